@@ -1,0 +1,52 @@
+# Every recipe sets up what it needs; `make help` lists them.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ARGS ?=
+KEEP ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint format types direction docs bench lock clean
+
+help: ## list the recipes
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+$(READY): requirements/all.txt pyproject.toml
+	@tools/setup.sh "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+demo: $(READY) ## flights of 2013, from raw tables to a served model (KEEP=1 leaves the server up; ARGS=--json)
+	@$(BIN)/cumulant demo $(if $(KEEP),--keep) $(ARGS)
+
+test: $(READY) ## every test, in parallel
+	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+check: lint types direction docs ## lint, format, types, import direction, documents
+
+lint: $(READY)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(READY) ## put the code into its format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+types: $(READY)
+	@$(BIN)/mypy
+
+direction: $(READY)
+	@$(BIN)/lint-imports
+
+docs: $(READY)
+	@$(BIN)/python tools/check_docs.py
+
+bench: $(READY) ## all benchmarks; figures go to bench/RESULTS.md by hand, with the machine
+	@for script in bench/*/run.py; do $(BIN)/python $$script $(ARGS) || exit 1; done
+
+lock: ## compile requirements/all.txt from pyproject.toml (needs uv)
+	@uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --universal \
+	  --extra local --extra objects --group dev pyproject.toml requirements/all.in -o requirements/all.txt
+
+clean: ## remove what the recipes made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .cumulant-demo dist

@@ -1,0 +1,1 @@
+"""The shared language of every room: pure values, no input or output."""

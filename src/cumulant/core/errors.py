@@ -1,0 +1,174 @@
+"""Every error that Cumulant raises on purpose, as one tree.
+
+    CumulantError
+    ├── UsageError                  the caller can fix it: command line, project file, input
+    │   ├── ProjectFileError        a key, type or value in cumulant.yaml; carries file and line
+    │   ├── DefinitionError         a feature, target or user function that cannot be used
+    │   │   └── NotKnownYetError    an input that is not known at `predict_at`
+    │   ├── DataError               a source that cannot be read as declared
+    │   ├── NotFoundError           a name that does not exist; suggests the nearest
+    │   ├── RequestError            a prediction request that does not fit the schema
+    │   └── MissingPartError        an extra that is not installed; names the install line
+    ├── RefusedError                a gate said no
+    │   ├── ContractBreachError     more rows refused than the source allows
+    │   ├── GateRefusedError        a candidate is not good enough
+    │   ├── ParityError             the packaged model does not answer as the trained one
+    │   └── IntegrityError          the event chain or a stored object was altered
+    ├── RetryableError              the same call may work later
+    │   ├── LeaseHeldError          another process works on this step
+    │   ├── EngineUnavailableError  a server or store does not answer
+    │   └── PortInUseError          the address is taken
+    └── TerminalError               trying again will not help
+        ├── UserCodeError           a user's function raised; carries the original
+        ├── StorageError            disk full, read-only folder, half a file
+        └── StepFailedError         a step of a flow ended in an error
+
+Exit codes belong to ``cli`` and HTTP status to ``serving`` and ``api``; nothing here knows them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class CumulantError(Exception):
+    """What happened, to which object, what to do next, and whether a retry can help.
+
+    `message` is one sentence; `subject` names the object (a source, a feature, a path);
+    `hint` is the next step for a person. `code` is stable and has a page in the docs.
+    """
+
+    code: ClassVar[str] = "error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, subject: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.subject = subject
+        self.hint = hint
+
+    def as_dict(self) -> dict[str, object]:
+        """The error for machines (`--json`, HTTP)."""
+        found = {"code": self.code, "error": self.message, "subject": self.subject, "hint": self.hint}
+        return {key: value for key, value in found.items() if value is not None} | {"retryable": self.retryable}
+
+
+class UsageError(CumulantError):
+    code = "usage"
+
+
+class ProjectFileError(UsageError):
+    """A fault in a project file. `problems` holds every fault found, `(file, line, text)`."""
+
+    code = "project-file"
+
+    def __init__(
+        self, message: str, *, problems: Iterable[tuple[str, int | None, str]] = (), hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.problems = tuple(problems)
+
+    def as_dict(self) -> dict[str, object]:
+        rows = [{"file": file, "line": line, "problem": text} for file, line, text in self.problems]
+        return super().as_dict() | {"problems": rows}
+
+
+class DefinitionError(UsageError):
+    code = "definition"
+
+
+class NotKnownYetError(DefinitionError):
+    code = "not-known-yet"
+
+
+class DataError(UsageError):
+    code = "data"
+
+
+class NotFoundError(UsageError):
+    code = "not-found"
+
+
+class RequestError(UsageError):
+    code = "request"
+
+
+class MissingPartError(UsageError):
+    code = "missing-part"
+
+
+class RefusedError(CumulantError):
+    code = "refused"
+
+
+class ContractBreachError(RefusedError):
+    code = "contract-breach"
+
+
+class GateRefusedError(RefusedError):
+    code = "gate-refused"
+
+
+class ParityError(RefusedError):
+    code = "parity"
+
+
+class IntegrityError(RefusedError):
+    code = "integrity"
+
+
+class RetryableError(CumulantError):
+    code = "retryable"
+    retryable = True
+
+
+class LeaseHeldError(RetryableError):
+    code = "lease-held"
+
+
+class EngineUnavailableError(RetryableError):
+    code = "engine-unavailable"
+
+
+class PortInUseError(RetryableError):
+    code = "port-in-use"
+
+
+class TerminalError(CumulantError):
+    code = "terminal"
+
+
+class UserCodeError(TerminalError):
+    code = "user-code"
+
+
+class StorageError(TerminalError):
+    code = "storage"
+
+
+class StepFailedError(TerminalError):
+    code = "step-failed"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    """`did you mean "x"?`, or None where nothing known is close to `word`."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f'did you mean "{close[0]}"?' if close else None
+
+
+def not_found(kind: str, name: str, known: Iterable[str]) -> NotFoundError:
+    """The error for a name that is not among `known`, with the nearest name or the list as hint."""
+    names = sorted(known)
+    listed = f"known: {', '.join(names[:12])}" if names else f"there is no {kind} yet"
+    return NotFoundError(f'no {kind} named "{name}"', subject=name, hint=did_you_mean(name, names) or listed)
+
+
+def missing_part(module: str, extra: str) -> MissingPartError:
+    """The error for an engine whose extra is not installed."""
+    return MissingPartError(
+        f"this needs the Python package {module}, which is not installed",
+        subject=module,
+        hint=f'pip install "cumulant[{extra}]"',
+    )

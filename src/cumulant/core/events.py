@@ -1,0 +1,78 @@
+"""The event envelope: one chain tells what happened, who did it and why.
+
+An event holds references and figures, never payloads of data. Each event carries the hash of the
+one before it, so that an edited, removed or inserted row breaks the chain (`verify_chain`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import ClassVar
+
+import msgspec
+
+from cumulant.core.ids import digest
+
+GENESIS = "0" * 64
+
+
+class Fact(msgspec.Struct, frozen=True, kw_only=True):
+    """What a room reports. Each room subclasses this in its `events.py`, with `kind` and `schema`."""
+
+    kind: ClassVar[str]
+    schema: ClassVar[int] = 1
+
+
+class Actor(msgspec.Struct, frozen=True):
+    """Who caused an event: a person (`user:ada`), a service or a schedule."""
+
+    name: str
+    reason: str | None = None
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """The envelope. `seq` counts from 1 in one store; `run` groups the events of one flow run."""
+
+    seq: int
+    id: str
+    time: datetime
+    kind: str
+    schema: int
+    actor: str
+    reason: str | None
+    project: str
+    run: str | None
+    cause: str | None
+    tenant: str = "default"
+    region: str = "local"
+    data: dict[str, object]
+    previous: str
+    hash: str = ""
+
+    def sealed(self) -> Event:
+        """This event with `hash` computed over everything else."""
+        return msgspec.structs.replace(self, hash=self.expected_hash())
+
+    def expected_hash(self) -> str:
+        return digest(msgspec.to_builtins(msgspec.structs.replace(self, hash="")))
+
+
+class Break(msgspec.Struct, frozen=True):
+    """A place where the chain does not hold."""
+
+    seq: int
+    problem: str
+
+
+def verify_chain(events: Iterable[Event]) -> Iterator[Break]:
+    """Every break in a chain that starts at its first event; none for an untouched one."""
+    previous, expected = GENESIS, 1
+    for event in events:
+        if event.seq != expected:
+            yield Break(event.seq, f"event {expected} is missing")
+        if event.previous != previous:
+            yield Break(event.seq, "does not follow the event before it")
+        if event.hash != event.expected_hash():
+            yield Break(event.seq, "was altered after it was written")
+        previous, expected = event.hash, event.seq + 1

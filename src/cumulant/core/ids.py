@@ -1,0 +1,31 @@
+"""Identity: an artefact is named by the hash of what made it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+
+_encode = msgspec.json.Encoder(order="deterministic", enc_hook=str).encode
+
+
+def canonical(value: object) -> bytes:
+    """`value` as JSON with sorted keys and no spaces; equal values give equal bytes."""
+    return _encode(value)
+
+
+def digest(value: object) -> str:
+    """SHA-256 of the canonical JSON of `value`, as 64 hexadecimal digits."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def short(identity: str) -> str:
+    """The first 12 digits: enough to tell things apart on a screen."""
+    return identity[:12]
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

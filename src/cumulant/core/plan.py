@@ -1,0 +1,110 @@
+"""The feature plan: what the definitions of a project compile to, as plain values.
+
+It travels inside a servable, so the server computes features without the project, and it is hashed
+into the identity of every training set.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from cumulant.core.expr import Node
+
+#: Column types that cross rooms. `time` is UTC microseconds.
+DType = Literal["bool", "int", "float", "str", "time", "date", "bytes"]
+Aggregation = Literal["count", "sum", "mean", "min", "max", "std", "distinct", "last"]
+
+
+class Field(msgspec.Struct, frozen=True):
+    """A raw column of a source. Naive times of a source are read in `zone`."""
+
+    name: str
+    dtype: DType
+    nullable: bool = True
+    personal: bool = False
+    zone: str | None = None
+
+
+class KnownAt(msgspec.Struct, frozen=True):
+    """When a column of a row becomes known: at a time column, or a delay after the event time.
+
+    Without either, the column comes with the row: as an input of its own row it is known at the
+    prediction, and in a window or lookup it counts from the row's event time on.
+    """
+
+    column: str | None = None
+    delay_us: int = 0
+
+
+class Source(msgspec.Struct, frozen=True):
+    """What the plan must know of a source: its fields and their times."""
+
+    name: str
+    key: tuple[str, ...]
+    event_time: str | None
+    fields: tuple[Field, ...]
+    known: dict[str, KnownAt] = {}
+
+
+class Lookup(msgspec.Struct, frozen=True):
+    """The newest row of `source` with the same `by`, known at the prediction and at most `within_us` old."""
+
+    source: str
+    by: tuple[str, ...]
+    column: str
+    within_us: int | None
+
+
+class Window(msgspec.Struct, frozen=True):
+    """`agg` of `value` over the rows of `source` with the same `by` that became known in (t - span, t].
+
+    A row becomes known when its event time has come and every column in `value` and `by` is known.
+    `count` without a value counts rows; every other aggregation skips null values. Over no rows: count
+    and distinct are 0, all others null. `std` is the sample standard deviation, null below two values.
+    `last` takes the value that became known last; among equals the later row of the source.
+    """
+
+    source: str
+    by: tuple[str, ...]
+    agg: Aggregation
+    value: Node | None
+    span_us: int
+
+
+class FeatureSpec(msgspec.Struct, frozen=True):
+    """One named feature: an expression over the row (and other features), a lookup or a window."""
+
+    name: str
+    dtype: DType
+    expr: Node | None = None
+    lookup: Lookup | None = None
+    window: Window | None = None
+    description: str = ""
+    owner: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class PredictAt(msgspec.Struct, frozen=True):
+    """The moment of prediction: a time column of the entity source, plus an offset (may be negative)."""
+
+    column: str
+    offset_us: int = 0
+
+
+class FeaturePlan(msgspec.Struct, frozen=True):
+    """Everything needed to compute features for rows of the `entity` source, offline or online.
+
+    `features` are in dependency order; `request` are the raw fields a caller sends.
+    """
+
+    entity: str
+    predict_at: PredictAt | None
+    sources: dict[str, Source]
+    features: tuple[FeatureSpec, ...]
+    request: tuple[Field, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.features)

@@ -1,0 +1,15 @@
+"""Progress inside a step: ephemeral, for a person who waits. What is worth keeping is an event."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    def __call__(self, text: str, share: float | None = None) -> None:
+        """Say what goes on; `share` of the step done, from 0 to 1, where it is known."""
+        ...
+
+
+def silent(text: str, share: float | None = None) -> None:
+    """Progress that nobody watches."""

@@ -1,0 +1,89 @@
+"""Durations, sizes, shares and moments as people write them: `30d`, `64MiB`, `5%`, `2013-04-01`."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from cumulant.core.errors import UsageError
+
+_SECONDS = {"ms": 0.001, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_BYTES = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
+_DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d|w)\s*")
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(B|kB|MB|GB|KiB|MiB|GiB|TiB)\s*")
+
+
+def duration(text: str | timedelta) -> timedelta:
+    """`30d`, `2h`, `1h30m` as a timedelta. A month has no fixed length and is refused.
+
+    Raises:
+        UsageError: `text` is not a sum of numbers with units ms, s, m (or min), h, d, w.
+    """
+    if isinstance(text, timedelta):
+        return text
+    total, end = 0.0, 0
+    while end < len(text) and (match := _DURATION.match(text, end)):
+        total += float(match[1]) * _SECONDS[match[2]]
+        end = match.end()
+    if end == 0 or end != len(text):
+        raise UsageError(f'"{text}" is not a duration', hint="write a number and a unit: 90s, 15m, 2h, 30d, 4w")
+    return timedelta(seconds=total)
+
+
+def show_duration(span: timedelta) -> str:
+    """The shortest way to write `span` that `duration` reads back: `30d`, `2h`, `1h30m`."""
+    micros, parts = round(span / timedelta(microseconds=1)), []
+    sign = "-" if micros < 0 else ""
+    micros = abs(micros)
+    for unit, size in (("d", 86_400_000_000), ("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000)):
+        count, micros = divmod(micros, size)
+        if count:
+            parts.append(f"{count}{unit}")
+    if micros:
+        parts.append(f"{micros / 1000:g}ms")
+    return sign + ("".join(parts) or "0s")
+
+
+def micros(span: timedelta) -> int:
+    """`span` in whole microseconds."""
+    return span // timedelta(microseconds=1)
+
+
+def size(text: str | int) -> int:
+    """`64MiB` or `10GB` as bytes."""
+    if isinstance(text, int):
+        return text
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise UsageError(f'"{text}" is not a size', hint="write a number and a unit: 64MiB, 10GB")
+    return int(float(match[1]) * _BYTES[match[2]])
+
+
+def share(text: str | float) -> float:
+    """`5%` or `0.05` as a fraction between 0 and 1."""
+    number = float(text[:-1]) / 100 if isinstance(text, str) and text.endswith("%") else float(text)
+    if not 0 <= number <= 1:
+        raise UsageError(f'"{text}" is not a share', hint="write 5% or a number from 0 to 1")
+    return number
+
+
+def moment(text: str | datetime) -> datetime:
+    """An ISO 8601 date or time, in UTC; without an offset it is taken as UTC."""
+    try:
+        found = text if isinstance(text, datetime) else datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f'"{text}" is not a time', hint="write 2013-04-01 or 2013-04-01T06:00:00Z") from None
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def to_micros(when: datetime) -> int:
+    """Microseconds since 1970 UTC; a naive time is taken as UTC."""
+    return (moment(when) - EPOCH) // timedelta(microseconds=1)
+
+
+def from_micros(value: int) -> datetime:
+    """The UTC time `value` microseconds after 1970."""
+    return EPOCH + timedelta(microseconds=value)

@@ -1,0 +1,28 @@
+"""Port `compute`: where a step runs. A step is an importable function with JSON arguments and a JSON result."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+
+class Resources(msgspec.Struct, frozen=True):
+    cpu: float = 1
+    memory: int = 0
+    gpu: int = 0
+    region: str = "local"
+
+
+class StepCall(msgspec.Struct, frozen=True):
+    """`function` is `module:name`; `arguments` and the result are JSON values."""
+
+    function: str
+    arguments: dict[str, object]
+    resources: Resources = Resources()
+
+
+class Compute(Protocol):
+    def run(self, call: StepCall) -> dict[str, object]:
+        """Run the step to its end. A CumulantError of the step is raised here as itself."""
+        ...

@@ -1,0 +1,71 @@
+"""Port `journal`: state rows and the event chain, written together.
+
+State and the events that report it change in one transaction, so neither can be seen without the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from cumulant.core.events import Actor, Event, Fact
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A state row; `version` counts its writes and serves as fencing token."""
+
+    kind: str
+    key: str
+    value: dict[str, object]
+    version: int
+    updated: datetime
+
+
+class Transaction(Protocol):
+    """Reads see this transaction's own writes. Writers are serialised."""
+
+    def get(self, kind: str, key: str) -> Row | None: ...
+
+    def rows(self, kind: str, prefix: str = "") -> list[Row]:
+        """Rows of one kind whose key starts with `prefix`, ordered by key."""
+        ...
+
+    def put(self, kind: str, key: str, value: dict[str, object], *, expect: int | None = None) -> Row:
+        """Write a row. With `expect`, only if its version is that (0: it must not exist).
+
+        Raises:
+            LeaseHeldError: the row has another version.
+        """
+        ...
+
+    def delete(self, kind: str, key: str) -> None: ...
+
+    def emit(self, fact: Fact, *, cause: str | None = None) -> Event: ...
+
+
+class Journal(Protocol):
+    def transaction(self, *, actor: Actor, run: str | None = None) -> AbstractContextManager[Transaction]:
+        """A write transaction: committed on leaving, undone by an exception."""
+        ...
+
+    def get(self, kind: str, key: str) -> Row | None: ...
+
+    def rows(self, kind: str, prefix: str = "") -> list[Row]: ...
+
+    def events(
+        self, *, after: int = 0, limit: int | None = None, kinds: Sequence[str] = (), run: str | None = None
+    ) -> Iterator[Event]:
+        """Events with `seq` above `after`, in order."""
+        ...
+
+    def cursor(self, subscriber: str) -> int:
+        """The last event that `subscriber` has handled; 0 for a new one."""
+        ...
+
+    def advance(self, subscriber: str, seq: int) -> None: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,26 @@
+"""Port `online`: one packed blob an entity and feature set, read in microseconds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+
+class OnlineStore(Protocol):
+    def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Blobs in the order of `keys`."""
+        ...
+
+    def put(self, table: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
+        """Write blobs, each replacing its predecessor; all or none. Returns how many."""
+        ...
+
+    def swap(self, table: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
+        """Replace the whole table atomically: readers see the old one or the new one."""
+        ...
+
+    def meta(self, table: str) -> dict[str, str]: ...
+
+    def put_meta(self, table: str, meta: dict[str, str]) -> None: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,82 @@
+"""Port `registry`: experiment runs and model versions with aliases (never stages)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    version: str
+    uri: str
+    run_id: str | None
+    created: datetime
+    aliases: tuple[str, ...] = ()
+    tags: dict[str, str] = {}
+
+
+class RunLog(Protocol):
+    """One open run of an experiment."""
+
+    @property
+    def id(self) -> str: ...
+
+    def params(self, values: dict[str, object]) -> None: ...
+
+    def metrics(self, values: dict[str, float], *, step: int | None = None) -> None: ...
+
+    def tags(self, values: dict[str, str]) -> None: ...
+
+    def artifact(self, path: Path, folder: str | None = None) -> None: ...
+
+    def child(self, name: str) -> AbstractContextManager[RunLog]: ...
+
+
+class Registry(Protocol):
+    def run(self, experiment: str, name: str, *, key: str) -> AbstractContextManager[RunLog]:
+        """Open a run. `key` is the identity of the work: opened again with it, the run goes on."""
+        ...
+
+    def register(
+        self, run: RunLog, name: str, servable: Path, example: pd.DataFrame, *, tags: dict[str, str], key: str
+    ) -> ModelVersion:
+        """Log the servable as a model of `run` and register it; the same `key` gives the version that exists."""
+        ...
+
+    def models(self) -> Iterator[str]: ...
+
+    def versions(self, name: str) -> Sequence[ModelVersion]:
+        """Newest first."""
+        ...
+
+    def resolve(self, uri: str) -> ModelVersion:
+        """`models:/name@alias`, `models:/name/3`, `name@alias`, `name/3` or `name` (newest).
+
+        Raises NotFoundError.
+        """
+        ...
+
+    def fetch(self, version: ModelVersion, into: Path) -> Path:
+        """The version's servable folder, under `into`."""
+        ...
+
+    def alias(self, name: str, alias: str, version: str | None) -> None:
+        """Point `alias` at a version; None removes it."""
+        ...
+
+    def tag(self, name: str, version: str, tags: dict[str, str | None]) -> None: ...
+
+    def metrics(self, run_id: str) -> dict[str, float]: ...
+
+    def attach(self, run_id: str, path: Path, folder: str | None = None) -> None:
+        """Add a file to a finished run (a report)."""
+        ...

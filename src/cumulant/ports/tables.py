@@ -1,0 +1,42 @@
+"""Port `tables`: immutable tables, written whole and scanned lazily.
+
+Rooms pass references and never paths, so that encryption, lifecycle tiers and residency have one door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from cumulant.core.refs import TableRef
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+class TableStore(Protocol):
+    def write(
+        self,
+        key: str,
+        frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame],
+        *,
+        partition_by: Sequence[str] = (),
+    ) -> TableRef:
+        """Store a table under `key` (slashes allowed). It becomes visible whole or not at all.
+
+        A table that already stands under `key` is kept and its reference returned: keys are content names.
+
+        Raises:
+            StorageError: no space, or the place cannot be written.
+        """
+        ...
+
+    def scan(self, ref: TableRef | str) -> pl.LazyFrame:
+        """The table's rows in the order written. Raises NotFoundError."""
+        ...
+
+    def find(self, key: str) -> TableRef | None: ...
+
+    def keys(self, prefix: str = "") -> list[str]: ...
+
+    def delete(self, key: str) -> None: ...
