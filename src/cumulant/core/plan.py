@@ -107,4 +107,5 @@ class FeaturePlan(msgspec.Struct, frozen=True):
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(feature.name for feature in self.features)
+        """The features, in order. A name with a leading underscore is a part of others, and no feature itself."""
+        return tuple(feature.name for feature in self.features if not feature.name.startswith("_"))

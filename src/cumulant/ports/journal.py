@@ -16,13 +16,23 @@ from cumulant.core.events import Actor, Event, Fact
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A state row; `version` counts its writes and serves as fencing token."""
+    """A state row; `version` counts its writes and serves as fencing token.
+
+    The count goes on when a row is deleted and written again, so that a version never comes back.
+    """
 
     kind: str
     key: str
     value: dict[str, object]
     version: int
     updated: datetime
+
+
+class Head(msgspec.Struct, frozen=True):
+    """The newest event's `seq` and hash, kept apart from the events, so that a missing end is noticed too."""
+
+    seq: int
+    hash: str
 
 
 class Transaction(Protocol):
@@ -60,6 +70,10 @@ class Journal(Protocol):
         self, *, after: int = 0, limit: int | None = None, kinds: Sequence[str] = (), run: str | None = None
     ) -> Iterator[Event]:
         """Events with `seq` above `after`, in order."""
+        ...
+
+    def head(self) -> Head:
+        """The end of the chain; `Head(0, GENESIS)` where nothing happened yet."""
         ...
 
     def cursor(self, subscriber: str) -> int:

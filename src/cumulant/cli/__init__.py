@@ -1,0 +1,20 @@
+"""The command line: parse, call a flow, render, map errors to exit codes.
+
+`main` is the console script. Importing this package costs next to nothing; every command's module, and every
+engine it needs, is imported when that command runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command in `sys.argv` and end the process with its exit code (see `cumulant.cli.errors`)."""
+    from cumulant.cli.app import run
+
+    sys.exit(run(sys.argv[1:]))
+
+
+__all__ = ["main"]

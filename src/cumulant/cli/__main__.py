@@ -1,0 +1,5 @@
+"""`python -m cumulant.cli`: the console script without its script."""
+
+from cumulant.cli import main
+
+main()

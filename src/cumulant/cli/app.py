@@ -1,0 +1,155 @@
+"""The root command: its table of commands, its help, and the one place where a run ends in an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from cumulant.cli import errors
+from cumulant.cli.command import Group, application
+from cumulant.cli.output import Output
+
+
+class Entry(NamedTuple):
+    """One line of the root help; `module` of `cumulant.cli` holds the command and is imported when it runs."""
+
+    module: str
+    summary: str
+
+
+PANELS: dict[str, dict[str, Entry]] = {
+    "Start": {
+        "demo": Entry("demo", "Real flights, from raw tables to a served model, in minutes"),
+        "new": Entry("new", "Make a project: from your own file, or from a template"),
+        "plan": Entry("plan", "What would run, and where every setting comes from"),
+        "doctor": Entry("doctor", "Check this machine and project, and say how to mend what is wrong"),
+    },
+    "The loop": {
+        "data": Entry("data", "Validate sources, see snapshots, checks and quarantine"),
+        "features": Entry("features", "What the features are, and their values"),
+        "train": Entry("train", "Search, evaluate, package, register: a model version"),
+        "evaluate": Entry("evaluate", "Score a registered model on later data, and ask the gate"),
+        "models": Entry("models", "List, show, compare, tag, alias, reproduce"),
+        "predict": Entry("predict", "Answers for the rows of a file, offline or from a server"),
+        "serve": Entry("serve", "Answer requests over HTTP"),
+    },
+    "The story": {
+        "runs": Entry("runs", "Runs and their steps"),
+        "events": Entry("events", "The chain of events: list, follow, verify, export"),
+        "lineage": Entry("lineage", "From a model back to files, code and settings"),
+        "report": Entry("report", "One page about a run or model, for people"),
+    },
+}
+COMMANDS = {name: entry for panel in PANELS.values() for name, entry in panel.items()}
+
+
+class Root(Group):
+    """The root group: knows every command by name, imports only the one that is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        del ctx
+        return load(cmd_name) if cmd_name in COMMANDS else None
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        del ctx
+        for title, panel in PANELS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(10), entry.summary) for name, entry in panel.items()])
+        with formatter.section("Every command takes"):
+            formatter.write_dl(
+                [
+                    ("--help", "What it does, with an example"),
+                    ("--json", "One JSON document on standard output, nothing else"),
+                    ("--project DIR", "The folder of cumulant.yaml; default: here, or above"),
+                    ("--env NAME", "An environment of the project file; default: local"),
+                    ("--debug", "The traceback of an unexpected error"),
+                ]
+            )
+
+
+def load(name: str) -> Any:
+    """The parser of one command, built from its module."""
+    found = get_command(importlib.import_module(f"cumulant.cli.{COMMANDS[name].module}").app)
+    found.name = name
+    return found
+
+
+root = application(
+    "cumulant",
+    "A model's whole life from one project file: data, features, training, registry, serving.",
+    examples=[
+        "cumulant demo",
+        "cumulant new churn --from customers.csv --target churned",
+        "cumulant train --quick",
+    ],
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import cumulant
+
+        print(f"cumulant {cumulant.__version__}")
+        raise typer.Exit
+
+
+@root.callback(cls=Root, invoke_without_command=False)
+def _root(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Print the version and leave."
+    ),
+) -> None:
+    del version
+
+
+def parser() -> Any:
+    """The whole command line as one object that can be called with `args=[...]`."""
+    found = get_command(root)
+    assert isinstance(found, TyperGroup)
+    # The names that a typo is compared with; the commands themselves stay unimported.
+    found.commands.update(dict.fromkeys(COMMANDS))  # type: ignore[call-overload]
+    return found
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; returns the exit code and raises nothing.
+
+    With `--json`, whatever else prints to standard output while the command works (a user's function, an engine) goes
+    to standard error, so that the document stays alone.
+    """
+    own, foreign = _split(arguments)
+    debug = "--debug" in own or bool(os.environ.get("CUMULANT_DEBUG"))
+    words = [word for word in own if word != "--debug"] + foreign
+    with Output(json="--json" in own) as output:
+        try:
+            code = _call(words, output)
+            output.flush()
+        except BaseException as error:  # noqa: BLE001 - the edge: every ending becomes an exit code here
+            code = errors.finish(error, output, debug=debug)
+    return code
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words before `--`, and the rest with it."""
+    words = list(arguments)
+    cut = words.index("--") if "--" in words else len(words)
+    return words[:cut], words[cut:]
+
+
+def _call(words: list[str], output: Output) -> int:
+    found = parser().main(args=words or ["--help"], prog_name="cumulant", standalone_mode=False, obj=output)
+    return found if isinstance(found, int) else 0
+
+
+__all__ = ["COMMANDS", "PANELS", "load", "parser", "run"]

@@ -1,0 +1,143 @@
+"""How a command is declared: its own parameters, the options that every command has, and its examples.
+
+A command function takes an `Invocation` first and its own parameters after it:
+
+    @command(app, action="model.train", examples=["cumulant train --quick"])
+    def train(call: Invocation, quick: Annotated[bool, typer.Option(help="...")] = False) -> None: ...
+
+`command` adds `--json`, `--project` and `--env`, so that no command can lack them. It refuses, when the module is
+loaded, a command without an example, and one whose action the runtime does not declare.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, get_type_hints
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from cumulant.cli.invocation import Invocation
+from cumulant.runtime.actions import declared
+
+WIDTH = 100
+
+_CONTEXT = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+_COMMON = [
+    inspect.Parameter(
+        "json",
+        inspect.Parameter.KEYWORD_ONLY,
+        default=False,
+        annotation=Annotated[bool, typer.Option("--json", help="Print one JSON document, and nothing else.")],
+    ),
+    inspect.Parameter(
+        "project",
+        inspect.Parameter.KEYWORD_ONLY,
+        default="",
+        annotation=Annotated[
+            str,
+            typer.Option(
+                "--project", metavar="DIR", show_default=False, help="Folder of cumulant.yaml; default: here, or above."
+            ),
+        ],
+    ),
+    inspect.Parameter(
+        "env",
+        inspect.Parameter.KEYWORD_ONLY,
+        default="local",
+        annotation=Annotated[str, typer.Option("--env", metavar="NAME", help="Environment of the project file.")],
+    ),
+]
+
+
+class _Painted:
+    """Help as plain text: bold headings on a terminal, examples as written, never wider than the window."""
+
+    epilog: str | None
+
+    def get_help(self, ctx: Any) -> str:
+        text: str = super().get_help(ctx)  # type: ignore[misc]
+        return paint(text)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        del ctx
+        if self.epilog:
+            with formatter.section("Examples"):
+                for line in self.epilog.splitlines():
+                    formatter.write(f"  {line}\n")
+
+
+class Command(_Painted, TyperCommand):
+    """One command's parser and help."""
+
+
+class Group(_Painted, TyperGroup):
+    """The parser and help of a command that has commands of its own."""
+
+
+def paint(text: str) -> str:
+    """`text` with its headings in bold, where standard output is a terminal that wants colour."""
+    from cumulant.cli.output import wants_colour
+
+    if not wants_colour(sys.stdout):
+        return text
+    lines = text.splitlines()
+    return "\n".join(f"\x1b[1m{line}\x1b[0m" if _is_heading(line) else line for line in lines)
+
+
+def _is_heading(line: str) -> bool:
+    return line.endswith(":") and not line.startswith(" ")
+
+
+def application(name: str, summary: str, *, examples: Sequence[str] = ()) -> typer.Typer:
+    """An empty Typer application for one module of commands; with more than one command it becomes a group."""
+    return typer.Typer(
+        name=name,
+        help=summary,
+        cls=Group,
+        epilog="\n".join(examples) or None,
+        add_completion=False,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"max_content_width": WIDTH, "help_option_names": ["--help", "-h"]},
+    )
+
+
+def command(
+    app: typer.Typer, *, action: str | None, examples: Sequence[str], name: str | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register the decorated function as a command of `app` (see the module's text).
+
+    `action` is what the principal must be allowed to do to the project; None for a command that touches no project.
+
+    Raises:
+        TerminalError: the action is not declared.
+    """
+    if action is not None:
+        declared(action)
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(function, include_extras=True)
+        first, *own = inspect.signature(function).parameters.values()
+        if hints[first.name] is not Invocation or not examples:
+            raise TypeError(f"{function.__name__} must take an Invocation first and have an example")
+        parameters = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in own]
+        parameters += [*_COMMON, _CONTEXT]
+
+        def run(*, context: typer.Context, json: bool, project: str, env: str, **options: Any) -> None:
+            del json  # the root has read it already: it decides where standard output goes
+            call = Invocation(directory=project or None, environment=env, action=action, output=context.obj)
+            function(call, **options)
+
+        run.__name__ = function.__name__
+        run.__doc__ = function.__doc__
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        settings = {"max_content_width": WIDTH, "help_option_names": ["--help", "-h"]}
+        app.command(name, cls=Command, epilog="\n".join(examples), context_settings=settings)(run)
+        return function
+
+    return register

@@ -1,0 +1,135 @@
+"""The one place where an ending becomes an exit code and a text.
+
+    0    done
+    1    a gate said no (RefusedError)
+    2    the command line, the project file or the input must change (UsageError)
+    3    the same command may work later (RetryableError)
+    4    trying again will not help (TerminalError), or something nobody expected
+    130  interrupted; 141: the reader of the output went away
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import TYPE_CHECKING
+
+import typer
+
+from cumulant.core.errors import (
+    CumulantError,
+    ProjectFileError,
+    RefusedError,
+    RetryableError,
+    UsageError,
+    did_you_mean,
+    missing_part,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.cli.output import Output
+
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+#: Typer has carried its parser inside since 0.26 and used Click's before: its usage error is found by a public child.
+PARSER_ERROR: type[BaseException] = typer.BadParameter.__mro__[1]
+PAGE = "docs/reference/errors.md"
+#: modules whose absence means an extra is not installed
+_EXTRAS = {"onnxruntime": "serve", "uvicorn": "serve", "httptools": "serve", "uvloop": "serve", "obstore": "objects"}
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit code of an error."""
+    for kind, code in ((RefusedError, 1), (UsageError, 2), (PARSER_ERROR, 2), (RetryableError, 3)):
+        if isinstance(error, kind):
+            return code
+    return 4
+
+
+def finish(error: BaseException, output: Output, *, debug: bool) -> int:
+    """Report how a command ended and return its exit code."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 4
+    if isinstance(error, KeyboardInterrupt | typer.Abort):
+        output.notices().print("interrupted; run the same command again and it goes on from the last finished step")
+        return INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        output.detach()
+        return PIPE_CLOSED
+    known = as_known(error)
+    if debug:
+        traceback.print_exception(error, file=sys.stderr)
+    if output.json and not output.documents:
+        output.document({"error": as_document(known, error)})
+    else:
+        show(known, output.notices(), debug=debug)
+    return exit_code(known)
+
+
+def as_known(error: BaseException) -> CumulantError:
+    """`error` itself where it is ours; else what it means to a user."""
+    if isinstance(error, CumulantError):
+        return error
+    if isinstance(error, PARSER_ERROR):
+        return _from_parser(error)
+    if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("cumulant"):
+        module = error.name.partition(".")[0]
+        return missing_part(module, _EXTRAS.get(module, "local"))
+    return UnexpectedError(
+        f"{type(error).__name__}: {error}".rstrip(": "),
+        hint="run it again with --debug for the traceback; if it stays, please report it",
+    )
+
+
+class UnexpectedError(CumulantError):
+    """Something nobody foresaw; the traceback is shown with `--debug`."""
+
+    code = "unexpected"
+
+
+def as_document(known: CumulantError, error: BaseException) -> dict[str, object]:
+    found = {"exit_code": exit_code(known), "page": page(known)} | known.as_dict()
+    return found | {"message": str(known), "type": type(error).__name__}
+
+
+def page(error: CumulantError) -> str:
+    """The error's page in the documents."""
+    return f"{PAGE}#{error.code}"
+
+
+def show(error: CumulantError, console: Console, *, debug: bool) -> None:
+    """What happened, to what, what to do next, and where to read more."""
+    from rich.text import Text
+
+    from cumulant.cli.terminal import clean
+
+    console.print(Text.assemble(("error: ", "bold red"), clean(error.message)), soft_wrap=True)
+    for file, line, problem in error.problems if isinstance(error, ProjectFileError) else ():
+        place = f"{file}:{line}" if line else file
+        console.print(Text.assemble("  ", (clean(place), "bold"), "  ", clean(problem)), soft_wrap=True)
+    lines = [("subject", error.subject), ("next", error.hint), ("read", f"{error.code} in {page(error)}")]
+    for label, text in lines:
+        if text:
+            console.print(Text.assemble("  ", (f"{label:<8}", "dim"), clean(text)), soft_wrap=True)
+    if error.retryable and not debug:
+        console.print(Text.assemble("  ", (f"{'retry':<8}", "dim"), "the same command may work later"), soft_wrap=True)
+
+
+def _from_parser(error: BaseException) -> UsageError:
+    message = str(getattr(error, "format_message", lambda: str(error))())
+    head, _, tail = message.partition(". Did you mean ")
+    hint = f"did you mean {tail}" if tail else None
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "cumulant"
+    option = getattr(error, "option_name", None)
+    if isinstance(option, str) and context is not None:
+        known = [name for param in context.command.get_params(context) for name in param.opts]
+        hint = did_you_mean(option, known) or hint
+        head = f"no such option: {option}" if "o such option" in head else head
+    return UsageError(_lower_first(head.rstrip(".")), subject=path, hint=hint or f"{path} --help")
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,152 @@
+"""`cumulant events`: the project's chain of events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.core.events import Event
+
+app = application(
+    "events",
+    "The project's events: one chain that tells what happened, who did it and why.",
+    examples=["cumulant events list --last 20", "cumulant events follow", "cumulant events verify"],
+)
+
+Kind = Annotated[list[str] | None, typer.Option("--kind", metavar="KIND", help="Only this kind; may be repeated.")]
+OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only the events of one run.")]
+
+
+@command(app, action="events.show", name="list", examples=["cumulant events list", "cumulant events list --kind model.registered --json"])
+def list_(
+    call: Invocation,
+    kind: Kind = None,
+    run: OfRun = None,
+    last: Annotated[int, typer.Option("--last", metavar="N", help="How many of the newest; 0 for all.", min=0)] = 50,
+) -> None:
+    """Show events, oldest first."""
+    with call.project() as project:
+        events = list(project.journal().events(kinds=kind or (), run=run))
+    shown = events[-last:] if last else events
+
+    def text(console: Console) -> None:
+        from cumulant.cli.terminal import table
+
+        rows = [(event.seq, event.time, event.actor, event.kind, summary(event.data)) for event in shown]
+        console.print(table(["seq", "time", "who", "what", ""], rows))
+        if len(shown) < len(events):
+            console.print(f"{len(events) - len(shown):,} earlier events: add --last 0", style="dim")
+
+    call.answer(shown, text)
+
+
+@command(app, action="events.show", examples=["cumulant events follow", "cumulant events follow --kind step.finished --json"])
+def follow(
+    call: Invocation,
+    kind: Kind = None,
+    run: OfRun = None,
+    after: Annotated[int | None, typer.Option(metavar="SEQ", help="Begin after this event; default: now.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--for", metavar="SECONDS", help="End after this long; default: until interrupted.")
+    ] = None,
+) -> None:
+    """Show events as they happen. With --json: one document a line, for as long as it follows."""
+    console = call.output.console()
+    until = None if seconds is None else time.monotonic() + seconds
+    with call.project() as project:
+        journal = project.journal()
+        seq = journal.head().seq if after is None else after
+        while True:
+            for event in journal.events(after=seq):
+                seq = event.seq
+                if (kind and event.kind not in kind) or (run and event.run != run):
+                    continue
+                if call.json:
+                    call.output.document(event, compact=True)
+                else:
+                    _print(console, event)
+            if until is not None and time.monotonic() >= until:
+                return
+            time.sleep(0.25)
+
+
+@command(app, action="events.verify", examples=["cumulant events verify", "cumulant events verify --json"])
+def verify(call: Invocation) -> None:
+    """Prove that no event was altered, removed or inserted; exit code 1 where the chain breaks."""
+    from cumulant.core.errors import IntegrityError
+    from cumulant.runtime.events import verify as breaks_of
+
+    with call.project() as project:
+        head = project.journal().head()
+        breaks = list(breaks_of(project.journal()))
+    if breaks and not call.json:
+        first = breaks[0]
+        raise IntegrityError(
+            f"the chain of events does not hold: event {first.seq} {first.problem}"
+            + (f", and {len(breaks) - 1} more" if len(breaks) > 1 else ""),
+            subject=f"event {first.seq}",
+            hint="compare with an export or a backup; `cumulant events verify --json` lists every break",
+        )
+    call.answer(
+        {"events": head.seq, "head": head.hash, "holds": not breaks, "breaks": breaks},
+        lambda console: console.print(f"{head.seq:,} events, the chain holds; its end is {head.hash[:12]}"),
+    )
+    if breaks:
+        raise typer.Exit(1)
+
+
+@command(app, action="events.export", examples=["cumulant events export events.jsonl", "cumulant events export --run 20261124T101500-3fa2c1 -"])
+def export(
+    call: Invocation,
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="A file of JSON lines; - for standard output.")],
+    kind: Kind = None,
+    run: OfRun = None,
+) -> None:
+    """Write events as JSON lines, with their hashes, so that others can verify them."""
+    import msgspec
+
+    from cumulant.core.errors import StorageError
+
+    with call.project() as project:
+        lines = [msgspec.json.encode(event) for event in project.journal().events(kinds=kind or (), run=run)]
+    if str(out) == "-" and not call.json:
+        call.output.console().file.write("".join(line.decode() + "\n" for line in lines))
+        return
+    try:
+        out.write_bytes(b"".join(line + b"\n" for line in lines))
+    except OSError as error:
+        raise StorageError(f"the export could not be written: {error.strerror}", subject=str(out)) from None
+    call.answer(
+        {"file": str(out), "events": len(lines)}, lambda console: console.print(f"{len(lines):,} events in {out}")
+    )
+
+
+def summary(data: dict[str, object], *, limit: int = 90) -> str:
+    """An event's figures on one line: short values only."""
+    from cumulant.cli.terminal import cell, clean
+
+    parts = [f"{clean(key)} {cell(value)}" for key, value in data.items() if isinstance(value, str | int | float | bool)]
+    text = ", ".join(part for part in parts if len(part) <= limit)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _print(console: Console, event: Event) -> None:
+    from rich.text import Text
+
+    from cumulant.cli.terminal import clean, moment
+
+    head: Iterable[tuple[str, str] | str] = (
+        (f"{event.seq:>6} ", "dim"), moment(event.time), "  ", (clean(event.kind), "bold"), "  ",
+        summary(event.data), ("  " + clean(event.actor), "dim"),
+    )  # fmt: skip
+    console.print(Text.assemble(*head), soft_wrap=True)

@@ -1,0 +1,67 @@
+"""One call of a command: which project, which environment, who acts, and where the answer goes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.cli.output import Output
+    from cumulant.core.progress import Progress
+    from cumulant.project import Project
+
+
+class Invocation:
+    """What every command is given; collaborators are made when they are asked for."""
+
+    def __init__(self, *, directory: str | None, environment: str, action: str | None, output: Output) -> None:
+        self.environment = environment
+        self.action = action
+        self.output = output
+        self._directory = directory
+
+    @property
+    def json(self) -> bool:
+        return self.output.json
+
+    @property
+    def directory(self) -> Path:
+        """The folder named by `--project`; else the nearest one, from here upwards, with a project file."""
+        if self._directory is not None:
+            return Path(self._directory)
+        here = Path.cwd()
+        return next((folder for folder in (here, *here.parents) if (folder / "cumulant.yaml").is_file()), here)
+
+    def project(self) -> Project:
+        """The loaded project, after asking whether the user may do this command's action to it.
+
+        Raises:
+            ProjectFileError: the file has faults.
+            RefusedError: the user may not.
+        """
+        from cumulant.project import load
+        from cumulant.runtime.actions import check
+
+        found = load(self.directory, environment=self.environment)
+        if self.action is not None:
+            check(found.access(), found.principal(), self.action, found.name)
+        return found
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Progress]:
+        """Progress on standard error: live on a terminal, a line a step elsewhere, nothing with `--json`."""
+        from cumulant.cli.progress import watch
+
+        with watch(title, self.output) as progress:
+            yield progress
+
+    def answer(self, document: object, text: Callable[[Console], None]) -> None:
+        """Give the result: `document` as JSON with `--json`, else what `text` prints."""
+        if self.json:
+            self.output.document(document)
+        else:
+            text(self.output.console())

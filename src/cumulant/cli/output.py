@@ -1,0 +1,110 @@
+"""Where a command's answer goes: text for people, or one JSON document for programs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Output:
+    """Standard output and error of one command.
+
+    In JSON mode the real standard output is set aside for documents, and everything else that prints there (Python or
+    C) lands on standard error until the command ends.
+    """
+
+    def __init__(self, *, json: bool) -> None:
+        self.json = json
+        self.documents = 0
+        self._before: IO[str] = sys.stdout
+        self._stream: IO[str] = sys.stdout
+        self._saved: int | None = None
+
+    def __enter__(self) -> Self:
+        self._before = self._stream = sys.stdout
+        if self.json:
+            self.flush()
+            if _descriptor(sys.stdout) == 1:
+                self._saved = os.dup(1)
+                os.dup2(2, 1)
+                self._stream = os.fdopen(os.dup(self._saved), "w", encoding="utf-8")
+            sys.stdout = sys.stderr
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(BrokenPipeError):
+            self.flush()
+        sys.stdout = self._before  # type: ignore[assignment]
+        if self._saved is not None:
+            os.dup2(self._saved, 1)
+            os.close(self._saved)
+            with suppress(BrokenPipeError):
+                self._stream.close()
+
+    def flush(self) -> None:
+        for stream in (self._stream, sys.stderr):
+            stream.flush()
+
+    def document(self, value: object, *, compact: bool = False) -> None:
+        """Write one JSON document: indented, or on one line where documents follow each other."""
+        import msgspec
+
+        text = msgspec.json.encode(value, enc_hook=_plain)
+        text = text if compact else msgspec.json.format(text, indent=2)
+        self._stream.write(text.decode() + "\n")
+        self._stream.flush()
+        self.documents += 1
+
+    def console(self) -> Console:
+        """A console for people on standard output."""
+        return _console(self._stream)
+
+    def notices(self) -> Console:
+        """A console for people on standard error: progress, warnings, errors."""
+        return _console(sys.stderr)
+
+    def detach(self) -> None:
+        """The reader has gone: let the rest of the output fall silently."""
+        with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a device
+            for stream in (self._before, self._stream):
+                number = _descriptor(stream)
+                if number is not None:
+                    os.dup2(nowhere.fileno(), number)
+
+
+def wants_colour(stream: IO[str]) -> bool:
+    """Whether `stream` is a terminal whose owner did not ask for plain text (`NO_COLOR`, `TERM=dumb`)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _console(stream: IO[str]) -> Console:
+    from rich.console import Console
+
+    terminal = stream.isatty()
+    # A pipe or file has no width: give tables room instead of cutting what a program may grep for.
+    width = None if terminal else int(os.environ.get("COLUMNS", "0") or 0) or 160
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+
+
+def _descriptor(stream: IO[str]) -> int | None:
+    try:
+        return stream.fileno()
+    except (OSError, ValueError):  # a test's buffer has none
+        return None
+
+
+def _plain(value: Any) -> object:
+    """Values that JSON does not know: numpy and Polars scalars, paths."""
+    if hasattr(value, "item"):
+        return value.item()
+    if hasattr(value, "to_list"):
+        return value.to_list()
+    return str(value)

@@ -1,0 +1,126 @@
+"""Live progress of a flow on standard error, driven by the flow's own progress calls.
+
+A text of one word (`features`, `data:flights`) begins a step: the runtime says a step's name before it works on it.
+Any other text is a detail of the step that runs.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from cumulant.cli.terminal import clean, seconds
+from cumulant.core.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+    from cumulant.cli.output import Output
+
+BAR = 24
+_STEP = re.compile(r"[\w.:/-]+")
+
+
+@contextmanager
+def watch(title: str, output: Output) -> Iterator[Progress]:
+    """A `Progress` that shows what goes on, in the way that suits standard error."""
+    console = output.notices()
+    if console.is_terminal and not console.is_dumb_terminal:
+        from rich.live import Live
+
+        steps = Steps(title)
+        with Live(steps, console=console, refresh_per_second=8, transient=True, redirect_stdout=False):
+            yield steps.say
+    elif output.json:
+        yield silent
+    else:
+        yield Lines(console).say
+
+
+class Lines:
+    """One plain line for each step, when it begins."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._last = ""
+
+    def say(self, text: str, share: float | None = None) -> None:
+        del share
+        if begins_step(text) and text != self._last:
+            self._last = text
+            self._console.print(step_title(text), style="dim")
+
+
+class Steps:
+    """The steps so far with their times; the one that runs with its detail and a bar."""
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._begun = time.monotonic()
+        self._done: list[tuple[str, float]] = []
+        self._now: str | None = None
+        self._since = self._begun
+        self._detail = ""
+        self._share: float | None = None
+
+    def say(self, text: str, share: float | None = None) -> None:
+        """Note what goes on. Called from the thread that works, read by the one that draws."""
+        if begins_step(text):
+            if text != self._now:
+                self._begin(text)
+            self._share = share
+            return
+        self._detail, self._share = text, share
+
+    def _begin(self, step: str) -> None:
+        moment = time.monotonic()
+        if self._now is not None:
+            self._done.append((self._now, moment - self._since))
+        self._now, self._since, self._detail = step, moment, ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.text import Text
+
+        moment, width = time.monotonic(), options.max_width
+        yield Text.assemble((clean(self._title), "bold"), ("  " + seconds(moment - self._begun), "dim"))
+        room = max(1, (options.height or console.height) - 4)
+        for step, spent in self._done[-room:]:
+            yield _line(("✓ ", "green"), step_title(step), f"  {seconds(spent)}", width)
+        if self._now is not None or self._detail:
+            text = " · ".join(part for part in (step_title(self._now or ""), clean(self._detail)) if part)
+            yield _line((_spinner(moment), "cyan"), text, f"  {seconds(moment - self._since)}", width)
+            if self._share is not None:
+                yield _bar(self._share, max(4, min(BAR, width - 10)))
+
+
+def begins_step(text: str) -> bool:
+    """Whether a progress text is the name of a step."""
+    return _STEP.fullmatch(text) is not None
+
+
+def step_title(name: str) -> str:
+    """A step's name for people: `data:flights` as `data flights`."""
+    return clean(name).replace(":", " ").replace("_", " ")
+
+
+def _spinner(moment: float) -> str:
+    frames = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+    return frames[int(moment * 10) % len(frames)] + " "
+
+
+def _line(mark: tuple[str, str], text: str, tail: str, width: int) -> object:
+    from rich.text import Text
+
+    room = max(8, width - len(tail) - 4)
+    shown = text if len(text) <= room else text[: room - 1] + "…"
+    return Text.assemble(mark, shown, (tail, "dim"), no_wrap=True)
+
+
+def _bar(share: float, width: int) -> object:
+    from rich.text import Text
+
+    full = round(min(max(share, 0.0), 1.0) * width)
+    return Text.assemble("  ", ("━" * full, "cyan"), ("━" * (width - full), "bright_black"), f" {share:>4.0%}")

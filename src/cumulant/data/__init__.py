@@ -1,0 +1,95 @@
+"""Data: contracts, validation, quarantine, snapshots and profiles.
+
+`ingest` turns a source's files into a `Snapshot`; `scan` reads one back, `quarantined` shows what was refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cumulant.data.breach import SourceBreachError
+    from cumulant.data.contract import in_force
+    from cumulant.data.events import facts_of
+    from cumulant.data.ingestion import ingest
+    from cumulant.data.masking import mask, mask_frame
+    from cumulant.data.odcs import Contract, from_odcs, to_odcs
+    from cumulant.data.profile import ColumnProfile, Profile
+    from cumulant.data.proposal import Proposal, infer
+    from cumulant.data.retention import expired, removable
+    from cumulant.data.shift import shifts
+    from cumulant.data.snapshot import (
+        CheckResult,
+        SchemaChange,
+        Shift,
+        Snapshot,
+        SourceFile,
+        scan,
+        source_of,
+    )
+    from cumulant.data.sources import find, read, to_polars
+    from cumulant.data.spec import EventTime, RuleSpec, SchemaPolicy, SourceSpec, TableRule
+    from cumulant.data.views import personal_columns, preview, quarantined
+
+_HOMES = {
+    "breach": ("SourceBreachError",),
+    "contract": ("in_force",),
+    "events": ("facts_of",),
+    "proposal": ("Proposal", "infer"),
+    "ingestion": ("ingest",),
+    "masking": ("mask", "mask_frame"),
+    "odcs": ("Contract", "from_odcs", "to_odcs"),
+    "profile": ("ColumnProfile", "Profile"),
+    "retention": ("expired", "removable"),
+    "shift": ("shifts",),
+    "snapshot": ("CheckResult", "SchemaChange", "Shift", "Snapshot", "SourceFile", "scan", "source_of"),
+    "sources": ("find", "read", "to_polars"),
+    "spec": ("EventTime", "RuleSpec", "SchemaPolicy", "SourceSpec", "TableRule"),
+    "views": ("personal_columns", "preview", "quarantined"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "CheckResult",
+    "ColumnProfile",
+    "Contract",
+    "EventTime",
+    "Profile",
+    "Proposal",
+    "RuleSpec",
+    "SchemaChange",
+    "SchemaPolicy",
+    "Shift",
+    "Snapshot",
+    "SourceBreachError",
+    "SourceFile",
+    "SourceSpec",
+    "TableRule",
+    "expired",
+    "facts_of",
+    "find",
+    "from_odcs",
+    "in_force",
+    "infer",
+    "ingest",
+    "mask",
+    "mask_frame",
+    "personal_columns",
+    "preview",
+    "quarantined",
+    "read",
+    "removable",
+    "scan",
+    "shifts",
+    "source_of",
+    "to_odcs",
+    "to_polars",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name's module on first use: engines cost nothing until they are needed."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__} has no attribute {name}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,269 @@
+"""Column types: whatever a source holds, as one of the types that cross rooms.
+
+A value that cannot be read as the declared type fails the rule `column:type` and is kept as it came in
+quarantine. Times become UTC microseconds; NaN becomes null; empty text is null where a number, a
+truth value or a time is wanted.
+"""
+
+from __future__ import annotations
+
+import zoneinfo
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from cumulant.core.errors import DataError, did_you_mean
+from cumulant.core.plan import DType, Field
+from cumulant.data.spec import SourceSpec
+
+UTC_MICROS = pl.Datetime("us", "UTC")
+POLARS: dict[DType, pl.DataType] = {
+    "bool": pl.Boolean(),
+    "int": pl.Int64(),
+    "float": pl.Float64(),
+    "str": pl.String(),
+    "time": UTC_MICROS,
+    "date": pl.Date(),
+    "bytes": pl.Binary(),
+}
+_NATURAL: dict[type[pl.DataType], DType] = {
+    pl.Boolean: "bool",
+    pl.Duration: "float",
+    pl.String: "str",
+    pl.Categorical: "str",
+    pl.Enum: "str",
+    pl.Time: "str",
+    pl.Null: "str",
+    pl.Datetime: "time",
+    pl.Date: "date",
+    pl.Binary: "bytes",
+}
+TRUE, FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
+_ISO = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d{1,9})?)?)?\s*(Z|z|[+-]\d{2}:?\d{2})?$"
+
+
+@dataclass(frozen=True)
+class Cast:
+    """How one column is read. `failing` marks rows whose value is lost by it, `zoneless` times without a zone."""
+
+    name: str
+    dtype: DType
+    expr: pl.Expr
+    #: the part holds nothing but nulls there, so its type says nothing
+    empty: bool = False
+    zone: str | None = None
+    failing: pl.Expr | None = None
+    zoneless: pl.Expr | None = None
+
+
+def conform(frame: pl.LazyFrame, fields: Sequence[Field]) -> pl.LazyFrame:
+    """A stored part under the snapshot's types; columns that it lacks are null."""
+    have = frame.collect_schema()
+    columns = []
+    for field in fields:
+        wanted = POLARS[field.dtype]
+        if field.name not in have:
+            columns.append(pl.lit(None, wanted).alias(field.name))
+        elif have[field.name] != wanted:
+            columns.append(pl.col(field.name).cast(wanted))
+        else:
+            columns.append(pl.col(field.name))
+    return frame.select(columns)
+
+
+def casts(schema: Mapping[str, pl.DataType], spec: SourceSpec, source: str) -> list[Cast]:
+    """How every column of a frame is read under the declaration.
+
+    Raises:
+        DataError: a column's type has no place in a table (lists, structs), or a zone is unknown.
+    """
+    times = _times(spec, source)
+    found = []
+    for name, dtype in schema.items():
+        declared = spec.rules[name].type if name in spec.rules else None
+        if name in times:
+            found.append(_time(name, dtype, times[name], spec))
+        elif declared == "time" or (declared is None and isinstance(dtype, pl.Datetime)):
+            found.append(_time(name, dtype, (spec.time and spec.time.zone) or "UTC", spec))
+        else:
+            found.append(_cast(name, dtype, declared, spec, source))
+    return found
+
+
+def _times(spec: SourceSpec, source: str) -> dict[str, str | None]:
+    """Columns that must be times (event time and known times), with the zone of naive ones."""
+    event = spec.time
+    zone = event.zone if event else None
+    if zone is not None and zone not in zoneinfo.available_timezones():
+        raise DataError(
+            f'source {source}: there is no time zone "{zone}"',
+            subject=source,
+            hint=did_you_mean(zone, zoneinfo.available_timezones()) or "use an IANA name such as Europe/Paris",
+        )
+    names = [event.column] if event else []
+    names += [when for when in spec.known_time if not is_delay(when)]
+    return dict.fromkeys(names, zone)
+
+
+def is_delay(text: str) -> bool:
+    """Whether a key of `known_time` is a duration and not a column."""
+    return text[:1].isdigit()
+
+
+def _cast(name: str, dtype: pl.DataType, declared: DType | None, spec: SourceSpec, source: str) -> Cast:
+    own = natural(dtype)
+    if own is None:
+        raise DataError(
+            f'source {source}: column "{name}" holds {dtype}, which is not a plain value',
+            subject=name,
+            hint="take it apart or drop it in `prepare`",
+        )
+    empty = isinstance(dtype, pl.Null)
+    target = declared or own
+    value = pl.col(name)
+    if isinstance(dtype, pl.String) and spec.missing:
+        value = pl.when(~value.str.strip_chars().is_in(spec.missing)).then(value)
+    present = value.is_not_null()
+    if dtype.is_float():
+        present = present & value.is_not_nan()
+    expr = value.fill_nan(None) if dtype.is_float() and target == "float" else _as(value, dtype, target)
+    if isinstance(dtype, pl.String) and target in ("int", "float", "bool", "date"):
+        present = present & (value.str.strip_chars() != "")
+    fails = _may_fail(dtype, target)
+    return Cast(name, target, expr.alias(name), empty, failing=present & expr.is_null() if fails else None)
+
+
+def natural(dtype: pl.DataType) -> DType | None:
+    """The type a Polars column has by itself; None for nested ones. A column of nulls counts as text."""
+    if dtype.is_integer():
+        return "int"
+    if dtype.is_float() or dtype.is_decimal():
+        return "float"
+    return _NATURAL.get(dtype.base_type())
+
+
+def _may_fail(dtype: pl.DataType, target: DType) -> bool:
+    own = natural(dtype)
+    if isinstance(dtype, pl.Null):
+        return False
+    wide = isinstance(dtype, (pl.UInt64, pl.Int128, pl.UInt128))
+    return (target not in (own, "str") and (own, target) != ("bool", "int")) or (target == "int" and wide)
+
+
+def _as(value: pl.Expr, dtype: pl.DataType, target: DType) -> pl.Expr:
+    """`value` as `target`; null where it does not fit."""
+    text = _is_text(dtype)
+    if target == "float":
+        return _number(value, dtype)
+    if target == "int":
+        return _integer(value, dtype)
+    if target == "bool":
+        return _truth(value, dtype)
+    if target == "date" and text:
+        return _plain(value).str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
+    if target in ("date", "bytes") and natural(dtype) not in (target, "time", "str"):
+        return pl.when(value.is_null()).then(None).cast(POLARS[target])
+    return value.cast(POLARS[target], strict=False)
+
+
+def _is_text(dtype: pl.DataType) -> bool:
+    return isinstance(dtype, (pl.String, pl.Categorical, pl.Enum))
+
+
+def _number(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if isinstance(dtype, pl.Duration):
+        return value.dt.total_microseconds() / 1_000_000
+    number = _plain(value) if _is_text(dtype) else value
+    return number.cast(pl.Float64, strict=False).fill_nan(None)
+
+
+def _plain(value: pl.Expr) -> pl.Expr:
+    return value.cast(pl.String).str.strip_chars()
+
+
+def _integer(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if _is_text(dtype):
+        whole = _plain(value)
+        number = whole.cast(pl.Float64, strict=False)
+        rounded = pl.when(number == number.floor()).then(number).cast(pl.Int64, strict=False)
+        return pl.coalesce(whole.cast(pl.Int64, strict=False), rounded)
+    if natural(dtype) == "float":
+        number = value.cast(pl.Float64, strict=False)
+        return pl.when(number == number.floor()).then(number).cast(pl.Int64, strict=False)
+    if natural(dtype) in ("int", "bool"):
+        return value.cast(pl.Int64, strict=False)
+    return pl.when(value.is_null()).then(None).cast(pl.Int64)
+
+
+def _truth(value: pl.Expr, dtype: pl.DataType) -> pl.Expr:
+    if isinstance(dtype, pl.Boolean):
+        return value
+    text = _plain(value).str.to_lowercase().str.replace(r"\.0$", "")
+    return pl.when(text.is_in(TRUE)).then(True).when(text.is_in(FALSE)).then(False)  # noqa: FBT003
+
+
+def _time(name: str, dtype: pl.DataType, zone: str | None, spec: SourceSpec) -> Cast:
+    value = pl.col(name)
+    if isinstance(dtype, pl.Null):
+        return Cast(name, "time", value.cast(UTC_MICROS).alias(name), empty=True)
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
+        return Cast(name, "time", value.dt.convert_time_zone("UTC").dt.cast_time_unit("us").alias(name))
+    if isinstance(dtype, (pl.Datetime, pl.Date)):
+        local = value.cast(pl.Datetime("us"))
+        expr = _placed(local, zone)
+        failing = value.is_not_null() & expr.is_null()
+        missing = value.is_not_null() if zone is None else None
+        return Cast(name, "time", expr.alias(name), zone=zone, failing=failing, zoneless=missing)
+    if _is_text(dtype):
+        return _time_of_text(name, zone, spec)
+    failing = value.is_not_null()
+    return Cast(name, "time", pl.lit(None, UTC_MICROS).alias(name), failing=failing)
+
+
+def _placed(local: pl.Expr, zone: str | None) -> pl.Expr:
+    """A local time as UTC. Of a repeated hour the first is meant; a skipped hour does not exist: null."""
+    placed = local.dt.replace_time_zone(zone or "UTC", ambiguous="earliest", non_existent="null")
+    return placed.dt.convert_time_zone("UTC")
+
+
+def _time_of_text(name: str, zone: str | None, spec: SourceSpec) -> Cast:
+    """ISO 8601 text, each row with its own offset or none."""
+    text = _plain(pl.col(name))
+    if spec.missing:
+        text = pl.when(~text.is_in(spec.missing)).then(text)
+    parts = text.str.extract_groups(_ISO)
+    day, clock, seconds, offset = (parts.struct.field(str(index)) for index in (1, 2, 3, 4))
+    clock = day + " " + clock.fill_null("00:00") + seconds.fill_null(":00")
+    local = clock.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
+    digits = offset.str.replace_all("[:Zz]", "").str.pad_end(5, "0")
+    minutes = digits.str.slice(1, 2).cast(pl.Int64, strict=False) * 60 + digits.str.slice(3, 2).cast(
+        pl.Int64, strict=False
+    )
+    sign = pl.when(digits.str.starts_with("-")).then(-1).otherwise(1)
+    shifted = local.dt.replace_time_zone("UTC") - pl.duration(minutes=(minutes * sign).fill_null(0))
+    expr = pl.when(offset.is_not_null()).then(shifted).otherwise(_placed(local, zone))
+    present = text.is_not_null() & (text != "")
+    zoneless = present & local.is_not_null() & offset.is_null() if zone is None else None
+    return Cast(
+        name,
+        "time",
+        expr.dt.cast_time_unit("us").alias(name),
+        zone=zone,
+        failing=present & expr.is_null(),
+        zoneless=zoneless,
+    )
+
+
+def refuse_zoneless(cast: Cast, zoneless: int, present: int, source: str) -> None:
+    """Stop where a time column holds local times only and no zone is declared for them.
+
+    Raises:
+        DataError: as said; the hint shows the declaration.
+    """
+    if zoneless and zoneless == present:
+        raise DataError(
+            f'source {source}: the times in column "{cast.name}" have no zone',
+            subject=cast.name,
+            hint=f"declare it: event_time: {{column: {cast.name}, zone: UTC}} (or the zone in which they were written)",
+        )

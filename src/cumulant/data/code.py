@@ -1,0 +1,113 @@
+"""The identity of a user's function: its own code and whatever of the project it uses, comments aside.
+
+Only what can be reached from the function counts, so that editing a feature in the same file does not make
+a source be read again.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from cumulant.core.errors import UserCodeError
+from cumulant.core.ids import digest, file_digest
+
+
+def code_digest(file: Path, function: str, root: Path) -> str:
+    """Digest of `function` in `file`: the top-level statements it can reach, and project modules they import.
+
+    Raises:
+        UserCodeError: the file is not valid Python.
+    """
+    tree = _parsed(file)
+    statements = [node for node in tree.body if not _is_text(node)]
+    bound = [(_bound(node), node) for node in statements]
+    reached: set[int] = {index for index, (names, _) in enumerate(bound) if not names or "*" in names}
+    wanted = {function}
+    for index in reached:
+        wanted |= _used(bound[index][1])
+    while True:
+        fresh = {index for index, (names, _) in enumerate(bound) if index not in reached and names & wanted}
+        if not fresh:
+            break
+        reached |= fresh
+        for index in fresh:
+            wanted |= _used(bound[index][1])
+    chosen = [bound[index][1] for index in sorted(reached)]
+    modules = {str(path.relative_to(root)): file_digest(path) for path in _project_modules(chosen, root, file)}
+    return digest([function, [ast.unparse(_without_docstrings(node)) for node in chosen], modules])
+
+
+def defined_names(file: Path) -> set[str]:
+    """Names that a file binds at its top level."""
+    return {name for node in _parsed(file).body for name in _bound(node)}
+
+
+def _parsed(file: Path) -> ast.Module:
+    try:
+        return ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+    except (SyntaxError, UnicodeDecodeError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise UserCodeError(
+            f"{file.name}, line {line}: not valid Python ({type(error).__name__})",
+            subject=file.name,
+            hint="mend the file",
+        ) from error
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _bound(node: ast.stmt) -> set[str]:
+    """Names that a top-level statement binds; none for a bare call."""
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        return {node.name}
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        return {(item.asname or item.name).split(".")[0] for item in node.names}
+    names = set()
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):
+            names.add(part.id)
+        elif isinstance(part, (ast.FunctionDef, ast.ClassDef)):
+            names.add(part.name)
+        elif isinstance(part, ast.alias):
+            names.add((part.asname or part.name).split(".")[0])
+    return names
+
+
+def _used(node: ast.stmt) -> set[str]:
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
+
+
+def _without_docstrings(node: ast.stmt) -> ast.stmt:
+    for part in ast.walk(node):
+        body = getattr(part, "body", None)
+        if isinstance(body, list) and len(body) > 1 and isinstance(body[0], ast.stmt) and _is_text(body[0]):
+            body.pop(0)
+    return node
+
+
+def _project_modules(nodes: list[ast.stmt], root: Path, file: Path) -> list[Path]:
+    """Files of the project that the statements import, and those that these import."""
+    found: dict[Path, None] = {}
+    waiting: list[ast.stmt] = list(nodes)
+    while waiting:
+        for part in ast.walk(waiting.pop()):
+            for path in _imported_files(part, root):
+                if path not in found and path != file:
+                    found[path] = None
+                    waiting.extend(_parsed(path).body)
+    return sorted(found)
+
+
+def _imported_files(node: ast.AST, root: Path) -> list[Path]:
+    if isinstance(node, ast.Import):
+        names = [item.name for item in node.names]
+    elif isinstance(node, ast.ImportFrom) and node.module:
+        names = [node.module, *(f"{node.module}.{item.name}" for item in node.names)]
+    else:
+        return []
+    paths = [root.joinpath(*name.split(".")) for name in names]
+    candidates = [path.with_suffix(".py") for path in paths] + [path / "__init__.py" for path in paths]
+    return [path for path in candidates if path.is_file()]

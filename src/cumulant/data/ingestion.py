@@ -1,0 +1,302 @@
+"""From a source's files to a snapshot: read what is new, check every row, keep what passes, show what does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from cumulant.core.errors import DataError, did_you_mean
+from cumulant.core.ids import digest, file_digest
+from cumulant.core.plan import Field, KnownAt
+from cumulant.core.progress import Progress, silent
+from cumulant.core.refs import TableRef
+from cumulant.core.units import duration, micros, share
+from cumulant.data.breach import SourceBreachError
+from cumulant.data.casts import is_delay
+from cumulant.data.contract import in_force
+from cumulant.data.judge import breaches, hint_for, row_checks, table_checks
+from cumulant.data.late import refuse_late
+from cumulant.data.parts import PartFacts, Workshop
+from cumulant.data.prepare import load
+from cumulant.data.profile import merge
+from cumulant.data.rules import RuleCompiler
+from cumulant.data.schema import changes, fields_of, text_columns
+from cumulant.data.shift import Shifts, shifts
+from cumulant.data.snapshot import SchemaChange, Shift, Snapshot, SourceFile
+from cumulant.data.sources import find, frame_digest, read, shown, to_polars
+from cumulant.data.spec import SourceSpec
+from cumulant.ports.files import Files
+from cumulant.ports.tables import TableStore
+
+FORMAT = 1
+FILE = "__file"
+#: attributes of a declaration that do not change which rows a snapshot holds
+_NOT_IDENTITY = ("path", "quarantine", "table", "on_schema_change", "keep", "contract")
+
+
+@dataclass(frozen=True)
+class _Input:
+    """One file (or the frame handed over): its name, content hash, and how to get its rows."""
+
+    url: str
+    sha256: str
+    bytes: int
+    stamp: str
+    guessed: bool
+    rows: Callable[[Collection[str]], pl.DataFrame]
+
+
+def ingest(
+    name: str,
+    spec: SourceSpec,
+    *,
+    root: Path,
+    files: Files,
+    tables: TableStore,
+    previous: Snapshot | None,
+    now: datetime,
+    others: Mapping[str, Snapshot] | None = None,
+    frame: object | None = None,
+    used: Collection[str] | None = None,
+    rule_compiler: RuleCompiler | None = None,
+    measure: Shifts = shifts,
+    progress: Progress = silent,
+) -> Snapshot:
+    """The snapshot of source `name` as it is now. Only new or changed files are read.
+
+    `previous` is the last accepted snapshot; `others` are the snapshots that `references` may name; `frame`
+    stands in for the files; `used` names the columns whose loss matters (None: all). `rule_compiler` turns a
+    condition of `table.where` into an expression; without it conditions are SQL.
+
+    Raises:
+        SourceBreachError: more rows refused than declared, a rule on the whole broken, or a schema change that
+            the policy refuses. Its `snapshot` is complete, so that the rows can be inspected.
+        DataError: a source that cannot be read as declared.
+        DefinitionError: a rule or `prepare` that cannot be used.
+        UserCodeError: `prepare` raised.
+    """
+    spec = in_force(spec, source=name, root=root)
+    share(spec.quarantine)
+    prepare = load(spec.prepare, root, quiet=bool(spec.personal)) if spec.prepare else None
+    shop = Workshop(name, spec, tables, prepare, rule_compiler)
+    declaration = _declaration(spec, prepare.digest if prepare else None)
+    inputs = [_handed(frame, name)] if frame is not None else _found(name, spec, root, files, previous)
+    parts = _parts(inputs, shop, declaration, progress)
+    fields = fields_of(parts, spec, previous)
+    parts = _read_again_as_text(parts, inputs, fields, shop, progress)
+    fields = fields_of(parts, spec, previous)
+    _refuse_unknown(spec, fields, name)
+    progress(f"{name}: checking across files", 0.95)
+    kept = refuse_late(parts, fields, shop, others or {})
+    bill = _Bill(name, spec, declaration, inputs, parts, kept, fields, previous, others or {}, now)
+    snapshot = _assembled(bill, shop, used, measure)
+    progress(f"{name}: {snapshot.rows_passed:,} of {snapshot.rows_in:,} rows passed", 1.0)
+    if snapshot.breaches:
+        raise SourceBreachError(
+            f"source {name}: {'; '.join(snapshot.breaches)}", snapshot=snapshot, hint=hint_for(snapshot)
+        )
+    return snapshot
+
+
+def _declaration(spec: SourceSpec, prepare: str | None) -> str:
+    """Digest of everything declared that decides which rows pass, and how they are read."""
+    declared = msgspec.to_builtins(spec)
+    for attribute in _NOT_IDENTITY:
+        declared.pop(attribute)
+    return digest([FORMAT, declared, spec.table.where, prepare])
+
+
+def _handed(frame: object, name: str) -> _Input:
+    rows = to_polars(frame, source=name)
+    if not rows.width:
+        raise DataError(f"source {name}: the frame has no columns", subject=name, hint="give a frame with rows")
+    sha256 = frame_digest(rows)
+    return _Input("frame", sha256, int(rows.estimated_size()), sha256, guessed=False, rows=lambda _: rows)
+
+
+def _found(name: str, spec: SourceSpec, root: Path, files: Files, previous: Snapshot | None) -> list[_Input]:
+    """The source's files. One whose stamp is as last time is not opened."""
+    known = {(file.url, file.stamp): file for file in previous.files} if previous else {}
+    inputs = []
+    for info in find(spec, source=name, root=root, files=files):
+        url = shown(info.url, root)
+        seen = known.get((url, info.stamp))
+        sha256 = seen.sha256 if seen is not None else file_digest(files.fetch(info))
+        guessed = not url.lower().endswith((".parquet", ".pq")) and spec.format != "parquet"
+
+        def rows(texts: Collection[str], info: object = info, url: str = url) -> pl.DataFrame:
+            return read(files.fetch(info), url, spec, texts=texts)  # type: ignore[arg-type]
+
+        inputs.append(_Input(url, sha256, info.bytes, info.stamp, guessed, rows))
+    return inputs
+
+
+def _parts(inputs: Sequence[_Input], shop: Workshop, declaration: str, progress: Progress) -> list[PartFacts]:
+    parts = []
+    for index, item in enumerate(inputs):
+        name = digest([item.sha256, declaration])
+        facts = shop.stored(name)
+        if facts is None:
+            progress(f"{shop.source}: reading {item.url}", 0.9 * index / len(inputs))
+            facts = shop.make(name, item.rows(()), url=item.url, guessed=item.guessed)
+        parts.append(facts)
+    return parts
+
+
+def _read_again_as_text(
+    parts: Sequence[PartFacts], inputs: Sequence[_Input], fields: Sequence[Field], shop: Workshop, progress: Progress
+) -> list[PartFacts]:
+    """Parts in which digits were taken for numbers, though the column holds text elsewhere, keep their text."""
+    found = []
+    for item, part in zip(inputs, parts, strict=True):
+        texts = text_columns(part, fields)
+        if texts:
+            name = digest([part.digest, "text", texts])
+            progress(f"{shop.source}: reading {item.url} again", 0.9)
+            found.append(shop.stored(name) or shop.make(name, item.rows(texts), url=item.url, guessed=item.guessed))
+        else:
+            found.append(part)
+    return found
+
+
+def _refuse_unknown(spec: SourceSpec, fields: Sequence[Field], name: str) -> None:
+    """Raise where a rule, known time or personal mark names a column that no file has."""
+    columns = [field.name for field in fields]
+    named = [("rules", column) for column in spec.rules]
+    named += [("known_time", column) for column in spec.known_columns]
+    named += [("personal", column) for column in spec.personal]
+    for role, column in named:
+        if column not in columns:
+            raise DataError(
+                f'source {name} has no column "{column}", which stands under {role}',
+                subject=column,
+                hint=did_you_mean(column, columns) or f"columns: {', '.join(columns[:20])}",
+            )
+
+
+@dataclass(frozen=True)
+class _Bill:
+    """What a snapshot is made from."""
+
+    name: str
+    spec: SourceSpec
+    declaration: str
+    inputs: Sequence[_Input]
+    parts: Sequence[PartFacts]
+    kept: Sequence[PartFacts]
+    fields: tuple[Field, ...]
+    previous: Snapshot | None
+    others: Mapping[str, Snapshot]
+    now: datetime
+
+    @property
+    def identity(self) -> str:
+        named = {rule.references.partition(".")[0] for rule in self.spec.rules.values() if rule.references}
+        references = {source: self.others[source].id for source in named}
+        types = [(field.name, field.dtype) for field in self.fields]
+        return digest([FORMAT, self.name, [item.sha256 for item in self.inputs], self.declaration, references, types])
+
+    @property
+    def fresh(self) -> list[tuple[str, PartFacts]]:
+        """New or changed files, with their parts."""
+        known = self.previous is not None and self.previous.declaration == self.declaration
+        before = {file.sha256 for file in self.previous.files} if known and self.previous else set()
+        pairs = zip(self.inputs, self.parts, strict=True)
+        return [(item.url, part) for item, part in pairs if item.sha256 not in before]
+
+
+def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measure: Shifts) -> Snapshot:
+    profile = merge([part.profile for part in bill.kept], bill.fields)
+    if not profile.rows and not sum(part.rows_in for part in bill.parts):
+        raise DataError(f"source {bill.name} has no rows", subject=bill.name, hint="look at its files and path")
+    refused, dropped = sum(part.rows_refused for part in bill.kept), sum(part.rows_dropped for part in bill.kept)
+    rows_in = sum(part.rows_in for part in bill.kept)
+    identity = bill.identity
+    checks = row_checks(bill.kept) + table_checks(bill.spec, profile, bill.now)
+    changed, moved = _against_previous(bill, used, measure)
+    stopped = breaches(bill.spec, checks, changed, checked=rows_in - dropped, refused=refused)
+    same = bill.previous is not None and bill.previous.id == identity and not stopped
+    return Snapshot(
+        id=identity,
+        source=bill.name,
+        declaration=bill.declaration,
+        parts=tuple(part.rows for part in bill.kept),
+        fields=bill.fields,
+        key=bill.spec.keys,
+        event_time=bill.spec.time.column if bill.spec.time else None,
+        known=known_at(bill.spec),
+        files=_files(bill),
+        rows_in=rows_in,
+        rows_passed=profile.rows,
+        rows_quarantined=refused,
+        rows_dropped=dropped,
+        quarantine=_quarantine(bill, shop, identity),
+        checks=checks,
+        changes=bill.previous.changes if same and bill.previous else changed,
+        shifts=bill.previous.shifts if same and bill.previous else moved,
+        profile=profile,
+        bytes=sum(part.rows.bytes for part in bill.kept),
+        csv_bytes=sum(part.csv_bytes for part in bill.kept),
+        accepted=bill.previous.accepted if same and bill.previous else bill.now,
+        processed=tuple(url for url, _ in bill.fresh),
+        breaches=stopped,
+    )
+
+
+def _against_previous(
+    bill: _Bill, used: Collection[str] | None, measure: Shifts
+) -> tuple[tuple[SchemaChange, ...], tuple[Shift, ...]]:
+    """What new files changed, in columns and in values. A change that the declaration itself made is told only."""
+    previous, fresh = bill.previous, bill.fresh
+    if previous is None or not fresh:
+        return (), ()
+    found = changes(previous, fresh, bill.spec, used)
+    if previous.declaration != bill.declaration:
+        found = tuple(msgspec.structs.replace(change, refused=False) for change in found)
+    new = merge([part.profile for _, part in fresh], bill.fields)
+    return found, measure(previous.profile, new)
+
+
+def _files(bill: _Bill) -> tuple[SourceFile, ...]:
+    return tuple(
+        SourceFile(
+            url=item.url,
+            sha256=item.sha256,
+            bytes=item.bytes,
+            rows=made.rows_in,
+            stamp=item.stamp,
+            parts=tuple(dict.fromkeys((made.digest, kept.digest))),
+        )
+        for item, made, kept in zip(bill.inputs, bill.parts, bill.kept, strict=True)
+    )
+
+
+def known_at(spec: SourceSpec) -> dict[str, KnownAt]:
+    """Column to when it becomes known. A column that tells a known time is itself known at that time."""
+    found = {}
+    for column, when in spec.known_columns.items():
+        if is_delay(when):
+            found[column] = KnownAt(delay_us=micros(duration(when)))
+        else:
+            found[column] = KnownAt(column=when)
+            found.setdefault(when, KnownAt(column=when))
+    return found
+
+
+def _quarantine(bill: _Bill, shop: Workshop, identity: str) -> TableRef | None:
+    """All refused rows as one table: `__rule`, `__file`, `__row`, then the columns as they came."""
+    frames = [
+        shop.tables.scan(ref).collect().with_columns(pl.lit(item.url).alias(FILE))
+        for item, part in zip(bill.inputs, bill.kept, strict=True)
+        for ref in part.refused
+    ]
+    if not frames:
+        return None
+    rows = pl.concat(frames, how="diagonal_relaxed")
+    rows = rows.select("__rule", FILE, "__row", pl.exclude("__rule", FILE, "__row"))
+    return shop.tables.write(shop.key("quarantine", identity), rows)

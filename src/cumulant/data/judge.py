@@ -1,0 +1,126 @@
+"""The verdict on a source: what its rules found over all parts, and whether the snapshot is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from cumulant.core.units import duration, from_micros, share, show_duration
+from cumulant.data.parts import PartFacts
+from cumulant.data.profile import Profile
+from cumulant.data.rules import is_row_rule
+from cumulant.data.snapshot import CheckResult, SchemaChange, Snapshot
+from cumulant.data.spec import SourceSpec
+
+
+def row_checks(parts: Sequence[PartFacts]) -> tuple[CheckResult, ...]:
+    """Every row rule with its failures over all parts. None of them decides by itself: the share does."""
+    found: dict[str, CheckResult] = {}
+    checked = sum(part.rows_in - part.rows_dropped for part in parts)
+    for part in parts:
+        for check in part.checks:
+            failed = check.failed + (found[check.rule].failed if check.rule in found else 0)
+            found[check.rule] = CheckResult(
+                rule=check.rule,
+                column=check.column,
+                kind="row",
+                failed=failed,
+                share=failed / checked if checked else 0.0,
+                text=check.text,
+                passed=failed == 0,
+            )
+    return tuple(found.values())
+
+
+def table_checks(spec: SourceSpec, profile: Profile, now: datetime) -> tuple[CheckResult, ...]:
+    """Rules on the accepted rows as a whole: shares of nulls, row counts, freshness."""
+    found = []
+    for column, rule in spec.rules.items():
+        if rule.nulls is not None and not is_row_rule(rule.nulls) and column in profile:
+            found.append(_null_share(column, share(rule.nulls), profile))
+    found += _row_count(spec, profile.rows)
+    if spec.table.fresh is not None and spec.time is not None:
+        found.append(_freshness(spec.time.column, duration(spec.table.fresh), profile, now))
+    return tuple(found)
+
+
+def _null_share(column: str, limit: float, profile: Profile) -> CheckResult:
+    nulls = profile[column].null_share
+    return CheckResult(
+        rule=f"{column}:nulls",
+        column=column,
+        kind="table",
+        failed=profile[column].nulls,
+        share=nulls,
+        text=f"at most {limit:.4g} of {column} is null ({nulls:.4g} is)",
+        passed=nulls <= limit,
+    )
+
+
+def _row_count(spec: SourceSpec, rows: int) -> list[CheckResult]:
+    low, high = spec.table.min_rows, spec.table.max_rows
+    found = []
+    if low is not None:
+        text = f"at least {low:,} rows ({rows:,} are)"
+        found.append(_whole("table:min_rows", text, passed=rows >= low, failed=max(low - rows, 0)))
+    if high is not None:
+        text = f"at most {high:,} rows ({rows:,} are)"
+        found.append(_whole("table:max_rows", text, passed=rows <= high, failed=max(rows - high, 0)))
+    return found
+
+
+def _freshness(column: str, limit: timedelta, profile: Profile, now: datetime) -> CheckResult:
+    newest = profile[column].max if column in profile else None
+    if newest is None:
+        return _whole("table:fresh", "there is an event time", passed=False, failed=profile.rows)
+    age = now - from_micros(int(newest))
+    shown = show_duration(timedelta(seconds=round(age.total_seconds())))
+    text = f"the newest {column} is at most {show_duration(limit)} old (it is {shown} old)"
+    return _whole("table:fresh", text, passed=age <= limit, failed=0)
+
+
+def _whole(rule: str, text: str, *, passed: bool, failed: int) -> CheckResult:
+    return CheckResult(rule=rule, column=None, kind="table", failed=failed, share=0.0, text=text, passed=passed)
+
+
+def breaches(
+    spec: SourceSpec, checks: Sequence[CheckResult], changes: Sequence[SchemaChange], *, checked: int, refused: int
+) -> tuple[str, ...]:
+    """Why a snapshot is not accepted, most telling first; empty where it is."""
+    found = []
+    limit = share(spec.quarantine)
+    if checked and refused / checked > limit:
+        worst = sorted((check for check in checks if check.kind == "row" and check.failed), key=_most_failed)
+        most = ", ".join(f"{check.rule} ({check.failed:,})" for check in worst[:3])
+        found.append(
+            f"{refused:,} of {checked:,} rows are refused ({refused / checked:.2%}), more than {limit:.4g} allows; "
+            f"by {most}"
+        )
+    found += [f"not so: {check.text}" for check in checks if check.kind == "table" and not check.passed]
+    found += [told(change) for change in changes if change.refused]
+    return tuple(found)
+
+
+def _most_failed(check: CheckResult) -> tuple[int, str]:
+    return -check.failed, check.rule
+
+
+def told(change: SchemaChange) -> str:
+    """A schema change in words."""
+    where = f" in {change.file}" if change.file else ""
+    if change.kind == "added":
+        return f'column "{change.column}" ({change.to}) is new{where}'
+    if change.kind == "removed":
+        return f'column "{change.column}" is gone{where}'
+    if change.kind == "renamed":
+        return f'column "{change.column}" is gone and the like "{change.to}" is new{where}: renamed?'
+    return f'column "{change.column}" {change.kind} from {change.before} to {change.to}{where}'
+
+
+def hint_for(snapshot: Snapshot) -> str:
+    """What to do about the first breach."""
+    if any(change.refused for change in snapshot.changes):
+        return "mend the source, or accept it: on_schema_change: accept (or one kind, such as {removed: accept})"
+    if snapshot.rows_quarantined:
+        return f"look at the rows: cumulant data quarantine {snapshot.source}; mend them, or raise `quarantine`"
+    return "mend the source, or change its rule in the project file"

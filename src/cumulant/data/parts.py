@@ -1,0 +1,262 @@
+"""Parts: what becomes of one source file. Accepted rows, refused rows and the facts about both.
+
+A part is named by the file's content and the declaration, so an unchanged file is never read twice. Its
+facts are written last: where they stand, the part is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import polars as pl
+
+from cumulant.core.plan import DType, Field
+from cumulant.core.refs import TableRef
+from cumulant.data.casts import Cast, casts, is_delay, refuse_zoneless
+from cumulant.data.prepare import Prepare
+from cumulant.data.profile import Profile, profile
+from cumulant.data.rowwise import check_row_wise
+from cumulant.data.rules import RowCheck, RuleCompiler, check_columns, check_conditions, compile_rules, reading_checks
+from cumulant.data.spec import SourceSpec
+from cumulant.ports.tables import TableStore
+
+RULE, POSITION = "__rule", "__row"
+_CSV_SAMPLE = 5000
+
+
+class PartField(msgspec.Struct, frozen=True, kw_only=True):
+    """A column of a part. `empty`: it holds only nulls, so its type says nothing. `guessed`: from text."""
+
+    name: str
+    dtype: DType
+    zone: str | None = None
+    empty: bool = False
+    guessed: bool = False
+
+
+class PartCheck(msgspec.Struct, frozen=True, kw_only=True):
+    rule: str
+    column: str | None
+    text: str
+    failed: int
+
+
+class PartFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a snapshot must know of a part, so that reusing it reads no rows."""
+
+    digest: str
+    rows_in: int
+    rows_dropped: int
+    rows: TableRef
+    refused: tuple[TableRef, ...]
+    fields: tuple[PartField, ...]
+    checks: tuple[PartCheck, ...]
+    profile: Profile
+    csv_bytes: int
+
+    @property
+    def rows_refused(self) -> int:
+        return sum(ref.rows for ref in self.refused)
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What turns the files of one source into parts."""
+
+    source: str
+    spec: SourceSpec
+    tables: TableStore
+    prepare: Prepare | None = None
+    rule_compiler: RuleCompiler | None = None
+
+    def key(self, digest: str, what: str) -> str:
+        return f"data/{self.source}/{digest}/{what}"
+
+    def stored(self, digest: str) -> PartFacts | None:
+        """The facts of a part that stands whole, or None."""
+        key = self.key(digest, "facts")
+        if self.tables.find(key) is None:
+            return None
+        text = self.tables.scan(key).collect().item(0, "json")
+        facts = msgspec.json.decode(text, type=PartFacts)
+        whole = all(self.tables.find(ref.key) is not None for ref in (facts.rows, *facts.refused))
+        return facts if whole else None
+
+    def make(self, digest: str, raw: pl.DataFrame, *, url: str, guessed: bool) -> PartFacts:
+        """Prepare, read, check and store the rows of one file. `guessed`: its types were inferred from text.
+
+        Raises:
+            DataError: the file lacks a declared column, or its values have no place in a table.
+            DefinitionError: `prepare` is not row-wise, or a rule cannot be applied.
+            UserCodeError: `prepare` raised.
+            StorageError: the parts cannot be written.
+        """
+        rows = self._prepared(raw)
+        check_columns(self.spec, rows.columns, source=self.source, url=url)
+        sorted_out = _sort_out(rows, self)
+        fields = _fields(sorted_out, self.spec, guessed=guessed)
+        refused = sorted_out.refused
+        written = self.tables.write(self.key(digest, "rows"), sorted_out.passed)
+        facts = PartFacts(
+            digest=digest,
+            rows_in=raw.height,
+            rows_dropped=raw.height - rows.height,
+            rows=written,
+            refused=(self.tables.write(self.key(digest, "refused"), refused),) if refused.height else (),
+            fields=fields,
+            checks=sorted_out.checks,
+            profile=profile(sorted_out.passed, plain_fields(fields, self.spec)),
+            csv_bytes=csv_size(sorted_out.passed),
+        )
+        self.record(facts)
+        return facts
+
+    def record(self, facts: PartFacts) -> None:
+        text = msgspec.json.encode(facts).decode()
+        self.tables.write(self.key(facts.digest, "facts"), pl.DataFrame({"json": [text]}))
+
+    def _prepared(self, raw: pl.DataFrame) -> pl.DataFrame:
+        if self.prepare is None or not raw.height:
+            return raw if self.prepare is None else self.prepare(raw)
+        rows = self.prepare(raw)
+        check_row_wise(self.prepare, raw, rows, name=self.prepare.name)
+        return rows
+
+
+@dataclass(frozen=True)
+class _SortedOut:
+    casts: list[Cast]
+    passed: pl.DataFrame
+    refused: pl.DataFrame
+    checks: tuple[PartCheck, ...]
+
+
+def _sort_out(rows: pl.DataFrame, shop: Workshop) -> _SortedOut:
+    """Split rows into passed ones, under their final types, and refused ones with `__rule` and `__row`."""
+    plan = casts(rows.schema, shop.spec, shop.source)
+    reading = reading_checks(plan)
+    checks = compile_rules(shop.spec, plan, source=shop.source, rule_compiler=shop.rule_compiler)
+    names = [cast.name for cast in plan]
+    first = rows.lazy().select([cast.expr for cast in plan] + _marks(reading, 0))
+    check_conditions(checks, first.head(0).collect(), source=shop.source)
+    # one pass over the part: types, then every rule on the typed columns
+    marked = first.with_columns(_marks(checks, len(reading))).collect()
+    every = [*reading, *checks]
+    _refuse_local_times(plan, rows, marked, every, shop.source)
+    marks = [f"__mark{index}" for index in range(len(every))]
+    failed = [int(marked[mark].sum()) for mark in marks]
+    rule = marked.select(_first_rule(every, marks)).to_series()
+    typed = marked.select(names)
+    found = [
+        PartCheck(rule=check.rule, column=check.column, text=check.text, failed=count)
+        for check, count in zip(every, failed, strict=True)
+    ]
+    for label, text, columns in unique_sets(shop.spec, names):
+        rule, repeats = _mark_repeats(typed, rule, label, columns)
+        column = columns[0] if len(columns) == 1 else None
+        found.append(PartCheck(rule=label, column=column, text=text, failed=repeats))
+    passed = typed.filter(rule.is_null()) if rule.null_count() != rule.len() else typed
+    refused = _refused(rows, typed, rule, marked, reading)
+    return _SortedOut(plan, passed, refused, tuple(found))
+
+
+def _marks(checks: Sequence[RowCheck], start: int) -> list[pl.Expr]:
+    return [
+        check.failing.fill_null(value=False).alias(f"__mark{index}") for index, check in enumerate(checks, start=start)
+    ]
+
+
+def _first_rule(checks: Sequence[RowCheck], marks: Sequence[str]) -> pl.Expr:
+    """The name of the first rule that a row fails; null for a row that passes."""
+    if not checks:
+        return pl.lit(None, pl.String).repeat_by(pl.len()).explode().alias(RULE)
+    choices = [pl.when(mark).then(pl.lit(check.rule)) for check, mark in zip(checks, marks, strict=True)]
+    return pl.coalesce(choices).alias(RULE)
+
+
+def _refuse_local_times(
+    plan: Sequence[Cast], rows: pl.DataFrame, marked: pl.DataFrame, checks: Sequence[RowCheck], source: str
+) -> None:
+    for index, check in enumerate(checks):
+        if check.rule.endswith(":zone") and check.column is not None:
+            cast = next(cast for cast in plan if cast.name == check.column)
+            present = rows[check.column].len() - rows[check.column].null_count()
+            refuse_zoneless(cast, int(marked[f"__mark{index}"].sum()), present, source)
+
+
+def unique_sets(spec: SourceSpec, names: Sequence[str]) -> list[tuple[str, str, tuple[str, ...]]]:
+    """Column sets whose values may come once: the key, then each unique column, as (rule, text, columns)."""
+    sets = [("key:repeat", f"{', '.join(spec.keys)} come once", spec.keys)] if spec.keys else []
+    for column, rule in spec.rules.items():
+        if rule.unique and column in names and spec.keys != (column,):
+            sets.append((f"{column}:unique", f"{column} comes once", (column,)))
+    return sets
+
+
+def repeats_of(columns: Sequence[str]) -> pl.Expr:
+    """Marks rows whose values came before; of equal rows the first is kept. Nulls repeat nothing."""
+    value = pl.col(columns[0]) if len(columns) == 1 else pl.struct(columns)
+    complete = pl.all_horizontal(pl.col(column).is_not_null() for column in columns)
+    return complete & ~value.is_first_distinct()
+
+
+def _mark_repeats(typed: pl.DataFrame, rule: pl.Series, label: str, columns: tuple[str, ...]) -> tuple[pl.Series, int]:
+    alive = rule.is_null()
+    index = pl.int_range(pl.len()).alias("index")
+    repeats = typed.lazy().select(*columns, index).filter(alive).filter(repeats_of(columns)).select("index")
+    positions = repeats.collect().to_series()
+    if not positions.len():
+        return rule, 0
+    return rule.scatter(positions, label), positions.len()
+
+
+def _refused(
+    rows: pl.DataFrame, typed: pl.DataFrame, rule: pl.Series, marked: pl.DataFrame, reading: Sequence[RowCheck]
+) -> pl.DataFrame:
+    """The refused rows; values that could not be read stay as they came, as text, so nothing is lost."""
+    bad = rule.is_not_null()
+    if not bad.any():
+        return typed.head(0)
+    kept = typed.filter(bad)
+    lost = {check.column for index, check in enumerate(reading) if marked[f"__mark{index}"].any()}
+    raw = rows.select(pl.col(name).cast(pl.String, strict=False) for name in typed.columns if name in lost).filter(bad)
+    positions = pl.int_range(rule.len(), eager=True).filter(bad)
+    return kept.with_columns(raw.get_columns()).select(
+        rule.filter(bad).alias(RULE), positions.cast(pl.Int64).alias(POSITION), *typed.columns
+    )
+
+
+def _fields(found: _SortedOut, spec: SourceSpec, *, guessed: bool) -> tuple[PartField, ...]:
+    declared = {name for name, rule in spec.rules.items() if rule.type is not None}
+    declared |= {spec.time.column} if spec.time else set()
+    declared |= {when for when in spec.known_time if not is_delay(when)}
+    height = found.passed.height
+    return tuple(
+        PartField(
+            name=cast.name,
+            dtype=cast.dtype,
+            zone=cast.zone,
+            empty=cast.name not in declared and (cast.empty or found.passed[cast.name].null_count() == height),
+            guessed=guessed and cast.name not in declared,
+        )
+        for cast in found.casts
+    )
+
+
+def plain_fields(fields: Sequence[PartField], spec: SourceSpec) -> list[Field]:
+    """The columns of a part as the language of plans has them."""
+    return [
+        Field(name=field.name, dtype=field.dtype, personal=field.name in spec.personal, zone=field.zone)
+        for field in fields
+    ]
+
+
+def csv_size(frame: pl.DataFrame) -> int:
+    """Bytes that `frame` would take as CSV with short ISO times, measured on evenly spaced rows."""
+    if not frame.height:
+        return 0
+    sample = frame.gather_every(max(frame.height // _CSV_SAMPLE, 1)).select(pl.exclude(pl.Binary))
+    text = sample.write_csv(datetime_format="%Y-%m-%dT%H:%M:%SZ", include_header=False)
+    return round(len(text.encode()) * frame.height / sample.height)

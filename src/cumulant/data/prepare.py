@@ -1,0 +1,168 @@
+"""`prepare: file.py:function`: the user's own cleaning of a source, run from the project's folder."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import inspect
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from cumulant.core.errors import DefinitionError, UserCodeError, did_you_mean
+from cumulant.core.ids import digest, short
+from cumulant.data.code import code_digest, defined_names
+from cumulant.data.sources import to_polars
+
+#: the working directory and the module path belong to the whole process
+_PLACE = threading.RLock()
+Wants = Literal["lazy", "polars", "pandas"]
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """A loaded function. `digest` changes with its code and with whatever of the project it uses."""
+
+    name: str
+    file: Path
+    root: Path
+    function: Callable[[Any], Any]
+    wants: Wants
+    digest: str
+    #: leave the exception's own text out of errors: it may quote personal values
+    quiet: bool = False
+
+    def __call__(self, raw: pl.DataFrame) -> pl.DataFrame:
+        """The function's answer to `raw` as a Polars frame.
+
+        Raises:
+            UserCodeError: the function raised; names its file and line.
+            DefinitionError: it returned no table.
+        """
+        with _placed_in(self.root), _user_code(self):
+            answer = self.function(self._handed(raw))
+            if isinstance(answer, pl.LazyFrame):
+                answer = answer.collect()
+        if answer is None:
+            raise DefinitionError(
+                f"prepare {self.name} returned nothing", subject=self.name, hint="end it with `return` and the frame"
+            )
+        return to_polars(answer, source=self.name)
+
+    def _handed(self, raw: pl.DataFrame) -> Any:
+        if self.wants == "lazy":
+            return raw.lazy()
+        return raw.to_pandas() if self.wants == "pandas" else raw
+
+
+def load(reference: str, root: Path, *, quiet: bool = False) -> Prepare:
+    """The function named by `file.py:function`, relative to `root`.
+
+    Raises:
+        DefinitionError: no such file or function.
+        UserCodeError: importing the file raised.
+    """
+    path, _, name = reference.rpartition(":")
+    file = (root / path).resolve()
+    if not path or not file.is_file():
+        raise DefinitionError(
+            f"prepare {reference}: there is no file {path or reference}",
+            subject=reference,
+            hint="write file.py:function, relative to the project",
+        )
+    draft = Prepare(reference, file, root, _nothing, "lazy", code_digest(file, name, root), quiet)
+    with _placed_in(root), _user_code(draft):
+        module = _imported(file)
+    function = getattr(module, name, None)
+    if not callable(function):
+        near = did_you_mean(name, defined_names(file))
+        raise DefinitionError(
+            f"prepare {reference}: {file.name} has no function {name}",
+            subject=reference,
+            hint=near or "define it at the top level of the file",
+        )
+    return Prepare(reference, file, root, function, _wanted(function, file), draft.digest, quiet)
+
+
+def _nothing(frame: object) -> object:
+    return frame
+
+
+def _imported(file: Path) -> object:
+    """The file as a fresh module of its own, so that edits count at once."""
+    name = f"cumulant_prepare_{short(digest([str(file), file.read_text(encoding='utf-8')]))}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise DefinitionError(f"{file.name} is no Python file", subject=file.name, hint="name a .py file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and the like look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def _wanted(function: Callable[[Any], Any], file: Path) -> Wants:
+    """Which frame the function takes: by its annotation, else by what its file imports."""
+    parameters = list(inspect.signature(function).parameters.values())
+    note = parameters[0].annotation if parameters else inspect.Parameter.empty
+    text = note if isinstance(note, str) else f"{getattr(note, '__module__', '')}.{getattr(note, '__name__', '')}"
+    if "LazyFrame" in text:
+        return "lazy"
+    if text.startswith(("pd.", "pandas")):
+        return "pandas"
+    if "polars" in text or text.startswith("pl."):
+        return "polars"
+    source = file.read_text(encoding="utf-8")
+    return "pandas" if "import pandas" in source and "import polars" not in source else "polars"
+
+
+@contextlib.contextmanager
+def _placed_in(root: Path) -> Iterator[None]:
+    """Run with the project as working directory and first on the module path."""
+    with _PLACE:
+        before, here = list(sys.path), Path.cwd()
+        sys.path.insert(0, str(root))
+        os.chdir(root)
+        try:
+            yield
+        finally:
+            os.chdir(here)
+            sys.path[:] = before
+
+
+@contextlib.contextmanager
+def _user_code(prepare: Prepare) -> Iterator[None]:
+    """Whatever the user's code raises, as one error with its file and line."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except (Exception, pl.exceptions.PanicException) as error:  # the edge to user code: anything may come
+        where = _place_of(error, prepare)
+        told = "" if prepare.quiet else f": {str(error).strip().splitlines()[0]}" if str(error).strip() else ""
+        raise UserCodeError(
+            f"prepare {prepare.name} raised {type(error).__name__}{told} ({where})",
+            subject=prepare.name,
+            hint="mend the function; the source was not changed",
+        ) from error
+
+
+def _place_of(error: BaseException, prepare: Prepare) -> str:
+    """`file.py, line 12`: the innermost line of the user's project, or the function's first."""
+    frames = traceback.extract_tb(error.__traceback__)
+    for frame in reversed(frames):
+        path = Path(frame.filename)
+        if path == prepare.file or (path.is_relative_to(prepare.root) and "site-packages" not in path.parts):
+            shown = path.relative_to(prepare.root) if path.is_relative_to(prepare.root) else path.name
+            return f"{shown}, line {frame.lineno}"
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f"{Path(error.filename or prepare.file).name}, line {error.lineno}"
+    code = getattr(prepare.function, "__code__", None)
+    line = code.co_firstlineno if code is not None and prepare.function is not _nothing else 1
+    return f"{prepare.file.name}, line {line}"

@@ -1,0 +1,265 @@
+"""`infer`: a declaration proposed from a look at the data, with a note for each assumption."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from cumulant.core.errors import DataError, did_you_mean
+from cumulant.data.casts import casts, natural
+from cumulant.data.sources import to_polars
+from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
+
+_TIME_WORDS = ("event", "timestamp", "datetime", "time", "date", "created", "occurred", "at", "ts")
+_KEY_WORDS = ("id", "key", "uuid", "code", "number", "no")
+#: in a column's name, these mean personal data; those of `_NAMES` do so only for text of many values
+_PERSONAL = frozenset(
+    {"email", "mail", "phone", "mobile", "ssn", "iban", "passport", "surname", "firstname", "lastname"}
+)
+_PERSONAL_TOO = frozenset({"street", "address", "birth", "dob", "birthday", "username"})
+_NAMES = frozenset({"name", "first", "last", "ip", "card", "cc"})
+_MARKS = ("?", "NA", "N/A", "n/a", "NULL", "null", "None", "-", "NaN", "nan")
+_SET_LIMIT = 20
+_SURE = 100
+_LOOK = 200_000
+
+
+class Proposal(msgspec.Struct, frozen=True, kw_only=True):
+    """A declaration and the assumptions in it, each as one sentence."""
+
+    spec: SourceSpec
+    notes: tuple[str, ...]
+
+
+def infer(
+    frame: object,
+    *,
+    path: str = "",
+    time: str | None = None,
+    key: Sequence[str] = (),
+    target: str | None = None,
+    rules: bool = True,
+) -> Proposal:
+    """A proposed declaration for `frame` (what `read` gives, or a user's own).
+
+    `time`, `key` and `target` are what the user already said; the target column gets no rules. With `rules`
+    off only what is needed to read the data is proposed (missing marks, types, key, time, personal columns).
+
+    Raises:
+        DataError: a named column does not exist, or the frame has no rows.
+    """
+    rows = to_polars(frame, source=path or "frame")
+    if not rows.height:
+        raise DataError("there are no rows to look at", subject=path or "frame", hint="give a source with rows")
+    for name in (*key, *([time] if time else []), *([target] if target else [])):
+        if name not in rows.columns:
+            raise DataError(
+                f'there is no column "{name}"',
+                subject=name,
+                hint=did_you_mean(name, rows.columns) or f"columns: {', '.join(rows.columns[:20])}",
+            )
+    return _Look(rows, path, target).propose(time, tuple(key), rules=rules)
+
+
+class _Look:
+    """One look at a frame; notes are gathered on the way."""
+
+    def __init__(self, rows: pl.DataFrame, path: str, target: str | None) -> None:
+        self._raw, self._path, self._target = rows, path, target
+        self._notes: list[str] = []
+        self._rules: dict[str, dict[str, Any]] = {}
+
+    def propose(self, time: str | None, key: tuple[str, ...], *, rules: bool) -> Proposal:
+        missing = self._missing()
+        self._types(missing)
+        event = self._event_time(time)
+        self._rows = self._read(missing, event)
+        keys = key or self._key()
+        personal = self._personal()
+        if rules:
+            self._ranges_and_sets({*keys, *personal, *([event.column] if event else [])})
+        spec = SourceSpec(
+            path=self._path,
+            missing=missing,
+            key=keys[0] if len(keys) == 1 else list(keys),
+            event_time=event if event is None or event.zone else event.column,
+            rules={name: RuleSpec(**values) for name, values in self._rules.items()},
+            personal=personal,
+        )
+        return Proposal(spec=spec, notes=tuple(self._notes))
+
+    def _texts(self) -> list[str]:
+        return [name for name, dtype in self._raw.schema.items() if isinstance(dtype, pl.String)]
+
+    def _missing(self) -> list[str]:
+        """Texts that stand for a missing value; only files can declare them."""
+        found: dict[str, list[str]] = {}
+        for name in self._texts():
+            text = self._raw[name].str.strip_chars()
+            for mark in _MARKS:
+                if (text == mark).any() and text.n_unique() > 2:
+                    found.setdefault(mark, []).append(name)
+        for mark, names in found.items():
+            self._notes.append(f'"{mark}" is read as missing (seen in {", ".join(names[:5])})')
+        return list(found)
+
+    def _types(self, missing: list[str]) -> None:
+        """Text columns that hold numbers but for missing marks and blanks."""
+        for name in self._texts():
+            text = self._raw[name].str.strip_chars()
+            text = text.filter(text.is_not_null() & (text != "") & ~text.is_in(missing))
+            if not text.len() or text.cast(pl.Float64, strict=False).null_count():
+                continue
+            whole = text.cast(pl.Int64, strict=False).null_count() == 0
+            if whole and text.str.contains(r"^[+-]?0\d").any():
+                continue  # codes such as 007
+            self._rules.setdefault(name, {})["type"] = "int" if whole else "float"
+            self._notes.append(f"{name} is read as a number: every value but blanks and missing marks is one")
+
+    def _event_time(self, named: str | None) -> EventTime | None:
+        candidates = [named] if named else self._times()
+        if not candidates:
+            self._notes.append("no column looks like the time of the event: rows have no order in time")
+            return None
+        column = candidates[0]
+        if len(candidates) > 1:
+            self._notes.append(f"the event's time is {column} (not {', '.join(candidates[1:4])})")
+        elif named is None:
+            self._notes.append(f"the event's time is {column}")
+        if self._has_zone(column):
+            return EventTime(column=column)
+        self._notes.append(f"times in {column} have no zone and are read as UTC")
+        return EventTime(column=column, zone="UTC")
+
+    def _times(self) -> list[str]:
+        """Columns that hold times, the likeliest first: named like one, few nulls, many values."""
+        ranked = []
+        for place, (name, dtype) in enumerate(self._raw.schema.items()):
+            values = self._raw[name]
+            if isinstance(dtype, (pl.Datetime, pl.Date)):
+                share = 1 - values.null_count() / values.len()
+            elif isinstance(dtype, pl.String):
+                share = self._parsed_share(name)
+            else:
+                continue
+            if share > 0.9:
+                words = set(_words(name))
+                named = min(
+                    (index for index, word in enumerate(_TIME_WORDS) if word in words), default=len(_TIME_WORDS)
+                )
+                ranked.append((share < 1, named == len(_TIME_WORDS), -values.n_unique(), named, place, name))
+        return [name for *_, name in sorted(ranked)]
+
+    def _parsed_share(self, name: str) -> float:
+        sample = self._raw.select(name).filter(pl.col(name).is_not_null()).head(1000)
+        if not sample.height:
+            return 0.0
+        [cast] = casts(sample.schema, SourceSpec(event_time=EventTime(column=name, zone="UTC")), self._path)
+        return 1 - sample.select(cast.expr).to_series().null_count() / sample.height
+
+    def _has_zone(self, column: str) -> bool:
+        dtype = self._raw.schema[column]
+        if isinstance(dtype, pl.String):
+            text = self._raw[column].drop_nulls().str.strip_chars()
+            return bool(text.str.contains(r"(?:[Zz]|[+-]\d{2}:?\d{2})$").all()) and bool(
+                text.str.contains(":", literal=True).all()
+            )
+        return isinstance(dtype, pl.Datetime) and dtype.time_zone is not None
+
+    def _read(self, missing: list[str], event: EventTime | None) -> pl.DataFrame:
+        """The rows under the types proposed so far; nested columns stay out."""
+        plain = [name for name, dtype in self._raw.schema.items() if natural(dtype) is not None]
+        for name in self._raw.columns:
+            if name not in plain:
+                self._notes.append(f"{name} holds lists or structs: take it apart in `prepare`, or drop it")
+        types = {name: RuleSpec(**values) for name, values in self._rules.items()}
+        spec = SourceSpec(missing=missing, event_time=event, rules=types)
+        rows = self._raw.select(plain)
+        return rows.select([cast.expr for cast in casts(rows.schema, spec, self._path)])
+
+    def _key(self) -> tuple[str, ...]:
+        """One column that identifies every row, named like an identifier or first; else none."""
+        found = []
+        for place, name in enumerate(self._rows.columns):
+            values = self._rows[name]
+            identifier = bool(set(_words(name)) & set(_KEY_WORDS))
+            if name == self._target or not isinstance(values.dtype, (pl.Int64, pl.String)):
+                continue
+            if (identifier or place == 0) and values.null_count() == 0 and values.is_unique().all():
+                found.append((not identifier, place, name))
+        if found:
+            column = min(found)[2]
+            self._notes.append(f"{column} identifies a row: it is never null and never repeats")
+            return (column,)
+        self._notes.append("no column identifies a row: repeats are not looked for")
+        return ()
+
+    def _personal(self) -> list[str]:
+        found = []
+        for name in self._rows.columns:
+            words = set(_words(name))
+            sure = words & (_PERSONAL | _PERSONAL_TOO)
+            text = isinstance(self._rows.schema[name], pl.String)
+            if name != self._target and (sure or (words & _NAMES and text and self._is_various(name))):
+                found.append(name)
+        if found:
+            self._notes.append(f"personal by their names, and so shown as hashes only: {', '.join(found)}")
+        return found
+
+    def _is_various(self, name: str) -> bool:
+        return self._rows[name].n_unique() > _SET_LIMIT
+
+    def _ranges_and_sets(self, without: Collection[str]) -> None:
+        small = self._rows.height < _SURE
+        if small:
+            self._notes.append(f"{self._rows.height} rows are too few to propose ranges and sets")
+            return
+        for name in self._rows.columns:
+            if name in without or name == self._target:
+                continue
+            values = self._rows[name].drop_nulls()
+            if isinstance(values.dtype, pl.String):
+                self._set(name, values)
+                self._shape(name, values)
+            elif values.dtype.is_numeric() and values.len():
+                self._range(name, values)
+
+    def _set(self, name: str, values: pl.Series) -> None:
+        found = values.unique().sort()
+        if 1 < found.len() <= _SET_LIMIT and values.len() >= 20 * found.len():
+            self._rules.setdefault(name, {})["in_"] = found.to_list()
+            self._notes.append(f"{name} takes {found.len()} values only")
+
+    def _shape(self, name: str, values: pl.Series) -> None:
+        """A pattern for codes: letters and digits in fixed places."""
+        if "in_" in self._rules.get(name, {}) or values.n_unique() < _SURE // 2:
+            return
+        shapes = (
+            values.str.replace_all(r"[A-Z]", "A").str.replace_all(r"[a-z]", "a").str.replace_all(r"\d", "9").unique()
+        )
+        if shapes.len() != 1 or len(shapes.item()) > _SET_LIMIT or not re.fullmatch(r"[Aa9_-]+", shapes.item()):
+            return
+        classes = {"A": "[A-Z]", "a": "[a-z]", "9": "[0-9]"}
+        runs = re.findall(r"A+|a+|9+|[_-]", shapes.item())
+        parts = [classes.get(run[0], run[0]) + (f"{{{len(run)}}}" if len(run) > 1 else "") for run in runs]
+        self._rules.setdefault(name, {})["pattern"] = f"^{''.join(parts)}$"
+        self._notes.append(f"{name} always has the shape {''.join(parts)}")
+
+    def _range(self, name: str, values: pl.Series) -> None:
+        low, high = values.min(), values.max()
+        if not isinstance(low, (int, float)) or not isinstance(high, (int, float)) or low < 0:
+            return
+        rule = self._rules.setdefault(name, {})
+        rule["min"] = 0
+        if values.dtype.is_float() and 0 < high <= 1:
+            rule["max"] = 1
+        self._notes.append(f"{name} is never negative" + (" and at most 1" if "max" in rule else ""))
+
+
+def _words(name: str) -> list[str]:
+    """The words of a column's name: `TX_DATETIME`, `createdAt`, `card-number`."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)]

@@ -1,0 +1,43 @@
+"""How long snapshots are kept, and what `clean` would remove."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from cumulant.core.refs import TableRef
+from cumulant.core.units import duration
+from cumulant.data.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from cumulant.ports.tables import TableStore
+
+
+def expired(snapshots: Iterable[Snapshot], keep: str | None, now: datetime) -> list[Snapshot]:
+    """Snapshots of one source that are older than `keep` (such as `400d`), oldest first.
+
+    The newest accepted one never expires; without `keep` none does.
+    """
+    ranked = sorted(snapshots, key=lambda snapshot: (not snapshot.breaches, snapshot.accepted))
+    if keep is None or not ranked:
+        return []
+    oldest = now - duration(keep)
+    return sorted((item for item in ranked[:-1] if item.accepted < oldest), key=lambda item: item.accepted)
+
+
+def removable(source: str, kept: Sequence[Snapshot], tables: TableStore) -> list[str]:
+    """Keys of stored tables of `source` that no kept snapshot needs: a dry run of `clean`, sorted.
+
+    Parts that a kept snapshot was made from stay, so that the next one need not read their files again.
+    """
+    folder = f"data/{source}/"
+    needed = {ref.key for snapshot in kept for ref in _tables_of(snapshot)}
+    parts = {f"{folder}{part}/" for snapshot in kept for file in snapshot.files for part in file.parts}
+    return sorted(
+        key for key in tables.keys(folder) if key not in needed and not any(key.startswith(part) for part in parts)
+    )
+
+
+def _tables_of(snapshot: Snapshot) -> list[TableRef]:
+    return [*snapshot.parts, *([snapshot.quarantine] if snapshot.quarantine else [])]

@@ -1,0 +1,107 @@
+"""Is a user's `prepare` row-wise? A row's result may depend on that row alone.
+
+It is run on a sample as a whole, in halves, shuffled and doubled; every run must give the same rows. Means,
+ranks, shifts, running sums, deduplication and random numbers all show. The sample is also compared with the
+run over all rows.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import polars as pl
+
+from cumulant.core.errors import DefinitionError
+
+SAMPLE = 1000
+_TOLERANCE = 1e-9
+_DIGITS = 9
+
+
+def check_row_wise(
+    prepare: Callable[[pl.DataFrame], pl.DataFrame], raw: pl.DataFrame, prepared: pl.DataFrame, *, name: str
+) -> None:
+    """Raise unless `prepare` treats each row of `raw` by itself; `prepared` is its answer to all of `raw`.
+
+    Raises:
+        DefinitionError: it does not, or it makes rows.
+    """
+    if prepared.height > raw.height:
+        raise _refusal(name, f"makes rows: {raw.height} in, {prepared.height} out")
+    positions = _positions(raw.height)
+    if len(positions) < 2:
+        return
+    sample = raw[positions]
+    base = prepare(sample)
+    if base.height > sample.height:
+        raise _refusal(name, f"makes rows: {sample.height} in, {base.height} out")
+    half = len(positions) // 2
+    halves = pl.concat([prepare(sample[:half]), prepare(sample[half:])], how="vertical_relaxed")
+    if not _same(halves, base):
+        raise _refusal(name, "gives other values when the rows come in two halves")
+    order = list(range(len(positions)))
+    random.Random(0).shuffle(order)  # noqa: S311 - a fixed permutation, not a secret
+    shuffled, doubled = prepare(sample[order]), prepare(pl.concat([sample, sample]))
+    if not _same_rows(shuffled, base):
+        raise _refusal(name, "gives other values when the rows come in another order")
+    if not _same_rows(doubled, pl.concat([base, base])):
+        raise _refusal(name, "gives other values when each row comes twice")
+    if prepared.height == raw.height and base.height == sample.height:
+        fits = _same(prepared[positions], base)
+    else:
+        fits = _contained(base, prepared)
+    if not fits:
+        raise _refusal(name, "gives other values for a sample than for all rows")
+
+
+def _refusal(name: str, what: str) -> DefinitionError:
+    return DefinitionError(
+        f"prepare {name} is not row-wise: it {what}",
+        subject=name,
+        hint="use the values of the row only; what needs other rows is a feature (windows, lookups)",
+    )
+
+
+def _positions(height: int) -> list[int]:
+    """Evenly spaced rows, at most SAMPLE."""
+    if height <= SAMPLE:
+        return list(range(height))
+    return [index * (height - 1) // (SAMPLE - 1) for index in range(SAMPLE)]
+
+
+def _same(left: pl.DataFrame, right: pl.DataFrame) -> bool:
+    """Equal row by row; floats within rounding (vectorised code may differ in the last digit)."""
+    if left.columns != right.columns or left.height != right.height:
+        return False
+    return all(_same_column(left[name], right[name]) for name in left.columns)
+
+
+def _same_column(left: pl.Series, right: pl.Series) -> bool:
+    if left.dtype.is_float() and right.dtype.is_numeric():
+        left, right = left.fill_nan(None), right.cast(pl.Float64).fill_nan(None)
+        if not (left.is_null() == right.is_null()).all():
+            return False
+        near = ((left - right).abs() <= _TOLERANCE * (right.abs() + 1)) | (left == right)
+        return bool(near.fill_null(True).all())  # noqa: FBT003
+    return bool(left.cast(right.dtype, strict=False).eq_missing(right).all())
+
+
+def _hashes(frame: pl.DataFrame) -> pl.Series:
+    floats = [name for name, dtype in frame.schema.items() if dtype.is_float()]
+    texts = [name for name, dtype in frame.schema.items() if isinstance(dtype, (pl.Categorical, pl.Enum))]
+    rounded = [pl.col(name).cast(pl.Float64).fill_nan(None).round_sig_figs(_DIGITS) for name in floats]
+    return frame.with_columns(*rounded, *(pl.col(name).cast(pl.String) for name in texts)).hash_rows()
+
+
+def _same_rows(left: pl.DataFrame, right: pl.DataFrame) -> bool:
+    """Equal as collections of rows, in any order."""
+    if left.columns != right.columns or left.height != right.height:
+        return False
+    return _hashes(left).sort().equals(_hashes(right).sort())
+
+
+def _contained(part: pl.DataFrame, whole: pl.DataFrame) -> bool:
+    if part.columns != whole.columns:
+        return False
+    return bool(_hashes(part).is_in(_hashes(whole).implode()).all())

@@ -1,0 +1,211 @@
+"""Rules as row checks: every rule of a source becomes one Polars expression, all run in one pass.
+
+An expression marks the rows that fail. A null breaks no rule, except where nulls are limited to none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import date
+
+import polars as pl
+
+from cumulant.core.errors import DataError, DefinitionError, UsageError, did_you_mean
+from cumulant.core.plan import DType
+from cumulant.core.units import moment, share
+from cumulant.data.casts import POLARS, Cast
+from cumulant.data.spec import Bound, Member, RuleSpec, SourceSpec
+
+RuleCompiler = Callable[[str], pl.Expr]
+
+
+@dataclass(frozen=True)
+class RowCheck:
+    """One rule over the rows of a part. `rule` names it (`distance:min`), `text` says it."""
+
+    rule: str
+    column: str | None
+    text: str
+    failing: pl.Expr
+
+
+def compile_rules(
+    spec: SourceSpec, casts: list[Cast], *, source: str, rule_compiler: RuleCompiler | None = None
+) -> list[RowCheck]:
+    """The row checks of a source. Expressions of `reading_checks` read raw columns, all others read cast ones.
+
+    Raises:
+        DataError: a rule names a value that its column cannot hold.
+        DefinitionError: a pattern or condition that cannot be understood.
+    """
+    types = {cast.name: cast.dtype for cast in casts}
+    checks = [
+        RowCheck(f"{column}:nulls", column, f"{column} is not null", pl.col(column).is_null())
+        for column in _needed(spec)
+        if column in types
+    ]
+    for column, rule in spec.rules.items():
+        if column in types:
+            checks += _column_checks(column, rule, types[column], source=source, personal=column in spec.personal)
+    return checks + [_condition(text, rule_compiler or _sql) for text in spec.table.where]
+
+
+def reading_checks(casts: list[Cast]) -> list[RowCheck]:
+    """Checks that each value could be read as its column's type."""
+    checks = []
+    for cast_ in casts:
+        if cast_.zoneless is not None:
+            text = f"{cast_.name} has a time zone"
+            checks.append(RowCheck(f"{cast_.name}:zone", cast_.name, text, cast_.zoneless))
+        if cast_.failing is not None:
+            checks.append(
+                RowCheck(f"{cast_.name}:type", cast_.name, f"{cast_.name} is of type {cast_.dtype}", cast_.failing)
+            )
+    return checks
+
+
+def is_row_rule(nulls: str | float | None) -> bool:
+    """Whether a limit on nulls refuses single rows (a limit of none) and not the source."""
+    return nulls is not None and share(nulls) == 0
+
+
+def _needed(spec: SourceSpec) -> list[str]:
+    """Columns that may never be null: the key, the event time, and those limited to no nulls."""
+    time = [spec.time.column] if spec.time else []
+    limited = [column for column, rule in spec.rules.items() if is_row_rule(rule.nulls)]
+    return list(dict.fromkeys([*spec.keys, *time, *limited]))
+
+
+def _column_checks(column: str, rule: RuleSpec, dtype: DType, *, source: str, personal: bool) -> list[RowCheck]:
+    value, checks = pl.col(column), []
+    if rule.min is not None:
+        low = _bound(rule.min, dtype, column, source)
+        checks.append(RowCheck(f"{column}:min", column, f"{column} is at least {rule.min}", value < low))
+    if rule.max is not None:
+        high = _bound(rule.max, dtype, column, source)
+        checks.append(RowCheck(f"{column}:max", column, f"{column} is at most {rule.max}", value > high))
+    if rule.in_ is not None:
+        members = [_member(member, dtype, column, source) for member in rule.in_]
+        listed = f"a set of {len(members)}" if personal else ", ".join(str(member) for member in rule.in_[:20])
+        outside = ~value.is_in(pl.Series(members, dtype=POLARS[dtype]).implode())
+        checks.append(RowCheck(f"{column}:in", column, f"{column} is one of {listed}", outside))
+    if rule.pattern is not None:
+        text = f"{column} matches {rule.pattern}"
+        missing = ~value.cast(pl.String).str.contains(_pattern(rule.pattern, column))
+        checks.append(RowCheck(f"{column}:pattern", column, text, missing))
+    return checks
+
+
+def _bound(bound: Bound, dtype: DType, column: str, source: str) -> pl.Expr:
+    try:
+        if dtype == "time":
+            return pl.lit(moment(str(bound))).cast(POLARS["time"])
+        if dtype == "date":
+            return pl.lit(date.fromisoformat(str(bound)))
+        if dtype in ("int", "float"):
+            return pl.lit(float(bound) if isinstance(bound, str) else bound)
+    except (ValueError, UsageError):
+        pass
+    raise DataError(
+        f'source {source}: the limit {bound!r} does not fit column "{column}", which is of type {dtype}',
+        subject=column,
+        hint="limits are for numbers, times and dates; declare the column's `type` if it was read wrongly",
+    )
+
+
+def _member(member: Member, dtype: DType, column: str, source: str) -> Member:
+    if dtype == "str":
+        return str(member)
+    fits: tuple[type, ...] | None = {"int": (int,), "float": (int, float), "bool": (bool,)}.get(dtype)
+    if fits is not None and isinstance(member, fits) and (dtype == "bool") == isinstance(member, bool):
+        return member
+    if dtype == "int" and isinstance(member, float) and member.is_integer():
+        return int(member)
+    if dtype == "bool" and member in (0, 1):
+        return bool(member)
+    raise DataError(
+        f'source {source}: {member!r} can never be in column "{column}", which is of type {dtype}',
+        subject=column,
+        hint="write members of the column's type; declare its `type` if it was read wrongly",
+    )
+
+
+def _pattern(pattern: str, column: str) -> str:
+    try:
+        pl.select(pl.lit("").str.contains(pattern))
+    except pl.exceptions.PolarsError as error:
+        raise DefinitionError(
+            f'the pattern of column "{column}" is no regular expression: {pattern}',
+            subject=column,
+            hint="use Rust's regex syntax: no look-around, no back-references",
+        ) from error
+    return pattern
+
+
+def _sql(text: str) -> pl.Expr:
+    return pl.sql_expr(text)
+
+
+def _condition(text: str, compiler: RuleCompiler) -> RowCheck:
+    try:
+        holds = compiler(text)
+    except pl.exceptions.PolarsError as error:
+        raise DefinitionError(
+            f"the condition `{text}` cannot be understood",
+            subject=text,
+            hint="write a comparison of columns, such as arr_time >= dep_time",
+        ) from error
+    return RowCheck(f"where:{text}", None, text, ~holds)
+
+
+def check_columns(spec: SourceSpec, names: Mapping[str, object] | list[str], *, source: str, url: str) -> None:
+    """Raise where the declaration names a key, time or known-time column that `names` lacks.
+
+    Raises:
+        DataError: as said, with the nearest name.
+    """
+    known = list(names)
+    for name in known:
+        if name.startswith("__"):
+            raise DataError(
+                f'{url}: column "{name}" starts with two underscores, which Cumulant keeps for itself',
+                subject=name,
+                hint="rename it in `prepare`",
+            )
+    needed = [("key", name) for name in spec.keys]
+    needed += [("event_time", spec.time.column)] if spec.time else []
+    needed += [("known_time", when) for when in spec.known_time if not when[:1].isdigit()]
+    for role, name in needed:
+        if name not in known:
+            raise DataError(
+                f'source {source}: {url} has no column "{name}", which is declared as {role}',
+                subject=name,
+                hint=did_you_mean(name, known) or f"columns: {', '.join(known[:20])}",
+            )
+
+
+def check_conditions(checks: list[RowCheck], frame: pl.DataFrame, *, source: str) -> None:
+    """Raise where a cross-column condition does not fit the columns.
+
+    Raises:
+        DefinitionError: it names an unknown column, compares what cannot be compared, or is no yes-or-no.
+    """
+    for check in checks:
+        if check.column is not None:
+            continue
+        try:
+            dtype = frame.lazy().select(check.failing.alias("failing")).collect_schema()["failing"]
+        except pl.exceptions.PolarsError as error:
+            reason = str(error).splitlines()[0]
+            raise DefinitionError(
+                f"source {source}: the condition `{check.text}` does not fit its columns: {reason}",
+                subject=check.text,
+                hint=f"columns: {', '.join(frame.columns[:20])}",
+            ) from error
+        if dtype != pl.Boolean:
+            raise DefinitionError(
+                f"source {source}: the condition `{check.text}` gives {dtype}, not true or false",
+                subject=check.text,
+                hint="write a comparison, such as arr_time >= dep_time",
+            )

@@ -1,0 +1,156 @@
+"""Columns over time: one set of types for all parts, and what changed against the last accepted snapshot."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Sequence
+
+from cumulant.core.plan import DType, Field
+from cumulant.data.parts import PartFacts, PartField
+from cumulant.data.shift import distance
+from cumulant.data.snapshot import ChangeKind, SchemaChange, Snapshot
+from cumulant.data.spec import SourceSpec
+
+#: (from, to) where `to` holds every value of `from`
+WIDER: frozenset[tuple[DType, DType]] = frozenset(
+    {("bool", "int"), ("bool", "float"), ("int", "float"), ("date", "time")}
+)
+_ALIKE_NAMES = 0.7
+_ALIKE_VALUES = 0.15
+
+
+def united(types: Sequence[DType]) -> DType:
+    """The narrowest type that holds the values of all; text where nothing else does."""
+    found = types[0]
+    for other in types[1:]:
+        if found == other or (other, found) in WIDER:
+            continue
+        found = other if (found, other) in WIDER else "str"
+    return found
+
+
+def fields_of(parts: Sequence[PartFacts], spec: SourceSpec, previous: Snapshot | None) -> tuple[Field, ...]:
+    """The snapshot's fields: of all parts, in order of first appearance.
+
+    Types guessed from text stay as wide as they were in the last snapshot; a column without any value keeps
+    the type it had.
+    """
+    known = {field.name: field.dtype for field in previous.fields} if previous else {}
+    never = _never_null(spec)
+    columns: dict[str, list[PartField]] = {}
+    for part in parts:
+        for field in part.fields:
+            columns.setdefault(field.name, []).append(field)
+    found = []
+    for name, fields in columns.items():
+        types = [field.dtype for field in fields if not field.empty]
+        if name in known and (not types or all(field.guessed for field in fields if not field.empty)):
+            types.append(known[name])
+        found.append(
+            Field(
+                name=name,
+                dtype=united(types or [fields[0].dtype]),
+                nullable=name not in never,
+                personal=name in spec.personal,
+                zone=next((field.zone for field in fields if field.zone), None),
+            )
+        )
+    return tuple(found)
+
+
+def _never_null(spec: SourceSpec) -> set[str]:
+    from cumulant.data.rules import is_row_rule
+
+    limited = {name for name, rule in spec.rules.items() if is_row_rule(rule.nulls)}
+    return {*spec.keys, *limited} | ({spec.time.column} if spec.time else set())
+
+
+def text_columns(part: PartFacts, fields: Sequence[Field]) -> tuple[str, ...]:
+    """Columns of a part that were guessed to be numbers and are text in the source: to be read again as text."""
+    texts = {field.name for field in fields if field.dtype == "str"}
+    return tuple(
+        field.name
+        for field in part.fields
+        if field.guessed and not field.empty and field.dtype != "str" and field.name in texts
+    )
+
+
+def changes(
+    previous: Snapshot,
+    fresh: Sequence[tuple[str, PartFacts]],
+    spec: SourceSpec,
+    used: Collection[str] | None,
+) -> tuple[SchemaChange, ...]:
+    """What the columns of new files (`fresh`: name and part) changed against the last accepted snapshot.
+
+    A change is refused where the policy says so and the column is used (`used` None: all are).
+    """
+    found: dict[tuple[str, str], SchemaChange] = {}
+    for url, part in fresh:
+        for change in _changes_of(previous, part, url):
+            found.setdefault((change.kind, change.column), _judged(change, spec, used))
+    return tuple(found.values())
+
+
+def _judged(change: SchemaChange, spec: SourceSpec, used: Collection[str] | None) -> SchemaChange:
+    from msgspec.structs import replace
+
+    concerned = change.kind in ("added", "widened") or used is None or change.column in used
+    return replace(change, refused=concerned and getattr(spec.policy, change.kind) == "refuse")
+
+
+def _changes_of(previous: Snapshot, part: PartFacts, url: str) -> list[SchemaChange]:
+    before = {field.name: field.dtype for field in previous.fields}
+    after = {field.name: field for field in part.fields}
+    gone = [name for name in before if name not in after]
+    new = [name for name in after if name not in before]
+    found = []
+    for name in list(gone):
+        twin = _renamed(name, new, previous, part)
+        if twin is not None:
+            gone.remove(name)
+            new.remove(twin)
+            found.append(SchemaChange(kind="renamed", column=name, before=name, to=twin, file=url))
+    found += [SchemaChange(kind="removed", column=name, before=before[name], file=url) for name in gone]
+    found += [SchemaChange(kind="added", column=name, to=after[name].dtype, file=url) for name in new]
+    for name, field in after.items():
+        kind = _type_change(before[name], field) if name in before else None
+        if kind is not None:
+            found.append(SchemaChange(kind=kind, column=name, before=before[name], to=field.dtype, file=url))
+    return found
+
+
+def _type_change(before: DType, field: PartField) -> ChangeKind | None:
+    if field.empty or field.dtype == before:
+        return None
+    if (before, field.dtype) in WIDER:
+        return "widened"
+    narrower = (field.dtype, before) in WIDER or before == "str"
+    return None if field.guessed and narrower else "narrowed"
+
+
+def _renamed(name: str, new: Sequence[str], previous: Snapshot, part: PartFacts) -> str | None:
+    """The new column that looks like `name` under another name: a like name or like values, one type."""
+    old = previous.profile[name]
+    types = {field.name: field.dtype for field in part.fields}
+    ranked = []
+    for other in new:
+        if types[other] != old.dtype:
+            continue
+        likeness = difflib.SequenceMatcher(None, _plain(name), _plain(other)).ratio()
+        if likeness >= _ALIKE_NAMES or _alike(previous, name, part, other):
+            ranked.append((likeness, other))
+    return max(ranked)[1] if ranked else None
+
+
+def _plain(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def _alike(previous: Snapshot, name: str, part: PartFacts, other: str) -> bool:
+    """Whether two columns hold alike values; only where the values say enough to tell."""
+    left, right = previous.profile[name], part.profile[other]
+    if left.distinct < 3 or not (left.top or left.quantiles):
+        return False
+    gap = distance(left, right)
+    return gap is not None and gap <= _ALIKE_VALUES

@@ -1,0 +1,118 @@
+"""Distribution change between two profiles, as effect sizes. The full drift engine belongs to monitoring."""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+from cumulant.data.profile import ColumnProfile, Profile
+from cumulant.data.snapshot import Shift
+
+_BINS = 10
+_FLOOR = 1e-4
+
+
+class Shifts(Protocol):
+    """The seam for other measures of change: `ingest(..., measure=...)` takes any of this form."""
+
+    def __call__(self, previous: Profile, profile: Profile) -> tuple[Shift, ...]: ...
+
+
+def shifts(previous: Profile, profile: Profile) -> tuple[Shift, ...]:
+    """How far each column moved, largest first. Times move by nature and personal columns are not compared."""
+    found = []
+    for now in profile.columns:
+        if now.name not in previous or now.personal or now.dtype in ("time", "date", "bytes"):
+            continue
+        before = previous[now.name]
+        bins = _shares(before, now)
+        if bins is None or before.dtype != now.dtype:
+            continue
+        found.append(
+            Shift(
+                column=now.name,
+                distance=_jensen_shannon(*bins),
+                psi=_stability(*bins),
+                nulls_before=before.null_share,
+                nulls=now.null_share,
+            )
+        )
+    return tuple(sorted(found, key=lambda shift: (-shift.distance, shift.column)))
+
+
+def distance(before: ColumnProfile, now: ColumnProfile) -> float | None:
+    """Jensen-Shannon distance (base 2) of two columns' values, from 0 to 1; None where nothing can be compared."""
+    bins = _shares(before, now)
+    return None if bins is None else _jensen_shannon(*bins)
+
+
+def _shares(before: ColumnProfile, now: ColumnProfile) -> tuple[list[float], list[float]] | None:
+    """Shares of rows in the same bins: values, the rest, and nulls."""
+    if not before.rows or not now.rows:
+        return None
+    if before.top and now.top:
+        left, right = _categories(before, now)
+    elif before.quantiles and now.quantiles:
+        left, right = _intervals(before.quantiles, now.quantiles)
+    elif before.nulls == before.rows or now.nulls == now.rows:
+        left, right = [float(before.nulls < before.rows)], [float(now.nulls < now.rows)]
+    else:
+        return None
+    return (
+        [share * (1 - before.null_share) for share in left] + [before.null_share],
+        [share * (1 - now.null_share) for share in right] + [now.null_share],
+    )
+
+
+def _categories(before: ColumnProfile, now: ColumnProfile) -> tuple[list[float], list[float]]:
+    shares = []
+    for column in (before, now):
+        filled = max(column.rows - column.nulls, 1)
+        shares.append({item.value: item.count / filled for item in column.top})
+    values = sorted(shares[0].keys() | shares[1].keys())
+    listed = [[share.get(value, 0.0) for value in values] for share in shares]
+    left, right = ([*share, max(1 - sum(share), 0.0)] for share in listed)
+    return left, right
+
+
+def _intervals(before: Sequence[float], now: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Shares between the deciles of `before`; equal deciles of a lumpy column fall together."""
+    cells = len(before) - 1
+    edges = sorted({before[round(cells * step / _BINS)] for step in range(1, _BINS)})
+    left, right = ([_below(points, edge) for edge in edges] for points in (before, now))
+    return _steps(left), _steps(right)
+
+
+def _below(points: Sequence[float], edge: float) -> float:
+    """The share of values up to `edge`, by linear interpolation between quantiles."""
+    place = bisect.bisect_right(points, edge)
+    cells = len(points) - 1
+    if place == 0:
+        return 0.0
+    if place > cells:
+        return 1.0
+    low, high = points[place - 1], points[place]
+    return (place - 1 + (edge - low) / (high - low)) / cells
+
+
+def _steps(cumulative: Sequence[float]) -> list[float]:
+    ends = [0.0, *cumulative, 1.0]
+    return [max(high - low, 0.0) for low, high in itertools.pairwise(ends)]
+
+
+def _jensen_shannon(left: Sequence[float], right: Sequence[float]) -> float:
+    """Lin (1991): the square root of the mean divergence from the middle, base 2."""
+    total = 0.0
+    for p, q in zip(left, right, strict=True):
+        middle = (p + q) / 2
+        total += (p * math.log2(p / middle) if p else 0.0) + (q * math.log2(q / middle) if q else 0.0)
+    return math.sqrt(max(total / 2, 0.0))
+
+
+def _stability(left: Sequence[float], right: Sequence[float]) -> float:
+    """The population stability index, with empty bins at a small floor."""
+    pairs = [(max(p, _FLOOR), max(q, _FLOOR)) for p, q in zip(left, right, strict=True)]
+    return sum((q - p) * math.log(q / p) for p, q in pairs)

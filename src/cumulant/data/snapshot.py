@@ -1,0 +1,165 @@
+"""A snapshot: the accepted rows of a source at one moment, immutable, as a manifest of stored parts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from cumulant.core.plan import Field, KnownAt, Source
+from cumulant.core.refs import TableRef
+from cumulant.data.profile import Profile
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.ports.tables import TableStore
+
+ROW = "__row"
+ChangeKind = Literal["added", "removed", "widened", "narrowed", "renamed"]
+
+
+class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file of the source. `stamp` tells whether it must be read again.
+
+    `parts` name what was made of it: as read, and (where rows fell to rules across files) as accepted.
+    """
+
+    url: str
+    sha256: str
+    bytes: int
+    rows: int
+    stamp: str
+    parts: tuple[str, ...]
+
+
+class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule against all rows. A row that fails several rules counts in each; it is stored once.
+
+    `kind` is `row` (failing rows go to quarantine), or `table` (the source as a whole passes or not).
+    """
+
+    rule: str
+    column: str | None
+    kind: Literal["row", "table"]
+    failed: int
+    share: float
+    text: str
+    passed: bool
+
+
+class SchemaChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A difference of columns against the last accepted snapshot; `to` is a type, or a column's new name."""
+
+    kind: ChangeKind
+    column: str
+    before: str | None = None
+    to: str | None = None
+    file: str | None = None
+    refused: bool = False
+
+
+class Shift(msgspec.Struct, frozen=True, kw_only=True):
+    """How one column's distribution moved: effect sizes, no tests.
+
+    `distance` is the Jensen-Shannon distance (base 2, 0 equal to 1 disjoint), nulls counted as a value;
+    `psi` the population stability index over the same bins; shares of nulls from 0 to 1.
+    """
+
+    column: str
+    distance: float
+    psi: float
+    nulls_before: float
+    nulls: float
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The manifest. `id` is the digest of the files' hashes, the declaration and the code of `prepare`.
+
+    Always: rows_in == rows_passed + rows_quarantined + rows_dropped (by `prepare`).
+    """
+
+    id: str
+    source: str
+    declaration: str
+    parts: tuple[TableRef, ...]
+    fields: tuple[Field, ...]
+    key: tuple[str, ...]
+    event_time: str | None
+    known: dict[str, KnownAt]
+    files: tuple[SourceFile, ...]
+    rows_in: int
+    rows_passed: int
+    rows_quarantined: int
+    rows_dropped: int
+    quarantine: TableRef | None
+    checks: tuple[CheckResult, ...]
+    changes: tuple[SchemaChange, ...] = ()
+    shifts: tuple[Shift, ...] = ()
+    profile: Profile
+    #: stored bytes of the parts, and what the same rows would take as CSV (measured on a sample)
+    bytes: int
+    csv_bytes: int
+    accepted: datetime
+    #: files processed this time; all others reused their part
+    processed: tuple[str, ...] = ()
+    #: why it was not accepted; empty for an accepted snapshot
+    breaches: tuple[str, ...] = ()
+
+    @property
+    def refused_share(self) -> float:
+        """Share of the checked rows that are in quarantine."""
+        checked = self.rows_passed + self.rows_quarantined
+        return self.rows_quarantined / checked if checked else 0.0
+
+
+def source_of(snapshot: Snapshot) -> Source:
+    """What a feature plan must know of the snapshot's source."""
+    return Source(
+        name=snapshot.source,
+        key=snapshot.key,
+        event_time=snapshot.event_time,
+        fields=snapshot.fields,
+        known=snapshot.known,
+    )
+
+
+def scan(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | None = None) -> pl.LazyFrame:
+    """The accepted rows in order: the snapshot's fields and `__row`, the row's position (Int64).
+
+    With `as_of`, what became known later is hidden: rows whose event time is after it are left out, and
+    values whose known time is after it, or missing, are null. Positions stay those of the whole snapshot.
+    """
+    import polars as pl
+
+    from cumulant.data.casts import POLARS, conform
+
+    if snapshot.parts:
+        parts = [conform(tables.scan(ref), snapshot.fields) for ref in snapshot.parts]
+        frame = pl.concat(parts, how="vertical")
+    else:
+        frame = pl.LazyFrame(schema={field.name: POLARS[field.dtype] for field in snapshot.fields})
+    frame = frame.with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64))
+    frame = frame.select(*(field.name for field in snapshot.fields), ROW)
+    return frame if as_of is None else _hidden_after(frame, snapshot, as_of)
+
+
+def _hidden_after(frame: pl.LazyFrame, snapshot: Snapshot, as_of: datetime) -> pl.LazyFrame:
+    import polars as pl
+
+    from cumulant.core.units import moment
+
+    limit = pl.lit(moment(as_of)).cast(pl.Datetime("us", "UTC"))
+    if snapshot.event_time is not None:
+        frame = frame.filter(pl.col(snapshot.event_time) <= limit)
+    hidden = []
+    for column, known in snapshot.known.items():
+        if known.column is not None:
+            moment_known = pl.col(known.column) + pl.duration(microseconds=known.delay_us)
+        elif snapshot.event_time is not None:
+            moment_known = pl.col(snapshot.event_time) + pl.duration(microseconds=known.delay_us)
+        else:
+            continue
+        hidden.append(pl.when(moment_known <= limit).then(pl.col(column)).alias(column))
+    return frame.with_columns(hidden) if hidden else frame

@@ -1,0 +1,229 @@
+"""Reading a source: its files through the port `files`, or a frame that was handed over.
+
+Whatever is wrong with a file is a DataError that names it; no engine's own error leaves this module.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from cumulant.core.errors import DataError, missing_part
+from cumulant.data.spec import SourceSpec
+from cumulant.ports.files import FileInfo, Files
+
+_SUFFIXES = {
+    ".parquet": "parquet", ".pq": "parquet",
+    ".csv": "csv", ".csv.gz": "csv", ".tsv": "csv", ".tsv.gz": "csv", ".txt": "csv", ".txt.gz": "csv",
+    ".jsonl": "jsonl", ".jsonl.gz": "jsonl", ".ndjson": "jsonl", ".ndjson.gz": "jsonl",
+    ".json": "jsonl", ".json.gz": "jsonl",
+}  # fmt: skip
+_TAIL = 1 << 16
+
+
+def find(spec: SourceSpec, *, source: str, root: Path, files: Files) -> list[FileInfo]:
+    """The files of a source, sorted by URL. Of a folder, those in a known format.
+
+    Raises:
+        DataError: nothing is there.
+    """
+    pattern = spec.path if "://" in spec.path or Path(spec.path).is_absolute() else str(root / spec.path)
+    found = sorted(files.list(pattern), key=lambda file: file.url)
+    if len(found) > 1 and spec.format == "auto":
+        found = [file for file in found if _suffix(file.url) in _SUFFIXES and not _hidden(file.url)]
+    if not found:
+        raise DataError(
+            f"source {source}: no file matches {spec.path or '(no path)'}",
+            subject=source,
+            hint=f"relative paths start at the project: {root.name}/",
+        )
+    return found
+
+
+def shown(url: str, root: Path) -> str:
+    """A file's URL as people know it: relative to the project where it lies inside."""
+    plain = url.removeprefix("file://")
+    return str(Path(plain).relative_to(root)) if Path(plain).is_relative_to(root) else url
+
+
+def _suffix(url: str) -> str:
+    name = url.rsplit("/", 1)[-1].lower()
+    suffixes = re.findall(r"\.[a-z0-9]+", name)
+    if suffixes and suffixes[-1] == ".gz" and len(suffixes) > 1:
+        return "".join(suffixes[-2:])
+    return suffixes[-1] if suffixes else ""
+
+
+def _hidden(url: str) -> bool:
+    return url.rsplit("/", 1)[-1].startswith((".", "_"))
+
+
+def read(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str] = ()) -> pl.DataFrame:
+    """One file as it is. `url` names it in errors; CSV columns in `texts` are not taken for numbers.
+
+    Raises:
+        DataError: it is empty, cut off, damaged, not UTF-8, or in another format than it says.
+    """
+    kind = _SUFFIXES.get(_suffix(url)) if spec.format == "auto" else spec.format
+    with _readable(url):
+        if path.stat().st_size == 0:
+            raise DataError(f"{url} is empty (0 bytes)", subject=url, hint="write it again, or remove it")
+        if kind == "parquet":
+            frame = pl.read_parquet(path, glob=False)
+        elif kind == "csv":
+            frame = _read_csv(_content(path), url, spec, texts)
+        elif kind == "jsonl":
+            frame = _read_jsonl(_content(path), url)
+        else:
+            raise DataError(
+                f"{url}: cannot tell its format from its name",
+                subject=url,
+                hint="set format: parquet, csv or jsonl in the source's declaration",
+            )
+    if not frame.width:
+        raise DataError(f"{url} has no columns", subject=url, hint="write it again, or remove it")
+    return frame
+
+
+@contextmanager
+def _readable(url: str) -> Iterator[None]:
+    """Engine and system errors while reading, as DataErrors with what to do."""
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise DataError(f"{url} is damaged or cut off (gzip)", subject=url, hint="copy or write it again") from error
+    except (UnicodeError, LookupError) as error:
+        raise DataError(
+            f"{url} is not text in the declared encoding", subject=url, hint="set encoding: latin-1 (or its own)"
+        ) from error
+    except OSError as error:
+        reason = error.strerror or "it cannot be read"
+        raise DataError(f"{url}: {reason}", subject=url, hint="check the path and its permissions") from error
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise _damage(url, str(error)) from error
+
+
+def _damage(url: str, text: str) -> DataError:
+    """What an engine's message means. Its own text is not repeated, for it may quote values."""
+    for sign, problem, hint in (
+        ("utf-8", "is not UTF-8 text", "set encoding: latin-1 (or its own), or convert the file to UTF-8"),
+        ("more fields", "has a row with more fields than its header", "quote fields that hold the separator"),
+        ("parquet", "is not a whole Parquet file: damaged or cut off", "copy or write it again"),
+        ("empty CSV", "holds no table", "write it again, or remove it"),
+        ("could not parse", "has a quoted field that does not end, or fields of changing type", "mend the quotes"),
+        ("Syntax", "has a line that is not JSON: damaged or cut off", "each line must be one JSON object"),
+        ("Tape", "has a line that is not JSON: damaged or cut off", "each line must be one JSON object"),
+        ("cannot parse", "holds values of different types in one field", "write each field with one type"),
+    ):
+        if sign in text:
+            return DataError(f"{url} {problem}", subject=url, hint=hint)
+    return DataError(f"{url} cannot be read: damaged, or not in its format", subject=url, hint="write it again")
+
+
+def _content(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+    if not packed:
+        return path.read_bytes()
+    with gzip.open(path, "rb") as stream:
+        return stream.read()
+
+
+def _read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str]) -> pl.DataFrame:
+    separator = "\t" if _suffix(url).startswith(".tsv") else spec.separator
+    if spec.encoding.lower().replace("-", "") != "utf8":
+        content = content.decode(spec.encoding).encode()
+    header = _first_record(content, separator)
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise DataError(
+            f"{url} has two columns named {', '.join(repeated)}", subject=url, hint="give each column its own name"
+        )
+    _refuse_cut_line(content, url, separator, len(header))
+    declared = {name for name, rule in spec.rules.items() if rule.type == "str"}
+    kept = {name: pl.String() for name in header if name in declared or name in texts}
+    return pl.read_csv(
+        io.BytesIO(content),
+        separator=separator,
+        infer_schema_length=None,
+        null_values=spec.missing or None,
+        schema_overrides=kept or None,
+    )
+
+
+def _first_record(content: bytes, separator: str) -> list[str]:
+    text = io.StringIO(content[:_TAIL].decode("utf-8-sig", errors="replace"), newline="")
+    return next(csv.reader(text, delimiter=separator), [])
+
+
+def _refuse_cut_line(content: bytes, url: str, separator: str, width: int) -> None:
+    """A last line without its end and with too few fields was cut off; an engine would fill it with nulls."""
+    if content.endswith((b"\n", b"\r")):
+        return
+    last = content[-_TAIL:].rsplit(b"\n", 1)[-1].decode("utf-8", errors="replace")
+    fields = next(csv.reader([last], delimiter=separator), [])
+    if last.count('"') % 2 == 0 and 0 < len(fields) < width:
+        raise DataError(
+            f"{url} is cut off: its last line has {len(fields)} of {width} fields",
+            subject=url,
+            hint="copy or write it again",
+        )
+
+
+def _read_jsonl(content: bytes, url: str) -> pl.DataFrame:
+    if content.lstrip()[:1] == b"[":
+        raise DataError(
+            f"{url} is one JSON array", subject=url, hint="write JSON lines: one object a line, without commas between"
+        )
+    return pl.read_ndjson(io.BytesIO(content), infer_schema_length=None)
+
+
+def to_polars(frame: object, *, source: str) -> pl.DataFrame:
+    """A user's frame (Polars, pandas, PyArrow, or any that Narwhals knows) as a Polars frame.
+
+    Raises:
+        DataError: it is no frame, or a column mixes types that no table can hold.
+    """
+    if isinstance(frame, pl.DataFrame):
+        return frame
+    if isinstance(frame, pl.LazyFrame):
+        return frame.collect()
+    try:
+        import narwhals as nw
+    except ImportError as error:
+        raise missing_part("narwhals", "train") from error
+    try:
+        native: Any = _named(frame)
+        table: pl.DataFrame = nw.from_native(native, eager_only=True).to_polars()
+    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
+        raise DataError(
+            f"source {source}: a {type(frame).__name__} cannot be read as a table ({type(error).__name__})",
+            subject=source,
+            hint="give a Polars, pandas or PyArrow table whose columns each hold one type",
+        ) from error
+    return table
+
+
+def _named(frame: object) -> object:
+    """A pandas frame with text as column names; others as they are."""
+    names = getattr(frame, "columns", None)
+    rename = getattr(frame, "set_axis", None)
+    if names is None or rename is None or all(isinstance(name, str) for name in names):
+        return frame
+    return rename([str(name) for name in names], axis="columns")
+
+
+def frame_digest(frame: pl.DataFrame) -> str:
+    """SHA-256 of a frame's content and column types."""
+    buffer = io.BytesIO()
+    frame.rechunk().write_ipc(buffer, compression="uncompressed")
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()

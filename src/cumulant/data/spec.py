@@ -1,0 +1,160 @@
+"""The `data` section of the project file: one `SourceSpec` a source."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from cumulant.core.errors import DataError
+from cumulant.core.plan import DType
+
+Answer = Literal["accept", "refuse"]
+Format = Literal["auto", "parquet", "csv", "jsonl"]
+Member = bool | int | float | str
+Bound = int | float | str
+
+
+class EventTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When a row happened, where the data hold local times."""
+
+    column: Annotated[str, Meta(description="The column that holds the time of the row's event.")]
+    zone: Annotated[
+        str | None, Meta(description="The IANA zone in which times without an offset are read, such as `UTC`.")
+    ] = None
+
+
+class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is asked of one column. Nulls break a rule only where `nulls` is limited."""
+
+    type: Annotated[
+        DType | None, Meta(description="The column's type; rows whose value cannot be read as it are refused.")
+    ] = None
+    nulls: Annotated[
+        str | float | None,
+        Meta(description="The largest share of nulls (`5%` or `0.05`), over the source; `0` refuses each such row."),
+    ] = None
+    min: Annotated[Bound | None, Meta(description="The smallest allowed number or time.")] = None
+    max: Annotated[Bound | None, Meta(description="The largest allowed number or time.")] = None
+    in_: Annotated[list[Member] | None, Meta(description="The allowed values.")] = msgspec.field(
+        default=None, name="in"
+    )
+    pattern: Annotated[
+        str | None,
+        Meta(description="A regular expression that the text must contain; anchor it with `^` and `$`."),
+    ] = None
+    unique: Annotated[bool, Meta(description="Each value once in the source; repeats are refused.")] = False
+    references: Annotated[
+        str | None,
+        Meta(description="`source.column` that must hold each value; other values are refused."),
+    ] = None
+    description: Annotated[str, Meta(description="What the column means, for people.")] = ""
+
+
+class TableRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is asked of the source as a whole and across its columns."""
+
+    min_rows: Annotated[Annotated[int, Meta(ge=0)] | None, Meta(description="The fewest accepted rows.")] = None
+    max_rows: Annotated[Annotated[int, Meta(ge=0)] | None, Meta(description="The most accepted rows.")] = None
+    fresh: Annotated[str | None, Meta(description="How old the newest event may be, such as `2d`.")] = None
+    where: Annotated[
+        list[str],
+        Meta(
+            description="Conditions across the columns of a row, such as `landed >= sched_dep`; a row for which one is "
+            "false is refused, a row for which it is null passes."
+        ),
+    ] = []
+
+
+class SchemaPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What to do when the columns differ from the last accepted snapshot."""
+
+    added: Annotated[Answer, Meta(description="A new column.")] = "accept"
+    widened: Annotated[Answer, Meta(description="A type that holds every old value, such as int to float.")] = "accept"
+    removed: Annotated[Answer, Meta(description="A used column is gone.")] = "refuse"
+    narrowed: Annotated[Answer, Meta(description="A type that does not hold every old value.")] = "refuse"
+    renamed: Annotated[Answer, Meta(description="A used column is gone and a like one is new.")] = "refuse"
+
+
+class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One source: where its rows are, what identifies them, when they are known and what is asked of them."""
+
+    path: Annotated[
+        str, Meta(description="A file, folder, glob, or URL (`s3://`, `gs://`, `az://`); relative to the project.")
+    ] = ""
+    format: Annotated[Format, Meta(description="The file format; `auto` goes by the file's name.")] = "auto"
+    separator: Annotated[str, Meta(description="The separator of CSV fields.", min_length=1, max_length=1)] = ","
+    encoding: Annotated[str, Meta(description="The text encoding of CSV files.")] = "utf-8"
+    missing: Annotated[list[str], Meta(description="Texts of a CSV file that mean a missing value, such as `?`.")] = []
+    prepare: Annotated[
+        str | None,
+        Meta(
+            description="`file.py:function`: your own cleaning, row by row, with Polars or pandas. It may drop rows, "
+            "which are counted."
+        ),
+    ] = None
+    key: Annotated[
+        str | list[str], Meta(description="The column or columns that identify a row; repeats go to quarantine.")
+    ] = []
+    event_time: Annotated[
+        str | EventTime | None, Meta(description="The column with the time of the row's event, and its zone.")
+    ] = None
+    known_time: Annotated[
+        dict[str, str | list[str]],
+        Meta(
+            description="When columns become known: a time column, or a delay after the event such as `7d`, to the "
+            "columns concerned. All others are known with the row."
+        ),
+    ] = {}
+    rules: Annotated[dict[str, RuleSpec], Meta(description="Column to what is asked of it.")] = {}
+    table: Annotated[TableRule, Meta(description="What is asked of the source as a whole.")] = TableRule()
+    contract: Annotated[
+        str | None,
+        Meta(description="An Open Data Contract Standard file; its rules are added, `rules` here go before them."),
+    ] = None
+    quarantine: Annotated[
+        str | float, Meta(description="The largest share of rows that may be refused; above it the run stops.")
+    ] = "1%"
+    personal: Annotated[list[str], Meta(description="Columns with personal data: shown only as keyed hashes.")] = []
+    on_schema_change: Annotated[
+        SchemaPolicy | Answer, Meta(description="What to do when columns differ from the last accepted snapshot.")
+    ] = SchemaPolicy()
+    keep: Annotated[
+        str | None,
+        Meta(description="How long old snapshots are kept, such as `400d`; the newest always is. Default: forever."),
+    ] = None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return (self.key,) if isinstance(self.key, str) else tuple(self.key)
+
+    @property
+    def time(self) -> EventTime | None:
+        return EventTime(column=self.event_time) if isinstance(self.event_time, str) else self.event_time
+
+    @property
+    def policy(self) -> SchemaPolicy:
+        answer = self.on_schema_change
+        if isinstance(answer, SchemaPolicy):
+            return answer
+        return SchemaPolicy(added=answer, widened=answer, removed=answer, narrowed=answer, renamed=answer)
+
+    @property
+    def known_columns(self) -> dict[str, str]:
+        """Column to the key of `known_time` that tells when it is known.
+
+        Raises:
+            DataError: a column is named under two of them.
+        """
+        found: dict[str, str] = {}
+        for when, named in self.known_time.items():
+            for column in [named] if isinstance(named, str) else named:
+                if column in found:
+                    raise DataError(
+                        f'column "{column}" stands under known_time twice: "{found[column]}" and "{when}"',
+                        subject=column,
+                        hint="name each column once",
+                    )
+                found[column] = when
+        return found

@@ -1,0 +1,97 @@
+"""A step's call, result and error as JSON, so that they can cross from one process to another."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, DefinitionError, StepFailedError
+from cumulant.ports.compute import StepCall
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An error on its way: its class as `module:name`, its words, and what of its attributes is JSON."""
+
+    kind: str
+    message: str
+    attributes: dict[str, object] = {}
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """How a step ended."""
+
+    result: dict[str, object] = {}
+    error: Failure | None = None
+
+
+def run(call: StepCall) -> dict[str, object]:
+    """Call the step's function with its arguments by name; its result as JSON values.
+
+    Raises:
+        CumulantError: the step's own, as itself.
+        DefinitionError: the function cannot be imported or its result is no JSON object.
+        StepFailedError: any other error of the step.
+    """
+    function = _load(call.function)
+    try:
+        result = function(**call.arguments)
+    except CumulantError:
+        raise
+    except Exception as error:  # the edge to a step's own code
+        raise StepFailedError(
+            f"step {call.function} raised {type(error).__name__}: {error}", subject=call.function
+        ) from error
+    try:
+        return msgspec.json.decode(msgspec.json.encode(result), type=dict[str, object])
+    except (TypeError, msgspec.MsgspecError) as error:
+        raise DefinitionError(
+            f"the result of step {call.function} is not a JSON object: {error}", subject=call.function
+        ) from error
+
+
+def describe(error: CumulantError) -> Failure:
+    """`error` as JSON. What of its attributes cannot be JSON is left out."""
+    attributes = {}
+    for name, value in vars(error).items():
+        try:
+            attributes[name] = msgspec.json.decode(msgspec.json.encode(value))
+        except (TypeError, msgspec.MsgspecError):
+            continue
+    return Failure(f"{type(error).__module__}:{type(error).__qualname__}", error.message, attributes)
+
+
+def rebuild(failure: Failure) -> CumulantError:
+    """The error that `failure` describes, of its own class; StepFailedError where that is none of ours."""
+    kind = _error_class(failure.kind)
+    error = kind.__new__(kind)
+    CumulantError.__init__(error, failure.message)
+    vars(error).update({name: _frozen(value) for name, value in failure.attributes.items()})
+    return error
+
+
+def _load(function: str) -> Callable[..., object]:
+    module, _, name = function.partition(":")
+    try:
+        found: object = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise DefinitionError(
+            f"step {function} cannot be imported: {error}", subject=function, hint="name it `module:function`"
+        ) from error
+    if not callable(found):
+        raise DefinitionError(f"step {function} is not a function", subject=function)
+    return found
+
+
+def _error_class(kind: str) -> type[CumulantError]:
+    module, _, name = kind.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        return StepFailedError
+    return found if isinstance(found, type) and issubclass(found, CumulantError) else StepFailedError
+
+
+def _frozen(value: object) -> object:
+    return tuple(_frozen(part) for part in value) if isinstance(value, list) else value

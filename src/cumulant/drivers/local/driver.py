@@ -1,0 +1,27 @@
+"""The records of the embedded drivers. Importing this loads no engine."""
+
+from __future__ import annotations
+
+from cumulant.ports.driver import Driver
+
+_HERE = "cumulant.drivers.local"
+
+sqlite = Driver(
+    clients={"journal": f"{_HERE}.journal:SqliteJournal", "online": f"{_HERE}.online:SqliteOnline"},
+    capabilities={"journal": frozenset({"processes", "chain"}), "online": frozenset({"swap", "processes"})},
+)
+file = Driver(
+    clients={
+        "tables": f"{_HERE}.tables:FileTables",
+        "objects": f"{_HERE}.objects:FileObjects",
+        "files": f"{_HERE}.files:LocalFiles",
+    },
+    capabilities={"tables": frozenset({"partition_by"}), "files": frozenset({"glob"})},
+    extra="local",
+)
+env = Driver(clients={"secrets": f"{_HERE}.secrets:EnvSecrets"})
+open = Driver(clients={"access": f"{_HERE}.access:OpenAccess"})  # noqa: A001 - the scheme's own name
+inline = Driver(clients={"compute": f"{_HERE}.compute:InlineCompute"})
+subprocess = Driver(
+    clients={"compute": f"{_HERE}.compute:SubprocessCompute"}, capabilities={"compute": frozenset({"isolated"})}
+)

@@ -1,0 +1,202 @@
+"""Folders that appear whole or not at all: written aside, made durable, then renamed into place."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from cumulant.core.errors import StorageError, UsageError
+
+if sys.platform != "win32":
+    import fcntl
+
+_ASIDE = ".writing"
+# Seconds. A folder is made a moment before it is locked; without locks, age alone tells an abandoned one.
+_TIME_TO_LOCK = 60.0
+_ABANDONED_AFTER = 86_400.0
+_SAFE = " =+,@()!~"
+_REASONS = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+}
+
+
+class Shelf:
+    """Folders under one root, one a key, each ending in `suffix`.
+
+    A key's parts become folders, with what a file system may refuse percent-encoded. Temporary folders live
+    in `.writing` under the root; what a killed process left there is removed by the next writer.
+    """
+
+    def __init__(self, root: Path, *, suffix: str, manifest: str, holds: str) -> None:
+        self.root = root
+        self._suffix = suffix
+        self._manifest = manifest
+        self._holds = holds
+
+    def folder(self, key: str) -> Path:
+        """Where `key` lies, whether or not it exists. Raises UsageError for a key that names nothing."""
+        parts = key.split("/")
+        if not all(parts) or "\0" in key:
+            raise UsageError(f'"{key}" cannot name a {self._holds}', subject=key, hint="write parts between slashes")
+        names = [_encode(part, self._suffix) for part in parts]
+        return self.root.joinpath(*names[:-1], names[-1] + self._suffix)
+
+    def manifest(self, key: str) -> bytes | None:
+        """The bytes of the folder's manifest; None where nothing stands under `key`."""
+        path = self.folder(key) / self._manifest
+        try:
+            return path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise storage_error(error, f"{self._holds} {key} cannot be read", path) from error
+
+    def keys(self, prefix: str = "") -> list[str]:
+        found = []
+        for path in self.root.glob(f"**/*{self._suffix}/{self._manifest}"):
+            names = path.parent.relative_to(self.root).parts
+            if names[0] != _ASIDE:
+                last = names[-1].removesuffix(self._suffix)
+                found.append("/".join(unquote(name) for name in (*names[:-1], last)))
+        return sorted(key for key in found if key.startswith(prefix))
+
+    @contextmanager
+    def writing(self, key: str) -> Iterator[Path]:
+        """A folder to fill; on leaving without an exception it becomes `key`, unless one stands there already.
+
+        Raises:
+            StorageError: no space, or the place cannot be written. Nothing is visible then.
+        """
+        final = self.folder(key)
+        with self._aside(key) as aside:
+            content = aside / "content"
+            content.mkdir()
+            yield content
+            sync_tree(content)
+            final.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                content.rename(final)
+            except OSError as error:
+                # Another writer of the same content was first: its folder is as good as this one.
+                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST} or self.manifest(key) is None:
+                    raise
+            sync_folders(final.parent, self.root)
+
+    def delete(self, key: str) -> None:
+        """Remove `key` at once for new readers; nothing happens where it does not exist."""
+        with self._aside(key) as aside, contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            self.folder(key).rename(aside / "deleted")
+
+    @contextmanager
+    def _aside(self, key: str) -> Iterator[Path]:
+        aside = self.root / _ASIDE / uuid.uuid4().hex
+        try:
+            self._sweep()
+            aside.mkdir(parents=True)
+            with _held(aside):
+                yield aside
+        except OSError as error:
+            raise storage_error(error, f"{self._holds} {key} cannot be stored", self.root) from error
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """Remove what killed writers left. A living writer holds a lock on its folder."""
+        try:
+            entries = list(os.scandir(self.root / _ASIDE))
+        except FileNotFoundError:
+            return
+        for entry in entries:
+            if _is_abandoned(Path(entry.path)):
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make every file and folder below `folder` durable."""
+    for current, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _sync(Path(current, name))
+        _sync(Path(current))
+
+
+def sync_folders(folder: Path, root: Path) -> None:
+    """Make the names from `folder` up to `root` durable."""
+    while True:
+        _sync(folder)
+        if folder == root or root not in folder.parents:
+            return
+        folder = folder.parent
+
+
+def storage_error(error: OSError, what: str, where: Path) -> StorageError:
+    """`what`, for the reason that the system gave."""
+    reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
+    hint = "free some space" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "check the folder and its permissions"
+    return StorageError(f"{what}: {reason}", subject=str(where), hint=hint)
+
+
+def _sync(path: Path) -> None:
+    # Windows cannot open a folder; its renames are durable by themselves.
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    try:
+        age = time.time() - folder.stat().st_mtime
+        if sys.platform == "win32":
+            return age > _ABANDONED_AFTER
+        if age < _TIME_TO_LOCK:
+            return False
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(handle)
+
+
+def _encode(part: str, suffix: str) -> str:
+    name = quote(part, safe=_SAFE)
+    if name.startswith("."):
+        name = "%2E" + name[1:]
+    if name.endswith(suffix):
+        # A folder `a.parquet` inside would be taken for the table `a`.
+        name = name[: -len(suffix)] + suffix.replace(".", "%2E")
+    return name

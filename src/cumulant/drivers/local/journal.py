@@ -1,0 +1,236 @@
+"""The journal in one SQLite file: state rows and the event chain, changed in one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+
+from cumulant.core.clock import Clock, SystemClock
+from cumulant.core.errors import IntegrityError, LeaseHeldError
+from cumulant.core.events import GENESIS, Actor, Event, Fact
+from cumulant.core.units import from_micros, to_micros
+from cumulant.drivers.local.location import locate
+from cumulant.drivers.local.sqlite import Database
+from cumulant.ports.journal import Head, Row
+
+_SCHEMA = """
+CREATE TABLE state (
+    kind TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL, updated INTEGER NOT NULL, value BLOB,
+    PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
+CREATE TABLE events (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, run TEXT, envelope BLOB NOT NULL);
+CREATE INDEX events_by_kind ON events (kind, seq);
+CREATE INDEX events_by_run ON events (run, seq) WHERE run IS NOT NULL;
+CREATE TABLE chain (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, hash TEXT NOT NULL);
+CREATE TABLE cursors (subscriber TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID
+"""
+_PAGE = 500
+
+_encode = msgspec.json.Encoder().encode
+_decode_value = msgspec.json.Decoder(dict[str, object]).decode
+_decode_event = msgspec.json.Decoder(Event).decode
+
+
+class SqliteJournal:
+    """A journal that threads and processes of one machine share.
+
+    `sqlite:///path/journal.db?project=NAME`; `tenant` and `region` are options too and enter each event.
+    A deleted row keeps its count of writes, so that a version is never given out twice.
+
+    Raises:
+        EngineUnavailableError: another process has held the write lock for a minute.
+        StorageError: no space, a folder that cannot be written, a damaged file.
+    """
+
+    def __init__(self, url: str, *, clock: Clock | None = None) -> None:
+        where = locate(url)
+        self._options = where.options
+        self._clock = clock or SystemClock()
+        self._database = Database(where.path, schema=_SCHEMA, version=1, holds="journal")
+
+    @contextmanager
+    def transaction(self, *, actor: Actor, run: str | None = None) -> Iterator[SqliteTransaction]:
+        with self._database.write() as connection:
+            yield SqliteTransaction(connection, actor=actor, run=run, options=self._options, clock=self._clock)
+
+    def get(self, kind: str, key: str) -> Row | None:
+        with self._database.read() as connection:
+            return _get(connection, kind, key)
+
+    def rows(self, kind: str, prefix: str = "") -> list[Row]:
+        with self._database.read() as connection:
+            return _rows(connection, kind, prefix)
+
+    def events(
+        self, *, after: int = 0, limit: int | None = None, kinds: Sequence[str] = (), run: str | None = None
+    ) -> Iterator[Event]:
+        # Page by page: a slow reader must not hold a read transaction, which would keep the WAL growing.
+        left = limit
+        while left is None or left > 0:
+            size = _PAGE if left is None else min(left, _PAGE)
+            with self._database.read() as connection:
+                page = _events(connection, after=after, limit=size, kinds=kinds, run=run)
+            yield from (_read(seq, envelope) for seq, envelope in page)
+            if len(page) < size:
+                return
+            after = page[-1][0]
+            left = None if left is None else left - len(page)
+
+    def head(self) -> Head:
+        with self._database.read() as connection:
+            return _head(connection)
+
+    def cursor(self, subscriber: str) -> int:
+        with self._database.read() as connection:
+            found = connection.execute("SELECT seq FROM cursors WHERE subscriber = ?", (subscriber,)).fetchone()
+        return found[0] if found else 0
+
+    def advance(self, subscriber: str, seq: int) -> None:
+        with self._database.write() as connection:
+            connection.execute(
+                "INSERT INTO cursors VALUES (?, ?) ON CONFLICT (subscriber) DO UPDATE SET seq = max(seq, excluded.seq)",
+                (subscriber, seq),
+            )
+
+    def close(self) -> None:
+        self._database.close()
+
+
+class SqliteTransaction:
+    """One open write transaction of a SqliteJournal."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, *, actor: Actor, run: str | None, options: dict[str, str], clock: Clock
+    ) -> None:
+        self._connection = connection
+        self._actor = actor
+        self._run = run
+        self._options = options
+        self._clock = clock
+
+    def get(self, kind: str, key: str) -> Row | None:
+        return _get(self._connection, kind, key)
+
+    def rows(self, kind: str, prefix: str = "") -> list[Row]:
+        return _rows(self._connection, kind, prefix)
+
+    def put(self, kind: str, key: str, value: dict[str, object], *, expect: int | None = None) -> Row:
+        version, stands = self._version(kind, key)
+        if expect is not None and expect != (version if stands else 0):
+            raise LeaseHeldError(
+                f"{kind} {key} was changed by someone else (version {version}, expected {expect})",
+                subject=key,
+                hint="read it again and decide anew",
+            )
+        encoded, updated = _encode(value), self._clock.now()
+        self._connection.execute(
+            "INSERT INTO state VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, key)"
+            " DO UPDATE SET version = excluded.version, updated = excluded.updated, value = excluded.value",
+            (kind, key, version + 1, to_micros(updated), encoded),
+        )
+        return Row(kind, key, _decode_value(encoded), version + 1, updated)
+
+    def delete(self, kind: str, key: str) -> None:
+        self._connection.execute(
+            "UPDATE state SET value = NULL, version = version + 1, updated = ?"
+            " WHERE kind = ? AND key = ? AND value IS NOT NULL",
+            (to_micros(self._clock.now()), kind, key),
+        )
+
+    def emit(self, fact: Fact, *, cause: str | None = None) -> Event:
+        head = _head(self._connection)
+        event = Event(
+            seq=head.seq + 1,
+            id=uuid.uuid4().hex,
+            time=self._clock.now(),
+            kind=fact.kind,
+            schema=fact.schema,
+            actor=self._actor.name,
+            reason=self._actor.reason,
+            project=self._options.get("project", "default"),
+            tenant=self._options.get("tenant", "default"),
+            region=self._options.get("region", "local"),
+            run=self._run,
+            cause=cause,
+            data=_decode_value(_encode(fact)),
+            previous=head.hash,
+        ).sealed()
+        self._connection.execute(
+            "INSERT INTO events VALUES (?, ?, ?, ?)", (event.seq, event.kind, event.run, _encode(event))
+        )
+        self._connection.execute("INSERT OR REPLACE INTO chain VALUES (1, ?, ?)", (event.seq, event.hash))
+        return event
+
+    def _version(self, kind: str, key: str) -> tuple[int, bool]:
+        found = self._connection.execute(
+            "SELECT version, value IS NOT NULL FROM state WHERE kind = ? AND key = ?", (kind, key)
+        ).fetchone()
+        return (found[0], bool(found[1])) if found else (0, False)
+
+
+def _get(connection: sqlite3.Connection, kind: str, key: str) -> Row | None:
+    found = connection.execute(
+        "SELECT key, value, version, updated FROM state WHERE kind = ? AND key = ? AND value IS NOT NULL", (kind, key)
+    ).fetchone()
+    return _row(kind, found) if found else None
+
+
+def _rows(connection: sqlite3.Connection, kind: str, prefix: str) -> list[Row]:
+    found = connection.execute(
+        "SELECT key, value, version, updated FROM state"
+        " WHERE kind = ?1 AND value IS NOT NULL AND key >= ?2 AND (?3 IS NULL OR key < ?3) ORDER BY key",
+        (kind, prefix, _after_prefix(prefix)),
+    )
+    return [_row(kind, row) for row in found]
+
+
+def _row(kind: str, found: tuple[str, bytes, int, int]) -> Row:
+    key, value, version, updated = found
+    return Row(kind, key, _decode_value(value), version, from_micros(updated))
+
+
+def _after_prefix(prefix: str) -> str | None:
+    """The least text above every text that starts with `prefix`; None where there is none."""
+    for end in range(len(prefix) - 1, -1, -1):
+        last = ord(prefix[end])
+        if last < 0x10FFFF:
+            # Surrogates cannot be stored, so the text after U+D7FF is U+E000.
+            return prefix[:end] + chr(0xE000 if last == 0xD7FF else last + 1)
+    return None
+
+
+def _events(
+    connection: sqlite3.Connection, *, after: int, limit: int, kinds: Sequence[str], run: str | None
+) -> list[tuple[int, bytes]]:
+    where: list[str] = ["seq > ?"]
+    values: list[object] = [after]
+    if run is not None:
+        where.append("run = ?")
+        values.append(run)
+    if kinds:
+        where.append(f"kind IN ({', '.join('?' * len(kinds))})")
+        values.extend(kinds)
+    return connection.execute(
+        f"SELECT seq, envelope FROM events WHERE {' AND '.join(where)} ORDER BY seq LIMIT ?",  # noqa: S608 - constants
+        (*values, limit),
+    ).fetchall()
+
+
+def _read(seq: int, envelope: bytes) -> Event:
+    try:
+        return _decode_event(envelope)
+    except msgspec.MsgspecError as error:
+        raise IntegrityError(
+            f"event {seq} of the journal was altered and cannot be read ({error})",
+            subject=str(seq),
+            hint="restore the journal from a copy",
+        ) from error
+
+
+def _head(connection: sqlite3.Connection) -> Head:
+    found = connection.execute("SELECT seq, hash FROM chain").fetchone()
+    return Head(*found) if found else Head(0, GENESIS)

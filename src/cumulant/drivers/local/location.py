@@ -1,0 +1,31 @@
+"""Where an embedded store lies: `sqlite:///abs/journal.db?project=flights`, `file://relative/folder`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import parse_qsl
+
+import msgspec
+
+# A single letter before the colon is a drive of Windows.
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(//)?")
+
+
+class Location(msgspec.Struct, frozen=True):
+    """The path of a store's URL, and the options after its `?`."""
+
+    path: Path
+    options: dict[str, str] = {}
+
+
+def locate(url: str) -> Location:
+    """The location that `url` names.
+
+    What follows `scheme://` (or `scheme:`) is a path as it stands, nothing is percent-decoded: with a leading slash
+    it is absolute, otherwise relative to the working directory. `~` is the user's home. A plain path is taken too.
+    """
+    rest = _SCHEME.sub("", url, count=1)
+    before, _, query = rest.rpartition("?")
+    options = dict(parse_qsl(query)) if "=" in query and before else {}
+    return Location(Path((before if options else rest) or ".").expanduser(), options)

@@ -1,0 +1,145 @@
+"""Online state in one SQLite file: blobs by key, replaced a table at a time without a pause for readers."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from cumulant.core.errors import StorageError
+from cumulant.drivers.local.location import locate
+from cumulant.drivers.local.sqlite import Database
+
+_SCHEMA = """
+CREATE TABLE tables (name TEXT PRIMARY KEY, generation INTEGER UNIQUE) WITHOUT ROWID;
+CREATE TABLE generations (number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL);
+CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID
+"""
+_BATCH = 5_000
+_META = msgspec.json.Decoder(dict[str, str])
+
+
+class SqliteOnline:
+    """`sqlite:///path/online.db`. Each table lies in an SQL table of its own, one a generation.
+
+    `swap` fills the next generation aside, in short transactions, and then points the name at it; readers
+    stay on the old one until that moment. What a killed swap left is removed by the next one.
+
+    Raises:
+        StorageError: no space, a folder that cannot be written, a damaged file.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._database = Database(locate(url).path, schema=_SCHEMA, version=1, holds="online store")
+        # Where each table's rows lie. A dropped generation makes its statement fail, so this is never stale.
+        self._select: dict[str, str] = {}
+
+    def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        connection = self._database.acquire()
+        try:
+            for _ in range(100):
+                try:
+                    return self._fetch(connection, table, keys)
+                except sqlite3.OperationalError as error:
+                    if not str(error).startswith("no such table"):
+                        raise
+                    self._select.pop(table, None)
+        except sqlite3.Error as error:
+            raise self._database.explain(error) from error
+        finally:
+            self._database.release(connection)
+        raise StorageError(f"online table {table} was replaced again and again while it was read", subject=table)
+
+    def put(self, table: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
+        rows = list(rows)
+        with self._database.write() as connection:
+            generation = _generation(connection, table)
+            if generation is None:
+                generation = _begin(connection, table)
+                _point(connection, table, generation)
+            _insert(connection, generation, rows)
+        return len(rows)
+
+    def swap(self, table: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
+        with self._database.write() as connection:
+            generation = _begin(connection, table)
+        count, remaining = 0, iter(rows)
+        try:
+            while batch := list(itertools.islice(remaining, _BATCH)):
+                with self._database.write() as connection:
+                    _insert(connection, generation, batch)
+            with self._database.write() as connection:
+                count = int(connection.execute(f"SELECT count(*) FROM {_name(generation)}").fetchone()[0])  # noqa: S608
+                _point(connection, table, generation)
+        except BaseException:
+            self._discard(generation)
+            raise
+        return count
+
+    def meta(self, table: str) -> dict[str, str]:
+        with self._database.read() as connection:
+            found = connection.execute("SELECT value FROM meta WHERE name = ?", (table,)).fetchone()
+        return _META.decode(found[0]) if found else {}
+
+    def put_meta(self, table: str, meta: dict[str, str]) -> None:
+        with self._database.write() as connection:
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (table, msgspec.json.encode(meta)))
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _fetch(self, connection: sqlite3.Connection, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        statement = self._select.get(table)
+        if statement is None:
+            generation = _generation(connection, table)
+            if generation is None:
+                return [None] * len(keys)
+            statement = self._select[table] = f"SELECT value FROM {_name(generation)} WHERE key = ?"  # noqa: S608
+        execute = connection.execute
+        if len(keys) == 1:
+            found = execute(statement, (keys[0],)).fetchone()
+            return [found[0] if found else None]
+        execute("BEGIN")
+        try:
+            rows = [execute(statement, (key,)).fetchone() for key in keys]
+        finally:
+            execute("ROLLBACK")
+        return [row[0] if row else None for row in rows]
+
+    def _discard(self, generation: int) -> None:
+        with self._database.write() as connection:
+            _drop(connection, generation)
+
+
+def _name(generation: int) -> str:
+    return f"rows_{generation:d}"
+
+
+def _generation(connection: sqlite3.Connection, table: str) -> int | None:
+    found = connection.execute("SELECT generation FROM tables WHERE name = ?", (table,)).fetchone()
+    return found[0] if found else None
+
+
+def _begin(connection: sqlite3.Connection, table: str) -> int:
+    number = connection.execute("INSERT INTO generations (name) VALUES (?)", (table,)).lastrowid or 0
+    connection.execute(f"CREATE TABLE {_name(number)} (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID")
+    return number
+
+
+def _insert(connection: sqlite3.Connection, generation: int, rows: list[tuple[bytes, bytes]]) -> None:
+    connection.executemany(f"INSERT OR REPLACE INTO {_name(generation)} VALUES (?, ?)", rows)  # noqa: S608
+
+
+def _point(connection: sqlite3.Connection, table: str, generation: int) -> None:
+    """Make `generation` the table's rows and drop all older ones of that name."""
+    connection.execute("INSERT OR REPLACE INTO tables VALUES (?, ?)", (table, generation))
+    older = connection.execute("SELECT number FROM generations WHERE name = ? AND number < ?", (table, generation))
+    for (number,) in older.fetchall():
+        _drop(connection, number)
+
+
+def _drop(connection: sqlite3.Connection, generation: int) -> None:
+    connection.execute(f"DROP TABLE IF EXISTS {_name(generation)}")
+    connection.execute("DELETE FROM generations WHERE number = ?", (generation,))

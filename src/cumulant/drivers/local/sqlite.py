@@ -1,0 +1,177 @@
+"""One SQLite file, used by many threads and processes: WAL, short transactions, errors in our words."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cumulant.core.errors import CumulantError, EngineUnavailableError, StorageError, UsageError
+
+_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+_BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
+
+
+class Database:
+    """A pool of connections to one file, made on first use.
+
+    A connection serves one caller at a time, so threads never share one; a forked child starts with an
+    empty pool, because SQLite's connections do not survive a fork.
+
+    Args:
+        path: the file; its folder is made.
+        schema: the statements that make the tables, run once in one transaction.
+        version: the schema's version, kept in the file; a file of a newer one is refused.
+        holds: what the file is called in errors.
+        wait: seconds to wait for another writer before EngineUnavailableError.
+    """
+
+    def __init__(self, path: Path, *, schema: str, version: int, holds: str, wait: float = 60.0) -> None:
+        self.path = path
+        self._schema = schema
+        self._version = version
+        self._holds = holds
+        self._wait = wait
+        self._process = os.getpid()
+        self._idle: deque[sqlite3.Connection] = deque()
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Connection]:
+        """A connection in autocommit: each statement sees one state of the file."""
+        connection = self.acquire()
+        try:
+            yield connection
+        except sqlite3.Error as error:
+            raise self.explain(error) from error
+        finally:
+            self.release(connection)
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """A write transaction; writers wait for each other. Committed on leaving, undone by any exception."""
+        connection = self.acquire()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                _roll_back(connection)
+                raise
+        except sqlite3.Error as error:
+            raise self.explain(error) from error
+        finally:
+            self.release(connection)
+
+    def acquire(self) -> sqlite3.Connection:
+        """An idle connection, or a new one. Give it back with `release`."""
+        if self._process != os.getpid():
+            self._process, self._idle = os.getpid(), deque()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._connect()
+
+    def release(self, connection: sqlite3.Connection) -> None:
+        self._idle.append(connection)
+
+    def close(self) -> None:
+        """Close the idle connections. The next use opens the file again."""
+        while self._idle and self._process == os.getpid():
+            self._idle.pop().close()
+
+    def explain(self, error: sqlite3.Error) -> CumulantError:
+        """`error` in our words: busy can be tried again, a full disk or a damaged file cannot."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        where = str(self.path)
+        if code in _BUSY:
+            return EngineUnavailableError(
+                f"the {self._holds} is busy: another process has been writing for {self._wait:g} s",
+                subject=where,
+                hint="try again; if nothing else runs, look for a stopped process that holds the file",
+            )
+        if code in _BROKEN:
+            return StorageError(
+                f"the {self._holds} is damaged and cannot be read ({error})",
+                subject=where,
+                hint="move the file away and restore it from a copy; `sqlite3 FILE .recover` may save what is left",
+            )
+        if code == sqlite3.SQLITE_FULL:
+            return StorageError(f"the disk of the {self._holds} is full", subject=where, hint="free some space")
+        return StorageError(
+            f"the {self._holds} cannot be used ({error})",
+            subject=where,
+            hint="check that its folder exists, can be written and has space",
+        )
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"the folder of the {self._holds} cannot be made ({error.strerror})", subject=str(self.path.parent)
+            ) from error
+        try:
+            connection = sqlite3.connect(
+                self.path, timeout=self._wait, isolation_level=None, check_same_thread=False, cached_statements=256
+            )
+        except sqlite3.Error as error:
+            raise self.explain(error) from error
+        try:
+            self._prepare(connection)
+        except sqlite3.Error as error:
+            connection.close()
+            raise self.explain(error) from error
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        self._set_wal(connection)
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA temp_store=MEMORY")
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        if found > self._version:
+            raise UsageError(
+                f"the {self._holds} was written by a newer Cumulant (format {found}, known: {self._version})",
+                subject=str(self.path),
+                hint="upgrade: pip install -U cumulant",
+            )
+        if found < self._version:
+            self._make_schema(connection)
+
+    def _set_wal(self, connection: sqlite3.Connection) -> None:
+        # Changing to WAL takes an exclusive lock without asking the busy handler: many first openers collide.
+        deadline = time.monotonic() + self._wait
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in _BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
+    def _make_schema(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            if connection.execute("PRAGMA user_version").fetchone()[0] < self._version:
+                for statement in filter(str.strip, self._schema.split(";")):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version={self._version:d}")
+            connection.execute("COMMIT")
+        except BaseException:
+            _roll_back(connection)
+            raise
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    # SQLite undoes a transaction by itself after some errors (a full disk).
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")

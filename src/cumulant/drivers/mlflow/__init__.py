@@ -1,0 +1,1 @@
+"""MLflow as registry: experiment runs, model versions with aliases, models that load with plain MLflow."""

@@ -1,0 +1,234 @@
+"""The port `registry` on MLflow 3."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cumulant.core.errors import NotFoundError, StorageError, UsageError, not_found
+from cumulant.core.servable import Servable
+from cumulant.drivers.mlflow.engine import current, engine
+from cumulant.drivers.mlflow.location import locate
+from cumulant.drivers.mlflow.lock import alone
+from cumulant.drivers.mlflow.models import log_model
+from cumulant.drivers.mlflow.runs import KEY_TAG, MlflowRun, add_artifact, open_run
+from cumulant.ports.registry import ModelVersion
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cumulant.ports.registry import RunLog
+
+_URI = re.compile(r"(?:models:/+)?(?P<name>[^/@:']+)(?:@(?P<alias>[^/@:]+)|/(?P<version>[^/@:]+))?")
+_SERVABLE = "artifacts"
+
+
+class MlflowRegistry:
+    """`mlflow+sqlite:///PATH/mlflow.db`, `https://HOST` or `databricks`. MLflow starts on first use.
+
+    Raises:
+        UsageError: an address of another kind, or a name that MLflow refuses.
+        EngineUnavailableError: the tracking server does not answer.
+        StorageError: no space, or a place that cannot be written.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._location = locate(url)
+
+    @property
+    def tracking_uri(self) -> str:
+        """What stock MLflow takes: `mlflow ui --backend-store-uri ...`."""
+        return self._location.tracking_uri
+
+    @cached_property
+    def _client(self) -> Any:
+        uri, database = self._location.tracking_uri, self._location.database
+        with engine(uri) as mlflow:
+            if database is None:
+                return mlflow.MlflowClient(uri)
+            # Two processes that make the tables at the same time would meet each other's half-made ones.
+            with alone(database.with_name(f"{database.name}.lock")):
+                client = mlflow.MlflowClient(uri)
+                client.search_experiments(max_results=1)
+                return client
+
+    @contextmanager
+    def run(self, experiment: str, name: str, *, key: str) -> Iterator[MlflowRun]:
+        with open_run(self._client, self._experiment(experiment), name, key=key) as run:
+            yield run
+
+    def _experiment(self, name: str) -> str:
+        with engine(f"experiment {name}") as mlflow:
+            found = self._client.get_experiment_by_name(name)
+            if found is None:
+                try:
+                    return str(self._client.create_experiment(name, artifact_location=self._artifacts(name)))
+                except mlflow.exceptions.MlflowException as error:
+                    found = self._client.get_experiment_by_name(name)
+                    if found is None:  # not made by another process meanwhile
+                        raise error from None
+            if found.lifecycle_stage == "deleted":
+                self._client.restore_experiment(found.experiment_id)
+            return str(found.experiment_id)
+
+    def _artifacts(self, experiment: str) -> str | None:
+        if self._location.artifacts is None:
+            return None
+        return (self._location.artifacts / re.sub(r"[^\w\-.]", "_", experiment)).as_uri()
+
+    def register(
+        self, run: RunLog, name: str, servable: Path, example: pd.DataFrame, *, tags: dict[str, str], key: str
+    ) -> ModelVersion:
+        with engine(name), current(self.tracking_uri):
+            if (found := self._registered(name, key)) is not None:
+                return found
+            experiment_id = self._client.get_run(run.id).info.experiment_id
+            model_id = log_model(self._client, (experiment_id, run.id), servable, example, tags=tags, key=key)
+            if self._model(name) is None:
+                self._client.create_registered_model(name)
+            made = self._client.create_model_version(
+                name, f"models:/{model_id}", run_id=run.id, tags={**tags, KEY_TAG: key}, model_id=model_id
+            )
+            return self._version(self._client.get_model_version(name, made.version), ())
+
+    def _registered(self, name: str, key: str) -> ModelVersion | None:
+        return (
+            next((one for one in self.versions(name) if one.tags.get(KEY_TAG) == key), None)
+            if self._model(name)
+            else None
+        )
+
+    def _model(self, name: str) -> Any | None:
+        found = self._client.search_registered_models(f"name = '{_named(name)}'", max_results=1)
+        return found[0] if found else None
+
+    def models(self) -> Iterator[str]:
+        token = None
+        while True:
+            with engine("registered models"):
+                page = self._client.search_registered_models(page_token=token)
+            yield from (model.name for model in page)
+            token = page.token
+            if not token:
+                return
+
+    def versions(self, name: str) -> Sequence[ModelVersion]:
+        with engine(name):
+            aliases = self._aliases(name)
+            found, token = [], None
+            while True:
+                page = self._client.search_model_versions(f"name = '{_named(name)}'", page_token=token)
+                found += page
+                token = page.token
+                if not token:
+                    break
+        found.sort(key=lambda one: int(one.version), reverse=True)
+        return [self._version(one, aliases.get(str(one.version), ())) for one in found]
+
+    def _aliases(self, name: str) -> dict[str, tuple[str, ...]]:
+        """Version -> its aliases. Raises NotFoundError for an unknown model."""
+        if self._model(name) is None:
+            raise not_found("registered model", name, self.models())
+        byversion: dict[str, tuple[str, ...]] = {}
+        for alias, version in sorted(self._client.get_registered_model(name).aliases.items()):
+            byversion[str(version)] = (*byversion.get(str(version), ()), alias)
+        return byversion
+
+    def _version(self, found: Any, aliases: tuple[str, ...]) -> ModelVersion:
+        return ModelVersion(
+            name=found.name,
+            version=str(found.version),
+            uri=f"models:/{found.name}/{found.version}",
+            run_id=found.run_id,
+            created=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+            aliases=aliases,
+            tags=dict(found.tags),
+        )
+
+    def resolve(self, uri: str) -> ModelVersion:
+        parts = _URI.fullmatch(uri)
+        if parts is None:
+            hint = "write models:/NAME@ALIAS, models:/NAME/VERSION, NAME@ALIAS, NAME/VERSION or NAME"
+            raise NotFoundError(f'"{uri}" is no model URI', subject=uri, hint=hint)
+        name, alias, version = parts["name"], parts["alias"], parts["version"]
+        versions = self.versions(name)
+        if not versions:
+            raise not_found(f"version of {name}", version or "newest", ())
+        if alias is not None:
+            return _pick([one for one in versions if alias in one.aliases], f"alias of {name}", alias,
+                         [a for one in versions for a in one.aliases])  # fmt: skip
+        if version is not None:
+            return _pick([one for one in versions if one.version == version], f"version of {name}", version,
+                         [one.version for one in versions])  # fmt: skip
+        return versions[0]
+
+    def fetch(self, version: ModelVersion, into: Path) -> Path:
+        """The version's servable folder, under `into`; its description names the registered version."""
+        target = into / f"{version.name}-{version.version}"
+        with engine(version.uri) as mlflow, current(self.tracking_uri):
+            source = self._client.get_model_version_download_uri(version.name, version.version)
+            loaded = Path(mlflow.artifacts.download_artifacts(source, tracking_uri=self.tracking_uri))
+            found = next((loaded / _SERVABLE).glob("*/servable.json"), None)
+            if found is None:
+                hint = "package it with `cumulant package`"
+                raise UsageError(f"{version.uri} was not registered by Cumulant", subject=version.uri, hint=hint)
+            _copy(found.parent, target, version.version)
+        return target
+
+    def alias(self, name: str, alias: str, version: str | None) -> None:
+        with engine(f"{name}@{alias}"):
+            if version is None:
+                self._client.delete_registered_model_alias(name, alias)
+            else:
+                self._client.set_registered_model_alias(name, alias, version)
+
+    def tag(self, name: str, version: str, tags: dict[str, str | None]) -> None:
+        with engine(f"models:/{name}/{version}"):
+            for key, value in tags.items():
+                if value is None:
+                    self._client.delete_model_version_tag(name, version, key)
+                else:
+                    self._client.set_model_version_tag(name, version, key, value)
+
+    def metrics(self, run_id: str) -> dict[str, float]:
+        with engine(f"run {run_id}"):
+            return dict(self._client.get_run(run_id).data.metrics)
+
+    def attach(self, run_id: str, path: Path, folder: str | None = None) -> None:
+        with engine(f"run {run_id}"):
+            add_artifact(self._client, run_id, path, folder)
+
+
+def _named(name: str) -> str:
+    if "'" in name or not name:
+        raise UsageError(f'"{name}" cannot be the name of a model', subject=name, hint="use letters, digits, - and _")
+    return name
+
+
+def _pick(found: Sequence[ModelVersion], kind: str, wanted: str, known: Sequence[str]) -> ModelVersion:
+    if not found:
+        raise not_found(kind, wanted, known)
+    return found[0]
+
+
+def _copy(source: Path, target: Path, version: str) -> None:
+    """A copy of the servable that says which version it is; it appears whole or not at all."""
+    draft = target.with_name(f".{target.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    shutil.copytree(source, draft)
+    described = msgspec.json.decode((draft / "servable.json").read_bytes(), type=Servable)
+    named = msgspec.structs.replace(described, version=version)
+    (draft / "servable.json").write_bytes(msgspec.json.format(msgspec.json.encode(named), indent=2))
+    shutil.rmtree(target, ignore_errors=True)
+    try:
+        draft.rename(target)
+    except OSError as error:
+        raise StorageError(f"{target} cannot be written: {error.strerror}", subject=str(target)) from error

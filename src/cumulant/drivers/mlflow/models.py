@@ -1,0 +1,124 @@
+"""A servable as an MLflow model: signature, input example, and code that loads the folder."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cumulant import __version__
+from cumulant.core.servable import Servable
+from cumulant.drivers.mlflow.engine import engine
+from cumulant.drivers.mlflow.runs import KEY_TAG
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MODEL = "model"
+_WRAPPER = Path(__file__).with_name("wrapper.py")
+
+
+def log_model(
+    client: Any, run: tuple[str, str], servable: Path, example: pd.DataFrame, *, tags: Mapping[str, str], key: str
+) -> str:
+    """Log the servable as a model of `run` (experiment and run id); returns the model's id.
+
+    A model that was logged whole under the same key is found again.
+    """
+    experiment_id, run_id = run
+    found = client.search_logged_models([experiment_id], f"tags.`{KEY_TAG}` = '{key}' AND status = 'READY'")
+    if found:
+        return str(found[0].model_id)
+    description = msgspec.json.decode((servable / "servable.json").read_bytes(), type=Servable)
+    model = client.create_logged_model(
+        experiment_id,
+        name=description.name,
+        source_run_id=run_id,
+        tags={**tags, KEY_TAG: key},
+        params={"task": description.task, "features": str(len(description.inputs))},
+        model_type=description.task,
+    )
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / MODEL
+        # Under one name whatever the object store calls it, so that equal models have equal files.
+        content = Path(place) / "servable"
+        shutil.copytree(servable, content)
+        save(folder, content, description, example, run_id=run_id, model=model)
+        client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, "READY")
+    _link(client, run_id, model.model_id)
+    return str(model.model_id)
+
+
+def save(
+    folder: Path, servable: Path, description: Servable, example: pd.DataFrame, *, run_id: str, model: Any
+) -> None:
+    """Write the model's files to `folder`, in MLflow's own layout."""
+    names = [one.feature for one in description.inputs if one.feature in example.columns]
+    with engine(description.name) as mlflow:
+        mlflow.pyfunc.save_model(
+            str(folder),
+            python_model=str(_WRAPPER),
+            artifacts={"servable": str(servable)},
+            signature=signature(mlflow, description),
+            input_example=example[names].head(5),
+            pip_requirements=[f"cumulant[serve]=={__version__}", "mlflow", "pandas"],
+            mlflow_model=mlflow.models.Model(
+                artifact_path=model.artifact_location, run_id=run_id, model_uuid=model.model_id, model_id=model.model_id
+            ),
+        )
+    for cache in folder.rglob("__pycache__"):
+        shutil.rmtree(cache, ignore_errors=True)
+
+
+def signature(mlflow: Any, servable: Servable) -> Any:
+    """Features in, answers out, as MLflow types.
+
+    Whole numbers are declared as `Any`: pandas keeps them as int64, or as float64 where some are missing, and
+    MLflow refuses to read the one as the other.
+    """
+    schema: Any = mlflow.types.schema
+    kinds = {
+        "number": schema.DataType.double,
+        "whole": schema.AnyType(),
+        "flag": schema.DataType.boolean,
+        "category": schema.DataType.string,
+    }
+    whole = {feature.name for feature in servable.plan.features if feature.dtype == "int"}
+    inputs = [("whole" if one.kind == "number" and one.feature in whole else one.kind, one.feature)
+              for one in servable.inputs]  # fmt: skip
+    columns = [schema.ColSpec(kinds[kind], name) for kind, name in inputs]
+    answers = [schema.ColSpec(kinds[kind], name) for kind, name in _answers(servable)]
+    return mlflow.models.ModelSignature(inputs=schema.Schema(columns), outputs=schema.Schema(answers))
+
+
+def _answers(servable: Servable) -> list[tuple[str, str]]:
+    """Kind and name of each column of the answer."""
+    match servable.task:
+        case "regression":
+            return [("number", "prediction")]
+        case "multiclass":
+            return [("category", "prediction"), *(("number", f"probability_{label}") for label in servable.classes)]
+        case "binary":
+            truth = not servable.classes or tuple(map(str.lower, servable.classes)) == ("false", "true")
+            return [("flag" if truth else "category", "prediction"), ("number", "probability")]
+
+
+def _link(client: Any, run_id: str, model_id: str) -> None:
+    """Show the model among the run's outputs, with the run's metrics."""
+    with engine(f"run {run_id}") as mlflow:
+        client.log_outputs(run_id, models=[mlflow.entities.LoggedModelOutput(model_id, step=0)])
+        points = [
+            mlflow.entities.Metric(
+                point.key, point.value, point.timestamp, point.step, model_id=model_id, run_id=run_id
+            )
+            for name in client.get_run(run_id).data.metrics
+            for point in client.get_metric_history(run_id, name)
+            if point.step == 0
+        ]
+        if points:
+            client.log_batch(run_id, metrics=points)

@@ -1,0 +1,142 @@
+"""One run of an experiment: opened again under the same key, it goes on."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cumulant.drivers.mlflow.engine import engine
+
+KEY_TAG = "cumulant.key"
+_BATCH = 100
+_UNFIT = re.compile(r"[^\w\-. /:]")
+
+
+class MlflowRun:
+    """An open run. What it already holds from an earlier opening is not written twice."""
+
+    def __init__(self, client: Any, experiment: str, run: Any, key: str, *, again: bool) -> None:
+        self._client = client
+        self._experiment = experiment
+        self._key = key
+        self._run = run
+        self._params: dict[str, str] = dict(run.data.params) if again else {}
+        self._metrics: dict[str, float] = dict(run.data.metrics) if again else {}
+        self._steps: dict[str, set[int]] = {}
+        self._again = again
+
+    @property
+    def id(self) -> str:
+        return str(self._run.info.run_id)
+
+    @property
+    def experiment_id(self) -> str:
+        return str(self._run.info.experiment_id)
+
+    def params(self, values: Mapping[str, object]) -> None:
+        """Log parameters; those that the run has keep their first value."""
+        fresh = {_fit(name): _text(value) for name, value in values.items() if _fit(name) not in self._params}
+        with engine(f"run {self.id}") as mlflow:
+            entities = [mlflow.entities.Param(name, value) for name, value in fresh.items()]
+            for start in range(0, len(entities), _BATCH):
+                self._client.log_batch(self.id, params=entities[start : start + _BATCH])
+        self._params |= fresh
+
+    def metrics(self, values: Mapping[str, float], *, step: int | None = None) -> None:
+        """Log metrics; a run that is opened again keeps the points that it has."""
+        now = int(time.time() * 1000)
+        with engine(f"run {self.id}") as mlflow:
+            fresh = [
+                mlflow.entities.Metric(_fit(name), float(value), now, step or 0)
+                for name, value in values.items()
+                if not self._has(_fit(name), float(value), step)
+            ]
+            for start in range(0, len(fresh), _BATCH):
+                self._client.log_batch(self.id, metrics=fresh[start : start + _BATCH])
+
+    def _has(self, name: str, value: float, step: int | None) -> bool:
+        if not self._again or name not in self._metrics:
+            return False
+        if step is None:
+            old = self._metrics[name]
+            return old == value or (math.isnan(old) and math.isnan(value))
+        if name not in self._steps:
+            self._steps[name] = {point.step for point in self._client.get_metric_history(self.id, name)}
+        return step in self._steps[name]
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        with engine(f"run {self.id}") as mlflow:
+            entities = [mlflow.entities.RunTag(_fit(name), value) for name, value in values.items()]
+            for start in range(0, len(entities), _BATCH):
+                self._client.log_batch(self.id, tags=entities[start : start + _BATCH])
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Add a file or a whole folder."""
+        with engine(f"run {self.id}"):
+            add_artifact(self._client, self.id, path, folder)
+
+    def dataset(self, name: str, *, digest: str, source: str, rows: int, context: str = "training") -> None:
+        """Say which data went in; MLflow shows it beside the run. The digest is cut to its first 36 digits."""
+        profile = f'{{"num_rows": {rows:d}}}'
+        with engine(f"run {self.id}") as mlflow:
+            kind = mlflow.entities
+            dataset = kind.Dataset(name, digest[:36], "code", f'{{"tags": {{"source": "{source}"}}}}', profile=profile)
+            given = kind.DatasetInput(dataset, tags=[kind.InputTag("mlflow.data.context", context)])
+            self._client.log_inputs(self.id, datasets=[given])
+
+    @contextmanager
+    def child(self, name: str) -> Iterator[MlflowRun]:
+        """A run below this one (a trial), named uniquely within it."""
+        tags = {"mlflow.parentRunId": self.id}
+        with open_run(self._client, self._experiment, name, key=f"{self._key}/{name}", tags=tags) as run:
+            yield run
+
+
+@contextmanager
+def open_run(
+    client: Any, experiment_id: str, name: str, *, key: str, tags: Mapping[str, str] | None = None
+) -> Iterator[MlflowRun]:
+    """The run with that key, or a new one; its end is recorded as it came."""
+    with engine(f"run {name}"):
+        found = _find(client, experiment_id, key)
+        run = found or client.create_run(experiment_id, run_name=name, tags={KEY_TAG: key, **(tags or {})})
+        if found:
+            client.update_run(run.info.run_id, status="RUNNING")
+    opened = MlflowRun(client, experiment_id, run, key, again=found is not None)
+    status = "KILLED"
+    try:
+        yield opened
+        status = "FINISHED"
+    except Exception:
+        status = "FAILED"
+        raise
+    finally:
+        with engine(f"run {name}"):
+            client.set_terminated(opened.id, status)
+
+
+def _find(client: Any, experiment_id: str, key: str) -> Any | None:
+    quoted = key.replace("'", "")
+    found = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{quoted}'", max_results=1)
+    return found[0] if found else None
+
+
+def add_artifact(client: Any, run_id: str, path: Path, folder: str | None) -> None:
+    if path.is_dir():
+        client.log_artifacts(run_id, str(path), folder or path.name)
+    else:
+        client.log_artifact(run_id, str(path), folder)
+
+
+def _fit(name: str) -> str:
+    """A name that MLflow takes: letters, digits and `_-. /:`."""
+    return _UNFIT.sub("_", name).strip("/ ")
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

@@ -1,0 +1,44 @@
+"""Features: defined once by the user, computed point-in-time for training and from stored state for serving.
+
+What `features.py` files import is here, and the faces of the engine. Names are loaded on first use, so that
+importing this room costs next to nothing and the server never imports Polars.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cumulant.features.offline import compute
+    from cumulant.features.define import source
+    from cumulant.features.expressions import Expr, coalesce, col, concat, greatest, least, lit, when
+    from cumulant.features.known import show_moment
+    from cumulant.features.loading import Definition, Definitions, collect, load
+    from cumulant.features.materialization import Materialized, materialize
+    from cumulant.features.online import OnlineFeatures, Vectors
+    from cumulant.features.parsing import parse, parse_predict_at
+    from cumulant.features.plan import compile_plan
+    from cumulant.features.polars import evaluate, expression
+    from cumulant.features.rows import compile_node
+
+_MODULES = {
+    "Definition": "loading", "Definitions": "loading", "Expr": "expressions", "Materialized": "materialization",
+    "OnlineFeatures": "online", "Vectors": "online", "coalesce": "expressions", "col": "expressions",
+    "collect": "loading", "compile_node": "rows", "compile_plan": "plan", "compute": "offline",
+    "concat": "expressions", "evaluate": "polars", "expression": "polars", "greatest": "expressions",
+    "least": "expressions", "lit": "expressions", "load": "loading", "materialize": "materialization", "parse": "parsing",
+    "parse_predict_at": "parsing", "show_moment": "known", "source": "define", "when": "expressions",
+}  # fmt: skip
+
+__all__ = [
+    "Definition", "Definitions", "Expr", "Materialized", "OnlineFeatures", "Vectors", "coalesce", "col", "collect",
+    "compile_node", "compile_plan", "compute", "concat", "evaluate", "expression", "greatest", "least", "lit", "load",
+    "materialize", "parse", "parse_predict_at", "show_moment", "source", "when",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,106 @@
+"""Sample standard deviations over ranges.
+
+Sums of squares around the mean of each key give most ranges at once. Where a range lies far from that mean compared
+with its own spread, the subtraction would lose digits: those ranges are done again from their values (the two-pass
+formula), and ranges of one value repeated are exactly 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from cumulant.features.kernel.sums import Floats, PrefixSums
+from cumulant.features.kernel.timeline import Ints
+
+#: below this share of the sum of squares, the difference has lost more than six digits
+_LOST = 1e-6
+_CHUNK = 1 << 20
+
+
+def deviations(
+    values: Floats, starts: Ints, lo: Ints, hi: Ints, own: Floats, with_own: npt.NDArray[np.bool_]
+) -> Floats:
+    """The standard deviation over each range [lo, hi) of `values`; NaN below two values.
+
+    `starts` holds where the key of each value begins. Where `with_own` holds, the value of `own` at the same position
+    joins the range.
+    """
+    count = hi - lo + with_own
+    unit = _unit(values, own)
+    values, own = values / unit, own / unit
+    centre = _centres(values, starts)
+    first = np.minimum(lo, max(len(values) - 1, 0))
+    own_centre = centre[first] if len(values) else np.zeros(len(lo))
+    off, own_off = values - centre, np.where(with_own, own - own_centre, 0.0)
+    scale = _unit(off, own_off)
+    off, own_off = off / scale, own_off / scale
+    totals = PrefixSums(off, own_off).between(lo, hi, with_extra=with_own)
+    squares = PrefixSums(off * off, own_off * own_off).between(lo, hi, with_extra=with_own)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rest = squares - totals * totals / count
+        result = np.sqrt(np.maximum(rest, 0.0) / (count - 1)) * scale
+    constant = _constant(values, starts, lo, hi, own, with_own)
+    result[constant] = 0.0
+    result[count < 2] = np.nan
+    lost = np.flatnonzero((rest <= squares * _LOST) & ~constant & (count >= 2))
+    if len(lost):
+        result[lost] = _two_pass(values, lo[lost], hi[lost], own[lost], with_own[lost])
+    return result * unit
+
+
+def _unit(*arrays: Floats) -> float:
+    """A power of two that brings the largest magnitude near 1, so that squares neither overflow nor vanish."""
+    largest = max(float(np.abs(array).max(initial=0.0)) for array in arrays)
+    return float(2.0 ** min(max(int(np.frexp(largest)[1]), -1000), 1000))
+
+
+def _centres(values: Floats, starts: Ints) -> Floats:
+    """The first value of each key, for each value: near enough, and never out of range."""
+    return values[starts] if len(values) else values
+
+
+def _constant(
+    values: Floats, starts: Ints, lo: Ints, hi: Ints, own: Floats, with_own: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Whether each range holds one value, repeated."""
+    changes = np.zeros(len(values) + 1, dtype=np.int64)
+    if len(values) > 1:
+        np.cumsum(values[1:] != values[:-1], out=changes[2:])
+    last = np.maximum(hi, 1)
+    same = changes[last] - changes[np.minimum(lo + 1, last)] == 0
+    filled = hi > lo
+    if with_own.any():
+        newest = values[np.maximum(hi - 1, 0)] if len(values) else np.zeros(len(hi))
+        same &= ~(with_own & filled) | (newest == own)
+    return same | ~filled
+
+
+def _two_pass(values: Floats, lo: Ints, hi: Ints, own: Floats, with_own: npt.NDArray[np.bool_]) -> Floats:
+    """Each range from its values, a million at a time."""
+    result = np.empty(len(lo))
+    ends = np.cumsum(hi - lo + with_own)
+    start = 0
+    while start < len(lo):
+        base = ends[start - 1] if start else 0
+        stop = max(int(np.searchsorted(ends, base + _CHUNK, side="right")), start + 1)
+        part = slice(start, stop)
+        result[part] = _two_pass_chunk(values, lo[part], hi[part], own[part], with_own[part])
+        start = stop
+    return result
+
+
+def _two_pass_chunk(values: Floats, lo: Ints, hi: Ints, own: Floats, with_own: npt.NDArray[np.bool_]) -> Floats:
+    lengths = hi - lo + with_own
+    owner = np.repeat(np.arange(len(lo)), lengths)
+    begins = np.cumsum(lengths) - lengths
+    within = np.arange(len(owner)) - begins[owner]
+    at = lo[owner] + within
+    is_own = at >= hi[owner]
+    gathered = np.where(is_own, own[owner], values[np.minimum(at, len(values) - 1)])
+    scale = np.maximum.reduceat(np.abs(gathered), begins)
+    scale[scale == 0] = 1.0
+    gathered /= scale[owner]
+    off = gathered - (np.add.reduceat(gathered, begins) / lengths)[owner]
+    off -= (np.add.reduceat(off, begins) / lengths)[owner]
+    return np.sqrt(np.add.reduceat(off * off, begins) / (lengths - 1)) * scale

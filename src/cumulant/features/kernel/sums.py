@@ -1,0 +1,88 @@
+"""Sums over ranges that are right to the last digits, from prefix sums.
+
+Differences of floating-point prefix sums lose whatever the earlier values were large: one payment of 1e12 spoils
+every later window of its card. Here values are cut into whole multiples of powers of two ("limbs"), so that prefix sums
+are exact integers and so are their differences. Data of usual range need one limb (whole numbers) or two.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from cumulant.features.kernel.timeline import Ints, bits
+
+Floats = npt.NDArray[np.float64]
+_LIMIT = 62
+
+
+class PrefixSums:
+    """Exact sums of finite float64 values over ranges [lo, hi) of their positions.
+
+    `extra` values take part in the scale only; `limbs_of` cuts them likewise, so that one of them can join a range.
+    """
+
+    def __init__(self, values: Floats, extra: Floats | None = None) -> None:
+        largest = float(np.abs(values).max(initial=0.0))
+        if extra is not None:
+            largest = max(largest, float(np.abs(extra).max(initial=0.0)))
+        self._step = max(_LIMIT - bits(len(values) + 1), 1)
+        self._exponent = int(np.frexp(largest)[1])
+        self._prefixes: list[Ints] = []
+        self._extra: list[Ints] = []
+        rest, extra_rest, exponent = values, extra, self._exponent
+        while not self._prefixes or rest.any() or (extra_rest is not None and extra_rest.any()):
+            exponent -= self._step
+            limb, rest = _cut(rest, exponent)
+            prefix = np.zeros(len(limb) + 1, dtype=np.int64)
+            np.cumsum(limb, out=prefix[1:])
+            self._prefixes.append(prefix)
+            if extra_rest is not None:
+                limb, extra_rest = _cut(extra_rest, exponent)
+                self._extra.append(limb)
+
+    def between(self, lo: Ints, hi: Ints, *, with_extra: npt.NDArray[np.bool_] | None = None) -> Floats:
+        """The sum over each range; where `with_extra` holds, with the extra value of the same position."""
+        limbs = [prefix[hi] - prefix[lo] for prefix in self._prefixes]
+        if with_extra is not None:
+            for limb, extra in zip(limbs, self._extra, strict=True):
+                limb += np.where(with_extra, extra, 0)
+        return self._joined(limbs)
+
+    def _joined(self, limbs: list[Ints]) -> Floats:
+        """Limbs, the coarsest first, as one float each: carries are moved up, then they are added from the top.
+
+        The value so far is exact while it is below 2**53 units and exact enough above, even where it is negative
+        and the rest nearly cancels it.
+        """
+        for coarse, fine in zip(limbs[-2::-1], limbs[:0:-1], strict=True):
+            carry = fine >> self._step
+            coarse += carry
+            carry <<= self._step
+            fine -= carry
+        total = limbs[0].astype(np.float64)
+        for limb in limbs[1:]:
+            total *= 2.0**self._step
+            total += limb
+        with np.errstate(over="ignore"):  # a sum beyond the range of floats is infinite, which callers make null
+            return _scaled(total, self._exponent - self._step * len(limbs))
+
+
+def _cut(values: Floats, exponent: int) -> tuple[Ints, Floats]:
+    """Whole multiples of 2**exponent nearest to `values`, and what is left, exactly."""
+    units = np.rint(_scaled(values, -exponent))
+    return units.astype(np.int64), values - _scaled(units, exponent)
+
+
+def _scaled(values: Floats, exponent: int) -> Floats:
+    """values * 2**exponent, without overflow on the way."""
+    if -1000 < exponent < 1000:
+        return values * 2.0**exponent
+    return np.ldexp(values, exponent)
+
+
+def int_prefix(values: Ints) -> Ints:
+    """Prefix sums of whole numbers, in 64 bits."""
+    prefix = np.zeros(len(values) + 1, dtype=np.int64)
+    np.cumsum(values, out=prefix[1:])
+    return prefix

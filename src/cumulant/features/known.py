@@ -1,0 +1,113 @@
+"""When things are known: the rule that every window, lookup and own-row input goes by.
+
+A row of a source *enters* the windows and lookups that read some of its columns at the latest of: its event time, and
+for each of those columns the moment at which it becomes known. A column that other columns name as their known time
+becomes known at its own value. A row for which one of these times is null never enters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+import msgspec
+
+from cumulant.core.errors import NotKnownYetError
+from cumulant.core.expr import columns as columns_of
+from cumulant.core.plan import FeaturePlan, KnownAt, Lookup, PredictAt, Source, Window
+from cumulant.core.units import show_duration
+
+
+
+class Entry(msgspec.Struct, frozen=True, order=True):
+    """When a row enters: max(event_time + delay_us, and each of `columns` plus its delay)."""
+
+    delay_us: int
+    columns: tuple[tuple[str, int], ...] = ()
+
+
+def known_at(source: Source, column: str) -> KnownAt | None:
+    """When `column` becomes known, or None where it comes with the row."""
+    declared = source.known.get(column)
+    if declared is not None:
+        return declared
+    is_known_time = any(known.column == column for known in source.known.values())
+    return KnownAt(column=column) if is_known_time else None
+
+
+def entry(source: Source, columns: Iterable[str]) -> Entry:
+    """When a row of `source` enters what reads `columns` of it."""
+    found = [known for known in (known_at(source, column) for column in sorted(set(columns))) if known is not None]
+    delay = max([0, *(known.delay_us for known in found if known.column is None)])
+    times = {(known.column, known.delay_us) for known in found if known.column is not None}
+    return Entry(delay, tuple(sorted(times)))
+
+
+def reads(measure: Window | Lookup) -> frozenset[str]:
+    """Columns of the source that a window or lookup reads."""
+    if isinstance(measure, Lookup):
+        return frozenset((measure.column, *measure.by))
+    inside = columns_of(measure.value) if measure.value is not None else frozenset()
+    return inside | frozenset(measure.by)
+
+
+def entry_of(plan_sources: dict[str, Source], measure: Window | Lookup) -> Entry:
+    return entry(plan_sources[measure.source], reads(measure))
+
+
+def may_count_itself(entity: Source, predict_at: PredictAt | None, measure: Window | Lookup) -> bool:
+    """Whether the row predicted for can be among the rows of its own window, as its request brings it.
+
+    It can where the window reads the entity source and nothing in it waits for a known-time column, unless the
+    prediction is always made before the row's own delay is over.
+    """
+    if measure.source != entity.name or predict_at is None:
+        return False
+    enters = entry(entity, reads(measure))
+    if enters.columns:
+        return False
+    return predict_at.column != entity.event_time or predict_at.offset_us >= enters.delay_us
+
+
+def counts_itself(plan: FeaturePlan, measure: Window | Lookup) -> bool:
+    """`may_count_itself` for a measure of a compiled plan."""
+    return may_count_itself(plan.sources[plan.entity], plan.predict_at, measure)
+
+
+def require_known(entity: Source, predict_at: PredictAt | None, column: str, *, place: str) -> None:
+    """Refuse `column` of the row itself as an input where it is not known at the prediction.
+
+    Raises:
+        NotKnownYetError: it is known at another column's time, or later than the prediction.
+    """
+    known = known_at(entity, column)
+    if known is None:
+        return
+    when = show_moment(predict_at)
+    if known.column is not None:
+        later = f' plus {_shown(known.delay_us)}' if known.delay_us else ""
+        becomes = f'at its own time' if known.column == column else f'at "{known.column}"{later}'
+    else:
+        becomes = f'{_shown(known.delay_us)} after "{entity.event_time}"'
+        same_clock = predict_at is not None and predict_at.column == entity.event_time
+        if same_clock and predict_at is not None and known.delay_us <= predict_at.offset_us:
+            return
+    raise NotKnownYetError(
+        f'{place}: "{column}" of {entity.name} is not known at the prediction ({when}): it becomes known {becomes}',
+        subject=column,
+        hint=f'use it in a window, as {entity.name}.by(...).mean("{column}", window="30d"), which counts past rows '
+        "once they are known; or predict later",
+    )
+
+
+def show_moment(predict_at: PredictAt | None) -> str:
+    """`sched_dep - 2h`."""
+    if predict_at is None:
+        return "the row has no time"
+    if not predict_at.offset_us:
+        return predict_at.column
+    return f"{predict_at.column} {'-' if predict_at.offset_us < 0 else '+'} {_shown(abs(predict_at.offset_us))}"
+
+
+def _shown(micros: int) -> str:
+    return show_duration(timedelta(microseconds=micros))

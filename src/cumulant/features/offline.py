@@ -1,0 +1,119 @@
+"""The offline engine: features of many rows at once, each as it stood at the row's own prediction moment.
+
+Every row comes back exactly once, in order. The rule by which a row counts in its own windows: a row *is* in its own
+windows if it is known at the prediction, exactly once. A row of the history counts there anyway, as the history holds
+it. For `rows` given apart (as for a request to the server), a row whose key and window key the history holds is that
+row, and is not counted again; any other counts as if it had just been appended, to its own windows only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import polars as pl
+
+from cumulant.core.errors import DataError
+from cumulant.core.expr import features as features_of
+from cumulant.core.plan import FeaturePlan, FeatureSpec, Lookup, Window
+from cumulant.features import known
+from cumulant.features.dtypes import Kind
+from cumulant.features.frames import ROW, kinds, read
+from cumulant.features.known import Entry
+from cumulant.features.polars import TYPES, expression
+from cumulant.features.windows import Group
+
+Measures = dict[str, Window | Lookup]
+
+
+def compute(
+    plan: FeaturePlan,
+    frames: Mapping[str, pl.LazyFrame | pl.DataFrame],
+    *,
+    rows: pl.LazyFrame | pl.DataFrame | None = None,
+) -> pl.DataFrame:
+    """Features of every row of the entity source, or of `rows` with `frames` as their history.
+
+    Args:
+        plan: what to compute.
+        frames: the rows of each source of the plan, in source order.
+        rows: raw rows with the plan's request fields; those that are nullable may be absent.
+
+    Returns:
+        One row an input row, in order: `__row` (of the input, or counted from 0) and `plan.names`.
+
+    Raises:
+        DataError: a frame or column is absent, or has another type than when the plan was made.
+    """
+    history = _read_sources(plan, frames, with_entity=rows is None or _looks_back_at(plan, plan.entity))
+    entity = plan.sources[plan.entity]
+    queries = history[plan.entity] if rows is None else read(plan.entity, plan.request, rows, optional=True)
+    columns: dict[str, pl.Series] = {}
+    for (source, by, entry), measures in grouped(plan).items():
+        past = history[source]
+        own = queries if source == plan.entity else None
+        group = Group(plan, plan.sources[source], by, entry, past, queries, apart=rows is not None and own is not None)
+        columns.update(group.results(measures))
+    fields = entity.fields if rows is None else plan.request
+    return _expressions(plan, kinds(fields), queries, columns)
+
+
+def grouped(plan: FeaturePlan) -> dict[tuple[str, tuple[str, ...], Entry], Measures]:
+    """The windows and lookups of the plan that share one sort: same source, same key, same time of entry."""
+    groups: dict[tuple[str, tuple[str, ...], Entry], Measures] = {}
+    for spec in plan.features:
+        measure = spec.window or spec.lookup
+        if measure is not None:
+            key = (measure.source, measure.by, known.entry_of(plan.sources, measure))
+            groups.setdefault(key, {})[spec.name] = measure
+    return groups
+
+
+def _looks_back_at(plan: FeaturePlan, source: str) -> bool:
+    measures = (spec.window or spec.lookup for spec in plan.features)
+    return any(measure is not None and measure.source == source for measure in measures)
+
+
+def _read_sources(
+    plan: FeaturePlan, frames: Mapping[str, pl.LazyFrame | pl.DataFrame], *, with_entity: bool
+) -> dict[str, pl.DataFrame]:
+    read_frames = {}
+    for name, source in plan.sources.items():
+        if name == plan.entity and not with_entity:
+            continue
+        if name not in frames:
+            raise DataError(f"the rows of {name} are needed for its features", subject=name)
+        read_frames[name] = read(name, source.fields, frames[name])
+    return read_frames
+
+
+def _expressions(
+    plan: FeaturePlan, raw: Mapping[str, Kind], queries: pl.DataFrame, measured: Mapping[str, pl.Series]
+) -> pl.DataFrame:
+    """Columns and expressions beside the measured features, in stages of those that do not need each other."""
+    frame = queries.rename({name: _raw(name) for name in raw})
+    frame = frame.with_columns(series.alias(name) for name, series in measured.items())
+    features: dict[str, Kind] = {spec.name: spec.dtype for spec in plan.features}
+    for stage in _stages(plan.features, set(measured)):
+        frame = frame.with_columns(
+            expression(spec.expr, raw, features, column=lambda name: pl.col(_raw(name)))
+            .cast(TYPES[spec.dtype])
+            .alias(spec.name)
+            for spec in stage
+            if spec.expr is not None
+        )
+    return frame.select(ROW, *plan.names)
+
+
+def _raw(name: str) -> str:
+    """Raw columns stand apart from features of the same name."""
+    return f"raw {name}"
+
+
+def _stages(specs: tuple[FeatureSpec, ...], done: set[str]) -> Iterator[list[FeatureSpec]]:
+    waiting = [spec for spec in specs if spec.expr is not None]
+    while waiting:
+        stage = [spec for spec in waiting if spec.expr is not None and features_of(spec.expr) <= done]
+        assert stage, "a plan is in dependency order"
+        yield stage
+        done |= {spec.name for spec in stage}
+        waiting = [spec for spec in waiting if spec.name not in done]

@@ -1,0 +1,90 @@
+"""Build a servable's folder from a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import DefinitionError
+from cumulant.core.plan import FeaturePlan
+from cumulant.core.servable import Servable
+from cumulant.packaging.folder import new_folder, seal
+from cumulant.packaging.graph import Graph
+from cumulant.packaging.linear import add_constant, add_linear
+from cumulant.packaging.model import Columns, TrainedModel
+from cumulant.packaging.parity import measure
+from cumulant.packaging.scorer import Scorer
+from cumulant.packaging.trees import add_boosters
+from cumulant.packaging.user_graph import adopt
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+def build(
+    model: TrainedModel,
+    plan: FeaturePlan,
+    *,
+    name: str,
+    sample: Columns,
+    out: Path,
+    lineage: Mapping[str, str],
+    example: Mapping[str, str | int | float | bool | None],
+    tolerance: float = 1e-6,
+) -> Servable:
+    """Write the servable of `model` to the folder `out`, whole or not at all; a servable there is replaced.
+
+    `sample` holds feature columns for the parity check (`parity.measure`); `example` is a request row;
+    `lineage` says what made the model, by hashes and names. Equal inputs give equal bytes.
+
+    Raises:
+        DefinitionError: the model has no exact ONNX form, or reads a feature that the plan lacks.
+        ParityError: the packaged model does not answer as the trained one; nothing is left at `out`.
+        StorageError: the folder cannot be written.
+    """
+    unknown = [one.feature for one in model.inputs if one.feature not in plan.names]
+    if unknown:
+        raise DefinitionError(f"the model reads {unknown[0]}, which is no feature of the plan", subject=unknown[0])
+    draft = Servable(
+        name=name,
+        task=model.task,
+        inputs=model.inputs,
+        plan=plan,
+        classes=() if model.task == "regression" else model.classes,
+        calibration=model.calibration,
+        threshold=model.threshold,
+        lineage=dict(lineage),
+        example=dict(example),
+    )
+    graph = to_onnx(model)
+    with new_folder(out) as folder:
+        (folder / draft.model).write_bytes(graph.SerializeToString(deterministic=True))
+        sealed = seal(folder, draft)
+        parity = measure(Scorer(folder, verify=False), model, sample, tolerance=tolerance)
+        return seal(folder, msgspec.structs.replace(sealed, parity=parity))
+
+
+def to_onnx(model: TrainedModel) -> ModelProto:
+    """The model as a graph from the float32 matrix [n, k] to uncalibrated answers, float64 [n, m].
+
+    Raises:
+        DefinitionError: the model has no exact ONNX form.
+    """
+    width = len(model.inputs)
+    wanted = len(model.classes) if model.task == "multiclass" else 1
+    if model.kind == "onnx":
+        return adopt(model.onnx(), width=width, task=model.task, classes=len(model.classes))
+    graph = Graph(width)
+    match model.kind:
+        case "lightgbm":
+            result, outputs = add_boosters(graph, model.boosters())
+        case "linear":
+            result, outputs = add_linear(graph, model.linear())
+        case "naive":
+            result, outputs = add_constant(graph, model.prior())
+    if outputs != wanted:
+        raise DefinitionError(f"the model gives {outputs} outputs where its task needs {wanted}")
+    return graph.finish(result, outputs)

@@ -1,0 +1,131 @@
+"""A servable's folder: written whole or not at all, checked before it is used."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from cumulant.core.errors import IntegrityError, NotFoundError, StorageError
+from cumulant.core.ids import file_digest
+from cumulant.core.servable import FORMAT, Servable
+
+DESCRIPTION = "servable.json"
+
+
+class _Format(msgspec.Struct):
+    format: str = ""
+
+
+def load_servable(folder: Path | str, *, verify: bool = True) -> Servable:
+    """The description of the servable in `folder`, after checking the SHA-256 of every listed file.
+
+    Raises:
+        NotFoundError: there is no servable in `folder`.
+        IntegrityError: the description cannot be read, is of another format, or a file was altered.
+    """
+    folder = Path(folder)
+    servable = _read(folder / DESCRIPTION)
+    for name in (servable.model, *servable.files):
+        _check_inside(folder, name)
+    if servable.model not in servable.files:
+        raise IntegrityError(f"{DESCRIPTION} lists no checksum for {servable.model}", subject=str(folder))
+    if verify:
+        for name, expected in servable.files.items():
+            _check_file(folder / name, expected)
+    return servable
+
+
+def _read(path: Path) -> Servable:
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        hint = "name a folder that `cumulant train` or `cumulant package` wrote"
+        raise NotFoundError(f"{path.parent} holds no servable", subject=str(path.parent), hint=hint) from None
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}", subject=str(path)) from error
+    try:
+        found = msgspec.json.decode(text, type=_Format).format
+        if found != FORMAT:
+            hint = "build the servable again with this version of Cumulant"
+            raise IntegrityError(f'{path} has format "{found}", expected "{FORMAT}"', subject=str(path), hint=hint)
+        return msgspec.json.decode(text, type=Servable)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise IntegrityError(f"{path} is not a servable's description: {error}", subject=str(path)) from None
+
+
+def _check_inside(folder: Path, name: str) -> None:
+    parts = PurePosixPath(name)
+    if not name or parts.is_absolute() or ".." in parts.parts or "\\" in name:
+        raise IntegrityError(f'"{name}" leaves the servable\'s folder', subject=str(folder))
+
+
+def _check_file(path: Path, expected: str) -> None:
+    try:
+        found = file_digest(path)
+    except OSError:
+        raise IntegrityError(f"{path} is listed in {DESCRIPTION} but cannot be read", subject=str(path)) from None
+    if found != expected:
+        hint = "fetch or build the servable again"
+        raise IntegrityError(f"{path} was altered after it was written", subject=str(path), hint=hint)
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `out` when the block ends well, and vanishes when it does not.
+
+    A folder that stands at `out` is replaced.
+
+    Raises:
+        StorageError: the disk is full or the place cannot be written.
+    """
+    draft = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        draft.mkdir(parents=True)
+        yield draft
+        _replace(draft, out)
+    except OSError as error:
+        hint = "free some space or choose another folder"
+        raise StorageError(
+            f"{out} cannot be written: {error.strerror or error}", subject=str(out), hint=hint
+        ) from error
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _replace(draft: Path, out: Path) -> None:
+    if not out.exists():
+        draft.rename(out)
+        return
+    old = draft.with_suffix(".old")
+    out.rename(old)
+    draft.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def seal(folder: Path, servable: Servable) -> Servable:
+    """Write the description of `folder`, with the checksums of every other file in it."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    files = {name: file_digest(folder / name) for name in names if name != DESCRIPTION}
+    sealed = msgspec.structs.replace(servable, files=files)
+    write_description(folder, sealed)
+    return sealed
+
+
+def write_description(folder: Path, servable: Servable) -> None:
+    """Replace the description in one step."""
+    draft = folder / f".{DESCRIPTION}.{uuid.uuid4().hex[:8]}"
+    draft.write_bytes(msgspec.json.format(msgspec.json.encode(servable), indent=2))
+    os.replace(draft, folder / DESCRIPTION)  # noqa: PTH105 - the name says what it does
+
+
+def with_version(folder: Path, version: str) -> Servable:
+    """Say in the description which registered version this copy is."""
+    servable = msgspec.structs.replace(load_servable(folder, verify=False), version=version)
+    write_description(folder, servable)
+    return servable

@@ -1,0 +1,81 @@
+"""Does the packaged model answer as the trained one? Asked before a servable is written."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cumulant.core.errors import DataError, ParityError
+from cumulant.core.servable import Parity
+from cumulant.packaging.model import Columns, Floats, TrainedModel
+from cumulant.packaging.scorer import Scorer
+
+#: enough to meet every branch that matters, little enough to cost a fraction of a second
+ROWS = 4000
+
+
+def measure(scorer: Scorer, model: TrainedModel, sample: Columns, *, tolerance: float) -> Parity:
+    """Compare the packaged answers with the trained model's on rows of `sample`.
+
+    Of a long sample, the rows nearest to the threshold on both sides are taken, and others evenly.
+    Differences of values above 1 are relative to the value.
+
+    Raises:
+        DataError: the sample has no rows.
+        ParityError: a difference above `tolerance`.
+    """
+    matrix = scorer.encoder.matrix(sample)
+    if len(matrix) == 0:
+        raise DataError("the sample for the parity check has no rows", hint="pass some rows of the training set")
+    expected = model.predict(matrix)
+    rows = _choose(expected, _cut(scorer)) if scorer.servable.task == "binary" else _evenly(len(matrix), ROWS)
+    expected = expected[rows]
+    found = scorer.score_matrix(matrix[rows])
+    parity = Parity(
+        rows=len(rows),
+        max_difference=_difference(expected, found),
+        flips=_flips(scorer, expected, found),
+        tolerance=tolerance,
+    )
+    # Written so that a NaN, which compares false with everything, fails as well.
+    if not parity.max_difference <= tolerance:
+        raise ParityError(
+            f"the packaged model's answers differ from the trained model's by up to {parity.max_difference:.3g} "
+            f"({parity.flips} of {parity.rows} decisions change); the tolerance is {tolerance:g}",
+            subject=scorer.servable.name,
+            hint="check that the trainer predicts from the float32 matrix that its inputs describe",
+        )
+    return parity
+
+
+def _cut(scorer: Scorer) -> float:
+    return 0.5 if scorer.servable.threshold is None else scorer.servable.threshold
+
+
+def _choose(scores: Floats, cut: float) -> NDArray[np.intp]:
+    """A quarter of `ROWS` nearest below the cut, a quarter nearest above, the rest evenly."""
+    if len(scores) <= ROWS:
+        return np.arange(len(scores))
+    above, below = np.flatnonzero(scores >= cut), np.flatnonzero(~(scores >= cut))
+    near = [side[np.argsort(np.abs(scores[side] - cut), kind="stable")[: ROWS // 4]] for side in (below, above)]
+    return np.unique(np.concatenate([*near, _evenly(len(scores), ROWS // 2)]))
+
+
+def _evenly(count: int, wanted: int) -> NDArray[np.intp]:
+    return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.intp))
+
+
+def _difference(expected: Floats, found: Floats) -> float:
+    if expected.shape != found.shape:
+        raise ParityError(f"the packaged model gives answers of shape {found.shape}, the trained one {expected.shape}")
+    return float((np.abs(found - expected) / np.maximum(1, np.abs(expected))).max())
+
+
+def _flips(scorer: Scorer, expected: Floats, found: Floats) -> int:
+    match scorer.servable.task:
+        case "binary":
+            return int(((expected >= _cut(scorer)) != (found >= _cut(scorer))).sum())
+        case "multiclass":
+            return int((expected.argmax(axis=1) != found.argmax(axis=1)).sum())
+        case "regression":
+            return 0

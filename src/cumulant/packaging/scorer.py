@@ -1,0 +1,127 @@
+"""Answers of a servable: encode, run the graph, calibrate, decide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cumulant.core.errors import IntegrityError, missing_part
+from cumulant.core.servable import Answer, Calibration, Servable
+from cumulant.packaging.encoder import Encoder
+from cumulant.packaging.folder import load_servable
+from cumulant.packaging.model import Columns, Floats, Matrix
+
+TINY = 1e-15
+#: binary models without labels of their own answer true and false
+_TRUTH = ((), ("false", "true"), ("False", "True"))
+
+
+class Scorer:
+    """A loaded servable. Needs numpy, onnxruntime and msgspec; never unpickles. One thread an instance.
+
+    Raises:
+        NotFoundError, IntegrityError: as `load_servable`; also where the graph cannot be loaded.
+    """
+
+    def __init__(self, folder: Path | str, *, verify: bool = True) -> None:
+        folder = Path(folder)
+        self.servable: Servable = load_servable(folder, verify=verify)
+        self.encoder = Encoder(self.servable.inputs)
+        self._session = _session(folder / self.servable.model)
+        self._input = self._session.get_inputs()[0].name
+        self._outputs = [self._session.get_outputs()[0].name]
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features that the model reads, in the order of its matrix."""
+        return self.encoder.features
+
+    def score(self, columns: Columns) -> Floats:
+        """Calibrated answers: binary [n] (of the second class), multiclass [n, classes], regression [n].
+
+        Raises:
+            RequestError: as `Encoder.matrix`.
+        """
+        return self.score_matrix(self.encoder.matrix(columns))
+
+    def score_matrix(self, matrix: Matrix) -> Floats:
+        """As `score`, from the encoded matrix [n, k]."""
+        raw: Floats = self._session.run(self._outputs, {self._input: matrix})[0].astype(np.float64, copy=False)
+        answers = calibrate(raw, self.servable.calibration)
+        return answers if self.servable.task == "multiclass" else answers.reshape(-1)
+
+    def answers(self, columns: Columns, *, age: Sequence[float | None] | None = None) -> list[Answer]:
+        """One answer a row; `age` is that of the stored state used, in seconds."""
+        return self.decide(self.score(columns), age=age)
+
+    def decide(self, scores: Floats, *, age: Sequence[float | None] | None = None) -> list[Answer]:
+        """The answers that `scores` mean, with the servable's threshold and labels."""
+        ages = age if age is not None else [None] * len(scores)
+        servable = self.servable
+        if servable.task == "regression":
+            return [Answer(prediction=s, state_age=a) for s, a in zip(scores.tolist(), ages, strict=True)]
+        if servable.task == "multiclass":
+            return _multiclass(scores, servable.classes, ages)
+        no, yes = labels(servable)
+        cut = 0.5 if servable.threshold is None else servable.threshold
+        return [
+            Answer(prediction=yes if s >= cut else no, probability=s, state_age=a)
+            for s, a in zip(scores.tolist(), ages, strict=True)
+        ]
+
+
+def labels(servable: Servable) -> tuple[str | bool, ...]:
+    """The predictions that a classifier gives: its classes; of a yes-or-no model, false and true."""
+    if servable.task == "binary" and servable.classes in _TRUTH:
+        return (False, True)
+    return servable.classes
+
+
+def calibrate(raw: Floats, calibration: Calibration) -> Floats:
+    """Platt's sigmoid over the logit of `raw`, kept off 0 and 1 by 1e-15 (Platt, 1999)."""
+    if calibration.kind == "none":
+        return raw
+    p = np.clip(raw, TINY, 1 - TINY)
+    result: Floats = 1 / (1 + np.exp(-(calibration.a * np.log(p / (1 - p)) + calibration.b)))
+    return result
+
+
+def _multiclass(scores: Floats, classes: tuple[str, ...], ages: Sequence[float | None]) -> list[Answer]:
+    best = scores.argmax(axis=1).tolist() if len(scores) else []
+    return [
+        Answer(
+            prediction=classes[top],
+            probability=row[top],
+            probabilities=dict(zip(classes, row, strict=True)),
+            state_age=age,
+        )
+        for top, row, age in zip(best, scores.tolist(), ages, strict=True)
+    ]
+
+
+def _session(path: Path) -> Any:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise missing_part("onnxruntime", "serve") from None
+    options = onnxruntime.SessionOptions()
+    # One thread a session: a server scales by processes, and small models lose more by handing over than they win.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except _load_errors() as error:
+        raise IntegrityError(f"{path} is no graph that onnxruntime can run: {error}", subject=str(path)) from None
+
+
+def _load_errors() -> tuple[type[Exception], ...]:
+    """What onnxruntime raises for a file that it cannot load; its errors share no base."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
+    return (*(getattr(state, name) for name in names), state.RuntimeException)

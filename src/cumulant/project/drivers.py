@@ -1,0 +1,150 @@
+"""Which driver serves which URL. The only place that looks drivers up.
+
+A driver enters by an entry point in the group `cumulant.drivers`, named by its URL scheme; the built-in ones use
+that same door. The record is light; the client's module is imported when a client is made.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from cumulant.core.errors import CumulantError, UsageError, did_you_mean, missing_part
+from cumulant.ports.driver import Driver
+from cumulant.ports.secrets import Secrets
+
+GROUP = "cumulant.drivers"
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+
+
+class _Door(Protocol):
+    """An entry point, or anything that loads a record as one does."""
+
+    def load(self) -> Any: ...
+
+
+class Drivers:
+    """The drivers that are installed, by URL scheme. A record is loaded when its scheme is first used."""
+
+    def __init__(self, doors: Mapping[str, _Door | Driver]) -> None:
+        self._doors = dict(doors)
+
+    @classmethod
+    def installed(cls) -> Drivers:
+        """Every driver that a package of this environment brings."""
+        from importlib.metadata import entry_points
+
+        return cls({door.name: door for door in entry_points(group=GROUP)})
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        return tuple(sorted(self._doors))
+
+    def driver(self, url: str, port: str) -> Driver:
+        """The record that serves `port` at `url`.
+
+        Raises:
+            UsageError: no scheme, one that no driver has, or a driver that does not serve the port.
+        """
+        scheme = scheme_of(url)
+        if scheme is None:
+            raise UsageError(
+                f'"{url}" names no driver for {port}',
+                subject=port,
+                hint=f"start it with a scheme: {', '.join(f'{name}://' for name in self._serving(port))}",
+            )
+        door = self._doors.get(scheme)
+        if door is None:
+            serving = self._serving(port)
+            near = did_you_mean(scheme, serving)
+            listed = f"{port} can be {', '.join(f'{name}://' for name in serving)}"
+            raise UsageError(
+                f'no driver for "{scheme}://" is installed, which {port} names',
+                subject=port,
+                hint=f"{near} {listed}" if near else f"{listed}; other packages can bring more",
+            )
+        record = _record(scheme, door)
+        if port not in record.clients:
+            raise UsageError(
+                f'the driver of "{scheme}://" cannot serve as {port}; it serves {", ".join(sorted(record.clients))}',
+                subject=port,
+                hint=f"{port} can be {', '.join(f'{name}://' for name in self._serving(port))}",
+            )
+        return record
+
+    def capabilities(self, url: str, port: str) -> frozenset[str]:
+        """What the driver can do of the port's optional parts."""
+        return self.driver(url, port).capabilities.get(port, frozenset())
+
+    def require(self, url: str, port: str, needed: Mapping[str, str]) -> None:
+        """Refuse a driver that lacks a capability; `needed` says in words what each is for.
+
+        Raises:
+            UsageError: something is missing.
+        """
+        missing = [reason for name, reason in needed.items() if name not in self.capabilities(url, port)]
+        if missing:
+            raise UsageError(
+                f'the driver of "{scheme_of(url)}://" cannot do what {port} is needed for: {"; ".join(missing)}',
+                subject=port,
+                hint="use another driver in this environment, or leave the setting out",
+            )
+
+    def client(self, url: str, port: str, *, secrets: Callable[[], Secrets] | None = None) -> Any:
+        """A new client of `port` at `url`.
+
+        Raises:
+            UsageError: see `driver`.
+            MissingPartError: the driver's engine is not installed.
+        """
+        driver = self.driver(url, port)
+        make = _client_class(driver, port)
+        if secrets is not None and "secrets" in inspect.signature(make).parameters:
+            return _made(lambda: make(url, secrets=secrets()), driver)
+        return _made(lambda: make(url), driver)
+
+    def _serving(self, port: str) -> list[str]:
+        return [name for name, door in sorted(self._doors.items()) if port in _record(name, door).clients]
+
+
+def scheme_of(url: str) -> str | None:
+    """The scheme of a URL in lower case, or None."""
+    match = _SCHEME.match(url)
+    return match[1].lower() if match else None
+
+
+def _record(scheme: str, door: _Door | Driver) -> Driver:
+    record = door if isinstance(door, Driver) else door.load()
+    if not isinstance(record, Driver):
+        raise UsageError(
+            f'the entry point "{scheme}" of the group {GROUP} is not a Driver but {type(record).__name__}',
+            subject=scheme,
+            hint="point it at a cumulant.ports.driver.Driver",
+        )
+    return record
+
+
+def _client_class(driver: Driver, port: str) -> Callable[..., Any]:
+    module, _, name = driver.clients[port].partition(":")
+    return _made(lambda: getattr(importlib.import_module(module), name), driver)  # type: ignore[no-any-return]
+
+
+def _made(make: Callable[[], Any], driver: Driver) -> Any:
+    try:
+        return make()
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "cumulant" or driver.extra is None:
+            raise
+        raise missing_part(error.name, driver.extra) from error
+
+
+def redacted(error: CumulantError, redact: Callable[[str], str]) -> CumulantError:
+    """`error` with secret values taken out of its words."""
+    error.message = redact(error.message)
+    error.args = (error.message, *error.args[1:])
+    error.subject = None if error.subject is None else redact(error.subject)
+    error.hint = None if error.hint is None else redact(error.hint)
+    return error

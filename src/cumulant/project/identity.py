@@ -1,0 +1,144 @@
+"""What else decides a result besides the data: the code's commit, the Python environment, and who acts."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import platform
+import secrets
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+
+from cumulant.core.errors import StorageError
+from cumulant.core.ids import digest
+from cumulant.ports.access import Principal
+
+_SALT_BYTES = 32
+_GIT_SECONDS = 10.0
+
+
+class Code(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of the repository that holds the project. `commit` is None outside of one."""
+
+    commit: str | None = None
+    #: files below the project's folder differ from the commit
+    dirty: bool = False
+
+
+class PythonEnvironment(msgspec.Struct, frozen=True, kw_only=True):
+    """The interpreter and the packages that Cumulant declares, by installed version."""
+
+    python: str
+    platform: str
+    packages: dict[str, str]
+
+    @property
+    def identity(self) -> str:
+        return digest(msgspec.to_builtins(self))
+
+
+def code_of(root: Path) -> Code:
+    """The commit that `root` stands at, and whether its files differ from it. Never fails: no git, no commit."""
+    commit = _git(root, "rev-parse", "--verify", "HEAD")
+    if commit is None:
+        return Code()
+    changes = _git(root, "status", "--porcelain", "--untracked-files=normal", "--", ".")
+    return Code(commit=commit, dirty=bool(changes))
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    # Optional locks stay off, so that looking never disturbs a git command of the user.
+    quiet = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            env=quiet, capture_output=True, text=True, timeout=_GIT_SECONDS, check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def python_environment() -> PythonEnvironment:
+    """Versions of Python, of Cumulant and of each package that it declares, where installed."""
+    return PythonEnvironment(
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}".lower(),
+        packages={name: version for name in _declared() if (version := _version(name)) is not None},
+    )
+
+
+def _declared() -> list[str]:
+    try:
+        required = metadata.requires("cumulant") or []
+    except metadata.PackageNotFoundError:
+        required = []
+    names = {requirement.split(";")[0].strip() for requirement in required}
+    bare = {name[: next((i for i, c in enumerate(name) if c in " <>=!~[("), len(name))] for name in names}
+    return sorted(bare | {"cumulant"})
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def principal(variables: Mapping[str, str]) -> Principal:
+    """Who acts: `CUMULANT_USER` (`user:ada`, `service:ci`, or a bare name), else the user of this machine."""
+    said = variables.get("CUMULANT_USER", "").strip()
+    if said:
+        return Principal(said if ":" in said else f"user:{said}")
+    try:
+        return Principal(f"user:{getpass.getuser()}")
+    except (OSError, KeyError, ImportError):  # a container's user without a name
+        return Principal(f"user:{os.getuid() if hasattr(os, 'getuid') else 'unknown'}")
+
+
+def salt_file(folder: Path) -> bytes:
+    """The project's random secret for keyed hashes, made on first use and readable by its owner only.
+
+    Processes that make it at the same time get the same bytes: the first one to name its file wins.
+
+    Raises:
+        StorageError: the folder cannot be written, or the file is damaged.
+    """
+    path = folder / "salt"
+    try:
+        if not path.exists():
+            _make_salt(path)
+        found = path.read_bytes()
+    except OSError as error:
+        raise StorageError(
+            f"the project's salt cannot be read or made: {error.strerror}",
+            subject=str(path),
+            hint="check the folder and its permissions",
+        ) from error
+    if len(found) < _SALT_BYTES:
+        raise StorageError(
+            "the project's salt is damaged",
+            subject=str(path),
+            hint="restore it from a copy; with a new one, hashes of personal values no longer match older ones",
+        )
+    return found
+
+
+def _make_salt(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"salt.{secrets.token_hex(8)}")
+    try:
+        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(secrets.token_bytes(_SALT_BYTES))
+            stream.flush()
+            os.fsync(stream.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, path)  # unlike a rename, this never replaces another process's salt
+    finally:
+        aside.unlink(missing_ok=True)

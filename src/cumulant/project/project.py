@@ -1,0 +1,288 @@
+"""A loaded project: its typed spec, where each value came from, and its clients."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, UsageError
+from cumulant.core.ids import digest
+from cumulant.ports.access import Access, Principal
+from cumulant.ports.compute import Compute
+from cumulant.ports.files import Files
+from cumulant.ports.journal import Journal
+from cumulant.ports.objects import ObjectStore
+from cumulant.ports.online import OnlineStore
+from cumulant.ports.registry import Registry
+from cumulant.ports.secrets import Secrets
+from cumulant.ports.tables import TableStore
+from cumulant.project.document import Entry, Problem, refused
+from cumulant.project.drivers import Drivers, redacted, scheme_of
+from cumulant.project.endpoints import KEYS, STATE, Endpoints, endpoints, state_folder
+from cumulant.project.identity import Code, PythonEnvironment, code_of, principal, python_environment, salt_file
+from cumulant.project.layers import Layers
+from cumulant.project.origins import Origin, ResolvedRow, origin_of, rows, shown
+from cumulant.project.sources import RoutedFiles, files_base
+from cumulant.project.spec import DRIVERS, SECTIONS, EnvironmentSpec, ProjectSpec
+from cumulant.project.texts import masked, secrets_in
+from cumulant.project.vault import Vault
+
+if TYPE_CHECKING:
+    from cumulant.data import SourceSpec
+    from cumulant.training import TrainingSpec
+
+
+class Project:
+    """A project in one environment. Clients are made on first use, once, and may be shared by threads.
+
+    Attributes:
+        root: the project's folder, absolute.
+        spec: the whole file, typed and resolved; references to secrets stay references.
+        environment: the environment's own keys; `environment_name` is its name.
+        endpoints: the URL of each port.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        spec: ProjectSpec,
+        environment: EnvironmentSpec,
+        environment_name: str,
+        layers: Layers,
+        drivers: Drivers,
+        variables: Mapping[str, str] = os.environ,
+    ) -> None:
+        self.root = root
+        self.spec = spec
+        self.environment = environment
+        self.environment_name = environment_name
+        self.endpoints: Endpoints = endpoints(
+            environment, root=root, environment=environment_name, project=spec.model.name
+        )
+        self.vault = Vault(self.secrets)
+        self._layers = layers
+        self._drivers = drivers
+        self._variables = variables
+        self._clients: dict[tuple[str, str], Any] = {}
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"Project({self.name!r}, root={str(self.root)!r}, environment={self.environment_name!r})"
+
+    @property
+    def name(self) -> str:
+        """The model's name, under which the registry and the events know the project."""
+        return self.spec.model.name
+
+    @property
+    def file(self) -> Path:
+        return self._layers.documents[0].path
+
+    @property
+    def files_read(self) -> tuple[Path, ...]:
+        """Every project file that took part, the project's own first."""
+        return tuple(document.path for document in self._layers.documents)
+
+    @property
+    def state(self) -> Path:
+        """The folder of what this environment keeps on this machine."""
+        return state_folder(self.root, self.environment_name)
+
+    @property
+    def features_path(self) -> Path:
+        return self.root / self.spec.features
+
+    def source(self, name: str) -> SourceSpec:
+        """Raises NotFoundError, with the nearest name."""
+        from cumulant.core.errors import not_found
+
+        if name not in self.spec.data:
+            raise not_found("source", name, self.spec.data)
+        return self.spec.data[name]
+
+    def training(self) -> TrainingSpec:
+        """The training section.
+
+        Raises:
+            UsageError: the project file has none.
+        """
+        if self.spec.training is None:
+            raise UsageError(
+                "the project file has no training section, so there is nothing to train",
+                subject=str(self.file),
+                hint="add `training:` with a `target:`, for example `target: arr_delay > 15`",
+            )
+        return self.spec.training
+
+    # Identity -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def digest(self) -> str:
+        """The identity of everything that the resolved file says, whatever the environment's drivers are."""
+        return self.identity(*SECTIONS)
+
+    def settings(self, *sections: str) -> dict[str, Any]:
+        """Resolved sections as builtins, with their defaults and without passwords: what a step's identity holds."""
+        plain = msgspec.to_builtins(self.spec)
+        return {section: shown(plain[section]) for section in sections}
+
+    def identity(self, *sections: str) -> str:
+        """The digest of the named sections."""
+        return digest(self.settings(*sections))
+
+    @cached_property
+    def code(self) -> Code:
+        return code_of(self.root)
+
+    @cached_property
+    def python(self) -> PythonEnvironment:
+        return python_environment()
+
+    def principal(self) -> Principal:
+        """Who acts: the variable `CUMULANT_USER`, else the user of this machine."""
+        return principal(self._variables)
+
+    def salt(self) -> bytes:
+        """The secret of the keyed hashes of personal values.
+
+        Raises:
+            NotFoundError: the secret that the environment names does not exist.
+            StorageError: the default file cannot be made.
+        """
+        if self.environment.salt is not None:
+            return self.vault.reveal(self.environment.salt).encode()
+        return salt_file(self.root / STATE)
+
+    # Origins --------------------------------------------------------------------------------------------------
+
+    def resolved(self) -> list[ResolvedRow]:
+        """Every value of the project with its origin, in the order of the file's sections. No secret is in it."""
+        plain = msgspec.to_builtins(self.spec)
+        sections = {key: value for key, value in plain.items() if key not in ("extends", "environments")}
+        found = list(rows(sections, self._layers.project))
+        for port, key in KEYS.items():
+            if key in DRIVERS:
+                found.append(ResolvedRow(f"environment.{port}", masked(self.endpoints.of(port)), self._driver_origin(key)))
+        salt = self.environment.salt
+        where = salt if salt is None or secrets_in(salt) else "***"
+        return [*found, ResolvedRow("environment.salt", where, self._driver_origin("salt"))]
+
+    def origin(self, path: str) -> Origin:
+        """Where the value under a dotted path was set: `data.flights.quarantine`."""
+        entry: Entry | None = self._layers.project.at(tuple(path.split(".")))
+        return origin_of(None if entry is None else entry.place)
+
+    def _driver_origin(self, key: str) -> Origin:
+        entry = self._layers.chosen.get(key)
+        return origin_of(None if entry is None or entry.value is None else entry.place)
+
+    # Clients --------------------------------------------------------------------------------------------------
+
+    def journal(self) -> Journal:
+        return self._client("journal", self.endpoints.journal)  # type: ignore[no-any-return]
+
+    def tables(self) -> TableStore:
+        return self._client("tables", self.endpoints.tables)  # type: ignore[no-any-return]
+
+    def objects(self) -> ObjectStore:
+        return self._client("objects", self.endpoints.objects)  # type: ignore[no-any-return]
+
+    def files(self) -> Files:
+        """Source files, each read by the driver of its path's scheme."""
+        return RoutedFiles(self.root, lambda url: self._client("files", url))
+
+    def online(self) -> OnlineStore:
+        return self._client("online", self.endpoints.online)  # type: ignore[no-any-return]
+
+    def registry(self) -> Registry:
+        return self._client("registry", self.endpoints.registry)  # type: ignore[no-any-return]
+
+    def secrets(self) -> Secrets:
+        return self._client("secrets", self.endpoints.secrets)  # type: ignore[no-any-return]
+
+    def access(self) -> Access:
+        return self._client("access", self.endpoints.access)  # type: ignore[no-any-return]
+
+    def compute(self) -> Compute:
+        return self._client("compute", self.endpoints.compute)  # type: ignore[no-any-return]
+
+    def close(self) -> None:
+        """Close every client that was made. The next use makes them again."""
+        with self._lock:
+            clients, self._clients = list(self._clients.values()), {}
+        for client in clients:
+            close = getattr(client, "close", None)
+            if close is not None:
+                close()
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _client(self, port: str, url: str) -> Any:
+        with self._lock:
+            found = self._clients.get((port, url))
+            if found is None:
+                found = self._clients[port, url] = self._made(port, url)
+        return found
+
+    def _made(self, port: str, url: str) -> Any:
+        # Secrets themselves are found without a secret; everything else may need one.
+        revealed = url if port == "secrets" else self.vault.reveal(url)
+        try:
+            return self._drivers.client(revealed, port, secrets=None if port == "secrets" else self.secrets)
+        except CumulantError as error:
+            if revealed == url:
+                raise
+            raise redacted(error, self.vault.redact) from None
+
+    # Plan -----------------------------------------------------------------------------------------------------
+
+    def check_drivers(self, needed: Mapping[str, Mapping[str, str]] | None = None) -> None:
+        """Refuse, before anything runs, drivers that are missing or cannot do what the project needs.
+
+        `needed` maps a port to the capabilities it must have, each with what it is for, in words. Nothing is
+        opened or imported beyond the drivers' light records.
+
+        Raises:
+            ProjectFileError: every problem found, with file and line where a file names the driver.
+        """
+        problems: list[Problem] = []
+        for port, key in KEYS.items():
+            wanted = (needed or {}).get(port, {})
+            for url, entry in self._named(port, key):
+                try:
+                    self._drivers.driver(url, port)
+                    self._drivers.require(url, port, wanted)
+                except UsageError as error:
+                    place = None if entry is None else entry.place
+                    where = (place.file, place.line) if place is not None else (self.file.name, None)
+                    problems.append((*where, f"{error.message}; {error.hint}" if error.hint else error.message))
+        if problems:
+            raise refused(list(dict.fromkeys(problems)))
+
+    def _named(self, port: str, key: str) -> list[tuple[str, Entry | None]]:
+        if port != "files":
+            return [(self.endpoints.of(port), self._layers.chosen.get(key))]
+        found = []
+        for name, source in self.spec.data.items():
+            base = files_base(source.path, self.root)
+            found.append((base, self._layers.project.at(("data", name, "path"))))
+        return found
+
+    def capabilities(self, port: str) -> frozenset[str]:
+        """What the driver of `port` can do of the optional parts."""
+        return self._drivers.capabilities(self.endpoints.of(port), port)
+
+    def scheme(self, port: str) -> str:
+        """The URL scheme of `port`'s driver, for messages."""
+        return scheme_of(self.endpoints.of(port)) or ""

@@ -1,0 +1,35 @@
+"""What no single value shows: rules between sections of a resolved project."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cumulant.core.errors import did_you_mean
+from cumulant.project.document import Entry, Place, Problem
+from cumulant.project.spec import ProjectSpec
+
+
+def section_problems(spec: ProjectSpec, project: Entry) -> list[Problem]:
+    """Every broken rule, with the line that broke it."""
+    return [(place.file, place.line, text) for place, text in _broken(spec, project)]
+
+
+def _broken(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+    if spec.model.risk == "high" and spec.release.approval == "none":
+        place = _place(project, "release", "approval") or _place(project, "model", "risk") or project.place
+        yield (
+            place,
+            "model.risk is high, so release.approval may not be none; "
+            "write release: {approval: {before: canary, by: [GROUP]}}",
+        )
+    source = None if spec.training is None else spec.training.source
+    if source is not None and source not in spec.data:
+        near = did_you_mean(source, spec.data)
+        known = f"sources: {', '.join(spec.data) or 'none'}"
+        place = _place(project, "training", "source") or project.place
+        yield place, f'training.source names "{source}", which is not under data; {near or known}'
+
+
+def _place(project: Entry, *path: str) -> Place | None:
+    entry = project.at(path)
+    return None if entry is None else entry.place

@@ -1,0 +1,69 @@
+"""What can be done, as declared actions: each verb of the runtime asks for one of these before it starts."""
+
+from __future__ import annotations
+
+import msgspec
+
+from cumulant.core.errors import TerminalError, did_you_mean
+from cumulant.ports.access import Access, Principal
+
+
+class Action(msgspec.Struct, frozen=True):
+    """Something that a principal may be allowed to do. `writes`: it changes what others see."""
+
+    name: str
+    text: str
+    writes: bool = True
+
+
+_DECLARED = (
+    Action("project.plan", "show the resolved project and what would be done", writes=False),
+    Action("project.clean", "remove stored snapshots, tables and objects that nothing needs"),
+    Action("project.report", "write the report of a run or a model", writes=False),
+    Action("data.validate", "read sources, check them and store snapshots"),
+    Action("data.infer", "propose a contract from a source", writes=False),
+    Action("data.show", "look at a snapshot", writes=False),
+    Action("data.quarantine", "look at refused rows", writes=False),
+    Action("features.compute", "compute and store features"),
+    Action("features.materialize", "fill the online state"),
+    Action("features.show", "look at feature definitions and values", writes=False),
+    Action("model.train", "train, evaluate and register a model"),
+    Action("model.evaluate", "evaluate a registered model"),
+    Action("model.predict", "answer rows with a registered model", writes=False),
+    Action("model.serve", "serve a registered model"),
+    Action("model.show", "list, show and compare models", writes=False),
+    Action("model.tag", "change the tags of a model version"),
+    Action("model.alias", "point an alias at a model version"),
+    Action("model.reproduce", "train a model version again and compare", writes=False),
+    Action("runs.show", "list and show runs", writes=False),
+    Action("events.show", "list and follow events", writes=False),
+    Action("events.verify", "verify the chain of events", writes=False),
+    Action("events.export", "export events", writes=False),
+    Action("lineage.show", "show where a model version comes from", writes=False),
+)
+ACTIONS = {action.name: action for action in _DECLARED}
+
+
+def declared(name: str) -> Action:
+    """The action of that name. A verb without one is a fault of the program and stops it at start-up.
+
+    Raises:
+        TerminalError: no such action is declared.
+    """
+    if name not in ACTIONS:
+        raise TerminalError(
+            f'the action "{name}" is not declared',
+            subject=name,
+            hint=did_you_mean(name, ACTIONS) or "declare it in cumulant.runtime.actions",
+        )
+    return ACTIONS[name]
+
+
+def check(access: Access, principal: Principal, action: str, subject: str) -> None:
+    """Ask whether `principal` may do `action` to `subject`.
+
+    Raises:
+        RefusedError: the principal may not.
+        TerminalError: the action is not declared.
+    """
+    access.check(principal, declared(action).name, subject)

@@ -1,0 +1,82 @@
+"""One open run of a flow: who runs what, its ledger, and the way to report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from cumulant.core.clock import SystemClock
+from cumulant.core.events import Actor
+from cumulant.core.progress import Progress
+from cumulant.runtime.actions import check
+from cumulant.runtime.ledger import Ledger, StepResult
+
+if TYPE_CHECKING:
+    from cumulant.core.clock import Clock
+    from cumulant.core.events import Fact
+    from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Transaction
+    from cumulant.project import Project
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What the steps of a run share."""
+
+    project: Project
+    principal: Principal
+    ledger: Ledger
+    progress: Progress
+    clock: Clock
+
+    @property
+    def run(self) -> str:
+        return self.ledger.run
+
+    def now(self) -> datetime:
+        return self.clock.now()
+
+    def step(
+        self,
+        name: str,
+        inputs: object,
+        call: Callable[[], dict[str, object]],
+        *,
+        verify: Callable[[dict[str, object]], bool] | None = None,
+    ) -> StepResult:
+        """Run a step, or find it done. `inputs` is everything its result depends on, as JSON."""
+        self.progress(name)
+        return self.ledger.step(name, inputs, call, verify=verify, progress=self.progress)
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        return self.project.journal().transaction(actor=Actor(self.principal.name), run=self.run)
+
+    def emit(self, fact: Fact) -> None:
+        with self.transaction() as transaction:
+            transaction.emit(fact)
+
+
+@contextmanager
+def open_run(
+    project: Project,
+    flow: str,
+    *,
+    action: str,
+    principal: Principal,
+    progress: Progress,
+    settings: dict[str, object] | None = None,
+    clock: Clock | None = None,
+) -> Iterator[Context]:
+    """A run of `flow`, from its first event to its last; an error ends it as failed and goes on.
+
+    Raises:
+        RefusedError: `principal` may not do `action` to this project.
+    """
+    check(project.access(), principal, action, project.name)
+    clock = clock or SystemClock()
+    actor = Actor(principal.name)
+    with Ledger.open(project.journal(), flow=flow, actor=actor, settings=settings or {}, clock=clock) as ledger:
+        yield Context(project=project, principal=principal, ledger=ledger, progress=progress, clock=clock)

@@ -1,0 +1,92 @@
+"""The flow `features`: the feature table of the entity source, point in time correct."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant import data, features
+from cumulant.core.ids import digest
+from cumulant.core.plan import FeaturePlan
+from cumulant.core.progress import Progress, silent
+from cumulant.core.refs import TableRef
+from cumulant.runtime.context import Context, open_run
+from cumulant.runtime.task import Task, resolve_task
+from cumulant.runtime.validate import snapshots_of
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.data import Snapshot
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+
+
+class FeatureSet(msgspec.Struct, frozen=True, kw_only=True):
+    """The feature table: one row an entity row, in order, with `__row` and the plan's names as columns."""
+
+    run: str
+    plan: FeaturePlan
+    table: TableRef
+    rows: int
+    sources: dict[str, str]
+    as_of: datetime | None = None
+    reused: bool = False
+
+
+def featurize(
+    project: Project, *, principal: Principal, as_of: datetime | None = None, progress: Progress = silent
+) -> FeatureSet:
+    """Bring the feature table up to date; with `as_of`, as it would have been then."""
+    with open_run(project, "features", action="features.compute", principal=principal, progress=progress) as context:
+        snapshots, _ = snapshots_of(context)
+        return feature_set(context, resolve_task(project, snapshots), snapshots, as_of=as_of)
+
+
+def feature_set(
+    context: Context, task: Task, snapshots: Mapping[str, Snapshot], *, as_of: datetime | None
+) -> FeatureSet:
+    """The step `features` of a run."""
+    used = used_sources(task.plan, snapshots)
+    inputs = {"plan": msgspec.to_builtins(task.plan), "snapshots": used, "as_of": as_of and as_of.isoformat()}
+    tables = context.project.tables()
+
+    def compute() -> dict[str, object]:
+        frame = features.compute(task.plan, scans(context.project, snapshots, used, as_of=as_of))
+        return {"table": msgspec.to_builtins(tables.write(f"features/{digest(inputs)}", frame))}
+
+    outcome = context.step("features", inputs, compute, verify=lambda found: tables.find(_table(found).key) is not None)
+    table = _table(outcome.result)
+    return FeatureSet(
+        run=context.run,
+        plan=task.plan,
+        table=table,
+        rows=table.rows,
+        sources=used,
+        as_of=as_of,
+        reused=outcome.reused,
+    )
+
+
+def used_sources(plan: FeaturePlan, snapshots: Mapping[str, Snapshot]) -> dict[str, str]:
+    """Source name to snapshot id, of the sources that the plan reads."""
+    named = {plan.entity}
+    for feature in plan.features:
+        for part in (feature.lookup, feature.window):
+            if part is not None:
+                named.add(part.source)
+    return {name: snapshots[name].id for name in sorted(named)}
+
+
+def scans(
+    project: Project, snapshots: Mapping[str, Snapshot], names: Mapping[str, str], *, as_of: datetime | None
+) -> dict[str, pl.LazyFrame]:
+    """The named snapshots as lazy frames, with what became known after `as_of` hidden."""
+    return {name: data.scan(snapshots[name], project.tables(), as_of=as_of) for name in names}
+
+
+def _table(result: Mapping[str, object]) -> TableRef:
+    return msgspec.convert(result["table"], TableRef)

@@ -1,0 +1,103 @@
+"""Model versions: list, show, compare, tag, alias."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant import packaging
+from cumulant.core.events import Actor, Fact
+from cumulant.core.servable import Servable
+from cumulant.ports.registry import ModelVersion
+from cumulant.runtime.actions import check
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+
+CANDIDATE, CHAMPION = "candidate", "champion"
+
+
+class ModelAliased(Fact):
+    """An alias was moved (or removed: `version` is None) by a person or by the gate."""
+
+    kind = "model.aliased"
+    model: str
+    alias: str
+    version: str | None
+
+
+class ModelTagged(Fact):
+    kind = "model.tagged"
+    model: str
+    version: str
+    tags: tuple[str, ...]
+
+
+class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """A version with its figures and the servable that answers for it."""
+
+    version: ModelVersion
+    metrics: dict[str, float]
+    servable: Servable
+
+
+def list_models(project: Project, *, principal: Principal, name: str | None = None) -> list[ModelVersion]:
+    """Every version of every model (or of one), newest first."""
+    check(project.access(), principal, "model.show", project.name)
+    registry = project.registry()
+    names = [name] if name else sorted(registry.models())
+    return [version for one in names for version in registry.versions(one)]
+
+
+def show_model(project: Project, uri: str, *, principal: Principal) -> ModelDetail:
+    """A version with its metrics and its servable. Raises NotFoundError."""
+    check(project.access(), principal, "model.show", uri)
+    version = project.registry().resolve(uri)
+    metrics = project.registry().metrics(version.run_id) if version.run_id else {}
+    return ModelDetail(version=version, metrics=metrics, servable=packaging.load_servable(servable_folder(project, version)))
+
+
+def compare_models(project: Project, uris: Sequence[str], *, principal: Principal) -> list[ModelDetail]:
+    return [show_model(project, uri, principal=principal) for uri in uris]
+
+
+def set_alias(project: Project, uri: str, alias: str, *, principal: Principal, reason: str | None = None) -> ModelVersion:
+    """Point `alias` at a version, and say so in the events."""
+    check(project.access(), principal, "model.alias", uri)
+    version = project.registry().resolve(uri)
+    project.registry().alias(version.name, alias, version.version)
+    _tell(project, principal, ModelAliased(model=version.name, alias=alias, version=version.version), reason)
+    return project.registry().resolve(f"{version.name}/{version.version}")
+
+
+def remove_alias(project: Project, name: str, alias: str, *, principal: Principal, reason: str | None = None) -> None:
+    check(project.access(), principal, "model.alias", name)
+    project.registry().alias(name, alias, None)
+    _tell(project, principal, ModelAliased(model=name, alias=alias, version=None), reason)
+
+
+def tag_model(project: Project, uri: str, tags: dict[str, str | None], *, principal: Principal) -> ModelVersion:
+    """Set tags of a version; None removes one."""
+    check(project.access(), principal, "model.tag", uri)
+    version = project.registry().resolve(uri)
+    project.registry().tag(version.name, version.version, tags)
+    _tell(project, principal, ModelTagged(model=version.name, version=version.version, tags=tuple(sorted(tags))), None)
+    return project.registry().resolve(f"{version.name}/{version.version}")
+
+
+def servable_folder(project: Project, version: ModelVersion) -> Path:
+    """The version's servable on this machine: the project's own copy, else fetched from the registry."""
+    key = version.tags.get("cumulant.servable", "")
+    if key and project.objects().find(key) is not None:
+        return project.objects().path(key)
+    into = project.state / "fetched" / version.name / version.version
+    return into if (into / "servable.json").exists() else project.registry().fetch(version, into)
+
+
+def _tell(project: Project, principal: Principal, fact: Fact, reason: str | None) -> None:
+    with project.journal().transaction(actor=Actor(principal.name, reason)) as transaction:
+        transaction.emit(fact)

@@ -1,0 +1,63 @@
+"""Which process works on something, and whether it still lives: known at once on the same machine."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+
+_START_TIME = 19
+"""Where /proc/PID/stat holds the start time, counted after the program's name."""
+
+
+class Process(msgspec.Struct, frozen=True):
+    """A process: `host` is one boot of one machine (or container), `born` tells reused process ids apart."""
+
+    host: str
+    pid: int
+    born: str
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host.partition(':')[0]}"
+
+
+def this_process() -> Process:
+    return Process(_host(), os.getpid(), _born(os.getpid()) or "")
+
+
+def is_gone(process: Process) -> bool:
+    """True only where that is certain: the same machine, and no such process there. A lease tells the rest."""
+    if process.host != _host() or sys.platform == "win32":
+        return False
+    try:
+        os.kill(process.pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    born = _born(process.pid)
+    return born is not None and born != process.born
+
+
+def _host() -> str:
+    """The machine's name, and a hash of its boot and its space of process ids (containers share a boot)."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        space = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        boot = space = ""
+    return f"{socket.gethostname()}:{hashlib.sha256(f'{boot}{space}'.encode()).hexdigest()[:8]}"
+
+
+def _born(pid: int) -> str | None:
+    """The start time of a living process; "" once it has ended and only waits to be read; None where unknown."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return "" if fields[0] in {"Z", "X"} else fields[_START_TIME]

@@ -1,0 +1,205 @@
+"""What a report says, as plain values: every rendering reads this and nothing else."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+
+class Interval(msgspec.Struct, frozen=True):
+    """A measured figure with the ends of its confidence interval, where it has one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class FileReport(msgspec.Struct, frozen=True):
+    name: str
+    sha256: str
+    bytes: int
+    rows: int | None
+
+
+class CheckReport(msgspec.Struct, frozen=True):
+    """One rule of a source and how many rows it refused."""
+
+    column: str | None
+    text: str
+    failed: int
+    share: float
+
+
+class SourceReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One source's accepted snapshot. `rows_in` = passed + quarantined + dropped by `prepare`."""
+
+    name: str
+    snapshot: str
+    accepted: datetime | None = None
+    rows_in: int
+    rows_passed: int
+    rows_quarantined: int
+    rows_dropped: int = 0
+    bytes: int = 0
+    csv_bytes: int = 0
+    event_time: str | None = None
+    key: tuple[str, ...] = ()
+    files: tuple[FileReport, ...] = ()
+    checks: tuple[CheckReport, ...] = ()
+    changes: tuple[str, ...] = ()
+    shifts: tuple[str, ...] = ()
+
+
+class FeatureReport(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    dtype: str
+    kind: str
+    definition: str
+    description: str = ""
+    owner: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class TrialReport(msgspec.Struct, frozen=True, kw_only=True):
+    number: int
+    trainer: str
+    state: str
+    score: float | None = None
+    seconds: float | None = None
+    settings: dict[str, str] = {}
+
+
+class FoldReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A fold of the search, or the final split (`name` is "test"). Times where the split is by time."""
+
+    name: str
+    train_rows: int
+    held_rows: int
+    train_from: datetime | None = None
+    train_to: datetime | None = None
+    held_from: datetime | None = None
+    held_to: datetime | None = None
+
+
+class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
+    target: str = ""
+    predict_at: str = ""
+    task: str = ""
+    rows: int = 0
+    unlabelled: int = 0
+    test_rows: int = 0
+    seconds: float | None = None
+    score_name: str = ""
+    higher_is_better: bool = True
+    trials: tuple[TrialReport, ...] = ()
+    best: int | None = None
+    folds: tuple[FoldReport, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class MetricReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One figure of the model on the test rows, beside that of the naive baseline."""
+
+    name: str
+    model: Interval
+    naive: Interval | None = None
+    higher_is_better: bool = True
+
+
+class SliceReport(msgspec.Struct, frozen=True, kw_only=True):
+    column: str
+    value: str
+    rows: int
+    metrics: dict[str, Interval]
+
+
+class Point(msgspec.Struct, frozen=True):
+    """A point of a curve; `weight` counts the rows behind it."""
+
+    x: float
+    y: float
+    weight: float = 0.0
+
+
+class CurveReport(msgspec.Struct, frozen=True, kw_only=True):
+    kind: str
+    points: tuple[Point, ...]
+
+
+class RuleReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule of the gate: what it asked, what was measured, and the verdict word."""
+
+    metric: str
+    text: str
+    word: str
+    passed: bool
+    difference: Interval | None = None
+    value: Interval | None = None
+
+
+class GateReport(msgspec.Struct, frozen=True, kw_only=True):
+    verdict: str
+    passed: bool
+    reference: str
+    rules: tuple[RuleReport, ...] = ()
+
+
+class ParityReport(msgspec.Struct, frozen=True):
+    rows: int
+    max_difference: float
+    flips: int
+    tolerance: float
+
+
+class FieldReport(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    dtype: str
+    nullable: bool
+    personal: bool = False
+    example: str = ""
+
+
+class ServingReport(msgspec.Struct, frozen=True, kw_only=True):
+    threshold: float | None = None
+    threshold_text: str = ""
+    classes: tuple[str, ...] = ()
+    parity: ParityReport | None = None
+    request: tuple[FieldReport, ...] = ()
+    curl: str = ""
+
+
+class EventReport(msgspec.Struct, frozen=True, kw_only=True):
+    seq: int
+    time: datetime
+    actor: str
+    kind: str
+    text: str
+
+
+class ReportData(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything on one page. Sections that a run did not reach are absent, and the page says so."""
+
+    name: str
+    subject: str
+    made: datetime
+    cumulant: str
+    run: str | None = None
+    version: str | None = None
+    uri: str | None = None
+    aliases: tuple[str, ...] = ()
+    created: datetime | None = None
+    owner: str = ""
+    purpose: str = ""
+    risk: str = ""
+    sources: tuple[SourceReport, ...] = ()
+    features: tuple[FeatureReport, ...] = ()
+    training: TrainingReport | None = None
+    metrics: tuple[MetricReport, ...] = ()
+    slices: tuple[SliceReport, ...] = ()
+    curves: tuple[CurveReport, ...] = ()
+    gate: GateReport | None = None
+    serving: ServingReport | None = None
+    lineage: dict[str, str] = {}
+    environment: dict[str, str] = {}
+    events: tuple[EventReport, ...] = ()

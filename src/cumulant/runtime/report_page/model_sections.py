@@ -1,0 +1,273 @@
+"""The report's sections about the model: how well it does, how it was found, how it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cumulant.runtime.report_page import charts, wording
+from cumulant.runtime.report_page.blocks import (
+    Column,
+    Section,
+    definitions,
+    details,
+    figure,
+    section,
+    table,
+    tag,
+    tile,
+    tiles,
+)
+from cumulant.runtime.report_page.content import (
+    CurveReport,
+    FoldReport,
+    GateReport,
+    MetricReport,
+    ReportData,
+    RuleReport,
+    ServingReport,
+    SliceReport,
+    TrainingReport,
+    TrialReport,
+)
+from cumulant.runtime.report_page.markup import Child, Markup, element, join
+
+MANY = 12
+
+
+def quality(report: ReportData) -> Section:
+    """Figures on untouched rows, beside the naive baseline; curves; slices."""
+    test = report.training.test_rows if report.training else 0
+    lead = (
+        "Measured on rows that neither the search nor the fit has seen"
+        + (f" ({wording.plural(test, 'row')})" if test else "")
+        + ". Intervals hold 95%; they come from resampling whole days or entities, not single rows."
+    )
+    key = [
+        element("li", element("span", class_=f"key {style}", aria_hidden="true"), text)
+        for style, text in (("model", "this model"), ("naive", "naive baseline"))
+    ]
+    return section(
+        "quality",
+        "Quality",
+        lead,
+        element("ul", *key, class_="legend"),
+        _metrics(report.metrics),
+        _curves(report),
+        _slices(report),
+    )
+
+
+def gate(report: ReportData, found: GateReport) -> Section:
+    """The verdict and each rule that led to it."""
+    lead = f"The model was compared with {found.reference} on the same rows."
+    columns = [Column("rule", "prose"), Column("verdict", "w"), Column("measured", "n"), Column("difference", "n")]
+    rows = ((_rule(rule), None) for rule in found.rules)
+    return section("gate", "Gate", lead, banner(found), table("Rules of the gate", columns, rows))
+
+
+def banner(found: GateReport) -> Markup:
+    """The verdict in one word, and a sentence."""
+    style = "good" if found.passed else "bad" if found.verdict in ("worse", "beyond") else "unsure"
+    failed = [rule for rule in found.rules if not rule.passed]
+    text = f"The gate's {len(found.rules)} rules hold, against {found.reference}."
+    if len(found.rules) == 1 and found.passed:
+        text = f"The gate's one rule holds, against {found.reference}."
+    if failed:
+        names = ", ".join(wording.title(rule.metric).lower() for rule in failed)
+        text = f"The gate said no: {wording.plural(len(failed), 'rule')} did not hold ({names})."
+    elif not found.passed:
+        text = "The gate said no."
+    word = element("p", wording.verdict(found.verdict), class_="word")
+    return element("div", word, element("p", text), class_=f"verdict {style}", role="status")
+
+
+def training(report: ReportData, found: TrainingReport) -> Section:
+    """How the model was searched for."""
+    facts = definitions(
+        [
+            ("target", element("code", found.target) if found.target else None),
+            ("predicted at", element("code", found.predict_at) if found.predict_at else None),
+            ("task", found.task),
+            ("rows to learn from", wording.count(found.rows) if found.rows else None),
+            ("rows held out", wording.count(found.test_rows) if found.test_rows else None),
+            ("without a label", wording.count(found.unlabelled) if found.unlabelled else None),
+            ("time", wording.duration(found.seconds) if found.seconds is not None else None),
+        ]
+    )
+    notes = element("ul", *[element("li", note) for note in found.notes]) if found.notes else None
+    drawn = [part for part in (_folds(found.folds), _search(found)) if part is not None]
+    pair = element("div", *drawn, class_="pair") if drawn else None
+    return section("training", "Training", _search_words(found), facts, notes, pair, _trials(found))
+
+
+def serving(report: ReportData, found: ServingReport) -> Section:
+    """What a caller sends, how an answer is decided, and that the packaged model is the trained one."""
+    parity = found.parity
+    parts = [
+        tile("Threshold", wording.number(found.threshold), found.threshold_text) if found.threshold is not None else None,
+        tile("Parity", f"{parity.max_difference:.1e}", f"largest difference over {wording.count(parity.rows)} rows, tolerance {parity.tolerance:.0e}")
+        if parity
+        else None,
+        tile("Decision flips", wording.count(parity.flips), "rows that the packaged model decides otherwise") if parity else None,
+    ]  # fmt: skip
+    columns = [Column("field"), Column("type", "w"), Column("may be absent", "w"), Column("example")]
+    rows = (
+        (
+            [
+                element("code", field.name),
+                join([field.dtype, " ", tag("personal", "unsure")]) if field.personal else field.dtype,
+                "yes" if field.nullable else "no",
+                element("code", field.example) if field.example else "–",
+            ],
+            None,
+        )
+        for field in found.request
+    )
+    lead = "A caller sends the raw fields of one row; stored history and lookups are added by the server."
+    return section(
+        "serving",
+        "Serving",
+        lead,
+        tiles(*[part for part in parts if part is not None]) if any(parts) else None,
+        table("Request", columns, rows) if found.request else None,
+        element("pre", found.curl) if found.curl else None,
+    )
+
+
+def _metrics(metrics: Sequence[MetricReport]) -> Markup:
+    columns = [Column("metric"), Column("this model", "n"), Column("95% interval", "n"), Column("naive", "n"), Column(""), Column("better is", "w")]
+    rows = []
+    for metric in metrics:
+        low, high = charts.bounds([metric.model, metric.naive])
+        cells: list[Child] = [
+            wording.title(metric.name),
+            element("b", wording.number(metric.model.value)),
+            wording.interval(metric.model),
+            wording.number(metric.naive.value) if metric.naive else "–",
+            charts.strip(metric.model, metric.naive, low, high),
+            "higher" if metric.higher_is_better else "lower",
+        ]
+        rows.append((cells, None))
+    return table("Metrics on the test rows", columns, rows)
+
+
+def _curves(report: ReportData) -> Markup | None:
+    drawn = [found for curve in report.curves if curve.points and (found := _curve(curve, report))]
+    return element("div", *drawn, class_="pair") if drawn else None
+
+
+def _curve(curve: CurveReport, report: ReportData) -> Markup | None:
+    naive = next((m.naive for m in report.metrics if m.name == "average_precision" and m.naive), None)
+    if curve.kind == "calibration":
+        return figure("Calibration", charts.calibration(curve.points))
+    if curve.kind == "precision_recall":
+        return figure("Precision and recall", charts.precision_recall(curve.points, naive.value if naive else None))
+    if curve.kind == "roc":
+        return figure("ROC", charts.roc(curve.points))
+    if curve.kind == "predicted_observed":
+        return figure(
+            "Predicted and observed",
+            charts.scatter(curve.points, "predicted", "observed", "Observed against predicted values"),
+        )
+    return None
+
+
+def _slices(report: ReportData) -> Markup | None:
+    if not report.slices:
+        return None
+    shared = [m.name for m in report.metrics if all(m.name in found.metrics for found in report.slices)]
+    gated = [rule.metric for rule in report.gate.rules] if report.gate else []
+    main = next((name for name in (*gated, *shared) if name in shared), None)
+    if main is None:
+        return None
+    overall = next(metric.model.value for metric in report.metrics if metric.name == main)
+    columns = dict.fromkeys(found.column for found in report.slices)
+    parts = [_slice_table(report.slices, column, main, overall) for column in columns]
+    heading = element("h3", f"{wording.title(main)} by slice (the dashed line is all rows)")
+    return join([heading, *parts])
+
+
+def _slice_table(slices: Sequence[SliceReport], column: str, main: str, overall: float) -> Markup:
+    mine = sorted((found for found in slices if found.column == column), key=lambda found: -found.rows)
+    low, high = charts.bounds([found.metrics[main] for found in mine])
+    low, high = min(low, overall), max(high, overall)
+    rows = [
+        (
+            [
+                found.value,
+                wording.count(found.rows),
+                wording.number(found.metrics[main].value),
+                wording.interval(found.metrics[main]),
+                charts.forest(found.metrics[main], overall, low, high),
+            ],
+            None,
+        )
+        for found in mine
+    ]
+    heads = [Column(column), Column("rows", "n"), Column(wording.title(main).lower(), "n"), Column("95% interval", "n"), Column("")]
+    shown = table(f"By {column}", heads, rows[:MANY])
+    if len(rows) <= MANY:
+        return shown
+    rest = table(f"By {column}, the smaller ones", heads, rows[MANY:])
+    return join([shown, details(f"{len(rows) - MANY} more", rest)])
+
+
+def _rule(rule: RuleReport) -> list[Child]:
+    style = "good" if rule.passed else "bad"
+    gap = rule.difference
+    shown = "–"
+    if gap is not None:
+        shown = f"{gap.value:+.4g}" + (f" ({gap.low:+.3g} to {gap.high:+.3g})" if gap.low is not None and gap.high is not None else "")
+    value = f"{wording.number(rule.value.value)}" if rule.value else "–"
+    return [rule.text, tag(wording.verdict(rule.word), style), value, shown]
+
+
+def _search_words(found: TrainingReport) -> str:
+    done = [trial for trial in found.trials if trial.score is not None]
+    if not found.trials:
+        return "No search: the trainer's own settings."
+    pruned = sum(trial.state == "pruned" for trial in found.trials)
+    text = f"{wording.plural(len(found.trials), 'trial')}, {len(done)} with a score"
+    return text + (f", {pruned} stopped early." if pruned else ".")
+
+
+def _folds(rows: Sequence[FoldReport]) -> Markup | None:
+    drawn = charts.folds(rows)
+    if drawn is None:
+        return None
+    key = [
+        element("li", element("span", class_=f"key {style}", aria_hidden="true"), text)
+        for style, text in (("train", "learned from"), ("held", "held out in the search"), ("test", "test"))
+    ]
+    return figure("Splits in time", element("ul", *key, class_="legend"), drawn)
+
+
+def _search(found: TrainingReport) -> Markup | None:
+    if sum(trial.score is not None for trial in found.trials) < 2:
+        return None
+    drawn = charts.search(found.trials, found.best, found.score_name or "score", higher=found.higher_is_better)
+    return figure("The search", charts.legend(found.trials), drawn)
+
+
+def _trials(found: TrainingReport) -> Markup | None:
+    if not found.trials:
+        return None
+    ranked = sorted(found.trials, key=lambda trial: _rank(trial, higher=found.higher_is_better))
+    columns = [Column("trial", "n"), Column("trainer"), Column(found.score_name or "score", "n"), Column("state"), Column("time", "n"), Column("settings", "prose")]
+    rows = [(_trial(trial), "best" if trial.number == found.best else None) for trial in ranked]
+    shown = table("The best trials", columns, rows[:5])
+    if len(rows) <= 5:
+        return shown
+    return join([shown, details(f"all {len(rows)} trials", table("All trials, best first", columns, rows))])
+
+
+def _rank(trial: TrialReport, *, higher: bool) -> tuple[bool, float]:
+    if trial.score is None:
+        return True, float(trial.number)
+    return False, -trial.score if higher else trial.score
+
+
+def _trial(trial: TrialReport) -> list[Child]:
+    settings = ", ".join(f"{name} {value}" for name, value in trial.settings.items())
+    score = "–" if trial.score is None else f"{trial.score:.5g}"
+    return [str(trial.number), trial.trainer, score, trial.state, wording.duration(trial.seconds), element("span", settings or "its defaults", class_="quiet")]

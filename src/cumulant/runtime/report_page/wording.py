@@ -1,0 +1,112 @@
+"""Figures and names as the report's reader wants to see them, the same in every rendering."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from cumulant.runtime.report_page.content import Interval
+
+_LOWER = frozenset(
+    {"log_loss", "brier", "calibration_error", "cost", "mae", "rmse", "pinball", "mean_absolute_error", "error_rate"}
+)
+_TITLES = {
+    "average_precision": "Average precision",
+    "roc_auc": "ROC AUC",
+    "log_loss": "Log loss",
+    "brier": "Brier score",
+    "calibration_error": "Calibration error",
+    "cost": "Cost a row",
+    "mae": "Mean absolute error",
+    "rmse": "Root mean square error",
+    "pinball": "Pinball loss",
+    "r2": "R²",
+    "accuracy": "Accuracy",
+    "macro_f1": "Macro F1",
+}
+_VERDICTS = {
+    "better": "Better",
+    "worse": "Worse",
+    "not_worse": "Not worse",
+    "cannot_tell": "Cannot tell",
+    "within": "Within its limit",
+    "beyond": "Beyond its limit",
+    "passed": "Passed",
+    "refused": "Refused",
+}
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether a larger value of a metric is a better one."""
+    return metric not in _LOWER
+
+
+def title(name: str) -> str:
+    """A metric's or rule's name for people."""
+    return _TITLES.get(name, name.replace("_", " ").capitalize())
+
+
+def verdict(word: str) -> str:
+    """A verdict word for people; the word itself stays the vocabulary of programs."""
+    return _VERDICTS.get(word, word.replace("_", " ").capitalize())
+
+
+def number(value: float | None) -> str:
+    """A measured figure to three significant digits beyond a leading zero."""
+    if value is None or value != value:  # noqa: PLR0124 - NaN
+        return "–"
+    if abs(value) >= 10_000:
+        return f"{value:,.0f}"
+    if abs(value) >= 100:
+        return f"{value:,.1f}"
+    if abs(value) >= 1:
+        return f"{value:.3f}".rstrip("0").rstrip(".") if value == int(value) else f"{value:.3f}"
+    return f"{value:.3f}" if abs(value) >= 0.0995 or value == 0 else f"{value:.2g}" if abs(value) < 1e-3 else f"{value:.4f}"
+
+
+def interval(found: Interval | None) -> str:
+    """The ends of an interval; a dash where there is none."""
+    if found is None or found.low is None or found.high is None:
+        return "–"
+    return f"{number(found.low)} to {number(found.high)}"
+
+
+def count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def share(value: float) -> str:
+    """A share as a percentage that never rounds something to nothing."""
+    percent = 100 * value
+    if 0 < percent < 0.01:
+        return "<0.01%"
+    return f"{percent:.2f}%" if percent < 10 else f"{percent:.1f}%"
+
+
+def size(value: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
+
+
+def moment(when: datetime | None) -> str:
+    return "–" if when is None else when.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def day(when: datetime | None) -> str:
+    return "–" if when is None else when.astimezone(UTC).strftime("%Y-%m-%d")
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def plural(number_of: int, noun: str) -> str:
+    """`1 fold`, `4 folds`."""
+    return f"{number_of:,} {noun}" if number_of == 1 else f"{number_of:,} {noun}s"

@@ -1,0 +1,202 @@
+"""Serving a registered model: bring its stored features up to date and start the data plane program."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant import features, packaging
+from cumulant.core.errors import EngineUnavailableError, PortInUseError
+from cumulant.core.ids import digest, short
+from cumulant.core.progress import Progress, silent
+from cumulant.core.servable import Servable
+from cumulant.core.units import moment
+from cumulant.ports.registry import ModelVersion
+from cumulant.runtime.context import Context, open_run
+from cumulant.runtime.features import scans, used_sources
+from cumulant.runtime.models import servable_folder
+from cumulant.runtime.validate import load_snapshot, newest, snapshots_of
+
+if TYPE_CHECKING:
+    from cumulant.core.plan import FeaturePlan
+    from cumulant.data import Snapshot
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+
+_START_SECONDS = 60.0
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """What the data plane needs: the servable's folder and, where features are stored, the state's place."""
+
+    model: ModelVersion
+    folder: str
+    online: str | None = None
+    table: str | None = None
+    as_of: datetime | None = None
+    entities: int = 0
+
+
+class Running(msgspec.Struct, frozen=True):
+    """A data plane that answers."""
+
+    url: str
+    pid: int
+
+
+def prepare_service(
+    project: Project,
+    uri: str,
+    *,
+    principal: Principal,
+    as_of: datetime | None = None,
+    progress: Progress = silent,
+) -> Service:
+    """The folder and the online state to serve a model with; state as of `as_of`, default all that is known.
+
+    Raises:
+        NotFoundError: no such model.
+    """
+    with open_run(project, "serve", action="model.serve", principal=principal, progress=progress) as context:
+        version = project.registry().resolve(uri)
+        folder = _versioned(project, version)
+        plan = packaging.load_servable(folder).plan
+        if not _has_state(plan):
+            return Service(model=version, folder=str(folder))
+        snapshots, _ = snapshots_of(context, used_names(plan))
+        table, entities = materialize(context, plan, snapshots, as_of=as_of)
+        return Service(
+            model=version,
+            folder=str(folder),
+            online=project.endpoints.online,
+            table=table,
+            as_of=as_of,
+            entities=entities,
+        )
+
+
+def materialize(
+    context: Context,
+    plan: FeaturePlan,
+    snapshots: Mapping[str, Snapshot],
+    *,
+    as_of: datetime | None,
+    since: datetime | None = None,
+) -> tuple[str, int]:
+    """The step that fills the online state; returns the state's table and how many entities it holds."""
+    used = used_sources(plan, snapshots)
+    inputs = {
+        "plan": msgspec.to_builtins(plan),
+        "snapshots": used,
+        "as_of": as_of and as_of.isoformat(),
+        "since": since and since.isoformat(),
+    }
+    table = f"state_{short(digest(inputs))}"
+    store = context.project.online()
+
+    def fill() -> dict[str, object]:
+        frames = scans(context.project, snapshots, used, as_of=as_of)
+        filled = features.materialize(plan, frames, store, table=table, as_of=as_of, since=since)
+        return {"table": table, "entities": filled.entities}
+
+    outcome = context.step("online state", inputs, fill, verify=lambda _: bool(store.meta(table)))
+    return table, int(str(outcome.result["entities"]))
+
+
+def used_names(plan: FeaturePlan) -> tuple[str, ...]:
+    """The sources that the plan reads."""
+    named = {plan.entity}
+    for feature in plan.features:
+        named |= {part.source for part in (feature.lookup, feature.window) if part is not None}
+    return tuple(sorted(named))
+
+
+def _has_state(plan: FeaturePlan) -> bool:
+    return any(feature.lookup or feature.window for feature in plan.features)
+
+
+def _versioned(project: Project, version: ModelVersion) -> Path:
+    """A copy of the servable that carries the registry's version number, so that answers name it."""
+    source = servable_folder(project, version)
+    target = project.state / "serving" / version.name / version.version
+    if (target / "servable.json").exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=".new-"))
+    shutil.copytree(source, draft, dirs_exist_ok=True)
+    manifest = draft / "servable.json"
+    manifest.chmod(0o644)
+    servable = msgspec.json.decode(manifest.read_bytes(), type=Servable)
+    manifest.write_bytes(msgspec.json.encode(msgspec.structs.replace(servable, version=version.version)))
+    try:
+        draft.rename(target)
+    except OSError:  # another process was first, with the same content
+        shutil.rmtree(draft, ignore_errors=True)
+    return target
+
+
+def command(service: Service, *, http: str, insecure: bool = False, ready: Path | None = None) -> list[str]:
+    """The command line that serves `service`."""
+    line = [sys.executable, "-m", "cumulant.serving", service.folder, "--http", http]
+    if service.online:
+        line += ["--online", service.online, "--state-table", str(service.table)]
+    if insecure:
+        line.append("--insecure")
+    return [*line, "--ready-file", str(ready)] if ready else line
+
+
+@contextmanager
+def running(service: Service, *, http: str = "127.0.0.1:0", keep: bool = False) -> Iterator[Running]:
+    """The data plane as a child process, ended with the block unless `keep`.
+
+    Raises:
+        PortInUseError: the address is taken.
+        EngineUnavailableError: it ended, or did not answer within a minute.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        ready, log = Path(folder) / "ready.json", Path(folder) / "log"
+        with log.open("wb") as stream:
+            process = subprocess.Popen(
+                command(service, http=http, ready=ready),
+                stdout=subprocess.DEVNULL,
+                stderr=stream,
+                start_new_session=keep,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            )
+        try:
+            yield _wait(process, ready, log)
+        except BaseException:
+            keep = False
+            raise
+        finally:
+            if not keep:
+                process.terminate()
+                process.wait(timeout=30)
+
+
+def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path) -> Running:
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if ready.exists() and (text := ready.read_bytes()):
+            return msgspec.json.decode(text, type=Running)
+        if process.poll() is not None:
+            said = log.read_text(errors="replace").strip()
+            kind = PortInUseError if process.returncode == 3 else EngineUnavailableError
+            raise kind(f"the server ended before it answered: {said.removeprefix('error: ')}", hint="see `cumulant doctor`")
+        time.sleep(0.05)
+    raise EngineUnavailableError("the server did not answer within a minute", hint="see `cumulant doctor`")
+
+
+
+

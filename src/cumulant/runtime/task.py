@@ -1,0 +1,81 @@
+"""What is predicted, of which source, and when: the `training` section resolved against the snapshots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cumulant import data, features
+from cumulant.core import expr
+from cumulant.core.errors import UsageError, did_you_mean, not_found
+
+if TYPE_CHECKING:
+    from cumulant.core.expr import Node
+    from cumulant.core.plan import FeaturePlan, PredictAt, Source
+    from cumulant.data import Snapshot
+    from cumulant.project import Project
+    from cumulant.training import TrainingSpec
+
+
+@dataclass(frozen=True)
+class Task:
+    """The entity source, the target over its columns, and the plan of the features."""
+
+    entity: str
+    target: Node
+    predict_at: PredictAt | None
+    plan: FeaturePlan
+
+
+def resolve_task(project: Project, snapshots: Mapping[str, Snapshot]) -> Task:
+    """Compile the project's features and target.
+
+    Raises:
+        UsageError: no target, or one that no source or several sources can give.
+        DefinitionError, NotKnownYetError: as `features.compile_plan`.
+    """
+    training = project.spec.training
+    if training is None:
+        raise UsageError("the project declares no target", hint="add `training: {target: COLUMN}` to cumulant.yaml")
+    sources = {name: data.source_of(snapshot) for name, snapshot in snapshots.items()}
+    target = features.parse(training.target)
+    entity = _entity(training, target, sources)
+    predict_at = _predict_at(training, sources[entity])
+    plan = features.compile_plan(_definitions(project), sources, entity=entity, predict_at=predict_at)
+    return Task(entity=entity, target=target, predict_at=predict_at, plan=plan)
+
+
+def _definitions(project: Project) -> features.Definitions:
+    return features.load(Path(project.root) / project.spec.features)
+
+
+def _predict_at(training: TrainingSpec, source: Source) -> PredictAt | None:
+    text = training.predict_at or source.event_time
+    return None if text is None else features.parse_predict_at(text, source)
+
+
+def _entity(training: TrainingSpec, target: Node, sources: Mapping[str, Source]) -> str:
+    wanted = expr.columns(target)
+    if training.source is not None:
+        if training.source not in sources:
+            raise not_found("source", training.source, sources)
+        return training.source
+    holders = [name for name, source in sources.items() if wanted <= {field.name for field in source.fields}]
+    if len(holders) == 1:
+        return holders[0]
+    if holders:
+        raise UsageError(
+            f'the target "{training.target}" could come from {", ".join(holders)}',
+            hint="say which with `training: {source: NAME}`",
+        )
+    known = {field.name for source in sources.values() for field in source.fields}
+    missing = sorted(wanted - known)
+    hint = did_you_mean(missing[0], known) if missing else "its columns stand in different sources; prepare one source"
+    raise UsageError(
+        f'no source has the column{"s" if len(missing) > 1 else ""} {", ".join(missing) or ", ".join(sorted(wanted))} '
+        f'of the target "{training.target}"',
+        subject=training.target,
+        hint=hint,
+    )

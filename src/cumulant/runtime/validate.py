@@ -1,0 +1,172 @@
+"""The flow `validate`: bring the snapshots of the sources up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant import data
+from cumulant.core.errors import ContractBreachError, UsageError, not_found
+from cumulant.core.progress import Progress, silent
+from cumulant.runtime.context import Context, open_run
+
+if TYPE_CHECKING:
+    from cumulant.data import Snapshot, SourceSpec
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+
+#: journal rows: the newest accepted snapshot of a source, each snapshot by its id, the last refused one
+NEWEST, SNAPSHOT, REFUSED = "newest_snapshot", "snapshot", "refused_snapshot"
+
+
+class Validation(msgspec.Struct, frozen=True, kw_only=True):
+    """The accepted snapshots by source, and the sources for which nothing had changed."""
+
+    run: str
+    snapshots: dict[str, Snapshot]
+    reused: tuple[str, ...]
+
+
+def validate(
+    project: Project, *, principal: Principal, sources: Iterable[str] = (), progress: Progress = silent
+) -> Validation:
+    """Read, check and store what is new of the named sources (default: all).
+
+    Raises:
+        ContractBreachError: a source has more refused rows than it allows; what was refused can be looked at.
+        DataError: a source cannot be read.
+    """
+    with open_run(project, "validate", action="data.validate", principal=principal, progress=progress) as context:
+        snapshots, reused = snapshots_of(context, sources)
+        return Validation(run=context.run, snapshots=snapshots, reused=reused)
+
+
+def snapshots_of(context: Context, names: Iterable[str] = ()) -> tuple[dict[str, Snapshot], tuple[str, ...]]:
+    """The snapshots of the sources (default: all), and the names of those that were up to date."""
+    declared = context.project.spec.data
+    if not declared:
+        raise UsageError("the project declares no source", hint="name one under `data:` in cumulant.yaml")
+    for name in names:
+        if name not in declared:
+            raise not_found("source", name, declared)
+    found: dict[str, Snapshot] = {}
+    reused = []
+    for name in in_order(declared):
+        if names and name not in set(names) and not needed_by(declared, name, set(names)):
+            continue
+        found[name], fresh = _snapshot(context, name, found)
+        if not fresh:
+            reused.append(name)
+    return found, tuple(reused)
+
+
+def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot]) -> tuple[Snapshot, bool]:
+    project = context.project
+    spec = project.spec.data[name]
+    inputs = {
+        "declaration": data.declaration(name, spec, root=project.root),
+        "files": [[file.url, file.bytes, file.stamp] for file in data.source_files(spec, project.files(), project.root)],
+        "others": {other: others[other].id for other in references(spec)},
+    }
+
+    def ingest() -> dict[str, object]:
+        snapshot = _ingest(context, name, spec, others)
+        return {"snapshot": snapshot.id}
+
+    outcome = context.step(f"data:{name}", inputs, ingest, verify=lambda result: _stands(context, result))
+    return load_snapshot(context.project, str(outcome.result["snapshot"])), not outcome.reused
+
+
+def _ingest(context: Context, name: str, spec: SourceSpec, others: Mapping[str, Snapshot]) -> Snapshot:
+    project = context.project
+    try:
+        snapshot = data.ingest(
+            name,
+            spec,
+            root=project.root,
+            files=project.files(),
+            tables=project.tables(),
+            previous=newest(project, name),
+            others=others,
+            salt=project.salt(),
+            now=context.now(),
+            progress=context.progress,
+        )
+    except ContractBreachError as breach:
+        refused = getattr(breach, "snapshot", None)
+        if refused is not None:
+            _store(context, REFUSED, name, refused)
+        raise
+    _store(context, SNAPSHOT, snapshot.id, snapshot)
+    _store(context, NEWEST, name, snapshot)
+    context.emit(data.accepted(snapshot))
+    return snapshot
+
+
+def _store(context: Context, kind: str, key: str, snapshot: Snapshot) -> None:
+    with context.transaction() as transaction:
+        transaction.put(kind, key, msgspec.to_builtins(snapshot))
+        if kind == NEWEST:
+            transaction.delete(REFUSED, key)
+
+
+def _stands(context: Context, result: dict[str, object]) -> bool:
+    """Whether the snapshot's parts are still stored: a user may have removed them."""
+    row = context.project.journal().get(SNAPSHOT, str(result["snapshot"]))
+    if row is None:
+        return False
+    snapshot = msgspec.convert(row.value, data.Snapshot)
+    tables = context.project.tables()
+    return all(tables.find(part.key) is not None for part in snapshot.parts)
+
+
+def load_snapshot(project: Project, identity: str) -> Snapshot:
+    """An accepted snapshot by its id. Raises NotFoundError."""
+    row = project.journal().get(SNAPSHOT, identity)
+    if row is None:
+        raise not_found("snapshot", identity, ())
+    return msgspec.convert(row.value, data.Snapshot)
+
+
+def newest(project: Project, name: str) -> Snapshot | None:
+    """The last accepted snapshot of a source."""
+    row = project.journal().get(NEWEST, name)
+    return None if row is None else msgspec.convert(row.value, data.Snapshot)
+
+
+def refused(project: Project, name: str) -> Snapshot | None:
+    """The snapshot that was refused since the last accepted one."""
+    row = project.journal().get(REFUSED, name)
+    return None if row is None else msgspec.convert(row.value, data.Snapshot)
+
+
+def references(spec: SourceSpec) -> set[str]:
+    """Names of the other sources that a source's rules refer to."""
+    return {rule.references.split(".", 1)[0] for rule in spec.rules.values() if rule.references}
+
+
+def needed_by(declared: Mapping[str, SourceSpec], name: str, wanted: set[str]) -> bool:
+    return any(name in references(declared[other]) for other in wanted)
+
+
+def in_order(declared: Mapping[str, SourceSpec]) -> list[str]:
+    """Source names such that each comes after the sources its rules refer to.
+
+    Raises:
+        UsageError: sources refer to each other in a circle, or to one that is not declared.
+    """
+    done: list[str] = []
+    left = list(declared)
+    for name in left:
+        for other in references(declared[name]):
+            if other not in declared:
+                raise not_found("source", other, declared)
+    while left:
+        ready = [name for name in left if references(declared[name]) - {name} <= set(done)]
+        if not ready:
+            raise UsageError(f"the rules of {', '.join(left)} refer to each other in a circle")
+        done += ready
+        left = [name for name in left if name not in ready]
+    return done

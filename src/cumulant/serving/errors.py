@@ -1,0 +1,40 @@
+"""Errors as HTTP. Only here and in `api` does a status belong to an error."""
+
+from __future__ import annotations
+
+from cumulant.core.errors import (
+    CumulantError,
+    EngineUnavailableError,
+    IntegrityError,
+    NotFoundError,
+    RequestError,
+    UsageError,
+)
+
+
+class HttpError(RequestError):
+    """A request refused for its form rather than its fields, with the status that says so."""
+
+    def __init__(self, status: int, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+def status_of(error: CumulantError) -> int:
+    """The HTTP status that tells the caller what kind of fault it was."""
+    match error:
+        case HttpError():
+            return error.status
+        case NotFoundError():
+            return 404
+        case UsageError():
+            return 400
+        case EngineUnavailableError():
+            return 503
+        case IntegrityError() | _:
+            return 500
+
+
+def text_of(error: CumulantError) -> str:
+    """One sentence for the caller: what is wrong and, where known, what would be right."""
+    return f"{error.message}; {error.hint}" if error.hint else error.message

@@ -1,0 +1,179 @@
+"""The request schema: raw fields of a row, checked and brought to the plan's types."""
+
+from __future__ import annotations
+
+import binascii
+import math
+from base64 import b64decode
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cumulant.core.errors import DefinitionError, RequestError, did_you_mean
+from cumulant.core.plan import FeaturePlan, Field
+from cumulant.core.units import EPOCH
+
+Check = Callable[[object], object]
+_INT64 = 2**63
+
+
+class RequestSchema:
+    """Checks rows against the request fields of a plan.
+
+    A nullable field may be left out or null. Times are ISO 8601 text or a number of seconds since 1970 UTC;
+    text without an offset is read in the field's zone (else UTC). Dates are ISO 8601 text, bytes are base64.
+    Errors never repeat values of personal fields.
+    """
+
+    def __init__(self, plan: FeaturePlan) -> None:
+        self.fields: dict[str, Field] = {field.name: field for field in plan.request}
+        moment = plan.predict_at.column if plan.predict_at else None
+        self.required = tuple(f.name for f in plan.request if not f.nullable or f.name == moment)
+        self._checks = {field.name: _check(field) for field in plan.request}
+        self._empty: dict[str, object] = dict.fromkeys(self.fields)
+
+    def rows(self, raw: Sequence[object]) -> list[dict[str, object]]:
+        """Every row with every field, in the plan's types; times are UTC datetimes.
+
+        Raises:
+            RequestError: the first fault found, naming row and field.
+        """
+        if len(raw) == 1:
+            return [self._row(raw[0], "")]
+        return [self._row(row, f"row {number}: ") for number, row in enumerate(raw, 1)]
+
+    def _row(self, raw: object, where: str) -> dict[str, object]:
+        if not isinstance(raw, dict):
+            raise RequestError(f"{where}expected an object with the fields of one row, got {_kind(raw)}")
+        values = self._empty.copy()
+        checks = self._checks
+        for name, value in raw.items():
+            check = checks.get(name)
+            if check is None:
+                raise self._unknown(name, where)
+            if value is not None:
+                try:
+                    values[name] = check(value)
+                except ValueError as error:
+                    raise self._invalid(name, value, str(error), where) from None
+        for name in self.required:
+            if values[name] is None:
+                problem = "must not be null" if name in raw else "is required"
+                raise RequestError(f'{where}field "{name}" {problem}', subject=name)
+        return values
+
+    def _unknown(self, name: str, where: str) -> RequestError:
+        hint = did_you_mean(name, self.fields) or f"known fields: {', '.join(self.fields)}"
+        return RequestError(f'{where}there is no field "{name[:100]}"', subject=name[:100], hint=hint)
+
+    def _invalid(self, name: str, value: object, problem: str, where: str) -> RequestError:
+        got = _kind(value) if self.fields[name].personal else f"{_kind(value)} {_short(value)}".strip()
+        return RequestError(f'{where}field "{name}" must be {problem}, got {got}', subject=name)
+
+
+def _kind(value: object) -> str:
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "a boolean"
+        case int() | float():
+            return "the number"
+        case str():
+            return "the text"
+        case list():
+            return "a list"
+        case _:
+            return "an object"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, (list, dict, bool)) or value is None:
+        return ""
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _check(field: Field) -> Check:
+    if field.dtype == "time":
+        return _time(_zone(field))
+    checks: Mapping[str, Check] = {
+        "bool": _bool, "int": _int, "float": _float, "str": _str, "date": _date, "bytes": _bytes
+    }  # fmt: skip
+    return checks[field.dtype]
+
+
+def _zone(field: Field) -> ZoneInfo | None:
+    if field.zone is None or field.zone == "UTC":
+        return None
+    try:
+        return ZoneInfo(field.zone)
+    except (ZoneInfoNotFoundError, ValueError):
+        hint = "install the package tzdata, or correct the zone"
+        raise DefinitionError(f'field {field.name} has an unknown zone "{field.zone}"', hint=hint) from None
+
+
+def _bool(value: object) -> bool:
+    if value is True or value is False:
+        return value
+    raise ValueError("true or false")
+
+
+def _int(value: object) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and -_INT64 <= value < _INT64:
+        return value
+    raise ValueError("a whole number of 64 bits")
+
+
+def _float(value: object) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if math.isfinite(number):
+            return number
+    raise ValueError("a finite number")
+
+
+def _str(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    raise ValueError("text")
+
+
+def _date(value: object) -> date:
+    if isinstance(value, str):
+        try:
+            return date.fromisoformat(value)
+        except ValueError:
+            pass
+    raise ValueError("a date such as 2013-04-01")
+
+
+def _bytes(value: object) -> bytes:
+    if isinstance(value, str):
+        try:
+            return b64decode(value, validate=True)
+        except (binascii.Error, ValueError):
+            pass
+    raise ValueError("base64 text")
+
+
+def _time(zone: ZoneInfo | None) -> Check:
+    home = zone or UTC
+
+    def check(value: object) -> datetime:
+        try:
+            if isinstance(value, str):
+                when = datetime.fromisoformat(value)
+                return (when if when.tzinfo else when.replace(tzinfo=home)).astimezone(UTC)
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                return EPOCH + timedelta(seconds=value)
+        except (ValueError, OverflowError):
+            pass
+        raise ValueError("a time such as 2013-04-01T06:00:00Z or a number of seconds since 1970")
+
+    return check

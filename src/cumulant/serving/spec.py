@@ -1,0 +1,28 @@
+"""The section `serving` of the project file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+
+class LogSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The prediction log."""
+
+    keep: Annotated[str, msgspec.Meta(description="How long predictions are kept, such as `90d` or `400d`.")] = "90d"
+
+
+class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the model is served."""
+
+    http: Annotated[str, msgspec.Meta(description="Address and port to listen on. Port 0 takes a free one.")] = (
+        "127.0.0.1:8080"
+    )
+    body_limit: Annotated[
+        str, msgspec.Meta(description="The largest request body that is read; a larger one is answered with 413.")
+    ] = "8MiB"
+    drain: Annotated[
+        str, msgspec.Meta(description="How long a server that is asked to end may finish what it has accepted.")
+    ] = "10s"
+    log: Annotated[LogSpec, msgspec.Meta(description="The prediction log.")] = LogSpec()

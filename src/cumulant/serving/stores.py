@@ -1,0 +1,64 @@
+"""Online state, found by the scheme of its URL among the installed drivers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, cast
+
+from cumulant.core.errors import UsageError, did_you_mean, missing_part
+from cumulant.core.plan import FeaturePlan
+from cumulant.ports.driver import Driver
+
+if TYPE_CHECKING:
+    from cumulant.ports.online import OnlineStore
+
+
+class NoState:
+    """The store of a plan that needs none: it knows no key."""
+
+    def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:  # noqa: ARG002
+        return [None] * len(keys)
+
+    def put(self, table: str, rows: Iterable[tuple[bytes, bytes]]) -> int:  # noqa: ARG002
+        raise UsageError("this server keeps no state", subject=table, hint="name a store with --online URL")
+
+    swap = put
+
+    def meta(self, table: str) -> dict[str, str]:  # noqa: ARG002
+        return {}
+
+    def put_meta(self, table: str, meta: dict[str, str]) -> None:  # noqa: ARG002
+        self.put(table, ())
+
+    def close(self) -> None: ...
+
+
+def needs_state(plan: FeaturePlan) -> bool:
+    """Whether any feature looks beyond the request's own row."""
+    return any(feature.window is not None or feature.lookup is not None for feature in plan.features)
+
+
+def open_store(url: str) -> OnlineStore:
+    """The store that `url` names, opened by the driver of its scheme.
+
+    Raises:
+        UsageError: no installed driver has that scheme, or the driver holds no online state.
+        MissingPartError: the driver's engine is not installed.
+    """
+    scheme = url.partition("://")[0] if "://" in url else "sqlite"
+    found = {point.name: point for point in entry_points(group="cumulant.drivers")}
+    if scheme not in found:
+        hint = did_you_mean(scheme, found) or f"installed: {', '.join(sorted(found)) or 'none'}"
+        raise UsageError(f'no driver is installed for "{scheme}://"', subject=url.partition("@")[2] or url, hint=hint)
+    driver = found[scheme].load()
+    target = driver.clients.get("online") if isinstance(driver, Driver) else None
+    if target is None:
+        raise UsageError(f'the driver of "{scheme}://" holds no online state', subject=scheme)
+    module, _, name = target.partition(":")
+    try:
+        client = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise missing_part(error.name or module, driver.extra or "local") from None
+    return cast("OnlineStore", client(url))

@@ -1,0 +1,130 @@
+"""Clustered bootstrap: intervals of metrics and of paired differences.
+
+Rows of one day or one customer depend on each other, so whole clusters are drawn with replacement, never
+rows. A draw is a weight for each cluster (a multinomial count), and a metric is computed from weights, so
+no row is ever copied. The ends are percentiles widened for few clusters as in Hesterberg (2015), What
+Teachers Should Know About the Bootstrap: with k clusters the normal quantile z gives way to t(k-1) sqrt(k/(k-1)).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from cumulant.statistics.metrics import Metric
+from cumulant.statistics.rows import Codes, Floats, Rows
+
+RESAMPLES = 1000
+LEVEL = 0.95
+#: more clusters than this are gathered into as many groups: sums of independent clusters stay independent
+MOST_GROUPS = 2000
+#: below this share of defined resamples (a resample without a positive has no average precision) there is no interval
+_LEAST_DEFINED = 0.8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A value with its interval at `level`; None where it is not defined on these rows."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    clusters: int = 0
+    level: float = LEVEL
+
+
+def draw(clusters: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+    """Weights [resamples, clusters]: how often each cluster came when as many as there are were drawn."""
+    chances = np.full(clusters, 1 / clusters)
+    return np.random.default_rng(seed).multinomial(clusters, chances, size=resamples).astype(np.float64)
+
+
+def estimate(
+    metric: Metric, rows: Rows, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+) -> Estimate:
+    """`metric` of `rows` with its interval over clusters."""
+    if not len(rows):
+        return Estimate(value=None, level=level)
+    grouped, clusters = gathered(rows, seed=seed)
+    measure = metric.prepare(grouped)
+    value = float(measure(np.ones((1, grouped.clusters()[1])))[0])
+    if grouped.clusters()[1] < 2 or math.isnan(value):
+        return Estimate(value=_told(value), clusters=clusters, level=level)
+    drawn = measure(draw(grouped.clusters()[1], resamples=resamples, seed=seed))
+    low, high = interval(drawn, clusters=clusters, level=level)
+    if metric.shifted and not math.isnan(low):
+        shift = float(np.nanmedian(drawn)) - value
+        low, high = max(0.0, low - shift), high - shift
+    return Estimate(value=value, low=_told(low), high=_told(high), clusters=clusters, level=level)
+
+
+def difference(
+    metric: Metric,
+    candidate: Rows,
+    reference: Rows,
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> Estimate:
+    """How much better `candidate` is than `reference` on the same rows: above 0 it is better, for every metric.
+
+    Both are measured under the same draws, so what the rows have in common cancels out.
+
+    Raises:
+        ValueError: the two are not the same rows.
+    """
+    if not (len(candidate) == len(reference) and np.array_equal(candidate.truth, reference.truth)):
+        raise ValueError("a paired difference needs both predictions on the same rows, in the same order")
+    if not len(candidate):
+        return Estimate(value=None, level=level)
+    (ours, clusters), (theirs, _) = gathered(candidate, seed=seed), gathered(reference, seed=seed)
+    sign = 1.0 if metric.larger_is_better else -1.0
+    first, second = metric.prepare(ours), metric.prepare(theirs)
+    groups = ours.clusters()[1]
+    everything = np.ones((1, groups))
+    value = sign * float(first(everything)[0] - second(everything)[0])
+    if groups < 2 or math.isnan(value):
+        return Estimate(value=_told(value), clusters=clusters, level=level)
+    weights = draw(groups, resamples=resamples, seed=seed)
+    low, high = interval(sign * (first(weights) - second(weights)), clusters=clusters, level=level)
+    return Estimate(value=value, low=_told(low), high=_told(high), clusters=clusters, level=level)
+
+
+def interval(drawn: Floats, *, clusters: int, level: float = LEVEL) -> tuple[float, float]:
+    """The ends of resampled values [resamples]; NaN where too few of them are defined."""
+    from scipy.stats import norm, t
+
+    defined = drawn[np.isfinite(drawn)]
+    if clusters < 2 or len(defined) < max(_LEAST_DEFINED * len(drawn), 2):
+        return math.nan, math.nan
+    wide = t.ppf((1 + level) / 2, clusters - 1) * math.sqrt(clusters / (clusters - 1))
+    tail = float(norm.cdf(-wide))
+    low, high = np.quantile(defined, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def gathered(rows: Rows, *, seed: int = 0) -> tuple[Rows, int]:
+    """`rows` with at most MOST_GROUPS clusters, each a random group of whole clusters, and the number before."""
+    codes, count = rows.clusters()
+    if count <= MOST_GROUPS:
+        return rows, count
+    place = np.random.default_rng(seed).permutation(count) % MOST_GROUPS
+    return _with(rows, place[codes].astype(np.int64)), count
+
+
+def _with(rows: Rows, cluster: Codes) -> Rows:
+    return Rows(
+        truth=rows.truth,
+        prediction=rows.prediction,
+        cluster=cluster,
+        decision=rows.decision,
+        cost_false_negative=rows.cost_false_negative,
+        cost_false_positive=rows.cost_false_positive,
+    )
+
+
+def _told(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,35 @@
+"""Steps called in this process, each call kept."""
+
+from __future__ import annotations
+
+import importlib
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, DefinitionError, StepFailedError
+from cumulant.ports.compute import StepCall
+
+
+class DirectCompute:
+    """Calls the step's function here; `calls` holds what was asked for."""
+
+    def __init__(self) -> None:
+        self.calls: list[StepCall] = []
+
+    def run(self, call: StepCall) -> dict[str, object]:
+        self.calls.append(call)
+        module, _, name = call.function.partition(":")
+        try:
+            function = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise DefinitionError(f"step {call.function} cannot be imported", subject=call.function) from error
+        try:
+            result = function(**msgspec.json.decode(msgspec.json.encode(call.arguments)))
+        except CumulantError:
+            raise
+        except Exception as error:  # the edge to a step's own code
+            raise StepFailedError(f"step {call.function} raised {type(error).__name__}: {error}") from error
+        try:
+            return msgspec.json.decode(msgspec.json.encode(result), type=dict[str, object])
+        except (TypeError, msgspec.MsgspecError) as error:
+            raise DefinitionError(f"the result of step {call.function} is not a JSON object") from error

@@ -1,0 +1,92 @@
+"""Rules of the port `compute`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from cumulant.core.errors import (
+    CumulantError,
+    DataError,
+    DefinitionError,
+    NotFoundError,
+    ProjectFileError,
+    RetryableError,
+    StepFailedError,
+)
+from cumulant.ports.compute import Compute, StepCall
+from cumulant.testing.conformance.gaps import Suite
+
+_HERE = __name__
+
+
+def add(left: float, right: float) -> dict[str, object]:
+    """A step that the suite runs."""
+    print("a step may print")  # noqa: T201
+    return {"sum": left + right, "pair": (left, right)}
+
+
+def echo(**arguments: object) -> dict[str, object]:
+    return arguments
+
+
+def refuse(kind: str) -> dict[str, object]:
+    """Raise one of our errors."""
+    if kind == "project":
+        raise ProjectFileError("bad file", problems=[("a.yaml", 3, "unknown key")], hint="look there")
+    kinds: Mapping[str, type[CumulantError]] = {"data": DataError, "missing": NotFoundError, "retry": RetryableError}
+    raise kinds[kind]("it did not work", subject="flights", hint="try this")
+
+
+def crash() -> dict[str, object]:
+    return {"never": 1 / 0}
+
+
+def no_object() -> list[int]:
+    return [1]
+
+
+class ComputeConformance(Suite):
+    """Give a fixture `compute`."""
+
+    @pytest.fixture
+    def compute(self) -> Compute:
+        raise NotImplementedError
+
+    def test_a_step(self, compute: Compute) -> None:
+        result = compute.run(StepCall(f"{_HERE}:add", {"left": 1, "right": 0.5}))
+        assert result == {"sum": 1.5, "pair": [1, 0.5]}
+
+    def test_arguments_arrive_as_json(self, compute: Compute) -> None:
+        arguments: dict[str, object] = {"text": "ä\n\u2028", "none": None, "nested": {"list": [1, {"a": []}]}}
+        assert compute.run(StepCall(f"{_HERE}:echo", arguments)) == arguments
+
+    @pytest.mark.parametrize(
+        ("kind", "error"), [("data", DataError), ("missing", NotFoundError), ("retry", RetryableError)]
+    )
+    def test_our_errors_arrive_as_themselves(self, compute: Compute, kind: str, error: type[CumulantError]) -> None:
+        with pytest.raises(CumulantError) as caught:
+            compute.run(StepCall(f"{_HERE}:refuse", {"kind": kind}))
+        assert type(caught.value) is error
+        assert str(caught.value) == caught.value.message == "it did not work"
+        assert (caught.value.subject, caught.value.hint) == ("flights", "try this")
+
+    def test_what_an_error_carries(self, compute: Compute) -> None:
+        with pytest.raises(ProjectFileError) as caught:
+            compute.run(StepCall(f"{_HERE}:refuse", {"kind": "project"}))
+        assert caught.value.problems == (("a.yaml", 3, "unknown key"),)
+        assert caught.value.as_dict()["hint"] == "look there"
+
+    def test_other_errors_fail_the_step(self, compute: Compute) -> None:
+        with pytest.raises(StepFailedError, match="ZeroDivisionError"):
+            compute.run(StepCall(f"{_HERE}:crash", {}))
+
+    @pytest.mark.parametrize("function", ["no_such_module:f", f"{_HERE}:no_such_function", "no_colon"])
+    def test_functions_that_are_not_there(self, compute: Compute, function: str) -> None:
+        with pytest.raises(DefinitionError):
+            compute.run(StepCall(function, {}))
+
+    def test_a_result_that_is_no_object(self, compute: Compute) -> None:
+        with pytest.raises(DefinitionError):
+            compute.run(StepCall(f"{_HERE}:no_object", {}))

@@ -1,0 +1,209 @@
+"""Rules of the port `journal`."""
+
+from __future__ import annotations
+
+import threading
+from typing import ClassVar
+
+import pytest
+
+from cumulant.core.errors import LeaseHeldError
+from cumulant.core.events import GENESIS, Actor, Fact, verify_chain
+from cumulant.ports.journal import Head, Journal
+from cumulant.testing.conformance.gaps import Suite
+
+ADA = Actor("user:ada", reason="a test")
+
+
+class Happened(Fact, frozen=True, kw_only=True):
+    kind: ClassVar[str] = "test.happened"
+    number: int = 0
+    share: float = 0.5
+    names: tuple[str, ...] = ()
+
+
+class Followed(Fact, frozen=True, kw_only=True):
+    kind: ClassVar[str] = "test.followed"
+    schema: ClassVar[int] = 2
+
+
+class JournalConformance(Suite):
+    """Give a fixture `journal`: an empty one."""
+
+    @pytest.fixture
+    def journal(self) -> Journal:
+        raise NotImplementedError
+
+    def test_a_row_is_read_as_it_was_written(self, journal: Journal) -> None:
+        value: dict[str, object] = {"n": 1, "x": 0.1, "t": "ä\n", "list": [1, None, True], "of": {"a": {}}}
+        with journal.transaction(actor=ADA) as tx:
+            written = tx.put("step", "a", value)
+        assert journal.get("step", "a") == written
+        assert written.value == value
+        assert (written.kind, written.key, written.version) == ("step", "a", 1)
+        assert written.updated.utcoffset() is not None
+
+    def test_an_absent_row_is_none(self, journal: Journal) -> None:
+        assert journal.get("step", "a") is None
+        assert journal.rows("step") == []
+
+    def test_a_later_change_of_the_value_does_not_reach_the_row(self, journal: Journal) -> None:
+        value: dict[str, object] = {"list": [1]}
+        with journal.transaction(actor=ADA) as tx:
+            tx.put("step", "a", value)
+            value["list"] = [2]
+        row = journal.get("step", "a")
+        assert row is not None
+        assert row.value == {"list": [1]}
+
+    def test_each_write_raises_the_version(self, journal: Journal) -> None:
+        for number in (1, 2, 3):
+            with journal.transaction(actor=ADA) as tx:
+                assert tx.put("step", "a", {"n": number}).version == number
+
+    def test_expect_writes_only_over_that_version(self, journal: Journal) -> None:
+        with journal.transaction(actor=ADA) as tx:
+            tx.put("step", "a", {"n": 1}, expect=0)
+        for wrong in (0, 2):
+            with pytest.raises(LeaseHeldError), journal.transaction(actor=ADA) as tx:
+                tx.put("step", "a", {"n": 9}, expect=wrong)
+        with journal.transaction(actor=ADA) as tx:
+            assert tx.put("step", "a", {"n": 2}, expect=1).version == 2
+
+    def test_expect_of_an_absent_row(self, journal: Journal) -> None:
+        with pytest.raises(LeaseHeldError), journal.transaction(actor=ADA) as tx:
+            tx.put("step", "a", {}, expect=1)
+        assert journal.get("step", "a") is None
+
+    def test_a_version_never_comes_back(self, journal: Journal) -> None:
+        with journal.transaction(actor=ADA) as tx:
+            first = tx.put("step", "a", {})
+            tx.delete("step", "a")
+            again = tx.put("step", "a", {}, expect=0)
+        assert again.version > first.version
+        with pytest.raises(LeaseHeldError), journal.transaction(actor=ADA) as tx:
+            tx.put("step", "a", {}, expect=first.version)
+
+    def test_delete(self, journal: Journal) -> None:
+        with journal.transaction(actor=ADA) as tx:
+            tx.put("step", "a", {})
+            tx.delete("step", "a")
+            tx.delete("step", "never")
+            assert tx.get("step", "a") is None
+        assert journal.get("step", "a") is None
+        assert journal.rows("step") == []
+
+    def test_rows_are_ordered_and_chosen_by_kind_and_prefix(self, journal: Journal) -> None:
+        with journal.transaction(actor=ADA) as tx:
+            for key in ("b", "a/2", "a/10", "a", "á", "a%", "A"):
+                tx.put("step", key, {})
+            tx.put("run", "a/3", {})
+        assert [row.key for row in journal.rows("step")] == ["A", "a", "a%", "a/10", "a/2", "b", "á"]
+        assert [row.key for row in journal.rows("step", "a/")] == ["a/10", "a/2"]
+        assert [row.key for row in journal.rows("step", "a%")] == ["a%"]
+        assert journal.rows("step", "z") == []
+
+    def test_a_transaction_sees_its_own_writes_and_nobody_else_does(self, journal: Journal) -> None:
+        with journal.transaction(actor=ADA) as tx:
+            tx.put("step", "a", {"n": 1})
+            tx.emit(Happened())
+            seen = tx.get("step", "a")
+            assert seen is not None
+            assert [row.key for row in tx.rows("step")] == ["a"]
+            assert journal.get("step", "a") is None
+            assert list(journal.events()) == []
+        assert journal.get("step", "a") == seen
+        assert len(list(journal.events())) == 1
+
+    def test_an_exception_undoes_state_and_events(self, journal: Journal) -> None:
+        with pytest.raises(KeyboardInterrupt), journal.transaction(actor=ADA) as tx:
+            tx.put("step", "a", {})
+            tx.emit(Happened())
+            raise KeyboardInterrupt
+        assert journal.get("step", "a") is None
+        assert list(journal.events()) == []
+        assert journal.head() == Head(0, GENESIS)
+        with journal.transaction(actor=ADA) as tx:
+            assert tx.emit(Happened()).seq == 1
+
+    def test_the_envelope_of_an_event(self, journal: Journal) -> None:
+        with journal.transaction(actor=ADA, run="r1") as tx:
+            first = tx.emit(Happened(number=7, names=("a", "b")))
+            second = tx.emit(Followed(), cause=first.id)
+        assert list(journal.events()) == [first, second]
+        assert (first.seq, first.kind, first.schema, first.run, first.cause) == (1, "test.happened", 1, "r1", None)
+        assert (first.actor, first.reason) == ("user:ada", "a test")
+        assert first.data == {"number": 7, "share": 0.5, "names": ["a", "b"]}
+        assert (second.seq, second.schema, second.cause, second.data) == (2, 2, first.id, {})
+        assert first.id != second.id
+        assert first.time.utcoffset() is not None
+
+    def test_events_are_a_chain(self, journal: Journal) -> None:
+        for number in range(5):
+            with journal.transaction(actor=ADA) as tx:
+                tx.emit(Happened(number=number))
+                tx.emit(Followed())
+        events = list(journal.events())
+        assert list(verify_chain(events)) == []
+        assert journal.head() == Head(10, events[-1].hash)
+        assert [event.previous for event in events] == [GENESIS, *(event.hash for event in events[:-1])]
+
+    def test_events_are_chosen_by_cursor_kind_and_run(self, journal: Journal) -> None:
+        for run in ("r1", "r2", None):
+            with journal.transaction(actor=ADA, run=run) as tx:
+                tx.emit(Happened())
+                tx.emit(Followed())
+        assert [event.seq for event in journal.events(after=2, limit=3)] == [3, 4, 5]
+        assert [event.seq for event in journal.events(kinds=["test.followed"])] == [2, 4, 6]
+        assert [event.seq for event in journal.events(kinds=["test.followed", "test.happened"], after=4)] == [5, 6]
+        assert [event.seq for event in journal.events(run="r2")] == [3, 4]
+        assert [event.seq for event in journal.events(run="r2", kinds=["test.happened"], after=1)] == [3]
+        assert list(journal.events(after=6)) == []
+        assert list(journal.events(limit=0)) == []
+
+    def test_many_events_are_read_while_more_are_written(self, journal: Journal) -> None:
+        with journal.transaction(actor=ADA) as tx:
+            for number in range(1200):
+                tx.emit(Happened(number=number))
+        seen = []
+        for event in journal.events(limit=1100):
+            seen.append(event.seq)
+            if event.seq == 600:
+                with journal.transaction(actor=ADA) as tx:
+                    tx.emit(Followed())
+        assert seen == list(range(1, 1101))
+
+    def test_a_cursor_only_goes_on(self, journal: Journal) -> None:
+        assert journal.cursor("console") == 0
+        journal.advance("console", 5)
+        journal.advance("console", 3)
+        journal.advance("metrics", 1)
+        assert journal.cursor("console") == 5
+        assert journal.cursor("metrics") == 1
+
+    def test_threads_wait_for_each_other(self, journal: Journal) -> None:
+        def count() -> None:
+            for _ in range(10):
+                with journal.transaction(actor=ADA) as tx:
+                    row = tx.get("count", "all")
+                    before = row.value["n"] if row else 0
+                    assert isinstance(before, int)
+                    tx.put("count", "all", {"n": before + 1})
+                    tx.emit(Happened(number=before))
+
+        threads = [threading.Thread(target=count) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        row = journal.get("count", "all")
+        assert row is not None
+        assert row.value == {"n": 40}
+        assert [event.data["number"] for event in journal.events()] == list(range(40))
+        assert list(verify_chain(journal.events())) == []
+
+    def test_close_twice(self, journal: Journal) -> None:
+        with journal.transaction(actor=ADA) as tx:
+            tx.put("step", "a", {})
+        journal.close()
+        journal.close()

@@ -1,0 +1,113 @@
+"""Rules of the port `objects`."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from cumulant.core.errors import NotFoundError, UsageError
+from cumulant.ports.objects import ObjectStore
+from cumulant.testing.conformance.gaps import Suite
+
+
+def folder_of(path: Path, files: dict[str, bytes]) -> Path:
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def content_of(path: Path) -> dict[str, bytes]:
+    return {found.relative_to(path).as_posix(): found.read_bytes() for found in path.rglob("*") if found.is_file()}
+
+
+FILES = {"servable.json": b"{}", "model/a.onnx": b"\x00\x01" * 5000, "model/deep/ä b": b"", "_object.json": b"x"}
+
+
+class ObjectsConformance(Suite):
+    """Give a fixture `objects`: an empty store."""
+
+    @pytest.fixture
+    def objects(self) -> ObjectStore:
+        raise NotImplementedError
+
+    def test_a_file(self, objects: ObjectStore, tmp_path: Path) -> None:
+        source = tmp_path / "report.html"
+        source.write_bytes(b"<html>")
+        reference = objects.put("reports/a", source)
+        assert reference.key == "reports/a"
+        assert reference.sha256 == hashlib.sha256(b"<html>").hexdigest()
+        assert reference.bytes == 6
+        assert objects.path("reports/a").read_bytes() == b"<html>"
+        assert objects.path("reports/a").name == "report.html"
+        assert objects.find("reports/a") == reference
+
+    def test_a_folder(self, objects: ObjectStore, tmp_path: Path) -> None:
+        source = folder_of(tmp_path / "servable", FILES)
+        reference = objects.put("a", source)
+        assert content_of(objects.path("a")) == FILES
+        assert objects.path("a").name == "servable"
+        assert reference.bytes == sum(map(len, FILES.values()))
+
+    def test_the_hash_is_of_the_content(self, objects: ObjectStore, tmp_path: Path) -> None:
+        one = objects.put("one", folder_of(tmp_path / "one", FILES))
+        two = objects.put("two", folder_of(tmp_path / "two", FILES))
+        other = objects.put("other", folder_of(tmp_path / "other", FILES | {"model/a.onnx": b"\x00\x02" * 5000}))
+        assert one.sha256 == two.sha256 != other.sha256
+
+    def test_the_source_may_go(self, objects: ObjectStore, tmp_path: Path) -> None:
+        source = tmp_path / "a.txt"
+        source.write_text("one")
+        objects.put("a", source)
+        source.write_text("two")
+        assert objects.path("a").read_text() == "one"
+        source.unlink()
+        assert objects.path("a").read_text() == "one"
+
+    def test_a_standing_object_is_kept(self, objects: ObjectStore, tmp_path: Path) -> None:
+        source = tmp_path / "a.txt"
+        source.write_text("one")
+        first = objects.put("a", source)
+        source.write_text("other")
+        assert objects.put("a", source) == first
+        assert objects.path("a").read_text() == "one"
+
+    def test_missing(self, objects: ObjectStore, tmp_path: Path) -> None:
+        assert objects.find("a") is None
+        with pytest.raises(NotFoundError):
+            objects.path("a")
+        with pytest.raises(NotFoundError):
+            objects.put("a", tmp_path / "nothing")
+        assert objects.keys() == []
+
+    def test_keys(self, objects: ObjectStore, tmp_path: Path) -> None:
+        source = tmp_path / "a.txt"
+        source.write_text("x")
+        names = ["a", "a/b", "a/b/c", "a.object/x", "b c", "..", "ä"]
+        for name in names:
+            objects.put(name, source)
+        assert objects.keys() == sorted(names)
+        assert objects.keys("a/") == ["a/b", "a/b/c"]
+
+    @pytest.mark.parametrize("key", ["", "/a", "a/", "a//b"])
+    def test_keys_that_name_nothing(self, objects: ObjectStore, tmp_path: Path, key: str) -> None:
+        source = tmp_path / "a.txt"
+        source.write_text("x")
+        with pytest.raises(UsageError):
+            objects.put(key, source)
+
+    def test_delete(self, objects: ObjectStore, tmp_path: Path) -> None:
+        source = tmp_path / "a.txt"
+        source.write_text("x")
+        objects.put("a", source)
+        objects.put("a/b", source)
+        objects.delete("a")
+        objects.delete("never")
+        assert objects.keys() == ["a/b"]
+        with pytest.raises(NotFoundError):
+            objects.path("a")
+        source.write_text("new")
+        objects.put("a", source)
+        assert objects.path("a").read_text() == "new"

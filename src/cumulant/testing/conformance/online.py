@@ -1,0 +1,99 @@
+"""Rules of the port `online`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from cumulant.ports.online import OnlineStore
+from cumulant.testing.conformance.gaps import Suite
+
+
+class OnlineConformance(Suite):
+    """Give a fixture `online`: an empty store."""
+
+    @pytest.fixture
+    def online(self) -> OnlineStore:
+        raise NotImplementedError
+
+    def test_blobs_come_in_the_order_of_the_keys(self, online: OnlineStore) -> None:
+        assert online.put("cards", [(b"b", b"2"), (b"a", b"1"), (b"", b"empty key"), (b"\x00\xff", b"")]) == 4
+        keys = [b"a", b"nope", b"b", b"a", b"", b"\x00\xff"]
+        assert online.get("cards", keys) == [b"1", None, b"2", b"1", b"empty key", b""]
+        assert online.get("cards", [b"b"]) == [b"2"]
+        assert online.get("cards", []) == []
+
+    def test_a_table_that_is_not_there(self, online: OnlineStore) -> None:
+        assert online.get("nope", [b"a", b"b"]) == [None, None]
+        assert online.meta("nope") == {}
+
+    def test_put_replaces_and_keeps_the_rest(self, online: OnlineStore) -> None:
+        online.put("cards", [(b"a", b"1"), (b"b", b"1")])
+        online.put("cards", [(b"b", b"2" * 100_000), (b"c", b"2")])
+        assert online.get("cards", [b"a", b"b", b"c"]) == [b"1", b"2" * 100_000, b"2"]
+
+    def test_tables_are_apart(self, online: OnlineStore) -> None:
+        for table in ("cards", 'a "name"; with--marks', "ä/b"):
+            online.put(table, [(b"a", table.encode())])
+        for table in ("cards", 'a "name"; with--marks', "ä/b"):
+            assert online.get(table, [b"a"]) == [table.encode()]
+
+    def test_swap_replaces_everything(self, online: OnlineStore) -> None:
+        online.put("cards", [(b"a", b"1"), (b"b", b"1")])
+        online.put("other", [(b"a", b"1")])
+        assert online.swap("cards", ((b"%d" % number, b"2") for number in range(12_345))) == 12_345
+        assert online.get("cards", [b"a", b"b", b"0", b"12344"]) == [None, None, b"2", b"2"]
+        assert online.get("other", [b"a"]) == [b"1"]
+        assert online.swap("cards", []) == 0
+        assert online.get("cards", [b"0"]) == [None]
+        online.put("cards", [(b"a", b"3")])
+        assert online.get("cards", [b"a"]) == [b"3"]
+
+    def test_a_write_that_fails_changes_nothing(self, online: OnlineStore) -> None:
+        def rows() -> Iterator[tuple[bytes, bytes]]:
+            for number in range(8_000):
+                yield b"%d" % number, b"new"
+            raise KeyboardInterrupt
+
+        online.put("cards", [(b"1", b"old")])
+        for write in (online.put, online.swap):
+            with pytest.raises(KeyboardInterrupt):
+                write("cards", rows())
+            assert online.get("cards", [b"1", b"2"]) == [b"old", None]
+
+    def test_readers_see_the_old_table_or_the_new_one(self, online: OnlineStore) -> None:
+        keys = [b"%d" % number for number in range(0, 2000, 250)]
+        online.swap("cards", ((b"%d" % number, b"0") for number in range(2000)))
+        failures: list[object] = []
+        done = threading.Event()
+
+        def read() -> None:
+            while not done.is_set():
+                found = set(online.get("cards", keys))
+                if len(found) != 1 or None in found:
+                    failures.append(found)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            for generation in range(1, 8):
+                blob = b"%d" % generation
+                online.swap("cards", ((b"%d" % number, blob) for number in range(2000)))
+        finally:
+            done.set()
+            reader.join()
+        assert failures == []
+        assert online.get("cards", [b"0"]) == [b"7"]
+
+    def test_meta(self, online: OnlineStore) -> None:
+        online.put_meta("cards", {"as_of": "2013-01-01", "old": "x"})
+        online.put_meta("cards", {"as_of": "2013-01-02"})
+        online.swap("cards", [(b"a", b"1")])
+        assert online.meta("cards") == {"as_of": "2013-01-02"}
+
+    def test_close(self, online: OnlineStore) -> None:
+        online.put("cards", [(b"a", b"1")])
+        online.close()
+        online.close()

@@ -1,0 +1,153 @@
+"""Rules of the port `tables`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from cumulant.core.errors import DataError, NotFoundError, UsageError
+from cumulant.ports.tables import TableStore
+from cumulant.testing.conformance.gaps import Suite
+
+
+def every_type() -> pl.DataFrame:
+    """A column of each type that rooms store, nulls and awkward values among them."""
+    return pl.DataFrame(
+        {
+            "flag": [True, None, False],
+            "count": [-(2**63), 2**63 - 1, None],
+            "number": [0.1, float("nan"), None],
+            "text": ["", "ä/\u2028", None],
+            "time": [datetime(2013, 1, 1, 5, 30, tzinfo=UTC), None, datetime(1969, 1, 1, 0, 0, 0, 1, tzinfo=UTC)],
+            "day": [date(2013, 1, 1), None, date(1, 1, 1)],
+            "blob": [b"", b"\x00\xff", None],
+        },
+        schema_overrides={"time": pl.Datetime("us", "UTC")},
+    )
+
+
+def shuffled(rows: int = 1000) -> pl.DataFrame:
+    """Rows in an order that no column sorts, with keys that repeat."""
+    numbers = pl.Series("n", [(37 * number) % rows for number in range(rows)])
+    return pl.DataFrame({"n": numbers, "key": numbers % 7, "name": (numbers % 3).cast(pl.String)})
+
+
+class TablesConformance(Suite):
+    """Give a fixture `tables`: an empty store. Gaps: `partition_by`."""
+
+    @pytest.fixture
+    def tables(self) -> TableStore:
+        raise NotImplementedError
+
+    def test_a_frame_is_read_as_it_was_written(self, tables: TableStore) -> None:
+        reference = tables.write("a", every_type())
+        assert (reference.key, reference.rows) == ("a", 3)
+        assert reference.bytes > 0
+        assert_frame_equal(tables.scan(reference).collect(), every_type())
+        assert_frame_equal(tables.scan("a").collect(), every_type())
+
+    def test_rows_keep_their_order(self, tables: TableStore) -> None:
+        tables.write("frame", shuffled())
+        tables.write("lazy", shuffled().lazy())
+        tables.write("parts", (shuffled()[start : start + 10] for start in range(0, 1000, 10)))
+        for key in ("frame", "lazy", "parts"):
+            assert_frame_equal(tables.scan(key).collect(), shuffled())
+
+    def test_partitions_keep_order_and_columns(self, tables: TableStore) -> None:
+        with self.can("partition_by"):
+            for columns in (["key"], ["key", "name"]):
+                reference = tables.write(f"by/{'-'.join(columns)}", shuffled(), partition_by=columns)
+                assert reference.rows == 1000
+                assert_frame_equal(tables.scan(reference).collect(), shuffled())
+                few = tables.scan(reference).filter(pl.col("key") == 3).select("n", "key").collect()
+                assert_frame_equal(few, shuffled().filter(pl.col("key") == 3).select("n", "key"))
+
+    def test_partitions_by_awkward_values(self, tables: TableStore) -> None:
+        frame = pl.DataFrame({"n": range(6), "key": ["a/b", None, "", "ä=%", "a/b", "x" * 50]})
+        with self.can("partition_by"):
+            tables.write("a", frame, partition_by=["key"])
+            assert_frame_equal(tables.scan("a").collect(), frame)
+            tables.write("parts", iter([frame[:3], frame[3:]]), partition_by=["key"])
+            assert_frame_equal(tables.scan("parts").collect(), frame)
+
+    def test_partition_by_a_column_that_is_not_there(self, tables: TableStore) -> None:
+        with pytest.raises(UsageError):
+            tables.write("a", shuffled(), partition_by=["nope"])
+        assert tables.find("a") is None
+
+    def test_no_rows(self, tables: TableStore) -> None:
+        empty = shuffled().clear()
+        for key, frames in {"frame": empty, "lazy": empty.lazy(), "parts": iter([empty, empty])}.items():
+            assert tables.write(key, frames).rows == 0
+            assert_frame_equal(tables.scan(key).collect(), empty)
+        with self.can("partition_by"):
+            tables.write("by", empty, partition_by=["key"])
+            assert_frame_equal(tables.scan("by").collect(), empty)
+
+    def test_no_frames(self, tables: TableStore) -> None:
+        assert tables.write("none", iter(())).rows == 0
+        assert tables.scan("none").collect().shape == (0, 0)
+
+    def test_a_standing_table_is_kept(self, tables: TableStore) -> None:
+        first = tables.write("a", shuffled(10))
+        assert tables.write("a", shuffled(20)) == first
+        assert_frame_equal(tables.scan("a").collect(), shuffled(10))
+
+    def test_parts_must_agree(self, tables: TableStore) -> None:
+        with pytest.raises(DataError):
+            tables.write("a", iter([pl.DataFrame({"a": [1]}), pl.DataFrame({"a": ["x"]})]))
+        assert tables.find("a") is None
+
+    def test_nothing_is_visible_of_a_write_that_failed(self, tables: TableStore) -> None:
+        def frames() -> Iterator[pl.DataFrame]:
+            yield shuffled()
+            assert tables.find("a") is None
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            tables.write("a", frames())
+        assert tables.find("a") is None
+        assert tables.keys() == []
+        assert tables.write("a", shuffled(5)).rows == 5
+
+    def test_a_missing_table(self, tables: TableStore) -> None:
+        assert tables.find("nope") is None
+        tables.write("flights", shuffled(1))
+        with pytest.raises(NotFoundError, match="flight") as caught:
+            tables.scan("flight")
+        assert "flights" in (caught.value.hint or "")
+
+    def test_keys(self, tables: TableStore) -> None:
+        names = ["a", "a/b", "a/b/c", "a.parquet/x", "b c", "ä", "x=1/y", ".hidden", "a%2Fb", "Z", "a:b*?"]
+        for name in names:
+            tables.write(name, shuffled(len(name)))
+        assert tables.keys() == sorted(names)
+        assert tables.keys("a/") == ["a/b", "a/b/c"]
+        for name in names:
+            assert tables.scan(name).collect().height == len(name)
+
+    @pytest.mark.parametrize("key", ["", "/a", "a/", "a//b"])
+    def test_keys_that_name_nothing(self, tables: TableStore, key: str) -> None:
+        with pytest.raises(UsageError):
+            tables.write(key, shuffled(1))
+
+    @pytest.mark.parametrize("key", ["..", "../a", "a/../../b", "."])
+    def test_keys_do_not_climb(self, tables: TableStore, key: str) -> None:
+        tables.write(key, shuffled(3))
+        assert tables.keys() == [key]
+        assert tables.scan(key).collect().height == 3
+
+    def test_delete(self, tables: TableStore) -> None:
+        for key in ("a", "a/b"):
+            tables.write(key, shuffled(4))
+        tables.delete("a")
+        tables.delete("never")
+        assert tables.keys() == ["a/b"]
+        with pytest.raises(NotFoundError):
+            tables.scan("a")
+        assert tables.write("a", shuffled(2)).rows == 2
+        assert tables.scan("a").collect().height == 2

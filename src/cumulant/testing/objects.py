@@ -1,0 +1,61 @@
+"""Objects in a temporary folder: their port gives local paths, so memory alone cannot hold them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from pathlib import Path
+
+from cumulant.core.errors import UsageError, not_found
+from cumulant.core.ids import digest, file_digest
+from cumulant.core.refs import ObjectRef
+
+
+class MemoryObjects:
+    """Objects by key; they end with this object."""
+
+    def __init__(self) -> None:
+        folder = tempfile.TemporaryDirectory(prefix="cumulant-objects-")
+        self._folder = Path(folder.name)
+        self._end = weakref.finalize(self, folder.cleanup)
+        self._objects: dict[str, tuple[ObjectRef, Path]] = {}
+
+    def put(self, key: str, source: Path) -> ObjectRef:
+        if not all(key.split("/")):
+            raise UsageError(f'"{key}" cannot name an object', subject=key)
+        if standing := self.find(key):
+            return standing
+        if not source.exists():
+            raise not_found("file or folder", str(source), ())
+        copy = self._folder / digest(key) / source.name
+        copy.parent.mkdir()
+        (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
+        reference = ObjectRef(key, *_content(copy))
+        self._objects[key] = (reference, copy)
+        return reference
+
+    def path(self, key: str) -> Path:
+        if key not in self._objects:
+            raise not_found("object", key, self._objects)
+        return self._objects[key][1]
+
+    def find(self, key: str) -> ObjectRef | None:
+        found = self._objects.get(key)
+        return found[0] if found else None
+
+    def keys(self, prefix: str = "") -> list[str]:
+        return sorted(key for key in self._objects if key.startswith(prefix))
+
+    def delete(self, key: str) -> None:
+        found = self._objects.pop(key, None)
+        if found:
+            shutil.rmtree(found[1].parent)
+
+
+def _content(path: Path) -> tuple[str, int]:
+    if path.is_file():
+        return file_digest(path), path.stat().st_size
+    files = sorted(found for found in path.rglob("*") if found.is_file())
+    hashes = {found.relative_to(path).as_posix(): file_digest(found) for found in files}
+    return digest(hashes), sum(found.stat().st_size for found in files)

@@ -1,0 +1,62 @@
+"""Tables in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import polars as pl
+
+from cumulant.core.errors import DataError, UsageError, not_found
+from cumulant.core.refs import TableRef
+
+
+class MemoryTables:
+    """Frames by key. `partition_by` changes nothing but must name columns."""
+
+    def __init__(self) -> None:
+        self._frames: dict[str, pl.DataFrame] = {}
+
+    def write(
+        self,
+        key: str,
+        frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame],
+        *,
+        partition_by: Sequence[str] = (),
+    ) -> TableRef:
+        if not all(key.split("/")):
+            raise UsageError(f'"{key}" cannot name a table', subject=key)
+        if standing := self.find(key):
+            return standing
+        frame = _whole(key, frames)
+        for column in partition_by:
+            if column not in frame.columns:
+                raise not_found("column", column, frame.columns)
+        self._frames[key] = frame
+        return TableRef(key, frame.height, int(frame.estimated_size()))
+
+    def scan(self, ref: TableRef | str) -> pl.LazyFrame:
+        key = ref if isinstance(ref, str) else ref.key
+        if key not in self._frames:
+            raise not_found("table", key, self._frames)
+        return self._frames[key].lazy()
+
+    def find(self, key: str) -> TableRef | None:
+        frame = self._frames.get(key)
+        return None if frame is None else TableRef(key, frame.height, int(frame.estimated_size()))
+
+    def keys(self, prefix: str = "") -> list[str]:
+        return sorted(key for key in self._frames if key.startswith(prefix))
+
+    def delete(self, key: str) -> None:
+        self._frames.pop(key, None)
+
+
+def _whole(key: str, frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]) -> pl.DataFrame:
+    if isinstance(frames, pl.DataFrame):
+        return frames
+    if isinstance(frames, pl.LazyFrame):
+        return frames.collect()
+    parts = list(frames)
+    if any(part.schema != parts[0].schema for part in parts):
+        raise DataError(f"the parts of table {key} do not have the same columns and types", subject=key)
+    return pl.concat(parts) if parts else pl.DataFrame()

@@ -1,0 +1,91 @@
+"""From rows to a judged model: tasks, splits, search, trainers, calibration, threshold, evaluation, gate."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cumulant.training.dataset import TrainingSet, training_set
+    from cumulant.training.evaluation import Evaluation, SliceResult, evaluate, scored
+    from cumulant.training.events import GateDecided, ModelEvaluated, SearchFinished, TrialFinished
+    from cumulant.training.model import FittedModel
+    from cumulant.training.payloads import LinearWeights
+    from cumulant.training.plots import save_plots
+    from cumulant.training.records import TrainingSummary, TrialRecord
+    from cumulant.training.spec import Cost, EvaluationSpec, GateRule, Threshold, TrainingSpec, quick
+    from cumulant.training.splits import Fold, Split, folds, split
+    from cumulant.training.study import SearchResult, search
+    from cumulant.training.verdicts import RuleVerdict, Verdict, gate
+
+_HOMES = {
+    "Cost": "spec",
+    "Evaluation": "evaluation",
+    "EvaluationSpec": "spec",
+    "FittedModel": "model",
+    "Fold": "splits",
+    "GateDecided": "events",
+    "GateRule": "spec",
+    "LinearWeights": "payloads",
+    "ModelEvaluated": "events",
+    "RuleVerdict": "verdicts",
+    "SearchFinished": "events",
+    "SearchResult": "study",
+    "SliceResult": "evaluation",
+    "Split": "splits",
+    "Threshold": "spec",
+    "TrainingSet": "dataset",
+    "TrainingSpec": "spec",
+    "TrainingSummary": "records",
+    "TrialFinished": "events",
+    "TrialRecord": "records",
+    "Verdict": "verdicts",
+    "evaluate": "evaluation",
+    "folds": "splits",
+    "gate": "verdicts",
+    "quick": "spec",
+    "save_plots": "plots",
+    "scored": "evaluation",
+    "search": "study",
+    "split": "splits",
+    "training_set": "dataset",
+}
+
+__all__ = [
+    "Cost",
+    "Evaluation",
+    "EvaluationSpec",
+    "FittedModel",
+    "Fold",
+    "GateDecided",
+    "GateRule",
+    "LinearWeights",
+    "ModelEvaluated",
+    "RuleVerdict",
+    "SearchFinished",
+    "SearchResult",
+    "SliceResult",
+    "Split",
+    "Threshold",
+    "TrainingSet",
+    "TrainingSpec",
+    "TrainingSummary",
+    "TrialFinished",
+    "TrialRecord",
+    "Verdict",
+    "evaluate",
+    "folds",
+    "gate",
+    "quick",
+    "save_plots",
+    "scored",
+    "search",
+    "split",
+    "training_set",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__} has no attribute {name}")

@@ -1,0 +1,201 @@
+"""The rows that are learned from: features, labels, and when each was known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cumulant.core.errors import DataError, DefinitionError, not_found
+from cumulant.core.servable import Task
+from cumulant.training import tasks
+from cumulant.training.leakage import check_leakage
+from cumulant.training.spec import Cost, TrainingSpec
+
+Floats = NDArray[np.float64]
+Micros = NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSet:
+    """Labelled rows, in the order given.
+
+    features: [n, k] frame of flags, numbers and texts.
+    target: [n] 0 or 1, the position in `classes`, or the number.
+    at, known: [n] microseconds since 1970 UTC of the prediction, and of when its label was known; or None.
+    groups: [n] codes of what rows depend on each other (a customer); or None.
+    slices: [n, ...] columns by whose values metrics are told.
+    false_negative, false_positive: [n] costs of a wrong decision; or None.
+    rows: [n] positions in the frame given, which also held `unlabelled` rows.
+    notes: what was assumed or left out, for a person.
+    """
+
+    features: pl.DataFrame
+    target: Floats
+    task: Task
+    classes: tuple[str, ...] = ()
+    at: Micros | None = None
+    known: Micros | None = None
+    groups: NDArray[np.int64] | None = None
+    slices: pl.DataFrame | None = None
+    false_negative: Floats | None = None
+    false_positive: Floats | None = None
+    rows: NDArray[np.int64]
+    unlabelled: int = 0
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @property
+    def rate(self) -> float:
+        """The share of positives (binary)."""
+        return float(self.target.mean()) if len(self) else 0.0
+
+    def take(self, index: NDArray[Any]) -> TrainingSet:
+        """The rows at positions `index`, or where it is true."""
+        chosen = np.flatnonzero(index) if index.dtype == bool else index
+        return replace(
+            self,
+            features=self.features[chosen],
+            target=self.target[chosen],
+            at=_at(self.at, chosen),
+            known=_at(self.known, chosen),
+            groups=_at(self.groups, chosen),
+            slices=None if self.slices is None else self.slices[chosen],
+            false_negative=_at(self.false_negative, chosen),
+            false_positive=_at(self.false_positive, chosen),
+            rows=self.rows[chosen],
+        )
+
+    def sample(self, share: float, *, seed: int = 0) -> TrainingSet:
+        """A random `share` of the rows, in their order, with every class kept in its share."""
+        generator, kept = np.random.default_rng(seed), np.zeros(len(self), dtype=bool)
+        strata = [self.target == number for number in range(len(self.classes))] or [np.ones(len(self), dtype=bool)]
+        for stratum in strata:
+            places = np.flatnonzero(stratum)
+            count = min(len(places), max(round(share * len(places)), tasks.LEAST_OF_A_CLASS))
+            kept[generator.choice(places, size=count, replace=False)] = True
+        return replace(self.take(kept), notes=(*self.notes, f"a random {share:.0%} of the rows"))
+
+
+def _at(values: NDArray[Any] | None, chosen: NDArray[Any]) -> NDArray[Any] | None:
+    return None if values is None else values[chosen]
+
+
+def training_set(
+    features: pl.DataFrame,
+    target: pl.Series,
+    *,
+    spec: TrainingSpec,
+    at: pl.Series | None = None,
+    known: pl.Series | None = None,
+    groups: pl.Series | None = None,
+    slices: pl.DataFrame | None = None,
+    costs: pl.DataFrame | None = None,
+    like: tuple[Task, Sequence[str]] | None = None,
+) -> TrainingSet:
+    """Gather rows for training, or with `like` (task and classes of a model) for its evaluation.
+
+    All arguments have one value a row, in one order; times are Datetime columns (naive ones are UTC). `costs` holds
+    the columns that `spec.cost` names. Rows without a label are left out and counted.
+
+    Raises:
+        DataError: the target cannot be learned, or a feature gives it away (not checked with `like`).
+        DefinitionError: no feature is usable.
+        NotFoundError: a cost names a column that is not in `costs`.
+    """
+    usable, notes = _usable(features)
+    if like is None:
+        found = tasks.detect(target, name=spec.target, task=spec.task)
+    else:
+        found = tasks.encode(target, task=like[0], classes=like[1])
+    false_negative, false_positive = _costs(spec.cost, costs, len(features), spec.target)
+    rows = TrainingSet(
+        features=usable,
+        target=found.values,
+        task=found.task,
+        classes=found.classes,
+        at=_micros(at),
+        known=_micros(known),
+        groups=None if groups is None else _codes(groups),
+        slices=slices,
+        false_negative=false_negative if found.task == "binary" else None,
+        false_positive=false_positive if found.task == "binary" else None,
+        rows=np.arange(len(features), dtype=np.int64),
+        unlabelled=int((~found.labelled).sum()),
+        notes=notes,
+    )
+    labelled = rows.take(found.labelled & _timed(rows.at))
+    if like is None:
+        suspicious = check_leakage(labelled.features, labelled.target, labelled.task, spec=spec)
+        return replace(labelled, notes=(*labelled.notes, *suspicious))
+    return labelled
+
+
+def _usable(features: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    keep, notes = [], []
+    for name, kind in features.schema.items():
+        if name.startswith("__"):
+            continue
+        if kind in (pl.Boolean, pl.String) or kind.is_numeric() or isinstance(kind, (pl.Categorical, pl.Enum)):
+            keep.append(name)
+        elif kind == pl.Null:
+            notes.append(f"{name} is null in every row and is not used")
+        else:
+            notes.append(
+                f"{name} is of type {kind}, which no model reads, and is not used: take a part or a difference"
+            )
+    if not keep:
+        raise DefinitionError(
+            "there is no feature to learn from",
+            hint="; ".join(notes) or "define some in the features file, or list columns of the source",
+        )
+    return features.select(keep), tuple(notes)
+
+
+def _micros(series: pl.Series | None) -> Micros | None:
+    """Microseconds of a time column; the smallest integer stands for null."""
+    if series is None:
+        return None
+    values = series.cast(pl.Datetime("us")).cast(pl.Int64).fill_null(np.iinfo(np.int64).min)
+    return np.asarray(values.to_numpy(), dtype=np.int64)
+
+
+def _timed(at: Micros | None) -> Any:
+    return True if at is None else at != np.iinfo(np.int64).min
+
+
+def _codes(series: pl.Series) -> NDArray[np.int64]:
+    ranked = series.cast(pl.String).fill_null("").rank("dense").cast(pl.Int64) - 1
+    return np.asarray(ranked.to_numpy(), dtype=np.int64)
+
+
+def _costs(
+    cost: Cost | None, columns: pl.DataFrame | None, count: int, target: str
+) -> tuple[Floats | None, Floats | None]:
+    if cost is None:
+        return None, None
+    return _cost(cost.false_negative, columns, count, target), _cost(cost.false_positive, columns, count, target)
+
+
+def _cost(value: float | str, columns: pl.DataFrame | None, count: int, target: str) -> Floats:
+    if not isinstance(value, str):
+        if value < 0:
+            raise DataError(f"a cost of {value} for a wrong decision about {target} is negative", subject=target)
+        return np.full(count, float(value))
+    known = [] if columns is None else columns.columns
+    if columns is None or value not in known:
+        raise not_found("cost column", value, known)
+    found = columns[value].cast(pl.Float64)
+    if found.null_count() or bool((found < 0).any()) or bool(found.is_nan().any()):
+        raise DataError(
+            f"the cost column {value} is null, negative or no number in some rows",
+            subject=value,
+            hint="give it a rule under data, or use a number",
+        )
+    return np.asarray(found.to_numpy(), dtype=np.float64)

@@ -1,0 +1,141 @@
+"""The `training` and `evaluation` sections of the project file."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from cumulant.core.servable import Task
+
+#: the built-in trainers; `logistic` and `ridge` are what `linear` means for classes and for numbers
+BUILT_IN = ("naive", "linear", "logistic", "ridge", "lightgbm")
+
+Parameter = bool | int | float | str | list[int | float | str]
+
+
+class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a wrong decision of a binary model costs."""
+
+    false_negative: Annotated[
+        float | str, Meta(description="Cost of a missed positive: a number, or a column that holds it for each row.")
+    ] = 1.0
+    false_positive: Annotated[
+        float | str, Meta(description="Cost of a false alarm: a number, or a column that holds it for each row.")
+    ] = 1.0
+
+
+class Threshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How many rows a binary model may call positive; exactly one of the two."""
+
+    alerts: Annotated[
+        str | None, Meta(description="What a team can review, as `100/day`; also `/hour` and `/week`.")
+    ] = None
+    rate: Annotated[str | float | None, Meta(description="The share of rows called positive: `2%` or `0.02`.")] = None
+
+
+class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is learned from which rows, and how long the search for a model may take."""
+
+    target: Annotated[
+        str, Meta(description="A column or an expression over columns, such as `arr_delay > 15`; its type is the task.")
+    ]
+    source: Annotated[
+        str | None, Meta(description="The source whose rows are predicted; needed only where several have the target.")
+    ] = None
+    predict_at: Annotated[
+        str | None, Meta(description="The moment of prediction: a time column, with an offset as in `sched_dep - 2h`.")
+    ] = None
+    since: Annotated[
+        str | None, Meta(description="Rows before this date are not trained on; they still feed the windows.")
+    ] = None
+    task: Annotated[
+        Literal["auto", "binary", "multiclass", "regression"],
+        Meta(description="`auto`: two values are binary, few texts are classes, numbers are a regression."),
+    ] = "auto"
+    metric: Annotated[
+        str,
+        Meta(
+            description="What the search improves. `auto`: average precision where positives are rarer than a tenth,"
+            " log loss for other classes, root mean squared error for numbers."
+        ),
+    ] = "auto"
+    cost: Annotated[Cost | None, Meta(description="Costs of wrong decisions; they set the threshold.")] = None
+    threshold: Annotated[
+        Threshold | float | None,
+        Meta(description="A probability, a capacity or a rate. Default: from the cost, else 0.5."),
+    ] = None
+    trainers: Annotated[
+        list[str],
+        Meta(
+            description="`naive`, `linear` (or `logistic`, `ridge`), `lightgbm`, or a function of yours by import path:"
+            " `trainers.py:forest` or `package.module:forest`."
+        ),
+    ] = msgspec.field(default_factory=lambda: ["naive", "linear", "lightgbm"])
+    parameters: Annotated[
+        dict[str, dict[str, Parameter]],
+        Meta(description="Trainer -> parameters fixed instead of searched, as in `{lightgbm: {num_leaves: 15}}`."),
+    ] = {}
+    trials: Annotated[int, Meta(ge=1, description="How many sets of LightGBM parameters are tried at most.")] = 30
+    time: Annotated[
+        str | None,
+        Meta(description="How long search and final fit may take, whichever budget ends first; null: no limit."),
+    ] = "60s"
+    folds: Annotated[
+        int, Meta(ge=2, le=20, description="Folds in time order with a gap of the label delay; random without times.")
+    ] = 4
+    ensemble: Annotated[
+        int, Meta(ge=1, le=20, description="How many of the best tried boosters are averaged in the model.")
+    ] = 3
+    seed: Annotated[int, Meta(ge=0, description="Equal seed, data, trial budget and threads give an equal model.")] = 0
+    jobs: Annotated[int, Meta(ge=1, description="Trials at the same time; above 1 results are not repeatable.")] = 1
+    threads: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Processor cores used in all. Default: those there are, at most 8."),
+    ] = None
+    calibration: Annotated[
+        Literal["auto", "none", "sigmoid"],
+        Meta(description="`auto`: a sigmoid over out-of-fold predictions where it lowers their log loss."),
+    ] = "auto"
+    allow: Annotated[
+        list[str], Meta(description="Features that may determine the target; else such a one is refused as leakage.")
+    ] = []
+
+
+class GateRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the gate asks of one metric."""
+
+    margin: Annotated[
+        Annotated[float, Meta(ge=0)] | None,
+        Meta(description="How much worse than the champion is accepted; a first model must beat naive."),
+    ] = None
+    min: Annotated[float | None, Meta(description="The metric must reach this value.")] = None
+    max: Annotated[float | None, Meta(description="The metric must not exceed this value.")] = None
+
+
+class EvaluationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a trained model is judged on rows that it never saw."""
+
+    test: Annotated[
+        str | float, Meta(description="The last part by time, untouched by training: `60d`, or a share of rows, `20%`.")
+    ] = "20%"
+    clusters: Annotated[
+        str,
+        Meta(description="What is drawn whole in the bootstrap: `day`, `row`, or a column. `auto`: days, else rows."),
+    ] = "auto"
+    slices: Annotated[list[str], Meta(description="Columns by whose values the metrics are told.")] = []
+    gate: Annotated[
+        dict[str, GateRule],
+        Meta(description="Metric -> rule. Default: beat naive on the metric searched, be no worse than the champion."),
+    ] = {}
+
+
+def quick(spec: TrainingSpec) -> TrainingSpec:
+    """`spec` for a first look: one set of parameters, two folds, one booster."""
+    return msgspec.structs.replace(spec, trials=1, folds=2, ensemble=1)
+
+
+def linear_name(task: Task) -> str:
+    """What `linear` is for `task`."""
+    return "ridge" if task == "regression" else "logistic"

@@ -1,0 +1,111 @@
+"""Write the generated pages of docs/reference from the code itself: `python tools/generate_docs.py [--check]`."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT / "docs" / "reference"
+
+
+def commands_page() -> str:
+    import typer
+
+    from cumulant.cli import app
+
+    lines = [
+        "# Commands",
+        "",
+        "Generated from the command line itself; every command also prints this with `--help`.",
+        "",
+    ]
+    root = typer.main.get_command(app)
+    for path, command in walk(root, "cumulant"):
+        lines += [f"## `{path}`", "", inspect.cleandoc(command.help or "").replace("\b", "").strip(), ""]
+        options = [option for option in command.params if not getattr(option, "hidden", False)]
+        if options:
+            lines += ["| option | meaning | default |", "|---|---|---|"]
+            lines += [row(option) for option in options]
+            lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def walk(command, path: str) -> Iterator[tuple[str, object]]:
+    children = getattr(command, "commands", None)
+    if children is None:
+        yield path, command
+        return
+    for name in sorted(children):
+        if not children[name].hidden:
+            yield from walk(children[name], f"{path} {name}")
+
+
+def row(option) -> str:
+    names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
+    if option.param_type_name == "argument":
+        names = f"`{(option.metavar or option.name or '').upper()}`"
+    default = "" if option.default in (None, False, ()) or callable(option.default) else f"`{option.default}`"
+    meaning = (getattr(option, "help", None) or "").replace("|", "\\|").replace("\n", " ")
+    return f"| {names} | {meaning} | {default} |"
+
+
+def errors_page() -> str:
+    from cumulant.core import errors
+
+    lines = [
+        "# Errors", "",
+        ("Every error that Cumulant raises on purpose carries one of these codes. The exit code of a command follows from the branch: "
+        "1 a gate said no, 2 usage, 3 the same call may work later, 4 trying again will not help."), "",
+    ]  # fmt: skip
+    exits = {"UsageError": 2, "RefusedError": 1, "RetryableError": 3, "TerminalError": 4}
+    meanings = tree_meanings(inspect.getdoc(errors) or "")
+    for branch, code in exits.items():
+        for kind in [getattr(errors, branch), *subclasses(getattr(errors, branch))]:
+            lines += [f"## {kind.code}", "", f"`{kind.__name__}`, exit code {code}: {meanings[kind.__name__]}.", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def subclasses(kind: type) -> Iterator[type]:
+    for child in kind.__subclasses__():
+        if child.__module__ == "cumulant.core.errors":
+            yield child
+            yield from subclasses(child)
+
+
+def tree_meanings(text: str) -> dict[str, str]:
+    found = {}
+    for line in text.splitlines():
+        words = line.lstrip(" │├└─").split(maxsplit=1)
+        if len(words) == 2 and words[0].endswith("Error"):
+            found[words[0]] = words[1]
+    return found
+
+
+def project_page() -> str:
+    from cumulant.project import reference_markdown
+
+    return reference_markdown()
+
+
+PAGES = {"commands.md": commands_page, "errors.md": errors_page, "project-file.md": project_page}
+
+
+def main() -> int:
+    check = "--check" in sys.argv
+    stale = []
+    for name, make in PAGES.items():
+        path, text = REFERENCE / name, make()
+        if check and (not path.exists() or path.read_text() != text):
+            stale.append(name)
+        elif not check:
+            path.write_text(text)
+    if stale:
+        print(f"out of date: {', '.join(stale)}; run: python tools/generate_docs.py", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
