@@ -1,3 +1,23 @@
-"""Cumulant: a model's whole life from one project file."""
+"""Cumulant: a model's whole life from one project file.
+
+In a notebook: `cumulant.open("churn")` or `cumulant.new(frame, target="churned", name="churn")` gives a `Project`
+with the same verbs as the command line. Nothing heavy is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cumulant.api import Project, new, open  # noqa: A004 - `cumulant.open` is the name that reads well
 
 __version__ = "0.1.0"
+__all__ = ["Project", "__version__", "new", "open"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Project", "new", "open"):
+        from cumulant import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

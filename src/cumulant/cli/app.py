@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import typer
-from typer.core import TyperGroup
 from typer.main import get_command
 
 from cumulant.cli import errors
@@ -115,11 +113,7 @@ def _root(
 
 def parser() -> Any:
     """The whole command line as one object that can be called with `args=[...]`."""
-    found = get_command(root)
-    assert isinstance(found, TyperGroup)
-    # The names that a typo is compared with; the commands themselves stay unimported.
-    found.commands.update(dict.fromkeys(COMMANDS))  # type: ignore[call-overload]
-    return found
+    return get_command(root)
 
 
 def run(arguments: Sequence[str]) -> int:

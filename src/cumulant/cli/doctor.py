@@ -100,7 +100,7 @@ def writable(folder: Path) -> Finding:
 
 
 def disk(folder: Path) -> Finding:
-    from cumulant.cli.terminal import size
+    from cumulant.runtime.report_page.wording import size
 
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(there).free
@@ -166,21 +166,23 @@ def journal(loaded: Project) -> Finding:
 def _fault(check: str, error: CumulantError) -> Finding:
     text = error.message
     if isinstance(error, ProjectFileError) and error.problems:
-        text = "; ".join(f"{file}:{line} {problem}" if line else f"{file} {problem}" for file, line, problem in error.problems)
+        text = "; ".join(
+            f"{file}:{line} {problem}" if line else f"{file} {problem}" for file, line, problem in error.problems
+        )
     return Finding(check, "fail", text, error.hint or "")
 
 
 def _show(console: Console, findings: list[Finding]) -> None:
     from rich.text import Text
 
-    from cumulant.cli.terminal import clean
+    from cumulant.runtime.report_page.terminal import clean
 
     marks = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
     wide = max(len(finding.check) for finding in findings)
     for finding in findings:
         mark, style = marks[finding.state]
-        console.print(Text.assemble((mark, style), " ", finding.check.ljust(wide), "  ", clean(finding.found)), soft_wrap=True)
+        console.print(
+            Text.assemble((mark, style), " ", finding.check.ljust(wide), "  ", clean(finding.found)), soft_wrap=True
+        )
         if finding.fix:
             console.print(Text.assemble(" " * (wide + 4), ("→ ", "dim"), clean(finding.fix)), soft_wrap=True)
-
-

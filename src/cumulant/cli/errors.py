@@ -1,18 +1,19 @@
 """The one place where an ending becomes an exit code and a text.
 
-    0    done
-    1    a gate said no (RefusedError)
-    2    the command line, the project file or the input must change (UsageError)
-    3    the same command may work later (RetryableError)
-    4    trying again will not help (TerminalError), or something nobody expected
-    130  interrupted; 141: the reader of the output went away
+0    done
+1    a gate said no (RefusedError)
+2    the command line, the project file or the input must change (UsageError)
+3    the same command may work later (RetryableError)
+4    trying again will not help (TerminalError), or something nobody expected
+130  interrupted; 141: the reader of the output went away
 """
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -36,6 +37,7 @@ PIPE_CLOSED = 141
 #: Typer has carried its parser inside since 0.26 and used Click's before: its usage error is found by a public child.
 PARSER_ERROR: type[BaseException] = typer.BadParameter.__mro__[1]
 PAGE = "docs/reference/errors.md"
+_NO_COMMAND = re.compile(r"No such command '(.+)'")
 #: modules whose absence means an extra is not installed
 _EXTRAS = {"onnxruntime": "serve", "uvicorn": "serve", "httptools": "serve", "uvloop": "serve", "obstore": "objects"}
 
@@ -103,7 +105,7 @@ def show(error: CumulantError, console: Console, *, debug: bool) -> None:
     """What happened, to what, what to do next, and where to read more."""
     from rich.text import Text
 
-    from cumulant.cli.terminal import clean
+    from cumulant.runtime.report_page.terminal import clean
 
     console.print(Text.assemble(("error: ", "bold red"), clean(error.message)), soft_wrap=True)
     for file, line, problem in error.problems if isinstance(error, ProjectFileError) else ():
@@ -119,15 +121,17 @@ def show(error: CumulantError, console: Console, *, debug: bool) -> None:
 
 def _from_parser(error: BaseException) -> UsageError:
     message = str(getattr(error, "format_message", lambda: str(error))())
-    head, _, tail = message.partition(". Did you mean ")
-    hint = f"did you mean {tail}" if tail else None
-    context = getattr(error, "ctx", None)
+    head, hint = message.partition(". Did you mean ")[0], None
+    context: Any = getattr(error, "ctx", None)
     path = context.command_path if context is not None else "cumulant"
-    option = getattr(error, "option_name", None)
-    if isinstance(option, str) and context is not None:
-        known = [name for param in context.command.get_params(context) for name in param.opts]
-        hint = did_you_mean(option, known) or hint
-        head = f"no such option: {option}" if "o such option" in head else head
+    if (option := getattr(error, "option_name", None)) and context is not None and "o such option" in head:
+        head, known = (
+            f"no such option: {option}",
+            [name for one in context.command.get_params(context) for name in one.opts],
+        )
+        hint = did_you_mean(str(option), known)
+    elif (missing := _NO_COMMAND.match(head)) and context is not None:
+        hint = did_you_mean(missing[1], context.command.list_commands(context))
     return UsageError(_lower_first(head.rstrip(".")), subject=path, hint=hint or f"{path} --help")
 
 

@@ -27,7 +27,12 @@ Kind = Annotated[list[str] | None, typer.Option("--kind", metavar="KIND", help="
 OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only the events of one run.")]
 
 
-@command(app, action="events.show", name="list", examples=["cumulant events list", "cumulant events list --kind model.registered --json"])
+@command(
+    app,
+    action="events.show",
+    name="list",
+    examples=["cumulant events list", "cumulant events list --kind model.registered --json"],
+)
 def list_(
     call: Invocation,
     kind: Kind = None,
@@ -40,7 +45,7 @@ def list_(
     shown = events[-last:] if last else events
 
     def text(console: Console) -> None:
-        from cumulant.cli.terminal import table
+        from cumulant.runtime.report_page.terminal import table
 
         rows = [(event.seq, event.time, event.actor, event.kind, summary(event.data)) for event in shown]
         console.print(table(["seq", "time", "who", "what", ""], rows))
@@ -50,7 +55,9 @@ def list_(
     call.answer(shown, text)
 
 
-@command(app, action="events.show", examples=["cumulant events follow", "cumulant events follow --kind step.finished --json"])
+@command(
+    app, action="events.show", examples=["cumulant events follow", "cumulant events follow --kind step.finished --json"]
+)
 def follow(
     call: Invocation,
     kind: Kind = None,
@@ -105,7 +112,11 @@ def verify(call: Invocation) -> None:
         raise typer.Exit(1)
 
 
-@command(app, action="events.export", examples=["cumulant events export events.jsonl", "cumulant events export --run 20261124T101500-3fa2c1 -"])
+@command(
+    app,
+    action="events.export",
+    examples=["cumulant events export events.jsonl", "cumulant events export --run 20261124T101500-3fa2c1 -"],
+)
 def export(
     call: Invocation,
     out: Annotated[Path, typer.Argument(metavar="FILE", help="A file of JSON lines; - for standard output.")],
@@ -133,9 +144,11 @@ def export(
 
 def summary(data: dict[str, object], *, limit: int = 90) -> str:
     """An event's figures on one line: short values only."""
-    from cumulant.cli.terminal import cell, clean
+    from cumulant.runtime.report_page.terminal import cell, clean
 
-    parts = [f"{clean(key)} {cell(value)}" for key, value in data.items() if isinstance(value, str | int | float | bool)]
+    parts = [
+        f"{clean(key)} {cell(value)}" for key, value in data.items() if isinstance(value, str | int | float | bool)
+    ]
     text = ", ".join(part for part in parts if len(part) <= limit)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
@@ -143,7 +156,8 @@ def summary(data: dict[str, object], *, limit: int = 90) -> str:
 def _print(console: Console, event: Event) -> None:
     from rich.text import Text
 
-    from cumulant.cli.terminal import clean, moment
+    from cumulant.runtime.report_page.terminal import clean
+    from cumulant.runtime.report_page.wording import instant as moment
 
     head: Iterable[tuple[str, str] | str] = (
         (f"{event.seq:>6} ", "dim"), moment(event.time), "  ", (clean(event.kind), "bold"), "  ",

@@ -29,6 +29,11 @@ class Invocation:
         return self.output.json
 
     @property
+    def given(self) -> str | None:
+        """What `--project` said, if anything."""
+        return self._directory
+
+    @property
     def directory(self) -> Path:
         """The folder named by `--project`; else the nearest one, from here upwards, with a project file."""
         if self._directory is not None:

@@ -42,7 +42,7 @@ class Output:
     ) -> None:
         with suppress(BrokenPipeError):
             self.flush()
-        sys.stdout = self._before  # type: ignore[assignment]
+        sys.stdout = self._before
         if self._saved is not None:
             os.dup2(self._saved, 1)
             os.close(self._saved)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 
 from cumulant.cli.command import application, command
@@ -14,11 +13,16 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.project import ResolvedRow
+    from cumulant.runtime.planning import Plan
 
 app = application("plan", "What would run.")
 
 
-@command(app, action="project.plan", examples=["cumulant plan", "cumulant plan --resolved", "cumulant plan --resolved --env prod --json"])
+@command(
+    app,
+    action="project.plan",
+    examples=["cumulant plan", "cumulant plan --resolved", "cumulant plan --resolved --env prod --json"],
+)
 def plan(
     call: Invocation,
     resolved: Annotated[bool, typer.Option("--resolved", help="Every setting with its value and origin.")] = False,
@@ -33,11 +37,11 @@ def plan(
             rows = project.resolved()
             call.answer([_row(row) for row in rows], lambda console: _resolved(console, rows))
             return
-        from cumulant.runtime import plan as flow
+        from cumulant.runtime.planning import plan as flow
 
         with call.progress("plan") as progress:
-            found = flow.plan(project, principal=project.principal(), progress=progress)
-    call.answer(msgspec.to_builtins(found), lambda console: _show(console, found))
+            found = flow(project, principal=project.principal(), progress=progress)
+    call.answer(found, lambda console: _show(console, found))
 
 
 def _row(row: ResolvedRow) -> dict[str, object]:
@@ -45,9 +49,40 @@ def _row(row: ResolvedRow) -> dict[str, object]:
 
 
 def _resolved(console: Console, rows: list[ResolvedRow]) -> None:
-    from cumulant.cli.terminal import cell, table
+    from cumulant.runtime.report_page.terminal import cell, table
 
     def value(found: object) -> str:
         return "–" if found is None else "{}" if found == {} else "[]" if found == [] else cell(found)
 
     console.print(table(["setting", "value", "from"], [(row.path, value(row.value), str(row.origin)) for row in rows]))
+
+
+def _show(console: Console, found: Plan) -> None:
+    from cumulant.runtime.report_page.terminal import heading, pairs, table
+
+    heading(console, found.project, f"environment {found.environment}")
+    training, evaluation = found.training, found.evaluation
+    budget = f"{training['trials']} trials" + (f" or {training['time']}" if training.get("time") else "")
+    gate = "; ".join(f"{metric} {_rule(rule)}" for metric, rule in evaluation["gate"].items())
+    pairs(
+        console,
+        [
+            ("target", f"{found.target}, for each row of {found.entity}"),
+            ("predicted at", found.predict_at or "any time: the rows have none"),
+            ("trainers", training["trainers"]),
+            ("search", f"{budget}, {training['folds']} folds"),
+            ("test", f"the last {evaluation['test']}"),
+            ("gate", gate or "beat naive; be no worse than the champion"),
+        ],
+    )
+    rows = [
+        (one.name, one.rows, one.rows_quarantined, "as before" if one.reused else "read now") for one in found.sources
+    ]
+    console.print(table(["source", "rows", "quarantined", ""], rows))
+    kinds = [(one.name, one.dtype) for one in found.features.features]
+    console.print(f"{len(kinds)} features: {', '.join(name for name, _ in kinds)}", soft_wrap=True)
+    console.print("next: cumulant train", style="dim")
+
+
+def _rule(rule: dict[str, object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in rule.items() if value is not None)

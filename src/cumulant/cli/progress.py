@@ -1,27 +1,27 @@
 """Live progress of a flow on standard error, driven by the flow's own progress calls.
 
-A text of one word (`features`, `data:flights`) begins a step: the runtime says a step's name before it works on it.
-Any other text is a detail of the step that runs.
+A text without a share begins a step: the runtime says a step's name before it works on it. A text with a share is a
+detail of the step that runs.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cumulant.cli.terminal import clean, seconds
 from cumulant.core.progress import Progress, silent
+from cumulant.runtime.report_page.terminal import clean
+from cumulant.runtime.report_page.wording import duration as seconds
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.text import Text
 
     from cumulant.cli.output import Output
 
 BAR = 24
-_STEP = re.compile(r"[\w.:/-]+")
 
 
 @contextmanager
@@ -48,10 +48,9 @@ class Lines:
         self._last = ""
 
     def say(self, text: str, share: float | None = None) -> None:
-        del share
-        if begins_step(text) and text != self._last:
+        if begins_step(text, share) and text != self._last:
             self._last = text
-            self._console.print(step_title(text), style="dim")
+            self._console.print(clean(text), style="dim")
 
 
 class Steps:
@@ -68,18 +67,16 @@ class Steps:
 
     def say(self, text: str, share: float | None = None) -> None:
         """Note what goes on. Called from the thread that works, read by the one that draws."""
-        if begins_step(text):
-            if text != self._now:
-                self._begin(text)
-            self._share = share
-            return
-        self._detail, self._share = text, share
+        if not begins_step(text, share):
+            self._detail, self._share = text if text != self._now else "", share
+        elif text != self._now:
+            self._begin(text)
 
     def _begin(self, step: str) -> None:
         moment = time.monotonic()
         if self._now is not None:
             self._done.append((self._now, moment - self._since))
-        self._now, self._since, self._detail = step, moment, ""
+        self._now, self._since, self._detail, self._share = step, moment, "", None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.text import Text
@@ -88,22 +85,17 @@ class Steps:
         yield Text.assemble((clean(self._title), "bold"), ("  " + seconds(moment - self._begun), "dim"))
         room = max(1, (options.height or console.height) - 4)
         for step, spent in self._done[-room:]:
-            yield _line(("✓ ", "green"), step_title(step), f"  {seconds(spent)}", width)
+            yield _line(("✓ ", "green"), clean(step), f"  {seconds(spent)}", width)
         if self._now is not None or self._detail:
-            text = " · ".join(part for part in (step_title(self._now or ""), clean(self._detail)) if part)
+            text = " · ".join(part for part in (clean(self._now or ""), clean(self._detail)) if part)
             yield _line((_spinner(moment), "cyan"), text, f"  {seconds(moment - self._since)}", width)
             if self._share is not None:
                 yield _bar(self._share, max(4, min(BAR, width - 10)))
 
 
-def begins_step(text: str) -> bool:
-    """Whether a progress text is the name of a step."""
-    return _STEP.fullmatch(text) is not None
-
-
-def step_title(name: str) -> str:
-    """A step's name for people: `data:flights` as `data flights`."""
-    return clean(name).replace(":", " ").replace("_", " ")
+def begins_step(text: str, share: float | None) -> bool:
+    """Whether a progress text is the name of a step. Waiting for another process is part of the step that waits."""
+    return share is None and not text.startswith("waiting for ")
 
 
 def _spinner(moment: float) -> str:
@@ -111,7 +103,7 @@ def _spinner(moment: float) -> str:
     return frames[int(moment * 10) % len(frames)] + " "
 
 
-def _line(mark: tuple[str, str], text: str, tail: str, width: int) -> object:
+def _line(mark: tuple[str, str], text: str, tail: str, width: int) -> Text:
     from rich.text import Text
 
     room = max(8, width - len(tail) - 4)
@@ -119,7 +111,7 @@ def _line(mark: tuple[str, str], text: str, tail: str, width: int) -> object:
     return Text.assemble(mark, shown, (tail, "dim"), no_wrap=True)
 
 
-def _bar(share: float, width: int) -> object:
+def _bar(share: float, width: int) -> Text:
     from rich.text import Text
 
     full = round(min(max(share, 0.0), 1.0) * width)

@@ -14,7 +14,7 @@ from cumulant.core.errors import UsageError, not_found
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.runtime.ledger import RunRecord
+    from cumulant.runtime.records import RunRecord
 
 app = application(
     "runs",
@@ -23,7 +23,9 @@ app = application(
 )
 
 
-@command(app, action="runs.show", name="list", examples=["cumulant runs list", "cumulant runs list --flow train --json"])
+@command(
+    app, action="runs.show", name="list", examples=["cumulant runs list", "cumulant runs list --flow train --json"]
+)
 def list_(
     call: Invocation,
     flow: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this flow, such as train.")] = None,
@@ -37,7 +39,7 @@ def list_(
     shown = found[:last] if last else found
 
     def text(console: Console) -> None:
-        from cumulant.cli.terminal import table
+        from cumulant.runtime.report_page.terminal import table
 
         rows = [
             (record.id, record.flow, status(record), record.started, _spent(record), _steps(record), record.principal)
@@ -50,10 +52,14 @@ def list_(
     call.answer(shown, text)
 
 
-@command(app, action="runs.show", examples=["cumulant runs show latest", "cumulant runs show 20261124T101500-3fa2c1 --json"])
+@command(
+    app, action="runs.show", examples=["cumulant runs show latest", "cumulant runs show 20261124T101500-3fa2c1 --json"]
+)
 def show(
     call: Invocation,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run, or the beginning of its name, or `latest`.")] = "latest",
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run, or the beginning of its name, or `latest`.")
+    ] = "latest",
 ) -> None:
     """Show one run: its settings, its steps and how it ended."""
     from cumulant.runtime.records import runs
@@ -62,7 +68,7 @@ def show(
         record = _find(runs(project.journal()), run)
 
     def text(console: Console) -> None:
-        from cumulant.cli.terminal import heading, pairs, table
+        from cumulant.runtime.report_page.terminal import heading, pairs, table
 
         heading(console, record.id, record.flow)
         error = (record.error or {}).get("error")
@@ -78,7 +84,10 @@ def show(
             ],
         )
         console.print(
-            table(["step", "", "identity"], [(u.name, "reused" if u.reused else "done", u.identity[:12]) for u in record.steps])
+            table(
+                ["step", "", "identity"],
+                [(u.name, "reused" if u.reused else "done", u.identity[:12]) for u in record.steps],
+            )
         )
 
     call.answer(record, text)
@@ -103,7 +112,7 @@ def status(record: RunRecord) -> str:
 
 
 def _spent(record: RunRecord) -> str:
-    from cumulant.cli.terminal import seconds
+    from cumulant.runtime.report_page.wording import duration as seconds
 
     return seconds(record.seconds) if record.finished else "–"
 

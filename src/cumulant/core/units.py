@@ -61,7 +61,10 @@ def size(text: str | int) -> int:
 
 def share(text: str | float) -> float:
     """`5%` or `0.05` as a fraction between 0 and 1."""
-    number = float(text[:-1]) / 100 if isinstance(text, str) and text.endswith("%") else float(text)
+    try:
+        number = float(text[:-1]) / 100 if isinstance(text, str) and text.endswith("%") else float(text)
+    except ValueError:
+        number = -1.0
     if not 0 <= number <= 1:
         raise UsageError(f'"{text}" is not a share', hint="write 5% or a number from 0 to 1")
     return number

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cumulant.data.ingestion import ingest
     from cumulant.data.masking import mask, mask_frame
     from cumulant.data.odcs import Contract, from_odcs, to_odcs
+    from cumulant.data.prepare import prepare_digest
     from cumulant.data.profile import ColumnProfile, Profile
     from cumulant.data.proposal import Proposal, infer
     from cumulant.data.retention import expired, removable
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
         scan,
         source_of,
     )
-    from cumulant.data.sources import find, read, to_polars
-    from cumulant.data.spec import EventTime, RuleSpec, SchemaPolicy, SourceSpec, TableRule
+    from cumulant.data.sources import find, read, shown, to_polars
+    from cumulant.data.spec import EventTime, RuleSpec, SchemaPolicy, SourceSpec, TableRule, declared
     from cumulant.data.views import personal_columns, preview, quarantined
 
 _HOMES = {
@@ -41,11 +42,12 @@ _HOMES = {
     "masking": ("mask", "mask_frame"),
     "odcs": ("Contract", "from_odcs", "to_odcs"),
     "profile": ("ColumnProfile", "Profile"),
+    "prepare": ("prepare_digest",),
     "retention": ("expired", "removable"),
     "shift": ("shifts",),
     "snapshot": ("CheckResult", "SchemaChange", "Shift", "Snapshot", "SourceFile", "scan", "source_of"),
-    "sources": ("find", "read", "to_polars"),
-    "spec": ("EventTime", "RuleSpec", "SchemaPolicy", "SourceSpec", "TableRule"),
+    "sources": ("find", "read", "shown", "to_polars"),
+    "spec": ("EventTime", "RuleSpec", "SchemaPolicy", "SourceSpec", "TableRule", "declared"),
     "views": ("personal_columns", "preview", "quarantined"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -66,6 +68,7 @@ __all__ = [
     "SourceFile",
     "SourceSpec",
     "TableRule",
+    "declared",
     "expired",
     "facts_of",
     "find",
@@ -76,12 +79,14 @@ __all__ = [
     "mask",
     "mask_frame",
     "personal_columns",
+    "prepare_digest",
     "preview",
     "quarantined",
     "read",
     "removable",
     "scan",
     "shifts",
+    "shown",
     "source_of",
     "to_odcs",
     "to_polars",

@@ -42,10 +42,16 @@ _NATURAL: dict[type[pl.DataType], DType] = {
 TRUE, FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 _ISO = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d{1,9})?)?)?\s*(Z|z|[+-]\d{2}:?\d{2})?$"
 
+_OFFSET = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"
+
 
 @dataclass(frozen=True)
 class Cast:
-    """How one column is read. `failing` marks rows whose value is lost by it, `zoneless` times without a zone."""
+    """How one column is read. `expr` gives its values, null where one cannot be read.
+
+    On the raw column, `present` marks values that must not be lost by reading (None: none can be), and
+    `zoneless` marks times without a zone.
+    """
 
     name: str
     dtype: DType
@@ -53,23 +59,21 @@ class Cast:
     #: the part holds nothing but nulls there, so its type says nothing
     empty: bool = False
     zone: str | None = None
-    failing: pl.Expr | None = None
+    present: pl.Expr | None = None
     zoneless: pl.Expr | None = None
 
 
 def conform(frame: pl.LazyFrame, fields: Sequence[Field]) -> pl.LazyFrame:
     """A stored part under the snapshot's types; columns that it lacks are null."""
-    have = frame.collect_schema()
-    columns = []
+    have, columns = frame.collect_schema(), []
     for field in fields:
         wanted = POLARS[field.dtype]
         if field.name not in have:
             columns.append(pl.lit(None, wanted).alias(field.name))
         elif have[field.name] != wanted:
             columns.append(pl.col(field.name).cast(wanted))
-        else:
-            columns.append(pl.col(field.name))
-    return frame.select(columns)
+    # added first and chosen after, for a selection of constants alone would have one row
+    return frame.with_columns(columns).select(field.name for field in fields)
 
 
 def casts(schema: Mapping[str, pl.DataType], spec: SourceSpec, source: str) -> list[Cast]:
@@ -131,7 +135,7 @@ def _cast(name: str, dtype: pl.DataType, declared: DType | None, spec: SourceSpe
     if isinstance(dtype, pl.String) and target in ("int", "float", "bool", "date"):
         present = present & (value.str.strip_chars() != "")
     fails = _may_fail(dtype, target)
-    return Cast(name, target, expr.alias(name), empty, failing=present & expr.is_null() if fails else None)
+    return Cast(name, target, expr.alias(name), empty, present=present if fails else None)
 
 
 def natural(dtype: pl.DataType) -> DType | None:
@@ -212,13 +216,11 @@ def _time(name: str, dtype: pl.DataType, zone: str | None, spec: SourceSpec) -> 
     if isinstance(dtype, (pl.Datetime, pl.Date)):
         local = value.cast(pl.Datetime("us"))
         expr = _placed(local, zone)
-        failing = value.is_not_null() & expr.is_null()
         missing = value.is_not_null() if zone is None else None
-        return Cast(name, "time", expr.alias(name), zone=zone, failing=failing, zoneless=missing)
+        return Cast(name, "time", expr.alias(name), zone=zone, present=value.is_not_null(), zoneless=missing)
     if _is_text(dtype):
         return _time_of_text(name, zone, spec)
-    failing = value.is_not_null()
-    return Cast(name, "time", pl.lit(None, UTC_MICROS).alias(name), failing=failing)
+    return Cast(name, "time", pl.lit(None, UTC_MICROS).alias(name), present=value.is_not_null())
 
 
 def _placed(local: pl.Expr, zone: str | None) -> pl.Expr:
@@ -244,26 +246,25 @@ def _time_of_text(name: str, zone: str | None, spec: SourceSpec) -> Cast:
     shifted = local.dt.replace_time_zone("UTC") - pl.duration(minutes=(minutes * sign).fill_null(0))
     expr = pl.when(offset.is_not_null()).then(shifted).otherwise(_placed(local, zone))
     present = text.is_not_null() & (text != "")
-    zoneless = present & local.is_not_null() & offset.is_null() if zone is None else None
+    zoneless = present & ~text.str.contains(_OFFSET) if zone is None else None
     return Cast(
         name,
         "time",
         expr.dt.cast_time_unit("us").alias(name),
         zone=zone,
-        failing=present & expr.is_null(),
+        present=present,
         zoneless=zoneless,
     )
 
 
-def refuse_zoneless(cast: Cast, zoneless: int, present: int, source: str) -> None:
-    """Stop where a time column holds local times only and no zone is declared for them.
+def refuse_zoneless(cast: Cast, source: str) -> None:
+    """Stop: a time column holds local times only and no zone is declared for them.
 
     Raises:
         DataError: as said; the hint shows the declaration.
     """
-    if zoneless and zoneless == present:
-        raise DataError(
-            f'source {source}: the times in column "{cast.name}" have no zone',
-            subject=cast.name,
-            hint=f"declare it: event_time: {{column: {cast.name}, zone: UTC}} (or the zone in which they were written)",
-        )
+    raise DataError(
+        f'source {source}: the times in column "{cast.name}" have no zone',
+        subject=cast.name,
+        hint=f"declare it: event_time: {{column: {cast.name}, zone: UTC}} (or the zone in which they were written)",
+    )

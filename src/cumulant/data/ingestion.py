@@ -80,6 +80,7 @@ def ingest(
         DefinitionError: a rule or `prepare` that cannot be used.
         UserCodeError: `prepare` raised.
     """
+    root = root.absolute()
     spec = in_force(spec, source=name, root=root)
     share(spec.quarantine)
     prepare = load(spec.prepare, root, quiet=bool(spec.personal)) if spec.prepare else None
@@ -297,6 +298,20 @@ def _quarantine(bill: _Bill, shop: Workshop, identity: str) -> TableRef | None:
     ]
     if not frames:
         return None
-    rows = pl.concat(frames, how="diagonal_relaxed")
+    rows = pl.concat(_alike(frames), how="diagonal_relaxed")
     rows = rows.select("__rule", FILE, "__row", pl.exclude("__rule", FILE, "__row"))
     return shop.tables.write(shop.key("quarantine", identity), rows)
+
+
+def _alike(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
+    """Frames whose columns can stand below each other: where types differ, and not all are numbers, as text."""
+    types: dict[str, set[pl.DataType]] = {}
+    for frame in frames:
+        for name, dtype in frame.schema.items():
+            types.setdefault(name, set()).add(dtype)
+    mixed = [
+        name
+        for name, found in types.items()
+        if len(found) > 1 and not all(dtype.is_numeric() for dtype in found) and pl.Binary() not in found
+    ]
+    return [frame.with_columns(pl.col(name).cast(pl.String) for name in mixed if name in frame) for frame in frames]

@@ -7,6 +7,7 @@ so that the next snapshot can start from it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 import polars as pl
@@ -28,8 +29,20 @@ from cumulant.data.parts import (
 )
 from cumulant.data.profile import profile
 from cumulant.data.snapshot import Snapshot, scan
+from cumulant.data.sources import frame_digest
 
 _PART = "__part"
+_NONE = pl.Series(POSITION, [], dtype=pl.Int64)
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """A rule and the positions (in the part as read) of the rows that fail it."""
+
+    rule: str
+    text: str
+    column: str | None
+    rows: pl.Series
 
 
 def refuse_late(
@@ -46,14 +59,12 @@ def refuse_late(
         return kept
     for label, text, columns in unique_sets(shop.spec, names):
         repeats = _repeats(kept, fields, columns, shop)
+        column = columns[0] if len(columns) == 1 else None
         kept = [
-            _drop(part, [(label, text, columns[0] if len(columns) == 1 else None, repeats.get(index))], shop)
+            _drop(part, [_Refusal(label, text, column, repeats.get(index, _NONE))], shop)
             for index, part in enumerate(kept)
         ]
     return kept
-
-
-_Refusals = list[tuple[str, str, str | None, "pl.Series | None"]]
 
 
 def _repeats(
@@ -68,11 +79,13 @@ def _repeats(
         for index, part in enumerate(parts)
     ]
     found = pl.concat(frames, how="vertical").filter(repeats_of(columns)).select(_PART, POSITION).collect()
-    return {int(str(part)): group[POSITION] for (part,), group in found.group_by(_PART)}
+    return {int(str(part)): group[POSITION].cast(pl.Int64) for (part,), group in found.group_by(_PART)}
 
 
-def _dangling(part: PartFacts, fields: Sequence[Field], shop: Workshop, others: Mapping[str, Snapshot]) -> _Refusals:
-    found: _Refusals = []
+def _dangling(
+    part: PartFacts, fields: Sequence[Field], shop: Workshop, others: Mapping[str, Snapshot]
+) -> list[_Refusal]:
+    found = []
     for column, rule in shop.spec.rules.items():
         wanted = [field for field in fields if field.name == column]
         if rule.references is None or not wanted:
@@ -81,14 +94,15 @@ def _dangling(part: PartFacts, fields: Sequence[Field], shop: Workshop, others: 
         values = conform(shop.tables.scan(part.rows), wanted).with_row_index(POSITION)
         try:
             lost = values.filter(pl.col(column).is_not_null()).join(held, left_on=column, right_on="held", how="anti")
-            positions = lost.select(POSITION).collect().to_series()
+            positions = lost.select(pl.col(POSITION).cast(pl.Int64)).collect().to_series()
         except pl.exceptions.PolarsError as error:
             raise DefinitionError(
                 f'source {shop.source}: "{column}" and {rule.references} are of different types',
                 subject=column,
                 hint="declare the same `type` for both",
             ) from error
-        found.append((f"{column}:references", f"{column} is in {rule.references}", column, positions))
+        text = f"{column} is in {rule.references}"
+        found.append(_Refusal(f"{column}:references", text, column, positions))
     return found
 
 
@@ -113,33 +127,29 @@ def _held(target: str, column: str, source: str, others: Mapping[str, Snapshot],
     return scan(snapshot, shop.tables).select(pl.col(name).alias("held")).unique()
 
 
-def _drop(part: PartFacts, refusals: _Refusals, shop: Workshop) -> PartFacts:
+def _drop(part: PartFacts, refusals: Sequence[_Refusal], shop: Workshop) -> PartFacts:
     """`part` without the rows at the positions; the first refusal of a row counts as its rule."""
     checks = list(part.checks)
-    rules: dict[int, str] = {}
-    for rule, text, column, positions in refusals:
-        rows = [] if positions is None else positions.to_list()
-        for row in rows:
-            rules.setdefault(row, rule)
-        checks = _counted(checks, PartCheck(rule=rule, column=column, text=text, failed=len(rows)))
-    if not rules:
-        return msgspec.structs.replace(part, checks=tuple(checks))
-    name = digest([part.digest, sorted(rules.items())])
+    for refusal in refusals:
+        checks = _counted(checks, refusal)
+    part = msgspec.structs.replace(part, checks=tuple(checks))
+    frames = [pl.DataFrame({POSITION: found.rows, RULE: [found.rule] * found.rows.len()}) for found in refusals]
+    if not sum(frame.height for frame in frames):
+        return part
+    gone = pl.concat(frames).unique(POSITION, keep="first", maintain_order=True).sort(POSITION)
+    name = digest([part.digest, frame_digest(gone)])
     stored = shop.stored(name)
     if stored is not None:
-        return stored
-    rows_in = shop.tables.scan(part.rows).collect()
-    position = pl.Series(POSITION, sorted(rules), dtype=pl.Int64)
-    refused = rows_in[position.to_list()].select(
-        pl.Series(RULE, [rules[row] for row in position]), position, *(pl.col(column) for column in rows_in.columns)
-    )
-    passed = rows_in.filter(~pl.int_range(rows_in.height, eager=True).is_in(position.implode()))
+        return msgspec.structs.replace(stored, checks=part.checks)
+    rows = shop.tables.scan(part.rows).with_row_index(POSITION).with_columns(pl.col(POSITION).cast(pl.Int64)).collect()
+    passed = rows.join(gone, on=POSITION, how="anti", maintain_order="left").drop(POSITION)
+    refused = gone.join(rows, on=POSITION, how="left", maintain_order="left")
+    refused = refused.select(RULE, POSITION, pl.exclude(RULE, POSITION))
     facts = msgspec.structs.replace(
         part,
         digest=name,
         rows=shop.tables.write(shop.key(name, "rows"), passed),
         refused=(*part.refused, shop.tables.write(shop.key(name, "refused"), refused)),
-        checks=tuple(checks),
         profile=profile(passed, plain_fields(part.fields, shop.spec)),
         csv_bytes=csv_size(passed),
     )
@@ -147,11 +157,12 @@ def _drop(part: PartFacts, refusals: _Refusals, shop: Workshop) -> PartFacts:
     return facts
 
 
-def _counted(checks: list[PartCheck], more: PartCheck) -> list[PartCheck]:
-    """`checks` with the failures of `more` added to those of the same rule."""
-    if all(check.rule != more.rule for check in checks):
-        return [*checks, more]
+def _counted(checks: list[PartCheck], refusal: _Refusal) -> list[PartCheck]:
+    """`checks` with the failures of a refusal added to those of the same rule."""
+    failed = refusal.rows.len()
+    if all(check.rule != refusal.rule for check in checks):
+        return [*checks, PartCheck(rule=refusal.rule, column=refusal.column, text=refusal.text, failed=failed)]
     return [
-        msgspec.structs.replace(check, failed=check.failed + more.failed) if check.rule == more.rule else check
+        msgspec.structs.replace(check, failed=check.failed + failed) if check.rule == refusal.rule else check
         for check in checks
     ]

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from cumulant.core.errors import DataError, UsageError, did_you_mean
+from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import DType, Field
 from cumulant.core.units import share
 from cumulant.data.snapshot import Snapshot
@@ -143,7 +143,7 @@ def _dump(document: dict[str, Any]) -> str:
 
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
     stream = io.StringIO()
     yaml.dump(document, stream)
     return stream.getvalue()
@@ -330,19 +330,3 @@ def _reference(item: Mapping[str, Any]) -> str | None:
             parts = target.strip("/").replace("schema/", "").replace("/properties/", ".").split(".")
             return ".".join(parts[-2:])
     return None
-
-
-def limits_are_valid(spec: SourceSpec) -> None:
-    """Raise where a share in the rules is none.
-
-    Raises:
-        UsageError: as said.
-    """
-    for column, rule in spec.rules.items():
-        if rule.nulls is not None:
-            try:
-                share(rule.nulls)
-            except ValueError as error:
-                raise UsageError(
-                    f'rules.{column}.nulls: "{rule.nulls}" is not a share', subject=column, hint="write 5% or 0.05"
-                ) from error

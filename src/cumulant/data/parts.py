@@ -12,13 +12,22 @@ from dataclasses import dataclass
 import msgspec
 import polars as pl
 
+from cumulant.core.errors import DefinitionError
 from cumulant.core.plan import DType, Field
 from cumulant.core.refs import TableRef
 from cumulant.data.casts import Cast, casts, is_delay, refuse_zoneless
 from cumulant.data.prepare import Prepare
 from cumulant.data.profile import Profile, profile
-from cumulant.data.rowwise import check_row_wise
-from cumulant.data.rules import RowCheck, RuleCompiler, check_columns, check_conditions, compile_rules, reading_checks
+from cumulant.data.rowwise import SAMPLE, check_row_wise
+from cumulant.data.rules import (
+    RowCheck,
+    RuleCompiler,
+    check_columns,
+    check_conditions,
+    compile_rules,
+    reading_checks,
+    reading_marks,
+)
 from cumulant.data.spec import SourceSpec
 from cumulant.ports.tables import TableStore
 
@@ -93,6 +102,8 @@ class Workshop:
             UserCodeError: `prepare` raised.
             StorageError: the parts cannot be written.
         """
+        if not raw.height:
+            return self._empty(digest, raw)
         rows = self._prepared(raw)
         check_columns(self.spec, rows.columns, source=self.source, url=url)
         sorted_out = _sort_out(rows, self)
@@ -118,11 +129,27 @@ class Workshop:
         self.tables.write(self.key(facts.digest, "facts"), pl.DataFrame({"json": [text]}))
 
     def _prepared(self, raw: pl.DataFrame) -> pl.DataFrame:
-        if self.prepare is None or not raw.height:
-            return raw if self.prepare is None else self.prepare(raw)
+        if self.prepare is None:
+            return raw
         rows = self.prepare(raw)
         check_row_wise(self.prepare, raw, rows, name=self.prepare.name)
         return rows
+
+    def _empty(self, digest: str, raw: pl.DataFrame) -> PartFacts:
+        """A file with a header and no rows says nothing about columns and is not shown to `prepare`."""
+        facts = PartFacts(
+            digest=digest,
+            rows_in=0,
+            rows_dropped=0,
+            rows=self.tables.write(self.key(digest, "rows"), raw.select(pl.all().cast(pl.String, strict=False))),
+            refused=(),
+            fields=(),
+            checks=(),
+            profile=Profile(0),
+            csv_bytes=0,
+        )
+        self.record(facts)
+        return facts
 
 
 @dataclass(frozen=True)
@@ -139,12 +166,13 @@ def _sort_out(rows: pl.DataFrame, shop: Workshop) -> _SortedOut:
     reading = reading_checks(plan)
     checks = compile_rules(shop.spec, plan, source=shop.source, rule_compiler=shop.rule_compiler)
     names = [cast.name for cast in plan]
-    first = rows.lazy().select([cast.expr for cast in plan] + _marks(reading, 0))
-    check_conditions(checks, first.head(0).collect(), source=shop.source)
-    # one pass over the part: types, then every rule on the typed columns
-    marked = first.with_columns(_marks(checks, len(reading))).collect()
     every = [*reading, *checks]
-    _refuse_local_times(plan, rows, marked, every, shop.source)
+    typing = rows.lazy().select([cast.expr for cast in plan] + reading_marks(plan))
+    check_conditions(checks, typing.select(names).head(0).collect(), source=shop.source)
+    # one pass over the part: types, then every rule on the typed columns
+    marked = _computed(typing.with_columns(_marks(every)), shop)
+    _refuse_local_times(plan, marked, every, shop.source)
+    _refuse_aggregates(marked, every, shop.source)
     marks = [f"__mark{index}" for index in range(len(every))]
     failed = [int(marked[mark].sum()) for mark in marks]
     rule = marked.select(_first_rule(every, marks)).to_series()
@@ -162,10 +190,33 @@ def _sort_out(rows: pl.DataFrame, shop: Workshop) -> _SortedOut:
     return _SortedOut(plan, passed, refused, tuple(found))
 
 
-def _marks(checks: Sequence[RowCheck], start: int) -> list[pl.Expr]:
-    return [
-        check.failing.fill_null(value=False).alias(f"__mark{index}") for index, check in enumerate(checks, start=start)
-    ]
+def _computed(frame: pl.LazyFrame, shop: Workshop) -> pl.DataFrame:
+    try:
+        return frame.collect()
+    except pl.exceptions.PolarsError as error:  # its text may quote values
+        raise DefinitionError(
+            f"source {shop.source}: a condition fails on some rows ({type(error).__name__})",
+            subject=shop.source,
+            hint=f"look for casts in: {'; '.join(shop.spec.table.where) or 'the rules'}",
+        ) from error
+
+
+def _refuse_aggregates(marked: pl.DataFrame, checks: Sequence[RowCheck], source: str) -> None:
+    """A condition that looks at other rows (an average, a rank) judges a sample otherwise than all rows."""
+    sample = marked.gather_every(max(marked.height // SAMPLE, 1)).head(max(marked.height // 2, 1))
+    for index, check in enumerate(checks):
+        mark = f"__mark{index}"
+        alone = check.failing.fill_null(value=False)
+        if check.column is None and not sample.select((alone == pl.col(mark)).all()).item():
+            raise DefinitionError(
+                f"source {source}: the condition `{check.text}` looks at other rows",
+                subject=check.text,
+                hint="compare columns of one row; what needs other rows is a feature",
+            )
+
+
+def _marks(checks: Sequence[RowCheck]) -> list[pl.Expr]:
+    return [check.failing.fill_null(value=False).alias(f"__mark{index}") for index, check in enumerate(checks)]
 
 
 def _first_rule(checks: Sequence[RowCheck], marks: Sequence[str]) -> pl.Expr:
@@ -176,14 +227,13 @@ def _first_rule(checks: Sequence[RowCheck], marks: Sequence[str]) -> pl.Expr:
     return pl.coalesce(choices).alias(RULE)
 
 
-def _refuse_local_times(
-    plan: Sequence[Cast], rows: pl.DataFrame, marked: pl.DataFrame, checks: Sequence[RowCheck], source: str
-) -> None:
+def _refuse_local_times(plan: Sequence[Cast], marked: pl.DataFrame, checks: Sequence[RowCheck], source: str) -> None:
+    """Stop where no time of a column has a zone; single ones without are refused as rows."""
     for index, check in enumerate(checks):
         if check.rule.endswith(":zone") and check.column is not None:
-            cast = next(cast for cast in plan if cast.name == check.column)
-            present = rows[check.column].len() - rows[check.column].null_count()
-            refuse_zoneless(cast, int(marked[f"__mark{index}"].sum()), present, source)
+            local = int(marked[f"__mark{index}"].sum())
+            if local and local == marked.height - marked[check.column].null_count():
+                refuse_zoneless(next(cast for cast in plan if cast.name == check.column), source)
 
 
 def unique_sets(spec: SourceSpec, names: Sequence[str]) -> list[tuple[str, str, tuple[str, ...]]]:
@@ -221,9 +271,9 @@ def _refused(
         return typed.head(0)
     kept = typed.filter(bad)
     lost = {check.column for index, check in enumerate(reading) if marked[f"__mark{index}"].any()}
-    raw = rows.select(pl.col(name).cast(pl.String, strict=False) for name in typed.columns if name in lost).filter(bad)
+    texts = [pl.col(name).cast(pl.String, strict=False) for name in typed.columns if name in lost]
     positions = pl.int_range(rule.len(), eager=True).filter(bad)
-    return kept.with_columns(raw.get_columns()).select(
+    return kept.with_columns(rows.filter(bad).select(texts).get_columns() if texts else []).select(
         rule.filter(bad).alias(RULE), positions.cast(pl.Int64).alias(POSITION), *typed.columns
     )
 

@@ -62,6 +62,18 @@ class Prepare:
         return raw.to_pandas() if self.wants == "pandas" else raw
 
 
+def prepare_digest(reference: str | None, root: Path) -> str | None:
+    """The digest of the function's code, and of what it uses of the project, without importing it.
+
+    Raises:
+        DefinitionError: no such file.
+        UserCodeError: the file is not valid Python.
+    """
+    if reference is None:
+        return None
+    return code_digest(_file_of(reference, root), reference.rpartition(":")[2], root)
+
+
 def load(reference: str, root: Path, *, quiet: bool = False) -> Prepare:
     """The function named by `file.py:function`, relative to `root`.
 
@@ -69,14 +81,7 @@ def load(reference: str, root: Path, *, quiet: bool = False) -> Prepare:
         DefinitionError: no such file or function.
         UserCodeError: importing the file raised.
     """
-    path, _, name = reference.rpartition(":")
-    file = (root / path).resolve()
-    if not path or not file.is_file():
-        raise DefinitionError(
-            f"prepare {reference}: there is no file {path or reference}",
-            subject=reference,
-            hint="write file.py:function, relative to the project",
-        )
+    file, name = _file_of(reference, root), reference.rpartition(":")[2]
     draft = Prepare(reference, file, root, _nothing, "lazy", code_digest(file, name, root), quiet)
     with _placed_in(root), _user_code(draft):
         module = _imported(file)
@@ -166,3 +171,15 @@ def _place_of(error: BaseException, prepare: Prepare) -> str:
     code = getattr(prepare.function, "__code__", None)
     line = code.co_firstlineno if code is not None and prepare.function is not _nothing else 1
     return f"{prepare.file.name}, line {line}"
+
+
+def _file_of(reference: str, root: Path) -> Path:
+    path = reference.rpartition(":")[0]
+    file = (root / path).resolve()
+    if not path or not file.is_file():
+        raise DefinitionError(
+            f"prepare {reference}: there is no file {path or reference}",
+            subject=reference,
+            hint="write file.py:function, relative to the project",
+        )
+    return file

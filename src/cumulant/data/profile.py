@@ -125,10 +125,10 @@ def _top(frame: pl.DataFrame, field: Field, distinct: int) -> tuple[TopValue, ..
         return ()
     counts = (
         frame.lazy()
-        .select(pl.col(field.name).drop_nulls().value_counts().struct.unnest())
-        .sort(["count", field.name], descending=[True, False])
+        .select(pl.col(field.name).drop_nulls().value_counts(name="count").struct.unnest())
+        .select(pl.col(field.name).cast(pl.String).alias("value"), "count")
+        .sort(["count", "value"], descending=[True, False])
         .head(TOP)
-        .select(pl.col(field.name).cast(pl.String), "count")
         .collect()
     )
     return tuple(TopValue(value, count) for value, count in counts.iter_rows())

@@ -25,7 +25,8 @@ _NAMES = frozenset({"name", "first", "last", "ip", "card", "cc"})
 _MARKS = ("?", "NA", "N/A", "n/a", "NULL", "null", "None", "-", "NaN", "nan")
 _SET_LIMIT = 20
 _SURE = 100
-_LOOK = 200_000
+#: a column is taken for one that starts at 0 where its smallest value is at most this share of its largest
+_NEAR_ZERO = 0.05
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +79,7 @@ class _Look:
         self._types(missing)
         event = self._event_time(time)
         self._rows = self._read(missing, event)
-        keys = key or self._key()
+        keys = key or self._key(event)
         personal = self._personal()
         if rules:
             self._ranges_and_sets({*keys, *personal, *([event.column] if event else [])})
@@ -181,7 +182,7 @@ class _Look:
         rows = self._raw.select(plain)
         return rows.select([cast.expr for cast in casts(rows.schema, spec, self._path)])
 
-    def _key(self) -> tuple[str, ...]:
+    def _key(self, event: EventTime | None) -> tuple[str, ...]:
         """One column that identifies every row, named like an identifier or first; else none."""
         found = []
         for place, name in enumerate(self._rows.columns):
@@ -195,7 +196,25 @@ class _Look:
             column = min(found)[2]
             self._notes.append(f"{column} identifies a row: it is never null and never repeats")
             return (column,)
-        self._notes.append("no column identifies a row: repeats are not looked for")
+        pair = self._pair(event)
+        if pair:
+            self._notes.append(f"{' and '.join(pair)} together identify a row: they never repeat")
+        else:
+            self._notes.append("no column identifies a row: repeats are not looked for")
+        return pair
+
+    def _pair(self, event: EventTime | None) -> tuple[str, ...]:
+        """One column that, with the event's time, identifies every row (a place, a device)."""
+        if event is None or self._rows[event.column].null_count() or self._rows[event.column].is_unique().all():
+            return ()
+        times = {event.column, *self._times()}
+        for name in self._rows.columns:
+            values = self._rows[name]
+            entity = isinstance(values.dtype, pl.String) or bool(set(_words(name)) & set(_KEY_WORDS))
+            if name == self._target or name in times or not entity or values.null_count():
+                continue
+            if not self._rows.select(pl.struct(name, event.column).is_duplicated().any()).item():
+                return (name, event.column)
         return ()
 
     def _personal(self) -> list[str]:
@@ -203,8 +222,8 @@ class _Look:
         for name in self._rows.columns:
             words = set(_words(name))
             sure = words & (_PERSONAL | _PERSONAL_TOO)
-            text = isinstance(self._rows.schema[name], pl.String)
-            if name != self._target and (sure or (words & _NAMES and text and self._is_various(name))):
+            likely = words & _NAMES and isinstance(self._rows.schema[name], pl.String)
+            if name != self._target and (sure or likely) and self._is_various(name):
                 found.append(name)
         if found:
             self._notes.append(f"personal by their names, and so shown as hashes only: {', '.join(found)}")
@@ -251,7 +270,12 @@ class _Look:
 
     def _range(self, name: str, values: pl.Series) -> None:
         low, high = values.min(), values.max()
-        if not isinstance(low, (int, float)) or not isinstance(high, (int, float)) or low < 0:
+        if not isinstance(low, (int, float)) or not isinstance(high, (int, float)):
+            return
+        if values.dtype == pl.Int64 and (low, high) == (0, 1):
+            self._rules.setdefault(name, {})["in_"] = [0, 1]
+            self._notes.append(f"{name} is 0 or 1")
+        if "in_" in self._rules.get(name, {}) or not 0 <= low <= _NEAR_ZERO * high:
             return
         rule = self._rules.setdefault(name, {})
         rule["min"] = 0

@@ -1,6 +1,6 @@
 """Is a user's `prepare` row-wise? A row's result may depend on that row alone.
 
-It is run on a sample as a whole, in halves, shuffled and doubled; every run must give the same rows. Means,
+It is run on a sample as a whole, in halves, row by row, shuffled and doubled; every run must give the same rows. Means,
 ranks, shifts, running sums, deduplication and random numbers all show. The sample is also compared with the
 run over all rows.
 """
@@ -15,6 +15,7 @@ import polars as pl
 from cumulant.core.errors import DefinitionError
 
 SAMPLE = 1000
+_SINGLES = 8
 _TOLERANCE = 1e-9
 _DIGITS = 9
 
@@ -40,6 +41,8 @@ def check_row_wise(
     halves = pl.concat([prepare(sample[:half]), prepare(sample[half:])], how="vertical_relaxed")
     if not _same(halves, base):
         raise _refusal(name, "gives other values when the rows come in two halves")
+    if not _alone(prepare, sample, base):
+        raise _refusal(name, "gives other values when a row comes alone")
     order = list(range(len(positions)))
     random.Random(0).shuffle(order)  # noqa: S311 - a fixed permutation, not a secret
     shuffled, doubled = prepare(sample[order]), prepare(pl.concat([sample, sample]))
@@ -53,6 +56,13 @@ def check_row_wise(
         fits = _contained(base, prepared)
     if not fits:
         raise _refusal(name, "gives other values for a sample than for all rows")
+
+
+def _alone(prepare: Callable[[pl.DataFrame], pl.DataFrame], sample: pl.DataFrame, base: pl.DataFrame) -> bool:
+    """Whether single rows give what they give among others: a largest value, say, may stand in both halves."""
+    picks = sorted({index * (sample.height - 1) // (_SINGLES - 1) for index in range(_SINGLES)})
+    alone = pl.concat([prepare(sample[index : index + 1]) for index in picks], how="vertical_relaxed")
+    return _same(alone, base[picks]) if base.height == sample.height else _contained(alone, base)
 
 
 def _refusal(name: str, what: str) -> DefinitionError:

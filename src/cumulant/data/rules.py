@@ -17,6 +17,7 @@ from cumulant.core.units import moment, share
 from cumulant.data.casts import POLARS, Cast
 from cumulant.data.spec import Bound, Member, RuleSpec, SourceSpec
 
+_PRESENT, _ZONELESS = "__present:", "__zoneless:"
 RuleCompiler = Callable[[str], pl.Expr]
 
 
@@ -33,7 +34,7 @@ class RowCheck:
 def compile_rules(
     spec: SourceSpec, casts: list[Cast], *, source: str, rule_compiler: RuleCompiler | None = None
 ) -> list[RowCheck]:
-    """The row checks of a source. Expressions of `reading_checks` read raw columns, all others read cast ones.
+    """The row checks of a source. Their expressions read cast columns.
 
     Raises:
         DataError: a rule names a value that its column cannot hold.
@@ -51,17 +52,23 @@ def compile_rules(
     return checks + [_condition(text, rule_compiler or _sql) for text in spec.table.where]
 
 
+def reading_marks(casts: list[Cast]) -> list[pl.Expr]:
+    """What must be known of the raw columns to tell which values were lost by reading them."""
+    marks = [cast.present.alias(f"{_PRESENT}{cast.name}") for cast in casts if cast.present is not None]
+    return marks + [cast.zoneless.alias(f"{_ZONELESS}{cast.name}") for cast in casts if cast.zoneless is not None]
+
+
 def reading_checks(casts: list[Cast]) -> list[RowCheck]:
-    """Checks that each value could be read as its column's type."""
+    """Checks that each value could be read as its column's type; they read cast columns and reading marks."""
     checks = []
-    for cast_ in casts:
-        if cast_.zoneless is not None:
-            text = f"{cast_.name} has a time zone"
-            checks.append(RowCheck(f"{cast_.name}:zone", cast_.name, text, cast_.zoneless))
-        if cast_.failing is not None:
-            checks.append(
-                RowCheck(f"{cast_.name}:type", cast_.name, f"{cast_.name} is of type {cast_.dtype}", cast_.failing)
-            )
+    for cast in casts:
+        name = cast.name
+        if cast.zoneless is not None:
+            local = pl.col(f"{_ZONELESS}{name}") & pl.col(name).is_not_null()
+            checks.append(RowCheck(f"{name}:zone", name, f"{name} has a time zone", local))
+        if cast.present is not None:
+            lost = pl.col(f"{_PRESENT}{name}") & pl.col(name).is_null()
+            checks.append(RowCheck(f"{name}:type", name, f"{name} is of type {cast.dtype}", lost))
     return checks
 
 
@@ -195,7 +202,7 @@ def check_conditions(checks: list[RowCheck], frame: pl.DataFrame, *, source: str
         if check.column is not None:
             continue
         try:
-            dtype = frame.lazy().select(check.failing.alias("failing")).collect_schema()["failing"]
+            dtype = frame.select(check.failing.alias("failing")).schema["failing"]
         except pl.exceptions.PolarsError as error:
             reason = str(error).splitlines()[0]
             raise DefinitionError(

@@ -87,6 +87,8 @@ def changes(
     """
     found: dict[tuple[str, str], SchemaChange] = {}
     for url, part in fresh:
+        if not part.fields:
+            continue
         for change in _changes_of(previous, part, url):
             found.setdefault((change.kind, change.column), _judged(change, spec, used))
     return tuple(found.values())

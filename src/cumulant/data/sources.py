@@ -101,6 +101,8 @@ def _readable(url: str) -> Iterator[None]:
         yield
     except (EOFError, gzip.BadGzipFile) as error:
         raise DataError(f"{url} is damaged or cut off (gzip)", subject=url, hint="copy or write it again") from error
+    except csv.Error as error:
+        raise DataError(f"{url} is not CSV", subject=url, hint="write it again, or set its `format`") from error
     except (UnicodeError, LookupError) as error:
         raise DataError(
             f"{url} is not text in the declared encoding", subject=url, hint="set encoding: latin-1 (or its own)"
@@ -170,7 +172,7 @@ def _refuse_cut_line(content: bytes, url: str, separator: str, width: int) -> No
     if content.endswith((b"\n", b"\r")):
         return
     last = content[-_TAIL:].rsplit(b"\n", 1)[-1].decode("utf-8", errors="replace")
-    fields = next(csv.reader([last], delimiter=separator), [])
+    fields = next(csv.reader(io.StringIO(last, newline=""), delimiter=separator), [])
     if last.count('"') % 2 == 0 and 0 < len(fields) < width:
         raise DataError(
             f"{url} is cut off: its last line has {len(fields)} of {width} fields",
@@ -196,13 +198,22 @@ def to_polars(frame: object, *, source: str) -> pl.DataFrame:
     if isinstance(frame, pl.DataFrame):
         return frame
     if isinstance(frame, pl.LazyFrame):
-        return frame.collect()
+        try:
+            return frame.collect()
+        except pl.exceptions.PolarsError as error:
+            raise DataError(
+                f"source {source}: the lazy frame cannot be computed ({type(error).__name__})",
+                subject=source,
+                hint="call .collect() on it to see why",
+            ) from error
     try:
         import narwhals as nw
     except ImportError as error:
         raise missing_part("narwhals", "train") from error
     try:
-        native: Any = _named(frame)
+        native: Any = frame
+        if nw.dependencies.is_pandas_dataframe(native):
+            return _of_pandas(native)
         table: pl.DataFrame = nw.from_native(native, eager_only=True).to_polars()
     except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
         raise DataError(
@@ -213,13 +224,17 @@ def to_polars(frame: object, *, source: str) -> pl.DataFrame:
     return table
 
 
-def _named(frame: object) -> object:
-    """A pandas frame with text as column names; others as they are."""
-    names = getattr(frame, "columns", None)
-    rename = getattr(frame, "set_axis", None)
-    if names is None or rename is None or all(isinstance(name, str) for name in names):
-        return frame
-    return rename([str(name) for name in names], axis="columns")
+def _of_pandas(frame: Any) -> pl.DataFrame:
+    """A pandas frame by way of Arrow, without its index; NaN becomes null, other names than text become text."""
+    import pyarrow as pa
+
+    named = frame.set_axis([str(name) for name in frame.columns], axis="columns")
+    # pandas warns when Arrow reads its zoned times, so they cross as UTC without a zone
+    zoned = [name for name, dtype in named.dtypes.items() if getattr(dtype, "tz", None) is not None]
+    named = named.assign(**{name: named[name].dt.tz_convert(None) for name in zoned})
+    table = pl.from_arrow(pa.Table.from_pandas(named, preserve_index=False))
+    whole = table if isinstance(table, pl.DataFrame) else table.to_frame()
+    return whole.with_columns(pl.col(zoned).dt.replace_time_zone("UTC")) if zoned else whole
 
 
 def frame_digest(frame: pl.DataFrame) -> str:

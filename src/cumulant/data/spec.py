@@ -61,8 +61,9 @@ class TableRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     where: Annotated[
         list[str],
         Meta(
-            description="Conditions across the columns of a row, such as `landed >= sched_dep`; a row for which one is "
-            "false is refused, a row for which it is null passes."
+            description="Conditions across the columns of one row, as in the WHERE clause of SQL: "
+            "`landed >= sched_dep and air_time is not null`, texts in single quotes. A row for which one is false is "
+            "refused, a row for which it is null passes."
         ),
     ] = []
 
@@ -158,3 +159,33 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
                     )
                 found[column] = when
         return found
+
+
+def declared(spec: SourceSpec) -> dict[str, object]:
+    """`spec` as it would be written in a project file: without whatever is a default."""
+    return _without_defaults(spec)
+
+
+def _without_defaults(value: msgspec.Struct) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for field in msgspec.structs.fields(value):
+        own = getattr(value, field.name)
+        default = field.default if field.default is not msgspec.NODEFAULT else _made(field)
+        if own == default:
+            continue
+        if isinstance(own, msgspec.Struct):
+            own = _without_defaults(own)
+        elif isinstance(own, dict):
+            own = {
+                key: _without_defaults(item) if isinstance(item, msgspec.Struct) else item for key, item in own.items()
+            }
+        found[field.encode_name] = own
+    return found
+
+
+def _plain(value: object) -> object:
+    return _without_defaults(value) if isinstance(value, msgspec.Struct) else value
+
+
+def _made(field: msgspec.structs.FieldInfo) -> object:
+    return field.default_factory() if field.default_factory is not msgspec.NODEFAULT else msgspec.NODEFAULT

@@ -59,9 +59,10 @@ def payments(seed: int = 7) -> list[Payment]:
     genuine = sorted(_genuine(customers, draw))
     compromised = {(day, draw.randrange(TERMINALS)) for day in range(DAYS) if draw.random() < 0.35}
     stolen = {(day, draw.randrange(CUSTOMERS)) for day in range(DAYS) if draw.random() < 0.30}
-    rows = []
+    rows: list[Payment] = []
     for seconds, customer, terminal, amount in genuine:
-        paid, scenario = _fraud(seconds, customer, terminal, amount, compromised, stolen, draw)
+        payment = (seconds // _DAY_SECONDS, customer, terminal, amount)
+        paid, scenario = _fraud(payment, draw.random(), compromised=compromised, stolen=stolen)
         when = START + timedelta(seconds=seconds)
         rows.append(Payment(len(rows), when, customer, terminal, paid, int(scenario > 0), scenario))
     return rows
@@ -100,19 +101,16 @@ def _genuine(customers: list[_Customer], draw: random.Random) -> Iterator[tuple[
 
 
 def _fraud(
-    seconds: int,
-    customer: int,
-    terminal: int,
-    amount: float,
+    payment: tuple[int, int, int, float],
+    chance: float,
+    *,
     compromised: set[tuple[int, int]],
     stolen: set[tuple[int, int]],
-    draw: random.Random,
 ) -> tuple[float, int]:
     """The amount as paid, and the kind of fraud that a payment became."""
-    day = seconds // _DAY_SECONDS
-    chance = draw.random()
+    day, customer, terminal, amount = payment
     if chance < 0.002:
-        return round(_UNUSUAL_AMOUNT * (1.0 + draw.random()), 2), 1
+        return round(_UNUSUAL_AMOUNT * (1.0 + 500.0 * chance), 2), 1
     if any((start, terminal) in compromised for start in range(max(0, day - _COMPROMISED_DAYS + 1), day + 1)):
         return amount, (2 if chance < 0.45 else 0)
     if any((start, customer) in stolen for start in range(max(0, day - _STOLEN_DAYS + 1), day + 1)) and chance < 0.35:

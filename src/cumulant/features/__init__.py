@@ -10,12 +10,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cumulant.features.offline import compute
     from cumulant.features.define import source
     from cumulant.features.expressions import Expr, coalesce, col, concat, greatest, least, lit, when
+    from cumulant.features.frames import known_times
     from cumulant.features.known import show_moment
     from cumulant.features.loading import Definition, Definitions, collect, load
     from cumulant.features.materialization import Materialized, materialize
+    from cumulant.features.offline import compute
     from cumulant.features.online import OnlineFeatures, Vectors
     from cumulant.features.parsing import parse, parse_predict_at
     from cumulant.features.plan import compile_plan
@@ -27,13 +28,14 @@ _MODULES = {
     "OnlineFeatures": "online", "Vectors": "online", "coalesce": "expressions", "col": "expressions",
     "collect": "loading", "compile_node": "rows", "compile_plan": "plan", "compute": "offline",
     "concat": "expressions", "evaluate": "polars", "expression": "polars", "greatest": "expressions",
-    "least": "expressions", "lit": "expressions", "load": "loading", "materialize": "materialization", "parse": "parsing",
-    "parse_predict_at": "parsing", "show_moment": "known", "source": "define", "when": "expressions",
+    "known_times": "frames", "least": "expressions", "lit": "expressions", "load": "loading",
+    "materialize": "materialization", "parse": "parsing", "parse_predict_at": "parsing",
+    "show_moment": "known", "source": "define", "when": "expressions",
 }  # fmt: skip
 
 __all__ = [
     "Definition", "Definitions", "Expr", "Materialized", "OnlineFeatures", "Vectors", "coalesce", "col", "collect",
-    "compile_node", "compile_plan", "compute", "concat", "evaluate", "expression", "greatest", "least", "lit", "load",
+    "compile_node", "compile_plan", "compute", "concat", "evaluate", "expression", "greatest", "known_times", "least", "lit", "load",
     "materialize", "parse", "parse_predict_at", "show_moment", "source", "when",
 ]  # fmt: skip
 

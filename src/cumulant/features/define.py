@@ -20,9 +20,10 @@ from typing import NoReturn, Self
 import msgspec
 
 from cumulant.core.errors import UsageError, did_you_mean
+from cumulant.core.expr import Column
 from cumulant.core.plan import Aggregation
 from cumulant.core.units import duration, micros, show_duration
-from cumulant.features.expressions import Column, Description, Expr, Part, Reference
+from cumulant.features.expressions import Description, Expr, Part, Reference
 from cumulant.features.place import Place, here, misuse
 
 Span = str | timedelta

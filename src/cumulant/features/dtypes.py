@@ -192,7 +192,7 @@ def _cast(op: str, kinds: Sequence[Kind], options: Options) -> Kind:
     if to not in CASTS:
         raise DefinitionError(f'cannot cast to "{to}"', subject=op, hint=f"cast to one of {', '.join(CASTS)}")
     allowed = {"str": {"bool", "int", "str"}, "bool": {"bool", "int", "float"}}
-    fits = allowed.get(cast("str", to), {"bool", "int", "float", "str"}) | {"null"}
+    fits = allowed.get(to, {"bool", "int", "float", "str"}) | {"null"}
     hint = "how many digits to write is not settled: round it and cast it to int first" if to == "str" else None
     _needs(f"cast to {to}", kinds, frozenset(cast("set[Kind]", fits)), hint)
     return cast("Kind", to)

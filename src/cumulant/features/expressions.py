@@ -84,7 +84,7 @@ class Expr:
         """The same feature with a description, an owner and tags, as reports and the catalogue show them."""
         copy = object.__new__(type(self))
         copy.__dict__.update(self.__dict__)
-        copy._description = Description(text, owner, tuple(tags))  # noqa: SLF001  (a copy of this class)
+        copy._description = Description(text, owner, tuple(tags))
         return copy
 
     # arithmetic

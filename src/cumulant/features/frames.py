@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import polars as pl
@@ -10,8 +10,9 @@ import polars as pl
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import Field, Source
 from cumulant.features.dtypes import Kind
+from cumulant.features.kernel.sums import Floats
 from cumulant.features.kernel.timeline import Ints
-from cumulant.features.known import Entry
+from cumulant.features.known import Entry, entry
 from cumulant.features.polars import TYPES, canonical, kind_of
 
 #: the position of a row in its snapshot
@@ -23,7 +24,9 @@ def kinds(fields: Sequence[Field]) -> dict[str, Kind]:
     return {field.name: field.dtype for field in fields}
 
 
-def read(source: str, fields: Sequence[Field], frame: pl.LazyFrame | pl.DataFrame, optional: bool = False) -> pl.DataFrame:
+def read(
+    source: str, fields: Sequence[Field], frame: pl.LazyFrame | pl.DataFrame, optional: bool = False
+) -> pl.DataFrame:
     """The fields of a source, in the order of its rows, and `__row`.
 
     Where `optional`, a column that is absent is all null.
@@ -69,10 +72,23 @@ def entry_times(frame: pl.DataFrame, source: Source, entry: Entry) -> pl.Series:
     return frame.select(pl.when(complete).then(pl.max_horizontal(event, *known)).alias("at"))["at"]
 
 
+def known_times(frame: pl.DataFrame, source: Source, columns: Iterable[str]) -> pl.Series | None:
+    """When all of `columns` of each row are known, as UTC times; null where never. None for a source without time."""
+    if source.event_time is None:
+        return None
+    return entry_times(frame, source, entry(source, columns)).cast(pl.Datetime("us", "UTC"))
+
+
 def numbers(series: pl.Series) -> Ints:
     """Whole numbers of a series of ints, bools, times or dates; 0 for null."""
     whole = series.to_physical().cast(pl.Int64)
     return (whole.fill_null(0) if whole.null_count() else whole).to_numpy()
+
+
+def floats(series: pl.Series) -> Floats:
+    """A series of numbers or bools as float64; 0 for null."""
+    whole = series.cast(pl.Float64)
+    return (whole.fill_null(0.0) if whole.null_count() else whole).to_numpy()
 
 
 def valid(series: pl.Series) -> np.ndarray[tuple[int], np.dtype[np.bool_]] | None:

@@ -18,7 +18,6 @@ from cumulant.core.plan import FeaturePlan, KnownAt, Lookup, PredictAt, Source, 
 from cumulant.core.units import show_duration
 
 
-
 class Entry(msgspec.Struct, frozen=True, order=True):
     """When a row enters: max(event_time + delay_us, and each of `columns` plus its delay)."""
 
@@ -85,8 +84,8 @@ def require_known(entity: Source, predict_at: PredictAt | None, column: str, *, 
         return
     when = show_moment(predict_at)
     if known.column is not None:
-        later = f' plus {_shown(known.delay_us)}' if known.delay_us else ""
-        becomes = f'at its own time' if known.column == column else f'at "{known.column}"{later}'
+        later = f" plus {_shown(known.delay_us)}" if known.delay_us else ""
+        becomes = "at its own time" if known.column == column else f'at "{known.column}"{later}'
     else:
         becomes = f'{_shown(known.delay_us)} after "{entity.event_time}"'
         same_clock = predict_at is not None and predict_at.column == entity.event_time

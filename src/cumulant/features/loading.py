@@ -149,7 +149,7 @@ class _Lowering:
             yield from (self._window(value, label, f"{name}_{label}") for label in value.spans.labels)
         elif isinstance(value, Expr):
             node = self.node(value, root=True)
-            yield Definition(name=name, place=value.place, expr=node, **_told(value.description))
+            yield _described(Definition(name=name, place=value.place, expr=node), value.description)
 
     def node(self, value: Expr, *, root: bool = False, inside: str = "") -> Node:
         """The plain tree. Named features are referred to, except at the root and `inside` a window."""
@@ -197,24 +197,20 @@ class _Lowering:
             definition = msgspec.structs.replace(definition, name=f"{base}_{number}")
 
     def _column(self, columns: Columns, column: str, name: str) -> Definition:
-        told = _told(columns.description)
-        if columns.by is None:
-            return Definition(name=name, place=columns.place, expr=Column(column), of=columns.source, **told)
-        lookup = Lookup(columns.source, columns.by, column, columns.within_us)
-        return Definition(name=name, place=columns.place, lookup=lookup, **told)
+        definition = Definition(name=name, place=columns.place, expr=Column(column), of=columns.source)
+        if columns.by is not None:
+            lookup = Lookup(columns.source, columns.by, column, columns.within_us)
+            definition = Definition(name=name, place=columns.place, lookup=lookup)
+        return _described(definition, columns.description)
 
     def _window(self, windowed: Windowed, label: str, name: str) -> Definition:
         span = windowed.spans.micros[windowed.spans.labels.index(label)]
         value = None if windowed.value is None else self.node(windowed.value, inside=windowed.agg)
         window = Window(windowed.source, windowed.by, windowed.agg, value, span)
-        return Definition(name=name, place=windowed.place, window=window, **_told(windowed.description))
+        return _described(Definition(name=name, place=windowed.place, window=window), windowed.description)
 
 
-class _Told(msgspec.Struct):
-    description: str
-    owner: str
-    tags: tuple[str, ...]
-
-
-def _told(description: Description) -> dict[str, object]:
-    return {"description": description.text, "owner": description.owner, "tags": description.tags}
+def _described(definition: Definition, description: Description) -> Definition:
+    return msgspec.structs.replace(
+        definition, description=description.text, owner=description.owner, tags=description.tags
+    )

@@ -14,15 +14,12 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.core.expr import features as features_of
-from cumulant.core.plan import FeaturePlan, FeatureSpec, Lookup, Window
-from cumulant.features import known
+from cumulant.core.plan import FeaturePlan, FeatureSpec
 from cumulant.features.dtypes import Kind
 from cumulant.features.frames import ROW, kinds, read
-from cumulant.features.known import Entry
+from cumulant.features.groups import groups_of
 from cumulant.features.polars import TYPES, expression
-from cumulant.features.windows import Group
-
-Measures = dict[str, Window | Lookup]
+from cumulant.features.windows import GroupWindows
 
 
 def compute(
@@ -48,24 +45,11 @@ def compute(
     entity = plan.sources[plan.entity]
     queries = history[plan.entity] if rows is None else read(plan.entity, plan.request, rows, optional=True)
     columns: dict[str, pl.Series] = {}
-    for (source, by, entry), measures in grouped(plan).items():
-        past = history[source]
-        own = queries if source == plan.entity else None
-        group = Group(plan, plan.sources[source], by, entry, past, queries, apart=rows is not None and own is not None)
-        columns.update(group.results(measures))
+    for group in groups_of(plan):
+        apart = rows is not None and group.counts_itself
+        columns.update(GroupWindows(plan, group, history[group.source], queries, apart=apart).results())
     fields = entity.fields if rows is None else plan.request
     return _expressions(plan, kinds(fields), queries, columns)
-
-
-def grouped(plan: FeaturePlan) -> dict[tuple[str, tuple[str, ...], Entry], Measures]:
-    """The windows and lookups of the plan that share one sort: same source, same key, same time of entry."""
-    groups: dict[tuple[str, tuple[str, ...], Entry], Measures] = {}
-    for spec in plan.features:
-        measure = spec.window or spec.lookup
-        if measure is not None:
-            key = (measure.source, measure.by, known.entry_of(plan.sources, measure))
-            groups.setdefault(key, {})[spec.name] = measure
-    return groups
 
 
 def _looks_back_at(plan: FeaturePlan, source: str) -> bool:

@@ -17,7 +17,7 @@ from cumulant.core.errors import DefinitionError, UsageError, did_you_mean
 from cumulant.core.expr import OPERATORS, Call, Column, Literal, Node
 from cumulant.core.plan import PredictAt, Source
 from cumulant.core.units import duration, micros
-from cumulant.features.dtypes import Options
+from cumulant.features.expressions import Option
 
 _BINARY: dict[type[ast.operator], str] = {
     ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.FloorDiv: "floordiv", ast.Mod: "mod",
@@ -106,7 +106,7 @@ class _Reader:
         self._text = text
         self._columns = columns
 
-    def node(self, tree: ast.expr) -> Node:
+    def node(self, tree: ast.expr) -> Node:  # noqa: PLR0911  (one a form)
         match tree:
             case ast.Name(id=name):
                 return self._name(name)
@@ -129,7 +129,7 @@ class _Reader:
         raise self._refuse(tree)
 
     def _refuse(self, tree: ast.AST, hint: str | None = None) -> DefinitionError:
-        part = ast.get_source_segment(self._text.strip(), tree) or self._text  # type: ignore[arg-type]
+        part = ast.get_source_segment(self._text.strip(), tree) or self._text
         return DefinitionError(f'"{part}" cannot be used in an expression', subject=self._text, hint=hint)
 
     def _name(self, name: str) -> Node:
@@ -185,7 +185,7 @@ class _Reader:
         return node.value
 
     def _call(self, tree: ast.Call) -> Node:
-        if not isinstance(tree.func, ast.Name) or tree.keywords and any(k.arg is None for k in tree.keywords):
+        if not isinstance(tree.func, ast.Name) or (tree.keywords and any(k.arg is None for k in tree.keywords)):
             raise self._refuse(tree, f"functions are {', '.join(FUNCTIONS)}")
         name = tree.func.id
         if name not in FUNCTIONS:
@@ -214,7 +214,7 @@ class _Reader:
             raise self._refuse(tree, f"{op} takes {arity or 'at least one'} argument(s)")
         return tuple(self.node(argument) for argument in given)
 
-    def _options(self, tree: ast.Call, arity: int | None, known: tuple[str, ...]) -> Options:
+    def _options(self, tree: ast.Call, arity: int | None, known: tuple[str, ...]) -> dict[str, Option]:
         """Constants after the arguments, in the order of the operator's options or by name."""
         extra = [] if arity is None else tree.args[arity:]
         if len(extra) > len(known):

@@ -90,7 +90,8 @@ class _Compiler:
 
     def _spec(self, definition: Definition) -> FeatureSpec:
         with _at(definition):
-            expr, window, kind = definition.expr, definition.window, "null"
+            expr, window = definition.expr, definition.window
+            kind: Kind = "null"
             if definition.of is not None and definition.of != self.entity.name:
                 raise DefinitionError(
                     f"columns of {definition.of} are not part of a row of {self.entity.name}",

@@ -67,8 +67,9 @@ def finite(value: pl.Expr) -> pl.Expr:
 def _let(values: Sequence[pl.Expr], body: Callable[..., pl.Expr]) -> pl.Expr:
     """`body` of values that it may use more than once, while each is computed once."""
     names = [f"v{i}" for i in range(len(values))]
-    bound = pl.struct(**dict(zip(names, values, strict=True)))
-    return bound.struct.with_fields(body(*(pl.field(name) for name in names)).alias("r")).struct.field("r")
+    bound = pl.struct(value.alias(name) for name, value in zip(names, values, strict=True))
+    result = body(*(pl.field(name) for name in names)).alias("r")
+    return bound.struct.with_fields(result).struct.field("r")
 
 
 def expression(

@@ -13,12 +13,11 @@ if TYPE_CHECKING:
     from cumulant.packaging.encoder import Encoder
     from cumulant.packaging.events import ServableBuilt
     from cumulant.packaging.folder import load_servable, with_version
-    from cumulant.packaging.model import LinearWeights, TrainedModel
+    from cumulant.packaging.model import TrainedModel
     from cumulant.packaging.scorer import Scorer, labels
 
 _HOMES = {
     "Encoder": "encoder",
-    "LinearWeights": "model",
     "Scorer": "scorer",
     "ServableBuilt": "events",
     "TrainedModel": "model",
@@ -30,7 +29,6 @@ _HOMES = {
 
 __all__ = [
     "Encoder",
-    "LinearWeights",
     "Scorer",
     "ServableBuilt",
     "TrainedModel",

@@ -21,6 +21,7 @@ from cumulant.packaging.trees import add_boosters
 from cumulant.packaging.user_graph import adopt
 
 if TYPE_CHECKING:
+    import polars as pl
     from onnx import ModelProto
 
 
@@ -29,7 +30,7 @@ def build(
     plan: FeaturePlan,
     *,
     name: str,
-    sample: Columns,
+    sample: pl.DataFrame | Columns,
     out: Path,
     lineage: Mapping[str, str],
     example: Mapping[str, str | int | float | bool | None],
@@ -37,7 +38,7 @@ def build(
 ) -> Servable:
     """Write the servable of `model` to the folder `out`, whole or not at all; a servable there is replaced.
 
-    `sample` holds feature columns for the parity check (`parity.measure`); `example` is a request row;
+    `sample` holds feature rows for the parity check (`parity.measure`); `example` is a request row;
     `lineage` says what made the model, by hashes and names. Equal inputs give equal bytes.
 
     Raises:
@@ -63,8 +64,14 @@ def build(
     with new_folder(out) as folder:
         (folder / draft.model).write_bytes(graph.SerializeToString(deterministic=True))
         sealed = seal(folder, draft)
-        parity = measure(Scorer(folder, verify=False), model, sample, tolerance=tolerance)
+        parity = measure(Scorer(folder, verify=False), model, _frame(sample), tolerance=tolerance)
         return seal(folder, msgspec.structs.replace(sealed, parity=parity))
+
+
+def _frame(sample: pl.DataFrame | Columns) -> pl.DataFrame:
+    import polars as pl
+
+    return sample if isinstance(sample, pl.DataFrame) else pl.DataFrame(dict(sample), strict=False)
 
 
 def to_onnx(model: TrainedModel) -> ModelProto:

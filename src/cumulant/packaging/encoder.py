@@ -13,6 +13,8 @@ from cumulant.core.servable import Input
 from cumulant.packaging.model import Columns, Floats, Matrix, Values
 
 _NAN = math.nan
+#: up to so many rows, going value by value is faster than an array for each column
+_FEW = 4
 
 
 class Encoder:
@@ -24,7 +26,8 @@ class Encoder:
 
     def __init__(self, inputs: Sequence[Input]) -> None:
         self.features = tuple(one.feature for one in inputs)
-        self._fill = tuple(_categories(one) if one.kind == "category" else _numbers(one) for one in inputs)
+        self._codes = tuple(_codes(one) if one.kind == "category" else _number for one in inputs)
+        self._columns = tuple(_code_column(one) if one.kind == "category" else _number_column for one in inputs)
         center = np.array([one.center for one in inputs], dtype=np.float64)
         self._center = center if center.any() else None
 
@@ -34,47 +37,67 @@ class Encoder:
         Raises:
             RequestError: a feature is absent, is no number where one is needed, or has another length.
         """
-        rows = self._rows(columns)
-        wide: Floats = np.empty((rows, len(self.features)), dtype=np.float64)
-        for index, (name, fill) in enumerate(zip(self.features, self._fill, strict=True)):
-            values = columns[name]
-            if len(values) != rows:
-                raise RequestError(f"feature {name} has {len(values)} values where {rows} are expected", subject=name)
-            wide[:, index] = fill(values)
+        try:
+            picked = [columns[name] for name in self.features]
+        except KeyError as error:
+            raise self._absent(str(error.args[0]), columns) from None
+        rows = len(picked[0]) if picked else len(next(iter(columns.values()), ()))
+        wide = self._wide(picked, rows)
         if self._center is not None:
             wide -= self._center
         with np.errstate(over="ignore", invalid="ignore"):
             narrow = wide.astype(np.float32)
-        narrow[np.isinf(narrow)] = np.nan
+        narrow[np.isinf(narrow)] = _NAN
         return narrow
 
-    def _rows(self, columns: Columns) -> int:
-        for name in self.features:
-            if name not in columns:
-                hint = did_you_mean(name, columns) or f"the model reads {', '.join(self.features[:12])}"
-                raise RequestError(f"feature {name} is missing", subject=name, hint=hint)
-        return len(columns[self.features[0]]) if self.features else len(next(iter(columns.values()), ()))
-
-
-def _numbers(one: Input) -> Callable[[Values], ArrayLike]:
-    def fill(values: Values) -> ArrayLike:
+    def _wide(self, picked: Sequence[Values], rows: int) -> Floats:
+        for name, values in zip(self.features, picked, strict=True):
+            if len(values) != rows:
+                raise RequestError(f"feature {name} has {len(values)} values where {rows} are expected", subject=name)
+        wide: Floats = np.empty((rows, len(self.features)), dtype=np.float64)
+        place = 0
         try:
-            return np.asarray(values, dtype=np.float64)
+            if rows <= _FEW:
+                for place, (code, values) in enumerate(zip(self._codes, picked, strict=True)):
+                    for row, value in enumerate(values):
+                        wide[row, place] = code(value)
+            else:
+                for place, (column, values) in enumerate(zip(self._columns, picked, strict=True)):
+                    wide[:, place] = column(values)
         except (TypeError, ValueError, OverflowError):
-            message = f"feature {one.feature} holds a value that is no number"
-            raise RequestError(message, subject=one.feature) from None
+            name = self.features[place]
+            raise RequestError(f"feature {name} holds a value that is no number", subject=name) from None
+        return wide
 
-    return fill
+    def _absent(self, name: str, columns: Columns) -> RequestError:
+        hint = did_you_mean(name, columns) or f"the model reads {', '.join(self.features[:12])}"
+        return RequestError(f"feature {name} is missing", subject=name, hint=hint)
 
 
-def _categories(one: Input) -> Callable[[Values], ArrayLike]:
+def _number(value: object) -> float:
+    return _NAN if value is None else float(value)  # type: ignore[arg-type]
+
+
+def _number_column(values: Values) -> ArrayLike:
+    return np.asarray(values, dtype=np.float64)
+
+
+def _codes(one: Input) -> Callable[[object], float]:
     codes: dict[object, float] = {text: float(code) for code, text in enumerate(one.categories)}
 
-    def fill(values: Values) -> ArrayLike:
-        listed = values.tolist() if isinstance(values, np.ndarray) else values
-        return [codes.get(value if isinstance(value, str) else _text(value), _NAN) for value in listed]
+    def code(value: object) -> float:
+        return codes.get(value if isinstance(value, str) else _text(value), _NAN)
 
-    return fill
+    return code
+
+
+def _code_column(one: Input) -> Callable[[Values], ArrayLike]:
+    code = _codes(one)
+
+    def column(values: Values) -> ArrayLike:
+        return [code(value) for value in (values.tolist() if isinstance(values, np.ndarray) else values)]
+
+    return column
 
 
 def _text(value: object) -> str | None:

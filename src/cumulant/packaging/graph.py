@@ -30,8 +30,8 @@ def onnx_part() -> Any:
         import onnx.compose
         import onnx.helper
         import onnx.numpy_helper
-    except ImportError:
-        raise missing_part("onnx", "train") from None
+    except ModuleNotFoundError as error:
+        raise missing_part(error.name or "onnx", "train") from None
     return onnx
 
 

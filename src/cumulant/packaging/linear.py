@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cumulant.packaging.graph import Graph
-from cumulant.packaging.model import LinearWeights
+
+if TYPE_CHECKING:
+    from cumulant.training import LinearWeights
 
 
 def add_linear(graph: Graph, weights: LinearWeights) -> tuple[str, int]:

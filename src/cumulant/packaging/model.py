@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from cumulant.core.servable import Calibration, Input, Task
+    from cumulant.training import LinearWeights
 
 Floats = NDArray[np.float64]
 Matrix = NDArray[np.float32]
@@ -19,29 +21,6 @@ Values = Sequence[Any] | NDArray[Any]
 #: feature name -> its values
 Columns = Mapping[str, Values]
 Kind = Literal["lightgbm", "linear", "naive", "onnx"]
-
-
-class LinearWeights(msgspec.Struct, frozen=True, kw_only=True):
-    """A linear model over the matrix [n, k], with m outputs.
-
-    score = bias + sum over numeric columns ((x or fill) - mean) / scale * weight
-          + sum over numeric columns (missing * weight where x is missing)
-          + sum over categorical columns table[code], the last row of a table serving missing codes.
-
-    `columns`, `fill`, `mean`, `scale` have one entry a numeric column; `weight` and `missing` are
-    [numeric columns, m]; `tables` maps a categorical column to [categories + 1, m].
-    `link`: `identity`, `sigmoid` (m = 1) or `softmax`.
-    """
-
-    columns: tuple[int, ...]
-    fill: tuple[float, ...]
-    mean: tuple[float, ...]
-    scale: tuple[float, ...]
-    weight: tuple[tuple[float, ...], ...]
-    missing: tuple[tuple[float, ...], ...]
-    tables: dict[int, tuple[tuple[float, ...], ...]]
-    bias: tuple[float, ...]
-    link: Literal["identity", "sigmoid", "softmax"]
 
 
 class TrainedModel(Protocol):
@@ -74,7 +53,7 @@ class TrainedModel(Protocol):
         ...
 
     def linear(self) -> LinearWeights:
-        """`linear`: the weights."""
+        """`linear`: the weights; see there for the form."""
         ...
 
     def prior(self) -> Sequence[float]:
@@ -83,6 +62,10 @@ class TrainedModel(Protocol):
 
     def onnx(self) -> bytes:
         """`onnx`: a user's graph from one float32 matrix [n, k] to probabilities or values."""
+        ...
+
+    def encode(self, features: pl.DataFrame) -> Matrix:
+        """Features as the matrix of training, [n, k]."""
         ...
 
     def predict(self, matrix: Matrix, /) -> Floats: ...

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.core.errors import DataError, ParityError
 from cumulant.core.servable import Parity
-from cumulant.packaging.model import Columns, Floats, TrainedModel
+from cumulant.packaging.model import Floats, TrainedModel
 from cumulant.packaging.scorer import Scorer
+
+if TYPE_CHECKING:
+    import polars as pl
 
 #: enough to meet every branch that matters, little enough to cost a fraction of a second
 ROWS = 4000
 
 
-def measure(scorer: Scorer, model: TrainedModel, sample: Columns, *, tolerance: float) -> Parity:
-    """Compare the packaged answers with the trained model's on rows of `sample`.
+def measure(scorer: Scorer, model: TrainedModel, sample: pl.DataFrame, *, tolerance: float) -> Parity:
+    """Compare the packaged answers with the trained model's on rows of `sample`, from the features on.
 
     Of a long sample, the rows nearest to the threshold on both sides are taken, and others evenly.
     Differences of values above 1 are relative to the value.
@@ -24,13 +29,12 @@ def measure(scorer: Scorer, model: TrainedModel, sample: Columns, *, tolerance: 
         DataError: the sample has no rows.
         ParityError: a difference above `tolerance`.
     """
-    matrix = scorer.encoder.matrix(sample)
-    if len(matrix) == 0:
+    if len(sample) == 0:
         raise DataError("the sample for the parity check has no rows", hint="pass some rows of the training set")
-    expected = model.predict(matrix)
-    rows = _choose(expected, _cut(scorer)) if scorer.servable.task == "binary" else _evenly(len(matrix), ROWS)
+    expected = model.predict(model.encode(sample))
+    rows = _choose(expected, _cut(scorer)) if scorer.servable.task == "binary" else _evenly(len(sample), ROWS)
     expected = expected[rows]
-    found = scorer.score_matrix(matrix[rows])
+    found = scorer.score({name: sample[name].gather(rows).to_list() for name in scorer.features})
     parity = Parity(
         rows=len(rows),
         max_difference=_difference(expected, found),
@@ -43,7 +47,7 @@ def measure(scorer: Scorer, model: TrainedModel, sample: Columns, *, tolerance: 
             f"the packaged model's answers differ from the trained model's by up to {parity.max_difference:.3g} "
             f"({parity.flips} of {parity.rows} decisions change); the tolerance is {tolerance:g}",
             subject=scorer.servable.name,
-            hint="check that the trainer predicts from the float32 matrix that its inputs describe",
+            hint="check that the trainer predicts from the float32 matrix of its inputs and from nothing else",
         )
     return parity
 

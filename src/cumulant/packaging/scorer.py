@@ -105,8 +105,8 @@ def _multiclass(scores: Floats, classes: tuple[str, ...], ages: Sequence[float |
 def _session(path: Path) -> Any:
     try:
         import onnxruntime
-    except ImportError:
-        raise missing_part("onnxruntime", "serve") from None
+    except ModuleNotFoundError as error:
+        raise missing_part(error.name or "onnxruntime", "serve") from None
     options = onnxruntime.SessionOptions()
     # One thread a session: a server scales by processes, and small models lose more by handing over than they win.
     options.intra_op_num_threads = 1

@@ -9,6 +9,7 @@ where training saw missing values, NaN takes the split's default direction; wher
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from cumulant.core.errors import DefinitionError, missing_part
 from cumulant.packaging.graph import ML_DOMAIN, Graph, onnx_part
 
 _LEQ, _MEMBER = 0, 6
+#: LightGBM's kZeroThreshold, a float32
+_ZERO = float(np.float32(1e-35))
 _LINKS = {
     "binary": "sigmoid",
     "cross_entropy": "sigmoid",
@@ -55,8 +58,8 @@ def add_boosters(graph: Graph, texts: Sequence[str]) -> tuple[str, int]:
 def _add_booster(graph: Graph, text: str) -> tuple[str, int]:
     try:
         import lightgbm
-    except ImportError:
-        raise missing_part("lightgbm", "train") from None
+    except ModuleNotFoundError as error:
+        raise missing_part(error.name or "lightgbm", "train") from None
     dump: dict[str, Any] = lightgbm.Booster(model_str=text).dump_model()
     link, slope = _link(dump["objective"])
     outputs = int(dump["num_tree_per_iteration"])
@@ -128,7 +131,7 @@ class _Ensemble:
             self.missing.append(0)
         else:
             self.modes.append(_LEQ)
-            self.thresholds.append(node["threshold"])
+            self.thresholds.append(_threshold(node))
             self.missing.append(int(_missing_goes_left(node)))
         return place, 0
 
@@ -154,6 +157,12 @@ class _Ensemble:
         if members:
             attributes["membership_values"] = tensor(np.array(members, np.float64))
         return graph.add("TreeEnsemble", graph.x, domain=ML_DOMAIN, **attributes)
+
+
+def _threshold(node: dict[str, Any]) -> float:
+    """The split's threshold. LightGBM reads values up to 1e-35 from zero as zero, which is above -1e-35."""
+    threshold = float(node["threshold"])
+    return math.nextafter(threshold, -math.inf) if threshold == -_ZERO else threshold
 
 
 def _missing_goes_left(node: dict[str, Any]) -> bool:

@@ -5,8 +5,9 @@ The walk follows `msgspec.inspect`, so that the rooms' Structs are the only desc
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +51,7 @@ class Checker:
 
     sections: Mapping[str, inspect.Field]
     problems: list[Problem] = field(default_factory=list)
+    _noted: set[object] = field(default_factory=set)
 
     def check(self, entry: Entry, type_: inspect.Type, path: Path = (), *, partial: bool = False) -> Any:
         """Note every fault of `entry`, and return its value with empty sections as mappings.
@@ -58,9 +60,9 @@ class Checker:
         """
         options = members(type_)
         admitted = [option for option in options if _admits(option.type, entry)]
-        if entry.value is None and not admitted:
-            admitted = [option for option in options if _is_mapping(option.type)]
-            entry = Entry({}, entry.place)  # `data:` with nothing below it is an empty section
+        mappings = [option for option in options if _is_mapping(option.type)]
+        if entry.value is None and not admitted and mappings:
+            admitted, entry = mappings, Entry({}, entry.place)  # `data:` with nothing below it is an empty section
         if not admitted:
             self._wrong_type(entry, options, path)
             return entry.plain()
@@ -72,9 +74,11 @@ class Checker:
         return entry.value
 
     def note(self, place: Place, text: str) -> None:
-        problem = (place.file, place.line, text)
-        if problem not in self.problems:
-            self.problems.append(problem)
+        # The same value is met again where layers are put together; it is told once, as it was first met.
+        met = (place.file, place.line, place.column or text)
+        if met not in self._noted:
+            self._noted.add(met)
+            self.problems.append((place.file, place.line, text))
 
     def _mapping(self, entry: Entry, option: Shape, path: Path, *, partial: bool) -> Any:
         if isinstance(option.type, inspect.StructType):
@@ -156,17 +160,10 @@ class _Choices:
 
 def _scalar_fault(value: Any, option: Shape) -> str | _Choices | None:
     type_ = option.type
-    if isinstance(type_, inspect.LiteralType):
-        fits = any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in type_.values)
-        return None if fits else _Choices(tuple(type_.values))
-    if isinstance(type_, inspect.EnumType):
-        values = tuple(member.value for member in type_.cls)
-        return None if value in values else _Choices(values)
-    if isinstance(type_, inspect.StrType):
-        if type_.pattern is not None and re.search(type_.pattern, value) is None:
-            return f'"{value}" is not {option.extra.get("says", f"text of the form {type_.pattern}")}'
-        if type_.min_length is not None and len(value) < type_.min_length:
-            return "may not be empty" if type_.min_length == 1 else f"needs at least {type_.min_length} characters"
+    if isinstance(type_, (inspect.LiteralType, inspect.EnumType)):
+        return _choice_fault(value, type_)
+    if isinstance(type_, inspect.StrType) and (said := _text_fault(value, type_, option.extra)):
+        return said
     if isinstance(type_, (inspect.IntType, inspect.FloatType)) and (said := _bound_fault(value, type_)):
         return said
     if "text" in option.extra and isinstance(value, (str, int, float)) and not isinstance(value, bool):
@@ -174,36 +171,61 @@ def _scalar_fault(value: Any, option: Shape) -> str | _Choices | None:
     return None
 
 
-def _bound_fault(value: float, type_: inspect.IntType | inspect.FloatType) -> str | None:
-    bounds = (
-        (type_.ge, lambda bound: value >= bound, "at least"),
-        (type_.gt, lambda bound: value > bound, "above"),
-        (type_.le, lambda bound: value <= bound, "at most"),
-        (type_.lt, lambda bound: value < bound, "below"),
-    )
-    for bound, holds, words in bounds:
-        if bound is not None and not holds(bound):
-            return f"must be {words} {bound:g}, not {value:g}"
+def _choice_fault(value: Any, type_: inspect.LiteralType | inspect.EnumType) -> _Choices | None:
+    values = type_.values if isinstance(type_, inspect.LiteralType) else [one.value for one in list(type_.cls)]
+    fits = any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in values)
+    return None if fits else _Choices(tuple(values))
+
+
+def _text_fault(value: str, type_: inspect.StrType, extra: Mapping[str, Any]) -> str | None:
+    if type_.pattern is not None and re.search(type_.pattern, value) is None:
+        return f'"{value}" is not {extra.get("says", f"text of the form {type_.pattern}")}'
+    if type_.min_length is not None and len(value) < type_.min_length:
+        return "may not be empty" if type_.min_length == 1 else f"needs at least {type_.min_length} characters"
+    if type_.max_length is not None and len(value) > type_.max_length:
+        return f"takes at most {type_.max_length} character{'s' * (type_.max_length != 1)}"
     return None
 
 
+def _bound_fault(value: float, type_: inspect.IntType | inspect.FloatType) -> str | None:
+    bounds: tuple[tuple[float | None, Callable[[float, float], bool], str], ...] = (
+        (type_.ge, operator.ge, "at least"),
+        (type_.gt, operator.gt, "above"),
+        (type_.le, operator.le, "at most"),
+        (type_.lt, operator.lt, "below"),
+    )
+    for bound, holds, said in bounds:
+        if bound is not None and not holds(value, bound):
+            return f"must be {said} {bound:g}, not {value:g}"
+    return None
+
+
+_LISTS = (inspect.ListType, inspect.VarTupleType, inspect.TupleType, inspect.SetType, inspect.FrozenSetType)
+_MAPPINGS = (inspect.StructType, inspect.DictType)
+#: what a written value can be. `bool` stands before `int`, whose subclass it is
+_ADMITTED: tuple[tuple[type, tuple[type[inspect.Type], ...]], ...] = (
+    (dict, _MAPPINGS),
+    (list, _LISTS),
+    (type(None), (inspect.NoneType,)),
+    (bool, (inspect.BoolType,)),
+    (int, (inspect.IntType, inspect.FloatType)),
+    (float, (inspect.FloatType,)),
+    (str, (inspect.StrType, inspect.EnumType)),
+)
+
+
 def _admits(type_: inspect.Type, entry: Entry) -> bool:
-    value = entry.value
+    """Whether a value of the entry's kind can be of the type at all."""
     if isinstance(type_, inspect.AnyType):
         return True
-    if isinstance(value, dict):
-        return _is_mapping(type_)
-    if isinstance(value, list):
-        return isinstance(type_, (inspect.ListType, inspect.VarTupleType, inspect.TupleType, inspect.SetType, inspect.FrozenSetType))
-    if value is None:
-        return isinstance(type_, inspect.NoneType) or (isinstance(type_, inspect.LiteralType) and None in type_.values)
-    if isinstance(value, bool):
-        return isinstance(type_, inspect.BoolType) or _literal_of(type_, bool)
-    if isinstance(value, int):
-        return isinstance(type_, (inspect.IntType, inspect.FloatType)) or _literal_of(type_, int)
-    if isinstance(value, float):
-        return isinstance(type_, inspect.FloatType)
-    return isinstance(type_, (inspect.StrType, inspect.EnumType)) or _literal_of(type_, str)
+    kind, types = next(pair for pair in _ADMITTED if isinstance(entry.value, pair[0]))
+    if isinstance(type_, inspect.LiteralType):
+        return any(type(choice) is kind for choice in type_.values)
+    return isinstance(type_, types)
+
+
+def _is_mapping(type_: inspect.Type) -> bool:
+    return isinstance(type_, _MAPPINGS)
 
 
 def form_of(one: inspect.Field, owner: inspect.StructType) -> str | None:
@@ -214,14 +236,6 @@ def form_of(one: inspect.Field, owner: inspect.StructType) -> str | None:
 def _with_form(one: inspect.Field, owner: inspect.StructType) -> inspect.Type:
     form = form_of(one, owner)
     return one.type if form is None else inspect.Metadata(one.type, extra={"text": form})
-
-
-def _literal_of(type_: inspect.Type, kind: type) -> bool:
-    return isinstance(type_, inspect.LiteralType) and any(type(value) is kind for value in type_.values)
-
-
-def _is_mapping(type_: inspect.Type) -> bool:
-    return isinstance(type_, (inspect.StructType, inspect.DictType))
 
 
 def _item_type(type_: inspect.Type, number: int) -> inspect.Type:
@@ -238,20 +252,20 @@ def _items(entry: Entry) -> Iterator[tuple[str, Entry]]:
 
 def _homes(key: str, sections: Mapping[str, inspect.Field]) -> list[str]:
     """The sections that have `key`, for a key that stands in the wrong one."""
-    found = []
-    for name, section in sections.items():
-        for option in members(section.type):
-            if isinstance(option.type, inspect.StructType) and key in {one.encode_name for one in option.type.fields}:
-                found.append(name)
-    return found
+    return [name for name, section in sections.items() if any(key in _keys(one.type) for one in members(section.type))]
+
+
+def _keys(type_: inspect.Type) -> set[str]:
+    return {one.encode_name for one in type_.fields} if isinstance(type_, inspect.StructType) else set()
 
 
 def _not_chosen(value: Any, choices: list[_Choices], options: list[Shape], path: Path) -> str:
     values = [str(choice) for group in choices for choice in group.values]
-    others = [words(option) for option in options if not isinstance(option.type, (inspect.LiteralType, inspect.NoneType, inspect.EnumType))]
+    closed = (inspect.LiteralType, inspect.EnumType, inspect.NoneType)
+    others = [words(option) for option in options if not isinstance(option.type, closed)]
     near = did_you_mean(str(value), values)
     listed = ", ".join([*values, *dict.fromkeys(word for word in others if word)])
-    return f'{_named(path)} may not be {_shown(value)}; {near + " " if near else ""}allowed: {listed}'
+    return f"{_named(path)} may not be {_shown(value)}; {near + ' ' if near else ''}allowed: {listed}"
 
 
 _WORDS: tuple[tuple[type[inspect.Type], str], ...] = (
@@ -271,7 +285,7 @@ def words(option: Shape) -> str:
     if isinstance(option.type, inspect.LiteralType):
         return "one of " + ", ".join(str(value) for value in option.type.values)
     if isinstance(option.type, inspect.EnumType):
-        return "one of " + ", ".join(str(member.value) for member in option.type.cls)
+        return "one of " + ", ".join(str(one.value) for one in list(option.type.cls))
     if isinstance(option.type, inspect.StrType) and "text" in option.extra:
         return f"text ({option.extra['text'].replace('|', ' or ')})"
     return next((word for kind, word in _WORDS if isinstance(option.type, kind)), "")

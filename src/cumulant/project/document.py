@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cumulant.core.errors import ProjectFileError
 
-if TYPE_CHECKING:
-    from ruamel.yaml.events import Event
+#: an event of ruamel.yaml, whose classes declare no attributes
+Event = Any
 
 #: A project file is a page or two; these bounds stop one that was made to exhaust memory.
 MAX_BYTES = 1_000_000
@@ -37,14 +37,16 @@ class Place:
     line: int | None
     layer: Layer = "file"
     name: str | None = None
+    column: int | None = None
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A value and its place. Under a key, the place is the key's."""
+    """A value and its place. Under a key, the place is the key's. `blank`: nothing stands there, not even `null`."""
 
     value: Scalar | list[Entry] | dict[str, Entry]
     place: Place
+    blank: bool = False
 
     def get(self, key: str) -> Entry | None:
         return self.value.get(key) if isinstance(self.value, dict) else None
@@ -81,13 +83,15 @@ def entry_of(value: Any, place: Place) -> Entry:
 
 
 def merge(below: Entry, above: Entry) -> Entry:
-    """`above` over `below`: mappings key by key, everything else replaced whole."""
+    """`above` over `below`: mappings key by key, everything else replaced whole. An empty section says nothing."""
+    if above.blank and isinstance(below.value, dict):
+        return below
     if not isinstance(below.value, dict) or not isinstance(above.value, dict):
         return above
     merged = dict(below.value)
     for key, entry in above.value.items():
         merged[key] = merge(merged[key], entry) if key in merged else entry
-    return Entry(merged, above.place)
+    return Entry(merged, below.place if above.place.line is None else above.place)
 
 
 def relabelled(entry: Entry, layer: Layer, name: str | None) -> Entry:
@@ -157,7 +161,8 @@ def parse_document(text: str, shown: str, *, layer: Layer = "file", name: str | 
         line = text.count("\n", 0, at) + 1
         raise refused([(shown, line, "not valid YAML: a control character that YAML does not allow")]) from None
     except (YAMLError, ValueError) as error:
-        raise refused([(shown, None, f"not valid YAML: {str(error).splitlines()[0] if str(error) else error!r}")]) from None
+        said = next(iter(str(error).splitlines()), type(error).__name__)
+        raise refused([(shown, None, f"not valid YAML: {said}")]) from None
 
 
 def refused(problems: list[Problem], *, hint: str | None = None) -> ProjectFileError:
@@ -215,9 +220,9 @@ def _whole(text: str) -> int | None:
     if _INT.fullmatch(text):
         return int(text) if len(text) < 25 else _INT64
     if _OCTAL.fullmatch(text):
-        return int(text[2:], 8)
+        return int(text, 0)
     if _HEX.fullmatch(text):
-        return int(text[2:], 16)
+        return int(text, 0)
     return None
 
 
@@ -252,7 +257,7 @@ class _Composer:
         return root if root is not None else Entry(None, self._start)
 
     def _place(self, event: Event) -> Place:
-        return replace(self._start, line=_line(event))
+        return replace(self._start, line=_line(event), column=int(event.start_mark.column) + 1)
 
     def _value(self, event: Event, depth: int) -> Entry:
         from ruamel.yaml import events as kinds
@@ -273,9 +278,9 @@ class _Composer:
         elif isinstance(event, kinds.SequenceStartEvent):
             entry = self._sequence(event, depth)
         else:
-            plain = tag is None and event.style in (None, "") or tag not in (None, "!", _TEXT_TAG)
-            value = plain_scalar(event.value, _line(event)) if plain else str(event.value)
-            entry = Entry(value, self._place(event))
+            plain = not event.style if tag is None else tag not in ("!", _TEXT_TAG)
+            value = plain_scalar(event.value, _line(event)) if plain else _text(event)
+            entry = Entry(value, self._place(event), blank=plain and not event.value)
         if anchor is not None:
             self._anchors[anchor] = entry
             self._sizes[anchor] = self._count - before + 1
@@ -330,7 +335,7 @@ class _Composer:
         if isinstance(event, kinds.AliasEvent):
             found = self._alias(event).value
         elif isinstance(event, kinds.ScalarEvent):
-            found = str(event.value)
+            found = _text(event)
             if event.anchor is not None:
                 self._anchors[event.anchor] = Entry(found, self._place(event))
                 self._sizes[event.anchor] = 1
@@ -339,6 +344,17 @@ class _Composer:
         if not isinstance(found, str):
             raise _Fault(_line(event), "a key must be text")
         return found
+
+
+def _text(event: Event) -> str:
+    """Quoted text. JSON writes characters beyond 16 bits as two halves, which belong together."""
+    found = str(event.value)
+    if found.isascii():
+        return found
+    try:
+        return found.encode("utf-16", "surrogatepass").decode("utf-16")
+    except UnicodeDecodeError:
+        raise _Fault(_line(event), "the text holds half a character (a lone surrogate)") from None
 
 
 def _line(event: Event) -> int:

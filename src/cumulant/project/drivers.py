@@ -17,7 +17,7 @@ from cumulant.ports.driver import Driver
 from cumulant.ports.secrets import Secrets
 
 GROUP = "cumulant.drivers"
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(:|$)")
 
 
 class _Door(Protocol):
@@ -111,7 +111,7 @@ class Drivers:
 
 
 def scheme_of(url: str) -> str | None:
-    """The scheme of a URL in lower case, or None."""
+    """The scheme of a URL in lower case, or None. A bare word is one too: MLflow knows `databricks`."""
     match = _SCHEME.match(url)
     return match[1].lower() if match else None
 

@@ -18,6 +18,8 @@ KEYS = {
     "registry": "tracking_uri", "secrets": "secrets", "access": "access", "compute": "compute",
 }  # fmt: skip
 
+_ON_THIS_MACHINE = ("file", "sqlite", "env", "mlflow+sqlite")
+
 
 class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     """One URL a port. They hold references to secrets, never values."""
@@ -57,15 +59,22 @@ def endpoints(spec: EnvironmentSpec, *, root: Path, environment: str, project: s
         objects=f"{store}/objects",
         files=f"file://{root}",
         online=_anchored(spec.online, root) or f"sqlite://{state / 'online.db'}",
-        registry=spec.tracking_uri or f"mlflow+sqlite://{state / 'mlflow.db'}",
+        registry=_registry(spec.tracking_uri, root) or f"mlflow+sqlite://{state / 'mlflow.db'}",
         secrets=_anchored(spec.secrets, root) or f"env://{root / STATE / 'secrets'}",
         access=spec.access or "open://",
         compute=spec.compute or "inline://",
     )
 
 
+def _registry(uri: str | None, root: Path) -> str | None:
+    """The driver's URL of an MLflow tracking URI. `sqlite:///mlflow.db` is relative there, `sqlite:////` absolute."""
+    if uri is not None and uri.startswith("sqlite:///"):
+        return f"mlflow+sqlite://{root / uri.removeprefix('sqlite:///')}"
+    return _anchored(uri, root)
+
+
 def _anchored(url: str | None, root: Path) -> str | None:
-    if url is None or scheme_of(url) not in ("file", "sqlite", "env"):
+    if url is None or scheme_of(url) not in _ON_THIS_MACHINE:
         return url
     scheme, separator, rest = url.partition("://")
     if not separator or not rest or Path(rest).is_absolute() or rest.startswith("~"):

@@ -41,9 +41,9 @@ class RetrainSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         Literal["loss_confirmed", "never"],
         Meta(description="`loss_confirmed`: labels show that the champion became worse. `never`: only by hand."),
     ] = "never"
-    at_most: Annotated[
-        str, Meta(description="An upper bound, as a number a period.", extra={"text": "rate"})
-    ] = "2/month"
+    at_most: Annotated[str, Meta(description="An upper bound, as a number a period.", extra={"text": "rate"})] = (
+        "2/month"
+    )
     approval: Annotated[
         Literal["none", "release"],
         Meta(description="`release`: the new model passes the approval of `release.approval`."),
@@ -69,6 +69,4 @@ class MonitoringSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         list[str], Meta(description="URLs that receive alerts; usually `${secret:NAME}`, filled in on use.")
     ] = []
     retrain: Annotated[RetrainSpec, Meta(description="When to train again.")] = RetrainSpec()
-    review: Annotated[
-        ReviewSpec | None, Meta(description="The review queue; left out, nothing is queued.")
-    ] = None
+    review: Annotated[ReviewSpec | None, Meta(description="The review queue; left out, nothing is queued.")] = None

@@ -164,10 +164,13 @@ def _without(entry: Entry, key: str) -> Entry:
 def _named(project: Entry, root: Path) -> Entry:
     """`project` with the folder's name as the model's, where it has none."""
     model = project.get("model")
-    if model is not None and (not isinstance(model.value, (dict, type(None))) or model.get("name") is not None):
-        return project
-    place = Place(FILE, None, "derived", "the folder's name")
-    return merge(Entry({"model": Entry({"name": Entry(folder_name(root), place)}, project.place)}, project.place), project)
+    if model is not None and model.value is not None:
+        if not isinstance(model.value, dict) or model.get("name") is not None:
+            return project
+    elif model is not None:
+        project = _without(project, "model")
+    name = Entry(folder_name(root), Place(FILE, None, "derived", "the folder's name"))
+    return merge(_nested(("model", "name"), name), project)
 
 
 def folder_name(root: Path) -> str:

@@ -18,7 +18,7 @@ from cumulant.project.document import Entry, Place, Problem, refused
 from cumulant.project.drivers import Drivers
 from cumulant.project.layers import FILE, LOCAL, Layers, Overrides, read_layers
 from cumulant.project.project import Project
-from cumulant.project.rules import section_problems
+from cumulant.project.rules import environment_problems, section_problems
 from cumulant.project.spec import EnvironmentSpec, ProjectSpec
 
 _Spec = TypeVar("_Spec", bound=msgspec.Struct)
@@ -68,16 +68,20 @@ def project_folder(directory: Path) -> Path:
         return Path(os.path.normpath(folder))
     if not folder.is_dir():
         raise UsageError(f"there is no folder {directory}", subject=str(directory), hint="check --project")
-    near = did_you_mean(FILE, sorted(found.name for found in folder.iterdir() if found.is_file())) if _readable(folder) else None
+    raise UsageError(f"there is no {FILE} in {folder}", subject=str(folder), hint=_elsewhere(folder))
+
+
+def _elsewhere(folder: Path) -> str:
+    """Where the project file may be instead, or how to make one."""
     above = next((str(parent) for parent in folder.parents if (parent / FILE).is_file()), None)
-    hint = f"the folder holds a file of another name, {near}" if near else "start a project: cumulant new NAME --from FILE --target COLUMN"
-    if above:
-        hint = f"there is one in {above}: add --project {above}"
-    raise UsageError(f"there is no {FILE} in {folder}", subject=str(folder), hint=hint)
-
-
-def _readable(folder: Path) -> bool:
-    return os.access(folder, os.R_OK | os.X_OK)
+    if above is not None:
+        return f"there is one in {above}: add --project {above}"
+    readable = os.access(folder, os.R_OK | os.X_OK)
+    files = sorted(found.name for found in folder.iterdir() if found.is_file()) if readable else []
+    near = did_you_mean(FILE, files)
+    if near is not None:
+        return f"a file there has another name; {near}"
+    return "start a project: cumulant new NAME --from FILE --target COLUMN"
 
 
 def typed(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
@@ -98,7 +102,7 @@ def typed(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
         raise refused(_in_order(checker.problems, layers))
     spec = _converted({**project, "environments": named}, ProjectSpec, layers.project)
     environment = _converted(own, EnvironmentSpec, layers.chosen)
-    if broken := section_problems(spec, layers.project):
+    if broken := section_problems(spec, layers.project) + environment_problems(environment, layers.chosen):
         raise refused(broken)
     return spec, environment
 

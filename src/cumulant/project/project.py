@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -169,7 +169,8 @@ class Project:
         found = list(rows(sections, self._layers.project))
         for port, key in KEYS.items():
             if key in DRIVERS:
-                found.append(ResolvedRow(f"environment.{port}", masked(self.endpoints.of(port)), self._driver_origin(key)))
+                url = masked(self.endpoints.of(port))
+                found.append(ResolvedRow(f"environment.{port}", url, self._driver_origin(key)))
         salt = self.environment.salt
         where = salt if salt is None or secrets_in(salt) else "***"
         return [*found, ResolvedRow("environment.salt", where, self._driver_origin("salt"))]
@@ -222,7 +223,7 @@ class Project:
             if close is not None:
                 close()
 
-    def __enter__(self) -> Project:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -88,15 +88,17 @@ def _word(option: Shape, form: str | None) -> str:
     if isinstance(option.type, inspect.ListType):
         inner = [_word(item, None) for item in members(option.type.item_type)]
         return f"a list of {' or '.join(dict.fromkeys(inner))}"
-    if isinstance(option.type, inspect.DictType) and not isinstance(shape(option.type.value_type).type, inspect.StructType):
+    if isinstance(option.type, inspect.DictType) and "overrides" not in option.extra:
+        if isinstance(shape(option.type.value_type).type, inspect.StructType):
+            return "a mapping"
         inner = [_word(item, None) for item in members(option.type.value_type)]
-        return "a mapping" if "overrides" in option.extra else f"a mapping to {' or '.join(dict.fromkeys(inner))}"
+        return f"a mapping to {' or '.join(dict.fromkeys(inner))}"
     return words(option)
 
 
 def _default(one: inspect.Field) -> str:
     if one.required:
-        return "the folder's name" if one.encode_name == "name" else "" if one.encode_name == "model" else "**required**"
+        return str(shape(one.type).extra.get("derived", "**required**"))
     value: Any = one.default
     if value is msgspec.NODEFAULT:
         value = one.default_factory() if one.default_factory is not msgspec.NODEFAULT else None

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from cumulant.core.errors import did_you_mean
 from cumulant.project.document import Entry, Place, Problem
-from cumulant.project.spec import ProjectSpec
+from cumulant.project.spec import EnvironmentSpec, ProjectSpec
+from cumulant.project.texts import secrets_in
 
 
 def section_problems(spec: ProjectSpec, project: Entry) -> list[Problem]:
@@ -14,14 +15,19 @@ def section_problems(spec: ProjectSpec, project: Entry) -> list[Problem]:
     return [(place.file, place.line, text) for place, text in _broken(spec, project)]
 
 
+def environment_problems(spec: EnvironmentSpec, chosen: Entry) -> list[Problem]:
+    """What an environment's own keys may not say."""
+    if spec.secrets is None or not secrets_in(spec.secrets):
+        return []
+    place = _place(chosen, "secrets") or chosen.place
+    return [(place.file, place.line, "where secrets are found cannot itself be a secret; write the URL as it is")]
+
+
 def _broken(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
     if spec.model.risk == "high" and spec.release.approval == "none":
         place = _place(project, "release", "approval") or _place(project, "model", "risk") or project.place
-        yield (
-            place,
-            "model.risk is high, so release.approval may not be none; "
-            "write release: {approval: {before: canary, by: [GROUP]}}",
-        )
+        example = "release: {approval: {before: canary, by: [GROUP]}}"
+        yield place, f"model.risk is high, so release.approval may not be none; write {example}"
     source = None if spec.training is None else spec.training.source
     if source is not None and source not in spec.data:
         near = did_you_mean(source, spec.data)

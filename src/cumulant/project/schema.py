@@ -84,7 +84,7 @@ def _finish(definition: dict[str, Any], struct: inspect.StructType) -> None:
             patterns = [PATTERNS[name] for name in form.split("|") if name in PATTERNS]
             if patterns:
                 definition["properties"][one.encode_name]["pattern"] = "|".join(patterns)
-    derived = {one.encode_name for one in struct.fields if _extra(one).get("derived")}
+    derived = {one.encode_name for one in struct.fields if "derived" in _extra(one)}
     definition["required"] = [name for name in definition.get("required", []) if name not in derived]
     if not definition["required"]:
         del definition["required"]

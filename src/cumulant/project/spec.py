@@ -23,7 +23,7 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         Name,
         Meta(
             description="The model's name in the registry. Default: the name of the project's folder.",
-            extra={"derived": True},
+            extra={"derived": "the folder's name"},
         ),
     ]
     owner: Annotated[str, Meta(description="Who answers for the model; on the report and in each alert.")] = ""
@@ -35,13 +35,11 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 def _overrides(section: str) -> Meta:
-    return Meta(
-        description=f"Keys of `{section}` that differ in this environment.", extra={"overrides": section}
-    )
+    return Meta(description=f"Keys of `{section}` that differ in this environment.", extra={"overrides": section})
 
 
 class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where a project runs: its drivers by URL, and what differs. `local` is built in: everything under `.cumulant/`."""
+    """Where a project runs: its drivers by URL, and what differs. `local` is built in: its state is in `.cumulant/`."""
 
     extends: Annotated[
         str | None, Meta(description="A file with keys of an environment, shared by projects; relative to this file.")
@@ -50,9 +48,7 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         str | None,
         Meta(description="An MLflow tracking URI: experiments and models. Default: SQLite in the state folder."),
     ] = None
-    journal: Annotated[
-        str | None, Meta(description="State and events. Default: SQLite in the state folder.")
-    ] = None
+    journal: Annotated[str | None, Meta(description="State and events. Default: SQLite in the state folder.")] = None
     store: Annotated[
         str | None, Meta(description="Tables and objects (snapshots, servables). Default: the state folder.")
     ] = None
@@ -99,7 +95,7 @@ class ProjectSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     ] = None
     model: Annotated[
         ModelSpec,
-        Meta(description="What the model is, for whom, and how much harm it can do.", extra={"derived": True}),
+        Meta(description="What the model is, for whom, and how much harm it can do.", extra={"derived": ""}),
     ]
     data: Annotated[
         dict[Name, SourceSpec], Meta(description="The sources, by the name that `source(...)` takes in the features.")

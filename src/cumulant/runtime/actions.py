@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
 import msgspec
 
 from cumulant.core.errors import TerminalError, did_you_mean
 from cumulant.ports.access import Access, Principal
+
+Verb = TypeVar("Verb", bound=Callable[..., object])
 
 
 class Action(msgspec.Struct, frozen=True):
@@ -57,6 +62,21 @@ def declared(name: str) -> Action:
             hint=did_you_mean(name, ACTIONS) or "declare it in cumulant.runtime.actions",
         )
     return ACTIONS[name]
+
+
+def verb(action: str) -> Callable[[Verb], Verb]:
+    """Say which action a flow asks for. Importing a flow whose action is not declared fails.
+
+    Raises:
+        TerminalError: no such action is declared.
+    """
+    found = declared(action)
+
+    def mark(function: Verb) -> Verb:
+        function.__dict__["action"] = found
+        return function
+
+    return mark
 
 
 def check(access: Access, principal: Principal, action: str, subject: str) -> None:

@@ -1,3 +1,130 @@
-"""What can be removed: tables and objects that no kept snapshot, model or recent run needs."""
+"""What can be removed: stored tables and objects that no kept snapshot, registered model or recent run needs."""
 
 from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import msgspec
+
+from cumulant import data
+from cumulant.core.clock import SystemClock
+from cumulant.core.events import Actor, Fact
+from cumulant.runtime.actions import check
+from cumulant.runtime.records import STEP, read_step
+from cumulant.runtime.train import MODEL, ModelRecord
+from cumulant.runtime.validate import NEWEST, REFUSED, SNAPSHOT
+
+if TYPE_CHECKING:
+    from cumulant.data import Snapshot
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+
+_RECENT_TABLES = 3
+
+
+class Removed(msgspec.Struct, frozen=True, kw_only=True):
+    """One stored thing that nothing needs."""
+
+    key: str
+    kind: Literal["table", "object", "folder"]
+    bytes: int
+
+
+class StorageCleaned(Fact, frozen=True, kw_only=True):
+    kind: ClassVar[str] = "storage.cleaned"
+    things: int
+    bytes: int
+
+
+def clean(project: Project, *, principal: Principal, dry_run: bool = True) -> list[Removed]:
+    """What nothing needs, and unless `dry_run` it is removed.
+
+    Kept are: each source's snapshots by its `keep` (default: all), those that a registered model was trained on, the
+    three newest feature tables, and every servable and model of a registered version. What is removed and needed again
+    is made again.
+    """
+    check(project.access(), principal, "project.clean", project.name)
+    found = [*_data_tables(project), *_feature_tables(project), *_objects(project), *_searches(project)]
+    if dry_run or not found:
+        return found
+    for item in found:
+        _remove(project, item)
+    with project.journal().transaction(actor=Actor(principal.name)) as transaction:
+        transaction.emit(StorageCleaned(things=len(found), bytes=sum(item.bytes for item in found)))
+    return found
+
+
+def _remove(project: Project, item: Removed) -> None:
+    match item.kind:
+        case "table":
+            project.tables().delete(item.key)
+        case "object":
+            project.objects().delete(item.key)
+        case "folder":
+            shutil.rmtree(project.state / item.key, ignore_errors=True)
+
+
+def _records(project: Project) -> list[ModelRecord]:
+    return [msgspec.convert(row.value, ModelRecord) for row in project.journal().rows(MODEL)]
+
+
+def _data_tables(project: Project) -> Iterator[Removed]:
+    journal, now = project.journal(), SystemClock().now()
+    trained_on = {identity for record in _records(project) for identity in record.snapshots.values()}
+    snapshots = [msgspec.convert(row.value, data.Snapshot) for row in journal.rows(SNAPSHOT)]
+    for source, spec in project.spec.data.items():
+        own = [one for one in snapshots if one.source == source]
+        gone = {one.id for one in data.expired(own, spec.keep, now)} - trained_on
+        kept: list[Snapshot] = [one for one in own if one.id not in gone]
+        for kind in (NEWEST, REFUSED):
+            row = journal.get(kind, source)
+            if row is not None:
+                kept.append(msgspec.convert(row.value, data.Snapshot))
+        yield from (_table(project, key) for key in data.removable(source, kept, project.tables()))
+
+
+def _feature_tables(project: Project) -> Iterator[Removed]:
+    tables = project.tables()
+    done = [read_step(row) for row in project.journal().rows(STEP)]
+    computed = sorted((step for step in done if step.name == "features" and step.result), key=lambda step: step.started)
+    recent = {_key(step.result) for step in computed[-_RECENT_TABLES:]}
+    yield from (_table(project, key) for key in tables.keys("features/") if key not in recent)
+    yield from (_table(project, key) for key in tables.keys("reproductions/"))
+
+
+def _key(result: object) -> str:
+    table = result["table"] if isinstance(result, dict) else {}
+    return str(table["key"]) if isinstance(table, dict) else ""
+
+
+def _table(project: Project, key: str) -> Removed:
+    ref = project.tables().find(key)
+    return Removed(key=key, kind="table", bytes=ref.bytes if ref else 0)
+
+
+def _objects(project: Project) -> Iterator[Removed]:
+    objects, needed = project.objects(), set()
+    for record in _records(project):
+        needed |= {record.servable.key, record.fitted.model.key, record.fitted.naive.key}
+    for prefix in ("models/", "servables/"):
+        for key in objects.keys(prefix):
+            ref = objects.find(key)
+            if key not in needed:
+                yield Removed(key=key, kind="object", bytes=ref.bytes if ref else 0)
+
+
+def _searches(project: Project) -> Iterator[Removed]:
+    """Scratch of searches that ended: their result is stored, so the trials' answers are not needed to go on."""
+    folder = project.state / "search"
+    running = any(read_step(row).status == "running" for row in project.journal().rows(STEP))
+    if not folder.is_dir() or running:
+        return
+    for path in sorted(folder.iterdir()):
+        yield Removed(key=f"search/{path.name}", kind="folder", bytes=_size(path))
+
+
+def _size(path: Path) -> int:
+    return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())

@@ -67,6 +67,7 @@ def open_run(
     action: str,
     principal: Principal,
     progress: Progress,
+    command: str = "",
     settings: dict[str, object] | None = None,
     clock: Clock | None = None,
 ) -> Iterator[Context]:
@@ -78,5 +79,7 @@ def open_run(
     check(project.access(), principal, action, project.name)
     clock = clock or SystemClock()
     actor = Actor(principal.name)
-    with Ledger.open(project.journal(), flow=flow, actor=actor, settings=settings or {}, clock=clock) as ledger:
+    with Ledger.open(
+        project.journal(), flow=flow, actor=actor, command=command, settings=settings, clock=clock
+    ) as ledger:
         yield Context(project=project, principal=principal, ledger=ledger, progress=progress, clock=clock)

@@ -74,20 +74,25 @@ class StepFailed(Fact, frozen=True, kw_only=True):
 
 
 def verify(journal: Journal) -> Iterator[Break]:
-    """Every place where the journal's chain does not hold, a missing end included; none for an untouched one."""
-    head, last = journal.head(), Head(0, GENESIS)
+    """Every place where the journal's chain does not hold, a missing end included; none for an untouched one.
 
-    def until_head() -> Iterator[Event]:
-        # Events that are written meanwhile are not this call's matter.
-        nonlocal last
+    Others may write meanwhile: what they add lies between the two heads that are read before and after.
+    """
+    before = journal.head()
+    last = Head(0, GENESIS)
+    then = before.hash
+
+    def seen() -> Iterator[Event]:
+        nonlocal last, then
         for event in journal.events():
-            if event.seq > head.seq and last.seq >= head.seq:
-                return
             last = Head(event.seq, event.hash)
+            then = event.hash if event.seq == before.seq else then
             yield event
 
-    yield from verify_chain(until_head())
-    if last.seq < head.seq:
-        yield Break(head.seq, "the newest events are missing")
-    elif last != head:
-        yield Break(last.seq, "is not the event that was written last")
+    yield from verify_chain(seen())
+    if last.seq < before.seq:
+        yield Break(before.seq, "the newest events are missing")
+    if then != before.hash:
+        yield Break(before.seq, "is not the event that was written here")
+    if last.seq > journal.head().seq:
+        yield Break(last.seq, "was not written by this journal")

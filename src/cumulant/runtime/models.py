@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 CANDIDATE, CHAMPION = "candidate", "champion"
 
 
-class ModelAliased(Fact):
+class ModelAliased(Fact, frozen=True, kw_only=True):
     """An alias was moved (or removed: `version` is None) by a person or by the gate."""
 
-    kind = "model.aliased"
+    kind: ClassVar[str] = "model.aliased"
     model: str
     alias: str
     version: str | None
 
 
-class ModelTagged(Fact):
-    kind = "model.tagged"
+class ModelTagged(Fact, frozen=True, kw_only=True):
+    kind: ClassVar[str] = "model.tagged"
     model: str
     version: str
     tags: tuple[str, ...]
@@ -58,14 +58,18 @@ def show_model(project: Project, uri: str, *, principal: Principal) -> ModelDeta
     check(project.access(), principal, "model.show", uri)
     version = project.registry().resolve(uri)
     metrics = project.registry().metrics(version.run_id) if version.run_id else {}
-    return ModelDetail(version=version, metrics=metrics, servable=packaging.load_servable(servable_folder(project, version)))
+    return ModelDetail(
+        version=version, metrics=metrics, servable=packaging.load_servable(servable_folder(project, version))
+    )
 
 
 def compare_models(project: Project, uris: Sequence[str], *, principal: Principal) -> list[ModelDetail]:
     return [show_model(project, uri, principal=principal) for uri in uris]
 
 
-def set_alias(project: Project, uri: str, alias: str, *, principal: Principal, reason: str | None = None) -> ModelVersion:
+def set_alias(
+    project: Project, uri: str, alias: str, *, principal: Principal, reason: str | None = None
+) -> ModelVersion:
     """Point `alias` at a version, and say so in the events."""
     check(project.access(), principal, "model.alias", uri)
     version = project.registry().resolve(uri)

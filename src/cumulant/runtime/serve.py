@@ -193,10 +193,8 @@ def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path) -> Running:
         if process.poll() is not None:
             said = log.read_text(errors="replace").strip()
             kind = PortInUseError if process.returncode == 3 else EngineUnavailableError
-            raise kind(f"the server ended before it answered: {said.removeprefix('error: ')}", hint="see `cumulant doctor`")
+            raise kind(
+                f"the server ended before it answered: {said.removeprefix('error: ')}", hint="see `cumulant doctor`"
+            )
         time.sleep(0.05)
     raise EngineUnavailableError("the server did not answer within a minute", hint="see `cumulant doctor`")
-
-
-
-

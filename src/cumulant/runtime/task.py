@@ -40,9 +40,9 @@ def resolve_task(project: Project, snapshots: Mapping[str, Snapshot]) -> Task:
     if training is None:
         raise UsageError("the project declares no target", hint="add `training: {target: COLUMN}` to cumulant.yaml")
     sources = {name: data.source_of(snapshot) for name, snapshot in snapshots.items()}
-    target = features.parse(training.target)
+    target = target_of(training)
     entity = _entity(training, target, sources)
-    predict_at = _predict_at(training, sources[entity])
+    predict_at = _predict_at(training, sources, entity)
     plan = features.compile_plan(_definitions(project), sources, entity=entity, predict_at=predict_at)
     return Task(entity=entity, target=target, predict_at=predict_at, plan=plan)
 
@@ -51,9 +51,9 @@ def _definitions(project: Project) -> features.Definitions:
     return features.load(Path(project.root) / project.spec.features)
 
 
-def _predict_at(training: TrainingSpec, source: Source) -> PredictAt | None:
-    text = training.predict_at or source.event_time
-    return None if text is None else features.parse_predict_at(text, source)
+def _predict_at(training: TrainingSpec, sources: Mapping[str, Source], entity: str) -> PredictAt | None:
+    text = training.predict_at or sources[entity].event_time
+    return None if text is None else features.parse_predict_at(text, sources, entity=entity)
 
 
 def _entity(training: TrainingSpec, target: Node, sources: Mapping[str, Source]) -> str:
@@ -74,8 +74,13 @@ def _entity(training: TrainingSpec, target: Node, sources: Mapping[str, Source])
     missing = sorted(wanted - known)
     hint = did_you_mean(missing[0], known) if missing else "its columns stand in different sources; prepare one source"
     raise UsageError(
-        f'no source has the column{"s" if len(missing) > 1 else ""} {", ".join(missing) or ", ".join(sorted(wanted))} '
+        f"no source has the column{'s' if len(missing) > 1 else ''} {', '.join(missing) or ', '.join(sorted(wanted))} "
         f'of the target "{training.target}"',
         subject=training.target,
         hint=hint,
     )
+
+
+def target_of(training: TrainingSpec) -> Node:
+    """The target of a training section as an expression."""
+    return features.parse(training.target)

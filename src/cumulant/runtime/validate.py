@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant import data
-from cumulant.core.errors import ContractBreachError, UsageError, not_found
+from cumulant.core.errors import UsageError, not_found
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime.context import Context, open_run
 
@@ -64,52 +64,54 @@ def snapshots_of(context: Context, names: Iterable[str] = ()) -> tuple[dict[str,
 
 def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot]) -> tuple[Snapshot, bool]:
     project = context.project
-    spec = project.spec.data[name]
+    spec = data.in_force(project.spec.data[name], source=name, root=project.root)
+    files = data.find(spec, source=name, root=project.root, files=project.files())
     inputs = {
-        "declaration": data.declaration(name, spec, root=project.root),
-        "files": [[file.url, file.bytes, file.stamp] for file in data.source_files(spec, project.files(), project.root)],
-        "others": {other: others[other].id for other in references(spec)},
+        "declaration": msgspec.to_builtins(spec),
+        "prepare": data.prepare_digest(spec.prepare, project.root),
+        "files": [[data.shown(file.url, project.root), file.bytes, file.stamp] for file in files],
+        "others": {other: others[other].id for other in sorted(references(spec) - {name})},
+        # A rule on freshness has another answer every hour.
+        "hour": f"{context.now():%Y-%m-%dT%H}" if spec.table.fresh else None,
     }
 
     def ingest() -> dict[str, object]:
-        snapshot = _ingest(context, name, spec, others)
-        return {"snapshot": snapshot.id}
+        return {"snapshot": _ingest(context, name, others).id}
 
-    outcome = context.step(f"data:{name}", inputs, ingest, verify=lambda result: _stands(context, result))
-    return load_snapshot(context.project, str(outcome.result["snapshot"])), not outcome.reused
+    outcome = context.step(f"data {name}", inputs, ingest, verify=lambda result: _stands(context, result))
+    return load_snapshot(project, str(outcome.result["snapshot"])), not outcome.reused
 
 
-def _ingest(context: Context, name: str, spec: SourceSpec, others: Mapping[str, Snapshot]) -> Snapshot:
+def _ingest(context: Context, name: str, others: Mapping[str, Snapshot]) -> Snapshot:
     project = context.project
     try:
         snapshot = data.ingest(
             name,
-            spec,
+            project.spec.data[name],
             root=project.root,
             files=project.files(),
             tables=project.tables(),
             previous=newest(project, name),
             others=others,
-            salt=project.salt(),
             now=context.now(),
             progress=context.progress,
         )
-    except ContractBreachError as breach:
-        refused = getattr(breach, "snapshot", None)
-        if refused is not None:
-            _store(context, REFUSED, name, refused)
+    except data.SourceBreachError as breach:
+        _store(context, REFUSED, name, breach.snapshot)
         raise
-    _store(context, SNAPSHOT, snapshot.id, snapshot)
     _store(context, NEWEST, name, snapshot)
-    context.emit(data.accepted(snapshot))
     return snapshot
 
 
-def _store(context: Context, kind: str, key: str, snapshot: Snapshot) -> None:
+def _store(context: Context, kind: str, name: str, snapshot: Snapshot) -> None:
+    """Remember a snapshot and tell of it; an accepted one stands under its id too, a refused one is no longer news."""
     with context.transaction() as transaction:
-        transaction.put(kind, key, msgspec.to_builtins(snapshot))
+        transaction.put(kind, name, msgspec.to_builtins(snapshot))
         if kind == NEWEST:
-            transaction.delete(REFUSED, key)
+            transaction.put(SNAPSHOT, snapshot.id, msgspec.to_builtins(snapshot))
+            transaction.delete(REFUSED, name)
+        for fact in data.facts_of(snapshot):
+            transaction.emit(fact)
 
 
 def _stands(context: Context, result: dict[str, object]) -> bool:

@@ -145,7 +145,8 @@ class Application:
             status = status_of(error)
             raise
         finally:
-            self.metrics.observe(model.name, model.version, verb, status, rows, time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self.metrics.observe(model.name, model.version, verb, status=status, rows=rows, seconds=seconds)
 
     def _predict(self, model: ServedModel, body: bytes, request_id: str) -> tuple[bytes, int]:
         rows, single = _rows(_decoded(self._decode_rows, body), model)

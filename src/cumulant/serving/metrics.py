@@ -20,7 +20,7 @@ class Metrics:
         self._seconds: defaultdict[Labels, float] = defaultdict(float)
         self._buckets: defaultdict[Labels, list[int]] = defaultdict(lambda: [0] * (len(BUCKETS) + 1))
 
-    def observe(self, model: str, version: str, endpoint: str, status: int, rows: int, seconds: float) -> None:
+    def observe(self, model: str, version: str, endpoint: str, *, status: int, rows: int, seconds: float) -> None:
         self._requests[model, version, endpoint, str(status)] += 1
         self._rows[model, version] += rows
         self._seconds[model, version, endpoint] += seconds

@@ -11,7 +11,7 @@ from cumulant.core.servable import Answer, Servable
 from cumulant.features import OnlineFeatures
 from cumulant.packaging import Scorer
 from cumulant.serving.schema import RequestSchema
-from cumulant.serving.stores import NoState, needs_state
+from cumulant.serving.stores import needs_state
 
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
@@ -26,8 +26,9 @@ class ServedModel:
     `table` names its online state; by default the servable's lineage says it under `state`.
 
     Raises:
-        NotFoundError, IntegrityError: as `packaging.Scorer`.
-        UsageError: the plan needs stored state and there is none.
+        NotFoundError, IntegrityError: as `packaging.Scorer`; also for state of another plan.
+        UsageError: the plan needs stored features and no store is given.
+        EngineUnavailableError: the store holds no such state yet.
     """
 
     def __init__(self, folder: Path | str, *, store: OnlineStore | None = None, table: str | None = None) -> None:
@@ -37,18 +38,17 @@ class ServedModel:
         self.version = self.servable.version or UNREGISTERED
         self.schema = RequestSchema(self.servable.plan)
         self.table = table or self.servable.lineage.get("state") or self.name
-        self._features = OnlineFeatures(self.servable.plan, self._store(store), self.table)
+        self._features = self._with_state(store)
 
-    def _store(self, store: OnlineStore | None) -> OnlineStore:
-        if not needs_state(self.servable.plan):
-            return store or NoState()
-        if store is None:
+    def _with_state(self, store: OnlineStore | None) -> OnlineFeatures:
+        plan = self.servable.plan
+        if store is None and needs_state(plan):
             hint = "name the store with --online URL"
             raise UsageError(f"model {self.name} needs stored features", subject=self.name, hint=hint)
-        if not store.meta(self.table):
-            hint = "fill it with `cumulant features`, or name another with --state-table"
-            raise UsageError(f'the online store holds no state named "{self.table}"', subject=self.table, hint=hint)
-        return store
+        features = OnlineFeatures(plan, store, self.table)
+        # Met now rather than by the first request: no state under that name, or one made for another plan.
+        features.state()
+        return features
 
     def answer(self, raw: Sequence[object]) -> list[Answer]:
         """Check rows as a caller sent them, add features, score.

@@ -163,17 +163,29 @@ def _bytes(value: object) -> bytes:
 
 
 def _time(zone: ZoneInfo | None) -> Check:
-    home = zone or UTC
-
     def check(value: object) -> datetime:
         try:
             if isinstance(value, str):
                 when = datetime.fromisoformat(value)
-                return (when if when.tzinfo else when.replace(tzinfo=home)).astimezone(UTC)
+                return when.astimezone(UTC) if when.tzinfo else _local(when, zone)
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 return EPOCH + timedelta(seconds=value)
         except (ValueError, OverflowError):
             pass
-        raise ValueError("a time such as 2013-04-01T06:00:00Z or a number of seconds since 1970")
+        raise ValueError(f"a time such as 2013-04-01T06:00:00Z{_skipped(zone)}, or seconds since 1970")
 
     return check
+
+
+def _local(when: datetime, zone: ZoneInfo | None) -> datetime:
+    """A clock time of the zone in UTC: a repeated hour as its first occurrence. ValueError for a skipped one."""
+    if zone is None:
+        return when.replace(tzinfo=UTC)
+    found = when.replace(tzinfo=zone, fold=0).astimezone(UTC)
+    if found.astimezone(zone).replace(tzinfo=None, fold=0) != when.replace(fold=0):
+        raise ValueError
+    return found
+
+
+def _skipped(zone: ZoneInfo | None) -> str:
+    return f" or a clock time that {zone.key} has" if zone else ""

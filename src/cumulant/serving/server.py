@@ -98,7 +98,7 @@ def bind(host: str, port: int, *, insecure: bool = False) -> socket.socket:
             hint = "stop what listens there, or take a free port with --http 127.0.0.1:0"
             raise PortInUseError(f"{host}:{port} is already in use", subject=f"{host}:{port}", hint=hint) from None
         raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}", subject=f"{host}:{port}") from None
-    listener.setblocking(False)
+    listener.setblocking(False)  # noqa: FBT003 - the socket's own name for it
     return listener
 
 

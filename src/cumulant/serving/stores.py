@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, cast
@@ -13,26 +12,6 @@ from cumulant.ports.driver import Driver
 
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
-
-
-class NoState:
-    """The store of a plan that needs none: it knows no key."""
-
-    def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:  # noqa: ARG002
-        return [None] * len(keys)
-
-    def put(self, table: str, rows: Iterable[tuple[bytes, bytes]]) -> int:  # noqa: ARG002
-        raise UsageError("this server keeps no state", subject=table, hint="name a store with --online URL")
-
-    swap = put
-
-    def meta(self, table: str) -> dict[str, str]:  # noqa: ARG002
-        return {}
-
-    def put_meta(self, table: str, meta: dict[str, str]) -> None:  # noqa: ARG002
-        self.put(table, ())
-
-    def close(self) -> None: ...
 
 
 def needs_state(plan: FeaturePlan) -> bool:

@@ -25,7 +25,8 @@ class MemoryFiles:
     def list(self, pattern: str) -> list[FileInfo]:
         below = pattern.rstrip("/") + "/"
         found = [url for url in self.contents if url.startswith(below)]
-        found = found or [url for url in self.contents if _matches(url, pattern)]
+        literal = [url for url in self.contents if url == pattern]
+        found = found or literal or [url for url in self.contents if _covers(pattern.split("/"), url.split("/"))]
         return [FileInfo(url, len(self.contents[url]), digest(self.contents[url].hex())) for url in sorted(found)]
 
     def fetch(self, file: FileInfo) -> Path:
@@ -37,12 +38,8 @@ class MemoryFiles:
         return path
 
 
-def _matches(url: str, pattern: str) -> bool:
-    """Whether `pattern` covers `url`, part by part; `**` covers any number of parts."""
-    return url == pattern or _covers(pattern.split("/"), url.split("/"))
-
-
 def _covers(patterns: list[str], parts: list[str]) -> bool:
+    """Whether the patterns cover the parts one by one; `**` covers any number of them."""
     if not patterns:
         return not parts
     if patterns[0] == "**":

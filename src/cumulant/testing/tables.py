@@ -31,7 +31,8 @@ class MemoryTables:
         for column in partition_by:
             if column not in frame.columns:
                 raise not_found("column", column, frame.columns)
-        self._frames[key] = frame
+        # Another writer may have been first while the frames came.
+        frame = self._frames.setdefault(key, frame)
         return TableRef(key, frame.height, int(frame.estimated_size()))
 
     def scan(self, ref: TableRef | str) -> pl.LazyFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -60,7 +61,9 @@ class SubprocessCompute:
     def _start(self, call: StepCall, answer_path: Path) -> int:
         command = [sys.executable, "-m", "cumulant.drivers.local.worker", str(answer_path)]
         # The pipe stays open while this process lives: the worker ends when it closes.
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.__stderr__) as worker:
+        # What can be imported here can be imported there.
+        environ = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.__stderr__, env=environ) as worker:
             try:
                 if worker.stdin is not None:
                     with contextlib.suppress(BrokenPipeError):

@@ -10,6 +10,8 @@ import msgspec
 
 # A single letter before the colon is a drive of Windows.
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(//)?")
+# `sqlite:////abs` is how SQLAlchemy writes an absolute path.
+_SLASHES = re.compile(r"^//+")
 
 
 class Location(msgspec.Struct, frozen=True):
@@ -25,7 +27,7 @@ def locate(url: str) -> Location:
     What follows `scheme://` (or `scheme:`) is a path as it stands, nothing is percent-decoded: with a leading slash
     it is absolute, otherwise relative to the working directory. `~` is the user's home. A plain path is taken too.
     """
-    rest = _SCHEME.sub("", url, count=1)
+    rest = _SLASHES.sub("/", _SCHEME.sub("", url, count=1))
     before, _, query = rest.rpartition("?")
     options = dict(parse_qsl(query)) if "=" in query and before else {}
     return Location(Path((before if options else rest) or ".").expanduser(), options)

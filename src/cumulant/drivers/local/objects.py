@@ -47,7 +47,8 @@ class FileObjects:
             sha256, size = content_digest(copy)
             manifest = Manifest(key=key, name=copy.name, sha256=sha256, bytes=size)
             (folder / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
-        return ObjectRef(key, sha256, size)
+        # Another writer may have been first.
+        return self.find(key) or ObjectRef(key, sha256, size)
 
     def path(self, key: str) -> Path:
         manifest = self._manifest(key)

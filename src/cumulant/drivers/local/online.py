@@ -18,6 +18,7 @@ CREATE TABLE generations (number INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NO
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID
 """
 _BATCH = 5_000
+_MAPPED = 1024**3
 _META = msgspec.json.Decoder(dict[str, str])
 
 
@@ -32,7 +33,10 @@ class SqliteOnline:
     """
 
     def __init__(self, url: str) -> None:
-        self._database = Database(locate(url).path, schema=_SCHEMA, version=1, holds="online store")
+        # What a power cut takes from here, the next materialisation brings back.
+        self._database = Database(
+            locate(url).path, schema=_SCHEMA, version=1, holds="online store", durable=False, mapped=_MAPPED
+        )
         # Where each table's rows lie. A dropped generation makes its statement fail, so this is never stale.
         self._select: dict[str, str] = {}
 

@@ -27,14 +27,27 @@ class Database:
         schema: the statements that make the tables, run once in one transaction.
         version: the schema's version, kept in the file; a file of a newer one is refused.
         holds: what the file is called in errors.
+        durable: a committed transaction survives a power cut, not only a crash of the process.
+        mapped: how many bytes of the file are read through memory instead of system calls.
         wait: seconds to wait for another writer before EngineUnavailableError.
     """
 
-    def __init__(self, path: Path, *, schema: str, version: int, holds: str, wait: float = 60.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        schema: str,
+        version: int,
+        holds: str,
+        durable: bool = True,
+        mapped: int = 0,
+        wait: float = 60.0,
+    ) -> None:
         self.path = path
         self._schema = schema
         self._version = version
         self._holds = holds
+        self._pragmas = {"synchronous": "FULL" if durable else "NORMAL", "temp_store": "MEMORY", "mmap_size": mapped}
         self._wait = wait
         self._process = os.getpid()
         self._idle: deque[sqlite3.Connection] = deque()
@@ -77,7 +90,11 @@ class Database:
             return self._connect()
 
     def release(self, connection: sqlite3.Connection) -> None:
-        self._idle.append(connection)
+        if connection.in_transaction:
+            # An interrupt or a failed disk came between: closing undoes what was open.
+            connection.close()
+        else:
+            self._idle.append(connection)
 
     def close(self) -> None:
         """Close the idle connections. The next use opens the file again."""
@@ -133,8 +150,8 @@ class Database:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         self._set_wal(connection)
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA temp_store=MEMORY")
+        for name, value in self._pragmas.items():
+            connection.execute(f"PRAGMA {name}={value}")
         found = connection.execute("PRAGMA user_version").fetchone()[0]
         if found > self._version:
             raise UsageError(

@@ -74,7 +74,8 @@ class FileTables:
                     frame.write_parquet(folder / _part(number), row_group_size=_ROW_GROUP)
             manifest = _describe(key, folder, tuple(partition_by))
             (folder / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
-        return TableRef(key, manifest.rows, manifest.bytes)
+        # Another writer may have been first.
+        return self.find(key) or TableRef(key, manifest.rows, manifest.bytes)
 
     def scan(self, ref: TableRef | str) -> pl.LazyFrame:
         key = ref if isinstance(ref, str) else ref.key

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -173,10 +174,10 @@ class MlflowRegistry:
     def fetch(self, version: ModelVersion, into: Path) -> Path:
         """The version's servable folder, under `into`; its description names the registered version."""
         target = into / f"{version.name}-{version.version}"
-        with engine(version.uri) as mlflow, current(self.tracking_uri):
+        with engine(version.uri) as mlflow, current(self.tracking_uri), TemporaryDirectory() as place:
             source = self._client.get_model_version_download_uri(version.name, version.version)
-            loaded = Path(mlflow.artifacts.download_artifacts(source, tracking_uri=self.tracking_uri))
-            found = next((loaded / _SERVABLE).glob("*/servable.json"), None)
+            mlflow.artifacts.download_artifacts(source, dst_path=place, tracking_uri=self.tracking_uri)
+            found = next(Path(place).glob(f"**/{_SERVABLE}/*/servable.json"), None)
             if found is None:
                 hint = "package it with `cumulant package`"
                 raise UsageError(f"{version.uri} was not registered by Cumulant", subject=version.uri, hint=hint)

@@ -24,6 +24,7 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
 }
 
@@ -45,8 +46,8 @@ def load_mlflow() -> ModuleType:
             import mlflow.models
             import mlflow.pyfunc
             import mlflow.types.schema
-        except ImportError:
-            raise missing_part("mlflow", "train") from None
+        except ModuleNotFoundError as error:
+            raise missing_part(error.name or "mlflow", "train") from None
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
     return mlflow

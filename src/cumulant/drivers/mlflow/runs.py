@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from cumulant.drivers.mlflow.engine import engine
 
 KEY_TAG = "cumulant.key"
@@ -82,10 +84,11 @@ class MlflowRun:
 
     def dataset(self, name: str, *, digest: str, source: str, rows: int, context: str = "training") -> None:
         """Say which data went in; MLflow shows it beside the run. The digest is cut to its first 36 digits."""
-        profile = f'{{"num_rows": {rows:d}}}'
+        place = msgspec.json.encode({"uri": source}).decode()
+        profile = msgspec.json.encode({"num_rows": rows}).decode()
         with engine(f"run {self.id}") as mlflow:
             kind = mlflow.entities
-            dataset = kind.Dataset(name, digest[:36], "code", f'{{"tags": {{"source": "{source}"}}}}', profile=profile)
+            dataset = kind.Dataset(name, digest[:36], "local", place, profile=profile)
             given = kind.DatasetInput(dataset, tags=[kind.InputTag("mlflow.data.context", context)])
             self._client.log_inputs(self.id, datasets=[given])
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import numpy as np
 import numpy.typing as npt
 
 from cumulant.features.kernel.timeline import Ints, bits, grouped_order
 
-Number = TypeVar("Number", np.int64, np.float64)
+Numbers = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
 
-def extremes(values: npt.NDArray[Number], lo: Ints, hi: Ints, *, largest: bool) -> npt.NDArray[Number]:
+def extremes(values: Numbers, lo: Ints, hi: Ints, *, largest: bool) -> Numbers:
     """The largest or smallest of each range [lo, hi); undefined for an empty one.
 
     A table of the extremes of all runs of length 2**k answers the ranges of that size from two runs that overlap;
     one such level is held at a time.
     """
     pick = np.maximum if largest else np.minimum
-    result = np.zeros(len(lo), dtype=values.dtype)
+    floats = values.dtype == np.float64
+    result: Numbers = np.zeros(len(lo), np.float64) if floats else np.zeros(len(lo), np.int64)
     lengths = hi - lo
     levels = np.frexp(np.maximum(lengths, 1).astype(np.float64))[1] - 1
     level, table = 0, values
@@ -75,7 +74,8 @@ class Distinct:
         newest = np.where(found > 0, found - 1, 0)
         if not len(self._order):
             return np.zeros(len(lo), dtype=np.bool_)
-        return (found > 0) & (pairs[newest] == wanted) & (self._order[newest] >= lo)
+        held: npt.NDArray[np.bool_] = (found > 0) & (pairs[newest] == wanted) & (self._order[newest] >= lo)
+        return held
 
 
 def _dense(pairs: Ints, wanted: Ints) -> tuple[Ints, Ints]:

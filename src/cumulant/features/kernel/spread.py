@@ -16,22 +16,22 @@ from cumulant.features.kernel.timeline import Ints
 #: below this share of the sum of squares, the difference has lost more than six digits
 _LOST = 1e-6
 _CHUNK = 1 << 20
+Flags = npt.NDArray[np.bool_]
 
 
-def deviations(
-    values: Floats, starts: Ints, lo: Ints, hi: Ints, own: Floats, with_own: npt.NDArray[np.bool_]
-) -> Floats:
+def deviations(values: Floats, starts: Ints, lo: Ints, hi: Ints, *, own: Floats, with_own: Flags) -> Floats:
     """The standard deviation over each range [lo, hi) of `values`; NaN below two values.
 
     `starts` holds where the key of each value begins. Where `with_own` holds, the value of `own` at the same position
     joins the range.
     """
+    if not len(values):
+        return np.full(len(lo), np.nan)  # nothing but the queries' own values, one each
     count = hi - lo + with_own
     unit = _unit(values, own)
     values, own = values / unit, own / unit
-    centre = _centres(values, starts)
-    first = np.minimum(lo, max(len(values) - 1, 0))
-    own_centre = centre[first] if len(values) else np.zeros(len(lo))
+    centre = values[starts]  # the first value of each key: near enough, and never out of range
+    own_centre = centre[np.minimum(lo, len(values) - 1)]
     off, own_off = values - centre, np.where(with_own, own - own_centre, 0.0)
     scale = _unit(off, own_off)
     off, own_off = off / scale, own_off / scale
@@ -39,14 +39,15 @@ def deviations(
     squares = PrefixSums(off * off, own_off * own_off).between(lo, hi, with_extra=with_own)
     with np.errstate(invalid="ignore", divide="ignore"):
         rest = squares - totals * totals / count
-        result = np.sqrt(np.maximum(rest, 0.0) / (count - 1)) * scale
-    constant = _constant(values, starts, lo, hi, own, with_own)
+        result: Floats = np.sqrt(np.maximum(rest, 0.0) / (count - 1)) * scale
+    constant = _constant(values, lo, hi, own, with_own)
     result[constant] = 0.0
     result[count < 2] = np.nan
     lost = np.flatnonzero((rest <= squares * _LOST) & ~constant & (count >= 2))
     if len(lost):
         result[lost] = _two_pass(values, lo[lost], hi[lost], own[lost], with_own[lost])
-    return result * unit
+    result *= unit
+    return result
 
 
 def _unit(*arrays: Floats) -> float:
@@ -55,28 +56,20 @@ def _unit(*arrays: Floats) -> float:
     return float(2.0 ** min(max(int(np.frexp(largest)[1]), -1000), 1000))
 
 
-def _centres(values: Floats, starts: Ints) -> Floats:
-    """The first value of each key, for each value: near enough, and never out of range."""
-    return values[starts] if len(values) else values
-
-
-def _constant(
-    values: Floats, starts: Ints, lo: Ints, hi: Ints, own: Floats, with_own: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.bool_]:
+def _constant(values: Floats, lo: Ints, hi: Ints, own: Floats, with_own: Flags) -> Flags:
     """Whether each range holds one value, repeated."""
     changes = np.zeros(len(values) + 1, dtype=np.int64)
-    if len(values) > 1:
-        np.cumsum(values[1:] != values[:-1], out=changes[2:])
+    np.cumsum(values[1:] != values[:-1], out=changes[2:])
     last = np.maximum(hi, 1)
-    same = changes[last] - changes[np.minimum(lo + 1, last)] == 0
+    same: Flags = changes[last] == changes[np.minimum(lo + 1, last)]
     filled = hi > lo
     if with_own.any():
-        newest = values[np.maximum(hi - 1, 0)] if len(values) else np.zeros(len(hi))
-        same &= ~(with_own & filled) | (newest == own)
-    return same | ~filled
+        same &= ~(with_own & filled) | (values[np.maximum(hi - 1, 0)] == own)
+    same |= ~filled
+    return same
 
 
-def _two_pass(values: Floats, lo: Ints, hi: Ints, own: Floats, with_own: npt.NDArray[np.bool_]) -> Floats:
+def _two_pass(values: Floats, lo: Ints, hi: Ints, own: Floats, with_own: Flags) -> Floats:
     """Each range from its values, a million at a time."""
     result = np.empty(len(lo))
     ends = np.cumsum(hi - lo + with_own)
@@ -90,7 +83,7 @@ def _two_pass(values: Floats, lo: Ints, hi: Ints, own: Floats, with_own: npt.NDA
     return result
 
 
-def _two_pass_chunk(values: Floats, lo: Ints, hi: Ints, own: Floats, with_own: npt.NDArray[np.bool_]) -> Floats:
+def _two_pass_chunk(values: Floats, lo: Ints, hi: Ints, own: Floats, with_own: Flags) -> Floats:
     lengths = hi - lo + with_own
     owner = np.repeat(np.arange(len(lo)), lengths)
     begins = np.cumsum(lengths) - lengths
@@ -103,4 +96,5 @@ def _two_pass_chunk(values: Floats, lo: Ints, hi: Ints, own: Floats, with_own: n
     gathered /= scale[owner]
     off = gathered - (np.add.reduceat(gathered, begins) / lengths)[owner]
     off -= (np.add.reduceat(off, begins) / lengths)[owner]
-    return np.sqrt(np.add.reduceat(off * off, begins) / (lengths - 1)) * scale
+    result: Floats = np.sqrt(np.add.reduceat(off * off, begins) / (lengths - 1)) * scale
+    return result

@@ -14,6 +14,11 @@ from cumulant.features.kernel.timeline import Ints, bits
 
 Floats = npt.NDArray[np.float64]
 _LIMIT = 62
+#: a limb must be exact as a float, so that a higher one of opposite sign cancels it exactly
+_DIGITS = 52
+#: so many limbs are joined without a thought to overflow
+_FEW = 8
+_ENOUGH = 2.0**100
 
 
 class PrefixSums:
@@ -26,7 +31,7 @@ class PrefixSums:
         largest = float(np.abs(values).max(initial=0.0))
         if extra is not None:
             largest = max(largest, float(np.abs(extra).max(initial=0.0)))
-        self._step = max(_LIMIT - bits(len(values) + 1), 1)
+        self._step = min(max(_LIMIT - bits(len(values) + 1), 1), _DIGITS)
         self._exponent = int(np.frexp(largest)[1])
         self._prefixes: list[Ints] = []
         self._extra: list[Ints] = []
@@ -45,8 +50,7 @@ class PrefixSums:
         """The sum over each range; where `with_extra` holds, with the extra value of the same position."""
         limbs = [prefix[hi] - prefix[lo] for prefix in self._prefixes]
         if with_extra is not None:
-            for limb, extra in zip(limbs, self._extra, strict=True):
-                limb += np.where(with_extra, extra, 0)
+            limbs = [limb + np.where(with_extra, own, 0) for limb, own in zip(limbs, self._extra, strict=True)]
         return self._joined(limbs)
 
     def _joined(self, limbs: list[Ints]) -> Floats:
@@ -55,16 +59,23 @@ class PrefixSums:
         The value so far is exact while it is below 2**53 units and exact enough above, even where it is negative
         and the rest nearly cancels it.
         """
-        for coarse, fine in zip(limbs[-2::-1], limbs[:0:-1], strict=True):
-            carry = fine >> self._step
-            coarse += carry
-            carry <<= self._step
-            fine -= carry
+        for at in range(len(limbs) - 1, 0, -1):
+            carry = limbs[at] >> self._step
+            limbs[at - 1] += carry
+            limbs[at] -= carry << self._step
         total = limbs[0].astype(np.float64)
+        exponent = np.full(len(total), self._exponent - self._step) if len(limbs) > _FEW else None
         for limb in limbs[1:]:
-            total *= 2.0**self._step
-            total += limb
+            finer = total * 2.0**self._step + limb
+            if exponent is None:
+                total = finer
+                continue
+            small = np.abs(total) < _ENOUGH  # above, what follows is beyond the digits of a float
+            exponent -= np.where(small, self._step, 0)
+            total = np.where(small, finer, total)
         with np.errstate(over="ignore"):  # a sum beyond the range of floats is infinite, which callers make null
+            if exponent is not None:
+                return np.ldexp(total, exponent)
             return _scaled(total, self._exponent - self._step * len(limbs))
 
 
@@ -75,7 +86,7 @@ def _cut(values: Floats, exponent: int) -> tuple[Ints, Floats]:
 
 
 def _scaled(values: Floats, exponent: int) -> Floats:
-    """values * 2**exponent, without overflow on the way."""
+    """Values * 2**exponent, without overflow on the way."""
     if -1000 < exponent < 1000:
         return values * 2.0**exponent
     return np.ldexp(values, exponent)

@@ -40,13 +40,22 @@ class Frame:
             parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
             parts.append(element("text", _tick(value), x=LEFT - 6, y=y + 4, class_="tick end"))
         bottom = self.height - BOTTOM
-        for value in ticks(self.x0, self.x1, whole=whole_x):
-            parts.append(element("text", _tick(value), x=self.x(value), y=bottom + 16, class_="tick middle"))
+        parts += [
+            element("text", _tick(value), x=self.x(value), y=bottom + 16, class_="tick middle")
+            for value in ticks(self.x0, self.x1, whole=whole_x)
+        ]
         parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=bottom, y2=bottom, class_="axis"))
         middle = (LEFT + WIDTH - RIGHT) / 2
         parts.append(element("text", x_name, x=middle, y=self.height - 6, class_="name middle"))
         parts.append(
-            element("text", y_name, x=0, y=0, transform=f"translate(11 {(TOP + bottom) / 2}) rotate(-90)", class_="name middle")
+            element(
+                "text",
+                y_name,
+                x=0,
+                y=0,
+                transform=f"translate(11 {(TOP + bottom) / 2}) rotate(-90)",
+                class_="name middle",
+            )
         )
         return join(parts)
 
@@ -60,9 +69,7 @@ class Frame:
 
 def svg(what: str, *children: Child, width: float = WIDTH, height: float = HEIGHT, class_: str = "chart") -> Markup:
     """A drawing with a text for screen readers."""
-    return element(
-        "svg", *children, viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=what, class_=class_
-    )
+    return element("svg", *children, viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=what, class_=class_)
 
 
 def ticks(low: float, high: float, *, wanted: int = 5, whole: bool = False) -> list[float]:
@@ -188,7 +195,7 @@ def folds(rows: Sequence[FoldReport]) -> Markup | None:
     def bar(row: FoldReport, kind: str, start: datetime | None, stop: datetime | None, rows_of: int) -> Markup:
         whole = (end - begin) or 1.0
         left, width = 100 * (_stamp(start) - begin) / whole, 100 * (_stamp(stop) - _stamp(start)) / whole
-        note = f"{row.name}, {kind.split()[0]}: {day(start)} to {day(stop)}, {count(rows_of)} rows"
+        note = f"{row.name}, {kind.split(maxsplit=1)[0]}: {day(start)} to {day(stop)}, {count(rows_of)} rows"
         return element("span", class_=kind, title=note, style=f"left:{left:.2f}%;width:{max(width, 0.5):.2f}%")
 
     lines = [
@@ -226,9 +233,7 @@ def strip(model: Interval, other: Interval | None, low: float, high: float) -> M
         if found.low is not None and found.high is not None:
             parts.append(element("line", x1=x(found.low), x2=x(found.high), y1=y, y2=y, class_=f"span {style}"))
         parts.append(element("circle", cx=x(found.value), cy=y, r=3.5, class_=f"point {style}"))
-    return element(
-        "svg", *parts, viewBox=f"0 0 {width:g} {height:g}", aria_hidden="true", class_="strip"
-    )
+    return element("svg", *parts, viewBox=f"0 0 {width:g} {height:g}", aria_hidden="true", class_="strip")
 
 
 def forest(found: Interval, overall: float | None, low: float, high: float) -> Markup:

@@ -85,13 +85,12 @@ def _flow(source: SourceReport) -> Markup:
         element(
             "li",
             element("span", class_=f"key {kind}", aria_hidden="true"),
-            f"{wording.count(rows)} {kind}" + (f" ({wording.share(rows / whole)})" if rows and kind != "passed" else ""),
+            f"{wording.count(rows)} {kind}"
+            + (f" ({wording.share(rows / whole)})" if rows and kind != "passed" else ""),
         )
         for kind, rows in parts
     ]
-    return join(
-        [element("div", *bar, class_="flow", aria_hidden="true"), element("ul", *items, class_="legend")]
-    )
+    return join([element("div", *bar, class_="flow", aria_hidden="true"), element("ul", *items, class_="legend")])
 
 
 def _checks(source: SourceReport) -> Markup | None:

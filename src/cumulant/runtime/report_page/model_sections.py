@@ -57,7 +57,7 @@ def quality(report: ReportData) -> Section:
     )
 
 
-def gate(report: ReportData, found: GateReport) -> Section:
+def gate(found: GateReport) -> Section:
     """The verdict and each rule that led to it."""
     lead = f"The model was compared with {found.reference} on the same rows."
     columns = [Column("rule", "prose"), Column("verdict", "w"), Column("measured", "n"), Column("difference", "n")]
@@ -81,7 +81,7 @@ def banner(found: GateReport) -> Markup:
     return element("div", word, element("p", text), class_=f"verdict {style}", role="status")
 
 
-def training(report: ReportData, found: TrainingReport) -> Section:
+def training(found: TrainingReport) -> Section:
     """How the model was searched for."""
     facts = definitions(
         [
@@ -100,16 +100,9 @@ def training(report: ReportData, found: TrainingReport) -> Section:
     return section("training", "Training", _search_words(found), facts, notes, pair, _trials(found))
 
 
-def serving(report: ReportData, found: ServingReport) -> Section:
+def serving(found: ServingReport) -> Section:
     """What a caller sends, how an answer is decided, and that the packaged model is the trained one."""
-    parity = found.parity
-    parts = [
-        tile("Threshold", wording.number(found.threshold), found.threshold_text) if found.threshold is not None else None,
-        tile("Parity", f"{parity.max_difference:.1e}", f"largest difference over {wording.count(parity.rows)} rows, tolerance {parity.tolerance:.0e}")
-        if parity
-        else None,
-        tile("Decision flips", wording.count(parity.flips), "rows that the packaged model decides otherwise") if parity else None,
-    ]  # fmt: skip
+    parts = _serving_tiles(found)
     columns = [Column("field"), Column("type", "w"), Column("may be absent", "w"), Column("example")]
     rows = (
         (
@@ -128,14 +121,33 @@ def serving(report: ReportData, found: ServingReport) -> Section:
         "serving",
         "Serving",
         lead,
-        tiles(*[part for part in parts if part is not None]) if any(parts) else None,
+        tiles(*parts) if parts else None,
         table("Request", columns, rows) if found.request else None,
         element("pre", found.curl) if found.curl else None,
     )
 
 
+def _serving_tiles(found: ServingReport) -> list[Markup]:
+    parts = []
+    if found.threshold is not None:
+        parts.append(tile("Threshold", wording.number(found.threshold), found.threshold_text))
+    if (parity := found.parity) is not None:
+        rows = wording.plural(parity.rows, "row")
+        gap = f"largest difference over {rows}, tolerance {parity.tolerance:.0e}"
+        parts.append(tile("Parity", f"{parity.max_difference:.1e}", gap))
+        parts.append(tile("Decision flips", wording.count(parity.flips), "rows that the package decides otherwise"))
+    return parts
+
+
 def _metrics(metrics: Sequence[MetricReport]) -> Markup:
-    columns = [Column("metric"), Column("this model", "n"), Column("95% interval", "n"), Column("naive", "n"), Column(""), Column("better is", "w")]
+    columns = [
+        Column("metric"),
+        Column("this model", "n"),
+        Column("95% interval", "n"),
+        Column("naive", "n"),
+        Column(""),
+        Column("better is", "w"),
+    ]
     rows = []
     for metric in metrics:
         low, high = charts.bounds([metric.model, metric.naive])
@@ -204,7 +216,13 @@ def _slice_table(slices: Sequence[SliceReport], column: str, main: str, overall:
         )
         for found in mine
     ]
-    heads = [Column(column), Column("rows", "n"), Column(wording.title(main).lower(), "n"), Column("95% interval", "n"), Column("")]
+    heads = [
+        Column(column),
+        Column("rows", "n"),
+        Column(wording.title(main).lower(), "n"),
+        Column("95% interval", "n"),
+        Column(""),
+    ]
     shown = table(f"By {column}", heads, rows[:MANY])
     if len(rows) <= MANY:
         return shown
@@ -217,7 +235,9 @@ def _rule(rule: RuleReport) -> list[Child]:
     gap = rule.difference
     shown = "–"
     if gap is not None:
-        shown = f"{gap.value:+.4g}" + (f" ({gap.low:+.3g} to {gap.high:+.3g})" if gap.low is not None and gap.high is not None else "")
+        shown = f"{gap.value:+.4g}" + (
+            f" ({gap.low:+.3g} to {gap.high:+.3g})" if gap.low is not None and gap.high is not None else ""
+        )
     value = f"{wording.number(rule.value.value)}" if rule.value else "–"
     return [rule.text, tag(wording.verdict(rule.word), style), value, shown]
 
@@ -253,7 +273,14 @@ def _trials(found: TrainingReport) -> Markup | None:
     if not found.trials:
         return None
     ranked = sorted(found.trials, key=lambda trial: _rank(trial, higher=found.higher_is_better))
-    columns = [Column("trial", "n"), Column("trainer"), Column(found.score_name or "score", "n"), Column("state"), Column("time", "n"), Column("settings", "prose")]
+    columns = [
+        Column("trial", "n"),
+        Column("trainer"),
+        Column(found.score_name or "score", "n"),
+        Column("state"),
+        Column("time", "n"),
+        Column("settings", "prose"),
+    ]
     rows = [(_trial(trial), "best" if trial.number == found.best else None) for trial in ranked]
     shown = table("The best trials", columns, rows[:5])
     if len(rows) <= 5:
@@ -270,4 +297,11 @@ def _rank(trial: TrialReport, *, higher: bool) -> tuple[bool, float]:
 def _trial(trial: TrialReport) -> list[Child]:
     settings = ", ".join(f"{name} {value}" for name, value in trial.settings.items())
     score = "–" if trial.score is None else f"{trial.score:.5g}"
-    return [str(trial.number), trial.trainer, score, trial.state, wording.duration(trial.seconds), element("span", settings or "its defaults", class_="quiet")]
+    return [
+        str(trial.number),
+        trial.trainer,
+        score,
+        trial.state,
+        wording.duration(trial.seconds),
+        element("span", settings or "its defaults", class_="quiet"),
+    ]

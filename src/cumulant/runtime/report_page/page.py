@@ -24,7 +24,7 @@ def render(report: ReportData) -> str:
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
-        element("meta", **{"http_equiv": "Content-Security-Policy", "content": POLICY}),
+        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
         element("title", report.subject),
         style_sheet(css),
     )
@@ -49,14 +49,14 @@ def contents(report: ReportData) -> list[Section]:
     if report.metrics:
         found.append(model_sections.quality(report))
     if report.gate is not None:
-        found.append(model_sections.gate(report, report.gate))
+        found.append(model_sections.gate(report.gate))
     found.append(data_sections.data(report))
     if report.features:
         found.append(data_sections.features(report))
     if report.training is not None:
-        found.append(model_sections.training(report, report.training))
+        found.append(model_sections.training(report.training))
     if report.serving is not None:
-        found.append(model_sections.serving(report, report.serving))
+        found.append(model_sections.serving(report.serving))
     found.append(_lineage(report))
     if report.events:
         found.append(_events(report))
@@ -65,14 +65,15 @@ def contents(report: ReportData) -> list[Section]:
 
 def _header(report: ReportData) -> Markup:
     kicker = "Model report" if report.version else "Run report"
+    aliases = join([tag(alias, "good" if alias == "champion" else "") for alias in report.aliases])
     facts: list[tuple[str, Child]] = [
         ("version", report.version),
-        ("alias", join([tag(alias, "good" if alias == "champion" else "") for alias in report.aliases]) if report.aliases else None),
+        ("alias", aliases or None),
         ("owner", report.owner),
         ("risk", report.risk),
         ("trained", wording.moment(report.created) if report.created else None),
         ("run", element("code", report.run) if report.run else None),
-    ]  # fmt: skip
+    ]
     return element(
         "header",
         element("p", kicker, class_="kicker"),
@@ -105,20 +106,32 @@ def _main_metrics(report: ReportData) -> list[MetricReport]:
 def _headline(metric: MetricReport) -> Markup:
     against = f"naive {wording.number(metric.naive.value)}" if metric.naive else ""
     between = wording.interval(metric.model)
-    return tile(wording.title(metric.name), wording.number(metric.model.value), "" if between == "–" else between, against)
+    return tile(
+        wording.title(metric.name), wording.number(metric.model.value), "" if between == "–" else between, against
+    )
 
 
 def _lineage(report: ReportData) -> Section:
     made = definitions((label, element("code", value)) for label, value in report.lineage.items())
     around = definitions((label, element("code", value)) for label, value in report.environment.items())
     lead = "What made it. Every name here is a hash of content: the same inputs, code and settings have the same names."
-    return section("lineage", "Lineage", lead, made, element("h3", "Environment") if report.environment else None, around)
+    return section(
+        "lineage", "Lineage", lead, made, element("h3", "Environment") if report.environment else None, around
+    )
 
 
 def _events(report: ReportData) -> Section:
     columns = [Column("when", "w"), Column("who"), Column("what"), Column("", "prose")]
     rows = (
-        ([wording.moment(event.time), event.actor, element("code", event.kind), element("span", event.text, class_="quiet")], None)
+        (
+            [
+                wording.moment(event.time),
+                event.actor,
+                element("code", event.kind),
+                element("span", event.text, class_="quiet"),
+            ],
+            None,
+        )
         for event in report.events
     )
     lead = "The events of this run, from the project's chain; `cumulant events verify` proves that none was altered."
@@ -126,5 +139,7 @@ def _events(report: ReportData) -> Section:
 
 
 def _footer(report: ReportData) -> Markup:
-    text = f"Made {wording.moment(report.made)} by Cumulant {report.cumulant}. This page loads nothing from any network."
+    text = (
+        f"Made {wording.moment(report.made)} by Cumulant {report.cumulant}. This page loads nothing from any network."
+    )
     return element("footer", text)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from cumulant.runtime.report_page.content import Interval
 
@@ -60,7 +62,13 @@ def number(value: float | None) -> str:
         return f"{value:,.1f}"
     if abs(value) >= 1:
         return f"{value:.3f}".rstrip("0").rstrip(".") if value == int(value) else f"{value:.3f}"
-    return f"{value:.3f}" if abs(value) >= 0.0995 or value == 0 else f"{value:.2g}" if abs(value) < 1e-3 else f"{value:.4f}"
+    return (
+        f"{value:.3f}"
+        if abs(value) >= 0.0995 or value == 0
+        else f"{value:.2g}"
+        if abs(value) < 1e-3
+        else f"{value:.4f}"
+    )
 
 
 def interval(found: Interval | None) -> str:
@@ -98,9 +106,17 @@ def day(when: datetime | None) -> str:
     return "–" if when is None else when.astimezone(UTC).strftime("%Y-%m-%d")
 
 
+def instant(when: datetime) -> str:
+    """A time in UTC, to the second; a naive one is taken as UTC."""
+    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+    return when.strftime("%Y-%m-%d %H:%M:%SZ")
+
+
 def duration(seconds: float | None) -> str:
     if seconds is None:
         return "–"
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -110,3 +126,21 @@ def duration(seconds: float | None) -> str:
 def plural(number_of: int, noun: str) -> str:
     """`1 fold`, `4 folds`."""
     return f"{number_of:,} {noun}" if number_of == 1 else f"{number_of:,} {noun}s"
+
+
+def value(found: object) -> str:
+    """Any value as short text: figures rounded, times in UTC, a dash for nothing."""
+    if found is None or found == "":
+        return "–"
+    if isinstance(found, list | tuple | set | frozenset):
+        return ", ".join(map(value, found)) or "–"
+    return next((text(found) for kind, text in _VALUES if isinstance(found, kind)), str(found))
+
+
+_VALUES: tuple[tuple[type, Callable[[Any], str]], ...] = (
+    (bool, lambda found: "yes" if found else "no"),
+    (int, count),
+    (float, number),
+    (datetime, instant),
+    (timedelta, lambda found: duration(found.total_seconds())),
+)

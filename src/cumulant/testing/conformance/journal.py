@@ -116,10 +116,14 @@ class JournalConformance(Suite):
         assert len(list(journal.events())) == 1
 
     def test_an_exception_undoes_state_and_events(self, journal: Journal) -> None:
-        with pytest.raises(KeyboardInterrupt), journal.transaction(actor=ADA) as tx:
-            tx.put("step", "a", {})
-            tx.emit(Happened())
-            raise KeyboardInterrupt
+        def interrupted() -> None:
+            with journal.transaction(actor=ADA) as tx:
+                tx.put("step", "a", {})
+                tx.emit(Happened())
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
         assert journal.get("step", "a") is None
         assert list(journal.events()) == []
         assert journal.head() == Head(0, GENESIS)

@@ -81,8 +81,11 @@ class TablesConformance(Suite):
 
     def test_no_rows(self, tables: TableStore) -> None:
         empty = shuffled().clear()
-        for key, frames in {"frame": empty, "lazy": empty.lazy(), "parts": iter([empty, empty])}.items():
-            assert tables.write(key, frames).rows == 0
+        tables.write("frame", empty)
+        tables.write("lazy", empty.lazy())
+        tables.write("parts", iter([empty, empty]))
+        for key in ("frame", "lazy", "parts"):
+            assert tables.scan(key).collect().height == 0
             assert_frame_equal(tables.scan(key).collect(), empty)
         with self.can("partition_by"):
             tables.write("by", empty, partition_by=["key"])
@@ -113,6 +116,15 @@ class TablesConformance(Suite):
         assert tables.find("a") is None
         assert tables.keys() == []
         assert tables.write("a", shuffled(5)).rows == 5
+
+    def test_of_two_writers_of_a_key_one_wins(self, tables: TableStore) -> None:
+        def frames() -> Iterator[pl.DataFrame]:
+            yield shuffled(5)
+            tables.write("a", shuffled(7))
+
+        assert tables.write("a", frames()).rows == 7
+        assert_frame_equal(tables.scan("a").collect(), shuffled(7))
+        assert tables.keys() == ["a"]
 
     def test_a_missing_table(self, tables: TableStore) -> None:
         assert tables.find("nope") is None

@@ -1,11 +1,12 @@
-"""Text for people: cleaned values, tables, figures in the form that reads best."""
+"""Text for terminals: cleaned values, tables, pairs of label and value."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+
+from cumulant.runtime.report_page import wording
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,65 +22,7 @@ def clean(value: object) -> str:
 
 def cell(value: object) -> str:
     """A value in a table: short numbers, local words for truth, a dash for nothing."""
-    if value is None or value == "":
-        return "–"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return figure(value)
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, datetime):
-        return moment(value)
-    if isinstance(value, timedelta):
-        return seconds(value.total_seconds())
-    if isinstance(value, list | tuple | frozenset | set):
-        return ", ".join(cell(part) for part in value) or "–"
-    return clean(value)
-
-
-def figure(value: float, digits: int = 4) -> str:
-    """A measured number: four significant digits, no exponent between a thousandth and a billion."""
-    if value != value:  # noqa: PLR0124 - NaN
-        return "–"
-    if value == int(value) and abs(value) < 1e9:
-        return f"{int(value):,}"
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.{digits}g}" if abs(value) >= 1e-3 else f"{value:.2e}"
-
-
-def percent(share: float) -> str:
-    """A share of one as a percentage that never rounds something to nothing."""
-    value = 100 * share
-    if 0 < value < 0.01:
-        return "< 0.01%"
-    return f"{value:.2f}%" if value < 10 else f"{value:.1f}%"
-
-
-def size(count: float) -> str:
-    """Bytes in binary units."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
-
-
-def seconds(value: float) -> str:
-    """A duration as a person says it."""
-    if value < 1:
-        return f"{1000 * value:.0f} ms"
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def moment(when: datetime) -> str:
-    """A time in UTC, to the second."""
-    when = when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
-    return when.strftime("%Y-%m-%d %H:%M:%SZ")
+    return clean(wording.value(value))
 
 
 def table(

@@ -1,0 +1,72 @@
+"""The Python face for notebooks and scripts: the same verbs as the command line, as methods of a project.
+
+    import cumulant
+
+    project = cumulant.new(frame, target="churned", name="churn")
+    trained = project.train(quick=True)
+    project.predict(frame.head(5))
+
+Every result shows itself in a notebook (`_repr_html_`) and in a console (`repr`), and gives the runtime's own typed
+result as `.value`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cumulant.api.project import Project
+
+__all__ = ["Project", "new", "open"]
+
+
+def open(directory: Path | str = ".", *, env: str = "local", overrides: Mapping[str, Any] | None = None) -> Project:  # noqa: A001 - `cumulant.open` is the name that reads well
+    """The project in `directory`, in one environment.
+
+    `overrides` are settings by dotted path, such as `{"training.trials": 5}`.
+
+    Raises:
+        ProjectFileError: the project file has faults; each is listed with its line.
+        NotFoundError: no such environment.
+    """
+    from cumulant.api.project import Project
+    from cumulant.project import load
+
+    return Project(load(directory, environment=env, overrides=overrides or ()))
+
+
+def new(
+    data: object,
+    *,
+    target: str,
+    name: str,
+    time: str | None = None,
+    key: str | Sequence[str] = (),
+    directory: Path | str = ".",
+    env: str = "local",
+) -> Project:
+    """A new project in `directory/name` that predicts `target`, and trains as it stands.
+
+    `data` is a Polars, pandas or PyArrow table, which is stored in the project, or the path of a file, folder or glob,
+    which is referred to. What was assumed is in `.assumptions`.
+
+    Raises:
+        DataError: the data cannot be read, or have no such column.
+        UsageError: the name cannot be one, or the place is taken.
+    """
+    from cumulant.api.project import Project
+    from cumulant.project import create_from, create_from_frame, load
+
+    make = create_from if isinstance(data, str | Path) else create_from_frame
+    made = make(data, target, name=name, directory=directory, time=time, key=key)  # type: ignore[arg-type]
+    return Project(load(made.path, environment=env), assumptions=made.assumptions)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Project":
+        from cumulant.api.project import Project
+
+        return Project
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,61 @@
+"""Progress in a notebook: one line that changes, gone at the end; nothing anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from cumulant.core.progress import Progress, silent
+from cumulant.runtime.report_page.markup import element
+
+EVERY = 0.2
+
+
+@contextmanager
+def following(title: str) -> Iterator[Progress]:
+    """A `Progress` that suits where the code runs."""
+    shell = _notebook()
+    if shell is None:
+        yield silent
+        return
+    line = Line(title)
+    try:
+        yield line.say
+    finally:
+        line.close()
+
+
+class Line:
+    """One line below the cell: what goes on, for how long, and how far."""
+
+    def __init__(self, title: str) -> None:
+        from IPython import display
+
+        self._html: Any = display.HTML
+        self._title = title
+        self._begun = time.monotonic()
+        self._shown = 0.0
+        self._handle: Any = display.display(self._html(""), display_id=True)  # type: ignore[no-untyped-call]
+
+    def say(self, text: str, share: float | None = None) -> None:
+        moment = time.monotonic()
+        if moment - self._shown < EVERY:
+            return
+        self._shown = moment
+        part = "" if share is None else f"{share:.0%}"
+        spent = f"{moment - self._begun:.0f} s"
+        line = " · ".join(word for word in (self._title, text, part, spent) if word)
+        self._handle.update(self._html(element("span", line, style="opacity:.7")))
+
+    def close(self) -> None:
+        self._handle.update(self._html(""))
+
+
+def _notebook() -> object | None:
+    """The running notebook kernel's shell; IPython is asked only where something else has imported it."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell if shell is not None and hasattr(shell, "kernel") else None

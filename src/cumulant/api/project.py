@@ -1,0 +1,275 @@
+"""`Project`: the verbs of the command line as methods."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from cumulant.api import views
+from cumulant.api.progress import following
+from cumulant.api.shown import Listing, Shown, block, facts
+from cumulant.core.errors import MissingPartError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.api.server import Server
+    from cumulant.core.events import Event
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.project import Project as Loaded
+    from cumulant.runtime.records import RunRecord
+
+
+class Project:
+    """A project in one environment.
+
+    Every method first brings up to date what it needs, asks for permission, and is recorded as a run, exactly as the
+    command of the same name. `.loaded` is the project as the runtime knows it.
+    """
+
+    def __init__(self, loaded: Loaded, *, assumptions: Sequence[str] = ()) -> None:
+        self.loaded = loaded
+        self.assumptions = tuple(assumptions)
+
+    def __repr__(self) -> str:
+        name, where = self.loaded.name, self.loaded.root
+        lines = [f"Project {name} in {where}, environment {self.loaded.environment_name}"]
+        return "\n".join([*lines, *[f"  {line}" for line in self.assumptions]])
+
+    def _repr_html_(self) -> str:
+        rows: list[tuple[str, object]] = [
+            ("folder", str(self.loaded.root)),
+            ("environment", self.loaded.environment_name),
+            ("owner", self.loaded.spec.model.owner),
+            ("purpose", self.loaded.spec.model.purpose),
+            *[("assumed" if index == 0 else "", line) for index, line in enumerate(self.assumptions)],
+        ]
+        return block(f"Project {self.loaded.name}", facts(rows))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the clients; the next use opens them again."""
+        self.loaded.close()
+
+    @property
+    def name(self) -> str:
+        return self.loaded.name
+
+    @property
+    def root(self) -> Path:
+        return self.loaded.root
+
+    def plan(self) -> Shown[Any]:
+        """What would run, checked. Raises NotKnownYetError and the other errors of `cumulant plan`."""
+        from cumulant.runtime.planning import plan
+
+        with following("plan") as progress:
+            return views.plan(plan(self.loaded, principal=self.loaded.principal(), progress=progress))
+
+    def validate(self, *sources: str) -> Shown[Any]:
+        """Read, check and store what is new of the named sources (default: all).
+
+        Raises:
+            ContractBreachError: too many rows were refused; `quarantine(source)` shows them.
+        """
+        from cumulant.runtime.validate import validate
+
+        with following("validate") as progress:
+            found = validate(self.loaded, principal=self.loaded.principal(), sources=sources, progress=progress)
+        return views.validation(found)
+
+    def quarantine(self, source: str, *, limit: int | None = None) -> pl.DataFrame:
+        """Refused rows with the rule that refused each; personal columns as keyed hashes."""
+        from cumulant import data
+        from cumulant.core.errors import not_found
+        from cumulant.runtime import validate
+
+        self.loaded.source(source)
+        snapshot = validate.refused(self.loaded, source) or validate.newest(self.loaded, source)
+        if snapshot is None:
+            raise not_found("snapshot", source, ())
+        return data.quarantined(snapshot, self.loaded.tables(), self.loaded.salt(), limit=limit)
+
+    def features(self, *, as_of: datetime | str | None = None, limit: int | None = None) -> pl.DataFrame:
+        """The feature table, one row an entity row, in order; with `as_of`, as it would have been then."""
+        from cumulant.runtime.features import featurize
+
+        with following("features") as progress:
+            found = featurize(self.loaded, principal=self.loaded.principal(), as_of=_moment(as_of), progress=progress)
+        rows = self.loaded.tables().scan(found.table)
+        return (rows if limit is None else rows.head(limit)).drop("__row", strict=False).collect()
+
+    def train(
+        self,
+        *,
+        quick: bool = False,
+        as_of: datetime | str | None = None,
+        trials: int | None = None,
+        time: str | None = None,
+    ) -> Shown[Any]:
+        """From the sources to a registered version. `.page` of the result is everything its report says.
+
+        A gate that says no raises nothing: see `.verdict`.
+        """
+        from cumulant.runtime.report import content
+        from cumulant.runtime.train import train
+
+        who = self.loaded.principal()
+        with following("train") as progress:
+            found = train(
+                self.loaded,
+                principal=who,
+                quick=quick,
+                as_of=_moment(as_of),
+                trials=trials,
+                time=time,
+                progress=progress,
+            )
+        return views.training(found, content(self.loaded, found.run, principal=who))
+
+    def evaluate(self, model: str | None = None, **options: Any) -> Shown[Any]:
+        """Score a registered version on later rows and ask the gate; default: the newest version."""
+        from cumulant.runtime.evaluate import evaluate
+        from cumulant.runtime.report import content
+
+        who = self.loaded.principal()
+        with following("evaluate") as progress:
+            found = evaluate(self.loaded, model or self.name, principal=who, progress=progress, **options)
+        return views.evaluation(found, content(self.loaded, found.run, principal=who))
+
+    def predict(
+        self, rows: object, *, model: str | None = None, url: str | None = None, as_of: datetime | str | None = None
+    ) -> Any:
+        """Answers for the rows of a table (Polars, pandas, PyArrow) or of a list of dicts, in their order.
+
+        Returns a pandas frame for a pandas frame, else a Polars frame.
+        """
+        from cumulant.runtime.predict import predict
+
+        with following("predict") as progress:
+            answers = predict(
+                self.loaded,
+                model or self.name,
+                _frame(rows),
+                principal=self.loaded.principal(),
+                url=url,
+                as_of=_moment(as_of),
+                progress=progress,
+            )
+        return answers.to_pandas() if _is_pandas(rows) else answers
+
+    def models(self, name: str | None = None) -> Listing[ModelVersion]:
+        """Every registered version, newest first."""
+        from cumulant.runtime.models import list_models
+
+        found = list_models(self.loaded, principal=self.loaded.principal(), name=name)
+        columns = ("model", "version", "aliases", "registered", "uri")
+        return Listing(found, columns, lambda one: (one.name, one.version, one.aliases, one.created, one.uri))
+
+    def model(self, uri: str | None = None) -> Shown[Any]:
+        """One version with its figures and the request that it expects."""
+        from cumulant.runtime.models import show_model
+
+        return views.model(show_model(self.loaded, uri or self.name, principal=self.loaded.principal()))
+
+    def alias(self, model: str, alias: str, *, reason: str | None = None) -> ModelVersion:
+        """Point an alias at a version."""
+        from cumulant.runtime.models import set_alias
+
+        return set_alias(self.loaded, model, alias, principal=self.loaded.principal(), reason=reason)
+
+    def reproduce(self, model: str | None = None) -> Shown[Any]:
+        """Train a version again from its recorded snapshots; `.identical`, or `.differences`."""
+        from cumulant.runtime.lineage import reproduce
+
+        with following("reproduce") as progress:
+            found = reproduce(self.loaded, model or self.name, principal=self.loaded.principal(), progress=progress)
+        return views.reproduction(found)
+
+    def serve(self, model: str | None = None, *, port: int = 0, as_of: datetime | str | None = None) -> Server:
+        """Start a local server for a model and return when it answers; end it with `.stop()` or `with`."""
+        from cumulant.api.server import Server
+        from cumulant.runtime.serve import prepare_service
+
+        with following("serve") as progress:
+            service = prepare_service(
+                self.loaded,
+                model or self.name,
+                principal=self.loaded.principal(),
+                as_of=_moment(as_of),
+                progress=progress,
+            )
+        return Server(service, port=port)
+
+    def report(self, target: str = "latest", *, out: Path | str | None = None) -> Shown[Any]:
+        """The report of a run or model, shown here; with `out`, also written (.html, .md, .json)."""
+        from cumulant.runtime import report
+
+        who = self.loaded.principal()
+        if out is not None:
+            report.report(self.loaded, target, out=Path(out), principal=who)
+        return views.report(report.content(self.loaded, target, principal=who))
+
+    def lineage(self, model: str | None = None) -> Shown[Any]:
+        """Where a version comes from: snapshots, source files, features, code, settings, environment."""
+        from cumulant.runtime.lineage import lineage
+
+        return views.lineage(lineage(self.loaded, model or self.name, principal=self.loaded.principal()))
+
+    def runs(self, flow: str | None = None) -> Listing[RunRecord]:
+        """Runs, newest first."""
+        from cumulant.runtime.actions import check
+        from cumulant.runtime.records import runs
+
+        check(self.loaded.access(), self.loaded.principal(), "runs.show", self.name)
+        found = [run for run in runs(self.loaded.journal()) if flow is None or run.flow == flow]
+        columns = ("run", "flow", "status", "started", "seconds", "steps", "who")
+        return Listing(
+            found,
+            columns,
+            lambda run: (run.id, run.flow, run.status, run.started, run.seconds, len(run.steps), run.principal),
+        )
+
+    def events(self, *, run: str | None = None, kinds: Sequence[str] = ()) -> Listing[Event]:
+        """The project's events, oldest first."""
+        from cumulant.runtime.actions import check
+
+        check(self.loaded.access(), self.loaded.principal(), "events.show", self.name)
+        found = list(self.loaded.journal().events(run=run, kinds=kinds))
+        columns = ("seq", "time", "who", "what", "run")
+        return Listing(found, columns, lambda one: (one.seq, one.time, one.actor, one.kind, one.run))
+
+
+def _moment(value: datetime | str | None) -> datetime | None:
+    from cumulant.core.units import moment
+
+    return None if value is None else moment(value)
+
+
+def _is_pandas(rows: object) -> bool:
+    return type(rows).__module__.partition(".")[0] == "pandas"
+
+
+def _frame(rows: object) -> pl.DataFrame:
+    """A table of any kind as a Polars frame."""
+    try:
+        import polars as pl
+    except ModuleNotFoundError as error:
+        raise MissingPartError(
+            "predictions on tables need Polars", subject="polars", hint='pip install "cumulant[local]"'
+        ) from error
+    from cumulant import data
+
+    if isinstance(rows, list):
+        return pl.DataFrame(rows, infer_schema_length=None)
+    return data.to_polars(rows, source="the rows")

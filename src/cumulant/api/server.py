@@ -1,0 +1,82 @@
+"""A local server that was started from Python."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from cumulant.api.shown import block, facts
+from cumulant.runtime.report_page.markup import element
+
+if TYPE_CHECKING:
+    from cumulant.runtime.serve import Service
+
+
+class Server:
+    """A server that answers at `.url` until `.stop()`, the end of a `with` block, or the end of this process.
+
+    Raises:
+        PortInUseError: the address is taken.
+        EngineUnavailableError: it did not begin to answer.
+    """
+
+    def __init__(self, service: Service, *, port: int = 0) -> None:
+        from cumulant.runtime import serve
+
+        self.service = service
+        self._stack = ExitStack()
+        running = self._stack.enter_context(serve.running(service, http=f"127.0.0.1:{port}"))
+        self.url = running.url
+        self.pid = running.pid
+
+    def ask(self, *rows: dict[str, object]) -> list[dict[str, object]]:
+        """Send rows in the request's schema; one answer a row.
+
+        Raises:
+            RequestError: the server refused them, in its own words.
+            EngineUnavailableError: it does not answer.
+        """
+        import urllib.error
+        import urllib.request
+
+        import msgspec
+
+        from cumulant.core.errors import EngineUnavailableError, RequestError
+
+        target = f"{self.url}/v1/models/{self.service.model.name}/predict"
+        body = msgspec.json.encode({"rows": rows})
+        request = urllib.request.Request(target, data=body, headers={"content-type": "application/json"})  # noqa: S310 - our own server on loopback
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
+                found: dict[str, Any] = msgspec.json.decode(response.read())
+        except urllib.error.HTTPError as error:
+            said = msgspec.json.decode(error.read() or b"{}")
+            raise RequestError(str(said.get("error", error.reason)), subject=target) from None
+        except OSError as error:
+            raise EngineUnavailableError(f"the server does not answer: {error}", subject=target) from error
+        return list(found["predictions"])
+
+    def stop(self) -> None:
+        """End the server; what it accepted is finished first."""
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"Server({self.service.model.uri}, url={self.url!r})"
+
+    def _repr_html_(self) -> str:
+        from cumulant.packaging import load_servable
+        from cumulant.runtime.report_page.requests import curl
+
+        line = curl(load_servable(Path(self.service.folder)), self.url)
+        rows = [("url", self.url), ("model", self.service.model.uri), ("process", str(self.pid))]
+        return block("Server", facts(rows), element("pre", line, style="white-space:pre-wrap"))

@@ -1,0 +1,161 @@
+"""How each result of the runtime shows itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from cumulant.api.shown import Shown, block, facts, table
+from cumulant.runtime.report_page import wording
+from cumulant.runtime.report_page.markup import Markup, element, join
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.runtime.models import ModelDetail
+    from cumulant.runtime.planning import Plan
+    from cumulant.runtime.report_page.content import ReportData
+    from cumulant.runtime.validate import Validation
+
+_COLOURS = {True: "#1f7a45", False: "#b3372f"}
+
+
+class Trained(Shown[Any]):
+    """A finished training or evaluation; `.page` is the content of its report."""
+
+    page: ReportData
+
+
+def plan(found: Plan) -> Shown[Plan]:
+    """A plan: what is predicted when, from which sources and features."""
+    rows: list[tuple[str, object]] = [
+        ("target", f"{found.target}, for each row of {found.entity}"),
+        ("predicted at", found.predict_at),
+        ("sources", ", ".join(f"{one.name} ({one.rows:,} rows)" for one in found.sources)),
+        ("features", ", ".join(found.features.names)),
+        ("request", ", ".join(field.name for field in found.features.request)),
+    ]
+    return _facts(f"Plan of {found.project}", rows, found)
+
+
+def validation(found: Validation) -> Shown[Validation]:
+    """Rows in and where they went, source by source."""
+    columns = ("source", "rows in", "passed", "quarantined", "dropped", "files", "")
+    rows = [
+        (
+            name,
+            one.rows_in,
+            one.rows_passed,
+            one.rows_quarantined,
+            one.rows_dropped,
+            len(one.files),
+            "nothing new" if name in found.reused else "",
+        )
+        for name, one in found.snapshots.items()
+    ]
+    return _table("Data", columns, rows, found)
+
+
+def training(found: Any, page: ReportData) -> Trained:
+    """Metrics beside the naive baseline, the gate, the model."""
+
+    def text(console: Console) -> None:
+        from cumulant.runtime.report_page.summary import show_training
+
+        show_training(console, page)
+
+    shown = Trained(found, text=text, markup=lambda: _page(page))
+    shown.page = page
+    return shown
+
+
+def evaluation(found: Any, page: ReportData) -> Trained:
+    return training(found, page)
+
+
+def model(found: ModelDetail) -> Shown[ModelDetail]:
+    """A version with its figures and its request."""
+    from cumulant.runtime.report_page.requests import curl, fields
+
+    version = found.version
+    rows: list[tuple[str, object]] = [
+        ("uri", version.uri),
+        ("aliases", version.aliases),
+        ("registered", version.created),
+        ("threshold", found.servable.threshold),
+        *[(wording.title(name), value) for name, value in sorted(found.metrics.items())],
+        ("request", ", ".join(field.name for field in fields(found.servable))),
+    ]
+    extra = element("pre", curl(found.servable), style="white-space:pre-wrap")
+    return _facts(f"{version.name} version {version.version}", rows, found, extra)
+
+
+def lineage(found: Any) -> Shown[Any]:
+    """Where a version comes from."""
+    from cumulant.runtime.report_page.origins import lines
+
+    return _facts("Lineage", lines(found), found)
+
+
+def reproduction(found: Any) -> Shown[Any]:
+    """Whether the model trained again is the recorded one."""
+    rows: list[tuple[str, object]] = [("identical", found.identical)]
+    rows += [("differs" if index == 0 else "", line) for index, line in enumerate(found.differences)]
+    return _facts("Reproduction", rows, found)
+
+
+def report(page: ReportData) -> Shown[ReportData]:
+    """The report, inside a frame of its own so that its style stays in it."""
+
+    def text(console: Console) -> None:
+        from cumulant.runtime.report_page.markdown import render
+
+        console.print(render(page), markup=False)
+
+    def markup() -> Markup:
+        from cumulant.runtime.report_page.page import render
+
+        return element("iframe", srcdoc=render(page), title=page.subject, style="width:100%;height:640px;border:0")
+
+    return Shown(page, text=text, markup=markup)
+
+
+def _page(page: ReportData) -> Markup:
+    rows = [
+        (
+            f"{wording.title(one.name)} {'↑' if one.higher_is_better else '↓'}",
+            one.model.value,
+            wording.interval(one.model),
+            one.naive.value if one.naive else None,
+        )
+        for one in page.metrics
+    ]
+    parts = [table(("on the test rows", "model", "95% interval", "naive"), rows)]
+    if page.gate is not None:
+        word = element("b", wording.verdict(page.gate.verdict), style=f"color:{_COLOURS[page.gate.passed]}")
+        rules = [element("li", ("✓ " if rule.passed else "✗ ") + rule.text) for rule in page.gate.rules]
+        parts.append(element("div", "Gate: ", word, f", against {page.gate.reference}", element("ul", *rules)))
+    if page.uri is not None:
+        parts.append(facts([("model", page.uri), ("aliases", page.aliases), ("run", page.run)]))
+    return block(page.subject, join(parts))
+
+
+def _facts(title: str, rows: Sequence[tuple[str, object]], value: Any, *extra: Markup) -> Shown[Any]:
+    def text(console: Console) -> None:
+        from cumulant.runtime.report_page.terminal import heading, pairs
+
+        heading(console, title)
+        pairs(console, [(label, found) for label, found in rows if found not in (None, "", (), [])])
+
+    return Shown(value, text=text, markup=lambda: block(title, facts(rows), *extra))
+
+
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], value: Any) -> Shown[Any]:
+    def text(console: Console) -> None:
+        from cumulant.runtime.report_page.terminal import heading
+        from cumulant.runtime.report_page.terminal import table as rich_table
+
+        heading(console, title)
+        console.print(rich_table(columns, rows))
+
+    return Shown(value, text=text, markup=lambda: block(title, table(columns, rows)))

@@ -1,0 +1,296 @@
+"""`cumulant data`: sources, their snapshots, checks and quarantine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.core.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.data import Snapshot
+    from cumulant.project import Project
+
+app = application(
+    "data",
+    "Sources, their snapshots, checks and quarantine.",
+    examples=["cumulant data validate", "cumulant data quarantine payments", "cumulant data infer payments.csv"],
+)
+
+Names = Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Names of sources; default: all.")]
+Name = Annotated[str, typer.Argument(metavar="SOURCE", help="The name of a source.")]
+
+
+@command(app, action="data.validate", examples=["cumulant data validate", "cumulant data validate flights --json"])
+def validate(call: Invocation, sources: Names = None) -> None:
+    """Read what is new, check every rule, and store an immutable snapshot.
+
+    Rows that break a rule go to quarantine; above the share that the source allows nothing is stored, and the exit
+    code is 1.
+    """
+    from cumulant.runtime.validate import validate as flow
+
+    with call.project() as project, call.progress("data") as progress:
+        found = flow(project, principal=project.principal(), sources=sources or (), progress=progress)
+
+    def text(console: Console) -> None:
+        for name, snapshot in found.snapshots.items():
+            show_snapshot(console, snapshot, reused=name in found.reused)
+
+    documents = {name: document(snapshot) for name, snapshot in found.snapshots.items()}
+    call.answer({"run": found.run, "reused": found.reused, "sources": documents}, text)
+
+
+@command(app, action="data.show", examples=["cumulant data show flights", "cumulant data show flights --rows 5 --json"])
+def show(
+    call: Invocation,
+    source: Name,
+    rows: Annotated[int, typer.Option(metavar="N", help="How many rows to show.", min=0)] = 5,
+) -> None:
+    """Show the newest snapshot of a source: columns, profile, checks and a few rows.
+
+    Columns that the project file calls personal appear as keyed hashes.
+    """
+    from cumulant import data
+
+    with call.project() as project:
+        snapshot = accepted(project, source)
+        frame = data.preview(snapshot, project.tables(), project.salt(), rows=rows)
+
+    def text(console: Console) -> None:
+        from cumulant.cli.frames import show_frame
+        from cumulant.runtime.report_page.terminal import table
+
+        show_snapshot(console, snapshot)
+        known = {name: _known(moment.column, moment.delay_us) for name, moment in snapshot.known.items()}
+        columns = [
+            (
+                field.name,
+                field.dtype,
+                "yes" if field.nullable else "no",
+                known.get(field.name, "with the row"),
+                "personal" if field.personal else "",
+            )
+            for field in snapshot.fields
+        ]
+        console.print(table(["column", "type", "nulls", "known", ""], columns))
+        if rows:
+            show_frame(console, frame)
+
+    call.answer(
+        document(snapshot)
+        | {"fields": snapshot.fields, "known": snapshot.known, "profile": snapshot.profile, "rows": frame.to_dicts()},
+        text,
+    )
+
+
+@command(
+    app,
+    action="data.quarantine",
+    examples=["cumulant data quarantine payments", "cumulant data quarantine payments --out refused.csv"],
+)
+def quarantine(
+    call: Invocation,
+    source: Name,
+    rows: Annotated[int, typer.Option(metavar="N", help="How many rows to show.", min=1)] = 20,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them all: .csv, .parquet or .jsonl.")] = None,
+) -> None:
+    """Show refused rows and the rule that refused each.
+
+    Looks at the last refused snapshot, where there is one, else at the newest accepted one.
+    """
+    from cumulant import data
+
+    with call.project() as project:
+        snapshot = refused(project, source) or accepted(project, source)
+        frame = data.quarantined(snapshot, project.tables(), project.salt(), limit=None if out else rows)
+    if out is not None:
+        from cumulant.cli.frames import write_frame
+
+        write_frame(frame, out)
+
+    def text(console: Console) -> None:
+        from cumulant.cli.frames import show_frame
+
+        console.print(f"{snapshot.rows_quarantined:,} rows of {source} in quarantine, of {snapshot.rows_in:,}")
+        if out is not None:
+            console.print(f"written to {out}")
+        else:
+            show_frame(console, frame)
+
+    figures = {"source": source, "rows_in": snapshot.rows_in, "rows_quarantined": snapshot.rows_quarantined}
+    call.answer(figures | ({"file": str(out)} if out else {"rows": frame.to_dicts()}), text)
+
+
+@command(
+    app,
+    action=None,
+    examples=["cumulant data infer payments.csv", "cumulant data infer payments.csv --out payments.odcs.yaml"],
+)
+def infer(
+    call: Invocation,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="A file, folder or glob.")],
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write an Open Data Contract Standard file.")] = None,
+    name: Annotated[str, typer.Option(metavar="NAME", help="The source's name.")] = "source",
+) -> None:
+    """Propose keys, times and rules for a file, and say why."""
+    from cumulant.runtime.tables import propose
+
+    with call.progress("infer") as progress:
+        found = propose(file, name=name, out=out, progress=progress)
+
+    def text(console: Console) -> None:
+        from cumulant.runtime.report_page.terminal import clean
+
+        console.print("data:", soft_wrap=True)
+        console.print(clean(yaml_lines({found.name: found.source}, indent=2)), soft_wrap=True)
+        for note in found.notes:
+            console.print(f"# {clean(note)}", style="dim", soft_wrap=True)
+        if out is not None:
+            console.print(f"contract written to {out}")
+
+    call.answer(found, text)
+
+
+@command(app, action="project.clean", examples=["cumulant data clean", "cumulant data clean --yes"])
+def clean(
+    call: Invocation,
+    yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it nothing is removed.")] = False,
+) -> None:
+    """Show what no kept snapshot, model or recent run needs; remove it with --yes."""
+    from cumulant.runtime.clean import clean as flow
+
+    with call.project() as project:
+        found = flow(project, principal=project.principal(), dry_run=not yes)
+
+    def text(console: Console) -> None:
+        from cumulant.runtime.report_page.terminal import table
+        from cumulant.runtime.report_page.wording import size
+
+        console.print(table(["what", "kind", "size"], [(item.key, item.kind, size(item.bytes)) for item in found]))
+        total = size(sum(item.bytes for item in found))
+        said = f"removed {len(found):,}, {total}" if yes else f"{len(found):,} could be removed, {total}: add --yes"
+        console.print(said if found else "nothing to remove")
+
+    call.answer({"removed": yes, "items": found}, text)
+
+
+def accepted(project: Project, source: str) -> Snapshot:
+    """The newest accepted snapshot. Raises NotFoundError."""
+    from cumulant.runtime.validate import newest
+
+    project.source(source)
+    found = newest(project, source)
+    if found is None:
+        raise NotFoundError(
+            f"there is no snapshot of {source} yet", subject=source, hint=f"cumulant data validate {source}"
+        )
+    return found
+
+
+def refused(project: Project, source: str) -> Snapshot | None:
+    """The snapshot that was refused since the last accepted one."""
+    from cumulant.runtime.validate import refused as flow
+
+    project.source(source)
+    return flow(project, source)
+
+
+def document(snapshot: Snapshot) -> dict[str, object]:
+    """A snapshot's figures for machines, without its parts."""
+    return {
+        "snapshot": snapshot.id,
+        "source": snapshot.source,
+        "rows_in": snapshot.rows_in,
+        "rows_passed": snapshot.rows_passed,
+        "rows_quarantined": snapshot.rows_quarantined,
+        "rows_dropped": snapshot.rows_dropped,
+        "bytes": snapshot.bytes,
+        "csv_bytes": snapshot.csv_bytes,
+        "accepted": snapshot.accepted,
+        "checks": snapshot.checks,
+        "changes": snapshot.changes,
+        "shifts": snapshot.shifts,
+        "files": [
+            {"url": file.url, "sha256": file.sha256, "rows": file.rows, "bytes": file.bytes} for file in snapshot.files
+        ],
+    }
+
+
+def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False) -> None:
+    """Rows in and where they went, what the rules refused, how large it is."""
+    from cumulant.runtime.report_page.terminal import heading, pairs, table
+    from cumulant.runtime.report_page.wording import share as percent
+
+    heading(console, snapshot.source, f"snapshot {snapshot.id[:12]}" + (", nothing new" if reused else ""))
+    pairs(
+        console,
+        [
+            ("rows in", rows_line(snapshot)),
+            ("files", f"{len(snapshot.files):,}, {len(snapshot.processed):,} of them new or changed"),
+            ("stored", _stored(snapshot.bytes, snapshot.csv_bytes)),
+        ],
+    )
+    failed = [check for check in snapshot.checks if check.failed or not check.passed]
+    if failed:
+        rows = [(check.column or "–", check.text, check.failed, percent(check.share)) for check in failed]
+        console.print(table(["column", "rule", "refused", "share"], rows))
+    elif snapshot.checks:
+        console.print(f"all {len(snapshot.checks)} rules hold", style="dim")
+    for change in snapshot.changes:
+        to = f" ({change.before or ''} → {change.to})" if change.to else ""
+        console.print(f"column {change.kind}: {change.column}{to}")
+    console.print("")
+
+
+def rows_line(snapshot: Snapshot) -> str:
+    """Where every row went, on one line."""
+    parts = [f"{snapshot.rows_in:,}  =  {snapshot.rows_passed:,} passed + {snapshot.rows_quarantined:,} quarantined"]
+    return parts[0] + (f" + {snapshot.rows_dropped:,} dropped by prepare" if snapshot.rows_dropped else "")
+
+
+def _stored(stored: int, csv: int) -> str:
+    from cumulant.runtime.report_page.wording import size
+
+    return f"{size(stored)} (as CSV: {size(csv)}, {csv / stored:.1f} times as much)" if stored else size(stored)
+
+
+def _known(column: str | None, delay: int) -> str:
+    from datetime import timedelta
+
+    from cumulant.core.units import show_duration
+
+    later = show_duration(timedelta(microseconds=delay)) if delay else ""
+    if column:
+        return f"at {column}" + (f" + {later}" if later else "")
+    return f"{later} after the event" if later else "with the row"
+
+
+def yaml_lines(value: dict[str, Any], *, indent: int = 0) -> str:
+    """A source section as a person would write it: blocks, and one line for what a column's rules say."""
+    lines = []
+    for key, inner in value.items():
+        if isinstance(inner, dict) and any(isinstance(part, dict) for part in inner.values()):
+            lines += [f"{' ' * indent}{_flow(key)}:", yaml_lines(inner, indent=indent + 2)]
+        else:
+            lines.append(f"{' ' * indent}{_flow(key)}: {_flow(inner)}")
+    return "\n".join(lines)
+
+
+def _flow(value: object) -> str:
+    from cumulant.project.create import yaml_text
+
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_flow(key)}: {_flow(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_flow, value)) + "]"
+    if isinstance(value, str):
+        return yaml_text(value) if "," not in value else json.dumps(value, ensure_ascii=False)
+    return json.dumps(value)

@@ -1,0 +1,109 @@
+"""`cumulant demo`: real flights, from raw tables to a served model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.runtime.demo import DemoResult
+    from cumulant.runtime.report_page.content import ReportData
+
+app = application("demo", "The flights demo.")
+
+FOLDER = Path(".cumulant-demo")
+
+
+@command(
+    app, action=None, examples=["cumulant demo", "cumulant demo --keep", "cumulant demo --dir /tmp/flights --json"]
+)
+def demo(
+    call: Invocation,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the server up at the end.")] = False,
+    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the project is made.")] = FOLDER,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", help="The server's port; 0 takes a free one.", min=0, max=65535)
+    ] = 0,
+) -> None:
+    """Make the flights project, train as of 1 April 2013, serve the model, ask it, report.
+
+    All flights out of New York in 2013 with hourly weather: will a flight land more than 15 minutes late, told two
+    hours before departure, from what was known then? Run again, it finds what was done and takes seconds.
+    """
+    from cumulant.runtime.demo import demo as flow
+    from cumulant.runtime.report import content
+
+    with call.progress("demo: flights of 2013") as progress:
+        found = flow(folder, keep=keep, http=f"127.0.0.1:{port}", progress=progress)
+    from cumulant.project import load
+
+    with load(found.folder) as project:
+        page = content(project, found.train.run, principal=project.principal())
+    call.answer(document(found, page), lambda console: _show(console, found, page))
+
+
+def document(found: DemoResult, page: ReportData) -> dict[str, object]:
+    """The demo's document: that of `train`, and what was served and asked."""
+    from cumulant.cli.documents import DemoDocument, ServeFigures, train_document
+
+    trained = train_document(page, reused=found.train.reused, seconds=found.seconds)
+    request = found.request
+    whole = DemoDocument(
+        **{name: getattr(trained, name) for name in trained.__struct_fields__},
+        folder=found.folder,
+        serve=ServeFigures(
+            url=found.serve_url,
+            pid=found.serve_pid,
+            kept=found.kept,
+            request=request.row,
+            answer=request.answer,
+            milliseconds=request.milliseconds,
+            truth=request.truth,
+        ),
+        report=found.report,
+        tracking_uri=found.tracking_uri,
+    )
+    return dict(msgspec.to_builtins(whole))
+
+
+def _show(console: Console, found: DemoResult, page: ReportData) -> None:
+    from rich.text import Text
+
+    from cumulant.runtime.report_page.summary import show_training
+    from cumulant.runtime.report_page.terminal import clean, pairs
+    from cumulant.runtime.report_page.wording import duration
+
+    show_training(console, page)
+    request = found.request
+    row = ", ".join(f"{key} {value}" for key, value in request.row.items())
+    answer = ", ".join(
+        f"{key} {value}" for key, value in request.answer.items() if key not in ("model", "version", "request_id")
+    )
+    truth = {True: "it landed more than 15 minutes late", False: "it landed in time", None: "it never arrived"}
+    console.print("")
+    pairs(
+        console,
+        [
+            ("asked", row),
+            ("answered", Text(f"{clean(answer)}  ({request.milliseconds:.1f} ms)", style="bold")),
+            ("in truth", truth[request.truth]),
+        ],
+    )
+    console.print("")
+    reused = f", {len(found.train.reused)} steps reused" if found.train.reused else ""
+    rows: list[tuple[str, object]] = [
+        ("report", found.report),
+        ("experiments", f"mlflow ui --backend-store-uri {found.tracking_uri}"),
+        ("go on", f"cumulant models show --project {found.folder}"),
+    ]
+    if found.kept:
+        rows.append(("server", f"{found.serve_url} (process {found.serve_pid}; kill {found.serve_pid} ends it)"))
+    pairs(console, [*rows, ("time", duration(found.seconds) + reused)])

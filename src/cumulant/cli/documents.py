@@ -1,0 +1,132 @@
+"""The JSON documents of `train`, `evaluate` and `demo`, as types: their JSON Schema is made from these.
+
+Keys are added over time and never change their meaning.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from cumulant.runtime.report_page.content import GateReport, Interval, ReportData
+
+
+class DataFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows over all sources: in = passed + quarantined + dropped by `prepare`."""
+
+    rows_in: int
+    rows_passed: int
+    rows_quarantined: int
+    rows_dropped: int
+    sources: dict[str, dict[str, int]]
+
+
+class FeatureFigures(msgspec.Struct, frozen=True, kw_only=True):
+    count: int
+    names: tuple[str, ...]
+
+
+class TrainingFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """`metrics` and `naive` are on the untouched test rows, with the ends of their 95% intervals."""
+
+    task: str
+    rows: int
+    test_rows: int
+    folds: int
+    trials: int
+    trainer: str | None
+    best_settings: dict[str, str]
+    metrics: dict[str, Interval]
+    naive: dict[str, Interval]
+
+
+class ModelFigures(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    version: str
+    uri: str
+    aliases: tuple[str, ...]
+
+
+class TrainDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What `cumulant train --json` prints."""
+
+    run: str
+    data: DataFigures
+    features: FeatureFigures
+    training: TrainingFigures
+    gate: GateReport
+    model: ModelFigures
+    reused: tuple[str, ...]
+    seconds: float
+
+
+class ServeFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """The server that answered, and the request that was sent; `kept` says whether it still runs."""
+
+    url: str
+    pid: int
+    kept: bool
+    request: dict[str, object]
+    answer: dict[str, object]
+    milliseconds: float
+    truth: bool | None
+
+
+class DemoDocument(TrainDocument, frozen=True, kw_only=True):
+    """What `cumulant demo --json` prints."""
+
+    folder: str
+    serve: ServeFigures
+    report: str
+    tracking_uri: str
+
+
+def data_figures(report: ReportData) -> DataFigures:
+    return DataFigures(
+        rows_in=sum(source.rows_in for source in report.sources),
+        rows_passed=sum(source.rows_passed for source in report.sources),
+        rows_quarantined=sum(source.rows_quarantined for source in report.sources),
+        rows_dropped=sum(source.rows_dropped for source in report.sources),
+        sources={
+            source.name: {
+                "rows_in": source.rows_in,
+                "rows_passed": source.rows_passed,
+                "rows_quarantined": source.rows_quarantined,
+                "rows_dropped": source.rows_dropped,
+            }
+            for source in report.sources
+        },
+    )
+
+
+def training_figures(report: ReportData) -> TrainingFigures:
+    training = report.training
+    assert training is not None
+    best = next((trial for trial in training.trials if trial.number == training.best), None)
+    return TrainingFigures(
+        task=training.task,
+        rows=training.rows,
+        test_rows=training.test_rows,
+        folds=sum(fold.name != "test" for fold in training.folds),
+        trials=len(training.trials),
+        trainer=best.trainer if best else None,
+        best_settings=best.settings if best else {},
+        metrics={metric.name: metric.model for metric in report.metrics},
+        naive={metric.name: metric.naive for metric in report.metrics if metric.naive is not None},
+    )
+
+
+def train_document(report: ReportData, *, reused: tuple[str, ...], seconds: float) -> TrainDocument:
+    """The document of a training that reached its end."""
+    assert report.gate is not None
+    return TrainDocument(
+        run=report.run or "",
+        data=data_figures(report),
+        features=FeatureFigures(count=len(report.features), names=tuple(one.name for one in report.features)),
+        training=training_figures(report),
+        gate=report.gate,
+        model=ModelFigures(
+            name=report.name, version=report.version or "", uri=report.uri or "", aliases=report.aliases
+        ),
+        reused=reused,
+        seconds=seconds,
+    )

@@ -1,0 +1,63 @@
+"""`cumulant evaluate`: a registered model on later data, and the gate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.options import AsOf, Model
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = application("evaluate", "Score a registered model.")
+
+
+@command(
+    app,
+    action="model.evaluate",
+    examples=[
+        "cumulant evaluate",
+        "cumulant evaluate flight-late@candidate --as-of 2013-06-01",
+        "cumulant evaluate churn/3 --json",
+    ],
+)
+def evaluate(call: Invocation, model: Model = "", as_of: AsOf = None) -> None:
+    """Score a registered model on the test rows of today's data and ask the gate.
+
+    Exit code 1 where the gate says no.
+    """
+    from cumulant.core.units import moment
+    from cumulant.runtime.evaluate import evaluate as flow
+    from cumulant.runtime.report import content
+
+    with call.project() as project:
+        who = project.principal()
+        with call.progress("evaluate") as progress:
+            found = flow(
+                project,
+                model or project.name,
+                principal=who,
+                as_of=None if as_of is None else moment(as_of),
+                progress=progress,
+            )
+        page = content(project, found.run, principal=who)
+
+    def text(console: Console) -> None:
+        from cumulant.runtime.report_page.summary import show_gate, show_metrics
+        from cumulant.runtime.report_page.terminal import heading
+
+        heading(console, page.subject)
+        show_metrics(console, page)
+        if page.gate is not None:
+            show_gate(console, page.gate)
+
+    figures = {one.name: one.model for one in page.metrics}
+    call.answer(
+        {"run": found.run, "model": page.uri, "metrics": figures, "slices": page.slices, "gate": page.gate}, text
+    )
+    if page.gate is not None and not page.gate.passed:
+        raise typer.Exit(1)

@@ -1,0 +1,133 @@
+"""`cumulant features`: what the features are, their values, and the stored state that serving reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.options import AsOf
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = application(
+    "features",
+    "What the features are, and their values.",
+    examples=["cumulant features show", "cumulant features get --rows 5"],
+)
+
+
+@command(app, action="features.show", examples=["cumulant features show", "cumulant features show --json"])
+def show(call: Invocation) -> None:
+    """Show every feature: its type, what it is in words, and what a request must carry for it."""
+    from cumulant.runtime.planning import plan
+    from cumulant.runtime.report_page.definitions import definition, kind
+
+    with call.project() as project, call.progress("features") as progress:
+        found = plan(project, principal=project.principal(), progress=progress)
+
+    def text(console: Console) -> None:
+        from cumulant.runtime.report_page.terminal import table
+
+        rows = [(one.name, one.dtype, one.description or definition(one), one.owner) for one in found.features.features]
+        console.print(table(["feature", "type", "what it is", "owner"], rows))
+        fields = ", ".join(field.name for field in found.features.request)
+        console.print(f"a request carries: {fields}", style="dim")
+
+    features = [
+        {"name": one.name, "dtype": one.dtype, "kind": kind(one), "definition": definition(one)}
+        | {"description": one.description, "owner": one.owner, "tags": one.tags}
+        for one in found.features.features
+    ]
+    call.answer(
+        {
+            "entity": found.entity,
+            "predict_at": found.predict_at,
+            "features": features,
+            "request": found.features.request,
+        },
+        text,
+    )
+
+
+@command(
+    app,
+    action="features.compute",
+    examples=["cumulant features get --rows 5", "cumulant features get --as-of 2013-04-01 --out features.parquet"],
+)
+def get(
+    call: Invocation,
+    rows: Annotated[int, typer.Option(metavar="N", help="How many rows to show.", min=1)] = 10,
+    as_of: AsOf = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them all: .csv, .parquet or .jsonl.")] = None,
+) -> None:
+    """Bring the feature table up to date and show its values, one row an entity row, in order."""
+    from cumulant.core.units import moment
+    from cumulant.runtime.features import featurize
+
+    with call.project() as project, call.progress("features") as progress:
+        when = None if as_of is None else moment(as_of)
+        found = featurize(project, principal=project.principal(), as_of=when, progress=progress)
+        table = project.tables().scan(found.table)
+        frame = (table if out else table.head(rows)).collect()
+    if out is not None:
+        from cumulant.cli.frames import write_frame
+
+        write_frame(frame, out)
+
+    def text(console: Console) -> None:
+        from cumulant.cli.frames import show_frame
+
+        said = ", nothing new" if found.reused else ""
+        console.print(f"{found.rows:,} rows, {len(found.plan.features)} features{said}")
+        if out is not None:
+            console.print(f"written to {out}")
+        else:
+            show_frame(console, frame.drop("__row", strict=False))
+
+    figures = {
+        "run": found.run,
+        "rows": found.rows,
+        "features": found.plan.names,
+        "table": found.table.key,
+        "reused": found.reused,
+    }
+    call.answer(figures | ({"file": str(out)} if out else {"values": frame.to_dicts()}), text)
+
+
+@command(
+    app,
+    action="features.materialize",
+    examples=[
+        "cumulant features materialize flight-late@champion",
+        "cumulant features materialize churn/3 --as-of 2013-04-01",
+    ],
+)
+def materialize(
+    call: Invocation,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model whose features are stored.")] = "",
+    as_of: AsOf = None,
+) -> None:
+    """Fill the stored state that a server reads for a model's windows and lookups."""
+    from cumulant.core.units import moment
+    from cumulant.runtime.serve import prepare_service
+
+    with call.project() as project, call.progress("online state") as progress:
+        when = None if as_of is None else moment(as_of)
+        found = prepare_service(
+            project, model or project.name, principal=project.principal(), as_of=when, progress=progress
+        )
+
+    def text(console: Console) -> None:
+        if found.table is None:
+            console.print(f"{found.model.name} needs no stored state: its features are all of the row itself")
+            return
+        console.print(f"{found.entities:,} entities stored for {found.model.name} version {found.model.version}")
+
+    call.answer(
+        {"model": found.model.uri, "table": found.table, "entities": found.entities, "as_of": found.as_of}, text
+    )

@@ -1,0 +1,47 @@
+"""Frames on the terminal and in files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cumulant.core.errors import StorageError, UsageError
+from cumulant.runtime.report_page.terminal import cell, table
+
+if TYPE_CHECKING:
+    import polars as pl
+    from rich.console import Console
+
+LEAST_WIDTH = 11
+
+
+def show_frame(console: Console, frame: pl.DataFrame) -> None:
+    """The frame as a table where its columns fit side by side, else one row after another."""
+    if frame.width * LEAST_WIDTH <= console.width:
+        console.print(table(frame.columns, frame.iter_rows()))
+        return
+    room = max(1, console.width // (2 * LEAST_WIDTH))
+    rows = [(name, *map(cell, frame.get_column(name).head(room).to_list())) for name in frame.columns]
+    console.print(table(["column", *[f"row {index + 1}" for index in range(min(room, frame.height))]], rows))
+
+
+def write_frame(frame: pl.DataFrame, path: Path) -> None:
+    """Write the frame in the format that the file's name says.
+
+    Raises:
+        UsageError: another suffix than .csv, .parquet, .jsonl.
+        StorageError: the file cannot be written.
+    """
+    writers: dict[str, Callable[[Path], object]] = {
+        ".csv": frame.write_csv,
+        ".parquet": frame.write_parquet,
+        ".jsonl": frame.write_ndjson,
+    }
+    writer = writers.get(path.suffix.lower())
+    if writer is None:
+        raise UsageError(f'"{path.name}" names no format', subject=str(path), hint="end it in .csv, .parquet or .jsonl")
+    try:
+        writer(path)
+    except OSError as error:
+        raise StorageError(f"{path.name} could not be written: {error.strerror or error}", subject=str(path)) from None

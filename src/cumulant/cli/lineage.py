@@ -1,0 +1,31 @@
+"""`cumulant lineage`: from a model back to what made it."""
+
+from __future__ import annotations
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.options import Model
+
+app = application("lineage", "Where a model comes from.")
+
+
+@command(
+    app,
+    action="lineage.show",
+    examples=["cumulant lineage", "cumulant lineage flight-late@champion", "cumulant lineage churn/3 --json"],
+)
+def lineage(call: Invocation, model: Model = "") -> None:
+    """Show what made a model version: snapshots, source files, features, code, settings, environment."""
+    from cumulant.runtime.lineage import lineage as flow
+
+    with call.project() as project:
+        found = flow(project, model or project.name, principal=project.principal())
+    call.answer(found, lambda console: _show(console, found))
+
+
+def _show(console: Console, found: Lineage) -> None:
+    from cumulant.runtime.report_page.origins import lines
+    from cumulant.runtime.report_page.terminal import heading, pairs
+
+    heading(console, "lineage")
+    pairs(console, lines(found))

@@ -1,0 +1,228 @@
+"""`cumulant models`: the registered versions of this project's models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.options import Model
+from cumulant.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.runtime.models import ModelDetail
+
+app = application(
+    "models",
+    "Registered model versions.",
+    examples=[
+        "cumulant models list",
+        "cumulant models show flight-late@champion",
+        "cumulant models compare churn/1 churn/2",
+    ],
+)
+
+
+@command(
+    app,
+    action="model.show",
+    name="list",
+    examples=["cumulant models list", "cumulant models list --name flight-late --json"],
+)
+def list_(
+    call: Invocation,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Only the versions of this model.")] = None,
+) -> None:
+    """List model versions, newest first."""
+    from cumulant.runtime.models import list_models
+
+    with call.project() as project:
+        found = list_models(project, principal=project.principal(), name=name)
+
+    def text(console: Console) -> None:
+        from cumulant.runtime.report_page.terminal import table
+
+        rows = [(one.name, one.version, one.aliases, one.created, one.uri) for one in found]
+        console.print(table(["model", "version", "aliases", "registered", "uri"], rows, right=["version"]))
+        if not found:
+            console.print("no model yet: cumulant train", style="dim")
+
+    call.answer(found, text)
+
+
+@command(
+    app, action="model.show", examples=["cumulant models show", "cumulant models show flight-late@champion --json"]
+)
+def show(call: Invocation, model: Model = "") -> None:
+    """Show a version: its figures, what a request must carry, and a curl line to try it."""
+    from cumulant.runtime.models import show_model
+
+    with call.project() as project:
+        found = show_model(project, model or project.name, principal=project.principal())
+    call.answer(document(found), lambda console: _show(console, found))
+
+
+@command(
+    app,
+    action="model.show",
+    examples=["cumulant models compare churn/1 churn/2", "cumulant models compare churn@champion churn@candidate"],
+)
+def compare(
+    call: Invocation,
+    models: Annotated[list[str], typer.Argument(metavar="MODEL MODEL...", help="Two or more versions.")],
+) -> None:
+    """Put the figures of versions side by side; whether one is better, `evaluate` decides on equal rows."""
+    from cumulant.runtime.models import compare_models
+
+    if len(models) < 2:
+        raise UsageError("a comparison needs two models", subject=models[0], hint="name another version")
+    with call.project() as project:
+        found = compare_models(project, models, principal=project.principal())
+
+    def text(console: Console) -> None:
+        from cumulant.runtime.report_page.terminal import table
+
+        names = list(dict.fromkeys(metric for one in found for metric in one.metrics))
+        heads = ["metric", *[f"{one.version.name}/{one.version.version}" for one in found]]
+        rows: list[Sequence[object]] = [(name, *[one.metrics.get(name) for one in found]) for name in names]
+        rows.append(("threshold", *[one.servable.threshold for one in found]))
+        rows.append(("features", *[len(one.servable.plan.features) for one in found]))
+        console.print(table(heads, rows, right=heads[1:]))
+
+    call.answer([document(one) for one in found], text)
+
+
+@command(
+    app,
+    action="model.tag",
+    examples=["cumulant models tag churn/3 reviewed=yes", "cumulant models tag churn/3 reviewed="],
+)
+def tag(
+    call: Invocation,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME/VERSION or NAME@ALIAS.")],
+    tags: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="Tags; KEY= removes one.")],
+) -> None:
+    """Set or remove tags of a version."""
+    from cumulant.runtime.models import tag_model
+
+    pairs = dict(_pair(text) for text in tags)
+    with call.project() as project:
+        found = tag_model(project, model, pairs, principal=project.principal())
+    call.answer(found, lambda console: console.print(f"tagged {found.name} version {found.version}"))
+
+
+@command(
+    app,
+    action="model.alias",
+    examples=[
+        "cumulant models alias churn/3 champion --reason 'approved by risk'",
+        "cumulant models alias churn candidate --remove",
+    ],
+)
+def alias(
+    call: Invocation,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="NAME/VERSION; with --remove, NAME.")],
+    name: Annotated[str, typer.Argument(metavar="ALIAS", help="Such as champion or candidate.")],
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the alias from the model.")] = False,
+    reason: Annotated[str | None, typer.Option(metavar="TEXT", help="Why; kept in the event.")] = None,
+) -> None:
+    """Point an alias at a version, or remove it. The event keeps who did it and why."""
+    from cumulant.runtime.models import remove_alias, set_alias
+
+    with call.project() as project:
+        who = project.principal()
+        if remove:
+            remove_alias(project, model, name, principal=who, reason=reason)
+            call.answer(
+                {"model": model, "alias": name, "version": None},
+                lambda console: console.print(f"{name} removed from {model}"),
+            )
+            return
+        found = set_alias(project, model, name, principal=who, reason=reason)
+    document_ = {"model": found.name, "alias": name, "version": found.version, "uri": found.uri}
+    call.answer(document_, lambda console: console.print(f"{name} is now {found.name} version {found.version}"))
+
+
+@command(
+    app,
+    action="model.reproduce",
+    examples=["cumulant models reproduce flight-late/3", "cumulant models reproduce churn@champion --json"],
+)
+def reproduce(call: Invocation, model: Model = "") -> None:
+    """Train a version again from its recorded snapshot and say whether it is identical, or what differs.
+
+    Exit code 1 where it is not.
+    """
+    from cumulant.runtime.lineage import reproduce as flow
+
+    with call.project() as project, call.progress("reproduce") as progress:
+        found = flow(project, model or project.name, principal=project.principal(), progress=progress)
+
+    def text(console: Console) -> None:
+        from cumulant.runtime.report_page.terminal import clean
+
+        if found.identical:
+            console.print("identical: the model trained again answers as the recorded one")
+        for line in found.differences:
+            console.print(f"differs: {clean(line)}", soft_wrap=True)
+
+    call.answer(found, text)
+    if not found.identical:
+        raise typer.Exit(1)
+
+
+def document(found: ModelDetail) -> dict[str, object]:
+    """A version for machines."""
+    from cumulant.runtime.report_page.requests import curl, fields
+
+    servable = found.servable
+    return {
+        "version": found.version,
+        "metrics": found.metrics,
+        "task": servable.task,
+        "classes": servable.classes,
+        "threshold": servable.threshold,
+        "parity": servable.parity,
+        "request": fields(servable),
+        "curl": curl(servable),
+        "features": servable.plan.names,
+        "lineage": servable.lineage,
+    }
+
+
+def _show(console: Console, found: ModelDetail) -> None:
+    from cumulant.runtime.report_page.requests import curl, fields
+    from cumulant.runtime.report_page.terminal import clean, heading, pairs, table
+
+    version, servable = found.version, found.servable
+    heading(console, f"{version.name} version {version.version}", version.uri)
+    pairs(
+        console,
+        [
+            ("aliases", version.aliases or "–"),
+            ("registered", version.created),
+            ("task", servable.task),
+            *([("threshold", servable.threshold)] if servable.threshold is not None else []),
+            ("features", len(servable.plan.features)),
+            *[(f"{name}", value) for name, value in sorted(servable.lineage.items())],
+        ],
+    )
+    if found.metrics:
+        console.print(table(["metric", "value"], sorted(found.metrics.items())))
+    rows = [
+        (one.name, one.dtype, one.nullable, "personal" if one.personal else "", one.example) for one in fields(servable)
+    ]
+    console.print(table(["request field", "type", "may be absent", "", "example"], rows))
+    console.print(clean(curl(servable)), soft_wrap=True)
+
+
+def _pair(text: str) -> tuple[str, str | None]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise UsageError(f'"{text}" is no tag', subject=text, hint="write KEY=VALUE; KEY= removes the tag")
+    return key, value or None

@@ -1,0 +1,78 @@
+"""`cumulant new`: the shortest project that trains on a user's file, or a copy of a template."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = application("new", "Make a project.")
+
+
+@command(
+    app,
+    action=None,
+    examples=[
+        "cumulant new churn --from customers.csv --target churned",
+        "cumulant new late --from 'trips/*.parquet' --target 'delay > 15' --time departed --key trip_id",
+        "cumulant new flight-late --template flights",
+    ],
+)
+def new(
+    call: Invocation,
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The model's name and the new folder's.")],
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="FILE", help="Your data: a file, folder, glob or URL.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(metavar="COL", help="The column (or expression) to predict.")] = None,
+    time: Annotated[str | None, typer.Option(metavar="COL", help="The event time; looked for when left out.")] = None,
+    key: Annotated[list[str] | None, typer.Option(metavar="COL", help="The key's column; may be repeated.")] = None,
+    template: Annotated[
+        str, typer.Option(metavar="NAME", help="flights, fraud or blank, where --from is left out.")
+    ] = "",
+) -> None:
+    """Make a project in a new folder, and say what was assumed.
+
+    With --from, it trains as it stands. --project names the folder to make it in; default: here.
+    """
+    from cumulant.project import create_from, create_from_template
+
+    parent = Path(call.given or ".")
+    if source is None:
+        if target or time or key:
+            raise UsageError("--target, --time and --key describe the data of --from", hint="add --from FILE")
+        made = create_from_template(name, template or "blank", directory=parent)
+    elif template:
+        raise UsageError("a project begins from a file or from a template, not from both", hint="leave one of them out")
+    elif target is None:
+        raise UsageError("which column shall be predicted?", hint="add --target COLUMN")
+    else:
+        with call.progress("new") as progress:
+            progress(f"looking at {source}")
+            made = create_from(source, target, name=name, directory=parent, time=time, key=key or ())
+
+    def text(console: Console) -> None:
+        from cumulant.runtime.report_page.terminal import clean
+
+        where = _short(made.path)
+        console.print(f"{where}/ is ready", style="bold")
+        for line in made.assumptions:
+            console.print(f"  {clean(line)}", soft_wrap=True)
+        console.print(f"next: cd {where} && cumulant train", style="dim")
+
+    call.answer({"path": str(made.path), "assumptions": made.assumptions}, text)
+
+
+def _short(path: Path) -> str:
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

@@ -1,0 +1,164 @@
+"""`cumulant serve`: start the data plane for a registered model and stay with it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.options import AsOf, Model
+from cumulant.core.errors import CumulantError, EngineUnavailableError, PortInUseError, RefusedError, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.runtime.serve import Running, Service
+
+app = application("serve", "Answer requests over HTTP.")
+
+START_SECONDS = 60.0
+_KINDS: dict[int, type[CumulantError]] = {1: RefusedError, 2: UsageError, 3: PortInUseError}
+
+
+@command(
+    app,
+    action="model.serve",
+    examples=[
+        "cumulant serve",
+        "cumulant serve flight-late@champion --port 9000",
+        "cumulant serve --as-of 2013-04-01 --json",
+    ],
+)
+def serve(
+    call: Invocation,
+    *,
+    model: Model = "",
+    host: Annotated[
+        str, typer.Option(metavar="HOST", help="Where to listen; others than loopback need --insecure.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="PORT", help="0 takes a free one.", min=0, max=65535)] = 8080,
+    as_of: AsOf = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Allow an address that others can reach.")] = False,
+) -> None:
+    """Serve a model: Open Inference Protocol v2 and plain JSON rows, until interrupted.
+
+    Stored features are brought up to date first. With --json, the document is printed when the server answers.
+    """
+    from cumulant.core.units import moment
+    from cumulant.runtime.serve import prepare_service
+
+    with call.project() as project, call.progress("serve") as progress:
+        when = None if as_of is None else moment(as_of)
+        service = prepare_service(
+            project, model or project.name, principal=project.principal(), as_of=when, progress=progress
+        )
+    with _child(service, f"{host}:{port}", insecure=insecure) as (process, running):
+        call.answer(
+            {"url": running.url, "pid": running.pid, "model": service.model},
+            lambda console: _show(console, service, running),
+        )
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            # The terminal has told the server too: it finishes what it accepted.
+            code = process.wait()
+    if code > 0:
+        raise EngineUnavailableError(f"the server ended with code {code}", subject=running.url)
+
+
+@contextmanager
+def _child(service: Service, http: str, *, insecure: bool) -> Iterator[tuple[subprocess.Popen[bytes], Running]]:
+    from cumulant.runtime.serve import command as command_line
+
+    with tempfile.TemporaryDirectory() as folder:
+        ready = Path(folder) / "ready.json"
+        process = subprocess.Popen(
+            command_line(service, http=http, insecure=insecure, ready=ready),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+        said = _Echo(process)
+        try:
+            running = _when_ready(process, ready, said)
+            said.aloud()
+            yield process, running
+        finally:
+            process.terminate()
+            process.wait()
+            said.join()
+            signal.signal(signal.SIGTERM, before)
+
+
+def _when_ready(process: subprocess.Popen[bytes], ready: Path, said: _Echo) -> Running:
+    import msgspec
+
+    from cumulant.runtime.serve import Running
+
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if ready.exists() and (text := ready.read_bytes()):
+            return msgspec.json.decode(text, type=Running)
+        if process.poll() is not None:
+            said.join()
+            kind = _KINDS.get(process.returncode, EngineUnavailableError)
+            raise kind(
+                said.text().removeprefix("error: ") or "the server ended before it answered", hint="cumulant doctor"
+            )
+        time.sleep(0.02)
+    raise EngineUnavailableError("the server did not answer within a minute", hint="cumulant doctor")
+
+
+class _Echo:
+    """What the server writes to standard error: kept until it answers, shown from then on."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._lines: list[str] = []
+        self._loud = threading.Event()
+        self._stream = process.stderr
+        self._thread = threading.Thread(target=self._pump, daemon=True)
+        self._thread.start()
+
+    def text(self) -> str:
+        return "".join(self._lines).strip()
+
+    def aloud(self) -> None:
+        self._loud.set()
+        sys.stderr.write("".join(self._lines))
+
+    def join(self) -> None:
+        self._thread.join(timeout=5)
+
+    def _pump(self) -> None:
+        assert self._stream is not None
+        for line in self._stream:
+            text = line.decode(errors="replace")
+            if self._loud.is_set():
+                sys.stderr.write(text)
+            else:
+                self._lines.append(text)
+
+
+def _show(console: Console, service: Service, running: Running) -> None:
+    from cumulant.packaging import load_servable
+    from cumulant.runtime.report_page.requests import curl
+    from cumulant.runtime.report_page.terminal import cell, clean
+
+    console.print(f"serving {clean(service.model.name)} version {service.model.version} at {running.url}", style="bold")
+    if service.table is not None:
+        known = f", as of {cell(service.as_of)}" if service.as_of else ""
+        console.print(f"{service.entities:,} entities in the stored state{known}", style="dim")
+    console.print(clean(curl(load_servable(Path(service.folder)), running.url)), soft_wrap=True)
+    console.print("stop with Ctrl-C", style="dim")
+    console.file.flush()

@@ -1,0 +1,81 @@
+"""`cumulant train`: from the sources to a registered model version."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.options import AsOf
+
+app = application("train", "Train a model version.")
+
+
+@command(
+    app,
+    action="model.train",
+    examples=[
+        "cumulant train --quick",
+        "cumulant train --as-of 2013-04-01",
+        "cumulant train --trials 50 --time 10m --json",
+    ],
+)
+def train(
+    call: Invocation,
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="A tenth of the rows and no search: seconds.")] = False,
+    as_of: AsOf = None,
+    trials: Annotated[int | None, typer.Option(metavar="N", help="At most this many trials.", min=1)] = None,
+    time: Annotated[str | None, typer.Option(metavar="TIME", help="At most this long, such as 90s or 10m.")] = None,
+) -> None:
+    """Bring data and features up to date, search, evaluate, package, register.
+
+    What was done before is found and not done again; a run that was cut off goes on from its last finished step.
+    Exit code 1 where the gate says no: the version is registered all the same, without the alias `champion`.
+    """
+    from cumulant.core.units import duration, moment
+    from cumulant.runtime.report import content
+    from cumulant.runtime.train import train as flow
+
+    if time is not None:
+        duration(time)  # refused here, before anything runs
+    with call.project() as project:
+        who = project.principal()
+        with call.progress(f"train {project.name}") as progress:
+            found = flow(
+                project,
+                principal=who,
+                quick=quick,
+                as_of=None if as_of is None else moment(as_of),
+                trials=trials,
+                time=time,
+                progress=progress,
+            )
+        page = content(project, found.run, principal=who)
+    finish(call, page, found.reused, found.seconds)
+
+
+def finish(call: Invocation, page: object, reused: tuple[str, ...], seconds: float) -> None:
+    """Show a finished training and end with the gate's exit code."""
+    from cumulant.cli.documents import train_document
+    from cumulant.runtime.report_page.content import ReportData
+
+    assert isinstance(page, ReportData)
+
+    def text(console: object) -> None:
+        from rich.console import Console
+
+        from cumulant.runtime.report_page.summary import show_training
+        from cumulant.runtime.report_page.wording import duration as spent
+
+        assert isinstance(console, Console)
+        show_training(console, page)
+        said = f", {len(reused)} steps reused" if reused else ""
+        console.print(f"{spent(seconds)}{said}", style="dim")
+        console.print(f"next: cumulant report {page.run} --out report.html", style="dim", soft_wrap=True)
+
+    call.answer(train_document(page, reused=reused, seconds=seconds), text)
+    if page.gate is not None and not page.gate.passed:
+        raise typer.Exit(1)

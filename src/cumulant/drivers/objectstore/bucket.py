@@ -1,0 +1,191 @@
+"""A bucket (or container) behind one small face: S3, GCS, Azure, memory."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    InvalidPathError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+from obstore.store import from_url
+
+from cumulant.core.errors import CumulantError, EngineUnavailableError, NotFoundError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+    from cumulant.ports.secrets import Secrets
+
+# The standard names: looked up as secrets first; obstore itself reads the variables of the environment.
+_SETTINGS = {
+    "s3": (
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AWS_REGION",
+        "AWS_DEFAULT_REGION",
+        "AWS_ENDPOINT_URL",
+        "AWS_SKIP_SIGNATURE",
+    ),
+    "gs": ("GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_KEY", "GOOGLE_BASE_URL", "GOOGLE_SKIP_SIGNATURE"),
+    "az": (
+        "AZURE_STORAGE_ACCOUNT_NAME",
+        "AZURE_STORAGE_ACCOUNT_KEY",
+        "AZURE_STORAGE_SAS_TOKEN",
+        "AZURE_STORAGE_CLIENT_ID",
+        "AZURE_STORAGE_CLIENT_SECRET",
+        "AZURE_STORAGE_TENANT_ID",
+        "AZURE_STORAGE_ENDPOINT",
+        "AZURE_SKIP_SIGNATURE",
+    ),
+}
+_ENDPOINTS = ("AWS_ENDPOINT_URL", "GOOGLE_BASE_URL", "AZURE_STORAGE_ENDPOINT")
+_CHUNK = 8 * 1024 * 1024
+_RETRY_FOR = timedelta(seconds=30)
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One object of a bucket."""
+
+    path: str
+    bytes: int
+    stamp: str
+
+
+class Bucket:
+    """The objects below `prefix` of one store; paths are relative to it.
+
+    Raises, in every method:
+        StorageError: the credentials do not allow it, or the store refuses.
+        EngineUnavailableError: the store does not answer.
+    """
+
+    def __init__(self, store: ObjectStore, *, url: str) -> None:
+        self.url = url
+        self._store = store
+
+    def read(self, path: str) -> bytes | None:
+        """The object's bytes; None where there is none."""
+        with self._errors(path), contextlib.suppress(FileNotFoundError):
+            return bytes(obstore.get(self._store, path).bytes())
+        return None
+
+    def head(self, path: str) -> Entry | None:
+        with self._errors(path), contextlib.suppress(FileNotFoundError):
+            return _entry(obstore.head(self._store, path))
+        return None
+
+    def download(self, path: str, target: Path, *, stamp: str | None = None) -> bool:
+        """Write the object to `target`; False where it is gone or no longer has that stamp."""
+        with self._errors(path):
+            try:
+                found = obstore.get(self._store, path)
+                if stamp is not None and _entry(found.meta).stamp != stamp:
+                    return False
+                with target.open("wb") as file:
+                    for chunk in found.stream(min_chunk_size=_CHUNK):
+                        file.write(chunk)
+            except (FileNotFoundError, PreconditionError):
+                return False
+        return True
+
+    def upload(self, path: str, source: Path) -> None:
+        with self._errors(path):
+            obstore.put(self._store, path, source)
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Write a new object; False where one stands there already. One of many writers wins."""
+        with self._errors(path):
+            try:
+                obstore.put(self._store, path, content, mode="create", use_multipart=False)
+            except (AlreadyExistsError, PreconditionError):
+                return False
+        return True
+
+    def entries(self, prefix: str = "") -> Iterator[Entry]:
+        """The objects whose path starts with the folder `prefix`, at any depth."""
+        with self._errors(prefix):
+            for page in obstore.list(self._store, prefix.rstrip("/") or None):
+                for found in page:
+                    yield _entry(found)
+
+    def delete(self, paths: list[str]) -> None:
+        with self._errors(paths[0] if paths else ""), contextlib.suppress(FileNotFoundError):
+            for start in range(0, len(paths), 1000):
+                obstore.delete(self._store, paths[start : start + 1000])
+
+    @contextmanager
+    def _errors(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except (BaseError, PermissionError) as error:
+            raise self._explain(error, f"{self.url.rstrip('/')}/{path}") from error
+
+    def _explain(self, error: Exception, where: str) -> CumulantError:
+        # The first line says it; what follows is the engine's own structure.
+        reason = str(error).strip().partition("\n")[0]
+        if isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError)):
+            return StorageError(
+                f"the object store does not allow this: {reason}",
+                subject=where,
+                hint="check the credentials and what they may do with this bucket",
+            )
+        if isinstance(error, InvalidPathError):
+            return UsageError(f"the object store cannot hold this name: {reason}", subject=where)
+        return EngineUnavailableError(
+            f"the object store does not answer as it should: {reason}",
+            subject=where,
+            hint="check its address and the network, then try again",
+        )
+
+
+def open_bucket(url: str, secrets: Secrets | None = None) -> Bucket:
+    """The bucket of `s3://bucket/prefix`, `gs://` or `az://container/prefix`.
+
+    Credentials, region and endpoint come from secrets with the cloud's standard names (`AWS_ACCESS_KEY_ID`, ...),
+    then from the same environment variables, then from the machine's own identity.
+
+    Raises:
+        UsageError: no such address.
+    """
+    scheme = url.partition("://")[0]
+    config = {name: value for name in _SETTINGS.get(scheme, ()) if (value := _secret(secrets, name)) is not None}
+    insecure = any(config.get(name, "").startswith("http://") for name in _ENDPOINTS)
+    # Any: each cloud's settings have a type of their own.
+    settings: dict[str, Any] = {
+        "config": {name.lower(): value for name, value in config.items()},
+        "client_options": {"allow_http": True} if insecure else {},
+        "retry_config": {"max_retries": 5, "retry_timeout": _RETRY_FOR},
+    }
+    try:
+        store = from_url(url, **settings)
+    except (BaseError, ValueError) as error:
+        raise UsageError(
+            f"{url} is no address of an object store: {str(error).partition(chr(10))[0]}",
+            subject=url,
+            hint="write s3://BUCKET/FOLDER, gs://BUCKET/FOLDER or az://CONTAINER/FOLDER",
+        ) from error
+    return Bucket(store, url=url)
+
+
+def _secret(secrets: Secrets | None, name: str) -> str | None:
+    with contextlib.suppress(NotFoundError):
+        return secrets.get(name) if secrets is not None else None
+    return None
+
+
+def _entry(found: Any) -> Entry:
+    stamp = found["e_tag"] or found["last_modified"].isoformat()
+    return Entry(found["path"], found["size"], f"{stamp}-{found['size']}")

@@ -1,0 +1,17 @@
+"""The records of the object stores. Importing this loads no engine."""
+
+from __future__ import annotations
+
+from cumulant.ports.driver import Driver
+
+_HERE = "cumulant.drivers.objectstore"
+
+bucket = Driver(
+    clients={
+        "tables": f"{_HERE}.tables:BucketTables",
+        "objects": f"{_HERE}.objects:BucketObjects",
+        "files": f"{_HERE}.files:BucketFiles",
+    },
+    capabilities={"tables": frozenset({"partition_by"}), "files": frozenset({"glob"})},
+    extra="objects",
+)

@@ -1,0 +1,60 @@
+"""Objects in a bucket: the embedded store's folders, published whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from cumulant.core.errors import not_found
+from cumulant.core.refs import ObjectRef
+from cumulant.drivers.objectstore.bucket import Bucket, open_bucket
+from cumulant.drivers.objectstore.embedded import embedded
+from cumulant.drivers.objectstore.publishing import Published, Publisher
+from cumulant.ports.objects import ObjectStore
+from cumulant.ports.secrets import Secrets
+
+_NAME = "object"
+
+
+class BucketObjects:
+    """`s3://bucket/folder`, `gs://...`, `az://...`. An object is fetched once, when its path is first asked for.
+
+    Raises, in every method:
+        StorageError: the credentials do not allow it, or no space on this machine.
+        EngineUnavailableError: the store does not answer.
+    """
+
+    def __init__(
+        self, url: str, *, secrets: Secrets | None = None, bucket: Bucket | None = None, cache: Path | None = None
+    ) -> None:
+        self._publisher = Publisher(bucket or open_bucket(url, secrets), suffix=".object", cache=cache)
+
+    def put(self, key: str, source: Path) -> ObjectRef:
+        if standing := self._publisher.find(key):
+            return _reference(standing)
+        with self._publisher.staging() as folder:
+            store: ObjectStore = embedded("objects", folder)
+            put = store.put(_NAME, source)
+            return _reference(self._publisher.publish(key, folder, msgspec.to_builtins(put)))
+
+    def path(self, key: str) -> Path:
+        published = self._publisher.find(key)
+        if published is None:
+            raise not_found("object", key, self.keys())
+        store: ObjectStore = embedded("objects", self._publisher.local(published))
+        return store.path(_NAME)
+
+    def find(self, key: str) -> ObjectRef | None:
+        published = self._publisher.find(key)
+        return _reference(published) if published else None
+
+    def keys(self, prefix: str = "") -> list[str]:
+        return self._publisher.keys(prefix)
+
+    def delete(self, key: str) -> None:
+        self._publisher.delete(key)
+
+
+def _reference(published: Published) -> ObjectRef:
+    return msgspec.convert(published.about | {"key": published.key}, ObjectRef)

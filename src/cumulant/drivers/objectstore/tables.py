@@ -1,0 +1,72 @@
+"""Tables in a bucket: written and read as the embedded store's folders, which are published whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import not_found
+from cumulant.core.refs import TableRef
+from cumulant.drivers.objectstore.bucket import Bucket, open_bucket
+from cumulant.drivers.objectstore.embedded import embedded
+from cumulant.drivers.objectstore.publishing import Published, Publisher
+from cumulant.ports.secrets import Secrets
+from cumulant.ports.tables import TableStore
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_NAME = "table"
+
+
+class BucketTables:
+    """`s3://bucket/folder`, `gs://...`, `az://...`. A table is fetched once, when it is first scanned.
+
+    Raises, in every method:
+        StorageError: the credentials do not allow it, or no space on this machine.
+        EngineUnavailableError: the store does not answer.
+    """
+
+    def __init__(
+        self, url: str, *, secrets: Secrets | None = None, bucket: Bucket | None = None, cache: Path | None = None
+    ) -> None:
+        self._publisher = Publisher(bucket or open_bucket(url, secrets), suffix=".table", cache=cache)
+
+    def write(
+        self,
+        key: str,
+        frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame],
+        *,
+        partition_by: Sequence[str] = (),
+    ) -> TableRef:
+        if standing := self._publisher.find(key):
+            return _reference(standing)
+        with self._publisher.staging() as folder:
+            store: TableStore = embedded("tables", folder)
+            written = store.write(_NAME, frames, partition_by=partition_by)
+            return _reference(self._publisher.publish(key, folder, msgspec.to_builtins(written)))
+
+    def scan(self, ref: TableRef | str) -> pl.LazyFrame:
+        key = ref if isinstance(ref, str) else ref.key
+        published = self._publisher.find(key)
+        if published is None:
+            raise not_found("table", key, self.keys())
+        store: TableStore = embedded("tables", self._publisher.local(published))
+        return store.scan(_NAME)
+
+    def find(self, key: str) -> TableRef | None:
+        published = self._publisher.find(key)
+        return _reference(published) if published else None
+
+    def keys(self, prefix: str = "") -> list[str]:
+        return self._publisher.keys(prefix)
+
+    def delete(self, key: str) -> None:
+        self._publisher.delete(key)
+
+
+def _reference(published: Published) -> TableRef:
+    return msgspec.convert(published.about | {"key": published.key}, TableRef)

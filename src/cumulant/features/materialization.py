@@ -1,0 +1,217 @@
+"""Fill the online store from the history, so that the server can answer at any moment from `since` on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from cumulant.core.errors import DataError
+from cumulant.core.plan import FeaturePlan, Source
+from cumulant.core.units import from_micros, to_micros
+from cumulant.features.aggregations import Flags
+from cumulant.features.frames import entry_times, key_codes, kinds, numbers, read, valid
+from cumulant.features.groups import Group, fingerprint, groups_of
+from cumulant.features.kernel.timeline import Ints, Timeline
+from cumulant.features.state import (
+    FORMAT,
+    NO_IDENTITY,
+    STATE_KEY,
+    Events,
+    Slot,
+    State,
+    encode,
+    entity_key,
+    row_identity,
+    typecode,
+)
+from cumulant.features.windows import evaluated
+from cumulant.ports.online import OnlineStore
+
+
+class Materialized(msgspec.Struct, frozen=True):
+    """What was stored: events (`rows`), entities over all groups, and the bytes of their blobs."""
+
+    rows: int
+    entities: int
+    as_of: datetime | None
+    since: datetime | None
+    bytes: int
+    generation: str
+
+
+def materialize(
+    plan: FeaturePlan,
+    frames: Mapping[str, pl.LazyFrame | pl.DataFrame],
+    store: OnlineStore,
+    *,
+    table: str,
+    as_of: datetime | None = None,
+    since: datetime | None = None,
+) -> Materialized:
+    """Replace `table` by the events that the plan's windows and lookups can see from `since` on.
+
+    Args:
+        plan: what will be served.
+        frames: the rows of each source of the plan, in source order.
+        store: where to; readers of it see the old table or the new one.
+        table: the name that `OnlineFeatures` is given.
+        as_of: leave out what became known later; None takes everything.
+        since: the earliest prediction moment to answer for. Defaults to `as_of`; None with it keeps all events.
+
+    Returns:
+        What was stored. Two fillings of equal content have one generation.
+
+    Raises:
+        DataError: a frame or column is absent, or has another type than when the plan was made.
+    """
+    start = since if since is not None else as_of
+    filling = _Filling(plan, frames, as_of, start)
+    store.swap(table, filling.rows())
+    done = Materialized(
+        rows=filling.events,
+        entities=filling.entities,
+        as_of=as_of,
+        since=start,
+        bytes=filling.bytes,
+        generation=filling.generation.hexdigest(),
+    )
+    store.put_meta(table, {key: str(value) for key, value in msgspec.structs.asdict(done).items()})
+    return done
+
+
+class _Filling:
+    """The blobs of all groups, one after the other, counted and hashed as they pass."""
+
+    def __init__(
+        self,
+        plan: FeaturePlan,
+        frames: Mapping[str, pl.LazyFrame | pl.DataFrame],
+        as_of: datetime | None,
+        since: datetime | None,
+    ) -> None:
+        self._plan, self._frames = plan, frames
+        self._as_of = None if as_of is None else to_micros(as_of)
+        self._since = None if since is None else to_micros(since)
+        self.events = self.entities = self.bytes = 0
+        self.newest: int | None = None
+        self.generation = hashlib.blake2b(fingerprint(plan).encode(), digest_size=16)
+
+    def rows(self) -> Iterator[tuple[bytes, bytes]]:
+        for group in groups_of(self._plan):
+            source = self._plan.sources[group.source]
+            if group.source not in self._frames:
+                raise DataError(f"the rows of {group.source} are needed for its features", subject=group.source)
+            frame = read(group.source, source.fields, self._frames[group.source])
+            for key, blob in self._blobs(group, source, frame):
+                self.entities += 1
+                self.bytes += len(blob)
+                self.generation.update(key)
+                self.generation.update(blob)
+                yield key, blob
+        yield STATE_KEY, encode(self._state())
+
+    def _state(self) -> State:
+        return State(
+            format=FORMAT,
+            fingerprint=fingerprint(self._plan),
+            generation=self.generation.hexdigest(),
+            as_of_us=self._as_of,
+            since_us=self._since,
+            newest_us=self.newest,
+            rows=self.events,
+            entities=self.entities,
+        )
+
+    def _blobs(self, group: Group, source: Source, frame: pl.DataFrame) -> Iterator[tuple[bytes, bytes]]:
+        times, keys = entry_times(frame, source, group.entry), key_codes([frame], group.by)[0]
+        enters = keys >= 0
+        if (known := valid(times)) is not None:
+            enters &= known
+        if self._as_of is not None:
+            enters &= numbers(times) <= self._as_of
+        kept = np.flatnonzero(enters)
+        timeline = Timeline(keys[kept], numbers(times)[kept], kept)
+        seen = np.flatnonzero(self._seen(group, timeline))
+        if not len(seen):
+            return
+        order, codes, moments = timeline.order[seen], timeline.codes[seen], timeline.times[seen]
+        self.events += len(order)
+        self.newest = max(int(moments.max()), self.newest if self.newest is not None else int(moments.max()))
+        starts = np.flatnonzero(np.concatenate(([True], codes[1:] != codes[:-1])))
+        packed = _Packed(group, source, frame, order, moments)
+        entities = _inside(frame.select(group.by)[order[starts]])
+        for lo, hi, values in zip(starts, [*starts[1:], len(codes)], entities, strict=True):
+            yield entity_key(group.number, values), encode(packed.events(int(lo), int(hi)))  # type: ignore[arg-type]
+
+    def _seen(self, group: Group, timeline: Timeline) -> Flags:
+        """Sorted events that some prediction from `since` on can see."""
+        if self._since is None:
+            return np.ones(len(timeline), dtype=np.bool_)
+        seen: Flags = timeline.times > self._since - group.span_us
+        if group.unlimited:
+            after = np.ones(len(timeline), dtype=np.bool_)
+            after[:-1] = (timeline.codes[1:] != timeline.codes[:-1]) | (timeline.times[1:] > self._since)
+            seen |= after
+        return seen
+
+
+class _Packed:
+    """The columns of a group as bytes, from which entities are cut."""
+
+    def __init__(self, group: Group, source: Source, frame: pl.DataFrame, order: Ints, moments: Ints) -> None:
+        self._times = moments.tobytes()
+        self._columns = [
+            _Column(evaluated(node, frame, kinds(source.fields)).gather(order), typecode(kind))
+            for node, kind in zip(group.values, group.kinds, strict=True)
+        ]
+        self._identities = _identities(frame.select(source.key)[order]) if group.counts_itself else None
+
+    def events(self, lo: int, hi: int) -> Events:
+        identities = None if self._identities is None else self._identities[lo * 8 : hi * 8]
+        return Events(self._times[lo * 8 : hi * 8], [column.cut(lo, hi) for column in self._columns], identities)
+
+
+class _Column:
+    def __init__(self, series: pl.Series, code: str | None) -> None:
+        known = valid(series)
+        self._valid = None if known is None or code is None else known.tobytes()
+        self._texts: list[str | None] | None = series.to_list() if code is None else None
+        self._data = b""
+        if code == "d":
+            self._data = series.fill_null(0.0).to_numpy().tobytes()
+        elif code == "q":
+            self._data = numbers(series).tobytes()
+
+    def cut(self, lo: int, hi: int) -> Slot:
+        flags = None if self._valid is None else self._valid[lo:hi]
+        texts = None if self._texts is None else self._texts[lo:hi]
+        return Slot(self._data[lo * 8 : hi * 8], texts, None if flags is None or 0 not in flags else flags)
+
+
+def _inside(frame: pl.DataFrame) -> list[tuple[bool | int | float | str | None, ...]]:
+    """Rows with times and dates as their numbers."""
+    return frame.select(
+        pl.col(name).to_physical().cast(pl.Int64)
+        if dtype == pl.Date or isinstance(dtype, pl.Datetime)
+        else pl.col(name)
+        for name, dtype in frame.schema.items()
+    ).rows()
+
+
+def _identities(keys: pl.DataFrame) -> bytes:
+    """The number of each row's key, as int64 bytes."""
+    if keys.width == 1 and keys.dtypes[0] == pl.Int64:
+        return keys.to_series().fill_null(NO_IDENTITY).to_numpy().tobytes()
+    found = [row_identity(row) for row in _inside(keys)] if keys.width else [NO_IDENTITY] * keys.height
+    return np.array(found, dtype=np.int64).tobytes()
+
+
+def describe(state: Materialized) -> str:
+    """One line for a person."""
+    until = "all that is known" if state.as_of is None else f"as of {from_micros(to_micros(state.as_of)).isoformat()}"
+    return f"{state.rows} events of {state.entities} entities, {until}"

@@ -1,0 +1,300 @@
+"""Features of raw request rows from stored state: what the server runs. Needs numpy and msgspec, never Polars.
+
+Each row is answered at its own prediction moment, over the events that had become known by then, and over itself where
+it is known at the prediction and the stored history does not hold it already (`offline` states the rule).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cumulant.core.errors import EngineUnavailableError, IntegrityError, RequestError
+from cumulant.core.plan import FeaturePlan, FeatureSpec, Lookup, Window
+from cumulant.core.units import from_micros
+from cumulant.features.dtypes import Kind
+from cumulant.features.groups import Group, Measure, fingerprint, groups_of, reach_us
+from cumulant.features.recall import RECALL, History
+from cumulant.features.requests import Reader, outside
+from cumulant.features.rows import Evaluate, compile_node, finite
+from cumulant.features.state import (
+    FORMAT,
+    NO_IDENTITY,
+    STATE_KEY,
+    Events,
+    State,
+    decode_events,
+    decode_state,
+    entity_key,
+    row_identity,
+)
+from cumulant.ports.online import OnlineStore
+
+Inside = dict[str, Any]
+
+
+class Vectors(msgspec.Struct, frozen=True):
+    """Features by name, each a list over the rows; and for each row the age of the newest stored event that it used,
+    in seconds before its prediction, None where it used none.
+    """
+
+    columns: dict[str, list[Any]]
+    age: list[float | None]
+
+
+class OnlineFeatures:
+    """The features of `plan` from the state in `table` of an online store.
+
+    Decoded entities are kept, the longest unused leaving first, up to `cache_bytes` of their stored size. A refilled
+    table is noticed at the next call. Safe to use from several threads.
+    """
+
+    def __init__(
+        self, plan: FeaturePlan, store: OnlineStore | None, table: str, *, cache_bytes: int = 64 * 2**20
+    ) -> None:
+        self._plan = plan
+        self._reader = Reader(plan.request)
+        self._groups = [_GroupReader(plan, group) for group in groups_of(plan)]
+        self._shelf = _Shelf(plan, store, table, self._groups, cache_bytes) if self._groups else None
+        columns: dict[str, Kind] = {field.name: field.dtype for field in plan.request}
+        features: dict[str, Kind] = {spec.name: spec.dtype for spec in plan.features}
+        self._expressions: list[tuple[FeatureSpec, Evaluate]] = [
+            (spec, compile_node(spec.expr, columns, features)) for spec in plan.features if spec.expr is not None
+        ]
+        self._outputs = [spec for spec in plan.features if spec.name in set(plan.names)]
+
+    def state(self) -> State | None:
+        """What the stored state was made from; None for a plan without windows and lookups.
+
+        Raises:
+            EngineUnavailableError: there is no state yet.
+            IntegrityError: it was made for other windows and lookups than this plan's.
+        """
+        return None if self._shelf is None else self._shelf.fetch([])[0]
+
+    def vectors(self, rows: Sequence[Mapping[str, object]]) -> Vectors:
+        """Features of raw request rows, each at its own prediction moment.
+
+        Raises:
+            RequestError: a value does not fit its field, or a moment is before the stored history begins.
+            EngineUnavailableError: there is no state yet.
+            IntegrityError: the state was made for other windows and lookups than this plan's.
+        """
+        inside = [self._reader.read(row) for row in rows]
+        if self._shelf is None:
+            found: list[tuple[Inside, float | None]] = [({}, None) for _ in inside]
+        else:
+            found = self._measured(self._shelf, inside)
+        columns: dict[str, list[Any]] = {spec.name: [] for spec in self._outputs}
+        for row, (features, _) in zip(inside, found, strict=True):
+            for spec, evaluate in self._expressions:
+                value = evaluate(row, features)
+                features[spec.name] = float(value) if spec.dtype == "float" and value is not None else value
+            for spec in self._outputs:
+                columns[spec.name].append(outside(spec.dtype, features[spec.name]))
+        return Vectors(columns, [age for _, age in found])
+
+    def _measured(self, shelf: _Shelf, rows: list[Inside]) -> list[tuple[Inside, float | None]]:
+        moments = [self._moment(row) for row in rows]
+        keys = [
+            [group.key(row) if at is not None else None for group in self._groups]
+            for row, at in zip(rows, moments, strict=True)
+        ]
+        state, histories = shelf.fetch({key for row_keys in keys for key in row_keys if key is not None})
+        results = []
+        for row, at, row_keys in zip(rows, moments, keys, strict=True):
+            if at is not None and state.since_us is not None and at < state.since_us:
+                raise RequestError(
+                    f"the prediction moment {from_micros(at).isoformat()} is before the stored history, "
+                    f"which answers from {from_micros(state.since_us).isoformat()} on",
+                    subject=self._plan.predict_at.column if self._plan.predict_at else None,
+                    hint="fill the online state with an earlier `since`",
+                )
+            features: Inside = {}
+            newest: int | None = None
+            for group, key in zip(self._groups, row_keys, strict=True):
+                if key is None or at is None:
+                    features.update(group.missing)
+                    continue
+                used = group.measure(row, at, histories.get(key), features)
+                newest = used if newest is None or (used is not None and used > newest) else newest
+            results.append((features, None if newest is None or at is None else (at - newest) / 1e6))
+        return results
+
+    def _moment(self, row: Inside) -> int | None:
+        predict_at = self._plan.predict_at
+        assert predict_at is not None, "a plan with windows has a prediction time"
+        value = row[predict_at.column]
+        return None if value is None else value + predict_at.offset_us
+
+
+class _GroupReader:
+    """The windows and lookups of one group, over one entity's events and the row itself."""
+
+    def __init__(self, plan: FeaturePlan, group: Group) -> None:
+        source = plan.sources[group.source]
+        self.group = group
+        #: features of a row without a key or a moment
+        self.missing: Inside = dict.fromkeys(group.measures)
+        self._key, self._event_time = source.key, source.event_time
+        columns: dict[str, Kind] = {field.name: field.dtype for field in plan.request}
+        self._own = [compile_node(node, columns) for node in group.values] if group.counts_itself else []
+        self._measures = [
+            (name, measure, reach_us(measure), group.slots[name], _is_float(plan, name))
+            for name, measure in group.measures.items()
+        ]
+
+    def key(self, row: Inside) -> bytes | None:
+        """The entity's key in the store; None where a column of it is null."""
+        values = [row[column] for column in self.group.by]
+        return None if None in values else entity_key(self.group.number, values)
+
+    def _own_entry(self, row: Inside, at: int, history: History | None) -> int | None:
+        """When the row itself enters; None where it does not count here or the history holds it."""
+        if not self.group.counts_itself or self._event_time is None or row[self._event_time] is None:
+            return None
+        enters: int = row[self._event_time] + self.group.entry.delay_us
+        if enters > at:
+            return None
+        identity = row_identity([row[column] for column in self._key])
+        if history is not None and identity != NO_IDENTITY and identity in history.identities:
+            return None
+        return enters
+
+    def measure(self, row: Inside, at: int, history: History | None, features: Inside) -> int | None:
+        """Put the group's features into `features`; the time of the newest stored event used."""
+        enters = self._own_entry(row, at, history)
+        own_values = [] if enters is None else [own(row, {}) for own in self._own]
+        hi = 0 if history is None else history.until(at)
+        newest: int | None = None
+        for name, measure, reach, slot, is_float in self._measures:
+            lo = 0 if reach is None or history is None else history.until(at - reach)
+            if history is not None and hi > lo:
+                newest = history.times[hi - 1]
+            joins = enters is not None and (reach is None or enters > at - reach)
+            own = own_values[slot] if joins and slot >= 0 else None
+            value = _value(measure, _Past(history, slot, lo, hi), enters if joins else None, own)
+            features[name] = float(value) if is_float and value is not None else value
+        return newest
+
+
+class _Past(NamedTuple):
+    """The stored events [lo, hi) of an entity, and which value of them is looked at."""
+
+    history: History | None
+    slot: int
+    lo: int
+    hi: int
+
+
+def _is_float(plan: FeaturePlan, name: str) -> bool:
+    return any(spec.name == name and spec.dtype == "float" for spec in plan.features)
+
+
+def _value(measure: Measure, past: _Past, enters: int | None, own: Any) -> Any:
+    """One window or lookup over past events, and over the row itself where `enters` says when it became known."""
+    history, slot, lo, hi = past
+    if isinstance(measure, Lookup):
+        return _newest(past, hi - 1 if hi > lo else -1, enters, own)
+    if measure.value is None:
+        return hi - lo + (enters is not None)
+    if measure.agg == "last":
+        at = -1 if history is None else history.values[slot].last(lo, hi)
+        return _newest(past, at, None if own is None else enters, own)
+    if history is None:
+        return _alone(measure, own)
+    return RECALL[measure.agg](history.values[slot], lo, hi, own)
+
+
+def _newest(past: _Past, at: int, enters: int | None, own: Any) -> Any:
+    """The value at `at`, unless the row itself became known at that time or later."""
+    history = past.history
+    if enters is not None and (at < 0 or history is None or enters >= history.times[at]):
+        return own
+    return None if at < 0 or history is None else history.values[past.slot].all(at, at + 1)[0]
+
+
+def _alone(measure: Window, own: Any) -> Any:
+    """A window that holds nothing but the row itself, or nothing at all."""
+    if measure.agg in {"count", "distinct"}:
+        return int(own is not None)
+    if own is None or measure.agg == "std":
+        return None
+    value = int(own) if isinstance(own, bool) else own
+    return finite(value) if isinstance(value, float) else value
+
+
+class _Shelf:
+    """Decoded entities of one table, and the state that they belong to."""
+
+    def __init__(
+        self, plan: FeaturePlan, store: OnlineStore | None, table: str, groups: list[_GroupReader], limit: int
+    ) -> None:
+        self._store, self._table, self._limit = store, table, limit
+        self._fingerprint = fingerprint(plan)
+        self._kinds = [group.group.kinds for group in groups]
+        self._kept: OrderedDict[bytes, History | None] = OrderedDict()
+        self._bytes = 0
+        self._generation = ""
+        self._lock = threading.Lock()
+
+    def fetch(self, keys: Iterable[bytes]) -> tuple[State, dict[bytes, History]]:
+        """The state and the entities that exist, all of one generation."""
+        if self._store is None:
+            raise EngineUnavailableError("these features need an online store", hint="give the server an online URL")
+        with self._lock:
+            wanted = list(keys)
+            missing = [key for key in wanted if key not in self._kept]
+            blobs = self._store.get(self._table, [STATE_KEY, *missing])
+            state = self._state(blobs[0])
+            if state.generation != self._generation:
+                self._kept.clear()
+                self._bytes, self._generation = 0, state.generation
+                if len(missing) < len(wanted):
+                    missing = wanted
+                    blobs = self._store.get(self._table, [STATE_KEY, *missing])
+                    state = self._state(blobs[0])
+                    self._generation = state.generation
+            for key, blob in zip(missing, blobs[1:], strict=True):
+                self._keep(key, blob)
+            found = {key: history for key in wanted if (history := self._kept[key]) is not None}
+            for key in wanted:
+                self._kept.move_to_end(key)
+            self._shrink()
+            return state, found
+
+    def _keep(self, key: bytes, blob: bytes | None) -> None:
+        if blob is None:
+            self._kept[key] = None
+            self._bytes += len(key)
+            return
+        events: Events = decode_events(blob)
+        kinds = self._kinds[msgspec.msgpack.decode(key)[0]]
+        self._kept[key] = History(events, kinds, len(blob))
+        self._bytes += len(key) + len(blob)
+
+    def _shrink(self) -> None:
+        while self._bytes > self._limit and self._kept:
+            key, history = self._kept.popitem(last=False)
+            self._bytes -= len(key) + (0 if history is None else history.size)
+
+    def _state(self, blob: bytes | None) -> State:
+        if blob is None:
+            raise EngineUnavailableError(
+                f'there is no online state in "{self._table}" yet', subject=self._table, hint="fill it: cumulant serve"
+            )
+        try:
+            state = decode_state(blob)
+        except msgspec.MsgspecError as error:
+            raise IntegrityError(f'the online state in "{self._table}" cannot be read', subject=self._table) from error
+        if state.format != FORMAT or state.fingerprint != self._fingerprint:
+            raise IntegrityError(
+                f'the online state in "{self._table}" was made for other windows and lookups than this model\'s',
+                subject=self._table,
+                hint="fill it again with the plan of this model",
+            )
+        return state

@@ -1,0 +1,83 @@
+"""The stored form of online state: for each entity of a group, its events in the order in which they became known.
+
+A table holds one blob an entity and, under `STATE_KEY`, what the whole table was made from. Windows are evaluated on
+these events at the request's own moment, so that serving agrees with training to the microsecond.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+
+import msgspec
+
+from cumulant.core.plan import DType
+
+FORMAT = 1
+STATE_KEY = b"\x00state"
+#: the identity of a row without a key: no request is ever taken for it
+NO_IDENTITY = -(2**63)
+
+
+class Slot(msgspec.Struct, frozen=True, array_like=True):
+    """One value of each event: float64 or int64 bytes, or texts. `valid` has a byte an event; None where all are."""
+
+    data: bytes = b""
+    texts: list[str | None] | None = None
+    valid: bytes | None = None
+
+
+class Events(msgspec.Struct, frozen=True, array_like=True):
+    """Events sorted by (time of entry, position in the source). Times are microseconds as int64 bytes.
+
+    `identities` holds a number for the key of each row, where the group's rows count in their own windows.
+    """
+
+    times: bytes
+    slots: list[Slot]
+    identities: bytes | None = None
+
+
+class State(msgspec.Struct, frozen=True):
+    """What a table was made from. It answers for prediction moments from `since_us` on (None: any)."""
+
+    format: int
+    fingerprint: str
+    generation: str
+    as_of_us: int | None
+    since_us: int | None
+    newest_us: int | None
+    rows: int
+    entities: int
+
+
+encode = msgspec.msgpack.Encoder().encode
+decode_events = msgspec.msgpack.Decoder(Events).decode
+decode_state = msgspec.msgpack.Decoder(State).decode
+
+
+def entity_key(group: int, values: Sequence[bool | int | float | str]) -> bytes:
+    """The key of one entity of a group; values in their inside form."""
+    return encode([group, *values])
+
+
+def row_identity(values: Sequence[bool | int | float | str | None]) -> int:
+    """A 64-bit number for the key of a row: a single whole number is itself, anything else a hash."""
+    if None in values or not values:
+        return NO_IDENTITY
+    if len(values) == 1 and isinstance(values[0], int):
+        return int(values[0])
+    return int.from_bytes(hashlib.blake2b(encode(list(values)), digest_size=8).digest(), "little", signed=True)
+
+
+def typecode(dtype: DType) -> str | None:
+    """How values are packed: `d` float64, `q` int64 (also bools, times, dates); None for texts."""
+    if dtype in {"str", "bytes"}:
+        return None
+    return "d" if dtype == "float" else "q"
+
+
+def packed(values: Sequence[float], code: str) -> bytes:
+    """Numbers as little-endian bytes of 8 each."""
+    return array(code, values).tobytes()

@@ -1,0 +1,239 @@
+"""New projects from a user's own table: the shortest ones that train on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import DataError, ProjectFileError, missing_part
+from cumulant.project.document import parse_document
+from cumulant.project.drivers import Drivers, scheme_of
+from cumulant.project.inspection import Inspection, inspect_table
+from cumulant.project.layers import FILE
+from cumulant.project.sources import RoutedFiles
+from cumulant.project.staging import new_folder, target_folder
+from cumulant.project.templates import Created, write_schema
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.data import SourceSpec
+
+__all__ = ["Created", "create_from", "create_from_frame"]
+
+_SOURCE = "rows"
+_SEPARATORS = (";", "\t", "|")
+#: text that may stand unquoted; whether it reads back as text is tried all the same
+_PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_ ./*<>=+-]*[A-Za-z0-9_*]|[A-Za-z_]")
+_PLAIN_IN_LIST = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
+
+
+def create_from(
+    file: Path | str,
+    target: str,
+    *,
+    name: str,
+    directory: Path | str = ".",
+    time: str | None = None,
+    key: str | Sequence[str] = (),
+    drivers: Drivers | None = None,
+) -> Created:
+    """A new project `directory/name` that predicts `target` from the other columns of `file`.
+
+    `file` is a path, folder, glob or URL of CSV, Parquet or JSON lines; it is referred to and never copied: by a
+    relative path where it was given as one. `time` and `key` name columns; left out, they are looked for.
+
+    Raises:
+        DataError: the file cannot be read, a column does not exist, or the target has fewer than two values.
+        UsageError: the name cannot be one, the place is taken, or no column is left to learn from.
+        StorageError: the project cannot be written; nothing is left behind.
+        MissingPartError: Polars is not installed.
+    """
+    _engines()
+    parent = Path(directory).absolute()
+    root = target_folder(name, parent)
+    path = _reference(str(file), root)
+    raw, known, notes = _read(str(file), drivers)
+    found = inspect_table(raw, path=path, target=target, time=time, key=_columns(key), known=known)
+    with new_folder(name, parent) as content:
+        _write(content, found, target)
+    return Created(root, (f"{raw.height:,} rows and {raw.width} columns were looked at", *notes, *found.notes))
+
+
+def create_from_frame(
+    frame: object,
+    target: str,
+    *,
+    name: str,
+    directory: Path | str = ".",
+    time: str | None = None,
+    key: str | Sequence[str] = (),
+) -> Created:
+    """A new project from a Polars, pandas or PyArrow table, which is written to `data/NAME.parquet` inside it.
+
+    Raises:
+        DataError, UsageError, StorageError: see `create_from`; also for what is no table.
+    """
+    _engines()
+    from cumulant.data import to_polars
+
+    parent = Path(directory).absolute()
+    root = target_folder(name, parent)
+    raw = to_polars(frame, source="the frame")
+    path = f"data/{name}.parquet"
+    found = inspect_table(raw, path=path, target=target, time=time, key=_columns(key))
+    with new_folder(name, parent) as content:
+        (content / "data").mkdir()
+        raw.write_parquet(content / path, compression="zstd")
+        _write(content, found, target)
+    return Created(root, (f"{raw.height:,} rows were written to {path}", *found.notes))
+
+
+def _engines() -> None:
+    try:
+        import_module("polars")  # the rooms below import it by themselves
+    except ModuleNotFoundError as error:
+        raise missing_part("polars", "local") from error
+
+
+def _columns(key: str | Sequence[str]) -> tuple[str, ...]:
+    return (key,) if isinstance(key, str) else tuple(key)
+
+
+def _reference(file: str, root: Path) -> str:
+    """How the project file names the data: as given, but a relative path from the project's folder."""
+    if (scheme := scheme_of(file)) is not None and len(scheme) > 1 and "://" in file:
+        return file
+    path = Path(file).expanduser()
+    if path.is_absolute():
+        return str(path)
+    return Path(os.path.relpath(Path.cwd() / path, root)).as_posix()
+
+
+def _read(file: str, drivers: Drivers | None) -> tuple[pl.DataFrame, SourceSpec, list[str]]:
+    """The first files' rows, what had to be declared to read them, and notes on that."""
+    from cumulant.data import SourceSpec, find
+
+    known = drivers or Drivers.installed()
+    here = Path.cwd()
+    files = RoutedFiles(here, lambda url: known.client(url, "files"))
+    spec = SourceSpec(path=str(Path(file).expanduser()) if "://" not in file else file)
+    found = find(spec, source=Path(file).name or file, root=here, files=files)
+    first = found[-1]
+    frame, spec = _read_one(files.fetch(first), first.url, spec)
+    notes = [f"of {len(found)} files, the last one was looked at: {first.url}"] if len(found) > 1 else []
+    if spec.separator != ",":
+        notes.append(f"fields are separated by {yaml_text(spec.separator)}")
+    if spec.encoding != "utf-8":
+        notes.append(f"the text is not UTF-8 and is read as {spec.encoding}")
+    return frame, spec, notes
+
+
+def _read_one(path: Path, url: str, spec: SourceSpec) -> tuple[pl.DataFrame, SourceSpec]:
+    from cumulant.data import read
+
+    try:
+        frame = read(path, url, spec)
+    except DataError as error:
+        # The reader says which declaration is missing; Latin-1 reads every byte, so it is the last thing to try.
+        if "UTF-8" not in error.message or spec.encoding != "utf-8":
+            raise
+        return _read_one(path, url, msgspec.structs.replace(spec, encoding="latin-1"))
+    if frame.width == 1 and spec.separator == ",":
+        header = frame.columns[0]
+        separator = next((mark for mark in _SEPARATORS if mark in header), None)
+        if separator is not None:
+            return _read_one(path, url, msgspec.structs.replace(spec, separator=separator))
+    return frame, spec
+
+
+def _write(folder: Path, found: Inspection, target: str) -> None:
+    (folder / FILE).write_text(project_text(found.spec, target), encoding="utf-8")
+    (folder / "features.py").write_text(features_text(found.features), encoding="utf-8")
+    (folder / ".gitignore").write_text(".cumulant/\n", encoding="utf-8")
+    write_schema(folder)
+
+
+def project_text(spec: SourceSpec, target: str) -> str:
+    """The project file: what differs from the defaults, and nothing else."""
+    lines = [
+        "# yaml-language-server: $schema=cumulant.schema.json",
+        "version: 1",
+        "data:",
+        f"  {_SOURCE}:",
+        f"    path: {yaml_text(spec.path)}",
+    ]
+    if spec.separator != ",":
+        lines.append(f"    separator: {yaml_text(spec.separator)}")
+    if spec.encoding != "utf-8":
+        lines.append(f"    encoding: {yaml_text(spec.encoding)}")
+    if spec.missing:
+        lines.append(f"    missing: {_flow(spec.missing)}")
+    if spec.keys:
+        lines.append(f"    key: {_flow(spec.keys) if len(spec.keys) > 1 else yaml_text(spec.keys[0])}")
+    if (event := spec.time) is not None:
+        column = yaml_text(event.column)
+        value = f"{{column: {column}, zone: {event.zone}}}" if event.zone else column
+        lines.append(f"    event_time: {value}")
+    if spec.personal:
+        lines.append(f"    personal: {_flow(spec.personal)}")
+    types = {column: rule.type for column, rule in spec.rules.items() if rule.type is not None}
+    if types:
+        lines += ["    rules:", *(f"      {yaml_text(column)}: {{type: {type_}}}" for column, type_ in types.items())]
+    return "\n".join([*lines, "training:", f"  target: {yaml_text(_expression(target))}", ""])
+
+
+def _expression(column: str) -> str:
+    """A target that is a column: its name, or `col("...")` where blanks around it would be lost."""
+    return column if column == column.strip() else f"col({json.dumps(column, ensure_ascii=False)})"
+
+
+def features_text(columns: Sequence[str]) -> str:
+    """The features file: columns of the row, by name."""
+    names = [f"    {json.dumps(column, ensure_ascii=False)}," for column in columns]
+    return "\n".join(
+        [
+            '"""What the model may use. Public names below are features."""',
+            "",
+            "from cumulant.features import source",
+            "",
+            f'{_SOURCE} = source("{_SOURCE}")',
+            "",
+            "# Every column of the row that a request brings. Add expressions and windows below.",
+            f"columns = {_SOURCE}.columns(",
+            *names,
+            ")",
+            "",
+        ]
+    )
+
+
+def yaml_text(text: str, *, plain: re.Pattern[str] = _PLAIN) -> str:
+    """`text` as a YAML scalar that reads back as the same text, quoted only where it must be."""
+    if plain.fullmatch(text):
+        try:
+            if parse_document(f"a: {text}", "").plain() == {"a": text}:
+                return text
+        except ProjectFileError:
+            pass
+    return f'"{"".join(_escaped(letter) for letter in text)}"'
+
+
+def _escaped(letter: str) -> str:
+    if letter in '"\\':
+        return f"\\{letter}"
+    if letter.isprintable():
+        return letter
+    code = ord(letter)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _flow(values: Sequence[str]) -> str:
+    return f"[{', '.join(yaml_text(value, plain=_PLAIN_IN_LIST) for value in values)}]"

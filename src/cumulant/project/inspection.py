@@ -1,0 +1,233 @@
+"""What a first project takes for granted about a table: which columns the model may use, and why not the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import DataError, UsageError, did_you_mean
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.data import SourceSpec
+
+#: text with more values than this share of the rows is a name or a remark, not a category
+_VARIOUS = 0.5
+_FEW_ROWS = 50
+#: a repeated key goes to quarantine, of which a source may hold this share before the run stops
+_QUARANTINE = 0.01
+#: a column is the target in other words if both have at most this many values, each of one the same of the other
+_CLASSES = 50
+_READABLE = 0.9
+_ROUNDING = 1e-9
+_LISTED = 8
+
+
+class Inspection(msgspec.Struct, frozen=True):
+    """The proposed source, the columns that become features, and every assumption as one sentence."""
+
+    spec: SourceSpec
+    features: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def inspect_table(
+    raw: pl.DataFrame, *, path: str, target: str, time: str | None, key: Sequence[str], known: SourceSpec | None = None
+) -> Inspection:
+    """Look at a table as it was read, and decide.
+
+    `known` is what had to be found out to read it (a separator, an encoding).
+
+    Raises:
+        DataError: no such column, no rows, a target with one value or none, a time that cannot be read.
+        UsageError: a key that repeats too often, a target that is named as time or key, or no feature is left.
+    """
+    from cumulant.data import infer
+
+    _named(raw, target, time, key)
+    proposal = infer(raw, path=path, time=time, key=key, target=target, rules=False)
+    spec = proposal.spec
+    if known is not None:
+        spec = msgspec.structs.replace(spec, separator=known.separator, encoding=known.encoding)
+    rows = _typed(raw, spec, time)
+    notes = [*proposal.notes, _target_note(rows, target)]
+    if key:
+        notes += _key_notes(rows, tuple(key))
+    left_out = _left_out(rows, spec, target)
+    features = tuple(name for name in raw.columns if name not in left_out and name != target)
+    if not features:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:_LISTED])
+        raise UsageError(
+            "no column is left that a model could use",
+            subject=path,
+            hint=f"left out were {reasons}" if reasons else "the table has no column beside the target",
+        )
+    return Inspection(spec, features, (*notes, *_grouped(left_out)))
+
+
+def _named(raw: pl.DataFrame, target: str, time: str | None, key: Sequence[str]) -> None:
+    for option, name in (("--target", target), ("--time", time), *(("--key", name) for name in key)):
+        if name is not None and name not in raw.columns:
+            listed = ", ".join(raw.columns[:20]) + (", ..." if raw.width > 20 else "")
+            near = did_you_mean(name, raw.columns) or _same_but_case(name, raw.columns)
+            raise DataError(
+                f'there is no column "{name}", which {option} names', subject=name, hint=near or f"columns: {listed}"
+            )
+    if target == time or target in key:
+        raise UsageError(
+            f'"{target}" is the target and cannot be {"the time" if target == time else "the key"} too', subject=target
+        )
+    if len(set(key)) != len(key):
+        raise UsageError("--key names a column twice", subject=", ".join(key))
+
+
+def _same_but_case(name: str, columns: Sequence[str]) -> str | None:
+    found = next((column for column in columns if column.strip().lower() == name.strip().lower()), None)
+    return f'did you mean "{found}"?' if found else None
+
+
+def _typed(raw: pl.DataFrame, spec: SourceSpec, time: str | None) -> pl.DataFrame:
+    """The rows under the proposed types; columns that no table can hold are dropped."""
+    from cumulant.data.casts import casts, natural
+
+    plain = raw.select([name for name, dtype in raw.schema.items() if natural(dtype) is not None])
+    rows = plain.select([cast.expr for cast in casts(plain.schema, spec, spec.path)])
+    if time is not None:
+        lost = rows[time].null_count() - raw[time].null_count()
+        if lost > (1 - _READABLE) * max(raw.height, 1):
+            raise DataError(
+                f'column "{time}" is not a time: {lost:,} of {raw.height:,} values cannot be read as one',
+                subject=time,
+                hint="times are written as ISO 8601, 2013-04-01T06:00:00Z; others can be made in `prepare`",
+            )
+    return rows
+
+
+def _target_note(rows: pl.DataFrame, target: str) -> str:
+    if target not in rows.columns:
+        raise DataError(f'the target "{target}" holds lists or structs', subject=target, hint="take it apart first")
+    labelled = rows[target].drop_nulls()
+    distinct = labelled.n_unique() if labelled.len() else 0
+    if distinct == 0:
+        raise DataError(f'the target "{target}" is empty in all {rows.height:,} rows', subject=target)
+    if distinct == 1:
+        raise DataError(
+            f'the target "{target}" has the same value in every row, so there is nothing to learn',
+            subject=target,
+            hint="name another column, or give data in which it varies",
+        )
+    unlabelled = rows.height - labelled.len()
+    more = f"; {unlabelled:,} rows without it are not trained on" if unlabelled else ""
+    if distinct == 2:
+        rare = min(labelled.value_counts()["count"].to_list()) / labelled.len()
+        return f"the target {target} has two values, the rarer one in {rare:.1%} of the rows{more}"
+    return f"the target {target} has {distinct:,} values{more}"
+
+
+def _key_notes(rows: pl.DataFrame, key: tuple[str, ...]) -> list[str]:
+    repeats = rows.height - rows.select(key).unique().height
+    named = ", ".join(key)
+    if repeats > _QUARANTINE * rows.height:
+        raise UsageError(
+            f"{named} does not identify a row: {repeats:,} of {rows.height:,} rows repeat an earlier one",
+            subject=named,
+            hint="name all columns of the key, --key A --key B, or leave it out",
+        )
+    return [f"{repeats:,} rows repeat {named} and will go to quarantine"] if repeats else []
+
+
+def _left_out(rows: pl.DataFrame, spec: SourceSpec, target: str) -> dict[str, str]:
+    """Column to the reason why it is no feature, in the order of the table."""
+    found = {}
+    for name in rows.columns:
+        if name != target:
+            reason = _role(name, spec) or _emptiness(rows[name]) or _leak(rows, name, target) or _form(rows[name])
+            if reason is not None:
+                found[name] = reason
+    return found
+
+
+def _role(name: str, spec: SourceSpec) -> str | None:
+    if name in spec.keys:
+        return "identifies the row"
+    if spec.time is not None and name == spec.time.column:
+        return "the time of the event"
+    return "personal" if name in spec.personal else None
+
+
+def _emptiness(values: pl.Series) -> str | None:
+    if values.null_count() == values.len():
+        return "empty in every row"
+    return "the same in every row" if values.n_unique() == 1 else None
+
+
+def _leak(rows: pl.DataFrame, name: str, target: str) -> str | None:
+    found = is_target(rows[name], rows[target])
+    return f"says the same as the target {target}, which a prediction cannot know" if found else None
+
+
+def _form(values: pl.Series) -> str | None:
+    import polars as pl
+
+    if isinstance(values.dtype, (pl.Datetime, pl.Date)):
+        return "a time; derive numbers from it in features.py"
+    if isinstance(values.dtype, pl.Binary):
+        return "bytes"
+    if values.len() < _FEW_ROWS:
+        return None
+    if isinstance(values.dtype, pl.String) and values.drop_nulls().n_unique() > _VARIOUS * values.len():
+        return "text that is different in most rows"
+    return "numbers the rows" if isinstance(values.dtype, pl.Int64) and _counts(values) else None
+
+
+def _counts(values: pl.Series) -> bool:
+    """Whether whole numbers are all those between the smallest and the largest, each once."""
+    low, high = values.min(), values.max()
+    every = isinstance(low, int) and isinstance(high, int) and high - low + 1 == values.len()
+    return every and values.n_unique() == values.len() and not values.null_count()
+
+
+def is_target(values: pl.Series, target: pl.Series) -> bool:
+    """Whether a column says the same as the target wherever both are known: the same values, or the same classes."""
+    import polars as pl
+
+    both = pl.DataFrame({"value": values, "target": target}).drop_nulls()
+    if both.height < 0.9 * target.drop_nulls().len() or both.height < 2:
+        return False
+    classes = both["target"].n_unique()
+    if classes < 2:
+        return False
+    if classes <= _CLASSES:
+        return both["value"].n_unique() == classes and both.unique().height == classes
+    if not (both["value"].dtype.is_numeric() and both["target"].dtype.is_numeric()):
+        return bool((both["value"].cast(pl.String) == both["target"].cast(pl.String)).all())
+    return _line(both)
+
+
+def _line(both: pl.DataFrame) -> bool:
+    """Whether the target lies on a straight line over the value in every row, but for rounding."""
+    import polars as pl
+
+    rows = both.select(pl.all().cast(pl.Float64)).sort("value")
+    (low, start), (high, end) = rows.row(0), rows.row(-1)
+    if not high > low or start == end:
+        return False
+    on_line = start + (rows["value"] - low) * ((end - start) / (high - low))
+    furthest = (rows["target"] - on_line).abs().max()
+    return isinstance(furthest, float) and furthest <= _ROUNDING * abs(end - start)
+
+
+def _grouped(left_out: dict[str, str]) -> list[str]:
+    """One sentence a reason."""
+    groups: dict[str, list[str]] = {}
+    for name, reason in left_out.items():
+        groups.setdefault(reason, []).append(name)
+    return [f"not used by the model: {_list(names)} ({reason})" for reason, names in groups.items()]
+
+
+def _list(names: list[str]) -> str:
+    rest = len(names) - _LISTED
+    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")

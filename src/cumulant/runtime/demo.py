@@ -1,0 +1,112 @@
+"""The demo: flights of 2013 from raw tables to a served model, as of 1 April."""
+
+from __future__ import annotations
+
+import time
+import urllib.request
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant import project as projects
+from cumulant.core.errors import StepFailedError
+from cumulant.core.progress import Progress, silent
+from cumulant.runtime import serve
+from cumulant.runtime.report import report
+from cumulant.runtime.train import TrainResult, train
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.project import Project
+
+AS_OF = datetime(2013, 4, 1, tzinfo=UTC)
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that was really sent: its row, the answer, and what the flight did in the end."""
+
+    url: str
+    row: dict[str, object]
+    answer: dict[str, object]
+    milliseconds: float
+    truth: bool | None
+
+
+class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
+    folder: str
+    train: TrainResult
+    request: Request
+    serve_url: str
+    serve_pid: int
+    kept: bool
+    report: str
+    tracking_uri: str
+    seconds: float
+
+
+def demo(folder: Path, *, keep: bool = False, http: str = "127.0.0.1:0", progress: Progress = silent) -> DemoResult:
+    """Make the flights project in `folder` (or go on with it), train, serve, ask, report.
+
+    With `keep` the server goes on after the return; its process id is in the result.
+    """
+    begun = time.monotonic()
+    if not (folder / "cumulant.yaml").exists():
+        projects.create_from_template(folder.name, "flights", directory=folder.parent)
+    with projects.load(folder) as project:
+        who = project.principal()
+        trained = train(project, principal=who, as_of=AS_OF, progress=progress)
+        service = serve.prepare_service(
+            project, f"{trained.model.name}/{trained.model.version}", principal=who, as_of=AS_OF, progress=progress
+        )
+        progress("request")
+        with serve.running(service, http=http, keep=keep) as running:
+            request = ask(project, trained, running.url)
+        page = report(project, trained.run, out=folder / "report.html", principal=who)
+        return DemoResult(
+            folder=str(folder),
+            train=trained,
+            request=request,
+            serve_url=running.url,
+            serve_pid=running.pid,
+            kept=keep,
+            report=str(page),
+            tracking_uri=project.endpoints.registry,
+            seconds=round(time.monotonic() - begun, 1),
+        )
+
+
+def ask(project: Project, trained: TrainResult, url: str) -> Request:
+    """Send the first flight whose prediction falls after the training's moment."""
+    row, truth = _next_flight(project, trained)
+    target = f"{url}/v1/models/{trained.model.name}/predict"
+    body = msgspec.json.encode(row)
+    call = urllib.request.Request(target, data=body, headers={"content-type": "application/json"})  # noqa: S310 - our own loopback server
+    begun = time.perf_counter()
+    try:
+        with urllib.request.urlopen(call, timeout=30) as response:  # noqa: S310
+            answer = msgspec.json.decode(response.read(), type=dict[str, object])
+    except OSError as error:
+        raise StepFailedError(f"the server did not answer the request: {error}", subject=target) from error
+    milliseconds = round((time.perf_counter() - begun) * 1000, 2)
+    return Request(url=target, row=row, answer=answer, milliseconds=milliseconds, truth=truth)
+
+
+def _next_flight(project: Project, trained: TrainResult) -> tuple[dict[str, object], bool | None]:
+    import polars as pl
+
+    from cumulant import data
+
+    snapshot = trained.validation.snapshots["flights"]
+    fields = [field.name for field in trained.features.plan.request]
+    moment = pl.col("sched_dep") - timedelta(hours=2)
+    frame = data.scan(snapshot, project.tables()).filter(moment > AS_OF).sort("sched_dep").head(1).collect()
+    flight = frame.row(0, named=True)
+    delay = flight["arr_delay"]
+    return {name: _plain(flight[name]) for name in fields}, None if delay is None else delay > 15
+
+
+def _plain(value: object) -> object:
+    return value.isoformat() if isinstance(value, datetime) else value

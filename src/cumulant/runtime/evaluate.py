@@ -1,0 +1,93 @@
+"""The flow `evaluate`: a registered model on the test rows of today's data, and the gate's word on it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant import training
+from cumulant.core.errors import RefusedError
+from cumulant.core.progress import Progress, silent
+from cumulant.ports.registry import ModelVersion
+from cumulant.runtime.context import Context, open_run
+from cumulant.runtime.features import feature_set
+from cumulant.runtime.fitting import rows_of
+from cumulant.runtime.judging import Judgement, answers_of, champion_uri
+from cumulant.runtime.task import resolve_task
+from cumulant.runtime.train import MODEL, ModelRecord, work_of
+from cumulant.runtime.validate import snapshots_of
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+    from cumulant.runtime.work import Work
+
+#: journal rows: what an evaluation found, by its run
+EVALUATION = "evaluation"
+
+
+class EvaluateResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A version's figures on the test rows, beside the baseline's, and the verdict against the champion (else naive)."""
+
+    run: str
+    model: ModelVersion
+    judgement: Judgement
+    as_of: datetime | None = None
+
+
+def evaluate(
+    project: Project,
+    uri: str,
+    *,
+    principal: Principal,
+    as_of: datetime | None = None,
+    progress: Progress = silent,
+) -> EvaluateResult:
+    """Judge a registered version on the last rows by today's data and the project's evaluation section.
+
+    Raises:
+        NotFoundError: no such version.
+        RefusedError: it cannot answer today's rows (its features are gone).
+    """
+    settings: dict[str, object] = {"model": uri, "as_of": as_of and as_of.isoformat()}
+    with open_run(
+        project, "evaluate", action="model.evaluate", principal=principal, progress=progress, settings=settings
+    ) as context:
+        version = project.registry().resolve(uri)
+        snapshots, _ = snapshots_of(context)
+        task = resolve_task(project, snapshots)
+        table = feature_set(context, task, snapshots, as_of=as_of)
+        work = work_of(project, task, snapshots, table, as_of=as_of, quick=False, trials=None, time=None)
+        judgement = _judged(context, work, version)
+        found = EvaluateResult(run=context.run, model=version, judgement=judgement, as_of=as_of)
+        with context.transaction() as transaction:
+            transaction.put(EVALUATION, context.run, msgspec.to_builtins(found))
+        return found
+
+
+def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
+    split = rows_of(context, work)
+    context.progress("evaluate", 0.1)
+    answers, notes = answers_of(context, version, split.test)
+    if answers is None:
+        raise RefusedError(notes[0], subject=version.uri, hint="train again: `cumulant train`")
+    number = champion_uri(context)
+    champion = None if number in (None, version.version) else context.project.registry().resolve(f"{version.name}/{number}")
+    rival, more = answers_of(context, champion, split.test) if champion is not None else (None, ())
+    baseline = training.naive_answers(split.train, split.test)
+    threshold = _threshold(context, version)
+    return Judgement(
+        evaluation=training.evaluate(answers, split.test, work.evaluation, threshold=threshold),
+        naive=training.evaluate(baseline, split.test, work.evaluation, threshold=threshold),
+        champion=None,
+        champion_uri=champion.uri if champion is not None and rival is not None else None,
+        verdict=training.gate(answers, baseline, rival, split.test, work.evaluation),
+        notes=(*notes, *more),
+    )
+
+
+def _threshold(context: Context, version: ModelVersion) -> float | None:
+    row = context.project.journal().get(MODEL, f"{version.name}/{version.version}")
+    return None if row is None else msgspec.convert(row.value, ModelRecord).fitted.summary.threshold

@@ -1,0 +1,152 @@
+"""The step `search`: a model is found and fitted on the training rows, and stored under its content's name."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant import training
+from cumulant.core.ids import digest
+from cumulant.core.refs import ObjectRef
+from cumulant.runtime.rows import labelled_rows
+from cumulant.training import TrainingSummary, TrialRecord
+
+if TYPE_CHECKING:
+    from cumulant.runtime.context import Context
+    from cumulant.runtime.work import Work
+    from cumulant.training import FittedModel, Split
+
+
+class SplitSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rows were learned from and which are the test; `unlabelled` rows have no label (yet)."""
+
+    how: str
+    train: int
+    test: int
+    unlabelled: int
+    left_out: int
+    train_from: datetime | None = None
+    train_to: datetime | None = None
+    test_from: datetime | None = None
+    test_to: datetime | None = None
+
+
+class Fitted(msgspec.Struct, frozen=True, kw_only=True):
+    """What the search left: the stored model and baseline, the summary and every trial."""
+
+    model: ObjectRef
+    naive: ObjectRef
+    summary: TrainingSummary
+    trials: tuple[TrialRecord, ...]
+    split: SplitSummary
+    reused: bool = False
+
+
+def fit(context: Context, work: Work, *, champion: Mapping[str, object] | None) -> Fitted:
+    """Search and fit, or find it done. A search that was cut off goes on with its next trial."""
+    objects = context.project.objects()
+    inputs = {**work.inputs, "champion": champion}
+
+    def search() -> dict[str, object]:
+        split = rows_of(context, work)
+        folder = context.project.state / "search" / digest(inputs)
+        context.progress("search", 0.0)
+        found = training.search(
+            split.train.sample(work.sample, seed=work.training.seed) if work.sample < 1 else split.train,
+            work.training,
+            root=context.project.root,
+            scratch=folder,
+            champion=champion,  # type: ignore[arg-type]  # parameters as the registry's tags hold them
+            progress=context.progress,
+            on_trial=lambda trial: context.emit(_told(trial)),
+        )
+        context.emit(_ended(found))
+        fitted = Fitted(
+            model=stored(context, found.best),
+            naive=stored(context, found.naive),
+            summary=found.summary,
+            trials=found.trials,
+            split=_summary(split),
+        )
+        return msgspec.to_builtins(fitted)  # type: ignore[no-any-return]
+
+    def stands(result: Mapping[str, object]) -> bool:
+        fitted = msgspec.convert(result, Fitted)
+        return all(objects.find(ref.key) is not None for ref in (fitted.model, fitted.naive))
+
+    outcome = context.step("search", inputs, search, verify=stands)
+    return msgspec.structs.replace(msgspec.convert(outcome.result, Fitted), reused=outcome.reused)
+
+
+def rows_of(context: Context, work: Work) -> Split:
+    """The training rows and the test rows."""
+    rows = labelled_rows(
+        context.project,
+        work.task,
+        work.snapshot,
+        work.table,
+        spec=work.training,
+        evaluation=work.evaluation,
+        as_of=work.as_of,
+    )
+    return training.split(rows, work.evaluation, seed=work.training.seed)
+
+
+def stored(context: Context, model: FittedModel) -> ObjectRef:
+    """The model in the object store, named by its content: equal models are one object."""
+    with tempfile.TemporaryDirectory() as folder:
+        content = model.to_folder(Path(folder) / "model")
+        name = digest({path.name: path.read_bytes().hex() for path in sorted(content.iterdir())})
+        return context.project.objects().put(f"models/{name}", content)
+
+
+def loaded(context: Context, ref: ObjectRef) -> FittedModel:
+    return training.FittedModel.from_folder(context.project.objects().path(ref.key))
+
+
+def _summary(split: Split) -> SplitSummary:
+    from cumulant.core.units import from_micros
+
+    def ends(values: object) -> tuple[datetime | None, datetime | None]:
+        import numpy as np
+
+        array = np.asarray(values)
+        return (from_micros(int(array.min())), from_micros(int(array.max()))) if array.ndim and len(array) else (None, None)
+
+    train, test = ends(split.train.at), ends(split.test.at)
+    return SplitSummary(
+        how=split.how,
+        train=len(split.train),
+        test=len(split.test),
+        unlabelled=split.train.unlabelled,
+        left_out=split.left_out,
+        train_from=train[0],
+        train_to=train[1],
+        test_from=test[0],
+        test_to=test[1],
+    )
+
+
+def _told(trial: TrialRecord) -> training.TrialFinished:
+    return training.TrialFinished(
+        number=trial.number, trainer=trial.trainer, state=trial.state, score=trial.score, seconds=trial.seconds
+    )
+
+
+def _ended(found: training.SearchResult) -> training.SearchFinished:
+    summary = found.summary
+    return training.SearchFinished(
+        trainer=summary.trainer,
+        metric=summary.metric,
+        score=summary.score,
+        naive_score=summary.scores["naive"],
+        trials=summary.trials,
+        folds=len(summary.folds),
+        rows=summary.rows,
+        seconds=summary.seconds,
+    )

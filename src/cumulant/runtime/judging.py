@@ -1,0 +1,137 @@
+"""The steps `evaluate` and `gate`: the model, the baseline and the champion on the same untouched rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant import packaging, training
+from cumulant.core.errors import IntegrityError, NotFoundError
+from cumulant.ports.registry import ModelVersion
+from cumulant.runtime.fitting import Fitted, loaded, rows_of
+from cumulant.runtime.models import CHAMPION, servable_folder
+from cumulant.training import Evaluation, Verdict
+
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    from numpy.typing import NDArray
+
+    from cumulant.runtime.context import Context
+    from cumulant.runtime.work import Work
+    from cumulant.training import TrainingSet
+
+#: journal rows: what a training is compared with, fixed when it begins
+REFERENCE = "reference"
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """Evaluations on the same test rows, and the gate's verdict. `champion` is None for a first model."""
+
+    evaluation: Evaluation
+    naive: Evaluation
+    champion: Evaluation | None
+    champion_uri: str | None
+    verdict: Verdict
+    notes: tuple[str, ...] = ()
+    reused: bool = False
+
+
+def reference(context: Context, work: Work) -> ModelVersion | None:
+    """The champion that this training is compared with: the one there was when it was first begun.
+
+    So the same training run again finds its steps done, even if its own model has become the champion since.
+    """
+    name = context.project.name
+    with context.transaction() as transaction:
+        row = transaction.get(REFERENCE, work.identity)
+        uri = row.value["uri"] if row is not None else champion_uri(context)
+        if row is None:
+            transaction.put(REFERENCE, work.identity, {"uri": uri})
+    try:
+        return None if uri is None else context.project.registry().resolve(f"{name}/{uri}")
+    except NotFoundError:  # it was deleted since
+        return None
+
+
+def champion_uri(context: Context) -> str | None:
+    """The version number of the champion."""
+    try:
+        return context.project.registry().resolve(f"{context.project.name}@{CHAMPION}").version
+    except NotFoundError:
+        return None
+
+
+def champion_parameters(version: ModelVersion | None) -> Mapping[str, object] | None:
+    """What the search tries first: the champion's parameters, where it is of a searched kind."""
+    if version is None or version.tags.get("cumulant.trainer") != "lightgbm":
+        return None
+    text = version.tags.get("cumulant.parameters")
+    return msgspec.json.decode(text, type=dict[str, object]) if text else None
+
+
+def judge(context: Context, work: Work, fitted: Fitted, champion: ModelVersion | None) -> Judgement:
+    """Measure on the test rows and ask the gate."""
+    inputs = {
+        **work.inputs,
+        "model": fitted.model.key,
+        "naive": fitted.naive.key,
+        "champion": champion and champion.version,
+        "judged": msgspec.to_builtins(work.evaluation),
+        "metric": fitted.summary.metric,
+    }
+
+    def measure() -> dict[str, object]:
+        judgement = _judgement(context, work, fitted, champion)
+        context.emit(
+            training.ModelEvaluated(
+                model=fitted.model.key,
+                rows=judgement.evaluation.rows,
+                metrics={name: one.value for name, one in judgement.evaluation.metrics.items()},
+            )
+        )
+        return msgspec.to_builtins(judgement)  # type: ignore[no-any-return]
+
+    outcome = context.step("evaluate", inputs, measure)
+    return msgspec.structs.replace(msgspec.convert(outcome.result, Judgement), reused=outcome.reused)
+
+
+def _judgement(context: Context, work: Work, fitted: Fitted, champion: ModelVersion | None) -> Judgement:
+    test = rows_of(context, work).test
+    model, naive = loaded(context, fitted.model), loaded(context, fitted.naive)
+    context.progress("evaluate", 0.2)
+    answers, baseline = model.predict_frame(test.features), naive.predict_frame(test.features)
+    rival, notes = answers_of(context, champion, test) if champion is not None else (None, ())
+    spec = work.evaluation
+    threshold = model.threshold
+    evaluation = training.evaluate(answers, test, spec, threshold=threshold)
+    context.progress("evaluate", 0.6)
+    return Judgement(
+        evaluation=evaluation,
+        naive=training.evaluate(baseline, test, spec, threshold=threshold),
+        champion=None,
+        champion_uri=champion.uri if champion is not None and rival is not None else None,
+        verdict=training.gate(answers, baseline, rival, test, spec),
+        notes=notes,
+    )
+
+
+def answers_of(
+    context: Context, version: ModelVersion, test: TrainingSet
+) -> tuple[NDArray[np.float64] | None, tuple[str, ...]]:
+    """The champion's answers to the test rows, if it answers the same question from features that are here."""
+    try:
+        scorer = packaging.Scorer(servable_folder(context.project, version))
+    except (IntegrityError, NotFoundError) as error:
+        return None, (f"{version.uri} could not be compared with: {error.message}",)
+    missing = sorted(set(scorer.features) - set(test.features.columns))
+    if scorer.servable.task != test.task or missing:
+        why = f"its features {', '.join(missing)} are gone" if missing else f"it answers a {scorer.servable.task} question"
+        return None, (f"{version.uri} could not be compared with: {why}",)
+    return scorer.score(_columns(test.features, scorer.features)), ()
+
+
+def _columns(frame: pl.DataFrame, names: tuple[str, ...]) -> dict[str, list[object]]:
+    return {name: frame[name].to_list() for name in names}

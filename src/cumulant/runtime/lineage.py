@@ -1,0 +1,215 @@
+"""From a model version back to what made it, and forward again: reproduce."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant import features, packaging, training
+from cumulant.core.errors import NotFoundError
+from cumulant.core.ids import file_digest
+from cumulant.core.progress import Progress, silent
+from cumulant.core.servable import Servable
+from cumulant.ports.registry import ModelVersion
+from cumulant.runtime.actions import check
+from cumulant.runtime.context import Context, open_run
+from cumulant.runtime.features import scans
+from cumulant.runtime.fitting import rows_of
+from cumulant.runtime.models import servable_folder
+from cumulant.runtime.task import Task, target_of
+from cumulant.runtime.train import MODEL, ModelRecord
+from cumulant.runtime.validate import load_snapshot
+from cumulant.runtime.work import Work, trainer_code
+
+if TYPE_CHECKING:
+    from cumulant.data import Snapshot, SourceFile
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+
+
+class SourceLineage(msgspec.Struct, frozen=True, kw_only=True):
+    """A source's snapshot and the files that it was made of, each with its hash and rows."""
+
+    source: str
+    snapshot: str
+    accepted: datetime
+    rows: int
+    files: tuple[SourceFile, ...]
+
+
+class Lineage(msgspec.Struct, frozen=True, kw_only=True):
+    """What made a version: data, features, settings, code and environment."""
+
+    model: ModelVersion
+    run: str
+    created: datetime
+    sources: tuple[SourceLineage, ...]
+    features: tuple[str, ...]
+    plan: str
+    target: str
+    as_of: datetime | None
+    training: dict[str, object]
+    evaluation: dict[str, object]
+    code: str
+    python: str
+    packages: dict[str, str]
+    environment: str
+    servable: str
+    files: dict[str, str]
+
+
+class Reproduction(msgspec.Struct, frozen=True, kw_only=True):
+    """`identical`: every file of the servable has the hash it had. Else what differs, one line each."""
+
+    model: ModelVersion
+    identical: bool
+    differences: tuple[str, ...]
+    files: dict[str, str]
+    seconds: float
+
+
+def record_of(project: Project, version: ModelVersion) -> ModelRecord:
+    """What the journal knows of a version. Raises NotFoundError for one that was not made here."""
+    row = project.journal().get(MODEL, f"{version.name}/{version.version}")
+    if row is None:
+        raise NotFoundError(
+            f"{version.uri} was not trained by this project's journal",
+            subject=version.uri,
+            hint="its tags in MLflow name the snapshots and settings",
+        )
+    return msgspec.convert(row.value, ModelRecord)
+
+
+def lineage(project: Project, uri: str, *, principal: Principal) -> Lineage:
+    """Where a version comes from. Raises NotFoundError."""
+    check(project.access(), principal, "lineage.show", uri)
+    version = project.registry().resolve(uri)
+    record = record_of(project, version)
+    servable = packaging.load_servable(servable_folder(project, version))
+    return Lineage(
+        model=version,
+        run=record.run,
+        created=record.created,
+        sources=tuple(_source(project, name, identity) for name, identity in record.snapshots.items()),
+        features=servable.plan.names,
+        plan=record.lineage["features"],
+        target=record.training.target,
+        as_of=record.as_of,
+        training=msgspec.to_builtins(record.training),
+        evaluation=msgspec.to_builtins(record.evaluation),
+        code=record.lineage["code"],
+        python=record.python,
+        packages=record.packages,
+        environment=record.lineage["environment"],
+        servable=record.servable.key,
+        files=servable.files,
+    )
+
+
+def _source(project: Project, name: str, identity: str) -> SourceLineage:
+    snapshot = load_snapshot(project, identity)
+    return SourceLineage(
+        source=name,
+        snapshot=identity,
+        accepted=snapshot.accepted,
+        rows=snapshot.rows_passed,
+        files=snapshot.files,
+    )
+
+
+def reproduce(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> Reproduction:
+    """Train a version again from its recorded snapshots, plan and settings, and compare every file of the servable.
+
+    Nothing is looked up: features, search and packaging are done again, with the number of trials that were made.
+    """
+    with open_run(
+        project, "reproduce", action="model.reproduce", principal=principal, progress=progress, settings={"model": uri}
+    ) as context:
+        begun = context.now()
+        version = project.registry().resolve(uri)
+        record = record_of(project, version)
+        before = packaging.load_servable(servable_folder(project, version))
+        snapshots = {name: load_snapshot(project, identity) for name, identity in record.snapshots.items()}
+        with tempfile.TemporaryDirectory(dir=project.state) as scratch:
+            folder = _again(context, record, before, snapshots, Path(scratch))
+            files = {name: file_digest(folder / name) for name in before.files}
+            differences = _differences(context, record, before.files, files, snapshots)
+        return Reproduction(
+            model=version,
+            identical=files == before.files,
+            differences=() if files == before.files else differences,
+            files=files,
+            seconds=round((context.now() - begun).total_seconds(), 1),
+        )
+
+
+def _again(
+    context: Context,
+    record: ModelRecord,
+    before: Servable,
+    snapshots: Mapping[str, Snapshot],
+    scratch: Path,
+) -> Path:
+    project, plan = context.project, before.plan
+    context.progress("features", 0.0)
+    frame = features.compute(plan, scans(project, snapshots, record.snapshots, as_of=record.as_of))
+    table = project.tables().write(f"reproductions/{context.run}", frame)
+    try:
+        work = Work(
+            task=Task(entity=plan.entity, target=target_of(record.training), predict_at=plan.predict_at, plan=plan),
+            snapshot=snapshots[plan.entity],
+            table=table,
+            training=record.training,
+            evaluation=record.evaluation,
+            as_of=record.as_of,
+            sample=record.sample,
+            trainers=trainer_code(project, record.training),
+        )
+        split = rows_of(context, work)
+        found = training.search(
+            split.train.sample(work.sample, seed=work.training.seed) if work.sample < 1 else split.train,
+            training.repeated(record.training, record.fitted.summary, record.fitted.trials),
+            root=project.root,
+            scratch=scratch / "search",
+            progress=context.progress,
+        )
+        folder = scratch / "servable"
+        packaging.build(
+            found.best,
+            plan,
+            name=before.name,
+            sample=split.test.features,
+            out=folder,
+            lineage=before.lineage,
+            example=before.example,
+        )
+        return folder
+    finally:
+        project.tables().delete(table.key)
+
+
+def _differences(
+    context: Context,
+    record: ModelRecord,
+    before: Mapping[str, str],
+    after: Mapping[str, str],
+    snapshots: Mapping[str, Snapshot],
+) -> tuple[str, ...]:
+    del snapshots
+    found = [f"{name}: {before[name][:12]} was recorded, {after[name][:12]} was made" for name in before if before[name] != after.get(name)]
+    now = context.project.python
+    changed = [
+        f"{name} {record.packages.get(name, 'absent')} then, {now.packages.get(name, 'absent')} now"
+        for name in sorted({*record.packages, *now.packages})
+        if record.packages.get(name) != now.packages.get(name)
+    ]
+    if record.python != now.python:
+        changed.append(f"Python {record.python} then, {now.python} now")
+    return (*found, *changed)
+
+

@@ -1,0 +1,89 @@
+"""What would run: the sources, the compiled features and the target, checked before anything is trained."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cumulant.core.plan import FeaturePlan
+from cumulant.core.progress import Progress, silent
+from cumulant.core.units import from_micros, show_duration
+from cumulant.runtime.context import open_run
+from cumulant.runtime.task import resolve_task
+from cumulant.runtime.validate import snapshots_of
+
+if TYPE_CHECKING:
+    from cumulant.core.plan import PredictAt
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+
+
+class PlannedSource(msgspec.Struct, frozen=True, kw_only=True):
+    """A source as it stands; `reused`: nothing in it was new."""
+
+    name: str
+    snapshot: str
+    rows: int
+    rows_quarantined: int
+    reused: bool
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What `train` would do. Every part of it was compiled and checked."""
+
+    project: str
+    environment: str
+    sources: tuple[PlannedSource, ...]
+    features: FeaturePlan
+    entity: str
+    target: str
+    predict_at: str | None
+    training: dict[str, Any]
+    evaluation: dict[str, Any]
+
+
+def plan(project: Project, *, principal: Principal, progress: Progress = silent) -> Plan:
+    """Check drivers, bring the snapshots up to date and compile the features against them.
+
+    Raises:
+        ProjectFileError: a driver is missing.
+        NotKnownYetError: an input is not known at the moment of prediction.
+        UsageError: as `task.resolve_task`.
+    """
+    project.check_drivers()
+    training = project.training()
+    with open_run(project, "plan", action="project.plan", principal=principal, progress=progress) as context:
+        snapshots, reused = snapshots_of(context)
+        task = resolve_task(project, snapshots)
+    settings = project.settings("training", "evaluation")
+    return Plan(
+        project=project.name,
+        environment=project.environment_name,
+        sources=tuple(
+            PlannedSource(
+                name=name,
+                snapshot=found.id,
+                rows=found.rows_passed,
+                rows_quarantined=found.rows_quarantined,
+                reused=name in reused,
+            )
+            for name, found in snapshots.items()
+        ),
+        features=task.plan,
+        entity=task.entity,
+        target=training.target,
+        predict_at=moment_text(task.predict_at),
+        training=settings["training"],
+        evaluation=settings["evaluation"],
+    )
+
+
+def moment_text(found: PredictAt | None) -> str | None:
+    """The moment of prediction as a project file would write it: `sched_dep - 2h`."""
+    if found is None:
+        return None
+    if not found.offset_us:
+        return found.column
+    span = show_duration(from_micros(abs(found.offset_us)) - from_micros(0))
+    return f"{found.column} {'-' if found.offset_us < 0 else '+'} {span}"

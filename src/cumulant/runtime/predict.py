@@ -1,0 +1,117 @@
+"""The flow `predict`: answers for a frame of raw rows, worked out here or asked of a server."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from datetime import date, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant import features, packaging
+from cumulant.core.errors import EngineUnavailableError, RequestError, did_you_mean
+from cumulant.core.progress import Progress, silent
+from cumulant.core.servable import Answer
+from cumulant.runtime.context import open_run
+from cumulant.runtime.features import scans, used_sources
+from cumulant.runtime.models import servable_folder
+from cumulant.runtime.serve import used_names
+from cumulant.runtime.validate import snapshots_of
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.core.plan import FeaturePlan
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+
+_CHUNK = 500
+_TIMEOUT = 60.0
+
+
+def predict(
+    project: Project,
+    uri: str,
+    frame: pl.DataFrame,
+    *,
+    principal: Principal,
+    url: str | None = None,
+    as_of: datetime | None = None,
+    progress: Progress = silent,
+) -> pl.DataFrame:
+    """One answer a row of `frame`, in order: `prediction`, `probability` and, for classes, `probabilities`.
+
+    `frame` has the raw fields of the request schema. Without `url`, windows and lookups see the project's newest
+    snapshots (as of `as_of`), each row at its own moment of prediction; with it, the server's stored state.
+
+    Raises:
+        RequestError: a required field is missing, or the server refuses a row.
+        EngineUnavailableError: the server does not answer.
+    """
+    with open_run(project, "predict", action="model.predict", principal=principal, progress=progress) as context:
+        version = project.registry().resolve(uri)
+        scorer = packaging.Scorer(servable_folder(project, version))
+        plan = scorer.servable.plan
+        check_fields(plan, frame.columns)
+        if url is not None:
+            return _frame(list(_asked(f"{url.rstrip('/')}/v1/models/{version.name}/predict", plan, frame, progress)))
+        snapshots, _ = snapshots_of(context, used_names(plan))
+        used = used_sources(plan, snapshots)
+        progress("features")
+        computed = features.compute(plan, scans(project, snapshots, used, as_of=as_of), rows=frame)
+        progress("answers", 0.8)
+        return _frame(scorer.answers({name: computed[name].to_list() for name in scorer.features}))
+
+
+def check_fields(plan: FeaturePlan, columns: list[str]) -> None:
+    """Refuse rows that lack a required field, naming the nearest column."""
+    missing = [field.name for field in plan.request if not field.nullable and field.name not in columns]
+    if missing:
+        raise RequestError(
+            f"the rows lack {', '.join(missing)}",
+            subject=missing[0],
+            hint=did_you_mean(missing[0], columns) or "`cumulant models show` prints the request schema",
+        )
+
+
+def _asked(url: str, plan: FeaturePlan, frame: pl.DataFrame, progress: Progress) -> Iterator[Answer]:
+    fields = [field.name for field in plan.request if field.name in frame.columns]
+    chosen = frame.select(fields)
+    for start in range(0, len(chosen), _CHUNK):
+        rows = [{k: _plain(v) for k, v in row.items()} for row in chosen.slice(start, _CHUNK).iter_rows(named=True)]
+        yield from _post(url, rows)
+        progress("asking the server", min(1.0, (start + _CHUNK) / len(chosen)))
+
+
+def _post(url: str, rows: list[dict[str, object]]) -> list[Answer]:
+    call = urllib.request.Request(  # noqa: S310 - the address is the user's own
+        url, data=msgspec.json.encode({"rows": rows}), headers={"content-type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(call, timeout=_TIMEOUT) as response:  # noqa: S310
+            body = msgspec.json.decode(response.read(), type=dict[str, msgspec.Raw])
+    except urllib.error.HTTPError as error:
+        said = error.read().decode(errors="replace")
+        raise RequestError(f"the server refused the rows ({error.code}): {said}", subject=url) from None
+    except OSError as error:
+        raise EngineUnavailableError(
+            f"no server answers at {url}: {error}", subject=url, hint="start one with `cumulant serve`"
+        ) from None
+    return msgspec.json.decode(body["answers"], type=list[Answer])
+
+
+def _plain(value: object) -> object:
+    return value.isoformat() if isinstance(value, (datetime, date)) else value
+
+
+def _frame(answers: list[Answer]) -> pl.DataFrame:
+    import polars as pl
+
+    columns: dict[str, list[object]] = {"prediction": [one.prediction for one in answers]}
+    for name in ("probability", "probabilities", "state_age"):
+        values = [getattr(one, name) for one in answers]
+        if any(value is not None for value in values):
+            columns[name] = values
+    return pl.DataFrame(columns)

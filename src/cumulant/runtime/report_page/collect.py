@@ -1,0 +1,149 @@
+"""From what the journal and the stores hold to the content of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from cumulant import __version__
+from cumulant.core.events import Event
+from cumulant.core.servable import Servable
+from cumulant.ports.registry import ModelVersion
+from cumulant.runtime.report_page.content import (
+    CheckReport,
+    EventReport,
+    FeatureReport,
+    FileReport,
+    ParityReport,
+    ReportData,
+    ServingReport,
+    SourceReport,
+)
+from cumulant.runtime.report_page.definitions import definition, kind
+from cumulant.runtime.report_page.requests import curl, fields
+from cumulant.runtime.report_page.wording import value
+
+if TYPE_CHECKING:
+    from cumulant.data import SchemaChange, Shift, Snapshot
+    from cumulant.project import Project
+
+#: what an event may say of itself on the page: names, words and figures
+_SAID = (str, int, float, bool)
+_HASH = 64
+
+
+def base(project: Project, *, subject: str, run: str | None) -> ReportData:
+    """What every report says of its project."""
+    model = project.spec.model
+    return ReportData(
+        name=model.name,
+        subject=subject,
+        made=datetime.now(UTC),
+        cumulant=__version__,
+        run=run,
+        owner=model.owner,
+        purpose=model.purpose,
+        risk=model.risk,
+    )
+
+
+def sources(snapshots: Iterable[Snapshot]) -> tuple[SourceReport, ...]:
+    return tuple(source(snapshot) for snapshot in snapshots)
+
+
+def source(snapshot: Snapshot) -> SourceReport:
+    """An accepted snapshot. Names of columns are shown, values of theirs never."""
+    return SourceReport(
+        name=snapshot.source,
+        snapshot=snapshot.id,
+        accepted=snapshot.accepted,
+        rows_in=snapshot.rows_in,
+        rows_passed=snapshot.rows_passed,
+        rows_quarantined=snapshot.rows_quarantined,
+        rows_dropped=snapshot.rows_dropped,
+        bytes=snapshot.bytes,
+        csv_bytes=snapshot.csv_bytes,
+        event_time=snapshot.event_time,
+        key=snapshot.key,
+        files=tuple(FileReport(file.url, file.sha256, file.bytes, file.rows) for file in snapshot.files),
+        checks=tuple(CheckReport(check.column, check.text, check.failed, check.share) for check in snapshot.checks),
+        changes=tuple(_change(change) for change in snapshot.changes),
+        shifts=tuple(_shift(shift) for shift in snapshot.shifts),
+    )
+
+
+def features(servable: Servable) -> tuple[FeatureReport, ...]:
+    return tuple(
+        FeatureReport(
+            name=feature.name,
+            dtype=feature.dtype,
+            kind=kind(feature),
+            definition=definition(feature),
+            description=feature.description,
+            owner=feature.owner,
+            tags=feature.tags,
+        )
+        for feature in servable.plan.features
+    )
+
+
+def serving(servable: Servable, threshold_text: str = "") -> ServingReport:
+    parity = servable.parity
+    return ServingReport(
+        threshold=servable.threshold,
+        threshold_text=threshold_text,
+        classes=servable.classes,
+        parity=parity and ParityReport(parity.rows, parity.max_difference, parity.flips, parity.tolerance),
+        request=tuple(fields(servable)),
+        curl=curl(servable),
+    )
+
+
+def events(found: Iterable[Event]) -> tuple[EventReport, ...]:
+    """The story of a run. Steps that only began are left out: each ends with an event of its own."""
+    return tuple(
+        EventReport(seq=event.seq, time=event.time, actor=event.actor, kind=event.kind, text=said(event.data))
+        for event in found
+        if event.kind not in ("step.started", "training.trial_finished")
+    )
+
+
+def said(data: Mapping[str, Any]) -> str:
+    """An event's figures on one line; hashes shortened, whole lists left to the journal."""
+    parts = []
+    for key, found in data.items():
+        if not isinstance(found, _SAID) or found in ("", "–"):
+            continue
+        text = found[:12] if isinstance(found, str) and len(found) == _HASH else value(found)
+        parts.append(f"{key.replace('_', ' ')} {text}")
+    return ", ".join(parts)
+
+
+def version_facts(version: ModelVersion) -> dict[str, Any]:
+    """What the registry says of the version, as fields of a report."""
+    return {
+        "name": version.name,
+        "version": version.version,
+        "uri": version.uri,
+        "aliases": version.aliases,
+        "created": version.created,
+    }
+
+
+def _change(change: SchemaChange) -> str:
+    words = {
+        "added": f"column {change.column} was added",
+        "removed": f"column {change.column} was removed",
+        "widened": f"column {change.column} was widened from {change.before} to {change.to}",
+        "narrowed": f"column {change.column} was narrowed from {change.before} to {change.to}",
+        "renamed": f"column {change.column} looks renamed to {change.to}",
+    }
+    return words[change.kind] + (" (refused)" if change.refused else "")
+
+
+def _shift(shift: Shift) -> str:
+    text = f"{shift.column} moved: Jensen-Shannon distance {value(shift.distance)}, population stability {value(shift.psi)}"
+    if shift.nulls != shift.nulls_before:
+        text += f", missing {shift.nulls_before:.1%} before and {shift.nulls:.1%} now"
+    return text

@@ -1,0 +1,131 @@
+"""Features in words: what a definition computes, for people who do not read the code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from cumulant.core.expr import Call, Column, Feature, Literal, Moment, Node
+from cumulant.core.plan import FeatureSpec, Lookup, Window
+from cumulant.core.units import from_micros, show_duration
+
+_INFIX = {
+    "add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%", "pow": "**",
+    "eq": "=", "ne": "≠", "lt": "<", "le": "≤", "gt": ">", "ge": "≥", "and": "and", "or": "or",
+}  # fmt: skip
+_SENTENCES = {
+    "not": "not ({0})", "is_null": "{0} is missing", "fill_null": "{0}, or {1} where missing",
+    "coalesce": "the first of {all} that is not missing", "when": "{1} where {0}, else {2}",
+    "is_in": "{0} is one of {members}", "seconds_between": "seconds from {0} to {1}", "neg": "-{0}",
+}  # fmt: skip
+_AGGREGATIONS = {
+    "count": "number", "sum": "sum", "mean": "mean", "min": "least", "max": "greatest",
+    "std": "standard deviation", "distinct": "number of different values", "last": "last known value",
+}  # fmt: skip
+
+
+def kind(feature: FeatureSpec) -> str:
+    """`column`, `expression`, `lookup` or `window`."""
+    if feature.lookup is not None:
+        return "lookup"
+    if feature.window is not None:
+        return "window"
+    return "column" if isinstance(feature.expr, Column) else "expression"
+
+
+def definition(feature: FeatureSpec) -> str:
+    """What the feature is, as a sentence without a full stop."""
+    if feature.lookup is not None:
+        return _lookup(feature.lookup)
+    if feature.window is not None:
+        return _window(feature.window)
+    if isinstance(feature.expr, Column):
+        return f"{feature.expr.name} of the row itself"
+    return "" if feature.expr is None else expression(feature.expr)
+
+
+def expression(node: Node) -> str:
+    """An expression as people write formulas."""
+    match node:
+        case Column(name) | Feature(name):
+            return name
+        case Literal(value):
+            return _literal(value)
+        case Moment(micros):
+            return from_micros(micros).strftime("%Y-%m-%d %H:%M UTC")
+        case Call(op, args, options):
+            return _call(op, args, options)
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, str):
+        return f'"{value}"'
+    return (
+        {None: "nothing", True: "true", False: "false"}[value]
+        if value is None or isinstance(value, bool)
+        else str(value)
+    )
+
+
+def _call(op: str, args: tuple[Node, ...], known: Mapping[str, Any]) -> str:
+    words = [expression(argument) for argument in args]
+    if op in _INFIX:
+        inner = [f"({word})" if _is_infix(one) else word for word, one in zip(words, args, strict=True)]
+        return f" {_INFIX[op]} ".join(inner)
+    if op in _SENTENCES:
+        return _SENTENCES[op].format(
+            *words, all=", ".join(words), members=", ".join(map(str, known.get("members", ())))
+        )
+    if "zone" in known:
+        return f"{op.replace('_', ' ')} of {words[0]} in {known['zone']}"
+    rest = ", ".join([*words[1:], *[f"{key} {value}" for key, value in known.items() if value is not None]])
+    return f"{op.replace('_', ' ')} of {words[0]}" + (f" ({rest})" if rest else "")
+
+
+def _is_infix(node: Node) -> bool:
+    return isinstance(node, Call) and node.op in _INFIX
+
+
+def _lookup(found: Lookup) -> str:
+    rows = f"{found.source} row with the same {_and(found.by)}"
+    text = f"{found.column} of the newest {rows} that is known at the prediction"
+    return text if found.within_us is None else f"{text}, at most {_span(found.within_us)} old"
+
+
+def _window(found: Window) -> str:
+    rows = f"{found.source} rows with the same {_and(found.by)}" if found.by else f"all {found.source} rows"
+    what = _AGGREGATIONS[found.agg]
+    if found.value is None:
+        what = f"{what} of"
+    elif found.agg == "count":
+        what = f"{what} of known {expression(found.value)} over"
+    elif found.agg == "mean" and _is_condition(found.value):
+        what = f"share with {expression(found.value)} among"
+    else:
+        what = f"{what} of {expression(found.value)} over"
+    return f"{what} {rows} that became known in the last {_span(found.span_us)}"
+
+
+def _is_condition(node: Node) -> bool:
+    return isinstance(node, Call) and node.op in {
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "and",
+        "or",
+        "not",
+        "is_in",
+        "is_null",
+    }
+
+
+def _and(names: tuple[str, ...]) -> str:
+    return " and ".join(names)
+
+
+def _span(micros: int) -> str:
+    return show_duration(timedelta(microseconds=micros))

@@ -1,0 +1,100 @@
+"""From the feature table and the snapshot to rows that can be learned from or judged on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from cumulant import data, features, training
+from cumulant.core import expr
+from cumulant.core.errors import DataError, did_you_mean
+from cumulant.core.units import moment
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.core.servable import Task as Kind
+    from cumulant.core.refs import TableRef
+    from cumulant.data import Snapshot
+    from cumulant.project import Project
+    from cumulant.runtime.task import Task
+    from cumulant.training import EvaluationSpec, TrainingSet, TrainingSpec
+
+ROW = "__row"
+
+
+def labelled_rows(
+    project: Project,
+    task: Task,
+    snapshot: Snapshot,
+    table: TableRef,
+    *,
+    spec: TrainingSpec,
+    evaluation: EvaluationSpec,
+    as_of: datetime | None,
+    like: tuple[Kind, Sequence[str]] | None = None,
+) -> TrainingSet:
+    """The entity rows with features and a known label; `as_of` hides labels that became known later.
+
+    Raises:
+        DataError: the target, a slice or a cost names a column that the source lacks, or cannot be learned.
+    """
+    computed = project.tables().scan(table).collect()
+    raw = data.scan(snapshot, project.tables(), as_of=as_of).collect()
+    if not raw[ROW].equals(computed[ROW]):
+        raise DataError("the feature table and the snapshot hold different rows", hint="run the command again")
+    if spec.since is not None and snapshot.event_time is not None:
+        keep = raw[snapshot.event_time] >= moment(spec.since)
+        raw, computed = raw.filter(keep), computed.filter(keep)
+    merged = _merged(raw, computed)
+    source = data.source_of(snapshot)
+    cost = spec.cost
+    costs = (
+        [] if cost is None else [part for part in (cost.false_negative, cost.false_positive) if isinstance(part, str)]
+    )
+    return training.training_set(
+        computed.drop(ROW),
+        features.evaluate(task.target, raw),
+        spec=spec,
+        at=_moments(raw, task),
+        known=features.known_times(raw, source, expr.columns(task.target)),
+        groups=_groups(merged, evaluation),
+        slices=_chosen(merged, evaluation.slices, "evaluation.slices"),
+        costs=_chosen(merged, costs, "training.cost"),
+        like=like,
+    )
+
+
+def _merged(raw: pl.DataFrame, computed: pl.DataFrame) -> Mapping[str, pl.Series]:
+    """Columns by which slices, groups and costs are named: features first, then what the row brings."""
+    return {column.name: column for frame in (raw, computed) for column in frame.get_columns() if column.name != ROW}
+
+
+def _moments(raw: pl.DataFrame, task: Task) -> pl.Series | None:
+    import polars as pl
+
+    if task.predict_at is None:
+        return None
+    offset = pl.duration(microseconds=task.predict_at.offset_us)
+    return raw.select((pl.col(task.predict_at.column) + offset).alias("at"))["at"]
+
+
+def _groups(columns: Mapping[str, pl.Series], evaluation: EvaluationSpec) -> pl.Series | None:
+    if evaluation.clusters in ("auto", "day", "row"):
+        return None
+    found = _chosen(columns, [evaluation.clusters], "evaluation.clusters")
+    return None if found is None else found.to_series()
+
+
+def _chosen(columns: Mapping[str, pl.Series], names: Sequence[str], place: str) -> pl.DataFrame | None:
+    import polars as pl
+
+    for name in names:
+        if name not in columns:
+            raise DataError(
+                f'{place} names "{name}", which is neither a feature nor a column',
+                subject=name,
+                hint=did_you_mean(name, columns) or f"known: {', '.join(list(columns)[:12])}",
+            )
+    return pl.DataFrame([columns[name] for name in dict.fromkeys(names)]) if names else None

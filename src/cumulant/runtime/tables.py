@@ -1,0 +1,111 @@
+"""Tables that users bring: a file, folder or glob outside any source, read as it is; and a proposal for one."""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cumulant import data
+from cumulant.core.errors import StorageError
+from cumulant.core.progress import Progress, silent
+from cumulant.project import Drivers
+from cumulant.project.sources import RoutedFiles
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.data import SourceSpec
+    from cumulant.ports.files import Files
+
+
+class Proposed(msgspec.Struct, frozen=True, kw_only=True):
+    """A source section that was proposed: what differs from the defaults, and why."""
+
+    name: str
+    source: dict[str, Any]
+    notes: tuple[str, ...]
+    contract: str | None = None
+
+
+def read_table(file: Path | str) -> pl.DataFrame:
+    """The rows of a file, folder or glob, one file after another.
+
+    Raises:
+        DataError: nothing is there, or a file cannot be read.
+    """
+    import polars as pl
+
+    spec, files = _spec(file), _files()
+    found = data.find(spec, source=Path(file).name, root=Path.cwd(), files=files)
+    frames = [data.read(files.fetch(one), one.url, spec) for one in found]
+    return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
+
+
+def propose(
+    file: Path | str, *, name: str = "source", out: Path | None = None, progress: Progress = silent
+) -> Proposed:
+    """Look at a file and propose keys, times and rules; with `out`, also write them as an ODCS file.
+
+    Raises:
+        DataError: nothing is there, or it cannot be read.
+        StorageError: `out` cannot be written.
+    """
+    progress(f"looking at {file}")
+    found = data.infer(read_table(file), path=str(file))
+    spec = msgspec.structs.replace(found.spec, path=str(file))
+    contract = None
+    if out is not None:
+        contract = str(out)
+        try:
+            out.write_text(_contract(name, spec, progress), encoding="utf-8")
+        except OSError as error:
+            raise StorageError(f"the contract could not be written: {error.strerror}", subject=contract) from None
+    return Proposed(name=name, source=differing(spec), notes=found.notes, contract=contract)
+
+
+def differing(spec: msgspec.Struct) -> dict[str, Any]:
+    """What differs from the defaults of a section, as the project file would say it."""
+    found = {}
+    for field in msgspec.structs.fields(spec):
+        value = getattr(spec, field.name)
+        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        if value != default:
+            found[field.encode_name] = _shortened(value)
+    return found
+
+
+def _shortened(value: object) -> Any:
+    if isinstance(value, msgspec.Struct):
+        return differing(value)
+    if isinstance(value, dict):
+        return {key: _shortened(inner) for key, inner in value.items()}
+    return msgspec.to_builtins(value)
+
+
+def _contract(name: str, spec: SourceSpec, progress: Progress) -> str:
+    # The contract lists the columns as a snapshot has them, so one is taken into a place that is thrown away.
+    with tempfile.TemporaryDirectory() as folder:
+        snapshot = data.ingest(
+            name,
+            spec,
+            root=Path.cwd(),
+            files=_files(),
+            tables=Drivers.installed().client(Path(folder).as_uri(), "tables"),
+            previous=None,
+            now=datetime.now(UTC),
+            progress=progress,
+        )
+        return data.to_odcs(spec, snapshot)
+
+
+def _spec(file: Path | str) -> SourceSpec:
+    return data.SourceSpec(path=str(file) if "://" in str(file) else str(Path(file).expanduser()))
+
+
+def _files() -> Files:
+    drivers = Drivers.installed()
+    return RoutedFiles(Path.cwd(), lambda url: drivers.client(url, "files"))

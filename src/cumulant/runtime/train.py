@@ -1,0 +1,248 @@
+"""The flow `train`: from sources to a judged, packaged and registered model version."""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant import training
+from cumulant.core.errors import UsageError
+from cumulant.core.ids import digest
+from cumulant.core.progress import Progress, silent
+from cumulant.core.refs import ObjectRef
+from cumulant.core.servable import Parity
+from cumulant.ports.registry import ModelVersion
+from cumulant.runtime.context import Context, open_run
+from cumulant.runtime.features import FeatureSet, feature_set
+from cumulant.runtime.fitting import Fitted, SplitSummary, fit
+from cumulant.runtime.judging import Judgement, champion_parameters, judge, reference
+from cumulant.runtime.registration import package, register
+from cumulant.runtime.task import Task, resolve_task
+from cumulant.runtime.validate import Validation, snapshots_of
+from cumulant.runtime.work import Work, trainer_code
+from cumulant.training import Evaluation, EvaluationSpec, TrainingSpec, TrainingSummary, TrialRecord, Verdict
+
+if TYPE_CHECKING:
+    from cumulant.data import Snapshot
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+
+#: journal rows: what a registered version was made of, by `name/version`
+MODEL = "model"
+_QUICK_SHARE = 0.1
+
+
+class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a training did. `reused` names the steps that were found done."""
+
+    run: str
+    model: ModelVersion
+    validation: Validation
+    features: FeatureSet
+    split: SplitSummary
+    training: TrainingSummary
+    trials: tuple[TrialRecord, ...]
+    evaluation: Evaluation
+    naive: Evaluation
+    champion_uri: str | None
+    verdict: Verdict
+    parity: Parity
+    servable: ObjectRef
+    target: str
+    quick: bool
+    as_of: datetime | None
+    promoted: bool
+    notes: tuple[str, ...]
+    reused: tuple[str, ...]
+    seconds: float
+
+
+class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What made a version, as the journal keeps it: enough to train it again from the recorded snapshots."""
+
+    run: str
+    work: str
+    servable: ObjectRef
+    fitted: Fitted
+    judgement: Judgement
+    training: TrainingSpec
+    evaluation: EvaluationSpec
+    snapshots: dict[str, str]
+    table: str
+    as_of: datetime | None
+    sample: float
+    lineage: dict[str, str]
+    packages: dict[str, str]
+    python: str
+    created: datetime
+
+
+def train(
+    project: Project,
+    *,
+    principal: Principal,
+    quick: bool = False,
+    as_of: datetime | None = None,
+    trials: int | None = None,
+    time: str | None = None,
+    progress: Progress = silent,
+) -> TrainResult:
+    """Bring the snapshots and features up to date, search, judge, package and register.
+
+    `quick` takes a tenth of the training rows and one set of parameters, and never becomes the champion; `as_of` hides
+    what became known later; `trials` and `time` override the project's budgets. A model that the gate refuses is
+    registered too, as candidate: the verdict is in the result, and the command line ends with 1.
+
+    Raises:
+        UsageError: the project has no target, or cannot be trained as declared.
+        ContractBreachError: a source breaks its contract.
+        ParityError: the packaged model answers otherwise than the trained one.
+    """
+    begun = clock.monotonic()
+    settings: dict[str, object] = {"quick": quick, "as_of": as_of and as_of.isoformat(), "trials": trials, "time": time}
+    with open_run(
+        project, "train", action="model.train", principal=principal, progress=progress, settings=settings
+    ) as context:
+        snapshots, fresh = snapshots_of(context)
+        task = resolve_task(project, snapshots)
+        if as_of is not None and snapshots[task.entity].event_time is None:
+            raise UsageError(f"{task.entity} has no event time, so nothing is hidden by --as-of", subject=task.entity)
+        table = feature_set(context, task, snapshots, as_of=as_of)
+        work = work_of(project, task, snapshots, table, as_of=as_of, quick=quick, trials=trials, time=time)
+        made = _trained(context, work, snapshots, table, promote=not quick)
+        validation = Validation(run=context.run, snapshots=snapshots, reused=fresh)
+        found = {"features": table.reused, **made.reused}
+        return TrainResult(
+            run=context.run,
+            model=made.version,
+            validation=validation,
+            features=table,
+            split=made.fitted.split,
+            training=made.fitted.summary,
+            trials=made.fitted.trials,
+            evaluation=made.judgement.evaluation,
+            naive=made.judgement.naive,
+            champion_uri=made.judgement.champion_uri,
+            verdict=made.judgement.verdict,
+            parity=made.parity,
+            servable=made.servable,
+            target=work.training.target,
+            quick=quick,
+            as_of=as_of,
+            promoted="champion" in made.version.aliases,
+            notes=(*made.fitted.summary.notes, *made.judgement.notes),
+            reused=(*(f"data {name}" for name in fresh), *(name for name, again in found.items() if again)),
+            seconds=round(clock.monotonic() - begun, 1),
+        )
+
+
+class _Made(msgspec.Struct, frozen=True, kw_only=True):
+    version: ModelVersion
+    fitted: Fitted
+    judgement: Judgement
+    parity: Parity
+    servable: ObjectRef
+    reused: dict[str, bool]
+
+
+def _trained(
+    context: Context, work: Work, snapshots: Mapping[str, Snapshot], table: FeatureSet, *, promote: bool
+) -> _Made:
+    champion = reference(context, work)
+    fitted = fit(context, work, champion=champion_parameters(champion))
+    judgement = judge(context, work, fitted, champion)
+    lineage = lineage_of(context.project, work, table)
+    built = package(context, work, fitted, lineage)
+    version, registered = register(context, work, fitted, judgement, built, lineage, promote=promote)
+    _remember(context, work, fitted, judgement, built.servable, version, lineage, table)
+    return _Made(
+        version=version,
+        fitted=fitted,
+        judgement=judgement,
+        parity=built.parity,
+        servable=built.servable,
+        reused={"search": fitted.reused, "evaluate": judgement.reused, "package": built.reused, "register": registered},
+    )
+
+
+def work_of(
+    project: Project,
+    task: Task,
+    snapshots: Mapping[str, Snapshot],
+    table: FeatureSet,
+    *,
+    as_of: datetime | None,
+    quick: bool,
+    trials: int | None,
+    time: str | None,
+) -> Work:
+    """The work of a training with its overrides applied."""
+    spec = project.training()
+    if trials is not None:
+        # A budget of trials alone: the same trials on any machine, however slow.
+        spec = msgspec.structs.replace(spec, trials=trials, time=time)
+    elif time is not None:
+        spec = msgspec.structs.replace(spec, time=time)
+    return Work(
+        task=task,
+        snapshot=snapshots[task.entity],
+        table=table.table,
+        training=training.quick(spec) if quick else spec,
+        evaluation=project.spec.evaluation,
+        as_of=as_of,
+        sample=_QUICK_SHARE if quick else 1.0,
+        trainers=trainer_code(project, spec),
+    )
+
+
+def lineage_of(project: Project, work: Work, table: FeatureSet) -> dict[str, str]:
+    """What a version is made of, by hashes and names."""
+    code = project.code
+    return {
+        **{f"snapshot.{name}": identity for name, identity in table.sources.items()},
+        "features": digest(work.task.plan),
+        "table": work.table.key,
+        "settings": digest([work.inputs["training"], work.inputs["evaluation"]]),
+        "as_of": work.as_of.isoformat() if work.as_of else "",
+        "code": (code.commit or "") + ("+changes" if code.dirty else ""),
+        "environment": project.python.identity,
+    }
+
+
+def _remember(
+    context: Context,
+    work: Work,
+    fitted: Fitted,
+    judgement: Judgement,
+    servable: ObjectRef,
+    version: ModelVersion,
+    lineage: Mapping[str, str],
+    table: FeatureSet,
+) -> None:
+    """Keep what made the version; a version that is known stays as it was first recorded."""
+    python = context.project.python
+    key = f"{version.name}/{version.version}"
+    record = ModelRecord(
+        run=context.run,
+        work=work.identity,
+        servable=servable,
+        fitted=fitted,
+        judgement=judgement,
+        training=work.training,
+        evaluation=work.evaluation,
+        snapshots=table.sources,
+        table=work.table.key,
+        as_of=work.as_of,
+        sample=work.sample,
+        lineage=dict(lineage),
+        packages=python.packages,
+        python=python.python,
+        created=context.now(),
+    )
+    with context.transaction() as transaction:
+        if transaction.get(MODEL, key) is None:
+            transaction.put(MODEL, key, msgspec.to_builtins(record))

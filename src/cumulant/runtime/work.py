@@ -1,0 +1,62 @@
+"""The identity of a training: everything that decides its result, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cumulant.core.ids import digest
+from cumulant.data import prepare_digest
+
+if TYPE_CHECKING:
+    from cumulant.core.refs import TableRef
+    from cumulant.data import Snapshot
+    from cumulant.project import Project
+    from cumulant.runtime.task import Task
+    from cumulant.training import EvaluationSpec, TrainingSpec
+
+#: built-in trainers take no code of the user
+_OWN_CODE = ":"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What is trained: rows (snapshot, feature table, moment), settings, and a share of the rows for a quick look."""
+
+    task: Task
+    snapshot: Snapshot
+    table: TableRef
+    training: TrainingSpec
+    evaluation: EvaluationSpec
+    as_of: datetime | None = None
+    sample: float = 1.0
+    trainers: Mapping[str, str | None]
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """As JSON: the inputs of the steps that train and judge."""
+        judged = {"gate", "slices"}
+        evaluation = {key: value for key, value in msgspec.to_builtins(self.evaluation).items() if key not in judged}
+        return {
+            "table": self.table.key,
+            "snapshot": self.snapshot.id,
+            "as_of": self.as_of and self.as_of.isoformat(),
+            "training": msgspec.to_builtins(self.training),
+            "evaluation": evaluation,
+            "sample": self.sample,
+            "trainers": dict(self.trainers),
+        }
+
+    @property
+    def identity(self) -> str:
+        return digest(self.inputs)
+
+
+def trainer_code(project: Project, spec: TrainingSpec) -> dict[str, str | None]:
+    """Trainer of the user to the digest of its code, where it is a file of the project."""
+    own = [name for name in spec.trainers if name.rpartition(_OWN_CODE)[0].endswith(".py")]
+    return {name: prepare_digest(name, project.root) for name in own}

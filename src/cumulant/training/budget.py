@@ -1,0 +1,60 @@
+"""How much time is left, and for what."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Self
+
+from cumulant.core import units
+
+#: the share kept for what cannot be foreseen
+_REST = 0.03
+
+#: of the whole time, for the final fit until its time can be told, and for more than one booster
+_FINAL_SHARE = 0.4
+#: of the whole time, for trainers that are fitted once a fold
+_BASELINE_SHARE = 0.25
+
+
+class Budget:
+    """Seconds for search and final fit, from now on."""
+
+    def __init__(self, total: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._total = total * (1 - _REST)
+        self._clock = clock
+        self._start = clock()
+        self.reserved = _FINAL_SHARE * self._total if self.limited else 0.0
+
+    @classmethod
+    def of(cls, text: str | None) -> Self:
+        """`60s`; None is without end."""
+        return cls(float("inf") if text is None else units.duration(text).total_seconds())
+
+    def add_spent(self, seconds: float) -> None:
+        """Count what an earlier, killed process already used."""
+        self._start -= seconds
+
+    @property
+    def limited(self) -> bool:
+        return self._total != float("inf")
+
+    def reserve(self, least: float, *, at_most: float) -> None:
+        """Set time aside for the final fit: `at_most`, but of the whole no more than two fifths, or what is needed."""
+        self.reserved = max(least, min(at_most, _FINAL_SHARE * self._total)) if self.limited else 0.0
+
+    def left(self) -> float:
+        """Seconds left in all."""
+        return self._total - (self._clock() - self._start)
+
+    def left_for_search(self) -> float:
+        """Seconds left when what is reserved for the final fit is set aside."""
+        return self.left() - self.reserved
+
+    def left_for_baselines(self) -> float:
+        """Seconds left of the part that trainers without a search may take."""
+        return self.left() - (1 - _BASELINE_SHARE) * self._total if self.limited else float("inf")
+
+    def spent(self) -> float:
+        """Seconds since the start, those of earlier processes included."""
+        return self._clock() - self._start

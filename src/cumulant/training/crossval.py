@@ -1,0 +1,190 @@
+"""Judging one trainer with one set of parameters, fold by fold."""
+
+from __future__ import annotations
+
+import math
+import statistics as averages
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cumulant.statistics import Metric, Rows
+from cumulant.training.dataset import TrainingSet
+from cumulant.training.encoding import Matrix
+from cumulant.training.payloads import Floats
+from cumulant.training.records import FoldSummary, State, TrialRecord
+from cumulant.training.sampling import SEARCH_ROWS, judged, learned
+from cumulant.training.splits import Fold
+from cumulant.training.trainers import Judged, Params, Problem, Sample, Trainer
+
+#: whether a trial with these fold scores so far is given up
+GiveUp = Callable[[Sequence[float]], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A judged trial; `answers` [judged rows] or [judged rows, classes] where every fold was judged."""
+
+    record: TrialRecord
+    answers: Floats | None
+    #: (rows, rounds, seconds) of each fit
+    fits: tuple[tuple[int, int, float], ...]
+
+
+class CrossValidation:
+    """The folds of one search with their rows encoded once. The latest fold is judged first: it is the likest to the
+    time after, and a bad trial is given up on it.
+    """
+
+    def __init__(
+        self, rows: TrainingSet, matrix: Matrix, folds: Sequence[Fold], problem: Problem, metric: Metric
+    ) -> None:
+        self.problem = problem
+        self.metric = metric
+        ordered = list(reversed(folds))
+        seeds = [problem.seed * 1009 + number for number in range(len(ordered))]
+        self._places = [judged(fold, seed=seed) for fold, seed in zip(ordered, seeds, strict=True)]
+        self._train = [
+            learned(rows, matrix, fold.train, most=SEARCH_ROWS, seed=seed)
+            for fold, seed in zip(ordered, seeds, strict=True)
+        ]
+        self._validate = [Sample(matrix=matrix[place], target=rows.target[place]) for place in self._places]
+        self.summaries = tuple(
+            FoldSummary(text=fold.text, train=len(train), validate=len(validate))
+            for fold, train, validate in zip(ordered, self._train, self._validate, strict=True)
+        )
+        self.share = sum(map(len, self._places)) / max(sum(len(fold.validate) for fold in folds), 1)
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """Positions of the judged rows, in the order of answers."""
+        return np.concatenate(self._places)
+
+    @property
+    def parts(self) -> NDArray[np.int64]:
+        """The fold of each judged row."""
+        return np.repeat(np.arange(len(self._places)), [len(place) for place in self._places])
+
+    def run(
+        self,
+        trainer: Trainer,
+        params: Params,
+        *,
+        number: int,
+        give_up: GiveUp | None = None,
+        left: Callable[[], float] | None = None,
+        must_finish: bool = False,
+    ) -> Outcome:
+        """Judge `params`. When the time is over the trial is cut, unless it `must_finish`: then the time left is
+        shared out among the folds, and each ends with the rounds it has.
+
+        Folds run beside each other, but are looked at in their order, so that the record does not depend on how
+        many cores there are.
+        """
+        begin, state, done = time.monotonic(), "complete", list[_Done]()
+        with _Race(self, trainer, params, left or self.problem.left, share_out=must_finish) as race:
+            for one in race:
+                if one.judged.cut and not must_finish:
+                    state = "cut"
+                    break
+                done.append(one)
+                hopeless = give_up is not None and give_up([each.score for each in done])
+                if hopeless and len(done) < len(self._train):
+                    state = "pruned"
+                    break
+        record = TrialRecord(
+            number=number,
+            trainer=trainer.name,
+            params=dict(params),
+            state=_state(state),
+            score=averages.fmean(one.score for one in done) if state == "complete" else None,
+            scores=tuple(one.score for one in done),
+            rounds=tuple(one.judged.rounds for one in done),
+            seconds=round(time.monotonic() - begin, 3),
+        )
+        answers = np.concatenate([one.judged.answers for one in done]) if state == "complete" else None
+        return Outcome(
+            record=record, answers=answers, fits=tuple((one.rows, one.judged.rounds, one.seconds) for one in done)
+        )
+
+    def judge_fold(self, fold: int, trainer: Trainer, params: Params, left: Callable[[], float]) -> _Done:
+        """One fold of one trial."""
+        train, validate = self._train[fold], self._validate[fold]
+        start = time.monotonic()
+        judged = Judged(answers=np.zeros(0), cut=True)
+        if left() > 0:
+            judged = trainer.judge(replace(self.problem, left=left), params, train, validate)
+        score = math.nan if not len(judged.answers) else self.score(judged.answers, validate.target)
+        return _Done(judged=judged, score=score, rows=len(train), seconds=time.monotonic() - start)
+
+    @property
+    def count(self) -> int:
+        return len(self._train)
+
+    def score(self, answers: Floats, target: Floats) -> float:
+        return self.metric.value(Rows(truth=target, prediction=answers))
+
+    def mean_score(self, answers: Floats) -> float:
+        """The mean over folds of the metric of out-of-fold `answers`."""
+        edges = np.cumsum([0, *(len(place) for place in self._places)])
+        spans = zip(edges[:-1], edges[1:], self._validate, strict=True)
+        return averages.fmean(self.score(answers[start:end], validate.target) for start, end, validate in spans)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Done:
+    judged: Judged
+    score: float
+    rows: int
+    seconds: float
+
+
+class _Race:
+    """The folds of one trial on several cores, given in their order; leaving early stops those that run."""
+
+    def __init__(
+        self, folds: CrossValidation, trainer: Trainer, params: Params, left: Callable[[], float], *, share_out: bool
+    ) -> None:
+        workers = min(folds.problem.threads if trainer.parallel else 1, folds.count)
+        self._pool = ThreadPoolExecutor(workers)
+        self._over = False
+
+        def own(fold: int) -> Callable[[], float]:
+            # asked when the fold starts: its share of the time left is one of the rounds of folds still to come
+            waves = math.ceil((folds.count - fold) / workers)
+            return _share_of(self._clock(left), 1 / waves) if share_out else self._clock(left)
+
+        self._futures = [
+            self._pool.submit(lambda fold=fold: folds.judge_fold(fold, trainer, params, own(fold)))
+            for fold in range(folds.count)
+        ]
+
+    def _clock(self, left: Callable[[], float]) -> Callable[[], float]:
+        return lambda: 0.0 if self._over else left()
+
+    def __iter__(self) -> Iterator[_Done]:
+        for future in self._futures:
+            yield future.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._over = True
+        self._pool.shutdown(cancel_futures=True)
+
+
+def _share_of(left: Callable[[], float], share: float) -> Callable[[], float]:
+    """A clock that ends when `share` of the time left now is over."""
+    others = left() * (1 - share)
+    return left if others == float("inf") or share == 1 else lambda: left() - others
+
+
+def _state(text: str) -> State:
+    return "pruned" if text == "pruned" else "cut" if text == "cut" else "complete"

@@ -1,0 +1,94 @@
+"""Features as the float32 matrix of a model, by `core.servable.Input`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cumulant.core.errors import DefinitionError, did_you_mean
+from cumulant.core.servable import Input
+
+Matrix = NDArray[np.float32]
+
+#: more values than this of one text column are rare or name their rows; the rest counts as missing
+MOST_CATEGORIES = 250
+#: a value with fewer training rows teaches nothing that holds
+LEAST_CATEGORY_ROWS = 3
+#: numbers are centred when float32 would blur them by more than this part of their spread
+_BLUR = 1e-5
+
+
+def derive_inputs(features: pl.DataFrame) -> tuple[Input, ...]:
+    """How each feature enters the model, learned from training rows only.
+
+    Texts become codes in the order of how often they occur (ties by name), at most `MOST_CATEGORIES` of them.
+    Numbers far from zero against their spread (epoch seconds, ids) get a `center`.
+    """
+    return tuple(_input(features[name]) for name in features.columns)
+
+
+def _input(column: pl.Series) -> Input:
+    if column.dtype == pl.Boolean:
+        return Input(column.name, "flag")
+    if column.dtype.is_numeric():
+        return Input(column.name, "number", center=_center(column))
+    return Input(column.name, "category", categories=_vocabulary(column))
+
+
+def _vocabulary(column: pl.Series) -> tuple[str, ...]:
+    counted = (
+        column.cast(pl.String).drop_nulls().value_counts(name="rows").filter(pl.col("rows") >= LEAST_CATEGORY_ROWS)
+    )
+    ranked = counted.sort(["rows", column.name], descending=[True, False])
+    return tuple(ranked[column.name].head(MOST_CATEGORIES).to_list())
+
+
+def _center(column: pl.Series) -> float:
+    values = np.asarray(column.cast(pl.Float64).fill_null(np.nan).to_numpy(), dtype=np.float64)
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return 0.0
+    blur = float(np.abs(values).max()) * float(np.finfo(np.float32).eps)
+    if blur <= _BLUR * (float(values.std()) or 1.0):
+        return 0.0
+    return float(np.floor(np.median(values)))
+
+
+def encode(features: pl.DataFrame, inputs: Sequence[Input]) -> Matrix:
+    """[n, k] float32, NaN where a value is missing, unseen or too large.
+
+    Raises:
+        DefinitionError: a feature is absent or of another kind than in training.
+    """
+    matrix = np.empty((len(features), len(inputs)), dtype=np.float32)
+    for place, one in enumerate(inputs):
+        if one.feature not in features.columns:
+            raise DefinitionError(
+                f"the model reads the feature {one.feature}, which these rows do not have",
+                subject=one.feature,
+                hint=did_you_mean(one.feature, features.columns),
+            )
+        column = features[one.feature]
+        matrix[:, place] = _codes(column, one) if one.kind == "category" else _numbers(column, one)
+    matrix[~np.isfinite(matrix)] = np.nan
+    return matrix
+
+
+def _numbers(column: pl.Series, one: Input) -> NDArray[np.float32]:
+    if not (column.dtype.is_numeric() or column.dtype in (pl.Boolean, pl.Null)):
+        raise DefinitionError(f"the feature {one.feature} is {column.dtype} where the model reads a number")
+    values = column.cast(pl.Float64).fill_null(np.nan).to_numpy()
+    with np.errstate(over="ignore"):
+        return np.asarray(values - one.center, dtype=np.float32)
+
+
+def _codes(column: pl.Series, one: Input) -> NDArray[np.float32]:
+    if not one.categories:
+        return np.full(len(column), np.nan, dtype=np.float32)
+    codes = column.cast(pl.String).replace_strict(
+        list(one.categories), list(range(len(one.categories))), default=None, return_dtype=pl.Float32
+    )
+    return np.asarray(codes.fill_null(np.nan).to_numpy(), dtype=np.float32)

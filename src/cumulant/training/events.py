@@ -1,0 +1,51 @@
+"""What training reports."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from cumulant.core.events import Fact
+
+
+class TrialFinished(Fact, frozen=True, kw_only=True):
+    """One set of parameters was tried; `state` is `complete`, `pruned` or `failed`."""
+
+    kind: ClassVar[str] = "training.trial_finished"
+    number: int
+    trainer: str
+    state: str
+    score: float | None
+    seconds: float
+
+
+class SearchFinished(Fact, frozen=True, kw_only=True):
+    """The search ended: what was chosen, on how many rows and folds, and how it scored out of fold."""
+
+    kind: ClassVar[str] = "training.search_finished"
+    trainer: str
+    metric: str
+    score: float
+    naive_score: float
+    trials: int
+    folds: int
+    rows: int
+    seconds: float
+
+
+class ModelEvaluated(Fact, frozen=True, kw_only=True):
+    """A model was measured on rows that it never saw."""
+
+    kind: ClassVar[str] = "training.model_evaluated"
+    model: str
+    rows: int
+    metrics: dict[str, float]
+
+
+class GateDecided(Fact, frozen=True, kw_only=True):
+    """The gate said yes or no; `words` is the verdict word of each rule."""
+
+    kind: ClassVar[str] = "training.gate_decided"
+    passed: bool
+    word: str
+    words: dict[str, str]
+    reason: str

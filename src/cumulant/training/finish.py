@@ -1,0 +1,172 @@
+"""From the best trials to one model: averaged boosters, calibration, threshold."""
+
+from __future__ import annotations
+
+import statistics as averages
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cumulant.core.servable import Calibration
+from cumulant.training import calibration, sampling, threshold
+from cumulant.training.boosting import expected_seconds, is_random, member_seed
+from cumulant.training.budget import Budget
+from cumulant.training.crossval import CrossValidation
+from cumulant.training.dataset import TrainingSet
+from cumulant.training.encoding import Matrix
+from cumulant.training.journal import TrialJournal
+from cumulant.training.model import FittedModel, ModelCard
+from cumulant.training.payloads import Boosters, Floats, Payload
+from cumulant.training.records import TrialRecord
+from cumulant.training.spec import TrainingSpec
+from cumulant.training.trainers import Fit, Params, Sample, Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What goes into the model: trials whose answers are averaged, and their out-of-fold answers and score."""
+
+    trainer: Trainer
+    members: tuple[TrialRecord, ...]
+    answers: Floats
+    score: float
+
+
+def best_of(
+    trainer: Trainer, records: Sequence[TrialRecord], journal: TrialJournal, folds: CrossValidation, *, most: int
+) -> Choice | None:
+    """The best trial of a trainer, or of a searched one the average of its best few that scores best out of fold."""
+    ranked = ranking(records, trainer.name, larger_is_better=folds.metric.larger_is_better)
+    sign = 1 if folds.metric.larger_is_better else -1
+    best: Choice | None = None
+    total: Floats | None = None
+    for count, record in enumerate(ranked[: most if trainer.searched else 1], start=1):
+        answers = journal.answers(record.number)
+        total = answers if total is None else total + answers
+        mean = total / count
+        score = folds.mean_score(mean)
+        if best is None or sign * score > sign * best.score:
+            best = Choice(trainer=trainer, members=tuple(ranked[:count]), answers=mean, score=score)
+    return best
+
+
+def ranking(records: Sequence[TrialRecord], trainer: str, *, larger_is_better: bool) -> list[TrialRecord]:
+    """The finished trials of a trainer, the best first, the earlier among equals."""
+    finished = [(record.score, record) for record in records if record.trainer == trainer and record.score is not None]
+    sign = -1 if larger_is_better else 1
+    return [record for _, record in sorted(finished, key=lambda pair: (sign * pair[0], pair[1].number))]
+
+
+class Finisher:
+    """Fits what was chosen on all training rows, in the time that is left."""
+
+    def __init__(
+        self,
+        rows: TrainingSet,
+        matrix: Matrix,
+        folds: CrossValidation,
+        *,
+        spec: TrainingSpec,
+        budget: Budget,
+        fits: Sequence[tuple[int, int, float]],
+    ) -> None:
+        self._rows, self._matrix, self._folds = rows, matrix, folds
+        self._spec, self._budget, self._fits = spec, budget, list(fits)
+        self.notes: list[str] = []
+
+    def model(self, choice: Choice) -> tuple[FittedModel, str]:
+        """The fitted model, and how its threshold was found."""
+        payload = self._payload(choice)
+        problem = self._folds.problem
+        judged = self._rows.take(self._folds.places)
+        calibrated, limit, text = Calibration(), None, ""
+        if problem.task == "binary":
+            if choice.trainer.name != "naive":  # a constant has no slope to correct
+                calibrated = calibration.choose(
+                    self._spec.calibration, judged.target, choice.answers, self._folds.parts
+                )
+            answers = calibration.apply(calibrated, choice.answers)
+            limit, text = threshold.decide(self._spec, judged, answers, share=self._folds.share)
+        card = ModelCard(
+            kind=payload.kind,
+            trainer=choice.trainer.name,
+            task=problem.task,
+            classes=problem.classes,
+            inputs=problem.inputs,
+            calibration=calibrated,
+            threshold=limit,
+            importance=choice.trainer.importance(problem, payload),
+            params=choice.members[0].params,
+        )
+        return FittedModel(card, payload), text
+
+    def _payload(self, choice: Choice) -> Payload:
+        if not choice.trainer.searched:
+            params = choice.members[0].params
+            return self._fit(choice.trainer, params, len(self._rows), seed=self._folds.problem.seed).payload
+        rows = self._affordable(choice.members[0])
+        members = self._members(choice)
+        workers = max(1, min(self._folds.problem.threads, len(members)))
+        fits: list[Fit] = []
+        with ThreadPoolExecutor(workers) as pool:
+            for first in range(0, len(members), workers):
+                wave = range(first, min(first + workers, len(members)))
+                if first and self._seconds(members[first], rows) > self._budget.left():
+                    break
+                fits += pool.map(lambda number: self._member(choice.trainer, members[number], rows, number), wave)
+        whole = [fit for fit in fits if not fit.cut] or fits[:1]
+        if len(whole) < len(members):
+            self.notes.append(f"{len(whole)} of {len(members)} boosters are averaged: the time was over")
+        if whole[0].cut:
+            self.notes.append(
+                f"the final fit took {whole[0].rounds} of {_rounds(members[0])} rounds: the time was over"
+            )
+        return Boosters(tuple(text for fit in whole for text in _texts(fit.payload)))
+
+    def _member(self, trainer: Trainer, record: TrialRecord, rows: int, number: int) -> Fit:
+        params = record.params | {"rounds": _rounds(record)}
+        return self._fit(trainer, params, rows, seed=member_seed(self._folds.problem.seed, number))
+
+    def _members(self, choice: Choice) -> list[TrialRecord]:
+        """The trials that are averaged; where there are fewer than wanted, those again with other seeds."""
+        again = [record for record in choice.members if is_random(record.params)]
+        missing = self._spec.ensemble - len(choice.members)
+        return [*choice.members, *(again[number % len(again)] for number in range(missing if again else 0))]
+
+    def _fit(self, trainer: Trainer, params: Params, rows: int, *, seed: int) -> Fit:
+        everything = np.arange(len(self._rows))
+        if rows < len(self._rows):
+            sample = sampling.learned(self._rows, self._matrix, everything, most=rows, seed=seed)
+        else:
+            sample = self._whole
+        problem = replace(self._folds.problem, seed=seed, left=self._budget.left)
+        return trainer.fit(problem, params, sample)
+
+    @property
+    def _whole(self) -> Sample:
+        return Sample(matrix=self._matrix, target=self._rows.target)
+
+    def _affordable(self, record: TrialRecord) -> int:
+        """How many rows the first booster may have; all of them unless the time is too short even for one."""
+        everything = len(self._rows)
+        needed, left = self._seconds(record, everything), max(self._budget.left(), 1.0)
+        if needed <= left:
+            return everything
+        rows = min(everything, max(sampling.SEARCH_ROWS, int(everything * left / needed)))
+        if rows < everything:
+            self.notes.append(f"the final fit took {rows:,} of {everything:,} rows: the time was over")
+        return rows
+
+    def _seconds(self, record: TrialRecord, rows: int) -> float:
+        return expected_seconds(self._fits, rows, _rounds(record)) if self._budget.limited else 0.0
+
+
+def _rounds(record: TrialRecord) -> int:
+    return max(1, round(averages.fmean(record.rounds)))
+
+
+def _texts(payload: Payload) -> tuple[str, ...]:
+    assert isinstance(payload, Boosters)
+    return payload.texts

@@ -1,0 +1,93 @@
+"""Finished trials on disk, so that a killed search goes on where it was.
+
+One line a trial, appended only when the trial is done and its predictions are stored. A trial that was under way
+when the process died has no line: it is done again, with the same parameters, because these depend on the
+finished trials and on its number only (`proposals`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from cumulant.core.errors import StorageError
+from cumulant.training.records import TrialRecord
+
+_FILE = "trials.jsonl"
+
+
+class TrialJournal:
+    """The finished trials of one search, in a folder. A folder that belongs to another search is emptied."""
+
+    def __init__(self, folder: Path, identity: str) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.records = self._resume(identity)
+            self._stream = (folder / _FILE).open("ab")
+        except OSError as error:
+            raise _unwritable(folder, error) from error
+
+    def _resume(self, identity: str) -> list[TrialRecord]:
+        path = self._folder / _FILE
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        whole = lines[:-1]  # a line without its end was being written when the process died
+        if not whole or whole[0].decode(errors="replace") != identity:
+            path.write_bytes(identity.encode() + b"\n")
+            return []
+        records = [msgspec.json.decode(line, type=TrialRecord) for line in whole[1:]]
+        if lines[-1]:
+            path.write_bytes(b"\n".join(whole) + b"\n")
+        return records
+
+    def append(self, record: TrialRecord, answers: NDArray[np.float64] | None) -> None:
+        """Keep a finished trial, with its out-of-fold answers where they may be needed."""
+        try:
+            if answers is not None:
+                self._store(record.number, answers)
+            self._stream.write(msgspec.json.encode(record) + b"\n")
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        except OSError as error:
+            raise _unwritable(self._folder, error) from error
+        self.records.append(record)
+
+    def answers(self, number: int) -> NDArray[np.float64]:
+        """The out-of-fold answers of a trial."""
+        return np.load(self._path(number), allow_pickle=False).astype(np.float64)  # type: ignore[no-any-return]
+
+    def keep(self, numbers: set[int]) -> None:
+        """Drop the answers of all other trials."""
+        for record in self.records:
+            if record.number not in numbers:
+                self._path(record.number).unlink(missing_ok=True)
+
+    def _store(self, number: int, answers: NDArray[np.float64]) -> None:
+        path = self._path(number)
+        temporary = path.with_suffix(".part")
+        with temporary.open("wb") as stream:
+            np.save(stream, answers.astype(np.float32), allow_pickle=False)
+        temporary.replace(path)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"trial-{number}.npy"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stream.close()
+
+
+def _unwritable(folder: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"the trials of this search cannot be written to {folder.name}: {error.strerror}",
+        subject=folder.name,
+        hint="free some space, or make the folder writable; run again to go on",
+    )

@@ -1,0 +1,64 @@
+"""What a search leaves behind, as values for JSON."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from cumulant.core.servable import Calibration, Task
+from cumulant.training.spec import Parameter
+
+State = Literal["complete", "pruned", "cut"]
+
+
+class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One trial: a trainer with parameters, judged fold by fold.
+
+    `scores` are values of the search's metric, one a fold that was judged; `score` their mean. `pruned`: given up
+    after a fold, being worse than most. `cut`: time ran out; `score` is then None.
+    """
+
+    number: int
+    trainer: str
+    params: dict[str, Parameter] = {}
+    state: State = "complete"
+    score: float | None = None
+    scores: tuple[float, ...] = ()
+    #: boosting rounds of each fold; 0 for trainers without rounds
+    rounds: tuple[int, ...] = ()
+    seconds: float = 0.0
+
+
+class FoldSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """How many rows a fold learned from (after sampling) and judged; `text` says which."""
+
+    text: str
+    train: int
+    validate: int
+
+
+class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What was searched and chosen. Scores are out-of-fold means of `metric`."""
+
+    task: Task
+    classes: tuple[str, ...]
+    metric: str
+    trainer: str
+    score: float
+    #: trainer -> its best score
+    scores: dict[str, float]
+    rows: int
+    features: int
+    folds: tuple[FoldSummary, ...]
+    trials: int
+    best_trial: int
+    params: dict[str, Parameter]
+    #: boosters averaged in the model; 1 for other kinds
+    members: int = 1
+    calibration: Calibration = Calibration()
+    threshold: float | None = None
+    threshold_text: str = ""
+    importance: dict[str, float] = {}
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0

@@ -1,0 +1,44 @@
+"""Fewer rows for the search than for the final fit, where the data are large."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cumulant.training.dataset import TrainingSet
+from cumulant.training.encoding import Matrix
+from cumulant.training.splits import Fold
+from cumulant.training.trainers import Sample
+
+#: rows that one fit of the search learns from, and that it is judged by
+SEARCH_ROWS = 100_000
+JUDGE_ROWS = 100_000
+
+
+def learned(rows: TrainingSet, matrix: Matrix, index: NDArray[np.int64], *, most: int, seed: int) -> Sample:
+    """The rows at `index`, at most `most`: of a binary target every row of the rarer class stays (while it is under
+    half of `most`), and the others carry weights, so that shares remain what they are.
+    """
+    target = rows.target[index]
+    if len(index) <= most:
+        return Sample(matrix=matrix[index], target=target)
+    generator = np.random.default_rng(seed)
+    if rows.task != "binary":
+        chosen = np.sort(generator.choice(index, size=most, replace=False))
+        return Sample(matrix=matrix[chosen], target=rows.target[chosen])
+    rare = target == (1.0 if target.mean() <= 0.5 else 0.0)
+    kept = min(int(rare.sum()), most // 2)
+    few, many = index[rare], index[~rare]
+    chosen_few = generator.choice(few, size=kept, replace=False)
+    chosen_many = generator.choice(many, size=most - kept, replace=False)
+    chosen = np.concatenate([chosen_few, chosen_many])
+    weight = np.concatenate([np.full(kept, len(few) / max(kept, 1)), np.full(most - kept, len(many) / (most - kept))])
+    order = np.argsort(chosen, kind="stable")
+    return Sample(matrix=matrix[chosen[order]], target=rows.target[chosen[order]], weight=weight[order])
+
+
+def judged(fold: Fold, *, seed: int, most: int = JUDGE_ROWS) -> NDArray[np.int64]:
+    """Positions of the rows a fold is judged by: all, or `most` of them at random, in order."""
+    if len(fold.validate) <= most:
+        return fold.validate
+    return np.sort(np.random.default_rng(seed).choice(fold.validate, size=most, replace=False))

@@ -1,0 +1,247 @@
+"""Which rows train and which judge: in time order with a gap of the label delay, else at random."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cumulant.core import units
+from cumulant.core.errors import DataError, UsageError
+from cumulant.training.dataset import TrainingSet
+from cumulant.training.spec import EvaluationSpec
+
+Index = NDArray[np.int64]
+
+#: labels later than this share of all are rare stragglers: their rows are left out one by one instead
+_DELAY_QUANTILE = 0.99
+#: folds judge the last half of the training rows; the first half is always trained on
+_FIRST_VALIDATION = 0.5
+_LEAST_ROWS = 10
+_LEAST_OF_A_CLASS = 2
+#: of positives, in a fold that is trained on or judges
+_LEAST_POSITIVES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Rows to train on and later rows to judge with; `gap` and `cutoff` in microseconds, None at random."""
+
+    train: TrainingSet
+    test: TrainingSet
+    how: str
+    cutoff: int | None = None
+    gap: int = 0
+    left_out: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """Positions of the rows trained on and of those predicted."""
+
+    train: Index
+    validate: Index
+    text: str = field(default="")
+
+
+def split(rows: TrainingSet, spec: EvaluationSpec, *, seed: int = 0) -> Split:
+    """Set the test rows aside.
+
+    With times, the test is the last part by prediction time: a duration, or a share of rows. Training ends before
+    it by the delay of labels (their 0.99 quantile), and rows whose label was still unknown at the first test
+    row are left out, so that nothing is learned that could not be known then. Without times, rows (or whole
+    groups) are drawn at random, classes in their shares.
+
+    Raises:
+        UsageError: `test` is no duration or share, or is a duration and rows have no time.
+        DataError: nothing would be left to train or to judge.
+    """
+    if rows.at is None:
+        return _random_split(rows, _share(spec.test), seed)
+    cutoff = _cutoff(rows.at, spec.test)
+    gap = label_delay(rows)
+    test = rows.at >= cutoff
+    train = known_before(rows, cutoff, gap)
+    left_out = int((~test & ~train).sum())
+    _check_sides(rows, train, test)
+    how = f"the last {_told(spec.test)} by time"
+    if left_out:
+        how += f", after a gap of {_span(gap)} until labels were known ({left_out:,} rows)"
+    return Split(train=rows.take(train), test=rows.take(test), how=how, cutoff=cutoff, gap=gap, left_out=left_out)
+
+
+def label_delay(rows: TrainingSet) -> int:
+    """Microseconds from a prediction until its label is known, for 99 of 100 rows."""
+    if rows.at is None or rows.known is None:
+        return 0
+    return max(0, int(np.quantile(rows.known - rows.at, _DELAY_QUANTILE)))
+
+
+def known_before(rows: TrainingSet, moment: int, gap: int) -> NDArray[np.bool_]:
+    """The rows predicted at least `gap` before `moment` whose label was known then."""
+    assert rows.at is not None
+    before = rows.at < moment - gap if gap else rows.at < moment
+    return before if rows.known is None else before & (rows.known <= moment)
+
+
+def folds(rows: TrainingSet, count: int, *, seed: int = 0) -> tuple[tuple[Fold, ...], tuple[str, ...]]:
+    """At most `count` folds for the search, and notes on how they were made.
+
+    With times, the last half of the rows is cut into `count` parts; each is judged by a model of the rows before it,
+    less the gap. Without, every row is judged once, by a model of the other parts. A part with too few rows
+    or positives is left out.
+
+    Raises:
+        DataError: not one fold is left.
+    """
+    made, note = (_time_folds(rows, count), "time") if rows.at is not None else (_random_folds(rows, count, seed), "")
+    good = tuple(one for one in made if _sound(rows, one))
+    if not good:
+        raise DataError(
+            f"{len(rows)} rows are too few for folds: each needs rows of every class to learn from and to be judged by",
+            hint="take more rows, a shorter test, or fewer folds",
+        )
+    notes = [_how(rows, len(good), note == "time")]
+    if len(good) < count:
+        notes.append(f"{count - len(good)} of {count} folds had too few rows or positives and are left out")
+    return good, tuple(notes)
+
+
+def _how(rows: TrainingSet, count: int, timed: bool) -> str:
+    if timed:
+        gap = label_delay(rows)
+        return f"{count} folds in time order" + (f" with a gap of {_span(gap)}" if gap else "")
+    kind = "random" if rows.task == "regression" else "random folds with classes in their shares"
+    if rows.groups is not None:
+        kind = "random folds of whole groups"
+    return f"rows have no time, so {count} {kind if 'folds' in kind else kind + ' folds'}"
+
+
+def _time_folds(rows: TrainingSet, count: int) -> list[Fold]:
+    assert rows.at is not None
+    gap, ordered = label_delay(rows), np.sort(rows.at)
+    places = np.linspace(_FIRST_VALIDATION * len(rows), len(rows), count + 1).astype(np.int64)
+    edges = [int(ordered[place]) for place in places[:-1]] + [int(ordered[-1]) + 1]
+    made = []
+    for start, end in itertools.pairwise(edges):
+        validate = np.flatnonzero((rows.at >= start) & (rows.at < end))
+        train = np.flatnonzero(known_before(rows, start, gap))
+        text = f"{units.from_micros(start):%Y-%m-%d} to {units.from_micros(end):%Y-%m-%d}"
+        made.append(Fold(train=train, validate=validate, text=text))
+    return made
+
+
+def _random_folds(rows: TrainingSet, count: int, seed: int) -> list[Fold]:
+    part = _parts(rows, count, seed)
+    return [
+        Fold(train=np.flatnonzero(part != number), validate=np.flatnonzero(part == number), text=f"part {number + 1}")
+        for number in range(count)
+    ]
+
+
+def _parts(rows: TrainingSet, count: int, seed: int) -> NDArray[np.int64]:
+    """[n] a part from 0 to `count` - 1: each class, or all groups, dealt out evenly."""
+    generator, part = np.random.default_rng(seed), np.zeros(len(rows), dtype=np.int64)
+    if rows.groups is not None:
+        return _group_parts(rows.groups, count, generator)
+    strata = rows.target if rows.task != "regression" else np.zeros(len(rows))
+    dealt = 0  # classes go on where the last one stopped, so that parts are even
+    for value in np.unique(strata):
+        places = generator.permutation(np.flatnonzero(strata == value))
+        part[places] = (np.arange(len(places)) + dealt) % count
+        dealt += len(places)
+    return part
+
+
+def _group_parts(groups: NDArray[np.int64], count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Whole groups, the largest first, each to the part that has the fewest rows."""
+    sizes = np.bincount(groups)
+    order = generator.permutation(len(sizes))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    filled, place = np.zeros(count), np.zeros(len(sizes), dtype=np.int64)
+    for group in order:
+        place[group] = int(filled.argmin())
+        filled[place[group]] += sizes[group]
+    return place[groups]
+
+
+def _random_split(rows: TrainingSet, share: float, seed: int) -> Split:
+    count = max(2, round(1 / share))
+    test = _parts(rows, count, seed + 1) == 0
+    _check_sides(rows, ~test, test)
+    kind = "whole groups" if rows.groups is not None else "rows"
+    how = f"a random {1 / count:.0%} of {kind}, since rows have no time"
+    return Split(train=rows.take(~test), test=rows.take(test), how=how)
+
+
+def _check_sides(rows: TrainingSet, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> None:
+    for side, kept in (("train", train), ("test", test)):
+        if kept.sum() < _LEAST_ROWS:
+            raise DataError(
+                f"the {side} rows would be {int(kept.sum())}; at least {_LEAST_ROWS} are needed",
+                hint="change evaluation.test, or take more rows",
+            )
+        if rows.task == "binary" and len(np.unique(rows.target[kept])) < 2:
+            raise DataError(
+                f'all {int(kept.sum())} {side} rows are of class "{rows.classes[int(rows.target[kept][0])]}"',
+                hint="change evaluation.test, or take rows of a longer time",
+            )
+
+
+def _sound(rows: TrainingSet, fold: Fold) -> bool:
+    for side in (fold.train, fold.validate):
+        if len(side) < _LEAST_ROWS:
+            return False
+        if rows.task == "binary" and min(_class_counts(rows.target[side], 2)) < _LEAST_OF_A_CLASS:
+            return False
+    return rows.task != "binary" or rows.target[fold.train].sum() >= min(_LEAST_POSITIVES, rows.target.sum() / 2)
+
+
+def _class_counts(target: NDArray[np.float64], classes: int) -> list[int]:
+    counts: Any = np.bincount(target.astype(np.int64), minlength=classes)
+    return [int(count) for count in counts]
+
+
+def _cutoff(at: NDArray[np.int64], test: str | float) -> int:
+    """The time of the first test row."""
+    if (share := _as_share(test)) is not None:
+        return int(np.sort(at)[min(len(at) - 1, int((1 - share) * len(at)))])
+    # the last day belongs to the test whole: a duration counts back from just after the last row
+    return int(at.max()) + 1 - units.micros(units.duration(str(test)))
+
+
+def _as_share(test: str | float) -> float | None:
+    if isinstance(test, str) and not test.endswith("%"):
+        try:
+            float(test)
+        except ValueError:
+            return None
+    share = units.share(test)
+    if not 0 < share < 1:
+        raise UsageError(f"a test of {test} leaves nothing to train or to judge", hint="write 20% or 60d")
+    return share
+
+
+def _share(test: str | float) -> float:
+    share = _as_share(test)
+    if share is None:
+        raise UsageError(
+            f"evaluation.test is {test}, but rows have no time",
+            hint="write a share as 20%, or declare event_time of the source",
+        )
+    return min(share, 0.5)
+
+
+def _told(test: str | float) -> str:
+    share = _as_share(test)
+    return str(test) if share is None else f"{share:.0%} of rows"
+
+
+def _span(micros: int) -> str:
+    """A duration rounded to what matters: `7d`, `9h30m`."""
+    step = 60_000_000 if micros < 86_400_000_000 * 2 else 3_600_000_000
+    return units.show_duration(timedelta(microseconds=max(step, round(micros / step) * step)))

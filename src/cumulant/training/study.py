@@ -1,0 +1,360 @@
+"""The search for a model: trainers against each other on the same folds, parameters of boosters by Optuna."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics as averages
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cumulant.core.errors import UsageError, did_you_mean
+from cumulant.core.ids import digest
+from cumulant.core.progress import Progress, silent
+from cumulant.statistics import METRICS, Metric, metric
+from cumulant.training import boosting, proposals
+from cumulant.training.boosting import LightGBM
+from cumulant.training.budget import Budget
+from cumulant.training.crossval import CrossValidation, Outcome
+from cumulant.training.dataset import TrainingSet
+from cumulant.training.encoding import Matrix, derive_inputs, encode
+from cumulant.training.finish import Choice, Finisher, best_of, ranking
+from cumulant.training.journal import TrialJournal
+from cumulant.training.linear import Linear
+from cumulant.training.model import FittedModel
+from cumulant.training.naive import Naive
+from cumulant.training.payloads import Boosters
+from cumulant.training.records import TrainingSummary, TrialRecord
+from cumulant.training.spec import BUILT_IN, Parameter, TrainingSpec
+from cumulant.training.splits import folds as make_folds
+from cumulant.training.trainers import Problem, Trainer
+from cumulant.training.user import UserTrainer
+
+RARE = 0.1
+_MOST_THREADS = 8
+#: metrics that need no threshold, so that a search can follow them
+_SEARCHABLE = ("average_precision", "roc_auc", "log_loss", "brier", "macro_f1", "mae", "rmse", "r2", "pinball")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """best: the chosen model, fitted on all training rows. naive: the answer without features.
+    trials: every finished trial in order. summary: what was done, as values for JSON.
+    """
+
+    best: FittedModel
+    naive: FittedModel
+    trials: tuple[TrialRecord, ...]
+    summary: TrainingSummary
+
+
+def search(
+    rows: TrainingSet,
+    spec: TrainingSpec,
+    *,
+    root: Path | None = None,
+    scratch: Path | None = None,
+    champion: Mapping[str, Parameter] | None = None,
+    progress: Progress = silent,
+    on_trial: Callable[[TrialRecord], None] | None = None,
+) -> SearchResult:
+    """Find, fit, calibrate and decide on `rows` (test rows are set aside before: `split`).
+
+    root: where a user's trainer files are. scratch: a folder of this search alone; a search killed there goes on when
+    it is called again, and with `jobs: 1` and no time limit reached it ends as if undisturbed.
+    champion: parameters of the present model, tried first. on_trial: called for each trial finished in this call.
+
+    Raises:
+        UsageError: a metric or trainer that does not exist or does not fit the task.
+        DataError: too few rows for folds.
+        UserCodeError: a user's trainer raised.
+        StorageError: `scratch` cannot be written.
+    """
+    with ExitStack() as stack:
+        folder = scratch or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        study = _Study(
+            rows, spec, root=root or Path(), folder=folder, champion=champion, progress=progress, on_trial=on_trial
+        )
+        stack.enter_context(study.journal)
+        stack.enter_context(_one_thread_a_product())
+        return study.run()
+
+
+def searched_metric(spec: TrainingSpec, rows: TrainingSet) -> Metric:
+    """The metric that the search improves.
+
+    Raises:
+        UsageError: it does not exist, does not measure the task, or needs a threshold.
+    """
+    if spec.metric == "auto":
+        name = {"binary": "log_loss", "multiclass": "log_loss", "regression": "rmse"}[rows.task]
+        if rows.task == "binary" and min(rows.rate, 1 - rows.rate) < RARE:
+            name = "average_precision" if rows.rate < RARE else "log_loss"
+        return METRICS[name]
+    known = [name for name in _SEARCHABLE if rows.task in METRICS[name].tasks]
+    try:
+        found = metric(spec.metric)
+    except KeyError:
+        found = None
+    if found is None or rows.task not in found.tasks or (spec.metric in METRICS and spec.metric not in _SEARCHABLE):
+        hint = did_you_mean(spec.metric, known) or f"for a {rows.task} target: {', '.join(known)}"
+        raise UsageError(f'the search cannot follow the metric "{spec.metric}"', subject="training.metric", hint=hint)
+    return found
+
+
+def make_trainer(name: str, root: Path) -> Trainer:
+    """The trainer called `name`.
+
+    Raises:
+        UsageError: there is none of that name, and it is no import path.
+    """
+    if name == "naive":
+        return Naive()
+    if name in ("linear", "logistic", "ridge"):
+        return Linear(name)
+    if name == "lightgbm":
+        return LightGBM()
+    if ":" in name:
+        return UserTrainer(name, root)
+    hint = did_you_mean(name, BUILT_IN) or f"known: {', '.join(BUILT_IN)}; or a function as trainers.py:forest"
+    raise UsageError(f'there is no trainer "{name}"', subject="training.trainers", hint=hint)
+
+
+def _one_thread_a_product() -> AbstractContextManager[object]:
+    """Matrix products on one core: folds run beside each other, and waiting threads would stop them all."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(limits=1, user_api="blas")  # type: ignore[no-any-return]
+
+
+class _Study:
+    """One search under way."""
+
+    def __init__(
+        self,
+        rows: TrainingSet,
+        spec: TrainingSpec,
+        *,
+        root: Path,
+        folder: Path,
+        champion: Mapping[str, Parameter] | None,
+        progress: Progress,
+        on_trial: Callable[[TrialRecord], None] | None,
+    ) -> None:
+        self.budget = Budget.of(spec.time)
+        self.rows, self.spec, self.champion = rows, spec, champion
+        self.progress, self.on_trial = progress, on_trial
+        self.metric = searched_metric(spec, rows)
+        # the baseline is always there to be beaten
+        names = dict.fromkeys(["naive", *spec.trainers])
+        self.trainers = {name: make_trainer(name, root) for name in names}
+        inputs = derive_inputs(rows.features)
+        self.matrix: Matrix = encode(rows.features, inputs)
+        threads = spec.threads or min(os.cpu_count() or 1, _MOST_THREADS)
+        self.problem = Problem(
+            task=rows.task,
+            classes=rows.classes,
+            inputs=inputs,
+            metric=self.metric.name,
+            seed=spec.seed,
+            threads=max(1, threads // spec.jobs),
+        )
+        made, self.notes = make_folds(rows, spec.folds, seed=spec.seed)
+        self.folds = CrossValidation(rows, self.matrix, made, self.problem, self.metric)
+        self.journal = TrialJournal(folder, self._identity())
+        self.budget.add_spent(sum(one.seconds for one in self.journal.records) / spec.jobs)
+        self.fits: dict[str, list[tuple[int, int, float]]] = {}
+
+    def run(self) -> SearchResult:
+        single = [one for one in self.trainers.values() if not one.searched]
+        for number, trainer in enumerate(single):
+            self._once(number, trainer)
+        for trainer in self.trainers.values():
+            if trainer.searched:
+                self._search(trainer, offset=len(single))
+                trainer.forget()  # type: ignore[attr-defined]
+        choices = self._choices()
+        best = self._better(choices)
+        self.progress(f"final fit of {best.trainer.name}", 0.95)
+        finisher = Finisher(
+            self.rows,
+            self.matrix,
+            self.folds,
+            spec=self.spec,
+            budget=self.budget,
+            fits=self.fits.get(best.trainer.name, []),
+        )
+        naive, _ = finisher.model(choices["naive"])
+        model, text = finisher.model(best)
+        notes = (*self.rows.notes, *self.notes, *finisher.notes)
+        return SearchResult(
+            best=model,
+            naive=naive,
+            trials=tuple(self.journal.records),
+            summary=self._summary(model, best, choices, text, notes),
+        )
+
+    def _once(self, number: int, trainer: Trainer) -> None:
+        """Judge a trainer that has nothing to search."""
+        if any(record.number == number for record in self.journal.records):
+            return
+        self.progress(f"trying {trainer.name}")
+        params = self.spec.parameters.get(trainer.name, {})
+        asked_for = trainer.name not in BUILT_IN  # a user's own trainer is always tried on every fold
+        outcome = self.folds.run(
+            trainer, params, number=number, left=self.budget.left_for_baselines, must_finish=asked_for
+        )
+        self._finished(outcome)
+
+    def _search(self, trainer: Trainer, *, offset: int) -> None:
+        done = self._searched(trainer)
+        numbers = [number for number in range(self.spec.trials) if number not in {one.number - offset for one in done}]
+        with ThreadPoolExecutor(self.spec.jobs) as pool:
+            running: dict[Future[Outcome], int] = {}
+            while numbers or running:
+                while numbers and len(running) < self.spec.jobs and self._time_for_more(trainer):
+                    number = numbers.pop(0)
+                    running[pool.submit(self._trial, trainer, number, offset)] = number
+                if not running:
+                    return
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    del running[future]
+                    self._finished(future.result())
+                self._tell(trainer)
+
+    def _trial(self, trainer: Trainer, number: int, offset: int) -> Outcome:
+        finished = self._searched(trainer)
+        fixed = self.spec.parameters.get(trainer.name, {})
+        params = proposals.propose(
+            number,
+            finished=finished,
+            first=self._first(),
+            space=self._space,
+            larger_is_better=self.metric.larger_is_better,
+            seed=self.spec.seed,
+        )
+
+        def give_up(scores: Sequence[float]) -> bool:
+            return proposals.hopeless(scores, finished, larger_is_better=self.metric.larger_is_better)
+
+        return self.folds.run(
+            trainer,
+            params | fixed,
+            number=offset + number,
+            give_up=give_up,
+            left=self.budget.left_for_search,
+            must_finish=not any(record.state == "complete" for record in finished),
+        )
+
+    def _finished(self, outcome: Outcome) -> None:
+        record = outcome.record
+        self.journal.append(record, outcome.answers)
+        self.journal.keep(self._needed())
+        self.fits.setdefault(record.trainer, []).extend(outcome.fits)
+        if self.on_trial is not None:
+            self.on_trial(record)
+
+    def _needed(self) -> set[int]:
+        """Trials whose answers may still enter the model: the best few of each trainer."""
+        larger = self.metric.larger_is_better
+        return {
+            record.number
+            for name in self.trainers
+            for record in ranking(self.journal.records, name, larger_is_better=larger)[: self.spec.ensemble]
+        }
+
+    def _searched(self, trainer: Trainer) -> list[TrialRecord]:
+        found = [record for record in self.journal.records if record.trainer == trainer.name]
+        return sorted(found, key=lambda record: record.number)
+
+    def _time_for_more(self, trainer: Trainer) -> bool:
+        """Whether another trial, as long as the usual one, leaves time for the final fit."""
+        done = self._searched(trainer)
+        complete = [record for record in done if record.state == "complete"]
+        if not complete or not self.budget.limited:
+            return not any(record.state == "cut" for record in done) or not complete
+        if any(record.state == "cut" for record in done):
+            return False
+        rounds = round(averages.fmean(averages.fmean(record.rounds) for record in complete))
+        fits = self.fits.get(trainer.name) or self._past_fits(complete)
+        one = boosting.expected_seconds(fits, len(self.rows), rounds)
+        waves = math.ceil(self.spec.ensemble / self.problem.threads)
+        self.budget.reserve(one, at_most=waves * one)
+        return self.budget.left_for_search() > averages.median(record.seconds for record in done)
+
+    def _past_fits(self, records: Sequence[TrialRecord]) -> list[tuple[int, int, float]]:
+        """Fits of an earlier process, from what its trials took."""
+        rows = round(averages.fmean(one.train for one in self.folds.summaries))
+        return [(rows, sum(record.rounds), record.seconds) for record in records]
+
+    def _first(self) -> list[Mapping[str, Parameter]]:
+        rare = min(self.rows.rate, 1 - self.rows.rate) if self.rows.task == "binary" else None
+        points = boosting.first_points(rows=len(self.rows), rate=rare, categories=self._categories)
+        return ([] if self.champion is None else [self.champion]) + list(points)
+
+    def _space(self, trial: object) -> dict[str, Parameter]:
+        return boosting.space(trial, rows=len(self.rows), categories=self._categories)  # type: ignore[arg-type]
+
+    @property
+    def _categories(self) -> bool:
+        return any(one.kind == "category" for one in self.problem.inputs)
+
+    def _choices(self) -> dict[str, Choice]:
+        records = self.journal.records
+        found = {
+            name: best_of(trainer, records, self.journal, self.folds, most=self.spec.ensemble)
+            for name, trainer in self.trainers.items()
+        }
+        return {name: choice for name, choice in found.items() if choice is not None}
+
+    def _better(self, choices: Mapping[str, Choice]) -> Choice:
+        sign = 1 if self.metric.larger_is_better else -1
+        scored = [choice for name, choice in choices.items() if name != "naive"] or list(choices.values())
+        return max(scored, key=lambda choice: sign * choice.score)
+
+    def _tell(self, trainer: Trainer) -> None:
+        done = self._searched(trainer)
+        complete = ranking(done, trainer.name, larger_is_better=self.metric.larger_is_better)
+        best = f", best {self.metric.name} {complete[0].score:.4f}" if complete else ""
+        self.progress(f"trial {len(done)} of {self.spec.trials}{best}", 0.95 * len(done) / self.spec.trials)
+
+    def _identity(self) -> str:
+        """What makes a search this search: its rows, settings and folds."""
+        target = digest([self.rows.target.tobytes().hex(), self.matrix.tobytes()[:1_000_000].hex()])
+        spec = [self.spec.seed, self.spec.trainers, self.spec.parameters, self.spec.ensemble, self.champion]
+        folds = [(fold.text, fold.train, fold.validate) for fold in self.folds.summaries]
+        shape = [list(self.matrix.shape), float(np.nansum(self.matrix, dtype=np.float64))]
+        return digest([target, spec, folds, shape, self.metric.name, [repr(one) for one in self.problem.inputs]])
+
+    def _summary(
+        self, model: FittedModel, best: Choice, choices: Mapping[str, Choice], text: str, notes: Sequence[str]
+    ) -> TrainingSummary:
+        payload = model.payload
+        return TrainingSummary(
+            task=model.task,
+            classes=model.classes,
+            metric=self.metric.name,
+            trainer=model.trainer,
+            score=best.score,
+            scores={name: choice.score for name, choice in choices.items()},
+            rows=len(self.rows),
+            features=len(model.inputs),
+            folds=self.folds.summaries,
+            trials=len(self.journal.records),
+            best_trial=best.members[0].number,
+            params=best.members[0].params,
+            members=len(payload.texts) if isinstance(payload, Boosters) else 1,
+            calibration=model.calibration,
+            threshold=model.threshold,
+            threshold_text=text,
+            importance=model.importance,
+            notes=tuple(notes),
+            seconds=round(self.budget.spent(), 2),
+        )

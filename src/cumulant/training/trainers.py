@@ -1,0 +1,114 @@
+"""What a trainer is: it fits on rows, and tells how it answers others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cumulant.core.servable import Input, Task
+from cumulant.training.encoding import Matrix
+from cumulant.training.payloads import Floats, Payload
+from cumulant.training.spec import Parameter
+
+Params = Mapping[str, Parameter]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """What stays the same over all fits of one search."""
+
+    task: Task
+    classes: tuple[str, ...]
+    inputs: tuple[Input, ...]
+    metric: str
+    seed: int = 0
+    threads: int = 1
+    #: seconds until the budget ends; infinite without one
+    left: Callable[[], float] = lambda: float("inf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Encoded rows: matrix [n, k], target [n], and weights [n] where rows stand for several."""
+
+    matrix: Matrix
+    target: Floats
+    weight: Floats | None = None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def take(self, index: NDArray[np.int64]) -> Sample:
+        return Sample(
+            matrix=self.matrix[index],
+            target=self.target[index],
+            weight=None if self.weight is None else self.weight[index],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A model, how many rounds it took, and whether time ran out before it was done."""
+
+    payload: Payload
+    rounds: int = 0
+    cut: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Answers for rows not fitted on, [n] or [n, classes]; rounds and `cut` as of a fit."""
+
+    answers: Floats
+    rounds: int = 0
+    cut: bool = False
+
+
+class Trainer(Protocol):
+    """One way to fit. `searched` trainers get new params each trial, others are tried once. `parallel` ones
+    use one core a fit, so that folds run beside each other.
+    """
+
+    name: str
+    searched: bool
+    parallel: bool
+
+    def judge(self, problem: Problem, params: Params, train: Sample, validate: Sample) -> Judged:
+        """Fit on `train`, stopping where it no longer gets better on `validate`, and answer that."""
+        ...
+
+    def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
+        """Fit on `train`, as many rounds as `params["rounds"]` says."""
+        ...
+
+    def importance(self, problem: Problem, payload: Payload) -> dict[str, float]:
+        """Feature -> share of the model's work, largest first; empty where it cannot be told."""
+        ...
+
+
+class Plain:
+    """A trainer without rounds: judging is fitting and answering."""
+
+    searched = False
+    parallel = True
+
+    def judge(self, problem: Problem, params: Params, train: Sample, validate: Sample) -> Judged:
+        return Judged(answers=self.fit(problem, params, train).payload.predict(validate.matrix))
+
+    def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
+        raise NotImplementedError
+
+    def importance(self, problem: Problem, payload: Payload) -> dict[str, float]:
+        del problem, payload
+        return {}
+
+
+def shares(names: list[str], amounts: Floats) -> dict[str, float]:
+    """Amounts by name as shares of their sum, largest first, without those that are 0."""
+    total = float(amounts.sum())
+    pairs = sorted(zip(names, amounts.tolist(), strict=True), key=lambda pair: (-pair[1], pair[0]))
+    return {name: amount / total for name, amount in pairs if amount > 0} if total > 0 else {}

@@ -1,0 +1,207 @@
+"""A trainer of the user's own, by import path."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cumulant.core.errors import DefinitionError, UserCodeError, missing_part
+from cumulant.training.payloads import Boosters, Floats, Graph, Payload
+from cumulant.training.trainers import Fit, Params, Plain, Problem, Sample
+
+#: how far the converted graph may be from the estimator, on rows it was fitted on
+_TOLERANCE = 1e-3
+_CHECKED_ROWS = 500
+
+
+class UserTrainer(Plain):
+    """Calls `fit(X, y, **context)` and turns what it returns into a payload.
+
+    X is a pandas frame (or a Polars one, where the function's first parameter is annotated so) of the encoded features:
+    float32, texts as codes, missing as NaN. y holds 0 and 1, class positions, or numbers. Of the
+    context the function takes what it names: task, classes, categorical, weight, seed, threads, parameters.
+    It returns an estimator with `predict_proba` or `predict` that converts to ONNX, a LightGBM model, or ONNX bytes
+    that take one float32 matrix.
+    """
+
+    parallel = False  # nothing is known of its use of threads
+
+    def __init__(self, path: str, root: Path) -> None:
+        self.name = path
+        self._path = path
+        self._root = root
+
+    def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
+        function = load_function(self._path, self._root)
+        names = [one.feature for one in problem.inputs]
+        frame = _frame(function, train, names)
+        context = {
+            "task": problem.task,
+            "classes": problem.classes,
+            "categorical": [one.feature for one in problem.inputs if one.kind == "category"],
+            "weight": train.weight,
+            "seed": problem.seed,
+            "threads": problem.threads,
+            "parameters": dict(params),
+        }
+        target = train.target if problem.task == "regression" else train.target.astype(np.int64)
+        try:
+            returned = function(frame, target, **_wanted(function, context))
+        except Exception as error:  # the edge to a user's code, which may raise anything
+            raise user_error(error, self._path, "trainer") from error
+        return Fit(payload=_payload(returned, problem, train, self._path))
+
+
+def load_function(path: str, root: Path) -> Callable[..., Any]:
+    """The function at `file.py:name` (relative to `root`) or `package.module:name`.
+
+    Raises:
+        DefinitionError: there is no such file, module or function.
+        UserCodeError: importing it raised.
+    """
+    place, _, name = path.partition(":")
+    if not place or not name:
+        raise DefinitionError(
+            f'"{path}" is no trainer',
+            subject=path,
+            hint="write naive, linear, lightgbm, or a function: trainers.py:forest, package.module:forest",
+        )
+    try:
+        module = _from_file(root / place) if place.endswith(".py") else importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name and place.startswith(error.name):
+            raise DefinitionError(f"there is no module {place} for the trainer {path}", subject=path) from None
+        raise user_error(error, path, "trainer") from error
+    except Exception as error:  # importing a user's module runs their code
+        raise user_error(error, path, "trainer") from error
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise DefinitionError(f"{place} has no function {name}", subject=path)
+    return function  # type: ignore[no-any-return]
+
+
+def _from_file(file: Path) -> Any:
+    if not file.is_file():
+        raise DefinitionError(f"there is no file {file.name} for the trainer", subject=file.name)
+    spec = importlib.util.spec_from_file_location(f"cumulant_user_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickles of the file look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def user_error(error: BaseException, path: str, what: str) -> UserCodeError:
+    """The error of a user's function, with the file and line of its own code that raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    stem = path.partition(":")[0].rsplit("/", 1)[-1].removesuffix(".py").rsplit(".", 1)[-1]
+    own = [frame for frame in frames if Path(frame.filename).stem == stem] or frames[-1:]
+    at = f"{Path(own[-1].filename).name}, line {own[-1].lineno}" if own else path
+    if isinstance(error, SyntaxError) and error.lineno:
+        at = f"{Path(error.filename or path).name}, line {error.lineno}"
+    return UserCodeError(
+        f"the {what} {path} raised {type(error).__name__} at {at}: {error}",
+        subject=path,
+        hint="mend the function; nothing that was finished is lost",
+    )
+
+
+def _wanted(function: Callable[..., Any], context: dict[str, Any]) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return context
+    return {name: value for name, value in context.items() if name in list(parameters)[2:]}
+
+
+def _frame(function: Callable[..., Any], train: Sample, names: list[str]) -> Any:
+    first = next(iter(inspect.signature(function).parameters.values()), None)
+    annotation = str(first.annotation) if first is not None else ""
+    if "polars" in annotation or "pl." in annotation:
+        import polars as pl
+
+        return pl.DataFrame(train.matrix, schema=names)
+    import pandas as pd
+
+    return pd.DataFrame(train.matrix, columns=names)
+
+
+def _payload(returned: Any, problem: Problem, train: Sample, path: str) -> Payload:
+    outputs = len(problem.classes) if problem.task == "multiclass" else 1
+    if isinstance(returned, (bytes, bytearray)):
+        graph = Graph(bytes(returned), outputs)
+        _check_graph(graph, train, problem, path)
+        return graph
+    booster = getattr(returned, "booster_", returned)
+    if type(booster).__module__.startswith("lightgbm") and hasattr(booster, "model_to_string"):
+        return Boosters((booster.model_to_string(),))
+    if not hasattr(returned, "predict"):
+        raise DefinitionError(
+            f"the trainer {path} returned {type(returned).__name__}, which is no estimator and no ONNX bytes",
+            subject=path,
+        )
+    graph = Graph(_converted(returned, problem, path), outputs)
+    _check_graph(graph, train, problem, path)
+    _compare(graph, returned, train, problem, path)
+    return graph
+
+
+def _converted(estimator: Any, problem: Problem, path: str) -> bytes:
+    try:
+        from skl2onnx import to_onnx
+        from skl2onnx.common.data_types import FloatTensorType
+    except ImportError:
+        raise missing_part("skl2onnx", "train") from None
+    options = {id(estimator): {"zipmap": False}} if hasattr(estimator, "predict_proba") else None
+    kind = [("X", FloatTensorType([None, len(problem.inputs)]))]
+    try:
+        return to_onnx(estimator, initial_types=kind, options=options).SerializeToString()  # type: ignore[no-any-return]
+    except Exception as error:  # converters raise many kinds, each meaning that this estimator has no ONNX form
+        raise DefinitionError(
+            f"what the trainer {path} returned ({type(estimator).__name__}) has no ONNX form: {error}",
+            subject=path,
+            hint="return a scikit-learn estimator of its own kinds, a LightGBM model, or ONNX bytes",
+        ) from error
+
+
+def _check_graph(graph: Graph, train: Sample, problem: Problem, path: str) -> None:
+    """That the graph takes the matrix and answers one number a row, or one a class."""
+    rows = train.matrix[:2]
+    wanted = (2, len(problem.classes)) if problem.task == "multiclass" else (2,)
+    try:
+        shape = graph.predict(rows).shape
+    except Exception as error:  # onnxruntime raises its own kinds for a graph that is not what was asked
+        raise DefinitionError(f"the ONNX graph of the trainer {path} does not run: {error}", subject=path) from error
+    if shape != wanted:
+        raise DefinitionError(
+            f"the ONNX graph of the trainer {path} answers {shape} where {wanted} is needed", subject=path
+        )
+
+
+def _compare(graph: Graph, estimator: Any, train: Sample, problem: Problem, path: str) -> None:
+    rows = train.matrix[:_CHECKED_ROWS]
+    names = [one.feature for one in problem.inputs]
+    import pandas as pd
+
+    frame: Any = pd.DataFrame(rows, columns=names) if hasattr(estimator, "feature_names_in_") else rows
+    if problem.task == "regression":
+        expected: Floats = np.asarray(estimator.predict(frame), dtype=np.float64).reshape(-1)
+    else:
+        expected = np.asarray(estimator.predict_proba(frame), dtype=np.float64)
+        expected = expected if problem.task == "multiclass" else expected[:, 1]
+    scale = max(1.0, float(np.abs(expected).max()))
+    gap = float(np.abs(graph.predict(rows) - expected).max()) / scale
+    if gap > _TOLERANCE:
+        raise DefinitionError(
+            f"the ONNX form of what {path} returned answers differently, by up to {gap:.2g}",
+            subject=path,
+            hint="scale large numbers in the estimator, or return ONNX bytes of your own",
+        )

@@ -1,0 +1,128 @@
+"""The embedded drivers keep the rules of their ports."""
+
+import os
+from typing import ClassVar
+
+import pytest
+
+from cumulant.core.errors import RefusedError
+from cumulant.drivers.local.access import OpenAccess
+from cumulant.drivers.local.compute import InlineCompute, SubprocessCompute
+from cumulant.drivers.local.files import LocalFiles
+from cumulant.drivers.local.journal import SqliteJournal
+from cumulant.drivers.local.objects import FileObjects
+from cumulant.drivers.local.online import SqliteOnline
+from cumulant.drivers.local.secrets import EnvSecrets
+from cumulant.drivers.local.tables import FileTables
+from cumulant.ports.compute import StepCall
+from cumulant.testing.conformance import (
+    AccessConformance,
+    ComputeConformance,
+    FilesConformance,
+    Gap,
+    JournalConformance,
+    ObjectsConformance,
+    OnlineConformance,
+    SecretsConformance,
+    TablesConformance,
+)
+from cumulant.testing.conformance.secrets import VALUES
+
+
+class TestSqliteJournal(JournalConformance):
+    @pytest.fixture
+    def journal(self, tmp_path):
+        journal = SqliteJournal(f"sqlite://{tmp_path}/deep/journal.db?project=flights")
+        yield journal
+        journal.close()
+
+
+class TestFileTables(TablesConformance):
+    @pytest.fixture
+    def tables(self, tmp_path):
+        return FileTables(f"file://{tmp_path}/tables")
+
+
+class TestFileObjects(ObjectsConformance):
+    @pytest.fixture
+    def objects(self, tmp_path):
+        return FileObjects(f"file://{tmp_path}/objects")
+
+
+class TestSqliteOnline(OnlineConformance):
+    @pytest.fixture
+    def online(self, tmp_path):
+        online = SqliteOnline(f"sqlite://{tmp_path}/deep/online.db")
+        yield online
+        online.close()
+
+
+class TestLocalFiles(FilesConformance):
+    @pytest.fixture
+    def files(self, tmp_path):
+        return LocalFiles(f"file://{tmp_path}")
+
+    @pytest.fixture
+    def base(self, tmp_path):
+        return f"{tmp_path}/"
+
+    @pytest.fixture
+    def write(self, tmp_path):
+        def write(name, content):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / f"{name}.new").write_bytes(content)
+            (tmp_path / f"{name}.new").replace(tmp_path / name)
+
+        return write
+
+    @pytest.fixture
+    def remove(self, tmp_path):
+        return lambda name: (tmp_path / name).unlink()
+
+
+class TestEnvSecretsFromVariables(SecretsConformance):
+    @pytest.fixture
+    def secrets(self, tmp_path):
+        return EnvSecrets(f"env://{tmp_path}/none", environ={f"CUMULANT_SECRET_{n}": v for n, v in VALUES.items()})
+
+
+class TestEnvSecretsFromPlainVariables(SecretsConformance):
+    @pytest.fixture
+    def secrets(self, tmp_path):
+        return EnvSecrets(f"env://{tmp_path}/none", environ=VALUES)
+
+
+class TestEnvSecretsFromFile(SecretsConformance):
+    @pytest.fixture
+    def secrets(self, tmp_path):
+        path = tmp_path / "secrets"
+        path.write_text("# comment\n\n" + "".join(f"{name} = {value}\n" for name, value in VALUES.items()))
+        path.chmod(0o600)
+        return EnvSecrets(f"env://{path}", environ={})
+
+
+class TestOpenAccess(AccessConformance):
+    gaps: ClassVar = {"refuses": Gap("one person's own machine: everything is allowed", RefusedError)}
+
+    @pytest.fixture
+    def access(self):
+        return OpenAccess()
+
+
+class TestInlineCompute(ComputeConformance):
+    @pytest.fixture
+    def compute(self):
+        return InlineCompute()
+
+
+class TestSubprocessCompute(ComputeConformance):
+    @pytest.fixture
+    def compute(self):
+        return SubprocessCompute()
+
+    def test_the_step_has_a_process_of_its_own(self, compute):
+        assert compute.run(StepCall(f"{__name__}:my_process", {})) != {"pid": os.getpid()}
+
+
+def my_process():
+    return {"pid": os.getpid()}

@@ -1,0 +1,104 @@
+"""The fakes that ship keep the rules of their ports."""
+
+import pandas as pd
+import pytest
+
+from cumulant.testing import (
+    DirectCompute,
+    GrantedAccess,
+    MemoryFiles,
+    MemoryJournal,
+    MemoryObjects,
+    MemoryOnline,
+    MemoryRegistry,
+    MemorySecrets,
+    MemoryTables,
+)
+from cumulant.testing.conformance import (
+    AccessConformance,
+    ComputeConformance,
+    FilesConformance,
+    JournalConformance,
+    ObjectsConformance,
+    OnlineConformance,
+    RegistryConformance,
+    SecretsConformance,
+    TablesConformance,
+)
+from cumulant.testing.conformance.access import ADA
+from cumulant.testing.conformance.objects import folder_of
+from cumulant.testing.conformance.secrets import VALUES
+
+
+class TestMemoryJournal(JournalConformance):
+    @pytest.fixture
+    def journal(self):
+        return MemoryJournal()
+
+
+class TestMemoryTables(TablesConformance):
+    @pytest.fixture
+    def tables(self):
+        return MemoryTables()
+
+
+class TestMemoryObjects(ObjectsConformance):
+    @pytest.fixture
+    def objects(self):
+        return MemoryObjects()
+
+
+class TestMemoryOnline(OnlineConformance):
+    @pytest.fixture
+    def online(self):
+        return MemoryOnline()
+
+
+class TestMemoryFiles(FilesConformance):
+    @pytest.fixture
+    def files(self):
+        return MemoryFiles({})
+
+    @pytest.fixture
+    def base(self):
+        return "mem://"
+
+    @pytest.fixture
+    def write(self, files, base):
+        return lambda name, content: files.contents.update({base + name: content})
+
+    @pytest.fixture
+    def remove(self, files, base):
+        return lambda name: files.contents.pop(base + name)
+
+
+class TestMemorySecrets(SecretsConformance):
+    @pytest.fixture
+    def secrets(self):
+        return MemorySecrets(VALUES)
+
+
+class TestGrantedAccess(AccessConformance):
+    @pytest.fixture
+    def access(self):
+        return GrantedAccess({(ADA.name, "model.train")})
+
+
+class TestDirectCompute(ComputeConformance):
+    @pytest.fixture
+    def compute(self):
+        return DirectCompute()
+
+
+class TestMemoryRegistry(RegistryConformance):
+    @pytest.fixture
+    def registry(self):
+        return MemoryRegistry()
+
+    @pytest.fixture
+    def servable(self, tmp_path):
+        return folder_of(tmp_path / "servable", {"servable.json": b"{}", "model.txt": b"x"})
+
+    @pytest.fixture
+    def example(self):
+        return pd.DataFrame({"a": [1.0]})

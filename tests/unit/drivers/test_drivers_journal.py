@@ -1,0 +1,358 @@
+"""The SQLite journal: against a model, among processes, tampered with, damaged."""
+
+import multiprocessing
+import shutil
+import sqlite3
+from datetime import timedelta
+from typing import ClassVar
+
+import hypothesis.strategies as st
+import msgspec
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from cumulant.core.errors import IntegrityError, LeaseHeldError, StorageError, UsageError
+from cumulant.core.events import Actor, Fact, verify_chain
+from cumulant.drivers.local.journal import SqliteJournal
+from cumulant.runtime.events import verify
+from cumulant.testing import ManualClock
+
+ADA = Actor("user:ada")
+
+
+class Happened(Fact, frozen=True, kw_only=True):
+    kind: ClassVar[str] = "test.happened"
+    value: object = None
+
+
+class Other(Fact, frozen=True, kw_only=True):
+    kind: ClassVar[str] = "test.other"
+
+
+# A model -------------------------------------------------------------------------------------------------------
+
+KINDS = st.sampled_from(["step", "run"])
+KEYS = st.one_of(
+    st.sampled_from(["a", "a/b", "a0", "b", "\ud7ff", "\ue000", "\U0010ffff", "a\U0010ffff", ""]),
+    st.text(max_size=4).filter(lambda text: "\0" not in text),
+)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+VALUES = st.dictionaries(st.text(max_size=5), JSON, max_size=3)
+RUNS = st.sampled_from([None, "r1", "r2"])
+WRITES = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), KINDS, KEYS, VALUES),
+        st.tuples(st.just("delete"), KINDS, KEYS, st.none()),
+        st.tuples(st.just("emit"), KINDS, KEYS, JSON),
+    ),
+    max_size=6,
+)
+
+
+class JournalMachine(RuleBasedStateMachine):
+    """State as a dict of dicts, events as a list; a transaction that fails changes neither."""
+
+    def __init__(self):
+        super().__init__()
+        import tempfile
+
+        self.folder = tempfile.mkdtemp(prefix="cumulant-test-")
+        self.rows, self.versions, self.events = {}, {}, []
+
+    @initialize()
+    def open(self):
+        self.clock = ManualClock()
+        self.journal = SqliteJournal(f"sqlite://{self.folder}/journal.db", clock=self.clock)
+
+    @rule(writes=WRITES, run=RUNS, fails=st.booleans())
+    def write(self, writes, run, fails):
+        rows, versions, events = dict(self.rows), dict(self.versions), list(self.events)
+        self.clock.move(timedelta(seconds=1))
+        try:
+            with self.journal.transaction(actor=ADA, run=run) as tx:
+                for what, kind, key, value in writes:
+                    self.apply(tx, what, kind, key, value, run, rows, versions, events)
+                    row = tx.get(kind, key)
+                    assert (row.value if row else None) == rows.get((kind, key))
+                if fails:
+                    raise RuntimeError
+        except RuntimeError:
+            return
+        self.rows, self.versions, self.events = rows, versions, events
+
+    def apply(self, tx, what, kind, key, value, run, rows, versions, events):
+        place = (kind, key)
+        if what == "put":
+            versions[place] = versions.get(place, 0) + 1
+            assert tx.put(kind, key, value).version == versions[place]
+            rows[place] = value
+        elif what == "delete":
+            tx.delete(kind, key)
+            if rows.pop(place, None) is not None:
+                versions[place] += 1
+        else:
+            events.append((kind, run, value))
+            assert tx.emit(Happened(value=value) if kind == "step" else Other()).seq == len(events)
+
+    @rule(kind=KINDS, key=KEYS, expect=st.integers(0, 4), value=VALUES)
+    def write_where_expected(self, kind, key, expect, value):
+        stands = self.versions[kind, key] if (kind, key) in self.rows else 0
+        if expect == stands:
+            with self.journal.transaction(actor=ADA) as tx:
+                tx.put(kind, key, value, expect=expect)
+            self.versions[kind, key] = self.versions.get((kind, key), 0) + 1
+            self.rows[kind, key] = value
+        else:
+            with pytest.raises(LeaseHeldError), self.journal.transaction(actor=ADA) as tx:
+                tx.put(kind, key, value, expect=expect)
+
+    @rule(kind=KINDS, prefix=KEYS)
+    def read_rows(self, kind, prefix):
+        expected = sorted(key for found, key in self.rows if found == kind and key.startswith(prefix))
+        rows = self.journal.rows(kind, prefix)
+        assert [row.key for row in rows] == expected
+        assert [row.value for row in rows] == [self.rows[kind, key] for key in expected]
+        assert [row.version for row in rows] == [self.versions[kind, key] for key in expected]
+
+    @rule(
+        after=st.integers(0, 8),
+        limit=st.none() | st.integers(0, 4),
+        run=RUNS,
+        kinds=st.sampled_from([(), ("test.other",)]),
+    )
+    def read_events(self, after, limit, run, kinds):
+        names = {"step": "test.happened", "run": "test.other"}
+        expected = [
+            number
+            for number, (kind, of, _) in enumerate(self.events, 1)
+            if number > after and (run is None or of == run) and (not kinds or names[kind] in kinds)
+        ]
+        found = self.journal.events(after=after, limit=limit, run=run, kinds=kinds)
+        assert [event.seq for event in found] == expected[:limit]
+
+    @rule()
+    def open_again(self):
+        self.journal.close()
+        self.journal = SqliteJournal(f"sqlite://{self.folder}/journal.db", clock=self.clock)
+
+    @invariant()
+    def the_chain_holds(self):
+        events = list(self.journal.events())
+        assert [event.data.get("value") for event in events if event.kind == "test.happened"] == [
+            value for kind, _, value in self.events if kind == "step"
+        ]
+        assert list(verify(self.journal)) == []
+
+    def teardown(self):
+        self.journal.close()
+        shutil.rmtree(self.folder)
+
+
+TestJournalMachine = JournalMachine.TestCase
+TestJournalMachine.settings = settings(max_examples=25, stateful_step_count=15, deadline=None)
+
+
+# Processes -----------------------------------------------------------------------------------------------------
+
+
+def count_up(path, times, ready):
+    journal = SqliteJournal(f"sqlite://{path}")
+    ready.wait()
+    for _ in range(times):
+        with journal.transaction(actor=ADA) as tx:
+            row = tx.get("count", "all")
+            number = row.value["n"] if row else 0
+            tx.put("count", "all", {"n": number + 1}, expect=row.version if row else 0)
+            tx.emit(Happened(value=number))
+
+
+@pytest.mark.parametrize("method", ["spawn", "fork"])
+def test_processes_share_a_journal_that_none_of_them_has_made(tmp_path, method):
+    context = multiprocessing.get_context(method)
+    ready = context.Barrier(6)
+    path = tmp_path / "deep" / "journal.db"
+    processes = [context.Process(target=count_up, args=(path, 15, ready)) for _ in range(6)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    journal = SqliteJournal(f"sqlite://{path}")
+    assert journal.get("count", "all").value == {"n": 90}
+    assert [event.data["value"] for event in journal.events()] == list(range(90))
+    assert list(verify(journal)) == []
+
+
+def test_a_forked_child_does_not_use_its_parents_connections(tmp_path):
+    journal = SqliteJournal(f"sqlite://{tmp_path}/journal.db")
+    with journal.transaction(actor=ADA) as tx:
+        tx.put("step", "a", {"by": "parent"})
+
+    def child():
+        with journal.transaction(actor=ADA) as tx:
+            tx.put("step", "a", {"by": "child"})
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    assert journal.get("step", "a").value == {"by": "child"}
+
+
+# What is in the URL --------------------------------------------------------------------------------------------
+
+
+def test_project_tenant_and_region_enter_each_event(tmp_path):
+    journal = SqliteJournal(f"sqlite://{tmp_path}/journal.db?project=flight-late&tenant=acme&region=eu-1")
+    with journal.transaction(actor=ADA) as tx:
+        event = tx.emit(Other())
+    assert (event.project, event.tenant, event.region) == ("flight-late", "acme", "eu-1")
+    assert (tmp_path / "journal.db").exists()
+
+
+# Tampering -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def told(tmp_path):
+    """A journal of six events, its file, and a way to change it behind its back."""
+    journal = SqliteJournal(f"sqlite://{tmp_path}/journal.db")
+    for number in range(6):
+        with journal.transaction(actor=ADA) as tx:
+            tx.emit(Happened(value=number))
+
+    def tamper(statement, *values):
+        with sqlite3.connect(tmp_path / "journal.db") as connection:
+            connection.execute(statement, values)
+        connection.close()
+
+    return journal, tamper
+
+
+def breaks(journal):
+    return [(found.seq, found.problem) for found in verify(journal)]
+
+
+def test_an_untouched_chain_holds(told):
+    assert breaks(told[0]) == []
+
+
+def test_an_edited_event(told):
+    journal, tamper = told
+    tamper("UPDATE events SET envelope = replace(CAST(envelope AS TEXT), '\"value\":2', '\"value\":9') WHERE seq = 3")
+    assert breaks(journal) == [(3, "was altered after it was written")]
+
+
+def test_an_event_edited_with_its_own_hash_set_right(told):
+    journal, tamper = told
+    event = list(journal.events())[2]
+    forged = msgspec.structs.replace(event, actor="user:eve").sealed()
+    tamper("UPDATE events SET envelope = ? WHERE seq = 3", msgspec.json.encode(forged))
+    assert breaks(journal) == [(4, "does not follow the event before it")]
+
+
+@pytest.mark.parametrize("seq", [1, 3])
+def test_a_deleted_event(told, seq):
+    journal, tamper = told
+    tamper("DELETE FROM events WHERE seq = ?", seq)
+    assert (seq + 1, f"event {seq} is missing") in breaks(journal)
+
+
+def test_the_newest_events_deleted(told):
+    journal, tamper = told
+    tamper("DELETE FROM events WHERE seq > 4")
+    assert breaks(journal) == [(6, "the newest events are missing")]
+    with journal.transaction(actor=ADA) as tx:
+        tx.emit(Other())
+    assert (7, "event 5 is missing") in breaks(journal)
+
+
+def test_all_events_deleted(told):
+    journal, tamper = told
+    tamper("DELETE FROM events")
+    assert breaks(journal) == [(6, "the newest events are missing")]
+
+
+def test_an_inserted_event(told):
+    journal, tamper = told
+    last = list(journal.events())[-1]
+    forged = msgspec.structs.replace(last, seq=7, previous=last.hash, actor="user:eve").sealed()
+    tamper("INSERT INTO events VALUES (7, 'test.happened', NULL, ?)", msgspec.json.encode(forged))
+    assert breaks(journal) == [(7, "was not written by this journal")]
+
+
+def test_the_last_event_replaced(told):
+    journal, tamper = told
+    forged = msgspec.structs.replace(list(journal.events())[-1], actor="user:eve").sealed()
+    tamper("UPDATE events SET envelope = ? WHERE seq = 6", msgspec.json.encode(forged))
+    assert breaks(journal) == [(6, "is not the event that was written here")]
+
+
+def test_two_events_exchanged(told):
+    journal, tamper = told
+    tamper("UPDATE events SET seq = -1 WHERE seq = 3")
+    tamper("UPDATE events SET seq = 3 WHERE seq = 4")
+    tamper("UPDATE events SET seq = 4 WHERE seq = -1")
+    assert breaks(journal) != []
+
+
+def test_an_event_that_is_no_event(told):
+    journal, tamper = told
+    tamper("UPDATE events SET envelope = 'garbage' WHERE seq = 3")
+    with pytest.raises(IntegrityError, match="event 3 of the journal was altered"):
+        list(verify_chain(journal.events()))
+
+
+# Damage --------------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_no_database(tmp_path):
+    (tmp_path / "journal.db").write_text("this was never a journal " * 100)
+    with pytest.raises(StorageError, match="journal is damaged") as caught:
+        SqliteJournal(f"sqlite://{tmp_path}/journal.db").rows("step")
+    assert "restore" in caught.value.hint
+
+
+def test_a_damaged_file(tmp_path):
+    journal = SqliteJournal(f"sqlite://{tmp_path}/journal.db")
+    with journal.transaction(actor=ADA) as tx:
+        for number in range(500):
+            tx.put("step", f"{number:04d}", {"text": "x" * 200})
+    journal.close()
+    path = tmp_path / "journal.db"
+    content = bytearray(path.read_bytes())
+    content[8192:] = b"\xff" * (len(content) - 8192)
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match="journal is damaged"):
+        SqliteJournal(f"sqlite://{path}").rows("step")
+
+
+def test_a_journal_of_a_newer_version(tmp_path):
+    SqliteJournal(f"sqlite://{tmp_path}/journal.db").rows("step")
+    with sqlite3.connect(tmp_path / "journal.db") as connection:
+        connection.execute("PRAGMA user_version=99")
+    connection.close()
+    with pytest.raises(UsageError, match="newer Cumulant"):
+        SqliteJournal(f"sqlite://{tmp_path}/journal.db").rows("step")
+
+
+def test_a_folder_that_is_a_file(tmp_path):
+    (tmp_path / "a").write_text("x")
+    with pytest.raises(StorageError, match="cannot be made"):
+        SqliteJournal(f"sqlite://{tmp_path}/a/journal.db").rows("step")
+
+
+def test_values_that_are_no_json(tmp_path):
+    journal = SqliteJournal(f"sqlite://{tmp_path}/journal.db")
+    with pytest.raises(TypeError), journal.transaction(actor=ADA) as tx:
+        tx.put("step", "a", {"f": object()})
+    assert journal.get("step", "a") is None

@@ -1,0 +1,150 @@
+"""A slow, obviously right engine: for each row, look at every row of the source.
+
+It shares with the engine only the definitions (plan and expression tree); values, times and windows are done again
+here, in plain Python over lists of dicts whose times are datetimes.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime, timedelta
+from fractions import Fraction
+from typing import Any
+
+from cumulant.core.plan import FeaturePlan, Lookup, Window
+from cumulant.features.expressions import micros
+from cumulant.features.rows import compile_node
+
+Row = dict[str, Any]
+EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+
+
+def features(plan: FeaturePlan, sources: dict[str, list[Row]], rows: list[Row] | None = None) -> list[Row]:
+    """Windows and lookups of `plan` for each row of the entity source, or of `rows` beside it."""
+    apart = rows is not None
+    asked = sources[plan.entity] if rows is None else rows
+    return [_row(plan, sources, row, apart) for row in asked]
+
+
+def _row(plan: FeaturePlan, sources: dict[str, list[Row]], row: Row, apart: bool) -> Row:
+    at = row[plan.predict_at.column]
+    moment = None if at is None else at + timedelta(microseconds=plan.predict_at.offset_us)
+    found = {}
+    for spec in plan.features:
+        measure = spec.window or spec.lookup
+        if measure is None:
+            continue
+        key = [row[name] for name in measure.by]
+        if moment is None or None in key:
+            found[spec.name] = None
+            continue
+        past = sources[measure.source]
+        if apart and measure.source == plan.entity and not _held(plan, measure, row, past) and _brings(plan, measure):
+            past = [*past, row]
+        known = [(when, i, other) for i, other in enumerate(past) if (when := _enters(plan, measure, other)) is not None]
+        same = sorted((k for k in known if k[0] <= moment and [k[2][name] for name in measure.by] == key), key=lambda k: k[:2])
+        found[spec.name] = _lookup(measure, same, moment) if spec.lookup else _window(plan, measure, same, moment)
+    return found
+
+
+def _held(plan: FeaturePlan, measure: Window | Lookup, row: Row, past: list[Row]) -> bool:
+    names = [*plan.sources[plan.entity].key, *measure.by]
+    mine = [row.get(name) for name in names]
+    return bool(plan.sources[plan.entity].key) and None not in mine and any([p[n] for n in names] == mine for p in past)
+
+
+def _columns(measure: Window | Lookup) -> set[str]:
+    from cumulant.core.expr import columns
+
+    if isinstance(measure, Lookup):
+        return {measure.column, *measure.by}
+    return {*measure.by, *(columns(measure.value) if measure.value is not None else ())}
+
+
+def _brings(plan: FeaturePlan, measure: Window | Lookup) -> bool:
+    """A row given apart has no later columns: what waits for one cannot be known from it."""
+    source = plan.sources[measure.source]
+    return not any(source.known[c].column for c in _columns(measure) if c in source.known)
+
+
+def _enters(plan: FeaturePlan, measure: Window | Lookup, row: Row) -> datetime | None:
+    source = plan.sources[measure.source]
+    event = row[source.event_time]
+    times = [event]
+    for name in _columns(measure):
+        known = source.known.get(name)
+        if known is None:
+            continue
+        start = event if known.column is None else row[known.column]
+        times.append(None if start is None else start + timedelta(microseconds=known.delay_us))
+    return None if None in times else max(times)
+
+
+def _lookup(measure: Lookup, same: list[tuple[datetime, int, Row]], moment: datetime) -> Any:
+    if not same:
+        return None
+    when, _, newest = same[-1]
+    too_old = measure.within_us is not None and moment - when > timedelta(microseconds=measure.within_us)
+    return None if too_old else newest[measure.column]
+
+
+def inside(row: Row) -> Row:
+    return {name: micros(value - EPOCH) if isinstance(value, datetime) else value for name, value in row.items()}
+
+
+def _window(plan: FeaturePlan, window: Window, same: list[tuple[datetime, int, Row]], moment: datetime) -> Any:
+    start = moment - timedelta(microseconds=window.span_us)
+    rows = [row for when, _, row in same if when > start]
+    if window.value is None:
+        return len(rows)
+    kinds = {field.name: field.dtype for field in plan.sources[window.source].fields}
+    value = compile_node(window.value, kinds)
+    values = [v for v in (value(inside(row), {}) for row in rows) if v is not None]
+    return aggregate(window.agg, values)
+
+
+def aggregate(agg: str, values: list[Any]) -> Any:
+    if agg == "count":
+        return len(values)
+    if agg == "distinct":
+        return len(set(values))
+    if not values or (agg == "std" and len(values) < 2):
+        return None
+    if agg == "last":
+        return values[-1]
+    if agg in {"min", "max"}:
+        found = min(values) if agg == "min" else max(values)
+        return int(found) if isinstance(found, bool) else found
+    exact = [Fraction(v) for v in values]
+    total = sum(exact, Fraction(0))
+    if agg == "sum":
+        return total
+    if agg == "mean":
+        return total / len(exact)
+    mean = total / len(exact)
+    return _root(sum((v - mean) ** 2 for v in exact) / (len(exact) - 1))
+
+
+def _root(square: Fraction) -> Fraction | float:
+    if square == 0:
+        return 0.0
+    shift = (square.denominator.bit_length() - square.numerator.bit_length()) // 2 * 2 + 128
+    scaled = square * Fraction(2) ** shift
+    return Fraction(math.isqrt(int(scaled))) / Fraction(2) ** (shift // 2)
+
+
+def same(ours: Any, right: Any, rel: float = 1e-9) -> bool:
+    """Equal, numbers within `rel`; a number too large for a float must be null."""
+    if isinstance(ours, datetime):
+        ours = micros(ours - EPOCH)
+    if isinstance(right, datetime):
+        right = micros(right - EPOCH)
+    if isinstance(right, Fraction):
+        if abs(right) >= Fraction(2) ** 1024:
+            return ours is None
+        if ours is None:
+            return abs(right) > Fraction(2) ** 1024 * (1 - Fraction(1, 10**9))
+        return abs(Fraction(ours) - right) <= abs(right) * Fraction(rel)
+    if isinstance(ours, float) and isinstance(right, float):
+        return ours == right or abs(ours - right) <= rel * abs(right)
+    return type(ours) is type(right) and ours == right

@@ -1,0 +1,319 @@
+"""A project from a user's table: which columns are used, why others are not, and that it reads back."""
+
+from __future__ import annotations
+
+import gzip
+import random
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cumulant.core.errors import CumulantError, DataError, UsageError
+from cumulant.core.expr import Column
+from cumulant.data import EventTime, RuleSpec, SourceSpec
+from cumulant.features import load as load_features
+from cumulant.features import parse
+from cumulant.project import create_from, create_from_frame, load
+from cumulant.project.create import features_text, project_text, yaml_text
+from cumulant.project.document import parse_document
+from cumulant.project.inspection import is_target
+
+ROWS = 200
+TABULAR = Path(__file__).resolve().parents[4] / "shared" / "data" / "tabular"
+
+
+@pytest.fixture
+def table() -> pl.DataFrame:
+    draw = random.Random(5)
+    start = datetime(2024, 1, 1)
+    score = [draw.random() for _ in range(ROWS)]
+    bought = [value + draw.random() > 1.2 for value in score]
+    return pl.DataFrame(
+        {
+            "order_id": [f"o{number:05d}" for number in range(ROWS)],
+            "ordered_at": [start + timedelta(hours=number) for number in range(ROWS)],
+            "score": score,
+            "country": [draw.choice(["FR", "DE", "IT"]) for _ in range(ROWS)],
+            "vip": [draw.random() > 0.5 for _ in range(ROWS)],
+            "remark": [f"words {draw.random()}" for _ in range(ROWS)],
+            "empty": pl.Series([None] * ROWS, dtype=pl.Float64),
+            "constant": ["same"] * ROWS,
+            "rarely": [None if draw.random() < 0.9 else "flag" for _ in range(ROWS)],
+            "row_number": list(range(7, ROWS + 7)),
+            "shipped_at": [start + timedelta(hours=number, minutes=draw.randrange(9000)) for number in range(ROWS)],
+            "outcome": ["yes" if value else "no" for value in bought],
+            "email": [f"{number}@example.com" for number in range(ROWS)],
+            "bought": bought,
+        }
+    )
+
+
+def made(frame: pl.DataFrame, folder: Path, target: str = "bought", **options):
+    frame.write_parquet(folder / "orders.parquet")
+    created = create_from(folder / "orders.parquet", target, name="shop", directory=folder, **options)
+    project = load(created.path)
+    names = [definition.name for definition in load_features(project.features_path).features]
+    return project, names, "\n".join(created.assumptions)
+
+
+def test_only_columns_that_a_model_can_use_become_features(table, tmp_path):
+    project, names, notes = made(table, tmp_path, time="ordered_at", key="order_id")
+    assert names == ["score", "country", "vip", "rarely"]
+    for line in (
+        "order_id (identifies the row)", "ordered_at (the time of the event)", "empty (empty in every row)",
+        "constant (the same in every row)", "outcome (says the same as the target bought", "email (personal)",
+        "shipped_at (a time;", "remark (text that is different in most rows)", "row_number (numbers the rows)",
+    ):  # fmt: skip
+        assert line in notes, notes
+    source = project.spec.data["rows"]
+    assert (source.keys, source.time.column, source.personal) == (("order_id",), "ordered_at", ["email"])
+    assert project.spec.training.target == "bought"
+    assert project.name == "shop"
+
+
+def test_key_and_time_are_found_where_they_are_not_named(table, tmp_path):
+    project, _, notes = made(table, tmp_path)
+    assert project.spec.data["rows"].keys == ("order_id",)
+    assert project.spec.data["rows"].time.column == "ordered_at"
+    assert "order_id identifies a row" in notes
+    assert "the event's time is ordered_at" in notes
+
+
+def test_the_data_are_referred_to_and_not_copied(table, tmp_path, monkeypatch):
+    (tmp_path / "in" / "data").mkdir(parents=True)
+    table.write_parquet(tmp_path / "in" / "data" / "orders.parquet")
+    monkeypatch.chdir(tmp_path / "in")
+    created = create_from("data/orders.parquet", "bought", name="shop")
+    assert load(created.path).spec.data["rows"].path == "../data/orders.parquet"
+    assert (
+        load(create_from("./data/*.parquet", "bought", name="glob").path).spec.data["rows"].path == "../data/*.parquet"
+    )
+    absolute = create_from(tmp_path / "in/data/orders.parquet", "bought", name="abs")
+    assert load(absolute.path).spec.data["rows"].path == str(tmp_path / "in/data/orders.parquet")
+    for folder in (created.path, absolute.path):
+        assert sorted(path.name for path in folder.iterdir()) == [
+            ".gitignore",
+            "cumulant.schema.json",
+            "cumulant.yaml",
+            "features.py",
+        ]
+        project = load(folder)
+        assert len(project.files().list(str(project.root / project.spec.data["rows"].path))) == 1
+
+
+@pytest.mark.parametrize("form", ["csv", "csv.gz", "jsonl", "semicolon.csv", "latin.csv", "tsv"])
+def test_every_format(table, tmp_path, form):
+    frame = table.select(
+        "order_id",
+        pl.col("ordered_at").dt.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "score",
+        pl.col("country").replace("IT", "Ñ"),
+        "bought",
+    )
+    path = tmp_path / f"orders.{form}"
+    separator = {"semicolon.csv": ";", "tsv": "\t"}.get(form, ",")
+    text = frame.write_csv(separator=separator)
+    if form == "jsonl":
+        frame.write_ndjson(path)
+    elif form == "csv.gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_bytes(text.encode("latin-1" if form.startswith("latin") else "utf-8"))
+    created = create_from(path, "bought", name="shop", directory=tmp_path)
+    project = load(created.path)
+    source = project.spec.data["rows"]
+    assert [one.name for one in load_features(project.features_path).features] == ["score", "country"]
+    assert source.separator == (";" if form == "semicolon.csv" else ",")
+    assert source.encoding == ("latin-1" if form == "latin.csv" else "utf-8")
+    assert source.time.column == "ordered_at"
+
+
+def test_missing_marks_and_numbers_among_blanks(tmp_path):
+    rows = ["a,b,c,y"] + [
+        f"{'?' if n % 9 == 0 else 'x' if n % 2 else 'z'},{' ' if n % 10 == 0 else n * 1.5},{n % 7},{n % 2}"
+        for n in range(100)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(rows) + "\n")
+    created = create_from(tmp_path / "t.csv", "y", name="m", directory=tmp_path)
+    source = load(created.path).spec.data["rows"]
+    assert source.missing == ["?"]
+    assert source.rules["b"].type == "float"
+
+
+def test_a_frame_is_written_into_the_project(table, tmp_path):
+    created = create_from_frame(table, "bought", name="shop", directory=tmp_path)
+    project = load(created.path)
+    assert project.spec.data["rows"].path == "data/shop.parquet"
+    assert pl.read_parquet(created.path / "data/shop.parquet").equals(table)
+    pandas = create_from_frame(table.drop("empty").to_pandas(), "bought", name="pandas", directory=tmp_path)
+    arrow = create_from_frame(table.to_arrow(), "bought", name="arrow", directory=tmp_path)
+    columns = [load_features(load(one.path).features_path).features for one in (created, pandas, arrow)]
+    assert [[one.name for one in found] for found in columns] == [["score", "country", "vip", "rarely"]] * 3
+    with pytest.raises(DataError):
+        create_from_frame({"a": 1}, "a", name="dict", directory=tmp_path)
+    assert not (tmp_path / "dict").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        ({"target": "bougth"}, DataError, "--target names"),
+        ({"target": "Bought"}, DataError, 'no column "Bought"'),
+        ({"time": "when"}, DataError, "--time names"),
+        ({"key": ("order_id", "nr")}, DataError, "--key names"),
+        ({"key": ("country",)}, UsageError, "does not identify a row"),
+        ({"key": ("order_id", "order_id")}, UsageError, "names a column twice"),
+        ({"target": "order_id", "key": ("order_id",)}, UsageError, "cannot be the key too"),
+        ({"target": "empty"}, DataError, "is empty in all 200 rows"),
+        ({"target": "constant"}, DataError, "the same value in every row"),
+        ({"target": "rarely"}, DataError, "the same value in every row"),
+        ({"time": "country"}, DataError, "is not a time"),
+    ],
+)
+def test_what_cannot_be_asked_for(table, tmp_path, options, error, said):
+    with pytest.raises(error, match=said):
+        made(table, tmp_path, **options)
+    assert [path.name for path in tmp_path.iterdir()] == ["orders.parquet"]
+
+
+def test_hints_name_the_nearest_column(table, tmp_path):
+    for target in ("bougth", "Bought", "BOUGHT"):
+        with pytest.raises(DataError) as caught:
+            made(table, tmp_path, target=target)
+        assert caught.value.hint == 'did you mean "bought"?'
+
+
+def test_no_column_is_left(tmp_path):
+    frame = pl.DataFrame({"a": [1] * 60, "b": list(range(60)), "y": [0, 1] * 30})
+    with pytest.raises(UsageError, match="no column is left") as caught:
+        made(frame, tmp_path, target="y")
+    assert "a: the same in every row" in caught.value.hint
+    with pytest.raises(UsageError, match="no column is left"):
+        made(frame.select("y"), tmp_path, target="y")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"a,y\n", "no rows"),
+        (b"PAR1 not really", "cannot|damaged|not a whole"),
+        (b"\x1f\x8bxx", "damaged|cut off"),
+    ],
+)
+def test_files_that_hold_no_table(tmp_path, content, said):
+    name = {b"PAR1": "t.parquet", b"\x1f\x8bxx": "t.csv.gz"}.get(content[:4], "t.csv")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CumulantError, match=said):
+        create_from(tmp_path / name, "y", name="m", directory=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_that_does_not_exist(tmp_path):
+    with pytest.raises(DataError, match="no file matches"):
+        create_from(tmp_path / "nothing.csv", "y", name="m", directory=tmp_path)
+    with pytest.raises(DataError, match="no driver"):
+        create_from("ftp://example.com/x.csv", "y", name="m", directory=tmp_path)
+
+
+def test_a_few_repeats_of_a_key_are_only_noted(tmp_path):
+    frame = pl.DataFrame({"id": [*range(299), 0], "x": [n % 7 for n in range(300)], "y": [n % 2 for n in range(300)]})
+    _, names, notes = made(frame, tmp_path, target="y", key="id")
+    assert names == ["x"]
+    assert "1 rows repeat id and will go to quarantine" in notes
+
+
+@pytest.mark.parametrize(
+    ("values", "target", "leaks"),
+    [
+        ([0, 1, 0, 1], [0, 1, 0, 1], True),
+        (["a", "b", "a", "b"], [False, True, False, True], True),
+        ([1, 0, 1, 0], [0, 1, 0, 1], True),
+        ([0, 1, 0, 0], [0, 1, 0, 1], False),
+        ([0, 1, 2, 3], [0, 1, 0, 1], False),  # tells rows apart, not classes
+        ([1.0, 2.0, 3.0, 4.0] * 30, [float(n) for n in range(120)], False),
+        ([n * 2.5 - 7 for n in range(120)], [float(n) for n in range(120)], True),
+        ([n * n for n in range(120)], [float(n) for n in range(120)], False),
+        ([str(n) for n in range(120)], [str(n) for n in range(120)], True),
+        ([None, 1, 0, None, 0], [0, 1, 0, 1, 0], False),  # known too seldom to say so
+        ([None] * 4, [0, 1, 0, 1], False),
+    ],
+)
+def test_what_says_the_same_as_the_target(values, target, leaks):
+    assert is_target(pl.Series(values), pl.Series(target)) is leaks
+
+
+@given(st.lists(st.integers(0, 3), min_size=4, max_size=30), st.permutations(["p", "q", "r", "s"]))
+def test_classes_under_other_names_leak_exactly_when_there_are_two(target, names):
+    renamed = pl.Series([names[value] for value in target])
+    assert is_target(renamed, pl.Series(target)) is (len(set(target)) > 1)
+
+
+@pytest.mark.parametrize(
+    ("file", "target", "columns", "key"),
+    [
+        ("adult.csv.gz", "income-per-year", 14, ()),
+        ("german_credit.csv.gz", "credit", 20, ()),
+        ("telco_churn.csv.gz", "Churn", 19, ("customerID",)),
+        ("california_housing.parquet", "MedHouseVal", 8, ()),
+    ],
+)
+def test_real_tables(tmp_path, file, target, columns, key):
+    if not (TABULAR / file).exists():
+        pytest.skip("the public tables are not on this machine")
+    created = create_from(TABULAR / file, target, name="m", directory=tmp_path)
+    project = load(created.path)
+    assert len(load_features(project.features_path).features) == columns
+    assert project.spec.data["rows"].keys == key
+    assert project.spec.data["rows"].time is None
+
+
+# What is written reads back ---------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(blacklist_categories=["Cs"]), min_size=1))
+def test_any_text_survives_yaml(text):
+    assert parse_document(f"a: {yaml_text(text)}\n", "x").plain() == {"a": text}
+    assert (
+        parse_document(f"a: [{yaml_text(text)}, b]\n" if yaml_text(text)[0] == '"' else "a: [x, b]\n", "x").plain()[
+            "a"
+        ][1]
+        == "b"
+    )
+
+
+names = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size=20)
+
+
+@settings(deadline=None)
+@given(st.lists(names, min_size=1, unique=True, max_size=5))
+def test_any_column_name_survives_python(tmp_path_factory, columns):
+    folder = tmp_path_factory.mktemp("features")
+    (folder / "features.py").write_text(features_text(columns), encoding="utf-8")
+    assert [one.name for one in load_features(folder / "features.py").features] == columns
+
+
+@settings(deadline=None)
+@given(
+    names,
+    names,
+    names,
+    st.lists(names, unique=True, min_size=2, max_size=3),
+    st.sampled_from([",", ";", "\t", '"', "#"]),
+)
+def test_any_declaration_survives_the_file(tmp_path_factory, path, target, time, several, separator):
+    spec = SourceSpec(
+        path=path, key=several, event_time=EventTime(column=time, zone="Europe/Paris"), personal=several, missing=several,
+        separator=separator, encoding="latin-1", rules={name: RuleSpec(type="float") for name in several},
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "cumulant.yaml").write_text(project_text(spec, target), encoding="utf-8")
+    found = load(folder).spec
+    assert msgspec.to_builtins(found.data["rows"]) == msgspec.to_builtins(spec)
+    assert parse(found.training.target, columns=[target]) == Column(target)
