@@ -47,6 +47,10 @@ bench: $(READY) ## all benchmarks; figures go to bench/RESULTS.md by hand, with 
 lock: ## compile requirements/all.txt from pyproject.toml (needs uv)
 	@uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --universal \
 	  --extra local --extra objects --group dev pyproject.toml requirements/all.in -o requirements/all.txt
+	@uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --universal \
+	  --extra serve pyproject.toml -o requirements/serve.txt
+	@uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --universal \
+	  requirements/engines.in -o requirements/engines.txt
 
 clean: ## remove what the recipes made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .cumulant-demo dist

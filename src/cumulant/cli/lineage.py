@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import Model
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.runtime.lineage import Lineage
 
 app = application("lineage", "Where a model comes from.")
 

@@ -115,9 +115,11 @@ class Values:
         return summed, found
 
     def mean(self, ranges: Ranges) -> tuple[Floats, Flags]:
-        total, found = self.total(ranges)
         count = self.count(ranges)[0]
-        return np.divide(total, count, out=np.zeros(len(count)), where=found), found
+        found = count > 0
+        if self.is_float:
+            return self._sums.means(ranges.lo, ranges.hi, np.maximum(count, 1), with_extra=self.joins(ranges)), found
+        return self.total(ranges)[0] / np.maximum(count, 1), found
 
     def deviation(self, ranges: Ranges) -> tuple[Floats, Flags]:
         present, own = self.present_ranges(ranges), self.joins(ranges)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -35,6 +35,8 @@ from cumulant.features.state import (
 from cumulant.ports.online import OnlineStore
 
 Inside = dict[str, Any]
+#: flags are stored as numbers, and a maximum of flags is a number
+_CONVERSIONS: dict[str, Callable[[Any], Any]] = {"float": float, "bool": bool, "int": int}
 
 
 class Vectors(msgspec.Struct, frozen=True):
@@ -92,8 +94,7 @@ class OnlineFeatures:
         columns: dict[str, list[Any]] = {spec.name: [] for spec in self._outputs}
         for row, (features, _) in zip(inside, found, strict=True):
             for spec, evaluate in self._expressions:
-                value = evaluate(row, features)
-                features[spec.name] = float(value) if spec.dtype == "float" and value is not None else value
+                features[spec.name] = evaluate(row, features)
             for spec in self._outputs:
                 columns[spec.name].append(outside(spec.dtype, features[spec.name]))
         return Vectors(columns, [age for _, age in found])
@@ -143,8 +144,9 @@ class _GroupReader:
         self._key, self._event_time = source.key, source.event_time
         columns: dict[str, Kind] = {field.name: field.dtype for field in plan.request}
         self._own = [compile_node(node, columns) for node in group.values] if group.counts_itself else []
+        dtypes = {spec.name: spec.dtype for spec in plan.features}
         self._measures = [
-            (name, measure, reach_us(measure), group.slots[name], _is_float(plan, name))
+            (name, measure, reach_us(measure), group.slots[name], _CONVERSIONS.get(dtypes[name]))
             for name, measure in group.measures.items()
         ]
 
@@ -171,14 +173,14 @@ class _GroupReader:
         own_values = [] if enters is None else [own(row, {}) for own in self._own]
         hi = 0 if history is None else history.until(at)
         newest: int | None = None
-        for name, measure, reach, slot, is_float in self._measures:
+        for name, measure, reach, slot, convert in self._measures:
             lo = 0 if reach is None or history is None else history.until(at - reach)
             if history is not None and hi > lo:
                 newest = history.times[hi - 1]
             joins = enters is not None and (reach is None or enters > at - reach)
             own = own_values[slot] if joins and slot >= 0 else None
             value = _value(measure, _Past(history, slot, lo, hi), enters if joins else None, own)
-            features[name] = float(value) if is_float and value is not None else value
+            features[name] = value if value is None or convert is None else convert(value)
         return newest
 
 
@@ -189,10 +191,6 @@ class _Past(NamedTuple):
     slot: int
     lo: int
     hi: int
-
-
-def _is_float(plan: FeaturePlan, name: str) -> bool:
-    return any(spec.name == name and spec.dtype == "float" for spec in plan.features)
 
 
 def _value(measure: Measure, past: _Past, enters: int | None, own: Any) -> Any:
@@ -224,8 +222,7 @@ def _alone(measure: Window, own: Any) -> Any:
         return int(own is not None)
     if own is None or measure.agg == "std":
         return None
-    value = int(own) if isinstance(own, bool) else own
-    return finite(value) if isinstance(value, float) else value
+    return finite(own) if isinstance(own, float) else own
 
 
 class _Shelf:

@@ -118,7 +118,12 @@ class History:
 
 def _mean(value: Recalled, lo: int, hi: int, own: Any) -> float | None:
     count = value.count(lo, hi) + (own is not None)
-    return finite(value.total(lo, hi, own) / count) if count else None
+    if not count:
+        return None
+    total = value.total(lo, hi, own)
+    if math.isfinite(total):
+        return total / count
+    return finite(math.fsum(number / 2.0**64 for number in _with(value, lo, hi, own)) / count * 2.0**64)
 
 
 def _sum(value: Recalled, lo: int, hi: int, own: Any) -> float | None:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import DataError, UsageError, did_you_mean
+from cumulant.core.errors import DataError, DefinitionError, UsageError, did_you_mean
+from cumulant.core.expr import Column, Node, columns
+from cumulant.project.leaks import gives_away
 
 if TYPE_CHECKING:
     import polars as pl
@@ -19,10 +21,7 @@ _VARIOUS = 0.5
 _FEW_ROWS = 50
 #: a repeated key goes to quarantine, of which a source may hold this share before the run stops
 _QUARANTINE = 0.01
-#: a column is the target in other words if both have at most this many values, each of one the same of the other
-_CLASSES = 50
 _READABLE = 0.9
-_ROUNDING = 1e-9
 _LISTED = 8
 
 
@@ -39,7 +38,8 @@ def inspect_table(
 ) -> Inspection:
     """Look at a table as it was read, and decide.
 
-    `known` is what had to be found out to read it (a separator, an encoding).
+    `target` is a column, or an expression over columns, which then are no features. `known` is what had to be
+    found out to read the table (a separator, an encoding).
 
     Raises:
         DataError: no such column, no rows, a target with one value or none, a time that cannot be read.
@@ -47,17 +47,19 @@ def inspect_table(
     """
     from cumulant.data import infer
 
-    _named(raw, target, time, key)
-    proposal = infer(raw, path=path, time=time, key=key, target=target, rules=False)
+    node = _named(raw, target, time, key)
+    column = node.name if isinstance(node, Column) else None
+    proposal = infer(raw, path=path, time=time, key=key, target=column, rules=False)
     spec = proposal.spec
     if known is not None:
         spec = msgspec.structs.replace(spec, separator=known.separator, encoding=known.encoding)
     rows = _typed(raw, spec, time)
-    notes = [*proposal.notes, _target_note(rows, target)]
+    label = _label(rows, node, target)
+    notes = [*proposal.notes, _target_note(label, target)]
     if key:
         notes += _key_notes(rows, tuple(key))
-    left_out = _left_out(rows, spec, target)
-    features = tuple(name for name in raw.columns if name not in left_out and name != target)
+    left_out = _left_out(rows, spec, label, node)
+    features = tuple(name for name in rows.columns if name not in left_out and name != column)
     if not features:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:_LISTED])
         raise UsageError(
@@ -68,20 +70,47 @@ def inspect_table(
     return Inspection(spec, features, (*notes, *_grouped(left_out)))
 
 
-def _named(raw: pl.DataFrame, target: str, time: str | None, key: Sequence[str]) -> None:
-    for option, name in (("--target", target), ("--time", time), *(("--key", name) for name in key)):
+def _named(raw: pl.DataFrame, target: str, time: str | None, key: Sequence[str]) -> Node:
+    """Refuse names that are no columns; the target as a tree."""
+    for option, name in (("--time", time), *(("--key", name) for name in key)):
         if name is not None and name not in raw.columns:
-            listed = ", ".join(raw.columns[:20]) + (", ..." if raw.width > 20 else "")
-            near = did_you_mean(name, raw.columns) or _same_but_case(name, raw.columns)
-            raise DataError(
-                f'there is no column "{name}", which {option} names', subject=name, hint=near or f"columns: {listed}"
-            )
-    if target == time or target in key:
-        raise UsageError(
-            f'"{target}" is the target and cannot be {"the time" if target == time else "the key"} too', subject=target
-        )
+            raise _no_column(option, name, raw.columns)
     if len(set(key)) != len(key):
         raise UsageError("--key names a column twice", subject=", ".join(key))
+    node = _target(raw, target)
+    for role, names in (("time", [time]), ("key", key)):
+        if isinstance(node, Column) and node.name in names:
+            raise UsageError(f'"{target}" is the target and cannot be the {role} too', subject=target)
+    return node
+
+
+def _target(raw: pl.DataFrame, target: str) -> Node:
+    from cumulant.features import parse
+
+    if target in raw.columns:
+        return Column(target)
+    if target.isidentifier():
+        raise _no_column("--target", target, raw.columns)
+    try:
+        node = parse(target, columns=raw.columns)
+    except DefinitionError as error:
+        near = did_you_mean(target, raw.columns) or _same_but_case(target, raw.columns) or error.hint
+        raise DataError(
+            f'the target "{target}" is neither a column nor an expression over columns: {error.message}',
+            subject=target,
+            hint=near,
+        ) from None
+    if not columns(node):
+        raise DataError(f'the target "{target}" reads no column', subject=target, hint="name one: delay > 15")
+    return node
+
+
+def _no_column(option: str, name: str, known: Sequence[str]) -> DataError:
+    near = did_you_mean(name, known) or _same_but_case(name, known)
+    listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
+    return DataError(
+        f'there is no column "{name}", which {option} names', subject=name, hint=near or f"columns: {listed}"
+    )
 
 
 def _same_but_case(name: str, columns: Sequence[str]) -> str | None:
@@ -106,20 +135,31 @@ def _typed(raw: pl.DataFrame, spec: SourceSpec, time: str | None) -> pl.DataFram
     return rows
 
 
-def _target_note(rows: pl.DataFrame, target: str) -> str:
-    if target not in rows.columns:
+def _label(rows: pl.DataFrame, node: Node, target: str) -> pl.Series:
+    """The target's values."""
+    from cumulant.features import evaluate
+
+    if isinstance(node, Column) and node.name not in rows.columns:
         raise DataError(f'the target "{target}" holds lists or structs', subject=target, hint="take it apart first")
-    labelled = rows[target].drop_nulls()
+    try:
+        return evaluate(node, rows)
+    except DefinitionError as error:
+        problem = f'the target "{target}" cannot be computed: {error.message}'
+        raise DataError(problem, subject=target, hint=error.hint) from None
+
+
+def _target_note(label: pl.Series, target: str) -> str:
+    labelled = label.drop_nulls()
     distinct = labelled.n_unique() if labelled.len() else 0
     if distinct == 0:
-        raise DataError(f'the target "{target}" is empty in all {rows.height:,} rows', subject=target)
+        raise DataError(f'the target "{target}" is empty in all {label.len():,} rows', subject=target)
     if distinct == 1:
         raise DataError(
             f'the target "{target}" has the same value in every row, so there is nothing to learn',
             subject=target,
             hint="name another column, or give data in which it varies",
         )
-    unlabelled = rows.height - labelled.len()
+    unlabelled = label.len() - labelled.len()
     more = f"; {unlabelled:,} rows without it are not trained on" if unlabelled else ""
     if distinct == 2:
         rare = min(labelled.value_counts()["count"].to_list()) / labelled.len()
@@ -139,14 +179,16 @@ def _key_notes(rows: pl.DataFrame, key: tuple[str, ...]) -> list[str]:
     return [f"{repeats:,} rows repeat {named} and will go to quarantine"] if repeats else []
 
 
-def _left_out(rows: pl.DataFrame, spec: SourceSpec, target: str) -> dict[str, str]:
+def _left_out(rows: pl.DataFrame, spec: SourceSpec, label: pl.Series, target: Node) -> dict[str, str]:
     """Column to the reason why it is no feature, in the order of the table."""
     found = {}
     for name in rows.columns:
-        if name != target:
-            reason = _role(name, spec) or _emptiness(rows[name]) or _leak(rows, name, target) or _form(rows[name])
-            if reason is not None:
-                found[name] = reason
+        if isinstance(target, Column) and name == target.name:
+            continue
+        reason = "the target is made from it" if name in columns(target) else None
+        reason = reason or _role(name, spec) or _emptiness(rows[name]) or _leak(rows[name], label) or _form(rows[name])
+        if reason is not None:
+            found[name] = reason
     return found
 
 
@@ -164,9 +206,8 @@ def _emptiness(values: pl.Series) -> str | None:
     return "the same in every row" if values.n_unique() == 1 else None
 
 
-def _leak(rows: pl.DataFrame, name: str, target: str) -> str | None:
-    found = is_target(rows[name], rows[target])
-    return f"says the same as the target {target}, which a prediction cannot know" if found else None
+def _leak(values: pl.Series, label: pl.Series) -> str | None:
+    return "alone tells the target, which a prediction cannot know" if gives_away(values, label) else None
 
 
 def _form(values: pl.Series) -> str | None:
@@ -188,36 +229,6 @@ def _counts(values: pl.Series) -> bool:
     low, high = values.min(), values.max()
     every = isinstance(low, int) and isinstance(high, int) and high - low + 1 == values.len()
     return every and values.n_unique() == values.len() and not values.null_count()
-
-
-def is_target(values: pl.Series, target: pl.Series) -> bool:
-    """Whether a column says the same as the target wherever both are known: the same values, or the same classes."""
-    import polars as pl
-
-    both = pl.DataFrame({"value": values, "target": target}).drop_nulls()
-    if both.height < 0.9 * target.drop_nulls().len() or both.height < 2:
-        return False
-    classes = both["target"].n_unique()
-    if classes < 2:
-        return False
-    if classes <= _CLASSES:
-        return both["value"].n_unique() == classes and both.unique().height == classes
-    if not (both["value"].dtype.is_numeric() and both["target"].dtype.is_numeric()):
-        return bool((both["value"].cast(pl.String) == both["target"].cast(pl.String)).all())
-    return _line(both)
-
-
-def _line(both: pl.DataFrame) -> bool:
-    """Whether the target lies on a straight line over the value in every row, but for rounding."""
-    import polars as pl
-
-    rows = both.select(pl.all().cast(pl.Float64)).sort("value")
-    (low, start), (high, end) = rows.row(0), rows.row(-1)
-    if not high > low or start == end:
-        return False
-    on_line = start + (rows["value"] - low) * ((end - start) / (high - low))
-    furthest = (rows["target"] - on_line).abs().max()
-    return isinstance(furthest, float) and furthest <= _ROUNDING * abs(end - start)
 
 
 def _grouped(left_out: dict[str, str]) -> list[str]:

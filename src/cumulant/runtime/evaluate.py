@@ -14,9 +14,9 @@ from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import feature_set
 from cumulant.runtime.fitting import rows_of
-from cumulant.runtime.judging import Judgement, answers_of, champion_uri
+from cumulant.runtime.judging import Answers, Judgement, answers_of, champion_uri, compared
 from cumulant.runtime.task import resolve_task
-from cumulant.runtime.train import MODEL, ModelRecord, work_of
+from cumulant.runtime.train import work_of
 from cumulant.runtime.validate import snapshots_of
 
 if TYPE_CHECKING:
@@ -70,24 +70,22 @@ def evaluate(
 def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
     split = rows_of(context, work)
     context.progress("evaluate", 0.1)
-    answers, notes = answers_of(context, version, split.test)
-    if answers is None:
+    candidate, notes = answers_of(context, version, split.test)
+    if candidate is None:
         raise RefusedError(notes[0], subject=version.uri, hint="train again: `cumulant train`")
     number = champion_uri(context)
-    champion = None if number in (None, version.version) else context.project.registry().resolve(f"{version.name}/{number}")
-    rival, more = answers_of(context, champion, split.test) if champion is not None else (None, ())
-    baseline = training.naive_answers(split.train, split.test)
-    threshold = _threshold(context, version)
-    return Judgement(
-        evaluation=training.evaluate(answers, split.test, work.evaluation, threshold=threshold),
-        naive=training.evaluate(baseline, split.test, work.evaluation, threshold=threshold),
-        champion=None,
+    champion = context.project.registry().resolve(f"{version.name}/{number}") if number not in (None, version.version) else None
+    rival, more = (None, ()) if champion is None else answers_of(context, champion, split.test)
+    # Today's baseline: a search among no trainers but the naive one.
+    alone = training.search(split.train, msgspec.structs.replace(work.training, trainers=["naive"]))
+    return compared(
+        context,
+        split.test,
+        work.evaluation,
+        candidate=candidate,
+        naive=Answers(alone.naive.predict_frame(split.test.features), candidate.threshold),
+        champion=rival,
         champion_uri=champion.uri if champion is not None and rival is not None else None,
-        verdict=training.gate(answers, baseline, rival, split.test, work.evaluation),
+        main=alone.summary.metric,
         notes=(*notes, *more),
     )
-
-
-def _threshold(context: Context, version: ModelVersion) -> float | None:
-    row = context.project.journal().get(MODEL, f"{version.name}/{version.version}")
-    return None if row is None else msgspec.convert(row.value, ModelRecord).fitted.summary.threshold

@@ -14,7 +14,7 @@ from cumulant import training
 from cumulant.core.ids import digest
 from cumulant.core.refs import ObjectRef
 from cumulant.runtime.rows import labelled_rows
-from cumulant.training import TrainingSummary, TrialRecord
+from cumulant.training import Parameter, TrainingSummary, TrialRecord
 
 if TYPE_CHECKING:
     from cumulant.runtime.context import Context
@@ -44,10 +44,12 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
     summary: TrainingSummary
     trials: tuple[TrialRecord, ...]
     split: SplitSummary
+    #: the champion's parameters, which were tried first
+    warm_start: dict[str, Parameter] | None = None
     reused: bool = False
 
 
-def fit(context: Context, work: Work, *, champion: Mapping[str, object] | None) -> Fitted:
+def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | None) -> Fitted:
     """Search and fit, or find it done. A search that was cut off goes on with its next trial."""
     objects = context.project.objects()
     inputs = {**work.inputs, "champion": champion}
@@ -61,7 +63,7 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, object] | None) 
             work.training,
             root=context.project.root,
             scratch=folder,
-            champion=champion,  # type: ignore[arg-type]  # parameters as the registry's tags hold them
+            champion=champion,
             progress=context.progress,
             on_trial=lambda trial: context.emit(_told(trial)),
         )
@@ -72,6 +74,7 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, object] | None) 
             summary=found.summary,
             trials=found.trials,
             split=_summary(split),
+            warm_start=None if champion is None else dict(champion),
         )
         return msgspec.to_builtins(fitted)  # type: ignore[no-any-return]
 

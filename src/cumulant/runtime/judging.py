@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,7 +13,7 @@ from cumulant.core.errors import IntegrityError, NotFoundError
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.fitting import Fitted, loaded, rows_of
 from cumulant.runtime.models import CHAMPION, servable_folder
-from cumulant.training import Evaluation, Verdict
+from cumulant.training import Evaluation, Parameter, Verdict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 
     from cumulant.runtime.context import Context
     from cumulant.runtime.work import Work
-    from cumulant.training import TrainingSet
+    from cumulant.statistics import Rows
+    from cumulant.training import EvaluationSpec, TrainingSet
 
 #: journal rows: what a training is compared with, fixed when it begins
 REFERENCE = "reference"
@@ -64,12 +66,12 @@ def champion_uri(context: Context) -> str | None:
         return None
 
 
-def champion_parameters(version: ModelVersion | None) -> Mapping[str, object] | None:
+def champion_parameters(version: ModelVersion | None) -> Mapping[str, Parameter] | None:
     """What the search tries first: the champion's parameters, where it is of a searched kind."""
     if version is None or version.tags.get("cumulant.trainer") != "lightgbm":
         return None
     text = version.tags.get("cumulant.parameters")
-    return msgspec.json.decode(text, type=dict[str, object]) if text else None
+    return msgspec.json.decode(text, type=dict[str, Parameter]) if text else None
 
 
 def judge(context: Context, work: Work, fitted: Fitted, champion: ModelVersion | None) -> Judgement:
@@ -89,7 +91,7 @@ def judge(context: Context, work: Work, fitted: Fitted, champion: ModelVersion |
             training.ModelEvaluated(
                 model=fitted.model.key,
                 rows=judgement.evaluation.rows,
-                metrics={name: one.value for name, one in judgement.evaluation.metrics.items()},
+                metrics=judgement.evaluation.values(),
             )
         )
         return msgspec.to_builtins(judgement)  # type: ignore[no-any-return]
@@ -101,27 +103,76 @@ def judge(context: Context, work: Work, fitted: Fitted, champion: ModelVersion |
 def _judgement(context: Context, work: Work, fitted: Fitted, champion: ModelVersion | None) -> Judgement:
     test = rows_of(context, work).test
     model, naive = loaded(context, fitted.model), loaded(context, fitted.naive)
-    context.progress("evaluate", 0.2)
-    answers, baseline = model.predict_frame(test.features), naive.predict_frame(test.features)
-    rival, notes = answers_of(context, champion, test) if champion is not None else (None, ())
-    spec = work.evaluation
-    threshold = model.threshold
-    evaluation = training.evaluate(answers, test, spec, threshold=threshold)
-    context.progress("evaluate", 0.6)
+    context.progress("evaluate", 0.1)
+    rival, notes = (None, ()) if champion is None else answers_of(context, champion, test)
+    return compared(
+        context,
+        test,
+        work.evaluation,
+        candidate=Answers(model.predict_frame(test.features), model.threshold, model.importance),
+        naive=Answers(naive.predict_frame(test.features), model.threshold),
+        champion=rival,
+        champion_uri=champion.uri if champion is not None and rival is not None else None,
+        main=fitted.summary.metric,
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to the test rows, and the threshold that turns them into decisions."""
+
+    values: NDArray[np.float64]
+    threshold: float | None
+    importance: Mapping[str, float] = field(default_factory=dict)
+
+
+def compared(
+    context: Context,
+    test: TrainingSet,
+    spec: EvaluationSpec,
+    *,
+    candidate: Answers,
+    naive: Answers,
+    champion: Answers | None,
+    champion_uri: str | None,
+    main: str,
+    notes: tuple[str, ...] = (),
+) -> Judgement:
+    """Evaluations on the same rows, and the gate's word."""
+
+    def measured(answers: Answers) -> Evaluation:
+        found = training.evaluate(test, answers.values, spec, threshold=answers.threshold)
+        return msgspec.structs.replace(found, importance=dict(answers.importance))
+
+    def scored(answers: Answers) -> Rows:
+        return training.scored(test, answers.values, spec, threshold=answers.threshold)
+
+    evaluation = measured(candidate)
+    context.progress("evaluate", 0.5)
+    verdict = training.gate(
+        scored(candidate),
+        task=test.task,
+        main=main,
+        naive=scored(naive),
+        champion=None if champion is None else scored(champion),
+        rules=spec.gate,
+    )
+    context.progress("evaluate", 0.8)
     return Judgement(
         evaluation=evaluation,
-        naive=training.evaluate(baseline, test, spec, threshold=threshold),
-        champion=None,
-        champion_uri=champion.uri if champion is not None and rival is not None else None,
-        verdict=training.gate(answers, baseline, rival, test, spec),
+        naive=measured(naive),
+        champion=None if champion is None else measured(champion),
+        champion_uri=champion_uri,
+        verdict=verdict,
         notes=notes,
     )
 
 
 def answers_of(
     context: Context, version: ModelVersion, test: TrainingSet
-) -> tuple[NDArray[np.float64] | None, tuple[str, ...]]:
-    """The champion's answers to the test rows, if it answers the same question from features that are here."""
+) -> tuple[Answers | None, tuple[str, ...]]:
+    """A registered version's answers to the test rows, if it answers the same question from features that are here."""
     try:
         scorer = packaging.Scorer(servable_folder(context.project, version))
     except (IntegrityError, NotFoundError) as error:
@@ -130,7 +181,8 @@ def answers_of(
     if scorer.servable.task != test.task or missing:
         why = f"its features {', '.join(missing)} are gone" if missing else f"it answers a {scorer.servable.task} question"
         return None, (f"{version.uri} could not be compared with: {why}",)
-    return scorer.score(_columns(test.features, scorer.features)), ()
+    values = scorer.score(_columns(test.features, scorer.features))
+    return Answers(values, scorer.servable.threshold), ()
 
 
 def _columns(frame: pl.DataFrame, names: tuple[str, ...]) -> dict[str, list[object]]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cumulant.data import Snapshot, SourceFile
     from cumulant.ports.access import Principal
     from cumulant.project import Project
+    from cumulant.training import TrainingSpec
 
 
 class SourceLineage(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,9 +174,10 @@ def _again(
         split = rows_of(context, work)
         found = training.search(
             split.train.sample(work.sample, seed=work.training.seed) if work.sample < 1 else split.train,
-            training.repeated(record.training, record.fitted.summary, record.fitted.trials),
+            repeated(record),
             root=project.root,
             scratch=scratch / "search",
+            champion=record.warm_start,
             progress=context.progress,
         )
         folder = scratch / "servable"
@@ -191,6 +193,14 @@ def _again(
         return folder
     finally:
         project.tables().delete(table.key)
+
+
+def repeated(record: ModelRecord) -> TrainingSpec:
+    """The settings with the budget that was used: as many trials and boosters as there were, and no clock."""
+    done = [trial for trial in record.fitted.trials if trial.trainer == "lightgbm" and trial.state != "cut"]
+    return msgspec.structs.replace(
+        record.training, trials=max(1, len(done)), time=None, ensemble=record.fitted.summary.members
+    )
 
 
 def _differences(

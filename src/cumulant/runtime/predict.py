@@ -99,7 +99,7 @@ def _post(url: str, rows: list[dict[str, object]]) -> list[Answer]:
         raise EngineUnavailableError(
             f"no server answers at {url}: {error}", subject=url, hint="start one with `cumulant serve`"
         ) from None
-    return msgspec.json.decode(body["answers"], type=list[Answer])
+    return msgspec.json.decode(body["predictions"], type=list[Answer])
 
 
 def _plain(value: object) -> object:

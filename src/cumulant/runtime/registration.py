@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant import data, packaging
+from cumulant import data, packaging, training
 from cumulant.core.ids import canonical, digest
 from cumulant.core.refs import ObjectRef
 from cumulant.core.servable import Parity
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.core.plan import FeaturePlan
+    from cumulant.ports.registry import RunLog
     from cumulant.runtime.context import Context
     from cumulant.runtime.work import Work
     from cumulant.training import TrainingSet
@@ -139,7 +140,7 @@ def _log(
                 child.params({"trainer": trial.trainer, **trial.params})
                 child.metrics({} if trial.score is None else {fitted.summary.metric: trial.score, "seconds": trial.seconds})
                 child.tags({"state": trial.state})
-        _plots(context, work, fitted, run)
+        _plots(judgement, project.name, run)
         version = registry.register(
             run,
             project.name,
@@ -173,10 +174,11 @@ def _params(work: Work, fitted: Fitted) -> dict[str, object]:
 def _metrics(fitted: Fitted, judgement: Judgement) -> dict[str, float]:
     found = {f"cv_{fitted.summary.metric}": fitted.summary.score}
     for name, one in judgement.evaluation.metrics.items():
-        found[name] = one.value
+        if one.value is not None:
+            found[name] = one.value
         if one.low is not None and one.high is not None:
             found |= {f"{name}_low": one.low, f"{name}_high": one.high}
-    found |= {f"naive_{name}": one.value for name, one in judgement.naive.metrics.items()}
+    found |= {f"naive_{name}": value for name, value in judgement.naive.values().items()}
     return found
 
 
@@ -215,11 +217,7 @@ def _input_example(context: Context, work: Work) -> Any:
     return frame.to_pandas()
 
 
-def _plots(context: Context, work: Work, fitted: Fitted, run: Any) -> None:
-    from cumulant import training
-
-    model, rows = loaded(context, fitted.model), rows_of(context, work)
+def _plots(judgement: Judgement, title: str, run: RunLog) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        answers = model.predict_frame(rows.test.features)
-        for path in training.save_plots(answers, rows.test, model, Path(scratch)):
+        for path in training.save_plots(judgement.evaluation, Path(scratch), title=title):
             run.artifact(path, "plots")

@@ -20,7 +20,6 @@ from cumulant import features, packaging
 from cumulant.core.errors import EngineUnavailableError, PortInUseError
 from cumulant.core.ids import digest, short
 from cumulant.core.progress import Progress, silent
-from cumulant.core.servable import Servable
 from cumulant.core.units import moment
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.context import Context, open_run
@@ -135,10 +134,8 @@ def _versioned(project: Project, version: ModelVersion) -> Path:
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=target.parent, prefix=".new-"))
     shutil.copytree(source, draft, dirs_exist_ok=True)
-    manifest = draft / "servable.json"
-    manifest.chmod(0o644)
-    servable = msgspec.json.decode(manifest.read_bytes(), type=Servable)
-    manifest.write_bytes(msgspec.json.encode(msgspec.structs.replace(servable, version=version.version)))
+    (draft / "servable.json").chmod(0o644)
+    packaging.with_version(draft, version.version)
     try:
         draft.rename(target)
     except OSError:  # another process was first, with the same content

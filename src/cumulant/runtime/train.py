@@ -24,7 +24,7 @@ from cumulant.runtime.registration import package, register
 from cumulant.runtime.task import Task, resolve_task
 from cumulant.runtime.validate import Validation, snapshots_of
 from cumulant.runtime.work import Work, trainer_code
-from cumulant.training import Evaluation, EvaluationSpec, TrainingSpec, TrainingSummary, TrialRecord, Verdict
+from cumulant.training import Evaluation, EvaluationSpec, Parameter, TrainingSpec, TrainingSummary, TrialRecord, Verdict
 
 if TYPE_CHECKING:
     from cumulant.data import Snapshot
@@ -75,6 +75,8 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     table: str
     as_of: datetime | None
     sample: float
+    #: the champion's parameters, which were tried first
+    warm_start: dict[str, Parameter] | None = None
     lineage: dict[str, str]
     packages: dict[str, str]
     python: str
@@ -238,6 +240,7 @@ def _remember(
         table=work.table.key,
         as_of=work.as_of,
         sample=work.sample,
+        warm_start=fitted.warm_start,
         lineage=dict(lineage),
         packages=python.packages,
         python=python.python,

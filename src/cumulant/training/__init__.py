@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cumulant.training.payloads import LinearWeights
     from cumulant.training.plots import save_plots
     from cumulant.training.records import TrainingSummary, TrialRecord
-    from cumulant.training.spec import Cost, EvaluationSpec, GateRule, Threshold, TrainingSpec, quick
+    from cumulant.training.spec import Cost, EvaluationSpec, GateRule, Parameter, Threshold, TrainingSpec, quick
     from cumulant.training.splits import Fold, Split, folds, split
     from cumulant.training.study import SearchResult, search
     from cumulant.training.verdicts import RuleVerdict, Verdict, gate
@@ -28,6 +28,7 @@ _HOMES = {
     "GateRule": "spec",
     "LinearWeights": "payloads",
     "ModelEvaluated": "events",
+    "Parameter": "spec",
     "RuleVerdict": "verdicts",
     "SearchFinished": "events",
     "SearchResult": "study",
@@ -61,6 +62,7 @@ __all__ = [
     "GateRule",
     "LinearWeights",
     "ModelEvaluated",
+    "Parameter",
     "RuleVerdict",
     "SearchFinished",
     "SearchResult",

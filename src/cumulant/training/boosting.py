@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MOST_ROUNDS = 3000
 DEFAULT_ROUNDS = 100
+#: how much of a round's time grows with its rows
+_GROWTH = 0.6
 #: rounds without a better score before a fit ends: this over the learning rate, but some at least
 _PATIENCE, _LEAST_PATIENCE = 2.0, 20
 #: rounds between two looks at the clock
@@ -211,10 +213,14 @@ def first_points(*, rows: int, rate: float | None, categories: bool) -> list[dic
 def expected_seconds(fits: Sequence[tuple[int, int, float]], rows: int, rounds: int) -> float:
     """How long a fit of `rounds` on `rows` takes, by the middle one of `fits` (rows, rounds, seconds) seen.
 
-    An upper guess: seen fits were also judged each round, and a round has costs that do not grow with rows.
+    A round has costs that do not grow with rows, so time grows less than they do. A fit that takes longer
+    is stopped by the clock.
     """
-    rates = [seconds / (size * max(done, 1)) for size, done, seconds in fits if size > 0]
-    return rows * rounds * statistics.median(rates) if rates else 0.0
+    rates = [(seconds / max(done, 1), size) for size, done, seconds in fits if size > 0]
+    if not rates:
+        return 0.0
+    second, size = statistics.median(rate for rate, _ in rates), statistics.median(size for _, size in rates)
+    return rounds * second * (rows / size if rows <= size else 1 + _GROWTH * (rows / size - 1))
 
 
 def is_random(params: Params) -> bool:

@@ -161,7 +161,7 @@ class _Race:
             return _share_of(self._clock(left), 1 / waves) if share_out else self._clock(left)
 
         self._futures = [
-            self._pool.submit(lambda fold=fold: folds.judge_fold(fold, trainer, params, own(fold)))
+            self._pool.submit(lambda number: folds.judge_fold(number, trainer, params, own(number)), fold)
             for fold in range(folds.count)
         ]
 

@@ -128,7 +128,7 @@ def make_trainer(name: str, root: Path) -> Trainer:
 
 def _one_thread_a_product() -> AbstractContextManager[object]:
     """Matrix products on one core: folds run beside each other, and waiting threads would stop them all."""
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     return threadpool_limits(limits=1, user_api="blas")  # type: ignore[no-any-return]
 

@@ -54,3 +54,29 @@ def process() -> Callable[..., Ended]:
         return Ended(done.returncode, done.stdout, done.stderr)
 
     return call
+
+
+def write_visits(path: Path, rows: int = 400) -> None:
+    """A small table with a learnable target: visits of a shop, and whether they ended in a purchase."""
+    import random
+
+    dice = random.Random(7)
+    lines = ["visit,began,channel,pages,email,bought"]
+    for number in range(rows):
+        channel, pages = dice.choice(["mail", "search", "shop"]), dice.randint(1, 30)
+        bought = dice.random() < (0.1 + 0.8 * (pages > 15) * (channel != "mail"))
+        moment = f"2026-01-{1 + number * 28 // rows:02d}T{number % 24:02d}:15:00Z"
+        lines.append(f"v{number:04d},{moment},{channel},{pages},person{number}@example.com,{'yes' if bought else 'no'}")
+    path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def project(tmp_path: Path, cumulant: Callable[..., Ended]) -> Path:
+    """A new project on the visits."""
+    write_visits(tmp_path / "visits.csv")
+    ended = cumulant(
+        "new", "shop", "--from", str(tmp_path / "visits.csv"), "--target", "bought", "--time", "began", "--key", "visit",
+        "--project", str(tmp_path), "--json",
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    return tmp_path / "shop"

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DefinitionError, UserCodeError
+from cumulant.data import prepare_digest
 from cumulant.data.code import code_digest
 
 TRIPS = "id,km\n" + "".join(f"{n},{(n * 37) % 101}\n" for n in range(300))
@@ -204,3 +205,11 @@ def test_a_prepared_frame(place):
     place.write("features.py", HEAD + "def prepare(raw: pl.DataFrame):\n    return raw.drop('x')\n")
     found = place.ingest(path="", frame=pl.DataFrame({"x": [1], "y": [2]}), prepare="features.py:prepare")
     assert place.rows(found) == [(2,)]
+
+
+def test_the_digest_is_told_without_running_anything(tmp_path):
+    (tmp_path / "features.py").write_text("raise RuntimeError\ndef prepare(raw):\n    return raw\n")
+    assert prepare_digest("features.py:prepare", tmp_path) == code_digest(tmp_path / "features.py", "prepare", tmp_path)
+    assert prepare_digest(None, tmp_path) is None
+    with pytest.raises(DefinitionError, match="no file"):
+        prepare_digest("nowhere.py:prepare", tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from cumulant.core.errors import DataError
-from cumulant.data import SourceSpec, read, scan
+from cumulant.data import SourceSpec, read, scan, shown
 
 TABLE = pl.DataFrame({"id": [1, 2, 3], "city": ["A", "B", None], "km": [1.5, None, 3.0]})
 
@@ -214,3 +215,16 @@ def test_not_a_number_becomes_null(place):
 def test_read_gives_the_raw_file(place):
     path = place.write("a.csv", "id,at\n1,2024-01-01\n")
     assert read(path, "a.csv", SourceSpec()).rows() == [(1, "2024-01-01")]
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("/p/data/a.csv", "data/a.csv"),
+        ("file:///p/a.csv", "a.csv"),
+        ("/other/a.csv", "/other/a.csv"),
+        ("s3://b/a.csv", "s3://b/a.csv"),
+    ],
+)
+def test_files_are_told_as_people_know_them(url, told):
+    assert shown(url, Path("/p")) == told

@@ -39,6 +39,8 @@ def registry(place):
 def registered(registry, place):
     """A training run with one trial and a registered version."""
     folder = servable(place / "9f2c")
+    for path in folder.iterdir():
+        path.chmod(0o444)  # as an object store keeps them
     with registry.run("flights", "train", key="run-1") as run:
         run.params({"trainer": "linear", "search.trials": 30, "cost": None})
         run.metrics({"average_precision": 0.5, "log_loss": 0.1})
@@ -152,6 +154,7 @@ def test_a_fetched_servable_answers_and_knows_its_version(registry, registered, 
     assert scorer.servable.version == "1"
     columns = {name: FRAME[name].tolist() for name in scorer.features}
     assert scorer.score(columns).tolist() == Scorer(place / "9f2c").score(columns).tolist()
+    assert all(path.stat().st_mode & 0o200 for path in folder.iterdir())
     assert registry.fetch(registered, place / "fetched") == folder
     assert sorted(path.name for path in folder.parent.iterdir()) == [folder.name]
 

@@ -134,7 +134,7 @@ def _root(square: Fraction) -> Fraction | float:
 
 
 def same(ours: Any, right: Any, rel: float = 1e-9) -> bool:
-    """Equal, numbers within `rel`; a number too large for a float must be null."""
+    """Equal, numbers within `rel` or the smallest normal float; a number too large for a float must be null."""
     if isinstance(ours, datetime):
         ours = micros(ours - EPOCH)
     if isinstance(right, datetime):
@@ -144,7 +144,7 @@ def same(ours: Any, right: Any, rel: float = 1e-9) -> bool:
             return ours is None
         if ours is None:
             return abs(right) > Fraction(2) ** 1024 * (1 - Fraction(1, 10**9))
-        return abs(Fraction(ours) - right) <= abs(right) * Fraction(rel)
+        return abs(Fraction(ours) - right) <= max(abs(right) * Fraction(rel), Fraction(2) ** -1022)
     if isinstance(ours, float) and isinstance(right, float):
-        return ours == right or abs(ours - right) <= rel * abs(right)
+        return ours == right or abs(ours - right) <= max(rel * abs(right), 2.0**-1022)
     return type(ours) is type(right) and ours == right

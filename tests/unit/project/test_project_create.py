@@ -21,7 +21,6 @@ from cumulant.features import parse
 from cumulant.project import create_from, create_from_frame, load
 from cumulant.project.create import features_text, project_text, yaml_text
 from cumulant.project.document import parse_document
-from cumulant.project.inspection import is_target
 
 ROWS = 200
 TABULAR = Path(__file__).resolve().parents[4] / "shared" / "data" / "tabular"
@@ -66,7 +65,7 @@ def test_only_columns_that_a_model_can_use_become_features(table, tmp_path):
     assert names == ["score", "country", "vip", "rarely"]
     for line in (
         "order_id (identifies the row)", "ordered_at (the time of the event)", "empty (empty in every row)",
-        "constant (the same in every row)", "outcome (says the same as the target bought", "email (personal)",
+        "constant (the same in every row)", "outcome (alone tells the target,", "email (personal)",
         "shipped_at (a time;", "remark (text that is different in most rows)", "row_number (numbers the rows)",
     ):  # fmt: skip
         assert line in notes, notes
@@ -181,6 +180,25 @@ def test_what_cannot_be_asked_for(table, tmp_path, options, error, said):
     assert [path.name for path in tmp_path.iterdir()] == ["orders.parquet"]
 
 
+def test_a_target_may_be_an_expression(table, tmp_path):
+    project, names, notes = made(table, tmp_path, target="score > 0.8")
+    assert project.spec.training.target == "score > 0.8"
+    assert names == ["country", "vip", "rarely", "outcome", "bought"]
+    assert "score (the target is made from it)" in notes
+    assert "the target score > 0.8 has two values" in notes
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [("score > 5", "the same value in every row"), ("scor > 0.5", "neither a column nor an expression"), ("1 > 2", "reads no column"), ("score >", "neither"),
+     ("country > 3", "cannot be computed")],
+)  # fmt: skip
+def test_expressions_that_are_no_target(table, tmp_path, target, said):
+    with pytest.raises(UsageError, match=said):
+        made(table, tmp_path, target=target)
+    assert not (tmp_path / "shop").exists()
+
+
 def test_hints_name_the_nearest_column(table, tmp_path):
     for target in ("bougth", "Bought", "BOUGHT"):
         with pytest.raises(DataError) as caught:
@@ -226,32 +244,6 @@ def test_a_few_repeats_of_a_key_are_only_noted(tmp_path):
     _, names, notes = made(frame, tmp_path, target="y", key="id")
     assert names == ["x"]
     assert "1 rows repeat id and will go to quarantine" in notes
-
-
-@pytest.mark.parametrize(
-    ("values", "target", "leaks"),
-    [
-        ([0, 1, 0, 1], [0, 1, 0, 1], True),
-        (["a", "b", "a", "b"], [False, True, False, True], True),
-        ([1, 0, 1, 0], [0, 1, 0, 1], True),
-        ([0, 1, 0, 0], [0, 1, 0, 1], False),
-        ([0, 1, 2, 3], [0, 1, 0, 1], False),  # tells rows apart, not classes
-        ([1.0, 2.0, 3.0, 4.0] * 30, [float(n) for n in range(120)], False),
-        ([n * 2.5 - 7 for n in range(120)], [float(n) for n in range(120)], True),
-        ([n * n for n in range(120)], [float(n) for n in range(120)], False),
-        ([str(n) for n in range(120)], [str(n) for n in range(120)], True),
-        ([None, 1, 0, None, 0], [0, 1, 0, 1, 0], False),  # known too seldom to say so
-        ([None] * 4, [0, 1, 0, 1], False),
-    ],
-)
-def test_what_says_the_same_as_the_target(values, target, leaks):
-    assert is_target(pl.Series(values), pl.Series(target)) is leaks
-
-
-@given(st.lists(st.integers(0, 3), min_size=4, max_size=30), st.permutations(["p", "q", "r", "s"]))
-def test_classes_under_other_names_leak_exactly_when_there_are_two(target, names):
-    renamed = pl.Series([names[value] for value in target])
-    assert is_target(renamed, pl.Series(target)) is (len(set(target)) > 1)
 
 
 @pytest.mark.parametrize(

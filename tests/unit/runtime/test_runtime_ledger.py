@@ -172,6 +172,30 @@ def test_a_holder_whose_row_was_taken_leaves_the_other_result(ledger, journal):
     assert "step.finished" not in kinds(journal)
 
 
+@pytest.mark.parametrize("stands", [False, True], ids=["new", "failed before"])
+def test_of_two_that_find_a_step_free_at_once_one_takes_it(stands):
+    class Racing(MemoryJournal):
+        """Between this process's look and its next move, another takes the step and ends it."""
+
+        other = None
+
+        def get(self, kind, key):
+            row = super().get(kind, key)
+            if kind == "step" and self.other is not None:
+                other, self.other = self.other, None
+                assert other.step("count", None, lambda: {"by": "eve"}).reused is False
+            return row
+
+    journal = Racing()
+    ledger = Ledger(journal, actor=ADA, run="one")
+    if stands:
+        with pytest.raises(ZeroDivisionError):
+            ledger.step("count", None, lambda: {"n": 1 / 0})
+    journal.other = Ledger(journal, actor=Actor("user:eve"), run="two")
+    done = ledger.step("count", None, never)
+    assert (done.result, done.reused) == ({"by": "eve"}, True)
+
+
 # Failure -------------------------------------------------------------------------------------------------------
 
 

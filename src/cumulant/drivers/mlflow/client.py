@@ -224,7 +224,8 @@ def _copy(source: Path, target: Path, version: str) -> None:
     """A copy of the servable that says which version it is; it appears whole or not at all."""
     draft = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(source, draft)
+    # Without the modes: an object store may have given out files that nobody may write.
+    shutil.copytree(source, draft, copy_function=shutil.copyfile)
     described = msgspec.json.decode((draft / "servable.json").read_bytes(), type=Servable)
     named = msgspec.structs.replace(described, version=version)
     (draft / "servable.json").write_bytes(msgspec.json.format(msgspec.json.encode(named), indent=2))

@@ -46,7 +46,7 @@ def log_model(
         folder = Path(place) / MODEL
         # Under one name whatever the object store calls it, so that equal models have equal files.
         content = Path(place) / "servable"
-        shutil.copytree(servable, content)
+        shutil.copytree(servable, content, copy_function=shutil.copyfile)
         save(folder, content, description, example, run_id=run_id, model=model)
         client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")

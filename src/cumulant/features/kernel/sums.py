@@ -19,6 +19,8 @@ _DIGITS = 52
 #: so many limbs are joined without a thought to overflow
 _FEW = 8
 _ENOUGH = 2.0**100
+#: powers of two by which a sum is made smaller where it is too large
+_LOWERED = 64
 
 
 class PrefixSums:
@@ -47,14 +49,34 @@ class PrefixSums:
                 self._extra.append(limb)
 
     def between(self, lo: Ints, hi: Ints, *, with_extra: npt.NDArray[np.bool_] | None = None) -> Floats:
-        """The sum over each range; where `with_extra` holds, with the extra value of the same position."""
+        """The sum over each range; where `with_extra` holds, with the extra value of the same position.
+
+        Infinite where the sum is beyond the range of floats.
+        """
+        return self._joined(self._limbs(lo, hi, with_extra))
+
+    def means(self, lo: Ints, hi: Ints, count: Ints, *, with_extra: npt.NDArray[np.bool_] | None = None) -> Floats:
+        """The sum over each range divided by `count`, which must not be 0; finite even where the sum is not."""
+        total = self.between(lo, hi, with_extra=with_extra)
+        means: Floats = total / count
+        if not (whole := np.isfinite(total)).all():
+            at = np.flatnonzero(~whole)
+            extra_at = None if with_extra is None else with_extra[at]
+            smaller = self._joined(self._limbs(lo[at], hi[at], extra_at, at), lowered=_LOWERED)
+            means[at] = _scaled(smaller / count[at], _LOWERED)
+        return means
+
+    def _limbs(
+        self, lo: Ints, hi: Ints, with_extra: npt.NDArray[np.bool_] | None, at: Ints | slice = slice(None)
+    ) -> list[Ints]:
         limbs = [prefix[hi] - prefix[lo] for prefix in self._prefixes]
         if with_extra is not None:
-            limbs = [limb + np.where(with_extra, own, 0) for limb, own in zip(limbs, self._extra, strict=True)]
-        return self._joined(limbs)
+            limbs = [limb + np.where(with_extra, own[at], 0) for limb, own in zip(limbs, self._extra, strict=True)]
+        return limbs
 
-    def _joined(self, limbs: list[Ints]) -> Floats:
+    def _joined(self, limbs: list[Ints], *, lowered: int = 0) -> Floats:
         """Limbs, the coarsest first, as one float each: carries are moved up, then they are added from the top.
+        The result is smaller by 2**lowered.
 
         The value so far is exact while it is below 2**53 units and exact enough above, even where it is negative
         and the rest nearly cancels it.
@@ -64,7 +86,7 @@ class PrefixSums:
             limbs[at - 1] += carry
             limbs[at] -= carry << self._step
         total = limbs[0].astype(np.float64)
-        exponent = np.full(len(total), self._exponent - self._step) if len(limbs) > _FEW else None
+        exponent = np.full(len(total), self._exponent - self._step - lowered) if len(limbs) > _FEW else None
         for limb in limbs[1:]:
             finer = total * 2.0**self._step + limb
             if exponent is None:
@@ -76,7 +98,7 @@ class PrefixSums:
         with np.errstate(over="ignore"):  # a sum beyond the range of floats is infinite, which callers make null
             if exponent is not None:
                 return np.ldexp(total, exponent)
-            return _scaled(total, self._exponent - self._step * len(limbs))
+            return _scaled(total, self._exponent - self._step * len(limbs) - lowered)
 
 
 def _cut(values: Floats, exponent: int) -> tuple[Ints, Floats]:

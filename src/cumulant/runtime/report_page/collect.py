@@ -143,7 +143,8 @@ def _change(change: SchemaChange) -> str:
 
 
 def _shift(shift: Shift) -> str:
-    text = f"{shift.column} moved: Jensen-Shannon distance {value(shift.distance)}, population stability {value(shift.psi)}"
+    sizes = f"Jensen-Shannon distance {value(shift.distance)}, population stability {value(shift.psi)}"
+    text = f"{shift.column} moved: {sizes}"
     if shift.nulls != shift.nulls_before:
         text += f", missing {shift.nulls_before:.1%} before and {shift.nulls:.1%} now"
     return text

@@ -1,0 +1,66 @@
+"""Columns that give the target away, told from a table alone.
+
+The rules are those by which training refuses a feature, so that a project as it is written first can train.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+#: a target with more values than this is a number to be told, not a class
+_CLASSES = 50
+#: in smaller tables, and of rarer classes, agreement may be chance: there only a column of the same classes counts
+_FEW_ROWS, _FEW_OF_A_CLASS = 50, 10
+#: text with fewer rows a value than this could name its rows
+_ROWS_PER_VALUE = 5
+
+
+def gives_away(values: pl.Series, target: pl.Series) -> bool:
+    """Whether a column alone tells the target in every row where the target is known.
+
+    Classes: each value of the column (missing is one) holds one class only, and not because it names the rows: text
+    has several rows a value, and numbers in order need one cut for each change of class. Numbers: the column's order
+    is the target's, or its reverse.
+    """
+    import polars as pl
+
+    both = pl.DataFrame({"value": values, "target": target}).drop_nulls("target")
+    classes = both["target"].n_unique()
+    if classes < 2 or both["value"].null_count() == both.height:
+        return False
+    if both["target"].dtype.is_numeric() and values.dtype.is_numeric() and _same_order(both):
+        return True
+    if classes > _CLASSES:
+        return not values.dtype.is_numeric() and _names_classes(both)
+    rarest = both["target"].value_counts()["count"].min()
+    if both.height < _FEW_ROWS or not isinstance(rarest, int) or rarest < _FEW_OF_A_CLASS:
+        return both["value"].n_unique() == classes == both.unique().height
+    if values.dtype.is_numeric() or values.dtype == pl.Boolean:
+        return _is_pure(both) and _cuts(both) <= classes
+    return _names_classes(both)
+
+
+def _is_pure(both: pl.DataFrame) -> bool:
+    """Whether no value goes with two targets."""
+    return both.unique().height == both["value"].n_unique()
+
+
+def _names_classes(both: pl.DataFrame) -> bool:
+    return both["value"].n_unique() * _ROWS_PER_VALUE <= both.height and _is_pure(both)
+
+
+def _cuts(both: pl.DataFrame) -> int:
+    """How often the class changes along the sorted values; missing ones come last."""
+    ordered = both.unique().sort("value", nulls_last=True)["target"]
+    return int((ordered != ordered.shift()).fill_null(value=False).sum())
+
+
+def _same_order(both: pl.DataFrame) -> bool:
+    known = both.drop_nulls()
+    if known.height < max(_FEW_ROWS, both.height / 2) or known["value"].n_unique() < 2:
+        return False
+    first, second = known["value"].rank(), known["target"].rank()
+    return bool((first == second).all()) or bool((first == known.height + 1 - second).all())

@@ -1,0 +1,228 @@
+"""Commands on a real, small project, up to training."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def test_new_says_what_it_assumed_and_refuses_a_taken_place(project: Path, cumulant: Any, tmp_path: Path) -> None:
+    assert (project / "cumulant.yaml").is_file()
+    words = ("new", "shop", "--from", str(tmp_path / "visits.csv"), "--target", "bought", "--project", str(tmp_path))
+    ended = cumulant(*words)
+    assert ended.code == 2
+    assert "shop" in ended.err
+
+
+def test_new_needs_a_target_and_no_template_beside_a_file(cumulant: Any, tmp_path: Path) -> None:
+    assert "--target" in cumulant("new", "x", "--from", "y.csv", "--project", str(tmp_path)).err
+    assert cumulant("new", "x", "--from", "y.csv", "--template", "blank", "--target", "z").code == 2
+    assert cumulant("new", "x", "--target", "z").code == 2
+    ended = cumulant("new", "x", "--template", "flihgts", "--project", str(tmp_path))
+    assert ended.code == 2
+    assert 'did you mean "flights"?' in ended.err
+
+
+def test_new_from_a_template(cumulant: Any, tmp_path: Path) -> None:
+    ended = cumulant("new", "mine", "--template", "blank", "--project", str(tmp_path), "--json")
+    assert ended.code == 0
+    assert ended.document["path"] == str(tmp_path / "mine")
+    assert ended.document["assumptions"]
+
+
+def test_plan_shows_what_would_run(project: Path, cumulant: Any) -> None:
+    ended = cumulant("plan", "--project", str(project), "--json")
+    assert ended.code == 0, ended.err
+    assert ended.document["target"] == "bought"
+    assert ended.document["sources"][0]["rows"] == 400
+    text = cumulant("plan", "--project", str(project))
+    assert "bought" in text.out
+    assert "channel" in text.out
+
+
+def test_plan_resolved_shows_every_value_with_its_origin(project: Path, cumulant: Any) -> None:
+    rows = cumulant("plan", "--resolved", "--project", str(project), "--json").document
+    origins = {row["path"]: row["origin"] for row in rows}
+    assert origins["training.target"].startswith("cumulant.yaml:")
+    assert origins["training.trials"] == "default"
+    text = cumulant("plan", "--resolved", "--project", str(project)).out
+    assert "training.target" in text
+
+
+def test_a_fault_in_the_project_file_has_its_line_and_the_nearest_key(project: Path, cumulant: Any) -> None:
+    file = project / "cumulant.yaml"
+    file.write_text(file.read_text().replace("training:\n", "training:\n  trails: 3\n"))
+    line = file.read_text().splitlines().index("  trails: 3") + 1
+    ended = cumulant("plan", "--project", str(project))
+    assert ended.code == 2
+    assert f"cumulant.yaml:{line}" in ended.err
+    assert "trials" in ended.err
+    problems = cumulant("plan", "--project", str(project), "--json").document["error"]["problems"]
+    assert problems[0]["line"] == line
+
+
+def test_rows_are_counted_and_the_second_time_is_known(project: Path, cumulant: Any) -> None:
+    first = cumulant("data", "validate", "--project", str(project), "--json").document
+    (source,) = first["sources"].values()
+    assert source["rows_in"] == source["rows_passed"] + source["rows_quarantined"] + source["rows_dropped"] == 400
+    second = cumulant("data", "validate", "--project", str(project), "--json").document
+    assert second["reused"] == ["rows"]
+    text = cumulant("data", "validate", "--project", str(project)).out
+    assert "400  =  400 passed + 0 quarantined" in text
+
+
+def test_a_breached_contract_ends_with_1_and_its_rows_can_be_seen(project: Path, cumulant: Any, tmp_path: Path) -> None:
+    file = project / "cumulant.yaml"
+    text = file.read_text()
+    assert "    rules:" not in text
+    file.write_text(text.replace("training:\n", "    rules: {pages: {max: 20}}\ntraining:\n", 1))
+    ended = cumulant("data", "validate", "--project", str(project))
+    assert ended.code == 1
+    assert "contract-breach" in ended.err
+    seen = cumulant("data", "quarantine", "rows", "--project", str(project), "--json")
+    assert seen.code == 0
+    assert seen.document["rows_quarantined"] > 4
+    assert all(int(float(row["pages"])) > 20 for row in seen.document["rows"])
+    out = tmp_path / "refused.csv"
+    assert cumulant("data", "quarantine", "rows", "--out", str(out), "--project", str(project)).code == 0
+    assert len(out.read_text().splitlines()) == seen.document["rows_quarantined"] + 1
+
+
+def test_personal_values_are_never_printed(project: Path, cumulant: Any) -> None:
+    assert "personal: [email]" in (project / "cumulant.yaml").read_text()
+    assert cumulant("data", "validate", "--project", str(project)).code == 0
+    for words in (
+        ("data", "show", "rows", "--rows", "50"),
+        ("data", "show", "rows", "--rows", "50", "--json"),
+        ("data", "quarantine", "rows"),
+        ("events", "list"),
+        ("runs", "show", "latest"),
+        ("plan",),
+    ):
+        ended = cumulant(*words, "--project", str(project))
+        assert ended.code == 0, ended.err
+        assert "@example.com" not in ended.out + ended.err
+
+
+def test_features_are_told_and_their_values_shown(project: Path, cumulant: Any, tmp_path: Path) -> None:
+    told = cumulant("features", "show", "--project", str(project), "--json").document
+    names = [feature["name"] for feature in told["features"]]
+    assert "channel" in names
+    assert "bought" not in names
+    got = cumulant("features", "get", "--rows", "3", "--project", str(project), "--json").document
+    assert (got["rows"], len(got["values"])) == (400, 3)
+    assert cumulant("features", "get", "--project", str(project)).code == 0
+    out = tmp_path / "features.jsonl"
+    assert cumulant("features", "get", "--out", str(out), "--project", str(project), "--json").code == 0
+    assert len([json.loads(line) for line in out.read_text().splitlines()]) == 400
+    ended = cumulant("features", "get", "--out", str(tmp_path / "features.xls"), "--project", str(project))
+    assert ended.code == 2
+
+
+def test_runs_and_their_steps(project: Path, cumulant: Any) -> None:
+    assert cumulant("runs", "list", "--project", str(project)).code == 0
+    assert cumulant("runs", "show", "latest", "--project", str(project)).code == 2
+    cumulant("data", "validate", "--project", str(project))
+    runs = cumulant("runs", "list", "--project", str(project), "--json").document
+    assert [run["flow"] for run in runs] == ["validate"]
+    shown = cumulant("runs", "show", runs[0]["id"][:16], "--project", str(project), "--json").document
+    assert shown["status"] == "done"
+    assert [step["reused"] for step in shown["steps"]] == [False]
+    assert "done" in cumulant("runs", "show", "--project", str(project)).out
+    ended = cumulant("runs", "show", "nothing", "--project", str(project))
+    assert ended.code == 2
+
+
+def test_events_list_follow_export_and_verify(project: Path, cumulant: Any, tmp_path: Path) -> None:
+    cumulant("data", "validate", "--project", str(project))
+    events = cumulant("events", "list", "--project", str(project), "--json").document
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    kinds = cumulant("events", "list", "--kind", "run.started", "--project", str(project), "--json").document
+    assert [event["kind"] for event in kinds] == ["run.started"]
+    followed = cumulant("events", "follow", "--after", "0", "--for", "0", "--project", str(project), "--json").out
+    assert [json.loads(line)["seq"] for line in followed.splitlines()] == [event["seq"] for event in events]
+    assert "run.started" in cumulant("events", "follow", "--after", "0", "--for", "0", "--project", str(project)).out
+    out = tmp_path / "events.jsonl"
+    assert cumulant("events", "export", str(out), "--project", str(project), "--json").document["events"] == len(events)
+    assert [json.loads(line)["hash"] for line in out.read_text().splitlines()] == [event["hash"] for event in events]
+    assert len(cumulant("events", "export", "-", "--project", str(project)).out.splitlines()) == len(events)
+    assert cumulant("events", "verify", "--project", str(project), "--json").document["holds"] is True
+
+
+def test_an_altered_event_is_found(project: Path, cumulant: Any) -> None:
+    cumulant("data", "validate", "--project", str(project))
+    (file,) = (project / ".cumulant").rglob("journal*.db")
+    with sqlite3.connect(file) as database:
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        (table,) = [name for name in tables if "event" in name]
+        triggers = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")]
+        for trigger in triggers:
+            database.execute(f"DROP TRIGGER {trigger}")
+        changed = """replace(CAST(envelope AS TEXT), '"actor":"', '"actor":"mallory, not ')"""
+        database.execute(f"UPDATE {table} SET envelope = CAST({changed} AS BLOB) WHERE seq = 2")
+    database.close()
+    ended = cumulant("events", "verify", "--project", str(project))
+    assert ended.code == 1
+    assert "event 2" in ended.err
+    document = cumulant("events", "verify", "--project", str(project), "--json")
+    assert document.code == 1
+    assert document.document["breaks"][0]["seq"] == 2
+
+
+def test_a_command_in_a_folder_below_finds_the_project(
+    project: Path, cumulant: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = project / "notebooks" / "deep"
+    below.mkdir(parents=True)
+    monkeypatch.chdir(below)
+    assert cumulant("plan", "--resolved", "--json").code == 0
+
+
+def test_unknown_sources_environments_and_snapshots(project: Path, cumulant: Any) -> None:
+    ended = cumulant("data", "show", "row", "--project", str(project))
+    assert ended.code == 2
+    assert 'did you mean "rows"?' in ended.err
+    ended = cumulant("data", "show", "rows", "--project", str(project))
+    assert ended.code == 2
+    assert "cumulant data validate rows" in ended.err
+    assert cumulant("plan", "--env", "prod", "--project", str(project)).code == 2
+
+
+def test_doctor_finds_a_broken_project_and_a_taken_port(project: Path, cumulant: Any) -> None:
+    import socket
+
+    ended = cumulant("doctor", "--project", str(project), "--json")
+    assert ended.code == 0, ended.out
+    assert ended.document["healthy"] is True
+    (project / "cumulant.yaml").write_text("version: 1\nmodle: {}\n")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ended = cumulant("doctor", "--project", str(project), "--port", str(taken.getsockname()[1]))
+    assert ended.code == 1
+    assert "modle" in ended.out
+    assert "cumulant serve --port" in ended.out
+
+
+def test_infer_proposes_rules_and_writes_a_contract(cumulant: Any, tmp_path: Path) -> None:
+    from conftest import write_visits
+
+    write_visits(tmp_path / "visits.csv")
+    ended = cumulant(
+        "data", "infer", str(tmp_path / "visits.csv"), "--out", str(tmp_path / "visits.odcs.yaml"), "--json"
+    )
+    assert ended.code == 0, ended.err
+    assert ended.document["source"]["key"] == "visit"
+    assert "kind: DataContract" in (tmp_path / "visits.odcs.yaml").read_text()
+    text = cumulant("data", "infer", str(tmp_path / "visits.csv")).out
+    assert "channel: {in: [mail, search, shop]}" in text
+
+
+def test_infer_of_nothing(cumulant: Any, tmp_path: Path) -> None:
+    assert cumulant("data", "infer", str(tmp_path / "nowhere.csv")).code == 2
+    (tmp_path / "empty.csv").write_text("")
+    assert cumulant("data", "infer", str(tmp_path / "empty.csv")).code == 2
