@@ -243,7 +243,7 @@ def span_micros(span: Span) -> int:
 
 def spans(window: Span | Sequence[Span]) -> Spans:
     """`"30d"` or `["1d", "7d"]` with labels for feature names; two of one length are refused."""
-    written = [window] if isinstance(window, str | timedelta) else list(window)
+    written = list(window) if isinstance(window, Sequence) and not isinstance(window, str) else [window]
     if not written:
         raise misuse("window is empty", hint='write window="30d" or window=["1d", "7d"]')
     lengths = [span_micros(span) for span in written]

@@ -205,6 +205,11 @@ def _calendar(function: Callable[[pl.Expr], pl.Expr]) -> Compiled:
     return compiled
 
 
+def _quotient(a: pl.Expr, b: pl.Expr) -> pl.Expr:
+    """a / b, correctly rounded: by a bare constant, Polars multiplies with its reciprocal, so 29 / 10 is not 2.9."""
+    return _let([a, b], lambda x, y: x / y)
+
+
 def _floordiv(a: pl.Expr, b: pl.Expr) -> pl.Expr:
     return a // b
 
@@ -220,7 +225,8 @@ def _round(args: list[pl.Expr], kinds: list[Kind], options: Options, kind: Kind)
     if kind == "int":
         return _as(args[0], kinds[0], "int")
     scale = 10.0 ** cast("int", options.get("digits", 0))
-    return finite((_as(args[0], kinds[0], "float") * scale).round(0, mode="half_to_even") / scale)
+    whole = (_as(args[0], kinds[0], "float") * scale).round(0, mode="half_to_even")
+    return finite(_quotient(whole, pl.lit(scale)))
 
 
 def _clip(args: list[pl.Expr], kinds: list[Kind], options: Options, kind: Kind) -> pl.Expr:
@@ -268,7 +274,7 @@ def _concat(args: list[pl.Expr], kinds: list[Kind], options: Options, _kind: Kin
 
 def _seconds(args: list[pl.Expr], kinds: list[Kind], _options: Options, _kind: Kind) -> pl.Expr:
     later, earlier = (_as(arg, k, "time").cast(pl.Int64) for arg, k in zip(args, kinds, strict=True))
-    return (later - earlier).cast(pl.Float64) / 1e6
+    return _quotient((later - earlier).cast(pl.Float64), pl.lit(1e6))
 
 
 def _shift(args: list[pl.Expr], kinds: list[Kind], options: Options, _kind: Kind) -> pl.Expr:
@@ -303,9 +309,9 @@ _OPERATORS: dict[str, Compiled] = {
     "add": _numeric(lambda a, b: a + b),
     "sub": _numeric(lambda a, b: a - b),
     "mul": _numeric(lambda a, b: a * b),
-    "div": _numeric(lambda a, b: a / b),
+    "div": _numeric(_quotient),
     "floordiv": lambda args, kinds, options, kind: (
-        _numeric(lambda a, b: (a / b).floor())(args, kinds, options, kind)
+        _numeric(lambda a, b: _quotient(a, b).floor())(args, kinds, options, kind)
         if kind == "float"
         else _numeric(_floordiv)(args, kinds, options, kind)
     ),

@@ -193,7 +193,7 @@ def _left_out(rows: pl.DataFrame, spec: SourceSpec, label: pl.Series, target: No
 
 
 def _role(name: str, spec: SourceSpec) -> str | None:
-    if name in spec.keys:
+    if spec.keys == (name,):  # of a key of several columns each may well tell something
         return "identifies the row"
     if spec.time is not None and name == spec.time.column:
         return "the time of the event"

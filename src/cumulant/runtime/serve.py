@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,7 +74,9 @@ def prepare_service(
         if not _has_state(plan):
             return Service(model=version, folder=str(folder))
         snapshots, _ = snapshots_of(context, used_names(plan))
-        table, entities = materialize(context, plan, snapshots, as_of=as_of)
+        # A day before the moment, so that requests just before it are answered too.
+        since = None if as_of is None else as_of - timedelta(days=1)
+        table, entities = materialize(context, plan, snapshots, as_of=as_of, since=since)
         return Service(
             model=version,
             folder=str(folder),

@@ -239,6 +239,15 @@ def test_a_file_that_does_not_exist(tmp_path):
         create_from("ftp://example.com/x.csv", "y", name="m", directory=tmp_path)
 
 
+def test_a_column_of_a_key_of_several_may_be_a_feature(tmp_path):
+    frame = pl.DataFrame(
+        {"shop": [n % 3 for n in range(300)], "day": [n // 3 for n in range(300)], "y": [n % 2 for n in range(300)]}
+    )
+    project, names, _ = made(frame, tmp_path, target="y", key=("shop", "day"))
+    assert names == ["shop", "day"]
+    assert project.spec.data["rows"].keys == ("shop", "day")
+
+
 def test_a_few_repeats_of_a_key_are_only_noted(tmp_path):
     frame = pl.DataFrame({"id": [*range(299), 0], "x": [n % 7 for n in range(300)], "y": [n % 2 for n in range(300)]})
     _, names, notes = made(frame, tmp_path, target="y", key="id")

@@ -97,7 +97,8 @@ class PrefixSums:
             total = np.where(small, finer, total)
         with np.errstate(over="ignore"):  # a sum beyond the range of floats is infinite, which callers make null
             if exponent is not None:
-                return np.ldexp(total, exponent)
+                scaled: Floats = np.ldexp(total, exponent)
+                return scaled
             return _scaled(total, self._exponent - self._step * len(limbs) - lowered)
 
 

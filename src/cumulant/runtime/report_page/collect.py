@@ -94,7 +94,9 @@ def serving(servable: Servable, threshold_text: str = "") -> ServingReport:
         threshold=servable.threshold,
         threshold_text=threshold_text,
         classes=servable.classes,
-        parity=parity and ParityReport(parity.rows, parity.max_difference, parity.flips, parity.tolerance),
+        parity=None
+        if parity is None
+        else ParityReport(parity.rows, parity.max_difference, parity.flips, parity.tolerance),
         request=tuple(fields(servable)),
         curl=curl(servable),
     )

@@ -128,10 +128,14 @@ class CurveReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RuleReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule of the gate: what it asked, what was measured, and the verdict word."""
+    """One rule of the gate: what it asked, what was measured, and the verdict word.
+
+    `against` is `champion`, `naive` or `limit`; `difference` is above 0 where the model is better, or inside its limit.
+    """
 
     metric: str
     text: str
+    against: str
     word: str
     passed: bool
     difference: Interval | None = None

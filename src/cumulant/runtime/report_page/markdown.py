@@ -95,7 +95,7 @@ def _gate(report: ReportData) -> list[str]:
             text(rule.text),
             wording.number(rule.value.value) if rule.value else "–",
             f"{rule.difference.value:+.4g} ({wording.interval(rule.difference)})" if rule.difference else "–",
-            text(wording.verdict(rule.word)),
+            wording.rule_word(rule.word, against=rule.against, passed=rule.passed),
             "yes" if rule.passed else "**no**",
         ]
         for rule in found.rules

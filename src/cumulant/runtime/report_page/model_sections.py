@@ -67,7 +67,7 @@ def gate(found: GateReport) -> Section:
 
 def banner(found: GateReport) -> Markup:
     """The verdict in one word, and a sentence."""
-    style = "good" if found.passed else "bad" if found.verdict in ("worse", "beyond") else "unsure"
+    style = "good" if found.passed else "bad" if found.verdict == "worse" else "unsure"
     failed = [rule for rule in found.rules if not rule.passed]
     text = f"The gate's {len(found.rules)} rules hold, against {found.reference}."
     if len(found.rules) == 1 and found.passed:
@@ -187,7 +187,8 @@ def _curve(curve: CurveReport, report: ReportData) -> Markup | None:
 def _slices(report: ReportData) -> Markup | None:
     if not report.slices:
         return None
-    shared = [m.name for m in report.metrics if all(m.name in found.metrics for found in report.slices)]
+    measured = [found for found in report.slices if found.metrics]
+    shared = [m.name for m in report.metrics if measured and all(m.name in found.metrics for found in measured)]
     gated = [rule.metric for rule in report.gate.rules] if report.gate else []
     main = next((name for name in (*gated, *shared) if name in shared), None)
     if main is None:
@@ -200,22 +201,18 @@ def _slices(report: ReportData) -> Markup | None:
 
 
 def _slice_table(slices: Sequence[SliceReport], column: str, main: str, overall: float) -> Markup:
-    mine = sorted((found for found in slices if found.column == column), key=lambda found: -found.rows)
-    low, high = charts.bounds([found.metrics[main] for found in mine])
+    mine = [found for found in slices if found.column == column]
+    low, high = charts.bounds([found.metrics.get(main) for found in mine])
     low, high = min(low, overall), max(high, overall)
-    rows = [
-        (
-            [
-                found.value,
-                wording.count(found.rows),
-                wording.number(found.metrics[main].value),
-                wording.interval(found.metrics[main]),
-                charts.forest(found.metrics[main], overall, low, high),
-            ],
-            None,
+    rows = []
+    for found in mine:
+        measured = found.metrics.get(main)
+        drawn = (
+            charts.forest(measured, overall, low, high) if measured else element("span", "too few rows", class_="quiet")
         )
-        for found in mine
-    ]
+        figures = wording.number(measured.value if measured else None), wording.interval(measured)
+        cells: list[Child] = [found.value, wording.count(found.rows), *figures, drawn]
+        rows.append((cells, None))
     heads = [
         Column(column),
         Column("rows", "n"),
@@ -239,7 +236,7 @@ def _rule(rule: RuleReport) -> list[Child]:
             f" ({gap.low:+.3g} to {gap.high:+.3g})" if gap.low is not None and gap.high is not None else ""
         )
     value = f"{wording.number(rule.value.value)}" if rule.value else "–"
-    return [rule.text, tag(wording.verdict(rule.word), style), value, shown]
+    return [rule.text, tag(wording.rule_word(rule.word, against=rule.against, passed=rule.passed), style), value, shown]
 
 
 def _search_words(found: TrainingReport) -> str:

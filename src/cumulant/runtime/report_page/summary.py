@@ -72,7 +72,7 @@ def show_metrics(console: Console, report: ReportData) -> None:
 
 def show_gate(console: Console, gate: GateReport) -> None:
     """The verdict word, and the rules where one did not hold."""
-    style = "green" if gate.passed else "red" if gate.verdict in ("worse", "beyond") else "yellow"
+    style = "green" if gate.passed else "red" if gate.verdict == "worse" else "yellow"
     console.print(
         Text.assemble(
             ("gate     ", "dim"), (wording.verdict(gate.verdict), f"bold {style}"), f"  against {clean(gate.reference)}"
@@ -80,9 +80,10 @@ def show_gate(console: Console, gate: GateReport) -> None:
     )
     for rule in gate.rules:
         mark = ("  ✓ ", "green") if rule.passed else ("  ✗ ", "red")
-        gap = f"  ({rule.difference.value:+.4g}, {wording.interval(rule.difference)})" if rule.difference else ""
-        value = f"  ({wording.number(rule.value.value)})" if rule.value and not rule.difference else ""
-        console.print(Text.assemble(mark, clean(rule.text), (clean(gap + value), "dim")), soft_wrap=True)
+        word = wording.rule_word(rule.word, against=rule.against, passed=rule.passed).lower()
+        value = f"{wording.number(rule.value.value)}, " if rule.value else ""
+        gap = f", by {rule.difference.value:+.4g}" if rule.difference and rule.against != "limit" else ""
+        console.print(Text.assemble(mark, clean(rule.text), (clean(f"  ({value}{word}{gap})"), "dim")), soft_wrap=True)
 
 
 def drawn(model: Interval, naive: Interval | None) -> Text:

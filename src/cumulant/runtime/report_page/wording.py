@@ -30,16 +30,12 @@ _VERDICTS = {
     "worse": "Worse",
     "not_worse": "Not worse",
     "cannot_tell": "Cannot tell",
-    "within": "Within its limit",
-    "beyond": "Beyond its limit",
-    "passed": "Passed",
-    "refused": "Refused",
 }
 
 
 def higher_is_better(metric: str) -> bool:
     """Whether a larger value of a metric is a better one."""
-    return metric not in _LOWER
+    return metric not in _LOWER and not metric.startswith("pinball")
 
 
 def title(name: str) -> str:
@@ -50,6 +46,15 @@ def title(name: str) -> str:
 def verdict(word: str) -> str:
     """A verdict word for people; the word itself stays the vocabulary of programs."""
     return _VERDICTS.get(word, word.replace("_", " ").capitalize())
+
+
+def rule_word(word: str, *, against: str, passed: bool) -> str:
+    """A rule's verdict for people. Against a limit the words say whether it is kept, and how surely."""
+    if against != "limit":
+        return verdict(word)
+    if not passed:
+        return "Broken"
+    return "Kept" if word == "better" else "Kept, not surely"
 
 
 def number(value: float | None) -> str:

@@ -1,0 +1,196 @@
+"""The part of a report that training and evaluation fill: the search, figures, slices, curves and the gate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.plan import PredictAt
+from cumulant.core.units import moment
+from cumulant.runtime.report_page import wording
+from cumulant.runtime.report_page.content import (
+    CurveReport,
+    FoldReport,
+    GateReport,
+    Interval,
+    MetricReport,
+    Point,
+    ReportData,
+    RuleReport,
+    SliceReport,
+    TrainingReport,
+    TrialReport,
+)
+
+if TYPE_CHECKING:
+    from cumulant.runtime.fitting import Fitted, SplitSummary
+    from cumulant.runtime.judging import Judgement
+    from cumulant.runtime.train import ModelRecord
+    from cumulant.statistics import Estimate
+    from cumulant.training import Evaluation, RuleVerdict
+    from cumulant.training.records import FoldSummary
+
+#: columns of a curve that are drawn: across, up, and the rows behind a point
+_DRAWN = {
+    "calibration": ("predicted", "observed", "rows"),
+    "precision_recall": ("recall", "precision", None),
+    "roc": ("false_positive_rate", "true_positive_rate", None),
+}
+_SPAN = re.compile(r"(\d{4}-\d\d-\d\d) to (\d{4}-\d\d-\d\d)")
+
+
+def with_training(report: ReportData, record: ModelRecord, *, predict_at: PredictAt | None) -> ReportData:
+    """`report` with how the model was found and how it did when it was trained."""
+    from cumulant.runtime.planning import moment_text
+
+    fitted, split = record.fitted, record.fitted.split
+    notes = [f"test: {split.how}", *fitted.summary.notes, *record.judgement.notes, *record.judgement.evaluation.notes]
+    found = TrainingReport(
+        target=record.training.target,
+        predict_at=moment_text(predict_at) or "",
+        task=fitted.summary.task,
+        rows=split.train,
+        unlabelled=split.unlabelled,
+        test_rows=split.test,
+        seconds=fitted.summary.seconds,
+        score_name=fitted.summary.metric,
+        higher_is_better=wording.higher_is_better(fitted.summary.metric),
+        trials=trials(fitted),
+        best=fitted.summary.best_trial,
+        folds=folds(fitted.summary.folds, split),
+        notes=tuple(dict.fromkeys(notes)),
+    )
+    report = msgspec.structs.replace(report, training=found)
+    return with_judgement(report, record.judgement, subject=report.subject)
+
+
+def with_judgement(report: ReportData, judgement: Judgement, *, subject: str) -> ReportData:
+    """`report` with the figures of one evaluation and the gate's word on it."""
+    evaluation = judgement.evaluation
+    training = report.training
+    if training is not None and training.test_rows != evaluation.rows:
+        training = msgspec.structs.replace(training, test_rows=evaluation.rows)
+    return msgspec.structs.replace(
+        report,
+        subject=subject,
+        training=training,
+        metrics=metrics(evaluation, judgement.naive),
+        slices=slices(evaluation),
+        curves=tuple(curves(evaluation)),
+        gate=gate(judgement),
+    )
+
+
+def interval(found: Estimate) -> Interval | None:
+    """An estimate with its interval; None where it is not defined."""
+    return None if found.value is None else Interval(found.value, found.low, found.high)
+
+
+def metrics(model: Evaluation, naive: Evaluation) -> tuple[MetricReport, ...]:
+    """The figures that are defined, each beside the baseline's."""
+    return tuple(
+        MetricReport(
+            name=name,
+            model=shown,
+            naive=interval(naive.metrics[name]) if name in naive.metrics else None,
+            higher_is_better=wording.higher_is_better(name),
+        )
+        for name, found in model.metrics.items()
+        if (shown := interval(found)) is not None
+    )
+
+
+def slices(found: Evaluation) -> tuple[SliceReport, ...]:
+    return tuple(
+        SliceReport(column=one.column, value=one.value, rows=one.rows, metrics=_defined(one.metrics))
+        for one in found.slices
+    )
+
+
+def curves(found: Evaluation) -> Iterator[CurveReport]:
+    """The curves that the page draws."""
+    for name, (across, up, weight) in _DRAWN.items():
+        if name not in found.curves:
+            continue
+        columns = found.curves[name].columns
+        weights = columns[weight] if weight else [0.0] * len(columns[across])
+        points = [Point(x, y, rows) for x, y, rows in zip(columns[across], columns[up], weights, strict=True)]
+        kind = "predicted_observed" if found.task == "regression" else name
+        yield CurveReport(kind=kind, points=tuple(points))
+
+
+def gate(judgement: Judgement) -> GateReport:
+    verdict, champion = judgement.verdict, judgement.champion_uri
+    return GateReport(
+        verdict=verdict.word,
+        passed=verdict.passed,
+        reference=f"the champion {champion}" if champion else "the naive baseline",
+        rules=tuple(_rule(rule) for rule in verdict.rules),
+    )
+
+
+def trials(fitted: Fitted) -> tuple[TrialReport, ...]:
+    return tuple(
+        TrialReport(
+            number=trial.number,
+            trainer=trial.trainer,
+            state=trial.state,
+            score=trial.score,
+            seconds=trial.seconds,
+            settings={name: _setting(value) for name, value in trial.params.items()},
+        )
+        for trial in fitted.trials
+    )
+
+
+def folds(found: tuple[FoldSummary, ...], split: SplitSummary) -> tuple[FoldReport, ...]:
+    """The folds of the search and the test, with their times where the split is by time."""
+    return (*(_fold(number, fold, split) for number, fold in enumerate(found, 1)), _test(split))
+
+
+def _fold(number: int, fold: FoldSummary, split: SplitSummary) -> FoldReport:
+    span = _SPAN.fullmatch(fold.text)
+    known = FoldReport(name=f"fold {number}", train_rows=fold.train, held_rows=fold.validate)
+    if span is None or split.train_from is None:
+        return known
+    begin, end = moment(span[1]), moment(span[2])
+    end = max(end, begin + timedelta(hours=1))
+    return msgspec.structs.replace(
+        known, train_from=split.train_from, train_to=max(begin, split.train_from), held_from=begin, held_to=end
+    )
+
+
+def _test(split: SplitSummary) -> FoldReport:
+    return FoldReport(
+        name="test",
+        train_rows=split.train,
+        held_rows=split.test,
+        train_from=split.train_from,
+        train_to=split.train_to,
+        held_from=split.test_from,
+        held_to=split.test_to,
+    )
+
+
+def _rule(rule: RuleVerdict) -> RuleReport:
+    return RuleReport(
+        metric=rule.metric,
+        text=f"{wording.title(rule.metric)}: {rule.rule}",
+        against=rule.against,
+        word=rule.word,
+        passed=rule.passed,
+        difference=interval(rule.difference),
+        value=interval(rule.candidate),
+    )
+
+
+def _defined(found: Mapping[str, Estimate]) -> dict[str, Interval]:
+    return {name: shown for name, one in found.items() if (shown := interval(one)) is not None}
+
+
+def _setting(value: object) -> str:
+    return wording.value(value) if isinstance(value, float) else str(value)
