@@ -28,22 +28,26 @@ def broken_links() -> list[str]:
 
 
 def unknown_commands() -> list[str]:
-    import typer
+    from cumulant.cli.app import COMMANDS, load
 
-    from cumulant.cli import app
-
-    root = typer.main.get_command(app)
+    commands = {name: load(name) for name in COMMANDS}
     faults = []
     for page in pages():
         for line in page.read_text().splitlines():
             if line.strip().startswith(("cumulant ", "$ cumulant ")):
-                fault = unknown(root, line.strip().removeprefix("$ ").split("#")[0])
+                fault = unknown(commands, line.strip().removeprefix("$ ").split("#")[0])
                 faults += [f"{page.relative_to(ROOT)}: {fault}"] if fault else []
     return faults
 
 
-def unknown(root, line: str) -> str | None:
-    command, words = root, line.split()[1:]
+def unknown(commands, line: str) -> str | None:
+    words = line.split()[1:]
+    if not words or words[0].startswith("-"):
+        return None
+    name = words.pop(0)
+    if name not in commands:
+        return f'"{name}" in "{line}" is no command'
+    command = commands[name]
     while words and hasattr(command, "commands"):
         name = words.pop(0)
         if name.startswith("-"):
@@ -51,10 +55,8 @@ def unknown(root, line: str) -> str | None:
         if name not in command.commands:
             return f'"{name}" in "{line}" is no command'
         command = command.commands[name]
-    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)} | {
-        "--help"
-    }
-    missing = [option for option in OPTION.findall(" ".join(words)) if option not in known]
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    missing = [option for option in OPTION.findall(" ".join(words)) if option not in known | {"--help", "--debug"}]
     return f'{missing[0]} in "{line}" is no option' if missing else None
 
 

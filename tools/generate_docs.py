@@ -12,9 +12,7 @@ REFERENCE = ROOT / "docs" / "reference"
 
 
 def commands_page() -> str:
-    import typer
-
-    from cumulant.cli import app
+    from cumulant.cli.app import COMMANDS, load
 
     lines = [
         "# Commands",
@@ -22,8 +20,7 @@ def commands_page() -> str:
         "Generated from the command line itself; every command also prints this with `--help`.",
         "",
     ]
-    root = typer.main.get_command(app)
-    for path, command in walk(root, "cumulant"):
+    for path, command in (found for name in COMMANDS for found in walk(load(name), f"cumulant {name}")):
         lines += [f"## `{path}`", "", inspect.cleandoc(command.help or "").replace("\b", "").strip(), ""]
         options = [option for option in command.params if not getattr(option, "hidden", False)]
         if options:
@@ -47,7 +44,7 @@ def row(option) -> str:
     names = ", ".join(f"`{name}`" for name in [*option.opts, *option.secondary_opts])
     if option.param_type_name == "argument":
         names = f"`{(option.metavar or option.name or '').upper()}`"
-    default = "" if option.default in (None, False, ()) or callable(option.default) else f"`{option.default}`"
+    default = "" if option.default in (None, False, (), "") or callable(option.default) else f"`{option.default}`"
     meaning = (getattr(option, "help", None) or "").replace("|", "\\|").replace("\n", " ")
     return f"| {names} | {meaning} | {default} |"
 
@@ -65,6 +62,12 @@ def errors_page() -> str:
     for branch, code in exits.items():
         for kind in [getattr(errors, branch), *subclasses(getattr(errors, branch))]:
             lines += [f"## {kind.code}", "", f"`{kind.__name__}`, exit code {code}: {meanings[kind.__name__]}.", ""]
+    lines += [
+        "## unexpected",
+        "",
+        "Exit code 4: something nobody foresaw. `--debug` shows the traceback; please report it.",
+        "",
+    ]
     return "\n".join(lines).rstrip() + "\n"
 
 

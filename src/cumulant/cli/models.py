@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.runtime.models import ModelDetail
+    from cumulant.runtime.report_page.content import Interval
+
+HASH = 64
 
 app = application(
     "models",
@@ -86,10 +89,13 @@ def compare(
 
     def text(console: Console) -> None:
         from cumulant.runtime.report_page.terminal import table
+        from cumulant.runtime.report_page.wording import title
 
-        names = list(dict.fromkeys(metric for one in found for metric in one.metrics))
+        names = list(dict.fromkeys(name for one in found for name in figures(one)))
         heads = ["metric", *[f"{one.version.name}/{one.version.version}" for one in found]]
-        rows: list[Sequence[object]] = [(name, *[one.metrics.get(name) for one in found]) for name in names]
+        rows: list[Sequence[object]] = [
+            (title(name), *[_figure(figures(one).get(name)) for one in found]) for name in names
+        ]
         rows.append(("threshold", *[one.servable.threshold for one in found]))
         rows.append(("features", *[len(one.servable.plan.features) for one in found]))
         console.print(table(heads, rows, right=heads[1:]))
@@ -198,8 +204,10 @@ def document(found: ModelDetail) -> dict[str, object]:
 def _show(console: Console, found: ModelDetail) -> None:
     from cumulant.runtime.report_page.requests import curl, fields
     from cumulant.runtime.report_page.terminal import clean, heading, pairs, table
+    from cumulant.runtime.report_page.wording import interval, title
 
     version, servable = found.version, found.servable
+    lineage = {name.replace(".", " "): value for name, value in sorted(servable.lineage.items())}
     heading(console, f"{version.name} version {version.version}", version.uri)
     pairs(
         console,
@@ -209,16 +217,38 @@ def _show(console: Console, found: ModelDetail) -> None:
             ("task", servable.task),
             *([("threshold", servable.threshold)] if servable.threshold is not None else []),
             ("features", len(servable.plan.features)),
-            *[(f"{name}", value) for name, value in sorted(servable.lineage.items())],
+            *[(name, value[:12] if len(value) == HASH else value) for name, value in lineage.items() if value],
         ],
     )
     if found.metrics:
-        console.print(table(["metric", "value"], sorted(found.metrics.items())))
-    rows = [
+        rows: list[Sequence[object]] = [
+            (title(name), shown.value, interval(shown), found.metrics.get(f"naive_{name}"))
+            for name, shown in figures(found).items()
+        ]
+        console.print(table(["on the test rows", "model", "95% interval", "naive"], rows, right=["95% interval"]))
+    request = [
         (one.name, one.dtype, one.nullable, "personal" if one.personal else "", one.example) for one in fields(servable)
     ]
-    console.print(table(["request field", "type", "may be absent", "", "example"], rows))
+    console.print(table(["request field", "type", "may be absent", "", "example"], request))
     console.print(clean(curl(servable)), soft_wrap=True)
+
+
+def figures(found: ModelDetail) -> dict[str, Interval]:
+    """A version's figures on its test rows with their intervals, from the registry's plain numbers."""
+    from cumulant.runtime.report_page.content import Interval
+
+    told = found.metrics
+    return {
+        name: Interval(value, told.get(f"{name}_low"), told.get(f"{name}_high"))
+        for name, value in told.items()
+        if not name.startswith(("naive_", "cv_")) and not name.endswith(("_low", "_high"))
+    }
+
+
+def _figure(found: Interval | None) -> str:
+    from cumulant.runtime.report_page.wording import interval, number
+
+    return "–" if found is None else f"{number(found.value)} ({interval(found)})"
 
 
 def _pair(text: str) -> tuple[str, str | None]:

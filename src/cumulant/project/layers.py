@@ -27,7 +27,7 @@ from cumulant.project.document import (
 FILE = "cumulant.yaml"
 LOCAL = "local"
 COMMAND_LINE = "command line"
-#: the keys of an environment that are not overrides of a section
+#: the first part of an override that means the environment's own keys: `environment.store=s3://...`
 _ENVIRONMENT = "environment"
 
 Overrides = Iterable[str] | Mapping[str, object]

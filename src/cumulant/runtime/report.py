@@ -113,7 +113,7 @@ def _of_run(project: Project, run: RunRecord) -> ReportData:
     return msgspec.structs.replace(
         known,
         created=run.started,
-        sources=collect.sources(_snapshots(project, run)),
+        sources=collect.sources(project, _snapshots(project, run)),
         lineage={"flow": run.flow, "status": run.status, "command": run.command},
         events=collect.events(project.journal().events(run=run.id)),
     )
@@ -136,7 +136,7 @@ def _of_model(project: Project, version: ModelVersion, *, run: str | None) -> Re
     snapshots = [load_snapshot(project, identity) for identity in record.snapshots.values()]
     known = msgspec.structs.replace(
         known,
-        sources=collect.sources(snapshots),
+        sources=collect.sources(project, snapshots),
         serving=collect.serving(servable, record.fitted.summary.threshold_text),
         environment={"python": record.python, **record.packages},
     )

@@ -66,7 +66,8 @@ class LightGBM:
         )
         rounds = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
         answers = booster.predict(validate.matrix, num_iteration=rounds, num_threads=1)
-        return Judged(answers=np.asarray(answers, dtype=np.float64), rounds=rounds, cut=clock.cut)
+        ran = booster.current_iteration()
+        return Judged(answers=np.asarray(answers, dtype=np.float64), rounds=rounds, ran=ran, cut=clock.cut)
 
     def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
         import lightgbm

@@ -93,26 +93,29 @@ def folds(rows: TrainingSet, count: int, *, seed: int = 0) -> tuple[tuple[Fold, 
 
     With times, the last half of the rows is cut into `count` parts; each is judged by a model of the rows before it,
     less the gap. Without, every row is judged once, by a model of the other parts. A part with too few rows
-    or positives is left out.
+    or positives is left out; where most are, there are fewer parts.
 
     Raises:
         DataError: not one fold is left.
     """
-    made, note = (_time_folds(rows, count), "time") if rows.at is not None else (_random_folds(rows, count, seed), "")
-    good = tuple(one for one in made if _sound(rows, one))
-    if not good:
+    for wanted in range(count, 0 if rows.at is not None else 1, -1):
+        made = _time_folds(rows, wanted) if rows.at is not None else _random_folds(rows, wanted, seed)
+        good = tuple(one for one in made if _sound(rows, one))
+        if 2 * len(good) >= wanted:
+            break
+    else:
         raise DataError(
             f"{len(rows)} rows are too few for folds: each needs rows of every class to learn from and to be judged by",
-            hint="take more rows, a shorter test, or fewer folds",
+            hint="take more rows, or a shorter test",
         )
-    notes = [_how(rows, len(good), note == "time")]
+    notes = [_how(rows, len(good))]
     if len(good) < count:
-        notes.append(f"{count - len(good)} of {count} folds had too few rows or positives and are left out")
+        notes.append(f"not {count}, since folds would have had too few rows or positives")
     return good, tuple(notes)
 
 
-def _how(rows: TrainingSet, count: int, timed: bool) -> str:
-    if timed:
+def _how(rows: TrainingSet, count: int) -> str:
+    if rows.at is not None:
         gap = label_delay(rows)
         return f"{count} folds in time order" + (f" with a gap of {_span(gap)}" if gap else "")
     kind = "random" if rows.task == "regression" else "random folds with classes in their shares"

@@ -61,10 +61,11 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """Answers for rows not fitted on, [n] or [n, classes]; rounds and `cut` as of a fit."""
+    """Answers for rows not fitted on, [n] or [n, classes]; the best number of rounds, and how many were run."""
 
     answers: Floats
     rounds: int = 0
+    ran: int = 0
     cut: bool = False
 
 

@@ -91,10 +91,10 @@ def _two_pass_chunk(values: Floats, lo: Ints, hi: Ints, own: Floats, with_own: F
     at = lo[owner] + within
     is_own = at >= hi[owner]
     gathered = np.where(is_own, own[owner], values[np.minimum(at, len(values) - 1)])
-    scale = np.maximum.reduceat(np.abs(gathered), begins)
-    scale[scale == 0] = 1.0
-    gathered /= scale[owner]
+    # powers of two, by which a division loses nothing
+    exponents = np.frexp(np.maximum.reduceat(np.abs(gathered), begins))[1]
+    gathered = np.ldexp(gathered, -exponents[owner])
     off = gathered - (np.add.reduceat(gathered, begins) / lengths)[owner]
     off -= (np.add.reduceat(off, begins) / lengths)[owner]
-    result: Floats = np.sqrt(np.add.reduceat(off * off, begins) / (lengths - 1)) * scale
-    return result
+    result: Floats = np.sqrt(np.add.reduceat(off * off, begins) / (lengths - 1))
+    return np.ldexp(result, exponents)

@@ -103,8 +103,11 @@ class PrefixSums:
 
 
 def _cut(values: Floats, exponent: int) -> tuple[Ints, Floats]:
-    """Whole multiples of 2**exponent nearest to `values`, and what is left, exactly."""
-    units = np.rint(_scaled(values, -exponent))
+    """Whole multiples of 2**exponent in `values`, and what is left, exactly.
+
+    Towards zero, since rounding up the largest float would overflow.
+    """
+    units = np.trunc(_scaled(values, -exponent))
     return units.astype(np.int64), values - _scaled(units, exponent)
 
 

@@ -91,7 +91,7 @@ def calibration(points: Sequence[Point]) -> Markup:
     most = max((point.weight for point in points), default=1.0) or 1.0
     dots = [
         frame.dot(
-            point.x, point.y, 3 + 6 * math.sqrt(point.weight / most), "dot",
+            point.x, point.y, 2.5 + 4 * math.sqrt(point.weight / most), "dot",
             f"predicted {number(point.x)}, happened {number(point.y)}, {count(round(point.weight))} rows",
         )
         for point in points

@@ -48,12 +48,12 @@ def base(project: Project, *, subject: str, run: str | None) -> ReportData:
     )
 
 
-def sources(snapshots: Iterable[Snapshot]) -> tuple[SourceReport, ...]:
-    return tuple(source(snapshot) for snapshot in snapshots)
+def sources(project: Project, snapshots: Iterable[Snapshot]) -> tuple[SourceReport, ...]:
+    """Accepted snapshots. Names of columns are shown, values of theirs never; files by their place in the project."""
+    return tuple(source(snapshot, f"{project.root}/") for snapshot in snapshots)
 
 
-def source(snapshot: Snapshot) -> SourceReport:
-    """An accepted snapshot. Names of columns are shown, values of theirs never."""
+def source(snapshot: Snapshot, root: str) -> SourceReport:
     return SourceReport(
         name=snapshot.source,
         snapshot=snapshot.id,
@@ -66,7 +66,9 @@ def source(snapshot: Snapshot) -> SourceReport:
         csv_bytes=snapshot.csv_bytes,
         event_time=snapshot.event_time,
         key=snapshot.key,
-        files=tuple(FileReport(file.url, file.sha256, file.bytes, file.rows) for file in snapshot.files),
+        files=tuple(
+            FileReport(file.url.removeprefix(root), file.sha256, file.bytes, file.rows) for file in snapshot.files
+        ),
         checks=tuple(CheckReport(check.column, check.text, check.failed, check.share) for check in snapshot.checks),
         changes=tuple(_change(change) for change in snapshot.changes),
         shifts=tuple(_shift(shift) for shift in snapshot.shifts),

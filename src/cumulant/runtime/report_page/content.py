@@ -59,6 +59,8 @@ class FeatureReport(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
     owner: str = ""
     tags: tuple[str, ...] = ()
+    #: the feature's part of all importance, where the model tells it
+    importance: float | None = None
 
 
 class TrialReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,6 +202,9 @@ class ReportData(msgspec.Struct, frozen=True, kw_only=True):
     features: tuple[FeatureReport, ...] = ()
     training: TrainingReport | None = None
     metrics: tuple[MetricReport, ...] = ()
+    #: what was drawn whole for the intervals (day, row, an entity), and how many of them there were
+    cluster: str = ""
+    clusters: int = 0
     slices: tuple[SliceReport, ...] = ()
     curves: tuple[CurveReport, ...] = ()
     gate: GateReport | None = None

@@ -26,19 +26,26 @@ def features(report: ReportData) -> Section:
     """What each feature is, in words."""
     found = report.features
     lead = f"{wording.plural(len(found), 'feature')}, computed only from what was known at the moment of prediction."
-    rows = table("Features", _FEATURE_COLUMNS, ((_feature(feature), None) for feature in found))
-    return section("features", "Features", lead, rows)
+    owned, weighed = any(one.owner for one in found), any(one.importance is not None for one in found)
+    columns = [Column("name"), Column("type", "w"), Column("definition", "prose")]
+    columns += [Column("importance", "w")] if weighed else []
+    columns += [Column("owner", "w")] if owned else []
+    most = max((one.importance or 0.0 for one in found), default=0.0)
+    rows = ((_feature(one, most=most, owned=owned), None) for one in found)
+    return section("features", "Features", lead, table("Features", columns, rows))
 
 
-_FEATURE_COLUMNS = [Column("name"), Column("type", "w"), Column("definition", "prose"), Column("owner", "w")]
-
-
-def _feature(feature: FeatureReport) -> list[Child]:
+def _feature(feature: FeatureReport, *, most: float, owned: bool) -> list[Child]:
     words: list[Child] = [feature.definition]
     if feature.description:
         words = [element("div", feature.description), element("div", feature.definition, class_="quiet")]
     words += [tag(name) for name in feature.tags]
-    return [element("code", feature.name), feature.dtype, join(words), feature.owner or "–"]
+    cells: list[Child] = [element("code", feature.name), feature.dtype, join(words)]
+    if feature.importance is not None:
+        width = 100 * feature.importance / (most or 1.0)
+        bar = element("span", element("span", style=f"width:{width:.1f}%"), class_="weight", aria_hidden="true")
+        cells.append(join([bar, wording.share(feature.importance)]))
+    return [*cells, feature.owner or "–"] if owned else cells
 
 
 def _source(source: SourceReport) -> Markup:

@@ -14,6 +14,7 @@ from cumulant.core.units import moment
 from cumulant.runtime.report_page import wording
 from cumulant.runtime.report_page.content import (
     CurveReport,
+    FeatureReport,
     FoldReport,
     GateReport,
     Interval,
@@ -64,7 +65,8 @@ def with_training(report: ReportData, record: ModelRecord, *, predict_at: Predic
         folds=folds(fitted.summary.folds, split),
         notes=tuple(dict.fromkeys(notes)),
     )
-    report = msgspec.structs.replace(report, training=found)
+    features = with_importance(report.features, fitted.summary.importance)
+    report = msgspec.structs.replace(report, training=found, features=features)
     return with_judgement(report, record.judgement, subject=report.subject)
 
 
@@ -79,10 +81,20 @@ def with_judgement(report: ReportData, judgement: Judgement, *, subject: str) ->
         subject=subject,
         training=training,
         metrics=metrics(evaluation, judgement.naive),
+        cluster=evaluation.cluster,
+        clusters=evaluation.clusters,
         slices=slices(evaluation),
         curves=tuple(curves(evaluation)),
         gate=gate(judgement),
     )
+
+
+def with_importance(features: tuple[FeatureReport, ...], told: Mapping[str, float]) -> tuple[FeatureReport, ...]:
+    """Features with their part of the model's importance; unchanged where the model tells none."""
+    whole = sum(told.values())
+    if whole <= 0:
+        return features
+    return tuple(msgspec.structs.replace(one, importance=told.get(one.name, 0.0) / whole) for one in features)
 
 
 def interval(found: Estimate) -> Interval | None:

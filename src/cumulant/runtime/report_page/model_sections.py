@@ -37,11 +37,8 @@ MANY = 12
 def quality(report: ReportData) -> Section:
     """Figures on untouched rows, beside the naive baseline; curves; slices."""
     test = report.training.test_rows if report.training else 0
-    lead = (
-        "Measured on rows that neither the search nor the fit has seen"
-        + (f" ({wording.plural(test, 'row')})" if test else "")
-        + ". Intervals hold 95%; they come from resampling whole days or entities, not single rows."
-    )
+    rows = f" ({wording.plural(test, 'row')})" if test else ""
+    lead = f"Measured on rows that neither the search nor the fit has seen{rows}. {_intervals(report)}"
     key = [
         element("li", element("span", class_=f"key {style}", aria_hidden="true"), text)
         for style, text in (("model", "this model"), ("naive", "naive baseline"))
@@ -124,6 +121,15 @@ def serving(found: ServingReport) -> Section:
         tiles(*parts) if parts else None,
         table("Request", columns, rows) if found.request else None,
         element("pre", found.curl) if found.curl else None,
+    )
+
+
+def _intervals(report: ReportData) -> str:
+    if report.cluster in ("", "row"):
+        return "Intervals hold 95%, from resampling rows."
+    return (
+        f"Intervals hold 95%, from resampling the {wording.plural(report.clusters, report.cluster)} whole: "
+        "rows of one depend on each other."
     )
 
 

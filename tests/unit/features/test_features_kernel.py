@@ -1,0 +1,109 @@
+"""The window kernel on larger arrays, and on numbers that ordinary prefix sums get wrong."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from cumulant.features.kernel.ranges import Distinct, extremes, latest
+from cumulant.features.kernel.spread import deviations
+from cumulant.features.kernel.sums import PrefixSums
+from cumulant.features.kernel.timeline import Timeline, grouped_order
+
+MAGNITUDES = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from([1e300, -1e300, 1e-300, 5e-324, 0.1, 1.0, -1.0, 2.0**53, 1e16, -1e16]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(hnp.arrays(np.float64, st.integers(1, 30), elements=MAGNITUDES), st.data())
+def test_sums_of_any_floats_are_right_to_the_last_digits(values: np.ndarray, data: st.DataObject) -> None:
+    lo = data.draw(st.integers(0, len(values)))
+    hi = data.draw(st.integers(lo, len(values)))
+    found = float(PrefixSums(values).between(np.array([lo]), np.array([hi]))[0])
+    right = sum((Fraction(float(v)) for v in values[lo:hi]), Fraction(0))
+    if abs(right) > Fraction(2) ** 1024 * (1 - Fraction(1, 2**53)):
+        assert math.isinf(found)
+    else:
+        assert abs(Fraction(found) - right) <= abs(right) * Fraction(1, 2**51)
+
+
+def test_one_huge_value_does_not_spoil_what_follows() -> None:
+    values = np.array([1e18, *([0.01] * 50)])
+    lo, hi = np.arange(1, 50), np.arange(2, 51)
+    np.testing.assert_array_equal(PrefixSums(values).between(lo, hi), np.full(49, 0.01))
+    assert not np.allclose(np.diff(np.cumsum(values)), 0.01)  # what plain prefix sums give
+
+
+@pytest.mark.parametrize("level", [0.0, 1e6, 1e9])
+def test_deviations_far_from_the_first_value_keep_their_digits(level: float) -> None:
+    rng = np.random.default_rng(0)
+    values = np.concatenate((rng.normal(0, 1e-3, 200), level + rng.normal(0, 1e-3, 200)))
+    lo = np.arange(0, 390)
+    hi = lo + 10
+    empty = np.zeros(len(lo))
+    found = deviations(values, np.zeros(400, dtype=np.int64), lo, hi, own=empty, with_own=empty.astype(bool))
+    for i in (0, 100, 195, 250, 389):
+        window = [Fraction(v) for v in values[lo[i] : hi[i]].tolist()]
+        mean = sum(window) / len(window)
+        right = math.sqrt(sum((v - mean) ** 2 for v in window) / (len(window) - 1))
+        assert found[i] == pytest.approx(right, rel=1e-9)
+
+
+def test_a_repeated_value_has_no_deviation_at_all() -> None:
+    values = np.array([5.0, *([0.1] * 20)])
+    lo, hi = np.arange(1, 11), np.arange(11, 21)
+    none = np.zeros(10, dtype=bool)
+    assert deviations(values, np.zeros(21, dtype=np.int64), lo, hi, own=np.zeros(10), with_own=none).tolist() == [0.0] * 10
+
+
+def random_group(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, 5, 400), rng.integers(0, 60, 400), rng.integers(0, 7, 120), rng.integers(-5, 70, 120)
+
+
+@pytest.mark.parametrize("scale", [1, 2**50])
+def test_ranges_of_a_timeline(scale: int) -> None:
+    """With times so long that key and time do not fit one integer, too."""
+    codes, times, query_codes, moments = random_group(1)
+    times, moments = times * scale, moments * scale
+    line = Timeline(codes * 1000, times)
+    hi, starts = line.until(query_codes * 1000, moments), line.starts(query_codes * 1000)
+    for q in range(len(moments)):
+        same = [i for i in range(400) if codes[i] == query_codes[q] and times[i] <= moments[q]]
+        assert line.order[starts[q] : hi[q]].tolist() == sorted(same, key=lambda i: (times[i], i))
+
+
+def test_order_is_by_key_then_time_then_position() -> None:
+    codes, times, _, _ = random_group(2)
+    expected = sorted(range(400), key=lambda i: (codes[i], times[i], i))
+    assert grouped_order(codes, times).tolist() == expected
+    assert grouped_order(codes + 2**61, times).tolist() == expected
+    assert grouped_order(np.zeros(0, np.int64), np.zeros(0, np.int64)).tolist() == []
+
+
+def test_extremes_last_and_different_values_of_ranges() -> None:
+    rng = np.random.default_rng(3)
+    values, keys = rng.integers(-4, 4, 300), np.repeat([0, 1, 2], 100)
+    lo = np.concatenate([rng.integers(k * 100, k * 100 + 100, 80) for k in range(3)])
+    hi = np.minimum(lo + rng.integers(0, 100, 240), (lo // 100 + 1) * 100)
+    most, least = extremes(values, lo, hi, largest=True), extremes(values.astype(np.float64), lo, hi, largest=False)
+    distinct = Distinct(keys, values)  # below zero is null
+    counted, newest = distinct.between(lo, hi), latest(values >= 0, hi)
+    held = distinct.holds(lo // 100, np.full(240, 3), lo, hi)
+    absent = distinct.holds(lo // 100, np.full(240, 99), lo, hi)
+    for q in range(240):
+        window = values[lo[q] : hi[q]]
+        if len(window):
+            assert (most[q], least[q]) == (window.max(), window.min())
+        assert counted[q] == len(set(window[window >= 0].tolist()))
+        assert held[q] == (3 in window)
+        assert not absent[q]
+        assert newest[q] == max((i for i in range(hi[q]) if values[i] >= 0), default=-1)
