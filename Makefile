@@ -36,7 +36,7 @@ types: $(READY)
 	@$(BIN)/mypy
 
 direction: $(READY)
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-cache
 
 docs: $(READY)
 	@$(BIN)/python tools/check_docs.py

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from cumulant.core.version import __version__
+
 if TYPE_CHECKING:
     from cumulant.api import Project, new, open  # noqa: A004 - `cumulant.open` is the name that reads well
 
-__version__ = "0.1.0"
 __all__ = ["Project", "__version__", "new", "open"]
 
 

@@ -96,9 +96,9 @@ root = application(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        import cumulant
+        from cumulant.core.version import __version__
 
-        print(f"cumulant {cumulant.__version__}")
+        print(f"cumulant {__version__}")
         raise typer.Exit
 
 

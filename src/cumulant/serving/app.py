@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from cumulant import __version__
+from cumulant.core.version import __version__
 from cumulant.core.errors import CumulantError, NotFoundError, RequestError
 from cumulant.core.servable import Answer
 from cumulant.serving import tensors

@@ -48,7 +48,7 @@ def _vocabulary(column: pl.Series) -> tuple[str, ...]:
 
 def _center(column: pl.Series) -> float:
     values = np.asarray(column.cast(pl.Float64).fill_null(np.nan).to_numpy(), dtype=np.float64)
-    values = values[np.isfinite(values)]
+    values = values[np.abs(values) <= np.finfo(np.float32).max]  # others are missing in the matrix
     if not len(values):
         return 0.0
     blur = float(np.abs(values).max()) * float(np.finfo(np.float32).eps)

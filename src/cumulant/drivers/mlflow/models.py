@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant import __version__
+from cumulant.core.version import __version__
 from cumulant.core.servable import Servable
 from cumulant.drivers.mlflow.engine import engine
 from cumulant.drivers.mlflow.runs import KEY_TAG

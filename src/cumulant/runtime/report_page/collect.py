@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from cumulant import __version__
+from cumulant.core.version import __version__
 from cumulant.core.events import Event
 from cumulant.core.servable import Servable
 from cumulant.ports.registry import ModelVersion

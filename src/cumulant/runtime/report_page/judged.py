@@ -205,4 +205,4 @@ def _defined(found: Mapping[str, Estimate]) -> dict[str, Interval]:
 
 
 def _setting(value: object) -> str:
-    return wording.value(value) if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
