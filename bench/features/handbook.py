@@ -1,4 +1,5 @@
 """The features of the Fraud Detection Handbook, as a user writes them."""
+
 from cumulant.features import col, source
 
 tx = source("tx")

@@ -10,6 +10,7 @@ bench/RESULTS.md and fails where an answer differs by more than a relative 1e-9.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -51,7 +52,10 @@ def polars_rolling(tx: pl.DataFrame) -> pl.DataFrame:
         n, mean = pl.len().alias(f"card_n_{d}d"), pl.col("TX_AMOUNT").mean().alias(f"card_mean_{d}d")
         found = card.rolling(at, period=f"{d}d", closed="right", group_by="CUSTOMER_ID").agg(n, mean)
         cards.append(found.select(f"card_n_{d}d", f"card_mean_{d}d"))
-        n, rate = pl.len().alias(f"terminal_n_{d}d"), pl.col("TX_FRAUD").cast(pl.Float64).mean().alias(f"terminal_fraud_{d}d")
+        n, rate = (
+            pl.len().alias(f"terminal_n_{d}d"),
+            pl.col("TX_FRAUD").cast(pl.Float64).mean().alias(f"terminal_fraud_{d}d"),
+        )
         rolled = terminal.rolling(at, period=f"{d}d", offset=f"-{7 + d}d", closed="right", group_by="TERMINAL_ID")
         terminals.append(rolled.agg(n, rate).select(f"terminal_n_{d}d", f"terminal_fraud_{d}d"))
     both = pl.concat(cards, how="horizontal").join(pl.concat(terminals, how="horizontal"), on="TRANSACTION_ID")
@@ -63,12 +67,23 @@ def polars_by(tx: pl.DataFrame) -> pl.DataFrame:
     at = "TX_DATETIME"
     tx = tx.with_columns(one=pl.lit(1.0), fraud=pl.col("TX_FRAUD").cast(pl.Float64))
     card = tx.sort("CUSTOMER_ID", at).with_columns(
-        *[pl.col("one").rolling_sum_by(at, f"{d}d", closed="right").over("CUSTOMER_ID").alias(f"card_n_{d}d") for d in DAYS],
-        *[pl.col("TX_AMOUNT").rolling_mean_by(at, f"{d}d", closed="right").over("CUSTOMER_ID").alias(f"card_mean_{d}d") for d in DAYS],
+        *[
+            pl.col("one").rolling_sum_by(at, f"{d}d", closed="right").over("CUSTOMER_ID").alias(f"card_n_{d}d")
+            for d in DAYS
+        ],
+        *[
+            pl.col("TX_AMOUNT")
+            .rolling_mean_by(at, f"{d}d", closed="right")
+            .over("CUSTOMER_ID")
+            .alias(f"card_mean_{d}d")
+            for d in DAYS
+        ],
     )
     spans = (7, *(7 + d for d in DAYS))
     terminal = card.sort("TERMINAL_ID", at).with_columns(
-        pl.col(c).rolling_sum_by(at, f"{d}d", closed="right").over("TERMINAL_ID").alias(f"_{c}{d}") for d in spans for c in ("one", "fraud")
+        pl.col(c).rolling_sum_by(at, f"{d}d", closed="right").over("TERMINAL_ID").alias(f"_{c}{d}")
+        for d in spans
+        for c in ("one", "fraud")
     )
     counts = [(pl.col(f"_one{7 + d}") - pl.col("_one7")).alias(f"terminal_n_{d}d") for d in DAYS]
     rates = [
@@ -121,7 +136,11 @@ def measure_features(mode: str, data: Path, out: Path) -> dict[str, Any]:
 # the as-of join
 def write_asof(features: Path, data: Path, folder: Path) -> None:
     """A table a key, one row a moment, and 100,000 rows up to a day after a payment."""
-    tx = payments(data).sort("TRANSACTION_ID").with_columns(pl.read_parquet(features).drop("TRANSACTION_ID", "TX_AMOUNT"))
+    tx = (
+        payments(data)
+        .sort("TRANSACTION_ID")
+        .with_columns(pl.read_parquet(features).drop("TRANSACTION_ID", "TX_AMOUNT"))
+    )
     tx = tx.rename({"TX_DATETIME": "at"})
     for key, prefix in (("CUSTOMER_ID", "card_"), ("TERMINAL_ID", "terminal_")):
         table = tx.select(key, "at", *(name for name in WINDOWS if name.startswith(prefix)))
@@ -144,7 +163,9 @@ def measure_asof(mode: str, folder: Path, out: Path) -> dict[str, Any]:
         joined = pl.read_parquet(folder / "rows.parquet").with_row_index("__row").sort("at")
         for key in keys:
             table = pl.read_parquet(folder / f"{key}.parquet").sort("at")
-            joined = joined.join_asof(table, on="at", by=key, strategy="backward", tolerance="30d", check_sortedness=False)
+            joined = joined.join_asof(
+                table, on="at", by=key, strategy="backward", tolerance="30d", check_sortedness=False
+            )
         found = joined.sort("__row").select("__row", *WINDOWS)
     seconds = time.perf_counter() - start
     memory = peak_mb()
@@ -193,7 +214,11 @@ def worst(ours: Path, theirs: Path) -> float:
 
 
 def line(name: str, found: dict[str, Any], base: dict[str, Any] | None = None) -> None:
-    ratio = "" if base is None else f"{found['seconds'][1] / base['seconds'][1]:.2f} x, {found['mb'][1] / base['mb'][1]:.2f} x"
+    ratio = (
+        ""
+        if base is None
+        else f"{found['seconds'][1] / base['seconds'][1]:.2f} x, {found['mb'][1] / base['mb'][1]:.2f} x"
+    )
     low, median = found["seconds"]
     print(f"| {name} | {low:.2f} / {median:.2f} s | {found['mb'][1]:.0f} MB | {ratio} |")
 
@@ -204,6 +229,7 @@ def main(data: Path) -> None:
         table = {mode: folder / f"{mode}.parquet" for mode in ("ours", "rolling", "by", "asof_ours", "asof_polars")}
         found = {mode: medians("features", mode, data, table[mode]) for mode in ("rolling", "by", "ours")}
         best = min(("rolling", "by"), key=lambda mode: found[mode]["seconds"][1])
+        print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; Polars {pl.__version__}\n")
         print("| what | min / median | peak memory | against the best of Polars |\n|---|---|---|---|")
         line("handbook, Polars rolling(group_by, offset)", found["rolling"])
         line("handbook, Polars rolling_*_by.over", found["by"])

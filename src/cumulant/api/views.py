@@ -132,7 +132,11 @@ def _page(page: ReportData) -> Markup:
     ]
     parts = [table(("on the test rows", "model", "95% interval", "naive"), rows)]
     if page.gate is not None:
-        word = element("b", wording.verdict(page.gate.verdict), style=f"color:{_COLOURS[page.gate.passed]}")
+        word = element(
+            "b",
+            wording.gate_word(page.gate.verdict, passed=page.gate.passed),
+            style=f"color:{_COLOURS[page.gate.passed]}",
+        )
         rules = [element("li", ("✓ " if rule.passed else "✗ ") + rule.text) for rule in page.gate.rules]
         parts.append(element("div", "Gate: ", word, f", against {page.gate.reference}", element("ul", *rules)))
     if page.uri is not None:

@@ -238,7 +238,7 @@ def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False)
             ("stored", _stored(snapshot.bytes, snapshot.csv_bytes)),
         ],
     )
-    failed = [check for check in snapshot.checks if check.failed or not check.passed]
+    failed = [check for check in snapshot.checks if (check.kind == "row" and check.failed) or not check.passed]
     if failed:
         rows = [(check.column or "–", check.text, check.failed, percent(check.share)) for check in failed]
         console.print(table(["column", "rule", "refused", "share"], rows))

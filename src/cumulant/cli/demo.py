@@ -84,9 +84,7 @@ def _show(console: Console, found: DemoResult, page: ReportData) -> None:
     show_training(console, page)
     request = found.request
     row = ", ".join(f"{key} {value}" for key, value in request.row.items())
-    answer = ", ".join(
-        f"{key} {value}" for key, value in request.answer.items() if key not in ("model", "version", "request_id")
-    )
+    answer = _answer(request.answer)
     truth = {True: "it landed more than 15 minutes late", False: "it landed in time", None: "it never arrived"}
     console.print("")
     pairs(
@@ -107,3 +105,15 @@ def _show(console: Console, found: DemoResult, page: ReportData) -> None:
     if found.kept:
         rows.append(("server", f"{found.serve_url} (process {found.serve_pid}; kill {found.serve_pid} ends it)"))
     pairs(console, [*rows, ("time", duration(found.seconds) + reused)])
+
+
+def _answer(found: dict[str, object]) -> str:
+    """An answer for people: what was predicted, how likely, and how old the stored state was."""
+    from cumulant.runtime.report_page.wording import duration, value
+
+    parts = [f"prediction {value(found.get('prediction'))}"]
+    if (probability := found.get("probability")) is not None:
+        parts.append(f"probability {value(probability)}")
+    if isinstance(age := found.get("state_age"), int | float):
+        parts.append(f"newest stored event {duration(age)} before")
+    return ", ".join(parts)

@@ -35,8 +35,8 @@ _MODULES = {
 
 __all__ = [
     "Definition", "Definitions", "Expr", "Materialized", "OnlineFeatures", "Vectors", "coalesce", "col", "collect",
-    "compile_node", "compile_plan", "compute", "concat", "evaluate", "expression", "greatest", "known_times", "least", "lit", "load",
-    "materialize", "parse", "parse_predict_at", "show_moment", "source", "when",
+    "compile_node", "compile_plan", "compute", "concat", "evaluate", "expression", "greatest", "known_times", "least",
+    "lit", "load", "materialize", "parse", "parse_predict_at", "show_moment", "source", "when",
 ]  # fmt: skip
 
 

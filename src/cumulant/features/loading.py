@@ -74,6 +74,12 @@ def collect(names: Mapping[str, object]) -> Definitions:
         if name.startswith("_"):
             continue
         for definition in lowering.definitions(name, value):
+            if definition.name.startswith("_"):
+                raise misuse(
+                    f'a feature cannot be named "{definition.name}": a leading underscore marks parts of others',
+                    place=definition.place,
+                    hint=f'give it a name: {definition.name.strip("_") or "name"} = col("{definition.name}")',
+                )
             earlier = found.get(definition.name)
             if earlier is not None:
                 raise misuse(
@@ -96,6 +102,7 @@ def _run(path: Path) -> ModuleType:
     module = ModuleType(path.stem)
     module.__file__ = str(path)
     folder = str(path.resolve().parent)
+    before = set(sys.modules)
     sys.path.insert(0, folder)
     try:
         exec(code, vars(module))  # noqa: S102  (the user's own file is what this room runs)
@@ -105,7 +112,15 @@ def _run(path: Path) -> ModuleType:
         raise _raised(error, path) from error
     finally:
         sys.path.remove(folder)
+        _forget(set(sys.modules) - before, folder)
     return module
+
+
+def _forget(imported: set[str], folder: str) -> None:
+    """Neighbours of the file are not kept: the next project may have others of the same name."""
+    for name in imported:
+        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(folder):
+            del sys.modules[name]
 
 
 def _compiled(text: bytes, path: Path) -> CodeType:

@@ -8,7 +8,9 @@ row, and is not counted again; any other counts as if it had just been appended,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import polars as pl
 
@@ -17,9 +19,12 @@ from cumulant.core.expr import features as features_of
 from cumulant.core.plan import FeaturePlan, FeatureSpec
 from cumulant.features.dtypes import Kind
 from cumulant.features.frames import ROW, kinds, read
-from cumulant.features.groups import groups_of
+from cumulant.features.groups import Group, groups_of
 from cumulant.features.polars import TYPES, expression
 from cumulant.features.windows import GroupWindows
+
+#: each group holds its own sorted copies, so that more threads cost memory
+_MOST_THREADS = 4
 
 
 def compute(
@@ -45,9 +50,15 @@ def compute(
     entity = plan.sources[plan.entity]
     queries = history[plan.entity] if rows is None else read(plan.entity, plan.request, rows, optional=True)
     columns: dict[str, pl.Series] = {}
-    for group in groups_of(plan):
+
+    def measured(group: Group) -> dict[str, pl.Series]:
         apart = rows is not None and group.counts_itself
-        columns.update(GroupWindows(plan, group, history[group.source], queries, apart=apart).results())
+        return GroupWindows(plan, group, history[group.source], queries, apart=apart).results()
+
+    # numpy leaves the interpreter free while it sorts and searches, so groups run side by side
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MOST_THREADS)) as pool:
+        for found in pool.map(measured, groups_of(plan)):
+            columns.update(found)
     fields = entity.fields if rows is None else plan.request
     return _expressions(plan, kinds(fields), queries, columns)
 

@@ -206,7 +206,7 @@ def _calendar(function: Callable[[pl.Expr], pl.Expr]) -> Compiled:
 
 
 def _quotient(a: pl.Expr, b: pl.Expr) -> pl.Expr:
-    """a / b, correctly rounded: by a bare constant, Polars multiplies with its reciprocal, so 29 / 10 is not 2.9."""
+    """Correctly rounded: by a bare constant, Polars multiplies with its reciprocal, so that 29 / 10 is not 2.9."""
     return _let([a, b], lambda x, y: x / y)
 
 

@@ -70,6 +70,13 @@ class Recalled:
         found = np.flatnonzero(self.valid[lo:hi])
         return lo + int(found[-1]) if len(found) else -1
 
+    def _whole(self, lo: int, hi: int) -> int:
+        """The sum of whole numbers, in 64 bits."""
+        if hi - lo <= _LONG or self._numbers is None:
+            return sum(self.present(lo, hi))
+        found = self._numbers[lo:hi]
+        return int((found if self.valid is None else found[self.valid[lo:hi]]).sum())
+
     @cached_property
     def _sums(self) -> PrefixSums:
         assert self._numbers is not None
@@ -79,7 +86,7 @@ class Recalled:
     def total(self, lo: int, hi: int, own: float | None) -> float:
         """The sum with `own`, correctly rounded or nearly so."""
         if not self.is_float:
-            return wrap(sum(self.present(lo, hi)) + (own or 0))
+            return wrap(self._whole(lo, hi) + (own or 0))
         extra = [] if own is None else [own]
         if hi - lo > _LONG:
             past = float(self._sums.between(np.array([lo]), np.array([hi]))[0])

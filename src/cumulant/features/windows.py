@@ -40,7 +40,8 @@ class GroupWindows:
         self._query_order = grouped_order(query_codes, moments)
         self._codes, self._times = query_codes[self._query_order], moments[self._query_order]
         self._found = found[self._query_order]
-        self._hi = self._timeline.until(self._codes, self._times)
+        self._keys = self._timeline.keys(self._codes)
+        self._hi = self._timeline.until(self._keys, self._times)
         self._own_times = self._own_entries() if apart else None
         self._ranges: dict[int | None, Ranges] = {}
         self._values: dict[int, Values] = {}
@@ -78,9 +79,9 @@ class GroupWindows:
         """The events of each query known in (t - span, t]; without a span, all up to t."""
         if span_us not in self._ranges:
             if span_us is None:
-                lo = self._timeline.starts(self._codes)
+                lo = self._timeline.starts(self._keys)
             else:
-                lo = self._timeline.until(self._codes, self._times - span_us)
+                lo = self._timeline.until(self._keys, self._times - span_us)
             own = None
             if self._own_times is not None:
                 own = self._found & (self._own_times <= self._times)
@@ -120,9 +121,12 @@ class GroupWindows:
     def _series(self, values: Numbers, found: Flags) -> pl.Series:
         """A result in the order of the queries, null where it was not found or is not finite."""
         if values.dtype == np.float64:
+            stands = np.isfinite(values)
+            stands &= found
+            whole = bool(stands.all())
             result = np.empty(len(values))
-            result[self._query_order] = np.where(found & np.isfinite(values), values, np.nan)
-            return pl.Series(result, nan_to_null=True)
+            result[self._query_order] = values if whole else np.where(stands, values, np.nan)
+            return pl.Series(result, nan_to_null=not whole)
         result = np.empty(len(values), dtype=np.int64)
         result[self._query_order] = values
         series = pl.Series(result)

@@ -161,9 +161,11 @@ def _again(
     frame = features.compute(plan, scans(project, snapshots, record.snapshots, as_of=record.as_of))
     table = project.tables().write(f"reproductions/{context.run}", frame)
     try:
+        snapshot = snapshots[plan.entity]
+        target = target_of(record.training, {field.name for field in snapshot.fields})
         work = Work(
-            task=Task(entity=plan.entity, target=target_of(record.training), predict_at=plan.predict_at, plan=plan),
-            snapshot=snapshots[plan.entity],
+            task=Task(entity=plan.entity, target=target, predict_at=plan.predict_at, plan=plan),
+            snapshot=snapshot,
             table=table,
             training=record.training,
             evaluation=record.evaluation,

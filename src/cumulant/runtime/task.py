@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,7 +40,7 @@ def resolve_task(project: Project, snapshots: Mapping[str, Snapshot]) -> Task:
     if training is None:
         raise UsageError("the project declares no target", hint="add `training: {target: COLUMN}` to cumulant.yaml")
     sources = {name: data.source_of(snapshot) for name, snapshot in snapshots.items()}
-    target = target_of(training)
+    target = target_of(training, {field.name for source in sources.values() for field in source.fields})
     entity = _entity(training, target, sources)
     predict_at = _predict_at(training, sources, entity)
     plan = features.compile_plan(_definitions(project), sources, entity=entity, predict_at=predict_at)
@@ -81,6 +81,6 @@ def _entity(training: TrainingSpec, target: Node, sources: Mapping[str, Source])
     )
 
 
-def target_of(training: TrainingSpec) -> Node:
-    """The target of a training section as an expression."""
-    return features.parse(training.target)
+def target_of(training: TrainingSpec, columns: Collection[str]) -> Node:
+    """The target of a training section: the column of that very name, else an expression over columns."""
+    return expr.Column(training.target) if training.target in columns else features.parse(training.target)

@@ -150,7 +150,7 @@ CASES: tuple[Case, ...] = tuple(
         (call("lt", text("Z"), text("a")), True),
         (call("eq", "missing", text("a")), None),
         (call("eq", "none", None), None),
-        (call("eq", "yes", True), True),
+        (call("eq", "yes", Literal(value=True)), True),
         (call("lt", "t", "u"), True),
         (call("gt", "t", Moment(1362898799499999)), True),
         (call("eq", "d", Moment(1362873600000000)), True),

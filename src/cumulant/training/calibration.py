@@ -16,7 +16,7 @@ TINY = 1e-15
 #: the log loss of rows not fitted on must fall by this part for a sigmoid to be kept
 _WORTHWHILE = 0.002
 #: fewer positives or negatives calibrate noise
-_LEAST = 20
+_LEAST = 100
 
 
 def logit(p: Floats) -> Floats:

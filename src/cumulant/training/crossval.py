@@ -113,12 +113,14 @@ class CrossValidation:
             record=record, answers=answers, fits=tuple((one.rows, one.judged.rounds, one.seconds) for one in done)
         )
 
-    def judge_fold(self, fold: int, trainer: Trainer, params: Params, left: Callable[[], float]) -> _Done:
+    def judge_fold(
+        self, fold: int, trainer: Trainer, params: Params, left: Callable[[], float], *, must_start: bool = False
+    ) -> _Done:
         """One fold of one trial."""
         train, validate = self._train[fold], self._validate[fold]
         start = time.monotonic()
         judged = Judged(answers=np.zeros(0), cut=True)
-        if left() > 0:
+        if must_start or left() > 0:
             judged = trainer.judge(replace(self.problem, left=left), params, train, validate)
         score = math.nan if not len(judged.answers) else self.score(judged.answers, validate.target)
         return _Done(judged=judged, score=score, rows=len(train), seconds=time.monotonic() - start)
@@ -161,7 +163,9 @@ class _Race:
             return _share_of(self._clock(left), 1 / waves) if share_out else self._clock(left)
 
         self._futures = [
-            self._pool.submit(lambda number: folds.judge_fold(number, trainer, params, own(number)), fold)
+            self._pool.submit(
+                lambda number: folds.judge_fold(number, trainer, params, own(number), must_start=share_out), fold
+            )
             for fold in range(folds.count)
         ]
 

@@ -206,10 +206,9 @@ class _Study:
             return
         self.progress(f"trying {trainer.name}")
         params = self.spec.parameters.get(trainer.name, {})
-        asked_for = trainer.name not in BUILT_IN  # a user's own trainer is always tried on every fold
-        outcome = self.folds.run(
-            trainer, params, number=number, left=self.budget.left_for_baselines, must_finish=asked_for
-        )
+        # the baseline and a user's own trainer are always tried on every fold
+        must = trainer.name == "naive" or trainer.name not in BUILT_IN
+        outcome = self.folds.run(trainer, params, number=number, left=self.budget.left_for_baselines, must_finish=must)
         self._finished(outcome)
 
     def _search(self, trainer: Trainer, *, offset: int) -> None:

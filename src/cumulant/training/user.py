@@ -74,6 +74,8 @@ def load_function(path: str, root: Path) -> Callable[..., Any]:
             subject=path,
             hint="write naive, linear, lightgbm, or a function: trainers.py:forest, package.module:forest",
         )
+    if place.endswith(".py") and not (root / place).is_file():
+        raise DefinitionError(f"there is no file {place} for the trainer", subject=path)
     try:
         module = _from_file(root / place) if place.endswith(".py") else importlib.import_module(place)
     except ModuleNotFoundError as error:
@@ -89,8 +91,6 @@ def load_function(path: str, root: Path) -> Callable[..., Any]:
 
 
 def _from_file(file: Path) -> Any:
-    if not file.is_file():
-        raise DefinitionError(f"there is no file {file.name} for the trainer", subject=file.name)
     spec = importlib.util.spec_from_file_location(f"cumulant_user_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
@@ -203,5 +203,5 @@ def _compare(graph: Graph, estimator: Any, train: Sample, problem: Problem, path
         raise DefinitionError(
             f"the ONNX form of what {path} returned answers differently, by up to {gap:.2g}",
             subject=path,
-            hint="scale large numbers in the estimator, or return ONNX bytes of your own",
+            hint="what happens to X before the fit must be part of the estimator (a Pipeline); or return ONNX bytes",
         )

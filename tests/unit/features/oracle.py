@@ -41,8 +41,12 @@ def _row(plan: FeaturePlan, sources: dict[str, list[Row]], row: Row, apart: bool
         past = sources[measure.source]
         if apart and measure.source == plan.entity and not _held(plan, measure, row, past) and _brings(plan, measure):
             past = [*past, row]
-        known = [(when, i, other) for i, other in enumerate(past) if (when := _enters(plan, measure, other)) is not None]
-        same = sorted((k for k in known if k[0] <= moment and [k[2][name] for name in measure.by] == key), key=lambda k: k[:2])
+        known = [
+            (when, i, other) for i, other in enumerate(past) if (when := _enters(plan, measure, other)) is not None
+        ]
+        same = sorted(
+            (k for k in known if k[0] <= moment and [k[2][name] for name in measure.by] == key), key=lambda k: k[:2]
+        )
         found[spec.name] = _lookup(measure, same, moment) if spec.lookup else _window(plan, measure, same, moment)
     return found
 

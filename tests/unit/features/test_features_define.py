@@ -41,8 +41,10 @@ def test_operators_become_the_tree() -> None:
     a, b = col("a"), col("b")
     assert node(1 - a * 2) == Call("sub", (Literal(1), Call("mul", (Column("a"), Literal(2)))))
     assert node((a > 1) & ~(b == "x") | (b != a)).op == "or"
-    assert node(-abs(a) // 2 % 3 ** b).op == "mod"
-    assert node(a.between(1, 2)) == Call("and", (Call("ge", (Column("a"), Literal(1))), Call("le", (Column("a"), Literal(2)))))
+    assert node(-abs(a) // 2 % 3**b).op == "mod"
+    assert node(a.between(1, 2)) == Call(
+        "and", (Call("ge", (Column("a"), Literal(1))), Call("le", (Column("a"), Literal(2))))
+    )
     assert node(a.is_in(("x", "y"))) == Call("is_in", (Column("a"),), {"members": ["x", "y"]})
     assert node(a.clip(max=3)) == Call("clip", (Column("a"),), {"max": 3})
     assert node(a.str.slice(0, 2)) == Call("slice", (Column("a"),), {"start": 0, "length": 2})
@@ -86,7 +88,13 @@ def test_mistakes_in_expressions_name_the_line() -> None:
 # windows and lookups
 def test_windows_are_named_by_variable_and_length() -> None:
     card = tx.by("card")
-    found = collect({"n": card.count(window=["1d", "12h"]), "m": card.mean("x", window="7d"), "t": card.sum("x", window=timedelta(hours=36))})
+    found = collect(
+        {
+            "n": card.count(window=["1d", "12h"]),
+            "m": card.mean("x", window="7d"),
+            "t": card.sum("x", window=timedelta(hours=36)),
+        }
+    )
     assert names(found) == ["n_1d", "n_12h", "m_7d", "t_1d12h"]
     assert [d.window.span_us for d in found.features if d.window] == [DAY, DAY // 2, 7 * DAY, DAY * 3 // 2]
     assert found.features[0].window.value is None
@@ -107,7 +115,9 @@ def test_a_window_is_referred_to_by_any_way_of_writing_its_length() -> None:
 def test_private_and_nameless_windows_become_parts() -> None:
     card = tx.by("card")
     private = card.count(window=["1d", "7d"])
-    found = collect({"_n": private, "share": private["1d"] / private["7d"], "ratio": col("x") / card.mean("x", window="1d")})
+    found = collect(
+        {"_n": private, "share": private["1d"] / private["7d"], "ratio": col("x") / card.mean("x", window="1d")}
+    )
     assert names(found) == ["_n_1d", "_n_7d", "_ratio_1d", "share", "ratio"]
 
 
@@ -141,7 +151,13 @@ def test_named_expressions_are_shared_and_private_ones_written_in() -> None:
 
 def test_descriptions_go_along() -> None:
     mean = tx.by("card").mean("x", window=["1d", "7d"]).described("Usual amount", owner="risk", tags=["money"])
-    found = collect({"mean": mean, "ratio": (col("x") / mean["1d"]).described("Against usual"), "row": tx.columns("x").described("As paid")})
+    found = collect(
+        {
+            "mean": mean,
+            "ratio": (col("x") / mean["1d"]).described("Against usual"),
+            "row": tx.columns("x").described("As paid"),
+        }
+    )
     assert [(d.name, d.description, d.owner, d.tags) for d in found.features] == [
         ("mean_1d", "Usual amount", "risk", ("money",)), ("mean_7d", "Usual amount", "risk", ("money",)),
         ("ratio", "Against usual", "", ()), ("x", "As paid", "", ()),
@@ -157,7 +173,7 @@ def test_a_described_copy_is_the_same_feature() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: tx.by(), "at least one"),
+        (tx.by, "at least one"),
         (lambda: tx.by("a", "a"), "twice"),
         (lambda: tx.by(["a"]), "column names"),
         (lambda: tx.by("a").mean("x", window=[]), "empty"),
@@ -179,6 +195,8 @@ def test_misuse_is_refused_at_once(make: Any, words: str) -> None:
 
 
 def test_clashing_names_are_refused_with_both_places() -> None:
+    with refused('cannot be named "_id"'):
+        collect({"row": tx.columns("_id")})
     with refused('named "temp" is already defined', r"define\.py:\d+"):
         collect({"row": tx.columns("temp"), "at": weather.as_of("k").columns("temp")})
 
@@ -196,6 +214,9 @@ def test_a_file_may_hold_functions_and_import_its_neighbours(tmp_path: Path) -> 
         "tx = source('tx')\ndef prepare(raw):\n    return raw\nlimit = 3\nbig = col('x') > limit\n",
     )
     assert names(load(path)) == ["night", "big"]
+    (tmp_path / "shared_parts_of_test.py").write_text("from cumulant.features import col\nday = col('hour') > 6\n")
+    path.write_text("from shared_parts_of_test import day\n")
+    assert names(load(path)) == ["day"]
     assert not (tmp_path / "__pycache__" / "features.cpython-311.pyc").exists()
 
 
@@ -203,7 +224,11 @@ def test_a_file_may_hold_functions_and_import_its_neighbours(tmp_path: Path) -> 
     ("text", "error", "words"),
     [
         ("x = (1\n", DefinitionError, r"features\.py:1: this is not Python"),
-        ("from cumulant.features import col\n\nbad = col('a') and col('b')\n", DefinitionError, r"features\.py:3: .*truth"),
+        (
+            "from cumulant.features import col\n\nbad = col('a') and col('b')\n",
+            DefinitionError,
+            r"features\.py:3: .*truth",
+        ),
         ("import nothing_of_this_name\n", UserCodeError, r"features\.py:1: .*ModuleNotFoundError"),
         ("def f():\n    return 1 / 0\nf()\n", UserCodeError, r"features\.py:2: .*ZeroDivisionError"),
         ("from cumulant.features import source\nx = surce('a')\n", UserCodeError, r"features\.py:2: .*surce"),
@@ -211,7 +236,9 @@ def test_a_file_may_hold_functions_and_import_its_neighbours(tmp_path: Path) -> 
         ("\x00", DefinitionError, r"features\.py:1: this is not Python"),
     ],
 )
-def test_a_file_that_fails_is_named_with_its_line(tmp_path: Path, text: str, error: type[Exception], words: str) -> None:
+def test_a_file_that_fails_is_named_with_its_line(
+    tmp_path: Path, text: str, error: type[Exception], words: str
+) -> None:
     with pytest.raises(error, match=words):
         load(write(tmp_path, text))
 

@@ -53,7 +53,9 @@ def test_every_operator_has_a_case() -> None:
 
 
 # random trees over random rows
-numbers = st.one_of(st.none(), st.sampled_from([0.0, -0.0, 1.5, -2.0, 1e300, 1e-300, 7.0, 0.1]), st.integers(-9, 9).map(float))
+numbers = st.one_of(
+    st.none(), st.sampled_from([0.0, -0.0, 1.5, -2.0, 1e300, 1e-300, 7.0, 0.1]), st.integers(-9, 9).map(float)
+)
 values: dict[str, st.SearchStrategy[Any]] = {
     "int": st.one_of(st.none(), st.integers(-9, 9), st.sampled_from([2**62, -(2**63)])),
     "float": numbers,
@@ -113,7 +115,11 @@ def make_bool(draw: st.DrawFn, d: int) -> Node:
 
 
 def make_int(draw: st.DrawFn, d: int) -> Node:
-    op = draw(st.sampled_from(["add", "sub", "mul", "floordiv", "mod", "neg", "abs", "length", "hour", "weekday", "week", "cast", "max"]))
+    op = draw(
+        st.sampled_from(
+            ["add", "sub", "mul", "floordiv", "mod", "neg", "abs", "length", "hour", "weekday", "week", "cast", "max"]
+        )
+    )
     if op == "length":
         return Call(op, (tree(draw, "str", d),))
     if op in {"hour", "weekday", "week"}:
@@ -125,7 +131,26 @@ def make_int(draw: st.DrawFn, d: int) -> Node:
 
 
 def make_float(draw: st.DrawFn, d: int) -> Node:
-    op = draw(st.sampled_from(["add", "sub", "mul", "div", "floordiv", "mod", "sqrt", "floor", "ceil", "round", "clip", "min", "cast", "seconds_between"]))
+    op = draw(
+        st.sampled_from(
+            [
+                "add",
+                "sub",
+                "mul",
+                "div",
+                "floordiv",
+                "mod",
+                "sqrt",
+                "floor",
+                "ceil",
+                "round",
+                "clip",
+                "min",
+                "cast",
+                "seconds_between",
+            ]
+        )
+    )
     if op == "seconds_between":
         return Call(op, (tree(draw, "time", d), tree(draw, "time", d)))
     if op == "cast":
@@ -197,7 +222,9 @@ def test_evaluate_takes_a_frame_as_it_is() -> None:
     assert evaluate(Call("add", (Column("a"), Column("f"))), frame).to_list() == [2.5, None, None]
     assert evaluate(Call("eq", (Column("c"), Literal("x"))), frame).to_list() == [True, False, None]
     assert evaluate(Call("gt", (Column("at"), Literal("2013-01-01T12:00"))), frame).to_list() == [False, None, True]
-    assert evaluate(Call("sub", (Column("at"), Literal("1h"))), frame).to_list()[0] == datetime(2013, 1, 1, 4, tzinfo=UTC)
+    assert evaluate(Call("sub", (Column("at"), Literal("1h"))), frame).to_list()[0] == datetime(
+        2013, 1, 1, 4, tzinfo=UTC
+    )
     assert evaluate(Literal(3), frame).to_list() == [3, 3, 3]
 
 
@@ -234,7 +261,10 @@ def test_short_forms_of_times_are_written_out() -> None:
     at, until, day = Column("t"), Column("u"), Column("d")
     assert resolve(Call("sub", (at, until)), KINDS) == (Call("seconds_between", (at, until)), "float")
     assert resolve(Call("sub", (at, day)), KINDS)[1] == "float"
-    assert resolve(Call("add", (Literal("1h30m"), at)), KINDS) == (Call("shift", (at,), {"micros": 5_400_000_000}), "time")
+    assert resolve(Call("add", (Literal("1h30m"), at)), KINDS) == (
+        Call("shift", (at,), {"micros": 5_400_000_000}),
+        "time",
+    )
     moment = (datetime(2013, 4, 1, tzinfo=UTC) - EPOCH) // timedelta(microseconds=1)
     assert resolve(Call("lt", (at, Literal("2013-04-01"))), KINDS)[0] == Call("lt", (at, Moment(moment)))
     assert (date(2013, 3, 10) - date(1970, 1, 1)).days == ROW["d"]

@@ -13,7 +13,16 @@ import pytest
 from cumulant.core.errors import NotKnownYetError
 from cumulant.core.plan import Field, KnownAt, Source
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features import OnlineFeatures, collect, compile_plan, compute, load, materialize, parse_predict_at, source
+from cumulant.features import (
+    OnlineFeatures,
+    collect,
+    compile_plan,
+    compute,
+    load,
+    materialize,
+    parse_predict_at,
+    source,
+)
 from cumulant.features.polars import kind_of
 
 SHARED = Path(__file__).parents[4] / "shared"
@@ -23,7 +32,9 @@ KNOWN_FRAUD = {"TX_FRAUD": KnownAt(delay_us=7 * DAY), "TX_FRAUD_SCENARIO": Known
 LATE = ["dep_time", "dep_delay", "arr_time", "arr_delay", "air_time"]
 
 
-def described(name: str, frame: pl.DataFrame, key: tuple[str, ...], time: str, known: dict[str, KnownAt] | None = None) -> Source:
+def described(
+    name: str, frame: pl.DataFrame, key: tuple[str, ...], time: str, known: dict[str, KnownAt] | None = None
+) -> Source:
     fields = tuple(Field(column, kind_of(dtype)) for column, dtype in frame.schema.items())
     return Source(name, key, time, fields, known or {})
 
@@ -64,7 +75,9 @@ def near(ours: Any, theirs: Any) -> bool:
 
 def agree(offline: pl.DataFrame, served: dict[str, list[Any]]) -> None:
     for name, values in served.items():
-        wrong = [(i, a, b) for i, (a, b) in enumerate(zip(values, offline[name].to_list(), strict=True)) if not near(a, b)]
+        wrong = [
+            (i, a, b) for i, (a, b) in enumerate(zip(values, offline[name].to_list(), strict=True)) if not near(a, b)
+        ]
         assert not wrong, (name, wrong[:3])
 
 
@@ -73,13 +86,21 @@ def test_fraud(fraud: pl.DataFrame, tmp_path: Path) -> None:
     plan = compile_plan(load(SHARED / "intent/fraud/features.py"), {"tx": tx}, entity="tx", predict_at=None)
     found = compute(plan, {"tx": fraud.lazy()})
     assert found["__row"].to_list() == list(range(fraud.height))
-    assert [field.name for field in plan.request] == ["TRANSACTION_ID", "TX_DATETIME", "CUSTOMER_ID", "TERMINAL_ID", "TX_AMOUNT"]
+    assert [field.name for field in plan.request] == [
+        "TRANSACTION_ID",
+        "TX_DATETIME",
+        "CUSTOMER_ID",
+        "TERMINAL_ID",
+        "TX_AMOUNT",
+    ]
     by_hand = fraud.with_row_index("i").sort("TERMINAL_ID", "TX_DATETIME")
     late = by_hand.rolling("TX_DATETIME", period="30d", offset="-37d", closed="right", group_by="TERMINAL_ID").agg(
         n=pl.len(), rate=pl.col("TX_FRAUD").cast(pl.Float64).mean()
     )
     right = pl.concat([by_hand.select("i"), late], how="horizontal").sort("i")
-    agree(found.select(n="terminal_n_30d", rate="terminal_fraud_30d"), right.select("n", "rate").to_dict(as_series=False))
+    agree(
+        found.select(n="terminal_n_30d", rate="terminal_fraud_30d"), right.select("n", "rate").to_dict(as_series=False)
+    )
 
     rows = fraud.with_row_index("i").filter(pl.col("i").is_in(random.Random(0).sample(range(fraud.height), 400)))
     fields = [field.name for field in plan.request]
@@ -87,11 +108,16 @@ def test_fraud(fraud: pl.DataFrame, tmp_path: Path) -> None:
     store = SqliteOnline(f"sqlite:///{tmp_path}/online.db")
     stored = materialize(plan, {"tx": fraud}, store, table="features", since=datetime(2018, 4, 1, tzinfo=UTC))
     assert stored.rows == 2 * fraud.height
-    agree(found[rows["i"].to_list()], OnlineFeatures(plan, store, "features").vectors(rows.select(fields).to_dicts()).columns)
+    agree(
+        found[rows["i"].to_list()],
+        OnlineFeatures(plan, store, "features").vectors(rows.select(fields).to_dicts()).columns,
+    )
 
     # a new payment counts in its own window, whether or not its key is sent, and one that is stored only once
     latest = fraud.filter(pl.col("TX_DATETIME") >= cut).tail(1).select(fields).to_dicts()[0]
-    known = OnlineFeatures(plan, store, "features").vectors([latest, latest | {"TRANSACTION_ID": -1}, {k: v for k, v in latest.items() if k != "TRANSACTION_ID"}])
+    known = OnlineFeatures(plan, store, "features").vectors(
+        [latest, latest | {"TRANSACTION_ID": -1}, {k: v for k, v in latest.items() if k != "TRANSACTION_ID"}]
+    )
     counts = known.columns["card_n_30d"]
     assert counts[1] == counts[2] == counts[0] + 1
     store.close()
@@ -140,5 +166,7 @@ def test_a_loop_over_the_rows_of_one_route(flights: dict[str, pl.DataFrame]) -> 
 def test_a_delay_of_departure_is_refused_two_hours_before(flights: dict[str, pl.DataFrame]) -> None:
     sources = flight_sources(flights)
     at = parse_predict_at("sched_dep - 2h", sources, entity="flights")
-    with pytest.raises(NotKnownYetError, match=r'"dep_delay" of flights is not known at the prediction \(sched_dep - 2h\)'):
+    with pytest.raises(
+        NotKnownYetError, match=r'"dep_delay" of flights is not known at the prediction \(sched_dep - 2h\)'
+    ):
         compile_plan(collect({"row": source("flights").columns("dep_delay")}), sources, entity="flights", predict_at=at)

@@ -61,7 +61,9 @@ def test_a_repeated_value_has_no_deviation_at_all() -> None:
     values = np.array([5.0, *([0.1] * 20)])
     lo, hi = np.arange(1, 11), np.arange(11, 21)
     none = np.zeros(10, dtype=bool)
-    assert deviations(values, np.zeros(21, dtype=np.int64), lo, hi, own=np.zeros(10), with_own=none).tolist() == [0.0] * 10
+    assert (
+        deviations(values, np.zeros(21, dtype=np.int64), lo, hi, own=np.zeros(10), with_own=none).tolist() == [0.0] * 10
+    )
 
 
 def random_group(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -75,7 +77,8 @@ def test_ranges_of_a_timeline(scale: int) -> None:
     codes, times, query_codes, moments = random_group(1)
     times, moments = times * scale, moments * scale
     line = Timeline(codes * 1000, times)
-    hi, starts = line.until(query_codes * 1000, moments), line.starts(query_codes * 1000)
+    keys = line.keys(query_codes * 1000)
+    hi, starts = line.until(keys, moments), line.starts(keys)
     for q in range(len(moments)):
         same = [i for i in range(400) if codes[i] == query_codes[q] and times[i] <= moments[q]]
         assert line.order[starts[q] : hi[q]].tolist() == sorted(same, key=lambda i: (times[i], i))

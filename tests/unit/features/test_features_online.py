@@ -50,7 +50,9 @@ def served(plan: FeaturePlan, frame: pl.DataFrame, *rows: dict[str, Any], **opti
 
 
 def test_rows_answer_at_their_own_moment_with_the_age_of_what_they_used() -> None:
-    plan = make_plan(n=card.count(window="2h"), mean=card.mean("amount", window="2h"), label=card.mean("label", window="1d"))
+    plan = make_plan(
+        n=card.count(window="2h"), mean=card.mean("amount", window="2h"), label=card.mean("label", window="1d")
+    )
     found = served(plan, history([0, 1, 2]), ask(1.5), ask(2), ask(1.5, card="b"), ask(1.5, card=None), {"card": "a"})
     assert found.columns["n_2h"] == [3, 3, 1, None, None]
     assert found.columns["mean_2h"] == [pytest.approx(13 / 3), 5.0, 10.0, None, None]
@@ -59,7 +61,13 @@ def test_rows_answer_at_their_own_moment_with_the_age_of_what_they_used() -> Non
 
 
 def test_features_of_expressions_and_of_every_type_come_out_as_python_values() -> None:
-    plan = make_plan(row=tx.columns("amount", "day"), at=tx.by("card").max("at", window="1d"), seen=card.last("label", window="1d"), twice=col("amount") * 2, flag=card.last("label", window="1d") | (col("amount") > 99))
+    plan = make_plan(
+        row=tx.columns("amount", "day"),
+        at=tx.by("card").max("at", window="1d"),
+        seen=card.last("label", window="1d"),
+        twice=col("amount") * 2,
+        flag=card.last("label", window="1d") | (col("amount") > 99),
+    )
     found = served(plan, history([0, 1]), ask(4, day="2013-04-01"))
     assert {name: values[0] for name, values in found.columns.items()} == {
         "amount": 10.0, "day": date(2013, 4, 1), "at_1d": START + 4 * HOUR, "seen_1d": True, "twice": 20.0, "flag": True,
@@ -131,13 +139,20 @@ def test_a_row_is_known_by_its_key_and_its_window_key() -> None:
 def test_long_windows_are_summed_as_exactly_as_short_ones() -> None:
     count = 3000
     frame = history([i / 100 for i in range(count)], amount=[1e12 if i == 5 else 0.1 + i % 7 for i in range(count)])
-    plan = make_plan(s=card.sum("amount", window=["1h", "20h", "30d"]), d=card.std("amount", window=["20h"]), m=card.mean("amount", window="20h"))
+    plan = make_plan(
+        s=card.sum("amount", window=["1h", "20h", "30d"]),
+        d=card.std("amount", window=["20h"]),
+        m=card.mean("amount", window="20h"),
+    )
     found = served(plan, frame, ask(29.99, id=-1, amount=-1e12), ask(29.99, id=-1, amount=0.5))
     from math import fsum
 
     amounts = frame["amount"].to_list()
     within = [a for i, a in enumerate(amounts) if i / 100 > 9.99]
-    assert found.columns["s_30d"] == [pytest.approx(fsum([*amounts, -1e12]), rel=1e-12), pytest.approx(fsum([*amounts, 0.5]), rel=1e-15)]
+    assert found.columns["s_30d"] == [
+        pytest.approx(fsum([*amounts, -1e12]), rel=1e-12),
+        pytest.approx(fsum([*amounts, 0.5]), rel=1e-15),
+    ]
     assert found.columns["s_20h"][1] == pytest.approx(fsum([*within, 0.5]), rel=1e-15)
     assert found.columns["m_20h"][1] == pytest.approx(fsum([*within, 0.5]) / (len(within) + 1), rel=1e-15)
 
@@ -166,7 +181,19 @@ def test_values_are_read_by_their_field(field: str, value: Any, inside: Any) -> 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("b", 2), ("b", "true"), ("i", 1.5), ("i", "5"), ("i", 2**63), ("f", "1.0"), ("s", 5), ("d", "2013-13-01"), ("d", datetime(2013, 1, 1)), ("t", 5), ("t", "noon")],
+    [
+        ("b", 2),
+        ("b", "true"),
+        ("i", 1.5),
+        ("i", "5"),
+        ("i", 2**63),
+        ("f", "1.0"),
+        ("s", 5),
+        ("d", "2013-13-01"),
+        ("d", datetime(2013, 1, 1)),
+        ("t", 5),
+        ("t", "noon"),
+    ],
 )
 def test_values_that_do_not_fit_are_refused_by_name(field: str, value: Any) -> None:
     with pytest.raises(RequestError, match=f'"{field}" takes'):

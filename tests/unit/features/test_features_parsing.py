@@ -122,7 +122,9 @@ def test_aliases_and_casts() -> None:
 
 
 SOURCES = {
-    "flights": Source("flights", ("id",), "sched_dep", (Field("sched_dep", "time"), Field("booked at", "time"), Field("n", "int"))),
+    "flights": Source(
+        "flights", ("id",), "sched_dep", (Field("sched_dep", "time"), Field("booked at", "time"), Field("n", "int"))
+    ),
     "weather": Source("weather", ("id",), "hour", (Field("hour", "time"),)),
 }
 

@@ -23,7 +23,12 @@ FLIGHTS = Source(
     ),
     {"arr_delay": KnownAt("landed"), "slot": KnownAt("landed"), "gate": KnownAt(delay_us=-0), "weight": KnownAt(delay_us=HOUR)},
 )  # fmt: skip
-WEATHER = Source("weather", ("origin",), "hour", (Field("hour", "time"), Field("carrier", "str"), Field("temp", "float"), Field("tailnum", "int")))
+WEATHER = Source(
+    "weather",
+    ("origin",),
+    "hour",
+    (Field("hour", "time"), Field("carrier", "str"), Field("temp", "float"), Field("tailnum", "int")),
+)
 STATIC = Source("static", ("carrier",), None, (Field("carrier", "str"), Field("size", "int")))
 SOURCES = {"flights": FLIGHTS, "weather": WEATHER, "static": STATIC}
 flights, weather, static = source("flights"), source("weather"), source("static")
@@ -58,10 +63,17 @@ def test_the_request_asks_for_what_is_needed_and_no_more() -> None:
     before = PredictAt("sched_dep", -2 * HOUR)
     by = flights.by("carrier")
     assert [f.name for f in plan(before, far=col("distance") > 9).request] == ["distance"]
-    made = plan(before, far=col("distance") > 9, late=by.mean("arr_delay", window="1d"), gates=by.max("gate", window="1d"))
+    made = plan(
+        before, far=col("distance") > 9, late=by.mean("arr_delay", window="1d"), gates=by.max("gate", window="1d")
+    )
     assert [f.name for f in made.request] == ["sched_dep", "carrier", "distance"]
     at_departure = plan(None, gates=by.max("gate", window="1d"), late=by.mean("arr_delay", window="1d"))
-    assert [(f.name, f.nullable) for f in at_departure.request] == [("id", True), ("sched_dep", True), ("carrier", True), ("gate", True)]
+    assert [(f.name, f.nullable) for f in at_departure.request] == [
+        ("id", True),
+        ("sched_dep", True),
+        ("carrier", True),
+        ("gate", True),
+    ]
     elsewhere = plan(PredictAt("booked"), gates=by.max("gate", window="1d"))
     assert [f.name for f in elsewhere.request] == ["id", "sched_dep", "carrier", "gate", "booked"]
 
@@ -75,7 +87,12 @@ def test_a_plan_holds_what_it_reads() -> None:
 
 def test_a_column_known_at_another_time_is_refused_as_input() -> None:
     before = PredictAt("sched_dep", -2 * HOUR)
-    refused(NotKnownYetError, 'feature arr_delay: "arr_delay" of flights is not known at the prediction (sched_dep - 2h): it becomes known at "landed"', before, row=flights.columns("arr_delay"))
+    refused(
+        NotKnownYetError,
+        'feature arr_delay: "arr_delay" of flights is not known at the prediction (sched_dep - 2h): it becomes known at "landed"',
+        before,
+        row=flights.columns("arr_delay"),
+    )
     refused(NotKnownYetError, "arr_delay", before, late=col("arr_delay") > 15)
     refused(NotKnownYetError, "at its own time", before, took=col("landed") - col("sched_dep"))
     refused(NotKnownYetError, "test_features_plan.py:", before, late=when(col("arr_delay") > 1).then(1))
@@ -119,7 +136,9 @@ def test_a_source_without_times_takes_expressions_only() -> None:
     made = compile_plan(collect({"big": col("size") > 3}), SOURCES, entity="static", predict_at=None)
     assert made.predict_at is None
     with pytest.raises(DefinitionError, match="no prediction time"):
-        compile_plan(collect({"t": weather.as_of("carrier").columns("temp")}), SOURCES, entity="static", predict_at=None)
+        compile_plan(
+            collect({"t": weather.as_of("carrier").columns("temp")}), SOURCES, entity="static", predict_at=None
+        )
 
 
 def test_the_entity_and_its_prediction_time_must_exist() -> None:
@@ -146,6 +165,11 @@ def test_the_fingerprint_names_the_stored_part() -> None:
 
 def test_groups_share_key_and_time_of_entry() -> None:
     by = flights.by("carrier")
-    made = plan(a=by.count(window="1d"), b=by.mean("distance", window="7d"), c=by.mean("arr_delay", window="1d"), d=flights.by("tailnum").count(window="1d"))
+    made = plan(
+        a=by.count(window="1d"),
+        b=by.mean("distance", window="7d"),
+        c=by.mean("arr_delay", window="1d"),
+        d=flights.by("tailnum").count(window="1d"),
+    )
     assert [sorted(group.measures) for group in groups_of(made)] == [["a_1d", "b_7d"], ["c_1d"], ["d_1d"]]
     assert [group.span_us // HOUR for group in groups_of(made)] == [168, 24, 24]

@@ -20,11 +20,11 @@ HOUR = timedelta(hours=1)
 START = datetime(2013, 10, 27, 0, 0, tzinfo=UTC)
 SCHEMA = {
     "id": pl.Int64, "card": pl.String, "shop": pl.Int64, "at": pl.Datetime("us", "UTC"), "amount": pl.Float64,
-    "items": pl.Int64, "label": pl.Boolean, "word": pl.String, "done": pl.Datetime("us", "UTC"), "result": pl.Float64,
+    "items": pl.Int64, "label": pl.Boolean, "word": pl.String, "done": pl.Datetime("us", "UTC"), "result": pl.Float64, "asked": pl.Datetime("us", "UTC"),
 }  # fmt: skip
 DTYPES = {
     "id": "int", "card": "str", "shop": "int", "at": "time", "amount": "float", "items": "int", "label": "bool",
-    "word": "str", "done": "time", "result": "float",
+    "word": "str", "done": "time", "result": "float", "asked": "time",
 }  # fmt: skip
 
 tx, other = source("tx"), source("other")
@@ -66,16 +66,19 @@ def make_source(name: str, delay: timedelta) -> Source:
     )
 
 
-def make_plan(offset: timedelta, delay: timedelta) -> FeaturePlan:
+def make_plan(offset: timedelta, delay: timedelta, column: str = "at") -> FeaturePlan:
     sources = {"tx": make_source("tx", delay), "other": make_source("other", delay)}
-    at = PredictAt("at", offset // timedelta(microseconds=1))
+    at = PredictAt(column, offset // timedelta(microseconds=1))
     return compile_plan(collect(DEFINED), sources, entity="tx", predict_at=at)
 
 
 PLANS = [make_plan(offset, HOUR) for offset in (timedelta(0), -HOUR, HOUR, 2 * HOUR)]
+PLANS.append(make_plan(HOUR / 2, HOUR, "asked"))
 plans = st.integers(0, len(PLANS) - 1)
 moments = st.one_of(st.none(), st.integers(0, 24).map(lambda q: START + q * HOUR / 2))
-awkward = st.sampled_from([0.0, -0.0, 0.1, 0.2, -0.3, 1e12, -1e12, 1e-9, 5e-324, 1e300, -1e300, 1.7e308, 3.14, 1e16, 1.0])
+awkward = st.sampled_from(
+    [0.0, -0.0, 0.1, 0.2, -0.3, 1e12, -1e12, 1e-9, 5e-324, 1e300, -1e300, 1.7e308, 3.14, 1e16, 1.0]
+)
 amounts = st.one_of(st.none(), awkward, st.floats(-100, 100, allow_nan=False).map(lambda x: round(x, 2)))
 rows_of = st.fixed_dictionaries({
     "card": st.sampled_from(["a", "b", None]),
@@ -87,6 +90,7 @@ rows_of = st.fixed_dictionaries({
     "word": st.sampled_from(["x", "y", "", None]),
     "done": moments,
     "result": amounts,
+    "asked": moments,
 })  # fmt: skip
 
 
@@ -107,7 +111,9 @@ def assert_same(ours: list[dict[str, Any]], right: list[dict[str, Any]]) -> None
         assert not wrong, wrong
 
 
-quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+quick = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 
 
 @quick
@@ -145,10 +151,13 @@ def test_what_becomes_known_later_changes_nothing_earlier(
     cut = START + 6 * HOUR
     before = compute(plan, {"tx": frame(tx_rows), "other": frame(other_rows)})
     late = data.draw(histories())
-    later = [{**row, "id": 500 + i, "at": cut + (row["at"] - START) + HOUR if row["at"] else None} for i, row in enumerate(late)]
+    later = [
+        {**row, "id": 500 + i, "at": cut + (row["at"] - START) + HOUR if row["at"] else None}
+        for i, row in enumerate(late)
+    ]
     after = compute(plan, {"tx": frame(tx_rows + later), "other": frame(other_rows + later)})
     offset = timedelta(microseconds=plan.predict_at.offset_us)
-    kept = [i for i, row in enumerate(tx_rows) if row["at"] is None or row["at"] + offset <= cut]
+    kept = [i for i, row in enumerate(tx_rows) if (at := row[plan.predict_at.column]) is None or at + offset <= cut]
     for name in plan.names:
         assert_same([{"v": before[name][i]} for i in kept], [{"v": after[name][i]} for i in kept])
 
@@ -165,7 +174,8 @@ def test_a_store_filled_as_of_a_moment_serves_what_was_known_then(
     store = MemoryOnline()
     materialize(plan, frames, store, table="t", as_of=as_of, since=start)
     offset = timedelta(microseconds=plan.predict_at.offset_us)
-    asked = [row for row in tx_rows if row["at"] is not None and start <= row["at"] + offset <= as_of]
+    column = plan.predict_at.column
+    asked = [row for row in tx_rows if row[column] is not None and start <= row[column] + offset <= as_of]
     served = OnlineFeatures(plan, store, "t").vectors(asked)
     right = oracle.features(plan, {"tx": tx_rows, "other": other_rows}, asked)
     assert_same([{n: served.columns[n][i] for n in plan.names} for i in range(len(asked))], right)

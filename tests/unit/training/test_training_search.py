@@ -59,12 +59,12 @@ def test_every_task_goes_the_same_way_and_beats_naive(target, metric, timed, tab
 def test_equal_searches_give_equal_models_whatever_the_threads(table, rows_of, tmp_path):
     train = parts_of(rows_of, table, "late").train
     for name, threads in (("one", 1), ("two", 2), ("three", 3)):
-        search(train, small("late", threads=threads)).best.to_folder(tmp_path / name)
+        search(train, small("late", trainers=["lightgbm"], threads=threads)).best.to_folder(tmp_path / name)
     contents = [
         {file.name: file.read_bytes() for file in (tmp_path / name).iterdir()} for name in ("one", "two", "three")
     ]
     assert contents[0] == contents[1] == contents[2]
-    other = search(train, small("late", seed=1)).best.to_folder(tmp_path / "other")
+    other = search(train, small("late", trainers=["lightgbm"], seed=1)).best.to_folder(tmp_path / "other")
     assert {file.name: file.read_bytes() for file in other.iterdir()} != contents[0]
 
 
@@ -73,8 +73,8 @@ import sys, time
 from pathlib import Path
 import conftest
 from cumulant.training import TrainingSpec, search
-rows = conftest.make_rows("late", conftest.make_table(3000))
-spec = TrainingSpec(target="late", trials=12, time=None, folds=3)
+rows = conftest.make_rows("late", conftest.make_table())
+spec = TrainingSpec(target="late", trials=10, time=None, folds=2, trainers=["lightgbm"])
 def told(record):
     print(record.number, flush=True)
 found = search(rows, spec, scratch=Path(sys.argv[1]), on_trial=told)
@@ -110,15 +110,15 @@ def told(folder):
 
 def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path):
     calm = run_search(tmp_path / "calm", tmp_path / "model")
-    assert calm == list(range(14))
+    assert calm == list(range(11))
     told_before = []
-    for moment in (0, 2, 5, 9, 12):
+    for moment in (1, 7):
         told_before += run_search(tmp_path / "torn", tmp_path / "none", kill_after=moment)
         assert not (tmp_path / "none").exists()
     with (tmp_path / "torn" / "trials.jsonl").open("ab") as stream:
         stream.write(b'{"number":99,"trai')  # a line that was being written
     told_before += run_search(tmp_path / "torn", tmp_path / "again")
-    assert sorted(set(told_before)) == calm
+    assert len(set(told_before)) == len(told_before)  # no finished trial is done twice
     assert told(tmp_path / "torn") == told(tmp_path / "calm")
     for file in (tmp_path / "model").iterdir():
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
@@ -213,9 +213,17 @@ import polars as pl
 
 def forest(X, y, *, task, seed, categorical):
     from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
     assert categorical == ["shop"]
     kind = RandomForestRegressor if task == "regression" else RandomForestClassifier
-    return kind(n_estimators=20, max_depth=5, random_state=seed).fit(X.fillna(-9).to_numpy(), y)
+    model = kind(n_estimators=20, max_depth=5, random_state=seed)
+    return make_pipeline(SimpleImputer(strategy="constant", fill_value=-9.0), model).fit(X.to_numpy(), y)
+
+
+def filled(X, y):
+    from sklearn.ensemble import RandomForestClassifier
+    return RandomForestClassifier(n_estimators=20, random_state=0).fit(X.fillna(-9).to_numpy(), y)
 
 
 def boosted(X: pl.DataFrame, y, **context):
@@ -271,8 +279,9 @@ def test_a_users_booster_is_kept_as_one(table, rows_of, root):
 @pytest.mark.parametrize(
     ("path", "kind", "words"),
     [
-        ("trainers.py:broken", UserCodeError, r"raised KeyError at trainers.py, line 23"),
+        ("trainers.py:broken", UserCodeError, r"raised KeyError at trainers.py, line 30"),
         ("syntax.py:fit", UserCodeError, r"raised SyntaxError at syntax.py, line 1"),
+        ("trainers.py:filled", DefinitionError, "answers differently"),
         ("trainers.py:text", DefinitionError, "returned str"),
         ("trainers.py:odd", DefinitionError, "does not run"),
         ("trainers.py:nothing", DefinitionError, "has no function nothing"),
@@ -291,7 +300,7 @@ def space(trial):
 
 def test_proposals_depend_on_finished_trials_and_number_only():
     records = []
-    for number in range(12):
+    for number in range(40):
         params = propose(
             number, finished=records, first=[{"a": 99.0, "b": 800}], space=space, larger_is_better=False, seed=5
         )
@@ -302,9 +311,8 @@ def test_proposals_depend_on_finished_trials_and_number_only():
         score = (np.log(params["a"]) - 1) ** 2
         records.append(TrialRecord(number=number, trainer="t", params=params, score=score, scores=(score,)))
     assert records[0].params == {"a": 10.0, "b": 1023}  # moved into the space
-    assert len({record.params["a"] for record in records}) == 12
-    learned = [abs(np.log(record.params["a"]) - 1) for record in records[9:]]
-    assert np.mean(learned) < np.mean([abs(np.log(record.params["a"]) - 1) for record in records[1:9]])
+    assert len({record.params["a"] for record in records}) == 40
+    assert np.median([record.score for record in records[20:]]) < np.median([record.score for record in records[1:9]])
 
 
 def test_a_trial_is_given_up_below_the_middle():

@@ -70,20 +70,23 @@ class Timeline:
         assert self._ranks is not None
         return np.searchsorted(self._ranks, moments, side="right")
 
-    def until(self, codes: Ints, moments: Ints) -> Ints:
+    def keys(self, codes: Ints) -> Ints:
+        """Codes in the form that `until` and `starts` search for; one outside those of the timeline stands last."""
+        return np.minimum(codes, self._top + 1) << self._shift
+
+    def until(self, keys: Ints, moments: Ints) -> Ints:
         """For each key and moment, how many sorted events stand before the first one that is later.
 
-        A code outside those of the timeline gives the place where its events would stand. Quick where the queries
-        are sorted by key and moment.
+        Quick where the queries are sorted by key and moment.
         """
         if self._ranks is None:
             needles = np.clip(moments, self._first - 1, self._first + self._length)
             needles -= self._first - 1
         else:
             needles = self._ranked(moments)
-        needles |= np.minimum(codes, self._top + 1) << self._shift
+        needles |= keys
         return np.searchsorted(self._packed, needles, side="right")
 
-    def starts(self, codes: Ints) -> Ints:
+    def starts(self, keys: Ints) -> Ints:
         """For each key, where its events begin."""
-        return np.searchsorted(self._packed, np.minimum(codes, self._top + 1) << self._shift, side="left")
+        return np.searchsorted(self._packed, keys, side="left")

@@ -15,7 +15,7 @@ from cumulant.runtime.report_page.markup import Child, Markup, element, join
 from cumulant.runtime.report_page.wording import count, day, number
 
 WIDTH, HEIGHT = 420.0, 300.0
-LEFT, RIGHT, TOP, BOTTOM = 54.0, 12.0, 12.0, 40.0
+RIGHT, TOP, BOTTOM = 12.0, 12.0, 40.0
 
 
 class Frame:
@@ -25,9 +25,11 @@ class Frame:
         self.x0, self.x1 = x if x[1] > x[0] else (x[0] - 0.5, x[0] + 0.5)
         self.y0, self.y1 = y if y[1] > y[0] else (y[0] - 0.5, y[0] + 0.5)
         self.height = height
+        # Room for the widest tick label and the axis' name beside it.
+        self.left = 26 + 6.8 * max(len(_tick(value)) for value in ticks(self.y0, self.y1))
 
     def x(self, value: float) -> float:
-        return round(LEFT + (value - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT), 2)
+        return round(self.left + (value - self.x0) / (self.x1 - self.x0) * (WIDTH - self.left - RIGHT), 2)
 
     def y(self, value: float) -> float:
         return round(self.height - BOTTOM - (value - self.y0) / (self.y1 - self.y0) * (self.height - TOP - BOTTOM), 2)
@@ -37,15 +39,15 @@ class Frame:
         parts: list[Child] = []
         for value in ticks(self.y0, self.y1):
             y = self.y(value)
-            parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
-            parts.append(element("text", _tick(value), x=LEFT - 6, y=y + 4, class_="tick end"))
+            parts.append(element("line", x1=self.left, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
+            parts.append(element("text", _tick(value), x=self.left - 6, y=y + 4, class_="tick end"))
         bottom = self.height - BOTTOM
         parts += [
             element("text", _tick(value), x=self.x(value), y=bottom + 16, class_="tick middle")
             for value in ticks(self.x0, self.x1, whole=whole_x)
         ]
-        parts.append(element("line", x1=LEFT, x2=WIDTH - RIGHT, y1=bottom, y2=bottom, class_="axis"))
-        middle = (LEFT + WIDTH - RIGHT) / 2
+        parts.append(element("line", x1=self.left, x2=WIDTH - RIGHT, y1=bottom, y2=bottom, class_="axis"))
+        middle = (self.left + WIDTH - RIGHT) / 2
         parts.append(element("text", x_name, x=middle, y=self.height - 6, class_="name middle"))
         parts.append(
             element(

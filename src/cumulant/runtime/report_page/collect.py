@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from cumulant.core.version import __version__
 from cumulant.core.events import Event
 from cumulant.core.servable import Servable
+from cumulant.core.version import __version__
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.report_page.content import (
     CheckReport,
@@ -69,7 +69,10 @@ def source(snapshot: Snapshot, root: str) -> SourceReport:
         files=tuple(
             FileReport(file.url.removeprefix(root), file.sha256, file.bytes, file.rows) for file in snapshot.files
         ),
-        checks=tuple(CheckReport(check.column, check.text, check.failed, check.share) for check in snapshot.checks),
+        checks=tuple(
+            CheckReport(check.column, check.text, check.failed, check.share, check.passed, check.kind == "row")
+            for check in snapshot.checks
+        ),
         changes=tuple(_change(change) for change in snapshot.changes),
         shifts=tuple(_shift(shift) for shift in snapshot.shifts),
     )

@@ -23,12 +23,16 @@ class FileReport(msgspec.Struct, frozen=True):
 
 
 class CheckReport(msgspec.Struct, frozen=True):
-    """One rule of a source and how many rows it refused."""
+    """One rule of a source. `failed` rows do not keep it: those of a rule on rows are in quarantine; a rule on the
+    whole table (`quarantines` is false) may allow some, and holds where `passed`.
+    """
 
     column: str | None
     text: str
     failed: int
     share: float
+    passed: bool = True
+    quarantines: bool = True
 
 
 class SourceReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cumulant.runtime.report_page import wording
 from cumulant.runtime.report_page.blocks import Column, Section, definitions, details, section, table, tag
-from cumulant.runtime.report_page.content import FeatureReport, ReportData, SourceReport
+from cumulant.runtime.report_page.content import CheckReport, FeatureReport, ReportData, SourceReport
 from cumulant.runtime.report_page.markup import Child, Markup, element, join
 
 MANY = 12
@@ -110,14 +110,20 @@ def _checks(source: SourceReport) -> Markup | None:
                 element("code", check.column) if check.column else "whole table",
                 wording.count(check.failed),
                 wording.share(check.share),
-                tag("refused rows", "bad") if check.failed else tag("holds", "good"),
+                _state(check),
             ],
             None,
         )
-        for check in sorted(source.checks, key=lambda check: -check.failed)
+        for check in sorted(source.checks, key=lambda check: (check.passed and not check.quarantines, -check.failed))
     )
-    columns = [Column("rule"), Column("column"), Column("rows refused", "n"), Column("share", "n"), Column("", "w")]
+    columns = [Column("rule"), Column("column"), Column("rows that fail", "n"), Column("share", "n"), Column("", "w")]
     return table(f"Rules of {source.name}", columns, rows)
+
+
+def _state(check: CheckReport) -> Markup:
+    if check.quarantines and check.failed:
+        return tag("quarantined rows", "bad")
+    return tag("holds", "good") if check.passed else tag("broken", "bad")
 
 
 def _listed(title: str, lines: tuple[str, ...]) -> Markup | None:

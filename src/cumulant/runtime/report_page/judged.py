@@ -161,7 +161,9 @@ def trials(fitted: Fitted) -> tuple[TrialReport, ...]:
 
 def folds(found: tuple[FoldSummary, ...], split: SplitSummary) -> tuple[FoldReport, ...]:
     """The folds of the search and the test, with their times where the split is by time."""
-    return (*(_fold(number, fold, split) for number, fold in enumerate(found, 1)), _test(split))
+    # Time spans begin with a year, so their order as text is their order in time.
+    ordered = sorted(found, key=lambda fold: fold.text) if split.train_from else found
+    return (*(_fold(number, fold, split) for number, fold in enumerate(ordered, 1)), _test(split))
 
 
 def _fold(number: int, fold: FoldSummary, split: SplitSummary) -> FoldReport:

@@ -100,7 +100,7 @@ def _gate(report: ReportData) -> list[str]:
         ]
         for rule in found.rules
     ]
-    said = f"**{text(wording.verdict(found.verdict))}**, against {text(found.reference)}."
+    said = f"**{wording.gate_word(found.verdict, passed=found.passed)}**, against {text(found.reference)}."
     heads = ["rule", "measured", "difference", "verdict", "holds"]
     return ["## Gate", "", said, "", *table(heads, rows, right=["measured", "difference"])]
 
@@ -155,7 +155,7 @@ def _data(report: ReportData) -> Iterator[list[str]]:
 
 
 def _source(source: SourceReport) -> list[str]:
-    failed = [check for check in source.checks if check.failed]
+    failed = [check for check in source.checks if (check.failed and check.quarantines) or not check.passed]
     lines = [
         f"- {text(check.text)}: {wording.count(check.failed)} rows refused ({wording.share(check.share)})"
         for check in failed

@@ -64,7 +64,7 @@ def gate(found: GateReport) -> Section:
 
 def banner(found: GateReport) -> Markup:
     """The verdict in one word, and a sentence."""
-    style = "good" if found.passed else "bad" if found.verdict == "worse" else "unsure"
+    style = "good" if found.passed else "bad"
     failed = [rule for rule in found.rules if not rule.passed]
     text = f"The gate's {len(found.rules)} rules hold, against {found.reference}."
     if len(found.rules) == 1 and found.passed:
@@ -74,7 +74,7 @@ def banner(found: GateReport) -> Markup:
         text = f"The gate said no: {wording.plural(len(failed), 'rule')} did not hold ({names})."
     elif not found.passed:
         text = "The gate said no."
-    word = element("p", wording.verdict(found.verdict), class_="word")
+    word = element("p", wording.gate_word(found.verdict, passed=found.passed), class_="word")
     return element("div", word, element("p", text), class_=f"verdict {style}", role="status")
 
 
@@ -196,6 +196,8 @@ def _slices(report: ReportData) -> Markup | None:
     measured = [found for found in report.slices if found.metrics]
     shared = [m.name for m in report.metrics if measured and all(m.name in found.metrics for found in measured)]
     gated = [rule.metric for rule in report.gate.rules] if report.gate else []
+    # A metric of ranks compares slices of different base rates better than a loss does.
+    gated.sort(key=lambda name: not wording.higher_is_better(name))
     main = next((name for name in (*gated, *shared) if name in shared), None)
     if main is None:
         return None
@@ -226,9 +228,9 @@ def _slice_table(slices: Sequence[SliceReport], column: str, main: str, overall:
         Column("95% interval", "n"),
         Column(""),
     ]
+    if len(rows) <= MANY + 2:
+        return table(f"By {column}", heads, rows)
     shown = table(f"By {column}", heads, rows[:MANY])
-    if len(rows) <= MANY:
-        return shown
     rest = table(f"By {column}, the smaller ones", heads, rows[MANY:])
     return join([shown, details(f"{len(rows) - MANY} more", rest)])
 
@@ -238,8 +240,8 @@ def _rule(rule: RuleReport) -> list[Child]:
     gap = rule.difference
     shown = "–"
     if gap is not None:
-        shown = f"{gap.value:+.4g}" + (
-            f" ({gap.low:+.3g} to {gap.high:+.3g})" if gap.low is not None and gap.high is not None else ""
+        shown = f"{gap.value:+.3g}" + (
+            f" ({gap.low:+.2g} to {gap.high:+.2g})" if gap.low is not None and gap.high is not None else ""
         )
     value = f"{wording.number(rule.value.value)}" if rule.value else "–"
     return [rule.text, tag(wording.rule_word(rule.word, against=rule.against, passed=rule.passed), style), value, shown]

@@ -72,17 +72,19 @@ def show_metrics(console: Console, report: ReportData) -> None:
 
 def show_gate(console: Console, gate: GateReport) -> None:
     """The verdict word, and the rules where one did not hold."""
-    style = "green" if gate.passed else "red" if gate.verdict == "worse" else "yellow"
+    style = "green" if gate.passed else "red"
     console.print(
         Text.assemble(
-            ("gate     ", "dim"), (wording.verdict(gate.verdict), f"bold {style}"), f"  against {clean(gate.reference)}"
+            ("gate     ", "dim"),
+            (wording.gate_word(gate.verdict, passed=gate.passed), f"bold {style}"),
+            f"  against {clean(gate.reference)}",
         )
     )
     for rule in gate.rules:
         mark = ("  ✓ ", "green") if rule.passed else ("  ✗ ", "red")
         word = wording.rule_word(rule.word, against=rule.against, passed=rule.passed).lower()
         value = f"{wording.number(rule.value.value)}, " if rule.value else ""
-        gap = f", by {rule.difference.value:+.4g}" if rule.difference and rule.against != "limit" else ""
+        gap = f", by {rule.difference.value:+.3g}" if rule.difference and rule.against != "limit" else ""
         console.print(Text.assemble(mark, clean(rule.text), (clean(f"  ({value}{word}{gap})"), "dim")), soft_wrap=True)
 
 
@@ -127,7 +129,7 @@ def _search(training: TrainingReport) -> list[tuple[str, object]]:
     if best is not None:
         settings = ", ".join(f"{name} {value}" for name, value in best.settings.items())
         score = f", {training.score_name} {wording.number(best.score)} over the folds" if best.score is not None else ""
-        rows.append(("best trial", f"{best.number} of {len(training.trials)}: {best.trainer}{score}"))
+        rows.append(("best trial", f"number {best.number} of {len(training.trials)} tried: {best.trainer}{score}"))
         if settings:
             rows.append(("", Text(clean(settings), style="dim")))
     return rows + [("note" if index == 0 else "", note) for index, note in enumerate(training.notes)]

@@ -48,6 +48,11 @@ def verdict(word: str) -> str:
     return _VERDICTS.get(word, word.replace("_", " ").capitalize())
 
 
+def gate_word(word: str, *, passed: bool) -> str:
+    """The gate's answer in one word: the verdict where it passed, else that it refused."""
+    return verdict(word) if passed else "Refused"
+
+
 def rule_word(word: str, *, against: str, passed: bool) -> str:
     """A rule's verdict for people. Against a limit the words say whether it is kept, and how surely."""
     if against != "limit":

@@ -1,0 +1,35 @@
+"""What the features room reports."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import ClassVar
+
+from cumulant.core.events import Fact
+
+
+class FeaturesComputed(Fact, frozen=True, kw_only=True):
+    """A feature table was made: one row an entity row, each at its own prediction moment."""
+
+    kind: ClassVar[str] = "features.computed"
+
+    entity: str
+    table: str
+    rows: int
+    features: int
+    #: source to snapshot
+    sources: dict[str, str]
+    as_of: datetime | None = None
+
+
+class StateFilled(Fact, frozen=True, kw_only=True):
+    """The online state was replaced as a whole."""
+
+    kind: ClassVar[str] = "features.state_filled"
+
+    table: str
+    generation: str
+    rows: int
+    entities: int
+    bytes: int
+    as_of: datetime | None = None
