@@ -89,7 +89,7 @@ def as_text(draw: Callable[[Console], None]) -> str:
             file=stream, width=WIDTH, highlight=False, markup=False, emoji=False, no_color=True, force_terminal=False
         )
     )
-    return stream.getvalue().rstrip()
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()).strip("\n")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Markup:

@@ -86,7 +86,7 @@ class Recalled:
     def total(self, lo: int, hi: int, own: float | None) -> float:
         """The sum with `own`, correctly rounded or nearly so."""
         if not self.is_float:
-            return wrap(self._whole(lo, hi) + (own or 0))
+            return wrap(self._whole(lo, hi) + int(own or 0))
         extra = [] if own is None else [own]
         if hi - lo > _LONG:
             past = float(self._sums.between(np.array([lo]), np.array([hi]))[0])

@@ -13,8 +13,8 @@ from cumulant import data
 from cumulant.core.clock import SystemClock
 from cumulant.core.events import Actor, Fact
 from cumulant.runtime.actions import check
+from cumulant.runtime.candidate import MODEL, ModelRecord
 from cumulant.runtime.records import STEP, read_step
-from cumulant.runtime.train import MODEL, ModelRecord
 from cumulant.runtime.validate import NEWEST, REFUSED, SNAPSHOT
 
 if TYPE_CHECKING:

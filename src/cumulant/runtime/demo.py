@@ -18,8 +18,6 @@ from cumulant.runtime.report import report
 from cumulant.runtime.train import TrainResult, train
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from cumulant.project import Project
 
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)

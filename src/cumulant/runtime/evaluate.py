@@ -29,7 +29,7 @@ EVALUATION = "evaluation"
 
 
 class EvaluateResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A version's figures on the test rows, beside the baseline's, and the verdict against the champion (else naive)."""
+    """A version's figures on the test rows, and the verdict against the champion (for the champion: against naive)."""
 
     run: str
     model: ModelVersion
@@ -74,7 +74,8 @@ def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
     if candidate is None:
         raise RefusedError(notes[0], subject=version.uri, hint="train again: `cumulant train`")
     number = champion_uri(context)
-    champion = context.project.registry().resolve(f"{version.name}/{number}") if number not in (None, version.version) else None
+    other = number not in (None, version.version)
+    champion = context.project.registry().resolve(f"{version.name}/{number}") if other else None
     rival, more = (None, ()) if champion is None else answers_of(context, champion, split.test)
     # Today's baseline: a search among no trainers but the naive one.
     alone = training.search(split.train, msgspec.structs.replace(work.training, trainers=["naive"]))

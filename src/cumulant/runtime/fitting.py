@@ -13,13 +13,14 @@ import msgspec
 from cumulant import training
 from cumulant.core.ids import digest
 from cumulant.core.refs import ObjectRef
+from cumulant.core.units import from_micros
 from cumulant.runtime.rows import labelled_rows
 from cumulant.training import Parameter, TrainingSummary, TrialRecord
 
 if TYPE_CHECKING:
     from cumulant.runtime.context import Context
     from cumulant.runtime.work import Work
-    from cumulant.training import FittedModel, Split
+    from cumulant.training import FittedModel, Split, TrainingSet
 
 
 class SplitSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,15 +114,7 @@ def loaded(context: Context, ref: ObjectRef) -> FittedModel:
 
 
 def _summary(split: Split) -> SplitSummary:
-    from cumulant.core.units import from_micros
-
-    def ends(values: object) -> tuple[datetime | None, datetime | None]:
-        import numpy as np
-
-        array = np.asarray(values)
-        return (from_micros(int(array.min())), from_micros(int(array.max()))) if array.ndim and len(array) else (None, None)
-
-    train, test = ends(split.train.at), ends(split.test.at)
+    train, test = _ends(split.train), _ends(split.test)
     return SplitSummary(
         how=split.how,
         train=len(split.train),
@@ -133,6 +126,13 @@ def _summary(split: Split) -> SplitSummary:
         test_from=test[0],
         test_to=test[1],
     )
+
+
+def _ends(rows: TrainingSet) -> tuple[datetime | None, datetime | None]:
+    """The first and last moment of prediction."""
+    if rows.at is None or not len(rows):
+        return None, None
+    return from_micros(int(rows.at.min())), from_micros(int(rows.at.max()))
 
 
 def _told(trial: TrialRecord) -> training.TrialFinished:

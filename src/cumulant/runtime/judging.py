@@ -169,9 +169,7 @@ def compared(
     )
 
 
-def answers_of(
-    context: Context, version: ModelVersion, test: TrainingSet
-) -> tuple[Answers | None, tuple[str, ...]]:
+def answers_of(context: Context, version: ModelVersion, test: TrainingSet) -> tuple[Answers | None, tuple[str, ...]]:
     """A registered version's answers to the test rows, if it answers the same question from features that are here."""
     try:
         scorer = packaging.Scorer(servable_folder(context.project, version))
@@ -179,7 +177,8 @@ def answers_of(
         return None, (f"{version.uri} could not be compared with: {error.message}",)
     missing = sorted(set(scorer.features) - set(test.features.columns))
     if scorer.servable.task != test.task or missing:
-        why = f"its features {', '.join(missing)} are gone" if missing else f"it answers a {scorer.servable.task} question"
+        task = scorer.servable.task
+        why = f"its features {', '.join(missing)} are gone" if missing else f"it answers a {task} question"
         return None, (f"{version.uri} could not be compared with: {why}",)
     values = scorer.score(_columns(test.features, scorer.features))
     return Answers(values, scorer.servable.threshold), ()

@@ -17,12 +17,12 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.actions import check
+from cumulant.runtime.candidate import MODEL, ModelRecord
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import scans
 from cumulant.runtime.fitting import rows_of
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.task import Task, target_of
-from cumulant.runtime.train import MODEL, ModelRecord
 from cumulant.runtime.validate import load_snapshot
 from cumulant.runtime.work import Work, trainer_code
 
@@ -139,7 +139,7 @@ def reproduce(project: Project, uri: str, *, principal: Principal, progress: Pro
         with tempfile.TemporaryDirectory(dir=project.state) as scratch:
             folder = _again(context, record, before, snapshots, Path(scratch))
             files = {name: file_digest(folder / name) for name in before.files}
-            differences = _differences(context, record, before.files, files, snapshots)
+            differences = _differences(context, record, before.files, files)
         return Reproduction(
             model=version,
             identical=files == before.files,
@@ -206,22 +206,16 @@ def repeated(record: ModelRecord) -> TrainingSpec:
 
 
 def _differences(
-    context: Context,
-    record: ModelRecord,
-    before: Mapping[str, str],
-    after: Mapping[str, str],
-    snapshots: Mapping[str, Snapshot],
+    context: Context, record: ModelRecord, before: Mapping[str, str], after: Mapping[str, str]
 ) -> tuple[str, ...]:
-    del snapshots
-    found = [f"{name}: {before[name][:12]} was recorded, {after[name][:12]} was made" for name in before if before[name] != after.get(name)]
+    """Files with another hash, and what changed since in the environment, which may be why."""
+    made = {name: (before[name], after.get(name, "nothing")) for name in before}
+    found = [f"{name}: {a[:12]} was recorded, {b[:12]} was made" for name, (a, b) in made.items() if a != b]
     now = context.project.python
+    then, here = {"Python": record.python, **record.packages}, {"Python": now.python, **now.packages}
     changed = [
-        f"{name} {record.packages.get(name, 'absent')} then, {now.packages.get(name, 'absent')} now"
-        for name in sorted({*record.packages, *now.packages})
-        if record.packages.get(name) != now.packages.get(name)
+        f"{name} {then.get(name, 'absent')} then, {here.get(name, 'absent')} now"
+        for name in sorted({*then, *here})
+        if then.get(name) != here.get(name)
     ]
-    if record.python != now.python:
-        changed.append(f"Python {record.python} then, {now.python} now")
     return (*found, *changed)
-
-

@@ -10,11 +10,11 @@ import msgspec
 from cumulant import packaging
 from cumulant.core.errors import NotFoundError, StorageError, UsageError, not_found
 from cumulant.runtime.actions import check
+from cumulant.runtime.candidate import MODEL, ModelRecord
 from cumulant.runtime.evaluate import EVALUATION, EvaluateResult
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.records import RunRecord, read_step, runs
 from cumulant.runtime.report_page import collect, judged
-from cumulant.runtime.train import MODEL, ModelRecord
 from cumulant.runtime.validate import load_snapshot
 
 if TYPE_CHECKING:

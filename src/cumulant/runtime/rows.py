@@ -14,8 +14,8 @@ from cumulant.core.units import moment
 if TYPE_CHECKING:
     import polars as pl
 
-    from cumulant.core.servable import Task as Kind
     from cumulant.core.refs import TableRef
+    from cumulant.core.servable import Task as Kind
     from cumulant.data import Snapshot
     from cumulant.project import Project
     from cumulant.runtime.task import Task

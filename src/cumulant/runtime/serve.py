@@ -20,12 +20,11 @@ from cumulant import features, packaging
 from cumulant.core.errors import EngineUnavailableError, PortInUseError
 from cumulant.core.ids import digest, short
 from cumulant.core.progress import Progress, silent
-from cumulant.core.units import moment
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import scans, used_sources
 from cumulant.runtime.models import servable_folder
-from cumulant.runtime.validate import load_snapshot, newest, snapshots_of
+from cumulant.runtime.validate import snapshots_of
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time as clock
 from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,23 +16,24 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.refs import ObjectRef
 from cumulant.core.servable import Parity
 from cumulant.ports.registry import ModelVersion
+from cumulant.runtime.candidate import Candidate
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import FeatureSet, feature_set
-from cumulant.runtime.fitting import Fitted, SplitSummary, fit
-from cumulant.runtime.judging import Judgement, champion_parameters, judge, reference
-from cumulant.runtime.registration import package, register
+from cumulant.runtime.fitting import SplitSummary, fit
+from cumulant.runtime.judging import champion_parameters, judge, reference
+from cumulant.runtime.models import CHAMPION
+from cumulant.runtime.packing import package
+from cumulant.runtime.registration import register
 from cumulant.runtime.task import Task, resolve_task
 from cumulant.runtime.validate import Validation, snapshots_of
 from cumulant.runtime.work import Work, trainer_code
-from cumulant.training import Evaluation, EvaluationSpec, Parameter, TrainingSpec, TrainingSummary, TrialRecord, Verdict
+from cumulant.training import Evaluation, TrainingSummary, TrialRecord, Verdict
 
 if TYPE_CHECKING:
     from cumulant.data import Snapshot
     from cumulant.ports.access import Principal
     from cumulant.project import Project
 
-#: journal rows: what a registered version was made of, by `name/version`
-MODEL = "model"
 _QUICK_SHARE = 0.1
 
 
@@ -59,28 +60,6 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     reused: tuple[str, ...]
     seconds: float
-
-
-class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What made a version, as the journal keeps it: enough to train it again from the recorded snapshots."""
-
-    run: str
-    work: str
-    servable: ObjectRef
-    fitted: Fitted
-    judgement: Judgement
-    training: TrainingSpec
-    evaluation: EvaluationSpec
-    snapshots: dict[str, str]
-    table: str
-    as_of: datetime | None
-    sample: float
-    #: the champion's parameters, which were tried first
-    warm_start: dict[str, Parameter] | None = None
-    lineage: dict[str, str]
-    packages: dict[str, str]
-    python: str
-    created: datetime
 
 
 def train(
@@ -115,60 +94,56 @@ def train(
             raise UsageError(f"{task.entity} has no event time, so nothing is hidden by --as-of", subject=task.entity)
         table = feature_set(context, task, snapshots, as_of=as_of)
         work = work_of(project, task, snapshots, table, as_of=as_of, quick=quick, trials=trials, time=time)
-        made = _trained(context, work, snapshots, table, promote=not quick)
-        validation = Validation(run=context.run, snapshots=snapshots, reused=fresh)
-        found = {"features": table.reused, **made.reused}
+        made = _candidate(context, work, table)
+        version, registered = register(context, made, promote=not quick)
+        made.remember(context, version)
+        found = {
+            **{f"data {name}": True for name in fresh},
+            "features": table.reused,
+            "search": made.fitted.reused,
+            "evaluate": made.judgement.reused,
+            "package": made.package.reused,
+            "register": registered,
+        }
         return TrainResult(
-            run=context.run,
-            model=made.version,
-            validation=validation,
-            features=table,
-            split=made.fitted.split,
-            training=made.fitted.summary,
-            trials=made.fitted.trials,
-            evaluation=made.judgement.evaluation,
-            naive=made.judgement.naive,
-            champion_uri=made.judgement.champion_uri,
-            verdict=made.judgement.verdict,
-            parity=made.parity,
-            servable=made.servable,
-            target=work.training.target,
+            **_result(context, made, version, tuple(name for name, again in found.items() if again)),
+            validation=Validation(run=context.run, snapshots=snapshots, reused=fresh),
             quick=quick,
-            as_of=as_of,
-            promoted="champion" in made.version.aliases,
-            notes=(*made.fitted.summary.notes, *made.judgement.notes),
-            reused=(*(f"data {name}" for name in fresh), *(name for name, again in found.items() if again)),
             seconds=round(clock.monotonic() - begun, 1),
         )
 
 
-class _Made(msgspec.Struct, frozen=True, kw_only=True):
-    version: ModelVersion
-    fitted: Fitted
-    judgement: Judgement
-    parity: Parity
-    servable: ObjectRef
-    reused: dict[str, bool]
-
-
-def _trained(
-    context: Context, work: Work, snapshots: Mapping[str, Snapshot], table: FeatureSet, *, promote: bool
-) -> _Made:
+def _candidate(context: Context, work: Work, table: FeatureSet) -> Candidate:
+    """Search, judge and package, or find it done."""
     champion = reference(context, work)
     fitted = fit(context, work, champion=champion_parameters(champion))
     judgement = judge(context, work, fitted, champion)
     lineage = lineage_of(context.project, work, table)
     built = package(context, work, fitted, lineage)
-    version, registered = register(context, work, fitted, judgement, built, lineage, promote=promote)
-    _remember(context, work, fitted, judgement, built.servable, version, lineage, table)
-    return _Made(
-        version=version,
-        fitted=fitted,
-        judgement=judgement,
-        parity=built.parity,
-        servable=built.servable,
-        reused={"search": fitted.reused, "evaluate": judgement.reused, "package": built.reused, "register": registered},
-    )
+    return Candidate(work=work, table=table, fitted=fitted, judgement=judgement, package=built, lineage=lineage)
+
+
+def _result(context: Context, made: Candidate, version: ModelVersion, reused: tuple[str, ...]) -> dict[str, Any]:
+    fitted, judgement = made.fitted, made.judgement
+    return {
+        "run": context.run,
+        "model": version,
+        "features": made.table,
+        "split": fitted.split,
+        "training": fitted.summary,
+        "trials": fitted.trials,
+        "evaluation": judgement.evaluation,
+        "naive": judgement.naive,
+        "champion_uri": judgement.champion_uri,
+        "verdict": judgement.verdict,
+        "parity": made.package.parity,
+        "servable": made.package.servable,
+        "target": made.work.training.target,
+        "as_of": made.work.as_of,
+        "promoted": CHAMPION in version.aliases,
+        "notes": (*fitted.summary.notes, *judgement.notes),
+        "reused": reused,
+    }
 
 
 def work_of(
@@ -213,39 +188,3 @@ def lineage_of(project: Project, work: Work, table: FeatureSet) -> dict[str, str
         "code": (code.commit or "") + ("+changes" if code.dirty else ""),
         "environment": project.python.identity,
     }
-
-
-def _remember(
-    context: Context,
-    work: Work,
-    fitted: Fitted,
-    judgement: Judgement,
-    servable: ObjectRef,
-    version: ModelVersion,
-    lineage: Mapping[str, str],
-    table: FeatureSet,
-) -> None:
-    """Keep what made the version; a version that is known stays as it was first recorded."""
-    python = context.project.python
-    key = f"{version.name}/{version.version}"
-    record = ModelRecord(
-        run=context.run,
-        work=work.identity,
-        servable=servable,
-        fitted=fitted,
-        judgement=judgement,
-        training=work.training,
-        evaluation=work.evaluation,
-        snapshots=table.sources,
-        table=work.table.key,
-        as_of=work.as_of,
-        sample=work.sample,
-        warm_start=fitted.warm_start,
-        lineage=dict(lineage),
-        packages=python.packages,
-        python=python.python,
-        created=context.now(),
-    )
-    with context.transaction() as transaction:
-        if transaction.get(MODEL, key) is None:
-            transaction.put(MODEL, key, msgspec.to_builtins(record))

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from cumulant.core.version import __version__
 from cumulant.core.errors import CumulantError, NotFoundError, RequestError
 from cumulant.core.servable import Answer
+from cumulant.core.version import __version__
 from cumulant.serving import tensors
 from cumulant.serving.errors import HttpError, status_of, text_of
 from cumulant.serving.http import (

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant.core.version import __version__
 from cumulant.core.servable import Servable
+from cumulant.core.version import __version__
 from cumulant.drivers.mlflow.engine import engine
 from cumulant.drivers.mlflow.runs import KEY_TAG
 

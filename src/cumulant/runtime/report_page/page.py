@@ -112,7 +112,8 @@ def _headline(metric: MetricReport) -> Markup:
 
 
 def _lineage(report: ReportData) -> Section:
-    made = definitions((label, element("code", value)) for label, value in report.lineage.items())
+    told = {"model": report.uri or "", **report.lineage}
+    made = definitions((label, element("code", value)) for label, value in told.items() if value)
     around = definitions((label, element("code", value)) for label, value in report.environment.items())
     lead = "What made it. Every name here is a hash of content: the same inputs, code and settings have the same names."
     return section(

@@ -1,0 +1,130 @@
+"""What a training made, all in one hand, and what is kept of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.ids import canonical
+from cumulant.core.refs import ObjectRef
+from cumulant.ports.registry import ModelVersion
+from cumulant.runtime.fitting import Fitted
+from cumulant.runtime.judging import Judgement
+from cumulant.training import EvaluationSpec, Parameter, TrainingSpec
+
+if TYPE_CHECKING:
+    from cumulant.runtime.context import Context
+    from cumulant.runtime.features import FeatureSet
+    from cumulant.runtime.packing import Package
+    from cumulant.runtime.work import Work
+
+#: journal rows: what a registered version was made of, by `name/version`
+MODEL = "model"
+
+
+class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What made a version, as the journal keeps it: enough to train it again from the recorded snapshots."""
+
+    run: str
+    work: str
+    servable: ObjectRef
+    fitted: Fitted
+    judgement: Judgement
+    training: TrainingSpec
+    evaluation: EvaluationSpec
+    snapshots: dict[str, str]
+    table: str
+    as_of: datetime | None
+    sample: float
+    #: the champion's parameters, which were tried first
+    warm_start: dict[str, Parameter] | None = None
+    lineage: dict[str, str]
+    packages: dict[str, str]
+    python: str
+    created: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A model that was trained, judged and packaged, on its way into the registry."""
+
+    work: Work
+    table: FeatureSet
+    fitted: Fitted
+    judgement: Judgement
+    package: Package
+    lineage: dict[str, str]
+
+    @property
+    def word(self) -> str:
+        return "passed" if self.judgement.verdict.passed else "refused"
+
+    def params(self) -> dict[str, object]:
+        """What the registry lists as the run's parameters."""
+        summary, work = self.fitted.summary, self.work
+        return {
+            "target": work.training.target,
+            "trainer": summary.trainer,
+            "as_of": work.as_of.isoformat() if work.as_of else "",
+            "rows": self.fitted.split.train,
+            "features": summary.features,
+            "folds": len(summary.folds),
+            "trials": summary.trials,
+            **{f"best.{name}": value for name, value in summary.params.items()},
+        }
+
+    def metrics(self) -> dict[str, float]:
+        """Figures on the test rows with the ends of their intervals, the baseline's, and the search's score."""
+        found = {f"cv_{self.fitted.summary.metric}": self.fitted.summary.score}
+        for name, one in self.judgement.evaluation.metrics.items():
+            parts = {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
+            found |= {key: value for key, value in parts.items() if value is not None}
+        return found | {f"naive_{name}": value for name, value in self.judgement.naive.values().items()}
+
+    def tags(self, context: Context) -> dict[str, str]:
+        """What the version carries: its lineage, and who answers for it."""
+        model = context.project.spec.model
+        return {
+            **{f"cumulant.{name}": value for name, value in self.lineage.items()},
+            "cumulant.servable": self.package.servable.key,
+            "cumulant.work": self.work.identity,
+            "cumulant.run": context.run,
+            "cumulant.trainer": self.fitted.summary.trainer,
+            "cumulant.parameters": canonical(self.fitted.summary.params).decode(),
+            "cumulant.verdict": self.word,
+            "owner": model.owner,
+            "purpose": model.purpose,
+            "risk": model.risk,
+            "target": self.work.training.target,
+        }
+
+    def remember(self, context: Context, version: ModelVersion) -> None:
+        """Keep what made the version; a version that is known stays as it was first recorded."""
+        key = f"{version.name}/{version.version}"
+        with context.transaction() as transaction:
+            if transaction.get(MODEL, key) is None:
+                transaction.put(MODEL, key, msgspec.to_builtins(self._record(context)))
+
+    def _record(self, context: Context) -> ModelRecord:
+        python, work = context.project.python, self.work
+        return ModelRecord(
+            run=context.run,
+            work=work.identity,
+            servable=self.package.servable,
+            fitted=self.fitted,
+            judgement=self.judgement,
+            training=work.training,
+            evaluation=work.evaluation,
+            snapshots=self.table.sources,
+            table=work.table.key,
+            as_of=work.as_of,
+            sample=work.sample,
+            warm_start=self.fitted.warm_start,
+            lineage=self.lineage,
+            packages=python.packages,
+            python=python.python,
+            created=context.now(),
+        )

@@ -1,0 +1,81 @@
+"""The step `package`: a servable folder that is proved to answer as the trained model does."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cumulant import data, packaging
+from cumulant.core.ids import digest
+from cumulant.core.refs import ObjectRef
+from cumulant.core.servable import Parity
+from cumulant.runtime.fitting import Fitted, loaded, rows_of
+
+if TYPE_CHECKING:
+    from cumulant.core.plan import FeaturePlan
+    from cumulant.runtime.context import Context
+    from cumulant.runtime.work import Work
+
+
+class Package(msgspec.Struct, frozen=True, kw_only=True):
+    """The stored servable and how it was found to answer as the trained model does."""
+
+    servable: ObjectRef
+    parity: Parity
+    reused: bool = False
+
+
+def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, str]) -> Package:
+    """Build the servable and prove that it answers as the trained model.
+
+    Raises:
+        ParityError: it does not.
+    """
+    objects = context.project.objects()
+    # Commit and environment are recorded, not part of the identity: another commit alone makes no other model.
+    inputs = {"model": fitted.model.key, "plan": digest(work.task.plan), "work": work.identity}
+
+    def build() -> dict[str, object]:
+        model, rows = loaded(context, fitted.model), rows_of(context, work)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "servable"
+            servable = packaging.build(
+                model,
+                work.task.plan,
+                name=context.project.name,
+                sample=rows.test.features,
+                out=folder,
+                lineage=lineage,
+                example=example(context, work),
+            )
+            ref = objects.put(f"servables/{digest(servable.files | dict(lineage))}", folder)
+        assert servable.parity is not None
+        return msgspec.to_builtins(Package(servable=ref, parity=servable.parity))  # type: ignore[no-any-return]
+
+    outcome = context.step(
+        "package", inputs, build, verify=lambda found: objects.find(_package(found).servable.key) is not None
+    )
+    return msgspec.structs.replace(_package(outcome.result), reused=outcome.reused)
+
+
+def _package(result: Mapping[str, object]) -> Package:
+    return msgspec.convert(result, Package)
+
+
+def example(context: Context, work: Work) -> dict[str, Any]:
+    """The newest row as a request, personal values as keyed hashes."""
+    import polars as pl
+
+    plan: FeaturePlan = work.task.plan
+    fields = [field.name for field in plan.request]
+    frame = data.scan(work.snapshot, context.project.tables(), as_of=work.as_of).select(fields).tail(1).collect()
+    personal = [field.name for field in plan.request if field.personal]
+    if personal:
+        frame = data.mask_frame(frame, personal, context.project.salt())
+    times = [name for name, kind in frame.schema.items() if isinstance(kind, (pl.Datetime, pl.Date))]
+    frame = frame.with_columns(pl.col(name).dt.to_string("iso:strict") for name in times)
+    return frame.row(0, named=True) if len(frame) else {}

@@ -1,0 +1,109 @@
+"""What the end-to-end tests share: command lines in processes of their own, and what a project holds."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cumulant import project as projects
+from cumulant.project import Project
+from cumulant.runtime.events import StepFinished, verify
+from cumulant.runtime.lineage import record_of
+from cumulant.runtime.records import STEP, read_step
+
+
+def environment() -> dict[str, str]:
+    """Compiled modules are kept between the processes of a test run, wherever the tests themselves keep none."""
+    found = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    return {**found, "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / "cumulant-e2e-compiled")}
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """`cumulant WORDS --project FOLDER --json` in a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "cumulant.cli", *words, "--project", str(folder), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        start_new_session=True,
+    )
+
+
+def run(folder: Path, *words: str, codes: tuple[int, ...] = (0,)) -> Any:
+    """The document that the command printed, once it has ended with one of `codes`."""
+    process = start(folder, *words)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode in codes, f"ended with {process.returncode}: {out[-2000:]}{err[-2000:]}"
+    return json.loads(out) if out.strip() else None
+
+
+def kill(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:
+    """Send the signal to the process and whatever it started, and wait."""
+    os.killpg(process.pid, number)
+    process.communicate(timeout=60)
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Project]:
+    with projects.load(folder) as project:
+        yield project
+
+
+def outcome(project: Project) -> dict[str, Any]:
+    """What a training left, without times and names of runs: equal for equal trainings, wherever they ran."""
+    (version,) = project.registry().versions(project.name)
+    record = record_of(project, version)
+    assert version.run_id is not None
+    metrics = project.registry().metrics(version.run_id)
+    return {
+        "aliases": version.aliases,
+        "servable": record.servable.key,
+        "files": hashes(project.objects().path(record.servable.key)),
+        "metrics": record.judgement.evaluation.values(),
+        "verdict": msgspec.to_builtins(record.judgement.verdict),
+        "logged": {name: value for name, value in metrics.items() if name != "seconds"},
+        "trials": [msgspec.structs.replace(trial, seconds=0.0) for trial in record.fitted.trials],
+        "snapshots": record.snapshots,
+        "table": record.table,
+    }
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of each file below `folder`."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def finishes(project: Project) -> Counter[str]:
+    """How often each step was finished, by its identity."""
+    return Counter(str(event.data["step"]) for event in project.journal().events(kinds=(StepFinished.kind,)))
+
+
+def check_whole(project: Project) -> None:
+    """Whatever is visible is whole: tables, objects, results of steps, the chain of events."""
+    tables, objects, journal = project.tables(), project.objects(), project.journal()
+    for key in tables.keys():
+        ref = tables.find(key)
+        assert ref is not None, key
+        assert len(tables.scan(ref).collect()) == ref.rows, key
+    for key in objects.keys():
+        ref = objects.find(key)
+        assert ref is not None, key
+        assert objects.path(key).exists(), key
+    for row in journal.rows(STEP):
+        step = read_step(row)
+        assert (step.result is not None) == (step.status == "done"), step
+    assert list(verify(journal)) == []
