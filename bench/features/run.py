@@ -119,18 +119,18 @@ def measure_features(mode: str, data: Path, out: Path) -> dict[str, Any]:
         from cumulant.features import compute
 
         plan = handbook_plan(tx)
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), time.process_time()
         found = compute(plan, {"tx": tx})
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - spent
         memory = peak_mb()
         found = found.with_columns(tx["TRANSACTION_ID"]).sort("TRANSACTION_ID")
     else:
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), time.process_time()
         found = {"rolling": polars_rolling, "by": polars_by}[mode](tx)
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - spent
         memory = peak_mb()
     found.select("TRANSACTION_ID", *COLUMNS).write_parquet(out)
-    return {"seconds": seconds, "mb": memory}
+    return {"seconds": seconds, "cpu": cpu, "mb": memory}
 
 
 # the as-of join
@@ -156,10 +156,10 @@ def measure_asof(mode: str, folder: Path, out: Path) -> dict[str, Any]:
         from cumulant.features import compute
 
         plan = asof_plan(folder)
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), time.process_time()
         found = compute(plan, {name: pl.scan_parquet(folder / f"{name}.parquet") for name in ("rows", *keys)})
     else:
-        start = time.perf_counter()
+        start, spent = time.perf_counter(), time.process_time()
         joined = pl.read_parquet(folder / "rows.parquet").with_row_index("__row").sort("at")
         for key in keys:
             table = pl.read_parquet(folder / f"{key}.parquet").sort("at")
@@ -167,10 +167,10 @@ def measure_asof(mode: str, folder: Path, out: Path) -> dict[str, Any]:
                 table, on="at", by=key, strategy="backward", tolerance="30d", check_sortedness=False
             )
         found = joined.sort("__row").select("__row", *WINDOWS)
-    seconds = time.perf_counter() - start
+    seconds, cpu = time.perf_counter() - start, time.process_time() - spent
     memory = peak_mb()
     found.write_parquet(out)
-    return {"seconds": seconds, "mb": memory}
+    return {"seconds": seconds, "cpu": cpu, "mb": memory}
 
 
 def asof_plan(folder: Path) -> Any:
@@ -195,9 +195,16 @@ def run(*arguments: str | Path) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
-def medians(*arguments: str | Path) -> dict[str, Any]:
-    runs = [run(*arguments) for _ in range(REPEATS)]
-    return {key: (min(r[key] for r in runs), statistics.median(r[key] for r in runs)) for key in ("seconds", "mb")}
+def medians(calls: dict[str, tuple[str | Path, ...]]) -> dict[str, dict[str, Any]]:
+    """Minimum and median of each figure of each call; the calls take turns, so that a busy machine slows all alike."""
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in calls}
+    for _ in range(REPEATS):
+        for name, arguments in calls.items():
+            runs[name].append(run(*arguments))
+    return {
+        name: {key: (min(r[key] for r in done), statistics.median(r[key] for r in done)) for key in done[0]}
+        for name, done in runs.items()
+    }
 
 
 def worst(ours: Path, theirs: Path) -> float:
@@ -220,22 +227,22 @@ def line(name: str, found: dict[str, Any], base: dict[str, Any] | None = None) -
         else f"{found['seconds'][1] / base['seconds'][1]:.2f} x, {found['mb'][1] / base['mb'][1]:.2f} x"
     )
     low, median = found["seconds"]
-    print(f"| {name} | {low:.2f} / {median:.2f} s | {found['mb'][1]:.0f} MB | {ratio} |")
+    print(f"| {name} | {low:.2f} / {median:.2f} s | {found['cpu'][1]:.2f} s | {found['mb'][1]:.0f} MB | {ratio} |")
 
 
 def main(data: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         table = {mode: folder / f"{mode}.parquet" for mode in ("ours", "rolling", "by", "asof_ours", "asof_polars")}
-        found = {mode: medians("features", mode, data, table[mode]) for mode in ("rolling", "by", "ours")}
+        found = medians({mode: ("features", mode, data, table[mode]) for mode in ("rolling", "by", "ours")})
         best = min(("rolling", "by"), key=lambda mode: found[mode]["seconds"][1])
         print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; Polars {pl.__version__}\n")
-        print("| what | min / median | peak memory | against the best of Polars |\n|---|---|---|---|")
+        print("| what | min / median | CPU | peak memory | time and memory against Polars |\n|---|---|---|---|---|")
         line("handbook, Polars rolling(group_by, offset)", found["rolling"])
         line("handbook, Polars rolling_*_by.over", found["by"])
         line("handbook, ours", found["ours"], found[best])
         write_asof(table["ours"], data, folder)
-        asof = {mode: medians("asof", mode, folder, table[f"asof_{mode}"]) for mode in ("polars", "ours")}
+        asof = medians({mode: ("asof", mode, folder, table[f"asof_{mode}"]) for mode in ("polars", "ours")})
         line("as-of join of 100,000 rows, Polars join_asof", asof["polars"])
         line("as-of join of 100,000 rows, ours", asof["ours"], asof["polars"])
         differences = [worst(table["ours"], table["rolling"]), worst(table["asof_ours"], table["asof_polars"])]

@@ -130,3 +130,9 @@ def train_document(report: ReportData, *, reused: tuple[str, ...], seconds: floa
         reused=reused,
         seconds=seconds,
     )
+
+
+def demo_schema() -> dict[str, object]:
+    """The JSON Schema of `cumulant demo --json`; a copy stands in `demo.schema.json` beside this module."""
+    found = msgspec.json.schema(DemoDocument)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "cumulant demo --json"} | found

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cumulant.core.clock import SystemClock
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress
+from cumulant.core.version import __version__
 from cumulant.runtime.actions import check
 from cumulant.runtime.ledger import Ledger, StepResult
 
@@ -46,10 +47,16 @@ class Context:
         call: Callable[[], dict[str, object]],
         *,
         verify: Callable[[dict[str, object]], bool] | None = None,
+        write: Callable[[Transaction, dict[str, object]], None] | None = None,
     ) -> StepResult:
-        """Run a step, or find it done. `inputs` is everything its result depends on, as JSON."""
+        """Run a step, or find it done. `inputs` is everything its result depends on, as JSON.
+
+        A step that another version of Cumulant did is done again. `write` changes state together with the result.
+        """
         self.progress(name)
-        return self.ledger.step(name, inputs, call, verify=verify, progress=self.progress)
+        return self.ledger.step(
+            name, inputs, call, code=__version__, verify=verify, write=write, progress=self.progress
+        )
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         return self.project.journal().transaction(actor=Actor(self.principal.name), run=self.run)

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from cumulant.training import FittedModel, Split, TrainingSet
 
 
+_LEAST_QUICK_ROWS = 5000
+
+
 class SplitSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Which rows were learned from and which are the test; `unlabelled` rows have no label (yet)."""
 
@@ -60,7 +63,7 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
         folder = context.project.state / "search" / digest(inputs)
         context.progress("search", 0.0)
         found = training.search(
-            split.train.sample(work.sample, seed=work.training.seed) if work.sample < 1 else split.train,
+            learned(split.train, work),
             work.training,
             root=context.project.root,
             scratch=folder,
@@ -85,6 +88,12 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
 
     outcome = context.step("search", inputs, search, verify=stands)
     return msgspec.structs.replace(msgspec.convert(outcome.result, Fitted), reused=outcome.reused)
+
+
+def learned(rows: TrainingSet, work: Work) -> TrainingSet:
+    """The rows that are learned from: for a quick look a share of them, but never fewer than a few thousand."""
+    share = max(work.sample, _LEAST_QUICK_ROWS / max(1, len(rows)))
+    return rows.sample(share, seed=work.training.seed) if share < 1 else rows
 
 
 def rows_of(context: Context, work: Work) -> Split:

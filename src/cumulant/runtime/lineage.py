@@ -20,7 +20,7 @@ from cumulant.runtime.actions import check
 from cumulant.runtime.candidate import MODEL, ModelRecord
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import scans
-from cumulant.runtime.fitting import rows_of
+from cumulant.runtime.fitting import learned, rows_of
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.task import Task, target_of
 from cumulant.runtime.validate import load_snapshot
@@ -175,7 +175,7 @@ def _again(
         )
         split = rows_of(context, work)
         found = training.search(
-            split.train.sample(work.sample, seed=work.training.seed) if work.sample < 1 else split.train,
+            learned(split.train, work),
             repeated(record),
             root=project.root,
             scratch=scratch / "search",

@@ -15,6 +15,7 @@ from cumulant.runtime.context import Context, open_run
 if TYPE_CHECKING:
     from cumulant.data import Snapshot, SourceSpec
     from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Transaction
     from cumulant.project import Project
 
 #: journal rows: the newest accepted snapshot of a source, each snapshot by its id, the last refused one
@@ -75,17 +76,26 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot]) -> tu
         "hour": f"{context.now():%Y-%m-%dT%H}" if spec.table.fresh else None,
     }
 
-    def ingest() -> dict[str, object]:
-        return {"snapshot": _ingest(context, name, others).id}
+    made: list[Snapshot] = []
 
-    outcome = context.step(f"data {name}", inputs, ingest, verify=lambda result: _stands(context, result))
+    def ingest() -> dict[str, object]:
+        made.append(_ingest(context, name, others))
+        return {"snapshot": made[-1].id}
+
+    outcome = context.step(
+        f"data {name}",
+        inputs,
+        ingest,
+        verify=lambda result: _stands(context, result),
+        write=lambda transaction, _: _store(transaction, NEWEST, name, made[-1]),
+    )
     return load_snapshot(project, str(outcome.result["snapshot"])), not outcome.reused
 
 
 def _ingest(context: Context, name: str, others: Mapping[str, Snapshot]) -> Snapshot:
     project = context.project
     try:
-        snapshot = data.ingest(
+        return data.ingest(
             name,
             project.spec.data[name],
             root=project.root,
@@ -97,21 +107,19 @@ def _ingest(context: Context, name: str, others: Mapping[str, Snapshot]) -> Snap
             progress=context.progress,
         )
     except data.SourceBreachError as breach:
-        _store(context, REFUSED, name, breach.snapshot)
+        with context.transaction() as transaction:
+            _store(transaction, REFUSED, name, breach.snapshot)
         raise
-    _store(context, NEWEST, name, snapshot)
-    return snapshot
 
 
-def _store(context: Context, kind: str, name: str, snapshot: Snapshot) -> None:
+def _store(transaction: Transaction, kind: str, name: str, snapshot: Snapshot) -> None:
     """Remember a snapshot and tell of it; an accepted one stands under its id too, a refused one is no longer news."""
-    with context.transaction() as transaction:
-        transaction.put(kind, name, msgspec.to_builtins(snapshot))
-        if kind == NEWEST:
-            transaction.put(SNAPSHOT, snapshot.id, msgspec.to_builtins(snapshot))
-            transaction.delete(REFUSED, name)
-        for fact in data.facts_of(snapshot):
-            transaction.emit(fact)
+    transaction.put(kind, name, msgspec.to_builtins(snapshot))
+    if kind == NEWEST:
+        transaction.put(SNAPSHOT, snapshot.id, msgspec.to_builtins(snapshot))
+        transaction.delete(REFUSED, name)
+    for fact in data.facts_of(snapshot):
+        transaction.emit(fact)
 
 
 def _stands(context: Context, result: dict[str, object]) -> bool:

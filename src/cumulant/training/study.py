@@ -38,6 +38,8 @@ from cumulant.training.user import UserTrainer
 
 RARE = 0.1
 _MOST_THREADS = 8
+#: a trial that takes this many times as long as usual is cut when time is short
+_PATIENCE = 2.5
 #: metrics that need no threshold, so that a search can follow them
 _SEARCHABLE = ("average_precision", "roc_auc", "log_loss", "brier", "macro_f1", "mae", "rmse", "r2", "pinball")
 
@@ -248,9 +250,19 @@ class _Study:
             params | fixed,
             number=offset + number,
             give_up=give_up,
-            left=self.budget.left_for_search,
+            left=self._own_time(finished, self.spec.trials - number),
             must_finish=not any(record.state == "complete" for record in finished),
         )
+
+    def _own_time(self, finished: Sequence[TrialRecord], remaining: int) -> Callable[[], float]:
+        """A clock for one trial: some times the usual length, or more while there is plenty for those that remain."""
+        usual = [record.seconds for record in finished if record.state == "complete"]
+        left = self.budget.left_for_search
+        if not usual or not self.budget.limited:
+            return left
+        allowed = max(_PATIENCE * averages.median(usual), 2 * left() / max(remaining, 1))
+        others = left() - allowed
+        return lambda: left() - max(others, 0.0)
 
     def _finished(self, outcome: Outcome) -> None:
         record = outcome.record
@@ -278,9 +290,7 @@ class _Study:
         done = self._searched(trainer)
         complete = [record for record in done if record.state == "complete"]
         if not complete or not self.budget.limited:
-            return not any(record.state == "cut" for record in done) or not complete
-        if any(record.state == "cut" for record in done):
-            return False
+            return True
         rounds = round(averages.fmean(averages.fmean(record.rounds) for record in complete))
         fits = self.fits.get(trainer.name) or self._past_fits(complete)
         one = boosting.expected_seconds(fits, len(self.rows), rounds)

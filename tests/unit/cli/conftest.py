@@ -80,3 +80,27 @@ def project(tmp_path: Path, cumulant: Callable[..., Ended]) -> Path:
     )  # fmt: skip
     assert ended.code == 0, ended.err
     return tmp_path / "shop"
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with one registered version, trained by `cumulant train --quick`."""
+    from cumulant.cli.app import run
+
+    folder = tmp_path_factory.mktemp("trained")
+    write_visits(folder / "visits.csv", rows=600)
+    made = [
+        "new",
+        "shop",
+        "--from",
+        str(folder / "visits.csv"),
+        "--target",
+        "bought",
+        "--time",
+        "began",
+        "--key",
+        "visit",
+    ]
+    assert run([*made, "--project", str(folder)]) == 0
+    assert run(["train", "--quick", "--project", str(folder / "shop")]) == 0
+    return folder / "shop"

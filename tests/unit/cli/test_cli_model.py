@@ -1,0 +1,195 @@
+"""Commands on a project with a registered model, by the same door as the console script."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgspec
+import pytest
+
+from cumulant.cli import documents
+from cumulant.cli.documents import demo_schema
+from cumulant.runtime.report_page.content import ReportData
+
+
+def test_train_again_reuses_every_step_and_prints_one_document(trained: Path, cumulant: Any) -> None:
+    ended = cumulant("train", "--quick", "--project", str(trained), "--json")
+    assert (ended.code, ended.err) == (0, "")
+    document = msgspec.convert(ended.document, documents.TrainDocument)
+    assert set(document.reused) >= {"search", "evaluate", "package", "register"}
+    assert (
+        document.data.rows_in == document.data.rows_passed + document.data.rows_quarantined + document.data.rows_dropped
+    )
+    figure = document.training.metrics["roc_auc"]
+    assert figure.low is not None
+    assert figure.low <= figure.value
+    assert document.gate.verdict in {"better", "worse", "not_worse", "cannot_tell"}
+    assert document.model.uri == "models:/shop/1"
+
+
+def test_train_for_people(trained: Path, cumulant: Any) -> None:
+    ended = cumulant("train", "--quick", "--project", str(trained))
+    assert ended.code == 0
+    for part in ("ROC AUC", "95% interval", "naive", "gate", "models:/shop/1", "steps reused", "cumulant report"):
+        assert part in ended.out
+    assert "search\n" in ended.err
+
+
+def test_a_gate_that_says_no_ends_with_1(trained: Path, cumulant: Any, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "shop"
+    shutil.copytree(trained, copy, ignore=shutil.ignore_patterns(".cumulant"))
+    text = (copy / "cumulant.yaml").read_text().replace("../visits.csv", str(trained.parent / "visits.csv"))
+    (copy / "cumulant.yaml").write_text(text + "evaluation: {gate: {accuracy: {min: 0.999}}}\n")
+    ended = cumulant("train", "--quick", "--project", str(copy))
+    assert ended.code == 1, ended.err
+    assert "Refused" in ended.out
+    assert "✗ Accuracy: at least 0.999" in ended.out
+
+
+@pytest.mark.parametrize("option", [("--as-of", "tomorrow"), ("--time", "long"), ("--trials", "0")])
+def test_train_refuses_what_it_cannot_read(option: tuple[str, str], trained: Path, cumulant: Any) -> None:
+    ended = cumulant("train", *option, "--project", str(trained))
+    assert ended.code == 2
+
+
+def test_models_list_show_compare_tag_and_alias(trained: Path, cumulant: Any) -> None:
+    project = ("--project", str(trained))
+    (version,) = cumulant("models", "list", *project, "--json").document
+    assert (version["name"], version["version"]) == ("shop", "1")
+    shown = cumulant("models", "show", *project, "--json").document
+    assert shown["curl"].startswith("curl -s http://127.0.0.1:8080/v1/models/shop/predict")
+    assert {field["name"] for field in shown["request"]} >= {"channel", "pages"}
+    text = cumulant("models", "show", "shop/1", *project).out
+    assert "ROC AUC" in text
+    assert "request field" in text
+    assert "@example.com" not in text
+    compared = cumulant("models", "compare", "shop/1", "shop@candidate", *project)
+    assert compared.code == 0
+    assert "shop/1" in compared.out
+    assert cumulant("models", "compare", "shop/1", *project).code == 2
+    assert cumulant("models", "tag", "shop/1", "reviewed=yes", *project).code == 0
+    tagged = cumulant("models", "list", *project, "--json").document[0]["tags"]
+    assert tagged["reviewed"] == "yes"
+    assert cumulant("models", "tag", "shop/1", "reviewed=", *project).code == 0
+    assert cumulant("models", "tag", "shop/1", "reviewed", *project).code == 2
+    assert cumulant("models", "alias", "shop/1", "champion", "--reason", "a test", *project).code == 0
+    assert cumulant("models", "alias", "shop", "champion", "--remove", *project, "--json").document["version"] is None
+    ended = cumulant("models", "show", "shop/7", *project)
+    assert ended.code == 2
+    assert "not-found" in ended.err
+
+
+def test_reproduce_and_lineage(trained: Path, cumulant: Any) -> None:
+    ended = cumulant("models", "reproduce", "shop/1", "--project", str(trained), "--json")
+    assert ended.code == 0, ended.err
+    assert ended.document["identical"] is True
+    lineage = cumulant("lineage", "shop/1", "--project", str(trained), "--json").document
+    assert lineage["sources"][0]["files"][0]["sha256"]
+    text = cumulant("lineage", "--project", str(trained)).out
+    assert lineage["sources"][0]["snapshot"][:12] in text
+
+
+def test_evaluate(trained: Path, cumulant: Any) -> None:
+    ended = cumulant("evaluate", "--project", str(trained), "--json")
+    assert ended.code == 0, ended.err
+    assert ended.document["metrics"]["roc_auc"]["value"] > 0.5
+    assert "evaluated again" in cumulant("evaluate", "shop/1", "--project", str(trained)).out
+
+
+def test_predict_offline(trained: Path, cumulant: Any, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("channel,pages,began\nsearch,25,2026-01-29T10:00:00Z\nmail,3,2026-01-29T11:00:00Z\n")
+    ended = cumulant("predict", str(rows), "--project", str(trained), "--json")
+    assert ended.code == 0, ended.err
+    high, low = ended.document["answers"]
+    assert high["probability"] > low["probability"]
+    out = tmp_path / "answers.csv"
+    assert cumulant("predict", str(rows), "--out", str(out), "--project", str(trained)).code == 0
+    assert len(out.read_text().splitlines()) == 3
+    ended = cumulant("predict", str(rows), "--url", "http://127.0.0.1:9", "--project", str(trained))
+    assert ended.code == 3
+    assert "cumulant serve" in ended.err
+
+
+@pytest.mark.parametrize("suffix", ["html", "md", "json"])
+def test_report(suffix: str, trained: Path, cumulant: Any, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / f"report.{suffix}"
+    ended = cumulant("report", "shop/1", "--out", str(out), "--project", str(trained), "--json")
+    assert ended.code == 0, ended.err
+    assert ended.document == {"file": str(out)}
+    text = out.read_text()
+    assert "shop version 1" in text
+    assert "@example.com" not in text
+    if suffix == "json":
+        report = msgspec.json.decode(text, type=ReportData)
+        assert report.training is not None
+        assert [fold.name for fold in report.training.folds][-1] == "test"
+        assert all(fold.held_to for fold in report.training.folds)
+        assert {event.kind for event in report.events} >= {"run.started", "run.finished"}
+
+
+def test_report_of_a_run_that_did_not_train_and_of_nothing(trained: Path, cumulant: Any, tmp_path: Path) -> None:
+    cumulant("data", "validate", "--project", str(trained))
+    run = cumulant("runs", "list", "--flow", "validate", "--project", str(trained), "--json").document[0]["id"]
+    out = tmp_path / "report.md"
+    assert cumulant("report", run, "--out", str(out), "--project", str(trained)).code == 0
+    assert f"run {run}" in out.read_text()
+    assert cumulant("report", "nothing", "--out", str(out), "--project", str(trained)).code == 2
+    assert cumulant("report", "--out", str(tmp_path / "report.pdf"), "--project", str(trained)).code == 2
+
+
+def test_serve_answers_until_it_is_told_to_stop(trained: Path) -> None:
+    words = [sys.executable, "-m", "cumulant.cli", "serve", "--port", "0", "--project", str(trained), "--json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = ""
+        while not said.endswith("}\n") or said.count("{") != said.count("}"):
+            line = process.stdout.readline()
+            assert line, process.stderr.read() if process.stderr else ""
+            said += line
+        document = json.loads(said)
+        body = json.dumps({"channel": "search", "pages": 25, "began": "2026-01-29T10:00:00Z"}).encode()
+        request = urllib.request.Request(f"{document['url']}/v1/models/shop/predict", data=body)
+        with urllib.request.urlopen(request, timeout=30) as response:
+            assert 0 < json.load(response)["probability"] < 1
+        taken = document["url"].rpartition(":")[2]
+        again = subprocess.run(
+            [*words[:5], taken, *words[6:-1]], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert again.returncode == 3
+        assert "port-in-use" in again.stderr
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 0
+        assert process.stdout.read() == ""
+        assert not _alive(document["pid"])
+
+
+def _alive(pid: int) -> bool:
+    for _ in range(50):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def test_the_schema_of_the_demo_is_in_the_package() -> None:
+    stored = json.loads(files("cumulant.cli").joinpath("demo.schema.json").read_text())
+    assert stored == json.loads(msgspec.json.encode(demo_schema()))
+    jsonschema.Draft202012Validator.check_schema(stored)
+    needed = {"data", "features", "training", "gate", "model", "serve", "seconds"}
+    (definition,) = [one for name, one in stored["$defs"].items() if name == "DemoDocument"]
+    assert needed <= set(definition["required"])
