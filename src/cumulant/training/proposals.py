@@ -7,7 +7,6 @@ have proposed undisturbed.
 from __future__ import annotations
 
 import statistics
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -42,18 +41,10 @@ def propose(
     if number < len(first):
         return _inside(first[number], space)
     sampler_seed = int(digest([seed, number])[:8], 16)
-    with warnings.catch_warnings():
-        # the multivariate estimator is marked experimental; it is used for what it proposes, not its interface
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        sampler = optuna.samplers.TPESampler(seed=sampler_seed, n_startup_trials=_STARTUP, multivariate=True)
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # a study made here is no news to a person
-    try:
-        study = optuna.create_study(sampler=sampler, direction="maximize" if larger_is_better else "minimize")
-        study.add_trials([_as_trial(record, space) for record in finished if record.scores])
-        return space(study.ask())
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+    sampler = optuna.samplers.TPESampler(seed=sampler_seed, n_startup_trials=_STARTUP, multivariate=True)
+    study = optuna.create_study(sampler=sampler, direction="maximize" if larger_is_better else "minimize")
+    study.add_trials([_as_trial(record, space) for record in finished if record.scores])
+    return space(study.ask())
 
 
 def _as_trial(record: TrialRecord, space: Space) -> Any:

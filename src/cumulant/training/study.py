@@ -6,9 +6,10 @@ import math
 import os
 import statistics as averages
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,6 +86,7 @@ def search(
         )
         stack.enter_context(study.journal)
         stack.enter_context(_one_thread_a_product())
+        stack.enter_context(_quiet())
         return study.run()
 
 
@@ -133,6 +135,23 @@ def _one_thread_a_product() -> AbstractContextManager[object]:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     return threadpool_limits(limits=1, user_api="blas")  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what the libraries say to the developer of a study: one is made for each trial."""
+    import optuna
+    from sklearn.exceptions import ConvergenceWarning
+
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            # the linear model is a yardstick: nearly converged is good enough
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 class _Study:
