@@ -9,8 +9,9 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from typing import Any
 import msgspec
 
 from cumulant import project as projects
+from cumulant.drivers.mlflow.engine import load_mlflow
 from cumulant.project import Project
-from cumulant.runtime.events import StepFinished, verify
+from cumulant.runtime.events import StepFinished, StepStarted, verify
 from cumulant.runtime.lineage import record_of
 from cumulant.runtime.records import STEP, read_step
 
@@ -107,3 +109,26 @@ def check_whole(project: Project) -> None:
         step = read_step(row)
         assert (step.result is not None) == (step.status == "done"), step
     assert list(verify(journal)) == []
+
+
+def attempts(project: Project, name: str) -> int:
+    """How often the step of that name was begun."""
+    return sum(event.data["name"] == name for event in project.journal().events(kinds=(StepStarted.kind,)))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> bool:
+    """Whether `condition` came true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def mlflow_runs(project: Project) -> list[Any]:
+    """Every run of the project's experiment, as stock MLflow sees them."""
+    mlflow = load_mlflow()
+    client = mlflow.MlflowClient(project.registry().tracking_uri)
+    experiment = client.get_experiment_by_name(project.name)
+    return list(client.search_runs([experiment.experiment_id]))

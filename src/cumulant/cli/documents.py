@@ -5,6 +5,8 @@ Keys are added over time and never change their meaning.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from cumulant.runtime.report_page.content import GateReport, Interval, ReportData
@@ -65,8 +67,8 @@ class ServeFigures(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     pid: int
     kept: bool
-    request: dict[str, object]
-    answer: dict[str, object]
+    request: dict[str, Any]
+    answer: dict[str, Any]
     milliseconds: float
     truth: bool | None
 

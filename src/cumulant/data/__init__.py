@@ -29,7 +29,7 @@ if TYPE_CHECKING:
         scan,
         source_of,
     )
-    from cumulant.data.sources import find, read, shown, to_polars
+    from cumulant.data.sources import find, read, read_any, shown, to_polars
     from cumulant.data.spec import EventTime, RuleSpec, SchemaPolicy, SourceSpec, TableRule, declared
     from cumulant.data.views import personal_columns, preview, quarantined
 
@@ -46,7 +46,7 @@ _HOMES = {
     "retention": ("expired", "removable"),
     "shift": ("shifts",),
     "snapshot": ("CheckResult", "SchemaChange", "Shift", "Snapshot", "SourceFile", "scan", "source_of"),
-    "sources": ("find", "read", "shown", "to_polars"),
+    "sources": ("find", "read", "read_any", "shown", "to_polars"),
     "spec": ("EventTime", "RuleSpec", "SchemaPolicy", "SourceSpec", "TableRule", "declared"),
     "views": ("personal_columns", "preview", "quarantined"),
 }
@@ -83,6 +83,7 @@ __all__ = [
     "preview",
     "quarantined",
     "read",
+    "read_any",
     "removable",
     "scan",
     "shifts",

@@ -23,6 +23,10 @@ _PERSONAL = frozenset(
 _PERSONAL_TOO = frozenset({"street", "address", "birth", "dob", "birthday", "username"})
 _NAMES = frozenset({"name", "first", "last", "ip", "card", "cc"})
 _MARKS = ("?", "NA", "N/A", "n/a", "NULL", "null", "None", "-", "NaN", "nan")
+#: 1,234.50, 1.234,50, 12,5, $3.20, 45 %, (100.00)
+_WRITTEN_NUMBER = r"^[-+(]?\s*\p{Sc}?\s*[-+]?(?:\d{1,3}(?:[ ,.'’]\d{3})+|\d+)(?:[.,]\d+)?\s*(?:%|\p{Sc})?\)?$"
+#: 31/12/2024, 12-31-24 3:15 PM
+_WRITTEN_DATE = r"^\d{1,2}[/.-]\d{1,2}[/.-](?:\d{4}|\d{2})(?:[ T,]+\d{1,2}:\d{2}(?::\d{2})?(?:\s*[AaPp][Mm])?)?$"
 _SET_LIMIT = 20
 _SURE = 100
 #: a column is taken for one that starts at 0 where its smallest value is at most this share of its largest
@@ -113,13 +117,27 @@ class _Look:
         for name in self._texts():
             text = self._raw[name].str.strip_chars()
             text = text.filter(text.is_not_null() & (text != "") & ~text.is_in(missing))
-            if not text.len() or text.cast(pl.Float64, strict=False).null_count():
+            if not text.len():
+                continue
+            if text.cast(pl.Float64, strict=False).null_count():
+                self._formatted(name, text)
                 continue
             whole = text.cast(pl.Int64, strict=False).null_count() == 0
             if whole and text.str.contains(r"^[+-]?0\d").any():
                 continue  # codes such as 007
             self._rules.setdefault(name, {})["type"] = "int" if whole else "float"
             self._notes.append(f"{name} is read as a number: every value but blanks and missing marks is one")
+
+    def _formatted(self, name: str, text: pl.Series) -> None:
+        """Say where text is numbers or dates that were written for people."""
+        if text.str.contains(_WRITTEN_NUMBER).all():
+            self._notes.append(
+                f"{name} stays text, though it looks like numbers written for people: read it in `prepare`"
+            )
+        elif text.str.contains(_WRITTEN_DATE).all():
+            self._notes.append(
+                f"{name} stays text, though it looks like dates that are not ISO 8601: read it in `prepare`"
+            )
 
     def _event_time(self, named: str | None) -> EventTime | None:
         candidates = [named] if named else self._times()

@@ -9,15 +9,17 @@ import csv
 import gzip
 import hashlib
 import io
+import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 
-from cumulant.core.errors import DataError, missing_part
+from cumulant.core.errors import DataError, did_you_mean, missing_part
 from cumulant.data.spec import SourceSpec
 from cumulant.ports.files import FileInfo, Files
 
@@ -28,6 +30,17 @@ _SUFFIXES = {
     ".json": "jsonl", ".json.gz": "jsonl",
 }  # fmt: skip
 _TAIL = 1 << 16
+#: byte order marks of UTF-16, which no other text begins with
+_WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_SEPARATORS = (";", "\t", "|", ",")
+
+
+class DialectError(DataError):
+    """A CSV file that is written otherwise than declared; `declare` are the attributes of a SourceSpec that fit."""
+
+    def __init__(self, message: str, *, subject: str, hint: str, declare: Mapping[str, str]) -> None:
+        super().__init__(message, subject=subject, hint=hint)
+        self.declare = dict(declare)
 
 
 def find(spec: SourceSpec, *, source: str, root: Path, files: Files) -> list[FileInfo]:
@@ -44,9 +57,17 @@ def find(spec: SourceSpec, *, source: str, root: Path, files: Files) -> list[Fil
         raise DataError(
             f"source {source}: no file matches {spec.path or '(no path)'}",
             subject=source,
-            hint=f"relative paths start at the project: {root.name}/",
+            hint=_neighbour(Path(pattern)) or f"relative paths start at {root.name}/",
         )
     return found
+
+
+def _neighbour(path: Path) -> str | None:
+    """The file of nearly that name in the same folder."""
+    try:
+        return did_you_mean(path.name, [one.name for one in path.parent.iterdir() if one.is_file()])
+    except OSError:
+        return None
 
 
 def shown(url: str, root: Path) -> str:
@@ -87,11 +108,26 @@ def read(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str] = ())
             raise DataError(
                 f"{url}: cannot tell its format from its name",
                 subject=url,
-                hint="set format: parquet, csv or jsonl in the source's declaration",
+                hint="save it as CSV or Parquet, or set format: parquet, csv or jsonl in the source's declaration",
             )
     if not frame.width:
         raise DataError(f"{url} has no columns", subject=url, hint="write it again, or remove it")
     return frame
+
+
+def read_any(path: Path, url: str, spec: SourceSpec) -> tuple[pl.DataFrame, SourceSpec]:
+    """One file as it is, and `spec` with the separator and encoding that turned out to be its own.
+
+    Raises:
+        DataError: as `read`, where no other separator or encoding helps.
+    """
+    try:
+        return read(path, url, spec), spec
+    except DialectError as error:
+        fitting = msgspec.structs.replace(spec, **error.declare)
+        if fitting == spec:
+            raise
+    return read_any(path, url, fitting)
 
 
 @contextmanager
@@ -116,8 +152,14 @@ def _readable(url: str) -> Iterator[None]:
 
 def _damage(url: str, text: str) -> DataError:
     """What an engine's message means. Its own text is not repeated, for it may quote values."""
+    if "utf-8" in text:
+        return DialectError(
+            f"{url} is not UTF-8 text",
+            subject=url,
+            hint="set encoding: latin-1 (or its own), or convert the file to UTF-8",
+            declare={"encoding": "latin-1"},  # which reads every byte
+        )
     for sign, problem, hint in (
-        ("utf-8", "is not UTF-8 text", "set encoding: latin-1 (or its own), or convert the file to UTF-8"),
         ("more fields", "has a row with more fields than its header", "quote fields that hold the separator"),
         ("parquet", "is not a whole Parquet file: damaged or cut off", "copy or write it again"),
         ("empty CSV", "holds no table", "write it again, or remove it"),
@@ -144,7 +186,15 @@ def _read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str]
     separator = "\t" if _suffix(url).startswith(".tsv") else spec.separator
     if spec.encoding.lower().replace("-", "") != "utf8":
         content = content.decode(spec.encoding).encode()
+    elif content.startswith(_WIDE_MARKS):
+        raise DialectError(
+            f"{url} is not UTF-8 text but UTF-16",
+            subject=url,
+            hint="set encoding: utf-16, or convert the file to UTF-8",
+            declare={"encoding": "utf-16"},
+        )
     header = _first_record(content, separator)
+    _refuse_other_separator(header, content, url, separator)
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         raise DataError(
@@ -152,19 +202,38 @@ def _read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str]
         )
     _refuse_cut_line(content, url, separator, len(header))
     declared = {name for name, rule in spec.rules.items() if rule.type == "str"}
-    kept = {name: pl.String() for name in header if name in declared or name in texts}
-    return pl.read_csv(
+    # The engine leaves doubled quotes in a header as they are; what it calls a column is set right afterwards.
+    engine = {name: name.replace('"', '""') for name in header}
+    kept = {engine[name]: pl.String() for name in header if name in declared or name in texts}
+    frame = pl.read_csv(
         io.BytesIO(content),
         separator=separator,
         infer_schema_length=None,
         null_values=spec.missing or None,
         schema_overrides=kept or None,
     )
+    return frame.rename({raw: name for name, raw in engine.items() if raw != name}, strict=False)
 
 
 def _first_record(content: bytes, separator: str) -> list[str]:
     text = io.StringIO(content[:_TAIL].decode("utf-8-sig", errors="replace"), newline="")
     return next(csv.reader(text, delimiter=separator), [])
+
+
+def _refuse_other_separator(header: Sequence[str], content: bytes, url: str, separator: str) -> None:
+    """A header that is one field, but several with another sign, which its first row has as often."""
+    lines = content[:_TAIL].splitlines()[:2]
+    if len(header) != 1 or len(lines) < 2:
+        return
+    for sign in _SEPARATORS:
+        if sign != separator and lines[0].count(sign.encode()) == lines[1].count(sign.encode()) > 0:
+            written = json.dumps(sign)
+            raise DialectError(
+                f'{url}: its fields are separated by {written}, not by "{separator}"',
+                subject=url,
+                hint=f"set separator: {written} in the source's declaration",
+                declare={"separator": sign},
+            )
 
 
 def _refuse_cut_line(content: bytes, url: str, separator: str, width: int) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cumulant.features.define import source
-    from cumulant.features.expressions import Expr, coalesce, col, concat, greatest, least, lit, when
+    from cumulant.features.expressions import Expr
     from cumulant.features.frames import known_times
+    from cumulant.features.functions import coalesce, col, concat, greatest, least, lit, when
     from cumulant.features.known import show_moment
     from cumulant.features.loading import Definition, Definitions, collect, load
     from cumulant.features.materialization import Materialized, materialize
@@ -25,12 +26,12 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "Definition": "loading", "Definitions": "loading", "Expr": "expressions", "Materialized": "materialization",
-    "OnlineFeatures": "online", "Vectors": "online", "coalesce": "expressions", "col": "expressions",
+    "OnlineFeatures": "online", "Vectors": "online", "coalesce": "functions", "col": "functions",
     "collect": "loading", "compile_node": "rows", "compile_plan": "plan", "compute": "offline",
-    "concat": "expressions", "evaluate": "polars", "expression": "polars", "greatest": "expressions",
-    "known_times": "frames", "least": "expressions", "lit": "expressions", "load": "loading",
+    "concat": "functions", "evaluate": "polars", "expression": "polars", "greatest": "functions",
+    "known_times": "frames", "least": "functions", "lit": "functions", "load": "loading",
     "materialize": "materialization", "parse": "parsing", "parse_predict_at": "parsing",
-    "show_moment": "known", "source": "define", "when": "expressions",
+    "show_moment": "known", "source": "define", "when": "functions",
 }  # fmt: skip
 
 __all__ = [

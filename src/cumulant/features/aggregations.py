@@ -1,7 +1,7 @@
 """The aggregations of windows offline: arrays over ranges of sorted events, with the query's own value where it joins.
 
 Each takes the values of a group and the ranges of one window and gives a number for each query, and where it stands
-(elsewhere it is null).
+(elsewhere it is null; None for everywhere). A number that is not finite is null too.
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ class Ranges:
         self.lo = lo
         self.hi = hi
         self.own = own
+
+    @cached_property
+    def count(self) -> Ints:
+        """How many events and own rows."""
+        count = self.hi - self.lo
+        return count if self.own is None else count + self.own
 
 
 class Values:
@@ -97,12 +103,12 @@ class Values:
             return ranges
         return Ranges(self._valid_prefix[ranges.lo], self._valid_prefix[ranges.hi], ranges.own)
 
-    def count(self, ranges: Ranges) -> tuple[Ints, Flags]:
+    def count(self, ranges: Ranges) -> tuple[Ints, None]:
+        if self.valid is None and self.own is None:
+            return ranges.count, None
         present, own = self.present_ranges(ranges), self.joins(ranges)
         counted = present.hi - present.lo
-        if own is not None:
-            counted = counted + own
-        return counted, np.ones(len(counted), dtype=np.bool_)
+        return counted if own is None else counted + own, None
 
     def total(self, ranges: Ranges) -> tuple[Numbers, Flags]:
         found = self.count(ranges)[0] > 0
@@ -114,14 +120,15 @@ class Values:
             summed = summed + np.where(own, numbers(self.own), 0)
         return summed, found
 
-    def mean(self, ranges: Ranges) -> tuple[Floats, Flags]:
+    def mean(self, ranges: Ranges) -> tuple[Floats, None]:
+        """Over nothing, 0 / 0 is NaN and so null."""
         count = self.count(ranges)[0]
-        found = count > 0
-        if self.is_float:
-            return self._sums.means(ranges.lo, ranges.hi, np.maximum(count, 1), with_extra=self.joins(ranges)), found
-        return self.total(ranges)[0] / np.maximum(count, 1), found
+        with np.errstate(invalid="ignore"):
+            if self.is_float:
+                return self._sums.means(ranges.lo, ranges.hi, count, with_extra=self.joins(ranges)), None
+            return self.total(ranges)[0] / count, None
 
-    def deviation(self, ranges: Ranges) -> tuple[Floats, Flags]:
+    def deviation(self, ranges: Ranges) -> tuple[Floats, None]:
         present, own = self.present_ranges(ranges), self.joins(ranges)
         keys = self._event_keys if self.valid is None else self._event_keys[self.valid]
         starts = np.searchsorted(keys, keys, side="left")
@@ -130,7 +137,7 @@ class Values:
         flags = np.zeros(size, dtype=np.bool_) if own is None else own
         events = self._present.astype(np.float64)
         result = deviations(events, starts, present.lo, present.hi, own=own_values, with_own=flags)
-        return result, ~np.isnan(result)
+        return result, None
 
     def extreme(self, ranges: Ranges, *, largest: bool) -> tuple[Numbers, Flags]:
         present, own = self.present_ranges(ranges), self.joins(ranges)
@@ -142,12 +149,12 @@ class Values:
             result, found = np.where(own, np.where(found, both, own_values), result), found | own
         return result, found
 
-    def different(self, ranges: Ranges) -> tuple[Ints, Flags]:
+    def different(self, ranges: Ranges) -> tuple[Ints, None]:
         distinct, own_codes = self._distinct
         count, own = distinct.between(ranges.lo, ranges.hi), self.joins(ranges)
         if own is not None:
             count = count + (own & ~distinct.holds(self._query_keys, own_codes, ranges.lo, ranges.hi))
-        return count, np.ones(len(count), dtype=np.bool_)
+        return count, None
 
     def newest(self, ranges: Ranges, times: Ints, own_times: Ints | None, *, skip_null: bool) -> tuple[Ints, Flags]:
         """The position in `series` (followed by `own`) of the newest event of each range.
@@ -174,7 +181,7 @@ def _numbers(series: pl.Series) -> Numbers:
     return floats(series) if series.dtype == pl.Float64 else numbers(series)
 
 
-AGGREGATIONS: dict[Aggregation, Callable[[Values, Ranges], tuple[Numbers, Flags]]] = {
+AGGREGATIONS: dict[Aggregation, Callable[[Values, Ranges], tuple[Numbers, Flags | None]]] = {
     "count": Values.count,
     "sum": Values.total,
     "mean": Values.mean,

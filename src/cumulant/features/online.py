@@ -20,7 +20,8 @@ from cumulant.features.dtypes import Kind
 from cumulant.features.groups import Group, Measure, fingerprint, groups_of, reach_us
 from cumulant.features.recall import RECALL, History
 from cumulant.features.requests import Reader, outside
-from cumulant.features.rows import Evaluate, compile_node, finite
+from cumulant.features.rows import Evaluate, compile_node
+from cumulant.features.scalars import finite
 from cumulant.features.state import (
     FORMAT,
     NO_IDENTITY,

@@ -15,6 +15,7 @@ import polars as pl
 from cumulant.core.expr import Call, Column, Feature, Literal, Moment, Node
 from cumulant.core.plan import DType
 from cumulant.features.dtypes import Kind, Options, leaf_kind, resolve, result, unify
+from cumulant.features.scalars import BLANKS
 
 TIME = pl.Datetime("us", "UTC")
 #: the Polars type that each column type has inside
@@ -22,8 +23,6 @@ TYPES: dict[Kind, pl.DataType | type[pl.DataType]] = {
     "bool": pl.Boolean, "int": pl.Int64, "float": pl.Float64, "str": pl.String, "time": TIME, "date": pl.Date,
     "bytes": pl.Binary, "null": pl.Null,
 }  # fmt: skip
-#: what strip() removes
-BLANKS = " \t\n\r\x0b\x0c"
 INT_TEXT = r"^[+-]?[0-9]+$"
 FLOAT_TEXT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 

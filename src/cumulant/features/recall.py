@@ -17,7 +17,7 @@ import numpy as np
 from cumulant.core.plan import Aggregation, DType
 from cumulant.features.kernel.ranges import Numbers
 from cumulant.features.kernel.sums import PrefixSums
-from cumulant.features.rows import finite, wrap
+from cumulant.features.scalars import finite, wrap
 from cumulant.features.state import Events, Slot, typecode
 
 _LONG = 512

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from cumulant.core.errors import RequestError
 from cumulant.core.plan import Field
-from cumulant.features.rows import DAY
+from cumulant.features.scalars import DAY
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

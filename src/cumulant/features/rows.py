@@ -7,26 +7,19 @@ days since 1970 UTC, so a closure sees only None, bool, int, float and str.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from cumulant.core.expr import Call, Column, Feature, Literal, Moment, Node
 from cumulant.features.dtypes import Kind, Options, leaf_kind, result, unify
+from cumulant.features.scalars import BLANKS, DAY, finite, float_of, int_of, truncated, wrap, zone_time
 
 #: A value inside: None, bool, int, float or str. Its type is settled when the tree is compiled.
 Value = Any
 Row = Mapping[str, Value]
 Evaluate = Callable[[Row, Row], Value]
-
-DAY = 86_400_000_000
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_YEARS_1_TO_9999 = (-62_135_596_800_000_000, 253_402_300_799_999_999)
-_BLANKS = " \t\n\r\x0b\x0c"
-_INT_TEXT = re.compile(r"[+-]?[0-9]+")
-_FLOAT_TEXT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
 def compile_node(node: Node, columns: Mapping[str, Kind], features: Mapping[str, Kind] | None = None) -> Evaluate:
@@ -61,26 +54,6 @@ def _leaf(node: Node) -> Evaluate:
     if isinstance(value, float) and not math.isfinite(value):
         value = None
     return lambda _columns, _features: value
-
-
-def finite(value: float) -> float | None:
-    """`value`, None where it is NaN or infinite."""
-    return value if math.isfinite(value) else None
-
-
-def wrap(value: int) -> int:
-    """`value` in 64 bits, as the columns hold it."""
-    return value if -(2**63) <= value < 2**63 else (value + 2**63) % 2**64 - 2**63
-
-
-def zone_time(micros: int, zone: ZoneInfo) -> datetime | None:
-    """The moment in a zone; None outside the years 1 to 9999."""
-    if not _YEARS_1_TO_9999[0] <= micros <= _YEARS_1_TO_9999[1]:
-        return None
-    try:
-        return (_EPOCH + timedelta(microseconds=micros)).astimezone(zone)
-    except OverflowError:
-        return None
 
 
 Compiled = Callable[[list[Evaluate], list[Kind], Options, Kind], Evaluate]
@@ -336,30 +309,11 @@ def _cast(args: list[Evaluate], kinds: list[Kind], options: Options, _kind: Kind
     if kind in {to, "null"}:
         return args[0]
     functions: dict[tuple[Kind, Kind], Callable[[Value], Value]] = {
-        ("str", "int"): _int_of, ("str", "float"): _float_of, ("float", "int"): _truncated, ("bool", "int"): int,
+        ("str", "int"): int_of, ("str", "float"): float_of, ("float", "int"): truncated, ("bool", "int"): int,
         ("int", "float"): float, ("bool", "float"): float, ("int", "bool"): bool, ("float", "bool"): bool,
         ("int", "str"): str, ("bool", "str"): lambda value: "true" if value else "false",
     }  # fmt: skip
     return _apply1(functions[kind, to], args[0])
-
-
-def _truncated(value: float) -> int | None:
-    whole = math.trunc(value)
-    return whole if -(2**63) <= whole < 2**63 else None
-
-
-def _int_of(text: str) -> int | None:
-    stripped = text.strip(_BLANKS)
-    if _INT_TEXT.fullmatch(stripped):
-        whole = int(stripped) if len(stripped) < 64 else 2**63
-        return whole if -(2**63) <= whole < 2**63 else None
-    number = _float_of(text)
-    return None if number is None else _truncated(number)
-
-
-def _float_of(text: str) -> float | None:
-    stripped = text.strip(_BLANKS)
-    return finite(float(stripped)) if _FLOAT_TEXT.fullmatch(stripped) else None
 
 
 _OPERATORS: dict[str, Compiled] = {
@@ -398,7 +352,7 @@ _OPERATORS: dict[str, Compiled] = {
     "when": _when,
     "lower": _text(str.lower),
     "upper": _text(str.upper),
-    "strip": _text(lambda text: text.strip(_BLANKS)),
+    "strip": _text(lambda text: text.strip(BLANKS)),
     "length": _text(len),
     "contains": _text(lambda text, part: part in text, "text"),
     "starts_with": _text(str.startswith, "text"),

@@ -40,15 +40,22 @@ class GroupWindows:
         self._query_order = grouped_order(query_codes, moments)
         self._codes, self._times = query_codes[self._query_order], moments[self._query_order]
         self._found = found[self._query_order]
+        self._all_found = bool(found.all())
         self._keys = self._timeline.keys(self._codes)
         self._hi = self._timeline.until(self._keys, self._times)
         self._own_times = self._own_entries() if apart else None
-        self._ranges: dict[int | None, Ranges] = {}
         self._values: dict[int, Values] = {}
 
     def results(self) -> dict[str, pl.Series]:
         """Each window and lookup as a column in the order of the queries."""
-        return {name: self._result(name, measure) for name, measure in self._group.measures.items()}
+        found: dict[str, pl.Series] = {}
+        measures = self._group.measures
+        for reach in dict.fromkeys(reach_us(measure) for measure in measures.values()):
+            ranges = self._range(reach)
+            for name, measure in measures.items():
+                if reach_us(measure) == reach:
+                    found[name] = self._result(name, measure, ranges)
+        return found
 
     def _moments(self) -> tuple[Ints, Flags | None]:
         predict_at = self._plan.predict_at
@@ -77,18 +84,16 @@ class GroupWindows:
 
     def _range(self, span_us: int | None) -> Ranges:
         """The events of each query known in (t - span, t]; without a span, all up to t."""
-        if span_us not in self._ranges:
-            if span_us is None:
-                lo = self._timeline.starts(self._keys)
-            else:
-                lo = self._timeline.until(self._keys, self._times - span_us)
-            own = None
-            if self._own_times is not None:
-                own = self._found & (self._own_times <= self._times)
-                if span_us is not None:
-                    own &= self._own_times > self._times - span_us
-            self._ranges[span_us] = Ranges(lo, self._hi, own)
-        return self._ranges[span_us]
+        if span_us is None:
+            lo = self._timeline.starts(self._keys)
+        else:
+            lo = self._timeline.until(self._keys, self._times - span_us)
+        own = None
+        if self._own_times is not None:
+            own = self._found & (self._own_times <= self._times)
+            if span_us is not None:
+                own &= self._own_times > self._times - span_us
+        return Ranges(lo, self._hi, own)
 
     def _value(self, slot: int) -> Values:
         if slot not in self._values:
@@ -99,30 +104,35 @@ class GroupWindows:
             self._values[slot] = Values(series, timeline.order, own, event_keys=timeline.codes, query_keys=self._codes)
         return self._values[slot]
 
-    def _result(self, name: str, measure: Window | Lookup) -> pl.Series:
-        ranges, slot = self._range(reach_us(measure)), self._group.slots[name]
+    def _result(self, name: str, measure: Window | Lookup, ranges: Ranges) -> pl.Series:
+        slot = self._group.slots[name]
         if isinstance(measure, Lookup):
             return self._newest(self._value(slot), ranges, skip_null=False)
         if measure.value is None:
-            count = ranges.hi - ranges.lo
-            return self._series(count if ranges.own is None else count + ranges.own, self._found)
+            return self._series(ranges.count, None)
         values = self._value(slot)
         if measure.agg == "last":
             return self._newest(values, ranges, skip_null=True)
         result, found = AGGREGATIONS[measure.agg](values, ranges)
-        series = self._series(result, found & self._found)
+        series = self._series(result, found)
         return _restored(series, values.series.dtype) if measure.agg in {"min", "max"} else series
 
     def _newest(self, values: Values, ranges: Ranges, *, skip_null: bool) -> pl.Series:
         position, found = values.newest(ranges, self._timeline.times, self._own_times, skip_null=skip_null)
         source = values.series if values.own is None else pl.concat([values.series, values.own])
-        return source.gather(self._series(position, found & self._found))
+        return source.gather(self._series(position, found))
 
-    def _series(self, values: Numbers, found: Flags) -> pl.Series:
-        """A result in the order of the queries, null where it was not found or is not finite."""
+    def _series(self, values: Numbers, found: Flags | None) -> pl.Series:
+        """A result in the order of the queries, null where it was not found or is not finite.
+
+        Null, too, for queries without a key or a moment.
+        """
+        if not self._all_found:
+            found = self._found if found is None else found & self._found
         if values.dtype == np.float64:
             stands = np.isfinite(values)
-            stands &= found
+            if found is not None:
+                stands &= found
             whole = bool(stands.all())
             result = np.empty(len(values))
             result[self._query_order] = values if whole else np.where(stands, values, np.nan)
@@ -130,7 +140,7 @@ class GroupWindows:
         result = np.empty(len(values), dtype=np.int64)
         result[self._query_order] = values
         series = pl.Series(result)
-        if found.all():
+        if found is None or found.all():
             return series
         flags = np.empty(len(values), dtype=np.bool_)
         flags[self._query_order] = found

@@ -10,9 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from cumulant.core.errors import DataError, ProjectFileError, missing_part
+from cumulant.core.errors import ProjectFileError, missing_part
 from cumulant.project.document import parse_document
 from cumulant.project.drivers import Drivers, scheme_of
 from cumulant.project.inspection import Inspection, inspect_table
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["Created", "create_from", "create_from_frame"]
 
 _SOURCE = "rows"
-_SEPARATORS = (";", "\t", "|")
 #: text that may stand unquoted; whether it reads back as text is tried all the same
 _PLAIN = re.compile(r"[A-Za-z_./][A-Za-z0-9_ ./*<>=+-]*[A-Za-z0-9_*]|[A-Za-z_]")
 _PLAIN_IN_LIST = re.compile(r"[A-Za-z_][A-Za-z0-9_./-]*")
@@ -119,7 +116,7 @@ def _reference(file: str, root: Path) -> str:
 
 def _read(file: str, drivers: Drivers | None) -> tuple[pl.DataFrame, SourceSpec, list[str]]:
     """The first files' rows, what had to be declared to read them, and notes on that."""
-    from cumulant.data import SourceSpec, find
+    from cumulant.data import SourceSpec, find, read_any
 
     known = drivers or Drivers.installed()
     here = Path.cwd()
@@ -127,31 +124,13 @@ def _read(file: str, drivers: Drivers | None) -> tuple[pl.DataFrame, SourceSpec,
     spec = SourceSpec(path=str(Path(file).expanduser()) if "://" not in file else file)
     found = find(spec, source=Path(file).name or file, root=here, files=files)
     first = found[-1]
-    frame, spec = _read_one(files.fetch(first), first.url, spec)
+    frame, spec = read_any(files.fetch(first), first.url, spec)
     notes = [f"of {len(found)} files, the last one was looked at: {first.url}"] if len(found) > 1 else []
     if spec.separator != ",":
         notes.append(f"fields are separated by {yaml_text(spec.separator)}")
     if spec.encoding != "utf-8":
         notes.append(f"the text is not UTF-8 and is read as {spec.encoding}")
     return frame, spec, notes
-
-
-def _read_one(path: Path, url: str, spec: SourceSpec) -> tuple[pl.DataFrame, SourceSpec]:
-    from cumulant.data import read
-
-    try:
-        frame = read(path, url, spec)
-    except DataError as error:
-        # The reader says which declaration is missing; Latin-1 reads every byte, so it is the last thing to try.
-        if "UTF-8" not in error.message or spec.encoding != "utf-8":
-            raise
-        return _read_one(path, url, msgspec.structs.replace(spec, encoding="latin-1"))
-    if frame.width == 1 and spec.separator == ",":
-        header = frame.columns[0]
-        separator = next((mark for mark in _SEPARATORS if mark in header), None)
-        if separator is not None:
-            return _read_one(path, url, msgspec.structs.replace(spec, separator=separator))
-    return frame, spec
 
 
 def _write(folder: Path, found: Inspection, target: str) -> None:
@@ -229,6 +208,8 @@ def yaml_text(text: str, *, plain: re.Pattern[str] = _PLAIN) -> str:
 def _escaped(letter: str) -> str:
     if letter in '"\\':
         return f"\\{letter}"
+    if letter == "\t":
+        return "\\t"
     if letter.isprintable():
         return letter
     code = ord(letter)

@@ -23,6 +23,8 @@ _FEW_ROWS = 50
 _QUARANTINE = 0.01
 _READABLE = 0.9
 _LISTED = 8
+#: as many as training takes
+_MOST_CLASSES = 100
 
 
 class Inspection(msgspec.Struct, frozen=True):
@@ -72,6 +74,13 @@ def inspect_table(
 
 def _named(raw: pl.DataFrame, target: str, time: str | None, key: Sequence[str]) -> Node:
     """Refuse names that are no columns; the target as a tree."""
+    for column in raw.columns:
+        if column.startswith("__"):
+            raise DataError(
+                f'column "{column}" starts with two underscores, which Cumulant keeps for itself',
+                subject=column,
+                hint="give it another name in the data",
+            )
     for option, name in (("--time", time), *(("--key", name) for name in key)):
         if name is not None and name not in raw.columns:
             raise _no_column(option, name, raw.columns)
@@ -152,12 +161,22 @@ def _target_note(label: pl.Series, target: str) -> str:
     labelled = label.drop_nulls()
     distinct = labelled.n_unique() if labelled.len() else 0
     if distinct == 0:
-        raise DataError(f'the target "{target}" is empty in all {label.len():,} rows', subject=target)
+        raise DataError(
+            f'the target "{target}" is empty in all {label.len():,} rows',
+            subject=target,
+            hint="name another column, or give data in which it is known",
+        )
     if distinct == 1:
         raise DataError(
             f'the target "{target}" has the same value in every row, so there is nothing to learn',
             subject=target,
             hint="name another column, or give data in which it varies",
+        )
+    if distinct > _MOST_CLASSES and not label.dtype.is_numeric():
+        raise DataError(
+            f'the target "{target}" is text with {distinct:,} different values, too many for classes',
+            subject=target,
+            hint=f"name a column with at most {_MOST_CLASSES} classes, or a number",
         )
     unlabelled = label.len() - labelled.len()
     more = f"; {unlabelled:,} rows without it are not trained on" if unlabelled else ""
@@ -186,7 +205,14 @@ def _left_out(rows: pl.DataFrame, spec: SourceSpec, label: pl.Series, target: No
         if isinstance(target, Column) and name == target.name:
             continue
         reason = "the target is made from it" if name in columns(target) else None
-        reason = reason or _role(name, spec) or _emptiness(rows[name]) or _leak(rows[name], label) or _form(rows[name])
+        reason = (
+            reason
+            or (None if name.strip() else "has no name")
+            or _role(name, spec)
+            or _emptiness(rows[name])
+            or _leak(rows[name], label)
+            or _form(rows[name])
+        )
         if reason is not None:
             found[name] = reason
     return found
@@ -235,7 +261,7 @@ def _grouped(left_out: dict[str, str]) -> list[str]:
     """One sentence a reason."""
     groups: dict[str, list[str]] = {}
     for name, reason in left_out.items():
-        groups.setdefault(reason, []).append(name)
+        groups.setdefault(reason, []).append(name if name.strip() else f'"{name}"')
     return [f"not used by the model: {_list(names)} ({reason})" for reason, names in groups.items()]
 
 

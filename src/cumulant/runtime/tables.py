@@ -32,17 +32,22 @@ class Proposed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_table(file: Path | str) -> pl.DataFrame:
-    """The rows of a file, folder or glob, one file after another.
+    """The rows of a file, folder or glob, one file after another; separators and encodings are found out.
 
     Raises:
         DataError: nothing is there, or a file cannot be read.
     """
+    return _read(file)[0]
+
+
+def _read(file: Path | str) -> tuple[pl.DataFrame, SourceSpec]:
     import polars as pl
 
-    spec, files = _spec(file), _files()
-    found = data.find(spec, source=Path(file).name, root=Path.cwd(), files=files)
-    frames = [data.read(files.fetch(one), one.url, spec) for one in found]
-    return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed")
+    spec, files, frames = _spec(file), _files(), []
+    for one in data.find(spec, source=Path(file).name, root=Path.cwd(), files=files):
+        frame, spec = data.read_any(files.fetch(one), one.url, spec)
+        frames.append(frame)
+    return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed"), spec
 
 
 def propose(
@@ -55,8 +60,9 @@ def propose(
         StorageError: `out` cannot be written.
     """
     progress(f"looking at {file}")
-    found = data.infer(read_table(file), path=str(file))
-    spec = msgspec.structs.replace(found.spec, path=str(file))
+    frame, read = _read(file)
+    found = data.infer(frame, path=str(file))
+    spec = msgspec.structs.replace(found.spec, path=str(file), separator=read.separator, encoding=read.encoding)
     contract = None
     if out is not None:
         contract = str(out)

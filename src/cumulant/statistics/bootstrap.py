@@ -85,11 +85,11 @@ def difference(
     first, second = metric.prepare(ours), metric.prepare(theirs)
     groups = ours.clusters()[1]
     everything = np.ones((1, groups))
-    value = sign * float(first(everything)[0] - second(everything)[0])
+    value = 0.0 + sign * float(first(everything)[0] - second(everything)[0])  # 0.0: no minus zero
     if groups < 2 or math.isnan(value):
         return Estimate(value=_told(value), clusters=clusters, level=level)
     weights = draw(groups, resamples=resamples, seed=seed)
-    low, high = interval(sign * (first(weights) - second(weights)), clusters=clusters, level=level)
+    low, high = interval(0.0 + sign * (first(weights) - second(weights)), clusters=clusters, level=level)
     return Estimate(value=value, low=_told(low), high=_told(high), clusters=clusters, level=level)
 
 

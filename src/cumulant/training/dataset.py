@@ -121,7 +121,7 @@ def training_set(
         task=found.task,
         classes=found.classes,
         at=_micros(at),
-        known=_micros(known),
+        known=_known(known, at),
         groups=None if groups is None else _codes(groups),
         slices=slices,
         false_negative=false_negative if found.task == "binary" else None,
@@ -164,6 +164,14 @@ def _micros(series: pl.Series | None) -> Micros | None:
         return None
     values = series.cast(pl.Datetime("us")).cast(pl.Int64).fill_null(np.iinfo(np.int64).min)
     return np.asarray(values.to_numpy(), dtype=np.int64)
+
+
+def _known(known: pl.Series | None, at: pl.Series | None) -> Micros | None:
+    """When labels were known; a label without such a time came with its row."""
+    found, moments = _micros(known), _micros(at)
+    if found is None or moments is None:
+        return None
+    return np.where(found == np.iinfo(np.int64).min, moments, found)
 
 
 def _timed(at: Micros | None) -> Any:

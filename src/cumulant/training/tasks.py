@@ -130,7 +130,9 @@ def _check_counts(target: Target, name: str) -> None:
     values = target.values[target.labelled]
     if len(values) < LEAST_ROWS:
         raise DataError(
-            f"the target {name} has {len(values)} labelled rows; at least {LEAST_ROWS} are needed", subject=name
+            f"the target {name} has {len(values)} labelled rows; at least {LEAST_ROWS} are needed",
+            subject=name,
+            hint="give the source more rows, or check when the target becomes known",
         )
     for number, text in enumerate(target.classes):
         count = int((values == number).sum())

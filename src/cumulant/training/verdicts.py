@@ -131,9 +131,8 @@ def _against(
     ours, theirs = estimate(found, candidate, seed=seed), estimate(found, reference, seed=seed)
     passed = word == "better" or (against == "champion" and word == "not_worse")
     asked = f"better than {against}" if against == "naive" else f"not worse than {against} by over {margin:.4g}"
-    told = (
-        f"{found.text} {_show(ours)} against {_show(theirs)} of the {against}, difference {_span(gap)}: {_WORDS[word]}"
-    )
+    values = f"{found.text} {_show(ours)} against {_show(theirs)} ({against})"
+    told = f"{values}, better by {_span(gap)}: {_WORDS[word]}"
     return RuleVerdict(
         metric=found.name,
         rule=asked,

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -150,30 +151,39 @@ def test_report_of_a_run_that_did_not_train_and_of_nothing(trained: Path, cumula
     assert cumulant("report", "--out", str(tmp_path / "report.pdf"), "--project", str(trained)).code == 2
 
 
-def test_serve_answers_until_it_is_told_to_stop(trained: Path) -> None:
+@pytest.fixture
+def server(trained: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """`cumulant serve --json` as a process, and the document that it printed."""
     words = [sys.executable, "-m", "cumulant.cli", "serve", "--port", "0", "--project", str(trained), "--json"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
         assert process.stdout is not None
-        said = ""
-        while not said.endswith("}\n") or said.count("{") != said.count("}"):
+        said = process.stdout.readline()
+        while not said.endswith("\n}\n"):
             line = process.stdout.readline()
-            assert line, process.stderr.read() if process.stderr else ""
+            assert line, "it ended before it answered"
             said += line
-        document = json.loads(said)
-        body = json.dumps({"channel": "search", "pages": 25, "began": "2026-01-29T10:00:00Z"}).encode()
-        request = urllib.request.Request(f"{document['url']}/v1/models/shop/predict", data=body)
-        with urllib.request.urlopen(request, timeout=30) as response:
-            assert 0 < json.load(response)["probability"] < 1
-        taken = document["url"].rpartition(":")[2]
-        again = subprocess.run(
-            [*words[:5], taken, *words[6:-1]], capture_output=True, text=True, timeout=60, check=False
-        )
-        assert again.returncode == 3
-        assert "port-in-use" in again.stderr
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
-        assert process.stdout.read() == ""
-        assert not _alive(document["pid"])
+        yield process, json.loads(said)
+    finally:
+        process.kill()
+        process.communicate(timeout=30)
+
+
+def test_serve_answers_until_it_is_told_to_stop(server: Any, trained: Path, cumulant: Any) -> None:
+    process, document = server
+    body = json.dumps({"channel": "search", "pages": 25, "began": "2026-01-29T10:00:00Z"}).encode()
+    request = urllib.request.Request(
+        f"{document['url']}/v1/models/shop/predict", data=body, headers={"content-type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        assert 0 < json.load(response)["probability"] < 1
+    port = document["url"].rpartition(":")[2]
+    again = cumulant("serve", "--port", port, "--project", str(trained))
+    assert again.code == 3
+    assert "port-in-use" in again.err
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+    assert not _alive(document["pid"])
 
 
 def _alive(pid: int) -> bool:

@@ -37,6 +37,13 @@ def test_rows_without_a_label_or_a_time_are_left_out(table):
     assert len(rows) == table.height - 3
 
 
+def test_a_label_without_a_known_time_came_with_its_row(table):
+    known = table["known"].clone().scatter(4, None)
+    rows = training_set(table.select("x", "z"), table["late"], spec=SPEC, at=table["at"], known=known)
+    assert rows.known[4] == rows.at[4]
+    assert rows.known[5] == rows.at[5] + 86_400_000_000
+
+
 def test_columns_that_no_model_reads_are_named(table):
     features = table.select("x").with_columns(
         day=date(2020, 1, 1), empty=None, tags=pl.lit("a").repeat_by(2), __row=pl.lit(1)

@@ -69,37 +69,32 @@ def test_equal_searches_give_equal_models_whatever_the_threads(table, rows_of, t
 
 
 PROGRAM = """
-import sys, time
+import os, signal, sys, threading
 from pathlib import Path
 import conftest
 from cumulant.training import TrainingSpec, search
 rows = conftest.make_rows("late", conftest.make_table())
 spec = TrainingSpec(target="late", trials=10, time=None, folds=2, trainers=["lightgbm"])
+scratch, out, last, wait = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 def told(record):
     print(record.number, flush=True)
-found = search(rows, spec, scratch=Path(sys.argv[1]), on_trial=told)
-found.best.to_folder(Path(sys.argv[2]))
+    if record.number == last:
+        threading.Timer(wait, os.kill, (os.getpid(), signal.SIGKILL)).start()
+search(rows, spec, scratch=scratch, on_trial=told).best.to_folder(out)
 """
 
 
-def run_search(scratch, out, *, kill_after=None):
-    """Numbers of the trials told; killed (with no chance to tidy up) after the trial `kill_after` and a moment."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(scratch), str(out)],
+def run_search(scratch, out, *, last=-1, wait=0.0):
+    """Numbers of the trials told; the process is killed, with no chance to tidy up, `wait` seconds after `last`."""
+    ended = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(scratch), str(out), str(last), str(wait)],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(HERE)},
+        check=False,
     )
-    numbers = []
-    for line in process.stdout:
-        numbers.append(int(line))
-        if kill_after is not None and numbers[-1] >= kill_after:
-            time.sleep(0.02 * kill_after)
-            process.send_signal(signal.SIGKILL)
-            break
-    process.stdout.close()
-    assert (process.wait() == 0) is (kill_after is None)
-    return numbers
+    assert ended.returncode == (0 if last < 0 else -signal.SIGKILL)
+    return [int(line) for line in ended.stdout.split()]
 
 
 def told(folder):
@@ -112,9 +107,8 @@ def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path):
     calm = run_search(tmp_path / "calm", tmp_path / "model")
     assert calm == list(range(11))
     told_before = []
-    for moment in (1, 7):
-        told_before += run_search(tmp_path / "torn", tmp_path / "none", kill_after=moment)
-        assert not (tmp_path / "none").exists()
+    for last, wait in ((1, 0.0), (4, 0.02)):
+        told_before += run_search(tmp_path / "torn", tmp_path / "none", last=last, wait=wait)
     with (tmp_path / "torn" / "trials.jsonl").open("ab") as stream:
         stream.write(b'{"number":99,"trai')  # a line that was being written
     told_before += run_search(tmp_path / "torn", tmp_path / "again")

@@ -16,9 +16,9 @@ import msgspec
 
 from cumulant.core.errors import NotFoundError, StorageError, UsageError, not_found
 from cumulant.core.servable import Servable
+from cumulant.drivers.mlflow.database import make_database
 from cumulant.drivers.mlflow.engine import current, engine
 from cumulant.drivers.mlflow.location import locate
-from cumulant.drivers.mlflow.lock import alone
 from cumulant.drivers.mlflow.models import log_model
 from cumulant.drivers.mlflow.runs import KEY_TAG, MlflowRun, add_artifact, open_run
 from cumulant.ports.registry import ModelVersion
@@ -51,15 +51,11 @@ class MlflowRegistry:
 
     @cached_property
     def _client(self) -> Any:
-        uri, database = self._location.tracking_uri, self._location.database
-        with engine(uri) as mlflow:
-            if database is None:
-                return mlflow.MlflowClient(uri)
-            # Two processes that make the tables at the same time would meet each other's half-made ones.
-            with alone(database.with_name(f"{database.name}.lock")):
-                client = mlflow.MlflowClient(uri)
-                client.search_experiments(max_results=1)
-                return client
+        where = self._location
+        with engine(where.tracking_uri) as mlflow:
+            if where.database is not None and where.artifacts is not None:
+                make_database(where.database, where.artifacts)
+            return mlflow.MlflowClient(where.tracking_uri)
 
     @contextmanager
     def run(self, experiment: str, name: str, *, key: str) -> Iterator[MlflowRun]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import sqlite3
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +29,17 @@ _SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
 }
+
+#: of SQLite: the disk or the file is at fault, and asking again does not help
+_STORAGE = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+}
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 def load_mlflow() -> ModuleType:
@@ -68,13 +81,12 @@ def engine(subject: str) -> Iterator[ModuleType]:
         try:
             yield mlflow
         except mlflow.exceptions.MlflowException as error:
-            raise _explain(error, subject) from error
-        except sqlalchemy.exc.OperationalError as error:
-            raise EngineUnavailableError(f"the registry does not answer: {error.orig}", subject=subject) from error
+            raise _unwritable(error, subject) or _explain(error, subject) from error
+        except sqlalchemy.exc.DBAPIError as error:
+            message = f"the registry does not answer: {error.orig}"
+            raise _unwritable(error, subject) or EngineUnavailableError(message, subject=subject) from error
         except OSError as error:
-            hint = "free some space, or check that the folder can be written"
-            message = f"the registry cannot write: {error.strerror or error}"
-            raise StorageError(message, subject=subject, hint=hint) from error
+            raise _storage(error.strerror or str(error), subject) from error
 
 
 @contextmanager
@@ -92,6 +104,24 @@ def current(uri: str) -> Iterator[None]:
             os.environ.pop("MLFLOW_TRACKING_URI", None)
         else:
             os.environ["MLFLOW_TRACKING_URI"] = variable
+
+
+def _unwritable(error: BaseException, subject: str) -> StorageError | None:
+    """What a file of SQLite, or the disk under it, said below MLflow's own error; None where that was not the cause."""
+    found: BaseException | None = error
+    while found is not None:
+        said = getattr(found, "orig", None) or found
+        if isinstance(said, sqlite3.Error) and getattr(said, "sqlite_errorcode", 0) & 0xFF in _STORAGE:
+            return _storage(str(said), subject)
+        if isinstance(said, OSError) and said.errno in _DISK:
+            return _storage(said.strerror or str(said), subject)
+        found = found.__cause__ or found.__context__
+    return None
+
+
+def _storage(said: str, subject: str) -> StorageError:
+    hint = "free some space, or check that the folder can be written"
+    return StorageError(f"the registry cannot write: {said}", subject=subject, hint=hint)
 
 
 def _explain(error: Exception, subject: str) -> CumulantError:

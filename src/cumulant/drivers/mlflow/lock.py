@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,36 +11,42 @@ from pathlib import Path
 
 from cumulant.core.errors import EngineUnavailableError
 
-_STALE = 120.0
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+_WAIT = 240.0
+_PAUSE = 0.05
 
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`. The lock of a process that died is taken over after two minutes.
+    """Hold the lock file `path`. The system lets go of it when a process dies, however it dies; the file stays.
 
     Raises:
         EngineUnavailableError: another process has held it for too long.
+        OSError: the file cannot be made.
     """
-    deadline = time.monotonic() + 2 * _STALE
-    while not _take(path):
-        if time.monotonic() > deadline:
-            hint = "delete the file if nothing else runs"
-            raise EngineUnavailableError(f"{path} is held by another process", subject=str(path), hint=hint)
-        time.sleep(0.1)
+    handle = os.open(path, os.O_CREAT | os.O_RDWR)
     try:
+        deadline = time.monotonic() + _WAIT
+        while not _take(handle):
+            if time.monotonic() > deadline:
+                hint = "look for a stopped process that holds it"
+                raise EngineUnavailableError(f"{path} is held by another process", subject=str(path), hint=hint)
+            time.sleep(_PAUSE)
         yield
     finally:
-        path.unlink(missing_ok=True)
+        os.close(handle)
 
 
-def _take(path: Path) -> bool:
+def _take(handle: int) -> bool:
     try:
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-    except FileExistsError:
-        try:
-            if time.time() - path.stat().st_mtime > _STALE:
-                path.unlink(missing_ok=True)
-        except FileNotFoundError:
-            pass
+        if sys.platform == "win32":
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
         return False
     return True

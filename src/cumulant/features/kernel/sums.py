@@ -56,7 +56,7 @@ class PrefixSums:
         return self._joined(self._limbs(lo, hi, with_extra))
 
     def means(self, lo: Ints, hi: Ints, count: Ints, *, with_extra: npt.NDArray[np.bool_] | None = None) -> Floats:
-        """The sum over each range divided by `count`, which must not be 0; finite even where the sum is not."""
+        """The sum over each range divided by `count` (NaN for 0 / 0); finite even where the sum is not."""
         total = self.between(lo, hi, with_extra=with_extra)
         means: Floats = total / count
         if not (whole := np.isfinite(total)).all():
