@@ -25,11 +25,14 @@ from cumulant.runtime.events import StepFinished, StepStarted, verify
 from cumulant.runtime.lineage import record_of
 from cumulant.runtime.records import STEP, read_step
 
+#: where the processes of the tests keep their compiled modules
+COMPILED = Path(tempfile.gettempdir()) / "cumulant-e2e-compiled"
+
 
 def environment() -> dict[str, str]:
     """Compiled modules are kept between the processes of a test run, wherever the tests themselves keep none."""
     found = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
-    return {**found, "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / "cumulant-e2e-compiled")}
+    return {**found, "PYTHONPYCACHEPREFIX": str(COMPILED)}
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
@@ -116,14 +119,13 @@ def attempts(project: Project, name: str) -> int:
     return sum(event.data["name"] == name for event in project.journal().events(kinds=(StepStarted.kind,)))
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> bool:
-    """Whether `condition` came true in time."""
+def wait_for(process: subprocess.Popen[str], condition: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait until `condition` comes true while the process runs."""
     deadline = time.monotonic() + seconds
     while not condition():
-        if time.monotonic() > deadline:
-            return False
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.01)
-    return True
 
 
 def mlflow_runs(project: Project) -> list[Any]:

@@ -1,13 +1,18 @@
 """Trainings that are killed, interrupted, run side by side, or run out of disk: what is left, and how they go on."""
 
+import json
+import os
 import random
 import signal
+import subprocess
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import e2e_shop
 import pytest
-from e2e_support import attempts, check_whole, finishes, kill, mlflow_runs, opened, outcome, run, start, wait_for
+from cumulant.runtime.records import runs
+from e2e_support import COMPILED, attempts, check_whole, finishes, kill, mlflow_runs, opened, outcome, run, start, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -18,8 +23,8 @@ PROJECTS, KILLS = 5, 4
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """A training that nothing disturbs: what it left, and the seconds that it took."""
-    e2e_shop.make(warm := tmp_path_factory.mktemp("warm"), rows=600)
-    run(warm, "train", "--quick", codes=(0, 1))  # compiles the modules
+    if not COMPILED.exists():
+        run(e2e_shop.make(tmp_path_factory.mktemp("first")), *TRAIN)
     folder = e2e_shop.make(tmp_path_factory.mktemp("undisturbed"))
     begun = time.monotonic()
     run(folder, *TRAIN)
@@ -57,8 +62,7 @@ def test_killed_while_registering_one_version_is_left(tmp_path, undisturbed):
     with opened(folder) as project:
         for number, delay in enumerate((0.0, 0.2, 0.5, 0.8, 1.2, 1.8, 2.5)):
             process = start(folder, *TRAIN)
-            waited = wait_for(lambda n=number: attempts(project, "register") > n or process.poll() is not None)
-            assert waited
+            wait_for(process, lambda n=number: attempts(project, "register") > n)
             time.sleep(delay)
             kill(process)
             check_whole(project)
@@ -66,6 +70,121 @@ def test_killed_while_registering_one_version_is_left(tmp_path, undisturbed):
     with opened(folder) as project:
         check_whole(project)
         assert outcome(project) == expected
-        runs = mlflow_runs(project)
-        assert len(runs) == 1 + len(expected["trials"])
-        assert {run.info.status for run in runs} == {"FINISHED"}
+        logged = mlflow_runs(project)
+        assert len(logged) == 1 + len(expected["trials"])
+        assert {one.info.status for one in logged} == {"FINISHED"}
+
+
+def test_ten_processes_on_one_project_do_each_step_once(tmp_path, undisturbed):
+    expected, _ = undisturbed
+    folder = e2e_shop.make(tmp_path / "shop")
+    processes = [start(folder, *TRAIN) for _ in range(10)]
+    documents = []
+    for process in processes:
+        out, err = process.communicate(timeout=400)
+        assert process.returncode == 0, out + err
+        documents.append(json.loads(out))
+    assert {document["model"]["uri"] for document in documents} == {"models:/returns/1"}
+    with opened(folder) as project:
+        check_whole(project)
+        assert outcome(project) == expected
+        found = finishes(project)
+        assert set(found.values()) == {1}
+        assert len(found) == sum(7 - len(document["reused"]) for document in documents)
+        assert len(mlflow_runs(project)) == 1 + len(expected["trials"])
+
+
+def test_interrupted_it_says_so_and_goes_on(tmp_path, undisturbed):
+    expected, _ = undisturbed
+    folder = e2e_shop.make(tmp_path / "shop")
+    with opened(folder) as project:
+        process = start(folder, *TRAIN)
+        wait_for(process, lambda: trials_finished(project) >= 1)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 130, out + err
+        assert "goes on from the last finished step" in err
+        assert [run.status for run in runs(project.journal())] == ["interrupted"]
+
+        process = start(folder, *TRAIN)
+        wait_for(process, lambda: trials_finished(project) >= 3)
+        kill(process, signal.SIGTERM)
+        assert process.returncode == -signal.SIGTERM
+        assert [run.status for run in runs(project.journal())] == ["lost", "interrupted"]
+
+    document = run(folder, *TRAIN)
+    assert {"data orders", "data prices", "features"} <= set(document["reused"])
+    with opened(folder) as project:
+        check_whole(project)
+        assert outcome(project) == expected
+        # A trial that was done is not done again.
+        assert trials_finished(project) == len(expected["trials"])
+
+
+def test_a_full_disk_ends_the_training_and_loses_nothing(tmp_path, undisturbed):
+    expected, _ = undisturbed
+    folder = e2e_shop.make(tmp_path / "shop")
+    with mounted(folder / ".cumulant", "size=24m") as state:
+        for free in (0, 100, 400, 1000, 1600, 2200):
+            filled(state, free * 1024)
+            document = run(folder, *TRAIN, codes=(4,))
+            assert document["error"]["code"] == "storage", document
+            assert document["error"]["hint"], document
+            (state / "filler").unlink()
+            with opened(folder) as project:
+                check_whole(project)
+        run(folder, *TRAIN)
+        with opened(folder) as project:
+            check_whole(project)
+            assert outcome(project) == expected
+            assert set(finishes(project).values()) == {1}
+
+
+def test_a_read_only_place_is_refused_and_nothing_changes(tmp_path, undisturbed):
+    expected, _ = undisturbed
+    folder = e2e_shop.make(tmp_path / "shop")
+    with mounted(folder / ".cumulant", "size=24m") as state:
+        remount(state, "ro")
+        document = run(folder, *TRAIN, codes=(4,))
+        assert document["error"]["code"] == "storage", document
+        remount(state, "rw")
+        run(folder, *TRAIN)
+        remount(state, "ro")
+        with opened(folder) as project:
+            assert outcome(project) == expected
+        assert run(folder, *TRAIN, codes=(4,))["error"]["code"] == "storage"
+        remount(state, "rw")
+        assert len(run(folder, *TRAIN)["reused"]) == 7
+        with opened(folder) as project:
+            check_whole(project)
+            assert outcome(project) == expected
+
+
+@contextmanager
+def mounted(place: Path, options: str):
+    """A small file system of its own at `place`; the test is left out where that cannot be mounted."""
+    place.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def remount(place: Path, mode: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{mode}", str(place)], check=True)
+
+
+def filled(place: Path, free: int) -> None:
+    """Fill the file system at `place` until `free` bytes are left."""
+    found = os.statvfs(place)
+    with (place / "filler").open("wb") as stream:
+        stream.write(bytes(max(0, found.f_bavail * found.f_frsize - free)))
+
+
+def trials_finished(project) -> int:
+    return sum(1 for _ in project.journal().events(kinds=("training.trial_finished",)))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cumulant.core.events import Event
     from cumulant.ports.registry import ModelVersion
     from cumulant.project import Project as Loaded
+    from cumulant.runtime.clean import Removed
     from cumulant.runtime.records import RunRecord
 
 
@@ -91,17 +92,39 @@ class Project:
     def quarantine(self, source: str, *, limit: int | None = None) -> pl.DataFrame:
         """Refused rows with the rule that refused each; personal columns as keyed hashes."""
         from cumulant import data
-        from cumulant.core.errors import not_found
+        from cumulant.core.errors import NotFoundError
         from cumulant.runtime import validate
 
         self.loaded.source(source)
         snapshot = validate.refused(self.loaded, source) or validate.newest(self.loaded, source)
         if snapshot is None:
-            raise not_found("snapshot", source, ())
+            raise NotFoundError(f"there is no snapshot of {source} yet", subject=source, hint="call `.validate()`")
         return data.quarantined(snapshot, self.loaded.tables(), self.loaded.salt(), limit=limit)
 
+    def preview(self, source: str, *, rows: int = 10) -> pl.DataFrame:
+        """The first accepted rows of a source; personal columns as keyed hashes."""
+        from cumulant import data
+        from cumulant.core.errors import NotFoundError
+        from cumulant.runtime import validate
+
+        self.loaded.source(source)
+        snapshot = validate.newest(self.loaded, source)
+        if snapshot is None:
+            raise NotFoundError(f"there is no snapshot of {source} yet", subject=source, hint="call `.validate()`")
+        return data.preview(snapshot, self.loaded.tables(), self.loaded.salt(), rows=rows)
+
+    def clean(self, *, dry_run: bool = True) -> Listing[Removed]:
+        """What no kept snapshot, model or recent run needs; removed with `dry_run=False`."""
+        from cumulant.runtime.clean import clean
+
+        found = clean(self.loaded, principal=self.loaded.principal(), dry_run=dry_run)
+        return Listing(found, ("what", "kind", "bytes"), lambda one: (one.key, one.kind, one.bytes))
+
     def features(self, *, as_of: datetime | str | None = None, limit: int | None = None) -> pl.DataFrame:
-        """The feature table, one row an entity row, in order; with `as_of`, as it would have been then."""
+        """The feature table, one row an entity row, in order; with `as_of`, as it would have been then.
+
+        Values are as a model takes them, personal ones too: `cumulant features get` shows those as keyed hashes.
+        """
         from cumulant.runtime.features import featurize
 
         with following("features") as progress:
@@ -187,6 +210,12 @@ class Project:
         from cumulant.runtime.models import set_alias
 
         return set_alias(self.loaded, model, alias, principal=self.loaded.principal(), reason=reason)
+
+    def tag(self, model: str, **tags: str | None) -> ModelVersion:
+        """Set tags of a version; None removes one."""
+        from cumulant.runtime.models import tag_model
+
+        return tag_model(self.loaded, model, tags, principal=self.loaded.principal())
 
     def reproduce(self, model: str | None = None) -> Shown[Any]:
         """Train a version again from its recorded snapshots; `.identical`, or `.differences`."""

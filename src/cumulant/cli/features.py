@@ -65,15 +65,21 @@ def get(
     as_of: AsOf = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them all: .csv, .parquet or .jsonl.")] = None,
 ) -> None:
-    """Bring the feature table up to date and show its values, one row an entity row, in order."""
+    """Bring the feature table up to date and show its values, one row an entity row, in order.
+
+    Features that would show a personal value appear as keyed hashes.
+    """
+    from cumulant import data
     from cumulant.core.units import moment
     from cumulant.runtime.features import featurize
+    from cumulant.runtime.report_page.definitions import personal
 
     with call.project() as project, call.progress("features") as progress:
         when = None if as_of is None else moment(as_of)
         found = featurize(project, principal=project.principal(), as_of=when, progress=progress)
         table = project.tables().scan(found.table)
         frame = (table if out else table.head(rows)).collect()
+        frame = data.mask_frame(frame, personal(found.plan), project.salt())
     if out is not None:
         from cumulant.cli.frames import write_frame
 

@@ -97,7 +97,7 @@ def _child(service: Service, http: str, *, insecure: bool) -> Iterator[tuple[sub
         finally:
             process.terminate()
             process.wait()
-            said.join()
+            said.close()
             signal.signal(signal.SIGTERM, before)
 
 
@@ -139,6 +139,12 @@ class _Echo:
 
     def join(self) -> None:
         self._thread.join(timeout=5)
+
+    def close(self) -> None:
+        """After the server's end: read what is left."""
+        self.join()
+        if self._stream is not None:
+            self._stream.close()
 
     def _pump(self) -> None:
         assert self._stream is not None

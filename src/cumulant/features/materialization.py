@@ -12,7 +12,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.core.plan import FeaturePlan, Source
-from cumulant.core.units import from_micros, to_micros
+from cumulant.core.units import to_micros
 from cumulant.features.aggregations import Flags
 from cumulant.features.frames import entry_times, key_codes, kinds, numbers, read, valid
 from cumulant.features.groups import Group, fingerprint, groups_of
@@ -209,9 +209,3 @@ def _identities(keys: pl.DataFrame) -> bytes:
         return keys.to_series().fill_null(NO_IDENTITY).to_numpy().tobytes()
     found = [row_identity(row) for row in _inside(keys)] if keys.width else [NO_IDENTITY] * keys.height
     return np.array(found, dtype=np.int64).tobytes()
-
-
-def describe(state: Materialized) -> str:
-    """One line for a person."""
-    until = "all that is known" if state.as_of is None else f"as of {from_micros(to_micros(state.as_of)).isoformat()}"
-    return f"{state.rows} events of {state.entities} entities, {until}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import keyword
 import os
 import re
 from collections.abc import Sequence
@@ -171,27 +172,49 @@ def project_text(spec: SourceSpec, target: str) -> str:
 
 def _expression(column: str) -> str:
     """A target that is a column: its name, or `col("...")` where blanks around it would be lost."""
-    return column if column == column.strip() else f"col({json.dumps(column, ensure_ascii=False)})"
+    return column if column == column.strip() else f"col({_quoted(column)})"
 
 
 def features_text(columns: Sequence[str]) -> str:
-    """The features file: columns of the row, by name."""
-    names = [f"    {json.dumps(column, ensure_ascii=False)}," for column in columns]
-    return "\n".join(
-        [
-            '"""What the model may use. Public names below are features."""',
-            "",
-            "from cumulant.features import source",
-            "",
-            f'{_SOURCE} = source("{_SOURCE}")',
-            "",
-            "# Every column of the row that a request brings. Add expressions and windows below.",
-            f"columns = {_SOURCE}.columns(",
-            *names,
-            ")",
-            "",
-        ]
-    )
+    """The features file: columns of the row, by name; those with a leading underscore under a name without it."""
+    plain = [column for column in columns if not column.startswith("_")]
+    renamed = _public_names([column for column in columns if column.startswith("_")], taken=plain)
+    lines = [
+        '"""What the model may use. Public names below are features."""',
+        "",
+        f"from cumulant.features import {'col, ' if renamed else ''}source",
+        "",
+        f'{_SOURCE} = source("{_SOURCE}")',
+        "",
+        "# Every column of the row that a request brings. Add expressions and windows below.",
+    ]
+    if plain:
+        lines += [f"columns = {_SOURCE}.columns(", *(f"    {_quoted(column)}," for column in plain), ")"]
+    lines += [f"{name} = col({_quoted(column)})" for column, name in renamed.items()]
+    return "\n".join([*lines, ""])
+
+
+def _public_names(columns: Sequence[str], *, taken: Sequence[str]) -> dict[str, str]:
+    """Column to a name that a public variable can have and that nothing else in the features file has."""
+    used = {*taken, _SOURCE, "columns", "col", "source"}
+    found: dict[str, str] = {}
+    for column in columns:
+        stem = column.strip("_")
+        name = stem = (
+            stem
+            if stem.isascii() and stem.isidentifier() and not keyword.iskeyword(stem)
+            else f"column_{len(found) + 1}"
+        )
+        number = 2
+        while name in used:
+            name, number = f"{stem}_{number}", number + 1
+        used.add(name)
+        found[column] = name
+    return found
+
+
+def _quoted(column: str) -> str:
+    return json.dumps(column, ensure_ascii=False)
 
 
 def yaml_text(text: str, *, plain: re.Pattern[str] = _PLAIN) -> str:

@@ -14,10 +14,11 @@ from cumulant.runtime.candidate import MODEL, ModelRecord
 from cumulant.runtime.evaluate import EVALUATION, EvaluateResult
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.records import RunRecord, read_step, runs
-from cumulant.runtime.report_page import collect, judged
+from cumulant.runtime.report_page import collect, definitions, judged
 from cumulant.runtime.validate import load_snapshot
 
 if TYPE_CHECKING:
+    from cumulant.core.plan import FeaturePlan
     from cumulant.data import Snapshot
     from cumulant.ports.access import Principal
     from cumulant.ports.registry import ModelVersion
@@ -105,7 +106,8 @@ def _of_run(project: Project, run: RunRecord) -> ReportData:
         evaluated = msgspec.convert(row.value, EvaluateResult)
         known = _of_model(project, evaluated.model, run=run.id)
         subject = f"{evaluated.model.name} version {evaluated.model.version}, evaluated again"
-        return judged.with_judgement(known, evaluated.judgement, subject=subject)
+        known = judged.with_judgement(known, evaluated.judgement, subject=subject)
+        return _masked(project, known, packaging.load_servable(servable_folder(project, evaluated.model)).plan)
     version = _registered(project, run)
     if version is not None:
         return _of_model(project, version, run=run.id)
@@ -140,7 +142,14 @@ def _of_model(project: Project, version: ModelVersion, *, run: str | None) -> Re
         serving=collect.serving(servable, record.fitted.summary.threshold_text),
         environment={"python": record.python, **record.packages},
     )
-    return judged.with_training(known, record, predict_at=servable.plan.predict_at)
+    known = judged.with_training(known, record, predict_at=servable.plan.predict_at)
+    return _masked(project, known, servable.plan)
+
+
+def _masked(project: Project, known: ReportData, plan: FeaturePlan) -> ReportData:
+    personal = {field.name for field in plan.sources[plan.entity].fields if field.personal}
+    personal |= definitions.personal(plan)
+    return judged.without_personal_values(known, personal, project.salt()) if personal else known
 
 
 def _registered(project: Project, run: RunRecord) -> ModelVersion | None:

@@ -65,6 +65,7 @@ def test_plan_and_validate_show_themselves(project: cumulant.Project) -> None:
     assert snapshot.rows_in == 900
     assert "900" in repr(data)
     assert project.quarantine(snapshot.source).height == 0
+    assert project.preview(snapshot.source)["email"].str.starts_with("#").all()
 
 
 def test_features_are_a_frame_in_the_order_of_the_rows(project: cumulant.Project, visits: pl.DataFrame) -> None:
@@ -105,6 +106,8 @@ def test_models_are_listed_and_shown(project: cumulant.Project, trained: Any) ->
     assert "curl" in shown._repr_html_()
     project.alias("shop/1", "champion", reason="a test")
     assert "champion" in project.models()[0].aliases
+    assert project.tag("shop/1", reviewed="yes").tags["reviewed"] == "yes"
+    assert "what" in repr(project.clean())
 
 
 @pytest.mark.usefixtures("trained")

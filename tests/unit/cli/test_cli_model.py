@@ -141,6 +141,15 @@ def test_report(suffix: str, trained: Path, cumulant: Any, tmp_path: Path) -> No
         assert {event.kind for event in report.events} >= {"run.started", "run.finished"}
 
 
+def test_clean_shows_first_and_removes_on_demand(trained: Path, cumulant: Any) -> None:
+    shown = cumulant("data", "clean", "--project", str(trained), "--json").document
+    assert shown["removed"] is False
+    assert cumulant("data", "clean", "--project", str(trained)).code == 0
+    assert cumulant("data", "clean", "--yes", "--project", str(trained), "--json").document["items"] == shown["items"]
+    assert cumulant("data", "clean", "--project", str(trained), "--json").document["items"] == []
+    assert cumulant("models", "show", "--project", str(trained)).code == 0
+
+
 def test_report_of_a_run_that_did_not_train_and_of_nothing(trained: Path, cumulant: Any, tmp_path: Path) -> None:
     cumulant("data", "validate", "--project", str(trained))
     run = cumulant("runs", "list", "--flow", "validate", "--project", str(trained), "--json").document[0]["id"]
@@ -165,13 +174,15 @@ def server(trained: Path) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any
             said += line
         yield process, json.loads(said)
     finally:
-        process.kill()
-        process.communicate(timeout=30)
+        process.terminate()
+        process.communicate(timeout=60)
 
 
 def test_serve_answers_until_it_is_told_to_stop(server: Any, trained: Path, cumulant: Any) -> None:
     process, document = server
-    body = json.dumps({"channel": "search", "pages": 25, "began": "2026-01-29T10:00:00Z"}).encode()
+    fields = cumulant("models", "show", "--project", str(trained), "--json").document["request"]
+    row = {"channel": "search", "pages": 25, "began": "2026-01-29T10:00:00Z"}
+    body = json.dumps({name: row[name] for name in (field["name"] for field in fields)}).encode()
     request = urllib.request.Request(
         f"{document['url']}/v1/models/shop/predict", data=body, headers={"content-type": "application/json"}
     )

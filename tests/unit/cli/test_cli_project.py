@@ -123,6 +123,20 @@ def test_features_are_told_and_their_values_shown(project: Path, cumulant: Any, 
     assert ended.code == 2
 
 
+def test_features_made_of_personal_values_are_hashed(project: Path, cumulant: Any) -> None:
+    definitions = project / "features.py"
+    more = 'who = rows.columns("email")\nhost = col("email").lower()\nwidth = col("email").length()\n'
+    text = definitions.read_text().replace("import source", "import col, source") + more
+    definitions.write_text(text)
+    ended = cumulant("features", "get", "--rows", "2", "--project", str(project), "--json")
+    assert ended.code == 0, ended.err
+    (row, _) = ended.document["values"]
+    assert row["email"].startswith("#")
+    assert row["host"].startswith("#")
+    assert row["width"] == len("person0@example.com")
+    assert "@example.com" not in cumulant("features", "get", "--project", str(project)).out
+
+
 def test_runs_and_their_steps(project: Path, cumulant: Any) -> None:
     assert cumulant("runs", "list", "--project", str(project)).code == 0
     assert cumulant("runs", "show", "latest", "--project", str(project)).code == 2

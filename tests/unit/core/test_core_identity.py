@@ -71,7 +71,7 @@ def every_error(root=CumulantError):
 
 
 def test_every_error_has_a_code_of_its_own():
-    codes = [kind.code for kind in every_error()]
+    codes = [kind.code for kind in every_error() if kind.__module__ == CumulantError.__module__]
     assert len(codes) == len(set(codes))
 
 

@@ -11,8 +11,9 @@ from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
 
+from cumulant.core.expr import columns
 from cumulant.core.plan import FeaturePlan, Lookup, Window
-from cumulant.features.expressions import micros
+from cumulant.core.units import micros
 from cumulant.features.rows import compile_node
 
 Row = dict[str, Any]
@@ -58,8 +59,6 @@ def _held(plan: FeaturePlan, measure: Window | Lookup, row: Row, past: list[Row]
 
 
 def _columns(measure: Window | Lookup) -> set[str]:
-    from cumulant.core.expr import columns
-
     if isinstance(measure, Lookup):
         return {measure.column, *measure.by}
     return {*measure.by, *(columns(measure.value) if measure.value is not None else ())}

@@ -214,6 +214,14 @@ def test_what_is_imported_when(code: str, absent: list[str]) -> None:
     subprocess.run([sys.executable, "-c", check], check=True)
 
 
+def test_every_public_name_is_there_and_nothing_else() -> None:
+    import cumulant.features as room
+
+    assert all(getattr(room, name) is not None for name in room.__all__)
+    with pytest.raises(AttributeError, match="surce"):
+        room.surce  # noqa: B018
+
+
 def test_predictions_before_the_event_never_count_the_row_itself() -> None:
     at = PredictAt("at", -2 * 3_600_000_000)
     plan = compile_plan(collect({"n": card.count(window="9h")}), {"tx": TX}, entity="tx", predict_at=at)

@@ -297,7 +297,19 @@ names = st.text(st.characters(blacklist_categories=["Cs"]), min_size=1, max_size
 def test_any_column_name_survives_python(tmp_path_factory, columns):
     folder = tmp_path_factory.mktemp("features")
     (folder / "features.py").write_text(features_text(columns), encoding="utf-8")
-    assert [one.name for one in load_features(folder / "features.py").features] == columns
+    found = load_features(folder / "features.py").features
+    plain = [column for column in columns if not column.startswith("_")]
+    assert [one.name for one in found[: len(plain)]] == plain
+    assert len({one.name for one in found}) == len(columns)
+    assert {str(one.expr.name) for one in found} == set(columns)
+
+
+def test_a_column_with_a_leading_underscore_is_a_feature_without_it(tmp_path):
+    (tmp_path / "features.py").write_text(features_text(["_id", "id", "__", "_class"]), encoding="utf-8")
+    found = load_features(tmp_path / "features.py").features
+    assert [(one.name, one.expr.name) for one in found] == [
+        ("id", "id"), ("id_2", "_id"), ("column_2", "__"), ("column_3", "_class"),
+    ]  # fmt: skip
 
 
 @settings(deadline=None)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from cumulant.core.expr import Call, Column, Feature, Literal, Moment, Node
-from cumulant.core.plan import FeatureSpec, Lookup, Window
+from cumulant.core.expr import Call, Column, Feature, Literal, Moment, Node, columns
+from cumulant.core.plan import FeaturePlan, FeatureSpec, Lookup, Window
 from cumulant.core.units import from_micros, show_duration
 
 _INFIX = {
@@ -43,6 +43,23 @@ def definition(feature: FeatureSpec) -> str:
     if isinstance(feature.expr, Column):
         return f"{feature.expr.name} of the row itself"
     return "" if feature.expr is None else expression(feature.expr)
+
+
+def personal(plan: FeaturePlan) -> frozenset[str]:
+    """Features whose values would show a personal value as it is: copies, texts made of one, last ones, extremes."""
+    hidden = {name: {field.name for field in source.fields if field.personal} for name, source in plan.sources.items()}
+    return frozenset(feature.name for feature in plan.features if _shows(feature, plan.entity, hidden))
+
+
+def _shows(feature: FeatureSpec, entity: str, hidden: Mapping[str, set[str]]) -> bool:
+    if feature.lookup is not None:
+        return feature.lookup.column in hidden[feature.lookup.source]
+    if (window := feature.window) is not None:
+        read = columns(window.value) if window.value is not None else frozenset()
+        return window.agg in ("last", "min", "max") and bool(read & hidden[window.source])
+    if feature.expr is None or not columns(feature.expr) & hidden[entity]:
+        return False
+    return isinstance(feature.expr, Column) or feature.dtype == "str"
 
 
 def expression(node: Node) -> str:

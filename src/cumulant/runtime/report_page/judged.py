@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -114,6 +114,17 @@ def metrics(model: Evaluation, naive: Evaluation) -> tuple[MetricReport, ...]:
         for name, found in model.metrics.items()
         if (shown := interval(found)) is not None
     )
+
+
+def without_personal_values(report: ReportData, personal: Collection[str], salt: bytes) -> ReportData:
+    """`report` with the values of slices by a personal column as keyed hashes."""
+    from cumulant.data import mask
+
+    hidden = [
+        msgspec.structs.replace(one, value=mask(one.value, salt)) if one.column in personal else one
+        for one in report.slices
+    ]
+    return msgspec.structs.replace(report, slices=tuple(hidden))
 
 
 def slices(found: Evaluation) -> tuple[SliceReport, ...]:
