@@ -143,6 +143,8 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _call(words: list[str], output: Output) -> int:
     found = parser().main(args=words or ["--help"], prog_name="cumulant", standalone_mode=False, obj=output)
+    if found == errors.INTERRUPTED:
+        raise KeyboardInterrupt  # Typer made it an exit code and said nothing
     return found if isinstance(found, int) else 0
 
 

@@ -52,14 +52,14 @@ def exit_code(error: BaseException) -> int:
 
 def finish(error: BaseException, output: Output, *, debug: bool) -> int:
     """Report how a command ended and return its exit code."""
+    if _reader_gone(error):
+        output.detach()
+        return PIPE_CLOSED
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 4
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         output.notices().print("interrupted; run the same command again and it goes on from the last finished step")
         return INTERRUPTED
-    if isinstance(error, BrokenPipeError):
-        output.detach()
-        return PIPE_CLOSED
     known = as_known(error)
     if debug:
         traceback.print_exception(error, file=sys.stderr)
@@ -68,6 +68,18 @@ def finish(error: BaseException, output: Output, *, debug: bool) -> int:
     else:
         show(known, output.notices(), debug=debug)
     return exit_code(known)
+
+
+def _reader_gone(error: BaseException | None) -> bool:
+    """Whether the output was closed by its reader (`cumulant ... | head`).
+
+    The parser and the console turn that into an exit with code 1, which here would mean that a gate said no.
+    """
+    while error is not None:
+        if isinstance(error, BrokenPipeError):
+            return True
+        error = error.__context__ if isinstance(error, SystemExit) else None
+    return False
 
 
 def as_known(error: BaseException) -> CumulantError:

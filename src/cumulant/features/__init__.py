@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cumulant.features.define import source
+    from cumulant.features.events import FeaturesComputed, StateFilled
     from cumulant.features.expressions import Expr
     from cumulant.features.frames import known_times
     from cumulant.features.functions import coalesce, col, concat, greatest, least, lit, when
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from cumulant.features.rows import compile_node
 
 _MODULES = {
-    "Definition": "loading", "Definitions": "loading", "Expr": "expressions", "Materialized": "materialization",
+    "Definition": "loading", "Definitions": "loading", "Expr": "expressions", "FeaturesComputed": "events", "Materialized": "materialization", "StateFilled": "events",
     "OnlineFeatures": "online", "Vectors": "online", "coalesce": "functions", "col": "functions",
     "collect": "loading", "compile_node": "rows", "compile_plan": "plan", "compute": "offline",
     "concat": "functions", "evaluate": "polars", "expression": "polars", "greatest": "functions",
@@ -35,7 +36,7 @@ _MODULES = {
 }  # fmt: skip
 
 __all__ = [
-    "Definition", "Definitions", "Expr", "Materialized", "OnlineFeatures", "Vectors", "coalesce", "col", "collect",
+    "Definition", "Definitions", "Expr", "FeaturesComputed", "Materialized", "OnlineFeatures", "StateFilled", "Vectors", "coalesce", "col", "collect",
     "compile_node", "compile_plan", "compute", "concat", "evaluate", "expression", "greatest", "known_times", "least",
     "lit", "load", "materialize", "parse", "parse_predict_at", "show_moment", "source", "when",
 ]  # fmt: skip

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from cumulant.data import Snapshot
     from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Transaction
     from cumulant.project import Project
 
 
@@ -58,7 +59,23 @@ def feature_set(
         frame = features.compute(task.plan, scans(context.project, snapshots, used, as_of=as_of))
         return {"table": msgspec.to_builtins(tables.write(f"features/{digest(inputs)}", frame))}
 
-    outcome = context.step("features", inputs, compute, verify=lambda found: tables.find(_table(found).key) is not None)
+    def tell(transaction: Transaction, found: dict[str, object]) -> None:
+        table = _table(found)
+        transaction.emit(
+            features.FeaturesComputed(
+                entity=task.entity,
+                table=table.key,
+                rows=table.rows,
+                features=len(task.plan.names),
+                sources=used,
+                as_of=as_of,
+            )
+        )
+
+    def stands(found: dict[str, object]) -> bool:
+        return tables.find(_table(found).key) is not None
+
+    outcome = context.step("features", inputs, compute, verify=stands, write=tell)
     table = _table(outcome.result)
     return FeatureSet(
         run=context.run,

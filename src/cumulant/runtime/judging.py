@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
+    from cumulant.ports.journal import Transaction
     from cumulant.runtime.context import Context
     from cumulant.runtime.work import Work
     from cumulant.statistics import Rows
@@ -86,17 +87,20 @@ def judge(context: Context, work: Work, fitted: Fitted, champion: ModelVersion |
     }
 
     def measure() -> dict[str, object]:
-        judgement = _judgement(context, work, fitted, champion)
-        context.emit(
-            training.ModelEvaluated(
-                model=fitted.model.key,
-                rows=judgement.evaluation.rows,
-                metrics=judgement.evaluation.values(),
-            )
-        )
-        return msgspec.to_builtins(judgement)  # type: ignore[no-any-return]
+        return msgspec.to_builtins(_judgement(context, work, fitted, champion))  # type: ignore[no-any-return]
 
-    outcome = context.step("evaluate", inputs, measure)
+    def tell(transaction: Transaction, found: dict[str, object]) -> None:
+        judgement = msgspec.convert(found, Judgement)
+        evaluation, verdict = judgement.evaluation, judgement.verdict
+        transaction.emit(
+            training.ModelEvaluated(model=fitted.model.key, rows=evaluation.rows, metrics=evaluation.values())
+        )
+        words = {f"{rule.metric}: {rule.rule}": rule.word for rule in verdict.rules}
+        transaction.emit(
+            training.GateDecided(passed=verdict.passed, word=verdict.word, words=words, reason=verdict.text)
+        )
+
+    outcome = context.step("evaluate", inputs, measure, write=tell)
     return msgspec.structs.replace(msgspec.convert(outcome.result, Judgement), reused=outcome.reused)
 
 

@@ -17,6 +17,7 @@ from cumulant.runtime.fitting import Fitted, loaded, rows_of
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
+    from cumulant.ports.journal import Transaction
     from cumulant.runtime.context import Context
     from cumulant.runtime.work import Work
 
@@ -56,9 +57,23 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
         assert servable.parity is not None
         return msgspec.to_builtins(Package(servable=ref, parity=servable.parity))  # type: ignore[no-any-return]
 
-    outcome = context.step(
-        "package", inputs, build, verify=lambda found: objects.find(_package(found).servable.key) is not None
-    )
+    def tell(transaction: Transaction, found: dict[str, object]) -> None:
+        built = _package(found)
+        transaction.emit(
+            packaging.ServableBuilt(
+                model=context.project.name,
+                sha256=built.servable.sha256,
+                bytes=built.servable.bytes,
+                parity_rows=built.parity.rows,
+                max_difference=built.parity.max_difference,
+                flips=built.parity.flips,
+            )
+        )
+
+    def stands(found: dict[str, object]) -> bool:
+        return objects.find(_package(found).servable.key) is not None
+
+    outcome = context.step("package", inputs, build, verify=stands, write=tell)
     return msgspec.structs.replace(_package(outcome.result), reused=outcome.reused)
 
 

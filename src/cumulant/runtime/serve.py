@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
     from cumulant.data import Snapshot
     from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Transaction
     from cumulant.project import Project
 
 _START_SECONDS = 60.0
@@ -108,9 +109,12 @@ def materialize(
     def fill() -> dict[str, object]:
         frames = scans(context.project, snapshots, used, as_of=as_of)
         filled = features.materialize(plan, frames, store, table=table, as_of=as_of, since=since)
-        return {"table": table, "entities": filled.entities}
+        return {"table": table, **msgspec.to_builtins(filled)}
 
-    outcome = context.step("online state", inputs, fill, verify=lambda _: bool(store.meta(table)))
+    def tell(transaction: Transaction, found: dict[str, object]) -> None:
+        transaction.emit(msgspec.convert({**found, "as_of": as_of}, features.StateFilled))
+
+    outcome = context.step("online state", inputs, fill, verify=lambda _: bool(store.meta(table)), write=tell)
     return table, int(str(outcome.result["entities"]))
 
 

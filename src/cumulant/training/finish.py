@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics as averages
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -116,18 +116,16 @@ class Finisher:
                 if first and self._seconds(members[first], rows) > self._budget.left():
                     break
                 fits += pool.map(lambda number: self._member(choice.trainer, members[number], rows, number), wave)
-        whole = [fit for fit in fits if not fit.cut] or fits[:1]
+        whole = [fit for fit in fits if not fit.cut]
         if len(whole) < len(members):
             self.notes.append(f"{len(whole)} of {len(members)} boosters are averaged: the time was over")
-        if whole[0].cut:
-            self.notes.append(
-                f"the final fit took {whole[0].rounds} of {_rounds(members[0])} rounds: the time was over"
-            )
         return Boosters(tuple(text for fit in whole for text in _texts(fit.payload)))
 
     def _member(self, trainer: Trainer, record: TrialRecord, rows: int, number: int) -> Fit:
         params = record.params | {"rounds": _rounds(record)}
-        return self._fit(trainer, params, rows, seed=member_seed(self._folds.problem.seed, number))
+        # The first booster is the model: a few seconds late is better than cut off after a tenth of its rounds.
+        left = (lambda: float("inf")) if number == 0 else self._budget.left
+        return self._fit(trainer, params, rows, seed=member_seed(self._folds.problem.seed, number), left=left)
 
     def _members(self, choice: Choice) -> list[TrialRecord]:
         """The trials that are averaged; where there are fewer than wanted, those again with other seeds."""
@@ -135,13 +133,15 @@ class Finisher:
         missing = self._spec.ensemble - len(choice.members)
         return [*choice.members, *(again[number % len(again)] for number in range(missing if again else 0))]
 
-    def _fit(self, trainer: Trainer, params: Params, rows: int, *, seed: int) -> Fit:
+    def _fit(
+        self, trainer: Trainer, params: Params, rows: int, *, seed: int, left: Callable[[], float] | None = None
+    ) -> Fit:
         everything = np.arange(len(self._rows))
         if rows < len(self._rows):
             sample = sampling.learned(self._rows, self._matrix, everything, most=rows, seed=seed)
         else:
             sample = self._whole
-        problem = replace(self._folds.problem, seed=seed, left=self._budget.left)
+        problem = replace(self._folds.problem, seed=seed, left=left or self._budget.left)
         return trainer.fit(problem, params, sample)
 
     @property

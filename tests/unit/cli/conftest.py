@@ -71,6 +71,12 @@ def write_visits(path: Path, rows: int = 400) -> None:
 
 
 @pytest.fixture
+def visits(tmp_path: Path) -> Path:
+    write_visits(tmp_path / "visits.csv")
+    return tmp_path / "visits.csv"
+
+
+@pytest.fixture
 def project(tmp_path: Path, cumulant: Callable[..., Ended]) -> Path:
     """A new project on the visits."""
     write_visits(tmp_path / "visits.csv")

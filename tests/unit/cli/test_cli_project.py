@@ -125,7 +125,7 @@ def test_features_are_told_and_their_values_shown(project: Path, cumulant: Any, 
 
 def test_features_made_of_personal_values_are_hashed(project: Path, cumulant: Any) -> None:
     definitions = project / "features.py"
-    more = 'who = rows.columns("email")\nhost = col("email").lower()\nwidth = col("email").length()\n'
+    more = 'who = rows.columns("email")\nhost = col("email").str.lower()\nwidth = col("email").str.length()\n'
     text = definitions.read_text().replace("import source", "import col, source") + more
     definitions.write_text(text)
     ended = cumulant("features", "get", "--rows", "2", "--project", str(project), "--json")
@@ -222,17 +222,12 @@ def test_doctor_finds_a_broken_project_and_a_taken_port(project: Path, cumulant:
     assert "cumulant serve --port" in ended.out
 
 
-def test_infer_proposes_rules_and_writes_a_contract(cumulant: Any, tmp_path: Path) -> None:
-    from conftest import write_visits
-
-    write_visits(tmp_path / "visits.csv")
-    ended = cumulant(
-        "data", "infer", str(tmp_path / "visits.csv"), "--out", str(tmp_path / "visits.odcs.yaml"), "--json"
-    )
+def test_infer_proposes_rules_and_writes_a_contract(visits: Path, cumulant: Any, tmp_path: Path) -> None:
+    ended = cumulant("data", "infer", str(visits), "--out", str(tmp_path / "visits.odcs.yaml"), "--json")
     assert ended.code == 0, ended.err
     assert ended.document["source"]["key"] == "visit"
     assert "kind: DataContract" in (tmp_path / "visits.odcs.yaml").read_text()
-    text = cumulant("data", "infer", str(tmp_path / "visits.csv")).out
+    text = cumulant("data", "infer", str(visits)).out
     assert "channel: {in: [mail, search, shop]}" in text
 
 

@@ -219,7 +219,7 @@ def test_every_public_name_is_there_and_nothing_else() -> None:
 
     assert all(getattr(room, name) is not None for name in room.__all__)
     with pytest.raises(AttributeError, match="surce"):
-        room.surce  # noqa: B018
+        room.surce
 
 
 def test_predictions_before_the_event_never_count_the_row_itself() -> None:
