@@ -119,8 +119,10 @@ def show(error: CumulantError, console: Console, *, debug: bool) -> None:
 
     from cumulant.runtime.report_page.terminal import clean
 
-    console.print(Text.assemble(("error: ", "bold red"), clean(error.message)), soft_wrap=True)
-    for file, line, problem in error.problems if isinstance(error, ProjectFileError) else ():
+    problems = error.problems if isinstance(error, ProjectFileError) and len(error.problems) > 1 else ()
+    message = error.message.splitlines()[0] if problems else error.message  # the other lines are the problems
+    console.print(Text.assemble(("error: ", "bold red"), clean(message)), soft_wrap=True)
+    for file, line, problem in problems:
         place = f"{file}:{line}" if line else file
         console.print(Text.assemble("  ", (clean(place), "bold"), "  ", clean(problem)), soft_wrap=True)
     lines = [("subject", error.subject), ("next", error.hint), ("read", f"{error.code} in {page(error)}")]

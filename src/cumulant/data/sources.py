@@ -49,13 +49,15 @@ def find(spec: SourceSpec, *, source: str, root: Path, files: Files) -> list[Fil
     Raises:
         DataError: nothing is there.
     """
+    if not spec.path:
+        raise DataError(f"source {source} declares no path", subject=source, hint="add path: a file, folder or glob")
     pattern = spec.path if "://" in spec.path or Path(spec.path).is_absolute() else str(root / spec.path)
     found = sorted(files.list(pattern), key=lambda file: file.url)
     if len(found) > 1 and spec.format == "auto":
         found = [file for file in found if _suffix(file.url) in _SUFFIXES and not _hidden(file.url)]
     if not found:
         raise DataError(
-            f"source {source}: no file matches {spec.path or '(no path)'}",
+            f"source {source}: no file matches {spec.path}",
             subject=source,
             hint=_neighbour(Path(pattern)) or f"relative paths start at {root.name}/",
         )

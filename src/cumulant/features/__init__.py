@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from cumulant.features.rows import compile_node
 
 _MODULES = {
-    "Definition": "loading", "Definitions": "loading", "Expr": "expressions", "FeaturesComputed": "events", "Materialized": "materialization", "StateFilled": "events",
+    "Definition": "loading", "Definitions": "loading", "Expr": "expressions", "FeaturesComputed": "events",
+    "Materialized": "materialization", "StateFilled": "events",
     "OnlineFeatures": "online", "Vectors": "online", "coalesce": "functions", "col": "functions",
     "collect": "loading", "compile_node": "rows", "compile_plan": "plan", "compute": "offline",
     "concat": "functions", "evaluate": "polars", "expression": "polars", "greatest": "functions",
@@ -36,7 +37,8 @@ _MODULES = {
 }  # fmt: skip
 
 __all__ = [
-    "Definition", "Definitions", "Expr", "FeaturesComputed", "Materialized", "OnlineFeatures", "StateFilled", "Vectors", "coalesce", "col", "collect",
+    "Definition", "Definitions", "Expr", "FeaturesComputed", "Materialized", "OnlineFeatures",
+    "StateFilled", "Vectors", "coalesce", "col", "collect",
     "compile_node", "compile_plan", "compute", "concat", "evaluate", "expression", "greatest", "known_times", "least",
     "lit", "load", "materialize", "parse", "parse_predict_at", "show_moment", "source", "when",
 ]  # fmt: skip

@@ -95,7 +95,9 @@ def _run(path: Path) -> ModuleType:
     try:
         text = path.read_bytes()
     except FileNotFoundError:
-        raise NotFoundError(f"there is no features file {path.name}", subject=str(path)) from None
+        raise NotFoundError(
+            f"there is no features file {path.name}", subject=str(path), hint="the key `features` names it"
+        ) from None
     except OSError as error:
         raise DefinitionError(f"{path.name} cannot be read: {error.strerror}", subject=str(path)) from error
     code = _compiled(text, path)

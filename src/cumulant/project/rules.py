@@ -8,6 +8,7 @@ from cumulant.core.errors import did_you_mean
 from cumulant.project.document import Entry, Place, Problem
 from cumulant.project.spec import EnvironmentSpec, ProjectSpec
 from cumulant.project.texts import secrets_in
+from cumulant.training.spec import BUILT_IN
 
 
 def section_problems(spec: ProjectSpec, project: Entry) -> list[Problem]:
@@ -34,8 +35,26 @@ def _broken(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
         known = f"sources: {', '.join(spec.data) or 'none'}"
         place = _place(project, "training", "source") or project.place
         yield place, f'training.source names "{source}", which is not under data; {near or known}'
+    yield from _trainers(spec, project)
+    yield from _gate(spec, project)
 
 
-def _place(project: Entry, *path: str) -> Place | None:
+def _trainers(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+    for number, name in enumerate(() if spec.training is None else spec.training.trainers):
+        if name not in BUILT_IN and ":" not in name:
+            near = did_you_mean(name, BUILT_IN)
+            known = f"write {', '.join(BUILT_IN)}, or a function of yours: trainers.py:forest"
+            place = _place(project, "training", "trainers", number) or project.place
+            yield place, f'training.trainers: there is no trainer "{name}"; {near or known}'
+
+
+def _gate(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+    for name, rule in spec.evaluation.gate.items():
+        if sum(value is not None for value in (rule.margin, rule.min, rule.max)) != 1:
+            place = _place(project, "evaluation", "gate", name) or project.place
+            yield place, f"evaluation.gate.{name} needs exactly one of margin, min and max; write {{margin: 0.005}}"
+
+
+def _place(project: Entry, *path: str | int) -> Place | None:
     entry = project.at(path)
     return None if entry is None else entry.place

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 from cumulant.core import units
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import UsageError, did_you_mean
 
 NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"
 #: what a person is told where a name does not fit `NAME`
@@ -106,6 +106,8 @@ def placeholder_fault(text: str) -> str | None:
             return "${env:...} is not read, so that a file means the same everywhere; write ${secret:NAME}"
         if match[1].lower() in ("secret", "secrets"):
             return "a secret is written ${secret:NAME}, with a name of letters, digits, _ - and ."
+        if did_you_mean(match[1].lower(), ("secret", "env")):
+            return f"${{{match[1]}:...}} is not known; a secret is written ${{secret:NAME}}"
     return None
 
 

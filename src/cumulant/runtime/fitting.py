@@ -60,6 +60,8 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
 
     def search() -> dict[str, object]:
         split = rows_of(context, work)
+        costs = split.train.false_negative is not None
+        training.check_gate(work.evaluation.gate, task=split.train.task, costs=costs)
         folder = context.project.state / "search" / digest(inputs)
         context.progress("search", 0.0)
         found = training.search(

@@ -95,7 +95,7 @@ def judge(context: Context, work: Work, fitted: Fitted, champion: ModelVersion |
         transaction.emit(
             training.ModelEvaluated(model=fitted.model.key, rows=evaluation.rows, metrics=evaluation.values())
         )
-        words = {f"{rule.metric}: {rule.rule}": rule.word for rule in verdict.rules}
+        words: dict[str, str] = {f"{rule.metric}: {rule.rule}": rule.word for rule in verdict.rules}
         transaction.emit(
             training.GateDecided(passed=verdict.passed, word=verdict.word, words=words, reason=verdict.text)
         )

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cumulant.training.spec import Cost, EvaluationSpec, GateRule, Parameter, Threshold, TrainingSpec, quick
     from cumulant.training.splits import Fold, Split, folds, split
     from cumulant.training.study import SearchResult, search
-    from cumulant.training.verdicts import RuleVerdict, Verdict, gate
+    from cumulant.training.verdicts import RuleVerdict, Verdict, check_gate, gate
 
 _HOMES = {
     "Cost": "spec",
@@ -43,6 +43,7 @@ _HOMES = {
     "Verdict": "verdicts",
     "evaluate": "evaluation",
     "folds": "splits",
+    "check_gate": "verdicts",
     "gate": "verdicts",
     "quick": "spec",
     "save_plots": "plots",
@@ -75,6 +76,7 @@ __all__ = [
     "TrialFinished",
     "TrialRecord",
     "Verdict",
+    "check_gate",
     "evaluate",
     "folds",
     "gate",

@@ -96,6 +96,17 @@ def gate(
     return Verdict(passed=passed, word=told.word, rules=tuple(judged), text=text)
 
 
+def check_gate(rules: Mapping[str, GateRule], *, task: Task, costs: bool) -> None:
+    """Refuse rules that `gate` would refuse, before a search is spent on them.
+
+    Raises:
+        UsageError: as `gate`.
+    """
+    for name, rule in rules.items():
+        _metric(name, task, costs=costs)
+        _check(name, rule)
+
+
 def _metric(name: str, task: Task, *, costs: bool) -> Metric:
     known = [one.name for one in metrics_for(task, costs=costs)]
     if name == "cost" and not costs and task == "binary":

@@ -68,7 +68,8 @@ class RegistryConformance(Suite):
         assert list(registry.models()) == ["flight-late"]
         fetched, given = content_of(registry.fetch(first, tmp_path / "into")), content_of(servable)
         # The description may say which version this copy is; everything else is as it was given.
-        assert fetched.pop("servable.json") and given.pop("servable.json")
+        assert fetched.pop("servable.json")
+        assert given.pop("servable.json")
         assert fetched == given
 
     def test_a_key_registers_once(
