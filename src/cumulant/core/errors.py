@@ -29,8 +29,8 @@ Exit codes belong to ``cli`` and HTTP status to ``serving`` and ``api``; nothing
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
-from typing import ClassVar
+from collections.abc import Callable, Iterable
+from typing import ClassVar, Self
 
 
 class CumulantError(Exception):
@@ -48,6 +48,14 @@ class CumulantError(Exception):
         self.message = message
         self.subject = subject
         self.hint = hint
+
+    def reworded(self, change: Callable[[str], str]) -> Self:
+        """This error itself, with `change` made to its words: how secret values are taken out of them."""
+        self.message = change(self.message)
+        self.args = (self.message, *self.args[1:])
+        self.subject = None if self.subject is None else change(self.subject)
+        self.hint = None if self.hint is None else change(self.hint)
+        return self
 
     def as_dict(self) -> dict[str, object]:
         """The error for machines (`--json`, HTTP)."""

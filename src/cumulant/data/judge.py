@@ -93,8 +93,8 @@ def breaches(
         worst = sorted((check for check in checks if check.kind == "row" and check.failed), key=_most_failed)
         most = ", ".join(f"{check.rule} ({check.failed:,})" for check in worst[:3])
         found.append(
-            f"{refused:,} of {checked:,} rows are refused ({refused / checked:.2%}), more than the {limit:.4g} that `quarantine` allows; "
-            f"by {most}"
+            f"{refused:,} of {checked:,} rows are refused ({refused / checked:.2%}), more than the {limit:.4g} that "
+            f"`quarantine` allows; by {most}"
         )
     found += [f"not so: {check.text}" for check in checks if check.kind == "table" and not check.passed]
     found += [told(change) for change in changes if change.refused]

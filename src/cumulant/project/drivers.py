@@ -139,12 +139,3 @@ def _made(make: Callable[[], Any], driver: Driver) -> Any:
         if error.name is None or error.name.partition(".")[0] == "cumulant" or driver.extra is None:
             raise
         raise missing_part(error.name, driver.extra) from error
-
-
-def redacted(error: CumulantError, redact: Callable[[str], str]) -> CumulantError:
-    """`error` with secret values taken out of its words."""
-    error.message = redact(error.message)
-    error.args = (error.message, *error.args[1:])
-    error.subject = None if error.subject is None else redact(error.subject)
-    error.hint = None if error.hint is None else redact(error.hint)
-    return error

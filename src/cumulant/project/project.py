@@ -23,7 +23,7 @@ from cumulant.ports.registry import Registry
 from cumulant.ports.secrets import Secrets
 from cumulant.ports.tables import TableStore
 from cumulant.project.document import Entry, Problem, refused
-from cumulant.project.drivers import Drivers, redacted, scheme_of
+from cumulant.project.drivers import Drivers, scheme_of
 from cumulant.project.endpoints import KEYS, STATE, Endpoints, endpoints, state_folder
 from cumulant.project.identity import Code, PythonEnvironment, code_of, principal, python_environment, salt_file
 from cumulant.project.layers import Layers
@@ -244,7 +244,7 @@ class Project:
         except CumulantError as error:
             if revealed == url:
                 raise
-            raise redacted(error, self.vault.redact) from None
+            raise error.reworded(self.vault.redact) from None
 
     # Plan -----------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cumulant.core.clock import SystemClock
+from cumulant.core.errors import CumulantError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress
 from cumulant.core.version import __version__
@@ -54,8 +55,13 @@ class Context:
         A step that another version of Cumulant did is done again. `write` changes state together with the result.
         """
         self.progress(name)
+
+        def work() -> dict[str, object]:
+            with without_secrets(self.project):
+                return call()
+
         return self.ledger.step(
-            name, inputs, call, code=__version__, verify=verify, write=write, progress=self.progress
+            name, inputs, work, code=__version__, verify=verify, write=write, progress=self.progress
         )
 
     def transaction(self) -> AbstractContextManager[Transaction]:
@@ -64,6 +70,16 @@ class Context:
     def emit(self, fact: Fact) -> None:
         with self.transaction() as transaction:
             transaction.emit(fact)
+
+
+@contextmanager
+def without_secrets(project: Project) -> Iterator[None]:
+    """Take secret values out of an error's words before the ledger or anyone else keeps them."""
+    try:
+        yield
+    except CumulantError as error:
+        error.reworded(project.vault.redact)
+        raise
 
 
 @contextmanager
@@ -89,4 +105,5 @@ def open_run(
     with Ledger.open(
         project.journal(), flow=flow, actor=actor, command=command, settings=settings, clock=clock
     ) as ledger:
-        yield Context(project=project, principal=principal, ledger=ledger, progress=progress, clock=clock)
+        with without_secrets(project):
+            yield Context(project=project, principal=principal, ledger=ledger, progress=progress, clock=clock)

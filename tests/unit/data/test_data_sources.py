@@ -138,7 +138,11 @@ def test_broken_files_are_named_with_what_to_do(place, name, data, told):
 def test_missing_files_and_unreadable_paths(place):
     with pytest.raises(DataError, match=r"no file matches nowhere/\*\.csv"):
         place.ingest(path="nowhere/*.csv")
-    with pytest.raises(DataError, match="no file matches"):
+    place.write("near/trips.csv", TABLE)
+    with pytest.raises(DataError, match="no file matches") as caught:
+        place.ingest(path="near/tripz.csv")
+    assert caught.value.hint == 'did you mean "trips.csv"?'
+    with pytest.raises(DataError, match="declares no path"):
         place.ingest(path="")
 
 

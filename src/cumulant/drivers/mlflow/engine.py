@@ -63,6 +63,8 @@ def load_mlflow() -> ModuleType:
             raise missing_part(error.name or "mlflow", "train") from None
     for chatty in ("mlflow", "alembic"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
+    # It logs a traceback of each error that it raises; what is raised reaches the user in our words.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return mlflow
 
 
