@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from cumulant.core.errors import CumulantError, UsageError, did_you_mean, missing_part
+from cumulant.core.errors import UsageError, did_you_mean, missing_part
 from cumulant.ports.driver import Driver
 from cumulant.ports.secrets import Secrets
 

@@ -11,10 +11,11 @@ import msgspec
 
 from cumulant import data
 from cumulant.core.clock import SystemClock
+from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import Actor, Fact
 from cumulant.runtime.actions import check
 from cumulant.runtime.candidate import MODEL, ModelRecord
-from cumulant.runtime.records import STEP, read_step
+from cumulant.runtime.records import STEP, read_step, runs
 from cumulant.runtime.validate import NEWEST, REFUSED, SNAPSHOT
 
 if TYPE_CHECKING:
@@ -45,16 +46,30 @@ def clean(project: Project, *, principal: Principal, dry_run: bool = True) -> li
     Kept are: each source's snapshots by its `keep` (default: all), those that a registered model was trained on, the
     three newest feature tables, and every servable and model of a registered version. What is removed and needed again
     is made again.
+
+    Raises:
+        LeaseHeldError: a run is in progress, which may need what no version names yet.
     """
     check(project.access(), principal, "project.clean", project.name)
     found = [*_data_tables(project), *_feature_tables(project), *_objects(project), *_searches(project)]
     if dry_run or not found:
         return found
+    _refuse_beside_a_run(project)
     for item in found:
         _remove(project, item)
     with project.journal().transaction(actor=Actor(principal.name)) as transaction:
         transaction.emit(StorageCleaned(things=len(found), bytes=sum(item.bytes for item in found)))
     return found
+
+
+def _refuse_beside_a_run(project: Project) -> None:
+    for run in runs(project.journal()):
+        if run.status == "running":
+            raise LeaseHeldError(
+                f"run {run.id} ({run.flow}) is in progress: what it has made so far would look as if nothing needed it",
+                subject=run.id,
+                hint="clean when it has ended",
+            )
 
 
 def _remove(project: Project, item: Removed) -> None:
@@ -119,8 +134,7 @@ def _objects(project: Project) -> Iterator[Removed]:
 def _searches(project: Project) -> Iterator[Removed]:
     """Scratch of searches that ended: their result is stored, so the trials' answers are not needed to go on."""
     folder = project.state / "search"
-    running = any(read_step(row).status == "running" for row in project.journal().rows(STEP))
-    if not folder.is_dir() or running:
+    if not folder.is_dir():
         return
     for path in sorted(folder.iterdir()):
         yield Removed(key=f"search/{path.name}", kind="folder", bytes=_size(path))

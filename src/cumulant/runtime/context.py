@@ -102,8 +102,10 @@ def open_run(
     check(project.access(), principal, action, project.name)
     clock = clock or SystemClock()
     actor = Actor(principal.name)
-    with Ledger.open(
-        project.journal(), flow=flow, actor=actor, command=command, settings=settings, clock=clock
-    ) as ledger:
-        with without_secrets(project):
-            yield Context(project=project, principal=principal, ledger=ledger, progress=progress, clock=clock)
+    with (
+        Ledger.open(
+            project.journal(), flow=flow, actor=actor, command=command, settings=settings, clock=clock
+        ) as ledger,
+        without_secrets(project),
+    ):
+        yield Context(project=project, principal=principal, ledger=ledger, progress=progress, clock=clock)
