@@ -72,7 +72,7 @@ def finish(call: Invocation, page: object, reused: tuple[str, ...], seconds: flo
 
         assert isinstance(console, Console)
         show_training(console, page)
-        said = f", {len(reused)} steps reused" if reused else ""
+        said = f", {len(reused)} step{'s' * (len(reused) != 1)} reused" if reused else ""
         console.print(f"{spent(seconds)}{said}", style="dim")
         console.print(f"next: cumulant report {page.run} --out report.html", style="dim", soft_wrap=True)
 

@@ -62,8 +62,10 @@ class Prepare:
         return raw.to_pandas() if self.wants == "pandas" else raw
 
 
-def prepare_digest(reference: str | None, root: Path) -> str | None:
+def prepare_digest(reference: str | None, root: Path, *, role: str = "prepare") -> str | None:
     """The digest of the function's code, and of what it uses of the project, without importing it.
+
+    `role` is what errors call the function.
 
     Raises:
         DefinitionError: no such file.
@@ -71,7 +73,7 @@ def prepare_digest(reference: str | None, root: Path) -> str | None:
     """
     if reference is None:
         return None
-    return code_digest(_file_of(reference, root), reference.rpartition(":")[2], root)
+    return code_digest(_file_of(reference, root, role), reference.rpartition(":")[2], root)
 
 
 def load(reference: str, root: Path, *, quiet: bool = False) -> Prepare:
@@ -146,9 +148,9 @@ def _user_code(prepare: Prepare) -> Iterator[None]:
     """Whatever the user's code raises, as one error with its file and line."""
     try:
         yield
-    except (KeyboardInterrupt, SystemExit, MemoryError):
+    except (KeyboardInterrupt, MemoryError):
         raise
-    except (Exception, pl.exceptions.PanicException) as error:  # the edge to user code: anything may come
+    except (Exception, SystemExit, pl.exceptions.PanicException) as error:  # the edge to user code: anything may come
         where = _place_of(error, prepare)
         told = "" if prepare.quiet else f": {str(error).strip().splitlines()[0]}" if str(error).strip() else ""
         raise UserCodeError(
@@ -173,12 +175,12 @@ def _place_of(error: BaseException, prepare: Prepare) -> str:
     return f"{prepare.file.name}, line {line}"
 
 
-def _file_of(reference: str, root: Path) -> Path:
+def _file_of(reference: str, root: Path, role: str = "prepare") -> Path:
     path = reference.rpartition(":")[0]
     file = (root / path).resolve()
     if not path or not file.is_file():
         raise DefinitionError(
-            f"prepare {reference}: there is no file {path or reference}",
+            f"{role} {reference}: there is no file {path or reference}",
             subject=reference,
             hint="write file.py:function, relative to the project",
         )

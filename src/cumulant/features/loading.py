@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import builtins
+import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,12 +12,14 @@ from types import CodeType, ModuleType
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, DefinitionError, NotFoundError, UserCodeError
+from cumulant.core.errors import CumulantError, DefinitionError, NotFoundError, UserCodeError, did_you_mean
 from cumulant.core.expr import Call, Column, Feature, Node
 from cumulant.core.plan import Lookup, Window
 from cumulant.features.define import Columns, Windowed
 from cumulant.features.expressions import Application, Description, Expr, Reference
 from cumulant.features.place import Place, misuse
+
+_NOT_IMPORTED = re.compile(r"cannot import name '(.+?)' from '(.+?)'")
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +115,7 @@ def _run(path: Path) -> ModuleType:
     except CumulantError:
         raise
     except (Exception, SystemExit) as error:  # a user's file may raise anything
-        raise _raised(error, path) from error
+        raise _raised(error, path, module) from error
     finally:
         sys.path.remove(folder)
         _forget(set(sys.modules) - before, folder)
@@ -135,15 +139,28 @@ def _compiled(text: bytes, path: Path) -> CodeType:
         raise misuse(f"this is not Python: {error}", place=Place(str(path), 1)) from error
 
 
-def _raised(error: BaseException, path: Path) -> UserCodeError:
+def _raised(error: BaseException, path: Path, module: ModuleType) -> UserCodeError:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     place = Place(str(path), lines[-1] or 1 if lines else 1)
-    text = "".join(traceback.format_exception_only(error)).strip()
+    # this form has Python's own "Did you mean"
+    text = "".join(traceback.TracebackException.from_exception(error, limit=0).format_exception_only()).strip()
     return UserCodeError(
         f"{place}: the features file raised {text}",
         subject=str(place),
-        hint="the file runs as it is, before any data are read; run it with Python to see the whole traceback",
+        hint=_nearest(error, module)
+        or "the file runs as it is, before any data are read; run it with Python to see the whole traceback",
     )
+
+
+def _nearest(error: BaseException, module: ModuleType) -> str | None:
+    """The nearest name, where the file used one that does not exist."""
+    if isinstance(error, AttributeError) and error.name:
+        return did_you_mean(error.name, [name for name in dir(error.obj) if not name.startswith("_")])
+    if isinstance(error, NameError) and error.name:
+        return did_you_mean(error.name, [*vars(module), *dir(builtins)])
+    missing = _NOT_IMPORTED.match(str(error)) if isinstance(error, ImportError) else None
+    holder = sys.modules.get(missing[2]) if missing else None
+    return did_you_mean(missing[1], dir(holder)) if missing and holder else None
 
 
 class _Lowering:

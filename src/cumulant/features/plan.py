@@ -92,6 +92,8 @@ class _Compiler:
         with _at(definition):
             expr, window = definition.expr, definition.window
             kind: Kind = "null"
+            if definition.of is not None and definition.of not in self._sources:
+                raise not_found("source", definition.of, self._sources)
             if definition.of is not None and definition.of != self.entity.name:
                 raise DefinitionError(
                     f"columns of {definition.of} are not part of a row of {self.entity.name}",

@@ -59,4 +59,4 @@ class Work:
 def trainer_code(project: Project, spec: TrainingSpec) -> dict[str, str | None]:
     """Trainer of the user to the digest of its code, where it is a file of the project."""
     own = [name for name in spec.trainers if name.rpartition(_OWN_CODE)[0].endswith(".py")]
-    return {name: prepare_digest(name, project.root) for name in own}
+    return {name: prepare_digest(name, project.root, role="trainer") for name in own}

@@ -55,7 +55,7 @@ class UserTrainer(Plain):
         target = train.target if problem.task == "regression" else train.target.astype(np.int64)
         try:
             returned = function(frame, target, **_wanted(function, context))
-        except Exception as error:  # the edge to a user's code, which may raise anything
+        except (Exception, SystemExit) as error:  # the edge to a user's code, which may raise anything
             raise user_error(error, self._path, "trainer") from error
         return Fit(payload=_payload(returned, problem, train, self._path))
 
@@ -82,7 +82,7 @@ def load_function(path: str, root: Path) -> Callable[..., Any]:
         if error.name and place.startswith(error.name):
             raise DefinitionError(f"there is no module {place} for the trainer {path}", subject=path) from None
         raise user_error(error, path, "trainer") from error
-    except Exception as error:  # importing a user's module runs their code
+    except (Exception, SystemExit) as error:  # importing a user's module runs their code
         raise user_error(error, path, "trainer") from error
     function = getattr(module, name, None)
     if not callable(function):
