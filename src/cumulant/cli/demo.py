@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = application("demo", "The flights demo.")
 
-FOLDER = Path(".cumulant-demo")
+FOLDER = Path("cumulant-demo")
 
 
 @command(

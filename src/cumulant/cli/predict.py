@@ -44,14 +44,12 @@ def predict(
     """
     from cumulant.core.units import moment
     from cumulant.runtime.predict import predict as flow
-    from cumulant.runtime.tables import read_table
 
     with call.project() as project, call.progress("predict") as progress:
-        frame = read_table(file)
         answers = flow(
             project,
             model or project.name,
-            frame,
+            file,
             principal=project.principal(),
             url=url,
             as_of=None if as_of is None else moment(as_of),

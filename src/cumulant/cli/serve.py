@@ -45,9 +45,13 @@ def serve(
     *,
     model: Model = "",
     host: Annotated[
-        str, typer.Option(metavar="HOST", help="Where to listen; others than loopback need --insecure.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="PORT", help="0 takes a free one.", min=0, max=65535)] = 8080,
+        str | None,
+        typer.Option(metavar="HOST", help="Where to listen, instead of serving.http; off loopback needs --insecure."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(metavar="PORT", help="Instead of that of serving.http; 0 takes a free one.", min=0, max=65535),
+    ] = None,
     as_of: AsOf = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow an address that others can reach.")] = False,
 ) -> None:
@@ -63,7 +67,9 @@ def serve(
         service = prepare_service(
             project, model or project.name, principal=project.principal(), as_of=when, progress=progress
         )
-    with _child(service, f"{host}:{port}", insecure=insecure) as (process, running):
+    declared_host, _, declared_port = service.settings.http.rpartition(":")
+    http = f"{host or declared_host}:{declared_port if port is None else port}"
+    with _child(service, http, insecure=insecure) as (process, running):
         call.answer(
             {"url": running.url, "pid": running.pid, "model": service.model},
             lambda console: _show(console, service, running),

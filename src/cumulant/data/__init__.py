@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cumulant.data.breach import SourceBreachError
+    from cumulant.data.casts import typed
     from cumulant.data.contract import in_force
     from cumulant.data.events import facts_of
+    from cumulant.data.given import as_fields, reading
     from cumulant.data.ingestion import ingest
     from cumulant.data.masking import mask, mask_frame
     from cumulant.data.odcs import Contract, from_odcs, to_odcs
@@ -35,9 +37,11 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "breach": ("SourceBreachError",),
+    "casts": ("typed",),
     "contract": ("in_force",),
     "events": ("facts_of",),
     "proposal": ("Proposal", "infer"),
+    "given": ("as_fields", "reading"),
     "ingestion": ("ingest",),
     "masking": ("mask", "mask_frame"),
     "odcs": ("Contract", "from_odcs", "to_odcs"),
@@ -68,6 +72,7 @@ __all__ = [
     "SourceFile",
     "SourceSpec",
     "TableRule",
+    "as_fields",
     "declared",
     "expired",
     "facts_of",
@@ -84,6 +89,7 @@ __all__ = [
     "quarantined",
     "read",
     "read_any",
+    "reading",
     "removable",
     "scan",
     "shifts",
@@ -91,6 +97,7 @@ __all__ = [
     "source_of",
     "to_odcs",
     "to_polars",
+    "typed",
 ]
 
 

@@ -160,7 +160,8 @@ def _nearest(error: BaseException, module: ModuleType) -> str | None:
         return did_you_mean(error.name, [*vars(module), *dir(builtins)])
     missing = _NOT_IMPORTED.match(str(error)) if isinstance(error, ImportError) else None
     holder = sys.modules.get(missing[2]) if missing else None
-    return did_you_mean(missing[1], dir(holder)) if missing and holder else None
+    known = [*dir(holder), *getattr(holder, "__all__", ())]
+    return did_you_mean(missing[1], known) if missing and holder else None
 
 
 class _Lowering:

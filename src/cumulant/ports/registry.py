@@ -42,6 +42,11 @@ class RunLog(Protocol):
 
 
 class Registry(Protocol):
+    @property
+    def tracking_uri(self) -> str:
+        """Where a person finds it: what `mlflow ui --backend-store-uri` takes."""
+        ...
+
     def run(self, experiment: str, name: str, *, key: str) -> AbstractContextManager[RunLog]:
         """Open a run. `key` is the identity of the work: opened again with it, the run goes on."""
         ...

@@ -39,6 +39,8 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     table: str
     as_of: datetime | None
     sample: float
+    #: the user's own trainers, and the digest of each one's code
+    trainers: dict[str, str | None] = {}
     #: the champion's parameters, which were tried first
     warm_start: dict[str, Parameter] | None = None
     lineage: dict[str, str]
@@ -122,6 +124,7 @@ class Candidate:
             table=work.table.key,
             as_of=work.as_of,
             sample=work.sample,
+            trainers=dict(work.trainers),
             warm_start=self.fitted.warm_start,
             lineage=self.lineage,
             packages=python.packages,

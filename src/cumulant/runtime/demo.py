@@ -71,7 +71,7 @@ def demo(folder: Path, *, keep: bool = False, http: str = "127.0.0.1:0", progres
             serve_pid=running.pid,
             kept=keep,
             report=str(page),
-            tracking_uri=project.endpoints.registry.removeprefix("mlflow+"),
+            tracking_uri=project.registry().tracking_uri,
             seconds=round(time.monotonic() - begun, 1),
         )
 

@@ -137,9 +137,9 @@ def reproduce(project: Project, uri: str, *, principal: Principal, progress: Pro
         before = packaging.load_servable(servable_folder(project, version))
         snapshots = {name: load_snapshot(project, identity) for name, identity in record.snapshots.items()}
         with tempfile.TemporaryDirectory(dir=project.state) as scratch:
-            folder = _again(context, record, before, snapshots, Path(scratch))
+            folder, work = _again(context, record, before, snapshots, Path(scratch))
             files = {name: file_digest(folder / name) for name in before.files}
-            differences = _differences(context, record, before.files, files)
+            differences = (*_differences(before.files, files), *_causes(context, record, before, work))
         return Reproduction(
             model=version,
             identical=files == before.files,
@@ -155,7 +155,7 @@ def _again(
     before: Servable,
     snapshots: Mapping[str, Snapshot],
     scratch: Path,
-) -> Path:
+) -> tuple[Path, Work]:
     project, plan = context.project, before.plan
     context.progress("features", 0.0)
     frame = features.compute(plan, scans(project, snapshots, record.snapshots, as_of=record.as_of))
@@ -192,7 +192,7 @@ def _again(
             lineage=before.lineage,
             example=before.example,
         )
-        return folder
+        return folder, work
     finally:
         project.tables().delete(table.key)
 
@@ -200,17 +200,34 @@ def _again(
 def repeated(record: ModelRecord) -> TrainingSpec:
     """The settings with the budget that was used: as many trials and boosters as there were, and no clock."""
     done = [trial for trial in record.fitted.trials if trial.trainer == "lightgbm" and trial.state != "cut"]
+    # A trainer whose trial the clock cut off took no part in the choice.
+    judged = {trial.trainer for trial in record.fitted.trials if trial.state != "cut"}
+    cut = {trial.trainer for trial in record.fitted.trials} - judged
     return msgspec.structs.replace(
-        record.training, trials=max(1, len(done)), time=None, ensemble=record.fitted.summary.members
+        record.training,
+        trials=max(1, len(done)),
+        time=None,
+        ensemble=record.fitted.summary.members,
+        trainers=[name for name in record.training.trainers if name not in cut],
     )
 
 
-def _differences(
-    context: Context, record: ModelRecord, before: Mapping[str, str], after: Mapping[str, str]
-) -> tuple[str, ...]:
-    """Files with another hash, and what changed since in the environment, which may be why."""
+def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
+    """Files with another hash."""
     made = {name: (before[name], after.get(name, "nothing")) for name in before}
-    found = [f"{name}: {a[:12]} was recorded, {b[:12]} was made" for name, (a, b) in made.items() if a != b]
+    return tuple(f"{name}: {a[:12]} was recorded, {b[:12]} was made" for name, (a, b) in made.items() if a != b)
+
+
+def _causes(context: Context, record: ModelRecord, before: Servable, work: Work) -> tuple[str, ...]:
+    """What is otherwise than it was: code of the user's trainers, settings, environment."""
+    found = [
+        f"the code of {name} is another now"
+        for name, code in work.trainers.items()
+        if code != record.trainers.get(name, code)
+    ]
+    recorded = before.lineage.get("settings", work.settings)
+    if work.settings != recorded:
+        found.append(f"settings: {recorded[:12]} in the servable, {work.settings[:12]} in the journal's record")
     now = context.project.python
     then, here = {"Python": record.python, **record.packages}, {"Python": now.python, **now.packages}
     changed = [

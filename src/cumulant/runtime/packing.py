@@ -14,6 +14,7 @@ from cumulant.core.ids import digest
 from cumulant.core.refs import ObjectRef
 from cumulant.core.servable import Parity
 from cumulant.runtime.fitting import Fitted, loaded, rows_of
+from cumulant.runtime.personal import masked
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
@@ -82,15 +83,15 @@ def _package(result: Mapping[str, object]) -> Package:
 
 
 def example(context: Context, work: Work) -> dict[str, Any]:
-    """The newest row as a request, personal values as keyed hashes."""
+    """The newest row as a request, without anybody's personal values."""
     import polars as pl
 
     plan: FeaturePlan = work.task.plan
     fields = [field.name for field in plan.request]
     frame = data.scan(work.snapshot, context.project.tables(), as_of=work.as_of).select(fields).tail(1).collect()
-    personal = [field.name for field in plan.request if field.personal]
+    personal = frozenset(field.name for field in plan.request if field.personal)
     if personal:
-        frame = data.mask_frame(frame, personal, context.project.salt())
+        frame = masked(frame, personal, context.project.salt())
     times = [name for name, kind in frame.schema.items() if isinstance(kind, (pl.Datetime, pl.Date))]
     frame = frame.with_columns(pl.col(name).dt.to_string("iso:strict") for name in times)
     return frame.row(0, named=True) if len(frame) else {}

@@ -6,18 +6,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from datetime import date, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import features, packaging
-from cumulant.core.errors import EngineUnavailableError, RequestError, did_you_mean
+from cumulant import data, features, packaging
+from cumulant.core.errors import EngineUnavailableError, RequestError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Answer
 from cumulant.runtime.context import open_run
 from cumulant.runtime.features import scans, used_sources
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.serve import used_names
+from cumulant.runtime.tables import read_table
 from cumulant.runtime.validate import snapshots_of
 
 if TYPE_CHECKING:
@@ -34,29 +36,37 @@ _TIMEOUT = 60.0
 def predict(
     project: Project,
     uri: str,
-    frame: pl.DataFrame,
+    rows: pl.DataFrame | Path,
     *,
     principal: Principal,
     url: str | None = None,
     as_of: datetime | None = None,
     progress: Progress = silent,
 ) -> pl.DataFrame:
-    """One answer a row of `frame`, in order: `prediction`, `probability` and, for classes, `probabilities`.
+    """One answer a row, in order: `prediction`, `probability` and, for classes, `probabilities`.
 
-    `frame` has the raw fields of the request schema. Without `url`, windows and lookups see the project's newest
-    snapshots (as of `as_of`), each row at its own moment of prediction; with it, the server's stored state.
+    `rows`, a frame or a file, have the raw fields of the request schema; other columns are left alone. Without
+    `url`, windows and lookups see the project's newest snapshots (as of `as_of`), each row at its own moment of
+    prediction; with it, the server's stored state.
 
     Raises:
-        RequestError: a required field is missing, or the server refuses a row.
+        RequestError: a required field is missing, a value is not of its type, or the server refuses a row.
+        DataError: the file cannot be read.
         EngineUnavailableError: the server does not answer.
     """
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise UsageError(f'"{url}" is no address of a server', subject=url, hint="write http://127.0.0.1:8080")
     with open_run(project, "predict", action="model.predict", principal=principal, progress=progress) as context:
         version = project.registry().resolve(uri)
         scorer = packaging.Scorer(servable_folder(project, version))
         plan = scorer.servable.plan
-        check_fields(plan, frame.columns)
+        frame = _given(project, plan, rows)
+        absent = [field.name for field in plan.request if field.name not in frame.columns]
+        if absent:
+            progress(f"not in the rows, and so taken as missing: {', '.join(absent)}")
         if url is not None:
             return _frame(list(_asked(f"{url.rstrip('/')}/v1/models/{version.name}/predict", plan, frame, progress)))
+        frame = data.typed(frame, plan.request, source=plan.entity)
         snapshots, _ = snapshots_of(context, used_names(plan))
         used = used_sources(plan, snapshots)
         progress("features")
@@ -65,15 +75,13 @@ def predict(
         return _frame(scorer.answers({name: computed[name].to_list() for name in scorer.features}))
 
 
-def check_fields(plan: FeaturePlan, columns: list[str]) -> None:
-    """Refuse rows that lack a required field, naming the nearest column."""
-    missing = [field.name for field in plan.request if not field.nullable and field.name not in columns]
-    if missing:
-        raise RequestError(
-            f"the rows lack {', '.join(missing)}",
-            subject=missing[0],
-            hint=did_you_mean(missing[0], columns) or "`cumulant models show` prints the request schema",
-        )
+def _given(project: Project, plan: FeaturePlan, rows: pl.DataFrame | Path) -> pl.DataFrame:
+    """The request fields of the rows, read as the source reads its own files."""
+    declared = project.spec.data.get(plan.entity) or data.SourceSpec()
+    if isinstance(rows, Path):
+        rows = read_table(rows, like=data.reading(declared, plan.request, str(rows)))
+    moment = plan.predict_at.column if plan.predict_at else None
+    return data.as_fields(rows, plan.request, missing=declared.missing, required=[moment] if moment else [])
 
 
 def _asked(url: str, plan: FeaturePlan, frame: pl.DataFrame, progress: Progress) -> Iterator[Answer]:

@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cumulant import data, training
+from cumulant import training
 from cumulant.core.errors import NotFoundError
 from cumulant.core.ids import digest
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.fitting import rows_of
 from cumulant.runtime.models import CANDIDATE, CHAMPION, ModelAliased
+from cumulant.runtime.personal import masked, personal_features
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,13 +84,10 @@ def _point(context: Context, version: ModelVersion, alias: str) -> None:
 
 
 def _input_example(context: Context, work: Work) -> pd.DataFrame:
-    """Five rows of features as the model takes them: a pandas frame; personal values as keyed hashes."""
-    personal = [field.name for field in work.task.plan.request if field.personal]
+    """Five rows of features as the model takes them: a pandas frame, without anybody's personal values."""
     frame = rows_of(context, work).test.features.head(5)
-    kept = [name for name in personal if name in frame.columns]
-    if kept:
-        frame = data.mask_frame(frame, kept, context.project.salt())
-    return frame.to_pandas()
+    personal = personal_features(work.task.plan)
+    return (masked(frame, personal, context.project.salt()) if personal else frame).to_pandas()
 
 
 def _plots(judgement: Judgement, title: str, run: RunLog) -> None:

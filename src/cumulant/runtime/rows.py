@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from cumulant import data, features, training
 from cumulant.core import expr
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.units import moment
+from cumulant.runtime.personal import personal_features, personal_texts
 
 if TYPE_CHECKING:
     import polars as pl
@@ -53,17 +55,30 @@ def labelled_rows(
     costs = (
         [] if cost is None else [part for part in (cost.false_negative, cost.false_positive) if isinstance(part, str)]
     )
-    return training.training_set(
-        computed.drop(ROW),
+    hidden = personal_texts(task.plan)
+    rows = training.training_set(
+        computed.drop(ROW, *hidden),
         features.evaluate(task.target, raw),
         spec=spec,
         at=_moments(raw, task),
         known=features.known_times(raw, source, expr.columns(task.target)),
         groups=_groups(merged, evaluation),
-        slices=_chosen(merged, evaluation.slices, "evaluation.slices"),
+        slices=_slices(project, merged, evaluation, task),
         costs=_chosen(merged, costs, "training.cost"),
         like=like,
     )
+    notes = (f"{name} is text of a personal column, which the model would carry, and is not used" for name in hidden)
+    return replace(rows, notes=(*rows.notes, *notes))
+
+
+def _slices(
+    project: Project, columns: Mapping[str, pl.Series], evaluation: EvaluationSpec, task: Task
+) -> pl.DataFrame | None:
+    """The columns by whose values metrics are told; personal ones as keyed hashes."""
+    found = _chosen(columns, evaluation.slices, "evaluation.slices")
+    raw = {field.name for field in task.plan.sources[task.entity].fields if field.personal}
+    personal = (raw | personal_features(task.plan)) & set(found.columns if found is not None else ())
+    return data.mask_frame(found, personal, project.salt()) if found is not None and personal else found
 
 
 def _merged(raw: pl.DataFrame, computed: pl.DataFrame) -> Mapping[str, pl.Series]:

@@ -25,6 +25,7 @@ from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import scans, used_sources
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.validate import snapshots_of
+from cumulant.serving import ServingSpec
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
@@ -45,6 +46,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     table: str | None = None
     as_of: datetime | None = None
     entities: int = 0
+    #: the section `serving` of the project file
+    settings: ServingSpec = ServingSpec()
 
 
 class Running(msgspec.Struct, frozen=True):
@@ -72,7 +75,7 @@ def prepare_service(
         folder = _versioned(project, version)
         plan = packaging.load_servable(folder).plan
         if not _has_state(plan):
-            return Service(model=version, folder=str(folder))
+            return Service(model=version, folder=str(folder), settings=project.spec.serving)
         snapshots, _ = snapshots_of(context, used_names(plan))
         # A day before the moment, so that requests just before it are answered too.
         since = None if as_of is None else as_of - timedelta(days=1)
@@ -84,6 +87,7 @@ def prepare_service(
             table=table,
             as_of=as_of,
             entities=entities,
+            settings=project.spec.serving,
         )
 
 
@@ -151,6 +155,7 @@ def _versioned(project: Project, version: ModelVersion) -> Path:
 def command(service: Service, *, http: str, insecure: bool = False, ready: Path | None = None) -> list[str]:
     """The command line that serves `service`."""
     line = [sys.executable, "-m", "cumulant.serving", service.folder, "--http", http]
+    line += ["--body-limit", service.settings.body_limit, "--drain", service.settings.drain]
     if service.online:
         line += ["--online", service.online, "--state-table", str(service.table)]
     if insecure:

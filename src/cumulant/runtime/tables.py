@@ -31,19 +31,22 @@ class Proposed(msgspec.Struct, frozen=True, kw_only=True):
     contract: str | None = None
 
 
-def read_table(file: Path | str) -> pl.DataFrame:
+def read_table(file: Path | str, *, like: SourceSpec | None = None) -> pl.DataFrame:
     """The rows of a file, folder or glob, one file after another; separators and encodings are found out.
+
+    `like` says how such files are read otherwise: missing marks, types.
 
     Raises:
         DataError: nothing is there, or a file cannot be read.
     """
-    return _read(file)[0]
+    return _read(file, like or data.SourceSpec())[0]
 
 
-def _read(file: Path | str) -> tuple[pl.DataFrame, SourceSpec]:
+def _read(file: Path | str, like: SourceSpec) -> tuple[pl.DataFrame, SourceSpec]:
     import polars as pl
 
-    spec, files, frames = _spec(file), _files(), []
+    spec, files = msgspec.structs.replace(like, path=_spec(file).path), _files()
+    frames = []
     for one in data.find(spec, source=Path(file).name, root=Path.cwd(), files=files):
         frame, spec = data.read_any(files.fetch(one), one.url, spec)
         frames.append(frame)
@@ -60,7 +63,7 @@ def propose(
         StorageError: `out` cannot be written.
     """
     progress(f"looking at {file}")
-    frame, read = _read(file)
+    frame, read = _read(file, data.SourceSpec())
     found = data.infer(frame, path=str(file))
     spec = msgspec.structs.replace(found.spec, path=str(file), separator=read.separator, encoding=read.encoding)
     contract = None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cumulant import data, features
 from cumulant.core import expr
-from cumulant.core.errors import UsageError, did_you_mean, not_found
+from cumulant.core.errors import NotKnownYetError, UsageError, did_you_mean, not_found
 
 if TYPE_CHECKING:
     from cumulant.core.expr import Node
@@ -44,7 +44,28 @@ def resolve_task(project: Project, snapshots: Mapping[str, Snapshot]) -> Task:
     entity = _entity(training, target, sources)
     predict_at = _predict_at(training, sources, entity)
     plan = features.compile_plan(_definitions(project), sources, entity=entity, predict_at=predict_at)
+    _refuse_own_label(plan, expr.columns(target))
     return Task(entity=entity, target=target, predict_at=predict_at, plan=plan)
+
+
+def _refuse_own_label(plan: FeaturePlan, labels: Collection[str]) -> None:
+    """A window over the target that holds the row predicted for would tell the model its own label.
+
+    Raises:
+        NotKnownYetError: such a window.
+    """
+    for feature in plan.features:
+        window = feature.window
+        if window is None or window.value is None or not features.counts_itself(plan, window):
+            continue
+        told = sorted(expr.columns(window.value) & set(labels))
+        if told:
+            raise NotKnownYetError(
+                f'feature {feature.name}: its window over "{told[0]}" holds the label of the row itself, for nothing '
+                "says that it becomes known later",
+                subject=told[0],
+                hint=f"declare when it is known, as `known_time: {{7d: [{told[0]}]}}` under data: {plan.entity}:",
+            )
 
 
 def _definitions(project: Project) -> features.Definitions:

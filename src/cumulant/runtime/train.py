@@ -183,7 +183,7 @@ def lineage_of(project: Project, work: Work, table: FeatureSet) -> dict[str, str
         **{f"snapshot.{name}": identity for name, identity in table.sources.items()},
         "features": digest(work.task.plan),
         "table": work.table.key,
-        "settings": digest([work.inputs["training"], work.inputs["evaluation"]]),
+        "settings": work.settings,
         "as_of": work.as_of.isoformat() if work.as_of else "",
         "code": (code.commit or "") + ("+changes" if code.dirty else ""),
         "environment": project.python.identity,

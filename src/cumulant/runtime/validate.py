@@ -89,7 +89,10 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot]) -> tu
         verify=lambda result: _stands(context, result),
         write=lambda transaction, _: _store(transaction, NEWEST, name, made[-1]),
     )
-    return load_snapshot(project, str(outcome.result["snapshot"])), not outcome.reused
+    snapshot = load_snapshot(project, str(outcome.result["snapshot"]))
+    if outcome.reused:
+        _be_newest(context, name, snapshot)
+    return snapshot, not outcome.reused
 
 
 def _ingest(context: Context, name: str, others: Mapping[str, Snapshot]) -> Snapshot:
@@ -120,6 +123,16 @@ def _store(transaction: Transaction, kind: str, name: str, snapshot: Snapshot) -
         transaction.delete(REFUSED, name)
     for fact in data.facts_of(snapshot):
         transaction.emit(fact)
+
+
+def _be_newest(context: Context, name: str, snapshot: Snapshot) -> None:
+    """A snapshot that is found again, after another or a refused one, is the present one again."""
+    current = newest(context.project, name)
+    if current is not None and current.id == snapshot.id and refused(context.project, name) is None:
+        return
+    with context.transaction() as transaction:
+        transaction.put(NEWEST, name, msgspec.to_builtins(snapshot))
+        transaction.delete(REFUSED, name)
 
 
 def _stands(context: Context, result: dict[str, object]) -> bool:

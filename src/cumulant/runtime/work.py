@@ -55,6 +55,11 @@ class Work:
     def identity(self) -> str:
         return digest(self.inputs)
 
+    @property
+    def settings(self) -> str:
+        """The digest of the sections that decide the model."""
+        return digest([self.inputs["training"], self.inputs["evaluation"]])
+
 
 def trainer_code(project: Project, spec: TrainingSpec) -> dict[str, str | None]:
     """Trainer of the user to the digest of its code, where it is a file of the project."""

@@ -64,6 +64,8 @@ class MemoryRun:
 class MemoryRegistry:
     """Runs and versions by the keys that they were made with; they end with this object."""
 
+    tracking_uri = "memory://"
+
     def __init__(self) -> None:
         folder = tempfile.TemporaryDirectory(prefix="cumulant-registry-")
         self._folder = Path(folder.name)

@@ -1,0 +1,87 @@
+"""Rows that are given for prediction: read as the source reads its own files, but nothing is refused silently."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import polars as pl
+
+from cumulant.core.errors import RequestError, did_you_mean
+from cumulant.core.plan import Field
+from cumulant.data.casts import Cast, casts
+from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
+
+
+def reading(declared: SourceSpec, fields: Sequence[Field], path: str) -> SourceSpec:
+    """How a file of such rows is read: missing marks and texts as declared; digits of a text field stay text."""
+    return SourceSpec(
+        path=path,
+        separator=declared.separator,
+        encoding=declared.encoding,
+        missing=declared.missing,
+        rules={field.name: RuleSpec(type="str") for field in fields if field.dtype == "str"},
+    )
+
+
+def as_fields(
+    frame: pl.DataFrame, fields: Sequence[Field], *, missing: Sequence[str] = (), required: Collection[str] = ()
+) -> pl.DataFrame:
+    """The columns of `frame` that are `fields`, under their types; times without an offset are in the field's zone.
+
+    Fields that are absent and may be null stay absent, unless they are `required`; other columns are left out.
+
+    Raises:
+        RequestError: a required field is absent, one is absent whose name is nearly that of another column, or a
+            value cannot be read as its type. Values are not repeated.
+    """
+    _refuse_absent(frame.columns, fields, required)
+    present = [field for field in fields if field.name in frame.columns]
+    found = [_cast(frame.schema[field.name], field, missing) for field in present]
+    _refuse_lost(frame, found)
+    return frame.select(cast.expr for cast in found)
+
+
+def _refuse_absent(columns: Sequence[str], fields: Sequence[Field], required: Collection[str]) -> None:
+    absent = [field.name for field in fields if field.name not in columns]
+    others = [name for name in columns if name not in {field.name for field in fields}]
+    for name in absent:
+        if near := did_you_mean(name, others):
+            raise RequestError(f"the rows lack {name}", subject=name, hint=near)
+    needed = [field.name for field in fields if not field.nullable or field.name in required]
+    lacking = absent if len(absent) == len(fields) else [name for name in absent if name in needed]
+    if lacking:
+        hint = "`cumulant models show` prints the request schema"
+        raise RequestError(f"the rows lack {', '.join(lacking)}", subject=lacking[0], hint=hint)
+
+
+def _cast(dtype: pl.DataType, field: Field, missing: Sequence[str]) -> Cast:
+    if field.dtype == "time":
+        spec = SourceSpec(missing=list(missing), event_time=EventTime(column=field.name, zone=field.zone or "UTC"))
+    else:
+        spec = SourceSpec(missing=list(missing), rules={field.name: RuleSpec(type=field.dtype)})
+    return casts({field.name: dtype}, spec, "the rows")[0]
+
+
+def _refuse_lost(frame: pl.DataFrame, found: Sequence[Cast]) -> None:
+    for cast in found:
+        if cast.present is None:
+            continue
+        lost = frame.select(lost=cast.present & cast.expr.is_null())["lost"].arg_true()
+        if lost.len():
+            rows = f"row {lost[0] + 1:,}" + (f" and {lost.len() - 1:,} more" if lost.len() > 1 else "")
+            raise RequestError(
+                f'column "{cast.name}" must be {_WORDS[cast.dtype]}, and is not in {rows}',
+                subject=cast.name,
+                hint="mend the values, or leave them empty if they are not known",
+            )
+
+
+_WORDS = {
+    "bool": "true or false",
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "time": "a time such as 2013-04-01T06:00:00Z",
+    "date": "a date such as 2013-04-01",
+    "bytes": "bytes",
+}

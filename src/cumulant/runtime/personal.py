@@ -1,0 +1,58 @@
+"""Personal values on their way into a model, its examples and its figures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cumulant import data
+from cumulant.core import expr
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.core.plan import FeaturePlan, FeatureSpec
+
+#: of a window: figures about values that do not repeat one of them
+_FIGURES = ("count", "distinct")
+
+
+def personal_features(plan: FeaturePlan) -> frozenset[str]:
+    """Features that hold values of personal columns, or are worked out from them.
+
+    A window keyed by a personal column is none: it holds what the rows of one key have in common.
+    """
+    found: set[str] = set()
+    for spec in plan.features:
+        if _is_personal(spec, plan, found):
+            found.add(spec.name)
+    return frozenset(found)
+
+
+def personal_texts(plan: FeaturePlan) -> tuple[str, ...]:
+    """Those of them that are text. No model reads these: it would have to carry their values as its categories."""
+    kept = personal_features(plan)
+    return tuple(spec.name for spec in plan.features if spec.name in kept and spec.dtype == "str")
+
+
+def masked(frame: pl.DataFrame, personal: frozenset[str], salt: bytes) -> pl.DataFrame:
+    """`frame` for an example: personal texts as keyed hashes, other personal values missing, so that types stay."""
+    import polars as pl
+
+    names = [name for name in frame.columns if name in personal]
+    texts = [name for name in names if frame.schema[name] == pl.String]
+    others = (pl.lit(None, frame.schema[name]).alias(name) for name in names if name not in texts)
+    return data.mask_frame(frame, texts, salt).with_columns(others)
+
+
+def _is_personal(spec: FeatureSpec, plan: FeaturePlan, found: set[str]) -> bool:
+    if spec.expr is not None:
+        return bool(expr.columns(spec.expr) & _personal(plan, plan.entity) or expr.features(spec.expr) & found)
+    if spec.lookup is not None:
+        return spec.lookup.column in _personal(plan, spec.lookup.source)
+    if spec.window is None or spec.window.value is None or spec.window.agg in _FIGURES:
+        return False
+    return bool(expr.columns(spec.window.value) & _personal(plan, spec.window.source))
+
+
+def _personal(plan: FeaturePlan, source: str) -> frozenset[str]:
+    return frozenset(field.name for field in plan.sources[source].fields if field.personal)

@@ -1,0 +1,78 @@
+"""Rows given for prediction: typed as the source's, with nothing lost silently."""
+
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+
+from cumulant.core.errors import RequestError
+from cumulant.core.plan import Field
+from cumulant.data import SourceSpec, as_fields, read, reading
+
+FIELDS = (
+    Field("code", "str"),
+    Field("amount", "float"),
+    Field("count", "int"),
+    Field("express", "bool"),
+    Field("at", "time", zone="America/New_York"),
+)
+
+
+def test_values_get_the_types_of_the_fields():
+    frame = pl.DataFrame(
+        {
+            "count": [1.0, None],
+            "code": [7, 8],
+            "amount": [" 2.5", "?"],
+            "express": ["yes", "No"],
+            "at": ["2024-01-01 00:00", "2024-07-01T00:00:00Z"],
+            "more": [1, 2],
+        }
+    )
+    found = as_fields(frame, FIELDS, missing=["?"])
+    assert found.to_dict(as_series=False) == {
+        "code": ["7", "8"],
+        "amount": [2.5, None],
+        "count": [1, None],
+        "express": [True, False],
+        "at": [datetime(2024, 1, 1, 5, tzinfo=UTC), datetime(2024, 7, 1, tzinfo=UTC)],
+    }
+
+
+def test_digits_of_a_text_field_stay_as_they_are_in_a_file(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text("code,amount\n007,NA\n010,3\n")
+    declared = SourceSpec(path="elsewhere/*.csv", missing=["NA"], key="code")
+    frame = as_fields(read(file, "rows.csv", reading(declared, FIELDS, str(file))), FIELDS)
+    assert frame.rows() == [("007", None), ("010", 3.0)]
+
+
+def test_columns_of_nulls_and_no_rows():
+    frame = as_fields(pl.DataFrame({"code": [None], "amount": [None]}), FIELDS)
+    assert frame.schema == {"code": pl.String, "amount": pl.Float64}
+    assert as_fields(frame.clear(), FIELDS).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said", "hint"),
+    [
+        ({"amuont": [1.0], "code": ["a"]}, "lack amount", 'did you mean "amuont"?'),
+        ({"other": [1.0]}, "lack code, amount, count, express, at", "models show"),
+        ({"amount": [1.0], "at": ["soon"]}, '"at" must be a time .* not in row 1', "mend"),
+        ({"amount": ["1", "x", "y"]}, '"amount" must be a number, and is not in row 2 and 1 more', "mend"),
+        ({"count": [1.0, 1.5]}, '"count" must be a whole number', "mend"),
+        ({"express": ["maybe"]}, '"express" must be true or false', "mend"),
+    ],
+)
+def test_what_does_not_fit(rows, said, hint):
+    with pytest.raises(RequestError, match=said) as caught:
+        as_fields(pl.DataFrame(rows), FIELDS)
+    assert hint in caught.value.hint
+    assert not any(str(value) in caught.value.message for value in ("soon", "maybe"))
+
+
+def test_a_required_field_must_be_there():
+    with pytest.raises(RequestError, match="lack at$"):
+        as_fields(pl.DataFrame({"amount": [1.0]}), FIELDS, required=["at"])
+    with pytest.raises(RequestError, match="lack name$"):
+        as_fields(pl.DataFrame({"amount": [1.0]}), (*FIELDS, Field("name", "str", nullable=False)))
