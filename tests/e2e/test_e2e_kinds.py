@@ -239,7 +239,7 @@ def test_a_trainer_of_the_users_own(tmp_path):
 def test_a_trainer_that_raises_loses_nothing(tmp_path):
     folder = make(tmp_path / "kind", visits(), target="bought", training={"trainers": ["linear", "trainers.py:broken"]})
     (folder / "trainers.py").write_text(FOREST)
-    with pytest.raises(UserCodeError, match="trainers.py, line 11: no good at all"):
+    with pytest.raises(UserCodeError, match=r"trainers\.py, line 11: no good at all"):
         trained(folder)
     (folder / "trainers.py").write_text(FOREST.replace("    raise", "    return forest(X, y, 0)\n    raise"))
     found = trained(folder)
@@ -276,6 +276,7 @@ def test_cleaning_written_with_pandas(tmp_path):
         check_served(project, strange(rows.select("at", "size", "night", "colour", "town")))
 
 
+FORMATS = ("html", "md", "json")
 PEOPLE = ("Ada-Lovelace", "Grace-Hopper", "Mary-Somerville", "Emmy-Noether")
 
 
@@ -302,7 +303,7 @@ def test_personal_values_show_nowhere(tmp_path):
         },
         evaluation={"slices": ["guest", "colour"]},
         more=(
-            'shouted = col("mail").lower()\n'
+            'shouted = col("mail").str.lower()\n'
             'guest_n = visits.by("guest").count(window="14d")\n'
             'guest_size = visits.by("mail").mean("size", window="14d")\n'
         ),
@@ -321,12 +322,18 @@ def test_personal_values_show_nowhere(tmp_path):
         servable = load_servable(project.objects().path(record.servable.key))
         assert servable.example["guest"].startswith("#")
         assert servable.example["born"] is None
-        assert {one.feature for one in servable.inputs} == {"size", "night", "colour", "born", "guest_n", "guest_size"}
+        assert {one.feature for one in servable.inputs} == {
+            "size",
+            "night",
+            "colour",
+            "born",
+            "guest_n_14d",
+            "guest_size_14d",
+        }
         refused = data.quarantined(newest(project, "visits"), project.tables(), project.salt())
         assert refused.height == 8
-        shown = [str(refused.to_dicts()).encode()]
-        for suffix in ("html", "md", "json"):
-            shown.append(report(project, found.run, out=folder / f"report.{suffix}", principal=who).read_bytes())
+        pages = [report(project, found.run, out=folder / f"report.{suffix}", principal=who) for suffix in FORMATS]
+        shown = [str(refused.to_dicts()).encode(), *(page.read_bytes() for page in pages)]
         shown += [json.dumps([event.data for event in project.journal().events()], default=str).encode()]
         slices = {one.value for one in found.evaluation.slices if one.column == "guest"}
         assert len(slices) == len(PEOPLE)

@@ -58,7 +58,9 @@ def finish(error: BaseException, output: Output, *, debug: bool) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 4
     if isinstance(error, KeyboardInterrupt | typer.Abort):
-        output.notices().print("interrupted; run the same command again and it goes on from the last finished step")
+        output.notices().print(
+            "interrupted; run the same command again and it goes on from the last finished step", soft_wrap=True
+        )
         return INTERRUPTED
     known = as_known(error).reworded(output.redact)
     if debug:
@@ -141,7 +143,7 @@ def _from_parser(error: BaseException) -> UsageError:
     if (option := getattr(error, "option_name", None)) and context is not None and "o such option" in head:
         head, known = (
             f"no such option: {option}",
-            [name for one in context.command.get_params(context) for name in one.opts],
+            [name for one in context.command.get_params(context) for name in one.opts if name.startswith("-")],
         )
         hint = did_you_mean(str(option), known)
     elif (missing := _NO_COMMAND.match(head)) and context is not None:

@@ -77,7 +77,8 @@ def serve(
         try:
             code = process.wait()
         except KeyboardInterrupt:
-            # The terminal has told the server too: it finishes what it accepted.
+            # A terminal has told the server too, other senders have not; either way it finishes what it accepted.
+            process.terminate()
             code = process.wait()
     if code > 0:
         raise EngineUnavailableError(f"the server ended with code {code}", subject=running.url)
@@ -118,12 +119,18 @@ def _when_ready(process: subprocess.Popen[bytes], ready: Path, said: _Echo) -> R
             return msgspec.json.decode(text, type=Running)
         if process.poll() is not None:
             said.join()
-            kind = _KINDS.get(process.returncode, EngineUnavailableError)
-            raise kind(
-                said.text().removeprefix("error: ") or "the server ended before it answered", hint="cumulant doctor"
-            )
+            raise _failed(process.returncode, said.text())
         time.sleep(0.02)
     raise EngineUnavailableError("the server did not answer within a minute", hint="cumulant doctor")
+
+
+def _failed(code: int, said: str) -> CumulantError:
+    """Why the server did not start, as it said so itself; its advice names its own options, so ours takes its place."""
+    kind = _KINDS.get(code, EngineUnavailableError)
+    message = said.removeprefix("error: ") or "the server ended before it answered"
+    if kind is PortInUseError:
+        return kind(message.partition(";")[0], hint="stop what listens there, or add --port 0, which takes a free one")
+    return kind(message, hint="cumulant doctor")
 
 
 class _Echo:

@@ -166,10 +166,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     return f'did you mean "{close[0]}"?' if close else None
 
 
-def not_found(kind: str, name: str, known: Iterable[str]) -> NotFoundError:
-    """The error for a name that is not among `known`, with the nearest name or the list as hint."""
+def not_found(kind: str, name: str, known: Iterable[str], *, empty: str | None = None) -> NotFoundError:
+    """The error for a name that is not among `known`, with the nearest name or the list as hint.
+
+    `empty` is the hint where nothing is known at all.
+    """
     names = sorted(known)
-    listed = f"known: {', '.join(names[:12])}" if names else f"there is no {kind} yet"
+    listed = f"known: {', '.join(names[:12])}" if names else empty or f"there is no {kind} yet"
     return NotFoundError(f'no {kind} named "{name}"', subject=name, hint=did_you_mean(name, names) or listed)
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cumulant.data.breach import SourceBreachError
-    from cumulant.data.casts import typed
     from cumulant.data.contract import in_force
     from cumulant.data.events import facts_of
     from cumulant.data.given import as_fields, reading
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "breach": ("SourceBreachError",),
-    "casts": ("typed",),
     "contract": ("in_force",),
     "events": ("facts_of",),
     "proposal": ("Proposal", "infer"),
@@ -97,7 +95,6 @@ __all__ = [
     "source_of",
     "to_odcs",
     "to_polars",
-    "typed",
 ]
 
 

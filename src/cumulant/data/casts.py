@@ -15,7 +15,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import DType, Field
-from cumulant.data.spec import RuleSpec, SourceSpec
+from cumulant.data.spec import SourceSpec
 
 UTC_MICROS = pl.Datetime("us", "UTC")
 POLARS: dict[DType, pl.DataType] = {
@@ -93,33 +93,6 @@ def casts(schema: Mapping[str, pl.DataType], spec: SourceSpec, source: str) -> l
         else:
             found.append(_cast(name, dtype, declared, spec, source))
     return found
-
-
-def typed(frame: pl.DataFrame, fields: Sequence[Field], *, source: str) -> pl.DataFrame:
-    """`frame` with the columns that `fields` name in their types; texts are read as a source's files would be.
-
-    Raises:
-        DataError: a value cannot be read as its field's type.
-    """
-    present = [field for field in fields if field.name in frame.columns]
-    spec = SourceSpec(rules={field.name: RuleSpec(type=field.dtype) for field in present})
-    for field in present:
-        kind = frame.schema[field.name]
-        cast = (
-            _time(field.name, kind, field.zone or "UTC", spec)
-            if field.dtype == "time"
-            else _cast(field.name, kind, field.dtype, spec, source)
-        )
-        values = frame.select(cast.expr.alias(field.name)).to_series()
-        lost = 0 if cast.present is None else frame.select((cast.present & values.is_null()).sum()).item()
-        if lost:
-            raise DataError(
-                f'{lost:,} values of "{field.name}" cannot be read as {field.dtype}',
-                subject=field.name,
-                hint="`cumulant models show` prints the request schema",
-            )
-        frame = frame.with_columns(values)
-    return frame
 
 
 def _times(spec: SourceSpec, source: str) -> dict[str, str | None]:

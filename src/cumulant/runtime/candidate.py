@@ -59,6 +59,8 @@ class Candidate:
     judgement: Judgement
     package: Package
     lineage: dict[str, str]
+    #: the champion when this work began, which the gate compared with
+    reference: ModelVersion | None = None
 
     @property
     def word(self) -> str:
@@ -107,7 +109,10 @@ class Candidate:
         """Keep what made the version; a version that is known stays as it was first recorded."""
         key = f"{version.name}/{version.version}"
         with context.transaction() as transaction:
-            if transaction.get(MODEL, key) is None:
+            row = transaction.get(MODEL, key)
+            known = None if row is None else msgspec.convert(row.value, ModelRecord)
+            # Another servable under the same number: the registry was replaced, and the record with it.
+            if known is None or known.servable.key != self.package.servable.key:
                 transaction.put(MODEL, key, msgspec.to_builtins(self._record(context)))
 
     def _record(self, context: Context) -> ModelRecord:

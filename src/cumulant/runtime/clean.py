@@ -13,6 +13,7 @@ from cumulant import data
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import Actor, Fact
+from cumulant.core.ids import digest
 from cumulant.runtime.actions import check
 from cumulant.runtime.candidate import MODEL, ModelRecord
 from cumulant.runtime.records import STEP, read_step, runs
@@ -136,7 +137,9 @@ def _searches(project: Project) -> Iterator[Removed]:
     folder = project.state / "search"
     if not folder.is_dir():
         return
-    for path in sorted(folder.iterdir()):
+    steps = [read_step(row) for row in project.journal().rows(STEP)]
+    done = {digest(step.inputs) for step in steps if step.name == "search" and step.status == "done"}
+    for path in sorted(path for path in folder.iterdir() if path.name in done):
         yield Removed(key=f"search/{path.name}", kind="folder", bytes=_size(path))
 
 

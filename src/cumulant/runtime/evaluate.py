@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -10,11 +11,13 @@ import msgspec
 from cumulant import training
 from cumulant.core.errors import RefusedError
 from cumulant.core.progress import Progress, silent
+from cumulant.core.units import to_micros
 from cumulant.ports.registry import ModelVersion
+from cumulant.runtime.candidate import MODEL, ModelRecord
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import feature_set
 from cumulant.runtime.fitting import rows_of
-from cumulant.runtime.judging import Answers, Judgement, answers_of, champion_uri, compared
+from cumulant.runtime.judging import Answers, Judgement, answers_of, champion_version, compared
 from cumulant.runtime.task import resolve_task
 from cumulant.runtime.train import work_of
 from cumulant.runtime.validate import snapshots_of
@@ -23,9 +26,11 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project import Project
     from cumulant.runtime.work import Work
+    from cumulant.training import Split
 
 #: journal rows: what an evaluation found, by its run
 EVALUATION = "evaluation"
+_LEAST_ROWS = 30
 
 
 class EvaluateResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,12 +73,12 @@ def evaluate(
 
 
 def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
-    split = rows_of(context, work)
+    split, unseen = _unseen(context, rows_of(context, work), version)
     context.progress("evaluate", 0.1)
     candidate, notes = answers_of(context, version, split.test)
     if candidate is None:
         raise RefusedError(notes[0], subject=version.uri, hint="train again: `cumulant train`")
-    number = champion_uri(context)
+    number = champion_version(context)
     other = number not in (None, version.version)
     champion = context.project.registry().resolve(f"{version.name}/{number}") if other else None
     rival, more = (None, ()) if champion is None else answers_of(context, champion, split.test)
@@ -84,9 +89,32 @@ def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
         split.test,
         work.evaluation,
         candidate=candidate,
-        naive=Answers(alone.naive.predict_frame(split.test.features), candidate.threshold),
+        naive=Answers(alone.naive.predict_frame(split.test.features), alone.naive.threshold),
         champion=rival,
         champion_uri=champion.uri if champion is not None and rival is not None else None,
         main=alone.summary.metric,
-        notes=(*notes, *more),
+        notes=(*unseen, *notes, *more),
     )
+
+
+def _unseen(context: Context, split: Split, version: ModelVersion) -> tuple[Split, tuple[str, ...]]:
+    """The split with the test rows that the version cannot have learned from: those after its last training row.
+
+    Raises:
+        RefusedError: no more than a handful is left.
+    """
+    row = context.project.journal().get(MODEL, f"{version.name}/{version.version}")
+    learned_to = None if row is None else msgspec.convert(row.value, ModelRecord).fitted.split.train_to
+    if learned_to is None or split.test.at is None:
+        return split, ()
+    later = split.test.at > to_micros(learned_to)
+    if later.all():
+        return split, ()
+    if later.sum() < _LEAST_ROWS:
+        raise RefusedError(
+            f"{version.uri} learned from rows up to {learned_to:%Y-%m-%d %H:%M}, and hardly a test row is later",
+            subject=version.uri,
+            hint="evaluate it on later data, as with a later --as-of or a shorter evaluation.test",
+        )
+    note = f"{int((~later).sum()):,} test rows that the model learned from are left out"
+    return dataclasses.replace(split, test=split.test.take(later)), (note,)

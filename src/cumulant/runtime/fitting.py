@@ -13,7 +13,7 @@ import msgspec
 from cumulant import training
 from cumulant.core.ids import digest
 from cumulant.core.refs import ObjectRef
-from cumulant.core.units import from_micros
+from cumulant.core.units import from_micros, to_micros
 from cumulant.runtime.rows import labelled_rows
 from cumulant.training import Parameter, TrainingSummary, TrialRecord
 
@@ -109,7 +109,16 @@ def rows_of(context: Context, work: Work) -> Split:
         evaluation=work.evaluation,
         as_of=work.as_of,
     )
-    return training.split(rows, work.evaluation, seed=work.training.seed)
+    return training.split(rows, work.evaluation, seed=work.training.seed, horizon=_horizon(rows, work.as_of))
+
+
+def _horizon(rows: TrainingSet, as_of: datetime | None) -> int | None:
+    """When the data were seen: `as_of`, else the last moment at which they tell anything."""
+    if as_of is not None:
+        return to_micros(as_of)
+    if rows.at is None or rows.known is None or not len(rows):
+        return None
+    return max(int(rows.at.max()), int(rows.known.max()))
 
 
 def stored(context: Context, model: FittedModel) -> ObjectRef:

@@ -50,7 +50,7 @@ def reference(context: Context, work: Work) -> ModelVersion | None:
     name = context.project.name
     with context.transaction() as transaction:
         row = transaction.get(REFERENCE, work.identity)
-        uri = row.value["uri"] if row is not None else champion_uri(context)
+        uri = row.value["uri"] if row is not None else champion_version(context)
         if row is None:
             transaction.put(REFERENCE, work.identity, {"uri": uri})
     try:
@@ -59,7 +59,7 @@ def reference(context: Context, work: Work) -> ModelVersion | None:
         return None
 
 
-def champion_uri(context: Context) -> str | None:
+def champion_version(context: Context) -> str | None:
     """The version number of the champion."""
     try:
         return context.project.registry().resolve(f"{context.project.name}@{CHAMPION}").version
@@ -114,7 +114,7 @@ def _judgement(context: Context, work: Work, fitted: Fitted, champion: ModelVers
         test,
         work.evaluation,
         candidate=Answers(model.predict_frame(test.features), model.threshold, model.importance),
-        naive=Answers(naive.predict_frame(test.features), model.threshold),
+        naive=Answers(naive.predict_frame(test.features), naive.threshold),
         champion=rival,
         champion_uri=champion.uri if champion is not None and rival is not None else None,
         main=fitted.summary.metric,

@@ -64,9 +64,10 @@ def predict(
         absent = [field.name for field in plan.request if field.name not in frame.columns]
         if absent:
             progress(f"not in the rows, and so taken as missing: {', '.join(absent)}")
+        if url is not None and as_of is not None:
+            raise UsageError("a server answers from its own state", hint="leave out --as-of, or --url")
         if url is not None:
             return _frame(list(_asked(f"{url.rstrip('/')}/v1/models/{version.name}/predict", plan, frame, progress)))
-        frame = data.typed(frame, plan.request, source=plan.entity)
         snapshots, _ = snapshots_of(context, used_names(plan))
         used = used_sources(plan, snapshots)
         progress("features")

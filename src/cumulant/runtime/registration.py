@@ -12,6 +12,7 @@ from cumulant.core.errors import NotFoundError
 from cumulant.core.ids import digest
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.fitting import rows_of
+from cumulant.runtime.judging import champion_version
 from cumulant.runtime.models import CANDIDATE, CHAMPION, ModelAliased
 from cumulant.runtime.personal import masked, personal_features
 
@@ -37,21 +38,31 @@ def register(context: Context, candidate: Candidate, *, promote: bool) -> tuple[
     def log() -> dict[str, object]:
         version = _log(context, candidate, key)
         _point(context, version, CANDIDATE)
-        if promote and verdict.passed and context.project.spec.release.approval == "none":
+        if promote and verdict.passed and _may_lead(context, candidate, version):
             _point(context, version, CHAMPION)
         return {"name": version.name, "version": version.version}
 
-    outcome = context.step("register", inputs, log, verify=lambda found: _exists(context, found))
+    outcome = context.step("register", inputs, log, verify=lambda found: _exists(context, found, candidate))
     name, number = str(outcome.result["name"]), str(outcome.result["version"])
     return context.project.registry().resolve(f"{name}/{number}"), outcome.reused
 
 
-def _exists(context: Context, found: Mapping[str, object]) -> bool:
+def _may_lead(context: Context, candidate: Candidate, version: ModelVersion) -> bool:
+    """Whether nobody has to agree first, and the champion is still the one that the candidate was compared with."""
+    if context.project.spec.release.approval != "none":
+        return False
+    present = champion_version(context)
+    compared = None if candidate.reference is None else candidate.reference.version
+    return present in (None, version.version, compared)
+
+
+def _exists(context: Context, found: Mapping[str, object], candidate: Candidate) -> bool:
+    """Whether the version stands, and is of this work: a registry that was replaced may hold another of its number."""
     try:
-        context.project.registry().resolve(f"{found['name']}/{found['version']}")
+        version = context.project.registry().resolve(f"{found['name']}/{found['version']}")
     except NotFoundError:
         return False
-    return True
+    return version.tags.get("cumulant.servable") == candidate.package.servable.key
 
 
 def _log(context: Context, candidate: Candidate, key: str) -> ModelVersion:

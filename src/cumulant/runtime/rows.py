@@ -46,6 +46,12 @@ def labelled_rows(
     raw = data.scan(snapshot, project.tables(), as_of=as_of).collect()
     if not raw[ROW].equals(computed[ROW]):
         raise DataError("the feature table and the snapshot hold different rows", hint="run the command again")
+    if as_of is not None and not raw.height:
+        raise DataError(
+            f"no row of {task.entity} is known at {as_of.isoformat()}",
+            subject=task.entity,
+            hint="give --as-of a time after the first rows",
+        )
     if spec.since is not None and snapshot.event_time is not None:
         keep = raw[snapshot.event_time] >= moment(spec.since)
         raw, computed = raw.filter(keep), computed.filter(keep)

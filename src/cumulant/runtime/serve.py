@@ -137,7 +137,8 @@ def _has_state(plan: FeaturePlan) -> bool:
 def _versioned(project: Project, version: ModelVersion) -> Path:
     """A copy of the servable that carries the registry's version number, so that answers name it."""
     source = servable_folder(project, version)
-    target = project.state / "serving" / version.name / version.version
+    which = short(digest(version.tags.get("cumulant.servable", "")))
+    target = project.state / "serving" / version.name / f"{version.version}-{which}"
     if (target / "servable.json").exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +190,11 @@ def running(service: Service, *, http: str = "127.0.0.1:0", keep: bool = False) 
         finally:
             if not keep:
                 process.terminate()
-                process.wait(timeout=30)
+                try:
+                    process.wait(timeout=30)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
 
 def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path) -> Running:

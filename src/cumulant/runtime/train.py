@@ -120,7 +120,15 @@ def _candidate(context: Context, work: Work, table: FeatureSet) -> Candidate:
     judgement = judge(context, work, fitted, champion)
     lineage = lineage_of(context.project, work, table)
     built = package(context, work, fitted, lineage)
-    return Candidate(work=work, table=table, fitted=fitted, judgement=judgement, package=built, lineage=lineage)
+    return Candidate(
+        work=work,
+        table=table,
+        fitted=fitted,
+        judgement=judgement,
+        package=built,
+        lineage=lineage,
+        reference=champion,
+    )
 
 
 def _result(context: Context, made: Candidate, version: ModelVersion, reused: tuple[str, ...]) -> dict[str, Any]:

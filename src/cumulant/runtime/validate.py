@@ -9,6 +9,7 @@ import msgspec
 
 from cumulant import data
 from cumulant.core.errors import UsageError, not_found
+from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime.context import Context, open_run
 
@@ -68,7 +69,8 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot]) -> tu
     spec = data.in_force(project.spec.data[name], source=name, root=project.root)
     files = data.find(spec, source=name, root=project.root, files=project.files())
     inputs = {
-        "declaration": msgspec.to_builtins(spec),
+        # Not in full: a rule's set of allowed values may be personal.
+        "declaration": digest(msgspec.to_builtins(spec)),
         "prepare": data.prepare_digest(spec.prepare, project.root),
         "files": [[data.shown(file.url, project.root), file.bytes, file.stamp] for file in files],
         "others": {other: others[other].id for other in sorted(references(spec) - {name})},

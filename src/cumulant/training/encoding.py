@@ -52,9 +52,12 @@ def _center(column: pl.Series) -> float:
     if not len(values):
         return 0.0
     blur = float(np.abs(values).max()) * float(np.finfo(np.float32).eps)
-    if blur <= _BLUR * (float(values.std()) or 1.0):
+    spread = float(values.std()) or 1.0
+    if blur <= _BLUR * spread:
         return 0.0
-    return float(np.floor(np.median(values)))
+    # A round number near the middle: as good as the median itself, which would show somebody's value.
+    step = 10.0 ** np.floor(np.log10(spread))
+    return float(np.round(np.median(values) / step) * step)
 
 
 def encode(features: pl.DataFrame, inputs: Sequence[Input]) -> Matrix:

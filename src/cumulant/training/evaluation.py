@@ -148,7 +148,7 @@ def _clusters(rows: TrainingSet, spec: EvaluationSpec) -> tuple[str, NDArray[np.
     if wanted == "row":
         return "row", None, ""
     if wanted not in ("auto", "day"):
-        return wanted, _column_codes(rows, wanted), ""
+        return wanted, _cluster_column(rows, wanted), ""
     if rows.at is not None:
         days = cluster_codes(rows.at // _DAY)
         if wanted == "day" or not len(days) or int(days.max()) + 1 >= _LEAST_DAYS:
@@ -163,16 +163,19 @@ def _clusters(rows: TrainingSet, spec: EvaluationSpec) -> tuple[str, NDArray[np.
     return "row", None, ""
 
 
-def _column_codes(rows: TrainingSet, name: str) -> NDArray[np.int64]:
+def _cluster_column(rows: TrainingSet, name: str) -> NDArray[np.int64]:
+    """Codes of the column that the intervals go by: it need not be a feature, and then came as the groups."""
     column = _column(rows, name)
-    if column is None:
+    if column is not None:
+        ranked = column.cast(pl.String).fill_null("").rank("dense").cast(pl.Int64) - 1
+        return np.asarray(ranked.to_numpy(), dtype=np.int64)
+    if rows.groups is None:
         raise UsageError(
             f'evaluation.clusters is "{name}", which is no column of these rows',
             subject=name,
             hint="write auto, day, row, or a column of the source",
         )
-    ranked = column.cast(pl.String).fill_null("").rank("dense").cast(pl.Int64) - 1
-    return np.asarray(ranked.to_numpy(), dtype=np.int64)
+    return cluster_codes(rows.groups)
 
 
 def _column(rows: TrainingSet, name: str) -> pl.Series | None:

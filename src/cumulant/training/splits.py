@@ -48,12 +48,14 @@ class Fold:
     text: str = field(default="")
 
 
-def split(rows: TrainingSet, spec: EvaluationSpec, *, seed: int = 0) -> Split:
+def split(rows: TrainingSet, spec: EvaluationSpec, *, seed: int = 0, horizon: int | None = None) -> Split:
     """Set the test rows aside.
 
     With times, the test is the last part by prediction time: a duration, or a share of rows. Training ends before
     it by the delay of labels (their 0.99 quantile), and rows whose label was still unknown at the first test
-    row are left out, so that nothing is learned that could not be known then. Without times, rows (or whole
+    row are left out, so that nothing is learned that could not be known then. With `horizon` (microseconds: when
+    the data were seen), the test ends the delay of labels before it: of the rows after that, only those whose label
+    came fast are labelled, and they are not like the others. Without times, rows (or whole
     groups) are drawn at random, classes in their shares.
 
     Raises:
@@ -62,11 +64,14 @@ def split(rows: TrainingSet, spec: EvaluationSpec, *, seed: int = 0) -> Split:
     """
     if rows.at is None:
         return _random_split(rows, _share(spec.test), seed)
+    ripe = ripened(rows, horizon)
+    unripe, rows = int((~ripe).sum()), rows.take(ripe)
+    assert rows.at is not None
     cutoff = _cutoff(rows.at, spec.test)
     gap = label_delay(rows)
     test = rows.at >= cutoff
     train = known_before(rows, cutoff, gap)
-    left_out = int((~test & ~train).sum())
+    left_out = int((~test & ~train).sum()) + unripe
     _check_sides(rows, train, test)
     how = f"the last {_told(spec.test)} by time"
     if left_out:
@@ -79,6 +84,16 @@ def label_delay(rows: TrainingSet) -> int:
     if rows.at is None or rows.known is None:
         return 0
     return max(0, int(np.quantile(rows.known - rows.at, _DELAY_QUANTILE)))
+
+
+def ripened(rows: TrainingSet, horizon: int | None) -> NDArray[np.bool_]:
+    """The rows old enough at `horizon` for any label to be known, by the delay of labels in the older half."""
+    everything = np.ones(len(rows), dtype=bool)
+    if horizon is None or rows.at is None or rows.known is None or not len(rows):
+        return everything
+    older = rows.at <= np.median(rows.at)
+    delay = label_delay(rows.take(older))
+    return everything if delay == 0 else rows.at <= horizon - delay
 
 
 def known_before(rows: TrainingSet, moment: int, gap: int) -> NDArray[np.bool_]:

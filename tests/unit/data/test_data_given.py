@@ -72,7 +72,7 @@ def test_what_does_not_fit(rows, said, hint):
 
 
 def test_a_required_field_must_be_there():
-    with pytest.raises(RequestError, match="lack at$"):
+    with pytest.raises(RequestError, match=r"lack at$"):
         as_fields(pl.DataFrame({"amount": [1.0]}), FIELDS, required=["at"])
-    with pytest.raises(RequestError, match="lack name$"):
+    with pytest.raises(RequestError, match=r"lack name$"):
         as_fields(pl.DataFrame({"amount": [1.0]}), (*FIELDS, Field("name", "str", nullable=False)))

@@ -133,7 +133,7 @@ class MlflowRegistry:
     def _aliases(self, name: str) -> dict[str, tuple[str, ...]]:
         """Version -> its aliases. Raises NotFoundError for an unknown model."""
         if self._model(name) is None:
-            raise not_found("registered model", name, self.models())
+            raise not_found("registered model", name, self.models(), empty="there is none yet: cumulant train")
         byversion: dict[str, tuple[str, ...]] = {}
         for alias, version in sorted(self._client.get_registered_model(name).aliases.items()):
             byversion[str(version)] = (*byversion.get(str(version), ()), alias)
