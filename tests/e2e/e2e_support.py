@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,9 @@ def run(folder: Path, *words: str, codes: tuple[int, ...] = (0,)) -> Any:
 
 
 def kill(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:
-    """Send the signal to the process and whatever it started, and wait."""
-    os.killpg(process.pid, number)
+    """Send the signal to the process and whatever it started, if it still runs, and wait."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
     process.communicate(timeout=60)
 
 

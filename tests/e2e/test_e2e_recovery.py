@@ -54,13 +54,13 @@ def test_killed_at_random_moments_the_end_is_the_same(tmp_path, undisturbed, see
     folder = e2e_shop.make(tmp_path / "shop")
     chance, killed = random.Random(seed), 0
     for _ in range(KILLS):
-        # Somewhere after one of the next events, so that a slow or a quick machine is hit as well.
-        events, pause = chance.randint(1, 6), chance.uniform(0.0, 0.4)
+        # A moment after one of the next things is done, so that a slow or a quick machine is hit as well.
+        things, pause = chance.randint(1, 4), chance.uniform(0.0, 0.6)
         with opened(folder) as project:
-            seen = project.journal().head().seq
+            done = things_done(project)
             process = start(folder, *TRAIN)
-            while process.poll() is None and project.journal().head().seq < seen + events:
-                time.sleep(0.005)
+            while process.poll() is None and things_done(project) < done + things:
+                time.sleep(0.01)
         time.sleep(pause)
         kill(process)
         killed += process.returncode == -signal.SIGKILL
@@ -200,6 +200,11 @@ def filled(place: Path, free: int) -> None:
     found = os.statvfs(place)
     with (place / "filler").open("wb") as stream:
         stream.write(bytes(max(0, found.f_bavail * found.f_frsize - free)))
+
+
+def things_done(project) -> int:
+    """Finished steps and trials."""
+    return trials_finished(project) + finishes(project).total()
 
 
 def trials_finished(project) -> int:

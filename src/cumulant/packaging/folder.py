@@ -45,7 +45,7 @@ def _read(path: Path) -> Servable:
     try:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
-        hint = "name a folder that `cumulant train` or `cumulant package` wrote"
+        hint = "name a folder that `cumulant train` wrote"
         raise NotFoundError(f"{path.parent} holds no servable", subject=str(path.parent), hint=hint) from None
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}", subject=str(path)) from error

@@ -58,6 +58,11 @@ def inspect_table(
     rows = _typed(raw, spec, time)
     label = _label(rows, node, target)
     notes = [*proposal.notes, _target_note(label, target)]
+    if spec.time is not None and column is not None:
+        notes.append(
+            f'the target "{column}" counts as known with its row; if it is known later, say so: '
+            f"known_time: {{7d: [{column}]}}"
+        )
     if key:
         notes += _key_notes(rows, tuple(key))
     left_out = _left_out(rows, spec, label, node)

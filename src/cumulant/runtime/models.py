@@ -10,6 +10,7 @@ import msgspec
 
 from cumulant import packaging
 from cumulant.core.events import Actor, Fact
+from cumulant.core.ids import digest, short
 from cumulant.core.servable import Servable
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.actions import check
@@ -98,8 +99,10 @@ def servable_folder(project: Project, version: ModelVersion) -> Path:
     key = version.tags.get("cumulant.servable", "")
     if key and project.objects().find(key) is not None:
         return project.objects().path(key)
-    into = project.state / "fetched" / version.name / version.version
-    return into if (into / "servable.json").exists() else project.registry().fetch(version, into)
+    # By version and content: the registry may be another one by now.
+    into = project.state / "fetched" / version.name / f"{version.version}-{short(digest(key))}"
+    known = [found.parent for found in into.glob("*/servable.json") if not found.parent.name.startswith(".")]
+    return known[0] if known else project.registry().fetch(version, into)
 
 
 def _tell(project: Project, principal: Principal, fact: Fact, reason: str | None) -> None:

@@ -56,7 +56,7 @@ def labelled_rows(
         keep = raw[snapshot.event_time] >= moment(spec.since)
         raw, computed = raw.filter(keep), computed.filter(keep)
     merged = _merged(raw, computed)
-    source = data.source_of(snapshot)
+    known = features.known_times(raw, data.source_of(snapshot), expr.columns(task.target))
     cost = spec.cost
     costs = (
         [] if cost is None else [part for part in (cost.false_negative, cost.false_positive) if isinstance(part, str)]
@@ -64,10 +64,10 @@ def labelled_rows(
     hidden = personal_texts(task.plan)
     rows = training.training_set(
         computed.drop(ROW, *hidden),
-        features.evaluate(task.target, raw),
+        _known_labels(features.evaluate(task.target, raw), known),
         spec=spec,
         at=_moments(raw, task),
-        known=features.known_times(raw, source, expr.columns(task.target)),
+        known=known,
         groups=_groups(merged, evaluation),
         slices=_slices(project, merged, evaluation, task),
         costs=_chosen(merged, costs, "training.cost"),
@@ -85,6 +85,15 @@ def _slices(
     raw = {field.name for field in task.plan.sources[task.entity].fields if field.personal}
     personal = (raw | personal_features(task.plan)) & set(found.columns if found is not None else ())
     return data.mask_frame(found, personal, project.salt()) if found is not None and personal else found
+
+
+def _known_labels(target: pl.Series, known: pl.Series | None) -> pl.Series:
+    """Labels that become known at no time are none, as `as_of` has it too."""
+    import polars as pl
+
+    if known is None or not known.null_count():
+        return target
+    return pl.select(pl.when(known.is_not_null()).then(target).alias(target.name)).to_series()
 
 
 def _merged(raw: pl.DataFrame, computed: pl.DataFrame) -> Mapping[str, pl.Series]:

@@ -175,7 +175,7 @@ class MlflowRegistry:
             mlflow.artifacts.download_artifacts(source, dst_path=place, tracking_uri=self.tracking_uri)
             found = next(Path(place).glob(f"**/{_SERVABLE}/*/servable.json"), None)
             if found is None:
-                hint = "package it with `cumulant package`"
+                hint = "train it with `cumulant train`"
                 raise UsageError(f"{version.uri} was not registered by Cumulant", subject=version.uri, hint=hint)
             _copy(found.parent, target, version.version)
         return target
