@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 app = application("serve", "Answer requests over HTTP.")
 
 START_SECONDS = 60.0
+_LOOK_SECONDS = 0.2
 _KINDS: dict[int, type[CumulantError]] = {1: RefusedError, 2: UsageError, 3: PortInUseError}
 
 
@@ -75,7 +76,9 @@ def serve(
             lambda console: _show(console, service, running),
         )
         try:
-            code = process.wait()
+            # Polars has Ctrl-C restart a blocking wait; a sleep ends with it all the same.
+            while (code := process.poll()) is None:
+                time.sleep(_LOOK_SECONDS)
         except KeyboardInterrupt:
             # A terminal has told the server too, other senders have not; either way it finishes what it accepted.
             process.terminate()

@@ -17,7 +17,8 @@ from cumulant.runtime.candidate import MODEL, ModelRecord
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import feature_set
 from cumulant.runtime.fitting import rows_of
-from cumulant.runtime.judging import Answers, Judgement, answers_of, champion_version, compared
+from cumulant.runtime.judging import Judgement, champion_version, compared
+from cumulant.runtime.rivals import Answers, answers_of
 from cumulant.runtime.task import resolve_task
 from cumulant.runtime.train import work_of
 from cumulant.runtime.validate import snapshots_of
@@ -54,7 +55,7 @@ def evaluate(
 
     Raises:
         NotFoundError: no such version.
-        RefusedError: it cannot answer today's rows (its features are gone).
+        RefusedError: it cannot answer today's rows (columns that it reads are gone).
     """
     settings: dict[str, object] = {"model": uri, "as_of": as_of and as_of.isoformat()}
     with open_run(
@@ -75,13 +76,13 @@ def evaluate(
 def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
     split, unseen = _unseen(context, rows_of(context, work), version)
     context.progress("evaluate", 0.1)
-    candidate, notes = answers_of(context, version, split.test)
+    candidate, notes = answers_of(context, work, version, split.test)
     if candidate is None:
         raise RefusedError(notes[0], subject=version.uri, hint="train again: `cumulant train`")
     number = champion_version(context)
     other = number not in (None, version.version)
     champion = context.project.registry().resolve(f"{version.name}/{number}") if other else None
-    rival, more = (None, ()) if champion is None else answers_of(context, champion, split.test)
+    rival, more = (None, ()) if champion is None else answers_of(context, work, champion, split.test)
     # Today's baseline: a search among no trainers but the naive one.
     alone = training.search(split.train, msgspec.structs.replace(work.training, trainers=["naive"]))
     return compared(

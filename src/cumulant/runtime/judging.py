@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant import packaging, training
-from cumulant.core.errors import IntegrityError, NotFoundError
+from cumulant import training
+from cumulant.core.errors import NotFoundError
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.fitting import Fitted, loaded, rows_of
-from cumulant.runtime.models import CHAMPION, servable_folder
+from cumulant.runtime.models import CHAMPION
+from cumulant.runtime.rivals import Answers, answers_of
 from cumulant.training import Evaluation, Parameter, Verdict
 
 if TYPE_CHECKING:
-    import numpy as np
-    import polars as pl
-    from numpy.typing import NDArray
-
     from cumulant.ports.journal import Transaction
     from cumulant.runtime.context import Context
     from cumulant.runtime.work import Work
@@ -108,7 +104,9 @@ def _judgement(context: Context, work: Work, fitted: Fitted, champion: ModelVers
     test = rows_of(context, work).test
     model, naive = loaded(context, fitted.model), loaded(context, fitted.naive)
     context.progress("evaluate", 0.1)
-    rival, notes = (None, ()) if champion is None else answers_of(context, champion, test)
+    rival, notes = (None, ()) if champion is None else answers_of(context, work, champion, test)
+    if champion is not None and rival is None:
+        notes = (*notes, f"{champion.uri} stays the champion until the alias is moved by hand")
     return compared(
         context,
         test,
@@ -120,15 +118,6 @@ def _judgement(context: Context, work: Work, fitted: Fitted, champion: ModelVers
         main=fitted.summary.metric,
         notes=notes,
     )
-
-
-@dataclass(frozen=True)
-class Answers:
-    """Answers to the test rows, and the threshold that turns them into decisions."""
-
-    values: NDArray[np.float64]
-    threshold: float | None
-    importance: Mapping[str, float] = field(default_factory=dict)
 
 
 def compared(
@@ -171,22 +160,3 @@ def compared(
         verdict=verdict,
         notes=notes,
     )
-
-
-def answers_of(context: Context, version: ModelVersion, test: TrainingSet) -> tuple[Answers | None, tuple[str, ...]]:
-    """A registered version's answers to the test rows, if it answers the same question from features that are here."""
-    try:
-        scorer = packaging.Scorer(servable_folder(context.project, version))
-    except (IntegrityError, NotFoundError) as error:
-        return None, (f"{version.uri} could not be compared with: {error.message}",)
-    missing = sorted(set(scorer.features) - set(test.features.columns))
-    if scorer.servable.task != test.task or missing:
-        task = scorer.servable.task
-        why = f"its features {', '.join(missing)} are gone" if missing else f"it answers a {task} question"
-        return None, (f"{version.uri} could not be compared with: {why}",)
-    values = scorer.score(_columns(test.features, scorer.features))
-    return Answers(values, scorer.servable.threshold), ()
-
-
-def _columns(frame: pl.DataFrame, names: tuple[str, ...]) -> dict[str, list[object]]:
-    return {name: frame[name].to_list() for name in names}

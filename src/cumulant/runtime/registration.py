@@ -48,12 +48,14 @@ def register(context: Context, candidate: Candidate, *, promote: bool) -> tuple[
 
 
 def _may_lead(context: Context, candidate: Candidate, version: ModelVersion) -> bool:
-    """Whether nobody has to agree first, and the champion is still the one that the candidate was compared with."""
+    """Whether nobody has to agree first, and the champion is still the one that the candidate was measured against."""
     if context.project.spec.release.approval != "none":
         return False
     present = champion_version(context)
-    compared = None if candidate.reference is None else candidate.reference.version
-    return present in (None, version.version, compared)
+    if present in (None, version.version):
+        return True
+    measured = candidate.judgement.champion_uri is not None and candidate.reference is not None
+    return measured and candidate.reference is not None and present == candidate.reference.version
 
 
 def _exists(context: Context, found: Mapping[str, object], candidate: Candidate) -> bool:

@@ -52,8 +52,8 @@ def labelled_rows(
             subject=task.entity,
             hint="give --as-of a time after the first rows",
         )
-    if spec.since is not None and snapshot.event_time is not None:
-        keep = raw[snapshot.event_time] >= moment(spec.since)
+    if (late_enough := since(spec, snapshot)) is not None:
+        keep = raw.select(late_enough).to_series()
         raw, computed = raw.filter(keep), computed.filter(keep)
     merged = _merged(raw, computed)
     known = features.known_times(raw, data.source_of(snapshot), expr.columns(task.target))
@@ -75,6 +75,15 @@ def labelled_rows(
     )
     notes = (f"{name} is text of a personal column, which the model would carry, and is not used" for name in hidden)
     return replace(rows, notes=(*rows.notes, *notes))
+
+
+def since(spec: TrainingSpec, snapshot: Snapshot) -> pl.Expr | None:
+    """Which rows of the snapshot are trained on by `training.since`; None: all."""
+    import polars as pl
+
+    if spec.since is None or snapshot.event_time is None:
+        return None
+    return pl.col(snapshot.event_time) >= moment(spec.since)
 
 
 def _slices(

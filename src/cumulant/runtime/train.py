@@ -181,6 +181,7 @@ def work_of(
         as_of=as_of,
         sample=_QUICK_SHARE if quick else 1.0,
         trainers=trainer_code(project, spec),
+        snapshots=snapshots,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ class Work:
     as_of: datetime | None = None
     sample: float = 1.0
     trainers: Mapping[str, str | None]
+    #: of every source, for the champion's own features; no part of the identity
+    snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
 
     @property
     def inputs(self) -> dict[str, Any]:
