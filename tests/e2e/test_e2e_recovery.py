@@ -93,6 +93,25 @@ def test_killed_while_registering_one_version_is_left(tmp_path, undisturbed):
         assert {one.info.status for one in logged} == {"FINISHED"}
 
 
+def test_killed_while_the_registry_is_made_it_is_made_anew(tmp_path, undisturbed):
+    expected, _ = undisturbed
+    folder = e2e_shop.make(tmp_path / "shop")
+    draft, database = (folder / ".cumulant" / name for name in (".mlflow.db.new", "mlflow.db"))
+    for _ in range(2):
+        process = start(folder, *TRAIN)
+        # Some tables are there, others are not.
+        wait_for(process, lambda: draft.exists() and draft.stat().st_size > 100_000)
+        kill(process)
+        assert draft.exists()
+        assert not database.exists()
+    run(folder, *TRAIN)
+    assert database.exists()
+    assert not draft.exists()
+    with opened(folder) as project:
+        check_whole(project)
+        assert outcome(project) == expected
+
+
 def test_ten_processes_on_one_project_do_each_step_once(tmp_path, undisturbed):
     expected, _ = undisturbed
     folder = e2e_shop.make(tmp_path / "shop")

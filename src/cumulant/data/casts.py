@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
+from msgspec.structs import replace
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import DType, Field
@@ -39,6 +40,7 @@ _NATURAL: dict[type[pl.DataType], DType] = {
     pl.Date: "date",
     pl.Binary: "bytes",
 }
+_MOSTLY = 0.5
 TRUE, FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 _ISO = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d{1,9})?)?)?\s*(Z|z|[+-]\d{2}:?\d{2})?$"
 
@@ -93,6 +95,24 @@ def casts(schema: Mapping[str, pl.DataType], spec: SourceSpec, source: str) -> l
         else:
             found.append(_cast(name, dtype, declared, spec, source))
     return found
+
+
+def numbers_meant(rows: pl.DataFrame, spec: SourceSpec) -> SourceSpec:
+    """`spec` with text that has numbers as limits, and is mostly numbers, declared as such.
+
+    So a few wrong values in a CSV column go to quarantine, where the whole column would be text else.
+    """
+    found = dict(spec.rules)
+    for name, rule in spec.rules.items():
+        limits = [limit for limit in (rule.min, rule.max) if limit is not None]
+        numeric = bool(limits) and all(isinstance(limit, int | float) for limit in limits)
+        if rule.type is not None or not numeric or not _is_text(rows.schema.get(name, pl.Null())):
+            continue
+        held = rows.lazy().select(_plain(pl.col(name))).filter(pl.col(name) != "")
+        share = held.select(pl.col(name).cast(pl.Float64, strict=False).is_not_null().mean()).collect().item()
+        if share is not None and share >= _MOSTLY:
+            found[name] = replace(rule, type="float")
+    return replace(spec, rules=found)
 
 
 def _times(spec: SourceSpec, source: str) -> dict[str, str | None]:

@@ -88,6 +88,8 @@ def ingest(
     declaration = _declaration(spec, prepare.digest if prepare else None)
     inputs = [_handed(frame, name)] if frame is not None else _found(name, spec, root, files, previous)
     parts = _parts(inputs, shop, declaration, progress)
+    if not any(part.rows_in for part in parts):
+        raise DataError(f"source {name} has no rows", subject=name, hint="look at its files and path")
     fields = fields_of(parts, spec, previous)
     parts = _read_again_as_text(parts, inputs, fields, shop, progress)
     fields = fields_of(parts, spec, previous)
@@ -213,8 +215,6 @@ class _Bill:
 
 def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measure: Shifts) -> Snapshot:
     profile = merge([part.profile for part in bill.kept], bill.fields)
-    if not profile.rows and not sum(part.rows_in for part in bill.parts):
-        raise DataError(f"source {bill.name} has no rows", subject=bill.name, hint="look at its files and path")
     refused, dropped = sum(part.rows_refused for part in bill.kept), sum(part.rows_dropped for part in bill.kept)
     rows_in = sum(part.rows_in for part in bill.kept)
     identity = bill.identity

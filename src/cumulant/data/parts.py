@@ -15,7 +15,7 @@ import polars as pl
 from cumulant.core.errors import DefinitionError
 from cumulant.core.plan import DType, Field
 from cumulant.core.refs import TableRef
-from cumulant.data.casts import Cast, casts, is_delay, refuse_zoneless
+from cumulant.data.casts import Cast, casts, is_delay, numbers_meant, refuse_zoneless
 from cumulant.data.prepare import Prepare
 from cumulant.data.profile import Profile, profile
 from cumulant.data.rowwise import SAMPLE, check_row_wise
@@ -162,7 +162,7 @@ class _SortedOut:
 
 def _sort_out(rows: pl.DataFrame, shop: Workshop) -> _SortedOut:
     """Split rows into passed ones, under their final types, and refused ones with `__rule` and `__row`."""
-    plan = casts(rows.schema, shop.spec, shop.source)
+    plan = casts(rows.schema, numbers_meant(rows, shop.spec), shop.source)
     reading = reading_checks(plan)
     checks = compile_rules(shop.spec, plan, source=shop.source, rule_compiler=shop.rule_compiler)
     names = [cast.name for cast in plan]
@@ -238,7 +238,8 @@ def _refuse_local_times(plan: Sequence[Cast], marked: pl.DataFrame, checks: Sequ
 
 def unique_sets(spec: SourceSpec, names: Sequence[str]) -> list[tuple[str, str, tuple[str, ...]]]:
     """Column sets whose values may come once: the key, then each unique column, as (rule, text, columns)."""
-    sets = [("key:repeat", f"{', '.join(spec.keys)} come once", spec.keys)] if spec.keys else []
+    once = "comes once" if len(spec.keys) == 1 else "come once together"
+    sets = [("key:repeat", f"{', '.join(spec.keys)} {once}", spec.keys)] if spec.keys else []
     for column, rule in spec.rules.items():
         if rule.unique and column in names and spec.keys != (column,):
             sets.append((f"{column}:unique", f"{column} comes once", (column,)))

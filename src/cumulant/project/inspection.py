@@ -108,7 +108,7 @@ def _target(raw: pl.DataFrame, target: str) -> Node:
     try:
         node = parse(target, columns=raw.columns)
     except DefinitionError as error:
-        near = did_you_mean(target, raw.columns) or _same_but_case(target, raw.columns) or error.hint
+        near = did_you_mean(target, raw.columns) or _alike(target, raw.columns) or error.hint
         raise DataError(
             f'the target "{target}" is neither a column nor an expression over columns: {error.message}',
             subject=target,
@@ -120,16 +120,20 @@ def _target(raw: pl.DataFrame, target: str) -> Node:
 
 
 def _no_column(option: str, name: str, known: Sequence[str]) -> DataError:
-    near = did_you_mean(name, known) or _same_but_case(name, known)
+    near = did_you_mean(name, known) or _alike(name, known)
     listed = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
     return DataError(
         f'there is no column "{name}", which {option} names', subject=name, hint=near or f"columns: {listed}"
     )
 
 
-def _same_but_case(name: str, columns: Sequence[str]) -> str | None:
-    found = next((column for column in columns if column.strip().lower() == name.strip().lower()), None)
-    return f'did you mean "{found}"?' if found else None
+def _alike(name: str, columns: Sequence[str]) -> str | None:
+    """The column of the same name but for case and blanks around it, else the only one with the name inside."""
+    plain = name.strip().lower()
+    same = [column for column in columns if column.strip().lower() == plain]
+    inside = [column for column in columns if plain and plain in column.lower()]
+    found = same[:1] or (inside if len(inside) == 1 else [])
+    return f'did you mean "{found[0]}"?' if found else None
 
 
 def _typed(raw: pl.DataFrame, spec: SourceSpec, time: str | None) -> pl.DataFrame:

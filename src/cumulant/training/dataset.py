@@ -109,7 +109,7 @@ def training_set(
         DefinitionError: no feature is usable.
         NotFoundError: a cost names a column that is not in `costs`.
     """
-    usable, notes = _usable(features)
+    usable, notes = _usable(features, keep_empty=like is not None)
     if like is None:
         found = tasks.detect(target, name=spec.target, task=spec.task)
     else:
@@ -137,15 +137,17 @@ def training_set(
     return labelled
 
 
-def _usable(features: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+def _usable(features: pl.DataFrame, *, keep_empty: bool) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """What a model can read; a feature without any value stays only where a model is there already (`keep_empty`)."""
     keep, notes = [], []
     for name, kind in features.schema.items():
         if name.startswith("__"):
             continue
-        if kind in (pl.Boolean, pl.String) or kind.is_numeric() or isinstance(kind, (pl.Categorical, pl.Enum)):
-            keep.append(name)
-        elif kind == pl.Null:
+        empty = kind == pl.Null or (features.height > 0 and features[name].null_count() == features.height)
+        if empty and not (keep_empty and kind != pl.Null):
             notes.append(f"{name} is null in every row and is not used")
+        elif kind in (pl.Boolean, pl.String) or kind.is_numeric() or isinstance(kind, (pl.Categorical, pl.Enum)):
+            keep.append(name)
         else:
             notes.append(
                 f"{name} is of type {kind}, which no model reads, and is not used: take a part or a difference"

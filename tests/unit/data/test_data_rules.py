@@ -205,6 +205,13 @@ def test_rules_that_do_not_fit_their_column(place, rule, told):
     assert caught.value.hint
 
 
+def test_a_wrong_value_among_numbers_with_limits_goes_to_quarantine(place):
+    place.write("trips.csv", "km,city\n1,A\nfar,B\n,C\n-3,D\n2.5,E\n")
+    found = place.ingest(rules={"km": {"min": 0}}, quarantine="50%")
+    assert place.rows(found) == [(1.0, "A"), (None, "C"), (2.5, "E")]
+    assert place.quarantine(found).select("__rule", "km").rows() == [("km:type", "far"), ("km:min", "-3")]
+
+
 def test_a_set_of_numbers_on_a_column_of_text(place):
     place.write("trips.parquet", pl.DataFrame({"code": ["1", "2", "3"]}))
     found = place.ingest(path="trips.parquet", rules={"code": {"in": [1, 2]}}, quarantine="40%")
