@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 app = application("serve", "Answer requests over HTTP.")
 
-START_SECONDS = 60.0
 _LOOK_SECONDS = 0.2
 _KINDS: dict[int, type[CumulantError]] = {1: RefusedError, 2: UsageError, 3: PortInUseError}
 
@@ -89,6 +88,7 @@ def serve(
 
 @contextmanager
 def _child(service: Service, http: str, *, insecure: bool) -> Iterator[tuple[subprocess.Popen[bytes], Running]]:
+    from cumulant.runtime.serve import await_ready
     from cumulant.runtime.serve import command as command_line
 
     with tempfile.TemporaryDirectory() as folder:
@@ -101,7 +101,7 @@ def _child(service: Service, http: str, *, insecure: bool) -> Iterator[tuple[sub
         before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         said = _Echo(process)
         try:
-            running = _when_ready(process, ready, said)
+            running = await_ready(process, ready, lambda: _failed(process.returncode, said))
             said.aloud()
             yield process, running
         finally:
@@ -111,26 +111,11 @@ def _child(service: Service, http: str, *, insecure: bool) -> Iterator[tuple[sub
             signal.signal(signal.SIGTERM, before)
 
 
-def _when_ready(process: subprocess.Popen[bytes], ready: Path, said: _Echo) -> Running:
-    import msgspec
-
-    from cumulant.runtime.serve import Running
-
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if ready.exists() and (text := ready.read_bytes()):
-            return msgspec.json.decode(text, type=Running)
-        if process.poll() is not None:
-            said.join()
-            raise _failed(process.returncode, said.text())
-        time.sleep(0.02)
-    raise EngineUnavailableError("the server did not answer within a minute", hint="cumulant doctor")
-
-
-def _failed(code: int, said: str) -> CumulantError:
+def _failed(code: int, echo: _Echo) -> CumulantError:
     """Why the server did not start, as it said so itself; its advice names its own options, so ours takes its place."""
+    echo.join()
     kind = _KINDS.get(code, EngineUnavailableError)
-    message = said.removeprefix("error: ") or "the server ended before it answered"
+    message = echo.text().removeprefix("error: ") or "the server ended before it answered"
     if kind is PortInUseError:
         return kind(message.partition(";")[0], hint="stop what listens there, or add --port 0, which takes a free one")
     return kind(message, hint="cumulant doctor")

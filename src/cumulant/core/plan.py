@@ -106,6 +106,11 @@ class FeaturePlan(msgspec.Struct, frozen=True):
     request: tuple[Field, ...]
 
     @property
+    def needs_state(self) -> bool:
+        """Whether any feature looks beyond the row itself."""
+        return any(feature.window is not None or feature.lookup is not None for feature in self.features)
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The features, in order. A name with a leading underscore is a part of others, and no feature itself."""
         return tuple(feature.name for feature in self.features if not feature.name.startswith("_"))

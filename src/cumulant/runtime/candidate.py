@@ -16,6 +16,7 @@ from cumulant.runtime.judging import Judgement
 from cumulant.training import EvaluationSpec, Parameter, TrainingSpec
 
 if TYPE_CHECKING:
+    from cumulant.project import Project
     from cumulant.runtime.context import Context
     from cumulant.runtime.features import FeatureSet
     from cumulant.runtime.packing import Package
@@ -47,6 +48,12 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     packages: dict[str, str]
     python: str
     created: datetime
+
+
+def find_record(project: Project, version: ModelVersion) -> ModelRecord | None:
+    """What the journal knows of a version; None for one that was not made here."""
+    row = project.journal().get(MODEL, f"{version.name}/{version.version}")
+    return None if row is None else msgspec.convert(row.value, ModelRecord)
 
 
 @dataclass(frozen=True, kw_only=True)

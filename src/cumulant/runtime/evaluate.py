@@ -13,7 +13,7 @@ from cumulant.core.errors import RefusedError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import to_micros
 from cumulant.ports.registry import ModelVersion
-from cumulant.runtime.candidate import MODEL, ModelRecord
+from cumulant.runtime.candidate import find_record
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import feature_set
 from cumulant.runtime.fitting import rows_of
@@ -104,8 +104,8 @@ def _unseen(context: Context, split: Split, version: ModelVersion) -> tuple[Spli
     Raises:
         RefusedError: no more than a handful is left.
     """
-    row = context.project.journal().get(MODEL, f"{version.name}/{version.version}")
-    learned_to = None if row is None else msgspec.convert(row.value, ModelRecord).fitted.split.train_to
+    record = find_record(context.project, version)
+    learned_to = None if record is None else record.fitted.split.train_to
     if learned_to is None or split.test.at is None:
         return split, ()
     later = split.test.at > to_micros(learned_to)

@@ -90,12 +90,7 @@ def feature_set(
 
 def used_sources(plan: FeaturePlan, snapshots: Mapping[str, Snapshot]) -> dict[str, str]:
     """Source name to snapshot id, of the sources that the plan reads."""
-    named = {plan.entity}
-    for feature in plan.features:
-        for part in (feature.lookup, feature.window):
-            if part is not None:
-                named.add(part.source)
-    return {name: snapshots[name].id for name in sorted(named)}
+    return {name: snapshots[name].id for name in sorted(plan.sources)}
 
 
 def scans(

@@ -17,7 +17,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.actions import check
-from cumulant.runtime.candidate import MODEL, ModelRecord
+from cumulant.runtime.candidate import ModelRecord, find_record
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import scans
 from cumulant.runtime.fitting import learned, rows_of
@@ -76,14 +76,14 @@ class Reproduction(msgspec.Struct, frozen=True, kw_only=True):
 
 def record_of(project: Project, version: ModelVersion) -> ModelRecord:
     """What the journal knows of a version. Raises NotFoundError for one that was not made here."""
-    row = project.journal().get(MODEL, f"{version.name}/{version.version}")
-    if row is None:
+    record = find_record(project, version)
+    if record is None:
         raise NotFoundError(
             f"{version.uri} was not trained by this project's journal",
             subject=version.uri,
             hint="its tags in MLflow name the snapshots and settings",
         )
-    return msgspec.convert(row.value, ModelRecord)
+    return record
 
 
 def lineage(project: Project, uri: str, *, principal: Principal) -> Lineage:

@@ -18,7 +18,6 @@ from cumulant.core.servable import Answer
 from cumulant.runtime.context import open_run
 from cumulant.runtime.features import scans, used_sources
 from cumulant.runtime.models import servable_folder
-from cumulant.runtime.serve import used_names
 from cumulant.runtime.tables import read_table
 from cumulant.runtime.validate import snapshots_of
 
@@ -68,7 +67,7 @@ def predict(
             raise UsageError("a server answers from its own state", hint="leave out --as-of, or --url")
         if url is not None:
             return _frame(list(_asked(f"{url.rstrip('/')}/v1/models/{version.name}/predict", plan, frame, progress)))
-        snapshots, _ = snapshots_of(context, used_names(plan))
+        snapshots, _ = snapshots_of(context, plan.sources)
         used = used_sources(plan, snapshots)
         progress("features")
         computed = features.compute(plan, scans(project, snapshots, used, as_of=as_of), rows=frame)

@@ -10,7 +10,7 @@ import msgspec
 from cumulant import packaging
 from cumulant.core.errors import NotFoundError, StorageError, UsageError, not_found
 from cumulant.runtime.actions import check
-from cumulant.runtime.candidate import MODEL, ModelRecord
+from cumulant.runtime.candidate import find_record
 from cumulant.runtime.evaluate import EVALUATION, EvaluateResult
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.records import RunRecord, read_step, runs
@@ -84,7 +84,7 @@ def content(project: Project, target: str, *, principal: Principal) -> ReportDat
         raise NotFoundError(
             f'there is no run and no model "{target}"', subject=target, hint=error.hint or f"runs: {', '.join(known)}"
         ) from None
-    record = _record(project, version)
+    record = find_record(project, version)
     return _of_model(project, version, run=record.run if record else None)
 
 
@@ -132,7 +132,7 @@ def _of_model(project: Project, version: ModelVersion, *, run: str | None) -> Re
         lineage=dict(servable.lineage),
         events=collect.events(project.journal().events(run=run)) if run else (),
     )
-    record = _record(project, version)
+    record = find_record(project, version)
     if record is None:
         return known
     snapshots = [load_snapshot(project, identity) for identity in record.snapshots.values()]
@@ -176,11 +176,6 @@ def _snapshots(project: Project, run: RunRecord) -> list[Snapshot]:
 def _results(project: Project, run: RunRecord, step: str) -> list[dict[str, object]]:
     rows = [project.journal().get("step", use.identity) for use in run.steps if use.name == step]
     return [result for row in rows if row is not None and (result := read_step(row).result)]
-
-
-def _record(project: Project, version: ModelVersion) -> ModelRecord | None:
-    row = project.journal().get(MODEL, f"{version.name}/{version.version}")
-    return None if row is None else msgspec.convert(row.value, ModelRecord)
 
 
 def _log(project: Project, found: ReportData, out: Path) -> None:

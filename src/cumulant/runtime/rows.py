@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.core.refs import TableRef
-    from cumulant.core.servable import Task as Kind
     from cumulant.data import Snapshot
     from cumulant.project import Project
     from cumulant.runtime.task import Task
@@ -35,7 +34,6 @@ def labelled_rows(
     spec: TrainingSpec,
     evaluation: EvaluationSpec,
     as_of: datetime | None,
-    like: tuple[Kind, Sequence[str]] | None = None,
 ) -> TrainingSet:
     """The entity rows with features and a known label; `as_of` hides labels that became known later.
 
@@ -71,7 +69,6 @@ def labelled_rows(
         groups=_groups(merged, evaluation),
         slices=_slices(project, merged, evaluation, task),
         costs=_chosen(merged, costs, "training.cost"),
-        like=like,
     )
     notes = (f"{name} is text of a personal column, which the model would carry, and is not used" for name in hidden)
     return replace(rows, notes=(*rows.notes, *notes))

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant import features, packaging
-from cumulant.core.errors import EngineUnavailableError, PortInUseError
+from cumulant.core.errors import CumulantError, EngineUnavailableError, PortInUseError
 from cumulant.core.ids import digest, short
 from cumulant.core.progress import Progress, silent
 from cumulant.ports.registry import ModelVersion
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cumulant.ports.journal import Transaction
     from cumulant.project import Project
 
-_START_SECONDS = 60.0
+_START_SECONDS, _LOOK_SECONDS = 60.0, 0.02
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,9 +74,9 @@ def prepare_service(
         version = project.registry().resolve(uri)
         folder = _versioned(project, version)
         plan = packaging.load_servable(folder).plan
-        if not _has_state(plan):
+        if not plan.needs_state:
             return Service(model=version, folder=str(folder), settings=project.spec.serving)
-        snapshots, _ = snapshots_of(context, used_names(plan))
+        snapshots, _ = snapshots_of(context, plan.sources)
         # A day before the moment, so that requests just before it are answered too.
         since = None if as_of is None else as_of - timedelta(days=1)
         table, entities = materialize(context, plan, snapshots, as_of=as_of, since=since)
@@ -120,18 +120,6 @@ def materialize(
 
     outcome = context.step("online state", inputs, fill, verify=lambda _: bool(store.meta(table)), write=tell)
     return table, int(str(outcome.result["entities"]))
-
-
-def used_names(plan: FeaturePlan) -> tuple[str, ...]:
-    """The sources that the plan reads."""
-    named = {plan.entity}
-    for feature in plan.features:
-        named |= {part.source for part in (feature.lookup, feature.window) if part is not None}
-    return tuple(sorted(named))
-
-
-def _has_state(plan: FeaturePlan) -> bool:
-    return any(feature.lookup or feature.window for feature in plan.features)
 
 
 def _versioned(project: Project, version: ModelVersion) -> Path:
@@ -183,7 +171,7 @@ def running(service: Service, *, http: str = "127.0.0.1:0", keep: bool = False) 
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
         try:
-            yield _wait(process, ready, log)
+            yield await_ready(process, ready, lambda: _ended(process, log))
         except BaseException:
             keep = False
             raise
@@ -197,16 +185,24 @@ def running(service: Service, *, http: str = "127.0.0.1:0", keep: bool = False) 
                     process.wait()
 
 
-def _wait(process: subprocess.Popen[bytes], ready: Path, log: Path) -> Running:
+def await_ready(process: subprocess.Popen[bytes], ready: Path, ended: Callable[[], CumulantError]) -> Running:
+    """What the server says of itself once it answers.
+
+    Raises:
+        CumulantError: `ended()`, where its process ended before.
+        EngineUnavailableError: it does not answer within a minute.
+    """
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if ready.exists() and (text := ready.read_bytes()):
             return msgspec.json.decode(text, type=Running)
         if process.poll() is not None:
-            said = log.read_text(errors="replace").strip()
-            kind = PortInUseError if process.returncode == 3 else EngineUnavailableError
-            raise kind(
-                f"the server ended before it answered: {said.removeprefix('error: ')}", hint="see `cumulant doctor`"
-            )
-        time.sleep(0.05)
+            raise ended()
+        time.sleep(_LOOK_SECONDS)
     raise EngineUnavailableError("the server did not answer within a minute", hint="see `cumulant doctor`")
+
+
+def _ended(process: subprocess.Popen[bytes], log: Path) -> CumulantError:
+    said = log.read_text(errors="replace").strip().removeprefix("error: ")
+    kind = PortInUseError if process.returncode == 3 else EngineUnavailableError
+    return kind(f"the server ended before it answered: {said}", hint="see `cumulant doctor`")

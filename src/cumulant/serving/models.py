@@ -11,7 +11,6 @@ from cumulant.core.servable import Answer, Servable
 from cumulant.features import OnlineFeatures
 from cumulant.packaging import Scorer
 from cumulant.serving.schema import RequestSchema
-from cumulant.serving.stores import needs_state
 
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
@@ -42,7 +41,7 @@ class ServedModel:
 
     def _with_state(self, store: OnlineStore | None) -> OnlineFeatures:
         plan = self.servable.plan
-        if store is None and needs_state(plan):
+        if store is None and plan.needs_state:
             hint = "name the store with --online URL"
             raise UsageError(f"model {self.name} needs stored features", subject=self.name, hint=hint)
         features = OnlineFeatures(plan, store, self.table)

@@ -7,16 +7,10 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, cast
 
 from cumulant.core.errors import UsageError, did_you_mean, missing_part
-from cumulant.core.plan import FeaturePlan
 from cumulant.ports.driver import Driver
 
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
-
-
-def needs_state(plan: FeaturePlan) -> bool:
-    """Whether any feature looks beyond the request's own row."""
-    return any(feature.window is not None or feature.lookup is not None for feature in plan.features)
 
 
 def open_store(url: str) -> OnlineStore:
