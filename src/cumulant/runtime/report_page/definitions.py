@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from cumulant.core.expr import Call, Column, Feature, Literal, Moment, Node, columns
+from cumulant.core.expr import Call, Column, Feature, Literal, Moment, Node, columns, features
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Lookup, Window
 from cumulant.core.units import from_micros, show_duration
 
@@ -48,18 +48,22 @@ def definition(feature: FeatureSpec) -> str:
 def personal(plan: FeaturePlan) -> frozenset[str]:
     """Features whose values would show a personal value as it is: copies, texts made of one, last ones, extremes."""
     hidden = {name: {field.name for field in source.fields if field.personal} for name, source in plan.sources.items()}
-    return frozenset(feature.name for feature in plan.features if _shows(feature, plan.entity, hidden))
+    shown: set[str] = set()
+    for feature in plan.features:  # in dependency order
+        if _shows(feature, plan.entity, hidden, shown):
+            shown.add(feature.name)
+    return frozenset(shown)
 
 
-def _shows(feature: FeatureSpec, entity: str, hidden: Mapping[str, set[str]]) -> bool:
+def _shows(feature: FeatureSpec, entity: str, hidden: Mapping[str, set[str]], shown: set[str]) -> bool:
     if feature.lookup is not None:
         return feature.lookup.column in hidden[feature.lookup.source]
     if (window := feature.window) is not None:
         read = columns(window.value) if window.value is not None else frozenset()
         return window.agg in ("last", "min", "max") and bool(read & hidden[window.source])
-    if feature.expr is None or not columns(feature.expr) & hidden[entity]:
+    if feature.expr is None or not (columns(feature.expr) & hidden[entity] or features(feature.expr) & shown):
         return False
-    return isinstance(feature.expr, Column) or feature.dtype == "str"
+    return isinstance(feature.expr, Column | Feature) or feature.dtype == "str"
 
 
 def expression(node: Node) -> str:
