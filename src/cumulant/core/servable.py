@@ -9,7 +9,12 @@ import msgspec
 from cumulant.core.plan import FeaturePlan
 
 FORMAT = "cumulant.servable/1"
+GRAPH_FORMAT = "cumulant.graph/1"
 Task = Literal["binary", "multiclass", "regression"]
+#: of the Open Inference Protocol, as far as an ONNX graph has them
+Datatype = Literal[
+    "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
+]
 
 
 class Input(msgspec.Struct, frozen=True):
@@ -64,6 +69,58 @@ class Servable(msgspec.Struct, frozen=True, kw_only=True):
     #: files of the folder and their SHA-256
     files: dict[str, str] = {}
     example: dict[str, str | int | float | bool | None] = {}
+
+
+class TensorSpec(msgspec.Struct, frozen=True):
+    """An input or output of a graph; -1 stands for a size that a request chooses. The first size is the rows."""
+
+    name: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+
+
+class Batching(msgspec.Struct, frozen=True):
+    """Whether rows of different requests may be scored together: only where that changes no bit of an answer."""
+
+    exact: bool
+    #: why not, or on how many rows it was seen
+    reason: str = ""
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """One form of the graph that was tried at packaging. Sizes in bytes, times in seconds a row."""
+
+    kind: str
+    size: int
+    seconds: float
+    #: share of the sample on which it says the same, or 1 - relative error; 1.0 is the original
+    agreement: float
+    chosen: bool = False
+    reason: str = ""
+
+
+class GraphServable(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of `servable.json` for a graph that reads tensors rather than rows of a project's features."""
+
+    format: str = GRAPH_FORMAT
+    name: str
+    version: str = ""
+    model: str = "model.onnx"
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    #: names of the columns where the one input is a matrix [n, k]: rows may then be sent as plain JSON objects
+    columns: tuple[str, ...] = ()
+    #: labels of a classifier, in the order of its probabilities
+    classes: tuple[str, ...] = ()
+    batching: Batching = Batching(exact=False, reason="not tried")
+    parity: Parity | None = None
+    candidates: tuple[Candidate, ...] = ()
+    #: what made it: source file and hash, converter, packages (names and hashes only)
+    lineage: dict[str, str] = {}
+    #: files of the folder and their SHA-256
+    files: dict[str, str] = {}
+    #: values of one row for each input, in row-major order
+    example: dict[str, list[str | int | float | bool]] = {}
 
 
 class Answer(msgspec.Struct, kw_only=True, omit_defaults=True):

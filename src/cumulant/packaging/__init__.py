@@ -11,30 +11,41 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cumulant.packaging.builder import build
     from cumulant.packaging.encoder import Encoder
+    from cumulant.packaging.engine import DTYPES, Engine
     from cumulant.packaging.events import ServableBuilt
-    from cumulant.packaging.folder import load_servable, with_version
+    from cumulant.packaging.folder import load_description, load_servable, new_folder, seal, with_version
     from cumulant.packaging.model import TrainedModel
     from cumulant.packaging.scorer import Scorer, labels
 
 _HOMES = {
+    "DTYPES": "engine",
     "Encoder": "encoder",
+    "Engine": "engine",
     "Scorer": "scorer",
     "ServableBuilt": "events",
     "TrainedModel": "model",
     "build": "builder",
     "labels": "scorer",
+    "load_description": "folder",
     "load_servable": "folder",
+    "new_folder": "folder",
+    "seal": "folder",
     "with_version": "folder",
 }
 
 __all__ = [
+    "DTYPES",
     "Encoder",
+    "Engine",
     "Scorer",
     "ServableBuilt",
     "TrainedModel",
     "build",
     "labels",
+    "load_description",
     "load_servable",
+    "new_folder",
+    "seal",
     "with_version",
 ]
 

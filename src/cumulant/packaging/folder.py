@@ -5,17 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import msgspec
 
 from cumulant.core.errors import IntegrityError, NotFoundError, StorageError
 from cumulant.core.ids import file_digest
-from cumulant.core.servable import FORMAT, Servable
+from cumulant.core.servable import FORMAT, GRAPH_FORMAT, GraphServable, Servable
 
 DESCRIPTION = "servable.json"
+
+
+_KINDS: Mapping[str, type[Servable | GraphServable]] = {FORMAT: Servable, GRAPH_FORMAT: GraphServable}
+_AnyServable = TypeVar("_AnyServable", Servable, GraphServable)
 
 
 class _Format(msgspec.Struct):
@@ -29,6 +34,19 @@ def load_servable(folder: Path | str, *, verify: bool = True) -> Servable:
         NotFoundError: there is no servable in `folder`.
         IntegrityError: the description cannot be read, is of another format, or a file was altered.
     """
+    servable = load_description(folder, verify=verify)
+    if not isinstance(servable, Servable):
+        hint = "serve it, or send it tensors"
+        raise IntegrityError(f"{folder} holds a graph that reads tensors, not rows", subject=str(folder), hint=hint)
+    return servable
+
+
+def load_description(folder: Path | str, *, verify: bool = True) -> Servable | GraphServable:
+    """As `load_servable`, of either kind.
+
+    Raises:
+        NotFoundError, IntegrityError: as `load_servable`.
+    """
     folder = Path(folder)
     servable = _read(folder / DESCRIPTION)
     for name in (servable.model, *servable.files):
@@ -41,7 +59,7 @@ def load_servable(folder: Path | str, *, verify: bool = True) -> Servable:
     return servable
 
 
-def _read(path: Path) -> Servable:
+def _read(path: Path) -> Servable | GraphServable:
     try:
         text = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -51,10 +69,10 @@ def _read(path: Path) -> Servable:
         raise StorageError(f"{path} cannot be read: {error.strerror}", subject=str(path)) from error
     try:
         found = msgspec.json.decode(text, type=_Format).format
-        if found != FORMAT:
+        if found not in _KINDS:
             hint = "build the servable again with this version of Cumulant"
             raise IntegrityError(f'{path} has format "{found}", expected "{FORMAT}"', subject=str(path), hint=hint)
-        return msgspec.json.decode(text, type=Servable)
+        return msgspec.json.decode(text, type=_KINDS[found])
     except (msgspec.DecodeError, RecursionError) as error:
         raise IntegrityError(f"{path} is not a servable's description: {error}", subject=str(path)) from None
 
@@ -108,7 +126,7 @@ def _replace(draft: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def seal(folder: Path, servable: Servable) -> Servable:
+def seal(folder: Path, servable: _AnyServable) -> _AnyServable:
     """Write the description of `folder`, with the checksums of every other file in it."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     files = {name: file_digest(folder / name) for name in names if name != DESCRIPTION}
@@ -117,15 +135,15 @@ def seal(folder: Path, servable: Servable) -> Servable:
     return sealed
 
 
-def write_description(folder: Path, servable: Servable) -> None:
+def write_description(folder: Path, servable: Servable | GraphServable) -> None:
     """Replace the description in one step."""
     draft = folder / f".{DESCRIPTION}.{uuid.uuid4().hex[:8]}"
     draft.write_bytes(msgspec.json.format(msgspec.json.encode(servable), indent=2))
     os.replace(draft, folder / DESCRIPTION)  # noqa: PTH105 - the name says what it does
 
 
-def with_version(folder: Path, version: str) -> Servable:
+def with_version(folder: Path, version: str) -> Servable | GraphServable:
     """Say in the description which registered version this copy is."""
-    servable = msgspec.structs.replace(load_servable(folder, verify=False), version=version)
+    servable = msgspec.structs.replace(load_description(folder, verify=False), version=version)
     write_description(folder, servable)
     return servable

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from cumulant.core.errors import IntegrityError, missing_part
 from cumulant.core.servable import Answer, Calibration, Servable
 from cumulant.packaging.encoder import Encoder
+from cumulant.packaging.engine import Array, Engine
 from cumulant.packaging.folder import load_servable
 from cumulant.packaging.model import Columns, Floats, Matrix
 
@@ -30,9 +29,9 @@ class Scorer:
         folder = Path(folder)
         self.servable: Servable = load_servable(folder, verify=verify)
         self.encoder = Encoder(self.servable.inputs)
-        self._session = _session(folder / self.servable.model)
-        self._input = self._session.get_inputs()[0].name
-        self._outputs = [self._session.get_outputs()[0].name]
+        self.engine = Engine(folder / self.servable.model)
+        self._input = self.engine.inputs[0].name
+        self._outputs = [self.engine.outputs[0].name]
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -49,8 +48,15 @@ class Scorer:
 
     def score_matrix(self, matrix: Matrix) -> Floats:
         """As `score`, from the encoded matrix [n, k]."""
-        raw: Floats = self._session.run(self._outputs, {self._input: matrix})[0].astype(np.float64, copy=False)
-        answers = calibrate(raw, self.servable.calibration)
+        return self.finish(self.engine.run(self.feeds(matrix), self._outputs))
+
+    def feeds(self, matrix: Matrix) -> dict[str, Matrix]:
+        """What the engine takes for the encoded matrix [n, k]."""
+        return {self._input: matrix}
+
+    def finish(self, raw: Sequence[Array]) -> Floats:
+        """Calibrated answers from what the engine gave, as `score`."""
+        answers = calibrate(raw[0].astype(np.float64, copy=False), self.servable.calibration)
         return answers if self.servable.task == "multiclass" else answers.reshape(-1)
 
     def answers(self, columns: Columns, *, age: Sequence[float | None] | None = None) -> list[Answer]:
@@ -100,28 +106,3 @@ def _multiclass(scores: Floats, classes: tuple[str, ...], ages: Sequence[float |
         )
         for top, row, age in zip(best, scores.tolist(), ages, strict=True)
     ]
-
-
-def _session(path: Path) -> Any:
-    try:
-        import onnxruntime
-    except ModuleNotFoundError as error:
-        raise missing_part(error.name or "onnxruntime", "serve") from None
-    options = onnxruntime.SessionOptions()
-    # One thread a session: a server scales by processes, and small models lose more by handing over than they win.
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except _load_errors() as error:
-        raise IntegrityError(f"{path} is no graph that onnxruntime can run: {error}", subject=str(path)) from None
-
-
-def _load_errors() -> tuple[type[Exception], ...]:
-    """What onnxruntime raises for a file that it cannot load; its errors share no base."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NoSuchFile", "NotImplemented")
-    return (*(getattr(state, name) for name in names), state.RuntimeException)

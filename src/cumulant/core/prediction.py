@@ -1,0 +1,44 @@
+"""The prediction log's record: what was asked, what was answered, by which model, from which state."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """One scored row. Times are microseconds since 1970 UTC.
+
+    `request` and `outputs` are JSON objects as text. Personal fields stand in `request` as keyed hashes, the same
+    that join labels and key the online state.
+    """
+
+    #: of the request: the caller's, or one that the server gave
+    id: str
+    #: place in the request, from 0
+    row: int = 0
+    #: when it was answered
+    time: int
+    #: the moment that the prediction was made for; None where the model has none
+    event_time: int | None = None
+    model: str
+    version: str
+    #: the arm that the caller was assigned to, and the one that answered
+    arm: str = ""
+    served_arm: str = ""
+    #: scored beside the answer, never sent
+    shadow: bool = False
+    #: of the feature plan
+    fingerprint: str = ""
+    #: seconds between the prediction's moment and the newest stored state used
+    state_age: float | None = None
+    request: str
+    outputs: str
+    #: from the request's last byte to its answer
+    latency_us: int
+    #: how a degraded answer was made: `servable`, `cached` or `constant`; empty for a full one
+    fallback: str = ""
+    #: the worker's name, of one life of one process; its sequence numbers have no gap unless a record was lost
+    worker: str
+    sequence: int
+    tenant: str = ""
+    region: str = ""
