@@ -36,7 +36,7 @@ def adopt(content: bytes, *, width: int, task: Task, classes: int) -> ModelProto
 
 
 def _decode(content: bytes) -> ModelProto:
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     onnx = onnx_part()
     try:
