@@ -17,6 +17,8 @@
     ├── RetryableError              the same call may work later
     │   ├── LeaseHeldError          another process works on this step
     │   ├── EngineUnavailableError  a server or store does not answer
+    │   ├── OverloadedError         a server has more to do than it can do in time
+    │   ├── DeadlineError           the caller's time limit would pass before the answer
     │   └── PortInUseError          the address is taken
     └── TerminalError               trying again will not help
         ├── UserCodeError           a user's function raised; carries the original
@@ -138,6 +140,20 @@ class LeaseHeldError(RetryableError):
 
 class EngineUnavailableError(RetryableError):
     code = "engine-unavailable"
+
+
+class OverloadedError(RetryableError):
+    """`retry_after`: seconds after which there is likely to be room."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeadlineError(RetryableError):
+    code = "deadline"
 
 
 class PortInUseError(RetryableError):

@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cumulant.serving.app import Application
     from cumulant.serving.events import ServiceStarted, ServiceStopped
-    from cumulant.serving.models import ModelSet, ServedModel
+    from cumulant.serving.models import Model, ModelSet, open_model
     from cumulant.serving.schema import RequestSchema
     from cumulant.serving.server import Ready, serve
     from cumulant.serving.spec import ServingSpec
 
 _HOMES = {
     "Application": "app",
+    "Model": "models",
     "ModelSet": "models",
+    "open_model": "models",
     "Ready": "server",
     "RequestSchema": "schema",
-    "ServedModel": "models",
     "ServiceStarted": "events",
     "ServiceStopped": "events",
     "ServingSpec": "spec",
@@ -31,13 +32,14 @@ _HOMES = {
 
 __all__ = [
     "Application",
+    "Model",
     "ModelSet",
     "Ready",
     "RequestSchema",
-    "ServedModel",
     "ServiceStarted",
     "ServiceStopped",
     "ServingSpec",
+    "open_model",
     "serve",
 ]
 

@@ -1,4 +1,4 @@
-"""The ASGI application: Open Inference Protocol v2 over HTTP, and plain JSON rows."""
+"""The application: what each path answers."""
 
 from __future__ import annotations
 
@@ -6,43 +6,41 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 
 from cumulant.core.errors import CumulantError, NotFoundError, RequestError
 from cumulant.core.servable import Answer
 from cumulant.core.version import __version__
-from cumulant.serving import tensors
-from cumulant.serving.errors import HttpError, status_of, text_of
-from cumulant.serving.http import (
-    Receive,
-    Response,
-    Scope,
-    Send,
-    encode,
-    error_response,
-    header,
-    json_response,
-    read_body,
-    send_response,
-)
+from cumulant.packaging.engine import Array
+from cumulant.serving.errors import HttpError, headers_of, status_of, text_of
+from cumulant.serving.http import Request, Response, compressed, decompressed, encode, error_response, json_response
+from cumulant.serving.inference import HEADER_LENGTH, decoded, read_call, write_answer
 from cumulant.serving.metrics import Metrics
-from cumulant.serving.models import ModelSet, ServedModel
+from cumulant.serving.models import Model, ModelSet
+from cumulant.serving.scheduling import Demand
+from cumulant.serving.work import Work
 
 BODY_LIMIT = 8 * 1024 * 1024
 _MAX_ID = 256
+_EXTENSIONS = ("binary_tensor_data", "parameters")
 
-Work = Callable[[ServedModel, bytes, str], tuple[bytes, int]]
+Finish = Callable[[Sequence[Array]], Response]
 
 
-class Prediction(Answer, kw_only=True, omit_defaults=True):
-    """The answer to one plain JSON row."""
+class Scoring(msgspec.Struct):
+    """A request that was read: what to run, how urgent it is, and how to answer."""
 
-    model: str
-    version: str
-    request_id: str
+    work: Work
+    demand: Demand
+    finish: Finish
+
+
+Verb = Callable[[Model, Request], Scoring]
+_decode_rows: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 
 
 class Predictions(msgspec.Struct, kw_only=True):
@@ -51,51 +49,56 @@ class Predictions(msgspec.Struct, kw_only=True):
     model: str
     version: str
     request_id: str
-    predictions: list[Answer]
+    predictions: list[Any]
 
 
 class Application:
     """Answers for the models of a `ModelSet`.
 
-    Every fault of a request is a 4xx with `{"error": "..."}`, and the connection goes on. 503: the store of
-    the features does not answer, or the server is draining.
+    Every fault of a request is a 4xx with `{"error": "..."}`, and the connection goes on. 429: more to do than can be
+    done in time. 503: the store of the features does not answer, or the server is draining.
     """
 
-    def __init__(self, models: ModelSet, *, body_limit: int = BODY_LIMIT) -> None:
+    def __init__(self, models: ModelSet, *, body_limit: int = BODY_LIMIT, name: str = "cumulant") -> None:
         self.models = models
         self.metrics = Metrics()
         self.draining = False
-        self._limit = body_limit
-        self._decode_infer = msgspec.json.Decoder(tensors.InferRequest).decode
-        self._decode_rows = msgspec.json.Decoder().decode
-        self._work: dict[str, Work] = {"infer": self._infer, "predict": self._predict}
+        self.name = name
+        self.body_limit = body_limit
+        self._verbs: dict[tuple[str, str], Verb] = {("v2", "infer"): self._infer, ("v1", "predict"): self._predict}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await send_response(send, await self._respond(scope, receive))
-        elif scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-        else:
-            await send({"type": "websocket.close", "code": 1000})
-
-    async def _respond(self, scope: Scope, receive: Receive) -> Response:
+    def __call__(self, request: Request) -> Response | Awaitable[Response]:
         try:
-            return await self._route(scope, receive)
+            if b"content-encoding" in request.headers:
+                request.body = decompressed(request.body, request.headers[b"content-encoding"], self.body_limit)
+            found = self._route(request)
         except CumulantError as error:
-            headers = ((b"retry-after", b"1"),) if status_of(error) == 503 else ()
-            return error_response(status_of(error), text_of(error), headers)
+            return refusal(error)
         except Exception:  # noqa: BLE001 - the edge: one request's fault must not end the server
-            traceback.print_exc(file=sys.stderr)
-            return error_response(500, "internal error")
+            return _fault()
+        if isinstance(found, Response):
+            return _packed(found, request) if len(found.body) >= _LARGE else found
+        return self._later(found, request)
 
-    async def _route(self, scope: Scope, receive: Receive) -> Response:
-        path, method = scope["path"].rstrip("/"), scope["method"]
+    async def _later(self, found: Awaitable[Response], request: Request) -> Response:
+        try:
+            return _packed(await found, request)
+        except CumulantError as error:
+            return refusal(error)
+        except Exception:  # noqa: BLE001 - the edge, as above
+            return _fault()
+
+    # --- paths
+
+    def _route(self, request: Request) -> Response | Awaitable[Response]:
+        path = unquote(request.target.partition(b"?")[0].decode("latin-1"), errors="replace").rstrip("/")
+        method = request.method
         match path.split("/")[1:]:
             case ["v1" | "v2" as api, "models", name, *rest]:
                 version, verb = _verb(path, rest)
-                if (api, verb) in (("v2", "infer"), ("v1", "predict")):
+                if (api, verb) in self._verbs:
                     _allow(method, "POST")
-                    return await self._score(scope, receive, verb, name, version)
+                    return self._score(request, self._verbs[api, verb], verb, self.models.get(name, version))
                 _allow(method, "GET")
                 return self._describe(path, api, verb, name, version)
             case parts:
@@ -108,13 +111,13 @@ class Application:
     def _server(self, parts: Sequence[str]) -> Response | None:
         match parts:
             case ["v2"]:
-                return json_response({"name": "cumulant", "version": __version__, "extensions": []})
+                return json_response({"name": self.name, "version": __version__, "extensions": list(_EXTENSIONS)})
             case ["v2", "health", "live"]:
                 return json_response({"live": True})
             case ["v2", "health", "ready"]:
                 return json_response({"ready": not self.draining}, 503 if self.draining else 200)
             case ["v1", "models"]:
-                return json_response({"models": [_card(model) for model in self.models]})
+                return json_response({"models": [model.card() for model in self.models]})
             case ["metrics"]:
                 return Response(200, self.metrics.text().encode(), b"text/plain; version=0.0.4; charset=utf-8")
             case _:
@@ -124,70 +127,101 @@ class Application:
         model = self.models.get(name, version)
         match api, verb:
             case "v2", "":
-                return json_response(_metadata(model, [one.version for one in self.models.versions(name)]))
+                return json_response(metadata(model, [one.version for one in self.models.versions(name)]))
             case "v2", "ready":
                 return json_response({"name": model.name, "ready": not self.draining}, 503 if self.draining else 200)
             case "v1", "":
-                return json_response(_card(model))
+                return json_response(model.card())
             case _:
                 raise _no_path(path)
 
-    async def _score(self, scope: Scope, receive: Receive, verb: str, name: str, version: str | None) -> Response:
-        started = time.perf_counter()
-        model = self.models.get(name, version)
-        rows, status = 0, 500
+    # --- scoring
+
+    def _score(self, request: Request, read: Verb, verb: str, model: Model) -> Response | Awaitable[Response]:
+        rows = 0
         try:
-            body = await read_body(scope, receive, self._limit)
-            content, rows = self._work[verb](model, body, _request_id(scope))
+            scoring = read(model, request)
+            rows = scoring.work.rows
+            raw = model.runner.now(scoring.work.feeds, rows)
+            if raw is None:
+                return self._score_later(request, verb, model, scoring)
+            response = scoring.finish(raw)
+        except CumulantError as error:
+            self._observe(model, verb, status_of(error), rows, request)
+            raise
+        self._observe(model, verb, 200, rows, request)
+        return response
+
+    async def _score_later(self, request: Request, verb: str, model: Model, scoring: Scoring) -> Response:
+        status, work = 500, scoring.work
+        try:
+            response = scoring.finish(await model.runner.later(work.feeds, work.rows, scoring.demand))
             status = 200
-            return Response(status, content)
         except CumulantError as error:
             status = status_of(error)
             raise
         finally:
-            seconds = time.perf_counter() - started
-            self.metrics.observe(model.name, model.version, verb, status=status, rows=rows, seconds=seconds)
+            self._observe(model, verb, status, work.rows, request)
+        return response
 
-    def _predict(self, model: ServedModel, body: bytes, request_id: str) -> tuple[bytes, int]:
-        rows, single = _rows(_decoded(self._decode_rows, body), model)
-        answers = model.answer(rows)
-        if single:
-            one = answers[0]
-            prediction = Prediction(
-                prediction=one.prediction,
-                probability=one.probability,
-                probabilities=one.probabilities,
-                state_age=one.state_age,
-                model=model.name,
-                version=model.version,
-                request_id=request_id,
-            )
-            return encode(prediction), 1
-        several = Predictions(model=model.name, version=model.version, request_id=request_id, predictions=answers)
-        return encode(several), len(answers)
+    def _observe(self, model: Model, verb: str, status: int, rows: int, request: Request) -> None:
+        seconds = time.perf_counter() - request.received
+        self.metrics.observe(model.name, model.version, verb, status=status, rows=rows, seconds=seconds)
 
-    def _infer(self, model: ServedModel, body: bytes, request_id: str) -> tuple[bytes, int]:  # noqa: ARG002
-        request: tensors.InferRequest = _decoded(self._decode_infer, body)
-        if request.id is not None and len(request.id) > _MAX_ID:
-            raise RequestError(f"the id is longer than {_MAX_ID} characters")
-        wanted = [output.name for output in request.outputs]
-        tensors.from_answers((), model.servable, wanted)  # refuses an unknown output before the work
-        answers = model.answer(tensors.to_rows(request.inputs, model.schema.fields))
-        ages = [answer.state_age for answer in answers if answer.state_age is not None]
-        response = tensors.InferResponse(
-            model_name=model.name,
-            model_version=model.version,
-            outputs=tensors.from_answers(answers, model.servable, wanted),
-            id=request.id,
-            parameters={"state_age": max(ages)} if ages else {},
+    def _infer(self, model: Model, request: Request) -> Scoring:
+        call = read_call(
+            request.body, request.headers.get(HEADER_LENGTH), received=request.received, client=request.client
         )
-        return encode(response), len(answers)
+        model.check_outputs(call.wanted)
+        work = model.from_tensors(call.inputs)
+
+        def finish(raw: Sequence[Array]) -> Response:
+            age = work.age()
+            parameters = {} if age is None else {"state_age": age}
+            return write_answer(call, model.name, model.version, model.tensors(work, raw, call.wanted), parameters)
+
+        return Scoring(work, call.demand, finish)
+
+    def _predict(self, model: Model, request: Request) -> Scoring:
+        rows, single = _rows(decoded(_decode_rows, request.body), model)
+        work = model.from_rows(rows)
+        request_id = _request_id(request)
+
+        def finish(raw: Sequence[Array]) -> Response:
+            answers = model.answers(work, raw)
+            if single:
+                return Response(200, encode(_single(answers[0], model, request_id)))
+            several = Predictions(
+                model=model.name, version=model.version, request_id=request_id, predictions=answers
+            )  # fmt: skip
+            return Response(200, encode(several))
+
+        return Scoring(work, Demand(client=request.client), finish)
 
 
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while (await receive())["type"] == "lifespan.startup":
-        await send({"type": "lifespan.startup.complete"})
-    await send({"type": "lifespan.shutdown.complete"})
+_LARGE = 4096
+
+
+def _packed(response: Response, request: Request) -> Response:
+    """Compressed where the caller takes it and it is worth it."""
+    accepted = request.headers.get(b"accept-encoding")
+    if not accepted:
+        return response
+    body, encoding = compressed(response.body, accepted)
+    if not encoding:
+        return response
+    headers = (*response.headers, (b"content-encoding", encoding))
+    return Response(response.status, body, response.content_type, headers)
+
+
+def refusal(error: CumulantError) -> Response:
+    """An error as the caller sees it."""
+    return error_response(status_of(error), text_of(error), headers_of(error))
+
+
+def _fault() -> Response:
+    traceback.print_exc(file=sys.stderr)
+    return error_response(500, "internal error")
 
 
 def _verb(path: str, rest: Sequence[str]) -> tuple[str | None, str]:
@@ -215,71 +249,39 @@ def _no_path(path: str) -> NotFoundError:
     return NotFoundError(f"there is nothing at {path[:200]}", subject=path[:200], hint=hint)
 
 
-def _request_id(scope: Scope) -> str:
+def _request_id(request: Request) -> str:
     """The caller's `X-Request-Id` where it is short printable ASCII; else a new one. Sent in bodies only."""
-    found = header(scope, b"x-request-id")
+    found = request.headers.get(b"x-request-id")
     if found and len(found) <= _MAX_ID and found.isascii() and found.decode("ascii").isprintable():
         return found.decode("ascii")
     return os.urandom(8).hex()
 
 
-def _decoded(decode: Callable[[bytes], Any], body: bytes) -> Any:
-    try:
-        return decode(body)
-    except msgspec.ValidationError as error:
-        raise RequestError(f"the request does not have the expected form: {error}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"the body is no valid JSON: {error}") from None
-    except RecursionError:
-        raise RequestError("the body is nested too deeply") from None
-
-
-def _rows(value: object, model: ServedModel) -> tuple[list[object], bool]:
+def _rows(value: object, model: Model) -> tuple[list[object], bool]:
     """The rows in a body, and whether it was one bare row."""
     if isinstance(value, list):
         return value, False
-    if isinstance(value, dict) and value.keys() == {"rows"} and "rows" not in model.schema.fields:
+    if isinstance(value, dict) and value.keys() == {"rows"} and "rows" not in model.inputs:
         if not isinstance(value["rows"], list):
             raise RequestError('"rows" must be a list of objects', subject="rows")
         return value["rows"], False
     return [value], True
 
 
-def _metadata(model: ServedModel, versions: Sequence[str]) -> dict[str, object]:
-    """Model metadata of the protocol: the request fields as tensors, the kinds of answer as outputs."""
-    required = set(model.schema.required)
+def _single(answer: Answer | dict[str, Any], model: Model, request_id: str) -> dict[str, Any]:
+    found = answer if isinstance(answer, dict) else msgspec.to_builtins(answer)
+    return {**found, "model": model.name, "version": model.version, "request_id": request_id}
+
+
+def metadata(model: Model, versions: Sequence[str]) -> dict[str, object]:
+    """Model metadata of the protocol."""
     return {
         "name": model.name,
         "versions": list(versions),
         "platform": "cumulant_servable",
-        "inputs": [
-            {
-                "name": field.name,
-                "datatype": tensors.DATATYPES[field.dtype],
-                "shape": [-1],
-                "parameters": {"type": field.dtype, "optional": field.name not in required},
-            }
-            for field in model.schema.fields.values()
-        ],
+        "inputs": list(model.inputs.values()),
         "outputs": [
-            {"name": name, "datatype": datatype, "shape": shape}
-            for name, (datatype, shape) in tensors.outputs(model.servable).items()
+            {"name": name, "datatype": datatype, "shape": list(shape)}
+            for name, (datatype, shape) in model.outputs.items()
         ],
-    }
-
-
-def _card(model: ServedModel) -> dict[str, object]:
-    """What a caller needs to know of a model: its task, request fields and an example row."""
-    required = set(model.schema.required)
-    return {
-        "name": model.name,
-        "version": model.version,
-        "task": model.servable.task,
-        "classes": list(model.servable.classes),
-        "threshold": model.servable.threshold,
-        "request": [
-            {"name": field.name, "type": field.dtype, "required": field.name in required, "zone": field.zone}
-            for field in model.schema.fields.values()
-        ],
-        "example": model.servable.example,
     }

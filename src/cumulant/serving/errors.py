@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 from cumulant.core.errors import (
     CumulantError,
+    DeadlineError,
     EngineUnavailableError,
     IntegrityError,
     NotFoundError,
+    OverloadedError,
     RequestError,
     UsageError,
 )
@@ -29,6 +33,8 @@ def status_of(error: CumulantError) -> int:
             return 404
         case UsageError():
             return 400
+        case OverloadedError() | DeadlineError():
+            return 429
         case EngineUnavailableError():
             return 503
         case IntegrityError() | _:
@@ -38,3 +44,14 @@ def status_of(error: CumulantError) -> int:
 def text_of(error: CumulantError) -> str:
     """One sentence for the caller: what is wrong and, where known, what would be right."""
     return f"{error.message}; {error.hint}" if error.hint else error.message
+
+
+def headers_of(error: CumulantError) -> tuple[tuple[bytes, bytes], ...]:
+    """When to try again, where that helps."""
+    match error:
+        case OverloadedError():
+            return ((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))),)
+        case EngineUnavailableError():
+            return ((b"retry-after", b"1"),)
+        case _:
+            return ()

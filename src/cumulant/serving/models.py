@@ -1,83 +1,108 @@
-"""The models that a server answers for."""
+"""The models that a server answers for: tensors or rows in, answers out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cumulant.core.errors import UsageError, not_found
-from cumulant.core.servable import Answer, Servable
-from cumulant.features import OnlineFeatures
-from cumulant.packaging import Scorer
-from cumulant.serving.schema import RequestSchema
+from cumulant.core.servable import GraphServable, Servable
+from cumulant.packaging import load_description
+from cumulant.packaging.engine import Array
+from cumulant.serving.graph_model import GraphModel
+from cumulant.serving.row_model import RowModel
+from cumulant.serving.scheduling import Runner, Scheduling
+from cumulant.serving.tensors import Input, Output
+from cumulant.serving.work import Work
 
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
 
-#: what a servable that was never registered is called
-UNREGISTERED = "1"
+
+class Model(Protocol):
+    """One version of a model, loaded. Both kinds of servable look the same from here."""
+
+    name: str
+    version: str
+    runner: Runner
+    #: metadata of the protocol: datatype and shape by name
+    inputs: Mapping[str, dict[str, Any]]
+    outputs: Mapping[str, tuple[str, list[int]]]
+
+    @property
+    def servable(self) -> Servable | GraphServable: ...
+
+    def from_tensors(self, inputs: Sequence[Input]) -> Work:
+        """Raises RequestError where the inputs do not fit."""
+        ...
+
+    def from_rows(self, rows: Sequence[object]) -> Work:
+        """Raises RequestError where a row does not fit; EngineUnavailableError where stored features do not come."""
+        ...
+
+    def tensors(self, work: Work, raw: Sequence[Array], wanted: Sequence[str]) -> list[Output]:
+        """What the engine gave, as the outputs that are wanted; all where none is named."""
+        ...
+
+    def answers(self, work: Work, raw: Sequence[Array]) -> list[Any]:
+        """What the engine gave, as one answer a row."""
+        ...
+
+    def check_outputs(self, wanted: Sequence[str]) -> None:
+        """Raises RequestError for an output that there is not."""
+        ...
+
+    def card(self) -> dict[str, object]:
+        """What a caller needs to know: request fields, an example row."""
+        ...
+
+    def close(self) -> None: ...
 
 
-class ServedModel:
-    """One servable: request rows in, answers out.
-
-    `table` names its online state; by default the servable's lineage says it under `state`.
+def open_model(
+    folder: Path | str,
+    *,
+    store: OnlineStore | None = None,
+    table: str | None = None,
+    scheduling: Scheduling | None = None,
+) -> Model:
+    """Load and warm the servable in `folder`.
 
     Raises:
-        NotFoundError, IntegrityError: as `packaging.Scorer`; also for state of another plan.
-        UsageError: the plan needs stored features and no store is given.
+        NotFoundError, IntegrityError: as `packaging.load_description`.
+        UsageError: its features need a store and none is given.
         EngineUnavailableError: the store holds no such state yet.
     """
-
-    def __init__(self, folder: Path | str, *, store: OnlineStore | None = None, table: str | None = None) -> None:
-        self.scorer = Scorer(folder)
-        self.servable: Servable = self.scorer.servable
-        self.name = self.servable.name
-        self.version = self.servable.version or UNREGISTERED
-        self.schema = RequestSchema(self.servable.plan)
-        self.table = table or self.servable.lineage.get("state") or self.name
-        self._features = self._with_state(store)
-
-    def _with_state(self, store: OnlineStore | None) -> OnlineFeatures:
-        plan = self.servable.plan
-        if store is None and plan.needs_state:
-            hint = "name the store with --online URL"
-            raise UsageError(f"model {self.name} needs stored features", subject=self.name, hint=hint)
-        features = OnlineFeatures(plan, store, self.table)
-        # Met now rather than by the first request: no state under that name, or one made for another plan.
-        features.state()
-        return features
-
-    def answer(self, raw: Sequence[object]) -> list[Answer]:
-        """Check rows as a caller sent them, add features, score.
-
-        Raises:
-            RequestError: a row does not fit the request schema.
-            EngineUnavailableError: the online store does not answer.
-        """
-        if not raw:
-            return []
-        vectors = self._features.vectors(self.schema.rows(raw))
-        return self.scorer.answers(vectors.columns, age=vectors.age)
+    folder = Path(folder)
+    described = load_description(folder)
+    if isinstance(described, GraphServable):
+        return GraphModel(folder, described, scheduling=scheduling)
+    return RowModel(folder, store=store, table=table, scheduling=scheduling)
 
 
 class ModelSet:
-    """Served models by name and version; the version named last is a name's default."""
+    """Served models by name and version; the version named last is a name's default.
 
-    def __init__(self, models: Sequence[ServedModel]) -> None:
-        self._models: dict[str, dict[str, ServedModel]] = {}
+    A set is never changed: loading and unloading make another one, so that a request sees one state of things.
+    """
+
+    def __init__(self, models: Iterable[Model]) -> None:
+        self._models: dict[str, dict[str, Model]] = {}
         for model in models:
             versions = self._models.setdefault(model.name, {})
             if model.version in versions:
                 raise UsageError(f"model {model.name} version {model.version} is given twice", subject=model.name)
             versions[model.version] = model
 
-    def __iter__(self) -> Iterator[ServedModel]:
+    def __iter__(self) -> Iterator[Model]:
         for versions in self._models.values():
             yield from versions.values()
 
-    def get(self, name: str, version: str | None = None) -> ServedModel:
+    def names(self) -> list[str]:
+        return list(self._models)
+
+    def get(self, name: str, version: str | None = None) -> Model:
         """Raises NotFoundError, naming the nearest that exists."""
         versions = self.versions(name)
         if version is None:
@@ -87,8 +112,17 @@ class ModelSet:
                 return model
         raise not_found(f"version of {name}", version[:100], [model.version for model in versions])
 
-    def versions(self, name: str) -> list[ServedModel]:
+    def versions(self, name: str) -> list[Model]:
         """Every served version of `name`, the default last. Raises NotFoundError."""
         if name not in self._models:
             raise not_found("model", name[:100], self._models)
         return list(self._models[name].values())
+
+    def where(self, keep: Callable[[Model], bool]) -> ModelSet:
+        """The set of those models that `keep` says yes to."""
+        return ModelSet(filter(keep, self))
+
+    def plus(self, model: Model) -> ModelSet:
+        """The set with `model`, as its name's default; one of the same name and version gives way."""
+        others = self.where(lambda one: (one.name, one.version) != (model.name, model.version))
+        return ModelSet([*others, model])

@@ -1,7 +1,8 @@
-"""Run the application under uvicorn: bind, load, announce, drain."""
+"""Run the application: bind, load, announce, answer, drain."""
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import ipaddress
 import os
@@ -12,18 +13,17 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import msgspec
-import uvicorn
 
 from cumulant.core.errors import PortInUseError, StorageError, UsageError
 from cumulant.core.units import duration, size
 from cumulant.serving.app import Application
-from cumulant.serving.models import ModelSet, ServedModel
+from cumulant.serving.http import Limits, Site
+from cumulant.serving.models import ModelSet, open_model
 from cumulant.serving.stores import open_store
 
-_KEEP_ALIVE = 75
+_BACKLOG = 2048
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -61,11 +61,12 @@ def serve(
     with listener:
         store = open_store(online) if online else None
         try:
-            models = ModelSet([ServedModel(folder, store=store, table=table) for folder in folders])
+            models = ModelSet([open_model(folder, store=store, table=table) for folder in folders])
             app = Application(models, body_limit=limit)
             url = _url(listener)
             ready = Ready(url, os.getpid(), tuple((model.name, model.version) for model in models))
-            _run(app, listener, patience, lambda: announce(ready) if announce else None)
+            with asyncio.Runner(loop_factory=new_loop) as runner:
+                runner.run(_answer(app, listener, patience, lambda: announce(ready) if announce else None))
         finally:
             if store is not None:
                 store.close()
@@ -91,7 +92,7 @@ def bind(host: str, port: int, *, insecure: bool = False) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         # Claims the port now: of two servers that both bound it, only one may listen.
-        listener.listen(2048)
+        listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
@@ -136,52 +137,52 @@ def _url(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
 
 
-class _Server(uvicorn.Server):
-    """Tells when it answers and when it begins to drain."""
-
-    def __init__(self, config: uvicorn.Config, app: Application, started: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._app = app
-        self._tell = started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
-        self._tell()
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._app.draining = True
-        super().handle_exit(sig, frame)
-
-
-def _run(app: Application, listener: socket.socket, patience: float, started: Callable[[], None]) -> None:
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        log_level="error",
-        access_log=False,
-        ws="none",
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=max(1, round(patience)),
-    )
-    with _quiet_end():
-        _Server(config, app, started).run(sockets=[listener])
+async def _answer(app: Application, listener: socket.socket, patience: float, started: Callable[[], None]) -> None:
+    """Answer until the process is asked to end; then finish what was accepted."""
+    loop = asyncio.get_running_loop()
+    site = Site(app, Limits(body=app.body_limit))
+    ended = asyncio.Event()
+    with _signals(loop, ended):
+        server = await loop.create_server(site, sock=listener, backlog=_BACKLOG)
+        site.start()
+        started()
+        await ended.wait()
+        app.draining = True
+        server.close()
+        await site.drain(patience)
 
 
 @contextmanager
-def _quiet_end() -> Iterator[None]:
-    """After draining, uvicorn raises the signal again; a server that was asked to end ends well instead."""
+def _signals(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set `ended`; in a thread of somebody else's process, its handlers stay."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    signals = [signal.SIGTERM, signal.SIGINT]
-    before = {number: signal.signal(number, lambda *_: None) for number in signals}
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    try:
+        for number in numbers:
+            loop.add_signal_handler(number, ended.set)
+    except NotImplementedError:  # Windows
+        before = {number: signal.signal(number, lambda *_: loop.call_soon_threadsafe(ended.set)) for number in numbers}
+    else:
+        before = {}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number in numbers:
+            if before:
+                signal.signal(number, before[number])
+            else:
+                loop.remove_signal_handler(number)
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """Uvloop where it is installed; asyncio's own where it does not exist (Windows)."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
 
 
 def say(ready: Ready) -> None:

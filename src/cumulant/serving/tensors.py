@@ -1,158 +1,285 @@
-"""JSON tensors of the Open Inference Protocol v2: one input a request field, one output a kind of answer."""
+"""Tensors of the Open Inference Protocol v2 as they travel: JSON, raw bytes, typed lists; and as numpy arrays."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
+import numpy as np
 
-from cumulant.core.errors import RequestError, did_you_mean
-from cumulant.core.plan import DType, Field
-from cumulant.core.servable import Answer, Servable
-from cumulant.packaging import labels
+from cumulant.core.errors import RequestError
+from cumulant.core.servable import TensorSpec
+from cumulant.packaging import DTYPES
+from cumulant.packaging.engine import Array
 
-#: how the type of a field is announced; times and dates travel as text
-DATATYPES: Mapping[DType, str] = {
-    "bool": "BOOL", "int": "INT64", "float": "FP64", "str": "BYTES", "time": "BYTES", "date": "BYTES", "bytes": "BYTES"
-}  # fmt: skip
-_WHOLE = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
-_NUMBERS = _WHOLE | {"FP16", "FP32", "FP64"}
-_ACCEPTED: Mapping[DType, frozenset[str]] = {
-    "bool": frozenset({"BOOL"}),
-    "int": _NUMBERS,
-    "float": _NUMBERS,
-    "str": frozenset({"BYTES"}),
-    "time": _NUMBERS | {"BYTES"},
-    "date": frozenset({"BYTES"}),
-    "bytes": frozenset({"BYTES"}),
-}
 _MAX_RANK = 8
+_MAX_ID = 256
+_FLOATS = frozenset({"FP16", "FP32", "FP64"})
+_DTYPES: Mapping[str, np.dtype[Any]] = {str(name): dtype for name, dtype in DTYPES.items()}
+_LENGTH = struct.Struct("<I")
+#: raw tensors are little-endian, whatever the machine is
+_WIRE: Mapping[str, np.dtype[Any]] = {
+    name: dtype.newbyteorder("<") for name, dtype in DTYPES.items() if dtype != np.dtype(np.object_)
+}
+_decode_any: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+_decode_floats = msgspec.json.Decoder(list[float]).decode
+_DECODERS: Mapping[str, Callable[[bytes], list[Any]]] = {
+    **dict.fromkeys(DTYPES, msgspec.json.Decoder(list[int]).decode),
+    **dict.fromkeys(_FLOATS, _decode_floats),
+    "BOOL": msgspec.json.Decoder(list[bool]).decode,
+    "BYTES": msgspec.json.Decoder(list[str]).decode,
+}
+
+#: JSON text, raw little-endian bytes, or values in row-major order
+Content = msgspec.Raw | memoryview | list[Any]
 
 
 class RequestTensor(msgspec.Struct):
     name: str
     datatype: str
     shape: list[int]
-    data: list[object] | msgspec.UnsetType = msgspec.UNSET
-    parameters: dict[str, object] = {}
+    data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    parameters: dict[str, Any] = {}
 
 
 class RequestOutput(msgspec.Struct):
     name: str
-    parameters: dict[str, object] = {}
+    parameters: dict[str, Any] = {}
 
 
 class InferRequest(msgspec.Struct):
     inputs: list[RequestTensor]
     id: str | None = None
-    parameters: dict[str, object] = {}
+    parameters: dict[str, Any] = {}
     outputs: list[RequestOutput] = []
 
 
-class ResponseTensor(msgspec.Struct):
+class Input(msgspec.Struct, gc=False):
+    """One tensor of a request, whichever way it came."""
+
     name: str
     datatype: str
-    shape: list[int]
-    data: list[object]
+    shape: Sequence[int]
+    content: Content
+
+
+class Output(msgspec.Struct, gc=False):
+    """One tensor of an answer; `values` in row-major order, an array or a list."""
+
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    values: Array | list[Any]
+
+
+class JsonTensor(msgspec.Struct, omit_defaults=True):
+    name: str
+    datatype: str
+    shape: Sequence[int]
+    parameters: dict[str, int] = {}
+    data: list[Any] | msgspec.UnsetType = msgspec.UNSET
 
 
 class InferResponse(msgspec.Struct, omit_defaults=True):
     model_name: str
     model_version: str
-    outputs: list[ResponseTensor]
+    outputs: list[JsonTensor]
     id: str | None = None
-    parameters: dict[str, object] = {}
+    parameters: dict[str, Any] = {}
 
 
-def to_rows(inputs: Sequence[RequestTensor], fields: Mapping[str, Field]) -> list[object]:
-    """Rows with the values of the tensors; their types are checked by the request schema afterwards.
+def elements(tensor: Input) -> Array:
+    """The values of a tensor as an array [n] of its datatype; `n` is what its shape says.
 
     Raises:
-        RequestError: an unknown or repeated tensor, a datatype that the field cannot take, or a wrong shape.
+        RequestError: an unknown datatype, a shape or values that do not fit.
     """
-    columns: dict[str, list[object]] = {}
-    for tensor in inputs:
-        if tensor.name not in fields:
-            hint = did_you_mean(tensor.name, fields) or f"known inputs: {', '.join(fields)}"
-            raise RequestError(f'there is no input "{tensor.name[:100]}"', subject=tensor.name[:100], hint=hint)
-        if tensor.name in columns:
-            raise RequestError(f'input "{tensor.name}" is given twice', subject=tensor.name)
-        columns[tensor.name] = _column(tensor, fields[tensor.name])
-    if not columns:
-        raise RequestError("the request has no inputs", hint=f"known inputs: {', '.join(fields)}")
-    if len({len(values) for values in columns.values()}) != 1:
-        sizes = ", ".join(f"{name} {len(values)}" for name, values in columns.items())
-        raise RequestError(f"the inputs have different numbers of rows: {sizes}")
-    names = tuple(columns)
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    name, datatype = tensor.name, tensor.datatype
+    dtype = _DTYPES.get(datatype)
+    if dtype is None:
+        raise RequestError(f'input "{name}" has the unknown datatype {datatype[:20]}', subject=name)
+    count = _count(tensor)
+    content = tensor.content
+    if isinstance(content, memoryview):
+        found = _from_bytes(content, datatype, name, count)
+    else:
+        values = _json_values(content, datatype, name) if isinstance(content, msgspec.Raw) else content
+        found = _from_list(values, dtype, datatype, name)
+    if len(found) != count:
+        raise _wrong_count(tensor, len(found), count)
+    return found
 
 
-def _column(tensor: RequestTensor, field: Field) -> list[object]:
+def listed(tensor: Input) -> list[Any]:
+    """The values of a tensor as a list, with None where JSON says null.
+
+    Raises:
+        RequestError: as `elements`; values of JSON are checked for their number only.
+    """
+    content = tensor.content
+    if isinstance(content, memoryview):
+        return elements(tensor).tolist()  # type: ignore[no-any-return]
+    found = _flat(_decoded_list(content, tensor.name), tensor.name) if isinstance(content, msgspec.Raw) else content
+    count = _count(tensor)
+    if len(found) != count:
+        raise _wrong_count(tensor, len(found), count)
+    return found
+
+
+def fitted(tensor: Input, spec: TensorSpec) -> Array:
+    """The tensor as an array of the datatype and of a shape that `spec` allows.
+
+    Raises:
+        RequestError: it does not fit, naming what was expected.
+    """
     name, shape = tensor.name, tensor.shape
-    if tensor.datatype not in _ACCEPTED[field.dtype]:
+    if tensor.datatype != spec.datatype:
         raise RequestError(
-            f'input "{name}" has datatype {tensor.datatype[:20]}, expected {DATATYPES[field.dtype]}', subject=name
+            f'input "{name}" has datatype {tensor.datatype[:20]}, expected {spec.datatype}', subject=name
         )
-    if len(shape) not in (1, 2) or (len(shape) == 2 and shape[1] != 1) or any(size < 0 for size in shape):
-        raise RequestError(f'input "{name}" has shape {_show(shape)}, expected [n] or [n, 1]', subject=name)
-    if tensor.data is msgspec.UNSET:
-        hint = "binary tensor data is not accepted; send the values as JSON"
-        raise RequestError(f'input "{name}" has no data', subject=name, hint=hint)
-    values = _flat(tensor.data, name)
-    if len(values) != math.prod(shape):
-        message = f'input "{name}" has {len(values)} values where its shape {_show(shape)} needs {math.prod(shape)}'
-        raise RequestError(message, subject=name)
-    if tensor.datatype in _WHOLE and not all(value is None or type(value) is int for value in values):
-        raise RequestError(f'input "{name}" has a value that is no {tensor.datatype}', subject=name)
-    return values
+    if len(shape) != len(spec.shape) or any(
+        wanted not in (-1, size) for size, wanted in zip(shape, spec.shape, strict=True)
+    ):
+        raise RequestError(
+            f'input "{name}" has shape {show_shape(shape)}, expected {show_shape(spec.shape)}', subject=name
+        )
+    return elements(tensor).reshape(tuple(shape))
 
 
-def _flat(data: list[object], name: str) -> list[object]:
+def raw_bytes(tensor: Output) -> bytes:
+    """The tensor's values as the binary extension sends them: little-endian; texts each after its length."""
+    if tensor.datatype != "BYTES":
+        wire = _WIRE[tensor.datatype]
+        return np.asarray(tensor.values, dtype=wire).tobytes()
+    flat = tensor.values.ravel().tolist() if isinstance(tensor.values, np.ndarray) else tensor.values
+    parts: list[bytes] = []
+    for text in flat:
+        encoded = text if isinstance(text, bytes) else str(text).encode()
+        parts += (_LENGTH.pack(len(encoded)), encoded)
+    return b"".join(parts)
+
+
+def json_tensor(tensor: Output) -> JsonTensor:
+    """The tensor as JSON carries it: values in row-major order."""
+    flat = tensor.values.ravel().tolist() if isinstance(tensor.values, np.ndarray) else tensor.values
+    return JsonTensor(tensor.name, tensor.datatype, tensor.shape, data=flat)
+
+
+def show_shape(shape: Sequence[int]) -> str:
+    return f"[{', '.join(str(size) for size in shape[:_MAX_RANK])}{', ...' if len(shape) > _MAX_RANK else ''}]"
+
+
+def checked_id(request_id: str | None) -> str | None:
+    if request_id is not None and len(request_id) > _MAX_ID:
+        raise RequestError(f"the id is longer than {_MAX_ID} characters")
+    return request_id
+
+
+def _count(tensor: Input) -> int:
+    shape = tensor.shape
+    if any(size < 0 for size in shape) or len(shape) > 32:
+        raise RequestError(f'input "{tensor.name}" has shape {show_shape(shape)}, which no tensor has',
+                           subject=tensor.name)  # fmt: skip
+    return math.prod(shape)
+
+
+def _wrong_count(tensor: Input, found: int, count: int) -> RequestError:
+    return RequestError(
+        f'input "{tensor.name}" has {found} values where its shape {show_shape(tensor.shape)} needs {count}',
+        subject=tensor.name,
+    )
+
+
+def _json_values(raw: msgspec.Raw, datatype: str, name: str) -> list[Any]:
+    """A flat list is the quick way; a nested one is flattened and checked again."""
+    try:
+        return _DECODERS[datatype](raw)
+    except msgspec.ValidationError:
+        flat = _flat(_decoded_list(raw, name), name)
+    except RecursionError:
+        raise RequestError(f'the data of input "{name}" are nested unevenly or too deeply', subject=name) from None
+    kinds: Mapping[str, tuple[type, ...]] = {"BOOL": (bool,), "BYTES": (str,)}
+    allowed = kinds.get(datatype, (int, float) if datatype in _FLOATS else (int,))
+    for value in flat:
+        if type(value) not in allowed:
+            raise RequestError(f'input "{name}" has a value that is no {datatype}', subject=name)
+    return flat
+
+
+def _decoded_list(raw: msgspec.Raw, name: str) -> list[Any]:
+    try:
+        found = _decode_any(raw)
+    except RecursionError:
+        raise RequestError(f'the data of input "{name}" are nested unevenly or too deeply', subject=name) from None
+    except msgspec.DecodeError as error:
+        raise RequestError(f'the data of input "{name}" cannot be read: {error}', subject=name) from None
+    if not isinstance(found, list):
+        raise RequestError(f'the data of input "{name}" are no list', subject=name)
+    return found
+
+
+def _flat(data: list[Any], name: str) -> list[Any]:
     """Nested lists in row-major order; a tensor may be sent flat or nested."""
     for _ in range(_MAX_RANK):
         if not any(isinstance(value, list) for value in data):
             return data
         if not all(isinstance(value, list) for value in data):
             break
-        data = [inner for value in data if isinstance(value, list) for inner in value]
+        data = [inner for value in data for inner in value]
     raise RequestError(f'the data of input "{name}" are nested unevenly or too deeply', subject=name)
 
 
-def _show(shape: Sequence[int]) -> str:
-    return f"[{', '.join(str(size) for size in shape[:_MAX_RANK])}{', ...' if len(shape) > _MAX_RANK else ''}]"
-
-
-def outputs(servable: Servable) -> dict[str, tuple[str, list[int]]]:
-    """Datatype and shape of every output: `prediction`, and probabilities where there are classes."""
-    match servable.task:
-        case "regression":
-            return {"prediction": ("FP64", [-1])}
-        case "multiclass":
-            return {"prediction": ("BYTES", [-1]), "probabilities": ("FP64", [-1, len(servable.classes)])}
-        case "binary":
-            datatype = "BOOL" if isinstance(labels(servable)[1], bool) else "BYTES"
-            return {"prediction": (datatype, [-1]), "probability": ("FP64", [-1])}
-
-
-def from_answers(answers: Sequence[Answer], servable: Servable, wanted: Sequence[str]) -> list[ResponseTensor]:
-    """The answers as tensors; `wanted` selects among them, in its order."""
-    known = outputs(servable)
-    found: list[ResponseTensor] = []
-    for name in wanted or known:
-        if name not in known:
-            hint = did_you_mean(name, known) or f"known outputs: {', '.join(known)}"
-            raise RequestError(f'there is no output "{name[:100]}"', subject=name[:100], hint=hint)
-        datatype, shape = known[name]
-        found.append(ResponseTensor(name, datatype, [len(answers), *shape[1:]], _values(name, answers)))
+def _from_list(values: list[Any], dtype: np.dtype[Any], datatype: str, name: str) -> Array:
+    if datatype == "BYTES":
+        found = np.empty(len(values), dtype=np.object_)
+        found[:] = [_text(value, name) for value in values] if values and isinstance(values[0], bytes) else values
+        return found
+    try:
+        with np.errstate(over="ignore"):
+            found = np.array(values, dtype=dtype)
+    except (OverflowError, ValueError, TypeError):
+        raise RequestError(f'input "{name}" has a value that is no {datatype}', subject=name) from None
+    if datatype in _FLOATS and not np.isfinite(found).all() and all(map(math.isfinite, values)):
+        raise RequestError(f'input "{name}" has a value that is too large for {datatype}', subject=name)
     return found
 
 
-def _values(name: str, answers: Sequence[Answer]) -> list[object]:
-    match name:
-        case "probability":
-            return [answer.probability for answer in answers]
-        case "probabilities":
-            return [value for answer in answers for value in (answer.probabilities or {}).values()]
-        case _:
-            return [answer.prediction for answer in answers]
+def _from_bytes(content: memoryview, datatype: str, name: str, count: int) -> Array:
+    if datatype == "BYTES":
+        return _texts(content, name)
+    wire = _WIRE[datatype]
+    if len(content) != count * wire.itemsize:
+        raise RequestError(
+            f'input "{name}" has {len(content)} bytes where its shape needs {count * wire.itemsize}', subject=name
+        )
+    if datatype == "BOOL":
+        return np.frombuffer(content, dtype=np.uint8).astype(np.bool_)
+    whole: Array = np.frombuffer(content, dtype=wire)
+    return whole.astype(_DTYPES[datatype], copy=False)
+
+
+def _texts(content: memoryview, name: str) -> Array:
+    texts: list[str] = []
+    at, end = 0, len(content)
+    while at < end:
+        if at + 4 > end:
+            raise RequestError(f'input "{name}" ends within the length of a text', subject=name)
+        (size,) = _LENGTH.unpack_from(content, at)
+        at += 4
+        if at + size > end:
+            raise RequestError(f'input "{name}" has a text that is longer than its bytes', subject=name)
+        texts.append(_text(bytes(content[at : at + size]), name))
+        at += size
+    found = np.empty(len(texts), dtype=np.object_)
+    found[:] = texts
+    return found
+
+
+def _text(value: bytes, name: str) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise RequestError(f'input "{name}" has bytes that are no UTF-8 text', subject=name) from None

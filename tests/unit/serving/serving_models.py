@@ -12,6 +12,7 @@ from cumulant.core.expr import Call, Column
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field, KnownAt, PredictAt, Source, Window
 from cumulant.core.servable import Input
 from cumulant.packaging import build
+from cumulant.serving.http import Limits, Site
 from cumulant.training import FittedModel, LinearWeights
 from cumulant.training.model import ModelCard
 
@@ -126,12 +127,15 @@ def flights(count: int):
 
 
 def call(app, method, path, body=None, **settings):
-    """One request to the application, as uvicorn would bring it."""
+    """One request to the application, over a connection as the server makes it."""
+    content = body if not isinstance(body, (dict, list, str, int, float, type(None))) else json.dumps(body).encode()
+    return asyncio.run(ask(app, method, path, content=None if body is None else content, **settings))
 
-    async def send():
-        transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
-        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
-            content = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
-            return await client.request(method, path, content=content, **settings)
 
-    return asyncio.run(send())
+async def ask(app, method, path, **settings):
+    loop = asyncio.get_running_loop()
+    site = Site(app, Limits(body=app.body_limit))
+    server = await loop.create_server(site, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    async with server, httpx.AsyncClient(base_url=f"http://{host}:{port}") as client:
+        return await client.request(method, path, **settings)

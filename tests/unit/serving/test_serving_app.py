@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 
-import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving_models import ROW, call, model_of, servable
+from serving_models import ROW, ask, call, model_of, servable
 
 from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.packaging import Scorer, with_version
-from cumulant.serving import Application, ModelSet, ServedModel
+from cumulant.serving import Application, ModelSet, open_model
 
 PREDICT, INFER = "/v1/models/flight-late/predict", "/v2/models/flight-late/infer"
 
@@ -26,11 +26,11 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def app(folders):
-    return Application(ModelSet([ServedModel(folders["binary"])]), body_limit=100_000)
+    return Application(ModelSet([open_model(folders["binary"])]), body_limit=100_000)
 
 
 def application(folder):
-    return Application(ModelSet([ServedModel(folder)]))
+    return Application(ModelSet([open_model(folder)]))
 
 
 def tensors(rows):
@@ -176,7 +176,7 @@ def test_a_draining_server_is_not_ready(folders):
 def test_versions(folders, tmp_path):
     for number in "12":
         with_version(servable(tmp_path / number), number)
-    app = Application(ModelSet([ServedModel(tmp_path / "1"), ServedModel(tmp_path / "2")]))
+    app = Application(ModelSet([open_model(tmp_path / "1"), open_model(tmp_path / "2")]))
     assert call(app, "GET", "/v2/models/flight-late").json()["versions"] == ["1", "2"]
     assert call(app, "POST", PREDICT, ROW).json()["version"] == "2"
     assert call(app, "POST", "/v1/models/flight-late/versions/1/predict", ROW).json()["version"] == "1"
@@ -186,9 +186,9 @@ def test_versions(folders, tmp_path):
         'no version of flight-late named "3"; known: 1, 2',
     )
     with pytest.raises(UsageError, match="twice"):
-        ModelSet([ServedModel(tmp_path / "1"), ServedModel(tmp_path / "1")])
+        ModelSet([open_model(tmp_path / "1"), open_model(tmp_path / "1")])
     with pytest.raises(NotFoundError):
-        ServedModel(tmp_path / "3")
+        open_model(tmp_path / "3")
 
 
 def refused(answer, status, *words):
@@ -281,6 +281,7 @@ def one_input(**change):
         ({"inputs": [one_input(data=["far"])]}, ["finite number"]),
         ({"inputs": [one_input(datatype="INT64", data=[1.5])]}, ["no INT64"]),
         ({"inputs": [{"name": "distance", "datatype": "FP64", "shape": [1], "parameters": {"binary_data_size": 8}}]}, ["binary"]),
+        ({"inputs": [{"name": "distance", "datatype": "FP64", "shape": [1]}]}, ["no data"]),
         ({"inputs": [one_input()], "outputs": [{"name": "probabilty"}]}, ['did you mean "probability"?']),
         ({"inputs": [one_input()], "id": 7}, ["id"]),
         ({"inputs": [one_input()], "id": "i" * 1000}, ["id"]),
@@ -299,8 +300,8 @@ def test_paths_methods_and_encodings(app):
         refused(call(app, "GET", path), 404)
     refused(call(app, "GET", PREDICT), 405, "POST")
     refused(call(app, "DELETE", "/v2/health/live"), 405, "GET")
-    refused(call(app, "POST", PREDICT, b"\x1f\x8b", headers={"content-encoding": "gzip"}), 415)
-    refused(call(app, "POST", INFER, b"{}", headers={"inference-header-content-length": "2"}), 400, "binary")
+    refused(call(app, "POST", PREDICT, b"\x1f\x8b", headers={"content-encoding": "br"}), 415)
+    refused(call(app, "POST", INFER, b"{}", headers={"inference-header-content-length": "3"}), 400, "length")
 
 
 def test_a_body_that_is_too_large(app):
@@ -316,13 +317,7 @@ def test_a_body_that_is_too_large(app):
 
 
 def call_stream(app, content):
-    import asyncio
-
-    async def send():
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app), base_url="http://server") as client:
-            return await client.post(PREDICT, content=content)
-
-    return asyncio.run(send())
+    return asyncio.run(ask(app, "POST", PREDICT, content=content))
 
 
 @pytest.mark.parametrize("name", ["x\u00e9", "a" * 1000, ""])

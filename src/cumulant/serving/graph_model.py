@@ -1,0 +1,183 @@
+"""A servable that reads tensors: a graph that was made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cumulant.core.errors import RequestError
+from cumulant.core.servable import GraphServable, TensorSpec
+from cumulant.packaging import DTYPES, Engine
+from cumulant.packaging.engine import Array
+from cumulant.serving.row_tensors import unknown_input, unknown_output
+from cumulant.serving.scheduling import Feeds, Runner, Scheduling
+from cumulant.serving.tensors import Input, Output, fitted
+from cumulant.serving.work import Work
+
+UNREGISTERED = "1"
+#: a size that a request chooses, in made-up inputs
+_SOME = 8
+
+
+class GraphModel:
+    """One graph. Plain JSON rows are objects of its inputs; where its one input is a matrix, of its columns.
+
+    Raises:
+        IntegrityError: as `packaging.Engine`.
+    """
+
+    def __init__(self, folder: Path, servable: GraphServable, *, scheduling: Scheduling | None = None) -> None:
+        self.servable = servable
+        self.name = servable.name
+        self.version = servable.version or UNREGISTERED
+        self._specs = {spec.name: spec for spec in servable.inputs}
+        self.inputs: Mapping[str, dict[str, Any]] = {spec.name: _metadata(spec) for spec in servable.inputs}
+        self.outputs: Mapping[str, tuple[str, list[int]]] = {
+            spec.name: (spec.datatype, list(spec.shape)) for spec in servable.outputs
+        }
+        self._places = {name: place for place, name in enumerate(self.outputs)}
+        self._columns = {name: place for place, name in enumerate(servable.columns)}
+        engine = Engine(folder / servable.model)
+        self.runner = Runner(engine, list(self.outputs), exact=self._may_batch(), scheduling=scheduling)
+        self.runner.measure(self._made_up)
+
+    def _may_batch(self) -> bool:
+        """What packaging saw, where the first size of every tensor is free."""
+        specs = (*self.servable.inputs, *self.servable.outputs)
+        return self.servable.batching.exact and all(spec.shape[:1] == (-1,) for spec in specs)
+
+    def _made_up(self, rows: int) -> Feeds:
+        random = np.random.default_rng(rows)
+        return {spec.name: _noise(spec, rows, random) for spec in self.servable.inputs}
+
+    def from_tensors(self, inputs: Sequence[Input]) -> Work:
+        feeds: dict[str, Array] = {}
+        for tensor in inputs:
+            spec = self._specs.get(tensor.name)
+            if spec is None:
+                raise unknown_input(tensor.name, self._specs)
+            if tensor.name in feeds:
+                raise RequestError(f'input "{tensor.name}" is given twice', subject=tensor.name)
+            feeds[tensor.name] = fitted(tensor, spec)
+        if len(feeds) < len(self._specs):
+            missing = next(name for name in self._specs if name not in feeds)
+            raise RequestError(f'input "{missing}" is missing', subject=missing)
+        return Work(feeds, self._rows(feeds))
+
+    def _rows(self, feeds: Feeds) -> int:
+        sizes = {name: array.shape[0] if array.ndim else 1 for name, array in feeds.items()}
+        free = {size for name, size in sizes.items() if self._specs[name].shape[:1] == (-1,)}
+        if len(free) > 1 and self.runner.exact:
+            told = ", ".join(f"{name} {size}" for name, size in sizes.items())
+            raise RequestError(f"the inputs have different numbers of rows: {told}")
+        return max(free, default=1)
+
+    def from_rows(self, rows: Sequence[object]) -> Work:
+        found: list[Mapping[str, Any]] = [row for row in rows if isinstance(row, dict)]
+        if len(found) < len(rows):
+            raise RequestError("expected an object with the inputs of one row")
+        feeds = self._matrix(found) if self._columns else self._stacked(found)
+        return Work(feeds, len(rows), raw=rows)
+
+    def _matrix(self, rows: Sequence[Mapping[str, Any]]) -> Feeds:
+        (spec,) = self.servable.inputs
+        matrix = np.full((len(rows), len(self._columns)), np.nan, dtype=np.float64)
+        for number, row in enumerate(rows, 1):
+            for name, value in row.items():
+                place = self._columns.get(name)
+                if place is None:
+                    raise unknown_input(name, self._columns)
+                if value is None:
+                    continue
+                if type(value) not in (int, float, bool):
+                    raise RequestError(f'row {number}: "{name[:100]}" must be a number or null', subject=name[:100])
+                try:
+                    matrix[number - 1, place] = value
+                except OverflowError:
+                    raise _too_large(name, number) from None
+        with np.errstate(over="ignore", invalid="ignore"):
+            narrow = matrix.astype(DTYPES[spec.datatype])
+        if np.isinf(narrow).any():
+            number, place = np.argwhere(np.isinf(narrow))[0].tolist()
+            raise _too_large(self.servable.columns[place], number + 1)
+        return {spec.name: narrow}
+
+    def _stacked(self, rows: Sequence[Mapping[str, Any]]) -> Feeds:
+        feeds: dict[str, Array] = {}
+        for name, spec in self._specs.items():
+            try:
+                values = [row[name] for row in rows]
+            except KeyError:
+                raise RequestError(f'input "{name}" is missing in a row', subject=name) from None
+            try:
+                array = np.array(values, dtype=DTYPES[spec.datatype])
+            except (ValueError, TypeError, OverflowError):
+                raise RequestError(f'input "{name}" has a value that is no {spec.datatype}', subject=name) from None
+            feeds[name] = array
+        unknown = next((name for row in rows for name in row if name not in self._specs), None)
+        if unknown is not None:
+            raise unknown_input(unknown, self._specs)
+        return feeds
+
+    def tensors(self, work: Work, raw: Sequence[Array], wanted: Sequence[str]) -> list[Output]:  # noqa: ARG002 - as Model
+        return [
+            Output(name, self.outputs[name][0], array.shape, array)
+            for name in wanted or self.outputs
+            for array in (raw[self._places[name]],)
+        ]
+
+    def answers(self, work: Work, raw: Sequence[Array]) -> list[dict[str, Any]]:
+        columns = {
+            name: array.tolist() if array.shape[:1] == (work.rows,) else [array.tolist()] * work.rows
+            for name, array in zip(self.outputs, raw, strict=True)
+        }
+        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+    def check_outputs(self, wanted: Sequence[str]) -> None:
+        """Raises RequestError for an output that there is not."""
+        for name in wanted:
+            if name not in self.outputs:
+                raise unknown_output(name, self.outputs)
+
+    def card(self) -> dict[str, object]:
+        return {
+            "name": self.name,
+            "version": self.version,
+            "classes": list(self.servable.classes),
+            "request": [{"name": name, "type": "number", "required": False} for name in self._columns]
+            or list(self.inputs.values()),
+            "example": self._example(),
+        }
+
+    def _example(self) -> Mapping[str, object]:
+        values = self.servable.example
+        if self._columns and len(values) == 1:
+            return dict(zip(self._columns, next(iter(values.values())), strict=False))
+        return values
+
+    def close(self) -> None:
+        self.runner.close()
+
+
+def _too_large(name: str, number: int) -> RequestError:
+    return RequestError(f'row {number}: "{name}" is too large', subject=name)
+
+
+def _metadata(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+
+
+def _noise(spec: TensorSpec, rows: int, random: np.random.Generator) -> Array:
+    shape = tuple(rows if place == 0 and size == -1 else _SOME if size == -1 else size
+                  for place, size in enumerate(spec.shape))  # fmt: skip
+    dtype = DTYPES[spec.datatype]
+    if spec.datatype == "BYTES":
+        found = np.empty(shape, dtype=np.object_)
+        found.fill("")
+        return found
+    if dtype.kind == "f":
+        return random.normal(size=shape).astype(dtype)
+    return random.integers(0, 2, size=shape).astype(dtype)

@@ -1,0 +1,19 @@
+"""HTTP/1.1 on asyncio: connections, messages, bodies. It knows nothing of models."""
+
+from cumulant.serving.http.bodies import compressed, decompressed
+from cumulant.serving.http.connection import Connection, Handler, Limits, Site
+from cumulant.serving.http.messages import Request, Response, encode, error_response, json_response
+
+__all__ = [
+    "Connection",
+    "Handler",
+    "Limits",
+    "Request",
+    "Response",
+    "Site",
+    "compressed",
+    "decompressed",
+    "encode",
+    "error_response",
+    "json_response",
+]

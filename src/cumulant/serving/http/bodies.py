@@ -1,0 +1,49 @@
+"""Compressed bodies, read with a bound and written where it is worth it."""
+
+from __future__ import annotations
+
+import zlib
+
+from cumulant.serving.errors import HttpError
+
+#: smaller answers cost more to compress than they save
+_WORTH = 4096
+_GZIP, _ZLIB = 31, 15
+
+
+def decompressed(body: bytes, encoding: bytes, limit: int) -> bytes:
+    """`body` as it was before it was compressed by gzip or deflate; at most `limit` bytes are ever made.
+
+    Raises:
+        HttpError: 415 for another encoding, 400 for a broken stream, 413 where more than `limit` comes out.
+    """
+    kind = encoding.strip().lower()
+    if kind == b"identity":
+        return body
+    if kind not in (b"gzip", b"deflate"):
+        raise HttpError(415, "the body has an encoding that is not accepted", hint="use gzip, deflate or none")
+    stream = zlib.decompressobj(_GZIP if kind == b"gzip" else _ZLIB)
+    try:
+        found = stream.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise HttpError(400, f"the body is no {kind.decode()} stream: {error}") from None
+    if len(found) > limit:
+        raise HttpError(413, f"the decompressed body is larger than {limit} bytes", hint="send fewer rows a request")
+    if not stream.eof:
+        raise HttpError(400, f"the {kind.decode()} stream ends too early")
+    return found
+
+
+def compressed(body: bytes, accepted: bytes) -> tuple[bytes, bytes]:
+    """`body` in the first encoding that `accepted` (the header Accept-Encoding) names and we know, and its name.
+
+    Short bodies stay as they are, under the empty name.
+    """
+    if len(body) < _WORTH:
+        return body, b""
+    for part in accepted.lower().split(b","):
+        kind, _, quality = part.strip().partition(b";")
+        if kind in (b"gzip", b"deflate") and quality.replace(b" ", b"") not in (b"q=0", b"q=0.0"):
+            packer = zlib.compressobj(level=1, wbits=_GZIP if kind == b"gzip" else _ZLIB)
+            return packer.compress(body) + packer.flush(), kind
+    return body, b""

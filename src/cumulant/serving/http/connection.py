@@ -1,0 +1,303 @@
+"""One HTTP/1.1 connection: parsed by httptools, answered in order, bounded in bytes and time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+import httptools
+import msgspec
+
+from cumulant.serving.http.messages import Headers, Request, Response, error_response, head
+
+Handler = Callable[[Request], Response | Awaitable[Response]]
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+#: a body that was refused is read on and thrown away up to here, so that the connection stays usable
+_PATIENCE = 64 * 1024 * 1024
+_SWEEP = 1.0
+#: one read of the socket, which may bring the end of one request and the head of the next
+_SLACK = 256 * 1024
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Sizes in bytes, times in seconds."""
+
+    body: int = 8 * 1024 * 1024
+    target: int = 8 * 1024
+    headers: int = 64 * 1024
+    header_count: int = 128
+    #: for a request to come whole
+    request: float = 30.0
+    #: between requests
+    idle: float = 75.0
+    #: requests of one connection that wait for the one before
+    waiting: int = 32
+
+
+class Site:
+    """The connections of one listening socket, and what answers them."""
+
+    def __init__(self, handle: Handler, limits: Limits) -> None:
+        self.handle = handle
+        self.limits = limits
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self._empty = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __call__(self) -> Connection:
+        return Connection(self)
+
+    def start(self) -> None:
+        """Begin to end connections that are slow or idle for too long."""
+        self._timer = asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
+
+    def gone(self, connection: Connection) -> None:
+        """A connection has ended."""
+        self.connections.discard(connection)
+        if self.draining and not self.connections:
+            self._empty.set()
+
+    def _sweep(self) -> None:
+        now = time.perf_counter()
+        for connection in tuple(self.connections):
+            connection.expire(now)
+        self.start()
+
+    async def drain(self, patience: float) -> None:
+        """Answer what was accepted, for at most `patience` seconds, then end every connection."""
+        self.draining = True
+        deadline = time.perf_counter() + patience
+        for connection in tuple(self.connections):
+            connection.finish()
+        if self.connections:
+            await asyncio.wait([asyncio.ensure_future(self._empty.wait())], timeout=deadline - time.perf_counter())
+        for connection in tuple(self.connections):
+            connection.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class Connection(asyncio.Protocol):
+    """Requests in, responses out, in the order of the requests."""
+
+    def __init__(self, site: Site) -> None:
+        self._site, self._limits, self._handle = site, site.limits, site.handle
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport
+        self._client = ""
+        self._waiting: deque[tuple[Request, bool]] = deque()
+        self._task: asyncio.Task[Response] | None = None
+        self._writable, self._ending, self._answered = True, False, False
+        self._in_head, self._fed = True, 0
+        self._clear()
+        #: when the present request began or the last one ended
+        self._since = time.perf_counter()
+
+    def _clear(self) -> None:
+        self._target, self._headers, self._body = b"", cast("Headers", {}), b""
+        self._parts: list[bytes] | None = None
+        self._size = self._header_bytes = self._header_count = 0
+        self._refusal: Response | None = None
+        self._begun = self._answered = False
+
+    # --- what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        peer = transport.get_extra_info("peername")
+        self._client = str(peer[0]) if isinstance(peer, tuple) else ""
+        self._site.connections.add(self)
+        if self._site.draining:
+            self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._site.gone(self)
+        self._waiting.clear()
+        if self._task is not None:
+            self._task.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        if self._ending:
+            return
+        if self._in_head:
+            # The parser keeps a header that does not end; only counting what is fed bounds it.
+            self._fed += len(data)
+            if self._fed > self._limits.headers + self._limits.target + _SLACK:
+                self._fail(error_response(431, "the headers are too many or too long"))
+                return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail(error_response(400, "this server speaks HTTP/1.1 only"))
+        except httptools.HttpParserError:
+            self._fail(error_response(400, "this is no valid HTTP request"))
+
+    def eof_received(self) -> bool:
+        # A half-closed client still gets the answers it waits for.
+        return self._task is not None or bool(self._waiting)
+
+    def pause_writing(self) -> None:
+        self._writable = False
+        self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        self._transport.resume_reading()
+        self._next()
+
+    # --- what the parser calls
+
+    def on_message_begin(self) -> None:
+        self._clear()
+        self._begun, self._since = True, time.perf_counter()
+
+    def on_url(self, url: bytes) -> None:
+        self._target += url
+        if len(self._target) > self._limits.target:
+            self._refuse(414, f"the path is longer than {self._limits.target} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._header_bytes += len(name) + len(value)
+        self._header_count += 1
+        if self._header_bytes > self._limits.headers or self._header_count > self._limits.header_count:
+            self._refuse(431, "the headers are too many or too long")
+            return
+        self._headers.setdefault(name.lower(), value)
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        if self._refusal is not None:
+            return
+        length = self._headers.get(b"content-length")
+        if length is not None and int(length) > self._limits.body:
+            self._too_large(int(length))
+        elif b"expect" in self._headers:
+            self._transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        self._size += len(body)
+        if self._refusal is not None:
+            if self._size > self._limits.body + _PATIENCE:
+                self._end()
+            return
+        if self._size > self._limits.body:
+            self._body, self._parts = b"", None
+            self._too_large(self._size)
+        elif self._parts is not None:
+            self._parts.append(body)
+        elif self._body:
+            self._parts = [self._body, body]
+        else:
+            self._body = body
+
+    def on_message_complete(self) -> None:
+        now = time.perf_counter()
+        self._begun, self._since = False, now
+        self._in_head, self._fed = True, 0
+        keep = self._parser.should_keep_alive() and not self._site.draining
+        if self._refusal is not None:
+            self._drop_or_queue(keep)
+            return
+        body = self._body if self._parts is None else b"".join(self._parts)
+        method = self._parser.get_method().decode("ascii")
+        request = Request(method, self._target, self._headers, body, client=self._client, received=now)
+        if self._task is not None or self._waiting or not self._writable:
+            self._waiting.append((request, keep))
+            if len(self._waiting) > self._limits.waiting:
+                self._transport.pause_reading()
+        else:
+            self._answer(request, keep=keep)
+
+    # --- refusals
+
+    def _too_large(self, size: int) -> None:
+        text = f"the body is larger than {self._limits.body} bytes; send fewer rows a request"
+        self._refuse(413, text, close=size > self._limits.body + _PATIENCE)
+
+    def _refuse(self, status: int, text: str, *, close: bool = False) -> None:
+        """Answer before the request is whole; what is left of it is thrown away."""
+        if self._refusal is not None:
+            return
+        self._refusal = error_response(status, text)
+        if self._task is None and not self._waiting:
+            self._answered = True
+            self._write(self._refusal, keep=not close)
+
+    def _drop_or_queue(self, keep: bool) -> None:
+        """A refused request is at its end: answered already, or behind others of its connection."""
+        if not self._answered and self._refusal is not None:
+            # Order is kept by ending: an earlier request is still being answered.
+            self._ending = True
+        elif not keep:
+            self._end()
+
+    def _fail(self, response: Response) -> None:
+        if self._task is None and not self._waiting:
+            self._write(response, keep=False)
+        else:
+            self._ending = True
+
+    # --- answers
+
+    def _answer(self, request: Request, *, keep: bool) -> None:
+        found = self._handle(request)
+        if isinstance(found, Response):
+            self._write(found, keep=keep, bare=request.method == "HEAD")
+            return
+        self._task = asyncio.ensure_future(found)
+        self._task.add_done_callback(lambda task: self._done(task, request, keep=keep))
+
+    def _done(self, task: asyncio.Task[Response], request: Request, *, keep: bool) -> None:
+        self._task = None
+        if task.cancelled():
+            return
+        self._write(task.result(), keep=keep and not self._site.draining, bare=request.method == "HEAD")
+        self._next()
+
+    def _next(self) -> None:
+        while self._waiting and self._task is None and self._writable and not self._transport.is_closing():
+            request, keep = self._waiting.popleft()
+            self._answer(request, keep=keep)
+        if len(self._waiting) <= self._limits.waiting and self._writable:
+            self._transport.resume_reading()
+        if self._ending and self._task is None and not self._waiting:
+            self._end()
+
+    def _write(self, response: Response, *, keep: bool, bare: bool = False) -> None:
+        if self._transport.is_closing():
+            return
+        start = head(response, close=not keep)
+        self._transport.write(start if bare else start + response.body)
+        if not keep:
+            self._end()
+
+    def _end(self) -> None:
+        self._ending = True
+        self._transport.close()
+
+    # --- what the site calls
+
+    def expire(self, now: float) -> None:
+        """End a connection that is idle, or whose request does not come, for too long."""
+        if not self._writable and now - self._since > self._limits.request:
+            self.abort()  # it does not read its answers
+        elif self._task is not None or self._waiting:
+            return
+        elif self._begun:
+            if now - self._since > self._limits.request:
+                self._fail(error_response(408, f"the request did not come whole in {self._limits.request:g} s"))
+        elif now - self._since > self._limits.idle:
+            self._end()
+
+    def finish(self) -> None:
+        """End once what came has been answered."""
+        if self._task is None and not self._waiting and not self._begun:
+            self._end()
+
+    def abort(self) -> None:
+        self._transport.abort()

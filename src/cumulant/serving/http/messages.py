@@ -1,0 +1,59 @@
+"""Requests and responses as values."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import msgspec
+
+JSON = b"application/json"
+encode = msgspec.json.Encoder().encode
+
+Headers = dict[bytes, bytes]
+
+
+class Request:
+    """A whole request. Header names are lower case; of a repeated header the first value counts."""
+
+    __slots__ = ("body", "client", "headers", "method", "received", "target")
+
+    def __init__(
+        self, method: str, target: bytes, headers: Headers, body: bytes, *, client: str = "", received: float = 0.0
+    ) -> None:
+        self.method = method
+        #: path and query as they were sent
+        self.target = target
+        self.headers = headers
+        self.body = body
+        #: the peer's address
+        self.client = client
+        #: when its last byte came, by `time.perf_counter`
+        self.received = received
+
+
+class Response(msgspec.Struct):
+    """What goes back; the body is whole, so that its length is always said."""
+
+    status: int
+    body: bytes
+    content_type: bytes = JSON
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    return Response(status, encode(value))
+
+
+def error_response(status: int, text: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Response:
+    return Response(status, encode({"error": text}), headers=headers)
+
+
+_HEADS = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: ".encode() for status in HTTPStatus}
+
+
+def head(response: Response, *, close: bool) -> bytes:
+    """The head of `response`, with the blank line that ends it."""
+    parts = [_HEADS[response.status], response.content_type, b"\r\ncontent-length: %d\r\n" % len(response.body)]
+    parts += [b"%b: %b\r\n" % pair for pair in response.headers]
+    parts.append(b"connection: close\r\n\r\n" if close else b"\r\n")
+    return b"".join(parts)

@@ -1,0 +1,147 @@
+"""Inference requests of the protocol over HTTP: a JSON document, with raw tensors behind it where they are binary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from cumulant.core.errors import RequestError
+from cumulant.serving.http import Response, encode
+from cumulant.serving.scheduling import Demand
+from cumulant.serving.tensors import (
+    InferRequest,
+    InferResponse,
+    Input,
+    JsonTensor,
+    Output,
+    RequestTensor,
+    checked_id,
+    json_tensor,
+    raw_bytes,
+)
+
+HEADER_LENGTH = b"inference-header-content-length"
+_OCTETS = b"application/octet-stream"
+_decode: Callable[[bytes | memoryview], InferRequest] = msgspec.json.Decoder(InferRequest).decode
+
+
+class Call(msgspec.Struct):
+    """One inference request, whichever way it came."""
+
+    id: str | None
+    inputs: list[Input]
+    #: outputs asked for; empty: all
+    wanted: list[str]
+    demand: Demand
+    #: outputs to send as raw bytes: by name, and by default
+    binary: Mapping[str, bool]
+    binary_default: bool = False
+
+
+def read_call(body: bytes, header_length: bytes | None, *, received: float, client: str) -> Call:
+    """The request in `body`, whose first `header_length` bytes are JSON where raw tensors follow.
+
+    Raises:
+        RequestError: it is no such request.
+    """
+    document, rest = _parts(body, header_length)
+    request = decoded(_decode, document)
+    inputs = _inputs(request.inputs, rest)
+    binary = {o.name: o.parameters["binary_data"] is True for o in request.outputs if "binary_data" in o.parameters}
+    parameters = request.parameters
+    return Call(
+        checked_id(request.id),
+        inputs,
+        [output.name for output in request.outputs],
+        demand(parameters, received, client) if parameters or client else _PLAIN,
+        binary,
+        parameters.get("binary_data_output") is True,
+    )
+
+
+_PLAIN = Demand()
+
+
+def demand(parameters: Mapping[str, Any], received: float, client: str) -> Demand:
+    """The protocol's parameters `timeout` (microseconds) and `priority` (1 goes first, 0 is the default).
+
+    Raises:
+        RequestError: one of them is no whole number, or negative.
+    """
+    for name in ("timeout", "priority"):
+        value = parameters.get(name, 0)
+        if type(value) is not int or value < 0:
+            raise RequestError(f'the parameter "{name}" must be a whole number of at least 0', subject=name)
+    timeout, priority = parameters.get("timeout", 0), parameters.get("priority", 0)
+    return Demand(received + timeout / 1e6 if timeout else None, priority or _USUAL, client)
+
+
+#: of a request that names no priority: behind 1 to 99, before 101 and on
+_USUAL = 100
+
+
+def write_answer(
+    call: Call, name: str, version: str, outputs: Sequence[Output], parameters: Mapping[str, Any]
+) -> Response:
+    """The answer, in the form that the call asks for."""
+    if not (call.binary or call.binary_default):
+        tensors = [json_tensor(output) for output in outputs]
+        return Response(200, encode(InferResponse(name, version, tensors, call.id, dict(parameters))))
+    tensors, parts = [], []
+    for output in outputs:
+        if call.binary.get(output.name, call.binary_default):
+            parts.append(raw_bytes(output))
+            size = {"binary_data_size": len(parts[-1])}
+            tensors.append(JsonTensor(output.name, output.datatype, output.shape, size))
+        else:
+            tensors.append(json_tensor(output))
+    document = encode(InferResponse(name, version, tensors, call.id, dict(parameters)))
+    if not parts:
+        return Response(200, document)
+    length = (b"Inference-Header-Content-Length", b"%d" % len(document))
+    return Response(200, b"".join((document, *parts)), _OCTETS, (length,))
+
+
+def decoded(decode: Callable[[Any], Any], body: bytes | memoryview) -> Any:
+    """`body` by `decode`, with what msgspec says of it as a `RequestError`."""
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        raise RequestError(f"the request does not have the expected form: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"the body is no valid JSON: {error}") from None
+    except RecursionError:
+        raise RequestError("the body is nested too deeply") from None
+
+
+def _parts(body: bytes, header_length: bytes | None) -> tuple[bytes | memoryview, memoryview]:
+    if header_length is None:
+        return body, memoryview(b"")
+    if not header_length.isdigit() or int(header_length) > len(body):
+        raise RequestError("Inference-Header-Content-Length is no length within the body")
+    whole = memoryview(body)
+    return whole[: int(header_length)], whole[int(header_length) :]
+
+
+def _inputs(tensors: Sequence[RequestTensor], rest: memoryview) -> list[Input]:
+    at = 0
+    found: list[Input] = []
+    for tensor in tensors:
+        size = tensor.parameters.get("binary_data_size") if tensor.parameters else None
+        if size is not None:
+            if type(size) is not int or size < 0 or at + size > len(rest):
+                raise RequestError(
+                    f'input "{tensor.name}": binary_data_size is no size within the binary part of the body',
+                    subject=tensor.name,
+                )
+            found.append(Input(tensor.name, tensor.datatype, tensor.shape, rest[at : at + size]))
+            at += size
+        elif tensor.data is msgspec.UNSET:
+            raise RequestError(f'input "{tensor.name}" has no data', subject=tensor.name)
+        else:
+            found.append(Input(tensor.name, tensor.datatype, tensor.shape, tensor.data))
+    if at != len(rest):
+        raise RequestError(f"{len(rest) - at} bytes of the binary part of the body belong to no input")
+    return found

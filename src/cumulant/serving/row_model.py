@@ -1,0 +1,126 @@
+"""A servable of a project: rows of request fields, stored features, model, calibration, threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cumulant.core.errors import UsageError
+from cumulant.core.servable import Answer, Servable
+from cumulant.features import OnlineFeatures
+from cumulant.packaging import Scorer
+from cumulant.packaging.engine import Array
+from cumulant.serving.row_tensors import DATATYPES, from_answers, outputs, to_rows, unknown_output
+from cumulant.serving.scheduling import Feeds, Runner, Scheduling
+from cumulant.serving.schema import RequestSchema
+from cumulant.serving.tensors import Input, Output
+from cumulant.serving.work import Work
+
+if TYPE_CHECKING:
+    from cumulant.ports.online import OnlineStore
+
+#: what a servable that was never registered is called
+UNREGISTERED = "1"
+
+
+class RowModel:
+    """One servable of a project.
+
+    `table` names its online state; by default the servable's lineage says it under `state`.
+
+    Raises:
+        NotFoundError, IntegrityError: as `packaging.Scorer`; also for state of another plan.
+        UsageError: the plan needs stored features and no store is given.
+        EngineUnavailableError: the store holds no such state yet.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        *,
+        store: OnlineStore | None = None,
+        table: str | None = None,
+        scheduling: Scheduling | None = None,
+    ) -> None:
+        self.scorer = Scorer(folder)
+        self.servable: Servable = self.scorer.servable
+        self.name = self.servable.name
+        self.version = self.servable.version or UNREGISTERED
+        self.schema = RequestSchema(self.servable.plan)
+        self.table = table or self.servable.lineage.get("state") or self.name
+        self.outputs: Mapping[str, tuple[str, list[int]]] = outputs(self.servable)
+        self.inputs = self._metadata()
+        self._features = self._with_state(store)
+        engine = self.scorer.engine
+        self.runner = Runner(engine, [engine.outputs[0].name], exact=True, scheduling=scheduling)
+        self.runner.measure(self._made_up)
+
+    def _metadata(self) -> Mapping[str, dict[str, Any]]:
+        required = set(self.schema.required)
+        return {
+            field.name: {
+                "name": field.name,
+                "datatype": DATATYPES[field.dtype],
+                "shape": [-1],
+                "parameters": {"type": field.dtype, "optional": field.name not in required},
+            }
+            for field in self.schema.fields.values()
+        }
+
+    def _with_state(self, store: OnlineStore | None) -> OnlineFeatures:
+        plan = self.servable.plan
+        if store is None and plan.needs_state:
+            hint = "name the store with --online URL"
+            raise UsageError(f"model {self.name} needs stored features", subject=self.name, hint=hint)
+        features = OnlineFeatures(plan, store, self.table)
+        # Met now rather than by the first request: no state under that name, or one made for another plan.
+        features.state()
+        return features
+
+    def _made_up(self, rows: int) -> Feeds:
+        """Rows of noise of the model's width: they take as long as any, and neighbours would show in them."""
+        random = np.random.default_rng(rows)
+        return self.scorer.feeds(random.normal(size=(rows, len(self.scorer.features))).astype(np.float32))
+
+    def from_tensors(self, inputs: Sequence[Input]) -> Work:
+        return self.from_rows(to_rows(inputs, self.schema.fields))
+
+    def from_rows(self, rows: Sequence[object]) -> Work:
+        vectors = self._features.vectors(self.schema.rows(rows)) if rows else None
+        if vectors is None:
+            return Work(self.scorer.feeds(np.empty((0, len(self.scorer.features)), np.float32)), 0, raw=rows)
+        matrix = self.scorer.encoder.matrix(vectors.columns)
+        return Work(self.scorer.feeds(matrix), len(rows), vectors.age, rows)
+
+    def tensors(self, work: Work, raw: Sequence[Array], wanted: Sequence[str]) -> list[Output]:
+        return from_answers(self.answers(work, raw), self.outputs, wanted)
+
+    def answers(self, work: Work, raw: Sequence[Array]) -> list[Answer]:
+        return self.scorer.decide(self.scorer.finish(raw), age=work.ages or None)
+
+    def check_outputs(self, wanted: Sequence[str]) -> None:
+        """Raises RequestError for an output that there is not."""
+        for name in wanted:
+            if name not in self.outputs:
+                raise unknown_output(name, self.outputs)
+
+    def card(self) -> dict[str, object]:
+        required = set(self.schema.required)
+        return {
+            "name": self.name,
+            "version": self.version,
+            "task": self.servable.task,
+            "classes": list(self.servable.classes),
+            "threshold": self.servable.threshold,
+            "request": [
+                {"name": field.name, "type": field.dtype, "required": field.name in required, "zone": field.zone}
+                for field in self.schema.fields.values()
+            ],
+            "example": self.servable.example,
+        }
+
+    def close(self) -> None:
+        self.runner.close()

@@ -1,0 +1,52 @@
+"""What scoring so many rows at once takes, learned from what it took."""
+
+from __future__ import annotations
+
+#: how fast old runs are forgotten: half of the weight lies on the last 70 runs
+_KEEP = 0.99
+#: a fit needs runs of different sizes; below this spread (rows squared) the seconds a row are all that is known
+_SPREAD = 0.25
+
+
+class Cost:
+    """Seconds of a run as `fixed + rows * each`, by least squares over runs whose weight decays.
+
+    Both parts are kept at or above 0, since a run of more rows never takes less time.
+    """
+
+    def __init__(self) -> None:
+        self._n = self._rows = self._seconds = self._squares = self._products = 0.0
+        self.fixed = 0.0
+        self.each = 0.0
+
+    def learn(self, rows: int, seconds: float) -> None:
+        """Take in one run."""
+        self._n = self._n * _KEEP + 1
+        self._rows = self._rows * _KEEP + rows
+        self._seconds = self._seconds * _KEEP + seconds
+        self._squares = self._squares * _KEEP + rows * rows
+        self._products = self._products * _KEEP + rows * seconds
+        mean_rows, mean_seconds = self._rows / self._n, self._seconds / self._n
+        spread = self._squares / self._n - mean_rows * mean_rows
+        if spread > _SPREAD:
+            slope = (self._products / self._n - mean_rows * mean_seconds) / spread
+            self.each = min(max(slope, 0.0), mean_seconds / mean_rows)
+            self.fixed = mean_seconds - self.each * mean_rows
+        else:
+            # One size only: keep the fixed part's share as it was.
+            whole = self.of(round(mean_rows)) or 1.0
+            scale = mean_seconds / whole
+            if self.fixed or self.each:
+                self.fixed, self.each = self.fixed * scale, self.each * scale
+            else:
+                self.each = mean_seconds / max(mean_rows, 1.0)
+
+    def of(self, rows: int) -> float:
+        """Seconds that a run of `rows` is likely to take."""
+        return self.fixed + rows * self.each
+
+    def rows_within(self, seconds: float) -> int:
+        """The most rows that a run of at most `seconds` can have; at least 1."""
+        if self.each <= 0:
+            return 1_000_000
+        return max(1, int((seconds - self.fixed) / self.each))

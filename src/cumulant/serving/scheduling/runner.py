@@ -1,0 +1,243 @@
+"""One model's engine: run at once while idle and cheap, else on a thread, gathering what comes meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from queue import SimpleQueue
+from threading import Thread
+
+import msgspec
+import numpy as np
+
+from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError, RequestError
+from cumulant.packaging import Engine
+from cumulant.packaging.engine import Array
+from cumulant.serving.scheduling.cost import Cost
+from cumulant.serving.scheduling.line import Demand, Job, Line
+
+Feeds = Mapping[str, Array]
+
+_NO_DEMAND = Demand()
+#: rows of the runs that teach the cost before the first request
+_SIZES = (1, 8, 32)
+_REPEATS = 3
+SIZE_STEPS = 11
+
+
+class Scheduling(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds in seconds and rows."""
+
+    #: runs shorter than this stay on the event loop: handing them to a thread costs more
+    inline: float = 0.0004
+    #: the longest that a request may wait for its turn before it is refused instead
+    queue: float = 0.04
+    #: the longest run that gathering may make
+    batch: float = 0.01
+    batch_rows: int = 1024
+
+
+class Runner:
+    """Runs an engine for many requests.
+
+    `exact`: rows of different requests may be scored together, since that changes no bit of an answer. What waits is
+    bounded by the time that it would take; beyond that, requests are refused at once. Use it from one event loop.
+    """
+
+    def __init__(
+        self, engine: Engine, outputs: Sequence[str], *, exact: bool, scheduling: Scheduling | None = None
+    ) -> None:
+        self._engine, self._outputs = engine, list(outputs)
+        self._bounds = scheduling or Scheduling()
+        self.exact = exact
+        #: gathering saves time, by what was measured
+        self.pays = exact
+        self.cost = Cost()
+        self.line = Line()
+        self.refused = 0
+        #: runs on the thread by the number of their rows: [k] holds those of at most 2**k, the last all larger ones
+        self.sizes = [0] * (SIZE_STEPS + 1)
+        self._busy_until = 0.0
+        self._busy = False
+        self._inbox: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[Job]] | None] = SimpleQueue()
+        self._thread: Thread | None = None
+
+    # --- before the first request
+
+    def measure(self, example: Callable[[int], Feeds]) -> None:
+        """Learn the cost from made-up rows, and whether scoring together changes answers or saves time.
+
+        `example(rows)` makes the feeds. A graph that refuses them is left to learn from requests, one at a time.
+        """
+        try:
+            seconds = {rows: min(self._time(example(rows)) for _ in range(_REPEATS)) for rows in _SIZES}
+            self.exact = self.exact and self._is_exact(example(_SIZES[1]))
+        except RequestError:
+            self.exact = self.pays = False
+            return
+        for rows, took in seconds.items():
+            self.cost.learn(rows, took)
+        self.pays = self.exact and seconds[8] / 8 < 0.8 * seconds[1]
+
+    def _time(self, feeds: Feeds) -> float:
+        started = time.perf_counter()
+        self._engine.run(feeds, self._outputs)
+        return time.perf_counter() - started
+
+    def _is_exact(self, feeds: Feeds) -> bool:
+        rows = len(next(iter(feeds.values())))
+        together = self._engine.run(feeds, self._outputs)
+        if any(array.shape[:1] != (rows,) for array in together):
+            return False
+        for row in range(rows):
+            alone = self._engine.run({name: array[row : row + 1] for name, array in feeds.items()}, self._outputs)
+            if any(a.tobytes() != t[row : row + 1].tobytes() for a, t in zip(alone, together, strict=True)):
+                return False
+        return True
+
+    # --- requests
+
+    def now(self, feeds: Feeds, rows: int) -> list[Array] | None:
+        """The outputs, where nothing waits and the run is short; else None, and `later` must be asked.
+
+        Raises:
+            RequestError: as `Engine.run`.
+        """
+        if self._busy or self.cost.of(rows) > self._bounds.inline:
+            return None
+        started = time.perf_counter()
+        found = self._engine.run(feeds, self._outputs)
+        self.cost.learn(rows, time.perf_counter() - started)
+        return found
+
+    async def later(self, feeds: Feeds, rows: int, demand: Demand = _NO_DEMAND) -> list[Array]:
+        """The outputs, when the model's turn comes.
+
+        Raises:
+            RequestError: as `Engine.run`.
+            OverloadedError: it would wait for too long.
+            DeadlineError: it could not be answered by its deadline, or was not.
+        """
+        self._admit(rows, demand)
+        loop = asyncio.get_running_loop()
+        job = Job(feeds, rows, demand, loop.create_future())
+        self.line.put(job)
+        if not self._busy:
+            self._start(loop)
+        return await job.future
+
+    def _admit(self, rows: int, demand: Demand) -> None:
+        wait = self.wait()
+        took = wait + self.cost.of(rows)
+        if demand.deadline is not None and time.perf_counter() + took > demand.deadline:
+            self.refused += 1
+            raise DeadlineError(f"the answer would take {took * 1000:.0f} ms, longer than the request's timeout")
+        while wait > self._bounds.queue:
+            victim = self.line.evict(demand, rows)
+            self.refused += 1
+            if victim is None:
+                raise OverloadedError("the model has more to do than it can do in time", retry_after=wait)
+            if not victim.future.done():
+                victim.future.set_exception(
+                    OverloadedError("a request that goes before took its place", retry_after=wait)
+                )
+            wait = self.wait()
+
+    def wait(self) -> float:
+        """Seconds until what waits now is done."""
+        ahead = max(0.0, self._busy_until - time.perf_counter()) if self._busy else 0.0
+        if not self.line.rows:
+            return ahead
+        runs = -(-self.line.rows // self._most_rows()) if self.pays else len(self.line)
+        return ahead + runs * self.cost.fixed + self.line.rows * self.cost.each
+
+    def _most_rows(self) -> int:
+        return min(self._bounds.batch_rows, self.cost.rows_within(self._bounds.batch))
+
+    # --- runs
+
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        batch = self._gather()
+        self._busy = bool(batch)
+        if not batch:
+            return
+        if self._thread is None:
+            self._thread = Thread(target=self._work, name="engine", daemon=True)
+            self._thread.start()
+        rows = sum(job.rows for job in batch)
+        self._busy_until = time.perf_counter() + self.cost.of(rows)
+        self._inbox.put((loop, batch))
+
+    def _gather(self) -> list[Job]:
+        """The next jobs to score together; those that nobody waits for any more, or that are late, are dropped."""
+        batch: list[Job] = []
+        rows, most = 0, self._most_rows()
+
+        def fits(job: Job) -> bool:
+            return not batch or (
+                self.pays and job.signature == batch[0].signature and rows + job.rows <= most
+            )  # fmt: skip
+
+        while (job := self.line.take(fits)) is not None:
+            if job.future.done():
+                continue
+            if job.demand.deadline is not None and time.perf_counter() + self.cost.of(job.rows) > job.demand.deadline:
+                job.future.set_exception(DeadlineError("the request's timeout passed while it waited"))
+                continue
+            batch.append(job)
+            rows += job.rows
+        return batch
+
+    def _work(self) -> None:
+        while (given := self._inbox.get()) is not None:
+            loop, batch = given
+            started = time.perf_counter()
+            results = self._scored(batch)
+            seconds = time.perf_counter() - started
+            loop.call_soon_threadsafe(self._finish, loop, batch, results, seconds)
+
+    def _scored(self, batch: Sequence[Job]) -> list[list[Array] | CumulantError]:
+        """What each job gets. A batch that the engine refuses is scored job by job: one must not spoil the others."""
+        try:
+            if len(batch) == 1:
+                return [self._engine.run(batch[0].feeds, self._outputs)]
+            together = {name: np.concatenate([job.feeds[name] for job in batch]) for name in batch[0].feeds}
+            return _split(self._engine.run(together, self._outputs), [job.rows for job in batch])
+        except CumulantError as error:
+            return [error] if len(batch) == 1 else [self._scored([job])[0] for job in batch]
+        except Exception as error:  # noqa: BLE001 - the thread's edge: the engine's thread must outlive any fault
+            return [CumulantError(f"the engine failed: {error}")] * len(batch)
+
+    def _finish(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        batch: Sequence[Job],
+        results: Sequence[list[Array] | CumulantError],
+        seconds: float,
+    ) -> None:
+        rows = sum(job.rows for job in batch)
+        self.cost.learn(rows, seconds)
+        self.sizes[min((rows - 1).bit_length(), SIZE_STEPS) if rows else 0] += 1
+        self._start(loop)
+        for job, result in zip(batch, results, strict=True):
+            if job.future.done():
+                continue
+            if isinstance(result, CumulantError):
+                job.future.set_exception(result)
+            else:
+                job.future.set_result(result)
+
+    def close(self) -> None:
+        """End the thread once it is idle; jobs in waiting are refused."""
+        for job in list(self.line):
+            if not job.future.done():
+                job.future.set_exception(OverloadedError("the model is being unloaded", retry_after=1.0))
+        if self._thread is not None:
+            self._inbox.put(None)
+            self._thread = None
+
+
+def _split(outputs: Sequence[Array], sizes: Sequence[int]) -> list[list[Array] | CumulantError]:
+    ends = np.cumsum(sizes).tolist()
+    return [[array[end - size : end] for array in outputs] for size, end in zip(sizes, ends, strict=True)]

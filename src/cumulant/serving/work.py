@@ -1,0 +1,25 @@
+"""One request on its way through a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from cumulant.serving.scheduling import Feeds
+
+
+class Work(msgspec.Struct, gc=False):
+    """What the engine is to run for a request, and what the answer needs besides."""
+
+    feeds: Feeds
+    rows: int
+    #: seconds between each row's moment and the newest stored state it used; empty without stored features
+    ages: Sequence[float | None] = ()
+    #: the rows as the caller sent them, for the prediction log; None where tensors were sent
+    raw: Sequence[object] | None = None
+
+    def age(self) -> float | None:
+        """The greatest age of stored features among the rows."""
+        found = [age for age in self.ages if age is not None]
+        return max(found) if found else None
