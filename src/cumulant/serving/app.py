@@ -26,6 +26,7 @@ from cumulant.serving.work import Work
 
 BODY_LIMIT = 8 * 1024 * 1024
 _MAX_ID = 256
+_MAX_KNOWN = 256
 _EXTENSIONS = ("binary_tensor_data", "parameters")
 
 Finish = Callable[[Sequence[Array]], Response]
@@ -60,12 +61,24 @@ class Application:
     """
 
     def __init__(self, models: ModelSet, *, body_limit: int = BODY_LIMIT, name: str = "cumulant") -> None:
-        self.models = models
+        self._models = models
         self.metrics = Metrics()
         self.draining = False
         self.name = name
         self.body_limit = body_limit
+        #: scoring paths that were asked for before, so that a path is taken apart once
+        self._known: dict[bytes, tuple[Verb, str, Model]] = {}
         self._verbs: dict[tuple[str, str], Verb] = {("v2", "infer"): self._infer, ("v1", "predict"): self._predict}
+
+    @property
+    def models(self) -> ModelSet:
+        """What is answered for; setting it is how a version is put in place of another."""
+        return self._models
+
+    @models.setter
+    def models(self, models: ModelSet) -> None:
+        self._models = models
+        self._known.clear()
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         try:
@@ -91,6 +104,9 @@ class Application:
     # --- paths
 
     def _route(self, request: Request) -> Response | Awaitable[Response]:
+        known = self._known.get(request.target)
+        if known is not None and request.method == "POST":
+            return self._score(request, *known)
         path = unquote(request.target.partition(b"?")[0].decode("latin-1"), errors="replace").rstrip("/")
         method = request.method
         match path.split("/")[1:]:
@@ -98,7 +114,10 @@ class Application:
                 version, verb = _verb(path, rest)
                 if (api, verb) in self._verbs:
                     _allow(method, "POST")
-                    return self._score(request, self._verbs[api, verb], verb, self.models.get(name, version))
+                    known = self._verbs[api, verb], verb, self.models.get(name, version)
+                    if len(self._known) < _MAX_KNOWN:
+                        self._known[request.target] = known
+                    return self._score(request, *known)
                 _allow(method, "GET")
                 return self._describe(path, api, verb, name, version)
             case parts:

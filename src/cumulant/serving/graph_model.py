@@ -14,7 +14,7 @@ from cumulant.packaging import DTYPES, Engine
 from cumulant.packaging.engine import Array
 from cumulant.serving.row_tensors import unknown_input, unknown_output
 from cumulant.serving.scheduling import Feeds, Runner, Scheduling
-from cumulant.serving.tensors import Input, Output, fitted
+from cumulant.serving.tensors import Fit, Input, Output
 from cumulant.serving.work import Work
 
 UNREGISTERED = "1"
@@ -34,6 +34,9 @@ class GraphModel:
         self.name = servable.name
         self.version = servable.version or UNREGISTERED
         self._specs = {spec.name: spec for spec in servable.inputs}
+        self._fits = {spec.name: Fit(spec) for spec in servable.inputs}
+        #: inputs whose first size is the number of rows
+        self._free = [spec.name for spec in servable.inputs if spec.shape[:1] == (-1,)]
         self.inputs: Mapping[str, dict[str, Any]] = {spec.name: _metadata(spec) for spec in servable.inputs}
         self.outputs: Mapping[str, tuple[str, list[int]]] = {
             spec.name: (spec.datatype, list(spec.shape)) for spec in servable.outputs
@@ -56,24 +59,25 @@ class GraphModel:
     def from_tensors(self, inputs: Sequence[Input]) -> Work:
         feeds: dict[str, Array] = {}
         for tensor in inputs:
-            spec = self._specs.get(tensor.name)
-            if spec is None:
+            fit = self._fits.get(tensor.name)
+            if fit is None:
                 raise unknown_input(tensor.name, self._specs)
             if tensor.name in feeds:
                 raise RequestError(f'input "{tensor.name}" is given twice', subject=tensor.name)
-            feeds[tensor.name] = fitted(tensor, spec)
+            feeds[tensor.name] = fit(tensor)
         if len(feeds) < len(self._specs):
             missing = next(name for name in self._specs if name not in feeds)
             raise RequestError(f'input "{missing}" is missing', subject=missing)
         return Work(feeds, self._rows(feeds))
 
     def _rows(self, feeds: Feeds) -> int:
-        sizes = {name: array.shape[0] if array.ndim else 1 for name, array in feeds.items()}
-        free = {size for name, size in sizes.items() if self._specs[name].shape[:1] == (-1,)}
-        if len(free) > 1 and self.runner.exact:
+        if len(self._free) == 1:
+            return len(feeds[self._free[0]])
+        sizes = {name: len(feeds[name]) for name in self._free}
+        if len(set(sizes.values())) > 1 and self.runner.exact:
             told = ", ".join(f"{name} {size}" for name, size in sizes.items())
             raise RequestError(f"the inputs have different numbers of rows: {told}")
-        return max(free, default=1)
+        return max(sizes.values(), default=1)
 
     def from_rows(self, rows: Sequence[object]) -> Work:
         found: list[Mapping[str, Any]] = [row for row in rows if isinstance(row, dict)]

@@ -6,6 +6,7 @@ from __future__ import annotations
 _KEEP = 0.99
 #: a fit needs runs of different sizes; below this spread (rows squared) the seconds a row are all that is known
 _SPREAD = 0.25
+_OUTLIER = 3.0
 
 
 class Cost:
@@ -20,7 +21,12 @@ class Cost:
         self.each = 0.0
 
     def learn(self, rows: int, seconds: float) -> None:
-        """Take in one run."""
+        """Take in one run. One that took far longer than expected counts as a few times the expectation: a process that
+        lost its core for a while says nothing of the model, and a real change shows in every run.
+        """
+        expected = self.of(rows)
+        if expected > 0:
+            seconds = min(seconds, _OUTLIER * expected)
         self._n = self._n * _KEEP + 1
         self._rows = self._rows * _KEEP + rows
         self._seconds = self._seconds * _KEEP + seconds

@@ -1,0 +1,51 @@
+"""The servable of the serving benchmarks: 300 trees of 63 leaves on 30 floats, and the same weights for the peers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightgbm
+import numpy as np
+
+from cumulant.core.servable import Batching, GraphServable, TensorSpec
+from cumulant.packaging import new_folder, seal
+from cumulant.packaging.graph import Graph
+from cumulant.packaging.trees import add_boosters
+
+WIDTH = 30
+
+
+def booster(trees: int = 300, leaves: int = 63) -> lightgbm.Booster:
+    """A seeded binary classifier."""
+    random = np.random.default_rng(7)
+    rows = random.normal(size=(20_000, WIDTH))
+    label = (rows[:, :5].sum(axis=1) + random.normal(size=len(rows)) > 0).astype(int)
+    settings = {"objective": "binary", "num_leaves": leaves, "verbose": -1, "num_threads": 2, "seed": 7}
+    return lightgbm.train(settings, lightgbm.Dataset(rows, label), num_boost_round=trees)
+
+
+def write_servable(out: Path, trees: int = 300, leaves: int = 63) -> Path:
+    """The booster as a servable's folder that reads one matrix."""
+    model = booster(trees, leaves)
+    graph = Graph(WIDTH)
+    result, outputs = add_boosters(graph, [model.model_to_string()])
+    servable = GraphServable(
+        name="bench",
+        version="1",
+        inputs=(TensorSpec("input", "FP32", (-1, WIDTH)),),
+        outputs=(TensorSpec("output", "FP64", (-1, outputs)),),
+        columns=tuple(model.feature_name()),
+        batching=Batching(exact=True),
+        example={"input": [0.5] * WIDTH},
+    )
+    with new_folder(out) as folder:
+        (folder / "model.onnx").write_bytes(graph.finish(result, outputs).SerializeToString())
+        seal(folder, servable)
+    model.save_model(out.with_suffix(".txt"))
+    return out
+
+
+if __name__ == "__main__":
+    import sys
+
+    print(write_servable(Path(sys.argv[1])))
