@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError, RefusedError, RetryableError, UsageError
+
+if TYPE_CHECKING:
+    from cumulant.serving.settings import Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,16 +33,27 @@ def _parser() -> argparse.ArgumentParser:
         description="Answer for servables over HTTP: Open Inference Protocol v2 and plain JSON rows.",
         epilog="example: python -m cumulant.serving model/ --http 127.0.0.1:8080 --online sqlite:///state/online.db",
     )
-    parser.add_argument("folders", metavar="DIR", nargs="+", type=Path, help="a servable's folder")
     parser.add_argument(
-        "--http", metavar="HOST:PORT", default="127.0.0.1:8080", help="default %(default)s; port 0: any"
+        "folders", metavar="DIR", nargs="+", type=Path, help="a servable's folder, or one that holds some"
     )
-    parser.add_argument("--online", metavar="URL", help="the store of the features that plans look up")
-    parser.add_argument("--state-table", metavar="NAME", help="the state's name there; default: as the servable says")
-    parser.add_argument("--insecure", action="store_true", help="allow an address that others can reach")
-    parser.add_argument("--body-limit", metavar="SIZE", default="8MiB", help="default %(default)s")
-    parser.add_argument("--drain", metavar="TIME", default="10s", help="time to finish at the end; default %(default)s")
-    parser.add_argument("--ready-file", metavar="FILE", type=Path, help="also write the ready line to this file")
+    add = parser.add_argument
+    add("--http", metavar="HOST:PORT", default="127.0.0.1:8080", help="default %(default)s; port 0: any")
+    add("--workers", metavar="N", type=int, default=1, help="processes that answer on the port; default %(default)s")
+    add("--name", metavar="NAME", default="cumulant", help="what the server calls itself; default %(default)s")
+    add("--online", metavar="URL", help="the store of the features that plans look up")
+    add("--state-table", metavar="NAME", help="the state's name there; default: as the servable says")
+    add("--model-control", choices=("none", "explicit"), default="none", help="explicit: load and unload by request")
+    add(
+        "--token-file",
+        metavar="FILE",
+        type=Path,
+        help="callers must send the token in it; CUMULANT_TOKEN does the same",
+    )
+    add("--insecure", action="store_true", help="allow an address that others can reach, without a token")
+    add("--body-limit", metavar="SIZE", default="8MiB", help="default %(default)s")
+    add("--drain", metavar="TIME", default="10s", help="time to finish at the end; default %(default)s")
+    add("--queue", metavar="TIME", default="40ms", help="how long a request may wait for its turn; default %(default)s")
+    add("--ready-file", metavar="FILE", type=Path, help="also write the ready line to this file")
     return parser
 
 
@@ -50,18 +66,43 @@ def _serve(options: argparse.Namespace) -> None:
             server.write_ready(options.ready_file, ready)
         server.say(ready)
 
-    host, port = server.split_address(options.http)
-    server.serve(
-        options.folders,
-        host,
-        port,
+    server.run(_settings(options), insecure=options.insecure, announce=announce)
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    from cumulant.core.units import duration, size
+    from cumulant.serving.scheduling import Scheduling
+    from cumulant.serving.settings import Settings
+    from cumulant.serving.sockets import split_address
+
+    host, port = split_address(options.http)
+    return Settings(
+        folders=tuple(map(str, options.folders)),
+        host=host,
+        port=port,
+        workers=options.workers,
         online=options.online,
         table=options.state_table,
-        insecure=options.insecure,
-        body_limit=options.body_limit,
-        drain=options.drain,
-        announce=announce,
+        body_limit=size(options.body_limit),
+        drain=duration(options.drain).total_seconds(),
+        name=options.name,
+        control=options.model_control == "explicit",
+        token=_token(options.token_file),
+        scheduling=Scheduling(queue=duration(options.queue).total_seconds()),
     )
+
+
+def _token(path: Path | None) -> str | None:
+    """The token that callers must send; never in an argument, which every user of the machine can read."""
+    if path is None:
+        return os.environ.get("CUMULANT_TOKEN") or None
+    try:
+        token = path.read_text().strip()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}", subject=str(path)) from None
+    if not token:
+        raise UsageError(f"{path} is empty", subject=str(path))
+    return token
 
 
 def _exit_code(error: CumulantError) -> int:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
 import os
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,10 +17,13 @@ from cumulant.core.errors import CumulantError, NotFoundError, RequestError
 from cumulant.core.servable import Answer
 from cumulant.core.version import __version__
 from cumulant.packaging.engine import Array
+from cumulant.serving.admin import configuration, metrics, repository, statistics
+from cumulant.serving.control import Control
 from cumulant.serving.errors import HttpError, headers_of, status_of, text_of
+from cumulant.serving.fleet import Alone, Fleet
 from cumulant.serving.http import Request, Response, compressed, decompressed, encode, error_response, json_response
 from cumulant.serving.inference import HEADER_LENGTH, decoded, read_call, write_answer
-from cumulant.serving.metrics import Metrics
+from cumulant.serving.metrics import Metrics, Series
 from cumulant.serving.models import Model, ModelSet
 from cumulant.serving.scheduling import Demand
 from cumulant.serving.work import Work
@@ -27,7 +31,9 @@ from cumulant.serving.work import Work
 BODY_LIMIT = 8 * 1024 * 1024
 _MAX_ID = 256
 _MAX_KNOWN = 256
-_EXTENSIONS = ("binary_tensor_data", "parameters")
+_EXTENSIONS = (
+    "binary_tensor_data", "parameters", "model_repository", "model_configuration", "statistics", "schedule_policy"
+)  # fmt: skip
 
 Finish = Callable[[Sequence[Array]], Response]
 
@@ -60,11 +66,17 @@ class Application:
     done in time. 503: the store of the features does not answer, or the server is draining.
     """
 
-    def __init__(self, models: ModelSet, *, body_limit: int = BODY_LIMIT, name: str = "cumulant") -> None:
+    def __init__(
+        self, models: ModelSet, *, body_limit: int = BODY_LIMIT, name: str = "cumulant", token: str | None = None
+    ) -> None:
         self._models = models
         self.metrics = Metrics()
         self.draining = False
         self.name = name
+        self._token = None if token is None else f"Bearer {token}".encode()
+        self._fleet: Fleet = Alone(_Self(self))
+        self._control: Control | None = None
+        self._may_control = False
         self.body_limit = body_limit
         #: scoring paths that were asked for before, so that a path is taken apart once
         self._known: dict[bytes, tuple[Verb, str, Model]] = {}
@@ -80,8 +92,18 @@ class Application:
         self._models = models
         self._known.clear()
 
+    def join(self, fleet: Fleet, control: Control, may_control: bool) -> None:
+        """Speak for all workers from now on."""
+        self._fleet, self._control, self._may_control = fleet, control, may_control
+
+    def series(self) -> list[Series]:
+        """What this process counted."""
+        return self.metrics.series()
+
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         try:
+            if self._token is not None:
+                self._admit(request)
             if b"content-encoding" in request.headers:
                 request.body = decompressed(request.body, request.headers[b"content-encoding"], self.body_limit)
             found = self._route(request)
@@ -101,6 +123,12 @@ class Application:
         except Exception:  # noqa: BLE001 - the edge, as above
             return _fault()
 
+    def _admit(self, request: Request) -> None:
+        """Health is for probes, which carry no token."""
+        given = request.headers.get(b"authorization", b"")
+        if not hmac.compare_digest(given, self._token or b"") and not request.target.startswith(b"/v2/health/"):
+            raise HttpError(401, "this server needs a token", hint="send the header Authorization: Bearer TOKEN")
+
     # --- paths
 
     def _route(self, request: Request) -> Response | Awaitable[Response]:
@@ -118,16 +146,27 @@ class Application:
                     if len(self._known) < _MAX_KNOWN:
                         self._known[request.target] = known
                     return self._score(request, *known)
+                if (api, name, verb) == ("v2", "stats", "") and version is None:
+                    return self._get(path, ["v2", "models", "stats"], method)
                 _allow(method, "GET")
                 return self._describe(path, api, verb, name, version)
+            case ["v2", "repository", *rest]:
+                _allow(method, "POST")
+                control = self._control if self._may_control or rest == ["index"] else None
+                return repository(control, request, rest)
             case parts:
-                found = self._server(parts)
-                if found is None:
-                    raise _no_path(path)
-                _allow(method, "GET")
-                return found
+                return self._get(path, parts, method)
 
-    def _server(self, parts: Sequence[str]) -> Response | None:
+    def _get(self, path: str, parts: Sequence[str], method: str) -> Response | Awaitable[Response]:
+        found = self._server(parts)
+        if found is None:
+            raise _no_path(path)
+        if not isinstance(found, Response) and method not in {"GET", "HEAD"}:
+            found.close()
+        _allow(method, "GET")
+        return found
+
+    def _server(self, parts: Sequence[str]) -> Response | Coroutine[Any, Any, Response] | None:
         match parts:
             case ["v2"]:
                 return json_response({"name": self.name, "version": __version__, "extensions": list(_EXTENSIONS)})
@@ -137,18 +176,31 @@ class Application:
                 return json_response({"ready": not self.draining}, 503 if self.draining else 200)
             case ["v1", "models"]:
                 return json_response({"models": [model.card() for model in self.models]})
+            case _:
+                return self._told_by_all(parts)
+
+    def _told_by_all(self, parts: Sequence[str]) -> Coroutine[Any, Any, Response] | None:
+        match parts:
+            case ["v2", "models", "stats"]:
+                return statistics(self._fleet, list(self.models))
             case ["metrics"]:
-                return Response(200, self.metrics.text().encode(), b"text/plain; version=0.0.4; charset=utf-8")
+                return metrics(self._fleet)
             case _:
                 return None
 
-    def _describe(self, path: str, api: str, verb: str, name: str, version: str | None) -> Response:
+    def _describe(
+        self, path: str, api: str, verb: str, name: str, version: str | None
+    ) -> Response | Awaitable[Response]:
         model = self.models.get(name, version)
         match api, verb:
             case "v2", "":
                 return json_response(metadata(model, [one.version for one in self.models.versions(name)]))
             case "v2", "ready":
                 return json_response({"name": model.name, "ready": not self.draining}, 503 if self.draining else 200)
+            case "v2", "config":
+                return json_response(configuration(model))
+            case "v2", "stats":
+                return statistics(self._fleet, [model] if version else self.models.versions(name))
             case "v1", "":
                 return json_response(model.card())
             case _:
@@ -216,6 +268,16 @@ class Application:
             return Response(200, encode(several))
 
         return Scoring(work, Demand(client=request.client), finish)
+
+
+class _Self:
+    """The duties of an application that joined no fleet: it tells what it counted."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    async def do(self, verb: str, arguments: Mapping[str, Any]) -> Any:  # noqa: ARG002 - as Duties
+        return [msgspec.to_builtins(series) for series in self._app.series()] if verb == "metrics" else None
 
 
 _LARGE = 4096

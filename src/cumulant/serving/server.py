@@ -1,37 +1,36 @@
-"""Run the application: bind, load, announce, answer, drain."""
+"""Run the server: claim the address, start what answers, announce, drain."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import ipaddress
 import os
-import signal
 import socket
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import PortInUseError, StorageError, UsageError
+from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.units import duration, size
-from cumulant.serving.app import Application
-from cumulant.serving.http import Limits, Site
-from cumulant.serving.models import ModelSet, open_model
-from cumulant.serving.stores import open_store
+from cumulant.serving.loops import ending, new_loop
+from cumulant.serving.settings import Settings
+from cumulant.serving.sockets import bind, claim, is_loopback, split_address, url_of
+from cumulant.serving.supervisor import Supervisor, several_possible
+from cumulant.serving.worker import Worker
 
-_BACKLOG = 2048
+__all__ = ["Ready", "bind", "run", "say", "serve", "split_address", "write_ready"]
 
 
-class Ready(msgspec.Struct, frozen=True):
+class Ready(msgspec.Struct, frozen=True, omit_defaults=True):
     """What a server says when it answers: its real address, and the models with their versions."""
 
     url: str
     pid: int
     models: tuple[tuple[str, str], ...]
+    workers: int = 1
+    #: HOST:PORT of gRPC
+    grpc: str | None = None
 
 
 def serve(
@@ -56,63 +55,72 @@ def serve(
         UsageError: an address that cannot be used, or features that need a store.
         NotFoundError, IntegrityError: as `packaging.Scorer`.
     """
-    limit, patience = size(body_limit), duration(drain).total_seconds()
-    listener = bind(host, port, insecure=insecure)
-    with listener:
-        store = open_store(online) if online else None
-        try:
-            models = ModelSet([open_model(folder, store=store, table=table) for folder in folders])
-            app = Application(models, body_limit=limit)
-            url = _url(listener)
-            ready = Ready(url, os.getpid(), tuple((model.name, model.version) for model in models))
-            with asyncio.Runner(loop_factory=new_loop) as runner:
-                runner.run(_answer(app, listener, patience, lambda: announce(ready) if announce else None))
-        finally:
-            if store is not None:
-                store.close()
+    settings = Settings(
+        folders=tuple(map(str, folders)),
+        host=host,
+        port=port,
+        online=online,
+        table=table,
+        body_limit=size(body_limit),
+        drain=duration(drain).total_seconds(),
+    )
+    run(settings, insecure=insecure, announce=announce)
 
 
-def bind(host: str, port: int, *, insecure: bool = False) -> socket.socket:
-    """A socket bound to the address, loopback unless `insecure`.
+def run(settings: Settings, *, insecure: bool = False, announce: Callable[[Ready], None] | None = None) -> None:
+    """Answer as `settings` say until SIGTERM or SIGINT.
 
     Raises:
-        PortInUseError, UsageError: as `serve`.
+        CumulantError: as `serve`.
     """
-    if not insecure and not _is_loopback(host):
-        hint = "listen on 127.0.0.1, or pass --insecure where the network is trusted"
-        raise UsageError(f"{host} can be reached from other machines, and requests are not authenticated",
-                         subject=host, hint=hint)  # fmt: skip
+    _check(settings, insecure=insecure)
+    open_to_all = insecure or settings.token is not None
+    if settings.workers > 1 and several_possible():
+        with claim(settings.host, settings.port, insecure=open_to_all) as holder:
+            _supervise(settings, holder, announce)
+        return
+    if settings.workers > 1:
+        sys.stderr.write("several workers cannot share a port here: one answers\n")
+    with bind(settings.host, settings.port, insecure=open_to_all) as listener:
+        _alone(settings, listener, announce)
+
+
+def _check(settings: Settings, *, insecure: bool) -> None:
+    if settings.workers < 1:
+        raise UsageError("at least one worker is needed", hint="--workers 1")
+    if settings.control and settings.token is None and not is_loopback(settings.host) and insecure:
+        hint = "give a token with --token-file, or listen on loopback"
+        raise UsageError("anyone who reaches this address could load and unload models", hint=hint)
+
+
+def _alone(settings: Settings, listener: socket.socket, announce: Callable[[Ready], None] | None) -> None:
+    worker = Worker(settings)
+    models = tuple((model.name, model.version) for model in worker.app.models)
+    ready = Ready(url_of(listener), os.getpid(), models)
+
+    async def answer() -> None:
+        ended = asyncio.Event()
+        with ending(ended):
+            await worker.run(listener, ended, lambda: announce(ready) if announce else None)
+
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    except (socket.gaierror, OverflowError) as error:
-        raise UsageError(f"{host}:{port} is no address to listen on ({error})", subject=host) from None
-    listener = socket.socket(family, kind, protocol)
-    try:
-        if os.name == "posix":
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        # Claims the port now: of two servers that both bound it, only one may listen.
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            hint = "stop what listens there, or take a free port with --http 127.0.0.1:0"
-            raise PortInUseError(f"{host}:{port} is already in use", subject=f"{host}:{port}", hint=hint) from None
-        raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}", subject=f"{host}:{port}") from None
-    listener.setblocking(False)  # noqa: FBT003 - the socket's own name for it
-    return listener
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(answer())
+    finally:
+        worker.close()
 
 
-def split_address(text: str) -> tuple[str, int]:
-    """`HOST:PORT` or `[IPV6]:PORT`.
+def _supervise(settings: Settings, holder: socket.socket, announce: Callable[[Ready], None] | None) -> None:
+    settings = msgspec.structs.replace(settings, port=holder.getsockname()[1])
+    supervisor = Supervisor(settings)
 
-    Raises:
-        UsageError: it is written otherwise.
-    """
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f'"{text}" is not HOST:PORT', hint="write 127.0.0.1:8080, or port 0 for a free one")
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    def started(models: list[list[str]]) -> None:
+        if announce:
+            pairs = tuple((name, version) for name, version in models)
+            announce(Ready(url_of(holder), os.getpid(), pairs, settings.workers))
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(supervisor.run(started))
 
 
 def write_ready(path: Path, ready: Ready) -> None:
@@ -123,66 +131,6 @@ def write_ready(path: Path, ready: Ready) -> None:
         draft.replace(path)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
-
-
-async def _answer(app: Application, listener: socket.socket, patience: float, started: Callable[[], None]) -> None:
-    """Answer until the process is asked to end; then finish what was accepted."""
-    loop = asyncio.get_running_loop()
-    site = Site(app, Limits(body=app.body_limit))
-    ended = asyncio.Event()
-    with _signals(loop, ended):
-        server = await loop.create_server(site, sock=listener, backlog=_BACKLOG)
-        site.start()
-        started()
-        await ended.wait()
-        app.draining = True
-        server.close()
-        await site.drain(patience)
-
-
-@contextmanager
-def _signals(loop: asyncio.AbstractEventLoop, ended: asyncio.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT set `ended`; in a thread of somebody else's process, its handlers stay."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    try:
-        for number in numbers:
-            loop.add_signal_handler(number, ended.set)
-    except NotImplementedError:  # Windows
-        before = {number: signal.signal(number, lambda *_: loop.call_soon_threadsafe(ended.set)) for number in numbers}
-    else:
-        before = {}
-    try:
-        yield
-    finally:
-        for number in numbers:
-            if before:
-                signal.signal(number, before[number])
-            else:
-                loop.remove_signal_handler(number)
-
-
-def new_loop() -> asyncio.AbstractEventLoop:
-    """Uvloop where it is installed; asyncio's own where it does not exist (Windows)."""
-    try:
-        import uvloop
-    except ModuleNotFoundError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 def say(ready: Ready) -> None:

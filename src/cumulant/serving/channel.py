@@ -1,0 +1,104 @@
+"""Calls between the processes of one server, both ways, over a socket that both hold."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import struct
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from cumulant.core import errors
+from cumulant.core.errors import CumulantError, EngineUnavailableError
+
+Answer = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
+
+_LENGTH = struct.Struct("<I")
+
+
+class Message(msgspec.Struct, array_like=True):
+    """`kind`: call, answer or error."""
+
+    kind: str
+    number: int
+    verb: str = ""
+    body: Any = None
+
+
+class Channel:
+    """One end. `answer` does what the other end asks for."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer) -> None:
+        self._reader, self._writer, self._answer = reader, writer, answer
+        self._numbers = itertools.count()
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def call(self, verb: str, arguments: Mapping[str, Any]) -> Any:
+        """What the other end answers.
+
+        Raises:
+            CumulantError: as the other end raised it.
+            EngineUnavailableError: the other end is gone.
+        """
+        number = next(self._numbers)
+        future = self._asked[number] = asyncio.get_running_loop().create_future()
+        try:
+            self._send(Message("call", number, verb, dict(arguments)))
+            return await future
+        finally:
+            self._asked.pop(number, None)
+
+    async def listen(self) -> None:
+        """Answer and receive until the other end is gone."""
+        decode = msgspec.msgpack.Decoder(Message).decode
+        try:
+            while True:
+                (size,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
+                self._take(decode(await self._reader.readexactly(size)))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            for future in self._asked.values():
+                if not future.done():
+                    future.set_exception(EngineUnavailableError("a process of the server has ended"))
+            self._writer.close()
+
+    def _take(self, message: Message) -> None:
+        if message.kind == "call":
+            task = asyncio.ensure_future(self._do(message))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            return
+        future = self._asked.get(message.number)
+        if future is None or future.done():
+            return
+        if message.kind == "answer":
+            future.set_result(message.body)
+        else:
+            future.set_exception(_error(message.body))
+
+    async def _do(self, message: Message) -> None:
+        try:
+            body = await self._answer(message.verb, message.body)
+        except CumulantError as error:
+            told = [type(error).__name__, error.message, error.subject, error.hint]
+            self._send(Message("error", message.number, body=told))
+        else:
+            self._send(Message("answer", message.number, body=body))
+
+    def _send(self, message: Message) -> None:
+        if self._writer.is_closing():
+            raise EngineUnavailableError("a process of the server has ended")
+        content = msgspec.msgpack.encode(message)
+        self._writer.write(_LENGTH.pack(len(content)) + content)
+
+
+def _error(told: list[Any]) -> CumulantError:
+    kind = getattr(errors, str(told[0]), CumulantError)
+    if kind in (errors.OverloadedError, errors.ProjectFileError) or not issubclass(kind, CumulantError):
+        kind = CumulantError
+    error: CumulantError = kind(str(told[1]), subject=told[2], hint=told[3])
+    return error

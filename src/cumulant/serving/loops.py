@@ -1,0 +1,43 @@
+"""Event loops, and how a process is asked to end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """Uvloop where it is installed; asyncio's own where it does not exist (Windows)."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+@contextmanager
+def ending(ended: asyncio.Event) -> Iterator[None]:
+    """SIGTERM and SIGINT set `ended`; in a thread of somebody else's process, its handlers stay."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    try:
+        for number in numbers:
+            loop.add_signal_handler(number, ended.set)
+    except NotImplementedError:  # Windows
+        before = {number: signal.signal(number, lambda *_: loop.call_soon_threadsafe(ended.set)) for number in numbers}
+    else:
+        before = {}
+    try:
+        yield
+    finally:
+        for number in numbers:
+            if before:
+                signal.signal(number, before[number])
+            else:
+                loop.remove_signal_handler(number)

@@ -1,0 +1,31 @@
+"""What a server is told when it starts; its workers are told the same."""
+
+from __future__ import annotations
+
+import msgspec
+
+from cumulant.serving.scheduling.runner import Scheduling
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Sizes in bytes, times in seconds."""
+
+    #: servables, or folders that hold servables; models are loaded from inside these only
+    folders: tuple[str, ...]
+    host: str = "127.0.0.1"
+    port: int = 8080
+    #: of gRPC; None: no gRPC
+    grpc_port: int | None = None
+    workers: int = 1
+    #: the store of the features that plans look up, and the name of their state there
+    online: str | None = None
+    table: str | None = None
+    body_limit: int = 8 * 1024 * 1024
+    drain: float = 10.0
+    #: what the server calls itself
+    name: str = "cumulant"
+    #: models may be loaded and unloaded by request
+    control: bool = False
+    #: what a caller must send as `Authorization: Bearer TOKEN`; None: nothing
+    token: str | None = None
+    scheduling: Scheduling = Scheduling()

@@ -1,0 +1,168 @@
+"""The process above several workers: starts them, starts them again, and passes on what one asks of all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, EngineUnavailableError
+from cumulant.serving.channel import Channel
+from cumulant.serving.child import Orders
+from cumulant.serving.loops import ending
+from cumulant.serving.settings import Settings
+
+#: a worker that ends within this many seconds of its start is started again with growing pauses
+_SHORT_LIFE = 5.0
+_PAUSES = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
+_START_SECONDS = 60.0
+
+
+class _Member(msgspec.Struct):
+    """One worker process."""
+
+    process: subprocess.Popen[bytes]
+    channel: Channel
+    listening: asyncio.Task[None]
+    ready: asyncio.Future[Any]
+    born: float
+
+
+class Supervisor:
+    """Keeps `settings.workers` processes answering on one address, which `claim` holds for them.
+
+    The workers share nothing and take connections by SO_REUSEPORT; the supervisor is on no request's way.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._members: dict[int, _Member] = {}
+        self._starts = 0
+        self._unloaded: set[str] = set()
+        self._keepers: list[asyncio.Task[None]] = []
+        self._ending = False
+
+    async def run(self, started: Callable[[list[list[str]]], None]) -> None:
+        """Run the workers until this process is asked to end; `started` hears the models once all answer.
+
+        Raises:
+            EngineUnavailableError: a worker did not start.
+        """
+        ended = asyncio.Event()
+        with ending(ended):
+            try:
+                for place in range(self._settings.workers):
+                    await self._start(place)
+                first = await asyncio.wait_for(
+                    asyncio.gather(*(member.ready for member in self._members.values())), _START_SECONDS
+                )
+                self._keepers = [asyncio.ensure_future(self._keep(place)) for place in self._members]
+                started(first[0])
+                await ended.wait()
+            finally:
+                await self._end()
+
+    async def _start(self, place: int) -> None:
+        ours, theirs = socket.socketpair()
+        orders = Orders(self._settings, theirs.fileno(), tuple(self._unloaded))
+        with theirs:
+            process = _spawn(orders)
+        ours.setblocking(False)  # noqa: FBT003 - the socket's own name for it
+        reader, writer = await asyncio.open_connection(sock=ours)
+        ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        async def answer(verb: str, arguments: Mapping[str, Any]) -> Any:
+            if verb == "ready":
+                if not ready.done():
+                    ready.set_result(arguments["models"])
+                return None
+            return await self._everywhere(str(arguments["verb"]), arguments["arguments"])
+
+        channel = Channel(reader, writer, answer)
+        listening = asyncio.ensure_future(channel.listen())
+
+        def gone(_: object) -> None:
+            if not ready.done():
+                ready.set_exception(EngineUnavailableError("a worker ended before it answered"))
+                ready.exception()  # it may be that nobody waits for it
+
+        listening.add_done_callback(gone)
+        self._members[place] = _Member(process, channel, listening, ready, time.monotonic())
+        self._starts += 1
+
+    async def _keep(self, place: int) -> None:
+        """Start the worker at `place` again whenever it ends."""
+        failures = 0
+        while not self._ending:
+            member = self._members[place]
+            await asyncio.wait([member.listening])
+            code = await asyncio.to_thread(member.process.wait)
+            sys.stderr.write(f"worker {member.process.pid} ended with code {code}; another one takes its place\n")
+            failures = failures + 1 if time.monotonic() - member.born < _SHORT_LIFE else 0
+            await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+            await self._start(place)
+
+    async def _everywhere(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
+        """What each worker that answers says; a worker that ends meanwhile comes back with the models of all."""
+        if verb == "metrics":
+            return [*await self._ask(verb, arguments), self._own_series()]
+        found = await self._ask(verb, arguments)
+        match verb:
+            case "unload":
+                self._unloaded.add(str(arguments["name"]))
+            case "prepare":
+                self._unloaded.discard(str(arguments["name"]))
+        return found
+
+    async def _ask(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
+        members = [member for member in self._members.values() if not member.listening.done()]
+        calls = [member.channel.call(verb, arguments) for member in members]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, CumulantError) and not isinstance(answer, EngineUnavailableError):
+                raise answer
+        found = [answer for answer in answers if not isinstance(answer, BaseException)]
+        if not found:
+            raise EngineUnavailableError("no worker answers at the moment")
+        return found
+
+    def _own_series(self) -> list[list[Any]]:
+        alive = sum(not member.listening.done() for member in self._members.values())
+        return [["cumulant_workers", [], alive, []], ["cumulant_worker_starts_total", [], self._starts, []]]
+
+    async def _end(self) -> None:
+        """Let the workers finish what they accepted; end those that do not come to an end."""
+        self._ending = True
+        for keeper in self._keepers:
+            keeper.cancel()
+        for member in self._members.values():
+            with contextlib.suppress(CumulantError):
+                await member.channel.call("end", {})
+        patience = self._settings.drain + 5
+        for member in self._members.values():
+            try:
+                await asyncio.to_thread(member.process.wait, patience)
+            except subprocess.TimeoutExpired:
+                member.process.kill()
+                await asyncio.to_thread(member.process.wait)
+
+
+def _spawn(orders: Orders) -> subprocess.Popen[bytes]:
+    """In a session of its own: Ctrl-C reaches the supervisor only, which lets the workers finish."""
+    command = [sys.executable, "-m", "cumulant.serving.child", msgspec.json.encode(orders).decode()]
+    return subprocess.Popen(
+        command, pass_fds=[orders.channel], start_new_session=True, stdout=subprocess.DEVNULL
+    )  # fmt: skip
+
+
+def several_possible() -> bool:
+    """Whether several processes can share one port here."""
+    return hasattr(socket, "SO_REUSEPORT") and os.name == "posix"

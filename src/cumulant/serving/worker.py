@@ -1,0 +1,81 @@
+"""One process that answers: its models, its connections, its part in the fleet."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cumulant.core.errors import CumulantError
+from cumulant.serving.app import Application
+from cumulant.serving.control import Control, Staff
+from cumulant.serving.fleet import Alone, Fleet
+from cumulant.serving.http import Limits, Site
+from cumulant.serving.metrics import Series
+from cumulant.serving.models import Model, ModelSet, open_model
+from cumulant.serving.repository import Repository
+from cumulant.serving.settings import Settings
+from cumulant.serving.sockets import BACKLOG
+from cumulant.serving.stores import open_store
+
+if TYPE_CHECKING:
+    from cumulant.ports.online import OnlineStore
+
+
+class Worker:
+    """Loads the models when it is made. `without`: names that are not to be loaded.
+
+    Raises:
+        NotFoundError, IntegrityError, UsageError, EngineUnavailableError: as `open_model`.
+    """
+
+    def __init__(self, settings: Settings, *, without: frozenset[str] = frozenset()) -> None:
+        self._settings = settings
+        self._store: OnlineStore | None = open_store(settings.online) if settings.online else None
+        self._repository = Repository(settings.folders)
+        try:
+            opened = [self._open(folder) for folder in self._repository.folders()]
+            models = ModelSet(model for model in opened if model.name not in without)
+        except CumulantError:
+            self.close()
+            raise
+        self.app = Application(models, body_limit=settings.body_limit, name=settings.name, token=settings.token)
+        self._site = Site(self.app, Limits(body=settings.body_limit))
+        self.staff = Staff(models, self._repository, self._open, put=self._put, told=self._series)
+
+    def _open(self, folder: Path) -> Model:
+        settings = self._settings
+        return open_model(folder, store=self._store, table=settings.table, scheduling=settings.scheduling)
+
+    def _put(self, models: ModelSet) -> None:
+        self.app.models = models
+
+    def _series(self) -> list[Series]:
+        return [*self.app.series(), Series("cumulant_connections", (), len(self._site.connections))]
+
+    async def run(
+        self,
+        listener: socket.socket,
+        ended: asyncio.Event,
+        started: Callable[[], None],
+        fleet: Fleet | None = None,
+    ) -> None:
+        """Answer until `ended` is set; then finish what was accepted."""
+        loop = asyncio.get_running_loop()
+        self.app.join(fleet := fleet or Alone(self.staff), Control(fleet, self._repository), self._settings.control)
+        async with AsyncExitStack() as stack:
+            server = await loop.create_server(self._site, sock=listener, backlog=BACKLOG)
+            stack.callback(server.close)
+            self._site.start()
+            started()
+            await ended.wait()
+            self.app.draining = True
+            server.close()
+            await self._site.drain(self._settings.drain)
+
+    def close(self) -> None:
+        if self._store is not None:
+            self._store.close()
