@@ -17,6 +17,7 @@ from cumulant.core.errors import IntegrityError
 from cumulant.core.progress import Progress, silent
 from cumulant.training.boosting import LightGBM
 from cumulant.training.budget import Budget
+from cumulant.training.calm import one_thread_a_product, quiet
 from cumulant.training.crossval import CrossValidation
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.finish import Choice, Finisher
@@ -24,7 +25,7 @@ from cumulant.training.model import FittedModel
 from cumulant.training.payloads import Floats
 from cumulant.training.records import TrainingSummary, TrialRecord
 from cumulant.training.spec import TrainingSpec
-from cumulant.training.study import made_folds, make_trainer, one_thread_a_product, quiet, searched_metric
+from cumulant.training.study import made_folds, make_trainer, searched_metric
 from cumulant.training.trainers import Trainer
 
 

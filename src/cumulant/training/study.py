@@ -6,10 +6,9 @@ import math
 import os
 import statistics as averages
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from cumulant.statistics import METRICS, Metric, metric
 from cumulant.training import boosting, proposals
 from cumulant.training.boosting import LightGBM
 from cumulant.training.budget import Budget
+from cumulant.training.calm import one_thread_a_product, quiet
 from cumulant.training.crossval import CrossValidation, Outcome
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.encoding import Matrix, derive_inputs, encode
@@ -151,30 +151,6 @@ def make_trainer(name: str, root: Path) -> Trainer:
         return UserTrainer(name, root)
     hint = did_you_mean(name, BUILT_IN) or f"known: {', '.join(BUILT_IN)}; or a function as trainers.py:forest"
     raise UsageError(f'there is no trainer "{name}"', subject="training.trainers", hint=hint)
-
-
-def one_thread_a_product() -> AbstractContextManager[object]:
-    """Matrix products on one core: folds run beside each other, and waiting threads would stop them all."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    return threadpool_limits(limits=1, user_api="blas")  # type: ignore[no-any-return]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Without what the libraries say to the developer of a study: one is made for each trial."""
-    import optuna
-    from sklearn.exceptions import ConvergenceWarning
-
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            # the linear model is a yardstick: nearly converged is good enough
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
 
 
 class _Study:
