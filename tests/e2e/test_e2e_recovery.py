@@ -25,7 +25,7 @@ from e2e_support import (
     wait_for,
 )
 
-from cumulant.runtime.records import runs
+from cumulant.runtime.records import STEP, read_step, runs
 
 pytestmark = pytest.mark.slow
 
@@ -145,9 +145,16 @@ def test_interrupted_it_says_so_and_goes_on(tmp_path, undisturbed):
 
         process = start(folder, *TRAIN)
         wait_for(process, lambda: trials_finished(project) >= 3)
-        kill(process, signal.SIGTERM)
-        assert process.returncode == -signal.SIGTERM
-        assert [run.status for run in runs(project.journal())] == ["lost", "interrupted"]
+        os.kill(process.pid, signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 143, out + err
+        assert "goes on from the last finished step" in err
+        assert [run.status for run in runs(project.journal())] == ["interrupted", "interrupted"]
+        # No step is still held, so the next process need not wait for a lease to end.
+        steps = [read_step(row) for row in project.journal().rows(STEP)]
+        assert "running" not in {step.status for step in steps}
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)  # nothing that it started lives on
 
     document = run(folder, *TRAIN)
     assert {"data orders", "data prices", "features"} <= set(document["reused"])

@@ -116,14 +116,17 @@ class Finisher:
             for place, record in enumerate(members)
         ]
         fits: list[Fit] = []
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(workers) as pool, self._budget.ends_with():
             for first in range(0, len(members), workers):
                 wave = range(first, min(first + workers, len(members)))
                 if first and self._seconds(members[first], rows) > self._budget.left():
                     break
                 # The first booster is the model: a few seconds late is better than cut off after a tenth of its rounds.
                 fits += pool.map(
-                    lambda place: self._member(choice, plan[place], left=self._budget.left if place else _forever), wave
+                    lambda place: self._member(
+                        choice, plan[place], left=self._budget.left if place else self._budget.forever
+                    ),
+                    wave,
                 )
         whole = [(one, fit) for one, fit in zip(plan, fits, strict=False) if not fit.cut]
         if len(whole) < len(members):
@@ -134,8 +137,8 @@ class Finisher:
     def _again(self, choice: Choice, boosters: Sequence[FittedBooster]) -> Payload:
         """The boosters that were fitted once, and no others."""
         workers = max(1, min(self._folds.problem.threads, len(boosters)))
-        with ThreadPoolExecutor(workers) as pool:
-            fits = list(pool.map(lambda one: self._member(choice, one, left=_forever), boosters))
+        with ThreadPoolExecutor(workers) as pool, self._budget.ends_with():
+            fits = list(pool.map(lambda one: self._member(choice, one, left=self._budget.forever), boosters))
         self.boosters = tuple(boosters)
         return _averaged(fits)
 
@@ -191,7 +194,3 @@ def _averaged(fits: Sequence[Fit]) -> Boosters:
 def _texts(payload: Payload) -> tuple[str, ...]:
     assert isinstance(payload, Boosters)
     return payload.texts
-
-
-def _forever() -> float:
-    return float("inf")

@@ -222,7 +222,7 @@ class _Study:
     def _search(self, trainer: Trainer, *, offset: int) -> None:
         done = self._searched(trainer)
         numbers = [number for number in range(self.spec.trials) if number not in {one.number - offset for one in done}]
-        with ThreadPoolExecutor(self.spec.jobs) as pool:
+        with ThreadPoolExecutor(self.spec.jobs) as pool, self.budget.ends_with():
             running: dict[Future[Outcome], int] = {}
             while numbers or running:
                 while numbers and len(running) < self.spec.jobs and self._time_for_more(trainer):
