@@ -25,7 +25,7 @@ from e2e_support import (
     wait_for,
 )
 
-from cumulant.runtime.records import runs
+from cumulant.runtime.records import STEP, read_step, runs
 
 pytestmark = pytest.mark.slow
 
@@ -145,9 +145,16 @@ def test_interrupted_it_says_so_and_goes_on(tmp_path, undisturbed):
 
         process = start(folder, *TRAIN)
         wait_for(process, lambda: trials_finished(project) >= 3)
-        kill(process, signal.SIGTERM)
-        assert process.returncode == -signal.SIGTERM
-        assert [run.status for run in runs(project.journal())] == ["lost", "interrupted"]
+        os.kill(process.pid, signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 143, out + err
+        assert "goes on from the last finished step" in err
+        assert [run.status for run in runs(project.journal())] == ["interrupted", "interrupted"]
+        # No step is still held, so the next process need not wait for a lease to end.
+        steps = [read_step(row) for row in project.journal().rows(STEP)]
+        assert "running" not in {step.status for step in steps}
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)  # nothing that it started lives on
 
     document = run(folder, *TRAIN)
     assert {"data orders", "data prices", "features"} <= set(document["reused"])
@@ -188,11 +195,33 @@ def test_a_read_only_place_is_refused_and_nothing_changes(tmp_path, undisturbed)
         run(folder, *TRAIN)
         remount(state, "ro")
         assert run(folder, *TRAIN, codes=(4,))["error"]["code"] == "storage"
+        only_read(folder, tmp_path)
         remount(state, "rw")
         assert len(run(folder, *TRAIN)["reused"]) == 7
         with opened(folder) as project:
             check_whole(project)
             assert outcome(project) == expected
+
+
+def only_read(folder: Path, elsewhere: Path) -> None:
+    """What changes nothing works on a read-only disk, and what would change something says so."""
+    (listed,) = run(folder, "models", "list")
+    uri = listed["uri"].removeprefix("models:/")
+    before = run(folder, "runs", "list")
+    shown = run(folder, "models", "show", uri)
+    assert shown
+    assert [one["status"] for one in before] == ["done"]
+    assert run(folder, "events", "list")[-1]["kind"] == "run.finished"
+    assert run(folder, "lineage", uri)["model"]["version"] == listed["version"]
+    run(folder, "events", "verify")
+    run(folder, "report", "--out", str(elsewhere / "page.html"))
+    assert "<html" in (elsewhere / "page.html").read_text()
+    rows = next((folder / "data" / "orders").glob("*.parquet"))
+    run(folder, "predict", str(rows), "--out", str(elsewhere / "answers.csv"))
+    assert len((elsewhere / "answers.csv").read_text().splitlines()) > 1
+    refused = run(folder, "models", "alias", uri, "fallback", codes=(4,))
+    assert refused["error"]["code"] == "storage", refused
+    assert run(folder, "runs", "list") == before
 
 
 @contextmanager

@@ -266,7 +266,7 @@ class Project:
         return Listing(
             found,
             columns,
-            lambda run: (run.id, run.flow, run.status, run.started, run.seconds, len(run.steps), run.principal),
+            lambda run: (run.id, run.flow, run.ended, run.started, run.seconds, len(run.steps), run.principal),
         )
 
     def events(self, *, run: str | None = None, kinds: Sequence[str] = ()) -> Listing[Event]:

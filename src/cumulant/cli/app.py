@@ -13,6 +13,7 @@ from typer.main import get_command
 from cumulant.cli import errors
 from cumulant.cli.command import Group, application
 from cumulant.cli.output import Output
+from cumulant.cli.termination import termination
 
 
 class Entry(NamedTuple):
@@ -125,12 +126,13 @@ def run(arguments: Sequence[str]) -> int:
     own, foreign = _split(arguments)
     debug = "--debug" in own or bool(os.environ.get("CUMULANT_DEBUG"))
     words = [word for word in own if word != "--debug"] + foreign
-    with Output(json="--json" in own) as output:
+    with Output(json="--json" in own) as output, termination() as asked:
         try:
             code = _call(words, output)
             output.flush()
         except BaseException as error:  # noqa: BLE001 - the edge: every ending becomes an exit code here
             code = errors.finish(error, output, debug=debug)
+            code = errors.TERMINATED if code == errors.INTERRUPTED and asked.received else code
     return code
 
 

@@ -5,7 +5,7 @@
 2    the command line, the project file or the input must change (UsageError)
 3    the same command may work later (RetryableError)
 4    trying again will not help (TerminalError), or something nobody expected
-130  interrupted; 141: the reader of the output went away
+130  interrupted by Ctrl-C; 143: asked to end (SIGTERM); 141: the reader of the output went away
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141
+TERMINATED = 143
 #: Typer has carried its parser inside since 0.26 and used Click's before: its usage error is found by a public child.
 PARSER_ERROR: type[BaseException] = typer.BadParameter.__mro__[1]
 PAGE = "docs/reference/errors.md"

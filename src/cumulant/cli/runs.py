@@ -42,7 +42,7 @@ def list_(
         from cumulant.runtime.report_page.terminal import table
 
         rows = [
-            (record.id, record.flow, status(record), record.started, _spent(record), _steps(record), record.principal)
+            (record.id, record.flow, record.ended, record.started, _spent(record), _steps(record), record.principal)
             for record in shown
         ]
         console.print(table(["run", "flow", "status", "started", "time", "steps", "who"], rows))
@@ -75,7 +75,7 @@ def show(
         pairs(
             console,
             [
-                ("status", status(record)),
+                ("status", record.ended),
                 ("who", record.principal),
                 ("started", record.started),
                 ("time", _spent(record)),
@@ -104,11 +104,6 @@ def _find(known: Sequence[RunRecord], run: str) -> RunRecord:
         names = ", ".join(record.id for record in found[:5])
         raise UsageError(f'several runs begin with "{run}"', subject=run, hint=f"one of: {names}")
     raise not_found("run", run, [record.id for record in known])
-
-
-def status(record: RunRecord) -> str:
-    """A run's status for people."""
-    return "lost (its process is gone)" if record.status == "lost" else record.status
 
 
 def _spent(record: RunRecord) -> str:

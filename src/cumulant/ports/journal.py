@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -83,3 +83,17 @@ class Journal(Protocol):
     def advance(self, subscriber: str, seq: int) -> None: ...
 
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Freezing(Protocol):
+    """What a journal may have besides: it can lie where nobody can write."""
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it can be read and not written."""
+        ...
+
+    def aside(self) -> Journal:
+        """A copy that can be written and is gone when it is closed, for work that changes nothing that others see."""
+        ...

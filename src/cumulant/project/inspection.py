@@ -58,6 +58,10 @@ def inspect_table(
     rows = _typed(raw, spec, time)
     label = _label(rows, node, target)
     notes = [*proposal.notes, _target_note(label, target)]
+    if shown := sorted(columns(node) & set(spec.personal)):
+        # A personal column can be no target, and only its name said that it is one.
+        spec = msgspec.structs.replace(spec, personal=[name for name in spec.personal if name not in shown])
+        notes.append(f"not kept as personal, because the target is made of it: {', '.join(shown)}")
     if spec.time is not None and column is not None:
         notes.append(
             f'the target "{column}" counts as known with its row; if it is known later, say so: '

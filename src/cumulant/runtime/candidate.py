@@ -13,6 +13,7 @@ from cumulant.core.refs import ObjectRef
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.fitting import Fitted
 from cumulant.runtime.judging import Judgement
+from cumulant.runtime.records import RunVerdict
 from cumulant.training import EvaluationSpec, Parameter, TrainingSpec
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ class Candidate:
     reference: ModelVersion | None = None
 
     @property
-    def word(self) -> str:
-        return "passed" if self.judgement.verdict.passed else "refused"
+    def word(self) -> RunVerdict:
+        return self.judgement.word
 
     def params(self) -> dict[str, object]:
         """What the registry lists as the run's parameters."""

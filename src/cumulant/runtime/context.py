@@ -13,7 +13,7 @@ from cumulant.core.errors import CumulantError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress
 from cumulant.core.version import __version__
-from cumulant.runtime.actions import check
+from cumulant.runtime.actions import check, declared
 from cumulant.runtime.ledger import Ledger, StepResult
 
 if TYPE_CHECKING:
@@ -96,10 +96,14 @@ def open_run(
 ) -> Iterator[Context]:
     """A run of `flow`, from its first event to its last; an error ends it as failed and goes on.
 
+    On a read-only disk a run whose action writes nothing is done all the same, and leaves no trace.
+
     Raises:
         RefusedError: `principal` may not do `action` to this project.
     """
     check(project.access(), principal, action, project.name)
+    if not declared(action).writes:
+        project.read_aside()
     clock = clock or SystemClock()
     actor = Actor(principal.name)
     with (

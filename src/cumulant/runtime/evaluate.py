@@ -70,6 +70,7 @@ def evaluate(
         found = EvaluateResult(run=context.run, model=version, judgement=judgement, as_of=as_of)
         with context.transaction() as transaction:
             transaction.put(EVALUATION, context.run, msgspec.to_builtins(found))
+        context.ledger.verdict = judgement.word
         return found
 
 

@@ -18,11 +18,14 @@ class RunStarted(Fact, frozen=True, kw_only=True):
 
 
 class RunFinished(Fact, frozen=True, kw_only=True):
+    """A flow got to its end; `verdict` is `passed` or `refused` where the model's gate was asked."""
+
     kind: ClassVar[str] = "run.finished"
     flow: str
     seconds: float
     steps: int
     reused: int
+    verdict: str | None = None
 
 
 class RunFailed(Fact, frozen=True, kw_only=True):

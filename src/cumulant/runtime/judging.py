@@ -12,6 +12,7 @@ from cumulant.core.errors import NotFoundError
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.fitting import Fitted, loaded, rows_of
 from cumulant.runtime.models import CHAMPION
+from cumulant.runtime.records import RunVerdict
 from cumulant.runtime.rivals import Answers, answers_of
 from cumulant.training import Evaluation, Parameter, Verdict
 
@@ -36,6 +37,10 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     verdict: Verdict
     notes: tuple[str, ...] = ()
     reused: bool = False
+
+    @property
+    def word(self) -> RunVerdict:
+        return "passed" if self.verdict.passed else "refused"
 
 
 def reference(context: Context, work: Work) -> ModelVersion | None:

@@ -44,6 +44,7 @@ from cumulant.runtime.records import (
     STEP,
     Json,
     RunRecord,
+    RunVerdict,
     StepRecord,
     StepUse,
     describe,
@@ -109,6 +110,8 @@ class Ledger:
         self.journal = journal
         self.actor = actor
         self.run = run
+        #: what the model's gate said in this run, set by the flow that asked it
+        self.verdict: RunVerdict | None = None
         self._cause: str | None = None
         self._compute = compute
         self._clock = clock or SystemClock()
@@ -338,6 +341,7 @@ class Ledger:
                 finished=self._clock.now(),
                 seconds=seconds,
                 error=describe(error) if error else None,
+                verdict=self.verdict,
             )
             tx.put(RUN, self.run, msgspec.to_builtins(run))
             tx.emit(_last_word(run), cause=self._cause)
@@ -359,7 +363,7 @@ def _last_word(run: RunRecord) -> Fact:
     if run.error is not None:
         return RunFailed(flow=run.flow, status=run.status, seconds=run.seconds, error=run.error)
     reused = sum(use.reused for use in run.steps)
-    return RunFinished(flow=run.flow, seconds=run.seconds, steps=len(run.steps), reused=reused)
+    return RunFinished(flow=run.flow, seconds=run.seconds, steps=len(run.steps), reused=reused, verdict=run.verdict)
 
 
 def _raise_failure(found: StepRecord, watch: Watch) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cumulant.data import Snapshot, SourceFile
     from cumulant.ports.access import Principal
     from cumulant.project import Project
-    from cumulant.training import TrainingSpec
+    from cumulant.training import FittedModel, TrainingSet, TrainingSpec
 
 
 class SourceLineage(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +126,8 @@ def _source(project: Project, name: str, identity: str) -> SourceLineage:
 def reproduce(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> Reproduction:
     """Train a version again from its recorded snapshots, plan and settings, and compare every file of the servable.
 
-    Nothing is looked up: features, search and packaging are done again, with the number of trials that were made.
+    Nothing is looked up but which trials and boosters the model is made of: features, their fits and packaging are done
+    again. What the clock decided in the search is so decided again, on a machine of any speed.
     """
     with open_run(
         project, "reproduce", action="model.reproduce", principal=principal, progress=progress, settings={"model": uri}
@@ -174,17 +175,10 @@ def _again(
             trainers=trainer_code(project, record.training),
         )
         split = rows_of(context, work)
-        found = training.search(
-            learned(split.train, work),
-            repeated(record),
-            root=project.root,
-            scratch=scratch / "search",
-            champion=record.warm_start,
-            progress=context.progress,
-        )
+        best = _fitted_again(context, record, learned(split.train, work), scratch)
         folder = scratch / "servable"
         packaging.build(
-            found.best,
+            best,
             plan,
             name=before.name,
             sample=split.test.features,
@@ -195,6 +189,24 @@ def _again(
         return folder, work
     finally:
         project.tables().delete(table.key)
+
+
+def _fitted_again(context: Context, record: ModelRecord, rows: TrainingSet, scratch: Path) -> FittedModel:
+    """The recorded trials and boosters fitted again, without a search and without a clock."""
+    root, fitted = context.project.root, record.fitted
+    if fitted.summary.chosen:
+        summary, trials = fitted.summary, fitted.trials
+        return training.refit(rows, record.training, summary, trials, root=root, progress=context.progress)
+    # A record of before the boosters were named: the search is done again with as many trials.
+    found = training.search(
+        rows,
+        repeated(record),
+        root=root,
+        scratch=scratch / "search",
+        champion=record.warm_start,
+        progress=context.progress,
+    )
+    return found.best
 
 
 def repeated(record: ModelRecord) -> TrainingSpec:

@@ -17,6 +17,7 @@ STEP, RUN = "step", "run"
 Json = dict[str, object]
 StepStatus = Literal["running", "done", "failed", "interrupted"]
 RunStatus = Literal["running", "done", "failed", "refused", "interrupted", "lost"]
+RunVerdict = Literal["passed", "refused"]
 
 
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +46,10 @@ class StepUse(msgspec.Struct, frozen=True):
 
 
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A `run` row. `lost`: its process ended without a word; run again, it goes on after the last done step."""
+    """A `run` row. `lost`: its process ended without a word; run again, it goes on after the last done step.
+
+    `verdict`: what the model's gate said in a run that got to its end (`done`); None where none was asked.
+    """
 
     id: str
     flow: str
@@ -59,6 +63,14 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0
     steps: tuple[StepUse, ...] = ()
     error: Json | None = None
+    verdict: RunVerdict | None = None
+
+    @property
+    def ended(self) -> str:
+        """The status in words for people, with the gate's refusal."""
+        if self.status == "lost":
+            return "lost (its process is gone)"
+        return "done (gate refused)" if self.status == "done" and self.verdict == "refused" else self.status
 
 
 def read_step(row: Row) -> StepRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -183,5 +184,7 @@ def _log(project: Project, found: ReportData, out: Path) -> None:
     if found.uri is None:
         return
     version = project.registry().resolve(found.uri)
-    if version.run_id is not None:
+    if version.run_id is None:
+        return
+    with suppress(StorageError):  # the page itself is where it was asked for; a read-only registry keeps no copy
         project.registry().attach(version.run_id, out, "report")

@@ -33,7 +33,7 @@ def resolve_task(project: Project, snapshots: Mapping[str, Snapshot]) -> Task:
     """Compile the project's features and target.
 
     Raises:
-        UsageError: no target, or one that no source or several sources can give.
+        UsageError: no target, one that no source or several sources can give, or one made of a personal column.
         DefinitionError, NotKnownYetError: as `features.compile_plan`.
     """
     training = project.spec.training
@@ -42,10 +42,29 @@ def resolve_task(project: Project, snapshots: Mapping[str, Snapshot]) -> Task:
     sources = {name: data.source_of(snapshot) for name, snapshot in snapshots.items()}
     target = target_of(training, {field.name for source in sources.values() for field in source.fields})
     entity = _entity(training, target, sources)
+    _refuse_personal(training.target, target, sources[entity])
     predict_at = _predict_at(training, sources, entity)
     plan = features.compile_plan(_definitions(project), sources, entity=entity, predict_at=predict_at)
     _refuse_own_label(plan, expr.columns(target))
     return Task(entity=entity, target=target, predict_at=predict_at, plan=plan)
+
+
+def _refuse_personal(text: str, target: Node, source: Source) -> None:
+    """A personal target would stand in the model's classes, its answers, plots and report: in plain sight.
+
+    Raises:
+        UsageError: a column of the target is personal.
+    """
+    wanted = expr.columns(target)
+    found = next((field.name for field in source.fields if field.personal and field.name in wanted), None)
+    if found is not None:
+        raise UsageError(
+            f'the target "{text}" would show values of {found}, a personal column of {source.name}, in classes, '
+            "answers and reports",
+            subject=found,
+            hint=f"take {found} out of `personal` under data: {source.name}: (or out of its contract) if it says "
+            "nothing about a person; else make a column in `prepare` that people may see, and name that as target",
+        )
 
 
 def _refuse_own_label(plan: FeaturePlan, labels: Collection[str]) -> None:

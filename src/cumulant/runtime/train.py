@@ -97,6 +97,7 @@ def train(
         made = _candidate(context, work, table)
         version, registered = register(context, made, promote=not quick)
         made.remember(context, version)
+        context.ledger.verdict = made.word
         found = {
             **{f"data {name}": True for name in fresh},
             "features": table.reused,

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from cumulant.training.model import FittedModel
     from cumulant.training.payloads import LinearWeights
     from cumulant.training.plots import save_plots
-    from cumulant.training.records import TrainingSummary, TrialRecord
+    from cumulant.training.records import FittedBooster, TrainingSummary, TrialRecord
+    from cumulant.training.replay import refit
     from cumulant.training.spec import Cost, EvaluationSpec, GateRule, Parameter, Threshold, TrainingSpec, quick
     from cumulant.training.splits import Fold, Split, folds, split
     from cumulant.training.study import SearchResult, search
@@ -22,6 +23,7 @@ _HOMES = {
     "Cost": "spec",
     "Evaluation": "evaluation",
     "EvaluationSpec": "spec",
+    "FittedBooster": "records",
     "FittedModel": "model",
     "Fold": "splits",
     "GateDecided": "events",
@@ -46,6 +48,7 @@ _HOMES = {
     "check_gate": "verdicts",
     "gate": "verdicts",
     "quick": "spec",
+    "refit": "replay",
     "save_plots": "plots",
     "scored": "evaluation",
     "search": "study",
@@ -57,6 +60,7 @@ __all__ = [
     "Cost",
     "Evaluation",
     "EvaluationSpec",
+    "FittedBooster",
     "FittedModel",
     "Fold",
     "GateDecided",
@@ -81,6 +85,7 @@ __all__ = [
     "folds",
     "gate",
     "quick",
+    "refit",
     "save_plots",
     "scored",
     "search",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cumulant.training.payloads import Boosters, Payload
+from cumulant.training.payloads import Boosters, Floats, Payload
 from cumulant.training.spec import Parameter
 from cumulant.training.trainers import Fit, Judged, Params, Problem, Sample, shares
 
@@ -68,6 +68,16 @@ class LightGBM:
         answers = booster.predict(validate.matrix, num_iteration=rounds, num_threads=1)
         ran = booster.current_iteration()
         return Judged(answers=np.asarray(answers, dtype=np.float64), rounds=rounds, ran=ran, cut=clock.cut)
+
+    def answers_again(
+        self, problem: Problem, params: Params, train: Sample, validate: Sample, *, rounds: int
+    ) -> Floats:
+        """What `judge` answered when it ended with `rounds`, whatever ended it: patience or the clock."""
+        import lightgbm
+
+        settings = _settings(problem) | dict(params)
+        booster = lightgbm.train(settings, self._dataset(problem, train, settings), rounds)
+        return np.asarray(booster.predict(validate.matrix, num_threads=1), dtype=np.float64)
 
     def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
         import lightgbm

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 from cumulant.core import units
@@ -24,6 +25,7 @@ class Budget:
         self._total = total * (1 - _REST)
         self._clock = clock
         self._start = clock()
+        self.stopped = False
         self.reserved = _FINAL_SHARE * self._total if self.limited else 0.0
 
     @classmethod
@@ -39,13 +41,26 @@ class Budget:
     def limited(self) -> bool:
         return self._total != float("inf")
 
+    @contextmanager
+    def ends_with(self) -> Iterator[None]:
+        """An exception in the block (an interrupt too) is the end of the time: fits in other threads stop soon."""
+        try:
+            yield
+        except BaseException:
+            self.stopped = True
+            raise
+
+    def forever(self) -> float:
+        """A clock without end, until the search is stopped."""
+        return 0.0 if self.stopped else float("inf")
+
     def reserve(self, least: float, *, at_most: float) -> None:
         """Set time aside for the final fit: `at_most`, but of the whole no more than two fifths, or what is needed."""
         self.reserved = max(least, min(at_most, _FINAL_SHARE * self._total)) if self.limited else 0.0
 
     def left(self) -> float:
-        """Seconds left in all."""
-        return self._total - (self._clock() - self._start)
+        """Seconds left in all; none once the search was stopped."""
+        return 0.0 if self.stopped else self._total - (self._clock() - self._start)
 
     def left_for_search(self) -> float:
         """Seconds left when what is reserved for the final fit is set aside."""

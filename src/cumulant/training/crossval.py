@@ -125,6 +125,10 @@ class CrossValidation:
         score = math.nan if not len(judged.answers) else self.score(judged.answers, validate.target)
         return _Done(judged=judged, score=score, rows=len(train), seconds=time.monotonic() - start)
 
+    def sample(self, fold: int) -> tuple[Sample, Sample]:
+        """What a fold learns from, and the rows it judges by."""
+        return self._train[fold], self._validate[fold]
+
     @property
     def count(self) -> int:
         return len(self._train)

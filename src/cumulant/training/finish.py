@@ -19,7 +19,7 @@ from cumulant.training.encoding import Matrix
 from cumulant.training.journal import TrialJournal
 from cumulant.training.model import FittedModel, ModelCard
 from cumulant.training.payloads import Boosters, Floats, Payload
-from cumulant.training.records import TrialRecord
+from cumulant.training.records import FittedBooster, TrialRecord
 from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers import Fit, Params, Sample, Trainer
 
@@ -75,10 +75,12 @@ class Finisher:
         self._rows, self._matrix, self._folds = rows, matrix, folds
         self._spec, self._budget, self._fits = spec, budget, list(fits)
         self.notes: list[str] = []
+        #: the boosters of the last model that has some
+        self.boosters: tuple[FittedBooster, ...] = ()
 
-    def model(self, choice: Choice) -> tuple[FittedModel, str]:
-        """The fitted model, and how its threshold was found."""
-        payload = self._payload(choice)
+    def model(self, choice: Choice, *, boosters: Sequence[FittedBooster] = ()) -> tuple[FittedModel, str]:
+        """The fitted model, and how its threshold was found. `boosters`: exactly these are fitted."""
+        payload = self._again(choice, boosters) if boosters else self._payload(choice)
         problem = self._folds.problem
         judged = self._rows.take(self._folds.places)
         calibrated, limit, text = Calibration(), None, ""
@@ -109,23 +111,41 @@ class Finisher:
         rows = self._affordable(choice.members[0])
         members = self._members(choice)
         workers = max(1, min(self._folds.problem.threads, len(members)))
+        plan = [
+            FittedBooster(trial=record.number, place=place, rounds=_rounds(record), rows=rows)
+            for place, record in enumerate(members)
+        ]
         fits: list[Fit] = []
-        with ThreadPoolExecutor(workers) as pool:
+        with ThreadPoolExecutor(workers) as pool, self._budget.ends_with():
             for first in range(0, len(members), workers):
                 wave = range(first, min(first + workers, len(members)))
                 if first and self._seconds(members[first], rows) > self._budget.left():
                     break
-                fits += pool.map(lambda number: self._member(choice.trainer, members[number], rows, number), wave)
-        whole = [fit for fit in fits if not fit.cut]
+                # The first booster is the model: a few seconds late is better than cut off after a tenth of its rounds.
+                fits += pool.map(
+                    lambda place: self._member(
+                        choice, plan[place], left=self._budget.left if place else self._budget.forever
+                    ),
+                    wave,
+                )
+        whole = [(one, fit) for one, fit in zip(plan, fits, strict=False) if not fit.cut]
         if len(whole) < len(members):
             self.notes.append(f"{len(whole)} of {len(members)} boosters are averaged: the time was over")
-        return Boosters(tuple(text for fit in whole for text in _texts(fit.payload)))
+        self.boosters = tuple(one for one, _ in whole)
+        return _averaged([fit for _, fit in whole])
 
-    def _member(self, trainer: Trainer, record: TrialRecord, rows: int, number: int) -> Fit:
-        params = record.params | {"rounds": _rounds(record)}
-        # The first booster is the model: a few seconds late is better than cut off after a tenth of its rounds.
-        left = (lambda: float("inf")) if number == 0 else self._budget.left
-        return self._fit(trainer, params, rows, seed=member_seed(self._folds.problem.seed, number), left=left)
+    def _again(self, choice: Choice, boosters: Sequence[FittedBooster]) -> Payload:
+        """The boosters that were fitted once, and no others."""
+        workers = max(1, min(self._folds.problem.threads, len(boosters)))
+        with ThreadPoolExecutor(workers) as pool, self._budget.ends_with():
+            fits = list(pool.map(lambda one: self._member(choice, one, left=self._budget.forever), boosters))
+        self.boosters = tuple(boosters)
+        return _averaged(fits)
+
+    def _member(self, choice: Choice, one: FittedBooster, *, left: Callable[[], float]) -> Fit:
+        record = next(record for record in choice.members if record.number == one.trial)
+        seed = member_seed(self._folds.problem.seed, one.place)
+        return self._fit(choice.trainer, record.params | {"rounds": one.rounds}, one.rows, seed=seed, left=left)
 
     def _members(self, choice: Choice) -> list[TrialRecord]:
         """The trials that are averaged; where there are fewer than wanted, those again with other seeds."""
@@ -165,6 +185,10 @@ class Finisher:
 
 def _rounds(record: TrialRecord) -> int:
     return max(1, round(averages.fmean(record.rounds)))
+
+
+def _averaged(fits: Sequence[Fit]) -> Boosters:
+    return Boosters(tuple(text for fit in fits for text in _texts(fit.payload)))
 
 
 def _texts(payload: Payload) -> tuple[str, ...]:

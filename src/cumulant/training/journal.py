@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cumulant.core.errors import StorageError
+from cumulant.core.errors import IntegrityError, StorageError
 from cumulant.training.records import TrialRecord
 
 _FILE = "trials.jsonl"
@@ -41,9 +41,29 @@ class TrialJournal:
         if not whole or whole[0].decode(errors="replace") != identity:
             path.write_bytes(identity.encode() + b"\n")
             return []
-        records = [msgspec.json.decode(line, type=TrialRecord) for line in whole[1:]]
-        if lines[-1]:
-            path.write_bytes(b"\n".join(whole) + b"\n")
+        records = self._records(whole[1:])
+        if lines[-1] or len(records) < len(whole) - 1:
+            path.write_bytes(b"\n".join(whole[: len(records) + 1]) + b"\n")
+        return records
+
+    def _records(self, lines: list[bytes]) -> list[TrialRecord]:
+        """The trials of whole lines. A last line that is garbled was half-written (a power cut may leave zeros there).
+
+        Raises:
+            IntegrityError: a garbled line before the last, which no ending of a process leaves.
+        """
+        records = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                records.append(msgspec.json.decode(line, type=TrialRecord))
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+                if number == len(lines):
+                    break
+                raise IntegrityError(
+                    f"line {number + 1} of the trials of this search is no trial, and others follow it",
+                    subject=f"{self._folder.name}/{_FILE}",
+                    hint="remove that folder under .cumulant/search: the search then begins anew, nothing else is lost",
+                ) from error
         return records
 
     def append(self, record: TrialRecord, answers: NDArray[np.float64] | None) -> None:

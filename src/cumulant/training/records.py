@@ -38,6 +38,17 @@ class FoldSummary(msgspec.Struct, frozen=True, kw_only=True):
     validate: int
 
 
+class FittedBooster(msgspec.Struct, frozen=True, kw_only=True):
+    """One booster of the model as it was fitted: by the parameters of `trial`, with the seed of its `place` among those
+    that were wanted (the clock may have left some out), for `rounds` on `rows` rows.
+    """
+
+    trial: int
+    place: int
+    rounds: int
+    rows: int
+
+
 class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What was searched and chosen. Scores are out-of-fold means of `metric`."""
 
@@ -56,6 +67,10 @@ class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
     params: dict[str, Parameter]
     #: boosters averaged in the model; 1 for other kinds
     members: int = 1
+    #: trials whose out-of-fold answers were averaged to calibrate and to decide; empty in older records
+    chosen: tuple[int, ...] = ()
+    #: the boosters of the model; empty for other kinds
+    boosters: tuple[FittedBooster, ...] = ()
     calibration: Calibration = Calibration()
     threshold: float | None = None
     threshold_text: str = ""

@@ -6,10 +6,9 @@ import math
 import os
 import statistics as averages
 import tempfile
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from cumulant.statistics import METRICS, Metric, metric
 from cumulant.training import boosting, proposals
 from cumulant.training.boosting import LightGBM
 from cumulant.training.budget import Budget
+from cumulant.training.calm import one_thread_a_product, quiet
 from cumulant.training.crossval import CrossValidation, Outcome
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.encoding import Matrix, derive_inputs, encode
@@ -85,9 +85,32 @@ def search(
             rows, spec, root=root or Path(), folder=folder, champion=champion, progress=progress, on_trial=on_trial
         )
         stack.enter_context(study.journal)
-        stack.enter_context(_one_thread_a_product())
-        stack.enter_context(_quiet())
+        stack.enter_context(one_thread_a_product())
+        stack.enter_context(quiet())
         return study.run()
+
+
+def made_folds(
+    rows: TrainingSet, spec: TrainingSpec, followed: Metric
+) -> tuple[CrossValidation, Matrix, tuple[str, ...]]:
+    """The folds that every trial is judged on, all rows encoded, and what is said about the folds.
+
+    Raises:
+        DataError: too few rows for folds.
+    """
+    inputs = derive_inputs(rows.features)
+    matrix = encode(rows.features, inputs)
+    threads = spec.threads or min(os.cpu_count() or 1, _MOST_THREADS)
+    problem = Problem(
+        task=rows.task,
+        classes=rows.classes,
+        inputs=inputs,
+        metric=followed.name,
+        seed=spec.seed,
+        threads=max(1, threads // spec.jobs),
+    )
+    made, notes = make_folds(rows, spec.folds, seed=spec.seed)
+    return CrossValidation(rows, matrix, made, problem, followed), matrix, tuple(notes)
 
 
 def searched_metric(spec: TrainingSpec, rows: TrainingSet) -> Metric:
@@ -130,30 +153,6 @@ def make_trainer(name: str, root: Path) -> Trainer:
     raise UsageError(f'there is no trainer "{name}"', subject="training.trainers", hint=hint)
 
 
-def _one_thread_a_product() -> AbstractContextManager[object]:
-    """Matrix products on one core: folds run beside each other, and waiting threads would stop them all."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    return threadpool_limits(limits=1, user_api="blas")  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what the libraries say to the developer of a study: one is made for each trial."""
-    import optuna
-    from sklearn.exceptions import ConvergenceWarning
-
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            # the linear model is a yardstick: nearly converged is good enough
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            yield
-    finally:
-        optuna.logging.set_verbosity(verbosity)
-
-
 class _Study:
     """One search under way."""
 
@@ -175,19 +174,8 @@ class _Study:
         # the baseline is always there to be beaten
         names = dict.fromkeys(["naive", *spec.trainers])
         self.trainers = {name: make_trainer(name, root) for name in names}
-        inputs = derive_inputs(rows.features)
-        self.matrix: Matrix = encode(rows.features, inputs)
-        threads = spec.threads or min(os.cpu_count() or 1, _MOST_THREADS)
-        self.problem = Problem(
-            task=rows.task,
-            classes=rows.classes,
-            inputs=inputs,
-            metric=self.metric.name,
-            seed=spec.seed,
-            threads=max(1, threads // spec.jobs),
-        )
-        made, self.notes = make_folds(rows, spec.folds, seed=spec.seed)
-        self.folds = CrossValidation(rows, self.matrix, made, self.problem, self.metric)
+        self.folds, self.matrix, self.notes = made_folds(rows, spec, self.metric)
+        self.problem = self.folds.problem
         self.journal = TrialJournal(folder, self._identity())
         self.budget.add_spent(sum(one.seconds for one in self.journal.records) / spec.jobs)
         self.fits: dict[str, list[tuple[int, int, float]]] = {}
@@ -213,12 +201,11 @@ class _Study:
         )
         naive, _ = finisher.model(choices["naive"])
         model, text = finisher.model(best)
-        notes = (*self.rows.notes, *self.notes, *finisher.notes)
         return SearchResult(
             best=model,
             naive=naive,
             trials=tuple(self.journal.records),
-            summary=self._summary(model, best, choices, text, notes),
+            summary=self._summary(model, best, choices, text, finisher),
         )
 
     def _once(self, number: int, trainer: Trainer) -> None:
@@ -235,7 +222,7 @@ class _Study:
     def _search(self, trainer: Trainer, *, offset: int) -> None:
         done = self._searched(trainer)
         numbers = [number for number in range(self.spec.trials) if number not in {one.number - offset for one in done}]
-        with ThreadPoolExecutor(self.spec.jobs) as pool:
+        with ThreadPoolExecutor(self.spec.jobs) as pool, self.budget.ends_with():
             running: dict[Future[Outcome], int] = {}
             while numbers or running:
                 while numbers and len(running) < self.spec.jobs and self._time_for_more(trainer):
@@ -362,7 +349,12 @@ class _Study:
         return digest([target, spec, folds, shape, self.metric.name, [repr(one) for one in self.problem.inputs]])
 
     def _summary(
-        self, model: FittedModel, best: Choice, choices: Mapping[str, Choice], text: str, notes: Sequence[str]
+        self,
+        model: FittedModel,
+        best: Choice,
+        choices: Mapping[str, Choice],
+        text: str,
+        finisher: Finisher,
     ) -> TrainingSummary:
         payload = model.payload
         return TrainingSummary(
@@ -379,10 +371,12 @@ class _Study:
             best_trial=best.members[0].number,
             params=best.members[0].params,
             members=len(payload.texts) if isinstance(payload, Boosters) else 1,
+            chosen=tuple(record.number for record in best.members),
+            boosters=finisher.boosters,
             calibration=model.calibration,
             threshold=model.threshold,
             threshold_text=text,
             importance=model.importance,
-            notes=tuple(notes),
+            notes=(*self.rows.notes, *self.notes, *finisher.notes),
             seconds=round(self.budget.spent(), 2),
         )

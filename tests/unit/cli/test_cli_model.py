@@ -57,6 +57,15 @@ def test_a_gate_that_says_no_ends_with_1(trained: Path, cumulant: Any, tmp_path:
     assert ended.code == 1, ended.err
     assert "Refused" in ended.out
     assert "✗ Accuracy: at least 0.999" in ended.out
+    # The run got to its end, and everything that tells of it says what the gate said.
+    assert "done (gate refused)" in cumulant("runs", "list", "--project", str(copy)).out
+    assert "done (gate refused)" in cumulant("runs", "show", "--project", str(copy)).out
+    (run,) = cumulant("runs", "list", "--project", str(copy), "--json").document
+    assert (run["status"], run["verdict"]) == ("done", "refused")
+    last = cumulant("events", "list", "--project", str(copy), "--json").document[-1]
+    assert (last["kind"], last["data"]["verdict"]) == ("run.finished", "refused")
+    before = cumulant("runs", "list", "--project", str(trained), "--json").document[-1]
+    assert (before["status"], before["verdict"]) == ("done", "passed")
 
 
 @pytest.mark.parametrize("option", [("--as-of", "tomorrow"), ("--time", "long"), ("--trials", "0")])

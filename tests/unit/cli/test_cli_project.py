@@ -108,6 +108,26 @@ def test_personal_values_are_never_printed(project: Path, cumulant: Any) -> None
         assert "@example.com" not in ended.out + ended.err
 
 
+@pytest.mark.parametrize("target", ["email", "(email > 'm') & (pages > 2)"])
+def test_a_personal_target_is_refused_before_anything_is_trained(project: Path, cumulant: Any, target: str) -> None:
+    file = project / "cumulant.yaml"
+    file.write_text(file.read_text().replace("target: bought", f'target: "{target}"'))
+    for words in (("plan",), ("train", "--quick"), ("plan", "--json")):
+        ended = cumulant(*words, "--project", str(project))
+        assert ended.code == 2, ended.err
+        said = ended.out + ended.err
+        assert "would show values of email, a personal column of rows" in said
+        assert "take email out of `personal` under data: rows:" in said
+        assert "@example.com" not in said
+    flows = [one["flow"] for one in cumulant("runs", "list", "--project", str(project), "--json").document]
+    assert "train" in flows
+    kinds = {one["kind"] for one in cumulant("events", "list", "--project", str(project), "--json").document}
+    assert "training.trial_finished" not in kinds
+    file.write_text(file.read_text().replace("    personal: [email]\n", ""))
+    ended = cumulant("plan", "--project", str(project))
+    assert "a personal column" not in ended.err
+
+
 def test_features_are_told_and_their_values_shown(project: Path, cumulant: Any, tmp_path: Path) -> None:
     told = cumulant("features", "show", "--project", str(project), "--json").document
     names = [feature["name"] for feature in told["features"]]

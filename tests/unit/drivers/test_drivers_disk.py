@@ -161,5 +161,52 @@ def test_a_read_only_disk(mounted, tmp_path):
     with pytest.raises(StorageError, match="cannot be made"):
         SqliteJournal(f"sqlite://{small}/new/journal.db").rows("step")
     assert tables.scan("few").collect().equals(FEW)
+    assert journal.get("step", "a").value == {"n": 1}
     remount("rw")
     assert journal.get("step", "a").value == {"n": 1}
+
+
+def test_a_journal_on_a_read_only_disk_is_read(mounted):
+    small, remount = mounted
+    journal = SqliteJournal(f"sqlite://{small}/journal.db?project=shop")
+    with journal.transaction(actor=ADA) as tx:
+        tx.put("step", "a", {"n": 1})
+        tx.emit(Happened(text="x"))
+    assert not journal.frozen
+    journal.close()
+    remount("ro")
+    assert journal.frozen
+    assert [row.key for row in journal.rows("step")] == ["a"]
+    assert [event.data for event in journal.events()] == [{"text": "x"}]
+    assert list(verify(journal)) == []
+    with pytest.raises(StorageError, match="can be read but not written"), journal.transaction(actor=ADA) as tx:
+        tx.put("step", "b", {"n": 2})
+
+    copy = journal.aside()
+    with copy.transaction(actor=ADA) as tx:
+        tx.put("step", "b", {"n": 2})
+        assert tx.emit(Happened(text="y")).project == "shop"
+    assert list(verify(copy)) == []
+    copy.close()
+    assert journal.get("step", "b") is None
+    # Writable again, the same object writes.
+    remount("rw")
+    with journal.transaction(actor=ADA) as tx:
+        tx.put("step", "c", {"n": 3})
+    assert journal.get("step", "c").version == 1
+
+
+def test_a_journal_that_was_cut_off_is_not_taken_for_whole(mounted):
+    small, remount = mounted
+    journal = SqliteJournal(f"sqlite://{small}/journal.db")
+    with journal.transaction(actor=ADA) as tx:
+        tx.put("step", "a", {"n": 1})
+    # As a killed process leaves it: what was committed last still lies in the file beside.
+    wal = (small / "journal.db-wal").read_bytes()
+    assert wal
+    journal.close()
+    (small / "journal.db-wal").write_bytes(wal)
+    remount("ro")
+    assert not journal.frozen
+    with pytest.raises(StorageError, match="journal"):
+        journal.rows("step")

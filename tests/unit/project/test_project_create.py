@@ -21,6 +21,7 @@ from cumulant.features import parse
 from cumulant.project import create_from, create_from_frame, load
 from cumulant.project.create import features_text, project_text, yaml_text
 from cumulant.project.document import parse_document
+from cumulant.project.inspection import inspect_table
 
 ROWS = 200
 TABULAR = Path(__file__).resolve().parents[4] / "shared" / "data" / "tabular"
@@ -330,3 +331,10 @@ def test_any_declaration_survives_the_file(tmp_path_factory, path, target, time,
     found = load(folder).spec
     assert msgspec.to_builtins(found.data["rows"]) == msgspec.to_builtins(spec)
     assert parse(found.training.target, columns=[target]) == Column(target)
+
+
+def test_a_target_made_of_a_personal_looking_column_makes_a_project_that_trains(tmp_path):
+    table = pl.DataFrame({"address_count": list(range(200)), "size": [number % 7 for number in range(200)]})
+    found = inspect_table(table, path="x.csv", target="address_count > 99", time=None, key=())
+    assert found.spec.personal == []
+    assert any("not kept as personal" in note and "address_count" in note for note in found.notes)

@@ -16,6 +16,7 @@ import pytest
 from cumulant.core.errors import DefinitionError, StorageError, UsageError, UserCodeError
 from cumulant.statistics import METRICS, Rows
 from cumulant.training import EvaluationSpec, FittedModel, TrainingSpec, TrainingSummary, TrialRecord, search, split
+from cumulant.training.crossval import CrossValidation
 from cumulant.training.proposals import hopeless, propose
 
 HERE = Path(__file__).parent
@@ -74,8 +75,9 @@ from pathlib import Path
 import conftest
 from cumulant.training import TrainingSpec, search
 rows = conftest.make_rows("late", conftest.make_table())
-spec = TrainingSpec(target="late", trials=10, time=None, folds=2, trainers=["lightgbm"])
 scratch, out, last, wait = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+jobs = int(sys.argv[5])
+spec = TrainingSpec(target="late", trials=10, time=None, folds=2, trainers=["lightgbm"], jobs=jobs, threads=2)
 def told(record):
     print(record.number, flush=True)
     if record.number == last:
@@ -84,10 +86,10 @@ search(rows, spec, scratch=scratch, on_trial=told).best.to_folder(out)
 """
 
 
-def run_search(scratch, out, *, last=-1, wait=0.0):
+def run_search(scratch, out, *, last=-1, wait=0.0, jobs=1):
     """Numbers of the trials told; the process is killed, with no chance to tidy up, `wait` seconds after `last`."""
     ended = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(scratch), str(out), str(last), str(wait)],
+        [sys.executable, "-c", PROGRAM, str(scratch), str(out), str(last), str(wait), str(jobs)],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(HERE)},
@@ -116,6 +118,62 @@ def test_a_killed_search_ends_as_an_undisturbed_one(tmp_path):
     assert told(tmp_path / "torn") == told(tmp_path / "calm")
     for file in (tmp_path / "model").iterdir():
         assert file.read_bytes() == (tmp_path / "again" / file.name).read_bytes()
+
+
+def test_two_trials_beside_each_other_are_each_done_once(table, rows_of, tmp_path):
+    train = parts_of(rows_of, table, "late").train
+    spec = small("late", trials=9, trainers=["lightgbm"], jobs=2, threads=2)
+    told, together, running = [], [], set()
+    judge = CrossValidation.run
+
+    def watched(folds, trainer, params, *, number, **options):
+        running.add(number)
+        together.append(len(running))
+        try:
+            return judge(folds, trainer, params, number=number, **options)
+        finally:
+            running.discard(number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CrossValidation, "run", watched)
+        found = search(train, spec, scratch=tmp_path, on_trial=told.append)
+    assert max(together) == 2
+    assert sorted(record.number for record in found.trials) == list(range(10))
+    assert told == list(found.trials)
+    complete = [record for record in found.trials if record.state == "complete"]
+    assert {record.state for record in found.trials} <= {"complete", "pruned"}
+    assert all(len(record.scores) == 2 and record.score is not None for record in complete)
+    assert found.summary.best_trial in {record.number for record in complete}
+    assert found.summary.scores["naive"] > found.summary.score
+    again = []
+    search(train, spec, scratch=tmp_path, on_trial=again.append)
+    assert again == []  # everything was found
+
+
+def test_a_killed_search_of_two_jobs_goes_on(tmp_path):
+    before = run_search(tmp_path / "torn", tmp_path / "none", last=4, jobs=2)
+    after = run_search(tmp_path / "torn", tmp_path / "model", jobs=2)
+    assert before
+    assert len(set(before + after)) == len(before + after)  # no finished trial is done twice
+    assert sorted(one["number"] for one in told(tmp_path / "torn")) == list(range(11))
+
+
+def test_an_interrupted_search_of_two_jobs_ends_soon_and_goes_on(table, rows_of, tmp_path):
+    train = parts_of(rows_of, table, "late").train
+    spec = small("late", trials=6, trainers=["lightgbm"], jobs=2, threads=2)
+
+    def interrupt(record):
+        if record.number == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(train, spec, scratch=tmp_path, on_trial=interrupt)
+    done = [one["number"] for one in told(tmp_path)]
+    assert 2 in done
+    again = []
+    found = search(train, spec, scratch=tmp_path, on_trial=again.append)
+    assert sorted([*done, *(record.number for record in again)]) == list(range(7))
+    assert "cut" not in {record.state for record in found.trials}  # what the interrupt stopped was not kept
 
 
 def test_scratch_of_another_search_is_not_used(table, rows_of, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +12,7 @@ from contextlib import contextmanager
 import msgspec
 
 from cumulant.core.clock import Clock, SystemClock
-from cumulant.core.errors import IntegrityError, LeaseHeldError
+from cumulant.core.errors import IntegrityError, LeaseHeldError, StorageError
 from cumulant.core.events import GENESIS, Actor, Event, Fact
 from cumulant.core.units import from_micros, to_micros
 from cumulant.drivers.local.location import locate
@@ -50,6 +52,7 @@ class SqliteJournal:
         where = locate(url)
         self._options = where.options
         self._clock = clock or SystemClock()
+        self._temporary: str | None = None
         self._database = Database(where.path, schema=_SCHEMA, version=1, holds="journal")
 
     @contextmanager
@@ -96,8 +99,25 @@ class SqliteJournal:
                 (subscriber, seq),
             )
 
+    @property
+    def frozen(self) -> bool:
+        return self._database.frozen
+
+    def aside(self) -> SqliteJournal:
+        folder = tempfile.mkdtemp(prefix="cumulant-journal-")
+        copy = SqliteJournal(f"sqlite://{folder}/journal.db", clock=self._clock)
+        copy._options, copy._temporary = self._options, folder
+        try:
+            shutil.copyfile(self._database.path, copy._database.path)
+        except OSError as error:
+            copy.close()
+            raise StorageError(f"the journal cannot be copied ({error.strerror})", subject=folder) from error
+        return copy
+
     def close(self) -> None:
         self._database.close()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
 
 
 class SqliteTransaction:

@@ -16,11 +16,17 @@ _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
+class _Immutable(sqlite3.Connection):
+    """A connection to a file that nobody can change: SQLite takes no lock and needs no files beside it."""
+
+
 class Database:
     """A pool of connections to one file, made on first use.
 
     A connection serves one caller at a time, so threads never share one; a forked child starts with an
     empty pool, because SQLite's connections do not survive a fork.
+
+    A file in a place that cannot be written (a read-only disk) can still be read.
 
     Args:
         path: the file; its folder is made.
@@ -90,7 +96,8 @@ class Database:
             return self._connect()
 
     def release(self, connection: sqlite3.Connection) -> None:
-        if connection.in_transaction:
+        if connection.in_transaction or isinstance(connection, _Immutable):
+            # The place may be writable the next time, and the file another then.
             # An interrupt or a failed disk came between: closing undoes what was open.
             connection.close()
         else:
@@ -117,6 +124,12 @@ class Database:
                 subject=where,
                 hint="move the file away and restore it from a copy; `sqlite3 FILE .recover` may save what is left",
             )
+        if code == sqlite3.SQLITE_READONLY:
+            return StorageError(
+                f"the {self._holds} can be read but not written",
+                subject=where,
+                hint="make its folder writable, or work on a copy of the project",
+            )
         if code == sqlite3.SQLITE_FULL:
             return StorageError(f"the disk of the {self._holds} is full", subject=where, hint="free some space")
         return StorageError(
@@ -125,7 +138,16 @@ class Database:
             hint="check that its folder exists, can be written and has space",
         )
 
+    @property
+    def frozen(self) -> bool:
+        """Whether the file is whole and lies where nobody can write: on a read-only disk, or in a closed folder."""
+        wal = self.path.with_name(f"{self.path.name}-wal")
+        pending = wal.exists() and wal.stat().st_size > 0
+        return self.path.is_file() and not os.access(self.path.parent, os.W_OK) and not pending
+
     def _connect(self) -> sqlite3.Connection:
+        if self.frozen:
+            return self._connect_immutable()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -148,19 +170,38 @@ class Database:
             raise
         return connection
 
+    def _connect_immutable(self) -> sqlite3.Connection:
+        """WAL needs a file beside this one even to read, which cannot be made here; an unchanging file needs none."""
+        try:
+            connection = sqlite3.connect(
+                f"{self.path.absolute().as_uri()}?mode=ro&immutable=1",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                factory=_Immutable,
+            )
+            self._refuse_newer(connection)
+        except sqlite3.Error as error:
+            raise self.explain(error) from error
+        return connection
+
     def _prepare(self, connection: sqlite3.Connection) -> None:
         self._set_wal(connection)
         for name, value in self._pragmas.items():
             connection.execute(f"PRAGMA {name}={value}")
-        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        if self._refuse_newer(connection) < self._version:
+            self._make_schema(connection)
+
+    def _refuse_newer(self, connection: sqlite3.Connection) -> int:
+        """The version of the file's format. Raises UsageError for one that is not known yet."""
+        found: int = connection.execute("PRAGMA user_version").fetchone()[0]
         if found > self._version:
             raise UsageError(
                 f"the {self._holds} was written by a newer Cumulant (format {found}, known: {self._version})",
                 subject=str(self.path),
                 hint="upgrade: pip install -U cumulant",
             )
-        if found < self._version:
-            self._make_schema(connection)
+        return found
 
     def _set_wal(self, connection: sqlite3.Connection) -> None:
         # Changing to WAL takes an exclusive lock without asking the busy handler: many first openers collide.

@@ -1,0 +1,94 @@
+"""A finished search's model made again: the trials that were chosen, the boosters that were fitted, and no clock.
+
+What the clock decided in the search (which trials ended, after how many rounds, which boosters were left out, how
+many rows they had) stands in its records. So nothing is searched here, and the model comes out equal on a machine of
+any speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from cumulant.core.errors import IntegrityError
+from cumulant.core.progress import Progress, silent
+from cumulant.training.boosting import LightGBM
+from cumulant.training.budget import Budget
+from cumulant.training.calm import one_thread_a_product, quiet
+from cumulant.training.crossval import CrossValidation
+from cumulant.training.dataset import TrainingSet
+from cumulant.training.finish import Choice, Finisher
+from cumulant.training.model import FittedModel
+from cumulant.training.payloads import Floats
+from cumulant.training.records import TrainingSummary, TrialRecord
+from cumulant.training.spec import TrainingSpec
+from cumulant.training.study import made_folds, make_trainer, searched_metric
+from cumulant.training.trainers import Trainer
+
+
+def refit(
+    rows: TrainingSet,
+    spec: TrainingSpec,
+    summary: TrainingSummary,
+    trials: Sequence[TrialRecord],
+    *,
+    root: Path | None = None,
+    progress: Progress = silent,
+) -> FittedModel:
+    """The model of the search that left `summary` and `trials`, fitted again on the same rows with the same settings.
+
+    root: where a user's trainer files are.
+
+    Raises:
+        IntegrityError: a trial that the summary names is not among `trials`.
+        UsageError, DataError, UserCodeError: as `search`.
+    """
+    trainer = make_trainer(summary.trainer, root or Path())
+    folds, matrix, _ = made_folds(rows, spec, searched_metric(spec, rows))
+    with one_thread_a_product(), quiet():
+        choice = _choice(trainer, _members(summary, trials), folds, score=summary.score, progress=progress)
+        progress(f"final fit of {trainer.name}", 0.95)
+        finisher = Finisher(rows, matrix, folds, spec=spec, budget=Budget.of(None), fits=())
+        return finisher.model(choice, boosters=summary.boosters)[0]
+
+
+def _members(summary: TrainingSummary, trials: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
+    known = {record.number: record for record in trials}
+    absent = sorted({*summary.chosen, *(one.trial for one in summary.boosters)} - known.keys())
+    if absent:
+        raise IntegrityError(
+            f"the record of this training lacks trial {absent[0]}, which the model was made of",
+            subject=f"trial {absent[0]}",
+            hint="the journal was changed: restore it from a copy, or train again",
+        )
+    return tuple(known[number] for number in summary.chosen)
+
+
+def _choice(
+    trainer: Trainer, members: tuple[TrialRecord, ...], folds: CrossValidation, *, score: float, progress: Progress
+) -> Choice:
+    """The trials with their averaged out-of-fold answers, in the precision in which a search keeps them."""
+    total: Floats | None = None
+    for number, record in enumerate(members):
+        progress(f"trial {record.number} again", 0.9 * number / len(members))
+        answers = _answers(trainer, record, folds).astype(np.float32).astype(np.float64)
+        total = answers if total is None else total + answers
+    assert total is not None
+    return Choice(trainer=trainer, members=members, answers=total / len(members), score=score)
+
+
+def _answers(trainer: Trainer, record: TrialRecord, folds: CrossValidation) -> Floats:
+    if not isinstance(trainer, LightGBM):
+        outcome = folds.run(trainer, record.params, number=record.number, must_finish=True)
+        assert outcome.answers is not None
+        return outcome.answers
+    booster = trainer
+
+    def fold(place: int) -> Floats:
+        return booster.answers_again(folds.problem, record.params, *folds.sample(place), rounds=record.rounds[place])
+
+    with ThreadPoolExecutor(min(folds.problem.threads, folds.count)) as pool:
+        return np.concatenate(list(pool.map(fold, range(folds.count))))

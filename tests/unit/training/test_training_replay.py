@@ -1,0 +1,72 @@
+"""A model made again from the records of its search, whatever the clock decided in it."""
+
+import msgspec
+import pytest
+
+from cumulant.core.errors import IntegrityError
+from cumulant.training import EvaluationSpec, TrainingSpec, TrainingSummary, refit, search, split
+from cumulant.training.budget import Budget
+
+
+def files(model, folder):
+    return {file.name: file.read_bytes() for file in model.to_folder(folder).iterdir()}
+
+
+def train_rows(rows_of, table, target="late"):
+    return split(rows_of(target, table), EvaluationSpec()).train
+
+
+def again(found, rows, spec):
+    """The model from what JSON keeps of the search."""
+    summary = msgspec.json.decode(msgspec.json.encode(found.summary), type=TrainingSummary)
+    return refit(rows, spec, summary, found.trials)
+
+
+@pytest.mark.parametrize("target", ["late", "kind", "amount"])
+@pytest.mark.parametrize("time", ["3s", "1ms"])
+def test_a_search_that_the_clock_cut_is_repeated_exactly(target, time, table, rows_of, tmp_path):
+    rows = train_rows(rows_of, table, target)
+    spec = TrainingSpec(target=target, time=time, trials=500, folds=2, trainers=["lightgbm"])
+    found = search(rows, spec)
+    assert len(found.trials) < 500
+    assert found.summary.members == len(found.summary.boosters) > 0
+    assert files(again(found, rows, spec), tmp_path / "again") == files(found.best, tmp_path / "first")
+
+
+def test_boosters_that_the_clock_left_out_stay_out(table, rows_of, tmp_path, monkeypatch):
+    rows = train_rows(rows_of, table)
+    spec = TrainingSpec(target="late", time="1h", trials=3, folds=2, trainers=["lightgbm"], threads=1)
+    looks = iter(range(10_000))
+    # The time ends between the boosters of the final fit: the search asks another clock.
+    with monkeypatch.context() as patch:
+        patch.setattr(Budget, "left", lambda _: 4.0 - next(looks))
+        patch.setattr(Budget, "left_for_search", lambda _: 60.0)
+        found = search(rows, spec)
+    assert 0 < found.summary.members < spec.ensemble
+    assert any("boosters are averaged" in note for note in found.summary.notes)
+    assert files(again(found, rows, spec), tmp_path / "again") == files(found.best, tmp_path / "first")
+
+
+def test_trials_beside_each_other_and_other_trainers_are_repeated_too(table, rows_of, tmp_path):
+    rows = train_rows(rows_of, table)
+    for name, options in (("jobs", {"trainers": ["lightgbm"], "jobs": 2}), ("linear", {"trainers": ["linear"]})):
+        spec = TrainingSpec(target="late", time=None, trials=5, folds=2, **options)
+        found = search(rows, spec)
+        assert files(again(found, rows, spec), tmp_path / name) == files(found.best, tmp_path / f"{name}-first")
+
+
+def test_a_record_without_its_trials_is_no_ground_to_repeat(table, rows_of):
+    rows = train_rows(rows_of, table)
+    spec = TrainingSpec(target="late", time=None, trials=2, folds=2, trainers=["lightgbm"])
+    found = search(rows, spec)
+    with pytest.raises(IntegrityError, match="lacks trial 1"):
+        refit(rows, spec, found.summary, [one for one in found.trials if one.number != 1])
+
+
+def test_summaries_of_before_still_load(table, rows_of):
+    rows = train_rows(rows_of, table)
+    found = search(rows, TrainingSpec(target="late", time=None, trials=1, folds=2, trainers=["lightgbm"]))
+    old = msgspec.to_builtins(found.summary)
+    del old["chosen"], old["boosters"]
+    read = msgspec.convert(old, TrainingSummary)
+    assert (read.chosen, read.boosters) == ((), ())
