@@ -14,4 +14,13 @@ if [ ! -f "$engines/.ready" ]; then
   fi
   touch "$engines/.ready"
 fi
+# Azurite comes from npm; without npm the tests of az:// skip.
+if [ ! -x "$engines/bin/azurite-blob" ]; then
+  if command -v npm >/dev/null 2>&1; then
+    npm install --silent --prefix "$engines/node" --no-save --no-package-lock --no-audit --no-fund azurite@3.35.0
+    ln -sf ../node/node_modules/.bin/azurite-blob "$engines/bin/azurite-blob"
+  else
+    echo "npm is not installed: no Azurite, the tests of az:// skip" >&2
+  fi
+fi
 echo "engines: $engines/bin" >&2

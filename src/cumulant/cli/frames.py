@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 LEAST_WIDTH = 11
+FORMATS = (".csv", ".parquet", ".jsonl")
 
 
 def show_frame(console: Console, frame: pl.DataFrame) -> None:
@@ -24,6 +25,16 @@ def show_frame(console: Console, frame: pl.DataFrame) -> None:
     room = max(1, console.width // (2 * LEAST_WIDTH))
     rows = [(name, *map(cell, frame.get_column(name).head(room).to_list())) for name in frame.columns]
     console.print(table(["column", *[f"row {index + 1}" for index in range(min(room, frame.height))]], rows))
+
+
+def check_out(path: Path | None) -> None:
+    """Refuse a file that `write_frame` could not write, before anything is computed for it.
+
+    Raises:
+        UsageError: another suffix than .csv, .parquet, .jsonl.
+    """
+    if path is not None and path.suffix.lower() not in FORMATS:
+        raise UsageError(f'"{path.name}" names no format', subject=str(path), hint="end it in .csv, .parquet or .jsonl")
 
 
 def write_frame(frame: pl.DataFrame, path: Path) -> None:
@@ -38,10 +49,8 @@ def write_frame(frame: pl.DataFrame, path: Path) -> None:
         ".parquet": frame.write_parquet,
         ".jsonl": frame.write_ndjson,
     }
-    writer = writers.get(path.suffix.lower())
-    if writer is None:
-        raise UsageError(f'"{path.name}" names no format', subject=str(path), hint="end it in .csv, .parquet or .jsonl")
+    check_out(path)
     try:
-        writer(path)
+        writers[path.suffix.lower()](path)
     except OSError as error:
         raise StorageError(f"{path.name} could not be written: {error.strerror or error}", subject=str(path)) from None

@@ -42,9 +42,11 @@ def predict(
 
     Offline, windows and lookups see the project's newest data; with --url the server's stored state.
     """
+    from cumulant.cli.frames import check_out
     from cumulant.core.units import moment
     from cumulant.runtime.predict import predict as flow
 
+    check_out(out)
     with call.project() as project, call.progress("predict") as progress:
         answers = flow(
             project,

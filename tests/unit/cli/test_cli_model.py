@@ -223,3 +223,12 @@ def test_the_schema_of_the_demo_is_in_the_package() -> None:
     needed = {"data", "features", "training", "gate", "model", "serve", "seconds"}
     (definition,) = [one for name, one in stored["$defs"].items() if name == "DemoDocument"]
     assert needed <= set(definition["required"])
+
+
+@pytest.mark.parametrize("words", [("predict", "rows.csv"), ("features", "get"), ("data", "quarantine", "visits")])
+def test_an_unknown_output_format_is_refused_before_the_project_is_opened(
+    words: tuple[str, ...], cumulant: Any, tmp_path: Path
+) -> None:
+    ended = cumulant(*words, "--out", str(tmp_path / "x.xyz"), "--project", str(tmp_path / "nowhere"))
+    assert ended.code == 2
+    assert '"x.xyz" names no format' in ended.err

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import pickletools
 import socket
 import subprocess
 import sys
 import textwrap
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from mlflow_servables import FRAME, model_of, servable
 from cumulant.core.errors import EngineUnavailableError, NotFoundError, StorageError, UsageError
 from cumulant.drivers.mlflow.client import MlflowRegistry
 from cumulant.drivers.mlflow.location import locate
+from cumulant.drivers.mlflow.reach import check_reachable
 from cumulant.packaging import Scorer
 
 # Plain MLflow speaks through warnings; the driver's own calls are tested to be silent in a process of their own.
@@ -309,13 +312,47 @@ def test_places_that_cannot_be_used(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError):
         MlflowRegistry(f"mlflow+sqlite://{tmp_path / 'file' / 'mlflow.db'}")
+
+
+def test_a_server_that_nobody_runs_is_told_in_a_moment(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
+        monkeypatch.delenv(name, raising=False)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-        with pytest.raises(EngineUnavailableError, match="does not answer"):
-            list(MlflowRegistry(f"http://127.0.0.1:{port}").models())
+    began = time.monotonic()
+    with pytest.raises(EngineUnavailableError, match=f"tracking server at 127.0.0.1:{port} does not answer") as caught:
+        list(MlflowRegistry(f"http://127.0.0.1:{port}").models())
+    assert time.monotonic() - began < 3
+    assert caught.value.retryable
+
+
+def test_a_server_that_takes_no_connection_is_told_in_a_moment():
+    """Its queue is full, so that connecting waits, as it does where packets are dropped."""
+    with socket.socket() as deaf, contextlib.ExitStack() as held:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(3):
+            caller = held.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(deaf.getsockname())
+        began = time.monotonic()
+        with pytest.raises(EngineUnavailableError, match="does not answer: timed out"):
+            check_reachable(f"http://127.0.0.1:{deaf.getsockname()[1]}")
+        assert time.monotonic() - began < 3
+
+
+def test_addresses_that_name_no_server():
+    for address in ("http://", "https://host:port", "http://host:99999"):
+        with pytest.raises(UsageError, match="names no host"):
+            check_reachable(address)
+    check_reachable("databricks://team")
+
+
+def test_behind_a_proxy_the_proxy_is_asked(monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("no_proxy", "")
+    check_reachable("http://mlflow.invalid")
 
 
 def test_the_driver_is_light_silent_and_offline(place, tmp_path):

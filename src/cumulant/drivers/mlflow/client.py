@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,6 +21,7 @@ from cumulant.drivers.mlflow.database import make_database
 from cumulant.drivers.mlflow.engine import current, engine
 from cumulant.drivers.mlflow.location import locate
 from cumulant.drivers.mlflow.models import log_model
+from cumulant.drivers.mlflow.reach import check_reachable
 from cumulant.drivers.mlflow.runs import KEY_TAG, MlflowRun, add_artifact, open_run
 from cumulant.ports.registry import ModelVersion
 
@@ -52,10 +54,16 @@ class MlflowRegistry:
     @cached_property
     def _client(self) -> Any:
         where = self._location
+        check_reachable(where.tracking_uri)  # MLflow itself tries again for a quarter of a minute
         with engine(where.tracking_uri) as mlflow:
             if where.database is not None and where.artifacts is not None:
                 make_database(where.database, where.artifacts)
             return mlflow.MlflowClient(where.tracking_uri)
+
+    def _engine(self, subject: str) -> AbstractContextManager[ModuleType]:
+        """The package, once the server is known to be there: importing it takes seconds."""
+        assert self._client is not None
+        return engine(subject)
 
     @contextmanager
     def run(self, experiment: str, name: str, *, key: str) -> Iterator[MlflowRun]:
@@ -63,7 +71,7 @@ class MlflowRegistry:
             yield run
 
     def _experiment(self, name: str) -> str:
-        with engine(f"experiment {name}") as mlflow:
+        with self._engine(f"experiment {name}") as mlflow:
             found = self._client.get_experiment_by_name(name)
             if found is None:
                 try:
@@ -84,7 +92,7 @@ class MlflowRegistry:
     def register(
         self, run: RunLog, name: str, servable: Path, example: pd.DataFrame, *, tags: dict[str, str], key: str
     ) -> ModelVersion:
-        with engine(name), current(self.tracking_uri):
+        with self._engine(name), current(self.tracking_uri):
             if (found := self._registered(name, key)) is not None:
                 return found
             experiment_id = self._client.get_run(run.id).info.experiment_id
@@ -110,7 +118,7 @@ class MlflowRegistry:
     def models(self) -> Iterator[str]:
         token = None
         while True:
-            with engine("registered models"):
+            with self._engine("registered models"):
                 page = self._client.search_registered_models(page_token=token)
             yield from (model.name for model in page)
             token = page.token
@@ -118,7 +126,7 @@ class MlflowRegistry:
                 return
 
     def versions(self, name: str) -> Sequence[ModelVersion]:
-        with engine(name):
+        with self._engine(name):
             aliases = self._aliases(name)
             found, token = [], None
             while True:
@@ -170,7 +178,7 @@ class MlflowRegistry:
     def fetch(self, version: ModelVersion, into: Path) -> Path:
         """The version's servable folder, under `into`; its description names the registered version."""
         target = into / f"{version.name}-{version.version}"
-        with engine(version.uri) as mlflow, current(self.tracking_uri), TemporaryDirectory() as place:
+        with self._engine(version.uri) as mlflow, current(self.tracking_uri), TemporaryDirectory() as place:
             source = self._client.get_model_version_download_uri(version.name, version.version)
             mlflow.artifacts.download_artifacts(source, dst_path=place, tracking_uri=self.tracking_uri)
             found = next(Path(place).glob(f"**/{_SERVABLE}/*/servable.json"), None)
@@ -181,14 +189,14 @@ class MlflowRegistry:
         return target
 
     def alias(self, name: str, alias: str, version: str | None) -> None:
-        with engine(f"{name}@{alias}"):
+        with self._engine(f"{name}@{alias}"):
             if version is None:
                 self._client.delete_registered_model_alias(name, alias)
             else:
                 self._client.set_registered_model_alias(name, alias, version)
 
     def tag(self, name: str, version: str, tags: dict[str, str | None]) -> None:
-        with engine(f"models:/{name}/{version}"):
+        with self._engine(f"models:/{name}/{version}"):
             for key, value in tags.items():
                 if value is None:
                     self._client.delete_model_version_tag(name, version, key)
@@ -196,11 +204,11 @@ class MlflowRegistry:
                     self._client.set_model_version_tag(name, version, key, value)
 
     def metrics(self, run_id: str) -> dict[str, float]:
-        with engine(f"run {run_id}"):
+        with self._engine(f"run {run_id}"):
             return dict(self._client.get_run(run_id).data.metrics)
 
     def attach(self, run_id: str, path: Path, folder: str | None = None) -> None:
-        with engine(f"run {run_id}"):
+        with self._engine(f"run {run_id}"):
             add_artifact(self._client, run_id, path, folder)
 
 

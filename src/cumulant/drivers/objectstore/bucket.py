@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -52,6 +53,7 @@ _SETTINGS = {
     ),
 }
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "GOOGLE_BASE_URL", "AZURE_STORAGE_ENDPOINT")
+_NO_BUCKET = re.compile(r"<Code>(NoSuchBucket|ContainerNotFound)</Code>")
 _CHUNK = 8 * 1024 * 1024
 _RETRY_FOR = timedelta(seconds=30)
 
@@ -69,6 +71,7 @@ class Bucket:
 
     Raises, in every method:
         StorageError: the credentials do not allow it, or the store refuses.
+        NotFoundError: there is no such bucket.
         EngineUnavailableError: the store does not answer.
     """
 
@@ -130,7 +133,7 @@ class Bucket:
     def _errors(self, path: str) -> Iterator[None]:
         try:
             yield
-        except (BaseError, PermissionError) as error:
+        except (BaseError, PermissionError, FileNotFoundError) as error:
             raise self._explain(error, f"{self.url.rstrip('/')}/{path}") from error
 
     def _explain(self, error: Exception, where: str) -> CumulantError:
@@ -142,6 +145,10 @@ class Bucket:
                 subject=where,
                 hint="check the credentials and what they may do with this bucket",
             )
+        # A missing object is no error to any method; what is missing when one is written or listed is the bucket.
+        if isinstance(error, FileNotFoundError) or _NO_BUCKET.search(str(error)):
+            hint = "make the bucket, or check its name and the account"
+            return NotFoundError("there is no such bucket or container", subject=where, hint=hint)
         if isinstance(error, InvalidPathError):
             return UsageError(f"the object store cannot hold this name: {reason}", subject=where)
         return EngineUnavailableError(
@@ -187,5 +194,6 @@ def _secret(secrets: Secrets | None, name: str) -> str | None:
 
 
 def _entry(found: Any) -> Entry:
-    stamp = found["e_tag"] or found["last_modified"].isoformat()
+    # Azure quotes an object's tag when it is asked for the object, and not when it lists it.
+    stamp = (found["e_tag"] or found["last_modified"].isoformat()).strip('"')
     return Entry(found["path"], found["size"], f"{stamp}-{found['size']}")

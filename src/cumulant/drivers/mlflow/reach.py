@@ -1,0 +1,46 @@
+"""Whether anybody listens where the tracking server should be: asked in a moment, before MLflow's patient client is."""
+
+from __future__ import annotations
+
+import socket
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from cumulant.core.errors import EngineUnavailableError, UsageError
+
+#: seconds for each address of the host; most have two
+_WAIT = 1.4
+_PORTS = {"http": 80, "https": 443}
+
+
+def check_reachable(tracking_uri: str) -> None:
+    """Connect once to the server of an `http` or `https` address, and hang up. Behind a proxy nothing is asked.
+
+    Raises:
+        EngineUnavailableError: nobody answers there.
+        UsageError: the address names no host, or a port that is none.
+    """
+    try:
+        parts = urlsplit(tracking_uri)
+        host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme)
+    except ValueError as error:
+        raise _no_address(tracking_uri) from error
+    if port is None or (parts.scheme in getproxies() and host and not proxy_bypass(host)):
+        return
+    if not host:
+        raise _no_address(tracking_uri)
+    try:
+        socket.create_connection((host, port), timeout=_WAIT).close()
+    except OSError as error:
+        hint = "check that the tracking server runs and that its address is right, then try again"
+        where = f"{host}:{port}"
+        raise EngineUnavailableError(
+            f"the MLflow tracking server at {where} does not answer: {error.strerror or error}",
+            subject=where,
+            hint=hint,
+        ) from error
+
+
+def _no_address(tracking_uri: str) -> UsageError:
+    hint = "write https://HOST or http://HOST:PORT"
+    return UsageError("the address of the MLflow tracking server names no host", subject=tracking_uri, hint=hint)
