@@ -1,7 +1,7 @@
 """The XML API of Google Cloud Storage over a server that speaks S3.
 
 No emulator that can be installed takes the uploads of the XML API, which is what the client of `gs://` speaks:
-gcp-storage-emulator 2026.7.19 answers HEAD and a list with 501, fake-gcs-server 1.54 answers PUT and a multipart upload
+gcp-storage-emulator 2026.7.19 answers HEAD and a list with 501, fake-gcs-server answers PUT and a multipart upload
 with 400 "invalid uploadType". Google's XML API is S3's in all but names, so the names are translated here. What this
 cannot show: Google's own sign-in, and how Google itself decides a precondition.
 """
