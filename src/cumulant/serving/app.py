@@ -23,7 +23,7 @@ from cumulant.serving.errors import HttpError, headers_of, status_of, text_of
 from cumulant.serving.fleet import Alone, Fleet
 from cumulant.serving.http import Request, Response, compressed, decompressed, encode, error_response, json_response
 from cumulant.serving.inference import HEADER_LENGTH, decoded, read_call, write_answer
-from cumulant.serving.metrics import Metrics, Series
+from cumulant.serving.metrics import Metrics, Series, of_runner
 from cumulant.serving.models import Model, ModelSet
 from cumulant.serving.scheduling import Demand
 from cumulant.serving.work import Work
@@ -98,7 +98,10 @@ class Application:
 
     def series(self) -> list[Series]:
         """What this process counted."""
-        return self.metrics.series()
+        found = self.metrics.series()
+        for model in self._models:
+            found += of_runner(model.name, model.version, model.runner)
+        return found
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         try:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from cumulant.serving.scheduling.runner import SIZE_STEPS
-
-#: upper bounds in seconds
-BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-_SIZES = tuple(2**step for step in range(SIZE_STEPS))
+from cumulant.serving.scheduling import ROWS, SECONDS, Histogram, Runner
 
 Labels = tuple[str, ...]
 
@@ -31,10 +26,11 @@ FAMILIES = {
     "cumulant_requests_total": Family("counter", "Requests answered.", (*_MODEL, "endpoint", "status")),
     "cumulant_rows_total": Family("counter", "Rows answered.", _MODEL),
     "cumulant_request_seconds": Family(
-        "histogram", "Time from the request's last byte to its answer.", (*_MODEL, "endpoint"), BUCKETS
+        "histogram", "Time from the request's last byte to its answer.", (*_MODEL, "endpoint"), SECONDS
     ),
-    "cumulant_queue_seconds": Family("histogram", "Time that requests waited for their run.", _MODEL, BUCKETS),
-    "cumulant_run_rows": Family("histogram", "Rows of the runs that gathered requests.", _MODEL, _SIZES),
+    "cumulant_queue_seconds": Family("histogram", "Time that requests waited for their run.", _MODEL, SECONDS),
+    "cumulant_run_seconds": Family("histogram", "Time of the engine's runs.", _MODEL, SECONDS),
+    "cumulant_run_rows": Family("histogram", "Rows of the runs that gathered requests.", _MODEL, ROWS),
     "cumulant_refused_total": Family("counter", "Requests refused since they could not be in time.", _MODEL),
     "cumulant_cache_total": Family("counter", "Looks into the prediction cache.", (*_MODEL, "result")),
     "cumulant_fallback_total": Family("counter", "Requests answered by the fallback.", (*_MODEL, "kind")),
@@ -60,24 +56,38 @@ class Metrics:
     def __init__(self) -> None:
         self._requests: defaultdict[Labels, int] = defaultdict(int)
         self._rows: defaultdict[Labels, int] = defaultdict(int)
-        self._seconds: defaultdict[Labels, float] = defaultdict(float)
-        self._buckets: defaultdict[Labels, list[int]] = defaultdict(lambda: [0] * (len(BUCKETS) + 1))
+        self._seconds: defaultdict[Labels, Histogram] = defaultdict(lambda: Histogram(SECONDS))
 
     def observe(self, model: str, version: str, endpoint: str, *, status: int, rows: int, seconds: float) -> None:
         self._requests[model, version, endpoint, str(status)] += 1
         self._rows[model, version] += rows
-        self._seconds[model, version, endpoint] += seconds
-        self._buckets[model, version, endpoint][bisect_left(BUCKETS, seconds)] += 1
+        self._seconds[model, version, endpoint].see(seconds)
 
     def series(self) -> list[Series]:
         """Everything counted so far."""
         found = [Series("cumulant_requests_total", labels, n) for labels, n in self._requests.items()]
         found += [Series("cumulant_rows_total", labels, n) for labels, n in self._rows.items()]
-        found += [
-            Series("cumulant_request_seconds", labels, self._seconds[labels], list(counts))
-            for labels, counts in self._buckets.items()
-        ]
+        found += [_histogram("cumulant_request_seconds", labels, seen) for labels, seen in self._seconds.items()]
         return found
+
+
+def of_runner(model: str, version: str, runner: Runner) -> list[Series]:
+    """What a model's runner counted."""
+    labels, cache = (model, version), runner.cache
+    found = [
+        _histogram("cumulant_queue_seconds", labels, runner.waited),
+        _histogram("cumulant_run_seconds", labels, runner.ran),
+        _histogram("cumulant_run_rows", labels, runner.gathered),
+        Series("cumulant_refused_total", labels, runner.refused),
+    ]
+    if cache.hits or cache.misses:
+        found.append(Series("cumulant_cache_total", (*labels, "hit"), cache.hits))
+        found.append(Series("cumulant_cache_total", (*labels, "miss"), cache.misses))
+    return found
+
+
+def _histogram(family: str, labels: Labels, seen: Histogram) -> Series:
+    return Series(family, labels, seen.total, list(seen.counts))
 
 
 def added(series: Iterable[Series]) -> list[Series]:

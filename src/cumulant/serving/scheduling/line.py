@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -23,7 +24,7 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
 class Job:
     """The rows of one request that wait to be scored."""
 
-    __slots__ = ("demand", "feeds", "future", "rows", "signature")
+    __slots__ = ("demand", "feeds", "future", "rows", "signature", "since")
 
     def __init__(
         self, feeds: Mapping[str, Array], rows: int, demand: Demand, future: asyncio.Future[list[Array]]
@@ -32,6 +33,7 @@ class Job:
         self.rows = rows
         self.demand = demand
         self.future = future
+        self.since = time.perf_counter()
         #: jobs of equal signature can be scored together
         self.signature: tuple[Any, ...] = tuple((name, array.shape[1:]) for name, array in feeds.items())
 

@@ -14,7 +14,9 @@ import numpy as np
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError, RequestError
 from cumulant.packaging import Engine
 from cumulant.packaging.engine import Array
+from cumulant.serving.scheduling.cache import Cache, Caching
 from cumulant.serving.scheduling.cost import Cost
+from cumulant.serving.scheduling.histogram import ROWS, SECONDS, Histogram
 from cumulant.serving.scheduling.line import Demand, Job, Line
 
 Feeds = Mapping[str, Array]
@@ -23,7 +25,6 @@ _NO_DEMAND = Demand()
 #: rows of the runs that teach the cost before the first request
 _SIZES = (1, 8, 32)
 _REPEATS = 3
-SIZE_STEPS = 11
 
 
 class Scheduling(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +47,13 @@ class Runner:
     """
 
     def __init__(
-        self, engine: Engine, outputs: Sequence[str], *, exact: bool, scheduling: Scheduling | None = None
+        self,
+        engine: Engine,
+        outputs: Sequence[str],
+        *,
+        exact: bool,
+        scheduling: Scheduling | None = None,
+        caching: Caching | None = None,
     ) -> None:
         self._engine, self._outputs = engine, list(outputs)
         self._bounds = scheduling or Scheduling()
@@ -56,10 +63,11 @@ class Runner:
         self.cost = Cost()
         self.line = Line()
         self.refused = 0
-        #: runs on the thread by the number of their rows: [k] holds those of at most 2**k, the last all larger ones
-        self.sizes = [0] * (SIZE_STEPS + 1)
+        self.cache = Cache(caching or Caching())
+        #: seconds that requests waited for their run, seconds of runs, rows of the runs that gathered
+        self.waited, self.ran, self.gathered = Histogram(SECONDS), Histogram(SECONDS), Histogram(ROWS)
         self._busy_until = 0.0
-        self._busy = False
+        self._busy = self._closed = False
         self._inbox: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[Job]] | None] = SimpleQueue()
         self._thread: Thread | None = None
 
@@ -104,11 +112,19 @@ class Runner:
         Raises:
             RequestError: as `Engine.run`.
         """
-        if self._busy or self.cost.of(rows) > self._bounds.inline:
+        expected = self.cost.of(rows)
+        key = self.cache.key(feeds, expected)
+        if key is not None and (known := self.cache.get(key)) is not None:
+            return known
+        if self._busy or expected > self._bounds.inline:
             return None
         started = time.perf_counter()
         found = self._engine.run(feeds, self._outputs)
-        self.cost.learn(rows, time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self.cost.learn(rows, seconds)
+        self.ran.see(seconds)
+        if key is not None:
+            self.cache.put(key, found)
         return found
 
     async def later(self, feeds: Feeds, rows: int, demand: Demand = _NO_DEMAND) -> list[Array]:
@@ -119,9 +135,18 @@ class Runner:
             OverloadedError: it would wait for too long.
             DeadlineError: it could not be answered by its deadline, or was not.
         """
+        key = self.cache.key(feeds, self.cost.of(rows))
+        while key is not None and (flight := self.cache.flight(key)) is not None:
+            try:
+                return await asyncio.shield(flight)
+            except asyncio.CancelledError:
+                if not flight.cancelled():
+                    raise  # this request was given up, not the one whose run it waits for
         self._admit(rows, demand)
         loop = asyncio.get_running_loop()
         job = Job(feeds, rows, demand, loop.create_future())
+        if key is not None:
+            self.cache.fly(key, job.future)
         self.line.put(job)
         if not self._busy:
             self._start(loop)
@@ -161,12 +186,16 @@ class Runner:
         batch = self._gather()
         self._busy = bool(batch)
         if not batch:
+            self._rest()
             return
         if self._thread is None:
             self._thread = Thread(target=self._work, name="engine", daemon=True)
             self._thread.start()
+        now = time.perf_counter()
+        for job in batch:
+            self.waited.see(now - job.since)
         rows = sum(job.rows for job in batch)
-        self._busy_until = time.perf_counter() + self.cost.of(rows)
+        self._busy_until = now + self.cost.of(rows)
         self._inbox.put((loop, batch))
 
     def _gather(self) -> list[Job]:
@@ -218,7 +247,8 @@ class Runner:
     ) -> None:
         rows = sum(job.rows for job in batch)
         self.cost.learn(rows, seconds)
-        self.sizes[min((rows - 1).bit_length(), SIZE_STEPS) if rows else 0] += 1
+        self.ran.see(seconds)
+        self.gathered.see(rows)
         self._start(loop)
         for job, result in zip(batch, results, strict=True):
             if job.future.done():
@@ -229,11 +259,12 @@ class Runner:
                 job.future.set_result(result)
 
     def close(self) -> None:
-        """End the thread once it is idle; jobs in waiting are refused."""
-        for job in list(self.line):
-            if not job.future.done():
-                job.future.set_exception(OverloadedError("the model is being unloaded", retry_after=1.0))
-        if self._thread is not None:
+        """Finish what waits, then end the thread. A request that comes even later is answered too, by another one."""
+        self._closed = True
+        self._rest()
+
+    def _rest(self) -> None:
+        if self._closed and not self._busy and self._thread is not None:
             self._inbox.put(None)
             self._thread = None
 
