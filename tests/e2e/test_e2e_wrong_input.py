@@ -414,6 +414,91 @@ def test_a_source_that_went_wrong_leaves_the_accepted_snapshot(cumulant, project
     assert snapshot(cumulant, project) == before
 
 
+WIDER = ("id", "amount", "kind", "late", "note", "remark")
+
+
+def wider(*names: str) -> str:
+    """The orders with two more columns, as the columns `names` only."""
+    rows = [(*row, number % 7, f"r{number % 5}") for number, row in enumerate(orders())]
+    return table([tuple(row[WIDER.index(name)] for name in names) for row in rows], header=names)
+
+
+def test_a_column_that_nothing_uses_may_go_and_is_told(cumulant, project):
+    file = project.parent / "orders.csv"
+    file.write_text(wider(*WIDER))
+    assert cumulant("data", "validate", "--project", project).code == 0
+    file.write_text(wider("id", "amount", "kind", "late", "remark"))
+    ended = cumulant("data", "validate", "--project", project)
+    assert ended.code == 0, ended.err
+    assert 'warning: column "note" is gone in ../orders.csv; nothing uses it' in ended.out
+    trained = cumulant("train", "--quick", "--project", project)
+    assert 'warning: rows: column "note" is gone' in trained.out
+    for page in ("page.html", "page.md"):
+        assert cumulant("report", "shop", "--project", project, "--out", page).code == 0
+        assert "is gone in ../orders.csv; nothing uses it" in Path(page).read_text().replace("\\", "")
+    found = cumulant("data", "show", "rows", "--project", project, "--json").document
+    assert [(one["column"], one["unused"], one["refused"]) for one in found["changes"]] == [("note", True, False)]
+    assert len(found["warnings"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("gone", "code", "said"),
+    [
+        ("kind", 1, 'column "kind" is gone in ../orders.csv; it is used by feature kind'),
+        ("late", 1, 'column "late" is gone in ../orders.csv; it is used by the target'),
+        ("note", 1, "it is used by evaluation.slices"),
+        ("remark", 2, "the condition `remark <> 'x'` does not fit its columns"),
+        ("id", 2, "declared as key"),
+        ("amount", 2, "stands under rules"),
+    ],
+)
+def test_a_column_that_something_uses_may_not_go(cumulant, project, gone, code, said):
+    write(project, "training:", "evaluation: {slices: [note]}\ntraining:")
+    text = (project / "cumulant.yaml").read_text()
+    (project / "cumulant.yaml").write_text(
+        text.replace("    rules:", "    table: {where: [\"remark <> 'x'\"]}\n    rules:")
+    )
+    file = project.parent / "orders.csv"
+    file.write_text(wider(*WIDER))
+    assert cumulant("data", "validate", "--project", project).code == 0
+    before = snapshot(cumulant, project)
+    file.write_text(wider(*(name for name in WIDER if name != gone)))
+    refused(cumulant("data", "validate", "--project", project), code, said)
+    assert snapshot(cumulant, project) == before
+
+
+CONTRACT = """\
+apiVersion: v3.1.0
+kind: DataContract
+id: rows
+name: rows
+version: 1.0.0
+status: active
+schema:
+  - name: rows
+    properties:
+      - name: amount
+        logicalType: number
+        quality:
+          - {type: sql, query: "SELECT AVG(amount) FROM rows", mustBeLessThan: 60}
+"""
+
+
+def test_what_a_contract_asks_and_nothing_checks_is_told(cumulant, project):
+    (project / "rows.odcs.yaml").write_text(CONTRACT)
+    write(project, "    key: id", "    key: id\n    contract: rows.odcs.yaml")
+    said = "the contract asks more than is checked: amount: sql is not checked"
+    ended = cumulant("data", "validate", "--project", project)
+    assert ended.code == 0, ended.err
+    assert f"warning: {said}" in ended.out
+    found = cumulant("data", "validate", "--project", project, "--json").document["sources"]["rows"]
+    assert found["warnings"] == [said]
+    assert f"warning: rows: {said}" in cumulant("train", "--quick", "--project", project).out
+    for page in ("page.html", "page.md"):
+        assert cumulant("report", "shop", "--project", project, "--out", page).code == 0
+        assert said in Path(page).read_text()
+
+
 def test_refused_rows_can_be_looked_at_after_a_breach(cumulant, project):
     write(project, "{min: 0}", "{min: 50}\n      kind: {in: [x, y]}")
     ended = cumulant("train", "--quick", "--project", project)
@@ -522,6 +607,23 @@ def test_a_features_file_that_cannot_be_used(cumulant, project, text, code, said
 def test_a_features_file_that_is_not_there(cumulant, project):
     (project / "features.py").unlink()
     refused(cumulant("plan", "--project", project), 2, "no features file features.py")
+
+
+@pytest.mark.parametrize("words", [("plan",), ("train", "--quick")])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        'from cumulant.features import source\n\nrows = source("rows")\n',
+        FEATURES.replace("columns = ", "_columns = "),
+    ],
+)
+def test_a_features_file_without_features(cumulant, project, words, text):
+    (project / "features.py").write_text(text)
+    refused(
+        cumulant(*words, "--project", project), 2, "there is no feature to learn from", "define some in the features"
+    )
+    assert cumulant("data", "validate", "--project", project).code == 0
 
 
 def test_an_input_that_is_not_known_at_the_prediction(cumulant, project):

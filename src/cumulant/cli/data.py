@@ -205,6 +205,8 @@ def refused(project: Project, source: str) -> Snapshot | None:
 
 def document(snapshot: Snapshot) -> dict[str, object]:
     """A snapshot's figures for machines, without its parts."""
+    from cumulant import data
+
     return {
         "snapshot": snapshot.id,
         "source": snapshot.source,
@@ -218,6 +220,7 @@ def document(snapshot: Snapshot) -> dict[str, object]:
         "checks": snapshot.checks,
         "changes": snapshot.changes,
         "shifts": snapshot.shifts,
+        "warnings": data.warnings_of(snapshot),
         "files": [
             {"url": file.url, "sha256": file.sha256, "rows": file.rows, "bytes": file.bytes} for file in snapshot.files
         ],
@@ -226,7 +229,8 @@ def document(snapshot: Snapshot) -> dict[str, object]:
 
 def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False) -> None:
     """Rows in and where they went, what the rules refused, how large it is."""
-    from cumulant.runtime.report_page.terminal import heading, pairs, table
+    from cumulant import data
+    from cumulant.runtime.report_page.terminal import clean, heading, pairs, table, warn
     from cumulant.runtime.report_page.wording import share as percent
 
     heading(console, snapshot.source, f"snapshot {snapshot.id[:12]}" + (", nothing new" if reused else ""))
@@ -245,8 +249,9 @@ def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False)
     elif snapshot.checks:
         console.print(f"all {len(snapshot.checks)} rules hold", style="dim")
     for change in snapshot.changes:
-        to = f" ({change.before or ''} → {change.to})" if change.to else ""
-        console.print(f"column {change.kind}: {change.column}{to}")
+        if change.kind in ("added", "widened"):
+            console.print(clean(data.told(change)), soft_wrap=True)
+    warn(console, data.warnings_of(snapshot))
     console.print("")
 
 

@@ -18,7 +18,7 @@ from cumulant.core.refs import TableRef
 from cumulant.core.units import duration, micros, share
 from cumulant.data.breach import SourceBreachError
 from cumulant.data.casts import is_delay
-from cumulant.data.contract import in_force
+from cumulant.data.contract import contract_of, merged
 from cumulant.data.judge import breaches, hint_for, row_checks, table_checks
 from cumulant.data.late import refuse_late
 from cumulant.data.parts import PartFacts, Workshop
@@ -70,8 +70,9 @@ def ingest(
     """The snapshot of source `name` as it is now. Only new or changed files are read.
 
     `previous` is the last accepted snapshot; `others` are the snapshots that `references` may name; `frame`
-    stands in for the files; `used` names the columns whose loss matters (None: all). `rule_compiler` turns a
-    condition of `table.where` into an expression; without it conditions are SQL.
+    stands in for the files; `used` names the columns whose loss matters, a mapping also what uses each
+    (None: all matter). `rule_compiler` turns a condition of `table.where` into an expression; without it conditions
+    are SQL.
 
     Raises:
         SourceBreachError: more rows refused than declared, a rule on the whole broken, or a schema change that
@@ -81,7 +82,8 @@ def ingest(
         UserCodeError: `prepare` raised.
     """
     root = root.absolute()
-    spec = in_force(spec, source=name, root=root)
+    contract = contract_of(spec, source=name, root=root)
+    spec = spec if contract is None else merged(spec, contract)
     share(spec.quarantine)
     prepare = load(spec.prepare, root, quiet=bool(spec.personal)) if spec.prepare else None
     shop = Workshop(name, spec, tables, prepare, rule_compiler)
@@ -96,7 +98,8 @@ def ingest(
     _refuse_unknown(spec, fields, name)
     progress(f"{name}: checking across files", 0.95)
     kept = refuse_late(parts, fields, shop, others or {})
-    bill = _Bill(name, spec, declaration, inputs, parts, kept, fields, previous, others or {}, now)
+    unchecked = () if contract is None else contract.notes
+    bill = _Bill(name, spec, declaration, inputs, parts, kept, fields, previous, others or {}, now, unchecked)
     snapshot = _assembled(bill, shop, used, measure)
     progress(f"{name}: {snapshot.rows_passed:,} of {snapshot.rows_in:,} rows passed", 1.0)
     if snapshot.breaches:
@@ -196,6 +199,7 @@ class _Bill:
     previous: Snapshot | None
     others: Mapping[str, Snapshot]
     now: datetime
+    unchecked: tuple[str, ...]
 
     @property
     def identity(self) -> str:
@@ -240,6 +244,7 @@ def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measur
         checks=checks,
         changes=bill.previous.changes if same and bill.previous else changed,
         shifts=bill.previous.shifts if same and bill.previous else moved,
+        unchecked=bill.unchecked,
         profile=profile,
         bytes=sum(part.rows.bytes for part in bill.kept),
         csv_bytes=sum(part.csv_bytes for part in bill.kept),

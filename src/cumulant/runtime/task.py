@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cumulant import data, features
 from cumulant.core import expr
-from cumulant.core.errors import NotKnownYetError, UsageError, did_you_mean, not_found
+from cumulant.core.errors import DefinitionError, NotKnownYetError, UsageError, did_you_mean, not_found
 
 if TYPE_CHECKING:
     from cumulant.core.expr import Node
@@ -46,6 +46,14 @@ def resolve_task(project: Project, snapshots: Mapping[str, Snapshot]) -> Task:
     plan = features.compile_plan(_definitions(project), sources, entity=entity, predict_at=predict_at)
     _refuse_own_label(plan, expr.columns(target))
     return Task(entity=entity, target=target, predict_at=predict_at, plan=plan)
+
+
+def refuse_no_features(plan: FeaturePlan) -> None:
+    """Raises DefinitionError where the features file defines nothing that a model could learn from."""
+    if not plan.names:
+        raise DefinitionError(
+            "there is no feature to learn from", hint="define some in the features file, or list columns of the source"
+        )
 
 
 def _refuse_own_label(plan: FeaturePlan, labels: Collection[str]) -> None:
