@@ -129,6 +129,8 @@ UNREADABLE = {
     "a header only": ("rows.csv", table([]).encode(), "there are no rows"),
     "a cut CSV": ("rows.csv", table().encode()[:-5], "is cut off: its last line has 2 of 4 fields"),
     "a row too long": ("rows.csv", table().encode() + b"id9,1,x,0,7\n", "more fields than its header"),
+    "a cut in a quoted field": ("rows.csv", table().encode() + b'id9,"1', "in the row that begins in line 302"),
+    "rows that are all too short": ("rows.csv", b"a,b,late\n1,2\n3,4\n", "none of its 2 rows has all the 3 fields"),
     "an open quote": ("rows.csv", table().encode() + b'id9,"1,x,0\n', "quoted field that does not end"),
     "a cut gzip": ("rows.csv.gz", gzip.compress(table().encode())[:400], "damaged or cut off (gzip)"),
     "no gzip at all": ("rows.csv.gz", b"\x1f\x8b garbage", "damaged or cut off (gzip)"),
@@ -223,6 +225,8 @@ READABLE = {
     "a column that tells the target": (table(changed(2, lambda n, _: orders()[n][3])).encode(), "late", "kind (alone tells the target"),
     "one that tells it otherwise": (table(changed(2, lambda n, _: "NY"[orders()[n][3]])).encode(), "late", "kind (alone tells"),
     "one that is the target twice": (table(changed(3, lambda n, _: 2 * orders()[n][1] + 1)).encode(), "late", "amount (alone tells"),
+    "a row with too few fields": (table().replace("\n", "\nid9,1\n", 2).encode(), "late", "fewer fields than the header"),
+    "blank lines": (table().replace("\n", "\n\n", 9).encode() + b"\n\n", "late", "300 rows and 4 columns were looked at"),
     "a few repeated keys": (table([*orders(), orders()[0]]).encode(), "late", "no column identifies a row"),
 }  # fmt: skip
 
@@ -388,6 +392,7 @@ CUT = table().encode()[:-4]
         (b"", 2, "is empty (0 bytes)"),
         (table([]).encode(), 2, "has no rows"),
         (CUT, 2, "is cut off"),
+        (table().encode() + b'id9,"1', 2, "a quoted field that does not end, in the row that begins in line 302"),
         (table(separator=";").encode(), 2, 'set separator: ";"'),
         (table().encode("utf-16"), 2, "set encoding: utf-16"),
         (table(header=("id", "amount", "kinds", "late")).encode(), 1, "renamed?"),
@@ -519,6 +524,34 @@ def test_few_wrong_values_go_to_quarantine(cumulant, project):
     assert (found["rows_in"], found["rows_passed"], found["rows_quarantined"]) == (300, 299, 1)
     shown = cumulant("data", "quarantine", "rows", "--project", project, "--json").document["rows"]
     assert [(row["__rule"], row["id"], row["amount"]) for row in shown] == [("amount:type", "id0007", "lots")]
+
+
+def test_rows_with_too_few_fields_go_to_quarantine(cumulant, project):
+    lines = table().splitlines(keepends=True)
+    lines[3:3], lines[9:9] = ["id9001,4\n"], ["\n", "id9002,5,x\n"]
+    (project.parent / "orders.csv").write_text("".join(lines))
+    found = cumulant("data", "validate", "--project", project, "--json").document["sources"]["rows"]
+    assert (found["rows_in"], found["rows_passed"], found["rows_quarantined"]) == (302, 300, 2)
+    assert "each row has the 4 fields of the header" in cumulant("data", "validate", "--project", project).out
+    shown = cumulant("data", "quarantine", "rows", "--project", project, "--json").document["rows"]
+    assert [(row["__rule"], row["__row"], *(row[name] for name in HEADER)) for row in shown] == [
+        ("row:fields", 2, "id9001", "4", None, None),
+        ("row:fields", 8, "id9002", "5", "x", None),
+    ]
+    (project.parent / "orders.csv").write_text(
+        "".join(line[:6] + "\n" if n % 9 == 3 else line for n, line in enumerate(lines))
+    )
+    refused(cumulant("data", "validate", "--project", project), 1, "row:fields", "cumulant data quarantine rows")
+
+
+def test_values_of_a_broken_row_are_hidden_where_the_source_has_personal_columns(cumulant, project):
+    write(project, "    key: id", "    key: id\n    personal: [kind]")
+    (project.parent / "orders.csv").write_text(table() + "id9001,secret\n")
+    assert cumulant("data", "validate", "--project", project).code == 0
+    ended = cumulant("data", "quarantine", "rows", "--project", project, "--json")
+    assert [row["__rule"] for row in ended.document["rows"]] == ["row:fields"]
+    assert "secret" not in ended.out
+    assert "id9001" not in ended.out
 
 
 def test_few_repeated_keys_go_to_quarantine(cumulant, project):
@@ -810,6 +843,8 @@ def trained(tmp_path_factory):
     [
         ("new.csv", b"", "is empty (0 bytes)"),
         ("new.csv", b"amount,kind\n3,x\n4", "is cut off"),
+        ("new.csv", b"amount,kind\n3,x\n4\n5,y\n", "1 row has fewer fields than the header (row 2)"),
+        ("new.csv", b'amount,kind\n3,x\n4,"', "a quoted field that does not end"),
         ("new.csv", b"amuont,kind\n3,x\n", 'did you mean "amuont"?'),
         ("new.csv", b"weight,colour\n3,x\n", "the rows lack amount, kind"),
         ("new.csv", b"amount,kind\n3,x\nlots,y\n", '"amount" must be a number, and is not in row 2'),

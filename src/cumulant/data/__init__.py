@@ -31,7 +31,7 @@ if TYPE_CHECKING:
         scan,
         source_of,
     )
-    from cumulant.data.sources import find, read, read_any, shown, to_polars
+    from cumulant.data.sources import Table, find, read, read_any, refuse_short, said_of_short, shown, to_polars
     from cumulant.data.spec import EventTime, RuleSpec, SchemaPolicy, SourceSpec, TableRule, declared
     from cumulant.data.usage import declared_uses, referred_uses
     from cumulant.data.views import personal_columns, preview, quarantined
@@ -51,7 +51,7 @@ _HOMES = {
     "retention": ("expired", "removable"),
     "shift": ("shifts",),
     "snapshot": ("CheckResult", "SchemaChange", "Shift", "Snapshot", "SourceFile", "scan", "source_of"),
-    "sources": ("find", "read", "read_any", "shown", "to_polars"),
+    "sources": ("Table", "find", "read", "read_any", "refuse_short", "said_of_short", "shown", "to_polars"),
     "spec": ("EventTime", "RuleSpec", "SchemaPolicy", "SourceSpec", "TableRule", "declared"),
     "usage": ("declared_uses", "referred_uses"),
     "views": ("personal_columns", "preview", "quarantined"),
@@ -73,6 +73,7 @@ __all__ = [
     "SourceBreachError",
     "SourceFile",
     "SourceSpec",
+    "Table",
     "TableRule",
     "as_fields",
     "declared",
@@ -94,7 +95,9 @@ __all__ = [
     "read_any",
     "reading",
     "referred_uses",
+    "refuse_short",
     "removable",
+    "said_of_short",
     "scan",
     "shifts",
     "shown",

@@ -28,7 +28,7 @@ from cumulant.data.rules import RuleCompiler
 from cumulant.data.schema import changes, fields_of, text_columns
 from cumulant.data.shift import Shifts, shifts
 from cumulant.data.snapshot import SchemaChange, Shift, Snapshot, SourceFile
-from cumulant.data.sources import find, frame_digest, read, shown, to_polars
+from cumulant.data.sources import Table, find, frame_digest, read_table, shown, to_polars
 from cumulant.data.spec import SourceSpec
 from cumulant.ports.files import Files
 from cumulant.ports.tables import TableStore
@@ -48,7 +48,7 @@ class _Input:
     bytes: int
     stamp: str
     guessed: bool
-    rows: Callable[[Collection[str]], pl.DataFrame]
+    rows: Callable[[Collection[str]], Table]
 
 
 def ingest(
@@ -122,7 +122,7 @@ def _handed(frame: object, name: str) -> _Input:
     if not rows.width:
         raise DataError(f"source {name}: the frame has no columns", subject=name, hint="give a frame with rows")
     sha256 = frame_digest(rows)
-    return _Input("frame", sha256, int(rows.estimated_size()), sha256, guessed=False, rows=lambda _: rows)
+    return _Input("frame", sha256, int(rows.estimated_size()), sha256, guessed=False, rows=lambda _: Table(rows))
 
 
 def _found(name: str, spec: SourceSpec, root: Path, files: Files, previous: Snapshot | None) -> list[_Input]:
@@ -135,8 +135,8 @@ def _found(name: str, spec: SourceSpec, root: Path, files: Files, previous: Snap
         sha256 = seen.sha256 if seen is not None else file_digest(files.fetch(info))
         guessed = not url.lower().endswith((".parquet", ".pq")) and spec.format != "parquet"
 
-        def rows(texts: Collection[str], info: object = info, url: str = url) -> pl.DataFrame:
-            return read(files.fetch(info), url, spec, texts=texts)  # type: ignore[arg-type]
+        def rows(texts: Collection[str], info: object = info, url: str = url) -> Table:
+            return read_table(files.fetch(info), url, spec, texts=texts)  # type: ignore[arg-type]
 
         inputs.append(_Input(url, sha256, info.bytes, info.stamp, guessed, rows))
     return inputs
@@ -149,9 +149,14 @@ def _parts(inputs: Sequence[_Input], shop: Workshop, declaration: str, progress:
         facts = shop.stored(name)
         if facts is None:
             progress(f"{shop.source}: reading {item.url}", 0.9 * index / len(inputs))
-            facts = shop.make(name, item.rows(()), url=item.url, guessed=item.guessed)
+            facts = _made(shop, name, item, ())
         parts.append(facts)
     return parts
+
+
+def _made(shop: Workshop, name: str, item: _Input, texts: Collection[str]) -> PartFacts:
+    rows, short = item.rows(texts)
+    return shop.make(name, rows, url=item.url, guessed=item.guessed, short=short)
 
 
 def _read_again_as_text(
@@ -164,7 +169,7 @@ def _read_again_as_text(
         if texts:
             name = digest([part.digest, "text", texts])
             progress(f"{shop.source}: reading {item.url} again", 0.9)
-            found.append(shop.stored(name) or shop.make(name, item.rows(texts), url=item.url, guessed=item.guessed))
+            found.append(shop.stored(name) or _made(shop, name, item, texts))
         else:
             found.append(part)
     return found
