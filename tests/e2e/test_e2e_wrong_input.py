@@ -227,6 +227,8 @@ READABLE = {
     "one that is the target twice": (table(changed(3, lambda n, _: 2 * orders()[n][1] + 1)).encode(), "late", "amount (alone tells"),
     "a row with too few fields": (table().replace("\n", "\nid9,1\n", 2).encode(), "late", "fewer fields than the header"),
     "blank lines": (table().replace("\n", "\n\n", 9).encode() + b"\n\n", "late", "300 rows and 4 columns were looked at"),
+    "a nearly unique id": (table([*orders(), orders()[0]]).encode(), "late", "id (nearly identifies the row: 1 of 301 rows repeat a value; --key id"),
+    "several wrong numbers": (table(changed(1, lambda n, v: "lots" if n < 7 else v)).encode(), "late", "amount holds numbers, but 7 of 300 values are none (the first in row 1); it stays text"),
     "a few repeated keys": (table([*orders(), orders()[0]]).encode(), "late", "no column identifies a row"),
 }  # fmt: skip
 
@@ -597,6 +599,36 @@ def test_times_in_any_order_and_zone(cumulant, here):
         "2024-03-26T15:00",
         "2024-03-25T10:00",
     ]
+
+
+@pytest.mark.parametrize(("unit", "name"), [(1, "ts"), (1000, "created_at")])
+def test_times_as_numbers_are_times(cumulant, here, unit, name):
+    rows = [(*row, (1_700_000_000 + 3600 * number) * unit) for number, row in enumerate(orders())]
+    (here / "orders.csv").write_text(table(rows, header=(*HEADER, name)))
+    made = cumulant("new", "shop", "--from", "orders.csv", "--target", "late")
+    assert made.code == 0, made.err
+    assert f"the event's time is {name}" in made.out
+    assert (
+        f"{name} holds {'seconds' if unit == 1 else 'milliseconds'} since 1970 (UTC) and is read as times" in made.out
+    )
+    assert cumulant("plan", "--project", "shop", "--json").document["predict_at"] == name
+    trained = cumulant("train", "--quick", "--project", "shop")
+    assert trained.code in (0, 1), trained.err
+    found = cumulant("data", "show", "rows", "--project", "shop", "--rows", "2", "--json").document
+    assert found["rows_passed"] == 300
+    assert [row[name][:19] for row in found["rows"]] == ["2023-11-14T22:13:20", "2023-11-14T23:13:20"]
+    answered = cumulant("predict", "orders.csv", "--project", "shop", "--json")
+    assert answered.code == 0, answered.err
+    assert answered.document["rows"] == 300
+
+
+def test_one_wrong_number_is_a_warning_and_one_row_in_quarantine(cumulant, here):
+    (here / "orders.csv").write_text(table(changed(1, lambda n, v: "lots" if n == 7 else v)))
+    made = cumulant("new", "shop", "--from", "orders.csv", "--target", "late")
+    assert "warning: amount holds numbers, but 1 of 300 values are none (the first in row 8); it is read" in made.out
+    assert "lots" not in made.out
+    found = cumulant("data", "validate", "--project", "shop", "--json").document["sources"]["rows"]
+    assert (found["rows_passed"], found["rows_quarantined"]) == (299, 1)
 
 
 def test_a_clock_time_that_its_zone_skips_goes_to_quarantine(cumulant, project):

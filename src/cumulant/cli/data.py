@@ -152,7 +152,8 @@ def infer(
         console.print("data:", soft_wrap=True)
         console.print(clean(yaml_lines({found.name: found.source}, indent=2)), soft_wrap=True)
         for note in found.notes:
-            console.print(f"# {clean(note)}", style="dim", soft_wrap=True)
+            style = "bold yellow" if note.startswith("warning: ") else "dim"
+            console.print(f"# {clean(note)}", style=style, soft_wrap=True)
         if out is not None:
             console.print(f"contract written to {out}")
 

@@ -72,7 +72,7 @@ def propose(
 
     def note(table: data.Table, url: str) -> None:
         if table.short is not None:
-            broken.append(f"{url}: {data.said_of_short(table)}, which go to quarantine")
+            broken.append(f"warning: {url}: {data.said_of_short(table)}, which go to quarantine")
 
     frame, read = _read(file, data.SourceSpec(), refuse=note)
     found = data.infer(frame, path=str(file))
