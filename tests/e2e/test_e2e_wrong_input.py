@@ -129,6 +129,8 @@ UNREADABLE = {
     "a header only": ("rows.csv", table([]).encode(), "there are no rows"),
     "a cut CSV": ("rows.csv", table().encode()[:-5], "is cut off: its last line has 2 of 4 fields"),
     "a row too long": ("rows.csv", table().encode() + b"id9,1,x,0,7\n", "more fields than its header"),
+    "a cut in a quoted field": ("rows.csv", table().encode() + b'id9,"1', "in the row that begins in line 302"),
+    "rows that are all too short": ("rows.csv", b"a,b,late\n1,2\n3,4\n", "none of its 2 rows has all the 3 fields"),
     "an open quote": ("rows.csv", table().encode() + b'id9,"1,x,0\n', "quoted field that does not end"),
     "a cut gzip": ("rows.csv.gz", gzip.compress(table().encode())[:400], "damaged or cut off (gzip)"),
     "no gzip at all": ("rows.csv.gz", b"\x1f\x8b garbage", "damaged or cut off (gzip)"),
@@ -223,6 +225,10 @@ READABLE = {
     "a column that tells the target": (table(changed(2, lambda n, _: orders()[n][3])).encode(), "late", "kind (alone tells the target"),
     "one that tells it otherwise": (table(changed(2, lambda n, _: "NY"[orders()[n][3]])).encode(), "late", "kind (alone tells"),
     "one that is the target twice": (table(changed(3, lambda n, _: 2 * orders()[n][1] + 1)).encode(), "late", "amount (alone tells"),
+    "a row with too few fields": (table().replace("\n", "\nid9,1\n", 2).encode(), "late", "fewer fields than the header"),
+    "blank lines": (table().replace("\n", "\n\n", 9).encode() + b"\n\n", "late", "300 rows and 4 columns were looked at"),
+    "a nearly unique id": (table([*orders(), orders()[0]]).encode(), "late", "id (nearly identifies the row: 1 of 301 rows repeat a value; --key id"),
+    "several wrong numbers": (table(changed(1, lambda n, v: "lots" if n < 7 else v)).encode(), "late", "amount holds numbers, but 7 of 300 values are none (the first in row 1); it stays text"),
     "a few repeated keys": (table([*orders(), orders()[0]]).encode(), "late", "no column identifies a row"),
 }  # fmt: skip
 
@@ -388,6 +394,7 @@ CUT = table().encode()[:-4]
         (b"", 2, "is empty (0 bytes)"),
         (table([]).encode(), 2, "has no rows"),
         (CUT, 2, "is cut off"),
+        (table().encode() + b'id9,"1', 2, "a quoted field that does not end, in the row that begins in line 302"),
         (table(separator=";").encode(), 2, 'set separator: ";"'),
         (table().encode("utf-16"), 2, "set encoding: utf-16"),
         (table(header=("id", "amount", "kinds", "late")).encode(), 1, "renamed?"),
@@ -414,6 +421,91 @@ def test_a_source_that_went_wrong_leaves_the_accepted_snapshot(cumulant, project
     assert snapshot(cumulant, project) == before
 
 
+WIDER = ("id", "amount", "kind", "late", "note", "remark")
+
+
+def wider(*names: str) -> str:
+    """The orders with two more columns, as the columns `names` only."""
+    rows = [(*row, number % 7, f"r{number % 5}") for number, row in enumerate(orders())]
+    return table([tuple(row[WIDER.index(name)] for name in names) for row in rows], header=names)
+
+
+def test_a_column_that_nothing_uses_may_go_and_is_told(cumulant, project):
+    file = project.parent / "orders.csv"
+    file.write_text(wider(*WIDER))
+    assert cumulant("data", "validate", "--project", project).code == 0
+    file.write_text(wider("id", "amount", "kind", "late", "remark"))
+    ended = cumulant("data", "validate", "--project", project)
+    assert ended.code == 0, ended.err
+    assert 'warning: column "note" is gone in ../orders.csv; nothing uses it' in ended.out
+    trained = cumulant("train", "--quick", "--project", project)
+    assert 'warning: rows: column "note" is gone' in trained.out
+    for page in ("page.html", "page.md"):
+        assert cumulant("report", "shop", "--project", project, "--out", page).code == 0
+        assert "is gone in ../orders.csv; nothing uses it" in Path(page).read_text().replace("\\", "")
+    found = cumulant("data", "show", "rows", "--project", project, "--json").document
+    assert [(one["column"], one["unused"], one["refused"]) for one in found["changes"]] == [("note", True, False)]
+    assert len(found["warnings"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("gone", "code", "said"),
+    [
+        ("kind", 1, 'column "kind" is gone in ../orders.csv; it is used by feature kind'),
+        ("late", 1, 'column "late" is gone in ../orders.csv; it is used by the target'),
+        ("note", 1, "it is used by evaluation.slices"),
+        ("remark", 2, "the condition `remark <> 'x'` does not fit its columns"),
+        ("id", 2, "declared as key"),
+        ("amount", 2, "stands under rules"),
+    ],
+)
+def test_a_column_that_something_uses_may_not_go(cumulant, project, gone, code, said):
+    write(project, "training:", "evaluation: {slices: [note]}\ntraining:")
+    text = (project / "cumulant.yaml").read_text()
+    (project / "cumulant.yaml").write_text(
+        text.replace("    rules:", "    table: {where: [\"remark <> 'x'\"]}\n    rules:")
+    )
+    file = project.parent / "orders.csv"
+    file.write_text(wider(*WIDER))
+    assert cumulant("data", "validate", "--project", project).code == 0
+    before = snapshot(cumulant, project)
+    file.write_text(wider(*(name for name in WIDER if name != gone)))
+    refused(cumulant("data", "validate", "--project", project), code, said)
+    assert snapshot(cumulant, project) == before
+
+
+CONTRACT = """\
+apiVersion: v3.1.0
+kind: DataContract
+id: rows
+name: rows
+version: 1.0.0
+status: active
+schema:
+  - name: rows
+    properties:
+      - name: amount
+        logicalType: number
+        quality:
+          - {type: sql, query: "SELECT AVG(amount) FROM rows", mustBeLessThan: 60}
+"""
+
+
+def test_what_a_contract_asks_and_nothing_checks_is_told(cumulant, project):
+    (project / "rows.odcs.yaml").write_text(CONTRACT)
+    write(project, "    key: id", "    key: id\n    contract: rows.odcs.yaml")
+    said = "the contract asks more than is checked: amount: sql is not checked"
+    ended = cumulant("data", "validate", "--project", project)
+    assert ended.code == 0, ended.err
+    assert f"warning: {said}" in ended.out
+    found = cumulant("data", "validate", "--project", project, "--json").document["sources"]["rows"]
+    assert found["warnings"] == [said]
+    assert f"warning: rows: {said}" in cumulant("train", "--quick", "--project", project).out
+    for page in ("page.html", "page.md"):
+        assert cumulant("report", "shop", "--project", project, "--out", page).code == 0
+        assert said in Path(page).read_text()
+
+
 def test_refused_rows_can_be_looked_at_after_a_breach(cumulant, project):
     write(project, "{min: 0}", "{min: 50}\n      kind: {in: [x, y]}")
     ended = cumulant("train", "--quick", "--project", project)
@@ -434,6 +526,34 @@ def test_few_wrong_values_go_to_quarantine(cumulant, project):
     assert (found["rows_in"], found["rows_passed"], found["rows_quarantined"]) == (300, 299, 1)
     shown = cumulant("data", "quarantine", "rows", "--project", project, "--json").document["rows"]
     assert [(row["__rule"], row["id"], row["amount"]) for row in shown] == [("amount:type", "id0007", "lots")]
+
+
+def test_rows_with_too_few_fields_go_to_quarantine(cumulant, project):
+    lines = table().splitlines(keepends=True)
+    lines[3:3], lines[9:9] = ["id9001,4\n"], ["\n", "id9002,5,x\n"]
+    (project.parent / "orders.csv").write_text("".join(lines))
+    found = cumulant("data", "validate", "--project", project, "--json").document["sources"]["rows"]
+    assert (found["rows_in"], found["rows_passed"], found["rows_quarantined"]) == (302, 300, 2)
+    assert "each row has the 4 fields of the header" in cumulant("data", "validate", "--project", project).out
+    shown = cumulant("data", "quarantine", "rows", "--project", project, "--json").document["rows"]
+    assert [(row["__rule"], row["__row"], *(row[name] for name in HEADER)) for row in shown] == [
+        ("row:fields", 2, "id9001", "4", None, None),
+        ("row:fields", 8, "id9002", "5", "x", None),
+    ]
+    (project.parent / "orders.csv").write_text(
+        "".join(line[:6] + "\n" if n % 9 == 3 else line for n, line in enumerate(lines))
+    )
+    refused(cumulant("data", "validate", "--project", project), 1, "row:fields", "cumulant data quarantine rows")
+
+
+def test_values_of_a_broken_row_are_hidden_where_the_source_has_personal_columns(cumulant, project):
+    write(project, "    key: id", "    key: id\n    personal: [kind]")
+    (project.parent / "orders.csv").write_text(table() + "id9001,secret\n")
+    assert cumulant("data", "validate", "--project", project).code == 0
+    ended = cumulant("data", "quarantine", "rows", "--project", project, "--json")
+    assert [row["__rule"] for row in ended.document["rows"]] == ["row:fields"]
+    assert "secret" not in ended.out
+    assert "id9001" not in ended.out
 
 
 def test_few_repeated_keys_go_to_quarantine(cumulant, project):
@@ -481,6 +601,36 @@ def test_times_in_any_order_and_zone(cumulant, here):
     ]
 
 
+@pytest.mark.parametrize(("unit", "name"), [(1, "ts"), (1000, "created_at")])
+def test_times_as_numbers_are_times(cumulant, here, unit, name):
+    rows = [(*row, (1_700_000_000 + 3600 * number) * unit) for number, row in enumerate(orders())]
+    (here / "orders.csv").write_text(table(rows, header=(*HEADER, name)))
+    made = cumulant("new", "shop", "--from", "orders.csv", "--target", "late")
+    assert made.code == 0, made.err
+    assert f"the event's time is {name}" in made.out
+    assert (
+        f"{name} holds {'seconds' if unit == 1 else 'milliseconds'} since 1970 (UTC) and is read as times" in made.out
+    )
+    assert cumulant("plan", "--project", "shop", "--json").document["predict_at"] == name
+    trained = cumulant("train", "--quick", "--project", "shop")
+    assert trained.code in (0, 1), trained.err
+    found = cumulant("data", "show", "rows", "--project", "shop", "--rows", "2", "--json").document
+    assert found["rows_passed"] == 300
+    assert [row[name][:19] for row in found["rows"]] == ["2023-11-14T22:13:20", "2023-11-14T23:13:20"]
+    answered = cumulant("predict", "orders.csv", "--project", "shop", "--json")
+    assert answered.code == 0, answered.err
+    assert answered.document["rows"] == 300
+
+
+def test_one_wrong_number_is_a_warning_and_one_row_in_quarantine(cumulant, here):
+    (here / "orders.csv").write_text(table(changed(1, lambda n, v: "lots" if n == 7 else v)))
+    made = cumulant("new", "shop", "--from", "orders.csv", "--target", "late")
+    assert "warning: amount holds numbers, but 1 of 300 values are none (the first in row 8); it is read" in made.out
+    assert "lots" not in made.out
+    found = cumulant("data", "validate", "--project", "shop", "--json").document["sources"]["rows"]
+    assert (found["rows_passed"], found["rows_quarantined"]) == (299, 1)
+
+
 def test_a_clock_time_that_its_zone_skips_goes_to_quarantine(cumulant, project):
     rows = [
         (*row, "2024-03-31T02:30:00" if number == 5 else "2024-03-30T02:30:00") for number, row in enumerate(orders())
@@ -522,6 +672,23 @@ def test_a_features_file_that_cannot_be_used(cumulant, project, text, code, said
 def test_a_features_file_that_is_not_there(cumulant, project):
     (project / "features.py").unlink()
     refused(cumulant("plan", "--project", project), 2, "no features file features.py")
+
+
+@pytest.mark.parametrize("words", [("plan",), ("train", "--quick")])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        'from cumulant.features import source\n\nrows = source("rows")\n',
+        FEATURES.replace("columns = ", "_columns = "),
+    ],
+)
+def test_a_features_file_without_features(cumulant, project, words, text):
+    (project / "features.py").write_text(text)
+    refused(
+        cumulant(*words, "--project", project), 2, "there is no feature to learn from", "define some in the features"
+    )
+    assert cumulant("data", "validate", "--project", project).code == 0
 
 
 def test_an_input_that_is_not_known_at_the_prediction(cumulant, project):
@@ -708,6 +875,8 @@ def trained(tmp_path_factory):
     [
         ("new.csv", b"", "is empty (0 bytes)"),
         ("new.csv", b"amount,kind\n3,x\n4", "is cut off"),
+        ("new.csv", b"amount,kind\n3,x\n4\n5,y\n", "1 row has fewer fields than the header (row 2)"),
+        ("new.csv", b'amount,kind\n3,x\n4,"', "a quoted field that does not end"),
         ("new.csv", b"amuont,kind\n3,x\n", 'did you mean "amuont"?'),
         ("new.csv", b"weight,colour\n3,x\n", "the rows lack amount, kind"),
         ("new.csv", b"amount,kind\n3,x\nlots,y\n", '"amount" must be a number, and is not in row 2'),

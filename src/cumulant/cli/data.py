@@ -154,7 +154,8 @@ def infer(
         console.print("data:", soft_wrap=True)
         console.print(clean(yaml_lines({found.name: found.source}, indent=2)), soft_wrap=True)
         for note in found.notes:
-            console.print(f"# {clean(note)}", style="dim", soft_wrap=True)
+            style = "bold yellow" if note.startswith("warning: ") else "dim"
+            console.print(f"# {clean(note)}", style=style, soft_wrap=True)
         if out is not None:
             console.print(f"contract written to {out}")
 
@@ -207,6 +208,8 @@ def refused(project: Project, source: str) -> Snapshot | None:
 
 def document(snapshot: Snapshot) -> dict[str, object]:
     """A snapshot's figures for machines, without its parts."""
+    from cumulant import data
+
     return {
         "snapshot": snapshot.id,
         "source": snapshot.source,
@@ -220,6 +223,7 @@ def document(snapshot: Snapshot) -> dict[str, object]:
         "checks": snapshot.checks,
         "changes": snapshot.changes,
         "shifts": snapshot.shifts,
+        "warnings": data.warnings_of(snapshot),
         "files": [
             {"url": file.url, "sha256": file.sha256, "rows": file.rows, "bytes": file.bytes} for file in snapshot.files
         ],
@@ -228,7 +232,8 @@ def document(snapshot: Snapshot) -> dict[str, object]:
 
 def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False) -> None:
     """Rows in and where they went, what the rules refused, how large it is."""
-    from cumulant.runtime.report_page.terminal import heading, pairs, table
+    from cumulant import data
+    from cumulant.runtime.report_page.terminal import clean, heading, pairs, table, warn
     from cumulant.runtime.report_page.wording import share as percent
 
     heading(console, snapshot.source, f"snapshot {snapshot.id[:12]}" + (", nothing new" if reused else ""))
@@ -247,8 +252,9 @@ def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False)
     elif snapshot.checks:
         console.print(f"all {len(snapshot.checks)} rules hold", style="dim")
     for change in snapshot.changes:
-        to = f" ({change.before or ''} → {change.to})" if change.to else ""
-        console.print(f"column {change.kind}: {change.column}{to}")
+        if change.kind in ("added", "widened"):
+            console.print(clean(data.told(change)), soft_wrap=True)
+    warn(console, data.warnings_of(snapshot))
     console.print("")
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 app = application("new", "Make a project.")
 
+#: begins an assumption that nobody should overlook
+WARNING = "warning: "
+
 
 @command(
     app,
@@ -61,16 +64,20 @@ def new(
             progress(f"looking at {source}")
             made = create_from(source, target, name=name, directory=parent, time=time, key=key or ())
 
+    warnings = [line.removeprefix(WARNING) for line in made.assumptions if line.startswith(WARNING)]
+
     def text(console: Console) -> None:
-        from cumulant.runtime.report_page.terminal import clean
+        from cumulant.runtime.report_page.terminal import clean, warn
 
         where = _short(made.path)
         console.print(f"{where}/ is ready", style="bold")
         for line in made.assumptions:
-            console.print(f"  {clean(line)}", soft_wrap=True)
+            if not line.startswith(WARNING):
+                console.print(f"  {clean(line)}", soft_wrap=True)
+        warn(console, warnings)
         console.print(f"next: cd {where} && cumulant train", style="dim")
 
-    call.answer({"path": str(made.path), "assumptions": made.assumptions}, text)
+    call.answer({"path": str(made.path), "assumptions": made.assumptions, "warnings": warnings}, text)
 
 
 def _short(path: Path) -> str:

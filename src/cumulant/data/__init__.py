@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cumulant.data.events import facts_of
     from cumulant.data.given import as_fields, reading
     from cumulant.data.ingestion import ingest
+    from cumulant.data.judge import told, warnings_of
     from cumulant.data.masking import mask, mask_frame
     from cumulant.data.odcs import Contract, from_odcs, to_odcs
     from cumulant.data.prepare import prepare_digest
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
         scan,
         source_of,
     )
-    from cumulant.data.sources import find, read, read_any, shown, to_polars
+    from cumulant.data.sources import Table, find, read, read_any, refuse_short, said_of_short, shown, to_polars
     from cumulant.data.spec import EventTime, RuleSpec, SchemaPolicy, SourceSpec, TableRule, declared
+    from cumulant.data.usage import declared_uses, referred_uses
     from cumulant.data.views import personal_columns, preview, quarantined
 
 _HOMES = {
@@ -41,6 +43,7 @@ _HOMES = {
     "proposal": ("Proposal", "infer"),
     "given": ("as_fields", "reading"),
     "ingestion": ("ingest",),
+    "judge": ("told", "warnings_of"),
     "masking": ("mask", "mask_frame"),
     "odcs": ("Contract", "from_odcs", "to_odcs"),
     "profile": ("ColumnProfile", "Profile"),
@@ -48,8 +51,9 @@ _HOMES = {
     "retention": ("expired", "removable"),
     "shift": ("shifts",),
     "snapshot": ("CheckResult", "SchemaChange", "Shift", "Snapshot", "SourceFile", "scan", "source_of"),
-    "sources": ("find", "read", "read_any", "shown", "to_polars"),
+    "sources": ("Table", "find", "read", "read_any", "refuse_short", "said_of_short", "shown", "to_polars"),
     "spec": ("EventTime", "RuleSpec", "SchemaPolicy", "SourceSpec", "TableRule", "declared"),
+    "usage": ("declared_uses", "referred_uses"),
     "views": ("personal_columns", "preview", "quarantined"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -69,9 +73,11 @@ __all__ = [
     "SourceBreachError",
     "SourceFile",
     "SourceSpec",
+    "Table",
     "TableRule",
     "as_fields",
     "declared",
+    "declared_uses",
     "expired",
     "facts_of",
     "find",
@@ -88,13 +94,18 @@ __all__ = [
     "read",
     "read_any",
     "reading",
+    "referred_uses",
+    "refuse_short",
     "removable",
+    "said_of_short",
     "scan",
     "shifts",
     "shown",
     "source_of",
     "to_odcs",
     "to_polars",
+    "told",
+    "warnings_of",
 ]
 
 

@@ -1,8 +1,8 @@
 """Column types: whatever a source holds, as one of the types that cross rooms.
 
 A value that cannot be read as the declared type fails the rule `column:type` and is kept as it came in
-quarantine. Times become UTC microseconds; NaN becomes null; empty text is null where a number, a
-truth value or a time is wanted.
+quarantine. Times become UTC microseconds; where a time is wanted, so do numbers that are seconds or milliseconds
+since 1970. NaN becomes null; empty text is null where a number, a truth value or a time is wanted.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ _NATURAL: dict[type[pl.DataType], DType] = {
     pl.Binary: "bytes",
 }
 _MOSTLY = 0.5
+#: 2000 and 2100 in seconds since 1970 UTC: a number between them, or a thousand times as large, can be meant as a time
+EPOCH = (946_684_800, 4_102_444_800)
 TRUE, FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 _ISO = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d{1,9})?)?)?\s*(Z|z|[+-]\d{2}:?\d{2})?$"
 
@@ -240,7 +242,17 @@ def _time(name: str, dtype: pl.DataType, zone: str | None, spec: SourceSpec) -> 
         return Cast(name, "time", expr.alias(name), zone=zone, present=value.is_not_null(), zoneless=missing)
     if _is_text(dtype):
         return _time_of_text(name, zone, spec)
+    if natural(dtype) in ("int", "float"):
+        return Cast(name, "time", _of_epoch(value).alias(name), present=value.is_not_null())
     return Cast(name, "time", pl.lit(None, UTC_MICROS).alias(name), present=value.is_not_null())
+
+
+def _of_epoch(value: pl.Expr) -> pl.Expr:
+    """Seconds or milliseconds since 1970 UTC as a time; null where neither gives one from 2000 to 2100."""
+    low, high = EPOCH
+    seconds = pl.when(value.is_between(low, high)).then(value.cast(pl.Float64) * 1_000_000)
+    micros = seconds.when(value.is_between(low * 1000, high * 1000)).then(value.cast(pl.Float64) * 1000)
+    return micros.round().cast(pl.Int64).cast(UTC_MICROS)
 
 
 def _placed(local: pl.Expr, zone: str | None) -> pl.Expr:

@@ -20,8 +20,18 @@ def in_force(spec: SourceSpec, *, source: str, root: Path) -> SourceSpec:
     Raises:
         DataError: the contract file is missing or is none.
     """
+    contract = contract_of(spec, source=source, root=root)
+    return spec if contract is None else merged(spec, contract)
+
+
+def contract_of(spec: SourceSpec, *, source: str, root: Path) -> Contract | None:
+    """The contract file of a source as read, or None where it declares none.
+
+    Raises:
+        DataError: the file is missing or is none.
+    """
     if spec.contract is None:
-        return spec
+        return None
     path = root / spec.contract
     if not path.is_file():
         raise DataError(
@@ -33,7 +43,7 @@ def in_force(spec: SourceSpec, *, source: str, root: Path) -> SourceSpec:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{spec.contract} is not UTF-8 text", subject=spec.contract, hint="convert it") from error
-    return merged(spec, from_odcs(text, table=source))
+    return from_odcs(text, table=source)
 
 
 def merged(spec: SourceSpec, contract: Contract) -> SourceSpec:

@@ -18,7 +18,7 @@ from cumulant.core.refs import TableRef
 from cumulant.core.units import duration, micros, share
 from cumulant.data.breach import SourceBreachError
 from cumulant.data.casts import is_delay
-from cumulant.data.contract import in_force
+from cumulant.data.contract import contract_of, merged
 from cumulant.data.judge import breaches, hint_for, row_checks, table_checks
 from cumulant.data.late import refuse_late
 from cumulant.data.parts import PartFacts, Workshop
@@ -28,7 +28,7 @@ from cumulant.data.rules import RuleCompiler
 from cumulant.data.schema import changes, fields_of, text_columns
 from cumulant.data.shift import Shifts, shifts
 from cumulant.data.snapshot import SchemaChange, Shift, Snapshot, SourceFile
-from cumulant.data.sources import find, frame_digest, read, shown, to_polars
+from cumulant.data.sources import Table, find, frame_digest, read_table, shown, to_polars
 from cumulant.data.spec import SourceSpec
 from cumulant.ports.files import Files
 from cumulant.ports.tables import TableStore
@@ -48,7 +48,7 @@ class _Input:
     bytes: int
     stamp: str
     guessed: bool
-    rows: Callable[[Collection[str]], pl.DataFrame]
+    rows: Callable[[Collection[str]], Table]
 
 
 def ingest(
@@ -70,8 +70,9 @@ def ingest(
     """The snapshot of source `name` as it is now. Only new or changed files are read.
 
     `previous` is the last accepted snapshot; `others` are the snapshots that `references` may name; `frame`
-    stands in for the files; `used` names the columns whose loss matters (None: all). `rule_compiler` turns a
-    condition of `table.where` into an expression; without it conditions are SQL.
+    stands in for the files; `used` names the columns whose loss matters, a mapping also what uses each
+    (None: all matter). `rule_compiler` turns a condition of `table.where` into an expression; without it conditions
+    are SQL.
 
     Raises:
         SourceBreachError: more rows refused than declared, a rule on the whole broken, or a schema change that
@@ -81,7 +82,8 @@ def ingest(
         UserCodeError: `prepare` raised.
     """
     root = root.absolute()
-    spec = in_force(spec, source=name, root=root)
+    contract = contract_of(spec, source=name, root=root)
+    spec = spec if contract is None else merged(spec, contract)
     share(spec.quarantine)
     prepare = load(spec.prepare, root, quiet=bool(spec.personal)) if spec.prepare else None
     shop = Workshop(name, spec, tables, prepare, rule_compiler)
@@ -96,7 +98,8 @@ def ingest(
     _refuse_unknown(spec, fields, name)
     progress(f"{name}: checking across files", 0.95)
     kept = refuse_late(parts, fields, shop, others or {})
-    bill = _Bill(name, spec, declaration, inputs, parts, kept, fields, previous, others or {}, now)
+    unchecked = () if contract is None else contract.notes
+    bill = _Bill(name, spec, declaration, inputs, parts, kept, fields, previous, others or {}, now, unchecked)
     snapshot = _assembled(bill, shop, used, measure)
     progress(f"{name}: {snapshot.rows_passed:,} of {snapshot.rows_in:,} rows passed", 1.0)
     if snapshot.breaches:
@@ -119,7 +122,7 @@ def _handed(frame: object, name: str) -> _Input:
     if not rows.width:
         raise DataError(f"source {name}: the frame has no columns", subject=name, hint="give a frame with rows")
     sha256 = frame_digest(rows)
-    return _Input("frame", sha256, int(rows.estimated_size()), sha256, guessed=False, rows=lambda _: rows)
+    return _Input("frame", sha256, int(rows.estimated_size()), sha256, guessed=False, rows=lambda _: Table(rows))
 
 
 def _found(name: str, spec: SourceSpec, root: Path, files: Files, previous: Snapshot | None) -> list[_Input]:
@@ -132,8 +135,8 @@ def _found(name: str, spec: SourceSpec, root: Path, files: Files, previous: Snap
         sha256 = seen.sha256 if seen is not None else file_digest(files.fetch(info))
         guessed = not url.lower().endswith((".parquet", ".pq")) and spec.format != "parquet"
 
-        def rows(texts: Collection[str], info: object = info, url: str = url) -> pl.DataFrame:
-            return read(files.fetch(info), url, spec, texts=texts)  # type: ignore[arg-type]
+        def rows(texts: Collection[str], info: object = info, url: str = url) -> Table:
+            return read_table(files.fetch(info), url, spec, texts=texts)  # type: ignore[arg-type]
 
         inputs.append(_Input(url, sha256, info.bytes, info.stamp, guessed, rows))
     return inputs
@@ -146,9 +149,14 @@ def _parts(inputs: Sequence[_Input], shop: Workshop, declaration: str, progress:
         facts = shop.stored(name)
         if facts is None:
             progress(f"{shop.source}: reading {item.url}", 0.9 * index / len(inputs))
-            facts = shop.make(name, item.rows(()), url=item.url, guessed=item.guessed)
+            facts = _made(shop, name, item, ())
         parts.append(facts)
     return parts
+
+
+def _made(shop: Workshop, name: str, item: _Input, texts: Collection[str]) -> PartFacts:
+    rows, short = item.rows(texts)
+    return shop.make(name, rows, url=item.url, guessed=item.guessed, short=short)
 
 
 def _read_again_as_text(
@@ -161,7 +169,7 @@ def _read_again_as_text(
         if texts:
             name = digest([part.digest, "text", texts])
             progress(f"{shop.source}: reading {item.url} again", 0.9)
-            found.append(shop.stored(name) or shop.make(name, item.rows(texts), url=item.url, guessed=item.guessed))
+            found.append(shop.stored(name) or _made(shop, name, item, texts))
         else:
             found.append(part)
     return found
@@ -196,6 +204,7 @@ class _Bill:
     previous: Snapshot | None
     others: Mapping[str, Snapshot]
     now: datetime
+    unchecked: tuple[str, ...]
 
     @property
     def identity(self) -> str:
@@ -240,6 +249,7 @@ def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measur
         checks=checks,
         changes=bill.previous.changes if same and bill.previous else changed,
         shifts=bill.previous.shifts if same and bill.previous else moved,
+        unchecked=bill.unchecked,
         profile=profile,
         bytes=sum(part.rows.bytes for part in bill.kept),
         csv_bytes=sum(part.csv_bytes for part in bill.kept),

@@ -106,7 +106,12 @@ def _most_failed(check: CheckResult) -> tuple[int, str]:
 
 
 def told(change: SchemaChange) -> str:
-    """A schema change in words."""
+    """A schema change in words, and what it means for what is made of the column."""
+    used = f"; it is used by {change.used_by}" if change.used_by else ""
+    return _change(change) + (used or ("; nothing uses it" if change.unused else ""))
+
+
+def _change(change: SchemaChange) -> str:
     where = f" in {change.file}" if change.file else ""
     if change.kind == "added":
         return f'column "{change.column}" ({change.to}) is new{where}'
@@ -115,6 +120,14 @@ def told(change: SchemaChange) -> str:
     if change.kind == "renamed":
         return f'column "{change.column}" is gone and the like "{change.to}" is new{where}: renamed?'
     return f'column "{change.column}" {change.kind} from {change.before} to {change.to}{where}'
+
+
+def warnings_of(snapshot: Snapshot) -> tuple[str, ...]:
+    """What a person should know of an accepted snapshot: columns lost that nothing uses, or that the policy let go,
+    and what its contract asks that nothing checks.
+    """
+    lost = [told(change) for change in snapshot.changes if change.kind not in ("added", "widened")]
+    return (*lost, *(f"the contract asks more than is checked: {note}" for note in snapshot.unchecked))
 
 
 def hint_for(snapshot: Snapshot) -> str:

@@ -32,6 +32,8 @@ from cumulant.data.spec import SourceSpec
 from cumulant.ports.tables import TableStore
 
 RULE, POSITION = "__rule", "__row"
+#: the rule that a CSV row with too few fields breaks
+SHORT = "row:fields"
 _CSV_SAMPLE = 5000
 
 
@@ -93,8 +95,12 @@ class Workshop:
         whole = all(self.tables.find(ref.key) is not None for ref in (facts.rows, *facts.refused))
         return facts if whole else None
 
-    def make(self, digest: str, raw: pl.DataFrame, *, url: str, guessed: bool) -> PartFacts:
+    def make(
+        self, digest: str, raw: pl.DataFrame, *, url: str, guessed: bool, short: pl.DataFrame | None = None
+    ) -> PartFacts:
         """Prepare, read, check and store the rows of one file. `guessed`: its types were inferred from text.
+
+        `short` are rows with too few fields, as `Table` has them: they are refused, and not shown to `prepare`.
 
         Raises:
             DataError: the file lacks a declared column, or its values have no place in a table.
@@ -108,16 +114,20 @@ class Workshop:
         check_columns(self.spec, rows.columns, source=self.source, url=url)
         sorted_out = _sort_out(rows, self)
         fields = _fields(sorted_out, self.spec, guessed=guessed)
-        refused = sorted_out.refused
+        refused = [sorted_out.refused, *([] if short is None else [_short(short)])]
         written = self.tables.write(self.key(digest, "rows"), sorted_out.passed)
         facts = PartFacts(
             digest=digest,
-            rows_in=raw.height,
+            rows_in=raw.height + (0 if short is None else short.height),
             rows_dropped=raw.height - rows.height,
             rows=written,
-            refused=(self.tables.write(self.key(digest, "refused"), refused),) if refused.height else (),
+            refused=tuple(
+                self.tables.write(self.key(digest, place), frame)
+                for place, frame in zip(("refused", "short"), refused, strict=False)
+                if frame.height
+            ),
             fields=fields,
-            checks=sorted_out.checks,
+            checks=(*sorted_out.checks, *([] if short is None else [_short_check(short)])),
             profile=profile(sorted_out.passed, plain_fields(fields, self.spec)),
             csv_bytes=csv_size(sorted_out.passed),
         )
@@ -150,6 +160,16 @@ class Workshop:
         )
         self.record(facts)
         return facts
+
+
+def _short(short: pl.DataFrame) -> pl.DataFrame:
+    """Rows with too few fields as refused rows: nobody can say which of their values belongs to which column."""
+    return short.select(pl.lit(SHORT).alias(RULE), POSITION, pl.exclude(POSITION))
+
+
+def _short_check(short: pl.DataFrame) -> PartCheck:
+    text = f"each row has the {short.width - 1} fields of the header"
+    return PartCheck(rule=SHORT, column=None, text=text, failed=short.height)
 
 
 @dataclass(frozen=True)

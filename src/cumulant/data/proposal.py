@@ -10,11 +10,17 @@ import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
-from cumulant.data.casts import casts, natural
+from cumulant.data.casts import EPOCH, casts, natural
 from cumulant.data.sources import to_polars
 from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
 
 _TIME_WORDS = ("event", "timestamp", "datetime", "time", "date", "created", "occurred", "at", "ts")
+_EPOCH_WORDS = ("epoch", "unix", "unixtime")
+#: 2000 and 2035 in seconds since 1970 UTC, between which whole numbers under the name of a time are taken for one
+_EPOCH = (EPOCH[0], 2_051_222_400)
+#: what may go to quarantine before a run stops, so that wrong values in a column of numbers may
+_QUARANTINE = 0.01
+_MOSTLY_NUMBERS = 0.9
 _KEY_WORDS = ("id", "key", "uuid", "code", "number", "no")
 #: in a column's name, these mean personal data; those of `_NAMES` do so only for text of many values
 _PERSONAL = frozenset(
@@ -27,6 +33,8 @@ _MARKS = ("?", "NA", "N/A", "n/a", "NULL", "null", "None", "-", "NaN", "nan")
 _WRITTEN_NUMBER = r"^[-+(]?\s*\p{Sc}?\s*[-+]?(?:\d{1,3}(?:[ ,.'’]\d{3})+|\d+)(?:[.,]\d+)?\s*(?:%|\p{Sc})?\)?$"
 #: 31/12/2024, 12-31-24 3:15 PM
 _WRITTEN_DATE = r"^\d{1,2}[/.-]\d{1,2}[/.-](?:\d{4}|\d{2})(?:[ T,]+\d{1,2}:\d{2}(?::\d{2})?(?:\s*[AaPp][Mm])?)?$"
+#: begins a note that nobody should overlook
+WARNING = "warning: "
 _SET_LIMIT = 20
 _SURE = 100
 #: a column is taken for one that starts at 0 where its smallest value is at most this share of its largest
@@ -77,11 +85,13 @@ class _Look:
         self._raw, self._path, self._target = rows, path, target
         self._notes: list[str] = []
         self._rules: dict[str, dict[str, Any]] = {}
+        self._wrong = 0
 
     def propose(self, time: str | None, key: tuple[str, ...], *, rules: bool) -> Proposal:
         missing = self._missing()
         self._types(missing)
         event = self._event_time(time)
+        self._epochs(event)
         self._rows = self._read(missing, event)
         keys = key or self._key(event)
         personal = self._personal()
@@ -120,13 +130,31 @@ class _Look:
             if not text.len():
                 continue
             if text.cast(pl.Float64, strict=False).null_count():
-                self._formatted(name, text)
+                if not self._nearly_numbers(name, missing):
+                    self._formatted(name, text)
                 continue
             whole = text.cast(pl.Int64, strict=False).null_count() == 0
             if whole and text.str.contains(r"^[+-]?0\d").any():
                 continue  # codes such as 007
             self._rules.setdefault(name, {})["type"] = "int" if whole else "float"
             self._notes.append(f"{name} is read as a number: every value but blanks and missing marks is one")
+
+    def _nearly_numbers(self, name: str, missing: list[str]) -> bool:
+        """Say where a few values keep a column of numbers from being one; few enough go to quarantine."""
+        text = self._raw[name].str.strip_chars()
+        held = text.is_not_null() & (text != "") & ~text.is_in(missing)
+        wrong = (held & text.cast(pl.Float64, strict=False).is_null()).arg_true()
+        if wrong.len() > (1 - _MOSTLY_NUMBERS) * int(held.sum()):
+            return False
+        count, first = f"{wrong.len():,} of {text.len():,} values", wrong[0] + 1
+        said = f"{WARNING}{name} holds numbers, but {count} are none (the first in row {first:,})"
+        if self._wrong + wrong.len() > _QUARANTINE * text.len():
+            self._notes.append(f"{said}; it stays text: mend them, or declare what they mean under `missing`")
+            return True
+        self._wrong += wrong.len()
+        self._rules.setdefault(name, {})["type"] = "float"
+        self._notes.append(f"{said}; it is read as a number, and rows without one there go to quarantine")
+        return True
 
     def _formatted(self, name: str, text: pl.Series) -> None:
         """Say where text is numbers or dates that were written for people."""
@@ -149,6 +177,9 @@ class _Look:
             self._notes.append(f"the event's time is {column} (not {', '.join(candidates[1:4])})")
         elif named is None:
             self._notes.append(f"the event's time is {column}")
+        if self._raw[column].dtype.is_numeric():
+            self._notes.append(f"{column} holds {self._unit(column)} since 1970 (UTC) and is read as times")
+            return EventTime(column=column)
         if self._has_zone(column):
             return EventTime(column=column)
         self._notes.append(f"times in {column} have no zone and are read as UTC")
@@ -163,6 +194,8 @@ class _Look:
                 share = 1 - values.null_count() / values.len()
             elif isinstance(dtype, pl.String):
                 share = self._parsed_share(name)
+            elif name != self._target and self._is_epoch(name):
+                share = 1 - values.null_count() / values.len()
             else:
                 continue
             if share > 0.9:
@@ -172,6 +205,27 @@ class _Look:
                 )
                 ranked.append((share < 1, named == len(_TIME_WORDS), -values.n_unique(), named, place, name))
         return [name for *_, name in sorted(ranked)]
+
+    def _is_epoch(self, name: str) -> bool:
+        """Whether whole numbers under the name of a time are seconds or milliseconds since 1970, from 2000 to 2035."""
+        words = set(_words(name))
+        if not self._raw.schema[name].is_integer() or not words & {*_TIME_WORDS, *_EPOCH_WORDS}:
+            return False
+        low, high = self._raw[name].min(), self._raw[name].max()
+        if not isinstance(low, int) or not isinstance(high, int):
+            return False
+        return any(_EPOCH[0] * unit <= low and high < _EPOCH[1] * unit for unit in (1, 1000))
+
+    def _unit(self, name: str) -> str:
+        high = self._raw[name].max()
+        return "milliseconds" if isinstance(high, int | float) and high > EPOCH[1] else "seconds"
+
+    def _epochs(self, event: EventTime | None) -> None:
+        """Further columns of such numbers are times too: as numbers they would only tell how old a row is."""
+        for name in self._raw.columns:
+            if name != self._target and (event is None or name != event.column) and self._is_epoch(name):
+                self._rules.setdefault(name, {})["type"] = "time"
+                self._notes.append(f"{name} holds {self._unit(name)} since 1970 (UTC) and is read as times")
 
     def _parsed_share(self, name: str) -> float:
         sample = self._raw.select(name).filter(pl.col(name).is_not_null()).head(1000)

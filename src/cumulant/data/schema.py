@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from cumulant.core.plan import DType, Field
 from cumulant.data.parts import PartFacts, PartField
@@ -83,7 +83,8 @@ def changes(
 ) -> tuple[SchemaChange, ...]:
     """What the columns of new files (`fresh`: name and part) changed against the last accepted snapshot.
 
-    A change is refused where the policy says so and the column is used (`used` None: all are).
+    A change is refused where the policy says so and the column is used (`used` None: all are; a mapping also says by
+    what).
     """
     found: dict[tuple[str, str], SchemaChange] = {}
     for url, part in fresh:
@@ -97,8 +98,14 @@ def changes(
 def _judged(change: SchemaChange, spec: SourceSpec, used: Collection[str] | None) -> SchemaChange:
     from msgspec.structs import replace
 
-    concerned = change.kind in ("added", "widened") or used is None or change.column in used
-    return replace(change, refused=concerned and getattr(spec.policy, change.kind) == "refuse")
+    loses = change.kind not in ("added", "widened")
+    concerned = not loses or used is None or change.column in used
+    return replace(
+        change,
+        refused=concerned and getattr(spec.policy, change.kind) == "refuse",
+        used_by=used.get(change.column) if loses and isinstance(used, Mapping) else None,
+        unused=not concerned,
+    )
 
 
 def _changes_of(previous: Snapshot, part: PartFacts, url: str) -> list[SchemaChange]:

@@ -50,7 +50,10 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SchemaChange(msgspec.Struct, frozen=True, kw_only=True):
-    """A difference of columns against the last accepted snapshot; `to` is a type, or a column's new name."""
+    """A difference of columns against the last accepted snapshot; `to` is a type, or a column's new name.
+
+    `used_by` says what uses a column that is gone, narrowed or renamed; `unused` that nothing does.
+    """
 
     kind: ChangeKind
     column: str
@@ -58,6 +61,8 @@ class SchemaChange(msgspec.Struct, frozen=True, kw_only=True):
     to: str | None = None
     file: str | None = None
     refused: bool = False
+    used_by: str | None = None
+    unused: bool = False
 
 
 class Shift(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,6 +102,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[CheckResult, ...]
     changes: tuple[SchemaChange, ...] = ()
     shifts: tuple[Shift, ...] = ()
+    #: what the source's contract file asks that nothing checks
+    unchecked: tuple[str, ...] = ()
     profile: Profile
     #: stored bytes of the parts, and what the same rows would take as CSV (measured on a sample)
     bytes: int

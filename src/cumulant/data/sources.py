@@ -14,12 +14,14 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean, missing_part
+from cumulant.data.records import POSITION as ROW
+from cumulant.data.records import open_quote, short_records
 from cumulant.data.spec import SourceSpec
 from cumulant.ports.files import FileInfo, Files
 
@@ -90,12 +92,51 @@ def _hidden(url: str) -> bool:
     return url.rsplit("/", 1)[-1].startswith((".", "_"))
 
 
+class Table(NamedTuple):
+    """The rows of a file. `short` are CSV rows with fewer fields than the header, as text, with `__row`."""
+
+    rows: pl.DataFrame
+    short: pl.DataFrame | None = None
+
+
 def read(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str] = ()) -> pl.DataFrame:
     """One file as it is. `url` names it in errors; CSV columns in `texts` are not taken for numbers.
 
     Raises:
+        DataError: as `read_table`, and where a row of a CSV file has fewer fields than its header.
+    """
+    table = read_table(path, url, spec, texts=texts)
+    refuse_short(table, url)
+    return table.rows
+
+
+def refuse_short(table: Table, url: str) -> None:
+    """Raises DataError where a row has fewer fields than the header: nothing says which of them are missing."""
+    if table.short is None:
+        return
+    raise DataError(
+        f"{url}: {said_of_short(table)}",
+        subject=url,
+        hint="write the file again: a missing value is an empty field, between two separators",
+    )
+
+
+def said_of_short(table: Table) -> str:
+    """How many rows are short, and where the first stands; rows are counted from 1, without the header."""
+    if table.short is None:
+        return "every row has all its fields"
+    count, first = table.short.height, table.short.item(0, ROW) + 1
+    said = "1 row has" if count == 1 else f"{count:,} rows have"
+    return f"{said} fewer fields than the header ({'' if count == 1 else 'the first is '}row {first:,})"
+
+
+def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str] = ()) -> Table:
+    """One file as it is, with the rows apart that have too few fields.
+
+    Raises:
         DataError: it is empty, cut off, damaged, not UTF-8, or in another format than it says.
     """
+    short = None
     kind = _SUFFIXES.get(_suffix(url)) if spec.format == "auto" else spec.format
     with _readable(url):
         if path.stat().st_size == 0:
@@ -103,7 +144,7 @@ def read(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str] = ())
         if kind == "parquet":
             frame = pl.read_parquet(path, glob=False)
         elif kind == "csv":
-            frame = _read_csv(_content(path), url, spec, texts)
+            frame, short = _read_csv(_content(path), url, spec, texts)
         elif kind == "jsonl":
             frame = _read_jsonl(_content(path), url)
         else:
@@ -114,17 +155,17 @@ def read(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str] = ())
             )
     if not frame.width:
         raise DataError(f"{url} has no columns", subject=url, hint="write it again, or remove it")
-    return frame
+    return Table(frame, short)
 
 
-def read_any(path: Path, url: str, spec: SourceSpec) -> tuple[pl.DataFrame, SourceSpec]:
+def read_any(path: Path, url: str, spec: SourceSpec) -> tuple[Table, SourceSpec]:
     """One file as it is, and `spec` with the separator and encoding that turned out to be its own.
 
     Raises:
-        DataError: as `read`, where no other separator or encoding helps.
+        DataError: as `read_table`, where no other separator or encoding helps.
     """
     try:
-        return read(path, url, spec), spec
+        return read_table(path, url, spec), spec
     except DialectError as error:
         fitting = msgspec.structs.replace(spec, **error.declare)
         if fitting == spec:
@@ -184,7 +225,7 @@ def _content(path: Path) -> bytes:
         return stream.read()
 
 
-def _read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str]) -> pl.DataFrame:
+def _read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str]) -> Table:
     separator = "\t" if _suffix(url).startswith(".tsv") else spec.separator
     if spec.encoding.lower().replace("-", "") != "utf8":
         content = content.decode(spec.encoding).encode()
@@ -202,19 +243,50 @@ def _read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str]
         raise DataError(
             f"{url} has two columns named {', '.join(repeated)}", subject=url, hint="give each column its own name"
         )
+    _refuse_open_quote(content, url, separator)
     _refuse_cut_line(content, url, separator, len(header))
     declared = {name for name, rule in spec.rules.items() if rule.type == "str"}
     # The engine leaves doubled quotes in a header as they are; what it calls a column is set right afterwards.
     engine = {name: name.replace('"', '""') for name in header}
     kept = {engine[name]: pl.String() for name in header if name in declared or name in texts}
-    frame = pl.read_csv(
-        io.BytesIO(content),
-        separator=separator,
-        infer_schema_length=None,
-        null_values=spec.missing or None,
-        schema_overrides=kept or None,
-    )
-    return frame.rename({raw: name for name, raw in engine.items() if raw != name}, strict=False)
+    right = {raw: name for name, raw in engine.items() if raw != name}
+
+    def parsed(text: bytes) -> pl.DataFrame:
+        frame = pl.read_csv(
+            io.BytesIO(text),
+            separator=separator,
+            infer_schema_length=None,
+            null_values=spec.missing or None,
+            schema_overrides=kept or None,
+        )
+        return frame.rename(right, strict=False)
+
+    frame = parsed(content)
+    # A row with too few fields lacks the last one, so there is nothing to look for where that is never null.
+    if frame.width < 2 or not frame[:, -1].null_count():
+        return Table(frame)
+    found = short_records(content, separator, frame.columns, records=frame.height)
+    if found is None:
+        return Table(frame)
+    frame = parsed(found.content)
+    short = found.short if found.short.height else None
+    if short is not None and not frame.height:
+        raise DataError(
+            f"{url}: none of its {short.height:,} rows has all the {frame.width} fields of the header",
+            subject=url,
+            hint="look at its separator and header, and write it again",
+        )
+    return Table(frame, short)
+
+
+def _refuse_open_quote(content: bytes, url: str, separator: str) -> None:
+    line = open_quote(content, separator)
+    if line is not None:
+        raise DataError(
+            f"{url} has a quoted field that does not end, in the row that begins in line {line:,}",
+            subject=url,
+            hint="copy the file again, for it may be cut off there; or close the quotes",
+        )
 
 
 def _first_record(content: bytes, separator: str) -> list[str]:

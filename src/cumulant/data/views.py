@@ -19,9 +19,13 @@ def personal_columns(snapshot: Snapshot) -> frozenset[str]:
 
 def quarantined(snapshot: Snapshot, tables: TableStore, salt: bytes, *, limit: int | None = None) -> pl.DataFrame:
     """The refused rows, at most `limit`: `__rule` that refused each, `__file` and `__row` (its position among the
-    prepared rows of that file; for a rule across files, among its accepted rows), then the columns as they came.
+    prepared rows of that file; for a rule across files, among its accepted rows; for a row with too few fields, among
+    all rows of the file), then the columns as they came. Where a source has personal columns, all values of a row with
+    too few fields are hashed.
     """
     import polars as pl
+
+    from cumulant.data.parts import RULE, SHORT
 
     if snapshot.quarantine is None:
         names = [field.name for field in snapshot.fields]
@@ -30,7 +34,14 @@ def quarantined(snapshot: Snapshot, tables: TableStore, salt: bytes, *, limit: i
         )
     rows = tables.scan(snapshot.quarantine)
     found = (rows if limit is None else rows.head(limit)).collect()
-    return mask_frame(found, personal_columns(snapshot), salt)
+    personal = personal_columns(snapshot)
+    broken = found[RULE] == SHORT
+    if not personal or not broken.any():
+        return mask_frame(found, personal, salt)
+    # a value of such a row may stand under any column
+    values = [name for name in found.columns if not name.startswith("__")]
+    masked = [mask_frame(found.filter(~broken), personal, salt), mask_frame(found.filter(broken), values, salt)]
+    return pl.concat(masked, how="vertical_relaxed")
 
 
 def preview(snapshot: Snapshot, tables: TableStore, salt: bytes, *, rows: int = 10) -> pl.DataFrame:

@@ -117,7 +117,7 @@ def _reference(file: str, root: Path) -> str:
 
 def _read(file: str, drivers: Drivers | None) -> tuple[pl.DataFrame, SourceSpec, list[str]]:
     """The first files' rows, what had to be declared to read them, and notes on that."""
-    from cumulant.data import SourceSpec, find, read_any
+    from cumulant.data import SourceSpec, find, read_any, said_of_short
 
     known = drivers or Drivers.installed()
     here = Path.cwd()
@@ -125,13 +125,15 @@ def _read(file: str, drivers: Drivers | None) -> tuple[pl.DataFrame, SourceSpec,
     spec = SourceSpec(path=str(Path(file).expanduser()) if "://" not in file else file)
     found = find(spec, source=Path(file).name or file, root=here, files=files)
     first = found[-1]
-    frame, spec = read_any(files.fetch(first), first.url, spec)
+    table, spec = read_any(files.fetch(first), first.url, spec)
     notes = [f"of {len(found)} files, the last one was looked at: {first.url}"] if len(found) > 1 else []
     if spec.separator != ",":
         notes.append(f"fields are separated by {yaml_text(spec.separator)}")
     if spec.encoding != "utf-8":
         notes.append(f"the text is not UTF-8 and is read as {spec.encoding}")
-    return frame, spec, notes
+    if table.short is not None:
+        notes.append(f"warning: {said_of_short(table)} and will go to quarantine")
+    return table.rows, spec, notes
 
 
 def _write(folder: Path, found: Inspection, target: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 #: text with more values than this share of the rows is a name or a remark, not a category
 _VARIOUS = 0.5
 _FEW_ROWS = 50
+#: a column with this share of different values is taken for an identifier; by its name, or in a table of many rows
+_NEARLY_ALL, _NEARLY_ALL_OF_AN_ID, _MANY_ROWS = 0.999, 0.9, 1000
+_ID_WORDS = frozenset({"id", "uuid", "guid"})
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 #: a repeated key goes to quarantine, of which a source may hold this share before the run stops
 _QUARANTINE = 0.01
 _READABLE = 0.9
@@ -259,8 +264,27 @@ def _form(values: pl.Series) -> str | None:
     if values.len() < _FEW_ROWS:
         return None
     if isinstance(values.dtype, pl.String) and values.drop_nulls().n_unique() > _VARIOUS * values.len():
-        return "text that is different in most rows"
-    return "numbers the rows" if isinstance(values.dtype, pl.Int64) and _counts(values) else None
+        return _nearly_key(values) or "text that is different in most rows"
+    if isinstance(values.dtype, pl.Int64) and _counts(values):
+        return "numbers the rows"
+    return _nearly_key(values) if isinstance(values.dtype, (pl.Int64, pl.String)) else None
+
+
+def _nearly_key(values: pl.Series) -> str | None:
+    """Why whole numbers or texts that are different in nearly every row are taken for an identifier."""
+    known = values.drop_nulls()
+    different = known.n_unique() / max(known.len(), 1)
+    named = bool(_ID_WORDS & {word.lower() for word in _WORD.findall(values.name)})
+    if different < (_NEARLY_ALL_OF_AN_ID if named else _NEARLY_ALL) or (values.len() < _MANY_ROWS and not named):
+        return None
+    repeats = values.len() - values.n_unique()
+    measure = "" if named else "; if it is a measure, add it in features.py"
+    if repeats > _QUARANTINE * values.len() or values.null_count():
+        return f"looks like an identifier: {different:.1%} of its values are different{measure}"
+    return (
+        f"nearly identifies the row: {repeats:,} of {values.len():,} rows repeat a value; --key {values.name} makes it "
+        f"the key, and they go to quarantine{measure}"
+    )
 
 
 def _counts(values: pl.Series) -> bool:

@@ -10,7 +10,7 @@ from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, show_duration
 from cumulant.runtime.context import open_run
-from cumulant.runtime.task import resolve_task
+from cumulant.runtime.task import refuse_no_features, resolve_task
 from cumulant.runtime.validate import snapshots_of
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def plan(project: Project, *, principal: Principal, progress: Progress = silent)
     Raises:
         ProjectFileError: a driver is missing.
         NotKnownYetError: an input is not known at the moment of prediction.
+        DefinitionError: the features file defines no feature.
         UsageError: as `task.resolve_task`.
     """
     project.check_drivers()
@@ -56,6 +57,7 @@ def plan(project: Project, *, principal: Principal, progress: Progress = silent)
     with open_run(project, "plan", action="project.plan", principal=principal, progress=progress) as context:
         snapshots, reused = snapshots_of(context)
         task = resolve_task(project, snapshots)
+        refuse_no_features(task.plan)
     settings = project.settings("training", "evaluation")
     return Plan(
         project=project.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,17 +40,21 @@ def read_table(file: Path | str, *, like: SourceSpec | None = None) -> pl.DataFr
     Raises:
         DataError: nothing is there, or a file cannot be read.
     """
-    return _read(file, like or data.SourceSpec())[0]
+    return _read(file, like or data.SourceSpec(), refuse=data.refuse_short)[0]
 
 
-def _read(file: Path | str, like: SourceSpec) -> tuple[pl.DataFrame, SourceSpec]:
+def _read(
+    file: Path | str, like: SourceSpec, *, refuse: Callable[[data.Table, str], None]
+) -> tuple[pl.DataFrame, SourceSpec]:
+    """The rows, and how they are read; `refuse` is shown each file that is read, and its name."""
     import polars as pl
 
     spec, files = msgspec.structs.replace(like, path=_spec(file).path), _files()
     frames = []
     for one in data.find(spec, source=Path(file).name, root=Path.cwd(), files=files):
-        frame, spec = data.read_any(files.fetch(one), one.url, spec)
-        frames.append(frame)
+        table, spec = data.read_any(files.fetch(one), one.url, spec)
+        refuse(table, one.url)
+        frames.append(table.rows)
     return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed"), spec
 
 
@@ -63,7 +68,13 @@ def propose(
         StorageError: `out` cannot be written.
     """
     progress(f"looking at {file}")
-    frame, read = _read(file, data.SourceSpec())
+    broken: list[str] = []
+
+    def note(table: data.Table, url: str) -> None:
+        if table.short is not None:
+            broken.append(f"warning: {url}: {data.said_of_short(table)}, which go to quarantine")
+
+    frame, read = _read(file, data.SourceSpec(), refuse=note)
     found = data.infer(frame, path=str(file))
     spec = msgspec.structs.replace(found.spec, path=str(file), separator=read.separator, encoding=read.encoding)
     contract = None
@@ -73,7 +84,7 @@ def propose(
             out.write_text(_contract(name, spec, progress), encoding="utf-8")
         except OSError as error:
             raise StorageError(f"the contract could not be written: {error.strerror}", subject=contract) from None
-    return Proposed(name=name, source=differing(spec), notes=found.notes, contract=contract)
+    return Proposed(name=name, source=differing(spec), notes=(*broken, *found.notes), contract=contract)
 
 
 def differing(spec: msgspec.Struct) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cumulant import data, features
 from cumulant.core import expr
-from cumulant.core.errors import NotKnownYetError, UsageError, did_you_mean, not_found
+from cumulant.core.errors import DefinitionError, NotKnownYetError, UsageError, did_you_mean, not_found
 
 if TYPE_CHECKING:
     from cumulant.core.expr import Node
@@ -64,6 +64,14 @@ def _refuse_personal(text: str, target: Node, source: Source) -> None:
             subject=found,
             hint=f"take {found} out of `personal` under data: {source.name}: (or out of its contract) if it says "
             "nothing about a person; else make a column in `prepare` that people may see, and name that as target",
+        )
+
+
+def refuse_no_features(plan: FeaturePlan) -> None:
+    """Raises DefinitionError where the features file defines nothing that a model could learn from."""
+    if not plan.names:
+        raise DefinitionError(
+            "there is no feature to learn from", hint="define some in the features file, or list columns of the source"
         )
 
 

@@ -24,7 +24,7 @@ from cumulant.runtime.judging import champion_parameters, judge, reference
 from cumulant.runtime.models import CHAMPION
 from cumulant.runtime.packing import package
 from cumulant.runtime.registration import register
-from cumulant.runtime.task import Task, resolve_task
+from cumulant.runtime.task import Task, refuse_no_features, resolve_task
 from cumulant.runtime.validate import Validation, snapshots_of
 from cumulant.runtime.work import Work, trainer_code
 from cumulant.training import Evaluation, TrainingSummary, TrialRecord, Verdict
@@ -90,6 +90,7 @@ def train(
     ) as context:
         snapshots, fresh = snapshots_of(context)
         task = resolve_task(project, snapshots)
+        refuse_no_features(task.plan)
         if as_of is not None and snapshots[task.entity].event_time is None:
             raise UsageError(f"{task.entity} has no event time, so nothing is hidden by --as-of", subject=task.entity)
         table = feature_set(context, task, snapshots, as_of=as_of)

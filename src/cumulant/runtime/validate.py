@@ -12,6 +12,7 @@ from cumulant.core.errors import UsageError, not_found
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime.context import Context, open_run
+from cumulant.runtime.usage import used_columns
 
 if TYPE_CHECKING:
     from cumulant.data import Snapshot, SourceSpec
@@ -99,6 +100,8 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot]) -> tu
 
 def _ingest(context: Context, name: str, others: Mapping[str, Snapshot]) -> Snapshot:
     project = context.project
+    previous = newest(project, name)
+    used = None if previous is None else used_columns(project)  # there is nothing to lose the first time
     try:
         return data.ingest(
             name,
@@ -106,9 +109,10 @@ def _ingest(context: Context, name: str, others: Mapping[str, Snapshot]) -> Snap
             root=project.root,
             files=project.files(),
             tables=project.tables(),
-            previous=newest(project, name),
+            previous=previous,
             others=others,
             now=context.now(),
+            used=None if used is None else used.get(name, {}),
             progress=context.progress,
         )
     except data.SourceBreachError as breach:

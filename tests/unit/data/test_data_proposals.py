@@ -111,3 +111,47 @@ def test_published_data_comes_in_whole_under_its_proposal(place, published, name
     assert (found.time.column if found.time else None) == time
     snapshot = place.ingest("source", **msgspec.to_builtins(found))
     assert (snapshot.rows_in, snapshot.rows_quarantined) == (raw.height, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "unit"),
+    [
+        ("ts", 1_700_000_000, "seconds"),
+        ("createdAt", 1_700_000_000_000, "milliseconds"),
+        ("epoch", 946_684_800, "seconds"),
+    ],
+)
+def test_whole_numbers_since_1970_under_the_name_of_a_time_are_times(name, first, unit):
+    frame = pl.DataFrame({name: [first, first + 60, None, *[first + 120] * 60], "x": [0.5] * 63})
+    assert infer(frame).spec.time == EventTime(column=name)
+    assert f"{name} holds {unit} since 1970 (UTC) and is read as times" in infer(frame).notes
+    assert infer(frame, target=name).spec.time is None
+
+
+@pytest.mark.parametrize(("name", "first"), [("amount", 1_700_000_000), ("date", 20_240_101), ("ts", 2_051_222_400)])
+def test_other_numbers_are_no_times(name, first):
+    assert infer(pl.DataFrame({name: [first, first + 1]})).spec.time is None
+
+
+def test_a_second_column_of_such_numbers_is_a_time_too():
+    frame = pl.DataFrame({"ts": [1_700_000_000 + n for n in range(20)], "updated_ts": [1_700_000_000] * 20})
+    spec = infer(frame, rules=False).spec
+    assert spec.time == EventTime(column="ts")
+    assert declared(spec)["rules"] == {"updated_ts": {"type": "time"}}
+
+
+def test_a_wrong_value_in_a_column_of_numbers_is_a_warning():
+    frame = shop().with_columns(
+        few=pl.Series(["x" if n == 6 else str(n) for n in range(400)]),
+        many=pl.Series(["x" if n < 9 else str(n) for n in range(400)]),
+        text=pl.Series(["x" if n < 90 else str(n) for n in range(400)]),
+    )
+    found = infer(frame, rules=False)
+    assert found.spec.rules["few"].type == "float"
+    assert "many" not in found.spec.rules
+    assert "text" not in found.spec.rules
+    few, many = (note for note in found.notes if note.startswith("warning: "))
+    assert few.startswith(
+        "warning: few holds numbers, but 1 of 400 values are none (the first in row 7); it is read as"
+    )
+    assert many.startswith("warning: many holds numbers, but 9 of 400 values are none (the first in row 1); it stays")

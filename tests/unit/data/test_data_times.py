@@ -161,3 +161,25 @@ def test_known_times_that_cannot_be(place, known, told):
     with pytest.raises(DataError, match=told) as caught:
         place.ingest(event_time="dep", known_time=known)
     assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ([1_700_000_000, None], [datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC), None]),
+        ([1_700_000_000_250], [datetime(2023, 11, 14, 22, 13, 20, 250_000, tzinfo=UTC)]),
+        ([1_700_000_000.5], [datetime(2023, 11, 14, 22, 13, 20, 500_000, tzinfo=UTC)]),
+        ([946_684_800, 4_102_444_800], [datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)]),
+    ],
+)
+def test_numbers_since_1970_are_times_where_a_time_is_wanted(place, values, told):
+    frame = pl.DataFrame({"at": values})
+    found = place.ingest(path="", frame=frame, rules={"at": {"type": "time"}})
+    assert [at for (at,) in place.rows(found, "at")] == told
+
+
+@pytest.mark.parametrize("value", [0, 946_684_799, 4_102_444_801, 20_240_101, 99_999_999_999_999])
+def test_numbers_that_are_no_time_go_to_quarantine(place, value):
+    frame = pl.DataFrame({"at": [1_700_000_000, value]})
+    found = place.ingest(path="", frame=frame, event_time="at", quarantine=1)
+    assert place.quarantine(found).select("__rule", "at").rows() == [("at:type", str(value))]

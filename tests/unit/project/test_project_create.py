@@ -256,6 +256,28 @@ def test_a_few_repeats_of_a_key_are_only_noted(tmp_path):
     assert "1 rows repeat id and will go to quarantine" in notes
 
 
+def test_columns_that_nearly_identify_the_row_are_left_out(tmp_path):
+    draw, rows = random.Random(2), 2000
+    frame = pl.DataFrame(
+        {
+            "x": [draw.random() for _ in range(rows)],
+            "order_id": [draw.randrange(10**9) for _ in range(rows - 1)] + [None],
+            "user_id": [draw.randrange(300) for _ in range(rows)],
+            "serial": [*draw.sample(range(10**9), rows - 1), 0],
+            "ref": [f"r{min(number, rows - 2)}" for number in range(rows)],
+            "price": [draw.randrange(1000) for _ in range(rows)],
+            "y": [draw.randrange(2) for _ in range(rows)],
+        }
+    )
+    project, names, notes = made(frame, tmp_path, target="y")
+    assert names == ["x", "user_id", "price"]
+    assert "order_id (looks like an identifier: 100.0% of its values are different)" in notes
+    assert "serial (nearly identifies the row: 0 of 2,000 rows repeat a value; --key serial makes it the key" in notes
+    assert "ref (nearly identifies the row: 1 of 2,000 rows repeat a value; --key ref" in notes
+    assert "if it is a measure, add it in features.py" in notes
+    assert not project.spec.data["rows"].keys
+
+
 @pytest.mark.parametrize(
     ("file", "target", "columns", "key"),
     [

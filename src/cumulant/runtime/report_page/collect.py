@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 #: what an event may say of itself on the page: names, words and figures
 _SAID = (str, int, float, bool)
 _HASH = 64
+#: changes of columns by which nothing is lost; the others are warnings
+_TOLD_ONLY = ("added", "widened")
 
 
 def base(project: Project, *, subject: str, run: str | None) -> ReportData:
@@ -54,6 +56,8 @@ def sources(project: Project, snapshots: Iterable[Snapshot]) -> tuple[SourceRepo
 
 
 def source(snapshot: Snapshot, root: str) -> SourceReport:
+    from cumulant.data import warnings_of
+
     return SourceReport(
         name=snapshot.source,
         snapshot=snapshot.id,
@@ -73,8 +77,9 @@ def source(snapshot: Snapshot, root: str) -> SourceReport:
             CheckReport(check.column, check.text, check.failed, check.share, check.passed, check.kind == "row")
             for check in snapshot.checks
         ),
-        changes=tuple(_change(change) for change in snapshot.changes),
+        changes=tuple(_change(change) for change in snapshot.changes if change.kind in _TOLD_ONLY),
         shifts=tuple(_shift(shift) for shift in snapshot.shifts),
+        warnings=tuple(warnings_of(snapshot)),
     )
 
 
@@ -141,10 +146,7 @@ def version_facts(version: ModelVersion) -> dict[str, Any]:
 def _change(change: SchemaChange) -> str:
     words = {
         "added": f"column {change.column} was added",
-        "removed": f"column {change.column} was removed",
         "widened": f"column {change.column} was widened from {change.before} to {change.to}",
-        "narrowed": f"column {change.column} was narrowed from {change.before} to {change.to}",
-        "renamed": f"column {change.column} looks renamed to {change.to}",
     }
     return words[change.kind] + (" (refused)" if change.refused else "")
 

@@ -53,6 +53,7 @@ class SourceReport(msgspec.Struct, frozen=True, kw_only=True):
     checks: tuple[CheckReport, ...] = ()
     changes: tuple[str, ...] = ()
     shifts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class FeatureReport(msgspec.Struct, frozen=True, kw_only=True):

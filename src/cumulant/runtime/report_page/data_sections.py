@@ -64,6 +64,7 @@ def _source(source: SourceReport) -> Markup:
         _flow(source),
         facts,
         _checks(source),
+        _listed("Warnings", source.warnings),
         _listed("Schema changes against the last accepted snapshot", source.changes),
         _listed("Shifts against the last accepted snapshot", source.shifts),
         _files(source),

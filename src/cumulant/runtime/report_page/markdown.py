@@ -160,6 +160,7 @@ def _source(source: SourceReport) -> list[str]:
         f"- {text(check.text)}: {wording.count(check.failed)} rows refused ({wording.share(check.share)})"
         for check in failed
     ]
+    lines += [f"- **warning**: {text(warning)}" for warning in source.warnings]
     lines += [f"- {text(change)}" for change in (*source.changes, *source.shifts)]
     lines += [
         f"- file {code(file.name)}, {wording.count(file.rows)} rows, SHA-256 {code(file.sha256)}"

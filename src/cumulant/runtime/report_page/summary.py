@@ -8,7 +8,7 @@ from rich.text import Text
 
 from cumulant.runtime.report_page import wording
 from cumulant.runtime.report_page.content import GateReport, Interval, ReportData, TrainingReport
-from cumulant.runtime.report_page.terminal import clean, pairs, table
+from cumulant.runtime.report_page.terminal import clean, pairs, table, warn
 from cumulant.runtime.report_page.wording import share as percent
 
 if TYPE_CHECKING:
@@ -46,6 +46,8 @@ def show_data(console: Console, report: ReportData) -> None:
             )
         )
     console.print(table(["source", "rows in", "passed", "quarantined", "dropped", "refused"], rows, right=["refused"]))
+    for source in report.sources:
+        warn(console, (f"{source.name}: {text}" for text in source.warnings))
 
 
 def show_metrics(console: Console, report: ReportData) -> None:

@@ -65,6 +65,14 @@ def heading(console: Console, text: str, note: str = "") -> None:
     console.print(Text.assemble((clean(text), "bold"), ("  " + clean(note) if note else "", "dim")))
 
 
+def warn(console: Console, texts: Iterable[str]) -> None:
+    """One line each for what a person should not overlook."""
+    from rich.text import Text
+
+    for text in texts:
+        console.print(Text.assemble(("warning: ", "bold yellow"), clean(text)), soft_wrap=True)
+
+
 def _all_numbers(values: Iterable[object]) -> bool:
     found = [value for value in values if value is not None]
     return bool(found) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)

@@ -1,0 +1,116 @@
+"""The records of CSV text, counted apart from the engine, which fills a record with too few fields with nulls.
+
+A record ends at a line end outside quotes. A blank line is no record of a table of several columns.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+#: the position of a short record among the records of its file
+POSITION = "__row"
+_QUOTE, _LINE_END, _RETURN = ord('"'), ord("\n"), ord("\r")
+
+
+@dataclass(frozen=True)
+class ShortRecords:
+    """What is left of the text without its short records and blank lines, and the short records as text.
+
+    `short` has `__row` (Int64, among the records of the file) and the header's columns, null where there is no field.
+    """
+
+    content: bytes
+    short: pl.DataFrame
+
+
+def open_quote(content: bytes, separator: str) -> int | None:
+    """The line in which the record begins whose last quoted field does not end; None where each ends."""
+    if content.count(b'"') % 2 == 0:
+        return None
+    # A quote inside a field that does not begin with one is a plain sign, so the fields must be gone through.
+    lines = csv.reader(
+        io.StringIO(content.decode("utf-8-sig", errors="replace"), newline=""), delimiter=separator, strict=True
+    )
+    begun = 1
+    try:
+        for _ in lines:
+            begun = lines.line_num + 1
+    except csv.Error as error:
+        open_ended = ("unexpected end of data", "field larger than")  # a whole file of one field is too large for it
+        return begun if str(error).startswith(open_ended) else None
+    return None
+
+
+def short_records(content: bytes, separator: str, names: list[str], *, records: int) -> ShortRecords | None:
+    """The records with fewer fields than `names`, taken out of the text; None where there is none.
+
+    None too where the engine counted other than `records` records: then its lines are split otherwise.
+    """
+    if not separator.isascii():
+        return None
+    data = np.frombuffer(content, np.uint8)
+    quotes = np.flatnonzero(data == _QUOTE)  # a doubled quote ends a quoted span and begins the next
+    starts, ends = _bounds(data, quotes)
+    fields = 1 + _separators(data == ord(separator), starts, quotes)
+    length = ends - starts
+    blank = (length == 0) | ((length == 1) & (data[np.minimum(starts, data.size - 1)] == _RETURN))
+    first = int(np.argmin(blank))  # the header; blank lines before it are skipped
+    if starts.size - first - 1 != records:
+        return None
+    wrong = (fields < len(names)) | blank
+    wrong[: first + 1] = False
+    if not wrong.any():
+        return None
+    short = np.flatnonzero(wrong & ~blank)
+    position = np.cumsum(~blank)[short] - 2  # without the header, from 0
+    lines = [_line(content, starts, index) for index in short.tolist()]
+    return ShortRecords(_lines(content, starts, np.flatnonzero(~wrong)), _texts(lines, separator, names, position))
+
+
+def _bounds(data: NDArray[np.uint8], quotes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First byte of each record, and its line end: one with an even number of quotes before it."""
+    ends = np.flatnonzero(data == _LINE_END)
+    if quotes.size:
+        ends = ends[np.searchsorted(quotes, ends) % 2 == 0]
+    if not ends.size or ends[-1] != data.size - 1:
+        ends = np.append(ends, data.size)
+    return np.concatenate([np.zeros(1, np.int64), ends[:-1] + 1]), ends
+
+
+def _separators(signs: NDArray[np.bool_], starts: NDArray[np.int64], quotes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many separators each record has outside quotes."""
+    found: NDArray[np.int64] = np.add.reduceat(signs, starts, dtype=np.int64)
+    if quotes.size:
+        quoted = np.add.reduceat(signs, quotes, dtype=np.int64)[::2]
+        holder = np.searchsorted(starts, quotes[::2], side="right") - 1
+        found -= np.bincount(holder, weights=quoted, minlength=starts.size).astype(np.int64)
+    return found
+
+
+def _line(content: bytes, starts: NDArray[np.int64], index: int) -> bytes:
+    end = int(starts[index + 1]) if index + 1 < starts.size else len(content)
+    return content[int(starts[index]) : end]
+
+
+def _lines(content: bytes, starts: NDArray[np.int64], chosen: NDArray[np.int64]) -> bytes:
+    """The chosen records, joined; neighbours are copied together."""
+    breaks = np.flatnonzero(np.diff(chosen) > 1) + 1
+    bounds = np.append(starts, len(content))
+    runs = np.split(chosen, breaks)
+    return b"".join(content[int(bounds[run[0]]) : int(bounds[run[-1] + 1])] for run in runs)
+
+
+def _texts(lines: list[bytes], separator: str, names: list[str], position: NDArray[np.int64]) -> pl.DataFrame:
+    rows = []
+    for line, place in zip(lines, position.tolist(), strict=True):
+        text = io.StringIO(line.decode("utf-8", errors="replace"), newline="")
+        fields = [field or None for field in next(csv.reader(text, delimiter=separator), [])][: len(names)]
+        rows.append([place, *fields, *[None] * (len(names) - len(fields))])
+    schema = {POSITION: pl.Int64(), **dict.fromkeys(names, pl.String())}
+    return pl.DataFrame(rows, schema=schema, orient="row")
