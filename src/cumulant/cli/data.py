@@ -164,7 +164,7 @@ def clean(
     call: Invocation,
     yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it nothing is removed.")] = False,
 ) -> None:
-    """Show what no kept snapshot, model or recent run needs; remove it with --yes."""
+    """Show what no kept snapshot, model, running server or recent run needs; remove it with --yes."""
     from cumulant.runtime.clean import clean as flow
 
     with call.project() as project:
