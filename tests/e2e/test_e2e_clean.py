@@ -10,7 +10,9 @@ import pytest
 from e2e_support import opened
 
 from cumulant.core.errors import LeaseHeldError
+from cumulant.core.events import Actor
 from cumulant.runtime import serve
+from cumulant.runtime.candidate import MODEL, Candidate, find_record
 from cumulant.runtime.clean import clean
 from cumulant.runtime.context import open_run
 from cumulant.runtime.records import runs
@@ -159,3 +161,40 @@ def test_a_run_that_began_first_is_not_cleaned_under(project):
     assert project.objects().find("models/stray") is not None
     assert runs(project.journal())[0].flow == "clean"
     assert {item.key for item in clean(project, principal=who, dry_run=False)} == {"models/stray"}
+
+
+def test_a_version_whose_record_a_kill_prevented_is_healed_by_the_next_run(tmp_path, monkeypatch):
+    folder = e2e_shop.make(tmp_path / "shop", rows=2000, project=QUICK)
+
+    class KilledError(BaseException):
+        """Nothing in the program expects it, as nothing expects a kill."""
+
+    def killed(*_):
+        raise KilledError
+
+    with opened(folder) as project:
+        who = project.principal()
+        with monkeypatch.context() as patch:
+            patch.setattr(Candidate, "record_in", killed)
+            with pytest.raises(KilledError):
+                train(project, principal=who)
+        version = project.registry().resolve("returns")
+        assert find_record(project, version) is None
+        # It is registered, so what it is made of is needed.
+        needed = {version.tags["cumulant.servable"], version.tags["cumulant.snapshot.orders"]}
+        assert not any(part in item.key for item in clean(project, principal=who) for part in needed)
+        again = train(project, principal=who)
+        assert again.model.version == version.version
+        assert again.model.aliases == ("candidate", "champion")
+        assert "register" not in again.reused
+        record = find_record(project, again.model)
+        assert record is not None
+        assert record.servable.key == version.tags["cumulant.servable"]
+        assert len(project.registry().versions("returns")) == 1
+        # Also where the registration was found done, as ledgers of older versions may have it.
+        with project.journal().transaction(actor=Actor("test")) as transaction:
+            transaction.delete(MODEL, "returns/1")
+        third = train(project, principal=who)
+        assert third.model.version == "1"
+        assert "register" in third.reused
+        assert find_record(project, third.model) is not None

@@ -111,9 +111,16 @@ def _records(project: Project) -> list[ModelRecord]:
     return [msgspec.convert(row.value, ModelRecord) for row in project.journal().rows(MODEL)]
 
 
+def _tags(project: Project) -> list[dict[str, str]]:
+    """Those of all registered versions: one whose training was cut off has them, and no record yet."""
+    registry = project.registry()
+    return [version.tags for name in registry.models() for version in registry.versions(name)]
+
+
 def _data_tables(project: Project) -> Iterator[Removed]:
     journal, now = project.journal(), SystemClock().now()
     trained_on = {identity for record in _records(project) for identity in record.snapshots.values()}
+    trained_on |= {tags[name] for tags in _tags(project) for name in tags if name.startswith("cumulant.snapshot.")}
     snapshots = [msgspec.convert(row.value, data.Snapshot) for row in journal.rows(SNAPSHOT)]
     for source, spec in project.spec.data.items():
         own = [one for one in snapshots if one.source == source]
@@ -146,7 +153,7 @@ def _table(project: Project, key: str) -> Removed:
 
 
 def _objects(project: Project) -> Iterator[Removed]:
-    objects, needed = project.objects(), set()
+    objects, needed = project.objects(), {tags.get("cumulant.servable", "") for tags in _tags(project)}
     for record in _records(project):
         needed |= {record.servable.key, record.fitted.model.key, record.fitted.naive.key}
     for prefix in ("models/", "servables/"):
