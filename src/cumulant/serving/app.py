@@ -43,15 +43,18 @@ class Prediction(Answer, kw_only=True, omit_defaults=True):
     model: str
     version: str
     request_id: str
+    #: columns that were ignored, and why
+    warnings: tuple[str, ...] = ()
 
 
-class Predictions(msgspec.Struct, kw_only=True):
+class Predictions(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The answer to several plain JSON rows, in their order."""
 
     model: str
     version: str
     request_id: str
     predictions: list[Answer]
+    warnings: tuple[str, ...] = ()
 
 
 class Application:
@@ -151,6 +154,7 @@ class Application:
     def _predict(self, model: ServedModel, body: bytes, request_id: str) -> tuple[bytes, int]:
         rows, single = _rows(_decoded(self._decode_rows, body), model)
         answers = model.answer(rows)
+        warnings = model.warnings(rows)
         if single:
             one = answers[0]
             prediction = Prediction(
@@ -161,9 +165,12 @@ class Application:
                 model=model.name,
                 version=model.version,
                 request_id=request_id,
+                warnings=warnings,
             )
             return encode(prediction), 1
-        several = Predictions(model=model.name, version=model.version, request_id=request_id, predictions=answers)
+        several = Predictions(
+            model=model.name, version=model.version, request_id=request_id, predictions=answers, warnings=warnings
+        )
         return encode(several), len(answers)
 
     def _infer(self, model: ServedModel, body: bytes, request_id: str) -> tuple[bytes, int]:  # noqa: ARG002
@@ -172,14 +179,16 @@ class Application:
             raise RequestError(f"the id is longer than {_MAX_ID} characters")
         wanted = [output.name for output in request.outputs]
         tensors.from_answers((), model.servable, wanted)  # refuses an unknown output before the work
-        answers = model.answer(tensors.to_rows(request.inputs, model.schema.fields))
+        answers = model.answer(tensors.to_rows(request.inputs, model.schema.fields, model.schema.unread))
+        warnings = model.schema.warnings({tensor.name for tensor in request.inputs})
         ages = [answer.state_age for answer in answers if answer.state_age is not None]
         response = tensors.InferResponse(
             model_name=model.name,
             model_version=model.version,
             outputs=tensors.from_answers(answers, model.servable, wanted),
             id=request.id,
-            parameters={"state_age": max(ages)} if ages else {},
+            parameters=({"state_age": max(ages)} if ages else {})
+            | ({"warnings": "\n".join(warnings)} if warnings else {}),
         )
         return encode(response), len(answers)
 

@@ -35,7 +35,7 @@ class ServedModel:
         self.servable: Servable = self.scorer.servable
         self.name = self.servable.name
         self.version = self.servable.version or UNREGISTERED
-        self.schema = RequestSchema(self.servable.plan)
+        self.schema = RequestSchema(self.servable.plan, self.servable.unread)
         self.table = table or self.servable.lineage.get("state") or self.name
         self._features = self._with_state(store)
 
@@ -60,6 +60,12 @@ class ServedModel:
             return []
         vectors = self._features.vectors(self.schema.rows(raw))
         return self.scorer.answers(vectors.columns, age=vectors.age)
+
+    def warnings(self, raw: Sequence[object]) -> tuple[str, ...]:
+        """What to tell the caller of rows that were answered."""
+        if not self.schema.unread:
+            return ()
+        return self.schema.warnings(set[str]().union(*(row for row in raw if isinstance(row, dict))))
 
 
 class ModelSet:

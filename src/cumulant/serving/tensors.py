@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -65,14 +65,18 @@ class InferResponse(msgspec.Struct, omit_defaults=True):
     parameters: dict[str, object] = {}
 
 
-def to_rows(inputs: Sequence[RequestTensor], fields: Mapping[str, Field]) -> list[object]:
+def to_rows(inputs: Sequence[RequestTensor], fields: Mapping[str, Field], unread: Collection[str] = ()) -> list[object]:
     """Rows with the values of the tensors; their types are checked by the request schema afterwards.
+
+    Tensors named in `unread` are left out.
 
     Raises:
         RequestError: an unknown or repeated tensor, a datatype that the field cannot take, or a wrong shape.
     """
     columns: dict[str, list[object]] = {}
     for tensor in inputs:
+        if tensor.name in unread:
+            continue
         if tensor.name not in fields:
             hint = did_you_mean(tensor.name, fields) or f"known inputs: {', '.join(fields)}"
             raise RequestError(f'there is no input "{tensor.name[:100]}"', subject=tensor.name[:100], hint=hint)
@@ -129,10 +133,19 @@ def outputs(servable: Servable) -> dict[str, tuple[str, list[int]]]:
         case "regression":
             return {"prediction": ("FP64", [-1])}
         case "multiclass":
-            return {"prediction": ("BYTES", [-1]), "probabilities": ("FP64", [-1, len(servable.classes)])}
+            return {"prediction": (_label(servable), [-1]), "probabilities": ("FP64", [-1, len(servable.classes)])}
         case "binary":
-            datatype = "BOOL" if isinstance(labels(servable)[1], bool) else "BYTES"
-            return {"prediction": (datatype, [-1]), "probability": ("FP64", [-1])}
+            return {"prediction": (_label(servable), [-1]), "probability": ("FP64", [-1])}
+
+
+def _label(servable: Servable) -> str:
+    match labels(servable):
+        case (bool(), *_):
+            return "BOOL"
+        case (int(), *_):
+            return "INT64"
+        case _:
+            return "BYTES"
 
 
 def from_answers(answers: Sequence[Answer], servable: Servable, wanted: Sequence[str]) -> list[ResponseTensor]:
