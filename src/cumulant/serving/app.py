@@ -110,8 +110,9 @@ class Application:
 
     def _server(self, parts: Sequence[str]) -> Response | None:
         match parts:
-            case ["v2"]:
-                return json_response({"name": "cumulant", "version": __version__, "extensions": []})
+            case [] | ["v2"]:
+                more = {"extensions": []} if parts else {"links": ["/v2", "/v1/models", "/metrics"]}
+                return json_response({"name": "cumulant", "version": __version__} | more)
             case ["v2", "health", "live"]:
                 return json_response({"live": True})
             case ["v2", "health", "ready"]:

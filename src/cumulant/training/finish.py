@@ -118,7 +118,9 @@ class Finisher:
                 fits += pool.map(lambda number: self._member(choice.trainer, members[number], rows, number), wave)
         whole = [fit for fit in fits if not fit.cut]
         if len(whole) < len(members):
-            self.notes.append(f"{len(whole)} of {len(members)} boosters are averaged: the time was over")
+            self.notes.append(
+                f"the time was over after {len(whole)} of the {len(members)} boosters; the model averages these"
+            )
         return Boosters(tuple(text for fit in whole for text in _texts(fit.payload)))
 
     def _member(self, trainer: Trainer, record: TrialRecord, rows: int, number: int) -> Fit:

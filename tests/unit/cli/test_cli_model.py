@@ -214,3 +214,15 @@ def test_the_schema_of_the_demo_is_in_the_package() -> None:
     needed = {"data", "features", "training", "gate", "model", "serve", "seconds"}
     (definition,) = [one for name, one in stored["$defs"].items() if name == "DemoDocument"]
     assert needed <= set(definition["required"])
+
+
+def test_the_only_source_need_not_be_named(trained: Path, cumulant: Any) -> None:
+    for command in ("show", "quarantine"):
+        ended = cumulant("data", command, "--project", str(trained), "--json")
+        assert ended.code == 0, ended.err
+
+
+def test_models_show_names_each_figure_once(trained: Path, cumulant: Any) -> None:
+    out = cumulant("models", "show", "--project", str(trained)).out
+    assert sum(line.strip().startswith("features ") for line in out.splitlines()) == 1
+    assert "feature plan" in out

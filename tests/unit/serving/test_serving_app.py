@@ -144,6 +144,10 @@ def test_health_server_and_model_metadata(app):
     assert call(app, "GET", "/v2/health/live").json() == {"live": True}
     assert call(app, "GET", "/v2/health/ready").json() == {"ready": True}
     assert call(app, "GET", "/v2").json()["name"] == "cumulant"
+    index = call(app, "GET", "/").json()
+    assert index["name"] == "cumulant"
+    assert index["links"] == ["/v2", "/v1/models", "/metrics"]
+    assert all(call(app, "GET", link).status_code == 200 for link in index["links"])
     assert call(app, "GET", "/v2/models/flight-late/ready").json() == {"name": "flight-late", "ready": True}
     found = call(app, "GET", "/v2/models/flight-late/versions/1").json()
     assert found["versions"] == ["1"]
@@ -296,7 +300,7 @@ def test_tensors_that_do_not_fit(app, body, words):
 def test_paths_methods_and_encodings(app):
     refused(call(app, "POST", "/v1/models/flight-lat/predict", ROW), 404, 'did you mean "flight-late"?')
     refused(call(app, "GET", "/v2/models/other/ready"), 404, "other")
-    for path in ("/", "/v3", "/v2/models", "/v2/models/flight-late/infers", "/v2/models/flight-late/versions/1/x/y"):
+    for path in ("/v3", "/v2/models", "/v2/models/flight-late/infers", "/v2/models/flight-late/versions/1/x/y"):
         refused(call(app, "GET", path), 404)
     refused(call(app, "GET", PREDICT), 405, "POST")
     refused(call(app, "DELETE", "/v2/health/live"), 405, "GET")
