@@ -10,6 +10,8 @@ from e2e_support import hashes, opened
 
 from cumulant import data
 from cumulant.core.errors import UserCodeError
+from cumulant.drivers.mlflow.engine import load_mlflow
+from cumulant.drivers.mlflow.models import signature
 from cumulant.packaging import load_servable
 from cumulant.runtime import serve
 from cumulant.runtime.lineage import record_of, reproduce
@@ -22,6 +24,7 @@ pytestmark = pytest.mark.slow
 
 ROWS = 1200
 START = int(datetime(2024, 3, 1, tzinfo=UTC).timestamp() * 1_000_000)
+MARKS = {"low": 1, "middle": 2, "high": 3}
 SEARCH = {"trials": 2, "time": None, "folds": 2, "ensemble": 1}
 
 
@@ -125,6 +128,33 @@ def test_a_number(tmp_path):
         answers = check_served(project, strange(frame))
     assert answers["prediction"].dtype == pl.Float64
     assert found.verdict.word == "better"
+
+
+@pytest.mark.parametrize(
+    ("target", "task", "values"),
+    [
+        (pl.col("bought").cast(pl.Int64), "binary", {0, 1}),
+        (pl.col("grade").replace_strict(MARKS), "multiclass", {1, 2, 3}),
+    ],
+    ids=["two", "several"],
+)
+def test_classes_that_are_whole_numbers(tmp_path, target, task, values):
+    frame = visits().with_columns(target.alias("mark"))
+    make(tmp_path / "kind", frame, target="mark", training={"task": task})
+    found = trained(tmp_path / "kind")
+    assert found.training.task == task
+    with opened(tmp_path / "kind") as project:
+        answers = check_served(project, strange(frame))
+        version = project.registry().resolve("kind")
+        servable = load_servable(project.objects().path(version.tags["cumulant.servable"]))
+        kind = str(signature(load_mlflow(), servable).outputs.input_types()[0])
+    assert answers["prediction"].dtype == pl.Int64
+    assert set(answers["prediction"]) <= values
+    assert kind == "DataType.long"
+    # What the rows have besides the request's fields, and why a request does not carry it.
+    assert servable.unread["mark"] == "target"
+    assert servable.unread["guest"] == "unused"
+    assert not servable.unread.keys() & {"size", "night", "colour", "town"}
 
 
 def test_several_classes(tmp_path):

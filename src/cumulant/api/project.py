@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cumulant.core.events import Event
     from cumulant.ports.registry import ModelVersion
     from cumulant.project import Project as Loaded
-    from cumulant.runtime.clean import Removed
+    from cumulant.runtime.leftovers import Removed
     from cumulant.runtime.records import RunRecord
 
 

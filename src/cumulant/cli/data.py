@@ -10,7 +10,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.core.errors import NotFoundError
+from cumulant.core.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,7 +25,9 @@ app = application(
 )
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Names of sources; default: all.")]
-Name = Annotated[str, typer.Argument(metavar="SOURCE", help="The name of a source.")]
+Name = Annotated[
+    str, typer.Argument(metavar="[SOURCE]", help="The name of a source; may be left out where there is only one.")
+]
 
 
 @command(app, action="data.validate", examples=["cumulant data validate", "cumulant data validate flights --json"])
@@ -51,7 +53,7 @@ def validate(call: Invocation, sources: Names = None) -> None:
 @command(app, action="data.show", examples=["cumulant data show flights", "cumulant data show flights --rows 5 --json"])
 def show(
     call: Invocation,
-    source: Name,
+    source: Name = "",
     rows: Annotated[int, typer.Option(metavar="N", help="How many rows to show.", min=0)] = 5,
 ) -> None:
     """Show the newest snapshot of a source: columns, profile, checks and a few rows.
@@ -61,7 +63,7 @@ def show(
     from cumulant import data
 
     with call.project() as project:
-        snapshot = accepted(project, source)
+        snapshot = accepted(project, source or only_source(project))
         frame = data.preview(snapshot, project.tables(), project.salt(), rows=rows)
 
     def text(console: Console) -> None:
@@ -98,7 +100,7 @@ def show(
 )
 def quarantine(
     call: Invocation,
-    source: Name,
+    source: Name = "",
     rows: Annotated[int, typer.Option(metavar="N", help="How many rows to show.", min=1)] = 20,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write them all: .csv, .parquet or .jsonl.")] = None,
 ) -> None:
@@ -111,6 +113,7 @@ def quarantine(
 
     check_out(out)
     with call.project() as project:
+        source = source or only_source(project)
         snapshot = refused(project, source) or accepted(project, source)
         frame = data.quarantined(snapshot, project.tables(), project.salt(), limit=None if out else rows)
     if out is not None:
@@ -167,7 +170,7 @@ def clean(
     call: Invocation,
     yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it nothing is removed.")] = False,
 ) -> None:
-    """Show what no kept snapshot, model or recent run needs; remove it with --yes."""
+    """Show what no kept snapshot, model, running server or recent run needs; remove it with --yes."""
     from cumulant.runtime.clean import clean as flow
 
     with call.project() as project:
@@ -183,6 +186,15 @@ def clean(
         console.print(said if found else "nothing to remove")
 
     call.answer({"removed": yes, "items": found}, text)
+
+
+def only_source(project: Project) -> str:
+    """The project's one source. Raises UsageError where there are several, or none."""
+    names = list(project.spec.data)
+    if len(names) != 1:
+        known = ", ".join(names) or "none"
+        raise UsageError("which source is not said", hint=f"name one of the project's sources: {known}")
+    return names[0]
 
 
 def accepted(project: Project, source: str) -> Snapshot:

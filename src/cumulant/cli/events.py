@@ -47,7 +47,16 @@ def list_(
     def text(console: Console) -> None:
         from cumulant.runtime.report_page.terminal import table
 
-        rows = [(event.seq, event.time, event.actor, event.kind, summary(event.data)) for event in shown]
+        rows = [
+            (
+                event.seq,
+                event.time,
+                event.actor,
+                event.kind,
+                summary(event.data | ({"reason": event.reason} if event.reason else {})),
+            )
+            for event in shown
+        ]
         console.print(table(["seq", "time", "who", "what", ""], rows))
         if len(shown) < len(events):
             console.print(f"{len(events) - len(shown):,} earlier events: add --last 0", style="dim")
@@ -162,5 +171,6 @@ def _print(console: Console, event: Event) -> None:
     head: Iterable[tuple[str, str] | str] = (
         (f"{event.seq:>6} ", "dim"), moment(event.time), "  ", (clean(event.kind), "bold"), "  ",
         summary(event.data), ("  " + clean(event.actor), "dim"),
+        (f": {clean(event.reason)}" if event.reason else "", "dim"),
     )  # fmt: skip
     console.print(Text.assemble(*head), soft_wrap=True)

@@ -208,6 +208,7 @@ def _show(console: Console, found: ModelDetail) -> None:
 
     version, servable = found.version, found.servable
     lineage = {name.replace(".", " "): value for name, value in sorted(servable.lineage.items())}
+    lineage["feature plan"] = lineage.pop("features", "")
     heading(console, f"{version.name} version {version.version}", version.uri)
     pairs(
         console,

@@ -88,7 +88,7 @@ def serve(
 
 @contextmanager
 def _child(service: Service, http: str, *, insecure: bool) -> Iterator[tuple[subprocess.Popen[bytes], Running]]:
-    from cumulant.runtime.serve import await_ready
+    from cumulant.runtime.serve import await_ready, note
     from cumulant.runtime.serve import command as command_line
 
     with tempfile.TemporaryDirectory() as folder:
@@ -101,6 +101,7 @@ def _child(service: Service, http: str, *, insecure: bool) -> Iterator[tuple[sub
         before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         said = _Echo(process)
         try:
+            note(service, process.pid)
             running = await_ready(process, ready, lambda: _failed(process.returncode, said))
             said.aloud()
             yield process, running

@@ -15,6 +15,8 @@ Task = Literal["binary", "multiclass", "regression"]
 Datatype = Literal[
     "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64", "FP16", "FP32", "FP64", "BYTES"
 ]
+#: why a request does not carry a column: known only later, what is predicted, or nothing reads it
+Unread = Literal["late", "target", "unused"]
 
 
 class Input(msgspec.Struct, frozen=True):
@@ -60,6 +62,10 @@ class Servable(msgspec.Struct, frozen=True, kw_only=True):
     plan: FeaturePlan
     #: class labels in the order of the model's outputs; empty for regression
     classes: tuple[str, ...] = ()
+    #: the target was a number, whose classes are whole: predictions are numbers, not their texts
+    whole: bool = False
+    #: columns of the training source that a request does not carry, and why; a row that has them is answered
+    unread: dict[str, Unread] = {}
     calibration: Calibration = Calibration()
     #: binary: predict true at or above it
     threshold: float | None = None
@@ -126,7 +132,7 @@ class GraphServable(msgspec.Struct, frozen=True, kw_only=True):
 class Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One row's answer."""
 
-    prediction: str | float | bool
+    prediction: str | int | float | bool
     probability: float | None = None
     probabilities: dict[str, float] | None = None
     #: seconds between the prediction's moment and the newest stored state used; null without state

@@ -24,17 +24,23 @@ def reading(declared: SourceSpec, fields: Sequence[Field], path: str) -> SourceS
 
 
 def as_fields(
-    frame: pl.DataFrame, fields: Sequence[Field], *, missing: Sequence[str] = (), required: Collection[str] = ()
+    frame: pl.DataFrame,
+    fields: Sequence[Field],
+    *,
+    missing: Sequence[str] = (),
+    required: Collection[str] = (),
+    others: Collection[str] = (),
 ) -> pl.DataFrame:
     """The columns of `frame` that are `fields`, under their types; times without an offset are in the field's zone.
 
-    Fields that are absent and may be null stay absent, unless they are `required`; other columns are left out.
+    Fields that are absent and may be null stay absent, unless they are `required`; other columns are left out. Those
+    named in `others` are columns of the source by themselves, no misspelt fields.
 
     Raises:
         RequestError: a required field is absent, one is absent whose name is nearly that of another column, or a
             value cannot be read as its type. Values are not repeated.
     """
-    _refuse_absent(frame.columns, fields, required)
+    _refuse_absent([name for name in frame.columns if name not in others], fields, required)
     present = [field for field in fields if field.name in frame.columns]
     found = [_cast(frame.schema[field.name], field, missing) for field in present]
     _refuse_lost(frame, found)

@@ -31,7 +31,7 @@ _MODULES = {
     "OnlineFeatures": "online", "Vectors": "online", "coalesce": "functions", "col": "functions",
     "collect": "loading", "compile_node": "rows", "compile_plan": "plan", "compute": "offline",
     "concat": "functions", "counts_itself": "known",
-    "evaluate": "polars", "expression": "polars", "greatest": "functions",
+    "evaluate": "polars", "expression": "polars", "greatest": "functions", "is_late": "known",
     "known_times": "frames", "least": "functions", "lit": "functions", "load": "loading",
     "materialize": "materialization", "parse": "parsing", "parse_predict_at": "parsing",
     "show_moment": "known", "source": "define", "when": "functions",
@@ -41,7 +41,7 @@ __all__ = [
     "Definition", "Definitions", "Expr", "FeaturesComputed", "Materialized", "OnlineFeatures",
     "StateFilled", "Vectors", "coalesce", "col", "collect",
     "compile_node", "compile_plan", "compute", "concat", "counts_itself",
-    "evaluate", "expression", "greatest", "known_times", "least",
+    "evaluate", "expression", "greatest", "is_late", "known_times", "least",
     "lit", "load", "materialize", "parse", "parse_predict_at", "show_moment", "source", "when",
 ]  # fmt: skip
 

@@ -99,6 +99,15 @@ def require_known(entity: Source, predict_at: PredictAt | None, column: str, *, 
     )
 
 
+def is_late(entity: Source, predict_at: PredictAt | None, column: str) -> bool:
+    """Whether `column` of the row itself is not known at the prediction."""
+    try:
+        require_known(entity, predict_at, column, place="")
+    except NotKnownYetError:
+        return True
+    return False
+
+
 def show_moment(predict_at: PredictAt | None) -> str:
     """`sched_dep - 2h`."""
     if predict_at is None:

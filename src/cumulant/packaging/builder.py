@@ -10,7 +10,7 @@ import msgspec
 
 from cumulant.core.errors import DefinitionError
 from cumulant.core.plan import FeaturePlan
-from cumulant.core.servable import Servable
+from cumulant.core.servable import Servable, Unread
 from cumulant.packaging.folder import new_folder, seal
 from cumulant.packaging.graph import Graph
 from cumulant.packaging.linear import add_constant, add_linear
@@ -34,12 +34,15 @@ def build(
     out: Path,
     lineage: Mapping[str, str],
     example: Mapping[str, str | int | float | bool | None],
+    whole: bool = False,
+    unread: Mapping[str, Unread] | None = None,
     tolerance: float = 1e-6,
 ) -> Servable:
     """Write the servable of `model` to the folder `out`, whole or not at all; a servable there is replaced.
 
     `sample` holds feature rows for the parity check (`parity.measure`); `example` is a request row;
-    `lineage` says what made the model, by hashes and names. Equal inputs give equal bytes.
+    `lineage` says what made the model, by hashes and names; `whole` and `unread` are as in `Servable`. Equal inputs
+    give equal bytes.
 
     Raises:
         DefinitionError: the model has no exact ONNX form, or reads a feature that the plan lacks.
@@ -55,6 +58,8 @@ def build(
         inputs=model.inputs,
         plan=plan,
         classes=() if model.task == "regression" else model.classes,
+        whole=whole and model.task != "regression",
+        unread=dict(unread or {}),
         calibration=model.calibration,
         threshold=model.threshold,
         lineage=dict(lineage),

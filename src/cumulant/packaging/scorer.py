@@ -70,7 +70,7 @@ class Scorer:
         if servable.task == "regression":
             return [Answer(prediction=s, state_age=a) for s, a in zip(scores.tolist(), ages, strict=True)]
         if servable.task == "multiclass":
-            return _multiclass(scores, servable.classes, ages)
+            return _multiclass(scores, servable, ages)
         no, yes = labels(servable)
         cut = 0.5 if servable.threshold is None else servable.threshold
         return [
@@ -79,10 +79,12 @@ class Scorer:
         ]
 
 
-def labels(servable: Servable) -> tuple[str | bool, ...]:
-    """The predictions that a classifier gives: its classes; of a yes-or-no model, false and true."""
+def labels(servable: Servable) -> tuple[str | int | bool, ...]:
+    """The predictions that a classifier gives: its classes, as numbers where the target was; false and true."""
     if servable.task == "binary" and servable.classes in _TRUTH:
         return (False, True)
+    if servable.whole:
+        return tuple(map(int, servable.classes))
     return servable.classes
 
 
@@ -95,11 +97,12 @@ def calibrate(raw: Floats, calibration: Calibration) -> Floats:
     return result
 
 
-def _multiclass(scores: Floats, classes: tuple[str, ...], ages: Sequence[float | None]) -> list[Answer]:
+def _multiclass(scores: Floats, servable: Servable, ages: Sequence[float | None]) -> list[Answer]:
+    classes, predictions = servable.classes, labels(servable)
     best = scores.argmax(axis=1).tolist() if len(scores) else []
     return [
         Answer(
-            prediction=classes[top],
+            prediction=predictions[top],
             probability=row[top],
             probabilities=dict(zip(classes, row, strict=True)),
             state_age=age,

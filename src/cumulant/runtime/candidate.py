@@ -17,6 +17,7 @@ from cumulant.runtime.records import RunVerdict
 from cumulant.training import EvaluationSpec, Parameter, TrainingSpec
 
 if TYPE_CHECKING:
+    from cumulant.ports.journal import Transaction
     from cumulant.project import Project
     from cumulant.runtime.context import Context
     from cumulant.runtime.features import FeatureSet
@@ -114,14 +115,17 @@ class Candidate:
         }
 
     def remember(self, context: Context, version: ModelVersion) -> None:
-        """Keep what made the version; a version that is known stays as it was first recorded."""
-        key = f"{version.name}/{version.version}"
+        """Keep what made the version, where its registration was found done and the record was not."""
         with context.transaction() as transaction:
-            row = transaction.get(MODEL, key)
-            known = None if row is None else msgspec.convert(row.value, ModelRecord)
-            # Another servable under the same number: the registry was replaced, and the record with it.
-            if known is None or known.servable.key != self.package.servable.key:
-                transaction.put(MODEL, key, msgspec.to_builtins(self._record(context)))
+            self.record_in(transaction, context, f"{version.name}/{version.version}")
+
+    def record_in(self, transaction: Transaction, context: Context, key: str) -> None:
+        """Keep what made the version `name/version`; one that is known stays as it was first recorded."""
+        row = transaction.get(MODEL, key)
+        known = None if row is None else msgspec.convert(row.value, ModelRecord)
+        # Another servable under the same number: the registry was replaced, and the record with it.
+        if known is None or known.servable.key != self.package.servable.key:
+            transaction.put(MODEL, key, msgspec.to_builtins(self._record(context)))
 
     def _record(self, context: Context) -> ModelRecord:
         python, work = context.project.python, self.work

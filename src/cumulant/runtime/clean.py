@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
 from cumulant import data
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import LeaseHeldError
-from cumulant.core.events import Actor, Fact
+from cumulant.core.events import Fact
 from cumulant.core.ids import digest
+from cumulant.core.progress import Progress, silent
 from cumulant.runtime.actions import check
 from cumulant.runtime.candidate import MODEL, ModelRecord
+from cumulant.runtime.cleaning import CLEAN
+from cumulant.runtime.context import open_run
+from cumulant.runtime.leftovers import Removed, size_of, unneeded_copies, unneeded_states
 from cumulant.runtime.records import STEP, read_step, runs
 from cumulant.runtime.validate import NEWEST, REFUSED, SNAPSHOT
 
 if TYPE_CHECKING:
     from cumulant.data import Snapshot
     from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Transaction
     from cumulant.project import Project
 
 _RECENT_TABLES = 3
-
-
-class Removed(msgspec.Struct, frozen=True, kw_only=True):
-    """One stored thing that nothing needs."""
-
-    key: str
-    kind: Literal["table", "object", "folder"]
-    bytes: int
 
 
 class StorageCleaned(Fact, frozen=True, kw_only=True):
@@ -41,31 +37,57 @@ class StorageCleaned(Fact, frozen=True, kw_only=True):
     bytes: int
 
 
-def clean(project: Project, *, principal: Principal, dry_run: bool = True) -> list[Removed]:
+def clean(
+    project: Project, *, principal: Principal, dry_run: bool = True, progress: Progress = silent
+) -> list[Removed]:
     """What nothing needs, and unless `dry_run` it is removed.
 
     Kept are: each source's snapshots by its `keep` (default: all), those that a registered model was trained on, the
-    three newest feature tables, and every servable and model of a registered version. What is removed and needed again
-    is made again.
+    three newest feature tables, every servable and model of a registered version; of the stored state and the copies
+    that servers read, what belongs to versions with an alias and each model's newest, and what a server of this
+    machine uses. What is removed and needed again is made again.
+
+    Runs that begin while things are removed wait for the end of it.
 
     Raises:
         LeaseHeldError: a run is in progress, which may need what no version names yet.
     """
     check(project.access(), principal, "project.clean", project.name)
-    found = [*_data_tables(project), *_feature_tables(project), *_objects(project), *_searches(project)]
+    found = _unneeded(project)
     if dry_run or not found:
         return found
-    _refuse_beside_a_run(project)
-    for item in found:
-        _remove(project, item)
-    with project.journal().transaction(actor=Actor(principal.name)) as transaction:
-        transaction.emit(StorageCleaned(things=len(found), bytes=sum(item.bytes for item in found)))
-    return found
+    removed: list[Removed] = []
+
+    def remove() -> dict[str, object]:
+        _refuse_beside_a_run(project)
+        # Again, now that nothing new can come to be needed.
+        for item in _unneeded(project):
+            _remove(project, item)
+            removed.append(item)
+        return {"things": len(removed), "bytes": sum(item.bytes for item in removed)}
+
+    def tell(transaction: Transaction, result: dict[str, object]) -> None:
+        transaction.emit(msgspec.convert(result, StorageCleaned))
+
+    with open_run(project, CLEAN, action="project.clean", principal=principal, progress=progress) as context:
+        context.ledger.step(CLEAN, {}, remove, verify=lambda _: False, write=tell, progress=progress)
+    return removed
+
+
+def _unneeded(project: Project) -> list[Removed]:
+    return [
+        *_data_tables(project),
+        *_feature_tables(project),
+        *_objects(project),
+        *_searches(project),
+        *unneeded_states(project),
+        *unneeded_copies(project),
+    ]
 
 
 def _refuse_beside_a_run(project: Project) -> None:
     for run in runs(project.journal()):
-        if run.status == "running":
+        if run.status == "running" and run.flow != CLEAN:
             raise LeaseHeldError(
                 f"run {run.id} ({run.flow}) is in progress: what it has made so far would look as if nothing needed it",
                 subject=run.id,
@@ -79,6 +101,8 @@ def _remove(project: Project, item: Removed) -> None:
             project.tables().delete(item.key)
         case "object":
             project.objects().delete(item.key)
+        case "state":
+            project.online().drop(item.key)
         case "folder":
             shutil.rmtree(project.state / item.key, ignore_errors=True)
 
@@ -87,9 +111,16 @@ def _records(project: Project) -> list[ModelRecord]:
     return [msgspec.convert(row.value, ModelRecord) for row in project.journal().rows(MODEL)]
 
 
+def _tags(project: Project) -> list[dict[str, str]]:
+    """Those of all registered versions: one whose training was cut off has them, and no record yet."""
+    registry = project.registry()
+    return [version.tags for name in registry.models() for version in registry.versions(name)]
+
+
 def _data_tables(project: Project) -> Iterator[Removed]:
     journal, now = project.journal(), SystemClock().now()
     trained_on = {identity for record in _records(project) for identity in record.snapshots.values()}
+    trained_on |= {tags[name] for tags in _tags(project) for name in tags if name.startswith("cumulant.snapshot.")}
     snapshots = [msgspec.convert(row.value, data.Snapshot) for row in journal.rows(SNAPSHOT)]
     for source, spec in project.spec.data.items():
         own = [one for one in snapshots if one.source == source]
@@ -122,7 +153,7 @@ def _table(project: Project, key: str) -> Removed:
 
 
 def _objects(project: Project) -> Iterator[Removed]:
-    objects, needed = project.objects(), set()
+    objects, needed = project.objects(), {tags.get("cumulant.servable", "") for tags in _tags(project)}
     for record in _records(project):
         needed |= {record.servable.key, record.fitted.model.key, record.fitted.naive.key}
     for prefix in ("models/", "servables/"):
@@ -140,8 +171,4 @@ def _searches(project: Project) -> Iterator[Removed]:
     steps = [read_step(row) for row in project.journal().rows(STEP)]
     done = {digest(step.inputs) for step in steps if step.name == "search" and step.status == "done"}
     for path in sorted(path for path in folder.iterdir() if path.name in done):
-        yield Removed(key=f"search/{path.name}", kind="folder", bytes=_size(path))
-
-
-def _size(path: Path) -> int:
-    return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
+        yield Removed(key=f"search/{path.name}", kind="folder", bytes=size_of(path))

@@ -14,6 +14,7 @@ from cumulant.core.events import Actor
 from cumulant.core.progress import Progress
 from cumulant.core.version import __version__
 from cumulant.runtime.actions import check, declared
+from cumulant.runtime.cleaning import CLEAN, await_clean
 from cumulant.runtime.ledger import Ledger, StepResult
 
 if TYPE_CHECKING:
@@ -112,4 +113,6 @@ def open_run(
         ) as ledger,
         without_secrets(project),
     ):
+        if flow != CLEAN:
+            await_clean(ledger, clock, progress)
         yield Context(project=project, principal=principal, ledger=ledger, progress=progress, clock=clock)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from cumulant.project import Project
 
 CANDIDATE, CHAMPION = "candidate", "champion"
+#: the folder of the project's state with servables of versions that were not made here
+FETCHED = "fetched"
 
 
 class ModelAliased(Fact, frozen=True, kw_only=True):
@@ -99,10 +101,14 @@ def servable_folder(project: Project, version: ModelVersion) -> Path:
     key = version.tags.get("cumulant.servable", "")
     if key and project.objects().find(key) is not None:
         return project.objects().path(key)
-    # By version and content: the registry may be another one by now.
-    into = project.state / "fetched" / version.name / f"{version.version}-{short(digest(key))}"
+    into = project.state / FETCHED / version.name / copy_name(version)
     known = [found.parent for found in into.glob("*/servable.json") if not found.parent.name.startswith(".")]
     return known[0] if known else project.registry().fetch(version, into)
+
+
+def copy_name(version: ModelVersion) -> str:
+    """The folder of a version's copy. By version and content: the registry may be another one by now."""
+    return f"{version.version}-{short(digest(version.tags.get('cumulant.servable', '')))}"
 
 
 def _tell(project: Project, principal: Principal, fact: Fact, reason: str | None) -> None:

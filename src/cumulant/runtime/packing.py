@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant import data, packaging
+from cumulant import data, features, packaging
+from cumulant.core import expr
 from cumulant.core.ids import digest
 from cumulant.core.refs import ObjectRef
-from cumulant.core.servable import Parity
+from cumulant.core.servable import Parity, Unread
 from cumulant.runtime.fitting import Fitted, loaded, rows_of
 from cumulant.runtime.personal import masked
 
@@ -39,7 +40,13 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
     """
     objects = context.project.objects()
     # Commit and environment are recorded, not part of the identity: another commit alone makes no other model.
-    inputs = {"model": fitted.model.key, "plan": digest(work.task.plan), "work": work.identity}
+    unread = _unread(work)
+    inputs = {
+        "model": fitted.model.key,
+        "plan": digest(work.task.plan),
+        "work": work.identity,
+        "unread": unread,
+    }
 
     def build() -> dict[str, object]:
         model, rows = loaded(context, fitted.model), rows_of(context, work)
@@ -53,6 +60,8 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
                 out=folder,
                 lineage=lineage,
                 example=example(context, work),
+                whole=_is_number(context, work),
+                unread=unread,
             )
             ref = objects.put(f"servables/{digest(servable.files | dict(lineage))}", folder)
         assert servable.parity is not None
@@ -80,6 +89,29 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
 
 def _package(result: Mapping[str, object]) -> Package:
     return msgspec.convert(result, Package)
+
+
+def _unread(work: Work) -> dict[str, Unread]:
+    """The source's columns that a request does not carry, and why."""
+    task, source = work.task, data.source_of(work.snapshot)
+    request, target = {field.name for field in task.plan.request}, expr.columns(task.target)
+    found: dict[str, Unread] = {}
+    for name in (field.name for field in source.fields if field.name not in request):
+        if features.is_late(source, task.predict_at, name):
+            found[name] = "late"
+        else:
+            found[name] = "target" if name in target else "unused"
+    return found
+
+
+def _is_number(context: Context, work: Work) -> bool:
+    """Whether the target is of whole numbers, which a model's classes then are too."""
+    rows = data.scan(work.snapshot, context.project.tables(), as_of=work.as_of)
+    values = features.evaluate(work.task.target, rows.select(sorted(expr.columns(work.task.target))).collect())
+    if values.dtype.is_float():
+        held = values.fill_nan(None).drop_nulls()
+        return bool((held == held.round()).all())
+    return values.dtype.is_integer()
 
 
 def example(context: Context, work: Work) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import msgspec
 from cumulant import data, features, packaging
 from cumulant.core.errors import EngineUnavailableError, RequestError, UsageError
 from cumulant.core.progress import Progress, silent
-from cumulant.core.servable import Answer
+from cumulant.core.servable import Answer, Servable
 from cumulant.runtime.context import open_run
 from cumulant.runtime.features import scans, used_sources
 from cumulant.runtime.models import servable_folder
@@ -59,10 +59,12 @@ def predict(
         version = project.registry().resolve(uri)
         scorer = packaging.Scorer(servable_folder(project, version))
         plan = scorer.servable.plan
-        frame = _given(project, plan, rows)
+        frame, others = _given(project, scorer.servable, rows)
         absent = [field.name for field in plan.request if field.name not in frame.columns]
         if absent:
             progress(f"not in the rows, and so taken as missing: {', '.join(absent)}")
+        if others:
+            progress(f"not read by the model, and so ignored: {', '.join(others)}")
         if url is not None and as_of is not None:
             raise UsageError("a server answers from its own state", hint="leave out --as-of, or --url")
         if url is not None:
@@ -75,13 +77,17 @@ def predict(
         return _frame(scorer.answers({name: computed[name].to_list() for name in scorer.features}))
 
 
-def _given(project: Project, plan: FeaturePlan, rows: pl.DataFrame | Path) -> pl.DataFrame:
-    """The request fields of the rows, read as the source reads its own files."""
+def _given(project: Project, servable: Servable, rows: pl.DataFrame | Path) -> tuple[pl.DataFrame, list[str]]:
+    """The request fields of the rows, read as the source reads its own files, and the names of other columns."""
+    plan = servable.plan
     declared = project.spec.data.get(plan.entity) or data.SourceSpec()
     if isinstance(rows, Path):
         rows = read_table(rows, like=data.reading(declared, plan.request, str(rows)))
     moment = plan.predict_at.column if plan.predict_at else None
-    return data.as_fields(rows, plan.request, missing=declared.missing, required=[moment] if moment else [])
+    found = data.as_fields(
+        rows, plan.request, missing=declared.missing, required=[moment] if moment else [], others=servable.unread
+    )
+    return found, [name for name in rows.columns if name not in found.columns]
 
 
 def _asked(url: str, plan: FeaturePlan, frame: pl.DataFrame, progress: Progress) -> Iterator[Answer]:

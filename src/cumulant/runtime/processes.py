@@ -26,7 +26,12 @@ class Process(msgspec.Struct, frozen=True):
 
 
 def this_process() -> Process:
-    return Process(_host(), os.getpid(), _born(os.getpid()) or "")
+    return process_of(os.getpid())
+
+
+def process_of(pid: int) -> Process:
+    """A process of this machine."""
+    return Process(_host(), pid, _born(pid) or "")
 
 
 def is_gone(process: Process) -> bool:

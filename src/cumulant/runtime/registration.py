@@ -19,6 +19,7 @@ from cumulant.runtime.personal import masked, personal_features
 if TYPE_CHECKING:
     import pandas as pd
 
+    from cumulant.ports.journal import Transaction
     from cumulant.ports.registry import RunLog
     from cumulant.runtime.candidate import Candidate
     from cumulant.runtime.context import Context
@@ -42,7 +43,13 @@ def register(context: Context, candidate: Candidate, *, promote: bool) -> tuple[
             _point(context, version, CHAMPION)
         return {"name": version.name, "version": version.version}
 
-    outcome = context.step("register", inputs, log, verify=lambda found: _exists(context, found, candidate))
+    def record(transaction: Transaction, found: dict[str, object]) -> None:
+        candidate.record_in(transaction, context, f"{found['name']}/{found['version']}")
+
+    # Only a version that has its record counts as registered: cut off before, the same version is found and recorded.
+    outcome = context.step(
+        "register", inputs, log, verify=lambda found: _exists(context, found, candidate), write=record
+    )
     name, number = str(outcome.result["name"]), str(outcome.result["version"])
     return context.project.registry().resolve(f"{name}/{number}"), outcome.reused
 

@@ -23,7 +23,8 @@ from cumulant.core.progress import Progress, silent
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import scans, used_sources
-from cumulant.runtime.models import servable_folder
+from cumulant.runtime.models import copy_name, servable_folder
+from cumulant.runtime.services import note_use
 from cumulant.runtime.validate import snapshots_of
 from cumulant.serving import ServingSpec
 
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from cumulant.ports.journal import Transaction
     from cumulant.project import Project
 
+ONLINE_STATE = "online state"
+#: folders of the project's state: copies of servables that servers read, and notes of which process reads which
+SERVING, USES = "serving", "uses"
 _START_SECONDS, _LOOK_SECONDS = 60.0, 0.02
 
 
@@ -46,6 +50,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     table: str | None = None
     as_of: datetime | None = None
     entities: int = 0
+    #: the folder where a server says what it serves from, so that `clean` leaves that alone
+    uses: str
     #: the section `serving` of the project file
     settings: ServingSpec = ServingSpec()
 
@@ -74,21 +80,30 @@ def prepare_service(
         version = project.registry().resolve(uri)
         folder = _versioned(project, version)
         plan = packaging.load_servable(folder).plan
-        if not plan.needs_state:
-            return Service(model=version, folder=str(folder), settings=project.spec.serving)
-        snapshots, _ = snapshots_of(context, plan.sources)
-        # A day before the moment, so that requests just before it are answered too.
-        since = None if as_of is None else as_of - timedelta(days=1)
-        table, entities = materialize(context, plan, snapshots, as_of=as_of, since=since)
-        return Service(
-            model=version,
-            folder=str(folder),
-            online=project.endpoints.online,
-            table=table,
-            as_of=as_of,
-            entities=entities,
-            settings=project.spec.serving,
+        service = Service(
+            model=version, folder=str(folder), uses=str(project.state / USES), settings=project.spec.serving
         )
+        if plan.needs_state:
+            snapshots, _ = snapshots_of(context, plan.sources)
+            # A day before the moment, so that requests just before it are answered too.
+            since = None if as_of is None else as_of - timedelta(days=1)
+            table, entities = materialize(context, plan, snapshots, as_of=as_of, since=since)
+            service = msgspec.structs.replace(
+                service, online=project.endpoints.online, table=table, as_of=as_of, entities=entities
+            )
+        # Before the run ends, and with it the time in which nothing is cleaned.
+        note(service, os.getpid())
+        return service
+
+
+def note(service: Service, pid: int) -> None:
+    """Keep what `service` needs from `clean` while the process lives."""
+    note_use(Path(service.uses), pid, folder=service.folder, table=service.table)
+
+
+def state_table(inputs: object) -> str:
+    """The online table that the step `online state` of these inputs fills."""
+    return f"state_{short(digest(inputs))}"
 
 
 def materialize(
@@ -107,7 +122,7 @@ def materialize(
         "as_of": as_of and as_of.isoformat(),
         "since": since and since.isoformat(),
     }
-    table = f"state_{short(digest(inputs))}"
+    table = state_table(inputs)
     store = context.project.online()
 
     def fill() -> dict[str, object]:
@@ -118,15 +133,14 @@ def materialize(
     def tell(transaction: Transaction, found: dict[str, object]) -> None:
         transaction.emit(msgspec.convert({**found, "as_of": as_of}, features.StateFilled))
 
-    outcome = context.step("online state", inputs, fill, verify=lambda _: bool(store.meta(table)), write=tell)
+    outcome = context.step(ONLINE_STATE, inputs, fill, verify=lambda _: bool(store.meta(table)), write=tell)
     return table, int(str(outcome.result["entities"]))
 
 
 def _versioned(project: Project, version: ModelVersion) -> Path:
     """A copy of the servable that carries the registry's version number, so that answers name it."""
     source = servable_folder(project, version)
-    which = short(digest(version.tags.get("cumulant.servable", "")))
-    target = project.state / "serving" / version.name / f"{version.version}-{which}"
+    target = project.state / SERVING / version.name / copy_name(version)
     if (target / "servable.json").exists():
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -171,6 +185,7 @@ def running(service: Service, *, http: str = "127.0.0.1:0", keep: bool = False) 
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
         try:
+            note(service, process.pid)
             yield await_ready(process, ready, lambda: _ended(process, log))
         except BaseException:
             keep = False

@@ -50,13 +50,15 @@ Verb = Callable[[Model, Request], Scoring]
 _decode_rows: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 
 
-class Predictions(msgspec.Struct, kw_only=True):
+class Predictions(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The answer to several plain JSON rows, in their order."""
 
     model: str
     version: str
     request_id: str
     predictions: list[Any]
+    #: columns that were ignored, and why
+    warnings: tuple[str, ...] = ()
 
 
 class Application:
@@ -171,8 +173,9 @@ class Application:
 
     def _server(self, parts: Sequence[str]) -> Response | Coroutine[Any, Any, Response] | None:
         match parts:
-            case ["v2"]:
-                return json_response({"name": self.name, "version": __version__, "extensions": list(_EXTENSIONS)})
+            case [] | ["v2"]:
+                more = {"extensions": list(_EXTENSIONS)} if parts else {"links": ["/v2", "/v1/models", "/metrics"]}
+                return json_response({"name": self.name, "version": __version__} | more)
             case ["v2", "health", "live"]:
                 return json_response({"live": True})
             case ["v2", "health", "ready"]:
@@ -250,9 +253,8 @@ class Application:
         work = model.from_tensors(call.inputs)
 
         def finish(raw: Sequence[Array]) -> Response:
-            age = work.age()
-            parameters = {} if age is None else {"state_age": age}
-            return write_answer(call, model.name, model.version, model.tensors(work, raw, call.wanted), parameters)
+            outputs = model.tensors(work, raw, call.wanted)
+            return write_answer(call, model.name, model.version, outputs, work.parameters())
 
         return Scoring(work, call.demand, finish)
 
@@ -264,10 +266,14 @@ class Application:
         def finish(raw: Sequence[Array]) -> Response:
             answers = model.answers(work, raw)
             if single:
-                return Response(200, encode(_single(answers[0], model, request_id)))
+                return Response(200, encode(_single(answers[0], model, request_id, work.warnings)))
             several = Predictions(
-                model=model.name, version=model.version, request_id=request_id, predictions=answers
-            )  # fmt: skip
+                model=model.name,
+                version=model.version,
+                request_id=request_id,
+                predictions=answers,
+                warnings=work.warnings,
+            )
             return Response(200, encode(several))
 
         return Scoring(work, Demand(client=request.client), finish)
@@ -352,9 +358,10 @@ def _rows(value: object, model: Model) -> tuple[list[object], bool]:
     return [value], True
 
 
-def _single(answer: Answer | dict[str, Any], model: Model, request_id: str) -> dict[str, Any]:
+def _single(answer: Answer | dict[str, Any], model: Model, request_id: str, warnings: Sequence[str]) -> dict[str, Any]:
     found = answer if isinstance(answer, dict) else msgspec.to_builtins(answer)
-    return {**found, "model": model.name, "version": model.version, "request_id": request_id}
+    told = {**found, "model": model.name, "version": model.version, "request_id": request_id}
+    return told | {"warnings": warnings} if warnings else told
 
 
 def metadata(model: Model, versions: Sequence[str]) -> dict[str, object]:

@@ -49,7 +49,7 @@ class RowModel:
         self.servable: Servable = self.scorer.servable
         self.name = self.servable.name
         self.version = self.servable.version or UNREGISTERED
-        self.schema = RequestSchema(self.servable.plan)
+        self.schema = RequestSchema(self.servable.plan, self.servable.unread)
         self.table = table or self.servable.lineage.get("state") or self.name
         self.outputs: Mapping[str, tuple[str, list[int]]] = outputs(self.servable)
         self.inputs = self._metadata()
@@ -86,14 +86,22 @@ class RowModel:
         return self.scorer.feeds(random.normal(size=(rows, len(self.scorer.features))).astype(np.float32))
 
     def from_tensors(self, inputs: Sequence[Input]) -> Work:
-        return self.from_rows(to_rows(inputs, self.schema.fields))
+        work = self.from_rows(to_rows(inputs, self.schema.fields, self.schema.unread))
+        if self.schema.unread:
+            work.warnings = self.schema.warnings({tensor.name for tensor in inputs})
+        return work
 
     def from_rows(self, rows: Sequence[object]) -> Work:
         vectors = self._features.vectors(self.schema.rows(rows)) if rows else None
         if vectors is None:
             return Work(self.scorer.feeds(np.empty((0, len(self.scorer.features)), np.float32)), 0, raw=rows)
         matrix = self.scorer.encoder.matrix(vectors.columns)
-        return Work(self.scorer.feeds(matrix), len(rows), vectors.age, rows)
+        return Work(self.scorer.feeds(matrix), len(rows), vectors.age, rows, self._warnings(rows))
+
+    def _warnings(self, rows: Sequence[object]) -> tuple[str, ...]:
+        if not self.schema.unread:
+            return ()
+        return self.schema.warnings(set[str]().union(*(row for row in rows if isinstance(row, dict))))
 
     def tensors(self, work: Work, raw: Sequence[Array], wanted: Sequence[str]) -> list[Output]:
         return from_answers(self.answers(work, raw), self.outputs, wanted)

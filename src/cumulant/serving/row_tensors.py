@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from cumulant.core.errors import RequestError, did_you_mean
 from cumulant.core.plan import DType, Field
@@ -27,14 +27,18 @@ _ACCEPTED: Mapping[DType, frozenset[str]] = {
 }
 
 
-def to_rows(inputs: Sequence[Input], fields: Mapping[str, Field]) -> list[object]:
+def to_rows(inputs: Sequence[Input], fields: Mapping[str, Field], unread: Collection[str] = ()) -> list[object]:
     """Rows with the values of the tensors; their types are checked by the request schema afterwards.
+
+    Tensors named in `unread` are left out.
 
     Raises:
         RequestError: an unknown or repeated tensor, a datatype that the field cannot take, or a wrong shape.
     """
     columns: dict[str, list[object]] = {}
     for tensor in inputs:
+        if tensor.name in unread:
+            continue
         if tensor.name not in fields:
             raise unknown_input(tensor.name, fields)
         if tensor.name in columns:
@@ -79,10 +83,19 @@ def outputs(servable: Servable) -> dict[str, tuple[str, list[int]]]:
         case "regression":
             return {"prediction": ("FP64", [-1])}
         case "multiclass":
-            return {"prediction": ("BYTES", [-1]), "probabilities": ("FP64", [-1, len(servable.classes)])}
+            return {"prediction": (_label(servable), [-1]), "probabilities": ("FP64", [-1, len(servable.classes)])}
         case "binary":
-            datatype = "BOOL" if isinstance(labels(servable)[1], bool) else "BYTES"
-            return {"prediction": (datatype, [-1]), "probability": ("FP64", [-1])}
+            return {"prediction": (_label(servable), [-1]), "probability": ("FP64", [-1])}
+
+
+def _label(servable: Servable) -> str:
+    match labels(servable):
+        case (bool(), *_):
+            return "BOOL"
+        case (int(), *_):
+            return "INT64"
+        case _:
+            return "BYTES"
 
 
 def from_answers(

@@ -5,27 +5,37 @@ from __future__ import annotations
 import binascii
 import math
 from base64 import b64decode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cumulant.core.errors import DefinitionError, RequestError, did_you_mean
 from cumulant.core.plan import FeaturePlan, Field
+from cumulant.core.servable import Unread
 from cumulant.core.units import EPOCH
 
 Check = Callable[[object], object]
 _INT64 = 2**63
 
 
+#: what is said of a column of the training source that a request need not carry
+_UNREAD: Mapping[Unread, str] = {
+    "late": "is not known at the moment of prediction",
+    "target": "is what the model predicts",
+    "unused": "is not read by the model",
+}
+
+
 class RequestSchema:
-    """Checks rows against the request fields of a plan.
+    """Checks rows against the request fields of a plan. Columns in `unread` are ignored, and `warnings` says so.
 
     A nullable field may be left out or null. Times are ISO 8601 text or a number of seconds since 1970 UTC;
     text without an offset is read in the field's zone (else UTC). Dates are ISO 8601 text, bytes are base64.
     Errors never repeat values of personal fields.
     """
 
-    def __init__(self, plan: FeaturePlan) -> None:
+    def __init__(self, plan: FeaturePlan, unread: Mapping[str, Unread] | None = None) -> None:
+        self.unread: Mapping[str, Unread] = unread or {}
         self.fields: dict[str, Field] = {field.name: field for field in plan.request}
         moment = plan.predict_at.column if plan.predict_at else None
         self.required = tuple(f.name for f in plan.request if not f.nullable or f.name == moment)
@@ -42,15 +52,25 @@ class RequestSchema:
             return [self._row(raw[0], "")]
         return [self._row(row, f"row {number}: ") for number, row in enumerate(raw, 1)]
 
+    def warnings(self, names: Collection[str]) -> tuple[str, ...]:
+        """What a caller should know of columns that were ignored, one sentence a column."""
+        return tuple(
+            f"{name} {_UNREAD[why]} and was ignored; leave it out" for name, why in self.unread.items() if name in names
+        )
+
     def _row(self, raw: object, where: str) -> dict[str, object]:
         if not isinstance(raw, dict):
             raise RequestError(f"{where}expected an object with the fields of one row, got {_kind(raw)}")
         values = self._empty.copy()
         checks = self._checks
+        ignored = 0
         for name, value in raw.items():
             check = checks.get(name)
             if check is None:
-                raise self._unknown(name, where)
+                if name not in self.unread:
+                    raise self._unknown(name, where)
+                ignored += 1
+                continue
             if value is not None:
                 try:
                     values[name] = check(value)
@@ -60,6 +80,9 @@ class RequestSchema:
             if values[name] is None:
                 problem = "must not be null" if name in raw else "is required"
                 raise RequestError(f'{where}field "{name}" {problem}', subject=name)
+        if ignored == len(raw) and self.fields:
+            hint = f"expected fields: {', '.join(self.fields)}"
+            raise RequestError(f"{where}the row has none of the model's fields", hint=hint)
         return values
 
     def _unknown(self, name: str, where: str) -> RequestError:

@@ -18,8 +18,16 @@ class Work(msgspec.Struct, gc=False):
     ages: Sequence[float | None] = ()
     #: the rows as the caller sent them, for the prediction log; None where tensors were sent
     raw: Sequence[object] | None = None
+    #: what the caller should know: columns that were ignored, and why
+    warnings: tuple[str, ...] = ()
 
     def age(self) -> float | None:
         """The greatest age of stored features among the rows."""
         found = [age for age in self.ages if age is not None]
         return max(found) if found else None
+
+    def parameters(self) -> dict[str, object]:
+        """What the protocol's answer carries besides its outputs."""
+        age = self.age()
+        told: dict[str, object] = {} if age is None else {"state_age": age}
+        return told | {"warnings": "\n".join(self.warnings)} if self.warnings else told

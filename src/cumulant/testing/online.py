@@ -31,5 +31,12 @@ class MemoryOnline:
     def put_meta(self, table: str, meta: dict[str, str]) -> None:
         self._meta[table] = dict(meta)
 
+    def tables(self) -> list[str]:
+        return sorted(self._tables.keys() | self._meta.keys())
+
+    def drop(self, table: str) -> None:
+        self._tables.pop(table, None)
+        self._meta.pop(table, None)
+
     def close(self) -> None:
         """Nothing to close; what was written stays."""

@@ -130,7 +130,9 @@ class Finisher:
                 )
         whole = [(one, fit) for one, fit in zip(plan, fits, strict=False) if not fit.cut]
         if len(whole) < len(members):
-            self.notes.append(f"{len(whole)} of {len(members)} boosters are averaged: the time was over")
+            self.notes.append(
+                f"the time was over after {len(whole)} of the {len(members)} boosters; the model averages these"
+            )
         self.boosters = tuple(one for one, _ in whole)
         return _averaged([fit for _, fit in whole])
 

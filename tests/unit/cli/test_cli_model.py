@@ -232,3 +232,15 @@ def test_an_unknown_output_format_is_refused_before_the_project_is_opened(
     ended = cumulant(*words, "--out", str(tmp_path / "x.xyz"), "--project", str(tmp_path / "nowhere"))
     assert ended.code == 2
     assert '"x.xyz" names no format' in ended.err
+
+
+def test_the_only_source_need_not_be_named(trained: Path, cumulant: Any) -> None:
+    for command in ("show", "quarantine"):
+        ended = cumulant("data", command, "--project", str(trained), "--json")
+        assert ended.code == 0, ended.err
+
+
+def test_models_show_names_each_figure_once(trained: Path, cumulant: Any) -> None:
+    out = cumulant("models", "show", "--project", str(trained)).out
+    assert sum(line.strip().startswith("features ") for line in out.splitlines()) == 1
+    assert "feature plan" in out

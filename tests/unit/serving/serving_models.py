@@ -72,9 +72,11 @@ def model_of(task: str) -> FittedModel:
     return FittedModel(card, linear(len(classes) if task == "multiclass" else 1, link))
 
 
-def servable(out, task="binary", *, name="flight-late", plan=PLAIN, model=None, sample=None):
+def servable(out, task="binary", *, name="flight-late", plan=PLAIN, model=None, sample=None, **more):
     lineage = {"state": f"{name}-state"}
-    build(model or model_of(task), plan, name=name, sample=sample or SAMPLE, out=out, lineage=lineage, example=ROW)
+    build(
+        model or model_of(task), plan, name=name, sample=sample or SAMPLE, out=out, lineage=lineage, example=ROW, **more
+    )
     return out
 
 

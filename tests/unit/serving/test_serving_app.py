@@ -6,10 +6,11 @@ import asyncio
 import json
 import math
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from serving_models import ROW, ask, call, model_of, servable
+from serving_models import FIELDS, PLAIN, ROW, ask, call, model_of, servable
 
 from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.packaging import Scorer, with_version
@@ -143,6 +144,10 @@ def test_health_server_and_model_metadata(app):
     assert call(app, "GET", "/v2/health/live").json() == {"live": True}
     assert call(app, "GET", "/v2/health/ready").json() == {"ready": True}
     assert call(app, "GET", "/v2").json()["name"] == "cumulant"
+    index = call(app, "GET", "/").json()
+    assert index["name"] == "cumulant"
+    assert index["links"] == ["/v2", "/v1/models", "/metrics"]
+    assert all(call(app, "GET", link).status_code == 200 for link in index["links"])
     assert call(app, "GET", "/v2/models/flight-late/ready").json() == {"name": "flight-late", "ready": True}
     found = call(app, "GET", "/v2/models/flight-late/versions/1").json()
     assert found["versions"] == ["1"]
@@ -296,7 +301,7 @@ def test_tensors_that_do_not_fit(app, body, words):
 def test_paths_methods_and_encodings(app):
     refused(call(app, "POST", "/v1/models/flight-lat/predict", ROW), 404, 'did you mean "flight-late"?')
     refused(call(app, "GET", "/v2/models/other/ready"), 404, "other")
-    for path in ("/", "/v3", "/v2/models", "/v2/models/flight-late/infers", "/v2/models/flight-late/versions/1/x/y"):
+    for path in ("/v3", "/v2/models", "/v2/models/flight-late/infers", "/v2/models/flight-late/versions/1/x/y"):
         refused(call(app, "GET", path), 404)
     refused(call(app, "GET", PREDICT), 405, "POST")
     refused(call(app, "DELETE", "/v2/health/live"), 405, "GET")
@@ -372,3 +377,74 @@ def test_the_answer_is_that_of_the_trained_model(app):
     frame = pl.DataFrame({"distance": [500.0], "hour": [18], "carrier": ["UA"], "charter": [None]})
     found = call(app, "POST", PREDICT, ROW).json()["probability"]
     assert found == pytest.approx(model_of("binary").predict_frame(frame)[0], abs=1e-12)
+
+
+UNREAD = {"arr_delay": "late", "late": "target", "gate": "unused"}
+
+
+@pytest.fixture(scope="module")
+def knowing(tmp_path_factory):
+    """A model that knows which columns its training rows had besides the request's fields."""
+    return application(servable(tmp_path_factory.mktemp("knowing") / "model", unread=UNREAD))
+
+
+def test_columns_of_the_training_rows_are_ignored_with_a_warning(knowing):
+    plain = call(knowing, "POST", PREDICT, ROW).json()
+    assert "warnings" not in plain
+    found = call(knowing, "POST", PREDICT, ROW | {"gate": "B2", "arr_delay": 12, "late": True}).json()
+    assert found["probability"] == plain["probability"]
+    assert found["warnings"] == [
+        "arr_delay is not known at the moment of prediction and was ignored; leave it out",
+        "late is what the model predicts and was ignored; leave it out",
+        "gate is not read by the model and was ignored; leave it out",
+    ]
+    several = call(knowing, "POST", PREDICT, [ROW, ROW | {"gate": None}]).json()
+    assert [one["probability"] for one in several["predictions"]] == [plain["probability"]] * 2
+    assert several["warnings"] == found["warnings"][2:]
+    assert "warnings" not in call(knowing, "POST", PREDICT, [ROW, ROW]).json()
+
+
+def test_tensors_of_such_columns_are_ignored_with_a_warning(knowing):
+    more = {"name": "arr_delay", "datatype": "FP64", "shape": [1], "data": [12.0]}
+    plain = call(knowing, "POST", INFER, {"inputs": tensors([ROW])}).json()
+    found = call(knowing, "POST", INFER, {"inputs": [more, *tensors([ROW])]}).json()
+    assert found["outputs"] == plain["outputs"]
+    assert "parameters" not in plain
+    assert found["parameters"]["warnings"].startswith("arr_delay is not known at the moment of prediction")
+
+
+def test_a_misspelt_field_is_refused_all_the_same(knowing):
+    refused(call(knowing, "POST", PREDICT, ROW | {"arr_dellay": 1}), 400, 'no field "arr_dellay"')
+    refused(call(knowing, "POST", PREDICT, ROW | {"distence": 1}), 400, 'did you mean "distance"?')
+
+
+@pytest.mark.parametrize("row", [{}, {"arr_delay": 12}])
+def test_a_row_without_any_field_is_refused(tmp_path, row):
+    free = msgspec.structs.replace(
+        PLAIN, predict_at=None, request=tuple(msgspec.structs.replace(field, nullable=True) for field in FIELDS)
+    )
+    app = application(servable(tmp_path / "model", plan=free, unread=UNREAD))
+    expected_fields = "expected fields: distance, sched_dep, carrier"
+    refused(call(app, "POST", PREDICT, row), 400, "none of the model's fields", expected_fields)
+    refused(call(app, "POST", PREDICT, [ROW, row]), 400, "row 2: ", expected_fields)
+    assert call(app, "POST", PREDICT, {"carrier": None}).status_code == 200
+    assert call(app, "POST", PREDICT, {"carrier": "UA"}).status_code == 200
+
+
+@pytest.mark.parametrize(("task", "classes"), [("binary", ("0", "1")), ("multiclass", ("-1", "0", "2"))])
+def test_classes_that_are_whole_numbers_are_answered_as_numbers(tmp_path, task, classes):
+    model = model_of(task)
+    model.card = msgspec.structs.replace(model.card, classes=classes)
+    app = application(servable(tmp_path / "model", task, model=model, whole=True))
+    found = [call(app, "POST", PREDICT, ROW | {"distance": value}).json() for value in (0.0, 900.0, 5000.0)]
+    assert {type(one["prediction"]) for one in found} == {int}
+    assert {one["prediction"] for one in found} <= set(map(int, classes))
+    if task == "multiclass":
+        assert list(found[0]["probabilities"]) == list(classes)
+    (labels, _) = call(app, "POST", INFER, {"inputs": tensors([ROW])}).json()["outputs"]
+    assert labels["datatype"] == "INT64"
+    assert type(labels["data"][0]) is int
+    announced = call(app, "GET", "/v2/models/flight-late").json()["outputs"][0]
+    assert announced == {"name": "prediction", "datatype": "INT64", "shape": [-1]}
+    texts = application(servable(tmp_path / "texts", task, model=model))
+    assert call(texts, "POST", PREDICT, ROW).json()["prediction"] in classes

@@ -91,6 +91,19 @@ class SqliteOnline:
         with self._database.write() as connection:
             connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (table, msgspec.json.encode(meta)))
 
+    def tables(self) -> list[str]:
+        with self._database.read() as connection:
+            found = connection.execute("SELECT name FROM generations UNION SELECT name FROM meta ORDER BY name")
+            return [name for (name,) in found.fetchall()]
+
+    def drop(self, table: str) -> None:
+        with self._database.write() as connection:
+            connection.execute("DELETE FROM tables WHERE name = ?", (table,))
+            connection.execute("DELETE FROM meta WHERE name = ?", (table,))
+            begun = connection.execute("SELECT number FROM generations WHERE name = ?", (table,))
+            for (number,) in begun.fetchall():
+                _drop(connection, number)
+
     def close(self) -> None:
         self._database.close()
 

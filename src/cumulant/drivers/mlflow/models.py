@@ -87,6 +87,7 @@ def signature(mlflow: Any, servable: Servable) -> Any:
         "whole": schema.AnyType(),
         "flag": schema.DataType.boolean,
         "category": schema.DataType.string,
+        "integer": schema.DataType.long,
     }
     whole = {feature.name for feature in servable.plan.features if feature.dtype == "int"}
     inputs = [("whole" if one.kind == "number" and one.feature in whole else one.kind, one.feature)
@@ -102,10 +103,12 @@ def _answers(servable: Servable) -> list[tuple[str, str]]:
         case "regression":
             return [("number", "prediction")]
         case "multiclass":
-            return [("category", "prediction"), *(("number", f"probability_{label}") for label in servable.classes)]
+            label = "integer" if servable.whole else "category"
+            return [(label, "prediction"), *(("number", f"probability_{name}") for name in servable.classes)]
         case "binary":
             truth = not servable.classes or tuple(map(str.lower, servable.classes)) == ("false", "true")
-            return [("flag" if truth else "category", "prediction"), ("number", "probability")]
+            label = "flag" if truth else "integer" if servable.whole else "category"
+            return [(label, "prediction"), ("number", "probability")]
 
 
 def _link(client: Any, run_id: str, model_id: str) -> None:

@@ -55,4 +55,4 @@ class Cost:
         """The most rows that a run of at most `seconds` can have; at least 1."""
         if self.each <= 0:
             return 1_000_000
-        return max(1, int((seconds - self.fixed) / self.each))
+        return max(1, int((seconds - self.fixed) / self.each + 1e-6))

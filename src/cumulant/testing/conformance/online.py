@@ -93,6 +93,29 @@ class OnlineConformance(Suite):
         online.swap("cards", [(b"a", b"1")])
         assert online.meta("cards") == {"as_of": "2013-01-02"}
 
+    def test_tables_are_listed_and_dropped(self, online: OnlineStore) -> None:
+        assert online.tables() == []
+        online.put("cards", [(b"a", b"1")])
+        online.swap("ä/b", [(b"a", b"2")])
+        online.put_meta("cards", {"as_of": "2013-01-01"})
+        online.put_meta("bare", {"as_of": "2013-01-01"})
+        assert online.tables() == ["bare", "cards", "ä/b"]
+        assert online.get("cards", [b"a"]) == [b"1"]
+        for table in ("cards", "bare", "nope"):
+            online.drop(table)
+        assert online.tables() == ["ä/b"]
+        assert online.get("cards", [b"a"]) == [None]
+        assert online.meta("cards") == {}
+        assert online.get("ä/b", [b"a"]) == [b"2"]
+
+    def test_a_dropped_table_can_be_filled_again(self, online: OnlineStore) -> None:
+        online.swap("cards", [(b"a", b"1"), (b"b", b"1")])
+        assert online.get("cards", [b"a"]) == [b"1"]
+        online.drop("cards")
+        assert online.swap("cards", [(b"a", b"2")]) == 1
+        assert online.get("cards", [b"a", b"b"]) == [b"2", None]
+        assert online.tables() == ["cards"]
+
     def test_close(self, online: OnlineStore) -> None:
         online.put("cards", [(b"a", b"1")])
         online.close()

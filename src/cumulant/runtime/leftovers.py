@@ -1,0 +1,100 @@
+"""Online tables and local copies of servables that neither a version in use nor a living server needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from cumulant.core.ids import digest
+from cumulant.core.plan import FeaturePlan
+from cumulant.runtime.models import FETCHED, copy_name
+from cumulant.runtime.records import STEP, StepRecord, read_step
+from cumulant.runtime.serve import ONLINE_STATE, SERVING, USES, state_table
+from cumulant.runtime.services import living
+from cumulant.runtime.validate import newest
+
+if TYPE_CHECKING:
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.project import Project
+
+
+class Removed(msgspec.Struct, frozen=True, kw_only=True):
+    """One stored thing that nothing needs. `state`: a table of the online store."""
+
+    key: str
+    kind: Literal["table", "object", "folder", "state"]
+    bytes: int
+
+
+def unneeded_states(project: Project) -> Iterator[Removed]:
+    """Tables that this project filled and that no version in use needs; tables of others in the store stay.
+
+    Of each plan of such a version stay what was filled from the newest snapshots, and what was filled last.
+    """
+    steps = [one for one in map(read_step, project.journal().rows(STEP)) if one.name == ONLINE_STATE]
+    if not steps:
+        return
+    filled = {state_table(step.inputs): step for step in sorted(steps, key=lambda step: step.started)}
+    last = {_plan(step): table for table, step in filled.items()}
+    plans = {version.tags.get("cumulant.features") for version in _in_use(project)}
+    used = {use.table for use in living(project.state / USES)}
+    store = project.online()
+    for table in store.tables():
+        step = filled.get(table)
+        if step is None or table in used:
+            continue
+        plan = _plan(step)
+        if plan not in plans or (table != last[plan] and not _is_newest(project, step)):
+            yield Removed(key=table, kind="state", bytes=int(store.meta(table).get("bytes", 0)))
+
+
+def unneeded_copies(project: Project) -> Iterator[Removed]:
+    """Copies of servables, made to be served or fetched from the registry, and drafts that a kill left."""
+    kept = {f"{version.name}/{copy_name(version)}" for version in _in_use(project)}
+    used = {Path(use.folder) for use in living(project.state / USES)}
+    for place in (SERVING, FETCHED):
+        for path in sorted((project.state / place).glob("*/*")):
+            if f"{path.parent.name}/{path.name}" not in kept and not _holds(path, used):
+                yield Removed(key=path.relative_to(project.state).as_posix(), kind="folder", bytes=size_of(path))
+
+
+def size_of(path: Path) -> int:
+    """Bytes of the files in a folder."""
+    return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
+
+
+def _in_use(project: Project) -> Iterator[ModelVersion]:
+    """Versions that have an alias, and the newest of each model."""
+    registry = project.registry()
+    for name in registry.models():
+        for number, version in enumerate(registry.versions(name)):
+            if number == 0 or version.aliases:
+                yield version
+
+
+def _plan(step: StepRecord) -> str:
+    """The plan's digest as versions carry it; "" for a plan of an older format, which no version here can read."""
+    try:
+        return digest(msgspec.convert(_inputs(step).get("plan"), FeaturePlan))
+    except msgspec.ValidationError:
+        return ""
+
+
+def _is_newest(project: Project, step: StepRecord) -> bool:
+    """Whether the state was filled from the sources' newest accepted snapshots."""
+    snapshots = _inputs(step).get("snapshots")
+    if not isinstance(snapshots, dict):
+        return False
+    present = {source: newest(project, source) for source in snapshots}
+    return all(found is not None and found.id == snapshots[source] for source, found in present.items())
+
+
+def _inputs(step: StepRecord) -> dict[str, object]:
+    return step.inputs if isinstance(step.inputs, dict) else {}
+
+
+def _holds(folder: Path, used: set[Path]) -> bool:
+    return any(one == folder or folder in one.parents for one in used)
