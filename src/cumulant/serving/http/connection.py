@@ -277,15 +277,23 @@ class Connection(asyncio.Protocol):
             self._end()
 
     def _end(self) -> None:
-        self._ending = True
-        self._transport.close()
+        """Close once what was written is sent. Where the client may still be sending, its end is awaited for a moment:
+        closing on bytes that nobody read resets the connection, and the answer would be lost on its way.
+        """
+        if self._ending or not self._begun:
+            self._ending = True
+            self._transport.close()
+            return
+        self._ending, self._since = True, time.perf_counter()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
 
     # --- what the site calls
 
     def expire(self, now: float) -> None:
         """End a connection that is idle, or whose request does not come, for too long."""
-        if not self._writable and now - self._since > self._limits.request:
-            self.abort()  # it does not read its answers
+        if self._ending or (not self._writable and now - self._since > self._limits.request):
+            self.abort()  # it was told to go, or does not read its answers
         elif self._task is not None or self._waiting:
             return
         elif self._begun:
