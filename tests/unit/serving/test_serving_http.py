@@ -189,6 +189,9 @@ def test_slow_and_idle_clients_are_ended():
             assert statuses(answers[1]) == [408]
             assert statuses(answers[0]) in ([], [408])
             assert answers[2] == b""
+            for _, writer in connections:
+                writer.close()
+                await writer.wait_closed()
             for _ in range(300):  # what lingers for bytes that may still come goes within a second
                 if not site.connections:
                     break

@@ -1,0 +1,280 @@
+"""Tensors in and out: every datatype as JSON and as raw bytes, shapes, selection, and what does not fit."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from serving_graphs import KINDS, echo, scale
+from serving_models import call
+
+from cumulant.packaging import DTYPES
+from cumulant.serving import Application, ModelSet, open_model
+from cumulant.serving.tensors import Input, Output, elements, raw_bytes
+
+INFER = "/v2/models/graph/infer"
+
+
+@pytest.fixture(scope="module")
+def echoing(tmp_path_factory):
+    return Application(ModelSet([open_model(echo(tmp_path_factory.mktemp("echo") / "graph"))]))
+
+
+@pytest.fixture(scope="module")
+def scaling(tmp_path_factory):
+    folder = scale(tmp_path_factory.mktemp("scale") / "graph", columns=("a", "b", "c"))
+    return Application(ModelSet([open_model(folder)]))
+
+
+def some(datatype, shape=(2, 3)):
+    """Values with the extremes of a datatype."""
+    dtype = DTYPES[datatype]
+    count = int(np.prod(shape))
+    if datatype == "BYTES":
+        found = np.empty(count, dtype=object)
+        found[:] = ["", "a", "žluť", "x" * 300, '"\n', "0"][:count]
+    elif datatype == "BOOL":
+        found = np.arange(count) % 2 == 0
+    elif dtype.kind == "f":
+        found = np.array([0.0, -1.5, 1 / 3, float(np.finfo(dtype).max), float(np.finfo(dtype).tiny), 7][:count], dtype)
+    else:
+        low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
+        found = np.array([low, high, 0, 1, 2, 3][:count], dtype)
+    return found.reshape(shape)
+
+
+def as_json(name, datatype, array):
+    return {"name": name, "datatype": datatype, "shape": list(array.shape), "data": array.ravel().tolist()}
+
+
+def binary_request(arrays, *, binary_output=True, **document):
+    """A request whose tensors follow the JSON document."""
+    parts, inputs = [], []
+    for name, datatype, array in arrays:
+        raw = raw_bytes(Output(name, datatype, array.shape, array))
+        parts.append(raw)
+        inputs.append({"name": name, "datatype": datatype, "shape": list(array.shape),
+                       "parameters": {"binary_data_size": len(raw)}})  # fmt: skip
+    head = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": binary_output}, **document}).encode()
+    return head + b"".join(parts), {"Inference-Header-Content-Length": str(len(head))}
+
+
+def read_binary(answer):
+    """The outputs of an answer, raw or JSON, as arrays by name."""
+    length = answer.headers.get("inference-header-content-length")
+    document = json.loads(answer.content[: int(length)] if length else answer.content)
+    rest, found = memoryview(answer.content)[int(length or 0) :], {}
+    for one in document["outputs"]:
+        size = one.get("parameters", {}).get("binary_data_size")
+        content = one["data"] if size is None else rest[:size]
+        rest = rest[size or 0 :]
+        found[one["name"]] = elements(Input(one["name"], one["datatype"], one["shape"], content)).reshape(one["shape"])
+    assert len(rest) == 0 or not length
+    return found
+
+
+ALL = [(f"in_{one}", one, some(one)) for one in KINDS]
+
+
+def assert_echoed(found):
+    assert list(found) == [f"out_{one}" for one in KINDS]
+    for datatype in KINDS:
+        expected = some(datatype)
+        assert found[f"out_{datatype}"].tolist() == expected.tolist()
+        assert found[f"out_{datatype}"].dtype == expected.dtype
+
+
+def test_every_datatype_as_json(echoing):
+    answer = call(echoing, "POST", INFER, {"inputs": [as_json(*one) for one in ALL]})
+    assert answer.status_code == 200, answer.text
+    assert_echoed(read_binary(answer))
+
+
+@pytest.mark.parametrize("binary_output", [True, False])
+def test_every_datatype_as_raw_bytes(echoing, binary_output):
+    body, headers = binary_request(ALL, binary_output=binary_output)
+    answer = call(echoing, "POST", INFER, body, headers=headers)
+    assert answer.status_code == 200, answer.text
+    assert ("inference-header-content-length" in answer.headers) == binary_output
+    assert_echoed(read_binary(answer))
+
+
+def test_raw_and_json_may_be_mixed_and_outputs_chosen_one_by_one(echoing):
+    outputs = [
+        {"name": "out_FP32", "parameters": {"binary_data": True}},
+        {"name": "out_INT8"},
+        {"name": "out_BYTES", "parameters": {"binary_data": False}},
+    ]
+    body, headers = binary_request(ALL[:6], binary_output=False, outputs=outputs)
+    head = json.loads(body[: int(headers["Inference-Header-Content-Length"])])
+    rest = body[int(headers["Inference-Header-Content-Length"]) :]
+    head["inputs"] += [as_json(*one) for one in ALL[6:]]
+    document = json.dumps(head).encode()
+    answer = call(echoing, "POST", INFER, document + rest,
+                  headers={"Inference-Header-Content-Length": str(len(document))})  # fmt: skip
+    found = read_binary(answer)
+    assert list(found) == ["out_FP32", "out_INT8", "out_BYTES"]
+    assert found["out_FP32"].tolist() == some("FP32").tolist()
+
+
+def test_shapes_are_dynamic_and_may_be_empty(echoing):
+    for shape in ((1, 1), (3, 0), (0, 4), (0, 0), (5, 1)):
+        arrays = [(name, one, np.resize(some(one), shape)) for name, one, _ in ALL]
+        answer = call(echoing, "POST", INFER, {"inputs": [as_json(*one) for one in arrays]})
+        assert answer.status_code == 200, answer.text
+        assert {found.shape for found in read_binary(answer).values()} == {shape}
+
+
+def test_nested_data_are_taken_in_row_major_order(scaling):
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 3], "data": [[1, 2.5, 3], [4, 5, 6]]}]}
+    answer = call(scaling, "POST", INFER, body).json()
+    assert answer["outputs"][0] == {
+        "name": "scaled", "datatype": "FP32", "shape": [2, 3], "data": [2.0, 5.0, 6.0, 8.0, 10.0, 12.0]
+    }  # fmt: skip
+    assert answer["outputs"][1]["data"] == [13.0, 30.0]
+
+
+def test_plain_rows_of_a_matrix_s_columns(scaling):
+    found = call(scaling, "POST", "/v1/models/graph/predict", {"a": 1, "c": True, "b": 0.5}).json()
+    assert (found["scaled"], found["total"], found["model"]) == ([2.0, 1.0, 2.0], 5.0, "graph")
+    found = call(scaling, "POST", "/v1/models/graph/predict", [{"a": 1, "b": 2, "c": 3}, {"a": 0, "b": 0}]).json()
+    assert [one["total"] for one in found["predictions"]] == [12.0, None]  # a missing value is NaN, which JSON has not
+    for row, word in (({"d": 1}, '"d"'), ({"a": "x"}, "number"), ({"a": 10**400}, "large"), ({"a": 1e300}, "large")):
+        answer = call(scaling, "POST", "/v1/models/graph/predict", row)
+        assert answer.status_code == 400
+        assert word in answer.json()["error"]
+
+
+def test_metadata_configuration_and_statistics(scaling):
+    about = call(scaling, "GET", "/v2/models/graph").json()
+    assert about["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}]
+    assert [one["shape"] for one in about["outputs"]] == [[-1, 3], [-1]]
+    assert call(scaling, "GET", "/v2/models/graph/config").json()["input"][0]["data_type"] == "TYPE_FP32"
+    (stats,) = call(scaling, "GET", "/v2/models/graph/versions/1/stats").json()["model_stats"]
+    assert stats["inference_count"] >= 2
+    assert stats["inference_stats"]["success"]["count"] >= 1
+    assert call(scaling, "GET", "/v2/models/stats").json()["model_stats"][0]["name"] == "graph"
+
+
+def x(**change):
+    return {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1.0, 2.0, 3.0]} | change
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ([], ["missing"]),
+        ([x(name="y")], ["y"]),
+        ([x(), x()], ["twice"]),
+        ([x(datatype="FP64")], ["FP64", "expected FP32"]),
+        ([x(datatype="FP128")], ["FP128"]),
+        ([x(shape=[3])], ["shape [3]", "expected [-1, 3]"]),
+        ([x(shape=[1, 2, 3])], ["shape"]),
+        ([x(shape=[1, 4], data=[1, 2, 3, 4])], ["shape [1, 4]", "expected [-1, 3]"]),
+        ([x(shape=[2, 3])], ["3 values", "needs 6"]),
+        ([x(shape=[-1, 3])], ["shape"]),
+        ([x(shape=[10**18, 3])], ["needs"]),
+        ([x(shape=[10**30, 3])], ["shape"]),
+        ([x(data=[1.0, None, 3.0])], ["no FP32"]),
+        ([x(data=["1", "2", "3"])], ["no FP32"]),
+        ([x(data=[True, 2, 3])], ["no FP32"]),
+        ([x(data=[1e300, 2, 3])], ["no FP32"]),
+        ([x(data=[10**400, 2, 3])], ["x"]),
+        ([x(data={"a": 1})], ["no list"]),
+        ([x(data=[[1, 2], 3])], ["nested"]),
+        ([x(data=None)], ["no list"]),
+    ],
+)
+def test_tensors_that_do_not_fit(scaling, inputs, words):
+    answer = call(scaling, "POST", INFER, {"inputs": inputs})
+    assert answer.status_code == 400
+    for word in words:
+        assert word in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda body, length: (body[:-1], length), ["binary"]),
+        (lambda body, length: (body + b"x", length), ["belong to no input"]),
+        (lambda body, _: (body, 10**9), ["length"]),
+        (lambda body, _: (body, "-1"), ["length"]),
+        (lambda body, length: (body, length + 1), ["JSON"]),
+        (lambda body, length: (body.replace(b'_size": 12', b'_size": 11'), length), ["belong to no input"]),
+        (lambda body, length: (body.replace(b'_size": 12', b'_size": -1'), length), ["no size"]),
+    ],
+)  # fmt: skip
+def test_raw_tensors_that_do_not_fit(scaling, change, words):
+    body, headers = binary_request([("x", "FP32", np.ones((1, 3), np.float32))])
+    body, length = change(body, int(headers["Inference-Header-Content-Length"]))
+    answer = call(scaling, "POST", INFER, body, headers={"Inference-Header-Content-Length": str(length)})
+    assert answer.status_code == 400
+    for word in words:
+        assert word in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [struct.pack("<I", 10) + b"abc", b"\x01\x00", struct.pack("<I", 2) + b"\xff\xfe", struct.pack("<I", 2**32 - 1)],
+)
+def test_broken_texts_are_refused(echoing, raw):
+    body, headers = binary_request(ALL[:-1])
+    length = int(headers["Inference-Header-Content-Length"])
+    head = json.loads(body[:length])
+    head["inputs"].append(
+        {"name": "in_BYTES", "datatype": "BYTES", "shape": [1, 1], "parameters": {"binary_data_size": len(raw)}}
+    )
+    document = json.dumps(head).encode()
+    answer = call(echoing, "POST", INFER, document + body[length:] + raw,
+                  headers={"Inference-Header-Content-Length": str(len(document))})  # fmt: skip
+    assert answer.status_code == 400
+    assert "in_BYTES" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("parameters", [{"timeout": -1}, {"priority": "high"}, {"timeout": 1.5}, {"priority": True}])
+def test_parameters_that_do_not_fit(scaling, parameters):
+    answer = call(scaling, "POST", INFER, {"inputs": [x()], "parameters": parameters})
+    assert answer.status_code == 400
+    assert (
+        call(scaling, "POST", INFER, {"inputs": [x()], "parameters": {"timeout": 10**7, "priority": 1}}).status_code
+        == 200
+    )
+
+
+numbers = st.sampled_from([one for one in KINDS if one != "BYTES"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), datatype=numbers)
+def test_values_survive_every_way_of_travelling(data, datatype):
+    dtype = DTYPES[datatype]
+    kinds = {"allow_nan": False, "allow_infinity": False} if dtype.kind == "f" else {}
+    array = data.draw(
+        hnp.arrays(dtype, hnp.array_shapes(max_dims=3, max_side=4), elements=hnp.from_dtype(dtype, **kinds))
+    )
+    sent = memoryview(raw_bytes(Output("x", datatype, array.shape, array)))
+    for content in (sent, array.ravel().tolist()):
+        found = elements(Input("x", datatype, array.shape, content))
+        assert found.dtype == dtype
+        assert found.tobytes() == array.ravel().tobytes()
+
+
+@settings(max_examples=100, deadline=None)
+@given(texts=st.lists(st.text(max_size=20), max_size=10))
+def test_texts_survive_every_way_of_travelling(texts):
+    array = np.empty(len(texts), dtype=object)
+    array[:] = texts
+    sent = memoryview(raw_bytes(Output("x", "BYTES", array.shape, array)))
+    assert elements(Input("x", "BYTES", [len(texts)], sent)).tolist() == texts
+
+
+@settings(max_examples=100, deadline=None)
+@given(body=st.binary(max_size=80), length=st.integers(-2, 90))
+def test_no_bytes_make_a_fault_of_the_server(scaling, body, length):
+    answer = call(scaling, "POST", INFER, body, headers={"Inference-Header-Content-Length": str(length)})
+    assert answer.status_code == 400
