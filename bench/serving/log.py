@@ -5,6 +5,8 @@
 Prints one line a kind of request. The log process runs beside; its CPU time a row is measured too.
 """
 
+# ruff: noqa: ASYNC110, ASYNC220, ASYNC240 - nothing else runs on this loop
+
 import asyncio
 import os
 import subprocess
@@ -34,9 +36,7 @@ def entry(kind, number):
     rows = 1 if kind == "tensor" else 100
     raw = np.repeat(TENSOR, rows, axis=0).tobytes()
     outputs = [("probability", "FP32", [rows], bytes(4 * rows))]
-    return Entry(
-        **given, model="plain", tensors=[("x", "FP32", [rows, 30], raw)], columns=COLUMNS, outputs=outputs
-    )
+    return Entry(**given, model="plain", tensors=[("x", "FP32", [rows, 30], raw)], columns=COLUMNS, outputs=outputs)
 
 
 def cpu(pid):
@@ -51,7 +51,9 @@ async def measure(kind, entries, rows):
         while not os.path.exists(socket):
             await asyncio.sleep(0.02)
         before = cpu(process.pid)
-        client = LogClient(socket, worker="bench", personal={"plain": [], "people": [Field("email", "str", personal=True)]})
+        client = LogClient(
+            socket, worker="bench", personal={"plain": [], "people": [Field("email", "str", personal=True)]}
+        )
         made = [entry(kind, number) for number in range(entries)]
         spent = 0.0
         began = time.perf_counter()
@@ -76,11 +78,18 @@ async def measure(kind, entries, rows):
 
 async def main():
     taken = 0.0
-    for kind, entries, rows in [("json", 100_000, 1), ("personal", 100_000, 1), ("tensor", 100_000, 1), ("batch", 3_000, 100)]:
+    for kind, entries, rows in [
+        ("json", 100_000, 1),
+        ("personal", 100_000, 1),
+        ("tensor", 100_000, 1),
+        ("batch", 3_000, 100),
+    ]:
         put, rate, used, before, size = await measure(kind, entries, rows)
         cost = (used - taken - before) / (entries * rows) * 1e6
         taken = used
-        print(f"{kind:9} put {put:5.2f} us, {rate:9,.0f} rows/s written, {cost:5.1f} us of CPU and {size:4.0f} bytes a row")
+        print(
+            f"{kind:9} put {put:5.2f} us, {rate:9,.0f} rows/s written, {cost:5.1f} us of CPU and {size:4.0f} bytes a row"
+        )
 
 
 asyncio.run(main())

@@ -62,7 +62,7 @@ class Part:
         self._folder, self._life, self._number = folder, life, number
         self._writing = place.writing_path(folder, self.day, life, number)
         self._writer: pq.ParquetWriter | None = None
-        self._columns: list[list[Any]] = [[] for _ in SCHEMA]
+        self._rows: list[tuple[Any, ...]] = []
         self._bytes = 0
 
     @property
@@ -76,11 +76,10 @@ class Part:
         Raises:
             OSError: the disk is full or cannot be written; the part is spoilt.
         """
-        for column, value in zip(self._columns, row, strict=True):
-            column.append(value)
+        self._rows.append(row)
         self.rows += 1
         self._bytes += size
-        if len(self._columns[0]) >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
+        if len(self._rows) >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
             self._write()
 
     def close(self) -> None:
@@ -107,11 +106,11 @@ class Part:
             self._writing.unlink(missing_ok=True)
 
     def _write(self) -> None:
-        if not self._columns[0]:
+        if not self._rows:
             return
-        arrays = [pa.array(values, field.type) for values, field in zip(self._columns, SCHEMA, strict=True)]
-        for column in self._columns:
-            column.clear()
+        columns = zip(*self._rows, strict=True)
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)]
+        self._rows.clear()
         self._bytes = 0
         if self._writer is None:
             self._writing.parent.mkdir(parents=True, exist_ok=True)
