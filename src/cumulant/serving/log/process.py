@@ -133,18 +133,20 @@ class Log:
                 key.data()
         return bool(found)
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self, listener: socket.socket) -> bool:
+        """Take the next worker that knocks, if any does."""
         try:
             channel, _ = listener.accept()
         except OSError:
-            return
+            return False
         if len(self._connections) >= _CONNECTIONS:
             channel.close()
-            return
+            return True
         channel.setblocking(False)  # noqa: FBT003
         connection = Connection(channel)
         self._connections[connection.fileno()] = connection
         self._selector.register(connection, selectors.EVENT_READ)
+        return True
 
     def _read(self, connection: Connection) -> None:
         try:
@@ -240,7 +242,7 @@ class Log:
         """Take what workers have sent already, write it, and end."""
         self._selector.unregister(listener)
         until = time.monotonic() + _DRAIN_SECONDS
-        while time.monotonic() < until and self._step(0.0, listener):
+        while time.monotonic() < until and (self._accept(listener) or self._step(0.0, listener)):
             pass
         for connection in list(self._connections.values()):
             if connection.closed:
