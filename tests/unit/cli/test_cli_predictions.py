@@ -83,10 +83,11 @@ def test_gaps_are_told(log, cumulant):
     assert "3 requests are missing" in cumulant("predictions", "gaps", "--log", log).out
 
 
-def test_the_log_of_a_project(tmp_path: Path, cumulant):
+def test_the_log_of_a_project(tmp_path: Path, cumulant, monkeypatch):
     from cumulant.project import load
 
-    assert cumulant("new", str(tmp_path / "shop"), "--template", "blank").code == 0
+    monkeypatch.chdir(tmp_path)
+    assert cumulant("new", "shop", "--template", "blank").code == 0
     words = ("--project", str(tmp_path / "shop"))
     assert "no prediction yet" in cumulant("predictions", "list", *words).out
     assert "no gap" in cumulant("predictions", "gaps", *words).out

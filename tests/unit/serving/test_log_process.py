@@ -1,4 +1,4 @@
-# ruff: noqa: ASYNC110, PLW1510, SIM105, SIM115, PT012
+# ruff: noqa: ASYNC110, PLW1510, SIM105, PT012
 """The log process and its workers, as real processes: what arrives, and what is known to be lost when they die."""
 
 import asyncio
