@@ -104,7 +104,7 @@ def test_a_killed_worker_loses_what_it_had_not_sent_and_the_gap_says_so(place):
 
 def test_a_killed_log_process_loses_what_nobody_could_see_yet_and_the_gap_says_so(place):
     first = start(*place, visible="1s")
-    worker = support.worker(place[0], 1500, pause=0.002)
+    worker = support.worker(place[0], 4000, pause=0.002)
     wait_for(lambda: place[1].exists() and sequences(place[1]))
     time.sleep(0.4)
     first.send_signal(signal.SIGKILL)
@@ -119,10 +119,11 @@ def test_a_killed_log_process_loses_what_nobody_could_see_yet_and_the_gap_says_s
     assert before == kept[: len(before)]
     assert len(set(kept)) == len(kept)
     missing = lost(gaps(place[1]))
-    assert sorted(kept + missing) == list(range(1, 1501))
-    # What was in the killed process: about a second of entries; and at most a frame cut in two.
-    assert 0 < len(missing) < 1000
-    assert kept[-1] == 1500
+    assert sorted(kept + missing) == list(range(1, 4001))
+    # What the killed process had received and not shown yet, and nothing from before or after.
+    assert missing == list(range(before[-1] + 1, before[-1] + 1 + len(missing)))
+    assert missing
+    assert kept[-1] == 4000
     assert int(out.split()[1]) <= 1
 
 
@@ -184,6 +185,29 @@ def test_without_a_log_process_nothing_waits_and_nothing_raises(place):
     one, seconds = asyncio.run(work())
     assert seconds < 2
     assert (one.written, one.lost, one.waiting) == (0, 5003, 0)
+
+
+def test_the_end_of_a_worker_does_not_wait_for_a_log_process_that_hangs(place):
+    async def work(process):
+        one = client(place[0])
+        one.put(entry("first"))
+        await asyncio.sleep(0.3)
+        process.send_signal(signal.SIGSTOP)
+        for number in range(5000):
+            one.put(entry(f"r{number}", rows=b'[{"x":"' + b"y" * 1000 + b'"}]'))
+        began = time.monotonic()
+        await one.close(timeout=0.3)
+        seconds = time.monotonic() - began
+        process.send_signal(signal.SIGCONT)
+        return one, seconds
+
+    with running(*place, visible="1h") as process:
+        one, seconds = asyncio.run(work(process))
+        assert end(process) == 0
+    assert seconds < 2
+    assert one.lost > 1000
+    assert one.written + one.lost == 5001
+    assert lost(gaps(place[1])) == list(range(one.written + 1, 5002))
 
 
 def test_an_entry_that_cannot_be_encoded_is_lost_alone(place):
@@ -265,7 +289,7 @@ def test_a_full_disk_costs_rows_that_are_counted_and_it_recovers(place, tmp_path
             said = process.stderr.read().decode()
             process.stderr.close()
         assert said.count("the prediction log lost") == 1
-        assert "lost 500 rows so far" in said
+        assert "lost 500 rows so far: the disk is full; free some space" in said
         assert sum(gap.count for gap in gaps(small / "log")) == 500
         assert not list((small / "log").rglob(".*.writing"))
     finally:

@@ -9,9 +9,10 @@ import pytest
 from log_support import entry, lost, sequences
 
 from cumulant.core.errors import StorageError
+from cumulant.core.prediction import Prediction
 from cumulant.serving.log import find, gaps, place, recent, scan
 from cumulant.serving.log.hiding import Hiding
-from cumulant.serving.log.parts import DAY_US, GROUP_ROWS, Parts
+from cumulant.serving.log.parts import DAY_US, GROUP_ROWS, SCHEMA, Parts
 from cumulant.serving.log.upkeep import upkeep
 
 NOW = time.time_ns() // 1000
@@ -208,6 +209,18 @@ def test_a_worker_cannot_name_a_file_elsewhere(tmp_path, name):
     place.write_life(tmp_path / "log", place.Life(worker=name, started=1))
     (written,) = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert written.parent == tmp_path / "log" / "workers"
+
+
+def test_columns_are_the_fields_of_the_record():
+    assert sorted(SCHEMA.names) == sorted(Prediction.__struct_fields__)
+
+
+def test_a_file_that_is_only_a_name_is_told(log):
+    log(1, 1)
+    (part,) = log.folder.rglob("*.parquet")
+    part.with_name("x-000001-000001.parquet").symlink_to("nowhere")
+    with pytest.raises(StorageError, match="vanish"):
+        gaps(log.folder)
 
 
 def test_an_empty_folder_and_none_at_all(tmp_path):

@@ -132,12 +132,12 @@ class LogClient:
         while self._chunks and self._loop.time() < deadline:
             await asyncio.sleep(min(self._interval, 0.01))
             self._flush()
-        self.lost += sum(chunk.entries for chunk in self._chunks)
-        self._chunks.clear()
-        self._held = 0
         if self._timer is not None:
             self._timer.cancel()
         self._disconnect()
+        self.lost += sum(chunk.entries for chunk in self._chunks)
+        self._chunks.clear()
+        self._held = 0
         self._counter.close()
         os.close(self._memory)
         self._counter = mmap.mmap(-1, COUNTER.size)  # of entries that still come
@@ -189,7 +189,7 @@ class LogClient:
 
     def _connect(self) -> socket.socket | None:
         now = time.monotonic()
-        if now < self._retry_at:
+        if now < self._retry_at or not hasattr(socket, "AF_UNIX"):
             return None
         self._retry_at = now + _RETRY_SECONDS
         channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

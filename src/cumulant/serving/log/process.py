@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import selectors
 import signal
@@ -69,7 +70,7 @@ class Losses:
 
     def failed(self, error: OSError, rows: int) -> None:
         self.rows += rows
-        self._error = error.strerror or str(error)
+        self._error = _told(error)
         self.tell()
 
     def tell(self) -> None:
@@ -77,9 +78,16 @@ class Losses:
             return
         self._said, self._told = time.monotonic(), (self.rows, self.garbage)
         if self.rows:
-            self._say(f"the prediction log lost {self.rows} rows so far: {self._error}; free some space\n")
+            self._say(f"the prediction log lost {self.rows} rows so far: {self._error}\n")
         if self.garbage:
             self._say(f"the prediction log refused {self.garbage} frames that no worker sends\n")
+
+
+def _told(error: OSError) -> str:
+    """What failed, and what to do; pyarrow's own words are long and may lack the number."""
+    if error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+        return "the disk is full; free some space"
+    return f"{error.strerror or error}; check the folder and its permissions"
 
 
 class Log:

@@ -26,6 +26,7 @@ Result = TypeVar("Result")
 
 #: files of so many days may still be merged
 _MERGED_DAYS = 2
+_LISTINGS = 100
 _TIMES = ("time", "event_time")
 
 
@@ -163,11 +164,16 @@ def _days(folder: Path, since: date | None = None, until: date | None = None) ->
 
 def _whole(folder: Path, day: date, read: Callable[[Path], Result]) -> list[Result]:
     """What `read` makes of each file of a day, each row once, although files are merged meanwhile."""
-    while True:
+    for _ in range(_LISTINGS):
         try:
             return [read(file.path) for file in place.files(folder, day, day)]
         except FileNotFoundError:  # merged since it was listed
             continue
+    raise StorageError(
+        "files of the prediction log vanish while they are read",
+        subject=str(folder),
+        hint="look for links that lead nowhere, and for a program that deletes files there",
+    )
 
 
 def _read(path: Path, wanted: Any, columns: list[str] | None = None) -> pa.Table:
