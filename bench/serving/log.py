@@ -5,7 +5,7 @@
 Prints one line a kind of request. The log process runs beside; its CPU time a row is measured too.
 """
 
-# ruff: noqa: ASYNC110, ASYNC220, ASYNC240 - nothing else runs on this loop
+# ruff: noqa: ASYNC110, ASYNC220, ASYNC222, ASYNC240 - nothing else runs on this loop
 
 import asyncio
 import os
@@ -21,20 +21,21 @@ from cumulant.core.plan import Field
 from cumulant.serving.log import Entry, LogClient, command, scan
 
 COLUMNS = [f"f{n}" for n in range(30)]
-ROW = {name: float(n) * 1.1 for n, name in enumerate(COLUMNS)}
+RANDOM = np.random.default_rng(0)
 ANSWER = msgspec.json.encode([{"prediction": True, "probability": 0.25}])
-TENSOR = np.random.default_rng(0).random((1, 30), dtype=np.float32)
-TEXT = {"email": "ada@example.com", **ROW}
 
 
 def entry(kind, number):
     given = {"id": f"{number:016x}", "time_us": time.time_ns() // 1000, "latency_us": 90, "version": "3"}
+    rows = 100 if kind == "batch" else 1
+    values = RANDOM.random((rows, 30), dtype=np.float32)
+    row = dict(zip(COLUMNS, (round(value, 4) for value in values[0].tolist()), strict=True))
     if kind == "json":
-        return Entry(**given, model="plain", rows=msgspec.json.encode([ROW]), answers=ANSWER)
+        return Entry(**given, model="plain", rows=msgspec.json.encode([row]), answers=ANSWER)
     if kind == "personal":
-        return Entry(**given, model="people", rows=msgspec.json.encode([TEXT]), answers=ANSWER)
-    rows = 1 if kind == "tensor" else 100
-    raw = np.repeat(TENSOR, rows, axis=0).tobytes()
+        row = {"email": f"person{number}@example.com", **row}
+        return Entry(**given, model="people", rows=msgspec.json.encode([row]), answers=ANSWER)
+    raw = values.tobytes()
     outputs = [("probability", "FP32", [rows], bytes(4 * rows))]
     return Entry(**given, model="plain", tensors=[("x", "FP32", [rows, 30], raw)], columns=COLUMNS, outputs=outputs)
 
@@ -50,11 +51,13 @@ async def measure(kind, entries, rows):
         process = subprocess.Popen(command(socket, place, visible="1s"))
         while not os.path.exists(socket):
             await asyncio.sleep(0.02)
-        before = cpu(process.pid)
-        client = LogClient(
-            socket, worker="bench", personal={"plain": [], "people": [Field("email", "str", personal=True)]}
-        )
+        people = [Field("email", "str", personal=True)]
+        client = LogClient(socket, worker="bench", personal={"plain": [], "people": people})
         made = [entry(kind, number) for number in range(entries)]
+        client.put(entry(kind, entries))
+        while not list(place.rglob("*.parquet")):  # it has imported what it needs
+            await asyncio.sleep(0.05)
+        before = cpu(process.pid)
         spent = 0.0
         began = time.perf_counter()
         for start in range(0, entries, 100):
@@ -66,30 +69,28 @@ async def measure(kind, entries, rows):
             spent += time.perf_counter() - first
             await asyncio.sleep(0)
         await client.close(timeout=60)
+        resident = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
         process.terminate()
-        process.wait()
+        _, _, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
-        used = os.times().children_user + os.times().children_system
-        found = scan(place).count_rows()
-        size = sum(file.stat().st_size for file in place.rglob("*.parquet"))
+        found = scan(place).count_rows() - rows
+        size = sum(file.stat().st_size for file in place.rglob("*.parquet")) / found
         assert found == entries * rows, (found, client.lost)
-    return spent / entries * 1e6, found / seconds, used, before, size / found
+    used = usage.ru_utime + usage.ru_stime - before
+    print(
+        f"{kind:9} put {spent / entries * 1e6:5.2f} us, {found / seconds:9,.0f} rows/s written; a row costs "
+        f"{used / found * 1e6:5.1f} us of CPU and {size:4.0f} bytes; {resident / 2**20:4.0f} MiB resident"
+    )
 
 
 async def main():
-    taken = 0.0
     for kind, entries, rows in [
-        ("json", 100_000, 1),
+        ("json", 200_000, 1),
         ("personal", 100_000, 1),
-        ("tensor", 100_000, 1),
+        ("tensor", 200_000, 1),
         ("batch", 3_000, 100),
     ]:
-        put, rate, used, before, size = await measure(kind, entries, rows)
-        cost = (used - taken - before) / (entries * rows) * 1e6
-        taken = used
-        print(
-            f"{kind:9} put {put:5.2f} us, {rate:9,.0f} rows/s written, {cost:5.1f} us of CPU and {size:4.0f} bytes a row"
-        )
+        await measure(kind, entries, rows)
 
 
 asyncio.run(main())
