@@ -42,6 +42,7 @@ PANELS: dict[str, dict[str, Entry]] = {
     "The story": {
         "runs": Entry("runs", "Runs and their steps"),
         "events": Entry("events", "The chain of events: list, follow, verify, export"),
+        "predictions": Entry("predictions", "The prediction log: list, show, gaps"),
         "lineage": Entry("lineage", "From a model back to files, code and settings"),
         "report": Entry("report", "One page about a run or model, for people"),
     },
@@ -64,7 +65,7 @@ class Root(Group):
         del ctx
         for title, panel in PANELS.items():
             with formatter.section(title):
-                formatter.write_dl([(name.ljust(10), entry.summary) for name, entry in panel.items()])
+                formatter.write_dl([(name.ljust(11), entry.summary) for name, entry in panel.items()])
         with formatter.section("Every command takes"):
             formatter.write_dl(
                 [

@@ -1,27 +1,16 @@
-"""Keyed hashes: how personal values look wherever a person may see them."""
+"""Frames whose personal columns are keyed hashes."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Collection
 from typing import TYPE_CHECKING
+
+from cumulant.core.masking import HIDDEN, mask
 
 if TYPE_CHECKING:
     import polars as pl
 
-HIDDEN = "#hidden"
-
-
-def mask(value: object, salt: bytes) -> str:
-    """`value` as a keyed hash: `#` and 12 hexadecimal digits of HMAC-SHA256 under `salt`.
-
-    The same value and salt give the same text, so that rows can be followed. Without a salt nothing can be
-    followed and nothing guessed: the text is `#hidden`.
-    """
-    if not salt:
-        return HIDDEN
-    return "#" + hmac.new(salt, str(value).encode(), hashlib.sha256).hexdigest()[:12]
+__all__ = ["HIDDEN", "mask", "mask_frame"]
 
 
 def mask_frame(frame: pl.DataFrame, personal: Collection[str], salt: bytes) -> pl.DataFrame:

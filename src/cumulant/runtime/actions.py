@@ -44,6 +44,7 @@ _DECLARED = (
     Action("events.show", "list and follow events", writes=False),
     Action("events.verify", "verify the chain of events", writes=False),
     Action("events.export", "export events", writes=False),
+    Action("predictions.show", "look at the prediction log", writes=False),
     Action("lineage.show", "show where a model version comes from", writes=False),
 )
 ACTIONS = {action.name: action for action in _DECLARED}

@@ -1,0 +1,39 @@
+"""The prediction log: what was asked and answered, written off the request's path by a process of its own.
+
+`LogClient` stands in a worker and never waits; `command` starts the process; `find`, `recent`, `gaps` and `scan`
+read. pyarrow is imported in the process and by readers only.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cumulant.serving.log.client import LogClient
+    from cumulant.serving.log.entry import Entry, Tensor
+    from cumulant.serving.log.hiding import personal_fields
+    from cumulant.serving.log.reading import Gap, find, gaps, recent, scan
+    from cumulant.serving.log.starting import command
+
+_HOMES = {
+    "Entry": "entry",
+    "Gap": "reading",
+    "LogClient": "client",
+    "Tensor": "entry",
+    "command": "starting",
+    "find": "reading",
+    "gaps": "reading",
+    "personal_fields": "hiding",
+    "recent": "reading",
+    "scan": "reading",
+}
+
+__all__ = ["Entry", "Gap", "LogClient", "Tensor", "command", "find", "gaps", "personal_fields", "recent", "scan"]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)

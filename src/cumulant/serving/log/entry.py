@@ -1,0 +1,75 @@
+"""What a worker hands to the log process, and the frames that carry it over the socket."""
+
+from __future__ import annotations
+
+from struct import Struct as Layout
+from typing import Annotated
+
+import msgspec
+
+from cumulant.core.plan import Field
+
+#: name, datatype of the Open Inference Protocol, shape, and the values: row-major, little-endian; BYTES as in its
+#: binary form, each element behind its length in four bytes
+Tensor = tuple[str, str, list[int], bytes]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Moment = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
+#: until the year 9999
+Answered = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999_999)]
+
+
+class Entry(msgspec.Struct, array_like=True, gc=False):
+    """One answered request. Times are microseconds since 1970 UTC, ages seconds; lists have one element a row.
+
+    The request is either `rows` (a JSON list of raw row objects) or `tensors`; the answer either `answers` (a JSON
+    list of objects) or `outputs`. The client gives `sequence`.
+    """
+
+    id: str
+    time_us: Answered
+    latency_us: Count
+    model: str
+    version: str
+    sequence: Count = 0
+    arm: str = ""
+    served_arm: str = ""
+    shadow: bool = False
+    fallback: str = ""
+    tenant: str = ""
+    fingerprint: str = ""
+    event_times: list[Moment | None] | None = None
+    ages: list[float | None] | None = None
+    rows: bytes = b""
+    tensors: list[Tensor] = []
+    #: names of the columns where the request is one tensor [n, k]
+    columns: list[str] = []
+    answers: bytes = b""
+    outputs: list[Tensor] = []
+
+
+class Hello(msgspec.Struct, array_like=True):
+    """The first frame of a connection: who writes, and which fields of which models are personal.
+
+    With it comes a file descriptor, where the system can pass one: its first eight bytes are the newest sequence
+    number that the worker gave, so that a killed worker's last entries are known to be missing.
+    """
+
+    worker: str
+    started_us: Answered
+    region: str
+    personal: dict[str, list[Field]]
+
+
+#: kinds of a frame
+HELLO, ENTRY, DESCRIBE, GOODBYE = 1, 2, 3, 4
+#: the length of what follows (kind and payload), and the kind
+HEAD = Layout(">IB")
+#: of the counter behind the file descriptor
+COUNTER = Layout("<Q")
+#: of a frame, in bytes: longer ones are garbage
+MAX_FRAME = 64 * 1024 * 1024
+
+
+def frame(kind: int, payload: bytes) -> bytes:
+    """One frame."""
+    return HEAD.pack(len(payload) + 1, kind) + payload

@@ -1,0 +1,105 @@
+"""Personal values on their way to disk: only keyed hashes arrive there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, date, datetime
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from cumulant.core.masking import mask
+from cumulant.core.plan import Field
+from cumulant.core.servable import GraphServable, Servable
+from cumulant.core.units import from_micros
+
+_ENCODE = msgspec.json.Encoder(enc_hook=str).encode
+
+
+def personal_fields(servable: Servable | GraphServable) -> list[Field]:
+    """The personal fields of a servable's requests. A graph's description knows of none."""
+    plan = servable.plan if isinstance(servable, Servable) else None
+    return [field for field in plan.request if field.personal] if plan is not None else []
+
+
+class Hiding:
+    """Replaces personal values by the keyed hashes that joins use: `mask` of the value as a frame holds it."""
+
+    def __init__(self, key: bytes, models: Mapping[str, Iterable[Field]] | None = None) -> None:
+        self._key = key
+        self._models: dict[str, dict[str, Field]] = {}
+        for model, fields in (models or {}).items():
+            self.describe(model, fields)
+
+    def describe(self, model: str, fields: Iterable[Field]) -> None:
+        """Fields that any version of a model called personal stay hidden."""
+        self._models.setdefault(model, {}).update({field.name: field for field in fields})
+
+    def of(self, model: str) -> Callable[[dict[str, object]], None] | None:
+        """What hides a row's personal values in place; None where the model has none."""
+        fields = self._models.get(model)
+        if fields is None:
+            return self._hide_all
+        return (lambda row: self._hide(row, fields)) if fields else None
+
+    def _hide(self, row: dict[str, object], fields: Mapping[str, Field]) -> None:
+        for name in fields.keys() & row.keys():
+            row[name] = self._hidden(row[name], fields[name])
+
+    def _hide_all(self, row: dict[str, object]) -> None:
+        """Of a model that nobody described, any value may be personal."""
+        for name, value in row.items():
+            row[name] = self._hidden(value, None)
+
+    def _hidden(self, value: object, field: Field | None) -> str | None:
+        if isinstance(value, msgspec.Raw):
+            value = msgspec.json.decode(value)
+        if value is None:
+            return None
+        if isinstance(value, dict | list):
+            return mask(_ENCODE(value).decode(), self._key)
+        return mask(value if field is None else as_held(value, field), self._key)
+
+
+def as_held(value: object, field: Field) -> object:
+    """A request's value as a frame of the source holds it, so that its text is the same; as sent where it cannot be."""
+    convert = _CONVERT.get(field.dtype)
+    try:
+        return value if convert is None else convert(value, field)
+    except (TypeError, ValueError, OverflowError):
+        return value
+
+
+def _int(value: object, _: Field) -> int:
+    if not isinstance(value, int | float) or value != int(value):
+        raise TypeError
+    return int(value)
+
+
+def _float(value: object, _: Field) -> float:
+    if not isinstance(value, int | float):
+        raise TypeError
+    return float(value)
+
+
+def _bool(value: object, _: Field) -> bool:
+    if value not in (0, 1):
+        raise ValueError
+    return bool(value)
+
+
+def _date(value: object, _: Field) -> date:
+    return date.fromisoformat(str(value))
+
+
+def _time(value: object, field: Field) -> datetime:
+    if isinstance(value, int | float):
+        return from_micros(round(value * 1_000_000))
+    found = datetime.fromisoformat(str(value))
+    local = found if found.tzinfo is not None else found.replace(tzinfo=ZoneInfo(field.zone or "UTC"))
+    return local.astimezone(UTC)
+
+
+_CONVERT: dict[str, Callable[[object, Field], object]] = {
+    "bool": _bool, "int": _int, "float": _float, "date": _date, "time": _time
+}  # fmt: skip

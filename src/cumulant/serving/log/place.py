@@ -1,0 +1,151 @@
+"""The log's folder: which files hold its rows, which are in the making, and what is known of each worker.
+
+    date=2026-11-24/LIFE-000001-000001.parquet     one part, as written
+    date=2026-11-24/LIFE-000001-000017.parquet     parts 1 to 17 of that life of the log process, merged
+    date=2026-11-24/.LIFE-000018.writing           in the making; becomes a part by its renaming
+    workers/NAME.json                              a life of a worker
+
+A merged file covers the parts that it was made of: one that still lies there holds nothing new.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+_PART = re.compile(r"(?P<life>.+)-(?P<first>\d{6,})-(?P<last>\d{6,})\.parquet")
+_DATE = "date="
+WRITING = ".writing"
+
+
+class File(NamedTuple):
+    """A file of rows: the parts `first` to `last` of one life of a log process."""
+
+    path: Path
+    day: date
+    life: str
+    first: int
+    last: int
+
+    def covers(self, other: File) -> bool:
+        within = self.first <= other.first and other.last <= self.last
+        return self.life == other.life and within and self.path != other.path
+
+
+class Life(msgspec.Struct, kw_only=True):
+    """What is known of one life of a worker."""
+
+    worker: str
+    #: microseconds since 1970 UTC
+    started: int
+    #: the last sequence number that it gave; None while it runs, or where nothing saw its end
+    last: int | None = None
+    #: it said goodbye
+    closed: bool = False
+    #: rows up to this number are older than the log is kept
+    forgotten: int = 0
+
+
+def part_path(folder: Path, day: date, life: str, first: int, last: int) -> Path:
+    return folder / f"{_DATE}{day}" / f"{life}-{first:06d}-{last:06d}.parquet"
+
+
+def writing_path(folder: Path, day: date, life: str, number: int) -> Path:
+    return folder / f"{_DATE}{day}" / f".{life}-{number:06d}{WRITING}"
+
+
+def days(folder: Path) -> list[tuple[date, Path]]:
+    """The days that have a folder, oldest first."""
+    found = []
+    for path in folder.glob(f"{_DATE}*"):
+        with contextlib.suppress(ValueError):
+            found.append((date.fromisoformat(path.name.removeprefix(_DATE)), path))
+    return sorted(found)
+
+
+def listed(folder: Path, day: date) -> list[File]:
+    """Every file of rows of one day, in the order of their parts; covered ones too."""
+    try:
+        names = os.listdir(folder / f"{_DATE}{day}")  # noqa: PTH208 - names are enough
+    except OSError:
+        return []
+    found = [
+        File(folder / f"{_DATE}{day}" / name, day, match["life"], int(match["first"]), int(match["last"]))
+        for name in names
+        if (match := _PART.fullmatch(name)) and not name.startswith(".")
+    ]
+    return sorted(found, key=lambda file: (file.life, file.first, -file.last))
+
+
+def parted(files: Iterable[File]) -> tuple[list[File], list[File]]:
+    """Files that hold rows, and those whose rows another one holds too."""
+    lives = defaultdict(list)
+    for file in files:
+        lives[file.life].append(file)
+    held: list[File] = []
+    covered: list[File] = []
+    for found in lives.values():
+        # Wider ones come first at the same beginning, and no two overlap by half.
+        newest: File | None = None
+        for file in sorted(found, key=lambda one: (one.first, -one.last)):
+            if newest is not None and newest.covers(file):
+                covered.append(file)
+            else:
+                newest = file
+                held.append(file)
+    return held, covered
+
+
+def files(folder: Path, since: date | None = None, until: date | None = None) -> list[File]:
+    """The files that hold the rows of the days `since` to `until`, oldest day first."""
+    found: list[File] = []
+    for day, _ in days(folder):
+        if (since is None or day >= since) and (until is None or day <= until):
+            found += parted(listed(folder, day))[0]
+    return found
+
+
+def lives(folder: Path) -> list[Life]:
+    """The lives of workers, oldest first."""
+    found = []
+    for path in (folder / "workers").glob("*.json"):
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            found.append(msgspec.json.decode(path.read_bytes(), type=Life))
+    return sorted(found, key=lambda life: life.started)
+
+
+def life(folder: Path, worker: str) -> Life | None:
+    """What is known of a worker, if anything."""
+    try:
+        return msgspec.json.decode(_life_path(folder, worker).read_bytes(), type=Life)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def write_life(folder: Path, known: Life) -> None:
+    """Keep what is known of a worker; readers see the old text or the new one.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+    """
+    path = _life_path(folder, known.worker)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}")
+    aside.write_bytes(msgspec.json.encode(known))
+    aside.replace(path)
+
+
+def forget_life(folder: Path, worker: str) -> None:
+    _life_path(folder, worker).unlink(missing_ok=True)
+
+
+def _life_path(folder: Path, worker: str) -> Path:
+    return folder / "workers" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', worker)[:200].lstrip('.') or '_'}.json"

@@ -1,0 +1,352 @@
+"""The log process: takes entries from all workers of one server and writes them to rotating Parquet files."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import selectors
+import signal
+import socket
+import stat
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+
+from cumulant.core.errors import PortInUseError, StorageError, UsageError
+from cumulant.core.plan import Field
+from cumulant.serving.log import place
+from cumulant.serving.log.connection import Connection, GarbageError
+from cumulant.serving.log.entry import DESCRIBE, ENTRY, GOODBYE, HELLO, Entry, Hello
+from cumulant.serving.log.hiding import Hiding
+from cumulant.serving.log.parts import Parts
+from cumulant.serving.log.place import Life
+from cumulant.serving.log.upkeep import upkeep
+
+_CONNECTIONS = 256
+_UPKEEP_SECONDS = 15.0
+_SAY_SECONDS = 60.0
+_DRAIN_SECONDS = 2.0
+_FAULTS = (ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError)
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Times in seconds, sizes in bytes."""
+
+    socket: Path
+    folder: Path
+    keep: timedelta | None = timedelta(days=90)
+    key: bytes = b""
+    personal: Mapping[str, list[Field]] = {}
+    #: of workers that name none
+    region: str = ""
+    #: rows are visible this long after they came
+    visible: float = 10.0
+    #: small files are merged when they are this old, or fill one of `file_size`
+    file_age: float = 300.0
+    file_size: int = 64 * 1024 * 1024
+    #: of frames that are not complete
+    memory: int = 128 * 1024 * 1024
+    #: ends when this is no longer its parent
+    parent: int | None = None
+
+
+class Losses:
+    """Counts what could not be kept, and says so on standard error once a minute at most."""
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self.rows = 0
+        self.garbage = 0
+        self._say = say
+        self._said = -_SAY_SECONDS
+        self._told = (0, 0)
+        self._error = ""
+
+    def failed(self, error: OSError, rows: int) -> None:
+        self.rows += rows
+        self._error = _told(error)
+        self.tell()
+
+    def tell(self) -> None:
+        if self._told == (self.rows, self.garbage) or time.monotonic() - self._said < _SAY_SECONDS:
+            return
+        self._said, self._told = time.monotonic(), (self.rows, self.garbage)
+        if self.rows:
+            self._say(f"the prediction log lost {self.rows} rows so far: {self._error}\n")
+        if self.garbage:
+            self._say(f"the prediction log refused {self.garbage} frames that no worker sends\n")
+
+
+def _told(error: OSError) -> str:
+    """What failed, and what to do; pyarrow's own words are long and may lack the number."""
+    if error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+        return "the disk is full; free some space"
+    return f"{error.strerror or error}; check the folder and its permissions"
+
+
+class Log:
+    """The state of the process. `run` returns when it was asked to end, with everything written."""
+
+    def __init__(self, settings: Settings, *, say: Callable[[str], object] = sys.stderr.write) -> None:
+        self.losses = Losses(say)
+        self.parts = Parts(
+            settings.folder,
+            hiding := Hiding(settings.key, settings.personal),
+            file_size=settings.file_size,
+            failed=self.losses.failed,
+        )
+        self._settings, self._hiding = settings, hiding
+        self._selector = selectors.DefaultSelector()
+        self._connections: dict[int, Connection] = {}
+        self._lives: list[Life] = []
+        self._entry = msgspec.msgpack.Decoder(Entry).decode
+        self._hello = msgspec.msgpack.Decoder(Hello).decode
+        self._described = msgspec.msgpack.Decoder(tuple[str, list[Field]]).decode
+        self._upkeep: threading.Thread | None = None
+        self._upkeep_at = time.monotonic()
+        self.ending = False
+
+    def run(self, listener: socket.socket, wake: socket.socket) -> None:
+        """Work until `ending` is set; a byte on `wake` lets it look."""
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        self._selector.register(wake, selectors.EVENT_READ, lambda: wake.recv(4096))
+        due = time.monotonic() + self._settings.visible
+        while not self._ends():
+            self._step(min(1.0, max(0.0, due - time.monotonic())), listener)
+            if time.monotonic() >= due:
+                self._show()
+                due = time.monotonic() + self._settings.visible
+            self._care()
+            self.losses.tell()
+        self._finish(listener)
+
+    def _ends(self) -> bool:
+        parent = self._settings.parent
+        return self.ending or (parent is not None and os.getppid() != parent)
+
+    def _step(self, seconds: float, listener: socket.socket) -> bool:
+        found = self._selector.select(seconds)
+        for key, _ in found:
+            if isinstance(key.fileobj, Connection):
+                self._read(key.fileobj)
+            elif key.fileobj is listener:
+                self._accept(listener)
+            else:
+                key.data()
+        return bool(found)
+
+    def _accept(self, listener: socket.socket) -> bool:
+        """Take the next worker that knocks, if any does."""
+        try:
+            channel, _ = listener.accept()
+        except OSError:
+            return False
+        if len(self._connections) >= _CONNECTIONS:
+            channel.close()
+            return True
+        channel.setblocking(False)  # noqa: FBT003
+        connection = Connection(channel)
+        self._connections[connection.fileno()] = connection
+        self._selector.register(connection, selectors.EVENT_READ)
+        return True
+
+    def _read(self, connection: Connection) -> None:
+        try:
+            more = connection.receive()
+            for kind, payload in connection.frames():
+                self._take(connection, kind, payload)
+        except GarbageError:
+            self.losses.garbage += 1
+            more = False
+        if not more or self._crowded(connection):
+            self._leave(connection)
+
+    def _crowded(self, connection: Connection) -> bool:
+        """Whether incomplete frames hold too much, and this connection holds one."""
+        held = sum(one.held for one in self._connections.values())
+        return held > self._settings.memory and connection.held > 0
+
+    def _take(self, connection: Connection, kind: int, payload: memoryview) -> None:
+        if connection.hello is None or kind == HELLO:
+            self._greet(connection, kind, payload)
+            return
+        try:
+            if kind == ENTRY:
+                hello = connection.hello
+                self.parts.add(self._entry(payload), hello.worker, hello.region or self._settings.region)
+            elif kind == DESCRIBE:
+                self._hiding.describe(*self._described(payload))
+            elif kind == GOODBYE:
+                connection.closed = True
+            else:
+                raise GarbageError
+        except _FAULTS:
+            self.losses.garbage += 1
+
+    def _greet(self, connection: Connection, kind: int, payload: memoryview) -> None:
+        if kind != HELLO or connection.hello is not None:
+            raise GarbageError
+        try:
+            hello = self._hello(payload)
+        except _FAULTS:
+            raise GarbageError from None
+        connection.hello = hello
+        for model, fields in hello.personal.items():
+            self._hiding.describe(model, fields)
+        self._keep_lives([Life(worker=hello.worker, started=hello.started_us)])
+
+    def _leave(self, connection: Connection) -> None:
+        self._selector.unregister(connection)
+        del self._connections[connection.fileno()]
+        self._note_end(connection)
+        connection.close()
+
+    def _note_end(self, connection: Connection) -> None:
+        hello, last = connection.hello, connection.last()
+        if hello is not None and last is not None:
+            life = Life(worker=hello.worker, started=hello.started_us, last=last, closed=connection.closed)
+            self._lives.append(life)
+
+    # Disk -------------------------------------------------------------------------------------------------------
+
+    def _show(self) -> None:
+        """Make visible what came so far, and then how workers ended: their last rows are there by now."""
+        self.parts.close()
+        lives, self._lives = self._lives, []
+        self._keep_lives(lives)
+
+    def _keep_lives(self, lives: Iterable[Life]) -> None:
+        for life in lives:
+            known = place.life(self._settings.folder, life.worker)
+            if known is not None:
+                life.forgotten = known.forgotten
+                if life.last is None:
+                    continue
+            try:
+                place.write_life(self._settings.folder, life)
+            except OSError:
+                self._lives.append(life)
+
+    def _care(self) -> None:
+        if time.monotonic() < self._upkeep_at or (self._upkeep is not None and self._upkeep.is_alive()):
+            return
+        self._upkeep_at = time.monotonic() + _UPKEEP_SECONDS
+        # A thread: merging is a second of work of libraries that let this one go on.
+        self._upkeep = threading.Thread(target=self._tidy, daemon=True)
+        self._upkeep.start()
+
+    def _tidy(self) -> None:
+        settings = self._settings
+        with contextlib.suppress(OSError):  # a full disk: it is told where rows are lost, and tried again
+            upkeep(settings.folder, keep=settings.keep, file_size=settings.file_size, file_age=settings.file_age)
+
+    def _finish(self, listener: socket.socket) -> None:
+        """Take what workers have sent already, write it, and end."""
+        self._selector.unregister(listener)
+        until = time.monotonic() + _DRAIN_SECONDS
+        while time.monotonic() < until and (self._accept(listener) or self._step(0.0, listener)):
+            pass
+        for connection in list(self._connections.values()):
+            if connection.closed:
+                self._note_end(connection)
+            self._selector.unregister(connection)
+            connection.close()
+        self._show()
+        if self._upkeep is not None:
+            self._upkeep.join(timeout=30)
+        self.losses.tell()
+
+
+def run(settings: Settings) -> None:
+    """Run the log process until SIGTERM or SIGINT.
+
+    Raises:
+        PortInUseError: another log process serves the socket.
+        UsageError: the socket's path is too long or no socket.
+        StorageError: the folder cannot be made.
+    """
+    try:
+        settings.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"the folder of the prediction log cannot be made: {error.strerror}",
+            subject=str(settings.folder),
+            hint="check the path and its permissions",
+        ) from error
+    log = Log(settings)
+    with _listening(settings.socket) as listener, _signals(log) as wake:
+        log.run(listener, wake)
+
+
+@contextmanager
+def _signals(log: Log) -> Iterator[socket.socket]:
+    """SIGTERM and SIGINT end the log; a byte arrives at the socket, so that it looks at once."""
+
+    def end(*_: object) -> None:
+        log.ending = True
+
+    wake, wakes = socket.socketpair()
+    wake.setblocking(False)  # noqa: FBT003
+    wakes.setblocking(False)  # noqa: FBT003
+    before = signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    handlers = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield wake
+    finally:
+        signal.set_wakeup_fd(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        wake.close()
+        wakes.close()
+
+
+@contextmanager
+def _listening(path: Path) -> Iterator[socket.socket]:
+    """A listening socket at `path`, for this user only; one that a killed process left there is replaced."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_left(path)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        except OSError as error:
+            raise UsageError(
+                f"the socket of the prediction log cannot be made: {error.strerror or error}",
+                subject=str(path),
+                hint="name a short path in a folder that can be written",
+            ) from error
+        finally:
+            os.umask(before)
+        listener.listen(64)
+        listener.setblocking(False)  # noqa: FBT003
+        made = path.stat().st_ino
+        yield listener
+        if path.exists() and path.stat().st_ino == made:
+            path.unlink()
+    finally:
+        listener.close()
+
+
+def _remove_left(path: Path) -> None:
+    if not path.exists():
+        return
+    if not stat.S_ISSOCK(path.stat().st_mode):
+        raise UsageError("there is something else at the socket's path", subject=str(path), hint="name another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except OSError:
+            pass
+    raise PortInUseError(
+        "another log process serves this socket", subject=str(path), hint="end it, or name another socket"
+    )

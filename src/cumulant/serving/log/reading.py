@@ -1,0 +1,191 @@
+"""Reading the prediction log while it is written. A reader never sees half a file, nor a row twice."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from functools import reduce
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+from pyarrow.fs import LocalFileSystem
+
+from cumulant.core.errors import StorageError
+from cumulant.core.prediction import Prediction
+from cumulant.serving.log import place
+from cumulant.serving.log.parts import SCHEMA
+
+Result = TypeVar("Result")
+
+#: files of so many days may still be merged
+_MERGED_DAYS = 2
+_LISTINGS = 100
+_TIMES = ("time", "event_time")
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests `first` to `last` of a worker were answered and are not in the log."""
+
+    worker: str
+    first: int
+    last: int
+
+    @property
+    def count(self) -> int:
+        return self.last - self.first + 1
+
+
+def scan(folder: Path, *, since: date | None = None, until: date | None = None) -> ds.Dataset:
+    """The rows of the days `since` to `until` as a pyarrow dataset, whose columns are `Prediction`'s fields.
+
+    The dataset stays readable while the log goes on and merges its files; rows that come later are not in it.
+
+    Raises:
+        StorageError: the folder cannot be read.
+    """
+    kind, local = ds.ParquetFileFormat(), LocalFileSystem()
+    found = []
+    for day in _days(folder, since, until):
+        if (datetime.now(UTC).date() - day).days < _MERGED_DAYS:
+            # These may be merged while the dataset is read: held open, they stay.
+            mapped = _whole(folder, day, lambda path: pa.memory_map(str(path)))
+            found += [kind.make_fragment(file) for file in mapped]
+        else:
+            found += [kind.make_fragment(str(file.path), local) for file in place.files(folder, day, day)]
+    return ds.FileSystemDataset(found, SCHEMA, kind)
+
+
+def find(folder: Path, request: str) -> list[Prediction]:
+    """The rows of the request with that id, newest request first where an id came more than once.
+
+    Raises:
+        StorageError: the folder or a file cannot be read.
+    """
+    wanted = pc.equal(pc.field("id"), request)
+    found: list[Prediction] = []
+    for day in _days(folder):
+        for table in _whole(folder, day, lambda path: _read(path, wanted)):
+            found += predictions(table)
+    return sorted(found, key=lambda one: (-one.time, one.worker, one.sequence, one.row))
+
+
+def recent(
+    folder: Path, *, model: str | None = None, since: datetime | None = None, limit: int = 20
+) -> list[Prediction]:
+    """The newest rows, newest first; those of one model, and answered since a moment, where asked.
+
+    Raises:
+        StorageError: the folder or a file cannot be read.
+    """
+    wanted = _wanted(model, since)
+
+    def newest(path: Path) -> pa.Table:
+        return _read(path, wanted).sort_by([("time", "descending")]).slice(0, limit)
+
+    found: list[Prediction] = []
+    for day in reversed(_days(folder, None if since is None else since.astimezone(UTC).date())):
+        for table in _whole(folder, day, newest):
+            found += predictions(table)
+        if len(found) >= limit:
+            break
+    return sorted(found, key=lambda one: (-one.time, one.worker, -one.sequence, one.row))[:limit]
+
+
+def gaps(folder: Path) -> list[Gap]:
+    """What was answered and is not in the log, by worker: each hole in its sequence numbers, and its lost end.
+
+    A worker's end is known where the log process saw it end; numbers of days that are no longer kept are no gap.
+
+    Raises:
+        StorageError: the folder or a file cannot be read.
+    """
+    seen: dict[str, list[np.ndarray[Any, Any]]] = {}
+    for day in _days(folder):
+        for numbers_of in _whole(folder, day, _numbers):
+            for worker, numbers in numbers_of.items():
+                seen.setdefault(worker, []).append(numbers)
+    lives = {life.worker: life for life in place.lives(folder)}
+    found: list[Gap] = []
+    for worker in sorted({*seen, *lives}):
+        numbers = np.unique(np.concatenate(seen.get(worker, [np.empty(0, dtype=np.int64)])))
+        life = lives.get(worker)
+        before = life.forgotten if life is not None else int(numbers[0]) - 1
+        found += _holes(worker, numbers, before, life.last if life is not None else None)
+    return found
+
+
+def predictions(table: pa.Table) -> list[Prediction]:
+    """The rows of a table of the log as records."""
+    for name in _TIMES:
+        place_ = table.schema.get_field_index(name)
+        table = table.set_column(place_, name, table[name].cast(pa.int64()))
+    return [Prediction(**row) for row in table.select(SCHEMA.names).to_pylist()]
+
+
+def _holes(worker: str, numbers: np.ndarray[Any, Any], before: int, last: int | None) -> Iterator[Gap]:
+    kept = numbers[numbers > before]
+    ends = [] if last is None or last <= before else [last + 1]
+    edges = np.concatenate([np.array([before]), kept, np.array(ends, dtype=np.int64)]).astype(np.int64)
+    for place_ in np.nonzero(np.diff(edges) > 1)[0]:
+        yield Gap(worker=worker, first=int(edges[place_]) + 1, last=int(edges[place_ + 1]) - 1)
+
+
+def _numbers(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The sequence numbers of each worker in one file."""
+    table = _read(path, None, ["worker", "sequence"])
+    return {
+        worker: np.unique(table["sequence"].filter(pc.equal(table["worker"], worker)).to_numpy())
+        for worker in pc.unique(table["worker"]).to_pylist()
+    }
+
+
+def _wanted(model: str | None, since: datetime | None) -> Any:
+    """The condition as pyarrow has it; None for every row."""
+    conditions = []
+    if model is not None:
+        conditions.append(pc.equal(pc.field("model"), model))
+    if since is not None:
+        moment = pa.scalar(since.astimezone(UTC), SCHEMA.field("time").type)
+        conditions.append(pc.greater_equal(pc.field("time"), moment))
+    return reduce(operator.and_, conditions) if conditions else None
+
+
+def _days(folder: Path, since: date | None = None, until: date | None = None) -> list[date]:
+    found = [day for day, _ in place.days(folder)]
+    return [day for day in found if (since is None or day >= since) and (until is None or day <= until)]
+
+
+def _whole(folder: Path, day: date, read: Callable[[Path], Result]) -> list[Result]:
+    """What `read` makes of each file of a day, each row once, although files are merged meanwhile."""
+    for _ in range(_LISTINGS):
+        try:
+            return [read(file.path) for file in place.files(folder, day, day)]
+        except FileNotFoundError:  # merged since it was listed
+            continue
+    raise StorageError(
+        "files of the prediction log vanish while they are read",
+        subject=str(folder),
+        hint="look for links that lead nowhere, and for a program that deletes files there",
+    )
+
+
+def _read(path: Path, wanted: Any, columns: list[str] | None = None) -> pa.Table:
+    try:
+        with pq.ParquetFile(path) as found:
+            table = found.read(columns=columns or SCHEMA.names)
+            return table if wanted is None else table.filter(wanted)
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(
+            f"a file of the prediction log cannot be read: {error}",
+            subject=str(path),
+            hint="if it is damaged, move it out of the log's folder; its rows then show as a gap",
+        ) from error

@@ -1,0 +1,173 @@
+"""Merging small files into large ones, and deleting days that are no longer kept."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, timedelta
+from itertools import groupby
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cumulant.serving.log import place
+from cumulant.serving.log.parts import GROUP_BYTES, GROUP_ROWS, OPTIONS, SCHEMA, sync
+from cumulant.serving.log.place import File
+
+_LEFT_SECONDS = 3600.0
+
+
+def upkeep(folder: Path, *, keep: timedelta | None, file_size: int, file_age: float) -> None:
+    """Do what is due. Processes that share a folder take turns: one that comes second does nothing.
+
+    Raises:
+        OSError: the disk is full or cannot be written; what was there is untouched.
+    """
+    with _turn(folder) as mine:
+        if not mine:
+            return
+        today = datetime.now(UTC).date()
+        for day, path in place.days(folder):
+            if keep is not None and day < today - keep:
+                _forget(folder, day, path)
+            else:
+                _merge_day(folder, day, file_size, file_age)
+                _remove_left(path)
+        if keep is not None:
+            _forget_lives(folder, keep)
+
+
+@contextlib.contextmanager
+def _turn(folder: Path) -> Iterator[bool]:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".upkeep").open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def _merge_day(folder: Path, day: date, file_size: int, file_age: float) -> None:
+    held, covered = place.parted(place.listed(folder, day))
+    for file in covered:  # a merge that was cut off after its renaming
+        file.path.unlink(missing_ok=True)
+    for _, group in groupby(held, key=lambda file: file.life):
+        for run in _runs(list(group), file_size, file_age):
+            _merge(folder, run)
+
+
+def _runs(files: list[File], file_size: int, file_age: float) -> Iterator[list[File]]:
+    """Neighbours that together make one file: they fill it, or the first one is old enough."""
+    run: list[File] = []
+    total = 0
+    for file in files:
+        size = file.path.stat().st_size
+        if run and total + size > file_size:
+            yield from [run] if len(run) > 1 else []
+            run, total = [], 0
+        run.append(file)
+        total += size
+    if len(run) > 1 and time.time() - run[0].path.stat().st_mtime >= file_age:
+        yield run
+
+
+def _merge(folder: Path, run: list[File]) -> None:
+    first, last = run[0], run[-1]
+    writing = place.writing_path(folder, first.day, f"{first.life}-merge", first.first)
+    try:
+        with pq.ParquetWriter(writing, SCHEMA, **OPTIONS) as writer:
+            for table in _groups(run):
+                writer.write_table(table)
+        sync(writing)
+        writing.rename(place.part_path(folder, first.day, first.life, first.first, last.last))
+    except _DamagedError as error:
+        writing.unlink(missing_ok=True)
+        error.path.rename(error.path.with_suffix(".damaged"))
+        return
+    except BaseException:
+        writing.unlink(missing_ok=True)
+        raise
+    for file in run:
+        file.path.unlink(missing_ok=True)
+
+
+class _DamagedError(Exception):
+    """A file that no writer leaves: it is set aside, and its rows show as a gap."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        self.path = path
+
+
+def _groups(run: list[File]) -> Iterator[pa.Table]:
+    """The rows of the files as tables of a row group's size."""
+    waiting: list[pa.Table] = []
+    for file in run:
+        for table in _read(file.path):
+            waiting.append(table)
+            if sum(one.num_rows for one in waiting) >= GROUP_ROWS or sum(one.nbytes for one in waiting) >= GROUP_BYTES:
+                yield pa.concat_tables(waiting)
+                waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _read(path: Path) -> Iterator[pa.Table]:
+    try:
+        with pq.ParquetFile(path) as source:
+            for group in range(source.num_row_groups):
+                yield source.read_row_group(group)
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException):
+        raise _DamagedError(path) from None
+
+
+def _remove_left(path: Path) -> None:
+    """Files in the making that nobody makes any more."""
+    for left in path.glob(f".*{place.WRITING}"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
+                left.unlink()
+
+
+def _forget(folder: Path, day: date, path: Path) -> None:
+    """Delete a day; what is kept of its workers says up to which number their rows are gone on purpose."""
+    for worker, last in _last_numbers([file.path for file in place.listed(folder, day)]).items():
+        known = place.life(folder, worker)
+        if known is None:
+            continue
+        if known.last is not None and known.last <= last:
+            place.forget_life(folder, worker)
+        else:
+            known.forgotten = max(known.forgotten, last)
+            place.write_life(folder, known)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _forget_lives(folder: Path, keep: timedelta) -> None:
+    """Workers that ended without a row, longer ago than rows are kept."""
+    oldest = (datetime.now(UTC) - keep - timedelta(days=1)).timestamp()
+    for known in place.lives(folder):
+        if known.last == known.forgotten and known.started / 1_000_000 < oldest:
+            place.forget_life(folder, known.worker)
+
+
+def _last_numbers(paths: list[Path]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for path in paths:
+        try:
+            table = pq.read_table(path, columns=["worker", "sequence"], partitioning=None)
+        except (OSError, pa.ArrowException):  # a damaged file goes with its day
+            continue
+        for worker in pc.unique(table["worker"]).to_pylist():
+            largest = pc.max(table["sequence"].filter(pc.equal(table["worker"], worker))).as_py()
+            found[worker] = max(found.get(worker, 0), largest)
+    return found

@@ -1,0 +1,231 @@
+"""Files of the log: merged, kept, damaged, left behind; and what readers make of them."""
+
+import datetime as dt
+import fcntl
+import os
+import time
+
+import pytest
+from log_support import entry, lost, sequences
+
+from cumulant.core.errors import StorageError
+from cumulant.core.prediction import Prediction
+from cumulant.serving.log import find, gaps, place, recent, scan
+from cumulant.serving.log.hiding import Hiding
+from cumulant.serving.log.parts import DAY_US, GROUP_ROWS, SCHEMA, Parts
+from cumulant.serving.log.upkeep import upkeep
+
+NOW = time.time_ns() // 1000
+KEEP = dt.timedelta(days=90)
+
+
+def fail(error, rows):
+    raise error
+
+
+@pytest.fixture
+def log(tmp_path):
+    """Writes entries `first` to `last`, one file a call."""
+    parts = Parts(tmp_path, Hiding(b"", {"m": []}), file_size=1 << 26, failed=fail)
+
+    def write(first, last, *, worker="w", now=NOW):
+        for number in range(first, last + 1):
+            one = entry(f"r{number}", now=now)
+            one.sequence = number
+            parts.add(one, worker, "eu")
+        parts.close()
+
+    write.folder = tmp_path
+    return write
+
+
+def tidy(folder, *, keep=KEEP, file_size=1 << 26, file_age=0.0):
+    upkeep(folder, keep=keep, file_size=file_size, file_age=file_age)
+
+
+def parquet(folder):
+    return sorted(path.name for path in folder.rglob("*.parquet"))
+
+
+def test_small_files_become_one_with_the_same_rows(log):
+    for first in range(1, 60, 10):
+        log(first, first + 9)
+    before = scan(log.folder).to_table()
+    tidy(log.folder, file_age=3600)
+    assert len(parquet(log.folder)) == 6
+    tidy(log.folder)
+    assert len(parquet(log.folder)) == 1
+    assert scan(log.folder).to_table().equals(before)
+    log(61, 70)
+    tidy(log.folder)
+    assert len(parquet(log.folder)) == 1
+    assert sequences(log.folder) == list(range(1, 71))
+
+
+def test_files_are_merged_up_to_their_size_at_once(log):
+    for first in range(1, 60, 10):
+        log(first, first + 9)
+    size = max(path.stat().st_size for path in log.folder.rglob("*.parquet"))
+    tidy(log.folder, file_size=int(size * 2.5), file_age=3600)
+    assert len(parquet(log.folder)) == 4  # two and two; the last two are neither large nor old
+    assert sequences(log.folder) == list(range(1, 61))
+
+
+def test_a_large_file_is_closed_at_its_size(tmp_path):
+    parts = Parts(tmp_path, Hiding(b"", {"m": []}), file_size=1000, failed=fail)
+    for number in range(2 * GROUP_ROWS + 5):
+        parts.add(entry(f"r{number}", now=NOW), "w", "")
+    assert len(parquet(tmp_path)) == 2
+    parts.close()
+    assert len(parquet(tmp_path)) == 3
+    assert parts.written == 2 * GROUP_ROWS + 5
+
+
+def test_a_merge_that_was_cut_off_after_its_renaming_shows_no_row_twice(log):
+    log(1, 10)
+    log(11, 20)
+    parts = {path: path.read_bytes() for path in log.folder.rglob("*.parquet")}
+    tidy(log.folder)
+    for path, data in parts.items():
+        path.write_bytes(data)
+    assert len(parquet(log.folder)) == 3
+    assert sequences(log.folder) == list(range(1, 21))
+    assert len(find(log.folder, "r3")) == 1
+    tidy(log.folder)
+    assert len(parquet(log.folder)) == 1
+
+
+def test_a_dataset_survives_the_merge_of_its_files(log):
+    for first in range(1, 31, 10):
+        log(first, first + 9)
+    dataset = scan(log.folder)
+    tidy(log.folder)
+    assert dataset.count_rows() == 30
+
+
+def test_old_days_can_be_scanned_beside_the_newest(log):
+    for days in (0, 1, 5, 9):
+        log(1 + days, 1 + days, now=NOW - days * DAY_US)
+    assert sequences(log.folder) == [1, 2, 6, 10]
+    today = dt.datetime.now(dt.UTC).date()
+    week = scan(log.folder, since=today - dt.timedelta(days=6), until=today - dt.timedelta(days=1))
+    assert sorted(week.to_table()["sequence"].to_pylist()) == [2, 6]
+    assert [one.sequence for one in recent(log.folder, limit=3)] == [1, 2, 6]
+    since = dt.datetime.now(dt.UTC) - dt.timedelta(days=2)
+    assert [one.sequence for one in recent(log.folder, since=since)] == [1, 2]
+
+
+def test_rows_stand_in_the_folder_of_their_day(log):
+    midnight = (NOW // DAY_US) * DAY_US
+    log(1, 1, now=midnight - 1)
+    log(2, 2, now=midnight)
+    assert len({path.parent for path in log.folder.rglob("*.parquet")}) == 2
+    for path in log.folder.rglob("*.parquet"):
+        day = dt.date.fromisoformat(path.parent.name.removeprefix("date="))
+        (row,) = recent(log.folder, since=dt.datetime.combine(day, dt.time(), dt.UTC))[-1:]
+        assert dt.datetime.fromtimestamp(row.time / 1e6, dt.UTC).date() == day
+
+
+def test_days_that_are_not_kept_go_and_leave_no_gap(log):
+    place.write_life(log.folder, place.Life(worker="w", started=1))
+    place.write_life(log.folder, place.Life(worker="gone", started=1, last=3, closed=True))
+    log(1, 5, now=NOW - 100 * DAY_US)
+    log(1, 3, worker="gone", now=NOW - 100 * DAY_US)
+    log(8, 9, now=NOW - 3 * DAY_US)
+    assert lost(gaps(log.folder)) == [6, 7]
+    tidy(log.folder)
+    assert sequences(log.folder) == [8, 9]
+    assert lost(gaps(log.folder)) == [6, 7]
+    assert [life.worker for life in place.lives(log.folder)] == ["w"]
+    tidy(log.folder, keep=dt.timedelta(days=2))
+    assert gaps(log.folder) == []
+    assert sequences(log.folder) == []
+
+
+def test_gaps_in_front_between_and_at_the_end(log):
+    place.write_life(log.folder, place.Life(worker="w", started=1, last=12))
+    place.write_life(log.folder, place.Life(worker="nothing", started=1, last=2))
+    place.write_life(log.folder, place.Life(worker="idle", started=1, last=0, closed=True))
+    log(3, 4)
+    log(7, 9)
+    log(5, 6, worker="unknown")
+    found = [(gap.worker, gap.first, gap.last, gap.count) for gap in gaps(log.folder)]
+    assert found == [("nothing", 1, 2, 2), ("w", 1, 2, 2), ("w", 5, 6, 2), ("w", 10, 12, 3)]
+
+
+def test_a_file_in_the_making_is_no_file_and_goes_when_nobody_makes_it(log):
+    log(1, 3)
+    (part,) = log.folder.rglob("*.parquet")
+    half = part.with_name(".x-000002.writing")
+    half.write_bytes(part.read_bytes()[:100])
+    assert sequences(log.folder) == [1, 2, 3]
+    tidy(log.folder)
+    assert half.exists()
+    os.utime(half, (1, 1))
+    tidy(log.folder)
+    assert not half.exists()
+
+
+def test_a_damaged_file_is_named_set_aside_and_shows_as_a_gap(log):
+    place.write_life(log.folder, place.Life(worker="w", started=1, last=9))
+    for first in (1, 4, 7):
+        log(first, first + 2)
+    middle = sorted(log.folder.rglob("*.parquet"))[1]
+    middle.write_bytes(middle.read_bytes()[:-20])
+    with pytest.raises(StorageError, match="cannot be read") as caught:
+        gaps(log.folder)
+    assert caught.value.subject == str(middle)
+    tidy(log.folder)
+    tidy(log.folder)
+    assert len(parquet(log.folder)) == 1
+    assert middle.with_suffix(".damaged").exists()
+    assert lost(gaps(log.folder)) == [4, 5, 6]
+
+
+def test_two_log_processes_of_one_folder_take_turns(log):
+    log(1, 3)
+    log(4, 6)
+    with (log.folder / ".upkeep").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        tidy(log.folder)
+        assert len(parquet(log.folder)) == 2
+    tidy(log.folder)
+    assert len(parquet(log.folder)) == 1
+
+
+def test_lives_of_log_processes_are_merged_apart(tmp_path):
+    for _ in range(2):
+        parts = Parts(tmp_path, Hiding(b"", {"m": []}), file_size=1 << 26, failed=fail)
+        for number in range(3):
+            parts.add(entry(f"r{number}", now=NOW), "w", "")
+            parts.close()
+    tidy(tmp_path)
+    assert len(parquet(tmp_path)) == 2
+    assert scan(tmp_path).count_rows() == 6
+
+
+@pytest.mark.parametrize("name", ["../../evil", "a/b", "", "x" * 500, ".."])
+def test_a_worker_cannot_name_a_file_elsewhere(tmp_path, name):
+    place.write_life(tmp_path / "log", place.Life(worker=name, started=1))
+    (written,) = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert written.parent == tmp_path / "log" / "workers"
+
+
+def test_columns_are_the_fields_of_the_record():
+    assert sorted(SCHEMA.names) == sorted(Prediction.__struct_fields__)
+
+
+def test_a_file_that_is_only_a_name_is_told(log):
+    log(1, 1)
+    (part,) = log.folder.rglob("*.parquet")
+    part.with_name("x-000001-000001.parquet").symlink_to("nowhere")
+    with pytest.raises(StorageError, match="vanish"):
+        gaps(log.folder)
+
+
+def test_an_empty_folder_and_none_at_all(tmp_path):
+    for folder in (tmp_path, tmp_path / "nothing"):
+        assert gaps(folder) == []
+        assert find(folder, "a") == []
+        assert recent(folder) == []
+        assert scan(folder).count_rows() == 0
