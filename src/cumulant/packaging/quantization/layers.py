@@ -129,9 +129,10 @@ def _windows(layer: Layer, node: NodeProto, value: Array) -> Floats:
     sides = [(0, 0), (0, 0), *zip(pads[: len(kernel)], pads[len(kernel) :], strict=True)]
     axes = tuple(range(2, value.ndim))
     view = np.lib.stride_tricks.sliding_window_view(np.pad(value, sides), reach, axis=axes)
-    view = view[(..., *(slice(None, None, step) for step in dilations))]
+    dilated: Any = (..., *(slice(None, None, step) for step in dilations))
+    view = view[dilated]
     # [n, channels, positions..., kernel...] -> [n, positions, channels, kernel...]
     view = np.moveaxis(view, 1, 1 + len(kernel))
     flat = np.unique(np.linspace(0, np.prod(view.shape[1 : 1 + len(kernel)]) - 1, _POSITIONS).astype(int))
-    places = np.unravel_index(flat, view.shape[1 : 1 + len(kernel)])
-    return view[(slice(None), *places)].reshape(-1, layer.value[0].size).astype(np.float64)
+    places: Any = (slice(None), *np.unravel_index(flat, view.shape[1 : 1 + len(kernel)]))
+    return view[places].reshape(-1, layer.value[0].size).astype(np.float64)

@@ -33,7 +33,7 @@ def lookups(model: ModelProto) -> tuple[ModelProto, int]:
     constants = {one.name: one for one in copy.graph.initializer}
     ranks = _input_ranks(copy)
     found = 0
-    for place, node in enumerate(list(copy.graph.node)):
+    for node in list(copy.graph.node):
         ids = _ids(node, makers, constants, ranks) if node.op_type == "MatMul" else None
         if ids is not None:
             place = list(copy.graph.node).index(node)

@@ -155,15 +155,17 @@ def compact(model: ModelProto) -> ModelProto:
 
 
 def _drop_unused(graph: Any) -> None:
-    wanted = {one.name for one in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if wanted.intersection(node.output):
-            wanted.update(node.input)
-            kept.append(node)
+    makers = {output: node for node in graph.node for output in node.output}
+    wanted, open_names = set[str](), [one.name for one in graph.output]
+    while open_names:
+        name = open_names.pop()
+        if name not in wanted:
+            wanted.add(name)
+            open_names += makers[name].input if name in makers else ()
+    kept = [node for node in graph.node if wanted.intersection(node.output)]
     constants = [one for one in graph.initializer if one.name in wanted]
     del graph.node[:], graph.initializer[:]
-    graph.node.extend(reversed(kept))
+    graph.node.extend(kept)
     graph.initializer.extend(constants)
 
 

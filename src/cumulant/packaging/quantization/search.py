@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -51,7 +52,7 @@ def tried(model: Path, sample: Sample, *, accuracy_loss: float, folder: Path, bu
     calibration, held_out = _split(sample, engine, accuracy_loss)
     expected = measure.answers(engine, held_out)
     _check_answers(expected, model)
-    trials, paths = [Trial(ORIGINAL, model.stat().st_size, 1.0)], {ORIGINAL: model}
+    trials, paths = [Trial(ORIGINAL, model.stat().st_size, 1.0, note=_note(model, held_out))], {ORIGINAL: model}
     engines: dict[str, Engine] = {ORIGINAL: engine}
     for kind, make in _forms(proto, engine, calibration, accuracy_loss):
         trial, found = _try(kind, make, folder / f"{len(trials)}.onnx", expected, held_out)
@@ -120,9 +121,12 @@ def _try(kind: str, make: Make, path: Path, expected: list[Array], held_out: Sam
     except (*_FAULTS, IntegrityError, RequestError, onnx.checker.ValidationError) as error:
         first = str(error).strip().split("\n", 1)[0][:200]
         return Trial(kind, fault=f"could not be made: {type(error).__name__}: {first}"), None
-    batching = measure.neighbours_matter(path, held_out)
-    note = "" if batching.exact else f"not exact in batches: {batching.reason}"
-    return Trial(kind, path.stat().st_size, found, note=note), engine
+    return Trial(kind, path.stat().st_size, found, note=_note(path, held_out)), engine
+
+
+def _note(path: Path, sample: Sample) -> str:
+    batching = measure.neighbours_matter(path, sample)
+    return "" if batching.exact else f"not exact in batches: {batching.reason}"
 
 
 def _forms(proto: ModelProto, engine: Engine, calibration: Sample, loss: float) -> Iterator[tuple[str, Make]]:
@@ -149,10 +153,7 @@ def _forms(proto: ModelProto, engine: Engine, calibration: Sample, loss: float) 
         yield "int8 static", work.all_static
         yield "int8 static, mixed", lambda: work.some_static(loss * _SPENT[0])
     for spent in _SPENT:
-        yield (
-            f"mixed weights, {spent:.0%} of the loss on calibration rows",
-            lambda spent=spent: work.mixed(loss * spent),
-        )  # type: ignore[misc]
+        yield f"mixed weights, {spent:.0%} of the loss spent", partial(work.mixed, loss * spent)
 
 
 def why_nothing(model: Path) -> str:
