@@ -92,7 +92,8 @@ def seen(
         inner = [name for name in names if name not in sample]
         for start in range(0, len(next(iter(sample.values()))), batch):
             feeds = {name: value[start : start + batch] for name, value in sample.items()}
-            yield dict(zip(inner, engine.run(feeds, inner), strict=True)) | feeds
+            found = engine.run(feeds, inner) if inner else []
+            yield dict(zip(inner, found, strict=True)) | feeds
 
 
 def second_moments(
@@ -115,7 +116,7 @@ def _inputs(layer: Layer, node: NodeProto, value: Array) -> Floats | None:
     if layer.op != "Conv":
         value = value.T if layer.op == "Gemm" and attribute(node, "transA", 0) else value
         return value.reshape(-1, value.shape[-1]).astype(np.float64)
-    if attribute(node, "group", 1) != 1:
+    if attribute(node, "group", 1) != 1 or attribute(node, "auto_pad", b"NOTSET") != b"NOTSET":
         return None
     return _windows(layer, node, value)
 
@@ -135,4 +136,5 @@ def _windows(layer: Layer, node: NodeProto, value: Array) -> Floats:
     view = np.moveaxis(view, 1, 1 + len(kernel))
     flat = np.unique(np.linspace(0, np.prod(view.shape[1 : 1 + len(kernel)]) - 1, _POSITIONS).astype(int))
     places: Any = (slice(None), *np.unravel_index(flat, view.shape[1 : 1 + len(kernel)]))
-    return view[places].reshape(-1, layer.value[0].size).astype(np.float64)
+    found: Floats = view[places].reshape(-1, layer.value[0].size).astype(np.float64)
+    return found

@@ -116,12 +116,11 @@ class _Writer:
         if len(node.input) > 2 and node.input[2]:
             nodes.append(self._bias(node, scales * _step(ends)))
         node.input[0], node.input[1], node.output[0] = given, weight, f"{layer.output}/exact"
-        answer, after = self._rounded(node.output[0], f"{layer.output}/out", out)
+        _, after = self._rounded(node.output[0], f"{layer.output}/out", out)
         after[-1].output[0] = layer.output
         kept = self._onnx.NodeProto()
         kept.CopyFrom(node)
         self._put(place, [*before, *nodes, kept, *after])
-        del answer
 
     def _find(self, layer: Layer) -> tuple[Any, int]:
         return next((node, at) for at, node in enumerate(self._graph.node) if layer.weight in node.input)
@@ -154,7 +153,9 @@ class _Writer:
 
     def _bias(self, node: Any, scales: Array) -> Any:
         """int32 in units of input step times weight step: onnxruntime adds it to the sums as it is."""
-        constant = next(one for one in self._graph.initializer if one.name == node.input[2])
+        constant = next((one for one in self._graph.initializer if one.name == node.input[2]), None)
+        if constant is None:
+            raise ValueError(f"the bias {node.input[2]} is no constant")
         value = self._onnx.numpy_helper.to_array(constant)
         name = f"{node.output[0]}/bias"
         codes = np.clip(np.rint(value / scales), -(2**31), 2**31 - 1).astype(np.int32)
