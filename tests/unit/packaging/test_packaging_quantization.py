@@ -446,6 +446,28 @@ def test_bytes_that_are_no_graph_are_refused(tmp_path):
         quantize(path, ids(90), aim="size", accuracy_loss=0.1, out=tmp_path / "out.onnx")
 
 
+def test_weights_in_other_files_are_refused(tmp_path):
+    model = onnx.load(network(tmp_path))
+    path = tmp_path / "apart.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="apart.bin", size_threshold=0)
+    with pytest.raises(DefinitionError, match="weights in other files"):
+        quantize(path, ids(90), aim="size", accuracy_loss=0.1, out=tmp_path / "out.onnx")
+
+
+def test_a_graph_with_a_fixed_number_of_rows_is_run_with_it(tmp_path):
+    model = onnx.load(network(tmp_path))
+    for one in (*model.graph.input, *model.graph.output):
+        one.type.tensor_type.shape.dim[0].dim_value = 4
+    path = tmp_path / "fixed.onnx"
+    onnx.save(model, path)
+    # 202 rows: neither part is a whole number of calls
+    found = tried(path, ids(202), accuracy_loss=0.1, folder=tmp_path, budget=0.2)
+    assert {one.kind for one in found.trials} == KINDS
+    assert {one.kind: one.fault for one in found.trials if one.fault} == {}
+    assert all([pace.rows for pace in one.paces] == [4] for one in found.trials)
+    assert all("takes 4 rows a call" in one.note for one in found.trials)
+
+
 def test_a_quantizer_that_fails_is_recorded_and_the_others_go_on(tmp_path, monkeypatch):
     def broken(model):
         raise ValueError("an operator that it does not know\nand more")

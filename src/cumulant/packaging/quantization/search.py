@@ -68,9 +68,15 @@ def _load(model: Path) -> ModelProto:
 
     onnx = onnx_part()
     try:
-        found: ModelProto = onnx.load(str(model))
+        found: ModelProto = onnx.load(str(model), load_external_data=False)
     except (DecodeError, OSError) as error:
         raise DefinitionError(f"{model} is no ONNX graph that can be read: {error}", subject=str(model)) from None
+    if any(one.data_location == onnx.TensorProto.EXTERNAL for one in found.graph.initializer):
+        raise DefinitionError(
+            f"{model} keeps weights in other files, which would not be counted nor copied",
+            subject=str(model),
+            hint="save it as one file first: onnx.save(onnx.load(path), path), up to 2 GB",
+        )
     return found
 
 
