@@ -96,6 +96,13 @@ def seen(
             yield dict(zip(inner, found, strict=True)) | feeds
 
 
+def visits(model: ModelProto, found: Sequence[Layer], sample: Mapping[str, Array], batch: int = 1) -> dict[str, float]:
+    """Products of a number with a weight that each layer computes for a row, by the name of its weight."""
+    first = {name: value[:batch] for name, value in sample.items()}
+    (values,) = seen(model, sorted({one.output for one in found}), first, batch)
+    return {one.weight: values[one.output].size / batch * one.rows.shape[1] for one in found}
+
+
 def second_moments(
     model: ModelProto, found: Sequence[Layer], sample: Mapping[str, Array], batch: int = 1
 ) -> dict[str, Floats]:

@@ -15,7 +15,7 @@ from cumulant.packaging.engine import Engine
 from cumulant.packaging.graph import onnx_part
 from cumulant.packaging.quantization import forms, measure, packed, static
 from cumulant.packaging.quantization.choice import ORIGINAL, Trial
-from cumulant.packaging.quantization.layers import Array, Layer, layers, second_moments
+from cumulant.packaging.quantization.layers import Array, Layer, layers, second_moments, visits
 from cumulant.packaging.quantization.lookup import lookups
 from cumulant.packaging.quantization.mixed import Rounder, first_good, ladder
 
@@ -228,9 +228,10 @@ class _Work:
         return _rest(self._static(self._able(), self._best_cuts()))
 
     def some_static(self, loss: float) -> ModelProto:
-        """int8 arithmetic in as many layers as the loss allows, those left out that hurt most alone."""
-        cuts = self._best_cuts()
-        able = sorted(self._able(), key=lambda one: self._error(self._static((one,), cuts)), reverse=True)
+        """int8 arithmetic in as many layers as the loss allows, those left out that hurt most for what they win."""
+        cuts, able = self._best_cuts(), self._able()
+        won = visits(self._base, able, self._few, self._step)
+        able.sort(key=lambda one: self._error(self._static((one,), cuts)) ** 2 / won[one.weight], reverse=True)
         left_out = first_good(len(able), lambda k: self._agrees(self._static(able[k:], cuts), loss))
         return _rest(self._static(able[left_out:], cuts))
 
