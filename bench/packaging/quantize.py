@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--loss", type=float, default=0.01)
     options = parser.parse_args()
     rows = files(options.folders, SAMPLE + FRESH)
-    # By hash of the path the files are mixed already.
+    # The cap makes later files rarer kinds: the sample is of commoner ones than the files it is judged on.
     sample, fresh = {"bytes": rows[:SAMPLE]}, {"bytes": rows[SAMPLE:]}
     cpu = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
