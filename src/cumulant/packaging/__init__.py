@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cumulant.packaging.events import ServableBuilt
     from cumulant.packaging.folder import load_description, load_servable, new_folder, seal, with_version
     from cumulant.packaging.model import TrainedModel
+    from cumulant.packaging.quantization import quantize
     from cumulant.packaging.scorer import Scorer, labels
 
 _HOMES = {
@@ -29,6 +30,7 @@ _HOMES = {
     "load_description": "folder",
     "load_servable": "folder",
     "new_folder": "folder",
+    "quantize": "quantization",
     "seal": "folder",
     "with_version": "folder",
 }
@@ -45,6 +47,7 @@ __all__ = [
     "load_description",
     "load_servable",
     "new_folder",
+    "quantize",
     "seal",
     "with_version",
 ]

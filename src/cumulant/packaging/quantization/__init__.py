@@ -1,0 +1,60 @@
+"""Smaller or faster forms of a graph, each measured and held to a declared loss of accuracy.
+
+Needs `onnx` (the extra `train`): it is work of packaging, not of serving.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+
+from cumulant.core.errors import DataError
+from cumulant.core.servable import Candidate
+from cumulant.packaging.quantization.choice import ORIGINAL, Aim, Trial, choose
+from cumulant.packaging.quantization.measure import Array, Pace, neighbours_matter
+from cumulant.packaging.quantization.search import Tried, tried, why_nothing
+
+__all__ = ["ORIGINAL", "Aim", "Pace", "Trial", "Tried", "choose", "neighbours_matter", "quantize", "tried"]
+
+#: seconds spent on the clock, in all
+_BUDGET = 60.0
+
+
+def quantize(
+    model: Path,
+    sample: Mapping[str, Array],
+    *,
+    aim: Aim,
+    accuracy_loss: float,
+    out: Path,
+    budget: float = _BUDGET,
+) -> tuple[Candidate, ...]:
+    """Write the form of `model` that serves `aim` best to `out`; return all that were tried, and why.
+
+    `sample` holds rows as the model meets them, by input name, the first axis being the rows. A quarter (at most
+    400) is learned from; every form is then held to others (at most 1,000): the share of rows with the same largest
+    class where an output is [n, 2 or more] numbers, else 1 - relative error, must be at least 1 - `accuracy_loss`.
+    `size` takes the smallest file, `speed` the fastest of those that are faster beyond the noise of the measurement.
+    The original stays where nothing else is within the loss, smaller, or faster. Times are of one thread.
+
+    `budget`: about how many seconds the timing may take; making the forms comes on top.
+
+    Raises:
+        DataError: the loss is no share, or the sample is too short, uneven, or names other inputs than the graph.
+        DefinitionError, IntegrityError: `model` is no graph that can be read or run.
+        MissingPartError: `onnx` is not installed.
+    """
+    if not 0 <= accuracy_loss < 1:
+        raise DataError(f"the accuracy loss must be at least 0 and below 1, not {accuracy_loss:g}")
+    with TemporaryDirectory() as folder:
+        found = tried(model, sample, accuracy_loss=accuracy_loss, folder=Path(folder), budget=budget)
+        candidates = choose(found.trials, aim=aim, accuracy_loss=accuracy_loss)
+        chosen = next(one for one in candidates if one.chosen)
+        shutil.copyfile(found.paths[chosen.kind], out)
+    if len(candidates) == 1:
+        return (msgspec.structs.replace(candidates[0], reason=why_nothing(model)),)
+    return candidates

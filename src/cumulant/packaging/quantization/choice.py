@@ -1,0 +1,98 @@
+"""Which form of a graph is taken, and why not the others. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from cumulant.core.servable import Candidate
+from cumulant.packaging.quantization.measure import Pace
+
+Aim = Literal["size", "speed"]
+
+ORIGINAL = "original"
+#: faster means: at least this much, beyond the noise of the measurement
+MARGIN = 0.05
+
+
+class Trial(NamedTuple):
+    """A form as measured. `fault`: why it could not be measured at all; `note`: what its user should know."""
+
+    kind: str
+    size: int = 0
+    agreement: float = 0.0
+    paces: tuple[Pace, ...] = ()
+    fault: str = ""
+    note: str = ""
+
+
+def choose(trials: Sequence[Trial], *, aim: Aim, accuracy_loss: float) -> tuple[Candidate, ...]:
+    """The trials in their order, one of them chosen; the first is the original.
+
+    `size`: the smallest within the loss, the faster of equals. `speed`: the fastest of those that are faster than
+    the original beyond noise at one number of rows and slower at none. The original where there is none.
+    """
+    refusals = [_refusal(one, trials[0], aim, accuracy_loss) for one in trials]
+    fit = [one for one, refusal in zip(trials, refusals, strict=True) if not refusal]
+    best = min(fit, key=_size_key if aim == "size" else _speed_key, default=trials[0])
+    return tuple(_candidate(one, refusal, best, aim) for one, refusal in zip(trials, refusals, strict=True))
+
+
+def _refusal(trial: Trial, original: Trial, aim: Aim, accuracy_loss: float) -> str:
+    """Why it cannot be taken; the original always can, if nothing else can."""
+    if trial is original:
+        return "no other form serves better"
+    if trial.fault:
+        return trial.fault
+    # 1e-12: a loss of 0.01 allows 0.99, which 1 - 0.01 misses by a bit
+    if not trial.agreement >= 1 - accuracy_loss - 1e-12:
+        return f"agrees on {trial.agreement:.2%}, less than the {1 - accuracy_loss:.2%} asked for"
+    if aim == "size":
+        return "" if trial.size < original.size else "not smaller than the original"
+    return _slowness(trial)
+
+
+def _slowness(trial: Trial) -> str:
+    if any(pace.low > 1 + MARGIN for pace in trial.paces):
+        return f"slower than the original: {_times(trial)}"
+    if not any(pace.high < 1 - MARGIN for pace in trial.paces):
+        return f"not faster than the original beyond noise and {MARGIN:.0%}: {_times(trial)}"
+    return ""
+
+
+def _size_key(trial: Trial) -> tuple[float, float]:
+    return trial.size, _relative(trial)
+
+
+def _speed_key(trial: Trial) -> tuple[float, float]:
+    return _relative(trial), trial.size
+
+
+def _relative(trial: Trial) -> float:
+    """Geometric mean of the time as a share of the original's."""
+    return math.exp(sum(math.log(pace.ratio) for pace in trial.paces) / max(1, len(trial.paces)))
+
+
+def _candidate(trial: Trial, refusal: str, best: Trial, aim: Aim) -> Candidate:
+    chosen = trial is best
+    if chosen and not refusal:
+        reason = "the smallest within the loss" if aim == "size" else "the fastest within the loss"
+        reason = f"{reason}: {_times(trial)}"
+    elif refusal and (chosen or trial.kind != ORIGINAL):
+        reason = refusal
+    else:
+        reason = f"within the loss, but {best.kind} is {'smaller' if aim == 'size' else 'faster'}: {_times(trial)}"
+    first = trial.paces[0] if trial.paces else None
+    return Candidate(
+        kind=trial.kind,
+        size=trial.size,
+        seconds=first.seconds / first.rows if first else 0.0,
+        agreement=trial.agreement,
+        chosen=chosen,
+        reason="; ".join(part for part in (reason, trial.note) if part),
+    )
+
+
+def _times(trial: Trial) -> str:
+    return ", ".join(f"{pace.ratio:.2f} of the time at {pace.rows} rows" for pace in trial.paces)
