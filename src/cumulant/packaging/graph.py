@@ -1,21 +1,23 @@
-"""A small builder of ONNX graphs: one float32 matrix in, one float64 matrix out.
+"""A small builder of ONNX graphs: one matrix in, one float64 matrix out, or outputs by name.
 
-Everything inside runs in float64: the answers then equal those of the trained model, and onnxruntime
-takes no longer for it.
+What is float64 inside answers as the trained model does, and onnxruntime takes no longer for it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.core.errors import missing_part
+from cumulant.core.servable import Datatype
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
+Float = Literal["FP32", "FP64"]
 INPUT, OUTPUT = "input", "output"
 ML_DOMAIN = "ai.onnx.ml"
 #: the newest that onnxruntime 1.22 knows in full
@@ -36,14 +38,23 @@ def onnx_part() -> Any:
 
 
 class Graph:
-    """Nodes and constants of one graph; `x` names its input as float64 [n, k]."""
+    """Nodes and constants of one graph; `x` names its input [n, k] as `inner`, float64 unless told."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, source: Float = "FP32", inner: Float = "FP64") -> None:
         self._onnx = onnx_part()
         self._width = width
+        self._source = source
         self._nodes: list[NodeProto] = []
         self._constants: list[TensorProto] = []
-        self.x = self.add("Cast", INPUT, to=self._onnx.TensorProto.DOUBLE)
+        self.x = INPUT if source == inner else self.cast(INPUT, inner)
+
+    def cast(self, tensor: str, to: Float) -> str:
+        return self.add("Cast", tensor, to=self._element(to))
+
+    def _element(self, datatype: str) -> int:
+        types = self._onnx.TensorProto
+        found: int = {"FP32": types.FLOAT, "FP64": types.DOUBLE, "INT64": types.INT64, "BYTES": types.STRING}[datatype]
+        return found
 
     def add(self, op: str, *inputs: str, domain: str = "", output: str | None = None, **attributes: Any) -> str:
         """Append a node; returns the name of its output."""
@@ -75,13 +86,19 @@ class Graph:
 
     def finish(self, result: str, outputs: int) -> ModelProto:
         """The model whose output is `result` [n, outputs]; the batch dimension is free."""
-        helper, types = self._onnx.helper, self._onnx.TensorProto
-        self.add("Identity", result, output=OUTPUT)
+        return self.finish_named({OUTPUT: (result, "FP64", (outputs,))})
+
+    def finish_named(self, outputs: Mapping[str, tuple[str, Datatype, tuple[int, ...]]]) -> ModelProto:
+        """The model with these outputs: name -> tensor inside, datatype, sizes after the free batch dimension."""
+        helper = self._onnx.helper
+        for name, (tensor, _, _) in outputs.items():
+            self.add("Identity", tensor, output=name)
+        value = helper.make_tensor_value_info
         graph = helper.make_graph(
             self._nodes,
             "servable",
-            [helper.make_tensor_value_info(INPUT, types.FLOAT, ["n", self._width])],
-            [helper.make_tensor_value_info(OUTPUT, types.DOUBLE, ["n", outputs])],
+            [value(INPUT, self._element(self._source), ["n", self._width])],
+            [value(name, self._element(kind), ["n", *sizes]) for name, (_, kind, sizes) in outputs.items()],
             initializer=self._constants,
         )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML_DOMAIN, ML_OPSET)]
