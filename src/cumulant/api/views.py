@@ -12,6 +12,7 @@ from cumulant.runtime.report_page.markup import Markup, element, join
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cumulant.api.register import Registered
     from cumulant.runtime.models import ModelDetail
     from cumulant.runtime.planning import Plan
     from cumulant.runtime.report_page.content import ReportData
@@ -88,6 +89,14 @@ def model(found: ModelDetail) -> Shown[ModelDetail]:
     ]
     extra = element("pre", curl(found.servable), style="white-space:pre-wrap")
     return _facts(f"{version.name} version {version.version}", rows, found, extra)
+
+
+def registered(found: Registered) -> Shown[Registered]:
+    """What was packaged, what the checks said, and where it is."""
+    from cumulant.runtime.packaged_page import rows
+
+    notes = [("note" if index == 0 else "", line) for index, line in enumerate(found.packaged.notes)]
+    return _facts(found.servable.name, [("where", found.uri), *rows(found.packaged), *notes], found)
 
 
 def lineage(found: Any) -> Shown[Any]:

@@ -59,7 +59,7 @@ def _gap(want: Array, got: Array) -> float:
 
 def _flips(output: str, want: Array, got: Array) -> NDArray[np.bool_]:
     """Rows whose decision changes: a label, the side of one half, or the likeliest class."""
-    if want.dtype.kind not in "f":
+    if want.dtype.kind != "f":
         changed = want != got
         return np.asarray(changed.reshape(len(want), -1).any(axis=1))
     if output == "probability" and want.ndim == 1:

@@ -5,6 +5,7 @@ What is float64 inside answers as the trained model does, and onnxruntime takes 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -74,15 +75,37 @@ class Graph:
     def number(self, value: float) -> str:
         return self.constant(np.array(value, np.float64))
 
-    def link(self, kind: str, score: str) -> str:
-        """`score` [n, m] as an answer: identity, sigmoid, softmax over the outputs, or exp."""
+    def link(self, kind: str, score: str, outputs: int = 1) -> str:
+        """`score` [n, outputs] as an answer: identity, sigmoid, softmax over the outputs, or exp.
+
+        Made of operators that work value by value, so that no answer depends on the rows beside it: onnxruntime's
+        own Exp, Sigmoid and Softmax round the last values of a batch in another way than the rest.
+        """
         match kind:
             case "identity":
                 return score
-            case "softmax":
-                return self.add("Softmax", score, axis=1)
+            case "exp":
+                return self._exp(score)
+            case "sigmoid":
+                one = self.number(1)
+                return self.add("Div", one, self.add("Add", one, self._exp(self.add("Neg", score))))
             case _:
-                return self.add({"sigmoid": "Sigmoid", "exp": "Exp"}[kind], score)
+                return self._softmax(score, outputs)
+
+    def _exp(self, score: str) -> str:
+        # 2^(x/ln 2): of a constant base, onnxruntime computes each power alone.
+        return self.add("Pow", self.number(2), self.add("Mul", score, self.number(1 / math.log(2))))
+
+    def _softmax(self, score: str, outputs: int) -> str:
+        top = self.add("ReduceMax", score, self.constant(np.array([1], np.int64)), keepdims=1)
+        raised = self._exp(self.add("Sub", score, top))
+        total = self.add("Sum", *self.columns(raised, outputs))
+        return self.add("Div", raised, total)
+
+    def columns(self, matrix: str, count: int) -> list[str]:
+        """The columns of `matrix` [n, count], each [n, 1]."""
+        places = [self.constant(np.array([place], np.int64)) for place in range(count)]
+        return [self.add("Gather", matrix, place, axis=1) for place in places]
 
     def finish(self, result: str, outputs: int) -> ModelProto:
         """The model whose output is `result` [n, outputs]; the batch dimension is free."""

@@ -18,7 +18,7 @@ MOST_BYTES = 2**31 - 1
 #: a pickle of protocol 2 to 5, and what joblib compresses with: gzip, bzip2, xz, lzma, lz4, zlib
 _PICKLES = (
     *(bytes([0x80, protocol]) for protocol in (2, 3, 4, 5)),
-    b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00", b"\x04\x22M\x18", 
+    b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00", b"\x04\x22M\x18",
     b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda",
 )  # fmt: skip
 _OTHERS = {

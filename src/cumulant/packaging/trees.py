@@ -81,7 +81,7 @@ def _add_booster(graph: Graph, text: str, links: Mapping[str, str]) -> tuple[str
         score = graph.add("Div", score, graph.number(len(dump["tree_info"]) / outputs))
     if slope != 1:
         score = graph.add("Mul", score, graph.number(slope))
-    return graph.link(link, score), outputs
+    return graph.link(link, score, outputs), outputs
 
 
 def _link(objective: str, links: Mapping[str, str]) -> tuple[str, float]:

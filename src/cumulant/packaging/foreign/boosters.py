@@ -80,7 +80,7 @@ def _load(text: str) -> Any:
 
 
 def _classes(objective: str, outputs: int) -> int:
-    name = objective.split()[0] if objective else ""
+    name = objective.split(maxsplit=1)[0] if objective else ""
     if name in ("binary", "cross_entropy"):
         return 2
     return outputs if name in ("multiclass", "multiclassova") else 0

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _BRING = "leave these steps out of the model, replace them by steps that convert, or bring the model as ONNX"
 #: skl2onnx and its parsers raise these for what they cannot convert
 _FAILURES = (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, LookupError)
+_NAMES = ("label", "probability", "probabilities", "prediction", "transformed")
 #: the newest that skl2onnx writes
 _ML = min(ML_OPSET, 3)
 
@@ -125,7 +126,8 @@ def _convert(model: Any, table: _Table) -> tuple[ModelProto, str, tuple[str, ...
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
 
-    failed, failures = "", (*_FAILURES, *_run_failures())
+    failed = ""
+    failures: tuple[type[Exception], ...] = (*_FAILURES, *_run_failures())
     for kind, number in (("FP64", DoubleTensorType), ("FP32", FloatTensorType)):
         try:
             with warnings.catch_warnings():
@@ -169,43 +171,50 @@ class _Answers:
 
         found = [one.name for one in graph.graph.output]
         # Names that the graph may use inside already are set aside by a first renaming.
-        inside = {name: f"converted_{place}" for place, name in enumerate(found)}
+        taken = [*found, *(name for name in _NAMES if name not in found)]
+        inside = {name: f"converted_{place}" for place, name in enumerate(taken)}
         for node in graph.graph.node:
             node.output[:] = [inside.get(name, name) for name in node.output]
             node.input[:] = [inside.get(name, name) for name in node.input]
-        kinds = [one.type.tensor_type.elem_type for one in graph.graph.output]
+        kinds = [one.type.tensor_type.elem_type or self._unsaid(onnx) for one in graph.graph.output]
         del graph.graph.output[:]
-        for (name, kind), source in zip(inside.items(), kinds, strict=True):
-            del name
-            self._output(graph, onnx, kind, source)
+        # Without probabilities a classifier's scores are left out: they are no answer that people read.
+        wanted = 1 if self._classifier and not self._soft else len(found)
+        for tensor, element in list(zip([inside[name] for name in found], kinds, strict=True))[:wanted]:
+            self._output(graph, onnx, tensor, element)
         return graph
 
+    def _unsaid(self, onnx: Any) -> int:
+        """The type of labels, where the converter leaves it out."""
+        whole = np.asarray(self._model.classes_).dtype.kind in "biu" if self._classifier else False
+        return int(onnx.TensorProto.INT64 if whole else onnx.TensorProto.STRING)
+
     def _output(self, graph: ModelProto, onnx: Any, tensor: str, element: int) -> None:
-        first = not len(graph.graph.output)
-        helper = onnx.helper
-        sizes: list[str | int]
-        if self._classifier and first:
-            name, sizes = "label", ["n"]
-        elif self._soft:
-            name, sizes = ("probability", ["n"]) if self._count == 2 else ("probabilities", ["n", self._count])
-        else:
-            name, sizes = ("transformed" if self._transforms else "prediction"), ["n"]
-            width = self._width()
-            sizes = ["n"] if width == 1 and not self._transforms else ["n", *([width] if width else ["m"])]
+        name, sizes = self._named(first=not len(graph.graph.output))
+        helper, array = onnx.helper, onnx.numpy_helper.from_array
         if name == "probability":
-            graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array(1, np.int64), "servable_second"))
+            graph.graph.initializer.append(array(np.array(1, np.int64), "servable_second"))
             graph.graph.node.append(helper.make_node("Gather", [tensor, "servable_second"], [name], axis=1))
-        elif sizes == ["n"]:
-            graph.graph.initializer.append(onnx.numpy_helper.from_array(np.array([-1], np.int64), f"servable_{name}"))
+        elif len(sizes) == 1:
+            graph.graph.initializer.append(array(np.array([-1], np.int64), f"servable_{name}"))
             graph.graph.node.append(helper.make_node("Reshape", [tensor, f"servable_{name}"], [name]))
         else:
             graph.graph.node.append(helper.make_node("Identity", [tensor], [name]))
         graph.graph.output.append(helper.make_tensor_value_info(name, element, sizes))
 
-    def _width(self) -> int:
-        """Columns of a prediction; 0 where the model does not say."""
+    def _named(self, *, first: bool) -> tuple[str, list[str | int]]:
+        """Name and shape of an output; a classifier's first one holds the labels."""
+        if self._classifier and first:
+            return "label", ["n"]
+        if self._soft:
+            return ("probability", ["n"]) if self._count == 2 else ("probabilities", ["n", self._count])
         if self._transforms:
-            return 0
+            return "transformed", ["n", "m"]
+        width = self._width()
+        return "prediction", ["n"] if width == 1 else ["n", width]
+
+    def _width(self) -> int:
+        """Columns of a prediction."""
         coefficients = getattr(self._model, "n_outputs_", None)
         if coefficients is not None:
             return int(coefficients)

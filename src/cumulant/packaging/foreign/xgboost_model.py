@@ -194,7 +194,7 @@ def from_document(document: Any, original: Any, *, labels: Sequence[Any] = ()) -
     scores = trees.add_to(graph)
     if trees.link != "identity":
         # XGBoost's float32 exp is that of the C library; onnxruntime's own is coarser. float64 rounds to it.
-        scores = graph.cast(graph.link(trees.link, graph.cast(scores, "FP64")), "FP32")
+        scores = graph.cast(graph.link(trees.link, graph.cast(scores, "FP64"), trees.outputs), "FP32")
     answers = Answers(classes=_classes(trees), labels=labels, datatype="FP32")
     booster: list[Any] = []
 
