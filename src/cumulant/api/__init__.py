@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cumulant.api.project import Project
-    from cumulant.api.register import register
+    from cumulant.api.registering import register
 
 __all__ = ["Project", "new", "open", "register"]
 
@@ -71,7 +71,7 @@ def __getattr__(name: str) -> Any:
 
         return Project
     if name == "register":
-        from cumulant.api.register import register
+        from cumulant.api.registering import register
 
         return register
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,7 @@ from cumulant.runtime.report_page.markup import Markup, element, join
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.api.register import Registered
+    from cumulant.api.registering import Registered
     from cumulant.runtime.models import ModelDetail
     from cumulant.runtime.planning import Plan
     from cumulant.runtime.report_page.content import ReportData

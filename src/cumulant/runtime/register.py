@@ -111,7 +111,7 @@ def _example(found: Packaged) -> pd.DataFrame:
     return pd.DataFrame({"input": [spec.name for spec in servable.inputs]})
 
 
-def _frame(sample: object) -> Any:
+def _frame(sample: Any) -> Any:
     """The sample as a Polars table where it is a table; None otherwise."""
     import polars as pl
 

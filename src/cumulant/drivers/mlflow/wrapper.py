@@ -31,9 +31,13 @@ class ServableModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-define
         else:
             self._scorer = packaging.Scorer(context.artifacts["servable"])
 
-    def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
         """Answers in the order of the rows; of feature columns, a frame with their index."""
-        return self._run(model_input) if self._graph else self._answer(model_input)
+        if self._graph:
+            # MLflow reads the type of `model_input`, and knows no word for all that a graph takes and gives.
+            found: Any = self._run(model_input)
+            return found  # type: ignore[no-any-return]
+        return self._answer(model_input)
 
     def _run(self, given: Any) -> dict[str, Any]:
         found = self._described

@@ -13,6 +13,7 @@ from cumulant.core.errors import DataError, missing_part
 from cumulant.packaging.engine import Array
 from cumulant.packaging.foreign.answers import Answers
 from cumulant.packaging.foreign.model import TREES, Foreign, versions
+from cumulant.packaging.foreign.trial import try_reading
 from cumulant.packaging.graph import INPUT, Graph
 from cumulant.packaging.trees import ALL_LINKS, add_boosters
 
@@ -34,6 +35,7 @@ def read_booster(path: Path) -> Foreign:
     except UnicodeDecodeError:
         raise DataError(f"{path} is no LightGBM text model", subject=str(path), hint=_CUT) from None
     check_text(text, str(path))
+    try_reading("lightgbm", path)
     return from_booster(text, None)
 
 
@@ -133,6 +135,8 @@ def _check_tree(tree: dict[str, str], most: int, subject: str) -> None:
     columns = {name: tree.get(name, "").split() for name in _INTEGERS if name != "leaf_value"}
     if any(len(values) != splits for values in columns.values()):
         raise wrong
+    for number in (*tree["leaf_value"].split(), *columns["threshold"], *columns["decision_type"]):
+        float(number)
     children = [int(one) for name in ("left_child", "right_child") for one in columns[name]]
     # Every node but the first and every leaf is somebody's child once: no node is its own ancestor.
     if sorted(children) != [*range(-leaves, 0), *range(1, splits)]:

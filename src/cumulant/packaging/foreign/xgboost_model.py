@@ -19,6 +19,7 @@ from cumulant.packaging.ensemble import LT, MEMBER, Ensemble, Leaf, Split
 from cumulant.packaging.foreign import ubjson
 from cumulant.packaging.foreign.answers import Answers
 from cumulant.packaging.foreign.model import TREES, Foreign, versions
+from cumulant.packaging.foreign.trial import try_reading
 from cumulant.packaging.graph import INPUT, Graph
 
 _AGAIN = "save the model again with save_model('model.ubj')"
@@ -228,6 +229,7 @@ def _load(path: Path) -> Any:
         import xgboost
     except ModuleNotFoundError:
         raise missing_xgboost() from None
+    try_reading("xgboost", path)
     booster = xgboost.Booster(params={"nthread": 1})
     try:
         booster.load_model(bytearray(path.read_bytes()))

@@ -51,9 +51,8 @@ def register(
     project is needed.
 
     Raises:
-        UsageError: a model or sample that cannot be used.
+        UsageError: a model or sample that cannot be used, or no project to register it in.
         ParityError: the packaged model does not answer as the original; nothing is left behind.
-        ProjectFileError: there is no project to register it in.
     """
     from cumulant.runtime import register as flow
 
