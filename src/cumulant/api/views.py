@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cumulant.api.shown import Shown, block, facts, table
+from cumulant.core.servable import GraphServable
 from cumulant.runtime.report_page import wording
 from cumulant.runtime.report_page.markup import Markup, element, join
 
@@ -79,6 +80,11 @@ def model(found: ModelDetail) -> Shown[ModelDetail]:
     from cumulant.runtime.report_page.requests import curl, fields
 
     version = found.version
+    if isinstance(found.servable, GraphServable):
+        from cumulant.runtime.packaged_page import graph_rows
+
+        about = [("uri", version.uri), ("aliases", version.aliases), ("registered", version.created)]
+        return _facts(f"{version.name} version {version.version}", [*about, *graph_rows(found.servable)], found)
     rows: list[tuple[str, object]] = [
         ("uri", version.uri),
         ("aliases", version.aliases),

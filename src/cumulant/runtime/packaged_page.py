@@ -18,8 +18,12 @@ def rows(found: Packaged) -> list[tuple[str, object]]:
     lines: list[tuple[str, object]] = [("from", f"{found.source} ({found.kind})"), ("size", _bytes(found.size))]
     if not isinstance(servable, GraphServable):
         return [*lines, ("task", servable.task), ("features", _few([one.feature for one in servable.inputs]))]
+    return [*lines, *graph_rows(servable)]
+
+
+def graph_rows(servable: GraphServable) -> list[tuple[str, object]]:
+    """What a graph takes and gives, and what the checks said."""
     return [
-        *lines,
         ("converted by", servable.lineage.get("converter", "")),
         *[("input" if index == 0 else "", tensor(spec)) for index, spec in enumerate(servable.inputs)],
         ("columns", _few(servable.columns)),

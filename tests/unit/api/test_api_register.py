@@ -44,6 +44,16 @@ def test_a_version_that_plain_mlflow_loads(project, model):
     assert answers["label"].tolist() == model.predict(FRAME).tolist()
 
 
+def test_it_is_shown_as_other_versions_are(project, model, capsys):
+    from cumulant.cli.app import run
+
+    cumulant.register(model, FRAME, name="seen", project=project)
+    assert "probability" in repr(project.model("seen"))
+    assert run(["models", "show", "seen", "--project", str(project.root)]) == 0
+    assert run(["models", "compare", "seen/1", "seen/1", "--project", str(project.root), "--json"]) == 0
+    assert '"batching"' in capsys.readouterr().out
+
+
 def test_once_for_the_same_servable(project, model):
     first = cumulant.register(model, FRAME, name="once", project=project)
     again = cumulant.register(model, FRAME, name="once", project=project.root)

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from cumulant.core.errors import DataError, IntegrityError, RequestError
-from cumulant.core.servable import GraphServable, Parity, TensorSpec
+from cumulant.core.servable import Candidate, GraphServable, Parity, TensorSpec
 from cumulant.packaging.agreement import compare, rows_to_compare
 from cumulant.packaging.batching import measure_batching
 from cumulant.packaging.engine import Array, Engine
@@ -21,6 +21,8 @@ from cumulant.packaging.samples import Sample, random_sample
 
 #: the rows of a sample for a graph's inputs and the names of its columns
 Rows = Callable[[tuple[TensorSpec, ...], tuple[str, ...]], Sample]
+#: the graph's file, which it may replace, and rows to measure on -> the forms that were tried
+Shrink = Callable[[Path, Mapping[str, Array]], tuple[Candidate, ...]]
 
 
 def build_graph(
@@ -31,12 +33,13 @@ def build_graph(
     sample: Rows | None,
     lineage: Mapping[str, str],
     tolerance: float | None = None,
+    shrink: Shrink | None = None,
 ) -> GraphServable:
     """Write the servable of `foreign` to the folder `out`, whole or not at all; a servable there is replaced.
 
     `sample` gives rows for the comparison with the original, for the example and for the batching test; without it
     made-up rows serve for the latter and no agreement is claimed. `tolerance`: of the comparison, by default the
-    model kind's own.
+    model kind's own. `shrink` may put a smaller or faster form in the graph's place once it is known to agree.
 
     Raises:
         DefinitionError: onnxruntime cannot run the graph.
@@ -55,6 +58,10 @@ def build_graph(
         rows = sample(engine.inputs, columns) if sample else random_sample(engine.inputs)
         parity = _parity(foreign, engine, rows, name, tolerance) if rows.given else None
         feeds = rows.feeds(engine.inputs)
+        candidates: tuple[Candidate, ...] = ()
+        if shrink is not None:
+            candidates = shrink(folder / draft.model, feeds)
+            engine = load_engine(folder / draft.model, name)
         servable = msgspec.structs.replace(
             draft,
             inputs=engine.inputs,
@@ -62,6 +69,7 @@ def build_graph(
             columns=columns,
             classes=foreign.classes,
             parity=parity,
+            candidates=candidates,
             batching=measure_batching(engine, feeds),
             lineage={**lineage, **{f"package.{key}": value for key, value in foreign.packages.items()}},
             example=_example(feeds) if rows.given else {},
