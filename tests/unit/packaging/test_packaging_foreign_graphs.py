@@ -7,11 +7,13 @@ import pickle
 import warnings
 
 import joblib
+import lightgbm
 import numpy as np
 import onnx
 import pandas as pd
 import polars as pl
 import pytest
+import xgboost
 from foreign_models import built, given, network, save_external
 from onnx import TensorProto, helper, numpy_helper
 from sklearn.compose import ColumnTransformer
@@ -245,6 +247,19 @@ def test_estimators_answer_as_themselves(tmp_path, model, goal, names):
     if names[0] == "label":
         assert found[0].tolist() == pipeline.predict(MATRIX).tolist()
         assert servable.classes == tuple(map(str, pipeline.classes_))
+
+
+@pytest.mark.parametrize("make", [lightgbm.LGBMClassifier, xgboost.XGBClassifier])
+def test_a_pipeline_may_end_in_exact_trees(tmp_path, make):
+    quiet = {"verbose": -1} if make is lightgbm.LGBMClassifier else {}
+    steps = [SimpleImputer(), StandardScaler()]
+    model = make_pipeline(*steps, make(n_estimators=10, n_jobs=1, **quiet)).fit(MATRIX, (MATRIX[:, 0] > 0).astype(int))
+    servable = built(from_object(model), tmp_path / "out", given(MATRIX))
+    assert [one.name for one in servable.outputs] == ["label", "probability"]
+    assert servable.parity.flips == 0
+    assert servable.parity.max_difference < 1e-6
+    found = Engine(tmp_path / "out" / "model.onnx").run({"input": MATRIX.astype(np.float32)})
+    assert np.allclose(found[1], model.predict_proba(MATRIX)[:, 1], atol=1e-6)
 
 
 def test_names_of_columns_are_kept(tmp_path):

@@ -54,6 +54,10 @@ def from_object(model: Any, *, example: pl.DataFrame | None = None) -> Foreign:
             return _lightgbm(model)
         case "xgboost":
             return _xgboost(model)
+        case "sklearn" if hasattr(model, "steps") and _family(model.steps[-1][1]) in ("lightgbm", "xgboost"):
+            from cumulant.packaging.foreign.chain import from_chain
+
+            return from_chain(model, from_object(model.steps[-1][1]), example=example)
         case "sklearn":
             from cumulant.packaging.foreign.scikit import from_estimator
 

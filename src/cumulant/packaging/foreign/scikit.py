@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import polars as pl
     from onnx import ModelProto
 
-_BRING = "leave these steps out of the model, replace them by steps that convert, or bring the model as ONNX"
+BRING = "leave these steps out of the model, replace them by steps that convert, or bring the model as ONNX"
 #: skl2onnx and its parsers raise these for what they cannot convert
 _FAILURES = (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, LookupError)
 _NAMES = ("label", "probability", "probabilities", "prediction", "transformed")
@@ -40,10 +40,10 @@ def from_estimator(model: Any, *, example: pl.DataFrame | None = None) -> Foreig
     """
     unknown = sorted(set(unconvertible(model)))
     if unknown:
-        raise DefinitionError(f"no ONNX form is known for {', '.join(unknown)}", subject=unknown[0], hint=_BRING)
+        raise DefinitionError(f"no ONNX form is known for {', '.join(unknown)}", subject=unknown[0], hint=BRING)
     columns = tuple(str(name) for name in getattr(model, "feature_names_in_", ()))
-    table = _Table(model, columns, example)
-    graph, kind, tried = _convert(model, table)
+    table = Table(model, columns, example)
+    graph, kind, tried = convert(model, table)
     answers = _Answers(model)
     return Foreign(
         kind="scikit-learn",
@@ -88,7 +88,7 @@ def _known() -> Mapping[type, str]:
     return found
 
 
-class _Table:
+class Table:
     """What the model reads: one numeric matrix, or one input a column."""
 
     def __init__(self, model: Any, columns: tuple[str, ...], example: pl.DataFrame | None) -> None:
@@ -121,7 +121,7 @@ def _datatype(kind: Any) -> Datatype:
     return "FP64" if kind.is_numeric() or str(kind) == "Boolean" else "BYTES"
 
 
-def _convert(model: Any, table: _Table) -> tuple[ModelProto, str, tuple[str, ...]]:
+def convert(model: Any, table: Table) -> tuple[ModelProto, str, tuple[str, ...]]:
     import onnxruntime
     from skl2onnx import to_onnx
     from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, StringTensorType
@@ -144,7 +144,7 @@ def _convert(model: Any, table: _Table) -> tuple[ModelProto, str, tuple[str, ...
             continue
         notes = ("it has no float64 form: float32 is used",) if failed else ()
         return graph, kind, notes
-    raise DefinitionError(f"skl2onnx cannot convert the {type(model).__name__}: {failed}", hint=_BRING)
+    raise DefinitionError(f"skl2onnx cannot convert the {type(model).__name__}: {failed}", hint=BRING)
 
 
 def _run_failures() -> tuple[type[Exception], ...]:
@@ -226,7 +226,7 @@ class _Answers:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             if self._transforms:
-                return {"transformed": _dense(self._model.transform(rows))}
+                return {"transformed": dense(self._model.transform(rows))}
             answer = np.asarray(self._model.predict(rows))
             if not self._classifier:
                 return {"prediction": answer[:, 0] if answer.ndim == 2 and answer.shape[1] == 1 else answer}
@@ -237,5 +237,5 @@ class _Answers:
             return found
 
 
-def _dense(values: Any) -> Array:
+def dense(values: Any) -> Array:
     return np.asarray(values.toarray() if hasattr(values, "toarray") else values)
