@@ -9,6 +9,8 @@ from pathlib import Path
 from cumulant.core.errors import DataError
 
 _SECONDS = 120
+#: one thread is enough for two rows, and many would wait for each other on a busy machine
+_ALONE = "import os; os.environ['OMP_NUM_THREADS'] = '1'"
 _LIGHTGBM = """
 import sys, lightgbm, numpy
 model = lightgbm.Booster(model_file=sys.argv[1])
@@ -33,7 +35,7 @@ def try_reading(package: str, path: Path) -> None:
     """
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _CODES[package], str(path.resolve())],
+            [sys.executable, "-c", _ALONE + _CODES[package], str(path.resolve())],
             capture_output=True, timeout=_SECONDS, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
