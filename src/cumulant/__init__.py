@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from cumulant.core.version import __version__
 
 if TYPE_CHECKING:
-    from cumulant.api import Project, new, open  # noqa: A004 - `cumulant.open` is the name that reads well
+    from cumulant.api import Project, new, open, register  # noqa: A004 - `cumulant.open` is the name that reads well
 
-__all__ = ["Project", "__version__", "new", "open"]
+__all__ = ["Project", "__version__", "new", "open", "register"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Project", "new", "open"):
+    if name in ("Project", "new", "open", "register"):
         from cumulant import api
 
         return getattr(api, name)

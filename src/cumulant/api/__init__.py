@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cumulant.api.project import Project
+    from cumulant.api.registering import register
 
-__all__ = ["Project", "new", "open"]
+__all__ = ["Project", "new", "open", "register"]
 
 
 def open(directory: Path | str = ".", *, env: str = "local", overrides: Mapping[str, Any] | None = None) -> Project:  # noqa: A001 - `cumulant.open` is the name that reads well
@@ -69,4 +70,8 @@ def __getattr__(name: str) -> Any:
         from cumulant.api.project import Project
 
         return Project
+    if name == "register":
+        from cumulant.api.registering import register
+
+        return register
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

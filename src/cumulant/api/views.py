@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cumulant.api.shown import Shown, block, facts, table
+from cumulant.core.servable import GraphServable
 from cumulant.runtime.report_page import wording
 from cumulant.runtime.report_page.markup import Markup, element, join
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cumulant.api.registering import Registered
     from cumulant.runtime.models import ModelDetail
     from cumulant.runtime.planning import Plan
     from cumulant.runtime.report_page.content import ReportData
@@ -78,6 +80,11 @@ def model(found: ModelDetail) -> Shown[ModelDetail]:
     from cumulant.runtime.report_page.requests import curl, fields
 
     version = found.version
+    if isinstance(found.servable, GraphServable):
+        from cumulant.runtime.packaged_page import graph_rows
+
+        about = [("uri", version.uri), ("aliases", version.aliases), ("registered", version.created)]
+        return _facts(f"{version.name} version {version.version}", [*about, *graph_rows(found.servable)], found)
     rows: list[tuple[str, object]] = [
         ("uri", version.uri),
         ("aliases", version.aliases),
@@ -88,6 +95,14 @@ def model(found: ModelDetail) -> Shown[ModelDetail]:
     ]
     extra = element("pre", curl(found.servable), style="white-space:pre-wrap")
     return _facts(f"{version.name} version {version.version}", rows, found, extra)
+
+
+def registered(found: Registered) -> Shown[Registered]:
+    """What was packaged, what the checks said, and where it is."""
+    from cumulant.runtime.packaged_page import rows
+
+    notes = [("note" if index == 0 else "", line) for index, line in enumerate(found.packaged.notes)]
+    return _facts(found.servable.name, [("where", found.uri), *rows(found.packaged), *notes], found)
 
 
 def lineage(found: Any) -> Shown[Any]:

@@ -36,6 +36,7 @@ PANELS: dict[str, dict[str, Entry]] = {
         "train": Entry("train", "Search, evaluate, package, register: a model version"),
         "evaluate": Entry("evaluate", "Score a registered model on later data, and ask the gate"),
         "models": Entry("models", "List, show, compare, tag, alias, reproduce"),
+        "package": Entry("package", "A servable from a model made elsewhere: ONNX, LightGBM, XGBoost, ..."),
         "predict": Entry("predict", "Answers for the rows of a file, offline or from a server"),
         "serve": Entry("serve", "Answer requests over HTTP"),
     },

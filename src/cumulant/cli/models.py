@@ -11,6 +11,7 @@ from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import Model
 from cumulant.core.errors import UsageError
+from cumulant.core.servable import GraphServable, Servable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -96,8 +97,8 @@ def compare(
         rows: list[Sequence[object]] = [
             (title(name), *[_figure(figures(one).get(name)) for one in found]) for name in names
         ]
-        rows.append(("threshold", *[one.servable.threshold for one in found]))
-        rows.append(("features", *[len(one.servable.plan.features) for one in found]))
+        rows.append(("threshold", *[getattr(one.servable, "threshold", None) for one in found]))
+        rows.append(("features", *[_features(one.servable) for one in found]))
         console.print(table(heads, rows, right=heads[1:]))
 
     call.answer([document(one) for one in found], text)
@@ -187,6 +188,10 @@ def document(found: ModelDetail) -> dict[str, object]:
     from cumulant.runtime.report_page.requests import curl, fields
 
     servable = found.servable
+    if isinstance(servable, GraphServable):
+        names = ("inputs", "outputs", "columns", "classes", "batching", "parity", "lineage")
+        told = {name: getattr(servable, name) for name in names}
+        return {"version": found.version, "metrics": found.metrics, **told}
     return {
         "version": found.version,
         "metrics": found.metrics,
@@ -207,6 +212,9 @@ def _show(console: Console, found: ModelDetail) -> None:
     from cumulant.runtime.report_page.wording import interval, title
 
     version, servable = found.version, found.servable
+    if isinstance(servable, GraphServable):
+        _show_graph(console, found, servable)
+        return
     lineage = {name.replace(".", " "): value for name, value in sorted(servable.lineage.items())}
     lineage["feature plan"] = lineage.pop("features", "")
     heading(console, f"{version.name} version {version.version}", version.uri)
@@ -232,6 +240,20 @@ def _show(console: Console, found: ModelDetail) -> None:
     ]
     console.print(table(["request field", "type", "may be absent", "", "example"], request))
     console.print(clean(curl(servable)), soft_wrap=True)
+
+
+def _show_graph(console: Console, found: ModelDetail, servable: GraphServable) -> None:
+    from cumulant.runtime.packaged_page import graph_rows
+    from cumulant.runtime.report_page.terminal import heading, pairs
+
+    version = found.version
+    heading(console, f"{version.name} version {version.version}", version.uri)
+    about = [("aliases", version.aliases or "–"), ("registered", version.created)]
+    pairs(console, [*about, ("made with", servable.lineage.get("kind")), *graph_rows(servable)])
+
+
+def _features(servable: Servable | GraphServable) -> int:
+    return len(servable.columns if isinstance(servable, GraphServable) else servable.plan.features)
 
 
 def figures(found: ModelDetail) -> dict[str, Interval]:

@@ -20,7 +20,7 @@ DESCRIPTION = "servable.json"
 
 
 _KINDS: Mapping[str, type[Servable | GraphServable]] = {FORMAT: Servable, GRAPH_FORMAT: GraphServable}
-_AnyServable = TypeVar("_AnyServable", Servable, GraphServable)
+_AnyServable = TypeVar("_AnyServable", bound=Servable | GraphServable)
 
 
 class _Format(msgspec.Struct):

@@ -1,21 +1,24 @@
-"""A small builder of ONNX graphs: one float32 matrix in, one float64 matrix out.
+"""A small builder of ONNX graphs: one matrix in, one float64 matrix out, or outputs by name.
 
-Everything inside runs in float64: the answers then equal those of the trained model, and onnxruntime
-takes no longer for it.
+What is float64 inside answers as the trained model does, and onnxruntime takes no longer for it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.core.errors import missing_part
+from cumulant.core.servable import Datatype
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
+Float = Literal["FP32", "FP64"]
 INPUT, OUTPUT = "input", "output"
 ML_DOMAIN = "ai.onnx.ml"
 #: the newest that onnxruntime 1.22 knows in full
@@ -36,14 +39,23 @@ def onnx_part() -> Any:
 
 
 class Graph:
-    """Nodes and constants of one graph; `x` names its input as float64 [n, k]."""
+    """Nodes and constants of one graph; `x` names its input [n, k] as `inner`, float64 unless told."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, source: Float = "FP32", inner: Float = "FP64") -> None:
         self._onnx = onnx_part()
         self._width = width
+        self._source = source
         self._nodes: list[NodeProto] = []
         self._constants: list[TensorProto] = []
-        self.x = self.add("Cast", INPUT, to=self._onnx.TensorProto.DOUBLE)
+        self.x = INPUT if source == inner else self.cast(INPUT, inner)
+
+    def cast(self, tensor: str, to: Float) -> str:
+        return self.add("Cast", tensor, to=self._element(to))
+
+    def _element(self, datatype: str) -> int:
+        types = self._onnx.TensorProto
+        found: int = {"FP32": types.FLOAT, "FP64": types.DOUBLE, "INT64": types.INT64, "BYTES": types.STRING}[datatype]
+        return found
 
     def add(self, op: str, *inputs: str, domain: str = "", output: str | None = None, **attributes: Any) -> str:
         """Append a node; returns the name of its output."""
@@ -63,25 +75,53 @@ class Graph:
     def number(self, value: float) -> str:
         return self.constant(np.array(value, np.float64))
 
-    def link(self, kind: str, score: str) -> str:
-        """`score` [n, m] as an answer: identity, sigmoid, softmax over the outputs, or exp."""
+    def link(self, kind: str, score: str, outputs: int = 1) -> str:
+        """`score` [n, outputs] as an answer: identity, sigmoid, softmax over the outputs, or exp.
+
+        Made of operators that work value by value, so that no answer depends on the rows beside it: onnxruntime's
+        own Exp, Sigmoid and Softmax round the last values of a batch in another way than the rest.
+        """
         match kind:
             case "identity":
                 return score
-            case "softmax":
-                return self.add("Softmax", score, axis=1)
+            case "exp":
+                return self._exp(score)
+            case "sigmoid":
+                one = self.number(1)
+                return self.add("Div", one, self.add("Add", one, self._exp(self.add("Neg", score))))
             case _:
-                return self.add({"sigmoid": "Sigmoid", "exp": "Exp"}[kind], score)
+                return self._softmax(score, outputs)
+
+    def _exp(self, score: str) -> str:
+        # 2^(x/ln 2): of a constant base, onnxruntime computes each power alone.
+        return self.add("Pow", self.number(2), self.add("Mul", score, self.number(1 / math.log(2))))
+
+    def _softmax(self, score: str, outputs: int) -> str:
+        top = self.add("ReduceMax", score, self.constant(np.array([1], np.int64)), keepdims=1)
+        raised = self._exp(self.add("Sub", score, top))
+        total = self.add("Sum", *self.columns(raised, outputs))
+        return self.add("Div", raised, total)
+
+    def columns(self, matrix: str, count: int) -> list[str]:
+        """The columns of `matrix` [n, count], each [n, 1]."""
+        places = [self.constant(np.array([place], np.int64)) for place in range(count)]
+        return [self.add("Gather", matrix, place, axis=1) for place in places]
 
     def finish(self, result: str, outputs: int) -> ModelProto:
         """The model whose output is `result` [n, outputs]; the batch dimension is free."""
-        helper, types = self._onnx.helper, self._onnx.TensorProto
-        self.add("Identity", result, output=OUTPUT)
+        return self.finish_named({OUTPUT: (result, "FP64", (outputs,))})
+
+    def finish_named(self, outputs: Mapping[str, tuple[str, Datatype, tuple[int, ...]]]) -> ModelProto:
+        """The model with these outputs: name -> tensor inside, datatype, sizes after the free batch dimension."""
+        helper = self._onnx.helper
+        for name, (tensor, _, _) in outputs.items():
+            self.add("Identity", tensor, output=name)
+        value = helper.make_tensor_value_info
         graph = helper.make_graph(
             self._nodes,
             "servable",
-            [helper.make_tensor_value_info(INPUT, types.FLOAT, ["n", self._width])],
-            [helper.make_tensor_value_info(OUTPUT, types.DOUBLE, ["n", outputs])],
+            [value(INPUT, self._element(self._source), ["n", self._width])],
+            [value(name, self._element(kind), ["n", *sizes]) for name, (_, kind, sizes) in outputs.items()],
             initializer=self._constants,
         )
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(ML_DOMAIN, ML_OPSET)]

@@ -19,7 +19,7 @@ def add_linear(graph: Graph, weights: LinearWeights) -> tuple[str, int]:
     score = graph.add("Add", _numbers(graph, weights), graph.constant(np.array(weights.bias, np.float64)))
     for column, table in sorted(weights.tables.items()):
         score = graph.add("Add", score, _category(graph, column, np.array(table, np.float64)))
-    return graph.link(weights.link, score), outputs
+    return graph.link(weights.link, score, outputs), outputs
 
 
 def _numbers(graph: Graph, weights: LinearWeights) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ def measure(scorer: Scorer, model: TrainedModel, sample: pl.DataFrame, *, tolera
     if len(sample) == 0:
         raise DataError("the sample for the parity check has no rows", hint="pass some rows of the training set")
     expected = model.predict(model.encode(sample))
-    rows = _choose(expected, _cut(scorer)) if scorer.servable.task == "binary" else _evenly(len(sample), ROWS)
+    rows = choose(expected, _cut(scorer)) if scorer.servable.task == "binary" else evenly(len(sample), ROWS)
     expected = expected[rows]
     found = scorer.score({name: sample[name].gather(rows).to_list() for name in scorer.features})
     parity = Parity(
@@ -56,16 +56,17 @@ def _cut(scorer: Scorer) -> float:
     return 0.5 if scorer.servable.threshold is None else scorer.servable.threshold
 
 
-def _choose(scores: Floats, cut: float) -> NDArray[np.intp]:
+def choose(scores: NDArray[Any], cut: float) -> NDArray[np.intp]:
     """A quarter of `ROWS` nearest below the cut, a quarter nearest above, the rest evenly."""
     if len(scores) <= ROWS:
         return np.arange(len(scores))
     above, below = np.flatnonzero(scores >= cut), np.flatnonzero(~(scores >= cut))
     near = [side[np.argsort(np.abs(scores[side] - cut), kind="stable")[: ROWS // 4]] for side in (below, above)]
-    return np.unique(np.concatenate([*near, _evenly(len(scores), ROWS // 2)]))
+    return np.unique(np.concatenate([*near, evenly(len(scores), ROWS // 2)]))
 
 
-def _evenly(count: int, wanted: int) -> NDArray[np.intp]:
+def evenly(count: int, wanted: int) -> NDArray[np.intp]:
+    """Up to `wanted` of `count` rows, as far apart as they can be."""
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(np.intp))
 
 

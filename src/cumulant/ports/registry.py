@@ -74,6 +74,13 @@ class Registry(Protocol):
         """The version's servable folder, under `into`."""
         ...
 
+    def download(self, uri: str, into: Path) -> Path:
+        """All files of the model at `uri`, under `into`: any MLflow model, not only one that holds a servable.
+
+        `uri` is as `resolve` takes it, or runs:/ID/PATH. Raises NotFoundError.
+        """
+        ...
+
     def alias(self, name: str, alias: str, version: str | None) -> None:
         """Point `alias` at a version; None removes it."""
         ...

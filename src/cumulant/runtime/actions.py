@@ -34,6 +34,8 @@ _DECLARED = (
     Action("features.show", "look at feature definitions and values", writes=False),
     Action("model.train", "train, evaluate and register a model"),
     Action("model.evaluate", "evaluate a registered model"),
+    Action("model.package", "make a servable from a model that was made elsewhere", writes=False),
+    Action("model.register", "register a model that was made elsewhere"),
     Action("model.predict", "answer rows with a registered model", writes=False),
     Action("model.serve", "serve a registered model"),
     Action("model.show", "list, show and compare models", writes=False),

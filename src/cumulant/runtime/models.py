@@ -11,7 +11,7 @@ import msgspec
 from cumulant import packaging
 from cumulant.core.events import Actor, Fact
 from cumulant.core.ids import digest, short
-from cumulant.core.servable import Servable
+from cumulant.core.servable import GraphServable, Servable
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.actions import check
 
@@ -45,7 +45,7 @@ class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
 
     version: ModelVersion
     metrics: dict[str, float]
-    servable: Servable
+    servable: Servable | GraphServable
 
 
 def list_models(project: Project, *, principal: Principal, name: str | None = None) -> list[ModelVersion]:
@@ -62,7 +62,7 @@ def show_model(project: Project, uri: str, *, principal: Principal) -> ModelDeta
     version = project.registry().resolve(uri)
     metrics = project.registry().metrics(version.run_id) if version.run_id else {}
     return ModelDetail(
-        version=version, metrics=metrics, servable=packaging.load_servable(servable_folder(project, version))
+        version=version, metrics=metrics, servable=packaging.load_description(servable_folder(project, version))
     )
 
 

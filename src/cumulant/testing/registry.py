@@ -128,6 +128,11 @@ class MemoryRegistry:
         self._version(version.name, version.version)
         return Path(shutil.copytree(self._folder / version.name / version.version, into / "servable"))
 
+    def download(self, uri: str, into: Path) -> Path:
+        if uri.startswith("runs:/"):
+            raise not_found("model of a run", uri, ())
+        return self.fetch(self.resolve(uri), into)
+
     def alias(self, name: str, alias: str, version: str | None) -> None:
         if version is not None:
             self._version(name, version)

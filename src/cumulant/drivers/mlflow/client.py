@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cumulant.core.errors import NotFoundError, StorageError, UsageError, not_found
-from cumulant.core.servable import Servable
 from cumulant.drivers.mlflow.database import make_database
 from cumulant.drivers.mlflow.engine import current, engine
 from cumulant.drivers.mlflow.location import locate
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
     from cumulant.ports.registry import RunLog
 
 _URI = re.compile(r"(?:models:/+)?(?P<name>[^/@:']+)(?:@(?P<alias>[^/@:]+)|/(?P<version>[^/@:]+))?")
+#: a logged model by its own id, which is no registered name
+_LOGGED = re.compile(r"models:/m-[0-9a-f]{32}")
 _SERVABLE = "artifacts"
 
 
@@ -188,6 +189,17 @@ class MlflowRegistry:
             _copy(found.parent, target, version.version)
         return target
 
+    def download(self, uri: str, into: Path) -> Path:
+        """The folder of an MLflow model of any kind, under `into`."""
+        into.mkdir(parents=True, exist_ok=True)
+        with engine(uri) as mlflow, current(self.tracking_uri):
+            source = uri
+            if not uri.startswith("runs:/") and _LOGGED.fullmatch(uri) is None:
+                version = self.resolve(uri)
+                source = self._client.get_model_version_download_uri(version.name, version.version)
+            found = mlflow.artifacts.download_artifacts(source, dst_path=str(into), tracking_uri=self.tracking_uri)
+        return Path(found)
+
     def alias(self, name: str, alias: str, version: str | None) -> None:
         with self._engine(f"{name}@{alias}"):
             if version is None:
@@ -230,8 +242,8 @@ def _copy(source: Path, target: Path, version: str) -> None:
     shutil.rmtree(draft, ignore_errors=True)
     # Without the modes: an object store may have given out files that nobody may write.
     shutil.copytree(source, draft, copy_function=shutil.copyfile)
-    described = msgspec.json.decode((draft / "servable.json").read_bytes(), type=Servable)
-    named = msgspec.structs.replace(described, version=version)
+    described = msgspec.json.decode((draft / "servable.json").read_bytes(), type=dict[str, Any])
+    named = described | {"version": version}
     (draft / "servable.json").write_bytes(msgspec.json.format(msgspec.json.encode(named), indent=2))
     shutil.rmtree(target, ignore_errors=True)
     try:

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from cumulant.core.servable import Servable
+from cumulant.core.servable import GraphServable, Servable
 from cumulant.core.version import __version__
+from cumulant.drivers.mlflow.described import describe, params, task, tensor_signature
 from cumulant.drivers.mlflow.engine import engine
 from cumulant.drivers.mlflow.runs import KEY_TAG
 
@@ -33,14 +32,14 @@ def log_model(
     found = client.search_logged_models([experiment_id], f"tags.`{KEY_TAG}` = '{key}' AND status = 'READY'")
     if found:
         return str(found[0].model_id)
-    description = msgspec.json.decode((servable / "servable.json").read_bytes(), type=Servable)
+    description = describe(servable)
     model = client.create_logged_model(
         experiment_id,
         name=description.name,
         source_run_id=run_id,
         tags={**tags, KEY_TAG: key},
-        params={"task": description.task, "features": str(len(description.inputs))},
-        model_type=description.task,
+        params=params(description),
+        model_type=task(description),
     )
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / MODEL
@@ -55,17 +54,22 @@ def log_model(
 
 
 def save(
-    folder: Path, servable: Path, description: Servable, example: pd.DataFrame, *, run_id: str, model: Any
+    folder: Path,
+    servable: Path,
+    description: Servable | GraphServable,
+    example: pd.DataFrame,
+    *,
+    run_id: str,
+    model: Any,
 ) -> None:
     """Write the model's files to `folder`, in MLflow's own layout."""
-    names = [one.feature for one in description.inputs if one.feature in example.columns]
     with engine(description.name) as mlflow:
         mlflow.pyfunc.save_model(
             str(folder),
             python_model=str(_WRAPPER),
             artifacts={"servable": str(servable)},
             signature=signature(mlflow, description),
-            input_example=example[names].head(5),
+            input_example=_example(description, example),
             pip_requirements=[f"cumulant[serve]=={__version__}", "mlflow", "pandas"],
             mlflow_model=mlflow.models.Model(
                 artifact_path=model.artifact_location, run_id=run_id, model_uuid=model.model_id, model_id=model.model_id
@@ -75,12 +79,21 @@ def save(
         shutil.rmtree(cache, ignore_errors=True)
 
 
-def signature(mlflow: Any, servable: Servable) -> Any:
-    """Features in, answers out, as MLflow types.
+def _example(described: Servable | GraphServable, example: pd.DataFrame) -> pd.DataFrame | None:
+    """Rows of a frame; None for a graph of tensors that no frame's columns name."""
+    if isinstance(described, GraphServable):
+        return example[list(described.columns)].head(5) if described.columns and len(example) else None
+    return example[[one.feature for one in described.inputs if one.feature in example.columns]].head(5)
+
+
+def signature(mlflow: Any, servable: Servable | GraphServable) -> Any:
+    """Features or tensors in, answers out, as MLflow types.
 
     Whole numbers are declared as `Any`: pandas keeps them as int64, or as float64 where some are missing, and
     MLflow refuses to read the one as the other.
     """
+    if isinstance(servable, GraphServable):
+        return tensor_signature(mlflow, servable)
     schema: Any = mlflow.types.schema
     kinds = {
         "number": schema.DataType.double,

@@ -72,6 +72,16 @@ class RegistryConformance(Suite):
         assert given.pop("servable.json")
         assert fetched == given
 
+    def test_a_model_s_files(self, registry: Registry, first: ModelVersion, servable: Path, tmp_path: Path) -> None:
+        found = registry.download("models:/flight-late/1", tmp_path / "into")
+        assert found.is_relative_to(tmp_path / "into")
+        (described,) = found.rglob("servable.json")
+        assert content_of(described.parent) == content_of(servable)
+        assert first.version == "1"
+        for uri in ("models:/nope/1", "runs:/0123456789abcdef0123456789abcdef/model"):
+            with pytest.raises(NotFoundError):
+                registry.download(uri, tmp_path / "other")
+
     def test_a_key_registers_once(
         self, registry: Registry, first: ModelVersion, servable: Path, example: pd.DataFrame
     ) -> None:

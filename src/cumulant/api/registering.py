@@ -1,0 +1,80 @@
+"""`cumulant.register`: a model of this notebook as a servable, in the project's registry or in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cumulant.api import views
+from cumulant.api.shown import Shown
+from cumulant.runtime.package import Packaged
+
+if TYPE_CHECKING:
+    from cumulant.api.project import Project
+    from cumulant.core.servable import GraphServable, Servable
+    from cumulant.ports.registry import ModelVersion
+
+
+class Registered(msgspec.Struct, frozen=True, kw_only=True):
+    """What was packaged, and the version that it became; `version` is None where only a folder was written."""
+
+    packaged: Packaged
+    version: ModelVersion | None = None
+
+    @property
+    def servable(self) -> Servable | GraphServable:
+        return self.packaged.servable
+
+    @property
+    def uri(self) -> str:
+        """Where it is: models:/NAME/VERSION, or the folder."""
+        return str(self.packaged.folder) if self.version is None else self.version.uri
+
+
+def register(
+    model: Any,
+    sample: object = None,
+    *,
+    name: str,
+    out: Path | str | None = None,
+    project: Project | Path | str | None = None,
+    tolerance: float | None = None,
+    trust_pickle: bool = False,
+) -> Shown[Registered]:
+    """Package a fitted model and register it, after comparing the packaged answers with its own on `sample`.
+
+    `model`: a scikit-learn estimator or pipeline, a LightGBM or XGBoost model, an ONNX ModelProto, a model's file, a
+    servable's folder, or a models:/ or runs:/ URI. `sample`: a table, an array, a dict of arrays by input name, or a
+    file. `project`: a project or its folder; default: the one here. With `out` only that folder is written, and no
+    project is needed.
+
+    Raises:
+        UsageError: a model or sample that cannot be used, or no project to register it in.
+        ParityError: the packaged model does not answer as the original; nothing is left behind.
+    """
+    from cumulant.runtime import register as flow
+
+    if out is not None:
+        found = flow.package_object(
+            model, Path(out), name=name, sample=sample, tolerance=tolerance, trust_pickle=trust_pickle
+        )
+        return views.registered(Registered(packaged=found))
+    loaded = _loaded(project)
+    packaged, version = flow.register(
+        loaded,
+        model,
+        name=name,
+        principal=loaded.principal(),
+        sample=sample,
+        tolerance=tolerance,
+        trust_pickle=trust_pickle,
+    )
+    return views.registered(Registered(packaged=packaged, version=version))
+
+
+def _loaded(project: Project | Path | str | None) -> Any:
+    from cumulant.project import load
+
+    return load(project or ".") if project is None or isinstance(project, str | Path) else project.loaded

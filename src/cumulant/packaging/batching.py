@@ -1,0 +1,74 @@
+"""Does a row's answer depend on the rows beside it? Asked before rows of different requests share a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from cumulant.core.errors import RequestError
+from cumulant.core.servable import Batching
+from cumulant.packaging.engine import Array, Engine
+
+#: rows that are scored alone
+_ROWS = 256
+_SIZES = (2, 3, 7, 16, 64, 256)
+_ORDERS = 3
+
+
+def measure_batching(engine: Engine, feeds: Mapping[str, Array]) -> Batching:
+    """Score rows one by one, and in batches of several sizes and orders; exact only where no bit differs."""
+    if any(not spec.shape or spec.shape[0] != -1 for spec in engine.inputs):
+        return Batching(exact=False, reason="the number of rows is fixed in the graph")
+    feeds = {name: array[:_ROWS] for name, array in feeds.items()}
+    count = len(next(iter(feeds.values())))
+    if count < _SIZES[0]:
+        return Batching(exact=False, reason="one row cannot be tried beside another")
+    try:
+        return _compare(engine, feeds, count)
+    except RequestError as error:
+        return Batching(exact=False, reason=f"it could not be tried: {error.message}")
+
+
+def _compare(engine: Engine, feeds: Mapping[str, Array], count: int) -> Batching:
+    alone = [engine.run({name: array[row : row + 1] for name, array in feeds.items()}) for row in range(count)]
+    if any(len(output) != 1 for output in alone[0]):
+        return Batching(exact=False, reason="an output has not one row for each row of the inputs")
+    single = [np.concatenate(parts) for parts in zip(*alone, strict=True)]
+    worst: dict[str, float] = {}
+    for rows in _batches(count):
+        found = engine.run({name: array[rows] for name, array in feeds.items()})
+        for spec, one, many in zip(engine.outputs, single, found, strict=True):
+            if many.shape[:1] != (len(rows),) or many.shape[1:] != one.shape[1:]:
+                return Batching(exact=False, reason=f"{spec.name} changes its shape with the rows beside a row")
+            if not same_bits(one[rows], many):
+                worst[spec.name] = max(worst.get(spec.name, 0.0), _difference(one[rows], many))
+    if worst:
+        said = ", ".join(f"{name} by up to {value:.2g}" for name, value in worst.items())
+        return Batching(exact=False, reason=f"the rows beside a row change {said}")
+    sizes = ", ".join(str(size) for size in _SIZES if size <= count)
+    return Batching(exact=True, reason=f"{count} rows alone and in batches of {sizes}: no bit differs")
+
+
+def _batches(count: int) -> Iterator[Array]:
+    rng = np.random.default_rng(1)
+    for size in (size for size in _SIZES if size <= count):
+        for turn in range(_ORDERS):
+            order = rng.permutation(count) if turn else np.arange(count)
+            yield from (order[start : start + size] for start in range(0, count, size))
+
+
+def same_bits(one: Array, other: Array) -> bool:
+    """Whether two arrays are equal to the last bit, NaN for NaN."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    if one.dtype == object:
+        return bool((one == other).all())
+    return np.ascontiguousarray(one).tobytes() == np.ascontiguousarray(other).tobytes()
+
+
+def _difference(one: Array, other: Array) -> float:
+    if one.dtype.kind not in "fiu":
+        return 1.0
+    gaps: Sequence[float] = np.abs(one.astype(np.float64) - other.astype(np.float64)).ravel().tolist()
+    return max(gaps, default=0.0)

@@ -1,0 +1,120 @@
+"""From a model that was made elsewhere to a servable's folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from cumulant.core.errors import DataError, IntegrityError, RequestError
+from cumulant.core.servable import Candidate, GraphServable, Parity, TensorSpec
+from cumulant.packaging.agreement import compare, rows_to_compare
+from cumulant.packaging.batching import measure_batching
+from cumulant.packaging.engine import Array, Engine
+from cumulant.packaging.folder import new_folder, seal
+from cumulant.packaging.foreign.graphs import refuse
+from cumulant.packaging.foreign.model import Foreign
+from cumulant.packaging.samples import Sample, random_sample
+
+#: the rows of a sample for a graph's inputs and the names of its columns
+Rows = Callable[[tuple[TensorSpec, ...], tuple[str, ...]], Sample]
+#: the graph's file, which it may replace, and rows to measure on -> the forms that were tried
+Shrink = Callable[[Path, Mapping[str, Array]], tuple[Candidate, ...]]
+
+
+def build_graph(
+    foreign: Foreign,
+    *,
+    name: str,
+    out: Path,
+    sample: Rows | None,
+    lineage: Mapping[str, str],
+    tolerance: float | None = None,
+    shrink: Shrink | None = None,
+) -> GraphServable:
+    """Write the servable of `foreign` to the folder `out`, whole or not at all; a servable there is replaced.
+
+    `sample` gives rows for the comparison with the original, for the example and for the batching test; without it
+    made-up rows serve for the latter and no agreement is claimed. `tolerance`: of the comparison, by default the
+    model kind's own. `shrink` may put a smaller or faster form in the graph's place once it is known to agree.
+
+    Raises:
+        DefinitionError: onnxruntime cannot run the graph.
+        DataError: the sample does not fit the model.
+        ParityError: the packaged model does not answer as the original; nothing is left at `out`.
+        StorageError: the folder cannot be written.
+    """
+    with new_folder(out) as folder:
+        draft = GraphServable(name=name, inputs=(), outputs=())
+        (folder / draft.model).write_bytes(foreign.model.SerializeToString(deterministic=True))
+        for place, file in foreign.files.items():
+            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, folder / place)
+        engine = load_engine(folder / draft.model, name)
+        columns = foreign.columns if _is_matrix(engine, len(foreign.columns)) else ()
+        rows = sample(engine.inputs, columns) if sample else random_sample(engine.inputs)
+        parity = _parity(foreign, engine, rows, name, tolerance) if rows.given else None
+        feeds = rows.feeds(engine.inputs)
+        candidates: tuple[Candidate, ...] = ()
+        if shrink is not None:
+            candidates = shrink(folder / draft.model, feeds)
+            engine = load_engine(folder / draft.model, name)
+        servable = msgspec.structs.replace(
+            draft,
+            inputs=engine.inputs,
+            outputs=engine.outputs,
+            columns=columns,
+            classes=foreign.classes,
+            parity=parity,
+            candidates=candidates,
+            batching=measure_batching(engine, feeds),
+            lineage={**lineage, **{f"package.{key}": value for key, value in foreign.packages.items()}},
+            example=_example(feeds) if rows.given else {},
+        )
+        return seal(folder, servable)
+
+
+def _example(feeds: Mapping[str, Array]) -> dict[str, list[str | int | float | bool]]:
+    """One row without missing numbers, which JSON cannot say; where there is none, zeros stand for them."""
+    whole = np.ones(len(next(iter(feeds.values()))), bool)
+    for array in feeds.values():
+        if array.dtype.kind == "f":
+            whole &= np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    row = int(whole.argmax())
+    return {name: _finite(array[row]).ravel().tolist() for name, array in feeds.items()}
+
+
+def _finite(row: Array) -> Array:
+    return np.nan_to_num(row, posinf=0.0, neginf=0.0) if row.dtype.kind == "f" else np.asarray(row)
+
+
+def load_engine(path: Path, subject: str) -> Engine:
+    """The graph in onnxruntime.
+
+    Raises:
+        DefinitionError: it cannot run it.
+    """
+    try:
+        return Engine(path)
+    except IntegrityError as error:
+        raise refuse(error, subject) from None
+
+
+def _is_matrix(engine: Engine, columns: int) -> bool:
+    return len(engine.inputs) == 1 and len(engine.inputs[0].shape) == 2 and engine.inputs[0].shape[1] == columns
+
+
+def _parity(foreign: Foreign, engine: Engine, rows: Sample, name: str, tolerance: float | None) -> Parity:
+    rows.feeds(engine.inputs)  # a misfit is told in the sample's words before the original meets it
+    expected = foreign.predict(rows.values)
+    chosen = rows_to_compare(expected)
+    part = {key: array[chosen] for key, array in expected.items()}
+    try:
+        found = engine.run(rows.take(chosen).feeds(engine.inputs))
+    except RequestError as error:
+        raise DataError(f"the sample does not fit the model: {error.message}", subject=name) from None
+    answers = {spec.name: np.asarray(array) for spec, array in zip(engine.outputs, found, strict=True)}
+    return compare(part, answers, tolerance=foreign.tolerance if tolerance is None else tolerance, name=name)

@@ -1,0 +1,45 @@
+"""Reading a file with a native library in a process of its own first: a malformed one can end the whole process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from cumulant.core.errors import DataError
+
+_SECONDS = 120
+#: one thread is enough for two rows, and many would wait for each other on a busy machine
+_ALONE = "import os; os.environ['OMP_NUM_THREADS'] = '1'"
+_LIGHTGBM = """
+import sys, lightgbm, numpy
+model = lightgbm.Booster(model_file=sys.argv[1])
+model.dump_model()
+model.predict(numpy.zeros((2, model.num_feature())), num_threads=1)
+"""
+_XGBOOST = """
+import sys, xgboost, numpy
+model = xgboost.Booster(params={"nthread": 1})
+model.load_model(bytearray(open(sys.argv[1], "rb").read()))
+data = xgboost.DMatrix(numpy.zeros((2, model.num_features())), nthread=1)
+model.predict(data, validate_features=False)
+"""
+_CODES = {"lightgbm": _LIGHTGBM, "xgboost": _XGBOOST}
+
+
+def try_reading(package: str, path: Path) -> None:
+    """Let the library read the file and answer with it, in a child process.
+
+    Raises:
+        DataError: that ended the process, or took more than two minutes.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _ALONE + _CODES[package], str(path.resolve())],
+            capture_output=True, timeout=_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise DataError(f"{package} does not come to an end with {path}", subject=str(path)) from None
+    if done.returncode < 0 or done.returncode > 128:  # a signal; an error of Python's is met again, in words
+        hint = "the file is malformed: save the model again"
+        raise DataError(f"{package} crashes when it reads {path}", subject=str(path), hint=hint)

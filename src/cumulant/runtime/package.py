@@ -1,0 +1,140 @@
+"""`package`: a servable's folder from a model that was made elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import UsageError
+from cumulant.core.ids import file_digest
+from cumulant.core.servable import GraphServable, Servable
+from cumulant.core.version import __version__
+from cumulant.packaging.foreign.build import Rows, build_graph
+from cumulant.packaging.foreign.copies import copy_servable
+from cumulant.packaging.foreign.read import read_model
+from cumulant.packaging.samples import read_sample
+from cumulant.packaging.sources import identify
+
+if TYPE_CHECKING:
+    from cumulant.packaging.foreign.model import Foreign
+    from cumulant.project import Project
+
+_URI = re.compile(r"(models|runs):/")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class Packaged(msgspec.Struct, frozen=True, kw_only=True):
+    """A servable that was written, and what a person should know of it."""
+
+    folder: Path
+    #: what the model was made with, such as LightGBM
+    kind: str
+    source: str
+    #: bytes of the folder's files
+    size: int
+    servable: Servable | GraphServable
+    notes: tuple[str, ...] = ()
+
+
+def package(
+    source: str,
+    out: Path,
+    *,
+    name: str | None = None,
+    sample: Path | None = None,
+    tolerance: float | None = None,
+    trust_pickle: bool = False,
+    project: Project | None = None,
+) -> Packaged:
+    """Write the servable of the model at `source`, a path or a models:/ or runs:/ URI, to the folder `out`.
+
+    `name` defaults to the source's own. With `sample`, a file of rows, the packaged model is compared with the
+    original. URIs are looked up in the registry of `project`; without one, as MLflow is set up on this machine.
+    Nothing is left at `out` when it fails; a servable that stands there is replaced.
+
+    Raises:
+        UsageError: a source or sample that cannot be used, or a pickle without `trust_pickle`.
+        ParityError: the packaged model does not answer as the original.
+        StorageError: the folder cannot be written.
+    """
+    check_place(out)
+    with TemporaryDirectory() as scratch:
+        path = Path(source)
+        if _URI.match(source):
+            from cumulant.runtime.package_uri import fetch
+
+            path = fetch(source, Path(scratch), project)
+        return _package(path, source, out, name, sample, tolerance=tolerance, trust_pickle=trust_pickle)
+
+
+def check_place(out: Path) -> None:
+    """Raises UsageError where something stands that is no servable: it would be lost."""
+    servable = (out / "servable.json").is_file()
+    if out.is_file() or (out.is_dir() and not servable and any(out.iterdir())):
+        raise UsageError(f"{out} holds something that is no servable", subject=str(out), hint="choose another --out")
+
+
+def _package(
+    path: Path, source: str, out: Path, name: str | None, sample: Path | None, *, tolerance: float | None,
+    trust_pickle: bool,
+) -> Packaged:  # fmt: skip
+    kind = identify(path)
+    if kind == "mlflow":
+        from cumulant.packaging.foreign.flavours import model_inside
+
+        path = model_inside(path, trust_pickle=trust_pickle)
+        kind = identify(path)
+    if kind == "servable":
+        return copied(path, source, out, name)
+    foreign = read_model(path, trust_pickle=trust_pickle, example=sample)
+    lineage = {"source": path.name, "source.sha256": file_digest(path)}
+    rows: Rows | None = None if sample is None else lambda inputs, columns: read_sample(sample, inputs, columns)
+    return written(foreign, source, out, name or named(source), rows, lineage=lineage, tolerance=tolerance)
+
+
+def copied(path: Path, source: str, out: Path, name: str | None) -> Packaged:
+    """A servable that exists, copied to `out`."""
+    if out.resolve() == path.resolve():
+        raise UsageError(f"{out} is the servable itself", subject=str(out), hint="choose another --out")
+    servable = copy_servable(path, out, name=None if name is None else checked_name(name))
+    notes = ("a servable already: copied as it is; no comparison was made",)
+    return Packaged(folder=out, kind="servable", source=source, size=_size(out), servable=servable, notes=notes)
+
+
+def written(
+    foreign: Foreign, source: str, out: Path, name: str, rows: Rows | None, *, lineage: Mapping[str, str],
+    tolerance: float | None,
+) -> Packaged:  # fmt: skip
+    """The servable of a model that was read, built at `out`."""
+    made = {**lineage, "kind": foreign.kind, "converter": foreign.converter, "package.cumulant": __version__}
+    servable = build_graph(foreign, name=checked_name(name), out=out, sample=rows, lineage=made, tolerance=tolerance)
+    notes = foreign.notes
+    if rows is None:
+        notes += ("without a sample the batching was tried on made-up rows, and the answers were not compared",)
+    return Packaged(folder=out, kind=foreign.kind, source=source, size=_size(out), servable=servable, notes=notes)
+
+
+def checked_name(name: str) -> str:
+    """Raises UsageError for a name that could be no model's."""
+    if not _NAME.fullmatch(name):
+        hint = "use letters, digits, '.', '-' and '_', beginning with a letter or digit"
+        raise UsageError(f'"{name}" cannot be the name of a model', subject=name, hint=hint)
+    return name
+
+
+def named(source: str) -> str:
+    """A model's name from that of its file or URI."""
+    if source.startswith("models:/"):
+        base = re.split(r"[@/]", source.removeprefix("models:/").lstrip("/"))[0]
+    else:
+        base = Path(source).name.split(".")[0]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip("-._") or "model"
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

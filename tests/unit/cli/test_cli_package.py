@@ -1,0 +1,120 @@
+"""`cumulant package`: files of several kinds, without a project; what fails leaves nothing."""
+
+from __future__ import annotations
+
+import json
+
+import joblib
+import lightgbm
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from cumulant.packaging import load_description
+
+RNG = np.random.default_rng(0)
+MATRIX = RNG.normal(size=(400, 3))
+GOAL = (MATRIX[:, 0] > 0).astype(int)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder without a project, with a LightGBM model, a joblib and rows."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    data = lightgbm.Dataset(MATRIX, GOAL, feature_name=["a", "b", "c"])
+    lightgbm.train({"objective": "binary", "verbose": -1, "num_threads": 1}, data, 5).save_model("late.txt")
+    joblib.dump(LogisticRegression().fit(MATRIX, GOAL), "model.joblib")
+    np.savetxt("rows.csv", MATRIX, delimiter=",", header="a,b,c", comments="")
+    return tmp_path
+
+
+def test_a_table_for_people(place, cumulant):
+    done = cumulant("package", "late.txt", "--out", "served/late", "--sample", "rows.csv")
+    assert done.code == 0
+    assert "late: a servable in served/late" in done.out
+    assert "probability  FP64 [n]" in done.out
+    assert "400 rows, differences up to" in done.out
+    assert "exact: 256 rows alone and in batches" in done.out
+    assert done.out.rstrip().endswith("next: cumulant serve served/late")
+
+
+def test_a_document_for_programs(place, cumulant):
+    done = cumulant("package", "late.txt", "--out", "out", "--name", "risk", "--sample", "rows.csv", "--json")
+    found = done.document
+    assert (found["name"], found["kind"], found["folder"]) == ("risk", "LightGBM", "out")
+    assert found["inputs"] == [{"name": "input", "datatype": "FP64", "shape": [-1, 3]}]
+    assert found["columns"] == ["a", "b", "c"]
+    assert found["parity"]["flips"] == 0
+    assert found["batching"]["exact"]
+    assert len(found["lineage"]["source.sha256"]) == 64
+    assert json.loads((place / "out" / "servable.json").read_text())["name"] == "risk"
+
+
+def test_without_a_sample_it_is_said(place, cumulant):
+    done = cumulant("package", "late.txt", "--out", "out")
+    assert "not compared: no sample was given" in done.out
+    assert "made-up rows" in done.out
+    assert load_description(place / "out").parity is None
+
+
+def test_a_pickle_needs_trust(place, cumulant):
+    done = cumulant("package", "model.joblib", "--out", "out", "--sample", "rows.csv")
+    assert done.code == 2
+    assert "--trust-pickle" in done.err
+    assert not (place / "out").exists()
+    done = cumulant("package", "model.joblib", "--out", "out", "--sample", "rows.csv", "--trust-pickle", "--json")
+    assert done.document["classes"] == ["0", "1"]
+    assert [one.name for one in (place / "out").iterdir() if one.suffix in (".pkl", ".joblib")] == []
+
+
+def test_a_servable_is_copied_under_another_name(place, cumulant):
+    cumulant("package", "late.txt", "--out", "one")
+    done = cumulant("package", "one", "--out", "two", "--name", "other", "--json")
+    assert done.document["name"] == "other"
+    assert load_description("one").files == load_description("two").files
+    assert cumulant("package", "one", "--out", "one").code == 2
+
+
+def test_an_altered_servable_is_refused(place, cumulant):
+    cumulant("package", "late.txt", "--out", "one")
+    (place / "one" / "model.onnx").write_bytes(b"other")
+    done = cumulant("package", "one", "--out", "two")
+    assert done.code == 1
+    assert "was altered" in done.err
+
+
+def test_another_s_files_are_never_replaced(place, cumulant):
+    (place / "papers").mkdir()
+    (place / "papers" / "thesis.txt").write_text("x")
+    done = cumulant("package", "late.txt", "--out", "papers")
+    assert done.code == 2
+    assert (place / "papers" / "thesis.txt").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("nothing.onnx", "--out", "out"), "no model file"),
+        (("rows.csv", "--out", "out"), "no model that can be packaged"),
+        (("late.txt", "--out", "out", "--name", "../late"), "cannot be the name"),
+        (("late.txt", "--out", "out", "--sample", "late.txt"), "names no format"),
+        (("late.txt", "--out", "out", "--sample", "no.csv"), "no sample"),
+        (("models:/late@champion", "--out", "out"), "MLFLOW_TRACKING_URI"),
+    ],
+)
+def test_what_cannot_be_packaged(place, cumulant, words, said):
+    done = cumulant("package", *words)
+    assert done.code == 2
+    assert said in done.err
+    assert not (place / "out").exists()
+
+
+def test_a_tolerance_that_is_not_met_fails(place, cumulant):
+    """Nothing is left, not even a draft."""
+    done = cumulant(
+        "package", "model.joblib", "--out", "out", "--sample", "rows.csv", "--trust-pickle", "--tolerance", "0"
+    )
+    assert done.code == 1
+    assert "tolerance" in done.err
+    assert not [one for one in place.iterdir() if "out" in one.name]
