@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--http", metavar="HOST:PORT", default="127.0.0.1:8080", help="default %(default)s; port 0: any")
+    add("--grpc", metavar="HOST:PORT", help="answer over gRPC there as well; port 0: any")
     add("--workers", metavar="N", type=int, default=1, help="processes that answer on the port; default %(default)s")
     add("--name", metavar="NAME", default="cumulant", help="what the server calls itself; default %(default)s")
     add("--online", metavar="URL", help="the store of the features that plans look up")
@@ -76,10 +77,13 @@ def _settings(options: argparse.Namespace) -> Settings:
     from cumulant.serving.sockets import split_address
 
     host, port = split_address(options.http)
+    grpc_host, grpc_port = split_address(options.grpc) if options.grpc else ("127.0.0.1", None)
     return Settings(
         folders=tuple(map(str, options.folders)),
         host=host,
         port=port,
+        grpc_host=grpc_host,
+        grpc_port=grpc_port,
         workers=options.workers,
         online=options.online,
         table=options.state_table,

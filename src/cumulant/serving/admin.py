@@ -35,15 +35,16 @@ async def repository(control: Control | None, request: Request, parts: Sequence[
                 raise HttpError(503, "the server is starting")
             return json_response(await control.index(ready_only=asked.get("ready") is True))
         case ["models", name, "load"]:
-            await _allowed(control).load(name)
+            await allowed(control).load(name)
         case ["models", name, "unload"]:
-            await _allowed(control).unload(name)
+            await allowed(control).unload(name)
         case _:
             raise HttpError(404, "there is nothing at this path", hint="see /v2/repository/index")
     return Response(200, b"{}")
 
 
-def _allowed(control: Control | None) -> Control:
+def allowed(control: Control | None) -> Control:
+    """Raises HttpError (403) where model control is off."""
     if control is None:
         hint = "start the server with --model-control explicit"
         raise HttpError(403, "this server does not load or unload models by request", hint=hint)

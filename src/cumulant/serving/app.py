@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import os
 import sys
-import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
@@ -26,7 +25,7 @@ from cumulant.serving.inference import HEADER_LENGTH, decoded, read_call, write_
 from cumulant.serving.metrics import Metrics, Series, of_runner
 from cumulant.serving.models import Model, ModelSet
 from cumulant.serving.scheduling import Demand
-from cumulant.serving.work import Work
+from cumulant.serving.scoring import Counted, Scoring, inference
 
 BODY_LIMIT = 8 * 1024 * 1024
 _MAX_ID = 256
@@ -35,18 +34,7 @@ _EXTENSIONS = (
     "binary_tensor_data", "parameters", "model_repository", "model_configuration", "statistics", "schedule_policy"
 )  # fmt: skip
 
-Finish = Callable[[Sequence[Array]], Response]
-
-
-class Scoring(msgspec.Struct):
-    """A request that was read: what to run, how urgent it is, and how to answer."""
-
-    work: Work
-    demand: Demand
-    finish: Finish
-
-
-Verb = Callable[[Model, Request], Scoring]
+Verb = Callable[[Model, Request], Scoring[Response]]
 _decode_rows: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 
 
@@ -73,12 +61,15 @@ class Application:
     ) -> None:
         self._models = models
         self.metrics = Metrics()
+        #: scores a request over any protocol, and counts it
+        self.score = Counted(self.metrics)
         self.draining = False
         self.name = name
         self._token = None if token is None else f"Bearer {token}".encode()
-        self._fleet: Fleet = Alone(_Self(self))
-        self._control: Control | None = None
-        self._may_control = False
+        #: all workers; who loads and unloads models on them, and whether by request
+        self.fleet: Fleet = Alone(_Self(self))
+        self.control: Control | None = None
+        self.may_control = False
         self.body_limit = body_limit
         #: scoring paths that were asked for before, so that a path is taken apart once
         self._known: dict[bytes, tuple[Verb, str, Model]] = {}
@@ -96,7 +87,11 @@ class Application:
 
     def join(self, fleet: Fleet, control: Control, may_control: bool) -> None:
         """Speak for all workers from now on."""
-        self._fleet, self._control, self._may_control = fleet, control, may_control
+        self.fleet, self.control, self.may_control = fleet, control, may_control
+
+    def metadata(self) -> dict[str, Any]:
+        """What the server says of itself."""
+        return {"name": self.name, "version": __version__, "extensions": list(_EXTENSIONS)}
 
     def series(self) -> list[Series]:
         """What this process counted."""
@@ -130,8 +125,17 @@ class Application:
 
     def _admit(self, request: Request) -> None:
         """Health is for probes, which carry no token."""
-        given = request.headers.get(b"authorization", b"")
-        if not hmac.compare_digest(given, self._token or b"") and not request.target.startswith(b"/v2/health/"):
+        if not request.target.startswith(b"/v2/health/"):
+            self.admit(request.headers.get(b"authorization", b""))
+
+    @property
+    def guarded(self) -> bool:
+        """Whether callers need a token."""
+        return self._token is not None
+
+    def admit(self, authorization: bytes) -> None:
+        """Raises HttpError (401) where a token is needed and `authorization` does not carry it."""
+        if self._token is not None and not hmac.compare_digest(authorization, self._token):
             raise HttpError(401, "this server needs a token", hint="send the header Authorization: Bearer TOKEN")
 
     # --- paths
@@ -139,7 +143,7 @@ class Application:
     def _route(self, request: Request) -> Response | Awaitable[Response]:
         known = self._known.get(request.target)
         if known is not None and request.method == "POST":
-            return self._score(request, *known)
+            return self.score(request, *known)
         path = unquote(request.target.partition(b"?")[0].decode("latin-1"), errors="replace").rstrip("/")
         method = request.method
         match path.split("/")[1:]:
@@ -150,14 +154,14 @@ class Application:
                     known = self._verbs[api, verb], verb, self.models.get(name, version)
                     if len(self._known) < _MAX_KNOWN:
                         self._known[request.target] = known
-                    return self._score(request, *known)
+                    return self.score(request, *known)
                 if (api, name, verb) == ("v2", "stats", "") and version is None:
                     return self._get(path, ["v2", "models", "stats"], method)
                 _allow(method, "GET")
                 return self._describe(path, api, verb, name, version)
             case ["v2", "repository", *rest]:
                 _allow(method, "POST")
-                control = self._control if self._may_control or rest == ["index"] else None
+                control = self.control if self.may_control or rest == ["index"] else None
                 return repository(control, request, rest)
             case parts:
                 return self._get(path, parts, method)
@@ -173,9 +177,11 @@ class Application:
 
     def _server(self, parts: Sequence[str]) -> Response | Coroutine[Any, Any, Response] | None:
         match parts:
-            case [] | ["v2"]:
-                more = {"extensions": list(_EXTENSIONS)} if parts else {"links": ["/v2", "/v1/models", "/metrics"]}
-                return json_response({"name": self.name, "version": __version__} | more)
+            case []:
+                links = ["/v2", "/v1/models", "/metrics"]
+                return json_response({"name": self.name, "version": __version__, "links": links})
+            case ["v2"]:
+                return json_response(self.metadata())
             case ["v2", "health", "live"]:
                 return json_response({"live": True})
             case ["v2", "health", "ready"]:
@@ -188,9 +194,9 @@ class Application:
     def _told_by_all(self, parts: Sequence[str]) -> Coroutine[Any, Any, Response] | None:
         match parts:
             case ["v2", "models", "stats"]:
-                return statistics(self._fleet, list(self.models))
+                return statistics(self.fleet, list(self.models))
             case ["metrics"]:
-                return metrics(self._fleet)
+                return metrics(self.fleet)
             case _:
                 return None
 
@@ -206,7 +212,7 @@ class Application:
             case "v2", "config":
                 return json_response(configuration(model))
             case "v2", "stats":
-                return statistics(self._fleet, [model] if version else self.models.versions(name))
+                return statistics(self.fleet, [model] if version else self.models.versions(name))
             case "v1", "":
                 return json_response(model.card())
             case _:
@@ -214,51 +220,13 @@ class Application:
 
     # --- scoring
 
-    def _score(self, request: Request, read: Verb, verb: str, model: Model) -> Response | Awaitable[Response]:
-        rows = 0
-        try:
-            scoring = read(model, request)
-            rows = scoring.work.rows
-            raw = model.runner.now(scoring.work.feeds, rows)
-            if raw is None:
-                return self._score_later(request, verb, model, scoring)
-            response = scoring.finish(raw)
-        except CumulantError as error:
-            self._observe(model, verb, status_of(error), rows, request)
-            raise
-        self._observe(model, verb, 200, rows, request)
-        return response
-
-    async def _score_later(self, request: Request, verb: str, model: Model, scoring: Scoring) -> Response:
-        status, work = 500, scoring.work
-        try:
-            response = scoring.finish(await model.runner.later(work.feeds, work.rows, scoring.demand))
-            status = 200
-        except CumulantError as error:
-            status = status_of(error)
-            raise
-        finally:
-            self._observe(model, verb, status, work.rows, request)
-        return response
-
-    def _observe(self, model: Model, verb: str, status: int, rows: int, request: Request) -> None:
-        seconds = time.perf_counter() - request.received
-        self.metrics.observe(model.name, model.version, verb, status=status, rows=rows, seconds=seconds)
-
-    def _infer(self, model: Model, request: Request) -> Scoring:
+    def _infer(self, model: Model, request: Request) -> Scoring[Response]:
         call = read_call(
             request.body, request.headers.get(HEADER_LENGTH), received=request.received, client=request.client
         )
-        model.check_outputs(call.wanted)
-        work = model.from_tensors(call.inputs)
+        return inference(model, call, write_answer)
 
-        def finish(raw: Sequence[Array]) -> Response:
-            outputs = model.tensors(work, raw, call.wanted)
-            return write_answer(call, model.name, model.version, outputs, work.parameters())
-
-        return Scoring(work, call.demand, finish)
-
-    def _predict(self, model: Model, request: Request) -> Scoring:
+    def _predict(self, model: Model, request: Request) -> Scoring[Response]:
         rows, single = _rows(decoded(_decode_rows, request.body), model)
         work = model.from_rows(rows)
         request_id = _request_id(request)

@@ -6,7 +6,8 @@ import asyncio
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -15,8 +16,8 @@ from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.units import duration, size
 from cumulant.serving.loops import ending, new_loop
 from cumulant.serving.settings import Settings
-from cumulant.serving.sockets import bind, claim, is_loopback, split_address, url_of
-from cumulant.serving.supervisor import Supervisor, several_possible
+from cumulant.serving.sockets import address_of, bind, claim, is_loopback, several_possible, split_address, url_of
+from cumulant.serving.supervisor import Supervisor
 from cumulant.serving.worker import Worker
 
 __all__ = ["Ready", "bind", "run", "say", "serve", "split_address", "write_ready"]
@@ -75,20 +76,40 @@ def run(settings: Settings, *, insecure: bool = False, announce: Callable[[Ready
     """
     _check(settings, insecure=insecure)
     open_to_all = insecure or settings.token is not None
+    with _with_grpc(settings, insecure=open_to_all) as held:
+        _run(held, announce, insecure=open_to_all)
+
+
+@contextmanager
+def _with_grpc(settings: Settings, *, insecure: bool) -> Iterator[Settings]:
+    """The settings with the port of gRPC as it is, held for the workers where they can share it."""
+    if settings.grpc_port is None:
+        yield settings
+        return
+    take = claim if several_possible() else bind
+    with take(settings.grpc_host, settings.grpc_port, insecure=insecure, option="--grpc") as holder:
+        host, port = holder.getsockname()[:2]
+        if not several_possible():
+            holder.close()
+        yield msgspec.structs.replace(settings, grpc_host=host, grpc_port=port)
+
+
+def _run(settings: Settings, announce: Callable[[Ready], None] | None, *, insecure: bool) -> None:
     if settings.workers > 1 and several_possible():
-        with claim(settings.host, settings.port, insecure=open_to_all) as holder:
+        with claim(settings.host, settings.port, insecure=insecure) as holder:
             _supervise(settings, holder, announce)
         return
     if settings.workers > 1:
         sys.stderr.write("several workers cannot share a port here: one answers\n")
-    with bind(settings.host, settings.port, insecure=open_to_all) as listener:
+    with bind(settings.host, settings.port, insecure=insecure) as listener:
         _alone(settings, listener, announce)
 
 
 def _check(settings: Settings, *, insecure: bool) -> None:
     if settings.workers < 1:
         raise UsageError("at least one worker is needed", hint="--workers 1")
-    if settings.control and settings.token is None and not is_loopback(settings.host) and insecure:
+    hosts = [settings.host] + ([] if settings.grpc_port is None else [settings.grpc_host])
+    if settings.control and settings.token is None and not all(map(is_loopback, hosts)) and insecure:
         hint = "give a token with --token-file, or listen on loopback"
         raise UsageError("anyone who reaches this address could load and unload models", hint=hint)
 
@@ -96,7 +117,7 @@ def _check(settings: Settings, *, insecure: bool) -> None:
 def _alone(settings: Settings, listener: socket.socket, announce: Callable[[Ready], None] | None) -> None:
     worker = Worker(settings)
     models = tuple((model.name, model.version) for model in worker.app.models)
-    ready = Ready(url_of(listener), os.getpid(), models)
+    ready = Ready(url_of(listener), os.getpid(), models, grpc=_grpc_of(settings))
 
     async def answer() -> None:
         ended = asyncio.Event()
@@ -110,6 +131,10 @@ def _alone(settings: Settings, listener: socket.socket, announce: Callable[[Read
         worker.close()
 
 
+def _grpc_of(settings: Settings) -> str | None:
+    return None if settings.grpc_port is None else address_of(settings.grpc_host, settings.grpc_port)
+
+
 def _supervise(settings: Settings, holder: socket.socket, announce: Callable[[Ready], None] | None) -> None:
     settings = msgspec.structs.replace(settings, port=holder.getsockname()[1])
     supervisor = Supervisor(settings)
@@ -117,7 +142,7 @@ def _supervise(settings: Settings, holder: socket.socket, announce: Callable[[Re
     def started(models: list[list[str]]) -> None:
         if announce:
             pairs = tuple((name, version) for name, version in models)
-            announce(Ready(url_of(holder), os.getpid(), pairs, settings.workers))
+            announce(Ready(url_of(holder), os.getpid(), pairs, settings.workers, _grpc_of(settings)))
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(supervisor.run(started))

@@ -14,7 +14,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     folders: tuple[str, ...]
     host: str = "127.0.0.1"
     port: int = 8080
-    #: of gRPC; None: no gRPC
+    #: of gRPC; port None: no gRPC
+    grpc_host: str = "127.0.0.1"
     grpc_port: int | None = None
     workers: int = 1
     #: the store of the features that plans look up, and the name of their state there

@@ -12,8 +12,8 @@ from cumulant.core.errors import PortInUseError, UsageError
 BACKLOG = 2048
 
 
-def bind(host: str, port: int, *, insecure: bool = False) -> socket.socket:
-    """A socket bound to the address, loopback unless `insecure`.
+def bind(host: str, port: int, *, insecure: bool = False, option: str = "--http") -> socket.socket:
+    """A socket bound to the address, loopback unless `insecure`; `option` is what the caller gave it by.
 
     Raises:
         PortInUseError, UsageError: the address is taken, or cannot be used.
@@ -36,21 +36,21 @@ def bind(host: str, port: int, *, insecure: bool = False) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            hint = "stop what listens there, or take a free port with --http 127.0.0.1:0"
+            hint = f"stop what listens there, or take a free port with {option} 127.0.0.1:0"
             raise PortInUseError(f"{host}:{port} is already in use", subject=f"{host}:{port}", hint=hint) from None
         raise UsageError(f"cannot listen on {host}:{port}: {error.strerror}", subject=f"{host}:{port}") from None
     listener.setblocking(False)  # noqa: FBT003 - the socket's own name for it
     return listener
 
 
-def claim(host: str, port: int, *, insecure: bool = False) -> socket.socket:
+def claim(host: str, port: int, *, insecure: bool = False, option: str = "--http") -> socket.socket:
     """A socket that holds the address for several workers without taking connections itself.
 
     Raises:
         PortInUseError, UsageError: as `bind`.
     """
     # Another program's workers could share the address unseen; one that is free for itself is not shared.
-    with bind(host, port, insecure=insecure) as first:
+    with bind(host, port, insecure=insecure, option=option) as first:
         port = first.getsockname()[1]
     return _reusable(host, port)
 
@@ -72,6 +72,11 @@ def _reusable(host: str, port: int) -> socket.socket:
     return found
 
 
+def several_possible() -> bool:
+    """Whether several processes can share one port here."""
+    return hasattr(socket, "SO_REUSEPORT") and os.name == "posix"
+
+
 def split_address(text: str) -> tuple[str, int]:
     """`HOST:PORT` or `[IPV6]:PORT`.
 
@@ -89,6 +94,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def address_of(host: str, port: int) -> str:
+    """As `split_address` reads it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def url_of(listener: socket.socket) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import subprocess
 import sys
@@ -161,8 +160,3 @@ def _spawn(orders: Orders) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         command, pass_fds=[orders.channel], start_new_session=True, stdout=subprocess.DEVNULL
     )  # fmt: skip
-
-
-def several_possible() -> bool:
-    """Whether several processes can share one port here."""
-    return hasattr(socket, "SO_REUSEPORT") and os.name == "posix"

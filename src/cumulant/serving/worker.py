@@ -18,11 +18,12 @@ from cumulant.serving.metrics import Series
 from cumulant.serving.models import Model, ModelSet, open_model
 from cumulant.serving.repository import Repository
 from cumulant.serving.settings import Settings
-from cumulant.serving.sockets import BACKLOG
+from cumulant.serving.sockets import BACKLOG, several_possible
 from cumulant.serving.stores import open_store
 
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
+    from cumulant.serving.grpc import Server
 
 
 class Worker:
@@ -70,11 +71,22 @@ class Worker:
             server = await loop.create_server(self._site, sock=listener, backlog=BACKLOG)
             stack.callback(server.close)
             self._site.start()
+            grpc = await self._start_grpc()
             started()
             await ended.wait()
             self.app.draining = True
             server.close()
-            await self._site.drain(self._settings.drain)
+            patience = self._settings.drain
+            await asyncio.gather(self._site.drain(patience), *([grpc.stop(patience)] if grpc else []))
+
+    async def _start_grpc(self) -> Server | None:
+        settings = self._settings
+        if settings.grpc_port is None:
+            return None
+        # Not before it is wanted: its library costs memory and start-up time.
+        from cumulant.serving.grpc import start
+
+        return await start(self.app, settings.grpc_host, settings.grpc_port, shared=several_possible())
 
     def close(self) -> None:
         if self._store is not None:

@@ -1,0 +1,250 @@
+"""`ModelInfer` as it travels: a message to a `Call`, and outputs to a message."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from cumulant.core.errors import RequestError
+from cumulant.packaging.engine import Array
+from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.inference import Call, demand
+from cumulant.serving.scheduling import Demand
+from cumulant.serving.tensors import Input, Output, checked_id, raw_bytes
+
+_Request = INFERENCE.message("ModelInferRequest")
+_Response = INFERENCE.message("ModelInferResponse")
+_StreamResponse = INFERENCE.message("ModelStreamInferResponse")
+_parse: Callable[[bytes], Any] = _Request.FromString
+_RAW_INPUT = INFERENCE.number("ModelInferRequest", "raw_input_contents")
+_RAW_OUTPUT = INFERENCE.number("ModelInferResponse", "raw_output_contents")
+_LENGTH_DELIMITED = 2
+#: from this size on, raw tensors are taken out of the message without a copy; below, that costs more than it saves
+_LARGE = 16 * 1024
+
+#: the field of `InferTensorContents` that holds values of a datatype
+_FIELDS: Mapping[str, str] = {
+    "BOOL": "bool_contents", "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents",
+    "UINT64": "uint64_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
+    "INT64": "int64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
+}  # fmt: skip
+#: what other servers offer and this one does not: better refused than answered with something else
+_UNKNOWN = ("classification", "shared_memory_region")
+_PLAIN = Demand()
+
+
+class Asked(Call):
+    """A `Call` by gRPC. `typed`: its tensors came as typed values, and so does the answer."""
+
+    typed: bool = False
+    #: the caller counts answers of a stream
+    final: bool = False
+
+
+def parsed(parse: Callable[[bytes], Any], body: bytes) -> Any:
+    """`body` by `parse`.
+
+    Raises:
+        RequestError: it is no such message.
+    """
+    try:
+        return parse(body)
+    except DecodeError:
+        raise RequestError("the request is no message of this method") from None
+
+
+def read_message(body: bytes) -> tuple[Any, Sequence[memoryview]]:
+    """The `ModelInferRequest` in `body`, and its raw tensors.
+
+    Raises:
+        RequestError: it is no such message.
+    """
+    split = _without_raw(body) if len(body) >= _LARGE else None
+    if split is None:
+        message = parsed(_parse, body)
+        return message, [memoryview(raw) for raw in message.raw_input_contents]
+    head, raws = split
+    return parsed(_parse, head), raws
+
+
+def read_call(
+    message: Any, raws: Sequence[memoryview], *, received: float, remaining: float | None, client: str
+) -> Asked:
+    """The request as a call; `remaining`: seconds until the caller gives up, None where it waits for ever.
+
+    Raises:
+        RequestError: it is no such request.
+    """
+    found = {name: _value(value) for name, value in message.parameters.items()} if message.parameters else {}
+    wanted = [_wanted(output) for output in message.outputs]
+    inputs = _inputs(message.inputs, raws)
+    return Asked(
+        checked_id(message.id) or None,
+        inputs,
+        wanted,
+        _demand(found, received, remaining, client),
+        {},
+        typed=bool(inputs) and not raws,
+        final=found.get("triton_enable_empty_final_response") is True,
+    )
+
+
+def write_answer(
+    call: Asked, name: str, version: str, outputs: Sequence[Output], parameters: Mapping[str, Any]
+) -> bytes:
+    """The answer, in the form that the call asks for.
+
+    Raw tensors come last in a message, so they are put behind the rest of it rather than into it: one copy.
+    """
+    answer = _Response(model_name=name, model_version=version, id=call.id)
+    for key, value in parameters.items():
+        answer.parameters[key].double_param = value
+    if call.final:
+        answer.parameters["triton_final_response"].bool_param = True
+    add = answer.outputs.add
+    if call.typed and all(output.datatype in _FIELDS for output in outputs):
+        for output in outputs:
+            contents = add(name=output.name, datatype=output.datatype, shape=output.shape).contents
+            getattr(contents, _FIELDS[output.datatype]).extend(_listed(output))
+        return answer.SerializeToString()  # type: ignore[no-any-return]
+    for output in outputs:
+        add(name=output.name, datatype=output.datatype, shape=output.shape)
+    parts: list[bytes] = [answer.SerializeToString()]
+    for output in outputs:
+        raw = raw_bytes(output)
+        parts += (_RAW_TAG, _varint(len(raw)), raw)
+    return b"".join(parts)
+
+
+def stream_answer(answer: bytes) -> bytes:
+    """An answer as one of a stream."""
+    return b"".join((_STREAM_TAG, _varint(len(answer)), answer))
+
+
+def stream_error(text: str, message: Any) -> bytes:
+    """What a stream says of one request, `message` (None where it could not be read), that gets no answer."""
+    found = _StreamResponse(error_message=text)
+    if message is not None:
+        found.infer_response.id, found.infer_response.model_name = message.id, message.model_name
+    return found.SerializeToString()  # type: ignore[no-any-return]
+
+
+def _inputs(tensors: Any, raws: Sequence[memoryview]) -> list[Input]:
+    """An input has its values with it, or is the next of the raw ones."""
+    found: list[Input] = []
+    at, count = 0, len(raws)
+    for tensor in tensors:
+        if tensor.parameters:
+            _refuse_unknown(tensor)
+        name, datatype, shape = tensor.name, tensor.datatype, list(tensor.shape)
+        if at < count and not tensor.HasField("contents"):
+            found.append(Input(name, datatype, shape, raws[at]))
+            at += 1
+        else:
+            found.append(Input(name, datatype, shape, _values(tensor)))
+    if at < count:
+        raise RequestError(f"raw_input_contents has {count} parts where {at} inputs come without contents")
+    return found
+
+
+def _values(tensor: Any) -> list[Any]:
+    """Typed values; those of other fields than the datatype's are refused, since they would be lost."""
+    name, datatype = tensor.name, tensor.datatype
+    field = _FIELDS.get(datatype)
+    if field is None:
+        if datatype == "FP16":
+            raise RequestError(f'input "{name}" is FP16, which comes in raw_input_contents only', subject=name)
+        return []  # refused by whoever reads the tensor, in the same words as over HTTP
+    stray = next((other.name for other, _ in tensor.contents.ListFields() if other.name != field), None)
+    if stray is not None:
+        raise RequestError(f'input "{name}" has {stray} where {datatype} comes in {field}', subject=name)
+    values = list(getattr(tensor.contents, field))
+    return [_text(value, name) for value in values] if datatype == "BYTES" else values
+
+
+def _text(value: bytes, name: str) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise RequestError(f'input "{name}" has bytes that are no UTF-8 text', subject=name) from None
+
+
+def _listed(output: Output) -> list[Any]:
+    values: Array | list[Any] = output.values
+    flat = values if isinstance(values, list) else values.ravel().tolist()
+    if output.datatype == "BYTES":
+        return [value if isinstance(value, bytes) else str(value).encode() for value in flat]
+    return flat
+
+
+def _wanted(output: Any) -> str:
+    if output.parameters:
+        _refuse_unknown(output)
+    return str(output.name)
+
+
+def _refuse_unknown(tensor: Any) -> None:
+    for name in _UNKNOWN:
+        if name in tensor.parameters:
+            raise RequestError(f'"{tensor.name}": this server has no {name}', subject=tensor.name)
+
+
+def _value(parameter: Any) -> Any:
+    choice = parameter.WhichOneof("choice")
+    return None if choice is None else getattr(parameter, choice)
+
+
+def _demand(parameters: Mapping[str, Any], received: float, remaining: float | None, client: str) -> Demand:
+    """As over HTTP; what ends first counts, the parameter `timeout` or the call's deadline."""
+    asked = demand(parameters, received, client) if parameters or client else _PLAIN
+    if remaining is None:
+        return asked
+    deadline = time.perf_counter() + remaining
+    return Demand(deadline if asked.deadline is None else min(deadline, asked.deadline), asked.priority, asked.client)
+
+
+def _without_raw(body: bytes) -> tuple[bytes, list[memoryview]] | None:
+    """The message without its raw tensors, and those; None where its fields are not as expected."""
+    whole, heads, raws = memoryview(body), [], []
+    at, start, end = 0, 0, len(body)
+    try:
+        while at < end:
+            begin = at
+            tag, at = _read_varint(body, at)
+            size, at = _read_varint(body, at)
+            if tag & 7 != _LENGTH_DELIMITED or at + size > end:
+                return None
+            if tag >> 3 == _RAW_INPUT:
+                heads.append(whole[start:begin])
+                raws.append(whole[at : at + size])
+                start = at + size
+            at += size
+    except IndexError:
+        return None
+    heads.append(whole[start:end])
+    return b"".join(heads), raws
+
+
+def _read_varint(body: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while (byte := body[at]) >= 0x80:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        at += 1
+    return value | byte << shift, at + 1
+
+
+def _varint(value: int) -> bytes:
+    found = bytearray()
+    while value >= 0x80:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    found.append(value)
+    return bytes(found)
+
+
+_RAW_TAG = bytes([_RAW_OUTPUT << 3 | _LENGTH_DELIMITED])
+_STREAM_TAG = bytes([INFERENCE.number("ModelStreamInferResponse", "infer_response") << 3 | _LENGTH_DELIMITED])

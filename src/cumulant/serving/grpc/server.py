@@ -1,0 +1,62 @@
+"""One worker's gRPC server."""
+
+from __future__ import annotations
+
+import grpc
+
+from cumulant.core.errors import PortInUseError
+from cumulant.serving.app import Application
+from cumulant.serving.grpc.messages import REFLECTION
+from cumulant.serving.grpc.probes import Health, Reflection
+from cumulant.serving.grpc.service import Ending, Service
+from cumulant.serving.sockets import address_of
+
+#: calls of all connections at once; one more is refused
+_MOST_CALLS = 4096
+_PING_MS = 10_000
+
+
+class Server:
+    """Answers until it is stopped."""
+
+    def __init__(self, server: grpc.aio.Server, port: int, ending: Ending) -> None:
+        self._server, self._ending = server, ending
+        self.port = port
+
+    async def stop(self, patience: float) -> None:
+        """Take no more calls, and end those that are not answered within `patience` seconds."""
+        self._ending.set()
+        await self._server.stop(patience)
+
+
+async def start(app: Application, host: str, port: int, *, shared: bool = False) -> Server:
+    """Answer for `app` at the address; port 0 takes a free one. `shared`: other processes listen there as well.
+
+    Messages are bounded by `app.body_limit`, after decompression too.
+
+    Raises:
+        PortInUseError: the address is taken.
+    """
+    options = [
+        ("grpc.so_reuseport", int(shared)),
+        ("grpc.max_receive_message_length", app.body_limit),
+        ("grpc.max_send_message_length", -1),
+        # Clients that keep idle connections alive are not sent away.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", _PING_MS),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", _PING_MS),
+    ]
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_MOST_CALLS)
+    ending = Ending()
+    reflections = [Reflection(app, ending, package).handlers() for package in REFLECTION]
+    server.add_generic_rpc_handlers(
+        [Service(app, ending).handlers(), Health(app, ending).handlers(), *reflections]
+    )  # fmt: skip
+    address = address_of(host, port)
+    try:
+        port = server.add_insecure_port(address)
+    except RuntimeError:
+        hint = "stop what listens there, or take a free port with --grpc 127.0.0.1:0"
+        raise PortInUseError(f"{address} cannot be listened on", subject=address, hint=hint) from None
+    await server.start()
+    return Server(server, port, ending)

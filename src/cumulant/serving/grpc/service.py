@@ -1,0 +1,242 @@
+"""The Open Inference Protocol v2 over gRPC: what each method answers.
+
+Messages are read here rather than by gRPC, whose own refusal of a broken one would be an internal error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NoReturn
+
+import grpc
+import msgspec
+from google.protobuf.json_format import ParseDict
+
+from cumulant.core.errors import CumulantError, NotFoundError, RequestError
+from cumulant.serving.admin import all_series, allowed, configuration, model_statistics
+from cumulant.serving.app import Application, metadata
+from cumulant.serving.errors import HttpError
+from cumulant.serving.grpc.codec import parsed, read_call, read_message, stream_answer, stream_error, write_answer
+from cumulant.serving.grpc.errors import code_of, details_of, trailing_of
+from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.models import Model
+from cumulant.serving.scoring import Scoring, inference
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Said = dict[str, Any]
+
+_UNAUTHENTICATED = "this server needs a token"
+
+
+class Arrived(msgspec.Struct, gc=False):
+    """One `ModelInferRequest` on its way."""
+
+    message: Any
+    raws: Any
+    received: float
+    remaining: float | None
+    client: str
+
+
+class Ending:
+    """Tells those that wait without end, streams and watches, that the server ends."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+
+    async def or_read(self, context: Context) -> bytes | None:
+        """The next message of a stream; None at its end.
+
+        Raises:
+            HttpError: 503, the server ends.
+        """
+        reading = asyncio.ensure_future(context.read())
+        ending = asyncio.ensure_future(self._event.wait())
+        try:
+            await asyncio.wait({reading, ending}, return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():
+                raise HttpError(503, "the server is ending", hint="open the stream again")
+            body = reading.result()
+            return body if isinstance(body, bytes) else None
+        finally:
+            reading.cancel()
+            ending.cancel()
+
+
+class Service:
+    """Answers for an application's models; the same models, metrics, token and control as over HTTP."""
+
+    def __init__(self, app: Application, ending: Ending) -> None:
+        self._app = app
+        self._ending = ending
+
+    def handlers(self) -> grpc.GenericRpcHandler[Any, Any]:
+        """For `grpc.aio.Server.add_generic_rpc_handlers`."""
+        said: Mapping[str, Callable[[Any], Said | Awaitable[Said]]] = {
+            "ServerLive": lambda _: {"live": True},
+            "ServerReady": lambda _: {"ready": not self._app.draining},
+            "ServerMetadata": lambda _: self._app.metadata(),
+            "ModelReady": self._ready,
+            "ModelMetadata": self._metadata,
+            "ModelConfig": lambda asked: {"config": _config(self._model(asked))},
+            "ModelStatistics": self._statistics,
+            "RepositoryIndex": self._index,
+            "RepositoryModelLoad": self._load,
+            "RepositoryModelUnload": self._unload,
+        }
+        methods = {
+            name: grpc.unary_unary_rpc_method_handler(_unary(self._app, name, answer)) for name, answer in said.items()
+        }
+        methods["ModelInfer"] = grpc.unary_unary_rpc_method_handler(self.infer)
+        methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.stream)
+        (service,) = INFERENCE.services()
+        return grpc.method_handlers_generic_handler(service, methods)
+
+    # --- inference
+
+    async def infer(self, body: bytes, context: Context) -> bytes:
+        """`ModelInfer`."""
+        received = time.perf_counter()
+        try:
+            admit(self._app, context)
+            found = self._score(*read_message(body), received, context)
+            return found if isinstance(found, bytes) else await found
+        except CumulantError as error:
+            await refuse(context, error)
+        except Exception:  # noqa: BLE001 - the edge: one request's fault must not end the server
+            await refuse(context, fault())
+
+    async def stream(self, _: object, context: Context) -> None:
+        """`ModelStreamInfer`: one answer a request, in their order; a request that is refused ends nothing."""
+        try:
+            admit(self._app, context)
+            while (body := await self._ending.or_read(context)) is not None:
+                await context.write(await self._one_of_stream(body, context))
+        except CumulantError as error:
+            await refuse(context, error)
+
+    async def _one_of_stream(self, body: bytes, context: Context) -> bytes:
+        received, message = time.perf_counter(), None
+        try:
+            message, raws = read_message(body)
+            found = self._score(message, raws, received, context)
+            return stream_answer(found if isinstance(found, bytes) else await found)
+        except CumulantError as error:
+            return stream_error(details_of(error), message)
+        except Exception:  # noqa: BLE001 - the edge, as above
+            return stream_error(details_of(fault()), message)
+
+    def _score(self, message: Any, raws: Any, received: float, context: Context) -> bytes | Awaitable[bytes]:
+        model = self._app.models.get(message.model_name, message.model_version or None)
+        client = context.peer().rpartition(":")[0]
+        request = Arrived(message, raws, received, context.time_remaining(), client)
+        return self._app.score(request, _read, "grpc", model)
+
+    # --- models
+
+    def _model(self, asked: Any) -> Model:
+        return self._app.models.get(asked.name, asked.version or None)
+
+    def _ready(self, asked: Any) -> Said:
+        """A model that is not there is not ready, which is what clients that wait for it want to hear."""
+        try:
+            self._model(asked)
+        except NotFoundError:
+            return {"ready": False}
+        return {"ready": not self._app.draining}
+
+    def _metadata(self, asked: Any) -> Said:
+        model = self._model(asked)
+        return metadata(model, [one.version for one in self._app.models.versions(model.name)])
+
+    async def _statistics(self, asked: Any) -> Said:
+        models = self._app.models
+        named = models.versions(asked.name) if asked.name else list(models)
+        found = [self._model(asked)] if asked.version else named
+        series = await all_series(self._app.fleet)
+        return {"model_stats": [model_statistics(model, series) for model in found]}
+
+    # --- repository
+
+    async def _index(self, asked: Any) -> Said:
+        if self._app.control is None:
+            raise HttpError(503, "the server is starting")
+        return {"models": await self._app.control.index(ready_only=asked.ready)}
+
+    async def _load(self, asked: Any) -> Said:
+        control = allowed(self._app.control if self._app.may_control else None)
+        if asked.parameters:
+            raise RequestError("loading takes no parameters: a model is what its folder holds")
+        await control.load(asked.model_name)
+        return {}
+
+    async def _unload(self, asked: Any) -> Said:
+        control = allowed(self._app.control if self._app.may_control else None)
+        await control.unload(asked.model_name)
+        return {}
+
+
+def admit(app: Application, context: Context) -> None:
+    """Raises HttpError (401) where a token is needed and the call's metadata do not carry it."""
+    if not app.guarded:
+        return
+    given = next((value for key, value in context.invocation_metadata() or () if key == "authorization"), "")
+    app.admit(given if isinstance(given, bytes) else str(given).encode())
+
+
+async def refuse(context: Context, error: CumulantError) -> NoReturn:
+    """End the call with the error."""
+    await context.abort(code_of(error), details_of(error), trailing_of(error))
+
+
+def fault() -> CumulantError:
+    """What the caller hears of a fault of this server's own; the fault itself is written to standard error."""
+    traceback.print_exc(file=sys.stderr)
+    return CumulantError("internal error")
+
+
+def _read(model: Model, request: Arrived) -> Scoring[bytes]:
+    call = read_call(
+        request.message, request.raws, received=request.received, remaining=request.remaining, client=request.client
+    )
+    return inference(model, call, write_answer)
+
+
+def _unary(
+    app: Application, name: str, answer: Callable[[Any], Said | Awaitable[Said]]
+) -> Callable[[bytes, Context], Awaitable[bytes]]:
+    """A method whose answer is said as a document."""
+    parse, response = INFERENCE.message(f"{name}Request").FromString, INFERENCE.message(f"{name}Response")
+
+    async def handle(body: bytes, context: Context) -> bytes:
+        try:
+            if name not in {"ServerLive", "ServerReady"}:
+                admit(app, context)
+            found = answer(parsed(parse, body))
+            said = found if isinstance(found, dict) else await found
+            return ParseDict(said, response(), ignore_unknown_fields=True).SerializeToString()  # type: ignore[no-any-return]
+        except CumulantError as error:
+            await refuse(context, error)
+        except Exception:  # noqa: BLE001 - the edge: one request's fault must not end the server
+            await refuse(context, fault())
+
+    return handle
+
+
+def _config(model: Model) -> Said:
+    """The protocol's message has whole numbers only for the versions of its policy."""
+    found = configuration(model)
+    return found if model.version.isdecimal() else {**found, "version_policy": {}}
