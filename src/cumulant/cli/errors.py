@@ -27,6 +27,8 @@ from cumulant.core.errors import (
     missing_part,
 )
 
+from cumulant.cli.program import as_called
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -64,6 +66,7 @@ def finish(error: BaseException, output: Output, *, debug: bool) -> int:
         )
         return INTERRUPTED
     known = as_known(error).reworded(output.redact)
+    known.hint = known.hint and as_called(known.hint)
     if debug:
         sys.stderr.write(output.redact("".join(traceback.format_exception(error))))
     if output.json and not output.documents:

@@ -9,6 +9,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.program import line
 from cumulant.cli.options import Model
 from cumulant.core.errors import UsageError
 
@@ -53,7 +54,7 @@ def list_(
         rows = [(one.name, one.version, one.aliases, one.created, one.uri) for one in found]
         console.print(table(["model", "version", "aliases", "registered", "uri"], rows, right=["version"]))
         if not found:
-            console.print("no model yet: cumulant train", style="dim")
+            console.print("no model yet: " + line("train"), style="dim")
 
     call.answer(found, text)
 
