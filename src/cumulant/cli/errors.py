@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from cumulant.cli.program import as_called
 from cumulant.core.errors import (
     CumulantError,
     ProjectFileError,
@@ -26,8 +27,6 @@ from cumulant.core.errors import (
     did_you_mean,
     missing_part,
 )
-
-from cumulant.cli.program import as_called
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -25,6 +25,8 @@ def show_training(console: Console, report: ReportData) -> None:
     show_metrics(console, report)
     if report.gate is not None:
         show_gate(console, report.gate)
+    if report.training is not None:
+        warn(console, report.training.warnings)
     if report.uri is not None:
         aliases = f"  {', '.join(report.aliases)}" if report.aliases else ""
         console.print(Text.assemble(("model    ", "dim"), (clean(report.uri), "bold"), (clean(aliases), "green")))
