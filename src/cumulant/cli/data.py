@@ -256,7 +256,7 @@ def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False)
         console,
         [
             ("rows in", rows_line(snapshot)),
-            ("files", f"{len(snapshot.files):,}, {len(snapshot.processed):,} of them new or changed"),
+            ("files", f"{len(snapshot.files):,}, {0 if reused else len(snapshot.processed):,} of them new or changed"),
             ("stored", _stored(snapshot.bytes, snapshot.csv_bytes)),
         ],
     )

@@ -175,8 +175,8 @@ def reproduce(call: Invocation, model: Model = "") -> None:
 
         if found.identical:
             console.print("identical: the model trained again answers as the recorded one")
-        for line in found.differences:
-            console.print(f"differs: {clean(line)}", soft_wrap=True)
+        for difference in found.differences:
+            console.print(f"differs: {clean(difference)}", soft_wrap=True)
 
     call.answer(found, text)
     if not found.identical:
@@ -229,10 +229,11 @@ def _show(console: Console, found: ModelDetail) -> None:
             for name, shown in figures(found.metrics).items()
         ]
         console.print(table(["on the test rows", "model", "95% interval", "naive"], rows, right=["95% interval"]))
-    request = [
-        (one.name, one.dtype, one.nullable, "personal" if one.personal else "", one.example) for one in fields(servable)
-    ]
-    console.print(table(["request field", "type", "may be absent", "", "example"], request))
+    asked = fields(servable)
+    personal = any(one.personal for one in asked)  # else the column would hold dashes
+    request = [(one.name, one.dtype, one.nullable, *([one.personal] if personal else []), one.example) for one in asked]
+    heads = ["request field", "type", "may be absent", *(["personal"] if personal else []), "example"]
+    console.print(table(heads, request))
     console.print(clean(curl(servable)), soft_wrap=True)
 
 

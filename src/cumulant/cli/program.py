@@ -23,7 +23,7 @@ def program(name: str = NAME) -> str:
     if called.stem != NAME or not script.is_file():
         return name
     found = shutil.which(name)
-    if found is not None and os.path.samefile(found, script):
+    if found is not None and script.samefile(found):
         return name
     return shlex.quote(_short(script))
 

@@ -63,15 +63,15 @@ def advice(share: float, *, timed: bool) -> str | None:
         return None
     misses = round(1 / share)
     lines = [
-        f"`cost: {{false_negative: {misses}, false_positive: 1}}` (a miss costs as much as {misses} false alarms)",
-        f"`threshold: {{rate: {100 * share:.2g}%}}` (the share of rows to call positive)",
+        f"`cost: {{false_negative: {misses}, false_positive: 1}}` (a miss costs {misses} false alarms)",
+        f"`threshold: {{rate: {100 * share:.2g}%}}` (the share to call positive)",
     ]
     if timed:
         lines.append("`threshold: {alerts: 100/day}` (what a team can look at)")
     return (
-        f"only {100 * share:.2g}% of the rows are positive and no cost, rate or capacity is declared, so the model says yes "
-        "from a probability of 0.5, which few rows may reach: it can rank well and yet miss most positives. "
-        f"Write under `training:` in cumulant.yaml, with your own figures, {', or '.join(lines)}"
+        f"only {100 * share:.2g}% of the rows are positive, and nothing says what a decision is worth: yes is said "
+        "from a probability of 0.5, which few rows reach, so that most positives may be missed. "
+        f"Under `training:` in cumulant.yaml write, with your own figures, {', or '.join(lines)}"
     )
 
 

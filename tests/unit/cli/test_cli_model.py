@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -328,3 +329,20 @@ def test_rare_positives_without_a_cost_are_a_warning_with_the_lines_to_add(tmp_p
     file = tmp_path / "rare" / "cumulant.yaml"
     file.write_text(file.read_text() + "  cost: {false_negative: 12, false_positive: 1}\n")
     assert cumulant("train", "--quick", *project, "--json").document["training"]["warnings"] == []
+
+
+def test_events_list_shortens_hashes_and_leaves_out_what_is_empty(trained: Path, cumulant: Any) -> None:
+    out = cumulant("events", "list", "--last", "0", "--project", str(trained)).out
+    assert re.search(r"step [0-9a-f]{12}, name ", out)
+    assert not re.search(r"[0-9a-f]{64}", out)
+    assert "–" not in out
+
+
+def test_what_is_read_by_a_person_repeats_nothing_and_has_no_raw_names(trained: Path, cumulant: Any) -> None:
+    project = ("--project", str(trained))
+    out = cumulant("train", "--quick", *project).out
+    assert "Average precision" in out or "Log loss" in out
+    assert "_precision" not in out
+    assert "log_loss" not in out
+    assert f"--out report.html --project {trained}" in out
+    assert "files    1, 0 of them new or changed" in cumulant("data", "validate", *project).out

@@ -132,7 +132,11 @@ def _search(training: TrainingReport) -> list[tuple[str, object]]:
         rows.append(("folds", f"{len(folds)} in time order" if timed else f"{len(folds)}"))
     if best is not None:
         settings = ", ".join(f"{name} {value}" for name, value in best.settings.items())
-        score = f", {training.score_name} {wording.number(best.score)} over the folds" if best.score is not None else ""
+        score = (
+            f", {wording.title(training.score_name)} {wording.number(best.score)} over the folds"
+            if best.score is not None
+            else ""
+        )
         rows.append(("best trial", f"number {best.number} of {len(training.trials)} tried: {best.trainer}{score}"))
         if settings:
             rows.append(("", Text(clean(settings), style="dim")))
