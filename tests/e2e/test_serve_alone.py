@@ -16,7 +16,7 @@ from cumulant.core.plan import FeaturePlan, FeatureSpec, Field, Source
 from cumulant.packaging import build
 
 ROOT = Path(__file__).resolve().parents[2]
-ABSENT = ("pandas", "polars", "mlflow", "sklearn", "pydantic", "scipy", "lightgbm", "pyarrow")
+ABSENT = ("pandas", "polars", "mlflow", "sklearn", "pydantic", "scipy", "lightgbm", "uvicorn")
 
 pytestmark = pytest.mark.slow
 

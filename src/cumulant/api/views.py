@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cumulant.api.registering import Registered
     from cumulant.runtime.models import ModelDetail
     from cumulant.runtime.planning import Plan
-    from cumulant.runtime.report_page.content import ReportData
+    from cumulant.runtime.report_page.content import Interval, ReportData
     from cumulant.runtime.validate import Validation
 
 _COLOURS = {True: "#1f7a45", False: "#b3372f"}
@@ -77,6 +77,7 @@ def evaluation(found: Any, page: ReportData) -> Trained:
 
 def model(found: ModelDetail) -> Shown[ModelDetail]:
     """A version with its figures and its request."""
+    from cumulant.runtime.report_page.collect import figures
     from cumulant.runtime.report_page.requests import curl, fields
 
     version = found.version
@@ -90,11 +91,16 @@ def model(found: ModelDetail) -> Shown[ModelDetail]:
         ("aliases", version.aliases),
         ("registered", version.created),
         ("threshold", found.servable.threshold),
-        *[(wording.title(name), value) for name, value in sorted(found.metrics.items())],
+        *[(wording.title(name), _figure(name, one, found)) for name, one in figures(found.metrics).items()],
         ("request", ", ".join(field.name for field in fields(found.servable))),
     ]
     extra = element("pre", curl(found.servable), style="white-space:pre-wrap")
     return _facts(f"{version.name} version {version.version}", rows, found, extra)
+
+
+def _figure(name: str, figure: Interval, found: ModelDetail) -> str:
+    naive = found.metrics.get(f"naive_{name}")
+    return wording.figure(figure) + ("" if naive is None else f", naive {wording.number(naive)}")
 
 
 def registered(found: Registered) -> Shown[Registered]:

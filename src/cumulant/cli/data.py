@@ -72,17 +72,19 @@ def show(
 
         show_snapshot(console, snapshot)
         known = {name: _known(moment.column, moment.delay_us) for name, moment in snapshot.known.items()}
+        personal = any(field.personal for field in snapshot.fields)  # else the column would hold dashes
         columns = [
             (
                 field.name,
                 field.dtype,
                 "yes" if field.nullable else "no",
                 known.get(field.name, "with the row"),
-                "personal" if field.personal else "",
+                *(["yes" if field.personal else ""] if personal else []),
             )
             for field in snapshot.fields
         ]
-        console.print(table(["column", "type", "nulls", "known", ""], columns))
+        heads = ["column", "type", "nulls", "known", *(["personal"] if personal else [])]
+        console.print(table(heads, columns))
         if rows:
             show_frame(console, frame)
 
@@ -245,6 +247,7 @@ def document(snapshot: Snapshot) -> dict[str, object]:
 def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False) -> None:
     """Rows in and where they went, what the rules refused, how large it is."""
     from cumulant import data
+    from cumulant.runtime.report_page.collect import shifts_said
     from cumulant.runtime.report_page.terminal import clean, heading, pairs, table, warn
     from cumulant.runtime.report_page.wording import share as percent
 
@@ -253,7 +256,7 @@ def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False)
         console,
         [
             ("rows in", rows_line(snapshot)),
-            ("files", f"{len(snapshot.files):,}, {len(snapshot.processed):,} of them new or changed"),
+            ("files", f"{len(snapshot.files):,}, {0 if reused else len(snapshot.processed):,} of them new or changed"),
             ("stored", _stored(snapshot.bytes, snapshot.csv_bytes)),
         ],
     )
@@ -266,6 +269,8 @@ def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False)
     for change in snapshot.changes:
         if change.kind in ("added", "widened"):
             console.print(clean(data.told(change)), soft_wrap=True)
+    for text in shifts_said(snapshot):
+        console.print(clean(text), style="" if data.moved(snapshot.shifts) else "dim", soft_wrap=True)
     warn(console, data.warnings_of(snapshot))
     console.print("")
 

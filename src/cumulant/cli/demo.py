@@ -10,6 +10,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.program import line, program
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -99,8 +100,8 @@ def _show(console: Console, found: DemoResult, page: ReportData) -> None:
     reused = f", {len(found.train.reused)} steps reused" if found.train.reused else ""
     rows: list[tuple[str, object]] = [
         ("report", found.report),
-        ("experiments", f"mlflow ui --backend-store-uri {found.tracking_uri}"),
-        ("go on", f"cumulant models show --project {found.folder}"),
+        ("experiments", f"{program('mlflow')} ui --backend-store-uri {found.tracking_uri}"),
+        ("go on", line("models show", project=found.folder)),
     ]
     if found.kept:
         rows.append(("server", f"{found.serve_url} (process {found.serve_pid}; kill {found.serve_pid} ends it)"))

@@ -28,7 +28,10 @@ class FeatureFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """`metrics` and `naive` are on the untouched test rows, with the ends of their 95% intervals."""
+    """`metrics` and `naive` are on the untouched test rows, with the ends of their 95% intervals.
+
+    `warnings`: what a person should not overlook, and what to write in the project file about it.
+    """
 
     task: str
     rows: int
@@ -39,6 +42,8 @@ class TrainingFigures(msgspec.Struct, frozen=True, kw_only=True):
     best_settings: dict[str, str]
     metrics: dict[str, Interval]
     naive: dict[str, Interval]
+    notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 class ModelFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +119,8 @@ def training_figures(report: ReportData) -> TrainingFigures:
         best_settings=best.settings if best else {},
         metrics={metric.name: metric.model for metric in report.metrics},
         naive={metric.name: metric.naive for metric in report.metrics if metric.naive is not None},
+        notes=training.notes,
+        warnings=training.warnings,
     )
 
 

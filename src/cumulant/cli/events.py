@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,6 +23,8 @@ app = application(
     "The project's events: one chain that tells what happened, who did it and why.",
     examples=["cumulant events list --last 20", "cumulant events follow", "cumulant events verify"],
 )
+
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 Kind = Annotated[list[str] | None, typer.Option("--kind", metavar="KIND", help="Only this kind; may be repeated.")]
 OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only the events of one run.")]
@@ -152,11 +155,13 @@ def export(
 
 
 def summary(data: dict[str, object], *, limit: int = 90) -> str:
-    """An event's figures on one line: short values only."""
+    """An event's figures on one line: short values only, and hashes by their beginning."""
     from cumulant.runtime.report_page.terminal import cell, clean
 
     parts = [
-        f"{clean(key)} {cell(value)}" for key, value in data.items() if isinstance(value, str | int | float | bool)
+        f"{clean(key)} {value[:12] if isinstance(value, str) and _HASH.fullmatch(value) else cell(value)}"
+        for key, value in data.items()
+        if isinstance(value, str | int | float | bool) and value != ""
     ]
     text = ", ".join(part for part in parts if len(part) <= limit)
     return text if len(text) <= limit else text[: limit - 1] + "…"

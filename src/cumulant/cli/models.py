@@ -10,6 +10,7 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import Model
+from cumulant.cli.program import line
 from cumulant.core.errors import UsageError
 from cumulant.core.servable import GraphServable, Servable
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.runtime.models import ModelDetail
-    from cumulant.runtime.report_page.content import Interval
 
 HASH = 64
 
@@ -54,7 +54,7 @@ def list_(
         rows = [(one.name, one.version, one.aliases, one.created, one.uri) for one in found]
         console.print(table(["model", "version", "aliases", "registered", "uri"], rows, right=["version"]))
         if not found:
-            console.print("no model yet: cumulant train", style="dim")
+            console.print("no model yet: " + line("train"), style="dim")
 
     call.answer(found, text)
 
@@ -82,6 +82,7 @@ def compare(
 ) -> None:
     """Put the figures of versions side by side; whether one is better, `evaluate` decides on equal rows."""
     from cumulant.runtime.models import compare_models
+    from cumulant.runtime.report_page.collect import figures
 
     if len(models) < 2:
         raise UsageError("a comparison needs two models", subject=models[0], hint="name another version")
@@ -90,12 +91,12 @@ def compare(
 
     def text(console: Console) -> None:
         from cumulant.runtime.report_page.terminal import table
-        from cumulant.runtime.report_page.wording import title
+        from cumulant.runtime.report_page.wording import figure, title
 
-        names = list(dict.fromkeys(name for one in found for name in figures(one)))
+        names = list(dict.fromkeys(name for one in found for name in figures(one.metrics)))
         heads = ["metric", *[f"{one.version.name}/{one.version.version}" for one in found]]
         rows: list[Sequence[object]] = [
-            (title(name), *[_figure(figures(one).get(name)) for one in found]) for name in names
+            (title(name), *[figure(figures(one.metrics).get(name)) for one in found]) for name in names
         ]
         rows.append(("threshold", *[getattr(one.servable, "threshold", None) for one in found]))
         rows.append(("features", *[_features(one.servable) for one in found]))
@@ -175,8 +176,8 @@ def reproduce(call: Invocation, model: Model = "") -> None:
 
         if found.identical:
             console.print("identical: the model trained again answers as the recorded one")
-        for line in found.differences:
-            console.print(f"differs: {clean(line)}", soft_wrap=True)
+        for difference in found.differences:
+            console.print(f"differs: {clean(difference)}", soft_wrap=True)
 
     call.answer(found, text)
     if not found.identical:
@@ -207,6 +208,7 @@ def document(found: ModelDetail) -> dict[str, object]:
 
 
 def _show(console: Console, found: ModelDetail) -> None:
+    from cumulant.runtime.report_page.collect import figures
     from cumulant.runtime.report_page.requests import curl, fields
     from cumulant.runtime.report_page.terminal import clean, heading, pairs, table
     from cumulant.runtime.report_page.wording import interval, title
@@ -232,13 +234,14 @@ def _show(console: Console, found: ModelDetail) -> None:
     if found.metrics:
         rows: list[Sequence[object]] = [
             (title(name), shown.value, interval(shown), found.metrics.get(f"naive_{name}"))
-            for name, shown in figures(found).items()
+            for name, shown in figures(found.metrics).items()
         ]
         console.print(table(["on the test rows", "model", "95% interval", "naive"], rows, right=["95% interval"]))
-    request = [
-        (one.name, one.dtype, one.nullable, "personal" if one.personal else "", one.example) for one in fields(servable)
-    ]
-    console.print(table(["request field", "type", "may be absent", "", "example"], request))
+    asked = fields(servable)
+    personal = any(one.personal for one in asked)  # else the column would hold dashes
+    request = [(one.name, one.dtype, one.nullable, *([one.personal] if personal else []), one.example) for one in asked]
+    heads = ["request field", "type", "may be absent", *(["personal"] if personal else []), "example"]
+    console.print(table(heads, request))
     console.print(clean(curl(servable)), soft_wrap=True)
 
 
@@ -254,24 +257,6 @@ def _show_graph(console: Console, found: ModelDetail, servable: GraphServable) -
 
 def _features(servable: Servable | GraphServable) -> int:
     return len(servable.columns if isinstance(servable, GraphServable) else servable.plan.features)
-
-
-def figures(found: ModelDetail) -> dict[str, Interval]:
-    """A version's figures on its test rows with their intervals, from the registry's plain numbers."""
-    from cumulant.runtime.report_page.content import Interval
-
-    told = found.metrics
-    return {
-        name: Interval(value, told.get(f"{name}_low"), told.get(f"{name}_high"))
-        for name, value in told.items()
-        if not name.startswith(("naive_", "cv_")) and not name.endswith(("_low", "_high"))
-    }
-
-
-def _figure(found: Interval | None) -> str:
-    from cumulant.runtime.report_page.wording import interval, number
-
-    return "–" if found is None else f"{number(found.value)} ({interval(found)})"
 
 
 def _pair(text: str) -> tuple[str, str | None]:

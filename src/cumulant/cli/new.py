@@ -10,6 +10,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.program import line_in
 from cumulant.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def new(
             if not line.startswith(WARNING):
                 console.print(f"  {clean(line)}", soft_wrap=True)
         warn(console, warnings)
-        console.print(f"next: cd {where} && cumulant train", style="dim")
+        console.print("next: " + line_in(where, "train"), style="dim", soft_wrap=True)
 
     call.answer({"path": str(made.path), "assumptions": made.assumptions, "warnings": warnings}, text)
 

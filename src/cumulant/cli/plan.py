@@ -8,6 +8,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.program import line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +42,7 @@ def plan(
 
         with call.progress("plan") as progress:
             found = flow(project, principal=project.principal(), progress=progress)
-    call.answer(found, lambda console: _show(console, found))
+    call.answer(found, lambda console: _show(console, found, call.given))
 
 
 def _row(row: ResolvedRow) -> dict[str, object]:
@@ -57,7 +58,7 @@ def _resolved(console: Console, rows: list[ResolvedRow]) -> None:
     console.print(table(["setting", "value", "from"], [(row.path, value(row.value), str(row.origin)) for row in rows]))
 
 
-def _show(console: Console, found: Plan) -> None:
+def _show(console: Console, found: Plan, project: str | None) -> None:
     from cumulant.runtime.report_page.terminal import heading, pairs, table
 
     heading(console, found.project, f"environment {found.environment}")
@@ -81,7 +82,7 @@ def _show(console: Console, found: Plan) -> None:
     console.print(table(["source", "rows", "quarantined", ""], rows))
     kinds = [(one.name, one.dtype) for one in found.features.features]
     console.print(f"{len(kinds)} features: {', '.join(name for name, _ in kinds)}", soft_wrap=True)
-    console.print("next: cumulant train", style="dim")
+    console.print("next: " + line("train", project=project), style="dim", soft_wrap=True)
 
 
 def _rule(rule: dict[str, object]) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.program import line
 from cumulant.core.errors import UsageError, not_found
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def list_(
         ]
         console.print(table(["run", "flow", "status", "started", "time", "steps", "who"], rows))
         if not found:
-            console.print("nothing has run yet: cumulant train", style="dim")
+            console.print("nothing has run yet: " + line("train"), style="dim")
 
     call.answer(shown, text)
 

@@ -9,6 +9,7 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import AsOf
+from cumulant.cli.program import line
 
 app = application("train", "Train a model version.")
 
@@ -74,7 +75,9 @@ def finish(call: Invocation, page: object, reused: tuple[str, ...], seconds: flo
         show_training(console, page)
         said = f", {len(reused)} step{'s' * (len(reused) != 1)} reused" if reused else ""
         console.print(f"{spent(seconds)}{said}", style="dim")
-        console.print(f"next: cumulant report {page.run} --out report.html", style="dim", soft_wrap=True)
+        console.print(
+            "next: " + line(f"report {page.run} --out report.html", project=call.given), style="dim", soft_wrap=True
+        )
 
     call.answer(train_document(page, reused=reused, seconds=seconds), text)
     if page.gate is not None and not page.gate.passed:

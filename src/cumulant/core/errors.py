@@ -147,8 +147,10 @@ class OverloadedError(RetryableError):
 
     code = "overloaded"
 
-    def __init__(self, message: str, *, retry_after: float) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, subject: str | None = None, hint: str | None = None, retry_after: float = 1.0
+    ) -> None:
+        super().__init__(message, subject=subject, hint=hint)
         self.retry_after = retry_after
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cumulant.data.profile import ColumnProfile, Profile
     from cumulant.data.proposal import Proposal, infer
     from cumulant.data.retention import expired, removable
-    from cumulant.data.shift import shifts
+    from cumulant.data.shift import moved, shifts
     from cumulant.data.snapshot import (
         CheckResult,
         SchemaChange,
@@ -49,7 +49,7 @@ _HOMES = {
     "profile": ("ColumnProfile", "Profile"),
     "prepare": ("prepare_digest",),
     "retention": ("expired", "removable"),
-    "shift": ("shifts",),
+    "shift": ("moved", "shifts"),
     "snapshot": ("CheckResult", "SchemaChange", "Shift", "Snapshot", "SourceFile", "scan", "source_of"),
     "sources": ("Table", "find", "read", "read_any", "refuse_short", "said_of_short", "shown", "to_polars"),
     "spec": ("EventTime", "RuleSpec", "SchemaPolicy", "SourceSpec", "TableRule", "declared"),
@@ -87,6 +87,7 @@ __all__ = [
     "ingest",
     "mask",
     "mask_frame",
+    "moved",
     "personal_columns",
     "prepare_digest",
     "preview",

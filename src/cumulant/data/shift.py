@@ -11,6 +11,8 @@ from typing import Protocol
 from cumulant.data.profile import ColumnProfile, Profile
 from cumulant.data.snapshot import Shift
 
+#: the least Jensen-Shannon distance of a column that is told to have moved; chance moves one by less
+MOVED = 0.1
 _BINS = 10
 _FLOOR = 1e-4
 
@@ -41,6 +43,11 @@ def shifts(previous: Profile, profile: Profile) -> tuple[Shift, ...]:
             )
         )
     return tuple(sorted(found, key=lambda shift: (-shift.distance, shift.column)))
+
+
+def moved(found: Sequence[Shift]) -> tuple[Shift, ...]:
+    """The shifts that a person is told of: distance, or share of nulls, changed by at least `MOVED`."""
+    return tuple(shift for shift in found if max(shift.distance, abs(shift.nulls - shift.nulls_before)) >= MOVED)
 
 
 def distance(before: ColumnProfile, now: ColumnProfile) -> float | None:

@@ -62,7 +62,7 @@ def inspect_table(
         spec = msgspec.structs.replace(spec, separator=known.separator, encoding=known.encoding)
     rows = _typed(raw, spec, time)
     label = _label(rows, node, target)
-    notes = [*proposal.notes, _target_note(label, target)]
+    notes = [*proposal.notes, _target_note(label, target), *_rare_note(label, target, timed=spec.time is not None)]
     if shown := sorted(columns(node) & set(spec.personal)):
         # A personal column can be no target, and only its name said that it is one.
         spec = msgspec.structs.replace(spec, personal=[name for name in spec.personal if name not in shown])
@@ -202,6 +202,17 @@ def _target_note(label: pl.Series, target: str) -> str:
         rare = min(labelled.value_counts()["count"].to_list()) / labelled.len()
         return f"the target {target} has two values, the rarer one in {rare:.1%} of the rows{more}"
     return f"the target {target} has {distinct:,} values{more}"
+
+
+def _rare_note(label: pl.Series, target: str, *, timed: bool) -> list[str]:
+    """A warning where the positive class, the later in order, is rare: no decision has a price yet."""
+    from cumulant.training import advice
+
+    labelled = label.drop_nulls()
+    if labelled.n_unique() != 2:
+        return []
+    said = advice(float((labelled == labelled.unique().sort()[1]).mean() or 0.0), timed=timed)
+    return [] if said is None else [f"warning: {target}: {said}"]
 
 
 def _key_notes(rows: pl.DataFrame, key: tuple[str, ...]) -> list[str]:

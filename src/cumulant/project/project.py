@@ -160,6 +160,15 @@ class Project:
             return self.vault.reveal(self.environment.salt).encode()
         return salt_file(self.root / STATE)
 
+    def keep_salt(self) -> None:
+        """Make the salt where the project keeps it itself, so that on a read-only disk it is there to be read.
+
+        Raises:
+            StorageError: the file cannot be made, or is damaged.
+        """
+        if self.environment.salt is None:
+            salt_file(self.root / STATE)
+
     # Origins --------------------------------------------------------------------------------------------------
 
     def resolved(self) -> list[ResolvedRow]:

@@ -101,6 +101,7 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot]) -> tu
 def _ingest(context: Context, name: str, others: Mapping[str, Snapshot]) -> Snapshot:
     project = context.project
     previous = newest(project, name)
+    project.keep_salt()  # what is stored now may be looked at later on a read-only disk
     used = None if previous is None else used_columns(project)  # there is nothing to lose the first time
     try:
         return data.ingest(

@@ -98,7 +98,7 @@ class Channel:
 
 def _error(told: list[Any]) -> CumulantError:
     kind = getattr(errors, str(told[0]), CumulantError)
-    if kind in (errors.OverloadedError, errors.ProjectFileError) or not issubclass(kind, CumulantError):
+    if not (isinstance(kind, type) and issubclass(kind, CumulantError)):
         kind = CumulantError
     error: CumulantError = kind(str(told[1]), subject=told[2], hint=told[3])
     return error

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cumulant.training.spec import Cost, EvaluationSpec, GateRule, Parameter, Threshold, TrainingSpec, quick
     from cumulant.training.splits import Fold, Split, folds, split
     from cumulant.training.study import SearchResult, search
+    from cumulant.training.threshold import advice
     from cumulant.training.verdicts import RuleVerdict, Verdict, check_gate, gate
 
 _HOMES = {
@@ -45,6 +46,7 @@ _HOMES = {
     "Verdict": "verdicts",
     "evaluate": "evaluation",
     "folds": "splits",
+    "advice": "threshold",
     "check_gate": "verdicts",
     "gate": "verdicts",
     "quick": "spec",
@@ -80,6 +82,7 @@ __all__ = [
     "TrialFinished",
     "TrialRecord",
     "Verdict",
+    "advice",
     "check_gate",
     "evaluate",
     "folds",

@@ -75,6 +75,8 @@ class Finisher:
         self._rows, self._matrix, self._folds = rows, matrix, folds
         self._spec, self._budget, self._fits = spec, budget, list(fits)
         self.notes: list[str] = []
+        #: what a person should not overlook
+        self.warnings: tuple[str, ...] = ()
         #: the boosters of the last model that has some
         self.boosters: tuple[FittedBooster, ...] = ()
 
@@ -91,6 +93,7 @@ class Finisher:
                 )
             answers = calibration.apply(calibrated, choice.answers)
             limit, text = threshold.decide(self._spec, judged, answers, share=self._folds.share)
+            self.warnings = self._unsaid()
         card = ModelCard(
             kind=payload.kind,
             trainer=choice.trainer.name,
@@ -103,6 +106,13 @@ class Finisher:
             params=choice.members[0].params,
         )
         return FittedModel(card, payload), text
+
+    def _unsaid(self) -> tuple[str, ...]:
+        """What the project file should say of decisions, and does not."""
+        if self._spec.cost is not None or self._spec.threshold is not None:
+            return ()
+        said = threshold.advice(self._rows.rate, timed=self._rows.at is not None)
+        return () if said is None else (said,)
 
     def _payload(self, choice: Choice) -> Payload:
         if not choice.trainer.searched:

@@ -76,4 +76,6 @@ class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
     threshold_text: str = ""
     importance: dict[str, float] = {}
     notes: tuple[str, ...] = ()
+    #: what a person should not overlook, and what to write in the project file about it
+    warnings: tuple[str, ...] = ()
     seconds: float = 0.0

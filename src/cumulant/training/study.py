@@ -378,5 +378,6 @@ class _Study:
             threshold_text=text,
             importance=model.importance,
             notes=(*self.rows.notes, *self.notes, *finisher.notes),
+            warnings=finisher.warnings,
             seconds=round(self.budget.spent(), 2),
         )

@@ -15,6 +15,9 @@ from cumulant.training.spec import Threshold, TrainingSpec
 
 Floats = NDArray[np.float64]
 
+#: positives below this share of the rows are rare: few of them reach a probability of 0.5
+RARE = 0.10
+
 _ALERTS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(hour|day|week)\s*")
 _PERIODS = {"hour": 3_600_000_000, "day": 86_400_000_000, "week": 604_800_000_000}
 
@@ -49,6 +52,27 @@ def decide(spec: TrainingSpec, rows: TrainingSet, p: Floats, *, share: float = 1
         raise UsageError("both costs of a wrong decision are 0", hint="give training.cost at least one positive number")
     found = alarm / (alarm + missed)
     return found, f"cost {alarm:g} of a false alarm against {missed:g} of a miss: {found:.4g}"
+
+
+def advice(share: float, *, timed: bool) -> str | None:
+    """What to add to the project file where positives are rare and nothing says what a decision is worth; else None.
+
+    `share` is the part of the rows that are positive; `timed` whether rows have a time, which a capacity needs.
+    """
+    if not 0 < share < RARE:
+        return None
+    misses = round(1 / share)
+    lines = [
+        f"`cost: {{false_negative: {misses}, false_positive: 1}}` (a miss costs {misses} false alarms)",
+        f"`threshold: {{rate: {100 * share:.2g}%}}` (the share to call positive)",
+    ]
+    if timed:
+        lines.append("`threshold: {alerts: 100/day}` (what a team can look at)")
+    return (
+        f"only {100 * share:.2g}% of the rows are positive, and nothing says what a decision is worth: yes is said "
+        "from a probability of 0.5, which few rows reach, so that most positives may be missed. "
+        f"Under `training:` in cumulant.yaml write, with your own figures, {', or '.join(lines)}"
+    )
 
 
 def _of_rule(rule: Threshold, rows: TrainingSet, p: Floats, share: float) -> tuple[float, str]:

@@ -103,7 +103,12 @@ def test_models_are_listed_and_shown(project: cumulant.Project, trained: Any) ->
     assert "models:/shop/1" in repr(project.models())
     shown = project.model()
     assert shown.servable.plan.names
-    assert "curl" in shown._repr_html_()
+    html = shown._repr_html_()
+    assert "curl" in html
+    assert html.count("ROC AUC") == 1
+    assert "naive 0.500" in html
+    for raw in ("_low", "_high", " low<", " high<", "Naive", "roc_auc"):
+        assert raw not in html
     project.alias("shop/1", "champion", reason="a test")
     assert "champion" in project.models()[0].aliases
     assert project.tag("shop/1", reviewed="yes").tags["reviewed"] == "yes"

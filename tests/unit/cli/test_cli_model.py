@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -244,3 +245,104 @@ def test_models_show_names_each_figure_once(trained: Path, cumulant: Any) -> Non
     out = cumulant("models", "show", "--project", str(trained)).out
     assert sum(line.strip().startswith("features ") for line in out.splitlines()) == 1
     assert "feature plan" in out
+
+
+def test_events_list_tells_why_an_alias_moved(trained: Path, cumulant: Any) -> None:
+    project = ("--project", str(trained))
+    assert cumulant("models", "alias", "shop/1", "reviewed", "--reason", "risk said yes", *project).code == 0
+    ended = cumulant("events", "list", "--kind", "model.aliased", *project)
+    (row,) = [line for line in ended.out.splitlines() if "alias reviewed" in line]
+    assert "reason risk said yes" in row
+    events = cumulant("events", "list", "--kind", "model.aliased", *project, "--json").document
+    assert [event["reason"] for event in events if event["data"]["alias"] == "reviewed"] == ["risk said yes"]
+
+
+def test_data_show_has_a_column_for_personal_only_where_some_are(project: Path, cumulant: Any) -> None:
+    file = project / "cumulant.yaml"
+    call = ("data", "show", "--rows", "0", "--project", str(project))
+    for personal in ("personal: [email]", "personal: []"):
+        lines = [line for line in file.read_text().splitlines() if not line.strip().startswith("personal:")]
+        where = next(place for place, line in enumerate(lines) if line.strip().startswith("key:"))
+        file.write_text("\n".join([*lines[: where + 1], f"    {personal}", *lines[where + 1 :]]) + "\n")
+        assert cumulant("data", "validate", "--project", str(project)).code == 0
+        rows = [line.split() for line in cumulant(*call).out.splitlines()]
+        heads = next(row for row in rows if row[:1] == ["column"])
+        assert ("personal" in heads) == (personal == "personal: [email]")
+        last = next(row for row in rows if row[:1] == ["email"])[-1]
+        assert last == ("yes" if "personal" in heads else "row")
+
+
+def test_the_salt_is_there_before_anything_must_be_hashed(project: Path, cumulant: Any) -> None:
+    salt = project / ".cumulant" / "salt"
+    assert not salt.exists()
+    assert cumulant("data", "validate", "--project", str(project)).code == 0
+    made = salt.read_bytes()
+    assert len(made) >= 16
+    assert cumulant("data", "show", "--project", str(project)).code == 0
+    assert salt.read_bytes() == made
+
+
+def test_a_salt_that_is_a_secret_is_not_needed_to_store_rows(project: Path, cumulant: Any) -> None:
+    file = project / "cumulant.yaml"
+    file.write_text(file.read_text() + 'environments:\n  local:\n    salt: "${secret:UNKNOWN_SALT}"\n')
+    assert cumulant("data", "validate", "--project", str(project)).code == 0
+    assert not (project / ".cumulant" / "salt").exists()
+
+
+def test_validate_lists_only_columns_that_moved(project: Path, cumulant: Any, visits: Path) -> None:
+    call = ("data", "validate", "--project", str(project))
+    assert "moved" not in cumulant(*call).out
+    file = project / "cumulant.yaml"
+    file.write_text(file.read_text().replace("    key: visit\n", "    key: visit\n    known_time: {1d: [bought]}\n"))
+    ended = cumulant(*call)
+    assert "no column moved" in ended.out
+    assert "Jensen-Shannon" not in ended.out
+    lines = visits.read_text().splitlines()
+    visits.write_text("\n".join([lines[0], *(line.replace(",mail,", ",phone,") for line in lines[1:])]) + "\n")
+    moved = [line for line in cumulant(*call).out.splitlines() if " moved: " in line]
+    assert [line.partition(" ")[0] for line in moved] == ["channel"]
+
+
+def test_rare_positives_without_a_cost_are_a_warning_with_the_lines_to_add(tmp_path: Path, cumulant: Any) -> None:
+    import random
+
+    dice = random.Random(3)
+    rows = [(f"{dice.gauss(0, 1):.3f}", dice.choice("ab")) for _ in range(1500)]
+    lines = ["size,kind,fraud", *(f"{size},{kind},{int(float(size) > 1.0 and kind == 'a')}" for size, kind in rows)]
+    (tmp_path / "rare.csv").write_text("\n".join(lines) + "\n")
+    made = cumulant(
+        "new", "rare", "--from", str(tmp_path / "rare.csv"), "--target", "fraud", "--project", str(tmp_path), "--json"
+    )
+    assert any("threshold: {rate: " in line for line in made.document["warnings"])
+    project = ("--project", str(tmp_path / "rare"))
+    ended = cumulant("train", "--quick", *project)
+    assert ended.code == 0, ended.err
+    assert "warning: only " in ended.out
+    assert "cost: {false_negative: " in ended.out
+    again = cumulant("train", "--quick", *project, "--json").document["training"]
+    (warning,) = again["warnings"]
+    assert "threshold: {rate: " in warning
+    assert again["notes"]
+    for name in ("page.md", "page.html"):
+        assert cumulant("report", "latest", "--out", str(tmp_path / name), *project).code == 0
+        assert "threshold: {rate: " in (tmp_path / name).read_text()
+    file = tmp_path / "rare" / "cumulant.yaml"
+    file.write_text(file.read_text() + "  cost: {false_negative: 12, false_positive: 1}\n")
+    assert cumulant("train", "--quick", *project, "--json").document["training"]["warnings"] == []
+
+
+def test_events_list_shortens_hashes_and_leaves_out_what_is_empty(trained: Path, cumulant: Any) -> None:
+    out = cumulant("events", "list", "--last", "0", "--project", str(trained)).out
+    assert re.search(r"step [0-9a-f]{12}, name ", out)
+    assert not re.search(r"[0-9a-f]{64}", out)
+    assert "–" not in out
+
+
+def test_what_is_read_by_a_person_repeats_nothing_and_has_no_raw_names(trained: Path, cumulant: Any) -> None:
+    project = ("--project", str(trained))
+    out = cumulant("train", "--quick", *project).out
+    assert "Average precision" in out or "Log loss" in out
+    assert "_precision" not in out
+    assert "log_loss" not in out
+    assert f"--out report.html --project {trained}" in out
+    assert "files    1, 0 of them new or changed" in cumulant("data", "validate", *project).out

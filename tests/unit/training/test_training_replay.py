@@ -43,7 +43,7 @@ def test_boosters_that_the_clock_left_out_stay_out(table, rows_of, tmp_path, mon
         patch.setattr(Budget, "left_for_search", lambda _: 60.0)
         found = search(rows, spec)
     assert 0 < found.summary.members < spec.ensemble
-    assert any("boosters are averaged" in note for note in found.summary.notes)
+    assert any("boosters; the model averages these" in note for note in found.summary.notes)
     assert files(again(found, rows, spec), tmp_path / "again") == files(found.best, tmp_path / "first")
 
 

@@ -1,16 +1,21 @@
 """Thresholds against brute force over every threshold there is, and sigmoid calibration."""
 
+import re
+
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cumulant.core import units
 from cumulant.core.errors import UsageError
 from cumulant.core.servable import Calibration
+from cumulant.project.document import parse_document
 from cumulant.training import Cost, Threshold, TrainingSet, TrainingSpec
 from cumulant.training.calibration import apply, choose, fit_sigmoid, logit
-from cumulant.training.threshold import cheapest, decide, highest
+from cumulant.training.threshold import advice, cheapest, decide, highest
 
 scores = st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.50001, 0.9, 1.0]), min_size=1, max_size=25)
 DAY = 86_400_000_000
@@ -122,3 +127,27 @@ def test_a_sigmoid_maximises_the_likelihood():
     assert found.a == pytest.approx(oracle.coef_[0, 0], rel=1e-3)
     assert found.b == pytest.approx(oracle.intercept_[0], abs=1e-3)
     assert np.isfinite(apply(found, np.array([0.0, 1.0]))).all()
+
+
+def test_rare_positives_without_a_price_are_told_with_the_lines_to_add():
+    said = advice(0.008, timed=True)
+    assert said is not None
+    assert "only 0.8% of the rows are positive" in said
+    for line in ("cost: {false_negative: 125, false_positive: 1}", "threshold: {rate: 0.8%}", "threshold: {alerts: "):
+        assert line in said
+    assert "alerts" not in (advice(0.008, timed=False) or "alerts")
+    assert advice(0.1, timed=True) is None
+    assert advice(0.0, timed=True) is None
+
+
+@pytest.mark.parametrize("share", [0.0004, 0.008, 0.0123, 0.0999])
+def test_the_advised_lines_can_stand_in_a_project_file(share):
+    said = advice(share, timed=True)
+    assert said is not None
+    lines = re.findall("`((?:cost|threshold): [^`]+)`", said)
+    assert len(lines) == 3
+    for line in lines:
+        text = f"version: 1\ntraining:\n  target: y\n  {line}\n"
+        found = msgspec.convert(parse_document(text, "cumulant.yaml").plain()["training"], TrainingSpec)
+        if isinstance(found.threshold, Threshold) and found.threshold.rate is not None:
+            assert units.share(found.threshold.rate) == pytest.approx(share, rel=0.05)

@@ -35,7 +35,7 @@ def check_reachable(tracking_uri: str) -> None:
         hint = "check that the tracking server runs and that its address is right, then try again"
         where = f"{host}:{port}"
         raise EngineUnavailableError(
-            f"the MLflow tracking server at {where} does not answer: {error.strerror or error}",
+            f"MLflow does not answer at {where}: {error.strerror or error}",
             subject=where,
             hint=hint,
         ) from error

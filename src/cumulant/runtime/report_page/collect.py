@@ -15,6 +15,7 @@ from cumulant.runtime.report_page.content import (
     EventReport,
     FeatureReport,
     FileReport,
+    Interval,
     ParityReport,
     ReportData,
     ServingReport,
@@ -78,7 +79,7 @@ def source(snapshot: Snapshot, root: str) -> SourceReport:
             for check in snapshot.checks
         ),
         changes=tuple(_change(change) for change in snapshot.changes if change.kind in _TOLD_ONLY),
-        shifts=tuple(_shift(shift) for shift in snapshot.shifts),
+        shifts=shifts_said(snapshot),
         warnings=tuple(warnings_of(snapshot)),
     )
 
@@ -132,6 +133,15 @@ def said(data: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
+def figures(told: Mapping[str, float]) -> dict[str, Interval]:
+    """A version's figures on its test rows with their intervals, from the registry's plain numbers."""
+    return {
+        name: Interval(value, told.get(f"{name}_low"), told.get(f"{name}_high"))
+        for name, value in told.items()
+        if not name.startswith(("naive_", "cv_")) and not name.endswith(("_low", "_high"))
+    }
+
+
 def version_facts(version: ModelVersion) -> dict[str, Any]:
     """What the registry says of the version, as fields of a report."""
     return {
@@ -149,6 +159,14 @@ def _change(change: SchemaChange) -> str:
         "widened": f"column {change.column} was widened from {change.before} to {change.to}",
     }
     return words[change.kind] + (" (refused)" if change.refused else "")
+
+
+def shifts_said(snapshot: Snapshot) -> tuple[str, ...]:
+    """The columns that moved against the last accepted snapshot, or that none did; nothing for a first snapshot."""
+    from cumulant.data import moved
+
+    found = moved(snapshot.shifts)
+    return tuple(map(_shift, found)) or (("no column moved",) if snapshot.shifts else ())
 
 
 def _shift(shift: Shift) -> str:

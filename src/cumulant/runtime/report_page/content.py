@@ -103,6 +103,7 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     best: int | None = None
     folds: tuple[FoldReport, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class MetricReport(msgspec.Struct, frozen=True, kw_only=True):

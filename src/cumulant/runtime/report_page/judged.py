@@ -64,6 +64,7 @@ def with_training(report: ReportData, record: ModelRecord, *, predict_at: Predic
         best=fitted.summary.best_trial,
         folds=folds(fitted.summary.folds, split),
         notes=tuple(dict.fromkeys(notes)),
+        warnings=fitted.summary.warnings,
     )
     features = with_importance(report.features, fitted.summary.importance)
     report = msgspec.structs.replace(report, training=found, features=features)

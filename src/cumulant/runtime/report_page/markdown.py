@@ -177,6 +177,7 @@ def _training(found: TrainingReport) -> list[str]:
         ("rows", f"{wording.count(found.rows)} to learn from, {wording.count(found.test_rows)} held out"),
     ]
     lines = [f"- {label}: {value}" for label, value in facts if value] + [f"- {text(note)}" for note in found.notes]
+    lines += [f"- **warning**: {text(warning)}" for warning in found.warnings]
     scored = [trial for trial in found.trials if trial.score is not None]
     best = sorted(scored, key=lambda trial: trial.score or 0.0, reverse=found.higher_is_better)[:10]
     rows = [

@@ -78,6 +78,10 @@ def banner(found: GateReport) -> Markup:
     return element("div", word, element("p", text), class_=f"verdict {style}", role="status")
 
 
+def _warning(text: str) -> Markup:
+    return element("li", element("b", "Warning: "), text)
+
+
 def training(found: TrainingReport) -> Section:
     """How the model was searched for."""
     facts = definitions(
@@ -91,7 +95,8 @@ def training(found: TrainingReport) -> Section:
             ("time", wording.duration(found.seconds) if found.seconds is not None else None),
         ]
     )
-    notes = element("ul", *[element("li", note) for note in found.notes]) if found.notes else None
+    told = [*[element("li", note) for note in found.notes], *[_warning(text) for text in found.warnings]]
+    notes = element("ul", *told) if told else None
     drawn = [part for part in (_folds(found.folds), _search(found)) if part is not None]
     pair = element("div", *drawn, class_="pair") if drawn else None
     return section("training", "Training", _search_words(found), facts, notes, pair, _trials(found))

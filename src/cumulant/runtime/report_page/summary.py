@@ -25,6 +25,8 @@ def show_training(console: Console, report: ReportData) -> None:
     show_metrics(console, report)
     if report.gate is not None:
         show_gate(console, report.gate)
+    if report.training is not None:
+        warn(console, report.training.warnings)
     if report.uri is not None:
         aliases = f"  {', '.join(report.aliases)}" if report.aliases else ""
         console.print(Text.assemble(("model    ", "dim"), (clean(report.uri), "bold"), (clean(aliases), "green")))
@@ -130,7 +132,11 @@ def _search(training: TrainingReport) -> list[tuple[str, object]]:
         rows.append(("folds", f"{len(folds)} in time order" if timed else f"{len(folds)}"))
     if best is not None:
         settings = ", ".join(f"{name} {value}" for name, value in best.settings.items())
-        score = f", {training.score_name} {wording.number(best.score)} over the folds" if best.score is not None else ""
+        score = (
+            f", {wording.title(training.score_name)} {wording.number(best.score)} over the folds"
+            if best.score is not None
+            else ""
+        )
         rows.append(("best trial", f"number {best.number} of {len(training.trials)} tried: {best.trainer}{score}"))
         if settings:
             rows.append(("", Text(clean(settings), style="dim")))

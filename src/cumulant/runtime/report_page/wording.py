@@ -25,6 +25,8 @@ _TITLES = {
     "accuracy": "Accuracy",
     "macro_f1": "Macro F1",
 }
+#: below this a figure is what rounding left of nothing
+_NOISE = 1e-12
 _VERDICTS = {
     "better": "Better",
     "worse": "Worse",
@@ -66,19 +68,15 @@ def number(value: float | None) -> str:
     """A measured figure to three significant digits beyond a leading zero."""
     if value is None or value != value:  # noqa: PLR0124 - NaN
         return "–"
+    if abs(value) < _NOISE:
+        return "0.000"
     if abs(value) >= 10_000:
         return f"{value:,.0f}"
     if abs(value) >= 100:
         return f"{value:,.1f}"
     if abs(value) >= 1:
         return f"{value:.3f}".rstrip("0").rstrip(".") if value == int(value) else f"{value:.3f}"
-    return (
-        f"{value:.3f}"
-        if abs(value) >= 0.0995 or value == 0
-        else f"{value:.2g}"
-        if abs(value) < 1e-3
-        else f"{value:.4f}"
-    )
+    return f"{value:.3f}" if abs(value) >= 0.0995 else f"{value:.2g}" if abs(value) < 1e-3 else f"{value:.4f}"
 
 
 def interval(found: Interval | None) -> str:
@@ -86,6 +84,15 @@ def interval(found: Interval | None) -> str:
     if found is None or found.low is None or found.high is None:
         return "–"
     return f"{number(found.low)} to {number(found.high)}"
+
+
+def figure(found: Interval | None) -> str:
+    """A value with the ends of its interval, where it has one."""
+    if found is None:
+        return "–"
+    return (
+        number(found.value) if found.low is None or found.high is None else f"{number(found.value)} ({interval(found)})"
+    )
 
 
 def count(value: int | None) -> str:
