@@ -33,6 +33,7 @@ class Context:
     ledger: Ledger
     progress: Progress
     clock: Clock
+    begun: datetime
 
     @property
     def run(self) -> str:
@@ -105,6 +106,7 @@ def open_run(
     if not declared(action).writes:
         project.read_aside()
     clock = clock or SystemClock()
+    begun = clock.now()
     actor = Actor(principal.name)
     with (
         Ledger.open(
@@ -112,4 +114,4 @@ def open_run(
         ) as ledger,
         without_secrets(project),
     ):
-        yield Context(project=project, principal=principal, ledger=ledger, progress=progress, clock=clock)
+        yield Context(project=project, principal=principal, ledger=ledger, progress=progress, clock=clock, begun=begun)
