@@ -155,4 +155,4 @@ class Candidate:
 
 
 def _tag(value: str) -> str:
-    return short(value) if _DIGEST.fullmatch(value) else value
+    return _DIGEST.sub(lambda found: short(found[0]), value)

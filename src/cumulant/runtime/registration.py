@@ -93,7 +93,8 @@ def _log(context: Context, candidate: Candidate, key: str) -> ModelVersion:
 
 def _origin(context: Context) -> Origin:
     commit = context.project.code.commit or ""
-    return Origin(user=context.principal.name, command="cumulant train", begun=context.begun, commit=commit)
+    user = context.principal.name.removeprefix("user:")
+    return Origin(user=user, command="cumulant train", begun=context.begun, commit=commit)
 
 
 def _trials(context: Context, candidate: Candidate, run: RunLog) -> None:
