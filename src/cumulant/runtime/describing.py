@@ -22,15 +22,17 @@ _SHORT = {
     "rmse": "RMSE",
     "brier": "Brier",
 }
-#: of MLflow: characters of a description that its pages show whole
+#: characters of the purpose in a description
 _PURPOSE = 400
 
 
 def run_name(candidate: Candidate) -> str:
     """What tells runs apart in a list: trainer, main figure, and the gate's answer where it refused."""
     name = main_metric(candidate)
-    figure = f"{_SHORT.get(name, name.replace('_', ' '))} {wording.number(_figure(candidate, name).value)}"
-    return ", ".join([candidate.fitted.summary.trainer, figure, *(["refused"] if candidate.word == "refused" else [])])
+    figure = wording.number(_figure(candidate, name).value)
+    refused = ", refused" if candidate.word == "refused" else ""
+    # The figure before its name: MLflow's list shows some eighteen characters.
+    return f"{candidate.fitted.summary.trainer} {figure} {_SHORT.get(name, name.replace('_', ' '))}{refused}"
 
 
 def main_metric(candidate: Candidate) -> str:
