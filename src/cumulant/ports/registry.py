@@ -24,6 +24,33 @@ class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):
     tags: dict[str, str] = {}
 
 
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a run comes from: who started what, when, and from which commit of the code (empty: unknown)."""
+
+    user: str
+    command: str
+    begun: datetime
+    commit: str = ""
+
+
+class Dataset(msgspec.Struct, frozen=True, kw_only=True):
+    """Data that went into a run. `fields` are its columns with their types; `use` says what for."""
+
+    name: str
+    digest: str
+    source: str
+    rows: int
+    fields: dict[str, str] = {}
+    use: str = "training"
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person reads in the registry, as short Markdown: on the version, and on the model as a whole."""
+
+    version: str = ""
+    model: str = ""
+
+
 class RunLog(Protocol):
     """One open run of an experiment."""
 
@@ -38,7 +65,19 @@ class RunLog(Protocol):
 
     def artifact(self, path: Path, folder: str | None = None) -> None: ...
 
-    def child(self, name: str) -> AbstractContextManager[RunLog]: ...
+    def dataset(self, data: Dataset) -> None:
+        """Say which data went in; said again, it stays one."""
+        ...
+
+    def describe(self, text: str) -> None:
+        """Set the run's description, as Markdown."""
+        ...
+
+    def child(
+        self, name: str, *, begun: datetime | None = None, seconds: float | None = None
+    ) -> AbstractContextManager[RunLog]:
+        """A run below this one. `begun` and `seconds` say when its work was done, where that was not now."""
+        ...
 
 
 class Registry(Protocol):
@@ -47,14 +86,30 @@ class Registry(Protocol):
         """Where a person finds it: what `mlflow ui --backend-store-uri` takes."""
         ...
 
-    def run(self, experiment: str, name: str, *, key: str) -> AbstractContextManager[RunLog]:
-        """Open a run. `key` is the identity of the work: opened again with it, the run goes on."""
+    def run(
+        self, experiment: str, name: str, *, key: str, origin: Origin | None = None
+    ) -> AbstractContextManager[RunLog]:
+        """Open a run. `key` is the identity of the work: opened again with it, the run goes on.
+
+        A new run begins when `origin` says, else now.
+        """
         ...
 
     def register(
-        self, run: RunLog, name: str, servable: Path, example: pd.DataFrame, *, tags: dict[str, str], key: str
+        self,
+        run: RunLog,
+        name: str,
+        servable: Path,
+        example: pd.DataFrame,
+        *,
+        tags: dict[str, str],
+        key: str,
+        about: About | None = None,
     ) -> ModelVersion:
-        """Log the servable as a model of `run` and register it; the same `key` gives the version that exists."""
+        """Log the servable as a model of `run` and register it; the same `key` gives the version that exists.
+
+        A description that the model as a whole has already stays: a person may have written it.
+        """
         ...
 
     def models(self) -> Iterator[str]: ...

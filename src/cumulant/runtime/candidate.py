@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.ids import canonical
+from cumulant.core.ids import canonical, short
 from cumulant.core.refs import ObjectRef
 from cumulant.ports.registry import ModelVersion
+from cumulant.runtime.figures import registry_metrics
 from cumulant.runtime.fitting import Fitted
 from cumulant.runtime.judging import Judgement
 from cumulant.runtime.records import RunVerdict
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from cumulant.runtime.features import FeatureSet
     from cumulant.runtime.packing import Package
     from cumulant.runtime.work import Work
+
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 #: journal rows: what a registered version was made of, by `name/version`
 MODEL = "model"
@@ -91,19 +95,22 @@ class Candidate:
 
     def metrics(self) -> dict[str, float]:
         """Figures on the test rows with the ends of their intervals, the baseline's, and the search's score."""
-        found = {f"cv_{self.fitted.summary.metric}": self.fitted.summary.score}
-        for name, one in self.judgement.evaluation.metrics.items():
-            parts = {name: one.value, f"{name}_low": one.low, f"{name}_high": one.high}
-            found |= {key: value for key, value in parts.items() if value is not None}
-        return found | {f"naive_{name}": value for name, value in self.judgement.naive.values().items()}
+        return registry_metrics(
+            self.judgement.evaluation.metrics,
+            naive=self.judgement.naive.values(),
+            folds={self.fitted.summary.metric: self.fitted.summary.score},
+        )
 
     def tags(self, context: Context) -> dict[str, str]:
-        """What the version carries: its lineage, and who answers for it."""
+        """What the version carries: its lineage, and who answers for it; nothing that is not known.
+
+        Digests are cut as on a screen: whole they are in the servable and in the journal.
+        """
         model = context.project.spec.model
-        return {
-            **{f"cumulant.{name}": value for name, value in self.lineage.items()},
+        found = {
+            **{f"cumulant.{name}": _tag(value) for name, value in self.lineage.items()},
             "cumulant.servable": self.package.servable.key,
-            "cumulant.work": self.work.identity,
+            "cumulant.work": short(self.work.identity),
             "cumulant.run": context.run,
             "cumulant.trainer": self.fitted.summary.trainer,
             "cumulant.parameters": canonical(self.fitted.summary.params).decode(),
@@ -113,6 +120,7 @@ class Candidate:
             "risk": model.risk,
             "target": self.work.training.target,
         }
+        return {name: value for name, value in found.items() if value}
 
     def remember(self, context: Context, version: ModelVersion) -> None:
         """Keep what made the version, where its registration was found done and the record was not."""
@@ -148,3 +156,7 @@ class Candidate:
             python=python.python,
             created=context.now(),
         )
+
+
+def _tag(value: str) -> str:
+    return _DIGEST.sub(lambda found: short(found[0]), value)

@@ -34,6 +34,7 @@ class Context:
     ledger: Ledger
     progress: Progress
     clock: Clock
+    begun: datetime
 
     @property
     def run(self) -> str:
@@ -106,6 +107,7 @@ def open_run(
     if not declared(action).writes:
         project.read_aside()
     clock = clock or SystemClock()
+    begun = clock.now()
     actor = Actor(principal.name)
     with (
         Ledger.open(
@@ -115,4 +117,4 @@ def open_run(
     ):
         if flow != CLEAN:
             await_clean(ledger, clock, progress)
-        yield Context(project=project, principal=principal, ledger=ledger, progress=progress, clock=clock)
+        yield Context(project=project, principal=principal, ledger=ledger, progress=progress, clock=clock, begun=begun)

@@ -14,6 +14,7 @@ from cumulant.core.ids import digest, short
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.actions import check
+from cumulant.runtime.figures import plain_metrics
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -62,7 +63,9 @@ def show_model(project: Project, uri: str, *, principal: Principal) -> ModelDeta
     version = project.registry().resolve(uri)
     metrics = project.registry().metrics(version.run_id) if version.run_id else {}
     return ModelDetail(
-        version=version, metrics=metrics, servable=packaging.load_description(servable_folder(project, version))
+        version=version,
+        metrics=plain_metrics(metrics),
+        servable=packaging.load_description(servable_folder(project, version)),
     )
 
 

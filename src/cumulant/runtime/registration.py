@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant import training
 from cumulant.core.errors import NotFoundError
 from cumulant.core.ids import digest
-from cumulant.ports.registry import ModelVersion
+from cumulant.ports.registry import ModelVersion, Origin
+from cumulant.runtime import describing
 from cumulant.runtime.fitting import rows_of
 from cumulant.runtime.judging import champion_version
 from cumulant.runtime.models import CANDIDATE, CHAMPION, ModelAliased
@@ -76,17 +78,14 @@ def _exists(context: Context, found: Mapping[str, object], candidate: Candidate)
 
 def _log(context: Context, candidate: Candidate, key: str) -> ModelVersion:
     project, registry = context.project, context.project.registry()
-    metric = candidate.fitted.summary.metric
-    with registry.run(project.name, f"train {context.run}", key=key) as run:
+    with registry.run(project.name, describing.run_name(candidate), key=key, origin=_origin(context)) as run:
+        run.describe(describing.run_text(project, candidate))
+        for source in candidate.table.sources:
+            run.dataset(describing.dataset_of(project, candidate, source))
         run.params(candidate.params())
         run.metrics(candidate.metrics())
         run.tags({"cumulant.run": context.run, "cumulant.verdict": candidate.word})
-        for trial in candidate.fitted.trials:
-            with run.child(f"trial {trial.number} {trial.trainer}") as child:
-                child.params({"trainer": trial.trainer, **trial.params})
-                score = {} if trial.score is None else {metric: trial.score}
-                child.metrics({**score, "seconds": trial.seconds})
-                child.tags({"state": trial.state})
+        _trials(context, candidate, run)
         _plots(candidate.judgement, project.name, run)
         return registry.register(
             run,
@@ -95,7 +94,27 @@ def _log(context: Context, candidate: Candidate, key: str) -> ModelVersion:
             _input_example(context, candidate.work),
             tags=candidate.tags(context),
             key=key,
+            about=describing.about(project, candidate),
         )
+
+
+def _origin(context: Context) -> Origin:
+    commit = context.project.code.commit or ""
+    user = context.principal.name.removeprefix("user:")
+    return Origin(user=user, command="cumulant train", begun=context.begun, commit=commit)
+
+
+def _trials(context: Context, candidate: Candidate, run: RunLog) -> None:
+    """A child run a trial. Records tell how long a trial took; they are laid end to end from the run's begin."""
+    metric, begun = candidate.fitted.summary.metric, context.begun
+    for trial in candidate.fitted.trials:
+        name = f"trial {trial.number} {trial.trainer}"
+        with run.child(name, begun=begun, seconds=trial.seconds) as child:
+            child.params({"trainer": trial.trainer, **trial.params})
+            score = {} if trial.score is None else {metric: trial.score}
+            child.metrics({**score, "seconds": trial.seconds})
+            child.tags({"state": trial.state})
+        begun += timedelta(seconds=trial.seconds)
 
 
 def _point(context: Context, version: ModelVersion, alias: str) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import UsageError, not_found
-from cumulant.ports.registry import ModelVersion, RunLog
+from cumulant.ports.registry import About, Dataset, ModelVersion, Origin, RunLog
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +35,9 @@ class MemoryRun:
         self.logged_metrics: dict[str, float] = {}
         self.logged_tags: dict[str, str] = {}
         self.artifacts: dict[str, bytes] = {}
+        self.datasets: list[Dataset] = []
+        self.description = ""
+        self.origin: Origin | None = None
 
     @property
     def id(self) -> str:
@@ -56,8 +59,16 @@ class MemoryRun:
             name = file.relative_to(path.parent).as_posix()
             self.artifacts[f"{folder}/{name}" if folder else name] = file.read_bytes()
 
+    def dataset(self, data: Dataset) -> None:
+        if data not in self.datasets:
+            self.datasets.append(data)
+
+    def describe(self, text: str) -> None:
+        self.description = text
+
     @contextmanager
-    def child(self, name: str) -> Iterator[RunLog]:
+    def child(self, name: str, *, begun: datetime | None = None, seconds: float | None = None) -> Iterator[RunLog]:
+        del begun, seconds
         yield self._registry.opened(f"{self._id}/{name}", name, parent=self._id)
 
 
@@ -71,18 +82,30 @@ class MemoryRegistry:
         self._folder = Path(folder.name)
         self._end = weakref.finalize(self, folder.cleanup)
         self.runs: dict[str, MemoryRun] = {}
+        #: by model, and by `model/version`
+        self.descriptions: dict[str, str] = {}
         self._versions: dict[str, list[ModelVersion]] = {}
         self._keys: dict[tuple[str, str], str] = {}
 
     @contextmanager
-    def run(self, experiment: str, name: str, *, key: str) -> Iterator[RunLog]:
-        yield self.opened(f"{experiment}/{key}", name)
+    def run(self, experiment: str, name: str, *, key: str, origin: Origin | None = None) -> Iterator[RunLog]:
+        run = self.opened(f"{experiment}/{key}", name)
+        run.origin = run.origin or origin
+        yield run
 
     def opened(self, identity: str, name: str, *, parent: str | None = None) -> MemoryRun:
         return self.runs.setdefault(identity, MemoryRun(self, identity, name, parent))
 
     def register(
-        self, run: RunLog, name: str, servable: Path, example: pd.DataFrame, *, tags: dict[str, str], key: str
+        self,
+        run: RunLog,
+        name: str,
+        servable: Path,
+        example: pd.DataFrame,
+        *,
+        tags: dict[str, str],
+        key: str,
+        about: About | None = None,
     ) -> ModelVersion:
         if standing := self._keys.get((name, key)):
             return self._version(name, standing)
@@ -101,6 +124,9 @@ class MemoryRegistry:
         )
         versions.append(version)
         self._keys[name, key] = number
+        if about is not None:
+            self.descriptions[f"{name}/{number}"] = about.version
+            self.descriptions.setdefault(name, about.model)
         return version
 
     def models(self) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import pickletools
 import socket
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +24,21 @@ from cumulant.drivers.mlflow.client import MlflowRegistry
 from cumulant.drivers.mlflow.location import locate
 from cumulant.drivers.mlflow.reach import check_reachable
 from cumulant.packaging import Scorer
+from cumulant.ports.registry import About, Dataset, Origin
 
 # Plain MLflow speaks through warnings; the driver's own calls are tested to be silent in a process of their own.
 pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+FLIGHTS = Dataset(
+    name="flights",
+    digest="d" * 64,
+    source="data/flights/*.parquet",
+    rows=336_776,
+    fields={"carrier": "str", "distance": "float"},
+)
+BEGUN = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ORIGIN = Origin(user="ada", command="cumulant train", begun=BEGUN, commit="c0ffee")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +61,7 @@ def registered(registry, place):
         run.params({"trainer": "linear", "search.trials": 30, "cost": None})
         run.metrics({"average_precision": 0.5, "log_loss": 0.1})
         run.tags({"snapshot": "s1"})
-        run.dataset("flights", digest="d" * 64, source="data/flights/*.parquet", rows=336_776)
+        run.dataset(FLIGHTS)
         with run.child("trial 0") as trial:
             trial.params({"leaves": 31})
             trial.metrics({"average_precision": 0.4}, step=0)
@@ -108,10 +121,54 @@ def test_the_run_shows_its_data_and_its_model(registry, registered):
     stored = registry._client.get_run(registered.run_id)
     (data,) = stored.inputs.dataset_inputs
     assert (data.dataset.name, len(data.dataset.digest)) == ("flights", 36)
+    assert json.loads(data.dataset.profile) == {"num_rows": 336_776}
+    assert [(one["name"], one["type"]) for one in json.loads(data.dataset.schema)["mlflow_colspec"]] == [
+        ("carrier", "string"),
+        ("distance", "double"),
+    ]
     (model,) = stored.outputs.model_outputs
     logged = registry._client.get_logged_model(model.model_id)
     assert (logged.name, logged.status.value) == ("late", "READY")
     assert {metric.key for metric in logged.metrics} >= {"average_precision", "log_loss"}
+
+
+def test_a_run_tells_who_began_it_and_when(registry):
+    with registry.run("flights", "told", key="run-told", origin=ORIGIN) as run:
+        run.describe("**Better** than naive")
+        with run.child("trial 0", begun=BEGUN + timedelta(seconds=3), seconds=1.5) as trial:
+            pass
+    client = registry._client
+    stored, child = client.get_run(run.id), client.get_run(trial.id)
+    for one in (stored, child):
+        assert one.info.user_id == one.data.tags["mlflow.user"] == "ada"
+        assert (one.data.tags["mlflow.source.name"], one.data.tags["mlflow.source.type"]) == ("cumulant train", "LOCAL")
+        assert one.data.tags["mlflow.source.git.commit"] == "c0ffee"
+    assert stored.data.tags["mlflow.note.content"] == "**Better** than naive"
+    assert stored.info.start_time == BEGUN.timestamp() * 1000
+    assert stored.info.end_time > BEGUN.timestamp() * 1000
+    assert (child.info.start_time - stored.info.start_time, child.info.end_time - child.info.start_time) == (3000, 1500)
+
+
+def test_an_experiment_opens_as_one_of_trained_models(registry, registered):
+    experiment = registry._client.get_experiment_by_name("flights")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_a_model_and_its_versions_are_described(registry, place):
+    folder = servable(place / "described")
+    client = registry._client
+    for number, text in enumerate(("first", "second"), 1):
+        with registry.run("others", text, key=text) as run:
+            about = About(version=text, model="Tells late flights")
+            registry.register(run, "described", folder, FRAME, tags={}, key=text, about=about)
+        assert client.get_model_version("described", str(number)).description == text
+        assert client.get_registered_model("described").description == "Tells late flights"
+        client.update_registered_model("described", "")
+    client.update_registered_model("described", "a person's words")
+    with registry.run("others", "third", key="third") as run:
+        about = About(version="third", model="Tells late flights")
+        registry.register(run, "described", folder, FRAME, tags={}, key="third", about=about)
+    assert client.get_registered_model("described").description == "a person's words"
 
 
 @pytest.mark.parametrize("uri", ["models:/late@champion", "models:/late/1", "late@candidate", "late/1", "late"])
@@ -321,7 +378,7 @@ def test_a_server_that_nobody_runs_is_told_in_a_moment(monkeypatch):
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
     began = time.monotonic()
-    with pytest.raises(EngineUnavailableError, match=f"tracking server at 127.0.0.1:{port} does not answer") as caught:
+    with pytest.raises(EngineUnavailableError, match=f"MLflow does not answer at 127.0.0.1:{port}") as caught:
         list(MlflowRegistry(f"http://127.0.0.1:{port}").models())
     assert time.monotonic() - began < 3
     assert caught.value.retryable

@@ -21,18 +21,20 @@ from cumulant.drivers.mlflow.engine import current, engine
 from cumulant.drivers.mlflow.location import locate
 from cumulant.drivers.mlflow.models import log_model
 from cumulant.drivers.mlflow.reach import check_reachable
-from cumulant.drivers.mlflow.runs import KEY_TAG, MlflowRun, add_artifact, open_run
-from cumulant.ports.registry import ModelVersion
+from cumulant.drivers.mlflow.runs import KEY_TAG, MlflowRun, add_artifact, open_run, origin_tags
+from cumulant.ports.registry import About, ModelVersion
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cumulant.ports.registry import RunLog
+    from cumulant.ports.registry import Origin, RunLog
 
 _URI = re.compile(r"(?:models:/+)?(?P<name>[^/@:']+)(?:@(?P<alias>[^/@:]+)|/(?P<version>[^/@:]+))?")
 #: a logged model by its own id, which is no registered name
 _LOGGED = re.compile(r"models:/m-[0-9a-f]{32}")
 _SERVABLE = "artifacts"
+#: MLflow's pages open the experiment as one of trained models, not of agents and traces
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class MlflowRegistry:
@@ -67,8 +69,9 @@ class MlflowRegistry:
         return engine(subject)
 
     @contextmanager
-    def run(self, experiment: str, name: str, *, key: str) -> Iterator[MlflowRun]:
-        with open_run(self._client, self._experiment(experiment), name, key=key) as run:
+    def run(self, experiment: str, name: str, *, key: str, origin: Origin | None = None) -> Iterator[MlflowRun]:
+        tags, begun = (origin_tags(origin), origin.begun) if origin else ({}, None)
+        with open_run(self._client, self._experiment(experiment), name, key=key, tags=tags, begun=begun) as run:
             yield run
 
     def _experiment(self, name: str) -> str:
@@ -76,7 +79,8 @@ class MlflowRegistry:
             found = self._client.get_experiment_by_name(name)
             if found is None:
                 try:
-                    return str(self._client.create_experiment(name, artifact_location=self._artifacts(name)))
+                    place = self._artifacts(name)
+                    return str(self._client.create_experiment(name, artifact_location=place, tags=_EXPERIMENT_TAGS))
                 except mlflow.exceptions.MlflowException as error:
                     found = self._client.get_experiment_by_name(name)
                     if found is None:  # not made by another process meanwhile
@@ -91,19 +95,40 @@ class MlflowRegistry:
         return (self._location.artifacts / re.sub(r"[^\w\-.]", "_", experiment)).as_uri()
 
     def register(
-        self, run: RunLog, name: str, servable: Path, example: pd.DataFrame, *, tags: dict[str, str], key: str
+        self,
+        run: RunLog,
+        name: str,
+        servable: Path,
+        example: pd.DataFrame,
+        *,
+        tags: dict[str, str],
+        key: str,
+        about: About | None = None,
     ) -> ModelVersion:
+        about = about or About()
         with self._engine(name), current(self.tracking_uri):
             if (found := self._registered(name, key)) is not None:
                 return found
             experiment_id = self._client.get_run(run.id).info.experiment_id
             model_id = log_model(self._client, (experiment_id, run.id), servable, example, tags=tags, key=key)
-            if self._model(name) is None:
-                self._client.create_registered_model(name)
+            self._described(name, about.model)
             made = self._client.create_model_version(
-                name, f"models:/{model_id}", run_id=run.id, tags={**tags, KEY_TAG: key}, model_id=model_id
+                name,
+                f"models:/{model_id}",
+                run_id=run.id,
+                tags={**tags, KEY_TAG: key},
+                description=about.version or None,
+                model_id=model_id,
             )
             return self._version(self._client.get_model_version(name, made.version), ())
+
+    def _described(self, name: str, text: str) -> None:
+        """Make the registered model; one that stands keeps the description that it has."""
+        found = self._model(name)
+        if found is None:
+            self._client.create_registered_model(name, description=text or None)
+        elif text and not found.description:
+            self._client.update_registered_model(name, description=text)
 
     def _registered(self, name: str, key: str) -> ModelVersion | None:
         return (

@@ -7,15 +7,29 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from cumulant.drivers.mlflow.engine import engine
+from cumulant.ports.registry import Dataset, Origin
 
 KEY_TAG = "cumulant.key"
 _BATCH = 100
+#: characters that MLflow keeps of a dataset's digest
+_DIGEST = 36
+_INHERITED = frozenset({"mlflow.source.name", "mlflow.source.type", "mlflow.user", "mlflow.source.git.commit"})
+_COLUMN_TYPES = {
+    "str": "string",
+    "int": "long",
+    "float": "double",
+    "bool": "boolean",
+    "time": "datetime",
+    "date": "datetime",
+    "bytes": "binary",
+}
 _UNFIT = re.compile(r"[^\w\-. /:]")
 
 
@@ -82,32 +96,54 @@ class MlflowRun:
         with engine(f"run {self.id}"):
             add_artifact(self._client, self.id, path, folder)
 
-    def dataset(self, name: str, *, digest: str, source: str, rows: int, context: str = "training") -> None:
+    def dataset(self, data: Dataset) -> None:
         """Say which data went in; MLflow shows it beside the run. The digest is cut to its first 36 digits."""
-        place = msgspec.json.encode({"uri": source}).decode()
-        profile = msgspec.json.encode({"num_rows": rows}).decode()
         with engine(f"run {self.id}") as mlflow:
             kind = mlflow.entities
-            dataset = kind.Dataset(name, digest[:36], "local", place, profile=profile)
-            given = kind.DatasetInput(dataset, tags=[kind.InputTag("mlflow.data.context", context)])
+            dataset = kind.Dataset(
+                data.name,
+                data.digest[:_DIGEST],
+                "local",
+                _json({"uri": data.source}),
+                schema=_json({"mlflow_colspec": [_column(*field) for field in data.fields.items()]}),
+                profile=_json({"num_rows": data.rows}),
+            )
+            given = kind.DatasetInput(dataset, tags=[kind.InputTag("mlflow.data.context", data.use)])
             self._client.log_inputs(self.id, datasets=[given])
 
+    def describe(self, text: str) -> None:
+        self.tags({"mlflow.note.content": text})
+
     @contextmanager
-    def child(self, name: str) -> Iterator[MlflowRun]:
-        """A run below this one (a trial), named uniquely within it."""
-        tags = {"mlflow.parentRunId": self.id}
-        with open_run(self._client, self._experiment, name, key=f"{self._key}/{name}", tags=tags) as run:
+    def child(self, name: str, *, begun: datetime | None = None, seconds: float | None = None) -> Iterator[MlflowRun]:
+        """A run below this one (a trial), named uniquely within it. It has this one's source and user."""
+        own = {name: value for name, value in self._run.data.tags.items() if name in _INHERITED}
+        tags = {**own, "mlflow.parentRunId": self.id}
+        key = f"{self._key}/{name}"
+        with open_run(self._client, self._experiment, name, key=key, tags=tags, begun=begun, seconds=seconds) as run:
             yield run
 
 
 @contextmanager
 def open_run(
-    client: Any, experiment_id: str, name: str, *, key: str, tags: Mapping[str, str] | None = None
+    client: Any,
+    experiment_id: str,
+    name: str,
+    *,
+    key: str,
+    tags: Mapping[str, str] | None = None,
+    begun: datetime | None = None,
+    seconds: float | None = None,
 ) -> Iterator[MlflowRun]:
-    """The run with that key, or a new one; its end is recorded as it came."""
+    """The run with that key, or a new one; its end is recorded as it came.
+
+    A new run begins at `begun`, else now; it lasts `seconds`, else until it is closed.
+    """
     with engine(f"run {name}"):
         found = _find(client, experiment_id, key)
-        run = found or client.create_run(experiment_id, run_name=name, tags={KEY_TAG: key, **(tags or {})})
+        run = found or client.create_run(
+            experiment_id, run_name=name, start_time=_millis(begun), tags={KEY_TAG: key, **(tags or {})}
+        )
         if found:
             client.update_run(run.info.run_id, status="RUNNING")
     opened = MlflowRun(client, experiment_id, run, key, again=found is not None)
@@ -120,7 +156,19 @@ def open_run(
         raise
     finally:
         with engine(f"run {name}"):
-            client.set_terminated(opened.id, status)
+            end = None if seconds is None else run.info.start_time + int(1000 * seconds)
+            client.set_terminated(opened.id, status, end)
+
+
+def origin_tags(origin: Origin) -> dict[str, str]:
+    """What MLflow's own pages show as a run's source and user."""
+    found = {
+        "mlflow.source.name": origin.command,
+        "mlflow.source.type": "LOCAL",
+        "mlflow.user": origin.user,
+        "mlflow.source.git.commit": origin.commit,
+    }
+    return {name: value for name, value in found.items() if value}
 
 
 def _find(client: Any, experiment_id: str, key: str) -> Any | None:
@@ -139,6 +187,19 @@ def add_artifact(client: Any, run_id: str, path: Path, folder: str | None) -> No
 def _fit(name: str) -> str:
     """A name that MLflow takes: letters, digits and `_-. /:`."""
     return _UNFIT.sub("_", name).strip("/ ")
+
+
+def _millis(when: datetime | None) -> int | None:
+    return None if when is None else int(when.timestamp() * 1000)
+
+
+def _json(found: object) -> str:
+    return msgspec.json.encode(found).decode()
+
+
+def _column(name: str, dtype: str) -> dict[str, object]:
+    """A column as MLflow's own datasets describe theirs."""
+    return {"name": name, "type": _COLUMN_TYPES.get(dtype, dtype), "required": False}
 
 
 def _text(value: object) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from cumulant.core.errors import NotFoundError
-from cumulant.ports.registry import ModelVersion, Registry
+from cumulant.ports.registry import About, Dataset, ModelVersion, Origin, Registry
 from cumulant.testing.conformance.gaps import Suite
 from cumulant.testing.conformance.objects import content_of
 
@@ -47,6 +48,28 @@ class RegistryConformance(Suite):
         with registry.run("flights", "train", key="other") as run:
             assert run.id != first
         assert registry.metrics(first) == {"average_precision": 0.5, "log_loss": 0.25}
+
+    def test_a_run_takes_its_origin_data_and_description(self, registry: Registry) -> None:
+        origin = Origin(user="ada", command="cumulant train", begun=datetime(2026, 3, 1, tzinfo=UTC))
+        data = Dataset(name="flights", digest="d" * 64, source="flights.csv", rows=3, fields={"distance": "float"})
+        ids = set()
+        for _ in range(2):
+            with registry.run("flights", "train", key="k", origin=origin) as run:
+                run.dataset(data)
+                run.describe("**better** than naive")
+                with run.child("trial 1", begun=origin.begun, seconds=2.5) as child:
+                    child.metrics({"loss": 0.5})
+            ids.add((run.id, child.id))
+        assert len(ids) == 1
+
+    def test_a_description_changes_nothing_else(
+        self, registry: Registry, servable: Path, example: pd.DataFrame
+    ) -> None:
+        about = About(version="passed", model="Tells late flights")
+        with registry.run("flights", "train", key="one") as run:
+            made = registry.register(run, "flight-late", servable, example, tags={"a": "b"}, key="one", about=about)
+        assert (made.version, made.tags.get("a")) == ("1", "b")
+        assert register(registry, servable, example, key="one").version == "1"
 
     def test_children_are_runs(self, registry: Registry) -> None:
         with registry.run("flights", "train", key="k") as run:
