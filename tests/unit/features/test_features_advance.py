@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from test_features_windows import PLANS, assert_same, frame, histories, plans, quick, rows_of
+from test_features_windows import HOUR, PLANS, START, assert_same, frame, histories, plans, quick, rows_of
 
 from cumulant.features import OnlineFeatures, compute, materialize
 from cumulant.testing import MemoryOnline
@@ -22,7 +23,7 @@ def tellings(draw: st.DrawFn) -> tuple[list[dict[str, Any]], list[dict[str, Any]
     for row in rows:
         cut = draw(st.lists(st.sampled_from(sorted(row)), max_size=6))
         for part in (set(cut), set(row) - set(cut)):
-            pieces.append({"id": row["id"]} | {name: row[name] for name in row if name in part})
+            pieces += [{"id": row["id"]} | {name: row[name] for name in row if name in part}]
     again = draw(st.lists(st.sampled_from(pieces), max_size=4)) if pieces else []
     return rows, draw(st.permutations(pieces + again))
 
@@ -65,3 +66,38 @@ def test_told_in_pieces_and_in_any_order_is_as_if_it_had_always_been_there(
         found = writers[0].advance(source, told)
         assert (found.accepted, found.duplicates) == (0, len(told))
     assert store.get("t", [b"\x00state"]) == before
+
+
+@quick
+@given(tellings(), tellings(), st.integers(0, 24), st.integers(0, 6), plans)
+def test_what_was_posted_outlives_new_snapshots(tx: Any, other: Any, cut: int, known: int, chosen: int) -> None:
+    """Filled as of a moment, told the rest in pieces, filled again from some of it: nothing is lost or double."""
+    plan, store = PLANS[chosen], MemoryOnline()
+    (tx_rows, tx_told), (other_rows, other_told) = tx, other
+    first = {"tx": frame(tx_rows[:known]), "other": frame(other_rows[:known])}
+    materialize(plan, first, store, table="old", as_of=START + cut * HOUR / 2, since=START)
+    online = OnlineFeatures(plan, store, "old")
+    online.advance("tx", tx_told)
+    online.advance("other", other_told)
+    second = {"tx": frame(tx_rows[: known + 3]), "other": frame(other_rows[: known + 3])}
+    materialize(plan, second, store, table="new")
+    asked = [{"id": 100 + i, **row} for i, row in enumerate(tx_rows)] + tx_rows
+    asked = [row for row in asked if row[plan.predict_at.column] is not None]
+    asked = [row for row in asked if row[plan.predict_at.column] + offset(plan) >= START]
+    for table, rows, until in (("old", known, START + cut * HOUR / 2), ("new", known + 3, None)):
+        everything = {
+            "tx": frame(in_order(tx_rows, tx_told, stored(tx_rows[:rows], until))),
+            "other": frame(in_order(other_rows, other_told, stored(other_rows[:rows], until))),
+        }
+        right = compute(plan, everything, rows=frame(asked)).to_dicts()
+        found = vectors(OnlineFeatures(plan, store, table), asked)
+        assert_same(found, [{name: row[name] for name in plan.names} for row in right])
+
+
+def stored(rows: list[dict[str, Any]], until: datetime | None) -> list[Any]:
+    """The keys of the rows that a filling as of `until` has seen."""
+    return [row["id"] for row in rows if until is None or (row["at"] is not None and row["at"] <= until)]
+
+
+def offset(plan: Any) -> timedelta:
+    return timedelta(microseconds=plan.predict_at.offset_us)
