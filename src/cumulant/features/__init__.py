@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cumulant.features.advance import Advanced, StateWriter
+    from cumulant.features.advancer import Advancer
     from cumulant.features.define import source
     from cumulant.features.events import FeaturesComputed, StateFilled
     from cumulant.features.expressions import Expr
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from cumulant.features.rows import compile_node
 
 _MODULES = {
+    "Advanced": "advance", "Advancer": "advancer", "StateWriter": "advance",
     "Definition": "loading", "Definitions": "loading", "Expr": "expressions", "FeaturesComputed": "events",
     "Materialized": "materialization", "StateFilled": "events",
     "OnlineFeatures": "online", "Vectors": "online", "coalesce": "functions", "col": "functions",
@@ -38,8 +41,8 @@ _MODULES = {
 }  # fmt: skip
 
 __all__ = [
-    "Definition", "Definitions", "Expr", "FeaturesComputed", "Materialized", "OnlineFeatures",
-    "StateFilled", "Vectors", "coalesce", "col", "collect",
+    "Advanced", "Advancer", "Definition", "Definitions", "Expr", "FeaturesComputed", "Materialized", "OnlineFeatures",
+    "StateFilled", "StateWriter", "Vectors", "coalesce", "col", "collect",
     "compile_node", "compile_plan", "compute", "concat", "counts_itself",
     "evaluate", "expression", "greatest", "known_times", "least",
     "lit", "load", "materialize", "parse", "parse_predict_at", "show_moment", "source", "when",

@@ -11,18 +11,20 @@ from then on. A row of the future makes room as of now.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
 from typing import Any, NamedTuple
 
 import msgspec
 
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import RequestError, UsageError
 from cumulant.core.plan import FeaturePlan, Field
 from cumulant.features.dtypes import Kind
 from cumulant.features.groups import Group, fingerprint, groups_of
 from cumulant.features.placing import Entity, Event
-from cumulant.features.posted import Inside, Record, SourceLog, log_table, row_key
+from cumulant.features.posted import Inside, Record, SourceLog, Told, log_table, row_key
 from cumulant.features.requests import Reader
 from cumulant.features.rows import compile_node
 from cumulant.features.shelf import checked_state
@@ -51,10 +53,10 @@ class Advanced(msgspec.Struct, frozen=True):
 
 
 class Post(NamedTuple):
-    """Rows of a source in their inside form, without nulls."""
+    """Rows of a source that can be told."""
 
     source: str
-    rows: list[Inside]
+    rows: list[Told]
 
 
 class StateWriter:
@@ -147,12 +149,15 @@ class _GroupWriter:
         self._event_time = source.event_time
         self._predict_at = plan.predict_at if plan.entity == group.source else None
         columns: dict[str, Kind] = {field.name: field.dtype for field in source.fields}
+        self._readers = {field.name: Reader([field]) for field in source.fields}
         self._empty: Inside = dict.fromkeys(columns)
         self._values = [compile_node(node, columns) for node in group.values]
 
     def event(self, record: Record) -> tuple[bytes, Event] | None:
         """The entity's key and the event; None as long as the row does not enter."""
         row = {**self._empty, **record.values}
+        if record.other:
+            row |= self._read(record.other)
         by = [row[column] for column in self.group.by]
         enters = self._enters(row)
         if enters is None or None in by:
@@ -166,6 +171,16 @@ class _GroupWriter:
         event: int = row[self._event_time]
         moment = None if self._predict_at is None else row.get(self._predict_at.column)
         return event if moment is None or self._predict_at is None else min(event, moment + self._predict_at.offset_us)
+
+    def _read(self, other: Inside) -> Inside:
+        """Columns that came before this plan, which reads them, was there; what does not fit them is null."""
+        found: Inside = {}
+        for name in other.keys() & self._readers.keys():
+            try:
+                found |= self._readers[name].read(other)
+            except RequestError:
+                continue
+        return found
 
     def _enters(self, row: Inside) -> int | None:
         entry = self.group.entry
@@ -201,10 +216,28 @@ class PostReader:
         """
         if source not in self._readers:
             return Post(source, []), Advanced(unused=len(rows))
-        key, reader = self._keys[source], self._readers[source]
-        found = [{name: value for name, value in reader.read(row).items() if value is not None} for row in rows]
-        kept = [row for row in found if key and all(name in row for name in key)]
+        found = [self._told(source, row) for row in rows]
+        kept = [told for told in found if told is not None]
         return Post(source, kept), Advanced(unkeyed=len(found) - len(kept))
+
+    def _told(self, source: str, row: Mapping[str, object]) -> Told | None:
+        """None for a row without its key."""
+        read = self._readers[source].read(row)
+        key = [read[name] for name in self._keys[source]]
+        if not key or None in key:
+            return None
+        values = {name: value for name, value in read.items() if value is not None}
+        other = {name: plain for name in row if name not in read and (plain := _plain(row[name])) is not None}
+        return Told(row_key(key), values, other)
+
+
+def _plain(value: object) -> object:
+    """A single value of a column that no plan reads, as it can be stored; None for what cannot."""
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value) if -(2**63) <= value < 2**63 else None
+    return value if isinstance(value, bool | str | bytes | date) else None
 
 
 def advance(writers: Sequence[StateWriter], source: str, rows: Sequence[Mapping[str, object]]) -> Advanced:
@@ -286,13 +319,9 @@ class _Update:
 
     def _tell(self, post: Post) -> list[_Row]:
         """The rows that told something new."""
-        key = next(
-            (writer.plan.sources[post.source].key for writer, _ in self._states if post.source in writer.sources), ()
-        )
         log = self._log(post.source)
-        keys = [row_key([row[name] for name in key]) for row in post.rows]
-        log.load(keys)
-        return [(post.source, found) for found, row in zip(keys, post.rows, strict=True) if log.tell(found, row)]
+        log.load(told.key for told in post.rows)
+        return [(post.source, told.key) for told in post.rows if log.tell(told)]
 
     def _log(self, source: str) -> SourceLog:
         if source not in self._logs:

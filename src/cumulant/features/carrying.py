@@ -18,7 +18,7 @@ from cumulant.core.units import micros, to_micros
 from cumulant.features import known
 from cumulant.features.frames import ROW, inside, known_times, read
 from cumulant.features.groups import groups_of
-from cumulant.features.posted import Inside, Record, SourceLog, log_table, row_key
+from cumulant.features.posted import Inside, Record, SourceLog, Told, log_table, row_key
 from cumulant.ports.online import Cells, OnlineStore
 
 WAIT = timedelta(days=90)
@@ -37,11 +37,22 @@ def settle(
     for name in sorted({group.source for group in groups_of(plan)}):
         source = plan.sources[name]
         if source.key:
-            frame = _hidden_after(read(name, source.fields, frames[name]), source, as_of)
+            frame = _hidden_after(_read(source, frames[name]), source, as_of)
             table = log_table(scope, name)
             newest = _newest(frame, source, as_of)
             _open(store, table, source, frame, newest)
             _close(store, table, source, frame, newest)
+
+
+def _read(source: Source, rows: pl.LazyFrame | pl.DataFrame) -> pl.DataFrame:
+    """The fields that the plan reads, and of all other columns whether there is a value."""
+    frame, lazy = read(source.name, source.fields, rows), rows.lazy()
+    others = [name for name in lazy.collect_schema().names() if name not in frame.columns]
+    return frame.hstack(lazy.select(pl.col(name).is_not_null().alias(_has(name)) for name in others).collect())
+
+
+def _has(name: str) -> str:
+    return f"has {name}"
 
 
 def _hidden_after(frame: pl.DataFrame, source: Source, as_of: datetime | None) -> pl.DataFrame:
@@ -81,19 +92,19 @@ def _open(store: OnlineStore, table: str, source: Source, frame: pl.DataFrame, n
         pl.all_horizontal(pl.col(column).is_not_null() for column in source.key),
         pl.col(source.event_time).cast(pl.Int64) > newest - micros(WAIT),
     )
-    for rows in found.iter_slices(_STEP):
+    for rows in found.select(ROW, *(field.name for field in source.fields)).iter_slices(_STEP):
         store.update(lambda cells, rows=rows: _tell(SourceLog(cells, table), source, rows))  # type: ignore[misc]
 
 
 def _tell(log: SourceLog, source: Source, rows: pl.DataFrame) -> None:
-    told = [
-        ({name: value for name, value in zip(rows.columns, row, strict=True) if value is not None and name != ROW}, at)
-        for row, at in zip(inside(rows), rows[ROW].to_list(), strict=True)
-    ]
-    keys = [_key(source, values) for values, _ in told]
-    log.load(keys)
-    for key, (values, position) in zip(keys, told, strict=True):
-        log.tell(key, values, position)
+    told = []
+    columns = [name for name in rows.columns if name != ROW]
+    for row in inside(rows.select(columns)):
+        values = {name: value for name, value in zip(columns, row, strict=True) if value is not None}
+        told.append(Told(_key(source, values), values, {}))
+    log.load(one.key for one in told)
+    for one, position in zip(told, rows[ROW].to_list(), strict=True):
+        log.tell(one, position)
     log.save()
 
 
@@ -150,7 +161,12 @@ def _stored(source: Source, frame: pl.DataFrame) -> Iterator[tuple[bytes, dict[s
 
 
 def _covers(stored: Mapping[str, Any], record: Record | None) -> bool:
-    return record is not None and all(stored.get(name) is not None for name in record.values)
+    """Whether the stored row holds all that was told; columns that the source does not have count for nothing."""
+    return (
+        record is not None
+        and all(stored.get(name) is not None for name in record.values)
+        and all(stored.get(_has(name), True) for name in record.other)
+    )
 
 
 def _key(source: Source, values: Mapping[str, Any]) -> bytes:

@@ -8,7 +8,7 @@ up to which entry it holds the rows, so that it can always catch up. Needs msgsp
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,12 +21,23 @@ POSTED = 2**48
 _HEADER, _ENTRY, _ROW = b"\x00", b"\x01", b"\x02"
 
 
+class Told(NamedTuple):
+    """What is told of a row, without nulls: values in their inside form, and, as they came, those of columns that no
+    plan beside this log reads yet.
+    """
+
+    key: bytes
+    values: Inside
+    other: Inside
+
+
 class Record(msgspec.Struct, array_like=True):
-    """A row as far as it was told: its position in the source, its newest entry, and its values that are not null."""
+    """A row as far as it was told: its position in the source, its newest entry, and its values as in `Told`."""
 
     position: int
     entry: int
     values: Inside
+    other: Inside
 
 
 class _Header(msgspec.Struct, array_like=True):
@@ -79,14 +90,15 @@ class SourceLog:
         """A row that was loaded; None where nothing was told of it."""
         return self._records[key]
 
-    def tell(self, key: bytes, values: Inside, position: int | None = None) -> bool:
+    def tell(self, told: Told, position: int | None = None) -> bool:
         """Add what is new of a row that was loaded, and say whether there was anything."""
-        record, number = self._records[key], self._header.next
+        key, number = told.key, self._header.next
+        record = self._records[key]
         if record is None:
-            record = self._records[key] = Record(POSTED + number if position is None else position, number, {})
-        elif all(name in record.values for name in values):
+            record = Record(POSTED + number if position is None else position, number, told.values, told.other)
+            self._records[key] = record
+        elif not _add(record, told):
             return False
-        record.values = {**values, **record.values}
         record.entry = number
         self._header.next += 1
         self._entries[number] = key
@@ -128,6 +140,16 @@ class SourceLog:
             elif key != _HEADER:
                 rows.append((key, blob))
         self._cells.put(self._table, rows)
+
+
+def _add(record: Record, told: Told) -> bool:
+    """Add the columns of which nothing was told; whether there were any."""
+    values, other = (
+        {name: value for name, value in new.items() if name not in record.values and name not in record.other}
+        for new in (told.values, told.other)
+    )
+    record.values, record.other = record.values | values, record.other | other
+    return bool(values or other)
 
 
 def _entry_key(number: int) -> bytes:
