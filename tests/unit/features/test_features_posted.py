@@ -131,7 +131,7 @@ def test_stored_rows_leave_the_log_when_nobody_waits_for_them() -> None:
     # 100 days later the snapshot holds the first of them, and nobody has seen the second
     filled(plan, [0, 1, 2400], store)
     assert len(keys(store)) == 5
-    assert one(OnlineFeatures(plan, store, "t"), "n_2h", 3.5, id=70) == 2
+    assert one(OnlineFeatures(plan, store, "t"), "n_2h", 2400.5, id=70) == 3
 
 
 def keys(store: MemoryOnline) -> list[bytes]:
