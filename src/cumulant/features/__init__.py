@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cumulant.features.plan import compile_plan
     from cumulant.features.polars import evaluate, expression
     from cumulant.features.rows import compile_node
+    from cumulant.features.state import STATE_FORMAT
 
 _MODULES = {
     "Advanced": "advance", "Advancer": "advancer", "StateWriter": "advance",
@@ -37,11 +38,12 @@ _MODULES = {
     "evaluate": "polars", "expression": "polars", "greatest": "functions",
     "known_times": "frames", "least": "functions", "lit": "functions", "load": "loading",
     "materialize": "materialization", "parse": "parsing", "parse_predict_at": "parsing",
-    "show_moment": "known", "source": "define", "when": "functions",
+    "STATE_FORMAT": "state", "show_moment": "known", "source": "define", "when": "functions",
 }  # fmt: skip
 
 __all__ = [
-    "Advanced", "Advancer", "Definition", "Definitions", "Expr", "FeaturesComputed", "Materialized", "OnlineFeatures",
+    "STATE_FORMAT", "Advanced", "Advancer", "Definition", "Definitions", "Expr", "FeaturesComputed",
+    "Materialized", "OnlineFeatures",
     "StateFilled", "StateWriter", "Vectors", "coalesce", "col", "collect",
     "compile_node", "compile_plan", "compute", "concat", "counts_itself",
     "evaluate", "expression", "greatest", "known_times", "least",

@@ -17,7 +17,7 @@ import msgspec
 
 from cumulant.core.plan import DType
 
-FORMAT = 2
+FORMAT = STATE_FORMAT = 2
 STATE_KEY = b"\x00state"
 #: the identity of a row without a key: no request is ever taken for it
 NO_IDENTITY = -(2**63)

@@ -26,10 +26,13 @@ class RequestSchema:
     """
 
     def __init__(self, plan: FeaturePlan) -> None:
-        self.fields: dict[str, Field] = {field.name: field for field in plan.request}
         moment = plan.predict_at.column if plan.predict_at else None
-        self.required = tuple(f.name for f in plan.request if not f.nullable or f.name == moment)
-        self._checks = {field.name: _check(field) for field in plan.request}
+        self._checking(plan.request, [f.name for f in plan.request if not f.nullable or f.name == moment])
+
+    def _checking(self, fields: Sequence[Field], required: Sequence[str]) -> None:
+        self.fields: dict[str, Field] = {field.name: field for field in fields}
+        self.required = tuple(required)
+        self._checks = {field.name: _check(field) for field in fields}
         self._empty: dict[str, object] = dict.fromkeys(self.fields)
 
     def rows(self, raw: Sequence[object]) -> list[dict[str, object]]:
@@ -69,6 +72,13 @@ class RequestSchema:
     def _invalid(self, name: str, value: object, problem: str, where: str) -> RequestError:
         got = _kind(value) if self.fields[name].personal else f"{_kind(value)} {_short(value)}".strip()
         return RequestError(f'{where}field "{name}" must be {problem}, got {got}', subject=name)
+
+
+class SourceSchema(RequestSchema):
+    """Checks rows that are posted to a source: all of `fields` but its key may be absent."""
+
+    def __init__(self, fields: Sequence[Field], key: Sequence[str]) -> None:
+        self._checking(fields, key)
 
 
 def _kind(value: object) -> str:
