@@ -225,3 +225,18 @@ def test_a_row_that_is_told_before_its_time_column_waits_for_it() -> None:
     assert online.vectors([asked]).columns["km_9h"] == [None]
     online.advance("tx", [{"id": 1, "card": "a", "at": START + timedelta(hours=1)}])
     assert online.vectors([asked, {**asked, "at": START + HOUR}]).columns["km_9h"] == [7.0, None]
+
+
+def test_more_rows_than_one_update_takes_in_are_all_there() -> None:
+    plan, store = make_plan(n=card.count(window="9h"), m=card.count("label", window="9h")), MemoryOnline()
+    online = filled(plan, [0], store)
+    rows = [ask(1, id=100 + i, label=None if i % 2 else True) for i in range(2_500)]
+    assert online.advance("tx", rows + rows[:10]) == Advanced(accepted=2_500, duplicates=10)
+    assert online.vectors([ask(3, id=1)]).columns == {"n_9h": [2_502], "m_9h": [1_251]}
+    # a table that is filled anew takes over all of it, and what it holds itself only once
+    count = 1_500
+    frame = history([2_400.0 + i for i in range(count)], id=[100 + i for i in range(count)])
+    materialize(plan, {"tx": frame}, store, table="new")
+    assert store.get(log_table("", "tx"), [b"\x02\x91\x64", b"\x02\x91\xcd\x09\xc4"])[0] is not None
+    assert OnlineFeatures(plan, store, "new").vectors([ask(1, id=1, card="b")]).columns["n_9h"] == [1]
+    assert sum(1 for key in keys(store) if key.startswith(b"\x02")) == 2_500
