@@ -5,9 +5,10 @@ import json
 import pytest
 
 from cumulant.core.errors import RequestError
-from cumulant.core.plan import Field, KnownAt, Source
+from cumulant.core.plan import Field, KnownAt, PredictAt, Source
 from cumulant.features import OnlineFeatures, col, collect, compile_plan, materialize, source
 from cumulant.serving.posted import EventSchema
+from cumulant.serving.schema import RequestSchema
 from cumulant.testing import MemoryOnline
 
 FIELDS = (
@@ -78,6 +79,23 @@ def test_checked_rows_advance_the_state():
     found = EventSchema([COUNT]).check("tx", [row])
     assert online.advance(found.source, found.rows).accepted == 1
     assert online.vectors([{"card": "a", "at": "2013-04-01T01:00:00Z"}]).columns["n_2h"] == [2]
+
+
+def test_a_request_may_bring_the_key_by_which_its_row_enters_later_windows():
+    early = compile_plan(
+        collect({"n": card.mean("label", window="1d")}),
+        SOURCES,
+        entity="tx",
+        predict_at=PredictAt("at", -3_600_000_000),
+    )
+    assert [field.name for field in early.request] == ["card", "at"]
+    row = {"id": 7, "card": "a", "at": "2013-04-01T00:00:00Z"}
+    assert RequestSchema(early).rows([row])[0]["id"] == 7
+    assert RequestSchema(early).rows([{"card": "a", "at": "2013-04-01T00:00:00Z"}])[0]["id"] is None
+    with pytest.raises(RequestError, match='no field "label"'):
+        RequestSchema(early).rows([row | {"label": True}])
+    with pytest.raises(RequestError, match='no field "id"'):
+        RequestSchema(plan(twice=col("amount") * 2)).rows([{"id": 1, "amount": 2}])
 
 
 def test_a_model_that_looks_back_at_nothing_takes_no_events():
