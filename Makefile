@@ -44,6 +44,7 @@ docs: $(READY)
 
 bench: $(READY) ## all benchmarks (12 minutes); figures go to bench/RESULTS.md by hand, with the machine
 	@$(BIN)/python bench/features/run.py $(DATA)
+	@$(BIN)/python bench/features/advance.py $(DATA)
 	@$(BIN)/python bench/training/automl.py
 	@$(BIN)/python bench/training/tabular.py
 	@$(BIN)/python bench/projects/run.py $(DATA)

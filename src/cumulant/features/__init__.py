@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cumulant.features.advance import Advanced, StateWriter
+    from cumulant.features.advancer import Advancer
     from cumulant.features.define import source
     from cumulant.features.events import FeaturesComputed, StateFilled
     from cumulant.features.expressions import Expr
@@ -24,8 +26,10 @@ if TYPE_CHECKING:
     from cumulant.features.plan import compile_plan
     from cumulant.features.polars import evaluate, expression
     from cumulant.features.rows import compile_node
+    from cumulant.features.state import STATE_FORMAT
 
 _MODULES = {
+    "Advanced": "advance", "Advancer": "advancer", "StateWriter": "advance",
     "Definition": "loading", "Definitions": "loading", "Expr": "expressions", "FeaturesComputed": "events",
     "Materialized": "materialization", "StateFilled": "events",
     "OnlineFeatures": "online", "Vectors": "online", "coalesce": "functions", "col": "functions",
@@ -34,12 +38,13 @@ _MODULES = {
     "evaluate": "polars", "expression": "polars", "greatest": "functions", "is_late": "known",
     "known_times": "frames", "least": "functions", "lit": "functions", "load": "loading",
     "materialize": "materialization", "parse": "parsing", "parse_predict_at": "parsing",
-    "show_moment": "known", "source": "define", "when": "functions",
+    "STATE_FORMAT": "state", "show_moment": "known", "source": "define", "when": "functions",
 }  # fmt: skip
 
 __all__ = [
-    "Definition", "Definitions", "Expr", "FeaturesComputed", "Materialized", "OnlineFeatures",
-    "StateFilled", "Vectors", "coalesce", "col", "collect",
+    "STATE_FORMAT", "Advanced", "Advancer", "Definition", "Definitions", "Expr", "FeaturesComputed",
+    "Materialized", "OnlineFeatures",
+    "StateFilled", "StateWriter", "Vectors", "coalesce", "col", "collect",
     "compile_node", "compile_plan", "compute", "concat", "counts_itself",
     "evaluate", "expression", "greatest", "is_late", "known_times", "least",
     "lit", "load", "materialize", "parse", "parse_predict_at", "show_moment", "source", "when",

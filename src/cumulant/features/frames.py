@@ -132,3 +132,13 @@ def key_codes(frames: Sequence[pl.DataFrame], by: Sequence[str]) -> list[Ints]:
         joined = np.where((joined < 0) | (found < 0), -1, joined * count + found)
         size *= count
     return np.split(joined, np.cumsum([frame.height for frame in frames[:-1]])) if len(frames) > 1 else [joined]
+
+
+def inside(frame: pl.DataFrame) -> list[tuple[bool | int | float | str | None, ...]]:
+    """Rows with times and dates as their numbers."""
+    return frame.select(
+        pl.col(name).to_physical().cast(pl.Int64)
+        if dtype == pl.Date or isinstance(dtype, pl.Datetime)
+        else pl.col(name)
+        for name, dtype in frame.schema.items()
+    ).rows()

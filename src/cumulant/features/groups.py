@@ -41,6 +41,11 @@ class Group(msgspec.Struct, frozen=True):
         """Whether a lookup takes the newest event however old."""
         return any(reach_us(measure) is None for measure in self.measures.values())
 
+    @property
+    def ordered(self) -> bool:
+        """Whether the order of events known at one moment matters."""
+        return any(isinstance(measure, Lookup) or measure.agg == "last" for measure in self.measures.values())
+
 
 def reach_us(measure: Measure) -> int | None:
     """The measure sees events known in (t - reach, t]; None for all up to t.

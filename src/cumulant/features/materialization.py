@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 
@@ -13,8 +14,10 @@ import polars as pl
 from cumulant.core.errors import DataError
 from cumulant.core.plan import FeaturePlan, Source
 from cumulant.core.units import to_micros
+from cumulant.features.advance import StateWriter, catch_up
 from cumulant.features.aggregations import Flags
-from cumulant.features.frames import entry_times, key_codes, kinds, numbers, read, valid
+from cumulant.features.carrying import settle
+from cumulant.features.frames import ROW, entry_times, inside, key_codes, kinds, numbers, read, valid
 from cumulant.features.groups import Group, fingerprint, groups_of
 from cumulant.features.kernel.timeline import Ints, Timeline
 from cumulant.features.state import (
@@ -52,8 +55,11 @@ def materialize(
     table: str,
     as_of: datetime | None = None,
     since: datetime | None = None,
+    scope: str = "",
 ) -> Materialized:
     """Replace `table` by the events that the plan's windows and lookups can see from `since` on.
+
+    Rows that may still come to be known in full are kept beside it, so that what is posted of them later finds them.
 
     Args:
         plan: what will be served.
@@ -62,6 +68,8 @@ def materialize(
         table: the name that `OnlineFeatures` is given.
         as_of: leave out what became known later; None takes everything.
         since: the earliest prediction moment to answer for. Defaults to `as_of`; None with it keeps all events.
+        scope: names the logs of posted rows; tables of one scope share them. Rows of the log that are not in `frames`
+            are carried over.
 
     Returns:
         What was stored. Two fillings of equal content have one generation.
@@ -70,8 +78,11 @@ def materialize(
         DataError: a frame or column is absent, or has another type than when the plan was made.
     """
     start = since if since is not None else as_of
-    filling = _Filling(plan, frames, as_of, start)
+    filling = _Filling(plan, frames, as_of, start, scope)
     store.swap(table, filling.rows())
+    settle(plan, frames, store, scope=scope, as_of=as_of)
+    if groups_of(plan):
+        catch_up(StateWriter(plan, store, table))
     done = Materialized(
         rows=filling.events,
         entities=filling.entities,
@@ -93,8 +104,9 @@ class _Filling:
         frames: Mapping[str, pl.LazyFrame | pl.DataFrame],
         as_of: datetime | None,
         since: datetime | None,
+        scope: str,
     ) -> None:
-        self._plan, self._frames = plan, frames
+        self._plan, self._frames, self._scope = plan, frames, scope
         self._as_of = None if as_of is None else to_micros(as_of)
         self._since = None if since is None else to_micros(since)
         self.events = self.entities = self.bytes = 0
@@ -125,6 +137,9 @@ class _Filling:
             newest_us=self.newest,
             rows=self.events,
             entities=self.entities,
+            scope=self._scope,
+            # Above that of every earlier filling, so that no reader takes a blob for one that it knows.
+            sequence=time.time_ns() // 1000,
         )
 
     def _blobs(self, group: Group, source: Source, frame: pl.DataFrame) -> Iterator[tuple[bytes, bytes]]:
@@ -144,7 +159,7 @@ class _Filling:
         self.newest = max(int(moments.max()), self.newest if self.newest is not None else int(moments.max()))
         starts = np.flatnonzero(np.concatenate(([True], codes[1:] != codes[:-1])))
         packed = _Packed(group, source, frame, order, moments)
-        entities = _inside(frame.select(group.by)[order[starts]])
+        entities = inside(frame.select(group.by)[order[starts]])
         for lo, hi, values in zip(starts, [*starts[1:], len(codes)], entities, strict=True):
             yield entity_key(group.number, values), encode(packed.events(int(lo), int(hi)))  # type: ignore[arg-type]
 
@@ -169,11 +184,14 @@ class _Packed:
             _Column(evaluated(node, frame, kinds(source.fields)).gather(order), typecode(kind))
             for node, kind in zip(group.values, group.kinds, strict=True)
         ]
-        self._identities = _identities(frame.select(source.key)[order]) if group.counts_itself else None
+        self._identities = _identities(frame.select(source.key)[order]) if source.key else None
+        self._positions = numbers(frame[ROW].gather(order)).tobytes() if group.ordered else None
 
     def events(self, lo: int, hi: int) -> Events:
         identities = None if self._identities is None else self._identities[lo * 8 : hi * 8]
-        return Events(self._times[lo * 8 : hi * 8], [column.cut(lo, hi) for column in self._columns], identities)
+        positions = None if self._positions is None else self._positions[lo * 8 : hi * 8]
+        slots = [column.cut(lo, hi) for column in self._columns]
+        return Events(self._times[lo * 8 : hi * 8], slots, identities, positions)
 
 
 class _Column:
@@ -193,19 +211,9 @@ class _Column:
         return Slot(self._data[lo * 8 : hi * 8], texts, None if flags is None or 0 not in flags else flags)
 
 
-def _inside(frame: pl.DataFrame) -> list[tuple[bool | int | float | str | None, ...]]:
-    """Rows with times and dates as their numbers."""
-    return frame.select(
-        pl.col(name).to_physical().cast(pl.Int64)
-        if dtype == pl.Date or isinstance(dtype, pl.Datetime)
-        else pl.col(name)
-        for name, dtype in frame.schema.items()
-    ).rows()
-
-
 def _identities(keys: pl.DataFrame) -> bytes:
     """The number of each row's key, as int64 bytes."""
     if keys.width == 1 and keys.dtypes[0] == pl.Int64:
         return keys.to_series().fill_null(NO_IDENTITY).to_numpy().tobytes()
-    found = [row_identity(row) for row in _inside(keys)] if keys.width else [NO_IDENTITY] * keys.height
+    found = [row_identity(row) for row in inside(keys)] if keys.width else [NO_IDENTITY] * keys.height
     return np.array(found, dtype=np.int64).tobytes()

@@ -6,33 +6,23 @@ it is known at the prediction and the stored history does not hold it already (`
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
-from cumulant.core.errors import EngineUnavailableError, IntegrityError, RequestError
+from cumulant.core.errors import EngineUnavailableError, RequestError
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Lookup, Window
 from cumulant.core.units import from_micros
+from cumulant.features.advance import Advanced, StateWriter, advance, catch_up
 from cumulant.features.dtypes import Kind
 from cumulant.features.groups import Group, Measure, fingerprint, groups_of, reach_us
 from cumulant.features.recall import RECALL, History
 from cumulant.features.requests import Reader, outside
 from cumulant.features.rows import Evaluate, compile_node
 from cumulant.features.scalars import finite
-from cumulant.features.state import (
-    FORMAT,
-    NO_IDENTITY,
-    STATE_KEY,
-    Events,
-    State,
-    decode_events,
-    decode_state,
-    entity_key,
-    row_identity,
-)
+from cumulant.features.shelf import Shelf
+from cumulant.features.state import NO_IDENTITY, State, entity_key, row_identity
 from cumulant.ports.online import OnlineStore
 
 Inside = dict[str, Any]
@@ -53,16 +43,20 @@ class OnlineFeatures:
     """The features of `plan` from the state in `table` of an online store.
 
     Decoded entities are kept, the longest unused leaving first, up to `cache_bytes` of their stored size. A refilled
-    table is noticed at the next call. Safe to use from several threads.
+    table is noticed at the next call, and so is what any process advanced. Safe to use from several threads.
     """
 
     def __init__(
         self, plan: FeaturePlan, store: OnlineStore | None, table: str, *, cache_bytes: int = 64 * 2**20
     ) -> None:
-        self._plan = plan
+        self._plan, self._store, self._table = plan, store, table
         self._reader = Reader(plan.request)
         self._groups = [_GroupReader(plan, group) for group in groups_of(plan)]
-        self._shelf = _Shelf(plan, store, table, self._groups, cache_bytes) if self._groups else None
+        self._shelf: Shelf | None = None
+        self._writer: StateWriter | None = None
+        if self._groups:
+            kinds = [reader.group.kinds for reader in self._groups]
+            self._shelf = Shelf(store, table, fingerprint(plan), kinds, cache_bytes)
         columns: dict[str, Kind] = {field.name: field.dtype for field in plan.request}
         features: dict[str, Kind] = {spec.name: spec.dtype for spec in plan.features}
         self._expressions: list[tuple[FeatureSpec, Evaluate]] = [
@@ -100,7 +94,45 @@ class OnlineFeatures:
                 columns[spec.name].append(outside(spec.dtype, features[spec.name]))
         return Vectors(columns, [age for _, age in found])
 
-    def _measured(self, shelf: _Shelf, rows: list[Inside]) -> list[tuple[Inside, float | None]]:
+    def writer(self) -> StateWriter | None:
+        """What moves the table on; None for a plan without windows and lookups. `Advancer` takes several of them.
+
+        Raises:
+            EngineUnavailableError: there is no store.
+        """
+        if self._shelf is None:
+            return None
+        if self._store is None:
+            raise EngineUnavailableError("these features need an online store", hint="give the server an online URL")
+        if self._writer is None:
+            self._writer = StateWriter(self._plan, self._store, self._table)
+        return self._writer
+
+    def advance(self, source: str, rows: Sequence[Mapping[str, object]]) -> Advanced:
+        """Let rows of a source, whole or in part, into the windows and lookups; durable when this returns.
+
+        Raises:
+            RequestError: a value does not fit its field.
+            EngineUnavailableError, IntegrityError: as for `vectors`.
+        """
+        writer = self.writer()
+        return Advanced(unused=len(rows)) if writer is None else advance([writer], source, rows)
+
+    def score_and_advance(self, rows: Sequence[Mapping[str, object]]) -> Vectors:
+        """`vectors` of rows of the predicted source, which then advance the state; durable when this returns.
+
+        The rows of one call do not see each other.
+        """
+        found = self.vectors(rows)
+        self.advance(self._plan.entity, rows)
+        return found
+
+    def catch_up(self) -> int:
+        """Take in what was posted to the plan's sources and is not in the table yet; how many rows that was."""
+        writer = self.writer()
+        return 0 if writer is None else catch_up(writer)
+
+    def _measured(self, shelf: Shelf, rows: list[Inside]) -> list[tuple[Inside, float | None]]:
         moments = [self._moment(row) for row in rows]
         keys = [
             [group.key(row) if at is not None else None for group in self._groups]
@@ -110,22 +142,28 @@ class OnlineFeatures:
         results = []
         for row, at, row_keys in zip(rows, moments, keys, strict=True):
             if at is not None and state.since_us is not None and at < state.since_us:
-                raise RequestError(
-                    f"the prediction moment {from_micros(at).isoformat()} is before the stored history, "
-                    f"which answers from {from_micros(state.since_us).isoformat()} on",
-                    subject=self._plan.predict_at.column if self._plan.predict_at else None,
-                    hint="fill the online state with an earlier `since`",
-                )
+                raise self._too_early(at, state.since_us)
             features: Inside = {}
             newest: int | None = None
             for group, key in zip(self._groups, row_keys, strict=True):
                 if key is None or at is None:
                     features.update(group.missing)
                     continue
-                used = group.measure(row, at, histories.get(key), features)
+                history = histories.get(key)
+                if history is not None and history.since is not None and at < history.since:
+                    raise self._too_early(at, history.since)
+                used = group.measure(row, at, history, features)
                 newest = used if newest is None or (used is not None and used > newest) else newest
             results.append((features, None if newest is None or at is None else (at - newest) / 1e6))
         return results
+
+    def _too_early(self, at: int, since: int) -> RequestError:
+        return RequestError(
+            f"the prediction moment {from_micros(at).isoformat()} is before the stored history, "
+            f"which answers from {from_micros(since).isoformat()} on",
+            subject=self._plan.predict_at.column if self._plan.predict_at else None,
+            hint="fill the online state with an earlier `since`",
+        )
 
     def _moment(self, row: Inside) -> int | None:
         predict_at = self._plan.predict_at
@@ -224,75 +262,3 @@ def _alone(measure: Window, own: Any) -> Any:
     if own is None or measure.agg == "std":
         return None
     return finite(own) if isinstance(own, float) else own
-
-
-class _Shelf:
-    """Decoded entities of one table, and the state that they belong to."""
-
-    def __init__(
-        self, plan: FeaturePlan, store: OnlineStore | None, table: str, groups: list[_GroupReader], limit: int
-    ) -> None:
-        self._store, self._table, self._limit = store, table, limit
-        self._fingerprint = fingerprint(plan)
-        self._kinds = [group.group.kinds for group in groups]
-        self._kept: OrderedDict[bytes, History | None] = OrderedDict()
-        self._bytes = 0
-        self._generation = ""
-        self._lock = threading.Lock()
-
-    def fetch(self, keys: Iterable[bytes]) -> tuple[State, dict[bytes, History]]:
-        """The state and the entities that exist, all of one generation."""
-        if self._store is None:
-            raise EngineUnavailableError("these features need an online store", hint="give the server an online URL")
-        with self._lock:
-            wanted = list(keys)
-            missing = [key for key in wanted if key not in self._kept]
-            blobs = self._store.get(self._table, [STATE_KEY, *missing])
-            state = self._state(blobs[0])
-            if state.generation != self._generation:
-                self._kept.clear()
-                self._bytes, self._generation = 0, state.generation
-                if len(missing) < len(wanted):
-                    missing = wanted
-                    blobs = self._store.get(self._table, [STATE_KEY, *missing])
-                    state = self._state(blobs[0])
-                    self._generation = state.generation
-            for key, blob in zip(missing, blobs[1:], strict=True):
-                self._keep(key, blob)
-            found = {key: history for key in wanted if (history := self._kept[key]) is not None}
-            for key in wanted:
-                self._kept.move_to_end(key)
-            self._shrink()
-            return state, found
-
-    def _keep(self, key: bytes, blob: bytes | None) -> None:
-        if blob is None:
-            self._kept[key] = None
-            self._bytes += len(key)
-            return
-        events: Events = decode_events(blob)
-        kinds = self._kinds[msgspec.msgpack.decode(key)[0]]
-        self._kept[key] = History(events, kinds, len(blob))
-        self._bytes += len(key) + len(blob)
-
-    def _shrink(self) -> None:
-        while self._bytes > self._limit and self._kept:
-            key, history = self._kept.popitem(last=False)
-            self._bytes -= len(key) + (0 if history is None else history.size)
-
-    def _state(self, blob: bytes | None) -> State:
-        if blob is None:
-            raise EngineUnavailableError(
-                f'there is no online state in "{self._table}" yet', subject=self._table, hint="fill it: cumulant serve"
-            )
-        try:
-            state = decode_state(blob)
-        except msgspec.MsgspecError as error:
-            raise IntegrityError(f'the online state in "{self._table}" cannot be read', subject=self._table) from error
-        if state.format != FORMAT or state.fingerprint != self._fingerprint:
-            raise IntegrityError(
-                f'the online state in "{self._table}" was made for other windows and lookups than this model\'s',
-                subject=self._table,
-                hint="fill it again with the plan of this model",
-            )
-        return state

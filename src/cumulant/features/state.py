@@ -2,6 +2,9 @@
 
 A table holds one blob an entity and, under `STATE_KEY`, what the whole table was made from. Windows are evaluated on
 these events at the request's own moment, so that serving agrees with training to the microsecond.
+
+A table that events are posted to moves on: `State.sequence` counts its changes, and each blob ends with the number of
+the change that wrote it, so that readers see cheaply what they need not read again.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import msgspec
 
 from cumulant.core.plan import DType
 
-FORMAT = 1
+FORMAT = STATE_FORMAT = 2
 STATE_KEY = b"\x00state"
 #: the identity of a row without a key: no request is ever taken for it
 NO_IDENTITY = -(2**63)
@@ -31,16 +34,25 @@ class Slot(msgspec.Struct, frozen=True, array_like=True):
 class Events(msgspec.Struct, frozen=True, array_like=True):
     """Events sorted by (time of entry, position in the source). Times are microseconds as int64 bytes.
 
-    `identities` holds a number for the key of each row, where the group's rows count in their own windows.
+    `identities` holds a number for the key of each row, where the source has a key; `positions` the rows' places in
+    the source, where the order of events known at one moment matters. Moments before `since_us` cannot be answered:
+    what they would see is gone. `version` is the number of the change that wrote the blob, in 8 bytes, and stays last.
     """
 
     times: bytes
     slots: list[Slot]
     identities: bytes | None = None
+    positions: bytes | None = None
+    since_us: int | None = None
+    version: bytes = bytes(8)
 
 
 class State(msgspec.Struct, frozen=True):
-    """What a table was made from. It answers for prediction moments from `since_us` on (None: any)."""
+    """What a table was filled from. It answers for prediction moments from `since_us` on (None: any).
+
+    `sequence` counts the changes since. The rows posted to each source lie in a log of `scope`; `marks` says, by
+    source, up to which entry of it (not included) the table holds them.
+    """
 
     format: int
     fingerprint: str
@@ -50,6 +62,9 @@ class State(msgspec.Struct, frozen=True):
     newest_us: int | None
     rows: int
     entities: int
+    sequence: int = 0
+    scope: str = ""
+    marks: dict[str, int] = {}
 
 
 encode = msgspec.msgpack.Encoder().encode

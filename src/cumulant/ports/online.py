@@ -2,8 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol, TypeVar
+
+Found = TypeVar("Found")
+
+
+class Cells(Protocol):
+    """The blobs of a store inside an `update`: read as it left them so far, and written."""
+
+    def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Blobs in the order of `keys`; None also for a table that is not there."""
+        ...
+
+    def put(self, table: str, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Write blobs, each replacing its predecessor; None removes."""
+        ...
 
 
 class OnlineStore(Protocol):
@@ -17,6 +31,14 @@ class OnlineStore(Protocol):
 
     def swap(self, table: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
         """Replace the whole table atomically: readers see the old one or the new one."""
+        ...
+
+    def update(self, change: Callable[[Cells], Found]) -> Found:
+        """What `change` gives, once all that it wrote, in any number of tables, is there at once and durable.
+
+        What it read is still so when its writes appear: of several updates, of threads or processes, each sees those
+        before it whole. Where it raises, nothing is written. It may be called more than once.
+        """
         ...
 
     def meta(self, table: str) -> dict[str, str]: ...

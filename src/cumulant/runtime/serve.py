@@ -114,26 +114,33 @@ def materialize(
     as_of: datetime | None,
     since: datetime | None = None,
 ) -> tuple[str, int]:
-    """The step that fills the online state; returns the state's table and how many entities it holds."""
+    """The step that fills the online state; returns the state's table and how many entities it holds.
+
+    A table that is there is not filled again, since it may have moved on; what was posted since is brought into it.
+    """
     used = used_sources(plan, snapshots)
     inputs = {
         "plan": msgspec.to_builtins(plan),
         "snapshots": used,
         "as_of": as_of and as_of.isoformat(),
         "since": since and since.isoformat(),
+        "format": features.STATE_FORMAT,
     }
     table = state_table(inputs)
     store = context.project.online()
 
     def fill() -> dict[str, object]:
         frames = scans(context.project, snapshots, used, as_of=as_of)
-        filled = features.materialize(plan, frames, store, table=table, as_of=as_of, since=since)
+        filled = features.materialize(
+            plan, frames, store, table=table, as_of=as_of, since=since, scope=context.project.name
+        )
         return {"table": table, **msgspec.to_builtins(filled)}
 
     def tell(transaction: Transaction, found: dict[str, object]) -> None:
         transaction.emit(msgspec.convert({**found, "as_of": as_of}, features.StateFilled))
 
     outcome = context.step(ONLINE_STATE, inputs, fill, verify=lambda _: bool(store.meta(table)), write=tell)
+    features.OnlineFeatures(plan, store, table).catch_up()
     return table, int(str(outcome.result["entities"]))
 
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import msgspec
+
 from cumulant.core.errors import DefinitionError, RequestError, did_you_mean
 from cumulant.core.plan import FeaturePlan, Field
 from cumulant.core.servable import Unread
@@ -29,17 +31,24 @@ _UNREAD: Mapping[Unread, str] = {
 class RequestSchema:
     """Checks rows against the request fields of a plan. Columns in `unread` are ignored, and `warnings` says so.
 
-    A nullable field may be left out or null. Times are ISO 8601 text or a number of seconds since 1970 UTC;
-    text without an offset is read in the field's zone (else UTC). Dates are ISO 8601 text, bytes are base64.
+    A nullable field may be left out or null. So may fields that no feature of the row itself needs, but by which the
+    row enters the windows of later rows: its key, its event time, and what windows read that comes with it.
+
+    Times are ISO 8601 text or a number of seconds since 1970 UTC; text without an offset is read in the field's zone
+    (else UTC). Dates are ISO 8601 text, bytes are base64.
     Errors never repeat values of personal fields.
     """
 
     def __init__(self, plan: FeaturePlan, unread: Mapping[str, Unread] | None = None) -> None:
         self.unread: Mapping[str, Unread] = unread or {}
-        self.fields: dict[str, Field] = {field.name: field for field in plan.request}
         moment = plan.predict_at.column if plan.predict_at else None
-        self.required = tuple(f.name for f in plan.request if not f.nullable or f.name == moment)
-        self._checks = {field.name: _check(field) for field in plan.request}
+        required = [f.name for f in plan.request if not f.nullable or f.name == moment]
+        self._checking((*plan.request, *_beside(plan)), required)
+
+    def _checking(self, fields: Sequence[Field], required: Sequence[str]) -> None:
+        self.fields: dict[str, Field] = {field.name: field for field in fields}
+        self.required = tuple(required)
+        self._checks = {field.name: _check(field) for field in fields}
         self._empty: dict[str, object] = dict.fromkeys(self.fields)
 
     def rows(self, raw: Sequence[object]) -> list[dict[str, object]]:
@@ -92,6 +101,24 @@ class RequestSchema:
     def _invalid(self, name: str, value: object, problem: str, where: str) -> RequestError:
         got = _kind(value) if self.fields[name].personal else f"{_kind(value)} {_short(value)}".strip()
         return RequestError(f'{where}field "{name}" must be {problem}, got {got}', subject=name)
+
+
+def _beside(plan: FeaturePlan) -> list[Field]:
+    """Fields that come with a row of the predicted source, and are no request fields, where windows look back at it."""
+    measures = (spec.window or spec.lookup for spec in plan.features)
+    if all(measure is None or measure.source != plan.entity for measure in measures):
+        return []
+    source, asked = plan.sources[plan.entity], {field.name for field in plan.request}
+    later = set(source.known) | {known.column for known in source.known.values()}
+    return [msgspec.structs.replace(field, nullable=True) for field in source.fields if field.name not in asked | later]
+
+
+class SourceSchema(RequestSchema):
+    """Checks rows that are posted to a source: all of `fields` but its key may be absent."""
+
+    def __init__(self, fields: Sequence[Field], key: Sequence[str]) -> None:
+        self.unread = {}
+        self._checking(fields, key)
 
 
 def _kind(value: object) -> str:

@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
+
+from cumulant.ports.online import Cells, Found
+
+
+class _MemoryCells:
+    """What an update has written so far, over what is there."""
+
+    def __init__(self, store: MemoryOnline) -> None:
+        self._store = store
+        self.written: dict[str, dict[bytes, bytes | None]] = {}
+
+    def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        written = self.written.get(table, {})
+        stored = self._store.get(table, keys)
+        return [written.get(key, blob) for key, blob in zip(keys, stored, strict=True)]
+
+    def put(self, table: str, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
+        self.written.setdefault(table, {}).update(rows)
 
 
 class MemoryOnline:
@@ -11,6 +30,7 @@ class MemoryOnline:
     def __init__(self) -> None:
         self._tables: dict[str, dict[bytes, bytes]] = {}
         self._meta: dict[str, dict[str, str]] = {}
+        self._updating = threading.Lock()
 
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         rows = self._tables.get(table, {})
@@ -24,6 +44,17 @@ class MemoryOnline:
     def swap(self, table: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
         self._tables[table] = dict(rows)
         return len(self._tables[table])
+
+    def update(self, change: Callable[[Cells], Found]) -> Found:
+        with self._updating:
+            cells = _MemoryCells(self)
+            found = change(cells)
+            tables = dict(self._tables)
+            for table, rows in cells.written.items():
+                merged = tables.get(table, {}) | rows
+                tables[table] = {key: blob for key, blob in merged.items() if blob is not None}
+            self._tables = tables
+            return found
 
     def meta(self, table: str) -> dict[str, str]:
         return dict(self._meta.get(table, {}))

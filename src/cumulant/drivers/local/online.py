@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import msgspec
 
 from cumulant.core.errors import StorageError
 from cumulant.drivers.local.location import locate
 from cumulant.drivers.local.sqlite import Database
+from cumulant.ports.online import Cells, Found
 
 _SCHEMA = """
 CREATE TABLE tables (name TEXT PRIMARY KEY, generation INTEGER UNIQUE) WITHOUT ROWID;
@@ -33,10 +35,10 @@ class SqliteOnline:
     """
 
     def __init__(self, url: str) -> None:
-        # What a power cut takes from here, the next materialisation brings back.
-        self._database = Database(
-            locate(url).path, schema=_SCHEMA, version=1, holds="online store", durable=False, mapped=_MAPPED
-        )
+        path = locate(url).path
+        # What a power cut takes from a filled table, the next materialisation brings back; from an update, nothing.
+        self._database = _open(path, durable=False)
+        self._durable = _open(path, durable=True)
         # Where each table's rows lie. A dropped generation makes its statement fail, so this is never stale.
         self._select: dict[str, str] = {}
 
@@ -82,6 +84,10 @@ class SqliteOnline:
             raise
         return count
 
+    def update(self, change: Callable[[Cells], Found]) -> Found:
+        with self._durable.write() as connection:
+            return change(_Cells(connection))
+
     def meta(self, table: str) -> dict[str, str]:
         with self._database.read() as connection:
             found = connection.execute("SELECT value FROM meta WHERE name = ?", (table,)).fetchone()
@@ -106,6 +112,7 @@ class SqliteOnline:
 
     def close(self) -> None:
         self._database.close()
+        self._durable.close()
 
     def _fetch(self, connection: sqlite3.Connection, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         statement = self._select.get(table)
@@ -128,6 +135,45 @@ class SqliteOnline:
     def _discard(self, generation: int) -> None:
         with self._database.write() as connection:
             _drop(connection, generation)
+
+
+class _Cells:
+    """Blobs within one write transaction, which no other can come between."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._generations: dict[str, int] = {}
+
+    def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        generation = self._generation(table)
+        if generation is None:
+            return [None] * len(keys)
+        execute, statement = self._connection.execute, f"SELECT value FROM {_name(generation)} WHERE key = ?"  # noqa: S608
+        rows = [execute(statement, (key,)).fetchone() for key in keys]
+        return [row[0] if row else None for row in rows]
+
+    def put(self, table: str, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
+        generation = self._generation(table)
+        if generation is None:
+            generation = self._generations[table] = _begin(self._connection, table)
+            _point(self._connection, table, generation)
+        written = list(rows)
+        _insert(self._connection, generation, [(key, blob) for key, blob in written if blob is not None])
+        gone = [(key,) for key, blob in written if blob is None]
+        if gone:
+            self._connection.executemany(f"DELETE FROM {_name(generation)} WHERE key = ?", gone)  # noqa: S608
+
+    def _generation(self, table: str) -> int | None:
+        if table not in self._generations:
+            found = _generation(self._connection, table)
+            if found is None:
+                return None
+            self._generations[table] = found
+        return self._generations[table]
+
+
+def _open(path: Path, *, durable: bool) -> Database:
+    return Database(path, schema=_SCHEMA, version=1, holds="online store", durable=durable, mapped=_MAPPED)
 
 
 def _name(generation: int) -> str:

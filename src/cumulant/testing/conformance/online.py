@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cumulant.ports.online import OnlineStore
+from cumulant.ports.online import Cells, OnlineStore
 from cumulant.testing.conformance.gaps import Suite
 
 
@@ -86,6 +86,68 @@ class OnlineConformance(Suite):
             reader.join()
         assert failures == []
         assert online.get("cards", [b"0"]) == [b"7"]
+
+    def test_an_update_reads_what_it_wrote_and_removes(self, online: OnlineStore) -> None:
+        online.put("cards", [(b"a", b"1"), (b"b", b"1")])
+
+        def change(cells: Cells) -> list[bytes | None]:
+            assert cells.get("cards", [b"b", b"nope", b"a"]) == [b"1", None, b"1"]
+            assert cells.get("new", [b"a"]) == [None]
+            cells.put("cards", [(b"a", b"2"), (b"b", None), (b"nope", None)])
+            cells.put("new", [(b"a", b"3")])
+            return [*cells.get("cards", [b"a", b"b"]), *cells.get("new", [b"a"])]
+
+        assert online.update(change) == [b"2", None, b"3"]
+        assert online.get("cards", [b"a", b"b"]) == [b"2", None]
+        assert online.get("new", [b"a"]) == [b"3"]
+
+    def test_an_update_that_fails_changes_no_table(self, online: OnlineStore) -> None:
+        online.put("cards", [(b"a", b"1")])
+
+        def change(cells: Cells) -> None:
+            cells.put("cards", [(b"a", b"2")])
+            cells.put("new", [(b"a", b"2")])
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            online.update(change)
+        assert online.get("cards", [b"a"]) == [b"1"]
+        assert online.get("new", [b"a"]) == [None]
+
+    def test_no_update_is_lost_between_others(self, online: OnlineStore) -> None:
+        def add(cells: Cells) -> None:
+            for table in ("one", "two"):
+                found = cells.get(table, [b"n"])[0]
+                cells.put(table, [(b"n", b"%d" % (int(found or b"0") + 1))])
+
+        threads = [threading.Thread(target=lambda: [online.update(add) for _ in range(25)]) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [online.get(table, [b"n"]) for table in ("one", "two")] == [[b"100"], [b"100"]]
+
+    def test_readers_see_an_update_whole_and_at_once(self, online: OnlineStore) -> None:
+        failures: list[object] = []
+        done = threading.Event()
+
+        def read() -> None:
+            while not done.is_set():
+                found = set(online.get("cards", [b"a", b"b"]))
+                if len(found) != 1:
+                    failures.append(found)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            for number in range(50):
+                blob = b"%d" % number
+                online.update(lambda cells, blob=blob: cells.put("cards", [(b"a", blob), (b"b", blob)]))  # type: ignore[misc]
+                assert online.get("cards", [b"a", b"b"]) == [blob, blob]
+        finally:
+            done.set()
+            reader.join()
+        assert failures == []
 
     def test_meta(self, online: OnlineStore) -> None:
         online.put_meta("cards", {"as_of": "2013-01-01", "old": "x"})

@@ -1,0 +1,13 @@
+"""The plan of the tests with several processes."""
+
+from cumulant.core.plan import Field, Source
+from cumulant.features import collect, compile_plan, source
+
+FIELDS = (Field("id", "int"), Field("card", "str"), Field("at", "time"), Field("amount", "float"))
+card = source("tx").by("card")
+PLAN = compile_plan(
+    collect({"n": card.count(window="2h"), "total": card.sum("amount", window="2h")}),
+    {"tx": Source("tx", ("id",), "at", FIELDS)},
+    entity="tx",
+    predict_at=None,
+)

@@ -1,0 +1,34 @@
+"""A process that posts payments until it is killed, and says which ones were acknowledged.
+
+python advance_worker.py STORE LOG FIRST_ID
+"""
+
+import os
+import sys
+from datetime import UTC, datetime, timedelta
+
+from advance_plan import PLAN
+
+from cumulant.drivers.local.online import SqliteOnline
+from cumulant.features import Advancer, StateWriter
+
+START = datetime(2013, 4, 1, tzinfo=UTC)
+
+
+def main(path: str, log: str, first: int) -> None:
+    handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    with Advancer([StateWriter(PLAN, SqliteOnline(f"sqlite:///{path}"), "t")]) as advancer:
+        for number in range(first, first + 1_000_000, 3):
+            rows = [
+                {"id": one, "card": f"c{one % 5}", "at": START + timedelta(seconds=one % 1000), "amount": 1.0}
+                for one in range(number, number + 3)
+            ]
+            # each row is told twice, as by a caller that tries again
+            done = [advancer.post("tx", [row]) for row in rows + rows]
+            accepted = sum(future.result().accepted for future in done)
+            assert accepted == 3, accepted
+            os.write(handle, b"".join(b"%d\n" % row["id"] for row in rows))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
