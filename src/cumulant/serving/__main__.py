@@ -54,6 +54,17 @@ def _parser() -> argparse.ArgumentParser:
     add("--body-limit", metavar="SIZE", default="8MiB", help="default %(default)s")
     add("--drain", metavar="TIME", default="10s", help="time to finish at the end; default %(default)s")
     add("--queue", metavar="TIME", default="40ms", help="how long a request may wait for its turn; default %(default)s")
+    add("--log", metavar="DIR", help="keep a prediction log there")
+    add("--log-keep", metavar="TIME", default="90d", help="default %(default)s")
+    add("--log-key", metavar="FILE", help="key of the hashes of personal values in the log; default: values are hidden")
+    add("--region", metavar="NAME", default="", help="as it stands in the log")
+    add(
+        "--scored",
+        choices=("durable", "background", "off"),
+        default="durable",
+        help="when scored rows enter the windows of later ones: before the answer, soon after it, never",
+    )
+    add("--cache", choices=("auto", "on", "off"), default="auto", help="answers kept for equal requests")
     add("--ready-file", metavar="FILE", type=Path, help="also write the ready line to this file")
     return parser
 
@@ -72,7 +83,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 def _settings(options: argparse.Namespace) -> Settings:
     from cumulant.core.units import duration, size
-    from cumulant.serving.scheduling import Scheduling
+    from cumulant.serving.scheduling import Caching, Scheduling
     from cumulant.serving.settings import Settings
     from cumulant.serving.sockets import split_address
 
@@ -92,7 +103,12 @@ def _settings(options: argparse.Namespace) -> Settings:
         name=options.name,
         control=options.model_control == "explicit",
         token=_token(options.token_file),
-        scheduling=Scheduling(queue=duration(options.queue).total_seconds()),
+        scheduling=Scheduling(queue=duration(options.queue).total_seconds(), caching=Caching(mode=options.cache)),
+        log=options.log,
+        log_keep=options.log_keep,
+        log_key=options.log_key,
+        region=options.region,
+        scored=options.scored,
     )
 
 

@@ -159,10 +159,9 @@ class Application:
                     return self._get(path, ["v2", "models", "stats"], method)
                 _allow(method, "GET")
                 return self._describe(path, api, verb, name, version)
-            case ["v2", "repository", *rest]:
+            case ["v1", "events"] | ["v2", "repository", *_]:
                 _allow(method, "POST")
-                control = self.control if self.may_control or rest == ["index"] else None
-                return repository(control, request, rest)
+                return self._post(path.split("/")[2:], request)
             case parts:
                 return self._get(path, parts, method)
 
@@ -218,6 +217,14 @@ class Application:
             case _:
                 raise _no_path(path)
 
+    def _post(self, parts: Sequence[str], request: Request) -> Awaitable[Response]:
+        if parts[0] == "repository":
+            control = self.control if self.may_control or parts[1:] == ["index"] else None
+            return repository(control, request, parts[1:])
+        if self.score.recorder is None:
+            raise RequestError("no model here has stored state")
+        return self.score.recorder.post(request)
+
     # --- scoring
 
     def _infer(self, model: Model, request: Request) -> Scoring[Response]:
@@ -244,7 +251,7 @@ class Application:
             )
             return Response(200, encode(several))
 
-        return Scoring(work, Demand(client=request.client), finish)
+        return Scoring(work, Demand(client=request.client), finish, request_id)
 
 
 class _Self:

@@ -53,7 +53,11 @@ class RowModel:
         self.table = table or self.servable.lineage.get("state") or self.name
         self.outputs: Mapping[str, tuple[str, list[int]]] = outputs(self.servable)
         self.inputs = self._metadata()
-        self._features = self._with_state(store)
+        self.features = self._with_state(store)
+        plan, writer = self.servable.plan, self.features.writer() if self.servable.plan.needs_state else None
+        #: the key of the rows that are scored, and whether some window counts such rows
+        self.key = plan.sources[plan.entity].key if plan.entity in plan.sources else ()
+        self.looks_back = bool(self.key) and writer is not None and plan.entity in writer.sources
         engine = self.scorer.engine
         self.runner = Runner(engine, [engine.outputs[0].name], exact=True, scheduling=scheduling)
         self.runner.measure(self._made_up)
@@ -92,11 +96,12 @@ class RowModel:
         return work
 
     def from_rows(self, rows: Sequence[object]) -> Work:
-        vectors = self._features.vectors(self.schema.rows(rows)) if rows else None
-        if vectors is None:
+        if not rows:
             return Work(self.scorer.feeds(np.empty((0, len(self.scorer.features)), np.float32)), 0, raw=rows)
-        matrix = self.scorer.encoder.matrix(vectors.columns)
-        return Work(self.scorer.feeds(matrix), len(rows), vectors.age, rows, self._warnings(rows))
+        checked = self.schema.rows(rows)
+        vectors = self.features.vectors(checked)
+        feeds = self.scorer.feeds(self.scorer.encoder.matrix(vectors.columns))
+        return Work(feeds, len(rows), vectors.age, rows, checked, warnings=self._warnings(rows))
 
     def _warnings(self, rows: Sequence[object]) -> tuple[str, ...]:
         if not self.schema.unread:

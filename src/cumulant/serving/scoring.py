@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from cumulant.core.errors import CumulantError
+from cumulant.features import Advanced
 from cumulant.packaging.engine import Array
 from cumulant.serving.errors import status_of
 from cumulant.serving.inference import Call
+from cumulant.serving.logbook import Logbook
 from cumulant.serving.metrics import Metrics
 from cumulant.serving.models import Model
+from cumulant.serving.recording import Recorder, durable
 from cumulant.serving.scheduling import Demand
 from cumulant.serving.tensors import Output
 from cumulant.serving.work import Work
@@ -36,6 +40,8 @@ class Scoring(msgspec.Struct, Generic[R]):
     work: Work
     demand: Demand
     finish: Callable[[Sequence[Array]], R]
+    #: the caller's name of the request; empty: none
+    id: str = ""
 
 
 def inference(
@@ -52,14 +58,16 @@ def inference(
     def finish(raw: Sequence[Array]) -> R:
         return write(call, model.name, model.version, model.tensors(work, raw, call.wanted), work.parameters())
 
-    return Scoring(work, call.demand, finish)
+    return Scoring(work, call.demand, finish, call.id or "")
 
 
 class Counted:
-    """Scores requests and counts them in `metrics`."""
+    """Scores requests, counts them in `metrics`, and tells of them to the log and to the stored state."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self.logbook: Logbook | None = None
+        self.recorder: Recorder | None = None
 
     def __call__(
         self, request: Q, read: Callable[[Model, Q], Scoring[R]], endpoint: str, model: Model
@@ -80,13 +88,20 @@ class Counted:
         except CumulantError as error:
             self._observe(model, endpoint, status_of(error), rows, request)
             raise
+        told = self._tell(request, scoring, raw, model)
+        if told is not None:
+            return self._durable(told, response, lambda status: self._observe(model, endpoint, status, rows, request))
         self._observe(model, endpoint, 200, rows, request)
         return response
 
     async def _later(self, request: Q, scoring: Scoring[R], endpoint: str, model: Model) -> R:
         status, work = 500, scoring.work
         try:
-            response = scoring.finish(await model.runner.later(work.feeds, work.rows, scoring.demand))
+            raw = await model.runner.later(work.feeds, work.rows, scoring.demand)
+            response = scoring.finish(raw)
+            told = self._tell(request, scoring, raw, model)
+            if told is not None:
+                await durable(told)
             status = 200
         except CumulantError as error:
             status = status_of(error)
@@ -94,6 +109,22 @@ class Counted:
         finally:
             self._observe(model, endpoint, status, work.rows, request)
         return response
+
+    async def _durable(self, told: Future[Advanced], response: R, count: Callable[[int], None]) -> R:
+        """The answer, once what it told of is on the disk."""
+        status = 503
+        try:
+            await durable(told)
+            status = 200
+        finally:
+            count(status)
+        return response
+
+    def _tell(self, request: Timed, scoring: Scoring[R], raw: Sequence[Array], model: Model) -> Future[Advanced] | None:
+        """What is to be waited for before the answer goes."""
+        if self.logbook is not None:
+            self.logbook.put(model, scoring.work, raw, scoring.id, request.received)
+        return None if self.recorder is None else self.recorder.scored(model, scoring.work.checked)
 
     def _observe(self, model: Model, endpoint: str, status: int, rows: int, request: Timed) -> None:
         seconds = time.perf_counter() - request.received

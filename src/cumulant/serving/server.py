@@ -15,6 +15,7 @@ import msgspec
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.units import duration, size
 from cumulant.serving.loops import ending, new_loop
+from cumulant.serving.scribe import log_place, scribe
 from cumulant.serving.settings import Settings
 from cumulant.serving.sockets import address_of, bind, claim, is_loopback, several_possible, split_address, url_of
 from cumulant.serving.supervisor import Supervisor
@@ -76,8 +77,8 @@ def run(settings: Settings, *, insecure: bool = False, announce: Callable[[Ready
     """
     _check(settings, insecure=insecure)
     open_to_all = insecure or settings.token is not None
-    with _with_grpc(settings, insecure=open_to_all) as held:
-        _run(held, announce, insecure=open_to_all)
+    with _with_grpc(settings, insecure=open_to_all) as held, log_place(held) as placed:
+        _run(placed, announce, insecure=open_to_all)
 
 
 @contextmanager
@@ -121,8 +122,9 @@ def _alone(settings: Settings, listener: socket.socket, announce: Callable[[Read
 
     async def answer() -> None:
         ended = asyncio.Event()
-        with ending(ended):
-            await worker.run(listener, ended, lambda: announce(ready) if announce else None)
+        async with scribe(settings):
+            with ending(ended):
+                await worker.run(listener, ended, lambda: announce(ready) if announce else None)
 
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
@@ -144,8 +146,12 @@ def _supervise(settings: Settings, holder: socket.socket, announce: Callable[[Re
             pairs = tuple((name, version) for name, version in models)
             announce(Ready(url_of(holder), os.getpid(), pairs, settings.workers, _grpc_of(settings)))
 
+    async def supervise() -> None:
+        async with scribe(settings):
+            await supervisor.run(started)
+
     with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(supervisor.run(started))
+        runner.run(supervise())
 
 
 def write_ready(path: Path, ready: Ready) -> None:

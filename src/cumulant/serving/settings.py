@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
-from cumulant.serving.scheduling.runner import Scheduling
+from cumulant.serving.scheduling import Scheduling
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,3 +32,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: what a caller must send as `Authorization: Bearer TOKEN`; None: nothing
     token: str | None = None
     scheduling: Scheduling = Scheduling()
+    #: what becomes of scored rows whose models look back at them: `durable`, `background` or `off`
+    scored: Literal["durable", "background", "off"] = "durable"
+    #: folder of the prediction log; None: none is kept
+    log: str | None = None
+    log_keep: str = "90d"
+    #: file with the key of the hashes that stand for personal values in the log
+    log_key: str | None = None
+    #: where the log process listens; set by whoever starts it
+    log_socket: str | None = None
+    region: str = ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,12 @@ class Work(msgspec.Struct, gc=False):
     ages: Sequence[float | None] = ()
     #: the rows as the caller sent them, for the prediction log; None where tensors were sent
     raw: Sequence[object] | None = None
+    #: the same rows in the plan's types; empty where there is no plan
+    checked: Sequence[Mapping[str, Any]] = ()
+    #: of an experiment: the arm that answers
+    arm: str = ""
+    #: how a degraded answer was made: `servable`, `cached` or `constant`; empty for a full one
+    fallback: str = ""
     #: what the caller should know: columns that were ignored, and why
     warnings: tuple[str, ...] = ()
 

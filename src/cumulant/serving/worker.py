@@ -14,8 +14,11 @@ from cumulant.serving.app import Application
 from cumulant.serving.control import Control, Staff
 from cumulant.serving.fleet import Alone, Fleet
 from cumulant.serving.http import Limits, Site
+from cumulant.serving.log import LogClient
+from cumulant.serving.logbook import Logbook
 from cumulant.serving.metrics import Series
 from cumulant.serving.models import Model, ModelSet, open_model
+from cumulant.serving.recording import Recorder
 from cumulant.serving.repository import Repository
 from cumulant.serving.settings import Settings
 from cumulant.serving.sockets import BACKLOG, several_possible
@@ -35,15 +38,19 @@ class Worker:
 
     def __init__(self, settings: Settings, *, without: frozenset[str] = frozenset()) -> None:
         self._settings = settings
+        self.recorder = Recorder(settings.scored)
         self._store: OnlineStore | None = open_store(settings.online) if settings.online else None
         self._repository = Repository(settings.folders)
         try:
             opened = [self._open(folder) for folder in self._repository.folders()]
             models = ModelSet(model for model in opened if model.name not in without)
+            self.recorder.put(models)
         except CumulantError:
             self.close()
             raise
+        self._logbook: Logbook | None = None
         self.app = Application(models, body_limit=settings.body_limit, name=settings.name, token=settings.token)
+        self.app.score.recorder = self.recorder
         self._site = Site(self.app, Limits(body=settings.body_limit))
         self.staff = Staff(models, self._repository, self._open, put=self._put, told=self._series)
 
@@ -52,10 +59,27 @@ class Worker:
         return open_model(folder, store=self._store, table=settings.table, scheduling=settings.scheduling)
 
     def _put(self, models: ModelSet) -> None:
+        if self._logbook is not None:
+            self._logbook.describe(models)
+        self.recorder.put(models)
         self.app.models = models
 
+    def _open_log(self) -> LogClient | None:
+        """From the event loop's thread, which is the one that writes to it."""
+        if self._settings.log_socket is None:
+            return None
+        client = LogClient(self._settings.log_socket, worker="worker", region=self._settings.region)
+        self._logbook = self.app.score.logbook = Logbook(client)
+        self._logbook.describe(self.app.models)
+        return client
+
     def _series(self) -> list[Series]:
-        return [*self.app.series(), Series("cumulant_connections", (), len(self._site.connections))]
+        found = [*self.app.series(), Series("cumulant_connections", (), len(self._site.connections))]
+        if self._logbook is not None:
+            client = self._logbook.client
+            found.append(Series("cumulant_log_records_total", ("written",), client.written))
+            found.append(Series("cumulant_log_records_total", ("lost",), client.lost))
+        return found
 
     async def run(
         self,
@@ -67,6 +91,7 @@ class Worker:
         """Answer until `ended` is set; then finish what was accepted."""
         loop = asyncio.get_running_loop()
         self.app.join(fleet := fleet or Alone(self.staff), Control(fleet, self._repository), self._settings.control)
+        log = self._open_log()
         async with AsyncExitStack() as stack:
             server = await loop.create_server(self._site, sock=listener, backlog=BACKLOG)
             stack.callback(server.close)
@@ -78,6 +103,8 @@ class Worker:
             server.close()
             patience = self._settings.drain
             await asyncio.gather(self._site.drain(patience), *([grpc.stop(patience)] if grpc else []))
+            if log is not None:
+                await log.close()
 
     async def _start_grpc(self) -> Server | None:
         settings = self._settings
@@ -89,5 +116,7 @@ class Worker:
         return await start(self.app, settings.grpc_host, settings.grpc_port, shared=several_possible())
 
     def close(self) -> None:
+        """Commit what the state was told, and let the store go."""
+        self.recorder.close()
         if self._store is not None:
             self._store.close()

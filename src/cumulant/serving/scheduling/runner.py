@@ -37,6 +37,7 @@ class Scheduling(msgspec.Struct, frozen=True, kw_only=True):
     #: the longest run that gathering may make
     batch: float = 0.01
     batch_rows: int = 1024
+    caching: Caching = Caching()
 
 
 class Runner:
@@ -63,7 +64,7 @@ class Runner:
         self.cost = Cost()
         self.line = Line()
         self.refused = 0
-        self.cache = Cache(caching or Caching())
+        self.cache = Cache(caching or self._bounds.caching)
         #: seconds that requests waited for their run, seconds of runs, rows of the runs that gathered
         self.waited, self.ran, self.gathered = Histogram(SECONDS), Histogram(SECONDS), Histogram(ROWS)
         self._busy_until = 0.0

@@ -1,0 +1,87 @@
+"""The log process, kept running beside the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import msgspec
+
+from cumulant.serving.log import command
+from cumulant.serving.settings import Settings
+
+_PAUSE = 1.0
+_PATIENCE = 10.0
+
+
+@contextmanager
+def log_place(settings: Settings) -> Iterator[Settings]:
+    """The settings with a place for the log's socket that only this user can reach; unchanged without a log."""
+    if settings.log is None or settings.log_socket is not None:
+        yield settings
+        return
+    with tempfile.TemporaryDirectory(prefix="cumulant-") as folder:
+        yield msgspec.structs.replace(settings, log_socket=str(Path(folder) / "log"))
+
+
+@asynccontextmanager
+async def scribe(settings: Settings) -> AsyncIterator[None]:
+    """Keep the log process running; when the block ends it writes what it has and ends."""
+    if settings.log is None or settings.log_socket is None:
+        yield
+        return
+    current: list[subprocess.Popen[bytes]] = [_start(settings)]
+    keeper = asyncio.ensure_future(_keep(settings, current))
+    try:
+        yield
+    finally:
+        keeper.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await keeper
+        await asyncio.to_thread(_end, current[0])
+
+
+async def _keep(settings: Settings, current: list[subprocess.Popen[bytes]]) -> None:
+    while True:
+        code = await asyncio.to_thread(_ended, current[0])
+        if code is None:
+            continue
+        sys.stderr.write(f"the log process ended with code {code}; another one takes its place\n")
+        await asyncio.sleep(_PAUSE)
+        current[0] = _start(settings)
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int | None:
+    """Its exit code, where it ends within a moment: a thread that waited for ever could not be given up."""
+    try:
+        return process.wait(timeout=_PAUSE)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _start(settings: Settings) -> subprocess.Popen[bytes]:
+    line = command(
+        str(settings.log_socket),
+        str(settings.log),
+        keep=settings.log_keep,
+        key_file=settings.log_key,
+        region=settings.region,
+        parent=os.getpid(),
+    )
+    return subprocess.Popen(line, stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
