@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.cli.options import AsOf, Model
+from cumulant.cli.options import AsOf
 from cumulant.core.errors import CumulantError, EngineUnavailableError, PortInUseError, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -38,12 +39,20 @@ _KINDS: dict[int, type[CumulantError]] = {1: RefusedError, 2: UsageError, 3: Por
         "cumulant serve",
         "cumulant serve flight-late@champion --port 9000",
         "cumulant serve --as-of 2013-04-01 --json",
+        "cumulant serve servables/late servables/digits --workers 2 --grpc 127.0.0.1:8081",
     ],
 )
 def serve(
     call: Invocation,
     *,
-    model: Model = "",
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL | DIR...]",
+            show_default=False,
+            help="NAME@ALIAS, NAME/VERSION or NAME of this project (default: its newest); or folders of servables.",
+        ),
+    ] = None,
     host: Annotated[
         str | None,
         typer.Option(metavar="HOST", help="Where to listen, instead of serving.http; off loopback needs --insecure."),
@@ -54,26 +63,85 @@ def serve(
     ] = None,
     as_of: AsOf = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow an address that others can reach.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Processes that answer, instead of serving.workers.")
+    ] = None,
+    grpc: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Answer the protocol over gRPC too.")] = None,
+    control: Annotated[
+        bool, typer.Option("--model-control", help="Load and unload models by request; see the server's how-to.")
+    ] = False,
+    token_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Holds the token that callers must send.")
+    ] = None,
 ) -> None:
     """Serve a model: Open Inference Protocol v2 and plain JSON rows, until interrupted.
 
     Stored features are brought up to date first. With --json, the document is printed when the server answers.
     """
+    from cumulant.runtime.serve import Wishes, command, folders_command, note
+
+    wishes = Wishes(
+        insecure=insecure,
+        workers=workers,
+        grpc=grpc,
+        control=control,
+        token_file=None if token_file is None else str(token_file),
+        parent=os.getpid(),
+    )
+    if models and all(Path(one).is_dir() for one in models):
+        http = f"{host or '127.0.0.1'}:{8080 if port is None else port}"
+        started = _Start(lambda ready: folders_command(models or [], http=http, wishes=wishes, ready=ready))
+        _stay(call, started, lambda running: {"url": running.url, "pid": running.pid}, _show_folders)
+        return
+    service = _prepared(call, _only(models), as_of)
+    declared_host, _, declared_port = service.settings.http.rpartition(":")
+    http = f"{host or declared_host}:{declared_port if port is None else port}"
+    started = _Start(
+        lambda ready: command(service, http=http, wishes=wishes, ready=ready), lambda pid: note(service, pid)
+    )
+    _stay(
+        call,
+        started,
+        lambda running: {"url": running.url, "pid": running.pid, "model": service.model},
+        lambda console, running: _show(console, service, running),
+    )
+
+
+def _only(models: list[str] | None) -> str:
+    if models and len(models) > 1:
+        missing = next(one for one in models if not Path(one).is_dir())
+        hint = "serve one model of a project, or folders of servables"
+        raise UsageError(f"{missing} is no folder", subject=missing, hint=hint)
+    return models[0] if models else ""
+
+
+def _prepared(call: Invocation, model: str, as_of: str | None) -> Service:
     from cumulant.core.units import moment
     from cumulant.runtime.serve import prepare_service
 
     with call.project() as project, call.progress("serve") as progress:
         when = None if as_of is None else moment(as_of)
-        service = prepare_service(
+        return prepare_service(
             project, model or project.name, principal=project.principal(), as_of=when, progress=progress
         )
-    declared_host, _, declared_port = service.settings.http.rpartition(":")
-    http = f"{host or declared_host}:{declared_port if port is None else port}"
-    with _child(service, http, insecure=insecure) as (process, running):
-        call.answer(
-            {"url": running.url, "pid": running.pid, "model": service.model},
-            lambda console: _show(console, service, running),
-        )
+
+
+class _Start(NamedTuple):
+    """How a server is started: its command line for a ready file, and who is told of its process."""
+
+    line: Callable[[Path], list[str]]
+    told: Callable[[int], None] = lambda _: None
+
+
+def _stay(
+    call: Invocation,
+    start: _Start,
+    document: Callable[[Running], dict[str, object]],
+    show: Callable[[Console, Running], None],
+) -> None:
+    """Start a server, say where it is, and stay until it ends."""
+    with _child(start) as (process, running):
+        call.answer(document(running), lambda console: show(console, running))
         try:
             # Polars has Ctrl-C restart a blocking wait; a sleep ends with it all the same.
             while (code := process.poll()) is None:
@@ -87,21 +155,20 @@ def serve(
 
 
 @contextmanager
-def _child(service: Service, http: str, *, insecure: bool) -> Iterator[tuple[subprocess.Popen[bytes], Running]]:
-    from cumulant.runtime.serve import await_ready, note
-    from cumulant.runtime.serve import command as command_line
+def _child(start: _Start) -> Iterator[tuple[subprocess.Popen[bytes], Running]]:
+    from cumulant.runtime.serve import await_ready
 
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.json"
         process = subprocess.Popen(
-            command_line(service, http=http, insecure=insecure, ready=ready),
+            start.line(ready),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
         before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         said = _Echo(process)
         try:
-            note(service, process.pid)
+            start.told(process.pid)
             running = await_ready(process, ready, lambda: _failed(process.returncode, said))
             said.aloud()
             yield process, running
@@ -156,6 +223,17 @@ class _Echo:
                 sys.stderr.write(text)
             else:
                 self._lines.append(text)
+
+
+def _show_folders(console: Console, running: Running) -> None:
+    from cumulant.runtime.report_page.terminal import clean
+
+    served = ", ".join(clean(f"{name} version {version}") for name, version in running.models)
+    console.print(f"serving {served} at {running.url}", style="bold")
+    if running.grpc is not None:
+        console.print(f"gRPC at {running.grpc}", style="dim")
+    console.print("stop with Ctrl-C", style="dim")
+    console.file.flush()
 
 
 def _show(console: Console, service: Service, running: Running) -> None:

@@ -160,6 +160,17 @@ class Project:
             return self.vault.reveal(self.environment.salt).encode()
         return salt_file(self.root / STATE)
 
+    def salt_path(self) -> str | None:
+        """The file of the salt, where the project keeps it itself.
+
+        Raises:
+            StorageError: as `salt`.
+        """
+        if self.environment.salt is not None:
+            return None
+        self.salt()
+        return str(self.root / STATE / "salt")
+
     def keep_salt(self) -> None:
         """Make the salt where the project keeps it itself, so that on a read-only disk it is there to be read.
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from cumulant import features, packaging
 from cumulant.core.errors import CumulantError, EngineUnavailableError, PortInUseError
 from cumulant.core.ids import digest, short
 from cumulant.core.progress import Progress, silent
+from cumulant.core.servable import Servable
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import scans, used_sources
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 ONLINE_STATE = "online state"
 #: folders of the project's state: copies of servables that servers read, and notes of which process reads which
-SERVING, USES = "serving", "uses"
+SERVING, USES, PREDICTIONS = "serving", "uses", "predictions"
 _START_SECONDS, _LOOK_SECONDS = 60.0, 0.02
 
 
@@ -52,6 +53,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     entities: int = 0
     #: the folder where a server says what it serves from, so that `clean` leaves that alone
     uses: str
+    #: folder of the prediction log, and the file with the key of the hashes in it; without one, values are hidden there
+    log: str
+    log_key: str | None = None
     #: the section `serving` of the project file
     settings: ServingSpec = ServingSpec()
 
@@ -61,6 +65,8 @@ class Running(msgspec.Struct, frozen=True):
 
     url: str
     pid: int
+    models: tuple[tuple[str, str], ...] = ()
+    grpc: str | None = None
 
 
 def prepare_service(
@@ -79,11 +85,17 @@ def prepare_service(
     with open_run(project, "serve", action="model.serve", principal=principal, progress=progress) as context:
         version = project.registry().resolve(uri)
         folder = _versioned(project, version)
-        plan = packaging.load_servable(folder).plan
+        described = packaging.load_description(folder)
+        plan = described.plan if isinstance(described, Servable) else None
         service = Service(
-            model=version, folder=str(folder), uses=str(project.state / USES), settings=project.spec.serving
+            model=version,
+            folder=str(folder),
+            uses=str(project.state / USES),
+            log=str(project.state / PREDICTIONS),
+            log_key=project.salt_path(),
+            settings=project.spec.serving,
         )
-        if plan.needs_state:
+        if plan is not None and plan.needs_state:
             snapshots, _ = snapshots_of(context, plan.sources)
             # A day before the moment, so that requests just before it are answered too.
             since = None if as_of is None else as_of - timedelta(days=1)
@@ -162,15 +174,49 @@ def _versioned(project: Project, version: ModelVersion) -> Path:
     return target
 
 
-def command(service: Service, *, http: str, insecure: bool = False, ready: Path | None = None) -> list[str]:
+class Wishes(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller of a server wants otherwise than the project file says."""
+
+    insecure: bool = False
+    workers: int | None = None
+    grpc: str | None = None
+    control: bool = False
+    token_file: str | None = None
+    #: the server ends when this process is no longer its parent
+    parent: int | None = None
+
+
+def command(service: Service, *, http: str, wishes: Wishes, ready: Path | None = None) -> list[str]:
     """The command line that serves `service`."""
-    line = [sys.executable, "-m", "cumulant.serving", service.folder, "--http", http]
-    line += ["--body-limit", service.settings.body_limit, "--drain", service.settings.drain]
+    settings = service.settings
+    asked = msgspec.structs.replace(
+        wishes, workers=wishes.workers or settings.workers, grpc=wishes.grpc or settings.grpc
+    )
+    line = folders_command([service.folder], http=http, wishes=asked, ready=ready)
+    line += ["--body-limit", settings.body_limit, "--drain", settings.drain, "--queue", settings.queue]
+    line += ["--cache", settings.cache, "--scored", settings.scored]
+    line += ["--log", service.log, "--log-keep", settings.log.keep]
+    if service.log_key:
+        line += ["--log-key", service.log_key]
     if service.online:
         line += ["--online", service.online, "--state-table", str(service.table)]
-    if insecure:
-        line.append("--insecure")
-    return [*line, "--ready-file", str(ready)] if ready else line
+    return line
+
+
+def folders_command(folders: Sequence[str], *, http: str, wishes: Wishes, ready: Path | None = None) -> list[str]:
+    """The command line that serves servables' folders."""
+    line = [sys.executable, "-m", "cumulant.serving", *folders, "--http", http]
+    given = {
+        "--workers": wishes.workers,
+        "--grpc": wishes.grpc,
+        "--token-file": wishes.token_file,
+        "--parent": wishes.parent,
+        "--model-control": "explicit" if wishes.control else None,
+        "--ready-file": ready,
+    }
+    for option, value in given.items():
+        line += [option, str(value)] if value is not None else []
+    return [*line, "--insecure"] if wishes.insecure else line
 
 
 @contextmanager
@@ -185,7 +231,7 @@ def running(service: Service, *, http: str = "127.0.0.1:0", keep: bool = False) 
         ready, log = Path(folder) / "ready.json", Path(folder) / "log"
         with log.open("wb") as stream:
             process = subprocess.Popen(
-                command(service, http=http, ready=ready),
+                command(service, http=http, wishes=Wishes(parent=None if keep else os.getpid()), ready=ready),
                 stdout=subprocess.DEVNULL,
                 stderr=stream,
                 start_new_session=keep,

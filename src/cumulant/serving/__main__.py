@@ -65,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         help="when scored rows enter the windows of later ones: before the answer, soon after it, never",
     )
     add("--cache", choices=("auto", "on", "off"), default="auto", help="answers kept for equal requests")
+    add("--parent", metavar="PID", type=int, help="end when that process is no longer the parent of this one")
     add("--ready-file", metavar="FILE", type=Path, help="also write the ready line to this file")
     return parser
 
@@ -108,6 +109,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         log_keep=options.log_keep,
         log_key=options.log_key,
         region=options.region,
+        parent=options.parent,
         scored=options.scored,
     )
 

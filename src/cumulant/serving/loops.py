@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+_LOOK_SECONDS = 1.0
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
@@ -19,8 +22,13 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 
 @contextmanager
-def ending(ended: asyncio.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT set `ended`; in a thread of somebody else's process, its handlers stay."""
+def ending(ended: asyncio.Event, parent: int | None = None) -> Iterator[None]:
+    """SIGTERM and SIGINT set `ended`, and so does the end of the process `parent`.
+
+    In a thread of somebody else's process, its handlers stay.
+    """
+    if parent is not None:
+        _watch(parent, ended)
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -41,3 +49,10 @@ def ending(ended: asyncio.Event) -> Iterator[None]:
                 signal.signal(number, before[number])
             else:
                 loop.remove_signal_handler(number)
+
+
+def _watch(parent: int, ended: asyncio.Event) -> None:
+    if os.getppid() != parent:
+        ended.set()
+    elif not ended.is_set():
+        asyncio.get_running_loop().call_later(_LOOK_SECONDS, _watch, parent, ended)

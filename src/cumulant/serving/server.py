@@ -123,7 +123,7 @@ def _alone(settings: Settings, listener: socket.socket, announce: Callable[[Read
     async def answer() -> None:
         ended = asyncio.Event()
         async with scribe(settings):
-            with ending(ended):
+            with ending(ended, settings.parent):
                 await worker.run(listener, ended, lambda: announce(ready) if announce else None)
 
     try:

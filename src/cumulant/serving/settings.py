@@ -42,3 +42,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: where the log process listens; set by whoever starts it
     log_socket: str | None = None
     region: str = ""
+    #: the process at whose end the server ends too
+    parent: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -25,4 +25,24 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     drain: Annotated[
         str, msgspec.Meta(description="How long a server that is asked to end may finish what it has accepted.")
     ] = "10s"
+    workers: Annotated[
+        int, msgspec.Meta(ge=1, description="Processes that answer on the port; as many as there are cores to give.")
+    ] = 1
+    grpc: Annotated[
+        str | None, msgspec.Meta(description="Address and port of the protocol over gRPC. Default: none.")
+    ] = None
+    queue: Annotated[
+        str,
+        msgspec.Meta(description="How long a request may wait; one that would wait longer gets 429 at once."),
+    ] = "40ms"
+    cache: Annotated[
+        Literal["auto", "on", "off"],
+        msgspec.Meta(description="Answers kept for equal requests; `auto`: while that saves more time than it costs."),
+    ] = "auto"
+    scored: Annotated[
+        Literal["durable", "background", "off"],
+        msgspec.Meta(
+            description="When a scored row enters the windows of later rows: before its answer goes, soon after, never."
+        ),
+    ] = "durable"
     log: Annotated[LogSpec, msgspec.Meta(description="The prediction log.")] = LogSpec()

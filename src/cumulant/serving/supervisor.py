@@ -56,7 +56,7 @@ class Supervisor:
             EngineUnavailableError: a worker did not start.
         """
         ended = asyncio.Event()
-        with ending(ended):
+        with ending(ended, self._settings.parent):
             try:
                 for place in range(self._settings.workers):
                     await self._start(place)
