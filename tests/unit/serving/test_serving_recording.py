@@ -1,0 +1,165 @@
+"""State that moves while a server answers, and the log of what it answered: real processes, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import polars as pl
+import pytest
+from serving_models import ROW, WINDOWED, flights, servable, windowed_model
+
+from cumulant.drivers.local.online import SqliteOnline
+from cumulant.features import compute, materialize
+from cumulant.serving.log import find, gaps, recent
+
+PREDICT = "/v1/models/flight-late/predict"
+KNOWN = 150
+
+
+@contextmanager
+def serving(*arguments):
+    command = [sys.executable, "-W", "error", "-m", "cumulant.serving", *map(str, arguments), "--http", "127.0.0.1:0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        yield process, json.loads(line)["url"]
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+        process.stdout.close()
+        process.stderr.close()
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A servable and its state, which knows the first flights only."""
+    url = f"sqlite://{tmp_path / 'online.db'}"
+    store = SqliteOnline(url)
+    materialize(WINDOWED, {"flights": flights(KNOWN).lazy()}, store, table="flight-late-state")
+    store.close()
+    folder = servable(
+        tmp_path / "servable", plan=WINDOWED, model=windowed_model(), sample={"hour": [1, 2], "late_1d": [0.5, None]}
+    )
+    return [folder, "--online", url]
+
+
+def rows_of(frame, columns):
+    found = frame.select(columns).to_dicts()
+    return [{k: v.isoformat() if hasattr(v, "isoformat") else v for k, v in row.items()} for row in found]
+
+
+REQUEST = ["distance", "sched_dep", "carrier", "tail"]
+
+
+def ask(url, row):
+    """On a connection of its own, so that any worker may get it."""
+    return httpx.post(url + PREDICT, json=row, timeout=30)
+
+
+def tell(url, rows):
+    return httpx.post(url + "/v1/events", json={"source": "flights", "rows": rows}, timeout=30)
+
+
+def test_a_replay_through_the_server_scores_as_training_did(place):
+    """In the order of the world: each landing is told when it happens, each flight is asked two hours before."""
+    whole = flights(KNOWN + 60)
+    expected = windowed_model().predict_frame(compute(WINDOWED, {"flights": whole.lazy()}))
+    later = whole[KNOWN:]
+    moments = []
+    for number, row in enumerate(later.iter_rows(named=True)):
+        moments.append((row["sched_dep"] - timedelta(hours=2), 1, number))
+        moments.append((row["landed"], 0, number))
+    requests, landings = rows_of(later, REQUEST), rows_of(later, [*REQUEST, "late", "landed"])
+    found = {}
+    with serving(*place, "--workers", 2) as (process, url):
+        for turn, (_, asked, number) in enumerate(sorted(moments)):
+            if asked:
+                answer = ask(url, requests[number])
+                assert answer.status_code == 200, answer.text
+                found[number] = answer.json()["probability"]
+            else:
+                told = tell(url, [landings[number]]).json()
+                assert told["accepted"] == 1
+            if turn == 60:
+                children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+                os.kill(int(children[0]), signal.SIGKILL)
+                time.sleep(0.2)
+    assert [found[number] for number in range(60)] == pytest.approx(expected[KNOWN:], abs=1e-12)
+
+
+def test_what_was_acknowledged_outlives_everything_and_counts_once(place):
+    whole = flights(KNOWN + 30)
+    told = rows_of(whole[KNOWN:], [*REQUEST, "late", "landed"])
+    with serving(*place) as (process, url):
+        assert tell(url, told[:20]).json() == {"accepted": 20, "duplicates": 0, "unkeyed": 0}
+        assert tell(url, told[10:25]).json() == {"accepted": 5, "duplicates": 10, "unkeyed": 0}
+        process.kill()
+        process.wait()
+    row = ROW | {"sched_dep": (whole["landed"].max() + timedelta(hours=2)).isoformat()}
+    last = pl.DataFrame({"distance": [500.0], "sched_dep": [whole["landed"].max() + timedelta(hours=2)],
+                         "carrier": ["UA"], "tail": ["N1"], "late": [None], "landed": [None]},
+                        schema=whole.schema)  # fmt: skip
+    history = pl.concat([whole, last])
+    expected = windowed_model().predict_frame(compute(WINDOWED, {"flights": history.lazy()}))[-1]
+    with serving(*place, "--workers", 2) as (_, url):
+        assert tell(url, told[20:]).json() == {"accepted": 5, "duplicates": 5, "unkeyed": 0}
+        for _ in range(10):
+            assert ask(url, row).json()["probability"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_events_that_do_not_fit_are_refused(place, tmp_path):
+    with serving(*place) as (_, url):
+        for body, words in (
+            ({"source": "weather", "rows": []}, "weather"),
+            ({"source": "flights", "rows": [{"tail": "N1"}]}, "sched_dep"),
+            ({"source": "flights", "rows": [1]}, "object"),
+            ({"rows": []}, "source"),
+            ([], "read"),
+        ):
+            answer = httpx.post(url + "/v1/events", json=body)
+            assert answer.status_code == 400, body
+            assert words in answer.json()["error"]
+        assert httpx.get(url + "/v1/events").status_code == 405
+    with serving(servable(tmp_path / "plain")) as (_, url):
+        assert "no" in tell(url, []).json()["error"]
+
+
+def test_every_answer_is_in_the_log_and_personal_values_are_not(place, tmp_path):
+    log = tmp_path / "log"
+    (tmp_path / "key").write_bytes(b"k" * 32)
+    row = ROW | {"sched_dep": "2013-04-02T18:00:00", "tail": "N-secret"}
+    with serving(*place, "--workers", 2, "--log", log, "--log-key", tmp_path / "key", "--region", "eu") as (_, url):
+        for number in range(30):
+            answer = httpx.post(url + PREDICT, json=row, headers={"x-request-id": f"r{number}"})
+            assert answer.status_code == 200
+        tensors = [
+            {"name": "distance", "datatype": "FP64", "shape": [2], "data": [1.0, 2.0]},
+            {"name": "sched_dep", "datatype": "BYTES", "shape": [2], "data": [row["sched_dep"]] * 2},
+            {"name": "carrier", "datatype": "BYTES", "shape": [2], "data": ["UA", None]},
+        ]
+        assert httpx.post(f"{url}/v2/models/flight-late/infer", json={"id": "t", "inputs": tensors}).status_code == 200
+        assert httpx.post(url + PREDICT, json={"distance": "x"}).status_code == 400
+    found = recent(log, limit=100)
+    assert sorted({one.id for one in found}) == sorted([*(f"r{number}" for number in range(30)), "t"])
+    assert gaps(log) == []
+    (one,) = find(log, "r7")
+    assert (one.model, one.version, one.region, one.shadow) == ("flight-late", "1", "eu", False)
+    assert json.loads(one.outputs)["probability"] == answer.json()["probability"]
+    fields = json.loads(one.request)
+    assert fields["carrier"] == "UA"
+    assert fields["tail"] != "N-secret"
+    assert one.event_time == 1364932800_000000  # two hours before six in the evening in New York
+    assert one.latency_us > 0
+    assert [json.loads(two.request)["distance"] for two in find(log, "t")] == [1.0, 2.0]
+    everything = b"".join(path.read_bytes() for path in log.rglob("*") if path.is_file())
+    assert b"N-secret" not in everything
