@@ -378,7 +378,7 @@ def test_a_sample_too_short_for_the_loss_is_refused(tmp_path):
 def test_the_bound_is_the_share_that_would_just_be_believed(rows, share):
     """Wilson's bound solves: the share seen lies 1.645 standard errors above it."""
     low = wilson(share, rows)
-    assert 0 <= low + 1e-12
+    assert low + 1e-12 >= 0
     assert low <= share + 1e-12
     assert share - low == pytest.approx(1.6449 * math.sqrt(max(0.0, low * (1 - low)) / rows), abs=1e-6)
 
