@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cumulant.core.servable import Candidate, GraphServable, Servable
     from cumulant.project import Project
-    from cumulant.runtime.context import Progress
+    from cumulant.core.progress import Progress
     from cumulant.runtime.package import Packaged
 
 app = application("package", "A servable from a model that was made elsewhere.")

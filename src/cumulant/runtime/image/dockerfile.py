@@ -17,7 +17,8 @@ _TEXT = """\
 # Run it: docker run --read-only --tmpfs /tmp -e CUMULANT_TOKEN=... -p {port}:{port} NAME
 ARG BASE={base}
 
-# Packages are installed here, and only here. Each is named by its hash.
+# Packages are installed here, and only here. Each is named by its hash. What the data plane never loads goes:
+# headers, tests, and of pyarrow (for the log of predictions) its servers and remote file systems.
 FROM ${{BASE}} AS packages
 COPY serve.txt {wheel} /build/
 RUN python3 -m venv /build/tools \\
@@ -25,12 +26,14 @@ RUN python3 -m venv /build/tools \\
       --target /app --only-binary :all: --require-hashes -r /build/serve.txt \\
  && /build/tools/bin/python -m pip install --no-cache-dir --disable-pip-version-check \\
       --target /app --no-deps /build/{wheel} \\
- && rm -rf /app/bin /app/pyarrow/include /app/pyarrow/src /app/pyarrow/tests /app/numpy/*/tests /app/numpy/*/*/tests
+ && rm -rf /app/bin /app/numpy/*/tests /app/numpy/*/*/tests /app/pyarrow/include /app/pyarrow/src /app/pyarrow/tests \\
+      /app/pyarrow/*flight* /app/pyarrow/*substrait* /app/pyarrow/*s3* /app/pyarrow/*azure* /app/pyarrow/*gcs*
 
 # What serves needs no installer: none is left, and none hides in a lower layer.
 FROM ${{BASE}} AS system
 RUN rm -rf /usr/local/bin/pip* /usr/bin/pip* /root/.cache /var/cache/apt /var/lib/apt /tmp/* /usr/share/doc \\
-      /usr/share/man /usr/share/python-wheels \\
+      /usr/share/man /usr/share/info /usr/share/locale /usr/share/python-wheels \\
+      /usr/bin/perl* /usr/share/perl* /usr/lib/*-linux-gnu/perl* /usr/lib/*-linux-gnu/libperl* \\
       /usr/local/lib/python3*/ensurepip /usr/local/lib/python3*/site-packages/* \\
       /usr/lib/python3*/ensurepip /usr/lib/python3/dist-packages/pip* /usr/lib/python3/dist-packages/setuptools*
 
