@@ -17,9 +17,9 @@ from cumulant.core.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cumulant.core.progress import Progress
     from cumulant.core.servable import Candidate, GraphServable, Servable
     from cumulant.project import Project
-    from cumulant.core.progress import Progress
     from cumulant.runtime.package import Packaged
 
 app = application("package", "A servable from a model that was made elsewhere.")
