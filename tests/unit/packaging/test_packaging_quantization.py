@@ -391,7 +391,7 @@ def test_the_fewest_rows_can_show_the_loss_and_one_less_cannot(loss):
 
 
 def test_a_form_at_the_limit_on_few_rows_is_not_taken():
-    """99% of 1,000 rows may well be 98.4% of others; 99.6% shows 99%."""
+    """99% of 1,000 rows may well be 98.3% of others; 99.6% shows 99%."""
     original = Trial(ORIGINAL, 100, 1.0, (pace(1, 0),))
     edge = Trial("edge", 40, 0.99, (pace(1),), bound=wilson(0.99, 1000))
     safe = Trial("safe", 50, 0.997, (pace(1),), bound=wilson(0.997, 1000))
