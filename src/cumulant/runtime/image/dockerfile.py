@@ -27,7 +27,8 @@ RUN python3 -m venv /build/tools \\
  && /build/tools/bin/python -m pip install --no-cache-dir --disable-pip-version-check \\
       --target /app --no-deps /build/{wheel} \\
  && rm -rf /app/bin /app/numpy/*/tests /app/numpy/*/*/tests /app/pyarrow/include /app/pyarrow/src /app/pyarrow/tests \\
-      /app/pyarrow/*flight* /app/pyarrow/*substrait* /app/pyarrow/*s3* /app/pyarrow/*azure* /app/pyarrow/*gcs*
+      /app/pyarrow/*flight* /app/pyarrow/*s3* /app/pyarrow/*azure* /app/pyarrow/*gcs* \\
+ && PYTHONPATH=/app python3 -B -c 'import cumulant.serving.server, grpc, onnxruntime, pyarrow.parquet'
 
 # What serves needs no installer: none is left, and none hides in a lower layer.
 FROM ${{BASE}} AS system
