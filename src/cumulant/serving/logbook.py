@@ -19,7 +19,6 @@ from cumulant.serving.models import Model, ModelSet
 from cumulant.serving.tensors import Output, raw_bytes
 from cumulant.serving.work import Work
 
-
 #: numbers lie in memory as they travel
 _NATIVE = sys.byteorder == "little"
 
