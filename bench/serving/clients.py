@@ -51,7 +51,17 @@ class Wrk:
 
     def __call__(self, port: int, seconds: float, connections: int = 32) -> Closed:
         whole = max(1, round(seconds))  # it takes whole seconds
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{whole}s", "--timeout", "5s", "-s", str(self._script), f"http://127.0.0.1:{port}/"]
+        command = [
+            "wrk",
+            "-t1",
+            f"-c{connections}",
+            f"-d{whole}s",
+            "--timeout",
+            "5s",
+            "-s",
+            str(self._script),
+            f"http://127.0.0.1:{port}/",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=whole + 30, check=False)
         found = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("FOUND")]
         if not found:
@@ -71,7 +81,9 @@ class OpenLoop:
             np.save(self._expected, expected)
         self._runs = 0
 
-    def start(self, port: int, phases: list[tuple[float, float]], *, processes: int = 1, warm: int = 16, most: int = 1000) -> Running:
+    def start(
+        self, port: int, phases: list[tuple[float, float]], *, processes: int = 1, warm: int = 16, most: int = 1000
+    ) -> Running:
         started = time.perf_counter() + 1.0
         children, outs = [], []
         for place in range(processes):

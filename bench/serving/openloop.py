@@ -77,7 +77,7 @@ class Wire(asyncio.Protocol):
         else:
             self._transport.close()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+    def connection_lost(self, exc: Exception | None) -> None:
         self._load.gone(self)
         if self._number >= 0:
             self._load.answered(self._number, 0, b"")
@@ -108,7 +108,7 @@ class Load:
             self._timer.at(self._start + self._times[0])
         end = self._start + sum(seconds for _, seconds in self._plan["phases"]) + _GRACE
         while self._done < len(self._times) and time.perf_counter() < end:
-            await asyncio.sleep(0.05)  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
         loop.remove_reader(self._timer.fd)
 
     def _tick(self) -> None:

@@ -34,8 +34,15 @@ def binary_infer(matrices: list[np.ndarray], path: str = "/v2/models/bench/infer
     found = []
     for matrix in matrices:
         raw = matrix.tobytes()
-        tensor = {"name": "input", "datatype": "FP32", "shape": list(matrix.shape), "parameters": {"binary_data_size": len(raw)}}
-        document = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}, separators=(",", ":")).encode()
+        tensor = {
+            "name": "input",
+            "datatype": "FP32",
+            "shape": list(matrix.shape),
+            "parameters": {"binary_data_size": len(raw)},
+        }
+        document = json.dumps(
+            {"inputs": [tensor], "parameters": {"binary_data_output": True}}, separators=(",", ":")
+        ).encode()
         headers = f"content-type: application/octet-stream\r\ninference-header-content-length: {len(document)}\r\n"
         found.append(post(path, document + raw, headers))
     return found

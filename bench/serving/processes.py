@@ -55,7 +55,16 @@ def _kilobytes(path: str, name: str) -> int:
 class Server:
     """One server and every process that it started."""
 
-    def __init__(self, name: str, command: list[str], *, port: int, log: Path, env: dict[str, str] | None = None, cwd: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: list[str],
+        *,
+        port: int,
+        log: Path,
+        env: dict[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
         self.name, self.port, self.log = name, port, log
         with log.open("wb") as out:
             self.process = subprocess.Popen(

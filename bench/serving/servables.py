@@ -26,14 +26,21 @@ class Models:
     """`light` and `other`: two versions of one model. `heavy`: the same answers at 1 ms a row. `text`: for the peer."""
 
     def __init__(self, work: Path) -> None:
-        self.light, self.other, self.heavy, self.text = work / "light", work / "other", work / "heavy", work / "model.txt"
+        self.light, self.other, self.heavy, self.text = (
+            work / "light",
+            work / "other",
+            work / "heavy",
+            work / "model.txt",
+        )
         if not self.text.exists():
             bench_model.booster().save_model(work / "draft.txt")
             (work / "draft.txt").rename(self.text)
         whole = lightgbm.Booster(model_file=self.text)
         for out, version, trees in ((self.light, "1", 300), (self.other, "2", 290)):
             if not out.exists():
-                bench_model.write_graph(out, whole.model_to_string(num_iteration=trees), whole.feature_name(), version=version)
+                bench_model.write_graph(
+                    out, whole.model_to_string(num_iteration=trees), whole.feature_name(), version=version
+                )
 
     def made_heavy(self) -> Path:
         shutil.rmtree(self.heavy, ignore_errors=True)
@@ -69,13 +76,14 @@ def write_heavy(light: Path, out: Path, times: int) -> None:
     """The light graph run `times` times over in one request: its answers, a heavier model's cost, a small file."""
     graph = onnx.load(light)
     made, body = graph.graph, graph.graph.node
-    (result,) = made.output
+    last = body[-1]  # it names the graph's output, and that name goes to the whole
+    name, last.output[0] = last.output[0], "inner"
     inside = helper.make_graph(
         [*body, helper.make_node("Identity", ["going"], ["go_on"])],
         "again",
         [helper.make_tensor_value_info("turn", TensorProto.INT64, []), helper.make_tensor_value_info("going", TensorProto.BOOL, []),
          helper.make_tensor_value_info("before", TensorProto.DOUBLE, ["n", 1])],
-        [helper.make_tensor_value_info("go_on", TensorProto.BOOL, []), helper.make_tensor_value_info(result.name, TensorProto.DOUBLE, ["n", 1])],
+        [helper.make_tensor_value_info("go_on", TensorProto.BOOL, []), helper.make_tensor_value_info("inner", TensorProto.DOUBLE, ["n", 1])],
     )  # fmt: skip
     constants = [
         helper.make_tensor("times", TensorProto.INT64, [], [times]),
@@ -83,12 +91,13 @@ def write_heavy(light: Path, out: Path, times: int) -> None:
         helper.make_tensor("start", TensorProto.DOUBLE, [1, 1], [0.0]),
     ]
     loop = helper.make_node("Loop", ["times", "yes", "start"], ["all"], body=inside)
-    last = helper.make_node("Identity", ["all"], ["answer"])
-    answer = helper.make_tensor_value_info("answer", TensorProto.DOUBLE, ["n", 1])
-    whole = helper.make_graph([loop, last], "heavy", list(made.input), [answer], [*made.initializer, *constants])
+    named = helper.make_node("Identity", ["all"], [name])
+    whole = helper.make_graph(
+        [loop, named], "heavy", list(made.input), list(made.output), [*made.initializer, *constants]
+    )
     found = helper.make_model(whole, opset_imports=list(graph.opset_import), ir_version=graph.ir_version)
     servable = GraphServable(
-        name="bench", version="1", inputs=(TensorSpec("input", "FP32", (-1, WIDTH)),), outputs=(TensorSpec("answer", "FP64", (-1, 1)),),
+        name="bench", version="1", inputs=(TensorSpec("input", "FP32", (-1, WIDTH)),), outputs=(TensorSpec(name, "FP64", (-1, 1)),),
         columns=tuple(f"Column_{n}" for n in range(WIDTH)), batching=Batching(exact=True), example={"input": [0.5] * WIDTH},
     )  # fmt: skip
     with new_folder(out) as folder:
