@@ -92,6 +92,7 @@ class Load:
         self._times = self._due.tolist()
         self._idle: list[Wire] = []
         self._queue: deque[int] = deque()
+        self._tasks: set[asyncio.Future[None]] = set()
         self._opening = self._open = self._next = self._done = 0
         self._timer = Timer()
         self._expected = np.load(plan["expected"]) if plan.get("expected") else None
@@ -107,7 +108,7 @@ class Load:
         if self._times:
             self._timer.at(self._start + self._times[0])
         end = self._start + sum(seconds for _, seconds in self._plan["phases"]) + _GRACE
-        while self._done < len(self._times) and time.perf_counter() < end:
+        while self._done < len(self._times) and time.perf_counter() < end:  # noqa: ASYNC110 - time ends it too
             await asyncio.sleep(0.05)
         loop.remove_reader(self._timer.fd)
 
@@ -141,7 +142,9 @@ class Load:
 
     def _connect(self) -> None:
         self._opening += 1
-        asyncio.ensure_future(self._connected())
+        task = asyncio.ensure_future(self._connected())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _connected(self) -> None:
         try:
