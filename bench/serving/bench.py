@@ -7,6 +7,7 @@ import math
 import os
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -44,6 +45,18 @@ class Bench:
         self.ones = payloads.rows_of(2000, 1)
         self.one = payloads.write(work / "one.req", payloads.json_infer(self.ones))
         self.wrk = Wrk(self.one)
+        self._stack = ExitStack()
+        self._peer: Server | None = None
+        #: PSS and RSS of the peer in MiB, just after its first answer
+        self.peer_idle = (0.0, 0.0)
+
+    @property
+    def quick(self) -> bool:
+        """Only that everything runs is to be seen."""
+        return self.rounds == 1
+
+    def close(self) -> None:
+        self._stack.close()
 
     # --- servers
 
@@ -80,11 +93,18 @@ class Bench:
         command = [sys.executable, str(HERE / "bare.py"), str(self.models.light / "model.onnx"), str(port)]
         return keep(Server("bare", command, port=port, log=self.work / "bare.log")).ready(payloads.read(self.one)[0])
 
-    def mlserver(self, keep: Callable[[Server], Server]) -> Server | None:
-        """In its usual way for a LightGBM, one process: quicker than with its pool of workers, which adds a hop."""
+    def mlserver(self) -> Server | None:
+        """One for all figures, in its usual way for a LightGBM; one process: its pool of workers adds a hop."""
         program = PEERS / "bin" / "mlserver"
         if not program.exists():
             return None
+        if self._peer is None:
+            self._peer = self._start_mlserver(program)
+            time.sleep(1)
+            self.peer_idle = self._peer.pss(), self._peer.rss()
+        return self._peer
+
+    def _start_mlserver(self, program: Path) -> Server:
         port, folder = free_port(), self.work / "mlserver"
         folder.mkdir(exist_ok=True)
         settings = {"host": "127.0.0.1", "http_port": port, "grpc_port": free_port(), "metrics_port": free_port(),
@@ -98,7 +118,8 @@ class Bench:
         (folder / "model-settings.json").write_text(json.dumps(model))
         env = {"OMP_NUM_THREADS": "1", "PYTHONPATH": "", "PATH": f"{PEERS / 'bin'}:{os.environ['PATH']}"}
         command = [str(program), "start", str(folder)]
-        started = keep(Server("mlserver", command, port=port, log=self.work / "mlserver.log", env=env, cwd=folder))
+        started = Server("mlserver", command, port=port, log=self.work / "mlserver.log", env=env, cwd=folder)
+        self._stack.callback(started.stop)
         return started.ready(payloads.read(self.one)[0])
 
     def envoy(self, keep: Callable[[Server], Server], to: Server) -> Server | None:

@@ -1,4 +1,4 @@
-"""The data plane's figures, each a ratio within this run: `run.py [--only 1,3] [--seconds 3] [--long 60] [--quick]`.
+"""The data plane's figures, each a ratio within this run: `run.py [--only 1,3] [--seconds 2] [--long 60] [--quick]`.
 
     sh bench/serving/peers.sh                    # once: MLServer and Envoy in an environment of their own
     python bench/serving/run.py > figures.md
@@ -40,9 +40,9 @@ FIGURES: dict[str, Callable[[bench.Bench], None]] = {
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", metavar="1,3", help="figures; default: all")
-    parser.add_argument("--seconds", type=float, default=3.0, help="of one measurement of a pair; default %(default)s")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one measurement of a pair; default %(default)s")
     parser.add_argument(
-        "--long", type=float, help="seconds of overload, spike and swaps; default 20 x --seconds, at most 60"
+        "--long", type=float, help="seconds of overload, spike and swaps; default 30 x --seconds, at most 60"
     )
     parser.add_argument("--rounds", type=int, default=3, help="turns of each pair; default %(default)s")
     parser.add_argument("--quick", action="store_true", help="a check that everything runs: a minute and a half")
@@ -54,8 +54,8 @@ def options() -> argparse.Namespace:
     )
     found = parser.parse_args()
     if found.quick:
-        found.seconds, found.rounds, found.long = 1.0, 1, found.long or 4.0
-    found.long = found.long or min(60.0, 20 * found.seconds)
+        found.seconds, found.rounds, found.long = 1.0, 1, found.long or 3.0
+    found.long = found.long or min(60.0, 30 * found.seconds)
     found.only = found.only.split(",") if found.only else list(FIGURES)
     if unknown := set(found.only) - FIGURES.keys():
         parser.error(f"there is no figure {', '.join(sorted(unknown))}")
@@ -80,7 +80,10 @@ def main() -> int:
     at_start, started = machine(), time.monotonic()
     sys.stdout, printed = sys.stderr, sys.stdout  # progress; the table alone is the output
     found = bench.Bench(given.work, short=given.seconds, long=given.long, rounds=given.rounds)
-    failed = [figure for figure in given.only if not _measure(figure, found)]
+    try:
+        failed = [figure for figure in given.only if not _measure(figure, found)]
+    finally:
+        found.close()
     sys.stdout = printed
     print(f"Start: {at_start}.  \nEnd: {machine()}; {time.monotonic() - started:.0f} s.\n")
     print(f"Median (least-greatest) of {given.rounds} turns of {given.seconds:g} s.\n\n{bench.table(found.lines)}")
