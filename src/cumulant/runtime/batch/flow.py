@@ -153,21 +153,21 @@ def _begun(
         progress(f"starting over: {changed} changed since {parts.folder.name} was written")
     for said in model.work.remarks(_stream(model, inputs[0], _SAMPLE).head):
         progress(said)
-    size, rows = _sizes(model, inputs, request.threads or cores())
+    size, rows = _sizes(model, inputs, request)
     manifest = Manifest(inputs=infos, model=model.identity, part_rows=request.part_rows or rows, slice_rows=size)
     parts.begin(manifest)
     return manifest, [[] for _ in inputs]
 
 
-def _sizes(model: Model, inputs: list[_Input], threads: int) -> tuple[int, int]:
+def _sizes(model: Model, inputs: list[_Input], request: BatchRequest) -> tuple[int, int]:
     """Rows that a thread scores at once, and rows of a part: measured on the first rows of the input."""
     for one in inputs:
-        stream = _stream(model, one, _SAMPLE)
+        stream = _stream(model, one, min(_SAMPLE, request.part_rows or _SAMPLE))
         columns = model.work.columns(stream.head)
         piece = next(iter(stream.pieces(columns)), None)
         if piece is None or not piece.rows.height:
             continue
-        return _measured(model, model.work.prepare(piece), threads)
+        return _measured(model, model.work.prepare(piece), request.threads or cores())
     return _SAMPLE, _MOST_ROWS
 
 

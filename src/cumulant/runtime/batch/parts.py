@@ -57,7 +57,7 @@ class Parts:
         self.output = output
         self.folder = output.with_name(f"{output.name}.parts")
         with writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(exist_ok=True)
         strange = [one.name for one in self.folder.iterdir() if not _own(one)]
         if strange:
             said = f"{self.folder} holds {strange[0]}, which is no part of an answer"
@@ -82,6 +82,15 @@ class Parts:
 
     def __exit__(self, *_: object) -> None:
         os.close(self._lock)
+        if not (self.folder / MANIFEST).exists():
+            self._remove()
+
+    def _remove(self) -> None:
+        with suppress(OSError):
+            # Without the manifest the parts mean nothing, so it goes first.
+            for path in [self.folder / MANIFEST, *self.paths(), self.folder / LOCK]:
+                path.unlink(missing_ok=True)
+            self.folder.rmdir()
 
     def manifest(self) -> Manifest | None:
         """What the parts that are there were made of; None where that cannot be told."""
@@ -132,11 +141,7 @@ class Parts:
         """
         with writing(self.output):
             self._put(DRAFT, lambda stream: write(self.paths(), stream), self.output)
-        with suppress(OSError):
-            # Without the manifest the parts mean nothing, so it goes first.
-            for path in [self.folder / MANIFEST, *self.paths(), self.folder / LOCK]:
-                path.unlink()
-            self.folder.rmdir()
+        self._remove()
 
     def _put(self, name: str, write: Callable[[IO[bytes]], object], place: Path | None = None) -> None:
         draft = self.folder / f"{DRAFT}.tmp"

@@ -125,6 +125,8 @@ def _column(series: pl.Series, dtype: np.dtype[Any], first: int, *, each: int = 
     import polars as pl
 
     name, kind = series.name, dtype.kind
+    if series.null_count() == len(series):
+        series = series.cast(pl.Null)  # a column without values says nothing by its type
     if kind == "O":
         fits = series.dtype in (pl.String, pl.Null, pl.Categorical, pl.Enum)
         found = series.cast(pl.String).to_numpy().astype(object) if fits else None

@@ -25,7 +25,7 @@ def _tables(parts: Sequence[Path]) -> Iterator[pl.DataFrame]:
     empty = [pl.DataFrame(schema=pl.read_parquet_schema(part)) for part in parts]
     schema = pl.concat(empty, how="vertical_relaxed").schema
     for part in parts:
-        yield pl.read_parquet(part, glob=False).cast(dict(schema))
+        yield pl.read_parquet(part, glob=False).cast(schema)
 
 
 def _parquet(parts: Sequence[Path], stream: IO[bytes]) -> None:
