@@ -151,7 +151,9 @@ def _begun(
             progress(f"going on after {sum(map(len, done)):,} parts with {sum(map(sum, done)):,} rows")
             return found, done
         progress(f"starting over: {changed} changed since {parts.folder.name} was written")
-    for said in model.work.remarks(_stream(model, inputs[0], _SAMPLE).head):
+    head = _stream(model, inputs[0], _SAMPLE).head
+    model.work.columns(head)
+    for said in model.work.remarks(head):
         progress(said)
     size, rows = _sizes(model, inputs, request)
     manifest = Manifest(inputs=infos, model=model.identity, part_rows=request.part_rows or rows, slice_rows=size)
