@@ -186,9 +186,9 @@ def test_a_wrong_value_is_named_by_its_row_in_the_file(shop, tmp_path):
     process = start(
         shop, "predict", str(tmp_path / "in.parquet"), "--out", str(tmp_path / "out.parquet"), "--part-rows", "50"
     )
-    _, said = process.communicate(timeout=120)
+    told = "".join(process.communicate(timeout=120))
     assert process.returncode == 2
-    assert 'column \\"amount\\" must be a number, and is not in row 401' in said or "is not in row 401" in said
+    assert "must be a number, and is not in row 401" in told
     assert len(list((tmp_path / "out.parquet.parts").glob("part-*"))) == 8
 
 
@@ -206,9 +206,10 @@ def test_a_full_disk_is_said_and_the_parts_are_kept(tmp_path):
         line, capture_output=True, text=True, timeout=120, check=False, preexec_fn=little,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
-    assert done.returncode == 4, done.stderr
-    assert "out.csv cannot be written: File too large" in done.stderr
-    assert "finished parts are kept" in done.stderr
+    told = done.stdout + done.stderr
+    assert done.returncode == 4, told
+    assert "out.csv cannot be written: File too large" in told
+    assert "finished parts are kept" in told
     assert not out.exists()
     found = run(tmp_path, *words(model, given, out, "--part-rows", "4000"))
     assert (found["reused_parts"], found["rows"]) == (10, 40_000)
