@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -47,12 +47,12 @@ class Lanes:
 def best_size(score: Callable[[slice], object], rows: int) -> tuple[int, float]:
     """The number of rows a run at which one thread scores most a second, and how many it then scores.
 
-    `score` can be given any slice of `rows` rows.
+    `score` can be given any slice of `rows` rows, at least one.
     """
+    score(slice(0, min(rows, _SIZES[0])))  # the first run makes room for what the graph needs
     found, begun = (1, 0.0), time.perf_counter()
     for size in (size for size in _SIZES if size <= max(rows, _SIZES[0])):
-        score(slice(0, size))
-        speed = _speed(score, min(size, rows))
+        speed = _speed(score, size, rows)
         if speed > found[1] * _GAIN:
             found = (size, speed)
         if time.perf_counter() - begun > _PATIENCE:
@@ -60,13 +60,18 @@ def best_size(score: Callable[[slice], object], rows: int) -> tuple[int, float]:
     return found
 
 
-def _speed(score: Callable[[slice], object], size: int, times: Sequence[int] = (0, 1, 2)) -> float:
-    seconds = []
-    for _ in times:
-        begun = time.perf_counter()
-        score(slice(0, size))
-        seconds.append(time.perf_counter() - begun)
-    return max(1, size) / max(1e-9, min(seconds))
+def _speed(score: Callable[[slice], object], size: int, rows: int) -> float:
+    """Rows a second over all rows, or as many as the time allows: the same few again and again would flatter trees.
+
+    By the thread's own processor time, so that other work on the machine does not decide.
+    """
+    begun = time.thread_time()
+    for at in range(0, rows, size):
+        score(slice(at, min(rows, at + size)))
+        spent = time.thread_time() - begun
+        if spent > _PATIENCE / len(_SIZES):
+            break
+    return min(rows, at + size) / max(1e-9, spent)
 
 
 def part_rows(size: int, speed: float, threads: int) -> int:
