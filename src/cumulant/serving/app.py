@@ -26,7 +26,7 @@ from cumulant.serving.inference import HEADER_LENGTH, decoded, read_call, write_
 from cumulant.serving.metrics import Metrics, Series, of_runner
 from cumulant.serving.models import Model, ModelSet
 from cumulant.serving.openapi import document
-from cumulant.serving.paths import options
+from cumulant.serving.paths import allow, options, split
 from cumulant.serving.probes import OPEN, probe
 from cumulant.serving.scheduling import Demand
 from cumulant.serving.scoring import Counted, Scoring, inference
@@ -112,7 +112,7 @@ class Application:
                 self._admit(request)
             if b"content-encoding" in request.headers:
                 request.body = decompressed(request.body, request.headers[b"content-encoding"], self.body_limit)
-            found = options(_path(request)) if request.method == "OPTIONS" else self._route(request)
+            found = options(request.target) if request.method == "OPTIONS" else self._route(request)
         except CumulantError as error:
             return refusal(error)
         except Exception:  # noqa: BLE001 - the edge: one request's fault must not end the server
@@ -153,7 +153,7 @@ class Application:
             return self.score(request, *known)
         path = _path(request)
         method = request.method
-        match path.split("/")[1:]:
+        match split(request.target):
             case ["v1" | "v2" as api, "models", name, *rest]:
                 version, verb = _verb(path, rest)
                 if (api, verb) in self._verbs:
@@ -168,7 +168,7 @@ class Application:
                 return self._describe(path, api, verb, name, version)
             case ["v1", "events"] | ["v2", "repository", *_] | ["invocations"]:
                 _allow(method, "POST")
-                return self._post(path.split("/")[2:], request)
+                return self._post(split(request.target)[1:], request)
             case parts:
                 return self._get(path, parts, method)
 
@@ -333,8 +333,8 @@ def _verb(path: str, rest: Sequence[str]) -> tuple[str | None, str]:
 
 def _allow(method: str, allowed: str) -> None:
     if method != allowed and not (allowed == "GET" and method == "HEAD"):
-        takes = b"GET, HEAD, OPTIONS" if allowed == "GET" else b"POST, OPTIONS"
-        raise HttpError(405, f"this path takes {allowed}, not {method[:20]}", headers=((b"allow", takes),))
+        told = f"this path takes {allowed}, not {method[:20]}"
+        raise HttpError(405, told, headers=((b"allow", allow(allowed)),))
 
 
 def _no_path(path: str) -> NotFoundError:

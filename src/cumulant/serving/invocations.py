@@ -17,14 +17,12 @@ from cumulant.serving.inference import decoded
 from cumulant.serving.models import Model
 from cumulant.serving.scheduling import Demand
 from cumulant.serving.scoring import Scoring
-from cumulant.serving.tensors import Input
 from cumulant.serving.work import Work
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _CHARSETS: Mapping[str, str] = {
     "": "utf-8", "utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "ascii": "ascii", "iso-8859-1": "latin-1"
 }  # fmt: skip
-_MOST_RANK = 32
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 
 
@@ -180,25 +178,7 @@ def _only_input(model: GraphModel, form: str) -> str:
 
 
 def _tensors(values: Mapping[str, Any], model: GraphModel) -> Work:
-    return model.from_tensors([_tensor(name, value, model) for name, value in values.items()])
-
-
-def _tensor(name: str, value: object, model: GraphModel) -> Input:
-    """A nested list as a tensor; its shape is that of its first elements, and must hold for all."""
-    shape: list[int] = [len(value)] if isinstance(value, list) else []
-    flat: list[Any] = value if isinstance(value, list) else [value]
-    while flat and isinstance(flat[0], list) and len(shape) < _MOST_RANK:
-        size = len(flat[0])
-        if any(not isinstance(one, list) or len(one) != size for one in flat):
-            raise RequestError(f'the data of input "{name[:100]}" are nested unevenly', subject=name[:100])
-        shape.append(size)
-        flat = [inner for one in flat for inner in one]
-    known = model.inputs.get(name)
-    datatype = known["datatype"] if known else ""
-    kinds: tuple[type, ...] = {"BOOL": (bool,), "BYTES": (str,)}.get(datatype, (int, float))
-    if known and any(type(one) not in kinds for one in flat):
-        raise RequestError(f'input "{name}" has a value that is no {datatype}', subject=name)
-    return Input(name, datatype, shape, flat)
+    return model.from_tensors(model.nested(values))
 
 
 _READERS: Mapping[str, Callable[[object, Model], Work]] = {

@@ -22,13 +22,15 @@ _TEXTS: Schema = {"type": "array", "items": _TEXT}
 _STATE: Schema = {"enum": ["READY", "UNAVAILABLE"]}
 _OBJECT: Schema = {"type": "object"}
 _INT64 = 2**63
+#: of the years that Python's clock knows
+_MOMENT: Schema = {"type": "number", "minimum": -62_135_596_800, "maximum": 253_402_300_799}
 _FIELDS: Mapping[DType, Schema] = {
     "bool": _FLAG,
     "int": {"type": "integer", "minimum": -_INT64, "maximum": _INT64 - 1},
     "float": {"type": "number"},
     "str": _TEXT,
     "time": {
-        "anyOf": [{"type": "string", "format": "date-time"}, {"type": "number"}],
+        "anyOf": [{"type": "string", "format": "date-time"}, _MOMENT],
         "description": "ISO 8601 text, or seconds since 1970.",
     },
     "date": {"type": "string", "format": "date"},
@@ -50,6 +52,10 @@ def reference(name: str) -> Schema:
 
 def _struct(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None) -> Schema:
     return {"type": "object", "required": list(required), "properties": {**required, **(optional or {})}}
+
+
+def _only(name: str, schema: Schema) -> Schema:
+    return {**_struct({name: schema}), "additionalProperties": False}
 
 
 def _list(items: Schema) -> Schema:
@@ -116,7 +122,7 @@ def bodies(template: str, verb: str, model: Model | None) -> dict[str, Any] | No
         case "invocations" if model is not None:
             return {
                 **_json(_invocations(model), {"dataframe_records": [example(model)]}),
-                "text/csv": {"schema": _TEXT},
+                "text/csv": {},
             }
         case "events":
             return _json(reference("Events"))
@@ -134,14 +140,14 @@ def _to_score(verb: str, model: Model) -> dict[str, Any]:
         case "predict":
             row = row_schema(model)
             several = _list(row)
-            return _json({"anyOf": [row, several, _struct({"rows": several})]}, shown or None)
+            return _json({"anyOf": [row, several, _only("rows", several)]}, shown or None)
         case _:
             frame = {"dataframe_records": [shown]} if shown else None
-            return {**_json(_invocations(model), frame), "text/csv": {"schema": _TEXT}}
+            return {**_json(_invocations(model), frame), "text/csv": {}}
 
 
 def _json(schema: Schema, example: object = None) -> dict[str, Any]:
-    return {"application/json": {"schema": schema, **({} if example is None else {"example": example})}}
+    return {"application/json": {"schema": schema, **({"example": example} if example else {})}}
 
 
 def row_schema(model: Model) -> Schema:
@@ -150,7 +156,8 @@ def row_schema(model: Model) -> Schema:
         found = _request_row(model)
     elif isinstance(model, GraphModel) and model.servable.columns:
         names = model.servable.columns
-        found = {"type": "object", "properties": dict.fromkeys(names, _NUMBER), "additionalProperties": False}
+        cell = {"anyOf": [_NUMBERS[model.servable.inputs[0].datatype], {"type": ["boolean", "null"]}]}
+        found = {"type": "object", "properties": dict.fromkeys(names, cell), "additionalProperties": False}
     else:
         parts = {name: nested(one["datatype"], one["shape"][1:]) for name, one in model.inputs.items()}
         found = {**_struct(parts), "additionalProperties": False}
@@ -223,14 +230,14 @@ def _infer_example(model: Model) -> Schema | None:
 
 def _invocations(model: Model) -> Schema:
     row = row_schema(model)
-    split = _struct({"columns": _TEXTS, "data": _list({"type": "array"})}, {"index": {"type": "array"}})
+    split = _struct({"columns": _TEXTS, "data": _list({"type": "array"})}, {"index": {}})
     forms: Mapping[str, Schema] = {
         "dataframe_split": split,
         "dataframe_records": _list(row),
         "instances": {"type": "array"},
         "inputs": {"type": ["object", "array"]},
     }
-    return {"oneOf": [{**_struct({name: one}), "additionalProperties": False} for name, one in forms.items()]}
+    return {"oneOf": [_only(name, one) for name, one in forms.items()]}
 
 
 # --- answers

@@ -94,19 +94,19 @@ def template(target: bytes) -> str:
 
 def split(target: bytes) -> list[str]:
     """The parts of a target's path, decoded after they are taken apart."""
-    path = target.partition(b"?")[0].decode("latin-1").strip("/")
+    path = target.partition(b"?")[0].decode("latin-1").rstrip("/").removeprefix("/")
     return [unquote(part, errors="replace") for part in path.split("/")] if path else []
 
 
-def options(path: str) -> Response:
-    """The answer to OPTIONS: the methods that `path` takes.
+def options(target: bytes) -> Response:
+    """The answer to OPTIONS: the methods that the path takes.
 
     Raises:
-        NotFoundError: there is nothing at `path`.
+        NotFoundError: there is nothing at the path.
     """
-    if path in {"", "*"}:
-        return Response(200, b"", headers=((b"allow", b"GET, HEAD, POST, OPTIONS" if path else allow("GET")),))
-    route = find(path.strip("/").split("/"))
+    if target == b"*":
+        return Response(200, b"", headers=((b"allow", b"GET, HEAD, POST, OPTIONS"),))
+    route = find(split(target))
     if route is None:
-        raise NotFoundError(f"there is nothing at {path[:200]}", subject=path[:200])
+        raise NotFoundError("there is nothing at this path", hint="see /openapi.json")
     return Response(200, b"", headers=((b"allow", route.takes),))
