@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hmac
 import os
-import sys
-import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
@@ -17,6 +15,7 @@ from cumulant.core.servable import Answer
 from cumulant.core.version import __version__
 from cumulant.packaging.engine import Array
 from cumulant.serving import invocations
+from cumulant.serving.access_log import say_fault
 from cumulant.serving.admin import configuration, metrics, repository, statistics
 from cumulant.serving.control import Control
 from cumulant.serving.errors import HttpError, headers_of, status_of, text_of
@@ -308,7 +307,7 @@ def refusal(error: CumulantError) -> Response:
 
 
 def _fault() -> Response:
-    traceback.print_exc(file=sys.stderr)
+    say_fault()
     return error_response(500, "internal error")
 
 

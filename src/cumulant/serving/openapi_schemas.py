@@ -112,18 +112,9 @@ SCHEMAS: Mapping[str, Schema] = {
 
 def bodies(template: str, verb: str, model: Model | None) -> dict[str, Any] | None:
     """The content of a request by its type; None where it has no body."""
+    if model is not None and verb in {"infer", "predict", "invocations"}:
+        return _to_score(verb, model)
     match verb:
-        case "infer" if model is not None:
-            return _json(_infer(model), _infer_example(model))
-        case "predict" if model is not None:
-            row = row_schema(model)
-            several = {"type": "array", "items": row}
-            return _json({"anyOf": [row, several, _struct({"rows": several})]}, example(model))
-        case "invocations" if model is not None:
-            return {
-                **_json(_invocations(model), {"dataframe_records": [example(model)]}),
-                "text/csv": {},
-            }
         case "events":
             return _json(reference("Events"))
         case "index" | "load" | "unload" if template.startswith("/v2/repository"):
