@@ -18,6 +18,7 @@ from cumulant.serving.log import LogClient
 from cumulant.serving.logbook import Logbook
 from cumulant.serving.metrics import Series
 from cumulant.serving.models import Model, ModelSet, open_model
+from cumulant.serving.process import of_process
 from cumulant.serving.recording import Recorder
 from cumulant.serving.repository import Repository
 from cumulant.serving.settings import Settings
@@ -78,7 +79,7 @@ class Worker:
         return client
 
     def _series(self) -> list[Series]:
-        found = [*self.app.series(), Series("cumulant_connections", (), len(self._site.connections))]
+        found = [*self.app.series(), *of_process(), Series("cumulant_connections", (), len(self._site.connections))]
         if self._logbook is not None:
             client = self._logbook.client
             found.append(Series("cumulant_log_records_total", ("written",), client.written))
