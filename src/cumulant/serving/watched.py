@@ -10,6 +10,7 @@ from cumulant.serving.paths import template
 from cumulant.serving.watching import Note, Watch
 
 _MAX_ID = 256
+_MOST = 256
 
 
 class Watched:
@@ -17,15 +18,25 @@ class Watched:
 
     def __init__(self, handle: Handler, watch: Watch) -> None:
         self._handle, self._watch = handle, watch
+        #: of paths that were asked for before; bounded, as callers choose them
+        self._templates: dict[bytes, str] = {}
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
-        note = _note(request)
+        note = _note(request, self._template(request.target))
         self._watch.begin(note)
         found = self._handle(request)
         if isinstance(found, Response):
             self._watch.end(note, found.status)
             return found
         return self._later(found, note)
+
+    def _template(self, target: bytes) -> str:
+        found = self._templates.get(target)
+        if found is None:
+            found = template(target)
+            if len(self._templates) < _MOST:
+                self._templates[target] = found
+        return found
 
     async def _later(self, found: Awaitable[Response], note: Note) -> Response:
         # A connection that is lost cancels its request: 499, as proxies write it.
@@ -38,12 +49,12 @@ class Watched:
             self._watch.end(note, status)
 
 
-def _note(request: Request) -> Note:
+def _note(request: Request, path: str) -> Note:
     headers = request.headers
     return Note(
         "http",
         request.method,
-        template(request.target),
+        path,
         request.client,
         time.time_ns(),
         request.received,
