@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from threading import Thread
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -41,6 +42,14 @@ class Scheduling(msgspec.Struct, frozen=True, kw_only=True):
     caching: Caching = Caching()
 
 
+class Witness(Protocol):
+    """Hears of the request that is being answered, in its own context."""
+
+    def ran(self, waited: float) -> None: ...
+
+    def hit(self) -> None: ...
+
+
 class Runner:
     """Runs an engine for many requests.
 
@@ -65,6 +74,7 @@ class Runner:
         self.cost = Cost()
         self.line = Line()
         self.refused = 0
+        self.witness: Witness | None = None
         self.cache = Cache(caching or self._bounds.caching)
         #: seconds that requests waited for their run, seconds of runs, rows of the runs that gathered
         self.waited, self.ran, self.gathered = Histogram(SECONDS), Histogram(SECONDS), Histogram(ROWS)
@@ -128,6 +138,8 @@ class Runner:
         expected = self.cost.of(rows)
         key = self.cache.key(feeds, expected)
         if key is not None and (known := self.cache.get(key)) is not None:
+            if self.witness is not None:
+                self.witness.hit()
             return known
         if self._busy or expected > self._bounds.inline:
             return None
@@ -163,7 +175,10 @@ class Runner:
         self.line.put(job)
         if not self._busy:
             self._start(loop)
-        return await job.future
+        found = await job.future
+        if self.witness is not None:
+            self.witness.ran(job.waited)
+        return found
 
     def _admit(self, rows: int, demand: Demand) -> None:
         wait = self.wait()
@@ -206,7 +221,8 @@ class Runner:
             self._thread.start()
         now = time.perf_counter()
         for job in batch:
-            self.waited.see(now - job.since)
+            job.waited = now - job.since
+            self.waited.see(job.waited)
         rows = sum(job.rows for job in batch)
         self._busy_until = now + self.cost.of(rows)
         self._inbox.put((loop, batch))
