@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cumulant.core.errors import CumulantError
 from cumulant.serving.app import Application
 from cumulant.serving.control import Control, Staff
+from cumulant.serving.fallback import Fallback
 from cumulant.serving.fleet import Alone, Fleet
 from cumulant.serving.http import Limits, Site
 from cumulant.serving.log import LogClient
@@ -55,6 +56,13 @@ class Worker:
         self.staff = Staff(models, self._repository, self._open, put=self._put, told=self._series)
 
     def _open(self, folder: Path) -> Model:
+        model, declared = self._load(folder), self._settings.fallback
+        if declared.given:
+            cheap = None if declared.servable is None else self._load(Path(declared.servable))
+            model.fallback = Fallback(model, declared, cheap)
+        return model
+
+    def _load(self, folder: Path) -> Model:
         settings = self._settings
         return open_model(folder, store=self._store, table=settings.table, scheduling=settings.scheduling)
 
