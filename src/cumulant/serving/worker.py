@@ -66,11 +66,13 @@ class Worker:
         settings = self._settings
         return open_model(folder, store=self._store, table=settings.table, scheduling=settings.scheduling)
 
-    def _put(self, models: ModelSet) -> None:
+    async def _put(self, models: ModelSet) -> None:
+        prepared = await asyncio.to_thread(self.recorder.prepare, models)
         if self._logbook is not None:
             self._logbook.describe(models)
-        self.recorder.put(models)
+        taken = self.recorder.take(prepared)
         self.app.models = models
+        await asyncio.to_thread(self.recorder.settle, taken)
 
     def _open_log(self) -> LogClient | None:
         """From the event loop's thread, which is the one that writes to it."""
