@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 UNREGISTERED = "1"
 #: a size that a request chooses, in made-up inputs
 _SOME = 8
+#: values of one made-up input; a description may claim any size
+_MOST_MADE_UP = 2**25
 
 
 class GraphModel:
@@ -57,6 +60,8 @@ class GraphModel:
         return self.servable.batching.exact and all(spec.shape[:1] == (-1,) for spec in specs)
 
     def _made_up(self, rows: int) -> Feeds:
+        if any(rows * math.prod(map(abs, spec.shape)) > _MOST_MADE_UP for spec in self.servable.inputs):
+            raise RequestError("the inputs are too large to make some up")
         random = np.random.default_rng(rows)
         return {spec.name: _noise(spec, rows, random) for spec in self.servable.inputs}
 

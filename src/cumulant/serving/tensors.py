@@ -18,7 +18,7 @@ from cumulant.packaging.engine import Array
 _MAX_RANK = 8
 _MAX_ID = 256
 #: bounds of what can be a size, and a number of values: beyond, neither numpy nor a message can show them
-_MAX_SIZE, _MAX_COUNT = 2**40, 2**60
+_MAX_SIZE, _MAX_COUNT = 2**62, 2**60
 #: as `struct` writes them
 _LETTERS: Mapping[str, str] = {
     "BOOL": "?", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h", "INT32": "i",

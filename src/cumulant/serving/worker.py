@@ -56,6 +56,7 @@ class Worker:
         self.staff = Staff(models, self._repository, self._open, put=self._put, told=self._series)
 
     def _open(self, folder: Path) -> Model:
+        self._repository.check(folder)
         model, declared = self._load(folder), self._settings.fallback
         if declared.given:
             cheap = None if declared.servable is None else self._load(Path(declared.servable))
