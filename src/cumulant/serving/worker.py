@@ -17,6 +17,7 @@ from cumulant.serving.fleet import Alone, Fleet
 from cumulant.serving.http import Limits, Site
 from cumulant.serving.log import LogClient
 from cumulant.serving.logbook import Logbook
+from cumulant.serving.loops import short_turns
 from cumulant.serving.metrics import Series
 from cumulant.serving.models import Model, ModelSet, open_model
 from cumulant.serving.recording import Recorder
@@ -104,6 +105,7 @@ class Worker:
         self.app.join(fleet := fleet or Alone(self.staff), Control(fleet, self._repository), self._settings.control)
         log = self._open_log()
         async with AsyncExitStack() as stack:
+            stack.enter_context(short_turns())
             server = await loop.create_server(self._site, sock=listener, backlog=BACKLOG)
             stack.callback(server.close)
             self._site.start()
