@@ -16,7 +16,7 @@ from cumulant.packaging.engine import Array
 from cumulant.serving.row_tensors import unknown_input, unknown_output
 from cumulant.serving.scheduling import Feeds, Runner, Scheduling
 from cumulant.serving.tensors import Fit, Input, Output
-from cumulant.serving.work import Work
+from cumulant.serving.work import Work, check_rows
 
 if TYPE_CHECKING:
     from cumulant.serving.fallback import Fallback
@@ -89,6 +89,7 @@ class GraphModel:
         return max(sizes.values(), default=1)
 
     def from_rows(self, rows: Sequence[object]) -> Work:
+        check_rows(rows)
         found: list[Mapping[str, Any]] = [row for row in rows if isinstance(row, dict)]
         if len(found) < len(rows):
             raise RequestError("expected an object with the inputs of one row")

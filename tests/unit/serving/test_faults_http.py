@@ -148,3 +148,11 @@ def test_junk_behind_a_path_does_not_push_out_what_is_known(app):
         app(Request("POST", b"/v2/models/graph/infer?junk=%d" % number, {}, b"{}"))
     infer(app)
     assert b"/v2/models/graph/infer" in app._known
+
+
+def test_more_plain_rows_than_the_event_loop_can_spare_time_for_are_refused(app):
+    row = {"x": [1.0, 2.0, 3.0]}
+    for body in ([row] * 10_001, {"rows": [row] * 10_001}):
+        answer = call(app, "POST", "/v1/models/graph/predict", body)
+        assert (answer.status_code, "several requests" in answer.json()["error"]) == (413, True)
+    assert call(app, "POST", "/v1/models/graph/predict", [row] * 10_000).status_code == 200
