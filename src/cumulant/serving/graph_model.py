@@ -92,7 +92,8 @@ class GraphModel:
         check_rows(rows)
         found: list[Mapping[str, Any]] = [row for row in rows if isinstance(row, dict)]
         if len(found) < len(rows):
-            raise RequestError("expected an object with the inputs of one row")
+            hint = f"name its inputs: {', '.join(self._columns or self._specs)[:300]}"
+            raise RequestError("expected an object with the inputs of one row", hint=hint)
         feeds = self._matrix(found) if self._columns else self._stacked(found)
         return Work(feeds, len(rows), raw=rows)
 

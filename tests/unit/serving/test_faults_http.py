@@ -156,3 +156,7 @@ def test_more_plain_rows_than_the_event_loop_can_spare_time_for_are_refused(app)
         answer = call(app, "POST", "/v1/models/graph/predict", body)
         assert (answer.status_code, "several requests" in answer.json()["error"]) == (413, True)
     assert call(app, "POST", "/v1/models/graph/predict", [row] * 10_000).status_code == 200
+
+
+def test_a_row_that_is_a_list_is_told_what_a_row_is(app):
+    assert "name its inputs: x" in call(app, "POST", "/v1/models/graph/predict", [[1.0, 2.0, 3.0]]).json()["error"]
