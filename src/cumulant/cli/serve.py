@@ -108,6 +108,11 @@ def serve(
 
 
 def _only(models: list[str] | None) -> str:
+    for one in models or []:
+        # NAME/VERSION ends in a number; anything else with a slash was meant as a path.
+        if "/" in one and not one.rpartition("/")[2].isdecimal() and not Path(one).is_dir():
+            hint = "name a folder that `cumulant package` wrote, or NAME/VERSION of this project"
+            raise UsageError(f"there is no folder {one}", subject=one, hint=hint)
     if models and len(models) > 1:
         missing = next(one for one in models if not Path(one).is_dir())
         hint = "serve one model of a project, or folders of servables"

@@ -163,7 +163,7 @@ class Application:
                 if (api, verb) in self._verbs:
                     _allow(method, "POST")
                     known = self._verbs[api, verb], verb, self.models.get(name, version)
-                    if len(self._known) < _MAX_KNOWN:
+                    if len(self._known) < _MAX_KNOWN and b"?" not in request.target:
                         self._known[request.target] = known
                     return self.score(request, *known)
                 if (api, name, verb) == ("v2", "stats", "") and version is None:

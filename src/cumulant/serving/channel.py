@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import struct
+import sys
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -81,13 +83,21 @@ class Channel:
             future.set_exception(_error(message.body))
 
     async def _do(self, message: Message) -> None:
+        answer = await self._answered(message)
+        if not self._writer.is_closing():
+            self._send(answer)
+
+    async def _answered(self, message: Message) -> Message:
         try:
             body = await self._answer(message.verb, message.body)
         except CumulantError as error:
             told = [type(error).__name__, error.message, error.subject, error.hint]
-            self._send(Message("error", message.number, body=told))
-        else:
-            self._send(Message("answer", message.number, body=body))
+            return Message("error", message.number, body=told)
+        except Exception as error:  # noqa: BLE001 - the edge: who asks must hear something, or would wait for ever
+            traceback.print_exc(file=sys.stderr)
+            told = ["CumulantError", f"{message.verb} failed: {type(error).__name__}", None, None]
+            return Message("error", message.number, body=told)
+        return Message("answer", message.number, body=body)
 
     def _send(self, message: Message) -> None:
         if self._writer.is_closing():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,18 +17,24 @@ from cumulant.serving.repository import Repository
 from cumulant.serving.row_model import UNREGISTERED
 
 Open = Callable[[Path], Model]
+Put = Callable[[ModelSet], Coroutine[Any, Any, None]]
+T = TypeVar("T")
 
 
 class Staff:
-    """One worker's duties. A model is opened and warmed on a thread, so that requests go on meanwhile."""
+    """One worker's duties. A model is opened and warmed on a thread, so that requests go on meanwhile.
+
+    `put` lets a set of models answer from then on; where it raises, the set before goes on.
+    """
 
     def __init__(
-        self, models: ModelSet, repository: Repository, open_one: Open, *, put: Callable[[ModelSet], None],
-        told: Callable[[], list[Any]],
-    ) -> None:  # fmt: skip
+        self, models: ModelSet, repository: Repository, open_one: Open, *, put: Put, told: Callable[[], list[Any]]
+    ) -> None:
         self.models = models
         self._repository, self._open, self._put, self._told = repository, open_one, put, told
-        self._staged: dict[str, tuple[str, list[Model]]] = {}
+        self._staged: dict[str, list[Model]] = {}
+        # Changes come from every worker; each is made from the set that the one before left.
+        self._turn = asyncio.Lock()
 
     async def do(self, verb: str, arguments: Mapping[str, Any]) -> Any:
         """One of `prepare`, `commit`, `discard`, `unload`, `metrics`, `ready`.
@@ -40,13 +46,11 @@ class Staff:
             case "prepare":
                 return await self._prepare(str(arguments["name"]), str(arguments["key"]))
             case "commit":
-                name, models = self._staged.pop(str(arguments["key"]))
-                self._replace(name, models)
+                await self._commit(str(arguments["name"]), str(arguments["key"]))
             case "discard":
-                for model in self._staged.pop(str(arguments["key"]), ("", []))[1]:
-                    model.close()
+                _close(self._staged.pop(str(arguments["key"]), []))
             case "unload":
-                self._replace(str(arguments["name"]), [])
+                await self._replace(str(arguments["name"]), [])
             case "metrics":
                 return [msgspec.to_builtins(series) for series in self._told()]
             case "ready":
@@ -56,26 +60,41 @@ class Staff:
         return None
 
     async def _prepare(self, name: str, key: str) -> list[str]:
-        folders = self._repository.versions(name)
+        folders = await asyncio.to_thread(self._repository.versions, name)
         models: list[Model] = []
         try:
             for folder in folders:  # one at a time: what was opened must be known when the next one fails
                 models += [await asyncio.to_thread(self._open, folder)]
             ModelSet(models)  # refuses a version that is given twice
-        except CumulantError:
-            for model in models:
-                model.close()
+        except BaseException:
+            _close(models)
             raise
-        self._staged[key] = name, models
+        self._staged[key] = models
         return [model.version for model in models]
 
-    def _replace(self, name: str, models: list[Model]) -> None:
+    async def _commit(self, name: str, key: str) -> None:
+        if key not in self._staged:  # this worker started between the preparation and now
+            await self._prepare(name, key)
+        models = self._staged.pop(key)
+        try:
+            await self._replace(name, models)
+        except BaseException:
+            _close(models)
+            raise
+
+    async def _replace(self, name: str, models: list[Model]) -> None:
         """From now on `models` answer for `name`; those before finish what they have."""
-        old = [model for model in self.models if model.name == name]
-        self.models = ModelSet([*self.models.where(lambda one: one.name != name), *models])
-        self._put(self.models)
-        for model in old:
-            model.close()
+        async with self._turn:
+            old = [model for model in self.models if model.name == name]
+            after = ModelSet([*self.models.where(lambda one: one.name != name), *models])
+            await self._put(after)
+            self.models = after
+            _close(old)
+
+
+def _close(models: list[Model]) -> None:
+    for model in models:
+        model.close()
 
 
 class Control:
@@ -85,6 +104,7 @@ class Control:
         self._fleet, self._repository = fleet, repository
         # One change at a time: two loads at once could end in different versions on different workers.
         self._turn = asyncio.Lock()
+        self._changes: set[asyncio.Task[Any]] = set()
 
     async def load(self, name: str) -> list[str]:
         """Load or reload every version of a model that its folder holds now; the versions.
@@ -93,15 +113,30 @@ class Control:
             NotFoundError: the repository has no such model.
             CumulantError: a version cannot be loaded; what was served before goes on.
         """
+        return await self._whole(self._load(name))
+
+    async def _load(self, name: str) -> list[str]:
         async with self._turn:
-            key = uuid.uuid4().hex
+            arguments = {"name": name, "key": uuid.uuid4().hex}
             try:
-                found = await self._fleet.everywhere("prepare", {"name": name, "key": key})
-            except CumulantError:
-                await self._fleet.everywhere("discard", {"key": key})
+                found = await self._fleet.everywhere("prepare", arguments)
+            except BaseException:
+                await self._fleet.everywhere("discard", arguments)
                 raise
-            await self._fleet.everywhere("commit", {"key": key})
+            await self._fleet.everywhere("commit", arguments)
             return [str(version) for version in found[0]]
+
+    async def _whole(self, change: Coroutine[Any, Any, T]) -> T:
+        """Finish a change even where its caller goes away in the middle: half of it would stay."""
+        task = asyncio.ensure_future(change)
+        self._changes.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Task[Any]) -> None:
+        self._changes.discard(task)
+        if not task.cancelled():
+            task.exception()  # it may be that nobody waits for it any more
 
     async def unload(self, name: str) -> None:
         """Stop answering for a model; what was accepted is answered.
@@ -109,6 +144,9 @@ class Control:
         Raises:
             NotFoundError: it is not loaded.
         """
+        await self._whole(self._unload(name))
+
+    async def _unload(self, name: str) -> None:
         async with self._turn:
             loaded = (await self._fleet.everywhere("ready", {}))[0]
             if name not in {known for known, _ in loaded}:
@@ -119,9 +157,10 @@ class Control:
         """Every servable of the repository and whether it is served."""
         loaded = {(name, version) for name, version in (await self._fleet.everywhere("ready", {}))[0]}
         found: list[dict[str, str]] = []
-        for folder, one in self._repository.described():
+        for folder, one in await asyncio.to_thread(self._repository.described):
             if isinstance(one, CumulantError):
-                found.append({"name": folder.name, "version": "", "state": "UNAVAILABLE", "reason": one.message})
+                told = {"name": folder.name, "version": "", "state": "UNAVAILABLE", "reason": one.message}
+                found.append({name: text.encode(errors="replace").decode() for name, text in told.items()})
                 continue
             key = one.name, one.version or UNREGISTERED
             if key in loaded:

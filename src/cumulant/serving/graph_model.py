@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from cumulant.serving.nested import nested_input
 from cumulant.serving.row_tensors import unknown_input, unknown_output
 from cumulant.serving.scheduling import Feeds, Runner, Scheduling
 from cumulant.serving.tensors import Fit, Input, Output
-from cumulant.serving.work import Work
+from cumulant.serving.work import Work, check_rows
 
 if TYPE_CHECKING:
     from cumulant.serving.fallback import Fallback
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 UNREGISTERED = "1"
 #: a size that a request chooses, in made-up inputs
 _SOME = 8
+#: values of one made-up input; a description may claim any size
+_MOST_MADE_UP = 2**25
 
 
 class GraphModel:
@@ -58,6 +61,8 @@ class GraphModel:
         return self.servable.batching.exact and all(spec.shape[:1] == (-1,) for spec in specs)
 
     def _made_up(self, rows: int) -> Feeds:
+        if any(rows * math.prod(map(abs, spec.shape)) > _MOST_MADE_UP for spec in self.servable.inputs):
+            raise RequestError("the inputs are too large to make some up")
         random = np.random.default_rng(rows)
         return {spec.name: _noise(spec, rows, random) for spec in self.servable.inputs}
 
@@ -85,9 +90,11 @@ class GraphModel:
         return max(sizes.values(), default=1)
 
     def from_rows(self, rows: Sequence[object]) -> Work:
+        check_rows(rows)
         found: list[Mapping[str, Any]] = [row for row in rows if isinstance(row, dict)]
         if len(found) < len(rows):
-            raise RequestError("expected an object with the inputs of one row")
+            hint = f"name its inputs: {', '.join(self._columns or self._specs)[:300]}"
+            raise RequestError("expected an object with the inputs of one row", hint=hint)
         feeds = self._matrix(found) if self._columns else self._stacked(found)
         return Work(feeds, len(rows), raw=rows)
 

@@ -72,12 +72,17 @@ def demand(parameters: Mapping[str, Any], received: float, client: str) -> Deman
     """
     for name in ("timeout", "priority"):
         value = parameters.get(name, 0)
-        if type(value) is not int or value < 0:
-            raise RequestError(f'the parameter "{name}" must be a whole number of at least 0', subject=name)
+        if type(value) is not int or not 0 <= value < _INT64:
+            raise RequestError(
+                f'the parameter "{name}" must be a whole number of at least 0 and of 64 bits', subject=name
+            )
     timeout, priority = parameters.get("timeout", 0), parameters.get("priority", 0)
     return Demand(received + timeout / 1e6 if timeout else None, priority or _USUAL, client)
 
 
+_INT64 = 2**63
+#: digits of a length that may be within a body
+_DIGITS = 12
 #: of a request that names no priority: behind 1 to 99, before 101 and on
 _USUAL = 100
 
@@ -119,7 +124,7 @@ def decoded(decode: Callable[[Any], Any], body: bytes | memoryview) -> Any:
 def _parts(body: bytes, header_length: bytes | None) -> tuple[bytes | memoryview, memoryview]:
     if header_length is None:
         return body, memoryview(b"")
-    if not header_length.isdigit() or int(header_length) > len(body):
+    if not header_length.isdigit() or len(header_length) > _DIGITS or int(header_length) > len(body):
         raise RequestError("Inference-Header-Content-Length is no length within the body")
     whole = memoryview(body)
     return whole[: int(header_length)], whole[int(header_length) :]

@@ -13,6 +13,7 @@ import msgspec
 from cumulant.core.errors import RequestError, did_you_mean
 from cumulant.core.plan import FeaturePlan, Field
 from cumulant.serving.schema import SourceSchema
+from cumulant.serving.work import check_rows
 
 _SCALARS = bool | int | float | str
 
@@ -66,6 +67,7 @@ class EventSchema:
         Raises:
             RequestError: no served plan reads the source, it has no key, or a row does not fit: it names row and field.
         """
+        check_rows(rows)
         schema = self._schema(source)
         known: list[object] = []
         others: list[dict[str, object]] = []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, RequestError
 from cumulant.features import Advanced, Advancer
@@ -20,29 +22,64 @@ Row = Mapping[str, object]
 Scored = Literal["durable", "background", "off"]
 
 
+class Prepared(NamedTuple):
+    """Models whose state is up to date, and what takes their rows in."""
+
+    models: list[RowModel]
+    schema: EventSchema
+    advancer: Advancer | None
+
+
+class Taken(NamedTuple):
+    """What took rows in before, and the models that do now."""
+
+    before: Advancer | None
+    models: list[RowModel]
+
+
 class Recorder:
     """Takes rows into the stored state of every model that looks back at their source, each once by its key."""
 
-    def __init__(self, scored: Scored = "durable") -> None:
+    def __init__(self, scored: Scored = "durable", *, most: int = 100_000) -> None:
+        """`most`: rows that may wait for the disk; beyond, more are refused rather than kept in memory."""
         self._mode = scored
         self._advancer: Advancer | None = None
         self._schema = EventSchema([])
+        self._most, self._waiting, self._lock = most, 0, threading.Lock()
 
     def put(self, models: Iterable[Model]) -> None:
-        """Serve these models' state from now on; what the ones before took in is committed first.
+        """Serve these models' state from now on.
+
+        Raises:
+            EngineUnavailableError: the store does not answer.
+        """
+        self.settle(self.take(self.prepare(models)))
+
+    def prepare(self, models: Iterable[Model]) -> Prepared:
+        """Bring the models' state up to date, on any thread; the store may let one wait for seconds.
 
         Raises:
             EngineUnavailableError: the store does not answer.
         """
         found = [model for model in models if isinstance(model, RowModel) and model.servable.plan.needs_state]
-        before, self._advancer = self._advancer, None
-        if before is not None:
-            before.close()
         for model in found:
             model.features.catch_up()
         writers = [writer for model in found if (writer := model.features.writer()) is not None]
-        self._schema = EventSchema([model.servable.plan for model in found])
-        self._advancer = Advancer(writers) if writers else None
+        schema = EventSchema([model.servable.plan for model in found])
+        return Prepared(found, schema, Advancer(writers) if writers else None)
+
+    def take(self, prepared: Prepared) -> Taken:
+        """Rows go to what was prepared from now on. At once, on the thread that scores."""
+        before, self._advancer, self._schema = self._advancer, prepared.advancer, prepared.schema
+        return Taken(before, prepared.models)
+
+    def settle(self, taken: Taken) -> None:
+        """Commit what the models before took in, and bring the present ones up to that; on any thread."""
+        if taken.before is not None:
+            taken.before.close()
+        with contextlib.suppress(CumulantError):  # the next row that is taken in does the same
+            for model in taken.models:
+                model.features.catch_up()
 
     def scored(self, model: Model, rows: Sequence[Row]) -> Future[Advanced] | None:
         """Take in rows that were answered; done once they are durable. None where nothing is to be waited for.
@@ -54,7 +91,7 @@ class Recorder:
         whole = [row for row in rows if all(row.get(name) is not None for name in model.key)]
         if not whole:
             return None
-        done = self._advancer.post(model.servable.plan.entity, whole)
+        done = self._posted(self._advancer, model.servable.plan.entity, whole)
         return done if self._mode == "durable" else None
 
     async def post(self, request: Request) -> Response:
@@ -67,11 +104,25 @@ class Recorder:
         events = self._schema.read(request.body)
         if self._advancer is None:
             raise RequestError("no model here has stored state")
-        done = await durable(self._advancer.post(events.source, events.rows))
+        done = await durable(self._posted(self._advancer, events.source, events.rows))
         told: dict[str, object] = {"accepted": done.accepted, "duplicates": done.duplicates, "unkeyed": done.unkeyed}
         if events.unread:
             told["warnings"] = [f"no served model reads {name}" for name in events.unread]
         return json_response(told)
+
+    def _posted(self, advancer: Advancer, source: str, rows: Sequence[Row]) -> Future[Advanced]:
+        if self._waiting + len(rows) > max(self._most, len(rows)):
+            raise EngineUnavailableError(
+                f"{self._waiting} rows wait for the store of the features already", hint="try again when it keeps up"
+            )
+        done = advancer.post(source, rows)
+        self._count(len(rows))
+        done.add_done_callback(lambda _: self._count(-len(rows)))
+        return done
+
+    def _count(self, rows: int) -> None:
+        with self._lock:  # rows are counted off on the thread that commits them
+            self._waiting += rows
 
     def close(self) -> None:
         """Commit what was taken in."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cumulant.core.errors import CumulantError, NotFoundError, not_found
+from cumulant.core.errors import CumulantError, IntegrityError, NotFoundError, StorageError, not_found
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.packaging import load_description
 from cumulant.packaging.folder import DESCRIPTION
@@ -37,6 +37,22 @@ class Repository:
                 raise NotFoundError(f"{root} holds no servable", subject=str(root), hint=hint)
             found += sorted(inside, key=_version_order)
         return found
+
+    def check(self, folder: Path) -> None:
+        """Links may point about within the repository, and nowhere else; what is listed must be plain files.
+
+        Raises:
+            NotFoundError, IntegrityError: as `packaging.load_description`; a link that leads out, or no plain file.
+        """
+        roots = [root.resolve() for root in self._roots]
+        described = load_description(folder, verify=False)
+        for name in ("", DESCRIPTION, described.model, *described.files):
+            path = folder / name
+            if not any(path.resolve().is_relative_to(root) for root in roots):
+                hint = "copy what it points to into the repository"
+                raise IntegrityError(f"{path} leads out of the repository", subject=str(folder), hint=hint)
+            if name and path.exists() and not path.is_file():
+                raise IntegrityError(f"{path} is no plain file", subject=str(folder))
 
     def described(self) -> list[tuple[Path, Servable | GraphServable | CumulantError]]:
         """Every servable's folder with its description, or what is wrong with it."""
@@ -75,9 +91,13 @@ def _order(version: str) -> tuple[int, int, str]:
 
 
 def _servables(folder: Path, depth: int) -> list[Path]:
-    if (folder / DESCRIPTION).is_file():
-        return [folder]
-    if depth == 0 or not folder.is_dir():
-        return []
-    inside = sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+    try:
+        if (folder / DESCRIPTION).is_file():
+            return [folder]
+        if depth == 0 or not folder.is_dir():
+            return []
+        inside = sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+    except OSError as error:
+        hint = "check its permissions"
+        raise StorageError(f"{folder} cannot be read: {error.strerror}", subject=str(folder), hint=hint) from error
     return [found for one in inside for found in _servables(one, depth - 1)]

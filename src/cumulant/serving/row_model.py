@@ -17,7 +17,7 @@ from cumulant.serving.row_tensors import DATATYPES, from_answers, outputs, to_ro
 from cumulant.serving.scheduling import Feeds, Runner, Scheduling
 from cumulant.serving.schema import RequestSchema
 from cumulant.serving.tensors import Input, Output
-from cumulant.serving.work import Work
+from cumulant.serving.work import Work, check_rows
 
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
@@ -98,6 +98,7 @@ class RowModel:
         return work
 
     def from_rows(self, rows: Sequence[object]) -> Work:
+        check_rows(rows)
         if not rows:
             return Work(self.scorer.feeds(np.empty((0, len(self.scorer.features)), np.float32)), 0, raw=rows)
         checked = self.schema.rows(rows)

@@ -23,6 +23,12 @@ from cumulant.serving.settings import Settings
 _SHORT_LIFE = 5.0
 _PAUSES = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 _START_SECONDS = 60.0
+#: what all workers do at once, by verb; whoever does not answer meanwhile is left out
+_ASK_SECONDS = {"metrics": 2.0, "ready": 2.0}
+_CHANGE_SECONDS = 120.0
+#: a worker is looked after this often, and one that has not answered for so long is ended
+_LOOK_SECONDS, _HANG_SECONDS = 5.0, 30.0
+_FAREWELL_SECONDS = 2.0
 
 
 class _Member(msgspec.Struct):
@@ -33,6 +39,24 @@ class _Member(msgspec.Struct):
     listening: asyncio.Task[None]
     ready: asyncio.Future[Any]
     born: float
+
+    @property
+    def answers(self) -> bool:
+        """Whether it has come to answer requests."""
+        return self.ready.done() and self.ready.exception() is None
+
+
+async def _end_if_stuck(member: _Member) -> None:
+    """End a worker that has stopped: the system goes on to give it connections, which nobody answers."""
+    if not member.answers:
+        return
+    try:
+        await asyncio.wait_for(member.channel.call("ready", {}), _HANG_SECONDS)
+    except TimeoutError:
+        sys.stderr.write(f"worker {member.process.pid} has not answered for {_HANG_SECONDS:g} s and is ended\n")
+        member.process.kill()
+    except CumulantError:
+        pass  # it has ended
 
 
 class Supervisor:
@@ -102,12 +126,22 @@ class Supervisor:
         failures = 0
         while not self._ending:
             member = self._members[place]
-            await asyncio.wait([member.listening])
+            while not (await asyncio.wait([member.listening], timeout=_LOOK_SECONDS))[0]:
+                await _end_if_stuck(member)
             code = await asyncio.to_thread(member.process.wait)
             sys.stderr.write(f"worker {member.process.pid} ended with code {code}; another one takes its place\n")
-            failures = failures + 1 if time.monotonic() - member.born < _SHORT_LIFE else 0
+            # One that never answered has failed, however long its models took to load.
+            failures = failures + 1 if not member.answers or time.monotonic() - member.born < _SHORT_LIFE else 0
             await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
-            await self._start(place)
+            await self._start_again(place)
+
+    async def _start_again(self, place: int) -> None:
+        while True:
+            try:
+                return await self._start(place)
+            except OSError as error:  # no more processes or memory at the moment
+                sys.stderr.write(f"a worker cannot be started: {error.strerror or error}; it is tried again\n")
+                await asyncio.sleep(_PAUSES[-1])
 
     async def _everywhere(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
         """What each worker that answers says; a worker that ends meanwhile comes back with the models of all."""
@@ -117,13 +151,16 @@ class Supervisor:
         match verb:
             case "unload":
                 self._unloaded.add(str(arguments["name"]))
-            case "prepare":
+            case "commit":
                 self._unloaded.discard(str(arguments["name"]))
         return found
 
     async def _ask(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
         members = [member for member in self._members.values() if not member.listening.done()]
-        calls = [member.channel.call(verb, arguments) for member in members]
+        if verb in _ASK_SECONDS:  # nobody waits for one that starts; changes do, so that it takes part in them
+            members = [member for member in members if member.answers]
+        patience = _ASK_SECONDS.get(verb, _CHANGE_SECONDS)
+        calls = [asyncio.wait_for(member.channel.call(verb, arguments), patience) for member in members]
         answers = await asyncio.gather(*calls, return_exceptions=True)
         for answer in answers:
             if isinstance(answer, CumulantError) and not isinstance(answer, EngineUnavailableError):
@@ -142,13 +179,13 @@ class Supervisor:
         self._ending = True
         for keeper in self._keepers:
             keeper.cancel()
-        for member in self._members.values():
-            with contextlib.suppress(CumulantError):
-                await member.channel.call("end", {})
-        patience = self._settings.drain + 5
+        farewells = [member.channel.call("end", {}) for member in self._members.values()]
+        with contextlib.suppress(TimeoutError):  # of one that is stuck or starts
+            await asyncio.wait_for(asyncio.gather(*farewells, return_exceptions=True), _FAREWELL_SECONDS)
+        deadline = time.monotonic() + self._settings.drain + 5
         for member in self._members.values():
             try:
-                await asyncio.to_thread(member.process.wait, patience)
+                await asyncio.to_thread(member.process.wait, max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 member.process.kill()
                 await asyncio.to_thread(member.process.wait)

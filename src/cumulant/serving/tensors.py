@@ -17,6 +17,8 @@ from cumulant.packaging.engine import Array
 
 _MAX_RANK = 8
 _MAX_ID = 256
+#: bounds of what can be a size, and a number of values: beyond, neither numpy nor a message can show them
+_MAX_SIZE, _MAX_COUNT = 2**62, 2**60
 #: as `struct` writes them
 _LETTERS: Mapping[str, str] = {
     "BOOL": "?", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h", "INT32": "i",
@@ -191,7 +193,7 @@ def json_tensor(tensor: Output) -> JsonTensor:
 
 
 def show_shape(shape: Sequence[int]) -> str:
-    return f"[{', '.join(str(size) for size in shape[:_MAX_RANK])}{', ...' if len(shape) > _MAX_RANK else ''}]"
+    return f"[{', '.join(str(size)[:20] for size in shape[:_MAX_RANK])}{', ...' if len(shape) > _MAX_RANK else ''}]"
 
 
 def checked_id(request_id: str | None) -> str | None:
@@ -202,10 +204,18 @@ def checked_id(request_id: str | None) -> str | None:
 
 def _count(tensor: Input) -> int:
     shape = tensor.shape
-    if len(shape) > 32 or (shape and min(shape) < 0):
-        raise RequestError(f'input "{tensor.name}" has shape {show_shape(shape)}, which no tensor has',
-                           subject=tensor.name)  # fmt: skip
-    return math.prod(shape)
+    if len(shape) > 32 or (shape and (min(shape) < 0 or max(shape) > _MAX_SIZE)):
+        raise _no_shape(tensor)
+    count = math.prod(shape)
+    if count == 0 and math.prod(size for size in shape if size) > _MAX_COUNT:
+        raise _no_shape(tensor)  # empty, and still too large for numpy
+    return count
+
+
+def _no_shape(tensor: Input) -> RequestError:
+    return RequestError(
+        f'input "{tensor.name}" has shape {show_shape(tensor.shape)}, which no tensor has', subject=tensor.name
+    )
 
 
 def _wrong_count(tensor: Input, found: int, count: int) -> RequestError:

@@ -7,7 +7,19 @@ from typing import Any
 
 import msgspec
 
+from cumulant.serving.errors import HttpError
 from cumulant.serving.scheduling import Feeds
+
+#: plain rows are read on the event loop, some 10 microseconds each: more of them would hold up every other request
+MOST_ROWS = 10_000
+
+
+def check_rows(rows: Sequence[object]) -> None:
+    """Raises HttpError (413) for more rows than one request may bring."""
+    if len(rows) > MOST_ROWS:
+        raise HttpError(
+            413, f"{len(rows)} rows in one request, where {MOST_ROWS} may be", hint="send them in several requests"
+        )
 
 
 class Work(msgspec.Struct, gc=False):

@@ -61,6 +61,7 @@ class Worker:
         self.staff = Staff(models, self._repository, self._open, put=self._put, told=self._series)
 
     def _open(self, folder: Path) -> Model:
+        self._repository.check(folder)
         model, declared = self._load(folder), self._settings.fallback
         if declared.given:
             cheap = None if declared.servable is None else self._load(Path(declared.servable))
@@ -71,12 +72,14 @@ class Worker:
         settings = self._settings
         return open_model(folder, store=self._store, table=settings.table, scheduling=settings.scheduling)
 
-    def _put(self, models: ModelSet) -> None:
+    async def _put(self, models: ModelSet) -> None:
+        prepared = await asyncio.to_thread(self.recorder.prepare, models)
         self._watchers.follow(models)
         if self._logbook is not None:
             self._logbook.describe(models)
-        self.recorder.put(models)
+        taken = self.recorder.take(prepared)
         self.app.models = models
+        await asyncio.to_thread(self.recorder.settle, taken)
 
     def _open_log(self) -> LogClient | None:
         """From the event loop's thread, which is the one that writes to it."""

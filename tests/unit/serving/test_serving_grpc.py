@@ -583,9 +583,11 @@ def test_models_are_loaded_and_unloaded_where_control_is_on(folders):
 
     async def talk(client):
         await client.refused(Code.UNAVAILABLE, "starting", "RepositoryIndex", b"")
-        staff = Staff(
-            app.models, repository, open_model, put=lambda models: setattr(app, "models", models), told=app.series
-        )
+
+        async def put(models):
+            app.models = models
+
+        staff = Staff(app.models, repository, open_model, put=put, told=app.series)
         fleet = Alone(staff)
         app.join(fleet, Control(fleet, repository), False)
         for name in ("Load", "Unload"):

@@ -22,6 +22,8 @@ _parse: Callable[[bytes], Any] = _Request.FromString
 _RAW_INPUT = INFERENCE.number("ModelInferRequest", "raw_input_contents")
 _RAW_OUTPUT = INFERENCE.number("ModelInferResponse", "raw_output_contents")
 _LENGTH_DELIMITED = 2
+#: a number that goes on for ever would take for ever to read
+_VARINT_BITS = 63
 #: from this size on, raw tensors are taken out of the message without a copy; below, that costs more than it saves
 _LARGE = 16 * 1024
 
@@ -229,8 +231,11 @@ def _without_raw(body: bytes) -> tuple[bytes, list[memoryview]] | None:
 
 
 def _read_varint(body: bytes, at: int) -> tuple[int, int]:
+    """Raises IndexError for one that ends with the body, or is longer than any is."""
     value = shift = 0
     while (byte := body[at]) >= 0x80:
+        if shift >= _VARINT_BITS:
+            raise IndexError
         value |= (byte & 0x7F) << shift
         shift += 7
         at += 1

@@ -19,6 +19,8 @@ _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: a body that was refused is read on and thrown away up to here, so that the connection stays usable
 _PATIENCE = 64 * 1024 * 1024
 _SWEEP = 1.0
+#: headers that offer another protocol, and one that was answered already
+_OFFER = frozenset({b"connection", b"upgrade", b"http2-settings", b"expect"})
 #: one read of the socket, which may bring the end of one request and the head of the next
 _SLACK = 256 * 1024
 
@@ -36,6 +38,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     idle: float = 75.0
     #: requests of one connection that wait for the one before
     waiting: int = 32
+    #: bodies that are still coming, of all connections together
+    bodies: int = 512 * 1024 * 1024
 
 
 class Site:
@@ -45,6 +49,8 @@ class Site:
         self.handle = handle
         self.limits = limits
         self.connections: set[Connection] = set()
+        #: bytes of bodies that are not whole yet
+        self.held = 0
         self.draining = False
         self._empty = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -94,6 +100,8 @@ class Connection(asyncio.Protocol):
         self._task: asyncio.Task[Response] | None = None
         self._writable, self._ending, self._answered = True, False, False
         self._in_head, self._fed = True, 0
+        #: bytes of the present body that the site counts
+        self._held = 0
         self._clear()
         #: when the present request began or the last one ended
         self._since = time.perf_counter()
@@ -116,6 +124,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._let_go()
         self._site.gone(self)
         self._waiting.clear()
         if self._task is not None:
@@ -132,10 +141,42 @@ class Connection(asyncio.Protocol):
                 return
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            self._fail(error_response(400, "this server speaks HTTP/1.1 only"))
+        except httptools.HttpParserUpgrade as upgrade:
+            self._decline(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self._fail(error_response(400, "this is no valid HTTP request"))
+        else:
+            if self._begun and self._size != self._held:
+                self._hold()
+
+    def _hold(self) -> None:
+        """Count the part of a body that came, and refuse it where all of them hold too much."""
+        if self._refusal is not None:
+            self._let_go()
+            return
+        self._site.held += self._size - self._held
+        self._held = self._size
+        if self._site.held > self._limits.bodies:
+            self._let_go()
+            self._refuse(429, "too many large requests come at once; try again")
+
+    def _let_go(self) -> None:
+        self._site.held -= self._held
+        self._held = 0
+        self._body, self._parts = b"", None
+
+    def _decline(self, rest: bytes) -> None:
+        """Another protocol is offered beside the request, at which the parser stops. An offer may be passed over: the
+        request is read again without it, together with its body.
+        """
+        method = self._parser.get_method()
+        if method == b"CONNECT":
+            self._fail(error_response(400, "this server is no proxy"))
+            return
+        kept = {name: value for name, value in self._headers.items() if name not in _OFFER}
+        lines = [b"%b %b HTTP/1.1" % (method, self._target), *(b"%b: %b" % pair for pair in kept.items()), b""]
+        self._parser = httptools.HttpRequestParser(self)
+        self.data_received(b"\r\n".join((*lines, rest)))
 
     def eof_received(self) -> bool:
         # A half-closed client still gets the answers it waits for.
@@ -186,7 +227,7 @@ class Connection(asyncio.Protocol):
                 self._end()
             return
         if self._size > self._limits.body:
-            self._body, self._parts = b"", None
+            self._let_go()
             self._too_large(self._size)
         elif self._parts is not None:
             self._parts.append(body)
@@ -196,6 +237,8 @@ class Connection(asyncio.Protocol):
             self._body = body
 
     def on_message_complete(self) -> None:
+        if self._parser.should_upgrade():
+            return  # it is read again: see `_decline`
         now = time.perf_counter()
         self._begun, self._since = False, now
         self._in_head, self._fed = True, 0
@@ -204,14 +247,21 @@ class Connection(asyncio.Protocol):
             self._drop_or_queue(keep)
             return
         body = self._body if self._parts is None else b"".join(self._parts)
+        if self._held:
+            self._let_go()
         method = self._parser.get_method().decode("ascii")
         request = Request(method, self._target, self._headers, body, client=self._client, received=now)
         if self._task is not None or self._waiting or not self._writable:
             self._waiting.append((request, keep))
-            if len(self._waiting) > self._limits.waiting:
+            if self._crowded():
                 self._transport.pause_reading()
         else:
             self._answer(request, keep=keep)
+
+    def _crowded(self) -> bool:
+        """Whether so much waits for the request before that no more is read."""
+        waiting, limits = self._waiting, self._limits
+        return len(waiting) > limits.waiting or sum(len(one.body) for one, _ in waiting) > limits.body
 
     # --- refusals
 
@@ -263,7 +313,7 @@ class Connection(asyncio.Protocol):
         while self._waiting and self._task is None and self._writable and not self._transport.is_closing():
             request, keep = self._waiting.popleft()
             self._answer(request, keep=keep)
-        if len(self._waiting) <= self._limits.waiting and self._writable:
+        if self._writable and not self._crowded():
             self._transport.resume_reading()
         if self._ending and self._task is None and not self._waiting:
             self._end()
@@ -280,11 +330,10 @@ class Connection(asyncio.Protocol):
         """Close once what was written is sent. Where the client may still be sending, its end is awaited for a moment:
         closing on bytes that nobody read resets the connection, and the answer would be lost on its way.
         """
-        if self._ending or not self._begun:
-            self._ending = True
+        known, self._ending, self._since = self._ending, True, time.perf_counter()
+        if known or not self._begun:
             self._transport.close()
             return
-        self._ending, self._since = True, time.perf_counter()
         if self._transport.can_write_eof():
             self._transport.write_eof()
 
@@ -292,10 +341,15 @@ class Connection(asyncio.Protocol):
 
     def expire(self, now: float) -> None:
         """End a connection that is idle, or whose request does not come, for too long."""
-        if self._ending or (not self._writable and now - self._since > self._limits.request):
-            self.abort()  # it was told to go, or does not read its answers
+        if not self._writable and now - self._since > self._limits.request:
+            self.abort()  # it does not read its answers
         elif self._task is not None or self._waiting:
             return
+        elif self._ending:
+            # What was written may still be on its way; a client that has all of it is waited for but a moment.
+            patience = self._limits.request if self._transport.get_write_buffer_size() else _SWEEP
+            if now - self._since > patience:
+                self.abort()
         elif self._begun:
             if now - self._since > self._limits.request:
                 self._fail(error_response(408, f"the request did not come whole in {self._limits.request:g} s"))

@@ -45,11 +45,11 @@ class Line:
 
     def __init__(self) -> None:
         self._levels: dict[int, OrderedDict[str, deque[Job]]] = {}
-        self.rows = 0
+        self.rows = self.jobs = 0
         self._held: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return sum(len(jobs) for level in self._levels.values() for jobs in level.values())
+        return self.jobs
 
     def __iter__(self) -> Iterator[Job]:
         for level in self._levels.values():
@@ -113,6 +113,7 @@ class Line:
 
     def _count(self, job: Job, sign: int) -> None:
         self.rows += sign * job.rows
+        self.jobs += sign
         left = self._held.get(job.demand.client, 0) + sign * job.rows
         if left > 0:
             self._held[job.demand.client] = left

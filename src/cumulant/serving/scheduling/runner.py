@@ -93,7 +93,7 @@ class Runner:
         try:
             seconds = self._least({rows: example(rows) for rows in _SIZES})
             self.exact = self.exact and self._is_exact(example(_SIZES[1]))
-        except RequestError:
+        except (RequestError, MemoryError):
             self.exact = self.pays = False
             return
         for rows, took in seconds.items():
@@ -167,6 +167,8 @@ class Runner:
             except asyncio.CancelledError:
                 if not flight.cancelled():
                     raise  # this request was given up, not the one whose run it waits for
+            except (DeadlineError, OverloadedError):
+                pass  # the other one was refused for its own deadline or place, which are not this one's
         self._admit(rows, demand)
         loop = asyncio.get_running_loop()
         job = Job(feeds, rows, demand, loop.create_future())
@@ -200,9 +202,9 @@ class Runner:
     def wait(self) -> float:
         """Seconds until what waits now is done."""
         ahead = max(0.0, self._busy_until - time.perf_counter()) if self._busy else 0.0
-        if not self.line.rows:
+        if not self.line.jobs:
             return ahead
-        runs = -(-self.line.rows // self._most_rows()) if self.pays else len(self.line)
+        runs = max(1, -(-self.line.rows // self._most_rows())) if self.pays else self.line.jobs
         return ahead + runs * self.cost.fixed + self.line.rows * self.cost.each
 
     def _most_rows(self) -> int:

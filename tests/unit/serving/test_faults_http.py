@@ -1,0 +1,162 @@
+"""Connections under careless and hostile clients: what was accepted is answered whole, and memory is bounded."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+
+import pytest
+from serving_graphs import echo, scale
+from serving_models import call
+from test_serving_http import bodies, post, run, said, server, slow, statuses
+
+from cumulant.core.errors import RequestError
+from cumulant.serving import Application, ModelSet, open_model
+from cumulant.serving.grpc.codec import read_message
+from cumulant.serving.http import Limits, Request, Response
+from cumulant.serving.inference import demand
+
+LARGE = b"x" * (16 * 1024 * 1024)
+
+
+def large_or_slow(request):
+    if request.target.startswith(b"/slow/"):
+        return slow(request, float(request.target[6:]))
+    return Response(200, LARGE)
+
+
+async def read_slowly(address, *requests, pause):
+    """All that the server says, to a client that waits before it reads."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262_144)
+        connection.setblocking(False)
+        await loop.sock_connect(connection, address)
+        await loop.sock_sendall(connection, b"".join(requests))
+        await asyncio.sleep(pause)
+        found = bytearray()
+        while data := await loop.sock_recv(connection, 1 << 20):
+            found += data
+        return bytes(found)
+
+
+def test_a_large_last_answer_reaches_a_client_that_takes_some_seconds():
+    async def act():
+        async with server(large_or_slow, Limits()) as (_, address):
+            return await read_slowly(address, post(b"", extra="Connection: close\r\n"), pause=2.5)
+
+    assert bodies(run(act)) == [LARGE]
+
+
+def test_an_accepted_request_is_answered_though_the_next_one_is_broken():
+    async def act():
+        async with server(large_or_slow, Limits()) as (_, address):
+            return await read_slowly(address, post(b"first", "/slow/2.5"), b"no http\r\n\r\n", pause=0)
+
+    assert bodies(run(act)) == [b"first"]
+
+
+@pytest.mark.parametrize("body", [b"", b"abc"])
+def test_an_offer_of_another_protocol_is_passed_over(body):
+    offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+    assert bodies(said(post(body, extra=offer) + post(b"next"))) == [body, b"next"]
+
+
+def test_a_tunnel_is_refused():
+    assert statuses(said(b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n"))[-1] == 400
+
+
+def test_all_unfinished_bodies_together_are_bounded():
+    limits = Limits(body=1000, bodies=2500)
+
+    async def act():
+        async with server(limits=limits) as (site, address):
+            pairs = [await asyncio.open_connection(*address) for _ in range(4)]
+            for _, writer in pairs[:3]:
+                writer.write(post(b"x" * 1000)[:-1])
+                await writer.drain()
+                await asyncio.sleep(0.05)
+            assert site.held <= limits.bodies
+            refused = await asyncio.wait_for(pairs[2][0].read(65536), 5)
+            pairs[0][1].write(b"x")
+            answered = await asyncio.wait_for(pairs[0][0].read(65536), 5)
+            pairs[3][1].write(post(b"fits"))
+            other = await asyncio.wait_for(pairs[3][0].read(65536), 5)
+            for _, writer in pairs:
+                writer.close()
+            await asyncio.sleep(0.1)
+            return statuses(refused + answered + other), site.held
+
+    assert run(act) == ([429, 200, 200], 0)
+
+
+def test_large_requests_behind_a_slow_one_are_not_all_read():
+    async def act():
+        async with server(limits=Limits(body=400_000)) as (site, address):
+            _, writer = await asyncio.open_connection(*address)
+            writer.write(post(b"first", "/slow/3") + post(b"x" * 400_000) * 30)
+            await asyncio.sleep(0.5)
+            (connection,) = site.connections
+            held = sum(len(request.body) for request, _ in connection._waiting)
+            writer.close()
+            return held
+
+    assert run(act) < 2_000_000
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory):
+    home = tmp_path_factory.mktemp("faults")
+    return Application(ModelSet([open_model(scale(home / "graph")), open_model(echo(home / "echo", name="echo"))]))
+
+
+def infer(app, model="graph", **more):
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}
+    return call(app, "POST", f"/v2/models/{model}/infer", {"inputs": [tensor | more.pop("tensor", {})]} | more)
+
+
+@pytest.mark.parametrize("value", [10**400, 2**63, -1])
+def test_numbers_of_hundreds_of_digits_are_the_callers_fault(app, value):
+    for name in ("timeout", "priority"):
+        assert infer(app, parameters={name: value}).status_code == 400
+        with pytest.raises(RequestError):
+            demand({name: value}, 0.0, "")
+
+
+@pytest.mark.parametrize("shape", [[10**300] * 32, [0, 10**30], [0, 2**40, 2**40], [10**4000], [1, 10**4000]])
+def test_shapes_that_no_tensor_has_are_the_callers_fault(app, shape):
+    assert infer(app, tensor={"shape": shape}).status_code == 400
+    assert infer(app, "echo", tensor={"name": "in_FP32", "shape": shape, "data": []}).status_code == 400
+
+
+def test_a_length_of_thousands_of_digits_is_the_callers_fault(app):
+    headers = {"inference-header-content-length": "1" * 5000}
+    assert call(app, "POST", "/v2/models/graph/infer", b"{}", headers=headers).status_code == 400
+
+
+def test_a_number_without_end_in_a_grpc_message_is_refused_at_once():
+    started = time.perf_counter()
+    with pytest.raises(RequestError):
+        read_message(b"\xff" * (8 * 1024 * 1024))
+    assert time.perf_counter() - started < 1
+
+
+def test_junk_behind_a_path_does_not_push_out_what_is_known(app):
+    app._known.clear()
+    for number in range(300):
+        app(Request("POST", b"/v2/models/graph/infer?junk=%d" % number, {}, b"{}"))
+    infer(app)
+    assert b"/v2/models/graph/infer" in app._known
+
+
+def test_more_plain_rows_than_the_event_loop_can_spare_time_for_are_refused(app):
+    row = {"x": [1.0, 2.0, 3.0]}
+    for body in ([row] * 10_001, {"rows": [row] * 10_001}):
+        answer = call(app, "POST", "/v1/models/graph/predict", body)
+        assert (answer.status_code, "several requests" in answer.json()["error"]) == (413, True)
+    assert call(app, "POST", "/v1/models/graph/predict", [row] * 10_000).status_code == 200
+
+
+def test_a_row_that_is_a_list_is_told_what_a_row_is(app):
+    assert "name its inputs: x" in call(app, "POST", "/v1/models/graph/predict", [[1.0, 2.0, 3.0]]).json()["error"]
