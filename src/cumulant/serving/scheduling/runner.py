@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import Protocol
 
 import msgspec
@@ -80,7 +81,9 @@ class Runner:
         self.waited, self.ran, self.gathered = Histogram(SECONDS), Histogram(SECONDS), Histogram(ROWS)
         self._busy_until = 0.0
         self._busy = self._closed = False
-        self._inbox: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[Job]] | None] = SimpleQueue()
+        self._inbox: SimpleQueue[list[Job] | None] = SimpleQueue()
+        #: of the line, and of whether the engine's thread is busy
+        self._lock = Lock()
         self._thread: Thread | None = None
 
     # --- before the first request
@@ -169,14 +172,16 @@ class Runner:
                     raise  # this request was given up, not the one whose run it waits for
             except (DeadlineError, OverloadedError):
                 pass  # the other one was refused for its own deadline or place, which are not this one's
-        self._admit(rows, demand)
-        loop = asyncio.get_running_loop()
-        job = Job(feeds, rows, demand, loop.create_future())
+        job = Job(feeds, rows, demand, asyncio.get_running_loop().create_future())
+        late: list[Job] = []
+        with self._lock:
+            self._admit(rows, demand)
+            self.line.put(job)
+            if not self._busy:
+                self._wake(late)
+        _too_late(late)
         if key is not None:
             self.cache.fly(key, job.future)
-        self.line.put(job)
-        if not self._busy:
-            self._start(loop)
         found = await job.future
         if self.witness is not None:
             self.witness.ran(job.waited)
@@ -212,25 +217,48 @@ class Runner:
 
     # --- runs
 
-    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
-        batch = self._gather()
-        self._busy = bool(batch)
+    def _wake(self, late: list[Job]) -> None:
+        """Give the idle engine what waits; with the lock held."""
+        batch = self._next(late)
         if not batch:
-            self._rest()
             return
         if self._thread is None:
             self._thread = Thread(target=self._work, name="engine", daemon=True)
             self._thread.start()
+        self._inbox.put(batch)
+
+    def _work(self) -> None:
+        """The engine's thread. It takes from the line itself: an engine that waits for the event loop stands still."""
+        while (batch := self._inbox.get()) is not None:
+            while batch:
+                started = time.perf_counter()
+                results = self._scored(batch)
+                seconds = time.perf_counter() - started
+                _on_loop_of(batch[0], self._finish, batch, results, seconds)
+                late: list[Job] = []
+                with self._lock:
+                    batch = self._next(late)
+                if late:
+                    _on_loop_of(late[0], _too_late, late)
+
+    def _next(self, late: list[Job]) -> list[Job]:
+        """The jobs of the next run, none where nothing waits; with the lock held."""
+        batch = self._gather(late)
+        self._busy = bool(batch)
+        if not batch:
+            self._rest()
+            return batch
         now = time.perf_counter()
         for job in batch:
             job.waited = now - job.since
             self.waited.see(job.waited)
-        rows = sum(job.rows for job in batch)
-        self._busy_until = now + self.cost.of(rows)
-        self._inbox.put((loop, batch))
+        self._busy_until = now + self.cost.of(sum(job.rows for job in batch))
+        return batch
 
-    def _gather(self) -> list[Job]:
-        """The next jobs to score together; those that nobody waits for any more, or that are late, are dropped."""
+    def _gather(self, late: list[Job]) -> list[Job]:
+        """The next jobs to score together. Those that nobody waits for any more are dropped, those past their time are
+        put into `late`.
+        """
         batch: list[Job] = []
         rows, most = 0, self._most_rows()
 
@@ -243,19 +271,11 @@ class Runner:
             if job.future.done():
                 continue
             if job.demand.deadline is not None and time.perf_counter() + self.cost.of(job.rows) > job.demand.deadline:
-                job.future.set_exception(DeadlineError("the request's timeout passed while it waited"))
+                late.append(job)
                 continue
             batch.append(job)
             rows += job.rows
         return batch
-
-    def _work(self) -> None:
-        while (given := self._inbox.get()) is not None:
-            loop, batch = given
-            started = time.perf_counter()
-            results = self._scored(batch)
-            seconds = time.perf_counter() - started
-            loop.call_soon_threadsafe(self._finish, loop, batch, results, seconds)
 
     def _scored(self, batch: Sequence[Job]) -> list[list[Array] | CumulantError]:
         """What each job gets. A batch that the engine refuses is scored job by job: one must not spoil the others."""
@@ -269,18 +289,11 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - the thread's edge: the engine's thread must outlive any fault
             return [CumulantError(f"the engine failed: {error}")] * len(batch)
 
-    def _finish(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        batch: Sequence[Job],
-        results: Sequence[list[Array] | CumulantError],
-        seconds: float,
-    ) -> None:
+    def _finish(self, batch: Sequence[Job], results: Sequence[list[Array] | CumulantError], seconds: float) -> None:
         rows = sum(job.rows for job in batch)
         self.cost.learn(rows, seconds)
         self.ran.see(seconds)
         self.gathered.see(rows)
-        self._start(loop)
         for job, result in zip(batch, results, strict=True):
             if job.future.done():
                 continue
@@ -291,13 +304,27 @@ class Runner:
 
     def close(self) -> None:
         """Finish what waits, then end the thread. A request that comes even later is answered too, by another one."""
-        self._closed = True
-        self._rest()
+        with self._lock:
+            self._closed = True
+            self._rest()
 
     def _rest(self) -> None:
+        """End the thread of a closed runner that has nothing to do; with the lock held."""
         if self._closed and not self._busy and self._thread is not None:
             self._inbox.put(None)
             self._thread = None
+
+
+def _on_loop_of(job: Job, call: Callable[..., None], *arguments: object) -> None:
+    """Futures belong to their event loop. One that is closed has nobody left who waits."""
+    with contextlib.suppress(RuntimeError):
+        job.future.get_loop().call_soon_threadsafe(call, *arguments)
+
+
+def _too_late(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        if not job.future.done():
+            job.future.set_exception(DeadlineError("the request's timeout passed while it waited"))
 
 
 def _split(outputs: Sequence[Array], sizes: Sequence[int]) -> list[list[Array] | CumulantError]:
