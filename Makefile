@@ -47,6 +47,7 @@ bench: $(READY) ## all benchmarks (12 minutes); figures go to bench/RESULTS.md b
 	@$(BIN)/python bench/features/advance.py $(DATA)
 	@$(BIN)/python bench/training/automl.py
 	@$(BIN)/python bench/training/tabular.py
+	@$(BIN)/python bench/serving/batch.py
 	@$(BIN)/python bench/projects/run.py $(DATA)
 
 lock: ## compile requirements/all.txt from pyproject.toml (needs uv)
