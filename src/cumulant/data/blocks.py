@@ -72,7 +72,8 @@ def _records(stream: IO[bytes], held: bytes, step: int, *, csv: bool, name: str)
         while len(held) < step and not ended:
             more = stream.read(max(_SAMPLE, step - len(held)))
             held, ended = held + more, not more
-        cut = _cut(held, step, csv=csv)
+        # The end of the file stays with what is before it, so that a line that was cut off is seen as such.
+        cut = len(held) if ended and len(held) <= step else _cut(held, step, csv=csv)
         if cut is None and not ended:
             if len(held) > _LONGEST:
                 raise DataError(f"{name} has a quoted field that does not end", subject=name, hint="close the quotes")
