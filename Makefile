@@ -42,12 +42,13 @@ direction: $(READY)
 docs: $(READY)
 	@$(BIN)/python tools/check_docs.py
 
-bench: $(READY) ## all benchmarks (12 minutes); figures go to bench/RESULTS.md by hand, with the machine
+bench: $(READY) ## all benchmarks (20 minutes; serving needs wrk, and bench/serving/peers.sh for its peers); figures go to bench/RESULTS.md by hand, with the machine
 	@$(BIN)/python bench/features/run.py $(DATA)
 	@$(BIN)/python bench/features/advance.py $(DATA)
 	@$(BIN)/python bench/training/automl.py
 	@$(BIN)/python bench/training/tabular.py
 	@$(BIN)/python bench/projects/run.py $(DATA)
+	@$(BIN)/python bench/serving/run.py
 
 lock: ## compile requirements/all.txt from pyproject.toml (needs uv)
 	@uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --universal \

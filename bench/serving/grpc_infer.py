@@ -1,4 +1,4 @@
-"""`ModelInfer` of one worker against a bare `grpc.aio` loop with the same messages and onnxruntime: `grpc_infer.py [SECONDS] [ROWS] [SERVABLE]`.
+"""`ModelInfer` of one worker against a bare `grpc.aio` loop with the same messages and onnxruntime: `grpc_infer.py [SECONDS] [ROWS] [SERVABLE] [ROUNDS]`.
 
 Both servers run at once and the clients, processes of their own, take turns between them, so that a busy machine slows
 both alike. Prints requests/s of each and their ratio (goal: at least 0.7), and the CPU that each server spent a request.
@@ -102,32 +102,48 @@ def start(*command: str) -> tuple[subprocess.Popen[str], str]:
     return process, json.loads(process.stdout.readline())["grpc"]
 
 
-def main(seconds: float, rows: int, folder: Path | None) -> None:
+def main(seconds: float, rows: int, folder: Path | None, rounds: int) -> None:
     if folder is None:
         folder = Path(tempfile.mkdtemp()) / "bench"
         subprocess.run([sys.executable, HERE.with_name("model.py"), folder], check=True, stdout=subprocess.DEVNULL)
     ours = start(
-        "-m", "cumulant.serving", str(folder), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--queue", "5s"
+        "-m",
+        "cumulant.serving",
+        str(folder),
+        "--http",
+        "127.0.0.1:0",
+        "--grpc",
+        "127.0.0.1:0",
+        "--queue",
+        "5s",
+        "--cache",
+        "off",
     )
     servers = {"bare": start(str(HERE), "bare", str(folder / "model.onnx")), "ours": ours}
+    try:
+        compare(servers, seconds, rows, rounds)
+    finally:
+        for process, _ in servers.values():
+            process.terminate()
+            process.wait()
+
+
+def compare(servers: dict[str, tuple[subprocess.Popen[str], str]], seconds: float, rows: int, rounds: int) -> None:
     rates: dict[str, list[float]] = {name: [] for name in servers}
     spent = dict.fromkeys(servers, 0.0)
     with get_context("spawn").Pool(CLIENTS) as pool:
-        for turn in range(ROUNDS):
+        for turn in range(rounds):
             for name, (process, address) in servers.items():
                 before = cpu(process.pid)
                 jobs = [(address, rows, turn * CLIENTS + k, seconds) for k in range(CLIENTS)]
                 done = sum(pool.starmap(client, jobs))
                 rates[name].append(done / seconds)
                 print(f"  {name} {done / seconds:.0f}/s", flush=True)
-                spent[name] += (cpu(process.pid) - before) / done / ROUNDS
+                spent[name] += (cpu(process.pid) - before) / done / rounds
     for name in servers:
         print(f"{name}: {statistics.median(rates[name]):.0f} requests/s, {spent[name] * 1e6:.0f} us of CPU a request")
     ratio = statistics.median(a / b for a, b in zip(rates["ours"], rates["bare"], strict=True))
     print(f"{rows} rows a request, {CLIENTS * CALLS} calls at once: ours / bare = {ratio:.2f} (goal 0.70)")
-    for process, _ in servers.values():
-        process.terminate()
-        process.wait()
 
 
 if __name__ == "__main__":
@@ -136,5 +152,6 @@ if __name__ == "__main__":
     else:
         given = sys.argv[1:]
         main(
-            float(given[0]) if given else 3.0, int(given[1]) if given[1:] else 1, Path(given[2]) if given[2:] else None
+            float(given[0]) if given else 3.0, int(given[1]) if given[1:] else 1, Path(given[2]) if given[2:] else None,
+            int(given[3]) if given[3:] else ROUNDS,
         )  # fmt: skip

@@ -27,22 +27,27 @@ def booster(trees: int = 300, leaves: int = 63) -> lightgbm.Booster:
 def write_servable(out: Path, trees: int = 300, leaves: int = 63) -> Path:
     """The booster as a servable's folder that reads one matrix."""
     model = booster(trees, leaves)
+    write_graph(out, model.model_to_string(), model.feature_name())
+    model.save_model(out.with_suffix(".txt"))
+    return out
+
+
+def write_graph(out: Path, text: str, columns: list[str], version: str = "1") -> None:
+    """A LightGBM model's text as a servable's folder."""
     graph = Graph(WIDTH)
-    result, outputs = add_boosters(graph, [model.model_to_string()])
+    result, outputs = add_boosters(graph, [text])
     servable = GraphServable(
         name="bench",
-        version="1",
+        version=version,
         inputs=(TensorSpec("input", "FP32", (-1, WIDTH)),),
         outputs=(TensorSpec("output", "FP64", (-1, outputs)),),
-        columns=tuple(model.feature_name()),
+        columns=tuple(columns),
         batching=Batching(exact=True),
         example={"input": [0.5] * WIDTH},
     )
     with new_folder(out) as folder:
         (folder / "model.onnx").write_bytes(graph.finish(result, outputs).SerializeToString())
         seal(folder, servable)
-    model.save_model(out.with_suffix(".txt"))
-    return out
 
 
 if __name__ == "__main__":

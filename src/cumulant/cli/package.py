@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.core.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cumulant.core.progress import Progress
+    from cumulant.core.servable import Candidate, GraphServable, Servable
     from cumulant.project import Project
     from cumulant.runtime.package import Packaged
 
 app = application("package", "A servable from a model that was made elsewhere.")
+
+
+class Quantize(StrEnum):
+    """What a smaller form of the graph is chosen for."""
+
+    size = "size"
+    speed = "speed"
+    off = "off"
 
 
 @command(
@@ -27,6 +41,8 @@ app = application("package", "A servable from a model that was made elsewhere.")
         "cumulant package booster.txt --out servables/late --sample rows.parquet",
         "cumulant package pipeline.joblib --out servables/churn --sample rows.csv --trust-pickle",
         "cumulant package models:/late@champion --out servables/late --json",
+        "cumulant package model.onnx --out servables/digits --sample rows.npy --quantize size --accuracy-loss 1%",
+        "cumulant package servables/late --image registry.example/late:1",
     ],
 )
 def package(
@@ -39,7 +55,10 @@ def package(
             help="An ONNX, LightGBM, XGBoost or joblib file, a servable's folder, or a models:/ or runs:/ URI.",
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The servable's folder; one that is there is replaced.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The servable's folder; one that is there is replaced."),
+    ] = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="The model's name for its callers; default: the source's.")
     ] = None,
@@ -56,25 +75,110 @@ def package(
     trust_pickle: Annotated[
         bool, typer.Option("--trust-pickle", help="Read a pickle, which can run any code of its maker.")
     ] = False,
+    quantize: Annotated[
+        Quantize, typer.Option(help="Try smaller forms of the graph; take the smallest or the fastest. Needs --sample.")
+    ] = Quantize.off,
+    accuracy_loss: Annotated[
+        str, typer.Option(metavar="SHARE", help="With --quantize: share of answers that may change.")
+    ] = "1%",
+    image: Annotated[
+        str | None, typer.Option(metavar="REF", help="Also build an image with the data plane and the servable.")
+    ] = None,
+    dockerfile: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the folder that the image is built from: a Dockerfile and its files."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(metavar="IMAGE", help="The image with Python to build on; default: python:3.11-slim."),
+    ] = None,
+    tool: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="buildah, podman or docker; default: the first that is installed."),
+    ] = None,
 ) -> None:
-    """Make a servable's folder from a model file; its answers are compared with the original's on the sample.
+    """Make a servable's folder or an image from a model; its answers are compared with the original's on the sample.
 
     Needs no project. A models:/ or runs:/ URI is looked up in the project's registry, where there is one.
     """
+    from cumulant.core.units import share
     from cumulant.runtime.package import package as flow
 
-    with call.progress("package") as progress:
+    imaging = _Imaging(image, dockerfile, base, tool)
+    with call.progress("package") as progress, _folder(out, imaging) as folder:
         progress(f"reading {source}")
         found = flow(
             source,
-            out,
+            folder,
             name=name,
             sample=sample,
             tolerance=tolerance,
             trust_pickle=trust_pickle,
+            quantize=_AIMS[quantize],
+            accuracy_loss=share(accuracy_loss),
             project=_project(call),
         )
-    call.answer(document(found), lambda console: _show(console, found))
+        built = imaging.build(folder, progress)
+    shown = document(found) | built | ({} if out else {"folder": None})
+    call.answer(shown, lambda console: _show(console, found, kept=out is not None, built=built))
+
+
+_AIMS: dict[Quantize, Literal["size", "speed"] | None] = {
+    Quantize.size: "size",
+    Quantize.speed: "speed",
+    Quantize.off: None,
+}
+
+
+class _Imaging:
+    """The image that was asked for, if one was; faults are told before the model is read."""
+
+    def __init__(self, image: str | None, dockerfile: Path | None, base: str | None, tool: str | None) -> None:
+        self.wanted = image is not None or dockerfile is not None
+        self._image, self._context = image, dockerfile
+        if not self.wanted:
+            if base is not None or tool is not None:
+                raise UsageError("--base and --tool are of an image", hint="add --image REF or --dockerfile DIR")
+            return
+        from cumulant.runtime.image import DEFAULT_BASE, check_folder, checked_reference, found_tool
+
+        self._base = checked_reference(base or DEFAULT_BASE, "base image")
+        if dockerfile is not None:
+            check_folder(dockerfile)
+        if image is not None:
+            checked_reference(image, "image")
+            self._tool = found_tool(tool)
+
+    def build(self, servable: Path, progress: Progress) -> dict[str, Any]:
+        """Write the folder and build the image, as asked; returns what programs are told of them."""
+        if not self.wanted:
+            return {}
+        from tempfile import TemporaryDirectory
+
+        from cumulant.runtime.image import build_image, write_context
+
+        with TemporaryDirectory() as scratch:
+            path = write_context(servable, self._context or Path(scratch) / "image", base=self._base)
+            found: dict[str, Any] = {} if self._context is None else {"dockerfile": str(path)}
+            if self._image is not None:
+                progress(f"building {self._image} with {self._tool}")
+                number = build_image(path.parent, self._image, tool=self._tool)
+                found |= {"image": self._image, "image_id": number, "tool": self._tool, "base": self._base}
+            return found
+
+
+@contextmanager
+def _folder(out: Path | None, imaging: _Imaging) -> Iterator[Path]:
+    """Where the servable is made: as asked, or for the time that an image is built."""
+    if out is not None:
+        yield out
+        return
+    if not imaging.wanted:
+        raise UsageError("nothing says where the servable goes", hint="add --out DIR, --image REF or --dockerfile DIR")
+    from tempfile import TemporaryDirectory
+
+    with TemporaryDirectory() as scratch:
+        yield Path(scratch) / "servable"
 
 
 def _project(call: Invocation) -> Project | None:
@@ -89,7 +193,7 @@ def document(found: Packaged) -> dict[str, Any]:
     import msgspec
 
     described = msgspec.to_builtins(found.servable)
-    fields = ("inputs", "outputs", "columns", "classes", "batching", "parity", "lineage")
+    fields = ("inputs", "outputs", "columns", "classes", "batching", "parity", "candidates", "lineage")
     return {
         "folder": str(found.folder),
         "name": found.servable.name,
@@ -101,12 +205,44 @@ def document(found: Packaged) -> dict[str, Any]:
     }
 
 
-def _show(console: Console, found: Packaged) -> None:
+def _show(console: Console, found: Packaged, *, kept: bool, built: dict[str, Any]) -> None:
     from cumulant.runtime.packaged_page import rows
     from cumulant.runtime.report_page.terminal import clean, heading, pairs
 
-    heading(console, f"{found.servable.name}: a servable in {found.folder}")
+    where = f"a servable in {found.folder}" if kept else "a servable"
+    heading(console, f"{found.servable.name}: {where}")
     pairs(console, rows(found))
+    _show_forms(console, found.servable)
     for note in found.notes:
         console.print(f"note: {clean(note)}")
-    console.print(f"next: cumulant serve {clean(found.folder)}", style="bold")
+    pairs(console, [(key.replace("_", " "), value) for key, value in built.items()])
+    if built:
+        following = _RUN.format(built["image"]) if "image" in built else f"docker build {built['dockerfile'][:-11]}"
+        console.print(f"next: {clean(following)}", style="bold", soft_wrap=True)
+    else:
+        console.print(f"next: cumulant serve {clean(found.folder)}", style="bold")
+
+
+_RUN = "podman run --read-only -e CUMULANT_TOKEN -p 8080:8080 {}"
+
+
+def _show_forms(console: Console, servable: Servable | GraphServable) -> None:
+    """The forms of the graph that were tried, where any were."""
+    from cumulant.core.servable import GraphServable
+    from cumulant.runtime.report_page.terminal import table
+
+    if isinstance(servable, GraphServable) and servable.candidates:
+        heads = ("form", "size", "µs a row", "agreement", "reason")
+        right = ("size", "µs a row", "agreement")
+        console.print(table(heads, map(_form, servable.candidates), title="forms tried", right=right))
+
+
+def _form(one: Candidate) -> tuple[str, ...]:
+    measured = one.seconds > 0
+    return (
+        f"* {one.kind}" if one.chosen else f"  {one.kind}",
+        f"{one.size:,}" if one.size else "",
+        f"{one.seconds * 1e6:,.0f}" if measured else "",
+        f"{one.agreement:.2%}" if measured else "",
+        one.reason,
+    )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.ids import canonical, short
+from cumulant.core.ids import canonical
 from cumulant.core.refs import ObjectRef
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.figures import registry_metrics
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from cumulant.runtime.packing import Package
     from cumulant.runtime.work import Work
 
-_DIGEST = re.compile("[0-9a-f]{64}")
 
 #: journal rows: what a registered version was made of, by `name/version`
 MODEL = "model"
@@ -104,13 +102,13 @@ class Candidate:
     def tags(self, context: Context) -> dict[str, str]:
         """What the version carries: its lineage, and who answers for it; nothing that is not known.
 
-        Digests are cut as on a screen: whole they are in the servable and in the journal.
+        Digests are whole: what is cleaned goes by them.
         """
         model = context.project.spec.model
         found = {
-            **{f"cumulant.{name}": _tag(value) for name, value in self.lineage.items()},
+            **{f"cumulant.{name}": value for name, value in self.lineage.items()},
             "cumulant.servable": self.package.servable.key,
-            "cumulant.work": short(self.work.identity),
+            "cumulant.work": self.work.identity,
             "cumulant.run": context.run,
             "cumulant.trainer": self.fitted.summary.trainer,
             "cumulant.parameters": canonical(self.fitted.summary.params).decode(),
@@ -156,7 +154,3 @@ class Candidate:
             python=python.python,
             created=context.now(),
         )
-
-
-def _tag(value: str) -> str:
-    return _DIGEST.sub(lambda found: short(found[0]), value)

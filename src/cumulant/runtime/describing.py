@@ -106,7 +106,9 @@ def _made_of(candidate: Candidate) -> str:
 def _purpose(project: Project) -> str:
     model = project.spec.model
     owner = f"Owner: {model.owner}." if model.owner else ""
-    return " ".join(filter(None, [model.purpose[:_PURPOSE], owner]))
+    purpose = model.purpose[:_PURPOSE].rstrip()
+    purpose += "." if purpose and purpose[-1].isalnum() else ""
+    return " ".join(filter(None, [purpose, owner]))
 
 
 def _figure(candidate: Candidate, name: str) -> Estimate:

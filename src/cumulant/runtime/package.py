@@ -12,8 +12,9 @@ import msgspec
 
 from cumulant.core.errors import UsageError
 from cumulant.core.ids import file_digest
-from cumulant.core.servable import GraphServable, Servable
+from cumulant.core.servable import Candidate, GraphServable, Servable
 from cumulant.core.version import __version__
+from cumulant.packaging.engine import Array
 from cumulant.packaging.foreign.build import Rows, build_graph
 from cumulant.packaging.foreign.copies import copy_servable
 from cumulant.packaging.foreign.read import read_model
@@ -21,7 +22,9 @@ from cumulant.packaging.samples import read_sample
 from cumulant.packaging.sources import identify
 
 if TYPE_CHECKING:
+    from cumulant.packaging.foreign.build import Shrink
     from cumulant.packaging.foreign.model import Foreign
+    from cumulant.packaging.quantization import Aim
     from cumulant.project import Project
 
 _URI = re.compile(r"(models|runs):/")
@@ -49,27 +52,52 @@ def package(
     sample: Path | None = None,
     tolerance: float | None = None,
     trust_pickle: bool = False,
+    quantize: Aim | None = None,
+    accuracy_loss: float = 0.01,
     project: Project | None = None,
 ) -> Packaged:
     """Write the servable of the model at `source`, a path or a models:/ or runs:/ URI, to the folder `out`.
 
     `name` defaults to the source's own. With `sample`, a file of rows, the packaged model is compared with the
-    original. URIs are looked up in the registry of `project`; without one, as MLflow is set up on this machine.
-    Nothing is left at `out` when it fails; a servable that stands there is replaced.
+    original. `quantize` puts the smallest or the fastest form of the graph in its place that keeps `accuracy_loss`
+    on the sample, which it needs. URIs are looked up in the registry of `project`; without one, as MLflow is set up
+    on this machine. Nothing is left at `out` when it fails; a servable that stands there is replaced.
 
     Raises:
-        UsageError: a source or sample that cannot be used, or a pickle without `trust_pickle`.
+        UsageError: a source or sample that cannot be used, `quantize` without a sample, or a pickle without
+            `trust_pickle`.
         ParityError: the packaged model does not answer as the original.
         StorageError: the folder cannot be written.
     """
     check_place(out)
+    shrink = None if quantize is None else shrinking(quantize, accuracy_loss, sample)
     with TemporaryDirectory() as scratch:
         path = Path(source)
         if _URI.match(source):
             from cumulant.runtime.package_uri import fetch
 
             path = fetch(source, Path(scratch), project)
-        return _package(path, source, out, name, sample, tolerance=tolerance, trust_pickle=trust_pickle)
+        return _package(
+            path, source, out, name, sample, tolerance=tolerance, trust_pickle=trust_pickle, shrink=shrink
+        )  # fmt: skip
+
+
+def shrinking(aim: Aim, accuracy_loss: float, sample: Path | None) -> Shrink:
+    """What puts a smaller or faster form of a graph in its place.
+
+    Raises:
+        UsageError: there is no sample to hold the forms to.
+    """
+    if sample is None:
+        hint = "add --sample FILE with rows as the model meets them in use"
+        raise UsageError(f"--quantize {aim} needs a sample: each form is held to its rows", hint=hint)
+
+    def shrink(model: Path, rows: Mapping[str, Array]) -> tuple[Candidate, ...]:
+        from cumulant.packaging.quantization import quantize
+
+        return quantize(model, rows, aim=aim, accuracy_loss=accuracy_loss, out=model)
+
+    return shrink
 
 
 def check_place(out: Path) -> None:
@@ -81,7 +109,7 @@ def check_place(out: Path) -> None:
 
 def _package(
     path: Path, source: str, out: Path, name: str | None, sample: Path | None, *, tolerance: float | None,
-    trust_pickle: bool,
+    trust_pickle: bool, shrink: Shrink | None,
 ) -> Packaged:  # fmt: skip
     kind = identify(path)
     if kind == "mlflow":
@@ -90,11 +118,15 @@ def _package(
         path = model_inside(path, trust_pickle=trust_pickle)
         kind = identify(path)
     if kind == "servable":
+        if shrink is not None:
+            hint = "package the model that it was made from"
+            raise UsageError(f"{source} is a servable already, which is copied as it is", subject=source, hint=hint)
         return copied(path, source, out, name)
     foreign = read_model(path, trust_pickle=trust_pickle, example=sample)
     lineage = {"source": path.name, "source.sha256": file_digest(path)}
     rows: Rows | None = None if sample is None else lambda inputs, columns: read_sample(sample, inputs, columns)
-    return written(foreign, source, out, name or named(source), rows, lineage=lineage, tolerance=tolerance)
+    name = name or named(source)
+    return written(foreign, source, out, name, rows, lineage=lineage, tolerance=tolerance, shrink=shrink)
 
 
 def copied(path: Path, source: str, out: Path, name: str | None) -> Packaged:
@@ -108,11 +140,13 @@ def copied(path: Path, source: str, out: Path, name: str | None) -> Packaged:
 
 def written(
     foreign: Foreign, source: str, out: Path, name: str, rows: Rows | None, *, lineage: Mapping[str, str],
-    tolerance: float | None,
+    tolerance: float | None, shrink: Shrink | None = None,
 ) -> Packaged:  # fmt: skip
     """The servable of a model that was read, built at `out`."""
     made = {**lineage, "kind": foreign.kind, "converter": foreign.converter, "package.cumulant": __version__}
-    servable = build_graph(foreign, name=checked_name(name), out=out, sample=rows, lineage=made, tolerance=tolerance)
+    servable = build_graph(
+        foreign, name=checked_name(name), out=out, sample=rows, lineage=made, tolerance=tolerance, shrink=shrink
+    )
     notes = foreign.notes
     if rows is None:
         notes += ("without a sample the batching was tried on made-up rows, and the answers were not compared",)

@@ -27,7 +27,7 @@ from cumulant.runtime.features import scans, used_sources
 from cumulant.runtime.models import copy_name, servable_folder
 from cumulant.runtime.services import note_use
 from cumulant.runtime.validate import snapshots_of
-from cumulant.serving import ServingSpec
+from cumulant.serving import FallbackSpec, ServingSpec
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
@@ -195,11 +195,21 @@ def command(service: Service, *, http: str, wishes: Wishes, ready: Path | None =
     line = folders_command([service.folder], http=http, wishes=asked, ready=ready)
     line += ["--body-limit", settings.body_limit, "--drain", settings.drain, "--queue", settings.queue]
     line += ["--cache", settings.cache, "--scored", settings.scored]
+    line += _fallback(settings.fallback)
     line += ["--log", service.log, "--log-keep", settings.log.keep]
     if service.log_key:
         line += ["--log-key", service.log_key]
     if service.online:
         line += ["--online", service.online, "--state-table", str(service.table)]
+    return line
+
+
+def _fallback(declared: FallbackSpec) -> list[str]:
+    line = ["--fallback", "cached"] if declared.cached else []
+    if declared.servable is not None:
+        line += ["--fallback", f"servable={declared.servable}"]
+    if declared.constant is not None:
+        line += ["--fallback", f"constant={msgspec.json.encode(declared.constant).decode()}"]
     return line
 
 

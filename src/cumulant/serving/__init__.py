@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cumulant.serving.models import Model, ModelSet, open_model
     from cumulant.serving.schema import RequestSchema
     from cumulant.serving.server import Ready, serve
-    from cumulant.serving.spec import ServingSpec
+    from cumulant.serving.spec import FallbackSpec, ServingSpec
 
 _HOMES = {
     "Application": "app",
@@ -26,12 +26,14 @@ _HOMES = {
     "RequestSchema": "schema",
     "ServiceStarted": "events",
     "ServiceStopped": "events",
+    "FallbackSpec": "spec",
     "ServingSpec": "spec",
     "serve": "server",
 }
 
 __all__ = [
     "Application",
+    "FallbackSpec",
     "Model",
     "ModelSet",
     "Ready",

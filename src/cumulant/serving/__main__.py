@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cumulant.core.errors import CumulantError, RefusedError, RetryableError, UsageError
 
 if TYPE_CHECKING:
+    from cumulant.serving.declared import Declared
     from cumulant.serving.settings import Settings
 
 
@@ -54,6 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--body-limit", metavar="SIZE", default="8MiB", help="default %(default)s")
     add("--drain", metavar="TIME", default="10s", help="time to finish at the end; default %(default)s")
     add("--queue", metavar="TIME", default="40ms", help="how long a request may wait for its turn; default %(default)s")
+    add(
+        "--fallback",
+        metavar="KIND",
+        action="append",
+        default=[],
+        help='when there is no time: cached, servable=DIR, constant={"prediction": false}; may be repeated',
+    )
     add("--log", metavar="DIR", help="keep a prediction log there")
     add("--log-keep", metavar="TIME", default="90d", help="default %(default)s")
     add("--log-key", metavar="FILE", help="key of the hashes of personal values in the log; default: values are hidden")
@@ -111,6 +119,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         control=options.model_control == "explicit",
         token=_token(options.token_file),
         scheduling=Scheduling(queue=duration(options.queue).total_seconds(), caching=Caching(mode=options.cache)),
+        fallback=_fallback(options.fallback),
         log=options.log,
         log_keep=options.log_keep,
         log_key=options.log_key,
@@ -130,6 +139,25 @@ def _traces(url: str | None) -> str | None:
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"{url} is no address of a collector", subject=url, hint="--traces http://127.0.0.1:4318")
     return url
+
+
+def _fallback(given: Sequence[str]) -> Declared:
+    """What `--fallback` declares."""
+    import msgspec
+
+    from cumulant.serving.declared import Declared
+
+    found: dict[str, object] = {}
+    for one in given:
+        kind, equals, value = one.partition("=")
+        if (kind, bool(equals)) not in {("cached", False), ("servable", True), ("constant", True)}:
+            hint = 'write cached, servable=DIR or constant={"prediction": false}'
+            raise UsageError(f'"{one}" is no fallback', subject=one, hint=hint)
+        try:
+            found[kind] = msgspec.json.decode(value, type=dict) if kind == "constant" else value or True
+        except msgspec.DecodeError as error:
+            raise UsageError(f"the constant of the fallback is no JSON object: {error}", subject=one) from None
+    return msgspec.convert(found, Declared)
 
 
 def _token(path: Path | None) -> str | None:

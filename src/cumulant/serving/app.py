@@ -22,13 +22,14 @@ from cumulant.serving.errors import HttpError, headers_of, status_of, text_of
 from cumulant.serving.fleet import Alone, Fleet
 from cumulant.serving.http import Request, Response, compressed, decompressed, encode, error_response, json_response
 from cumulant.serving.inference import HEADER_LENGTH, decoded, read_call, write_answer
-from cumulant.serving.metrics import Metrics, Series, of_runner
+from cumulant.serving.metrics import Metrics, Series, of_fallback, of_runner
 from cumulant.serving.models import Model, ModelSet
 from cumulant.serving.openapi import document
 from cumulant.serving.paths import allow, options, split
 from cumulant.serving.probes import OPEN, probe
 from cumulant.serving.scheduling import Demand
 from cumulant.serving.scoring import Counted, Scoring, inference
+from cumulant.serving.work import Work
 
 BODY_LIMIT = 8 * 1024 * 1024
 _MAX_ID = 256
@@ -50,6 +51,8 @@ class Predictions(msgspec.Struct, kw_only=True, omit_defaults=True):
     predictions: list[Any]
     #: columns that were ignored, and why
     warnings: tuple[str, ...] = ()
+    #: how they were made where the model had no time: `cached`, `servable` or `constant`
+    degraded: str = ""
 
 
 class Application:
@@ -103,6 +106,8 @@ class Application:
         found = self.metrics.series()
         for model in self._models:
             found += of_runner(model.name, model.version, model.runner)
+            if model.fallback is not None:
+                found += of_fallback(model.name, model.version, model.fallback.counts)
         return found
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
@@ -262,13 +267,14 @@ class Application:
         def finish(raw: Sequence[Array]) -> Response:
             answers = model.answers(work, raw)
             if single:
-                return Response(200, encode(_single(answers[0], model, request_id, work.warnings)))
+                return Response(200, encode(_single(answers[0], model, request_id, work)))
             several = Predictions(
                 model=model.name,
                 version=model.version,
                 request_id=request_id,
                 predictions=answers,
                 warnings=work.warnings,
+                degraded=work.fallback,
             )
             return Response(200, encode(several))
 
@@ -360,10 +366,12 @@ def _rows(value: object, model: Model) -> tuple[list[object], bool]:
     return [value], True
 
 
-def _single(answer: Answer | dict[str, Any], model: Model, request_id: str, warnings: Sequence[str]) -> dict[str, Any]:
+def _single(answer: Answer | dict[str, Any], model: Model, request_id: str, work: Work) -> dict[str, Any]:
     found = answer if isinstance(answer, dict) else msgspec.to_builtins(answer)
     told = {**found, "model": model.name, "version": model.version, "request_id": request_id}
-    return told | {"warnings": warnings} if warnings else told
+    if work.fallback:
+        told["degraded"] = work.fallback
+    return told | {"warnings": work.warnings} if work.warnings else told
 
 
 def metadata(model: Model, versions: Sequence[str]) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from cumulant.serving.row_tensors import unknown_input, unknown_output
 from cumulant.serving.scheduling import Feeds, Runner, Scheduling
 from cumulant.serving.tensors import Fit, Input, Output
 from cumulant.serving.work import Work
+
+if TYPE_CHECKING:
+    from cumulant.serving.fallback import Fallback
 
 UNREGISTERED = "1"
 #: a size that a request chooses, in made-up inputs
@@ -45,6 +48,7 @@ class GraphModel:
         self._places = {name: place for place, name in enumerate(self.outputs)}
         self._columns = {name: place for place, name in enumerate(servable.columns)}
         engine = Engine(folder / servable.model)
+        self.fallback: Fallback | None = None
         self.runner = Runner(engine, list(self.outputs), exact=self._may_batch(), scheduling=scheduling)
         self.runner.measure(self._made_up)
 

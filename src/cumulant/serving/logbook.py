@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 
 from cumulant.core.ids import digest, short
 from cumulant.core.plan import FeaturePlan
-from cumulant.core.servable import Servable
+from cumulant.core.servable import GraphServable, Servable
 from cumulant.core.units import EPOCH, micros
 from cumulant.packaging.engine import Array
 from cumulant.serving.http import encode
@@ -18,6 +19,9 @@ from cumulant.serving.models import Model, ModelSet
 from cumulant.serving.tensors import Output, raw_bytes
 from cumulant.serving.work import Work
 
+#: numbers lie in memory as they travel
+_NATIVE = sys.byteorder == "little"
+
 
 class Logbook:
     """Hands every answered request to the log process; costs a few microseconds, and never waits."""
@@ -25,12 +29,15 @@ class Logbook:
     def __init__(self, client: LogClient) -> None:
         self.client = client
         self._fingerprints: dict[tuple[str, str], str] = {}
+        self._columns: dict[str, list[str]] = {}
 
     def describe(self, models: ModelSet) -> None:
         """Before the first entry of a model: which of its fields are personal."""
         for model in models:
             self.client.describe(model.name, personal_fields(model.servable))
             plan = model.servable.plan if isinstance(model.servable, Servable) else None
+            if isinstance(model.servable, GraphServable):
+                self._columns[model.name] = list(model.servable.columns)
             self._fingerprints[model.name, model.version] = short(digest(plan)) if plan is not None else ""
 
     def put(self, model: Model, work: Work, raw: Sequence[Array], request_id: str, received: float) -> None:
@@ -54,7 +61,7 @@ class Logbook:
                 _tensor(name, datatype, array)
                 for (name, (datatype, _)), array in zip(model.outputs.items(), raw, strict=True)
             ]
-            entry.columns = list(model.servable.columns) if not isinstance(model.servable, Servable) else []
+            entry.columns = self._columns.get(model.name, [])
         if isinstance(model.servable, Servable):
             entry.event_times = _moments(model.servable.plan, work)
             entry.ages = list(work.ages) or None
@@ -62,6 +69,8 @@ class Logbook:
 
 
 def _tensor(name: str, datatype: str, array: Array) -> Tensor:
+    if _NATIVE and datatype != "BYTES":
+        return name, datatype, list(array.shape), array.tobytes()
     return name, datatype, list(array.shape), raw_bytes(Output(name, datatype, array.shape, array))
 
 

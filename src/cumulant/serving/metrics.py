@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -77,6 +77,11 @@ class Metrics:
         found += [Series("cumulant_rows_total", labels, n) for labels, n in self._rows.items()]
         found += [_histogram("cumulant_request_seconds", labels, seen) for labels, seen in self._seconds.items()]
         return found
+
+
+def of_fallback(model: str, version: str, counts: Mapping[str, int]) -> list[Series]:
+    """What a model's fallback answered."""
+    return [Series("cumulant_fallback_total", (model, version, kind), count) for kind, count in counts.items()]
 
 
 def of_runner(model: str, version: str, runner: Runner) -> list[Series]:

@@ -18,6 +18,7 @@ from cumulant.serving.work import Work
 
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
+    from cumulant.serving.fallback import Fallback
 
 
 class Model(Protocol):
@@ -26,6 +27,8 @@ class Model(Protocol):
     name: str
     version: str
     runner: Runner
+    #: what is answered where the runner refuses
+    fallback: Fallback | None
     #: metadata of the protocol: datatype and shape by name
     inputs: Mapping[str, dict[str, Any]]
     outputs: Mapping[str, tuple[str, list[int]]]

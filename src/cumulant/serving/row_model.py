@@ -21,6 +21,7 @@ from cumulant.serving.work import Work
 
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
+    from cumulant.serving.fallback import Fallback
 
 #: what a servable that was never registered is called
 UNREGISTERED = "1"
@@ -59,6 +60,7 @@ class RowModel:
         self.key = plan.sources[plan.entity].key if plan.entity in plan.sources else ()
         self.looks_back = bool(self.key) and writer is not None and plan.entity in writer.sources
         engine = self.scorer.engine
+        self.fallback: Fallback | None = None
         self.runner = Runner(engine, [engine.outputs[0].name], exact=True, scheduling=scheduling)
         self.runner.measure(self._made_up)
 
@@ -112,7 +114,9 @@ class RowModel:
         return from_answers(self.answers(work, raw), self.outputs, wanted)
 
     def answers(self, work: Work, raw: Sequence[Array]) -> list[Answer]:
-        return self.scorer.decide(self.scorer.finish(raw), age=work.ages or None)
+        if work.answers is None:
+            work.answers = self.scorer.decide(self.scorer.finish(raw), age=work.ages or None)
+        return list(work.answers)
 
     def check_outputs(self, wanted: Sequence[str]) -> None:
         """Raises RequestError for an output that there is not."""

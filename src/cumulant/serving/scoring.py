@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from cumulant.core.errors import CumulantError
+from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError
 from cumulant.features import Advanced
 from cumulant.packaging.engine import Array
 from cumulant.serving.errors import status_of
@@ -62,6 +62,18 @@ def inference(
     return Scoring(work, call.demand, finish, call.id or "")
 
 
+async def _or_fallback(model: Model, scoring: Scoring[Any]) -> Sequence[Array]:
+    """What the engine gives when its turn comes, or the declared fallback where it would not come in time."""
+    work = scoring.work
+    try:
+        return await model.runner.later(work.feeds, work.rows, scoring.demand)
+    except (OverloadedError, DeadlineError):
+        raw = None if model.fallback is None else model.fallback.raw(work)
+        if raw is None:
+            raise
+        return raw
+
+
 class Counted:
     """Scores requests, counts them in `metrics`, and tells of them to the log and to the stored state."""
 
@@ -101,7 +113,7 @@ class Counted:
     async def _later(self, request: Q, scoring: Scoring[R], endpoint: str, model: Model) -> R:
         status, work = 500, scoring.work
         try:
-            raw = await model.runner.later(work.feeds, work.rows, scoring.demand)
+            raw = await _or_fallback(model, scoring)
             response = scoring.finish(raw)
             told = self._tell(request, scoring, raw, model)
             if told is not None:

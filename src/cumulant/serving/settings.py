@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from cumulant.serving.declared import Declared
 from cumulant.serving.scheduling import Scheduling
 
 
@@ -32,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: what a caller must send as `Authorization: Bearer TOKEN`; None: nothing
     token: str | None = None
     scheduling: Scheduling = Scheduling()
+    fallback: Declared = Declared()
     #: what becomes of scored rows whose models look back at them: `durable`, `background` or `off`
     scored: Literal["durable", "background", "off"] = "durable"
     #: folder of the prediction log; None: none is kept

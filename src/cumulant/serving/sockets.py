@@ -19,7 +19,7 @@ def bind(host: str, port: int, *, insecure: bool = False, option: str = "--http"
         PortInUseError, UsageError: the address is taken, or cannot be used.
     """
     if not insecure and not is_loopback(host):
-        hint = "listen on 127.0.0.1, or pass --insecure where the network is trusted"
+        hint = "listen on 127.0.0.1, set CUMULANT_TOKEN, or pass --insecure where the network is trusted"
         raise UsageError(f"{host} can be reached from other machines, and requests are not authenticated",
                          subject=host, hint=hint)  # fmt: skip
     try:

@@ -13,6 +13,19 @@ class LogSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     keep: Annotated[str, msgspec.Meta(description="How long predictions are kept, such as `90d` or `400d`.")] = "90d"
 
 
+class FallbackSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is answered when the model has more to do than it can do in time, tried in this order; marked `degraded`."""
+
+    cached: Annotated[bool, msgspec.Meta(description="The model's own answer to the same input, however old.")] = False
+    servable: Annotated[
+        str | None, msgspec.Meta(description="Folder of a cheaper servable with the same inputs and outputs.")
+    ] = None
+    constant: Annotated[
+        dict[str, str | int | float | bool] | None,
+        msgspec.Meta(description="The same answer for every row, such as `{prediction: false, probability: 0.0}`."),
+    ] = None
+
+
 class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the model is served."""
 
@@ -45,4 +58,7 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             description="When a scored row enters the windows of later rows: before its answer goes, soon after, never."
         ),
     ] = "durable"
+    fallback: Annotated[
+        FallbackSpec, msgspec.Meta(description="Instead of a refusal when there is too much to do. Default: refuse.")
+    ] = FallbackSpec()
     log: Annotated[LogSpec, msgspec.Meta(description="The prediction log.")] = LogSpec()

@@ -133,12 +133,20 @@ def listed(tensor: Input) -> list[Any]:
     return found
 
 
+#: datatypes whose every value another one has
+_NARROWER: Mapping[str, frozenset[str]] = {"FP64": frozenset({"FP32", "FP16"}), "FP32": frozenset({"FP16"})}
+
+
 class Fit:
-    """Turns a tensor into an array of the datatype, and of a shape, that `spec` allows."""
+    """Turns a tensor into an array of the datatype, and of a shape, that `spec` allows.
+
+    Narrower floats are widened, which changes no value: clients mostly send FP32, and some tree models read FP64.
+    """
 
     def __init__(self, spec: TensorSpec) -> None:
         self._spec = spec
         self._datatype, self._rank = spec.datatype, len(spec.shape)
+        self._dtype, self._narrower = DTYPES[spec.datatype], _NARROWER.get(spec.datatype, frozenset())
         #: sizes that are fixed, by place
         self._fixed = [(place, size) for place, size in enumerate(spec.shape) if size != -1]
 
@@ -149,14 +157,15 @@ class Fit:
             RequestError: the tensor does not fit, naming what was expected.
         """
         shape = tensor.shape
-        if tensor.datatype != self._datatype:
+        if tensor.datatype != self._datatype and tensor.datatype not in self._narrower:
             raise self._unfit(tensor, f"datatype {tensor.datatype[:20]}", self._datatype)
         if len(shape) != self._rank:
             raise self._unfit(tensor, f"shape {show_shape(shape)}", show_shape(self._spec.shape))
         for place, size in self._fixed:
             if shape[place] != size:
                 raise self._unfit(tensor, f"shape {show_shape(shape)}", show_shape(self._spec.shape))
-        return elements(tensor).reshape(shape)
+        found = elements(tensor)
+        return (found if tensor.datatype == self._datatype else found.astype(self._dtype)).reshape(shape)
 
     def _unfit(self, tensor: Input, got: str, expected: str) -> RequestError:
         return RequestError(f'input "{tensor.name}" has {got}, expected {expected}', subject=tensor.name)

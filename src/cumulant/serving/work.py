@@ -25,6 +25,8 @@ class Work(msgspec.Struct, gc=False):
     arm: str = ""
     #: how a degraded answer was made: `servable`, `cached` or `constant`; empty for a full one
     fallback: str = ""
+    #: one answer a row, where something else than the engine gave it
+    answers: Sequence[Any] | None = None
     #: what the caller should know: columns that were ignored, and why
     warnings: tuple[str, ...] = ()
 
@@ -37,4 +39,6 @@ class Work(msgspec.Struct, gc=False):
         """What the protocol's answer carries besides its outputs."""
         age = self.age()
         told: dict[str, object] = {} if age is None else {"state_age": age}
+        if self.fallback:
+            told["degraded"] = self.fallback
         return told | {"warnings": "\n".join(self.warnings)} if self.warnings else told

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 from cumulant.core.errors import CumulantError
 from cumulant.serving.app import Application
 from cumulant.serving.control import Control, Staff
+from cumulant.serving.fallback import Fallback
 from cumulant.serving.fleet import Alone, Fleet
 from cumulant.serving.http import Limits, Site
 from cumulant.serving.log import LogClient
 from cumulant.serving.logbook import Logbook
+from cumulant.serving.loops import short_turns
 from cumulant.serving.metrics import Series
 from cumulant.serving.models import Model, ModelSet, open_model
 from cumulant.serving.process import of_process
@@ -59,6 +61,13 @@ class Worker:
         self.staff = Staff(models, self._repository, self._open, put=self._put, told=self._series)
 
     def _open(self, folder: Path) -> Model:
+        model, declared = self._load(folder), self._settings.fallback
+        if declared.given:
+            cheap = None if declared.servable is None else self._load(Path(declared.servable))
+            model.fallback = Fallback(model, declared, cheap)
+        return model
+
+    def _load(self, folder: Path) -> Model:
         settings = self._settings
         return open_model(folder, store=self._store, table=settings.table, scheduling=settings.scheduling)
 
@@ -99,6 +108,7 @@ class Worker:
         self.app.join(fleet := fleet or Alone(self.staff), Control(fleet, self._repository), self._settings.control)
         log = self._open_log()
         async with AsyncExitStack() as stack:
+            stack.enter_context(short_turns())
             server = await loop.create_server(self._site, sock=listener, backlog=BACKLOG)
             stack.callback(server.close)
             self._site.start()

@@ -79,7 +79,7 @@ def _draw_calibration(axes: Axes, curve: Curve) -> None:
     axes.plot([low, high], [low, high], color=_SOFT, linestyle="--", label="as predicted")
     axes.plot(said, seen, color=_INK, marker="o", label="observed")
     _label(axes, "predicted", "observed", curve.text)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left")
 
 
 def _draw_precision_recall(axes: Axes, curve: Curve) -> None:
@@ -101,7 +101,7 @@ def _draw_scores(axes: Axes, curve: Curve) -> None:
         axes.bar(columns["from"], columns[name], width=width, align="edge", color=color, alpha=0.8, label=name)
     axes.set_yscale("symlog")
     _label(axes, "predicted probability", "rows", curve.text)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper right")
 
 
 def _draw_residuals(axes: Axes, curve: Curve) -> None:
@@ -118,7 +118,7 @@ def _draw_threshold(axes: Axes, curve: Curve, threshold: float | None) -> None:
     if threshold is not None and threshold <= 1:
         axes.axvline(threshold, color=_SOFT, linestyle="--", label="threshold")
     _label(axes, "threshold", "share", curve.text)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="lower left")
 
 
 def _draw_confusion(axes: Axes, curve: Curve) -> None:

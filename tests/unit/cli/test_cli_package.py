@@ -118,3 +118,50 @@ def test_a_tolerance_that_is_not_met_fails(place, cumulant):
     assert done.code == 1
     assert "tolerance" in done.err
     assert not [one for one in place.iterdir() if "out" in one.name]
+
+
+@pytest.fixture
+def network(place):
+    """A network of one product with 8 classes, and rows for it."""
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    weight = np.random.default_rng(2).normal(size=(256, 8)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["scores"])],
+        "net",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 256])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 8])],
+        initializer=[numpy_helper.from_array(weight, "w")],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), "net.onnx")
+    np.save("rows.npy", np.random.default_rng(3).normal(size=(300, 256)).astype(np.float32))
+    return place
+
+
+def test_a_smaller_form_is_taken_and_the_table_says_why(network, cumulant):
+    words = ("package", "net.onnx", "--out", "out", "--sample", "rows.npy", "--quantize", "size")
+    found = cumulant(*words, "--accuracy-loss", "10%", "--json").document
+    (chosen,) = [one for one in found["candidates"] if one["chosen"]]
+    assert chosen["size"] == (network / "out" / "model.onnx").stat().st_size
+    assert chosen["size"] < (network / "net.onnx").stat().st_size / 2
+    assert all(one["reason"] for one in found["candidates"])
+    assert load_description(network / "out").candidates[0].kind == "original"
+    done = cumulant(*words, "--accuracy-loss", "10%")
+    assert done.code == 0
+    assert "forms tried" in done.out
+    assert f"* {chosen['kind'][:8]}" in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--sample", "rows.npy", "--quantize", "size", "--accuracy-loss", "1%"), "needs at least 358"),
+        (("--sample", "rows.npy", "--quantize", "size", "--accuracy-loss", "much"), "is not a share"),
+        (("--quantize", "speed"), "--quantize speed needs a sample"),
+    ],
+)
+def test_what_cannot_be_quantized_leaves_nothing(network, cumulant, words, said):
+    done = cumulant("package", "net.onnx", "--out", "out", *words)
+    assert done.code == 2
+    assert said in done.err
+    assert not [one for one in network.iterdir() if "out" in one.name]

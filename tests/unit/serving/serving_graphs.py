@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from cumulant.core.servable import Batching, GraphServable
 from cumulant.packaging import Engine, new_folder, seal
@@ -63,7 +63,7 @@ def slow(folder, size=700, depth=4, **settings):
     """Matrix products that take some milliseconds a row."""
     random = np.random.default_rng(3)
     weights = [
-        helper.make_tensor(f"w{k}", TensorProto.FLOAT, [size, size], (random.normal(size=size * size) / size).tolist())
+        numpy_helper.from_array((random.normal(size=(size, size)) / size).astype(np.float32), f"w{k}")
         for k in range(depth)
     ]
     nodes = [

@@ -122,6 +122,16 @@ def test_raw_and_json_may_be_mixed_and_outputs_chosen_one_by_one(echoing):
     assert found["out_FP32"].tolist() == some("FP32").tolist()
 
 
+def test_narrower_floats_are_widened(tmp_path):
+    app = Application(ModelSet([open_model(echo(tmp_path / "graph", ("FP64",)))]))
+    for datatype in ("FP64", "FP32", "FP16"):
+        one = as_json("in_FP64", datatype, some(datatype))
+        found = read_binary(call(app, "POST", INFER, {"inputs": [one]}))["out_FP64"]
+        assert found.dtype == np.float64
+        assert found.tolist() == some(datatype).astype(np.float64).tolist()
+    assert call(app, "POST", INFER, {"inputs": [as_json("in_FP64", "INT64", some("INT64"))]}).status_code == 400
+
+
 def test_shapes_are_dynamic_and_may_be_empty(echoing):
     for shape in ((1, 1), (3, 0), (0, 4), (0, 0), (5, 1)):
         arrays = [(name, one, np.resize(some(one), shape)) for name, one, _ in ALL]

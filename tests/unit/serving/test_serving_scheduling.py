@@ -291,6 +291,15 @@ def test_one_slow_run_says_little_and_a_change_is_followed():
     assert cost.of(1) == pytest.approx(1e-3, rel=0.2)
 
 
+def test_runs_of_nearly_one_size_on_a_busy_machine_never_make_rows_free():
+    random = np.random.default_rng(4)
+    cost = Cost()
+    for rows in (1, 8, 32, *(int(size) for size in random.integers(7, 10, 4000))):
+        stall = 3 if random.random() < 0.05 else 1
+        cost.learn(rows, (4e-4 + 1e-3 * rows) * random.lognormal(0, 0.35) * stall)
+        assert cost.rows_within(0.01) < 64
+
+
 # --- the cache
 
 

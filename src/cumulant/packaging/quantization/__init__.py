@@ -36,8 +36,9 @@ def quantize(
     """Write the form of `model` that serves `aim` best to `out`; return all that were tried, and why.
 
     `sample` holds rows as the model meets them, by input name, the first axis being the rows. A quarter (at most
-    400) is learned from; every form is then held to others (at most 1,000): the share of rows with the same largest
-    class where an output is [n, 2 or more] numbers, else 1 - relative error, must be at least 1 - `accuracy_loss`.
+    400) is learned from; every form is then held to others (2,000, or more where the loss needs them): the share of
+    rows with the same largest class where an output is [n, 2 or more] numbers, else 1 - relative error, must be at
+    least 1 - `accuracy_loss`. Of a share, the lower end of its 95% confidence interval (Wilson, one-sided) counts.
     `size` takes the smallest file, `speed` the fastest of those that are faster beyond the noise of the measurement.
     The original stays where nothing else is within the loss, smaller, or faster. Times are of one thread.
 
@@ -54,7 +55,8 @@ def quantize(
         found = tried(model, sample, accuracy_loss=accuracy_loss, folder=Path(folder), budget=budget)
         candidates = choose(found.trials, aim=aim, accuracy_loss=accuracy_loss)
         chosen = next(one for one in candidates if one.chosen)
-        shutil.copyfile(found.paths[chosen.kind], out)
+        if chosen.kind != ORIGINAL or out.resolve() != model.resolve():
+            shutil.copyfile(found.paths[chosen.kind], out)
     if len(candidates) == 1:
         return (msgspec.structs.replace(candidates[0], reason=why_nothing(model)),)
     return candidates

@@ -25,6 +25,12 @@ class Trial(NamedTuple):
     paces: tuple[Pace, ...] = ()
     fault: str = ""
     note: str = ""
+    #: what the agreement is at least, given the number of rows; None: the agreement itself
+    bound: float | None = None
+
+    @property
+    def assured(self) -> float:
+        return self.agreement if self.bound is None else self.bound
 
 
 def choose(trials: Sequence[Trial], *, aim: Aim, accuracy_loss: float) -> tuple[Candidate, ...]:
@@ -46,11 +52,18 @@ def _refusal(trial: Trial, original: Trial, aim: Aim, accuracy_loss: float) -> s
     if trial.fault:
         return trial.fault
     # 1e-12: a loss of 0.01 allows 0.99, which 1 - 0.01 misses by a bit
-    if not trial.agreement >= 1 - accuracy_loss - 1e-12:
-        return f"agrees on {trial.agreement:.2%}, less than the {1 - accuracy_loss:.2%} asked for"
+    if not trial.assured >= 1 - accuracy_loss - 1e-12:
+        return _shortfall(trial, accuracy_loss)
     if aim == "size":
         return "" if trial.size < original.size else "not smaller than the original"
     return _slowness(trial)
+
+
+def _shortfall(trial: Trial, accuracy_loss: float) -> str:
+    asked = f"less than the {1 - accuracy_loss:.2%} asked for"
+    if trial.bound is None:
+        return f"agrees on {trial.agreement:.2%}, {asked}"
+    return f"agrees on {trial.agreement:.2%}, which shows {max(0.0, trial.bound):.2%} with 95% confidence, {asked}"
 
 
 def _slowness(trial: Trial) -> str:

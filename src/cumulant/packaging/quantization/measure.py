@@ -25,6 +25,8 @@ BATCHES = (1, 32)
 #: rows a call where only answers are wanted
 _STEP = 32
 _REPETITIONS = (7, 60)
+#: of the normal distribution: 95% lie below it
+_ONE_SIDED = 1.6449
 
 
 class Pace(NamedTuple):
@@ -95,6 +97,40 @@ def _agreement(expected: Array, found: Array) -> float:
 def _classes(scores: Array) -> Array:
     found: Array = np.where(np.isfinite(scores), scores, -np.inf).argmax(axis=1)
     return found
+
+
+def bound(expected: Sequence[Array], found: Sequence[Array]) -> float:
+    """What the agreement is at least, at one-sided 95% confidence; of the worst output.
+
+    Wilson's bound where the agreement is a share of rows. A relative error has none and stands for itself.
+    """
+    return min(_bound(one, other) for one, other in zip(expected, found, strict=True))
+
+
+def _bound(expected: Array, found: Array) -> float:
+    agrees = _agreement(expected, found)
+    return wilson(agrees, len(expected)) if _is_share(expected) else agrees
+
+
+def shares(answers: Sequence[Array]) -> bool:
+    """Whether the agreement of such answers is a share of rows, for one output at least."""
+    return any(_is_share(one) for one in answers)
+
+
+def _is_share(answer: Array) -> bool:
+    return answer.dtype.kind != "f" or (answer.ndim == 2 and answer.shape[1] >= 2)
+
+
+def wilson(share: float, rows: int) -> float:
+    """The lower end of Wilson's interval for a share of `rows` rows, one-sided 95%."""
+    square = _ONE_SIDED**2
+    spread = _ONE_SIDED * math.sqrt(share * (1 - share) / rows + square / (4 * rows**2))
+    return (share + square / (2 * rows) - spread) / (1 + square / rows)
+
+
+def rows_to_show(accuracy_loss: float) -> int:
+    """The fewest rows, all agreeing, on which `wilson` reaches 1 - `accuracy_loss`; a loss above 0."""
+    return math.ceil(_ONE_SIDED**2 * (1 - accuracy_loss) / accuracy_loss)
 
 
 def relative_error(expected: Array, found: Array) -> float:

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 #: rows that forms are held to, at most, and rows that they may learn from
-HELD_OUT, CALIBRATION = 1000, 400
+HELD_OUT, CALIBRATION = 2000, 400
 #: rows on which ranges and sensitivities are tried, many times over
 _TRIED = 96
-_FEWEST = 20
+_FEWEST, _SOME = 20, 1000
 #: the oldest operator set whose DequantizeLinear takes a scale a channel
 _OPSET = 13
 #: of the allowed loss, what a mixed plan may spend on the rows that it was fitted to
-_SPENT = (0.7, 0.35)
+_SPENT = (0.7, 0.35, 0.1)
 #: what converters and quantizers raise for a graph that they cannot take
 _FAULTS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
@@ -91,17 +91,32 @@ def _split(sample: Sample, engine: Engine, accuracy_loss: float) -> tuple[Sample
     if names != set(sample):
         raise DataError(f"the sample has {', '.join(sorted(sample))}; the graph takes {', '.join(sorted(names))}")
     step = measure.fixed_rows(engine) or 1
-    fewest = max(_FEWEST, min(HELD_OUT, math.ceil(1 / accuracy_loss) if accuracy_loss else 0), step)
+    fewest = max(_FEWEST, _fewest(sample, engine, accuracy_loss), step)
     learn = min(CALIBRATION, max(rows // 4, step)) // step * step
     if rows - learn < fewest:
         raise DataError(
-            f"the sample has {rows} rows; a loss of {accuracy_loss:g} needs at least {math.ceil(fewest * 4 / 3)}: "
-            "a quarter to learn from, the others to be held to",
+            f"the sample has {rows} rows; a loss of {accuracy_loss:g} needs at least "
+            f"{min(math.ceil(fewest * 4 / 3), fewest + CALIBRATION)}: some to learn from, the others to be held to",
             hint="give a longer sample, or allow a larger loss",
         )
     order = np.random.default_rng(0).permutation(rows)
-    first, second = np.sort(order[:learn]), np.sort(order[learn : learn + HELD_OUT])
+    first, second = np.sort(order[:learn]), np.sort(order[learn : learn + max(HELD_OUT, fewest)])
     return _rows(sample, first), _rows(sample, second)
+
+
+def _fewest(sample: Sample, engine: Engine, accuracy_loss: float) -> int:
+    """Rows on which a form that always agrees shows it; a relative error needs no more than some.
+
+    Raises:
+        DataError: no number of rows can show it.
+    """
+    few = measure.answers(engine, _rows(sample, slice(measure.fixed_rows(engine) or 1)))
+    if not measure.shares(few):
+        return min(_SOME, math.ceil(1 / accuracy_loss) if accuracy_loss else 0)
+    if not accuracy_loss:
+        hint = "allow a small loss, such as 0.01"
+        raise DataError("no number of rows shows that no answer ever changes: the loss must be above 0", hint=hint)
+    return measure.rows_to_show(accuracy_loss)
 
 
 def _rows(sample: Sample, chosen: Any) -> Sample:
@@ -123,11 +138,12 @@ def _try(kind: str, make: Make, path: Path, expected: list[Array], held_out: Sam
     try:
         onnx.save(make(), str(path))
         engine = Engine(path)
-        found = measure.agreement(expected, measure.answers(engine, held_out))
+        answers = measure.answers(engine, held_out)
+        found, bound = measure.agreement(expected, answers), measure.bound(expected, answers)
     except (*_FAULTS, IntegrityError, RequestError, onnx.checker.ValidationError) as error:
         first = str(error).strip().split("\n", 1)[0][:200]
         return Trial(kind, fault=f"could not be made: {type(error).__name__}: {first}"), None
-    return Trial(kind, path.stat().st_size, found, note=_note(path, held_out)), engine
+    return Trial(kind, path.stat().st_size, found, note=_note(path, held_out), bound=bound), engine
 
 
 def _note(path: Path, sample: Sample) -> str:
@@ -158,6 +174,7 @@ def _forms(proto: ModelProto, engine: Engine, calibration: Sample, loss: float) 
     if any(static.can_be_static(base, one) for one in found):
         yield "int8 static", work.all_static
         yield "int8 static, mixed", lambda: work.some_static(loss * _SPENT[0])
+        yield "int8 static, careful", lambda: work.some_static(loss * _SPENT[-1])
     for spent in _SPENT:
         yield f"mixed weights, {spent:.0%} of the loss spent", partial(work.mixed, loss * spent)
 

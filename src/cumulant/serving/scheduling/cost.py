@@ -7,6 +7,9 @@ _KEEP = 0.99
 #: a fit needs runs of different sizes; below this spread (rows squared) the seconds a row are all that is known
 _SPREAD = 0.25
 _OUTLIER = 3.0
+#: runs whose sizes differ by less than this share of their mean fit any slope on a busy machine, and one of 0 would let
+#: requests without end into the line: a row then costs at least that share of what a row of the usual run did
+_ALIKE = 0.25
 
 
 class Cost:
@@ -36,7 +39,9 @@ class Cost:
         spread = self._squares / self._n - mean_rows * mean_rows
         if spread > _SPREAD:
             slope = (self._products / self._n - mean_rows * mean_seconds) / spread
-            self.each = min(max(slope, 0.0), mean_seconds / mean_rows)
+            whole = mean_seconds / mean_rows
+            least = _ALIKE * whole if spread < (_ALIKE * mean_rows) ** 2 else 0.0
+            self.each = min(max(slope, least), whole)
             self.fixed = mean_seconds - self.each * mean_rows
         else:
             # One size only: keep the fixed part's share as it was.

@@ -1,0 +1,6 @@
+"""An image that holds the data plane and one servable: its build folder, and the tool that builds it."""
+
+from cumulant.runtime.image.build import TOOLS, build_image, found_tool
+from cumulant.runtime.image.context import DEFAULT_BASE, check_folder, checked_reference, write_context
+
+__all__ = ["DEFAULT_BASE", "TOOLS", "build_image", "check_folder", "checked_reference", "found_tool", "write_context"]

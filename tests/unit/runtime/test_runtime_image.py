@@ -1,0 +1,181 @@
+"""The build folder of an image: its wheel, its Dockerfile, what is refused. No tool is run but a stand-in."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import lightgbm
+import numpy as np
+import pytest
+
+from cumulant.core.errors import TerminalError, UsageError
+from cumulant.core.servable import GraphServable
+from cumulant.core.version import __version__
+from cumulant.runtime.image import build_image, checked_reference, found_tool, write_context
+from cumulant.runtime.image.dockerfile import dockerfile
+from cumulant.runtime.image.wheel import write_wheel
+from cumulant.runtime.package import package
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def servable(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("late")
+    matrix = np.random.default_rng(0).normal(size=(200, 2))
+    data = lightgbm.Dataset(matrix, (matrix[:, 0] > 0).astype(int))
+    lightgbm.train({"objective": "binary", "verbose": -1, "num_threads": 1}, data, 2).save_model(folder / "late.txt")
+    package(str(folder / "late.txt"), folder / "late")
+    (folder / "late" / "secret.txt").write_text("no part of the servable")
+    return folder / "late"
+
+
+def test_the_wheel_is_whole_and_the_same_each_time(tmp_path):
+    (tmp_path / "again").mkdir()
+    path = write_wheel(tmp_path)
+    assert path.name == f"cumulant-{__version__}-py3-none-any.whl"
+    assert path.read_bytes() == write_wheel(tmp_path / "again").read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        records = csv.reader(io.StringIO(archive.read(f"cumulant-{__version__}.dist-info/RECORD").decode()))
+        told = {name: code for name, code, _ in records}
+        assert set(told) == set(names)
+        for name in names[:-1]:
+            code = base64.urlsafe_b64encode(hashlib.sha256(archive.read(name)).digest()).rstrip(b"=").decode()
+            assert told[name] == f"sha256={code}"
+    assert not [name for name in names if "__pycache__" in name]
+    sources = {f"cumulant/{one.relative_to(ROOT / 'src' / 'cumulant')}" for one in (ROOT / "src").rglob("*.py")}
+    assert sources <= set(names)
+
+
+@pytest.mark.slow
+def test_pip_takes_the_wheel_and_the_program_in_it_answers(tmp_path):
+    path = write_wheel(tmp_path)
+    place = tmp_path / "app"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(place)]
+    subprocess.run([*install, str(path)], check=True, capture_output=True)
+    code = "import cumulant.serving.__main__ as m; print(m.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(place)}, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.startswith(str(place)), done.stderr
+
+
+def test_the_folder_holds_what_is_served_and_no_more(servable, tmp_path):
+    path = write_context(servable, tmp_path / "image", base="registry.example/python:3.11")
+    found = sorted(str(one.relative_to(path.parent)) for one in path.parent.rglob("*") if one.is_file())
+    wheel = f"cumulant-{__version__}-py3-none-any.whl"
+    assert found == ["Dockerfile", wheel, "model/model.onnx", "model/servable.json", "serve.txt"]
+    assert (path.parent / "serve.txt").read_bytes() == (ROOT / "requirements" / "serve.txt").read_bytes()
+    # again, over itself: nothing of before stays
+    (path.parent / "model" / "old.onnx").write_bytes(b"x")
+    write_context(servable, path.parent, base="python:3.12-slim")
+    assert not (path.parent / "model" / "old.onnx").exists()
+    assert "ARG BASE=python:3.12-slim\n" in path.read_text()
+
+
+def test_the_last_stage_has_no_installer_and_no_root(servable, tmp_path):
+    text = write_context(servable, tmp_path / "image", base="python:3.11-slim").read_text()
+    last = text[text.index("FROM scratch") :]
+    assert "pip" not in last
+    assert "RUN" not in last
+    assert "USER 10001:10001" in last
+    assert "STOPSIGNAL SIGTERM" in last
+    assert "EXPOSE 8080" in last
+    assert "/v2/health/live" in last
+    assert "--insecure" not in re.findall(r"^ENTRYPOINT.*$", last, re.MULTILINE)[0]
+    assert text.count("--require-hashes") == 1
+    assert "--no-deps" in text
+
+
+def test_a_label_cannot_end_its_quotes_nor_start_an_instruction():
+    text = dockerfile(
+        GraphServable(name="late", version='1" $HOME \\\nRUN x', inputs=(), outputs=()), base="b", wheel="w.whl"
+    )
+    assert 'cumulant.model.version="1\\" \\$HOME \\\\ RUN x"' in text
+    assert not [line for line in text.splitlines() if line.startswith("RUN x")]
+
+
+@pytest.mark.parametrize("name", ["--privileged", "a b", "", "a\nRUN x", "$HOME", "x" * 300])
+def test_a_name_that_could_be_something_else_is_refused(name):
+    with pytest.raises(UsageError, match="cannot be the base image"):
+        checked_reference(name, "base image")
+
+
+def test_a_folder_of_something_else_is_left_alone(servable, tmp_path):
+    (tmp_path / "thesis.txt").write_text("x")
+    with pytest.raises(UsageError, match="no folder of an image"):
+        write_context(servable, tmp_path, base="python:3.11-slim")
+    assert [one.name for one in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def tool(folder, name, script):
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+def test_the_first_tool_that_is_installed_builds(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="buildah, podman or docker is not installed"):
+        found_tool(None)
+    tool(tmp_path, "docker", "echo sha256:1")
+    tool(tmp_path, "podman", "exit 0")
+    assert found_tool(None) == "podman"
+    assert found_tool("docker") == "docker"
+    with pytest.raises(UsageError, match="buildah is not installed"):
+        found_tool("buildah")
+    with pytest.raises(UsageError, match="no tool that builds"):
+        found_tool("kaniko")
+    assert build_image(tmp_path, "late:1", tool="docker") == "sha256:1"
+
+
+def test_what_the_tool_said_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    tool(tmp_path, "docker", "echo no space left >&2; exit 7")
+    with pytest.raises(TerminalError, match=r"docker ended with code 7\nno space left"):
+        build_image(tmp_path, "late:1", tool="docker")
+
+
+def test_the_command_builds_and_says_how_to_run(servable, tmp_path, monkeypatch, capfd):
+    from cumulant.cli.app import run
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bin").mkdir()
+    tool(tmp_path / "bin", "docker", f'echo "$@" >> {tmp_path}/asked; echo sha256:42')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
+    assert run(["package", str(servable), "--image", "late:1", "--tool", "docker", "--json"]) == 0
+    found = json.loads(capfd.readouterr().out)
+    assert (found["image"], found["image_id"], found["folder"]) == ("late:1", "sha256:42", None)
+    assert (tmp_path / "asked").read_text().startswith("build --tag late:1 ")
+    assert run(["package", str(servable), "--dockerfile", "image"]) == 0
+    assert "docker build image" in capfd.readouterr().out
+    assert (tmp_path / "image" / "Dockerfile").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "nothing says where the servable goes"),
+        (("--out", "out", "--base", "x"), "--base and --tool are of an image"),
+        (("--image", "--x"), "cannot be the image"),
+        (("--image", "x", "--tool", "kaniko"), "no tool that builds"),
+        (("--out", "out", "--quantize", "size"), "needs a sample"),
+    ],
+)
+def test_what_cannot_be_asked(servable, tmp_path, monkeypatch, capfd, words, said):
+    from cumulant.cli.app import run
+
+    monkeypatch.chdir(tmp_path)
+    assert run(["package", str(servable), *words]) == 2
+    assert said in capfd.readouterr().err
+    assert not (tmp_path / "out").exists()
