@@ -114,6 +114,21 @@ class Server:
             self.process.wait(5)
 
 
+def output(command: list[str], timeout: float) -> str:
+    """What a program prints; it and all that it started are ended, should it take longer or this process be stopped."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        found, _ = process.communicate(timeout=timeout)
+    finally:
+        for pid in tree(process.pid) if process.poll() is None else []:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait(5)
+    if process.returncode:
+        raise RuntimeError(f"{command[1]} ended with code {process.returncode}")
+    return found
+
+
 def _ours(pid: int, pids: list[int]) -> bool:
     """Whether what has that id now is an orphan of the stopped server, not a newcomer."""
     try:

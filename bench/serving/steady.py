@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import time
 
@@ -11,7 +10,7 @@ import numpy as np
 import payloads
 from bench import HERE, Bench
 from clients import OpenLoop, Wrk, percentile
-from processes import Server
+from processes import Server, output
 from servables import session
 
 
@@ -81,11 +80,9 @@ def _grpc(bench: Bench, rows: int) -> None:
         str(bench.models.light),
         str(bench.rounds),
     ]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60 + 12 * bench.short * bench.rounds, check=True
-    )
+    printed = output(command, 60 + 12 * bench.short * bench.rounds)
     rates = {
-        name: [float(rate) for rate in re.findall(rf"^  {name} (\d+)/s", done.stdout, re.MULTILINE)]
+        name: [float(rate) for rate in re.findall(rf"^  {name} (\d+)/s", printed, re.MULTILINE)]
         for name in ("ours", "bare")
     }
     bench.compare(

@@ -10,9 +10,12 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import AsOf
+from cumulant.core.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from cumulant.runtime.batch import Summary
 
 app = application("predict", "Answers for rows.")
 
@@ -22,6 +25,8 @@ app = application("predict", "Answers for rows.")
     action="model.predict",
     examples=[
         "cumulant predict flights.csv --out answers.parquet",
+        "cumulant predict --input big.parquet --output answers.parquet",
+        "cumulant predict servables/digits --input 'rows/*.parquet' --output answers.parquet --keep id",
         "cumulant predict rows.jsonl --model flight-late@champion --json",
         "cumulant predict rows.jsonl --url http://127.0.0.1:8080",
     ],
@@ -29,29 +34,120 @@ app = application("predict", "Answers for rows.")
 def predict(
     call: Invocation,
     *,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Rows with the fields of the model's request schema.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="[FILE | MODEL | DIR]",
+            show_default=False,
+            help="Rows with the fields of the model's request schema; with --input, the model: as --model, or a "
+            "servable's folder.",
+        ),
+    ] = "",
+    input_: Annotated[
+        str, typer.Option("--input", metavar="FILE", show_default=False, help="The rows: a file, folder or glob.")
+    ] = "",
     model: Annotated[
         str, typer.Option("--model", metavar="MODEL", help="NAME@ALIAS, NAME/VERSION or NAME; default: the newest.")
     ] = "",
     url: Annotated[str | None, typer.Option(metavar="URL", help="Ask this server instead of working here.")] = None,
     as_of: AsOf = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write answers: .csv, .parquet or .jsonl.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "--output", metavar="FILE", help="Write answers: .csv, .parquet or .jsonl."),
+    ] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Write this column of the rows beside the answers; may be repeated."),
+    ] = None,
+    part_rows: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Rows between two points to go on from; default: by speed.")
+    ] = None,
     rows: Annotated[int, typer.Option(metavar="N", help="How many answers to show.", min=1)] = 10,
 ) -> None:
     """Answer every row of a file: one answer a row, in order.
 
-    Offline, windows and lookups see the project's newest data; with --url the server's stored state.
+    Offline, windows and lookups see the project's newest data; with --url the server's stored state. With --output,
+    files of any size are answered in bounded memory on all cores, and a call that was killed is gone on with.
     """
     from cumulant.cli.frames import check_out
+
+    check_out(out)
+    source, asked = _told(what, input_, model)
+    if out is None or url is not None:
+        if keep or part_rows:
+            raise UsageError("--keep and --part-rows are for files that are written here", hint="add --output FILE")
+        _in_memory(call, source, asked, url=url, as_of=as_of, out=out, rows=rows)
+        return
+    _to_file(call, source, asked, as_of=as_of, out=out, keep=keep or [], part_rows=part_rows)
+
+
+def _told(what: str, source: str, model: str) -> tuple[str, str]:
+    """The rows and the model that the words name."""
+    if not source:
+        if not what:
+            raise UsageError("no rows are named", hint="cumulant predict FILE, or --input FILE")
+        return what, model
+    if what and model:
+        raise UsageError(f'two models are named: "{what}" and "{model}"', hint="name one")
+    return source, what or model
+
+
+def _to_file(
+    call: Invocation,
+    source: str,
+    model: str,
+    *,
+    as_of: str | None,
+    out: Path,
+    keep: list[str],
+    part_rows: int | None,
+) -> None:
+    from cumulant.core.units import moment
+    from cumulant.runtime.batch import BatchRequest, predict_file
+    from cumulant.runtime.batch.models import in_folder, registered
+
+    request = BatchRequest(input=source, output=out, part_rows=part_rows)
+    if model and Path(model).is_dir():
+        if as_of is not None:
+            raise UsageError("a servable's folder has no history", hint="leave out --as-of")
+        with call.progress("predict") as progress:
+            found = predict_file(in_folder(Path(model), keep), request, progress=progress)
+    else:
+        with call.project() as project, call.progress("predict") as progress:
+            opened = registered(
+                project,
+                model or project.name,
+                principal=project.principal(),
+                keep=keep,
+                as_of=None if as_of is None else moment(as_of),
+                progress=progress,
+            )
+            with opened as ready:
+                found = predict_file(ready, request, progress=progress)
+    call.answer(found, lambda console: _show(console, found))
+
+
+def _show(console: Console, found: Summary) -> None:
+    from cumulant.runtime.report_page.wording import duration
+
+    console.print(f"{found.rows:,} answers, written to {found.file}")
+    speed = f"{found.rows_per_second:,.0f} rows/s on {found.threads} threads" if found.rows > found.reused_rows else ""
+    reused = f"{found.reused_rows:,} rows were done before" if found.reused_rows else ""
+    told = ", ".join(part for part in (duration(found.seconds), speed, reused) if part)
+    console.print(told, style="dim")
+
+
+def _in_memory(
+    call: Invocation, source: str, model: str, *, url: str | None, as_of: str | None, out: Path | None, rows: int
+) -> None:
     from cumulant.core.units import moment
     from cumulant.runtime.predict import predict as flow
 
-    check_out(out)
     with call.project() as project, call.progress("predict") as progress:
         answers = flow(
             project,
             model or project.name,
-            file,
+            Path(source),
             principal=project.principal(),
             url=url,
             as_of=None if as_of is None else moment(as_of),

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from cumulant.data.sources import Table, find, read, read_any, refuse_short, said_of_short, shown, to_polars
     from cumulant.data.spec import EventTime, RuleSpec, SchemaPolicy, SourceSpec, TableRule, declared
+    from cumulant.data.streaming import Piece, Stream
     from cumulant.data.usage import declared_uses, referred_uses
     from cumulant.data.views import personal_columns, preview, quarantined
 
@@ -53,6 +54,7 @@ _HOMES = {
     "snapshot": ("CheckResult", "SchemaChange", "Shift", "Snapshot", "SourceFile", "scan", "source_of"),
     "sources": ("Table", "find", "read", "read_any", "refuse_short", "said_of_short", "shown", "to_polars"),
     "spec": ("EventTime", "RuleSpec", "SchemaPolicy", "SourceSpec", "TableRule", "declared"),
+    "streaming": ("Piece", "Stream"),
     "usage": ("declared_uses", "referred_uses"),
     "views": ("personal_columns", "preview", "quarantined"),
 }
@@ -63,6 +65,7 @@ __all__ = [
     "ColumnProfile",
     "Contract",
     "EventTime",
+    "Piece",
     "Profile",
     "Proposal",
     "RuleSpec",
@@ -73,6 +76,7 @@ __all__ = [
     "SourceBreachError",
     "SourceFile",
     "SourceSpec",
+    "Stream",
     "Table",
     "TableRule",
     "as_fields",

@@ -30,11 +30,13 @@ def as_fields(
     missing: Sequence[str] = (),
     required: Collection[str] = (),
     others: Collection[str] = (),
+    first: int = 0,
 ) -> pl.DataFrame:
     """The columns of `frame` that are `fields`, under their types; times without an offset are in the field's zone.
 
     Fields that are absent and may be null stay absent, unless they are `required`; other columns are left out. Those
-    named in `others` are columns of the source by themselves, no misspelt fields.
+    named in `others` are columns of the source by themselves, no misspelt fields. `first` is the number of rows that
+    stand before these, for the row numbers in errors.
 
     Raises:
         RequestError: a required field is absent, one is absent whose name is nearly that of another column, or a
@@ -43,7 +45,7 @@ def as_fields(
     _refuse_absent([name for name in frame.columns if name not in others], fields, required)
     present = [field for field in fields if field.name in frame.columns]
     found = [_cast(frame.schema[field.name], field, missing) for field in present]
-    _refuse_lost(frame, found)
+    _refuse_lost(frame, found, first)
     return frame.select(cast.expr for cast in found)
 
 
@@ -68,13 +70,13 @@ def _cast(dtype: pl.DataType, field: Field, missing: Sequence[str]) -> Cast:
     return casts({field.name: dtype}, spec, "the rows")[0]
 
 
-def _refuse_lost(frame: pl.DataFrame, found: Sequence[Cast]) -> None:
+def _refuse_lost(frame: pl.DataFrame, found: Sequence[Cast], first: int) -> None:
     for cast in found:
         if cast.present is None:
             continue
         lost = frame.select(lost=cast.present & cast.expr.is_null())["lost"].arg_true()
         if lost.len():
-            rows = f"row {lost[0] + 1:,}" + (f" and {lost.len() - 1:,} more" if lost.len() > 1 else "")
+            rows = f"row {first + lost[0] + 1:,}" + (f" and {lost.len() - 1:,} more" if lost.len() > 1 else "")
             raise RequestError(
                 f'column "{cast.name}" must be {_WORDS[cast.dtype]}, and is not in {rows}',
                 subject=cast.name,

@@ -137,8 +137,8 @@ def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str]
         DataError: it is empty, cut off, damaged, not UTF-8, or in another format than it says.
     """
     short = None
-    kind = _SUFFIXES.get(_suffix(url)) if spec.format == "auto" else spec.format
-    with _readable(url):
+    kind = file_kind(url, spec)
+    with readable(url):
         if path.stat().st_size == 0:
             raise DataError(f"{url} is empty (0 bytes)", subject=url, hint="write it again, or remove it")
         if kind == "parquet":
@@ -173,8 +173,23 @@ def read_any(path: Path, url: str, spec: SourceSpec) -> tuple[Table, SourceSpec]
     return read_any(path, url, fitting)
 
 
+def text_table(content: bytes, url: str, spec: SourceSpec) -> pl.DataFrame:
+    """The rows of a CSV or JSON lines text, as `read` gives those of a file. Raises DataError as `read`."""
+    with readable(url):
+        if file_kind(url, spec) == "jsonl":
+            return _read_jsonl(content, url)
+        table = _read_csv(content, url, spec, ())
+    refuse_short(table, url)
+    return table.rows
+
+
+def file_kind(url: str, spec: SourceSpec) -> str | None:
+    """`parquet`, `csv` or `jsonl`, as declared or as the file's name says; None where neither does."""
+    return _SUFFIXES.get(_suffix(url)) if spec.format == "auto" else spec.format
+
+
 @contextmanager
-def _readable(url: str) -> Iterator[None]:
+def readable(url: str) -> Iterator[None]:
     """Engine and system errors while reading, as DataErrors with what to do."""
     try:
         yield

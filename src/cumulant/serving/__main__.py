@@ -72,6 +72,12 @@ def _parser() -> argparse.ArgumentParser:
         default="durable",
         help="when scored rows enter the windows of later ones: before the answer, soon after it, never",
     )
+    add("--access-log", action="store_true", help="write a line of JSON a request to standard error, without payloads")
+    add(
+        "--traces",
+        metavar="URL",
+        help="send OpenTelemetry spans there (OTLP over HTTP); default: OTEL_EXPORTER_OTLP_ENDPOINT, else none",
+    )
     add("--cache", choices=("auto", "on", "off"), default="auto", help="answers kept for equal requests")
     add("--parent", metavar="PID", type=int, help="end when that process is no longer the parent of this one")
     add("--ready-file", metavar="FILE", type=Path, help="also write the ready line to this file")
@@ -118,6 +124,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         log_keep=options.log_keep,
         log_key=options.log_key,
         region=options.region,
+        access_log=options.access_log,
+        traces=_traces(options.traces),
         parent=options.parent,
         scored=options.scored,
     )
@@ -140,6 +148,16 @@ def _fallback(given: Sequence[str]) -> Declared:
         except msgspec.DecodeError as error:
             raise UsageError(f"the constant of the fallback is no JSON object: {error}", subject=one) from None
     return msgspec.convert(found, Declared)
+
+
+def _traces(url: str | None) -> str | None:
+    from cumulant.serving.tracing import wanted
+
+    if url is None:
+        return "" if wanted(os.environ) else None
+    if not url.startswith(("http://", "https://")):
+        raise UsageError(f"{url} is no address of a collector", subject=url, hint="--traces http://127.0.0.1:4318")
+    return url
 
 
 def _token(path: Path | None) -> str | None:

@@ -33,7 +33,7 @@ async def repository(control: Control | None, request: Request, parts: Sequence[
         case ["index"]:
             if control is None:
                 raise HttpError(503, "the server is starting")
-            return json_response(await control.index(ready_only=asked.get("ready") is True))
+            return json_response(await control.index(ready_only=_ready_only(asked)))
         case ["models", name, "load"]:
             await allowed(control).load(name)
         case ["models", name, "unload"]:
@@ -41,6 +41,13 @@ async def repository(control: Control | None, request: Request, parts: Sequence[
         case _:
             raise HttpError(404, "there is nothing at this path", hint="see /v2/repository/index")
     return Response(200, b"{}")
+
+
+def _ready_only(asked: Mapping[str, Any]) -> bool:
+    found = asked.get("ready", False)
+    if not isinstance(found, bool):
+        raise RequestError('"ready" must be true or false', subject="ready")
+    return found
 
 
 def allowed(control: Control | None) -> Control:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hmac
 import os
-import sys
-import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
@@ -16,6 +14,8 @@ from cumulant.core.errors import CumulantError, NotFoundError, RequestError
 from cumulant.core.servable import Answer
 from cumulant.core.version import __version__
 from cumulant.packaging.engine import Array
+from cumulant.serving import invocations
+from cumulant.serving.access_log import say_fault
 from cumulant.serving.admin import configuration, metrics, repository, statistics
 from cumulant.serving.control import Control
 from cumulant.serving.errors import HttpError, headers_of, status_of, text_of
@@ -24,6 +24,9 @@ from cumulant.serving.http import Request, Response, compressed, decompressed, e
 from cumulant.serving.inference import HEADER_LENGTH, decoded, read_call, write_answer
 from cumulant.serving.metrics import Metrics, Series, of_fallback, of_runner
 from cumulant.serving.models import Model, ModelSet
+from cumulant.serving.openapi import document
+from cumulant.serving.paths import allow, options, split
+from cumulant.serving.probes import OPEN, probe
 from cumulant.serving.scheduling import Demand
 from cumulant.serving.scoring import Counted, Scoring, inference
 from cumulant.serving.work import Work
@@ -76,7 +79,9 @@ class Application:
         self.body_limit = body_limit
         #: scoring paths that were asked for before, so that a path is taken apart once
         self._known: dict[bytes, tuple[Verb, str, Model]] = {}
-        self._verbs: dict[tuple[str, str], Verb] = {("v2", "infer"): self._infer, ("v1", "predict"): self._predict}
+        self._verbs: dict[tuple[str, str], Verb] = {
+            ("v2", "infer"): self._infer, ("v1", "predict"): self._predict, ("v1", "invocations"): invocations.read
+        }  # fmt: skip
 
     @property
     def models(self) -> ModelSet:
@@ -111,7 +116,7 @@ class Application:
                 self._admit(request)
             if b"content-encoding" in request.headers:
                 request.body = decompressed(request.body, request.headers[b"content-encoding"], self.body_limit)
-            found = self._route(request)
+            found = options(request.target) if request.method == "OPTIONS" else self._route(request)
         except CumulantError as error:
             return refusal(error)
         except Exception:  # noqa: BLE001 - the edge: one request's fault must not end the server
@@ -130,7 +135,7 @@ class Application:
 
     def _admit(self, request: Request) -> None:
         """Health is for probes, which carry no token."""
-        if not request.target.startswith(b"/v2/health/"):
+        if not request.target.startswith(OPEN):
             self.admit(request.headers.get(b"authorization", b""))
 
     @property
@@ -141,7 +146,8 @@ class Application:
     def admit(self, authorization: bytes) -> None:
         """Raises HttpError (401) where a token is needed and `authorization` does not carry it."""
         if self._token is not None and not hmac.compare_digest(authorization, self._token):
-            raise HttpError(401, "this server needs a token", hint="send the header Authorization: Bearer TOKEN")
+            hint = "send the header Authorization: Bearer TOKEN"
+            raise HttpError(401, "this server needs a token", hint=hint, headers=_BEARER)
 
     # --- paths
 
@@ -149,9 +155,9 @@ class Application:
         known = self._known.get(request.target)
         if known is not None and request.method == "POST":
             return self.score(request, *known)
-        path = unquote(request.target.partition(b"?")[0].decode("latin-1"), errors="replace").rstrip("/")
+        path = _path(request)
         method = request.method
-        match path.split("/")[1:]:
+        match split(request.target):
             case ["v1" | "v2" as api, "models", name, *rest]:
                 version, verb = _verb(path, rest)
                 if (api, verb) in self._verbs:
@@ -164,11 +170,19 @@ class Application:
                     return self._get(path, ["v2", "models", "stats"], method)
                 _allow(method, "GET")
                 return self._describe(path, api, verb, name, version)
-            case ["v1", "events"] | ["v2", "repository", *_]:
+            case ["v1", "events"] | ["v2", "repository", *_] | ["invocations"]:
                 _allow(method, "POST")
-                return self._post(path.split("/")[2:], request)
+                return self._post(split(request.target)[1:], request)
             case parts:
                 return self._get(path, parts, method)
+
+    def _only(self) -> Model:
+        """The model that a path without a name means."""
+        names = self.models.names()
+        if len(names) != 1:
+            hint = f"ask one of {', '.join(names)} at /v1/models/NAME/invocations" if names else None
+            raise HttpError(404, f"this server has {len(names)} models, and /invocations names none", hint=hint)
+        return self.models.get(names[0])
 
     def _get(self, path: str, parts: Sequence[str], method: str) -> Response | Awaitable[Response]:
         found = self._server(parts)
@@ -182,7 +196,7 @@ class Application:
     def _server(self, parts: Sequence[str]) -> Response | Coroutine[Any, Any, Response] | None:
         match parts:
             case []:
-                links = ["/v2", "/v1/models", "/metrics"]
+                links = ["/v2", "/v1/models", "/metrics", "/openapi.json"]
                 return json_response({"name": self.name, "version": __version__, "links": links})
             case ["v2"]:
                 return json_response(self.metadata())
@@ -193,7 +207,12 @@ class Application:
             case ["v1", "models"]:
                 return json_response({"models": [model.card() for model in self.models]})
             case _:
-                return self._told_by_all(parts)
+                return self._about(parts)
+
+    def _about(self, parts: Sequence[str]) -> Response | Coroutine[Any, Any, Response] | None:
+        if parts == ["openapi.json"]:
+            return json_response(document(self))
+        return probe(parts, ready=not self.draining) or self._told_by_all(parts)
 
     def _told_by_all(self, parts: Sequence[str]) -> Coroutine[Any, Any, Response] | None:
         match parts:
@@ -222,7 +241,9 @@ class Application:
             case _:
                 raise _no_path(path)
 
-    def _post(self, parts: Sequence[str], request: Request) -> Awaitable[Response]:
+    def _post(self, parts: Sequence[str], request: Request) -> Response | Awaitable[Response]:
+        if not parts:
+            return self.score(request, invocations.read, "invocations", self._only())
         if parts[0] == "repository":
             control = self.control if self.may_control or parts[1:] == ["index"] else None
             return repository(control, request, parts[1:])
@@ -271,6 +292,7 @@ class _Self:
 
 
 _LARGE = 4096
+_BEARER = ((b"www-authenticate", b"Bearer"),)
 
 
 def _packed(response: Response, request: Request) -> Response:
@@ -291,8 +313,12 @@ def refusal(error: CumulantError) -> Response:
 
 
 def _fault() -> Response:
-    traceback.print_exc(file=sys.stderr)
+    say_fault()
     return error_response(500, "internal error")
+
+
+def _path(request: Request) -> str:
+    return unquote(request.target.partition(b"?")[0].decode("latin-1"), errors="replace").rstrip("/")
 
 
 def _verb(path: str, rest: Sequence[str]) -> tuple[str | None, str]:
@@ -312,7 +338,8 @@ def _verb(path: str, rest: Sequence[str]) -> tuple[str | None, str]:
 
 def _allow(method: str, allowed: str) -> None:
     if method != allowed and not (allowed == "GET" and method == "HEAD"):
-        raise HttpError(405, f"this path takes {allowed}, not {method[:20]}")
+        told = f"this path takes {allowed}, not {method[:20]}"
+        raise HttpError(405, told, headers=((b"allow", allow(allowed)),))
 
 
 def _no_path(path: str) -> NotFoundError:

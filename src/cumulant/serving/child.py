@@ -20,7 +20,7 @@ from cumulant.serving.worker import Worker
 
 
 class Orders(msgspec.Struct, frozen=True):
-    """What a child is started with: one JSON document as its argument."""
+    """What a child is started with: one JSON document on its standard input."""
 
     settings: Settings
     #: descriptor of the inherited socket
@@ -69,7 +69,7 @@ async def _run(worker: Worker, orders: Orders) -> None:
 
 def main() -> int:
     """Exit code 0 when it was asked to end, 4 where it could not start."""
-    orders = msgspec.json.decode(sys.argv[1], type=Orders)
+    orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
     try:
         worker = Worker(orders.settings, without=frozenset(orders.without))
     except CumulantError as error:

@@ -19,9 +19,12 @@ from cumulant.core.errors import (
 class HttpError(RequestError):
     """A request refused for its form rather than its fields, with the status that says so."""
 
-    def __init__(self, status: int, message: str, *, hint: str | None = None) -> None:
+    def __init__(
+        self, status: int, message: str, *, hint: str | None = None, headers: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        self.headers = headers
 
 
 def status_of(error: CumulantError) -> int:
@@ -47,8 +50,10 @@ def text_of(error: CumulantError) -> str:
 
 
 def headers_of(error: CumulantError) -> tuple[tuple[bytes, bytes], ...]:
-    """When to try again, where that helps."""
+    """When to try again, where that helps; what a refusal of the form must say besides."""
     match error:
+        case HttpError():
+            return error.headers
         case OverloadedError():
             return ((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after))),)
         case EngineUnavailableError():

@@ -13,6 +13,7 @@ from cumulant.core.errors import RequestError
 from cumulant.core.servable import GraphServable, TensorSpec
 from cumulant.packaging import DTYPES, Engine
 from cumulant.packaging.engine import Array
+from cumulant.serving.nested import nested_input
 from cumulant.serving.row_tensors import unknown_input, unknown_output
 from cumulant.serving.scheduling import Feeds, Runner, Scheduling
 from cumulant.serving.tensors import Fit, Input, Output
@@ -121,21 +122,29 @@ class GraphModel:
         return {spec.name: narrow}
 
     def _stacked(self, rows: Sequence[Mapping[str, Any]]) -> Feeds:
-        feeds: dict[str, Array] = {}
-        for name, spec in self._specs.items():
-            try:
-                values = [row[name] for row in rows]
-            except KeyError:
-                raise RequestError(f'input "{name}" is missing in a row', subject=name) from None
-            try:
-                array = np.array(values, dtype=DTYPES[spec.datatype])
-            except (ValueError, TypeError, OverflowError):
-                raise RequestError(f'input "{name}" has a value that is no {spec.datatype}', subject=name) from None
-            feeds[name] = array
         unknown = next((name for row in rows for name in row if name not in self._specs), None)
         if unknown is not None:
             raise unknown_input(unknown, self._specs)
-        return feeds
+        try:
+            columns = {name: [row[name] for row in rows] for name in self._specs}
+        except KeyError as error:
+            name = str(error.args[0])
+            raise RequestError(f'input "{name}" is missing in a row', subject=name) from None
+        return self.from_tensors(self.nested(columns)).feeds
+
+    def nested(self, values: Mapping[str, Any]) -> list[Input]:
+        """Nested lists by input as tensors.
+
+        Raises:
+            RequestError: there is no such input, or as `nested_input`.
+        """
+        unknown = next((name for name in values if name not in self._specs), None)
+        if unknown is not None:
+            raise unknown_input(unknown, self._specs)
+        return [
+            nested_input(name, value, self._specs[name].datatype, self._specs[name].shape)
+            for name, value in values.items()
+        ]
 
     def tensors(self, work: Work, raw: Sequence[Array], wanted: Sequence[str]) -> list[Output]:  # noqa: ARG002 - as Model
         return [

@@ -19,6 +19,8 @@ class Family(msgspec.Struct, frozen=True):
     help: str
     labels: Labels
     bounds: Sequence[float] = ()
+    #: equal in every worker, and not added up
+    once: bool = False
 
 
 _MODEL = ("model", "version")
@@ -38,6 +40,12 @@ FAMILIES = {
     "cumulant_worker_starts_total": Family("counter", "Worker processes started.", ()),
     "cumulant_workers": Family("gauge", "Worker processes that answer.", ()),
     "cumulant_connections": Family("gauge", "Open HTTP connections.", ()),
+    "cumulant_build_info": Family("gauge", "Versions of the server and of Python.", ("version", "python"), once=True),
+    "process_cpu_seconds_total": Family("counter", "Processor time of a worker.", ("worker",)),
+    "process_resident_memory_bytes": Family("gauge", "Memory that a worker holds.", ("worker",)),
+    "process_open_fds": Family("gauge", "Open file descriptors of a worker.", ("worker",)),
+    "process_max_fds": Family("gauge", "The most file descriptors that a worker may open.", ("worker",)),
+    "process_start_time_seconds": Family("gauge", "When a worker started, since 1970.", ("worker",)),
 }
 
 
@@ -102,7 +110,7 @@ def added(series: Iterable[Series]) -> list[Series]:
         known = found.get((one.family, one.labels))
         if known is None:
             found[one.family, one.labels] = Series(one.family, one.labels, one.value, list(one.counts))
-        else:
+        elif not FAMILIES[one.family].once:
             known.value += one.value
             known.counts = [a + b for a, b in zip(known.counts, one.counts, strict=True)]
     return list(found.values())
@@ -130,7 +138,7 @@ def _lines(name: str, family: Family, one: Series) -> list[str]:
         total += count
         lines.append(f"{name}_bucket{_labels((*family.labels, 'le'), (*one.labels, bound))} {total}")
     labels = _labels(family.labels, one.labels)
-    return [*lines, f"{name}_sum{labels} {one.value:.9g}", f"{name}_count{labels} {total}"]
+    return [*lines, f"{name}_sum{labels} {one.value:.15g}", f"{name}_count{labels} {total}"]
 
 
 def _labels(names: Labels, values: Labels) -> str:

@@ -55,7 +55,7 @@ class EventSchema:
         """Raises RequestError: the body is no such object, or as `check`."""
         try:
             posted = msgspec.json.decode(body, type=PostedEvents)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RequestError(
                 f"the body cannot be read ({error})", hint='post {"source": NAME, "rows": [{...}, ...]}'
             ) from None

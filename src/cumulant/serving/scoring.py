@@ -20,6 +20,7 @@ from cumulant.serving.models import Model
 from cumulant.serving.recording import Recorder, durable
 from cumulant.serving.scheduling import Demand
 from cumulant.serving.tensors import Output
+from cumulant.serving.watching import Watch
 from cumulant.serving.work import Work
 
 
@@ -80,6 +81,7 @@ class Counted:
         self._metrics = metrics
         self.logbook: Logbook | None = None
         self.recorder: Recorder | None = None
+        self.watch: Watch | None = None
 
     def __call__(
         self, request: Q, read: Callable[[Model, Q], Scoring[R]], endpoint: str, model: Model
@@ -93,6 +95,8 @@ class Counted:
         try:
             scoring = read(model, request)
             rows = scoring.work.rows
+            if self.watch is not None:
+                self.watch.read(scoring.id)
             raw = model.runner.now(scoring.work.feeds, rows)
             if raw is None:
                 return self._later(request, scoring, endpoint, model)
@@ -139,5 +143,7 @@ class Counted:
         return None if self.recorder is None else self.recorder.scored(model, scoring.work.checked)
 
     def _observe(self, model: Model, endpoint: str, status: int, rows: int, request: Timed) -> None:
+        if self.watch is not None:
+            self.watch.scored(model.name, model.version, rows)
         seconds = time.perf_counter() - request.received
         self._metrics.observe(model.name, model.version, endpoint, status=status, rows=rows, seconds=seconds)

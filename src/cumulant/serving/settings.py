@@ -44,5 +44,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: where the log process listens; set by whoever starts it
     log_socket: str | None = None
     region: str = ""
+    #: a line of JSON a request on standard error
+    access_log: bool = False
+    #: base address of the collector of OpenTelemetry spans; empty: as its variables say; None: no spans
+    traces: str | None = None
     #: the process at whose end the server ends too
     parent: int | None = None

@@ -192,8 +192,18 @@ class Supervisor:
 
 
 def _spawn(orders: Orders) -> subprocess.Popen[bytes]:
-    """In a session of its own: Ctrl-C reaches the supervisor only, which lets the workers finish."""
-    command = [sys.executable, "-m", "cumulant.serving.child", msgspec.json.encode(orders).decode()]
-    return subprocess.Popen(
-        command, pass_fds=[orders.channel], start_new_session=True, stdout=subprocess.DEVNULL
-    )  # fmt: skip
+    """In a session of its own: Ctrl-C reaches the supervisor only, which lets the workers finish.
+
+    The orders hold the token: they go where an argument would be shown to every user of the machine.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "cumulant.serving.child"],
+        pass_fds=[orders.channel],
+        start_new_session=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError), process.stdin as given:  # it may have ended already, and is missed then
+        given.write(msgspec.json.encode(orders))
+    return process

@@ -20,11 +20,13 @@ from cumulant.serving.logbook import Logbook
 from cumulant.serving.loops import short_turns
 from cumulant.serving.metrics import Series
 from cumulant.serving.models import Model, ModelSet, open_model
+from cumulant.serving.process import of_process
 from cumulant.serving.recording import Recorder
 from cumulant.serving.repository import Repository
 from cumulant.serving.settings import Settings
 from cumulant.serving.sockets import BACKLOG, several_possible
 from cumulant.serving.stores import open_store
+from cumulant.serving.watchers import Watchers
 
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
@@ -40,6 +42,7 @@ class Worker:
 
     def __init__(self, settings: Settings, *, without: frozenset[str] = frozenset()) -> None:
         self._settings = settings
+        self._watchers = Watchers(settings)
         self.recorder = Recorder(settings.scored)
         self._store: OnlineStore | None = open_store(settings.online) if settings.online else None
         self._repository = Repository(settings.folders)
@@ -53,7 +56,8 @@ class Worker:
         self._logbook: Logbook | None = None
         self.app = Application(models, body_limit=settings.body_limit, name=settings.name, token=settings.token)
         self.app.score.recorder = self.recorder
-        self._site = Site(self.app, Limits(body=settings.body_limit))
+        self.app.score.watch = self._watchers.watch
+        self._site = Site(self._watchers.over(self.app), Limits(body=settings.body_limit))
         self.staff = Staff(models, self._repository, self._open, put=self._put, told=self._series)
 
     def _open(self, folder: Path) -> Model:
@@ -70,6 +74,7 @@ class Worker:
 
     async def _put(self, models: ModelSet) -> None:
         prepared = await asyncio.to_thread(self.recorder.prepare, models)
+        self._watchers.follow(models)
         if self._logbook is not None:
             self._logbook.describe(models)
         taken = self.recorder.take(prepared)
@@ -86,7 +91,7 @@ class Worker:
         return client
 
     def _series(self) -> list[Series]:
-        found = [*self.app.series(), Series("cumulant_connections", (), len(self._site.connections))]
+        found = [*self.app.series(), *of_process(), Series("cumulant_connections", (), len(self._site.connections))]
         if self._logbook is not None:
             client = self._logbook.client
             found.append(Series("cumulant_log_records_total", ("written",), client.written))
@@ -102,6 +107,7 @@ class Worker:
     ) -> None:
         """Answer until `ended` is set; then finish what was accepted."""
         loop = asyncio.get_running_loop()
+        self._watchers.follow(self.app.models)
         self.app.join(fleet := fleet or Alone(self.staff), Control(fleet, self._repository), self._settings.control)
         log = self._open_log()
         async with AsyncExitStack() as stack:
@@ -126,10 +132,12 @@ class Worker:
         # Not before it is wanted: its library costs memory and start-up time.
         from cumulant.serving.grpc import start
 
-        return await start(self.app, settings.grpc_host, settings.grpc_port, shared=several_possible())
+        watch = self._watchers.watch
+        return await start(self.app, settings.grpc_host, settings.grpc_port, shared=several_possible(), watch=watch)
 
     def close(self) -> None:
         """Commit what the state was told, and let the store go."""
+        self._watchers.close()
         self.recorder.close()
         if self._store is not None:
             self._store.close()

@@ -346,3 +346,43 @@ def test_what_is_read_by_a_person_repeats_nothing_and_has_no_raw_names(trained: 
     assert "log_loss" not in out
     assert f"--out report.html --project {trained}" in out
     assert "files    1, 0 of them new or changed" in cumulant("data", "validate", *project).out
+
+
+def test_predict_to_a_file_goes_piece_by_piece(trained: Path, cumulant: Any, tmp_path: Path) -> None:
+    lines = [f"v{n},{('search', 'mail')[n % 2]},{n % 30},2026-01-29T10:{n % 60:02d}:00Z,a" for n in range(300)]
+    rows, out = tmp_path / "rows.csv", tmp_path / "answers.jsonl"
+    rows.write_text("\n".join(["visit,channel,pages,began,note", *lines]) + "\n")
+    shown = cumulant("predict", str(rows), "--project", str(trained), "--json").document["answers"]
+    words = ("--input", str(rows), "--output", str(out), "--project", str(trained))
+    ended = cumulant("predict", "shop@candidate", *words, "--keep", "note", "--part-rows", "40", "--json")
+    assert ended.code == 0, ended.err
+    assert (ended.document["rows"], ended.document["reused_rows"]) == (300, 0)
+    assert ended.document["parts"] > 3
+    written = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row.pop("visit") for row in written] == [f"v{n}" for n in range(300)]
+    assert {row.pop("note") for row in written} == {"a"}
+    assert written == shown
+    ended = cumulant("predict", *words)
+    assert "300 answers, written to" in ended.out
+    assert "rows/s on" in ended.out
+    assert "not read by the model, and so ignored: began, note" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("predict",), "no rows are named"),
+        (("predict", "one", "--model", "two", "--input", "rows.csv"), 'two models are named: "one" and "two"'),
+        (("predict", "rows.csv", "--keep", "id"), "add --output FILE"),
+        (("predict", ".", "--input", "rows.csv", "--output", "x.csv", "--as-of", "2026-01-01"), "has no history"),
+        (("predict", ".", "--input", "rows.csv", "--output", "x.csv"), "holds no servable"),
+    ],
+)
+def test_words_of_predict_that_do_not_fit(
+    words: tuple[str, ...], said: str, cumulant: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = cumulant(*words)
+    assert ended.code == 2
+    assert said in ended.err
+    assert list(tmp_path.iterdir()) == []

@@ -146,7 +146,7 @@ def test_health_server_and_model_metadata(app):
     assert call(app, "GET", "/v2").json()["name"] == "cumulant"
     index = call(app, "GET", "/").json()
     assert index["name"] == "cumulant"
-    assert index["links"] == ["/v2", "/v1/models", "/metrics"]
+    assert index["links"] == ["/v2", "/v1/models", "/metrics", "/openapi.json"]
     assert all(call(app, "GET", link).status_code == 200 for link in index["links"])
     assert call(app, "GET", "/v2/models/flight-late/ready").json() == {"name": "flight-late", "ready": True}
     found = call(app, "GET", "/v2/models/flight-late/versions/1").json()

@@ -210,6 +210,14 @@ def test_a_token_is_asked_for_everywhere_but_at_health(repository, tmp_path):
         assert httpx.get(ready["url"] + "/v2").status_code == 401
 
 
+def test_the_token_is_in_no_argument_that_other_users_can_read(repository, tmp_path):
+    (tmp_path / "token").write_text("very-secret")
+    with serving(repository, "--workers", 2, "--token-file", tmp_path / "token") as (process, ready):
+        assert httpx.get(ready["url"] + "/v2", headers={"authorization": "Bearer very-secret"}).status_code == 200
+        for pid in (process.pid, *children(process)):
+            assert b"very-secret" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 def test_the_repository_finds_servables_by_the_name_they_give_themselves(tmp_path):
     for version in ("2", "10", "9"):
         with_version(scale(tmp_path / "a" / version, name="deep"), version)

@@ -9,7 +9,9 @@ from cumulant.serving.app import Application
 from cumulant.serving.grpc.messages import REFLECTION
 from cumulant.serving.grpc.probes import Health, Reflection
 from cumulant.serving.grpc.service import Ending, Service
+from cumulant.serving.grpc.watched import Watching
 from cumulant.serving.sockets import address_of
+from cumulant.serving.watching import Watch
 
 #: calls of all connections at once; one more is refused
 _MOST_CALLS = 4096
@@ -29,7 +31,7 @@ class Server:
         await self._server.stop(patience)
 
 
-async def start(app: Application, host: str, port: int, *, shared: bool = False) -> Server:
+async def start(app: Application, host: str, port: int, *, shared: bool = False, watch: Watch | None = None) -> Server:
     """Answer for `app` at the address; port 0 takes a free one. `shared`: other processes listen there as well.
 
     Messages are bounded by `app.body_limit`, after decompression too.
@@ -46,7 +48,8 @@ async def start(app: Application, host: str, port: int, *, shared: bool = False)
         ("grpc.http2.min_ping_interval_without_data_ms", _PING_MS),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", _PING_MS),
     ]
-    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_MOST_CALLS)
+    interceptors = None if watch is None else [Watching(watch)]
+    server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_MOST_CALLS, interceptors=interceptors)
     ending = Ending()
     reflections = [Reflection(app, ending, package).handlers() for package in REFLECTION]
     server.add_generic_rpc_handlers(

@@ -6,9 +6,7 @@ Messages are read here rather than by gRPC, whose own refusal of a broken one wo
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NoReturn
 
@@ -17,6 +15,7 @@ import msgspec
 from google.protobuf.json_format import ParseDict
 
 from cumulant.core.errors import CumulantError, NotFoundError, RequestError
+from cumulant.serving.access_log import say_fault
 from cumulant.serving.admin import all_series, allowed, configuration, model_statistics
 from cumulant.serving.app import Application, metadata
 from cumulant.serving.errors import HttpError
@@ -206,7 +205,7 @@ async def refuse(context: Context, error: CumulantError) -> NoReturn:
 
 def fault() -> CumulantError:
     """What the caller hears of a fault of this server's own; the fault itself is written to standard error."""
-    traceback.print_exc(file=sys.stderr)
+    say_fault()
     return CumulantError("internal error")
 
 

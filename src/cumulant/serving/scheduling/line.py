@@ -24,7 +24,7 @@ class Demand(msgspec.Struct, frozen=True, gc=False):
 class Job:
     """The rows of one request that wait to be scored."""
 
-    __slots__ = ("demand", "feeds", "future", "rows", "signature", "since")
+    __slots__ = ("demand", "feeds", "future", "rows", "signature", "since", "waited")
 
     def __init__(
         self, feeds: Mapping[str, Array], rows: int, demand: Demand, future: asyncio.Future[list[Array]]
@@ -34,6 +34,8 @@ class Job:
         self.demand = demand
         self.future = future
         self.since = time.perf_counter()
+        #: seconds until its run began
+        self.waited = 0.0
         #: jobs of equal signature can be scored together
         self.signature: tuple[Any, ...] = tuple((name, array.shape[1:]) for name, array in feeds.items())
 

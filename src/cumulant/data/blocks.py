@@ -1,0 +1,101 @@
+"""A text file in blocks of whole records, each with the file's header."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from cumulant.core.errors import DataError
+
+_SAMPLE = 1 << 16
+_NEWLINE, _QUOTE = 10, 34
+#: a record longer than this is no record: a quoted field does not end
+_LONGEST = 64 << 20
+_WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
+
+
+class Block(NamedTuple):
+    """Whole records, after the header where the file has one; `share` of the file's bytes is read with them."""
+
+    content: bytes
+    share: float
+
+
+def blocks(path: Path, *, rows: int, most: int, csv: bool) -> Iterator[Block]:
+    """The file in blocks of about `rows` records and at most about `most` bytes; where they end is always the same.
+
+    A file in UTF-16 is one block. Gzip is unpacked on the way.
+
+    Raises:
+        DataError: a record is longer than 64 MiB.
+    """
+    size = max(1, path.stat().st_size)
+    with path.open("rb") as raw, opened(raw) as stream:
+        begin = stream.read(_SAMPLE)
+        if begin.startswith(_WIDE_MARKS):
+            yield Block(begin + stream.read(), 1.0)
+            return
+        step = min(most, max(1, rows * (len(begin) // max(1, begin.count(b"\n")) + 1)))
+        header, held = _header(begin) if csv else (b"", begin)
+        sent = False
+        for content in _records(stream, held, step, csv=csv, name=str(path)):
+            sent = True
+            yield Block(header + content, min(1.0, raw.tell() / size))
+        if header and not sent:
+            yield Block(header, 1.0)
+
+
+def opened(raw: IO[bytes]) -> IO[bytes]:
+    """The stream itself, or what it holds in gzip."""
+    packed = raw.read(2) == b"\x1f\x8b"
+    raw.seek(0)
+    return gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[return-value]
+
+
+def _header(begin: bytes) -> tuple[bytes, bytes]:
+    end = _first_end(begin)
+    return begin[:end], begin[end:]
+
+
+def _first_end(text: bytes) -> int:
+    ends = _ends(text, quoted=True)
+    return int(ends[0]) + 1 if len(ends) else len(text)
+
+
+def _records(stream: IO[bytes], held: bytes, step: int, *, csv: bool, name: str) -> Iterator[bytes]:
+    ended = False
+    while not ended or held:
+        while len(held) < step and not ended:
+            more = stream.read(max(_SAMPLE, step - len(held)))
+            held, ended = held + more, not more
+        cut = _cut(held, step, csv=csv)
+        if cut is None and not ended:
+            if len(held) > _LONGEST:
+                raise DataError(f"{name} has a quoted field that does not end", subject=name, hint="close the quotes")
+            step = 2 * len(held)
+            continue
+        if cut is None:
+            cut = len(held)
+        if held[:cut].strip():
+            yield held[:cut]
+        held = held[cut:]
+
+
+def _cut(text: bytes, step: int, *, csv: bool) -> int | None:
+    """After the last whole record in the first `step` bytes; None where there is none."""
+    ends = _ends(text[:step], quoted=csv)
+    return int(ends[-1]) + 1 if len(ends) else None
+
+
+def _ends(text: bytes, *, quoted: bool) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Where records end: line feeds after an even number of quotes."""
+    found = np.frombuffer(text, dtype=np.uint8)
+    ends = np.flatnonzero(found == _NEWLINE)
+    if not quoted:
+        return ends
+    quotes = np.flatnonzero(found == _QUOTE)
+    return ends[np.searchsorted(quotes, ends) % 2 == 0] if len(quotes) else ends

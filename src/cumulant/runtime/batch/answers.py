@@ -1,0 +1,43 @@
+"""Answers of many rows as columns, equal to what `Scorer.decide` says of each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cumulant.packaging import labels
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.core.servable import Servable
+    from cumulant.packaging.model import Floats
+
+_HALF = 0.5
+
+
+def decided(scores: Floats, servable: Servable) -> pl.DataFrame:
+    """`prediction`, `probability` and, of several classes, `probabilities`."""
+    import polars as pl
+
+    if servable.task == "regression":
+        return pl.DataFrame({"prediction": scores})
+    named = pl.Series(labels(servable))
+    if servable.task == "multiclass":
+        return _multiclass(scores, servable, named)
+    cut = _HALF if servable.threshold is None else servable.threshold
+    chosen = pl.Series((scores >= cut).astype("u4"))
+    return pl.DataFrame({"prediction": named.gather(chosen), "probability": scores})
+
+
+def _multiclass(scores: Floats, servable: Servable, named: pl.Series) -> pl.DataFrame:
+    import polars as pl
+
+    best = scores.argmax(axis=1).astype("u4")
+    each = pl.DataFrame({name: scores[:, place] for place, name in enumerate(servable.classes)})
+    return pl.DataFrame(
+        {
+            "prediction": named.gather(pl.Series(best)),
+            "probability": scores.max(axis=1),
+            "probabilities": each.to_struct(),
+        }
+    )

@@ -1,0 +1,85 @@
+"""Rows of a project's source: their features, then the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cumulant import data
+from cumulant.runtime.batch.answers import decided
+from cumulant.runtime.batch.work import Prepared, refuse_lacking
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.data import Piece, SourceSpec
+    from cumulant.packaging import Scorer
+    from cumulant.packaging.model import Floats, Values
+
+Compute = Callable[["pl.DataFrame"], "pl.DataFrame"]
+
+
+class RowWork:
+    """A servable with a feature plan. `compute` gives the features of rows that have the request fields."""
+
+    def __init__(self, scorer: Scorer, declared: SourceSpec, compute: Compute, keep: Sequence[str]) -> None:
+        self._scorer, self._declared, self._compute, self._keep = scorer, declared, compute, keep
+        plan = scorer.servable.plan
+        self._plan = plan
+        self._required = [plan.predict_at.column] if plan.predict_at else []
+        self.kept: Sequence[str] = list(keep)
+
+    def columns(self, head: pl.DataFrame) -> list[str]:
+        self._fields(head.clear())
+        refuse_lacking(self._keep, head.columns, hint="it is asked to be kept")
+        self.kept = list(dict.fromkeys([*self._key(head), *self._keep]))
+        fields = [field.name for field in self._plan.request if field.name in head.columns]
+        return list(dict.fromkeys([*self.kept, *fields])) or head.columns[:1]
+
+    def remarks(self, head: pl.DataFrame) -> list[str]:
+        fields = [field.name for field in self._plan.request]
+        absent = [name for name in fields if name not in head.columns]
+        others = [name for name in head.columns if name not in (*fields, *self.kept)]
+        told = {"not in the rows, and so taken as missing": absent, "not read by the model, and so ignored": others}
+        return [f"{said}: {', '.join(names)}" for said, names in told.items() if names]
+
+    def _key(self, head: pl.DataFrame) -> list[str]:
+        """The key's columns, as far as the file has them; personal ones stay away unless they are asked for."""
+        source = self._plan.sources.get(self._plan.entity)
+        if source is None:
+            return []
+        hidden = {field.name for field in source.fields if field.personal}
+        return [name for name in source.key if name in head.columns and name not in hidden]
+
+    def _fields(self, rows: pl.DataFrame, first: int = 0) -> pl.DataFrame:
+        return data.as_fields(
+            rows,
+            self._plan.request,
+            missing=self._declared.missing,
+            required=self._required,
+            others=[*self._scorer.servable.unread, *self.kept],
+            first=first,
+        )
+
+    def prepare(self, piece: Piece) -> Prepared:
+        computed = self._compute(self._fields(piece.rows, piece.first))
+        columns = {name: _values(computed[name]) for name in self._scorer.features}
+        matrix = self._scorer.encoder.matrix(columns)
+        return Prepared(piece.rows.select(self.kept), {"matrix": matrix}, piece.rows.height)
+
+    def score(self, prepared: Prepared, rows: slice) -> Floats:
+        return self._scorer.score_matrix(prepared.feeds["matrix"][rows])
+
+    def answers(self, prepared: Prepared, scored: Sequence[Any]) -> pl.DataFrame:  # noqa: ARG002 - as Work
+        return decided(np.concatenate(scored), self._scorer.servable)
+
+
+def _values(series: pl.Series) -> Values:
+    """Numbers as an array, null as NaN; anything else as the encoder takes it from a list."""
+    import polars as pl
+
+    if series.dtype.is_numeric():
+        return series.cast(pl.Float64).to_numpy()
+    return series.to_list()

@@ -1,0 +1,112 @@
+"""The paths of the server as a table: what there is, by which method, and the template that a path has in logs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+from urllib.parse import unquote
+
+import msgspec
+
+from cumulant.core.errors import NotFoundError
+from cumulant.serving.http import Response
+
+Method = Literal["GET", "POST"]
+#: of a path that there is not; its text is the caller's and stays out of logs
+UNKNOWN = "(unknown)"
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One path; a part in braces stands for any text. A path that takes GET takes HEAD too."""
+
+    template: str
+    method: Method
+    summary: str
+
+    @property
+    def parts(self) -> list[str]:
+        return self.template.strip("/").split("/") if self.template != "/" else []
+
+    @property
+    def takes(self) -> bytes:
+        """The methods, as the header Allow lists them."""
+        return allow(self.method)
+
+
+def allow(method: str) -> bytes:
+    """What the header Allow says of a path that takes `method`."""
+    return b"GET, HEAD, OPTIONS" if method == "GET" else b"POST, OPTIONS"
+
+
+def _of_model(api: str, verb: str, method: Method, summary: str) -> tuple[Route, Route]:
+    end = f"/{verb}" if verb else ""
+    return (
+        Route(f"/{api}/models/{{model}}{end}", method, summary),
+        Route(f"/{api}/models/{{model}}/versions/{{version}}{end}", method, summary),
+    )
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("/", "GET", "Name and version of the server, and where to go on."),
+    Route("/openapi.json", "GET", "This document."),
+    Route("/ping", "GET", "Whether the server takes requests, as SageMaker asks."),
+    Route("/health", "GET", "Whether the server takes requests, as MLflow asks."),
+    Route("/version", "GET", "Version of the server, as text."),
+    Route("/metrics", "GET", "Counts and durations of all workers, for Prometheus."),
+    Route("/v2", "GET", "Server metadata."),
+    Route("/v2/health/live", "GET", "Whether the server runs."),
+    Route("/v2/health/ready", "GET", "Whether the server takes requests."),
+    Route("/v2/models/stats", "GET", "Statistics of all models."),
+    *_of_model("v2", "", "GET", "Inputs and outputs of the model as tensors."),
+    *_of_model("v2", "ready", "GET", "Whether the model takes requests."),
+    *_of_model("v2", "config", "GET", "Configuration of the model."),
+    *_of_model("v2", "stats", "GET", "Statistics of the model."),
+    *_of_model("v2", "infer", "POST", "Predictions for tensors."),
+    Route("/v1/models", "GET", "The models, with request fields and an example each."),
+    *_of_model("v1", "", "GET", "Request fields, threshold and an example."),
+    *_of_model("v1", "predict", "POST", "Predictions for plain JSON rows."),
+    *_of_model("v1", "invocations", "POST", "Predictions in MLflow's formats."),
+    Route("/invocations", "POST", "Predictions in MLflow's formats, of the only model."),
+    Route("/v1/events", "POST", "Tell what became known: rows of a source that models look back at."),
+    Route("/v2/repository/index", "POST", "The servables of the server's folders, and whether they are served."),
+    Route("/v2/repository/models/{model}/load", "POST", "Load a model, or what replaced its folder."),
+    Route("/v2/repository/models/{model}/unload", "POST", "Unload a model."),
+)
+
+
+def find(parts: Sequence[str]) -> Route | None:
+    """The route of a path in its parts; of two that fit, the one with fewer braces."""
+    found = [route for route in ROUTES if _fits(route.parts, parts)]
+    return min(found, key=lambda route: route.template.count("{"), default=None)
+
+
+def _fits(template: Sequence[str], parts: Sequence[str]) -> bool:
+    return len(template) == len(parts) and all(
+        one.startswith("{") or one == part for one, part in zip(template, parts, strict=True)
+    )
+
+
+def template(target: bytes) -> str:
+    """The template of a request's target; `UNKNOWN` where there is nothing."""
+    route = find(split(target))
+    return UNKNOWN if route is None else route.template
+
+
+def split(target: bytes) -> list[str]:
+    """The parts of a target's path, decoded after they are taken apart."""
+    path = target.partition(b"?")[0].decode("latin-1").rstrip("/").removeprefix("/")
+    return [unquote(part, errors="replace") for part in path.split("/")] if path else []
+
+
+def options(target: bytes) -> Response:
+    """The answer to OPTIONS: the methods that the path takes.
+
+    Raises:
+        NotFoundError: there is nothing at the path.
+    """
+    if target == b"*":
+        return Response(200, b"", headers=((b"allow", b"GET, HEAD, POST, OPTIONS"),))
+    route = find(split(target))
+    if route is None:
+        raise NotFoundError("there is nothing at this path", hint="see /openapi.json")
+    return Response(200, b"", headers=((b"allow", route.takes),))

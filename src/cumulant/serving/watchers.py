@@ -1,0 +1,50 @@
+"""Who watches the requests of a worker, by its settings: the access log, traces, both or nobody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cumulant.serving.access_log import AccessLog
+from cumulant.serving.http import Handler
+from cumulant.serving.models import ModelSet
+from cumulant.serving.settings import Settings
+from cumulant.serving.watched import Watched
+from cumulant.serving.watching import Watch
+
+if TYPE_CHECKING:
+    from cumulant.serving.tracing import Tracing
+
+
+class Watchers:
+    """Where nobody watches, `watch` is None and requests take the way they take without it.
+
+    Raises:
+        UsageError: as `Tracing`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        # The tracer first: what it adds to a note at the end stands in the log's line.
+        self._tracing: Tracing | None = None
+        if settings.traces is not None:
+            # Not before it is wanted: its packages are an extra.
+            from cumulant.serving.tracing import Tracing
+
+            self._tracing = Tracing(settings.traces or None, service=settings.name)
+        self._log = AccessLog() if settings.access_log else None
+        found = tuple(one for one in (self._tracing, self._log) if one is not None)
+        self.watch = Watch(found) if found else None
+
+    def over(self, handle: Handler) -> Handler:
+        """`handle`, watched."""
+        return handle if self.watch is None else Watched(handle, self.watch)
+
+    def follow(self, models: ModelSet) -> None:
+        """Hear of the runs of `models` too."""
+        for model in models:
+            model.runner.witness = self.watch
+
+    def close(self) -> None:
+        """Write and send what waits."""
+        for one in (self._tracing, self._log):
+            if one is not None:
+                one.close()

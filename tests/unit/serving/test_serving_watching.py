@@ -1,0 +1,340 @@
+"""Spans, access lines and fault lines: what they say, what they never hold, and that they are off by default."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import threading
+import time
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import grpc
+import httpx
+import pytest
+from serving_graphs import scale
+from serving_models import ROW, call, servable
+from test_serving_fleet import BODY, INFER, serving
+
+from cumulant.core.errors import UsageError
+from cumulant.serving import Application, ModelSet, open_model
+from cumulant.serving.access_log import AccessLog, fault_line
+from cumulant.serving.grpc import start
+from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.scheduling import Scheduling
+from cumulant.serving.settings import Settings
+from cumulant.serving.tracing import Tracing, wanted
+from cumulant.serving.watched import Watched
+from cumulant.serving.watchers import Watchers
+from cumulant.serving.watching import Note, Watch
+
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+SAMPLED, NOT = f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00"
+PREDICT = "/v1/models/flight-late/predict"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return servable(tmp_path_factory.mktemp("models") / "one")
+
+
+class Site:
+    """An application that is watched, as `call` takes it."""
+
+    def __init__(self, app, *watchers):
+        self.body_limit = app.body_limit
+        watch = Watch(watchers)
+        app.score.watch = watch
+        for model in app.models:
+            model.runner.witness = watch
+        self._handle = Watched(app, watch)
+
+    def __call__(self, request):
+        return self._handle(request)
+
+
+def traced(app):
+    pytest.importorskip("opentelemetry.sdk")
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter = InMemorySpanExporter()
+    tracing = Tracing(None, service="shop", exporter=exporter)
+
+    def spans():
+        tracing.close()
+        return exporter.get_finished_spans()
+
+    return Site(app, tracing), spans
+
+
+def test_a_span_says_what_was_done_and_holds_nothing_of_the_payload(folder):
+    app = Application(ModelSet([open_model(folder)]))
+    site, spans = traced(app)
+    headers = {"traceparent": SAMPLED, "tracestate": "vendor=1", "authorization": "Bearer hush"}
+    assert call(site, "POST", f"{PREDICT}?key=hush", [ROW, ROW], headers=headers).status_code == 200
+    (span,) = spans()
+    assert (span.name, span.kind.name) == ("POST /v1/models/{model}/predict", "SERVER")
+    assert (f"{span.context.trace_id:032x}", f"{span.parent.span_id:016x}") == (TRACE, PARENT)
+    assert span.context.trace_state.get("vendor") == "1"
+    said = dict(span.attributes)
+    assert said.pop("cumulant.queue_seconds") == 0.0
+    assert said == {
+        "client.address": "127.0.0.1", "network.protocol.name": "http", "http.request.method": "POST",
+        "http.route": "/v1/models/{model}/predict", "url.scheme": "http", "http.response.status_code": 200,
+        "cumulant.model": "flight-late", "cumulant.version": "1", "cumulant.rows": 2, "cumulant.cached": False,
+    }  # fmt: skip
+    assert 0 < span.end_time - span.start_time < 5e9
+    assert span.resource.attributes["service.name"] == "shop"
+    whole = span.to_json()
+    assert not any(hidden in whole for hidden in ("hush", "N1", "2013-04-01T18"))
+
+
+def test_the_parents_flag_decides(folder):
+    app = Application(ModelSet([open_model(folder)]))
+    site, spans = traced(app)
+    for parent in (NOT, "garbage", ""):
+        call(site, "POST", PREDICT, ROW, headers={"traceparent": parent})
+    found = spans()
+    assert len(found) == 2
+    assert all(span.parent is None and f"{span.context.trace_id:032x}" != TRACE for span in found)
+
+
+def test_refusals_and_faults_are_told(folder, capsys, monkeypatch):
+    app = Application(ModelSet([open_model(folder)]))
+    site, spans = traced(app)
+    assert call(site, "POST", PREDICT, {"distance": "secret"}).status_code == 400
+    assert call(site, "GET", "/secret/path").status_code == 404
+    monkeypatch.setattr(app.models.get("flight-late"), "from_rows", lambda rows: {}["secret value"])
+    assert call(site, "POST", PREDICT, ROW).status_code == 500
+    refused, missing, broken = spans()
+    assert (refused.attributes["http.response.status_code"], refused.status.is_ok) == (400, True)
+    assert (missing.name, "secret" in missing.to_json()) == ("GET (unknown)", False)
+    assert (broken.attributes["error.type"], broken.status.is_ok) == ("500", False)
+    (line,) = capsys.readouterr().err.splitlines()
+    said = json.loads(line)
+    assert (said["level"], said["error"]) == ("error", "KeyError")
+    assert any("row_model" in at or "app.py" in at for at in said["at"])
+    assert "secret" not in line
+
+
+def test_the_wait_and_the_cache_are_seen(tmp_path):
+    bounds = Scheduling(inline=0.0, queue=5.0)
+    app = Application(ModelSet([open_model(scale(tmp_path / "one"), scheduling=bounds)]))
+    stream = io.BytesIO()
+    log = AccessLog(stream)
+    site = Site(app, log)
+    assert call(site, "POST", INFER, BODY).status_code == 200
+    app.models.get("graph").runner.witness.hit()  # outside of a request: nobody's
+    log.close()
+    (line,) = map(json.loads, stream.getvalue().splitlines())
+    assert line["queue_ms"] >= 0
+    assert "cached" not in line
+
+
+def test_a_hit_is_the_requests_own():
+    seen = []
+
+    class Listener:
+        def began(self, note): ...
+
+        def ended(self, note):
+            seen.append((note.path, note.cached, note.rows, note.waited))
+
+    watch = Watch((Listener(),))
+
+    async def one(path, *, hit):
+        note = Note("http", "GET", path, "", time.time_ns(), time.perf_counter())
+        watch.begin(note)
+        await asyncio.sleep(0.01)
+        if hit:
+            watch.hit()
+            watch.ran(0.5)
+            watch.ran(0.25)
+        watch.scored("m", "1", 2)
+        watch.scored("m", "1", 3)
+        watch.end(note, 200)
+
+    async def both():
+        await asyncio.gather(one("a", hit=True), one("b", hit=False))
+
+    asyncio.run(both())
+    assert sorted(seen) == [("a", True, 5, 0.75), ("b", False, 5, None)]
+
+
+def test_access_lines(folder):
+    app = Application(ModelSet([open_model(folder)]))
+    stream = io.BytesIO()
+    log = AccessLog(stream)
+    site = Site(app, log)
+    call(site, "POST", f"{PREDICT}?token=hush", [ROW, ROW], headers={"x-request-id": "mine"})
+    call(site, "POST", PREDICT, {**ROW, "more": "hush"}, headers={"x-request-id": "x" * 300})
+    call(site, "GET", "/v1/models/hush")
+    log.close()
+    assert b"hush" not in stream.getvalue()
+    good, refused, missing = map(json.loads, stream.getvalue().splitlines())
+    assert good.pop("ms") >= 0
+    assert good.pop("time").endswith("+00:00")
+    assert good == {
+        "level": "info", "protocol": "http", "method": "POST", "path": "/v1/models/{model}/predict", "status": 200,
+        "client": "127.0.0.1", "request_id": "mine", "model": "flight-late", "version": "1", "rows": 2,
+    }  # fmt: skip
+    assert (refused["status"], refused["rows"], "request_id" in refused) == (400, 0, False)
+    assert (missing["status"], missing["path"], "model" in missing) == (404, "/v1/models/{model}", False)
+
+
+def test_a_reader_that_stands_still_holds_up_nobody():
+    class Stuck(io.BytesIO):
+        free = threading.Event()
+
+        def write(self, data):
+            self.free.wait(20)
+            return super().write(data)
+
+    stream = Stuck()
+    log = AccessLog(stream)
+    note = Note("http", "GET", "/", "", time.time_ns(), time.perf_counter())
+    started = time.perf_counter()
+    for _ in range(9000):
+        log.ended(note)
+    assert time.perf_counter() - started < 5
+    assert 0 < log.dropped < 9000
+    lost = log.dropped
+    stream.free.set()
+    deadline = time.monotonic() + 10
+    while stream.getvalue().count(b"\n") < 9000 - lost and time.monotonic() < deadline:
+        time.sleep(0.01)
+    log.ended(note)
+    log.close()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert len(lines) == 9001 - lost
+    assert lines[-1]["dropped"] == lost
+
+
+def test_a_fault_line_holds_no_words_of_the_error():
+    try:
+        raise ValueError("secret")
+    except ValueError as error:
+        line = fault_line(error)
+    assert json.loads(line)["error"] == "ValueError"
+    assert b"secret" not in line
+
+
+def test_nobody_watches_by_default(folder):
+    watchers = Watchers(Settings(folders=(str(folder),)))
+    app = Application(ModelSet([open_model(folder)]))
+    assert watchers.over(app) is app
+    assert watchers.watch is None
+
+
+def test_the_variables_of_opentelemetry_turn_traces_on():
+    assert not wanted({})
+    assert wanted({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x"})
+    assert wanted({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://x"})
+    assert not wanted({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_SDK_DISABLED": "true"})
+
+
+def test_traces_without_the_extra_say_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "opentelemetry.sdk.trace", None)
+    with pytest.raises(UsageError) as caught:
+        Tracing("http://127.0.0.1:4318", service="shop")
+    assert "cumulant[otel]" in caught.value.hint
+
+
+def test_calls_over_grpc(tmp_path):
+    app = Application(ModelSet([open_model(scale(tmp_path / "one"))]))
+    pytest.importorskip("opentelemetry.sdk")
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter, stream = InMemorySpanExporter(), io.BytesIO()
+    tracing, log = Tracing(None, service="shop", exporter=exporter), AccessLog(stream)
+    watch = Watch((tracing, log))
+    app.score.watch = watch
+    request = INFERENCE.message("ModelInferRequest")(model_name="graph")
+    tensor = request.inputs.add(name="x", datatype="FP32", shape=[1, 3])
+    tensor.contents.fp32_contents.extend([1, 2, 3])
+    wrong = INFERENCE.message("ModelInferRequest")(model_name="hush")
+
+    async def talk():
+        server = await start(app, "127.0.0.1", 0, watch=watch)
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            metadata = (("traceparent", SAMPLED), ("x-request-id", "mine"))
+            await infer(request.SerializeToString(), metadata=metadata)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await infer(wrong.SerializeToString())
+            with pytest.raises(grpc.aio.AioRpcError):
+                await channel.unary_unary("/inference.GRPCInferenceService/Nothing")(b"")
+            stream = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")()
+            for _ in range(2):
+                await stream.write(request.SerializeToString())
+                await stream.read()
+            await stream.done_writing()
+            assert await stream.read() is grpc.aio.EOF
+        await server.stop(1)
+
+    asyncio.run(talk())
+    tracing.close()
+    log.close()
+    good, refused, several = exporter.get_finished_spans()
+    assert good.name == "inference.GRPCInferenceService/ModelInfer"
+    assert (f"{good.context.trace_id:032x}", f"{good.parent.span_id:016x}") == (TRACE, PARENT)
+    assert {k: good.attributes[k] for k in ("rpc.system", "rpc.service", "rpc.method", "rpc.grpc.status_code")} == {
+        "rpc.system": "grpc", "rpc.service": "inference.GRPCInferenceService", "rpc.method": "ModelInfer",
+        "rpc.grpc.status_code": 0,
+    }  # fmt: skip
+    assert (good.attributes["cumulant.model"], good.attributes["cumulant.rows"]) == ("graph", 1)
+    assert (refused.attributes["rpc.grpc.status_code"], "hush" in refused.to_json()) == (5, False)
+    assert several.attributes["cumulant.rows"] == 2
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["status"], line["level"]) for line in lines] == [(0, "info"), (5, "error"), (0, "info")]
+    assert (lines[0]["trace_id"], lines[0]["request_id"]) == (TRACE, "mine")
+
+
+@contextmanager
+def collector():
+    """An OTLP collector that keeps what it is sent."""
+    bodies = []
+
+    class Keep(BaseHTTPRequestHandler):
+        def do_POST(self):
+            bodies.append((self.path, self.headers, self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_): ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Keep)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", bodies
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_sends_spans_and_writes_lines(tmp_path, workers):
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http")
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+    scale(tmp_path / "models" / "graph")
+    with collector() as (url, bodies):
+        arguments = (tmp_path / "models", "--access-log", "--traces", url, "--workers", workers)
+        with serving(*arguments, env={"OTEL_EXPORTER_OTLP_COMPRESSION": "none"}) as (process, ready):
+            for _ in range(5):
+                assert httpx.post(ready["url"] + INFER, json=BODY, headers={"traceparent": SAMPLED}).status_code == 200
+            process.terminate()
+            lines = [json.loads(line) for line in process.stderr.read().splitlines()]
+    spans = []
+    for path, _, body in bodies:
+        assert path == "/v1/traces"
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            for scope in resource.scope_spans:
+                spans += scope.spans
+    assert {(span.name, span.trace_id.hex()) for span in spans} == {("POST /v2/models/{model}/infer", TRACE)}
+    assert len(spans) == len(lines) == 5
+    assert {(line["status"], line["trace_id"], line["rows"]) for line in lines} == {(200, TRACE, 1)}
