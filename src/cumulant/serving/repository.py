@@ -12,6 +12,8 @@ from cumulant.packaging.folder import DESCRIPTION
 from cumulant.serving.row_model import UNREGISTERED
 
 _DEPTH = 2
+#: of a version that counts
+_DIGITS = 18
 
 
 class Repository:
@@ -87,7 +89,7 @@ def _version_order(folder: Path) -> tuple[int, int, str]:
 
 def _order(version: str) -> tuple[int, int, str]:
     """Numbers by size, after anything else."""
-    return (1, int(version), "") if version.isdecimal() else (0, 0, version)
+    return (1, int(version), "") if version.isdecimal() and len(version) <= _DIGITS else (0, 0, version)
 
 
 def _servables(folder: Path, depth: int) -> list[Path]:

@@ -17,7 +17,16 @@ from cumulant.core.units import duration, size
 from cumulant.serving.loops import ending, new_loop
 from cumulant.serving.scribe import log_place, scribe
 from cumulant.serving.settings import Settings
-from cumulant.serving.sockets import address_of, bind, claim, is_loopback, several_possible, split_address, url_of
+from cumulant.serving.sockets import (
+    address_of,
+    allow_many,
+    bind,
+    claim,
+    is_loopback,
+    several_possible,
+    split_address,
+    url_of,
+)
 from cumulant.serving.supervisor import Supervisor
 from cumulant.serving.worker import Worker
 
@@ -76,6 +85,7 @@ def run(settings: Settings, *, insecure: bool = False, announce: Callable[[Ready
         CumulantError: as `serve`.
     """
     _check(settings, insecure=insecure)
+    allow_many()
     open_to_all = insecure or settings.token is not None
     with _with_grpc(settings, insecure=open_to_all) as held, log_place(held) as placed:
         _run(placed, announce, insecure=open_to_all)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import os
@@ -10,6 +11,7 @@ import socket
 from cumulant.core.errors import PortInUseError, UsageError
 
 BACKLOG = 2048
+_FILES = 65_536
 
 
 def bind(host: str, port: int, *, insecure: bool = False, option: str = "--http") -> socket.socket:
@@ -75,6 +77,19 @@ def _reusable(host: str, port: int) -> socket.socket:
 def several_possible() -> bool:
     """Whether several processes can share one port here."""
     return hasattr(socket, "SO_REUSEPORT") and os.name == "posix"
+
+
+def allow_many() -> None:
+    """Let this process and its workers hold as many connections as the system grants; the usual 1,024 are soon used."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # the system may still say no
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def split_address(text: str) -> tuple[str, int]:

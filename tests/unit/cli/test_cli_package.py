@@ -165,3 +165,9 @@ def test_what_cannot_be_quantized_leaves_nothing(network, cumulant, words, said)
     assert done.code == 2
     assert said in done.err
     assert not [one for one in network.iterdir() if "out" in one.name]
+
+
+def test_a_folder_that_is_not_there_is_said_rather_than_a_project_that_is_missing(place, cumulant):
+    done = cumulant("serve", "served/nosuch")
+    assert done.code == 2
+    assert "there is no folder served/nosuch" in done.err

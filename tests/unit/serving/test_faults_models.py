@@ -12,6 +12,7 @@ import time
 
 import onnx
 import pytest
+from google.protobuf.json_format import ParseDict
 from onnx import TensorProto, helper
 from serving_graphs import scale
 
@@ -21,6 +22,8 @@ from cumulant.serving import ModelSet, open_model
 from cumulant.serving.channel import Channel
 from cumulant.serving.control import Control, Staff
 from cumulant.serving.fleet import Alone
+from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.grpc.service import _config
 from cumulant.serving.repository import Repository
 from cumulant.serving.settings import Settings
 from cumulant.serving.worker import Worker
@@ -269,3 +272,13 @@ def test_who_asks_another_process_always_hears_something(capfd):
 
     asyncio.run(act())
     assert "MemoryError" in capfd.readouterr().err
+
+
+def test_versions_of_many_digits_are_texts(tmp_path):
+    long = "9" * 5000
+    resealed(scale(tmp_path / "a"), version=long)
+    resealed(scale(tmp_path / "b"), version="2")
+    app = loaded(tmp_path).app
+    assert app.models.get("graph").version == "2"
+    config = _config(app.models.get("graph", long))
+    assert ParseDict({"config": config}, INFERENCE.message("ModelConfigResponse")()).config.name == "graph"

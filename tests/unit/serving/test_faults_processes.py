@@ -371,3 +371,28 @@ def test_noise_on_both_ports_harms_nobody(repository):
         process.terminate()
         assert process.wait(timeout=20) == 0
         assert "Traceback" not in process.stderr.read()
+
+
+def test_more_connections_than_the_usual_limit_of_files(repository):
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    code = "import resource as r, runpy, sys; r.setrlimit(r.RLIMIT_NOFILE, (60, r.getrlimit(r.RLIMIT_NOFILE)[1])); "
+    code += "runpy.run_module('cumulant.serving', run_name='__main__')"
+    if hard != resource.RLIM_INFINITY and hard < 400:
+        pytest.skip("the system grants no more")
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(repository), "--http", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True
+    )
+    held = []
+    try:
+        where = address(json.loads(process.stdout.readline()))
+        held.extend(socket.create_connection(where, timeout=5) for _ in range(200))
+        held[-1].sendall(HEAD + CONTENT)
+        assert held[-1].recv(100).startswith(b"HTTP/1.1 200")
+    finally:
+        for connection in held:
+            connection.close()
+        process.terminate()
+        process.wait(timeout=20)
+        process.stdout.close()

@@ -22,10 +22,11 @@ def test_who_waits_for_anothers_run_does_not_get_its_deadline_or_its_place():
         engine = Doubling(held=True)
         made = runner(engine, caching=KEPT)
         first = asyncio.ensure_future(made.later(feeds(1), 1))
-        owner = asyncio.ensure_future(made.later(feeds(2), 1, Demand(time.perf_counter() + 0.05, 5)))
+        deadline = time.perf_counter() + 1.0  # far enough off that it is not refused at once on a busy machine
+        owner = asyncio.ensure_future(made.later(feeds(2), 1, Demand(deadline, 5)))
         await until(lambda: made.line.jobs == 1)
         follower = asyncio.ensure_future(made.later(feeds(2), 1))
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1 if refuse else 1.1)
         if refuse:
             victim = made.line.evict(Demand(None, 1), 1)
             victim.future.set_exception(OverloadedError("a request that goes before took its place"))

@@ -29,6 +29,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 Said = dict[str, Any]
 
 _UNAUTHENTICATED = "this server needs a token"
+#: of a number of 64 bits
+_DIGITS = 18
 
 
 class Arrived(msgspec.Struct, gc=False):
@@ -238,4 +240,5 @@ def _unary(
 def _config(model: Model) -> Said:
     """The protocol's message has whole numbers only for the versions of its policy."""
     found = configuration(model)
-    return found if model.version.isdecimal() else {**found, "version_policy": {}}
+    whole = model.version.isdecimal() and len(model.version) <= _DIGITS
+    return found if whole else {**found, "version_policy": {}}
