@@ -99,7 +99,7 @@ def _split(value: object, model: Model) -> Work:
     unknown = next((name for name in value if name not in {"columns", "data", "index"}), None)
     if unknown is not None:
         raise RequestError(f'"dataframe_split" has no part "{unknown[:100]}"', subject=unknown[:100])
-    columns = _columns(value.get("columns"), model)
+    columns = _columns(value["columns"]) if "columns" in value else _own_columns(model)
     rows: list[object] = []
     for number, one in enumerate(value["data"], 1):
         if not isinstance(one, list) or len(one) != len(columns):
@@ -108,9 +108,14 @@ def _split(value: object, model: Model) -> Work:
     return model.from_rows(rows)
 
 
-def _columns(value: object, model: Model) -> list[str]:
-    if value is None and isinstance(model, GraphModel) and model.servable.columns:
-        return list(model.servable.columns)
+def _own_columns(model: Model) -> list[str]:
+    """Those of a graph that reads one matrix: a frame without names has them in their order."""
+    if not isinstance(model, GraphModel) or not model.servable.columns:
+        raise RequestError('"columns" of dataframe_split is missing', subject="columns")
+    return list(model.servable.columns)
+
+
+def _columns(value: object) -> list[str]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise RequestError('"columns" of dataframe_split must be a list of names', subject="columns")
     if (twice := repeated(value)) is not None:
