@@ -111,7 +111,7 @@ def _split(value: object, model: Model) -> Work:
 def _own_columns(model: Model) -> list[str]:
     """Those of a graph that reads one matrix: a frame without names has them in their order."""
     if not isinstance(model, GraphModel) or not model.servable.columns:
-        raise RequestError('"columns" of dataframe_split is missing', subject="columns")
+        raise RequestError('"columns" of dataframe_split must be a list of names', subject="columns")
     return list(model.servable.columns)
 
 

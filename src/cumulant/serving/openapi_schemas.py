@@ -221,7 +221,9 @@ def _infer_example(model: Model) -> Schema | None:
 
 def _invocations(model: Model) -> Schema:
     row = row_schema(model)
-    split = _struct({"columns": _TEXTS, "data": _list({"type": "array"})}, {"index": {}})
+    rows, names = {"data": _list({"type": "array"})}, {"columns": _TEXTS}
+    named = isinstance(model, GraphModel) and model.servable.columns  # a frame without names has these
+    split = _struct(rows, {**names, "index": {}}) if named else _struct({**names, **rows}, {"index": {}})
     forms: Mapping[str, Schema] = {
         "dataframe_split": split,
         "dataframe_records": _list(row),
