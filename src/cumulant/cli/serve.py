@@ -39,7 +39,7 @@ _KINDS: dict[int, type[CumulantError]] = {1: RefusedError, 2: UsageError, 3: Por
         "cumulant serve",
         "cumulant serve flight-late@champion --port 9000",
         "cumulant serve --as-of 2013-04-01 --json",
-        "cumulant serve servables/late servables/digits --workers 2 --grpc 127.0.0.1:8081",
+        "cumulant serve servables/late servables/digits --http 127.0.0.1:9000 --workers 2",
     ],
 )
 def serve(
@@ -52,6 +52,9 @@ def serve(
             show_default=False,
             help="NAME@ALIAS, NAME/VERSION or NAME of this project (default: its newest); or folders of servables.",
         ),
+    ] = None,
+    http: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where to listen, instead of serving.http.")
     ] = None,
     host: Annotated[
         str | None,
@@ -68,8 +71,9 @@ def serve(
     ] = None,
     grpc: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Answer the protocol over gRPC too.")] = None,
     control: Annotated[
-        bool, typer.Option("--model-control", help="Load and unload models by request; see the server's how-to.")
-    ] = False,
+        str,
+        typer.Option("--model-control", metavar="none|explicit", help="explicit: load and unload models by request."),
+    ] = "none",
     token_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Holds the token that callers must send.")
     ] = None,
@@ -84,20 +88,20 @@ def serve(
         insecure=insecure,
         workers=workers,
         grpc=grpc,
-        control=control,
+        control=_controlled(control),
         token_file=None if token_file is None else str(token_file),
         parent=os.getpid(),
     )
     if models and all(Path(one).is_dir() for one in models):
-        http = f"{host or '127.0.0.1'}:{8080 if port is None else port}"
-        started = _Start(lambda ready: folders_command(models or [], http=http, wishes=wishes, ready=ready))
+        where = http or f"{host or '127.0.0.1'}:{8080 if port is None else port}"
+        started = _Start(lambda ready: folders_command(models or [], http=where, wishes=wishes, ready=ready))
         _stay(call, started, lambda running: {"url": running.url, "pid": running.pid}, _show_folders)
         return
     service = _prepared(call, _only(models), as_of)
     declared_host, _, declared_port = service.settings.http.rpartition(":")
-    http = f"{host or declared_host}:{declared_port if port is None else port}"
+    place = http or f"{host or declared_host}:{declared_port if port is None else port}"
     started = _Start(
-        lambda ready: command(service, http=http, wishes=wishes, ready=ready), lambda pid: note(service, pid)
+        lambda ready: command(service, http=place, wishes=wishes, ready=ready), lambda pid: note(service, pid)
     )
     _stay(
         call,
@@ -105,6 +109,12 @@ def serve(
         lambda running: {"url": running.url, "pid": running.pid, "model": service.model},
         lambda console, running: _show(console, service, running),
     )
+
+
+def _controlled(text: str) -> bool:
+    if text not in {"none", "explicit"}:
+        raise UsageError(f'"{text}" is no model control', subject=text, hint="--model-control explicit, or none")
+    return text == "explicit"
 
 
 def _only(models: list[str] | None) -> str:
