@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError, RefusedError, RetryableError, UsageError
+from cumulant.serving.errors import text_of
 
 if TYPE_CHECKING:
     from cumulant.serving.declared import Declared
@@ -22,8 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _serve(options)
     except CumulantError as error:
-        hint = f"; {error.hint}" if error.hint else ""
-        sys.stderr.write(f"error: {error.message}{hint}\n")
+        sys.stderr.write(f"error: {text_of(error)}\n")
         return _exit_code(error)
     return 0
 

@@ -13,6 +13,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError
 from cumulant.serving.channel import Channel
+from cumulant.serving.errors import text_of
 from cumulant.serving.loops import ending, new_loop
 from cumulant.serving.settings import Settings
 from cumulant.serving.sockets import shared
@@ -73,8 +74,7 @@ def main() -> int:
     try:
         worker = Worker(orders.settings, without=frozenset(orders.without))
     except CumulantError as error:
-        hint = f"; {error.hint}" if error.hint else ""
-        sys.stderr.write(f"error: {error.message}{hint}\n")
+        sys.stderr.write(f"error: {text_of(error)}\n")
         return 4
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:

@@ -14,7 +14,8 @@ from cumulant.core.servable import GraphServable, TensorSpec
 from cumulant.packaging import DTYPES, Engine
 from cumulant.packaging.engine import Array
 from cumulant.serving.nested import nested_input
-from cumulant.serving.row_tensors import unknown_input, unknown_output
+from cumulant.serving.row_model import UNREGISTERED
+from cumulant.serving.row_tensors import unknown_input
 from cumulant.serving.scheduling import Feeds, Runner, Scheduling
 from cumulant.serving.tensors import Fit, Input, Output
 from cumulant.serving.work import Work, check_rows
@@ -22,7 +23,6 @@ from cumulant.serving.work import Work, check_rows
 if TYPE_CHECKING:
     from cumulant.serving.fallback import Fallback
 
-UNREGISTERED = "1"
 #: a size that a request chooses, in made-up inputs
 _SOME = 8
 #: values of one made-up input; a description may claim any size
@@ -154,17 +154,16 @@ class GraphModel:
         ]
 
     def answers(self, work: Work, raw: Sequence[Array]) -> list[dict[str, Any]]:
+        if work.answers is None:
+            work.answers = self._answered(work, raw)
+        return list(work.answers)
+
+    def _answered(self, work: Work, raw: Sequence[Array]) -> list[dict[str, Any]]:
         columns = {
             name: array.tolist() if array.shape[:1] == (work.rows,) else [array.tolist()] * work.rows
             for name, array in zip(self.outputs, raw, strict=True)
         }
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-    def check_outputs(self, wanted: Sequence[str]) -> None:
-        """Raises RequestError for an output that there is not."""
-        for name in wanted:
-            if name not in self.outputs:
-                raise unknown_output(name, self.outputs)
 
     def card(self) -> dict[str, object]:
         return {

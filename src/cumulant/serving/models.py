@@ -52,10 +52,6 @@ class Model(Protocol):
         """What the engine gave, as one answer a row."""
         ...
 
-    def check_outputs(self, wanted: Sequence[str]) -> None:
-        """Raises RequestError for an output that there is not."""
-        ...
-
     def card(self) -> dict[str, object]:
         """What a caller needs to know: request fields, an example row."""
         ...
@@ -124,8 +120,3 @@ class ModelSet:
     def where(self, keep: Callable[[Model], bool]) -> ModelSet:
         """The set of those models that `keep` says yes to."""
         return ModelSet(filter(keep, self))
-
-    def plus(self, model: Model) -> ModelSet:
-        """The set with `model`, as its name's default; one of the same name and version gives way."""
-        others = self.where(lambda one: (one.name, one.version) != (model.name, model.version))
-        return ModelSet([*others, model])

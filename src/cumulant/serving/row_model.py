@@ -13,7 +13,7 @@ from cumulant.core.servable import Answer, Servable
 from cumulant.features import OnlineFeatures
 from cumulant.packaging import Scorer
 from cumulant.packaging.engine import Array
-from cumulant.serving.row_tensors import DATATYPES, from_answers, outputs, to_rows, unknown_output
+from cumulant.serving.row_tensors import DATATYPES, from_answers, outputs, to_rows
 from cumulant.serving.scheduling import Feeds, Runner, Scheduling
 from cumulant.serving.schema import RequestSchema
 from cumulant.serving.tensors import Input, Output
@@ -118,12 +118,6 @@ class RowModel:
         if work.answers is None:
             work.answers = self.scorer.decide(self.scorer.finish(raw), age=work.ages or None)
         return list(work.answers)
-
-    def check_outputs(self, wanted: Sequence[str]) -> None:
-        """Raises RequestError for an output that there is not."""
-        for name in wanted:
-            if name not in self.outputs:
-                raise unknown_output(name, self.outputs)
 
     def card(self) -> dict[str, object]:
         required = set(self.schema.required)

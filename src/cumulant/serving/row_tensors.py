@@ -58,6 +58,13 @@ def unknown_input(name: str, known: Mapping[str, object]) -> RequestError:
     return RequestError(f'there is no input "{name[:100]}"', subject=name[:100], hint=hint)
 
 
+def check_outputs(wanted: Sequence[str], known: Mapping[str, object]) -> None:
+    """Raises RequestError for an output that there is not."""
+    for name in wanted:
+        if name not in known:
+            raise unknown_output(name, known)
+
+
 def unknown_output(name: str, known: Mapping[str, object]) -> RequestError:
     hint = did_you_mean(name, known) or f"known outputs: {', '.join(known)}"
     return RequestError(f'there is no output "{name[:100]}"', subject=name[:100], hint=hint)

@@ -18,6 +18,7 @@ from cumulant.serving.logbook import Logbook
 from cumulant.serving.metrics import Metrics
 from cumulant.serving.models import Model
 from cumulant.serving.recording import Recorder, durable
+from cumulant.serving.row_tensors import check_outputs
 from cumulant.serving.scheduling import Demand
 from cumulant.serving.tensors import Output
 from cumulant.serving.watching import Watch
@@ -53,7 +54,7 @@ def inference(
     Raises:
         RequestError: the call does not fit the model.
     """
-    model.check_outputs(call.wanted)
+    check_outputs(call.wanted, model.outputs)
     work = model.from_tensors(call.inputs)
 
     def finish(raw: Sequence[Array]) -> R:

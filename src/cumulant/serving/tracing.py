@@ -14,7 +14,6 @@ from cumulant.core.version import __version__
 from cumulant.serving.watching import Note
 
 _HINT = 'pip install "cumulant[otel]"'
-_GRPC_OK = 0
 
 
 class Tracing:

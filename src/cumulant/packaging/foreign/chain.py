@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cumulant.core.errors import DefinitionError
 from cumulant.packaging.engine import Array
 from cumulant.packaging.foreign.model import NETS, TREES, Foreign
-from cumulant.packaging.foreign.scikit import BRING, Table, convert, dense, unconvertible
+from cumulant.packaging.foreign.scikit import Table, check_convertible, convert, dense
 from cumulant.packaging.graph import INPUT, onnx_part
 
 if TYPE_CHECKING:
@@ -26,9 +25,7 @@ def from_chain(pipeline: Any, last: Foreign, *, example: pl.DataFrame | None = N
         DefinitionError: a step before it has no ONNX form (named).
     """
     head = pipeline[:-1]
-    unknown = sorted(set(unconvertible(head)))
-    if unknown:
-        raise DefinitionError(f"no ONNX form is known for {', '.join(unknown)}", subject=unknown[0], hint=BRING)
+    check_convertible(head)
     columns = tuple(str(name) for name in getattr(pipeline, "feature_names_in_", ()))
     table = Table(pipeline, columns, example)
     graph, kind, notes = convert(head, table)

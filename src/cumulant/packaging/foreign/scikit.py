@@ -38,9 +38,7 @@ def from_estimator(model: Any, *, example: pl.DataFrame | None = None) -> Foreig
     Raises:
         DefinitionError: a step has no ONNX form (named), or the estimator is not fitted.
     """
-    unknown = sorted(set(unconvertible(model)))
-    if unknown:
-        raise DefinitionError(f"no ONNX form is known for {', '.join(unknown)}", subject=unknown[0], hint=BRING)
+    check_convertible(model)
     columns = tuple(str(name) for name in getattr(model, "feature_names_in_", ()))
     table = Table(model, columns, example)
     graph, kind, tried = convert(model, table)
@@ -56,6 +54,13 @@ def from_estimator(model: Any, *, example: pl.DataFrame | None = None) -> Foreig
         notes=tried,
         packages=versions("scikit-learn", "skl2onnx", "onnx"),
     )
+
+
+def check_convertible(model: Any) -> None:
+    """Raises DefinitionError for steps that have no ONNX form, naming them."""
+    unknown = sorted(set(unconvertible(model)))
+    if unknown:
+        raise DefinitionError(f"no ONNX form is known for {', '.join(unknown)}", subject=unknown[0], hint=BRING)
 
 
 def unconvertible(model: Any, path: str = "") -> Iterator[str]:

@@ -32,7 +32,7 @@ RUN python3 -m venv /build/tools \\
 
 # What serves needs no installer: none is left, and none hides in a lower layer.
 FROM ${{BASE}} AS system
-RUN rm -rf /usr/local/bin/pip* /usr/bin/pip* /root/.cache /var/cache/apt /var/lib/apt /tmp/* /usr/share/doc \\
+RUN rm -rf /usr/local/bin/pip* /usr/bin/pip* ~/.cache /var/cache/apt /var/lib/apt /tmp/* /usr/share/doc \\
       /usr/share/man /usr/share/info /usr/share/locale /usr/share/python-wheels \\
       /usr/bin/perl* /usr/share/perl* /usr/lib/*-linux-gnu/perl* /usr/lib/*-linux-gnu/libperl* \\
       /usr/local/lib/python3*/ensurepip /usr/local/lib/python3*/site-packages/* \\

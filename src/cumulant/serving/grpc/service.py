@@ -28,7 +28,6 @@ from cumulant.serving.scoring import Scoring, inference
 Context = grpc.aio.ServicerContext[Any, Any]
 Said = dict[str, Any]
 
-_UNAUTHENTICATED = "this server needs a token"
 #: of a number of 64 bits
 _DIGITS = 18
 

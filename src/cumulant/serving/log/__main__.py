@@ -13,6 +13,7 @@ import msgspec
 from cumulant.core import units
 from cumulant.core.errors import CumulantError, RetryableError, UsageError
 from cumulant.core.plan import Field
+from cumulant.serving.errors import text_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,8 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _run(options)
     except CumulantError as error:
-        hint = f"; {error.hint}" if error.hint else ""
-        sys.stderr.write(f"error: {error.message}{hint}\n")
+        sys.stderr.write(f"error: {text_of(error)}\n")
         return {UsageError: 2, RetryableError: 3}.get(_kind(error), 4)
     return 0
 
