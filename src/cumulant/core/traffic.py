@@ -1,0 +1,109 @@
+"""How requests are shared between two versions of a model, and what a gateway tells of each request.
+
+The assigned arm is what counts in a release: a request that the candidate could not answer and the champion
+rescued stays the candidate's.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+CHAMPION, CANDIDATE = "champion", "candidate"
+#: asks for an arm, from testers to the gateway; such requests are not counted
+FORCE_HEADER = "cumulant-force-arm"
+#: says the assigned arm, from the gateway to the server and on the answer
+ARM_HEADER = "cumulant-arm"
+#: carries the key that keeps a caller on one version, where the body does not
+KEY_HEADER = "cumulant-key"
+#: names a request, from the caller or else the gateway; the prediction log keeps the same
+REQUEST_HEADER = "x-request-id"
+#: marks a mirrored request, whose answer is never returned
+SHADOW_HEADER = "cumulant-shadow"
+
+
+class Arm(msgspec.Struct, frozen=True, kw_only=True):
+    """Servers of one version. `endpoints` are base URLs such as `http://127.0.0.1:9001`."""
+
+    name: Literal["champion", "candidate"]
+    version: str
+    endpoints: tuple[str, ...]
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What bounds a request and an arm. Times in seconds."""
+
+    deadline: float = 10.0
+    #: again on another endpoint, or the other arm, where no connection was made; never after bytes were sent
+    retries: int = 1
+    #: retries at once, in percent of the requests under way
+    retry_budget: float = 20.0
+    connections: int = 1024
+    pending: int = 1024
+    #: requests a second; None: no limit
+    rate: int | None = None
+    #: failures in a row after which an endpoint is left alone, and for how long at first
+    eject_after: int = 5
+    eject_for: float = 5.0
+    #: between two health checks of an endpoint
+    health_every: float = 1.0
+
+
+class Certificates(msgspec.Struct, frozen=True, kw_only=True):
+    """Paths of PEM files. With `authority`, callers must show a certificate that it signed."""
+
+    certificate: str
+    private_key: str
+    authority: str | None = None
+
+
+class Routes(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gateway does with the requests of one model: the whole wanted state, applied at once.
+
+    A key that the candidate got at a lower weight it keeps at a higher one: a ramp moves keys in one direction only.
+    """
+
+    model: str
+    #: counts up with each change; a gateway refuses one below that in force
+    revision: int
+    champion: Arm
+    candidate: Arm | None = None
+    #: percent of the keys that are assigned to the candidate, 0 to 100
+    weight: float = 0.0
+    #: percent of the champion's requests that the candidate is sent too, without its answer being returned
+    mirror: float = 0.0
+    #: a request column: rows with one value stay on one arm; None: each request by itself
+    key: str | None = None
+    limits: Limits = Limits()
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """The candidate first, as sticky hashing needs."""
+        return (self.candidate, self.champion) if self.candidate else (self.champion,)
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+    """One request that a gateway answered, from its log. Mirrored copies are not here."""
+
+    request: str
+    #: microseconds since 1970 UTC, when the answer was done
+    time: int
+    model: str
+    assigned: str
+    #: the arm whose server answered; empty where none did
+    served: str
+    status: int
+    duration_us: int
+    #: a stand-in of the key, equal for equal keys; empty where requests have none
+    key: str = ""
+    #: a tester chose the arm
+    forced: bool = False
+    #: why there is no answer of a server: `timeout`, `connect`, `reset`, `overflow`, `rate`; else empty
+    fault: str = ""
+    #: the revision of the routes that assigned it
+    revision: int = 0
+
+    @property
+    def rescued(self) -> bool:
+        return self.served not in {"", self.assigned}

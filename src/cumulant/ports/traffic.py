@@ -1,0 +1,92 @@
+"""Port `traffic`: one door for callers, behind which two versions of a model share the requests.
+
+A client of this port is one of possibly many: what is in force is kept by the gateway, not by the client, so that
+a controller can end and start again without a request noticing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from cumulant.core.traffic import Certificates, Exchange, Routes
+
+
+class Opening(msgspec.Struct, frozen=True, kw_only=True):
+    """How a gateway listens. Addresses are `HOST:PORT`; port 0 takes a free one."""
+
+    http: str = "127.0.0.1:8080"
+    #: of `/metrics`, health and what the driver needs itself
+    admin: str = "127.0.0.1:0"
+    #: towards callers; None: plain
+    tls: Certificates | None = None
+    #: key of the hashes that stand for the callers' keys in the log, a file; None: keys are not told
+    key_file: str | None = None
+
+
+class Door(msgspec.Struct, frozen=True, kw_only=True):
+    """A gateway that answers: where callers and its administration reach it."""
+
+    url: str
+    admin: str
+    pid: int
+
+
+class EndpointHealth(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gateway thinks of one server. `ejected`: it takes no requests for now."""
+
+    url: str
+    arm: str
+    ready: bool
+    ejected: bool = False
+    active: int = 0
+
+
+class Traffic(Protocol):
+    """Made as `Client(url)`, whose path is the gateway's folder: `envoy:///…/gateway`, `local:///…/gateway`."""
+
+    def program(self, opening: Opening) -> list[str]:
+        """The command that runs the gateway in the foreground until SIGTERM, which drains it.
+
+        Whoever starts it supervises it. It writes its `Door` into its folder, and starts with what was in force.
+
+        Raises:
+            MissingPartError: its engine is not installed.
+        """
+        ...
+
+    def door(self) -> Door | None:
+        """Where it listens; None while it does not run."""
+        ...
+
+    def apply(self, routes: Routes) -> None:
+        """Make these routes the ones in force, all at once and durably; also while the gateway is down.
+
+        Returns when the running gateway works by them. No request fails by a change.
+
+        Raises:
+            LeaseHeldError: the revision in force is higher.
+            EngineUnavailableError: the running gateway does not take them.
+        """
+        ...
+
+    def in_force(self, model: str) -> Routes | None:
+        """What the gateway works by, read back from it; from its folder while it does not run."""
+        ...
+
+    def health(self, model: str) -> Sequence[EndpointHealth]: ...
+
+    def active(self, model: str, arm: str) -> int:
+        """Requests of an arm under way: 0 once it is drained."""
+        ...
+
+    def exchanges(self, after: str = "", *, limit: int = 100_000) -> tuple[list[Exchange], str]:
+        """What was answered since the cursor `after` (empty: all that is kept), and the next cursor.
+
+        Each is told once, in the order of writing, whether the gateway or the reader was killed between.
+        """
+        ...
+
+    def close(self) -> None: ...
