@@ -1,4 +1,4 @@
-"""Sections that later rooms read: `release` and `monitoring`. They are checked like every other section."""
+"""The section `monitoring`, which a later room reads. It is checked like every other section."""
 
 from __future__ import annotations
 
@@ -6,32 +6,6 @@ from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
-
-
-class ApprovalSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Who must agree to a release, and before which stage."""
-
-    before: Annotated[
-        Literal["shadow", "canary", "full"], Meta(description="The stage that waits for the approval.")
-    ] = "full"
-    by: Annotated[list[str], Meta(description="Groups whose members may approve.", min_length=1)]
-    excluded: Annotated[
-        Literal["author", "nobody"],
-        Meta(description="Who may not approve, whatever their groups: `author` is whoever started the training."),
-    ] = msgspec.field(default="author", name="not")
-
-
-class ReleaseSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a candidate takes over from the champion. Read by the release room."""
-
-    approval: Annotated[
-        Literal["none"] | ApprovalSpec,
-        Meta(description="`none`, or who must agree before which stage. With `risk: high` it may not be `none`."),
-    ] = "none"
-    key: Annotated[
-        str | None,
-        Meta(description="A request column: rows with the same value stay on one version during a release."),
-    ] = None
 
 
 class RetrainSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -8,8 +8,9 @@ import msgspec
 from msgspec import Meta
 
 from cumulant.data.spec import SourceSpec
-from cumulant.project.later import MonitoringSpec, ReleaseSpec
+from cumulant.project.later import MonitoringSpec
 from cumulant.project.texts import NAME, NAME_SAYS
+from cumulant.release.spec import ReleaseSpec
 from cumulant.serving.spec import ServingSpec
 from cumulant.training.spec import EvaluationSpec, TrainingSpec
 

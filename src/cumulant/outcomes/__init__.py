@@ -1,0 +1,1 @@
+"""What became of the predictions: labels that come late, and their join with the prediction log."""

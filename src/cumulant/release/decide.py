@@ -1,0 +1,188 @@
+"""What a release does next: a pure function of its state and of what was seen.
+
+Nothing here reads a clock, a file or a network. The caller writes the new state first and then makes the world
+follow it, so that a kill between the two only delays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import msgspec
+
+from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.release.pulse import Pulse, trouble
+from cumulant.release.state import Board, Passed, Release, Status
+from cumulant.release.steps import Step
+
+
+def guard(release: Release, pulse: Pulse, *, at: datetime) -> Release:
+    """The release after the quick look: rolled back for a hard failure that the champion does not share."""
+    if release.status not in ("running", "paused", "awaiting_approval"):
+        return release
+    found = trouble(pulse, release.spec.ceilings)
+    if found is None:
+        return release
+    if found.shared:
+        return _said(release, f"{found.text}, and so has the champion: the candidate is not blamed and waits")
+    return ended(release, "rolled_back", found.text, at=at)
+
+
+def decide(release: Release, boards: Mapping[str, Board], *, skewed: bool = False, at: datetime) -> Release:
+    """The release after a look whose figures `boards` hold; its counts are in `release` already.
+
+    `skewed`: the arms' numbers of requests do not fit the weights, so that no figure can be trusted.
+    """
+    seen = msgspec.structs.replace(release, boards=dict(boards))
+    if release.status not in ("running", "awaiting_approval", "paused"):
+        return release
+    if skewed:
+        text = f"the arms did not get the requests that {release.step.label} should give them: the split is broken"
+        return ended(seen, "inconclusive", text, at=at)
+    harmful = [board for board in boards.values() if board.harmful]
+    if harmful:
+        return ended(seen, "rolled_back", " and ".join(harm_told(board) for board in harmful), at=at)
+    if release.status != "running":
+        return seen
+    return _onward(seen, at)
+
+
+def _onward(release: Release, at: datetime) -> Release:
+    step = release.step
+    missing = lacking(release)
+    if missing:
+        if release.seconds >= step.at_most:
+            return ended(release, "inconclusive", f"{step.label} took its longest time and {missing[0]}", at=at)
+        return _said(release, f"in {step.label}, {missing[0]}")
+    waits = _approval(release)
+    if waits and waits not in release.approved:
+        text = f"{step.label} is done; {waits} waits for an approval"
+        return msgspec.structs.replace(release, status="awaiting_approval", reason=text)
+    return _advanced(release, at)
+
+
+def lacking(release: Release) -> list[str]:
+    """What the step still needs before the next one, in words; empty where it is done."""
+    step, needs = release.step, []
+    if release.seconds < step.at_least:
+        needs.append(f"{step.at_least - release.seconds:.0f} s of its shortest time are left")
+    for arm in (CANDIDATE, CHAMPION) if step.weight else (CANDIDATE,):
+        short = step.samples - release.samples.get(arm, 0)
+        if short > 0:
+            needs.append(f"the {arm} lacks {short} of {step.samples} requests")
+    if release.at == len(release.steps) - 1:
+        needs += [
+            f"{board.metric} is not yet shown to be within its margin"
+            for board in release.boards.values()
+            if board.required and not board.acceptable
+        ]
+        needs += [] if release.boards else ["nothing has been measured"]
+    return needs
+
+
+def harm_told(board: Board) -> str:
+    """`errors rose from 0.5% to 1.6%`, with what the difference may be."""
+    if board.champion is None or board.candidate is None:
+        return f"{board.metric} became worse"
+    text = f"{board.metric} became worse: {told(board.candidate, board.unit)} against the champion's "
+    text += told(board.champion, board.unit)
+    if board.low is not None and board.high is not None:
+        text += f" (difference {told(board.low, board.unit)} to {told(board.high, board.unit)})"
+    return text
+
+
+def told(value: float, unit: str) -> str:
+    """`value` for a person: shares in percent, others with their unit."""
+    if unit == "%":
+        return f"{value * 100:.2f}%"
+    return f"{value:.3g} {unit}".rstrip()
+
+
+def _approval(release: Release) -> str | None:
+    """What would come next and needs an approval by the spec: `canary`, `promote` or nothing."""
+    approval = release.spec.approval
+    if approval == "none":
+        return None
+    if release.at == len(release.steps) - 1:
+        return "promote" if approval.before == "promote" else None
+    following = release.steps[release.at + 1]
+    first = following.stage == "canary" and release.step.stage != "canary"
+    return "canary" if first and approval.before == "canary" else None
+
+
+def _advanced(release: Release, at: datetime) -> Release:
+    closed = _closed(release)
+    if release.at == len(release.steps) - 1:
+        return _ended(closed, "promoted", "every metric stayed within its margin in every stage", at)
+    following = release.steps[release.at + 1]
+    return msgspec.structs.replace(
+        closed,
+        status="running",
+        at=release.at + 1,
+        seconds=0.0,
+        samples={},
+        revision=release.revision + 1,
+        reason=f"{release.step.label} is done; {following.label} begins",
+    )
+
+
+def start(release: Release) -> Release:
+    """A pending release in its first step."""
+    if release.status != "pending":
+        return release
+    return msgspec.structs.replace(
+        release, status="running", revision=release.revision + 1, reason=f"{release.step.label} begins"
+    )
+
+
+def pause(release: Release, reason: str) -> Release:
+    """The release with its weights held; hard failures and harm still bring it back."""
+    return msgspec.structs.replace(release, status="paused", reason=reason) if release.status == "running" else release
+
+
+def resume(release: Release) -> Release:
+    """A paused release, going on."""
+    if release.status != "paused":
+        return release
+    return msgspec.structs.replace(release, status="running", reason=f"{release.step.label} goes on")
+
+
+def approve(release: Release, *, at: datetime) -> Release:
+    """The release after the approval that it waits for."""
+    waits = _approval(release)
+    if release.status != "awaiting_approval" or waits is None:
+        return release
+    return _advanced(msgspec.structs.replace(release, approved=release.approved | {waits}), at)
+
+
+def promote(release: Release, reason: str, *, at: datetime) -> Release:
+    """The candidate takes all traffic now, by somebody's decision."""
+    return _ended(_closed(release), "promoted", reason, at)
+
+
+def ended(release: Release, status: Status, reason: str, *, at: datetime) -> Release:
+    """The release, over: all keys on the champion, unless it was promoted."""
+    return _ended(_closed(release), status, reason, at)
+
+
+def _ended(release: Release, status: Status, reason: str, at: datetime) -> Release:
+    return msgspec.structs.replace(release, status=status, reason=reason, ended=at, revision=release.revision + 1)
+
+
+def _closed(release: Release) -> Release:
+    if release.status == "pending":
+        return release
+    step: Step = release.step
+    over = Passed(
+        label=step.label,
+        stage=step.stage,
+        weight=step.weight,
+        seconds=round(release.seconds, 3),
+        samples={arm: release.samples.get(arm, 0) for arm in (CHAMPION, CANDIDATE)},
+    )
+    return msgspec.structs.replace(release, passed=(*release.passed, over))
+
+
+def _said(release: Release, reason: str) -> Release:
+    return msgspec.structs.replace(release, reason=reason)

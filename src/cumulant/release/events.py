@@ -1,0 +1,91 @@
+"""What a release reports. Versions and figures, never rows."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from cumulant.core.events import Fact
+
+
+class ReleaseStarted(Fact, frozen=True, kw_only=True):
+    """A candidate set out to take over from the champion."""
+
+    kind: ClassVar[str] = "release.started"
+    release: str
+    model: str
+    champion: str
+    candidate: str
+    steps: tuple[str, ...]
+
+
+class StepBegun(Fact, frozen=True, kw_only=True):
+    """The gateway was set to the next step. Percent of keys."""
+
+    kind: ClassVar[str] = "release.step_begun"
+    release: str
+    model: str
+    step: str
+    weight: float
+    mirror: float
+    reason: str
+
+
+class ReleaseHeld(Fact, frozen=True, kw_only=True):
+    """It stopped going on: `paused` by somebody, or `awaiting_approval`."""
+
+    kind: ClassVar[str] = "release.held"
+    release: str
+    model: str
+    status: str
+    step: str
+    reason: str
+
+
+class ReleaseResumed(Fact, frozen=True, kw_only=True):
+    """It goes on, after a pause or an approval."""
+
+    kind: ClassVar[str] = "release.resumed"
+    release: str
+    model: str
+    step: str
+    reason: str
+
+
+class Figure(Fact, frozen=True, kw_only=True):
+    """One metric at the moment of a decision; `harm` and `fine` are e-values, `needed` what each must reach."""
+
+    kind: ClassVar[str] = "release.figure"
+    metric: str
+    champion: float | None
+    candidate: float | None
+    low: float | None
+    high: float | None
+    margin: float | None
+    harm: float
+    harm_needed: float
+    fine: float
+    fine_needed: float
+
+
+class ReleaseEnded(Fact, frozen=True, kw_only=True):
+    """`promoted`, `rolled_back`, `inconclusive` or `superseded`, with the figures of that moment."""
+
+    kind: ClassVar[str] = "release.ended"
+    release: str
+    model: str
+    champion: str
+    candidate: str
+    status: str
+    reason: str
+    step: str
+    figures: tuple[Figure, ...]
+
+
+class RolledBack(Fact, frozen=True, kw_only=True):
+    """Somebody sent all traffic to a version, outside of a running release."""
+
+    kind: ClassVar[str] = "release.rolled_back"
+    model: str
+    given_up: str
+    version: str
+    reason: str

@@ -1,0 +1,132 @@
+"""The section `release` of the project file: how a candidate takes over from the champion."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Duration = Annotated[str, Meta(extra={"text": "duration"})]
+Share = Annotated[str | float, Meta(extra={"text": "share"})]
+
+
+class ApprovalSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who must agree to a release, and before which stage."""
+
+    before: Annotated[
+        Literal["canary", "promote"],
+        Meta(description="What waits for the approval: the first canary or the promotion."),
+    ] = "promote"
+    by: Annotated[list[str], Meta(description="Groups whose members may approve.", min_length=1)]
+    excluded: Annotated[
+        Literal["author", "nobody"],
+        Meta(description="Who may not approve, whatever their groups: `author` is whoever started the training."),
+    ] = msgspec.field(default="author", name="not")
+
+
+class ShadowSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Requests of the champion are sent to the candidate too; its answers are compared and never returned."""
+
+    mirror: Annotated[Share, Meta(description="Share of the champion's requests that the candidate sees too.")] = "100%"
+    at_least: Annotated[Duration, Meta(description="Shortest time of the stage.")] = "10m"
+    at_most: Annotated[Duration, Meta(description="Longest time; then the release ends as inconclusive.")] = "2d"
+    samples: Annotated[int, Meta(ge=0, description="Fewest mirrored requests.")] = 500
+
+
+class AbSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A small share of callers is answered by the candidate, for effects that only show when answers are used."""
+
+    weight: Annotated[Share, Meta(description="Share of the keys that the candidate answers.")] = "10%"
+    at_least: Annotated[Duration, Meta(description="Shortest time of the stage.")] = "30m"
+    at_most: Annotated[Duration, Meta(description="Longest time; then the release ends as inconclusive.")] = "7d"
+    samples: Annotated[int, Meta(ge=0, description="Fewest requests that the candidate answers.")] = 1000
+
+
+class CanarySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The candidate's share grows in steps; the rest stays on the champion, so that there is something to compare."""
+
+    weights: Annotated[
+        list[Share], Meta(min_length=1, description="Shares of the keys, growing; the last leaves a holdback.")
+    ] = ["10%", "50%", "95%"]
+    at_least: Annotated[Duration, Meta(description="Shortest time of each step.")] = "10m"
+    soak: Annotated[Duration, Meta(description="Shortest time of the last step.")] = "1h"
+    at_most: Annotated[Duration, Meta(description="Longest time of a step; then it ends as inconclusive.")] = "7d"
+    samples: Annotated[int, Meta(ge=0, description="Fewest requests of each arm in each step.")] = 500
+
+
+class StagesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a release goes through, in this order. `null` leaves a stage out; the canary stays."""
+
+    shadow: Annotated[ShadowSpec | None, Meta(description="Mirrored requests.")] = ShadowSpec()
+    ab: Annotated[AbSpec | None, Meta(description="A fixed small share.")] = AbSpec()
+    canary: Annotated[CanarySpec, Meta(description="A growing share.")] = CanarySpec()
+
+
+class MetricSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One thing that a candidate must not make worse."""
+
+    margin: Annotated[
+        float | str | None,
+        Meta(description="How much worse is accepted: in the metric's unit, for latency a share of the champion's."),
+    ] = None
+    share: Annotated[float, Meta(gt=0, description="Its part of alpha, against the other metrics' parts.")] = 1.0
+    required: Annotated[
+        bool | None,
+        Meta(description="A promotion waits until it is shown to be no worse. Default: as the metric needs."),
+    ] = None
+    quantile: Annotated[float | None, Meta(gt=0, lt=1, description="Of latency: which quantile.")] = None
+    prometheus: Annotated[
+        str | None, Meta(description="A query with `{arm}` in it, which gives one number an arm each look.")
+    ] = None
+    call: Annotated[
+        str | None, Meta(description="A function of the project, `file.py:name`, which takes an arm's predictions.")
+    ] = None
+    bounds: Annotated[
+        tuple[float, float] | None, Meta(description="Of a metric of your own: its least and greatest value.")
+    ] = None
+    better: Annotated[Literal["lower", "higher"], Meta(description="Of a metric of your own.")] = "lower"
+
+
+class CeilingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Failures that need no statistics: above these the candidate goes back within seconds."""
+
+    errors: Annotated[Share, Meta(description="Share of failed requests of the last seconds.")] = "20%"
+    requests: Annotated[int, Meta(ge=1, description="Fewest requests that this is judged on.")] = 20
+    not_ready: Annotated[Duration, Meta(description="How long no server of the candidate may be ready.")] = "3s"
+    restarts: Annotated[int, Meta(ge=1, description="Restarts of the candidate's servers within a minute.")] = 3
+
+
+class ReleaseSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a candidate takes over from the champion."""
+
+    approval: Annotated[
+        Literal["none"] | ApprovalSpec,
+        Meta(description="`none`, or who must agree before which stage. With `risk: high` it may not be `none`."),
+    ] = "none"
+    key: Annotated[
+        str | None,
+        Meta(description="A request column: rows with the same value stay on one version during a release."),
+    ] = None
+    alpha: Annotated[
+        Share, Meta(description="How often a candidate that is no worse may be rolled back, in a whole release.")
+    ] = "5%"
+    stages: Annotated[StagesSpec, Meta(description="What a release goes through.")] = StagesSpec()
+    metrics: Annotated[
+        dict[str, MetricSpec],
+        Meta(
+            description="Changes of `errors`, `timeouts`, `latency`, `prediction`, `disagreement` and `quality`; "
+            "any other name is a metric of your own."
+        ),
+    ] = {}
+    ceilings: Annotated[CeilingSpec, Meta(description="Failures that need no statistics.")] = CeilingSpec()
+    newer: Annotated[
+        Literal["supersedes", "waits"], Meta(description="What a newer candidate does while a release runs.")
+    ] = "supersedes"
+    keep_warm: Annotated[Duration, Meta(description="How long the former champion stays ready after a promotion.")] = (
+        "24h"
+    )
+    look: Annotated[Duration, Meta(description="Time between two looks at the figures.")] = "10s"
+    block: Annotated[
+        Duration, Meta(description="Requests closer than this may depend on each other; it is the unit of evidence.")
+    ] = "10s"

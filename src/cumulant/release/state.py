@@ -1,0 +1,144 @@
+"""The state of a release: one row, from which everything that must be so follows.
+
+Whatever the gateway, the registry and the servers should be is worked out from this row, never remembered
+elsewhere, so that a controller that was killed goes on from it and two of them cannot disagree.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Limits, Routes
+from cumulant.release.spec import ReleaseSpec
+from cumulant.release.steps import Step
+
+Status = Literal[
+    "pending", "running", "paused", "awaiting_approval", "inconclusive", "promoted", "rolled_back", "superseded"
+]
+ENDED: frozenset[Status] = frozenset({"inconclusive", "promoted", "rolled_back", "superseded"})
+
+
+class Passed(msgspec.Struct, frozen=True, kw_only=True):
+    """A step that is over: active seconds in it, and requests an arm that counted."""
+
+    label: str
+    stage: str
+    weight: float
+    seconds: float
+    samples: dict[str, int]
+
+
+class Board(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one metric at a look. `harm` and `fine` are logarithms of e-values.
+
+    `harm` is the evidence that the candidate is worse, `fine` that it is not worse by more than the margin. They
+    prove it from `harm_bar` and `fine_bar` up: any harm brings back, so the metrics share alpha there; a promotion
+    needs every one to be fine, so each keeps the whole of it. `state` is the statistic's own, to go on from.
+    """
+
+    metric: str
+    unit: str = ""
+    margin: float | None = None
+    required: bool = True
+    harm: float = 0.0
+    fine: float = 0.0
+    #: greatest `harm` and `fine` up to now: a proof does not lapse
+    most_harm: float = 0.0
+    most_fine: float = 0.0
+    harm_bar: float
+    fine_bar: float
+    samples: dict[str, int] = {}
+    champion: float | None = None
+    candidate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    state: dict[str, object] = {}
+
+    @property
+    def harmful(self) -> bool:
+        return self.most_harm >= self.harm_bar
+
+    @property
+    def acceptable(self) -> bool:
+        return self.most_fine >= self.fine_bar
+
+
+class Release(msgspec.Struct, frozen=True, kw_only=True):
+    """A candidate on its way. Times in it are of the wall, for people; what decides is counted in active seconds."""
+
+    id: str
+    model: str
+    champion: Arm
+    candidate: Arm
+    spec: ReleaseSpec
+    steps: tuple[Step, ...]
+    status: Status = "pending"
+    #: the step that is held, an index of `steps`
+    at: int = 0
+    #: active seconds in that step, and requests of each arm that counted
+    seconds: float = 0.0
+    samples: dict[str, int] = {}
+    passed: tuple[Passed, ...] = ()
+    boards: dict[str, Board] = {}
+    #: what was agreed to: `canary`, `promote`
+    approved: frozenset[str] = frozenset()
+    #: whoever must not approve where `not: author`
+    author: str = ""
+    begun: datetime
+    ended: datetime | None = None
+    #: one sentence, the newest
+    reason: str = ""
+    #: what has been done of what an ended release asks for: `alias`, `tags`, `told`, `drained`
+    settled: frozenset[str] = frozenset()
+    #: of the routes; only ever grows
+    revision: int = 1
+    #: of the gateway's log: everything before it is counted
+    cursor: str = ""
+    limits: Limits = Limits()
+
+    @property
+    def step(self) -> Step:
+        return self.steps[self.at]
+
+    @property
+    def over(self) -> bool:
+        return self.status in ENDED
+
+    @property
+    def weight(self) -> float:
+        """Percent of the keys that the candidate should have now."""
+        if self.status == "promoted":
+            return 100.0
+        return 0.0 if self.over or self.status == "pending" else self.step.weight
+
+    @property
+    def mirror(self) -> float:
+        return 0.0 if self.over or self.status == "pending" else self.step.mirror
+
+
+def wanted_routes(release: Release) -> Routes:
+    """What the gateway should work by. After a promotion the candidate's servers are the champion's."""
+    if release.status == "promoted":
+        arm = msgspec.structs.replace(release.candidate, name=CHAMPION)
+        return Routes(
+            model=release.model, revision=release.revision, champion=arm, key=release.spec.key, limits=release.limits
+        )
+    return Routes(
+        model=release.model,
+        revision=release.revision,
+        champion=release.champion,
+        candidate=release.candidate,
+        weight=release.weight,
+        mirror=release.mirror,
+        key=release.spec.key,
+        limits=release.limits,
+    )
+
+
+def counted(release: Release, samples: dict[str, int], seconds: float) -> Release:
+    """The release after `seconds` more in its step, in which so many requests counted."""
+    total = {arm: release.samples.get(arm, 0) + samples.get(arm, 0) for arm in (CHAMPION, CANDIDATE)}
+    return msgspec.structs.replace(release, samples=total, seconds=release.seconds + seconds)

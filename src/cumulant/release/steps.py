@@ -1,0 +1,96 @@
+"""The steps of a release, worked out of its spec: from mirrored requests to the last holdback."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Literal
+
+import msgspec
+
+from cumulant.core.errors import UsageError
+from cumulant.core.units import duration, share
+from cumulant.release.spec import ReleaseSpec
+
+StageName = Literal["shadow", "ab", "canary"]
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting of the gateway, held until its figures suffice. Percent of keys; times in seconds."""
+
+    stage: StageName
+    weight: float = 0.0
+    mirror: float = 0.0
+    at_least: float
+    at_most: float
+    #: of each arm that answers; in shadow, mirrored requests
+    samples: int
+
+    @property
+    def label(self) -> str:
+        """`shadow`, `ab 10%`, `canary 50%`."""
+        return self.stage if self.stage == "shadow" else f"{self.stage} {self.weight:g}%"
+
+
+def steps(spec: ReleaseSpec) -> tuple[Step, ...]:
+    """All steps in order; after the last one the candidate is promoted.
+
+    Raises:
+        UsageError: the shares of the canary do not grow, nothing is left to compare with, or an approval
+            before the canary has no stage to wait in.
+    """
+    found = tuple(_steps(spec))
+    if spec.approval != "none" and spec.approval.before == "canary" and found[0].stage == "canary":
+        raise UsageError(
+            "release.approval waits before the canary, which is the first stage",
+            subject="release.approval.before",
+            hint="keep the stage `shadow` or `ab`, or write `before: promote`",
+        )
+    return found
+
+
+def _steps(spec: ReleaseSpec) -> Iterator[Step]:
+    stages = spec.stages
+    if stages.shadow is not None:
+        one = stages.shadow
+        yield _step("shadow", one.at_least, one.at_most, one.samples, mirror=_percent(one.mirror))
+    weights = [_percent(weight) for weight in stages.canary.weights]
+    _check(weights)
+    if stages.ab is not None:
+        yield _step("ab", stages.ab.at_least, stages.ab.at_most, stages.ab.samples, weight=_percent(stages.ab.weight))
+    canary = stages.canary
+    for weight in weights:
+        least = canary.soak if weight == weights[-1] else canary.at_least
+        yield _step("canary", least, canary.at_most, canary.samples, weight=weight)
+
+
+def _step(
+    stage: StageName, at_least: str, at_most: str, samples: int, *, weight: float = 0.0, mirror: float = 0.0
+) -> Step:
+    least, most = duration(at_least).total_seconds(), duration(at_most).total_seconds()
+    if most < least:
+        raise UsageError(
+            f"the longest time of release.stages.{stage} ({at_most}) is shorter than its shortest ({at_least})",
+            subject=f"release.stages.{stage}.at_most",
+            hint="raise at_most or lower at_least",
+        )
+    return Step(stage=stage, weight=weight, mirror=mirror, at_least=least, at_most=most, samples=samples)
+
+
+def _percent(text: str | float) -> float:
+    return round(share(text) * 100, 6)
+
+
+def _check(weights: list[float]) -> None:
+    if any(later <= earlier for earlier, later in itertools.pairwise(weights)) or weights[0] <= 0:
+        raise UsageError(
+            f"the weights of release.stages.canary do not grow: {', '.join(f'{one:g}%' for one in weights)}",
+            subject="release.stages.canary.weights",
+            hint="write growing shares, such as [10%, 50%, 95%]",
+        )
+    if weights[-1] >= 100:
+        raise UsageError(
+            "release.stages.canary.weights ends at 100%, where nothing is left on the champion to compare with",
+            subject="release.stages.canary.weights",
+            hint="end at 95%; after that step the candidate gets all traffic by itself",
+        )
