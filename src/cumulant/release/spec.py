@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 Duration = Annotated[str, Meta(extra={"text": "duration"})]
+Quantile = Annotated[float, Meta(gt=0, lt=1)]
 Share = Annotated[str | float, Meta(extra={"text": "share"})]
 
 
@@ -48,7 +49,7 @@ class CanarySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     weights: Annotated[
         list[Share], Meta(min_length=1, description="Shares of the keys, growing; the last leaves a holdback.")
-    ] = ["10%", "50%", "95%"]
+    ] = msgspec.field(default_factory=lambda: ["10%", "50%", "95%"])
     at_least: Annotated[Duration, Meta(description="Shortest time of each step.")] = "10m"
     soak: Annotated[Duration, Meta(description="Shortest time of the last step.")] = "1h"
     at_most: Annotated[Duration, Meta(description="Longest time of a step; then it ends as inconclusive.")] = "7d"
@@ -75,7 +76,7 @@ class MetricSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         bool | None,
         Meta(description="A promotion waits until it is shown to be no worse. Default: as the metric needs."),
     ] = None
-    quantile: Annotated[float | None, Meta(gt=0, lt=1, description="Of latency: which quantile.")] = None
+    quantile: Annotated[Quantile | None, Meta(description="Of latency: which quantile.")] = None
     prometheus: Annotated[
         str | None, Meta(description="A query with `{arm}` in it, which gives one number an arm each look.")
     ] = None
