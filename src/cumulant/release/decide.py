@@ -6,12 +6,13 @@ follow it, so that a kill between the two only delays.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import datetime
 
 import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.release.boards import matters
+from cumulant.release.figures import forgotten
 from cumulant.release.pulse import Pulse, trouble
 from cumulant.release.state import Board, Passed, Release, Status
 from cumulant.release.steps import Step
@@ -29,23 +30,22 @@ def guard(release: Release, pulse: Pulse, *, at: datetime) -> Release:
     return ended(release, "rolled_back", found.text, at=at)
 
 
-def decide(release: Release, boards: Mapping[str, Board], *, skewed: bool = False, at: datetime) -> Release:
-    """The release after a look whose figures `boards` hold; its counts are in `release` already.
+def decide(release: Release, *, skewed: bool = False, at: datetime) -> Release:
+    """The release after a look that `figures.seen` counted into it.
 
     `skewed`: the arms' numbers of requests do not fit the weights, so that no figure can be trusted.
     """
-    seen = msgspec.structs.replace(release, boards=dict(boards))
     if release.status not in ("running", "awaiting_approval", "paused"):
         return release
     if skewed:
         text = f"the arms did not get the requests that {release.step.label} should give them: the split is broken"
-        return ended(seen, "inconclusive", text, at=at)
-    harmful = [board for board in boards.values() if board.harmful]
+        return ended(release, "inconclusive", text, at=at)
+    harmful = [board for board in release.boards.values() if board.harmful and matters(board)]
     if harmful:
-        return ended(seen, "rolled_back", " and ".join(harm_told(board) for board in harmful), at=at)
+        return ended(release, "rolled_back", " and ".join(harm_told(board) for board in harmful), at=at)
     if release.status != "running":
-        return seen
-    return _onward(seen, at)
+        return release
+    return _onward(release, at)
 
 
 def _onward(release: Release, at: datetime) -> Release:
@@ -122,6 +122,7 @@ def _advanced(release: Release, at: datetime) -> Release:
         at=release.at + 1,
         seconds=0.0,
         samples={},
+        memory=forgotten(release.memory),
         revision=release.revision + 1,
         reason=f"{release.step.label} is done; {following.label} begins",
     )

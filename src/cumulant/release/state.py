@@ -83,6 +83,10 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     samples: dict[str, int] = {}
     passed: tuple[Passed, ...] = ()
     boards: dict[str, Board] = {}
+    #: what the figures keep from look to look
+    memory: dict[str, object] = {}
+    #: looks in one block of evidence: as many as it takes until neighbours no longer depend on each other
+    looks_a_block: int = 1
     #: what was agreed to: `canary`, `promote`
     approved: frozenset[str] = frozenset()
     #: whoever must not approve where `not: author`

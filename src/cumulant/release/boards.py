@@ -1,0 +1,160 @@
+"""One metric's board brought forward: its test's state, its evidence over the whole release, and what is told of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import msgspec
+import numpy as np
+
+from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.release.look import ARMS, Failures
+from cumulant.release.metrics import Metric
+from cumulant.release.state import Board
+from cumulant.statistics import sequential
+
+#: a worsening within the margin matters all the same where the rate is this many times the champion's
+_TIMES = 2.0
+
+
+class _Rated(msgspec.Struct, frozen=True, kw_only=True):
+    """State of a metric of failures: evidence of the steps that are over, the test of this one, and its counts."""
+
+    step: int
+    #: evidence of harm and of no harm, at the end of each earlier step and now in this one
+    past: list[tuple[float, float]] = []
+    latest: tuple[float, float] = (0.0, 0.0)
+    test: dict[str, object] = {}
+    requests: dict[str, int] = {CHAMPION: 0, CANDIDATE: 0}
+    bad: dict[str, int] = {CHAMPION: 0, CANDIDATE: 0}
+
+
+class _Paired(msgspec.Struct, frozen=True, kw_only=True):
+    """State of a metric of pairs: its test, and sums for the means that are told."""
+
+    test: dict[str, object] = {}
+    count: int = 0
+    champion: float = 0.0
+    candidate: float = 0.0
+
+
+def new_board(metric: Metric, *, harm_bar: float, fine_bar: float) -> Board:
+    """Nothing known yet."""
+    return Board(
+        metric=metric.name,
+        unit=metric.unit,
+        margin=metric.margin,
+        required=metric.required and metric.margin is not None,
+        harm_bar=harm_bar,
+        fine_bar=fine_bar,
+    )
+
+
+def with_block(board: Board, metric: Metric, block: Failures | None, *, step: int) -> Board:
+    """The board after a full block of requests in the step of that index; None: the block is not full yet."""
+    if block is None or metric.margin is None:
+        return board
+    state = _in_step(msgspec.convert(board.state, _Rated) if board.state else _Rated(step=step), step)
+    test = sequential.Rates.from_json(state.test) if state.test else sequential.Rates.start()
+    test = test.add(
+        champion_requests=block.requests[CHAMPION],
+        champion_bad=block.bad[CHAMPION],
+        candidate_requests=block.requests[CANDIDATE],
+        candidate_bad=block.bad[CANDIDATE],
+    )
+    # The margin of latency is in its bound already: there both sides are asked at equal rates.
+    allowed = 0.0 if metric.kind == "latency" else metric.margin
+    state = msgspec.structs.replace(
+        state,
+        latest=(float(test.log_harm()), float(test.log_not_worse(difference=allowed))),
+        test=test.to_json(),
+        requests={arm: state.requests[arm] + block.requests[arm] for arm in ARMS},
+        bad={arm: state.bad[arm] + block.bad[arm] for arm in ARMS},
+    )
+    board = msgspec.structs.replace(
+        board,
+        samples=_sum(board.samples, block.requests),
+        state=cast("dict[str, object]", msgspec.to_builtins(state)),
+    )
+    if metric.kind == "failures":
+        board = _rates_told(board, test, state)
+    sides = [*state.past, state.latest]
+    return _evident(board, *(float(sequential.stages([side[which] for side in sides])) for which in (0, 1)))
+
+
+def with_differences(board: Board, metric: Metric, values: Sequence[tuple[float, float]]) -> Board:
+    """The board after more pairs of values, the champion's and the candidate's, where more is worse."""
+    if not values:
+        return board
+    state = msgspec.convert(board.state, _Paired) if board.state else _Paired()
+    pairs = np.asarray(values, dtype=np.float64)
+    state = msgspec.structs.replace(
+        state,
+        count=state.count + len(pairs),
+        champion=state.champion + float(pairs[:, 0].sum()),
+        candidate=state.candidate + float(pairs[:, 1].sum()),
+    )
+    board = msgspec.structs.replace(
+        board,
+        champion=state.champion / state.count,
+        candidate=state.candidate / state.count,
+        samples={arm: state.count for arm in ARMS},
+    )
+    if metric.margin is None:
+        return _kept(board, state)
+    test = (
+        sequential.Paired.from_json(state.test)
+        if state.test
+        else sequential.Paired.start(margin=metric.margin, scale=metric.scale)
+    )
+    test = test.add(np.clip(pairs[:, 1] - pairs[:, 0], -metric.scale, metric.scale))
+    board = _kept(board, msgspec.structs.replace(state, test=test.to_json()))
+    return _evident(board, float(test.log_harm()), float(test.log_not_worse()))
+
+
+def matters(board: Board) -> bool:
+    """Whether a proven worsening is also large enough to act on: above the margin, or the rate is a multiple.
+
+    A difference that is proven and smaller than what was declared to be acceptable brings nothing back.
+    """
+    if board.champion is None or board.candidate is None or board.margin is None or board.unit != "%":
+        return True
+    return board.candidate - board.champion > board.margin or board.candidate >= _TIMES * board.champion
+
+
+def _in_step(state: _Rated, step: int) -> _Rated:
+    if state.step == step:
+        return state
+    return _Rated(step=step, past=[*state.past, state.latest] if state.test else state.past)
+
+
+def _rates_told(board: Board, test: sequential.Rates, state: _Rated) -> Board:
+    low, high = (float(end) for end in test.difference_interval(math.exp(-board.fine_bar)))
+    rates = {arm: state.bad[arm] / state.requests[arm] if state.requests[arm] else None for arm in ARMS}
+    return msgspec.structs.replace(
+        board, champion=rates[CHAMPION], candidate=rates[CANDIDATE], low=_finite(low), high=_finite(high)
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) and abs(value) < 1 else None
+
+
+def _kept(board: Board, state: _Paired) -> Board:
+    return msgspec.structs.replace(board, state=cast("dict[str, object]", msgspec.to_builtins(state)))
+
+
+def _evident(board: Board, harm: float, fine: float) -> Board:
+    return msgspec.structs.replace(
+        board,
+        harm=harm,
+        fine=fine,
+        most_harm=max(board.most_harm, harm),
+        most_fine=max(board.most_fine, fine),
+    )
+
+
+def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {arm: one.get(arm, 0) + other.get(arm, 0) for arm in ARMS}
