@@ -27,8 +27,8 @@ class _Rated(msgspec.Struct, frozen=True, kw_only=True):
     past: list[tuple[float, float]] = []
     latest: tuple[float, float] = (0.0, 0.0)
     test: dict[str, object] = {}
-    requests: dict[str, int] = {CHAMPION: 0, CANDIDATE: 0}
-    bad: dict[str, int] = {CHAMPION: 0, CANDIDATE: 0}
+    requests: dict[str, int] = {}
+    bad: dict[str, int] = {}
 
 
 class _Paired(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +40,7 @@ class _Paired(msgspec.Struct, frozen=True, kw_only=True):
     candidate: float = 0.0
 
 
-def new_board(metric: Metric, *, harm_bar: float, fine_bar: float) -> Board:
+def new_board(metric: Metric, *, harm_bar: float | None, fine_bar: float) -> Board:
     """Nothing known yet."""
     return Board(
         metric=metric.name,
@@ -70,8 +70,8 @@ def with_block(board: Board, metric: Metric, block: Failures | None, *, step: in
         state,
         latest=(float(test.log_harm()), float(test.log_not_worse(difference=allowed))),
         test=test.to_json(),
-        requests={arm: state.requests[arm] + block.requests[arm] for arm in ARMS},
-        bad={arm: state.bad[arm] + block.bad[arm] for arm in ARMS},
+        requests=_sum(state.requests, block.requests),
+        bad=_sum(state.bad, block.bad),
     )
     board = msgspec.structs.replace(
         board,
@@ -100,7 +100,7 @@ def with_differences(board: Board, metric: Metric, values: Sequence[tuple[float,
         board,
         champion=state.champion / state.count,
         candidate=state.candidate / state.count,
-        samples={arm: state.count for arm in ARMS},
+        samples=dict.fromkeys(ARMS, state.count),
     )
     if metric.margin is None:
         return _kept(board, state)

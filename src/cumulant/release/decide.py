@@ -158,13 +158,13 @@ def approve(release: Release, *, at: datetime) -> Release:
 
 
 def promote(release: Release, reason: str, *, at: datetime) -> Release:
-    """The candidate takes all traffic now, by somebody's decision."""
-    return _ended(_closed(release), "promoted", reason, at)
+    """The candidate takes all traffic now, by somebody's decision. Nothing changes where the release is over."""
+    return release if release.over else _ended(_closed(release), "promoted", reason, at)
 
 
 def ended(release: Release, status: Status, reason: str, *, at: datetime) -> Release:
-    """The release, over: all keys on the champion, unless it was promoted."""
-    return _ended(_closed(release), status, reason, at)
+    """The release, over: all keys on the champion. Nothing changes where it is over already."""
+    return release if release.over else _ended(_closed(release), status, reason, at)
 
 
 def _ended(release: Release, status: Status, reason: str, at: datetime) -> Release:

@@ -64,8 +64,7 @@ def seen(release: Release, look: Look) -> tuple[Release, bool]:
     bars = harm_bars(named, alpha)
     boards = {}
     for name, metric in named.items():
-        bar = bars.get(name, math.inf)
-        old = release.boards.get(name) or new_board(metric, harm_bar=bar, fine_bar=-math.log(alpha))
+        old = release.boards.get(name) or new_board(metric, harm_bar=bars.get(name), fine_bar=-math.log(alpha))
         if metric.kind in ("failures", "latency"):
             board = with_block(old, metric, blocks.get(name), step=release.at)
             boards[name] = _took_told(board, metric, memory) if metric.kind == "latency" else board

@@ -1,4 +1,4 @@
-"""What one look brings: the requests that were answered since the last one, and the mirrored ones that both arms scored."""
+"""What one look brings: the requests answered since the last one, and the mirrored ones that both arms scored."""
 
 from __future__ import annotations
 

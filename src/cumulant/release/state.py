@@ -48,7 +48,8 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     #: greatest `harm` and `fine` up to now: a proof does not lapse
     most_harm: float = 0.0
     most_fine: float = 0.0
-    harm_bar: float
+    #: None: the metric is told and decides nothing
+    harm_bar: float | None
     fine_bar: float
     samples: dict[str, int] = {}
     champion: float | None = None
@@ -59,7 +60,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def harmful(self) -> bool:
-        return self.most_harm >= self.harm_bar
+        return self.harm_bar is not None and self.most_harm >= self.harm_bar
 
     @property
     def acceptable(self) -> bool:

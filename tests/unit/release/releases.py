@@ -1,0 +1,101 @@
+"""Releases and traffic made for tests: every request is drawn from stated rates, with a seed."""
+
+from __future__ import annotations
+
+import zlib
+from datetime import UTC, datetime
+
+import msgspec
+import numpy as np
+
+from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
+from cumulant.release.decide import decide, start
+from cumulant.release.figures import seen
+from cumulant.release.look import Graded, Look, Pair
+from cumulant.release.spec import AbSpec, CanarySpec, ReleaseSpec, ShadowSpec, StagesSpec
+from cumulant.release.state import Release
+from cumulant.release.steps import steps
+
+MOMENT = datetime(2026, 5, 1, tzinfo=UTC)
+QUICK = StagesSpec(
+    shadow=ShadowSpec(at_least="20s", at_most="10m", samples=100),
+    ab=AbSpec(at_least="60s", at_most="30m", samples=500),
+    canary=CanarySpec(at_least="30s", soak="60s", at_most="30m", samples=200),
+)
+
+
+def release(spec: ReleaseSpec | None = None, **other: object) -> Release:
+    """A pending release of version 2 beside version 1, in quick stages."""
+    spec = spec or ReleaseSpec(stages=QUICK)
+    made = Release(
+        id="r1",
+        model="late",
+        champion=Arm(name="champion", version="1", endpoints=("http://127.0.0.1:1",)),
+        candidate=Arm(name="candidate", version="2", endpoints=("http://127.0.0.1:2",)),
+        spec=spec,
+        steps=steps(spec),
+        begun=MOMENT,
+    )
+    return msgspec.structs.replace(made, **other)
+
+
+class World:
+    """Requests a second, what part of them fails in each arm, and how long they take (log-normal, in ms)."""
+
+    def __init__(
+        self,
+        *,
+        seed: int,
+        rate: float = 200,
+        errors: dict[str, float] | None = None,
+        took: dict[str, float] | None = None,
+        brier: dict[str, float] | None = None,
+        keys: int = 5000,
+    ) -> None:
+        self.draw = np.random.default_rng(seed)
+        self.rate = rate
+        self.errors = {CHAMPION: 0.005, CANDIDATE: 0.005} | (errors or {})
+        self.took = {CHAMPION: 5.0, CANDIDATE: 5.0} | (took or {})
+        self.brier = {CHAMPION: 0.1, CANDIDATE: 0.1} | (brier or {})
+        self.keys = keys
+
+    def look(self, now: Release, seconds: float = 10) -> Look:
+        count = int(self.draw.poisson(self.rate * seconds))
+        keys = self.draw.integers(self.keys, size=count)
+        exchanges = [self._exchange(now, int(key)) for key in keys]
+        pairs = []
+        if now.mirror:
+            scores = self.draw.uniform(size=(count, 2))
+            pairs = [Pair(champion=a, candidate=b, differs=(a > 0.5) != (b > 0.5)) for a, b in scores]
+        return Look(seconds=seconds, exchanges=exchanges, pairs=pairs, graded=self._graded(len(pairs)))
+
+    def _exchange(self, now: Release, key: int) -> Exchange:
+        candidate = zlib.crc32(b"split %d" % key) % 10_000 < now.weight * 100
+        arm = CANDIDATE if candidate else CHAMPION
+        bad = self.draw.uniform() < self.errors[arm]
+        return Exchange(
+            request="r",
+            time=0,
+            model=now.model,
+            assigned=arm,
+            served=arm,
+            status=500 if bad else 200,
+            duration_us=int(self.took[arm] * 1000 * np.exp(0.4 * self.draw.standard_normal())),
+            key=f"k{key}",
+            revision=now.revision,
+        )
+
+    def _graded(self, count: int) -> list[Graded]:
+        hits = self.draw.uniform(size=(count, 2)) < [self.brier[CHAMPION], self.brier[CANDIDATE]]
+        return [Graded(champion=float(a), candidate=float(b)) for a, b in hits]
+
+
+def played(world: World, now: Release, *, most: int = 2000) -> Release:
+    """The release after looks every ten seconds until it is over."""
+    now = start(now)
+    for _ in range(most):
+        if now.over or now.status == "awaiting_approval":
+            return now
+        counted, skewed = seen(now, world.look(now))
+        now = decide(counted, skewed=skewed, at=MOMENT)
+    return now
