@@ -1,0 +1,135 @@
+"""Which versions should be served, as a file: enough to bring a version back when nothing else can be reached.
+
+The file says what should run; the supervisor makes it so. It is written whole under a lock, so that a reader never
+sees half of it and two writers never lose each other's change. It needs neither journal nor registry.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+
+from cumulant.core.errors import IntegrityError, NotFoundError, StorageError
+from cumulant.core.traffic import Arm
+
+FOLDER = "stack"
+_BOOK, _LOCK = "book.json", "book.lock"
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """A version with all that its server needs to start: it is started from this alone, also weeks later."""
+
+    version: str
+    #: the server's command line, without the address
+    command: tuple[str, ...]
+    #: on loopback, the same for every life of the server
+    port: int
+    #: when it may be stopped; None: not before it is neither champion nor candidate
+    warm_until: datetime | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Book(msgspec.Struct, frozen=True, kw_only=True):
+    """What should be served of one model. Versions beyond the two arms are kept to go back to."""
+
+    model: str
+    champion: str | None = None
+    candidate: str | None = None
+    #: versions that were the champion before, the newest last
+    former: tuple[str, ...] = ()
+    versions: dict[str, Served] = {}
+    #: counts its writes
+    edition: int = 0
+
+    def arm(self, version: str, name: str) -> Arm:
+        """The arm of that name with a version's servers.
+
+        Raises:
+            NotFoundError: the version was never served here.
+        """
+        served = self.versions.get(version)
+        if served is None:
+            known = ", ".join(sorted(self.versions)) or "none"
+            raise NotFoundError(
+                f"version {version} of {self.model} has not been served here",
+                subject=f"{self.model}/{version}",
+                hint=f"versions that can come back: {known}",
+            )
+        return msgspec.convert({"name": name, "version": version, "endpoints": (served.endpoint,)}, Arm)
+
+    def running(self, now: datetime) -> tuple[Served, ...]:
+        """Those whose servers should be up: both arms, and former champions that are kept warm."""
+        return tuple(
+            one
+            for one in self.versions.values()
+            if one.version in {self.champion, self.candidate} or (one.warm_until is not None and one.warm_until > now)
+        )
+
+
+def read_book(state: Path, model: str) -> Book:
+    """The book in a project's state folder; an empty one where there is none.
+
+    Raises:
+        IntegrityError: the file is damaged.
+    """
+    path = _path(state)
+    try:
+        book = msgspec.json.decode(path.read_bytes(), type=Book)
+    except FileNotFoundError:
+        return Book(model=model)
+    except (msgspec.DecodeError, OSError) as error:
+        raise IntegrityError(
+            f"{path} cannot be read: {error}",
+            subject=str(path),
+            hint="`cumulant down`, remove the file, and `cumulant up` writes it again from the registry",
+        ) from None
+    return book
+
+
+def change_book(state: Path, model: str, change: Callable[[Book], Book]) -> Book:
+    """Write what `change` makes of the book, which nobody else changes meanwhile; durable on return.
+
+    Raises:
+        StorageError: the folder cannot be written.
+        IntegrityError: the file is damaged.
+    """
+    path = _path(state)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (path.parent / _LOCK).open("a") as lock:
+            _lock(lock.fileno())
+            book = change(read_book(state, model))
+            book = msgspec.structs.replace(book, edition=book.edition + 1)
+            _write(path, msgspec.json.format(msgspec.json.encode(book)))
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
+    return book
+
+
+def _path(state: Path) -> Path:
+    return state / FOLDER / _BOOK
+
+
+def _lock(descriptor: int) -> None:
+    """Wait for the lock, which ends with the process or the closing of the file. Windows has no such lock."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:
+        return
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _write(path: Path, content: bytes) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with draft.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(path)
