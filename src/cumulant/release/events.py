@@ -62,7 +62,7 @@ class Figure(Fact, frozen=True, kw_only=True):
     high: float | None
     margin: float | None
     harm: float
-    harm_needed: float
+    harm_needed: float | None
     fine: float
     fine_needed: float
 

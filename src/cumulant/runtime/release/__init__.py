@@ -1,0 +1,1 @@
+"""Releases: the verbs that people call, and the controller that carries them out."""

@@ -1,0 +1,56 @@
+"""A gateway in memory: it keeps what it is told, and tells the exchanges that a test puts in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from cumulant.core.errors import LeaseHeldError
+from cumulant.core.traffic import Exchange, Routes
+from cumulant.ports.traffic import Door, EndpointHealth, Opening
+
+
+class MemoryTraffic:
+    """Routes by model, and a list of exchanges. `busy` says how many requests of an arm are under way."""
+
+    def __init__(self) -> None:
+        self._routes: dict[str, Routes] = {}
+        self._exchanges: list[Exchange] = []
+        self.busy: dict[tuple[str, str], int] = {}
+
+    def program(self, opening: Opening) -> list[str]:
+        raise NotImplementedError("a gateway in memory has no program")
+
+    def door(self) -> Door | None:
+        return None
+
+    def apply(self, routes: Routes) -> None:
+        present = self._routes.get(routes.model)
+        if present is not None and present.revision > routes.revision:
+            raise LeaseHeldError(
+                f"the routes of {routes.model} in force have revision {present.revision}, above {routes.revision}",
+                subject=routes.model,
+            )
+        self._routes[routes.model] = routes
+
+    def in_force(self, model: str) -> Routes | None:
+        return self._routes.get(model)
+
+    def health(self, model: str) -> Sequence[EndpointHealth]:
+        routes = self._routes.get(model)
+        arms = routes.arms if routes else ()
+        return [EndpointHealth(url=url, arm=arm.name, ready=True) for arm in arms for url in arm.endpoints]
+
+    def active(self, model: str, arm: str) -> int:
+        return self.busy.get((model, arm), 0)
+
+    def put(self, exchanges: Iterable[Exchange]) -> None:
+        """What callers were answered."""
+        self._exchanges += exchanges
+
+    def exchanges(self, after: str = "", *, limit: int = 100_000) -> tuple[list[Exchange], str]:
+        begin = int(after or 0)
+        found = self._exchanges[begin : begin + limit]
+        return found, str(begin + len(found))
+
+    def close(self) -> None:
+        """Nothing to close."""
