@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cumulant.testing.registry import MemoryRegistry
     from cumulant.testing.secrets import MemorySecrets
     from cumulant.testing.tables import MemoryTables
+    from cumulant.testing.traffic import MemoryTraffic
 
 __all__ = [
     "DirectCompute",
@@ -36,6 +37,7 @@ __all__ = [
     "MemoryRegistry",
     "MemorySecrets",
     "MemoryTables",
+    "MemoryTraffic",
 ]
 
 _MODULES = {
@@ -49,6 +51,7 @@ _MODULES = {
     "MemoryRegistry": "registry",
     "MemorySecrets": "secrets",
     "MemoryTables": "tables",
+    "MemoryTraffic": "traffic",
 }
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cumulant.testing.conformance.registry import RegistryConformance
     from cumulant.testing.conformance.secrets import SecretsConformance
     from cumulant.testing.conformance.tables import TablesConformance
+    from cumulant.testing.conformance.traffic import RoutesConformance, TrafficConformance
 
 __all__ = [
     "AccessConformance",
@@ -29,8 +30,10 @@ __all__ = [
     "ObjectsConformance",
     "OnlineConformance",
     "RegistryConformance",
+    "RoutesConformance",
     "SecretsConformance",
     "TablesConformance",
+    "TrafficConformance",
 ]
 
 
@@ -39,5 +42,6 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__} has no attribute {name}")
     from importlib import import_module
 
-    module = "gaps" if name == "Gap" else name.removesuffix("Conformance").lower()
+    elsewhere = {"Gap": "gaps", "RoutesConformance": "traffic"}
+    module = elsewhere.get(name) or name.removesuffix("Conformance").lower()
     return getattr(import_module(f"{__name__}.{module}"), name)
