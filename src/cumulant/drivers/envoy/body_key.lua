@@ -125,7 +125,7 @@ function envoy_on_request(handle)
   if not body or body:length() == 0 then return end
   local found = find(body:getBytes(0, body:length()), key)
   if found and found ~= "" then
-    headers:replace("cumulant-key", plain(found))
+    handle:headers():replace("cumulant-key", plain(found)) -- the object from before the body is not valid any more
     handle:clearRouteCache()
   end
 end

@@ -79,8 +79,8 @@ def _callers(folder: Folder, opening: Opening) -> dict[str, Any]:
         "rds": {"route_config_name": TABLE, "config_source": _watched(folder.routes)},
         "http_filters": [_body_key(), _rate(), _router()],
         "early_header_mutation_extensions": [_stripped()],
-        # Nobody is internal: who calls is never believed more for its address.
-        "internal_address_config": {},
+        # No caller has this address: none is believed more for where it is. An empty list would mean loopback.
+        "internal_address_config": {"cidr_ranges": [{"address_prefix": "0.0.0.0", "prefix_len": 32}]},
         "use_remote_address": True,
         "normalize_path": True,
         "server_header_transformation": "PASS_THROUGH",
@@ -166,7 +166,7 @@ def _rate() -> dict[str, Any]:
 
 
 def _router() -> dict[str, Any]:
-    config = {"@type": f"{_FILTERS}.http.router.v3.Router", "respect_expected_rq_timeout": False}
+    config = {"@type": f"{_FILTERS}.http.router.v3.Router", "suppress_envoy_headers": True}
     return {"name": "envoy.filters.http.router", "typed_config": config}
 
 

@@ -392,11 +392,12 @@ class TrafficConformance(RoutesConformance):
                 return sent.recv(4096).split(b"\r\n")[0]
 
         assert b" 200 " in raw(b"cumulant-key: plain\r\n")
-        assert raw(b"cumulant-key: a\rcumulant-arm: candidate\r\n").split()[1:2] != [b"200"]
+        raw(b"cumulant-key: a\rcumulant-arm: candidate\r\n")
         assert raw(b"cumulant-key: a\x00b\r\n").split()[1:2] != [b"200"]
         assert raw(b"cumulant-key: " + b"k" * 200_000 + b"\r\n").split()[1:2] != [b"200"]
         assert b" 200 " in raw(b"cumulant-key: again\r\n")
-        assert len(champion.posts()) == 2
+        assert {sent.headers[ARM_HEADER] for sent in champion.posts()} == {CHAMPION}
+        assert len(champion.posts()) in {2, 3}, "a lone carriage return may be refused or taken out, never end a line"
         Reader(traffic).read()
 
     @pytest.mark.usefixtures("gateway")
