@@ -21,7 +21,7 @@ from cumulant.drivers.envoy import engine, process
 from cumulant.drivers.envoy.admin import Admin
 from cumulant.drivers.envoy.bootstrap import bootstrap
 from cumulant.drivers.envoy.exchanges import Writer
-from cumulant.drivers.envoy.folder import Folder, Seat, write
+from cumulant.drivers.envoy.folder import PRIVATE, Folder, Seat, write
 from cumulant.drivers.envoy.published import write_clusters, write_table
 from cumulant.drivers.envoy.pump import Pump
 from cumulant.ports.traffic import Door, Opening
@@ -32,10 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder, opening = _asked(arguments)
     try:
         folder.make()
-        with folder.running(), tempfile.TemporaryDirectory(prefix="cumulant-gateway-") as private:
+        with folder.running(), tempfile.TemporaryDirectory(prefix=PRIVATE) as private:
             return _run(folder, opening, f"{private}/admin.sock")
     except CumulantError as error:
-        print(error.message, *filter(None, [error.hint]), sep="; ", file=sys.stderr)
+        sys.stderr.write("; ".join(filter(None, [error.message, error.hint])) + "\n")
         return 1
 
 
@@ -70,11 +70,11 @@ def _run(folder: Folder, opening: Opening, socket: str) -> int:
         write_table(folder, state)
     write(folder.bootstrap, msgspec.json.encode(bootstrap(folder, opening, socket)))
     envoy = process.start(engine.program(), folder.bootstrap)
-    assert envoy.stdout is not None  # noqa: S101 - it is a pipe
+    assert envoy.stdout is not None
     pump = Pump(envoy.stdout, writer, salt)
     pump.start()
     try:
-        return _watch(folder, opening, Admin(socket), socket, envoy, ended)
+        return _watch(folder, opening, Admin(socket), envoy, ended)
     finally:
         folder.remove_seat()
         envoy.terminate()
@@ -86,7 +86,6 @@ def _watch(
     folder: Folder,
     opening: Opening,
     admin: Admin,
-    socket: str,
     envoy: subprocess.Popen[bytes],
     ended: threading.Event,
 ) -> int:
@@ -94,10 +93,10 @@ def _watch(
     at = admin.addresses()
     scheme = "https" if opening.tls else "http"
     door = Door(url=f"{scheme}://{at['callers']}", admin=f"http://{at['administration']}", pid=os.getpid())
-    folder.write_seat(Seat(door, socket))
+    folder.write_seat(Seat(door, admin.path))
     while not ended.wait(0.1):
         if envoy.poll() is not None:
-            print(f"Envoy ended with {envoy.returncode}", file=sys.stderr)
+            sys.stderr.write(f"Envoy ended with {envoy.returncode}\n")
             return 1
     with contextlib.suppress(CumulantError):
         process.drain(admin)

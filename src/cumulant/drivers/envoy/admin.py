@@ -28,7 +28,7 @@ class Admin:
     """Envoy's administration at the socket `path`."""
 
     def __init__(self, path: str) -> None:
-        self._path = path
+        self.path = path
 
     def ask(self, what: str, *, method: str = "GET") -> bytes:
         """The body of the answer.
@@ -36,17 +36,17 @@ class Admin:
         Raises:
             EngineUnavailableError: there was none, or it was no success.
         """
-        connection = _Connection(self._path)
+        connection = _Connection(self.path)
         try:
             connection.request(method, what)
             answer = connection.getresponse()
             body = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            raise EngineUnavailableError(f"the gateway's Envoy does not answer: {error}", subject=self._path) from None
+            raise EngineUnavailableError(f"the gateway's Envoy does not answer: {error}", subject=self.path) from None
         finally:
             connection.close()
         if answer.status != 200:
-            raise EngineUnavailableError(f"the gateway's Envoy answered {answer.status}", subject=self._path)
+            raise EngineUnavailableError(f"the gateway's Envoy answered {answer.status}", subject=self.path)
         return body
 
     def ready(self) -> bool:

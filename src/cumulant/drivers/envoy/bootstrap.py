@@ -14,6 +14,8 @@ _FILTERS = "type.googleapis.com/envoy.extensions.filters"
 _HTTP = f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"
 #: bytes that a request may have before its server takes them; bodies with keys are at most half of it
 _BUFFER = 8 * 1024 * 1024
+#: of the addresses kept for later use
+_NOBODY = "240.0.0.1"
 
 #: headers that only the gateway sets, and Envoy's own, by which a caller could change deadlines and retries
 UNTRUSTED = (
@@ -80,7 +82,7 @@ def _callers(folder: Folder, opening: Opening) -> dict[str, Any]:
         "http_filters": [_body_key(), _rate(), _router()],
         "early_header_mutation_extensions": [_stripped()],
         # No caller has this address: none is believed more for where it is. An empty list would mean loopback.
-        "internal_address_config": {"cidr_ranges": [{"address_prefix": "0.0.0.0", "prefix_len": 32}]},
+        "internal_address_config": {"cidr_ranges": [{"address_prefix": _NOBODY, "prefix_len": 32}]},
         "use_remote_address": True,
         "normalize_path": True,
         "server_header_transformation": "PASS_THROUGH",

@@ -131,7 +131,7 @@ def _is_address(host: str | None) -> bool:
 
 def _encrypted(place: SplitResult) -> dict[str, Any]:
     tls = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
-    checks = {"validation_context": {"system_root_certs": {}}}
+    checks: dict[str, Any] = {"validation_context": {"system_root_certs": {}}}
     return {
         "name": "envoy.transport_sockets.tls",
         "typed_config": {"@type": tls, "sni": place.hostname, "common_tls_context": checks},

@@ -69,7 +69,7 @@ def _lines(path: Path, offset: int, limit: int) -> tuple[list[Exchange], int]:
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            found = []
+            found: list[Exchange] = []
             while len(found) < limit:
                 line = file.readline()
                 if not line.endswith(b"\n"):

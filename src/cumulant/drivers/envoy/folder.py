@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ from cumulant.core.errors import EngineUnavailableError, StorageError
 from cumulant.core.traffic import Routes
 from cumulant.ports.traffic import Door
 
+#: begins the name of the folder of a socket
+PRIVATE = "cumulant-gateway-"
 _WAIT = 60.0
 _PAUSE = 0.02
 
@@ -84,17 +87,25 @@ class Folder:
 
     def seat(self) -> Seat | None:
         """The gateway that runs, if one does and it is open."""
-        try:
-            seat = msgspec.json.decode(self._seat.read_bytes(), type=Seat)
-        except (FileNotFoundError, msgspec.DecodeError):
-            return None
-        return seat if self._is_running() else None
+        seat = self._last()
+        return seat if seat and self._is_running() else None
 
     def write_seat(self, seat: Seat) -> None:
         write(self._seat, msgspec.json.encode(seat))
 
     def remove_seat(self) -> None:
+        """Forget the gateway, with the folder of its socket, which stays where it was killed."""
+        seat = self._last()
         self._seat.unlink(missing_ok=True)
+        private = Path(seat.socket).parent if seat else None
+        if private and private.name.startswith(PRIVATE):
+            shutil.rmtree(private, ignore_errors=True)
+
+    def _last(self) -> Seat | None:
+        try:
+            return msgspec.json.decode(self._seat.read_bytes(), type=Seat)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
 
     def _is_running(self) -> bool:
         # A shared lock, so that those who look do not see each other as the gateway.

@@ -51,5 +51,5 @@ class Pump(threading.Thread):
 
     def _lose(self, count: int, why: str) -> None:
         if not self.lost:
-            print(why, file=sys.stderr, flush=True)
+            sys.stderr.write(f"{why}\n")
         self.lost += count

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from cumulant.testing.conformance.objects import ObjectsConformance
     from cumulant.testing.conformance.online import OnlineConformance
     from cumulant.testing.conformance.registry import RegistryConformance
+    from cumulant.testing.conformance.routes import RoutesConformance
     from cumulant.testing.conformance.secrets import SecretsConformance
     from cumulant.testing.conformance.tables import TablesConformance
-    from cumulant.testing.conformance.traffic import RoutesConformance, TrafficConformance
+    from cumulant.testing.conformance.traffic import TrafficConformance
 
 __all__ = [
     "AccessConformance",
@@ -42,6 +43,5 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__} has no attribute {name}")
     from importlib import import_module
 
-    elsewhere = {"Gap": "gaps", "RoutesConformance": "traffic"}
-    module = elsewhere.get(name) or name.removesuffix("Conformance").lower()
+    module = "gaps" if name == "Gap" else name.removesuffix("Conformance").lower()
     return getattr(import_module(f"{__name__}.{module}"), name)
