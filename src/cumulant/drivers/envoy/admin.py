@@ -86,9 +86,10 @@ class Admin:
         told = msgspec.json.decode(self.ask("/stats?format=json&filter=^http.callers.downstream_rq_active$"))
         return sum(int(stat["value"]) for stat in told["stats"] if "value" in stat)
 
-    def refused(self) -> str:
-        """Counts of files that Envoy refused, for messages."""
-        return self.ask("/stats?filter=update_rejected").decode().strip()
+    def refusals(self) -> int:
+        """How many files Envoy has refused."""
+        told = msgspec.json.decode(self.ask("/stats?format=json&filter=(cds|rds.*)[.]update_rejected$"))
+        return sum(int(stat["value"]) for stat in told["stats"] if "value" in stat)
 
     def _dump(self, resource: str) -> list[dict[str, Any]]:
         told = msgspec.json.decode(self.ask(f"/config_dump?resource={resource}"))

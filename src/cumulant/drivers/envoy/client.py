@@ -6,6 +6,8 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+import msgspec
+
 from cumulant.core.errors import EngineUnavailableError, LeaseHeldError
 from cumulant.core.traffic import Exchange, Routes
 from cumulant.drivers.envoy import engine, exchanges
@@ -62,20 +64,22 @@ class EnvoyTraffic:
         except EngineUnavailableError:
             if self._folder.seat() is not None:
                 # It runs and refuses: what is kept must be what is in force.
-                self._folder.write_state(before)
-                write_clusters(self._folder, before)
-                write_table(self._folder, before)
+                kept = msgspec.structs.replace(before, generation=wanted.generation + 1)
+                self._folder.write_state(kept)
+                write_clusters(self._folder, kept)
+                write_table(self._folder, kept)
                 raise
 
     def _show(self, state: State) -> None:
         """Servers first, and routes to them once they are ready: no request meets a server that is not there."""
-        needed = write_clusters(self._folder, state)
         admin = self._admin()
+        refused = admin.refusals() if admin else 0
+        needed = write_clusters(self._folder, state)
         if admin is not None:
-            _wait(lambda: needed <= admin.serving(), admin, "its servers")
+            _wait(lambda: needed <= admin.serving(), admin, refused, "servers")
         write_table(self._folder, state)
         if admin is not None:
-            _wait(lambda: admin.table()[0] == str(state.generation), admin, "its routes")
+            _wait(lambda: admin.table()[0] == str(state.generation), admin, refused, "routes")
 
     def in_force(self, model: str) -> Routes | None:
         admin = self._admin()
@@ -104,10 +108,12 @@ class EnvoyTraffic:
         return Admin(seat.socket) if seat else None
 
 
-def _wait(found: Callable[[], bool], admin: Admin, what: str) -> None:
+def _wait(found: Callable[[], bool], admin: Admin, refused: int, what: str) -> None:
     deadline = time.monotonic() + _PATIENCE
+    hint = "the gateway's output says why"
     while not found():
+        if admin.refusals() > refused:
+            raise EngineUnavailableError(f"the gateway refuses these {what}", hint=hint)
         if time.monotonic() > deadline:
-            hint = f"look at the gateway's output; refused so far: {admin.refused()}"
-            raise EngineUnavailableError(f"the gateway does not take {what} within {_PATIENCE:.0f} s", hint=hint)
+            raise EngineUnavailableError(f"the gateway did not take these {what} within {_PATIENCE:.0f} s", hint=hint)
         time.sleep(_PAUSE)

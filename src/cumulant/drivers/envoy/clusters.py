@@ -79,6 +79,7 @@ def _servers(model: str, arm: Arm, limits: Limits) -> dict[str, Any]:
         "@type": _TYPE,
         "name": name,
         "type": "STATIC" if all(_is_address(place.hostname) for place in places) else "STRICT_DNS",
+        "dns_lookup_family": "V4_PREFERRED",
         "connect_timeout": f"{_PATIENCE}s",
         "lb_policy": "LEAST_REQUEST",
         # With every server thought dead, requests are tried rather than refused.

@@ -30,18 +30,25 @@ class Writer:
         self._next()
 
     def write(self, exchanges: list[Exchange]) -> None:
-        if self._file.tell() > self._size:
+        """Write all of `exchanges`, or raise `OSError`, after which a new file is begun."""
+        if self._written > self._size:
             self.close()
             self._next()
-        self._file.write(b"".join(_encode(exchange) + b"\n" for exchange in exchanges))
-        self._file.flush()
+        rest = b"".join(_encode(exchange) + b"\n" for exchange in exchanges)
+        # Counts as full until all is written, so that half a line is never continued.
+        before, self._written = self._written, self._size + 1
+        size = len(rest)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        self._written = before + size
 
     def close(self) -> None:
         self._file.close()
 
     def _next(self) -> None:
         self._number += 1
-        self._file = _path(self._folder, self._number).open("xb")
+        self._file = _path(self._folder, self._number).open("xb", buffering=0)
+        self._written = 0
         for number in sorted(_numbers(self._folder))[: -self._kept]:
             _path(self._folder, number).unlink(missing_ok=True)
 
@@ -74,11 +81,19 @@ def _lines(path: Path, offset: int, limit: int) -> tuple[list[Exchange], int]:
                 line = file.readline()
                 if not line.endswith(b"\n"):
                     break
-                found.append(_decode(line))
+                found += _exchange(line)
                 offset += len(line)
             return found, offset
     except FileNotFoundError:
         return [], offset
+
+
+def _exchange(line: bytes) -> list[Exchange]:
+    """The exchange in a line; none where a crash of the machine left something else there."""
+    try:
+        return [_decode(line)]
+    except msgspec.DecodeError:
+        return []
 
 
 def _numbers(folder: Path) -> list[int]:

@@ -1,0 +1,283 @@
+"""What Envoy's gateway does beyond the rules of the port."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cumulant.core.errors import EngineUnavailableError, MissingPartError, UsageError
+from cumulant.core.traffic import KEY_HEADER, Certificates
+from cumulant.drivers.envoy import engine
+from cumulant.drivers.envoy.client import EnvoyTraffic
+from cumulant.ports.traffic import Opening
+from cumulant.testing.arms import ArmServer
+from cumulant.testing.conformance.routes import CALM, MODEL, routes_of
+from cumulant.testing.gateways import Caller, Reader, running, wait_for
+
+
+def missing():
+    try:
+        engine.program()
+    except MissingPartError as error:
+        return f"{error.message}: {error.hint}"
+    return ""
+
+
+pytestmark = [pytest.mark.live, pytest.mark.skipif(bool(missing()), reason=missing() or "present")]
+
+
+@pytest.fixture
+def traffic(tmp_path):
+    return EnvoyTraffic(f"envoy://{tmp_path}/gateway")
+
+
+@pytest.fixture
+def opening(tmp_path):
+    (tmp_path / "log.key").write_bytes(b"k" * 32)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return Opening(http=f"127.0.0.1:{free.getsockname()[1]}", key_file=str(tmp_path / "log.key"))
+
+
+@pytest.fixture
+def gateway(traffic, opening, tmp_path):
+    with (tmp_path / "out").open("wb") as output, running(traffic, opening, output) as gateway:
+        yield gateway
+
+
+@pytest.fixture
+def arms():
+    found = [ArmServer(name).start() for name in ("champion", "candidate")]
+    yield found
+    for arm in found:
+        arm.stop()
+
+
+def send(url, body, headers=(), path=f"/v1/models/{MODEL}/predict"):
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    try:
+        connection.request("POST", path, body, dict(headers))
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    finally:
+        connection.close()
+
+
+def test_no_text_in_a_body_ends_a_header(traffic, gateway, arms):
+    traffic.apply(routes_of(arms[0].url, key="card"))
+    assert send(gateway.url, b'{"card": "a\r\ncumulant-shadow: 1\r\n\x00\xff%"}') == 200
+    [sent] = arms[0].posts()
+    assert sent.headers[KEY_HEADER] == "a%0D%0Acumulant-shadow:%201%0D%0A%00%FF%25"
+    assert send(gateway.url, json.dumps({"card": "k" * 100_000})) == 200
+    assert len(arms[0].posts()[1].headers[KEY_HEADER]) == 512
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"card',
+        b'{"card":',
+        b"[[[[",
+        b'{"card": [',
+        b'{"inputs":[{"name":"card","data":[',
+        b'"',
+        b"\xff",
+        b'{"a":1,}',
+        b"[",
+    ],
+)
+def test_broken_bodies_reach_the_server(traffic, gateway, arms, body):
+    traffic.apply(routes_of(arms[0].url, key="card"))
+    assert send(gateway.url, body) == 200
+    assert arms[0].posts()[0].body == body
+    assert KEY_HEADER not in arms[0].posts()[0].headers
+
+
+def test_bodies_that_are_too_long_for_keys_pass(traffic, gateway, arms):
+    traffic.apply(routes_of(arms[0].url, arms[1].url, weight=50.0, key="card"))
+    body = b'{"card": "a", "x": "' + b"x" * 12_000_000 + b'"}'
+    assert send(gateway.url, body) == 200
+    assert send(gateway.url, iter([body[:5_000_000], body[5_000_000:]])) == 200
+    assert [len(sent.body) for arm in arms for sent in arm.posts()] == [len(body)] * 2
+
+
+def test_several_models(traffic, gateway, arms):
+    traffic.apply(routes_of(arms[0].url))
+    assert send(gateway.url, b"{}", path="/anything") == 200
+    other = msgspec.structs.replace(routes_of(arms[1].url, revision=4), model="other.model")
+    traffic.apply(other)
+    assert send(gateway.url, b"{}", path="/v2/models/other.model/infer") == 200
+    assert send(gateway.url, b"{}", path="/v1/models/otherXmodel/predict") == 404
+    assert send(gateway.url, b"{}", path="/v1/models/other.model2/predict") == 404
+    assert send(gateway.url, b"{}", path=f"/v1/models/{MODEL}/versions/1/predict") == 200
+    told = Reader(traffic).until(3)
+    assert [(exchange.model, exchange.revision) for exchange in told] == [(MODEL, 1), ("other.model", 4), (MODEL, 1)]
+    assert len(arms[1].posts()) == 1
+
+
+def test_no_key_of_a_caller_stands_on_disk(traffic, gateway, arms, tmp_path):
+    traffic.apply(routes_of(arms[0].url, key="card"))
+    with Caller(gateway.url, MODEL) as caller:
+        caller.post({"card": "4556737586899855"})
+        caller.post(headers={KEY_HEADER: "4556737586899855"})
+    told = Reader(traffic).until(2)
+    assert len({exchange.key for exchange in told}) == 1
+    for path in (path for path in tmp_path.rglob("*") if path.is_file()):
+        assert b"4556737586899855" not in path.read_bytes(), path
+
+
+def test_what_envoy_refuses_changes_nothing(traffic, gateway, arms):
+    routes = routes_of(arms[0].url)
+    traffic.apply(routes)
+    wrong = routes_of(arms[1].url, revision=2, limits=msgspec.structs.replace(CALM, health_every=-1.0))
+    with pytest.raises(EngineUnavailableError, match="refuses these servers"):
+        traffic.apply(wrong)
+    assert traffic.in_force(MODEL) == routes
+    traffic.apply(routes_of(arms[1].url, revision=2))
+    assert traffic.in_force(MODEL) == routes_of(arms[1].url, revision=2)
+    gateway.kill()
+    gateway.start()
+    assert send(gateway.url, b"{}") == 200
+    assert len(arms[1].posts()) == 1
+
+
+@pytest.mark.parametrize("url", ["ftp://a", "127.0.0.1:80", "http://a:1/path", "http://"])
+def test_addresses_that_are_none_are_refused(traffic, url):
+    with pytest.raises(UsageError, match="no address"):
+        traffic.apply(routes_of(url))
+    assert traffic.in_force(MODEL) is None
+
+
+def test_a_server_may_have_a_name(traffic, gateway, arms):
+    traffic.apply(routes_of(arms[0].url.replace("127.0.0.1", "localhost")))
+    assert send(gateway.url, b"{}") == 200
+    assert arms[0].posts()[0].headers["host"].startswith("localhost")
+    assert [health.url for health in traffic.health(MODEL)] == [arms[0].url.replace("127.0.0.1", "localhost")]
+
+
+def children(pid):
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid):
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def test_envoy_never_outlives_its_supervisor(traffic, gateway):
+    [envoy] = children(traffic.door().pid)
+    assert alive(envoy)
+    gateway.kill()
+    wait_for(lambda: not alive(envoy))
+
+
+def test_the_gateway_ends_where_envoy_does(traffic, gateway):
+    [envoy] = children(traffic.door().pid)
+    os.kill(envoy, signal.SIGKILL)
+    process = gateway._process
+    assert process.wait(30) == 1
+    gateway._process = None
+    assert traffic.door() is None
+
+
+def test_starting_twice_says_so(traffic, gateway, opening):
+    door = traffic.door()
+    second = subprocess.run(traffic.program(opening), check=False, capture_output=True, text=True, timeout=60)
+    assert second.returncode == 1
+    assert "a gateway runs in this folder already" in second.stderr
+    assert traffic.door() == door
+
+
+def test_an_address_that_is_taken(traffic, opening, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        other = msgspec.structs.replace(opening, http=f"127.0.0.1:{taken.getsockname()[1]}")
+        ended = subprocess.run(traffic.program(other), check=False, capture_output=True, text=True, timeout=90)
+    assert ended.returncode == 1
+    assert "Address already in use" in ended.stderr
+
+
+def test_a_request_whose_caller_left_is_told(traffic, gateway, arms):
+    traffic.apply(routes_of(arms[0].url))
+    arms[0].delay = 1.0
+    where = gateway.url.removeprefix("http://").split(":")
+    with socket.create_connection((where[0], int(where[1]))) as sent:
+        sent.sendall(b"POST /v1/models/flight-late/predict HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\n{}")
+        wait_for(arms[0].posts)
+    [told] = Reader(traffic).until(1)
+    assert (told.status, told.served, told.fault) == (499, "", "")
+
+
+def openssl(*arguments):
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def signed(tmp_path):
+    """Paths of an authority's certificate and of one that it signed for 127.0.0.1, with its key."""
+    folder = tmp_path / "tls"
+    folder.mkdir()
+    ca, ca_key, key, request, leaf = (str(folder / name) for name in ("ca.pem", "ca.key", "key", "csr", "leaf.pem"))
+    short = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    openssl("req", "-x509", *short, "-keyout", ca_key, "-out", ca, "-subj", "/CN=test authority", "-days", "2")
+    openssl("req", *short, "-keyout", key, "-out", request, "-subj", "/CN=gateway")
+    extension = folder / "ext"
+    extension.write_text("subjectAltName=IP:127.0.0.1\n")
+    sign = ["-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", "2", "-extfile", str(extension)]
+    openssl("x509", "-req", "-in", request, *sign, "-out", leaf)
+    return ca, leaf, key
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+def test_tls(traffic, opening, arms, signed, tmp_path, mutual):
+    ca, leaf, key = signed
+    tls = Certificates(certificate=leaf, private_key=key, authority=ca if mutual else None)
+    traffic.apply(routes_of(arms[0].url))
+    with (tmp_path / "out").open("wb") as output, running(traffic, msgspec.structs.replace(opening, tls=tls), output):
+        assert traffic.door().url == f"https://{opening.http}"
+        trusted = ssl.create_default_context(cafile=ca)
+        if mutual:
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                secure(opening, trusted)
+            trusted.load_cert_chain(leaf, key)
+        assert secure(opening, trusted) == 200
+        assert [exchange.status for exchange in Reader(traffic).until(1)] == [200]
+
+
+def secure(opening, context):
+    connection = http.client.HTTPSConnection(opening.http, context=context, timeout=30)
+    try:
+        connection.request("POST", f"/v1/models/{MODEL}/predict", b"{}")
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    finally:
+        connection.close()
+
+
+def test_requests_under_way_end_on_servers_that_routes_do_not_name_any_more(traffic, gateway, arms):
+    traffic.apply(routes_of(arms[1].url, revision=1))
+    arms[1].delay = 2.0
+    status = []
+    thread = threading.Thread(target=lambda: status.append(send(gateway.url, b"{}")))
+    thread.start()
+    wait_for(arms[1].posts)
+    for revision in range(2, 6):
+        limits = msgspec.structs.replace(CALM, eject_after=revision)
+        traffic.apply(routes_of(arms[0].url, revision=revision, limits=limits))
+        time.sleep(0.1)
+    thread.join()
+    assert status == [200]
