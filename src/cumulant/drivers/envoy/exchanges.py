@@ -27,6 +27,7 @@ class Writer:
         self._size = size
         self._kept = kept
         self._number = max(_numbers(folder), default=0)
+        self._written = 0
         self._next()
 
     def write(self, exchanges: list[Exchange]) -> None:
