@@ -166,6 +166,46 @@ def test_a_server_may_have_a_name(traffic, gateway, arms):
     assert [health.url for health in traffic.health(MODEL)] == [arms[0].url.replace("127.0.0.1", "localhost")]
 
 
+def error(url, path=f"/v1/models/{MODEL}/predict"):
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    try:
+        connection.request("POST", path, b"{}")
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read()), answer.headers.get("retry-after")
+    finally:
+        connection.close()
+
+
+def test_errors_look_like_those_of_servers(traffic, gateway, arms):
+    limits = msgspec.structs.replace(CALM, rate=1, deadline=0.3)
+    traffic.apply(msgspec.structs.replace(routes_of(arms[1].url), model="other"))
+    traffic.apply(routes_of(arms[0].url, limits=limits))
+    arms[0].delay = 2.0
+    late = {"code": "deadline", "error": "no server of the model answered in time", "retryable": True}
+    assert error(gateway.url) == (504, late, None)
+    refused = {"code": "overloaded", "error": "more requests a second than this gateway takes", "retryable": True}
+    assert wait_for(lambda: (found := error(gateway.url))[0] == 429 and found) == (429, refused, "1")
+    nowhere = {"code": "not-found", "error": "no model of this gateway has this path", "retryable": False}
+    assert error(gateway.url, "/v1/models/nope/predict") == (404, nowhere, None)
+    arms[1].stop()
+    dead = {"code": "engine-unavailable", "error": "no server of the model answers", "retryable": True}
+    assert error(gateway.url, "/v1/models/other/predict") == (503, dead, "1")
+
+
+def test_more_at_once_than_allowed(traffic, gateway, arms):
+    traffic.apply(routes_of(arms[0].url, limits=msgspec.structs.replace(CALM, connections=1, pending=1)))
+    arms[0].delay = 1.0
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(send(gateway.url, b"{}"))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found.count(503) >= 4
+    assert found.count(200) == 8 - found.count(503) >= 1
+    assert sum(exchange.fault == "overflow" for exchange in Reader(traffic).until(8)) == found.count(503)
+
+
 def children(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

@@ -77,8 +77,7 @@ def _run(folder: Folder, opening: Opening, socket: str) -> int:
         return _watch(folder, opening, Admin(socket), envoy, ended)
     finally:
         folder.remove_seat()
-        envoy.terminate()
-        envoy.wait()
+        process.end(envoy)
         pump.join()
 
 

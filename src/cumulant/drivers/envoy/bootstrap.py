@@ -7,6 +7,7 @@ from typing import Any
 
 from cumulant.core.traffic import ARM_HEADER, KEY_HEADER, SHADOW_HEADER, Certificates
 from cumulant.drivers.envoy.folder import Folder
+from cumulant.drivers.envoy.replies import local_replies
 from cumulant.drivers.envoy.routing import MIRROR_HEADER, TABLE
 from cumulant.ports.traffic import Opening
 
@@ -97,6 +98,7 @@ def _callers(folder: Folder, opening: Opening) -> dict[str, Any]:
         "request_headers_timeout": "10s",
         "common_http_protocol_options": {"idle_timeout": "300s"},
         "http_protocol_options": {"accept_http_10": True},
+        "local_reply_config": local_replies(),
         "access_log": [_log()],
     }
     return _listener("callers", opening.http, manager, opening.tls)

@@ -20,6 +20,7 @@ _THREADS = 4
 _FLUSH = 50
 #: seconds for requests under way at the end
 _DRAIN = 30.0
+_END = 10.0
 _START = 60.0
 _PAUSE = 0.05
 
@@ -67,6 +68,16 @@ def await_ready(envoy: subprocess.Popen[bytes], admin: Admin) -> None:
         if time.monotonic() > deadline:
             raise EngineUnavailableError(f"Envoy was not ready within {_START:.0f} s")
         time.sleep(_PAUSE)
+
+
+def end(envoy: subprocess.Popen[bytes]) -> None:
+    """End it, also where it has stopped listening to signals."""
+    envoy.terminate()
+    try:
+        envoy.wait(_END)
+    except subprocess.TimeoutExpired:
+        envoy.kill()
+        envoy.wait()
 
 
 def drain(admin: Admin) -> None:

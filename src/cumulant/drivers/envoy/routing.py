@@ -44,8 +44,7 @@ def told_by(table: dict[str, Any]) -> dict[str, Routes]:
 
 
 def _nowhere() -> dict[str, Any]:
-    told = {"code": "not-found", "error": "no model of this gateway has this path", "retryable": False}
-    body = {"inline_string": msgspec.json.encode(told).decode()}
+    body = {"inline_string": "no model of this gateway has this path"}
     return {"match": {"prefix": "/"}, "direct_response": {"status": 404, "body": body}}
 
 
