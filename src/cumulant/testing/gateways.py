@@ -7,6 +7,7 @@ import http.client
 import json
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Self, TypeVar
@@ -169,3 +170,29 @@ def running(traffic: Traffic, opening: Opening, output: IO[bytes]) -> Iterator[G
         yield gateway
     finally:
         gateway.end(signal.SIGTERM)
+
+
+def load(address: str, model: str, change: Callable[[], object], *, callers: int = 4) -> tuple[list[Answer], list[str]]:
+    """What callers at `address` (`HOST:PORT`) got while `change` ran, and the connections that broke instead."""
+    answers: list[Answer] = []
+    faults: list[str] = []
+    done = threading.Event()
+
+    def call() -> None:
+        with Caller(f"http://{address}", model) as caller:
+            while not done.is_set():
+                try:
+                    answers.append(caller.post())
+                except (OSError, http.client.HTTPException) as error:
+                    faults.append(repr(error))
+
+    threads = [threading.Thread(target=call) for _ in range(callers)]
+    for thread in threads:
+        thread.start()
+    try:
+        change()
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    return answers, faults

@@ -68,7 +68,7 @@ def _rescued(routes: Routes, arm: Arm) -> dict[str, Any]:
             "name": "envoy.clusters.aggregate",
             "typed_config": {"@type": aggregate, "clusters": members},
         },
-        "circuit_breakers": _bounds(routes.limits),
+        "circuit_breakers": _bounds(routes.limits, rescue=True),
     }
 
 
@@ -139,13 +139,22 @@ def _encrypted(place: SplitResult) -> dict[str, Any]:
     }
 
 
-def _bounds(limits: Limits) -> dict[str, Any]:
-    bound = {
+def _bounds(limits: Limits, *, rescue: bool = False) -> dict[str, Any]:
+    """Bounds of a cluster. A rescue by the other arm has no budget.
+
+    All requests of an arm need it at once when the arm dies; and it cannot become a storm, since the dead arm took
+    none of them.
+    """
+    most = limits.connections + limits.pending
+    bound: dict[str, Any] = {
         "max_connections": limits.connections,
         "max_pending_requests": limits.pending,
-        "max_requests": limits.connections + limits.pending,
-        "retry_budget": {"budget_percent": {"value": limits.retry_budget}, "min_retry_concurrency": 3},
+        "max_requests": most,
     }
+    if rescue:
+        bound["max_retries"] = most
+    else:
+        bound["retry_budget"] = {"budget_percent": {"value": limits.retry_budget}, "min_retry_concurrency": 3}
     return {"thresholds": [bound]}
 
 

@@ -152,7 +152,7 @@ def _retries(count: int) -> dict[str, Any]:
             }
         ],
         "host_selection_retry_max_attempts": 3,
-        "retry_back_off": {"base_interval": "0.005s", "max_interval": "0.05s"},
+        "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.01s"},
     }
 
 

@@ -21,8 +21,8 @@ from cumulant.core.traffic import (
 from cumulant.ports.traffic import Opening, Traffic
 from cumulant.testing.arms import ArmServer
 from cumulant.testing.conformance.gateway import GatewaySuite
-from cumulant.testing.conformance.routes import CALM, routes_of
-from cumulant.testing.gateways import Caller, Reader, wait_for
+from cumulant.testing.conformance.routes import CALM, MODEL, routes_of
+from cumulant.testing.gateways import Caller, Reader, load, wait_for
 
 
 class FaultRules(GatewaySuite):
@@ -70,6 +70,25 @@ class FaultRules(GatewaySuite):
         victim.start()
         wait_for(lambda: caller.post(headers={FORCE_HEADER: dead}).status == 200)
         wait_for(lambda: {caller.post().served_by for _ in range(20)} == {CHAMPION, CANDIDATE})
+
+    @pytest.mark.usefixtures("gateway")
+    def test_a_killed_arm_loses_at_most_what_it_was_working_at(
+        self, traffic: Traffic, opening: Opening, champion: ArmServer, candidate: ArmServer
+    ) -> None:
+        traffic.apply(routes_of(champion.url, candidate.url, weight=50.0))
+
+        def kill() -> None:
+            wait_for(lambda: len(candidate.posts()) > 100)
+            candidate.stop()
+            time.sleep(1.0)
+
+        answers, faults = load(opening.http, MODEL, kill, callers=16)
+        assert faults == []
+        told = Reader(traffic).until(len(answers))
+        failed = [exchange.fault for exchange in told if exchange.status != 200]
+        assert set(failed) <= {"reset"}
+        assert len(failed) <= 16
+        assert sum(exchange.rescued for exchange in told) > 0
 
     def test_an_arm_that_hangs_is_a_timeout(
         self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer

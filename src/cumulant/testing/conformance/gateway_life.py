@@ -19,7 +19,7 @@ from cumulant.ports.traffic import Opening, Traffic
 from cumulant.testing.arms import ArmServer
 from cumulant.testing.conformance.gateway import GatewaySuite
 from cumulant.testing.conformance.routes import MODEL, routes_of
-from cumulant.testing.gateways import Answer, Caller, Gateway, Reader, wait_for
+from cumulant.testing.gateways import Answer, Caller, Gateway, Reader, load, wait_for
 
 
 class LifeRules(GatewaySuite):
@@ -30,7 +30,7 @@ class LifeRules(GatewaySuite):
         self, traffic: Traffic, opening: Opening, champion: ArmServer, candidate: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=0.0, revision=1))
-        answers, faults = _load(opening, lambda: self._change(traffic, champion, candidate))
+        answers, faults = load(opening.http, MODEL, lambda: self._change(traffic, champion, candidate))
         assert faults == []
         assert {answer.status for answer in answers} == {200}
         assert {answer.arm for answer in answers} == {CHAMPION, CANDIDATE}
@@ -165,29 +165,3 @@ class LifeRules(GatewaySuite):
         connection.close()
         assert got.status == 200
         assert "# TYPE " in text
-
-
-def _load(opening: Opening, change: Callable[[], None]) -> tuple[list[Answer], list[BaseException]]:
-    """What 4 callers got while `change` ran, and what they did not get."""
-    answers: list[Answer] = []
-    faults: list[BaseException] = []
-    done = threading.Event()
-
-    def call() -> None:
-        with Caller(f"http://{opening.http}", MODEL) as caller:
-            while not done.is_set():
-                try:
-                    answers.append(caller.post())
-                except (OSError, http.client.HTTPException) as error:
-                    faults.append(error)
-
-    threads = [threading.Thread(target=call) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
-        change()
-    finally:
-        done.set()
-        for thread in threads:
-            thread.join()
-    return answers, faults
