@@ -192,6 +192,22 @@ def test_errors_look_like_those_of_servers(traffic, gateway, arms):
     assert error(gateway.url, "/v1/models/other/predict") == (503, dead, "1")
 
 
+def test_no_header_hides_a_request_from_the_log(traffic, gateway, arms):
+    traffic.apply(routes_of(arms[0].url))
+    where = gateway.url.removeprefix("http://").split(":")
+    values = [b"\xff\xfe", b'"},{', b"\xc3\xa4\t", b"\\u0000", b"a" * 50_000, b"-", b""]
+    for value in values:
+        with socket.create_connection((where[0], int(where[1]))) as sent:
+            head = (
+                b"POST /v1/models/flight-late/predict HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\nconnection: close\r\n"
+            )
+            sent.sendall(head + b"x-request-id: " + value + b"\r\ncumulant-key: " + value[:5000] + b"\r\n\r\n{}")
+            assert sent.recv(1000).startswith(b"HTTP/1.1 200 ")
+    told = Reader(traffic).until(len(values))
+    assert {exchange.status for exchange in told} == {200}
+    assert max(len(exchange.request) for exchange in told) <= 256
+
+
 def test_more_at_once_than_allowed(traffic, gateway, arms):
     traffic.apply(routes_of(arms[0].url, limits=msgspec.structs.replace(CALM, connections=1, pending=1)))
     arms[0].delay = 1.0

@@ -10,6 +10,8 @@ from cumulant.drivers.envoy.clusters import arm_of
 
 #: the caller went away before the answer
 LEFT = 499
+#: characters of a request's name, which its caller chooses
+_LONGEST = 256
 #: Envoy's flags, the first that is there says the fault
 _FAULTS = (
     ("UT", "timeout"),
@@ -54,7 +56,7 @@ def exchange_of(line: Line, salt: bytes) -> Exchange | None:
     answered = line.details == "via_upstream"
     took = _number(line.took) if line.took is not None else _number(line.took_ms) * 1000
     return Exchange(
-        request=line.request or "",
+        request=(line.request or "")[:_LONGEST],
         time=_number(line.start) + took,
         model=line.model,
         assigned=line.assigned or arm_of(line.cluster or "", line.model),
