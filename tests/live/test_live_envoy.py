@@ -11,6 +11,8 @@ import subprocess
 import threading
 import time
 from pathlib import Path
+from random import Random
+from urllib.parse import unquote
 
 import msgspec
 import pytest
@@ -83,6 +85,17 @@ def test_no_text_in_a_body_ends_a_header(traffic, gateway, arms):
     assert len(arms[0].posts()[1].headers[KEY_HEADER]) == 512
 
 
+def test_a_column_may_have_any_name(traffic, gateway, arms):
+    for revision, column in enumerate(["größe", 'a "b" \\', "%d[a-z]*"]):
+        traffic.apply(routes_of(arms[0].url, key=column, revision=revision))
+        for ascii_only in (True, False):
+            row = json.dumps({"x": 1, column: "k7"}, ensure_ascii=ascii_only).encode()
+            tensors = {"inputs": [{"name": "x", "data": [1]}, {"name": column, "data": ["k7"]}]}
+            for body in (row, json.dumps(tensors, ensure_ascii=ascii_only).encode()):
+                assert send(gateway.url, body) == 200
+                assert arms[0].posts()[-1].headers.get(KEY_HEADER) == "k7", body
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -102,6 +115,54 @@ def test_broken_bodies_reach_the_server(traffic, gateway, arms, body):
     assert send(gateway.url, body) == 200
     assert arms[0].posts()[0].body == body
     assert KEY_HEADER not in arms[0].posts()[0].headers
+
+
+def value(random, depth=0):
+    kind = random.randrange(8 if depth < 3 else 5)
+    if kind < 5:
+        return random.choice(["card", 'a"b', "\\", "ä, ]}", "", 7, -1.5e300, True, False, None, "x" * 50])
+    if kind < 7:
+        return {random.choice(["card", "x", "rows", 'q"', "name", "data"]): value(random, depth + 1) for _ in range(3)}
+    return [value(random, depth + 1) for _ in range(random.randrange(4))]
+
+
+def wanted(body):
+    """The key that a body has, by a parser that builds everything."""
+
+    def first(found):
+        while isinstance(found, list) and found:
+            found = found[0]
+        if isinstance(found, (dict, list)) or found in {None, ""}:
+            return None
+        return json.dumps(found).strip('"') if not isinstance(found, str) else json.dumps(found)[1:-1]
+
+    def of(rows):
+        row = rows[0] if isinstance(rows, list) and rows else rows
+        return first(row["card"]) if isinstance(row, dict) and "card" in row else None
+
+    if isinstance(body, dict) and "card" in body:
+        return of(body)
+    if isinstance(body, dict):
+        return of(body["rows"]) if isinstance(body.get("rows"), (list, dict)) else None
+    return of(body) if isinstance(body, list) else None
+
+
+def test_keys_are_those_that_a_full_parser_finds(traffic, gateway, arms):
+    traffic.apply(routes_of(arms[0].url, key="card"))
+    random = Random(7)
+    found = 0
+    with Caller(gateway.url, MODEL) as caller:
+        for number in range(400):
+            body = {f"f{number}": value(random), "rows": [value(random)], "y": value(random)}
+            if number % 2:
+                body = {"z": value(random), "card": value(random), **body}
+            if number % 5 == 0:
+                body = [body]
+            caller.post(body)
+            key = arms[0].posts()[-1].headers.get(KEY_HEADER)
+            assert (unquote(key) if key else None) == wanted(body), body
+            found += key is not None
+    assert 50 < found < 350
 
 
 def test_bodies_that_are_too_long_for_keys_pass(traffic, gateway, arms):

@@ -70,14 +70,14 @@ local function datum(s, at) -- the first scalar, however deep in lists
   return text ~= "null" and text
 end
 
-local function of_row(s, at, key)
+local function of_row(s, at, keys)
   if s:byte(at) ~= 123 then return false end
   return members(s, at, function(name, where)
-    if name == key then return datum(s, where) end
+    if keys[name] then return datum(s, where) end
   end)
 end
 
-local function of_tensors(s, at, key)
+local function of_tensors(s, at, keys)
   if s:byte(at) ~= 91 then return false end
   at = space(s, at + 1)
   while s:byte(at) == 123 do
@@ -86,7 +86,7 @@ local function of_tensors(s, at, key)
       if name == "name" then named = datum(s, where) end
       if name == "data" then data = where end
     end)
-    if named == key then return data and datum(s, data) end
+    if named and keys[named] then return data and datum(s, data) end
     at = after_value(s, at)
     if not at then return false end
     at = space(s, at)
@@ -100,14 +100,14 @@ local function first(s, at)
   return s:byte(at) == 91 and space(s, at + 1) or at
 end
 
-local function find(s, key)
+local function find(s, keys)
   local at = space(s, 1)
-  if s:byte(at) == 91 then return of_row(s, first(s, at), key) end
-  local found = of_row(s, at, key)
-  if found or s:byte(at) ~= 123 then return found end
+  if s:byte(at) == 91 then return of_row(s, first(s, at), keys) end
+  local found = of_row(s, at, keys)
+  if found ~= nil then return found end
   return members(s, at, function(name, where)
-    if name == "inputs" then return of_tensors(s, where, key) end
-    if name == "rows" then return of_row(s, first(s, where), key) end
+    if name == "inputs" then return of_tensors(s, where, keys) end
+    if name == "rows" then return of_row(s, first(s, where), keys) end
   end)
 end
 
@@ -117,13 +117,14 @@ local function plain(text)
 end
 
 function envoy_on_request(handle)
-  local key = handle:metadata():get("key")
+  local told = handle:metadata()
+  local key, escaped = told:get("key"), told:get("escaped")
   local headers = handle:headers()
   if not key or headers:get("cumulant-key") then return end
   if (tonumber(headers:get("content-length")) or MOST + 1) > MOST then return end
   local body = handle:body()
   if not body or body:length() == 0 then return end
-  local found = find(body:getBytes(0, body:length()), key)
+  local found = find(body:getBytes(0, body:length()), {[key] = true, [escaped] = true})
   if found and found ~= "" then
     handle:headers():replace("cumulant-key", plain(found)) -- the object from before the body is not valid any more
     handle:clearRouteCache()

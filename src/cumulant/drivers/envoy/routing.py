@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -166,7 +167,9 @@ def _common(routes: Routes, *, forced: bool) -> dict[str, Any]:
             "disabled": True,
         }
     else:
-        metadata[_LUA] = {"key": routes.key}
+        # As it stands between the quotes of a JSON text, with letters as they are or all in ASCII.
+        plain = json.dumps(routes.key, ensure_ascii=False)[1:-1]
+        metadata[_LUA] = {"key": plain, "escaped": json.dumps(routes.key)[1:-1]}
     if routes.limits.rate is not None:
         filters[_RATE] = _rate(routes.limits.rate)
     return {"metadata": {"filter_metadata": metadata}, "typed_per_filter_config": filters}
