@@ -40,7 +40,7 @@ def from_hist_boosting(model: Any) -> Foreign:
         raise DefinitionError(f"the {name} is not fitted", subject=name, hint="fit it before it is packaged")
     if model.is_categorical_ is not None and np.any(model.is_categorical_):
         raise DefinitionError(f"the {name} splits on categories, which have no ONNX form here", hint=_NUMBERS)
-    link = _LINKS.get(type(model._loss.link).__name__)
+    link = _LINKS.get(type(model._loss.link).__name__)  # noqa: SLF001 - it has no public way to its trees
     if link is None:
         raise DefinitionError(f"the loss {model.loss!r} of the {name} has no ONNX form here", hint=_OTHER)
     outputs = int(model.n_trees_per_iteration_)
@@ -63,9 +63,9 @@ def from_hist_boosting(model: Any) -> Foreign:
 
 def _trees(model: Any, outputs: int) -> Ensemble:
     ensemble = Ensemble(outputs)
-    for target, value in enumerate(np.ravel(model._baseline_prediction)):
+    for target, value in enumerate(np.ravel(model._baseline_prediction)):  # noqa: SLF001
         ensemble.constant(float(value), target)
-    for iteration in model._predictors:
+    for iteration in model._predictors:  # noqa: SLF001
         for target, tree in enumerate(iteration):
             ensemble.grow(0, target, _Tree(tree.nodes).look)
     return ensemble
