@@ -1,4 +1,4 @@
-"""A pipeline that ends in a LightGBM, XGBoost or HistGradientBoosting model: its steps by skl2onnx, then the model's exact trees."""
+"""A pipeline whose last step has exact trees here (LightGBM, XGBoost, HistGradientBoosting); skl2onnx does the others."""
 
 from __future__ import annotations
 
