@@ -1,4 +1,4 @@
-"""A pipeline whose last step has exact trees here (LightGBM, XGBoost, HistGradientBoosting); skl2onnx does the others."""
+"""A pipeline whose last step has exact trees here, as LightGBM and XGBoost have; skl2onnx converts the others."""
 
 from __future__ import annotations
 
