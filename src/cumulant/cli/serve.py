@@ -77,6 +77,17 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Holds the token that callers must send.")
     ] = None,
+    salt_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Holds the key of personal values' hashes; default: the project's own."),
+    ] = None,
+    access_log: Annotated[
+        bool, typer.Option("--access-log", help="Write a line of JSON a request to standard error, without payloads.")
+    ] = False,
+    traces: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Send OpenTelemetry spans there; default: OTEL_EXPORTER_OTLP_ENDPOINT."),
+    ] = None,
 ) -> None:
     """Serve a model: Open Inference Protocol v2 and plain JSON rows, until interrupted.
 
@@ -89,7 +100,10 @@ def serve(
         workers=workers,
         grpc=grpc,
         control=_controlled(control),
-        token_file=None if token_file is None else str(token_file),
+        token_file=_path(token_file),
+        salt_file=_path(salt_file),
+        access_log=access_log,
+        traces=traces,
         parent=os.getpid(),
     )
     if models and all(Path(one).is_dir() for one in models):
@@ -101,7 +115,9 @@ def serve(
     declared_host, _, declared_port = service.settings.http.rpartition(":")
     place = http or f"{host or declared_host}:{declared_port if port is None else port}"
     started = _Start(
-        lambda ready: command(service, http=place, wishes=wishes, ready=ready), lambda pid: note(service, pid)
+        lambda ready: command(service, http=place, wishes=wishes, ready=ready),
+        lambda pid: note(service, pid),
+        salt=service.salt if salt_file is None else None,
     )
     _stay(
         call,
@@ -109,6 +125,10 @@ def serve(
         lambda running: {"url": running.url, "pid": running.pid, "model": service.model},
         lambda console, running: _show(console, service, running),
     )
+
+
+def _path(given: Path | None) -> str | None:
+    return None if given is None else str(given)
 
 
 def _controlled(text: str) -> bool:
@@ -142,10 +162,11 @@ def _prepared(call: Invocation, model: str, as_of: str | None) -> Service:
 
 
 class _Start(NamedTuple):
-    """How a server is started: its command line for a ready file, and who is told of its process."""
+    """How a server is started: its command line for a ready file, who is told of its process, what it is given."""
 
     line: Callable[[Path], list[str]]
     told: Callable[[int], None] = lambda _: None
+    salt: Callable[[], bytes] | None = None
 
 
 def _stay(
@@ -171,15 +192,11 @@ def _stay(
 
 @contextmanager
 def _child(start: _Start) -> Iterator[tuple[subprocess.Popen[bytes], Running]]:
-    from cumulant.runtime.serve import await_ready
+    from cumulant.runtime.serve import await_ready, spawn
 
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.json"
-        process = subprocess.Popen(
-            start.line(ready),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+        process = spawn(start.line(ready), stderr=subprocess.PIPE, salt=None if start.salt is None else start.salt())
         before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         said = _Echo(process)
         try:

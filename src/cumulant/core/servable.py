@@ -66,6 +66,8 @@ class Servable(msgspec.Struct, frozen=True, kw_only=True):
     whole: bool = False
     #: columns of the training source that a request does not carry, and why; a row that has them is answered
     unread: dict[str, Unread] = {}
+    #: of the salt that personal values are hashed with (`masking.fingerprint`); empty: any will do
+    salt_fingerprint: str = ""
     calibration: Calibration = Calibration()
     #: binary: predict true at or above it
     threshold: float | None = None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cumulant.packaging.encoder import Encoder
     from cumulant.packaging.engine import DTYPES, Engine
     from cumulant.packaging.events import ServableBuilt
-    from cumulant.packaging.folder import load_description, load_servable, new_folder, seal, with_version
+    from cumulant.packaging.folder import load_description, load_servable, new_folder, seal, with_salt, with_version
     from cumulant.packaging.model import TrainedModel
     from cumulant.packaging.quantization import quantize
     from cumulant.packaging.scorer import Scorer, labels
@@ -32,6 +32,7 @@ _HOMES = {
     "new_folder": "folder",
     "quantize": "quantization",
     "seal": "folder",
+    "with_salt": "folder",
     "with_version": "folder",
 }
 
@@ -49,6 +50,7 @@ __all__ = [
     "new_folder",
     "quantize",
     "seal",
+    "with_salt",
     "with_version",
 ]
 

@@ -15,6 +15,7 @@ from cumulant.core.ids import file_digest
 from cumulant.core.servable import Candidate, GraphServable, Servable
 from cumulant.core.version import __version__
 from cumulant.packaging.engine import Array
+from cumulant.packaging.folder import with_salt
 from cumulant.packaging.foreign.build import Rows, build_graph
 from cumulant.packaging.foreign.copies import copy_servable
 from cumulant.packaging.foreign.read import read_model
@@ -77,9 +78,22 @@ def package(
             from cumulant.runtime.package_uri import fetch
 
             path = fetch(source, Path(scratch), project)
-        return _package(
+        found = _package(
             path, source, out, name, sample, tolerance=tolerance, trust_pickle=trust_pickle, shrink=shrink
         )  # fmt: skip
+        return found if project is None or path == Path(source) else _salted(found, project)
+
+
+def _salted(found: Packaged, project: Project) -> Packaged:
+    """A model of the registry goes where the project's environment is, whose salt hashes the personal values."""
+    servable = found.servable
+    if not isinstance(servable, Servable) or not any(field.personal for field in servable.plan.request):
+        return found
+    here = project.salt_fingerprint()
+    if here is None:
+        note = "the salt of this environment is not to be had here: a server takes that of the training"
+        return msgspec.structs.replace(found, notes=(*found.notes, note))
+    return msgspec.structs.replace(found, servable=with_salt(found.folder, here))
 
 
 def shrinking(aim: Aim, accuracy_loss: float, sample: Path | None) -> Shrink:

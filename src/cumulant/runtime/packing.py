@@ -12,6 +12,7 @@ import msgspec
 from cumulant import data, features, packaging
 from cumulant.core import expr
 from cumulant.core.ids import digest
+from cumulant.core.masking import fingerprint
 from cumulant.core.refs import ObjectRef
 from cumulant.core.servable import Parity, Unread
 from cumulant.runtime.fitting import Fitted, loaded, rows_of
@@ -47,6 +48,9 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
         "work": work.identity,
         "unread": unread,
     }
+    # Another salt alone makes another servable, where there is anything to hash.
+    salt = fingerprint(context.project.salt()) if any(field.personal for field in work.task.plan.request) else ""
+    inputs |= {"salt": salt} if salt else {}
 
     def build() -> dict[str, object]:
         model, rows = loaded(context, fitted.model), rows_of(context, work)
@@ -62,6 +66,7 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
                 example=example(context, work),
                 whole=_is_number(context, work),
                 unread=unread,
+                salt_fingerprint=salt,
             )
             ref = objects.put(f"servables/{digest(servable.files | dict(lineage))}", folder)
         assert servable.parity is not None

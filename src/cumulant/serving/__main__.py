@@ -64,7 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--log", metavar="DIR", help="keep a prediction log there")
     add("--log-keep", metavar="TIME", default="90d", help="default %(default)s")
-    add("--log-key", metavar="FILE", help="key of the hashes of personal values in the log; default: values are hidden")
+    add(
+        "--salt-file",
+        metavar="FILE",
+        type=Path,
+        help="holds the key of the hashes of personal values in the log; CUMULANT_SALT does the same; without one they "
+        "are hidden",
+    )
     add("--region", metavar="NAME", default="", help="as it stands in the log")
     add(
         "--scored",
@@ -87,13 +93,15 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(options: argparse.Namespace) -> None:
     # After the arguments are read, so that --help needs none of the engines.
     from cumulant.serving import server
+    from cumulant.serving.salt import read_salts
 
     def announce(ready: server.Ready) -> None:
         if options.ready_file:
             server.write_ready(options.ready_file, ready)
         server.say(ready)
 
-    server.run(_settings(options), insecure=options.insecure, announce=announce)
+    salts = read_salts(options.salt_file, os.environ)
+    server.run(_settings(options), insecure=options.insecure, announce=announce, salts=salts)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -122,7 +130,6 @@ def _settings(options: argparse.Namespace) -> Settings:
         fallback=_fallback(options.fallback),
         log=options.log,
         log_keep=options.log_keep,
-        log_key=options.log_key,
         region=options.region,
         access_log=options.access_log,
         traces=_traces(options.traces),

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from cumulant.serving.http import Reason
 from cumulant.serving.scheduling import ROWS, SECONDS, Histogram, Runner
 
 Labels = tuple[str, ...]
@@ -39,6 +40,9 @@ FAMILIES = {
     "cumulant_log_records_total": Family("counter", "Records of the prediction log: written and lost.", ("result",)),
     "cumulant_worker_starts_total": Family("counter", "Worker processes started.", ()),
     "cumulant_workers": Family("gauge", "Worker processes that answer.", ()),
+    "cumulant_http_refused_total": Family(
+        "counter", "Requests that their connection refused before they were whole.", ("reason",)
+    ),
     "cumulant_connections": Family("gauge", "Open HTTP connections.", ()),
     "cumulant_build_info": Family("gauge", "Versions of the server and of Python.", ("version", "python"), once=True),
     "process_cpu_seconds_total": Family("counter", "Processor time of a worker.", ("worker",)),
@@ -82,6 +86,12 @@ class Metrics:
 def of_fallback(model: str, version: str, counts: Mapping[str, int]) -> list[Series]:
     """What a model's fallback answered."""
     return [Series("cumulant_fallback_total", (model, version, kind), count) for kind, count in counts.items()]
+
+
+def of_connections(refused: Mapping[Reason, int], present: int) -> list[Series]:
+    """What HTTP connections refused, and how many there are."""
+    found = [Series("cumulant_http_refused_total", (reason,), count) for reason, count in refused.items()]
+    return [*found, Series("cumulant_connections", (), present)]
 
 
 def of_runner(model: str, version: str, runner: Runner) -> list[Series]:

@@ -39,8 +39,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: folder of the prediction log; None: none is kept
     log: str | None = None
     log_keep: str = "90d"
-    #: file with the key of the hashes that stand for personal values in the log
-    log_key: str | None = None
+    #: of the salt that personal values in the log are hashed with; the salt itself is no setting
+    salt_fingerprint: str = ""
     #: where the log process listens; set by whoever starts it
     log_socket: str | None = None
     region: str = ""

@@ -14,15 +14,16 @@ from cumulant.serving.app import Application
 from cumulant.serving.control import Control, Staff
 from cumulant.serving.fallback import Fallback
 from cumulant.serving.fleet import Alone, Fleet
-from cumulant.serving.http import Limits, Site
+from cumulant.serving.http import Limits, Refusals, Site
 from cumulant.serving.log import LogClient
 from cumulant.serving.logbook import Logbook
 from cumulant.serving.loops import short_turns
-from cumulant.serving.metrics import Series
+from cumulant.serving.metrics import Series, of_connections
 from cumulant.serving.models import Model, ModelSet, open_model
 from cumulant.serving.process import of_process
 from cumulant.serving.recording import Recorder
 from cumulant.serving.repository import Repository
+from cumulant.serving.salt import fits, wrong
 from cumulant.serving.settings import Settings
 from cumulant.serving.sockets import BACKLOG, several_possible
 from cumulant.serving.stores import open_store
@@ -57,11 +58,14 @@ class Worker:
         self.app = Application(models, body_limit=settings.body_limit, name=settings.name, token=settings.token)
         self.app.score.recorder = self.recorder
         self.app.score.watch = self._watchers.watch
-        self._site = Site(self._watchers.over(self.app), Limits(body=settings.body_limit))
+        limits = Limits(body=settings.body_limit)
+        self._site = Site(self._watchers.over(self.app), limits, Refusals(self._watchers.refused))
         self.staff = Staff(models, self._repository, self._open, put=self._put, told=self._series)
 
     def _open(self, folder: Path) -> Model:
-        self._repository.check(folder)
+        described = self._repository.check(folder)
+        if not fits(described, self._settings.salt_fingerprint):
+            raise wrong(described)
         model, declared = self._load(folder), self._settings.fallback
         if declared.given:
             cheap = None if declared.servable is None else self._load(Path(declared.servable))
@@ -91,7 +95,8 @@ class Worker:
         return client
 
     def _series(self) -> list[Series]:
-        found = [*self.app.series(), *of_process(), Series("cumulant_connections", (), len(self._site.connections))]
+        connections = of_connections(self._site.refusals.counts, len(self._site.connections))
+        found = [*self.app.series(), *of_process(), *connections]
         if self._logbook is not None:
             client = self._logbook.client
             found.append(Series("cumulant_log_records_total", ("written",), client.written))

@@ -12,6 +12,7 @@ import httptools
 import msgspec
 
 from cumulant.serving.http.messages import Headers, Request, Response, error_response, head
+from cumulant.serving.http.refusals import Reason, Refusals
 
 Handler = Callable[[Request], Response | Awaitable[Response]]
 
@@ -23,6 +24,7 @@ _SWEEP = 1.0
 _OFFER = frozenset({b"connection", b"upgrade", b"http2-settings", b"expect"})
 #: one read of the socket, which may bring the end of one request and the head of the next
 _SLACK = 256 * 1024
+_HEADERS = "the headers are too many or too long"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,9 +47,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Site:
     """The connections of one listening socket, and what answers them."""
 
-    def __init__(self, handle: Handler, limits: Limits) -> None:
+    def __init__(self, handle: Handler, limits: Limits, refusals: Refusals | None = None) -> None:
         self.handle = handle
         self.limits = limits
+        self.refusals = refusals or Refusals()
         self.connections: set[Connection] = set()
         #: bytes of bodies that are not whole yet
         self.held = 0
@@ -72,6 +75,7 @@ class Site:
         now = time.perf_counter()
         for connection in tuple(self.connections):
             connection.expire(now)
+        self.refusals.flush()
         self.start()
 
     async def drain(self, patience: float) -> None:
@@ -84,6 +88,7 @@ class Site:
             await asyncio.wait([asyncio.ensure_future(self._empty.wait())], timeout=deadline - time.perf_counter())
         for connection in tuple(self.connections):
             connection.abort()
+        self.refusals.flush(every=True)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -137,14 +142,14 @@ class Connection(asyncio.Protocol):
             # The parser keeps a header that does not end; only counting what is fed bounds it.
             self._fed += len(data)
             if self._fed > self._limits.headers + self._limits.target + _SLACK:
-                self._fail(error_response(431, "the headers are too many or too long"))
+                self._fail("headers", 431, _HEADERS)
                 return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._decline(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self._fail(error_response(400, "this is no valid HTTP request"))
+            self._fail("malformed", 400, "this is no valid HTTP request")
         else:
             if self._begun and self._size != self._held:
                 self._hold()
@@ -158,7 +163,7 @@ class Connection(asyncio.Protocol):
         self._held = self._size
         if self._site.held > self._limits.bodies:
             self._let_go()
-            self._refuse(429, "too many large requests come at once; try again")
+            self._refuse("crowded", 429, "too many large requests come at once; try again")
 
     def _let_go(self) -> None:
         self._site.held -= self._held
@@ -171,7 +176,7 @@ class Connection(asyncio.Protocol):
         """
         method = self._parser.get_method()
         if method == b"CONNECT":
-            self._fail(error_response(400, "this server is no proxy"))
+            self._fail("malformed", 400, "this server is no proxy")
             return
         kept = {name: value for name, value in self._headers.items() if name not in _OFFER}
         lines = [b"%b %b HTTP/1.1" % (method, self._target), *(b"%b: %b" % pair for pair in kept.items()), b""]
@@ -200,13 +205,13 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         self._target += url
         if len(self._target) > self._limits.target:
-            self._refuse(414, f"the path is longer than {self._limits.target} bytes")
+            self._refuse("target", 414, f"the path is longer than {self._limits.target} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value)
         self._header_count += 1
         if self._header_bytes > self._limits.headers or self._header_count > self._limits.header_count:
-            self._refuse(431, "the headers are too many or too long")
+            self._refuse("headers", 431, _HEADERS)
             return
         self._headers.setdefault(name.lower(), value)
 
@@ -267,12 +272,13 @@ class Connection(asyncio.Protocol):
 
     def _too_large(self, size: int) -> None:
         text = f"the body is larger than {self._limits.body} bytes; send fewer rows a request"
-        self._refuse(413, text, close=size > self._limits.body + _PATIENCE)
+        self._refuse("body", 413, text, close=size > self._limits.body + _PATIENCE)
 
-    def _refuse(self, status: int, text: str, *, close: bool = False) -> None:
+    def _refuse(self, reason: Reason, status: int, text: str, *, close: bool = False) -> None:
         """Answer before the request is whole; what is left of it is thrown away."""
         if self._refusal is not None:
             return
+        self._site.refusals.add(reason, status, self._client)
         self._refusal = error_response(status, text)
         if self._task is None and not self._waiting:
             self._answered = True
@@ -286,9 +292,12 @@ class Connection(asyncio.Protocol):
         elif not keep:
             self._end()
 
-    def _fail(self, response: Response) -> None:
+    def _fail(self, reason: Reason, status: int, text: str) -> None:
+        """Answer what cannot be read on, and end the connection."""
+        if self._refusal is None:  # else it was counted already
+            self._site.refusals.add(reason, status, self._client)
         if self._task is None and not self._waiting:
-            self._write(response, keep=False)
+            self._write(error_response(status, text), keep=False)
         else:
             self._ending = True
 
@@ -342,7 +351,8 @@ class Connection(asyncio.Protocol):
     def expire(self, now: float) -> None:
         """End a connection that is idle, or whose request does not come, for too long."""
         if not self._writable and now - self._since > self._limits.request:
-            self.abort()  # it does not read its answers
+            self._site.refusals.add("unread", 0, self._client)
+            self.abort()
         elif self._task is not None or self._waiting:
             return
         elif self._ending:
@@ -352,7 +362,7 @@ class Connection(asyncio.Protocol):
                 self.abort()
         elif self._begun:
             if now - self._since > self._limits.request:
-                self._fail(error_response(408, f"the request did not come whole in {self._limits.request:g} s"))
+                self._fail("slow", 408, f"the request did not come whole in {self._limits.request:g} s")
         elif now - self._since > self._limits.idle:
             self._end()
 
