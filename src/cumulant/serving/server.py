@@ -16,6 +16,7 @@ from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.units import duration, size
 from cumulant.serving.loops import ending, new_loop
 from cumulant.serving.scribe import log_place, scribe
+from cumulant.serving.sequences import sequence_place
 from cumulant.serving.settings import Settings
 from cumulant.serving.sockets import (
     address_of,
@@ -87,7 +88,11 @@ def run(settings: Settings, *, insecure: bool = False, announce: Callable[[Ready
     _check(settings, insecure=insecure)
     allow_many()
     open_to_all = insecure or settings.token is not None
-    with _with_grpc(settings, insecure=open_to_all) as held, log_place(held) as placed:
+    with (
+        _with_grpc(settings, insecure=open_to_all) as held,
+        log_place(held) as logged,
+        sequence_place(logged) as placed,
+    ):
         _run(placed, announce, insecure=open_to_all)
 
 
