@@ -363,7 +363,7 @@ WRONG = {
     "input unknown": (lambda a: setattr(a.inputs[0], "name", "z"), "z"),
     "input twice": (lambda a: (a.inputs.append(a.inputs[0]), a.raw_input_contents.append(b"\0" * 12)), "x"),
     "output unknown": (lambda a: a.outputs.add(name="z"), "z"),
-    "classification": (lambda a: a.outputs.add(name="y").parameters["classification"].__setattr__("int64_param", 3), "classification"),
+    "classification": (lambda a: a.outputs.add(name="y").parameters["classification"].__setattr__("int64_param", 0), "classification"),
     "shared memory": (lambda a: a.inputs[0].parameters["shared_memory_region"].__setattr__("string_param", "r"), "shared_memory"),
     "timeout negative": (lambda a: a.parameters["timeout"].__setattr__("int64_param", -1), "timeout"),
     "timeout a text": (lambda a: a.parameters["timeout"].__setattr__("string_param", "1"), "timeout"),

@@ -107,7 +107,8 @@ def write_answer(
     """
     answer = _Response(model_name=name, model_version=version, id=call.id)
     for key, value in parameters.items():
-        answer.parameters[key].double_param = value
+        field = "string_param" if isinstance(value, str) else "double_param"
+        setattr(answer.parameters[key], field, value)
     if call.final:
         answer.parameters["triton_final_response"].bool_param = True
     add = answer.outputs.add

@@ -159,10 +159,10 @@ class Shelf:
         # Used by one thread at a time, which need not be the one that opened it.
         connection = sqlite3.connect(self._folder / _FILE, timeout=_WAIT, isolation_level=None, check_same_thread=False)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _into_wal(connection)
             # A killed process loses nothing; a power cut may take the last moments.
             connection.execute("PRAGMA synchronous = NORMAL")
-            connection.executescript(_SCHEMA)
+            connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
         except BaseException:
             connection.close()
             raise
@@ -175,6 +175,20 @@ class Shelf:
         except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
             hint = "look at the folder that --sequences names: space, permissions, other programs"
             raise EngineUnavailableError(f"the state of sequences cannot be used: {error}", hint=hint) from error
+
+
+def _into_wal(connection: sqlite3.Connection) -> None:
+    """Several workers may do so at once, and SQLite lets none of them wait for that."""
+    end = time.monotonic() + _WAIT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _full(what: str) -> OverloadedError:
