@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import sys
+from functools import partial
 
 import numpy as np
 import tritonclient.grpc as triton_grpc
@@ -283,8 +284,8 @@ def triton_classes(http, grpc, headers):
                 flat = [one.decode() if isinstance(one, bytes) else one for one in found.as_numpy(name).ravel()]
                 assert flat == np.array(texts).ravel().tolist(), flat
                 assert list(found.as_numpy(name).shape) == list(np.array(texts).shape)
-            wrong = [kit.InferRequestedOutput("scores", class_count=-1, **how)]
-            fails("classification", lambda: client.infer("scores", scores(kit), outputs=wrong, headers=headers))
+            asked = {"inputs": scores(kit), "outputs": [kit.InferRequestedOutput("scores", class_count=-1, **how)]}
+            fails("classification", partial(client.infer, "scores", headers=headers, **asked))
 
 
 def triton_shared_memory(http, grpc, headers):
@@ -295,7 +296,7 @@ def triton_shared_memory(http, grpc, headers):
             fails("shared memory", lambda: client.unregister_cuda_shared_memory("r", headers=headers))
             tensor = kit.InferInput("x", [1, 3], "FP32")
             tensor.set_shared_memory("r", 12)
-            fails("shared_memory_region", lambda: client.infer("double", [tensor], headers=headers))
+            fails("shared_memory_region", partial(client.infer, "double", [tensor], headers=headers))
 
 
 CHECKS = (

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import to_builtins
 
 from cumulant.core.errors import RequestError, UsageError
+from cumulant.core.ids import digest
 from cumulant.core.servable import GraphServable, TensorSpec
-from cumulant.packaging import DTYPES, Engine, check_state
+from cumulant.packaging import DTYPES, Engine, check_state, initial_state
 from cumulant.packaging.engine import Array
 from cumulant.serving.nested import nested_input
 from cumulant.serving.row_model import UNREGISTERED
@@ -82,7 +84,7 @@ class GraphModel:
             engine,
             list(self.outputs),
             model=self.name,
-            owner=f"{self.name}/{self.version}/{self.servable.files[self.servable.model]}",
+            owner=f"{self.name}/{self.version}/{digest([self.servable.files, to_builtins(self.servable.state)])}",
             states=self.servable.state,
             idle=self.servable.state_idle,
             shelf=shelf,
@@ -98,7 +100,8 @@ class GraphModel:
         if any(rows * math.prod(map(abs, spec.shape)) > _MOST_MADE_UP for spec in self.servable.inputs):
             raise RequestError("the inputs are too large to make some up")
         random = np.random.default_rng(rows)
-        return {spec.name: _noise(spec, rows, random) for spec in self.servable.inputs}
+        kept = initial_state(self.servable.state, rows)
+        return kept | {spec.name: _noise(spec, rows, random) for spec in self._specs.values()}
 
     def from_tensors(self, inputs: Sequence[Input]) -> Work:
         feeds: dict[str, Array] = {}

@@ -713,3 +713,14 @@ def test_the_program_answers_over_grpc_and_says_where(folders, workers):
         assert (taken.returncode, "already in use" in taken.stderr, "--grpc" in taken.stderr) == (3, True, True)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+def test_what_an_answer_says_besides_its_outputs_keeps_its_type():
+    from cumulant.serving.grpc.codec import Asked, write_answer
+    from cumulant.serving.scheduling import Demand
+
+    call = Asked("a", [], [], Demand(), {})
+    body = write_answer(call, "double", "3", [], {"state_age": 1.5, "degraded": "cached", "warnings": "one\ntwo"})
+    found = message("ModelInferResponse").FromString(body).parameters
+    assert (found["state_age"].double_param, found["degraded"].string_param) == (1.5, "cached")
+    assert found["warnings"].string_param == "one\ntwo"

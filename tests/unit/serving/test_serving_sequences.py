@@ -7,9 +7,11 @@ import json
 import random
 import sqlite3
 import threading
+import time
 
 import grpc
 import jsonschema
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +20,7 @@ from serving_models import ask, call
 from tensor_models import write, write_double, write_history, write_sums
 from test_serving_grpc import message, over, packed, unpacked
 
-from cumulant.core.errors import EngineUnavailableError, IntegrityError, OverloadedError, UsageError
+from cumulant.core.errors import DeadlineError, EngineUnavailableError, IntegrityError, OverloadedError, UsageError
 from cumulant.core.servable import StateTensor
 from cumulant.serving import Application, ModelSet, open_model
 from cumulant.serving.openapi import document
@@ -275,6 +277,20 @@ def test_too_many_waiting_requests_of_one_sequence_are_refused(tmp_path, shelf):
     refused = [one for one in found if isinstance(one, OverloadedError)]
     assert refused
     assert len(refused) + sum(isinstance(one, list) for one in found) == 100
+
+
+def test_a_request_whose_time_passes_in_the_queue_takes_no_step(tmp_path, shelf):
+    model = open_model(write_sums(tmp_path / "sums"), sequences=shelf)
+    work = model.from_tensors([tensor(1)])
+
+    async def run():
+        await model.runner.later(work.feeds, 1, demand(start=True))
+        late = msgspec.structs.replace(demand(), deadline=time.perf_counter() - 1)
+        with pytest.raises(DeadlineError):
+            await model.runner.later(work.feeds, 1, late)
+        return await model.runner.later(work.feeds, 1, demand())
+
+    assert asyncio.run(run())[0][0, 0] == 2
 
 
 def test_a_new_version_starts_anew_and_the_old_one_s_state_stays_its_own(tmp_path, shelf):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-from cumulant.core.errors import DefinitionError, NotFoundError, OverloadedError, RequestError
+from cumulant.core.errors import DeadlineError, DefinitionError, NotFoundError, OverloadedError, RequestError
 from cumulant.core.servable import StateTensor
 from cumulant.packaging import Engine, check_next, initial_state
 from cumulant.packaging.engine import Array
@@ -65,6 +66,7 @@ class SequenceRunner(Runner):
         Raises:
             NotFoundError: there is no such sequence, and the request does not start one.
             HttpError: 409, the sequence is at another step than the request says.
+            DeadlineError: as `Runner.later`, or its turn came too late.
             OverloadedError: too many requests of the sequence wait, or too much is kept.
             EngineUnavailableError: the kept state does not answer.
         """
@@ -72,6 +74,8 @@ class SequenceRunner(Runner):
         if demand is None or turn is None:
             raise no_state(self._model)
         async with self._turn(turn.key):
+            if demand.deadline is not None and time.perf_counter() > demand.deadline:
+                raise DeadlineError("the request's timeout passed while it waited for its turn in the sequence")
             for _ in range(_MOST_RUNS):
                 kept = self._found(turn, rows)
                 found = await self._run({**feeds, **self._inputs(kept, rows)}, rows, demand)
