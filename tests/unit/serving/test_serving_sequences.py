@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 from serving_models import ask, call
 from tensor_models import write, write_double, write_history, write_sums
 from test_serving_grpc import message, over, packed, unpacked
@@ -112,6 +113,25 @@ def test_state_may_grow(tmp_path, shelf):
         found = call(app, "POST", "/v2/models/history/infer", body).json()["outputs"]
         assert [one["name"] for one in found] == ["count"]
     assert found[0]["data"] == [8]
+
+
+def test_state_whose_rows_come_second_as_recurrent_networks_have_it(tmp_path, shelf):
+    nodes = [
+        helper.make_node("Constant", [], ["a"], value=helper.make_tensor("v", TensorProto.INT64, [1], [0])),
+        helper.make_node("Unsqueeze", ["x", "a"], ["wide"]),
+        helper.make_node("Add", ["wide", "kept"], ["left"]),
+        helper.make_node("Squeeze", ["left", "a"], ["total"]),
+    ]
+    inputs, outputs = (
+        [("x", "FP32", (-1, 2)), ("kept", "FP32", (1, -1, 2))],
+        [("total", "FP32", (-1, 2)), ("left", "FP32", (1, -1, 2))],
+    )
+    state = (StateTensor("kept", "left", "FP32", (1, -1, 2)),)
+    folder = write(tmp_path / "sums", "sums", inputs, outputs, nodes, state=state)
+    app = Application(ModelSet([open_model(folder, sequences=shelf)]))
+    assert step(app, [1, 2, 3, 4, 5, 6], sequence_id=1, sequence_start=True) == {"total": [1, 2, 3, 4, 5, 6]}
+    assert step(app, [1, 1, 1, 1, 1, 1], sequence_id=1) == {"total": [2, 3, 4, 5, 6, 7]}
+    assert "3 rows" in step(app, [1, 1], status=400, sequence_id=1)
 
 
 HOSTILE = [1.5, -1, 2**64, 10**400, True, None, [1], {"a": 1}, "a\0b", "x" * 257, "line\nbreak", "\u202e"]
@@ -345,8 +365,6 @@ def test_a_model_with_state_needs_a_place_for_it(tmp_path):
               StateTensor("kept", "left", "FP32", (-1, 3)), StateTensor("kept", "left", "FP32", (2,))], ids=repr
 )  # fmt: skip
 def test_a_description_that_lies_is_refused(tmp_path, shelf, state):
-    from onnx import helper
-
     nodes = [helper.make_node("Add", ["x", "kept"], ["left"]), helper.make_node("Identity", ["left"], ["total"])]
     specs = [("x", "FP32", (-1, 2)), ("kept", "FP32", (-1, 2))], [("total", "FP32", (-1, 2)), ("left", "FP32", (-1, 2))]
     folder = write(tmp_path / "bad", "bad", *specs, nodes, state=(state,))
