@@ -42,6 +42,7 @@ class Quantize(StrEnum):
         "cumulant package pipeline.joblib --out servables/churn --sample rows.csv --trust-pickle",
         "cumulant package models:/late@champion --out servables/late --json",
         "cumulant package model.onnx --out servables/digits --sample rows.npy --quantize size --accuracy-loss 1%",
+        "cumulant package network.onnx --out servables/network --state h_in=h_out --state c_in=c_out",
         "cumulant package servables/late --image registry.example/late:1",
     ],
 )
@@ -81,6 +82,16 @@ def package(
     accuracy_loss: Annotated[
         str, typer.Option(metavar="SHARE", help="With --quantize: share of answers that may change.")
     ] = "1%",
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT=OUTPUT",
+            help="An input that the server keeps for each sequence, and the output that it gets next; may be repeated.",
+        ),
+    ] = None,
+    state_idle: Annotated[
+        str, typer.Option(metavar="TIME", help="With --state: a sequence that idle is forgotten.")
+    ] = "10m",
     image: Annotated[
         str | None, typer.Option(metavar="REF", help="Also build an image with the data plane and the servable.")
     ] = None,
@@ -101,7 +112,7 @@ def package(
 
     Needs no project. A models:/ or runs:/ URI is looked up in the project's registry, where there is one.
     """
-    from cumulant.core.units import share
+    from cumulant.core.units import duration, share
     from cumulant.runtime.package import package as flow
 
     imaging = _Imaging(image, dockerfile, base, tool)
@@ -116,6 +127,8 @@ def package(
             trust_pickle=trust_pickle,
             quantize=_AIMS[quantize],
             accuracy_loss=share(accuracy_loss),
+            state=_pairs(state),
+            idle=duration(state_idle).total_seconds(),
             project=_project(call),
         )
         built = imaging.build(folder, progress)
@@ -128,6 +141,18 @@ _AIMS: dict[Quantize, Literal["size", "speed"] | None] = {
     Quantize.speed: "speed",
     Quantize.off: None,
 }
+
+
+def _pairs(given: list[str] | None) -> dict[str, str]:
+    """What `--state` names: outputs by input."""
+    found: dict[str, str] = {}
+    for one in given or []:
+        name, _, output = one.partition("=")
+        if not name or not output or name in found:
+            hint = "write --state INPUT=OUTPUT, such as h_in=h_out, once for each input"
+            raise UsageError(f'"{one}" names no pair of tensors', subject=one, hint=hint)
+        found[name] = output
+    return found
 
 
 class _Imaging:
@@ -193,7 +218,7 @@ def document(found: Packaged) -> dict[str, Any]:
     import msgspec
 
     described = msgspec.to_builtins(found.servable)
-    fields = ("inputs", "outputs", "columns", "classes", "batching", "parity", "candidates", "lineage")
+    fields = ("inputs", "outputs", "state", "columns", "classes", "batching", "parity", "candidates", "lineage")
     return {
         "folder": str(found.folder),
         "name": found.servable.name,

@@ -87,6 +87,20 @@ class TensorSpec(msgspec.Struct, frozen=True):
     shape: tuple[int, ...]
 
 
+class StateTensor(msgspec.Struct, frozen=True):
+    """A pair of tensors that a server keeps between the requests of a sequence: what `output` gives, `input` gets next.
+
+    A size of -1 stands for the rows of the sequence's requests; one of 0 begins there and is the graph's to change.
+    """
+
+    input: str
+    output: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    #: what the first request of a sequence gets
+    initial: Literal["zeros"] = "zeros"
+
+
 class Batching(msgspec.Struct, frozen=True):
     """Whether rows of different requests may be scored together: only where that changes no bit of an answer."""
 
@@ -121,6 +135,10 @@ class GraphServable(msgspec.Struct, frozen=True, kw_only=True):
     #: labels of a classifier, in the order of its probabilities
     classes: tuple[str, ...] = ()
     batching: Batching = Batching(exact=False, reason="not tried")
+    #: pairs among `inputs` and `outputs` that callers neither send nor, unless they ask by name, get
+    state: tuple[StateTensor, ...] = ()
+    #: seconds after which a sequence that was not asked is forgotten
+    state_idle: float = 600.0
     parity: Parity | None = None
     candidates: tuple[Candidate, ...] = ()
     #: what made it: source file and hash, converter, packages (names and hashes only)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cumulant.packaging.model import TrainedModel
     from cumulant.packaging.quantization import quantize
     from cumulant.packaging.scorer import Scorer, labels
+    from cumulant.packaging.state import check_next, check_state, initial_state
 
 _HOMES = {
     "DTYPES": "engine",
@@ -26,6 +27,9 @@ _HOMES = {
     "ServableBuilt": "events",
     "TrainedModel": "model",
     "build": "builder",
+    "check_next": "state",
+    "check_state": "state",
+    "initial_state": "state",
     "labels": "scorer",
     "load_description": "folder",
     "load_servable": "folder",
@@ -44,6 +48,9 @@ __all__ = [
     "ServableBuilt",
     "TrainedModel",
     "build",
+    "check_next",
+    "check_state",
+    "initial_state",
     "labels",
     "load_description",
     "load_servable",

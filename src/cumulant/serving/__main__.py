@@ -62,6 +62,13 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help='when there is no time: cached, servable=DIR, constant={"prediction": false}; may be repeated',
     )
+    add(
+        "--sequences",
+        metavar="DIR",
+        help="keep the state of sequences there, also when the server ends; default: as long as it lives",
+    )
+    add("--sequence-count", metavar="N", type=int, default=10_000, help="most sequences; default %(default)s")
+    add("--sequence-bytes", metavar="SIZE", default="256MiB", help="most bytes of their state; default %(default)s")
     add("--log", metavar="DIR", help="keep a prediction log there")
     add("--log-keep", metavar="TIME", default="90d", help="default %(default)s")
     add(
@@ -128,6 +135,9 @@ def _settings(options: argparse.Namespace) -> Settings:
         token=_token(options.token_file),
         scheduling=Scheduling(queue=duration(options.queue).total_seconds(), caching=Caching(mode=options.cache)),
         fallback=_fallback(options.fallback),
+        sequences=options.sequences,
+        sequence_count=options.sequence_count,
+        sequence_bytes=size(options.sequence_bytes),
         log=options.log,
         log_keep=options.log_keep,
         region=options.region,

@@ -34,8 +34,10 @@ from cumulant.serving.work import Work
 BODY_LIMIT = 8 * 1024 * 1024
 _MAX_ID = 256
 _MAX_KNOWN = 256
+#: what there is, and nothing else: shared memory, tracing and logging by request are not
 _EXTENSIONS = (
-    "binary_tensor_data", "parameters", "model_repository", "model_configuration", "statistics", "schedule_policy"
+    "binary_tensor_data", "classification", "parameters", "sequence", "model_repository", "model_configuration",
+    "statistics", "schedule_policy",
 )  # fmt: skip
 
 Verb = Callable[[Model, Request], Scoring[Response]]
@@ -170,6 +172,11 @@ class Application:
                     return self._get(path, ["v2", "models", "stats"], method)
                 _allow(method, "GET")
                 return self._describe(path, api, verb, name, version)
+            case ["v2", "systemsharedmemory" | "cudasharedmemory", *_]:
+                raise RequestError(
+                    "this server has no shared memory with its callers",
+                    hint="send tensors in the body, as binary tensor data where size matters",
+                )
             case ["v1", "events"] | ["v2", "repository", *_] | ["invocations"]:
                 _allow(method, "POST")
                 return self._post(split(request.target)[1:], request)

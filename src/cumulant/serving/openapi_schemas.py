@@ -107,6 +107,24 @@ SCHEMAS: Mapping[str, Schema] = {
 }  # fmt: skip
 
 
+_SEQUENCE = _struct(
+    {
+        "sequence_id": {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": 2**64 - 1},
+                {"type": "string", "minLength": 1, "maxLength": 256},
+            ],
+            "description": "The requests that share state.",
+        }
+    },
+    {
+        "sequence_start": {**_FLAG, "description": "Begin without state, whatever there was."},
+        "sequence_end": {**_FLAG, "description": "Forget the state after this request."},
+        "sequence_step": {"type": "integer", "minimum": 1, "description": "409 unless it is the next step, from 1 on."},
+    },
+)
+
+
 # --- requests
 
 
@@ -199,9 +217,17 @@ def _infer(model: Model) -> Schema:
             {"data": {"type": "array"}, "parameters": _OBJECT},
         )
     }
-    output = _struct({"name": {"enum": list(model.outputs)}}, {"parameters": _OBJECT})
-    more = {"id": {"type": ["string", "null"], "maxLength": 256}, "parameters": _OBJECT, "outputs": _list(output)}
-    return _struct({"inputs": _list(tensor)}, more)
+    classes = {
+        "type": "integer",
+        "minimum": 1,
+        "description": "The highest values, as value:index or value:index:label.",
+    }
+    ways = _struct({}, {"binary_data": _FLAG, "classification": classes})
+    output = _struct({"name": {"enum": list(model.outputs)}}, {"parameters": ways})
+    more = {"id": {"type": ["string", "null"], "maxLength": 256}, "outputs": _list(output)}
+    if not model.stateful:
+        return _struct({"inputs": _list(tensor)}, {**more, "parameters": _OBJECT})
+    return _struct({"inputs": _list(tensor), "parameters": _SEQUENCE}, more)
 
 
 def _infer_example(model: Model) -> Schema | None:

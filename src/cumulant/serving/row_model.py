@@ -61,6 +61,7 @@ class RowModel:
         self.looks_back = bool(self.key) and writer is not None and plan.entity in writer.sources
         engine = self.scorer.engine
         self.fallback: Fallback | None = None
+        self.stateful = False
         self.runner = Runner(engine, [engine.outputs[0].name], exact=True, scheduling=scheduling)
         self.runner.measure(self._made_up)
 

@@ -12,6 +12,7 @@ import msgspec
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError
 from cumulant.features import Advanced
 from cumulant.packaging.engine import Array
+from cumulant.serving.classification import check_ranked, classified
 from cumulant.serving.errors import status_of
 from cumulant.serving.inference import Call
 from cumulant.serving.logbook import Logbook
@@ -55,12 +56,24 @@ def inference(
         RequestError: the call does not fit the model.
     """
     check_outputs(call.wanted, model.outputs)
+    if call.classes:
+        check_ranked(call.classes, model.outputs)
     work = model.from_tensors(call.inputs)
 
     def finish(raw: Sequence[Array]) -> R:
-        return write(call, model.name, model.version, model.tensors(work, raw, call.wanted), work.parameters())
+        found = model.tensors(work, raw, call.wanted)
+        if call.classes:
+            found = [_classified(model, call, output) for output in found]
+        return write(call, model.name, model.version, found, work.parameters())
 
     return Scoring(work, call.demand, finish, call.id or "")
+
+
+def _classified(model: Model, call: Call, output: Output) -> Output:
+    count = call.classes.get(output.name)
+    if count is None:
+        return output
+    return classified(output, count, model.outputs[output.name][1], model.servable.classes)
 
 
 async def _or_fallback(model: Model, scoring: Scoring[Any]) -> Sequence[Array]:

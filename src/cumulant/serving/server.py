@@ -20,6 +20,7 @@ from cumulant.serving.loops import ending, new_loop
 from cumulant.serving.repository import Repository
 from cumulant.serving.salt import VARIABLE, fitting
 from cumulant.serving.scribe import log_place, scribe
+from cumulant.serving.sequences import sequence_place
 from cumulant.serving.settings import Settings
 from cumulant.serving.sockets import (
     address_of,
@@ -100,7 +101,11 @@ def run(
     settings = msgspec.structs.replace(settings, salt_fingerprint=fingerprint(salt))
     allow_many()
     open_to_all = insecure or settings.token is not None
-    with _with_grpc(settings, insecure=open_to_all) as held, log_place(held) as placed:
+    with (
+        _with_grpc(settings, insecure=open_to_all) as held,
+        log_place(held) as logged,
+        sequence_place(logged) as placed,
+    ):
         _run(placed, announce, insecure=open_to_all, salt=salt)
 
 

@@ -48,5 +48,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     access_log: bool = False
     #: base address of the collector of OpenTelemetry spans; empty: as its variables say; None: no spans
     traces: str | None = None
+    #: folder of the state of sequences; None: one for as long as the server lives, made by whoever starts it
+    sequences: str | None = None
+    sequence_count: int = 10_000
+    sequence_bytes: int = 256 * 1024 * 1024
     #: the process at whose end the server ends too
     parent: int | None = None

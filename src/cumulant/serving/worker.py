@@ -24,6 +24,7 @@ from cumulant.serving.process import of_process
 from cumulant.serving.recording import Recorder
 from cumulant.serving.repository import Repository
 from cumulant.serving.salt import fits, wrong
+from cumulant.serving.sequences import Bounds, Shelf
 from cumulant.serving.settings import Settings
 from cumulant.serving.sockets import BACKLOG, several_possible
 from cumulant.serving.stores import open_store
@@ -46,6 +47,7 @@ class Worker:
         self._watchers = Watchers(settings)
         self.recorder = Recorder(settings.scored)
         self._store: OnlineStore | None = open_store(settings.online) if settings.online else None
+        self._shelf = _shelf(settings)
         self._repository = Repository(settings.folders)
         try:
             opened = [self._open(folder) for folder in self._repository.folders()]
@@ -67,14 +69,20 @@ class Worker:
         if not fits(described, self._settings.salt_fingerprint):
             raise wrong(described)
         model, declared = self._load(folder), self._settings.fallback
-        if declared.given:
+        if declared.given and not model.stateful:  # an answer without a run would leave a step out of its sequence
             cheap = None if declared.servable is None else self._load(Path(declared.servable))
             model.fallback = Fallback(model, declared, cheap)
         return model
 
     def _load(self, folder: Path) -> Model:
         settings = self._settings
-        return open_model(folder, store=self._store, table=settings.table, scheduling=settings.scheduling)
+        return open_model(
+            folder,
+            store=self._store,
+            table=settings.table,
+            scheduling=settings.scheduling,
+            sequences=self._shelf,
+        )
 
     async def _put(self, models: ModelSet) -> None:
         prepared = await asyncio.to_thread(self.recorder.prepare, models)
@@ -146,3 +154,11 @@ class Worker:
         self.recorder.close()
         if self._store is not None:
             self._store.close()
+        if self._shelf is not None:
+            self._shelf.close()
+
+
+def _shelf(settings: Settings) -> Shelf | None:
+    if settings.sequences is None:
+        return None
+    return Shelf(Path(settings.sequences), Bounds(settings.sequence_count, settings.sequence_bytes))
