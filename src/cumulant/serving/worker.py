@@ -57,7 +57,8 @@ class Worker:
         self.app = Application(models, body_limit=settings.body_limit, name=settings.name, token=settings.token)
         self.app.score.recorder = self.recorder
         self.app.score.watch = self._watchers.watch
-        self._site = Site(self._watchers.over(self.app), Limits(body=settings.body_limit))
+        admitted = None if settings.token is None else self.app.admitted
+        self._site = Site(self._watchers.over(self.app), Limits(body=settings.body_limit), admitted)
         self.staff = Staff(models, self._repository, self._open, put=self._put, told=self._series)
 
     def _open(self, folder: Path) -> Model:
