@@ -20,7 +20,7 @@ from cumulant.serving.admin import configuration, metrics, repository, statistic
 from cumulant.serving.control import Control
 from cumulant.serving.errors import HttpError, headers_of, status_of, text_of
 from cumulant.serving.fleet import Alone, Fleet
-from cumulant.serving.http import Headers, Request, Response, compressed, decompressed, encode, error_response, json_response
+from cumulant.serving.http import Request, Response, compressed, decompressed, encode, error_response, json_response
 from cumulant.serving.inference import HEADER_LENGTH, decoded, read_call, write_answer
 from cumulant.serving.metrics import Metrics, Series, of_fallback, of_runner
 from cumulant.serving.models import Model, ModelSet
@@ -112,8 +112,8 @@ class Application:
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         try:
-            if self._token is not None and not self.admitted(request.target, request.headers):
-                raise _unauthorized()
+            if self._token is not None and not request.target.startswith(OPEN):
+                self.admit(request.headers.get(b"authorization", b""))
             if b"content-encoding" in request.headers:
                 request.body = decompressed(request.body, request.headers[b"content-encoding"], self.body_limit)
             found = options(request.target) if request.method == "OPTIONS" else self._route(request)
@@ -133,7 +133,7 @@ class Application:
         except Exception:  # noqa: BLE001 - the edge, as above
             return _fault()
 
-    def admitted(self, target: bytes, headers: Headers) -> bool:
+    def admitted(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a request is answered, by its head. Health is for probes, which carry no token."""
         return target.startswith(OPEN) or self._knows(headers.get(b"authorization", b""))
 
@@ -148,7 +148,8 @@ class Application:
     def admit(self, authorization: bytes) -> None:
         """Raises HttpError (401) where a token is needed and `authorization` does not carry it."""
         if not self._knows(authorization):
-            raise _unauthorized()
+            hint = "send the header Authorization: Bearer TOKEN"
+            raise HttpError(401, "this server needs a token", hint=hint, headers=_BEARER)
 
     # --- paths
 
@@ -311,11 +312,6 @@ def _packed(response: Response, request: Request) -> Response:
 def refusal(error: CumulantError) -> Response:
     """An error as the caller sees it."""
     return error_response(status_of(error), text_of(error), headers_of(error))
-
-
-def _unauthorized() -> HttpError:
-    hint = "send the header Authorization: Bearer TOKEN"
-    return HttpError(401, "this server needs a token", hint=hint, headers=_BEARER)
 
 
 def _fault() -> Response:

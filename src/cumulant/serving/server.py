@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,9 @@ import msgspec
 
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.units import duration, size
-from cumulant.serving.loops import ending, new_loop
+from cumulant.serving.doors import Doors
+from cumulant.serving.loops import ending, new_loop, signals_kept
+from cumulant.serving.pins import Pin
 from cumulant.serving.scribe import log_place, scribe
 from cumulant.serving.settings import Settings
 from cumulant.serving.sockets import (
@@ -28,6 +31,7 @@ from cumulant.serving.sockets import (
     url_of,
 )
 from cumulant.serving.supervisor import Supervisor
+from cumulant.serving.trial import Trial
 from cumulant.serving.worker import Worker
 
 __all__ = ["Ready", "bind", "run", "say", "serve", "split_address", "write_ready"]
@@ -87,7 +91,7 @@ def run(settings: Settings, *, insecure: bool = False, announce: Callable[[Ready
     _check(settings, insecure=insecure)
     allow_many()
     open_to_all = insecure or settings.token is not None
-    with _with_grpc(settings, insecure=open_to_all) as held, log_place(held) as placed:
+    with signals_kept(), _with_grpc(settings, insecure=open_to_all) as held, log_place(held) as placed:
         _run(placed, announce, insecure=open_to_all)
 
 
@@ -126,7 +130,7 @@ def _check(settings: Settings, *, insecure: bool) -> None:
 
 
 def _alone(settings: Settings, listener: socket.socket, announce: Callable[[Ready], None] | None) -> None:
-    worker = Worker(settings)
+    worker = Worker(settings, pins=Trial(settings).first())
     models = tuple((model.name, model.version) for model in worker.app.models)
     ready = Ready(url_of(listener), os.getpid(), models, grpc=_grpc_of(settings))
 
@@ -134,7 +138,7 @@ def _alone(settings: Settings, listener: socket.socket, announce: Callable[[Read
         ended = asyncio.Event()
         async with scribe(settings):
             with ending(ended, settings.parent):
-                await worker.run(listener, ended, lambda: announce(ready) if announce else None)
+                await worker.run(Doors([listener]), ended, lambda: announce(ready) if announce else None)
 
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
@@ -149,19 +153,21 @@ def _grpc_of(settings: Settings) -> str | None:
 
 def _supervise(settings: Settings, holder: socket.socket, announce: Callable[[Ready], None] | None) -> None:
     settings = msgspec.structs.replace(settings, port=holder.getsockname()[1])
-    supervisor = Supervisor(settings)
 
     def started(models: list[list[str]]) -> None:
         if announce:
             pairs = tuple((name, version) for name, version in models)
             announce(Ready(url_of(holder), os.getpid(), pairs, settings.workers, _grpc_of(settings)))
 
-    async def supervise() -> None:
-        async with scribe(settings):
-            await supervisor.run(started)
+    async def supervise(placed: Settings, pins: Sequence[Pin]) -> None:
+        async with scribe(placed):
+            await Supervisor(placed, pins).run(started)
 
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(supervise())
+    with tempfile.TemporaryDirectory(prefix="cumulant-") as kept:
+        placed = msgspec.structs.replace(settings, kept=kept)
+        pins = Trial(placed).first()
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(supervise(placed, pins))
 
 
 def write_ready(path: Path, ready: Ready) -> None:

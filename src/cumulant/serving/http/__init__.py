@@ -2,12 +2,11 @@
 
 from cumulant.serving.http.bodies import compressed, decompressed
 from cumulant.serving.http.connection import Connection, Handler, Limits, Site
-from cumulant.serving.http.messages import Headers, Request, Response, encode, error_response, json_response
+from cumulant.serving.http.messages import Request, Response, encode, error_response, json_response
 
 __all__ = [
     "Connection",
     "Handler",
-    "Headers",
     "Limits",
     "Request",
     "Response",
