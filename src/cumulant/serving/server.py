@@ -6,7 +6,6 @@ import asyncio
 import os
 import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ import msgspec
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.units import duration, size
 from cumulant.serving.doors import Doors
+from cumulant.serving.keeping import keeping
 from cumulant.serving.loops import ending, new_loop, signals_kept
 from cumulant.serving.pins import Pin
 from cumulant.serving.scribe import log_place, scribe
@@ -163,7 +163,7 @@ def _supervise(settings: Settings, holder: socket.socket, announce: Callable[[Re
         async with scribe(placed):
             await Supervisor(placed, pins).run(started)
 
-    with tempfile.TemporaryDirectory(prefix="cumulant-") as kept:
+    with keeping() as kept:
         placed = msgspec.structs.replace(settings, kept=kept)
         pins = Trial(placed).first()
         with asyncio.Runner(loop_factory=new_loop) as runner:

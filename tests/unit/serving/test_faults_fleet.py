@@ -6,8 +6,10 @@ import os
 import shutil
 import signal
 import socket
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -18,6 +20,7 @@ from test_serving_fleet import BODY, INFER, children, metric, serving
 from cumulant.core.errors import IntegrityError
 from cumulant.serving import open_model
 from cumulant.serving.control import open_pinned
+from cumulant.serving.keeping import keeping
 from cumulant.serving.pins import keep, pin
 from cumulant.serving.settings import Settings
 from cumulant.serving.trial import Trial
@@ -151,6 +154,27 @@ def test_a_disk_without_room_is_said(tmp_path, capfd):
     assert "is served without a copy" in capfd.readouterr().err
 
 
+def test_what_a_killed_server_kept_is_removed_and_what_a_living_one_keeps_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead, young = tmp_path / "cumulant-kept-dead", tmp_path / "cumulant-kept-young"
+    with keeping() as living:
+        for folder in (dead, young):
+            folder.mkdir()
+        for folder in (dead, living):
+            os.utime(folder, (0, 0))
+        with keeping() as other:
+            assert not dead.exists()
+            assert all(Path(one).is_dir() for one in (living, other, young))
+    assert list(tmp_path.iterdir()) == [young]
+
+
+def test_a_server_that_can_write_nowhere_says_that_it_keeps_nothing(tmp_path, monkeypatch, capfd):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with keeping() as place:
+        assert place is None
+    assert "cannot be kept" in capfd.readouterr().err
+
+
 def test_connections_that_wait_for_a_killed_worker_are_answered(repository):
     with serving(repository, "--workers", 2) as (process, ready):
         victim = children(process)[0]
@@ -201,7 +225,6 @@ def test_a_second_request_to_end_does_not_cut_off_the_log(repository, tmp_path, 
 
 def command_of(pid):
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as stream:
-            return stream.read()
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return b""
