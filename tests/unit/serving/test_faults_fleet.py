@@ -168,11 +168,12 @@ def test_what_a_killed_server_kept_is_removed_and_what_a_living_one_keeps_is_not
     assert list(tmp_path.iterdir()) == [young]
 
 
-def test_a_server_that_can_write_nowhere_says_that_it_keeps_nothing(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    with keeping() as place:
-        assert place is None
-    assert "cannot be kept" in capfd.readouterr().err
+def test_a_server_that_can_write_nowhere_says_that_it_keeps_nothing(tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as change:
+        change.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+        with keeping() as place:
+            assert place is None
+    assert "cannot be kept" in capsys.readouterr().err
 
 
 def test_connections_that_wait_for_a_killed_worker_are_answered(repository):
