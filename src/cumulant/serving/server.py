@@ -15,8 +15,11 @@ import msgspec
 from cumulant.core.errors import CumulantError, StorageError, UsageError
 from cumulant.core.masking import fingerprint
 from cumulant.core.units import duration, size
+from cumulant.serving.doors import Doors
+from cumulant.serving.keeping import keeping
 from cumulant.serving.log import personal_fields
-from cumulant.serving.loops import ending, new_loop
+from cumulant.serving.loops import ending, new_loop, signals_kept
+from cumulant.serving.pins import Pin
 from cumulant.serving.repository import Repository
 from cumulant.serving.salt import VARIABLE, fitting
 from cumulant.serving.scribe import log_place, scribe
@@ -33,6 +36,7 @@ from cumulant.serving.sockets import (
     url_of,
 )
 from cumulant.serving.supervisor import Supervisor
+from cumulant.serving.trial import Trial
 from cumulant.serving.worker import Worker
 
 __all__ = ["Ready", "bind", "run", "say", "serve", "split_address", "write_ready"]
@@ -102,6 +106,7 @@ def run(
     allow_many()
     open_to_all = insecure or settings.token is not None
     with (
+        signals_kept(),
         _with_grpc(settings, insecure=open_to_all) as held,
         log_place(held) as logged,
         sequence_place(logged) as placed,
@@ -154,7 +159,7 @@ def _check(settings: Settings, *, insecure: bool) -> None:
 
 
 def _alone(settings: Settings, listener: socket.socket, announce: Callable[[Ready], None] | None, salt: bytes) -> None:
-    worker = Worker(settings)
+    worker = Worker(settings, pins=Trial(settings).first())
     models = tuple((model.name, model.version) for model in worker.app.models)
     ready = Ready(url_of(listener), os.getpid(), models, grpc=_grpc_of(settings))
 
@@ -162,7 +167,7 @@ def _alone(settings: Settings, listener: socket.socket, announce: Callable[[Read
         ended = asyncio.Event()
         async with scribe(settings, salt):
             with ending(ended, settings.parent):
-                await worker.run(listener, ended, lambda: announce(ready) if announce else None)
+                await worker.run(Doors([listener]), ended, lambda: announce(ready) if announce else None)
 
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
@@ -179,19 +184,21 @@ def _supervise(
     settings: Settings, holder: socket.socket, announce: Callable[[Ready], None] | None, salt: bytes
 ) -> None:
     settings = msgspec.structs.replace(settings, port=holder.getsockname()[1])
-    supervisor = Supervisor(settings)
 
     def started(models: list[list[str]]) -> None:
         if announce:
             pairs = tuple((name, version) for name, version in models)
             announce(Ready(url_of(holder), os.getpid(), pairs, settings.workers, _grpc_of(settings)))
 
-    async def supervise() -> None:
-        async with scribe(settings, salt):
-            await supervisor.run(started)
+    async def supervise(placed: Settings, pins: Sequence[Pin]) -> None:
+        async with scribe(placed, salt):
+            await Supervisor(placed, pins).run(started)
 
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(supervise())
+    with keeping() as kept:
+        placed = msgspec.structs.replace(settings, kept=kept)
+        pins = Trial(placed).first()
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(supervise(placed, pins))
 
 
 def write_ready(path: Path, ready: Ready) -> None:

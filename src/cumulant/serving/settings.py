@@ -43,6 +43,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     salt_fingerprint: str = ""
     #: where the log process listens; set by whoever starts it
     log_socket: str | None = None
+    #: where the content that is served is kept; set by whoever starts the workers
+    kept: str | None = None
     region: str = ""
     #: a line of JSON a request on standard error
     access_log: bool = False

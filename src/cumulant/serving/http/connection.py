@@ -11,10 +11,13 @@ from typing import cast
 import httptools
 import msgspec
 
+from cumulant.serving.http.kernel import unsent
 from cumulant.serving.http.messages import Headers, Request, Response, error_response, head
 from cumulant.serving.http.refusals import Reason, Refusals
 
 Handler = Callable[[Request], Response | Awaitable[Response]]
+#: by path and headers, whether a request's body is to be read at all; the handler refuses it otherwise
+Admitted = Callable[[bytes, Headers], bool]
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: a body that was refused is read on and thrown away up to here, so that the connection stays usable
@@ -34,7 +37,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     target: int = 8 * 1024
     headers: int = 64 * 1024
     header_count: int = 128
-    #: for a request to come whole
+    #: for a request to come whole, and for a client to take not one byte of an answer
     request: float = 30.0
     #: between requests
     idle: float = 75.0
@@ -47,8 +50,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Site:
     """The connections of one listening socket, and what answers them."""
 
-    def __init__(self, handle: Handler, limits: Limits, refusals: Refusals | None = None) -> None:
+    def __init__(
+        self, handle: Handler, limits: Limits, refusals: Refusals | None = None, admitted: Admitted | None = None
+    ) -> None:
         self.handle = handle
+        self.admitted = admitted
         self.limits = limits
         self.refusals = refusals or Refusals()
         self.connections: set[Connection] = set()
@@ -110,13 +116,15 @@ class Connection(asyncio.Protocol):
         self._clear()
         #: when the present request began or the last one ended
         self._since = time.perf_counter()
+        #: bytes that the client has not taken yet, and since when that many
+        self._owed, self._stuck = 0, self._since
 
     def _clear(self) -> None:
         self._target, self._headers, self._body = b"", cast("Headers", {}), b""
         self._parts: list[bytes] | None = None
         self._size = self._header_bytes = self._header_count = 0
         self._refusal: Response | None = None
-        self._begun = self._answered = False
+        self._begun = self._answered = self._barred = False
 
     # --- what asyncio calls
 
@@ -220,14 +228,16 @@ class Connection(asyncio.Protocol):
         if self._refusal is not None:
             return
         length = self._headers.get(b"content-length")
-        if length is not None and int(length) > self._limits.body:
+        if self._site.admitted is not None and not self._site.admitted(self._target, self._headers):
+            self._bar(int(length or 0))
+        elif length is not None and int(length) > self._limits.body:
             self._too_large(int(length))
         elif b"expect" in self._headers:
             self._transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
-        if self._refusal is not None:
+        if self._refusal is not None or self._barred:
             if self._size > self._limits.body + _PATIENCE:
                 self._end()
             return
@@ -254,14 +264,17 @@ class Connection(asyncio.Protocol):
         body = self._body if self._parts is None else b"".join(self._parts)
         if self._held:
             self._let_go()
-        method = self._parser.get_method().decode("ascii")
-        request = Request(method, self._target, self._headers, body, client=self._client, received=now)
+        request = self._request(body, now)
         if self._task is not None or self._waiting or not self._writable:
             self._waiting.append((request, keep))
             if self._crowded():
                 self._transport.pause_reading()
         else:
             self._answer(request, keep=keep)
+
+    def _request(self, body: bytes, received: float) -> Request:
+        method = self._parser.get_method().decode("ascii")
+        return Request(method, self._target, self._headers, body, client=self._client, received=received)
 
     def _crowded(self) -> bool:
         """Whether so much waits for the request before that no more is read."""
@@ -274,15 +287,25 @@ class Connection(asyncio.Protocol):
         text = f"the body is larger than {self._limits.body} bytes; send fewer rows a request"
         self._refuse("body", 413, text, close=size > self._limits.body + _PATIENCE)
 
+    def _bar(self, size: int) -> None:
+        """Answer by the head alone; a body is thrown away, and one behind other requests waits for its turn without."""
+        self._barred = True
+        if self._task is None and not self._waiting and self._writable:
+            found = self._handle(self._request(b"", time.perf_counter()))
+            if isinstance(found, Response):
+                self._refuse_with(found, close=size > self._limits.body or b"expect" in self._headers)
+
     def _refuse(self, reason: Reason, status: int, text: str, *, close: bool = False) -> None:
         """Answer before the request is whole; what is left of it is thrown away."""
-        if self._refusal is not None:
-            return
-        self._site.refusals.add(reason, status, self._client)
-        self._refusal = error_response(status, text)
+        if self._refusal is None:
+            self._site.refusals.add(reason, status, self._client)
+            self._refuse_with(error_response(status, text), close=close)
+
+    def _refuse_with(self, response: Response, *, close: bool) -> None:
+        self._refusal = response
         if self._task is None and not self._waiting:
             self._answered = True
-            self._write(self._refusal, keep=not close)
+            self._write(response, keep=not close, bare=self._parser.get_method() == b"HEAD")
 
     def _drop_or_queue(self, keep: bool) -> None:
         """A refused request is at its end: answered already, or behind others of its connection."""
@@ -349,22 +372,33 @@ class Connection(asyncio.Protocol):
     # --- what the site calls
 
     def expire(self, now: float) -> None:
-        """End a connection that is idle, or whose request does not come, for too long."""
-        if not self._writable and now - self._since > self._limits.request:
+        """End a connection that is idle, whose request does not come, or that takes nothing of its answer for too long.
+
+        However slowly, a client that goes on to take its answer keeps its connection.
+        """
+        owed = self._untaken()
+        if owed != self._owed or not owed:
+            self._owed, self._stuck = owed, now
+        if owed and now - self._stuck > self._limits.request:
             self._site.refusals.add("unread", 0, self._client)
             self.abort()
-        elif self._task is not None or self._waiting:
+        elif self._task is not None or self._waiting or (owed and (self._ending or not self._begun)):
             return
         elif self._ending:
-            # What was written may still be on its way; a client that has all of it is waited for but a moment.
-            patience = self._limits.request if self._transport.get_write_buffer_size() else _SWEEP
-            if now - self._since > patience:
+            if now - self._since > _SWEEP:  # a client that has all of its answer is waited for but a moment
                 self.abort()
         elif self._begun:
             if now - self._since > self._limits.request:
                 self._fail("slow", 408, f"the request did not come whole in {self._limits.request:g} s")
         elif now - self._since > self._limits.idle:
             self._end()
+
+    def _untaken(self) -> int:
+        """Bytes that were written and are not known to have reached the client."""
+        size = self._transport.get_write_buffer_size()
+        if not (size or self._ending):
+            return 0
+        return size + unsent(self._transport.get_extra_info("socket"))
 
     def finish(self) -> None:
         """End once what came has been answered."""
