@@ -27,6 +27,7 @@ from cumulant.serving.models import Model, ModelSet
 from cumulant.serving.openapi import document
 from cumulant.serving.paths import allow, options, split
 from cumulant.serving.probes import OPEN, probe
+from cumulant.serving.reasons import DESCRIBED, queried, why
 from cumulant.serving.scheduling import Demand
 from cumulant.serving.scoring import Counted, Scoring, inference
 from cumulant.serving.work import Work
@@ -260,8 +261,9 @@ class Application:
         return inference(model, call, write_answer)
 
     def _predict(self, model: Model, request: Request) -> Scoring[Response]:
-        rows, single = _rows(decoded(_decode_rows, request.body), model)
+        rows, single, asked = _rows(decoded(_decode_rows, request.body), model)
         work = model.from_rows(rows)
+        work.why = why(model.reasons, queried(request.target, asked))
         request_id = _request_id(request)
 
         def finish(raw: Sequence[Array]) -> Response:
@@ -355,15 +357,18 @@ def _request_id(request: Request) -> str:
     return os.urandom(8).hex()
 
 
-def _rows(value: object, model: Model) -> tuple[list[object], bool]:
-    """The rows in a body, and whether it was one bare row."""
+_WRAPPED = {"rows", "reasons"}
+
+
+def _rows(value: object, model: Model) -> tuple[list[object], bool, object]:
+    """The rows in a body, whether it was one bare row, and how many reasons it asks for."""
     if isinstance(value, list):
-        return value, False
-    if isinstance(value, dict) and value.keys() == {"rows"} and "rows" not in model.inputs:
+        return value, False, None
+    if isinstance(value, dict) and "rows" in value and value.keys() <= _WRAPPED and "rows" not in model.inputs:
         if not isinstance(value["rows"], list):
             raise RequestError('"rows" must be a list of objects', subject="rows")
-        return value["rows"], False
-    return [value], True
+        return value["rows"], False, value.get("reasons")
+    return [value], True, None
 
 
 def _single(answer: Answer | dict[str, Any], model: Model, request_id: str, work: Work) -> dict[str, Any]:
@@ -384,5 +389,6 @@ def metadata(model: Model, versions: Sequence[str]) -> dict[str, object]:
         "outputs": [
             {"name": name, "datatype": datatype, "shape": list(shape)}
             for name, (datatype, shape) in model.outputs.items()
-        ],
+        ]
+        + ([] if model.reasons is None else [DESCRIBED]),
     }

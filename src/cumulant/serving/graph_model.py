@@ -22,6 +22,7 @@ from cumulant.serving.work import Work, check_rows
 
 if TYPE_CHECKING:
     from cumulant.serving.fallback import Fallback
+    from cumulant.serving.reasons import Reasoning
 
 #: a size that a request chooses, in made-up inputs
 _SOME = 8
@@ -52,6 +53,7 @@ class GraphModel:
         self._columns = {name: place for place, name in enumerate(servable.columns)}
         engine = Engine(folder / servable.model)
         self.fallback: Fallback | None = None
+        self.reasons: Reasoning | None = None
         self.runner = Runner(engine, list(self.outputs), exact=self._may_batch(), scheduling=scheduling)
         self.runner.measure(self._made_up)
 

@@ -38,6 +38,8 @@ class Call(msgspec.Struct):
     #: outputs to send as raw bytes: by name, and by default
     binary: Mapping[str, bool]
     binary_default: bool = False
+    #: the parameter `reasons` as it was sent
+    reasons: object = None
 
 
 def read_call(body: bytes, header_length: bytes | None, *, received: float, client: str) -> Call:
@@ -58,6 +60,7 @@ def read_call(body: bytes, header_length: bytes | None, *, received: float, clie
         demand(parameters, received, client) if parameters or client else _PLAIN,
         binary,
         parameters.get("binary_data_output") is True,
+        parameters.get("reasons"),
     )
 
 

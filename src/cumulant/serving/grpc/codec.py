@@ -89,6 +89,7 @@ def read_call(
         wanted,
         _demand(found, received, remaining, client),
         {},
+        reasons=found.get("reasons"),
         typed=bool(inputs) and not raws,
         final=found.get("triton_enable_empty_final_response") is True,
     )
@@ -103,7 +104,10 @@ def write_answer(
     """
     answer = _Response(model_name=name, model_version=version, id=call.id)
     for key, value in parameters.items():
-        answer.parameters[key].double_param = value
+        if isinstance(value, str):
+            answer.parameters[key].string_param = value
+        else:
+            answer.parameters[key].double_param = value
     if call.final:
         answer.parameters["triton_final_response"].bool_param = True
     add = answer.outputs.add
