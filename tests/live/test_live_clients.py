@@ -15,6 +15,8 @@ sys.path.insert(0, str(HERE.parent / "unit" / "serving"))
 from serving_models import servable  # noqa: E402
 from tensor_models import write_double, write_mixed, write_scores, write_sums  # noqa: E402
 
+from cumulant.core.servable import Reasons  # noqa: E402
+
 pytestmark = pytest.mark.live
 
 TOKEN = "secret"
@@ -44,7 +46,8 @@ def _has_clients(python):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("served")
-    folders = [write_mixed(root / "mixed"), write_double(root / "double"), servable(root / "flight-late"),
+    late = servable(root / "flight-late", reasons=Reasons(reference={"distance": 800.0, "hour": 9.0, "carrier": "AA"}))
+    folders = [write_mixed(root / "mixed"), write_double(root / "double"), late,
                write_sums(root / "sums"), write_scores(root / "scores")]  # fmt: skip
     options = ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--workers", "2", "--model-control", "explicit"]
     process = subprocess.Popen(

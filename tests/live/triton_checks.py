@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import queue
 import sys
 from functools import partial
@@ -46,6 +47,16 @@ def fails(words, call):
     assert words in said, said
 
 
+def check_reasons(result):
+    """Contributions are 0.7/6 an hour, 0.3/250 a mile, and -0.5 for the second carrier against the first."""
+    first, second = (
+        {one["feature"]: one["contribution"] for one in json.loads(text)} for text in result.as_numpy("reasons")
+    )
+    assert list(first) == ["hour", "carrier", "distance"], first
+    np.testing.assert_allclose(list(first.values()), [1.05, -0.5, -0.36], rtol=1e-6)
+    np.testing.assert_allclose([second["hour"], second["distance"]], [1.05, 0.12], rtol=1e-6)
+
+
 def describe(client, **how):
     assert client.is_server_live(**how)
     assert client.is_server_ready(**how)
@@ -85,6 +96,14 @@ def triton_over_grpc(http, grpc, headers):
         assert [one.name for one in found.get_response().outputs] == ["total"]
         answer = client.infer("flight-late", rows(triton_grpc), headers=headers)
         assert answer.as_numpy("probability").shape == (2,), answer.get_response()
+        assert answer.as_numpy("reasons") is None
+        check_reasons(client.infer("flight-late", rows(triton_grpc), parameters={"reasons": 3}, headers=headers))
+        wanted = [triton_grpc.InferRequestedOutput("reasons")]
+        check_reasons(client.infer("flight-late", rows(triton_grpc), outputs=wanted, headers=headers))
+        fails(
+            "from 0 to 4",
+            lambda: client.infer("flight-late", rows(triton_grpc), parameters={"reasons": 9}, headers=headers),
+        )
         fails("no model named", lambda: client.infer("nope", tensors(triton_grpc), headers=headers))
         fails("missing", lambda: client.infer("mixed", tensors(triton_grpc)[:1], headers=headers))
         fails("token", lambda: client.infer("mixed", tensors(triton_grpc)))
@@ -192,6 +211,10 @@ def triton_over_http(http, grpc, headers):
         check(client.infer("mixed", plain, outputs=wanted, request_id="ü", timeout=5_000_000, headers=headers))
         found = client.infer("flight-late", rows(triton_http), priority=1, headers=headers)
         assert found.as_numpy("probability").shape == (2,), found.get_response()
+        check_reasons(client.infer("flight-late", rows(triton_http), parameters={"reasons": 3}, headers=headers))
+        for binary in (True, False):
+            wanted = [triton_http.InferRequestedOutput("reasons", binary_data=binary)]
+            check_reasons(client.infer("flight-late", rows(triton_http), outputs=wanted, headers=headers))
         fails("no model named", lambda: client.infer("nope", tensors(triton_http), headers=headers))
         fails("token", lambda: client.infer("mixed", tensors(triton_http)))
         assert client.get_inference_statistics("mixed", headers=headers)["model_stats"][0]["name"] == "mixed"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cumulant.packaging.folder import load_description, load_servable, new_folder, seal, with_salt, with_version
     from cumulant.packaging.model import TrainedModel
     from cumulant.packaging.quantization import quantize
+    from cumulant.packaging.reference import reference_values
     from cumulant.packaging.scorer import Scorer, labels
     from cumulant.packaging.state import check_next, check_state, initial_state
 
@@ -35,6 +36,7 @@ _HOMES = {
     "load_servable": "folder",
     "new_folder": "folder",
     "quantize": "quantization",
+    "reference_values": "reference",
     "seal": "folder",
     "with_salt": "folder",
     "with_version": "folder",
@@ -56,6 +58,7 @@ __all__ = [
     "load_servable",
     "new_folder",
     "quantize",
+    "reference_values",
     "seal",
     "with_salt",
     "with_version",

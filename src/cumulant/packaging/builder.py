@@ -10,7 +10,7 @@ import msgspec
 
 from cumulant.core.errors import DefinitionError
 from cumulant.core.plan import FeaturePlan
-from cumulant.core.servable import Servable, Unread
+from cumulant.core.servable import Reasons, Servable, Unread
 from cumulant.packaging.folder import new_folder, seal
 from cumulant.packaging.graph import Graph
 from cumulant.packaging.linear import add_constant, add_linear
@@ -37,13 +37,14 @@ def build(
     whole: bool = False,
     unread: Mapping[str, Unread] | None = None,
     salt_fingerprint: str = "",
+    reasons: Reasons | None = None,
     tolerance: float = 1e-6,
 ) -> Servable:
     """Write the servable of `model` to the folder `out`, whole or not at all; a servable there is replaced.
 
     `sample` holds feature rows for the parity check (`parity.measure`); `example` is a request row;
-    `lineage` says what made the model, by hashes and names; `whole`, `unread` and `salt_fingerprint` are as in
-    `Servable`. Equal inputs give equal bytes.
+    `lineage` says what made the model, by hashes and names; `whole`, `unread`, `salt_fingerprint` and `reasons`
+    are as in `Servable`. Equal inputs give equal bytes.
 
     Raises:
         DefinitionError: the model has no exact ONNX form, or reads a feature that the plan lacks.
@@ -64,6 +65,7 @@ def build(
         salt_fingerprint=salt_fingerprint,
         calibration=model.calibration,
         threshold=model.threshold,
+        reasons=reasons,
         lineage=dict(lineage),
         example=dict(example),
     )

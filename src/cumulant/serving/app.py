@@ -27,6 +27,7 @@ from cumulant.serving.openapi import document
 from cumulant.serving.paths import allow, options, split
 from cumulant.serving.probes import OPEN, probe
 from cumulant.serving.reading import Reader, decode_rows, is_large, request_id_of, rows_of
+from cumulant.serving.reasons import DESCRIBED, queried, why
 from cumulant.serving.scheduling import Demand
 from cumulant.serving.scoring import Counted, Scoring, inference
 from cumulant.serving.work import Work
@@ -282,8 +283,9 @@ class Application:
         return inference(model, call, write_answer)
 
     def _predict(self, model: Model, request: Request) -> Scoring[Response]:
-        rows, single = rows_of(decoded(decode_rows, request.body), model)
+        rows, single, asked = rows_of(decoded(decode_rows, request.body), model)
         work = model.from_rows(rows)
+        work.why = why(model.reasons, queried(request.target, asked))
         request_id = request_id_of(request)
 
         def finish(raw: Sequence[Array]) -> Response:
@@ -387,5 +389,6 @@ def metadata(model: Model, versions: Sequence[str]) -> dict[str, object]:
         "outputs": [
             {"name": name, "datatype": datatype, "shape": list(shape)}
             for name, (datatype, shape) in model.outputs.items()
-        ],
+        ]
+        + ([] if model.reasons is None else [DESCRIBED]),
     }

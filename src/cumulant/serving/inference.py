@@ -43,6 +43,8 @@ class Call(msgspec.Struct):
     binary_default: bool = False
     #: outputs to answer with their highest values, and how many of them
     classes: Mapping[str, int] = {}
+    #: the parameter `reasons` as it was sent
+    reasons: object = None
 
 
 def read_call(body: bytes, header_length: bytes | None, *, received: float, client: str) -> Call:
@@ -68,6 +70,7 @@ def read_call(body: bytes, header_length: bytes | None, *, received: float, clie
         binary,
         parameters.get("binary_data_output") is True,
         classes,
+        parameters.get("reasons"),
     )
 
 

@@ -11,6 +11,7 @@ from cumulant.core.servable import GraphServable, Servable
 from cumulant.packaging import load_description
 from cumulant.packaging.engine import Array
 from cumulant.serving.graph_model import GraphModel
+from cumulant.serving.reasons import Reasoning
 from cumulant.serving.row_model import RowModel
 from cumulant.serving.scheduling import Runner, Scheduling
 from cumulant.serving.sequences import Shelf
@@ -35,6 +36,8 @@ class Model(Protocol):
     #: metadata of the protocol: datatype and shape by name
     inputs: Mapping[str, dict[str, Any]]
     outputs: Mapping[str, tuple[str, list[int]]]
+    #: None where the servable explains nothing
+    reasons: Reasoning | None
 
     @property
     def servable(self) -> Servable | GraphServable: ...

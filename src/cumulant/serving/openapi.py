@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cumulant.core.version import __version__
-from cumulant.serving.openapi_schemas import ERROR, SCHEMAS, answer, bodies, reference
+from cumulant.serving.openapi_schemas import ERROR, SCHEMAS, answer, bodies, how_many, reference
 from cumulant.serving.paths import ROUTES, Route
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ def _operation(route: Route, path: str, model: Model | None, app: Application) -
     content = bodies(route.template, verb, model)
     if content is not None:
         found["requestBody"] = {"required": verb in {"infer", "predict", "invocations", "events"}, "content": content}
+    if model is not None and model.reasons is not None and verb in {"predict", "invocations"}:
+        found["parameters"] = [{"name": "reasons", "in": "query", "schema": how_many(model.reasons)}]
     if app.guarded and route.template not in _OPEN:
         found["security"] = [{"token": []}]
     return found

@@ -107,12 +107,15 @@ def request_id_of(request: Request) -> str:
     return os.urandom(8).hex()
 
 
-def rows_of(value: object, model: Model) -> tuple[list[object], bool]:
-    """The rows in a body, and whether it was one bare row."""
+_WRAPPED = {"rows", "reasons"}
+
+
+def rows_of(value: object, model: Model) -> tuple[list[object], bool, object]:
+    """The rows in a body, whether it was one bare row, and how many reasons it asks for."""
     if isinstance(value, list):
-        return value, False
-    if isinstance(value, dict) and value.keys() == {"rows"} and "rows" not in model.inputs:
+        return value, False, None
+    if isinstance(value, dict) and "rows" in value and value.keys() <= _WRAPPED and "rows" not in model.inputs:
         if not isinstance(value["rows"], list):
             raise RequestError('"rows" must be a list of objects', subject="rows")
-        return value["rows"], False
-    return [value], True
+        return value["rows"], False, value.get("reasons")
+    return [value], True, None

@@ -93,6 +93,7 @@ def read_call(
         _demand(found, received, remaining, client),
         {},
         classes=classes,
+        reasons=found.get("reasons"),
         typed=bool(inputs) and not raws,
         final=found.get("triton_enable_empty_final_response") is True,
     )
