@@ -43,6 +43,7 @@ class Quantize(StrEnum):
         "cumulant package models:/late@champion --out servables/late --json",
         "cumulant package model.onnx --out servables/digits --sample rows.npy --quantize size --accuracy-loss 1%",
         "cumulant package servables/late --image registry.example/late:1",
+        "cumulant package servables/late --image registry.example/late:1 --options '--grpc 0.0.0.0:8081 --workers 2'",
     ],
 )
 def package(
@@ -96,6 +97,10 @@ def package(
         str | None,
         typer.Option(metavar="NAME", help="buildah, podman or docker; default: the first that is installed."),
     ] = None,
+    options: Annotated[
+        str | None,
+        typer.Option(metavar="WORDS", help="Options of the image's server, such as '--grpc 0.0.0.0:8081'."),
+    ] = None,
 ) -> None:
     """Make a servable's folder or an image from a model; its answers are compared with the original's on the sample.
 
@@ -104,7 +109,7 @@ def package(
     from cumulant.core.units import share
     from cumulant.runtime.package import package as flow
 
-    imaging = _Imaging(image, dockerfile, base, tool)
+    imaging = _Imaging(image, dockerfile, base, tool, options)
     with call.progress("package") as progress, _folder(out, imaging) as folder:
         progress(f"reading {source}")
         found = flow(
@@ -133,15 +138,19 @@ _AIMS: dict[Quantize, Literal["size", "speed"] | None] = {
 class _Imaging:
     """The image that was asked for, if one was; faults are told before the model is read."""
 
-    def __init__(self, image: str | None, dockerfile: Path | None, base: str | None, tool: str | None) -> None:
+    def __init__(
+        self, image: str | None, dockerfile: Path | None, base: str | None, tool: str | None, options: str | None
+    ) -> None:
         self.wanted = image is not None or dockerfile is not None
         self._image, self._context = image, dockerfile
         if not self.wanted:
-            if base is not None or tool is not None:
-                raise UsageError("--base and --tool are of an image", hint="add --image REF or --dockerfile DIR")
+            if (base, tool, options) != (None, None, None):
+                hint = "add --image REF or --dockerfile DIR"
+                raise UsageError("--base and --tool are of an image, and so is --options", hint=hint)
             return
-        from cumulant.runtime.image import DEFAULT_BASE, check_folder, checked_reference, found_tool
+        from cumulant.runtime.image import DEFAULT_BASE, check_folder, checked_reference, found_tool, serving
 
+        self._serving = serving(options or "")
         self._base = checked_reference(base or DEFAULT_BASE, "base image")
         if dockerfile is not None:
             check_folder(dockerfile)
@@ -158,7 +167,9 @@ class _Imaging:
         from cumulant.runtime.image import build_image, write_context
 
         with TemporaryDirectory() as scratch:
-            path = write_context(servable, self._context or Path(scratch) / "image", base=self._base)
+            path = write_context(
+                servable, self._context or Path(scratch) / "image", base=self._base, options=self._serving
+            )
             found: dict[str, Any] = {} if self._context is None else {"dockerfile": str(path)}
             if self._image is not None:
                 progress(f"building {self._image} with {self._tool}")
