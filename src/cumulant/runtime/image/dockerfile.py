@@ -38,15 +38,13 @@ RUN python3 -m venv /build/tools \\
       --target /build/root/app --only-binary :all: --require-hashes -r /build/serve.txt \\
  && /build/tools/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-compile \\
       --target /build/root/app --no-deps /build/{wheel} \\
- && python3 -B /build/trim.py /build/root \\
- && PYTHONPATH=/app chroot /build/root "$(command -v python3)" -P -B -c \\
-      'import cumulant.serving.server, cumulant.serving.grpc.server, cumulant.serving.log.reading, onnxruntime'
+ && python3 -B /build/trim.py /build/root
 
 FROM scratch
 COPY --from=packages /build/root /
 COPY model /model
 ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \\
-    PYTHONPATH=/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+    PYTHONPATH=/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1
 {labels}
 USER {user}:{user}
 WORKDIR /tmp
