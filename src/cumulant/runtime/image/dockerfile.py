@@ -75,7 +75,7 @@ def serving(text: str) -> Serving:
     """What `text`, such as `--grpc 0.0.0.0:8081 --workers 2`, asks of the image's server.
 
     Raises:
-        UsageError: these are no options of the server, or name a folder that no image has.
+        UsageError: these are no options of the server.
     """
     said = io.StringIO()
     try:
@@ -85,8 +85,6 @@ def serving(text: str) -> Serving:
     except (ValueError, SystemExit) as error:
         fault = said.getvalue().strip().rpartition("error: ")[2] or str(error)
         raise UsageError(f'"{text}" cannot be the options of the server: {fault}', subject=text) from None
-    if len(found.folders) > 1:
-        raise UsageError(f"the image has no folder {found.folders[1]}: it serves one servable", subject=text)
     return Serving(words, split_address(found.http)[1], split_address(found.grpc)[1] if found.grpc else None)
 
 
