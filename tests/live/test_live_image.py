@@ -176,7 +176,7 @@ def test_the_image_serves_with_a_token_on_a_read_only_root_and_ends_on_sigterm(s
         == b"\x08\x01"
     )
     (found,) = json.loads(ran(["podman", "image", "inspect", image["image"]], settings))
-    assert ran([sys.executable, *found["Config"]["Healthcheck"]["Test"][2:]], settings) == ""
+    assert ran([sys.executable, *found["Healthcheck"]["Test"][2:]], settings) == ""
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     assert process.returncode == 0
