@@ -44,6 +44,7 @@ class Quantize(StrEnum):
         "cumulant package model.onnx --out servables/digits --sample rows.npy --quantize size --accuracy-loss 1%",
         "cumulant package network.onnx --out servables/network --state h_in=h_out --state c_in=c_out",
         "cumulant package servables/late --image registry.example/late:1",
+        "cumulant package servables/late --image registry.example/late:1 --options '--grpc 0.0.0.0:8081 --workers 2'",
     ],
 )
 def package(
@@ -107,6 +108,10 @@ def package(
         str | None,
         typer.Option(metavar="NAME", help="buildah, podman or docker; default: the first that is installed."),
     ] = None,
+    options: Annotated[
+        str | None,
+        typer.Option(metavar="WORDS", help="Options of the image's server, such as '--grpc 0.0.0.0:8081'."),
+    ] = None,
 ) -> None:
     """Make a servable's folder or an image from a model; its answers are compared with the original's on the sample.
 
@@ -115,7 +120,7 @@ def package(
     from cumulant.core.units import duration, share
     from cumulant.runtime.package import package as flow
 
-    imaging = _Imaging(image, dockerfile, base, tool)
+    imaging = _Imaging(image, dockerfile, base, tool, options)
     with call.progress("package") as progress, _folder(out, imaging) as folder:
         progress(f"reading {source}")
         found = flow(
@@ -158,15 +163,19 @@ def _pairs(given: list[str] | None) -> dict[str, str]:
 class _Imaging:
     """The image that was asked for, if one was; faults are told before the model is read."""
 
-    def __init__(self, image: str | None, dockerfile: Path | None, base: str | None, tool: str | None) -> None:
+    def __init__(
+        self, image: str | None, dockerfile: Path | None, base: str | None, tool: str | None, options: str | None
+    ) -> None:
         self.wanted = image is not None or dockerfile is not None
         self._image, self._context = image, dockerfile
         if not self.wanted:
-            if base is not None or tool is not None:
-                raise UsageError("--base and --tool are of an image", hint="add --image REF or --dockerfile DIR")
+            if (base, tool, options) != (None, None, None):
+                hint = "add --image REF or --dockerfile DIR"
+                raise UsageError("--base and --tool are of an image, and so is --options", hint=hint)
             return
-        from cumulant.runtime.image import DEFAULT_BASE, check_folder, checked_reference, found_tool
+        from cumulant.runtime.image import DEFAULT_BASE, check_folder, checked_reference, found_tool, serving
 
+        self._serving = serving(options or "")
         self._base = checked_reference(base or DEFAULT_BASE, "base image")
         if dockerfile is not None:
             check_folder(dockerfile)
@@ -183,7 +192,9 @@ class _Imaging:
         from cumulant.runtime.image import build_image, write_context
 
         with TemporaryDirectory() as scratch:
-            path = write_context(servable, self._context or Path(scratch) / "image", base=self._base)
+            path = write_context(
+                servable, self._context or Path(scratch) / "image", base=self._base, options=self._serving
+            )
             found: dict[str, Any] = {} if self._context is None else {"dockerfile": str(path)}
             if self._image is not None:
                 progress(f"building {self._image} with {self._tool}")

@@ -19,13 +19,18 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server; returns the exit code: 0 done, 1 refused, 2 usage, 3 try again, 4 cannot work."""
-    options = _parser().parse_args(arguments)
+    options = options_of(arguments)
     try:
         _serve(options)
     except CumulantError as error:
         sys.stderr.write(f"error: {text_of(error)}\n")
         return _exit_code(error)
     return 0
+
+
+def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options that the words ask for; ends the process with a message where there are no such options."""
+    return _parser().parse_args(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
