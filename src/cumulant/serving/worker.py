@@ -24,6 +24,7 @@ from cumulant.serving.process import of_process
 from cumulant.serving.recording import Recorder
 from cumulant.serving.repository import Repository
 from cumulant.serving.settings import Settings
+from cumulant.serving.sharing import Sharer
 from cumulant.serving.sockets import BACKLOG, several_possible
 from cumulant.serving.stores import open_store
 from cumulant.serving.watchers import Watchers
@@ -45,6 +46,7 @@ class Worker:
         self._watchers = Watchers(settings)
         self.recorder = Recorder(settings.scored)
         self._store: OnlineStore | None = open_store(settings.online) if settings.online else None
+        self._sharer = Sharer(settings) if settings.sharing else None
         self._repository = Repository(settings.folders)
         try:
             opened = [self._open(folder) for folder in self._repository.folders()]
@@ -66,6 +68,8 @@ class Worker:
         if declared.given:
             cheap = None if declared.servable is None else self._load(Path(declared.servable))
             model.fallback = Fallback(model, declared, cheap)
+        if self._sharer is not None:
+            self._sharer.join(model, folder)
         return model
 
     def _load(self, folder: Path) -> Model:
@@ -92,6 +96,8 @@ class Worker:
 
     def _series(self) -> list[Series]:
         found = [*self.app.series(), *of_process(), Series("cumulant_connections", (), len(self._site.connections))]
+        if self._sharer is not None:
+            found += self._sharer.series()
         if self._logbook is not None:
             client = self._logbook.client
             found.append(Series("cumulant_log_records_total", ("written",), client.written))
@@ -115,6 +121,8 @@ class Worker:
             server = await loop.create_server(self._site, sock=listener, backlog=BACKLOG)
             stack.callback(server.close)
             self._site.start()
+            if self._sharer is not None:
+                await stack.enter_async_context(self._sharer.at_work())
             grpc = await self._start_grpc()
             started()
             await ended.wait()
