@@ -313,7 +313,7 @@ def test_no_request_fails_while_valkey_stands_still_dies_and_comes_back(light, t
             connected(url)
 
             def left_alone():
-                return counted(url, "cumulant_shared_cache_open", part="read")
+                return counted(url, "cumulant_shared_cache_open_workers", part="read")
 
             with Load(url) as load:
                 load.goes_on()
@@ -346,12 +346,12 @@ def test_a_full_valkey_costs_writes_only(light):
         with Load(url) as load:
             within(30, lambda: writes(url, "failed") > 0)
             load.goes_on()
-            assert counted(url, "cumulant_shared_cache_open", part="read") == 0
+            assert counted(url, "cumulant_shared_cache_open_workers", part="read") == 0
             # Memory is there again: so are writes.
             before = writes(url, "written")
             server.ask(b"CONFIG", b"SET", b"maxmemory", b"0")
             within(60, lambda: writes(url, "written") > before)
-            within(10, lambda: counted(url, "cumulant_shared_cache_open", part="write") == 0)
+            within(10, lambda: counted(url, "cumulant_shared_cache_open_workers", part="write") == 0)
         assert load.failed == []
         assert load.wrong == []
 
@@ -360,5 +360,5 @@ def test_a_server_starts_without_its_valkey(light):
     url_of_nobody = f"valkey://127.0.0.1:{free_port()}/0"
     with serving(light, "--cache", "on", "--cache", url_of_nobody, stderr=subprocess.DEVNULL) as url, Load(url) as load:
         load.goes_on()
-        assert counted(url, "cumulant_shared_cache_open", part="read") == 1
+        assert counted(url, "cumulant_shared_cache_open_workers", part="read") == 1
     assert load.failed == load.wrong == []

@@ -39,7 +39,7 @@ FAMILIES = {
     "cumulant_shared_cache_total": Family("counter", "Looks into the shared cache.", (*_MODEL, "result")),
     "cumulant_shared_cache_writes_total": Family("counter", "Answers for the shared cache.", (*_MODEL, "result")),
     "cumulant_shared_cache_seconds": Family("histogram", "Time of looks into the shared cache.", (), SECONDS),
-    "cumulant_shared_cache_open": Family(
+    "cumulant_shared_cache_open_workers": Family(
         "gauge", "Workers that leave the shared cache alone since it fails, by what they leave.", ("part",)
     ),
     "cumulant_fallback_total": Family("counter", "Requests answered by the fallback.", (*_MODEL, "kind")),
@@ -114,8 +114,8 @@ def of_tier(tier: Tier) -> list[Series]:
     """How a worker stands with the shared cache."""
     return [
         _histogram("cumulant_shared_cache_seconds", (), tier.seconds),
-        Series("cumulant_shared_cache_open", ("read",), float(not tier.reads.closed)),
-        Series("cumulant_shared_cache_open", ("write",), float(not tier.writes.closed)),
+        Series("cumulant_shared_cache_open_workers", ("read",), float(not tier.reads.closed)),
+        Series("cumulant_shared_cache_open_workers", ("write",), float(not tier.writes.closed)),
     ]
 
 

@@ -31,7 +31,8 @@ class ValkeyCache:
     def __init__(self, url: str, *, password: str | None = None) -> None:
         self._encrypted, self._settings = settings_of(url, password)
         self._idle: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
-        self._all: set[Connection] = set()
+        #: with the transports of those that are connected: the client forgets them when it fails
+        self._all: dict[Connection, asyncio.WriteTransport | None] = {}
         self._growing: asyncio.Task[None] | None = None
         self._writer: Connection | None = None
 
@@ -57,8 +58,9 @@ class ValkeyCache:
 
     async def put(self, key: str, value: bytes, ttl: float) -> None:
         # A connection of its own: writes are large, and answers would wait behind them.
-        connection = self._writer if self._writer in self._all else await self._connected()
-        self._writer = connection
+        connection = self._writer
+        if connection is None or connection not in self._all:
+            connection = self._writer = await self._connected()
         if await self._ask(connection, "SET", key, value, "PX", max(1, round(ttl * 1000))) != b"OK":
             self._drop(connection)
             raise EngineUnavailableError("the cache did not say that it keeps the value")
@@ -104,7 +106,7 @@ class ValkeyCache:
         connection = kind(
             **self._settings, socket_timeout=None, socket_connect_timeout=_PATIENCE, lib_name=None, lib_version=None
         )
-        self._all.add(connection)
+        self._all[connection] = None
         try:
             async with asyncio.timeout(_PATIENCE):
                 await connection.connect()  # type: ignore[no-untyped-call]
@@ -114,6 +116,7 @@ class ValkeyCache:
         except Exception as error:  # noqa: BLE001 - the edge to a peer that may be anything, through a parser that trusts it
             self._drop(connection)
             raise EngineUnavailableError(f"the cache cannot be reached: {_told(error)}") from None
+        self._all[connection] = _transport(connection)
         return connection
 
     async def _ask(self, connection: Connection, *words: str | bytes | int) -> object:
@@ -138,10 +141,16 @@ class ValkeyCache:
             self._drop(self._idle.get_nowait())
 
     def _drop(self, connection: Connection) -> None:
-        self._all.discard(connection)
-        writer, connection._writer, connection._reader = connection._writer, None, None  # noqa: SLF001 - its `disconnect` waits
-        if writer is not None:
-            writer.transport.abort()
+        # Its own `disconnect` waits until what was sent is taken, which a peer that stands still never does.
+        transport = self._all.pop(connection, None) or _transport(connection)
+        connection._writer = connection._reader = None  # noqa: SLF001
+        if transport is not None:
+            transport.abort()
+
+
+def _transport(connection: Connection) -> asyncio.WriteTransport | None:
+    writer = connection._writer  # noqa: SLF001 - the client has no other way to it
+    return None if writer is None else writer.transport
 
 
 def _told(error: Exception) -> str:

@@ -129,8 +129,9 @@ class Tier:
         self.round_trip = seconds if known is None else known + _NEW * (seconds - known)
 
     def _fails(self, why: str) -> None:
+        was_closed = self.reads.closed
         self.reads.fail()
-        if not self.reads.closed and not self._failed.is_set():
+        if was_closed and not self.reads.closed:
             self._failed.set()
             self._say(f"is left alone for now: {why}")
 
