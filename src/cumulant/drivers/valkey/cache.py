@@ -143,9 +143,9 @@ class ValkeyCache:
     def _drop(self, connection: Connection) -> None:
         # Its own `disconnect` waits until what was sent is taken, which a peer that stands still never does.
         transport = self._all.pop(connection, None) or _transport(connection)
-        connection._writer = connection._reader = None  # noqa: SLF001
         if transport is not None:
             transport.abort()
+        connection._writer = connection._reader = None  # noqa: SLF001 - after that: an open stream complains when it goes
 
 
 def _transport(connection: Connection) -> asyncio.WriteTransport | None:
