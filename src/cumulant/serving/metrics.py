@@ -9,6 +9,7 @@ import msgspec
 
 from cumulant.serving.http import Reason
 from cumulant.serving.scheduling import ROWS, SECONDS, Histogram, Runner
+from cumulant.serving.shared import Tier
 
 Labels = tuple[str, ...]
 
@@ -36,6 +37,12 @@ FAMILIES = {
     "cumulant_run_rows": Family("histogram", "Rows of the runs that gathered requests.", _MODEL, ROWS),
     "cumulant_refused_total": Family("counter", "Requests refused since they could not be in time.", _MODEL),
     "cumulant_cache_total": Family("counter", "Looks into the prediction cache.", (*_MODEL, "result")),
+    "cumulant_shared_cache_total": Family("counter", "Looks into the shared cache.", (*_MODEL, "result")),
+    "cumulant_shared_cache_writes_total": Family("counter", "Answers for the shared cache.", (*_MODEL, "result")),
+    "cumulant_shared_cache_seconds": Family("histogram", "Time of looks into the shared cache.", (), SECONDS),
+    "cumulant_shared_cache_open_workers": Family(
+        "gauge", "Workers that leave the shared cache alone since it fails, by what they leave.", ("part",)
+    ),
     "cumulant_fallback_total": Family("counter", "Requests answered by the fallback.", (*_MODEL, "kind")),
     "cumulant_log_records_total": Family("counter", "Records of the prediction log: written and lost.", ("result",)),
     "cumulant_worker_starts_total": Family("counter", "Worker processes started.", ()),
@@ -106,7 +113,20 @@ def of_runner(model: str, version: str, runner: Runner) -> list[Series]:
     if cache.hits or cache.misses:
         found.append(Series("cumulant_cache_total", (*labels, "hit"), cache.hits))
         found.append(Series("cumulant_cache_total", (*labels, "miss"), cache.misses))
+    if runner.shared is not None:
+        counts = runner.shared.counts
+        found += [Series("cumulant_shared_cache_total", (*labels, one), n) for one, n in counts.looks.items()]
+        found += [Series("cumulant_shared_cache_writes_total", (*labels, one), n) for one, n in counts.writes.items()]
     return found
+
+
+def of_tier(tier: Tier) -> list[Series]:
+    """How a worker stands with the shared cache."""
+    return [
+        _histogram("cumulant_shared_cache_seconds", (), tier.seconds),
+        Series("cumulant_shared_cache_open_workers", ("read",), float(not tier.reads.closed)),
+        Series("cumulant_shared_cache_open_workers", ("write",), float(not tier.writes.closed)),
+    ]
 
 
 def _histogram(family: str, labels: Labels, seen: Histogram) -> Series:

@@ -16,6 +16,7 @@ from cumulant.serving.stores import open_store
 
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
+    from cumulant.serving.sharing import Sharer
 
 
 class Opening:
@@ -25,8 +26,9 @@ class Opening:
         UsageError, MissingPartError: as `open_store`.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sharer: Sharer | None = None) -> None:
         self._settings = settings
+        self._sharer = sharer
         self._store: OnlineStore | None = open_store(settings.online) if settings.online else None
         self._shelf = _shelf(settings)
         self.repository = Repository(settings.folders)
@@ -46,6 +48,8 @@ class Opening:
         if declared.given and not model.stateful:  # an answer without a run would leave a step out of its sequence
             cheap = None if declared.servable is None else self._load(Path(declared.servable))
             model.fallback = Fallback(model, declared, cheap)
+        if self._sharer is not None and not model.stateful:  # its answers depend on more than the request
+            self._sharer.join(model, folder)
         return model
 
     def _load(self, folder: Path) -> Model:

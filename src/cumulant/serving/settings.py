@@ -8,6 +8,7 @@ import msgspec
 
 from cumulant.serving.declared import Declared
 from cumulant.serving.scheduling import Scheduling
+from cumulant.serving.shared import Sharing
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +34,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: what a caller must send as `Authorization: Bearer TOKEN`; None: nothing
     token: str | None = None
     scheduling: Scheduling = Scheduling()
+    #: the cache that servers share; None: each has its own only
+    sharing: Sharing | None = None
     fallback: Declared = Declared()
     #: what becomes of scored rows whose models look back at them: `durable`, `background` or `off`
     scored: Literal["durable", "background", "off"] = "durable"

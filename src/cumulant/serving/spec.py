@@ -72,6 +72,15 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Literal["auto", "on", "off"],
         msgspec.Meta(description="Answers kept for equal requests; `auto`: while that saves more time than it costs."),
     ] = "auto"
+    shared_cache: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="Cache that servers share: `valkey://HOST:PORT/DB`, `redis://` or `rediss://`; its password is in `CUMULANT_CACHE_PASSWORD`. Default: none."  # noqa: E501 - one sentence of the reference
+        ),
+    ] = None
+    cache_budget: Annotated[
+        str, msgspec.Meta(description="The longest that a request may wait for the shared cache.")
+    ] = "5ms"
     scored: Annotated[
         Literal["durable", "background", "off"],
         msgspec.Meta(

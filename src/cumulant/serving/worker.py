@@ -23,6 +23,7 @@ from cumulant.serving.pins import Pin, pin
 from cumulant.serving.process import of_process
 from cumulant.serving.recording import Recorder
 from cumulant.serving.settings import Settings
+from cumulant.serving.sharing import Sharer
 from cumulant.serving.sockets import several_possible
 from cumulant.serving.trial import Trial
 from cumulant.serving.watchers import Watchers
@@ -42,7 +43,8 @@ class Worker:
         self._settings = settings
         self._watchers = Watchers(settings)
         self.recorder = Recorder(settings.scored)
-        self._opening = Opening(settings)
+        self._sharer = Sharer(settings) if settings.sharing else None
+        self._opening = Opening(settings, self._sharer)
         try:
             wanted = map(pin, self._opening.repository.folders()) if pins is None else pins
             models = ModelSet([open_pinned(one, self._opening) for one in wanted])
@@ -80,6 +82,8 @@ class Worker:
     def _series(self) -> list[Series]:
         connections = of_connections(self._site.refusals.counts, len(self._site.connections))
         found = [*self.app.series(), *of_process(), *connections]
+        if self._sharer is not None:
+            found += self._sharer.series()
         if self._logbook is not None:
             client = self._logbook.client
             found.append(Series("cumulant_log_records_total", ("written",), client.written))
@@ -102,6 +106,8 @@ class Worker:
             stack.callback(doors.close)
             await doors.open(self._site)
             self._site.start()
+            if self._sharer is not None:
+                await stack.enter_async_context(self._sharer.at_work())
             grpc = await self._start_grpc()
             started()
             await ended.wait()
