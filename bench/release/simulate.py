@@ -26,7 +26,8 @@ LOOKS, SECONDS = 180, 10
 CHAMPION, CANDIDATE = 1800, 200
 RATE, ALPHA = 0.005, 0.05
 SIGMA, SLOW = 0.5, 0.05  # of log latency; share of champion's requests above the threshold
-CHUNK = 250
+CHUNK = 125
+BLOCK = 250  # releases that share one seed, and one history of the champion
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def ours(d):
     ka, kb = (d.ka, d.kb) if d.first is None else d.first
     na, ka, nb, kb = (merged(x, factor) for x in (d.na, ka, d.nb, kb))
     rate = (ka.sum() + kb.sum()) / (na.sum() + nb.sum())
-    design = RateDesign(lowest=rate / 16, highest=min(rate * 32, 0.9), step=0.07)
+    design = RateDesign(lowest=rate / 16, highest=min(rate * 32, 0.9), step=0.09)
     found = [
         watched(design, na[i : i + CHUNK], ka[i : i + CHUNK], nb[i : i + CHUNK], kb[i : i + CHUNK])
         for i in range(0, len(na), CHUNK)
@@ -243,15 +244,15 @@ HARMS = {
 }
 
 
-def scenario(name, releases, seed):
-    made = {**NULLS, **HARMS}[name](np.random.default_rng(seed), releases)
+def scenario(name, seed):
+    """The looks of rollback in BLOCK releases by each rule, and how long each took."""
+    made = {**NULLS, **HARMS}[name](np.random.default_rng(seed), BLOCK)
     told = {}
     for rule, judge in RULES.items():
         if name.startswith("latency") and rule in {"success rate >= 99% a minute", "five failed checks in all"}:
             judge = partial(judge, most=0.1)  # noqa: PLW2901  a limit on slow requests: twice the usual share
         began = time.perf_counter()
-        look = judge(made)
-        told[rule] = summary(look, time.perf_counter() - began)
+        told[rule] = (judge(made), time.perf_counter() - began)
     return name, told
 
 
@@ -262,6 +263,7 @@ def summary(look, seconds):
     lower = stats.beta.ppf(0.001, max(hit.sum(), 1e-9), len(hit) - hit.sum() + 1)
     some = np.isfinite(median)
     return {
+        "releases": len(look),
         "rolled_back": float(hit.mean()),
         "lower_99_9": float(lower),
         "median_s": float(median * SECONDS) if some else None,
@@ -286,18 +288,39 @@ def found(one):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--releases", type=int, default=2000)
+    parser.add_argument("--releases", type=int, default=2000, help=f"in steps of {BLOCK}")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--json")
+    parser.add_argument("--json", help="rewritten whenever a scenario has more releases")
     given = parser.parse_args()
-    names = [*NULLS, *HARMS]
+    names = [*HARMS, *NULLS]
+    looks = {name: {rule: [] for rule in RULES} for name in names}
     with ProcessPoolExecutor(given.processes) as pool:
-        told = dict(pool.map(scenario, names, [given.releases] * len(names), range(1, len(names) + 1)))
+        tasks = [
+            (name, 1 + i + 100 * block) for block in range(given.releases // BLOCK) for i, name in enumerate(names)
+        ]
+        for name, told in pool.map(scenario, *zip(*tasks, strict=True)):
+            for rule, one in told.items():
+                looks[name][rule].append(one)
+            if given.json:
+                store(given.json, looks)
     print("Found: share of releases rolled back, median time over all of them, candidate's requests by then.\n")
-    print(table(told))
-    if given.json:
-        with open(given.json, "w") as file:
-            json.dump({"releases": given.releases, "scenarios": told}, file, indent=1)
+    print(table(summaries(looks)))
+
+
+def summaries(looks):
+    return {
+        name: {
+            rule: summary(np.concatenate([x for x, _ in parts]), sum(s for _, s in parts))
+            for rule, parts in rules.items()
+        }
+        for name, rules in looks.items()
+        if all(rules.values())
+    }
+
+
+def store(path, looks):
+    with open(path, "w") as file:
+        json.dump(summaries(looks), file, indent=1)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from scipy.stats import beta, binom, nbinom, poisson
 
 from cumulant.statistics.sequential import RateDesign, Rates, first_events, merge_factor, merged
 
-SMALL = RateDesign(lowest=5e-4, highest=0.1, step=0.07)
+SMALL = RateDesign(lowest=5e-4, highest=0.1, step=0.1, shapes=(0.5, 1.0, 4.0, math.inf))
+COARSE = RateDesign(lowest=2e-4, highest=0.3, step=0.2, shapes=(0.5, 1.0, 4.0, math.inf))
 
 
 def arm_pmf(k, mean, shape):
@@ -47,7 +48,12 @@ def simulated(releases, looks, rates, *, requests=(1800, 200), cv=0.0, shared=Fa
     theirs = ours if shared else burst()
     for i in range(looks):
         na, nb = rng.poisson(requests[0], releases), rng.poisson(requests[1], releases)
-        yield na, rng.binomial(na, np.minimum(rates[0] * ours[i], 1)), nb, rng.binomial(nb, np.minimum(rates[1] * theirs[i], 1))
+        yield (
+            na,
+            rng.binomial(na, np.minimum(rates[0] * ours[i], 1)),
+            nb,
+            rng.binomial(nb, np.minimum(rates[1] * theirs[i], 1)),
+        )
 
 
 def watch(blocks, test, releases, design=SMALL):
@@ -64,19 +70,19 @@ def watch(blocks, test, releases, design=SMALL):
 @pytest.mark.parametrize("shapes", [(math.inf, math.inf), (1.0, 1.0), (4.0, 4.0), (math.inf, 1.0), (0.5, 2.0)])
 @pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
 def test_the_expected_e_value_of_a_block_at_the_edge_of_the_null_is_at_most_one(shapes, scale):
-    requests, p = (600, 200), 0.005 * scale
-    c, t, chance = outcomes(requests, (p, p), shapes, most=(400, 160))
-    state = added(Rates.start(RateDesign(lowest=1e-5, highest=0.5, step=0.1)), requests, c, t)
-    assert chance.sum() > 0.999
+    requests, p = (200, 100), 0.01 * scale
+    c, t, chance = outcomes(requests, (p, p), shapes, most=(60, 60))
+    state = added(Rates.start(COARSE), requests, c, t)
+    assert chance.sum() > 0.99
     assert float((chance * np.exp(state.log_harm())).sum()) <= 1.0
 
 
 def test_the_expected_e_value_of_two_blocks_is_at_most_one():
-    requests, p = (400, 200), 0.005
+    requests, p = (300, 200), 0.005
     for shapes in ((math.inf, math.inf), (1.0, 1.0)):
-        c, t, chance = (x.ravel() for x in outcomes(requests, (p, p), shapes, most=(24, 14)))
+        c, t, chance = (x.ravel() for x in outcomes(requests, (p, p), shapes, most=(10, 8)))
         pairs = chance[:, None] * chance
-        start = Rates.start(RateDesign(lowest=1e-4, highest=0.2, step=0.2))
+        start = Rates.start(COARSE)
         one = added(start, requests, c[:, None], t[:, None])
         two = added(one, requests, np.broadcast_to(c, pairs.shape), np.broadcast_to(t, pairs.shape))
         assert float((pairs * np.exp(two.log_harm())).sum()) <= 1.0
@@ -86,8 +92,8 @@ def test_the_expected_e_value_of_two_blocks_is_at_most_one():
 @pytest.mark.parametrize("difference", [0.0025, 0.01])
 def test_the_expected_e_value_of_non_inferiority_at_the_margin_is_at_most_one(shapes, difference):
     requests, p = (1000, 500), 0.005
-    c, t, chance = outcomes(requests, (p, p + difference), shapes, most=(90, 130))
-    state = added(Rates.start(RateDesign(lowest=1e-5, highest=0.5, step=0.1)), requests, c, t)
+    c, t, chance = outcomes(requests, (p, p + difference), shapes, most=(40, 60))
+    state = added(Rates.start(COARSE), requests, c, t)
     assert float((chance * np.exp(state.log_not_worse(difference=difference))).sum()) <= 1.0
 
 
@@ -117,21 +123,21 @@ def test_tables_are_the_negative_binomial_likelihood():
     ("rate", "cv", "shared"), [(0.005, 0, False), (0.02, 0, False), (0.005, 1, False), (0.005, 1, True)]
 )
 def test_releases_that_are_no_worse_are_rolled_back_at_most_at_alpha(rate, cv, shared):
-    blocks = simulated(200, 60, (rate, rate), cv=cv, shared=shared, seed=5)
-    design = RateDesign(lowest=rate / 16, highest=rate * 16, step=0.1)
-    high, _ = watch(blocks, Rates.log_harm, 200, design)
-    assert lower_bound(int((high >= math.log(20)).sum()), 200) <= 0.05
+    blocks = simulated(120, 40, (rate, rate), cv=cv, shared=shared, seed=5)
+    design = RateDesign(lowest=rate / 16, highest=rate * 16, step=0.12, shapes=SMALL.shapes)
+    high, _ = watch(blocks, Rates.log_harm, 120, design)
+    assert lower_bound(int((high >= math.log(20)).sum()), 120) <= 0.05
 
 
 def test_candidates_just_beyond_the_margin_are_promoted_at_most_at_alpha():
     for cv in (0, 1):
-        blocks = simulated(200, 60, (0.005, 0.01), cv=cv, seed=6)
-        high, _ = watch(blocks, lambda s: s.log_not_worse(difference=0.005), 200)
-        assert lower_bound(int((high >= math.log(20)).sum()), 200) <= 0.05
+        blocks = simulated(120, 40, (0.005, 0.01), cv=cv, seed=6)
+        high, _ = watch(blocks, lambda s: s.log_not_worse(difference=0.005), 120)
+        assert lower_bound(int((high >= math.log(20)).sum()), 120) <= 0.05
 
 
 def test_threefold_errors_are_found_within_a_minute_in_the_median():
-    _, first = watch(simulated(300, 14, (0.005, 0.015), seed=7), Rates.log_harm, 300)
+    _, first = watch(simulated(200, 10, (0.005, 0.015), seed=7), Rates.log_harm, 200)
     assert np.median(first) <= 6  # looks of 10 s
 
 
@@ -141,17 +147,17 @@ def test_an_equal_candidate_is_shown_to_be_within_twice_the_rate():
 
 
 def test_intervals_cover_at_all_looks_and_narrow():
-    ratio, difference = np.ones(100, bool), np.ones(100, bool)
-    state = Rates.start(SMALL, batch=(100,))
-    for na, ka, nb, kb in simulated(100, 20, (0.004, 0.008), seed=9):
+    ratio, difference = np.ones(60, bool), np.ones(60, bool)
+    state = Rates.start(SMALL, batch=(60,))
+    for na, ka, nb, kb in simulated(60, 15, (0.004, 0.008), seed=9):
         state = state.add(champion_requests=na, champion_bad=ka, candidate_requests=nb, candidate_bad=kb)
         if state.blocks % 5 == 0:
             low, high = state.ratio_interval(0.05)
             ratio &= (low <= 2) & (high >= 2)
             low, high = state.difference_interval(0.05)
             difference &= (low <= 0.004) & (high >= 0.004)
-    assert lower_bound(int((~ratio).sum()), 100) <= 0.05
-    assert lower_bound(int((~difference).sum()), 100) <= 0.05
+    assert lower_bound(int((~ratio).sum()), 60) <= 0.05
+    assert lower_bound(int((~difference).sum()), 60) <= 0.05
     assert np.median(high - low) < 0.02
     assert np.isfinite(state.ratio_interval()[1]).all()
 

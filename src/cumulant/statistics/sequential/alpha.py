@@ -99,7 +99,7 @@ def stages(log_evidence: Sequence[npt.ArrayLike], *, spent: float = 0.7) -> Floa
     Raises:
         ValueError: there is no stage, or `spent` is not in (0, 1].
     """
-    if not log_evidence or not 0 < spent <= 1:
+    if not len(log_evidence) or not 0 < spent <= 1:
         raise ValueError(f"a release has at least one stage and spends a part in (0, 1] of its cash, not {spent}")
     values = [np.asarray(one, dtype=np.float64) for one in log_evidence]
     whole, cash = np.full(values[0].shape, -math.inf), 1.0

@@ -123,7 +123,7 @@ class Betting:
             ValueError: a value is outside [0, 1].
         """
         gain = within(values, 0, 1) - self.boundary
-        return replace(self, capital=self.capital + np.log1p(gain[..., None] * self._bets()).sum(-2))
+        return replace(self, capital=self.capital + np.log1p(gain[..., None] * self.bets).sum(-2))
 
     def log_evidence(self) -> Floats:
         """Log e-value [batch] against "mean <= boundary"; reject when it reaches log(1 / alpha), at whatever moment."""
@@ -138,7 +138,8 @@ class Betting:
         """What `to_json` wrote."""
         return cls(float(cast("float", stored["boundary"])), np.asarray(stored["capital"], dtype=np.float64))
 
-    def _bets(self) -> Floats:
+    @property
+    def bets(self) -> Floats:
         """Sizes [bets] from a thousandth of the boldest upwards, evenly on a logarithmic scale."""
         boldest = 0.9 / self.boundary
         return np.geomspace(boldest / 1000, boldest, self.capital.shape[-1])

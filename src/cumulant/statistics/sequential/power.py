@@ -10,8 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import logsumexp
 
 from cumulant.statistics.sequential.arrays import Floats, level
+from cumulant.statistics.sequential.means import Betting
 from cumulant.statistics.sequential.rates import RateDesign, Rates
 
 
@@ -122,24 +125,27 @@ def smallest_ratio(
     return None
 
 
-def paired_pairs(*, margin: float, deviation: float, alpha: float = 0.05) -> float:
-    """About how many pairs a paired non-inferiority needs in expectation when there is no difference.
+def paired_pairs(*, margin: float, deviation: float, scale: float = 1.0, alpha: float = 0.05) -> float:
+    """About how many pairs `means.Paired` needs to show non-inferiority when there is no difference.
 
-    A mixture of bets grows by margin^2 / (2 deviation^2) a pair, and must reach log(1 / alpha) beside the price of not
-    knowing the bet, half the logarithm of what it grows by (Waudby-Smith and Ramdas 2023, section 5).
+    A bet b grows by b m - b^2 v / 2 a pair, m and v the margin and variance as parts of twice the scale; the answer is
+    when the mean of all capitals that grow so reaches 1 / alpha.
 
     Args:
         margin: in the unit of the loss.
         deviation: standard deviation of a pair's difference, in the same unit.
+        scale: largest possible difference, in the same unit.
         alpha: of the test.
 
     Raises:
-        ValueError: margin or deviation is not above 0, or alpha is not between 0 and 1.
+        ValueError: not 0 < margin < scale, deviation is not above 0, or alpha is not between 0 and 1.
     """
-    if not (margin > 0 and deviation > 0):
-        raise ValueError(f"margin {margin} and deviation {deviation} must both be above 0")
-    needed = -math.log(level(alpha))
-    return (needed + 0.5 * math.log(2 * math.pi * math.e * needed)) * 2 * (deviation / margin) ** 2
+    if not (0 < margin < scale and deviation > 0):
+        raise ValueError(f"pairs need 0 < margin < scale and a deviation above 0, not {margin}, {scale}, {deviation}")
+    bets = Betting.start((1 - margin / scale) / 2).bets
+    growth = bets * margin / (2 * scale) - (bets * deviation / (2 * scale)) ** 2 / 2
+    needed = math.log(len(bets) / level(alpha))
+    return float(brentq(lambda n: float(logsumexp(n * growth)) - needed, 0, needed / float(growth.max())))
 
 
 @dataclass(frozen=True)
