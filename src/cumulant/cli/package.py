@@ -44,7 +44,7 @@ class Quantize(StrEnum):
         "cumulant package model.onnx --out servables/digits --sample rows.npy --quantize size --accuracy-loss 1%",
         "cumulant package network.onnx --out servables/network --state h_in=h_out --state c_in=c_out",
         "cumulant package servables/late --image registry.example/late:1",
-        "cumulant package servables/late --image registry.example/late:1 --options '--grpc 0.0.0.0:8081 --workers 2'",
+        "cumulant package servables/late --image registry.example/late:1 --options='--grpc 0.0.0.0:8081 --workers 2'",
     ],
 )
 def package(

@@ -58,7 +58,7 @@ class Worker:
         self.app.score.watch = self._watchers.watch
         admitted = None if settings.token is None else self.app.admitted
         refusals = Refusals(self._watchers.refused)
-        self._site = Site(self._watchers.over(self.app), Limits(body=settings.body_limit), refusals, admitted)
+        self._site = Site(self._watchers.over(self.app), Limits(body=settings.body_limit), admitted, refusals)
         self.staff = Staff(models, self._opening.repository, self._opening, put=self._put, told=self._series)
 
     async def _put(self, models: ModelSet) -> None:

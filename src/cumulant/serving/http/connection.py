@@ -51,7 +51,7 @@ class Site:
     """The connections of one listening socket, and what answers them."""
 
     def __init__(
-        self, handle: Handler, limits: Limits, refusals: Refusals | None = None, admitted: Admitted | None = None
+        self, handle: Handler, limits: Limits, admitted: Admitted | None = None, refusals: Refusals | None = None
     ) -> None:
         self.handle = handle
         self.admitted = admitted

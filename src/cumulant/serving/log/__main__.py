@@ -48,7 +48,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _WithoutPandas:
+    """pyarrow imports pandas where it is installed, for 28 MiB and half a second, and nothing here has a use for it."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 - as importlib asks
+        if name == "pandas":
+            raise ModuleNotFoundError("the prediction log works without pandas", name=name)
+
+
 def _run(options: argparse.Namespace) -> None:
+    sys.meta_path.insert(0, _WithoutPandas())
     # After the arguments are read, so that --help needs no engine.
     from cumulant.serving.log.process import Settings, run
 
