@@ -108,14 +108,14 @@ def false_alarms(told: dict[str, dict[str, dict[str, float]]]) -> str:
         "ours": "ours",
     }
     rules = list(short)
-    step = (WIDE - 170) / len(rules)
-    body = [text(165 + i * step, 44, short[rule], colour=COLOURS[i]) for i, rule in enumerate(rules)]
+    step = (WIDE - 177) / len(rules)
+    body = [text(172 + i * step, 44, short[rule], colour=COLOURS[i]) for i, rule in enumerate(rules)]
     for row, world in enumerate(worlds):
         y = 68 + 24 * row
-        body.append(text(155, y, world, "end"))
+        body.append(text(162, y, world, "end"))
         for i, rule in enumerate(rules):
             share = told[world][rule]["rolled_back"]
-            x, wide = 165 + i * step, share * (step - 55)
+            x, wide = 172 + i * step, share * (step - 55)
             body += [
                 f'<rect x="{x:.1f}" y="{y - 11}" width="{wide:.1f}" height="13" fill="{COLOURS[i]}"/>',
                 text(x + wide + 4, y, f"{share:.1%}"),

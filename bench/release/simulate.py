@@ -66,6 +66,17 @@ def bursts(shared, cv=1.0, ratio=1.0, candidate_only=False):
     return make
 
 
+def lognormal_bursts(rng, releases, sigma=1.5):
+    a, b = (np.exp(sigma * rng.normal(size=(releases, LOOKS)) - sigma**2 / 2) for _ in range(2))
+    return counts(rng, releases, RATE * a, RATE * b)
+
+
+def outages(rng, releases, chance=0.02):
+    """Calm at 0.2%, but in one look of fifty, on one arm, 15%."""
+    a, b = (np.where(rng.random((releases, LOOKS)) < chance, 0.15, 0.002) for _ in range(2))
+    return counts(rng, releases, a, b)
+
+
 def slow_bursts(ratio=1.0, keep=0.7):
     """Own bursts with autocorrelation: gamma bursts made from normal numbers that follow each other."""
 
@@ -184,7 +195,7 @@ def ours(d):
     ka, kb = (d.ka, d.kb) if d.first is None else d.first
     na, ka, nb, kb = (merged(x, factor) for x in (d.na, ka, d.nb, kb))
     rate = (ka.sum() + kb.sum()) / (na.sum() + nb.sum())
-    design = RateDesign(lowest=rate / 16, highest=min(rate * 32, 0.9), step=0.09)
+    design = RateDesign(lowest=rate / 16, highest=min(rate * 32, 0.9), step=0.1)
     found = [
         watched(design, na[i : i + CHUNK], ka[i : i + CHUNK], nb[i : i + CHUNK], kb[i : i + CHUNK])
         for i in range(0, len(na), CHUNK)
@@ -214,7 +225,7 @@ def watched(design, na, ka, nb, kb, test=Rates.log_harm):
 
 
 def within_margin(d):
-    design = RateDesign(lowest=RATE / 16, highest=RATE * 32, step=0.09)
+    design = RateDesign(lowest=RATE / 16, highest=RATE * 32, step=0.1)
     parts = [tuple(x[i : i + CHUNK] for x in (d.na, d.ka, d.nb, d.kb)) for i in range(0, len(d.na), CHUNK)]
     return np.concatenate([watched(design, *part, test=lambda s: s.log_not_worse(difference=RATE)) for part in parts])
 
@@ -250,6 +261,9 @@ NULLS = {
     "shared bursts": bursts(shared=True),
     "own bursts": bursts(shared=False),
     "candidate's bursts": bursts(shared=False, candidate_only=True),
+    "own bursts, gamma CV 3": bursts(shared=False, cv=3.0),
+    "own bursts, lognormal CV 2.9": lognormal_bursts,
+    "rare outages of one arm": outages,
     "slow own bursts": slow_bursts(),
     "clustered keys": keys(),
     "latency, autocorrelated": latency(),
