@@ -112,7 +112,7 @@ def false_alarms(told: dict[str, dict[str, dict[str, float]]]) -> str:
     body = [text(172 + i * step, 44, short[rule], colour=COLOURS[i]) for i, rule in enumerate(rules)]
     for row, world in enumerate(worlds):
         y = 68 + 24 * row
-        body.append(text(162, y, world, "end"))
+        body.append(text(162, y, world.removeprefix("own bursts, "), "end"))
         for i, rule in enumerate(rules):
             share = told[world][rule]["rolled_back"]
             x, wide = 172 + i * step, share * (step - 55)
