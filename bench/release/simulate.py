@@ -1,9 +1,11 @@
 """How often release rules roll back a candidate that is no worse, and how soon they find one that is.
 
-    python bench/release/simulate.py [--releases 2000] [--processes 2] [--json FILE]
+    python bench/release/simulate.py [--releases 2000] [--processes 2] [--json FILE] [--promotion]
 
 180 requests/s to the champion, 20 to the candidate, errors 0.5%, a look every 10 s for 30 minutes. Peers' practices are
 stylised: their rule, at a common setting, on the same simulated counts. Latencies are lognormal (sigma 0.5).
+`--promotion` asks the other question: how many candidates at the margin (1% of errors, 0.5 points above the champion)
+are shown to be within it, and how soon a candidate that is as good as the champion is.
 """
 
 from __future__ import annotations
@@ -62,6 +64,17 @@ def bursts(shared, cv=1.0, ratio=1.0, candidate_only=False):
         return counts(rng, releases, RATE * a, RATE * ratio * b)
 
     return make
+
+
+def lognormal_bursts(rng, releases, sigma=1.5):
+    a, b = (np.exp(sigma * rng.normal(size=(releases, LOOKS)) - sigma**2 / 2) for _ in range(2))
+    return counts(rng, releases, RATE * a, RATE * b)
+
+
+def outages(rng, releases, chance=0.02):
+    """Calm at 0.2%, but in one look of fifty, on one arm, 15%."""
+    a, b = (np.where(rng.random((releases, LOOKS)) < chance, 0.15, 0.002) for _ in range(2))
+    return counts(rng, releases, a, b)
 
 
 def slow_bursts(ratio=1.0, keep=0.7):
@@ -182,7 +195,7 @@ def ours(d):
     ka, kb = (d.ka, d.kb) if d.first is None else d.first
     na, ka, nb, kb = (merged(x, factor) for x in (d.na, ka, d.nb, kb))
     rate = (ka.sum() + kb.sum()) / (na.sum() + nb.sum())
-    design = RateDesign(lowest=rate / 16, highest=min(rate * 32, 0.9), step=0.09)
+    design = RateDesign(lowest=rate / 16, highest=min(rate * 32, 0.9), step=0.1)
     found = [
         watched(design, na[i : i + CHUNK], ka[i : i + CHUNK], nb[i : i + CHUNK], kb[i : i + CHUNK])
         for i in range(0, len(na), CHUNK)
@@ -191,7 +204,7 @@ def ours(d):
     return np.where(look >= 0, (look + 1) * factor - 1, -1)
 
 
-def watched(design, na, ka, nb, kb):
+def watched(design, na, ka, nb, kb, test=Rates.log_harm):
     look, alive = np.full(len(na), -1), np.arange(len(na))
     state = Rates.start(design, batch=(len(na),))
     for i in range(na.shape[1]):
@@ -201,7 +214,7 @@ def watched(design, na, ka, nb, kb):
             candidate_requests=nb[alive, i],
             candidate_bad=kb[alive, i],
         )
-        hit = state.log_harm() >= math.log(1 / ALPHA)
+        hit = test(state) >= math.log(1 / ALPHA)
         if hit.any():
             look[alive[hit]] = i
             alive = alive[~hit]
@@ -209,6 +222,28 @@ def watched(design, na, ka, nb, kb):
         if not len(alive):
             break
     return look
+
+
+def within_margin(d):
+    design = RateDesign(lowest=RATE / 16, highest=RATE * 32, step=0.1)
+    parts = [tuple(x[i : i + CHUNK] for x in (d.na, d.ka, d.nb, d.kb)) for i in range(0, len(d.na), CHUNK)]
+    return np.concatenate([watched(design, *part, test=lambda s: s.log_not_worse(difference=RATE)) for part in parts])
+
+
+PROMOTIONS = {
+    "at the margin, independent": plain(2),
+    "at the margin, own bursts": bursts(shared=False, ratio=2),
+    "at the margin, shared bursts": bursts(shared=True, ratio=2),
+    "equal, independent": plain(),
+    "equal, own bursts": bursts(shared=False),
+    "half the errors, independent": plain(0.5),
+}
+
+
+def promotion(name, seed):
+    began = time.perf_counter()
+    look = within_margin(PROMOTIONS[name](np.random.default_rng(seed), BLOCK))
+    return name, {"promoted": (look, time.perf_counter() - began)}
 
 
 RULES: dict[str, Callable] = {
@@ -226,6 +261,9 @@ NULLS = {
     "shared bursts": bursts(shared=True),
     "own bursts": bursts(shared=False),
     "candidate's bursts": bursts(shared=False, candidate_only=True),
+    "own bursts, gamma CV 3": bursts(shared=False, cv=3.0),
+    "own bursts, lognormal CV 2.9": lognormal_bursts,
+    "rare outages of one arm": outages,
     "slow own bursts": slow_bursts(),
     "clustered keys": keys(),
     "latency, autocorrelated": latency(),
@@ -291,20 +329,22 @@ def main():
     parser.add_argument("--releases", type=int, default=2000, help=f"in steps of {BLOCK}")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", help="rewritten whenever a scenario has more releases")
+    parser.add_argument("--promotion", action="store_true")
     given = parser.parse_args()
-    names = [*HARMS, *NULLS]
-    looks = {name: {rule: [] for rule in RULES} for name in names}
+    names = [*PROMOTIONS] if given.promotion else [*HARMS, *NULLS]
+    looks = {name: {rule: [] for rule in (["promoted"] if given.promotion else RULES)} for name in names}
+    tasks = [(name, 1 + i + 100 * block) for block in range(given.releases // BLOCK) for i, name in enumerate(names)]
     with ProcessPoolExecutor(given.processes) as pool:
-        tasks = [
-            (name, 1 + i + 100 * block) for block in range(given.releases // BLOCK) for i, name in enumerate(names)
-        ]
-        for name, told in pool.map(scenario, *zip(*tasks, strict=True)):
+        for name, told in pool.map(promotion if given.promotion else scenario, *zip(*tasks, strict=True)):
             for rule, one in told.items():
                 looks[name][rule].append(one)
             if given.json:
                 store(given.json, looks)
-    print("Found: share of releases rolled back, median time over all of them, candidate's requests by then.\n")
-    print(table(summaries(looks)))
+    print("Share of releases, median time over all of them, candidate's requests by then.\n")
+    if given.promotion:
+        print("\n".join(f"| {name} | {found(one['promoted'])} |" for name, one in summaries(looks).items()))
+    else:
+        print(table(summaries(looks)))
 
 
 def summaries(looks):

@@ -99,7 +99,9 @@ def test_the_expected_e_value_of_non_inferiority_at_the_margin_is_at_most_one(sh
 
 def test_without_bursts_it_is_the_conditional_test_given_the_total():
     """With no shapes but infinity: a mixture of binomial likelihood ratios at the candidate's share, in closed form."""
-    design = RateDesign(lowest=1e-6, highest=0.9, step=0.05, shapes=(math.inf,), ratios=(math.exp(0.5), math.exp(1.0)))
+    design = RateDesign(
+        lowest=1e-6, highest=0.9, step=0.05, shapes=(math.inf,), outage=0, ratios=(math.exp(0.5), math.exp(1.0))
+    )
     c, t, na, nb = 31, 9, 9000, 1000
     state = added(Rates.start(design), (na, nb), c, t)
     shares = [r * nb / (na + r * nb) for r in (1.0, *design.ratios, 0.8, 0.6)]
@@ -109,7 +111,7 @@ def test_without_bursts_it_is_the_conditional_test_given_the_total():
 
 
 def test_tables_are_the_negative_binomial_likelihood():
-    design = RateDesign(lowest=1e-3, highest=0.1, step=0.2, shapes=(1.5, math.inf))
+    design = RateDesign(lowest=1e-3, highest=0.1, step=0.2, shapes=(1.5, math.inf), outage=0)
     state = added(added(Rates.start(design), (500, 100), 4, 2), (700, 80), 9, 0)
     expected = [
         [sum(float(np.log(arm_pmf(k, n * p, a))) for k, n in ((4, 500), (9, 700))) for p in design.rates]
@@ -117,6 +119,18 @@ def test_tables_are_the_negative_binomial_likelihood():
     ]
     dropped = sum(k * math.log(n) - float(gammaln(k + 1)) for k, n in ((4, 500), (9, 700)))
     assert np.allclose(state.champion + dropped, expected, atol=1e-9)
+
+
+def test_rare_outages_of_one_arm_are_not_taken_for_harm():
+    rng = np.random.default_rng(10)
+
+    def blocks():
+        for _ in range(60):
+            a, b = (np.where(rng.random(100) < 0.02, 0.15, 0.002) for _ in range(2))
+            yield np.full(100, 1800), rng.binomial(1800, a), np.full(100, 200), rng.binomial(200, b)
+
+    high, _ = watch(blocks(), Rates.log_harm, 100, RateDesign(lowest=2e-4, highest=0.3, step=0.12))
+    assert lower_bound(int((high >= math.log(20)).sum()), 100) <= 0.05
 
 
 @pytest.mark.parametrize(
@@ -190,7 +204,7 @@ def test_the_order_of_blocks_and_a_stored_state_change_nothing(blocks, random):
 @given(st.integers(0, 40), st.integers(0, 38))
 @settings(max_examples=25, deadline=None)
 def test_more_bad_events_of_the_candidate_are_never_less_evidence_of_harm_without_bursts(c, t):
-    design = RateDesign(lowest=1e-5, highest=0.5, step=0.1, shapes=(math.inf,))
+    design = RateDesign(lowest=1e-5, highest=0.5, step=0.1, shapes=(math.inf,), outage=0)
     fewer, more = (added(Rates.start(design), (1800, 200), c, bad).log_harm() for bad in (t, t + 1))
     assert more >= fewer - 1e-9
 

@@ -3,9 +3,10 @@
 **Data.** A look brings a *block* for each arm: `requests` n and `bad` events k.
 
 **Model.** Bad events of an arm are Poisson around n times its rate times a burst, one burst a block, gamma with mean 1
-and shape a (coefficient of variation 1/sqrt(a)); a = infinity means no bursts. The shapes of the two arms are unknown
-and may differ. So k is negative binomial, and the likelihood of an arm is a table over rate and shape that each block
-adds to: the whole state is two tables, whatever the number of blocks.
+and shape a (coefficient of variation 1/sqrt(a)); a = infinity means no bursts. One more kind of arm is calm but for
+rare outages. The kinds of the two arms are unknown and may differ. So k is negative binomial, or a mixture of two,
+and the likelihood of an arm is a table over kind and rate that each block adds to: the whole state is two tables,
+whatever the number of blocks (about 50 kB of JSON).
 
 **Evidence.** Against "candidate rate <= ratio x champion rate + difference" stands universal inference
 (Wasserman, Ramdas, Balakrishnan 2020, doi:10.1073/pnas.1922664117) in the shapes and the candidate's place below the
@@ -41,6 +42,8 @@ from cumulant.statistics.sequential.arrays import Floats, counted, level
 
 #: below this a product of likelihoods is taken as this: evidence against such a null is understated
 _LEAST = 1e-300
+#: an outage multiplies a block's rate by a gamma burst with this mean and shape: from a few times to a hundred
+_WILD, _WILD_SHAPE = 30.0, 0.5
 #: ratios that an interval tries: from a twentieth to twenty times
 _TRIED = np.exp(np.linspace(-math.log(20), math.log(20), 121))
 
@@ -53,6 +56,7 @@ class RateDesign:
         lowest, highest: the bad events a request between which both rates are searched.
         step: spacing of the grid on the natural logarithm of the rate.
         shapes: shapes of bursts that the null may have; the last is infinity, no bursts.
+        outage: chance of an outage in a block, in one more kind of null that is calm otherwise; 0 leaves it out.
         independent: prior weight of an alternative without bursts.
         alike: prior weight of alternatives in which both arms have one shape; other pairs of shapes share the rest.
         ratios: how much worse than the boundary the alternatives are, equally likely.
@@ -61,7 +65,8 @@ class RateDesign:
     lowest: float = 2e-5
     highest: float = 0.5
     step: float = 0.05
-    shapes: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 16.0, math.inf)
+    shapes: tuple[float, ...] = (0.04, 0.12, 0.35, 1.0, 3.0, 10.0, math.inf)
+    outage: float = 0.02
     independent: float = 0.8
     alike: float = 0.15
     ratios: tuple[float, ...] = (1.2, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 7.0, 10.0)
@@ -69,8 +74,10 @@ class RateDesign:
     def __post_init__(self) -> None:
         if not (0 < self.lowest < self.highest <= 1 and 0 < self.step <= 0.5):
             raise ValueError("a design needs 0 < lowest < highest <= 1 and 0 < step <= 0.5")
-        if not (self.shapes and self.shapes[-1] == math.inf and min(self.shapes) > 0):
-            raise ValueError("shapes of bursts are positive and end with infinity (no bursts)")
+        if not (self.shapes and self.shapes[-1] == math.inf and min(self.shapes) > 0 and 0 <= self.outage < 1):
+            raise ValueError(
+                "shapes of bursts are positive and end with infinity (no bursts), and outage is a chance below 1"
+            )
         if not (min(self.independent, self.alike) > 0 and self.independent + self.alike < 1 and min(self.ratios) > 1):
             raise ValueError("independent and alike are weights above 0 that leave some, and ratios are above 1")
 
@@ -85,10 +92,16 @@ class RateDesign:
         grid: Floats = np.exp(np.arange(math.log(self.lowest), math.log(self.highest) + self.step, self.step))
         return grid
 
+    @property
+    def kinds(self) -> tuple[tuple[float, float], ...]:
+        """Shape and chance of an outage of each kind of arm; the last is calm."""
+        outages = ((math.inf, self.outage),) if self.outage else ()
+        return (*((a, 0.0) for a in self.shapes[:-1]), *outages, (math.inf, 0.0))
+
     @cached_property
     def prior(self) -> Floats:
-        """Logarithm of the weight of each pair of shapes [champion x candidate], flattened."""
-        n = len(self.shapes)
+        """Logarithm of the weight of each pair of kinds [champion x candidate], flattened."""
+        n = len(self.kinds)
         weights = np.full((n, n), (1 - self.independent - self.alike) / max(n * (n - 1), 1))
         np.fill_diagonal(weights, self.alike / max(n - 1, 1))
         weights[-1, -1] = self.independent if n > 1 else 1.0
@@ -98,7 +111,7 @@ class RateDesign:
 
 @dataclass(frozen=True)
 class Rates:
-    """The state of a comparison: each arm's log likelihood [..., shapes, points]; leading axes are releases."""
+    """The state of a comparison: each arm's log likelihood [..., kinds, points]; leading axes are releases."""
 
     design: RateDesign
     champion: Floats = field(repr=False)
@@ -109,7 +122,7 @@ class Rates:
     def start(cls, design: RateDesign | None = None, *, batch: tuple[int, ...] = ()) -> Rates:
         """No blocks yet, for one release or for a `batch` of them."""
         design = design or RateDesign()
-        shape = (*batch, len(design.shapes), len(design.rates))
+        shape = (*batch, len(design.kinds), len(design.rates))
         return cls(design, np.zeros(shape), np.zeros(shape))
 
     def add(
@@ -197,7 +210,7 @@ class Rates:
         numbers = {name: float(cast("float", value)) for name, value in given.items()}
         design = RateDesign(shapes=tuple(math.inf if a is None else a for a in shapes), ratios=ratios, **numbers)
         champion, candidate = (np.asarray(stored[arm], dtype=np.float64) for arm in ("champion", "candidate"))
-        if champion.shape != candidate.shape or champion.shape[-2:] != (len(shapes), len(design.rates)):
+        if champion.shape != candidate.shape or champion.shape[-2:] != (len(design.kinds), len(design.rates)):
             raise ValueError(f"stored rates have tables {champion.shape}, their design needs another; start afresh")
         return cls(design, champion, candidate, int(cast("int", stored["blocks"])))
 
@@ -258,11 +271,19 @@ class Rates:
 
 
 def _likelihood(bad: Floats, requests: Floats, design: RateDesign) -> Floats:
-    """[batch, shapes, points]: log likelihood of one block, without the terms that no parameter changes."""
+    """[batch, kinds, points]: log likelihood of one block, without the terms that no parameter changes."""
     expected = requests[..., None] * design.rates
     events = bad[..., None] * np.log(design.rates)
     k = bad[..., None]
-    return np.stack([events + _bursts(k, expected, a) for a in design.shapes], axis=-2)
+    return np.stack([events + _kind(k, expected, *kind) for kind in design.kinds], axis=-2)
+
+
+def _kind(bad: Floats, expected: Floats, shape: float, outage: float) -> Floats:
+    calm = _bursts(bad, expected, shape)
+    if not outage:
+        return calm
+    wild = bad * math.log(_WILD) + _bursts(bad, _WILD * expected, _WILD_SHAPE)
+    return np.logaddexp(calm + math.log1p(-outage), wild + math.log(outage))
 
 
 def _bursts(bad: Floats, expected: Floats, shape: float) -> Floats:
