@@ -21,14 +21,20 @@ from cumulant.release.boards import new_board, with_block
 from cumulant.release.decide import decide, start
 from cumulant.release.look import ARMS, Failures
 from cumulant.release.metrics import harm_bars, metrics
-from cumulant.release.spec import CanarySpec, ReleaseSpec, StagesSpec
+from cumulant.release.spec import AbSpec, CanarySpec, ReleaseSpec, StagesSpec
 from cumulant.release.state import Release, counted
 from cumulant.release.steps import steps
 
 ALPHA = 0.05
 LOOK = 10.0
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
-SPEC = ReleaseSpec(stages=StagesSpec(shadow=None, canary=CanarySpec(at_least="10m", soak="30m", at_most="2h")))
+SPEC = ReleaseSpec(
+    stages=StagesSpec(
+        shadow=None,
+        ab=AbSpec(at_least="10m", at_most="1h"),
+        canary=CanarySpec(at_least="5m", soak="10m", at_most="1h"),
+    )
+)
 JUDGED = ("errors", "timeouts", "latency")
 
 
@@ -37,7 +43,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     rates: tuple[float, float, float] = (0.005, 0.001, 0.05)
-    times: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    #: an equally fast candidate exceeds the bound that the margin has raised about half as often
+    times: tuple[float, float, float] = (1.0, 1.0, 0.5)
     more: float = 0.0
     burst: float = 0.0
     shared: float = 0.0
@@ -49,9 +56,9 @@ CASES = (
     Case(name="A/A, both at 2%", rates=(0.02, 0.001, 0.05)),
     Case(name="A/A, bursts of each arm (CV 1)", burst=1.0),
     Case(name="A/A, shared bursts (CV 1)", shared=1.0),
-    Case(name="errors x 1.5", times=(1.5, 1.0, 1.0)),
-    Case(name="errors x 2", times=(2.0, 1.0, 1.0)),
-    Case(name="errors x 3", times=(3.0, 1.0, 1.0)),
+    Case(name="errors x 1.5", times=(1.5, 1.0, 0.5)),
+    Case(name="errors x 2", times=(2.0, 1.0, 0.5)),
+    Case(name="errors x 3", times=(3.0, 1.0, 0.5)),
     Case(name="errors at the margin (+0.5 points)", more=0.005),
     Case(name="errors just beyond it (+0.55 points)", more=0.0055),
 )
@@ -59,9 +66,7 @@ CASES = (
 
 def _release() -> Release:
     arms = [Arm(name=name, version=name, endpoints=()) for name in ("champion", "candidate")]
-    return Release(
-        id="s", model="m", champion=arms[0], candidate=arms[1], spec=SPEC, steps=steps(SPEC), begun=MOMENT
-    )
+    return Release(id="s", model="m", champion=arms[0], candidate=arms[1], spec=SPEC, steps=steps(SPEC), begun=MOMENT)
 
 
 def _bursts(draw: np.random.Generator, variation: float) -> float:
