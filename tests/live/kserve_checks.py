@@ -6,6 +6,7 @@ A program of its own: tritonclient and kserve register the same messages and can
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 
 import numpy as np
@@ -40,6 +41,23 @@ def kserve_double(binary):
     return InferRequest("double", [tensor])
 
 
+def kserve_why():
+    found = []
+    for name, datatype, value in (
+        ("distance", "FP64", np.array([500.0])), ("sched_dep", "BYTES", np.array(["2013-04-01T18:00:00"], np.object_)),
+    ):  # fmt: skip
+        tensor = InferInput(name, [1], datatype)
+        tensor.set_data_from_numpy(value, binary_data=False)
+        found.append(tensor)
+    return InferRequest("flight-late", found, parameters={"reasons": 1})
+
+
+def check_reasons(result):
+    (text,) = result.as_numpy("reasons").tolist()
+    (reason,) = json.loads(text)
+    assert (reason["feature"], reason["direction"]) == ("hour", "raises"), reason
+
+
 class Result:
     """A response of kserve as the checks read one."""
 
@@ -61,6 +79,7 @@ def kserve_over_grpc(http, grpc, headers):
                 check(Result(await client.infer(kserve_request(binary), headers=given)))
                 found = Result(await client.infer(kserve_double(binary), headers=given)).as_numpy("y")
                 np.testing.assert_array_equal(found, 2 * X[:, :3])
+            check_reasons(Result(await client.infer(kserve_why(), headers=given)))
 
     asyncio.run(run())
 
@@ -77,6 +96,8 @@ def kserve_over_http(http, grpc, headers):
             check(Result(await client.infer(url, kserve_request(binary), model_name="mixed", headers=dict(headers))))
             found = await client.infer(url, kserve_double(binary), model_name="double", headers=dict(headers))
             np.testing.assert_array_equal(Result(found).as_numpy("y"), 2 * X[:, :3])
+        why = await client.infer(url, kserve_why(), model_name="flight-late", headers=dict(headers))
+        check_reasons(Result(why))
         await client.close()
 
     asyncio.run(run())

@@ -13,7 +13,9 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "unit" / "serving"))
 
 from serving_models import servable  # noqa: E402
-from tensor_models import write_double, write_mixed  # noqa: E402
+from tensor_models import write_double, write_mixed, write_scores, write_sums  # noqa: E402
+
+from cumulant.core.servable import Reasons  # noqa: E402
 
 pytestmark = pytest.mark.live
 
@@ -21,6 +23,7 @@ TOKEN = "secret"
 CHECKS = {
     "triton_checks.py": (
         "triton_over_grpc", "triton_async_and_streams", "triton_aio", "triton_over_http", "triton_control",
+        "triton_sequences", "triton_classes", "triton_shared_memory",
     ),
     "kserve_checks.py": ("kserve_over_grpc", "kserve_over_http"),
 }  # fmt: skip
@@ -43,7 +46,9 @@ def _has_clients(python):
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("served")
-    folders = [write_mixed(root / "mixed"), write_double(root / "double"), servable(root / "flight-late")]
+    late = servable(root / "flight-late", reasons=Reasons(reference={"distance": 800.0, "hour": 9.0, "carrier": "AA"}))
+    folders = [write_mixed(root / "mixed"), write_double(root / "double"), late,
+               write_sums(root / "sums"), write_scores(root / "scores")]  # fmt: skip
     options = ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--workers", "2", "--model-control", "explicit"]
     process = subprocess.Popen(
         [sys.executable, "-m", "cumulant.serving", *map(str, folders), *options, "--queue", "5s"],

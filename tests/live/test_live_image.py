@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from contextlib import suppress
 
+import grpc
 import lightgbm
 import numpy as np
 import pytest
@@ -32,9 +33,17 @@ def settings(tmp_path_factory):
     for tool in ("buildah", "podman"):
         if shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed: apt-get install {tool}")
-    path = tmp_path_factory.mktemp("settings") / "containers.conf"
+    folder = tmp_path_factory.mktemp("settings")
+    path, storage = folder / "containers.conf", folder / "storage.conf"
     path.write_text('[containers]\ndefault_ulimits = ["nofile=20000:20000", "nproc=10000:10000"]\n')
-    return os.environ | {"BUILDAH_ISOLATION": "chroot", "CONTAINERS_CONF": str(path), "CUMULANT_TOKEN": TOKEN}
+    environment = {"BUILDAH_ISOLATION": "chroot", "CONTAINERS_CONF": str(path), "CUMULANT_TOKEN": TOKEN}
+    if "CUMULANT_TEST_BASE" not in os.environ:  # layers of this test stay among themselves
+        roots = f'graphroot = "{folder}/images"\nrunroot = "{folder}/run"\n'
+        storage.write_text(f'[storage]\ndriver = "overlay"\n{roots}')
+        environment["CONTAINERS_STORAGE_CONF"] = str(storage)
+    # the form that keeps HEALTHCHECK
+    yield os.environ | environment | {"BUILDAH_FORMAT": "docker"}
+    shutil.rmtree(folder / "images", ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +92,7 @@ def image(base, settings, tmp_path_factory):
     name = f"localhost/cumulant-test-{os.getpid()}"
     command = [sys.executable, "-m", "cumulant.cli", "package", str(folder / "late.txt"), "--image", name]
     command += ["--base", base, "--tool", "buildah", "--dockerfile", str(folder / "context"), "--json"]
+    command += ["--options", "--grpc 0.0.0.0:8081 --log /log"]
     yield json.loads(ran(command, settings))
     subprocess.run(["buildah", "rmi", "--force", name], env=settings, capture_output=True, check=False)
 
@@ -92,7 +102,7 @@ def runner(image, settings):
     """The words that run a container here."""
     faults = []
     for words in RUNNERS:
-        command = [*words, "--rm", "--network=host", "--entrypoint", "/bin/true", image["image"]]
+        command = [*words, "--rm", "--network=host", "--entrypoint", "python3", image["image"], "-c", "pass"]
         done = subprocess.run(command, env=settings, capture_output=True, text=True, check=False, timeout=60)
         if done.returncode == 0:
             return [*words, "--rm", "--network=host", "--read-only"]
@@ -111,12 +121,22 @@ def get(url, body=None, token=None):
 
 
 @pytest.fixture
-def server(runner, settings, image):
-    """A running container: its process, and where it answers. The image's own port must be free."""
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", 8080)) == 0:
-            pytest.skip("port 8080 is taken on this machine")
-    command = [*runner, "--env", "CUMULANT_TOKEN", image["image"]]
+def log(tmp_path):
+    """A folder that the image's user may write."""
+    folder = tmp_path / "log"
+    folder.mkdir()
+    folder.chmod(0o777)
+    return folder
+
+
+@pytest.fixture
+def server(runner, settings, image, log):
+    """A running container: its process, and where it answers. The image's own ports must be free."""
+    for port in (8080, 8081):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                pytest.skip(f"port {port} is taken on this machine")
+    command = [*runner, "--volume", f"{log}:/log", "--env", "CUMULANT_TOKEN", image["image"]]
     process = subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     url = "http://127.0.0.1:8080"
     deadline = time.monotonic() + 30
@@ -134,17 +154,35 @@ def server(runner, settings, image):
         process.communicate(timeout=30)
 
 
-def test_the_image_serves_with_a_token_on_a_read_only_root_and_ends_on_sigterm(server):
+def over_grpc(path):
+    """The answer's bytes to an empty message."""
+    with grpc.insecure_channel("127.0.0.1:8081") as channel:
+        ask = channel.unary_unary(path, request_serializer=None, response_deserializer=None)
+        return ask(b"", metadata=(("authorization", f"Bearer {TOKEN}"),), timeout=10)
+
+
+def test_the_image_serves_with_a_token_on_a_read_only_root_and_ends_on_sigterm(server, runner, settings, image, log):
     process, url = server
     assert get(f"{url}/v2/health/live")[0] == 200  # probes need no token
     row = {"a": 1.0, "b": 0.0, "c": 0.0}
     assert get(f"{url}/v1/models/late/predict", row)[0] == 401
     status, body = get(f"{url}/v1/models/late/predict", row, TOKEN)
     assert status == 200, body
-    assert json.loads(body)["probability"] > 0.5
+    answer = json.loads(body)
+    assert answer["probability"] > 0.5
+    assert (
+        over_grpc("/inference.GRPCInferenceService/ServerReady")
+        == over_grpc("/grpc.health.v1.Health/Check")
+        == b"\x08\x01"
+    )
+    (found,) = json.loads(ran(["podman", "image", "inspect", image["image"]], settings))
+    assert ran([sys.executable, *found["Healthcheck"]["Test"][2:]], settings) == ""
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     assert process.returncode == 0
+    words = ["--volume", f"{log}:/log", "--entrypoint", "python3", image["image"], "-m", "cumulant.cli"]
+    (told,) = json.loads(ran([*runner, *words, "predictions", "list", "--log", "/log", "--json"], settings))
+    assert (told["id"], told["model"]) == (answer["request_id"], "late")
 
 
 def test_without_a_token_it_refuses_to_start(runner, settings, image):
@@ -167,9 +205,9 @@ import pyarrow.parquet, onnxruntime, grpc, cumulant.serving.log
 print(json.dumps({
     "user": os.getuid(),
     "writes": [one for one in ("/x", "/app/x", "/model/x", "/usr/x", "/tmp/x") if writes(one)],
-    "tools": [one for one in ("pip", "pip3", "gcc", "cc", "make", "perl") if shutil.which(one)],
-    "modules": [one for one in ("pip", "setuptools", "ensurepip", "pandas", "polars", "mlflow", "onnx", "lightgbm")
-                if importlib.util.find_spec(one)],
+    "tools": [one for one in ("pip", "pip3", "gcc", "cc", "make", "perl", "sh", "bash", "apt") if shutil.which(one)],
+    "modules": [one for one in ("pip", "setuptools", "ensurepip", "pandas", "polars", "mlflow", "onnx", "lightgbm",
+                            "numpy.f2py", "onnxruntime.transformers") if importlib.util.find_spec(one)],
     "model": sorted(os.listdir("/model")),
 }))
 """
@@ -194,6 +232,8 @@ def test_the_image_says_what_it_is(settings, image):
     assert len(labels["cumulant.model.sha256"]) == 64
     assert config["User"] == "10001:10001"
     assert config["StopSignal"] in ("SIGTERM", "15")
-    assert list(config["ExposedPorts"]) == ["8080/tcp"]
-    assert found["Size"] < 600 * 2**20
+    assert list(config["ExposedPorts"]) == ["8080/tcp", "8081/tcp"]
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert len(labels["cumulant.servable.sha256"]) == 64
+    assert found["Size"] < 300 * 10**6
     assert found["Id"].removeprefix("sha256:") == image["image_id"].removeprefix("sha256:")

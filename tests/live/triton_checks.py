@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import queue
 import sys
+from functools import partial
 
 import numpy as np
 import tritonclient.grpc as triton_grpc
@@ -43,6 +45,16 @@ def fails(words, call):
     else:
         said = "no refusal"
     assert words in said, said
+
+
+def check_reasons(result):
+    """Contributions are 0.7/6 an hour, 0.3/250 a mile, and -0.5 for the second carrier against the first."""
+    first, second = (
+        {one["feature"]: one["contribution"] for one in json.loads(text)} for text in result.as_numpy("reasons")
+    )
+    assert list(first) == ["hour", "carrier", "distance"], first
+    np.testing.assert_allclose(list(first.values()), [1.05, -0.5, -0.36], rtol=1e-6)
+    np.testing.assert_allclose([second["hour"], second["distance"]], [1.05, 0.12], rtol=1e-6)
 
 
 def describe(client, **how):
@@ -84,6 +96,14 @@ def triton_over_grpc(http, grpc, headers):
         assert [one.name for one in found.get_response().outputs] == ["total"]
         answer = client.infer("flight-late", rows(triton_grpc), headers=headers)
         assert answer.as_numpy("probability").shape == (2,), answer.get_response()
+        assert answer.as_numpy("reasons") is None
+        check_reasons(client.infer("flight-late", rows(triton_grpc), parameters={"reasons": 3}, headers=headers))
+        wanted = [triton_grpc.InferRequestedOutput("reasons")]
+        check_reasons(client.infer("flight-late", rows(triton_grpc), outputs=wanted, headers=headers))
+        fails(
+            "from 0 to 4",
+            lambda: client.infer("flight-late", rows(triton_grpc), parameters={"reasons": 9}, headers=headers),
+        )
         fails("no model named", lambda: client.infer("nope", tensors(triton_grpc), headers=headers))
         fails("missing", lambda: client.infer("mixed", tensors(triton_grpc)[:1], headers=headers))
         fails("token", lambda: client.infer("mixed", tensors(triton_grpc)))
@@ -191,12 +211,128 @@ def triton_over_http(http, grpc, headers):
         check(client.infer("mixed", plain, outputs=wanted, request_id="ü", timeout=5_000_000, headers=headers))
         found = client.infer("flight-late", rows(triton_http), priority=1, headers=headers)
         assert found.as_numpy("probability").shape == (2,), found.get_response()
+        check_reasons(client.infer("flight-late", rows(triton_http), parameters={"reasons": 3}, headers=headers))
+        for binary in (True, False):
+            wanted = [triton_http.InferRequestedOutput("reasons", binary_data=binary)]
+            check_reasons(client.infer("flight-late", rows(triton_http), outputs=wanted, headers=headers))
         fails("no model named", lambda: client.infer("nope", tensors(triton_http), headers=headers))
         fails("token", lambda: client.infer("mixed", tensors(triton_http)))
         assert client.get_inference_statistics("mixed", headers=headers)["model_stats"][0]["name"] == "mixed"
 
 
-CHECKS = (triton_over_grpc, triton_async_and_streams, triton_aio, triton_over_http, triton_control)
+def one(kit, value):
+    tensor = kit.InferInput("x", [1, 2], "FP32")
+    tensor.set_data_from_numpy(np.array([[value, 1]], dtype=np.float32))
+    return [tensor]
+
+
+def triton_sequences(http, grpc, headers):
+    """Sums over every client, interleaved, by connections of their own to whichever worker takes them.
+
+    The HTTP client adds to the headers that it is given, which gRPC would not take then.
+    """
+    sums = {}
+
+    def seen(who, value, result):
+        sums[who] = sums.get(who, 0) + value
+        assert result.as_numpy("total")[0, 0] == sums[who], (who, value, result.get_response())
+
+    for turn in range(1, 13):
+        for kit, address, who in (
+            (triton_http, http, 11), (triton_http, http, "elf"), (triton_grpc, grpc, 12), (triton_grpc, grpc, "zwölf"),
+        ):  # fmt: skip
+            with kit.InferenceServerClient(address) as client:
+                how = {"sequence_id": who, "sequence_start": turn == 1, "sequence_end": turn == 12}
+                seen(who, turn, client.infer("sums", one(kit, turn), headers=dict(headers), **how))
+    with triton_http.InferenceServerClient(http) as client:
+        fails(
+            "no such sequence", lambda: client.infer("sums", one(triton_http, 1), sequence_id=11, headers=dict(headers))
+        )
+        fails("sequence_id", lambda: client.infer("sums", one(triton_http, 1), headers=dict(headers)))
+        client.infer("sums", one(triton_http, 3), sequence_id=13, sequence_start=True, headers=dict(headers))
+        wanted = [triton_http.InferRequestedOutput("left")]
+        found = client.infer("sums", one(triton_http, 4), sequence_id=13, outputs=wanted, headers=dict(headers))
+        assert found.as_numpy("left").tolist() == [[7, 2]]
+        assert found.as_numpy("total") is None
+    with triton_grpc.InferenceServerClient(grpc) as client:
+        fails(
+            "no such sequence", lambda: client.infer("sums", one(triton_grpc, 1), sequence_id=12, headers=dict(headers))
+        )
+        config = client.get_model_config("sums", headers=dict(headers), as_json=True)["config"]["sequence_batching"]
+        assert config["state"][0]["input_name"] == "kept", config
+        done = queue.Queue()
+        client.start_stream(lambda result, error: done.put((result, error)), headers=dict(headers))
+        for n in range(1, 21):
+            how = {"sequence_start": n == 1, "sequence_end": n == 20}
+            client.async_stream_infer("sums", one(triton_grpc, n), sequence_id=14, **how)
+        for n in range(1, 21):
+            result, error = done.get(timeout=20)
+            assert error is None, error
+            seen(14, n, result)
+        client.stop_stream()
+
+    async def run():
+        async with triton_grpc_aio.InferenceServerClient(grpc) as client:
+            for n in range(1, 6):
+                seen(15, n, await client.infer("sums", one(triton_grpc_aio, n), sequence_id=15, sequence_start=n == 1, headers=dict(headers)))  # fmt: skip
+
+            async def asked():
+                for n in range(6, 9):
+                    yield {"model_name": "sums", "inputs": one(triton_grpc_aio, n), "sequence_id": 15}
+
+            n = 6
+            async for result, error in client.stream_infer(asked(), headers=dict(headers)):
+                assert error is None, error
+                seen(15, n, result)
+                n += 1
+        async with triton_http_aio.InferenceServerClient(http) as client:
+            seen(15, 9, await client.infer("sums", one(triton_http_aio, 9), sequence_id=15, sequence_end=True, headers=dict(headers)))  # fmt: skip
+
+    asyncio.run(run())
+
+
+def scores(kit):
+    found = []
+    for name, datatype, value in (
+        ("x", "FP32", np.array([[0.25, 0.5, 0.125]], np.float32)), ("whole", "INT8", np.array([1, 9, 3, 9], np.int8)),
+        ("words", "BYTES", WORDS),
+    ):  # fmt: skip
+        tensor = kit.InferInput(name, list(value.shape), datatype)
+        tensor.set_data_from_numpy(value)
+        found.append(tensor)
+    return found
+
+
+def triton_classes(http, grpc, headers):
+    expected = {"scores": [["0.5:1:dog", "0.25:0:cat"]], "ranks": ["9:1", "9:3"]}
+    ways = ((triton_http, http, {"binary_data": True}), (triton_http, http, {"binary_data": False}), (triton_grpc, grpc, {}))  # fmt: skip
+    for kit, address, how in ways:
+        with kit.InferenceServerClient(address) as client:
+            wanted = [kit.InferRequestedOutput(name, class_count=2, **how) for name in expected]
+            found = client.infer("scores", scores(kit), outputs=wanted, headers=dict(headers))
+            for name, texts in expected.items():
+                flat = [one.decode() if isinstance(one, bytes) else one for one in found.as_numpy(name).ravel()]
+                assert flat == np.array(texts).ravel().tolist(), flat
+                assert list(found.as_numpy(name).shape) == list(np.array(texts).shape)
+            asked = {"inputs": scores(kit), "outputs": [kit.InferRequestedOutput("scores", class_count=-1, **how)]}
+            fails("classification", partial(client.infer, "scores", headers=dict(headers), **asked))
+
+
+def triton_shared_memory(http, grpc, headers):
+    for kit, address in ((triton_http, http), (triton_grpc, grpc)):
+        with kit.InferenceServerClient(address) as client:
+            fails("shared memory", lambda: client.get_system_shared_memory_status(headers=dict(headers)))
+            fails("shared memory", lambda: client.register_system_shared_memory("r", "/r", 64, headers=dict(headers)))
+            fails("shared memory", lambda: client.unregister_cuda_shared_memory("r", headers=dict(headers)))
+            tensor = kit.InferInput("x", [1, 3], "FP32")
+            tensor.set_shared_memory("r", 12)
+            fails("shared_memory_region", partial(client.infer, "double", [tensor], headers=dict(headers)))
+
+
+CHECKS = (
+    triton_over_grpc, triton_async_and_streams, triton_aio, triton_over_http, triton_control, triton_sequences,
+    triton_classes, triton_shared_memory,
+)  # fmt: skip
 
 if __name__ == "__main__":
     http, grpc, token = sys.argv[1:]

@@ -32,6 +32,7 @@ EXTRAS = {
     "serve": ("numpy", "onnxruntime", "uvicorn", "httptools"),
     "train": ("lightgbm", "matplotlib", "mlflow", "onnx", "optuna", "pandas", "polars", "pyarrow", "sklearn", "scipy"),
     "objects": ("obstore",),
+    "valkey": ("valkey",),
 }
 NEEDED = ("serve", "train")
 

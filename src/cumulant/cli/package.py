@@ -42,7 +42,9 @@ class Quantize(StrEnum):
         "cumulant package pipeline.joblib --out servables/churn --sample rows.csv --trust-pickle",
         "cumulant package models:/late@champion --out servables/late --json",
         "cumulant package model.onnx --out servables/digits --sample rows.npy --quantize size --accuracy-loss 1%",
+        "cumulant package network.onnx --out servables/network --state h_in=h_out --state c_in=c_out",
         "cumulant package servables/late --image registry.example/late:1",
+        "cumulant package servables/late --image registry.example/late:1 --options='--grpc 0.0.0.0:8081 --workers 2'",
     ],
 )
 def package(
@@ -81,6 +83,16 @@ def package(
     accuracy_loss: Annotated[
         str, typer.Option(metavar="SHARE", help="With --quantize: share of answers that may change.")
     ] = "1%",
+    state: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="INPUT=OUTPUT",
+            help="An input that the server keeps for each sequence, and the output that it gets next; may be repeated.",
+        ),
+    ] = None,
+    state_idle: Annotated[
+        str, typer.Option(metavar="TIME", help="With --state: a sequence that idle is forgotten.")
+    ] = "10m",
     image: Annotated[
         str | None, typer.Option(metavar="REF", help="Also build an image with the data plane and the servable.")
     ] = None,
@@ -96,15 +108,19 @@ def package(
         str | None,
         typer.Option(metavar="NAME", help="buildah, podman or docker; default: the first that is installed."),
     ] = None,
+    options: Annotated[
+        str | None,
+        typer.Option(metavar="WORDS", help="Options of the image's server, such as '--grpc 0.0.0.0:8081'."),
+    ] = None,
 ) -> None:
     """Make a servable's folder or an image from a model; its answers are compared with the original's on the sample.
 
     Needs no project. A models:/ or runs:/ URI is looked up in the project's registry, where there is one.
     """
-    from cumulant.core.units import share
+    from cumulant.core.units import duration, share
     from cumulant.runtime.package import package as flow
 
-    imaging = _Imaging(image, dockerfile, base, tool)
+    imaging = _Imaging(image, dockerfile, base, tool, options)
     with call.progress("package") as progress, _folder(out, imaging) as folder:
         progress(f"reading {source}")
         found = flow(
@@ -116,6 +132,8 @@ def package(
             trust_pickle=trust_pickle,
             quantize=_AIMS[quantize],
             accuracy_loss=share(accuracy_loss),
+            state=_pairs(state),
+            idle=duration(state_idle).total_seconds(),
             project=_project(call),
         )
         built = imaging.build(folder, progress)
@@ -130,18 +148,34 @@ _AIMS: dict[Quantize, Literal["size", "speed"] | None] = {
 }
 
 
+def _pairs(given: list[str] | None) -> dict[str, str]:
+    """What `--state` names: outputs by input."""
+    found: dict[str, str] = {}
+    for one in given or []:
+        name, _, output = one.partition("=")
+        if not name or not output or name in found:
+            hint = "write --state INPUT=OUTPUT, such as h_in=h_out, once for each input"
+            raise UsageError(f'"{one}" names no pair of tensors', subject=one, hint=hint)
+        found[name] = output
+    return found
+
+
 class _Imaging:
     """The image that was asked for, if one was; faults are told before the model is read."""
 
-    def __init__(self, image: str | None, dockerfile: Path | None, base: str | None, tool: str | None) -> None:
+    def __init__(
+        self, image: str | None, dockerfile: Path | None, base: str | None, tool: str | None, options: str | None
+    ) -> None:
         self.wanted = image is not None or dockerfile is not None
         self._image, self._context = image, dockerfile
         if not self.wanted:
-            if base is not None or tool is not None:
-                raise UsageError("--base and --tool are of an image", hint="add --image REF or --dockerfile DIR")
+            if (base, tool, options) != (None, None, None):
+                hint = "add --image REF or --dockerfile DIR"
+                raise UsageError("--base and --tool are of an image, and so is --options", hint=hint)
             return
-        from cumulant.runtime.image import DEFAULT_BASE, check_folder, checked_reference, found_tool
+        from cumulant.runtime.image import DEFAULT_BASE, check_folder, checked_reference, found_tool, serving
 
+        self._serving = serving(options or "")
         self._base = checked_reference(base or DEFAULT_BASE, "base image")
         if dockerfile is not None:
             check_folder(dockerfile)
@@ -158,7 +192,9 @@ class _Imaging:
         from cumulant.runtime.image import build_image, write_context
 
         with TemporaryDirectory() as scratch:
-            path = write_context(servable, self._context or Path(scratch) / "image", base=self._base)
+            path = write_context(
+                servable, self._context or Path(scratch) / "image", base=self._base, options=self._serving
+            )
             found: dict[str, Any] = {} if self._context is None else {"dockerfile": str(path)}
             if self._image is not None:
                 progress(f"building {self._image} with {self._tool}")
@@ -193,7 +229,7 @@ def document(found: Packaged) -> dict[str, Any]:
     import msgspec
 
     described = msgspec.to_builtins(found.servable)
-    fields = ("inputs", "outputs", "columns", "classes", "batching", "parity", "candidates", "lineage")
+    fields = ("inputs", "outputs", "state", "columns", "classes", "batching", "parity", "candidates", "lineage")
     return {
         "folder": str(found.folder),
         "name": found.servable.name,

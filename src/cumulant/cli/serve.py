@@ -40,6 +40,7 @@ _KINDS: dict[int, type[CumulantError]] = {1: RefusedError, 2: UsageError, 3: Por
         "cumulant serve flight-late@champion --port 9000",
         "cumulant serve --as-of 2013-04-01 --json",
         "cumulant serve servables/late servables/digits --http 127.0.0.1:9000 --workers 2",
+        "cumulant serve --cache valkey://127.0.0.1:6379/0",
     ],
 )
 def serve(
@@ -77,6 +78,30 @@ def serve(
     token_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Holds the token that callers must send.")
     ] = None,
+    salt_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Holds the key of personal values' hashes; default: the project's own."),
+    ] = None,
+    access_log: Annotated[
+        bool, typer.Option("--access-log", help="Write a line of JSON a request to standard error, without payloads.")
+    ] = False,
+    traces: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Send OpenTelemetry spans there; default: OTEL_EXPORTER_OTLP_ENDPOINT."),
+    ] = None,
+    cache: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="auto|on|off|URL",
+            show_default=False,
+            help="Instead of serving.cache and serving.shared_cache: valkey://HOST:PORT/DB, redis:// or rediss:// is "
+            "shared with other servers. May be repeated.",
+        ),
+    ] = None,
+    cache_budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="The longest wait for a shared cache, instead of serving.cache_budget."),
+    ] = None,
 ) -> None:
     """Serve a model: Open Inference Protocol v2 and plain JSON rows, until interrupted.
 
@@ -89,8 +114,13 @@ def serve(
         workers=workers,
         grpc=grpc,
         control=_controlled(control),
-        token_file=None if token_file is None else str(token_file),
+        token_file=_path(token_file),
+        salt_file=_path(salt_file),
+        access_log=access_log,
+        traces=traces,
         parent=os.getpid(),
+        cache=tuple(cache or ()),
+        cache_budget=cache_budget,
     )
     if models and all(Path(one).is_dir() for one in models):
         where = http or f"{host or '127.0.0.1'}:{8080 if port is None else port}"
@@ -101,7 +131,9 @@ def serve(
     declared_host, _, declared_port = service.settings.http.rpartition(":")
     place = http or f"{host or declared_host}:{declared_port if port is None else port}"
     started = _Start(
-        lambda ready: command(service, http=place, wishes=wishes, ready=ready), lambda pid: note(service, pid)
+        lambda ready: command(service, http=place, wishes=wishes, ready=ready),
+        lambda pid: note(service, pid),
+        salt=service.salt if salt_file is None else None,
     )
     _stay(
         call,
@@ -109,6 +141,10 @@ def serve(
         lambda running: {"url": running.url, "pid": running.pid, "model": service.model},
         lambda console, running: _show(console, service, running),
     )
+
+
+def _path(given: Path | None) -> str | None:
+    return None if given is None else str(given)
 
 
 def _controlled(text: str) -> bool:
@@ -142,10 +178,11 @@ def _prepared(call: Invocation, model: str, as_of: str | None) -> Service:
 
 
 class _Start(NamedTuple):
-    """How a server is started: its command line for a ready file, and who is told of its process."""
+    """How a server is started: its command line for a ready file, who is told of its process, what it is given."""
 
     line: Callable[[Path], list[str]]
     told: Callable[[int], None] = lambda _: None
+    salt: Callable[[], bytes] | None = None
 
 
 def _stay(
@@ -171,15 +208,11 @@ def _stay(
 
 @contextmanager
 def _child(start: _Start) -> Iterator[tuple[subprocess.Popen[bytes], Running]]:
-    from cumulant.runtime.serve import await_ready
+    from cumulant.runtime.serve import await_ready, spawn
 
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.json"
-        process = subprocess.Popen(
-            start.line(ready),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+        process = spawn(start.line(ready), stderr=subprocess.PIPE, salt=None if start.salt is None else start.salt())
         before = signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         said = _Echo(process)
         try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hmac
 
 HIDDEN = "#hidden"
+#: no text of a row begins like it, so that no row's hash is a fingerprint
+_FINGERPRINTED = b"\0cumulant salt"
 
 
 def mask(value: object, salt: bytes) -> str:
@@ -16,3 +18,10 @@ def mask(value: object, salt: bytes) -> str:
     if not salt:
         return HIDDEN
     return "#" + hmac.digest(salt, str(value).encode(), "sha256").hex()[:12]
+
+
+def fingerprint(salt: bytes) -> str:
+    """What tells one salt from another and says nothing of it:
+    16 hexadecimal digits of HMAC-SHA256. Empty without one.
+    """
+    return hmac.digest(salt, _FINGERPRINTED, "sha256").hex()[:16] if salt else ""

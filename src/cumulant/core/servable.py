@@ -50,6 +50,22 @@ class Parity(msgspec.Struct, frozen=True):
     tolerance: float
 
 
+class Reasons(msgspec.Struct, frozen=True, kw_only=True):
+    """How a row's answer is explained: which of the model's features made it what it is."""
+
+    #: how contributions are found; a server that does not know the method refuses the servable
+    method: str = "occlusion"
+    #: reasons a row where the request does not say how many
+    count: int = 3
+    #: rows that get reasons where the request says nothing: `always` all, `asked` none, `decision` (binary models)
+    #: those that are predicted true
+    when: Literal["always", "asked", "decision"] = "asked"
+    #: feature to the value that a contribution is measured against; null or absent: a missing value
+    reference: dict[str, str | int | float | bool | None] = {}
+    #: feature to the text that tells a person of it
+    codes: dict[str, str] = {}
+
+
 class Servable(msgspec.Struct, frozen=True, kw_only=True):
     """The content of `servable.json`. Paths are relative to the folder."""
 
@@ -66,10 +82,14 @@ class Servable(msgspec.Struct, frozen=True, kw_only=True):
     whole: bool = False
     #: columns of the training source that a request does not carry, and why; a row that has them is answered
     unread: dict[str, Unread] = {}
+    #: of the salt that personal values are hashed with (`masking.fingerprint`); empty: any will do
+    salt_fingerprint: str = ""
     calibration: Calibration = Calibration()
     #: binary: predict true at or above it
     threshold: float | None = None
     parity: Parity | None = None
+    #: None: answers are not explained
+    reasons: Reasons | None = None
     #: what made it: snapshot, run, code, settings, environment (hashes and names only)
     lineage: dict[str, str] = {}
     #: files of the folder and their SHA-256
@@ -83,6 +103,20 @@ class TensorSpec(msgspec.Struct, frozen=True):
     name: str
     datatype: Datatype
     shape: tuple[int, ...]
+
+
+class StateTensor(msgspec.Struct, frozen=True):
+    """A pair of tensors that a server keeps between the requests of a sequence: what `output` gives, `input` gets next.
+
+    A size of -1 stands for the rows of the sequence's requests; one of 0 begins there and is the graph's to change.
+    """
+
+    input: str
+    output: str
+    datatype: Datatype
+    shape: tuple[int, ...]
+    #: what the first request of a sequence gets
+    initial: Literal["zeros"] = "zeros"
 
 
 class Batching(msgspec.Struct, frozen=True):
@@ -119,6 +153,10 @@ class GraphServable(msgspec.Struct, frozen=True, kw_only=True):
     #: labels of a classifier, in the order of its probabilities
     classes: tuple[str, ...] = ()
     batching: Batching = Batching(exact=False, reason="not tried")
+    #: pairs among `inputs` and `outputs` that callers neither send nor, unless they ask by name, get
+    state: tuple[StateTensor, ...] = ()
+    #: seconds after which a sequence that was not asked is forgotten
+    state_idle: float = 600.0
     parity: Parity | None = None
     candidates: tuple[Candidate, ...] = ()
     #: what made it: source file and hash, converter, packages (names and hashes only)
@@ -129,6 +167,20 @@ class GraphServable(msgspec.Struct, frozen=True, kw_only=True):
     example: dict[str, list[str | int | float | bool]] = {}
 
 
+class Reason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One feature's part in an answer.
+
+    `contribution`: the score less what it would be with the feature at its reference value. The score is the log-odds
+    of a binary model's probability, the log-odds of the predicted class of several, or the predicted number.
+    """
+
+    feature: str
+    contribution: float
+    direction: Literal["raises", "lowers"]
+    #: what tells a person of the feature, where the servable has such a text
+    code: str = ""
+
+
 class Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One row's answer."""
 
@@ -137,3 +189,5 @@ class Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
     probabilities: dict[str, float] | None = None
     #: seconds between the prediction's moment and the newest stored state used; null without state
     state_age: float | None = None
+    #: the largest contributions first, without those that are 0; null where none were asked for
+    reasons: tuple[Reason, ...] | None = None

@@ -13,10 +13,12 @@ if TYPE_CHECKING:
     from cumulant.packaging.encoder import Encoder
     from cumulant.packaging.engine import DTYPES, Engine
     from cumulant.packaging.events import ServableBuilt
-    from cumulant.packaging.folder import load_description, load_servable, new_folder, seal, with_version
+    from cumulant.packaging.folder import load_description, load_servable, new_folder, seal, with_salt, with_version
     from cumulant.packaging.model import TrainedModel
     from cumulant.packaging.quantization import quantize
+    from cumulant.packaging.reference import reference_values
     from cumulant.packaging.scorer import Scorer, labels
+    from cumulant.packaging.state import check_next, check_state, initial_state
 
 _HOMES = {
     "DTYPES": "engine",
@@ -26,12 +28,17 @@ _HOMES = {
     "ServableBuilt": "events",
     "TrainedModel": "model",
     "build": "builder",
+    "check_next": "state",
+    "check_state": "state",
+    "initial_state": "state",
     "labels": "scorer",
     "load_description": "folder",
     "load_servable": "folder",
     "new_folder": "folder",
     "quantize": "quantization",
+    "reference_values": "reference",
     "seal": "folder",
+    "with_salt": "folder",
     "with_version": "folder",
 }
 
@@ -43,12 +50,17 @@ __all__ = [
     "ServableBuilt",
     "TrainedModel",
     "build",
+    "check_next",
+    "check_state",
+    "initial_state",
     "labels",
     "load_description",
     "load_servable",
     "new_folder",
     "quantize",
+    "reference_values",
     "seal",
+    "with_salt",
     "with_version",
 ]
 

@@ -58,6 +58,14 @@ class Engine:
         return found
 
 
+def engine_version() -> str:
+    """The release of what runs the graphs."""
+    import onnxruntime
+
+    found: str = onnxruntime.__version__
+    return found
+
+
 def _spec(node: Any, path: Path) -> TensorSpec:
     element = node.type.removeprefix("tensor(").removesuffix(")")
     if element not in _DATATYPES:

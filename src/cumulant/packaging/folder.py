@@ -147,3 +147,12 @@ def with_version(folder: Path, version: str) -> Servable | GraphServable:
     servable = msgspec.structs.replace(load_description(folder, verify=False), version=version)
     write_description(folder, servable)
     return servable
+
+
+def with_salt(folder: Path, fingerprint: str) -> Servable | GraphServable:
+    """Say in the description which salt a server of this copy needs for the hashes of personal values; empty: any."""
+    servable = load_description(folder, verify=False)
+    if isinstance(servable, Servable):
+        servable = msgspec.structs.replace(servable, salt_fingerprint=fingerprint)
+        write_description(folder, servable)
+    return servable

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, UsageError
+from cumulant.core.errors import CumulantError, NotFoundError, UsageError
 from cumulant.core.ids import digest
+from cumulant.core.masking import fingerprint
 from cumulant.ports.access import Access, Principal
 from cumulant.ports.compute import Compute
 from cumulant.ports.files import Files
@@ -159,6 +160,17 @@ class Project:
         if self.environment.salt is not None:
             return self.vault.reveal(self.environment.salt).encode()
         return salt_file(self.root / STATE)
+
+    def salt_fingerprint(self) -> str | None:
+        """What tells the salt from another one (`masking.fingerprint`); None while nothing has made it, or where the
+        secret is not to be had here.
+        """
+        if self.environment.salt is None and not (self.root / STATE / "salt").exists():
+            return None
+        try:
+            return fingerprint(self.salt())
+        except NotFoundError:
+            return None
 
     def salt_path(self) -> str | None:
         """The file of the salt, where the project keeps it itself.

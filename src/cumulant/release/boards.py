@@ -79,7 +79,8 @@ def with_block(board: Board, metric: Metric, block: Failures | None, *, step: in
         state=cast("dict[str, object]", msgspec.to_builtins(state)),
     )
     if metric.kind == "failures":
-        board = _rates_told(board, test, state)
+        rates = {arm: state.bad[arm] / state.requests[arm] if state.requests[arm] else None for arm in ARMS}
+        board = msgspec.structs.replace(board, champion=rates[CHAMPION], candidate=rates[CANDIDATE])
     sides = [*state.past, state.latest]
     return _evident(board, *(float(sequential.stages([side[which] for side in sides])) for which in (0, 1)))
 
@@ -124,18 +125,19 @@ def matters(board: Board) -> bool:
     return board.candidate - board.champion > board.margin or board.candidate >= _TIMES * board.champion
 
 
+def with_interval(board: Board) -> Board:
+    """The board with the interval of its difference of rates, valid at every look; it is told and decides nothing."""
+    if board.unit != "%" or "test" not in board.state or "step" not in board.state:
+        return board
+    test = sequential.Rates.from_json(cast("Mapping[str, object]", board.state["test"]))
+    low, high = (float(end) for end in test.difference_interval(math.exp(-board.fine_bar)))
+    return msgspec.structs.replace(board, low=_finite(low), high=_finite(high))
+
+
 def _in_step(state: _Rated, step: int) -> _Rated:
     if state.step == step:
         return state
     return _Rated(step=step, past=[*state.past, state.latest] if state.test else state.past)
-
-
-def _rates_told(board: Board, test: sequential.Rates, state: _Rated) -> Board:
-    low, high = (float(end) for end in test.difference_interval(math.exp(-board.fine_bar)))
-    rates = {arm: state.bad[arm] / state.requests[arm] if state.requests[arm] else None for arm in ARMS}
-    return msgspec.structs.replace(
-        board, champion=rates[CHAMPION], candidate=rates[CANDIDATE], low=_finite(low), high=_finite(high)
-    )
 
 
 def _finite(value: float) -> float | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange
 from cumulant.core.units import share
-from cumulant.release.boards import new_board, with_block, with_differences
+from cumulant.release.boards import new_board, with_block, with_differences, with_interval
 from cumulant.release.look import ARMS, Failures, Look, counting, failed, timed_out
 from cumulant.release.metrics import Metric, harm_bars, metrics
 from cumulant.release.state import Board, Release, counted
@@ -67,7 +67,7 @@ def seen(release: Release, look: Look) -> tuple[Release, bool]:
         old = release.boards.get(name) or new_board(metric, harm_bar=bars.get(name), fine_bar=-math.log(alpha))
         if metric.kind in ("failures", "latency"):
             board = with_block(old, metric, blocks.get(name), step=release.at)
-            boards[name] = _took_told(board, metric, memory) if metric.kind == "latency" else board
+            boards[name] = _took_told(board, metric, memory) if metric.kind == "latency" else with_interval(board)
         else:
             boards[name] = with_differences(old, metric, _differences(metric, look))
     return msgspec.structs.replace(release, boards=boards, memory=msgspec.to_builtins(memory)), skewed

@@ -14,6 +14,7 @@ from cumulant import training
 from cumulant.core.ids import digest
 from cumulant.core.refs import ObjectRef
 from cumulant.core.units import from_micros, to_micros
+from cumulant.runtime.explained import check_when
 from cumulant.runtime.rows import labelled_rows
 from cumulant.training import Parameter, TrainingSummary, TrialRecord
 
@@ -62,6 +63,7 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
         split = rows_of(context, work)
         costs = split.train.false_negative is not None
         training.check_gate(work.evaluation.gate, task=split.train.task, costs=costs)
+        check_when(context.project.spec.serving.reasons, split.train.task)
         folder = context.project.state / "search" / digest(inputs)
         context.progress("search", 0.0)
         found = training.search(

@@ -15,6 +15,7 @@ from cumulant.core.ids import file_digest
 from cumulant.core.servable import Candidate, GraphServable, Servable
 from cumulant.core.version import __version__
 from cumulant.packaging.engine import Array
+from cumulant.packaging.folder import with_salt
 from cumulant.packaging.foreign.build import Rows, build_graph
 from cumulant.packaging.foreign.copies import copy_servable
 from cumulant.packaging.foreign.read import read_model
@@ -54,22 +55,29 @@ def package(
     trust_pickle: bool = False,
     quantize: Aim | None = None,
     accuracy_loss: float = 0.01,
+    state: Mapping[str, str] | None = None,
+    idle: float = 600.0,
     project: Project | None = None,
 ) -> Packaged:
     """Write the servable of the model at `source`, a path or a models:/ or runs:/ URI, to the folder `out`.
 
     `name` defaults to the source's own. With `sample`, a file of rows, the packaged model is compared with the
     original. `quantize` puts the smallest or the fastest form of the graph in its place that keeps `accuracy_loss`
-    on the sample, which it needs. URIs are looked up in the registry of `project`; without one, as MLflow is set up
-    on this machine. Nothing is left at `out` when it fails; a servable that stands there is replaced.
+    on the sample, which it needs. `state` names the inputs of an ONNX graph that a server keeps between the requests
+    of a sequence, with the output that each gets next, and `idle` the seconds for which it does. URIs are looked up in
+    the registry of `project`; without one, as MLflow is set up on this machine. Nothing is left at `out` when it fails;
+    a servable that stands there is replaced.
 
     Raises:
-        UsageError: a source or sample that cannot be used, `quantize` without a sample, or a pickle without
-            `trust_pickle`.
+        UsageError: a source or sample that cannot be used, `quantize` without a sample or with `state`, `state` of a
+            servable, or a pickle without `trust_pickle`.
         ParityError: the packaged model does not answer as the original.
         StorageError: the folder cannot be written.
     """
     check_place(out)
+    if state and quantize is not None:
+        raise UsageError("--quantize measures single requests, and --state makes sequences of them",
+                         hint="leave one of them out")  # fmt: skip
     shrink = None if quantize is None else shrinking(quantize, accuracy_loss, sample)
     with TemporaryDirectory() as scratch:
         path = Path(source)
@@ -77,9 +85,23 @@ def package(
             from cumulant.runtime.package_uri import fetch
 
             path = fetch(source, Path(scratch), project)
-        return _package(
-            path, source, out, name, sample, tolerance=tolerance, trust_pickle=trust_pickle, shrink=shrink
+        found = _package(
+            path, source, out, name, sample, tolerance=tolerance, trust_pickle=trust_pickle, shrink=shrink,
+            state=state, idle=idle,
         )  # fmt: skip
+        return found if project is None or path == Path(source) else _salted(found, project)
+
+
+def _salted(found: Packaged, project: Project) -> Packaged:
+    """A model of the registry goes where the project's environment is, whose salt hashes the personal values."""
+    servable = found.servable
+    if not isinstance(servable, Servable) or not any(field.personal for field in servable.plan.request):
+        return found
+    here = project.salt_fingerprint()
+    if here is None:
+        note = "the salt of this environment is not to be had here: a server takes that of the training"
+        return msgspec.structs.replace(found, notes=(*found.notes, note))
+    return msgspec.structs.replace(found, servable=with_salt(found.folder, here))
 
 
 def shrinking(aim: Aim, accuracy_loss: float, sample: Path | None) -> Shrink:
@@ -109,7 +131,7 @@ def check_place(out: Path) -> None:
 
 def _package(
     path: Path, source: str, out: Path, name: str | None, sample: Path | None, *, tolerance: float | None,
-    trust_pickle: bool, shrink: Shrink | None,
+    trust_pickle: bool, shrink: Shrink | None, state: Mapping[str, str] | None, idle: float,
 ) -> Packaged:  # fmt: skip
     kind = identify(path)
     if kind == "mlflow":
@@ -118,7 +140,7 @@ def _package(
         path = model_inside(path, trust_pickle=trust_pickle)
         kind = identify(path)
     if kind == "servable":
-        if shrink is not None:
+        if shrink is not None or state:
             hint = "package the model that it was made from"
             raise UsageError(f"{source} is a servable already, which is copied as it is", subject=source, hint=hint)
         return copied(path, source, out, name)
@@ -126,7 +148,9 @@ def _package(
     lineage = {"source": path.name, "source.sha256": file_digest(path)}
     rows: Rows | None = None if sample is None else lambda inputs, columns: read_sample(sample, inputs, columns)
     name = name or named(source)
-    return written(foreign, source, out, name, rows, lineage=lineage, tolerance=tolerance, shrink=shrink)
+    return written(
+        foreign, source, out, name, rows, lineage=lineage, tolerance=tolerance, shrink=shrink, state=state, idle=idle
+    )  # fmt: skip
 
 
 def copied(path: Path, source: str, out: Path, name: str | None) -> Packaged:
@@ -140,13 +164,14 @@ def copied(path: Path, source: str, out: Path, name: str | None) -> Packaged:
 
 def written(
     foreign: Foreign, source: str, out: Path, name: str, rows: Rows | None, *, lineage: Mapping[str, str],
-    tolerance: float | None, shrink: Shrink | None = None,
+    tolerance: float | None, shrink: Shrink | None = None, state: Mapping[str, str] | None = None, idle: float = 600.0,
 ) -> Packaged:  # fmt: skip
     """The servable of a model that was read, built at `out`."""
     made = {**lineage, "kind": foreign.kind, "converter": foreign.converter, "package.cumulant": __version__}
     servable = build_graph(
-        foreign, name=checked_name(name), out=out, sample=rows, lineage=made, tolerance=tolerance, shrink=shrink
-    )
+        foreign, name=checked_name(name), out=out, sample=rows, lineage=made, tolerance=tolerance, shrink=shrink,
+        state=state, idle=idle,
+    )  # fmt: skip
     notes = foreign.notes
     if rows is None:
         notes += ("without a sample the batching was tried on made-up rows, and the answers were not compared",)

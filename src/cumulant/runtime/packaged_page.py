@@ -26,6 +26,7 @@ def graph_rows(servable: GraphServable) -> list[tuple[str, object]]:
     return [
         ("converted by", servable.lineage.get("converter", "")),
         *[("input" if index == 0 else "", tensor(spec)) for index, spec in enumerate(servable.inputs)],
+        *[("state" if index == 0 else "", f"{one.output} -> {one.input}") for index, one in enumerate(servable.state)],
         ("columns", _few(servable.columns)),
         *[("output" if index == 0 else "", tensor(spec)) for index, spec in enumerate(servable.outputs)],
         ("classes", _few(servable.classes)),

@@ -12,8 +12,10 @@ import msgspec
 from cumulant import data, features, packaging
 from cumulant.core import expr
 from cumulant.core.ids import digest
+from cumulant.core.masking import fingerprint
 from cumulant.core.refs import ObjectRef
-from cumulant.core.servable import Parity, Unread
+from cumulant.core.servable import Parity, Servable, Unread
+from cumulant.runtime.explained import reasons_of
 from cumulant.runtime.fitting import Fitted, loaded, rows_of
 from cumulant.runtime.personal import masked
 
@@ -41,12 +43,18 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
     objects = context.project.objects()
     # Commit and environment are recorded, not part of the identity: another commit alone makes no other model.
     unread = _unread(work)
+    explained = context.project.spec.serving.reasons
     inputs = {
         "model": fitted.model.key,
         "plan": digest(work.task.plan),
         "work": work.identity,
         "unread": unread,
     }
+    # Another salt alone makes another servable, where there is anything to hash.
+    salt = fingerprint(context.project.salt()) if any(field.personal for field in work.task.plan.request) else ""
+    inputs |= {"salt": salt} if salt else {}
+    if explained is not None:
+        inputs["reasons"] = msgspec.to_builtins(explained)
 
     def build() -> dict[str, object]:
         model, rows = loaded(context, fitted.model), rows_of(context, work)
@@ -62,8 +70,10 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
                 example=example(context, work),
                 whole=_is_number(context, work),
                 unread=unread,
+                salt_fingerprint=salt,
+                reasons=reasons_of(explained, model, rows.train.features),
             )
-            ref = objects.put(f"servables/{digest(servable.files | dict(lineage))}", folder)
+            ref = objects.put(f"servables/{_identity(servable, lineage)}", folder)
         assert servable.parity is not None
         return msgspec.to_builtins(Package(servable=ref, parity=servable.parity))  # type: ignore[no-any-return]
 
@@ -85,6 +95,12 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
 
     outcome = context.step("package", inputs, build, verify=stands, write=tell)
     return msgspec.structs.replace(_package(outcome.result), reused=outcome.reused)
+
+
+def _identity(servable: Servable, lineage: Mapping[str, str]) -> str:
+    """Reasons stand in the description, which is none of the files that are hashed."""
+    found: dict[str, object] = {**servable.files, **lineage}
+    return digest(found if servable.reasons is None else {**found, "reasons": msgspec.to_builtins(servable.reasons)})
 
 
 def _package(result: Mapping[str, object]) -> Package:

@@ -10,6 +10,7 @@ from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, show_duration
 from cumulant.runtime.context import open_run
+from cumulant.runtime.explained import check_codes
 from cumulant.runtime.task import refuse_no_features, resolve_task
 from cumulant.runtime.validate import snapshots_of
 
@@ -58,6 +59,7 @@ def plan(project: Project, *, principal: Principal, progress: Progress = silent)
         snapshots, reused = snapshots_of(context)
         task = resolve_task(project, snapshots)
         refuse_no_features(task.plan)
+        check_codes(project.spec.serving.reasons, task.plan)
     settings = project.settings("training", "evaluation")
     return Plan(
         project=project.name,

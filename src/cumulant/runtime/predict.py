@@ -68,7 +68,7 @@ def predict(
         if url is not None and as_of is not None:
             raise UsageError("a server answers from its own state", hint="leave out --as-of, or --url")
         if url is not None:
-            return _frame(list(_asked(f"{url.rstrip('/')}/v1/models/{version.name}/predict", plan, frame, progress)))
+            return _frame(list(_asked(_address(url, version.name, scorer.servable), plan, frame, progress)))
         snapshots, _ = snapshots_of(context, plan.sources)
         used = used_sources(plan, snapshots)
         progress("features")
@@ -88,6 +88,12 @@ def _given(project: Project, servable: Servable, rows: pl.DataFrame | Path) -> t
         rows, plan.request, missing=declared.missing, required=[moment] if moment else [], others=servable.unread
     )
     return found, [name for name in rows.columns if name not in found.columns]
+
+
+def _address(url: str, name: str, servable: Servable) -> str:
+    """Where the server answers plain rows: without reasons, which no table of answers holds."""
+    path = f"{url.rstrip('/')}/v1/models/{name}/predict"
+    return path if servable.reasons is None else f"{path}?reasons=0"
 
 
 def _asked(url: str, plan: FeaturePlan, frame: pl.DataFrame, progress: Progress) -> Iterator[Answer]:

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
 from cumulant import features, packaging
-from cumulant.core.errors import CumulantError, EngineUnavailableError, PortInUseError
+from cumulant.core.errors import CumulantError, EngineUnavailableError, PortInUseError, UsageError
 from cumulant.core.ids import digest, short
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
@@ -40,6 +40,7 @@ ONLINE_STATE = "online state"
 #: folders of the project's state: copies of servables that servers read, and notes of which process reads which
 SERVING, USES, PREDICTIONS = "serving", "uses", "predictions"
 _START_SECONDS, _LOOK_SECONDS = 60.0, 0.02
+_LONGEST_SALT = 4096
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +56,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     uses: str
     #: folder of the prediction log, and the file with the key of the hashes in it; without one, values are hidden there
     log: str
+    #: that key, where the environment has it as a secret: it is looked up when a server starts, and not kept
+    salt: Callable[[], bytes] | None = None
     log_key: str | None = None
     #: the section `serving` of the project file
     settings: ServingSpec = ServingSpec()
@@ -93,6 +96,7 @@ def prepare_service(
             uses=str(project.state / USES),
             log=str(project.state / PREDICTIONS),
             log_key=project.salt_path(),
+            salt=project.salt if project.salt_path() is None and _personal(plan) else None,
             settings=project.spec.serving,
         )
         if plan is not None and plan.needs_state:
@@ -106,6 +110,10 @@ def prepare_service(
         # Before the run ends, and with it the time in which nothing is cleaned.
         note(service, os.getpid())
         return service
+
+
+def _personal(plan: FeaturePlan | None) -> bool:
+    return plan is not None and any(field.personal for field in plan.request)
 
 
 def note(service: Service, pid: int) -> None:
@@ -167,6 +175,8 @@ def _versioned(project: Project, version: ModelVersion) -> Path:
     shutil.copytree(source, draft, dirs_exist_ok=True)
     (draft / "servable.json").chmod(0o644)
     packaging.with_version(draft, version.version)
+    # The project itself gives the salt, and it may be one of another environment than that of the training.
+    packaging.with_salt(draft, "")
     try:
         draft.rename(target)
     except OSError:  # another process was first, with the same content
@@ -182,6 +192,12 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     grpc: str | None = None
     control: bool = False
     token_file: str | None = None
+    salt_file: str | None = None
+    access_log: bool = False
+    traces: str | None = None
+    #: `auto`, `on`, `off` or the URL of a cache that servers share; what is named goes before the project file
+    cache: tuple[str, ...] = ()
+    cache_budget: str | None = None
     #: the server ends when this process is no longer its parent
     parent: int | None = None
 
@@ -190,18 +206,31 @@ def command(service: Service, *, http: str, wishes: Wishes, ready: Path | None =
     """The command line that serves `service`."""
     settings = service.settings
     asked = msgspec.structs.replace(
-        wishes, workers=wishes.workers or settings.workers, grpc=wishes.grpc or settings.grpc
+        wishes,
+        workers=wishes.workers or settings.workers,
+        grpc=wishes.grpc or settings.grpc,
+        cache=_cache(settings, wishes.cache),
+        cache_budget=wishes.cache_budget or settings.cache_budget,
     )
     line = folders_command([service.folder], http=http, wishes=asked, ready=ready)
     line += ["--body-limit", settings.body_limit, "--drain", settings.drain, "--queue", settings.queue]
-    line += ["--cache", settings.cache, "--scored", settings.scored]
+    line += ["--scored", settings.scored]
     line += _fallback(settings.fallback)
     line += ["--log", service.log, "--log-keep", settings.log.keep]
-    if service.log_key:
-        line += ["--log-key", service.log_key]
+    if service.log_key and wishes.salt_file is None:
+        line += ["--salt-file", service.log_key]
     if service.online:
         line += ["--online", service.online, "--state-table", str(service.table)]
     return line
+
+
+def _cache(settings: ServingSpec, wished: Sequence[str]) -> tuple[str, ...]:
+    """The mode and the shared cache, each as it is wished or else declared; without a cache none is shared."""
+    urls = [one for one in wished if "://" in one]
+    modes = [one for one in wished if "://" not in one] or [settings.cache]
+    if not urls and settings.shared_cache is not None and modes != ["off"]:
+        urls = [settings.shared_cache]
+    return (*modes, *urls)
 
 
 def _fallback(declared: FallbackSpec) -> list[str]:
@@ -220,13 +249,60 @@ def folders_command(folders: Sequence[str], *, http: str, wishes: Wishes, ready:
         "--workers": wishes.workers,
         "--grpc": wishes.grpc,
         "--token-file": wishes.token_file,
+        "--salt-file": wishes.salt_file,
+        "--traces": wishes.traces,
+        "--cache-budget": wishes.cache_budget,
         "--parent": wishes.parent,
         "--model-control": "explicit" if wishes.control else None,
         "--ready-file": ready,
     }
     for option, value in given.items():
         line += [option, str(value)] if value is not None else []
-    return [*line, "--insecure"] if wishes.insecure else line
+    for one in wishes.cache:
+        line += ["--cache", one]
+    flags = {"--insecure": wishes.insecure, "--access-log": wishes.access_log}
+    return [*line, *(flag for flag, on in flags.items() if on)]
+
+
+def spawn(
+    line: Sequence[str], *, stderr: int | IO[bytes], salt: bytes | None = None, start_new_session: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start the data plane. It reads `salt` from a pipe: no argument, variable or file holds it.
+
+    Raises:
+        UsageError: the salt is longer than a pipe is sure to take at once.
+    """
+    with _piped(salt) as pipes:
+        return subprocess.Popen(
+            [*line, *(word for pipe in pipes for word in ("--salt-file", f"/dev/fd/{pipe}"))],
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            env=None if salt is None else _without(salt),
+            start_new_session=start_new_session,
+            pass_fds=pipes,
+        )
+
+
+@contextmanager
+def _piped(salt: bytes | None) -> Iterator[list[int]]:
+    """The descriptor at which `salt` can be read once, where there is one."""
+    if salt is None:
+        yield []
+        return
+    if len(salt) > _LONGEST_SALT:
+        raise UsageError(f"the salt has more than {_LONGEST_SALT} bytes", hint="32 random bytes are enough")
+    reader, writer = os.pipe()
+    try:
+        with open(writer, "wb") as stream:  # noqa: PTH123 - no path
+            stream.write(salt)
+        yield [reader]
+    finally:
+        os.close(reader)
+
+
+def _without(secret: bytes) -> dict[str, str]:
+    """The environment but for a variable in which a driver may have found the secret: the server has no need of it."""
+    return {name: value for name, value in os.environ.items() if value.encode(errors="replace") != secret}
 
 
 @contextmanager
@@ -240,12 +316,11 @@ def running(service: Service, *, http: str = "127.0.0.1:0", keep: bool = False) 
     with tempfile.TemporaryDirectory() as folder:
         ready, log = Path(folder) / "ready.json", Path(folder) / "log"
         with log.open("wb") as stream:
-            process = subprocess.Popen(
+            process = spawn(
                 command(service, http=http, wishes=Wishes(parent=None if keep else os.getpid()), ready=ready),
-                stdout=subprocess.DEVNULL,
                 stderr=stream,
+                salt=None if service.salt is None else service.salt(),
                 start_new_session=keep,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
         try:
             note(service, process.pid)

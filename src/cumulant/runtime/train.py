@@ -18,6 +18,7 @@ from cumulant.core.servable import Parity
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.candidate import Candidate
 from cumulant.runtime.context import Context, open_run
+from cumulant.runtime.explained import check_codes
 from cumulant.runtime.features import FeatureSet, feature_set
 from cumulant.runtime.fitting import SplitSummary, fit
 from cumulant.runtime.judging import champion_parameters, judge, reference
@@ -91,6 +92,7 @@ def train(
         snapshots, fresh = snapshots_of(context)
         task = resolve_task(project, snapshots)
         refuse_no_features(task.plan)
+        check_codes(project.spec.serving.reasons, task.plan)
         if as_of is not None and snapshots[task.entity].event_time is None:
             raise UsageError(f"{task.entity} has no event time, so nothing is hidden by --as-of", subject=task.entity)
         table = feature_set(context, task, snapshots, as_of=as_of)

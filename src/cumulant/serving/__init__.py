@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cumulant.serving.models import Model, ModelSet, open_model
     from cumulant.serving.schema import RequestSchema
     from cumulant.serving.server import Ready, serve
-    from cumulant.serving.spec import FallbackSpec, ServingSpec
+    from cumulant.serving.spec import FallbackSpec, ReasonsSpec, ServingSpec
 
 _HOMES = {
     "Application": "app",
@@ -27,6 +27,7 @@ _HOMES = {
     "ServiceStarted": "events",
     "ServiceStopped": "events",
     "FallbackSpec": "spec",
+    "ReasonsSpec": "spec",
     "ServingSpec": "spec",
     "serve": "server",
 }
@@ -37,6 +38,7 @@ __all__ = [
     "Model",
     "ModelSet",
     "Ready",
+    "ReasonsSpec",
     "RequestSchema",
     "ServiceStarted",
     "ServiceStopped",

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cumulant.core.errors import CumulantError, RefusedError, RetryableError, UsageError
 from cumulant.serving.errors import text_of
@@ -15,17 +15,23 @@ from cumulant.serving.errors import text_of
 if TYPE_CHECKING:
     from cumulant.serving.declared import Declared
     from cumulant.serving.settings import Settings
+    from cumulant.serving.shared import Sharing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the server; returns the exit code: 0 done, 1 refused, 2 usage, 3 try again, 4 cannot work."""
-    options = _parser().parse_args(arguments)
+    options = options_of(arguments)
     try:
         _serve(options)
     except CumulantError as error:
         sys.stderr.write(f"error: {text_of(error)}\n")
         return _exit_code(error)
     return 0
+
+
+def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options that the words ask for; ends the process with a message where there are no such options."""
+    return _parser().parse_args(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -62,9 +68,22 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         help='when there is no time: cached, servable=DIR, constant={"prediction": false}; may be repeated',
     )
+    add(
+        "--sequences",
+        metavar="DIR",
+        help="keep the state of sequences there, also when the server ends; default: as long as it lives",
+    )
+    add("--sequence-count", metavar="N", type=int, default=10_000, help="most sequences; default %(default)s")
+    add("--sequence-bytes", metavar="SIZE", default="256MiB", help="most bytes of their state; default %(default)s")
     add("--log", metavar="DIR", help="keep a prediction log there")
     add("--log-keep", metavar="TIME", default="90d", help="default %(default)s")
-    add("--log-key", metavar="FILE", help="key of the hashes of personal values in the log; default: values are hidden")
+    add(
+        "--salt-file",
+        metavar="FILE",
+        type=Path,
+        help="holds the key of the hashes of personal values in the log; CUMULANT_SALT does the same; without one they "
+        "are hidden",
+    )
     add("--region", metavar="NAME", default="", help="as it stands in the log")
     add(
         "--scored",
@@ -78,7 +97,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="send OpenTelemetry spans there (OTLP over HTTP); default: OTEL_EXPORTER_OTLP_ENDPOINT, else none",
     )
-    add("--cache", choices=("auto", "on", "off"), default="auto", help="answers kept for equal requests")
+    add(
+        "--cache",
+        metavar="auto|on|off|URL",
+        action="append",
+        default=[],
+        help="answers kept for equal requests; valkey://HOST:PORT/DB, redis:// or rediss://: shared with other servers "
+        "too, the password in CUMULANT_CACHE_PASSWORD; default auto; may be repeated",
+    )
+    add(
+        "--cache-budget", metavar="TIME", default="5ms", help="the longest wait for a shared cache; default %(default)s"
+    )
     add("--parent", metavar="PID", type=int, help="end when that process is no longer the parent of this one")
     add("--ready-file", metavar="FILE", type=Path, help="also write the ready line to this file")
     return parser
@@ -87,13 +116,15 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(options: argparse.Namespace) -> None:
     # After the arguments are read, so that --help needs none of the engines.
     from cumulant.serving import server
+    from cumulant.serving.salt import read_salts
 
     def announce(ready: server.Ready) -> None:
         if options.ready_file:
             server.write_ready(options.ready_file, ready)
         server.say(ready)
 
-    server.run(_settings(options), insecure=options.insecure, announce=announce)
+    salts = read_salts(options.salt_file, os.environ)
+    server.run(_settings(options), insecure=options.insecure, announce=announce, salts=salts)
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -102,6 +133,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     from cumulant.serving.settings import Settings
     from cumulant.serving.sockets import split_address
 
+    mode, sharing = _cache(options.cache, options.cache_budget)
     host, port = split_address(options.http)
     grpc_host, grpc_port = split_address(options.grpc) if options.grpc else ("127.0.0.1", None)
     return Settings(
@@ -118,17 +150,44 @@ def _settings(options: argparse.Namespace) -> Settings:
         name=options.name,
         control=options.model_control == "explicit",
         token=_token(options.token_file),
-        scheduling=Scheduling(queue=duration(options.queue).total_seconds(), caching=Caching(mode=options.cache)),
+        scheduling=Scheduling(queue=duration(options.queue).total_seconds(), caching=Caching(mode=mode)),
+        sharing=sharing,
         fallback=_fallback(options.fallback),
+        sequences=options.sequences,
+        sequence_count=options.sequence_count,
+        sequence_bytes=size(options.sequence_bytes),
         log=options.log,
         log_keep=options.log_keep,
-        log_key=options.log_key,
         region=options.region,
         access_log=options.access_log,
         traces=_traces(options.traces),
         parent=options.parent,
         scored=options.scored,
     )
+
+
+def _cache(given: Sequence[str], budget: str) -> tuple[Literal["auto", "on", "off"], Sharing | None]:
+    """What `--cache` declares."""
+    from cumulant.core.units import duration
+    from cumulant.serving.shared import Sharing
+
+    mode: Literal["auto", "on", "off"] = "auto"
+    url: str | None = None
+    for one in given:
+        match one:
+            case "auto" | "on" | "off":
+                mode = one
+            case _ if "://" in one and url is None:
+                url = one
+            case _:
+                hint = "write auto, on or off, and at most one URL such as valkey://127.0.0.1:6379/0"
+                raise UsageError(f'"{one}" is no cache', subject=one, hint=hint)
+    if url is None:
+        return mode, None
+    if mode == "off":
+        raise UsageError("the cache is off and shared at once", hint="leave out one of the two --cache")
+    password = os.environ.get("CUMULANT_CACHE_PASSWORD") or None
+    return mode, Sharing(url=url, password=password, budget=duration(budget).total_seconds())
 
 
 def _fallback(given: Sequence[str]) -> Declared:

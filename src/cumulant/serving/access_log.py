@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from cumulant.serving.http import Refusal
 from cumulant.serving.watching import Note
 
 #: lines that wait to be written; more are dropped and counted
@@ -40,7 +41,13 @@ class AccessLog:
         """Nothing is written before the answer."""
 
     def ended(self, note: Note) -> None:
-        line = line_of(note)
+        self._put(line_of(note))
+
+    def refused(self, refusal: Refusal) -> None:
+        """Requests that no `Note` was made of: they were refused before they were whole."""
+        self._put(refusal_line(refusal))
+
+    def _put(self, line: dict[str, object]) -> None:
         if (lost := self.dropped - self._told) > 0:
             line["dropped"] = lost
         try:
@@ -90,6 +97,19 @@ def line_of(note: Note) -> dict[str, object]:
     if note.cached:
         line["cached"] = True
     return line
+
+
+def refusal_line(refusal: Refusal) -> dict[str, object]:
+    """The line of requests that were refused before they were whole; nothing that was sent is in it."""
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "level": "info",
+        "protocol": "http",
+        "refused": refusal.reason,
+        "status": refusal.status,
+        "client": refusal.client,
+        "times": refusal.times,
+    }
 
 
 def fault_line(error: BaseException, *, where: Mapping[str, str] | None = None) -> bytes:

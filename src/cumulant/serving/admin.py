@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from cumulant.core.errors import RequestError
+from cumulant.core.servable import GraphServable
 from cumulant.serving.control import Control
 from cumulant.serving.errors import HttpError
 from cumulant.serving.fleet import Fleet
@@ -121,6 +122,23 @@ def model_statistics(model: Model, series: Sequence[Series]) -> dict[str, Any]:
     }
 
 
+def _sequences(model: Model) -> dict[str, Any]:
+    """What is kept between the requests of a sequence, where anything is."""
+    if not isinstance(model.servable, GraphServable) or not model.stateful:
+        return {}
+    states = [
+        {
+            "input_name": one.input,
+            "output_name": one.output,
+            "data_type": f"TYPE_{one.datatype}",
+            "dims": list(one.shape),
+        }
+        for one in model.servable.state
+    ]
+    idle = round(model.servable.state_idle * 1e6)
+    return {"sequence_batching": {"max_sequence_idle_microseconds": idle, "state": states}}
+
+
 def configuration(model: Model) -> dict[str, Any]:
     """The model configuration extension."""
 
@@ -136,5 +154,6 @@ def configuration(model: Model) -> dict[str, Any]:
         "version_policy": {"specific": {"versions": [model.version]}},
         "input": [tensor(one["name"], one["datatype"], one["shape"]) for one in model.inputs.values()],
         "output": [tensor(name, datatype, shape) for name, (datatype, shape) in model.outputs.items()],
+        **_sequences(model),
         "parameters": {"unregistered": {"string_value": str(model.version == UNREGISTERED).lower()}},
     }

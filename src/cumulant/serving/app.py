@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
@@ -27,19 +26,21 @@ from cumulant.serving.models import Model, ModelSet
 from cumulant.serving.openapi import document
 from cumulant.serving.paths import allow, options, split
 from cumulant.serving.probes import OPEN, probe
+from cumulant.serving.reading import Reader, decode_rows, is_large, request_id_of, rows_of
+from cumulant.serving.reasons import DESCRIBED, queried, why
 from cumulant.serving.scheduling import Demand
 from cumulant.serving.scoring import Counted, Scoring, inference
 from cumulant.serving.work import Work
 
 BODY_LIMIT = 8 * 1024 * 1024
-_MAX_ID = 256
 _MAX_KNOWN = 256
+#: what there is, and nothing else: shared memory, tracing and logging by request are not
 _EXTENSIONS = (
-    "binary_tensor_data", "parameters", "model_repository", "model_configuration", "statistics", "schedule_policy"
+    "binary_tensor_data", "classification", "parameters", "sequence", "model_repository", "model_configuration",
+    "statistics", "schedule_policy",
 )  # fmt: skip
 
 Verb = Callable[[Model, Request], Scoring[Response]]
-_decode_rows: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 
 
 class Predictions(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -77,6 +78,7 @@ class Application:
         self.control: Control | None = None
         self.may_control = False
         self.body_limit = body_limit
+        self._read = Reader()
         #: scoring paths that were asked for before, so that a path is taken apart once
         self._known: dict[bytes, tuple[Verb, str, Model]] = {}
         self._verbs: dict[tuple[str, str], Verb] = {
@@ -112,8 +114,8 @@ class Application:
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         try:
-            if self._token is not None:
-                self._admit(request)
+            if self._token is not None and not request.target.startswith(OPEN):
+                self.admit(request.headers.get(b"authorization", b""))
             if b"content-encoding" in request.headers:
                 request.body = decompressed(request.body, request.headers[b"content-encoding"], self.body_limit)
             found = options(request.target) if request.method == "OPTIONS" else self._route(request)
@@ -133,10 +135,12 @@ class Application:
         except Exception:  # noqa: BLE001 - the edge, as above
             return _fault()
 
-    def _admit(self, request: Request) -> None:
-        """Health is for probes, which carry no token."""
-        if not request.target.startswith(OPEN):
-            self.admit(request.headers.get(b"authorization", b""))
+    def admitted(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a request is answered, by its head. Health is for probes, which carry no token."""
+        return target.startswith(OPEN) or self._knows(headers.get(b"authorization", b""))
+
+    def _knows(self, authorization: bytes) -> bool:
+        return self._token is None or hmac.compare_digest(authorization, self._token)
 
     @property
     def guarded(self) -> bool:
@@ -145,7 +149,7 @@ class Application:
 
     def admit(self, authorization: bytes) -> None:
         """Raises HttpError (401) where a token is needed and `authorization` does not carry it."""
-        if self._token is not None and not hmac.compare_digest(authorization, self._token):
+        if not self._knows(authorization):
             hint = "send the header Authorization: Bearer TOKEN"
             raise HttpError(401, "this server needs a token", hint=hint, headers=_BEARER)
 
@@ -154,7 +158,7 @@ class Application:
     def _route(self, request: Request) -> Response | Awaitable[Response]:
         known = self._known.get(request.target)
         if known is not None and request.method == "POST":
-            return self.score(request, *known)
+            return self._score(request, *known)
         path = _path(request)
         method = request.method
         match split(request.target):
@@ -165,11 +169,16 @@ class Application:
                     known = self._verbs[api, verb], verb, self.models.get(name, version)
                     if len(self._known) < _MAX_KNOWN and b"?" not in request.target:
                         self._known[request.target] = known
-                    return self.score(request, *known)
+                    return self._score(request, *known)
                 if (api, name, verb) == ("v2", "stats", "") and version is None:
                     return self._get(path, ["v2", "models", "stats"], method)
                 _allow(method, "GET")
                 return self._describe(path, api, verb, name, version)
+            case ["v2", "systemsharedmemory" | "cudasharedmemory", *_]:
+                raise RequestError(
+                    "this server has no shared memory with its callers",
+                    hint="send tensors in the body, as binary tensor data where size matters",
+                )
             case ["v1", "events"] | ["v2", "repository", *_] | ["invocations"]:
                 _allow(method, "POST")
                 return self._post(split(request.target)[1:], request)
@@ -243,7 +252,7 @@ class Application:
 
     def _post(self, parts: Sequence[str], request: Request) -> Response | Awaitable[Response]:
         if not parts:
-            return self.score(request, invocations.read, "invocations", self._only())
+            return self._score(request, invocations.read, "invocations", self._only())
         if parts[0] == "repository":
             control = self.control if self.may_control or parts[1:] == ["index"] else None
             return repository(control, request, parts[1:])
@@ -253,6 +262,20 @@ class Application:
 
     # --- scoring
 
+    def _score(self, request: Request, read: Verb, endpoint: str, model: Model) -> Response | Awaitable[Response]:
+        if is_large(request):
+            return self._apart(request, read, endpoint, model)
+        return self.score(request, read, endpoint, model)
+
+    async def _apart(self, request: Request, read: Verb, endpoint: str, model: Model) -> Response:
+        """A large body is read on another thread; where the model was swapped meanwhile, again for the present one."""
+        given = await self._read(read, model, request)
+        if any(model is one for one in self._models):
+            found = self.score(request, given, endpoint, model)
+        else:
+            found = self._route(request)
+        return found if isinstance(found, Response) else await found
+
     def _infer(self, model: Model, request: Request) -> Scoring[Response]:
         call = read_call(
             request.body, request.headers.get(HEADER_LENGTH), received=request.received, client=request.client
@@ -260,9 +283,10 @@ class Application:
         return inference(model, call, write_answer)
 
     def _predict(self, model: Model, request: Request) -> Scoring[Response]:
-        rows, single = _rows(decoded(_decode_rows, request.body), model)
+        rows, single, asked = rows_of(decoded(decode_rows, request.body), model)
         work = model.from_rows(rows)
-        request_id = _request_id(request)
+        work.why = why(model.reasons, queried(request.target, asked))
+        request_id = request_id_of(request)
 
         def finish(raw: Sequence[Array]) -> Response:
             answers = model.answers(work, raw)
@@ -347,25 +371,6 @@ def _no_path(path: str) -> NotFoundError:
     return NotFoundError(f"there is nothing at {path[:200]}", subject=path[:200], hint=hint)
 
 
-def _request_id(request: Request) -> str:
-    """The caller's `X-Request-Id` where it is short printable ASCII; else a new one. Sent in bodies only."""
-    found = request.headers.get(b"x-request-id")
-    if found and len(found) <= _MAX_ID and found.isascii() and found.decode("ascii").isprintable():
-        return found.decode("ascii")
-    return os.urandom(8).hex()
-
-
-def _rows(value: object, model: Model) -> tuple[list[object], bool]:
-    """The rows in a body, and whether it was one bare row."""
-    if isinstance(value, list):
-        return value, False
-    if isinstance(value, dict) and value.keys() == {"rows"} and "rows" not in model.inputs:
-        if not isinstance(value["rows"], list):
-            raise RequestError('"rows" must be a list of objects', subject="rows")
-        return value["rows"], False
-    return [value], True
-
-
 def _single(answer: Answer | dict[str, Any], model: Model, request_id: str, work: Work) -> dict[str, Any]:
     found = answer if isinstance(answer, dict) else msgspec.to_builtins(answer)
     told = {**found, "model": model.name, "version": model.version, "request_id": request_id}
@@ -384,5 +389,6 @@ def metadata(model: Model, versions: Sequence[str]) -> dict[str, object]:
         "outputs": [
             {"name": name, "datatype": datatype, "shape": list(shape)}
             for name, (datatype, shape) in model.outputs.items()
-        ],
+        ]
+        + ([] if model.reasons is None else [DESCRIBED]),
     }

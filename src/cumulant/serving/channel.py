@@ -7,7 +7,7 @@ import itertools
 import struct
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -80,7 +80,7 @@ class Channel:
         if message.kind == "answer":
             future.set_result(message.body)
         else:
-            future.set_exception(_error(message.body))
+            future.set_exception(error_of(message.body))
 
     async def _do(self, message: Message) -> None:
         answer = await self._answered(message)
@@ -91,8 +91,7 @@ class Channel:
         try:
             body = await self._answer(message.verb, message.body)
         except CumulantError as error:
-            told = [type(error).__name__, error.message, error.subject, error.hint]
-            return Message("error", message.number, body=told)
+            return Message("error", message.number, body=told_of(error))
         except Exception as error:  # noqa: BLE001 - the edge: who asks must hear something, or would wait for ever
             traceback.print_exc(file=sys.stderr)
             told = ["CumulantError", f"{message.verb} failed: {type(error).__name__}", None, None]
@@ -106,7 +105,13 @@ class Channel:
         self._writer.write(_LENGTH.pack(len(content)) + content)
 
 
-def _error(told: list[Any]) -> CumulantError:
+def told_of(error: CumulantError) -> tuple[str, str, str | None, str | None]:
+    """An error as another process is told of it."""
+    return type(error).__name__, error.message, error.subject, error.hint
+
+
+def error_of(told: Sequence[Any]) -> CumulantError:
+    """The error that another process told of."""
     kind = getattr(errors, str(told[0]), CumulantError)
     if not (isinstance(kind, type) and issubclass(kind, CumulantError)):
         kind = CumulantError

@@ -13,10 +13,11 @@ import msgspec
 
 from cumulant.core.errors import CumulantError
 from cumulant.serving.channel import Channel
+from cumulant.serving.doors import Doors
 from cumulant.serving.errors import text_of
 from cumulant.serving.loops import ending, new_loop
+from cumulant.serving.pins import Pin
 from cumulant.serving.settings import Settings
-from cumulant.serving.sockets import shared
 from cumulant.serving.worker import Worker
 
 
@@ -26,7 +27,11 @@ class Orders(msgspec.Struct, frozen=True):
     settings: Settings
     #: descriptor of the inherited socket
     channel: int
-    without: tuple[str, ...] = ()
+    #: descriptors of all workers' listening sockets, and this worker's place among them
+    listeners: tuple[int, ...]
+    place: int
+    #: what is served
+    pins: tuple[Pin, ...]
 
 
 class _Fleet:
@@ -42,11 +47,14 @@ class _Fleet:
 
 async def _run(worker: Worker, orders: Orders) -> None:
     ended = asyncio.Event()
+    doors = Doors([socket.socket(fileno=number) for number in orders.listeners], orders.place)
 
     async def answer(verb: str, arguments: Mapping[str, Any]) -> Any:
         if verb == "end":
             ended.set()
             return None
+        if verb == "mind":
+            return await doors.mind(arguments["places"])
         return await worker.staff.do(verb, arguments)
 
     link = socket.socket(fileno=orders.channel)
@@ -56,15 +64,14 @@ async def _run(worker: Worker, orders: Orders) -> None:
     listening = asyncio.ensure_future(channel.listen())
     # The supervisor's end is the end of the line: without it nobody would stop this process.
     listening.add_done_callback(lambda _: ended.set())
-    listener = shared(orders.settings.host, orders.settings.port)
     starting: list[asyncio.Future[Any]] = []
 
     def started() -> None:
         models = [[model.name, model.version] for model in worker.app.models]
         starting.append(asyncio.ensure_future(channel.call("ready", {"models": models})))
 
-    with listener, ending(ended):
-        await worker.run(listener, ended, started, _Fleet(channel))
+    with ending(ended):
+        await worker.run(doors, ended, started, _Fleet(channel))
     listening.cancel()
 
 
@@ -72,7 +79,7 @@ def main() -> int:
     """Exit code 0 when it was asked to end, 4 where it could not start."""
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=Orders)
     try:
-        worker = Worker(orders.settings, without=frozenset(orders.without))
+        worker = Worker(orders.settings, pins=orders.pins)
     except CumulantError as error:
         sys.stderr.write(f"error: {text_of(error)}\n")
         return 4

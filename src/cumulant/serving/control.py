@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import msgspec
 from cumulant.core.errors import CumulantError, NotFoundError, UsageError
 from cumulant.serving.fleet import Fleet
 from cumulant.serving.models import Model, ModelSet
+from cumulant.serving.pins import Pin, check, pin
 from cumulant.serving.repository import Repository
 from cumulant.serving.row_model import UNREGISTERED
 
@@ -44,9 +46,9 @@ class Staff:
         """
         match verb:
             case "prepare":
-                return await self._prepare(str(arguments["name"]), str(arguments["key"]))
+                return await self._prepare(arguments)
             case "commit":
-                await self._commit(str(arguments["name"]), str(arguments["key"]))
+                await self._commit(arguments)
             case "discard":
                 _close(self._staged.pop(str(arguments["key"]), []))
             case "unload":
@@ -59,22 +61,25 @@ class Staff:
                 raise UsageError(f"there is no duty {verb}")
         return None
 
-    async def _prepare(self, name: str, key: str) -> list[str]:
-        folders = await asyncio.to_thread(self._repository.versions, name)
+    async def _prepare(self, arguments: Mapping[str, Any]) -> list[str]:
+        pins = msgspec.convert(arguments.get("pins"), list[Pin] | None)
+        if pins is None:
+            pins = await asyncio.to_thread(pins_of, self._repository, str(arguments["name"]))
         models: list[Model] = []
         try:
-            for folder in folders:  # one at a time: what was opened must be known when the next one fails
-                models += [await asyncio.to_thread(self._open, folder)]
+            for one in pins:  # one at a time: what was opened must be known when the next one fails
+                models += [await asyncio.to_thread(open_pinned, one, self._open)]
             ModelSet(models)  # refuses a version that is given twice
         except BaseException:
             _close(models)
             raise
-        self._staged[key] = models
+        self._staged[str(arguments["key"])] = models
         return [model.version for model in models]
 
-    async def _commit(self, name: str, key: str) -> None:
+    async def _commit(self, arguments: Mapping[str, Any]) -> None:
+        name, key = str(arguments["name"]), str(arguments["key"])
         if key not in self._staged:  # this worker started between the preparation and now
-            await self._prepare(name, key)
+            await self._prepare(arguments)
         models = self._staged.pop(key)
         try:
             await self._replace(name, models)
@@ -92,16 +97,46 @@ class Staff:
             _close(old)
 
 
+def pins_of(repository: Repository, name: str) -> list[Pin]:
+    """Every version of a model as the disk holds it now, untried.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    return [pin(folder) for folder in repository.versions(name)]
+
+
+def open_pinned(pinned: Pin, open_one: Open) -> Model:
+    """The model of exactly that content.
+
+    Raises:
+        IntegrityError: the folder holds another one by now.
+        CumulantError: as `open_one`.
+    """
+    check(pinned)
+    model = open_one(pinned.place)
+    try:
+        check(pinned)
+    except CumulantError:
+        model.close()
+        raise
+    return model
+
+
 def _close(models: list[Model]) -> None:
     for model in models:
         model.close()
 
 
 class Control:
-    """Model control over all workers: a model is put in place everywhere or nowhere."""
+    """Model control over all workers: a model is put in place everywhere or nowhere.
 
-    def __init__(self, fleet: Fleet, repository: Repository) -> None:
+    `tried` finds the versions of a name and tries whether they can be loaded; by default nothing is tried.
+    """
+
+    def __init__(self, fleet: Fleet, repository: Repository, tried: Callable[[str], list[Pin]] | None = None) -> None:
         self._fleet, self._repository = fleet, repository
+        self._tried = tried or functools.partial(pins_of, repository)
         # One change at a time: two loads at once could end in different versions on different workers.
         self._turn = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
@@ -111,13 +146,15 @@ class Control:
 
         Raises:
             NotFoundError: the repository has no such model.
+            UsageError: a version ends the process that loads it.
             CumulantError: a version cannot be loaded; what was served before goes on.
         """
         return await self._whole(self._load(name))
 
     async def _load(self, name: str) -> list[str]:
         async with self._turn:
-            arguments = {"name": name, "key": uuid.uuid4().hex}
+            pins = await asyncio.to_thread(self._tried, name)
+            arguments = {"name": name, "key": uuid.uuid4().hex, "pins": msgspec.to_builtins(pins)}
             try:
                 found = await self._fleet.everywhere("prepare", arguments)
             except BaseException:

@@ -8,20 +8,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec import to_builtins
 
-from cumulant.core.errors import RequestError
+from cumulant.core.errors import RequestError, UsageError
+from cumulant.core.ids import digest
 from cumulant.core.servable import GraphServable, TensorSpec
-from cumulant.packaging import DTYPES, Engine
+from cumulant.packaging import DTYPES, Engine, check_state, initial_state
 from cumulant.packaging.engine import Array
 from cumulant.serving.nested import nested_input
 from cumulant.serving.row_model import UNREGISTERED
 from cumulant.serving.row_tensors import unknown_input
 from cumulant.serving.scheduling import Feeds, Runner, Scheduling
+from cumulant.serving.sequences import SequenceRunner, Shelf, no_state
 from cumulant.serving.tensors import Fit, Input, Output
 from cumulant.serving.work import Work, check_rows
 
 if TYPE_CHECKING:
     from cumulant.serving.fallback import Fallback
+    from cumulant.serving.reasons import Reasoning
 
 #: a size that a request chooses, in made-up inputs
 _SOME = 8
@@ -36,24 +40,58 @@ class GraphModel:
         IntegrityError: as `packaging.Engine`.
     """
 
-    def __init__(self, folder: Path, servable: GraphServable, *, scheduling: Scheduling | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        servable: GraphServable,
+        *,
+        scheduling: Scheduling | None = None,
+        sequences: Shelf | None = None,
+    ) -> None:
         self.servable = servable
+        #: some of the graph's tensors are kept between the requests of a sequence, rather than sent
+        self.stateful = bool(servable.state)
         self.name = servable.name
         self.version = servable.version or UNREGISTERED
-        self._specs = {spec.name: spec for spec in servable.inputs}
-        self._fits = {spec.name: Fit(spec) for spec in servable.inputs}
+        kept = {state.input for state in servable.state}
+        sent = [spec for spec in servable.inputs if spec.name not in kept]
+        self._specs = {spec.name: spec for spec in sent}
+        self._fits = {spec.name: Fit(spec) for spec in sent}
         #: inputs whose first size is the number of rows
-        self._free = [spec.name for spec in servable.inputs if spec.shape[:1] == (-1,)]
-        self.inputs: Mapping[str, dict[str, Any]] = {spec.name: _metadata(spec) for spec in servable.inputs}
+        self._free = [spec.name for spec in sent if spec.shape[:1] == (-1,)]
+        self.inputs: Mapping[str, dict[str, Any]] = {spec.name: _metadata(spec) for spec in sent}
         self.outputs: Mapping[str, tuple[str, list[int]]] = {
             spec.name: (spec.datatype, list(spec.shape)) for spec in servable.outputs
         }
         self._places = {name: place for place, name in enumerate(self.outputs)}
+        #: outputs that are answered unless others are asked for
+        self._shown = [name for name in self.outputs if name not in {state.output for state in servable.state}]
         self._columns = {name: place for place, name in enumerate(servable.columns)}
         engine = Engine(folder / servable.model)
         self.fallback: Fallback | None = None
-        self.runner = Runner(engine, list(self.outputs), exact=self._may_batch(), scheduling=scheduling)
+        self.reasons: Reasoning | None = None
+        self.runner = (
+            self._sequenced(engine, scheduling, sequences)
+            if self.stateful
+            else Runner(engine, list(self.outputs), exact=self._may_batch(), scheduling=scheduling)
+        )
         self.runner.measure(self._made_up)
+
+    def _sequenced(self, engine: Engine, scheduling: Scheduling | None, shelf: Shelf | None) -> SequenceRunner:
+        if shelf is None:
+            hint = "name a folder that can be written with --sequences DIR"
+            raise UsageError(f"model {self.name} keeps state between requests", subject=self.name, hint=hint)
+        check_state(self.servable)
+        return SequenceRunner(
+            engine,
+            list(self.outputs),
+            model=self.name,
+            owner=f"{self.name}/{self.version}/{digest([self.servable.files, to_builtins(self.servable.state)])}",
+            states=self.servable.state,
+            idle=self.servable.state_idle,
+            shelf=shelf,
+            scheduling=scheduling,
+        )
 
     def _may_batch(self) -> bool:
         """What packaging saw, where the first size of every tensor is free."""
@@ -64,7 +102,8 @@ class GraphModel:
         if any(rows * math.prod(map(abs, spec.shape)) > _MOST_MADE_UP for spec in self.servable.inputs):
             raise RequestError("the inputs are too large to make some up")
         random = np.random.default_rng(rows)
-        return {spec.name: _noise(spec, rows, random) for spec in self.servable.inputs}
+        kept = initial_state(self.servable.state, rows)
+        return kept | {spec.name: _noise(spec, rows, random) for spec in self._specs.values()}
 
     def from_tensors(self, inputs: Sequence[Input]) -> Work:
         feeds: dict[str, Array] = {}
@@ -90,6 +129,8 @@ class GraphModel:
         return max(sizes.values(), default=1)
 
     def from_rows(self, rows: Sequence[object]) -> Work:
+        if self.stateful:
+            raise no_state(self.name)
         check_rows(rows)
         found: list[Mapping[str, Any]] = [row for row in rows if isinstance(row, dict)]
         if len(found) < len(rows):
@@ -149,7 +190,7 @@ class GraphModel:
     def tensors(self, work: Work, raw: Sequence[Array], wanted: Sequence[str]) -> list[Output]:  # noqa: ARG002 - as Model
         return [
             Output(name, self.outputs[name][0], array.shape, array)
-            for name in wanted or self.outputs
+            for name in wanted or self._shown
             for array in (raw[self._places[name]],)
         ]
 
@@ -161,7 +202,8 @@ class GraphModel:
     def _answered(self, work: Work, raw: Sequence[Array]) -> list[dict[str, Any]]:
         columns = {
             name: array.tolist() if array.shape[:1] == (work.rows,) else [array.tolist()] * work.rows
-            for name, array in zip(self.outputs, raw, strict=True)
+            for name in self._shown
+            for array in (raw[self._places[name]],)
         }
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 

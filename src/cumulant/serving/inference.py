@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from cumulant.core.errors import RequestError
+from cumulant.serving.classification import checked_count
 from cumulant.serving.http import Response, encode
 from cumulant.serving.scheduling import Demand
+from cumulant.serving.sequences import sequence_of
 from cumulant.serving.tensors import (
     InferRequest,
     InferResponse,
     Input,
     JsonTensor,
     Output,
+    RequestOutput,
     RequestTensor,
     checked_id,
     json_tensor,
@@ -38,6 +41,10 @@ class Call(msgspec.Struct):
     #: outputs to send as raw bytes: by name, and by default
     binary: Mapping[str, bool]
     binary_default: bool = False
+    #: outputs to answer with their highest values, and how many of them
+    classes: Mapping[str, int] = {}
+    #: the parameter `reasons` as it was sent
+    reasons: object = None
 
 
 def read_call(body: bytes, header_length: bytes | None, *, received: float, client: str) -> Call:
@@ -49,7 +56,11 @@ def read_call(body: bytes, header_length: bytes | None, *, received: float, clie
     document, rest = _parts(body, header_length)
     request = decoded(_decode, document)
     inputs = _inputs(request.inputs, rest)
-    binary = {o.name: o.parameters["binary_data"] is True for o in request.outputs if "binary_data" in o.parameters}
+    binary: dict[str, bool] = {}
+    classes: dict[str, int] = {}
+    for output in request.outputs:
+        if output.parameters:
+            _read_output(output, binary, classes)
     parameters = request.parameters
     return Call(
         checked_id(request.id),
@@ -58,17 +69,38 @@ def read_call(body: bytes, header_length: bytes | None, *, received: float, clie
         demand(parameters, received, client) if parameters or client else _PLAIN,
         binary,
         parameters.get("binary_data_output") is True,
+        classes,
+        parameters.get("reasons"),
     )
 
 
 _PLAIN = Demand()
 
 
+def _read_output(output: RequestOutput, binary: dict[str, bool], classes: dict[str, int]) -> None:
+    refuse_shared_memory(output.name, output.parameters)
+    if "binary_data" in output.parameters:
+        binary[output.name] = output.parameters["binary_data"] is True
+    if "classification" in output.parameters:
+        classes[output.name] = checked_count(output.name, output.parameters["classification"])
+
+
+def refuse_shared_memory(name: str, parameters: Collection[str]) -> None:
+    """Raises RequestError for a tensor that is said to lie in memory that the caller shares."""
+    if "shared_memory_region" in parameters:
+        raise RequestError(
+            f'"{name[:100]}" is said to lie in a shared_memory_region: this server has no memory shared with callers',
+            subject=name[:100],
+            hint="send the values, as binary tensor data where size matters",
+        )
+
+
 def demand(parameters: Mapping[str, Any], received: float, client: str) -> Demand:
-    """The protocol's parameters `timeout` (microseconds) and `priority` (1 goes first, 0 is the default).
+    """The protocol's parameters `timeout` (microseconds) and `priority` (1 goes first, 0 is the default), and those
+    of a sequence.
 
     Raises:
-        RequestError: one of them is no whole number, or negative.
+        RequestError: one of them is no whole number, or negative; or as `sequence_of`.
     """
     for name in ("timeout", "priority"):
         value = parameters.get(name, 0)
@@ -77,7 +109,8 @@ def demand(parameters: Mapping[str, Any], received: float, client: str) -> Deman
                 f'the parameter "{name}" must be a whole number of at least 0 and of 64 bits', subject=name
             )
     timeout, priority = parameters.get("timeout", 0), parameters.get("priority", 0)
-    return Demand(received + timeout / 1e6 if timeout else None, priority or _USUAL, client)
+    turn = sequence_of(parameters) if "sequence_id" in parameters else None
+    return Demand(received + timeout / 1e6 if timeout else None, priority or _USUAL, client, turn)
 
 
 _INT64 = 2**63
@@ -134,7 +167,10 @@ def _inputs(tensors: Sequence[RequestTensor], rest: memoryview) -> list[Input]:
     at = 0
     found: list[Input] = []
     for tensor in tensors:
-        size = tensor.parameters.get("binary_data_size") if tensor.parameters else None
+        size = None
+        if tensor.parameters:
+            refuse_shared_memory(tensor.name, tensor.parameters)
+            size = tensor.parameters.get("binary_data_size")
         if size is not None:
             if type(size) is not int or size < 0 or at + size > len(rest):
                 raise RequestError(

@@ -15,6 +15,7 @@ from cumulant.serving.graph_model import GraphModel
 from cumulant.serving.http import Request, Response, encode
 from cumulant.serving.inference import decoded
 from cumulant.serving.models import Model
+from cumulant.serving.reasons import NAME, queried, why
 from cumulant.serving.scheduling import Demand
 from cumulant.serving.scoring import Scoring
 from cumulant.serving.work import Work
@@ -35,9 +36,10 @@ def read(model: Model, request: Request) -> Scoring[Response]:
     """
     kind, charset = _content_type(request.headers.get(b"content-type", b""))
     if kind == "text/csv":
-        form, work = "dataframe_records", model.from_rows(csv_rows(_text(request.body, charset), model))
+        form, work, asked = "dataframe_records", model.from_rows(csv_rows(_text(request.body, charset), model)), None
     else:
-        form, work = _document(_text(request.body, charset), model)
+        form, work, asked = _document(_text(request.body, charset), model)
+    work.why = why(model.reasons, queried(request.target, asked))
 
     def finish(raw: Sequence[Array]) -> Response:
         told: dict[str, Any] = {"predictions": _predictions(model.answers(work, raw), form, model)}
@@ -75,12 +77,12 @@ def _text(body: bytes, charset: str) -> str:
         raise RequestError(f"the body is no {charset} text") from None
 
 
-def _document(text: str, model: Model) -> tuple[str, Work]:
+def _document(text: str, model: Model) -> tuple[str, Work, object]:
+    """The form, what is to be scored, and how many reasons are asked for."""
     found = decoded(_decode, text.encode())
     if not isinstance(found, dict):
         raise RequestError(f"expected a JSON object with one of {', '.join(FORMATS)}")
-    if found.pop("params", None):
-        raise RequestError("the models here take no params", subject="params", hint="leave params out")
+    asked = _asked(found.pop("params", None), model)
     given = [name for name in found if name in FORMATS]
     unknown = next((name for name in found if name not in FORMATS), None)
     if unknown is not None:
@@ -89,7 +91,18 @@ def _document(text: str, model: Model) -> tuple[str, Work]:
     if len(given) != 1:
         raise RequestError(f"expected exactly one of {', '.join(FORMATS)}, got {len(given)}")
     (form,) = given
-    return form, _READERS[form](found[form], model)
+    return form, _READERS[form](found[form], model), asked
+
+
+def _asked(params: object, model: Model) -> object:
+    """The only parameter that a model may take: how many reasons are wanted."""
+    if not params:
+        return None
+    if model.reasons is None:
+        raise RequestError("the models here take no params", subject="params", hint="leave params out")
+    if not isinstance(params, dict) or params.keys() != {NAME}:
+        raise RequestError(f'"params" may hold "{NAME}" only', subject="params")
+    return params[NAME]
 
 
 def _split(value: object, model: Model) -> Work:

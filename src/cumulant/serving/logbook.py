@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Sequence
+from random import Random
+from typing import cast
+
+import numpy as np
 
 from cumulant.core.ids import digest, short
 from cumulant.core.plan import FeaturePlan
@@ -13,8 +16,8 @@ from cumulant.core.servable import GraphServable, Servable
 from cumulant.core.units import EPOCH, micros
 from cumulant.packaging.engine import Array
 from cumulant.serving.http import encode
-from cumulant.serving.log import Entry, LogClient, personal_fields
-from cumulant.serving.log.entry import Tensor
+from cumulant.serving.log import Entry, Like, LogClient, personal_fields
+from cumulant.serving.log.entry import PATTERNS, Tensor
 from cumulant.serving.models import Model, ModelSet
 from cumulant.serving.tensors import Output, raw_bytes
 from cumulant.serving.work import Work
@@ -28,44 +31,84 @@ class Logbook:
 
     def __init__(self, client: LogClient) -> None:
         self.client = client
+        #: of names: a tenth of the cost of asking the system each time
+        self._bits = Random().getrandbits  # noqa: S311 - names, not secrets
         self._fingerprints: dict[tuple[str, str], str] = {}
-        self._columns: dict[str, list[str]] = {}
+        self._columns: dict[tuple[str, str], list[str]] = {}
+        #: numbers of patterns, by all that their entries have in common
+        self._patterns: dict[tuple[object, ...], int | None] = {}
 
     def describe(self, models: ModelSet) -> None:
         """Before the first entry of a model: which of its fields are personal."""
+        self._patterns.clear()
         for model in models:
             self.client.describe(model.name, personal_fields(model.servable))
             plan = model.servable.plan if isinstance(model.servable, Servable) else None
             if isinstance(model.servable, GraphServable):
-                self._columns[model.name] = list(model.servable.columns)
+                self._columns[model.name, model.version] = list(model.servable.columns)
             self._fingerprints[model.name, model.version] = short(digest(plan)) if plan is not None else ""
 
     def put(self, model: Model, work: Work, raw: Sequence[Array], request_id: str, received: float) -> None:
         """One answered request; `received` by `time.perf_counter`."""
-        entry = Entry(
-            id=request_id or os.urandom(8).hex(),
-            time_us=time.time_ns() // 1000,
-            latency_us=int((time.perf_counter() - received) * 1e6),
-            model=model.name,
-            version=model.version,
-            served_arm=work.arm,
-            fallback=work.fallback,
-            fingerprint=self._fingerprints.get((model.name, model.version), ""),
-        )
+        name = request_id or f"{self._bits(64):016x}"
+        now, latency = time.time_ns() // 1000, int((time.perf_counter() - received) * 1e6)
+        if work.raw is None and len(work.feeds) == len(raw) == 1:
+            (asked,), (answered,) = work.feeds.values(), raw
+            pattern = self._pattern(model, work, asked, answered)
+            if pattern is not None:
+                self.client.put(Like(pattern, name, now, latency, _memory(asked), _memory(answered)))
+                return
+        entry = self._entry(model, work)
+        entry.id, entry.time_us, entry.latency_us = name, now, latency
         if work.raw is not None:
             entry.rows = encode(work.raw)
             entry.answers = encode(model.answers(work, raw))
         else:
-            entry.tensors = [_tensor(name, model.inputs[name]["datatype"], array) for name, array in work.feeds.items()]
-            entry.outputs = [
-                _tensor(name, datatype, array)
-                for (name, (datatype, _)), array in zip(model.outputs.items(), raw, strict=True)
-            ]
-            entry.columns = self._columns.get(model.name, [])
+            self._add_tensors(entry, model, work, raw)
         if isinstance(model.servable, Servable):
             entry.event_times = _moments(model.servable.plan, work)
             entry.ages = list(work.ages) or None
         self.client.put(entry)
+
+    def _entry(self, model: Model, work: Work) -> Entry:
+        return Entry(
+            id="", time_us=0, latency_us=0, model=model.name, version=model.version, served_arm=work.arm,
+            fallback=work.fallback, fingerprint=self._fingerprints.get((model.name, model.version), ""),
+        )  # fmt: skip
+
+    def _add_tensors(self, entry: Entry, model: Model, work: Work, raw: Sequence[Array]) -> None:
+        entry.tensors = [_tensor(name, model.inputs[name]["datatype"], array) for name, array in work.feeds.items()]
+        entry.outputs = [
+            _tensor(name, datatype, array)
+            for (name, (datatype, _)), array in zip(model.outputs.items(), raw, strict=True)
+        ]
+        entry.columns = self._columns.get((model.name, model.version), [])
+
+    def _pattern(self, model: Model, work: Work, asked: Array, answered: Array) -> int | None:
+        """The number of what this entry has in common with others; None where it must be written out."""
+        sizes, answers = asked.shape, answered.shape
+        if not sizes or sizes[:1] != answers[:1]:
+            return None
+        key = (model.name, model.version, work.arm, work.fallback, sizes[1:], answers[1:])
+        if key in self._patterns:
+            return self._patterns[key]
+        if len(self._patterns) == PATTERNS:
+            return None
+        found = self._patterns[key] = self._learn(model, work, asked, answered)
+        return found
+
+    def _learn(self, model: Model, work: Work, asked: Array, answered: Array) -> int | None:
+        if any(array.dtype.hasobject or 0 in array.shape[1:] for array in (asked, answered)) or not _NATIVE:
+            return None
+        entry = self._entry(model, work)
+        self._add_tensors(entry, model, work, [answered])
+        entry.tensors, entry.outputs = [(*entry.tensors[0][:3], b"")], [(*entry.outputs[0][:3], b"")]
+        return self.client.pattern(entry)
+
+
+def _memory(array: Array) -> bytes:
+    """An array's values as they lie in memory, which are encoded without another copy."""
+    return cast("bytes", np.ascontiguousarray(array).data)
 
 
 def _tensor(name: str, datatype: str, array: Array) -> Tensor:

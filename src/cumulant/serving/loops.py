@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _LOOK_SECONDS = 1.0
 #: Python's own 5 ms are longer than most runs of a model: its thread, done, would wait that long for a busy loop
 _TURN_SECONDS = 0.0005
+_ENDINGS = (signal.SIGTERM, signal.SIGINT)
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
@@ -39,7 +40,8 @@ def short_turns() -> Iterator[None]:
 def ending(ended: asyncio.Event, parent: int | None = None) -> Iterator[None]:
     """SIGTERM and SIGINT set `ended`, and so does the end of the process `parent`.
 
-    In a thread of somebody else's process, its handlers stay.
+    Afterwards they do nothing: who asks a second time does not cut off what is still being written. `signals_kept` ends
+    that. In a thread of somebody else's process, its handlers stay.
     """
     if parent is not None:
         _watch(parent, ended)
@@ -47,22 +49,39 @@ def ending(ended: asyncio.Event, parent: int | None = None) -> Iterator[None]:
         yield
         return
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
+    removed: Callable[[int], object] = loop.remove_signal_handler
     try:
-        for number in numbers:
+        for number in _ENDINGS:
             loop.add_signal_handler(number, ended.set)
     except NotImplementedError:  # Windows
-        before = {number: signal.signal(number, lambda *_: loop.call_soon_threadsafe(ended.set)) for number in numbers}
-    else:
-        before = {}
+        for number in _ENDINGS:
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(ended.set))
+        removed = _nothing
     try:
         yield
     finally:
-        for number in numbers:
-            if before:
-                signal.signal(number, before[number])
-            else:
-                loop.remove_signal_handler(number)
+        for number in _ENDINGS:
+            removed(number)
+            # Not SIG_IGN, which processes that are started meanwhile would inherit.
+            signal.signal(number, _nothing)
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """When the block ends, SIGTERM and SIGINT do what they did before."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _ENDINGS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _nothing(*_: object) -> None:
+    """A handler."""
 
 
 def _watch(parent: int, ended: asyncio.Event) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from cumulant.serving.http import Reason
 from cumulant.serving.scheduling import ROWS, SECONDS, Histogram, Runner
+from cumulant.serving.shared import Tier
 
 Labels = tuple[str, ...]
 
@@ -35,10 +37,19 @@ FAMILIES = {
     "cumulant_run_rows": Family("histogram", "Rows of the runs that gathered requests.", _MODEL, ROWS),
     "cumulant_refused_total": Family("counter", "Requests refused since they could not be in time.", _MODEL),
     "cumulant_cache_total": Family("counter", "Looks into the prediction cache.", (*_MODEL, "result")),
+    "cumulant_shared_cache_total": Family("counter", "Looks into the shared cache.", (*_MODEL, "result")),
+    "cumulant_shared_cache_writes_total": Family("counter", "Answers for the shared cache.", (*_MODEL, "result")),
+    "cumulant_shared_cache_seconds": Family("histogram", "Time of looks into the shared cache.", (), SECONDS),
+    "cumulant_shared_cache_open_workers": Family(
+        "gauge", "Workers that leave the shared cache alone since it fails, by what they leave.", ("part",)
+    ),
     "cumulant_fallback_total": Family("counter", "Requests answered by the fallback.", (*_MODEL, "kind")),
     "cumulant_log_records_total": Family("counter", "Records of the prediction log: written and lost.", ("result",)),
     "cumulant_worker_starts_total": Family("counter", "Worker processes started.", ()),
     "cumulant_workers": Family("gauge", "Worker processes that answer.", ()),
+    "cumulant_http_refused_total": Family(
+        "counter", "Requests that their connection refused before they were whole.", ("reason",)
+    ),
     "cumulant_connections": Family("gauge", "Open HTTP connections.", ()),
     "cumulant_build_info": Family("gauge", "Versions of the server and of Python.", ("version", "python"), once=True),
     "process_cpu_seconds_total": Family("counter", "Processor time of a worker.", ("worker",)),
@@ -84,6 +95,12 @@ def of_fallback(model: str, version: str, counts: Mapping[str, int]) -> list[Ser
     return [Series("cumulant_fallback_total", (model, version, kind), count) for kind, count in counts.items()]
 
 
+def of_connections(refused: Mapping[Reason, int], present: int) -> list[Series]:
+    """What HTTP connections refused, and how many there are."""
+    found = [Series("cumulant_http_refused_total", (reason,), count) for reason, count in refused.items()]
+    return [*found, Series("cumulant_connections", (), present)]
+
+
 def of_runner(model: str, version: str, runner: Runner) -> list[Series]:
     """What a model's runner counted."""
     labels, cache = (model, version), runner.cache
@@ -96,7 +113,20 @@ def of_runner(model: str, version: str, runner: Runner) -> list[Series]:
     if cache.hits or cache.misses:
         found.append(Series("cumulant_cache_total", (*labels, "hit"), cache.hits))
         found.append(Series("cumulant_cache_total", (*labels, "miss"), cache.misses))
+    if runner.shared is not None:
+        counts = runner.shared.counts
+        found += [Series("cumulant_shared_cache_total", (*labels, one), n) for one, n in counts.looks.items()]
+        found += [Series("cumulant_shared_cache_writes_total", (*labels, one), n) for one, n in counts.writes.items()]
     return found
+
+
+def of_tier(tier: Tier) -> list[Series]:
+    """How a worker stands with the shared cache."""
+    return [
+        _histogram("cumulant_shared_cache_seconds", (), tier.seconds),
+        Series("cumulant_shared_cache_open_workers", ("read",), float(not tier.reads.closed)),
+        Series("cumulant_shared_cache_open_workers", ("write",), float(not tier.writes.closed)),
+    ]
 
 
 def _histogram(family: str, labels: Labels, seen: Histogram) -> Series:

@@ -11,8 +11,10 @@ from cumulant.core.servable import GraphServable, Servable
 from cumulant.packaging import load_description
 from cumulant.packaging.engine import Array
 from cumulant.serving.graph_model import GraphModel
+from cumulant.serving.reasons import Reasoning
 from cumulant.serving.row_model import RowModel
 from cumulant.serving.scheduling import Runner, Scheduling
+from cumulant.serving.sequences import Shelf
 from cumulant.serving.tensors import Input, Output
 from cumulant.serving.work import Work
 
@@ -27,11 +29,15 @@ class Model(Protocol):
     name: str
     version: str
     runner: Runner
+    #: requests must be of a sequence, whose state is kept between them
+    stateful: bool
     #: what is answered where the runner refuses
     fallback: Fallback | None
     #: metadata of the protocol: datatype and shape by name
     inputs: Mapping[str, dict[str, Any]]
     outputs: Mapping[str, tuple[str, list[int]]]
+    #: None where the servable explains nothing
+    reasons: Reasoning | None
 
     @property
     def servable(self) -> Servable | GraphServable: ...
@@ -65,18 +71,19 @@ def open_model(
     store: OnlineStore | None = None,
     table: str | None = None,
     scheduling: Scheduling | None = None,
+    sequences: Shelf | None = None,
 ) -> Model:
     """Load and warm the servable in `folder`.
 
     Raises:
         NotFoundError, IntegrityError: as `packaging.load_description`.
-        UsageError: its features need a store and none is given.
+        UsageError: its features need a store, or its state tensors a place, and none is given.
         EngineUnavailableError: the store holds no such state yet.
     """
     folder = Path(folder)
     described = load_description(folder)
     if isinstance(described, GraphServable):
-        return GraphModel(folder, described, scheduling=scheduling)
+        return GraphModel(folder, described, scheduling=scheduling, sequences=sequences)
     return RowModel(folder, store=store, table=table, scheduling=scheduling)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cumulant.core.version import __version__
-from cumulant.serving.openapi_schemas import ERROR, SCHEMAS, answer, bodies, reference
+from cumulant.serving.openapi_schemas import ERROR, SCHEMAS, answer, bodies, how_many, reference
 from cumulant.serving.paths import ROUTES, Route
 
 if TYPE_CHECKING:
@@ -50,13 +50,19 @@ def _written_out(route: Route, app: Application) -> list[tuple[str, Model | None
         return [(_filled(route, model=name), app.models.get(name)) for name in names]
     if route.template == "/v1/events":
         return [(route.template, None)] if app.score.recorder is not None else []
+    # Plain rows name no sequence, which a model with state needs.
+    of_rows = _verb(route) in {"predict", "invocations"}
+    return [(path, one) for path, one in _of_models(route, app) if one is None or not (of_rows and one.stateful)]
+
+
+def _of_models(route: Route, app: Application) -> list[tuple[str, Model | None]]:
+    names = app.models.names()
     if route.template == "/invocations":
-        names = app.models.names()
         return [(route.template, app.models.get(names[0]))] if len(names) == 1 else []
     if "{version}" in route.template:
         return [(_filled(route, model=one.name, version=one.version), one) for one in app.models]
     if "{model}" in route.template:
-        return [(_filled(route, model=name), app.models.get(name)) for name in app.models.names()]
+        return [(_filled(route, model=name), app.models.get(name)) for name in names]
     return [(route.template, None)]
 
 
@@ -77,6 +83,8 @@ def _operation(route: Route, path: str, model: Model | None, app: Application) -
     content = bodies(route.template, verb, model)
     if content is not None:
         found["requestBody"] = {"required": verb in {"infer", "predict", "invocations", "events"}, "content": content}
+    if model is not None and model.reasons is not None and verb in {"predict", "invocations"}:
+        found["parameters"] = [{"name": "reasons", "in": "query", "schema": how_many(model.reasons)}]
     if app.guarded and route.template not in _OPEN:
         found["security"] = [{"token": []}]
     return found

@@ -10,6 +10,7 @@ import msgspec
 from cumulant.core.plan import DType
 from cumulant.serving.graph_model import GraphModel
 from cumulant.serving.models import Model
+from cumulant.serving.reasons import Reasoning
 from cumulant.serving.row_model import RowModel
 from cumulant.serving.row_tensors import DATATYPES
 
@@ -73,6 +74,9 @@ _TENSOR = _struct(
 _DESCRIBED = _struct(
     {"name": _TEXT, "datatype": _TEXT, "shape": _list({"type": "integer"})}, {"parameters": _OBJECT}
 )  # fmt: skip
+_REASON = _struct(
+    {"feature": _TEXT, "contribution": _NUMBER, "direction": {"enum": ["raises", "lowers"]}}, {"code": _TEXT}
+)
 SCHEMAS: Mapping[str, Schema] = {
     "Error": _struct({"error": _TEXT}),
     "Empty": {"type": "object", "maxProperties": 0},
@@ -107,6 +111,24 @@ SCHEMAS: Mapping[str, Schema] = {
 }  # fmt: skip
 
 
+_SEQUENCE = _struct(
+    {
+        "sequence_id": {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": 2**64 - 1},
+                {"type": "string", "minLength": 1, "maxLength": 256},
+            ],
+            "description": "The requests that share state.",
+        }
+    },
+    {
+        "sequence_start": {**_FLAG, "description": "Begin without state, whatever there was."},
+        "sequence_end": {**_FLAG, "description": "Forget the state after this request."},
+        "sequence_step": {"type": "integer", "minimum": 1, "description": "409 unless it is the next step, from 1 on."},
+    },
+)
+
+
 # --- requests
 
 
@@ -131,10 +153,20 @@ def _to_score(verb: str, model: Model) -> dict[str, Any]:
         case "predict":
             row = row_schema(model)
             several = _list(row)
-            return _json({"anyOf": [row, several, _only("rows", several)]}, shown or None)
+            wrapped = _only("rows", several) if model.reasons is None else _with_reasons(several, model.reasons)
+            return _json({"anyOf": [row, several, wrapped]}, shown or None)
         case _:
             frame = {"dataframe_records": [shown]} if shown else None
             return {**_json(_invocations(model), frame), "text/csv": {}}
+
+
+def _with_reasons(several: Schema, reasoning: Reasoning) -> Schema:
+    return {**_struct({"rows": several}, {"reasons": how_many(reasoning)}), "additionalProperties": False}
+
+
+def how_many(reasoning: Reasoning) -> Schema:
+    """The number of reasons that a request may ask for."""
+    return {"type": "integer", "minimum": 0, "maximum": reasoning.most, "description": "Reasons a row."}
 
 
 def _json(schema: Schema, example: object = None) -> dict[str, Any]:
@@ -199,9 +231,18 @@ def _infer(model: Model) -> Schema:
             {"data": {"type": "array"}, "parameters": _OBJECT},
         )
     }
-    output = _struct({"name": {"enum": list(model.outputs)}}, {"parameters": _OBJECT})
-    more = {"id": {"type": ["string", "null"], "maxLength": 256}, "parameters": _OBJECT, "outputs": _list(output)}
-    return _struct({"inputs": _list(tensor)}, more)
+    classes = {
+        "type": "integer",
+        "minimum": 1,
+        "description": "The highest values, as value:index or value:index:label.",
+    }
+    ways = _struct({}, {"binary_data": _FLAG, "classification": classes})
+    names = [*model.outputs, *([] if model.reasons is None else ["reasons"])]
+    output = _struct({"name": {"enum": names}}, {"parameters": ways})
+    more = {"id": {"type": ["string", "null"], "maxLength": 256}, "outputs": _list(output)}
+    if not model.stateful:
+        return _struct({"inputs": _list(tensor)}, {**more, "parameters": _OBJECT})
+    return _struct({"inputs": _list(tensor), "parameters": _SEQUENCE}, more)
 
 
 def _infer_example(model: Model) -> Schema | None:
@@ -230,7 +271,10 @@ def _invocations(model: Model) -> Schema:
         "instances": {"type": "array"},
         "inputs": {"type": ["object", "array"]},
     }
-    return {"oneOf": [_only(name, one) for name, one in forms.items()]}
+    if model.reasons is None:
+        return {"oneOf": [_only(name, one) for name, one in forms.items()]}
+    more = {"params": _only("reasons", how_many(model.reasons))}
+    return {"oneOf": [{**_struct({name: one}, more), "additionalProperties": False} for name, one in forms.items()]}
 
 
 # --- answers
@@ -257,4 +301,5 @@ def _answer(model: Model) -> Schema:
     prediction = {"BOOL": _FLAG, "INT64": {"type": "integer"}, "FP64": _NUMBER, "BYTES": _TEXT}
     kind = prediction[model.outputs["prediction"][0]]
     shares = {"type": "object", "additionalProperties": _NUMBER}
-    return _struct({"prediction": kind}, {"probability": _NUMBER, "probabilities": shares, "state_age": _NUMBER})
+    told = {"probability": _NUMBER, "probabilities": shares, "state_age": _NUMBER}
+    return _struct({"prediction": kind}, told if model.reasons is None else {**told, "reasons": _list(_REASON)})

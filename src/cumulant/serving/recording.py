@@ -31,9 +31,9 @@ class Prepared(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What took rows in before, and the models that do now."""
+    """Those who took rows in before, and the models that do now."""
 
-    before: Advancer | None
+    before: list[Advancer]
     models: list[RowModel]
 
 
@@ -44,6 +44,9 @@ class Recorder:
         """`most`: rows that may wait for the disk; beyond, more are refused rather than kept in memory."""
         self._mode = scored
         self._advancer: Advancer | None = None
+        self._models: list[RowModel] = []
+        #: of models that were taken away and still answer what they had accepted
+        self._late: dict[RowModel, Advancer] = {}
         self._schema = EventSchema([])
         self._most, self._waiting, self._lock = most, 0, threading.Lock()
 
@@ -70,13 +73,18 @@ class Recorder:
 
     def take(self, prepared: Prepared) -> Taken:
         """Rows go to what was prepared from now on. At once, on the thread that scores."""
-        before, self._advancer, self._schema = self._advancer, prepared.advancer, prepared.schema
+        before = self._advancers()
+        self._advancer, self._schema, self._models = prepared.advancer, prepared.schema, prepared.models
+        self._late = {}
         return Taken(before, prepared.models)
+
+    def _advancers(self) -> list[Advancer]:
+        return [*([] if self._advancer is None else [self._advancer]), *self._late.values()]
 
     def settle(self, taken: Taken) -> None:
         """Commit what the models before took in, and bring the present ones up to that; on any thread."""
-        if taken.before is not None:
-            taken.before.close()
+        for advancer in taken.before:
+            advancer.close()
         with contextlib.suppress(CumulantError):  # the next row that is taken in does the same
             for model in taken.models:
                 model.features.catch_up()
@@ -86,13 +94,24 @@ class Recorder:
 
         A row without its key is not taken in: nobody could tell it from another.
         """
-        if self._advancer is None or self._mode == "off" or not isinstance(model, RowModel) or not model.looks_back:
+        if self._mode == "off" or not isinstance(model, RowModel) or not model.looks_back:
+            return None
+        advancer = self._advancer_of(model)
+        if advancer is None:
             return None
         whole = [row for row in rows if all(row.get(name) is not None for name in model.key)]
         if not whole:
             return None
-        done = self._posted(self._advancer, model.servable.plan.entity, whole)
+        done = self._posted(advancer, model.servable.plan.entity, whole)
         return done if self._mode == "durable" else None
+
+    def _advancer_of(self, model: RowModel) -> Advancer | None:
+        """What takes in this model's rows, also those that it answers after it was taken away."""
+        if any(model is one for one in self._models):
+            return self._advancer
+        if model not in self._late and (writer := model.features.writer()) is not None:
+            self._late[model] = Advancer([writer])
+        return self._late.get(model)
 
     async def post(self, request: Request) -> Response:
         """`POST /v1/events`: answered once the rows are on the disk.
@@ -126,8 +145,8 @@ class Recorder:
 
     def close(self) -> None:
         """Commit what was taken in."""
-        if self._advancer is not None:
-            self._advancer.close()
+        for advancer in self._advancers():
+            advancer.close()
 
 
 async def durable(done: Future[Advanced]) -> Advanced:

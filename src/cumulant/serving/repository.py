@@ -40,8 +40,9 @@ class Repository:
             found += sorted(inside, key=_version_order)
         return found
 
-    def check(self, folder: Path) -> None:
-        """Links may point about within the repository, and nowhere else; what is listed must be plain files.
+    def check(self, folder: Path) -> Servable | GraphServable:
+        """The description of a servable that may be opened: links point about within the repository, and nowhere else;
+        what is listed are plain files.
 
         Raises:
             NotFoundError, IntegrityError: as `packaging.load_description`; a link that leads out, or no plain file.
@@ -55,6 +56,7 @@ class Repository:
                 raise IntegrityError(f"{path} leads out of the repository", subject=str(folder), hint=hint)
             if name and path.exists() and not path.is_file():
                 raise IntegrityError(f"{path} is no plain file", subject=str(folder))
+        return described
 
     def described(self) -> list[tuple[Path, Servable | GraphServable | CumulantError]]:
         """Every servable's folder with its description, or what is wrong with it."""

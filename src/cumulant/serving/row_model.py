@@ -13,6 +13,7 @@ from cumulant.core.servable import Answer, Servable
 from cumulant.features import OnlineFeatures
 from cumulant.packaging import Scorer
 from cumulant.packaging.engine import Array
+from cumulant.serving.reasons import NAME, OUTPUT, Reasoning
 from cumulant.serving.row_tensors import DATATYPES, from_answers, outputs, to_rows
 from cumulant.serving.scheduling import Feeds, Runner, Scheduling
 from cumulant.serving.schema import RequestSchema
@@ -33,7 +34,7 @@ class RowModel:
     `table` names its online state; by default the servable's lineage says it under `state`.
 
     Raises:
-        NotFoundError, IntegrityError: as `packaging.Scorer`; also for state of another plan.
+        NotFoundError, IntegrityError: as `packaging.Scorer`; also for state of another plan, and as `Reasoning`.
         UsageError: the plan needs stored features and no store is given.
         EngineUnavailableError: the store holds no such state yet.
     """
@@ -54,6 +55,9 @@ class RowModel:
         self.table = table or self.servable.lineage.get("state") or self.name
         self.outputs: Mapping[str, tuple[str, list[int]]] = outputs(self.servable)
         self.inputs = self._metadata()
+        self.reasons: Reasoning | None = None if self.servable.reasons is None else Reasoning(self.scorer)
+        self._names = tuple(self.outputs)
+        self._known = self.outputs if self.reasons is None else {**self.outputs, **OUTPUT}
         self.features = self._with_state(store)
         plan, writer = self.servable.plan, self.features.writer() if self.servable.plan.needs_state else None
         #: the key of the rows that are scored, and whether some window counts such rows
@@ -61,6 +65,7 @@ class RowModel:
         self.looks_back = bool(self.key) and writer is not None and plan.entity in writer.sources
         engine = self.scorer.engine
         self.fallback: Fallback | None = None
+        self.stateful = False
         self.runner = Runner(engine, [engine.outputs[0].name], exact=True, scheduling=scheduling)
         self.runner.measure(self._made_up)
 
@@ -112,7 +117,10 @@ class RowModel:
         return self.schema.warnings(set[str]().union(*(row for row in rows if isinstance(row, dict))))
 
     def tensors(self, work: Work, raw: Sequence[Array], wanted: Sequence[str]) -> list[Output]:
-        return from_answers(self.answers(work, raw), self.outputs, wanted)
+        names = wanted or self._names
+        if work.why is not None and NAME not in names:
+            names = [*names, NAME]
+        return from_answers(self.answers(work, raw), self._known, names)
 
     def answers(self, work: Work, raw: Sequence[Array]) -> list[Answer]:
         if work.answers is None:
@@ -121,6 +129,7 @@ class RowModel:
 
     def card(self) -> dict[str, object]:
         required = set(self.schema.required)
+        told = {} if self.reasons is None else {"reasons": self.reasons.card()}
         return {
             "name": self.name,
             "version": self.version,
@@ -132,6 +141,7 @@ class RowModel:
                 for field in self.schema.fields.values()
             ],
             "example": self.servable.example,
+            **told,
         }
 
     def close(self) -> None:

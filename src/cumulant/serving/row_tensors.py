@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+import msgspec
+
 from cumulant.core.errors import RequestError, did_you_mean
 from cumulant.core.plan import DType, Field
 from cumulant.core.servable import Answer, Servable
@@ -122,5 +124,7 @@ def _values(name: str, answers: Sequence[Answer]) -> list[object]:
             return [answer.probability for answer in answers]
         case "probabilities":
             return [value for answer in answers for value in (answer.probabilities or {}).values()]
+        case "reasons":
+            return [msgspec.json.encode(answer.reasons or ()).decode() for answer in answers]
         case _:
             return [answer.prediction for answer in answers]

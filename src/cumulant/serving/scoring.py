@@ -12,11 +12,13 @@ import msgspec
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError
 from cumulant.features import Advanced
 from cumulant.packaging.engine import Array
+from cumulant.serving.classification import check_ranked, classified
 from cumulant.serving.errors import status_of
 from cumulant.serving.inference import Call
 from cumulant.serving.logbook import Logbook
 from cumulant.serving.metrics import Metrics
 from cumulant.serving.models import Model
+from cumulant.serving.reasons import LEFT_OUT, OUTPUT, Inquiry, why_outputs
 from cumulant.serving.recording import Recorder, durable
 from cumulant.serving.row_tensors import check_outputs
 from cumulant.serving.scheduling import Demand
@@ -54,13 +56,26 @@ def inference(
     Raises:
         RequestError: the call does not fit the model.
     """
-    check_outputs(call.wanted, model.outputs)
+    check_outputs(call.wanted, model.outputs if model.reasons is None else {**model.outputs, **OUTPUT})
+    if call.classes:
+        check_ranked(call.classes, model.outputs)
     work = model.from_tensors(call.inputs)
+    work.why = why_outputs(model.reasons, call.reasons, call.wanted)
 
     def finish(raw: Sequence[Array]) -> R:
-        return write(call, model.name, model.version, model.tensors(work, raw, call.wanted), work.parameters())
+        found = model.tensors(work, raw, call.wanted)
+        if call.classes:
+            found = [_classified(model, call, output) for output in found]
+        return write(call, model.name, model.version, found, work.parameters())
 
     return Scoring(work, call.demand, finish, call.id or "")
+
+
+def _classified(model: Model, call: Call, output: Output) -> Output:
+    count = call.classes.get(output.name)
+    if count is None:
+        return output
+    return classified(output, count, model.outputs[output.name][1], model.servable.classes)
 
 
 async def _or_fallback(model: Model, scoring: Scoring[Any]) -> Sequence[Array]:
@@ -73,6 +88,41 @@ async def _or_fallback(model: Model, scoring: Scoring[Any]) -> Sequence[Array]:
         if raw is None:
             raise
         return raw
+
+
+async def _explain(model: Model, scoring: Scoring[Any], raw: Sequence[Array]) -> None:
+    """Give the answers the reasons that are wanted of them: one more run, which waits for its turn as any other.
+
+    Raises:
+        HttpError: 413, it would be too many rows.
+        OverloadedError, DeadlineError: that turn would not come in time; where a fallback is declared, the answers go
+            without reasons instead.
+    """
+    work, reasoning = scoring.work, model.reasons
+    if reasoning is None or work.why is None:
+        return
+    if work.fallback:
+        work.warnings += (LEFT_OUT,)
+        return
+    (matrix,) = work.feeds.values()
+    inquiry = reasoning.inquire(work.why, matrix, model.answers(work, raw), raw)
+    if inquiry is None:
+        return
+    try:
+        found = await _asked(model, inquiry, scoring.demand)
+    except (OverloadedError, DeadlineError):
+        if model.fallback is None:
+            raise
+        work.warnings += (LEFT_OUT,)
+        return
+    reasoning.tell(inquiry, found)
+
+
+async def _asked(model: Model, inquiry: Inquiry, demand: Demand) -> Sequence[Array]:
+    if not inquiry.rows:
+        return []
+    found = model.runner.now(inquiry.feeds, inquiry.rows)
+    return await model.runner.later(inquiry.feeds, inquiry.rows, demand) if found is None else found
 
 
 class Counted:
@@ -99,8 +149,8 @@ class Counted:
             if self.watch is not None:
                 self.watch.read(scoring.id)
             raw = model.runner.now(scoring.work.feeds, rows)
-            if raw is None:
-                return self._later(request, scoring, endpoint, model)
+            if raw is None or scoring.work.why is not None:
+                return self._later(request, scoring, endpoint, model, raw)
             response = scoring.finish(raw)
         except CumulantError as error:
             self._observe(model, endpoint, status_of(error), rows, request)
@@ -111,10 +161,14 @@ class Counted:
         self._observe(model, endpoint, 200, rows, request)
         return response
 
-    async def _later(self, request: Q, scoring: Scoring[R], endpoint: str, model: Model) -> R:
+    async def _later(
+        self, request: Q, scoring: Scoring[R], endpoint: str, model: Model, raw: Sequence[Array] | None
+    ) -> R:
         status, work = 500, scoring.work
         try:
-            raw = await _or_fallback(model, scoring)
+            if raw is None:
+                raw = await _or_fallback(model, scoring)
+            await _explain(model, scoring, raw)
             response = scoring.finish(raw)
             told = self._tell(request, scoring, raw, model)
             if told is not None:

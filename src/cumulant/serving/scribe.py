@@ -32,13 +32,15 @@ def log_place(settings: Settings) -> Iterator[Settings]:
 
 
 @asynccontextmanager
-async def scribe(settings: Settings) -> AsyncIterator[None]:
-    """Keep the log process running; when the block ends it writes what it has and ends."""
+async def scribe(settings: Settings, salt: bytes = b"") -> AsyncIterator[None]:
+    """Keep the log process running, which hashes personal values with `salt`; when the block ends it writes what it
+    has and ends.
+    """
     if settings.log is None or settings.log_socket is None:
         yield
         return
-    current: list[subprocess.Popen[bytes]] = [_start(settings)]
-    keeper = asyncio.ensure_future(_keep(settings, current))
+    current: list[subprocess.Popen[bytes]] = [_start(settings, salt)]
+    keeper = asyncio.ensure_future(_keep(settings, salt, current))
     try:
         yield
     finally:
@@ -48,14 +50,14 @@ async def scribe(settings: Settings) -> AsyncIterator[None]:
         await asyncio.to_thread(_end, current[0])
 
 
-async def _keep(settings: Settings, current: list[subprocess.Popen[bytes]]) -> None:
+async def _keep(settings: Settings, salt: bytes, current: list[subprocess.Popen[bytes]]) -> None:
     while True:
         code = await asyncio.to_thread(_ended, current[0])
         if code is None:
             continue
         sys.stderr.write(f"the log process ended with code {code}; another one takes its place\n")
         await asyncio.sleep(_PAUSE)
-        current[0] = _start(settings)
+        current[0] = _start(settings, salt)
 
 
 def _ended(process: subprocess.Popen[bytes]) -> int | None:
@@ -66,16 +68,22 @@ def _ended(process: subprocess.Popen[bytes]) -> int | None:
         return None
 
 
-def _start(settings: Settings) -> subprocess.Popen[bytes]:
+def _start(settings: Settings, salt: bytes) -> subprocess.Popen[bytes]:
+    """The salt goes where neither an argument nor a variable would keep it."""
     line = command(
         str(settings.log_socket),
         str(settings.log),
         keep=settings.log_keep,
-        key_file=settings.log_key,
+        key_stdin=bool(salt),
         region=settings.region,
         parent=os.getpid(),
     )
-    return subprocess.Popen(line, stdout=subprocess.DEVNULL, start_new_session=True)
+    given = subprocess.PIPE if salt else None
+    process = subprocess.Popen(line, stdin=given, stdout=subprocess.DEVNULL, start_new_session=True)
+    if process.stdin is not None:
+        with contextlib.suppress(BrokenPipeError), process.stdin as stream:  # it has ended, and is started again
+            stream.write(salt)
+    return process
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -12,10 +12,18 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import StorageError, UsageError
+from cumulant.core.errors import CumulantError, StorageError, UsageError
+from cumulant.core.masking import fingerprint
 from cumulant.core.units import duration, size
-from cumulant.serving.loops import ending, new_loop
+from cumulant.serving.doors import Doors
+from cumulant.serving.keeping import keeping
+from cumulant.serving.log import personal_fields
+from cumulant.serving.loops import ending, new_loop, signals_kept
+from cumulant.serving.pins import Pin
+from cumulant.serving.repository import Repository
+from cumulant.serving.salt import VARIABLE, fitting
 from cumulant.serving.scribe import log_place, scribe
+from cumulant.serving.sequences import sequence_place
 from cumulant.serving.settings import Settings
 from cumulant.serving.sockets import (
     address_of,
@@ -28,6 +36,7 @@ from cumulant.serving.sockets import (
     url_of,
 )
 from cumulant.serving.supervisor import Supervisor
+from cumulant.serving.trial import Trial
 from cumulant.serving.worker import Worker
 
 __all__ = ["Ready", "bind", "run", "say", "serve", "split_address", "write_ready"]
@@ -78,17 +87,31 @@ def serve(
     run(settings, insecure=insecure, announce=announce)
 
 
-def run(settings: Settings, *, insecure: bool = False, announce: Callable[[Ready], None] | None = None) -> None:
-    """Answer as `settings` say until SIGTERM or SIGINT.
+def run(
+    settings: Settings,
+    *,
+    insecure: bool = False,
+    announce: Callable[[Ready], None] | None = None,
+    salts: Sequence[bytes] = (),
+) -> None:
+    """Answer as `settings` say until SIGTERM or SIGINT. Of `salts`, the one that the models were made for is the key
+    of the hashes of personal values in the prediction log; without any these are hidden.
 
     Raises:
         CumulantError: as `serve`.
     """
     _check(settings, insecure=insecure)
+    salt = _salt(settings, salts)
+    settings = msgspec.structs.replace(settings, salt_fingerprint=fingerprint(salt))
     allow_many()
     open_to_all = insecure or settings.token is not None
-    with _with_grpc(settings, insecure=open_to_all) as held, log_place(held) as placed:
-        _run(placed, announce, insecure=open_to_all)
+    with (
+        signals_kept(),
+        _with_grpc(settings, insecure=open_to_all) as held,
+        log_place(held) as logged,
+        sequence_place(logged) as placed,
+    ):
+        _run(placed, announce, insecure=open_to_all, salt=salt)
 
 
 @contextmanager
@@ -105,15 +128,25 @@ def _with_grpc(settings: Settings, *, insecure: bool) -> Iterator[Settings]:
         yield msgspec.structs.replace(settings, grpc_host=host, grpc_port=port)
 
 
-def _run(settings: Settings, announce: Callable[[Ready], None] | None, *, insecure: bool) -> None:
+def _salt(settings: Settings, salts: Sequence[bytes]) -> bytes:
+    described = [one for _, one in Repository(settings.folders).described() if not isinstance(one, CumulantError)]
+    salt = fitting(salts, described)
+    bare = sorted({one.name for one in described if personal_fields(one)})
+    if bare and not salt and settings.log is not None:
+        said = f"personal values of {', '.join(bare)} are hidden in the prediction log: no salt is given"
+        sys.stderr.write(f"{said} ({VARIABLE}, or --salt-file FILE)\n")
+    return salt
+
+
+def _run(settings: Settings, announce: Callable[[Ready], None] | None, *, insecure: bool, salt: bytes) -> None:
     if settings.workers > 1 and several_possible():
         with claim(settings.host, settings.port, insecure=insecure) as holder:
-            _supervise(settings, holder, announce)
+            _supervise(settings, holder, announce, salt)
         return
     if settings.workers > 1:
         sys.stderr.write("several workers cannot share a port here: one answers\n")
     with bind(settings.host, settings.port, insecure=insecure) as listener:
-        _alone(settings, listener, announce)
+        _alone(settings, listener, announce, salt)
 
 
 def _check(settings: Settings, *, insecure: bool) -> None:
@@ -125,16 +158,16 @@ def _check(settings: Settings, *, insecure: bool) -> None:
         raise UsageError("anyone who reaches this address could load and unload models", hint=hint)
 
 
-def _alone(settings: Settings, listener: socket.socket, announce: Callable[[Ready], None] | None) -> None:
-    worker = Worker(settings)
+def _alone(settings: Settings, listener: socket.socket, announce: Callable[[Ready], None] | None, salt: bytes) -> None:
+    worker = Worker(settings, pins=Trial(settings).first())
     models = tuple((model.name, model.version) for model in worker.app.models)
     ready = Ready(url_of(listener), os.getpid(), models, grpc=_grpc_of(settings))
 
     async def answer() -> None:
         ended = asyncio.Event()
-        async with scribe(settings):
+        async with scribe(settings, salt):
             with ending(ended, settings.parent):
-                await worker.run(listener, ended, lambda: announce(ready) if announce else None)
+                await worker.run(Doors([listener]), ended, lambda: announce(ready) if announce else None)
 
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
@@ -147,21 +180,25 @@ def _grpc_of(settings: Settings) -> str | None:
     return None if settings.grpc_port is None else address_of(settings.grpc_host, settings.grpc_port)
 
 
-def _supervise(settings: Settings, holder: socket.socket, announce: Callable[[Ready], None] | None) -> None:
+def _supervise(
+    settings: Settings, holder: socket.socket, announce: Callable[[Ready], None] | None, salt: bytes
+) -> None:
     settings = msgspec.structs.replace(settings, port=holder.getsockname()[1])
-    supervisor = Supervisor(settings)
 
     def started(models: list[list[str]]) -> None:
         if announce:
             pairs = tuple((name, version) for name, version in models)
             announce(Ready(url_of(holder), os.getpid(), pairs, settings.workers, _grpc_of(settings)))
 
-    async def supervise() -> None:
-        async with scribe(settings):
-            await supervisor.run(started)
+    async def supervise(placed: Settings, pins: Sequence[Pin]) -> None:
+        async with scribe(placed, salt):
+            await Supervisor(placed, pins).run(started)
 
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(supervise())
+    with keeping() as kept:
+        placed = msgspec.structs.replace(settings, kept=kept)
+        pins = Trial(placed).first()
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(supervise(placed, pins))
 
 
 def write_ready(path: Path, ready: Ready) -> None:

@@ -8,6 +8,7 @@ import msgspec
 
 from cumulant.serving.declared import Declared
 from cumulant.serving.scheduling import Scheduling
+from cumulant.serving.shared import Sharing
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,20 +34,28 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: what a caller must send as `Authorization: Bearer TOKEN`; None: nothing
     token: str | None = None
     scheduling: Scheduling = Scheduling()
+    #: the cache that servers share; None: each has its own only
+    sharing: Sharing | None = None
     fallback: Declared = Declared()
     #: what becomes of scored rows whose models look back at them: `durable`, `background` or `off`
     scored: Literal["durable", "background", "off"] = "durable"
     #: folder of the prediction log; None: none is kept
     log: str | None = None
     log_keep: str = "90d"
-    #: file with the key of the hashes that stand for personal values in the log
-    log_key: str | None = None
+    #: of the salt that personal values in the log are hashed with; the salt itself is no setting
+    salt_fingerprint: str = ""
     #: where the log process listens; set by whoever starts it
     log_socket: str | None = None
+    #: where the content that is served is kept; set by whoever starts the workers
+    kept: str | None = None
     region: str = ""
     #: a line of JSON a request on standard error
     access_log: bool = False
     #: base address of the collector of OpenTelemetry spans; empty: as its variables say; None: no spans
     traces: str | None = None
+    #: folder of the state of sequences; None: one for as long as the server lives, made by whoever starts it
+    sequences: str | None = None
+    sequence_count: int = 10_000
+    sequence_bytes: int = 256 * 1024 * 1024
     #: the process at whose end the server ends too
     parent: int | None = None

@@ -58,9 +58,8 @@ def claim(host: str, port: int, *, insecure: bool = False, option: str = "--http
 
 
 def shared(host: str, port: int) -> socket.socket:
-    """A listening socket of one worker among several on the same address."""
+    """A socket of one worker among several on the same address, which listens once the worker is ready."""
     listener = _reusable(host, port)
-    listener.listen(BACKLOG)
     listener.setblocking(False)  # noqa: FBT003 - the socket's own name for it
     return listener
 

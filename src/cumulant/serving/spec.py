@@ -26,6 +26,26 @@ class FallbackSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = None
 
 
+class ReasonsSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why a row was answered so. Training writes it into the servable, with the reference values it needs."""
+
+    method: Annotated[
+        Literal["occlusion"],
+        msgspec.Meta(
+            description="How contributions are found. `occlusion`: the change of the score when one feature alone is"
+            " put to its reference value, the median or the commonest value of the training rows."
+        ),
+    ] = "occlusion"
+    count: Annotated[int, msgspec.Meta(ge=1, description="Reasons a row, where the request does not say how many.")] = 3
+    when: Annotated[
+        Literal["always", "asked", "decision"],
+        msgspec.Meta(
+            description="Rows with reasons where the request does not say: all, none, or those predicted true."
+        ),
+    ] = "asked"
+    codes: Annotated[dict[str, str], msgspec.Meta(description="Feature to the text that tells a person of it.")] = {}
+
+
 class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the model is served."""
 
@@ -52,6 +72,15 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         Literal["auto", "on", "off"],
         msgspec.Meta(description="Answers kept for equal requests; `auto`: while that saves more time than it costs."),
     ] = "auto"
+    shared_cache: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="Cache that servers share: `valkey://HOST:PORT/DB`, `redis://` or `rediss://`; its password is in `CUMULANT_CACHE_PASSWORD`. Default: none."  # noqa: E501 - one sentence of the reference
+        ),
+    ] = None
+    cache_budget: Annotated[
+        str, msgspec.Meta(description="The longest that a request may wait for the shared cache.")
+    ] = "5ms"
     scored: Annotated[
         Literal["durable", "background", "off"],
         msgspec.Meta(
@@ -61,4 +90,5 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     fallback: Annotated[
         FallbackSpec, msgspec.Meta(description="Instead of a refusal when there is too much to do. Default: refuse.")
     ] = FallbackSpec()
+    reasons: Annotated[ReasonsSpec | None, msgspec.Meta(description="Reasons of answers. Default: none.")] = None
     log: Annotated[LogSpec, msgspec.Meta(description="The prediction log.")] = LogSpec()

@@ -1,15 +1,17 @@
-"""Online state, found by the scheme of its URL among the installed drivers."""
+"""What the server talks to, found by the scheme of its URL among the installed drivers."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
 
 from cumulant.core.errors import UsageError, did_you_mean, missing_part
 from cumulant.ports.driver import Driver
 
 if TYPE_CHECKING:
+    from cumulant.ports.cache import SharedCache
     from cumulant.ports.online import OnlineStore
 
 
@@ -21,17 +23,37 @@ def open_store(url: str) -> OnlineStore:
         MissingPartError: the driver's engine is not installed.
     """
     scheme = url.partition("://")[0] if "://" in url else "sqlite"
+    return cast("OnlineStore", _client(url, scheme, "online", "online state")(url))
+
+
+def open_cache(url: str, password: str | None) -> SharedCache:
+    """The cache that `url` names; nothing is reached yet.
+
+    Raises:
+        UsageError: no installed driver has that scheme, or the driver holds no cache, or as its client.
+        MissingPartError: the driver's engine is not installed.
+    """
+    scheme = url.partition("://")[0]
+    return cast("SharedCache", _client(url, scheme, "cache", "cache")(url, password=password))
+
+
+def place_of(url: str) -> str:
+    """`url` without its user and options, to be told to people."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _client(url: str, scheme: str, port: str, what: str) -> Any:
     found = {point.name: point for point in entry_points(group="cumulant.drivers")}
     if scheme not in found:
         hint = did_you_mean(scheme, found) or f"installed: {', '.join(sorted(found)) or 'none'}"
         raise UsageError(f'no driver is installed for "{scheme}://"', subject=url.partition("@")[2] or url, hint=hint)
     driver = found[scheme].load()
-    target = driver.clients.get("online") if isinstance(driver, Driver) else None
+    target = driver.clients.get(port) if isinstance(driver, Driver) else None
     if target is None:
-        raise UsageError(f'the driver of "{scheme}://" holds no online state', subject=scheme)
+        raise UsageError(f'the driver of "{scheme}://" holds no {what}', subject=scheme)
     module, _, name = target.partition(":")
     try:
-        client = getattr(import_module(module), name)
+        return getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         raise missing_part(error.name or module, driver.extra or "local") from None
-    return cast("OnlineStore", client(url))

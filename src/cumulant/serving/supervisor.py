@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,9 @@ from cumulant.core.errors import CumulantError, EngineUnavailableError
 from cumulant.serving.channel import Channel
 from cumulant.serving.child import Orders
 from cumulant.serving.loops import ending
+from cumulant.serving.pins import Pin, let_go
 from cumulant.serving.settings import Settings
+from cumulant.serving.sockets import shared
 
 #: a worker that ends within this many seconds of its start is started again with growing pauses
 _SHORT_LIFE = 5.0
@@ -65,11 +67,16 @@ class Supervisor:
     The workers share nothing and take connections by SO_REUSEPORT; the supervisor is on no request's way.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, pins: Sequence[Pin]) -> None:
+        """`pins`: what is served at first."""
         self._settings = settings
+        self._pins: dict[str, tuple[Pin, ...]] = {
+            name: tuple(one for one in pins if one.name == name) for name in dict.fromkeys(one.name for one in pins)
+        }
+        #: one a worker; held here, so that those who wait there outlive a worker that is killed
+        self._listeners: list[socket.socket] = []
         self._members: dict[int, _Member] = {}
         self._starts = 0
-        self._unloaded: set[str] = set()
         self._keepers: list[asyncio.Task[None]] = []
         self._ending = False
 
@@ -82,7 +89,9 @@ class Supervisor:
         ended = asyncio.Event()
         with ending(ended, self._settings.parent):
             try:
-                for place in range(self._settings.workers):
+                places = range(self._settings.workers)
+                self._listeners = [shared(self._settings.host, self._settings.port) for _ in places]
+                for place in places:
                     await self._start(place)
                 first = await asyncio.wait_for(
                     asyncio.gather(*(member.ready for member in self._members.values())), _START_SECONDS
@@ -95,7 +104,9 @@ class Supervisor:
 
     async def _start(self, place: int) -> None:
         ours, theirs = socket.socketpair()
-        orders = Orders(self._settings, theirs.fileno(), tuple(self._unloaded))
+        numbers = tuple(listener.fileno() for listener in self._listeners)
+        pins = tuple(one for pins in self._pins.values() for one in pins)
+        orders = Orders(self._settings, theirs.fileno(), numbers, place, pins)
         with theirs:
             process = _spawn(orders)
         ours.setblocking(False)  # noqa: FBT003 - the socket's own name for it
@@ -106,6 +117,7 @@ class Supervisor:
             if verb == "ready":
                 if not ready.done():
                     ready.set_result(arguments["models"])
+                    await self._share_doors()
                 return None
             return await self._everywhere(str(arguments["verb"]), arguments["arguments"])
 
@@ -128,6 +140,7 @@ class Supervisor:
             member = self._members[place]
             while not (await asyncio.wait([member.listening], timeout=_LOOK_SECONDS))[0]:
                 await _end_if_stuck(member)
+            await self._share_doors()
             code = await asyncio.to_thread(member.process.wait)
             sys.stderr.write(f"worker {member.process.pid} ended with code {code}; another one takes its place\n")
             # One that never answered has failed, however long its models took to load.
@@ -147,13 +160,30 @@ class Supervisor:
         """What each worker that answers says; a worker that ends meanwhile comes back with the models of all."""
         if verb == "metrics":
             return [*await self._ask(verb, arguments), self._own_series()]
-        found = await self._ask(verb, arguments)
-        match verb:
-            case "unload":
-                self._unloaded.add(str(arguments["name"]))
-            case "commit":
-                self._unloaded.discard(str(arguments["name"]))
+        if verb not in {"unload", "commit"}:
+            return await self._ask(verb, arguments)
+        # Told beforehand: a worker that is started meanwhile is not asked.
+        name, before = str(arguments["name"]), dict(self._pins)
+        self._pins.pop(name, None)
+        if verb == "commit":
+            self._pins[name] = msgspec.convert(arguments["pins"], tuple[Pin, ...])
+        try:
+            found = await self._ask(verb, arguments)
+        except CumulantError:
+            self._pins = before
+            raise
+        let_go(before.get(name, ()), self._pins.get(name, ()))
         return found
+
+    async def _share_doors(self) -> None:
+        """Let the workers that answer take the connections that wait for those that do not."""
+        if not self._keepers or self._ending:
+            return
+        answering = {place for place, one in self._members.items() if one.answers and not one.listening.done()}
+        orphans = {"places": [place for place in self._members if place not in answering]}
+        calls = [self._members[place].channel.call("mind", orphans) for place in answering]
+        with contextlib.suppress(TimeoutError):  # of one that is stuck
+            await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), _FAREWELL_SECONDS)
 
     async def _ask(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
         members = [member for member in self._members.values() if not member.listening.done()]
@@ -179,6 +209,8 @@ class Supervisor:
         self._ending = True
         for keeper in self._keepers:
             keeper.cancel()
+        for listener in self._listeners:
+            listener.close()
         farewells = [member.channel.call("end", {}) for member in self._members.values()]
         with contextlib.suppress(TimeoutError):  # of one that is stuck or starts
             await asyncio.wait_for(asyncio.gather(*farewells, return_exceptions=True), _FAREWELL_SECONDS)
@@ -198,7 +230,7 @@ def _spawn(orders: Orders) -> subprocess.Popen[bytes]:
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "cumulant.serving.child"],
-        pass_fds=[orders.channel],
+        pass_fds=[orders.channel, *orders.listeners],
         start_new_session=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cumulant.serving.access_log import AccessLog
-from cumulant.serving.http import Handler
+from cumulant.serving.http import Handler, Refusal
 from cumulant.serving.models import ModelSet
 from cumulant.serving.settings import Settings
 from cumulant.serving.watched import Watched
@@ -37,6 +37,11 @@ class Watchers:
     def over(self, handle: Handler) -> Handler:
         """`handle`, watched."""
         return handle if self.watch is None else Watched(handle, self.watch)
+
+    def refused(self, refusal: Refusal) -> None:
+        """A connection refused requests before they were whole."""
+        if self._log is not None:
+            self._log.refused(refusal)
 
     def follow(self, models: ModelSet) -> None:
         """Hear of the runs of `models` too."""

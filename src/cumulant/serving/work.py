@@ -22,6 +22,13 @@ def check_rows(rows: Sequence[object]) -> None:
         )
 
 
+class Why(msgspec.Struct, frozen=True, gc=False):
+    """What of a request is to be explained: `count` reasons a row; `decided`: only of rows that are predicted true."""
+
+    count: int
+    decided: bool = False
+
+
 class Work(msgspec.Struct, gc=False):
     """What the engine is to run for a request, and what the answer needs besides."""
 
@@ -41,6 +48,8 @@ class Work(msgspec.Struct, gc=False):
     answers: Sequence[Any] | None = None
     #: what the caller should know: columns that were ignored, and why
     warnings: tuple[str, ...] = ()
+    #: None: no reasons are wanted
+    why: Why | None = None
 
     def age(self) -> float | None:
         """The greatest age of stored features among the rows."""

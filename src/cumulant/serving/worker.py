@@ -3,52 +3,51 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError
 from cumulant.serving.app import Application
-from cumulant.serving.control import Control, Staff
-from cumulant.serving.fallback import Fallback
+from cumulant.serving.control import Control, Staff, open_pinned
+from cumulant.serving.doors import Doors
 from cumulant.serving.fleet import Alone, Fleet
-from cumulant.serving.http import Limits, Site
+from cumulant.serving.http import Limits, Refusals, Site
 from cumulant.serving.log import LogClient
 from cumulant.serving.logbook import Logbook
 from cumulant.serving.loops import short_turns
-from cumulant.serving.metrics import Series
-from cumulant.serving.models import Model, ModelSet, open_model
+from cumulant.serving.metrics import Series, of_connections
+from cumulant.serving.models import ModelSet
+from cumulant.serving.opening import Opening
+from cumulant.serving.pins import Pin, pin
 from cumulant.serving.process import of_process
 from cumulant.serving.recording import Recorder
-from cumulant.serving.repository import Repository
 from cumulant.serving.settings import Settings
-from cumulant.serving.sockets import BACKLOG, several_possible
-from cumulant.serving.stores import open_store
+from cumulant.serving.sharing import Sharer
+from cumulant.serving.sockets import several_possible
+from cumulant.serving.trial import Trial
 from cumulant.serving.watchers import Watchers
 
 if TYPE_CHECKING:
-    from cumulant.ports.online import OnlineStore
     from cumulant.serving.grpc import Server
 
 
 class Worker:
-    """Loads the models when it is made. `without`: names that are not to be loaded.
+    """Loads the models when it is made: those of `pins`, or else all that its folders hold.
 
     Raises:
         NotFoundError, IntegrityError, UsageError, EngineUnavailableError: as `open_model`.
     """
 
-    def __init__(self, settings: Settings, *, without: frozenset[str] = frozenset()) -> None:
+    def __init__(self, settings: Settings, *, pins: Sequence[Pin] | None = None) -> None:
         self._settings = settings
         self._watchers = Watchers(settings)
         self.recorder = Recorder(settings.scored)
-        self._store: OnlineStore | None = open_store(settings.online) if settings.online else None
-        self._repository = Repository(settings.folders)
+        self._sharer = Sharer(settings) if settings.sharing else None
+        self._opening = Opening(settings, self._sharer)
         try:
-            opened = [self._open(folder) for folder in self._repository.folders()]
-            models = ModelSet(model for model in opened if model.name not in without)
+            wanted = map(pin, self._opening.repository.folders()) if pins is None else pins
+            models = ModelSet([open_pinned(one, self._opening) for one in wanted])
             self.recorder.put(models)
         except CumulantError:
             self.close()
@@ -57,20 +56,10 @@ class Worker:
         self.app = Application(models, body_limit=settings.body_limit, name=settings.name, token=settings.token)
         self.app.score.recorder = self.recorder
         self.app.score.watch = self._watchers.watch
-        self._site = Site(self._watchers.over(self.app), Limits(body=settings.body_limit))
-        self.staff = Staff(models, self._repository, self._open, put=self._put, told=self._series)
-
-    def _open(self, folder: Path) -> Model:
-        self._repository.check(folder)
-        model, declared = self._load(folder), self._settings.fallback
-        if declared.given:
-            cheap = None if declared.servable is None else self._load(Path(declared.servable))
-            model.fallback = Fallback(model, declared, cheap)
-        return model
-
-    def _load(self, folder: Path) -> Model:
-        settings = self._settings
-        return open_model(folder, store=self._store, table=settings.table, scheduling=settings.scheduling)
+        admitted = None if settings.token is None else self.app.admitted
+        refusals = Refusals(self._watchers.refused)
+        self._site = Site(self._watchers.over(self.app), Limits(body=settings.body_limit), admitted, refusals)
+        self.staff = Staff(models, self._opening.repository, self._opening, put=self._put, told=self._series)
 
     async def _put(self, models: ModelSet) -> None:
         prepared = await asyncio.to_thread(self.recorder.prepare, models)
@@ -91,7 +80,10 @@ class Worker:
         return client
 
     def _series(self) -> list[Series]:
-        found = [*self.app.series(), *of_process(), Series("cumulant_connections", (), len(self._site.connections))]
+        connections = of_connections(self._site.refusals.counts, len(self._site.connections))
+        found = [*self.app.series(), *of_process(), *connections]
+        if self._sharer is not None:
+            found += self._sharer.series()
         if self._logbook is not None:
             client = self._logbook.client
             found.append(Series("cumulant_log_records_total", ("written",), client.written))
@@ -100,30 +92,34 @@ class Worker:
 
     async def run(
         self,
-        listener: socket.socket,
+        doors: Doors,
         ended: asyncio.Event,
         started: Callable[[], None],
         fleet: Fleet | None = None,
     ) -> None:
         """Answer until `ended` is set; then finish what was accepted."""
-        loop = asyncio.get_running_loop()
         self._watchers.follow(self.app.models)
-        self.app.join(fleet := fleet or Alone(self.staff), Control(fleet, self._repository), self._settings.control)
+        self.app.join(fleet := fleet or Alone(self.staff), self._control(fleet), self._settings.control)
         log = self._open_log()
         async with AsyncExitStack() as stack:
             stack.enter_context(short_turns())
-            server = await loop.create_server(self._site, sock=listener, backlog=BACKLOG)
-            stack.callback(server.close)
+            stack.callback(doors.close)
+            await doors.open(self._site)
             self._site.start()
+            if self._sharer is not None:
+                await stack.enter_async_context(self._sharer.at_work())
             grpc = await self._start_grpc()
             started()
             await ended.wait()
             self.app.draining = True
-            server.close()
+            doors.close()
             patience = self._settings.drain
             await asyncio.gather(self._site.drain(patience), *([grpc.stop(patience)] if grpc else []))
             if log is not None:
                 await log.close()
+
+    def _control(self, fleet: Fleet) -> Control:
+        return Control(fleet, self._opening.repository, Trial(self._settings).versions)
 
     async def _start_grpc(self) -> Server | None:
         settings = self._settings
@@ -139,5 +135,4 @@ class Worker:
         """Commit what the state was told, and let the store go."""
         self._watchers.close()
         self.recorder.close()
-        if self._store is not None:
-            self._store.close()
+        self._opening.close()

@@ -1,5 +1,7 @@
 """Numbers that decide, with their uncertainty: metrics, clustered bootstrap intervals, verdict words, distances.
 
+`sequential` is a package of its own: tests that stay valid however often one looks.
+
 Needs numpy and scipy only, and nothing of Cumulant: these functions can be read and checked alone.
 """
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cumulant.testing.access import GrantedAccess
+    from cumulant.testing.cache import MemoryCache
     from cumulant.testing.clock import ManualClock
     from cumulant.testing.compute import DirectCompute
     from cumulant.testing.files import MemoryFiles
@@ -30,6 +31,7 @@ __all__ = [
     "DirectCompute",
     "GrantedAccess",
     "ManualClock",
+    "MemoryCache",
     "MemoryFiles",
     "MemoryJournal",
     "MemoryObjects",
@@ -44,6 +46,7 @@ _MODULES = {
     "DirectCompute": "compute",
     "GrantedAccess": "access",
     "ManualClock": "clock",
+    "MemoryCache": "cache",
     "MemoryFiles": "files",
     "MemoryJournal": "journal",
     "MemoryObjects": "objects",

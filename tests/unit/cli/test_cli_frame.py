@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,7 +83,7 @@ def test_examples_use_options_that_exist(words: tuple[str, ...]) -> None:
         found = found.commands[words[1]]
     known = {name for param in found.params for name in param.opts}
     for example in found.epilog.splitlines():
-        spoken = {word.split("=")[0] for word in example.split() if word.startswith("--")}
+        spoken = {word.split("=")[0] for word in shlex.split(example) if word.startswith("--")}
         assert spoken <= known, example
 
 

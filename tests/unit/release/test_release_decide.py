@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from releases import MOMENT, QUICK, World, played, release
 
@@ -157,6 +157,7 @@ VERBS = st.lists(
 )
 
 
+@settings(deadline=None, max_examples=40)
 @given(VERBS, st.integers(min_value=0, max_value=5))
 def test_weights_never_jump_and_an_end_is_an_end(verbs: list[str], seed: int) -> None:
     world, now = World(seed=seed, rate=20), release()
@@ -189,6 +190,7 @@ def _done(verb: str, now: Release, world: World) -> Release:
     return {"start": start, "resume": resume}.get(verb, lambda one: pause(one, "asked"))(now)
 
 
+@settings(deadline=None, max_examples=40)
 @given(VERBS, st.integers(min_value=0, max_value=3))
 def test_a_release_that_was_stored_and_read_goes_on_the_same(verbs: list[str], seed: int) -> None:
     one, other = World(seed=seed, rate=20), World(seed=seed, rate=20)

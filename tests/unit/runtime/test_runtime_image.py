@@ -20,7 +20,8 @@ import pytest
 from cumulant.core.errors import TerminalError, UsageError
 from cumulant.core.servable import GraphServable
 from cumulant.core.version import __version__
-from cumulant.runtime.image import build_image, checked_reference, found_tool, write_context
+from cumulant.runtime.image import build_image, checked_reference, found_tool, serving, write_context
+from cumulant.runtime.image import trim as trimming
 from cumulant.runtime.image.dockerfile import dockerfile
 from cumulant.runtime.image.wheel import write_wheel
 from cumulant.runtime.package import package
@@ -74,7 +75,7 @@ def test_the_folder_holds_what_is_served_and_no_more(servable, tmp_path):
     path = write_context(servable, tmp_path / "image", base="registry.example/python:3.11")
     found = sorted(str(one.relative_to(path.parent)) for one in path.parent.rglob("*") if one.is_file())
     wheel = f"cumulant-{__version__}-py3-none-any.whl"
-    assert found == ["Dockerfile", wheel, "model/model.onnx", "model/servable.json", "serve.txt"]
+    assert found == ["Dockerfile", wheel, "model/model.onnx", "model/servable.json", "serve.txt", "trim.py"]
     assert (path.parent / "serve.txt").read_bytes() == (ROOT / "requirements" / "serve.txt").read_bytes()
     # again, over itself: nothing of before stays
     (path.parent / "model" / "old.onnx").write_bytes(b"x")
@@ -95,6 +96,84 @@ def test_the_last_stage_has_no_installer_and_no_root(servable, tmp_path):
     assert "--insecure" not in re.findall(r"^ENTRYPOINT.*$", last, re.MULTILINE)[0]
     assert text.count("--require-hashes") == 1
     assert "--no-deps" in text
+
+
+def test_the_options_are_the_servers_and_their_ports_are_exposed(servable, tmp_path):
+    options = serving("--grpc 0.0.0.0:9091 --http '[::]:9090' --workers 2")
+    assert options.ports == (9090, 9091)
+    text = write_context(servable, tmp_path / "image", base="b", options=options).read_text()
+    assert "EXPOSE 9090 9091\n" in text
+    assert "http://127.0.0.1:9090/v2/health/live" in text
+    entry = json.loads(re.findall(r"^ENTRYPOINT (.*)$", text, re.MULTILINE)[0])
+    assert entry[:5] == ["python3", "-P", "-m", "cumulant.serving", "/model"]
+    assert entry[-6:] == ["--grpc", "0.0.0.0:9091", "--http", "[::]:9090", "--workers", "2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("--wrokers 2", "unrecognized arguments: --wrokers 2"),
+        ("--workers two", "invalid int value"),
+        ("'--name", "No closing quotation"),
+        ("/other", "unrecognized arguments: /other"),
+    ],
+)
+def test_other_words_are_no_options_of_the_server(text, said):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        serving(text)
+
+
+def test_the_labels_tell_the_content_and_files_have_one_date(servable, tmp_path):
+    path = write_context(servable, tmp_path / "image", base="b")
+    content = (servable / "servable.json").read_bytes()
+    assert f'cumulant.servable.sha256="{hashlib.sha256(content).hexdigest()}"' in path.read_text()
+    assert {one.stat().st_mtime for one in (path.parent / "model").rglob("*")} == {trimming.WHEN}
+
+
+def test_what_no_server_loads_is_removed_and_the_rest_stays(tmp_path):
+    names = ("bin/f2py", "numpy/tests/test_x.py", "numpy/core.py", "numpy/core.pyi", "pyarrow/libarrow.so.26",
+             "pyarrow/libarrow_s3.so.26", "pyarrow/libarrow_python.so", "pyarrow/libarrow_python.so.26",
+             "pyarrow/libarrow_python.so.26.0.1", "onnxruntime/capi/libonnxruntime.so.1.2")  # fmt: skip
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    trimming.prune(tmp_path)
+    found = {one.relative_to(tmp_path).as_posix() for one in tmp_path.rglob("*") if one.is_file()}
+    assert found == {"numpy/core.py", "pyarrow/libarrow.so.26", "pyarrow/libarrow_python.so.26"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ELF is of Linux")
+def test_a_library_that_was_cut_is_smaller_and_loads(tmp_path):
+    import httptools.parser.parser as origin
+
+    path = tmp_path / Path(origin.__file__).name
+    path.write_bytes(Path(origin.__file__).read_bytes())
+    trimming.cut(path)
+    assert path.stat().st_size < Path(origin.__file__).stat().st_size
+    code = (
+        "import importlib.util as u, httptools.parser\n"
+        f"spec = u.spec_from_file_location('httptools.parser.parser', {str(path)!r})\n"
+        "module = u.module_from_spec(spec)\nspec.loader.exec_module(module)\nprint(module.HttpRequestParser.__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "HttpRequestParser\n", done.stderr
+    text = tmp_path / "text.so"
+    text.write_bytes(b"GROUP ( libc.so.6 )" * 9)
+    trimming.cut(text)
+    assert text.stat().st_size == 19 * 9
+
+
+def test_a_file_comes_with_the_links_on_its_way(tmp_path):
+    real = tmp_path / "base" / "lib"
+    real.mkdir(parents=True)
+    (real / "libx.so.1.2").write_text("x")
+    (real / "libx.so.1").symlink_to("libx.so.1.2")
+    root = tmp_path / "root"
+    trimming.place(real / "libx.so.1", root)
+    trimming.place(real / "missing", root)
+    moved = root / real.resolve().relative_to("/")
+    assert sorted(one.name for one in moved.iterdir()) == ["libx.so.1", "libx.so.1.2"]
+    assert (moved / "libx.so.1").readlink() == Path("libx.so.1.2")
 
 
 def test_a_label_cannot_end_its_quotes_nor_start_an_instruction():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper
 
-from cumulant.core.servable import Batching, GraphServable, TensorSpec
+from cumulant.core.servable import Batching, GraphServable, StateTensor, TensorSpec
 from cumulant.packaging import new_folder, seal
 
 ELEMENTS = {
@@ -16,7 +16,7 @@ ELEMENTS = {
 }  # fmt: skip
 
 
-def write(out, name, inputs, outputs, nodes, *, version="1", exact=False):
+def write(out, name, inputs, outputs, nodes, *, version="1", exact=False, **described):
     """A servable's folder; `inputs` and `outputs` are (name, datatype, shape)."""
 
     def values(specs):
@@ -34,6 +34,7 @@ def write(out, name, inputs, outputs, nodes, *, version="1", exact=False):
         inputs=tuple(TensorSpec(n, t, tuple(shape)) for n, t, shape in inputs),
         outputs=tuple(TensorSpec(n, t, tuple(shape)) for n, t, shape in outputs),
         batching=Batching(exact=exact),
+        **described,
     )
     with new_folder(out) as folder:
         (folder / "model.onnx").write_bytes(model.SerializeToString())
@@ -61,6 +62,44 @@ def write_mixed(out, name="mixed", version="1"):
     inputs = [("x", "FP32", (-1, -1)), ("words", "BYTES", (-1,)), ("half", "FP16", (-1, 2))]
     outputs = [("total", "FP32", (-1,)), ("words_out", "BYTES", (-1,)), ("half_out", "FP16", (-1, 2))]
     return write(out, name, inputs, outputs, nodes, version=version)
+
+
+def write_sums(out, name="sums", version="1", idle=600.0, factor=1.0):
+    """`total` [n, 2] is the sum of all `x` FP32 [n, 2] of a sequence; each `x` counts `factor` times."""
+    constant = helper.make_node("Constant", [], ["f"], value=helper.make_tensor("v", TensorProto.FLOAT, [1], [factor]))
+    nodes = [
+        constant,
+        helper.make_node("Mul", ["x", "f"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "kept"], ["left"]),
+        helper.make_node("Identity", ["left"], ["total"]),
+    ]
+    inputs = [("x", "FP32", (-1, 2)), ("kept", "FP32", (-1, 2))]
+    outputs = [("total", "FP32", (-1, 2)), ("left", "FP32", (-1, 2))]
+    state = (StateTensor("kept", "left", "FP32", (-1, 2)),)
+    return write(out, name, inputs, outputs, nodes, version=version, state=state, state_idle=idle)
+
+
+def write_history(out, name="history", version="1"):
+    """`count` INT64 [1] says how many `x` FP32 [n] of a sequence there were; all are kept, from none on."""
+    nodes = [
+        helper.make_node("Concat", ["kept", "x"], ["left"], axis=0),
+        helper.make_node("Shape", ["left"], ["count"]),
+    ]
+    inputs, outputs = (
+        [("x", "FP32", (-1,)), ("kept", "FP32", (-1,))],
+        [("count", "INT64", (1,)), ("left", "FP32", (-1,))],
+    )
+    state = (StateTensor("kept", "left", "FP32", (0,)),)
+    return write(out, name, inputs, outputs, nodes, version=version, state=state)
+
+
+def write_scores(out, name="scores", version="1", labels=("cat", "dog", "eel")):
+    """Gives back `x` FP32 [n, 3] as `scores`, `whole` INT8 [4] as `ranks`, and `words` BYTES [any]."""
+    nodes = [helper.make_node("Identity", [one], [two])
+             for one, two in (("x", "scores"), ("whole", "ranks"), ("words", "words_out"))]  # fmt: skip
+    inputs = [("x", "FP32", (-1, 3)), ("whole", "INT8", (4,)), ("words", "BYTES", (-1,))]
+    outputs = [("scores", "FP32", (-1, 3)), ("ranks", "INT8", (4,)), ("words_out", "BYTES", (-1,))]
+    return write(out, name, inputs, outputs, nodes, version=version, classes=labels)
 
 
 def write_double(out, name="double", version="1"):

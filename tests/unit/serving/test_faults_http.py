@@ -9,12 +9,12 @@ import time
 import pytest
 from serving_graphs import echo, scale
 from serving_models import call
-from test_serving_http import bodies, post, run, said, server, slow, statuses
+from test_serving_http import bodies, post, run, said, server, slow, statuses, talk
 
 from cumulant.core.errors import RequestError
 from cumulant.serving import Application, ModelSet, open_model
 from cumulant.serving.grpc.codec import read_message
-from cumulant.serving.http import Limits, Request, Response
+from cumulant.serving.http import Limits, Request, Response, Site
 from cumulant.serving.inference import demand
 
 LARGE = b"x" * (16 * 1024 * 1024)
@@ -160,3 +160,77 @@ def test_more_plain_rows_than_the_event_loop_can_spare_time_for_are_refused(app)
 
 def test_a_row_that_is_a_list_is_told_what_a_row_is(app):
     assert "name its inputs: x" in call(app, "POST", "/v1/models/graph/predict", [[1.0, 2.0, 3.0]]).json()["error"]
+
+
+def test_a_client_that_goes_on_reading_keeps_its_connection_and_one_that_stops_does_not():
+    """However long the whole takes: here several times what a client may be idle for."""
+
+    async def reader(address, pieces, pause):
+        loop = asyncio.get_running_loop()
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            connection.setblocking(False)
+            await loop.sock_connect(connection, address)
+            await loop.sock_sendall(connection, post(b""))
+            found = 0
+            for _ in range(pieces):
+                await asyncio.sleep(pause)
+                found += len(await loop.sock_recv(connection, 1 << 16))
+            while found < len(LARGE) and (data := await loop.sock_recv(connection, 1 << 20)):
+                found += len(data)
+            return found
+
+    async def act():
+        async with server(large_or_slow, Limits(request=1.5)) as (site, address):
+            steady = asyncio.ensure_future(reader(address, 20, 0.3))
+            lazy = socket.create_connection(address)
+            with lazy:
+                lazy.sendall(post(b""))
+                await asyncio.sleep(4.5)
+                assert len(site.connections) == 1, "who takes nothing is still there"
+                assert await steady >= len(LARGE)
+
+    run(act)
+
+
+@pytest.mark.parametrize("head", [post(b"x" * 900)[:-900], post(b"", extra="Expect: 100-continue\r\n")])
+def test_a_request_without_a_token_is_refused_before_its_body_comes(head, tmp_path):
+    app = Application(ModelSet([open_model(scale(tmp_path / "graph"))]), token="secret")
+
+    async def act():
+        site = Site(app, Limits(), app.admitted)
+        listening = await asyncio.get_running_loop().create_server(site, "127.0.0.1", 0)
+        async with listening:
+            reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+            writer.write(head)
+            answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            assert statuses(answer) == [401]
+            assert b"100 Continue" not in answer
+            writer.write(b"x" * 500)
+            await asyncio.sleep(0.05)
+            assert site.held == 0, "its body is kept"
+            writer.close()
+
+    run(act)
+
+
+def test_a_request_without_a_token_behind_another_waits_for_its_turn(tmp_path):
+    def handle(request):
+        if not admitted(request.target, request.headers):
+            return Response(401, b"no")
+        return slow(request, 0.1)
+
+    def admitted(_, headers):
+        return headers.get(b"authorization") == b"yes"
+
+    async def act():
+        site = Site(handle, Limits(), admitted)
+        listening = await asyncio.get_running_loop().create_server(site, "127.0.0.1", 0)
+        async with listening:
+            known = post(b"a", extra="Authorization: yes\r\n")
+            last = post(b"a", extra="Authorization: yes\r\nConnection: close\r\n")
+            return await talk(listening.sockets[0].getsockname(), known + post(b"b") + last)
+
+    answer = run(act)
+    assert statuses(answer) == [200, 401, 200]
+    assert bodies(answer) == [b"a", b"no", b"a"]

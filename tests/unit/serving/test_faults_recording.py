@@ -1,14 +1,18 @@
-"""Rows that wait for the disk are bounded in number."""
+"""Rows that wait for the disk are bounded in number, and none that was answered is lost."""
 
 from __future__ import annotations
 
 from concurrent.futures import Future
+from datetime import UTC, datetime
 
 import pytest
+from serving_models import WINDOWED, flights, servable, windowed_model
 
 from cumulant.core.errors import EngineUnavailableError
-from cumulant.features import Advanced
+from cumulant.drivers.local.online import SqliteOnline
+from cumulant.features import Advanced, materialize
 from cumulant.serving.recording import Recorder
+from cumulant.serving.row_model import RowModel
 
 
 class Held:
@@ -41,3 +45,33 @@ def test_one_large_post_is_taken_where_nothing_waits():
     recorder._posted(disk, "flights", [{"x": 1}] * 50)
     with pytest.raises(EngineUnavailableError):
         recorder._posted(disk, "flights", [{"x": 1}] * 50)
+
+
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_row_that_is_answered_after_its_model_was_taken_away_is_not_lost(tmp_path, after):
+    """`after`: how many models take the place of the one that still answers what it had accepted."""
+    url = f"sqlite://{tmp_path / 'online.db'}"
+    sample = {"hour": [1, 2], "late_1d": [0.5, None]}
+    folder = servable(tmp_path / "servable", plan=WINDOWED, model=windowed_model(), sample=sample)
+    store = SqliteOnline(url)
+    materialize(WINDOWED, {"flights": flights(30).lazy()}, store, table="flight-late-state")
+    row = {
+        "distance": 500.0, "sched_dep": datetime(2013, 4, 3, tzinfo=UTC), "carrier": "UA", "tail": "N9"
+    }  # fmt: skip
+    old, *new = [RowModel(folder, store=store) for _ in range(1 + after)]
+    recorder = Recorder()
+    try:
+        recorder.put([old])
+        recorder.put(new)
+        done = recorder.scored(old, [row])
+        assert done is not None, "it is answered without being stored"
+        assert done.result(10).accepted == 1
+        recorder.put([old])
+        again = recorder.scored(old, [row])
+        assert again is not None
+        assert (again.result(10).accepted, again.result(10).duplicates) == (0, 1)
+    finally:
+        recorder.close()
+        for model in (old, *new):
+            model.close()
+        store.close()

@@ -363,7 +363,7 @@ WRONG = {
     "input unknown": (lambda a: setattr(a.inputs[0], "name", "z"), "z"),
     "input twice": (lambda a: (a.inputs.append(a.inputs[0]), a.raw_input_contents.append(b"\0" * 12)), "x"),
     "output unknown": (lambda a: a.outputs.add(name="z"), "z"),
-    "classification": (lambda a: a.outputs.add(name="y").parameters["classification"].__setattr__("int64_param", 3), "classification"),
+    "classification": (lambda a: a.outputs.add(name="y").parameters["classification"].__setattr__("int64_param", 0), "classification"),
     "shared memory": (lambda a: a.inputs[0].parameters["shared_memory_region"].__setattr__("string_param", "r"), "shared_memory"),
     "timeout negative": (lambda a: a.parameters["timeout"].__setattr__("int64_param", -1), "timeout"),
     "timeout a text": (lambda a: a.parameters["timeout"].__setattr__("string_param", "1"), "timeout"),
@@ -713,3 +713,14 @@ def test_the_program_answers_over_grpc_and_says_where(folders, workers):
         assert (taken.returncode, "already in use" in taken.stderr, "--grpc" in taken.stderr) == (3, True, True)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
+
+
+def test_what_an_answer_says_besides_its_outputs_keeps_its_type():
+    from cumulant.serving.grpc.codec import Asked, write_answer
+    from cumulant.serving.scheduling import Demand
+
+    call = Asked("a", [], [], Demand(), {})
+    body = write_answer(call, "double", "3", [], {"state_age": 1.5, "degraded": "cached", "warnings": "one\ntwo"})
+    found = message("ModelInferResponse").FromString(body).parameters
+    assert (found["state_age"].double_param, found["degraded"].string_param) == (1.5, "cached")
+    assert found["warnings"].string_param == "one\ntwo"

@@ -138,7 +138,7 @@ def test_every_answer_is_in_the_log_and_personal_values_are_not(place, tmp_path)
     log = tmp_path / "log"
     (tmp_path / "key").write_bytes(b"k" * 32)
     row = ROW | {"sched_dep": "2013-04-02T18:00:00", "tail": "N-secret"}
-    with serving(*place, "--workers", 2, "--log", log, "--log-key", tmp_path / "key", "--region", "eu") as (_, url):
+    with serving(*place, "--workers", 2, "--log", log, "--salt-file", tmp_path / "key", "--region", "eu") as (_, url):
         for number in range(30):
             answer = httpx.post(url + PREDICT, json=row, headers={"x-request-id": f"r{number}"})
             assert answer.status_code == 200

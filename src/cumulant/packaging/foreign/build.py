@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from cumulant.core.errors import DataError, IntegrityError, RequestError
-from cumulant.core.servable import Candidate, GraphServable, Parity, TensorSpec
+from cumulant.core.servable import Batching, Candidate, GraphServable, Parity, StateTensor, TensorSpec
 from cumulant.packaging.agreement import compare, rows_to_compare
 from cumulant.packaging.batching import measure_batching
 from cumulant.packaging.engine import Array, Engine
@@ -18,11 +18,14 @@ from cumulant.packaging.folder import new_folder, seal
 from cumulant.packaging.foreign.graphs import refuse
 from cumulant.packaging.foreign.model import Foreign
 from cumulant.packaging.samples import Sample, random_sample
+from cumulant.packaging.state import initial_state, pair_state, try_state
 
 #: the rows of a sample for a graph's inputs and the names of its columns
 Rows = Callable[[tuple[TensorSpec, ...], tuple[str, ...]], Sample]
 #: the graph's file, which it may replace, and rows to measure on -> the forms that were tried
 Shrink = Callable[[Path, Mapping[str, Array]], tuple[Candidate, ...]]
+#: rows that the first step of a graph with state is compared on
+_FIRST = 256
 
 
 def build_graph(
@@ -34,15 +37,19 @@ def build_graph(
     lineage: Mapping[str, str],
     tolerance: float | None = None,
     shrink: Shrink | None = None,
+    state: Mapping[str, str] | None = None,
+    idle: float = 600.0,
 ) -> GraphServable:
     """Write the servable of `foreign` to the folder `out`, whole or not at all; a servable there is replaced.
 
     `sample` gives rows for the comparison with the original, for the example and for the batching test; without it
     made-up rows serve for the latter and no agreement is claimed. `tolerance`: of the comparison, by default the
-    model kind's own. `shrink` may put a smaller or faster form in the graph's place once it is known to agree.
+    model kind's own. `shrink` may put a smaller or faster form in the graph's place once it is known to agree. `state`
+    names the inputs that a server keeps, with the output that each gets next, and `idle` the seconds for which it does;
+    they are no part of the sample.
 
     Raises:
-        DefinitionError: onnxruntime cannot run the graph.
+        DefinitionError: onnxruntime cannot run the graph, or its state cannot be what `state` says.
         DataError: the sample does not fit the model.
         ParityError: the packaged model does not answer as the original; nothing is left at `out`.
         StorageError: the folder cannot be written.
@@ -54,6 +61,9 @@ def build_graph(
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, folder / place)
         engine = load_engine(folder / draft.model, name)
+        if state:
+            draft = msgspec.structs.replace(draft, state_idle=idle, lineage=_made(foreign, lineage))
+            return seal(folder, _with_state(foreign, engine, draft, sample=sample, pairs=state, tolerance=tolerance))
         columns = foreign.columns if _is_matrix(engine, len(foreign.columns)) else ()
         rows = sample(engine.inputs, columns) if sample else random_sample(engine.inputs)
         parity = _parity(foreign, engine, rows, name, tolerance) if rows.given else None
@@ -71,10 +81,65 @@ def build_graph(
             parity=parity,
             candidates=candidates,
             batching=measure_batching(engine, feeds),
-            lineage={**lineage, **{f"package.{key}": value for key, value in foreign.packages.items()}},
+            lineage=_made(foreign, lineage),
             example=_example(feeds) if rows.given else {},
         )
         return seal(folder, servable)
+
+
+def _first_step(
+    foreign: Foreign, engine: Engine, rows: Sample, states: Sequence[StateTensor], *, name: str, tolerance: float | None
+) -> Parity:
+    """Of the first rows of the sample, without the state that comes out."""
+    part = rows.take(slice(0, _FIRST))
+    kept = initial_state(states, part.rows)
+    sent = [spec for spec in engine.inputs if spec.name not in kept]
+    feeds = {**part.feeds(sent), **kept}
+    left = {state.output for state in states}
+    expected = {key: array for key, array in foreign.predict({**part.values, **kept}).items() if key not in left}
+    found = dict(zip([spec.name for spec in engine.outputs], _ran(engine, feeds, name), strict=True))
+    return compare(expected, found, tolerance=foreign.tolerance if tolerance is None else tolerance, name=name)
+
+
+def _ran(engine: Engine, feeds: Mapping[str, Array], name: str) -> list[Array]:
+    try:
+        return engine.run(feeds)
+    except RequestError as error:
+        raise DataError(f"the sample does not fit the model: {error.message}", subject=name) from None
+
+
+def _made(foreign: Foreign, lineage: Mapping[str, str]) -> dict[str, str]:
+    return {**lineage, **{f"package.{key}": value for key, value in foreign.packages.items()}}
+
+
+def _with_state(
+    foreign: Foreign,
+    engine: Engine,
+    draft: GraphServable,
+    *,
+    sample: Rows | None,
+    pairs: Mapping[str, str],
+    tolerance: float | None,
+) -> GraphServable:
+    """The servable of a graph some of whose tensors a server keeps. The comparison is of a sequence's first step."""
+    states = pair_state(pairs, engine, foreign.model)
+    sent = tuple(spec for spec in engine.inputs if spec.name not in pairs)
+    rows = sample(sent, ()) if sample else random_sample(sent)
+    free = any(spec.shape[:1] == (-1,) for spec in sent)
+    try_state(engine, states, (rows.take(slice(0, 1)) if free else rows).feeds(sent), 1)
+    parity = None
+    if rows.given:
+        parity = _first_step(foreign, engine, rows, states, name=draft.name, tolerance=tolerance)
+    return msgspec.structs.replace(
+        draft,
+        inputs=engine.inputs,
+        outputs=engine.outputs,
+        classes=foreign.classes,
+        state=states,
+        parity=parity,
+        batching=Batching(exact=False, reason="it keeps state between requests, so each runs alone"),
+        example=_example(rows.feeds(sent)) if rows.given else {},
+    )
 
 
 def _example(feeds: Mapping[str, Array]) -> dict[str, list[str | int | float | bool]]:
@@ -112,9 +177,6 @@ def _parity(foreign: Foreign, engine: Engine, rows: Sample, name: str, tolerance
     expected = foreign.predict(rows.values)
     chosen = rows_to_compare(expected)
     part = {key: array[chosen] for key, array in expected.items()}
-    try:
-        found = engine.run(rows.take(chosen).feeds(engine.inputs))
-    except RequestError as error:
-        raise DataError(f"the sample does not fit the model: {error.message}", subject=name) from None
+    found = _ran(engine, rows.take(chosen).feeds(engine.inputs), name)
     answers = {spec.name: np.asarray(array) for spec, array in zip(engine.outputs, found, strict=True)}
     return compare(part, answers, tolerance=foreign.tolerance if tolerance is None else tolerance, name=name)

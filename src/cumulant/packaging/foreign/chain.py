@@ -1,4 +1,4 @@
-"""A pipeline that ends in a LightGBM or XGBoost model: its steps by skl2onnx, then the model's exact trees."""
+"""A pipeline whose last step has exact trees here, as LightGBM and XGBoost have; skl2onnx converts the others."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 _BETWEEN, _LAST = "between", "model_"
+_SELF = "scikit-learn"
 
 
 def from_chain(pipeline: Any, last: Foreign, *, example: pl.DataFrame | None = None) -> Foreign:
@@ -35,7 +36,7 @@ def from_chain(pipeline: Any, last: Foreign, *, example: pl.DataFrame | None = N
 
     return replace(
         last,
-        kind=f"scikit-learn with {last.kind}",
+        kind=last.kind if last.kind == _SELF else f"{_SELF} with {last.kind}",
         converter=f"skl2onnx, {kind}; {last.converter}",
         model=_joined(graph, last.model),
         tolerance=TREES if kind == "FP64" else NETS,

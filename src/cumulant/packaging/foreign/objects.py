@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cumulant.core.errors import DataError, UsageError, missing_part
 from cumulant.packaging.foreign.boosters import from_booster
 from cumulant.packaging.foreign.graphs import decode, from_graph
+from cumulant.packaging.foreign.hist_boosting import from_hist_boosting, is_hist_boosting
 from cumulant.packaging.foreign.model import Foreign
 
 if TYPE_CHECKING:
@@ -54,16 +55,22 @@ def from_object(model: Any, *, example: pl.DataFrame | None = None) -> Foreign:
             return _lightgbm(model)
         case "xgboost":
             return _xgboost(model)
-        case "sklearn" if hasattr(model, "steps") and _family(model.steps[-1][1]) in ("lightgbm", "xgboost"):
+        case "sklearn" if hasattr(model, "steps") and _has_own_trees(model.steps[-1][1]):
             from cumulant.packaging.foreign.chain import from_chain
 
             return from_chain(model, from_object(model.steps[-1][1]), example=example)
+        case "sklearn" if is_hist_boosting(model):
+            return from_hist_boosting(model)
         case "sklearn":
             from cumulant.packaging.foreign.scikit import from_estimator
 
             return from_estimator(model, example=example)
     kind = f"{type(model).__module__}.{type(model).__qualname__}"
     raise UsageError(f"a {kind} cannot be packaged", subject=kind, hint=f"give {_KINDS}")
+
+
+def _has_own_trees(model: Any) -> bool:
+    return _family(model) in ("lightgbm", "xgboost") or is_hist_boosting(model)
 
 
 def _family(model: Any) -> str:

@@ -167,6 +167,10 @@ def _rows(folder: Path, declared: SourceSpec, keep: Sequence[str], history: _His
 
 
 def _graph(folder: Path, described: GraphServable, keep: Sequence[str]) -> Model:
+    if described.state:
+        hint = f"serve it, and send its rows in order: cumulant serve {folder}"
+        raise UsageError(f"{described.name} keeps state between requests, and the rows of a file are none",
+                         subject=described.name, hint=hint)  # fmt: skip
     engine = packaging.Engine(folder / described.model)
     return Model(
         work=GraphWork(engine, described, keep),

@@ -2,5 +2,16 @@
 
 from cumulant.runtime.image.build import TOOLS, build_image, found_tool
 from cumulant.runtime.image.context import DEFAULT_BASE, check_folder, checked_reference, write_context
+from cumulant.runtime.image.dockerfile import Serving, serving
 
-__all__ = ["DEFAULT_BASE", "TOOLS", "build_image", "check_folder", "checked_reference", "found_tool", "write_context"]
+__all__ = [
+    "DEFAULT_BASE",
+    "TOOLS",
+    "Serving",
+    "build_image",
+    "check_folder",
+    "checked_reference",
+    "found_tool",
+    "serving",
+    "write_context",
+]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 from cumulant.core.errors import EngineUnavailableError, TerminalError, UsageError
 from cumulant.runtime.image.context import checked_reference
+from cumulant.runtime.image.trim import WHEN
 
 TOOLS = ("buildah", "podman", "docker")
 _LINES = 15
@@ -41,10 +43,18 @@ def build_image(folder: Path, reference: str, *, tool: str) -> str:
     """
     checked_reference(reference, "image")
     verb = "bud" if tool == "buildah" else "build"
-    _run([tool, verb, "--tag", reference, str(folder)], tool, "the image was not built")
+    _run([tool, verb, "--tag", reference, *_dated(tool), str(folder)], tool, "the image was not built")
     shown = ["--format", "{{.FromImageID}}"] if tool == "buildah" else ["--format", "{{.Id}}"]
     kind = ["--type", "image"]
     return _run([tool, "inspect", *shown, *kind, reference], tool, "the image was built but is not found").strip()
+
+
+def _dated(tool: str) -> list[str]:
+    """Options so that the same input gives the same image, in a layer for the system and one for the model."""
+    when = os.environ.get("SOURCE_DATE_EPOCH", str(WHEN))
+    if tool == "docker":
+        return ["--build-arg", f"SOURCE_DATE_EPOCH={when}"]
+    return ["--layers", "--timestamp", when]
 
 
 def _run(command: list[str], tool: str, failed: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 from cumulant.core import version
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.packaging import load_description
-from cumulant.runtime.image.dockerfile import dockerfile
+from cumulant.runtime.image import trim
+from cumulant.runtime.image.dockerfile import Serving, dockerfile
 from cumulant.runtime.image.wheel import write_wheel
 
 DEFAULT_BASE = "python:3.11-slim"
-DOCKERFILE, LOCK, MODEL = "Dockerfile", "serve.txt", "model"
+DOCKERFILE, LOCK, MODEL, TRIM = "Dockerfile", "serve.txt", "model", "trim.py"
 
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
 
@@ -26,7 +28,7 @@ def checked_reference(reference: str, what: str) -> str:
     return reference
 
 
-def write_context(servable: Path, folder: Path, *, base: str) -> Path:
+def write_context(servable: Path, folder: Path, *, base: str, options: Serving | None = None) -> Path:
     """Write what an image of the servable's folder is built from to `folder`; returns the Dockerfile's path.
 
     Raises:
@@ -41,18 +43,21 @@ def write_context(servable: Path, folder: Path, *, base: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         _clear(folder)
         shutil.copyfile(_lock(), folder / LOCK)
+        shutil.copyfile(Path(trim.__file__), folder / TRIM)
         # Of the servable, its files as listed: what else lies there has no place in an image.
         for name in ("servable.json", *described.files):
             (folder / MODEL / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(servable / name, folder / MODEL / name)
         wheel = write_wheel(folder)
         path = folder / DOCKERFILE
-        path.write_text(dockerfile(described, base=base, wheel=wheel.name))
+        content = (folder / MODEL / "servable.json").read_bytes()
+        path.write_text(dockerfile(described, base=base, wheel=wheel.name, content=content, options=options))
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror}", subject=str(folder)) from error
-    # The user of the image is another: whatever the umask here, it may read.
+    # The user of the image is another: whatever the umask here, it may read. The same servable gives the same layer.
     for one in (folder / MODEL, *(folder / MODEL).rglob("*")):
         one.chmod(0o755 if one.is_dir() else 0o644)
+        os.utime(one, (trim.WHEN, trim.WHEN))
     return path
 
 

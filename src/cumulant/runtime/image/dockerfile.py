@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import json
+import shlex
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 
+import msgspec
+
+from cumulant.core.errors import UsageError
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.core.version import __version__
+from cumulant.serving.__main__ import options_of
+from cumulant.serving.sockets import split_address
 
 #: of the user that serves; numeric, so that Kubernetes can see that it is not root
 USER = 10001
 PORT = 8080
+#: before what stands after the image's name
+_PROGRAM = ("python3", "-P", "-m", "cumulant.serving", "/model", "--http", f"0.0.0.0:{PORT}")
 
 _TEXT = """\
 # {title}: the data plane and one model. Made by `cumulant package`; build it in this folder:
@@ -17,51 +29,85 @@ _TEXT = """\
 # Run it: docker run --read-only --tmpfs /tmp -e CUMULANT_TOKEN=... -p {port}:{port} NAME
 ARG BASE={base}
 
-# Packages are installed here, and only here. Each is named by its hash. What the data plane never loads goes:
-# headers, tests, and of pyarrow (for the log of predictions) its servers and remote file systems.
+# Packages are installed here, and only here, each named by its hash. trim.py then leaves in /build/root what the data
+# plane loads: no installer, no shell, no header, no test. What is left is tried before it is an image.
 FROM ${{BASE}} AS packages
-COPY serve.txt {wheel} /build/
+COPY serve.txt {wheel} trim.py /build/
 RUN python3 -m venv /build/tools \\
- && /build/tools/bin/python -m pip install --no-cache-dir --disable-pip-version-check \\
-      --target /app --only-binary :all: --require-hashes -r /build/serve.txt \\
- && /build/tools/bin/python -m pip install --no-cache-dir --disable-pip-version-check \\
-      --target /app --no-deps /build/{wheel} \\
- && rm -rf /app/bin /app/numpy/*/tests /app/numpy/*/*/tests /app/pyarrow/include /app/pyarrow/src /app/pyarrow/tests \\
-      /app/pyarrow/*flight* /app/pyarrow/*s3* /app/pyarrow/*azure* /app/pyarrow/*gcs* \\
- && PYTHONPATH=/app python3 -B -c 'import cumulant.serving.server, grpc, onnxruntime, pyarrow.parquet'
-
-# What serves needs no installer: none is left, and none hides in a lower layer.
-FROM ${{BASE}} AS system
-RUN rm -rf /usr/local/bin/pip* /usr/bin/pip* ~/.cache /var/cache/apt /var/lib/apt /tmp/* /usr/share/doc \\
-      /usr/share/man /usr/share/info /usr/share/locale /usr/share/python-wheels \\
-      /usr/bin/perl* /usr/share/perl* /usr/lib/*-linux-gnu/perl* /usr/lib/*-linux-gnu/libperl* \\
-      /usr/local/lib/python3*/ensurepip /usr/local/lib/python3*/site-packages/* \\
-      /usr/lib/python3*/ensurepip /usr/lib/python3/dist-packages/pip* /usr/lib/python3/dist-packages/setuptools*
+ && /build/tools/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-compile \\
+      --target /build/root/app --only-binary :all: --require-hashes -r /build/serve.txt \\
+ && /build/tools/bin/python -m pip install --no-cache-dir --disable-pip-version-check --no-compile \\
+      --target /build/root/app --no-deps /build/{wheel} \\
+ && python3 -B /build/trim.py /build/root
 
 FROM scratch
-COPY --from=system / /
-COPY --from=packages /app /app
+COPY --from=packages /build/root /
 COPY model /model
 ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 \\
-    PYTHONPATH=/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+    PYTHONPATH=/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1
 {labels}
 USER {user}:{user}
 WORKDIR /tmp
-EXPOSE {port}
+EXPOSE {ports}
 STOPSIGNAL SIGTERM
 # Docker reads this; an image in OCI form leaves it out, and Kubernetes has probes of its own.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s \\
   CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:{port}/v2/health/live', timeout=4)"]
 # It refuses to start without CUMULANT_TOKEN, unless --insecure is added: docker run NAME --insecure
-ENTRYPOINT ["python3", "-P", "-m", "cumulant.serving", "/model", "--http", "0.0.0.0:{port}"]
+ENTRYPOINT {program}
 """
 
 
-def dockerfile(servable: Servable | GraphServable, *, base: str, wheel: str) -> str:
-    """The Dockerfile for a folder with `serve.txt`, the file `wheel`, and the servable in `model`."""
-    named = labels(servable, base)
+class Serving(msgspec.Struct, frozen=True):
+    """The server's options in the image, and where it answers with them."""
+
+    words: tuple[str, ...] = ()
+    http: int = PORT
+    grpc: int | None = None
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """What is listened to."""
+        return (self.http,) if self.grpc is None else (self.http, self.grpc)
+
+
+def serving(text: str) -> Serving:
+    """What `text`, such as `--grpc 0.0.0.0:8081 --workers 2`, asks of the image's server.
+
+    Raises:
+        UsageError: these are no options of the server.
+    """
+    said = io.StringIO()
+    try:
+        words = tuple(shlex.split(text))
+        with redirect_stderr(said):
+            found = options_of([*_PROGRAM[4:], *words])
+    except (ValueError, SystemExit) as error:
+        fault = said.getvalue().strip().rpartition("error: ")[2] or str(error)
+        raise UsageError(f'"{text}" cannot be the options of the server: {fault}', subject=text) from None
+    return Serving(words, split_address(found.http)[1], split_address(found.grpc)[1] if found.grpc else None)
+
+
+def dockerfile(
+    servable: Servable | GraphServable, *, base: str, wheel: str, content: bytes = b"", options: Serving | None = None
+) -> str:
+    """The Dockerfile for a folder with `serve.txt`, `trim.py`, the file `wheel`, and the servable in `model`.
+
+    `content` is the text of `servable.json`, which names the hash of every other file of the servable.
+    """
+    options = options or Serving()
+    named = labels(servable, base) | {"cumulant.servable.sha256": hashlib.sha256(content).hexdigest()}
     lines = "LABEL " + " \\\n      ".join(f"{key}={_quoted(value)}" for key, value in named.items())
-    return _TEXT.format(title=servable.name, base=base, wheel=wheel, labels=lines, user=USER, port=PORT)
+    return _TEXT.format(
+        title=servable.name,
+        base=base,
+        wheel=wheel,
+        labels=lines,
+        user=USER,
+        port=options.http,
+        ports=" ".join(map(str, options.ports)),
+        program=json.dumps([*_PROGRAM, *options.words]),
+    )
 
 
 def labels(servable: Servable | GraphServable, base: str) -> dict[str, str]:
@@ -72,6 +118,7 @@ def labels(servable: Servable | GraphServable, base: str) -> dict[str, str]:
         "org.opencontainers.image.description": f"Cumulant's data plane with the model {servable.name}",
         "org.opencontainers.image.version": servable.version or __version__,
         "org.opencontainers.image.revision": commit,
+        "org.opencontainers.image.licenses": "Apache-2.0",
         "org.opencontainers.image.base.name": base,
         "cumulant.version": __version__,
         "cumulant.model.name": servable.name,

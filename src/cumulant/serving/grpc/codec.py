@@ -10,8 +10,9 @@ from google.protobuf.message import DecodeError
 
 from cumulant.core.errors import RequestError
 from cumulant.packaging.engine import Array
+from cumulant.serving.classification import checked_count
 from cumulant.serving.grpc.messages import INFERENCE
-from cumulant.serving.inference import Call, demand
+from cumulant.serving.inference import Call, demand, refuse_shared_memory
 from cumulant.serving.scheduling import Demand
 from cumulant.serving.tensors import Input, Output, checked_id, raw_bytes
 
@@ -33,8 +34,6 @@ _FIELDS: Mapping[str, str] = {
     "UINT64": "uint64_contents", "INT8": "int_contents", "INT16": "int_contents", "INT32": "int_contents",
     "INT64": "int64_contents", "FP32": "fp32_contents", "FP64": "fp64_contents", "BYTES": "bytes_contents",
 }  # fmt: skip
-#: what other servers offer and this one does not: better refused than answered with something else
-_UNKNOWN = ("classification", "shared_memory_region")
 _PLAIN = Demand()
 
 
@@ -81,7 +80,11 @@ def read_call(
         RequestError: it is no such request.
     """
     found = {name: _value(value) for name, value in message.parameters.items()} if message.parameters else {}
-    wanted = [_wanted(output) for output in message.outputs]
+    wanted = [str(output.name) for output in message.outputs]
+    classes: dict[str, int] = {}
+    for output in message.outputs:
+        if output.parameters:
+            _read_output(output, classes)
     inputs = _inputs(message.inputs, raws)
     return Asked(
         checked_id(message.id) or None,
@@ -89,6 +92,8 @@ def read_call(
         wanted,
         _demand(found, received, remaining, client),
         {},
+        classes=classes,
+        reasons=found.get("reasons"),
         typed=bool(inputs) and not raws,
         final=found.get("triton_enable_empty_final_response") is True,
     )
@@ -103,7 +108,8 @@ def write_answer(
     """
     answer = _Response(model_name=name, model_version=version, id=call.id)
     for key, value in parameters.items():
-        answer.parameters[key].double_param = value
+        field = "string_param" if isinstance(value, str) else "double_param"
+        setattr(answer.parameters[key], field, value)
     if call.final:
         answer.parameters["triton_final_response"].bool_param = True
     add = answer.outputs.add
@@ -140,7 +146,7 @@ def _inputs(tensors: Any, raws: Sequence[memoryview]) -> list[Input]:
     at, count = 0, len(raws)
     for tensor in tensors:
         if tensor.parameters:
-            _refuse_unknown(tensor)
+            refuse_shared_memory(tensor.name, tensor.parameters)
         name, datatype, shape = tensor.name, tensor.datatype, list(tensor.shape)
         if at < count and not tensor.HasField("contents"):
             found.append(Input(name, datatype, shape, raws[at]))
@@ -182,16 +188,10 @@ def _listed(output: Output) -> list[Any]:
     return flat
 
 
-def _wanted(output: Any) -> str:
-    if output.parameters:
-        _refuse_unknown(output)
-    return str(output.name)
-
-
-def _refuse_unknown(tensor: Any) -> None:
-    for name in _UNKNOWN:
-        if name in tensor.parameters:
-            raise RequestError(f'"{tensor.name}": this server has no {name}', subject=tensor.name)
+def _read_output(output: Any, classes: dict[str, int]) -> None:
+    refuse_shared_memory(output.name, output.parameters)
+    if "classification" in output.parameters:
+        classes[output.name] = checked_count(output.name, _value(output.parameters["classification"]))
 
 
 def _value(parameter: Any) -> Any:
@@ -205,7 +205,8 @@ def _demand(parameters: Mapping[str, Any], received: float, remaining: float | N
     if remaining is None:
         return asked
     deadline = time.perf_counter() + remaining
-    return Demand(deadline if asked.deadline is None else min(deadline, asked.deadline), asked.priority, asked.client)
+    first = deadline if asked.deadline is None else min(deadline, asked.deadline)
+    return Demand(first, asked.priority, asked.client, asked.turn)
 
 
 def _without_raw(body: bytes) -> tuple[bytes, list[memoryview]] | None:

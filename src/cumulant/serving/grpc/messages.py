@@ -35,7 +35,9 @@ ModelStreamInferResponse: 1 error_message string, 2 infer_response ModelInferRes
 ModelConfigRequest: 1 name string, 2 version string
 ModelConfigResponse: 1 config ModelConfig
 enum DataType: TYPE_INVALID TYPE_BOOL TYPE_UINT8 TYPE_UINT16 TYPE_UINT32 TYPE_UINT64 TYPE_INT8 TYPE_INT16 TYPE_INT32 TYPE_INT64 TYPE_FP16 TYPE_FP32 TYPE_FP64 TYPE_STRING TYPE_BF16
-ModelConfig: 1 name string, 2 platform string, 3 version_policy ModelVersionPolicy, 4 max_batch_size int32, 5 input ModelInput[], 6 output ModelOutput[], 14 parameters {ModelParameter}, 17 backend string
+ModelConfig: 1 name string, 2 platform string, 3 version_policy ModelVersionPolicy, 4 max_batch_size int32, 5 input ModelInput[], 6 output ModelOutput[], 13 sequence_batching ModelSequenceBatching, 14 parameters {ModelParameter}, 17 backend string
+ModelSequenceBatching: 1 max_sequence_idle_microseconds uint64, 5 state ModelSequenceBatching.State[]
+ModelSequenceBatching.State: 1 input_name string, 2 output_name string, 3 data_type DataType, 4 dims int64[]
 ModelInput: 1 name string, 2 data_type DataType, 4 dims int64[]
 ModelOutput: 1 name string, 2 data_type DataType, 3 dims int64[]
 ModelParameter: 1 string_value string

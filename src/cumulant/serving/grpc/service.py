@@ -28,6 +28,9 @@ from cumulant.serving.scoring import Scoring, inference
 Context = grpc.aio.ServicerContext[Any, Any]
 Said = dict[str, Any]
 
+_SHARED_MEMORY = tuple(
+    f"{kind}SharedMemory{verb}" for kind in ("System", "Cuda") for verb in ("Status", "Register", "Unregister")
+)
 #: of a number of 64 bits
 _DIGITS = 18
 
@@ -100,6 +103,7 @@ class Service:
         methods = {
             name: grpc.unary_unary_rpc_method_handler(_unary(self._app, name, answer)) for name, answer in said.items()
         }
+        methods.update((name, grpc.unary_unary_rpc_method_handler(no_shared_memory)) for name in _SHARED_MEMORY)
         methods["ModelInfer"] = grpc.unary_unary_rpc_method_handler(self.infer)
         methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.stream)
         (service,) = INFERENCE.services()
@@ -187,6 +191,12 @@ class Service:
         control = allowed(self._app.control if self._app.may_control else None)
         await control.unload(asked.model_name)
         return {}
+
+
+async def no_shared_memory(_: bytes, context: Context) -> NoReturn:
+    """The methods of an extension that there is not: refused in words rather than unknown."""
+    words = "this server has no shared memory with its callers; send tensors in raw_input_contents"
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, words)
 
 
 def admit(app: Application, context: Context) -> None:

@@ -3,11 +3,15 @@
 from cumulant.serving.http.bodies import compressed, decompressed
 from cumulant.serving.http.connection import Connection, Handler, Limits, Site
 from cumulant.serving.http.messages import Request, Response, encode, error_response, json_response
+from cumulant.serving.http.refusals import Reason, Refusal, Refusals
 
 __all__ = [
     "Connection",
     "Handler",
     "Limits",
+    "Reason",
+    "Refusal",
+    "Refusals",
     "Request",
     "Response",
     "Site",

@@ -11,9 +11,13 @@ from typing import cast
 import httptools
 import msgspec
 
+from cumulant.serving.http.kernel import unsent
 from cumulant.serving.http.messages import Headers, Request, Response, error_response, head
+from cumulant.serving.http.refusals import Reason, Refusals
 
 Handler = Callable[[Request], Response | Awaitable[Response]]
+#: by path and headers, whether a request's body is to be read at all; the handler refuses it otherwise
+Admitted = Callable[[bytes, Headers], bool]
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: a body that was refused is read on and thrown away up to here, so that the connection stays usable
@@ -23,6 +27,7 @@ _SWEEP = 1.0
 _OFFER = frozenset({b"connection", b"upgrade", b"http2-settings", b"expect"})
 #: one read of the socket, which may bring the end of one request and the head of the next
 _SLACK = 256 * 1024
+_HEADERS = "the headers are too many or too long"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +37,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     target: int = 8 * 1024
     headers: int = 64 * 1024
     header_count: int = 128
-    #: for a request to come whole
+    #: for a request to come whole, and for a client to take not one byte of an answer
     request: float = 30.0
     #: between requests
     idle: float = 75.0
@@ -45,9 +50,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Site:
     """The connections of one listening socket, and what answers them."""
 
-    def __init__(self, handle: Handler, limits: Limits) -> None:
+    def __init__(
+        self, handle: Handler, limits: Limits, admitted: Admitted | None = None, refusals: Refusals | None = None
+    ) -> None:
         self.handle = handle
+        self.admitted = admitted
         self.limits = limits
+        self.refusals = refusals or Refusals()
         self.connections: set[Connection] = set()
         #: bytes of bodies that are not whole yet
         self.held = 0
@@ -72,6 +81,7 @@ class Site:
         now = time.perf_counter()
         for connection in tuple(self.connections):
             connection.expire(now)
+        self.refusals.flush()
         self.start()
 
     async def drain(self, patience: float) -> None:
@@ -84,6 +94,7 @@ class Site:
             await asyncio.wait([asyncio.ensure_future(self._empty.wait())], timeout=deadline - time.perf_counter())
         for connection in tuple(self.connections):
             connection.abort()
+        self.refusals.flush(every=True)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -105,13 +116,15 @@ class Connection(asyncio.Protocol):
         self._clear()
         #: when the present request began or the last one ended
         self._since = time.perf_counter()
+        #: bytes that the client has not taken yet, and since when that many
+        self._owed, self._stuck = 0, self._since
 
     def _clear(self) -> None:
         self._target, self._headers, self._body = b"", cast("Headers", {}), b""
         self._parts: list[bytes] | None = None
         self._size = self._header_bytes = self._header_count = 0
         self._refusal: Response | None = None
-        self._begun = self._answered = False
+        self._begun = self._answered = self._barred = False
 
     # --- what asyncio calls
 
@@ -137,14 +150,14 @@ class Connection(asyncio.Protocol):
             # The parser keeps a header that does not end; only counting what is fed bounds it.
             self._fed += len(data)
             if self._fed > self._limits.headers + self._limits.target + _SLACK:
-                self._fail(error_response(431, "the headers are too many or too long"))
+                self._fail("headers", 431, _HEADERS)
                 return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
             self._decline(data[upgrade.args[0] :])
         except httptools.HttpParserError:
-            self._fail(error_response(400, "this is no valid HTTP request"))
+            self._fail("malformed", 400, "this is no valid HTTP request")
         else:
             if self._begun and self._size != self._held:
                 self._hold()
@@ -158,7 +171,7 @@ class Connection(asyncio.Protocol):
         self._held = self._size
         if self._site.held > self._limits.bodies:
             self._let_go()
-            self._refuse(429, "too many large requests come at once; try again")
+            self._refuse("crowded", 429, "too many large requests come at once; try again")
 
     def _let_go(self) -> None:
         self._site.held -= self._held
@@ -171,7 +184,7 @@ class Connection(asyncio.Protocol):
         """
         method = self._parser.get_method()
         if method == b"CONNECT":
-            self._fail(error_response(400, "this server is no proxy"))
+            self._fail("malformed", 400, "this server is no proxy")
             return
         kept = {name: value for name, value in self._headers.items() if name not in _OFFER}
         lines = [b"%b %b HTTP/1.1" % (method, self._target), *(b"%b: %b" % pair for pair in kept.items()), b""]
@@ -200,13 +213,13 @@ class Connection(asyncio.Protocol):
     def on_url(self, url: bytes) -> None:
         self._target += url
         if len(self._target) > self._limits.target:
-            self._refuse(414, f"the path is longer than {self._limits.target} bytes")
+            self._refuse("target", 414, f"the path is longer than {self._limits.target} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._header_bytes += len(name) + len(value)
         self._header_count += 1
         if self._header_bytes > self._limits.headers or self._header_count > self._limits.header_count:
-            self._refuse(431, "the headers are too many or too long")
+            self._refuse("headers", 431, _HEADERS)
             return
         self._headers.setdefault(name.lower(), value)
 
@@ -215,14 +228,16 @@ class Connection(asyncio.Protocol):
         if self._refusal is not None:
             return
         length = self._headers.get(b"content-length")
-        if length is not None and int(length) > self._limits.body:
+        if self._site.admitted is not None and not self._site.admitted(self._target, self._headers):
+            self._bar(int(length or 0))
+        elif length is not None and int(length) > self._limits.body:
             self._too_large(int(length))
         elif b"expect" in self._headers:
             self._transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
         self._size += len(body)
-        if self._refusal is not None:
+        if self._refusal is not None or self._barred:
             if self._size > self._limits.body + _PATIENCE:
                 self._end()
             return
@@ -249,14 +264,17 @@ class Connection(asyncio.Protocol):
         body = self._body if self._parts is None else b"".join(self._parts)
         if self._held:
             self._let_go()
-        method = self._parser.get_method().decode("ascii")
-        request = Request(method, self._target, self._headers, body, client=self._client, received=now)
+        request = self._request(body, now)
         if self._task is not None or self._waiting or not self._writable:
             self._waiting.append((request, keep))
             if self._crowded():
                 self._transport.pause_reading()
         else:
             self._answer(request, keep=keep)
+
+    def _request(self, body: bytes, received: float) -> Request:
+        method = self._parser.get_method().decode("ascii")
+        return Request(method, self._target, self._headers, body, client=self._client, received=received)
 
     def _crowded(self) -> bool:
         """Whether so much waits for the request before that no more is read."""
@@ -267,16 +285,27 @@ class Connection(asyncio.Protocol):
 
     def _too_large(self, size: int) -> None:
         text = f"the body is larger than {self._limits.body} bytes; send fewer rows a request"
-        self._refuse(413, text, close=size > self._limits.body + _PATIENCE)
+        self._refuse("body", 413, text, close=size > self._limits.body + _PATIENCE)
 
-    def _refuse(self, status: int, text: str, *, close: bool = False) -> None:
+    def _bar(self, size: int) -> None:
+        """Answer by the head alone; a body is thrown away, and one behind other requests waits for its turn without."""
+        self._barred = True
+        if self._task is None and not self._waiting and self._writable:
+            found = self._handle(self._request(b"", time.perf_counter()))
+            if isinstance(found, Response):
+                self._refuse_with(found, close=size > self._limits.body or b"expect" in self._headers)
+
+    def _refuse(self, reason: Reason, status: int, text: str, *, close: bool = False) -> None:
         """Answer before the request is whole; what is left of it is thrown away."""
-        if self._refusal is not None:
-            return
-        self._refusal = error_response(status, text)
+        if self._refusal is None:
+            self._site.refusals.add(reason, status, self._client)
+            self._refuse_with(error_response(status, text), close=close)
+
+    def _refuse_with(self, response: Response, *, close: bool) -> None:
+        self._refusal = response
         if self._task is None and not self._waiting:
             self._answered = True
-            self._write(self._refusal, keep=not close)
+            self._write(response, keep=not close, bare=self._parser.get_method() == b"HEAD")
 
     def _drop_or_queue(self, keep: bool) -> None:
         """A refused request is at its end: answered already, or behind others of its connection."""
@@ -286,9 +315,12 @@ class Connection(asyncio.Protocol):
         elif not keep:
             self._end()
 
-    def _fail(self, response: Response) -> None:
+    def _fail(self, reason: Reason, status: int, text: str) -> None:
+        """Answer what cannot be read on, and end the connection."""
+        if self._refusal is None:  # else it was counted already
+            self._site.refusals.add(reason, status, self._client)
         if self._task is None and not self._waiting:
-            self._write(response, keep=False)
+            self._write(error_response(status, text), keep=False)
         else:
             self._ending = True
 
@@ -340,21 +372,33 @@ class Connection(asyncio.Protocol):
     # --- what the site calls
 
     def expire(self, now: float) -> None:
-        """End a connection that is idle, or whose request does not come, for too long."""
-        if not self._writable and now - self._since > self._limits.request:
-            self.abort()  # it does not read its answers
-        elif self._task is not None or self._waiting:
+        """End a connection that is idle, whose request does not come, or that takes nothing of its answer for too long.
+
+        However slowly, a client that goes on to take its answer keeps its connection.
+        """
+        owed = self._untaken()
+        if owed != self._owed or not owed:
+            self._owed, self._stuck = owed, now
+        if owed and now - self._stuck > self._limits.request:
+            self._site.refusals.add("unread", 0, self._client)
+            self.abort()
+        elif self._task is not None or self._waiting or (owed and (self._ending or not self._begun)):
             return
         elif self._ending:
-            # What was written may still be on its way; a client that has all of it is waited for but a moment.
-            patience = self._limits.request if self._transport.get_write_buffer_size() else _SWEEP
-            if now - self._since > patience:
+            if now - self._since > _SWEEP:  # a client that has all of its answer is waited for but a moment
                 self.abort()
         elif self._begun:
             if now - self._since > self._limits.request:
-                self._fail(error_response(408, f"the request did not come whole in {self._limits.request:g} s"))
+                self._fail("slow", 408, f"the request did not come whole in {self._limits.request:g} s")
         elif now - self._since > self._limits.idle:
             self._end()
+
+    def _untaken(self) -> int:
+        """Bytes that were written and are not known to have reached the client."""
+        size = self._transport.get_write_buffer_size()
+        if not (size or self._ending):
+            return 0
+        return size + unsent(self._transport.get_extra_info("socket"))
 
     def finish(self) -> None:
         """End once what came has been answered."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cumulant.serving.log.client import LogClient
-    from cumulant.serving.log.entry import Entry, Tensor
+    from cumulant.serving.log.entry import Entry, Like, Tensor
     from cumulant.serving.log.hiding import personal_fields
     from cumulant.serving.log.reading import Gap, find, gaps, recent, scan
     from cumulant.serving.log.starting import command
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Entry": "entry",
     "Gap": "reading",
+    "Like": "entry",
     "LogClient": "client",
     "Tensor": "entry",
     "command": "starting",
@@ -29,7 +30,19 @@ _HOMES = {
     "scan": "reading",
 }
 
-__all__ = ["Entry", "Gap", "LogClient", "Tensor", "command", "find", "gaps", "personal_fields", "recent", "scan"]
+__all__ = [
+    "Entry",
+    "Gap",
+    "Like",
+    "LogClient",
+    "Tensor",
+    "command",
+    "find",
+    "gaps",
+    "personal_fields",
+    "recent",
+    "scan",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -39,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--personal", metavar="FILE", type=Path, help="JSON: {MODEL: [field of its plan, ...]}")
     parser.add_argument("--key-file", metavar="FILE", type=Path, help="the secret of the keyed hashes")
     parser.add_argument("--key-env", metavar="NAME", help="the environment variable that holds it")
+    parser.add_argument("--key-stdin", action="store_true", help="it comes on standard input")
     parser.add_argument("--region", metavar="NAME", default="", help="of workers that name none")
     parser.add_argument("--visible", metavar="TIME", default="10s", help="rows are there after; default %(default)s")
     parser.add_argument("--file-size", metavar="SIZE", default="64MiB", help="of merged files; default %(default)s")
@@ -47,7 +48,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _WithoutPandas:
+    """pyarrow imports pandas where it is installed, for 28 MiB and half a second, and nothing here has a use for it."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:  # noqa: ARG002 - as importlib asks
+        if name == "pandas":
+            raise ModuleNotFoundError("the prediction log works without pandas", name=name)
+
+
 def _run(options: argparse.Namespace) -> None:
+    sys.meta_path.insert(0, _WithoutPandas())
     # After the arguments are read, so that --help needs no engine.
     from cumulant.serving.log.process import Settings, run
 
@@ -70,6 +80,8 @@ def _run(options: argparse.Namespace) -> None:
 def _key(options: argparse.Namespace) -> bytes:
     if options.key_file:
         return _read(options.key_file, "the key of the hashes")
+    if options.key_stdin:
+        return sys.stdin.buffer.read()
     if options.key_env:
         found = os.environ.get(options.key_env, "")
         if not found:

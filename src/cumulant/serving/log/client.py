@@ -17,7 +17,22 @@ from typing import NamedTuple
 import msgspec
 
 from cumulant.core.plan import Field
-from cumulant.serving.log.entry import COUNTER, DESCRIBE, ENTRY, GOODBYE, HEAD, HELLO, MAX_FRAME, Entry, Hello, frame
+from cumulant.serving.log.entry import (
+    COUNTER,
+    DESCRIBE,
+    ENTRY,
+    GOODBYE,
+    HEAD,
+    HELLO,
+    LIKE,
+    MAX_FRAME,
+    PATTERN,
+    PATTERNS,
+    Entry,
+    Hello,
+    Like,
+    frame,
+)
 
 MIB = 1024 * 1024
 _RETRY_SECONDS = 0.25
@@ -89,11 +104,18 @@ class LogClient:
         """
         known = list(fields)
         self._hello.personal[model] = known
-        data = frame(DESCRIBE, msgspec.msgpack.encode((model, known)))
-        self._buffer += data
-        self._held += len(data)
+        self._append(DESCRIBE, msgspec.msgpack.encode((model, known)))
 
-    def put(self, entry: Entry) -> None:
+    def pattern(self, entry: Entry) -> int | None:
+        """Say once what many entries have in common; the number by which they name it. None: there are too many."""
+        number = len(self._hello.patterns)
+        if number == PATTERNS:
+            return None
+        self._hello.patterns.append(entry)
+        self._append(PATTERN, msgspec.msgpack.encode((number, entry)))
+        return number
+
+    def put(self, entry: Entry | Like) -> None:
         """Take one entry: give it its number and keep it until the next batch goes."""
         self._sequence = entry.sequence = self._sequence + 1
         COUNTER.pack_into(self._counter, 0, self._sequence)
@@ -112,7 +134,7 @@ class LogClient:
         if self._held + size > self._limit or size > MAX_FRAME:
             self._drop(start)
             return
-        HEAD.pack_into(buffer, start, size - 4, ENTRY)
+        HEAD.pack_into(buffer, start, size - 4, LIKE if type(entry) is Like else ENTRY)
         self._held += size
         self._entries += 1
         if self._entries >= self._batch:
@@ -142,8 +164,8 @@ class LogClient:
         os.close(self._memory)
         self._counter = mmap.mmap(-1, COUNTER.size)  # of entries that still come
 
-    def _append(self, kind: int) -> None:
-        data = frame(kind, b"")
+    def _append(self, kind: int, payload: bytes = b"") -> None:
+        data = frame(kind, payload)
         self._buffer += data
         self._held += len(data)
 
@@ -232,8 +254,8 @@ class LogClient:
         while end < self._offset:
             size, kind = HEAD.unpack_from(data, end)
             end += 4 + size
-            sent += kind == ENTRY
-        cut = int(end > self._offset and kind == ENTRY)
+            sent += kind in (ENTRY, LIKE)
+        cut = int(end > self._offset and kind in (ENTRY, LIKE))
         self.written += sent - cut
         self.lost += cut
         self._held -= end

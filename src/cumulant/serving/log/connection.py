@@ -6,8 +6,12 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from cumulant.serving.log.entry import COUNTER, HEAD, MAX_FRAME, Hello
+
+if TYPE_CHECKING:
+    from cumulant.serving.log.streams import Stream
 
 _RECEIVE = 256 * 1024
 
@@ -22,11 +26,13 @@ class Connection:
     Attributes:
         hello: the worker's first frame, once it came.
         closed: it said goodbye.
+        streams: the patterns that it sent, by number.
     """
 
     def __init__(self, channel: socket.socket) -> None:
         self.hello: Hello | None = None
         self.closed = False
+        self.streams: dict[int, Stream] = {}
         self._channel = channel
         self._buffer = bytearray()
         self._counter: int | None = None

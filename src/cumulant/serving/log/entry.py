@@ -47,6 +47,22 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
     outputs: list[Tensor] = []
 
 
+class Like(msgspec.Struct, array_like=True, gc=False):
+    """One answered request after a pattern: an entry that was sent before, of one tensor and one output.
+
+    What stands here is its own, and so is the first size of its tensors; all else is as the pattern says.
+    """
+
+    pattern: int
+    id: str
+    time_us: Answered
+    latency_us: Count
+    #: the values of the tensor, and of the output
+    asked: bytes
+    answered: bytes
+    sequence: Count = 0
+
+
 class Hello(msgspec.Struct, array_like=True):
     """The first frame of a connection: who writes, and which fields of which models are personal.
 
@@ -58,10 +74,14 @@ class Hello(msgspec.Struct, array_like=True):
     started_us: Answered
     region: str
     personal: dict[str, list[Field]]
+    #: those sent so far
+    patterns: list[Entry] = []
 
 
 #: kinds of a frame
-HELLO, ENTRY, DESCRIBE, GOODBYE = 1, 2, 3, 4
+HELLO, ENTRY, DESCRIBE, GOODBYE, PATTERN, LIKE = 1, 2, 3, 4, 5, 6
+#: the most patterns of a worker
+PATTERNS = 1024
 #: the length of what follows (kind and payload), and the kind
 HEAD = Layout(">IB")
 #: of the counter behind the file descriptor

@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cumulant.serving.log import place
-from cumulant.serving.log.entry import Entry
+from cumulant.serving.log.entry import Entry, Like
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.rows import texts
+from cumulant.serving.log.streams import Stream
 
 DAY_US = 86_400_000_000
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
@@ -50,7 +52,10 @@ _REPEATED = ["model", "version", "arm", "served_arm", "fingerprint", "fallback",
 OPTIONS: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "use_dictionary": _REPEATED}
 #: of a row group in memory
 GROUP_ROWS = 16_384
-GROUP_BYTES = 16 * 1024 * 1024
+GROUP_BYTES = 4 * 1024 * 1024
+#: of what is made columns at once: rows as objects take several times as much memory
+_BATCH_ROWS = 1024
+_BATCH_BYTES = 1024 * 1024
 
 
 class Part:
@@ -63,24 +68,45 @@ class Part:
         self._writing = place.writing_path(folder, self.day, life, number)
         self._writer: pq.ParquetWriter | None = None
         self._rows: list[tuple[Any, ...]] = []
-        self._bytes = 0
+        self._likes: dict[Stream, list[Like]] = {}
+        self._waiting = self._bytes = 0
+        #: of the next row group
+        self._batches: list[pa.RecordBatch] = []
+        self._group_rows = self._group_bytes = 0
 
     @property
     def size(self) -> int:
         """Bytes in the file so far."""
         return self._writing.stat().st_size if self._writer is not None else 0
 
-    def add(self, row: tuple[Any, ...], size: int) -> None:
-        """Take one row, in the order of the schema; `size` is about its length in bytes.
+    def add(self, row: tuple[Any, ...], size: int) -> bool:
+        """Take one row, in the order of the schema; `size` is about its length in bytes. Whether a group was written.
 
         Raises:
             OSError: the disk is full or cannot be written; the part is spoilt.
         """
         self._rows.append(row)
-        self.rows += 1
+        return self._took(1, size)
+
+    def add_like(self, like: Like, stream: Stream, rows: int) -> bool:
+        """Take the rows of a matrix, as `add`."""
+        likes = self._likes.get(stream)
+        if likes is None:
+            likes = self._likes[stream] = []
+        likes.append(like)
+        return self._took(rows, len(like.asked) + len(like.answered))
+
+    def _took(self, rows: int, size: int) -> bool:
+        self.rows += rows
+        self._waiting += rows
         self._bytes += size
-        if len(self._rows) >= GROUP_ROWS or self._bytes >= GROUP_BYTES:
-            self._write()
+        if self._waiting < _BATCH_ROWS and self._bytes < _BATCH_BYTES:
+            return False
+        self._seal()
+        if self._group_rows < GROUP_ROWS and self._group_bytes < GROUP_BYTES:
+            return False
+        self._write()
+        return True
 
     def close(self) -> None:
         """Make the rows visible as one file.
@@ -88,6 +114,7 @@ class Part:
         Raises:
             OSError: as `add`.
         """
+        self._seal()
         self._write()
         if self._writer is None:
             return
@@ -105,17 +132,30 @@ class Part:
         with contextlib.suppress(OSError):
             self._writing.unlink(missing_ok=True)
 
+    def _seal(self) -> None:
+        """Make columns of what came."""
+        made = [stream.columns(likes, SCHEMA) for stream, likes in self._likes.items()]
+        if self._rows:
+            columns = zip(*self._rows, strict=True)
+            made.append([pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)])
+        self._rows, self._likes = [], {}
+        self._waiting = self._bytes = 0
+        for arrays in made:
+            batch = pa.record_batch(arrays, schema=SCHEMA)
+            self._batches.append(batch)
+            self._group_rows += len(batch)
+            self._group_bytes += batch.nbytes
+
     def _write(self) -> None:
-        if not self._rows:
+        if not self._batches:
             return
-        columns = zip(*self._rows, strict=True)
-        arrays = [pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)]
-        self._rows.clear()
-        self._bytes = 0
+        table = pa.Table.from_batches(self._batches)
+        self._batches = []
+        self._group_rows = self._group_bytes = 0
         if self._writer is None:
             self._writing.parent.mkdir(parents=True, exist_ok=True)
             self._writer = pq.ParquetWriter(self._writing, SCHEMA, **OPTIONS)
-        self._writer.write_batch(pa.record_batch(arrays, schema=SCHEMA))
+        self._writer.write_table(table, row_group_size=len(table))
 
 
 class Parts:
@@ -138,34 +178,39 @@ class Parts:
         day = entry.time_us // DAY_US
         found = texts(entry, self._hiding.of(entry.model))
         times, ages = entry.event_times or (), entry.ages or ()
-        for row, (request, outputs) in enumerate(found):
-            self._add(
-                day,
-                (
-                    entry.id, row, entry.time_us, times[row] if row < len(times) else None, entry.model, entry.version,
-                    entry.arm, entry.served_arm, entry.shadow, entry.fingerprint,
-                    ages[row] if row < len(ages) else None, request, outputs, entry.latency_us, entry.fallback,
-                    worker, entry.sequence, entry.tenant, region,
-                ),
-                len(request) + len(outputs) + 200,
+        for number, (request, outputs) in enumerate(found):
+            row = (
+                entry.id, number, entry.time_us, times[number] if number < len(times) else None,
+                entry.model, entry.version, entry.arm, entry.served_arm, entry.shadow, entry.fingerprint,
+                ages[number] if number < len(ages) else None, request, outputs, entry.latency_us, entry.fallback,
+                worker, entry.sequence, entry.tenant, region,
             )  # fmt: skip
+            self._add(day, partial(Part.add, row=row, size=len(request) + len(outputs) + 200))
+
+    def add_like(self, like: Like, stream: Stream) -> None:
+        """Take the rows of an entry that follows a pattern, as `add`."""
+        rows = stream.rows(like)
+        if not 1 <= rows <= _BATCH_ROWS or self._hiding.of(stream.entry.model) is not None:
+            self.add(stream.whole(like), stream.worker, stream.region)
+            return
+        self._add(like.time_us // DAY_US, partial(Part.add_like, like=like, stream=stream, rows=rows))
 
     def close(self) -> None:
         """Make all rows visible."""
         for day in list(self._open):
             self._close(day)
 
-    def _add(self, day: int, row: tuple[Any, ...], size: int) -> None:
+    def _add(self, day: int, add: Callable[[Part], bool]) -> None:
         part = self._open.get(day)
         if part is None:
             self._number += 1
             part = self._open[day] = Part(self._folder, day, self._life, self._number)
         try:
-            part.add(row, size)
+            written = add(part)
         except OSError as error:
             self._spoilt(day, error)
             return
-        if part.rows % GROUP_ROWS == 0 and part.size >= self._file_size:
+        if written and part.size >= self._file_size:
             self._close(day)
 
     def _close(self, day: int) -> None:

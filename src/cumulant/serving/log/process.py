@@ -23,17 +23,18 @@ from cumulant.core.errors import PortInUseError, StorageError, UsageError
 from cumulant.core.plan import Field
 from cumulant.serving.log import place
 from cumulant.serving.log.connection import Connection, GarbageError
-from cumulant.serving.log.entry import DESCRIBE, ENTRY, GOODBYE, HELLO, Entry, Hello
+from cumulant.serving.log.entry import DESCRIBE, ENTRY, GOODBYE, HELLO, LIKE, PATTERN, PATTERNS, Entry, Hello, Like
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.parts import Parts
 from cumulant.serving.log.place import Life
+from cumulant.serving.log.streams import Stream
 from cumulant.serving.log.upkeep import upkeep
 
 _CONNECTIONS = 256
 _UPKEEP_SECONDS = 15.0
 _SAY_SECONDS = 60.0
 _DRAIN_SECONDS = 2.0
-_FAULTS = (ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError)
+_FAULTS = (ValueError, TypeError, KeyError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +107,8 @@ class Log:
         self._connections: dict[int, Connection] = {}
         self._lives: list[Life] = []
         self._entry = msgspec.msgpack.Decoder(Entry).decode
+        self._like = msgspec.msgpack.Decoder(Like).decode
+        self._pattern = msgspec.msgpack.Decoder(tuple[int, Entry]).decode
         self._hello = msgspec.msgpack.Decoder(Hello).decode
         self._described = msgspec.msgpack.Decoder(tuple[str, list[Field]]).decode
         self._upkeep: threading.Thread | None = None
@@ -177,9 +180,14 @@ class Log:
             self._greet(connection, kind, payload)
             return
         try:
-            if kind == ENTRY:
+            if kind == LIKE:
+                like = self._like(payload)
+                self.parts.add_like(like, connection.streams[like.pattern])
+            elif kind == ENTRY:
                 hello = connection.hello
                 self.parts.add(self._entry(payload), hello.worker, hello.region or self._settings.region)
+            elif kind == PATTERN:
+                self._learn(connection, connection.hello, *self._pattern(payload))
             elif kind == DESCRIBE:
                 self._hiding.describe(*self._described(payload))
             elif kind == GOODBYE:
@@ -199,7 +207,14 @@ class Log:
         connection.hello = hello
         for model, fields in hello.personal.items():
             self._hiding.describe(model, fields)
+        for number, entry in enumerate(hello.patterns):
+            self._learn(connection, hello, number, entry)
         self._keep_lives([Life(worker=hello.worker, started=hello.started_us)])
+
+    def _learn(self, connection: Connection, hello: Hello, number: int, entry: Entry) -> None:
+        if not 0 <= number < PATTERNS:
+            raise ValueError("a pattern that no worker sends")
+        connection.streams[number] = Stream(entry, hello.worker, hello.region or self._settings.region)
 
     def _leave(self, connection: Connection) -> None:
         self._selector.unregister(connection)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, repeat
 from struct import Struct as Layout
@@ -20,10 +20,10 @@ from cumulant.serving.log.entry import MAX_FRAME, Entry, Tensor
 LARGE = 64 * 1024
 #: rows that are turned to text at a time, so that a request of a million rows needs no more memory than one of these
 _SLICE = 1024
-_FIXED = {
+FIXED: Mapping[str, np.dtype[Any]] = {name: np.dtype(code) for name, code in {
     "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
     "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
-}  # fmt: skip
+}.items()}  # fmt: skip
 _CODES = {
     "BOOL": "?", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h",
     "INT32": "i", "INT64": "q", "FP16": "e", "FP32": "f", "FP64": "d",
@@ -63,13 +63,13 @@ def _requests(entry: Entry, hide: Hide | None) -> _Texts:
         return _tensor_texts(entry.tensors, entry.columns, hide)
     rows = _OBJECTS(entry.rows) if entry.rows else []
     made = [bytes(row) for row in rows] if hide is None else [_hidden(row, hide) for row in rows]
-    return len(made), iter([_bounded(text) for text in made])
+    return len(made), iter([bounded(text) for text in made])
 
 
 def _answers(entry: Entry) -> _Texts:
     if entry.outputs:
         return _tensor_texts(entry.outputs, [], None)
-    made = [_bounded(bytes(answer)) for answer in _OBJECTS(entry.answers)] if entry.answers else []
+    made = [bounded(bytes(answer)) for answer in _OBJECTS(entry.answers)] if entry.answers else []
     return len(made), iter(made)
 
 
@@ -79,7 +79,8 @@ def _hidden(row: msgspec.Raw, hide: Hide) -> bytes:
     return _ENCODE(fields)
 
 
-def _bounded(text: bytes) -> str:
+def bounded(text: bytes) -> str:
+    """A row's text; in place of a long one its size and hash."""
     if len(text) <= LARGE:
         return text.decode()
     return _large(len(text), hashlib.sha256(text).hexdigest(), {})
@@ -125,7 +126,7 @@ def _one_row(tensors: Sequence[Tensor], columns: Sequence[str], hide: Hide | Non
             row[name] = values if len(values) != 1 else values[0]
     if hide is not None:
         hide(row)
-    return _bounded(_ENCODE(row))
+    return bounded(_ENCODE(row))
 
 
 def _numbers(datatype: str, count: int, raw: bytes) -> Sequence[Any]:
@@ -134,7 +135,7 @@ def _numbers(datatype: str, count: int, raw: bytes) -> Sequence[Any]:
         raise ValueError("bytes that do not fit the shape")
     values = layout.unpack(raw)
     if datatype in _FLOATS and not math.isfinite(sum(values)):
-        return _plain(np.array(values))
+        return plain(np.array(values))
     return values
 
 
@@ -149,7 +150,7 @@ def _row_texts(
     arrays: dict[str, np.ndarray[Any, Any]], count: int, columns: Sequence[str] | None, hide: Hide | None
 ) -> Iterator[str]:
     for start in range(0, count, _SLICE):
-        parts = [_plain(array[start : start + _SLICE]) for array in arrays.values()]
+        parts = [plain(array[start : start + _SLICE]) for array in arrays.values()]
         if columns is None:
             rows = (dict(zip(arrays, values, strict=True)) for values in zip(*parts, strict=True))
         elif len(columns) == 1:
@@ -159,7 +160,7 @@ def _row_texts(
         for row in rows:
             if hide is not None:
                 hide(row)
-            yield _bounded(_ENCODE(row))
+            yield bounded(_ENCODE(row))
 
 
 def _large_rows(arrays: dict[str, np.ndarray[Any, Any]], count: int, size: int) -> Iterator[str]:
@@ -169,7 +170,7 @@ def _large_rows(arrays: dict[str, np.ndarray[Any, Any]], count: int, size: int) 
         digest = hashlib.sha256()
         for array in arrays.values():
             part = array[row]
-            digest.update(_ENCODE(_plain(part)) if array.dtype == object else part.tobytes())
+            digest.update(_ENCODE(plain(part)) if array.dtype == object else part.tobytes())
         yield _large(size, digest.hexdigest(), shapes)
 
 
@@ -184,9 +185,9 @@ def _array(datatype: str, shape: Sequence[int], raw: bytes) -> np.ndarray[Any, A
             raise ValueError("fewer elements than the shape says")
         found[:] = _elements(raw, len(found))
         return found.reshape(wanted)
-    if datatype not in _FIXED:
+    if datatype not in FIXED:
         raise ValueError(f"no datatype {datatype}")
-    return np.frombuffer(raw, dtype=_FIXED[datatype]).reshape(wanted)
+    return np.frombuffer(raw, dtype=FIXED[datatype]).reshape(wanted)
 
 
 def _elements(raw: bytes, count: int) -> list[object]:
@@ -209,7 +210,7 @@ def _text(element: bytes) -> object:
         return {"base64": base64.b64encode(element).decode()}
 
 
-def _plain(array: np.ndarray[Any, Any]) -> list[Any]:
+def plain(array: np.ndarray[Any, Any]) -> list[Any]:
     """As Python values. JSON has no infinities: they become text, and NaN becomes null."""
     if array.size == 0:
         return [[] for _ in range(len(array))] if array.ndim else []

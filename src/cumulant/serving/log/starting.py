@@ -13,6 +13,7 @@ def command(
     keep: str = "90d",
     key_file: str | Path | None = None,
     key_env: str | None = None,
+    key_stdin: bool = False,
     personal: str | Path | None = None,
     region: str = "",
     visible: str = "10s",
@@ -20,12 +21,12 @@ def command(
 ) -> list[str]:
     """The words that start the log process of `folder`, where workers connect at `socket`.
 
-    `key_file` or `key_env` name the secret of the keyed hashes; without one personal values are all `#hidden`. With
-    `parent`, the process ends when that is no longer its parent.
+    `key_file` or `key_env` name the secret of the keyed hashes, `key_stdin` says that it comes on standard input;
+    without one personal values are all `#hidden`. With `parent`, the process ends when that is no longer its parent.
     """
     line = [sys.executable, "-m", "cumulant.serving.log", "--socket", str(socket), "--dir", str(folder)]
     line += ["--keep", keep, "--visible", visible]
     given = {"--key-file": key_file, "--key-env": key_env, "--personal": personal, "--region": region or None}
     for option, value in {**given, "--parent": parent}.items():
         line += [option, str(value)] if value is not None else []
-    return line
+    return [*line, "--key-stdin"] if key_stdin else line

@@ -123,7 +123,8 @@ def _read(path: Path) -> Iterator[pa.Table]:
     try:
         with pq.ParquetFile(path) as source:
             for group in range(source.num_row_groups):
-                yield source.read_row_group(group)
+                # Each thread of a pool would keep memory of its own for the next time.
+                yield source.read_row_group(group, use_threads=False)
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException):

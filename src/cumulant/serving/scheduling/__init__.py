@@ -3,7 +3,7 @@
 from cumulant.serving.scheduling.cache import Cache, Caching
 from cumulant.serving.scheduling.cost import Cost
 from cumulant.serving.scheduling.histogram import ROWS, SECONDS, Histogram
-from cumulant.serving.scheduling.line import Demand, Job, Line
+from cumulant.serving.scheduling.line import Demand, Job, Line, Turn
 from cumulant.serving.scheduling.runner import Feeds, Runner, Scheduling
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "Line",
     "Runner",
     "Scheduling",
+    "Turn",
 ]

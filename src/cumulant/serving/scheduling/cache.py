@@ -54,11 +54,11 @@ class Cache:
         """The key of a request whose run would take `seconds`; None while keeping answers does not pay."""
         if self._bounds.mode == "off" or (self._bounds.mode == "auto" and not self._worth(seconds)):
             return None
-        return _key(feeds)
+        return key_of(feeds)
 
     def last(self, feeds: Mapping[str, Array]) -> Raw | None:
         """What was answered for these inputs, however old that is."""
-        key = _key(feeds)
+        key = key_of(feeds)
         entry = None if key is None else self._kept.get(key)
         return None if entry is None else entry[2]
 
@@ -112,6 +112,11 @@ class Cache:
             _, (_, freed, _) = self._kept.popitem(last=False)
             self._bytes -= freed
 
+    def found(self, key: bytes, raw: Sequence[Array]) -> None:
+        """Keep what was found elsewhere: looks have paid off though this cache held nothing."""
+        self._trial_hits += 1
+        self.put(key, raw)
+
     def flight(self, key: bytes) -> asyncio.Future[Raw] | None:
         """The run that works on the same inputs now."""
         return self._flights.get(key)
@@ -129,10 +134,11 @@ class Cache:
         future.add_done_callback(landed)
 
 
-def _key(feeds: Mapping[str, Array]) -> bytes | None:
-    """Equal for equal inputs only; None for texts, which have no bytes of their own."""
+def key_of(feeds: Mapping[str, Array]) -> bytes | None:
+    """Equal for equal inputs of one model only, in every process; None for texts, which have no bytes of their own."""
     parts: list[bytes] = []
-    for array in feeds.values():
+    # A request may name its inputs in any order; a model's inputs are the same ones each time.
+    for array in feeds.values() if len(feeds) == 1 else (feeds[name] for name in sorted(feeds)):
         if array.dtype.hasobject:
             return None
         parts += (repr(array.shape).encode(), array.tobytes())

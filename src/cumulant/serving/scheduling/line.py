@@ -13,12 +13,25 @@ import msgspec
 from cumulant.packaging.engine import Array
 
 
+class Turn(msgspec.Struct, frozen=True, gc=False):
+    """A request's place in a sequence of requests that share state."""
+
+    #: which sequence
+    key: bytes
+    starts: bool = False
+    ends: bool = False
+    #: the request is to be the sequence's `step`th, from 1 on; None: the next, whichever that is
+    step: int | None = None
+
+
 class Demand(msgspec.Struct, frozen=True, gc=False):
     """What a caller asks of the order: `deadline` by `time.perf_counter`, lower `priority` first, and who it is."""
 
     deadline: float | None = None
     priority: int = 0
     client: str = ""
+    #: None: of no sequence
+    turn: Turn | None = None
 
 
 class Job:

@@ -8,18 +8,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from queue import SimpleQueue
 from threading import Lock, Thread
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 import numpy as np
 
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError, RequestError
+from cumulant.core.servable import TensorSpec
 from cumulant.packaging import Engine
 from cumulant.packaging.engine import Array
-from cumulant.serving.scheduling.cache import Cache, Caching
+from cumulant.serving.scheduling.cache import Cache, Caching, key_of
 from cumulant.serving.scheduling.cost import Cost
 from cumulant.serving.scheduling.histogram import ROWS, SECONDS, Histogram
 from cumulant.serving.scheduling.line import Demand, Job, Line
+
+if TYPE_CHECKING:
+    from cumulant.serving.shared import SharedAnswers
 
 Feeds = Mapping[str, Array]
 
@@ -77,6 +81,8 @@ class Runner:
         self.refused = 0
         self.witness: Witness | None = None
         self.cache = Cache(caching or self._bounds.caching)
+        #: answers that other servers may have given; None: there is no such cache
+        self.shared: SharedAnswers | None = None
         #: seconds that requests waited for their run, seconds of runs, rows of the runs that gathered
         self.waited, self.ran, self.gathered = Histogram(SECONDS), Histogram(SECONDS), Histogram(ROWS)
         self._busy_until = 0.0
@@ -85,6 +91,16 @@ class Runner:
         #: of the line, and of whether the engine's thread is busy
         self._lock = Lock()
         self._thread: Thread | None = None
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what the engine is asked for."""
+        return list(self._outputs)
+
+    def specs(self) -> list[TensorSpec]:
+        """What these outputs are declared to be."""
+        known = {spec.name: spec for spec in self._engine.outputs}
+        return [known[name] for name in self._outputs]
 
     # --- before the first request
 
@@ -139,12 +155,14 @@ class Runner:
             RequestError: as `Engine.run`.
         """
         expected = self.cost.of(rows)
-        key = self.cache.key(feeds, expected)
+        key = self._key(feeds, expected)
         if key is not None and (known := self.cache.get(key)) is not None:
             if self.witness is not None:
                 self.witness.hit()
             return known
         if self._busy or expected > self._bounds.inline:
+            return None
+        if self.shared is not None and key is not None and self.shared.pays(expected):
             return None
         started = time.perf_counter()
         found = self._engine.run(feeds, self._outputs)
@@ -153,7 +171,16 @@ class Runner:
         self.ran.see(seconds)
         if key is not None:
             self.cache.put(key, found)
+            if self.shared is not None:
+                self.shared.keep(key, found, expected)
         return found
+
+    def _key(self, feeds: Feeds, seconds: float) -> bytes | None:
+        """The request's name in the caches, where one of them pays for a run of `seconds`."""
+        key = self.cache.key(feeds, seconds)
+        if key is None and self.shared is not None and self.shared.reachable(seconds):
+            return key_of(feeds)
+        return key
 
     async def later(self, feeds: Feeds, rows: int, demand: Demand = _NO_DEMAND) -> list[Array]:
         """The outputs, when the model's turn comes.
@@ -163,7 +190,10 @@ class Runner:
             OverloadedError: it would wait for too long.
             DeadlineError: it could not be answered by its deadline, or was not.
         """
-        key = self.cache.key(feeds, self.cost.of(rows))
+        expected = self.cost.of(rows)
+        key = self._key(feeds, expected)
+        if self.shared is not None and (known := await self._elsewhere(self.shared, key, expected, demand)) is not None:
+            return known
         while key is not None and (flight := self.cache.flight(key)) is not None:
             try:
                 return await asyncio.shield(flight)
@@ -181,11 +211,31 @@ class Runner:
                 self._wake(late)
         _too_late(late)
         if key is not None:
-            self.cache.fly(key, job.future)
+            self._fly(key, job, expected)
         found = await job.future
         if self.witness is not None:
             self.witness.ran(job.waited)
         return found
+
+    def _fly(self, key: bytes, job: Job, seconds: float) -> None:
+        """Tell the caches of a run that is to come."""
+        self.cache.fly(key, job.future)
+        if self.shared is not None:
+            job.future.add_done_callback(_sharing(self.shared, key, seconds))
+
+    async def _elsewhere(
+        self, shared: SharedAnswers, key: bytes | None, seconds: float, demand: Demand
+    ) -> list[Array] | None:
+        """What the shared cache knows, where looking pays and the request has the time for it."""
+        if key is None or self.cache.flight(key) is not None:
+            return None
+        if demand.deadline is not None and time.perf_counter() + shared.budget + seconds > demand.deadline:
+            return None
+        look = shared.look(key, seconds)
+        known = None if look is None else await asyncio.shield(look)
+        if known is not None and self.witness is not None:
+            self.witness.hit()
+        return known
 
     def _admit(self, rows: int, demand: Demand) -> None:
         wait = self.wait()
@@ -319,6 +369,14 @@ def _on_loop_of(job: Job, call: Callable[..., None], *arguments: object) -> None
     """Futures belong to their event loop. One that is closed has nobody left who waits."""
     with contextlib.suppress(RuntimeError):
         job.future.get_loop().call_soon_threadsafe(call, *arguments)
+
+
+def _sharing(shared: SharedAnswers, key: bytes, seconds: float) -> Callable[[asyncio.Future[list[Array]]], None]:
+    def ran(future: asyncio.Future[list[Array]]) -> None:
+        if not future.cancelled() and future.exception() is None:
+            shared.keep(key, future.result(), seconds)
+
+    return ran
 
 
 def _too_late(jobs: Sequence[Job]) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cumulant.testing.conformance.access import AccessConformance
+    from cumulant.testing.conformance.cache import CacheConformance
     from cumulant.testing.conformance.compute import ComputeConformance
     from cumulant.testing.conformance.files import FilesConformance
     from cumulant.testing.conformance.gaps import Gap
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessConformance",
+    "CacheConformance",
     "ComputeConformance",
     "FilesConformance",
     "Gap",

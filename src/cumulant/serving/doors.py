@@ -1,0 +1,52 @@
+"""The listening sockets of all workers, as one of them holds them.
+
+Each worker takes connections from its own. Those of a worker that has ended are taken by the others until another one
+takes its place, so that nobody who waits there is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Collection, Sequence
+
+from cumulant.serving.sockets import BACKLOG
+
+
+class Doors:
+    """`own`: the place of this worker's socket among `listeners`, which are closed with it."""
+
+    def __init__(self, listeners: Sequence[socket.socket], own: int = 0) -> None:
+        self._listeners, self._own = list(listeners), own
+        self._servers: dict[int, asyncio.Server] = {}
+        self._protocol: Callable[[], asyncio.BaseProtocol] | None = None
+        self._turn = asyncio.Lock()
+
+    async def open(self, protocol: Callable[[], asyncio.BaseProtocol]) -> None:
+        """Take connections from this worker's own socket."""
+        self._protocol = protocol
+        await self.mind(())
+
+    async def mind(self, orphans: Collection[int]) -> None:
+        """Take connections from those sockets as well, and from no others."""
+        async with self._turn:
+            if self._protocol is None:
+                return  # not ready, or at its end
+            for place in self._servers.keys() - {self._own, *orphans}:
+                self._servers.pop(place).close()
+            for place in sorted({self._own, *orphans} - self._servers.keys()):
+                self._servers[place] = await self._serve(self._listeners[place], self._protocol)
+
+    @staticmethod
+    async def _serve(listener: socket.socket, protocol: Callable[[], asyncio.BaseProtocol]) -> asyncio.Server:
+        # A copy, as closing the server closes what it was given.
+        return await asyncio.get_running_loop().create_server(protocol, sock=listener.dup(), backlog=BACKLOG)
+
+    def close(self) -> None:
+        """Take no more connections."""
+        self._protocol = None
+        for server in self._servers.values():
+            server.close()
+        self._servers.clear()
+        for listener in self._listeners:
+            listener.close()

@@ -1,0 +1,63 @@
+"""The folder in which a server keeps the content that it serves; one that a killed server left behind is removed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_PREFIX = "cumulant-kept-"
+#: a folder that was made a moment ago may not be locked yet
+_YOUNG_SECONDS = 60.0
+
+
+@contextmanager
+def keeping() -> Iterator[str | None]:
+    """The folder, until the block ends; None where no temporary folder can be written."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    except OSError as error:
+        reason = error.strerror or error
+        sys.stderr.write(f"what is served cannot be kept: {reason}; do not change its folders while they are served\n")
+        yield None
+        return
+    remove_left(folder.parent)
+    held = _lock(folder)
+    try:
+        yield str(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def remove_left(place: Path) -> None:
+    """Remove what servers that are gone have kept in `place`."""
+    for folder in place.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime < _YOUNG_SECONDS:
+                continue
+        if (held := _lock(folder)) is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(held)
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor that holds the folder, as long as it is open in this process; None where another one does."""
+    import fcntl
+
+    try:
+        found = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:  # another user's, or removed by now
+        return None
+    try:
+        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(found)
+        return None
+    return found

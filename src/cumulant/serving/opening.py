@@ -1,0 +1,76 @@
+"""Servables as a server's settings want them opened: from its folders only, with its store and its fallback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cumulant.packaging import load_description
+from cumulant.serving.fallback import Fallback
+from cumulant.serving.models import Model, open_model
+from cumulant.serving.repository import Repository
+from cumulant.serving.salt import fits, wrong
+from cumulant.serving.sequences import Bounds, Shelf
+from cumulant.serving.settings import Settings
+from cumulant.serving.stores import open_store
+
+if TYPE_CHECKING:
+    from cumulant.ports.online import OnlineStore
+    from cumulant.serving.sharing import Sharer
+
+
+class Opening:
+    """Opens models until it is closed.
+
+    Raises:
+        UsageError, MissingPartError: as `open_store`.
+    """
+
+    def __init__(self, settings: Settings, sharer: Sharer | None = None) -> None:
+        self._settings = settings
+        self._sharer = sharer
+        self._store: OnlineStore | None = open_store(settings.online) if settings.online else None
+        self._shelf = _shelf(settings)
+        self.repository = Repository(settings.folders)
+
+    def __call__(self, folder: Path) -> Model:
+        """Load and warm the servable in `folder`.
+
+        Raises:
+            NotFoundError, IntegrityError, UsageError, EngineUnavailableError: as `Repository.check` and `open_model`.
+        """
+        kept = self._settings.kept
+        copied = kept is not None and folder.parent == Path(kept)
+        described = load_description(folder, verify=False) if copied else self.repository.check(folder)
+        if not fits(described, self._settings.salt_fingerprint):
+            raise wrong(described)
+        model, declared = self._load(folder), self._settings.fallback
+        if declared.given and not model.stateful:  # an answer without a run would leave a step out of its sequence
+            cheap = None if declared.servable is None else self._load(Path(declared.servable))
+            model.fallback = Fallback(model, declared, cheap)
+        if self._sharer is not None and not model.stateful:  # its answers depend on more than the request
+            self._sharer.join(model, folder)
+        return model
+
+    def _load(self, folder: Path) -> Model:
+        settings = self._settings
+        return open_model(
+            folder,
+            store=self._store,
+            table=settings.table,
+            scheduling=settings.scheduling,
+            sequences=self._shelf,
+        )
+
+    def close(self) -> None:
+        """Let the stores go."""
+        if self._store is not None:
+            self._store.close()
+        if self._shelf is not None:
+            self._shelf.close()
+
+
+def _shelf(settings: Settings) -> Shelf | None:
+    if settings.sequences is None:
+        return None
+    return Shelf(Path(settings.sequences), Bounds(settings.sequence_count, settings.sequence_bytes))

@@ -1,0 +1,64 @@
+"""Decisions that stay valid however often one looks: rates, means, quantiles, shares, and a release's one alpha.
+
+Needs numpy and scipy only. States are small and immutable: `add` gives the next, `to_json` stores one, and leading axes
+hold many releases at once. Evidence is the natural logarithm of an e-value: reject at log(1 / alpha), whenever reached.
+"""
+
+from __future__ import annotations
+
+from cumulant.statistics.sequential.alpha import Decision, Evidence, decide, split, stages
+from cumulant.statistics.sequential.blocks import autocorrelation, first_events, merge_factor, merged
+from cumulant.statistics.sequential.means import (
+    Bernstein,
+    Betting,
+    Paired,
+    asymptotic_radius,
+    best_rho,
+    difference,
+    hedged_interval,
+    normal_mixture_radius,
+)
+from cumulant.statistics.sequential.power import (
+    Power,
+    Traffic,
+    harm_power,
+    not_worse_power,
+    paired_pairs,
+    smallest_ratio,
+)
+from cumulant.statistics.sequential.quantiles import Quantiles, histogram, howard_ramdas_ranks, quantile_difference
+from cumulant.statistics.sequential.rates import RateDesign, Rates
+from cumulant.statistics.sequential.share import Shares
+
+__all__ = [
+    "Bernstein",
+    "Betting",
+    "Decision",
+    "Evidence",
+    "Paired",
+    "Power",
+    "Quantiles",
+    "RateDesign",
+    "Rates",
+    "Shares",
+    "Traffic",
+    "asymptotic_radius",
+    "autocorrelation",
+    "best_rho",
+    "decide",
+    "difference",
+    "first_events",
+    "harm_power",
+    "hedged_interval",
+    "histogram",
+    "howard_ramdas_ranks",
+    "merge_factor",
+    "merged",
+    "normal_mixture_radius",
+    "not_worse_power",
+    "paired_pairs",
+    "quantile_difference",
+    "smallest_ratio",
+    "split",
+    "stages",
+]

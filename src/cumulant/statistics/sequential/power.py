@@ -1,0 +1,211 @@
+"""How long a release must wait: looks and requests until a given harm, or its absence, is seen.
+
+By simulation with the very tests that decide, many releases at once, from a seed: the same inputs give the same answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import logsumexp
+
+from cumulant.statistics.sequential.arrays import Floats, level
+from cumulant.statistics.sequential.means import Betting
+from cumulant.statistics.sequential.rates import RateDesign, Rates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """Requests of each arm in one look, and how long a look is in seconds."""
+
+    champion: float
+    candidate: float
+    seconds: float
+
+    def __post_init__(self) -> None:
+        if not min(self.champion, self.candidate, self.seconds) > 0:
+            raise ValueError("traffic needs requests of both arms in a look and a look longer than 0 s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Power:
+    """When simulated releases decided.
+
+    Attributes:
+        decided: share of releases that did within the looks simulated.
+        median_looks, looks: within which 50% and `wanted` of all releases did; None where fewer did.
+        candidate_requests, seconds: the same for `wanted`, at the given traffic; None where fewer did.
+        wanted: the power asked for.
+    """
+
+    decided: float
+    median_looks: int | None
+    looks: int | None
+    candidate_requests: float | None
+    seconds: float | None
+    wanted: float
+
+
+def harm_power(
+    traffic: Traffic,
+    *,
+    rate: float,
+    ratio: float,
+    alpha: float = 0.05,
+    looks: int = 180,
+    wanted: float = 0.8,
+    burst: float = 0.0,
+    margin: float = 1.0,
+    releases: int = 400,
+    seed: int = 0,
+) -> Power:
+    """Looks until a candidate with `ratio` x the champion's `rate` of bad events is rolled back.
+
+    Args:
+        traffic: Poisson arrivals with these means.
+        rate: champion's bad events a request.
+        ratio: candidate's rate over champion's; 1 asks for false alarms.
+        alpha: of this metric's harm test.
+        looks: simulated at most.
+        wanted: the power, between 0 and 1.
+        burst: coefficient of variation of each arm's own rate from look to look.
+        margin: ratio up to which the candidate is not called worse.
+        releases: simulated.
+        seed: of the simulation.
+
+    Raises:
+        ValueError: a rate is not between 0 and 1, or wanted or alpha is not.
+    """
+    counts = _simulated(traffic, (rate, rate * ratio), burst=burst, shape=(looks, releases), seed=seed)
+    return _power(_first(counts, _design(counts), alpha, lambda s: s.log_harm(ratio=margin)), traffic, looks, wanted)
+
+
+def not_worse_power(
+    traffic: Traffic,
+    *,
+    rate: float,
+    margin: float,
+    ratio: float = 1.0,
+    alpha: float = 0.05,
+    looks: int = 180,
+    wanted: float = 0.8,
+    burst: float = 0.0,
+    releases: int = 400,
+    seed: int = 0,
+) -> Power:
+    """Looks until a candidate with `ratio` x the champion's rate is shown to be within `margin` (bad events a request).
+
+    The other arguments are those of `harm_power`.
+
+    Raises:
+        ValueError: a rate is not between 0 and 1, or wanted, alpha or the margin is not above 0.
+    """
+    counts = _simulated(traffic, (rate, rate * ratio), burst=burst, shape=(looks, releases), seed=seed)
+    first = _first(counts, _design(counts), alpha, lambda s: s.log_not_worse(difference=margin))
+    return _power(first, traffic, looks, wanted)
+
+
+def smallest_ratio(
+    traffic: Traffic, *, rate: float, looks: int, wanted: float = 0.8, alpha: float = 0.05, seed: int = 0
+) -> float | None:
+    """The smallest of the ratios 1.25, 1.5, 2, 3, 5, 10 seen within `looks` with `wanted` power; None: not even 10.
+
+    Raises:
+        ValueError: as `harm_power`.
+    """
+    for ratio in (1.25, 1.5, 2.0, 3.0, 5.0, 10.0):
+        if rate * ratio < 1:
+            found = harm_power(traffic, rate=rate, ratio=ratio, looks=looks, alpha=alpha, wanted=wanted, seed=seed)
+            if found.decided >= wanted:
+                return ratio
+    return None
+
+
+def paired_pairs(*, margin: float, deviation: float, scale: float = 1.0, alpha: float = 0.05) -> float:
+    """About how many pairs `means.Paired` needs to show non-inferiority when there is no difference.
+
+    A bet b grows by b m - b^2 v / 2 a pair, m and v the margin and variance as parts of twice the scale; the answer is
+    when the mean of all capitals that grow so reaches 1 / alpha.
+
+    Args:
+        margin: in the unit of the loss.
+        deviation: standard deviation of a pair's difference, in the same unit.
+        scale: largest possible difference, in the same unit.
+        alpha: of the test.
+
+    Raises:
+        ValueError: not 0 < margin < scale, deviation is not above 0, or alpha is not between 0 and 1.
+    """
+    if not (0 < margin < scale and deviation > 0):
+        raise ValueError(f"pairs need 0 < margin < scale and a deviation above 0, not {margin}, {scale}, {deviation}")
+    bets = Betting.start((1 - margin / scale) / 2).bets
+    growth = bets * margin / (2 * scale) - (bets * deviation / (2 * scale)) ** 2 / 2
+    needed = math.log(len(bets) / level(alpha))
+    return float(brentq(lambda n: float(logsumexp(n * growth)) - needed, 0, needed / float(growth.max())))
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Each [looks, releases]."""
+
+    requests: Floats
+    bad: Floats
+    asked: Floats
+    worse: Floats
+
+
+def _simulated(
+    traffic: Traffic, rates: tuple[float, float], *, burst: float, shape: tuple[int, int], seed: int
+) -> _Counts:
+    rate, worse = rates
+    if not (0 < rate < 1 and 0 < worse < 1 and burst >= 0):
+        raise ValueError(f"rates {rate} and {worse} must lie between 0 and 1, and the burst {burst} at or above 0")
+    rng = np.random.default_rng(seed)
+
+    def arm(requests: float, chance: float) -> tuple[Floats, Floats]:
+        n = rng.poisson(requests, shape)
+        bursts = rng.gamma(burst**-2, burst**2, shape) if burst else np.ones(shape)
+        return n.astype(np.float64), rng.binomial(n, np.minimum(chance * bursts, 1)).astype(np.float64)
+
+    return _Counts(*arm(traffic.champion, rate), *arm(traffic.candidate, worse))
+
+
+def _design(counts: _Counts) -> RateDesign:
+    """A grid around the rates that were simulated: what is far away costs time and changes nothing."""
+    total = (counts.bad.sum() + counts.worse.sum()) / (counts.requests.sum() + counts.asked.sum())
+    return RateDesign(lowest=max(total / 50, 1e-7), highest=min(total * 50, 0.9), step=0.08)
+
+
+def _first(counts: _Counts, design: RateDesign, alpha: float, test: Callable[[Rates], Floats]) -> Floats:
+    """[releases]: the look (from 1) at which each decided; infinity where it did not."""
+    state, bound = Rates.start(design, batch=counts.bad.shape[1:]), math.log(1 / level(alpha))
+    first = np.full(counts.bad.shape[1], math.inf)
+    for look in range(len(counts.bad)):
+        state = state.add(
+            champion_requests=counts.requests[look],
+            champion_bad=counts.bad[look],
+            candidate_requests=counts.asked[look],
+            candidate_bad=counts.worse[look],
+        )
+        first = np.where(np.isinf(first) & (test(state) >= bound), look + 1, first)
+        if np.isfinite(first).all():
+            break
+    return first
+
+
+def _power(first: Floats, traffic: Traffic, looks: int, wanted: float) -> Power:
+    level(wanted)
+    median, most = (float(np.quantile(first, q, method="inverted_cdf")) for q in (0.5, wanted))
+    found = int(most) if most <= looks else None
+    return Power(
+        decided=float(np.isfinite(first).mean()),
+        median_looks=int(median) if median <= looks else None,
+        looks=found,
+        candidate_requests=None if found is None else found * traffic.candidate,
+        seconds=None if found is None else found * traffic.seconds,
+        wanted=wanted,
+    )

@@ -1,0 +1,319 @@
+"""Two rates of bad events, compared at every look, with errors that may come in bursts.
+
+**Data.** A look brings a *block* for each arm: `requests` n and `bad` events k.
+
+**Model.** Bad events of an arm are Poisson around n times its rate times a burst, one burst a block, gamma with mean 1
+and shape a (coefficient of variation 1/sqrt(a)); a = infinity means no bursts. One more kind of arm is calm but for
+rare outages. The kinds of the two arms are unknown and may differ. So k is negative binomial, or a mixture of two,
+and the likelihood of an arm is a table over kind and rate that each block adds to: the whole state is two tables,
+whatever the number of blocks (about 50 kB of JSON).
+
+**Evidence.** Against "candidate rate <= ratio x champion rate + difference" stands universal inference
+(Wasserman, Ramdas, Balakrishnan 2020, doi:10.1073/pnas.1922664117) in the shapes and the candidate's place below the
+boundary: a prior-weighted mixture of worse candidates over the **largest** value that the null reaches. The champion's
+rate is not maximised but integrated on a logarithmic scale in both (the right Haar prior of a scale), which costs no
+evidence: without bursts at ratio nulls this is exactly the conditional test given the total of bad events. With
+bursts, or with a difference, invariance under a change of scale is not exact, and the guarantee rests on computation:
+the tests add up the expected value at fixed rates, and `bench/release/simulate.py` counts whole releases.
+
+**Assumptions and the block rule.** Bursts of different blocks are independent; merge looks with
+`blocks.merge_factor`, fixed before the release, until they are. Bursts that both arms share do no harm: they are read
+as bursts of each arm, which widens. Requests of one key depend on each other: count a key's **first** bad event only
+(`blocks.first_events`), so that events are independent. Within one process the share of traffic is constant;
+a stage with another weight gets a fresh process (`alpha.stages`), else a drift of the common rate looks like harm.
+
+**Grid.** Rates lie on a logarithmic grid `step` apart; boundaries between points are interpolated. With more than
+about 1 / step^2 bad events of the candidate (400 at 0.05) use a finer step: `RateDesign.for_events`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import gammaln
+
+from cumulant.statistics.sequential.arrays import Floats, counted, level
+
+#: below this a product of likelihoods is taken as this: evidence against such a null is understated
+_LEAST = 1e-300
+#: an outage multiplies a block's rate by a gamma burst with this mean and shape: from a few times to a hundred
+_WILD, _WILD_SHAPE = 30.0, 0.5
+#: ratios that an interval tries: from a twentieth to twenty times
+_TRIED = np.exp(np.linspace(-math.log(20), math.log(20), 121))
+
+
+@dataclass(frozen=True)
+class RateDesign:
+    """What is fixed before the first block.
+
+    Args:
+        lowest, highest: the bad events a request between which both rates are searched.
+        step: spacing of the grid on the natural logarithm of the rate.
+        shapes: shapes of bursts that the null may have; the last is infinity, no bursts.
+        outage: chance of an outage in a block, in one more kind of null that is calm otherwise; 0 leaves it out.
+        independent: prior weight of an alternative without bursts.
+        alike: prior weight of alternatives in which both arms have one shape; other pairs of shapes share the rest.
+        ratios: how much worse than the boundary the alternatives are, equally likely.
+    """
+
+    lowest: float = 2e-5
+    highest: float = 0.5
+    step: float = 0.05
+    shapes: tuple[float, ...] = (0.04, 0.12, 0.35, 1.0, 3.0, 10.0, math.inf)
+    outage: float = 0.02
+    independent: float = 0.8
+    alike: float = 0.15
+    ratios: tuple[float, ...] = (1.2, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 7.0, 10.0, 20.0, 50.0, 200.0)
+
+    def __post_init__(self) -> None:
+        if not (0 < self.lowest < self.highest <= 1 and 0 < self.step <= 0.5):
+            raise ValueError("a design needs 0 < lowest < highest <= 1 and 0 < step <= 0.5")
+        if not (self.shapes and self.shapes[-1] == math.inf and min(self.shapes) > 0 and 0 <= self.outage < 1):
+            raise ValueError(
+                "shapes of bursts are positive and end with infinity (no bursts), and outage is a chance below 1"
+            )
+        if not (min(self.independent, self.alike) > 0 and self.independent + self.alike < 1 and min(self.ratios) > 1):
+            raise ValueError("independent and alike are weights above 0 that leave some, and ratios are above 1")
+
+    @classmethod
+    def for_events(cls, events: float, *, lowest: float = 2e-5, highest: float = 0.5) -> RateDesign:
+        """A design fine enough for `events` bad events of the candidate in one process."""
+        return cls(lowest=lowest, highest=highest, step=float(np.clip(1 / math.sqrt(max(events, 1)), 0.01, 0.05)))
+
+    @cached_property
+    def rates(self) -> Floats:
+        """The grid [points] of bad events a request."""
+        grid: Floats = np.exp(np.arange(math.log(self.lowest), math.log(self.highest) + self.step, self.step))
+        return grid
+
+    @property
+    def kinds(self) -> tuple[tuple[float, float], ...]:
+        """Shape and chance of an outage of each kind of arm; the last is calm."""
+        outages = ((math.inf, self.outage),) if self.outage else ()
+        return (*((a, 0.0) for a in self.shapes[:-1]), *outages, (math.inf, 0.0))
+
+    @cached_property
+    def prior(self) -> Floats:
+        """Logarithm of the weight of each pair of kinds [champion x candidate], flattened."""
+        n = len(self.kinds)
+        weights = np.full((n, n), (1 - self.independent - self.alike) / max(n * (n - 1), 1))
+        np.fill_diagonal(weights, self.alike / max(n - 1, 1))
+        weights[-1, -1] = self.independent if n > 1 else 1.0
+        logs: Floats = np.log(weights.ravel())
+        return logs
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The state of a comparison: each arm's log likelihood [..., kinds, points]; leading axes are releases."""
+
+    design: RateDesign
+    champion: Floats = field(repr=False)
+    candidate: Floats = field(repr=False)
+    blocks: int = 0
+
+    @classmethod
+    def start(cls, design: RateDesign | None = None, *, batch: tuple[int, ...] = ()) -> Rates:
+        """No blocks yet, for one release or for a `batch` of them."""
+        design = design or RateDesign()
+        shape = (*batch, len(design.kinds), len(design.rates))
+        return cls(design, np.zeros(shape), np.zeros(shape))
+
+    def add(
+        self,
+        *,
+        champion_requests: npt.ArrayLike,
+        champion_bad: npt.ArrayLike,
+        candidate_requests: npt.ArrayLike,
+        candidate_bad: npt.ArrayLike,
+    ) -> Rates:
+        """The state with one more block; counts have the shape of the batch. An arm without requests says nothing.
+
+        Raises:
+            ValueError: counts are negative or there are more bad events than requests.
+        """
+        bad, requests = counted(champion_bad, champion_requests, "champion")
+        worse, asked = counted(candidate_bad, candidate_requests, "candidate")
+        return replace(
+            self,
+            champion=self.champion + _likelihood(bad, requests, self.design),
+            candidate=self.candidate + _likelihood(worse, asked, self.design),
+            blocks=self.blocks + 1,
+        )
+
+    def log_harm(self, *, ratio: float = 1.0, difference: float = 0.0) -> Floats:
+        """Log evidence [batch] that the candidate's rate is above `ratio` x champion's + `difference`.
+
+        Rejecting "not above" when this reaches log(1 / alpha), at whatever look, errs with probability at most alpha.
+
+        Raises:
+            ValueError: the boundary is not positive.
+        """
+        edge = self._edge(ratio, difference)
+        return self._mixture([edge * r for r in self.design.ratios]) - self._null(edge)
+
+    def log_not_worse(self, *, ratio: float = 1.0, difference: float = 0.0) -> Floats:
+        """Log evidence [batch] that the candidate's rate is below `ratio` x champion's + `difference`: non-inferiority.
+
+        Raises:
+            ValueError: the boundary is not positive.
+        """
+        edge = self._edge(ratio, difference)
+        better = [edge / r for r in self.design.ratios if r <= 4]
+        return self._mixture([self.design.rates, *better]) - self._null(edge, (1.25, 1.7))
+
+    def ratio_interval(self, alpha: float = 0.05) -> tuple[Floats, Floats]:
+        """Confidence sequence [batch], [batch] of candidate's rate over champion's; 0 and infinity where unbounded.
+
+        Raises:
+            ValueError: alpha is not between 0 and 1.
+        """
+        kept = self._kept([self.design.rates * r for r in _TRIED], alpha)
+        return _ends(kept, _TRIED, (0.0, math.inf))
+
+    def difference_interval(self, alpha: float = 0.05) -> tuple[Floats, Floats]:
+        """Confidence sequence [batch], [batch] of candidate's rate minus champion's, in bad events a request.
+
+        Raises:
+            ValueError: alpha is not between 0 and 1.
+        """
+        size = np.exp(np.linspace(math.log(self.design.lowest), math.log(self.design.highest), 60))
+        tried = np.concatenate([-size[::-1], [0.0], size])
+        edges = [np.maximum(self.design.rates + d, self.design.lowest) for d in tried]
+        return _ends(self._kept(edges, alpha), tried, (-1.0, 1.0))
+
+    def to_json(self) -> dict[str, object]:
+        """Plain lists and numbers; `from_json` reads them back. Infinity is written as None.
+
+        Logarithms are rounded to 1e-9, below what any decision can see.
+        """
+        design = asdict(self.design) | {"shapes": [None if math.isinf(a) else a for a in self.design.shapes]}
+        tables = {arm: np.round(getattr(self, arm), 9).tolist() for arm in ("champion", "candidate")}
+        return {"design": design, "blocks": self.blocks, **tables}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, object]) -> Rates:
+        """The state that `to_json` wrote.
+
+        Raises:
+            ValueError: the tables are not of the design.
+        """
+        given = dict(cast("Mapping[str, object]", stored["design"]))
+        shapes = cast("Sequence[float | None]", given.pop("shapes"))
+        ratios = tuple(cast("Sequence[float]", given.pop("ratios")))
+        numbers = {name: float(cast("float", value)) for name, value in given.items()}
+        design = RateDesign(shapes=tuple(math.inf if a is None else a for a in shapes), ratios=ratios, **numbers)
+        champion, candidate = (np.asarray(stored[arm], dtype=np.float64) for arm in ("champion", "candidate"))
+        if champion.shape != candidate.shape or champion.shape[-2:] != (len(design.kinds), len(design.rates)):
+            raise ValueError(f"stored rates have tables {champion.shape}, their design needs another; start afresh")
+        return cls(design, champion, candidate, int(cast("int", stored["blocks"])))
+
+    def _edge(self, ratio: float, difference: float) -> Floats:
+        edge = ratio * self.design.rates + difference
+        if not (edge > 0).all():
+            raise ValueError(f"ratio {ratio} and difference {difference} put the boundary at or below 0 for some rates")
+        return edge
+
+    def _null(self, edge: Floats, inside: Sequence[float] = (0.8, 0.6)) -> Floats:
+        """[batch]: the null's likelihood, champion's rate integrated; shapes, and parts of the edge, maximised."""
+        exactly = self._along(edge).max(-1)
+        return cast("Floats", np.max([exactly, *(self._near(edge * part).max(-1) for part in inside)], axis=0))
+
+    def _mixture(self, curves: Sequence[Floats]) -> Floats:
+        """[batch]: the alternative's likelihood, mixed over `curves` equally and over shapes by the prior."""
+        along = np.stack([self._near(curve) for curve in curves]) + self.design.prior
+        top = along.max((0, -1))
+        total = np.exp(along - top[None, ..., None]).sum((0, -1)) / len(curves)
+        return cast("Floats", top + np.log(total))
+
+    def _along(self, curve: Floats) -> Floats:
+        """[batch, pairs of shapes]: log of the likelihood summed over the champion's rate, candidate's on `curve`.
+
+        Where the candidate's rate moves faster than the champion's (a negative difference), the sum goes over its
+        logarithm instead, whichever is larger: then the null is never understated.
+        """
+        steepness = np.maximum(1.0, np.gradient(np.log(curve), self.design.step))
+        theirs = _moved(self.candidate, curve, self.design) + np.log(steepness)
+        top = theirs.max((-2, -1), keepdims=True)
+        return self._summed(np.exp(theirs - top), top)
+
+    def _near(self, curve: Floats) -> Floats:
+        """As `_along` with `curve` rounded to the grid: an alternative, or the inside of a null, needs no more."""
+        likelihood, top = self._candidate
+        return self._summed(likelihood[..., np.rint(_places(curve, self.design)).astype(np.int64)], top)
+
+    def _summed(self, theirs: Floats, top: Floats) -> Floats:
+        sums = np.matmul(self._champion, np.swapaxes(theirs, -1, -2))
+        logs = np.log(np.maximum(sums, _LEAST)) + top
+        return cast("Floats", logs.reshape((*sums.shape[:-2], -1)))
+
+    @cached_property
+    def _champion(self) -> Floats:
+        return cast("Floats", np.exp(self.champion - self.champion.max((-2, -1), keepdims=True)))
+
+    @cached_property
+    def _candidate(self) -> tuple[Floats, Floats]:
+        top = self.candidate.max((-2, -1), keepdims=True)
+        return np.exp(self.candidate - top), top
+
+    def _kept(self, curves: Sequence[Floats], alpha: float) -> npt.NDArray[np.bool_]:
+        """[curves, batch]: which are not rejected at `alpha`, against alternatives on both sides."""
+        sides = [self.design.rates * s for r in self.design.ratios for s in (r, 1 / r)]
+        against = self._mixture([self.design.rates, *sides])
+        bound = math.log(1 / level(alpha))
+        return np.stack([against - self._along(curve).max(-1) < bound for curve in curves])
+
+
+def _likelihood(bad: Floats, requests: Floats, design: RateDesign) -> Floats:
+    """[batch, kinds, points]: log likelihood of one block, without the terms that no parameter changes."""
+    expected = requests[..., None] * design.rates
+    events = bad[..., None] * np.log(design.rates)
+    k = bad[..., None]
+    return np.stack([events + _kind(k, expected, *kind) for kind in design.kinds], axis=-2)
+
+
+def _kind(bad: Floats, expected: Floats, shape: float, outage: float) -> Floats:
+    calm = _bursts(bad, expected, shape)
+    if not outage:
+        return calm
+    wild = bad * math.log(_WILD) + _bursts(bad, _WILD * expected, _WILD_SHAPE)
+    return np.logaddexp(calm + math.log1p(-outage), wild + math.log(outage))
+
+
+def _bursts(bad: Floats, expected: Floats, shape: float) -> Floats:
+    """What remains of the negative binomial beside `bad` x log rate, and terms that neither shape nor rate changes."""
+    if math.isinf(shape):
+        return -expected
+    ways = gammaln(bad + shape) - gammaln(shape) - bad * math.log(shape)
+    return ways - (bad + shape) * np.log1p(expected / shape)
+
+
+def _places(curve: Floats, design: RateDesign) -> Floats:
+    """Where on the grid each rate of `curve` lies; at its edge beyond it."""
+    places: Floats = np.clip(np.log(curve / design.rates[0]) / design.step, 0, len(design.rates) - 1)
+    return places
+
+
+def _moved(table: Floats, curve: Floats, design: RateDesign) -> Floats:
+    """`table` read at the rates of `curve` [points], quadratic between grid points."""
+    at = _places(curve, design)
+    middle = np.clip(np.rint(at).astype(np.int64), 1, len(design.rates) - 2)
+    x = at - middle
+    below, here, above = table[..., middle - 1], table[..., middle], table[..., middle + 1]
+    moved: Floats = below * (x * (x - 1) / 2) + here * (1 - x * x) + above * (x * (x + 1) / 2)
+    return moved
+
+
+def _ends(kept: npt.NDArray[np.bool_], tried: Floats, open_ends: tuple[float, float]) -> tuple[Floats, Floats]:
+    """The outermost of `tried` next to those kept [tried, batch]: never narrower than the grid can say."""
+    padded = np.concatenate([[open_ends[0]], tried, [open_ends[1]]])
+    first = kept.argmax(0)
+    last = len(tried) - 1 - kept[::-1].argmax(0)
+    some = kept.any(0)
+    return np.where(some, padded[first], math.nan), np.where(some, padded[last + 2], math.nan)

@@ -1,0 +1,231 @@
+"""What may end a worker, or keep one from starting again, costs nobody else anything. Real processes, real signals."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from serving_graphs import scale
+from test_faults_processes import CONTENT, HEAD, address, within, workers
+from test_serving_fleet import BODY, INFER, children, metric, serving
+
+from cumulant.core.errors import IntegrityError
+from cumulant.serving import open_model
+from cumulant.serving.control import open_pinned
+from cumulant.serving.keeping import keeping
+from cumulant.serving.pins import keep, pin
+from cumulant.serving.settings import Settings
+from cumulant.serving.trial import Trial
+
+LOAD = "/v2/repository/models/graph/load"
+#: any process that reads a model beside a file `hostile` ends as if the engine had crashed
+CRASH = """
+import os, signal, sys
+
+def look(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("model.onnx"):
+        if os.path.exists(os.path.join(os.path.dirname(str(arguments[0])), "hostile")):
+            os.kill(os.getpid(), signal.SIGSEGV)
+
+sys.addaudithook(look)
+"""
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """The environment in which models can be hostile."""
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(CRASH)
+    paths = [str(tmp_path / "hook"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+@pytest.fixture
+def repository(tmp_path):
+    scale(tmp_path / "models" / "graph", 2.0)
+    return tmp_path / "models"
+
+
+def answers(url, times=16):
+    """What is answered, each time on a connection of its own, so that every worker answers some."""
+    return {httpx.post(url + INFER, json=BODY, timeout=20).json()["outputs"][1]["data"][0] for _ in range(times)}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_model_that_crashes_its_process_is_refused_and_the_old_one_serves_on(repository, hostile, count):
+    with serving(repository, "--workers", count, "--model-control", "explicit", env=hostile) as (process, ready):
+        before = children(process)
+        scale(repository / "graph", 3.0)
+        (repository / "graph" / "hostile").touch()
+        refused = httpx.post(ready["url"] + LOAD, timeout=60)
+        assert refused.status_code == 400
+        assert "SIGSEGV" in refused.json()["error"]
+        assert (process.poll(), children(process)) == (None, before)
+        assert answers(ready["url"]) == {12.0}
+        (repository / "graph" / "hostile").unlink()
+        assert httpx.post(ready["url"] + LOAD, timeout=60).status_code == 200
+        assert answers(ready["url"]) == {18.0}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_server_starts_without_the_model_that_crashes_its_process(repository, hostile, count):
+    for name in ("a", "z"):
+        scale(repository / name, name=name)
+        (repository / name / "hostile").touch()
+    with serving(repository, "--workers", count, env=hostile) as (process, ready):
+        assert ready["models"] == [["graph", "1"]]
+        assert answers(ready["url"]) == {12.0}
+        if count > 1:
+            assert metric(ready["url"], "cumulant_worker_starts_total") == count
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+        said = process.stderr.read()
+    for name in ("a", "z"):
+        assert f"{repository / name} cannot be loaded: the process that tried it was ended by SIGSEGV" in said
+
+
+def test_nothing_is_served_where_every_model_crashes(tmp_path, hostile, monkeypatch):
+    for name in ("a", "b"):
+        scale(tmp_path / "models" / name, name=name)
+        (tmp_path / "models" / name / "hostile").touch()
+    monkeypatch.setenv("PYTHONPATH", hostile["PYTHONPATH"])
+    with pytest.raises(Exception, match="SIGSEGV"):
+        Trial(Settings(folders=(str(tmp_path / "models"),))).first()
+
+
+def written_over(folder, factor):
+    """Another content in the very same files, as `cp` does it."""
+    draft = scale(folder.parent.parent / "draft", factor)
+    for name in ("model.onnx", "servable.json"):
+        shutil.copyfile(draft / name, folder / name)
+
+
+def removed(folder, _):
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("change", [scale, written_over, removed])
+def test_a_worker_that_starts_again_serves_what_the_others_do_whatever_the_disk_holds(repository, change):
+    with serving(repository, "--workers", 2, "--model-control", "explicit") as (process, ready):
+        for factor, served in ((3.0, 12.0), (4.0, 18.0)):
+            change(repository / "graph", factor)
+            victim = children(process)[0]
+            os.kill(victim, signal.SIGKILL)
+            within(30, lambda gone=victim: gone not in children(process) and workers(ready["url"]) == 2)
+            for _ in range(2):  # whichever of the two is left
+                assert answers(ready["url"]) == {served}
+                time.sleep(0.5)
+            assert metric(ready["url"], "cumulant_worker_starts_total") == (3 if served == 12.0 else 4)
+            scale(repository / "graph", 3.0)
+            assert httpx.post(ready["url"] + LOAD, timeout=60).status_code == 200
+            assert answers(ready["url"]) == {18.0}
+
+
+def test_content_that_was_not_kept_is_served_only_while_it_is_the_same(tmp_path):
+    pinned = pin(scale(tmp_path / "graph", 2.0))
+    open_pinned(pinned, open_model).close()
+    scale(tmp_path / "graph", 3.0)
+    with pytest.raises(IntegrityError, match="no longer holds the content that is served"):
+        open_pinned(pinned, open_model)
+
+
+def test_kept_content_that_was_damaged_is_kept_anew(tmp_path):
+    folder, place = scale(tmp_path / "graph"), tmp_path / "kept"
+    place.mkdir()
+    kept = keep(pin(folder), place)
+    with (kept.place / "model.onnx").open("ab") as stream:
+        stream.write(b"x")
+    assert keep(pin(folder), place) == kept
+    open_pinned(kept, open_model).close()
+    assert [one.name for one in place.iterdir()] == [kept.digest]
+
+
+def test_a_disk_without_room_is_said(tmp_path, capfd):
+    pinned = pin(scale(tmp_path / "graph"))
+    assert keep(pinned, tmp_path / "graph" / "model.onnx") == pinned
+    assert "is served without a copy" in capfd.readouterr().err
+
+
+def test_what_a_killed_server_kept_is_removed_and_what_a_living_one_keeps_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    dead, young = tmp_path / "cumulant-kept-dead", tmp_path / "cumulant-kept-young"
+    with keeping() as living:
+        for folder in (dead, young):
+            folder.mkdir()
+        for folder in (dead, living):
+            os.utime(folder, (0, 0))
+        with keeping() as other:
+            assert not dead.exists()
+            assert all(Path(one).is_dir() for one in (living, other, young))
+    assert list(tmp_path.iterdir()) == [young]
+
+
+def test_a_server_that_can_write_nowhere_says_that_it_keeps_nothing(tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as change:
+        change.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+        with keeping() as place:
+            assert place is None
+    assert "cannot be kept" in capsys.readouterr().err
+
+
+def test_connections_that_wait_for_a_killed_worker_are_answered(repository):
+    with serving(repository, "--workers", 2) as (process, ready):
+        victim = children(process)[0]
+        os.kill(victim, signal.SIGSTOP)  # it takes no connection from now on, and half of them wait for it
+        waiting = [socket.create_connection(address(ready), timeout=30) for _ in range(40)]
+        for connection in waiting:
+            connection.sendall(HEAD + CONTENT)
+        time.sleep(0.3)
+        stop, refused = threading.Event(), []
+
+        def knock():
+            while not stop.is_set():
+                try:
+                    socket.create_connection(address(ready), timeout=5).close()
+                except OSError as error:
+                    refused.append(error)
+
+        thread = threading.Thread(target=knock)
+        thread.start()
+        os.kill(victim, signal.SIGKILL)
+        try:
+            for connection in waiting:
+                with connection:
+                    assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+            within(30, lambda: victim not in children(process) and workers(ready["url"]) == 2)
+        finally:
+            stop.set()
+            thread.join()
+        assert refused == []
+        assert answers(ready["url"]) == {12.0}
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_second_request_to_end_does_not_cut_off_the_log(repository, tmp_path, count):
+    with serving(repository, "--workers", count, "--log", tmp_path / "log") as (process, ready):
+        assert answers(ready["url"]) == {12.0}
+        scribe = next(pid for pid in children(process) if b"serving.log" in command_of(pid))
+        os.kill(scribe, signal.SIGSTOP)
+        process.terminate()
+        within(20, lambda: children(process) == [scribe])
+        time.sleep(1.0)
+        process.terminate()
+        time.sleep(0.3)
+        assert process.poll() is None, "the server left while its log was being written"
+        os.kill(scribe, signal.SIGCONT)
+        assert process.wait(timeout=20) == 0
+
+
+def command_of(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

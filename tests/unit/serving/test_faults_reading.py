@@ -1,0 +1,151 @@
+"""Large bodies beside small ones: nobody waits for a large one to be read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from contextlib import asynccontextmanager
+
+import httpx
+import msgspec
+import pytest
+from serving_graphs import scale
+
+from cumulant.serving import Application, ModelSet, open_model, reading
+from cumulant.serving.http import Limits, Request, Site
+from cumulant.serving.inference import HEADER_LENGTH
+from cumulant.serving.reading import LARGE, decode_rows, is_large
+
+INFER = "/v2/models/graph/infer"
+MANY = 40_000
+
+
+def body(rows):
+    tensor = {"name": "x", "datatype": "FP32", "shape": [rows, 3], "data": [1, 2, 3] * rows}
+    return json.dumps({"inputs": [tensor], "outputs": [{"name": "total"}]}).encode()
+
+
+class Gate:
+    """Holds the reading of large requests up until it is opened."""
+
+    def __init__(self, model):
+        self.begun, self.opened, self._read = threading.Event(), threading.Event(), model.from_tensors
+        model.from_tensors = self
+
+    def __call__(self, inputs):
+        if inputs[0].shape[0] == MANY:
+            self.begun.set()
+            assert self.opened.wait(20), "it was never opened"
+        return self._read(inputs)
+
+
+@pytest.fixture
+def gated(tmp_path):
+    model = open_model(scale(tmp_path / "graph", 2.0))
+    return Application(ModelSet([model])), Gate(model)
+
+
+@asynccontextmanager
+async def client_of(app):
+    listening = await asyncio.get_running_loop().create_server(Site(app, Limits()), "127.0.0.1", 0)
+    host, port = listening.sockets[0].getsockname()
+    async with listening, httpx.AsyncClient(base_url=f"http://{host}:{port}", timeout=30) as client:
+        yield client
+
+
+def totals(answer):
+    assert answer.status_code == 200, answer.text
+    return set(answer.json()["outputs"][0]["data"])
+
+
+def test_others_are_answered_while_a_large_body_is_read(gated):
+    app, gate = gated
+
+    async def act():
+        async with client_of(app) as client:
+            large = asyncio.ensure_future(client.post(INFER, content=body(MANY)))
+            await asyncio.to_thread(gate.begun.wait, 20)
+            for _ in range(20):
+                assert totals(await client.post(INFER, content=body(1))) == {12.0}
+            assert not large.done()
+            gate.opened.set()
+            assert totals(await large) == {12.0}
+
+    asyncio.run(act())
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_model_that_is_taken_away_while_a_body_is_read(gated, tmp_path, kept):
+    app, gate = gated
+
+    async def act():
+        async with client_of(app) as client:
+            large = asyncio.ensure_future(client.post(INFER, content=body(MANY)))
+            await asyncio.to_thread(gate.begun.wait, 20)
+            old = app.models.get("graph")
+            app.models = ModelSet([open_model(scale(tmp_path / "new", 3.0))] if kept else [])
+            old.close()
+            gate.opened.set()
+            answer = await large
+            assert totals(answer) == {18.0} if kept else answer.status_code == 404
+
+    asyncio.run(act())
+
+
+def test_large_bodies_that_wait_are_bounded(gated, monkeypatch):
+    app, gate = gated
+    monkeypatch.setattr(reading, "_MOST", len(body(MANY)) + 1000)
+
+    async def act():
+        async with client_of(app) as client:
+            large = asyncio.ensure_future(client.post(INFER, content=body(MANY)))
+            await asyncio.to_thread(gate.begun.wait, 20)
+            refused = await client.post(INFER, content=body(MANY))
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            gate.opened.set()
+            assert totals(await large) == {12.0}
+            assert totals(await client.post(INFER, content=body(MANY))) == {12.0}
+
+    asyncio.run(act())
+
+
+def test_faults_of_large_bodies_are_told_and_counted(gated):
+    app, gate = gated
+    gate.opened.set()
+
+    async def act():
+        async with client_of(app) as client:
+            for wrong in (body(MANY)[:-1], body(MANY).replace(b"FP32", b"FP64"), b"[" * LARGE * 2):
+                answer = await client.post(INFER, content=wrong)
+                assert answer.status_code == 400, answer.text
+                assert answer.json()["error"]
+
+    asyncio.run(act())
+    counted = [one for one in app.series() if one.family == "cumulant_requests_total"]
+    assert [(one.labels[3], one.value) for one in counted] == [("400", 3)]
+
+
+ROW = {"a": 1, "b": [1.5, None], "c": "[{,}]é", "d": {"e": True}}
+
+
+@pytest.mark.parametrize("value", [[ROW] * 9000, {"rows": [ROW] * 9000}, {"a": "x" * LARGE, "b": 1}, ["x" * LARGE * 2]])
+@pytest.mark.parametrize("indent", [None, 1])
+def test_rows_are_decoded_as_a_whole_document_is(value, indent):
+    text = b"\n " + json.dumps(value, indent=indent).encode()
+    assert len(text) > LARGE
+    assert decode_rows(text) == value
+
+
+@pytest.mark.parametrize("text", [b'[{"a":1},{"a":}%s]', b'{"rows":[1,2%s}', b'{"a":1}%s]', b'["\xff"%s]', b"[NaN%s]"])
+def test_broken_rows_are_refused_as_a_whole_document_is(text):
+    with pytest.raises((msgspec.DecodeError, UnicodeDecodeError)):
+        decode_rows(text % (b" " * LARGE))
+
+
+def test_raw_tensors_are_not_large():
+
+    assert is_large(Request("POST", b"/", {}, b"x" * (LARGE + 1)))
+    assert not is_large(Request("POST", b"/", {}, b"x" * LARGE))
+    for length, large in ((b"100", False), (b"x", True), (b"9" * 5000, True), (b"%d" % (LARGE + 1), True)):
+        assert is_large(Request("POST", b"/", {HEADER_LENGTH: length}, b"x" * (LARGE + 1))) is large

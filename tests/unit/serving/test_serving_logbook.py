@@ -1,0 +1,90 @@
+"""What a worker hands to the log: short entries after a pattern where that can be, and whole ones where not."""
+
+import time
+
+import numpy as np
+import pytest
+import serving_graphs as graphs
+
+from cumulant.serving.log import Like
+from cumulant.serving.log.entry import PATTERNS
+from cumulant.serving.log.streams import Stream
+from cumulant.serving.logbook import Logbook
+from cumulant.serving.models import ModelSet, open_model
+from cumulant.serving.work import Work
+
+
+class Kept:
+    """Keeps what it is given, short entries as the log process reads them."""
+
+    def __init__(self):
+        self.entries, self.streams, self.likes = [], [], 0
+
+    def describe(self, model, fields):
+        pass
+
+    def pattern(self, entry):
+        self.streams.append(Stream(entry, "w", ""))
+        return len(self.streams) - 1
+
+    def put(self, entry):
+        if isinstance(entry, Like):
+            self.likes += 1
+            entry.asked, entry.answered = bytes(entry.asked), bytes(entry.answered)
+            entry = self.streams[entry.pattern].whole(entry)
+        self.entries.append(entry)
+
+
+@pytest.fixture
+def book(tmp_path):
+    model = open_model(graphs.echo(tmp_path / "m", ("FP32",), columns=("a", "b", "c"), version="7"))
+    found = Logbook(Kept())
+    found.describe(ModelSet([model]))
+    yield found, model
+    model.close()
+
+
+def put(book, feed, raw, **more):
+    found, model = book
+    (name,) = model.inputs
+    found.put(model, Work({name: feed}, len(feed), **more), [raw], "r", time.perf_counter())
+    return found.client.entries[-1]
+
+
+def test_one_matrix_is_a_short_entry_with_all_that_a_whole_one_says(book):
+    feed, raw = np.arange(6, dtype=np.float32).reshape(2, 3), np.arange(6, dtype=np.float32).reshape(2, 3) * 2
+    found = put(book, feed, raw, arm="b", fallback="cached")
+    (asked,), (answered,) = found.tensors, found.outputs
+    assert book[0].client.likes == 1
+    assert (asked[1:], answered[1:]) == (("FP32", [2, 3], feed.tobytes()), ("FP32", [2, 3], raw.tobytes()))
+    assert (found.id, found.version, found.served_arm, found.fallback) == ("r", "7", "b", "cached")
+    assert found.columns == ["a", "b", "c"]
+    assert put(book, feed[:1], raw[:1]).served_arm == ""
+    assert put(book, feed[:1], raw[:1], arm="b", fallback="cached").tensors[0][2] == [1, 3]
+    assert len(book[0].client.streams) == 2
+
+
+@pytest.mark.parametrize("feed", [np.ones((3, 2), np.float32).T, np.ones((4, 3), np.float32)[::2]])
+def test_values_that_do_not_lie_side_by_side(book, feed):
+    found = put(book, feed, np.zeros((2, 1), np.float32))
+    assert book[0].client.likes == 1
+    assert found.tensors[0][3] == feed.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("feed", "raw"), [((2, 3), (3, 1)), ((2, 0), (2, 1)), ((2, 3), (2, 0)), ((2, 3), ())]
+)  # fmt: skip
+def test_shapes_of_no_common_rows_are_whole_entries(book, feed, raw):
+    found = put(book, np.ones(feed, np.float32), np.ones(raw, np.float32))
+    assert book[0].client.likes == 0
+    assert (found.tensors[0][2], found.outputs[0][2]) == (list(feed), list(raw))
+
+
+def test_patterns_are_bounded_and_start_anew_with_other_models(book):
+    feed = np.ones((1, 3), np.float32)
+    for width in range(1, PATTERNS + 2):
+        put(book, feed, np.ones((1, width), np.float32))
+    assert (book[0].client.likes, len(book[0].client.entries)) == (PATTERNS, PATTERNS + 1)
+    book[0].describe(ModelSet([book[1]]))
+    put(book, feed, np.ones((1, PATTERNS + 1), np.float32))
+    assert book[0].client.likes == PATTERNS + 1

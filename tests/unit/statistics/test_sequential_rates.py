@@ -1,0 +1,261 @@
+"""Rates: exact expectations by enumeration, seeded releases, invariances, and storage."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import gammaln, logsumexp
+from scipy.stats import beta, binom, nbinom, poisson
+
+from cumulant.statistics.sequential import RateDesign, Rates, first_events, merge_factor, merged
+
+SMALL = RateDesign(lowest=5e-4, highest=0.1, step=0.1, shapes=(0.5, 1.0, 4.0, math.inf))
+COARSE = RateDesign(lowest=2e-4, highest=0.3, step=0.2, shapes=(0.5, 1.0, 4.0, math.inf))
+
+
+def arm_pmf(k, mean, shape):
+    return poisson.pmf(k, mean) if math.isinf(shape) else nbinom.pmf(k, shape, shape / (shape + mean))
+
+
+def outcomes(requests, rates, shapes, most=(90, 40)):
+    """All pairs of counts that matter, and their probabilities."""
+    c, t = (np.arange(m) for m in most)
+    chance = arm_pmf(c, requests[0] * rates[0], shapes[0])[:, None] * arm_pmf(t, requests[1] * rates[1], shapes[1])
+    return np.broadcast_to(c[:, None], chance.shape), np.broadcast_to(t, chance.shape), chance
+
+
+def added(state, requests, c, t):
+    return state.add(champion_requests=requests[0], champion_bad=c, candidate_requests=requests[1], candidate_bad=t)
+
+
+def lower_bound(hits, of):
+    return 0.0 if not hits else float(beta.ppf(0.001, hits, of - hits + 1))
+
+
+def simulated(releases, looks, rates, *, requests=(1800, 200), cv=0.0, shared=False, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (looks, releases)
+
+    def burst():
+        return rng.gamma(cv**-2, cv**2, shape) if cv else np.ones(shape)
+
+    ours = burst()
+    theirs = ours if shared else burst()
+    for i in range(looks):
+        na, nb = rng.poisson(requests[0], releases), rng.poisson(requests[1], releases)
+        yield (
+            na,
+            rng.binomial(na, np.minimum(rates[0] * ours[i], 1)),
+            nb,
+            rng.binomial(nb, np.minimum(rates[1] * theirs[i], 1)),
+        )
+
+
+def watch(blocks, test, releases, design=SMALL):
+    """The highest log evidence and the first look at which it reached log 20, for each release."""
+    state, high, first = Rates.start(design, batch=(releases,)), np.full(releases, -np.inf), np.full(releases, np.inf)
+    for look, (na, ka, nb, kb) in enumerate(blocks, 1):
+        state = state.add(champion_requests=na, champion_bad=ka, candidate_requests=nb, candidate_bad=kb)
+        now = test(state)
+        high = np.maximum(high, now)
+        first[np.isinf(first) & (now >= math.log(20))] = look
+    return high, first
+
+
+@pytest.mark.parametrize("shapes", [(math.inf, math.inf), (1.0, 1.0), (4.0, 4.0), (math.inf, 1.0), (0.5, 2.0)])
+@pytest.mark.parametrize("scale", [0.3, 1.0, 3.0])
+def test_the_expected_e_value_of_a_block_at_the_edge_of_the_null_is_at_most_one(shapes, scale):
+    requests, p = (200, 100), 0.01 * scale
+    c, t, chance = outcomes(requests, (p, p), shapes, most=(60, 60))
+    state = added(Rates.start(COARSE), requests, c, t)
+    assert chance.sum() > 0.99
+    assert float((chance * np.exp(state.log_harm())).sum()) <= 1.0
+
+
+def test_the_expected_e_value_of_two_blocks_is_at_most_one():
+    requests, p = (300, 200), 0.005
+    for shapes in ((math.inf, math.inf), (1.0, 1.0)):
+        c, t, chance = (x.ravel() for x in outcomes(requests, (p, p), shapes, most=(10, 8)))
+        pairs = chance[:, None] * chance
+        start = Rates.start(COARSE)
+        one = added(start, requests, c[:, None], t[:, None])
+        two = added(one, requests, np.broadcast_to(c, pairs.shape), np.broadcast_to(t, pairs.shape))
+        assert float((pairs * np.exp(two.log_harm())).sum()) <= 1.0
+
+
+@pytest.mark.parametrize("shapes", [(math.inf, math.inf), (2.0, 2.0)])
+@pytest.mark.parametrize("difference", [0.0025, 0.01])
+def test_the_expected_e_value_of_non_inferiority_at_the_margin_is_at_most_one(shapes, difference):
+    requests, p = (1000, 500), 0.005
+    c, t, chance = outcomes(requests, (p, p + difference), shapes, most=(40, 60))
+    state = added(Rates.start(COARSE), requests, c, t)
+    assert float((chance * np.exp(state.log_not_worse(difference=difference))).sum()) <= 1.0
+
+
+def test_without_bursts_it_is_the_conditional_test_given_the_total():
+    """With no shapes but infinity: a mixture of binomial likelihood ratios at the candidate's share, in closed form."""
+    design = RateDesign(
+        lowest=1e-6, highest=0.9, step=0.05, shapes=(math.inf,), outage=0, ratios=(math.exp(0.5), math.exp(1.0))
+    )
+    c, t, na, nb = 31, 9, 9000, 1000
+    state = added(Rates.start(design), (na, nb), c, t)
+    shares = [r * nb / (na + r * nb) for r in (1.0, *design.ratios, 0.8, 0.6)]
+    logs = [float(binom.logpmf(t, c + t, s)) for s in shares]
+    closed = logsumexp(logs[1:3]) - math.log(2) - logs[0]
+    assert float(state.log_harm()) == pytest.approx(closed, abs=1e-6)
+
+
+def test_tables_are_the_negative_binomial_likelihood():
+    design = RateDesign(lowest=1e-3, highest=0.1, step=0.2, shapes=(1.5, math.inf), outage=0)
+    state = added(added(Rates.start(design), (500, 100), 4, 2), (700, 80), 9, 0)
+    expected = [
+        [sum(float(np.log(arm_pmf(k, n * p, a))) for k, n in ((4, 500), (9, 700))) for p in design.rates]
+        for a in design.shapes
+    ]
+    dropped = sum(k * math.log(n) - float(gammaln(k + 1)) for k, n in ((4, 500), (9, 700)))
+    assert np.allclose(state.champion + dropped, expected, atol=1e-9)
+
+
+def test_rare_outages_of_one_arm_are_not_taken_for_harm():
+    rng = np.random.default_rng(10)
+
+    def blocks():
+        for _ in range(60):
+            a, b = (np.where(rng.random(100) < 0.02, 0.15, 0.002) for _ in range(2))
+            yield np.full(100, 1800), rng.binomial(1800, a), np.full(100, 200), rng.binomial(200, b)
+
+    high, _ = watch(blocks(), Rates.log_harm, 100, RateDesign(lowest=2e-4, highest=0.3, step=0.12))
+    assert lower_bound(int((high >= math.log(20)).sum()), 100) <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("rate", "cv", "shared"), [(0.005, 0, False), (0.02, 0, False), (0.005, 1, False), (0.005, 1, True)]
+)
+def test_releases_that_are_no_worse_are_rolled_back_at_most_at_alpha(rate, cv, shared):
+    blocks = simulated(120, 40, (rate, rate), cv=cv, shared=shared, seed=5)
+    design = RateDesign(lowest=rate / 16, highest=rate * 16, step=0.12, shapes=SMALL.shapes)
+    high, _ = watch(blocks, Rates.log_harm, 120, design)
+    assert lower_bound(int((high >= math.log(20)).sum()), 120) <= 0.05
+
+
+def test_candidates_just_beyond_the_margin_are_promoted_at_most_at_alpha():
+    for cv in (0, 1):
+        blocks = simulated(120, 40, (0.005, 0.01), cv=cv, seed=6)
+        high, _ = watch(blocks, lambda s: s.log_not_worse(difference=0.005), 120)
+        assert lower_bound(int((high >= math.log(20)).sum()), 120) <= 0.05
+
+
+def test_threefold_errors_are_found_within_a_minute_in_the_median():
+    _, first = watch(simulated(200, 10, (0.005, 0.015), seed=7), Rates.log_harm, 200)
+    assert np.median(first) <= 6  # looks of 10 s
+
+
+def test_an_equal_candidate_is_shown_to_be_within_twice_the_rate():
+    _, first = watch(simulated(60, 60, (0.005, 0.005), seed=8), lambda s: s.log_not_worse(ratio=2.0), 60)
+    assert np.isfinite(first).mean() > 0.8
+
+
+def test_intervals_cover_at_all_looks_and_narrow():
+    ratio, difference = np.ones(60, bool), np.ones(60, bool)
+    state = Rates.start(SMALL, batch=(60,))
+    for na, ka, nb, kb in simulated(60, 15, (0.004, 0.008), seed=9):
+        state = state.add(champion_requests=na, champion_bad=ka, candidate_requests=nb, candidate_bad=kb)
+        if state.blocks % 5 == 0:
+            low, high = state.ratio_interval(0.05)
+            ratio &= (low <= 2) & (high >= 2)
+            low, high = state.difference_interval(0.05)
+            difference &= (low <= 0.004) & (high >= 0.004)
+    assert lower_bound(int((~ratio).sum()), 60) <= 0.05
+    assert lower_bound(int((~difference).sum()), 60) <= 0.05
+    assert np.median(high - low) < 0.02
+    assert np.isfinite(state.ratio_interval()[1]).all()
+
+
+def test_no_data_says_nothing():
+    empty = Rates.start(SMALL)
+    idle = added(empty, (0, 0), 0, 0)
+    for state in (empty, idle):
+        assert float(state.log_harm()) <= 0
+        assert float(state.log_not_worse(difference=0.01)) <= 0
+        assert state.ratio_interval()[0] == 0
+        assert state.ratio_interval()[1] == math.inf
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), min_size=1, max_size=4), st.randoms())
+@settings(max_examples=25, deadline=None)
+def test_the_order_of_blocks_and_a_stored_state_change_nothing(blocks, random):
+    shuffled = list(blocks)
+    random.shuffle(shuffled)
+    one, other = Rates.start(SMALL), Rates.start(SMALL, batch=(2,))
+    for c, t in blocks:
+        one = added(one, (1800, 200), c, t)
+        one = Rates.from_json(json.loads(json.dumps(one.to_json())))
+    for c, t in shuffled:
+        other = added(other, (1800, 200), [c, c], [t, t])
+    assert np.allclose(one.log_harm(), other.log_harm(), atol=1e-6)
+    assert one.blocks == other.blocks
+
+
+@given(st.integers(0, 40), st.integers(0, 38))
+@settings(max_examples=25, deadline=None)
+def test_more_bad_events_of_the_candidate_are_never_less_evidence_of_harm_without_bursts(c, t):
+    design = RateDesign(lowest=1e-5, highest=0.5, step=0.1, shapes=(math.inf,), outage=0)
+    fewer, more = (added(Rates.start(design), (1800, 200), c, bad).log_harm() for bad in (t, t + 1))
+    assert more >= fewer - 1e-9
+
+
+@pytest.mark.parametrize(("bad", "requests"), [(-1, 10), (11, 10), (math.nan, 10), (0, math.inf)])
+def test_impossible_counts_are_refused(bad, requests):
+    with pytest.raises(ValueError, match="candidate: a block needs"):
+        Rates.start(SMALL).add(champion_requests=10, champion_bad=1, candidate_requests=requests, candidate_bad=bad)
+
+
+def test_impossible_designs_boundaries_and_states_are_refused():
+    with pytest.raises(ValueError, match="lowest < highest"):
+        RateDesign(lowest=0.1, highest=0.01)
+    with pytest.raises(ValueError, match="end with infinity"):
+        RateDesign(shapes=(1.0, 2.0))
+    with pytest.raises(ValueError, match="ratios are above 1"):
+        RateDesign(ratios=(0.5,))
+    with pytest.raises(ValueError, match="at or below 0"):
+        Rates.start(SMALL).log_harm(difference=-0.01)
+    stored = Rates.start(SMALL).to_json()
+    stored["champion"] = [[0.0]]
+    with pytest.raises(ValueError, match="start afresh"):
+        Rates.from_json(stored)
+
+
+def test_a_design_for_many_events_is_finer():
+    assert RateDesign.for_events(10_000).step == pytest.approx(0.01)
+    assert RateDesign.for_events(0).step == 0.05
+
+
+def test_blocks_grow_until_neighbours_do_not_depend_on_each_other():
+    rng = np.random.default_rng(1)
+    alone = rng.normal(size=720)
+    chained = alone.copy()
+    for i in range(1, len(chained)):
+        chained[i] += 0.9 * chained[i - 1]
+    assert merge_factor(alone) == 1
+    assert merge_factor(chained) >= 8
+    assert merge_factor(np.cumsum(np.ones(720)) + 0.1 * alone) > 32  # a trend never ends: the longest block
+    with pytest.raises(ValueError, match="12 are needed"):
+        merge_factor(alone[:5])
+
+
+def test_merged_sums_neighbours_and_leaves_a_rest_out():
+    assert merged([[1, 2, 3, 4, 5]], 2).tolist() == [[3, 7]]
+    with pytest.raises(ValueError, match="1 or more"):
+        merged([1.0], 0)
+
+
+def test_a_key_counts_once():
+    seen: set[str] = set()
+    assert first_events(["a", "b", "a"], seen) == 2
+    assert first_events(["a", "c"], seen) == 1
+    assert seen == {"a", "b", "c"}

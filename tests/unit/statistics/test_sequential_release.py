@@ -1,0 +1,119 @@
+"""A release's one alpha, and how long it takes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cumulant.statistics.sequential import (
+    Evidence,
+    Paired,
+    Traffic,
+    decide,
+    harm_power,
+    not_worse_power,
+    paired_pairs,
+    smallest_ratio,
+    split,
+    stages,
+)
+
+ALPHAS = split({"errors": 2, "latency": 1, "quality": 1})
+STRONG = math.log(1000)
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=6), st.floats(0.001, 0.5))
+@settings(max_examples=30, deadline=None)
+def test_shares_add_up_to_alpha(weights, alpha):
+    named = {str(place): weight for place, weight in enumerate(weights)}
+    assert math.fsum(split(named, alpha).values()) == pytest.approx(alpha)
+
+
+def test_each_word_and_its_metric():
+    calm = dict.fromkeys(ALPHAS, Evidence(harm=-1.0, not_worse=STRONG))
+    assert decide(calm, ALPHAS).word == "promote"
+    harmed = calm | {"latency": Evidence(harm=STRONG, not_worse=-3.0)}
+    assert (decide(harmed, ALPHAS).word, decide(harmed, ALPHAS).metric) == ("roll_back", "latency")
+    waiting = calm | {"quality": Evidence(harm=0.0, not_worse=1.0)}
+    told = decide(waiting, ALPHAS)
+    assert (told.word, told.metric) == ("go_on", "quality")
+    assert told.missing == pytest.approx(math.log(20) - 1)
+    assert decide(harmed, ALPHAS, mismatch=STRONG).word == "broken"
+
+
+def test_no_data_is_never_success():
+    nothing = dict.fromkeys(ALPHAS, Evidence(not_worse=STRONG)) | {"quality": Evidence()}
+    assert decide(nothing, ALPHAS).word == "go_on"
+    assert decide(nothing | {"quality": Evidence(not_worse=math.nan)}, ALPHAS).word == "go_on"
+
+
+def test_the_share_of_alpha_decides_and_not_the_whole():
+    almost = dict.fromkeys(ALPHAS, Evidence(harm=0.0)) | {"latency": Evidence(harm=math.log(79))}
+    assert decide(almost, ALPHAS).word == "go_on"  # needs 80 = 4 / 0.05
+    assert decide(almost | {"latency": Evidence(harm=math.log(81))}, ALPHAS).word == "roll_back"
+
+
+def test_faults_are_refused():
+    for call in (
+        lambda: split({}),
+        lambda: split({"a": 0.0}),
+        lambda: split({"a": 1.0}, 2.0),
+        lambda: decide({}, ALPHAS),
+        lambda: stages([]),
+        lambda: stages([0.0], spent=0),
+        lambda: Traffic(champion=1, candidate=0, seconds=1),
+        lambda: harm_power(Traffic(champion=1, candidate=1, seconds=1), rate=0.5, ratio=3),
+        lambda: paired_pairs(margin=0, deviation=1),
+    ):
+        with pytest.raises(ValueError):
+            call()
+
+
+def test_stages_spend_their_cash_and_stay_an_e_process():
+    e = [0.3, 8.0, 2.0]
+    closed = 0.7 * 0.3 * 8 * 2 + 0.21 * 8 * 2 + 0.063 * 2 + 0.027
+    assert float(np.exp(stages(np.log(e)))) == pytest.approx(closed, abs=1e-9)
+    assert float(stages(np.log(e), spent=1.0)) == pytest.approx(math.log(4.8))
+    fair = np.array([[a, b] for a in (0.5, 1.5) for b in (0.1, 1.9)])  # each of mean 1
+    assert np.exp(stages(list(np.log(fair).T))).mean() == pytest.approx(1)
+
+
+def test_the_plan_says_how_long_a_threefold_error_rate_takes():
+    traffic = Traffic(champion=1800, candidate=200, seconds=10)
+    power = harm_power(traffic, rate=0.005, ratio=3, looks=20, releases=100, seed=1)
+    assert power.decided > 0.95
+    assert power.median_looks <= 6
+    assert power.looks >= power.median_looks
+    assert power.candidate_requests == power.looks * 200
+    assert power.seconds == power.looks * 10
+
+
+def test_what_cannot_be_decided_in_time_is_none():
+    traffic = Traffic(champion=90, candidate=10, seconds=60)
+    power = harm_power(traffic, rate=0.005, ratio=1.5, looks=4, releases=50)
+    assert (power.looks, power.seconds, power.median_looks) == (None, None, None)
+    assert smallest_ratio(traffic, rate=0.005, looks=2) is None
+
+
+def test_a_wide_margin_is_shown_sooner_than_a_narrow_one():
+    traffic = Traffic(champion=1800, candidate=1800, seconds=10)
+    wide, narrow = (not_worse_power(traffic, rate=0.005, margin=m, looks=30, releases=40) for m in (0.01, 0.004))
+    assert wide.looks < narrow.looks
+
+
+def test_pairs_grow_with_the_square_of_deviation_over_margin():
+    few, many = (paired_pairs(margin=0.005, deviation=d) for d in (0.15, 0.3))
+    assert many == pytest.approx(4 * few, rel=0.05)
+
+
+def test_pairs_are_about_those_that_the_test_needs():
+    x = np.random.default_rng(2).normal(0, 0.1, (100, 1200)).clip(-1, 1)
+    state, first = Paired.start(margin=0.02, batch=(100,)), np.full(100, np.inf)
+    for seen in range(20, 1201, 20):
+        state = state.add(x[:, seen - 20 : seen])
+        first[np.isinf(first) & (state.log_not_worse() >= math.log(20))] = seen
+    assert np.median(first) == pytest.approx(paired_pairs(margin=0.02, deviation=0.1), rel=0.35)
