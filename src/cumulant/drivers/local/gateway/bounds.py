@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 
@@ -36,7 +37,8 @@ class Gate:
             if place.done() and not place.cancelled():
                 self.leave()  # it was let in at the moment it gave up
             else:
-                self._line.remove(place)
+                with contextlib.suppress(ValueError):  # `leave` may have passed over it already
+                    self._line.remove(place)
             raise
 
     def leave(self) -> None:

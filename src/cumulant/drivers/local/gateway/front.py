@@ -30,8 +30,9 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     header_count: int = 128
     #: for the head of a request to come whole
     head: float = 10.0
-    #: in which nothing of a body comes
+    #: for each `portion` of a body to come, or its end
     stall: float = 30.0
+    portion: int = 16 * 1024
     idle: float = 75.0
     #: requests of one connection that wait for the one before
     waiting: int = 16
@@ -121,7 +122,7 @@ class Connection(asyncio.Protocol):
         self._current: Incoming | None = None
         self._body: Body | None = None
         self._client = ""
-        self._in_head, self._fed, self._ending, self._pauses = False, 0, False, 0
+        self._in_head, self._fed, self._ending, self._pauses, self._portion = False, 0, False, 0, 0
         self._valve = Valve()
         self._since = time.perf_counter()
         self._clear()
@@ -170,12 +171,11 @@ class Connection(asyncio.Protocol):
         if self._ending:
             return
         self._stamp()
-        if self._body is None:
-            # The parser keeps a header that does not end; only counting what is fed bounds it.
-            self._fed += len(data)
-            if self._fed > self._bounds.headers + self._bounds.target + _SLACK:
-                self._fail(431, "the headers are too many or too long")
-                return
+        # The parser keeps a header (or a trailer) that does not end; only counting what is fed bounds it.
+        self._fed += len(data)
+        if self._fed > self._bounds.headers + self._bounds.target + _SLACK:
+            self._fail(431, "the headers are too many or too long")
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -184,10 +184,9 @@ class Connection(asyncio.Protocol):
             self._fail(400, "this is no valid HTTP request")
 
     def _stamp(self) -> None:
-        # A head has its time from its first byte on; a body from its last part.
-        if self._body is not None or not self._in_head:
-            self._since = time.perf_counter()
-            self._in_head = self._body is None
+        """A head has its time from its first byte on."""
+        if self._body is None and not self._in_head:
+            self._since, self._in_head = time.perf_counter(), True
 
     def _decline(self, rest: bytes) -> None:
         """Another protocol is offered beside the request, at which the parser stops: it is read again without that."""
@@ -214,6 +213,8 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._size += len(name) + len(value)
+        if self._body is not None:
+            return  # a trailer: nobody asked for it
         if self._size > self._bounds.headers or len(self._headers) >= self._bounds.header_count:
             self._refuse(431, "the headers are too many or too long")
         elif b"\r" in value or b"\n" in value or b"\0" in value:
@@ -258,12 +259,17 @@ class Connection(asyncio.Protocol):
             request.length = None
         else:
             request.length = int(request.header(b"content-length") or 0)
-        self._body = request.body
+        self._body, self._portion, self._since = request.body, 0, time.perf_counter()
         self._put(request)
 
     def on_body(self, body: bytes) -> None:
-        if self._body is not None:
-            self._body.feed(body)
+        self._fed = 0
+        if self._body is None:
+            return
+        self._body.feed(body)
+        self._portion += len(body)
+        if self._portion >= self._bounds.portion:
+            self._portion, self._since = 0, time.perf_counter()
 
     def on_message_complete(self) -> None:
         if self._body is not None:
@@ -381,7 +387,6 @@ class Connection(asyncio.Protocol):
         if self._transport.can_write_eof():
             # Closed at once, unread bytes would reset the connection under the answer.
             self._transport.write_eof()
-            self._pauses = max(self._pauses, 0)
             asyncio.get_running_loop().call_later(_LINGER, self._transport.close)
         else:
             self._transport.close()

@@ -46,7 +46,9 @@ class Gateway:
         self.secret = secret
 
     async def __call__(self, request: Incoming, connection: Connection) -> bool:
-        request.target = _ABSOLUTE.sub(b"", request.target) or b"/"
+        request.target = _ABSOLUTE.sub(b"", request.target)
+        if not request.target.startswith((b"/", b"*")):
+            request.target = b"/" + request.target
         served = self.table.find(request.target)
         if served is None:
             status, text = (404, "no such model here") if self.table.models else (503, "no model is served yet")
@@ -68,8 +70,10 @@ class Passage:
         given = request.header(_REQUEST) or b""
         self._name = given if _NAME.fullmatch(given) else os.urandom(16).hex().encode()
         self._serving, self._status, self._fault = "", 0, ""
-        self._headed = False
+        #: an answer began; the caller does not take more of it for now
+        self._headed, self._held_up = False, False
         self._copied: list[bytes] | None = None
+        self._size = 0
         self._sender: asyncio.Task[None] | None = None
         self._timeout: asyncio.Timeout | None = None
 
@@ -80,6 +84,8 @@ class Passage:
                 async with asyncio.timeout(None) as self._timeout:
                     return await self._pass()
             except TimeoutError:
+                if self._held_up:
+                    raise Fault("", _GONE, "the caller does not read the answer") from None
                 raise Fault("timeout", 504, "the model did not answer in time") from None
         except Fault as fault:
             return self._fail(fault)
@@ -137,7 +143,7 @@ class Passage:
         limits, served = self._routes.limits, self._served
         order = self._gateway.table.order(self._routes, self._assigned.arm)
         last = Fault("connect", 503, "this model has no servers")
-        for number, (arm, endpoint) in enumerate(order[: limits.retries + 1]):
+        for number, (arm, endpoint) in enumerate(order):
             if number and not served.retries.allowed(sum(served.active.values()), limits.retry_budget):
                 break
             try:
@@ -165,7 +171,7 @@ class Passage:
             gate.leave()
             if isinstance(error, Fault):
                 self._blame(endpoint)
-                endpoint.ready = False  # until the next health check finds it again
+                endpoint.refused = True  # until the next health check
             raise
         finally:
             served.retries.now -= retry
@@ -184,8 +190,8 @@ class Passage:
             self._serving, self._status = arm, answer.status
             await self._answer(answer, wire)
         except (Fault, asyncio.CancelledError) as error:
-            if not isinstance(error, Fault) or error.kind:
-                self._blame_unless_gone(endpoint, error)
+            if self._is_the_servers(error):
+                self._blame(endpoint)
             raise
         if answer.status >= 500:
             self._blame(endpoint)
@@ -194,21 +200,19 @@ class Passage:
         self._copy()
         return self._sender is None or self._sender.done()
 
-    def _blame_unless_gone(self, endpoint: Endpoint, error: BaseException) -> None:
+    def _is_the_servers(self, error: BaseException) -> bool:
         """Cancelled by the deadline, it is the server's failure; by a caller that went away, nobody's."""
-        late = self._timeout is not None and self._timeout.when() is not None and self._timeout.expired()
-        if isinstance(error, Fault) or late or self._overdue():
-            self._blame(endpoint)
-
-    def _overdue(self) -> bool:
-        when = None if self._timeout is None else self._timeout.when()
-        return when is not None and asyncio.get_running_loop().time() >= when
+        if isinstance(error, Fault):
+            return bool(error.kind)
+        return self._timeout is not None and self._timeout.expired() and not self._held_up
 
     # --- the request
 
     def _head(self, *, shadow: bool = False) -> list[Header]:
         request = self._request
         headers = passed_on(request.headers, without=_NOT_THE_CALLERS)
+        if request.header(b"host") is None:
+            headers.append((b"host", b"localhost"))
         headers += [(_REQUEST, self._name), (_ARM, self._assigned.arm.encode())]
         if shadow:
             headers.append((_SHADOW, b"1"))
@@ -260,7 +264,8 @@ class Passage:
         if self._copied is None:
             return
         self._copied.append(part)
-        if sum(map(len, self._copied)) > LARGEST:
+        self._size += len(part)
+        if self._size > LARGEST:
             self._copied = None
             self._gateway.mirror.dropped(self._routes.model)
 
@@ -296,11 +301,15 @@ class Passage:
             first = b""
             if ends:
                 return
+            self._held_up = True
             await self._connection.writable()
+            self._held_up = False
 
     def _answer_headers(self, answer: Answer, *, bare: bool, chunks: bool) -> list[Header]:
         headers = passed_on(answer.headers, without=_NOT_THE_SERVERS)
         headers.append((_ARM, self._assigned.arm.encode()))
+        if all(name != _REQUEST for name, _ in headers):
+            headers.append((_REQUEST, self._name))
         if chunks:
             headers.append((b"transfer-encoding", b"chunked"))
         elif answer.length is not None and answer.status != 204:

@@ -24,6 +24,7 @@ from cumulant.ports.traffic import Door, Opening
 _BACKLOG = 2048
 _DRAIN = 30.0
 _LOCK = 5.0
+_HANDSHAKE = 10.0
 _FILES = 65_536
 
 
@@ -60,7 +61,9 @@ async def _live(folder: Folder, opening: Opening) -> None:
         with contextlib.suppress(NotImplementedError):  # Windows: Ctrl-C ends it
             loop.add_signal_handler(number, ended.set)
     servers = [
-        await loop.create_server(site, sock=listeners[0], ssl=context, backlog=_BACKLOG),
+        await loop.create_server(
+            site, sock=listeners[0], ssl=context, backlog=_BACKLOG, ssl_handshake_timeout=_HANDSHAKE if context else None
+        ),
         await loop.create_server(side, sock=listeners[1], backlog=_BACKLOG),
     ]
     sweeps = [asyncio.ensure_future(one.sweep()) for one in (site, side)]

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -145,12 +144,11 @@ def held(path: Path, *, wait: float, shared: bool = False) -> Iterator[None]:
 
 
 def _take(handle: int, *, shared: bool) -> bool:
-    module: Any = msvcrt if sys.platform == "win32" else fcntl
     try:
         if sys.platform == "win32":
-            module.locking(handle, module.LK_NBLCK, 1)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
         else:
-            module.flock(handle, (module.LOCK_SH if shared else module.LOCK_EX) | module.LOCK_NB)
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError:
         return False
     return True

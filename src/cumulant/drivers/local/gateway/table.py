@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from urllib.parse import unquote_to_bytes
 
-from cumulant.core.traffic import CANDIDATE, CHAMPION, Limits, Routes
+from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Limits, Routes
 from cumulant.drivers.local.gateway.bounds import Bucket, Gate, Retries
 from cumulant.drivers.local.gateway.messages import Fault
 from cumulant.drivers.local.gateway.upstream import Endpoint
@@ -79,16 +80,29 @@ class Table:
                 return found
         return next(iter(self.models.values())) if len(self.models) == 1 else None
 
-    def order(self, routes: Routes, arm: str) -> list[tuple[str, Endpoint]]:
-        """The servers to try for a request of an arm: its own, the least busy first, then those of the other arm.
+    def order(self, routes: Routes, assigned: str) -> list[tuple[str, Endpoint]]:
+        """The servers to try for a request of an arm: its own, the least busy first, then one of the other arm.
 
-        Those that are thought to be down come last, for where all are.
+        Those that are thought to be down are left out, unless all are.
         """
-        arms = sorted(routes.arms, key=lambda one: one.name != arm)
-        found = [(one.name, self.endpoints.get(url) or Endpoint(url)) for one in arms for url in one.endpoints]
-        if len(found) == 1:
-            return found
-        return sorted(found, key=lambda pair: (not pair[1].usable, pair[0] != arm, pair[1].active))
+        own = [pair for arm in routes.arms if arm.name == assigned for pair in self._servers(arm)]
+        others = [pair for arm in routes.arms if arm.name != assigned for pair in self._servers(arm)]
+        if len(own) == 1 and own[0][1].usable:
+            first = own
+        else:
+            first = sorted(_usable(own), key=lambda pair: (pair[1].active, random.random()))  # noqa: S311 - a tie
+        rescue = _usable(others)
+        if not first and not rescue:
+            first, rescue = own, others
+        retries = routes.limits.retries
+        return first[: retries + 1] + rescue[: 1 if retries or not first else 0]
+
+    def _servers(self, arm: Arm) -> list[tuple[str, Endpoint]]:
+        return [(arm.name, self.endpoints.get(url) or Endpoint(url, kept=False)) for url in arm.endpoints]
+
+
+def _usable(servers: list[tuple[str, Endpoint]]) -> list[tuple[str, Endpoint]]:
+    return [pair for pair in servers if pair[1].usable]
 
 
 async def check(endpoint: Endpoint) -> None:
@@ -106,6 +120,7 @@ async def check(endpoint: Endpoint) -> None:
     except (Fault, TimeoutError):
         endpoint.ready = False
     finally:
+        endpoint.refused = False
         if wire is not None:
             endpoint.give_back(wire)
 

@@ -50,10 +50,10 @@ class Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+    def connection_lost(self, exc: Exception | None) -> None:
         self._valve.set(to=True)
         answer = self._answer
-        if self._begun() and answer.length is None and not answer.chunked:
+        if exc is None and self._begun() and answer.length is None and not answer.chunked:
             self._complete = True
             self.body.end()  # such an answer ends with its connection
         self.fail(Fault("reset", 502, "the server ended the connection before its answer was whole"))
@@ -62,11 +62,10 @@ class Wire(asyncio.Protocol):
         if not self._busy or self._complete:
             self.close()  # nobody asked
             return
-        if not self._begun():
-            self._size += len(data)
-            if self._size > _HEAD:
-                self._broken()
-                return
+        self._size += len(data)
+        if self._size > _HEAD + len(data) * self._begun():
+            self._broken()
+            return
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -112,7 +111,7 @@ class Wire(asyncio.Protocol):
         self._answer.reason += reason
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._complete:
+        if not self._complete and not self._begun():  # trailers are nobody's
             self._answer.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -139,6 +138,7 @@ class Wire(asyncio.Protocol):
             self.body.end()
 
     def on_body(self, body: bytes) -> None:
+        self._size = 0
         if not self._complete:
             self.body.feed(body)
 
@@ -185,15 +185,19 @@ class Wire(asyncio.Protocol):
 class Endpoint:
     """One server: its kept connections, and what is thought of it."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, kept: bool = True) -> None:
         parts = urlsplit(url)
         self.url = url
+        #: whether connections wait for later requests
+        self._kept = kept
         self._host, self._secure = parts.hostname or "", parts.scheme == "https"
         self._port = parts.port or (443 if self._secure else 80)
         self.authority = parts.netloc.encode()
         self._idle: deque[Wire] = deque()
         #: as the last health check found; None before the first
         self.ready: bool | None = None
+        #: it took no connection since
+        self.refused = False
         self._ejected_until, self._ejections, self._failures = 0.0, 0, 0
         #: requests under way, mirrored ones apart
         self.active = 0
@@ -205,7 +209,7 @@ class Endpoint:
     @property
     def usable(self) -> bool:
         """Whether it should get requests, where there is a choice."""
-        return self.ready is not False and not self.ejected
+        return self.ready is not False and not self.refused and not self.ejected
 
     async def wire(self) -> Wire:
         """A connection over which nothing is under way.
@@ -228,7 +232,7 @@ class Endpoint:
 
     def give_back(self, wire: Wire) -> None:
         """Keep it for the next request, or end it."""
-        if wire.reusable:
+        if wire.reusable and self._kept:
             wire.rest()
             self._idle.append(wire)
         else:
@@ -254,5 +258,7 @@ class Endpoint:
         return True
 
     def close(self) -> None:
+        """End what is idle, and later what is under way."""
+        self._kept = False
         while self._idle:
             self._idle.pop().close()
