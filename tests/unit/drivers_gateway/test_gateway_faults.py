@@ -99,9 +99,9 @@ BROKEN = {
 def test_an_answer_that_is_none_is_a_reset(answer: bytes, apply: Applied, address: str) -> None:
     with served(says(answer)) as server:
         apply(server.url)
-        assert status(talk(address, post())) == 502
+        assert status(talk(address, post())) == 503
         told = apply.told()
-        assert (told.status, told.fault, told.served, told.assigned) == (502, "reset", "", "champion")
+        assert (told.status, told.fault, told.served, told.assigned) == (503, "reset", "", "champion")
         assert len(server.requests) == 1
 
 
@@ -128,7 +128,7 @@ def test_half_an_answer_is_broken_off_for_the_caller_too(answer: bytes, apply: A
 def test_after_bytes_were_sent_nothing_is_tried_again(apply: Applied, address: str) -> None:
     with served(says(b"")) as bad, served() as good:
         apply(good.url, bad.url, weight=100.0)
-        assert status(talk(address, post())) == 502
+        assert status(talk(address, post())) == 503
         assert (len(bad.requests), len(good.requests)) == (1, 0)
 
 
@@ -302,10 +302,10 @@ def test_more_than_an_arm_takes_overflows(apply: Applied, address: str) -> None:
 
 
 def test_a_failing_candidate_is_ejected_and_rescued(apply: Applied, address: str) -> None:
-    with served() as good, served(says(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n", ends=False)) as bad:
+    with served() as good, served(says(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", ends=False)) as bad:
         apply(good.url, bad.url, weight=100.0, limits=msgspec.structs.replace(LIMITS, eject_after=3, eject_for=60.0))
         found = [status(talk(address, post())) for _ in range(6)]
-        assert found == [500] * 3 + [200] * 3
+        assert found == [503] * 3 + [200] * 3
         assert len(bad.requests) == 3
 
 
