@@ -301,6 +301,20 @@ def test_more_than_an_arm_takes_overflows(apply: Applied, address: str) -> None:
         assert sorted(found) == [200, 200, 503]
 
 
+def test_many_requests_at_once_for_a_dead_arm_are_all_rescued(apply: Applied, address: str) -> None:
+    with served() as good, served() as dead:
+        url = dead.url
+        apply(good.url, url, weight=100.0, limits=msgspec.structs.replace(LIMITS, health_every=60.0, retry_budget=0.0))
+        dead.close()
+        found: list[int] = []
+        threads = [threading.Thread(target=lambda: found.append(status(talk(address, post())))) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == [200] * 40
+
+
 def test_a_failing_candidate_is_ejected_and_rescued(apply: Applied, address: str) -> None:
     with served() as good, served(says(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", ends=False)) as bad:
         apply(good.url, bad.url, weight=100.0, limits=msgspec.structs.replace(LIMITS, eject_after=3, eject_for=60.0))

@@ -146,10 +146,12 @@ class Passage:
         order = self._gateway.table.order(self._routes, self._assigned.arm, forced=self._assigned.forced)
         last = Fault("connect", 503, "this model has no servers")
         for number, (arm, endpoint) in enumerate(order):
-            if number and not served.retries.allowed(sum(served.active.values()), limits.retry_budget):
-                break
+            again = number > 0 and arm == self._assigned.arm
+            # A rescue is the request's first try at its arm, and the last: it needs no budget.
+            if again and not served.retries.allowed(sum(served.active.values()), limits.retry_budget):
+                continue
             try:
-                return arm, endpoint, await self._enter(arm, endpoint, retry=number > 0)
+                return arm, endpoint, await self._enter(arm, endpoint, retry=again)
             except Fault as fault:
                 if fault.kind != "connect":
                     raise
