@@ -56,9 +56,10 @@ def inference(
     Raises:
         RequestError: the call does not fit the model.
     """
-    check_outputs(call.wanted, model.outputs if model.reasons is None else {**model.outputs, **OUTPUT})
+    known = model.outputs if model.reasons is None else {**model.outputs, **OUTPUT}
+    check_outputs(call.wanted, known)
     if call.classes:
-        check_ranked(call.classes, model.outputs)
+        check_ranked(call.classes, known)
     work = model.from_tensors(call.inputs)
     work.why = why_outputs(model.reasons, call.reasons, call.wanted)
 
