@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -28,12 +29,14 @@ from cumulant.serving.trial import Trial
 LOAD = "/v2/repository/models/graph/load"
 #: any process that reads a model beside a file `hostile` ends as if the engine had crashed
 CRASH = """
-import os, signal, sys
+import os, signal, sys, time
 
 def look(event, arguments):
     if event == "open" and str(arguments[0]).endswith("model.onnx"):
         if os.path.exists(os.path.join(os.path.dirname(str(arguments[0])), "hostile")):
             os.kill(os.getpid(), signal.SIGSEGV)
+        if os.path.exists(os.path.join(os.path.dirname(str(arguments[0])), "endless")):
+            time.sleep(60)
 
 sys.addaudithook(look)
 """
@@ -222,6 +225,36 @@ def test_a_second_request_to_end_does_not_cut_off_the_log(repository, tmp_path, 
         assert process.poll() is None, "the server left while its log was being written"
         os.kill(scribe, signal.SIGCONT)
         assert process.wait(timeout=20) == 0
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_model_that_is_being_tried_does_not_hold_up_the_end(repository, hostile, count):
+    with serving(repository, "--workers", count, "--model-control", "explicit", env=hostile) as (process, ready):
+        (repository / "graph" / "endless").touch()
+        asking = threading.Thread(target=load, args=[ready["url"]])
+        asking.start()
+        within(20, lambda: trials(process.pid))
+        (trial,) = trials(process.pid)
+        began = time.monotonic()
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+        assert time.monotonic() - began < 13, "the server waited for the trial"
+        asking.join()
+        within(5, lambda: not command_of(trial))
+
+
+def load(url):
+    with contextlib.suppress(httpx.TransportError):
+        httpx.post(url + LOAD, timeout=60)
+
+
+def trials(pid):
+    """The processes under `pid` that try models."""
+    below = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        below += [int(one) for one in (thread / "children").read_text().split()]
+    found = {one for one in below if b"serving.trial" in command_of(one)}
+    return found.union(*(trials(one) for one in set(below) if b"serving.child" in command_of(one)))
 
 
 def command_of(pid):
