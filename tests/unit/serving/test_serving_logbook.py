@@ -88,3 +88,11 @@ def test_patterns_are_bounded_and_start_anew_with_other_models(book):
     book[0].describe(ModelSet([book[1]]))
     put(book, feed, np.ones((1, PATTERNS + 1), np.float32))
     assert book[0].client.likes == PATTERNS + 1
+
+
+def test_a_model_that_is_loaded_again_needs_no_other_pattern(book):
+    feed, raw = np.ones((1, 3), np.float32), np.ones((1, 1), np.float32)
+    for _ in range(3):
+        put(book, feed, raw)
+        book[0].describe(ModelSet([book[1]]))
+    assert (book[0].client.likes, len(book[0].client.streams)) == (3, 1)
