@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -36,6 +37,8 @@ class Timed(Protocol):
 Q = TypeVar("Q", bound=Timed)
 R = TypeVar("R")
 C = TypeVar("C", bound=Call)
+#: of a request whose client went away, as proxies write it
+_GONE = 499
 
 
 class Scoring(msgspec.Struct, Generic[R]):
@@ -178,6 +181,9 @@ class Counted:
         except CumulantError as error:
             status = status_of(error)
             raise
+        except asyncio.CancelledError:
+            status = _GONE
+            raise
         finally:
             self._observe(model, endpoint, status, work.rows, request)
         return response
@@ -188,6 +194,9 @@ class Counted:
         try:
             await durable(told)
             status = 200
+        except asyncio.CancelledError:
+            status = _GONE
+            raise
         finally:
             count(status)
         return response
