@@ -96,14 +96,22 @@ class Supervisor:
                 self._listeners = [shared(self._settings.host, self._settings.port) for _ in places]
                 for place in places:
                     await self._start(place)
-                first = await asyncio.wait_for(
-                    asyncio.gather(*(member.ready for member in self._members.values())), _START_SECONDS
-                )
+                first = await self._all_ready()
                 self._keepers = [asyncio.ensure_future(self._keep(place)) for place in self._members]
                 started(first[0])
                 await ended.wait()
             finally:
                 await self._end()
+
+    async def _all_ready(self) -> list[Any]:
+        """What each worker says of its models, once all of them answer."""
+        ready = asyncio.gather(*(member.ready for member in self._members.values()))
+        try:
+            return await asyncio.wait_for(ready, _START_SECONDS)
+        except TimeoutError:
+            hint = "look at its models: they may be too large for this machine"
+            told = f"a worker did not answer within {_START_SECONDS:g} s of its start"
+            raise EngineUnavailableError(told, hint=hint) from None
 
     async def _start(self, place: int) -> None:
         ours, theirs = socket.socketpair()

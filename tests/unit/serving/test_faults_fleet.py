@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -18,8 +19,8 @@ from serving_graphs import scale
 from test_faults_processes import CONTENT, HEAD, address, within, workers
 from test_serving_fleet import BODY, INFER, children, metric, serving
 
-from cumulant.core.errors import IntegrityError
-from cumulant.serving import open_model
+from cumulant.core.errors import EngineUnavailableError, IntegrityError
+from cumulant.serving import open_model, pins, supervisor
 from cumulant.serving.control import open_pinned
 from cumulant.serving.keeping import keeping
 from cumulant.serving.pins import keep, pin
@@ -149,6 +150,38 @@ def test_kept_content_that_was_damaged_is_kept_anew(tmp_path):
     assert keep(pin(folder), place) == kept
     open_pinned(kept, open_model).close()
     assert [one.name for one in place.iterdir()] == [kept.digest]
+
+
+def test_content_that_another_worker_has_just_kept_is_not_taken_away(tmp_path, monkeypatch):
+    (tmp_path / "kept").mkdir()
+    wanted = pin(scale(tmp_path / "model"))
+    link = pins._link
+
+    def slowly(path, out):
+        if not (tmp_path / "kept" / wanted.digest).exists():
+            monkeypatch.setattr(pins, "_link", link)
+            keep(wanted, tmp_path / "kept")
+        link(path, out)
+
+    monkeypatch.setattr(pins, "_link", slowly)
+    place = tmp_path / "kept" / wanted.digest
+    opened = []
+    monkeypatch.setattr(pins, "check", lambda one: opened.append(place.stat().st_ino))
+    assert keep(wanted, tmp_path / "kept").kept == str(place)
+    assert len(opened) == 2
+    assert len(set(opened)) == 1
+    assert [one.name for one in (tmp_path / "kept").iterdir()] == [wanted.digest]
+
+
+def test_workers_that_do_not_come_to_answer_are_told_of_in_words(tmp_path, hostile, monkeypatch):
+    folder = scale(tmp_path / "model")
+    (folder / "endless").touch()
+    monkeypatch.setenv("PYTHONPATH", hostile["PYTHONPATH"])
+    monkeypatch.setattr(supervisor, "_START_SECONDS", 1.0)
+    monkeypatch.setattr(supervisor, "_FAREWELL_SECONDS", 0.1)
+    settings = Settings(folders=(str(folder),), host="127.0.0.1", port=0, workers=2, drain=-5.0)
+    with pytest.raises(EngineUnavailableError, match="did not answer within 1 s"):
+        asyncio.run(supervisor.Supervisor(settings, [pin(folder)]).run(lambda _: None))
 
 
 def test_a_disk_without_room_is_said(tmp_path, capfd):
