@@ -136,7 +136,11 @@ class Trial:
             return self._process
 
     def _keep(self, pinned: Pin) -> Pin:
-        return pinned if self._settings.kept is None else keep(pinned, Path(self._settings.kept))
+        if self._settings.kept is None:
+            return pinned
+        # A copy holds no links: where those of the folder lead can be seen here only.
+        self._repository.check(Path(pinned.folder))
+        return keep(pinned, Path(self._settings.kept))
 
 
 def _ending() -> EngineUnavailableError:

@@ -8,6 +8,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -182,6 +184,24 @@ def test_workers_that_do_not_come_to_answer_are_told_of_in_words(tmp_path, hosti
     settings = Settings(folders=(str(folder),), host="127.0.0.1", port=0, workers=2, drain=-5.0)
     with pytest.raises(EngineUnavailableError, match="did not answer within 1 s"):
         asyncio.run(supervisor.Supervisor(settings, [pin(folder)]).run(lambda _: None))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_is_kept_is_not_taken_from_outside_the_repository(tmp_path, count):
+    folder, outside = scale(tmp_path / "models" / "graph"), tmp_path / "outside.onnx"
+    (folder / "model.onnx").rename(outside)
+    (folder / "model.onnx").symlink_to(outside)
+    line = [sys.executable, "-m", "cumulant.serving", str(tmp_path / "models"), "--http", "127.0.0.1:0"]
+    ended = subprocess.run(
+        [*line, "--workers", str(count)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert ended.returncode == 1
+    assert "leads out of the repository" in ended.stderr
 
 
 def test_a_disk_without_room_is_said(tmp_path, capfd):
