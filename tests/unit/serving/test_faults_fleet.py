@@ -25,6 +25,7 @@ from cumulant.core.errors import EngineUnavailableError, IntegrityError
 from cumulant.serving import open_model, pins, supervisor
 from cumulant.serving.control import open_pinned
 from cumulant.serving.keeping import keeping
+from cumulant.serving.loops import signals_kept
 from cumulant.serving.pins import keep, pin
 from cumulant.serving.settings import Settings
 from cumulant.serving.trial import Trial
@@ -182,7 +183,7 @@ def test_workers_that_do_not_come_to_answer_are_told_of_in_words(tmp_path, hosti
     monkeypatch.setattr(supervisor, "_START_SECONDS", 1.0)
     monkeypatch.setattr(supervisor, "_FAREWELL_SECONDS", 0.1)
     settings = Settings(folders=(str(folder),), host="127.0.0.1", port=0, workers=2, drain=-5.0)
-    with pytest.raises(EngineUnavailableError, match="did not answer within 1 s"):
+    with signals_kept(), pytest.raises(EngineUnavailableError, match="did not answer within 1 s"):
         asyncio.run(supervisor.Supervisor(settings, [pin(folder)]).run(lambda _: None))
 
 
