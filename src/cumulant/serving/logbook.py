@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import cast
 
+import msgspec
 import numpy as np
 
 from cumulant.core.ids import digest, short
@@ -35,8 +36,11 @@ class Logbook:
         self._bits = Random().getrandbits  # noqa: S311 - names, not secrets
         self._fingerprints: dict[tuple[str, str], str] = {}
         self._columns: dict[tuple[str, str], list[str]] = {}
+        self._ignored: dict[tuple[str, str], frozenset[str]] = {}
         #: numbers of patterns, by all that their entries have in common
         self._patterns: dict[tuple[object, ...], int | None] = {}
+        #: those that the client was told, so that a model that is loaded again needs no other one
+        self._told: dict[bytes, int] = {}
 
     def describe(self, models: ModelSet) -> None:
         """Before the first entry of a model: which of its fields are personal."""
@@ -47,6 +51,7 @@ class Logbook:
             if isinstance(model.servable, GraphServable):
                 self._columns[model.name, model.version] = list(model.servable.columns)
             self._fingerprints[model.name, model.version] = short(digest(plan)) if plan is not None else ""
+            self._ignored[model.name, model.version] = _ignored(model.servable)
 
     def put(self, model: Model, work: Work, raw: Sequence[Array], request_id: str, received: float) -> None:
         """One answered request; `received` by `time.perf_counter`."""
@@ -61,7 +66,7 @@ class Logbook:
         entry = self._entry(model, work)
         entry.id, entry.time_us, entry.latency_us = name, now, latency
         if work.raw is not None:
-            entry.rows = encode(work.raw)
+            entry.rows = encode(self._asked(model, work.raw) if work.warnings else work.raw)
             entry.answers = encode(model.answers(work, raw))
         else:
             self._add_tensors(entry, model, work, raw)
@@ -69,6 +74,14 @@ class Logbook:
             entry.event_times = _moments(model.servable.plan, work)
             entry.ages = list(work.ages) or None
         self.client.put(entry)
+
+    def _asked(self, model: Model, rows: Sequence[object]) -> Sequence[object]:
+        """The rows without columns that the model ignores: whether they are personal, its servable does not know."""
+        ignored = self._ignored.get((model.name, model.version), frozenset())
+        return [
+            {name: value for name, value in row.items() if name not in ignored} if isinstance(row, dict) else row
+            for row in rows
+        ]
 
     def _entry(self, model: Model, work: Work) -> Entry:
         return Entry(
@@ -103,7 +116,19 @@ class Logbook:
         entry = self._entry(model, work)
         self._add_tensors(entry, model, work, [answered])
         entry.tensors, entry.outputs = [(*entry.tensors[0][:3], b"")], [(*entry.outputs[0][:3], b"")]
-        return self.client.pattern(entry)
+        content = msgspec.msgpack.encode(entry)
+        number = self._told.get(content)
+        if number is None and (number := self.client.pattern(entry)) is not None:
+            self._told[content] = number
+        return number
+
+
+def _ignored(servable: Servable | GraphServable) -> frozenset[str]:
+    """Columns that a request may carry for nothing; those of the predicted source's key are kept, for labels."""
+    if not isinstance(servable, Servable):
+        return frozenset()
+    source = servable.plan.sources.get(servable.plan.entity)
+    return frozenset(servable.unread) - {field.name for field in (() if source is None else source.fields)}
 
 
 def _memory(array: Array) -> bytes:
