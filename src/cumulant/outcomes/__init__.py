@@ -20,14 +20,15 @@ if TYPE_CHECKING:
     from cumulant.outcomes.labels import LabelSchema
     from cumulant.outcomes.losses import LOSSES, Loss
     from cumulant.outcomes.pairs import Graded, Pair
-    from cumulant.outcomes.store import INBOX, Ingested
+    from cumulant.outcomes.place import INBOX
+    from cumulant.outcomes.store import Ingested
 
 _HOMES = {
     "Advanced": "joining",
     "Cohort": "cohorts",
     "Defaults": "importing",
     "Graded": "pairs",
-    "INBOX": "store",
+    "INBOX": "place",
     "Imported": "importing",
     "Ingested": "store",
     "LOSSES": "losses",

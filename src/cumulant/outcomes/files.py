@@ -82,7 +82,11 @@ def _opened(path: Path) -> IO[bytes]:
 
 def _csv(stream: IO[bytes], path: Path) -> Iterator[object]:
     separator = "\t" if ".tsv" in path.name.lower() else ","
-    reader = csv.reader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), delimiter=separator, strict=True)
+    with io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
+        yield from _records(csv.reader(text, delimiter=separator, strict=True), path, separator)
+
+
+def _records(reader: Iterator[list[str]], path: Path, separator: str) -> Iterator[object]:
     header = next(reader, [])
     if not header or len(set(header)) != len(header):
         raise DataError(

@@ -16,7 +16,8 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import StorageError
 from cumulant.outcomes import files
 from cumulant.outcomes.labels import LabelSchema, Reader, Said
-from cumulant.outcomes.store import CLAIMED, FACTS, INBOX, Batch, Ingested, ingested, locked, writing_to
+from cumulant.outcomes.place import CLAIMED, INBOX
+from cumulant.outcomes.store import FACTS, Batch, Ingested, ingested, locked, writing_to
 
 #: files of the inbox that become one batch, so that many small posts do not stay many small files
 _TOGETHER = 5_000

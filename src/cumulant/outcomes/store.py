@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cumulant.core.errors import LeaseHeldError, StorageError
+from cumulant.outcomes.place import LABELS, WRITING
 
 _TIME = pa.timestamp("us", "UTC")
 #: one row that somebody said: a label, or what could not be one and why
@@ -46,7 +47,6 @@ FACTS = pa.schema(
         pa.field("received", _TIME, nullable=False),
     ]
 )
-LABELS, WRITING, INBOX, CLAIMED = "labels", "writing", "inbox", "claimed"
 _PATIENCE, _PAUSE = 60.0, 0.05
 
 

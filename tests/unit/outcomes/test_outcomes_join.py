@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import polars as pl
 import pytest
-
 from outcomes_support import NOW, Clock, opened, put, tell
+
 from cumulant.core.errors import StorageError
 from cumulant.outcomes import report, shown
 
@@ -106,7 +106,13 @@ def test_mirrored_requests_are_paired_and_graded_once(tmp_path):
     put(log, {"id": "lone", "p": 0.7, "served_arm": "candidate", "version": "2", "shadow": True})
     assert outcomes.advance().pairs == 1
     (pair,), cursor = outcomes.pairs()
-    assert (pair.champion_version, pair.candidate_version, pair.champion, pair.candidate, pair.differs) == ("1", "2", 0.2, 0.7, True)
+    assert (pair.champion_version, pair.candidate_version, pair.champion, pair.candidate, pair.differs) == (
+        "1",
+        "2",
+        0.2,
+        0.7,
+        True,
+    )
     tell(tmp_path / "outcomes", {"id": "a", "label": True, "known_time": LATER})
     assert outcomes.advance().graded == 1
     (one,), _ = outcomes.graded()
@@ -119,8 +125,17 @@ def test_mirrored_requests_are_paired_and_graded_once(tmp_path):
 
 
 def test_progress_that_is_lost_finds_nothing_twice(tmp_path):
-    put(tmp_path / "log", {"id": "a"}, {"id": "b", "served_arm": "candidate", "version": "2", "shadow": True}, {"id": "b"})
-    tell(tmp_path / "outcomes", {"id": "a", "label": True, "known_time": LATER}, {"id": "b", "label": True, "known_time": LATER})
+    put(
+        tmp_path / "log",
+        {"id": "a"},
+        {"id": "b", "served_arm": "candidate", "version": "2", "shadow": True},
+        {"id": "b"},
+    )
+    tell(
+        tmp_path / "outcomes",
+        {"id": "a", "label": True, "known_time": LATER},
+        {"id": "b", "label": True, "known_time": LATER},
+    )
     outcomes = opened(tmp_path)
     first = outcomes.advance()
     assert (first.labelled, first.pairs, first.graded) == (3, 1, 1)
