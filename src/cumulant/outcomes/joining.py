@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cumulant.core.clock import Clock, SystemClock
+from cumulant.core.errors import StorageError
 from cumulant.core.plan import Field
 from cumulant.outcomes import store
 from cumulant.outcomes.losses import Loss
@@ -23,6 +24,10 @@ from cumulant.outcomes.scored import COLUMNS, IDENTITY, TOLD, asked, frame
 from cumulant.serving import log
 
 _TIME = pa.timestamp("us", "UTC")
+#: of the log, what tells whether a label may be for a row of a file
+_HEAD = ["id", "event_time"]
+_LISTINGS = 100
+_Named = tuple[pa.Array, pa.Array]
 #: the join's columns
 JOINED = pa.schema(
     [
@@ -133,7 +138,8 @@ class Outcomes:
             said = self._facts(names)
             facts = usable(said, now)
             due = progress.next_due is not None and now >= progress.next_due
-            fresh = facts if due else usable(self._facts([one for one in names if one not in progress.batches]), now)
+            news = [one for one in names if not self._known(one, progress)]
+            fresh = facts if due or news == names else usable(self._facts(news), now)
             labelled, mirrored = self._look(progress, facts, fresh)
             pairs = self._pair(progress, mirrored, now)
             found = self._grade() if labelled or pairs else 0
@@ -144,25 +150,49 @@ class Outcomes:
         return Advanced(labelled=labelled, pairs=pairs, graded=found)
 
     def _look(self, progress: Progress, facts: pl.DataFrame, fresh: pl.DataFrame) -> tuple[int, list[pl.DataFrame]]:
-        """Go through new files of the log, and through old ones for predictions that new labels name."""
-        labelled, mirrored = 0, []
-        ids, times = _named(fresh)
-        for file, read in log.stored(self._log):
-            new = not progress.seen(file.day, file.life, file.first, file.last)
-            if not new and not fresh.height:
-                continue
-            rows = 0
-            for batch in read(COLUMNS):
-                rows += batch.num_rows
-                table = batch if new else asked(batch, ids, times)
-                if table.num_rows and facts.height:
-                    found, _ = self._join(table, facts)
-                    labelled += self._joined.append(found.filter(pl.col("label").is_not_null()))
-                if new:
-                    mirrored.append(_mirrored(batch))
-            if rows:
-                progress.see(file.day, file.life, file.first, file.last)
-        return labelled, [one for one in mirrored if one.height]
+        """Go through new files of the log, and through old ones for predictions that new labels name.
+
+        A file that is merged before it is read is looked for again: else its rows would miss these labels for ever.
+        """
+        labelled, mirrored = 0, list[pl.DataFrame]()
+        named = _named(fresh) if fresh.height else None
+        for _ in range(_LISTINGS):
+            gone = False
+            for file, read in log.stored(self._log):
+                new = not progress.seen(file.day, file.life, file.first, file.last)
+                if not new and named is None:
+                    continue
+                rows, found = self._look_into(read, facts, None if new else named, mirrored if new else None)
+                labelled += found
+                gone |= not rows and not file.path.exists()
+                if rows:
+                    progress.see(file.day, file.life, file.first, file.last)
+            if not gone:
+                return labelled, [one for one in mirrored if one.height]
+        raise StorageError(
+            "files of the prediction log vanish while they are read",
+            subject=str(self._log),
+            hint="look for a program that deletes files there",
+        )
+
+    def _look_into(
+        self, read: log.Rows, facts: pl.DataFrame, named: _Named | None, mirrored: list[pl.DataFrame] | None
+    ) -> tuple[int, int]:
+        """How many rows a file has, or that it has some; and how many of them got a label. `named`: only those."""
+        rows = labelled = 0
+        if named is not None:
+            heads = [asked(batch, *named).num_rows for batch in read(_HEAD)]
+            if not any(heads):
+                return len(heads), 0
+        for batch in read(COLUMNS):
+            rows += batch.num_rows
+            table = batch if named is None else asked(batch, *named)
+            if table.num_rows and facts.height:
+                found, _ = self._join(table, facts)
+                labelled += self._joined.append(found.filter(pl.col("label").is_not_null()))
+            if mirrored is not None:
+                mirrored.append(_mirrored(batch))
+        return rows, labelled
 
     def _join(self, table: pa.Table, facts: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
         found = frame(table, self._key)
@@ -173,6 +203,13 @@ class Outcomes:
             .select(JOINED.names)
         )
         return joined, pairs["ref"].unique()
+
+    def _known(self, batch: str, progress: Progress) -> bool:
+        """Whether what a batch says was looked at, be it before it was merged."""
+        if batch in progress.batches:
+            return True
+        told = store.ingested(self._folder, batch)
+        return told is not None and bool(told.made_of) and progress.batches.issuperset(told.made_of)
 
     def said(self) -> pl.DataFrame:
         """Everything that was said, also what cannot be used."""
@@ -218,7 +255,7 @@ def _mirrored(table: pa.Table) -> pl.DataFrame:
     return frame(table.filter(table["shadow"]), ()).drop("place", "id_ref", "key_ref", "request")
 
 
-def _named(facts: pl.DataFrame) -> tuple[pa.Array, pa.Array]:
+def _named(facts: pl.DataFrame) -> _Named:
     """The ids, and the event times in microseconds, that labels name."""
     parts = facts["ref"].unique().str.splitn("\x1f", 3).struct.unnest()
     ids = parts.filter(pl.col("field_0") == "i")["field_2"]

@@ -77,9 +77,9 @@ def test_labels_of_imported_predictions_are_joined_and_reported(filled, cumulant
 
 def test_what_is_wrong_is_said_and_ends_with_a_code(filled, cumulant, tmp_path):
     nothing = ingest(cumulant, filled)
-    assert (nothing.code, "no labels are named" in nothing.err) == (2, True)
+    assert (nothing.code, "no labels are named" in nothing.out + nothing.err) == (2, True)
     missing = ingest(cumulant, filled, str(tmp_path / "*.nothing"))
-    assert (missing.code, "no file matches" in missing.err) == (2, True)
+    assert (missing.code, "no file matches" in missing.out + missing.err) == (2, True)
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n")
     assert ingest(cumulant, filled, str(tmp_path / "bad.csv")).code == 2
     write(tmp_path / "good.jsonl", {"id": "r1", "label": "yes"})
@@ -102,19 +102,19 @@ def test_a_watched_folder_is_taken_in_as_it_fills(filled, tmp_path):
     folder = tmp_path / "inbox"
     folder.mkdir()
     line = [sys.executable, "-m", "cumulant.cli", "labels", "ingest", "--watch", str(folder), "--project", str(filled)]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
-    try:
-        (folder / "broken.csv").write_text("a\n1\n")
-        write(folder / "one.jsonl", {"id": "r1", "label": "yes"})
-        said = ""
-        until = time.monotonic() + 90
-        while "1 predictions have a label now" not in said and time.monotonic() < until:
-            said += process.stdout.readline()
-        assert "broken.csv: nothing was taken in" in said
-        assert "one.jsonl: 1 rows" in said
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=30)
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            (folder / "broken.csv").write_text("a\n1\n")
+            write(folder / "one.jsonl", {"id": "r1", "label": "yes"})
+            said = ""
+            until = time.monotonic() + 90
+            while "1 predictions have a label now" not in said and time.monotonic() < until:
+                said += process.stdout.readline()
+            assert "broken.csv: nothing was taken in" in said
+            assert "one.jsonl: 1 rows" in said
+        finally:
+            process.send_signal(signal.SIGTERM)
 
 
 def test_the_parts_of_a_map():

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cumulant.serving.log.entry import Entry, Tensor
     from cumulant.serving.log.hiding import as_held, personal_fields
     from cumulant.serving.log.parts import SCHEMA, Part
-    from cumulant.serving.log.reading import Gap, find, gaps, recent, scan, stored
+    from cumulant.serving.log.reading import Gap, Rows, find, gaps, recent, scan, stored
     from cumulant.serving.log.starting import command
 
 _HOMES = {
@@ -22,6 +22,7 @@ _HOMES = {
     "Gap": "reading",
     "LogClient": "client",
     "Part": "parts",
+    "Rows": "reading",
     "SCHEMA": "parts",
     "Tensor": "entry",
     "as_held": "hiding",
@@ -40,6 +41,7 @@ __all__ = [
     "Gap",
     "LogClient",
     "Part",
+    "Rows",
     "Tensor",
     "as_held",
     "command",
