@@ -26,6 +26,7 @@ from cumulant.serving import log
 _TIME = pa.timestamp("us", "UTC")
 #: of the log, what tells whether a label may be for a row of a file
 _HEAD = ["id", "event_time"]
+_LABEL = [*IDENTITY, "label", "value", "label_known_time", "weight"]
 _LISTINGS = 100
 _Named = tuple[pa.Array, pa.Array]
 #: the join's columns
@@ -135,19 +136,25 @@ class Outcomes:
         with store.locked(self._folder):
             progress = read_progress(self._folder)
             names = store.batches(self._folder)
+            news = [one for one in names if not self._known(one, progress)]
+            due = progress.next_due is not None and now >= progress.next_due
+            if not news and not due and self._looked_at(progress):
+                return Advanced(labelled=0, pairs=0, graded=0)
             said = self._facts(names)
             facts = usable(said, now)
-            due = progress.next_due is not None and now >= progress.next_due
-            news = [one for one in names if not self._known(one, progress)]
             fresh = facts if due or news == names else usable(self._facts(news), now)
             labelled, mirrored = self._look(progress, facts, fresh)
             pairs = self._pair(progress, mirrored, now)
-            found = self._grade() if labelled or pairs else 0
+            found = self._grade(progress)
             ahead = said.filter((pl.col("problem") == "") & (pl.col("known_time") > now))["known_time"].min()
             progress.batches, progress.next_due = set(names), ahead if isinstance(ahead, datetime) else None
             with store.writing_to(self._folder):
                 write_progress(self._folder, progress)
         return Advanced(labelled=labelled, pairs=pairs, graded=found)
+
+    def _looked_at(self, progress: Progress) -> bool:
+        """Whether the log has nothing new, as at most looks."""
+        return all(progress.seen(file.day, file.life, file.first, file.last) for file, _ in log.stored(self._log))
 
     def _look(self, progress: Progress, facts: pl.DataFrame, fresh: pl.DataFrame) -> tuple[int, list[pl.DataFrame]]:
         """Go through new files of the log, and through old ones for predictions that new labels name.
@@ -241,13 +248,16 @@ class Outcomes:
         progress.keep_halves(self._folder, halves, now)
         return added
 
-    def _grade(self) -> int:
+    def _grade(self, progress: Progress) -> int:
+        """Losses of the pairs and labels since the last time; how far it came is remembered when they are stored."""
+        labelled, last_label = self._joined.since(progress.graded_labels)
+        pairs, last_pair = self._pairs.since(progress.graded_pairs)
         added = 0
-        for pairs in self._pairs.frames():
-            for labelled in self._joined.frames([*IDENTITY, "label", "value", "label_known_time", "weight"]):
-                found = graded(pairs, labelled, self._loss)
-                if found.height:
-                    added += self._graded.append(found)
+        for known in self._pairs.frames() if labelled.height else ():
+            added += self._graded.append(graded(known, labelled.select(_LABEL), self._loss))
+        for known in self._joined.frames(_LABEL) if pairs.height else ():
+            added += self._graded.append(graded(pairs, known, self._loss))
+        progress.graded_labels, progress.graded_pairs = last_label, last_pair
         return added
 
 
