@@ -92,10 +92,18 @@ def _bare(one: Ingested) -> Ingested:
 def _remove(folder: Path) -> None:
     """What is covered goes, when those who had listed it before it was merged have read it."""
     for merged in merges(folder):
-        if time.time() - (folder / LABELS / merged.content / "file.json").stat().st_mtime < _GRACE:
+        if not _old(folder / LABELS / merged.content / "file.json"):
             continue
         for one in merged.covers:
             path = folder / LABELS / one.content
             if path.is_dir():
                 with writing_to(path):
                     shutil.rmtree(path)
+
+
+def _old(path: Path) -> bool:
+    """Whether a file has lain there for a while; one that is gone, merged once more, has nothing left to remove."""
+    try:
+        return time.time() - path.stat().st_mtime >= _GRACE
+    except FileNotFoundError:
+        return False
