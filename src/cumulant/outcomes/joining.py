@@ -118,7 +118,7 @@ class Outcomes:
         return to_graded(found), after
 
     def facts(self, now: datetime) -> pl.DataFrame:
-        """What is known by `now`; some tens of bytes a label in memory."""
+        """What is known by `now`; about 500 bytes a label in memory at most."""
         return usable(self._facts(store.batches(self._folder)), now)
 
     # --- what is found
