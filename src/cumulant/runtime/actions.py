@@ -47,6 +47,9 @@ _DECLARED = (
     Action("events.verify", "verify the chain of events", writes=False),
     Action("events.export", "export events", writes=False),
     Action("predictions.show", "look at the prediction log", writes=False),
+    Action("predictions.import", "bring predictions that were logged elsewhere into the prediction log"),
+    Action("labels.ingest", "take in what became of predictions"),
+    Action("labels.show", "look at labels and how much of the predictions they cover", writes=False),
     Action("lineage.show", "show where a model version comes from", writes=False),
 )
 ACTIONS = {action.name: action for action in _DECLARED}
