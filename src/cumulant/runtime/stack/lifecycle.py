@@ -20,8 +20,8 @@ from cumulant.runtime.actions import check
 from cumulant.runtime.stack.book import FOLDER, Book
 from cumulant.runtime.stack.child import logs
 from cumulant.runtime.stack.holding import already_runs, left_behind, supervisor_of
+from cumulant.runtime.stack.programs import LOGS
 from cumulant.runtime.stack.status import Status, read_status
-from cumulant.runtime.stack.supervisor import LOGS
 from cumulant.runtime.stack.versions import first_champion, is_free
 
 if TYPE_CHECKING:
