@@ -108,9 +108,9 @@ def processes(shop):
 
 def words(shop, *line, code):
     process = start(shop, *line)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == code, err
-    return err
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, out + err
+    return json.loads(out)["error"]["message"]
 
 
 @contextmanager
@@ -149,8 +149,7 @@ def test_up_serves_says_so_twice_and_down_leaves_nothing(shop):
     assert run(shop, "ps") == {"running": False, "processes": []}
     assert run(shop, "down") == {"ended": 0}
     logged = run(shop, "predictions", "show", "asked-here")
-    assert logged["predictions"][0]["arm"] == "champion"
-    assert not logged["predictions"][0]["shadow"]
+    assert (logged[0]["arm"], logged[0]["shadow"]) == ("champion", False)
 
 
 def test_each_process_that_is_killed_comes_back_and_the_port_stays(shop):
@@ -246,7 +245,7 @@ def test_a_taken_port_a_damaged_book_and_a_server_that_cannot_start_are_told_in_
     assert "server-1 has ended" in said
     assert "nowhere" in said
     assert run(shop, "ps") == {"running": False, "processes": []}
-    assert "returns/7" in words(shop, "up", "returns/7", code=2)
+    assert 'no version of returns named "7"' in words(shop, "up", "returns/7", code=2)
 
 
 def test_a_status_that_cannot_be_written_stops_nobody(shop):
