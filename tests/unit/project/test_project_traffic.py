@@ -42,14 +42,17 @@ def test_the_folder_of_the_gateway(tmp_path, declared, url):
     assert row.value == expected
 
 
+def local():
+    return Drivers({"local": Driver(clients={"traffic": f"{__name__}:Gateway"})})
+
+
 def test_the_client_is_made_once_from_its_driver(tmp_path):
-    drivers = Drivers({"local": Driver(clients={"traffic": f"{__name__}:Gateway"})})
-    found = project(tmp_path, drivers=drivers)
+    found = project(tmp_path, drivers=local())
     assert found.traffic().url == f"local://{found.state}/gateway"
     assert found.traffic() is found.traffic()
 
 
 def test_a_gateway_that_no_driver_serves_is_refused_with_its_line(tmp_path):
-    found = project(tmp_path, HEAD + "environments:\n  prod:\n    traffic: ftp://x\n", "prod")
+    found = project(tmp_path, HEAD + "environments:\n  prod:\n    traffic: ftp://x\n", "prod", local())
     with pytest.raises(ProjectFileError, match=r'cumulant\.yaml:5: no driver for "ftp://" is installed'):
         found.check_drivers()
