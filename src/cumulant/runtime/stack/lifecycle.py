@@ -17,6 +17,7 @@ from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageErr
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CHAMPION, Routes
 from cumulant.runtime.actions import check
+from cumulant.runtime.processes import Process, is_gone, process_of
 from cumulant.runtime.stack.book import FOLDER, Book
 from cumulant.runtime.stack.child import logs
 from cumulant.runtime.stack.holding import already_runs, left_behind, supervisor_of
@@ -97,8 +98,9 @@ def down(project: Project, *, principal: Principal, progress: Progress = silent)
     if pid is not None:
         progress(f"ending the supervisor, process {pid}")
         count = 1 + sum(one.pid is not None for one in status.children) if status else 1
+        supervisor = process_of(pid)
         _ask(pid)
-        _await_end(project, pid)
+        _await_end(supervisor)
     return count + left_behind(project.state)
 
 
@@ -196,9 +198,10 @@ def _ask(pid: int) -> None:
         os.kill(pid, signal.SIGTERM)
 
 
-def _await_end(project: Project, pid: int) -> None:
+def _await_end(supervisor: Process) -> None:
+    pid = supervisor.pid
     deadline = time.monotonic() + _DOWN_SECONDS
-    while supervisor_of(project.state) == pid:
+    while not is_gone(supervisor):
         if time.monotonic() > deadline:
             raise EngineUnavailableError(
                 f"the supervisor, process {pid}, has not ended within {_DOWN_SECONDS:g} s",
