@@ -12,6 +12,7 @@ from cumulant.core.plan import FeaturePlan
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.core.units import EPOCH, micros
 from cumulant.packaging.engine import Array
+from cumulant.serving.gateway import NONE, Marks
 from cumulant.serving.http import encode
 from cumulant.serving.log import Entry, LogClient, personal_fields
 from cumulant.serving.log.entry import Tensor
@@ -40,15 +41,25 @@ class Logbook:
                 self._columns[model.name] = list(model.servable.columns)
             self._fingerprints[model.name, model.version] = short(digest(plan)) if plan is not None else ""
 
-    def put(self, model: Model, work: Work, raw: Sequence[Array], request_id: str, received: float) -> None:
-        """One answered request; `received` by `time.perf_counter`."""
+    def put(
+        self,
+        model: Model,
+        work: Work,
+        raw: Sequence[Array],
+        request_id: str,
+        received: float,
+        marks: Marks = NONE,
+    ) -> None:
+        """One answered request; `received` by `time.perf_counter`. The gateway's name of it goes before the caller's."""
         entry = Entry(
-            id=request_id or os.urandom(8).hex(),
+            id=marks.request or request_id or os.urandom(8).hex(),
             time_us=time.time_ns() // 1000,
             latency_us=int((time.perf_counter() - received) * 1e6),
             model=model.name,
             version=model.version,
-            served_arm=work.arm,
+            arm=marks.arm,
+            served_arm=marks.served,
+            shadow=marks.shadow,
             fallback=work.fallback,
             fingerprint=self._fingerprints.get((model.name, model.version), ""),
         )
