@@ -99,3 +99,12 @@ class RolledBack(Fact, frozen=True, kw_only=True):
     given_up: str
     version: str
     reason: str
+
+
+class ReleaseWaits(Fact, frozen=True, kw_only=True):
+    """A newer candidate was declared to wait until the release that runs is over."""
+
+    kind: ClassVar[str] = "release.waits"
+    model: str
+    uri: str
+    running: str

@@ -15,7 +15,8 @@ def fetched(url: str, *, seconds: float) -> object | None:
     """The JSON document at `url`; None where there is none in time, whatever the reason."""
     try:
         with _direct().open(_request(url), timeout=seconds) as answer:
-            return msgspec.json.decode(answer.read(_LONGEST))
+            found: object = msgspec.json.decode(answer.read(_LONGEST))
+            return found
     except (OSError, HTTPException, ValueError, msgspec.DecodeError):
         return None
 

@@ -142,9 +142,7 @@ class Effects:
             failures = tuple(fault for fault in faults if fault)
             self._emit(
                 release,
-                ReleaseTold(
-                    release=release.id, model=release.model, receivers=len(receivers), failures=failures
-                ),
+                ReleaseTold(release=release.id, model=release.model, receivers=len(receivers), failures=failures),
             )
             for fault in failures:
                 self._report(f"a receiver of monitoring.notify was not told of the release {release.id}: {fault}")
@@ -162,26 +160,26 @@ def external(release: Release) -> bool:
 
 def booked(book: Book, release: Release, now: datetime) -> Book:
     """The book after an ended release. The arm that left stays up for `keep_warm`: to go back to, or to look into."""
-    candidate, warm = release.candidate.version, now + duration(release.spec.keep_warm)
+    candidate, until = release.candidate.version, now + duration(release.spec.keep_warm)
     if book.candidate != candidate:  # done before, or moved on by somebody
         return book
     if release.status != "promoted":
-        return msgspec.structs.replace(book, candidate=None, versions=_warm(book, candidate, warm))
-    return promoted(msgspec.structs.replace(book, candidate=None), candidate, warm)
+        return msgspec.structs.replace(book, candidate=None, versions=warm(book, candidate, until))
+    return promoted(msgspec.structs.replace(book, candidate=None), candidate, until)
 
 
-def promoted(book: Book, version: str, warm: datetime | None) -> Book:
-    """The book with another champion; the former one is kept to go back to, and its server up until `warm`."""
+def promoted(book: Book, version: str, until: datetime | None) -> Book:
+    """The book with another champion; the former one is kept to go back to, and its server up until then."""
     old = book.champion
     if old is None or old == version:
         return msgspec.structs.replace(book, champion=version)
     former = (*(one for one in book.former if one not in (old, version)), old)
-    return msgspec.structs.replace(book, champion=version, former=former, versions=_warm(book, old, warm))
+    return msgspec.structs.replace(book, champion=version, former=former, versions=warm(book, old, until))
 
 
-def _warm(book: Book, version: str, until: datetime | None) -> dict[str, Served]:
+def warm(book: Book, version: str, until: datetime | None) -> dict[str, Served]:
+    """The book's versions, one of them to stay up until a moment; unchanged where it is not in the book."""
     served = book.versions.get(version)
     if served is None:
         return dict(book.versions)
     return {**book.versions, version: msgspec.structs.replace(served, warm_until=until)}
-

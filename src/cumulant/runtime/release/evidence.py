@@ -22,7 +22,7 @@ from cumulant.release.look import Graded, Look, counting, failed
 from cumulant.release.pulse import ArmPulse, Pulse
 from cumulant.runtime.release.asking import fetched
 from cumulant.runtime.release.pairs import Mirrored, mirrored
-from cumulant.runtime.release.servers import Lives, Told, told
+from cumulant.runtime.release.servers import Lives, Told, restarts, told
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
@@ -119,7 +119,7 @@ class Watching:
         servers, health = told(self._stack), self._ready(release)
         found = self._recent.found(release)
         arms = {arm: self._arm_pulse(release, arm, servers, health.get(arm.name), found) for arm in _arms(release)}
-        by_name = {arm.name: one for arm, one in arms.items()}
+        by_name: dict[str, ArmPulse] = {arm.name: one for arm, one in arms.items()}
         candidate = by_name[CANDIDATE]
         if candidate.not_ready == 0:
             candidate = msgspec.structs.replace(candidate, misshapen=self._misshapen + self._other_shape(release))
@@ -170,7 +170,7 @@ class Watching:
         mine = [one for one in found if one.assigned == arm.name]
         return ArmPulse(
             not_ready=self._lives.not_ready(f"{release.id} {arm.name}", ready=ready),
-            restarts=self._lives.restarts(arm, servers),
+            restarts=restarts(arm, servers),
             requests=len(mine),
             failures=sum(failed(one) for one in mine),
         )
