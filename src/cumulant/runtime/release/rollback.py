@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _READY, _LOOK_SECONDS = "/v2/health/ready", 0.25
 #: for what may fail: the journal and the registry
-_LATER_SECONDS = 5.0
+_LATER_SECONDS = 15.0
 _TRIES = 5
 
 

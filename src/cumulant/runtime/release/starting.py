@@ -222,7 +222,7 @@ def _arms(project: Project, version: ModelVersion, principal: Principal, progres
             subject=version.uri,
             hint=f"name another version: `cumulant models list --name {project.name}`",
         )
-    progress("candidate's server")
+    progress("prepare the candidate's server")
     adopt(project, f"{version.name}/{version.version}", principal=principal, progress=progress)
     book = change_book(
         project.state,
