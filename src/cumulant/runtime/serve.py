@@ -262,7 +262,11 @@ def folders_command(folders: Sequence[str], *, http: str, wishes: Wishes, ready:
         line += [option, str(value)] if value is not None else []
     for one in wishes.cache:
         line += ["--cache", one]
-    flags = {"--insecure": wishes.insecure, "--access-log": wishes.access_log, "--behind-gateway": wishes.behind_gateway}
+    flags = {
+        "--insecure": wishes.insecure,
+        "--access-log": wishes.access_log,
+        "--behind-gateway": wishes.behind_gateway,
+    }
     return [*line, *(flag for flag, on in flags.items() if on)]
 
 
@@ -289,7 +293,7 @@ def spawn(
             env=None if salt is None else _without(salt),
             start_new_session=start_new_session,
             pass_fds=pipes,
-            preexec_fn=before,
+            preexec_fn=before,  # noqa: PLW1509 - it calls the system and nothing else
         )
 
 

@@ -6,13 +6,14 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from typing import Protocol
 
 from cumulant.core.ids import digest, short
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.core.units import EPOCH, micros
 from cumulant.packaging.engine import Array
-from cumulant.serving.gateway import NONE, Marks
+from cumulant.serving.gateway import Marks
 from cumulant.serving.http import encode
 from cumulant.serving.log import Entry, LogClient, personal_fields
 from cumulant.serving.log.entry import Tensor
@@ -22,6 +23,13 @@ from cumulant.serving.work import Work
 
 #: numbers lie in memory as they travel
 _NATIVE = sys.byteorder == "little"
+
+
+class Told(Protocol):
+    """A request that was scored, and the caller's name of it; empty: none."""
+
+    work: Work
+    id: str
 
 
 class Logbook:
@@ -41,18 +49,11 @@ class Logbook:
                 self._columns[model.name] = list(model.servable.columns)
             self._fingerprints[model.name, model.version] = short(digest(plan)) if plan is not None else ""
 
-    def put(
-        self,
-        model: Model,
-        work: Work,
-        raw: Sequence[Array],
-        request_id: str,
-        received: float,
-        marks: Marks = NONE,
-    ) -> None:
-        """One answered request; `received` by `time.perf_counter`. The gateway's name of it goes before the caller's."""
+    def put(self, model: Model, scoring: Told, raw: Sequence[Array], received: float, marks: Marks) -> None:
+        """One answered request; `received` by `time.perf_counter`. It has the gateway's name, else the caller's."""
+        work = scoring.work
         entry = Entry(
-            id=marks.request or request_id or os.urandom(8).hex(),
+            id=marks.request or scoring.id or os.urandom(8).hex(),
             time_us=time.time_ns() // 1000,
             latency_us=int((time.perf_counter() - received) * 1e6),
             model=model.name,

@@ -198,7 +198,7 @@ class Counted:
         """What is to be waited for before the answer goes."""
         if self.logbook is not None:
             marks = NONE if self.marks is None else self.marks(request)
-            self.logbook.put(model, scoring.work, raw, scoring.id, request.received, marks)
+            self.logbook.put(model, scoring, raw, request.received, marks)
         return None if self.recorder is None else self.recorder.scored(model, scoring.work.checked)
 
     def _observe(self, model: Model, endpoint: str, status: int, rows: int, request: Timed) -> None:

@@ -310,3 +310,10 @@ def test_rollback_waits_for_a_server_and_moves_nothing_without_it(late, clock, m
     assert late.traffic().in_force("late").champion.version == "2"
     warm = read_book(late.state, "late").versions["1"].warm_until
     assert warm is not None, "the supervisor starts it meanwhile"
+
+
+def test_another_model_does_not_get_this_one_s_servers(late, clock):
+    served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
+    with pytest.raises(NotFoundError, match="version 2 of other has not been served here"):
+        roll_back(late, "other", principal=ADA, reason="x", to="2", clock=clock)
+    assert late.traffic().in_force("other") is None

@@ -8,11 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cumulant.core.errors import CumulantError, LeaseHeldError, NotFoundError
-from cumulant.ports.traffic import Opening
+from cumulant.core.errors import CumulantError, LeaseHeldError
 from cumulant.project import Project, load
-from cumulant.runtime.serve import USES
-from cumulant.runtime.stack.supervisor import Stack, Supervisor
+from cumulant.runtime.stack.programs import Stack, stack
+from cumulant.runtime.stack.supervisor import Supervisor
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -33,43 +32,6 @@ def main(words: Sequence[str] | None = None) -> int:
 
 async def _supervise(found: Stack, project: Project, parent: int | None) -> None:
     await Supervisor(found, project.traffic(), parent=parent).run()
-
-
-def stack(project: Project, http: str) -> Stack:
-    """What is to be supervised of a project.
-
-    Raises:
-        MissingPartError: the gateway's engine is not installed.
-        UsageError: its driver is not.
-    """
-    opening = Opening(http=http, key_file=project.salt_path())
-    return Stack(
-        state=project.state,
-        uses=project.state / USES,
-        model=project.name,
-        environment=project.environment_name,
-        gateway=tuple(project.traffic().program(opening)),
-        controller=controller(project),
-        salt=_salt(project),
-    )
-
-
-def controller(project: Project) -> tuple[str, ...]:
-    """The command of the process that carries out releases."""
-    return (
-        sys.executable, "-m", "cumulant.runtime.release", str(project.root), "--env", project.environment_name
-    )  # fmt: skip
-
-
-def _salt(project: Project) -> bytes | None:
-    """Where it is a secret that cannot be had now, servers start without: personal values are then not logged."""
-    if project.environment.salt is None:
-        return None
-    try:
-        return project.salt()
-    except NotFoundError as error:
-        sys.stderr.write(f"{error.message}; personal values are hidden in the prediction log\n")
-        return None
 
 
 def _parser() -> argparse.ArgumentParser:

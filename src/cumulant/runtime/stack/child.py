@@ -58,6 +58,10 @@ class Child:
     def stopping(self) -> bool:
         return self._stopped > 0
 
+    def age(self, now: float) -> float:
+        """Seconds since its start."""
+        return now - self._began
+
     def present(self) -> Present:
         return Present(
             command=self.wanted.command,

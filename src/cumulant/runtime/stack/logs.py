@@ -26,7 +26,7 @@ class LogFile:
         return self.path.open("ab")
 
     def turn(self) -> None:
-        """Set aside what a file of too many bytes holds, and empty it: the process that writes goes on writing to it."""
+        """Set aside what a file of too many bytes holds, and empty it; whoever writes to it goes on."""
         with suppress(OSError):  # a full disk: the next time
             if self.path.stat().st_size > self._most:
                 shutil.copyfile(self.path, self.path.with_name(f"{self.path.name}.1"))

@@ -10,67 +10,27 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
-from pathlib import Path
-
-import msgspec
 
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import CumulantError
 from cumulant.ports.traffic import Traffic
 from cumulant.runtime.processes import this_process
 from cumulant.runtime.services import note_use
-from cumulant.runtime.stack.book import FOLDER, Book, Served, read_book
+from cumulant.runtime.stack.book import read_book
 from cumulant.runtime.stack.child import Child, logs
 from cumulant.runtime.stack.holding import held, left_behind, tidy
 from cumulant.runtime.stack.probing import door_of, drained, listens, serves
+from cumulant.runtime.stack.programs import Stack, wanted
 from cumulant.runtime.stack.reconcile import Wanted, actions, stop_order
 from cumulant.runtime.stack.status import Status, write_status
 from cumulant.runtime.stack.versions import folder_of, table_of
 
-LOGS = "logs"
 _LOOK = 0.2
 _TELL = 1.0
+#: a process that cannot be asked counts as ready when it has lived for so long
+_SETTLED = 2.0
 #: seconds for which a version that nobody asks for waits until no request is under way to it
 _DRAIN = 30.0
-
-
-class Stack(msgspec.Struct, frozen=True, kw_only=True):
-    """What is supervised: a project's state folder, and the programs beside its servers."""
-
-    state: Path
-    #: where processes say what they serve from, so that `clean` leaves that alone
-    uses: Path
-    model: str
-    environment: str
-    gateway: tuple[str, ...]
-    controller: tuple[str, ...]
-    #: key of the hashes in the prediction log, where no file holds it
-    salt: bytes | None = None
-
-    @property
-    def logs(self) -> Path:
-        return self.state / FOLDER / LOGS
-
-
-def wanted(stack: Stack, book: Book, now: datetime) -> dict[str, Wanted]:
-    """The processes that should run at `now`, by name."""
-    servers = [_server(one) for one in book.running(now)]
-    beside = [
-        Wanted(name="gateway", kind="gateway", command=stack.gateway),
-        Wanted(name="controller", kind="controller", command=stack.controller),
-    ]
-    return {one.name: one for one in (*servers, *beside)}
-
-
-def _server(served: Served) -> Wanted:
-    address = served.endpoint.removeprefix("http://")
-    return Wanted(
-        name=f"server-{served.version}",
-        kind="server",
-        command=(*served.command, "--http", address),
-        url=served.endpoint,
-        version=served.version,
-    )
 
 
 class Supervisor:
@@ -205,7 +165,7 @@ class Supervisor:
             case "gateway":
                 return child.alive and self._url is not None and await listens(self._url)
             case "controller":
-                return child.alive
+                return child.alive and child.age(self._steady()) > _SETTLED
 
     async def _is_drained(self, child: Child) -> bool:
         if child.wanted.version is None:

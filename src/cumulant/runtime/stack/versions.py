@@ -37,9 +37,7 @@ def adopt(project: Project, uri: str, *, principal: Principal, progress: Progres
     service = prepare_service(project, uri, principal=principal, progress=progress)
     # One port of gRPC cannot be two versions', and the gateway does not speak it.
     settings = msgspec.structs.replace(service.settings, grpc=None)
-    line = command(
-        msgspec.structs.replace(service, settings=settings), http="", wishes=Wishes(behind_gateway=True)
-    )
+    line = command(msgspec.structs.replace(service, settings=settings), http="", wishes=Wishes(behind_gateway=True))
     version = str(service.model.version)
 
     def put(book: Book) -> Book:
@@ -93,7 +91,7 @@ def table_of(line: Sequence[str]) -> str | None:
     return line[line.index("--state-table") + 1] if "--state-table" in line else None
 
 
-def kept(state: Path, model: str) -> tuple[set[str], set[str]]:
+def needed(state: Path, model: str) -> tuple[set[str], set[str]]:
     """Folders and online tables that versions of the book need, though no server may run now."""
     lines = [one.command for one in read_book(state, model).versions.values()]
     return {folder_of(line) for line in lines}, {table for line in lines if (table := table_of(line))}
