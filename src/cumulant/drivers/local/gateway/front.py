@@ -153,13 +153,8 @@ class Connection(asyncio.Protocol):
         self._site.gone(self)
 
     def eof_received(self) -> bool:
-        # A half-closed caller still gets the answers that it waits for.
-        self._ending = True
-        if self._body is not None:
-            self._body.fail(Fault("", 400, "the body ends too early"))
-        waits = self._current is not None or bool(self._queue)
-        self._rouse()
-        return waits and self._transport.can_write_eof()
+        # A caller that closed looks like one that closed halfway, which callers of HTTP do not do: it is gone.
+        return False
 
     def pause_writing(self) -> None:
         self._valve.set(to=False)
@@ -343,7 +338,7 @@ class Connection(asyncio.Protocol):
                 continue
             item = self._take()
             if isinstance(item, Refusal):
-                self.write(small_answer(item.status, error_body(item.text), close=True))
+                self.write(small_answer(item.status, error_body(item.status, item.text), close=True))
                 break
             self._current = item
             keep = await self._site.handle(item, self)
