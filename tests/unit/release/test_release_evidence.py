@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import msgspec
 import pytest
+from release_servers import serving
 from releases import MOMENT, QUICK, release
-from servers import serving
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
 from cumulant.core.units import to_micros

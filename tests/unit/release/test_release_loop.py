@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import msgspec
 import pytest
+from release_servers import project, served, serving
 from releases import MOMENT, release
-from servers import project, served, serving
 
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.core.events import Actor

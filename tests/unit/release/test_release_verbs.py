@@ -6,8 +6,8 @@ from datetime import timedelta
 
 import msgspec
 import pytest
+from release_servers import project, served, serving
 from releases import MOMENT, QUICK, release
-from servers import project, served, serving
 
 from cumulant.core.errors import (
     CumulantError,
