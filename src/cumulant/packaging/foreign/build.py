@@ -16,6 +16,7 @@ from cumulant.packaging.batching import measure_batching
 from cumulant.packaging.engine import Array, Engine
 from cumulant.packaging.folder import new_folder, seal
 from cumulant.packaging.foreign.graphs import refuse
+from cumulant.packaging.foreign.missing import needed_columns
 from cumulant.packaging.foreign.model import Foreign
 from cumulant.packaging.samples import Sample, random_sample
 from cumulant.packaging.state import initial_state, pair_state, try_state
@@ -77,6 +78,9 @@ def build_graph(
             inputs=engine.inputs,
             outputs=engine.outputs,
             columns=columns,
+            required=needed_columns(
+                foreign, engine, rows, columns, tolerance=_tolerance(foreign, tolerance) if shrink is None else None
+            ),
             classes=foreign.classes,
             parity=parity,
             candidates=candidates,
@@ -98,7 +102,11 @@ def _first_step(
     left = {state.output for state in states}
     expected = {key: array for key, array in foreign.predict({**part.values, **kept}).items() if key not in left}
     found = dict(zip([spec.name for spec in engine.outputs], _ran(engine, feeds, name), strict=True))
-    return compare(expected, found, tolerance=foreign.tolerance if tolerance is None else tolerance, name=name)
+    return compare(expected, found, tolerance=_tolerance(foreign, tolerance), name=name)
+
+
+def _tolerance(foreign: Foreign, given: float | None) -> float:
+    return foreign.tolerance if given is None else given
 
 
 def _ran(engine: Engine, feeds: Mapping[str, Array], name: str) -> list[Array]:
@@ -179,4 +187,4 @@ def _parity(foreign: Foreign, engine: Engine, rows: Sample, name: str, tolerance
     part = {key: array[chosen] for key, array in expected.items()}
     found = _ran(engine, rows.take(chosen).feeds(engine.inputs), name)
     answers = {spec.name: np.asarray(array) for spec, array in zip(engine.outputs, found, strict=True)}
-    return compare(part, answers, tolerance=foreign.tolerance if tolerance is None else tolerance, name=name)
+    return compare(part, answers, tolerance=_tolerance(foreign, tolerance), name=name)
