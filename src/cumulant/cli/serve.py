@@ -41,6 +41,7 @@ _KINDS: dict[int, type[CumulantError]] = {1: RefusedError, 2: UsageError, 3: Por
         "cumulant serve --as-of 2013-04-01 --json",
         "cumulant serve servables/late servables/digits --http 127.0.0.1:9000 --workers 2",
         "cumulant serve --cache valkey://127.0.0.1:6379/0",
+        "cumulant serve servables/late --log predictions --fallback cached --queue 20ms",
     ],
 )
 def serve(
@@ -106,6 +107,33 @@ def serve(
         str | None,
         typer.Option(metavar="TIME", help="The longest wait for a shared cache, instead of serving.cache_budget."),
     ] = None,
+    log: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Keep a prediction log there; default: the project's own, none of folders."),
+    ] = None,
+    log_keep: Annotated[
+        str | None, typer.Option(metavar="TIME", help="How long it is kept, instead of serving.log; default: 90d.")
+    ] = None,
+    fallback: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND",
+            show_default=False,
+            help="When there is no time, instead of serving.fallback: cached, servable=DIR, "
+            'constant={"prediction": false}. May be repeated.',
+        ),
+    ] = None,
+    queue: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="How long a request may wait for its turn, instead of serving.queue."),
+    ] = None,
+    drain: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Time to finish at the end, instead of serving.drain.")
+    ] = None,
+    sequences: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Keep the state of sequences there, also when the server ends."),
+    ] = None,
 ) -> None:
     """Serve a model: Open Inference Protocol v2 and plain JSON rows, until interrupted.
 
@@ -125,6 +153,12 @@ def serve(
         parent=os.getpid(),
         cache=tuple(cache or ()),
         cache_budget=cache_budget,
+        log=log,
+        log_keep=log_keep,
+        fallback=tuple(fallback or ()),
+        queue=queue,
+        drain=drain,
+        sequences=sequences,
     )
     if models and all(Path(one).is_dir() for one in models):
         where = http or f"{host or '127.0.0.1'}:{8080 if port is None else port}"
