@@ -10,6 +10,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.named import check_named, in_project
 from cumulant.cli.options import AsOf
 from cumulant.core.errors import UsageError
 
@@ -124,6 +125,7 @@ def _to_file(
         with call.progress("predict") as progress:
             found = predict_file(in_folder(Path(model), keep), request, progress=progress)
     else:
+        check_named(call, model)
         with call.project() as project, call.progress("predict") as progress:
             opened = registered(
                 project,
@@ -160,11 +162,12 @@ def _answers(call: Invocation, source: str, model: str, server: Server | None, a
     from cumulant.runtime.asking import ask
     from cumulant.runtime.predict import predict as flow
 
-    if server is not None and call.given is None and not (call.directory / "cumulant.yaml").is_file():
+    if server is not None and not in_project(call):
         if as_of is not None:
             raise UsageError("a server answers from its own state", hint="leave out --as-of, or --url")
         with call.progress("predict") as progress:
             return ask(server, model, Path(source), progress=progress)
+    check_named(call, model)
     with call.project() as project, call.progress("predict") as progress:
         return flow(
             project,

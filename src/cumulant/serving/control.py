@@ -14,7 +14,7 @@ import msgspec
 from cumulant.core.errors import CumulantError, NotFoundError, UsageError
 from cumulant.serving.fleet import Fleet
 from cumulant.serving.models import Model, ModelSet
-from cumulant.serving.pins import Pin, check, pin
+from cumulant.serving.pins import Pin, check, pin, refuse_twins
 from cumulant.serving.repository import Repository
 from cumulant.serving.row_model import UNREGISTERED
 
@@ -65,6 +65,7 @@ class Staff:
         pins = msgspec.convert(arguments.get("pins"), list[Pin] | None)
         if pins is None:
             pins = await asyncio.to_thread(pins_of, self._repository, str(arguments["name"]))
+        await asyncio.to_thread(refuse_twins, pins)
         models: list[Model] = []
         try:
             for one in pins:  # one at a time: what was opened must be known when the next one fails

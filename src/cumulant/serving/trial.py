@@ -27,7 +27,7 @@ from cumulant.core.errors import (
 )
 from cumulant.serving.channel import error_of, told_of
 from cumulant.serving.opening import Opening
-from cumulant.serving.pins import Pin, check, keep, pin
+from cumulant.serving.pins import Pin, check, keep, pin, refuse_twins
 from cumulant.serving.repository import Repository
 from cumulant.serving.settings import Settings
 
@@ -101,6 +101,7 @@ class Trial:
                     raise fault
                 self._leave_out(folders[len(pins)], fault)
             folders = rest
+        refuse_twins(found)
         return [self._keep(one) for one in found]
 
     def _leave_out(self, folder: Path, fault: CumulantError) -> None:

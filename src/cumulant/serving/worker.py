@@ -19,7 +19,7 @@ from cumulant.serving.loops import short_turns
 from cumulant.serving.metrics import Series, of_connections
 from cumulant.serving.models import ModelSet
 from cumulant.serving.opening import Opening
-from cumulant.serving.pins import Pin, pin
+from cumulant.serving.pins import Pin, pin, refuse_twins
 from cumulant.serving.process import of_process
 from cumulant.serving.recording import Recorder
 from cumulant.serving.settings import Settings
@@ -49,6 +49,7 @@ class Worker:
         try:
             wanted = [pin(one) for one in self._opening.repository.folders()] if pins is None else pins
             self._trial.knows(wanted)
+            refuse_twins(wanted)
             models = ModelSet([open_pinned(one, self._opening) for one in wanted])
             self.recorder.put(models)
         except CumulantError:
