@@ -178,7 +178,7 @@ def written(
     if rows is None:
         notes += ("without a sample the batching was tried on made-up rows, and the answers were not compared",)
     if servable.required:
-        notes += (f"rows must carry {_told(servable.required)}: the model has no answer without",)
+        notes += (f"rows must carry {_told(servable.required)}: the model has no answer where they are missing",)
     return Packaged(folder=out, kind=foreign.kind, source=source, size=_size(out), servable=servable, notes=notes)
 
 
