@@ -48,6 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_socket: str | None = None
     #: where the content that is served is kept; set by whoever starts the workers
     kept: str | None = None
+    #: folders that could not be served at the start, and why; set by whoever tried them
+    left_out: dict[str, str] = {}
     region: str = ""
     #: a line of JSON a request on standard error
     access_log: bool = False
