@@ -40,6 +40,12 @@ PANELS: dict[str, dict[str, Entry]] = {
         "predict": Entry("predict", "Answers for the rows of a file, offline or from a server"),
         "serve": Entry("serve", "Answer requests over HTTP"),
     },
+    "In production": {
+        "up": Entry("up", "Serve the champion behind a gateway: all processes, supervised"),
+        "ps": Entry("ps", "The processes that serve, and how they are"),
+        "down": Entry("down", "End them all; requests under way are finished"),
+        "tick": Entry("tick", "Do once whatever is due: for cron and schedulers"),
+    },
     "The story": {
         "runs": Entry("runs", "Runs and their steps"),
         "events": Entry("events", "The chain of events: list, follow, verify, export"),

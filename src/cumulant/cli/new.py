@@ -29,12 +29,15 @@ WARNING = "warning: "
         "cumulant new churn --from customers.csv --target churned",
         "cumulant new late --from 'trips/*.parquet' --target 'delay > 15' --time departed --key trip_id",
         "cumulant new flight-late --template flights",
+        "cumulant new --ci github",
     ],
 )
 def new(
     call: Invocation,
     *,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The model's name and the new folder's.")],
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME]", show_default=False, help="The model's name and the new folder's.")
+    ] = "",
     source: Annotated[
         str | None, typer.Option("--from", metavar="FILE", help="Your data: a file, folder, glob or URL.")
     ] = None,
@@ -44,13 +47,27 @@ def new(
     template: Annotated[
         str, typer.Option(metavar="NAME", help="flights, fraud or blank, where --from is left out.")
     ] = "",
+    ci: Annotated[
+        str,
+        typer.Option(
+            metavar="github|gitlab",
+            show_default=False,
+            help="Write the workflow: plan, validate, train, gate, report. Without NAME: of the project that is here.",
+        ),
+    ] = "",
 ) -> None:
     """Make a project in a new folder, and say what was assumed.
 
     With --from, it trains as it stands. --project names the folder to make it in; default: here.
     """
     from cumulant.project import create_from, create_from_template
+    from cumulant.project.workflows import check_service
 
+    if ci:
+        check_service(ci)
+    if not name:
+        _workflow_only(call, ci, asked=any((source, target, time, key, template)))
+        return
     parent = Path(call.given or ".")
     if source is None:
         if target or time or key:
@@ -65,20 +82,38 @@ def new(
             progress(f"looking at {source}")
             made = create_from(source, target, name=name, directory=parent, time=time, key=key or ())
 
-    warnings = [line.removeprefix(WARNING) for line in made.assumptions if line.startswith(WARNING)]
+    notes = [*made.assumptions, *([_workflow(made.path, ci)] if ci else [])]
+    warnings = [line.removeprefix(WARNING) for line in notes if line.startswith(WARNING)]
 
     def text(console: Console) -> None:
         from cumulant.runtime.report_page.terminal import clean, warn
 
         where = _short(made.path)
         console.print(f"{where}/ is ready", style="bold")
-        for line in made.assumptions:
+        for line in notes:
             if not line.startswith(WARNING):
                 console.print(f"  {clean(line)}", soft_wrap=True)
         warn(console, warnings)
         console.print("next: " + line_in(where, "train"), style="dim", soft_wrap=True)
 
-    call.answer({"path": str(made.path), "assumptions": made.assumptions, "warnings": warnings}, text)
+    call.answer({"path": str(made.path), "assumptions": notes, "warnings": warnings}, text)
+
+
+def _workflow_only(call: Invocation, ci: str, *, asked: bool) -> None:
+    """Write a workflow file into the project that is here."""
+    from cumulant.project import write_workflow
+
+    if not ci or asked:
+        raise UsageError("the new project needs a name", hint="cumulant new NAME; see `cumulant new --help`")
+    path = write_workflow(call.directory.absolute(), ci)
+    call.answer({"path": str(path)}, lambda console: console.print(f"{_short(path)} is written", soft_wrap=True))
+
+
+def _workflow(folder: Path, ci: str) -> str:
+    from cumulant.project import write_workflow
+
+    path = write_workflow(folder, ci).relative_to(folder)
+    return f"{path} runs plan, validate, train, gate and report where {folder.name}/ is the root of the repository"
 
 
 def _short(path: Path) -> str:

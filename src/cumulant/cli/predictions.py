@@ -146,7 +146,7 @@ def _print(console: Console, one: PredictionView) -> None:
         ("for the moment", one.event_time),
         ("took", f"{one.latency_us / 1000:.2f} ms"),
         ("state's age", None if one.state_age is None else f"{one.state_age:,.0f} s"),
-        ("arm", one.arm if one.arm == one.served_arm else f"{one.arm}, answered by {one.served_arm}"),
+        ("arm", one.arm if one.served_arm in {"", one.arm} else f"{one.arm}, answered by {one.served_arm}"),
         ("shadow", "yes" if one.shadow else None),
         ("fallback", one.fallback),
         ("tenant", one.tenant),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cumulant.project.schema import SCHEMA_FILE, json_schema
     from cumulant.project.spec import EnvironmentSpec, ModelSpec, ProjectSpec
     from cumulant.project.templates import TEMPLATES, create_from_template
+    from cumulant.project.workflows import write_workflow
 
 _HOMES = {
     "Code": "identity",
@@ -35,6 +36,7 @@ _HOMES = {
     "json_schema": "schema",
     "load": "loading",
     "reference_markdown": "reference",
+    "write_workflow": "workflows",
 }
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "json_schema",
     "load",
     "reference_markdown",
+    "write_workflow",
 ]
 
 

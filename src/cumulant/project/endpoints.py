@@ -15,10 +15,10 @@ STATE = ".cumulant"
 #: the key of an environment that names each port's URL; `files` has none, sources name their own
 KEYS = {
     "journal": "journal", "tables": "store", "objects": "store", "files": "data", "online": "online",
-    "registry": "tracking_uri", "secrets": "secrets", "access": "access", "compute": "compute",
+    "registry": "tracking_uri", "secrets": "secrets", "access": "access", "compute": "compute", "traffic": "traffic",
 }  # fmt: skip
 
-_ON_THIS_MACHINE = ("file", "sqlite", "env", "mlflow+sqlite")
+_ON_THIS_MACHINE = ("file", "sqlite", "env", "mlflow+sqlite", "local", "envoy")
 
 
 class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +33,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     secrets: str
     access: str
     compute: str
+    traffic: str
 
     def of(self, port: str) -> str:
         found: str = getattr(self, port)
@@ -63,7 +64,14 @@ def endpoints(spec: EnvironmentSpec, *, root: Path, environment: str, project: s
         secrets=_anchored(spec.secrets, root) or f"env://{root / STATE / 'secrets'}",
         access=spec.access or "open://",
         compute=spec.compute or "inline://",
+        traffic=_traffic(spec.traffic, root, state),
     )
+
+
+def _traffic(url: str | None, root: Path, state: Path) -> str:
+    """The gateway's folder behind its driver's scheme; `envoy://` alone means the usual folder."""
+    url = url or "local://"
+    return f"{url}{state / 'gateway'}" if url.endswith("://") else _anchored(url, root) or url
 
 
 def _registry(uri: str | None, root: Path) -> str | None:

@@ -23,6 +23,7 @@ from cumulant.ports.online import OnlineStore
 from cumulant.ports.registry import Registry
 from cumulant.ports.secrets import Secrets
 from cumulant.ports.tables import TableStore
+from cumulant.ports.traffic import Traffic
 from cumulant.project.document import Entry, Problem, refused
 from cumulant.project.drivers import Drivers, scheme_of
 from cumulant.project.endpoints import KEYS, STATE, Endpoints, endpoints, state_folder
@@ -246,6 +247,9 @@ class Project:
     def compute(self) -> Compute:
         return self._client("compute", self.endpoints.compute)  # type: ignore[no-any-return]
 
+    def traffic(self) -> Traffic:
+        return self._client("traffic", self.endpoints.traffic)  # type: ignore[no-any-return]
+
     def read_aside(self) -> None:
         """From here on write to a copy of a journal that cannot be written (a read-only disk); it is gone at the end.
 
@@ -316,6 +320,8 @@ class Project:
             raise refused(list(dict.fromkeys(problems)))
 
     def _named(self, port: str, key: str) -> list[tuple[str, Entry | None]]:
+        if port == "traffic" and self.environment.traffic is None:
+            return []  # the default is built in
         if port != "files":
             return [(self.endpoints.of(port), self._layers.chosen.get(key))]
         found = []

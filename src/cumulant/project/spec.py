@@ -63,6 +63,10 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     compute: Annotated[
         str | None, Meta(description="Where steps run: `inline://`, `subprocess://`. Default: inline.")
     ] = None
+    traffic: Annotated[
+        str | None,
+        Meta(description="The gateway that shares requests between versions: `local://`, `envoy://`. Default: local."),
+    ] = None
     salt: Annotated[
         str | None,
         Meta(
@@ -81,7 +85,7 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 #: the keys of an environment that name drivers
-DRIVERS = ("tracking_uri", "journal", "store", "online", "secrets", "access", "compute")
+DRIVERS = ("tracking_uri", "journal", "store", "online", "secrets", "access", "compute", "traffic")
 #: the keys of an environment that override sections
 SECTIONS = ("model", "data", "features", "training", "evaluation", "serving", "release", "monitoring")
 

@@ -44,8 +44,8 @@ def clean(
 
     Kept are: each source's snapshots by its `keep` (default: all), those that a registered model was trained on, the
     three newest feature tables, every servable and model of a registered version; of the stored state and the copies
-    that servers read, what belongs to versions with an alias and each model's newest, and what a server of this
-    machine uses. What is removed and needed again is made again.
+    that servers read, what belongs to versions with an alias and each model's newest, what a server of this
+    machine uses, and what served here before and may come back. What is removed and needed again is made again.
 
     Runs that begin while things are removed wait for the end of it.
 

@@ -14,6 +14,7 @@ from cumulant.runtime.models import FETCHED, copy_name
 from cumulant.runtime.records import STEP, StepRecord, read_step
 from cumulant.runtime.serve import ONLINE_STATE, SERVING, USES, state_table
 from cumulant.runtime.services import living
+from cumulant.runtime.stack.versions import needed
 from cumulant.runtime.validate import newest
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def unneeded_states(project: Project) -> Iterator[Removed]:
     filled = {state_table(step.inputs): step for step in sorted(steps, key=lambda step: step.started)}
     last = {_plan(step): table for table, step in filled.items()}
     plans = {version.tags.get("cumulant.features") for version in _in_use(project)}
-    used = {use.table for use in living(project.state / USES)}
+    used = {use.table for use in living(project.state / USES)} | needed(project.state, project.name)[1]
     store = project.online()
     for table in store.tables():
         step = filled.get(table)
@@ -55,6 +56,7 @@ def unneeded_copies(project: Project) -> Iterator[Removed]:
     """Copies of servables, made to be served or fetched from the registry, and drafts that a kill left."""
     kept = {f"{version.name}/{copy_name(version)}" for version in _in_use(project)}
     used = {Path(use.folder) for use in living(project.state / USES)}
+    used |= set(map(Path, needed(project.state, project.name)[0]))
     for place in (SERVING, FETCHED):
         for path in sorted((project.state / place).glob("*/*")):
             if f"{path.parent.name}/{path.name}" not in kept and not _holds(path, used):

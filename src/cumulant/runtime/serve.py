@@ -200,6 +200,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     cache_budget: str | None = None
     #: the server ends when this process is no longer its parent
     parent: int | None = None
+    #: a gateway is in front, and nobody else reaches the server
+    behind_gateway: bool = False
 
 
 def command(service: Service, *, http: str, wishes: Wishes, ready: Path | None = None) -> list[str]:
@@ -260,14 +262,25 @@ def folders_command(folders: Sequence[str], *, http: str, wishes: Wishes, ready:
         line += [option, str(value)] if value is not None else []
     for one in wishes.cache:
         line += ["--cache", one]
-    flags = {"--insecure": wishes.insecure, "--access-log": wishes.access_log}
+    flags = {
+        "--insecure": wishes.insecure,
+        "--access-log": wishes.access_log,
+        "--behind-gateway": wishes.behind_gateway,
+    }
     return [*line, *(flag for flag, on in flags.items() if on)]
 
 
 def spawn(
-    line: Sequence[str], *, stderr: int | IO[bytes], salt: bytes | None = None, start_new_session: bool = False
+    line: Sequence[str],
+    *,
+    stderr: int | IO[bytes],
+    salt: bytes | None = None,
+    start_new_session: bool = False,
+    before: Callable[[], None] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start the data plane. It reads `salt` from a pipe: no argument, variable or file holds it.
+
+    `before`: what the new process does before it becomes the program.
 
     Raises:
         UsageError: the salt is longer than a pipe is sure to take at once.
@@ -280,6 +293,7 @@ def spawn(
             env=None if salt is None else _without(salt),
             start_new_session=start_new_session,
             pass_fds=pipes,
+            preexec_fn=before,  # noqa: PLW1509 - it calls the system and nothing else
         )
 
 

@@ -57,6 +57,11 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="callers must send the token in it; CUMULANT_TOKEN does the same",
     )
+    add(
+        "--behind-gateway",
+        action="store_true",
+        help="only a gateway reaches this server: the headers by which it names arm, copy and request are logged",
+    )
     add("--insecure", action="store_true", help="allow an address that others can reach, without a token")
     add("--body-limit", metavar="SIZE", default="8MiB", help="default %(default)s")
     add("--drain", metavar="TIME", default="10s", help="time to finish at the end; default %(default)s")
@@ -150,6 +155,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         name=options.name,
         control=options.model_control == "explicit",
         token=_token(options.token_file),
+        behind_gateway=options.behind_gateway,
         scheduling=Scheduling(queue=duration(options.queue).total_seconds(), caching=Caching(mode=mode)),
         sharing=sharing,
         fallback=_fallback(options.fallback),

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from random import Random
-from typing import cast
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from cumulant.core.plan import FeaturePlan
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.core.units import EPOCH, micros
 from cumulant.packaging.engine import Array
+from cumulant.serving.gateway import Marks
 from cumulant.serving.http import encode
 from cumulant.serving.log import Entry, Like, LogClient, personal_fields
 from cumulant.serving.log.entry import PATTERNS, Tensor
@@ -24,6 +25,13 @@ from cumulant.serving.work import Work
 
 #: numbers lie in memory as they travel
 _NATIVE = sys.byteorder == "little"
+
+
+class Told(Protocol):
+    """A request that was scored, and the caller's name of it; empty: none."""
+
+    work: Work
+    id: str
 
 
 class Logbook:
@@ -48,17 +56,18 @@ class Logbook:
                 self._columns[model.name, model.version] = list(model.servable.columns)
             self._fingerprints[model.name, model.version] = short(digest(plan)) if plan is not None else ""
 
-    def put(self, model: Model, work: Work, raw: Sequence[Array], request_id: str, received: float) -> None:
-        """One answered request; `received` by `time.perf_counter`."""
-        name = request_id or f"{self._bits(64):016x}"
+    def put(self, model: Model, scoring: Told, raw: Sequence[Array], received: float, marks: Marks) -> None:
+        """One answered request; `received` by `time.perf_counter`. It has the gateway's name, else the caller's."""
+        work = scoring.work
+        name = marks.request or scoring.id or f"{self._bits(64):016x}"
         now, latency = time.time_ns() // 1000, int((time.perf_counter() - received) * 1e6)
         if work.raw is None and len(work.feeds) == len(raw) == 1:
             (asked,), (answered,) = work.feeds.values(), raw
-            pattern = self._pattern(model, work, asked, answered)
+            pattern = self._pattern(model, work, marks, asked, answered)
             if pattern is not None:
                 self.client.put(Like(pattern, name, now, latency, _memory(asked), _memory(answered)))
                 return
-        entry = self._entry(model, work)
+        entry = self._entry(model, work, marks)
         entry.id, entry.time_us, entry.latency_us = name, now, latency
         if work.raw is not None:
             entry.rows = encode(work.raw)
@@ -70,10 +79,10 @@ class Logbook:
             entry.ages = list(work.ages) or None
         self.client.put(entry)
 
-    def _entry(self, model: Model, work: Work) -> Entry:
+    def _entry(self, model: Model, work: Work, marks: Marks) -> Entry:
         return Entry(
-            id="", time_us=0, latency_us=0, model=model.name, version=model.version, served_arm=work.arm,
-            fallback=work.fallback, fingerprint=self._fingerprints.get((model.name, model.version), ""),
+            id="", time_us=0, latency_us=0, model=model.name, version=model.version, arm=marks.arm, served_arm=marks.served,
+            shadow=marks.shadow, fallback=work.fallback, fingerprint=self._fingerprints.get((model.name, model.version), ""),
         )  # fmt: skip
 
     def _add_tensors(self, entry: Entry, model: Model, work: Work, raw: Sequence[Array]) -> None:
@@ -84,23 +93,23 @@ class Logbook:
         ]
         entry.columns = self._columns.get((model.name, model.version), [])
 
-    def _pattern(self, model: Model, work: Work, asked: Array, answered: Array) -> int | None:
+    def _pattern(self, model: Model, work: Work, marks: Marks, asked: Array, answered: Array) -> int | None:
         """The number of what this entry has in common with others; None where it must be written out."""
         sizes, answers = asked.shape, answered.shape
         if not sizes or sizes[:1] != answers[:1]:
             return None
-        key = (model.name, model.version, work.arm, work.fallback, sizes[1:], answers[1:])
+        key = (model.name, model.version, *marks[:3], work.fallback, sizes[1:], answers[1:])
         if key in self._patterns:
             return self._patterns[key]
         if len(self._patterns) == PATTERNS:
             return None
-        found = self._patterns[key] = self._learn(model, work, asked, answered)
+        found = self._patterns[key] = self._learn(model, work, marks, asked, answered)
         return found
 
-    def _learn(self, model: Model, work: Work, asked: Array, answered: Array) -> int | None:
+    def _learn(self, model: Model, work: Work, marks: Marks, asked: Array, answered: Array) -> int | None:
         if any(array.dtype.hasobject or 0 in array.shape[1:] for array in (asked, answered)) or not _NATIVE:
             return None
-        entry = self._entry(model, work)
+        entry = self._entry(model, work, marks)
         self._add_tensors(entry, model, work, [answered])
         entry.tensors, entry.outputs = [(*entry.tensors[0][:3], b"")], [(*entry.outputs[0][:3], b"")]
         return self.client.pattern(entry)

@@ -14,6 +14,7 @@ from cumulant.features import Advanced
 from cumulant.packaging.engine import Array
 from cumulant.serving.classification import check_ranked, classified
 from cumulant.serving.errors import status_of
+from cumulant.serving.gateway import NONE, Marks
 from cumulant.serving.inference import Call
 from cumulant.serving.logbook import Logbook
 from cumulant.serving.metrics import Metrics
@@ -133,6 +134,8 @@ class Counted:
         self.logbook: Logbook | None = None
         self.recorder: Recorder | None = None
         self.watch: Watch | None = None
+        #: reads what a gateway in front says of a request; None: there is none, and nobody is believed
+        self.marks: Callable[[Timed], Marks] | None = None
 
     def __call__(
         self, request: Q, read: Callable[[Model, Q], Scoring[R]], endpoint: str, model: Model
@@ -194,7 +197,8 @@ class Counted:
     def _tell(self, request: Timed, scoring: Scoring[R], raw: Sequence[Array], model: Model) -> Future[Advanced] | None:
         """What is to be waited for before the answer goes."""
         if self.logbook is not None:
-            self.logbook.put(model, scoring.work, raw, scoring.id, request.received)
+            marks = NONE if self.marks is None else self.marks(request)
+            self.logbook.put(model, scoring, raw, request.received, marks)
         return None if self.recorder is None else self.recorder.scored(model, scoring.work.checked)
 
     def _observe(self, model: Model, endpoint: str, status: int, rows: int, request: Timed) -> None:

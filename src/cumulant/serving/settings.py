@@ -33,6 +33,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     control: bool = False
     #: what a caller must send as `Authorization: Bearer TOKEN`; None: nothing
     token: str | None = None
+    #: a gateway is in front, whose words on a request's arm are believed
+    behind_gateway: bool = False
     scheduling: Scheduling = Scheduling()
     #: the cache that servers share; None: each has its own only
     sharing: Sharing | None = None

@@ -40,8 +40,6 @@ class Work(msgspec.Struct, gc=False):
     raw: Sequence[object] | None = None
     #: the same rows in the plan's types; empty where there is no plan
     checked: Sequence[Mapping[str, Any]] = ()
-    #: of an experiment: the arm that answers
-    arm: str = ""
     #: how a degraded answer was made: `servable`, `cached` or `constant`; empty for a full one
     fallback: str = ""
     #: one answer a row, where something else than the engine gave it

@@ -12,7 +12,8 @@ from cumulant.serving.app import Application
 from cumulant.serving.control import Control, Staff, open_pinned
 from cumulant.serving.doors import Doors
 from cumulant.serving.fleet import Alone, Fleet
-from cumulant.serving.http import Limits, Refusals, Site
+from cumulant.serving.gateway import NONE, Marks, marks_of
+from cumulant.serving.http import Limits, Refusals, Request, Site
 from cumulant.serving.log import LogClient
 from cumulant.serving.logbook import Logbook
 from cumulant.serving.loops import short_turns
@@ -56,6 +57,7 @@ class Worker:
         self.app = Application(models, body_limit=settings.body_limit, name=settings.name, token=settings.token)
         self.app.score.recorder = self.recorder
         self.app.score.watch = self._watchers.watch
+        self.app.score.marks = _marks if settings.behind_gateway else None
         admitted = None if settings.token is None else self.app.admitted
         refusals = Refusals(self._watchers.refused)
         self._site = Site(self._watchers.over(self.app), Limits(body=settings.body_limit), admitted, refusals)
@@ -136,3 +138,8 @@ class Worker:
         self._watchers.close()
         self.recorder.close()
         self._opening.close()
+
+
+def _marks(request: object) -> Marks:
+    """Gateways speak HTTP: a call over gRPC did not come by one."""
+    return marks_of(request.headers) if isinstance(request, Request) else NONE

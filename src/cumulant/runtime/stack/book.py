@@ -7,7 +7,8 @@ sees half of it and two writers never lose each other's change. It needs neither
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from cumulant.core.errors import IntegrityError, NotFoundError, StorageError
 from cumulant.core.traffic import Arm
 
 FOLDER = "stack"
-_BOOK, _LOCK = "book.json", "book.lock"
+_BOOK = "book.json"
 
 
 class Served(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,8 +104,7 @@ def change_book(state: Path, model: str, change: Callable[[Book], Book]) -> Book
     path = _path(state)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with (path.parent / _LOCK).open("a") as lock:
-            _lock(lock.fileno())
+        with _alone(path.parent):
             book = change(read_book(state, model))
             book = msgspec.structs.replace(book, edition=book.edition + 1)
             _write(path, msgspec.json.format(msgspec.json.encode(book)))
@@ -117,13 +117,20 @@ def _path(state: Path) -> Path:
     return state / FOLDER / _BOOK
 
 
-def _lock(descriptor: int) -> None:
-    """Wait for the lock, which ends with the process or the closing of the file. Windows has no such lock."""
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait for the folder's lock, which ends with the block or the process and is no file. Windows has no such lock."""
     try:
         import fcntl
     except ModuleNotFoundError:
+        yield
         return
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _write(path: Path, content: bytes) -> None:

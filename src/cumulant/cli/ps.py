@@ -1,0 +1,32 @@
+"""`cumulant ps`: the processes that serve a project."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = application("ps", "The processes that serve.")
+
+
+@command(app, action="stack.show", examples=["cumulant ps", "cumulant ps --json"])
+def ps(call: Invocation) -> None:
+    """Show the processes that `cumulant up` keeps running: their state, restarts in the last minute, last words."""
+    from cumulant.cli.program import as_called
+    from cumulant.cli.stack_table import document, table
+    from cumulant.runtime.stack import lifecycle
+
+    with call.project() as project:
+        status = lifecycle.ps(project, principal=project.principal())
+
+    def text(console: Console) -> None:
+        if status is None:
+            console.print(as_called("nothing runs; `cumulant up` starts it"))
+        else:
+            console.print(table(status))
+
+    call.answer(document(status), text)

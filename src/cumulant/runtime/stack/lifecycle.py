@@ -1,0 +1,208 @@
+"""The verbs: bring a project's processes up, look at them, bring them down."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, EngineUnavailableError, PortInUseError, UsageError
+from cumulant.core.progress import Progress, silent
+from cumulant.core.traffic import CHAMPION, Routes
+from cumulant.runtime.actions import check
+from cumulant.runtime.stack.book import FOLDER, Book
+from cumulant.runtime.stack.child import logs
+from cumulant.runtime.stack.holding import already_runs, left_behind, supervisor_of
+from cumulant.runtime.stack.programs import LOGS
+from cumulant.runtime.stack.status import Status, read_status
+from cumulant.runtime.stack.versions import first_champion, is_free
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+
+_READY_SECONDS, _LOOK = 90.0, 0.1
+#: starts of one process that never answered, after which nothing is waited for
+_TRIES = 4
+_DOWN_SECONDS = 150.0
+
+
+class Up(msgspec.Struct, frozen=True):
+    """A stack that answers, and the supervisor's process where it is a child of this one."""
+
+    status: Status
+    process: subprocess.Popen[bytes]
+
+
+def up(
+    project: Project,
+    model: str = "",
+    *,
+    principal: Principal,
+    http: str = "",
+    detached: bool = False,
+    progress: Progress = silent,
+) -> Up:
+    """Start the supervisor and wait until the champion is reached through the gateway.
+
+    `model`: what serves first, where nothing has been served yet; default: the registry's champion, else the newest.
+    Unless `detached`, everything ends with this process.
+
+    Raises:
+        LeaseHeldError: it runs already.
+        PortInUseError: something else listens at the gateway's address.
+        UsageError: another version than `model` serves.
+        EngineUnavailableError: a process does not come to answer; everything has ended again.
+        IntegrityError: the book is damaged.
+    """
+    check(project.access(), principal, "stack.up", project.name)
+    running = supervisor_of(project.state)
+    if running is not None:
+        raise already_runs(running)
+    if count := left_behind(project.state):
+        progress(f"ended {count} processes that a killed supervisor left")
+    address = http or project.spec.serving.http
+    _check_free(address)
+    book = first_champion(project, model, principal=principal, progress=progress)
+    _check_asked(project, model, book)
+    apply_first(project, book)
+    process = start(project, address, detached=detached)
+    try:
+        return Up(_await(project, process, progress), process)
+    except BaseException:
+        _ask(process.pid)
+        process.wait()
+        raise
+
+
+def down(project: Project, *, principal: Principal, progress: Progress = silent) -> int:
+    """End everything, requests under way first; returns how many processes there were, the supervisor among them.
+
+    Raises:
+        EngineUnavailableError: the supervisor does not come to its end.
+    """
+    check(project.access(), principal, "stack.down", project.name)
+    pid, status = supervisor_of(project.state), read_status(project.state)
+    count = 0
+    if pid is not None:
+        progress(f"ending the supervisor, process {pid}")
+        count = 1 + sum(one.pid is not None for one in status.children) if status else 1
+        _ask(pid)
+        _await_end(project, pid)
+    return count + left_behind(project.state)
+
+
+def ps(project: Project, *, principal: Principal) -> Status | None:
+    """The processes as the supervisor told of them last; None where none runs and none has been left.
+
+    Raises:
+        IntegrityError: what it told is damaged.
+    """
+    check(project.access(), principal, "stack.show", project.name)
+    return read_status(project.state)
+
+
+def apply_first(project: Project, book: Book) -> None:
+    """All requests to the champion, where the gateway has no routes of the model yet."""
+    traffic = project.traffic()
+    if book.champion is not None and traffic.in_force(project.name) is None:
+        arm = book.arm(book.champion, CHAMPION)
+        traffic.apply(Routes(model=project.name, revision=1, champion=arm, key=project.spec.release.key))
+
+
+def start(project: Project, http: str, *, detached: bool) -> subprocess.Popen[bytes]:
+    """The supervisor's process, in a group of its own: Ctrl-C is for whoever started it to pass on."""
+    log = logs(project.state / FOLDER / LOGS, "supervisor")
+    log.turn()
+    line = [sys.executable, "-m", "cumulant.runtime.stack", str(project.root), "--env", project.environment_name]
+    line += ["--http", http, *([] if detached else ["--parent", str(os.getpid())])]
+    with log.open() as stream:
+        return subprocess.Popen(
+            line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stream, start_new_session=True
+        )
+
+
+def logs_folder(project: Project) -> Path:
+    return project.state / FOLDER / LOGS
+
+
+def _check_free(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if port != "0" and not is_free(host.strip("[]") or "127.0.0.1", int(port)):
+        raise PortInUseError(
+            f"something listens at {address} already",
+            subject=address,
+            hint="stop it, or name another address with --http",
+        )
+
+
+def _check_asked(project: Project, model: str, book: Book) -> None:
+    if not model:
+        return
+    version = str(project.registry().resolve(model).version)
+    if version != book.champion:
+        raise UsageError(
+            f"version {book.champion} of {project.name} serves, not {version}",
+            subject=model,
+            hint="a release changes what serves: `cumulant release start`; `cumulant up` alone goes on as it was",
+        )
+
+
+def _await(project: Project, process: subprocess.Popen[bytes], progress: Progress) -> Status:
+    deadline, said = time.monotonic() + _READY_SECONDS, ""
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise _unready(project, "supervisor", "has ended")
+        status = read_status(project.state)
+        if status is not None and status.supervisor.pid == process.pid:
+            if said != (said := _waits_for(status)):
+                progress(said or "all processes answer")
+            if not said:
+                return status
+            _check_tries(project, status)
+        time.sleep(_LOOK)
+    raise _unready(project, said, f"did not answer within {_READY_SECONDS:g} s")
+
+
+def _waits_for(status: Status) -> str:
+    """What is not ready yet of all that callers need; the controller is no such thing."""
+    rest = [one.name for one in status.children if one.kind != "controller" and not one.ready]
+    return "" if status.children and not rest and status.url else f"waiting for {', '.join(rest) or 'the gateway'}"
+
+
+def _check_tries(project: Project, status: Status) -> None:
+    for one in status.children:
+        if one.kind != "controller" and not one.ready and one.restarts >= _TRIES:
+            raise _unready(project, one.name, f"has ended {one.restarts} times")
+
+
+def _unready(project: Project, name: str, what: str) -> CumulantError:
+    log = logs(logs_folder(project), name)
+    said = log.last_words()
+    return EngineUnavailableError(
+        f"{name} {what}" + (f": {said}" if said else ""), subject=name, hint=f"all that it said: {log.path}"
+    )
+
+
+def _ask(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+
+
+def _await_end(project: Project, pid: int) -> None:
+    deadline = time.monotonic() + _DOWN_SECONDS
+    while supervisor_of(project.state) == pid:
+        if time.monotonic() > deadline:
+            raise EngineUnavailableError(
+                f"the supervisor, process {pid}, has not ended within {_DOWN_SECONDS:g} s",
+                subject=str(pid),
+                hint=f"end it with `kill -9 {pid}`, then `cumulant down` tidies up",
+            )
+        time.sleep(_LOOK)

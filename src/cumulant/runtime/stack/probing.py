@@ -1,0 +1,74 @@
+"""Whether a process answers, and whether requests still go to it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+from cumulant.core.errors import CumulantError
+from cumulant.core.traffic import CANDIDATE, Routes
+from cumulant.ports.traffic import Traffic
+
+_SECONDS = 1.0
+_READY = b"GET /v2/health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+
+
+async def serves(url: str) -> bool:
+    """Whether the server there says that it is ready."""
+    return (await _answer(url, _READY)).startswith(b"HTTP/1.1 200 ")
+
+
+async def listens(url: str) -> bool:
+    """Whether anything takes connections there."""
+    return await _answer(url, b"") is not _NOTHING
+
+
+def drained(traffic: Traffic, model: str, version: str) -> bool:
+    """Whether no request is under way to a version, nor will be.
+
+    Raises:
+        CumulantError: the gateway does not say.
+    """
+    routes = traffic.in_force(model)
+    if routes is None:
+        return True
+    if _used(routes, version):
+        return False
+    other = routes.candidate is not None and routes.candidate.version != version
+    return other or traffic.active(model, CANDIDATE) == 0
+
+
+def door_of(traffic: Traffic) -> str | None:
+    """Where callers reach the gateway; None while it does not run, or cannot tell."""
+    with suppress(CumulantError):
+        door = traffic.door()
+        return None if door is None else door.url
+    return None
+
+
+def _used(routes: Routes, version: str) -> bool:
+    if routes.champion.version == version:
+        return True
+    shared = routes.weight > 0 or routes.mirror > 0
+    return routes.candidate is not None and routes.candidate.version == version and shared
+
+
+_NOTHING = b"nothing"
+
+
+async def _answer(url: str, asked: bytes) -> bytes:
+    """The first line of the answer to `asked`; `_NOTHING` where no connection is made or no answer comes in time."""
+    found = urlsplit(url)
+    try:
+        async with asyncio.timeout(_SECONDS):
+            reader, writer = await asyncio.open_connection(found.hostname, found.port)
+            try:
+                if not asked:
+                    return b""
+                writer.write(asked)
+                return await reader.readline()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return _NOTHING

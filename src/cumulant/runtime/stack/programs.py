@@ -1,0 +1,97 @@
+"""Which programs run for a project: from the book a server a version, beside them gateway and controller."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import NotFoundError
+from cumulant.ports.traffic import Opening
+from cumulant.runtime.serve import USES
+from cumulant.runtime.stack.book import FOLDER, Book, Served
+from cumulant.runtime.stack.reconcile import Wanted
+
+if TYPE_CHECKING:
+    from cumulant.project import Project
+
+LOGS = "logs"
+
+
+class Stack(msgspec.Struct, frozen=True, kw_only=True):
+    """What is supervised: a project's state folder, and the programs beside its servers."""
+
+    state: Path
+    #: where processes say what they serve from, so that `clean` leaves that alone
+    uses: Path
+    model: str
+    environment: str
+    gateway: tuple[str, ...]
+    controller: tuple[str, ...]
+    #: key of the hashes in the prediction log, where no file holds it
+    salt: bytes | None = None
+
+    @property
+    def logs(self) -> Path:
+        return self.state / FOLDER / LOGS
+
+
+def wanted(stack: Stack, book: Book, now: datetime) -> dict[str, Wanted]:
+    """The processes that should run at `now`, by name."""
+    servers = [_server(one) for one in book.running(now)]
+    beside = [
+        Wanted(name="gateway", kind="gateway", command=stack.gateway),
+        Wanted(name="controller", kind="controller", command=stack.controller),
+    ]
+    return {one.name: one for one in (*servers, *beside)}
+
+
+def _server(served: Served) -> Wanted:
+    address = served.endpoint.removeprefix("http://")
+    return Wanted(
+        name=f"server-{served.version}",
+        kind="server",
+        command=(*served.command, "--http", address),
+        url=served.endpoint,
+        version=served.version,
+    )
+
+
+def stack(project: Project, http: str) -> Stack:
+    """What is to be supervised of a project.
+
+    Raises:
+        MissingPartError: the gateway's engine is not installed.
+        UsageError: its driver is not.
+    """
+    opening = Opening(http=http, key_file=project.salt_path())
+    return Stack(
+        state=project.state,
+        uses=project.state / USES,
+        model=project.name,
+        environment=project.environment_name,
+        gateway=tuple(project.traffic().program(opening)),
+        controller=controller(project),
+        salt=_salt(project),
+    )
+
+
+def controller(project: Project) -> tuple[str, ...]:
+    """The command of the process that carries out releases."""
+    return (
+        sys.executable, "-m", "cumulant.runtime.release", str(project.root), "--env", project.environment_name
+    )  # fmt: skip
+
+
+def _salt(project: Project) -> bytes | None:
+    """Where it is a secret that cannot be had now, servers start without: personal values are then not logged."""
+    if project.environment.salt is None:
+        return None
+    try:
+        return project.salt()
+    except NotFoundError as error:
+        sys.stderr.write(f"{error.message}; personal values are hidden in the prediction log\n")
+        return None

@@ -1,0 +1,66 @@
+"""What is to be done so that the processes that are present become those that are wanted: a pure function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["server", "gateway", "controller"]
+Verb = Literal["start", "stop", "forget"]
+#: what others need comes up first, and goes down last
+_ORDER: tuple[Kind, ...] = ("server", "gateway", "controller")
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that should run."""
+
+    name: str
+    kind: Kind
+    command: tuple[str, ...]
+    #: of a server: where it answers, and the version that it serves
+    url: str | None = None
+    version: str | None = None
+
+
+class Present(msgspec.Struct, frozen=True, kw_only=True):
+    """A process as it is. Times are of a steady clock, in seconds."""
+
+    command: tuple[str, ...]
+    alive: bool
+    #: it has been asked to end
+    stopping: bool = False
+    #: no request is under way to it, or its time for that is over
+    drained: bool = True
+    #: of one that has ended: when it may be started again
+    due: float = 0.0
+
+
+def actions(wanted: Mapping[str, Wanted], present: Mapping[str, Present], now: float) -> list[tuple[Verb, str]]:
+    """What to do at `now`, in order; nothing where all is as it should be or only time is missing."""
+    ending = [(verb, name) for name, one in present.items() if (verb := _ending(wanted.get(name), one))]
+    coming = [one for one in wanted.values() if _comes(present.get(one.name), now)]
+    starting: list[tuple[Verb, str]] = [
+        ("start", one.name) for one in sorted(coming, key=lambda one: _ORDER.index(one.kind))
+    ]
+    return [*ending, *starting]
+
+
+def stop_order(kinds: Mapping[str, Kind]) -> list[list[str]]:
+    """Names in the groups in which they end: whoever acts on others first, the servers last."""
+    groups = [[name for name, kind in kinds.items() if kind == wanted] for wanted in reversed(_ORDER)]
+    return [group for group in groups if group]
+
+
+def _ending(wanted: Wanted | None, present: Present) -> Verb | None:
+    if wanted is None:
+        if not present.alive:
+            return "forget"
+        return "stop" if present.drained and not present.stopping else None
+    changed = present.alive and present.command != wanted.command
+    return "stop" if changed and not present.stopping else None
+
+
+def _comes(present: Present | None, now: float) -> bool:
+    return present is None or (not present.alive and present.due <= now)

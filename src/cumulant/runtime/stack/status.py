@@ -1,0 +1,100 @@
+"""What a supervisor tells of its processes, in a file that is whole at every moment."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from cumulant.core.errors import IntegrityError
+from cumulant.runtime.processes import Process, is_gone
+from cumulant.runtime.stack.book import FOLDER
+from cumulant.runtime.stack.reconcile import Kind
+
+STATUS = "status.json"
+State = Literal["starting", "ready", "not ready", "waiting", "draining", "stopping"]
+
+
+class ChildStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One process. `waiting`: it has ended and is started again after a pause."""
+
+    name: str
+    kind: Kind
+    version: str | None = None
+    state: State
+    #: None while it does not run
+    process: Process | None = None
+    url: str | None = None
+    ready: bool
+    #: in the last minute
+    restarts: int
+    #: None while it is ready
+    not_ready_since: datetime | None
+    #: when it was started
+    since: datetime | None
+    #: the last line of its log
+    says: str = ""
+
+    @property
+    def pid(self) -> int | None:
+        return None if self.process is None else self.process.pid
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """All processes of a supervisor, as they were at `at`."""
+
+    model: str
+    environment: str
+    supervisor: Process
+    since: datetime
+    at: datetime
+    #: where callers reach the gateway; None while it does not answer
+    url: str | None
+    children: tuple[ChildStatus, ...] = ()
+    #: what keeps the supervisor from doing all that it should, in words
+    trouble: str = ""
+
+    @property
+    def running(self) -> bool:
+        """Whether the supervisor lives."""
+        return not is_gone(self.supervisor)
+
+    def server(self, version: str) -> ChildStatus | None:
+        """The process that serves a version."""
+        return next((one for one in self.children if one.version == version), None)
+
+
+def read_status(state: Path) -> Status | None:
+    """What was told last in a project's state folder; None where no supervisor has told anything.
+
+    Raises:
+        IntegrityError: the file is damaged.
+    """
+    path = state / FOLDER / STATUS
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Status)
+    except FileNotFoundError:
+        return None
+    except (msgspec.DecodeError, OSError) as error:
+        raise IntegrityError(
+            f"{path} cannot be read: {error}",
+            subject=str(path),
+            hint="end the processes that it named by hand (`ps`), then remove the file",
+        ) from None
+
+
+def write_status(state: Path, status: Status) -> None:
+    """Raises OSError where the disk does not take it."""
+    path = state / FOLDER / STATUS
+    draft = path.with_name(f".{STATUS}.{os.getpid()}")
+    draft.write_bytes(msgspec.json.encode(status))
+    draft.replace(path)
+
+
+def remove_status(state: Path) -> None:
+    for path in (state / FOLDER).glob(f".{STATUS}.*"):
+        path.unlink(missing_ok=True)
+    (state / FOLDER / STATUS).unlink(missing_ok=True)

@@ -1,0 +1,208 @@
+"""The process above a project's processes: it makes those run that the book asks for, and nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import datetime
+
+from cumulant.core.clock import Clock, SystemClock
+from cumulant.core.errors import CumulantError
+from cumulant.ports.traffic import Traffic
+from cumulant.runtime.processes import this_process
+from cumulant.runtime.services import note_use
+from cumulant.runtime.stack.book import read_book
+from cumulant.runtime.stack.child import Child, logs
+from cumulant.runtime.stack.holding import held, left_behind, tidy
+from cumulant.runtime.stack.probing import door_of, drained, listens, serves
+from cumulant.runtime.stack.programs import Stack, wanted
+from cumulant.runtime.stack.reconcile import Wanted, actions, stop_order
+from cumulant.runtime.stack.status import Status, write_status
+from cumulant.runtime.stack.versions import folder_of, table_of
+
+_LOOK = 0.2
+_TELL = 1.0
+#: a process that cannot be asked counts as ready when it has lived for so long
+_SETTLED = 2.0
+#: seconds for which a version that nobody asks for waits until no request is under way to it
+_DRAIN = 30.0
+
+
+class Supervisor:
+    """Call `run` once; it ends on SIGTERM or SIGINT, or with the process `parent`."""
+
+    def __init__(
+        self,
+        stack: Stack,
+        traffic: Traffic,
+        *,
+        parent: int | None = None,
+        clock: Clock | None = None,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._stack = stack
+        self._traffic = traffic
+        self._parent = parent
+        self._clock = clock or SystemClock()
+        self._steady = steady
+        self._children: dict[str, Child] = {}
+        self._wanted: dict[str, Wanted] = {}
+        self._trouble: dict[str, str] = {}
+        self._url: str | None = None
+        self._since = self._clock.now()
+        self._told = 0.0
+        self._ended = asyncio.Event()
+
+    async def run(self) -> None:
+        """Supervise until asked to end; then end all in order: nothing is left.
+
+        Raises:
+            LeaseHeldError: another supervisor runs.
+            StorageError: the state folder cannot be written.
+            IntegrityError: the book is damaged.
+        """
+        with held(self._stack.state):
+            left_behind(self._stack.state)
+            read_book(self._stack.state, self._stack.model)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self._ended.set)
+            probing = asyncio.create_task(self._probe())
+            try:
+                await self._rounds()
+            finally:
+                probing.cancel()
+                await self._end()
+                tidy(self._stack.state)
+
+    async def _rounds(self) -> None:
+        while not self._ended.is_set():
+            self._round()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._ended.wait(), _LOOK)
+            if self._parent is not None and os.getppid() != self._parent:
+                self._ended.set()
+
+    def _round(self) -> None:
+        now, at = self._steady(), self._clock.now()
+        self._read(at)
+        for child in self._children.values():
+            child.reap(now, at)
+        self._drain(now)
+        present = {name: child.present() for name, child in self._children.items()}
+        found = actions(self._wanted, present, now)
+        for verb, name in found:
+            self._act(verb, name, now, at)
+        if found or now - self._told >= _TELL:
+            self._tell(now, at)
+
+    def _read(self, at: datetime) -> None:
+        """What the book asks for; as before where it cannot be read."""
+        try:
+            self._wanted = wanted(self._stack, read_book(self._stack.state, self._stack.model), at)
+            self._trouble.pop("book", None)
+        except CumulantError as error:
+            self._trouble["book"] = error.message
+
+    def _drain(self, now: float) -> None:
+        for name, child in self._children.items():
+            if name in self._wanted:
+                child.unwanted, child.drained = None, False
+            elif child.unwanted is None:
+                child.unwanted = now
+            elif now - child.unwanted > _DRAIN:
+                child.drained = True
+
+    def _act(self, verb: str, name: str, now: float, at: datetime) -> None:
+        match verb:
+            case "start":
+                self._start(self._wanted[name], now, at)
+            case "stop":
+                self._children[name].stop(now)
+            case "forget":
+                del self._children[name]
+
+    def _start(self, one: Wanted, now: float, at: datetime) -> None:
+        child = self._children.get(one.name)
+        if child is None:
+            salt = self._stack.salt if one.kind == "server" and "--salt-file" not in one.command else None
+            child = self._children[one.name] = Child(one, logs(self._stack.logs, one.name), salt=salt)
+        child.start(one, now, at)
+        if one.kind == "server" and child.identity is not None:
+            self._note(one, child.identity.pid)
+
+    def _note(self, one: Wanted, pid: int) -> None:
+        try:
+            note_use(self._stack.uses, pid, folder=folder_of(one.command), table=table_of(one.command))
+            self._trouble.pop("disk", None)
+        except CumulantError as error:
+            self._trouble["disk"] = error.message
+
+    async def _probe(self) -> None:
+        """Ask all of them again and again, beside the rounds: one that hangs holds up nobody."""
+        while True:
+            children = list(self._children.values())
+            for child in children:
+                child.log.turn()
+            self._url = door_of(self._traffic)
+            ready = await asyncio.gather(*map(self._is_ready, children))
+            now, at = self._steady(), self._clock.now()
+            for child, one in zip(children, ready, strict=True):
+                child.look(one, now, at)
+            for child in children:
+                if child.unwanted is not None and not child.drained:
+                    child.drained = await self._is_drained(child)
+            await asyncio.sleep(_LOOK)
+
+    async def _is_ready(self, child: Child) -> bool:
+        match child.wanted.kind:
+            case "server":
+                return child.alive and await serves(child.wanted.url or "")
+            case "gateway":
+                return child.alive and self._url is not None and await listens(self._url)
+            case "controller":
+                return child.alive and child.age(self._steady()) > _SETTLED
+
+    async def _is_drained(self, child: Child) -> bool:
+        if child.wanted.version is None:
+            return True
+        try:
+            return await asyncio.to_thread(drained, self._traffic, self._stack.model, child.wanted.version)
+        except CumulantError:
+            return False  # the gateway does not say: it gets its time
+
+    def _tell(self, now: float, at: datetime) -> None:
+        self._told = now
+        status = Status(
+            model=self._stack.model,
+            environment=self._stack.environment,
+            supervisor=this_process(),
+            since=self._since,
+            at=at,
+            url=self._url,
+            children=tuple(child.status(now) for child in self._children.values()),
+            trouble="; ".join(self._trouble.values()),
+        )
+        try:
+            write_status(self._stack.state, status)
+        except OSError as error:  # a full disk: serving goes on, and is told of when there is room again
+            sys.stderr.write(f"the status cannot be written: {error}\n")
+
+    async def _end(self) -> None:
+        for group in stop_order({name: child.wanted.kind for name, child in self._children.items()}):
+            await self._end_group([self._children[name] for name in group])
+
+    async def _end_group(self, group: Sequence[Child]) -> None:
+        for child in group:
+            child.stop(self._steady())
+        while any(child.alive for child in group):
+            now, at = self._steady(), self._clock.now()
+            for child in self._children.values():
+                child.reap(now, at)
+            if now - self._told >= _TELL:
+                self._tell(now, at)
+            await asyncio.sleep(_LOOK / 4)

@@ -1,0 +1,128 @@
+"""Versions in the book: made ready to be served from the registry, once; from then on the book alone suffices."""
+
+from __future__ import annotations
+
+import socket
+import zlib
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import EngineUnavailableError, NotFoundError
+from cumulant.core.progress import Progress, silent
+from cumulant.runtime.serve import Wishes, command, prepare_service
+from cumulant.runtime.stack.book import Book, Served, change_book, read_book
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+
+#: below what systems give to connections that go out, so that no such connection takes a server's port in its absence
+_FIRST, _COUNT = 20_000, 10_000
+#: where the servable stands in a server's command
+_FOLDER = 3
+
+
+def adopt(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> Served:
+    """Put a version of the registry into the book, ready to be named champion or candidate; found there, it stays.
+
+    Its stored features are brought up to date; versions of one plan and one set of snapshots share a state.
+
+    Raises:
+        NotFoundError: no such model.
+        StorageError, IntegrityError: as `change_book`.
+    """
+    service = prepare_service(project, uri, principal=principal, progress=progress)
+    # One port of gRPC cannot be two versions', and the gateway does not speak it.
+    settings = msgspec.structs.replace(service.settings, grpc=None)
+    line = command(msgspec.structs.replace(service, settings=settings), http="", wishes=Wishes(behind_gateway=True))
+    version = str(service.model.version)
+
+    def put(book: Book) -> Book:
+        before = book.versions.get(version)
+        taken = {one.port for one in book.versions.values()}
+        port = before.port if before else free_port(f"{project.state}", taken)
+        served = Served(
+            version=version,
+            command=tuple(without(line, "--http")),
+            port=port,
+            warm_until=before.warm_until if before else None,
+        )
+        return msgspec.structs.replace(book, versions={**book.versions, version: served})
+
+    return change_book(project.state, project.name, put).versions[version]
+
+
+def first_champion(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> Book:
+    """The book with a champion: as it is where it has one, else the version `uri`, by default the registry's champion.
+
+    Raises:
+        NotFoundError: the registry has no such version.
+    """
+    book = read_book(project.state, project.name)
+    if book.champion is not None:
+        return book
+    version = adopt(project, uri or champion_uri(project), principal=principal, progress=progress).version
+
+    def name(book: Book) -> Book:
+        return book if book.champion is not None else msgspec.structs.replace(book, champion=version)
+
+    return change_book(project.state, project.name, name)
+
+
+def champion_uri(project: Project) -> str:
+    """The version with the alias `champion`; the newest where none has it."""
+    try:
+        project.registry().resolve(f"{project.name}@champion")
+    except NotFoundError:
+        return project.name
+    return f"{project.name}@champion"
+
+
+def folder_of(line: Sequence[str]) -> str:
+    """The servable that a server's command reads."""
+    return line[_FOLDER]
+
+
+def table_of(line: Sequence[str]) -> str | None:
+    """The online table that it reads; None where it needs none."""
+    return line[line.index("--state-table") + 1] if "--state-table" in line else None
+
+
+def needed(state: Path, model: str) -> tuple[set[str], set[str]]:
+    """Folders and online tables that versions of the book need, though no server may run now."""
+    lines = [one.command for one in read_book(state, model).versions.values()]
+    return {folder_of(line) for line in lines}, {table for line in lines if (table := table_of(line))}
+
+
+def free_port(seed: str, taken: Collection[int]) -> int:
+    """A port on loopback that nobody listens at and that is not `taken`; the same for the same project, if free.
+
+    Raises:
+        EngineUnavailableError: there is none.
+    """
+    begin = zlib.crc32(seed.encode())
+    for step in range(_COUNT):
+        port = _FIRST + (begin + step) % _COUNT
+        if port not in taken and is_free("127.0.0.1", port):
+            return port
+    raise EngineUnavailableError(f"no port from {_FIRST} to {_FIRST + _COUNT - 1} is free", hint="end what listens")
+
+
+def is_free(host: str, port: int) -> bool:
+    """Whether nobody listens there."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def without(line: Sequence[str], option: str) -> list[str]:
+    """A command line without an option and its value."""
+    at = line.index(option)
+    return [*line[:at], *line[at + 2 :]]

@@ -1,0 +1,261 @@
+"""`cumulant up`, `ps`, `down`: every process killed at some moment, and nothing left behind at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+
+import e2e_gateway
+import e2e_shop
+import httpx
+import msgspec
+import pytest
+from e2e_support import environment, opened, run, start
+
+from cumulant.runtime.clean import clean
+from cumulant.runtime.processes import is_gone
+from cumulant.runtime.stack.book import change_book, read_book
+from cumulant.runtime.stack.status import read_status
+from cumulant.runtime.stack.versions import folder_of
+from cumulant.runtime.train import train
+
+pytestmark = pytest.mark.slow
+
+QUICK = e2e_shop.PROJECT.replace("  trials: 3\n", "  trials: 1\n").replace("  ensemble: 2\n", "")
+STANDIN = QUICK + "environments:\n  local: {traffic: 'standin://'}\nserving: {http: '127.0.0.1:0'}\n"
+ROW = {
+    "order": 1, "ordered": "2024-03-02T10:00:00Z", "customer": "c001", "kind": "hat", "amount": 10.0, "express": True
+}  # fmt: skip
+#: a supervisor whose controller only lives: what it decides is tested elsewhere
+SUPERVISED = """
+import asyncio, sys; from pathlib import Path
+import msgspec; from cumulant.project import load
+from cumulant.runtime.stack.programs import stack; from cumulant.runtime.stack.supervisor import Supervisor
+with load(Path(sys.argv[1])) as project:
+    sleep = (sys.executable, "-c", "import time; time.sleep(3600)")
+    found = msgspec.structs.replace(stack(project, "127.0.0.1:0"), controller=sleep)
+    async def supervise():
+        await Supervisor(found, project.traffic()).run()
+    asyncio.run(supervise())
+"""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A trained project, whose gateway is a stand-in."""
+    place = e2e_gateway.installed(tmp_path_factory.mktemp("driver"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(place))
+        patch.setenv("PYTHONPATH", f"{place}:{os.environ.get('PYTHONPATH', '')}")
+        folder = e2e_shop.make(tmp_path_factory.mktemp("stack") / "shop", rows=1500, project=STANDIN)
+        with opened(folder) as project:
+            train(project, principal=project.principal())
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def everything_ends(shop):
+    """Whatever a test leaves is ended; the next begins without a book and routes."""
+    yield
+    run(shop, "down")
+    state = shop / ".cumulant"
+    for path in (state / "stack" / "book.json", state / "gateway" / "routes.json"):
+        path.unlink(missing_ok=True)
+
+
+def state_of(shop):
+    return shop / ".cumulant"
+
+
+def until(found, *, seconds=15.0):
+    """What `found` gives once it gives something."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := found():
+            return value
+        time.sleep(0.02)
+    pytest.fail("it did not come to be")
+
+
+def named(shop, name):
+    status = read_status(state_of(shop))
+    return next((one for one in status.children if one.name == name), None) if status else None
+
+
+def ready(shop, name, *, other_than=0):
+    return until(lambda: (one := named(shop, name)) and one.ready and one.pid != other_than and one)
+
+
+def asked(url, name="r1"):
+    return httpx.post(f"{url}/v1/models/returns/predict", json=ROW, headers={"x-request-id": name}, timeout=10)
+
+
+def all_gone(processes):
+    return lambda: all(is_gone(one) for one in processes)
+
+
+def processes(shop):
+    status = read_status(state_of(shop))
+    return [one.process for one in status.children if one.process] + [status.supervisor]
+
+
+def words(shop, *line, code):
+    process = start(shop, *line)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, out + err
+    return json.loads(out)["error"]["message"]
+
+
+@contextmanager
+def supervised(shop):
+    """A stack with a controller that lives."""
+    run(shop, "up", "--detach")  # writes book and routes
+    run(shop, "down")
+    process = subprocess.Popen([sys.executable, "-c", SUPERVISED, str(shop)], env=environment(), start_new_session=True)
+    try:
+        for name in ("server-1", "gateway", "controller"):
+            ready(shop, name)
+        yield process
+    finally:
+        process.terminate()
+        process.wait(timeout=60)
+
+
+def test_up_serves_says_so_twice_and_down_leaves_nothing(shop):
+    told = run(shop, "up", "--detach")
+    assert told["running"]
+    assert {one["name"]: one["ready"] for one in told["processes"] if one["kind"] != "controller"} == {
+        "server-1": True, "gateway": True
+    }  # fmt: skip
+    answer = asked(told["url"], "asked-here")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["version"] == "1"
+    assert f"process {told['supervisor']}" in words(shop, "up", code=3)
+    shown = run(shop, "ps")
+    assert shown["supervisor"] == told["supervisor"]
+    assert shown["processes"][0]["url"] == named(shop, "server-1").url
+    here = processes(shop)
+    assert run(shop, "down")["ended"] >= 3
+    assert all_gone(here)()
+    left = {path.name for path in (state_of(shop) / "stack").iterdir()}
+    assert left == {"book.json", "logs"}
+    assert run(shop, "ps") == {"running": False, "processes": []}
+    assert run(shop, "down") == {"ended": 0}
+    logged = run(shop, "predictions", "show", "asked-here")
+    assert (logged[0]["arm"], logged[0]["shadow"]) == ("champion", False)
+
+
+def test_each_process_that_is_killed_comes_back_and_the_port_stays(shop):
+    with supervised(shop):
+        before = {name: ready(shop, name) for name in ("server-1", "gateway", "controller")}
+        for name, one in before.items():
+            os.kill(one.pid, signal.SIGKILL)
+            again = ready(shop, name, other_than=one.pid)
+            assert again.restarts == 1
+            assert again.url == one.url
+            assert again.not_ready_since is None
+        assert asked(read_status(state_of(shop)).url).status_code == 200
+
+
+def test_a_candidate_is_served_at_once_and_ended_when_nobody_asks_for_it(shop):
+    with supervised(shop), opened(shop) as project:
+        first = ready(shop, "server-1")
+        served = read_book(project.state, "returns").versions["1"]
+        other = msgspec.structs.replace(served, version="2", port=served.port + 1)
+
+        def put(**changes):
+            def change(book):
+                return msgspec.structs.replace(
+                    book, versions={**book.versions, "2": changes.pop("served", other)}, **changes
+                )
+
+            return change_book(project.state, "returns", change)
+
+        begin = time.monotonic()
+        put(candidate="2")
+        until(lambda: (one := named(shop, "server-2")) and one.pid)
+        assert time.monotonic() - begin < 1.5
+        second = ready(shop, "server-2")
+        assert second.version == "2"
+        # Kept warm for a while, then not.
+        put(candidate=None, served=msgspec.structs.replace(other, warm_until=datetime.now(UTC) + timedelta(seconds=2)))
+        time.sleep(1)
+        assert named(shop, "server-2").pid == second.pid
+        until(lambda: named(shop, "server-2") is None)
+        assert is_gone(second.process)
+        assert named(shop, "server-1").pid == first.pid
+        # What may come back is not cleaned away.
+        clean(project, principal=project.principal(), dry_run=False)
+        assert os.path.isdir(folder_of(served.command))
+
+
+def test_nothing_outlives_a_killed_supervisor_and_up_begins_again(shop):
+    run(shop, "up", "--detach")
+    here = processes(shop)
+    os.kill(here[-1].pid, signal.SIGKILL)
+    until(all_gone(here))
+    assert run(shop, "ps")["running"] is False
+    told = run(shop, "up", "--detach")
+    assert asked(told["url"]).status_code == 200
+    here = processes(shop)
+    os.kill(here[-1].pid, signal.SIGKILL)
+    run(shop, "down")
+    assert all_gone(here)()
+    assert not (state_of(shop) / "stack" / "status.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_in_the_foreground_everything_ends_with_the_command(shop, number):
+    process = start(shop, "up")
+    try:
+        ready(shop, "gateway")
+        here = processes(shop)
+        os.kill(process.pid, number)
+        process.communicate(timeout=60)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    until(all_gone(here))
+    until(lambda: not (state_of(shop) / "stack" / "status.json").exists())
+
+
+def test_a_taken_port_a_damaged_book_and_a_server_that_cannot_start_are_told_in_words(shop):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert f"something listens at {address} already" in words(shop, "up", "--http", address, code=3)
+    run(shop, "up", "--detach")
+    book = state_of(shop) / "stack" / "book.json"
+    whole = book.read_bytes()
+    book.write_bytes(whole[:40])
+    until(lambda: "book.json cannot be read" in (run(shop, "ps")["trouble"] or ""))
+    assert asked(read_status(state_of(shop)).url).status_code == 200
+    run(shop, "down")
+    assert "book.json cannot be read" in words(shop, "up", code=1)
+    gone = json.loads(whole)
+    gone["versions"]["1"]["command"][3] = str(shop / "nowhere")
+    book.write_text(json.dumps(gone))
+    said = words(shop, "up", code=3)
+    assert "server-1 has ended" in said
+    assert "nowhere" in said
+    assert run(shop, "ps") == {"running": False, "processes": []}
+    assert 'no version of returns named "7"' in words(shop, "up", "returns/7", code=2)
+
+
+def test_a_status_that_cannot_be_written_stops_nobody(shop):
+    told = run(shop, "up", "--detach")
+    path = state_of(shop) / "stack" / "status.json"
+    path.unlink()
+    (path / "in the way").mkdir(parents=True)
+    until(lambda: b"status cannot be written" in (path.parent / "logs" / "supervisor.log").read_bytes())
+    assert asked(told["url"]).status_code == 200
+    (path / "in the way").rmdir()
+    path.rmdir()
+    until(path.is_file)
+    assert run(shop, "ps")["running"]

@@ -1,0 +1,104 @@
+"""Which processes a book asks for, what its versions need, and where their ports come from."""
+
+from __future__ import annotations
+
+import json
+import socket
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from cumulant.core.errors import EngineUnavailableError, IntegrityError
+from cumulant.core.traffic import Arm, Routes
+from cumulant.runtime.stack import versions
+from cumulant.runtime.stack.book import Book, Served, change_book, read_book
+from cumulant.runtime.stack.probing import drained
+from cumulant.runtime.stack.programs import Stack, wanted
+from cumulant.testing.traffic import MemoryTraffic
+
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
+LINE = ("python", "-m", "cumulant.serving", "/models/1", "--online", "sqlite:///o.db", "--state-table", "state_1")
+STACK = Stack(
+    state=Path("/state"), uses=Path("/state/uses"), model="m", environment="local", gateway=("gateway",),
+    controller=("control",),
+)  # fmt: skip
+
+
+def served(version, **more):
+    return Served(version=version, command=LINE, port=20_000 + int(version), **more)
+
+
+def book(**more):
+    return Book(model="m", versions={one: served(one) for one in ("1", "2", "3")}, **more)
+
+
+def test_both_arms_and_what_is_warm():
+    warm = book(champion="2", candidate="3")
+    warm.versions["1"] = served("1", warm_until=NOW + timedelta(hours=1))
+    names = ["server-1", "server-2", "server-3", "gateway", "controller"]
+    assert list(wanted(STACK, warm, NOW)) == names
+    assert list(wanted(STACK, warm, NOW + timedelta(hours=1))) == names[1:]
+    one = wanted(STACK, warm, NOW)["server-2"]
+    assert one.command == (*LINE, "--http", "127.0.0.1:20002")
+    assert (one.url, one.version) == ("http://127.0.0.1:20002", "2")
+
+
+def test_nothing_served_yet():
+    assert list(wanted(STACK, Book(model="m"), NOW)) == ["gateway", "controller"]
+
+
+def test_what_every_version_of_the_book_needs_is_kept(tmp_path):
+    assert versions.needed(tmp_path, "m") == (set(), set())
+    change_book(tmp_path, "m", lambda _: book())
+    assert versions.needed(tmp_path, "m") == ({"/models/1"}, {"state_1"})
+    assert [path.name for path in (tmp_path / "stack").iterdir()] == ["book.json"]
+    assert json.loads((tmp_path / "stack" / "book.json").read_text())["edition"] == 1
+    (tmp_path / "stack" / "book.json").write_text("{")
+    with pytest.raises(IntegrityError, match=r"book\.json cannot be read"):
+        read_book(tmp_path, "m")
+
+
+def test_ports_are_lasting_free_and_not_given_twice(monkeypatch):
+    first = versions.free_port("here", ())
+    assert versions.free_port("here", ()) == first
+    second = versions.free_port("here", {first})
+    assert second != first
+    with socket.create_server(("127.0.0.1", first)):
+        assert not versions.is_free("127.0.0.1", first)
+        assert versions.free_port("here", ()) != first
+    monkeypatch.setattr(versions, "is_free", lambda *_: False)
+    with pytest.raises(EngineUnavailableError, match="no port from 20000"):
+        versions.free_port("here", ())
+
+
+def test_the_address_is_taken_out_of_a_command():
+    assert versions.without(["a", "--http", "x:1", "--b"], "--http") == ["a", "--b"]
+
+
+def arm(name, version):
+    return Arm(name=name, version=version, endpoints=("http://127.0.0.1:1",))
+
+
+def routes(revision, **more):
+    return Routes(model="m", revision=revision, champion=arm("champion", "1"), **more)
+
+
+def test_a_version_is_drained_when_no_request_is_under_way_to_it_and_none_will_be():
+    traffic = MemoryTraffic()
+    assert drained(traffic, "m", "2")
+    traffic.apply(routes(1, candidate=arm("candidate", "2"), weight=10.0))
+    assert not drained(traffic, "m", "1")
+    assert not drained(traffic, "m", "2")
+    traffic.apply(routes(2, candidate=arm("candidate", "2"), mirror=100.0))
+    assert not drained(traffic, "m", "2")
+    # Rolled back: it stays named, at no weight.
+    traffic.apply(routes(3, candidate=arm("candidate", "2")))
+    traffic.busy["m", "candidate"] = 3
+    assert not drained(traffic, "m", "2")
+    traffic.busy["m", "candidate"] = 0
+    assert drained(traffic, "m", "2")
+    # Another candidate's requests are not its own.
+    traffic.apply(routes(4, candidate=arm("candidate", "3"), weight=5.0))
+    traffic.busy["m", "candidate"] = 7
+    assert drained(traffic, "m", "2")
