@@ -39,6 +39,8 @@ PANELS: dict[str, dict[str, Entry]] = {
         "package": Entry("package", "A servable from a model made elsewhere: ONNX, LightGBM, XGBoost, ..."),
         "predict": Entry("predict", "Answers for the rows of a file, offline or from a server"),
         "serve": Entry("serve", "Answer requests over HTTP"),
+        "release": Entry("release", "Bring a new version to all callers, or back by itself"),
+        "rollback": Entry("rollback", "All requests back to a version served before"),
     },
     "In production": {
         "up": Entry("up", "Serve the champion behind a gateway: all processes, supervised"),

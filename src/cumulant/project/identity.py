@@ -91,14 +91,18 @@ def _version(name: str) -> str | None:
 
 
 def principal(variables: Mapping[str, str]) -> Principal:
-    """Who acts: `CUMULANT_USER` (`user:ada`, `service:ci`, or a bare name), else the user of this machine."""
+    """Who acts: `CUMULANT_USER` (`user:ada`, `service:ci`, or a bare name), else the user of this machine.
+
+    `CUMULANT_GROUPS` names the groups, with commas between them.
+    """
+    groups = tuple(filter(None, (name.strip() for name in variables.get("CUMULANT_GROUPS", "").split(","))))
     said = variables.get("CUMULANT_USER", "").strip()
     if said:
-        return Principal(said if ":" in said else f"user:{said}")
+        return Principal(said if ":" in said else f"user:{said}", groups)
     try:
-        return Principal(f"user:{getpass.getuser()}")
+        return Principal(f"user:{getpass.getuser()}", groups)
     except (OSError, KeyError, ImportError):  # a container's user without a name
-        return Principal(f"user:{os.getuid() if hasattr(os, 'getuid') else 'unknown'}")
+        return Principal(f"user:{os.getuid() if hasattr(os, 'getuid') else 'unknown'}", groups)
 
 
 def salt_file(folder: Path) -> bytes:

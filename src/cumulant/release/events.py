@@ -81,6 +81,16 @@ class ReleaseEnded(Fact, frozen=True, kw_only=True):
     figures: tuple[Figure, ...]
 
 
+class ReleaseTold(Fact, frozen=True, kw_only=True):
+    """The receivers of `monitoring.notify` were told how it ended; `failures` are of those that did not take it."""
+
+    kind: ClassVar[str] = "release.told"
+    release: str
+    model: str
+    receivers: int
+    failures: tuple[str, ...]
+
+
 class RolledBack(Fact, frozen=True, kw_only=True):
     """Somebody sent all traffic to a version, outside of a running release."""
 
@@ -89,3 +99,12 @@ class RolledBack(Fact, frozen=True, kw_only=True):
     given_up: str
     version: str
     reason: str
+
+
+class ReleaseWaits(Fact, frozen=True, kw_only=True):
+    """A newer candidate was declared to wait until the release that runs is over."""
+
+    kind: ClassVar[str] = "release.waits"
+    model: str
+    uri: str
+    running: str

@@ -51,6 +51,12 @@ _DECLARED = (
     Action("events.verify", "verify the chain of events", writes=False),
     Action("events.export", "export events", writes=False),
     Action("predictions.show", "look at the prediction log", writes=False),
+    Action("release.start", "begin to release a model version"),
+    Action("release.steer", "pause, resume and promote a release"),
+    Action("release.approve", "agree to a release that waits for it"),
+    Action("release.rollback", "send all requests to a version that was served before"),
+    Action("release.show", "look at releases", writes=False),
+    Action("release.plan", "estimate what a release can decide, and when", writes=False),
     Action("lineage.show", "show where a model version comes from", writes=False),
 )
 ACTIONS = {action.name: action for action in _DECLARED}

@@ -60,7 +60,10 @@ class UserTrainer(Plain):
         return Fit(payload=_payload(returned, problem, train, self._path))
 
 
-def load_function(path: str, root: Path) -> Callable[..., Any]:
+_HINT = "write naive, linear, lightgbm, or a function: trainers.py:forest, package.module:forest"
+
+
+def load_function(path: str, root: Path, what: str = "trainer") -> Callable[..., Any]:
     """The function at `file.py:name` (relative to `root`) or `package.module:name`.
 
     Raises:
@@ -70,20 +73,20 @@ def load_function(path: str, root: Path) -> Callable[..., Any]:
     place, _, name = path.partition(":")
     if not place or not name:
         raise DefinitionError(
-            f'"{path}" is no trainer',
+            f'"{path}" is no {what}',
             subject=path,
-            hint="write naive, linear, lightgbm, or a function: trainers.py:forest, package.module:forest",
+            hint=_HINT if what == "trainer" else "write a function: file.py:name, package.module:name",
         )
     if place.endswith(".py") and not (root / place).is_file():
-        raise DefinitionError(f"there is no file {place} for the trainer", subject=path)
+        raise DefinitionError(f"there is no file {place} for the {what}", subject=path)
     try:
         module = _from_file(root / place) if place.endswith(".py") else importlib.import_module(place)
     except ModuleNotFoundError as error:
         if error.name and place.startswith(error.name):
-            raise DefinitionError(f"there is no module {place} for the trainer {path}", subject=path) from None
-        raise user_error(error, path, "trainer") from error
+            raise DefinitionError(f"there is no module {place} for the {what} {path}", subject=path) from None
+        raise user_error(error, path, what) from error
     except (Exception, SystemExit) as error:  # importing a user's module runs their code
-        raise user_error(error, path, "trainer") from error
+        raise user_error(error, path, what) from error
     function = getattr(module, name, None)
     if not callable(function):
         raise DefinitionError(f"{place} has no function {name}", subject=path)

@@ -45,6 +45,20 @@ def past(journal: Journal, model: str) -> list[Release]:
     return sorted((msgspec.convert(row.value, Release) for row in rows), key=lambda one: (one.begun, one.id))
 
 
+def models(journal: Journal) -> list[str]:
+    """The models that have had a release: the project's own, and those of servers of others."""
+    return [row.key for row in journal.rows(RELEASE)]
+
+
+def every(journal: Journal, model: str) -> list[Release]:
+    """All releases of a model, the newest first."""
+    found = {one.id: one for one in past(journal, model)}
+    newest = read(journal, model)
+    if newest is not None:
+        found[newest[0].id] = newest[0]
+    return sorted(found.values(), key=lambda one: (one.begun, one.id), reverse=True)
+
+
 def write(transaction: Transaction, before: Release | None, after: Release, *, expect: int) -> int:
     """Store the release and emit what happened to it since `before`, in the caller's transaction.
 

@@ -1,0 +1,89 @@
+"""The plan of a release on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cumulant.cli.program import as_called
+from cumulant.runtime.report_page.terminal import clean, heading, table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.runtime.release.planning import Plan, Power, StagePlan
+
+
+def show(console: Console, found: Plan) -> None:
+    """A sentence, a table of stages, what cannot be decided, and what to do."""
+    from rich.text import Text
+
+    console.print(Text(_sentence(found), style="bold"), soft_wrap=True)
+    rate = f"{found.requests:,.3g} requests a second ({found.requests * 86_400:,.0f} a day), {found.source}"
+    console.print(f"at {rate}; {found.errors:.2%} of them fail today; alpha {found.alpha:.0%}", style="dim")
+    rows = [_row(one) for one in found.stages]
+    heads = ["stage", "done after", "candidate's requests", "errors seen from", "slow seen from", "shown to be fine"]
+    console.print(table(heads, rows, right=["candidate's requests"]))
+    console.print(
+        "seen from: the smallest harm that 80% of releases see, in the shortest and in the longest time of the stage;",
+        style="dim",
+    )
+    console.print(
+        "shown to be fine: time until a candidate that is as good is shown to be within its margins", style="dim"
+    )
+    if found.quality_pairs is not None:
+        console.print(_quality(found), style="dim", soft_wrap=True)
+    if found.undecided:
+        heading(console, "cannot be decided in time")
+        for text in found.undecided:
+            console.print(f"  {clean(text)}", soft_wrap=True)
+        heading(console, "what helps")
+        for text in found.advice:
+            console.print(f"  {as_called(clean(text))}", soft_wrap=True)
+
+
+def _sentence(found: Plan) -> str:
+    if found.seconds is None:
+        return "such a release would end as inconclusive: the evidence for a promotion does not come in time"
+    return f"a candidate that is no worse is promoted after {span(found.seconds)}, at the earliest"
+
+
+def _row(one: StagePlan) -> tuple[object, ...]:
+    by_name = {power.metric: power for power in one.metrics}
+    errors, latency = by_name.get("errors"), by_name.get("latency")
+    return (
+        one.name,
+        span(one.seconds) if one.samples_seconds <= one.at_most else "never",
+        f"{one.requests / one.at_most * one.seconds:,.0f}"
+        if one.samples_seconds <= one.at_most
+        else f"{one.requests:,.0f}",
+        _harm(errors),
+        _harm(latency),
+        _fine(one),
+    )
+
+
+def _harm(power: Power | None) -> str:
+    if power is None:
+        return "–"
+    short, long = (f"{one:g}x" if one else "not even 10x" for one in (power.harm_shortest, power.harm_longest))
+    return short if short == long else f"{short}, {long}"
+
+
+def _fine(one: StagePlan) -> str:
+    if not one.metrics:
+        return "–"
+    times = [power.fine_seconds for power in one.metrics]
+    return "not in time" if None in times else span(max(found for found in times if found is not None))
+
+
+def _quality(found: Plan) -> str:
+    text = f"quality: about {found.quality_pairs:,.0f} mirrored requests with labels show that it is within its margin"
+    return text + ("" if found.quality_seconds is None else f", which come in {span(found.quality_seconds)}")
+
+
+def span(seconds: float) -> str:
+    """A length of time with two or three figures."""
+    for unit, size in (("days", 86_400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"

@@ -1,0 +1,391 @@
+"""`cumulant release`: a candidate takes over from the champion step by step, or comes back by itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.program import as_called
+from cumulant.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.project import Project
+    from cumulant.release.state import Release
+    from cumulant.runtime.release.planning import Plan
+    from cumulant.runtime.release.starting import Begun, Outside
+
+app = application(
+    "release",
+    "Bring a new version to all callers, or back by itself.",
+    examples=["cumulant release plan", "cumulant release start --wait", "cumulant release watch"],
+)
+
+Name = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        show_default=False,
+        help="Of servers that are not this project's own; else its model.",
+    ),
+]
+Reason = Annotated[str, typer.Option(metavar="TEXT", show_default=False, help="Why; kept in the event.")]
+_LOOK_SECONDS = 0.5
+
+
+@command(
+    app,
+    action="release.start",
+    examples=[
+        "cumulant release start",
+        "cumulant release start flight-late/4 --wait",
+        "cumulant release start --champion-url http://10.0.0.5:8080 --candidate-url http://10.0.0.6:8080 --model fraud",
+    ],
+)
+def start(
+    call: Invocation,
+    *,
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="[MODEL]",
+            show_default=False,
+            help="The candidate: NAME@ALIAS or NAME/VERSION; default: the version with the alias candidate.",
+        ),
+    ] = "",
+    champion_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="A server that is not ours, instead of the served champion.")
+    ] = None,
+    candidate_url: Annotated[str | None, typer.Option(metavar="URL", help="Its candidate's server.")] = None,
+    name: Name = "",
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Stay until it is over: exit code 0 promoted, 1 anything else.")
+    ] = False,
+    within: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for the candidate's server.")
+    ] = 60.0,
+) -> None:
+    """Begin to release a candidate through the stages of the section `release`; the controller of `up` goes on."""
+    from cumulant.runtime.release.starting import start_release
+
+    outside = _outside(model, champion_url, candidate_url, name)
+    with call.project() as project:
+        with call.progress("release start") as progress:
+            begun = start_release(
+                project,
+                model,
+                principal=project.principal(),
+                outside=outside,
+                model=name,
+                progress=progress,
+                ready_within=within,
+            )
+        if not wait or begun.release is None:
+            call.answer(_begun_document(begun), lambda console: _show_begun(console, begun))
+            return
+        if not call.json:
+            _show_begun(call.output.console(), begun)
+        last = _watch(call, project, begun.release.model, begun.release.id, last_only=True)
+    _finish(call, last)
+
+
+@command(app, action="release.show", examples=["cumulant release status", "cumulant release status --json"])
+def status(call: Invocation, name: Name = "") -> None:
+    """Show where the release is, what each metric has shown, and what is still needed."""
+    from cumulant.runtime.release.verbs import current, waiting
+    from cumulant.runtime.release.views import view
+
+    with call.project() as project:
+        found = view(current(project, principal=project.principal(), model=name))
+        waits = waiting(project)
+
+    def text(console: Console) -> None:
+        from cumulant.cli.release_page import page
+
+        console.print(page(found, waiting=waits))
+
+    call.answer({**_plain(found), "waiting": waits}, text)
+
+
+@command(app, action="release.show", examples=["cumulant release watch", "cumulant release watch --json"])
+def watch(call: Invocation, name: Name = "") -> None:
+    """Follow the release until it is over; exit code 0 promoted, 1 anything else. Ctrl-C leaves, the release goes on.
+
+    With --json: one document a line, at each change.
+    """
+    from cumulant.runtime.release.verbs import current
+
+    with call.project() as project:
+        found = current(project, principal=project.principal(), model=name)
+        last = _watch(call, project, found.model, found.id)
+    if last.status != "promoted":
+        raise typer.Exit(1)
+
+
+@command(
+    app, action="release.steer", examples=["cumulant release pause --reason 'a sale begins'", "cumulant release pause"]
+)
+def pause(call: Invocation, reason: Reason = "", name: Name = "") -> None:
+    """Hold the weights as they are. Failures and proven harm still bring the candidate back."""
+    from cumulant.runtime.release import verbs
+
+    with call.project() as project:
+        found = verbs.pause(project, principal=project.principal(), reason=reason, model=name)
+    _said(call, found)
+
+
+@command(app, action="release.steer", examples=["cumulant release resume"])
+def resume(call: Invocation, reason: Reason = "", name: Name = "") -> None:
+    """Go on with a paused release."""
+    from cumulant.runtime.release import verbs
+
+    with call.project() as project:
+        found = verbs.resume(project, principal=project.principal(), reason=reason, model=name)
+    _said(call, found)
+
+
+@command(app, action="release.steer", examples=["cumulant release promote --reason 'the bug fix cannot wait'"])
+def promote(
+    call: Invocation,
+    *,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the event.")],
+    name: Name = "",
+) -> None:
+    """Send everything to the candidate now, whatever the evidence. A declared approval is needed all the same."""
+    from cumulant.runtime.release import verbs
+
+    with call.project() as project:
+        found = verbs.promote(project, principal=project.principal(), reason=reason, model=name)
+    _said(call, found)
+
+
+@command(app, action="release.steer", examples=["cumulant release abort --reason 'wrong training data'"])
+def abort(
+    call: Invocation,
+    *,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the event.")],
+    name: Name = "",
+) -> None:
+    """Send everything back to the champion and end the release."""
+    from cumulant.runtime.release import verbs
+
+    with call.project() as project:
+        found = verbs.abort(project, principal=project.principal(), reason=reason, model=name)
+    _said(call, found)
+
+
+@command(app, action="release.approve", examples=["cumulant release approve --reason 'reviewed with risk'"])
+def approve(call: Invocation, reason: Reason = "", name: Name = "") -> None:
+    """Agree to what the release waits for, as a member of a group that `release.approval` names."""
+    from cumulant.runtime.release import verbs
+
+    with call.project() as project:
+        found = verbs.approve(project, principal=project.principal(), reason=reason, model=name)
+    _said(call, found)
+
+
+@command(
+    app,
+    action="release.show",
+    examples=["cumulant release why", "cumulant release why 20260501T120000-3fa2", "cumulant release why --json"],
+)
+def why(
+    call: Invocation,
+    release: Annotated[
+        str, typer.Argument(metavar="[ID]", show_default=False, help="Of `release history`; default: the newest.")
+    ] = "",
+    name: Name = "",
+) -> None:
+    """Say why a release is where it is, or ended as it did: a sentence, then the numbers of that moment."""
+    from cumulant.runtime.release.verbs import find_release
+    from cumulant.runtime.release.views import view
+
+    with call.project() as project:
+        found = view(find_release(project, release, principal=project.principal(), model=name))
+
+    def text(console: Console) -> None:
+        from cumulant.cli.release_page import page
+
+        console.print(page(found))
+        if found.metrics:
+            console.print(
+                "harm and no harm are shares of the evidence that proves it; 100% is proof at any moment", style="dim"
+            )
+
+    call.answer(found, text)
+
+
+@command(app, action="release.show", examples=["cumulant release history", "cumulant release history --json"])
+def history(call: Invocation, name: Name = "") -> None:
+    """Show all releases, newest first."""
+    from cumulant.runtime.release import verbs
+    from cumulant.runtime.release.views import view
+
+    with call.project() as project:
+        found = [view(one) for one in verbs.history(project, principal=project.principal(), model=name)]
+
+    def text(console: Console) -> None:
+        from cumulant.runtime.report_page.terminal import table
+
+        rows = [
+            (one.id, one.candidate, one.champion, one.status.replace("_", " "), one.begun, one.ended, one.reason)
+            for one in found
+        ]
+        if rows:
+            console.print(table(["release", "candidate", "champion", "verdict", "began", "ended", "reason"], rows))
+        else:
+            console.print(as_called("no release yet: `cumulant release start` begins one"), style="dim")
+
+    call.answer(found, text)
+
+
+@command(
+    app,
+    action="release.plan",
+    examples=["cumulant release plan", "cumulant release plan --requests 2000/d --errors 0.5% --json"],
+)
+def plan(
+    call: Invocation,
+    *,
+    requests: Annotated[
+        str | None,
+        typer.Option(metavar="N/s", help="Traffic: 200/s, 30/m, 500/h, 2000/d; default: as the prediction log shows."),
+    ] = None,
+    errors: Annotated[str, typer.Option(metavar="SHARE", help="Share of requests that fail today.")] = "0.5%",
+) -> None:
+    """Say beforehand how long each stage takes, the smallest harm that it sees, and what cannot be decided in time."""
+    from cumulant.core.units import share
+    from cumulant.runtime.release.planning import plan_release
+
+    with call.project() as project, call.progress("release plan") as progress:
+        found = plan_release(
+            project, principal=project.principal(), requests=requests, errors=share(errors), progress=progress
+        )
+    call.answer(found, lambda console: _show_plan(console, found))
+
+
+def _outside(model: str, champion: str | None, candidate: str | None, name: str) -> Outside | None:
+    from cumulant.runtime.release.starting import Outside
+
+    if champion is None and candidate is None:
+        if name:
+            raise UsageError(
+                "--model names the model of servers that are not ours, and none is given",
+                subject="--model",
+                hint="add --champion-url and --candidate-url; or name the candidate without --model",
+            )
+        return None
+    if champion is None or candidate is None:
+        missing = "--champion-url" if champion is None else "--candidate-url"
+        raise UsageError("a comparison needs both servers", subject=missing, hint=f"add {missing} URL")
+    if model:
+        raise UsageError(
+            "the candidate is given twice: as a version and by --candidate-url", subject=model, hint="leave one out"
+        )
+    return Outside(champion=champion, candidate=candidate)
+
+
+def _begun_document(begun: Begun) -> dict[str, object]:
+    from cumulant.runtime.release.views import view
+
+    shown = None if begun.release is None else view(begun.release)
+    return {"release": shown, "waits_for": begun.waits_for, "notes": begun.notes}
+
+
+def _show_begun(console: Console, begun: Begun) -> None:
+    from cumulant.runtime.report_page.terminal import clean, warn
+
+    warn(console, begun.notes)
+    if begun.release is None:
+        console.print(f"it waits until the release {begun.waits_for} is over")
+        return
+    one = begun.release
+    text = f"release {one.id}: version {one.candidate.version} of {one.model} beside {one.champion.version}"
+    console.print(clean(text), soft_wrap=True)
+    console.print("steps: " + ", ".join(step.label for step in one.steps), style="dim")
+    console.print(as_called("`cumulant release watch` follows it"), style="dim")
+
+
+def _plain(value: object) -> dict[str, object]:
+    import msgspec
+
+    found: dict[str, object] = msgspec.to_builtins(value)
+    return found
+
+
+def _said(call: Invocation, release: Release) -> None:
+    from cumulant.runtime.release.views import sentence, view
+    from cumulant.runtime.report_page.terminal import clean
+
+    call.answer(view(release), lambda console: console.print(clean(sentence(release)), soft_wrap=True))
+
+
+def _finish(call: Invocation, last: Release) -> None:
+    if call.json:
+        from cumulant.runtime.release.views import view
+
+        call.output.document(view(last))
+    if last.status != "promoted":
+        raise typer.Exit(1)
+
+
+def _watch(call: Invocation, project: Project, model: str, identity: str, *, last_only: bool = False) -> Release:
+    """Show the release until it is over: live on a terminal, else a line a change."""
+    console = call.output.console()
+    if not call.json and console.is_terminal and not console.is_dumb_terminal:
+        return _live(console, project, model, identity)
+    from cumulant.cli.release_page import line
+    from cumulant.runtime.release.views import view
+
+    said: object = None
+    last: Release | None = None
+    for last in _changes(project, model, identity):
+        now = (last.status, last.at, None if call.json else last.reason if last.over else "")
+        if now != said and not (call.json and last_only):
+            said = now
+            if call.json:
+                call.output.document(view(last), compact=True)
+            else:
+                console.print(line(view(last)), soft_wrap=True)
+    assert last is not None
+    return last
+
+
+def _live(console: Console, project: Project, model: str, identity: str) -> Release:
+    from rich.live import Live
+
+    from cumulant.cli.release_page import page
+    from cumulant.runtime.release.views import view
+
+    last: Release | None = None
+    with Live(console=console, auto_refresh=False) as live:
+        for last in _changes(project, model, identity):
+            live.update(page(view(last)), refresh=True)
+    assert last is not None
+    return last
+
+
+def _changes(project: Project, model: str, identity: str) -> Iterator[Release]:
+    """The release, twice a second, up to its end."""
+    from cumulant.runtime.release import store
+
+    while True:
+        found = next((one for one in store.every(project.journal(), model) if one.id == identity), None)
+        if found is not None:
+            yield found
+            if found.over:
+                return
+        time.sleep(_LOOK_SECONDS)
+
+
+def _show_plan(console: Console, found: Plan) -> None:
+    from cumulant.cli.plan_of_release import show
+
+    show(console, found)

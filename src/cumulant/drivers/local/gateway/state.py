@@ -1,0 +1,154 @@
+"""The gateway's folder: what is in force, who runs, and the log, each changed whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from cumulant.core.errors import EngineUnavailableError, LeaseHeldError, StorageError
+from cumulant.core.traffic import Routes
+from cumulant.ports.traffic import Door
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+_PAUSE, _WAIT = 0.01, 10.0
+_decode_routes = msgspec.json.Decoder(dict[str, Routes]).decode
+_decode_door = msgspec.json.Decoder(Door).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Folder:
+    """The files of one gateway. Raises StorageError where they cannot be read or written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.log = path / "exchanges"
+
+    def routes(self) -> dict[str, Routes]:
+        """By model, as last applied."""
+        try:
+            return _decode_routes((self.path / "routes.json").read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, msgspec.DecodeError) as error:
+            raise self._error("the routes cannot be read", error) from error
+
+    def put(self, routes: Routes) -> None:
+        """Keep these routes, unless others of a higher revision are kept.
+
+        Raises:
+            LeaseHeldError: they are.
+            EngineUnavailableError: another process holds the lock.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with held(self.path / "routes.lock", wait=_WAIT):
+                self._replace(routes)
+        except OSError as error:
+            raise self._error("the routes cannot be written", error) from error
+
+    def _replace(self, routes: Routes) -> None:
+        kept = self.routes()
+        present = kept.get(routes.model)
+        if present is not None and present.revision > routes.revision:
+            raise LeaseHeldError(
+                f"the routes of {routes.model} in force have revision {present.revision}, above {routes.revision}",
+                subject=routes.model,
+                hint="another controller went on; read what is in force before changing it",
+            )
+        if present != routes:
+            self._write("routes.json", kept | {routes.model: routes})
+
+    def door(self) -> Door | None:
+        """Where the gateway listens, while it runs: it holds a lock, which the system frees however it ends."""
+        try:
+            told = _decode_door((self.path / "door.json").read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, msgspec.DecodeError) as error:
+            raise self._error("the gateway's addresses cannot be read", error) from error
+        return told if self.runs() else None
+
+    def runs(self) -> bool:
+        try:
+            with held(self.path / "gateway.lock", wait=0, shared=True):
+                return False
+        except EngineUnavailableError:
+            return True
+        except OSError:
+            return False
+
+    def open_door(self, door: Door) -> None:
+        try:
+            self._write("door.json", door)
+        except OSError as error:
+            raise self._error("the gateway's addresses cannot be written", error) from error
+
+    def close_door(self) -> None:
+        with contextlib.suppress(OSError):
+            (self.path / "door.json").unlink()
+
+    def _write(self, name: str, value: Door | Mapping[str, Routes]) -> None:
+        aside = self.path / f".{name}.{os.getpid()}-{time.monotonic_ns()}"
+        try:
+            with aside.open("wb") as file:
+                file.write(_encode(value))
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(self.path / name)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
+        if sys.platform != "win32":
+            folder = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def _error(self, what: str, error: Exception) -> StorageError:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return StorageError(
+            f"{what} in {self.path}: {reason}", subject=str(self.path), hint="check space and permissions"
+        )
+
+
+@contextmanager
+def held(path: Path, *, wait: float, shared: bool = False) -> Iterator[None]:
+    """Hold the lock file; the system lets go of it when this process dies, however it dies.
+
+    Raises:
+        EngineUnavailableError: another process has held it for `wait` seconds.
+        OSError: the file cannot be made.
+    """
+    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        deadline = time.monotonic() + wait
+        while not _take(handle, shared=shared):
+            if time.monotonic() >= deadline:
+                raise EngineUnavailableError(f"{path} is held by another process", subject=str(path))
+            time.sleep(_PAUSE)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, *, shared: bool) -> bool:
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,47 @@
+"""`python -m cumulant.runtime.release PROJECT --env NAME`: the release controller in the foreground, until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from cumulant.core.errors import CumulantError
+from cumulant.project import load
+from cumulant.runtime.release.door import opened
+from cumulant.runtime.release.loop import Controllers, Lines, run
+from cumulant.runtime.stack.book import FOLDER
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Exit code 0 after it was asked to end, 4 where the project cannot be loaded."""
+    options = _parser().parse_args(words)
+    ending = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ending.set())
+    report = Lines()
+    try:
+        with load(Path(options.project), environment=options.env) as project:
+            acting = Controllers(project, report, settle=options.settle)
+            with opened(project.state / FOLDER, project.journal) as url:
+                report(f"watching over releases of {project.name}, and telling of them at {url}/v1/releases")
+                run(project, acting, ending.wait, report)
+    except CumulantError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return 4
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m cumulant.runtime.release", description=__doc__)
+    parser.add_argument("project", help="folder of cumulant.yaml")
+    parser.add_argument("--env", default="local", help="environment of the project file")
+    parser.add_argument("--settle", type=float, default=15.0, help="seconds until a row is in the prediction log")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""Short HTTP questions to servers, Prometheus and receivers of messages. None of them may hold the controller up."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from http.client import HTTPException
+
+import msgspec
+
+_LONGEST = 4 * 1024 * 1024
+
+
+def fetched(url: str, *, seconds: float) -> object | None:
+    """The JSON document at `url`; None where there is none in time, whatever the reason."""
+    try:
+        with _direct().open(_request(url), timeout=seconds) as answer:
+            found: object = msgspec.json.decode(answer.read(_LONGEST))
+            return found
+    except (OSError, HTTPException, ValueError, msgspec.DecodeError):
+        return None
+
+
+def answers(url: str, *, seconds: float) -> bool:
+    """Whether a server says at `url` that it is ready. One that does not know the path (404) is taken as ready."""
+    try:
+        with _direct().open(_request(url), timeout=seconds):
+            return True
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code in (404, 405)
+    except (OSError, HTTPException, ValueError):
+        return False
+
+
+def posted(url: str, document: object, *, seconds: float) -> str:
+    """Post a JSON document; why that failed, in words, or nothing. The URL is not told: it may hold a secret."""
+    headers = {"content-type": "application/json", "user-agent": "cumulant"}
+    try:
+        asked = urllib.request.Request(  # noqa: S310 - the scheme is checked by _request
+            _request(url).full_url, msgspec.json.encode(document), headers
+        )
+        with urllib.request.urlopen(asked, timeout=seconds):  # noqa: S310
+            return ""
+    except urllib.error.HTTPError as error:
+        with error:
+            return f"it answered {error.code}"
+    except (OSError, HTTPException) as error:
+        return str(getattr(error, "reason", error)) or type(error).__name__
+    except ValueError:
+        return "its URL is not of http or https"
+
+
+def _request(url: str) -> urllib.request.Request:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(url)
+    return urllib.request.Request(url, headers={"user-agent": "cumulant"})  # noqa: S310 - checked above
+
+
+def _direct() -> urllib.request.OpenerDirector:
+    """Servers stand beside the controller: a proxy of the environment is for the world outside."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -1,0 +1,144 @@
+"""The controller's process: one round a second, a line a change, and no end before it is asked to."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from cumulant.core.clock import SystemClock
+from cumulant.core.errors import CumulantError, RetryableError
+from cumulant.core.events import Actor
+from cumulant.release.state import Release
+from cumulant.runtime.release import store
+from cumulant.runtime.release.controller import Controller
+from cumulant.runtime.release.effects import Effects
+from cumulant.runtime.release.evidence import Labelled, Watching
+from cumulant.runtime.release.own import Own
+from cumulant.runtime.release.starting import begin_waiting
+from cumulant.runtime.release.views import sentence
+from cumulant.runtime.serve import PREDICTIONS
+from cumulant.runtime.stack.book import FOLDER
+
+if TYPE_CHECKING:
+    from cumulant.core.clock import Clock
+    from cumulant.project import Project
+
+_ROUND, _LONGEST = 1.0, 30.0
+ACTOR = Actor("service:release-controller")
+
+
+class Lines:
+    """Lines on standard error, each said once until another comes."""
+
+    def __init__(self, write: Callable[[str], object] = sys.stderr.write) -> None:
+        self._write, self._said = write, ""
+
+    def __call__(self, text: str) -> None:
+        if text != self._said:
+            self._said = text
+            self._write(f"{text}\n")
+
+
+def controller(
+    project: Project,
+    report: Callable[[str], None],
+    *,
+    model: str = "",
+    clock: Clock | None = None,
+    labels: Labelled | None = None,
+    steady: Callable[[], float] = time.monotonic,
+    settle: float = 15.0,
+) -> Controller:
+    """The controller of a project's releases, with everything that it sees and does."""
+    clock, traffic, journal = clock or SystemClock(), project.traffic(), project.journal()
+    evidence = Watching(
+        traffic,
+        stack=project.state / FOLDER,
+        log=project.state / PREDICTIONS,
+        own=Own(project.root, report),
+        clock=clock,
+        report=report,
+        labels=labels,
+        settle=settle,
+        steady=steady,
+    )
+    effects = Effects(
+        project.state,
+        registry=project.registry,
+        journal=journal,
+        traffic=traffic,
+        receivers=lambda: [project.vault.reveal(url) for url in project.spec.monitoring.notify],
+        clock=clock,
+        actor=ACTOR,
+        report=report,
+    )
+    return Controller(
+        model or project.name,
+        journal=journal,
+        traffic=traffic,
+        evidence=evidence,
+        effects=effects,
+        clock=clock,
+        steady=steady,
+    )
+
+
+class Controllers:
+    """A controller a model: the project's own, and models of servers of others that a release compares."""
+
+    def __init__(self, project: Project, report: Callable[[str], None], *, settle: float) -> None:
+        self._project, self._report, self._settle = project, report, settle
+        self._by_model: dict[str, Controller] = {}
+
+    def tick(self) -> list[Release]:
+        """A round of each; the releases after it.
+
+        Raises:
+            CumulantError: the journal or the gateway cannot be reached.
+        """
+        for name in store.models(self._project.journal()):
+            if name not in self._by_model:
+                self._by_model[name] = controller(self._project, self._report, model=name, settle=self._settle)
+        return [release for one in self._by_model.values() if (release := one.tick()) is not None]
+
+
+def run(
+    project: Project,
+    acting: Controllers,
+    asked: Callable[[float], bool],
+    report: Callable[[str], None],
+) -> None:
+    """Rounds until `asked` (which waits so many seconds) says that the end was asked for.
+
+    A journal or gateway that cannot be reached stops progress and not serving: the next round comes later, at most
+    half a minute.
+    """
+    told: dict[str, tuple[object, ...]] = {}
+    pause = _ROUND
+    while not asked(pause):
+        try:
+            for release in acting.tick():
+                _tell(release, told, report)
+            _begin_waiting(project, report)
+            pause = _ROUND
+        except CumulantError as error:
+            report(f"waits: {project.vault.redact(error.message)}")
+            pause = min(_LONGEST, pause * 2) if isinstance(error, RetryableError) else _LONGEST
+        except Exception as error:  # noqa: BLE001 - the edge: requests go on, and so does whoever watches over them
+            report(f"a fault of the controller, which tries again: {type(error).__name__}: {error}")
+            pause = _LONGEST
+
+
+def _tell(release: Release, told: dict[str, tuple[object, ...]], report: Callable[[str], None]) -> None:
+    now = (release.id, release.status, release.at)
+    if told.get(release.model) != now:
+        told[release.model] = now
+        report(f"release {release.id}: {sentence(release)}")
+
+
+def _begin_waiting(project: Project, report: Callable[[str], None]) -> None:
+    begun = begin_waiting(project)
+    if begun is not None and begun.release is not None:
+        report(f"release {begun.release.id}: version {begun.release.candidate.version} waited and begins")

@@ -1,0 +1,333 @@
+"""What a release can decide, and when: said before it begins, by simulating the very tests that decide it."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import UsageError
+from cumulant.core.progress import Progress, silent
+from cumulant.core.units import duration, share
+from cumulant.release.metrics import Metric, metrics
+from cumulant.release.steps import Step, steps
+from cumulant.runtime.actions import check, verb
+from cumulant.runtime.serve import PREDICTIONS
+from cumulant.statistics import sequential
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+    from cumulant.release.spec import ReleaseSpec
+
+_RATE = re.compile(r"\s*([0-9]+(?:[.][0-9]+)?)\s*/\s*(s|m|min|h|d)\s*")
+_PER = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
+#: simulated: looks a stage at most (longer ones are simulated in coarser looks), and releases
+_LOOKS, _RELEASES = 120, 200
+_POWER = 0.8
+#: spread of the difference of two models' Brier losses on one row, where nothing was measured
+_DEVIATION = 0.14
+_MEASURED = timedelta(days=7)
+#: without as many failures expected of the candidate in a stage, no test of failures says anything
+_TAIL = 0.05
+
+
+class Power(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stage can see of one metric. Times in seconds; None: not within its longest time."""
+
+    metric: str
+    #: the smallest harm seen with 80% power in the stage's shortest and in its longest time, as a multiple of the rate
+    harm_shortest: float | None
+    harm_longest: float | None
+    #: until a candidate that is just as good is shown to be within its margin
+    fine_seconds: float | None
+    margin: float
+
+
+class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One step at the given traffic."""
+
+    name: str
+    weight: float
+    mirror: float
+    #: requests of the candidate in the longest time
+    requests: float
+    at_least: float
+    at_most: float
+    samples: int
+    #: until the fewest requests are there
+    samples_seconds: float
+    #: the step is over then, at the earliest
+    seconds: float
+    metrics: list[Power]
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole release. `undecided`: what cannot be decided in time, in words; `advice`: what to do about it."""
+
+    requests: float
+    source: str
+    errors: float
+    alpha: float
+    stages: list[StagePlan]
+    #: until promotion, at the earliest; None: it ends as inconclusive
+    seconds: float | None
+    undecided: list[str]
+    advice: list[str]
+    #: mirrored and labelled rows until quality is shown to be within its margin
+    quality_pairs: float | None
+    quality_seconds: float | None
+
+
+@verb("release.plan")
+def plan_release(
+    project: Project,
+    *,
+    principal: Principal,
+    requests: str | None = None,
+    errors: float = 0.005,
+    progress: Progress = silent,
+) -> Plan:
+    """What a release of this project can decide at declared traffic, else at that of the last week's prediction log.
+
+    Raises:
+        UsageError: no traffic is known, or the share of errors is not between 0 and 1.
+    """
+    check(project.access(), principal, "release.plan", project.name)
+    if not 0 < errors < 0.5:
+        raise UsageError(
+            f"the share of errors {errors:g} is not between 0 and 50%",
+            subject="--errors",
+            hint="write the share of requests that fail today, such as 0.5%; without any, 0.1% is a fair guess",
+        )
+    if requests is not None:
+        rate, source = rate_of(requests), "declared"
+    else:
+        measured = measured_rate(project.state / PREDICTIONS, project.name, datetime.now(UTC))
+        if measured is None:
+            raise UsageError(
+                f"no prediction of {project.name} is logged from which its traffic could be told",
+                subject="--requests",
+                hint="say it: --requests 200/s, 30/m, 2000/d",
+            )
+        rate, source = measured, "measured in the prediction log"
+    return planned(project.spec.release, rate=rate, source=source, errors=errors, progress=progress)
+
+
+def rate_of(text: str) -> float:
+    """`200/s`, `30/m`, `500/h` or `2000/d` as requests a second.
+
+    Raises:
+        UsageError: it is not of that form, or is 0.
+    """
+    match = _RATE.fullmatch(text)
+    rate = 0.0 if match is None else float(match[1]) / _PER[match[2]]
+    if not rate > 0:
+        raise UsageError(f'"{text}" is no traffic', subject="--requests", hint="write 200/s, 30/m, 500/h or 2000/d")
+    return rate
+
+
+def measured_rate(log: Path, model: str, now: datetime) -> float | None:
+    """Requests a second over the last week, or since the first one in it; None where nothing is logged.
+
+    Raises:
+        StorageError: the log cannot be read.
+    """
+    if not log.is_dir():
+        return None
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from cumulant.serving.log import scan
+
+    since = now - _MEASURED
+    wanted = (pc.field("model") == model) & ~pc.field("shadow") & (pc.field("row") == 0)
+    wanted = wanted & (pc.field("time") > pa.scalar(since, pa.timestamp("us", "UTC")))
+    times = scan(log, since=since.date()).to_table(columns=["time"], filter=wanted)["time"]
+    if len(times) < 2:
+        return None
+    first = pc.min(times).as_py()
+    return float(len(times) / max(60.0, (now - first).total_seconds()))
+
+
+def planned(spec: ReleaseSpec, *, rate: float, source: str, errors: float, progress: Progress = silent) -> Plan:
+    """The plan at `rate` requests a second, of which the share `errors` fails today."""
+    named, found = metrics(spec), []
+    parts = sequential.split(
+        {one.name: one.part for one in named.values() if one.margin is not None}, share(spec.alpha)
+    )
+    every = steps(spec)
+    for place, step in enumerate(every):
+        progress(step.label, place / len(every))
+        found.append(_stage(step, named, parts, rate=rate, errors=errors, spec=spec))
+    pairs, pair_seconds = _quality(named, every, rate)
+    undecided = list(_undecided(found, named))
+    late = any(one.samples_seconds > one.at_most for one in found) or any(
+        one.fine_seconds is None for one in found[-1].metrics if named[one.metric].required
+    )
+    return Plan(
+        requests=rate,
+        source=source,
+        errors=errors,
+        alpha=share(spec.alpha),
+        stages=found,
+        seconds=None if late else sum(one.seconds for one in found),
+        undecided=undecided,
+        advice=_advice(found, undecided, rate),
+        quality_pairs=pairs,
+        quality_seconds=pair_seconds,
+    )
+
+
+def _stage(
+    step: Step,
+    named: Mapping[str, Metric],
+    parts: Mapping[str, float],
+    *,
+    rate: float,
+    errors: float,
+    spec: ReleaseSpec,
+) -> StagePlan:
+    share_of = (step.weight or step.mirror) / 100
+    slower = min(share_of, 1 - share_of) if step.weight else share_of
+    samples_seconds = step.samples / (rate * slower) if slower else math.inf
+    powers = list(_powers(step, named, parts, rate=rate, errors=errors, spec=spec)) if step.weight else []
+    return StagePlan(
+        name=step.label,
+        weight=step.weight,
+        mirror=step.mirror,
+        requests=rate * share_of * step.at_most,
+        at_least=step.at_least,
+        at_most=step.at_most,
+        samples=step.samples,
+        samples_seconds=samples_seconds,
+        seconds=max(step.at_least, samples_seconds),
+        metrics=powers,
+    )
+
+
+def _powers(
+    step: Step,
+    named: Mapping[str, Metric],
+    parts: Mapping[str, float],
+    *,
+    rate: float,
+    errors: float,
+    spec: ReleaseSpec,
+) -> Iterator[Power]:
+    """Time-outs are failures as errors are, so both are simulated once; latency is a rate beyond a bound."""
+    for name in ("errors", "latency"):
+        metric = named[name]
+        if metric.margin is None:
+            continue
+        bad = errors if name == "errors" else 1 - metric.quantile
+        margin = metric.margin if name == "errors" else bad
+        shortest = max(
+            step.at_least, min(step.at_most, step.samples / (rate * min(step.weight, 100 - step.weight) / 100))
+        )
+        yield Power(
+            metric=name,
+            harm_shortest=_smallest(step, rate, spec, bad=bad, within=shortest, alpha=parts[name]),
+            harm_longest=_smallest(step, rate, spec, bad=bad, within=step.at_most, alpha=parts[name]),
+            fine_seconds=_fine(step, rate, spec, bad=bad, margin=margin, alpha=share(spec.alpha)),
+            margin=metric.margin,
+        )
+
+
+def _traffic(step: Step, rate: float, within: float, spec: ReleaseSpec) -> tuple[sequential.Traffic, int]:
+    """Looks of equal length that fill the time, no shorter than the spec's blocks of evidence."""
+    seconds = max(duration(spec.block).total_seconds(), duration(spec.look).total_seconds(), within / _LOOKS)
+    share_of = step.weight / 100
+    traffic = sequential.Traffic(
+        champion=rate * (1 - share_of) * seconds, candidate=rate * share_of * seconds, seconds=seconds
+    )
+    return traffic, max(1, int(within / seconds))
+
+
+def _smallest(step: Step, rate: float, spec: ReleaseSpec, *, bad: float, within: float, alpha: float) -> float | None:
+    traffic, looks = _traffic(step, rate, within, spec)
+    for ratio in (1.25, 1.5, 2.0, 3.0, 5.0, 10.0):
+        if bad * ratio >= 1:
+            return None
+        found = sequential.harm_power(
+            traffic, rate=bad, ratio=ratio, alpha=alpha, looks=looks, wanted=_POWER, releases=_RELEASES
+        )
+        if found.decided >= _POWER:
+            return ratio
+    return None
+
+
+def _fine(step: Step, rate: float, spec: ReleaseSpec, *, bad: float, margin: float, alpha: float) -> float | None:
+    traffic, looks = _traffic(step, rate, step.at_most, spec)
+    found = sequential.not_worse_power(
+        traffic, rate=bad, margin=margin, alpha=alpha, looks=looks, wanted=_POWER, releases=_RELEASES
+    )
+    return found.seconds
+
+
+def _quality(named: Mapping[str, Metric], every: tuple[Step, ...], rate: float) -> tuple[float | None, float | None]:
+    """Mirrored and labelled rows that quality needs, and how long mirroring takes to give them; labels come later."""
+    metric = named["quality"]
+    mirror = max((step.mirror for step in every), default=0.0) / 100
+    if metric.margin is None or not metric.margin < metric.scale:
+        return None, None
+    pairs = sequential.paired_pairs(margin=metric.margin, deviation=_DEVIATION, scale=metric.scale)
+    return pairs, pairs / (rate * mirror) if mirror else None
+
+
+def _undecided(found: list[StagePlan], named: Mapping[str, Metric]) -> Iterator[str]:
+    for one in found:
+        if one.samples_seconds > one.at_most:
+            yield (
+                f"{one.name}: its {one.samples:,} requests take {_time(one.samples_seconds)},"
+                f" longer than its longest time {_time(one.at_most)}"
+            )
+        for power in one.metrics:
+            if power.harm_longest is None:
+                yield f"{one.name}: not even ten times the champion's {_name(power)} is seen in {_time(one.at_most)}"
+    for power in found[-1].metrics:
+        if power.fine_seconds is None and named[power.metric].required:
+            yield (
+                f"{found[-1].name}: that {power.metric} are within the margin is not shown in"
+                f" {_time(found[-1].at_most)}, so the release ends as inconclusive"
+            )
+
+
+def _name(power: Power) -> str:
+    return "share of errors" if power.metric == "errors" else "share of slow requests"
+
+
+def _advice(found: list[StagePlan], undecided: list[str], rate: float) -> list[str]:
+    if not undecided:
+        return []
+    advice = []
+    mirrored = next((one for one in found if one.mirror), None)
+    if mirrored is None:
+        advice.append("add the stage shadow: all requests are scored by both versions, and none is at risk")
+    elif mirrored.mirror < 100:
+        advice.append("mirror all requests (release.stages.shadow.mirror: 100%): both versions score every one")
+    else:
+        day = 86_400 * rate
+        advice.append(
+            f"decide in shadow: all {day:,.0f} requests a day are scored by both versions and compared in pairs;"
+            " lengthen release.stages.shadow.at_most"
+        )
+    advice.append(
+        "compare both versions on labelled rows of the past: `cumulant evaluate` (a backtest needs no traffic)"
+    )
+    advice.append("or accept less: a wider margin, longer times (at_most), fewer or larger steps of the canary")
+    return advice
+
+
+def _time(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "for ever"
+    for unit, size in (("days", 86_400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.3g} s"

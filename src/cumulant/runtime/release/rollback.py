@@ -1,0 +1,212 @@
+"""Back to a version that was served before: with the book and the gateway's folder alone, also weeks later."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.clock import SystemClock
+from cumulant.core.errors import CumulantError, EngineUnavailableError, LeaseHeldError, NotFoundError, UsageError
+from cumulant.core.events import Actor
+from cumulant.core.progress import Progress, silent
+from cumulant.core.traffic import CHAMPION, Arm, Routes
+from cumulant.core.units import duration
+from cumulant.release.events import RolledBack
+from cumulant.runtime.actions import check, verb
+from cumulant.runtime.release.asking import answers
+from cumulant.runtime.release.effects import promoted, warm
+from cumulant.runtime.stack.book import Book, change_book, read_book
+
+if TYPE_CHECKING:
+    from cumulant.core.clock import Clock
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+
+_READY, _LOOK_SECONDS = "/v2/health/ready", 0.25
+#: for what may fail: the journal and the registry
+_LATER_SECONDS = 5.0
+_TRIES = 5
+
+
+class Back(msgspec.Struct, frozen=True, kw_only=True):
+    """All requests go to `version`. `missed`: what could not be told, in words; it changes nothing for callers."""
+
+    model: str
+    version: str
+    given_up: tuple[str, ...]
+    reason: str
+    revision: int
+    serving: bool
+    missed: tuple[str, ...] = ()
+
+
+@verb("release.rollback")
+def roll_back(
+    project: Project,
+    model: str,
+    *,
+    principal: Principal,
+    reason: str,
+    to: str = "",
+    ready_within: float = 60.0,
+    progress: Progress = silent,
+    clock: Clock | None = None,
+) -> Back:
+    """Send all requests of a model to a version that was served here: by default the champion while a candidate has
+    requests, else the champion before the present one.
+
+    Neither registry nor journal is needed; they are told afterwards, if they can be. A server that is not up is
+    started by the supervisor, and requests move when it is ready.
+
+    Raises:
+        NotFoundError: the version was never served here, or there is none to go back to.
+        UsageError: it has all requests already.
+        EngineUnavailableError: its server does not become ready in time.
+    """
+    check(project.access(), principal, "release.rollback", model)
+    now = (clock or SystemClock()).now()
+    book, routes = read_book(project.state, model), project.traffic().in_force(model)
+    arm = target(model, book, routes, to)
+    given_up = _given_up(routes, arm.version)
+    if routes is not None and not given_up:
+        raise UsageError(
+            f"version {arm.version} has all requests of {model} already",
+            subject=f"{model}/{arm.version}",
+            hint="name another one with --to",
+        )
+    keep = now + duration(project.spec.release.keep_warm)
+    if arm.version in book.versions:
+        change_book(project.state, model, lambda found: _started(found, arm.version, keep))
+    serving = project.traffic().door() is not None
+    if serving:  # else nobody asks, and the supervisor starts from the book
+        _await_ready(arm, ready_within, progress)
+    revision = _apply(project, model, arm, routes)
+    if arm.version in book.versions:
+        change_book(project.state, model, lambda found: _settled(found, arm.version, keep))
+    back = Back(model=model, version=arm.version, given_up=given_up, reason=reason, revision=revision, serving=serving)
+    return msgspec.structs.replace(back, missed=_told(project, back, principal))
+
+
+def target(model: str, book: Book, routes: Routes | None, to: str) -> Arm:
+    """The arm that is to get all requests.
+
+    Raises:
+        NotFoundError: the version was never served here, or there is none to go back to.
+    """
+    if to and (known := next((arm for arm in (routes.arms if routes else ()) if arm.version == to), None)):
+        return msgspec.structs.replace(known, name=CHAMPION)
+    if to:
+        return book.arm(to, CHAMPION)
+    if routes is not None and routes.candidate is not None and (routes.weight > 0 or routes.mirror > 0):
+        return routes.champion
+    present = routes.champion.version if routes is not None else book.champion
+    former = [one for one in book.former if one != present and one in book.versions]
+    if not former:
+        raise NotFoundError(
+            f"{model} has no earlier version here to go back to",
+            subject=model,
+            hint=f"name one with --to; served here: {', '.join(sorted(book.versions)) or 'none'}",
+        )
+    return book.arm(former[-1], CHAMPION)
+
+
+def _given_up(routes: Routes | None, version: str) -> tuple[str, ...]:
+    """The versions that have requests now, without that one."""
+    if routes is None:
+        return ()
+    candidate = routes.candidate
+    found = [routes.champion.version] if routes.weight < 100 else []
+    found += [candidate.version] if candidate is not None and (routes.weight > 0 or routes.mirror > 0) else []
+    return tuple(one for one in found if one != version)
+
+
+def _started(book: Book, version: str, until: datetime) -> Book:
+    """The version's server runs from now on, beside the present ones."""
+    if version in (book.champion, book.candidate):
+        return book
+    return msgspec.structs.replace(book, versions=warm(book, version, until))
+
+
+def _settled(book: Book, version: str, until: datetime) -> Book:
+    """It is the champion; what it took over from stays up for a while, to be looked into."""
+    left = book.candidate if book.candidate != version else None
+    versions = warm(book, left, until) if left is not None else book.versions
+    return promoted(msgspec.structs.replace(book, candidate=None, versions=versions), version, until)
+
+
+def _await_ready(arm: Arm, seconds: float, progress: Progress) -> None:
+    until, url = time.monotonic() + seconds, arm.endpoints[0]
+    progress(f"server of version {arm.version}")
+    while not answers(url + _READY, seconds=2.0):
+        if time.monotonic() >= until:
+            raise EngineUnavailableError(
+                f"version {arm.version} at {url} is not ready after {seconds:g} s; requests stay where they are",
+                subject=arm.version,
+                hint="`cumulant ps` says why; `cumulant up` starts what is not running",
+            )
+        time.sleep(_LOOK_SECONDS)
+
+
+def _apply(project: Project, model: str, arm: Arm, routes: Routes | None) -> int:
+    """Routes above whatever is in force: a release under way sees that and ends."""
+    traffic = project.traffic()
+    for attempt in range(_TRIES):
+        present = traffic.in_force(model) or routes
+        wanted = Routes(model=model, revision=1, champion=arm, key=project.spec.release.key)
+        if present is not None:
+            wanted = msgspec.structs.replace(
+                present, revision=present.revision + 1, champion=arm, candidate=None, weight=0.0, mirror=0.0
+            )
+        try:
+            traffic.apply(wanted)
+        except LeaseHeldError:  # the controller was faster by a step
+            if attempt == _TRIES - 1:
+                raise
+            continue
+        return wanted.revision
+    raise AssertionError
+
+
+def _told(project: Project, back: Back, principal: Principal) -> tuple[str, ...]:
+    """Tell the journal and the registry, each within a few seconds or not at all."""
+    missed = []
+    for name, tell in (("event", _event), ("alias champion", _alias)):
+        fault = _within(_LATER_SECONDS, lambda tell=tell: tell(project, back, principal))  # type: ignore[misc]
+        missed += [f"{name}: {fault}"] if fault else []
+    return tuple(missed)
+
+
+def _event(project: Project, back: Back, principal: Principal) -> None:
+    fact = RolledBack(model=back.model, given_up=", ".join(back.given_up), version=back.version, reason=back.reason)
+    with project.journal().transaction(actor=Actor(principal.name, back.reason)) as transaction:
+        transaction.emit(fact)
+
+
+def _alias(project: Project, back: Back, principal: Principal) -> None:
+    del principal
+    if "://" not in back.version:
+        project.registry().alias(back.model, CHAMPION, back.version)
+
+
+def _within(seconds: float, call: Callable[[], None]) -> str:
+    """Do it in a thread that is left behind when it hangs; what went wrong, or nothing."""
+    fault = [f"no answer within {seconds:g} s"]
+
+    def work() -> None:
+        try:
+            call()
+            fault[0] = ""
+        except CumulantError as error:
+            fault[0] = error.message
+        except Exception as error:  # noqa: BLE001 - the edge: requests have moved, and no driver's fault undoes that
+            fault[0] = f"{type(error).__name__}: {error}"
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return fault[0]

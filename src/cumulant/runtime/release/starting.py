@@ -1,0 +1,350 @@
+"""Beginning a release: which versions, on which servers, and what becomes of a release that is under way."""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.clock import SystemClock
+from cumulant.core.errors import EngineUnavailableError, LeaseHeldError, NotFoundError, RefusedError, UsageError
+from cumulant.core.events import Actor
+from cumulant.core.progress import Progress, silent
+from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
+from cumulant.core.units import duration
+from cumulant.release.decide import ended
+from cumulant.release.events import ReleaseWaits
+from cumulant.release.metrics import metrics
+from cumulant.release.state import Release
+from cumulant.release.steps import steps
+from cumulant.runtime.actions import check, verb
+from cumulant.runtime.candidate import find_record
+from cumulant.runtime.records import RUN
+from cumulant.runtime.release import store
+from cumulant.runtime.release.asking import answers
+from cumulant.runtime.release.effects import warm
+from cumulant.runtime.release.own import METRIC
+from cumulant.runtime.stack.book import Book, change_book, read_book
+from cumulant.runtime.stack.versions import adopt
+from cumulant.training.user import load_function
+
+if TYPE_CHECKING:
+    from cumulant.core.clock import Clock
+    from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Transaction
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.project import Project
+    from cumulant.release.spec import ReleaseSpec
+
+#: a newer candidate that waits for the end of a release, by model
+WAITING = "release_waiting"
+_READY = "/v2/health/ready"
+_LOOK_SECONDS = 0.25
+
+
+class Outside(msgspec.Struct, frozen=True, kw_only=True):
+    """Two servers of somebody else's, by base URL, which a release is to compare."""
+
+    champion: str
+    candidate: str
+
+
+class Begun(msgspec.Struct, frozen=True, kw_only=True):
+    """A release that began, or a candidate that waits for one that is under way (`waits_for`, its id)."""
+
+    release: Release | None = None
+    waits_for: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+@verb("release.start")
+def start_release(
+    project: Project,
+    uri: str = "",
+    *,
+    principal: Principal,
+    outside: Outside | None = None,
+    model: str = "",
+    progress: Progress = silent,
+    ready_within: float = 60.0,
+    clock: Clock | None = None,
+) -> Begun:
+    """Begin to release a version: by default the one with the alias `candidate`. The controller carries it out.
+
+    With `outside`, two servers are compared instead of versions of the registry; `model` is their model's name. Both
+    servers get `ready_within` seconds to be ready.
+
+    Raises:
+        NotFoundError: no such version, or there is no champion.
+        RefusedError: `risk: high` without an approval.
+        UsageError: the candidate is the champion, or the section `release` cannot be followed.
+        EngineUnavailableError: a server does not answer in time.
+        LeaseHeldError: somebody else changed the release meanwhile, or the last one is not wound up yet.
+    """
+    check(project.access(), principal, "release.start", project.name)
+    name = model or project.name if outside else project.name
+    notes: list[str] = []
+    spec = checked(project)
+    found = store.read(project.journal(), name)
+    if found is not None:
+        _check_wound_up(found[0])
+    if outside is not None:
+        spec = _without_shadow(spec, notes)
+        arms = _outside_arms(outside)
+        author = ""
+    else:
+        waits = _waiting(project, uri, spec, principal)
+        if waits is not None:
+            return Begun(waits_for=waits)
+        version = candidate_version(project, uri)
+        arms = _arms(project, version, principal, progress)
+        author = author_of(project, version)
+    try:
+        _await_ready(arms, ready_within, progress, up=outside is None)
+        release = _made(project, name, spec=spec, arms=arms, author=author, at=(clock or SystemClock()).now())
+        _begin(project, release, principal)
+    except BaseException:
+        if outside is None:
+            _unbook(project, arms[1].version)
+        raise
+    return Begun(release=release, notes=tuple(notes))
+
+
+def checked(project: Project) -> ReleaseSpec:
+    """The section `release`, with everything in it that can be wrong looked at.
+
+    Raises:
+        RefusedError, UsageError, DefinitionError, UserCodeError: something is.
+    """
+    spec = project.spec.release
+    if project.spec.model.risk == "high" and spec.approval == "none":
+        raise RefusedError(
+            f"{project.name} has risk high, so nothing of it is released without an approval",
+            subject="release.approval",
+            hint="write release: {approval: {before: canary, by: [GROUP]}}",
+        )
+    steps(spec)
+    metrics(spec)
+    for one in spec.metrics.values():
+        if one.call is not None:
+            load_function(one.call, project.root, METRIC)
+    return spec
+
+
+def candidate_version(project: Project, uri: str) -> ModelVersion:
+    """The version to be released.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    try:
+        version = project.registry().resolve(uri or f"{project.name}@{CANDIDATE}")
+    except NotFoundError:
+        if uri:
+            raise
+        raise NotFoundError(
+            f"no version of {project.name} has the alias candidate",
+            subject=project.name,
+            hint=f"`cumulant train` gives it to a version that passes the gate; or name one: {project.name}/3",
+        ) from None
+    if version.name != project.name:
+        raise UsageError(
+            f"{version.name} is not the model of this project, {project.name}",
+            subject=version.name,
+            hint="release it from its own project, or with --champion-url and --candidate-url",
+        )
+    return version
+
+
+def author_of(project: Project, version: ModelVersion) -> str:
+    """Whoever started the training of a version; empty where that is not known."""
+    record = find_record(project, version)
+    row = None if record is None else project.journal().get(RUN, record.run)
+    return "" if row is None else str(row.value.get("principal", ""))
+
+
+def _without_shadow(spec: ReleaseSpec, notes: list[str]) -> ReleaseSpec:
+    """Answers to mirrored requests are read from our servers' prediction log, which others do not write."""
+    if spec.stages.shadow is None:
+        return spec
+    notes.append(
+        "the stage shadow is left out: servers of others keep no prediction log to compare mirrored answers in"
+    )
+    return msgspec.structs.replace(spec, stages=msgspec.structs.replace(spec.stages, shadow=None))
+
+
+def _outside_arms(outside: Outside) -> tuple[Arm, Arm]:
+    found = {CHAMPION: outside.champion.rstrip("/"), CANDIDATE: outside.candidate.rstrip("/")}
+    for name, url in found.items():
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(
+                f'"{url}" is no URL of the {name}\'s server',
+                subject=f"--{name}-url",
+                hint=f"write --{name}-url http://HOST:PORT",
+            )
+    if found[CHAMPION] == found[CANDIDATE]:
+        raise UsageError(
+            "champion and candidate have the same URL",
+            subject=found[CANDIDATE],
+            hint="name two servers; to see what a release says of two equal ones, start the server twice",
+        )
+    champion, candidate = found[CHAMPION], found[CANDIDATE]
+    return (
+        Arm(name="champion", version=champion, endpoints=(champion,)),
+        Arm(name="candidate", version=candidate, endpoints=(candidate,)),
+    )
+
+
+def _waiting(project: Project, uri: str, spec: ReleaseSpec, principal: Principal) -> str | None:
+    """The release that the new candidate waits for, noted in the journal; None where it need not wait."""
+    found = store.read(project.journal(), project.name)
+    if found is None or found[0].over or spec.newer == "supersedes":
+        return None
+    running = found[0]
+    version = candidate_version(project, uri)  # its number: the alias may be another one's by then
+    note = {"uri": f"{version.name}/{version.version}", "principal": msgspec.to_builtins(principal)}
+    with project.journal().transaction(actor=Actor(principal.name), run=running.id) as transaction:
+        transaction.put(WAITING, project.name, note)
+        transaction.emit(ReleaseWaits(model=project.name, uri=str(note["uri"]), running=running.id))
+    return running.id
+
+
+def _arms(project: Project, version: ModelVersion, principal: Principal, progress: Progress) -> tuple[Arm, Arm]:
+    champion = _champion(project)
+    if version.version == champion:
+        raise UsageError(
+            f"version {champion} of {project.name} is the champion already",
+            subject=version.uri,
+            hint=f"name another version: `cumulant models list --name {project.name}`",
+        )
+    progress("candidate's server")
+    adopt(project, f"{version.name}/{version.version}", principal=principal, progress=progress)
+    book = change_book(
+        project.state,
+        project.name,
+        lambda book: msgspec.structs.replace(book, champion=champion, candidate=version.version),
+    )
+    return book.arm(champion, CHAMPION), book.arm(version.version, CANDIDATE)
+
+
+def _champion(project: Project) -> str:
+    book = read_book(project.state, project.name)
+    if book.champion is None:
+        raise NotFoundError(
+            f"nothing of {project.name} is served here, so there is no champion to compare with",
+            subject=project.name,
+            hint="`cumulant up` serves the champion; then start the release again",
+        )
+    return book.champion
+
+
+def _unbook(project: Project, version: str) -> None:
+    """Take the candidate out of the book again, unless a release of it is under way after all."""
+    found = store.read(project.journal(), project.name)
+    if found is not None and not found[0].over and found[0].candidate.version == version:
+        return
+    before = None if found is None or found[0].over else found[0].candidate.version
+    change_book(
+        project.state,
+        project.name,
+        lambda book: msgspec.structs.replace(book, candidate=before) if book.candidate == version else book,
+    )
+
+
+def _await_ready(arms: tuple[Arm, Arm], seconds: float, progress: Progress, *, up: bool) -> None:
+    until = time.monotonic() + seconds
+    for arm in arms:
+        url = arm.endpoints[0]
+        while not answers(url + _READY, seconds=2.0):
+            left = until - time.monotonic()
+            if left <= 0:
+                hint = (
+                    "`cumulant ps` shows the servers; `cumulant up` starts them" if up else "start it, then try again"
+                )
+                raise EngineUnavailableError(
+                    f"the {arm.name}'s server at {url} is not ready after {seconds:g} s, so the release did not begin",
+                    subject=arm.version,
+                    hint=hint,
+                )
+            progress("waiting for the servers", min(1.0, 1 - left / seconds))
+            time.sleep(_LOOK_SECONDS)
+
+
+def _made(
+    project: Project, model: str, *, spec: ReleaseSpec, arms: tuple[Arm, Arm], author: str, at: datetime
+) -> Release:
+    present, last = project.traffic().in_force(model), store.read(project.journal(), model)
+    revision = max(present.revision if present else 0, last[0].revision if last else 0)
+    blocks = math.ceil(duration(spec.block) / duration(spec.look))
+    return msgspec.convert(
+        {
+            "id": f"{at:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}",
+            "model": model,
+            "champion": arms[0],
+            "candidate": arms[1],
+            "spec": spec,
+            "steps": steps(spec),
+            "looks_a_block": max(1, blocks),
+            "author": author,
+            "begun": at,
+            "revision": revision,
+        },
+        Release,
+    )
+
+
+def _begin(project: Project, release: Release, principal: Principal) -> None:
+    """Write the row; a release that is under way is superseded in the same transaction."""
+    with project.journal().transaction(actor=Actor(principal.name), run=release.id) as transaction:
+        row = transaction.get(store.RELEASE, release.model)
+        old = None if row is None else msgspec.convert(row.value, Release)
+        version = 0 if row is None else row.version
+        if old is not None and not old.over:
+            text = f"version {release.candidate.version} came"
+            over = ended(old, "superseded", text, at=release.begun)
+            version = store.write(transaction, old, over, expect=version)
+            release = msgspec.structs.replace(release, revision=max(release.revision, over.revision))
+        store.write(transaction, None, release, expect=version)
+        _forget_waiting(transaction, release.model)
+    if old is not None and not old.over:
+        _keep_superseded(project, old, release)
+
+
+def _keep_superseded(project: Project, old: Release, release: Release) -> None:
+    """The superseded candidate's server stays up for a while, to be looked into."""
+    version, until = old.candidate.version, release.begun + duration(old.spec.keep_warm)
+
+    def change(book: Book) -> Book:
+        return book if book.candidate == version else msgspec.structs.replace(book, versions=warm(book, version, until))
+
+    change_book(project.state, project.name, change)
+
+
+def _check_wound_up(old: Release) -> None:
+    """An alias that must still move would be lost with the row."""
+    if old.status == "promoted" and "://" not in old.candidate.version and "alias" not in old.settled:
+        raise LeaseHeldError(
+            f"the release {old.id} promoted version {old.candidate.version}, and the registry does not say so yet",
+            subject=old.id,
+            hint="the controller does it as soon as the registry answers: `cumulant ps` shows whether it runs",
+        )
+
+
+def _forget_waiting(transaction: Transaction, model: str) -> None:
+    transaction.delete(WAITING, model)
+
+
+def begin_waiting(project: Project, *, begin: Callable[..., Begun] = start_release) -> Begun | None:
+    """Begin the release that waits, if one does and nothing is under way. The controller asks this when one ends."""
+    from cumulant.ports.access import Principal
+
+    row = project.journal().get(WAITING, project.name)
+    found = store.read(project.journal(), project.name)
+    if row is None or (found is not None and not found[0].over):
+        return None
+    return begin(project, str(row.value["uri"]), principal=msgspec.convert(row.value["principal"], Principal))

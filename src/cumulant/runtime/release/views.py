@@ -1,0 +1,178 @@
+"""Releases as people and programs read them: a sentence first, then the numbers of that moment."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.release.decide import lacking
+from cumulant.runtime.release.store import figure
+
+if TYPE_CHECKING:
+    from cumulant.release.events import Figure
+    from cumulant.release.state import Board, Release
+
+_VERDICTS = {
+    "promoted": "was promoted",
+    "rolled_back": "was rolled back",
+    "inconclusive": "was not promoted, for want of evidence",
+    "superseded": "was superseded",
+    "paused": "is paused",
+    "awaiting_approval": "waits for an approval",
+    "running": "is on its way",
+    "pending": "is about to begin",
+}
+
+
+class MetricView(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric. `harm` and `fine` are shares of the evidence that would prove it, 0 to 1 and above."""
+
+    metric: str
+    unit: str
+    champion: float | None
+    candidate: float | None
+    low: float | None
+    high: float | None
+    margin: float | None
+    required: bool
+    verdict: str
+    harm: float | None
+    fine: float
+    samples: dict[str, int]
+    evidence: Figure
+
+
+class StageView(msgspec.Struct, frozen=True, kw_only=True):
+    """One step: passed, the present one, or still to come. Percent of the keys; active seconds."""
+
+    name: str
+    stage: str
+    weight: float
+    mirror: float
+    seconds: float
+    at_least: float
+    at_most: float
+    samples: dict[str, int]
+    samples_needed: int
+    state: str
+
+
+class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
+    """A release for programs."""
+
+    id: str
+    model: str
+    champion: str
+    candidate: str
+    status: str
+    reason: str
+    sentence: str
+    step: str
+    weight: float
+    mirror: float
+    begun: datetime
+    ended: datetime | None
+    stages: list[StageView]
+    metrics: list[MetricView]
+    lacks: list[str]
+    approved: list[str]
+    settled: list[str]
+
+
+def view(release: Release) -> ReleaseView:
+    """Everything that a person or a program asks for."""
+    return ReleaseView(
+        id=release.id,
+        model=release.model,
+        champion=release.champion.version,
+        candidate=release.candidate.version,
+        status=release.status,
+        reason=release.reason,
+        sentence=sentence(release),
+        step=release.step.label,
+        weight=release.weight,
+        mirror=release.mirror,
+        begun=release.begun,
+        ended=release.ended,
+        stages=_stages(release),
+        metrics=[metric_view(board) for board in release.boards.values()],
+        lacks=[] if release.over or release.status == "pending" else lacking(release),
+        approved=sorted(release.approved),
+        settled=sorted(release.settled),
+    )
+
+
+def sentence(release: Release) -> str:
+    """`version 2 of late was rolled back in canary 10%: errors became worse: ...`."""
+    text = f"version {release.candidate.version} of {release.model} {_VERDICTS[release.status]}"
+    if release.status not in ("promoted", "pending"):
+        text += f" in {release.step.label}"
+    return f"{text}: {release.reason}" if release.reason else text
+
+
+def metric_view(board: Board) -> MetricView:
+    """A board with its evidence as shares of what would prove it."""
+    return MetricView(
+        metric=board.metric,
+        unit=board.unit,
+        champion=board.champion,
+        candidate=board.candidate,
+        low=board.low,
+        high=board.high,
+        margin=board.margin,
+        required=board.required,
+        verdict=_verdict(board),
+        harm=None if board.harm_bar is None else _part(board.most_harm, board.harm_bar),
+        fine=_part(board.most_fine, board.fine_bar),
+        samples=board.samples,
+        evidence=figure(board),
+    )
+
+
+def _verdict(board: Board) -> str:
+    if board.margin is None:
+        return "told only"
+    if board.harmful:
+        return "worse"
+    if board.acceptable:
+        return "within its margin"
+    return "no data yet" if not sum(board.samples.values()) else "not yet shown"
+
+
+def _part(evidence: float, bar: float) -> float:
+    """Logarithms of e-values add up over time, so their share is what is told as progress."""
+    return round(max(0.0, evidence / bar), 4) if bar else 0.0
+
+
+def _stages(release: Release) -> list[StageView]:
+    found = []
+    for place, step in enumerate(release.steps):
+        passed = release.passed[place] if place < len(release.passed) else None
+        present = place == release.at and not release.over and release.status != "pending"
+        samples = passed.samples if passed else (release.samples if present else {})
+        found.append(
+            StageView(
+                name=step.label,
+                stage=step.stage,
+                weight=step.weight,
+                mirror=step.mirror,
+                seconds=passed.seconds if passed else (round(release.seconds, 3) if present else 0.0),
+                at_least=step.at_least,
+                at_most=step.at_most,
+                samples={arm: samples.get(arm, 0) for arm in (CHAMPION, CANDIDATE)},
+                samples_needed=step.samples,
+                state=_state(release, passed=passed is not None, present=present, last=place == release.at),
+            )
+        )
+    return found
+
+
+def _state(release: Release, *, passed: bool, present: bool, last: bool) -> str:
+    if present:
+        return "now"
+    if not passed:
+        return "skipped" if release.over else "to come"
+    return "ended here" if last and release.status != "promoted" else "passed"
