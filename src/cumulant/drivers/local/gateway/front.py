@@ -153,13 +153,8 @@ class Connection(asyncio.Protocol):
         self._site.gone(self)
 
     def eof_received(self) -> bool:
-        # A half-closed caller still gets the answers that it waits for.
-        self._ending = True
-        if self._body is not None:
-            self._body.fail(Fault("", 400, "the body ends too early"))
-        waits = self._current is not None or bool(self._queue)
-        self._rouse()
-        return waits and self._transport.can_write_eof()
+        # A caller that closed looks like one that closed halfway, which callers of HTTP do not do: it is gone.
+        return False
 
     def pause_writing(self) -> None:
         self._valve.set(to=False)

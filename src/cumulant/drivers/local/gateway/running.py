@@ -62,24 +62,28 @@ async def _live(folder: Folder, opening: Opening) -> None:
             loop.add_signal_handler(number, ended.set)
     servers = [
         await loop.create_server(
-            site, sock=listeners[0], ssl=context, backlog=_BACKLOG, ssl_handshake_timeout=_HANDSHAKE if context else None
+            site,
+            sock=listeners[0],
+            ssl=context,
+            backlog=_BACKLOG,
+            ssl_handshake_timeout=_HANDSHAKE if context else None,
         ),
         await loop.create_server(side, sock=listeners[1], backlog=_BACKLOG),
     ]
     sweeps = [asyncio.ensure_future(one.sweep()) for one in (site, side)]
     scheme = "http" if context is None else "https"
-    folder.open_door(Door(url=_url(scheme, listeners[0]), admin=_url("http", listeners[1]), pid=os.getpid()))
-    # Routes that were applied since they were read, by somebody who saw no door yet.
-    await admin.reload()
+    door = Door(url=_url(scheme, listeners[0]), admin=_url("http", listeners[1]), pid=os.getpid())
     try:
-        await ended.wait()
+        with folder.open_door(door):
+            # Routes that were applied since they were read, by somebody who saw no door yet.
+            await admin.reload()
+            await ended.wait()
+            servers[0].close()
+            await site.drain(_DRAIN)
+            await gateway.mirror.drain(1.0)
+            gateway.log.close()
     finally:
-        servers[0].close()
-        await site.drain(_DRAIN)
-        await gateway.mirror.drain(1.0)
         checks.close()
-        gateway.log.close()
-        folder.close_door()
         servers[1].close()
         await side.drain(0.2)
         for sweep in sweeps:

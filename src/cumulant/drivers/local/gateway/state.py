@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -67,48 +68,58 @@ class Folder:
                 hint="another controller went on; read what is in force before changing it",
             )
         if present != routes:
-            self._write("routes.json", kept | {routes.model: routes})
+            self._publish(self._aside("routes.json", kept | {routes.model: routes}), "routes.json")
 
     def door(self) -> Door | None:
-        """Where the gateway listens, while it runs: it holds a lock, which the system frees however it ends."""
+        """Where the gateway listens, while it runs: it locks its door, which the system frees however it ends."""
         try:
-            told = _decode_door((self.path / "door.json").read_bytes())
+            with (self.path / "door.json").open("rb") as file:
+                told = _decode_door(file.read())
+                runs = not _take(file.fileno(), shared=True)
         except FileNotFoundError:
             return None
         except (OSError, msgspec.DecodeError) as error:
             raise self._error("the gateway's addresses cannot be read", error) from error
-        return told if self.runs() else None
+        return told if runs else None
 
-    def runs(self) -> bool:
-        try:
-            with held(self.path / "gateway.lock", wait=0, shared=True):
-                return False
-        except EngineUnavailableError:
-            return True
-        except OSError:
-            return False
+    @contextmanager
+    def open_door(self, door: Door) -> Iterator[None]:
+        """Say where the gateway listens, until the block ends or the process does."""
+        with self._locked_door(door):
+            try:
+                yield
+            finally:
+                self.close_door()
 
-    def open_door(self, door: Door) -> None:
+    def _locked_door(self, door: Door) -> BinaryIO:
+        # The lock goes with the file to its name: no reader takes the door of a gateway that died for an open one.
         try:
-            self._write("door.json", door)
+            aside = self._aside("door.json", door)
+            file = aside.open("rb")
+            _take(file.fileno(), shared=False)
+            self._publish(aside, "door.json")
         except OSError as error:
             raise self._error("the gateway's addresses cannot be written", error) from error
+        return file
 
     def close_door(self) -> None:
         with contextlib.suppress(OSError):
             (self.path / "door.json").unlink()
 
-    def _write(self, name: str, value: Door | Mapping[str, Routes]) -> None:
+    def _aside(self, name: str, value: Door | Mapping[str, Routes]) -> Path:
         aside = self.path / f".{name}.{os.getpid()}-{time.monotonic_ns()}"
         try:
             with aside.open("wb") as file:
                 file.write(_encode(value))
                 file.flush()
                 os.fsync(file.fileno())
-            aside.replace(self.path / name)
         except OSError:
             aside.unlink(missing_ok=True)
             raise
+        return aside
+
+    def _publish(self, aside: Path, name: str) -> None:
+        aside.replace(self.path / name)
         if sys.platform != "win32":
             folder = os.open(self.path, os.O_RDONLY)
             try:

@@ -164,6 +164,7 @@ class Wire(asyncio.Protocol):
         """A request goes out; `bare`: its answer has no body (HEAD)."""
         self.head = asyncio.get_running_loop().create_future()
         self.body = Body(self._pause, self._resume)
+        self._reusable = False
         self._answer, self._bare, self._busy, self._complete, self._size = Answer(), bare, True, False, 0
 
     def rest(self) -> None:
