@@ -1,1 +1,87 @@
-"""What became of the predictions: labels that come late, and their join with the prediction log."""
+"""What became of the predictions: labels that come late, and their join with the prediction log.
+
+`ingest_file` and `ingest_inbox` take labels in; `Outcomes` joins them with the log and gives each newly labelled
+prediction, and each mirrored request, once. Needs Polars.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cumulant.outcomes.cohorts import Cohort, Report, report
+    from cumulant.outcomes.events import LabelsIngested, PredictionsImported, PredictionsLabelled
+    from cumulant.outcomes.facts import Shown, shown
+    from cumulant.outcomes.files import kind_of
+    from cumulant.outcomes.importing import Defaults, Imported, import_predictions
+    from cumulant.outcomes.ingest import Taken, ingest_file, ingest_inbox, waiting
+    from cumulant.outcomes.joining import Advanced, Outcomes
+    from cumulant.outcomes.labels import LabelSchema
+    from cumulant.outcomes.losses import LOSSES, Loss
+    from cumulant.outcomes.pairs import Graded, Pair
+    from cumulant.outcomes.place import INBOX
+    from cumulant.outcomes.store import Ingested
+
+_HOMES = {
+    "Advanced": "joining",
+    "Cohort": "cohorts",
+    "Defaults": "importing",
+    "Graded": "pairs",
+    "INBOX": "place",
+    "Imported": "importing",
+    "Ingested": "store",
+    "LOSSES": "losses",
+    "LabelSchema": "labels",
+    "LabelsIngested": "events",
+    "Loss": "losses",
+    "Outcomes": "joining",
+    "Pair": "pairs",
+    "PredictionsImported": "events",
+    "PredictionsLabelled": "events",
+    "Report": "cohorts",
+    "Shown": "facts",
+    "Taken": "ingest",
+    "import_predictions": "importing",
+    "ingest_file": "ingest",
+    "ingest_inbox": "ingest",
+    "kind_of": "files",
+    "report": "cohorts",
+    "shown": "facts",
+    "waiting": "ingest",
+}
+
+__all__ = [
+    "INBOX",
+    "LOSSES",
+    "Advanced",
+    "Cohort",
+    "Defaults",
+    "Graded",
+    "Imported",
+    "Ingested",
+    "LabelSchema",
+    "LabelsIngested",
+    "Loss",
+    "Outcomes",
+    "Pair",
+    "PredictionsImported",
+    "PredictionsLabelled",
+    "Report",
+    "Shown",
+    "Taken",
+    "import_predictions",
+    "ingest_file",
+    "ingest_inbox",
+    "kind_of",
+    "report",
+    "shown",
+    "waiting",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)

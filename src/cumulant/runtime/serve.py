@@ -21,6 +21,7 @@ from cumulant.core.errors import CumulantError, EngineUnavailableError, PortInUs
 from cumulant.core.ids import digest, short
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
+from cumulant.outcomes import INBOX
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import scans, used_sources
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 ONLINE_STATE = "online state"
 #: folders of the project's state: copies of servables that servers read, and notes of which process reads which
-SERVING, USES, PREDICTIONS = "serving", "uses", "predictions"
+SERVING, USES, PREDICTIONS, OUTCOMES = "serving", "uses", "predictions", "outcomes"
 _START_SECONDS, _LOOK_SECONDS = 60.0, 0.02
 _LONGEST_SALT = 4096
 
@@ -59,6 +60,8 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     #: that key, where the environment has it as a secret: it is looked up when a server starts, and not kept
     salt: Callable[[], bytes] | None = None
     log_key: str | None = None
+    #: folder of the labels that are posted
+    labels: str | None = None
     #: the section `serving` of the project file
     settings: ServingSpec = ServingSpec()
 
@@ -96,6 +99,7 @@ def prepare_service(
             uses=str(project.state / USES),
             log=str(project.state / PREDICTIONS),
             log_key=project.salt_path(),
+            labels=str(project.state / OUTCOMES / INBOX),
             salt=project.salt if project.salt_path() is None and _personal(plan) else None,
             settings=project.spec.serving,
         )
@@ -219,6 +223,7 @@ def command(service: Service, *, http: str, wishes: Wishes, ready: Path | None =
     line += ["--scored", settings.scored]
     line += _fallback(settings.fallback)
     line += ["--log", service.log, "--log-keep", settings.log.keep]
+    line += ["--labels", service.labels] if service.labels else []
     if service.log_key and wishes.salt_file is None:
         line += ["--salt-file", service.log_key]
     if service.online:

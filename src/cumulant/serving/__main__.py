@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sequence-count", metavar="N", type=int, default=10_000, help="most sequences; default %(default)s")
     add("--sequence-bytes", metavar="SIZE", default="256MiB", help="most bytes of their state; default %(default)s")
     add("--log", metavar="DIR", help="keep a prediction log there")
+    add("--labels", metavar="DIR", help="take posted labels, and keep them there until they are taken in")
     add("--log-keep", metavar="TIME", default="90d", help="default %(default)s")
     add(
         "--salt-file",
@@ -164,6 +165,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         sequence_bytes=size(options.sequence_bytes),
         log=options.log,
         log_keep=options.log_keep,
+        labels=options.labels,
         region=options.region,
         access_log=options.access_log,
         traces=_traces(options.traces),

@@ -20,6 +20,7 @@ from cumulant.serving.control import Control
 from cumulant.serving.errors import HttpError, headers_of, status_of, text_of
 from cumulant.serving.fleet import Alone, Fleet
 from cumulant.serving.http import Request, Response, compressed, decompressed, encode, error_response, json_response
+from cumulant.serving.inbox import Inbox
 from cumulant.serving.inference import HEADER_LENGTH, decoded, read_call, write_answer
 from cumulant.serving.metrics import Metrics, Series, of_fallback, of_runner
 from cumulant.serving.models import Model, ModelSet
@@ -77,6 +78,8 @@ class Application:
         self.fleet: Fleet = Alone(_Self(self))
         self.control: Control | None = None
         self.may_control = False
+        #: where posted labels go; None: nowhere
+        self.inbox: Inbox | None = None
         self.body_limit = body_limit
         self._read = Reader()
         #: scoring paths that were asked for before, so that a path is taken apart once
@@ -179,7 +182,7 @@ class Application:
                     "this server has no shared memory with its callers",
                     hint="send tensors in the body, as binary tensor data where size matters",
                 )
-            case ["v1", "events"] | ["v2", "repository", *_] | ["invocations"]:
+            case ["v1", "events" | "labels"] | ["v2", "repository", *_] | ["invocations"]:
                 _allow(method, "POST")
                 return self._post(split(request.target)[1:], request)
             case parts:
@@ -256,6 +259,10 @@ class Application:
         if parts[0] == "repository":
             control = self.control if self.may_control or parts[1:] == ["index"] else None
             return repository(control, request, parts[1:])
+        if parts == ["labels"]:
+            if self.inbox is None:
+                raise RequestError("this server keeps no labels", hint="start it with --labels DIR")
+            return self.inbox.post(request)
         if self.score.recorder is None:
             raise RequestError("no model here has stored state")
         return self.score.recorder.post(request)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 _ANSWERS: Mapping[str, str] = {
     "/": "Server", "/v2": "Metadata", "/v2/health/live": "Live", "/v2/health/ready": "Ready", "/v1/models": "Cards",
-    "/v2/models/stats": "Statistics", "/v1/events": "Accepted", "/v2/repository/index": "Index", "v2:": "Model",
+    "/v2/models/stats": "Statistics", "/v1/events": "Accepted", "/v1/labels": "Kept",
+    "/v2/repository/index": "Index", "v2:": "Model",
     "v2:ready": "ModelReady", "v2:config": "Configuration", "v2:stats": "Statistics", "v1:": "Card",
     "/openapi.json": "Document",
 }  # fmt: skip
@@ -50,6 +51,8 @@ def _written_out(route: Route, app: Application) -> list[tuple[str, Model | None
         return [(_filled(route, model=name), app.models.get(name)) for name in names]
     if route.template == "/v1/events":
         return [(route.template, None)] if app.score.recorder is not None else []
+    if route.template == "/v1/labels":
+        return [(route.template, None)] if app.inbox is not None else []
     # Plain rows name no sequence, which a model with state needs.
     of_rows = _verb(route) in {"predict", "invocations"}
     return [(path, one) for path, one in _of_models(route, app) if one is None or not (of_rows and one.stateful)]
@@ -82,7 +85,10 @@ def _operation(route: Route, path: str, model: Model | None, app: Application) -
         found["tags"] = [model.name]
     content = bodies(route.template, verb, model)
     if content is not None:
-        found["requestBody"] = {"required": verb in {"infer", "predict", "invocations", "events"}, "content": content}
+        found["requestBody"] = {
+            "required": verb in {"infer", "predict", "invocations", "events", "labels"},
+            "content": content,
+        }
     if model is not None and model.reasons is not None and verb in {"predict", "invocations"}:
         found["parameters"] = [{"name": "reasons", "in": "query", "schema": how_many(model.reasons)}]
     if app.guarded and route.template not in _OPEN:

@@ -101,12 +101,14 @@ SCHEMAS: Mapping[str, Schema] = {
     "Counts": _struct({"name": _TEXT, "version": _TEXT, "inference_stats": _OBJECT}),
     "Index": _list(_struct({"name": _TEXT, "version": _TEXT, "state": _STATE, "reason": _TEXT})),
     "Accepted": _struct({"accepted": {"type": "integer"}, "duplicates": {"type": "integer"}}, {"warnings": _TEXTS}),
+    "Kept": _struct({"accepted": {"type": "integer"}, "duplicates": {"type": "integer"}}),
     "Document": _struct({"openapi": _TEXT, "info": _OBJECT, "paths": _OBJECT}),
     "Tensor": _TENSOR,
     "Inference": _struct(
         {"model_name": _TEXT, "model_version": _TEXT, "outputs": _list(reference("Tensor"))},
         {"id": _TEXT, "parameters": _OBJECT},
     ),
+    "Labels": {**_struct({"labels": _list(_OBJECT)}, {"batch": _TEXT}), "additionalProperties": False},
     "Events": {**_struct({"source": _TEXT, "rows": _list(_OBJECT)}), "additionalProperties": False},
 }  # fmt: skip
 
@@ -139,6 +141,8 @@ def bodies(template: str, verb: str, model: Model | None) -> dict[str, Any] | No
     match verb:
         case "events":
             return _json(reference("Events"))
+        case "labels":
+            return _json(reference("Labels"))
         case "index" | "load" | "unload" if template.startswith("/v2/repository"):
             return _json({"type": "object", "properties": {"ready": _FLAG}})
         case _:

@@ -68,6 +68,7 @@ ROUTES: tuple[Route, ...] = (
     *_of_model("v1", "invocations", "POST", "Predictions in MLflow's formats."),
     Route("/invocations", "POST", "Predictions in MLflow's formats, of the only model."),
     Route("/v1/events", "POST", "Tell what became known: rows of a source that models look back at."),
+    Route("/v1/labels", "POST", "Tell what became of predictions, by their id or by key and time."),
     Route("/v2/repository/index", "POST", "The servables of the server's folders, and whether they are served."),
     Route("/v2/repository/models/{model}/load", "POST", "Load a model, or what replaced its folder."),
     Route("/v2/repository/models/{model}/unload", "POST", "Unload a model."),

@@ -50,6 +50,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_socket: str | None = None
     #: where the content that is served is kept; set by whoever starts the workers
     kept: str | None = None
+    #: folder of posted labels; None: none are taken
+    labels: str | None = None
     region: str = ""
     #: a line of JSON a request on standard error
     access_log: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError
@@ -14,6 +15,7 @@ from cumulant.serving.doors import Doors
 from cumulant.serving.fleet import Alone, Fleet
 from cumulant.serving.gateway import NONE, Marks, marks_of
 from cumulant.serving.http import Limits, Refusals, Request, Site
+from cumulant.serving.inbox import Inbox
 from cumulant.serving.log import LogClient
 from cumulant.serving.logbook import Logbook
 from cumulant.serving.loops import short_turns
@@ -56,6 +58,7 @@ class Worker:
         self._logbook: Logbook | None = None
         self.app = Application(models, body_limit=settings.body_limit, name=settings.name, token=settings.token)
         self.app.score.recorder = self.recorder
+        self.app.inbox = None if settings.labels is None else Inbox(Path(settings.labels))
         self.app.score.watch = self._watchers.watch
         self.app.score.marks = _marks if settings.behind_gateway else None
         admitted = None if settings.token is None else self.app.admitted

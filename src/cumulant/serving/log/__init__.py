@@ -1,7 +1,7 @@
 """The prediction log: what was asked and answered, written off the request's path by a process of its own.
 
-`LogClient` stands in a worker and never waits; `command` starts the process; `find`, `recent`, `gaps` and `scan`
-read. pyarrow is imported in the process and by readers only.
+`LogClient` stands in a worker and never waits; `command` starts the process; `find`, `recent`, `gaps`, `scan` and
+`stored` read. pyarrow is imported in the process and by readers only.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cumulant.serving.log.client import LogClient
     from cumulant.serving.log.entry import Entry, Like, Tensor
-    from cumulant.serving.log.hiding import personal_fields
-    from cumulant.serving.log.reading import Gap, find, gaps, recent, scan
+    from cumulant.serving.log.hiding import as_held, personal_fields
+    from cumulant.serving.log.parts import SCHEMA, Part
+    from cumulant.serving.log.reading import Gap, find, gaps, recent, scan, stored
     from cumulant.serving.log.starting import command
 
 _HOMES = {
@@ -21,27 +22,35 @@ _HOMES = {
     "Gap": "reading",
     "Like": "entry",
     "LogClient": "client",
+    "Part": "parts",
+    "SCHEMA": "parts",
     "Tensor": "entry",
+    "as_held": "hiding",
     "command": "starting",
     "find": "reading",
     "gaps": "reading",
     "personal_fields": "hiding",
     "recent": "reading",
     "scan": "reading",
+    "stored": "reading",
 }
 
 __all__ = [
+    "SCHEMA",
     "Entry",
     "Gap",
     "Like",
     "LogClient",
+    "Part",
     "Tensor",
+    "as_held",
     "command",
     "find",
     "gaps",
     "personal_fields",
     "recent",
     "scan",
+    "stored",
 ]
 
 

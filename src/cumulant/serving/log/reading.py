@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,9 @@ from cumulant.serving.log import place
 from cumulant.serving.log.parts import SCHEMA
 
 Result = TypeVar("Result")
+#: reads a file's rows, or some of their columns, batch by batch
+Rows = Callable[..., Iterator[pa.Table]]
+_BATCH = 65_536
 
 #: files of so many days may still be merged
 _MERGED_DAYS = 2
@@ -60,6 +63,27 @@ def scan(folder: Path, *, since: date | None = None, until: date | None = None) 
         else:
             found += [kind.make_fragment(str(file.path), local) for file in place.files(folder, day, day)]
     return ds.FileSystemDataset(found, SCHEMA, kind)
+
+
+def stored(folder: Path, *, since: date | None = None, until: date | None = None) -> Iterator[tuple[place.File, Rows]]:
+    """The files of the days `since` to `until`, each with what reads its rows in batches.
+
+    For a reader that remembers which files it has seen. A file that is merged before it is read has no rows here: the
+    merged one has them, at the next listing.
+    """
+    for file in place.files(folder, since, until):
+        yield file, partial(_batches, file.path)
+
+
+def _batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    try:
+        with pq.ParquetFile(path) as found:
+            for batch in found.iter_batches(_BATCH, columns=columns or SCHEMA.names):
+                yield pa.Table.from_batches([batch])
+    except FileNotFoundError:
+        return
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(path, error) from error
 
 
 def find(folder: Path, request: str) -> list[Prediction]:
@@ -184,8 +208,12 @@ def _read(path: Path, wanted: Any, columns: list[str] | None = None) -> pa.Table
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
-        raise StorageError(
-            f"a file of the prediction log cannot be read: {error}",
-            subject=str(path),
-            hint="if it is damaged, move it out of the log's folder; its rows then show as a gap",
-        ) from error
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> StorageError:
+    return StorageError(
+        f"a file of the prediction log cannot be read: {error}",
+        subject=str(path),
+        hint="if it is damaged, move it out of the log's folder; its rows then show as a gap",
+    )

@@ -1,0 +1,260 @@
+"""`cumulant labels`: what became of the predictions, and how much of them is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.outcomes import Report, Shown
+    from cumulant.runtime.labels import Intake
+
+app = application(
+    "labels",
+    "What became of the predictions: labels that come late, joined with the prediction log.",
+    examples=["cumulant labels ingest landed.csv", "cumulant labels report --by week", "cumulant labels show d1c754e0"],
+)
+
+Map = Annotated[
+    str | None,
+    typer.Option(
+        "--map", metavar="PART=COLUMN,...", help="Which columns are which parts, where they are named otherwise."
+    ),
+]
+
+
+@command(
+    app,
+    action="labels.ingest",
+    examples=[
+        "cumulant labels ingest",
+        "cumulant labels ingest 'landed/*.csv' --map id=request,label=late,known_time=landed",
+        "cumulant labels ingest --watch landed/",
+    ],
+)
+def ingest(
+    call: Invocation,
+    files: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILE", help="Files, globs or URLs; default: `monitoring.labels` of the project file."),
+    ] = None,
+    watch: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Take in what comes into a folder, until it is ended.")
+    ] = None,
+    map_: Map = None,
+) -> None:
+    """Take in labels, each file once, and join them with the predictions."""
+    from cumulant.runtime.labels import ingest_labels, watch_labels
+
+    names = parts(map_)
+    if watch is not None and files:
+        raise UsageError("files and a folder to watch are named at once", hint="leave out one of them")
+    with call.project() as project:
+        principal = project.principal()
+        if watch is not None:
+            watch_labels(project, watch, principal=principal, names=names, told=lambda one: _tell(call, one))
+            return
+        _tell(call, ingest_labels(project, files or [], principal=principal, names=names))
+
+
+@command(
+    app,
+    action="labels.show",
+    name="list",
+    examples=["cumulant labels list", "cumulant labels list --state contradicted --json"],
+)
+def list_(
+    call: Invocation,
+    state: Annotated[
+        Literal["usable", "waiting", "refused", "contradicted"] | None,
+        typer.Option(help="Only labels that can be used; are known in the future; cannot be used; contradict another."),
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", help="How many of the newest.", min=1)] = 20,
+) -> None:
+    """Show what was said, the newest first."""
+    from cumulant.runtime.labels import list_labels
+
+    with call.project() as project:
+        found = list_labels(project, principal=project.principal(), state=state, limit=limit)
+    call.answer(found, lambda console: _print_said(console, found))
+
+
+@command(app, action="labels.show", examples=["cumulant labels show d1c754e0d1cd9785"])
+def show(
+    call: Invocation,
+    request: Annotated[str, typer.Argument(metavar="ID", help="The request's id, as the answer named it.")],
+) -> None:
+    """Show one request: what was predicted, what became known, and all that was said of it."""
+    from cumulant.runtime.labels import show_labels
+
+    with call.project() as project:
+        rows, said = show_labels(project, request, principal=project.principal())
+
+    def text(console: Console) -> None:
+        from cumulant.runtime.report_page.terminal import table
+
+        shown = [
+            (
+                one.row,
+                one.model,
+                one.version,
+                one.arm or "–",
+                one.score,
+                one.label,
+                one.label_known_time,
+                one.provenance,
+            )
+            for one in rows
+        ]
+        console.print(table(["row", "model", "version", "arm", "score", "label", "known", "state"], _dashed(shown)))
+        _print_said(console, said)
+
+    call.answer({"predictions": rows, "said": said}, text)
+
+
+@command(app, action="labels.show", examples=["cumulant labels report", "cumulant labels report --by week --json"])
+def report(
+    call: Invocation,
+    by: Annotated[Literal["day", "week"], typer.Option(help="Cohorts of a day or a week, in UTC.")] = "day",
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="Predictions since that day: 2026-11-24.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Predictions until that day.")] = None,
+) -> None:
+    """Show which share of the predictions is labelled, by cohort, and what cannot be used."""
+    from cumulant.core.units import moment
+    from cumulant.runtime.labels import report_labels
+
+    first, last = (None if text is None else moment(text).date() for text in (since, until))
+    with call.project() as project:
+        found = report_labels(project, principal=project.principal(), by=by, since=first, until=last)
+    call.answer(_document(found), lambda console: _print_report(console, found))
+
+
+@command(
+    app,
+    action="predictions.import",
+    name="import-predictions",
+    examples=["cumulant labels import-predictions scores.parquet --map id=request_id,time=at,score=p --version 7"],
+)
+def import_predictions(
+    call: Invocation,
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="CSV, JSON, JSON lines or Parquet, one prediction a row.")
+    ],
+    map_: Annotated[
+        str,
+        typer.Option(
+            "--map",
+            metavar="PART=COLUMN,...",
+            help="Columns of id, time, and score or prediction; also row, event_time, model, version, arm.",
+        ),
+    ],
+    model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The model, where no column says; default: the project's.")
+    ] = None,
+    version: Annotated[str, typer.Option(metavar="TEXT", help="The version, where no column says.")] = "imported",
+) -> None:
+    """Bring predictions that were logged elsewhere into the prediction log, each file once."""
+    from cumulant.runtime import labels
+
+    with call.project() as project:
+        found = labels.import_predictions(
+            project, file, parts(map_), principal=project.principal(), model=model, version=version
+        )
+
+    def text(console: Console) -> None:
+        if found.again:
+            console.print(f"{file.name} was taken in before; nothing was added")
+            return
+        refused = f", {found.refused:,} rows have no id, time or answer" if found.refused else ""
+        console.print(f"{found.rows:,} predictions came into the log{refused}")
+
+    call.answer(found, text)
+
+
+def parts(text: str | None) -> dict[str, str]:
+    """`id=request,label=late` as a mapping.
+
+    Raises:
+        UsageError: a part has no column, or is named twice.
+    """
+    found: dict[str, str] = {}
+    for one in (text or "").split(","):
+        part, equals, column = (word.strip() for word in one.partition("="))
+        if not one.strip():
+            continue
+        if not equals or not column or part in found:
+            raise UsageError(f'"{one}" names no column', subject=one, hint="write --map id=COLUMN,label=COLUMN")
+        found[part] = column
+    return found
+
+
+def _tell(call: Invocation, intake: Intake) -> None:
+    call.answer(intake, lambda console: _print_intake(console, intake))
+
+
+def _print_intake(console: Console, intake: Intake) -> None:
+    for source in intake.sources:
+        if source.error:
+            console.print(f"{source.name}: nothing was taken in: {source.error}", style="yellow", markup=False)
+        elif source.again:
+            console.print(f"{source.name}: taken in before, {source.rows:,} rows", markup=False)
+        else:
+            why = "".join(f", {count:,} {problem}" for problem, count in source.problems.items())
+            console.print(f"{source.name}: {source.rows:,} rows{why}", markup=False)
+    console.print(f"{intake.labelled:,} predictions have a label now")
+    if intake.pairs or intake.graded:
+        console.print(f"{intake.pairs:,} mirrored requests were paired, {intake.graded:,} pairs have a label now")
+
+
+def _print_said(console: Console, found: list[Shown]) -> None:
+    from cumulant.runtime.report_page.terminal import table
+
+    rows = [
+        (one.state, _meant(one), one.label, one.known_time, one.problem, f"{one.source}:{one.line}") for one in found
+    ]
+    console.print(table(["state", "prediction", "label", "known", "problem", "from"], _dashed(rows)))
+
+
+def _meant(one: Shown) -> str:
+    if one.id is not None:
+        return one.id if not one.row else f"{one.id} row {one.row}"
+    return "" if one.key is None else f"{', '.join(map(str, one.key))} at {one.event_time}"
+
+
+def _dashed(rows: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
+    return [tuple("–" if value in (None, "") else value for value in row) for row in rows]
+
+
+def _document(found: Report) -> dict[str, object]:
+    import msgspec
+
+    plain = msgspec.structs.asdict(found)
+    plain["cohorts"] = [msgspec.structs.asdict(one) | {"share": one.share} for one in found.cohorts]
+    return plain
+
+
+def _print_report(console: Console, found: Report) -> None:
+    from cumulant.runtime.report_page.terminal import table
+
+    rows = [
+        (one.start, one.model, one.version, one.arm or "–", one.predictions, one.labelled, f"{one.share:.1%}")
+        for one in found.cohorts
+    ]
+    numbers = ["predictions", "labelled", "share"]
+    console.print(table(["from", "model", "version", "arm", *numbers], rows, right=numbers))
+    console.print(
+        f"{found.rows:,} rows were said: {found.duplicates:,} duplicates, {found.waiting:,} known in the future, "
+        f"{found.unmatched:,} without a prediction; {found.corrected:,} predictions were corrected, "
+        f"{found.contradicted:,} contradicted"
+    )
+    for problem, count in found.problems.items():
+        console.print(f"not usable: {count:,} {problem}", markup=False)

@@ -1,0 +1,154 @@
+"""Rows of a file of labels, some thousands at a time, however large it is: CSV, JSON, JSON lines or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import IO, cast
+
+import msgspec
+
+from cumulant.core.errors import DataError
+
+ROWS = 20_000
+#: bytes of one line, and of a file that is one JSON array and so is read at once
+_LINE, _ARRAY = 1 << 20, 1 << 28
+_KINDS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet",
+          ".pq": "parquet"}  # fmt: skip
+
+
+def kind_of(path: Path) -> str | None:
+    """`csv`, `jsonl`, `json` or `parquet` by the file's name, `.gz` apart; None where it is none of these."""
+    name = path.name.lower().removesuffix(".gz")
+    return _KINDS.get(Path(name).suffix)
+
+
+def content_hash(path: Path) -> str:
+    """What tells a file from every other: 32 hexadecimal digits over its bytes.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with _readable(path), path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
+
+
+def batches(path: Path) -> Iterator[list[object]]:
+    """The rows as mappings, in batches; a line that is no JSON object stands as its text.
+
+    Raises:
+        DataError: the file is empty, damaged, or in no known format.
+    """
+    kind = kind_of(path)
+    if kind is None:
+        raise DataError(
+            f"{path}: cannot tell its format from its name", subject=str(path),
+            hint="labels are read from .csv, .json, .jsonl and .parquet, the first three also as .gz",
+        )  # fmt: skip
+    with _readable(path):
+        if path.stat().st_size == 0:
+            raise DataError(f"{path} is empty (0 bytes)", subject=str(path), hint="write it again, or remove it")
+        if kind == "parquet":
+            yield from _parquet(path)
+            return
+        with _opened(path) as stream:
+            yield from _gathered(_csv(stream, path) if kind == "csv" else _json(stream, path, kind))
+
+
+def _gathered(rows: Iterator[object]) -> Iterator[list[object]]:
+    while batch := list(islice(rows, ROWS)):
+        yield batch
+
+
+def _parquet(path: Path) -> Iterator[list[object]]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as found:
+        for batch in found.iter_batches(ROWS):
+            yield cast("list[object]", batch.to_pylist())
+
+
+def _opened(path: Path) -> IO[bytes]:
+    with path.open("rb") as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+    return cast("IO[bytes]", gzip.open(path, "rb")) if packed else path.open("rb")
+
+
+def _csv(stream: IO[bytes], path: Path) -> Iterator[object]:
+    separator = "\t" if ".tsv" in path.name.lower() else ","
+    with io.TextIOWrapper(stream, "utf-8-sig", newline="") as text:
+        yield from _records(csv.reader(text, delimiter=separator, strict=True), path, separator)
+
+
+def _records(reader: Iterator[list[str]], path: Path, separator: str) -> Iterator[object]:
+    header = next(reader, [])
+    if not header or len(set(header)) != len(header):
+        raise DataError(
+            f"{path} has two columns of one name, or no header", subject=str(path), hint="give each column its own name"
+        )
+    for fields in reader:
+        if len(fields) == len(header):
+            yield dict(zip(header, fields, strict=True))
+        elif fields:
+            yield separator.join(fields)
+
+
+def _json(stream: IO[bytes], path: Path, kind: str) -> Iterator[object]:
+    first = stream.read(1)
+    while first.isspace():
+        first = stream.read(1)
+    if first == b"[" and kind == "json":
+        text = first + stream.read(_ARRAY)
+        if len(text) > _ARRAY:
+            raise DataError(
+                f"{path} is one JSON array of over 256 MiB",
+                subject=str(path),
+                hint="write JSON lines: one object a line",
+            )
+        yield from msgspec.json.decode(text, type=list[object])
+        return
+    yield from _lines(first, stream)
+
+
+def _lines(first: bytes, stream: IO[bytes]) -> Iterator[object]:
+    decode = msgspec.json.Decoder().decode
+    while line := first + stream.readline(_LINE):
+        first = b""
+        if not line.strip():
+            continue
+        try:
+            yield decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            yield line[:200].decode(errors="replace")
+        while len(line) >= _LINE and not line.endswith(b"\n"):
+            line = stream.readline(_LINE)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Errors of reading as DataErrors. Their own text is not repeated where it may quote values."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} is damaged or cut off (gzip)", subject=str(path), hint="copy it again") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not CSV in UTF-8", subject=str(path), hint="write it again as such") from error
+    except msgspec.DecodeError as error:
+        raise DataError(f"{path} is not whole JSON", subject=str(path), hint="copy or write it again") from error
+    except pa.ArrowException as error:
+        raise DataError(
+            f"{path} is not a whole Parquet file: damaged or cut off", subject=str(path), hint="copy or write it again"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{path}: {error.strerror or 'it cannot be read'}", subject=str(path),
+            hint="check the path and its permissions",
+        ) from error  # fmt: skip

@@ -1,0 +1,193 @@
+"""Predictions that were logged elsewhere, as files of the prediction log."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cumulant.core.errors import DataError, UsageError, did_you_mean
+from cumulant.core.masking import mask
+from cumulant.core.plan import Field
+from cumulant.core.units import EPOCH, micros
+from cumulant.outcomes import files
+from cumulant.outcomes.labels import number, read_moment, typed
+from cumulant.outcomes.store import locked, sync, write_bytes, writing_to
+from cumulant.serving import log
+
+_ENCODE = msgspec.json.Encoder(enc_hook=str).encode
+#: what a column of the file may be
+PARTS = ("id", "row", "time", "event_time", "model", "version", "arm", "score", "prediction")
+#: days whose rows are gathered at a time
+_OPEN = 32
+_IMPORTS, _WRITING = "imports", "importing"
+
+
+_Hide = Callable[[str, object], object]
+
+
+class Imported(msgspec.Struct, frozen=True, kw_only=True):
+    """`rows` came into the log; `refused` have no id, no time or no answer. `again`: nothing was added."""
+
+    content: str
+    rows: int
+    refused: int
+    again: bool = False
+
+
+class Defaults(msgspec.Struct, frozen=True, kw_only=True):
+    """What the file does not say."""
+
+    model: str
+    version: str = "imported"
+
+
+def import_predictions(
+    folder: Path, predictions: Path, path: Path, names: Mapping[str, str], defaults: Defaults, *,
+    personal: Mapping[str, Field], salt: bytes,
+) -> Imported:  # fmt: skip
+    """Write the file's rows into the prediction log; all of them, once, whatever is killed.
+
+    `names` says which column is which part (`PARTS`); every other column is a part of the request. Values of the
+    columns in `personal` become keyed hashes.
+
+    Raises:
+        UsageError: a part that there is not, or no column for the answer.
+        DataError: the file cannot be read, or lacks a column.
+        StorageError: the log cannot be written; nothing of it was.
+    """
+    _check(names)
+    content = files.content_hash(path)
+    with locked(folder):
+        note = folder / _IMPORTS / f"{content}.json"
+        if note.exists():
+            known = msgspec.json.decode(note.read_bytes(), type=Imported)
+            return msgspec.structs.replace(known, again=True)
+        told = _Writing(folder / _WRITING, content, names, defaults, _hiding(personal, salt)).write(path)
+        with writing_to(predictions):
+            _publish(folder / _WRITING, predictions)
+            write_bytes(note, msgspec.json.encode(told))
+        return told
+
+
+def _check(names: Mapping[str, str]) -> None:
+    for part in names:
+        if part not in PARTS:
+            hint = did_you_mean(part, PARTS) or f"parts: {', '.join(PARTS)}"
+            raise UsageError(f'"{part}" is no part of a prediction', subject=part, hint=hint)
+    if not {"id", "time"} <= names.keys() or not {"score", "prediction"} & names.keys():
+        raise UsageError(
+            "the columns of id, time and answer are not named", hint="--map id=COLUMN,time=COLUMN,score=COLUMN"
+        )
+
+
+class _Writing:
+    def __init__(self, draft: Path, content: str, names: Mapping[str, str], defaults: Defaults, shown: _Hide) -> None:
+        self._draft, self._content, self._names, self._defaults = draft, content, names, defaults
+        self._shown = shown
+        self._parts: dict[date, log.Part] = {}
+        self._number = 0
+
+    def write(self, path: Path) -> Imported:
+        rows = refused = 0
+        with writing_to(self._draft):
+            shutil.rmtree(self._draft, ignore_errors=True)
+        for given in self._rows(path):
+            read = self._read(given, rows + 1)
+            if read is None:
+                refused += 1
+                continue
+            rows += 1
+            with writing_to(self._draft):
+                self._part(read[2].date()).add(read, 300)
+        with writing_to(self._draft):
+            self._close()
+        return Imported(content=self._content, rows=rows, refused=refused)
+
+    def _rows(self, path: Path) -> Iterator[object]:
+        for place, batch in enumerate(files.batches(path)):
+            if place == 0:
+                known = {str(name) for row in batch if isinstance(row, dict) for name in row}
+                for column in self._names.values():
+                    if column not in known:
+                        hint = did_you_mean(column, known) or f"columns: {', '.join(sorted(known)[:12])}"
+                        raise DataError(f"{path} has no column {column}", subject=str(path), hint=hint)
+            yield from batch
+
+    def _part(self, day: date) -> log.Part:
+        # The same file has the same parts, by name and content, however often it is begun.
+        if day not in self._parts:
+            if len(self._parts) >= _OPEN:
+                self._close()
+            self._number += 1
+            ordinal = (day - EPOCH.date()).days
+            self._parts[day] = log.Part(self._draft, ordinal, f"imported.{self._content}", self._number)
+        return self._parts[day]
+
+    def _close(self) -> None:
+        for part in self._parts.values():
+            part.close()
+        self._parts = {}
+
+    def _read(self, given: object, sequence: int) -> tuple[Any, ...] | None:
+        """The row in the order of the log's columns; None where it has no id, no time or no answer."""
+        if not isinstance(given, dict):
+            return None
+        parts = {part: given.get(column) for part, column in self._names.items()}
+        when, answer = _time(parts.get("time")), _answer(parts)
+        if parts.get("id") in (None, "") or when is None or not answer:
+            return None
+        moment = _time(parts.get("event_time"))
+        used = set(self._names.values())
+        asked = {name: self._shown(name, value) for name, value in given.items() if name not in used}
+        row = number(parts.get("row") or 0)
+        return (
+            str(parts["id"]), int(row or 0), when, moment, str(parts.get("model") or self._defaults.model),
+            str(parts.get("version") or self._defaults.version), str(parts.get("arm") or ""),
+            str(parts.get("arm") or ""), False, "", None, _ENCODE(asked).decode(), _ENCODE(answer).decode(), 0, "",
+            f"imported.{self._content}", sequence, "", "",
+        )  # fmt: skip
+
+
+def _hiding(personal: Mapping[str, Field], salt: bytes) -> _Hide:
+    """A value of the request as it may stand in the log."""
+
+    def hide(name: str, value: object) -> object:
+        field = personal.get(name)
+        return value if field is None or value is None else mask(log.as_held(value, field), salt)
+
+    return hide
+
+
+def _answer(parts: Mapping[str, Any]) -> dict[str, object]:
+    """The outputs: a score is a probability where a prediction stands beside it, or else the predicted number."""
+    score, prediction = number(parts.get("score")), parts.get("prediction")
+    prediction = typed(prediction) if isinstance(prediction, str) else prediction
+    if prediction in (None, ""):
+        return {} if score is None else {"score": score}
+    return {"prediction": prediction} | ({} if score is None else {"probability": score})
+
+
+def _time(value: object) -> datetime | None:
+    if value in (None, ""):
+        return None
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
+        found = read_moment(value, UTC)
+        micros(found - EPOCH)
+        return found
+    return None
+
+
+def _publish(draft: Path, predictions: Path) -> None:
+    """Move the files into the log. Cut off, the next attempt moves files of the same names and content."""
+    for path in sorted(draft.glob("date=*/*.parquet")):
+        day = predictions / path.parent.name
+        day.mkdir(parents=True, exist_ok=True)
+        path.replace(day / path.name)
+        sync(day)
+    shutil.rmtree(draft, ignore_errors=True)

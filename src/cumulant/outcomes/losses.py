@@ -1,0 +1,77 @@
+"""What an answer says as a number, and how wrong it was when the label came."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+Loss = Literal["brier", "squared_error", "log_loss", "zero_one"]
+LOSSES: tuple[Loss, ...] = ("brier", "squared_error", "log_loss", "zero_one")
+_TINY = 1e-6
+_DECODE = msgspec.json.Decoder().decode
+
+
+def read_outputs(text: str) -> Mapping[str, object]:
+    """The outputs of a logged row; empty where they are no object."""
+    try:
+        found = _DECODE(text)
+    except msgspec.DecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def score(outputs: Mapping[str, object]) -> float | None:
+    """The probability of a classifier's answer (of a binary one, of the positive class), or the predicted number.
+
+    Of an answer in tensors: its only number. None where there is no such one.
+    """
+    for name in ("probability", "prediction", "score"):
+        found = _number(outputs.get(name))
+        if found is not None:
+            return found
+    numbers = [number for value in outputs.values() if (number := _number(value)) is not None]
+    return numbers[0] if len(numbers) == 1 and len(outputs) == 1 else None
+
+
+def decision(outputs: Mapping[str, object]) -> object:
+    """What was answered, as it is compared between arms."""
+    return outputs.get("prediction", outputs)
+
+
+def loss(outputs: Mapping[str, object], label: object, value: float | None, kind: Loss | None = None) -> float | None:
+    """How wrong the answer was; None where that cannot be told. `value` is the label's number, as it was stored.
+
+    Without `kind`: the Brier score of a probability, the squared error of a number, 0 or 1 for a class of several.
+    """
+    probabilities = outputs.get("probabilities")
+    if isinstance(probabilities, dict):
+        return _of_classes(outputs, probabilities, label, kind)
+    predicted = score(outputs)
+    if kind == "zero_one":
+        return float(outputs.get("prediction") != label) if "prediction" in outputs else None
+    if predicted is None or value is None:
+        return None
+    if kind == "log_loss":
+        p = min(max(predicted, _TINY), 1 - _TINY)
+        return -(value * math.log(p) + (1 - value) * math.log(1 - p))
+    return (predicted - value) ** 2
+
+
+def _of_classes(
+    outputs: Mapping[str, object], probabilities: Mapping[str, object], label: object, kind: Loss | None
+) -> float | None:
+    given = {name: p for name, one in probabilities.items() if (p := _number(one)) is not None}
+    if kind == "log_loss":
+        return -math.log(max(given.get(str(label), 0.0), _TINY))
+    if kind == "brier":
+        return sum((p - (name == str(label))) ** 2 for name, p in given.items())
+    return float(outputs.get("prediction") != label)
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)

@@ -1,0 +1,112 @@
+"""A table that only grows: rows numbered from 1 in files that appear whole, read from a cursor on."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import polars as pl
+import pyarrow as pa
+
+from cumulant.core.errors import StorageError
+from cumulant.outcomes.store import read_table, write_table, writing_to
+
+#: rows of a last file that is written again when some are added
+_SMALL = 65_536
+_LISTINGS = 100
+_FILE = re.compile(r"(\d{12})-(\d{12})\.parquet")
+
+
+class _Part(NamedTuple):
+    first: int
+    last: int
+    path: Path
+
+
+class Numbered:
+    """Rows of `schema` in `folder`; `identity` are the columns that tell one from another."""
+
+    def __init__(self, folder: Path, schema: pa.Schema, identity: list[str]) -> None:
+        self._folder, self._schema, self._identity = folder, schema, identity
+
+    @property
+    def last(self) -> int:
+        """The number of the newest row; 0 where there is none."""
+        return max((part.last for part in self._parts()), default=0)
+
+    def append(self, frame: pl.DataFrame) -> int:
+        """Add the rows that are not there yet, and say how many those were.
+
+        Raises:
+            StorageError: they cannot be written; none of them is there.
+        """
+        fresh = self._unknown(frame.unique(self._identity, keep="first", maintain_order=True))
+        if not fresh.height:
+            return 0
+        before = self._parts()[-1:]
+        first = last = before[0].last + 1 if before else 1
+        table = fresh.select(self._schema.names).to_arrow().cast(self._schema)
+        # A small last file is written again with the new rows, so that many small additions are few files.
+        if before and before[0].last - before[0].first < _SMALL:
+            first = before[0].first
+            table = pa.concat_tables([read_table(before[0].path).cast(self._schema), table])
+        with writing_to(self._folder):
+            write_table(self._folder / f"{first:012d}-{last + fresh.height - 1:012d}.parquet", table)
+            for part in before if first < last else []:
+                part.path.unlink(missing_ok=True)
+        return fresh.height
+
+    def since(self, cursor: int, *, limit: int | None = None) -> tuple[pl.DataFrame, int]:
+        """Rows after the one numbered `cursor`, at most `limit`, and the cursor to go on from."""
+        for _ in range(_LISTINGS):
+            with contextlib.suppress(FileNotFoundError):
+                return self._since(cursor, limit)
+        raise StorageError(
+            "files of the outcomes vanish while they are read", subject=str(self._folder),
+            hint="look for a program that deletes files there",
+        )  # fmt: skip
+
+    def _since(self, cursor: int, limit: int | None) -> tuple[pl.DataFrame, int]:
+        found: list[pl.DataFrame] = []
+        for part in self._parts():
+            room = None if limit is None else limit - sum(one.height for one in found)
+            if part.last <= cursor or room == 0:
+                continue
+            frame = _frame(read_table(part.path)).slice(max(0, cursor + 1 - part.first), room)
+            found.append(frame)
+            cursor = max(cursor, part.first - 1) + frame.height
+        return (pl.concat(found) if found else self._empty()), cursor
+
+    def frames(self, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
+        """All rows, a file at a time."""
+        for part in self._parts():
+            yield _frame(read_table(part.path, columns))
+
+    def _unknown(self, frame: pl.DataFrame) -> pl.DataFrame:
+        for known in self.frames(self._identity):
+            if not frame.height:
+                break
+            frame = frame.join(known, on=self._identity, how="anti", nulls_equal=True, maintain_order="left")
+        return frame
+
+    def _empty(self) -> pl.DataFrame:
+        return _frame(self._schema.empty_table())
+
+    def _parts(self) -> list[_Part]:
+        names = [(path, match) for path in self._folder.glob("*.parquet") if (match := _FILE.fullmatch(path.name))]
+        found = [_Part(int(match[1]), -int(match[2]), path) for path, match in names]
+        held: list[_Part] = []
+        # Wider ones come first at the same beginning: what they cover holds nothing new.
+        for part in sorted(found):
+            if not held or -part.last > held[-1].last:
+                held.append(part._replace(last=-part.last))
+        return held
+
+
+def _frame(table: pa.Table) -> pl.DataFrame:
+    found = pl.from_arrow(table)
+    assert isinstance(found, pl.DataFrame)
+    return found

@@ -1,0 +1,63 @@
+"""Rows of the prediction log as the join needs them: what tells them apart, what they are about, what they said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from cumulant.core.plan import Field
+from cumulant.core.units import from_micros
+from cumulant.outcomes import losses
+from cumulant.outcomes.labels import id_ref, key_ref, key_text
+
+#: told of a prediction in the join
+TOLD = ["id", "row", "time", "event_time", "model", "version", "arm", "served_arm", "shadow", "outputs"]
+#: what tells one row of the log from every other
+IDENTITY = ["worker", "sequence", "row"]
+COLUMNS = [*TOLD, "request", "worker", "sequence"]
+_DECODE = msgspec.json.Decoder().decode
+_TIME = pl.Datetime("us", "UTC")
+
+
+def frame(table: pa.Table, key: Sequence[Field]) -> pl.DataFrame:
+    """The rows of a batch of the log with `score`, `id_ref`, `key_ref` and `place`, their number in the batch."""
+    found = pl.from_arrow(table.select(COLUMNS))
+    assert isinstance(found, pl.DataFrame)
+    scores = [losses.score(losses.read_outputs(text)) for text in found["outputs"]]
+    ids = [id_ref(request, row) for request, row in zip(found["id"], found["row"], strict=True)]
+    return found.with_columns(
+        pl.Series("score", scores, dtype=pl.Float64),
+        pl.Series("id_ref", ids, dtype=pl.String),
+        pl.Series("key_ref", _key_refs(found, key), dtype=pl.String),
+    ).with_row_index("place")
+
+
+def asked(table: pa.Table, ids: pa.Array, times: pa.Array) -> pa.Table:
+    """The rows that may be meant by one of these ids, or event times: the others need not be taken apart."""
+    wanted = pc.is_in(table["id"], ids)
+    if len(times):
+        wanted = pc.or_(wanted, pc.is_in(table["event_time"].cast(pa.int64()), times))
+    return table.filter(wanted)
+
+
+def _key_refs(found: pl.DataFrame, key: Sequence[Field]) -> list[str | None]:
+    if not key:
+        return [None] * found.height
+    times = found["event_time"].cast(pl.Int64)
+    refs: list[str | None] = []
+    for request, when in zip(found["request"], times, strict=True):
+        text = None if when is None else key_text(_object(request), key)
+        refs.append(None if text is None or when is None else key_ref(text, from_micros(when)))
+    return refs
+
+
+def _object(text: str) -> dict[str, object]:
+    try:
+        found = _DECODE(text)
+    except msgspec.DecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}

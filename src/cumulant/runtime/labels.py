@@ -1,0 +1,316 @@
+"""Labels: taken in from files and from what servers were told, joined with the prediction log, and shown."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant import outcomes, packaging
+from cumulant.core.errors import CumulantError, DataError, NotFoundError, UsageError
+from cumulant.core.events import Actor
+from cumulant.core.plan import Field
+from cumulant.core.servable import Servable
+from cumulant.outcomes import LabelSchema, Outcomes
+from cumulant.runtime.actions import check
+from cumulant.runtime.models import CHAMPION, servable_folder
+from cumulant.runtime.predictions import FOLDER as PREDICTIONS
+from cumulant.runtime.task import target_of
+
+if TYPE_CHECKING:
+    from cumulant.core.events import Fact
+    from cumulant.ports.access import Principal
+    from cumulant.ports.files import FileInfo
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.project import Project
+
+#: the folder of the project's state
+FOLDER = "outcomes"
+_LOOK_SECONDS = 2.0
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one file. `error` says why nothing of it was taken in."""
+
+    name: str
+    rows: int = 0
+    problems: dict[str, int] = {}
+    again: bool = False
+    error: str = ""
+
+
+class Intake(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of one call: the files, what servers were told, and predictions that now have a label."""
+
+    sources: tuple[Source, ...]
+    posted: int
+    labelled: int
+    pairs: int
+    graded: int
+
+
+class PredictionLabels(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of a request: what was predicted, what became known, and everything that was said of it."""
+
+    id: str
+    row: int
+    model: str
+    version: str
+    arm: str
+    shadow: bool
+    score: float | None
+    outputs: object
+    label: object
+    label_known_time: datetime | None
+    provenance: str
+
+
+def folder_of(project: Project) -> Path:
+    """Where the project's labels are kept; it may not be there yet."""
+    return project.state / FOLDER
+
+
+def schema_of(project: Project) -> LabelSchema:
+    """What the champion, else the newest version, says of its labels; else what the project says."""
+    training = project.spec.training
+    try:
+        described = packaging.load_description(servable_folder(project, _version(project)))
+    except NotFoundError:
+        described = None
+    if not isinstance(described, Servable):
+        return LabelSchema(target=None if training is None else target_of(training, ()))
+    plan = described.plan
+    source = plan.sources[plan.entity]
+    fields = {field.name: field for field in source.fields}
+    return LabelSchema(
+        model=described.name,
+        task=described.task,
+        classes=packaging.labels(described),
+        key=tuple(fields[name] for name in source.key if name in fields),
+        time=None if plan.predict_at is None else fields.get(plan.predict_at.column),
+        offset_us=0 if plan.predict_at is None else plan.predict_at.offset_us,
+        target=None if training is None else target_of(training, fields),
+    )
+
+
+def _version(project: Project) -> ModelVersion:
+    registry = project.registry()
+    try:
+        return registry.resolve(f"{project.name}@{CHAMPION}")
+    except NotFoundError:
+        return registry.resolve(project.name)
+
+
+def outcomes_of(project: Project, schema: LabelSchema | None = None, *, loss: outcomes.Loss | None = None) -> Outcomes:
+    """The join of the project's predictions and labels."""
+    known = schema or schema_of(project)
+    return Outcomes(folder_of(project), project.state / PREDICTIONS, key=known.key, loss=loss)
+
+
+def ingest_labels(
+    project: Project, patterns: Sequence[str], *, principal: Principal, names: Mapping[str, str] | None = None
+) -> Intake:
+    """Take in files of labels (the project's own where none is named), and what servers were told; then join.
+
+    A file that cannot be read stops nothing where there are several: it is told in its `Source`.
+
+    Raises:
+        UsageError: no file is named, by the caller or the project file.
+        DataError: nothing is there, or the only file cannot be read.
+        StorageError, LeaseHeldError: as `outcomes.ingest_file`.
+    """
+    check(project.access(), principal, "labels.ingest", project.name)
+    found = [file for pattern in _patterns(project, patterns) for file in _files(project, pattern)]
+    schema = schema_of(project)
+    sources = [_ingest(project, file, schema, names or {}, principal, alone=len(found) == 1) for file in found]
+    return _joined(project, schema, sources, principal)
+
+
+def watch_labels(
+    project: Project,
+    folder: str,
+    *,
+    principal: Principal,
+    told: Callable[[Intake], None],
+    names: Mapping[str, str] | None = None,
+    ended: Callable[[], bool] = lambda: False,
+    pause: float = _LOOK_SECONDS,
+) -> None:
+    """Take in files that come into a folder, and what servers are told, until `ended`.
+
+    A file is read when it was the same at two looks, so that one that is being written is left alone.
+
+    Raises:
+        UsageError: there is no such folder.
+        StorageError, LeaseHeldError: as `ingest_labels`.
+    """
+    check(project.access(), principal, "labels.ingest", project.name)
+    if not Path(folder).is_dir():
+        raise UsageError(
+            "there is no such folder", subject=folder, hint="make it, or name the one that files come into"
+        )
+    schema, seen, done = schema_of(project), dict[str, str](), dict[str, str]()
+    while not ended():
+        now = {file.url: file.stamp for file in project.files().list(folder) if outcomes.kind_of(Path(file.url))}
+        ripe = [url for url, version in now.items() if seen.get(url) == version and done.get(url) != version]
+        files = [file for file in project.files().list(folder) if file.url in ripe]
+        sources = [_ingest(project, file, schema, names or {}, principal, alone=False) for file in files]
+        done |= {url: now[url] for url in ripe}
+        seen = now
+        intake = _joined(project, schema, sources, principal)
+        if intake.sources or intake.posted or intake.labelled:
+            told(intake)
+        time.sleep(pause)
+
+
+def report_labels(
+    project: Project, *, principal: Principal, by: str = "day", since: date | None = None, until: date | None = None
+) -> outcomes.Report:
+    """How much is labelled. Raises UsageError, StorageError."""
+    check(project.access(), principal, "labels.show", project.name)
+    if by not in ("day", "week"):
+        raise UsageError(f'"{by}" is no period', subject=by, hint="write day or week")
+    period: outcomes.cohorts.Period = "day" if by == "day" else "week"
+    return outcomes.report(outcomes_of(project), datetime.now(UTC), by=period, since=since, until=until)
+
+
+def list_labels(
+    project: Project, *, principal: Principal, state: str | None = None, limit: int = 20
+) -> list[outcomes.Shown]:
+    """What was said, the newest first. Raises StorageError."""
+    check(project.access(), principal, "labels.show", project.name)
+    return outcomes.shown(folder_of(project), datetime.now(UTC), state=state, limit=limit)
+
+
+def show_labels(
+    project: Project, request: str, *, principal: Principal
+) -> tuple[list[PredictionLabels], list[outcomes.Shown]]:
+    """The rows of one request with their labels, and what was said of it by its id.
+
+    Raises:
+        NotFoundError: no prediction and no label has that id.
+        StorageError: a file cannot be read.
+    """
+    check(project.access(), principal, "labels.show", project.name)
+    rows = [_labelled(row) for row in outcomes_of(project).of(request).to_dicts()]
+    said = outcomes.shown(folder_of(project), datetime.now(UTC), request=request, limit=None)
+    if not rows and not said:
+        raise NotFoundError(
+            f'no prediction and no label has the id "{request}"', subject=request,
+            hint="`cumulant predictions list` and `cumulant labels list` show the newest ones",
+        )  # fmt: skip
+    return rows, said
+
+
+def import_predictions(
+    project: Project, path: Path, names: Mapping[str, str], *, principal: Principal, model: str | None = None,
+    version: str = "imported",
+) -> outcomes.Imported:  # fmt: skip
+    """Bring predictions that were logged elsewhere into the project's log, once.
+
+    Raises:
+        UsageError, DataError, StorageError: as `outcomes.import_predictions`.
+    """
+    check(project.access(), principal, "predictions.import", project.name)
+    defaults = outcomes.Defaults(model=model or project.name, version=version)
+    found = outcomes.import_predictions(
+        folder_of(project), project.state / PREDICTIONS, path, names, defaults,
+        personal=_personal(project), salt=project.salt(),
+    )  # fmt: skip
+    if not found.again:
+        fact = outcomes.PredictionsImported(
+            source=path.name, content=found.content, rows=found.rows, refused=found.refused
+        )
+        _tell(project, principal, [fact])
+    return found
+
+
+def _personal(project: Project) -> dict[str, Field]:
+    try:
+        described = packaging.load_description(servable_folder(project, _version(project)))
+    except NotFoundError:
+        return {}
+    fields = described.plan.request if isinstance(described, Servable) else ()
+    return {field.name: field for field in fields if field.personal}
+
+
+def _patterns(project: Project, patterns: Sequence[str]) -> Sequence[str]:
+    if patterns:
+        return [one if "://" in one else str(Path(one).absolute()) for one in patterns]
+    declared = project.spec.monitoring.labels
+    if declared is not None:
+        return [declared]
+    if outcomes.waiting(folder_of(project)):
+        return []
+    raise UsageError(
+        "no labels are named", hint="name a file, or declare `monitoring: {labels: PATH}` in cumulant.yaml"
+    )
+
+
+def _files(project: Project, pattern: str) -> Iterator[FileInfo]:
+    found = project.files().list(pattern)
+    if not found:
+        raise DataError(f"no file matches {pattern}", subject=pattern, hint="look at the path, and quote a glob")
+    known = [file for file in found if outcomes.kind_of(Path(file.url))]
+    yield from known if len(found) > 1 else found
+
+
+def _ingest(
+    project: Project,
+    file: FileInfo,
+    schema: LabelSchema,
+    names: Mapping[str, str],
+    principal: Principal,
+    *,
+    alone: bool,
+) -> Source:
+    name = Path(file.url).name
+    try:
+        path = project.files().fetch(file)
+        taken = outcomes.ingest_file(folder_of(project), path, schema, names=names, salt=project.salt())
+    except DataError as error:
+        if alone:
+            raise
+        return Source(name=name, error=_said(error))
+    one = taken.file
+    if not taken.again:
+        _tell(project, principal, [_ingested(name, one)])
+    return Source(name=name, rows=one.rows, problems=one.problems, again=taken.again)
+
+
+def _joined(project: Project, schema: LabelSchema, sources: Sequence[Source], principal: Principal) -> Intake:
+    posted = outcomes.ingest_inbox(folder_of(project), schema, salt=project.salt())
+    found = outcomes_of(project, schema).advance()
+    facts: list[Fact] = [_ingested("posted", one) for one in posted]
+    if found.labelled or found.pairs or found.graded:
+        facts.append(outcomes.PredictionsLabelled(labelled=found.labelled, pairs=found.pairs, graded=found.graded))
+    _tell(project, principal, facts)
+    told = (*sources, *(Source(name="posted", rows=one.rows, problems=one.problems) for one in posted))
+    rows = sum(one.rows for one in posted)
+    return Intake(sources=told, posted=rows, labelled=found.labelled, pairs=found.pairs, graded=found.graded)
+
+
+def _ingested(name: str, one: outcomes.Ingested) -> Fact:
+    return outcomes.LabelsIngested(source=name, content=one.content, rows=one.rows, problems=one.problems)
+
+
+def _tell(project: Project, principal: Principal, facts: Sequence[Fact]) -> None:
+    if facts:
+        with project.journal().transaction(actor=Actor(principal.name)) as transaction:
+            for fact in facts:
+                transaction.emit(fact)
+
+
+def _said(error: CumulantError) -> str:
+    return f"{error.message}; {error.hint}" if error.hint else error.message
+
+
+def _labelled(row: dict[str, object]) -> PredictionLabels:
+    for name in ("outputs", "label"):
+        text = row[name]
+        row[name] = None if text is None else msgspec.json.decode(str(text))
+    return msgspec.convert({name: row[name] for name in PredictionLabels.__struct_fields__}, PredictionLabels)

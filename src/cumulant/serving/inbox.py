@@ -1,0 +1,112 @@
+"""Posted labels: what became of predictions, kept in files until the project takes them in.
+
+A body is `{"labels": [{"id": "...", "label": ...}, ...], "batch": "..."}`. What a label must hold is judged when it is
+taken in, by the project; here it is made durable and nothing is dropped. Several workers and servers share the folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from cumulant.core.errors import EngineUnavailableError, RequestError
+from cumulant.serving.http import Request, Response, json_response
+
+_MOST = 100_000
+_HINT = 'post {"labels": [{"id": REQUEST, "row": 0, "label": VALUE, "known_time": TIME}, ...]}'
+
+
+class PostedLabels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of a request that posts labels; of two with the same `batch` the first one counts."""
+
+    labels: list[dict[str, object]]
+    batch: str = ""
+
+
+class Inbox:
+    """Keeps posted labels in `folder`, a file a post, each once by its batch or else its content."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    async def post(self, request: Request) -> Response:
+        """`POST /v1/labels`: answered once the labels are on the disk.
+
+        Raises:
+            RequestError: the body is no such object.
+            EngineUnavailableError: they could not be stored; none of them was.
+        """
+        return await asyncio.to_thread(self._keep, request.body)
+
+    def _keep(self, body: bytes) -> Response:
+        posted = _read(body)
+        name = hashlib.sha256(posted.batch.encode() if posted.batch else body).hexdigest()[:32]
+        kind = "batch" if posted.batch else "post"
+        try:
+            added = self._write(f"{kind}-{name}.jsonl", _lines(posted))
+        except OSError as error:
+            raise EngineUnavailableError(
+                f"the labels could not be stored: {error.strerror or error}", hint="post them again later"
+            ) from error
+        count = len(posted.labels)
+        return json_response({"accepted": count if added else 0, "duplicates": 0 if added else count})
+
+    def _write(self, name: str, content: bytes) -> bool:
+        """Whether it is new. Either way it is on the disk afterwards."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        draft = self._folder / f".{secrets.token_hex(8)}"
+        try:
+            # Keys of predictions may be personal, and are hashed only when they are taken in.
+            handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(handle, "wb") as stream:  # noqa: PTH123 - no path
+                stream.write(content)
+                stream.flush()
+                os.fsync(handle)
+            added = _linked(draft, self._folder / name)
+        finally:
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
+        _sync(self._folder)
+        return added
+
+
+def _read(body: bytes) -> PostedLabels:
+    try:
+        posted = msgspec.json.decode(body, type=PostedLabels)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError(f"the body cannot be read ({error})", hint=_HINT) from None
+    if not posted.labels:
+        raise RequestError("there are no labels in it", hint=_HINT)
+    if len(posted.labels) > _MOST:
+        raise RequestError(f"more than {_MOST:,} labels at once", hint="post them in parts, or ingest a file")
+    return posted
+
+
+def _lines(posted: PostedLabels) -> bytes:
+    """A line a label. What is posted without a time is known now, not when it is taken in."""
+    now = datetime.now(UTC).isoformat()
+    encode = msgspec.json.Encoder().encode
+    return b"".join(encode({"known_time": now} | label) + b"\n" for label in posted.labels)
+
+
+def _linked(draft: Path, path: Path) -> bool:
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,60 @@
+"""Prediction logs and labels for the tests of the outcomes room."""
+
+import json
+import time
+from datetime import UTC, datetime, timedelta
+
+from cumulant.core.plan import Field
+from cumulant.outcomes import LabelSchema, Outcomes, ingest_file
+from cumulant.serving.log import Entry
+from cumulant.serving.log.hiding import Hiding
+from cumulant.serving.log.parts import Parts
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+SALT = b"pepper"
+KEY = (Field("card", "str", personal=True), Field("number", "int"))
+SCHEMA = LabelSchema(
+    model="m", task="binary", classes=(False, True), key=KEY, time=Field("at", "time"), offset_us=-3_600_000_000
+)
+
+
+class Clock:
+    def __init__(self, now=NOW):
+        self.time = now
+
+    def now(self):
+        return self.time
+
+
+def micros(when):
+    return int(when.timestamp()) * 1_000_000
+
+
+def put(folder, *rows):
+    """Write rows of the log as one file: dicts with `id` and what else differs."""
+
+    def failed(error, count):
+        raise error
+
+    parts = Parts(folder, Hiding(SALT, dict.fromkeys(("m", "n"), KEY[:1])), file_size=1 << 26, failed=failed)
+    for place, row in enumerate(rows):
+        at = row.get("at", NOW - timedelta(hours=1))
+        request = [{"card": row.get("card", "c1"), "number": row.get("number", 1), "at": at.isoformat()}]
+        answer = {"prediction": row.get("p", 0.25) >= 0.5, "probability": row.get("p", 0.25)}
+        entry = Entry(
+            id=row["id"], time_us=row.get("time", micros(NOW)), latency_us=9, model=row.get("model", "m"), version=row.get("version", "1"),
+            sequence=place + 1, event_times=[micros(at) - 3_600_000_000], arm=row.get("arm", ""), served_arm=row.get("served_arm", ""),
+            shadow=row.get("shadow", False), rows=json.dumps(request).encode(), answers=json.dumps([answer]).encode(),
+        )  # fmt: skip
+        parts.add(entry, row.get("worker", f"w{time.monotonic_ns()}"), "")
+    parts.close()
+
+
+def tell(folder, *rows, name=None, schema=SCHEMA, **more):
+    path = folder.parent / (name or f"labels-{time.monotonic_ns()}.jsonl")
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ingest_file(folder, path, schema, salt=SALT, **{"clock": Clock(), **more})
+
+
+def opened(tmp_path, **more):
+    return Outcomes(tmp_path / "outcomes", tmp_path / "log", key=KEY, clock=more.pop("clock", Clock()), **more)

@@ -1,0 +1,71 @@
+"""Predictions that were logged elsewhere: in the log once, and joined like any other."""
+
+import json
+
+import pytest
+from outcomes_support import NOW, SALT, opened, put, tell
+
+from cumulant.core.errors import DataError, UsageError
+from cumulant.core.masking import mask
+from cumulant.core.plan import Field
+from cumulant.outcomes import Defaults, import_predictions
+from cumulant.serving import log
+
+NAMES = {"id": "request", "time": "at", "score": "p", "prediction": "said", "event_time": "at"}
+CSV = """request,at,p,said,card,number
+x1,2026-10-01T10:00:00Z,0.75,true,4000,7
+x2,2026-10-02T10:00:00Z,0.25,false,,8
+,2026-10-02T10:00:00Z,0.25,false,4002,8
+x4,never,0.25,false,4002,8
+"""
+
+
+def bring(tmp_path, text=CSV, names=NAMES):
+    path = tmp_path / "old.csv"
+    path.write_text(text)
+    return import_predictions(
+        tmp_path / "outcomes", tmp_path / "log", path, names, Defaults(model="m", version="7"),
+        personal={"card": Field("card", "str", personal=True)}, salt=SALT,
+    )  # fmt: skip
+
+
+def test_rows_come_into_the_log_once(tmp_path):
+    found = bring(tmp_path)
+    assert (found.rows, found.refused, found.again) == (2, 2, False)
+    assert bring(tmp_path).again
+    (one,) = log.find(tmp_path / "log", "x1")
+    assert (one.model, one.version, json.loads(one.outputs)) == ("m", "7", {"prediction": True, "probability": 0.75})
+    assert json.loads(one.request) == {"card": mask("4000", SALT), "number": "7"}
+    assert log.gaps(tmp_path / "log") == []
+    assert not list((tmp_path / "outcomes").rglob("*.parquet"))
+
+
+def test_cut_off_after_some_files_it_is_the_same_in_the_end(tmp_path):
+    bring(tmp_path)
+    for path in (tmp_path / "outcomes" / "imports").iterdir():
+        path.unlink()
+    assert bring(tmp_path).rows == 2
+    assert log.scan(tmp_path / "log").count_rows() == 2
+
+
+def test_imported_predictions_are_joined(tmp_path):
+    bring(tmp_path)
+    put(tmp_path / "log", {"id": "x9"})
+    tell(tmp_path / "outcomes", {"id": "x1", "label": True, "known_time": "2026-10-09"}, {"id": "x9", "label": 0})
+    outcomes = opened(tmp_path)
+    assert outcomes.advance().labelled == 2
+    assert sorted(outcomes.labelled()[0].select("id", "version", "score").rows()) == [
+        ("x1", "7", 0.75),
+        ("x9", "1", 0.25),
+    ]
+    assert NOW is not None
+
+
+def test_what_cannot_be_imported(tmp_path):
+    with pytest.raises(UsageError, match="are not named"):
+        bring(tmp_path, names={"id": "request", "time": "at"})
+    with pytest.raises(UsageError, match="is no part"):
+        bring(tmp_path, names={**NAMES, "skore": "p"})
+    with pytest.raises(DataError, match="has no column q"):
+        bring(tmp_path, names={**NAMES, "score": "q"})
+    assert not (tmp_path / "log").exists()

@@ -1,0 +1,233 @@
+"""Taking labels in: every format, all or nothing, once."""
+
+import errno
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+from outcomes_support import NOW, SALT, SCHEMA, Clock, opened, put, tell
+
+from cumulant.core.errors import DataError, LeaseHeldError, StorageError, UsageError
+from cumulant.core.expr import Column
+from cumulant.outcomes import LabelSchema, ingest_file, ingest_inbox, shown, store
+
+ROWS = [{"id": "a", "row": 0, "label": True}, {"id": "b", "row": 1, "label": False}]
+FAR = datetime(2090, 1, 1, tzinfo=UTC)
+
+
+def write(path, rows):
+    kind = path.name.split(".")[1]
+    if kind == "parquet":
+        pl.DataFrame(rows).write_parquet(path)
+        return path
+    text = {
+        "jsonl": lambda: "".join(json.dumps(row) + "\n" for row in rows),
+        "json": lambda: json.dumps(rows),
+        "csv": lambda: "\ufeff" + pl.DataFrame(rows).write_csv(),
+        "tsv": lambda: pl.DataFrame(rows).write_csv(separator="\t"),
+    }[kind]()
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.csv", "x.tsv", "x.parquet", "x.csv.gz", "x.jsonl.gz"])
+def test_every_format_says_the_same(tmp_path, name):
+    ingest_file(tmp_path / "o", write(tmp_path / name, ROWS), SCHEMA, clock=Clock())
+    found = sorted((one.id, one.row, one.label, one.state) for one in shown(tmp_path / "o", FAR))
+    assert found == [("a", 0, True, "usable"), ("b", 1, False, "usable")]
+
+
+@pytest.mark.parametrize(
+    ("schema", "given", "label"),
+    [
+        (LabelSchema(task="binary", classes=("no", "yes")), "yes", "yes"),
+        (LabelSchema(task="binary", classes=(0, 1)), 1.0, 1),
+        (LabelSchema(task="binary", classes=(False, True)), "TRUE", True),
+        (LabelSchema(task="multiclass", classes=("a", "b", "c")), "c", "c"),
+        (LabelSchema(task="regression"), "2.5", 2.5),
+        (LabelSchema(), "2", 2),
+        (LabelSchema(), "late", "late"),
+        (LabelSchema(task="regression"), "many", None),
+        (LabelSchema(task="regression"), True, None),
+        (LabelSchema(task="regression"), "1e999", None),
+        (LabelSchema(task="multiclass", classes=("a", "b")), "z", None),
+        (LabelSchema(), [1], None),
+    ],
+)
+def test_a_label_has_the_type_of_the_task(tmp_path, schema, given, label):
+    tell(tmp_path / "o", {"id": "a", "label": given}, schema=schema)
+    (one,) = shown(tmp_path / "o", FAR)
+    if label is None:
+        assert (one.state, one.problem) == ("refused", "wrong type")
+    else:
+        assert (one.state, one.label, type(one.label)) == ("usable", label, type(label))
+
+
+def test_the_target_is_worked_out_of_its_columns(tmp_path):
+    from cumulant.features import parse
+
+    schema = LabelSchema(task="binary", classes=(False, True), target=parse("delay > 15"))
+    path = write(
+        tmp_path / "x.csv",
+        [{"request": "a", "delay": 20}, {"request": "b", "delay": 3}, {"request": "c", "delay": None}],
+    )
+    ingest_file(tmp_path / "o", path, schema, names={"id": "request"}, clock=Clock())
+    found = sorted((one.id, one.label, one.problem) for one in shown(tmp_path / "o", FAR))
+    assert found == [("a", True, ""), ("b", False, ""), ("c", None, "no label")]
+
+
+def test_columns_that_are_not_there(tmp_path):
+    for rows, names, text in (
+        ([{"label": 1}], {}, "does not say which predictions"),
+        ([{"id": "a"}], {}, "no column with the label"),
+        ([{"id": "a", "label": 1}], {"known_time": "when"}, "has no column when"),
+    ):
+        with pytest.raises(DataError, match=text):
+            ingest_file(tmp_path / "o", write(tmp_path / "x.jsonl", rows), SCHEMA, names=names)
+    with pytest.raises(UsageError, match="is no part"):
+        ingest_file(tmp_path / "o", tmp_path / "x.jsonl", SCHEMA, names={"lable": "x"})
+    assert store.batches(tmp_path / "o") == []
+    assert shown(tmp_path / "o", FAR) == []
+
+
+def test_a_column_of_the_target_is_a_label(tmp_path):
+    schema = LabelSchema(task="regression", target=Column("delay"))
+    tell(tmp_path / "o", {"id": "a", "delay": 4}, schema=schema)
+    assert [one.label for one in shown(tmp_path / "o", FAR)] == [4.0]
+
+
+HOSTILE = {
+    "empty.csv": b"",
+    "header.csv": b"id,id,label\n1,2,3\n",
+    "open.csv": b'id,label\n"a,1\n',
+    "latin.csv": "id,label\nä,1\n".encode("latin-1"),
+    "no.parquet": b"PAR1 and then nothing",
+    "cut.json": b'[{"id": "a", "label"',
+    "cut.jsonl.gz": gzip.compress(b'{"id": "a", "label": 1}\n' * 1000)[:-20],
+    "what.exe": b"MZ",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_leaves_nothing(tmp_path, name):
+    (tmp_path / name).write_bytes(HOSTILE[name])
+    with pytest.raises(DataError, match=r"\w"):
+        ingest_file(tmp_path / "o", tmp_path / name, SCHEMA)
+    assert store.batches(tmp_path / "o") == []
+    assert not list((tmp_path / "o").rglob("*.parquet"))
+
+
+def test_lines_that_are_no_labels_are_kept(tmp_path):
+    deep = b"[" * 100_000
+    lines = [b'{"id":"a","label":1}', b"{", b"\xff\xfe", deep, b"x" * (3 << 20), b"", b'{"id":"b","label":0}']
+    (tmp_path / "x.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    taken = ingest_file(tmp_path / "o", tmp_path / "x.jsonl", SCHEMA)
+    assert (taken.file.rows, taken.file.problems) == (6, {"not an object": 4})
+
+
+def test_a_full_disk_leaves_nothing_and_can_be_tried_again(tmp_path, monkeypatch):
+    path = write(tmp_path / "x.jsonl", ROWS)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "sync", full)
+        with pytest.raises(StorageError, match="No space left on device"):
+            ingest_file(tmp_path / "o", path, SCHEMA)
+    assert store.batches(tmp_path / "o") == []
+    assert not list((tmp_path / "o").rglob("*.parquet"))
+    assert not ingest_file(tmp_path / "o", path, SCHEMA).again
+
+
+def test_one_process_at_a_time(tmp_path):
+    with (
+        store.locked(tmp_path),
+        pytest.raises(LeaseHeldError, match="another process"),
+        store.locked(tmp_path, patience=0.1),
+    ):
+        pass
+
+
+def test_the_inbox_is_taken_in_once_whatever_was_cut_off(tmp_path):
+    folder = tmp_path / "o"
+    inbox = folder / "inbox"
+    inbox.mkdir(parents=True)
+    (inbox / "post-1.jsonl").write_bytes(b'{"id":"a","label":1}\n')
+    (inbox / ".half").write_bytes(b"{")
+    claim = folder / "claimed" / "posted-00000000000000000001"
+    claim.mkdir(parents=True)
+    (claim / "post-0.jsonl").write_bytes(b'{"id":"b","label":0}\n')
+    assert [one.rows for one in ingest_inbox(folder, SCHEMA)] == [1, 1]
+    # Stored, and killed before the claim was removed:
+    claim.mkdir(parents=True)
+    (claim / "post-0.jsonl").write_bytes(b'{"id":"b","label":0}\n')
+    assert ingest_inbox(folder, SCHEMA) == []
+    assert sorted(one.id for one in shown(folder, FAR)) == ["a", "b"]
+    assert not list(inbox.glob("*.jsonl"))
+    assert not claim.exists()
+
+
+WORKER = """
+import sys, pathlib
+from cumulant.outcomes import LabelSchema, Outcomes, ingest_file
+base = pathlib.Path(sys.argv[1])
+for path in sorted(base.glob("*.csv")):
+    ingest_file(base / "outcomes", path, LabelSchema())
+    Outcomes(base / "outcomes", base / "log").advance()
+print("done")
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_nothing_and_doubles_nothing(tmp_path):
+    for number in range(4):
+        rows = [f"r{number}-{one},0,{one % 2},{NOW.isoformat()}" for one in range(25_000)]
+        (tmp_path / f"{number}.csv").write_text("id,row,label,known_time\n" + "\n".join(rows) + "\n")
+    put(tmp_path / "log", *({"id": f"r{number}-{one}"} for number in range(4) for one in range(50)))
+    choice = random.Random(4)
+    line = [sys.executable, "-c", WORKER, str(tmp_path)]
+    for _ in range(6):
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, env={**os.environ})
+        time.sleep(choice.uniform(0.6, 2.5))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        outcomes = opened(tmp_path)
+        for name in store.batches(tmp_path / "outcomes"):
+            told = store.ingested(tmp_path / "outcomes", name)
+            assert told is not None
+            assert told.rows == 25_000
+        found, _ = outcomes.labelled()
+        assert found.select("worker", "sequence", "row").is_unique().all()
+    assert subprocess.run(line, capture_output=True, check=True, text=True).stdout == "done\n"
+    assert opened(tmp_path).said().height == 100_000
+    found, cursor = opened(tmp_path).labelled()
+    assert (found.height, cursor, found["id"].n_unique()) == (200, 200, 200)
+
+
+def test_two_at_once_take_a_file_in_once(tmp_path):
+    path = write(tmp_path / "x.jsonl", [{"id": f"r{one}", "label": 1} for one in range(30_000)])
+    code = f"""
+import pathlib
+from cumulant.outcomes import LabelSchema, ingest_file
+print(ingest_file(pathlib.Path({str(tmp_path / "o")!r}), pathlib.Path({str(path)!r}), LabelSchema()).again)
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert sorted(process.communicate()[0].strip() for process in processes) == ["False", "True", "True"]
+
+
+def test_salted_keys_differ_by_salt(tmp_path):
+    row = {"card": "4000", "number": 7, "at": NOW.isoformat(), "label": 1}
+    for salt in (SALT, b"salt"):
+        path = write(tmp_path / f"{salt.decode()}.jsonl", [row, {"x": salt.decode()}])
+        ingest_file(tmp_path / "o", path, SCHEMA, salt=salt)
+    first, second = (one.key for one in shown(tmp_path / "o", FAR) if one.key)
+    assert (first[0] != second[0], first[1], first[0][0]) == (True, "7", "#")

@@ -1,0 +1,152 @@
+"""The join of predictions and labels: each once, whatever comes first, whatever is killed."""
+
+from datetime import timedelta
+
+import polars as pl
+import pytest
+from outcomes_support import NOW, Clock, opened, put, tell
+
+from cumulant.core.errors import StorageError
+from cumulant.outcomes import report, shown
+
+EARLIER = (NOW - timedelta(hours=2)).isoformat()
+LATER = (NOW - timedelta(hours=1)).isoformat()
+
+
+def now_table(outcomes, **more):
+    return pl.concat(outcomes.table(**more)).sort("id", "row")
+
+
+def test_a_label_by_id_is_joined_once(tmp_path):
+    put(tmp_path / "log", {"id": "a", "p": 0.9}, {"id": "b"})
+    tell(tmp_path / "outcomes", {"id": "a", "label": True, "known_time": LATER, "weight": 2})
+    outcomes = opened(tmp_path)
+    assert outcomes.advance().labelled == 1
+    found, cursor = outcomes.labelled()
+    assert found.select("id", "row", "score", "label", "value", "weight", "provenance").rows() == [
+        ("a", 0, 0.9, "true", 1.0, 2.0, "labelled")
+    ]
+    assert (cursor, outcomes.advance().labelled) == (1, 0)
+    assert outcomes.labelled(cursor)[0].height == 0
+
+
+def test_a_label_by_key_and_time_meets_the_hashes_of_the_log(tmp_path):
+    put(tmp_path / "log", {"id": "a", "card": "4000", "number": 7}, {"id": "b", "card": "4001", "number": 7})
+    said = {"card": "4000", "number": "7", "at": (NOW - timedelta(hours=1)).isoformat(), "label": "1"}
+    tell(tmp_path / "outcomes", said)
+    outcomes = opened(tmp_path)
+    assert outcomes.advance().labelled == 1
+    assert outcomes.labelled()[0]["id"].to_list() == ["a"]
+    stored = b"".join(path.read_bytes() for path in (tmp_path / "outcomes").rglob("*.parquet"))
+    assert b"4000" not in stored
+
+
+def test_a_label_that_comes_before_its_prediction_waits_for_it(tmp_path):
+    tell(tmp_path / "outcomes", {"id": "a", "label": 0, "known_time": LATER})
+    outcomes = opened(tmp_path)
+    assert outcomes.advance().labelled == 0
+    put(tmp_path / "log", {"id": "a"})
+    assert report(outcomes, NOW).unmatched == 0
+    assert outcomes.advance().labelled == 1
+
+
+def test_newer_knowledge_replaces_and_contradictions_take_a_label_away(tmp_path):
+    put(tmp_path / "log", {"id": "a"}, {"id": "b"}, {"id": "c"})
+    outcomes, folder = opened(tmp_path), tmp_path / "outcomes"
+    tell(folder, *({"id": name, "label": False, "known_time": EARLIER} for name in "abc"))
+    tell(folder, {"id": "a", "label": True, "known_time": LATER}, {"id": "b", "label": True, "known_time": EARLIER})
+    rows = now_table(outcomes).select("id", "label", "provenance").rows()
+    assert rows == [("a", "true", "corrected"), ("b", None, "contradicted"), ("c", "false", "labelled")]
+    before = now_table(outcomes, as_of=NOW - timedelta(minutes=90))["label"].to_list()
+    assert before == ["false", None, "false"]
+    tell(folder, {"id": "b", "label": True, "known_time": LATER})
+    assert now_table(outcomes)["label"].to_list() == ["true", "true", "false"]
+    told = report(outcomes, NOW)
+    assert (told.labelled, told.corrected, told.contradicted, told.duplicates) == (3, 2, 0, 0)
+
+
+def test_what_cannot_be_used_is_kept_and_told(tmp_path):
+    put(tmp_path / "log", {"id": "a"}, {"id": "b", "shadow": True})
+    folder = tmp_path / "outcomes"
+    later = (NOW + timedelta(hours=1)).isoformat()
+    said = [
+        {"id": "a", "label": "perhaps", "known_time": LATER}, {"id": "a", "label": None}, {"label": True}, 7,
+        {"id": "a", "label": True, "known_time": "soon"}, {"id": "a", "label": True, "known_time": later},
+        {"id": "zz", "label": True, "known_time": LATER}, {"id": "zz", "label": True, "known_time": LATER},
+    ]  # fmt: skip
+    taken = tell(folder, *said)
+    assert taken.file.problems == {
+        "wrong type": 1, "no label": 1, "names no prediction": 1, "not an object": 1, "no time": 1
+    }  # fmt: skip
+    clock = Clock()
+    outcomes = opened(tmp_path, clock=clock)
+    told = report(outcomes, NOW)
+    assert (told.rows, told.duplicates, told.waiting, told.unmatched) == (8, 1, 1, 1)
+    assert (told.predictions, told.labelled) == (1, 0)
+    assert outcomes.advance().labelled == 0
+    clock.time = NOW + timedelta(hours=2)
+    assert outcomes.advance().labelled == 1
+    assert {one.state for one in shown(folder, NOW)} == {"usable", "waiting", "refused"}
+    assert [one.line for one in shown(folder, NOW, state="refused")] == [1, 2, 3, 4, 5]
+
+
+def test_the_same_content_is_taken_in_once_under_any_name(tmp_path):
+    rows = [{"id": "a", "label": True}]
+    assert not tell(tmp_path / "outcomes", *rows, name="one.jsonl").again
+    assert tell(tmp_path / "outcomes", *rows, name="two.jsonl").again
+    assert len(shown(tmp_path / "outcomes", NOW + timedelta(hours=9))) == 1
+
+
+def test_mirrored_requests_are_paired_and_graded_once(tmp_path):
+    log = tmp_path / "log"
+    put(log, {"id": "a", "p": 0.2, "served_arm": "champion", "version": "1"})
+    outcomes = opened(tmp_path)
+    outcomes.advance()
+    put(log, {"id": "a", "p": 0.7, "served_arm": "candidate", "version": "2", "shadow": True})
+    put(log, {"id": "lone", "p": 0.7, "served_arm": "candidate", "version": "2", "shadow": True})
+    assert outcomes.advance().pairs == 1
+    (pair,), cursor = outcomes.pairs()
+    assert (pair.champion_version, pair.candidate_version, pair.champion, pair.candidate, pair.differs) == (
+        "1",
+        "2",
+        0.2,
+        0.7,
+        True,
+    )
+    tell(tmp_path / "outcomes", {"id": "a", "label": True, "known_time": LATER})
+    assert outcomes.advance().graded == 1
+    (one,), _ = outcomes.graded()
+    assert (one.champion, one.candidate) == (pytest.approx(0.64), pytest.approx(0.09))
+    put(log, {"id": "lone", "p": 0.1, "served_arm": "champion", "version": "1"})
+    tell(tmp_path / "outcomes", {"id": "lone", "label": False, "known_time": LATER})
+    found = outcomes.advance()
+    assert (found.pairs, found.graded, outcomes.advance()) == (1, 1, type(found)(labelled=0, pairs=0, graded=0))
+    assert [one.id for one in outcomes.pairs(cursor)[0]] == ["lone"]
+
+
+def test_progress_that_is_lost_finds_nothing_twice(tmp_path):
+    put(
+        tmp_path / "log",
+        {"id": "a"},
+        {"id": "b", "served_arm": "candidate", "version": "2", "shadow": True},
+        {"id": "b"},
+    )
+    tell(
+        tmp_path / "outcomes",
+        {"id": "a", "label": True, "known_time": LATER},
+        {"id": "b", "label": True, "known_time": LATER},
+    )
+    outcomes = opened(tmp_path)
+    first = outcomes.advance()
+    assert (first.labelled, first.pairs, first.graded) == (3, 1, 1)
+    (tmp_path / "outcomes" / "progress.json").unlink()
+    again = outcomes.advance()
+    assert (again.labelled, again.pairs, again.graded) == (0, 0, 0)
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    tell(tmp_path / "outcomes", {"id": "a", "label": True})
+    (part,) = (tmp_path / "outcomes" / "labels").rglob("*.parquet")
+    part.write_bytes(b"no parquet")
+    with pytest.raises(StorageError, match="cannot be read"):
+        opened(tmp_path).advance()
