@@ -57,6 +57,7 @@ _DECLARED = (
     Action("release.rollback", "send all requests to a version that was served before"),
     Action("release.show", "look at releases", writes=False),
     Action("release.plan", "estimate what a release can decide, and when", writes=False),
+    Action("replay.run", "send the rows of a past period as requests, with their labels"),
     Action("predictions.import", "bring predictions that were logged elsewhere into the prediction log"),
     Action("labels.ingest", "take in what became of predictions"),
     Action("labels.show", "look at labels and how much of the predictions they cover", writes=False),

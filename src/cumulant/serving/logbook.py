@@ -81,8 +81,9 @@ class Logbook:
 
     def _entry(self, model: Model, work: Work, marks: Marks) -> Entry:
         return Entry(
-            id="", time_us=0, latency_us=0, model=model.name, version=model.version, arm=marks.arm, served_arm=marks.served,
-            shadow=marks.shadow, fallback=work.fallback, fingerprint=self._fingerprints.get((model.name, model.version), ""),
+            id="", time_us=0, latency_us=0, model=model.name, version=model.version, arm=marks.arm,
+            served_arm=marks.served, shadow=marks.shadow, fallback=work.fallback,
+            fingerprint=self._fingerprints.get((model.name, model.version), ""),
         )  # fmt: skip
 
     def _add_tensors(self, entry: Entry, model: Model, work: Work, raw: Sequence[Array]) -> None:

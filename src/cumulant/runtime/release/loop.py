@@ -15,7 +15,9 @@ from cumulant.runtime.release import store
 from cumulant.runtime.release.controller import Controller
 from cumulant.runtime.release.effects import Effects
 from cumulant.runtime.release.evidence import Labelled, Watching
+from cumulant.runtime.release.labelled import Told
 from cumulant.runtime.release.own import Own
+from cumulant.runtime.release.pace import pace
 from cumulant.runtime.release.starting import begin_waiting
 from cumulant.runtime.release.views import sentence
 from cumulant.runtime.serve import PREDICTIONS
@@ -82,6 +84,7 @@ def controller(
         effects=effects,
         clock=clock,
         steady=steady,
+        pace=lambda: pace(project.state / FOLDER),
     )
 
 
@@ -100,7 +103,9 @@ class Controllers:
         """
         for name in store.models(self._project.journal()):
             if name not in self._by_model:
-                self._by_model[name] = controller(self._project, self._report, model=name, settle=self._settle)
+                self._by_model[name] = controller(
+                    self._project, self._report, model=name, labels=Told(self._project), settle=self._settle
+                )
         return [release for one in self._by_model.values() if (release := one.tick()) is not None]
 
 
