@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import CumulantError, RetryableError
 from cumulant.core.events import Actor
+from cumulant.core.units import duration
 from cumulant.release.state import Release
 from cumulant.runtime.release import store
 from cumulant.runtime.release.controller import Controller
@@ -124,16 +125,22 @@ def run(
     pause = _ROUND
     while not asked(pause):
         try:
-            for release in acting.tick():
+            found = acting.tick()
+            for release in found:
                 _tell(release, told, report)
             _begin_waiting(project, report)
-            pause = _ROUND
+            pause = _round(found)
         except CumulantError as error:
             report(f"waits: {project.vault.redact(error.message)}")
             pause = min(_LONGEST, pause * 2) if isinstance(error, RetryableError) else _LONGEST
         except Exception as error:  # noqa: BLE001 - the edge: requests go on, and so does whoever watches over them
             report(f"a fault of the controller, which tries again: {type(error).__name__}: {error}")
             pause = _LONGEST
+
+
+def _round(found: Sequence[Release]) -> float:
+    """Seconds to the next round: a second, or less where looks of a release under way follow each other faster."""
+    return min([_ROUND, *(duration(one.spec.look).total_seconds() for one in found if not one.over)])
 
 
 def _tell(release: Release, told: dict[str, tuple[object, ...]], report: Callable[[str], None]) -> None:
