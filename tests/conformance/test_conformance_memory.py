@@ -13,6 +13,7 @@ from cumulant.testing import (
     MemoryRegistry,
     MemorySecrets,
     MemoryTables,
+    MemoryTraffic,
 )
 from cumulant.testing.conformance import (
     AccessConformance,
@@ -22,6 +23,7 @@ from cumulant.testing.conformance import (
     ObjectsConformance,
     OnlineConformance,
     RegistryConformance,
+    RoutesConformance,
     SecretsConformance,
     TablesConformance,
 )
@@ -102,3 +104,10 @@ class TestMemoryRegistry(RegistryConformance):
     @pytest.fixture
     def example(self):
         return pd.DataFrame({"a": [1.0]})
+
+
+class TestMemoryTraffic(RoutesConformance):
+    @pytest.fixture
+    def connect(self):
+        traffic = MemoryTraffic()
+        return lambda: traffic

@@ -229,7 +229,9 @@ def test_in_the_foreground_everything_ends_with_the_command(shop, number):
 def test_a_taken_port_a_damaged_book_and_a_server_that_cannot_start_are_told_in_words(shop):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        assert f"something listens at {address} already" in words(shop, "up", "--http", address, code=3)
+        assert f"{address} is already in use" in words(shop, "up", "--http", address, code=3)
+    assert "can be reached from other machines" in words(shop, "up", "--http", "0.0.0.0:0", code=2)
+    assert "is not HOST:PORT" in words(shop, "up", "--http", "nowhere", code=2)
     run(shop, "up", "--detach")
     book = state_of(shop) / "stack" / "book.json"
     whole = book.read_bytes()
@@ -259,3 +261,53 @@ def test_a_status_that_cannot_be_written_stops_nobody(shop):
     path.rmdir()
     until(path.is_file)
     assert run(shop, "ps")["running"]
+
+
+def test_what_served_serves_again_without_journal_and_registry(shop):
+    run(shop, "up", "--detach")
+    run(shop, "down")
+    aside = shop / "aside"
+    aside.mkdir()
+    gone = [path for path in state_of(shop).iterdir() if path.name.startswith(("journal.db", "mlflow"))]
+    assert gone
+    for path in gone:
+        path.rename(aside / path.name)
+    try:
+        told = run(shop, "up", "--detach")
+        assert asked(told["url"]).json()["version"] == "1"
+        run(shop, "down")
+    finally:
+        for path in gone:
+            (aside / path.name).rename(path)
+        aside.rmdir()
+
+
+def test_an_order_that_both_versions_score_is_counted_once(shop):
+    """A mirrored row moves the state once: the next order of the customer sees one order more, not two."""
+    run(shop, "up", "--detach")
+    with opened(shop) as project:
+        served = read_book(project.state, "returns").versions["1"]
+        other = msgspec.structs.replace(served, version="2", port=served.port + 1)
+        change_book(
+            project.state,
+            "returns",
+            lambda book: msgspec.structs.replace(book, candidate="2", versions={**book.versions, "2": other}),
+        )
+    ready(shop, "server-2")
+
+    def score(number, hour, url, **headers):
+        row = ROW | {"order": number, "customer": "c-new", "ordered": f"2024-03-02T{hour:02}:00:00Z"}
+        answer = httpx.post(f"{url}/v1/models/returns/predict", json=row, headers=headers, timeout=10)
+        assert answer.status_code == 200, answer.text
+        return answer.json()["probability"]
+
+    for number in range(3):
+        score(7000 + number, number, served.endpoint)
+        score(7000 + number, number, other.endpoint, **{"cumulant-shadow": "1"})
+    both = score(7100, 10, served.endpoint), score(7100, 10, other.endpoint, **{"cumulant-shadow": "1"})
+    assert both[0] == both[1]
+    # The log of rows has heard of each once, whoever is asked.
+    rows = [ROW | {"order": 7000 + n, "customer": "c-new", "ordered": f"2024-03-02T{n:02}:00:00Z"} for n in range(3)]
+    for url in (served.endpoint, other.endpoint):
+        told = httpx.post(f"{url}/v1/events", json={"source": "orders", "rows": rows}, timeout=10).json()
+        assert (told["accepted"], told["duplicates"]) == (0, 3)

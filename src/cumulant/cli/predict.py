@@ -73,6 +73,8 @@ def predict(
 
     check_out(out)
     source, asked = _told(what, input_, model)
+    if out is None and url is None and asked and Path(asked).is_dir():
+        raise UsageError("a servable's folder answers into a file", subject=asked, hint="add --output FILE")
     if out is None or url is not None:
         if keep or part_rows:
             raise UsageError("--keep and --part-rows are for files that are written here", hint="add --output FILE")

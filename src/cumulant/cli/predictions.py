@@ -81,7 +81,9 @@ def list_(
         ]
         console.print(table(["time", "id", "row", "model", "version", "answer", "took"], rows, right=["took"]))
         if not found:
-            console.print("no prediction yet: cumulant serve", style="dim")
+            asked = model is not None or since is not None
+            said = "no prediction in the log fits" if asked else "no prediction yet: cumulant serve"
+            console.print(said, style="dim")
 
     call.answer(found, text)
 
@@ -134,7 +136,12 @@ def _since(text: str | None) -> datetime | None:
     try:
         return datetime.now(UTC) - units.duration(text)
     except UsageError:
+        pass
+    try:
         return units.moment(text)
+    except UsageError as error:
+        hint = "write how long ago, such as 1h or 7d, or a moment: 2013-04-01 or 2013-04-01T06:00:00Z"
+        raise UsageError(error.message, hint=hint) from None
 
 
 def _print(console: Console, one: PredictionView) -> None:

@@ -59,14 +59,18 @@ def serve(
     ] = None,
     host: Annotated[
         str | None,
-        typer.Option(metavar="HOST", help="Where to listen, instead of serving.http; off loopback needs --insecure."),
+        typer.Option(
+            metavar="HOST", help="Where to listen, instead of serving.http; off loopback needs a token or --insecure."
+        ),
     ] = None,
     port: Annotated[
         int | None,
         typer.Option(metavar="PORT", help="Instead of that of serving.http; 0 takes a free one.", min=0, max=65535),
     ] = None,
     as_of: AsOf = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Allow an address that others can reach.")] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow an address that others can reach without a token.")
+    ] = False,
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Processes that answer, instead of serving.workers.")
     ] = None,
@@ -94,8 +98,8 @@ def serve(
         typer.Option(
             metavar="auto|on|off|URL",
             show_default=False,
-            help="Instead of serving.cache and serving.shared_cache: valkey://HOST:PORT/DB, redis:// or rediss:// is "
-            "shared with other servers. May be repeated.",
+            help="Instead of serving.cache and serving.shared_cache: auto, on or off; valkey://HOST:PORT/DB, "
+            "redis:// or rediss:// is shared with other servers. May be repeated.",
         ),
     ] = None,
     cache_budget: Annotated[

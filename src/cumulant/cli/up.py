@@ -45,6 +45,9 @@ def up(
     http: Annotated[
         str, typer.Option(metavar="HOST:PORT", show_default=False, help="Of the gateway, instead of serving.http.")
     ] = "",
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow an address that others can reach, without CUMULANT_TOKEN.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it answers; `down` ends it.")] = False,
 ) -> None:
     """Serve the champion behind a gateway, so that releases can share its requests with a candidate.
@@ -59,7 +62,9 @@ def up(
     with call.project() as project:
         who, state = project.principal(), project.state
         with call.progress("up") as progress:
-            found = lifecycle.up(project, model, principal=who, http=http, detached=detach, progress=progress)
+            found = lifecycle.up(
+                project, model, principal=who, http=http, insecure=insecure, detached=detach, progress=progress
+            )
     try:
         call.answer(document(found.status), lambda console: _show(console, found, detach))
         if not detach:

@@ -15,9 +15,10 @@ import msgspec
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import StorageError
 from cumulant.outcomes import files
+from cumulant.outcomes.compaction import compact
 from cumulant.outcomes.labels import LabelSchema, Reader, Said
 from cumulant.outcomes.place import CLAIMED, INBOX
-from cumulant.outcomes.store import FACTS, Batch, Ingested, ingested, locked, writing_to
+from cumulant.outcomes.store import FACTS, POSTED, Batch, Ingested, ingested, locked, writing_to
 
 #: files of the inbox that become one batch, so that many small posts do not stay many small files
 _TOGETHER = 5_000
@@ -75,6 +76,7 @@ def ingest_inbox(folder: Path, schema: LabelSchema, *, salt: bytes = b"", clock:
                 found.append(known)
             with writing_to(claim):
                 shutil.rmtree(claim)
+        compact(folder)
     return found
 
 
@@ -90,7 +92,7 @@ def _claims(folder: Path) -> list[Path]:
 
 def _claiming(folder: Path) -> Iterator[Path]:
     while names := sorted((folder / INBOX).glob("*.jsonl"))[:_TOGETHER]:
-        claim = folder / CLAIMED / f"posted-{time.time_ns():020d}"
+        claim = folder / CLAIMED / f"{POSTED}{time.time_ns():020d}"
         with writing_to(claim):
             claim.mkdir(parents=True)
             for path in names:

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cumulant.core.clock import Clock, SystemClock
+from cumulant.core.errors import StorageError
 from cumulant.core.plan import Field
 from cumulant.outcomes import store
 from cumulant.outcomes.losses import Loss
@@ -23,6 +24,11 @@ from cumulant.outcomes.scored import COLUMNS, IDENTITY, TOLD, asked, frame
 from cumulant.serving import log
 
 _TIME = pa.timestamp("us", "UTC")
+#: of the log, what tells whether a label may be for a row of a file
+_HEAD = ["id", "event_time"]
+_LABEL = [*IDENTITY, "label", "value", "label_known_time", "weight"]
+_LISTINGS = 100
+_Named = tuple[pa.Array, pa.Array]
 #: the join's columns
 JOINED = pa.schema(
     [
@@ -112,7 +118,7 @@ class Outcomes:
         return to_graded(found), after
 
     def facts(self, now: datetime) -> pl.DataFrame:
-        """What is known by `now`; some tens of bytes a label in memory."""
+        """What is known by `now`; about 500 bytes a label in memory at most."""
         return usable(self._facts(store.batches(self._folder)), now)
 
     # --- what is found
@@ -130,39 +136,70 @@ class Outcomes:
         with store.locked(self._folder):
             progress = read_progress(self._folder)
             names = store.batches(self._folder)
+            news = [one for one in names if not self._known(one, progress)]
+            due = progress.next_due is not None and now >= progress.next_due
+            if not news and not due and self._looked_at(progress):
+                return Advanced(labelled=0, pairs=0, graded=0)
             said = self._facts(names)
             facts = usable(said, now)
-            due = progress.next_due is not None and now >= progress.next_due
-            fresh = facts if due else usable(self._facts([one for one in names if one not in progress.batches]), now)
+            fresh = facts if due or news == names else usable(self._facts(news), now)
             labelled, mirrored = self._look(progress, facts, fresh)
             pairs = self._pair(progress, mirrored, now)
-            found = self._grade() if labelled or pairs else 0
+            found = self._grade(progress)
             ahead = said.filter((pl.col("problem") == "") & (pl.col("known_time") > now))["known_time"].min()
             progress.batches, progress.next_due = set(names), ahead if isinstance(ahead, datetime) else None
             with store.writing_to(self._folder):
                 write_progress(self._folder, progress)
         return Advanced(labelled=labelled, pairs=pairs, graded=found)
 
+    def _looked_at(self, progress: Progress) -> bool:
+        """Whether the log has nothing new, as at most looks."""
+        return all(progress.seen(file.day, file.life, file.first, file.last) for file, _ in log.stored(self._log))
+
     def _look(self, progress: Progress, facts: pl.DataFrame, fresh: pl.DataFrame) -> tuple[int, list[pl.DataFrame]]:
-        """Go through new files of the log, and through old ones for predictions that new labels name."""
-        labelled, mirrored = 0, []
-        ids, times = _named(fresh)
-        for file, read in log.stored(self._log):
-            new = not progress.seen(file.day, file.life, file.first, file.last)
-            if not new and not fresh.height:
-                continue
-            rows = 0
-            for batch in read(COLUMNS):
-                rows += batch.num_rows
-                table = batch if new else asked(batch, ids, times)
-                if table.num_rows and facts.height:
-                    found, _ = self._join(table, facts)
-                    labelled += self._joined.append(found.filter(pl.col("label").is_not_null()))
-                if new:
-                    mirrored.append(_mirrored(batch))
-            if rows:
-                progress.see(file.day, file.life, file.first, file.last)
-        return labelled, [one for one in mirrored if one.height]
+        """Go through new files of the log, and through old ones for predictions that new labels name.
+
+        A file that is merged before it is read is looked for again: else its rows would miss these labels for ever.
+        """
+        labelled, mirrored = 0, list[pl.DataFrame]()
+        named = _named(fresh) if fresh.height else None
+        for _ in range(_LISTINGS):
+            gone = False
+            for file, read in log.stored(self._log):
+                new = not progress.seen(file.day, file.life, file.first, file.last)
+                if not new and named is None:
+                    continue
+                rows, found = self._look_into(read, facts, None if new else named, mirrored if new else None)
+                labelled += found
+                gone |= not rows and not file.path.exists()
+                if rows:
+                    progress.see(file.day, file.life, file.first, file.last)
+            if not gone:
+                return labelled, [one for one in mirrored if one.height]
+        raise StorageError(
+            "files of the prediction log vanish while they are read",
+            subject=str(self._log),
+            hint="look for a program that deletes files there",
+        )
+
+    def _look_into(
+        self, read: log.Rows, facts: pl.DataFrame, named: _Named | None, mirrored: list[pl.DataFrame] | None
+    ) -> tuple[int, int]:
+        """How many rows a file has, or that it has some; and how many of them got a label. `named`: only those."""
+        rows = labelled = 0
+        if named is not None:
+            heads = [asked(batch, *named).num_rows for batch in read(_HEAD)]
+            if not any(heads):
+                return len(heads), 0
+        for batch in read(COLUMNS):
+            rows += batch.num_rows
+            table = batch if named is None else asked(batch, *named)
+            if table.num_rows and facts.height:
+                found, _ = self._join(table, facts)
+                labelled += self._joined.append(found.filter(pl.col("label").is_not_null()))
+            if mirrored is not None:
+                mirrored.append(_mirrored(batch))
+        return rows, labelled
 
     def _join(self, table: pa.Table, facts: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
         found = frame(table, self._key)
@@ -173,6 +210,13 @@ class Outcomes:
             .select(JOINED.names)
         )
         return joined, pairs["ref"].unique()
+
+    def _known(self, batch: str, progress: Progress) -> bool:
+        """Whether what a batch says was looked at, be it before it was merged."""
+        if batch in progress.batches:
+            return True
+        told = store.ingested(self._folder, batch)
+        return told is not None and bool(told.made_of) and progress.batches.issuperset(told.made_of)
 
     def said(self) -> pl.DataFrame:
         """Everything that was said, also what cannot be used."""
@@ -204,13 +248,16 @@ class Outcomes:
         progress.keep_halves(self._folder, halves, now)
         return added
 
-    def _grade(self) -> int:
+    def _grade(self, progress: Progress) -> int:
+        """Losses of the pairs and labels since the last time; how far it came is remembered when they are stored."""
+        labelled, last_label = self._joined.since(progress.graded_labels)
+        pairs, last_pair = self._pairs.since(progress.graded_pairs)
         added = 0
-        for pairs in self._pairs.frames():
-            for labelled in self._joined.frames([*IDENTITY, "label", "value", "label_known_time", "weight"]):
-                found = graded(pairs, labelled, self._loss)
-                if found.height:
-                    added += self._graded.append(found)
+        for known in self._pairs.frames() if labelled.height else ():
+            added += self._graded.append(graded(known, labelled.select(_LABEL), self._loss))
+        for known in self._joined.frames(_LABEL) if pairs.height else ():
+            added += self._graded.append(graded(pairs, known, self._loss))
+        progress.graded_labels, progress.graded_pairs = last_label, last_pair
         return added
 
 
@@ -218,7 +265,7 @@ def _mirrored(table: pa.Table) -> pl.DataFrame:
     return frame(table.filter(table["shadow"]), ()).drop("place", "id_ref", "key_ref", "request")
 
 
-def _named(facts: pl.DataFrame) -> tuple[pa.Array, pa.Array]:
+def _named(facts: pl.DataFrame) -> _Named:
     """The ids, and the event times in microseconds, that labels name."""
     parts = facts["ref"].unique().str.splitn("\x1f", 3).struct.unnest()
     ids = parts.filter(pl.col("field_0") == "i")["field_2"]

@@ -12,7 +12,7 @@ import msgspec
 
 from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.expr import Column, Node, columns
-from cumulant.core.masking import mask
+from cumulant.core.masking import HIDDEN, mask
 from cumulant.core.plan import Field
 from cumulant.core.servable import Task
 from cumulant.core.units import EPOCH, from_micros, micros
@@ -73,7 +73,8 @@ def key_ref(key: str, event_time: datetime) -> str:
 def key_text(row: Mapping[str, object], fields: Sequence[Field]) -> str | None:
     """The key of a logged request, in which personal values are hashed already; None where a part of it is missing."""
     values = [row.get(field.name) for field in fields]
-    if not fields or any(value is None for value in values):
+    # What is hidden without a hash could be anyone's.
+    if not fields or any(value is None or value == HIDDEN for value in values):
         return None
     held = [v if f.personal else as_held(v, f) for v, f in zip(values, fields, strict=True)]
     return _ENCODE([str(value) for value in held]).decode()

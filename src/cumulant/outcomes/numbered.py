@@ -15,7 +15,7 @@ from cumulant.core.errors import StorageError
 from cumulant.outcomes.store import read_table, write_table, writing_to
 
 #: rows of a last file that is written again when some are added
-_SMALL = 65_536
+_SMALL = 8_192
 _LISTINGS = 100
 _FILE = re.compile(r"(\d{12})-(\d{12})\.parquet")
 

@@ -29,6 +29,9 @@ class Progress(msgspec.Struct, kw_only=True):
     files: dict[str, list[tuple[int, int]]] = {}
     #: when the first of the labels that lie in the future is known
     next_due: datetime | None = None
+    #: up to which numbers labels and pairs were looked at for losses
+    graded_labels: int = 0
+    graded_pairs: int = 0
     #: mirrored rows that were given up
     alone: int = 0
 

@@ -2,6 +2,7 @@
 
 labels/NAME/00000.parquet  what one file or one batch of posted labels said; the folder appears by one renaming
 labels/NAME/file.json      what is known of that file; NAME is the hash of its content
+labels/merged-LEVEL-*/     what many of them said; until they are removed, those it covers hold nothing new
 joined/FIRST-LAST.parquet  predictions in the order in which their labels were found, numbered from 1
 pairs/, graded/            mirrored requests that both arms scored, and those with a label, in the same way
 inbox/*.jsonl              labels that a server was told; claimed/ holds those that are being taken in
@@ -47,6 +48,7 @@ FACTS = pa.schema(
         pa.field("received", _TIME, nullable=False),
     ]
 )
+MERGED, POSTED = "merged-", "posted-"
 _PATIENCE, _PAUSE = 60.0, 0.05
 
 
@@ -58,6 +60,10 @@ class Ingested(msgspec.Struct, frozen=True, kw_only=True):
     received: datetime
     rows: int
     problems: dict[str, int] = {}
+    #: of a merged one: how often its rows were merged, and what it is made of: as it was known, and by name
+    level: int = 0
+    covers: tuple[Ingested, ...] = ()
+    made_of: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -173,7 +179,8 @@ class Batch:
 
     def __enter__(self) -> Self:
         with writing_to(self._draft):
-            shutil.rmtree(self._draft, ignore_errors=True)
+            # Whatever is there, a killed process left it: the caller holds the lock.
+            shutil.rmtree(self._draft.parent, ignore_errors=True)
             self._draft.mkdir(parents=True)
         return self
 
@@ -182,7 +189,10 @@ class Batch:
 
     def add(self, columns: dict[str, list[Any]]) -> None:
         """Raises StorageError."""
-        table = pa.Table.from_pydict(columns, FACTS)
+        self.add_table(pa.Table.from_pydict(columns, FACTS))
+
+    def add_table(self, table: pa.Table) -> None:
+        """Raises StorageError."""
         with writing_to(self._final):
             write_table(self._draft / f"{self._parts:05d}.parquet", table)
         self._parts += 1
@@ -198,18 +208,33 @@ class Batch:
 
 def ingested(folder: Path, content: str) -> Ingested | None:
     """What is known of the file with that content, if it was taken in."""
+    found = _told(folder, content)
+    if found is not None:
+        return found
+    return next((one for merged in merges(folder) for one in merged.covers if one.content == content), None)
+
+
+def merges(folder: Path) -> list[Ingested]:
+    """The merged batches."""
+    found = (_told(folder, path.name) for path in (folder / LABELS).glob(f"{MERGED}*"))
+    return [one for one in found if one is not None]
+
+
+def batches(folder: Path) -> list[str]:
+    """The names of all that was taken in, each row once."""
+    try:
+        names = [path.name for path in (folder / LABELS).iterdir() if path.is_dir()]
+    except OSError:
+        return []
+    covered = {one.content for merged in merges(folder) for one in merged.covers}
+    return sorted(set(names) - covered)
+
+
+def _told(folder: Path, content: str) -> Ingested | None:
     try:
         return msgspec.json.decode((folder / LABELS / content / "file.json").read_bytes(), type=Ingested)
     except (OSError, msgspec.MsgspecError):
         return None
-
-
-def batches(folder: Path) -> list[str]:
-    """The names of all that was taken in."""
-    try:
-        return sorted(path.name for path in (folder / LABELS).iterdir() if path.is_dir())
-    except OSError:
-        return []
 
 
 def parts(folder: Path, batch: str) -> list[Path]:

@@ -9,6 +9,7 @@ import msgspec
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange
 
 ARMS = (CHAMPION, CANDIDATE)
+_BUSY, _LEFT = 429, 499
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,13 +55,15 @@ class Failures(msgspec.Struct, frozen=True, kw_only=True):
 def failed(exchange: Exchange) -> bool:
     """Whether the assigned arm did not answer: a server's error, a refusal for load, or an answer of the other arm.
 
-    What the caller did wrong (other 4xx) is nobody's failure.
+    What the caller did wrong (other 4xx) is nobody's failure. One who left before the answer (499) may have waited for
+    an arm that hangs: callers who leave anyway do so in both arms.
     """
-    return bool(exchange.fault) or exchange.status >= 500 or exchange.status == 429 or exchange.rescued
+    unanswered = exchange.status >= 500 or exchange.status in (_BUSY, _LEFT)
+    return unanswered or bool(exchange.fault) or exchange.rescued
 
 
 def timed_out(exchange: Exchange) -> bool:
-    return exchange.fault == "timeout" or exchange.status == 504
+    return exchange.fault == "timeout" or exchange.status in (504, _LEFT)
 
 
 def counting(exchanges: Iterable[Exchange], *, model: str, revision: int) -> list[Exchange]:

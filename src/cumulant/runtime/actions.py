@@ -51,6 +51,9 @@ _DECLARED = (
     Action("events.verify", "verify the chain of events", writes=False),
     Action("events.export", "export events", writes=False),
     Action("predictions.show", "look at the prediction log", writes=False),
+    Action("predictions.import", "bring predictions that were logged elsewhere into the prediction log"),
+    Action("labels.ingest", "take in what became of predictions"),
+    Action("labels.show", "look at labels and how much of the predictions they cover", writes=False),
     Action("release.start", "begin to release a model version"),
     Action("release.steer", "pause, resume and promote a release"),
     Action("release.approve", "agree to a release that waits for it"),
@@ -58,9 +61,6 @@ _DECLARED = (
     Action("release.show", "look at releases", writes=False),
     Action("release.plan", "estimate what a release can decide, and when", writes=False),
     Action("replay.run", "send the rows of a past period as requests, with their labels"),
-    Action("predictions.import", "bring predictions that were logged elsewhere into the prediction log"),
-    Action("labels.ingest", "take in what became of predictions"),
-    Action("labels.show", "look at labels and how much of the predictions they cover", writes=False),
     Action("lineage.show", "show where a model version comes from", writes=False),
 )
 ACTIONS = {action.name: action for action in _DECLARED}

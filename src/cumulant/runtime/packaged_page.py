@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from cumulant.runtime.package import Packaged
 
 _NAMES = 12
+_ORIGINAL = "original"  # the form of a candidate that is the graph as it came
 
 
 def rows(found: Packaged) -> list[tuple[str, object]]:
@@ -30,7 +31,7 @@ def graph_rows(servable: GraphServable) -> list[tuple[str, object]]:
         ("columns", _few(servable.columns)),
         *[("output" if index == 0 else "", tensor(spec)) for index, spec in enumerate(servable.outputs)],
         ("classes", _few(servable.classes)),
-        ("parity", parity(servable.parity)),
+        ("parity", parity(servable.parity) + _since(servable)),
         ("batching", f"{'exact' if servable.batching.exact else 'off'}: {servable.batching.reason}"),
     ]
 
@@ -50,6 +51,14 @@ def parity(found: Parity | None) -> str:
         f"{found.rows:,} rows, differences up to {found.max_difference:.2g} (allowed {found.tolerance:g}), "
         f"{found.flips} decisions change"
     )
+
+
+def _since(servable: GraphServable) -> str:
+    """What the comparison does not speak of: it was made before a smaller or faster form took the graph's place."""
+    chosen = next((one for one in servable.candidates if one.chosen), None)
+    if servable.parity is None or chosen is None or chosen.kind == _ORIGINAL:
+        return ""
+    return f"; {chosen.kind}, put in place since, agrees with it on {chosen.agreement:.2%}"
 
 
 def _few(names: tuple[str, ...] | list[str]) -> str:

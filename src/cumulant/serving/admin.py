@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from cumulant.core.errors import RequestError
+from cumulant.core.errors import RefusedError, RequestError
 from cumulant.core.servable import GraphServable
 from cumulant.serving.control import Control
 from cumulant.serving.errors import HttpError
@@ -36,12 +36,19 @@ async def repository(control: Control | None, request: Request, parts: Sequence[
                 raise HttpError(503, "the server is starting")
             return json_response(await control.index(ready_only=_ready_only(asked)))
         case ["models", name, "load"]:
-            await allowed(control).load(name)
+            await _load(allowed(control), name)
         case ["models", name, "unload"]:
             await allowed(control).unload(name)
         case _:
             raise HttpError(404, "there is nothing at this path", hint="see /v2/repository/index")
     return Response(200, b"{}")
+
+
+async def _load(control: Control, name: str) -> None:
+    try:
+        await control.load(name)
+    except RefusedError as error:  # a broken or altered folder is its writer's fault, not the server's
+        raise HttpError(400, error.message, hint=error.hint) from error
 
 
 def _ready_only(asked: Mapping[str, Any]) -> bool:

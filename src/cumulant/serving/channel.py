@@ -20,6 +20,10 @@ Answer = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 _LENGTH = struct.Struct("<I")
 
 
+class GoneError(EngineUnavailableError):
+    """The process at the other end has ended; what a living one cannot reach is told by other errors."""
+
+
 class Message(msgspec.Struct, array_like=True):
     """`kind`: call, answer or error."""
 
@@ -43,7 +47,7 @@ class Channel:
 
         Raises:
             CumulantError: as the other end raised it.
-            EngineUnavailableError: the other end is gone.
+            GoneError: the other end is gone.
         """
         number = next(self._numbers)
         future = self._asked[number] = asyncio.get_running_loop().create_future()
@@ -65,7 +69,7 @@ class Channel:
         finally:
             for future in self._asked.values():
                 if not future.done():
-                    future.set_exception(EngineUnavailableError("a process of the server has ended"))
+                    future.set_exception(GoneError("a process of the server has ended"))
             self._writer.close()
 
     def _take(self, message: Message) -> None:
@@ -100,14 +104,15 @@ class Channel:
 
     def _send(self, message: Message) -> None:
         if self._writer.is_closing():
-            raise EngineUnavailableError("a process of the server has ended")
+            raise GoneError("a process of the server has ended")
         content = msgspec.msgpack.encode(message)
         self._writer.write(_LENGTH.pack(len(content)) + content)
 
 
 def told_of(error: CumulantError) -> tuple[str, str, str | None, str | None]:
     """An error as another process is told of it."""
-    return type(error).__name__, error.message, error.subject, error.hint
+    kind = next(one.__name__ for one in type(error).__mro__ if hasattr(errors, one.__name__))
+    return kind, error.message, error.subject, error.hint
 
 
 def error_of(told: Sequence[Any]) -> CumulantError:

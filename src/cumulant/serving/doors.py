@@ -35,12 +35,20 @@ class Doors:
             for place in self._servers.keys() - {self._own, *orphans}:
                 self._servers.pop(place).close()
             for place in sorted({self._own, *orphans} - self._servers.keys()):
-                self._servers[place] = await self._serve(self._listeners[place], self._protocol)
+                await self._take(place)
 
-    @staticmethod
-    async def _serve(listener: socket.socket, protocol: Callable[[], asyncio.BaseProtocol]) -> asyncio.Server:
+    async def _take(self, place: int) -> None:
+        if (protocol := self._protocol) is None:
+            return  # it came to its end meanwhile
         # A copy, as closing the server closes what it was given.
-        return await asyncio.get_running_loop().create_server(protocol, sock=listener.dup(), backlog=BACKLOG)
+        listener = self._listeners[place].dup()
+        server = await asyncio.get_running_loop().create_server(protocol, sock=listener, backlog=BACKLOG)
+        self._servers[place] = server
+        if self._ended():
+            self.close()
+
+    def _ended(self) -> bool:
+        return self._protocol is None
 
     def close(self) -> None:
         """Take no more connections."""

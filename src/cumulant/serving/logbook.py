@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Protocol, cast
 
+import msgspec
 import numpy as np
 
 from cumulant.core.ids import digest, short
@@ -43,8 +44,11 @@ class Logbook:
         self._bits = Random().getrandbits  # noqa: S311 - names, not secrets
         self._fingerprints: dict[tuple[str, str], str] = {}
         self._columns: dict[tuple[str, str], list[str]] = {}
+        self._ignored: dict[tuple[str, str], frozenset[str]] = {}
         #: numbers of patterns, by all that their entries have in common
         self._patterns: dict[tuple[object, ...], int | None] = {}
+        #: those that the client was told, so that a model that is loaded again needs no other one
+        self._told: dict[bytes, int] = {}
 
     def describe(self, models: ModelSet) -> None:
         """Before the first entry of a model: which of its fields are personal."""
@@ -55,6 +59,7 @@ class Logbook:
             if isinstance(model.servable, GraphServable):
                 self._columns[model.name, model.version] = list(model.servable.columns)
             self._fingerprints[model.name, model.version] = short(digest(plan)) if plan is not None else ""
+            self._ignored[model.name, model.version] = _ignored(model.servable)
 
     def put(self, model: Model, scoring: Told, raw: Sequence[Array], received: float, marks: Marks) -> None:
         """One answered request; `received` by `time.perf_counter`. It has the gateway's name, else the caller's."""
@@ -63,14 +68,14 @@ class Logbook:
         now, latency = time.time_ns() // 1000, int((time.perf_counter() - received) * 1e6)
         if work.raw is None and len(work.feeds) == len(raw) == 1:
             (asked,), (answered,) = work.feeds.values(), raw
-            pattern = self._pattern(model, work, marks, asked, answered)
+            pattern = self._pattern(model, work, asked, answered, marks)
             if pattern is not None:
                 self.client.put(Like(pattern, name, now, latency, _memory(asked), _memory(answered)))
                 return
         entry = self._entry(model, work, marks)
         entry.id, entry.time_us, entry.latency_us = name, now, latency
         if work.raw is not None:
-            entry.rows = encode(work.raw)
+            entry.rows = encode(self._asked(model, work.raw) if work.warnings else work.raw)
             entry.answers = encode(model.answers(work, raw))
         else:
             self._add_tensors(entry, model, work, raw)
@@ -79,12 +84,27 @@ class Logbook:
             entry.ages = list(work.ages) or None
         self.client.put(entry)
 
+    def _asked(self, model: Model, rows: Sequence[object]) -> Sequence[object]:
+        """The rows without columns that the model ignores: whether they are personal, its servable does not know."""
+        ignored = self._ignored.get((model.name, model.version), frozenset())
+        return [
+            {name: value for name, value in row.items() if name not in ignored} if isinstance(row, dict) else row
+            for row in rows
+        ]
+
     def _entry(self, model: Model, work: Work, marks: Marks) -> Entry:
         return Entry(
-            id="", time_us=0, latency_us=0, model=model.name, version=model.version, arm=marks.arm,
-            served_arm=marks.served, shadow=marks.shadow, fallback=work.fallback,
+            id="",
+            time_us=0,
+            latency_us=0,
+            model=model.name,
+            version=model.version,
+            arm=marks.arm,
+            served_arm=marks.served,
+            shadow=marks.shadow,
+            fallback=work.fallback,
             fingerprint=self._fingerprints.get((model.name, model.version), ""),
-        )  # fmt: skip
+        )
 
     def _add_tensors(self, entry: Entry, model: Model, work: Work, raw: Sequence[Array]) -> None:
         entry.tensors = [_tensor(name, model.inputs[name]["datatype"], array) for name, array in work.feeds.items()]
@@ -94,7 +114,7 @@ class Logbook:
         ]
         entry.columns = self._columns.get((model.name, model.version), [])
 
-    def _pattern(self, model: Model, work: Work, marks: Marks, asked: Array, answered: Array) -> int | None:
+    def _pattern(self, model: Model, work: Work, asked: Array, answered: Array, marks: Marks) -> int | None:
         """The number of what this entry has in common with others; None where it must be written out."""
         sizes, answers = asked.shape, answered.shape
         if not sizes or sizes[:1] != answers[:1]:
@@ -104,16 +124,28 @@ class Logbook:
             return self._patterns[key]
         if len(self._patterns) == PATTERNS:
             return None
-        found = self._patterns[key] = self._learn(model, work, marks, asked, answered)
+        found = self._patterns[key] = self._learn(model, work, asked, answered, marks)
         return found
 
-    def _learn(self, model: Model, work: Work, marks: Marks, asked: Array, answered: Array) -> int | None:
+    def _learn(self, model: Model, work: Work, asked: Array, answered: Array, marks: Marks) -> int | None:
         if any(array.dtype.hasobject or 0 in array.shape[1:] for array in (asked, answered)) or not _NATIVE:
             return None
         entry = self._entry(model, work, marks)
         self._add_tensors(entry, model, work, [answered])
         entry.tensors, entry.outputs = [(*entry.tensors[0][:3], b"")], [(*entry.outputs[0][:3], b"")]
-        return self.client.pattern(entry)
+        content = msgspec.msgpack.encode(entry)
+        number = self._told.get(content)
+        if number is None and (number := self.client.pattern(entry)) is not None:
+            self._told[content] = number
+        return number
+
+
+def _ignored(servable: Servable | GraphServable) -> frozenset[str]:
+    """Columns that a request may carry for nothing; those of the predicted source's key are kept, for labels."""
+    if not isinstance(servable, Servable):
+        return frozenset()
+    source = servable.plan.sources.get(servable.plan.entity)
+    return frozenset(servable.unread) - {field.name for field in (() if source is None else source.fields)}
 
 
 def _memory(array: Array) -> bytes:

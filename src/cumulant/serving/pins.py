@@ -72,8 +72,7 @@ def keep(pinned: Pin, place: Path) -> Pin:
         try:
             for name in (DESCRIPTION, *load_description(folder, verify=False).files):
                 _link(folder / name, draft / name)
-            shutil.rmtree(out, ignore_errors=True)
-            draft.rename(out)
+            _put(draft, out)
         except OSError as error:
             shutil.rmtree(draft, ignore_errors=True)
             sys.stderr.write(f"{folder} is served without a copy: {error.strerror or error}; do not change it\n")
@@ -81,6 +80,15 @@ def keep(pinned: Pin, place: Path) -> Pin:
     kept = msgspec.structs.replace(pinned, kept=str(out))
     check(kept)
     return kept
+
+
+def _put(draft: Path, out: Path) -> None:
+    try:
+        draft.rename(out)
+    except OSError:  # it stands there: what another worker has just kept may be read already
+        shutil.rmtree(draft if _is_whole(out) else out, ignore_errors=True)
+        if draft.exists():
+            draft.rename(out)
 
 
 def _is_whole(folder: Path) -> bool:

@@ -22,6 +22,7 @@ Read = Callable[[Model, Request], Scoring[Response]]
 LARGE = 256 * 1024
 #: bytes of bodies that may wait to be read
 _MOST = 64 * 1024 * 1024
+_CROWDED = "try again, or send raw tensors"
 _DIGITS = 12
 #: of one document, each of which takes some 60 bytes; one of more is decoded as a whole
 _MOST_PARTS = 500_000
@@ -70,26 +71,29 @@ class Reader:
         self._waiting = 0
 
     async def __call__(self, read: Read, model: Model, request: Request) -> Read:
-        """What `read` makes of the request, as one that has been read already.
-
-        Raises:
-            OverloadedError: too many large bodies wait.
+        """What `read` makes of the request, as one that has been read already; an OverloadedError where too many large
+        bodies wait.
         """
         size = len(request.body)
         if self._waiting and self._waiting + size > _MOST:
-            raise OverloadedError("too many large requests wait to be read", hint="try again, or send raw tensors")
+            return _given(OverloadedError("too many large requests wait to be read", hint=_CROWDED))
         self._waiting += size
         try:
             outcome = await asyncio.get_running_loop().run_in_executor(self._thread, _outcome, read, model, request)
         finally:
             self._waiting -= size
+        return _given(outcome)
 
-        def given(*_: object) -> Scoring[Response]:
-            if isinstance(outcome, CumulantError):
-                raise outcome
-            return outcome
 
-        return given
+def _given(outcome: Scoring[Response] | CumulantError) -> Read:
+    """Gives or raises the outcome where the request is counted."""
+
+    def given(*_: object) -> Scoring[Response]:
+        if isinstance(outcome, CumulantError):
+            raise outcome
+        return outcome
+
+    return given
 
 
 def _outcome(read: Read, model: Model, request: Request) -> Scoring[Response] | CumulantError:

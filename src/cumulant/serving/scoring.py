@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -37,6 +38,8 @@ class Timed(Protocol):
 Q = TypeVar("Q", bound=Timed)
 R = TypeVar("R")
 C = TypeVar("C", bound=Call)
+#: of a request whose client went away, as proxies write it
+_GONE = 499
 
 
 class Scoring(msgspec.Struct, Generic[R]):
@@ -57,9 +60,10 @@ def inference(
     Raises:
         RequestError: the call does not fit the model.
     """
-    check_outputs(call.wanted, model.outputs if model.reasons is None else {**model.outputs, **OUTPUT})
+    known = model.outputs if model.reasons is None else {**model.outputs, **OUTPUT}
+    check_outputs(call.wanted, known)
     if call.classes:
-        check_ranked(call.classes, model.outputs)
+        check_ranked(call.classes, known)
     work = model.from_tensors(call.inputs)
     work.why = why_outputs(model.reasons, call.reasons, call.wanted)
 
@@ -180,6 +184,9 @@ class Counted:
         except CumulantError as error:
             status = status_of(error)
             raise
+        except asyncio.CancelledError:
+            status = _GONE
+            raise
         finally:
             self._observe(model, endpoint, status, work.rows, request)
         return response
@@ -190,6 +197,9 @@ class Counted:
         try:
             await durable(told)
             status = 200
+        except asyncio.CancelledError:
+            status = _GONE
+            raise
         finally:
             count(status)
         return response

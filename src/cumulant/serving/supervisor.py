@@ -9,12 +9,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError
-from cumulant.serving.channel import Channel
+from cumulant.serving.channel import Channel, GoneError
 from cumulant.serving.child import Orders
 from cumulant.serving.loops import ending
 from cumulant.serving.pins import Pin, let_go
@@ -73,6 +74,8 @@ class Supervisor:
         self._pins: dict[str, tuple[Pin, ...]] = {
             name: tuple(one for one in pins if one.name == name) for name in dict.fromkeys(one.name for one in pins)
         }
+        #: those of changes that are prepared and neither made nor given up
+        self._staged: dict[str, tuple[Pin, ...]] = {}
         #: one a worker; held here, so that those who wait there outlive a worker that is killed
         self._listeners: list[socket.socket] = []
         self._members: dict[int, _Member] = {}
@@ -93,14 +96,22 @@ class Supervisor:
                 self._listeners = [shared(self._settings.host, self._settings.port) for _ in places]
                 for place in places:
                     await self._start(place)
-                first = await asyncio.wait_for(
-                    asyncio.gather(*(member.ready for member in self._members.values())), _START_SECONDS
-                )
+                first = await self._all_ready()
                 self._keepers = [asyncio.ensure_future(self._keep(place)) for place in self._members]
                 started(first[0])
                 await ended.wait()
             finally:
                 await self._end()
+
+    async def _all_ready(self) -> list[Any]:
+        """What each worker says of its models, once all of them answer."""
+        ready = asyncio.gather(*(member.ready for member in self._members.values()))
+        try:
+            return await asyncio.wait_for(ready, _START_SECONDS)
+        except TimeoutError:
+            hint = "look at its models: they may be too large for this machine"
+            told = f"a worker did not answer within {_START_SECONDS:g} s of its start"
+            raise EngineUnavailableError(told, hint=hint) from None
 
     async def _start(self, place: int) -> None:
         ours, theirs = socket.socketpair()
@@ -158,22 +169,46 @@ class Supervisor:
 
     async def _everywhere(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
         """What each worker that answers says; a worker that ends meanwhile comes back with the models of all."""
-        if verb == "metrics":
-            return [*await self._ask(verb, arguments), self._own_series()]
-        if verb not in {"unload", "commit"}:
-            return await self._ask(verb, arguments)
+        match verb:
+            case "metrics":
+                return [*await self._ask(verb, arguments), self._own_series()]
+            case "prepare":
+                self._staged[str(arguments["key"])] = _pins_in(arguments)
+                return await self._ask(verb, arguments)
+            case "discard":
+                found = await self._ask(verb, arguments)
+                self._let_go(self._staged.pop(str(arguments["key"]), ()))
+                return found
+            case "commit" | "unload":
+                return await self._change(verb, arguments)
+            case _:
+                return await self._ask(verb, arguments)
+
+    async def _change(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
+        """Every worker does it, or is ended: another one takes its place, with what the others serve."""
         # Told beforehand: a worker that is started meanwhile is not asked.
-        name, before = str(arguments["name"]), dict(self._pins)
-        self._pins.pop(name, None)
+        name = str(arguments["name"])
+        before = self._pins.pop(name, ())
         if verb == "commit":
-            self._pins[name] = msgspec.convert(arguments["pins"], tuple[Pin, ...])
-        try:
-            found = await self._ask(verb, arguments)
-        except CumulantError:
-            self._pins = before
-            raise
-        let_go(before.get(name, ()), self._pins.get(name, ()))
+            self._pins[name] = _pins_in(arguments)
+        asked = await self._answers(verb, arguments)
+        failed = [(member, one) for member, one in asked if _refused(one)]
+        found = [one for _, one in asked if not isinstance(one, BaseException)]
+        if not found:
+            self._pins.pop(name, None)
+            if before:
+                self._pins[name] = before
+            raise failed[0][1] if failed else _nobody()
+        for member, error in failed:
+            sys.stderr.write(f"worker {member.process.pid} cannot {verb} {name} and is ended: {error.message}\n")
+            with contextlib.suppress(GoneError):
+                await member.channel.call("end", {})
+        self._staged.pop(str(arguments.get("key")), None)
+        self._let_go(before)
         return found
+
+    def _let_go(self, pins: Sequence[Pin]) -> None:
+        let_go(pins, chain(*self._pins.values(), *self._staged.values()))
 
     async def _share_doors(self) -> None:
         """Let the workers that answer take the connections that wait for those that do not."""
@@ -186,19 +221,23 @@ class Supervisor:
             await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), _FAREWELL_SECONDS)
 
     async def _ask(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
+        answers = [answer for _, answer in await self._answers(verb, arguments)]
+        for answer in answers:
+            if _refused(answer):
+                raise answer
+        found = [answer for answer in answers if not isinstance(answer, BaseException)]
+        if not found:
+            raise _nobody()
+        return found
+
+    async def _answers(self, verb: str, arguments: Mapping[str, Any]) -> list[tuple[_Member, Any]]:
+        """What each worker says, or the error that it met."""
         members = [member for member in self._members.values() if not member.listening.done()]
         if verb in _ASK_SECONDS:  # nobody waits for one that starts; changes do, so that it takes part in them
             members = [member for member in members if member.answers]
         patience = _ASK_SECONDS.get(verb, _CHANGE_SECONDS)
         calls = [asyncio.wait_for(member.channel.call(verb, arguments), patience) for member in members]
-        answers = await asyncio.gather(*calls, return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, CumulantError) and not isinstance(answer, EngineUnavailableError):
-                raise answer
-        found = [answer for answer in answers if not isinstance(answer, BaseException)]
-        if not found:
-            raise EngineUnavailableError("no worker answers at the moment")
-        return found
+        return list(zip(members, await asyncio.gather(*calls, return_exceptions=True), strict=True))
 
     def _own_series(self) -> list[list[Any]]:
         alive = sum(not member.listening.done() for member in self._members.values())
@@ -221,6 +260,19 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 member.process.kill()
                 await asyncio.to_thread(member.process.wait)
+
+
+def _pins_in(arguments: Mapping[str, Any]) -> tuple[Pin, ...]:
+    return msgspec.convert(arguments["pins"], tuple[Pin, ...])
+
+
+def _refused(answer: object) -> bool:
+    """Whether a worker that goes on could not do what it was asked."""
+    return isinstance(answer, CumulantError) and not isinstance(answer, GoneError)
+
+
+def _nobody() -> EngineUnavailableError:
+    return EngineUnavailableError("no worker answers at the moment")
 
 
 def _spawn(orders: Orders) -> subprocess.Popen[bytes]:

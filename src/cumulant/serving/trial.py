@@ -11,12 +11,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, UsageError
+from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageError
 from cumulant.serving.channel import error_of, told_of
 from cumulant.serving.opening import Opening
 from cumulant.serving.pins import Pin, check, keep, pin
@@ -50,6 +51,16 @@ class Trial:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._repository = Repository(settings.folders)
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End the trial that is under way on another thread, and begin no other."""
+        with self._lock:
+            self._stopped = True
+            if self._process is not None:
+                self._process.kill()
 
     def first(self) -> list[Pin]:
         """What a server starts with; a model that ends its process is named on standard error and left out.
@@ -64,7 +75,7 @@ class Trial:
             return [self._keep(pin(folders[0]))]
         found: list[Pin] = []
         while folders:
-            pins, crash = _tried(self._settings, folders)
+            pins, crash = self._tried(folders)
             found += pins
             folders = folders[len(pins) + 1 :]
             if crash is not None:
@@ -79,34 +90,61 @@ class Trial:
         Raises:
             NotFoundError: there is none of that name.
             UsageError: the process that tried one was ended by it.
+            EngineUnavailableError: it was stopped.
             CumulantError: as `Opening`.
         """
-        pins, crash = _tried(self._settings, self._repository.versions(name))
+        pins, crash = self._tried(self._repository.versions(name))
         if crash is not None:
             raise UsageError(f"{crash.message}; what was served goes on", subject=name[:100], hint=crash.hint)
         return [self._keep(one) for one in pins]
 
+    def _tried(self, folders: Sequence[Path]) -> tuple[list[Pin], UsageError | None]:
+        """Those that could be opened, up to the one at which the process ended. Raises what it told of another one."""
+        code, said = self._run(msgspec.json.encode(_Orders(self._settings, tuple(map(str, folders)))))
+        found: list[Pin] = []
+        for one in said.splitlines():
+            told = msgspec.json.decode(one, type=_Line)
+            if told.error is not None:
+                raise error_of(told.error)
+            if told.pin is not None:
+                found.append(told.pin)
+        return found, None if len(found) == len(folders) else _crash(folders[len(found)], code)
+
+    def _run(self, orders: bytes) -> tuple[int | None, bytes]:
+        """The exit code of a process with these orders, None where it took too long, and what it said."""
+        code: int | None = None
+        process = self._started()
+        try:
+            said, _ = process.communicate(orders, timeout=_SECONDS)
+            code = process.returncode
+        except subprocess.TimeoutExpired:
+            process.kill()
+            said, _ = process.communicate()
+        finally:
+            process.kill()
+            process.wait()
+        if self._stopped:
+            raise _ending()
+        return code, said
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        line = [sys.executable, "-m", "cumulant.serving.trial"]
+        with self._lock:
+            if self._stopped:
+                raise _ending()
+            self._process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            return self._process
+
     def _keep(self, pinned: Pin) -> Pin:
-        return pinned if self._settings.kept is None else keep(pinned, Path(self._settings.kept))
+        if self._settings.kept is None:
+            return pinned
+        # A copy holds no links: where those of the folder lead can be seen here only.
+        self._repository.check(Path(pinned.folder))
+        return keep(pinned, Path(self._settings.kept))
 
 
-def _tried(settings: Settings, folders: Sequence[Path]) -> tuple[list[Pin], UsageError | None]:
-    """Those that could be opened, up to the one at which the process ended. Raises what it told of another one."""
-    orders = msgspec.json.encode(_Orders(settings, tuple(map(str, folders))))
-    line = [sys.executable, "-m", "cumulant.serving.trial"]
-    try:
-        ended = subprocess.run(line, input=orders, stdout=subprocess.PIPE, timeout=_SECONDS, check=False)
-        code, said = ended.returncode, ended.stdout
-    except subprocess.TimeoutExpired as late:
-        code, said = None, late.stdout or b""
-    found: list[Pin] = []
-    for one in said.splitlines():
-        told = msgspec.json.decode(one, type=_Line)
-        if told.error is not None:
-            raise error_of(told.error)
-        if told.pin is not None:
-            found.append(told.pin)
-    return found, None if len(found) == len(folders) else _crash(folders[len(found)], code)
+def _ending() -> EngineUnavailableError:
+    return EngineUnavailableError("the server is ending and loads no models any more")
 
 
 def _crash(folder: Path, code: int | None) -> UsageError:

@@ -48,6 +48,7 @@ class Worker:
         self.recorder = Recorder(settings.scored)
         self._sharer = Sharer(settings) if settings.sharing else None
         self._opening = Opening(settings, self._sharer)
+        self._trial = Trial(settings)
         try:
             wanted = map(pin, self._opening.repository.folders()) if pins is None else pins
             models = ModelSet([open_pinned(one, self._opening) for one in wanted])
@@ -117,6 +118,7 @@ class Worker:
             started()
             await ended.wait()
             self.app.draining = True
+            self._trial.stop()  # it may take minutes, and this process ends with its threads
             doors.close()
             patience = self._settings.drain
             await asyncio.gather(self._site.drain(patience), *([grpc.stop(patience)] if grpc else []))
@@ -124,7 +126,7 @@ class Worker:
                 await log.close()
 
     def _control(self, fleet: Fleet) -> Control:
-        return Control(fleet, self._opening.repository, Trial(self._settings).versions)
+        return Control(fleet, self._opening.repository, self._trial.versions)
 
     async def _start_grpc(self) -> Server | None:
         settings = self._settings

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cumulant.testing.registry import MemoryRegistry
     from cumulant.testing.secrets import MemorySecrets
     from cumulant.testing.tables import MemoryTables
+    from cumulant.testing.traffic import MemoryTraffic
 
 __all__ = [
     "DirectCompute",
@@ -38,6 +39,7 @@ __all__ = [
     "MemoryRegistry",
     "MemorySecrets",
     "MemoryTables",
+    "MemoryTraffic",
 ]
 
 _MODULES = {
@@ -52,6 +54,7 @@ _MODULES = {
     "MemoryRegistry": "registry",
     "MemorySecrets": "secrets",
     "MemoryTables": "tables",
+    "MemoryTraffic": "traffic",
 }
 
 

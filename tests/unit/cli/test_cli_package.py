@@ -6,6 +6,7 @@ import json
 
 import joblib
 import lightgbm
+import msgspec
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -171,3 +172,25 @@ def test_a_folder_that_is_not_there_is_said_rather_than_a_project_that_is_missin
     done = cumulant("serve", "served/nosuch")
     assert done.code == 2
     assert "there is no folder served/nosuch" in done.err
+
+
+def test_the_parity_of_a_smaller_form_is_said_to_be_of_the_one_before():
+    from cumulant.core.servable import Candidate, GraphServable, Parity
+    from cumulant.runtime.packaged_page import graph_rows
+
+    def said(*forms: Candidate) -> str:
+        parity = Parity(rows=400, max_difference=0.0, flips=0, tolerance=1e-4)
+        servable = GraphServable(name="net", inputs=(), outputs=(), parity=parity, candidates=forms)
+        return str(dict(graph_rows(servable))["parity"])
+
+    original = Candidate(kind="original", size=9, seconds=1.0, agreement=1.0)
+    smaller = Candidate(kind="int8 weights", size=3, seconds=1.0, agreement=0.9755, chosen=True)
+    assert said(original, smaller).endswith("int8 weights, put in place since, agrees with it on 97.55%")
+    assert said(msgspec.structs.replace(original, chosen=True)) == said()
+
+
+def test_a_folder_without_an_output_is_told_what_is_missing(place, cumulant):
+    assert cumulant("package", "late.txt", "--out", "served/late").code == 0
+    ended = cumulant("predict", "served/late", "--input", "rows.csv")
+    assert ended.code == 2
+    assert "add --output FILE" in ended.err

@@ -72,7 +72,10 @@ def test_the_newest_are_listed(log, cumulant):
     text = cumulant("predictions", "list", "--log", log).out
     assert "prediction True, probability 0.75" in text
     assert "ada@" not in text
-    assert cumulant("predictions", "list", "--since", "soon", "--log", log).code == 2
+    ended = cumulant("predictions", "list", "--since", "soon", "--log", log)
+    assert ended.code == 2
+    assert "1h" in ended.err
+    assert "no prediction in the log fits" in cumulant("predictions", "list", "--model", "nosuch", "--log", log).out
 
 
 def test_gaps_are_told(log, cumulant):

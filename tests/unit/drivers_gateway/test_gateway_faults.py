@@ -99,9 +99,9 @@ BROKEN = {
 def test_an_answer_that_is_none_is_a_reset(answer: bytes, apply: Applied, address: str) -> None:
     with served(says(answer)) as server:
         apply(server.url)
-        assert status(talk(address, post())) == 502
+        assert status(talk(address, post())) == 503
         told = apply.told()
-        assert (told.status, told.fault, told.served, told.assigned) == (502, "reset", "", "champion")
+        assert (told.status, told.fault, told.served, told.assigned) == (503, "reset", "", "champion")
         assert len(server.requests) == 1
 
 
@@ -128,7 +128,7 @@ def test_half_an_answer_is_broken_off_for_the_caller_too(answer: bytes, apply: A
 def test_after_bytes_were_sent_nothing_is_tried_again(apply: Applied, address: str) -> None:
     with served(says(b"")) as bad, served() as good:
         apply(good.url, bad.url, weight=100.0)
-        assert status(talk(address, post())) == 502
+        assert status(talk(address, post())) == 503
         assert (len(bad.requests), len(good.requests)) == (1, 0)
 
 
@@ -301,11 +301,25 @@ def test_more_than_an_arm_takes_overflows(apply: Applied, address: str) -> None:
         assert sorted(found) == [200, 200, 503]
 
 
+def test_many_requests_at_once_for_a_dead_arm_are_all_rescued(apply: Applied, address: str) -> None:
+    with served() as good, served() as dead:
+        url = dead.url
+        apply(good.url, url, weight=100.0, limits=msgspec.structs.replace(LIMITS, health_every=60.0, retry_budget=0.0))
+        dead.close()
+        found: list[int] = []
+        threads = [threading.Thread(target=lambda: found.append(status(talk(address, post())))) for _ in range(40)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == [200] * 40
+
+
 def test_a_failing_candidate_is_ejected_and_rescued(apply: Applied, address: str) -> None:
-    with served() as good, served(says(b"HTTP/1.1 500 No\r\ncontent-length: 0\r\n\r\n", ends=False)) as bad:
+    with served() as good, served(says(b"HTTP/1.1 503 No\r\ncontent-length: 0\r\n\r\n", ends=False)) as bad:
         apply(good.url, bad.url, weight=100.0, limits=msgspec.structs.replace(LIMITS, eject_after=3, eject_for=60.0))
         found = [status(talk(address, post())) for _ in range(6)]
-        assert found == [500] * 3 + [200] * 3
+        assert found == [503] * 3 + [200] * 3
         assert len(bad.requests) == 3
 
 

@@ -83,6 +83,7 @@ def test_a_server_that_is_down_is_passed_over_and_the_other_arm_rescues() -> Non
     assert [arm for arm, _ in order(table)] == [CANDIDATE, CANDIDATE, CHAMPION]
     once = msgspec.structs.replace(ROUTES, limits=Limits(retries=0))
     assert len(order(table, once)) == 1
+    assert {arm for arm, _ in table.order(ROUTES, CANDIDATE, forced=True)} == {CANDIDATE}
 
 
 def test_an_endpoint_is_ejected_after_failures_in_a_row() -> None:

@@ -231,3 +231,40 @@ def test_salted_keys_differ_by_salt(tmp_path):
         ingest_file(tmp_path / "o", path, SCHEMA, salt=salt)
     first, second = (one.key for one in shown(tmp_path / "o", FAR) if one.key)
     assert (first[0] != second[0], first[1], first[0][0]) == (True, "7", "#")
+
+
+def test_many_small_batches_become_few_and_say_the_same(tmp_path, monkeypatch):
+    from cumulant.outcomes import compaction
+
+    monkeypatch.setattr(compaction, "_MANY", 4)
+    monkeypatch.setattr(compaction, "_GRACE", 0.2)
+    folder = tmp_path / "o"
+    inbox = folder / "inbox"
+    inbox.mkdir(parents=True)
+    path = write(tmp_path / "x.jsonl", [{"id": "file", "label": 1}])
+    ingest_file(folder, path, SCHEMA)
+    for number in range(30):
+        (inbox / f"post-{number}.jsonl").write_text(json.dumps({"id": f"r{number}", "label": 1}) + "\n")
+        ingest_inbox(folder, SCHEMA)
+        opened(folder.parent).advance()
+        assert len(store.batches(folder)) <= 9
+    assert sorted(one.id for one in shown(folder, FAR, limit=None)) == sorted(["file", *(f"r{n}" for n in range(30))])
+    assert ingest_file(folder, path, SCHEMA).again
+
+
+def test_a_merge_that_is_cut_off_counts_no_row_twice(tmp_path, monkeypatch):
+    import shutil
+
+    from cumulant.outcomes import compaction
+
+    for number in range(4):
+        tell(tmp_path / "o", {"id": f"r{number}", "label": 1})
+    monkeypatch.setattr(compaction, "_MANY", 4)
+    monkeypatch.setattr(compaction, "_GRACE", 0.0)
+    shutil.copytree(tmp_path / "o" / "labels", tmp_path / "before")
+    assert compaction.compact(tmp_path / "o") == 4
+    for path in (tmp_path / "before").iterdir():
+        shutil.copytree(path, tmp_path / "o" / "labels" / path.name)
+    assert len(shown(tmp_path / "o", FAR)) == 4
+    assert compaction.compact(tmp_path / "o") == 0
+    assert len(list((tmp_path / "o" / "labels").iterdir())) == 1

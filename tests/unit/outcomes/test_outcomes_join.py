@@ -1,5 +1,6 @@
 """The join of predictions and labels: each once, whatever comes first, whatever is killed."""
 
+import random
 from datetime import timedelta
 
 import polars as pl
@@ -150,3 +151,98 @@ def test_a_damaged_file_is_named(tmp_path):
     part.write_bytes(b"no parquet")
     with pytest.raises(StorageError, match="cannot be read"):
         opened(tmp_path).advance()
+
+
+def test_a_file_that_is_merged_while_it_is_looked_at_loses_no_label(tmp_path, monkeypatch):
+    """The log merges its files at any moment, also between the listing and the reading of one that was seen."""
+    import pyarrow.parquet as pq
+
+    from cumulant.serving.log import place, stored
+
+    put(tmp_path / "log", {"id": "a"})
+    outcomes = opened(tmp_path)
+    outcomes.advance()
+    tell(tmp_path / "outcomes", {"id": "a", "label": True, "known_time": LATER})
+    merged = []
+
+    def merging(folder):
+        found = list(stored(folder))
+        if not merged:
+            ((file, _),) = found
+            wider = place.part_path(folder, file.day, file.life, file.first, file.last + 1)
+            pq.write_table(pq.read_table(file.path), wider)
+            file.path.unlink()
+            merged.append(wider)
+        return found
+
+    monkeypatch.setattr("cumulant.serving.log.reading.stored", merging)
+    assert outcomes.advance().labelled == 1
+    assert merged
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_comes_first_each_labelled_prediction_is_given_once(tmp_path, seed):
+    """Files of the log, labels, looks and lost notes in any order: in the end the cursor has given what the table has."""
+    dice = random.Random(seed)
+    outcomes, folder = opened(tmp_path), tmp_path / "outcomes"
+    cursor, given, asked = 0, [], 0
+    for _ in range(25):
+        match dice.choice(["put", "put", "tell", "tell", "look", "lose"]):
+            case "put":
+                rows = [{"id": f"r{asked + n}", "p": dice.random()} for n in range(3)]
+                put(tmp_path / "log", *rows, rows[0] | {"shadow": True, "version": "2", "served_arm": "candidate"})
+                asked += 3
+            case "tell":
+                names = [f"r{dice.randrange(asked + 6)}" for _ in range(3)]
+                tell(
+                    folder,
+                    *(
+                        {"id": n, "label": dice.random() < 0.5, "known_time": dice.choice([EARLIER, LATER])}
+                        for n in names
+                    ),
+                )
+            case "look":
+                outcomes.advance()
+                found, cursor = outcomes.labelled(cursor, limit=dice.choice([None, 1]))
+                given += found.select("worker", "sequence", "row").rows()
+            case "lose":
+                (folder / "progress.json").unlink(missing_ok=True)
+    outcomes.advance()
+    given += outcomes.labelled(cursor)[0].select("worker", "sequence", "row").rows()
+    assert len(given) == len(set(given))
+    table = now_table(outcomes)
+    labelled = table.filter(pl.col("label").is_not_null()).select("worker", "sequence", "row").rows()
+    # A prediction that lost its label to a contradiction was given before that.
+    lost = table.filter(pl.col("provenance") == "contradicted").select("worker", "sequence", "row").rows()
+    assert set(labelled) <= set(given) <= set(labelled) | set(lost)
+    pairs, _ = outcomes.pairs()
+    assert len(pairs) == asked // 3
+    both = table.filter(pl.col("shadow") & pl.col("label").is_not_null())["id"].to_list()
+    assert set(both) <= {one.id for one in outcomes.graded()[0]}
+
+
+def test_hidden_keys_meet_nobody(tmp_path):
+    """Without a salt every personal value is the same text: it must not make all cards one."""
+    from outcomes_support import KEY
+
+    from cumulant.outcomes.labels import key_text
+
+    assert key_text({"card": "#hidden", "number": 7}, KEY) is None
+    assert key_text({"card": "#a1", "number": 7.0}, KEY) == '["#a1","7"]'
+
+
+def test_a_look_that_is_cut_off_before_the_losses_finds_them_the_next_time(tmp_path, monkeypatch):
+    put(tmp_path / "log", {"id": "a"}, {"id": "a", "shadow": True, "version": "2", "served_arm": "candidate"})
+    tell(tmp_path / "outcomes", {"id": "a", "label": True, "known_time": LATER})
+    outcomes = opened(tmp_path)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    for name in ("_pair", "_grade"):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(outcomes), name, killed)
+            with pytest.raises(KeyboardInterrupt):
+                outcomes.advance()
+    assert outcomes.advance().graded == 1
+    assert (len(outcomes.pairs()[0]), len(outcomes.graded()[0]), outcomes.labelled()[1]) == (1, 1, 2)

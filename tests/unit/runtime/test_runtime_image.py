@@ -58,6 +58,14 @@ def test_the_wheel_is_whole_and_the_same_each_time(tmp_path):
     assert sources <= set(names)
 
 
+def test_nothing_strays_into_the_wheel(tmp_path):
+    """All that lies in the package's folder goes into every image."""
+    with zipfile.ZipFile(write_wheel(tmp_path)) as archive:
+        sizes = {one.filename: one.file_size for one in archive.infolist()}
+    assert not [name for name in sizes if name.endswith((".whl", ".zip", ".gz", ".so", ".db"))]
+    assert not {name: size for name, size in sizes.items() if size > 4 * 1024 * 1024}
+
+
 @pytest.mark.slow
 def test_pip_takes_the_wheel_and_the_program_in_it_answers(tmp_path):
     path = write_wheel(tmp_path)
@@ -181,6 +189,13 @@ def test_a_label_cannot_end_its_quotes_nor_start_an_instruction():
         GraphServable(name="late", version='1" $HOME \\\nRUN x', inputs=(), outputs=()), base="b", wheel="w.whl"
     )
     assert 'cumulant.model.version="1\\" \\$HOME \\\\ RUN x"' in text
+    assert not [line for line in text.splitlines() if line.startswith("RUN x")]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\u2028"])
+def test_a_name_cannot_start_an_instruction(end):
+    text = dockerfile(GraphServable(name=f"late{end}RUN x", inputs=(), outputs=()), base="b", wheel="w.whl")
+    assert text.startswith("# late RUN x: ")
     assert not [line for line in text.splitlines() if line.startswith("RUN x")]
 
 

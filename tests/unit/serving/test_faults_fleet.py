@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -17,10 +21,11 @@ from serving_graphs import scale
 from test_faults_processes import CONTENT, HEAD, address, within, workers
 from test_serving_fleet import BODY, INFER, children, metric, serving
 
-from cumulant.core.errors import IntegrityError
-from cumulant.serving import open_model
+from cumulant.core.errors import EngineUnavailableError, IntegrityError
+from cumulant.serving import open_model, pins, supervisor
 from cumulant.serving.control import open_pinned
 from cumulant.serving.keeping import keeping
+from cumulant.serving.loops import signals_kept
 from cumulant.serving.pins import keep, pin
 from cumulant.serving.settings import Settings
 from cumulant.serving.trial import Trial
@@ -28,12 +33,14 @@ from cumulant.serving.trial import Trial
 LOAD = "/v2/repository/models/graph/load"
 #: any process that reads a model beside a file `hostile` ends as if the engine had crashed
 CRASH = """
-import os, signal, sys
+import os, signal, sys, time
 
 def look(event, arguments):
     if event == "open" and str(arguments[0]).endswith("model.onnx"):
         if os.path.exists(os.path.join(os.path.dirname(str(arguments[0])), "hostile")):
             os.kill(os.getpid(), signal.SIGSEGV)
+        if os.path.exists(os.path.join(os.path.dirname(str(arguments[0])), "endless")):
+            time.sleep(60)
 
 sys.addaudithook(look)
 """
@@ -148,6 +155,56 @@ def test_kept_content_that_was_damaged_is_kept_anew(tmp_path):
     assert [one.name for one in place.iterdir()] == [kept.digest]
 
 
+def test_content_that_another_worker_has_just_kept_is_not_taken_away(tmp_path, monkeypatch):
+    (tmp_path / "kept").mkdir()
+    wanted = pin(scale(tmp_path / "model"))
+    link = pins._link
+
+    def slowly(path, out):
+        if not (tmp_path / "kept" / wanted.digest).exists():
+            monkeypatch.setattr(pins, "_link", link)
+            keep(wanted, tmp_path / "kept")
+        link(path, out)
+
+    monkeypatch.setattr(pins, "_link", slowly)
+    place = tmp_path / "kept" / wanted.digest
+    opened = []
+    monkeypatch.setattr(pins, "check", lambda one: opened.append(place.stat().st_ino))
+    assert keep(wanted, tmp_path / "kept").kept == str(place)
+    assert len(opened) == 2
+    assert len(set(opened)) == 1
+    assert [one.name for one in (tmp_path / "kept").iterdir()] == [wanted.digest]
+
+
+def test_workers_that_do_not_come_to_answer_are_told_of_in_words(tmp_path, hostile, monkeypatch):
+    folder = scale(tmp_path / "model")
+    (folder / "endless").touch()
+    monkeypatch.setenv("PYTHONPATH", hostile["PYTHONPATH"])
+    monkeypatch.setattr(supervisor, "_START_SECONDS", 1.0)
+    monkeypatch.setattr(supervisor, "_FAREWELL_SECONDS", 0.1)
+    settings = Settings(folders=(str(folder),), host="127.0.0.1", port=0, workers=2, drain=-5.0)
+    with signals_kept(), pytest.raises(EngineUnavailableError, match="did not answer within 1 s"):
+        asyncio.run(supervisor.Supervisor(settings, [pin(folder)]).run(lambda _: None))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_what_is_kept_is_not_taken_from_outside_the_repository(tmp_path, count):
+    folder, outside = scale(tmp_path / "models" / "graph"), tmp_path / "outside.onnx"
+    (folder / "model.onnx").rename(outside)
+    (folder / "model.onnx").symlink_to(outside)
+    line = [sys.executable, "-m", "cumulant.serving", str(tmp_path / "models"), "--http", "127.0.0.1:0"]
+    ended = subprocess.run(
+        [*line, "--workers", str(count)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert ended.returncode == 1
+    assert "leads out of the repository" in ended.stderr
+
+
 def test_a_disk_without_room_is_said(tmp_path, capfd):
     pinned = pin(scale(tmp_path / "graph"))
     assert keep(pinned, tmp_path / "graph" / "model.onnx") == pinned
@@ -222,6 +279,36 @@ def test_a_second_request_to_end_does_not_cut_off_the_log(repository, tmp_path, 
         assert process.poll() is None, "the server left while its log was being written"
         os.kill(scribe, signal.SIGCONT)
         assert process.wait(timeout=20) == 0
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_model_that_is_being_tried_does_not_hold_up_the_end(repository, hostile, count):
+    with serving(repository, "--workers", count, "--model-control", "explicit", env=hostile) as (process, ready):
+        (repository / "graph" / "endless").touch()
+        asking = threading.Thread(target=load, args=[ready["url"]])
+        asking.start()
+        within(20, lambda: trials(process.pid))
+        (trial,) = trials(process.pid)
+        began = time.monotonic()
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+        assert time.monotonic() - began < 13, "the server waited for the trial"
+        asking.join()
+        within(5, lambda: not command_of(trial))
+
+
+def load(url):
+    with contextlib.suppress(httpx.TransportError):
+        httpx.post(url + LOAD, timeout=60)
+
+
+def trials(pid):
+    """The processes under `pid` that try models."""
+    below = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        below += [int(one) for one in (thread / "children").read_text().split()]
+    found = {one for one in below if b"serving.trial" in command_of(one)}
+    return found.union(*(trials(one) for one in set(below) if b"serving.child" in command_of(one)))
 
 
 def command_of(pid):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from contextlib import asynccontextmanager
 
 import httpx
@@ -108,6 +109,26 @@ def test_large_bodies_that_wait_are_bounded(gated, monkeypatch):
             assert totals(await client.post(INFER, content=body(MANY))) == {12.0}
 
     asyncio.run(act())
+    counted = {one.labels[3]: one.value for one in app.series() if one.family == "cumulant_requests_total"}
+    assert counted == {"200": 2, "429": 1}
+
+
+def test_a_client_that_goes_away_is_no_fault_of_the_server(tmp_path, monkeypatch):
+    model = open_model(scale(tmp_path / "graph", 2.0))
+    app = Application(ModelSet([model]))
+
+    async def act():
+        monkeypatch.setattr(model.runner, "now", lambda *_: None)
+        monkeypatch.setattr(model.runner, "later", lambda *_: asyncio.Event().wait())
+        request = Request("POST", INFER.encode(), {}, body(1), received=time.perf_counter())
+        waiting = asyncio.ensure_future(app(request))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+
+    asyncio.run(act())
+    counted = {one.labels[3]: one.value for one in app.series() if one.family == "cumulant_requests_total"}
+    assert counted == {"499": 1}
 
 
 def test_faults_of_large_bodies_are_told_and_counted(gated):

@@ -176,3 +176,29 @@ def test_patterns_of_a_worker_are_bounded(tmp_path):
     some = entry("", rows=b"", now=0, tensors=[("x", "FP64", [1, 1], b"")], outputs=[("y", "FP64", [1, 1], b"")])
     assert [one.pattern(some) for _ in range(PATTERNS)] == list(range(PATTERNS))
     assert one.pattern(some) is None
+
+
+def test_many_wide_patterns_do_not_keep_a_worker_from_another_log_process(tmp_path):
+    """All of them are in the first frame of a connection, which the system must take at once."""
+    path, folder = tmp_path / "log.sock", tmp_path / "log"
+    columns = [f"a column of the table {place}" for place in range(300)]
+
+    async def work():
+        one = client(path)
+        numbers = []
+        for version in range(PATTERNS):
+            tensors = [("x", "FP64", [1, len(columns)], b"")]
+            outputs = [("y", "FP64", [1, 1], b"")]
+            wide = entry(str(version), rows=b"", now=0, columns=columns, tensors=tensors, outputs=outputs)
+            numbers.append(one.pattern(wide))
+        one.put(Like(0, "x", NOW, 90, np.ones(len(columns)).tobytes(), np.zeros(1).tobytes()))
+        with running(path, folder) as process:
+            await one.close(10.0)
+            process.terminate()
+            await asyncio.to_thread(process.wait)
+        return one, numbers
+
+    one, numbers = asyncio.run(work())
+    assert (one.written, one.lost) == (1, 0)
+    assert numbers[:8] == list(range(8))
+    assert numbers[-1] is None

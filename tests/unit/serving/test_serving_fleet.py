@@ -86,7 +86,7 @@ def test_a_broken_version_leaves_the_old_one_serving_everywhere(repository):
         with (repository / "graph" / "model.onnx").open("ab") as stream:
             stream.write(b"x")
         answer = httpx.post(load)
-        assert answer.status_code >= 400
+        assert answer.status_code == 400
         assert "altered" in answer.json()["error"]
         assert {httpx.post(ready["url"] + INFER, json=BODY).json()["outputs"][1]["data"][0] for _ in range(20)} == {
             12.0

@@ -7,6 +7,7 @@ from datetime import timedelta
 import httpx
 import pytest
 from serving_models import ROW, WINDOWED, flights, servable, windowed_model
+from test_serving_app import tensors
 from test_serving_recording import PREDICT, REQUEST, ask, rows_of, serving, tell
 
 from cumulant.drivers.local.online import SqliteOnline
@@ -18,12 +19,7 @@ SAID = {"x-request-id": "q1", "cumulant-arm": "candidate", "cumulant-shadow": "1
 
 
 def infer(url, headers, name="body-id"):
-    tensors = [
-        {"name": "distance", "datatype": "FP64", "shape": [1], "data": [500.0]},
-        {"name": "hour", "datatype": "INT64", "shape": [1], "data": [18]},
-        {"name": "carrier", "datatype": "BYTES", "shape": [1], "data": ["UA"]},
-    ]
-    body = {"id": name, "inputs": tensors}
+    body = {"id": name, "inputs": tensors([ROW])}
     return httpx.post(f"{url}/v2/models/flight-late/infer", json=body, headers=headers, timeout=30)
 
 

@@ -2,11 +2,14 @@
 
 import time
 
+import msgspec
 import numpy as np
 import pytest
 import serving_graphs as graphs
+from serving_models import FIELDS, PLAIN, ROW, servable
 
-from cumulant.serving.log import Like
+from cumulant.packaging import load_servable
+from cumulant.serving.log import Like, personal_fields
 from cumulant.serving.log.entry import PATTERNS
 from cumulant.serving.log.streams import Stream
 from cumulant.serving.logbook import Logbook
@@ -88,3 +91,29 @@ def test_patterns_are_bounded_and_start_anew_with_other_models(book):
     book[0].describe(ModelSet([book[1]]))
     put(book, feed, np.ones((1, PATTERNS + 1), np.float32))
     assert book[0].client.likes == PATTERNS + 1
+
+
+def test_a_model_that_is_loaded_again_needs_no_other_pattern(book):
+    feed, raw = np.ones((1, 3), np.float32), np.ones((1, 1), np.float32)
+    for _ in range(3):
+        put(book, feed, raw)
+        book[0].describe(ModelSet([book[1]]))
+    assert (book[0].client.likes, len(book[0].client.streams)) == (3, 1)
+
+
+def test_columns_that_the_model_does_not_read_are_not_logged(tmp_path):
+    """They may be personal, which a servable that does not read them does not know."""
+    model = open_model(servable(tmp_path / "m", unread={"ssn": "unused", "arr_delay": "target"}))
+    found = Logbook(Kept())
+    found.describe(ModelSet([model]))
+    for rows in ([ROW | {"ssn": "078-05-1120"}], [ROW, ROW | {"ssn": "078-05-1120", "arr_delay": 3.5}], [ROW]):
+        work = model.from_rows(rows)
+        found.put(model, work, model.runner.now(work.feeds, work.rows), "r", time.perf_counter())
+        assert msgspec.json.decode(found.client.entries[-1].rows) == [ROW] * len(rows)
+    model.close()
+
+
+def test_fields_that_come_with_a_row_are_personal_where_the_source_says_so(tmp_path):
+    asked = tuple(field for field in FIELDS if field.name != "tail")
+    one = load_servable(servable(tmp_path / "m", plan=msgspec.structs.replace(PLAIN, request=asked)))
+    assert [field.name for field in personal_fields(one)] == ["tail"]

@@ -403,3 +403,11 @@ def test_saturated_answers_have_finite_reasons(tmp_path):
 def test_the_names_here_are_those_of_the_plan():
     assert set(FEATURES) == set(PLAIN.names)
     assert model_of("binary").inputs == INPUTS
+
+
+@pytest.mark.parametrize("asked", [{}, {"reasons": 1}])
+def test_reasons_have_no_scores_to_rank(app, asked):
+    wanted = [{"name": "reasons", "parameters": {"classification": 2}}]
+    answer = call(app, "POST", INFER, {"inputs": TENSORS, "outputs": wanted, "parameters": asked})
+    assert answer.status_code == 400
+    assert 'output "reasons" is BYTES' in answer.json()["error"]

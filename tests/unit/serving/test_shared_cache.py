@@ -42,6 +42,7 @@ def array_of(kind, shape, seed=0):
 
 
 @given(st.lists(st.tuples(st.sampled_from(KINDS), st.lists(st.integers(0, 4), max_size=3)), min_size=1, max_size=4))
+@settings(deadline=None)
 def test_arrays_come_back_bit_for_bit(made):
     arrays = [array_of(kind, tuple(shape), n) for n, (kind, shape) in enumerate(made)]
     specs = [TensorSpec(str(n), kind, (-1,) * len(shape)) for n, (kind, shape) in enumerate(made)]
@@ -54,6 +55,7 @@ FORM = [TensorSpec("a", "FP32", (-1, 1)), TensorSpec("b", "INT64", (-1,))]
 
 
 @given(st.integers(0, len(SEALED) - 1), st.integers(1, 255))
+@settings(deadline=None)
 def test_no_damaged_value_is_believed(place, change):
     damaged = bytearray(SEALED)
     damaged[place] ^= change
@@ -63,7 +65,7 @@ def test_no_damaged_value_is_believed(place, change):
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_no_noise_is_believed_though_its_hash_is_right(noise):
     from cumulant.serving.shared.sealed import _MAGIC, _hash
 

@@ -90,7 +90,7 @@ def predict_file(model: Model, request: BatchRequest, *, progress: Progress = si
         reused = sum(map(sum, done))
         lanes = Lanes(threads, manifest.slice_rows)
         stack.callback(lanes.close)
-        progress("answers")
+        progress("answering")
         job = _Job(model, inputs, manifest, done)
         fresh = 0
         for rows, share in job.scored(parts, lanes):
@@ -99,7 +99,7 @@ def predict_file(model: Model, request: BatchRequest, *, progress: Progress = si
         if not parts.paths():
             parts.write(0, 0, _of_nothing(model, inputs[0], lanes))
         count = len(parts.paths())
-        progress("one file of the parts")
+        progress("joining the parts into one file")
         parts.finish(writer(request.output))
     seconds = time.perf_counter() - begun
     return Summary(

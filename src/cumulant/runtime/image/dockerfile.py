@@ -99,7 +99,7 @@ def dockerfile(
     named = labels(servable, base) | {"cumulant.servable.sha256": hashlib.sha256(content).hexdigest()}
     lines = "LABEL " + " \\\n      ".join(f"{key}={_quoted(value)}" for key, value in named.items())
     return _TEXT.format(
-        title=servable.name,
+        title=_plain(servable.name),
         base=base,
         wheel=wheel,
         labels=lines,
@@ -130,5 +130,9 @@ def labels(servable: Servable | GraphServable, base: str) -> dict[str, str]:
 
 def _quoted(value: str) -> str:
     """A value as a Dockerfile reads it: one line, nothing of it a variable."""
-    plain = "".join(one if one.isprintable() else " " for one in value)
-    return '"' + plain.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
+    return '"' + _plain(value).replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$") + '"'
+
+
+def _plain(value: str) -> str:
+    """A value without line breaks: behind one, a Dockerfile reads an instruction."""
+    return "".join(one if one.isprintable() else " " for one in value)

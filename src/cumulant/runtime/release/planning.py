@@ -28,13 +28,17 @@ if TYPE_CHECKING:
 _RATE = re.compile(r"\s*([0-9]+(?:[.][0-9]+)?)\s*/\s*(s|m|min|h|d)\s*")
 _PER = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 #: simulated: looks a stage at most (longer ones are simulated in coarser looks), and releases
-_LOOKS, _RELEASES = 120, 200
+_LOOKS, _RELEASES = 40, 100
 _POWER = 0.8
 #: spread of the difference of two models' Brier losses on one row, where nothing was measured
-_DEVIATION = 0.14
+_DEVIATION = 0.17
 _MEASURED = timedelta(days=7)
-#: without as many failures expected of the candidate in a stage, no test of failures says anything
-_TAIL = 0.05
+#: failures of the candidate below which no test of failures can say anything
+_FEWEST = 3.0
+#: of a candidate as fast as the champion: how often it exceeds a bound raised by a quarter, against the bound itself
+_FASTER, _NONE = 0.4, 1e-6
+#: how often a time that was found at once is looked at more finely
+_FINER = 4
 
 
 class Power(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,7 +180,7 @@ def planned(spec: ReleaseSpec, *, rate: float, source: str, errors: float, progr
         errors=errors,
         alpha=share(spec.alpha),
         stages=found,
-        seconds=None if late else sum(one.seconds for one in found),
+        seconds=None if late else sum(one.seconds for one in found[:-1]) + _last(found[-1], named),
         undecided=undecided,
         advice=_advice(found, undecided, rate),
         quality_pairs=pairs,
@@ -226,7 +230,6 @@ def _powers(
         if metric.margin is None:
             continue
         bad = errors if name == "errors" else 1 - metric.quantile
-        margin = metric.margin if name == "errors" else bad
         shortest = max(
             step.at_least, min(step.at_most, step.samples / (rate * min(step.weight, 100 - step.weight) / 100))
         )
@@ -234,7 +237,7 @@ def _powers(
             metric=name,
             harm_shortest=_smallest(step, rate, spec, bad=bad, within=shortest, alpha=parts[name]),
             harm_longest=_smallest(step, rate, spec, bad=bad, within=step.at_most, alpha=parts[name]),
-            fine_seconds=_fine(step, rate, spec, bad=bad, margin=margin, alpha=share(spec.alpha)),
+            fine_seconds=_fine(step, rate, spec, metric=metric, bad=bad),
             margin=metric.margin,
         )
 
@@ -252,6 +255,9 @@ def _traffic(step: Step, rate: float, within: float, spec: ReleaseSpec) -> tuple
 def _smallest(step: Step, rate: float, spec: ReleaseSpec, *, bad: float, within: float, alpha: float) -> float | None:
     traffic, looks = _traffic(step, rate, within, spec)
     for ratio in (1.25, 1.5, 2.0, 3.0, 5.0, 10.0):
+        # Where fewer failures are expected than any test needs, nothing is to be simulated.
+        if bad * ratio * traffic.candidate * looks < _FEWEST:
+            continue
         if bad * ratio >= 1:
             return None
         found = sequential.harm_power(
@@ -262,12 +268,31 @@ def _smallest(step: Step, rate: float, spec: ReleaseSpec, *, bad: float, within:
     return None
 
 
-def _fine(step: Step, rate: float, spec: ReleaseSpec, *, bad: float, margin: float, alpha: float) -> float | None:
-    traffic, looks = _traffic(step, rate, step.at_most, spec)
-    found = sequential.not_worse_power(
-        traffic, rate=bad, margin=margin, alpha=alpha, looks=looks, wanted=_POWER, releases=_RELEASES
-    )
-    return found.seconds
+def _fine(step: Step, rate: float, spec: ReleaseSpec, *, metric: Metric, bad: float) -> float | None:
+    """The time until it is shown. Found in the first looks, it is looked at again in finer ones."""
+    within = step.at_most
+    # A candidate that is as fast as the champion exceeds a bound that is raised by the margin less often.
+    margin, ratio = (metric.margin or 0.0, 1.0) if metric.kind == "failures" else (_NONE, _FASTER)
+    last: float | None = None
+    for _ in range(_FINER):
+        traffic, looks = _traffic(step, rate, within, spec)
+        found = sequential.not_worse_power(
+            traffic,
+            rate=bad,
+            margin=margin,
+            ratio=ratio,
+            alpha=share(spec.alpha),
+            looks=looks,
+            wanted=_POWER,
+            releases=_RELEASES,
+        )
+        if found.seconds is None or found.looks is None:
+            return last
+        last = found.seconds
+        if found.looks > 5 or traffic.seconds <= duration(spec.block).total_seconds():
+            return last
+        within = found.seconds * 1.5
+    return last
 
 
 def _quality(named: Mapping[str, Metric], every: tuple[Step, ...], rate: float) -> tuple[float | None, float | None]:
@@ -278,6 +303,12 @@ def _quality(named: Mapping[str, Metric], every: tuple[Step, ...], rate: float) 
         return None, None
     pairs = sequential.paired_pairs(margin=metric.margin, deviation=_DEVIATION, scale=metric.scale)
     return pairs, pairs / (rate * mirror) if mirror else None
+
+
+def _last(stage: StagePlan, named: Mapping[str, Metric]) -> float:
+    """The last step ends when everything that a promotion needs is shown."""
+    shown = [one.fine_seconds or 0.0 for one in stage.metrics if named[one.metric].required]
+    return max([stage.seconds, *shown])
 
 
 def _undecided(found: list[StagePlan], named: Mapping[str, Metric]) -> Iterator[str]:

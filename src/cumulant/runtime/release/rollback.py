@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _READY, _LOOK_SECONDS = "/v2/health/ready", 0.25
 #: for what may fail: the journal and the registry
-_LATER_SECONDS = 5.0
+_LATER_SECONDS = 15.0
 _TRIES = 5
 
 
@@ -71,6 +71,8 @@ def roll_back(
     check(project.access(), principal, "release.rollback", model)
     now = (clock or SystemClock()).now()
     book, routes = read_book(project.state, model), project.traffic().in_force(model)
+    if book.model != model:  # a model of servers that are not ours: the book is not about it
+        book = Book(model=model)
     arm = target(model, book, routes, to)
     given_up = _given_up(routes, arm.version)
     if routes is not None and not given_up:

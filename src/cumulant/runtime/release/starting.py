@@ -107,7 +107,7 @@ def start_release(
     try:
         _await_ready(arms, ready_within, progress, up=outside is None)
         release = _made(project, name, spec=spec, arms=arms, author=author, at=(clock or SystemClock()).now())
-        _begin(project, release, principal)
+        release = _begin(project, release, principal)
     except BaseException:
         if outside is None:
             _unbook(project, arms[1].version)
@@ -222,7 +222,7 @@ def _arms(project: Project, version: ModelVersion, principal: Principal, progres
             subject=version.uri,
             hint=f"name another version: `cumulant models list --name {project.name}`",
         )
-    progress("candidate's server")
+    progress("prepare the candidate's server")
     adopt(project, f"{version.name}/{version.version}", principal=principal, progress=progress)
     book = change_book(
         project.state,
@@ -298,7 +298,7 @@ def _made(
     )
 
 
-def _begin(project: Project, release: Release, principal: Principal) -> None:
+def _begin(project: Project, release: Release, principal: Principal) -> Release:
     """Write the row; a release that is under way is superseded in the same transaction."""
     with project.journal().transaction(actor=Actor(principal.name), run=release.id) as transaction:
         row = transaction.get(store.RELEASE, release.model)
@@ -313,6 +313,7 @@ def _begin(project: Project, release: Release, principal: Principal) -> None:
         _forget_waiting(transaction, release.model)
     if old is not None and not old.over:
         _keep_superseded(project, old, release)
+    return release
 
 
 def _keep_superseded(project: Project, old: Release, release: Release) -> None:

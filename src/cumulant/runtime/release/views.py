@@ -110,7 +110,8 @@ def sentence(release: Release) -> str:
     text = f"version {release.candidate.version} of {release.model} {_VERDICTS[release.status]}"
     if release.status not in ("promoted", "pending"):
         text += f" in {release.step.label}"
-    return f"{text}: {release.reason}" if release.reason else text
+    reason = release.reason.removeprefix(f"in {release.step.label}, ").removeprefix("paused ")
+    return f"{text}: {reason}" if reason else text
 
 
 def metric_view(board: Board) -> MetricView:

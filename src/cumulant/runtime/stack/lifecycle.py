@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, EngineUnavailableError, PortInUseError, UsageError
+from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CHAMPION, Routes
 from cumulant.runtime.actions import check
+from cumulant.runtime.processes import Process, is_gone, process_of
 from cumulant.runtime.stack.book import FOLDER, Book
 from cumulant.runtime.stack.child import logs
 from cumulant.runtime.stack.holding import already_runs, left_behind, supervisor_of
 from cumulant.runtime.stack.programs import LOGS
 from cumulant.runtime.stack.status import Status, read_status
-from cumulant.runtime.stack.versions import first_champion, is_free
+from cumulant.runtime.stack.versions import first_champion
+from cumulant.serving.sockets import bind, split_address
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -47,18 +49,20 @@ def up(
     *,
     principal: Principal,
     http: str = "",
+    insecure: bool = False,
     detached: bool = False,
     progress: Progress = silent,
 ) -> Up:
     """Start the supervisor and wait until the champion is reached through the gateway.
 
     `model`: what serves first, where nothing has been served yet; default: the registry's champion, else the newest.
-    Unless `detached`, everything ends with this process.
+    Unless `detached`, everything ends with this process. Off loopback callers need the token of CUMULANT_TOKEN, or
+    `insecure` says that anyone may call.
 
     Raises:
         LeaseHeldError: it runs already.
         PortInUseError: something else listens at the gateway's address.
-        UsageError: another version than `model` serves.
+        UsageError: another version than `model` serves, or the address cannot be used.
         EngineUnavailableError: a process does not come to answer; everything has ended again.
         IntegrityError: the book is damaged.
     """
@@ -69,7 +73,7 @@ def up(
     if count := left_behind(project.state):
         progress(f"ended {count} processes that a killed supervisor left")
     address = http or project.spec.serving.http
-    _check_free(address)
+    _check_address(address, insecure=insecure)
     book = first_champion(project, model, principal=principal, progress=progress)
     _check_asked(project, model, book)
     apply_first(project, book)
@@ -94,8 +98,9 @@ def down(project: Project, *, principal: Principal, progress: Progress = silent)
     if pid is not None:
         progress(f"ending the supervisor, process {pid}")
         count = 1 + sum(one.pid is not None for one in status.children) if status else 1
+        supervisor = process_of(pid)
         _ask(pid)
-        _await_end(project, pid)
+        _await_end(supervisor)
     return count + left_behind(project.state)
 
 
@@ -133,14 +138,11 @@ def logs_folder(project: Project) -> Path:
     return project.state / FOLDER / LOGS
 
 
-def _check_free(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if port != "0" and not is_free(host.strip("[]") or "127.0.0.1", int(port)):
-        raise PortInUseError(
-            f"something listens at {address} already",
-            subject=address,
-            hint="stop it, or name another address with --http",
-        )
+def _check_address(address: str, *, insecure: bool) -> None:
+    """Listen there once, so that what is in the way is told before anything starts."""
+    host, port = split_address(address)
+    open_to_all = insecure or bool(os.environ.get("CUMULANT_TOKEN"))
+    bind(host, port, insecure=open_to_all, option="--http").close()
 
 
 def _check_asked(project: Project, model: str, book: Book) -> None:
@@ -196,9 +198,10 @@ def _ask(pid: int) -> None:
         os.kill(pid, signal.SIGTERM)
 
 
-def _await_end(project: Project, pid: int) -> None:
+def _await_end(supervisor: Process) -> None:
+    pid = supervisor.pid
     deadline = time.monotonic() + _DOWN_SECONDS
-    while supervisor_of(project.state) == pid:
+    while not is_gone(supervisor):
         if time.monotonic() > deadline:
             raise EngineUnavailableError(
                 f"the supervisor, process {pid}, has not ended within {_DOWN_SECONDS:g} s",

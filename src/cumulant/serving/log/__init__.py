@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cumulant.serving.log.entry import Entry, Like, Tensor
     from cumulant.serving.log.hiding import as_held, personal_fields
     from cumulant.serving.log.parts import SCHEMA, Part
-    from cumulant.serving.log.reading import Gap, find, gaps, recent, scan, stored
+    from cumulant.serving.log.reading import Gap, Rows, find, gaps, recent, scan, stored
     from cumulant.serving.log.starting import command
 
 _HOMES = {
@@ -23,6 +23,7 @@ _HOMES = {
     "Like": "entry",
     "LogClient": "client",
     "Part": "parts",
+    "Rows": "reading",
     "SCHEMA": "parts",
     "Tensor": "entry",
     "as_held": "hiding",
@@ -42,6 +43,7 @@ __all__ = [
     "Like",
     "LogClient",
     "Part",
+    "Rows",
     "Tensor",
     "as_held",
     "command",

@@ -37,6 +37,8 @@ from cumulant.serving.log.entry import (
 MIB = 1024 * 1024
 _RETRY_SECONDS = 0.25
 _SEND_BUFFER = MIB
+#: of all patterns: they are in the first frame of each connection, which must fit into the buffer that the system gives
+_PATTERN_BYTES = 128 * 1024
 _EMPTY_HEAD = bytes(HEAD.size)
 _FAULTS = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
@@ -82,7 +84,7 @@ class LogClient:
         self._buffer = bytearray()
         self._entries = 0
         self._chunks: deque[_Chunk] = deque()
-        self._held = self._offset = 0
+        self._held = self._offset = self._patterns = 0
         self._socket: socket.socket | None = None
         self._watched = False
         self._retry_at = 0.0
@@ -109,10 +111,12 @@ class LogClient:
     def pattern(self, entry: Entry) -> int | None:
         """Say once what many entries have in common; the number by which they name it. None: there are too many."""
         number = len(self._hello.patterns)
-        if number == PATTERNS:
+        told = msgspec.msgpack.encode((number, entry))
+        if number == PATTERNS or self._patterns + len(told) > _PATTERN_BYTES:
             return None
         self._hello.patterns.append(entry)
-        self._append(PATTERN, msgspec.msgpack.encode((number, entry)))
+        self._patterns += len(told)
+        self._append(PATTERN, told)
         return number
 
     def put(self, entry: Entry | Like) -> None:

@@ -17,9 +17,15 @@ _ENCODE = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def personal_fields(servable: Servable | GraphServable) -> list[Field]:
-    """The personal fields of a servable's requests. A graph's description knows of none."""
-    plan = servable.plan if isinstance(servable, Servable) else None
-    return [field for field in plan.request if field.personal] if plan is not None else []
+    """The personal fields of a servable's requests, also of those that only come with a row, such as its key. A graph's
+    description knows of none.
+    """
+    if not isinstance(servable, Servable):
+        return []
+    plan = servable.plan
+    source = plan.sources.get(plan.entity)
+    fields = {field.name: field for field in (*(() if source is None else source.fields), *plan.request)}
+    return [field for field in fields.values() if field.personal]
 
 
 class Hiding:

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from cumulant.testing.conformance.objects import ObjectsConformance
     from cumulant.testing.conformance.online import OnlineConformance
     from cumulant.testing.conformance.registry import RegistryConformance
+    from cumulant.testing.conformance.routes import RoutesConformance
     from cumulant.testing.conformance.secrets import SecretsConformance
     from cumulant.testing.conformance.tables import TablesConformance
+    from cumulant.testing.conformance.traffic import TrafficConformance
 
 __all__ = [
     "AccessConformance",
@@ -31,8 +33,10 @@ __all__ = [
     "ObjectsConformance",
     "OnlineConformance",
     "RegistryConformance",
+    "RoutesConformance",
     "SecretsConformance",
     "TablesConformance",
+    "TrafficConformance",
 ]
 
 

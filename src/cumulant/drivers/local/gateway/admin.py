@@ -55,10 +55,10 @@ class Admin:
                 try:
                     await self.reload()
                 except CumulantError as error:
-                    return 500, error_body(str(error)), json
+                    return 500, error_body(500, str(error)), json
                 return 200, _encode(self.told()), json
             case _:
-                return 404, error_body("there is /metrics, /health and /state here"), json
+                return 404, error_body(404, "there is /metrics, /health and /state here"), json
 
     async def reload(self) -> None:
         """Go by what the folder holds.

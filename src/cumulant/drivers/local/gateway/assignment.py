@@ -44,9 +44,8 @@ async def assign(request: Incoming, connection: Connection, routes: Routes) -> A
         if request.body.ended and len(body) <= LOOKED_INTO:
             key = key_in(body, routes.key)
     forced = (request.header(_FORCE) or b"").decode("latin-1").strip().lower()
-    if forced in (CHAMPION, CANDIDATE):
-        there = forced == CHAMPION or routes.candidate is not None
-        return Assignment(forced if there else CHAMPION, key, True, body)  # noqa: FBT003
+    if forced == CHAMPION or (forced == CANDIDATE and routes.candidate is not None):
+        return Assignment(forced, key, True, body)  # noqa: FBT003
     share = place(key, routes.model) if key else random.random()  # noqa: S311 - nothing is secret here
     return Assignment(arm_at(share, routes), key, False, body)  # noqa: FBT003
 

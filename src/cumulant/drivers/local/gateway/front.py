@@ -338,7 +338,7 @@ class Connection(asyncio.Protocol):
                 continue
             item = self._take()
             if isinstance(item, Refusal):
-                self.write(small_answer(item.status, error_body(item.text), close=True))
+                self.write(small_answer(item.status, error_body(item.status, item.text), close=True))
                 break
             self._current = item
             keep = await self._site.handle(item, self)

@@ -18,6 +18,7 @@ _OF_THE_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
      b"content-length", b"expect", b"http2-settings", b"proxy-authenticate", b"proxy-authorization"}
 )  # fmt: skip
+_CODES = {404: "not-found", 429: "overloaded", 500: "error", 503: "engine-unavailable", 504: "deadline"}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -171,5 +172,6 @@ def small_answer(
     return head(status_line(status), told) + (b"" if bare else body)
 
 
-def error_body(text: str) -> bytes:
-    return _encode({"error": text})
+def error_body(status: int, text: str) -> bytes:
+    """As the errors of the servers look."""
+    return _encode({"code": _CODES.get(status, "request"), "error": text, "retryable": status in (429, 503, 504)})

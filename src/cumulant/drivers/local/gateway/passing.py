@@ -35,6 +35,8 @@ _NAME = re.compile(rb"[!-~]{1,128}")
 _ABSOLUTE = re.compile(rb"^[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
 #: the caller went away; nobody reads the status
 _GONE = 499
+#: answers of a server that is not there for now; other errors are its own
+_DOWN = (502, 503, 504)
 
 
 class Gateway:
@@ -54,7 +56,7 @@ class Gateway:
             status, text = (404, "no such model here") if self.table.models else (503, "no model is served yet")
             last = connection.last(request) or not request.body.ended
             bare = request.method == b"HEAD"
-            connection.write(small_answer(status, error_body(text), close=last, bare=bare))
+            connection.write(small_answer(status, error_body(status, text), close=last, bare=bare))
             return not last
         return await Passage(self, served, request, connection).run()
 
@@ -141,13 +143,15 @@ class Passage:
     async def _reach(self) -> tuple[str, Endpoint, Wire]:
         """A connection to a server of the arm, else of the other one. Nothing was sent yet."""
         limits, served = self._routes.limits, self._served
-        order = self._gateway.table.order(self._routes, self._assigned.arm)
+        order = self._gateway.table.order(self._routes, self._assigned.arm, forced=self._assigned.forced)
         last = Fault("connect", 503, "this model has no servers")
         for number, (arm, endpoint) in enumerate(order):
-            if number and not served.retries.allowed(sum(served.active.values()), limits.retry_budget):
-                break
+            again = number > 0 and arm == self._assigned.arm
+            # A rescue is the request's first try at its arm, and the last: it needs no budget.
+            if again and not served.retries.allowed(sum(served.active.values()), limits.retry_budget):
+                continue
             try:
-                return arm, endpoint, await self._enter(arm, endpoint, retry=number > 0)
+                return arm, endpoint, await self._enter(arm, endpoint, retry=again)
             except Fault as fault:
                 if fault.kind != "connect":
                     raise
@@ -193,7 +197,7 @@ class Passage:
             if self._is_the_servers(error):
                 self._blame(endpoint)
             raise
-        if answer.status >= 500:
+        if answer.status in _DOWN:
             self._blame(endpoint)
         else:
             endpoint.succeeded()
@@ -339,7 +343,7 @@ class Passage:
         if fault.status in (429, 503):
             headers.append((b"retry-after", b"1"))
         bare, last = self._request.method == b"HEAD", self._ends()
-        body = error_body(fault.text)
+        body = error_body(fault.status, fault.text)
         self._connection.write(small_answer(fault.status, body, headers=headers, close=last, bare=bare))
         return not last
 

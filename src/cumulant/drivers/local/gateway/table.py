@@ -80,10 +80,10 @@ class Table:
                 return found
         return next(iter(self.models.values())) if len(self.models) == 1 else None
 
-    def order(self, routes: Routes, assigned: str) -> list[tuple[str, Endpoint]]:
+    def order(self, routes: Routes, assigned: str, *, forced: bool = False) -> list[tuple[str, Endpoint]]:
         """The servers to try for a request of an arm: its own, the least busy first, then one of the other arm.
 
-        Those that are thought to be down are left out, unless all are.
+        Those that are thought to be down are left out, unless all are. What a tester forced goes to no other arm.
         """
         own = [pair for arm in routes.arms if arm.name == assigned for pair in self._servers(arm)]
         others = [pair for arm in routes.arms if arm.name != assigned for pair in self._servers(arm)]
@@ -95,6 +95,8 @@ class Table:
         if not first and not rescue:
             first, rescue = own, others
         retries = routes.limits.retries
+        if forced:
+            return (first or own)[: retries + 1]
         return first[: retries + 1] + rescue[: 1 if retries or not first else 0]
 
     def _servers(self, arm: Arm) -> list[tuple[str, Endpoint]]:
@@ -116,7 +118,7 @@ async def check(endpoint: Endpoint) -> None:
             answer = await wire.head  # type: ignore[misc]  # `begin` made it
             while await wire.body.read():
                 pass
-        endpoint.ready = answer.status == 200
+        endpoint.ready = answer.status < 500  # a server without that path answers, too
     except (Fault, TimeoutError):
         endpoint.ready = False
     finally:

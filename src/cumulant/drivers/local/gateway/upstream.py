@@ -56,7 +56,7 @@ class Wire(asyncio.Protocol):
         if exc is None and self._begun() and answer.length is None and not answer.chunked:
             self._complete = True
             self.body.end()  # such an answer ends with its connection
-        self.fail(Fault("reset", 502, "the server ended the connection before its answer was whole"))
+        self.fail(Fault("reset", 503, "the server ended the connection before its answer was whole"))
 
     def data_received(self, data: bytes) -> None:
         if not self._busy or self._complete:
@@ -89,7 +89,7 @@ class Wire(asyncio.Protocol):
         return self.head is not None and self.head.done() and not self.head.cancelled() and not self.head.exception()
 
     def _broken(self) -> None:
-        self.fail(Fault("reset", 502, "the answer of the server is no valid HTTP"))
+        self.fail(Fault("reset", 503, "the answer of the server is no valid HTTP"))
         self.close()
 
     def fail(self, error: Exception) -> None:

@@ -1,0 +1,106 @@
+"""`python -m cumulant.drivers.envoy FOLDER`: the gateway in the foreground, until SIGTERM drains it."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from cumulant.core.errors import CumulantError
+from cumulant.core.traffic import Certificates
+from cumulant.drivers.envoy import engine, process
+from cumulant.drivers.envoy.admin import Admin
+from cumulant.drivers.envoy.bootstrap import bootstrap
+from cumulant.drivers.envoy.exchanges import Writer
+from cumulant.drivers.envoy.folder import PRIVATE, Folder, Seat, write
+from cumulant.drivers.envoy.published import write_clusters, write_table
+from cumulant.drivers.envoy.pump import Pump
+from cumulant.ports.traffic import Door, Opening
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0 after SIGTERM or SIGINT, 1 where Envoy ended by itself or did not start."""
+    folder, opening = _asked(arguments)
+    try:
+        folder.make()
+        with folder.running(), tempfile.TemporaryDirectory(prefix=PRIVATE) as private:
+            return _run(folder, opening, f"{private}/admin.sock")
+    except CumulantError as error:
+        sys.stderr.write("; ".join(filter(None, [error.message, error.hint])) + "\n")
+        return 1
+
+
+def _asked(arguments: Sequence[str] | None) -> tuple[Folder, Opening]:
+    parser = argparse.ArgumentParser(prog="python -m cumulant.drivers.envoy", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--http", default=Opening().http, help="HOST:PORT for callers")
+    parser.add_argument("--admin", default=Opening().admin, help="HOST:PORT for /metrics and /health")
+    parser.add_argument("--certificate", help="PEM file; with it callers speak TLS")
+    parser.add_argument("--private-key", help="PEM file of the certificate's key")
+    parser.add_argument("--authority", help="PEM file; callers must show a certificate that it signed")
+    parser.add_argument("--key-file", help="file whose bytes the hashes of callers' keys are made with")
+    asked = parser.parse_args(arguments)
+    if bool(asked.certificate) != bool(asked.private_key):
+        parser.error("--certificate and --private-key go together")
+    tls = Certificates(certificate=asked.certificate, private_key=asked.private_key, authority=asked.authority)
+    opening = Opening(
+        http=asked.http, admin=asked.admin, tls=tls if asked.certificate else None, key_file=asked.key_file
+    )
+    return Folder(asked.folder.absolute()), opening
+
+
+def _run(folder: Folder, opening: Opening, socket: str) -> int:
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    salt = Path(opening.key_file).read_bytes() if opening.key_file else b""
+    writer = Writer(folder.exchanges)
+    with folder.alone():
+        state = folder.state()
+        write_clusters(folder, state)
+        write_table(folder, state)
+    write(folder.bootstrap, msgspec.json.encode(bootstrap(folder, opening, socket)))
+    envoy = process.start(engine.program(), folder.bootstrap)
+    assert envoy.stdout is not None
+    pump = Pump(envoy.stdout, writer, salt)
+    pump.start()
+    try:
+        return _watch(folder, opening, Admin(socket), envoy, ended)
+    finally:
+        folder.remove_seat()
+        process.end(envoy)
+        pump.join()
+
+
+def _watch(
+    folder: Folder,
+    opening: Opening,
+    admin: Admin,
+    envoy: subprocess.Popen[bytes],
+    ended: threading.Event,
+) -> int:
+    process.await_ready(envoy, admin)
+    at = admin.addresses()
+    scheme = "https" if opening.tls else "http"
+    door = Door(url=f"{scheme}://{at['callers']}", admin=f"http://{at['administration']}", pid=os.getpid())
+    folder.write_seat(Seat(door, admin.path))
+    while not ended.wait(0.1):
+        if envoy.poll() is not None:
+            sys.stderr.write(f"Envoy ended with {envoy.returncode}\n")
+            return 1
+    with contextlib.suppress(CumulantError):
+        process.drain(admin)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""Servers of the arms as Envoy's clusters.
+
+A cluster's name holds a hash of all that it is made of, so that a change of routes never changes servers under
+requests: it names other clusters, which are ready before the routes name them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+import msgspec
+
+from cumulant.core.errors import UsageError
+from cumulant.core.traffic import Arm, Limits, Routes
+
+_TYPE = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+_HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+#: below the server's own limit of 75 s, so that a request never meets a connection that is just being closed
+_IDLE = "30s"
+#: of a health check and of making a connection, seconds
+_PATIENCE = 1.0
+
+
+def cluster_name(model: str, arm: Arm, limits: Limits) -> str:
+    """`MODEL|ARM|HASH`."""
+    made_of = msgspec.json.encode([arm, msgspec.structs.replace(limits, deadline=0.0, rate=None)])
+    return f"{model}|{arm.name}|{hashlib.sha256(made_of).hexdigest()[:12]}"
+
+
+def rescued_name(routes: Routes, arm: Arm) -> str:
+    """The cluster that an arm's requests go to: its own servers first, then those of the other arm."""
+    names = [cluster_name(routes.model, one, routes.limits) for one in _order(routes, arm)]
+    if len(names) == 1:
+        return names[0]
+    return f"{names[0]}+{names[1].rpartition('|')[2]}"
+
+
+def arm_of(cluster: str, model: str) -> str:
+    """The arm in a cluster's name; empty where it is another model's."""
+    parts = cluster.split("|")
+    return parts[-2] if len(parts) > 2 and "|".join(parts[:-2]) == model else ""
+
+
+def clusters_of(routes: Routes) -> list[dict[str, Any]]:
+    """All clusters that these routes name."""
+    found = [_servers(routes.model, arm, routes.limits) for arm in routes.arms]
+    if routes.candidate is not None:
+        found += [_rescued(routes, arm) for arm in routes.arms]
+    return found
+
+
+def _order(routes: Routes, arm: Arm) -> list[Arm]:
+    return [arm, *(other for other in routes.arms if other.name != arm.name)]
+
+
+def _rescued(routes: Routes, arm: Arm) -> dict[str, Any]:
+    members = [cluster_name(routes.model, one, routes.limits) for one in _order(routes, arm)]
+    aggregate = "type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig"
+    return {
+        "@type": _TYPE,
+        "name": rescued_name(routes, arm),
+        "connect_timeout": f"{_PATIENCE}s",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "cluster_type": {
+            "name": "envoy.clusters.aggregate",
+            "typed_config": {"@type": aggregate, "clusters": members},
+        },
+        "circuit_breakers": _bounds(routes.limits, rescue=True),
+    }
+
+
+def _servers(model: str, arm: Arm, limits: Limits) -> dict[str, Any]:
+    name = cluster_name(model, arm, limits)
+    places = [endpoint(url) for url in arm.endpoints]
+    found: dict[str, Any] = {
+        "@type": _TYPE,
+        "name": name,
+        "type": "STATIC" if all(_is_address(place.hostname) for place in places) else "STRICT_DNS",
+        "dns_lookup_family": "V4_PREFERRED",
+        "connect_timeout": f"{_PATIENCE}s",
+        "lb_policy": "LEAST_REQUEST",
+        # With every server thought dead, requests are tried rather than refused.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 1.0}},
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [_place(p, arm) for p in places]}]},
+        "circuit_breakers": _bounds(limits),
+        "outlier_detection": _ejection(limits),
+        "health_checks": [_health_check(limits)],
+        "typed_extension_protocol_options": {
+            _HTTP: {
+                "@type": f"type.googleapis.com/{_HTTP}",
+                "common_http_protocol_options": {"idle_timeout": _IDLE},
+                "explicit_http_config": {"http_protocol_options": {}},
+            }
+        },
+    }
+    if any(place.scheme == "https" for place in places):
+        found["transport_socket"] = _encrypted(places[0])
+    return found
+
+
+def endpoint(url: str) -> SplitResult:
+    """The parts of a server's base URL.
+
+    Raises:
+        UsageError: it is not `http(s)://HOST[:PORT]`.
+    """
+    place = urlsplit(url)
+    if place.scheme not in {"http", "https"} or not place.hostname or place.path.strip("/") or place.query:
+        hint = "write it as http://HOST:PORT, without a path"
+        raise UsageError(f'"{url}" is no address of a server', subject=url, hint=hint)
+    return place
+
+
+def _place(place: SplitResult, arm: Arm) -> dict[str, Any]:
+    port = place.port or (443 if place.scheme == "https" else 80)
+    return {
+        "endpoint": {"address": {"socket_address": {"address": place.hostname, "port_value": port}}},
+        "metadata": {"filter_metadata": {"cumulant": {"arm": arm.name}}},
+    }
+
+
+def _is_address(host: str | None) -> bool:
+    try:
+        ipaddress.ip_address(host or "")
+    except ValueError:
+        return False
+    return True
+
+
+def _encrypted(place: SplitResult) -> dict[str, Any]:
+    tls = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+    checks: dict[str, Any] = {"validation_context": {"system_root_certs": {}}}
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {"@type": tls, "sni": place.hostname, "common_tls_context": checks},
+    }
+
+
+def _bounds(limits: Limits, *, rescue: bool = False) -> dict[str, Any]:
+    """Bounds of a cluster. A rescue by the other arm has no budget.
+
+    All requests of an arm need it at once when the arm dies; and it cannot become a storm, since the dead arm took
+    none of them.
+    """
+    most = limits.connections + limits.pending
+    bound: dict[str, Any] = {
+        "max_connections": limits.connections,
+        "max_pending_requests": limits.pending,
+        "max_requests": most,
+    }
+    if rescue:
+        bound["max_retries"] = most
+    else:
+        bound["retry_budget"] = {"budget_percent": {"value": limits.retry_budget}, "min_retry_concurrency": 3}
+    return {"thresholds": [bound]}
+
+
+def _ejection(limits: Limits) -> dict[str, Any]:
+    """Answers with 500 are the model's, and never leave a server alone; 502 to 504 and broken connections do."""
+    return {
+        "split_external_local_origin_errors": True,
+        "enforcing_consecutive_5xx": 0,
+        "enforcing_success_rate": 0,
+        "enforcing_local_origin_success_rate": 0,
+        "consecutive_gateway_failure": limits.eject_after,
+        "enforcing_consecutive_gateway_failure": 100,
+        "consecutive_local_origin_failure": limits.eject_after,
+        "interval": "0.5s",
+        "base_ejection_time": f"{limits.eject_for}s",
+        "max_ejection_time": f"{limits.eject_for * 10}s",
+        "max_ejection_percent": 100,
+    }
+
+
+def _health_check(limits: Limits) -> dict[str, Any]:
+    every = f"{limits.health_every}s"
+    return {
+        "timeout": f"{_PATIENCE}s",
+        "interval": every,
+        "no_traffic_interval": every,
+        "unhealthy_threshold": 2,
+        "healthy_threshold": 1,
+        # A server that is not ours may not know the path; that it answers is enough.
+        "http_health_check": {"path": "/v2/health/ready", "expected_statuses": [{"start": 200, "end": 500}]},
+    }

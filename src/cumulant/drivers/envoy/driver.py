@@ -1,0 +1,11 @@
+"""The record of the driver. Importing this loads no engine."""
+
+from __future__ import annotations
+
+from cumulant.ports.driver import Driver
+
+gateway = Driver(
+    clients={"traffic": "cumulant.drivers.envoy.client:EnvoyTraffic"},
+    capabilities={"traffic": frozenset({"tls", "metrics"})},
+    extra="release",
+)

@@ -1,0 +1,89 @@
+"""Envoy's process: started, asked, drained and never left behind."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cumulant.core.errors import EngineUnavailableError
+from cumulant.drivers.envoy.admin import Admin
+
+#: threads that answer requests; two serve some ten thousand a second
+_THREADS = 4
+#: milliseconds until a line of the log leaves Envoy: what is lost when it is killed
+_FLUSH = 50
+#: seconds for requests under way at the end
+_DRAIN = 30.0
+_END = 10.0
+_START = 60.0
+_PAUSE = 0.05
+
+
+def start(program: Path, bootstrap: Path) -> subprocess.Popen[bytes]:
+    """Envoy, whose log of exchanges is its standard output."""
+    threads = min(_THREADS, os.cpu_count() or 1)
+    command = [str(program), "-c", str(bootstrap), "--concurrency", str(threads), "--log-level", "warning"]
+    command += ["--disable-hot-restart", "--file-flush-interval-msec", str(_FLUSH)]
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        # Signals of a terminal go to the supervisor alone, which drains first.
+        start_new_session=True,
+        preexec_fn=_dies_with(os.getpid()),  # noqa: PLW1509 - there is one thread yet
+    )
+
+
+def _dies_with(parent: int) -> Callable[[], None] | None:
+    """What makes a child die with its parent, however that dies. Linux only; elsewhere a signal must reach us."""
+    if sys.platform != "linux":
+        return None
+    control = ctypes.CDLL(None).prctl
+    set_death_signal = 1
+
+    def bind() -> None:
+        control(set_death_signal, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return bind
+
+
+def await_ready(envoy: subprocess.Popen[bytes], admin: Admin) -> None:
+    """Return when it takes requests.
+
+    Raises:
+        EngineUnavailableError: it ended, or did not come up in time.
+    """
+    deadline = time.monotonic() + _START
+    while not admin.ready():
+        if envoy.poll() is not None:
+            raise EngineUnavailableError(f"Envoy ended with {envoy.returncode}: the lines above say why")
+        if time.monotonic() > deadline:
+            raise EngineUnavailableError(f"Envoy was not ready within {_START:.0f} s")
+        time.sleep(_PAUSE)
+
+
+def end(envoy: subprocess.Popen[bytes]) -> None:
+    """End it, also where it has stopped listening to signals."""
+    envoy.terminate()
+    try:
+        envoy.wait(_END)
+    except subprocess.TimeoutExpired:
+        envoy.kill()
+        envoy.wait()
+
+
+def drain(admin: Admin) -> None:
+    """Take no more requests, and return when those under way are answered."""
+    admin.ask("/healthcheck/fail", method="POST")
+    admin.ask("/drain_listeners", method="POST")
+    deadline = time.monotonic() + _DRAIN
+    while admin.under_way() and time.monotonic() < deadline:
+        time.sleep(_PAUSE)

@@ -1,0 +1,62 @@
+"""What the rules of a running gateway share."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cumulant.core.traffic import (
+    CANDIDATE,
+    CHAMPION,
+)
+from cumulant.ports.traffic import Opening, Traffic
+from cumulant.testing.arms import ArmServer
+from cumulant.testing.conformance.routes import MODEL, RoutesConformance
+from cumulant.testing.gateways import Caller, Gateway, running
+
+
+class GatewaySuite(RoutesConformance):
+    """Gateways that run, as the driver's `program` says."""
+
+    #: a request that hangs ends this soon after its deadline (seconds), however busy the machine
+    slack = 5.0
+
+    @pytest.fixture
+    def traffic(self, connect: Callable[[], Traffic]) -> Iterator[Traffic]:
+        client = connect()
+        yield client
+        client.close()
+
+    @pytest.fixture
+    def opening(self, tmp_path: Path) -> Opening:
+        key_file = tmp_path / "log.key"
+        key_file.write_bytes(b"k" * 32)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        return Opening(http=f"127.0.0.1:{port}", key_file=str(key_file))
+
+    @pytest.fixture
+    def gateway(self, traffic: Traffic, opening: Opening, tmp_path: Path) -> Iterator[Gateway]:
+        with (tmp_path / "gateway.out").open("wb") as output, running(traffic, opening, output) as gateway:
+            yield gateway
+
+    @pytest.fixture
+    def champion(self) -> Iterator[ArmServer]:
+        arm = ArmServer(CHAMPION).start()
+        yield arm
+        arm.stop()
+
+    @pytest.fixture
+    def candidate(self) -> Iterator[ArmServer]:
+        arm = ArmServer(CANDIDATE).start()
+        yield arm
+        arm.stop()
+
+    @pytest.fixture
+    def caller(self, gateway: Gateway) -> Iterator[Caller]:
+        with Caller(gateway.url, MODEL) as caller:
+            yield caller

@@ -1,0 +1,139 @@
+"""Rules of the port `traffic`: a gateway is started with small model servers behind it, and both are killed."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+
+from cumulant.core.traffic import (
+    ARM_HEADER,
+    CANDIDATE,
+    CHAMPION,
+    FORCE_HEADER,
+    KEY_HEADER,
+    REQUEST_HEADER,
+)
+from cumulant.ports.traffic import Opening, Traffic
+from cumulant.testing.arms import ArmServer
+from cumulant.testing.conformance.gateway_faults import FaultRules
+from cumulant.testing.conformance.gateway_life import LifeRules
+from cumulant.testing.conformance.routes import MODEL, routes_of
+from cumulant.testing.gateways import Caller, Reader
+
+
+class TrafficConformance(FaultRules, LifeRules):
+    """Give a fixture `connect`: makes a client, each time of the same gateway, which does not run."""
+
+    def test_the_door_and_one_request(
+        self, traffic: Traffic, caller: Caller, champion: ArmServer, opening: Opening
+    ) -> None:
+        began = int(time.time() * 1e6)
+        traffic.apply(routes_of(champion.url, revision=3))
+        door = traffic.door()
+        assert door is not None
+        assert door.url == f"http://{opening.http}"
+        answer = caller.post(headers={REQUEST_HEADER: "one"})
+        assert (answer.status, answer.served_by, answer.arm) == (200, CHAMPION, CHAMPION)
+        [sent] = champion.posts()
+        assert (sent.headers[REQUEST_HEADER], sent.headers[ARM_HEADER]) == ("one", CHAMPION)
+        assert sent.body == b'{"x": 1.0}'
+        [told] = Reader(traffic).until(1)
+        assert (told.request, told.model, told.assigned, told.served) == ("one", MODEL, CHAMPION, CHAMPION)
+        assert (told.status, told.fault, told.forced, told.revision, told.key) == (200, "", False, 3, "")
+        assert began <= told.time <= time.time() * 1e6 + 1e6
+        assert 0 < told.duration_us < 30e6
+        assert not told.rescued
+
+    def test_a_request_without_a_name_gets_one(self, traffic: Traffic, caller: Caller, champion: ArmServer) -> None:
+        traffic.apply(routes_of(champion.url))
+        assert caller.post().status == caller.post().status == 200
+        names = [sent.headers[REQUEST_HEADER] for sent in champion.posts()]
+        assert len(set(names)) == 2
+        assert [told.request for told in Reader(traffic).until(2)] == names
+
+    def test_weights(self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer) -> None:
+        traffic.apply(routes_of(champion.url, candidate.url, weight=20.0))
+        answers = [caller.post() for _ in range(600)]
+        assert {answer.status for answer in answers} == {200}
+        found = sum(answer.served_by == CANDIDATE for answer in answers)
+        assert abs(found - 120) < 4.5 * math.sqrt(600 * 0.2 * 0.8)
+        assert all(answer.arm == answer.served_by for answer in answers)
+        told = Reader(traffic).until(600)
+        assert sum(exchange.assigned == CANDIDATE for exchange in told) == found
+
+    @pytest.mark.parametrize("weight", [0.0, 100.0])
+    def test_all_or_nothing(
+        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer, weight: float
+    ) -> None:
+        traffic.apply(routes_of(champion.url, candidate.url, weight=weight))
+        arms = {caller.post().served_by for _ in range(100)}
+        assert arms == {CANDIDATE if weight else CHAMPION}
+
+    def test_a_ramp_moves_keys_in_one_direction(
+        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
+    ) -> None:
+        keys = [f"card-{number}" for number in range(1000)]
+        before: set[str] = set()
+        for revision, weight in enumerate((10.0, 50.0, 95.0), 1):
+            traffic.apply(routes_of(champion.url, candidate.url, weight=weight, revision=revision, key="card"))
+            arms = {key: caller.post(headers={KEY_HEADER: key}).arm for key in keys}
+            moved = {key for key, arm in arms.items() if arm == CANDIDATE}
+            share = weight / 100
+            assert abs(len(moved) - 1000 * share) < 4.5 * math.sqrt(1000 * share * (1 - share))
+            assert before <= moved
+            assert {caller.post(headers={KEY_HEADER: key}).arm for key in sorted(moved)[:20]} == {CANDIDATE}
+            before = moved
+
+    def test_the_key_is_found_in_the_body(
+        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
+    ) -> None:
+        traffic.apply(routes_of(champion.url, candidate.url, weight=50.0, key="card"))
+        path = f"/v2/models/{MODEL}/infer"
+        for number in range(40):
+            key = f'c{number} "ä\\'
+            tensor = {"name": "card", "shape": [1], "datatype": "BYTES", "data": [key]}
+            other = {"name": "x", "shape": [1, 2], "datatype": "FP64", "data": [[number, 1.5e3]]}
+            answers = [
+                caller.post({"x": [{"card": "no"}], "card": key}),
+                caller.post({"rows": [{"note": 'a "card": 1 }', "card": key}, {"card": "another"}]}),
+                caller.post([{"card": key}]),
+                caller.post({"id": "card", "inputs": [other, tensor]}, path=path),
+                caller.post({"inputs": [{**tensor, "data": [[key]]}, other]}, path=path),
+            ]
+            assert len({answer.arm for answer in answers}) == 1, key
+        told = Reader(traffic).until(200)
+        assert len({exchange.key for exchange in told}) == 40
+        assert {exchange.assigned for exchange in told} == {CHAMPION, CANDIDATE}
+        assert all(exchange.key and not exchange.key.startswith("c") for exchange in told)
+
+    @pytest.mark.parametrize("body", [{}, [], {"card": None}, {"rows": []}, {"inputs": [{"name": "card"}]}, 7, "card"])
+    def test_a_body_without_the_key_is_answered(
+        self, traffic: Traffic, caller: Caller, champion: ArmServer, body: object
+    ) -> None:
+        traffic.apply(routes_of(champion.url, champion.url, weight=50.0, key="card"))
+        assert caller.post(body).status == 200
+        assert [exchange.key for exchange in Reader(traffic).until(1)] == [""]
+
+    def test_a_forced_arm_is_told_as_forced(
+        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
+    ) -> None:
+        traffic.apply(routes_of(champion.url, candidate.url, weight=0.0))
+        assert caller.post(headers={FORCE_HEADER: CANDIDATE}).served_by == CANDIDATE
+        assert caller.post(headers={FORCE_HEADER: CHAMPION}).served_by == CHAMPION
+        assert caller.post(headers={FORCE_HEADER: "nobody"}).served_by == CHAMPION
+        told = [(exchange.assigned, exchange.forced) for exchange in Reader(traffic).until(3)]
+        assert told == [(CANDIDATE, True), (CHAMPION, True), (CHAMPION, False)]
+
+    def test_only_the_champions_requests_are_mirrored_and_in_part(
+        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
+    ) -> None:
+        traffic.apply(routes_of(champion.url, candidate.url, weight=50.0, mirror=50.0))
+        for _ in range(400):
+            assert caller.post().status == 200
+        time.sleep(0.5)
+        own, copies, of_champion = candidate.posts(), candidate.posts(shadow=True), champion.posts()
+        assert len(own) + len(of_champion) == 400
+        assert {sent.headers[REQUEST_HEADER] for sent in copies} <= {s.headers[REQUEST_HEADER] for s in of_champion}
+        assert abs(len(copies) - len(of_champion) / 2) < 4.5 * math.sqrt(len(of_champion) / 4)

@@ -1,0 +1,58 @@
+"""Where a project's gateway is: its folder in the state, behind the scheme that the environment names."""
+
+from __future__ import annotations
+
+import pytest
+
+from cumulant.core.errors import ProjectFileError
+from cumulant.ports.driver import Driver
+from cumulant.project import Drivers, load
+from cumulant.testing.traffic import MemoryTraffic
+
+HEAD = "version: 1\nmodel: {name: late}\n"
+
+
+class Gateway(MemoryTraffic):
+    def __init__(self, url):
+        super().__init__()
+        self.url = url
+
+
+def project(folder, text=HEAD, environment="local", drivers=None):
+    (folder / "cumulant.yaml").write_text(text)
+    return load(folder, environment=environment, drivers=drivers)
+
+
+@pytest.mark.parametrize(
+    ("declared", "url"),
+    [
+        (None, "local://{state}/gateway"),
+        ("local://", "local://{state}/gateway"),
+        ("envoy://", "envoy://{state}/gateway"),
+        ("envoy://doors/one", "envoy://{root}/doors/one"),
+        ("envoy:///run/one", "envoy:///run/one"),
+    ],
+)
+def test_the_folder_of_the_gateway(tmp_path, declared, url):
+    text = HEAD + (f"environments:\n  prod: {{traffic: '{declared}'}}\n" if declared else "environments:\n  prod: {}\n")
+    found = project(tmp_path, text, "prod")
+    expected = url.format(root=tmp_path, state=found.state)
+    assert found.endpoints.traffic == expected
+    (row,) = [row for row in found.resolved() if row.path == "environment.traffic"]
+    assert row.value == expected
+
+
+def local():
+    return Drivers({"local": Driver(clients={"traffic": f"{__name__}:Gateway"})})
+
+
+def test_the_client_is_made_once_from_its_driver(tmp_path):
+    found = project(tmp_path, drivers=local())
+    assert found.traffic().url == f"local://{found.state}/gateway"
+    assert found.traffic() is found.traffic()
+
+
+def test_a_gateway_that_no_driver_serves_is_refused_with_its_line(tmp_path):
+    found = project(tmp_path, HEAD + "environments:\n  prod:\n    traffic: ftp://x\n", "prod", local())
+    with pytest.raises(ProjectFileError, match=r'cumulant\.yaml:5: no driver for "ftp://" is installed'):
+        found.check_drivers()

@@ -1,0 +1,180 @@
+"""The controller's process, round by round, between small real servers."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+from release_servers import project, served, serving
+from releases import MOMENT, release
+
+from cumulant.core.errors import EngineUnavailableError
+from cumulant.core.events import Actor
+from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange
+from cumulant.core.units import to_micros
+from cumulant.ports.access import Principal
+from cumulant.release.decide import ended, start
+from cumulant.runtime.release import store
+from cumulant.runtime.release.loop import Controllers, Lines, controller, run
+from cumulant.runtime.release.starting import WAITING, Outside, begin_waiting, start_release
+from cumulant.runtime.stack.book import change_book, read_book
+from cumulant.testing.clock import ManualClock
+
+ADA = Principal("user:ada")
+
+
+@pytest.fixture
+def clock():
+    return ManualClock(MOMENT)
+
+
+class World:
+    """Two servers, a project in memory, and a controller whose seconds pass when a test says so."""
+
+    def __init__(self, late, clock, one, other) -> None:
+        self.late, self.clock, self.now, self.said = late, clock, 0.0, []
+        self.arms = {CHAMPION: one, CANDIDATE: other}
+        outside = Outside(champion=one.url, candidate=other.url)
+        start_release(late, principal=ADA, outside=outside, clock=clock)
+        self.acting = self.controller()
+
+    def controller(self):
+        return controller(self.late, self.said.append, clock=self.clock, steady=lambda: self.now)
+
+    def second(self, *, failing=0.0):
+        """Twenty requests, and a round of the controller."""
+        routes = self.late.traffic().in_force("late")
+        weight = routes.weight if routes else 0
+        for number in range(20):
+            arm = CANDIDATE if number * 5 < weight else CHAMPION
+            bad = arm == CANDIDATE and number < failing * 20
+            self.late.traffic().put(
+                [
+                    Exchange(
+                        request="r", time=to_micros(self.clock.now()), model="late", assigned=arm, served=arm,
+                        status=500 if bad else 200, duration_us=2000, revision=routes.revision if routes else 0,
+                    )
+                ]
+            )  # fmt: skip
+        self.now += 1
+        self.clock.move(timedelta(seconds=1))
+        self.acting.tick()
+        return store.need(self.late.journal(), "late")[0]
+
+
+SHORT = """
+release:
+  look: 2s
+  block: 2s
+  metrics: {latency: {required: false}, errors: {margin: 20%}, timeouts: {margin: 20%}}
+  stages:
+    ab: null
+    canary: {weights: [10%, 50%], at_least: 4s, soak: 6s, samples: 20}
+"""
+
+
+@pytest.fixture
+def world(tmp_path, clock):
+    with serving() as one, serving() as other, project(tmp_path / "late", SHORT, clock=clock) as late:
+        yield World(late, clock, one, other)
+
+
+def test_a_good_candidate_is_promoted_over_killed_controllers(world):
+    weights = []
+    for number in range(200):
+        now = world.second()
+        weights.append(now.weight)
+        if number % 20 == 19:
+            world.acting = world.controller()
+            world.now += 6
+        if now.over:
+            break
+    assert now.status == "promoted", now.reason
+    assert weights == sorted(weights)
+    assert world.late.traffic().in_force("late").champion.version == world.arms[CANDIDATE].url
+    assert now.settled == {"told", "drained"}
+
+
+def test_a_candidate_of_another_shape_is_back_within_two_rounds(world):
+    for _ in range(3):
+        assert world.second().status == "running"
+    world.arms[CANDIDATE].outputs = [{"name": "other", "datatype": "FP64"}]
+    assert world.second().status == "rolled_back"
+    assert world.late.traffic().in_force("late").weight == 0
+    assert "another shape" in store.need(world.late.journal(), "late")[0].reason
+
+
+def test_a_candidate_that_fails_is_back_within_seconds(world):
+    world.second()
+    world.second()
+    seconds = 0
+    now = world.second(failing=1.0)
+    while not now.over and seconds < 60:
+        seconds += 1
+        now = world.second(failing=1.0)
+    assert now.status == "rolled_back"
+    assert "failed" in now.reason
+    assert seconds <= 12
+
+
+def test_an_unreachable_journal_stops_progress_and_not_the_process(world, monkeypatch):
+    late, said, pauses = world.late, [], []
+
+    def gone():
+        raise EngineUnavailableError("the journal does not answer", subject="journal")
+
+    def asked(seconds):
+        pauses.append(seconds)
+        return len(pauses) > 6
+
+    acting, journal = Controllers(late, said.append, settle=1), late.journal
+    late.journal = gone
+    run(late, acting, asked, Lines(said.append))
+    assert pauses[:6] == [1, 2, 4, 8, 16, 30]
+    assert said == ["waits: the journal does not answer\n"], "said once"
+    late.journal = journal
+    run(late, acting, lambda seconds, left=[3]: left.__setitem__(0, left[0] - 1) or left[0] < 0, Lines(said.append))
+    assert "on its way in canary 10%" in said[-1]
+
+
+def test_a_fault_of_the_controller_does_not_end_it(world):
+    said, rounds = [], []
+
+    class Broken:
+        def tick(self):
+            raise ZeroDivisionError("surprise")
+
+    run(world.late, Broken(), lambda seconds: rounds.append(1) or len(rounds) > 2, Lines(said.append))
+    assert "ZeroDivisionError: surprise" in said[0]
+    assert len(rounds) == 3
+
+
+def test_a_candidate_that_waits_begins_when_the_other_is_over(tmp_path, clock):
+    with project(tmp_path / "late", clock=clock) as late:
+        note = {"uri": "late/3", "principal": msgspec.to_builtins(ADA)}
+        now = start(release())
+        with late.journal().transaction(actor=Actor("user:ada")) as transaction:
+            store.write(transaction, None, now, expect=0)
+            transaction.put(WAITING, "late", note)
+        asked = []
+        assert begin_waiting(late, begin=lambda *words, **other: asked.append(words[1])) is None
+        assert asked == []
+        with late.journal().transaction(actor=Actor("user:ada")) as transaction:
+            store.write(transaction, now, ended(now, "rolled_back", "x", at=MOMENT), expect=1)
+        begin_waiting(late, begin=lambda *words, **other: asked.append((words[1], other["principal"])))
+        assert asked == [("late/3", ADA)]
+
+
+def test_a_promotion_that_the_registry_does_not_know_yet_is_not_overwritten(tmp_path, clock):
+    from cumulant.core.errors import LeaseHeldError
+
+    with project(tmp_path / "late", clock=clock) as late:
+        served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
+        change_book(late.state, "late", lambda book: msgspec.structs.replace(book, candidate="2"))
+        over = ended(start(release()), "promoted", "", at=MOMENT)
+        with late.journal().transaction(actor=Actor("user:ada")) as transaction:
+            store.write(transaction, None, over, expect=0)
+        with pytest.raises(LeaseHeldError, match="registry does not say so yet"):
+            start_release(late, "late/3", principal=ADA, clock=clock)
+        assert read_book(late.state, "late").candidate == "2"

@@ -1,0 +1,319 @@
+"""Releases as people start, steer, approve and end them; rollback with nothing but the state folder."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+from release_servers import project, served, serving
+from releases import MOMENT, QUICK, release
+
+from cumulant.core.errors import (
+    CumulantError,
+    EngineUnavailableError,
+    LeaseHeldError,
+    NotFoundError,
+    RefusedError,
+    StorageError,
+    UsageError,
+)
+from cumulant.core.events import Actor
+from cumulant.core.traffic import Arm
+from cumulant.ports.access import Principal
+from cumulant.release.decide import ended, start
+from cumulant.release.spec import ApprovalSpec, ReleaseSpec
+from cumulant.runtime.release import store, verbs
+from cumulant.runtime.release.door import answer, opened
+from cumulant.runtime.release.effects import Effects, booked
+from cumulant.runtime.release.rollback import roll_back
+from cumulant.runtime.release.starting import Outside, checked, start_release
+from cumulant.runtime.release.views import sentence, view
+from cumulant.runtime.stack.book import Book, read_book
+from cumulant.testing.clock import ManualClock
+
+ADA, BOB = Principal("user:ada", ("risk",)), Principal("user:bob", ("ops",))
+
+
+@pytest.fixture
+def clock():
+    return ManualClock(MOMENT)
+
+
+@pytest.fixture
+def late(tmp_path, clock):
+    with project(tmp_path / "late", clock=clock) as found:
+        yield found
+
+
+def put(found, one, before=None):
+    row = store.read(found.journal(), one.model)
+    with found.journal().transaction(actor=Actor("user:ada")) as transaction:
+        store.write(transaction, before, one, expect=row[1] if row else 0)
+    return one
+
+
+def approval(**other):
+    return ReleaseSpec(stages=QUICK, approval=ApprovalSpec(by=["risk"], before="promote", **other))
+
+
+def test_a_release_of_servers_that_are_not_ours(late, clock):
+    with serving() as one, serving() as other:
+        outside = Outside(champion=one.url + "/", candidate=other.url)
+        begun = start_release(late, principal=ADA, outside=outside, model="fraud", clock=clock)
+    assert begun.release.model == "fraud"
+    assert begun.release.candidate.endpoints == (other.url,)
+    assert [step.stage for step in begun.release.steps] == ["ab", "canary", "canary", "canary"]
+    assert "shadow is left out" in begun.notes[0]
+    assert store.need(late.journal(), "fraud")[0] == begun.release
+    assert read_book(late.state, "fraud") == Book(model="fraud"), "the book is of our own servers"
+
+
+def test_a_newer_one_supersedes_and_its_routes_are_above(late, clock):
+    with serving() as one, serving() as other, serving() as third:
+
+        def begin(candidate):
+            outside = Outside(champion=one.url, candidate=candidate)
+            return start_release(late, principal=ADA, outside=outside, model="fraud", clock=clock).release
+
+        first = begin(other.url)
+        clock.sleep(5)
+        second = begin(third.url)
+    past = verbs.history(late, principal=ADA, model="fraud")
+    assert [one.status for one in past] == ["pending", "superseded"]
+    assert past[1].id == first.id
+    assert second.revision >= past[1].revision
+    assert store.need(late.journal(), "fraud")[0] == second
+
+
+@pytest.mark.parametrize(
+    ("champion", "candidate", "says"),
+    [
+        ("http://127.0.0.1:9", "http://127.0.0.1:9/", "the same URL"),
+        ("127.0.0.1:9", "http://127.0.0.1:8", "no URL of the champion"),
+        ("http://127.0.0.1:9", "file:///etc/passwd", "no URL of the candidate"),
+    ],
+)
+def test_urls_that_cannot_be_compared(late, champion, candidate, says):
+    with pytest.raises(UsageError, match=says):
+        start_release(late, principal=ADA, outside=Outside(champion=champion, candidate=candidate))
+
+
+def test_a_server_that_does_not_answer_begins_no_release(late):
+    with serving() as one:
+        outside = Outside(champion=one.url, candidate="http://127.0.0.1:9")
+        with pytest.raises(EngineUnavailableError, match="candidate's server"):
+            start_release(late, principal=ADA, outside=outside, ready_within=0.1)
+    assert store.read(late.journal(), "late") is None
+
+
+def test_nothing_is_served_and_nothing_is_registered(late):
+    with pytest.raises(NotFoundError, match="alias candidate"):
+        start_release(late, principal=ADA)
+    with pytest.raises(NotFoundError):
+        verbs.current(late, principal=ADA)
+
+
+def test_a_high_risk_needs_an_approval(tmp_path, clock):
+    text = "model: {name: late, risk: high}\n"
+    with pytest.raises(CumulantError, match="risk is high"), project(tmp_path, text, clock=clock) as found:
+        checked(found)
+
+
+def test_a_metric_s_function_must_be_there_before_the_release_begins(tmp_path, clock):
+    text = "release: {metrics: {cost: {call: 'costs.py:mean', bounds: [0, 1]}}}\n"
+    with project(tmp_path, text, clock=clock) as found, pytest.raises(UsageError, match=r"no file costs\.py"):
+        checked(found)
+
+
+def test_pause_resume_and_what_cannot_be_done(late):
+    put(late, start(release()))
+    assert verbs.pause(late, principal=BOB, reason="a sale").reason == "paused by bob: a sale"
+    with pytest.raises(UsageError, match="is paused, so it cannot be paused"):
+        verbs.pause(late, principal=BOB, reason="")
+    assert verbs.resume(late, principal=BOB).status == "running"
+    with pytest.raises(UsageError, match="is running, so it cannot be approved"):
+        verbs.approve(late, principal=ADA)
+    assert verbs.abort(late, principal=BOB, reason="wrong data").status == "rolled_back"
+    with pytest.raises(UsageError, match="is rolled back, so it cannot be promoted"):
+        verbs.promote(late, principal=BOB, reason="x")
+
+
+def test_who_may_approve(late):
+    last = len(release(approval()).steps) - 1
+    waits = msgspec.structs.replace(start(release(approval())), at=last, status="awaiting_approval", author="user:ada")
+    put(late, waits)
+    with pytest.raises(RefusedError, match="takes a member of risk"):
+        verbs.approve(late, principal=BOB)
+    with pytest.raises(RefusedError, match="an author may not approve"):
+        verbs.approve(late, principal=ADA)
+    with pytest.raises(RefusedError, match="an author may not approve"):
+        verbs.promote(late, principal=ADA, reason="now")
+    eve = Principal("user:eve", ("risk",))
+    assert verbs.approve(late, principal=eve, reason="seen").status == "promoted"
+    event = list(late.journal().events(kinds=("release.ended",)))[-1]
+    assert (event.actor, event.reason) == ("user:eve", "seen")
+
+
+def test_a_promotion_by_hand_needs_the_declared_approval(late):
+    put(late, start(release(approval())))
+    with pytest.raises(RefusedError, match="takes a member of risk"):
+        verbs.promote(late, principal=BOB, reason="now")
+    assert verbs.promote(late, principal=ADA, reason="now").status == "promoted"
+
+
+def test_a_word_finds_its_place_between_two_writes_of_the_controller(late, monkeypatch):
+    put(late, start(release()))
+    write, left = store.write, [3]
+
+    def busy(transaction, before, after, *, expect):
+        if left[0]:
+            left[0] -= 1
+            raise LeaseHeldError("somebody else wrote it", subject="late")
+        return write(transaction, before, after, expect=expect)
+
+    monkeypatch.setattr(store, "write", busy)
+    assert verbs.pause(late, principal=BOB, reason="").status == "paused"
+    left[0] = 99
+    with pytest.raises(LeaseHeldError):
+        verbs.resume(late, principal=BOB)
+
+
+def test_why_begins_with_a_sentence_also_for_one_of_the_past(late):
+    over = ended(start(release()), "rolled_back", "errors became worse", at=MOMENT)
+    put(late, over)
+    put(late, start(release(id="r2", begun=MOMENT + timedelta(hours=1))), before=over)
+    assert sentence(verbs.find_release(late, "r1", principal=ADA)) == (
+        "version 2 of late was rolled back in shadow: errors became worse"
+    )
+    assert verbs.find_release(late, "", principal=ADA).id == "r2"
+    with pytest.raises(NotFoundError, match="r3"):
+        verbs.find_release(late, "r3", principal=ADA)
+    assert [one.id for one in verbs.history(late, principal=ADA)] == ["r2", "r1"]
+    assert [one.state for one in view(over).stages] == ["ended here", "skipped", "skipped", "skipped", "skipped"]
+
+
+def test_the_verdict_over_http(late, tmp_path):
+    put(late, start(release()))
+    found = answer(late.journal(), "/v1/releases/r1/verdict")[1]
+    assert (found["status"], found["value"], found["over"]) == ("running", 0, False)
+    put(late, ended(start(release()), "promoted", "fine", at=MOMENT))
+    assert answer(late.journal(), "/v1/releases/latest/verdict")[1]["value"] == 1
+    assert answer(late.journal(), "/v1/releases")[1][0].id == "r1"
+    for path in ("/", "/v1/releases/r9", "/v1/releases/r1/other", "/v1/releases/r1/verdict/x", "/%2e%2e"):
+        assert answer(late.journal(), path)[0] == 404
+    from cumulant.runtime.release.asking import fetched
+
+    with opened(tmp_path / "stack", late.journal) as url:
+        told = msgspec.json.decode((tmp_path / "stack" / "controller.json").read_bytes())
+        assert told["url"] == url
+        assert fetched(f"{url}/v1/releases/r1", seconds=5)["status"] == "promoted"
+    assert not (tmp_path / "stack" / "controller.json").exists()
+
+
+def effects(found, clock, said, receivers=()):
+    return Effects(
+        found.state, registry=found.registry, journal=found.journal(), traffic=found.traffic(),
+        receivers=lambda: receivers, clock=clock, actor=Actor("service:c"), report=said.append,
+    )  # fmt: skip
+
+
+def test_a_promotion_in_the_book_is_made_once(late, clock):
+    book = served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
+    book = msgspec.structs.replace(book, candidate="2")
+    over = ended(start(release()), "promoted", "", at=MOMENT)
+    after = booked(book, over, MOMENT)
+    assert (after.champion, after.candidate, after.former) == ("2", None, ("1",))
+    assert after.versions["1"].warm_until == MOMENT + timedelta(hours=24)
+    assert booked(after, over, MOMENT + timedelta(hours=9)) == after
+    back = booked(book, ended(start(release()), "rolled_back", "", at=MOMENT), MOMENT)
+    assert (back.champion, back.candidate, back.former) == ("1", None, ())
+    assert back.versions["2"].warm_until is not None, "kept to be looked into"
+
+
+def test_people_are_told_once_whatever_receivers_answer(late, clock):
+    over = ended(start(release()), "rolled_back", "errors became worse", at=MOMENT)
+    said = []
+    with serving() as good, serving() as bad:
+        bad.status = 500
+        acting = effects(late, clock, said, [good.url, bad.url, "http://127.0.0.1:9", "file:///x"])
+        assert acting.settle(over, "told")
+        assert len(good.posted) == len(bad.posted) == 1
+        assert "errors became worse" in good.posted[0]["text"]
+    fact = next(late.journal().events(kinds=("release.told",))).data
+    assert fact["receivers"] == 4
+    assert len(fact["failures"]) == 3
+    assert not any("127.0.0.1" in one for one in fact["failures"]), "a URL may hold a secret"
+
+
+def test_what_is_pending_and_what_others_servers_need_not(late, clock):
+    acting = effects(late, clock, [])
+    over = ended(start(release()), "promoted", "", at=MOMENT)
+    assert acting.pending(start(release())) == ()
+    assert acting.pending(over) == ("book", "told", "alias", "tags", "drained")
+    assert acting.pending(msgspec.structs.replace(over, settled=frozenset({"book", "told"}))) == (
+        "alias",
+        "tags",
+        "drained",
+    )
+    away = msgspec.structs.replace(over, candidate=Arm(name="candidate", version="http://h", endpoints=("http://h",)))
+    assert acting.pending(away) == ("told", "drained")
+    late.traffic().busy["late", "candidate"] = 1
+    assert not acting.settle(over, "drained")
+
+
+def test_rollback_needs_neither_journal_nor_registry(late, clock):
+    def unreachable():
+        raise StorageError("the disk is gone", subject="journal")
+
+    late.journal = late.registry = unreachable
+    with serving() as one, serving() as other:
+        book = served(late, "2", v1=one.url, v2=other.url)
+        assert book.champion == "2"
+        found = roll_back(late, "late", principal=ADA, reason="complaints", to="1", clock=clock)
+    assert (found.version, found.given_up, found.revision) == ("1", ("2",), 2)
+    assert len(found.missed) == 2
+    assert late.traffic().in_force("late").champion.version == "1"
+    after = read_book(late.state, "late")
+    assert (after.champion, after.former) == ("1", ("2",))
+    again = roll_back(late, "late", principal=ADA, reason="and back", clock=clock)
+    assert again.version == "2", "the one before"
+
+
+def test_rollback_of_a_release_goes_to_the_champion(late, clock):
+    book = served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
+    now = msgspec.structs.replace(
+        late.traffic().in_force("late"), candidate=book.arm("2", "candidate"), weight=10.0, revision=5
+    )
+    late.traffic().apply(now)
+    found = roll_back(late, "late", principal=ADA, reason="x", clock=clock)
+    assert (found.version, found.given_up, found.revision) == ("1", ("2",), 6)
+    assert late.traffic().in_force("late").candidate is None
+    assert next(late.journal().events(kinds=("release.rolled_back",))).data["version"] == "1"
+
+
+def test_rollback_to_what_was_never_served(late, clock):
+    with pytest.raises(NotFoundError, match="no earlier version"):
+        roll_back(late, "late", principal=ADA, reason="x", clock=clock)
+    served(late, "1", v1="http://127.0.0.1:1")
+    with pytest.raises(NotFoundError, match="version 7 of late has not been served here"):
+        roll_back(late, "late", principal=ADA, reason="x", to="7", clock=clock)
+    with pytest.raises(UsageError, match="version 1 has all requests"):
+        roll_back(late, "late", principal=ADA, reason="x", to="1", clock=clock)
+
+
+def test_rollback_waits_for_a_server_and_moves_nothing_without_it(late, clock, monkeypatch):
+    served(late, "2", v1="http://127.0.0.1:9", v2="http://127.0.0.1:2")
+    monkeypatch.setattr(late.traffic(), "door", lambda: "it runs")
+    with pytest.raises(EngineUnavailableError, match="requests stay where they are"):
+        roll_back(late, "late", principal=ADA, reason="x", to="1", ready_within=0.0, clock=clock)
+    assert late.traffic().in_force("late").champion.version == "2"
+    warm = read_book(late.state, "late").versions["1"].warm_until
+    assert warm is not None, "the supervisor starts it meanwhile"
+
+
+def test_another_model_does_not_get_this_one_s_servers(late, clock):
+    served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
+    with pytest.raises(NotFoundError, match="version 2 of other has not been served here"):
+        roll_back(late, "other", principal=ADA, reason="x", to="2", clock=clock)
+    assert late.traffic().in_force("other") is None
