@@ -77,7 +77,7 @@ class Load:
                     project, principal=project.principal(), since=FIRST, until=LAST, speed=30_000, again=True,
                     release_clock=False, ended=self._ended.is_set, seen=self._note,
                 )  # fmt: skip
-        except Exception as error:  # noqa: BLE001 - shown by the test
+        except Exception as error:
             self.error = error
 
     def _note(self, sent):

@@ -107,6 +107,7 @@ class Sender:
         finally:
             self._keep()
             self._caller.close()
+            await asyncio.sleep(0)  # the closed connections take notice
 
     async def _requests(self, group: asyncio.TaskGroup, until: int) -> int:
         """The replayed moment up to which labels are due."""
