@@ -101,7 +101,7 @@ def _show(console: Console, found: Replayed) -> None:
         ("period", f"{found.since:%Y-%m-%d %H:%M} to {found.reached:%Y-%m-%d %H:%M}"),
         ("requests", f"{found.requests} of {found.rows} rows" + (f", {answered}" if answered else "")),
         ("failures", failures or "none"),
-        ("labels", found.labels),
+        ("labels", f"{found.labels}; not taken: {found.label_trouble}" if found.label_trouble else found.labels),
         ("latency", "–" if found.p50_ms is None else f"p50 {found.p50_ms:.1f} ms, p99 {found.p99_ms:.1f} ms"),
         ("time", f"{duration(found.seconds)}, {found.speed:g}x"),
     ]

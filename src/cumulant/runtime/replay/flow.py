@@ -45,6 +45,8 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     answered: dict[str, int]
     failures: dict[str, int]
     labels: int
+    #: why the last labels were not taken; empty where they were
+    label_trouble: str
     p50_ms: float | None
     p99_ms: float | None
     seconds: float
@@ -103,13 +105,26 @@ def replay(
     if done:
         forget(project.state)
     last = asked.until if done else moments.now
+    counts = sender.counts
     return Replayed(
-        model=period.model, version=period.version, since=since, until=until, reached=from_micros(last), done=done,
-        rows=period.count, resumed=resumed, requests=sender.counts.requests, answered=sender.counts.arms,
-        failures=sender.counts.failures, labels=sender.counts.labels, p50_ms=sender.counts.milliseconds(0.5),
-        p99_ms=sender.counts.milliseconds(0.99), seconds=round(seconds, 3),
+        model=period.model,
+        version=period.version,
+        since=since,
+        until=until,
+        reached=from_micros(last),
+        done=done,
+        rows=period.count,
+        resumed=resumed,
+        requests=counts.requests,
+        answered=counts.arms,
+        failures=counts.failures,
+        labels=counts.labels,
+        label_trouble=sender.label_trouble,
+        p50_ms=counts.milliseconds(0.5),
+        p99_ms=counts.milliseconds(0.99),
+        seconds=round(seconds, 3),
         speed=round((last - moments.first) / 1e6 / seconds, 1),
-    )  # fmt: skip
+    )
 
 
 class _Moments:

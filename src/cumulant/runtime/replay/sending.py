@@ -18,6 +18,8 @@ from cumulant.runtime.replay.rows import Call, Period, Told, plain
 #: seconds between two posts of labels, and two notes of how far it has come
 _POST, _NOTE = 0.5, 1.0
 _MOST_LABELS = 5000
+#: of an answer that refuses labels
+_SAID = 300
 _SECOND = 1_000_000
 _JSON = {"content-type": "application/json"}
 
@@ -97,6 +99,8 @@ class Sender:
         self._next: Told | None = next(self._told, None)
         self._posted = self._noted = time.monotonic()
         self.counts = Counts()
+        #: why the last labels were not taken; empty where they were
+        self.label_trouble = ""
 
     async def run(self, until: int) -> None:
         """To the end of the period, or of patience."""
@@ -201,4 +205,6 @@ class Sender:
         body = msgspec.json.encode({"labels": labels, "batch": f"{self._reached.id}-{begun}"})
         # Forced, so that the gateway counts it for no arm.
         answer = await self._caller.ask("POST", "/v1/labels", body, {**_JSON, FORCE_HEADER: CHAMPION})
-        return answer.status == 200
+        said = answer.body[:_SAID].decode(errors="replace")
+        self.label_trouble = "" if answer.status == 200 else f"{answer.status or 'no answer'}: {said}"
+        return not self.label_trouble
