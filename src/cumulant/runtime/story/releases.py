@@ -49,10 +49,11 @@ release:                                # stages of seconds: the demo's callers 
     shadow: {at_least: 5s, at_most: 90s, samples: 2000}
     ab: null
     canary: {weights: [10%, 50%], at_least: 5s, soak: 10s, at_most: 90s, samples: 150}
-  metrics:                              # two servers, a gateway and all callers share a laptop's processors
+  metrics:
     errors: {margin: 1%}
     timeouts: {margin: 1%}
-    latency: {margin: 100%}
+    # Servers, gateway and callers share a laptop: harm brings back, and no promotion waits for proof of its absence.
+    latency: {margin: 100%, required: false}
     quality: {margin: 0.005, required: true}  # of the Brier score, on mirrored flights that have landed
 """
 
