@@ -67,7 +67,7 @@ class Period:
         self.count = found.height
         self._at: list[int] = found[_AT].to_list()
         self._requests = found.select(self.fields)
-        self._labels = _labels(found, _target(project), plan.sources[plan.entity])
+        self._labels = labels_of(found, _target(project), plan.sources[plan.entity])
 
     @property
     def first(self) -> int:
@@ -126,7 +126,7 @@ def _target(project: Project) -> tuple[str, ...]:
     return () if target is None else tuple(sorted(columns_of(target)))
 
 
-def _labels(rows: pl.DataFrame, target: tuple[str, ...], source: Source) -> pl.DataFrame:
+def labels_of(rows: pl.DataFrame, target: tuple[str, ...], source: Source) -> pl.DataFrame:
     """Columns of the target of the rows that have them, with their number and when they were known, in that order."""
     import polars as pl
 
