@@ -199,3 +199,17 @@ def test_a_release_that_was_stored_and_read_goes_on_the_same(verbs: list[str], s
         here = _done(verb, here, one)
         stored = _done(verb, msgspec.convert(msgspec.json.decode(msgspec.json.encode(stored)), Release), other)
     assert msgspec.json.decode(msgspec.json.encode(here)) == msgspec.json.decode(msgspec.json.encode(stored))
+
+
+def test_servers_that_were_slow_at_first_do_not_keep_a_release_from_its_evidence() -> None:
+    world = World(seed=8, took={CHAMPION: 80.0, CANDIDATE: 80.0})
+    now = start(release())
+    first, _ = seen(now, world.look(now))
+    assert first.memory["slow"] == pytest.approx(80_000 * 1.93, rel=0.1)
+    world.took = {CHAMPION: 5.0, CANDIDATE: 5.0}
+    over = first
+    while not over.over:
+        counted, skewed = seen(over, world.look(over))
+        over = decide(counted, skewed=skewed, at=MOMENT)
+    assert over.status == "promoted", over.reason
+    assert over.memory["slow"] == pytest.approx(5_000 * 1.93, rel=0.2)

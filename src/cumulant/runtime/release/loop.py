@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import CumulantError, RetryableError
 from cumulant.core.events import Actor
+from cumulant.core.units import duration
 from cumulant.release.state import Release
 from cumulant.runtime.release import store
 from cumulant.runtime.release.controller import Controller
 from cumulant.runtime.release.effects import Effects
 from cumulant.runtime.release.evidence import Labelled, Watching
+from cumulant.runtime.release.labelled import Told
 from cumulant.runtime.release.own import Own
+from cumulant.runtime.release.pace import pace
 from cumulant.runtime.release.starting import begin_waiting
 from cumulant.runtime.release.views import sentence
 from cumulant.runtime.serve import PREDICTIONS
@@ -82,6 +85,7 @@ def controller(
         effects=effects,
         clock=clock,
         steady=steady,
+        pace=lambda: pace(project.state / FOLDER),
     )
 
 
@@ -100,7 +104,9 @@ class Controllers:
         """
         for name in store.models(self._project.journal()):
             if name not in self._by_model:
-                self._by_model[name] = controller(self._project, self._report, model=name, settle=self._settle)
+                self._by_model[name] = controller(
+                    self._project, self._report, model=name, labels=Told(self._project), settle=self._settle
+                )
         return [release for one in self._by_model.values() if (release := one.tick()) is not None]
 
 
@@ -119,16 +125,22 @@ def run(
     pause = _ROUND
     while not asked(pause):
         try:
-            for release in acting.tick():
+            found = acting.tick()
+            for release in found:
                 _tell(release, told, report)
             _begin_waiting(project, report)
-            pause = _ROUND
+            pause = _round(found)
         except CumulantError as error:
             report(f"waits: {project.vault.redact(error.message)}")
             pause = min(_LONGEST, pause * 2) if isinstance(error, RetryableError) else _LONGEST
         except Exception as error:  # noqa: BLE001 - the edge: requests go on, and so does whoever watches over them
             report(f"a fault of the controller, which tries again: {type(error).__name__}: {error}")
             pause = _LONGEST
+
+
+def _round(found: Sequence[Release]) -> float:
+    """Seconds to the next round: a second, or less where looks of a release under way follow each other faster."""
+    return min([_ROUND, *(duration(one.spec.look).total_seconds() for one in found if not one.over)])
 
 
 def _tell(release: Release, told: dict[str, tuple[object, ...]], report: Callable[[str], None]) -> None:
