@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import CumulantError, RetryableError
 from cumulant.core.events import Actor
+from cumulant.core.units import duration
 from cumulant.release.state import Release
 from cumulant.runtime.release import store
 from cumulant.runtime.release.controller import Controller
@@ -129,6 +131,31 @@ def run(
         except Exception as error:  # noqa: BLE001 - the edge: requests go on, and so does whoever watches over them
             report(f"a fault of the controller, which tries again: {type(error).__name__}: {error}")
             pause = _LONGEST
+
+
+def once(project: Project, acting: Controllers, asked: Callable[[float], bool]) -> str:
+    """Rounds until each release was looked at once; where they are, in a line.
+
+    A look needs seconds to look at, so that this takes about `release.look` where a release is under way.
+
+    Raises:
+        CumulantError: the journal or the gateway cannot be reached.
+    """
+    found = acting.tick()
+    under_way = [one for one in found if not one.over]
+    left = max((math.ceil(duration(one.spec.look).total_seconds()) + 1 for one in under_way), default=0)
+    while left and not asked(_ROUND):
+        found, left = acting.tick(), left - 1
+    _begin_waiting(project, lambda _: None)
+    if not found:
+        return "another controller watches over the release"
+    return "; ".join(_where(one) for one in found)
+
+
+def _where(release: Release) -> str:
+    if release.over or release.status == "pending":
+        return sentence(release)
+    return f"{release.step.label}: {sum(release.samples.values()):,} requests"
 
 
 def _tell(release: Release, told: dict[str, tuple[object, ...]], report: Callable[[str], None]) -> None:
