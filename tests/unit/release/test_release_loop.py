@@ -149,7 +149,7 @@ def test_for_a_scheduler_each_release_is_looked_at_once(world):
             return [world.second()]
 
     before = store.need(world.late.journal(), "late")[0].seconds
-    assert once(world.late, Acting(), lambda seconds: waited.append(seconds)) == "canary 10%: 60 requests"
+    assert once(world.late, Acting(), waited.append) == "canary 10%: 60 requests"
     assert store.need(world.late.journal(), "late")[0].seconds > before
     assert waited == [1, 1, 1], "a look is every 2 s, and the first second of a process has seen nothing"
 

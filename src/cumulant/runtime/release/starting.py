@@ -153,7 +153,7 @@ def candidate_version(project: Project, uri: str) -> ModelVersion:
         raise NotFoundError(
             f"no version of {project.name} has the alias candidate",
             subject=project.name,
-            hint=f"`cumulant train` gives it to a version that passes the gate; or name one: {project.name}/3",
+            hint=f"`cumulant train` gives it to the new version; or name one: {project.name}/3",
         ) from None
     if version.name != project.name:
         raise UsageError(
