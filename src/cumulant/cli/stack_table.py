@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from cumulant.runtime.stack.status import ChildStatus, Status
 
 _COLUMNS = ("process", "state", "pid", "address", "up for", "restarts", "last words")
-_STYLES = {"ready": "green", "waiting": "red", "not ready": "red", "starting": "yellow"}
+_STYLES = {"ready": "green", "waiting": "red", "not ready": "red", "ended": "red", "starting": "yellow"}
 
 
 def document(status: Status | None) -> dict[str, Any]:

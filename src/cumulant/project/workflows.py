@@ -122,7 +122,7 @@ def write_workflow(folder: Path, service: str) -> Path:
     """
     check_service(service)
     if not (folder / FILE).is_file():
-        hint = "`cumulant new NAME --ci` makes one with it"
+        hint = "`cumulant new NAME --ci github` makes one with it"
         raise UsageError(f"there is no project in {folder}", subject=str(folder), hint=hint)
     path = folder / SERVICES[service].path
     try:

@@ -114,7 +114,7 @@ def _approval(release: Release) -> str | None:
 def _advanced(release: Release, at: datetime) -> Release:
     closed = _closed(release)
     if release.at == len(release.steps) - 1:
-        return _ended(closed, "promoted", "every metric stayed within its margin in every stage", at)
+        return _ended(closed, "promoted", _shown(closed), at)
     following = release.steps[release.at + 1]
     return msgspec.structs.replace(
         closed,
@@ -126,6 +126,14 @@ def _advanced(release: Release, at: datetime) -> Release:
         revision=release.revision + 1,
         reason=f"{release.step.label} is done; {following.label} begins",
     )
+
+
+def _shown(release: Release) -> str:
+    """What a promotion by itself rests on: only metrics that had to be shown were."""
+    found = [board.metric for board in release.boards.values() if board.required]
+    if not found:
+        return "no metric was required to be shown within its margin, and none was shown to be worse"
+    return f"shown to be within the margin: {', '.join(found)}"
 
 
 def start(release: Release) -> Release:

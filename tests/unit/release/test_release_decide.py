@@ -13,7 +13,7 @@ from cumulant.release.decide import approve, decide, ended, guard, pause, promot
 from cumulant.release.figures import seen
 from cumulant.release.look import Look
 from cumulant.release.pulse import ArmPulse, Pulse
-from cumulant.release.spec import ApprovalSpec, ReleaseSpec
+from cumulant.release.spec import ApprovalSpec, MetricSpec, ReleaseSpec
 from cumulant.release.state import Board, Release, wanted_routes
 
 
@@ -54,6 +54,14 @@ def test_a_proven_worsening_comes_back_above_the_margin_or_as_a_multiple(
         candidate=rates[1],
     )  # fmt: skip
     assert decide(release(status="running", boards={"errors": board}), at=MOMENT).status == status
+
+
+def test_a_promotion_names_what_was_shown_and_nothing_else() -> None:
+    spec = ReleaseSpec(stages=QUICK, metrics={"latency": MetricSpec(required=False)})
+    over = played(World(seed=1), start(release(spec)))
+    assert over.status == "promoted"
+    assert not over.boards["latency"].required
+    assert over.reason == "shown to be within the margin: errors, timeouts"
 
 
 def test_without_traffic_nothing_is_ever_promoted() -> None:

@@ -14,9 +14,11 @@ from cumulant.core.events import Actor
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange
 from cumulant.core.units import to_micros
 from cumulant.ports.access import Principal
+from cumulant.project import load
 from cumulant.release.decide import ended, start
+from cumulant.runtime.due import tick
 from cumulant.runtime.release import store
-from cumulant.runtime.release.loop import Controllers, Lines, controller, run
+from cumulant.runtime.release.loop import Controllers, Lines, controller, once, run
 from cumulant.runtime.release.starting import WAITING, Outside, begin_waiting, start_release
 from cumulant.runtime.stack.book import change_book, read_book
 from cumulant.testing.clock import ManualClock
@@ -136,6 +138,38 @@ def test_an_unreachable_journal_stops_progress_and_not_the_process(world, monkey
     late.journal = journal
     run(late, acting, lambda seconds, left=[3]: left.__setitem__(0, left[0] - 1) or left[0] < 0, Lines(said.append))
     assert "on its way in canary 10%" in said[-1]
+
+
+def test_for_a_scheduler_each_release_is_looked_at_once(world):
+    world.second()  # it begins
+    waited = []
+
+    class Acting:
+        def tick(self):
+            return [world.second()]
+
+    before = store.need(world.late.journal(), "late")[0].seconds
+    assert once(world.late, Acting(), waited.append) == "canary 10%: 60 requests"
+    assert store.need(world.late.journal(), "late")[0].seconds > before
+    assert waited == [1, 1, 1], "a look is every 2 s, and the first second of a process has seen nothing"
+
+
+def test_for_a_scheduler_nothing_is_done_where_another_controller_acts(world):
+    class Acting:
+        def tick(self):
+            return []
+
+    assert once(world.late, Acting(), lambda _: False) == "another controller watches over the release"
+
+
+def test_tick_looks_at_a_release_in_a_process_of_its_own(tmp_path):
+    (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: late}\n")
+    with load(tmp_path) as late, late.journal().transaction(actor=Actor("user:ada")) as transaction:
+        store.write(transaction, None, ended(start(release()), "rolled_back", "it was slow", at=MOMENT), expect=0)
+    with load(tmp_path) as late:
+        found, error = tick(late, principal=ADA)
+    assert error is None
+    assert found[0].said == "version 2 of late was rolled back in shadow: it was slow"
 
 
 def test_a_fault_of_the_controller_does_not_end_it(world):

@@ -86,6 +86,18 @@ def test_a_newer_one_supersedes_and_its_routes_are_above(late, clock):
     assert store.need(late.journal(), "fraud")[0] == second
 
 
+def test_a_version_that_is_on_its_way_does_not_begin_again(late, clock):
+    with serving() as one, serving() as other:
+        outside = Outside(champion=one.url, candidate=other.url)
+        first = start_release(late, principal=ADA, outside=outside, clock=clock).release
+        with pytest.raises(LeaseHeldError, match=f"on its way already, in the release {first.id}"):
+            start_release(late, principal=ADA, outside=outside, clock=clock)
+        assert store.need(late.journal(), "late")[0] == first, "nothing that it has shown is lost"
+        verbs.abort(late, principal=ADA, reason="again", model="")
+        again = start_release(late, principal=ADA, outside=outside, clock=clock).release
+    assert again.id != first.id
+
+
 @pytest.mark.parametrize(
     ("champion", "candidate", "says"),
     [

@@ -1,4 +1,7 @@
-"""`python -m cumulant.runtime.release PROJECT --env NAME`: the release controller in the foreground, until SIGTERM."""
+"""`python -m cumulant.runtime.release PROJECT --env NAME`: the release controller in the foreground, until SIGTERM.
+
+With `--once` it looks once at every release, says on standard output where each is, and ends.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from pathlib import Path
 from cumulant.core.errors import CumulantError
 from cumulant.project import load
 from cumulant.runtime.release.door import opened
-from cumulant.runtime.release.loop import Controllers, Lines, run
+from cumulant.runtime.release.loop import Controllers, Lines, once, run
 from cumulant.runtime.stack.book import FOLDER
 
 
@@ -26,6 +29,9 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         with load(Path(options.project), environment=options.env) as project:
             acting = Controllers(project, report, settle=options.settle)
+            if options.once:
+                sys.stdout.write(f"{once(project, acting, ending.wait)}\n")
+                return 0
             with opened(project.state / FOLDER, project.journal) as url:
                 report(f"watching over releases of {project.name}, and telling of them at {url}/v1/releases")
                 run(project, acting, ending.wait, report)
@@ -40,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("project", help="folder of cumulant.yaml")
     parser.add_argument("--env", default="local", help="environment of the project file")
     parser.add_argument("--settle", type=float, default=15.0, help="seconds until a row is in the prediction log")
+    parser.add_argument("--once", action="store_true", help="look once, say where each release is, and end")
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -141,6 +142,31 @@ def run(
 def _round(found: Sequence[Release]) -> float:
     """Seconds to the next round: a second, or less where looks of a release under way follow each other faster."""
     return min([_ROUND, *(duration(one.spec.look).total_seconds() for one in found if not one.over)])
+
+
+def once(project: Project, acting: Controllers, asked: Callable[[float], bool]) -> str:
+    """Rounds until each release was looked at once; where they are, in a line.
+
+    A look needs seconds to look at, so that this takes about `release.look` where a release is under way.
+
+    Raises:
+        CumulantError: the journal or the gateway cannot be reached.
+    """
+    found = acting.tick()
+    under_way = [one for one in found if not one.over]
+    left = max((math.ceil(duration(one.spec.look).total_seconds()) + 1 for one in under_way), default=0)
+    while left and not asked(_ROUND):
+        found, left = acting.tick(), left - 1
+    _begin_waiting(project, lambda _: None)
+    if not found:
+        return "another controller watches over the release"
+    return "; ".join(_where(one) for one in found)
+
+
+def _where(release: Release) -> str:
+    if release.over or release.status == "pending":
+        return sentence(release)
+    return f"{release.step.label}: {sum(release.samples.values()):,} requests"
 
 
 def _tell(release: Release, told: dict[str, tuple[object, ...]], report: Callable[[str], None]) -> None:

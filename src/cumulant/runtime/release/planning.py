@@ -324,7 +324,7 @@ def _undecided(found: list[StagePlan], named: Mapping[str, Metric]) -> Iterator[
     for power in found[-1].metrics:
         if power.fine_seconds is None and named[power.metric].required:
             yield (
-                f"{found[-1].name}: that {power.metric} are within the margin is not shown in"
+                f"{found[-1].name}: {power.metric} is not shown to be within the margin in"
                 f" {_time(found[-1].at_most)}, so the release ends as inconclusive"
             )
 

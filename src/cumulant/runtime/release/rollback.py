@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from cumulant.project import Project
 
 _READY, _LOOK_SECONDS = "/v2/health/ready", 0.25
-#: for what may fail: the journal and the registry
-_LATER_SECONDS = 15.0
+#: for what may fail: the journal and the registry. On a busy machine MLflow alone takes 15 s to begin.
+_LATER_SECONDS = 60.0
 _TRIES = 5
 
 

@@ -84,7 +84,8 @@ def start_release(
         RefusedError: `risk: high` without an approval.
         UsageError: the candidate is the champion, or the section `release` cannot be followed.
         EngineUnavailableError: a server does not answer in time.
-        LeaseHeldError: somebody else changed the release meanwhile, or the last one is not wound up yet.
+        LeaseHeldError: the version is on its way already, somebody else changed the release meanwhile, or the last one
+            is not wound up yet.
     """
     check(project.access(), principal, "release.start", project.name)
     name = model or project.name if outside else project.name
@@ -96,8 +97,10 @@ def start_release(
     if outside is not None:
         spec = _without_shadow(spec, notes)
         arms = _outside_arms(outside)
+        _check_not_on_its_way(found, arms[1].version)
         author = ""
     else:
+        _check_not_on_its_way(found, candidate_version(project, uri).version)
         waits = _waiting(project, uri, spec, principal)
         if waits is not None:
             return Begun(waits_for=waits)
@@ -150,7 +153,7 @@ def candidate_version(project: Project, uri: str) -> ModelVersion:
         raise NotFoundError(
             f"no version of {project.name} has the alias candidate",
             subject=project.name,
-            hint=f"`cumulant train` gives it to a version that passes the gate; or name one: {project.name}/3",
+            hint=f"`cumulant train` gives it to the new version; or name one: {project.name}/3",
         ) from None
     if version.name != project.name:
         raise UsageError(
@@ -324,6 +327,17 @@ def _keep_superseded(project: Project, old: Release, release: Release) -> None:
         return book if book.candidate == version else msgspec.structs.replace(book, versions=warm(book, version, until))
 
     change_book(project.state, project.name, change)
+
+
+def _check_not_on_its_way(found: tuple[Release, int] | None, version: str) -> None:
+    """Begun again, a release would lose all that it has shown, and its requests would go back to the champion."""
+    if found is None or found[0].over or found[0].candidate.version != version:
+        return
+    raise LeaseHeldError(
+        f"version {version} of {found[0].model} is on its way already, in the release {found[0].id}",
+        subject=found[0].id,
+        hint="`cumulant release watch` follows it; to begin again, `cumulant release abort --reason TEXT` first",
+    )
 
 
 def _check_wound_up(old: Release) -> None:

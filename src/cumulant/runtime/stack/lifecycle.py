@@ -22,7 +22,7 @@ from cumulant.runtime.stack.book import FOLDER, Book
 from cumulant.runtime.stack.child import logs
 from cumulant.runtime.stack.holding import already_runs, left_behind, supervisor_of
 from cumulant.runtime.stack.programs import LOGS
-from cumulant.runtime.stack.status import Status, read_status
+from cumulant.runtime.stack.status import Status, as_it_is, read_status
 from cumulant.runtime.stack.versions import first_champion
 from cumulant.serving.sockets import bind, split_address
 
@@ -111,7 +111,8 @@ def ps(project: Project, *, principal: Principal) -> Status | None:
         IntegrityError: what it told is damaged.
     """
     check(project.access(), principal, "stack.show", project.name)
-    return read_status(project.state)
+    found = read_status(project.state)
+    return None if found is None else as_it_is(found)
 
 
 def apply_first(project: Project, book: Book) -> None:

@@ -15,11 +15,11 @@ from cumulant.runtime.stack.book import FOLDER
 from cumulant.runtime.stack.reconcile import Kind
 
 STATUS = "status.json"
-State = Literal["starting", "ready", "not ready", "waiting", "draining", "stopping"]
+State = Literal["starting", "ready", "not ready", "waiting", "draining", "stopping", "ended"]
 
 
 class ChildStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One process. `waiting`: it has ended and is started again after a pause."""
+    """One process. `waiting`: it has ended and is started again after a pause; `ended`: nobody does."""
 
     name: str
     kind: Kind
@@ -65,6 +65,19 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     def server(self, version: str) -> ChildStatus | None:
         """The process that serves a version."""
         return next((one for one in self.children if one.version == version), None)
+
+
+def as_it_is(status: Status) -> Status:
+    """What a killed supervisor told last, without the processes that ended with it."""
+    if status.running:
+        return status
+    found = [
+        msgspec.structs.replace(one, state="ended", process=None, since=None, ready=False)
+        if one.process is None or is_gone(one.process)
+        else one
+        for one in status.children
+    ]
+    return msgspec.structs.replace(status, children=tuple(found))
 
 
 def read_status(state: Path) -> Status | None:
