@@ -138,7 +138,9 @@ def _settled(book: Book, version: str, until: datetime) -> Book:
     """It is the champion; what it took over from stays up for a while, to be looked into."""
     left = book.candidate if book.candidate != version else None
     versions = warm(book, left, until) if left is not None else book.versions
-    return promoted(msgspec.structs.replace(book, candidate=None, versions=versions), version, until)
+    back = promoted(msgspec.structs.replace(book, candidate=None, versions=versions), version, until)
+    # What was given up is not gone back to unless it is named: a second rollback goes further back.
+    return msgspec.structs.replace(back, former=tuple(one for one in back.former if one != book.champion))
 
 
 def _await_ready(arm: Arm, seconds: float, progress: Progress) -> None:

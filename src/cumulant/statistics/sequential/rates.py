@@ -165,7 +165,7 @@ class Rates:
             ValueError: the boundary is not positive.
         """
         edge = self._edge(ratio, difference)
-        better = [edge / r for r in self.design.ratios if r <= 4]
+        better = [edge / r for r in self.design.ratios]
         return self._mixture([self.design.rates, *better]) - self._null(edge, (1.25, 1.7))
 
     def ratio_interval(self, alpha: float = 0.05) -> tuple[Floats, Floats]:
