@@ -67,7 +67,7 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     model: str
-    #: counts up with each change; a gateway refuses one below that in force
+    #: counts up with each change; a gateway refuses one below that in force, and other routes of the same
     revision: int
     champion: Arm
     candidate: Arm | None = None
@@ -78,6 +78,10 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
     #: a request column: rows with one value stay on one arm; None: each request by itself
     key: str | None = None
     limits: Limits = Limits()
+
+    def gives_way_to(self, other: Routes) -> bool:
+        """Whether `other` may take the place of these: its revision is above theirs, or they are the same."""
+        return other.revision > self.revision or other == self
 
     @property
     def arms(self) -> tuple[Arm, ...]:

@@ -24,6 +24,7 @@ from cumulant.runtime.release import store
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
+    from cumulant.core.traffic import Routes
     from cumulant.ports.journal import Journal, Row
     from cumulant.ports.traffic import Traffic
     from cumulant.release.look import Look
@@ -126,7 +127,7 @@ class Controller:
     def _moved_outside(self, release: Release) -> Release | None:
         """The release, ended, where somebody set the gateway past it: `cumulant rollback` needs no journal."""
         present = self._traffic.in_force(self._model)
-        if present is None or present.revision <= release.revision:
+        if present is None or not _is_past(present, release):
             return None
         text = f"all requests were sent to version {present.champion.version} beside the release"
         over = ended(release, "rolled_back", text, at=self._clock.now())
@@ -182,3 +183,10 @@ class Controller:
             self._other = (row.version, now)
         holder = {name: value for name, value in row.value.items() if name != "life"}
         return now - self._other[1] > _LAPSE or is_gone(msgspec.convert(holder, Process))
+
+
+def _is_past(present: Routes, release: Release) -> bool:
+    """Whether somebody else set these routes since the release set its own. One that is about to begin has none yet."""
+    if present.revision == release.revision and release.status != "pending":
+        return present != wanted_routes(release)
+    return present.revision > release.revision
