@@ -27,7 +27,7 @@ class MemoryTraffic:
         present = self._routes.get(routes.model)
         if present is not None and not present.gives_way_to(routes):
             raise LeaseHeldError(
-                f"the routes of {routes.model} in force have revision {present.revision}, and these are of {routes.revision}",
+                f"routes of {routes.model} in force have revision {present.revision}, not below {routes.revision}",
                 subject=routes.model,
             )
         self._routes[routes.model] = routes

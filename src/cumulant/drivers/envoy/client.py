@@ -51,7 +51,7 @@ class EnvoyTraffic:
             present = state.routes.get(routes.model)
             if present is not None and not present.gives_way_to(routes):
                 raise LeaseHeldError(
-                    f"the routes of {routes.model} in force have revision {present.revision}, and these are of {routes.revision}",
+                    f"routes of {routes.model} in force have revision {present.revision}, not below {routes.revision}",
                     subject=routes.model,
                 )
             wanted = state if present == routes else state.changed(routes)

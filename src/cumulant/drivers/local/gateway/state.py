@@ -63,7 +63,7 @@ class Folder:
         present = kept.get(routes.model)
         if present is not None and not present.gives_way_to(routes):
             raise LeaseHeldError(
-                f"the routes of {routes.model} in force have revision {present.revision}, and these are of {routes.revision}",
+                f"routes of {routes.model} in force have revision {present.revision}, not below {routes.revision}",
                 subject=routes.model,
                 hint="another controller went on; read what is in force before changing it",
             )
