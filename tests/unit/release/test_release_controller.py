@@ -257,6 +257,20 @@ def test_a_rollback_at_the_moment_of_a_step_is_not_undone(where: str, monkeypatc
     assert "beside the release" in stage.release().reason
 
 
+def test_while_both_arms_fail_hard_the_release_waits() -> None:
+    stage = Stage(World(seed=12))
+    controller = stage.controller()
+    down = ArmPulse(requests=100, failures=90)
+    stage.evidence.hard = Pulse(champion=down, candidate=down)
+    for _ in range(300):
+        stage.now += 1
+        controller.tick()
+    assert (stage.release().status, stage.release().at) == ("running", 0)
+    assert "waits" in stage.release().reason
+    stage.evidence.hard = Pulse()
+    assert stage.played(controller).status == "promoted"
+
+
 def test_what_an_end_asks_for_is_done_again_until_it_is_done_and_then_not() -> None:
     stage = Stage(World(seed=10, errors={CANDIDATE: 0.2}))
     stage.effects.failures = 3

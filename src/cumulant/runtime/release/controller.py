@@ -18,6 +18,7 @@ from cumulant.core.events import Actor
 from cumulant.core.units import duration
 from cumulant.release.decide import decide, ended, guard, start
 from cumulant.release.figures import seen
+from cumulant.release.pulse import trouble
 from cumulant.release.state import Release, wanted_routes
 from cumulant.runtime.processes import Process, is_gone, this_process
 from cumulant.runtime.release import store
@@ -115,14 +116,16 @@ class Controller:
             return moved
         if release.status == "pending":
             return start(release)
-        release = guard(release, self._evidence.pulse(release), at=at)
+        pulse = self._evidence.pulse(release)
+        release = guard(release, pulse, at=at)
         seconds = self._since_look(release)
         if release.over or seconds < duration(release.spec.look).total_seconds():
             return release
         look, cursor = self._evidence.look(release, seconds)
         counted, skewed = seen(msgspec.structs.replace(release, cursor=cursor), look)
         self._looked = (release.id, self._steady())
-        return decide(counted, skewed=skewed, at=at)
+        troubled = trouble(pulse, release.spec.ceilings) is not None
+        return decide(counted, skewed=skewed, troubled=troubled, at=at)
 
     def _moved_outside(self, release: Release) -> Release | None:
         """The release, ended, where somebody set the gateway past it: `cumulant rollback` needs no journal."""
