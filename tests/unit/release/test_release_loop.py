@@ -178,3 +178,20 @@ def test_a_promotion_that_the_registry_does_not_know_yet_is_not_overwritten(tmp_
         with pytest.raises(LeaseHeldError, match="registry does not say so yet"):
             start_release(late, "late/3", principal=ADA, clock=clock)
         assert read_book(late.state, "late").candidate == "2"
+
+
+def test_a_candidate_that_cannot_begin_is_told_once_and_holds_up_no_round(world):
+    said, pauses = [], []
+    with world.late.journal().transaction(actor=Actor("user:ada")) as transaction:
+        now, version = store.need(world.late.journal(), "late")
+        store.write(transaction, now, ended(now, "rolled_back", "x", at=MOMENT), expect=version)
+        transaction.put(WAITING, "late", {"uri": "late/77", "principal": msgspec.to_builtins(ADA)})
+
+    def asked(seconds):
+        pauses.append(seconds)
+        return len(pauses) > 4
+
+    run(world.late, Controllers(world.late, said.append, settle=1), asked, Lines(said.append))
+    assert pauses == [1] * 5
+    assert len([one for one in said if "does not begin" in one]) == 1
+    assert world.late.journal().get(WAITING, "late") is None

@@ -139,6 +139,11 @@ def _tell(release: Release, told: dict[str, tuple[object, ...]], report: Callabl
 
 
 def _begin_waiting(project: Project, report: Callable[[str], None]) -> None:
-    begun = begin_waiting(project)
+    """A candidate that cannot begin is told of, and holds up no watching of others."""
+    try:
+        begun = begin_waiting(project)
+    except CumulantError as error:
+        report(f"the candidate that waits does not begin: {project.vault.redact(error.message)}")
+        return
     if begun is not None and begun.release is not None:
         report(f"release {begun.release.id}: version {begun.release.candidate.version} waited and begins")
