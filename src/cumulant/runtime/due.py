@@ -19,7 +19,7 @@ from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime.actions import check
 from cumulant.runtime.processes import Process, is_gone, this_process
-from cumulant.runtime.release.store import RELEASE
+from cumulant.runtime.release.store import models
 from cumulant.runtime.stack.programs import controller
 
 if TYPE_CHECKING:
@@ -132,8 +132,8 @@ def _finish(journal: Journal, job: Job, record: Record, version: int, actor: Act
 
 
 def _release_round(project: Project) -> str:
-    """One round of the release controller, in a process of its own as under `cumulant up`."""
-    if project.journal().get(RELEASE, project.name) is None:
+    """One look of the release controller, in a process of its own as under `cumulant up`."""
+    if not models(project.journal()):
         return "there is no release"
     line = [*controller(project), "--once"]
     try:

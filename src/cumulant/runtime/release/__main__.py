@@ -12,7 +12,8 @@ from pathlib import Path
 from cumulant.core.errors import CumulantError
 from cumulant.project import load
 from cumulant.runtime.release.door import opened
-from cumulant.runtime.release.loop import Controllers, Lines, run
+from cumulant.runtime.release.loop import Controllers, Lines, once, run
+from cumulant.runtime.release.views import sentence
 from cumulant.runtime.stack.book import FOLDER
 
 
@@ -26,6 +27,10 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         with load(Path(options.project), environment=options.env) as project:
             acting = Controllers(project, report, settle=options.settle)
+            if options.once:
+                found = once(project, acting, ending.wait, report)
+                sys.stdout.write("; ".join(map(sentence, found)) or "another controller acts")
+                return 0
             with opened(project.state / FOLDER, project.journal) as url:
                 report(f"watching over releases of {project.name}, and telling of them at {url}/v1/releases")
                 run(project, acting, ending.wait, report)
@@ -39,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m cumulant.runtime.release", description=__doc__)
     parser.add_argument("project", help="folder of cumulant.yaml")
     parser.add_argument("--env", default="local", help="environment of the project file")
+    parser.add_argument("--once", action="store_true", help="one look of each release, then end")
     parser.add_argument("--settle", type=float, default=15.0, help="seconds until a row is in the prediction log")
     return parser
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 LEASE = "release_controller"
 #: seconds without a sign of life after which another controller takes over
-_LAPSE = 5.0
+LAPSE = 5.0
 #: looks that a gap may stand for: a controller that slept long has not watched for that long
 _LONGEST = 3.0
 _ACTOR = Actor("service:release-controller")
@@ -185,7 +185,7 @@ class Controller:
         if self._other is None or self._other[0] != row.version:
             self._other = (row.version, now)
         holder = {name: value for name, value in row.value.items() if name != "life"}
-        return now - self._other[1] > _LAPSE or is_gone(msgspec.convert(holder, Process))
+        return now - self._other[1] > LAPSE or is_gone(msgspec.convert(holder, Process))
 
 
 def _is_past(present: Routes, release: Release) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import CumulantError, RetryableError
 from cumulant.core.events import Actor
+from cumulant.core.units import duration
 from cumulant.release.state import Release
 from cumulant.runtime.release import store
-from cumulant.runtime.release.controller import Controller
+from cumulant.runtime.release.controller import LAPSE, Controller
 from cumulant.runtime.release.effects import Effects
 from cumulant.runtime.release.evidence import Labelled, Watching
 from cumulant.runtime.release.own import Own
@@ -129,6 +131,32 @@ def run(
         except Exception as error:  # noqa: BLE001 - the edge: requests go on, and so does whoever watches over them
             report(f"a fault of the controller, which tries again: {type(error).__name__}: {error}")
             pause = _LONGEST
+
+
+def once(
+    project: Project, acting: Controllers, asked: Callable[[float], bool], report: Callable[[str], None]
+) -> list[Release]:
+    """One look of each release under way, and what an ended one still asks for; the releases after it.
+
+    A look is watched for in full: what was answered since the last one counts, the time in between does not. So this
+    takes as long as the longest `look`, and a few seconds more where another controller's lease must lapse first.
+
+    Raises:
+        CumulantError: the journal or the gateway cannot be reached.
+    """
+    found, left = acting.tick(), math.ceil(LAPSE) + 2
+    if found or not store.models(project.journal()):
+        left = _rounds(found)
+    while left > 0 and not asked(_ROUND):
+        before, found = found, acting.tick()
+        left = _rounds(found) if found and not before else left - 1
+    _begin_waiting(project, report)
+    return found
+
+
+def _rounds(found: Sequence[Release]) -> int:
+    """Rounds in which each of them has a look."""
+    return max((math.ceil(duration(one.spec.look).total_seconds()) + 1 for one in found if not one.over), default=0)
 
 
 def _tell(release: Release, told: dict[str, tuple[object, ...]], report: Callable[[str], None]) -> None:
