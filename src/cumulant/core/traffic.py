@@ -15,7 +15,7 @@ CHAMPION, CANDIDATE = "champion", "candidate"
 FORCE_HEADER = "cumulant-force-arm"
 #: says the assigned arm, from the gateway to the server and on the answer
 ARM_HEADER = "cumulant-arm"
-#: says the arm whose server answers, from the gateway to that server, where the gateway knows it then
+#: says the arm whose server answers, from the gateway to that server
 SERVED_HEADER = "cumulant-served-arm"
 #: carries the key that keeps a caller on one version, where the body does not
 KEY_HEADER = "cumulant-key"

@@ -9,7 +9,7 @@ import pytest
 from release_servers import project, served, serving
 from releases import MOMENT, release
 
-from cumulant.core.errors import EngineUnavailableError
+from cumulant.core.errors import EngineUnavailableError, StorageError
 from cumulant.core.events import Actor
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange
 from cumulant.core.units import to_micros
@@ -195,3 +195,33 @@ def test_a_candidate_that_cannot_begin_is_told_once_and_holds_up_no_round(world)
     assert pauses == [1] * 5
     assert len([one for one in said if "does not begin" in one]) == 1
     assert world.late.journal().get(WAITING, "late") is None
+
+
+def test_one_fault_does_not_blind_the_controller_for_long(world):
+    pauses, faults = [], [ZeroDivisionError("once"), StorageError("the disk is full")]
+
+    class Once:
+        def tick(self):
+            if faults:
+                raise faults.pop(0)
+            return []
+
+    run(world.late, Once(), lambda seconds: pauses.append(seconds) or len(pauses) > 4, Lines(lambda _: None))
+    assert pauses == [1, 2, 4, 1, 1]
+
+
+def test_a_model_that_cannot_go_on_stops_no_other(world, monkeypatch):
+    late, said = world.late, []
+    with late.journal().transaction(actor=Actor("user:ada")) as transaction:
+        store.write(transaction, None, release(model="early"), expect=0)
+    apply = late.traffic().apply
+
+    def refused(routes):
+        if routes.model == "early":
+            raise EngineUnavailableError("the gateway refuses these servers")
+        apply(routes)
+
+    monkeypatch.setattr(late.traffic(), "apply", refused)
+    found = Controllers(late, said.append, settle=1).tick()
+    assert [(one.model, one.status) for one in found] == [("late", "running")]
+    assert said == ["early waits: the gateway refuses these servers"]

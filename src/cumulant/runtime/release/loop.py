@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cumulant.core.clock import SystemClock
-from cumulant.core.errors import CumulantError, RetryableError
+from cumulant.core.errors import CumulantError
 from cumulant.core.events import Actor
 from cumulant.core.units import duration
 from cumulant.release.state import Release
@@ -95,15 +95,25 @@ class Controllers:
         self._by_model: dict[str, Controller] = {}
 
     def tick(self) -> list[Release]:
-        """A round of each; the releases after it.
+        """A round of each; the releases after it. A model that cannot go on is told of, and stops no other.
 
         Raises:
-            CumulantError: the journal or the gateway cannot be reached.
+            CumulantError: the journal or the gateway cannot be reached, so that none goes on.
         """
         for name in store.models(self._project.journal()):
             if name not in self._by_model:
                 self._by_model[name] = controller(self._project, self._report, model=name, settle=self._settle)
-        return [release for one in self._by_model.values() if (release := one.tick()) is not None]
+        found, faults = [], dict[str, CumulantError]()
+        for name, one in self._by_model.items():
+            try:
+                found.append(one.tick())
+            except CumulantError as error:
+                faults[name] = error
+        if faults and not found:
+            raise next(iter(faults.values()))
+        for name, error in faults.items():
+            self._report(f"{name} waits: {self._project.vault.redact(error.message)}")
+        return [release for release in found if release is not None]
 
 
 def run(
@@ -127,10 +137,10 @@ def run(
             pause = _ROUND
         except CumulantError as error:
             report(f"waits: {project.vault.redact(error.message)}")
-            pause = min(_LONGEST, pause * 2) if isinstance(error, RetryableError) else _LONGEST
+            pause = min(_LONGEST, pause * 2)
         except Exception as error:  # noqa: BLE001 - the edge: requests go on, and so does whoever watches over them
             report(f"a fault of the controller, which tries again: {type(error).__name__}: {error}")
-            pause = _LONGEST
+            pause = min(_LONGEST, pause * 2)
 
 
 def once(
