@@ -111,8 +111,8 @@ class Controllers:
                 faults[name] = error
         if faults and not found:
             raise next(iter(faults.values()))
-        for name, error in faults.items():
-            self._report(f"{name} waits: {self._project.vault.redact(error.message)}")
+        for name, fault in faults.items():
+            self._report(f"{name} waits: {self._project.vault.redact(fault.message)}")
         return [release for release in found if release is not None]
 
 
