@@ -23,6 +23,7 @@ KEY_HEADER = "cumulant-key"
 REQUEST_HEADER = "x-request-id"
 #: marks a mirrored request, whose answer is never returned
 SHADOW_HEADER = "cumulant-shadow"
+_OTHER_POSTS = frozenset({"/v1/labels", "/v1/events"})
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,7 +90,12 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
         return (self.candidate, self.champion) if self.candidate else (self.champion,)
 
 
-class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+def predicts(method: str, target: str) -> bool:
+    """Whether a request asks for a prediction."""
+    return method == "POST" and target.partition("?")[0].rstrip("/") not in _OTHER_POSTS
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One request that a gateway answered, from its log. Mirrored copies are not here."""
 
     request: str
@@ -109,6 +115,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     fault: str = ""
     #: the revision of the routes that assigned it
     revision: int = 0
+    #: it asks for a prediction; probes of health, figures and posted labels do not, and are evidence of no model
+    predicts: bool = True
 
     @property
     def rescued(self) -> bool:

@@ -216,3 +216,10 @@ def test_an_exchange_of_no_arm_counts_for_nothing() -> None:
     strange = msgspec.structs.replace(one, assigned="", status=499)
     counted, skewed = seen(now, Look(seconds=10, exchanges=[strange, one]))
     assert (sum(counted.samples.values()), skewed) == (1, False)
+
+
+def test_probes_of_health_are_no_data() -> None:
+    now = msgspec.structs.replace(start(release()), at=1)
+    probes = [msgspec.structs.replace(one, predicts=False) for one in World(seed=1).look(now).exchanges]
+    counted, _ = seen(now, Look(seconds=10, exchanges=probes))
+    assert sum(counted.samples.values()) == 0

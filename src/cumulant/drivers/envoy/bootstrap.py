@@ -42,6 +42,8 @@ UNTRUSTED = (
 #: one line of the log on standard output; see `told.py`
 LOGGED = {
     "request": "%REQ(X-REQUEST-ID)%",
+    "method": "%REQ(:METHOD)%",
+    "path": "%REQ(:PATH)%",
     "start": "%START_TIME(%s%6f)%",
     "took": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
     "took_ms": "%DURATION%",

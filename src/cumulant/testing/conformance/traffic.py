@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import urllib.request
 
 import pytest
 
@@ -64,6 +65,16 @@ class TrafficConformance(FaultRules, LifeRules):
         assert caller.post(headers=forged).status == 200
         rescued = champion.posts()[-1].headers
         assert (rescued.get(SERVED_HEADER), rescued.get(ARM_HEADER)) == (CHAMPION, CANDIDATE)
+
+    def test_probes_and_labels_are_told_as_no_predictions(
+        self, traffic: Traffic, caller: Caller, champion: ArmServer, opening: Opening
+    ) -> None:
+        traffic.apply(routes_of(champion.url))
+        with urllib.request.urlopen(f"http://{opening.http}/v2/health/ready", timeout=30):
+            pass
+        caller.post(path="/v1/labels?x=1")
+        caller.post()
+        assert [told.predicts for told in Reader(traffic).until(3)] == [False, False, True]
 
     def test_a_request_without_a_name_gets_one(self, traffic: Traffic, caller: Caller, champion: ArmServer) -> None:
         traffic.apply(routes_of(champion.url))

@@ -17,6 +17,7 @@ from cumulant.core.traffic import (
     SHADOW_HEADER,
     Exchange,
     Routes,
+    predicts,
 )
 from cumulant.drivers.local.gateway.assignment import Assignment, arm_at, assign, stand_in
 from cumulant.drivers.local.gateway.counts import Counts
@@ -375,6 +376,7 @@ class Passage:
             forced=self._assigned.forced,
             fault=self._fault,
             revision=self._routes.revision,
+            predicts=predicts(self._request.method.decode("latin-1"), self._request.target.decode("latin-1")),
         )
         self._gateway.log.put(exchange)
         self._gateway.counts.told(exchange)
