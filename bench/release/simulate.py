@@ -331,6 +331,8 @@ def main():
     parser.add_argument("--json", help="rewritten whenever a scenario has more releases")
     parser.add_argument("--promotion", action="store_true")
     given = parser.parse_args()
+    if given.releases < BLOCK:
+        parser.error(f"--releases is {BLOCK} or more")
     names = [*PROMOTIONS] if given.promotion else [*HARMS, *NULLS]
     looks = {name: {rule: [] for rule in (["promoted"] if given.promotion else RULES)} for name in names}
     tasks = [(name, 1 + i + 100 * block) for block in range(given.releases // BLOCK) for i, name in enumerate(names)]

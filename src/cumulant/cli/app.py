@@ -46,6 +46,7 @@ PANELS: dict[str, dict[str, Entry]] = {
         "up": Entry("up", "Serve the champion behind a gateway: all processes, supervised"),
         "ps": Entry("ps", "The processes that serve, and how they are"),
         "down": Entry("down", "End them all; requests under way are finished"),
+        "replay": Entry("replay", "A past period again, as requests and labels, many times faster"),
         "tick": Entry("tick", "Do once whatever is due: for cron and schedulers"),
     },
     "The story": {

@@ -1,4 +1,4 @@
-"""`cumulant demo`: real flights, from raw tables to a served model."""
+"""`cumulant demo`: real flights, from raw tables to a served model, and releases after it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from cumulant.runtime.demo import DemoResult
     from cumulant.runtime.report_page.content import ReportData
+    from cumulant.runtime.story.told import Told
 
 app = application("demo", "The flights demo.")
 
@@ -30,20 +31,25 @@ def demo(
     call: Invocation,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the server up at the end.")] = False,
     folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the project is made.")] = FOLDER,
+    released: Annotated[
+        bool, typer.Option("--release/--no-release", help="Go on with releases of good and of broken candidates.")
+    ] = True,
     port: Annotated[
         int, typer.Option(metavar="PORT", help="The server's port; 0 takes a free one.", min=0, max=65535)
     ] = 0,
 ) -> None:
-    """Make the flights project, train as of 1 April 2013, serve the model, ask it, report.
+    """Make the flights project, train as of 1 April 2013, serve the model, ask it, report; then release its successors.
 
     All flights out of New York in 2013 with hourly weather: will a flight land more than 15 minutes late, told two
-    hours before departure, from what was known then? Run again, it finds what was done and takes seconds.
+    hours before departure, from what was known then? Then May is replayed through a gateway, and the next version is
+    released over it, which promotes itself; a slow, a failing and a wrongly trained one come back by themselves.
+    Run again, it finds what was done and takes seconds.
     """
     from cumulant.runtime.demo import demo as flow
     from cumulant.runtime.report import content
 
     with call.progress("demo: flights of 2013") as progress:
-        found = flow(folder, keep=keep, http=f"127.0.0.1:{port}", progress=progress)
+        found = flow(folder, keep=keep, http=f"127.0.0.1:{port}", released=released, progress=progress)
     from cumulant.project import load
 
     with load(found.folder) as project:
@@ -69,6 +75,7 @@ def document(found: DemoResult, page: ReportData) -> dict[str, object]:
             milliseconds=request.milliseconds,
             truth=request.truth,
         ),
+        release=found.release,
         report=found.report,
         tracking_uri=found.tracking_uri,
     )
@@ -96,6 +103,7 @@ def _show(console: Console, found: DemoResult, page: ReportData) -> None:
             ("in truth", truth[request.truth]),
         ],
     )
+    _show_releases(console, found.release)
     console.print("")
     reused = f", {len(found.train.reused)} steps reused" if found.train.reused else ""
     rows: list[tuple[str, object]] = [
@@ -106,6 +114,28 @@ def _show(console: Console, found: DemoResult, page: ReportData) -> None:
     if found.kept:
         rows.append(("server", f"{found.serve_url} (process {found.serve_pid}; kill {found.serve_pid} ends it)"))
     pairs(console, [*rows, ("time", duration(found.seconds) + reused)])
+
+
+def _show_releases(console: Console, found: tuple[Told, ...]) -> None:
+    """A line a release: what became of it, where, and why."""
+    from cumulant.runtime.report_page.terminal import table
+    from cumulant.runtime.report_page.wording import duration
+
+    if not found:
+        return
+    rows = [
+        (
+            one.candidate,
+            one.verdict.replace("_", " "),
+            one.stages[-1].name if one.stages else "–",
+            duration(one.seconds),
+            one.failed_requests,
+            one.reason,
+        )
+        for one in found
+    ]
+    console.print("")
+    console.print(table(["candidate", "verdict", "last stage", "took", "failed requests", "why"], rows))
 
 
 def _answer(found: dict[str, object]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from cumulant.runtime.report_page.content import GateReport, Interval, ReportData
+from cumulant.runtime.story.told import Told
 
 
 class DataFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +84,7 @@ class DemoDocument(TrainDocument, frozen=True, kw_only=True):
 
     folder: str
     serve: ServeFigures
+    release: tuple[Told, ...]
     report: str
     tracking_uri: str
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,12 +10,15 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.named import check_named, in_project
 from cumulant.cli.options import AsOf
 from cumulant.core.errors import UsageError
 
 if TYPE_CHECKING:
+    import polars as pl
     from rich.console import Console
 
+    from cumulant.runtime.asking import Server
     from cumulant.runtime.batch import Summary
 
 app = application("predict", "Answers for rows.")
@@ -50,6 +54,10 @@ def predict(
         str, typer.Option("--model", metavar="MODEL", help="NAME@ALIAS, NAME/VERSION or NAME; default: the newest.")
     ] = "",
     url: Annotated[str | None, typer.Option(metavar="URL", help="Ask this server instead of working here.")] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Holds the token that the server wants; CUMULANT_TOKEN does the same."),
+    ] = None,
     as_of: AsOf = None,
     out: Annotated[
         Path | None,
@@ -66,7 +74,8 @@ def predict(
 ) -> None:
     """Answer every row of a file: one answer a row, in order.
 
-    Offline, windows and lookups see the project's newest data; with --url the server's stored state. With --output,
+    Offline, windows and lookups see the project's newest data; with --url the server's stored state, and no project is
+    needed. With --output,
     files of any size are answered in bounded memory on all cores, and a call that was killed is gone on with.
     """
     from cumulant.cli.frames import check_out
@@ -78,7 +87,8 @@ def predict(
     if out is None or url is not None:
         if keep or part_rows:
             raise UsageError("--keep and --part-rows are for files that are written here", hint="add --output FILE")
-        _in_memory(call, source, asked, url=url, as_of=as_of, out=out, rows=rows)
+        server = None if url is None else _server(url, token_file)
+        _in_memory(call, source, asked, server=server, as_of=as_of, out=out, rows=rows)
         return
     _to_file(call, source, asked, as_of=as_of, out=out, keep=keep or [], part_rows=part_rows)
 
@@ -115,6 +125,7 @@ def _to_file(
         with call.progress("predict") as progress:
             found = predict_file(in_folder(Path(model), keep), request, progress=progress)
     else:
+        check_named(call, model)
         with call.project() as project, call.progress("predict") as progress:
             opened = registered(
                 project,
@@ -139,22 +150,41 @@ def _show(console: Console, found: Summary) -> None:
     console.print(told, style="dim")
 
 
-def _in_memory(
-    call: Invocation, source: str, model: str, *, url: str | None, as_of: str | None, out: Path | None, rows: int
-) -> None:
+def _server(url: str, token_file: Path | None) -> Server:
+    from cumulant.runtime.asking import Server
+    from cumulant.serving.token import read_token
+
+    return Server(url, read_token(token_file, os.environ))
+
+
+def _answers(call: Invocation, source: str, model: str, server: Server | None, as_of: str | None) -> pl.DataFrame:
     from cumulant.core.units import moment
+    from cumulant.runtime.asking import ask
     from cumulant.runtime.predict import predict as flow
 
+    if server is not None and not in_project(call):
+        if as_of is not None:
+            raise UsageError("a server answers from its own state", hint="leave out --as-of, or --url")
+        with call.progress("predict") as progress:
+            return ask(server, model, Path(source), progress=progress)
+    check_named(call, model)
     with call.project() as project, call.progress("predict") as progress:
-        answers = flow(
+        return flow(
             project,
             model or project.name,
             Path(source),
             principal=project.principal(),
-            url=url,
+            url=None if server is None else server.url,
+            token=None if server is None else server.token,
             as_of=None if as_of is None else moment(as_of),
             progress=progress,
         )
+
+
+def _in_memory(
+    call: Invocation, source: str, model: str, *, server: Server | None, as_of: str | None, out: Path | None, rows: int
+) -> None:
+    answers = _answers(call, source, model, server, as_of)
     if out is not None:
         from cumulant.cli.frames import write_frame
 

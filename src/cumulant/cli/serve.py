@@ -18,6 +18,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.named import check_named, nearest
 from cumulant.cli.options import AsOf
 from cumulant.core.errors import CumulantError, EngineUnavailableError, PortInUseError, RefusedError, UsageError
 
@@ -41,6 +42,7 @@ _KINDS: dict[int, type[CumulantError]] = {1: RefusedError, 2: UsageError, 3: Por
         "cumulant serve --as-of 2013-04-01 --json",
         "cumulant serve servables/late servables/digits --http 127.0.0.1:9000 --workers 2",
         "cumulant serve --cache valkey://127.0.0.1:6379/0",
+        "cumulant serve servables/late --log predictions --fallback cached --queue 20ms",
     ],
 )
 def serve(
@@ -106,6 +108,33 @@ def serve(
         str | None,
         typer.Option(metavar="TIME", help="The longest wait for a shared cache, instead of serving.cache_budget."),
     ] = None,
+    log: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Keep a prediction log there; default: the project's own, none of folders."),
+    ] = None,
+    log_keep: Annotated[
+        str | None, typer.Option(metavar="TIME", help="How long it is kept, instead of serving.log; default: 90d.")
+    ] = None,
+    fallback: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND",
+            show_default=False,
+            help="When there is no time, instead of serving.fallback: cached, servable=DIR, "
+            'constant={"prediction": false}. May be repeated.',
+        ),
+    ] = None,
+    queue: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="How long a request may wait for its turn, instead of serving.queue."),
+    ] = None,
+    drain: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Time to finish at the end, instead of serving.drain.")
+    ] = None,
+    sequences: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Keep the state of sequences there, also when the server ends."),
+    ] = None,
 ) -> None:
     """Serve a model: Open Inference Protocol v2 and plain JSON rows, until interrupted.
 
@@ -125,13 +154,21 @@ def serve(
         parent=os.getpid(),
         cache=tuple(cache or ()),
         cache_budget=cache_budget,
+        log=log,
+        log_keep=log_keep,
+        fallback=tuple(fallback or ()),
+        queue=queue,
+        drain=drain,
+        sequences=sequences,
     )
     if models and all(Path(one).is_dir() for one in models):
         where = http or f"{host or '127.0.0.1'}:{8080 if port is None else port}"
         started = _Start(lambda ready: folders_command(models or [], http=where, wishes=wishes, ready=ready))
         _stay(call, started, lambda running: {"url": running.url, "pid": running.pid}, _show_folders)
         return
-    service = _prepared(call, _only(models), as_of)
+    named = _only(models)
+    check_named(call, named)
+    service = _prepared(call, named, as_of)
     declared_host, _, declared_port = service.settings.http.rpartition(":")
     place = http or f"{host or declared_host}:{declared_port if port is None else port}"
     started = _Start(
@@ -161,11 +198,11 @@ def _only(models: list[str] | None) -> str:
     for one in models or []:
         # NAME/VERSION ends in a number; anything else with a slash was meant as a path.
         if "/" in one and not one.rpartition("/")[2].isdecimal() and not Path(one).is_dir():
-            hint = "name a folder that `cumulant package` wrote, or NAME/VERSION of this project"
+            hint = nearest(one) or "name a folder that `cumulant package` wrote, or NAME/VERSION of this project"
             raise UsageError(f"there is no folder {one}", subject=one, hint=hint)
     if models and len(models) > 1:
         missing = next(one for one in models if not Path(one).is_dir())
-        hint = "serve one model of a project, or folders of servables"
+        hint = nearest(missing) or "serve one model of a project, or folders of servables"
         raise UsageError(f"{missing} is no folder", subject=missing, hint=hint)
     return models[0] if models else ""
 
@@ -232,13 +269,13 @@ def _child(start: _Start) -> Iterator[tuple[subprocess.Popen[bytes], Running]]:
 
 
 def _failed(code: int, echo: _Echo) -> CumulantError:
-    """Why the server did not start, as it said so itself; its advice names its own options, so ours takes its place."""
+    """Why the server did not start, as it said so itself; its options are called as ours are."""
     echo.join()
     kind = _KINDS.get(code, EngineUnavailableError)
     message = echo.text().removeprefix("error: ") or "the server ended before it answered"
     if kind is PortInUseError:
         return kind(message.partition(";")[0], hint="stop what listens there, or add --port 0, which takes a free one")
-    return kind(message, hint="cumulant doctor")
+    return kind(message, hint="cumulant doctor" if kind is EngineUnavailableError else None)
 
 
 class _Echo:

@@ -150,6 +150,8 @@ class GraphServable(msgspec.Struct, frozen=True, kw_only=True):
     outputs: tuple[TensorSpec, ...]
     #: names of the columns where the one input is a matrix [n, k]: rows may then be sent as plain JSON objects
     columns: tuple[str, ...] = ()
+    #: those of them that every row must carry: the model has no answer where they are missing
+    required: tuple[str, ...] = ()
     #: labels of a classifier, in the order of its probabilities
     classes: tuple[str, ...] = ()
     batching: Batching = Batching(exact=False, reason="not tried")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cumulant.core.errors import IntegrityError, RequestError, missing_part
 from cumulant.core.servable import Datatype, TensorSpec
+from cumulant.packaging.engine_words import plain
 
 Array = NDArray[Any]
 
@@ -43,7 +44,7 @@ class Engine:
         self.outputs = tuple(_spec(node, path) for node in self._session.get_outputs())
         self._names = [spec.name for spec in self.outputs]
         self._run = self._session.run
-        self._refused = _run_errors()
+        self._refused = run_errors()
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] = ()) -> list[Array]:
         """The named outputs, all by default, for `feeds` by input name.
@@ -54,7 +55,7 @@ class Engine:
         try:
             found: list[Array] = self._run(outputs or self._names, feeds)
         except self._refused as error:
-            raise RequestError(f"the model cannot take these inputs: {_first_line(error)}") from None
+            raise RequestError(f"the model cannot take these inputs: {plain(error)}") from None
         return found
 
 
@@ -89,7 +90,9 @@ def _session(path: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except _load_errors() as error:
-        raise IntegrityError(f"{path} is no graph that onnxruntime can run: {error}", subject=str(path)) from None
+        raise IntegrityError(
+            f"{path} is no graph that onnxruntime can run: {plain(error)}", subject=str(path)
+        ) from None
 
 
 def _load_errors() -> tuple[type[Exception], ...]:
@@ -100,13 +103,9 @@ def _load_errors() -> tuple[type[Exception], ...]:
     return (*(getattr(state, name) for name in names), state.RuntimeException)
 
 
-def _run_errors() -> tuple[type[Exception], ...]:
+def run_errors() -> tuple[type[Exception], ...]:
     """What it raises for values that a graph cannot take."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     names = ("Fail", "InvalidArgument", "NotImplemented")
     return (*(getattr(state, name) for name in names), state.RuntimeException)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0][:300]

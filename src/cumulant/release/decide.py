@@ -123,7 +123,7 @@ def _advanced(release: Release, at: datetime) -> Release:
         at=release.at + 1,
         seconds=0.0,
         samples={},
-        memory=forgotten(release.memory),
+        memory=forgotten(release),
         revision=release.revision + 1,
         reason=f"{release.step.label} is done; {following.label} begins",
     )

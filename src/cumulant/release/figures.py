@@ -84,10 +84,18 @@ def _differences(metric: Metric, look: Look) -> list[tuple[float, float]]:
     return [(0.0, value) for value in look.own.get(metric.name, ())]
 
 
-def forgotten(memory: Mapping[str, object]) -> dict[str, object]:
-    """What a next step keeps of the memory: not the keys of the split, nor blocks that two weights would share."""
-    old = msgspec.convert(memory, Memory) if memory else Memory()
-    kept = msgspec.structs.replace(old, open={}, looks=0, took={}, keys=[], split={})
+def forgotten(release: Release) -> dict[str, object]:
+    """What a next step keeps of the memory: not the keys of the split, nor blocks that two weights would share.
+
+    The next step has tests of its own, so that its bound of slow requests may be the champion's latest: one of the
+    first moments, when servers have just started, would say little for the whole release.
+    """
+    old = msgspec.convert(release.memory, Memory) if release.memory else Memory()
+    took, slow = old.took.get(CHAMPION, []), old.slow
+    if sum(took) >= _FIRST:
+        quantile = _quantile(took, metrics(release.spec)["latency"].quantile)
+        slow = None if quantile is None else quantile * 1000
+    kept = msgspec.structs.replace(old, open={}, looks=0, took={}, keys=[], split={}, slow=slow)
     return cast("dict[str, object]", msgspec.to_builtins(kept))
 
 
@@ -96,6 +104,7 @@ def _blocks(
 ) -> tuple[Memory, dict[str, Failures]]:
     """This look's failures added to the open blocks; with the blocks that are full now."""
     if not release.step.weight:
+        memory = msgspec.structs.replace(memory, took=_timed(memory.took, found))
         return _watched(memory, named["latency"], found), {}
     failing = {name: list(keys) for name, keys in memory.failing.items()}
     now = {

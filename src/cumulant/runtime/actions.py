@@ -60,6 +60,7 @@ _DECLARED = (
     Action("release.rollback", "send all requests to a version that was served before"),
     Action("release.show", "look at releases", writes=False),
     Action("release.plan", "estimate what a release can decide, and when", writes=False),
+    Action("replay.run", "send the rows of a past period as requests, with their labels"),
     Action("lineage.show", "show where a model version comes from", writes=False),
 )
 ACTIONS = {action.name: action for action in _DECLARED}

@@ -130,6 +130,16 @@ def ingest_labels(
     return _joined(project, schema, sources, principal)
 
 
+def join_labels(project: Project, *, principal: Principal, schema: LabelSchema | None = None) -> Intake:
+    """Take in what servers were told, and join labels and predictions.
+
+    Raises:
+        StorageError, LeaseHeldError: as `ingest_labels`.
+    """
+    check(project.access(), principal, "labels.ingest", project.name)
+    return _joined(project, schema or schema_of(project), (), principal)
+
+
 def watch_labels(
     project: Project,
     folder: str,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from cumulant.project import Project
 
 _URI = re.compile(r"(models|runs):/")
+#: columns that a note names
+_NAMED = 8
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -175,7 +177,14 @@ def written(
     notes = foreign.notes
     if rows is None:
         notes += ("without a sample the batching was tried on made-up rows, and the answers were not compared",)
+    if servable.required:
+        notes += (f"rows must carry {_told(servable.required)}: the model has no answer where they are missing",)
     return Packaged(folder=out, kind=foreign.kind, source=source, size=_size(out), servable=servable, notes=notes)
+
+
+def _told(names: Sequence[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_NAMED])} and {more} more columns"
 
 
 def checked_name(name: str) -> str:

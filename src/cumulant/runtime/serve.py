@@ -202,6 +202,15 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     #: `auto`, `on`, `off` or the URL of a cache that servers share; what is named goes before the project file
     cache: tuple[str, ...] = ()
     cache_budget: str | None = None
+    #: folder of the prediction log, and how long it is kept
+    log: str | None = None
+    log_keep: str | None = None
+    #: `cached`, `servable=DIR` or `constant={...}`; what is named stands in place of all that the project file declares
+    fallback: tuple[str, ...] = ()
+    queue: str | None = None
+    drain: str | None = None
+    #: folder of the state of sequences
+    sequences: str | None = None
     #: the server ends when this process is no longer its parent
     parent: int | None = None
     #: a gateway is in front, and nobody else reaches the server
@@ -217,12 +226,14 @@ def command(service: Service, *, http: str, wishes: Wishes, ready: Path | None =
         grpc=wishes.grpc or settings.grpc,
         cache=_cache(settings, wishes.cache),
         cache_budget=wishes.cache_budget or settings.cache_budget,
+        log=wishes.log or service.log,
+        log_keep=wishes.log_keep or settings.log.keep,
+        fallback=wishes.fallback or _fallback(settings.fallback),
+        queue=wishes.queue or settings.queue,
+        drain=wishes.drain or settings.drain,
     )
     line = folders_command([service.folder], http=http, wishes=asked, ready=ready)
-    line += ["--body-limit", settings.body_limit, "--drain", settings.drain, "--queue", settings.queue]
-    line += ["--scored", settings.scored]
-    line += _fallback(settings.fallback)
-    line += ["--log", service.log, "--log-keep", settings.log.keep]
+    line += ["--body-limit", settings.body_limit, "--scored", settings.scored]
     line += ["--labels", service.labels] if service.labels else []
     if service.log_key and wishes.salt_file is None:
         line += ["--salt-file", service.log_key]
@@ -240,13 +251,14 @@ def _cache(settings: ServingSpec, wished: Sequence[str]) -> tuple[str, ...]:
     return (*modes, *urls)
 
 
-def _fallback(declared: FallbackSpec) -> list[str]:
-    line = ["--fallback", "cached"] if declared.cached else []
+def _fallback(declared: FallbackSpec) -> tuple[str, ...]:
+    """As the server's options say it."""
+    found = ["cached"] if declared.cached else []
     if declared.servable is not None:
-        line += ["--fallback", f"servable={declared.servable}"]
+        found.append(f"servable={declared.servable}")
     if declared.constant is not None:
-        line += ["--fallback", f"constant={msgspec.json.encode(declared.constant).decode()}"]
-    return line
+        found.append(f"constant={msgspec.json.encode(declared.constant).decode()}")
+    return tuple(found)
 
 
 def folders_command(folders: Sequence[str], *, http: str, wishes: Wishes, ready: Path | None = None) -> list[str]:
@@ -259,14 +271,19 @@ def folders_command(folders: Sequence[str], *, http: str, wishes: Wishes, ready:
         "--salt-file": wishes.salt_file,
         "--traces": wishes.traces,
         "--cache-budget": wishes.cache_budget,
+        "--log": wishes.log,
+        "--log-keep": wishes.log_keep,
+        "--queue": wishes.queue,
+        "--drain": wishes.drain,
+        "--sequences": wishes.sequences,
         "--parent": wishes.parent,
         "--model-control": "explicit" if wishes.control else None,
         "--ready-file": ready,
     }
     for option, value in given.items():
         line += [option, str(value)] if value is not None else []
-    for one in wishes.cache:
-        line += ["--cache", one]
+    for option, several in {"--cache": wishes.cache, "--fallback": wishes.fallback}.items():
+        line += [word for one in several for word in (option, one)]
     flags = {
         "--insecure": wishes.insecure,
         "--access-log": wishes.access_log,

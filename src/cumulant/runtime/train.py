@@ -71,12 +71,14 @@ def train(
     as_of: datetime | None = None,
     trials: int | None = None,
     time: str | None = None,
+    promote: bool = True,
     progress: Progress = silent,
 ) -> TrainResult:
     """Bring the snapshots and features up to date, search, judge, package and register.
 
     `quick` takes a tenth of the training rows and one set of parameters, and never becomes the champion; `as_of` hides
-    what became known later; `trials` and `time` override the project's budgets. A model that the gate refuses is
+    what became known later; `trials` and `time` override the project's budgets; without
+    `promote` it stays a candidate, whatever the gate says. A model that the gate refuses is
     registered too, as candidate: the verdict is in the result, and the command line ends with 1.
 
     Raises:
@@ -98,7 +100,7 @@ def train(
         table = feature_set(context, task, snapshots, as_of=as_of)
         work = work_of(project, task, snapshots, table, as_of=as_of, quick=quick, trials=trials, time=time)
         made = _candidate(context, work, table)
-        version, registered = register(context, made, promote=not quick)
+        version, registered = register(context, made, promote=promote and not quick)
         made.remember(context, version)
         context.ledger.verdict = made.word
         found = {

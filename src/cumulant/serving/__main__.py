@@ -138,6 +138,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     from cumulant.serving.scheduling import Caching, Scheduling
     from cumulant.serving.settings import Settings
     from cumulant.serving.sockets import split_address
+    from cumulant.serving.token import read_token
 
     mode, sharing = _cache(options.cache, options.cache_budget)
     host, port = split_address(options.http)
@@ -155,7 +156,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         drain=duration(options.drain).total_seconds(),
         name=options.name,
         control=options.model_control == "explicit",
-        token=_token(options.token_file),
+        token=read_token(options.token_file, os.environ),
         behind_gateway=options.behind_gateway,
         scheduling=Scheduling(queue=duration(options.queue).total_seconds(), caching=Caching(mode=mode)),
         sharing=sharing,
@@ -225,19 +226,6 @@ def _traces(url: str | None) -> str | None:
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"{url} is no address of a collector", subject=url, hint="--traces http://127.0.0.1:4318")
     return url
-
-
-def _token(path: Path | None) -> str | None:
-    """The token that callers must send; never in an argument, which every user of the machine can read."""
-    if path is None:
-        return os.environ.get("CUMULANT_TOKEN") or None
-    try:
-        token = path.read_text().strip()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}", subject=str(path)) from None
-    if not token:
-        raise UsageError(f"{path} is empty", subject=str(path))
-    return token
 
 
 def _exit_code(error: CumulantError) -> int:

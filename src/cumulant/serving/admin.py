@@ -36,7 +36,7 @@ async def repository(control: Control | None, request: Request, parts: Sequence[
                 raise HttpError(503, "the server is starting")
             return json_response(await control.index(ready_only=_ready_only(asked)))
         case ["models", name, "load"]:
-            await _load(allowed(control), name)
+            await _load(allowed(control), name, asked)
         case ["models", name, "unload"]:
             await allowed(control).unload(name)
         case _:
@@ -44,11 +44,18 @@ async def repository(control: Control | None, request: Request, parts: Sequence[
     return Response(200, b"{}")
 
 
-async def _load(control: Control, name: str) -> None:
+async def _load(control: Control, name: str, asked: Mapping[str, Any]) -> None:
+    if asked.get("parameters"):
+        raise no_parameters()
     try:
         await control.load(name)
     except RefusedError as error:  # a broken or altered folder is its writer's fault, not the server's
         raise HttpError(400, error.message, hint=error.hint) from error
+
+
+def no_parameters() -> RequestError:
+    """The refusal of another content or configuration than the folder's."""
+    return RequestError("loading takes no parameters: a model is what its folder holds", subject="parameters")
 
 
 def _ready_only(asked: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ import msgspec
 from cumulant.core.errors import CumulantError, NotFoundError, UsageError
 from cumulant.serving.fleet import Fleet
 from cumulant.serving.models import Model, ModelSet
-from cumulant.serving.pins import Pin, check, pin
+from cumulant.serving.pins import Pin, check, pin, refuse_twins
 from cumulant.serving.repository import Repository
 from cumulant.serving.row_model import UNREGISTERED
 
@@ -65,6 +65,7 @@ class Staff:
         pins = msgspec.convert(arguments.get("pins"), list[Pin] | None)
         if pins is None:
             pins = await asyncio.to_thread(pins_of, self._repository, str(arguments["name"]))
+        await asyncio.to_thread(refuse_twins, pins)
         models: list[Model] = []
         try:
             for one in pins:  # one at a time: what was opened must be known when the next one fails
@@ -131,11 +132,19 @@ def _close(models: list[Model]) -> None:
 class Control:
     """Model control over all workers: a model is put in place everywhere or nowhere.
 
-    `tried` finds the versions of a name and tries whether they can be loaded; by default nothing is tried.
+    `tried` finds the versions of a name and tries whether they can be loaded; by default nothing is tried. `left_out`
+    says why folders are not served that were there at the start.
     """
 
-    def __init__(self, fleet: Fleet, repository: Repository, tried: Callable[[str], list[Pin]] | None = None) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        repository: Repository,
+        tried: Callable[[str], list[Pin]] | None = None,
+        left_out: Mapping[str, str] | None = None,
+    ) -> None:
         self._fleet, self._repository = fleet, repository
+        self._left_out = left_out or {}
         self._tried = tried or functools.partial(pins_of, repository)
         # One change at a time: two loads at once could end in different versions on different workers.
         self._turn = asyncio.Lock()
@@ -196,12 +205,16 @@ class Control:
         found: list[dict[str, str]] = []
         for folder, one in await asyncio.to_thread(self._repository.described):
             if isinstance(one, CumulantError):
-                told = {"name": folder.name, "version": "", "state": "UNAVAILABLE", "reason": one.message}
-                found.append({name: text.encode(errors="replace").decode() for name, text in told.items()})
+                found.append(_unavailable(folder.name, "", one.message))
                 continue
             key = one.name, one.version or UNREGISTERED
             if key in loaded:
                 found.append({"name": key[0], "version": key[1], "state": "READY", "reason": ""})
             else:
-                found.append({"name": key[0], "version": key[1], "state": "UNAVAILABLE", "reason": "unloaded"})
+                found.append(_unavailable(*key, self._left_out.get(str(folder), "not loaded")))
         return [one for one in found if one["state"] == "READY" or not ready_only]
+
+
+def _unavailable(name: str, version: str, reason: str) -> dict[str, str]:
+    told = {"name": name, "version": version, "state": "UNAVAILABLE", "reason": reason}
+    return {key: text.encode(errors="replace").decode() for key, text in told.items()}

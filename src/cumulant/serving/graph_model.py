@@ -143,6 +143,7 @@ class GraphModel:
         (spec,) = self.servable.inputs
         matrix = np.full((len(rows), len(self._columns)), np.nan, dtype=np.float64)
         for number, row in enumerate(rows, 1):
+            self._complete(row, number)
             for name, value in row.items():
                 place = self._columns.get(name)
                 if place is None:
@@ -161,6 +162,15 @@ class GraphModel:
             number, place = np.argwhere(np.isinf(narrow))[0].tolist()
             raise _too_large(self.servable.columns[place], number + 1)
         return {spec.name: narrow}
+
+    def _complete(self, row: Mapping[str, Any], number: int) -> None:
+        if not row:
+            hint = f"expected fields: {', '.join(self._columns)[:300]}"
+            raise RequestError(f"row {number}: the row has none of the model's fields", hint=hint)
+        for name in self.servable.required:
+            if row.get(name) is None:
+                problem = "must not be null" if name in row else "is required"
+                raise RequestError(f'row {number}: field "{name[:100]}" {problem}', subject=name[:100])
 
     def _stacked(self, rows: Sequence[Mapping[str, Any]]) -> Feeds:
         unknown = next((name for row in rows for name in row if name not in self._specs), None)
@@ -208,11 +218,12 @@ class GraphModel:
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     def card(self) -> dict[str, object]:
+        needed = set(self.servable.required)
         return {
             "name": self.name,
             "version": self.version,
             "classes": list(self.servable.classes),
-            "request": [{"name": name, "type": "number", "required": False} for name in self._columns]
+            "request": [{"name": name, "type": "number", "required": name in needed} for name in self._columns]
             or list(self.inputs.values()),
             "example": self._example(),
         }

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from cumulant.core.plan import DType
+from cumulant.core.servable import GraphServable
 from cumulant.serving.graph_model import GraphModel
 from cumulant.serving.models import Model
 from cumulant.serving.reasons import Reasoning
@@ -182,9 +183,7 @@ def row_schema(model: Model) -> Schema:
     if isinstance(model, RowModel):
         found = _request_row(model)
     elif isinstance(model, GraphModel) and model.servable.columns:
-        names = model.servable.columns
-        cell = {"anyOf": [_NUMBERS[model.servable.inputs[0].datatype], {"type": ["boolean", "null"]}]}
-        found = {"type": "object", "properties": dict.fromkeys(names, cell), "additionalProperties": False}
+        found = _matrix_row(model.servable)
     else:
         parts = {name: nested(one["datatype"], one["shape"][1:]) for name, one in model.inputs.items()}
         found = {**_struct(parts), "additionalProperties": False}
@@ -204,6 +203,20 @@ def _request_row(model: RowModel) -> dict[str, Any]:
         | {name: {"description": "Ignored, with a warning."} for name in model.schema.unread},
         "additionalProperties": False,
         "minProperties": 1 if model.schema.fields else 0,
+    }
+
+
+def _matrix_row(servable: GraphServable) -> dict[str, Any]:
+    number, needed = _NUMBERS[servable.inputs[0].datatype], set(servable.required)
+    return {
+        "type": "object",
+        "required": list(servable.required),
+        "properties": {
+            name: {"anyOf": [number, {"type": "boolean" if name in needed else ["boolean", "null"]}]}
+            for name in servable.columns
+        },
+        "additionalProperties": False,
+        "minProperties": 1,
     }
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, IntegrityError
+from cumulant.core.errors import CumulantError, IntegrityError, UsageError
 from cumulant.core.ids import file_digest
 from cumulant.packaging import load_description
 from cumulant.packaging.folder import DESCRIPTION
+from cumulant.serving.row_model import UNREGISTERED
 
 #: a larger file is linked rather than copied
 _LARGE = 256 * 1024 * 1024
@@ -44,6 +45,17 @@ def pin(folder: Path) -> Pin:
     """
     name = load_description(folder, verify=False).name
     return Pin(name, str(folder), file_digest(folder / DESCRIPTION))
+
+
+def refuse_twins(pins: Iterable[Pin]) -> None:
+    """Raises UsageError where two folders hold the same version of a model, naming both."""
+    seen: dict[tuple[str, str], str] = {}
+    for one in pins:
+        version = load_description(one.place, verify=False).version or UNREGISTERED
+        other = seen.setdefault((one.name, version), one.folder)
+        if other != one.folder:
+            raise UsageError(f"model {one.name} version {version} is given twice: in {other} and in {one.folder}",
+                             subject=one.name, hint="remove one, or package it under another --name")  # fmt: skip
 
 
 def check(pinned: Pin) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cumulant.core.errors import CumulantError, IntegrityError, NotFoundError, StorageError, not_found
@@ -24,6 +24,11 @@ class Repository:
 
     def __init__(self, roots: Sequence[Path | str]) -> None:
         self._roots = [Path(root) for root in roots]
+        self._names: dict[Path, str] = {}
+
+    def knows(self, names: Mapping[Path, str]) -> None:
+        """Take down the names of servables by their folders: one whose description breaks has none of its own."""
+        self._names |= names
 
     def folders(self) -> list[Path]:
         """Every servable's folder, in the order of the roots and of their names.
@@ -64,7 +69,9 @@ class Repository:
         for root in self._roots:
             for folder in _servables(root, _DEPTH):
                 try:
-                    found.append((folder, load_description(folder, verify=False)))
+                    one = load_description(folder, verify=False)
+                    self._names[folder] = one.name
+                    found.append((folder, one))
                 except CumulantError as error:
                     found.append((folder, error))
         return found
@@ -74,8 +81,13 @@ class Repository:
 
         Raises:
             NotFoundError: no servable has that name.
+            IntegrityError: the description of one cannot be read that had this name, or whose folder has it.
         """
-        known = [(folder, one) for folder, one in self.described() if not isinstance(one, CumulantError)]
+        described = self.described()
+        for folder, broken in described:
+            if isinstance(broken, CumulantError) and self._names.get(folder, folder.name) == name:
+                raise IntegrityError(broken.message, subject=str(folder), hint=broken.hint)
+        known = [(folder, one) for folder, one in described if not isinstance(one, CumulantError)]
         found = [(folder, one) for folder, one in known if one.name == name]
         if not found:
             raise not_found("model in the repository", name[:100], {one.name for _, one in known})

@@ -159,7 +159,8 @@ def _check(settings: Settings, *, insecure: bool) -> None:
 
 
 def _alone(settings: Settings, listener: socket.socket, announce: Callable[[Ready], None] | None, salt: bytes) -> None:
-    worker = Worker(settings, pins=Trial(settings).first())
+    settings, pins = _first(settings)
+    worker = Worker(settings, pins=pins)
     models = tuple((model.name, model.version) for model in worker.app.models)
     ready = Ready(url_of(listener), os.getpid(), models, grpc=_grpc_of(settings))
 
@@ -174,6 +175,13 @@ def _alone(settings: Settings, listener: socket.socket, announce: Callable[[Read
             runner.run(answer())
     finally:
         worker.close()
+
+
+def _first(settings: Settings) -> tuple[Settings, list[Pin]]:
+    """What is served at the start, and the settings with what is left out."""
+    trial = Trial(settings)
+    pins = trial.first()
+    return msgspec.structs.replace(settings, left_out=trial.left_out), pins
 
 
 def _grpc_of(settings: Settings) -> str | None:
@@ -195,8 +203,7 @@ def _supervise(
             await Supervisor(placed, pins).run(started)
 
     with keeping() as kept:
-        placed = msgspec.structs.replace(settings, kept=kept)
-        pins = Trial(placed).first()
+        placed, pins = _first(msgspec.structs.replace(settings, kept=kept))
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(supervise(placed, pins))
 

@@ -52,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kept: str | None = None
     #: folder of posted labels; None: none are taken
     labels: str | None = None
+    #: folders that could not be served at the start, and why; set by whoever tried them
+    left_out: dict[str, str] = {}
     region: str = ""
     #: a line of JSON a request on standard error
     access_log: bool = False

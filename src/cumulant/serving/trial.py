@@ -12,15 +12,22 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageError
+from cumulant.core.errors import (
+    CumulantError,
+    DataError,
+    EngineUnavailableError,
+    IntegrityError,
+    NotFoundError,
+    UsageError,
+)
 from cumulant.serving.channel import error_of, told_of
 from cumulant.serving.opening import Opening
-from cumulant.serving.pins import Pin, check, keep, pin
+from cumulant.serving.pins import Pin, check, keep, pin, refuse_twins
 from cumulant.serving.repository import Repository
 from cumulant.serving.settings import Settings
 
@@ -42,6 +49,14 @@ class _Line(msgspec.Struct, omit_defaults=True):
     error: tuple[str, str, str | None, str | None] | None = None
 
 
+class _CrashError(UsageError):
+    """A model ended the process that tried it."""
+
+
+#: faults of one folder, for which the others need not stand still; the rest is told of the server or its settings
+_OF_A_FOLDER = (_CrashError, IntegrityError, NotFoundError, DataError)
+
+
 class Trial:
     """Tries models in processes of their own, and keeps the content that was tried where the server has a place for it.
 
@@ -51,6 +66,8 @@ class Trial:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._repository = Repository(settings.folders)
+        #: why folders are not served that were there at the start
+        self.left_out: dict[str, str] = {}
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
@@ -63,26 +80,38 @@ class Trial:
                 self._process.kill()
 
     def first(self) -> list[Pin]:
-        """What a server starts with; a model that ends its process is named on standard error and left out.
+        """What a server starts with; a servable that is broken, or ends its process, is named on standard error and
+        left out.
 
-        A single model is not tried: without it there is nothing to serve, and whoever started the server hears of it.
+        A single one is not tried: without it there is nothing to serve, and whoever started the server hears of it.
 
         Raises:
-            CumulantError: one cannot be loaded for another reason, or none is left.
+            CumulantError: one cannot be loaded for a reason that is not its folder's, or none is left.
         """
         folders = self._repository.folders()
         if len(folders) == 1:
             return [self._keep(pin(folders[0]))]
         found: list[Pin] = []
         while folders:
-            pins, crash = self._tried(folders)
+            pins, fault = self._tried(folders)
             found += pins
-            folders = folders[len(pins) + 1 :]
-            if crash is not None:
-                sys.stderr.write(f"{crash.message}; the server starts without it\n")
-                if not folders and not found:
-                    raise crash
+            rest = folders[len(pins) + 1 :]
+            if fault is not None:
+                if not isinstance(fault, _OF_A_FOLDER) or not (rest or found):
+                    raise fault
+                self._leave_out(folders[len(pins)], fault)
+            folders = rest
+        refuse_twins(found)
         return [self._keep(one) for one in found]
+
+    def _leave_out(self, folder: Path, fault: CumulantError) -> None:
+        self.left_out[str(folder)] = fault.message
+        named = fault.message if str(folder) in fault.message else f"{folder}: {fault.message}"
+        sys.stderr.write(f"{named}; the server starts without it\n")
+
+    def knows(self, pins: Iterable[Pin]) -> None:
+        """Whose folders are whose: one that is broken later has no name to be found by."""
+        self._repository.knows({Path(one.folder): one.name for one in pins})
 
     def versions(self, name: str) -> list[Pin]:
         """Every version of a model as its folders hold it now, tried and kept.
@@ -93,19 +122,21 @@ class Trial:
             EngineUnavailableError: it was stopped.
             CumulantError: as `Opening`.
         """
-        pins, crash = self._tried(self._repository.versions(name))
-        if crash is not None:
-            raise UsageError(f"{crash.message}; what was served goes on", subject=name[:100], hint=crash.hint)
+        pins, fault = self._tried(self._repository.versions(name))
+        if isinstance(fault, _CrashError):
+            raise UsageError(f"{fault.message}; what was served goes on", subject=name[:100], hint=fault.hint)
+        if fault is not None:
+            raise fault
         return [self._keep(one) for one in pins]
 
-    def _tried(self, folders: Sequence[Path]) -> tuple[list[Pin], UsageError | None]:
-        """Those that could be opened, up to the one at which the process ended. Raises what it told of another one."""
+    def _tried(self, folders: Sequence[Path]) -> tuple[list[Pin], CumulantError | None]:
+        """Those that could be opened, up to the first that could not, and what was wrong with that one."""
         code, said = self._run(msgspec.json.encode(_Orders(self._settings, tuple(map(str, folders)))))
         found: list[Pin] = []
         for one in said.splitlines():
             told = msgspec.json.decode(one, type=_Line)
             if told.error is not None:
-                raise error_of(told.error)
+                return found, error_of(told.error)
             if told.pin is not None:
                 found.append(told.pin)
         return found, None if len(found) == len(folders) else _crash(folders[len(found)], code)
@@ -147,7 +178,7 @@ def _ending() -> EngineUnavailableError:
     return EngineUnavailableError("the server is ending and loads no models any more")
 
 
-def _crash(folder: Path, code: int | None) -> UsageError:
+def _crash(folder: Path, code: int | None) -> _CrashError:
     hint = "build the servable again, or give the machine more memory"
     if code is None:
         how = f"was not ready within {_SECONDS:g} s"
@@ -155,7 +186,7 @@ def _crash(folder: Path, code: int | None) -> UsageError:
         how = f"was ended by {signal.Signals(-code).name}"
     else:
         how = f"ended with code {code}"
-    return UsageError(f"{folder} cannot be loaded: the process that tried it {how}", subject=str(folder), hint=hint)
+    return _CrashError(f"{folder} cannot be loaded: the process that tried it {how}", subject=str(folder), hint=hint)
 
 
 def _first_to_go() -> None:

@@ -22,7 +22,7 @@ from cumulant.serving.loops import short_turns
 from cumulant.serving.metrics import Series, of_connections
 from cumulant.serving.models import ModelSet
 from cumulant.serving.opening import Opening
-from cumulant.serving.pins import Pin, pin
+from cumulant.serving.pins import Pin, pin, refuse_twins
 from cumulant.serving.process import of_process
 from cumulant.serving.recording import Recorder
 from cumulant.serving.settings import Settings
@@ -50,7 +50,9 @@ class Worker:
         self._opening = Opening(settings, self._sharer)
         self._trial = Trial(settings)
         try:
-            wanted = map(pin, self._opening.repository.folders()) if pins is None else pins
+            wanted = [pin(one) for one in self._opening.repository.folders()] if pins is None else pins
+            self._trial.knows(wanted)
+            refuse_twins(wanted)
             models = ModelSet([open_pinned(one, self._opening) for one in wanted])
             self.recorder.put(models)
         except CumulantError:
@@ -126,7 +128,7 @@ class Worker:
                 await log.close()
 
     def _control(self, fleet: Fleet) -> Control:
-        return Control(fleet, self._opening.repository, self._trial.versions)
+        return Control(fleet, self._opening.repository, self._trial.versions, self._settings.left_out)
 
     async def _start_grpc(self) -> Server | None:
         settings = self._settings

@@ -174,6 +174,26 @@ def test_a_folder_that_is_not_there_is_said_rather_than_a_project_that_is_missin
     assert "there is no folder served/nosuch" in done.err
 
 
+@pytest.mark.parametrize(
+    "words", [("serve", "fores"), ("predict", "fores", "--input", "x"), ("predict", "x", "--model", "fores")]
+)
+def test_a_name_that_is_none_is_said_with_the_nearest_folder(place, cumulant, words):
+    (place / "forest").mkdir(exist_ok=True)
+    done = cumulant(*words)
+    assert done.code == 2
+    assert 'there is no folder or model "fores"' in done.err
+    assert 'did you mean "forest"?' in done.err
+    assert "cumulant.yaml" not in done.err
+
+
+def test_an_error_of_the_server_that_does_not_start_keeps_its_own_advice(place, cumulant):
+    (place / "empty").mkdir(exist_ok=True)
+    done = cumulant("serve", "empty", "--port", "0")
+    assert done.code == 2
+    assert "empty holds no servable" in done.err
+    assert "cumulant doctor" not in done.err
+
+
 def test_the_parity_of_a_smaller_form_is_said_to_be_of_the_one_before():
     from cumulant.core.servable import Candidate, GraphServable, Parity
     from cumulant.runtime.packaged_page import graph_rows

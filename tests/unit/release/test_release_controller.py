@@ -66,7 +66,7 @@ class Stage:
         self.journal = MemoryJournal(clock=self.clock)
         self.traffic = MemoryTraffic()
         self.evidence, self.effects = Seen(world), Nothing()
-        self.now = 0.0
+        self.now, self.pace = 0.0, 1.0
         with self.journal.transaction(actor=Actor("user:ada")) as transaction:
             store.write(transaction, None, release(), expect=0)
 
@@ -79,6 +79,7 @@ class Stage:
             effects=self.effects,
             clock=self.clock,
             steady=lambda: self.now,
+            pace=lambda: self.pace,
         )
 
     def release(self) -> Release:
@@ -123,6 +124,22 @@ def test_controllers_that_are_killed_again_and_again_come_to_the_same_end() -> N
     over = stage.played(stage.controller(), again=25)
     assert over.status == "rolled_back"
     assert [event.kind for event in stage.journal.events()].count("release.ended") == 1
+
+
+def test_stages_take_replayed_time_and_looks_do_not() -> None:
+    counted, looks = [], []
+    for pace in (1.0, 60.0):
+        stage = Stage(World(seed=5))
+        stage.pace = pace
+        controller = stage.controller()
+        for _ in range(25):
+            stage.now += 1
+            controller.tick()
+        found = stage.release()
+        counted.append(found.seconds + sum(step.seconds for step in found.passed))
+        looks.append(stage.evidence.looks)
+    assert looks[0] == looks[1] > 0
+    assert counted[1] == pytest.approx(60 * counted[0])
 
 
 def test_of_two_controllers_one_acts() -> None:

@@ -223,3 +223,17 @@ def test_probes_of_health_are_no_data() -> None:
     probes = [msgspec.structs.replace(one, predicts=False) for one in World(seed=1).look(now).exchanges]
     counted, _ = seen(now, Look(seconds=10, exchanges=probes))
     assert sum(counted.samples.values()) == 0
+
+
+def test_servers_that_were_slow_at_first_do_not_keep_a_release_from_its_evidence() -> None:
+    world = World(seed=8, took={CHAMPION: 80.0, CANDIDATE: 80.0})
+    now = start(release())
+    first, _ = seen(now, world.look(now))
+    assert first.memory["slow"] == pytest.approx(80_000 * 1.93, rel=0.1)
+    world.took = {CHAMPION: 5.0, CANDIDATE: 5.0}
+    over = first
+    while not over.over:
+        counted, skewed = seen(over, world.look(over))
+        over = decide(counted, skewed=skewed, at=MOMENT)
+    assert over.status == "promoted", over.reason
+    assert over.memory["slow"] == pytest.approx(5_000 * 1.93, rel=0.2)

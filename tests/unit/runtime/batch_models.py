@@ -15,7 +15,7 @@ from cumulant.packaging.trees import add_boosters
 COLUMNS = tuple(f"f{number}" for number in range(6))
 
 
-def trees(folder, count=40):
+def trees(folder, count=40, *, required=()):
     """A forest on six columns."""
     random = np.random.default_rng(7)
     rows = random.normal(size=(2000, len(COLUMNS)))
@@ -29,6 +29,7 @@ def trees(folder, count=40):
         inputs=(TensorSpec("input", "FP32", (-1, len(COLUMNS))),),
         outputs=(TensorSpec("output", "FP64", (-1, outputs)),),
         columns=COLUMNS,
+        required=required,
         batching=Batching(exact=True),
     )
     with new_folder(folder) as draft:

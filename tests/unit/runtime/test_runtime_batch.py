@@ -305,3 +305,14 @@ def test_slices_cover_every_row_once():
 def test_a_folder_that_is_no_servable(tmp_path):
     with pytest.raises(UsageError, match="holds no servable"):
         in_folder(Path(tmp_path), [])
+
+
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_a_value_that_the_model_cannot_do_without_is_missed_in_its_row(tmp_path, rows, value):
+    model = trees(tmp_path / "model", required=("f2",))
+    holed = pl.when(pl.col("id") == 700).then(pl.lit(value, pl.Float64))
+    rows.with_columns(f1=holed.otherwise(0.0)).write_parquet(tmp_path / "in.parquet")
+    assert answered(model, tmp_path / "in.parquet", tmp_path / "out.parquet").rows == ROWS
+    rows.with_columns(f2=holed.otherwise(0.0)).write_parquet(tmp_path / "in.parquet")
+    with pytest.raises(RequestError, match='row 701: "f2" may not be missing'):
+        answered(model, tmp_path / "in.parquet", tmp_path / "out.parquet")

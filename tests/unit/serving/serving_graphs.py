@@ -17,7 +17,7 @@ KINDS = {
 }  # fmt: skip
 
 
-def write(folder, graph, *, name="graph", version="", exact=True, columns=()):
+def write(folder, graph, *, name="graph", version="", exact=True, columns=(), required=()):
     """A servable's folder of an ONNX graph."""
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     onnx.checker.check_model(model)
@@ -26,7 +26,7 @@ def write(folder, graph, *, name="graph", version="", exact=True, columns=()):
         engine = Engine(draft / "model.onnx")
         servable = GraphServable(
             name=name, version=version, inputs=engine.inputs, outputs=engine.outputs, batching=Batching(exact=exact),
-            columns=columns,
+            columns=columns, required=required,
         )  # fmt: skip
         seal(draft, servable)
     return folder

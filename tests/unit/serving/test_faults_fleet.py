@@ -29,6 +29,7 @@ from cumulant.serving.loops import signals_kept
 from cumulant.serving.pins import keep, pin
 from cumulant.serving.settings import Settings
 from cumulant.serving.trial import Trial
+from cumulant.serving.worker import Worker
 
 LOAD = "/v2/repository/models/graph/load"
 #: any process that reads a model beside a file `hostile` ends as if the engine had crashed
@@ -106,6 +107,56 @@ def test_nothing_is_served_where_every_model_crashes(tmp_path, hostile, monkeypa
     monkeypatch.setenv("PYTHONPATH", hostile["PYTHONPATH"])
     with pytest.raises(Exception, match="SIGSEGV"):
         Trial(Settings(folders=(str(tmp_path / "models"),))).first()
+
+
+def half_written(folder):
+    (folder / "servable.json").write_bytes((folder / "servable.json").read_bytes()[:40])
+
+
+def corrupt(folder):
+    (folder / "model.onnx").write_bytes(b"nothing")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_server_starts_without_broken_servables_and_says_which(repository, count):
+    for name, breaks in (("a", half_written), ("z", corrupt)):
+        breaks(scale(repository / name, name=name))
+    with serving(repository, "--workers", count, "--model-control", "explicit") as (process, ready):
+        assert ready["models"] == [["graph", "1"]]
+        assert answers(ready["url"]) == {12.0}
+        listed = {one["name"]: one for one in httpx.post(ready["url"] + "/v2/repository/index").json()}
+        assert [listed[name]["state"] for name in ("graph", "a", "z")] == ["READY", "UNAVAILABLE", "UNAVAILABLE"]
+        assert "servable.json" in listed["a"]["reason"]
+        assert "model.onnx" in listed["z"]["reason"]
+        scale(repository / "z", name="z")
+        assert httpx.post(ready["url"] + "/v2/repository/models/z/load", timeout=60).status_code == 200
+        process.terminate()
+        assert process.wait(timeout=20) == 0
+        said = process.stderr.read().splitlines()
+    for name in ("a", "z"):
+        assert any(str(repository / name) in line and line.endswith("the server starts without it") for line in said)
+
+
+def test_a_single_broken_servable_and_several_of_them_do_not_start(tmp_path):
+    corrupt(scale(tmp_path / "models" / "a", name="a"))
+    trial = Trial(Settings(folders=(str(tmp_path / "models"),)))
+    with pytest.raises(IntegrityError):
+        Worker(Settings(folders=(str(tmp_path / "models"),)), pins=trial.first())
+    half_written(scale(tmp_path / "models" / "b", name="b"))
+    with pytest.raises(IntegrityError):
+        trial.first()
+
+
+def test_a_load_of_what_broke_while_it_is_served_says_what_is_wrong(repository):
+    scale(repository / "folder", name="other")
+    with serving(repository, "--model-control", "explicit") as (_, ready):
+        for folder, name in (("graph", "graph"), ("folder", "other")):
+            half_written(repository / folder)
+            refused = httpx.post(ready["url"] + f"/v2/repository/models/{name}/load", timeout=60)
+            assert (refused.status_code, "servable.json" in refused.json()["error"]) == (400, True)
+        assert answers(ready["url"]) == {12.0}
+        given = httpx.post(ready["url"] + LOAD, json={"parameters": {"config": "{}"}}, timeout=60)
+        assert (given.status_code, "takes no parameters" in given.json()["error"]) == (400, True)
 
 
 def written_over(folder, factor):

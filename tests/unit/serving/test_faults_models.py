@@ -16,7 +16,7 @@ from google.protobuf.json_format import ParseDict
 from onnx import TensorProto, helper
 from serving_graphs import scale
 
-from cumulant.core.errors import CumulantError, EngineUnavailableError, IntegrityError
+from cumulant.core.errors import CumulantError, EngineUnavailableError, IntegrityError, UsageError
 from cumulant.core.ids import file_digest
 from cumulant.serving import ModelSet, open_model
 from cumulant.serving.channel import Channel
@@ -26,6 +26,7 @@ from cumulant.serving.grpc.messages import INFERENCE
 from cumulant.serving.grpc.service import _config
 from cumulant.serving.repository import Repository
 from cumulant.serving.settings import Settings
+from cumulant.serving.trial import Trial
 from cumulant.serving.worker import Worker
 
 
@@ -282,3 +283,13 @@ def test_versions_of_many_digits_are_texts(tmp_path):
     assert app.models.get("graph").version == "2"
     config = _config(app.models.get("graph", long))
     assert ParseDict({"config": config}, INFERENCE.message("ModelConfigResponse")()).config.name == "graph"
+
+
+def test_two_folders_with_the_same_version_are_both_named(tmp_path):
+    first, second = scale(tmp_path / "m" / "a"), scale(tmp_path / "m" / "b")
+    settings = Settings(folders=(str(tmp_path / "m"),))
+    for start in (lambda: Worker(settings), Trial(settings).first):
+        with pytest.raises(UsageError, match="version 1 is given twice") as caught:
+            start()
+        assert str(first) in caught.value.message
+        assert str(second) in caught.value.message

@@ -288,3 +288,27 @@ def test_texts_survive_every_way_of_travelling(texts):
 def test_no_bytes_make_a_fault_of_the_server(scaling, body, length):
     answer = call(scaling, "POST", INFER, body, headers={"Inference-Header-Content-Length": str(length)})
     assert answer.status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"a": 1}, 'row 1: field "b" is required'),
+        ({"a": 1, "b": None}, 'row 1: field "b" must not be null'),
+        ({}, "row 1: the row has none of the model's fields; expected fields: a, b, c"),
+    ],
+)
+def test_a_row_carries_what_the_model_cannot_do_without(tmp_path, row, said):
+    app = Application(ModelSet([open_model(scale(tmp_path / "m", columns=("a", "b", "c"), required=("a", "b")))]))
+    for path, body in [("/v1/models/graph/predict", row), ("/invocations", {"dataframe_records": [row]})]:
+        answer = call(app, "POST", path, body)
+        assert (answer.status_code, answer.json()) == (400, {"error": said})
+    card = call(app, "GET", "/v1/models/graph").json()
+    assert [one["required"] for one in card["request"]] == [True, True, False]
+    whole = call(app, "POST", "/v1/models/graph/predict", {"a": 1, "b": 2})
+    assert whole.json()["scaled"] == [2, 4, None]
+
+
+def test_a_row_without_any_field_is_refused_where_all_may_be_missing(scaling):
+    answer = call(scaling, "POST", "/v1/models/graph/predict", [{"a": 1}, {}])
+    assert (answer.status_code, "row 2: the row has none" in answer.text) == (400, True)

@@ -27,7 +27,7 @@ UNSAYABLE = "positive_data_acceptance"
 def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     servable(folder / "rows")
-    scale(folder / "matrix", columns=("a", "b", "c"))
+    scale(folder / "matrix", columns=("a", "b", "c"), required=("a",))
     echo(folder / "echo", ("FP32", "BYTES", "INT8", "BOOL"), name="a name/{with} signs")
     return folder
 
@@ -85,6 +85,9 @@ def test_rows_are_described_with_types_required_fields_and_an_example(app):
         assert call(app, "POST", "/v1/models/flight-late/predict", wrong).status_code == 400
     matrix = row_schema(app.models.get("graph"))
     assert jsonschema.Draft202012Validator(matrix).is_valid({"a": 1, "b": None})
+    for wrong in ({}, {"b": 1}, {"a": None}):
+        assert not jsonschema.Draft202012Validator(matrix).is_valid(wrong)
+        assert call(app, "POST", "/v1/models/graph/predict", wrong).status_code == 400
     assert not jsonschema.Draft202012Validator(matrix).is_valid({"a": "1"})
 
 

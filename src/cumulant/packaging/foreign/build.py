@@ -16,7 +16,9 @@ from cumulant.packaging.batching import measure_batching
 from cumulant.packaging.engine import Array, Engine
 from cumulant.packaging.folder import new_folder, seal
 from cumulant.packaging.foreign.graphs import refuse
+from cumulant.packaging.foreign.missing import needed_columns
 from cumulant.packaging.foreign.model import Foreign
+from cumulant.packaging.foreign.running import check_runs
 from cumulant.packaging.samples import Sample, random_sample
 from cumulant.packaging.state import initial_state, pair_state, try_state
 
@@ -68,6 +70,8 @@ def build_graph(
         rows = sample(engine.inputs, columns) if sample else random_sample(engine.inputs)
         parity = _parity(foreign, engine, rows, name, tolerance) if rows.given else None
         feeds = rows.feeds(engine.inputs)
+        if not rows.given:
+            check_runs(engine, feeds, name)
         candidates: tuple[Candidate, ...] = ()
         if shrink is not None:
             candidates = shrink(folder / draft.model, feeds)
@@ -77,6 +81,9 @@ def build_graph(
             inputs=engine.inputs,
             outputs=engine.outputs,
             columns=columns,
+            required=needed_columns(
+                foreign, engine, rows, columns, tolerance=_tolerance(foreign, tolerance) if shrink is None else None
+            ),
             classes=foreign.classes,
             parity=parity,
             candidates=candidates,
@@ -96,16 +103,33 @@ def _first_step(
     sent = [spec for spec in engine.inputs if spec.name not in kept]
     feeds = {**part.feeds(sent), **kept}
     left = {state.output for state in states}
-    expected = {key: array for key, array in foreign.predict({**part.values, **kept}).items() if key not in left}
+    expected = {
+        key: array for key, array in _original(foreign, {**part.values, **kept}, name).items() if key not in left
+    }
     found = dict(zip([spec.name for spec in engine.outputs], _ran(engine, feeds, name), strict=True))
-    return compare(expected, found, tolerance=foreign.tolerance if tolerance is None else tolerance, name=name)
+    return compare(expected, found, tolerance=_tolerance(foreign, tolerance), name=name)
+
+
+def _tolerance(foreign: Foreign, given: float | None) -> float:
+    return foreign.tolerance if given is None else given
 
 
 def _ran(engine: Engine, feeds: Mapping[str, Array], name: str) -> list[Array]:
     try:
         return engine.run(feeds)
     except RequestError as error:
-        raise DataError(f"the sample does not fit the model: {error.message}", subject=name) from None
+        raise _misfit(error, name) from None
+
+
+def _original(foreign: Foreign, values: Mapping[str, Array], name: str) -> dict[str, Array]:
+    try:
+        return foreign.predict(values)
+    except RequestError as error:
+        raise _misfit(error, name) from None
+
+
+def _misfit(error: RequestError, name: str) -> DataError:
+    return DataError(f"the sample does not fit the model: {error.message}", subject=name)
 
 
 def _made(foreign: Foreign, lineage: Mapping[str, str]) -> dict[str, str]:
@@ -165,7 +189,8 @@ def load_engine(path: Path, subject: str) -> Engine:
     try:
         return Engine(path)
     except IntegrityError as error:
-        raise refuse(error, subject) from None
+        # The draft's place says nothing to anybody: it is gone when the message is read.
+        raise refuse(IntegrityError(error.message.replace(str(path), f"the graph of {subject}")), subject) from None
 
 
 def _is_matrix(engine: Engine, columns: int) -> bool:
@@ -174,9 +199,9 @@ def _is_matrix(engine: Engine, columns: int) -> bool:
 
 def _parity(foreign: Foreign, engine: Engine, rows: Sample, name: str, tolerance: float | None) -> Parity:
     rows.feeds(engine.inputs)  # a misfit is told in the sample's words before the original meets it
-    expected = foreign.predict(rows.values)
+    expected = _original(foreign, rows.values, name)
     chosen = rows_to_compare(expected)
     part = {key: array[chosen] for key, array in expected.items()}
     found = _ran(engine, rows.take(chosen).feeds(engine.inputs), name)
     answers = {spec.name: np.asarray(array) for spec, array in zip(engine.outputs, found, strict=True)}
-    return compare(part, answers, tolerance=foreign.tolerance if tolerance is None else tolerance, name=name)
+    return compare(part, answers, tolerance=_tolerance(foreign, tolerance), name=name)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cumulant.core.errors import DataError, DefinitionError, IntegrityError
-from cumulant.packaging.engine import Array
+from cumulant.core.errors import DataError, DefinitionError, IntegrityError, RequestError
+from cumulant.packaging.engine import Array, run_errors
+from cumulant.packaging.engine_words import plain
 from cumulant.packaging.foreign.model import NETS, Foreign, Predict, versions
 from cumulant.packaging.graph import ML_DOMAIN, onnx_part
 from cumulant.packaging.sources import ACCEPTED
@@ -190,9 +191,11 @@ def _predict(original: ModelProto | Path, labels: Mapping[str, tuple[str, ...]])
         session = sessions[0]
         names = [one.name for one in session.get_outputs()]
         feeds = {one.name: values[one.name].astype(_numpy(one.type), copy=False) for one in session.get_inputs()}
-        return {
-            name: _array(value, labels.get(name)) for name, value in zip(names, session.run(None, feeds), strict=True)
-        }
+        try:
+            ran = session.run(None, feeds)
+        except run_errors() as error:
+            raise RequestError(f"the model cannot take these inputs: {plain(error)}") from None
+        return {name: _array(value, labels.get(name)) for name, value in zip(names, ran, strict=True)}
 
     return predict
 

@@ -63,6 +63,8 @@ class GraphWork:
         found = np.empty((rows.height, len(self._wanted)), dtype=DTYPES[spec.datatype])
         for place, name in enumerate(self._wanted):
             found[:, place] = _column(rows[name], found.dtype, first)
+            if name in self._servable.required:
+                _refuse_missing(name, found[:, place], first)
         return found
 
     def score(self, prepared: Prepared, rows: slice) -> list[Array]:
@@ -144,6 +146,14 @@ def _column(series: pl.Series, dtype: np.dtype[Any], first: int, *, each: int = 
     if kind != "f" and series.null_count():
         raise _at(series.is_null(), name, "may not be missing", first, each)
     return found
+
+
+def _refuse_missing(name: str, values: Array, first: int) -> None:
+    import polars as pl
+
+    missing = np.isnan(values)
+    if missing.any():
+        raise _at(pl.Series(missing), name, "may not be missing", first, 1)
 
 
 def _floats(series: pl.Series, dtype: np.dtype[Any], first: int, each: int) -> Array:

@@ -76,6 +76,7 @@ class Controller:
         effects: Effects,
         clock: Clock,
         steady: Callable[[], float] = time.monotonic,
+        pace: Callable[[], float] = lambda: 1.0,
     ) -> None:
         self._model = model
         self._journal = journal
@@ -84,6 +85,8 @@ class Controller:
         self._effects = effects
         self._clock = clock
         self._steady = steady
+        #: seconds of the release's time to one of the clock
+        self._pace = pace
         self._me = msgspec.to_builtins(this_process()) | {"life": uuid.uuid4().hex}
         self._lease: int | None = None
         self._other: tuple[int, float] | None = None
@@ -122,6 +125,7 @@ class Controller:
         if release.over or seconds < duration(release.spec.look).total_seconds():
             return release
         look, cursor = self._evidence.look(release, seconds)
+        look = msgspec.structs.replace(look, seconds=seconds * self._pace())
         counted, skewed = seen(msgspec.structs.replace(release, cursor=cursor), look)
         self._looked = (release.id, self._steady())
         troubled = trouble(pulse, release.spec.ceilings) is not None

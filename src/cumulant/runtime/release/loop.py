@@ -17,7 +17,9 @@ from cumulant.runtime.release import store
 from cumulant.runtime.release.controller import LAPSE, Controller
 from cumulant.runtime.release.effects import Effects
 from cumulant.runtime.release.evidence import Labelled, Watching
+from cumulant.runtime.release.labelled import Told
 from cumulant.runtime.release.own import Own
+from cumulant.runtime.release.pace import pace
 from cumulant.runtime.release.starting import begin_waiting
 from cumulant.runtime.release.views import sentence
 from cumulant.runtime.serve import PREDICTIONS
@@ -84,6 +86,7 @@ def controller(
         effects=effects,
         clock=clock,
         steady=steady,
+        pace=lambda: pace(project.state / FOLDER),
     )
 
 
@@ -102,7 +105,9 @@ class Controllers:
         """
         for name in store.models(self._project.journal()):
             if name not in self._by_model:
-                self._by_model[name] = controller(self._project, self._report, model=name, settle=self._settle)
+                self._by_model[name] = controller(
+                    self._project, self._report, model=name, labels=Told(self._project), settle=self._settle
+                )
         found, faults = [], dict[str, CumulantError]()
         for name, one in self._by_model.items():
             try:
@@ -131,10 +136,11 @@ def run(
     pause = _ROUND
     while not asked(pause):
         try:
-            for release in acting.tick():
+            found = acting.tick()
+            for release in found:
                 _tell(release, told, report)
             _begin_waiting(project, report)
-            pause = _ROUND
+            pause = _round(found)
         except CumulantError as error:
             report(f"waits: {project.vault.redact(error.message)}")
             pause = min(_LONGEST, pause * 2)
@@ -167,6 +173,11 @@ def once(
 def _rounds(found: Sequence[Release]) -> int:
     """Rounds in which each of them has a look."""
     return max((math.ceil(duration(one.spec.look).total_seconds()) + 1 for one in found if not one.over), default=0)
+
+
+def _round(found: Sequence[Release]) -> float:
+    """Seconds to the next round: a second, or less where looks of a release under way follow each other faster."""
+    return min([_ROUND, *(duration(one.spec.look).total_seconds() for one in found if not one.over)])
 
 
 def _tell(release: Release, told: dict[str, tuple[object, ...]], report: Callable[[str], None]) -> None:

@@ -14,9 +14,9 @@ import grpc
 import msgspec
 from google.protobuf.json_format import ParseDict
 
-from cumulant.core.errors import CumulantError, NotFoundError, RequestError
+from cumulant.core.errors import CumulantError, NotFoundError
 from cumulant.serving.access_log import say_fault
-from cumulant.serving.admin import all_series, allowed, configuration, model_statistics
+from cumulant.serving.admin import all_series, allowed, configuration, model_statistics, no_parameters
 from cumulant.serving.app import Application, metadata
 from cumulant.serving.errors import HttpError
 from cumulant.serving.grpc.codec import parsed, read_call, read_message, stream_answer, stream_error, write_answer
@@ -183,7 +183,7 @@ class Service:
     async def _load(self, asked: Any) -> Said:
         control = allowed(self._app.control if self._app.may_control else None)
         if asked.parameters:
-            raise RequestError("loading takes no parameters: a model is what its folder holds")
+            raise no_parameters()
         await control.load(asked.model_name)
         return {}
 

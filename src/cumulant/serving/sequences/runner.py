@@ -114,7 +114,8 @@ class SequenceRunner(Runner):
         for spec, array in zip(self._states, kept.states, strict=True):
             for size, got in zip(spec.shape, array.shape, strict=True):
                 if size == -1 and got != rows:
-                    raise RequestError(f"the requests of the sequence have {got} rows, and this one {rows}")
+                    told = f"{got} row{'' if got == 1 else 's'}"
+                    raise RequestError(f"the requests of the sequence have {told}, and this one {rows}")
         return kept
 
     def _inputs(self, kept: Kept | None, rows: int) -> Mapping[str, Array]:

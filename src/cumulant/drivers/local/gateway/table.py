@@ -108,7 +108,18 @@ def _usable(servers: list[tuple[str, Endpoint]]) -> list[tuple[str, Endpoint]]:
 
 
 async def check(endpoint: Endpoint) -> None:
-    """Ask a server whether it takes requests."""
+    """Ask a server whether it takes requests. Where a ready one does not answer it is asked once more.
+
+    A single lost check says little: the server closed a kept connection, or the machine was busy for a moment.
+    """
+    said = await _said(endpoint)
+    if said is None and endpoint.ready and not endpoint.refused:
+        said = await _said(endpoint)
+    endpoint.ready, endpoint.refused = bool(said), False
+
+
+async def _said(endpoint: Endpoint) -> bool | None:
+    """What it answers; None: nothing."""
     wire = None
     try:
         async with asyncio.timeout(_CHECK):
@@ -118,11 +129,10 @@ async def check(endpoint: Endpoint) -> None:
             answer = await wire.head  # type: ignore[misc]  # `begin` made it
             while await wire.body.read():
                 pass
-        endpoint.ready = answer.status < 500  # a server without that path answers, too
+        return bool(answer.status < 500)  # a server without that path answers, too
     except (Fault, TimeoutError):
-        endpoint.ready = False
+        return None
     finally:
-        endpoint.refused = False
         if wire is not None:
             endpoint.give_back(wire)
 

@@ -1,0 +1,25 @@
+"""What onnxruntime says of a failure, without its own code, files and numbers: callers and users read it."""
+
+from __future__ import annotations
+
+import re
+
+_LENGTH = 300
+_CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_NODE = re.compile(r"Non-zero status code returned while running (\w+) node\. Name:'([^']*)' Status Message: ")
+#: a place in its sources, with the function as C++ writes it or by its name alone, and the condition that failed
+_PLACE = re.compile(
+    r"\S*\.(?:cc|cpp|cu|h|hpp):\d+ "
+    r"(?:[^()]*::[^()]*\([^()]*\)(?: const)?(?: \[with [^\]]*\])? |\w+ )(?:.*? was false\. ?)?"
+)
+_MEMORY = re.compile(r"Failed to allocate memory for requested buffer of size (\d+)")
+_FILE = re.compile(r"(?:Load model from )?(?:/[^\s:]+)+\.onnx failed:?\s*")
+
+
+def plain(error: Exception) -> str:
+    """The first line of an engine's error in at most 300 characters; the operator that failed stays named."""
+    line = str(error).strip().split("\n", 1)[0]
+    line = _FILE.sub("", _CODE.sub("", line))
+    line = _NODE.sub(lambda found: f"{found[1]} ({found[2]}): " if found[2] else f"{found[1]}: ", line)
+    line = _MEMORY.sub(lambda found: f"it needs {int(found[1]):,} bytes of memory at once", _PLACE.sub("", line))
+    return line.strip()[:_LENGTH] or type(error).__name__

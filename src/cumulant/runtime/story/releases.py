@@ -1,0 +1,207 @@
+"""The demo's releases, one after the other, on real processes: what the controller decided, and why."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from cumulant.core.errors import EngineUnavailableError, StepFailedError
+from cumulant.core.progress import Progress
+from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.release.state import Release
+from cumulant.runtime.release import store, verbs
+from cumulant.runtime.release.starting import Outside, start_release
+from cumulant.runtime.stack import lifecycle
+from cumulant.runtime.stack.book import FOLDER, read_book
+from cumulant.runtime.story.candidates import faulty, good, leaked
+from cumulant.runtime.story.faulty import Fault
+from cumulant.runtime.story.told import Stage, Told
+from cumulant.runtime.story.traffic import Callers
+
+if TYPE_CHECKING:
+    from cumulant.project import Project
+
+#: v2 learns from what was known then, and May is what it is released over
+SINCE = datetime(2013, 5, 1, tzinfo=UTC)
+_UNTIL = datetime(2014, 1, 1, tzinfo=UTC)
+#: May takes about two minutes: 200 and some requests a second
+SPEED = 21_600.0
+#: folder of the gateway in the project's state
+GATEWAY = "gateway"
+_LONGEST, _LOOK = 240.0, 0.2
+_SLOW, _FAILING = 0.25, 0.02
+
+#: the demo's own section `release`: stages of seconds, for a few hundred requests a second
+SECTION = """
+release:                                # stages of seconds: the demo's callers do a month in two minutes
+  key: tailnum                          # a plane stays on one version
+  look: 500ms
+  block: 500ms
+  keep_warm: 1m
+  stages:
+    shadow: {at_least: 5s, at_most: 90s, samples: 2000}
+    ab: null
+    canary: {weights: [10%, 50%], at_least: 5s, soak: 10s, at_most: 90s, samples: 150}
+  metrics:
+    errors: {margin: 1%}
+    timeouts: {margin: 1%}
+    # Servers, gateway and callers share a laptop: harm brings back, and no promotion waits for proof of its absence.
+    latency: {margin: 100%, required: false}
+    quality: {margin: 0.005, required: true}  # of the Brier score, on mirrored flights that have landed
+"""
+
+
+class Made(NamedTuple):
+    """Versions to be released."""
+
+    good: str
+    leaked: str
+
+
+def make(project: Project, progress: Progress) -> Made:
+    """Train the candidates, before anything serves: both want the whole machine."""
+    found = good(project, SINCE, progress)
+    wrong = leaked(project, SINCE, progress)
+    return Made(f"{found.model.name}/{found.model.version}", f"{wrong.model.name}/{wrong.model.version}")
+
+
+def afresh(project: Project) -> None:
+    """Forget what an earlier demo served here, so that its first version serves again. Models and logs stay.
+
+    Raises:
+        EngineUnavailableError: what still runs does not end.
+    """
+    who = project.principal()
+    lifecycle.down(project, principal=who)
+    found = store.read(project.journal(), project.name)
+    if found is not None and not found[0].over:
+        verbs.abort(project, principal=who, reason="the demo begins again")
+    for folder in (FOLDER, GATEWAY):
+        shutil.rmtree(project.state / folder, ignore_errors=True)
+
+
+def releases(project: Project, champion: str, made: Made, progress: Progress) -> tuple[Told, ...]:
+    """Serve the champion behind a gateway, replay May and what follows, and release one candidate after the other.
+
+    Raises:
+        EngineUnavailableError: something does not start.
+        StepFailedError: a release does not come to its end.
+    """
+    afresh(project)
+    with _up(project, champion, progress):
+        callers = Callers(project, since=SINCE, until=_UNTIL, speed=SPEED)
+        with callers.calling():
+            story = _Story(project, callers, progress)
+            return tuple(story.all(made))
+
+
+class _Story:
+    def __init__(self, project: Project, callers: Callers, progress: Progress) -> None:
+        self._project, self._callers, self._progress = project, callers, progress
+
+    def all(self, made: Made) -> Iterator[Told]:
+        yield self._version("v2", made.good)
+        yield self._faulty("slow", Fault(slow=_SLOW))
+        yield self._faulty("failing", Fault(failing=_FAILING))
+        yield self._version("leaked", made.leaked)
+
+    def _version(self, name: str, uri: str) -> Told:
+        return self._one(name, uri.rpartition("/")[2], lambda: self._start(uri))
+
+    def _faulty(self, name: str, fault: Fault) -> Told:
+        book = read_book(self._project.state, self._project.name)
+        assert book.champion is not None
+        sound = book.versions[book.champion].endpoint
+        with faulty(sound, fault) as url:
+            return self._one(name, book.champion, lambda: self._start("", Outside(champion=sound, candidate=url)))
+
+    def _start(self, uri: str, outside: Outside | None = None) -> Release:
+        begun = start_release(
+            self._project, uri, principal=self._project.principal(), outside=outside, progress=self._progress
+        )
+        assert begun.release is not None
+        return begun.release
+
+    def _one(self, name: str, version: str, start: Callable[[], Release]) -> Told:
+        self._progress(f"release of {name}")
+        self._callers.taken()
+        begun = time.monotonic()
+        release = self._awaited(name, start().id)
+        failed = self._callers.taken()
+        self._settled(release.id)
+        return Told(
+            candidate=name,
+            version=version,
+            verdict=release.status,
+            reason=release.reason,
+            stages=tuple(map(_stage, _passed(release))),
+            failed_requests=sum(failed.values()),
+            failed_by=failed,
+            seconds=round(time.monotonic() - begun, 1),
+            id=release.id,
+        )
+
+    def _awaited(self, name: str, identity: str) -> Release:
+        deadline = time.monotonic() + _LONGEST
+        while time.monotonic() < deadline:
+            release = self._row(identity)
+            if release.over:
+                return release
+            if self._callers.over:
+                raise self._callers.error or StepFailedError("the replay ended before the release", subject=identity)
+            share = min(1.0, (release.at + min(1.0, release.seconds / release.step.at_least)) / len(release.steps))
+            self._progress(f"{name} in {release.step.label}", share)
+            time.sleep(_LOOK)
+        raise StepFailedError(f"the release of {name} did not come to its end in {_LONGEST:g} s", subject=identity)
+
+    def _settled(self, identity: str) -> None:
+        """Until all is done that the end asks for: the next release finds it as it should be."""
+        deadline = time.monotonic() + _LONGEST
+        while "drained" not in self._row(identity).settled and time.monotonic() < deadline:
+            time.sleep(_LOOK)
+
+    def _row(self, identity: str) -> Release:
+        release, _ = store.need(self._project.journal(), self._project.name)
+        if release.id != identity:
+            raise StepFailedError("somebody else began a release of the demo's model", subject=release.id)
+        return release
+
+
+def _passed(release: Release) -> tuple[dict[str, object], ...]:
+    return tuple(msgspec.to_builtins(one) for one in release.passed)
+
+
+def _stage(passed: dict[str, object]) -> Stage:
+    samples = msgspec.convert(passed["samples"], dict[str, int])
+    told = {**passed, "name": passed["label"], "samples": sum(samples.values())}
+    arms = {f"{arm}_samples": samples.get(arm, 0) for arm in (CHAMPION, CANDIDATE)}
+    return msgspec.convert({**told, **arms}, Stage)
+
+
+@contextmanager
+def _up(project: Project, champion: str, progress: Progress) -> Iterator[None]:
+    """The stack, ended with the block."""
+    found = lifecycle.up(project, champion, principal=project.principal(), http="127.0.0.1:0", progress=progress)
+    try:
+        yield
+    finally:
+        _end(found.process)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=90)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise EngineUnavailableError(
+            "the supervisor did not end in time", hint="`cumulant down` ends what is left"
+        ) from None

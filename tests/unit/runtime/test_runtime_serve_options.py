@@ -1,0 +1,59 @@
+"""What a caller of `cumulant serve` wishes reaches the data plane, and goes before what the project file declares."""
+
+from __future__ import annotations
+
+import msgspec
+
+from cumulant.cli.app import run
+from cumulant.core.errors import UsageError
+from cumulant.runtime import serve as serving
+from cumulant.runtime.serve import Service, Wishes, command, folders_command
+from cumulant.serving import FallbackSpec, ServingSpec
+from cumulant.serving.__main__ import options_of
+
+WISHED = Wishes(
+    log="there", log_keep="9d", fallback=("cached", 'constant={"prediction":0}'), queue="7ms", drain="3s", sequences="s"
+)
+
+
+def read(line):
+    found = options_of(line[3:])
+    return found.log, found.log_keep, found.fallback, found.queue, found.drain, found.sequences
+
+
+def service(**declared):
+    settings = msgspec.convert(declared, ServingSpec)
+
+    return Service(model=None, folder="m", uses="", log="own", settings=settings)
+
+
+def test_what_is_wished_of_folders():
+    assert read(folders_command(["m"], http="127.0.0.1:0", wishes=WISHED)) == (
+        "there", "9d", ["cached", 'constant={"prediction":0}'], "7ms", "3s", "s"
+    )  # fmt: skip
+    assert read(folders_command(["m"], http="127.0.0.1:0", wishes=Wishes())) == (None, "90d", [], "40ms", "10s", None)
+
+
+def test_wishes_go_before_what_is_declared():
+    declared = service(queue="11ms", drain="4s", fallback=msgspec.to_builtins(FallbackSpec(servable="cheap")))
+    assert read(command(declared, http="127.0.0.1:0", wishes=WISHED)) == (
+        "there", "9d", ["cached", 'constant={"prediction":0}'], "7ms", "3s", "s"
+    )  # fmt: skip
+    assert read(command(declared, http="127.0.0.1:0", wishes=Wishes()))[:1] == ("own",)
+    assert read(command(declared, http="127.0.0.1:0", wishes=Wishes()))[2:5] == (["servable=cheap"], "11ms", "4s")
+
+
+def test_the_command_passes_them_on(tmp_path, monkeypatch):
+    heard = []
+
+    def listen(folders, *, http, wishes, ready):
+        heard.append((folders, wishes))
+        raise UsageError("that is enough")
+
+    monkeypatch.setattr(serving, "folders_command", listen)
+    given = ["--log", "there", "--log-keep", "9d", "--fallback", "cached", "--queue", "7ms", "--drain", "3s"]
+    given += ["--fallback", 'constant={"prediction":0}', "--sequences", "s"]
+    assert run(["serve", str(tmp_path), *given]) == 2
+    ((folders, wishes),) = heard
+    assert folders == [str(tmp_path)]
+    assert msgspec.structs.replace(wishes, parent=None) == WISHED
