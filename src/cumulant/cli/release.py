@@ -89,6 +89,8 @@ def start(
             )
         if not wait or begun.release is None:
             call.answer(_begun_document(begun), lambda console: _show_begun(console, begun))
+            if wait:  # it has not begun, so nothing was promoted
+                raise typer.Exit(1)
             return
         if not call.json:
             _show_begun(call.output.console(), begun)

@@ -15,7 +15,7 @@ CHAMPION, CANDIDATE = "champion", "candidate"
 FORCE_HEADER = "cumulant-force-arm"
 #: says the assigned arm, from the gateway to the server and on the answer
 ARM_HEADER = "cumulant-arm"
-#: says the arm whose server answers, from the gateway to that server, where the gateway knows it then
+#: says the arm whose server answers, from the gateway to that server
 SERVED_HEADER = "cumulant-served-arm"
 #: carries the key that keeps a caller on one version, where the body does not
 KEY_HEADER = "cumulant-key"
@@ -23,6 +23,7 @@ KEY_HEADER = "cumulant-key"
 REQUEST_HEADER = "x-request-id"
 #: marks a mirrored request, whose answer is never returned
 SHADOW_HEADER = "cumulant-shadow"
+_OTHER_POSTS = frozenset({"/v1/labels", "/v1/events"})
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +68,7 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     model: str
-    #: counts up with each change; a gateway refuses one below that in force
+    #: counts up with each change; a gateway refuses one below that in force, and other routes of the same
     revision: int
     champion: Arm
     candidate: Arm | None = None
@@ -79,13 +80,22 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
     limits: Limits = Limits()
 
+    def gives_way_to(self, other: Routes) -> bool:
+        """Whether `other` may take the place of these: its revision is above theirs, or they are the same."""
+        return other.revision > self.revision or other == self
+
     @property
     def arms(self) -> tuple[Arm, ...]:
         """The candidate first, as sticky hashing needs."""
         return (self.candidate, self.champion) if self.candidate else (self.champion,)
 
 
-class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+def predicts(method: str, target: str) -> bool:
+    """Whether a request asks for a prediction."""
+    return method == "POST" and target.partition("?")[0].rstrip("/") not in _OTHER_POSTS
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One request that a gateway answered, from its log. Mirrored copies are not here."""
 
     request: str
@@ -105,6 +115,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
     fault: str = ""
     #: the revision of the routes that assigned it
     revision: int = 0
+    #: it asks for a prediction; probes of health, figures and posted labels do not, and are evidence of no model
+    predicts: bool = True
 
     @property
     def rescued(self) -> bool:

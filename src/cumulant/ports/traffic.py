@@ -67,7 +67,8 @@ class Traffic(Protocol):
         Returns when the running gateway works by them. No request fails by a change.
 
         Raises:
-            LeaseHeldError: the revision in force is higher.
+            LeaseHeldError: the revision in force is higher, or these are other routes of the same: of two who change
+                what they read, the second must read again.
             EngineUnavailableError: the running gateway does not take them.
         """
         ...

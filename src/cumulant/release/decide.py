@@ -30,10 +30,11 @@ def guard(release: Release, pulse: Pulse, *, at: datetime) -> Release:
     return ended(release, "rolled_back", found.text, at=at)
 
 
-def decide(release: Release, *, skewed: bool = False, at: datetime) -> Release:
+def decide(release: Release, *, skewed: bool = False, troubled: bool = False, at: datetime) -> Release:
     """The release after a look that `figures.seen` counted into it.
 
-    `skewed`: the arms' numbers of requests do not fit the weights, so that no figure can be trusted.
+    `skewed`: the arms' numbers of requests do not fit the weights, so that no figure can be trusted. `troubled`: both
+    arms fail hard, so that it does not go on; two arms that answer nothing are equally good.
     """
     if release.status not in ("running", "awaiting_approval", "paused"):
         return release
@@ -43,7 +44,7 @@ def decide(release: Release, *, skewed: bool = False, at: datetime) -> Release:
     harmful = [board for board in release.boards.values() if board.harmful and matters(board)]
     if harmful:
         return ended(release, "rolled_back", " and ".join(harm_told(board) for board in harmful), at=at)
-    if release.status != "running":
+    if release.status != "running" or troubled:
         return release
     return _onward(release, at)
 

@@ -67,8 +67,13 @@ def timed_out(exchange: Exchange) -> bool:
 
 
 def counting(exchanges: Iterable[Exchange], *, model: str, revision: int) -> list[Exchange]:
-    """Those that a comparison counts: of this model, not forced by a tester, and assigned by the present weights.
+    """Those that a comparison counts: predictions of this model, not forced, and assigned by the present weights.
 
+    One that ended before it had an arm says nothing of either.
     What was assigned by the weights before and answered after them belongs to no step: it would mix two shares.
     """
-    return [one for one in exchanges if one.model == model and not one.forced and one.revision == revision]
+    return [
+        one
+        for one in exchanges
+        if one.model == model and one.predicts and not one.forced and one.revision == revision and one.assigned in ARMS
+    ]

@@ -144,6 +144,7 @@ def wanted_routes(release: Release) -> Routes:
 
 
 def counted(release: Release, samples: dict[str, int], seconds: float) -> Release:
-    """The release after `seconds` more in its step, in which so many requests counted."""
+    """The release after `seconds` more in its step, in which so many requests counted; a pause is no time of it."""
     total = {arm: release.samples.get(arm, 0) + samples.get(arm, 0) for arm in (CHAMPION, CANDIDATE)}
-    return msgspec.structs.replace(release, samples=total, seconds=release.seconds + seconds)
+    active = 0.0 if release.status == "paused" else seconds
+    return msgspec.structs.replace(release, samples=total, seconds=release.seconds + active)

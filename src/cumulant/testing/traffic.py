@@ -25,9 +25,9 @@ class MemoryTraffic:
 
     def apply(self, routes: Routes) -> None:
         present = self._routes.get(routes.model)
-        if present is not None and present.revision > routes.revision:
+        if present is not None and not present.gives_way_to(routes):
             raise LeaseHeldError(
-                f"the routes of {routes.model} in force have revision {present.revision}, above {routes.revision}",
+                f"routes of {routes.model} in force have revision {present.revision}, not below {routes.revision}",
                 subject=routes.model,
             )
         self._routes[routes.model] = routes

@@ -99,6 +99,9 @@ class Full:
             return self.file.write(content[:20])
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    def truncate(self, size):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
     def close(self):
         self.file.close()
 
@@ -174,3 +177,35 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
         folders.write(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_stays_full_takes_nothing_that_was_written(tmp_path, opened, monkeypatch):
+    writer = opened(tmp_path, kept=3)
+    writer.write([exchange("before")])
+
+    class Filled:
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, content):
+            self.file.write(content[:20])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+    real = Writer._next
+    monkeypatch.setattr(Writer, "_next", lambda self: (real(self), setattr(self, "_file", Filled(self._file))))
+    writer._file = Filled(writer._file)
+    for _ in range(50):
+        with pytest.raises(OSError, match="No space"):
+            writer.write([exchange("lost")])
+    writer._file = writer._file.file
+    writer.write([exchange("after")])
+    assert all_of(tmp_path) == ["before", "after"]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_what_callers_sent_is_for_the_gateways_user_alone(tmp_path, opened):
+    opened(tmp_path).write([exchange("a")])
+    assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}

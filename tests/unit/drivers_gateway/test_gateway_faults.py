@@ -442,3 +442,14 @@ def test_metrics_count(apply: Applied, address: str, traffic: LocalTraffic) -> N
             door.admin.removeprefix("http://"), b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
         )
         assert json.loads(health.partition(b"\r\n\r\n")[2]) == {"status": "ok"}
+
+
+def test_a_request_whose_body_never_came_burdens_the_arms_by_their_weights(apply: Applied, address: str) -> None:
+    host, _, port = address.rpartition(":")
+    with served() as one, served() as other:
+        apply(one.url, other.url, weight=100.0, key="card")
+        with socket.create_connection((host, int(port))) as caller:
+            caller.sendall(POST + b"content-length: 90\r\n\r\n{")
+            time.sleep(0.2)
+        told = apply.told()
+    assert (told.status, told.assigned, told.key) == (499, "candidate", "")

@@ -105,3 +105,30 @@ def test_a_full_disk_drops_and_goes_on(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("cursor", ["", "x", "1", "1:", "-1:3", "9999:9", "1:999999"])
 def test_any_cursor_is_taken(tmp_path: Path, cursor: str) -> None:
     assert read(tmp_path, cursor, 10) == ([], cursor)
+
+
+def test_a_disk_that_stays_full_takes_nothing_that_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, room = os.write, 200
+    log = ExchangeLog(tmp_path, files=3)
+    log._ended.set()
+    log._thread.join()
+    log.put(exchange("before"))
+    log._flush()
+
+    def disk(handle: int, data: bytes) -> int:
+        if len(data) > room:
+            write(handle, data[:room])
+            raise OSError(28, "No space left on device")
+        return write(handle, data)
+
+    monkeypatch.setattr(exchange_log.os, "write", disk)
+    for _ in range(50):
+        for number in range(4):
+            log.put(exchange(f"lost{number}"))
+        log._flush()
+    log.put(exchange("after"))
+    log._flush()
+    os.close(log._handle)
+    found = [one.request for one in read(tmp_path, "", 1000)[0]]
+    assert (found[0], found[-1]) == ("before", "after")
+    assert len(numbers(tmp_path)) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 
 import msgspec
@@ -243,6 +244,48 @@ def test_a_rollback_beside_the_journal_ends_the_release() -> None:
     assert stage.traffic.in_force(MODEL) == msgspec.structs.replace(
         routes, candidate=None, weight=0, mirror=0, revision=99
     )
+
+
+@pytest.mark.parametrize("where", ["look", "apply"])
+def test_a_rollback_at_the_moment_of_a_step_is_not_undone(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(World(seed=9))
+    controller = stage.controller()
+    while stage.release().at < 1 or stage.release().seconds < 50:
+        stage.now += 1
+        controller.tick()
+    before = stage.traffic.in_force(MODEL)
+    assert before is not None
+    back = msgspec.structs.replace(before, candidate=None, weight=0, mirror=0, revision=before.revision + 1)
+    owner, name = (stage.evidence, "look") if where == "look" else (stage.traffic, "apply")
+    real = getattr(owner, name)
+
+    def meanwhile(*arguments: object) -> object:
+        if stage.traffic.in_force(MODEL) == before:
+            MemoryTraffic.apply(stage.traffic, back)
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, name, meanwhile)
+    for _ in range(200):
+        stage.now += 1
+        with contextlib.suppress(LeaseHeldError):
+            controller.tick()
+    assert stage.traffic.in_force(MODEL) == back
+    assert stage.release().status == "rolled_back"
+    assert "beside the release" in stage.release().reason
+
+
+def test_while_both_arms_fail_hard_the_release_waits() -> None:
+    stage = Stage(World(seed=12))
+    controller = stage.controller()
+    down = ArmPulse(requests=100, failures=90)
+    stage.evidence.hard = Pulse(champion=down, candidate=down)
+    for _ in range(300):
+        stage.now += 1
+        controller.tick()
+    assert (stage.release().status, stage.release().at) == ("running", 0)
+    assert "waits" in stage.release().reason
+    stage.evidence.hard = Pulse()
+    assert stage.played(controller).status == "promoted"
 
 
 def test_what_an_end_asks_for_is_done_again_until_it_is_done_and_then_not() -> None:

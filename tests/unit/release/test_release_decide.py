@@ -209,6 +209,30 @@ def test_a_release_that_was_stored_and_read_goes_on_the_same(verbs: list[str], s
     assert msgspec.json.decode(msgspec.json.encode(here)) == msgspec.json.decode(msgspec.json.encode(stored))
 
 
+def test_a_pause_uses_up_no_time_of_its_step() -> None:
+    now = pause(start(release()), "over the weekend")
+    for _ in range(1000):
+        counted, skewed = seen(now, Look(seconds=10))
+        now = decide(counted, skewed=skewed, at=MOMENT)
+    now = decide(seen(resume(now), Look(seconds=10))[0], at=MOMENT)
+    assert (now.status, now.seconds) == ("running", 10)
+
+
+def test_an_exchange_of_no_arm_counts_for_nothing() -> None:
+    now = msgspec.structs.replace(start(release()), at=1)
+    one = World(seed=1).look(now).exchanges[0]
+    strange = msgspec.structs.replace(one, assigned="", status=499)
+    counted, skewed = seen(now, Look(seconds=10, exchanges=[strange, one]))
+    assert (sum(counted.samples.values()), skewed) == (1, False)
+
+
+def test_probes_of_health_are_no_data() -> None:
+    now = msgspec.structs.replace(start(release()), at=1)
+    probes = [msgspec.structs.replace(one, predicts=False) for one in World(seed=1).look(now).exchanges]
+    counted, _ = seen(now, Look(seconds=10, exchanges=probes))
+    assert sum(counted.samples.values()) == 0
+
+
 def test_servers_that_were_slow_at_first_do_not_keep_a_release_from_its_evidence() -> None:
     world = World(seed=8, took={CHAMPION: 80.0, CANDIDATE: 80.0})
     now = start(release())

@@ -14,6 +14,7 @@ from cumulant.core.units import to_micros
 from cumulant.ports.traffic import EndpointHealth
 from cumulant.release.decide import start
 from cumulant.release.spec import MetricSpec, ReleaseSpec
+from cumulant.runtime.release import evidence
 from cumulant.runtime.release.evidence import Cursor, Watching
 from cumulant.runtime.release.own import Own, number
 from cumulant.runtime.release.pairs import compared, mirrored
@@ -87,6 +88,17 @@ def test_failures_of_the_last_seconds_are_counted_by_the_assigned_arm(scene):
     assert watching.pulse(scene.release).candidate.requests == 0
 
 
+def test_a_long_log_of_before_holds_up_no_pulse_and_fills_no_memory(scene, monkeypatch):
+    monkeypatch.setattr(evidence, "_PAGE", 100)
+    scene.traffic.put([exchange(revision=1)] * 1000)
+    scene.traffic.put([exchange(status=500)] * 50)
+    watching = scene.watching()
+    assert watching.pulse(scene.release).candidate.failures == 50
+    look, cursor = watching.look(scene.release, 10)
+    assert len(look.exchanges) == 50
+    assert Cursor.of(cursor).gateway == "1050"
+
+
 def test_what_waited_in_the_log_is_not_of_the_last_seconds(scene):
     scene.traffic.put([exchange(status=500, seconds=-60), exchange(seconds=0)])
     assert scene.watching().pulse(scene.release).candidate.failures == 0
@@ -157,6 +169,24 @@ def test_each_mirrored_pair_is_counted_once_also_by_another_controller(scene):
         now = msgspec.structs.replace(now, cursor=cursor)
     assert len(found) == 60
     assert {(one.champion, one.candidate, one.differs) for one in found} == {(0.75, 0.25, True)}
+
+
+def test_of_a_name_that_callers_use_again_those_close_in_time_are_a_pair(scene):
+    second, now = 1_000_000, NOW + 20_000_000
+    logged(
+        scene.folder / "log",
+        [
+            ("same", "1", False, now - 9 * second, {"prediction": 1.0}),
+            ("same", "1", False, now - 5 * second, {"prediction": 5.0}),
+            ("same", "2", True, now - 5 * second + 900, {"prediction": 5.0}),
+            ("same", "1", False, now - 2 * second, {"prediction": 7.0}),
+            ("same", "2", True, now - 2 * second + 900, {"prediction": 7.0}),
+        ],
+    )
+    found = mirrored(scene.folder / "log", scene.release, after=now - 6 * second, until=now).pairs
+    assert [(one.champion, one.candidate) for one in found] == [(5.0, 5.0), (7.0, 7.0)]
+    found = mirrored(scene.folder / "log", scene.release, after=now - 3 * second, until=now).pairs
+    assert [(one.champion, one.candidate) for one in found] == [(7.0, 7.0)]
 
 
 def test_a_half_is_no_pair_and_another_version_is_neither(scene):

@@ -9,7 +9,7 @@ import pytest
 from release_servers import project, served, serving
 from releases import MOMENT, release
 
-from cumulant.core.errors import EngineUnavailableError
+from cumulant.core.errors import EngineUnavailableError, StorageError
 from cumulant.core.events import Actor
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange
 from cumulant.core.units import to_micros
@@ -149,7 +149,8 @@ def test_for_a_scheduler_each_release_is_looked_at_once(world):
             return [world.second()]
 
     before = store.need(world.late.journal(), "late")[0].seconds
-    assert once(world.late, Acting(), waited.append) == "canary 10%: 60 requests"
+    found = once(world.late, Acting(), waited.append, lambda _: None)
+    assert [where(one) for one in found] == ["canary 10%: 60 requests"]
     assert store.need(world.late.journal(), "late")[0].seconds > before
     assert waited == [1, 1, 1], "a look is every 2 s, and the first second of a process has seen nothing"
 
@@ -159,7 +160,7 @@ def test_for_a_scheduler_nothing_is_done_where_another_controller_acts(world):
         def tick(self):
             return []
 
-    assert once(world.late, Acting(), lambda _: False) == "another controller watches over the release"
+    assert once(world.late, Acting(), lambda _: False, lambda _: None) == []
 
 
 def test_tick_looks_at_a_release_in_a_process_of_its_own(tmp_path):
@@ -212,3 +213,50 @@ def test_a_promotion_that_the_registry_does_not_know_yet_is_not_overwritten(tmp_
         with pytest.raises(LeaseHeldError, match="registry does not say so yet"):
             start_release(late, "late/3", principal=ADA, clock=clock)
         assert read_book(late.state, "late").candidate == "2"
+
+
+def test_a_candidate_that_cannot_begin_is_told_once_and_holds_up_no_round(world):
+    said, pauses = [], []
+    with world.late.journal().transaction(actor=Actor("user:ada")) as transaction:
+        now, version = store.need(world.late.journal(), "late")
+        store.write(transaction, now, ended(now, "rolled_back", "x", at=MOMENT), expect=version)
+        transaction.put(WAITING, "late", {"uri": "late/77", "principal": msgspec.to_builtins(ADA)})
+
+    def asked(seconds):
+        pauses.append(seconds)
+        return len(pauses) > 4
+
+    run(world.late, Controllers(world.late, said.append, settle=1), asked, Lines(said.append))
+    assert pauses == [1] * 5
+    assert len([one for one in said if "does not begin" in one]) == 1
+    assert world.late.journal().get(WAITING, "late") is None
+
+
+def test_one_fault_does_not_blind_the_controller_for_long(world):
+    pauses, faults = [], [ZeroDivisionError("once"), StorageError("the disk is full")]
+
+    class Once:
+        def tick(self):
+            if faults:
+                raise faults.pop(0)
+            return []
+
+    run(world.late, Once(), lambda seconds: pauses.append(seconds) or len(pauses) > 4, Lines(lambda _: None))
+    assert pauses == [1, 2, 4, 1, 1]
+
+
+def test_a_model_that_cannot_go_on_stops_no_other(world, monkeypatch):
+    late, said = world.late, []
+    with late.journal().transaction(actor=Actor("user:ada")) as transaction:
+        store.write(transaction, None, release(model="early"), expect=0)
+    apply = late.traffic().apply
+
+    def refused(routes):
+        if routes.model == "early":
+            raise EngineUnavailableError("the gateway refuses these servers")
+        apply(routes)
+
+    monkeypatch.setattr(late.traffic(), "apply", refused)
+    found = Controllers(late, said.append, settle=1).tick()
+    assert [(one.model, one.status) for one in found] == [("late", "running")]
+    assert said == ["early waits: the gateway refuses these servers"]

@@ -21,15 +21,16 @@ from cumulant.core.errors import (
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Arm
 from cumulant.ports.access import Principal
+from cumulant.ports.registry import ModelVersion
 from cumulant.release.decide import ended, start
 from cumulant.release.spec import ApprovalSpec, ReleaseSpec
-from cumulant.runtime.release import store, verbs
+from cumulant.runtime.release import starting, store, verbs
 from cumulant.runtime.release.door import answer, opened
 from cumulant.runtime.release.effects import Effects, booked
 from cumulant.runtime.release.rollback import roll_back
 from cumulant.runtime.release.starting import Outside, checked, start_release
 from cumulant.runtime.release.views import sentence, view
-from cumulant.runtime.stack.book import Book, read_book
+from cumulant.runtime.stack.book import Book, change_book, read_book
 from cumulant.testing.clock import ManualClock
 
 ADA, BOB = Principal("user:ada", ("risk",)), Principal("user:bob", ("ops",))
@@ -332,3 +333,39 @@ def test_another_model_does_not_get_this_one_s_servers(late, clock):
     with pytest.raises(NotFoundError, match="version 2 of other has not been served here"):
         roll_back(late, "other", principal=ADA, reason="x", to="2", clock=clock)
     assert late.traffic().in_force("other") is None
+
+
+def test_a_receiver_whose_secret_is_gone_holds_up_nothing(late, clock):
+    def gone():
+        raise NotFoundError("there is no secret CHAT")
+
+    over, said = ended(start(release()), "promoted", "", at=MOMENT), []
+    acting = Effects(
+        late.state, registry=late.registry, journal=late.journal(), traffic=late.traffic(), receivers=gone,
+        clock=clock, actor=Actor("service:c"), report=said.append,
+    )  # fmt: skip
+    assert acting.settle(over, "told")
+    assert "there is no secret CHAT" in said[0]
+
+
+def test_a_candidate_that_is_superseded_serves_until_its_requests_are_taken(late, clock, monkeypatch):
+    with serving() as one, serving() as two, serving() as three:
+        served(late, "1", v1=one.url, v2=two.url, v3=three.url)
+        change_book(late.state, "late", lambda book: msgspec.structs.replace(book, candidate="2"))
+        put(late, start(release()))
+        monkeypatch.setattr(
+            starting,
+            "candidate_version",
+            lambda *_: ModelVersion(name="late", version="3", uri="models:/late/3", run_id=None, created=MOMENT),
+        )
+        monkeypatch.setattr(starting, "adopt", lambda *_, **__: None)
+        monkeypatch.setattr(starting, "author_of", lambda *_: "")
+        up = []
+        real = starting.answers
+        monkeypatch.setattr(
+            starting,
+            "answers",
+            lambda *words, **other: up.append(read_book(late.state, "late").running(MOMENT)) or real(*words, **other),
+        )
+        start_release(late, "late/3", principal=ADA, clock=clock)
+    assert [{one.version for one in found} for found in up] == [{"1", "2", "3"}] * 2

@@ -11,10 +11,15 @@ import pytest
 
 from cumulant.core.errors import EngineUnavailableError, RefusedError
 from cumulant.core.events import Actor
+from cumulant.core.traffic import Arm
 from cumulant.ports.access import Principal
 from cumulant.project import load
+from cumulant.release.spec import ReleaseSpec
+from cumulant.release.state import Release
+from cumulant.release.steps import steps
 from cumulant.runtime.due import DUE, JOBS, Job, Record, tick
 from cumulant.runtime.processes import Process, process_of
+from cumulant.runtime.release import store
 
 WHO = Principal("user:ada")
 START = datetime(2026, 11, 24, tzinfo=UTC)
@@ -126,3 +131,21 @@ def test_without_a_release_there_is_nothing_to_do(project):
     found, error = tick(project, principal=WHO)
     assert [one.job for one in found] == [one.name for one in JOBS]
     assert (found[0].outcome, found[0].said, error) == ("done", "there is no release", None)
+
+
+def test_each_tick_is_one_look_of_a_release(project):
+    spec = ReleaseSpec(look="1s")
+    arms = [Arm(name=name, version=name, endpoints=("http://127.0.0.1:1",)) for name in ("champion", "candidate")]
+    begun = Release(
+        id="r1", model="theirs", champion=arms[0], candidate=arms[1], spec=spec, steps=steps(spec), begun=START
+    )
+    with project.journal().transaction(actor=Actor("user:ada")) as transaction:
+        store.write(transaction, None, begun, expect=0)
+    seconds = []
+    for _ in range(2):
+        [found], error = tick(project, principal=WHO)
+        assert (found.outcome, error) == ("done", None)
+        assert found.said == "shadow: 0 requests"
+        seconds.append(store.need(project.journal(), "theirs")[0].seconds)
+    assert 0 < seconds[0] < seconds[1] <= 12
+    assert project.traffic().in_force("theirs").mirror == 100

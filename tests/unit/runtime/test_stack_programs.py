@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from cumulant.core.errors import EngineUnavailableError, IntegrityError
 from cumulant.core.traffic import Arm, Routes
 from cumulant.runtime.stack import versions
 from cumulant.runtime.stack.book import Book, Served, change_book, read_book
-from cumulant.runtime.stack.probing import drained
+from cumulant.runtime.stack.probing import drained, serves
 from cumulant.runtime.stack.programs import Stack, wanted
 from cumulant.testing.traffic import MemoryTraffic
 
@@ -102,3 +103,15 @@ def test_a_version_is_drained_when_no_request_is_under_way_to_it_and_none_will_b
     traffic.apply(routes(4, candidate=arm("candidate", "3"), weight=5.0))
     traffic.busy["m", "candidate"] = 7
     assert drained(traffic, "m", "2")
+
+
+def test_a_server_that_talks_without_end_is_not_ready_and_stops_no_probe():
+    async def endless(_, writer):
+        writer.write(b"x" * 200_000)
+        await writer.drain()
+
+    async def asked():
+        async with await asyncio.start_server(endless, "127.0.0.1", 0) as server:
+            return await serves(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+    assert asyncio.run(asked()) is False

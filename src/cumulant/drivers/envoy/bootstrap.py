@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cumulant.core.traffic import ARM_HEADER, KEY_HEADER, SHADOW_HEADER, Certificates
+from cumulant.core.traffic import ARM_HEADER, KEY_HEADER, SERVED_HEADER, SHADOW_HEADER, Certificates
 from cumulant.drivers.envoy.folder import Folder
 from cumulant.drivers.envoy.replies import local_replies
 from cumulant.drivers.envoy.routing import MIRROR_HEADER, TABLE
@@ -21,6 +21,7 @@ _NOBODY = "240.0.0.1"
 #: headers that only the gateway sets, and Envoy's own, by which a caller could change deadlines and retries
 UNTRUSTED = (
     ARM_HEADER,
+    SERVED_HEADER,
     SHADOW_HEADER,
     MIRROR_HEADER,
     "x-envoy-expected-rq-timeout-ms",
@@ -41,6 +42,8 @@ UNTRUSTED = (
 #: one line of the log on standard output; see `told.py`
 LOGGED = {
     "request": "%REQ(X-REQUEST-ID)%",
+    "method": "%REQ(:METHOD)%",
+    "path": "%REQ(:PATH)%",
     "start": "%START_TIME(%s%6f)%",
     "took": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
     "took_ms": "%DURATION%",

@@ -49,9 +49,9 @@ class EnvoyTraffic:
         with self._folder.alone():
             state = self._folder.state()
             present = state.routes.get(routes.model)
-            if present is not None and present.revision > routes.revision:
+            if present is not None and not present.gives_way_to(routes):
                 raise LeaseHeldError(
-                    f"the routes of {routes.model} in force have revision {present.revision}, above {routes.revision}",
+                    f"routes of {routes.model} in force have revision {present.revision}, not below {routes.revision}",
                     subject=routes.model,
                 )
             wanted = state if present == routes else state.changed(routes)

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from cumulant.core.errors import UsageError
-from cumulant.core.traffic import Arm, Limits, Routes
+from cumulant.core.traffic import SERVED_HEADER, Arm, Limits, Routes
 
 _TYPE = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -69,6 +69,34 @@ def _rescued(routes: Routes, arm: Arm) -> dict[str, Any]:
             "typed_config": {"@type": aggregate, "clusters": members},
         },
         "circuit_breakers": _bounds(routes.limits, rescue=True),
+        "typed_extension_protocol_options": _protocol(),
+    }
+
+
+def _protocol() -> dict[str, Any]:
+    """HTTP/1.1 towards servers, each of which is told its arm: known once a server is chosen, so by a filter there."""
+    filters = "type.googleapis.com/envoy.extensions.filters.http"
+    told = {"key": SERVED_HEADER, "value": "%UPSTREAM_METADATA(cumulant:arm)%"}
+    mutation = {"append": {"header": told, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+    return {
+        _HTTP: {
+            "@type": f"type.googleapis.com/{_HTTP}",
+            "common_http_protocol_options": {"idle_timeout": _IDLE},
+            "explicit_http_config": {"http_protocol_options": {}},
+            "http_filters": [
+                {
+                    "name": "envoy.filters.http.header_mutation",
+                    "typed_config": {
+                        "@type": f"{filters}.header_mutation.v3.HeaderMutation",
+                        "mutations": {"request_mutations": [mutation]},
+                    },
+                },
+                {
+                    "name": "envoy.filters.http.upstream_codec",
+                    "typed_config": {"@type": f"{filters}.upstream_codec.v3.UpstreamCodec"},
+                },
+            ],
+        }
     }
 
 
@@ -88,13 +116,7 @@ def _servers(model: str, arm: Arm, limits: Limits) -> dict[str, Any]:
         "circuit_breakers": _bounds(limits),
         "outlier_detection": _ejection(limits),
         "health_checks": [_health_check(limits)],
-        "typed_extension_protocol_options": {
-            _HTTP: {
-                "@type": f"type.googleapis.com/{_HTTP}",
-                "common_http_protocol_options": {"idle_timeout": _IDLE},
-                "explicit_http_config": {"http_protocol_options": {}},
-            }
-        },
+        "typed_extension_protocol_options": _protocol(),
     }
     if any(place.scheme == "https" for place in places):
         found["transport_socket"] = _encrypted(places[0])

@@ -6,6 +6,8 @@ continued. A cursor is `FILE:BYTE`.
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
 import msgspec
@@ -31,17 +33,29 @@ class Writer:
         self._next()
 
     def write(self, exchanges: list[Exchange]) -> None:
-        """Write all of `exchanges`, or raise `OSError`, after which a new file is begun."""
+        """Write all of `exchanges`, or raise `OSError`, after which the rest is left out."""
         if self._written > self._size:
             self.close()
             self._next()
-        rest = b"".join(_encode(exchange) + b"\n" for exchange in exchanges)
-        # Counts as full until all is written, so that half a line is never continued.
-        before, self._written = self._written, self._size + 1
-        size = len(rest)
-        while rest:
-            rest = rest[self._file.write(rest) :]
-        self._written = before + size
+        lines, done = b"".join(_encode(exchange) + b"\n" for exchange in exchanges), 0
+        try:
+            while done < len(lines):
+                done += self._file.write(lines[done:])
+        except OSError:
+            self._cut(self._written + lines.rfind(b"\n", 0, done) + 1)
+            raise
+        self._written += len(lines)
+
+    def _cut(self, size: int) -> None:
+        """Half a line is never continued. Without a way back the file counts as full, and a new one is begun.
+
+        Not for each failure: while a disk stays full, new files would push out all that was written.
+        """
+        self._written = self._size + 1
+        with contextlib.suppress(OSError):
+            self._file.truncate(size)
+            self._file.seek(size)
+            self._written = size
 
     def close(self) -> None:
         self._file.close()
@@ -49,6 +63,7 @@ class Writer:
     def _next(self) -> None:
         self._number += 1
         self._file = _path(self._folder, self._number).open("xb", buffering=0)
+        os.fchmod(self._file.fileno(), 0o600)  # callers choose the names of their requests
         self._written = 0
         for number in sorted(_numbers(self._folder))[: -self._kept]:
             _path(self._folder, number).unlink(missing_ok=True)

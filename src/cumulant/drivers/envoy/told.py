@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from cumulant.core.masking import mask
-from cumulant.core.traffic import Exchange
+from cumulant.core.traffic import Exchange, predicts
 from cumulant.drivers.envoy.clusters import arm_of
 
 #: the caller went away before the answer
@@ -34,6 +34,8 @@ class Line(msgspec.Struct):
     """One line, with the fields of `bootstrap.LOGGED`."""
 
     request: str | None = None
+    method: str | None = None
+    path: str | None = None
     start: str | int | None = None
     took: str | int | None = None
     took_ms: str | int | None = None
@@ -67,6 +69,7 @@ def exchange_of(line: Line, salt: bytes) -> Exchange | None:
         forced=_number(line.forced) == 1,
         fault="" if answered else _fault(line.flags or ""),
         revision=_number(line.revision),
+        predicts=predicts(line.method or "POST", line.path or "/"),
     )
 
 

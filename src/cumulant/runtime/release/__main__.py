@@ -15,7 +15,7 @@ from pathlib import Path
 from cumulant.core.errors import CumulantError
 from cumulant.project import load
 from cumulant.runtime.release.door import opened
-from cumulant.runtime.release.loop import Controllers, Lines, once, run
+from cumulant.runtime.release.loop import Controllers, Lines, once, run, where
 from cumulant.runtime.stack.book import FOLDER
 
 
@@ -30,7 +30,9 @@ def main(words: Sequence[str] | None = None) -> int:
         with load(Path(options.project), environment=options.env) as project:
             acting = Controllers(project, report, settle=options.settle)
             if options.once:
-                sys.stdout.write(f"{once(project, acting, ending.wait)}\n")
+                found = once(project, acting, ending.wait, report)
+                told = "; ".join(map(where, found)) or "another controller watches over the release"
+                sys.stdout.write(f"{told}\n")
                 return 0
             with opened(project.state / FOLDER, project.journal) as url:
                 report(f"watching over releases of {project.name}, and telling of them at {url}/v1/releases")

@@ -18,12 +18,14 @@ from cumulant.core.events import Actor
 from cumulant.core.units import duration
 from cumulant.release.decide import decide, ended, guard, start
 from cumulant.release.figures import seen
+from cumulant.release.pulse import trouble
 from cumulant.release.state import Release, wanted_routes
 from cumulant.runtime.processes import Process, is_gone, this_process
 from cumulant.runtime.release import store
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
+    from cumulant.core.traffic import Routes
     from cumulant.ports.journal import Journal, Row
     from cumulant.ports.traffic import Traffic
     from cumulant.release.look import Look
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 LEASE = "release_controller"
 #: seconds without a sign of life after which another controller takes over
-_LAPSE = 5.0
+LAPSE = 5.0
 #: looks that a gap may stand for: a controller that slept long has not watched for that long
 _LONGEST = 3.0
 _ACTOR = Actor("service:release-controller")
@@ -117,7 +119,8 @@ class Controller:
             return moved
         if release.status == "pending":
             return start(release)
-        release = guard(release, self._evidence.pulse(release), at=at)
+        pulse = self._evidence.pulse(release)
+        release = guard(release, pulse, at=at)
         seconds = self._since_look(release)
         if release.over or seconds < duration(release.spec.look).total_seconds():
             return release
@@ -125,12 +128,13 @@ class Controller:
         look = msgspec.structs.replace(look, seconds=seconds * self._pace())
         counted, skewed = seen(msgspec.structs.replace(release, cursor=cursor), look)
         self._looked = (release.id, self._steady())
-        return decide(counted, skewed=skewed, at=at)
+        troubled = trouble(pulse, release.spec.ceilings) is not None
+        return decide(counted, skewed=skewed, troubled=troubled, at=at)
 
     def _moved_outside(self, release: Release) -> Release | None:
         """The release, ended, where somebody set the gateway past it: `cumulant rollback` needs no journal."""
         present = self._traffic.in_force(self._model)
-        if present is None or present.revision <= release.revision:
+        if present is None or not _is_past(present, release):
             return None
         text = f"all requests were sent to version {present.champion.version} beside the release"
         over = ended(release, "rolled_back", text, at=self._clock.now())
@@ -185,4 +189,11 @@ class Controller:
         if self._other is None or self._other[0] != row.version:
             self._other = (row.version, now)
         holder = {name: value for name, value in row.value.items() if name != "life"}
-        return now - self._other[1] > _LAPSE or is_gone(msgspec.convert(holder, Process))
+        return now - self._other[1] > LAPSE or is_gone(msgspec.convert(holder, Process))
+
+
+def _is_past(present: Routes, release: Release) -> bool:
+    """Whether somebody else set these routes since the release set its own. One that is about to begin has none yet."""
+    if present.revision == release.revision and release.status != "pending":
+        return present != wanted_routes(release)
+    return present.revision > release.revision

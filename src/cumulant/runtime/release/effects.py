@@ -126,7 +126,11 @@ class Effects:
 
     def _told(self, release: Release) -> bool:
         """Each receiver is asked once, whatever it answers: a release does not wait for a chat server."""
-        receivers = self._receivers()
+        try:
+            receivers = self._receivers()
+        except CumulantError as error:  # a secret that is gone: the alias and the next release do not wait for it
+            self._report(f"nobody was told of the release {release.id}: {error.message}")
+            return True
         document = {
             "kind": "release",
             "release": release.id,

@@ -129,7 +129,7 @@ class Watching:
         """Everything since the release's cursor, and the next one."""
         self._turn_to(release)
         cursor = Cursor.of(release.cursor)
-        exchanges, gateway = self._exchanges(cursor.gateway)
+        exchanges, gateway = self._exchanges(release, cursor.gateway)
         pairs, mark = self._mirrored(release, cursor.pairs)
         self._misshapen += pairs.misshapen
         graded, labels = self._graded(release, cursor.labels)
@@ -182,11 +182,12 @@ class Watching:
         other = None if self._shape is None else shape(release.candidate, release.model)
         return int(other is not None and other != self._shape)
 
-    def _exchanges(self, after: str) -> tuple[list[Exchange], str]:
+    def _exchanges(self, release: Release, after: str) -> tuple[list[Exchange], str]:
+        """Those that count. The log may hold weeks from before the release, which no memory need."""
         found: list[Exchange] = []
         while len(found) < _MOST:
             page, after = self._traffic.exchanges(after, limit=_PAGE)
-            found += page
+            found += counting(page, model=release.model, revision=release.revision)
             if len(page) < _PAGE:
                 break
         return found, after
@@ -225,14 +226,20 @@ class _Recent:
         """Those that the present weights assigned."""
         if self._cursor is None:
             self._cursor = Cursor.of(release.cursor).gateway
-        page, self._cursor = self._traffic.exchanges(self._cursor, limit=_PAGE)
+        more = True
+        while more:
+            page, self._cursor = self._traffic.exchanges(self._cursor, limit=_PAGE)
+            more = len(page) >= _PAGE
+            self._keep(page)
         now = self._steady()
-        # What waited in the log while nobody read it is not of the last seconds.
-        newest = max((one.time for one in page), default=0)
-        self._kept.extend((now, one) for one in page if one.time > newest - _RECENT * _SECOND)
         while self._kept and self._kept[0][0] <= now - _RECENT:
             self._kept.popleft()
         return counting((one for _, one in self._kept), model=release.model, revision=release.revision)
+
+    def _keep(self, page: Sequence[Exchange]) -> None:
+        """What waited in the log while nobody read it is not of the last seconds."""
+        now, newest = self._steady(), max((one.time for one in page), default=0)
+        self._kept.extend((now, one) for one in page if one.time > newest - _RECENT * _SECOND)
 
 
 def shape(arm: Arm, model: str) -> Shape | None:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from cumulant.core.clock import SystemClock
-from cumulant.core.errors import CumulantError, RetryableError
+from cumulant.core.errors import CumulantError
 from cumulant.core.events import Actor
 from cumulant.core.units import duration
 from cumulant.release.state import Release
 from cumulant.runtime.release import store
-from cumulant.runtime.release.controller import Controller
+from cumulant.runtime.release.controller import LAPSE, Controller
 from cumulant.runtime.release.effects import Effects
 from cumulant.runtime.release.evidence import Labelled, Watching
 from cumulant.runtime.release.labelled import Told
@@ -98,17 +98,27 @@ class Controllers:
         self._by_model: dict[str, Controller] = {}
 
     def tick(self) -> list[Release]:
-        """A round of each; the releases after it.
+        """A round of each; the releases after it. A model that cannot go on is told of, and stops no other.
 
         Raises:
-            CumulantError: the journal or the gateway cannot be reached.
+            CumulantError: the journal or the gateway cannot be reached, so that none goes on.
         """
         for name in store.models(self._project.journal()):
             if name not in self._by_model:
                 self._by_model[name] = controller(
                     self._project, self._report, model=name, labels=Told(self._project), settle=self._settle
                 )
-        return [release for one in self._by_model.values() if (release := one.tick()) is not None]
+        found, faults = [], dict[str, CumulantError]()
+        for name, one in self._by_model.items():
+            try:
+                found.append(one.tick())
+            except CumulantError as error:
+                faults[name] = error
+        if faults and not found:
+            raise next(iter(faults.values()))
+        for name, fault in faults.items():
+            self._report(f"{name} waits: {self._project.vault.redact(fault.message)}")
+        return [release for release in found if release is not None]
 
 
 def run(
@@ -133,10 +143,36 @@ def run(
             pause = _round(found)
         except CumulantError as error:
             report(f"waits: {project.vault.redact(error.message)}")
-            pause = min(_LONGEST, pause * 2) if isinstance(error, RetryableError) else _LONGEST
+            pause = min(_LONGEST, pause * 2)
         except Exception as error:  # noqa: BLE001 - the edge: requests go on, and so does whoever watches over them
             report(f"a fault of the controller, which tries again: {type(error).__name__}: {error}")
-            pause = _LONGEST
+            pause = min(_LONGEST, pause * 2)
+
+
+def once(
+    project: Project, acting: Controllers, asked: Callable[[float], bool], report: Callable[[str], None]
+) -> list[Release]:
+    """One look of each release under way, and what an ended one still asks for; the releases after it.
+
+    A look is watched for in full: what was answered since the last one counts, the time in between does not. So this
+    takes as long as the longest `look`, and a few seconds more where another controller's lease must lapse first.
+
+    Raises:
+        CumulantError: the journal or the gateway cannot be reached.
+    """
+    found, left = acting.tick(), math.ceil(LAPSE) + 2
+    if found or not store.models(project.journal()):
+        left = _rounds(found)
+    while left > 0 and not asked(_ROUND):
+        before, found = found, acting.tick()
+        left = _rounds(found) if found and not before else left - 1
+    _begin_waiting(project, report)
+    return found
+
+
+def _rounds(found: Sequence[Release]) -> int:
+    """Rounds in which each of them has a look."""
+    return max((math.ceil(duration(one.spec.look).total_seconds()) + 1 for one in found if not one.over), default=0)
 
 
 def _round(found: Sequence[Release]) -> float:
@@ -144,26 +180,8 @@ def _round(found: Sequence[Release]) -> float:
     return min([_ROUND, *(duration(one.spec.look).total_seconds() for one in found if not one.over)])
 
 
-def once(project: Project, acting: Controllers, asked: Callable[[float], bool]) -> str:
-    """Rounds until each release was looked at once; where they are, in a line.
-
-    A look needs seconds to look at, so that this takes about `release.look` where a release is under way.
-
-    Raises:
-        CumulantError: the journal or the gateway cannot be reached.
-    """
-    found = acting.tick()
-    under_way = [one for one in found if not one.over]
-    left = max((math.ceil(duration(one.spec.look).total_seconds()) + 1 for one in under_way), default=0)
-    while left and not asked(_ROUND):
-        found, left = acting.tick(), left - 1
-    _begin_waiting(project, lambda _: None)
-    if not found:
-        return "another controller watches over the release"
-    return "; ".join(_where(one) for one in found)
-
-
-def _where(release: Release) -> str:
+def where(release: Release) -> str:
+    """How far a release is, in a line."""
     if release.over or release.status == "pending":
         return sentence(release)
     return f"{release.step.label}: {sum(release.samples.values()):,} requests"
@@ -177,6 +195,11 @@ def _tell(release: Release, told: dict[str, tuple[object, ...]], report: Callabl
 
 
 def _begin_waiting(project: Project, report: Callable[[str], None]) -> None:
-    begun = begin_waiting(project)
+    """A candidate that cannot begin is told of, and holds up no watching of others."""
+    try:
+        begun = begin_waiting(project)
+    except CumulantError as error:
+        report(f"the candidate that waits does not begin: {project.vault.redact(error.message)}")
+        return
     if begun is not None and begun.release is not None:
         report(f"release {begun.release.id}: version {begun.release.candidate.version} waited and begins")

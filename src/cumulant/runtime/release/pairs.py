@@ -7,7 +7,8 @@ killed counts no pair twice. A pair whose second half comes later than `settle` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,16 +49,31 @@ def mirrored(log: Path, release: Release, *, after: int, until: int, arms: bool 
     if until <= after or not log.is_dir():
         return Mirrored()
     rows = _rows(log, release, after - _APART, until)
-    halves: dict[bool, dict[tuple[str, int], Row]] = {True: {}, False: {}}
-    for row in rows:
-        if _of(release.candidate if row["shadow"] else release.champion, row):
-            halves[row["shadow"]].setdefault((row["id"], row["row"]), row)
-    both = [(halves[False][key], shadow) for key, shadow in halves[True].items() if key in halves[False]]
-    fresh = [two for two in both if max(one["time"] for one in two) > after][-_MOST:]
+    fresh = [two for two in _joined(rows, release) if max(one["time"] for one in two) > after][-_MOST:]
     found = [compared(_outputs(one), _outputs(other)) for one, other in fresh]
     own = _of_arms(rows, after, shadow=bool(release.mirror)) if arms else {}
     misshapen = sum(pair is None for pair in found)
     return Mirrored(pairs=tuple(pair for pair in found if pair), misshapen=misshapen, rows=own)
+
+
+def _joined(rows: Sequence[Row], release: Release) -> Iterator[tuple[Row, Row]]:
+    """Each mirrored row with the champion's of the same name that is nearest in time: callers may use a name again."""
+    answered: dict[tuple[str, int], list[Row]] = {}
+    copies = []
+    for row in sorted(rows, key=_time):
+        if row["shadow"]:
+            copies += [row] if _of(release.candidate, row) else []
+        elif _of(release.champion, row):
+            answered.setdefault((row["id"], row["row"]), []).append(row)
+    for copy in copies:
+        found = answered.get((copy["id"], copy["row"]))
+        if found:
+            place = bisect(found, copy["time"], key=_time)
+            yield min(found[max(0, place - 1) : place + 1], key=lambda one: abs(_time(one) - _time(copy))), copy
+
+
+def _time(row: Row) -> int:
+    return int(row["time"])
 
 
 def compared(champion: Mapping[str, Any], candidate: Mapping[str, Any]) -> Pair | None:

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.clock import SystemClock
-from cumulant.core.errors import EngineUnavailableError, LeaseHeldError, NotFoundError, RefusedError, UsageError
+from cumulant.core.errors import (
+    CumulantError,
+    EngineUnavailableError,
+    LeaseHeldError,
+    NotFoundError,
+    RefusedError,
+    RetryableError,
+    UsageError,
+)
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
@@ -36,7 +44,7 @@ from cumulant.training.user import load_function
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.ports.access import Principal
-    from cumulant.ports.journal import Transaction
+    from cumulant.ports.journal import Row, Transaction
     from cumulant.ports.registry import ModelVersion
     from cumulant.project import Project
     from cumulant.release.spec import ReleaseSpec
@@ -105,7 +113,7 @@ def start_release(
         if waits is not None:
             return Begun(waits_for=waits)
         version = candidate_version(project, uri)
-        arms = _arms(project, version, principal, progress)
+        arms = _arms(project, version, principal, progress, (clock or SystemClock()).now())
         author = author_of(project, version)
     try:
         _await_ready(arms, ready_within, progress, up=outside is None)
@@ -217,7 +225,9 @@ def _waiting(project: Project, uri: str, spec: ReleaseSpec, principal: Principal
     return running.id
 
 
-def _arms(project: Project, version: ModelVersion, principal: Principal, progress: Progress) -> tuple[Arm, Arm]:
+def _arms(
+    project: Project, version: ModelVersion, principal: Principal, progress: Progress, at: datetime
+) -> tuple[Arm, Arm]:
     champion = _champion(project)
     if version.version == champion:
         raise UsageError(
@@ -227,12 +237,15 @@ def _arms(project: Project, version: ModelVersion, principal: Principal, progres
         )
     progress("prepare the candidate's server")
     adopt(project, f"{version.name}/{version.version}", principal=principal, progress=progress)
-    book = change_book(
-        project.state,
-        project.name,
-        lambda book: msgspec.structs.replace(book, champion=champion, candidate=version.version),
-    )
+    until = at + duration(project.spec.release.keep_warm)
+    book = change_book(project.state, project.name, lambda book: _with_arms(book, champion, version.version, until))
     return book.arm(champion, CHAMPION), book.arm(version.version, CANDIDATE)
+
+
+def _with_arms(book: Book, champion: str, candidate: str, until: datetime) -> Book:
+    """The candidate before may have requests until this one's release begins: its server stays up."""
+    versions = book.versions if book.candidate in (None, candidate) else warm(book, str(book.candidate), until)
+    return msgspec.structs.replace(book, champion=champion, candidate=candidate, versions=versions)
 
 
 def _champion(project: Project) -> str:
@@ -355,11 +368,30 @@ def _forget_waiting(transaction: Transaction, model: str) -> None:
 
 
 def begin_waiting(project: Project, *, begin: Callable[..., Begun] = start_release) -> Begun | None:
-    """Begin the release that waits, if one does and nothing is under way. The controller asks this when one ends."""
+    """Begin the release that waits, if one does and nothing is under way. The controller asks this when one ends.
+
+    One that can never begin, such as of a version that became the champion meanwhile, waits no longer.
+
+    Raises:
+        CumulantError: as `start_release`.
+    """
     from cumulant.ports.access import Principal
 
     row = project.journal().get(WAITING, project.name)
     found = store.read(project.journal(), project.name)
     if row is None or (found is not None and not found[0].over):
         return None
-    return begin(project, str(row.value["uri"]), principal=msgspec.convert(row.value["principal"], Principal))
+    try:
+        return begin(project, str(row.value["uri"]), principal=msgspec.convert(row.value["principal"], Principal))
+    except RetryableError:
+        raise
+    except CumulantError:
+        _give_up(project, row)
+        raise
+
+
+def _give_up(project: Project, row: Row) -> None:
+    with project.journal().transaction(actor=Actor("service:release-controller")) as transaction:
+        present = transaction.get(WAITING, row.key)
+        if present is not None and present.version == row.version:
+            transaction.delete(WAITING, row.key)

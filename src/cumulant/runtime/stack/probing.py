@@ -70,5 +70,5 @@ async def _answer(url: str, asked: bytes) -> bytes:
                 return await reader.readline()
             finally:
                 writer.close()
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, ValueError):  # ValueError: a first line without end
         return _NOTHING

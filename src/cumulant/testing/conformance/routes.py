@@ -75,6 +75,14 @@ class RoutesConformance(Suite):
         assert found is not None
         assert (found.revision, found.champion.endpoints) == (9, ("http://127.0.0.1:3",))
 
+    def test_one_revision_is_one_set_of_routes(self, connect: Callable[[], Traffic]) -> None:
+        traffic, other = connect(), connect()
+        back = routes_of("http://127.0.0.1:1", revision=7)
+        traffic.apply(back)
+        with pytest.raises(LeaseHeldError, match="7"):
+            other.apply(routes_of("http://127.0.0.1:1", "http://127.0.0.1:2", weight=50.0, revision=7))
+        assert traffic.in_force(MODEL) == back
+
     def test_of_many_writers_the_highest_revision_stays(self, connect: Callable[[], Traffic]) -> None:
         def write(first: int) -> None:
             traffic = connect()

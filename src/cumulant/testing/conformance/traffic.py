@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import urllib.request
 
 import pytest
 
@@ -14,13 +15,15 @@ from cumulant.core.traffic import (
     FORCE_HEADER,
     KEY_HEADER,
     REQUEST_HEADER,
+    SERVED_HEADER,
+    SHADOW_HEADER,
 )
 from cumulant.ports.traffic import Opening, Traffic
 from cumulant.testing.arms import ArmServer
 from cumulant.testing.conformance.gateway_faults import FaultRules
 from cumulant.testing.conformance.gateway_life import LifeRules
 from cumulant.testing.conformance.routes import MODEL, routes_of
-from cumulant.testing.gateways import Caller, Reader
+from cumulant.testing.gateways import Caller, Reader, wait_for
 
 
 class TrafficConformance(FaultRules, LifeRules):
@@ -45,6 +48,33 @@ class TrafficConformance(FaultRules, LifeRules):
         assert began <= told.time <= time.time() * 1e6 + 1e6
         assert 0 < told.duration_us < 30e6
         assert not told.rescued
+
+    def test_a_server_is_told_which_arm_it_is_and_no_caller_says_so(
+        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
+    ) -> None:
+        forged = {SERVED_HEADER: CHAMPION, ARM_HEADER: CHAMPION, SHADOW_HEADER: "1"}
+        traffic.apply(routes_of(champion.url, candidate.url, weight=0.0, mirror=100.0, revision=1))
+        assert caller.post(headers=forged | {SERVED_HEADER: CANDIDATE}).status == 200
+        wait_for(lambda: candidate.posts(shadow=True))
+        traffic.apply(routes_of(champion.url, candidate.url, weight=100.0, revision=2))
+        assert caller.post(headers=forged).status == 200
+        [first], [copy], [own] = champion.posts(), candidate.posts(shadow=True), candidate.posts()
+        assert [sent.headers.get(SERVED_HEADER) for sent in (first, copy, own)] == [CHAMPION, CANDIDATE, CANDIDATE]
+        assert [sent.headers.get(ARM_HEADER) for sent in (first, copy, own)] == [CHAMPION, CHAMPION, CANDIDATE]
+        candidate.stop()
+        assert caller.post(headers=forged).status == 200
+        rescued = champion.posts()[-1].headers
+        assert (rescued.get(SERVED_HEADER), rescued.get(ARM_HEADER)) == (CHAMPION, CANDIDATE)
+
+    def test_probes_and_labels_are_told_as_no_predictions(
+        self, traffic: Traffic, caller: Caller, champion: ArmServer, opening: Opening
+    ) -> None:
+        traffic.apply(routes_of(champion.url))
+        with urllib.request.urlopen(f"http://{opening.http}/v2/health/ready", timeout=30):
+            pass
+        caller.post(path="/v1/labels?x=1")
+        caller.post()
+        assert [told.predicts for told in Reader(traffic).until(3)] == [False, False, True]
 
     def test_a_request_without_a_name_gets_one(self, traffic: Traffic, caller: Caller, champion: ArmServer) -> None:
         traffic.apply(routes_of(champion.url))

@@ -75,14 +75,23 @@ class ExchangeLog:
             while done < len(lines):
                 done += os.write(self._handle, lines[done:])
         except OSError:
-            # A full disk took a part: readers wait for the end of a line, so none may stay half. Without a way back,
-            # the next flush begins a new file.
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._handle, self._size)
-            os.close(self._handle)
-            self._handle = -1
+            self._cut(self._size + lines.rfind(b"\n", 0, done) + 1)
             raise
         self._size += len(lines)
+
+    def _cut(self, size: int) -> None:
+        """After a full disk took a part: readers wait for the end of a line, so none may stay half.
+
+        The file is gone on with, since a new one for each failure would soon push out all that was written. Without a
+        way back, the next flush begins a new one.
+        """
+        try:
+            os.ftruncate(self._handle, size)
+        except OSError:
+            os.close(self._handle)
+            self._handle = -1
+        else:
+            self._size = size
 
     def _next(self) -> None:
         if self._handle >= 0:

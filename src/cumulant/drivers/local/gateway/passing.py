@@ -8,8 +8,18 @@ import random
 import re
 import time
 
-from cumulant.core.traffic import ARM_HEADER, CHAMPION, REQUEST_HEADER, SHADOW_HEADER, Exchange, Routes
-from cumulant.drivers.local.gateway.assignment import Assignment, assign, stand_in
+from cumulant.core.traffic import (
+    ARM_HEADER,
+    CANDIDATE,
+    CHAMPION,
+    REQUEST_HEADER,
+    SERVED_HEADER,
+    SHADOW_HEADER,
+    Exchange,
+    Routes,
+    predicts,
+)
+from cumulant.drivers.local.gateway.assignment import Assignment, arm_at, assign, stand_in
 from cumulant.drivers.local.gateway.counts import Counts
 from cumulant.drivers.local.gateway.exchange_log import ExchangeLog
 from cumulant.drivers.local.gateway.front import Connection, Incoming
@@ -28,8 +38,10 @@ from cumulant.drivers.local.gateway.mirror import LARGEST, Copy, Mirror
 from cumulant.drivers.local.gateway.table import Served, Table
 from cumulant.drivers.local.gateway.upstream import Answer, Endpoint, Wire
 
-_ARM, _REQUEST, _SHADOW = ARM_HEADER.encode(), REQUEST_HEADER.encode(), SHADOW_HEADER.encode()
-_NOT_THE_CALLERS = frozenset({_ARM, _SHADOW, _REQUEST})
+_ARM, _SERVED, _REQUEST, _SHADOW = (
+    name.encode() for name in (ARM_HEADER, SERVED_HEADER, REQUEST_HEADER, SHADOW_HEADER)
+)
+_NOT_THE_CALLERS = frozenset({_ARM, _SERVED, _SHADOW, _REQUEST})
 _NOT_THE_SERVERS = frozenset({_ARM})
 _NAME = re.compile(rb"[!-~]{1,128}")
 _ABSOLUTE = re.compile(rb"^[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
@@ -68,7 +80,9 @@ class Passage:
         self._gateway, self._served, self._request, self._connection = gateway, served, request, connection
         self._routes: Routes = served.routes
         self._began = time.perf_counter()
-        self._assigned = Assignment(CHAMPION, b"", False, b"")  # noqa: FBT003 - until it is known
+        # Until its key is known. One whose body never comes stays so, and must burden both arms by their weights.
+        by_chance = arm_at(random.random(), self._routes)  # noqa: S311 - nothing is secret here
+        self._assigned = Assignment(by_chance, b"", False, b"")  # noqa: FBT003
         given = request.header(_REQUEST) or b""
         self._name = given if _NAME.fullmatch(given) else os.urandom(16).hex().encode()
         self._serving, self._status, self._fault = "", 0, ""
@@ -189,7 +203,7 @@ class Passage:
         """Send the request and pass the answer back. Returns whether the connection can be kept."""
         wire.begin(bare=self._request.method == b"HEAD")
         try:
-            self._send(wire)
+            self._send(wire, arm)
             answer = await wire.head  # type: ignore[misc]  # `begin` made it
             self._serving, self._status = arm, answer.status
             await self._answer(answer, wire)
@@ -212,12 +226,12 @@ class Passage:
 
     # --- the request
 
-    def _head(self, *, shadow: bool = False) -> list[Header]:
+    def _head(self, arm: str, *, shadow: bool = False) -> list[Header]:
         request = self._request
         headers = passed_on(request.headers, without=_NOT_THE_CALLERS)
         if request.header(b"host") is None:
             headers.append((b"host", b"localhost"))
-        headers += [(_REQUEST, self._name), (_ARM, self._assigned.arm.encode())]
+        headers += [(_REQUEST, self._name), (_ARM, self._assigned.arm.encode()), (_SERVED, arm.encode())]
         if shadow:
             headers.append((_SHADOW, b"1"))
         return headers
@@ -225,17 +239,17 @@ class Passage:
     def _first_line(self) -> bytes:
         return b"%b %b HTTP/1.1" % (self._request.method, self._request.target)
 
-    def _send(self, wire: Wire) -> None:
+    def _send(self, wire: Wire, arm: str) -> None:
         """Send it at once where it is whole, else as it comes."""
         request, body = self._request, self._assigned.body
         if request.body.ended:
             body += request.body.rest()
             self._keep(body)
-            wire.write(head(self._first_line(), [*self._head(), *_length(request, len(body))]) + body)
+            wire.write(head(self._first_line(), [*self._head(arm), *_length(request, len(body))]) + body)
             return
         self._connection.cheer(request)
         framing = [(b"transfer-encoding", b"chunked")] if request.length is None else _length(request, request.length)
-        wire.write(head(self._first_line(), [*self._head(), *framing]))
+        wire.write(head(self._first_line(), [*self._head(arm), *framing]))
         self._sender = asyncio.ensure_future(self._stream(wire, body))
 
     async def _stream(self, wire: Wire, first: bytes) -> None:
@@ -280,7 +294,7 @@ class Passage:
         endpoints = tuple(one for url in candidate.endpoints if (one := self._gateway.table.endpoints.get(url)))
         if endpoints:
             body = b"".join(self._copied)
-            headers = [*self._head(shadow=True), (b"content-length", b"%d" % len(body))]
+            headers = [*self._head(CANDIDATE, shadow=True), (b"content-length", b"%d" % len(body))]
             message = head(self._first_line(), headers) + body
             deadline = self._routes.limits.deadline
             self._gateway.mirror.offer(Copy(self._routes.model, endpoints, message, deadline, False))  # noqa: FBT003
@@ -362,6 +376,7 @@ class Passage:
             forced=self._assigned.forced,
             fault=self._fault,
             revision=self._routes.revision,
+            predicts=predicts(self._request.method.decode("latin-1"), self._request.target.decode("latin-1")),
         )
         self._gateway.log.put(exchange)
         self._gateway.counts.told(exchange)

@@ -61,9 +61,9 @@ class Folder:
     def _replace(self, routes: Routes) -> None:
         kept = self.routes()
         present = kept.get(routes.model)
-        if present is not None and present.revision > routes.revision:
+        if present is not None and not present.gives_way_to(routes):
             raise LeaseHeldError(
-                f"the routes of {routes.model} in force have revision {present.revision}, above {routes.revision}",
+                f"routes of {routes.model} in force have revision {present.revision}, not below {routes.revision}",
                 subject=routes.model,
                 hint="another controller went on; read what is in force before changing it",
             )
