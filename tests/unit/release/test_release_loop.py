@@ -18,7 +18,7 @@ from cumulant.project import load
 from cumulant.release.decide import ended, start
 from cumulant.runtime.due import tick
 from cumulant.runtime.release import store
-from cumulant.runtime.release.loop import Controllers, Lines, controller, once, run
+from cumulant.runtime.release.loop import Controllers, Lines, controller, once, run, where
 from cumulant.runtime.release.starting import WAITING, Outside, begin_waiting, start_release
 from cumulant.runtime.stack.book import change_book, read_book
 from cumulant.testing.clock import ManualClock

@@ -38,7 +38,7 @@ from cumulant.runtime.release.asking import answers
 from cumulant.runtime.release.effects import warm
 from cumulant.runtime.release.own import METRIC
 from cumulant.runtime.stack.book import Book, change_book, read_book
-from cumulant.runtime.stack.versions import adopt
+from cumulant.runtime.stack.versions import adopt, refused
 from cumulant.training.user import load_function
 
 if TYPE_CHECKING:
@@ -148,10 +148,11 @@ def checked(project: Project) -> ReleaseSpec:
 
 
 def candidate_version(project: Project, uri: str) -> ModelVersion:
-    """The version to be released.
+    """The version to be released. One that the gate refused must be named.
 
     Raises:
         NotFoundError: there is none.
+        RefusedError: the gate refused the one that would be taken by itself.
     """
     try:
         version = project.registry().resolve(uri or f"{project.name}@{CANDIDATE}")
@@ -168,6 +169,12 @@ def candidate_version(project: Project, uri: str) -> ModelVersion:
             f"{version.name} is not the model of this project, {project.name}",
             subject=version.name,
             hint="release it from its own project, or with --champion-url and --candidate-url",
+        )
+    if not uri and refused(version):
+        raise RefusedError(
+            f"the gate refused version {version.version} of {version.name}, which has the alias candidate",
+            subject=f"{version.name}/{version.version}",
+            hint=f"train another, or name it to release it all the same: {version.name}/{version.version}",
         )
     return version
 

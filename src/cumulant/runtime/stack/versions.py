@@ -17,6 +17,7 @@ from cumulant.runtime.stack.book import Book, Served, change_book, read_book
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
+    from cumulant.ports.registry import ModelVersion
     from cumulant.project import Project
 
 #: below what systems give to connections that go out, so that no such connection takes a server's port in its absence
@@ -73,12 +74,31 @@ def first_champion(project: Project, uri: str, *, principal: Principal, progress
 
 
 def champion_uri(project: Project) -> str:
-    """The version with the alias `champion`; the newest where none has it."""
+    """The version with the alias `champion`; where none has it, the newest that the gate did not refuse.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    registry = project.registry()
     try:
-        project.registry().resolve(f"{project.name}@champion")
+        registry.resolve(f"{project.name}@champion")
     except NotFoundError:
-        return project.name
+        newest = registry.resolve(project.name)
+        known = registry.versions(project.name)
+        passed = next((one for one in known if not refused(one)), None)
+        if passed is None:
+            raise NotFoundError(
+                f"the gate refused every version of {project.name}",
+                subject=project.name,
+                hint=f"name one to serve it all the same: {project.name}/{newest.version}",
+            ) from None
+        return f"{project.name}/{passed.version}"
     return f"{project.name}@champion"
+
+
+def refused(version: ModelVersion) -> bool:
+    """Whether the gate said no to a version when it was trained."""
+    return version.tags.get("cumulant.verdict") == "refused"
 
 
 def folder_of(line: Sequence[str]) -> str:

@@ -1,0 +1,49 @@
+"""Versions that the gate refused are served and released only where somebody names them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cumulant.core.errors import NotFoundError, RefusedError
+from cumulant.ports.registry import ModelVersion
+from cumulant.runtime.release.starting import candidate_version
+from cumulant.runtime.stack.versions import champion_uri
+
+
+def _project(*verdicts: str, champion: str = "") -> Any:
+    """A project with versions 1, 2, ... of these verdicts; the newest is the candidate."""
+    known = [
+        ModelVersion(
+            name="late", version=str(number), uri="", run_id=None, created=datetime(2026, 1, 1, tzinfo=UTC),
+            tags={"cumulant.verdict": verdict},
+        )
+        for number, verdict in enumerate(verdicts, 1)
+    ][::-1]  # fmt: skip
+    places = {"late": known[0], "late@candidate": known[0]} | {f"late/{one.version}": one for one in known}
+    places |= {"late@champion": places[f"late/{champion}"]} if champion else {}
+
+    def resolve(uri: str) -> ModelVersion:
+        if uri not in places:
+            raise NotFoundError("none", subject=uri)
+        return places[uri]
+
+    registry = SimpleNamespace(resolve=resolve, versions=lambda name: known)
+    return SimpleNamespace(name="late", registry=lambda: registry)
+
+
+def test_the_first_to_serve_is_the_newest_that_passed() -> None:
+    assert champion_uri(_project("passed", "passed", "refused")) == "late/2"
+    assert champion_uri(_project("refused", "passed", "refused", champion="1")) == "late@champion"
+    with pytest.raises(NotFoundError, match="refused every version"):
+        champion_uri(_project("refused", "refused"))
+
+
+def test_a_refused_candidate_must_be_named() -> None:
+    with pytest.raises(RefusedError, match="the gate refused version 2"):
+        candidate_version(_project("passed", "refused"), "")
+    assert candidate_version(_project("passed", "refused"), "late/2").version == "2"
+    assert candidate_version(_project("refused", "passed"), "").version == "2"
