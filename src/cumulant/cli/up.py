@@ -39,7 +39,7 @@ def up(
         typer.Argument(
             metavar="[MODEL]",
             show_default=False,
-            help="What serves first: NAME@ALIAS or NAME/VERSION; default: the champion, else the newest that passed its gate.",
+            help="What serves first: NAME@ALIAS or NAME/VERSION; default: the champion, else the newest that passed.",
         ),
     ] = "",
     http: Annotated[
