@@ -36,8 +36,8 @@ def new(
     call: Invocation,
     *,
     name: Annotated[
-        str, typer.Argument(metavar="[NAME]", show_default=False, help="The model's name and the new folder's.")
-    ] = "",
+        str | None, typer.Argument(metavar="[NAME]", show_default=False, help="The model's name and the new folder's.")
+    ] = None,
     source: Annotated[
         str | None, typer.Option("--from", metavar="FILE", help="Your data: a file, folder, glob or URL.")
     ] = None,
@@ -65,7 +65,7 @@ def new(
 
     if ci:
         check_service(ci)
-    if not name:
+    if name is None:
         _workflow_only(call, ci, asked=any((source, target, time, key, template)))
         return
     parent = Path(call.given or ".")

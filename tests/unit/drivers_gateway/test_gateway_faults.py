@@ -143,7 +143,8 @@ GOOD = {
 
 @pytest.mark.parametrize(("answer", "body"), GOOD.values(), ids=GOOD)
 def test_answers_of_every_form_pass(answer: bytes, body: bytes, apply: Applied, address: str) -> None:
-    with served(says(answer)) as server:
+    # A server that ended its connection without a word may do so as the next request is sent, which no gateway can mend.
+    with served(says(answer, ends=answer == GOOD["until the end"][0])) as server:
         apply(server.url)
         host, _, port = address.rpartition(":")
         with contextlib.closing(http.client.HTTPConnection(host, int(port), timeout=30)) as connection:

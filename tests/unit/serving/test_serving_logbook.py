@@ -1,6 +1,7 @@
 """What a worker hands to the log: short entries after a pattern where that can be, and whole ones where not."""
 
 import time
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -9,6 +10,7 @@ import serving_graphs as graphs
 from serving_models import FIELDS, PLAIN, ROW, servable
 
 from cumulant.packaging import load_servable
+from cumulant.serving.gateway import NONE, Marks
 from cumulant.serving.log import Like, personal_fields
 from cumulant.serving.log.entry import PATTERNS
 from cumulant.serving.log.streams import Stream
@@ -47,23 +49,26 @@ def book(tmp_path):
     model.close()
 
 
-def put(book, feed, raw, **more):
+def put(book, feed, raw, *, marks=NONE, **more):
     found, model = book
     (name,) = model.inputs
-    found.put(model, Work({name: feed}, len(feed), **more), [raw], "r", time.perf_counter())
+    scoring = SimpleNamespace(work=Work({name: feed}, len(feed), **more), id="r")
+    found.put(model, scoring, [raw], time.perf_counter(), marks)
     return found.client.entries[-1]
 
 
 def test_one_matrix_is_a_short_entry_with_all_that_a_whole_one_says(book):
     feed, raw = np.arange(6, dtype=np.float32).reshape(2, 3), np.arange(6, dtype=np.float32).reshape(2, 3) * 2
-    found = put(book, feed, raw, arm="b", fallback="cached")
+    marks = Marks(arm="candidate", served="champion", shadow=True)
+    found = put(book, feed, raw, marks=marks, fallback="cached")
     (asked,), (answered,) = found.tensors, found.outputs
     assert book[0].client.likes == 1
     assert (asked[1:], answered[1:]) == (("FP32", [2, 3], feed.tobytes()), ("FP32", [2, 3], raw.tobytes()))
-    assert (found.id, found.version, found.served_arm, found.fallback) == ("r", "7", "b", "cached")
+    assert (found.id, found.version, found.served_arm, found.fallback) == ("r", "7", "champion", "cached")
+    assert (found.arm, found.shadow) == ("candidate", True)
     assert found.columns == ["a", "b", "c"]
     assert put(book, feed[:1], raw[:1]).served_arm == ""
-    assert put(book, feed[:1], raw[:1], arm="b", fallback="cached").tensors[0][2] == [1, 3]
+    assert put(book, feed[:1], raw[:1], marks=marks, fallback="cached").tensors[0][2] == [1, 3]
     assert len(book[0].client.streams) == 2
 
 
@@ -108,7 +113,8 @@ def test_columns_that_the_model_does_not_read_are_not_logged(tmp_path):
     found.describe(ModelSet([model]))
     for rows in ([ROW | {"ssn": "078-05-1120"}], [ROW, ROW | {"ssn": "078-05-1120", "arr_delay": 3.5}], [ROW]):
         work = model.from_rows(rows)
-        found.put(model, work, model.runner.now(work.feeds, work.rows), "r", time.perf_counter())
+        scoring = SimpleNamespace(work=work, id="r")
+        found.put(model, scoring, model.runner.now(work.feeds, work.rows), time.perf_counter(), NONE)
         assert msgspec.json.decode(found.client.entries[-1].rows) == [ROW] * len(rows)
     model.close()
 
