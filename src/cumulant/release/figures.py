@@ -67,7 +67,11 @@ def seen(release: Release, look: Look) -> tuple[Release, bool]:
         old = release.boards.get(name) or new_board(metric, harm_bar=bars.get(name), fine_bar=-math.log(alpha))
         if metric.kind in ("failures", "latency"):
             board = with_block(old, metric, blocks.get(name), step=release.at)
-            boards[name] = _took_told(board, metric, memory) if metric.kind == "latency" else with_interval(board)
+            if metric.kind == "latency":
+                board = _took_told(board, metric, memory)
+            elif board is not old:  # the interval changes with the test alone, and is dear
+                board = with_interval(board)
+            boards[name] = board
         else:
             boards[name] = with_differences(old, metric, _differences(metric, look))
     return msgspec.structs.replace(release, boards=boards, memory=msgspec.to_builtins(memory)), skewed
