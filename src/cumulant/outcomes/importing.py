@@ -17,7 +17,7 @@ from cumulant.core.plan import Field
 from cumulant.core.units import EPOCH, micros
 from cumulant.outcomes import files
 from cumulant.outcomes.labels import number, read_moment, typed
-from cumulant.outcomes.store import locked, sync, write_bytes, writing_to
+from cumulant.outcomes.store import locked, write_bytes, writing_to
 from cumulant.serving import log
 
 _ENCODE = msgspec.json.Encoder(enc_hook=str).encode
@@ -189,5 +189,5 @@ def _publish(draft: Path, predictions: Path) -> None:
         day = predictions / path.parent.name
         day.mkdir(parents=True, exist_ok=True)
         path.replace(day / path.name)
-        sync(day)
+        log.sync(day)
     shutil.rmtree(draft, ignore_errors=True)

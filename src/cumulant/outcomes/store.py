@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 
 from cumulant.core.errors import LeaseHeldError, StorageError
 from cumulant.outcomes.place import LABELS, WRITING
+from cumulant.serving.log import sync
 
 _TIME = pa.timestamp("us", "UTC")
 #: one row that somebody said: a label, or what could not be one and why
@@ -111,43 +112,32 @@ def _take(handle: int, folder: Path, until: float) -> None:
             return
 
 
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk. Raises OSError."""
-    handle = os.open(path, os.O_RDONLY)
+@contextlib.contextmanager
+def _placed(path: Path) -> Iterator[Path]:
+    """A draft that stands at `path` after the block, whole and durable, or not at all. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield draft
+        sync(draft)
+        draft.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Put a file in place whole. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with _placed(path) as draft:
         draft.write_bytes(content)
-        sync(draft)
-        draft.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
 
 
 def write_table(path: Path, table: pa.Table, metadata: dict[str, str] | None = None) -> None:
     """Put a Parquet file in place whole. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with _placed(path) as draft:
         pq.write_table(table.replace_schema_metadata(metadata), draft, compression="zstd", compression_level=1)
-        sync(draft)
-        draft.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise
-    sync(path.parent)
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:

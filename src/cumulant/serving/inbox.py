@@ -18,6 +18,7 @@ import msgspec
 
 from cumulant.core.errors import EngineUnavailableError, RequestError
 from cumulant.serving.http import Request, Response, json_response
+from cumulant.serving.log.durable import sync
 
 _MOST = 100_000
 _HINT = 'post {"labels": [{"id": REQUEST, "row": 0, "label": VALUE, "known_time": TIME}, ...]}'
@@ -73,7 +74,7 @@ class Inbox:
         finally:
             with contextlib.suppress(OSError):
                 draft.unlink(missing_ok=True)
-        _sync(self._folder)
+        sync(self._folder)
         return added
 
 
@@ -102,11 +103,3 @@ def _linked(draft: Path, path: Path) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cumulant.serving.log.client import LogClient
+    from cumulant.serving.log.durable import sync
     from cumulant.serving.log.entry import Entry, Like, Tensor
     from cumulant.serving.log.hiding import as_held, personal_fields
     from cumulant.serving.log.parts import SCHEMA, Part
@@ -34,6 +35,7 @@ _HOMES = {
     "recent": "reading",
     "scan": "reading",
     "stored": "reading",
+    "sync": "durable",
 }
 
 __all__ = [
@@ -53,6 +55,7 @@ __all__ = [
     "recent",
     "scan",
     "stored",
+    "sync",
 ]
 
 

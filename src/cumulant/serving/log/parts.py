@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cumulant.serving.log import place
+from cumulant.serving.log.durable import sync
 from cumulant.serving.log.entry import Entry, Like
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.rows import texts
@@ -227,16 +228,3 @@ class Parts:
         part = self._open.pop(day)
         part.discard()
         self._failed(error, part.rows)
-
-
-def sync(path: Path) -> None:
-    """Wait until the file is on disk.
-
-    Raises:
-        OSError: it does not get there.
-    """
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

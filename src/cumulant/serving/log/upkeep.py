@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cumulant.serving.log import place
-from cumulant.serving.log.parts import GROUP_BYTES, GROUP_ROWS, OPTIONS, SCHEMA, sync
+from cumulant.serving.log.durable import sync
+from cumulant.serving.log.parts import GROUP_BYTES, GROUP_ROWS, OPTIONS, SCHEMA
 from cumulant.serving.log.place import File
 
 _LEFT_SECONDS = 3600.0
