@@ -361,10 +361,10 @@ def test_a_candidate_that_is_superseded_serves_until_its_requests_are_taken(late
         monkeypatch.setattr(starting, "adopt", lambda *_, **__: None)
         monkeypatch.setattr(starting, "author_of", lambda *_: "")
         up = []
-        real = starting.answers
+        real = starting.becomes_ready
         monkeypatch.setattr(
             starting,
-            "answers",
+            "becomes_ready",
             lambda *words, **other: up.append(read_book(late.state, "late").running(MOMENT)) or real(*words, **other),
         )
         start_release(late, "late/3", principal=ADA, clock=clock)

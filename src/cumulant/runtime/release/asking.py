@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from http.client import HTTPException
 
 import msgspec
 
 _LONGEST = 4 * 1024 * 1024
+_READY, _PAUSE = "/v2/health/ready", 0.25
 
 
 def fetched(url: str, *, seconds: float) -> object | None:
@@ -31,6 +34,19 @@ def answers(url: str, *, seconds: float) -> bool:
             return error.code in (404, 405)
     except (OSError, HTTPException, ValueError):
         return False
+
+
+def becomes_ready(url: str, until: float, waiting: Callable[[], None] = lambda: None) -> bool:
+    """Whether the server at `url` says that it is ready before `until`, of `time.monotonic`; it is asked at least once.
+
+    `waiting` is called each time that it did not.
+    """
+    while not answers(url + _READY, seconds=2.0):
+        if time.monotonic() >= until:
+            return False
+        waiting()
+        time.sleep(_PAUSE)
+    return True
 
 
 def posted(url: str, document: object, *, seconds: float) -> str:

@@ -18,7 +18,7 @@ from cumulant.core.traffic import CHAMPION, Arm, Routes
 from cumulant.core.units import duration
 from cumulant.release.events import RolledBack
 from cumulant.runtime.actions import check, verb
-from cumulant.runtime.release.asking import answers
+from cumulant.runtime.release.asking import becomes_ready
 from cumulant.runtime.release.effects import promoted, warm
 from cumulant.runtime.stack.book import Book, change_book, read_book
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project import Project
 
-_READY, _LOOK_SECONDS = "/v2/health/ready", 0.25
 #: for what may fail: the journal and the registry. On a busy machine MLflow alone takes 15 s to begin.
 _LATER_SECONDS = 60.0
 _TRIES = 5
@@ -144,16 +143,14 @@ def _settled(book: Book, version: str, until: datetime) -> Book:
 
 
 def _await_ready(arm: Arm, seconds: float, progress: Progress) -> None:
-    until, url = time.monotonic() + seconds, arm.endpoints[0]
+    url = arm.endpoints[0]
     progress(f"server of version {arm.version}")
-    while not answers(url + _READY, seconds=2.0):
-        if time.monotonic() >= until:
-            raise EngineUnavailableError(
-                f"version {arm.version} at {url} is not ready after {seconds:g} s; requests stay where they are",
-                subject=arm.version,
-                hint="`cumulant ps` says why; `cumulant up` starts what is not running",
-            )
-        time.sleep(_LOOK_SECONDS)
+    if not becomes_ready(url, time.monotonic() + seconds):
+        raise EngineUnavailableError(
+            f"version {arm.version} at {url} is not ready after {seconds:g} s; requests stay where they are",
+            subject=arm.version,
+            hint="`cumulant ps` says why; `cumulant up` starts what is not running",
+        )
 
 
 def _apply(project: Project, model: str, arm: Arm, routes: Routes | None) -> int:

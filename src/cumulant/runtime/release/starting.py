@@ -34,7 +34,7 @@ from cumulant.runtime.actions import check, verb
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.records import RUN
 from cumulant.runtime.release import store
-from cumulant.runtime.release.asking import answers
+from cumulant.runtime.release.asking import becomes_ready
 from cumulant.runtime.release.effects import warm
 from cumulant.runtime.release.own import METRIC
 from cumulant.runtime.stack.book import Book, change_book, read_book
@@ -51,8 +51,6 @@ if TYPE_CHECKING:
 
 #: a newer candidate that waits for the end of a release, by model
 WAITING = "release_waiting"
-_READY = "/v2/health/ready"
-_LOOK_SECONDS = 0.25
 
 
 class Outside(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,11 +106,11 @@ def start_release(
         _check_not_on_its_way(found, arms[1].version)
         author = ""
     else:
-        _check_not_on_its_way(found, candidate_version(project, uri).version)
-        waits = _waiting(project, uri, spec, principal)
+        version = candidate_version(project, uri)
+        _check_not_on_its_way(found, version.version)
+        waits = _waiting(project, version, spec, principal)
         if waits is not None:
             return Begun(waits_for=waits)
-        version = candidate_version(project, uri)
         arms = _arms(project, version, principal, progress, (clock or SystemClock()).now())
         author = author_of(project, version)
     try:
@@ -218,13 +216,13 @@ def _outside_arms(outside: Outside) -> tuple[Arm, Arm]:
     )
 
 
-def _waiting(project: Project, uri: str, spec: ReleaseSpec, principal: Principal) -> str | None:
+def _waiting(project: Project, version: ModelVersion, spec: ReleaseSpec, principal: Principal) -> str | None:
     """The release that the new candidate waits for, noted in the journal; None where it need not wait."""
     found = store.read(project.journal(), project.name)
     if found is None or found[0].over or spec.newer == "supersedes":
         return None
     running = found[0]
-    version = candidate_version(project, uri)  # its number: the alias may be another one's by then
+    # Its number: the alias may be another one's by then.
     note = {"uri": f"{version.name}/{version.version}", "principal": msgspec.to_builtins(principal)}
     with project.journal().transaction(actor=Actor(principal.name), run=running.id) as transaction:
         transaction.put(WAITING, project.name, note)
@@ -281,21 +279,18 @@ def _unbook(project: Project, version: str) -> None:
 
 def _await_ready(arms: tuple[Arm, Arm], seconds: float, progress: Progress, *, up: bool) -> None:
     until = time.monotonic() + seconds
+
+    def waiting() -> None:
+        progress("waiting for the servers", min(1.0, 1 - (until - time.monotonic()) / seconds))
+
     for arm in arms:
         url = arm.endpoints[0]
-        while not answers(url + _READY, seconds=2.0):
-            left = until - time.monotonic()
-            if left <= 0:
-                hint = (
-                    "`cumulant ps` shows the servers; `cumulant up` starts them" if up else "start it, then try again"
-                )
-                raise EngineUnavailableError(
-                    f"the {arm.name}'s server at {url} is not ready after {seconds:g} s, so the release did not begin",
-                    subject=arm.version,
-                    hint=hint,
-                )
-            progress("waiting for the servers", min(1.0, 1 - left / seconds))
-            time.sleep(_LOOK_SECONDS)
+        if not becomes_ready(url, until, waiting):
+            raise EngineUnavailableError(
+                f"the {arm.name}'s server at {url} is not ready after {seconds:g} s, so the release did not begin",
+                subject=arm.version,
+                hint="`cumulant ps` shows the servers; `cumulant up` starts them" if up else "start it, then try again",
+            )
 
 
 def _made(
