@@ -16,6 +16,7 @@ from cumulant.core.servable import GraphServable, TensorSpec
 from cumulant.packaging import DTYPES, Engine, check_state, initial_state
 from cumulant.packaging.engine import Array
 from cumulant.serving.nested import nested_input
+from cumulant.serving.noise import noise
 from cumulant.serving.row_model import UNREGISTERED
 from cumulant.serving.row_tensors import unknown_input
 from cumulant.serving.scheduling import Feeds, Runner, Scheduling
@@ -101,9 +102,8 @@ class GraphModel:
     def _made_up(self, rows: int) -> Feeds:
         if any(rows * math.prod(map(abs, spec.shape)) > _MOST_MADE_UP for spec in self.servable.inputs):
             raise RequestError("the inputs are too large to make some up")
-        random = np.random.default_rng(rows)
         kept = initial_state(self.servable.state, rows)
-        return kept | {spec.name: _noise(spec, rows, random) for spec in self._specs.values()}
+        return kept | {spec.name: _made_up(spec, rows) for spec in self._specs.values()}
 
     def from_tensors(self, inputs: Sequence[Input]) -> Work:
         feeds: dict[str, Array] = {}
@@ -246,7 +246,7 @@ def _metadata(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
 
 
-def _noise(spec: TensorSpec, rows: int, random: np.random.Generator) -> Array:
+def _made_up(spec: TensorSpec, rows: int) -> Array:
     shape = tuple(rows if place == 0 and size == -1 else _SOME if size == -1 else size
                   for place, size in enumerate(spec.shape))  # fmt: skip
     dtype = DTYPES[spec.datatype]
@@ -254,6 +254,5 @@ def _noise(spec: TensorSpec, rows: int, random: np.random.Generator) -> Array:
         found = np.empty(shape, dtype=np.object_)
         found.fill("")
         return found
-    if dtype.kind == "f":
-        return random.normal(size=shape).astype(dtype)
-    return random.integers(0, 2, size=shape).astype(dtype)
+    values = noise(shape, rows)
+    return (values if dtype.kind == "f" else values > 0).astype(dtype)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from cumulant.packaging import load_description
 from cumulant.serving.fallback import Fallback
+from cumulant.serving.memory import give_back
 from cumulant.serving.models import Model, open_model
 from cumulant.serving.repository import Repository
 from cumulant.serving.salt import fits, wrong
@@ -50,6 +51,7 @@ class Opening:
             model.fallback = Fallback(model, declared, cheap)
         if self._sharer is not None and not model.stateful:  # its answers depend on more than the request
             self._sharer.join(model, folder)
+        give_back()
         return model
 
     def _load(self, folder: Path) -> Model:

@@ -13,6 +13,7 @@ from cumulant.core.servable import Answer, Servable
 from cumulant.features import OnlineFeatures
 from cumulant.packaging import Scorer
 from cumulant.packaging.engine import Array
+from cumulant.serving.noise import noise
 from cumulant.serving.reasons import NAME, OUTPUT, Reasoning
 from cumulant.serving.row_tensors import DATATYPES, from_answers, outputs, to_rows
 from cumulant.serving.scheduling import Feeds, Runner, Scheduling
@@ -93,8 +94,7 @@ class RowModel:
 
     def _made_up(self, rows: int) -> Feeds:
         """Rows of noise of the model's width: they take as long as any, and neighbours would show in them."""
-        random = np.random.default_rng(rows)
-        return self.scorer.feeds(random.normal(size=(rows, len(self.scorer.features))).astype(np.float32))
+        return self.scorer.feeds(noise((rows, len(self.scorer.features)), rows).astype(np.float32))
 
     def from_tensors(self, inputs: Sequence[Input]) -> Work:
         work = self.from_rows(to_rows(inputs, self.schema.fields, self.schema.unread))
