@@ -101,11 +101,13 @@ def start(
 @command(app, action="release.show", examples=["cumulant release status", "cumulant release status --json"])
 def status(call: Invocation, name: Name = "") -> None:
     """Show where the release is, what each metric has shown, and what is still needed."""
+    from cumulant.runtime.release.owed import returns
     from cumulant.runtime.release.verbs import current, waiting
     from cumulant.runtime.release.views import view
 
     with call.project() as project:
-        found = view(current(project, principal=project.principal(), model=name))
+        one = current(project, principal=project.principal(), model=name)
+        found = view(one, returns(project, one.model))
         waits = waiting(project)
 
     def text(console: Console) -> None:
@@ -206,11 +208,13 @@ def why(
     name: Name = "",
 ) -> None:
     """Say why a release is where it is, or ended as it did: a sentence, then the numbers of that moment."""
+    from cumulant.runtime.release.owed import returns
     from cumulant.runtime.release.verbs import find_release
     from cumulant.runtime.release.views import view
 
     with call.project() as project:
-        found = view(find_release(project, release, principal=project.principal(), model=name))
+        one = find_release(project, release, principal=project.principal(), model=name)
+        found = view(one, returns(project, one.model))
 
     def text(console: Console) -> None:
         from cumulant.cli.release_page import page

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def by_releases(project: Project) -> bool:
-    """Whether the alias `champion` is for a release to move: the project file declares one, or `up` served the model."""
+    """Whether the alias `champion` is for a release to move: the project file says so, or `up` served it."""
     return project.declares("release") or served(project)
 
 

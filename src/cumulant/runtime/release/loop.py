@@ -18,6 +18,7 @@ from cumulant.runtime.release.controller import LAPSE, Controller
 from cumulant.runtime.release.effects import Effects
 from cumulant.runtime.release.evidence import Labelled, Watching
 from cumulant.runtime.release.labelled import Told
+from cumulant.runtime.release.owed import Owed, settle
 from cumulant.runtime.release.own import Own
 from cumulant.runtime.release.pace import pace
 from cumulant.runtime.release.starting import begin_waiting
@@ -133,9 +134,11 @@ def run(
     half a minute.
     """
     told: dict[str, tuple[object, ...]] = {}
+    owed = Owed(project, report)
     pause = _ROUND
     while not asked(pause):
         try:
+            owed.tick()
             found = acting.tick()
             for release in found:
                 _tell(release, told, report)
@@ -152,7 +155,8 @@ def run(
 def once(
     project: Project, acting: Controllers, asked: Callable[[float], bool], report: Callable[[str], None]
 ) -> list[Release]:
-    """One look of each release under way, and what an ended one still asks for; the releases after it.
+    """One look of each release under way, what an ended one still asks for, and what a rollback still owes; the
+    releases after it.
 
     A look is watched for in full: what was answered since the last one counts, the time in between does not. So this
     takes as long as the longest `look`, and a few seconds more where another controller's lease must lapse first.
@@ -160,6 +164,7 @@ def once(
     Raises:
         CumulantError: the journal or the gateway cannot be reached.
     """
+    settle(project, report)
     found, left = acting.tick(), math.ceil(LAPSE) + 2
     if found or not store.models(project.journal()):
         left = _rounds(found)
