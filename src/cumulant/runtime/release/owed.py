@@ -18,6 +18,7 @@ from cumulant.core.events import Actor
 from cumulant.release.events import RolledBack
 from cumulant.runtime.models import CHAMPION, ModelAliased
 from cumulant.runtime.processes import is_gone
+from cumulant.runtime.release.beside import Beside
 from cumulant.runtime.stack.book import Return, change_book, read_book
 
 if TYPE_CHECKING:
@@ -142,30 +143,23 @@ def _settled(project: Project, one: Return) -> str:
 
 
 class Owed:
-    """Settles beside the controller's rounds: a registry that hangs holds up no watching of a release."""
+    """Settles beside the controller's rounds, half a minute after the last try at the earliest."""
 
     def __init__(
         self, project: Project, report: Callable[[str], None], *, steady: Callable[[], float] = time.monotonic
     ) -> None:
         self._project, self._report, self._steady = project, report, steady
-        self._thread: threading.Thread | None = None
-        self._next = -_PAUSE
+        self._beside = Beside("a rollback is not told yet", report, project.vault.redact)
+        self._next: float | None = None
 
     def tick(self) -> threading.Thread | None:
-        """Begin to settle if something is owed and the last try is some time ago; the thread that does it."""
-        busy = self._thread is not None and self._thread.is_alive()
-        if busy or self._steady() < self._next or not _owes(self._project):
+        """Begin to settle if something is owed; the thread that does it."""
+        now = self._steady()
+        early = self._next is not None and now < self._next
+        if self._beside.busy or early or not _owes(self._project):
             return None
-        self._next = self._steady() + _PAUSE
-        self._thread = threading.Thread(target=self._settle, daemon=True)
-        self._thread.start()
-        return self._thread
-
-    def _settle(self) -> None:
-        try:
-            settle(self._project, self._report)
-        except Exception as error:  # noqa: BLE001 - the edge: a driver's fault is told, and tried again
-            self._report(f"a rollback is not told yet: {type(error).__name__}: {error}")
+        self._next = now + _PAUSE
+        return self._beside.begin(lambda: settle(self._project, self._report))
 
 
 def _owes(project: Project) -> bool:

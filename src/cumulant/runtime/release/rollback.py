@@ -196,7 +196,7 @@ def _apply(project: Project, model: str, arm: Arm, routes: Routes | None) -> int
 
 def _told(project: Project, model: str, one: Return) -> dict[str, str]:
     """Tell the journal and the registry, each within a time or not at all; what was not told, with the reason."""
-    missed = {}
+    missed: dict[str, str] = {}
     for name, tell in TELLING.items():
         fault = _within(_LATER_SECONDS, lambda tell=tell: tell(project, model, one))  # type: ignore[misc]
         missed |= {name: fault} if fault else {}

@@ -327,6 +327,8 @@ def _begin(project: Project, release: Release, principal: Principal) -> Release:
             over = ended(old, "superseded", text, at=release.begun)
             version = store.write(transaction, old, over, expect=version)
             release = msgspec.structs.replace(release, revision=max(release.revision, over.revision))
+        if old is not None:
+            store.replaced(transaction, old)
         store.write(transaction, None, release, expect=version)
         _forget_waiting(transaction, release.model)
     if old is not None and not old.over:
