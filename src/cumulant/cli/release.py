@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from cumulant.project import Project
     from cumulant.release.state import Release
+    from cumulant.runtime.release.outside import Outside
     from cumulant.runtime.release.planning import Plan
-    from cumulant.runtime.release.starting import Begun, Outside
+    from cumulant.runtime.release.starting import Begun
 
 app = application(
     "release",
@@ -278,7 +279,7 @@ def plan(
 
 
 def _outside(model: str, champion: str | None, candidate: str | None, name: str) -> Outside | None:
-    from cumulant.runtime.release.starting import Outside
+    from cumulant.runtime.release.outside import Outside
 
     if champion is None and candidate is None:
         if name:

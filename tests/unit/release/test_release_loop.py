@@ -20,8 +20,9 @@ from cumulant.release.decide import ended, start
 from cumulant.runtime.due import tick
 from cumulant.runtime.release import store
 from cumulant.runtime.release.loop import Controllers, Lines, controller, once, run, teller, where
+from cumulant.runtime.release.outside import Outside
 from cumulant.runtime.release.replaced import Replaced, untold
-from cumulant.runtime.release.starting import WAITING, Outside, begin_waiting, start_release
+from cumulant.runtime.release.starting import WAITING, begin_waiting, start_release
 from cumulant.runtime.release.verbs import abort
 from cumulant.runtime.stack.book import change_book, read_book
 from cumulant.testing.clock import ManualClock
