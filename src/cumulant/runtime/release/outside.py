@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,10 +16,15 @@ if TYPE_CHECKING:
 
 
 class Outside(msgspec.Struct, frozen=True, kw_only=True):
-    """Two servers of somebody else's, by base URL, which a release is to compare."""
+    """Two servers of somebody else's, by base URL, which a release is to compare.
+
+    authority: PEM file of those who may have signed the certificates of servers of https; None: those that the project
+    file names, else those that the system trusts.
+    """
 
     champion: str
     candidate: str
+    authority: str | None = None
 
 
 def without_shadow(spec: ReleaseSpec, notes: list[str]) -> ReleaseSpec:
@@ -30,11 +37,11 @@ def without_shadow(spec: ReleaseSpec, notes: list[str]) -> ReleaseSpec:
     return msgspec.structs.replace(spec, stages=msgspec.structs.replace(spec.stages, shadow=None))
 
 
-def outside_arms(outside: Outside) -> tuple[Arm, Arm]:
-    """Champion and candidate; their URLs are their versions.
+def outside_arms(outside: Outside, declared: Path | None = None) -> tuple[Arm, Arm]:
+    """Champion and candidate; their URLs are their versions. `declared`: the authorities of the project file.
 
     Raises:
-        UsageError: they are no two URLs of servers.
+        UsageError: they are no two URLs of servers, or the authorities cannot be used.
     """
     found = {CHAMPION: outside.champion.rstrip("/"), CANDIDATE: outside.candidate.rstrip("/")}
     for name, url in found.items():
@@ -51,7 +58,32 @@ def outside_arms(outside: Outside) -> tuple[Arm, Arm]:
             hint="name two servers; to see what a release says of two equal ones, start the server twice",
         )
     champion, candidate = found[CHAMPION], found[CANDIDATE]
+    authority = _authority(outside, declared)
     return (
-        Arm(name="champion", version=champion, endpoints=(champion,)),
-        Arm(name="candidate", version=candidate, endpoints=(candidate,)),
+        Arm(name="champion", version=champion, endpoints=(champion,), authority=authority),
+        Arm(name="candidate", version=candidate, endpoints=(candidate,), authority=authority),
     )
+
+
+def _authority(outside: Outside, declared: Path | None) -> str | None:
+    """The file of authorities, absolute: the gateway reads it too, also when it starts again."""
+    encrypted = any(url.startswith("https://") for url in (outside.champion, outside.candidate))
+    if outside.authority is None and (declared is None or not encrypted):
+        return None
+    path = (Path(outside.authority) if outside.authority is not None else declared or Path()).absolute()
+    option = "--authority" if outside.authority is not None else "release.authority"
+    if not encrypted:
+        raise UsageError(
+            "authorities are given, and no server of https whose certificate they could vouch for",
+            subject=option,
+            hint=f"leave {option} out, or write https:// in the URLs",
+        )
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError as error:  # one of TLS is such an error too
+        raise UsageError(
+            f"{path} holds no certificates of authorities: {error.strerror or error}",
+            subject=option,
+            hint=f"{option} names a file of PEM certificates",
+        ) from None
+    return str(path)

@@ -166,7 +166,7 @@ def _settled(book: Book, one: Return, until: datetime) -> Book:
 def _await_ready(arm: Arm, seconds: float, progress: Progress) -> None:
     url = arm.endpoints[0]
     progress(f"server of version {arm.version}")
-    if not becomes_ready(url, time.monotonic() + seconds):
+    if not becomes_ready(url, time.monotonic() + seconds, authority=arm.authority):
         raise EngineUnavailableError(
             f"version {arm.version} at {url} is not ready after {seconds:g} s; requests stay where they are",
             subject=arm.version,

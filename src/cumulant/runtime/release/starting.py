@@ -34,7 +34,7 @@ from cumulant.runtime.actions import check, verb
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.records import RUN
 from cumulant.runtime.release import store
-from cumulant.runtime.release.asking import becomes_ready
+from cumulant.runtime.release.asking import becomes_ready, distrusted
 from cumulant.runtime.release.effects import warm
 from cumulant.runtime.release.keys import too_few
 from cumulant.runtime.release.outside import Outside, outside_arms, without_shadow
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
 #: a newer candidate that waits for the end of a release, by model
 WAITING = "release_waiting"
+_GREETING_SECONDS = 5.0
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,7 +98,7 @@ def start_release(
         _check_wound_up(found[0])
     if outside is not None:
         spec = without_shadow(spec, notes)
-        arms = outside_arms(outside)
+        arms = outside_arms(outside, None if spec.authority is None else project.root / spec.authority)
         _check_not_on_its_way(found, arms[1].version)
         author = ""
     else:
@@ -250,12 +251,20 @@ def _await_ready(arms: tuple[Arm, Arm], seconds: float, progress: Progress, *, u
 
     for arm in arms:
         url = arm.endpoints[0]
-        if not becomes_ready(url, until, waiting):
+        if becomes_ready(url, until, waiting, authority=arm.authority):
+            continue
+        if why := distrusted(url, seconds=_GREETING_SECONDS, authority=arm.authority):
             raise EngineUnavailableError(
-                f"the {arm.name}'s server at {url} is not ready after {seconds:g} s, so the release did not begin",
+                f"the certificate of the {arm.name}'s server at {url} cannot be verified: {why}",
                 subject=arm.version,
-                hint="`cumulant ps` shows the servers; `cumulant up` starts them" if up else "start it, then try again",
+                hint="name a file of those who signed it with --authority, or as release.authority; the name in the URL"
+                " must stand in it",
             )
+        raise EngineUnavailableError(
+            f"the {arm.name}'s server at {url} is not ready after {seconds:g} s, so the release did not begin",
+            subject=arm.version,
+            hint="`cumulant ps` shows the servers; `cumulant up` starts them" if up else "start it, then try again",
+        )
 
 
 def _made(
