@@ -1,13 +1,18 @@
 """What a new model is measured against: the champion, on the same rows, from features as the champion knows them."""
 
+import subprocess
+import sys
+
 import e2e_shop
+import msgspec
 import pytest
-from e2e_support import opened
+from e2e_support import environment, opened
 
 from cumulant.core.errors import LeaseHeldError
 from cumulant.runtime.clean import clean
 from cumulant.runtime.context import open_run
 from cumulant.runtime.evaluate import evaluate
+from cumulant.runtime.stack.book import change_book
 from cumulant.runtime.train import train
 
 pytestmark = pytest.mark.slow
@@ -77,6 +82,33 @@ def test_a_champion_whose_column_is_gone_cannot_be_compared_with(first):
         assert found.champion_uri is None
         assert project.registry().resolve("returns@champion").version == "1"
     assert any("could not be compared with" in note and "express" in note for note in found.notes), found.notes
+
+
+def test_where_releases_deliver_a_training_that_passes_is_the_candidate_alone(first):
+    folder, _ = first
+    path = folder / "cumulant.yaml"
+    path.write_text(path.read_text().replace("{margin: 0.01}", "{margin: 10}"))
+    with opened(folder) as project:
+        found = train(project, principal=project.principal(), trials=1)
+        assert found.model.aliases == ("candidate", "champion")
+        assert found.next == ()
+    released = f"{path.read_text()}release: {{}}\n"
+    path.write_text(released)
+    words = [sys.executable, "-m", "cumulant.cli", "train", "--time", "1h", "--project", str(folder)]
+    said = subprocess.run(words, capture_output=True, text=True, env=environment(), check=True).stdout
+    assert "models:/returns/3  candidate\n" in said
+    start = f"cumulant release start --project {folder}; the alias champion moves when a release promotes version 3"
+    assert f"next: cumulant up --project {folder}, then {start}\n" in said
+    path.write_text(released.replace("release: {}\n", ""))
+    with opened(folder) as project:
+        change_book(project.state, project.name, lambda book: msgspec.structs.replace(book, champion="2"))
+        found = train(project, principal=project.principal(), trials=3)
+        assert found.verdict.passed
+        assert (found.model.aliases, found.next) == (("candidate",), ("release start",))
+        assert project.registry().resolve("returns@champion").version == "2"
+        project.registry().alias("returns", "champion", None)
+        found = train(project, principal=project.principal(), trials=4)
+        assert found.model.aliases == ("candidate", "champion")
 
 
 def test_nothing_is_cleaned_beside_a_run(first):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cumulant.cli.program import as_called
-from cumulant.runtime.report_page.terminal import clean, heading, table
+from cumulant.runtime.report_page.terminal import clean, heading, table, warn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,6 +32,7 @@ def show(console: Console, found: Plan) -> None:
     )
     if found.quality_pairs is not None:
         console.print(_quality(found), style="dim", soft_wrap=True)
+    warn(console, found.warnings)
     if found.undecided:
         heading(console, "cannot be decided in time")
         for text in found.undecided:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,15 +9,16 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.program import as_called
+from cumulant.cli.release_watch import follow
 from cumulant.core.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.project import Project
     from cumulant.release.state import Release
+    from cumulant.runtime.release.outside import Outside
     from cumulant.runtime.release.planning import Plan
-    from cumulant.runtime.release.starting import Begun, Outside
+    from cumulant.runtime.release.starting import Begun
 
 app = application(
     "release",
@@ -37,7 +36,6 @@ Name = Annotated[
     ),
 ]
 Reason = Annotated[str, typer.Option(metavar="TEXT", show_default=False, help="Why; kept in the event.")]
-_LOOK_SECONDS = 0.5
 
 
 @command(
@@ -64,6 +62,15 @@ def start(
         str | None, typer.Option(metavar="URL", help="A server that is not ours, instead of the served champion.")
     ] = None,
     candidate_url: Annotated[str | None, typer.Option(metavar="URL", help="Its candidate's server.")] = None,
+    authority: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="PEM certificates of those who may have signed those of https servers; default: `release.authority`, "
+            "else those that the system trusts.",
+        ),
+    ] = None,
     name: Name = "",
     wait: Annotated[
         bool, typer.Option("--wait", help="Stay until it is over: exit code 0 promoted, 1 anything else.")
@@ -75,7 +82,7 @@ def start(
     """Begin to release a candidate through the stages of the section `release`; the controller of `up` goes on."""
     from cumulant.runtime.release.starting import start_release
 
-    outside = _outside(model, champion_url, candidate_url, name)
+    outside = _outside(model, champion_url, candidate_url, name=name, authority=authority)
     with call.project() as project:
         with call.progress("release start") as progress:
             begun = start_release(
@@ -94,18 +101,20 @@ def start(
             return
         if not call.json:
             _show_begun(call.output.console(), begun)
-        last = _watch(call, project, begun.release.model, begun.release.id, last_only=True)
+        last = follow(call, project, begun.release.model, begun.release.id, last_only=True)
     _finish(call, last)
 
 
 @command(app, action="release.show", examples=["cumulant release status", "cumulant release status --json"])
 def status(call: Invocation, name: Name = "") -> None:
     """Show where the release is, what each metric has shown, and what is still needed."""
+    from cumulant.runtime.release.owed import returns
     from cumulant.runtime.release.verbs import current, waiting
     from cumulant.runtime.release.views import view
 
     with call.project() as project:
-        found = view(current(project, principal=project.principal(), model=name))
+        one = current(project, principal=project.principal(), model=name)
+        found = view(one, returns(project, one.model))
         waits = waiting(project)
 
     def text(console: Console) -> None:
@@ -126,7 +135,7 @@ def watch(call: Invocation, name: Name = "") -> None:
 
     with call.project() as project:
         found = current(project, principal=project.principal(), model=name)
-        last = _watch(call, project, found.model, found.id)
+        last = follow(call, project, found.model, found.id)
     if last.status != "promoted":
         raise typer.Exit(1)
 
@@ -206,11 +215,13 @@ def why(
     name: Name = "",
 ) -> None:
     """Say why a release is where it is, or ended as it did: a sentence, then the numbers of that moment."""
+    from cumulant.runtime.release.owed import returns
     from cumulant.runtime.release.verbs import find_release
     from cumulant.runtime.release.views import view
 
     with call.project() as project:
-        found = view(find_release(project, release, principal=project.principal(), model=name))
+        one = find_release(project, release, principal=project.principal(), model=name)
+        found = view(one, returns(project, one.model))
 
     def text(console: Console) -> None:
         from cumulant.cli.release_page import page
@@ -273,10 +284,18 @@ def plan(
     call.answer(found, lambda console: _show_plan(console, found))
 
 
-def _outside(model: str, champion: str | None, candidate: str | None, name: str) -> Outside | None:
-    from cumulant.runtime.release.starting import Outside
+def _outside(
+    model: str, champion: str | None, candidate: str | None, *, name: str, authority: str | None
+) -> Outside | None:
+    from cumulant.runtime.release.outside import Outside
 
     if champion is None and candidate is None:
+        if authority:
+            raise UsageError(
+                "--authority vouches for servers that are not ours, and none is given",
+                subject="--authority",
+                hint="add --champion-url and --candidate-url, or leave it out",
+            )
         if name:
             raise UsageError(
                 "--model names the model of servers that are not ours, and none is given",
@@ -291,7 +310,7 @@ def _outside(model: str, champion: str | None, candidate: str | None, name: str)
         raise UsageError(
             "the candidate is given twice: as a version and by --candidate-url", subject=model, hint="leave one out"
         )
-    return Outside(champion=champion, candidate=candidate)
+    return Outside(champion=champion, candidate=candidate, authority=authority)
 
 
 def _begun_document(begun: Begun) -> dict[str, object]:
@@ -336,55 +355,6 @@ def _finish(call: Invocation, last: Release) -> None:
         call.output.document(view(last))
     if last.status != "promoted":
         raise typer.Exit(1)
-
-
-def _watch(call: Invocation, project: Project, model: str, identity: str, *, last_only: bool = False) -> Release:
-    """Show the release until it is over: live on a terminal, else a line a change."""
-    console = call.output.console()
-    if not call.json and console.is_terminal and not console.is_dumb_terminal:
-        return _live(console, project, model, identity)
-    from cumulant.cli.release_page import line
-    from cumulant.runtime.release.views import view
-
-    said: object = None
-    last: Release | None = None
-    for last in _changes(project, model, identity):
-        now = (last.status, last.at, None if call.json else last.reason if last.over else "")
-        if now != said and not (call.json and last_only):
-            said = now
-            if call.json:
-                call.output.document(view(last), compact=True)
-            else:
-                console.print(line(view(last)), soft_wrap=True)
-    assert last is not None
-    return last
-
-
-def _live(console: Console, project: Project, model: str, identity: str) -> Release:
-    from rich.live import Live
-
-    from cumulant.cli.release_page import page
-    from cumulant.runtime.release.views import view
-
-    last: Release | None = None
-    with Live(console=console, auto_refresh=False) as live:
-        for last in _changes(project, model, identity):
-            live.update(page(view(last)), refresh=True)
-    assert last is not None
-    return last
-
-
-def _changes(project: Project, model: str, identity: str) -> Iterator[Release]:
-    """The release, twice a second, up to its end."""
-    from cumulant.runtime.release import store
-
-    while True:
-        found = next((one for one in store.every(project.journal(), model) if one.id == identity), None)
-        if found is not None:
-            yield found
-            if found.over:
-                return
-        time.sleep(_LOOK_SECONDS)
 
 
 def _show_plan(console: Console, found: Plan) -> None:

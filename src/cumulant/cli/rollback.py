@@ -8,6 +8,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.program import as_called
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,7 +43,8 @@ def rollback(
 ) -> None:
     """Send all requests to a version that was served before, also weeks later, and end a release that is under way.
 
-    Needs the state folder only: neither registry nor events. They are told afterwards, if they can be reached.
+    Needs the state folder only: neither registry nor events. They are told afterwards; where they cannot be reached,
+    the controller of `cumulant up`, or `cumulant tick`, tells them later.
     """
     from cumulant.runtime.release.rollback import roll_back
 
@@ -59,5 +61,7 @@ def rollback(
         if not found.serving:
             console.print("the gateway does not run: it begins with this when it starts", style="dim")
         warn(console, [f"not told: {one}" for one in found.missed])
+        if found.later:
+            console.print(as_called("`cumulant up` and `cumulant tick` tell it when that can be done"), style="dim")
 
     call.answer(found, text)

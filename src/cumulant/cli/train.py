@@ -35,6 +35,7 @@ def train(
 
     What was done before is found and not done again; a run that was cut off goes on from its last finished step.
     Exit code 1 where the gate says no: the version is registered all the same, without the alias `champion`.
+    Where a release delivers, a version that passes is the `candidate`, and its release moves `champion`.
     """
     from cumulant.core.units import duration, moment
     from cumulant.runtime.report import content
@@ -55,10 +56,12 @@ def train(
                 progress=progress,
             )
         page = content(project, found.run, principal=who)
-    finish(call, page, found.reused, found.seconds)
+    finish(call, page, found.reused, found.seconds, found.next)
 
 
-def finish(call: Invocation, page: object, reused: tuple[str, ...], seconds: float) -> None:
+def finish(
+    call: Invocation, page: object, reused: tuple[str, ...], seconds: float, following: tuple[str, ...] = ()
+) -> None:
     """Show a finished training and end with the gate's exit code."""
     from cumulant.cli.documents import train_document
     from cumulant.runtime.report_page.content import ReportData
@@ -78,6 +81,10 @@ def finish(call: Invocation, page: object, reused: tuple[str, ...], seconds: flo
         console.print(
             "next: " + line(f"report {page.run} --out report.html", project=call.given), style="dim", soft_wrap=True
         )
+        if following:
+            steps = ", then ".join(line(words, project=call.given) for words in following)
+            said = f"next: {steps}; the alias champion moves when a release promotes version {page.version}"
+            console.print(said, style="dim", soft_wrap=True)
 
     call.answer(train_document(page, reused=reused, seconds=seconds), text)
     if page.gate is not None and not page.gate.passed:

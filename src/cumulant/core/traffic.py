@@ -27,11 +27,16 @@ _OTHER_POSTS = frozenset({"/v1/labels", "/v1/events"})
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
-    """Servers of one version. `endpoints` are base URLs such as `http://127.0.0.1:9001`."""
+    """Servers of one version. `endpoints` are base URLs such as `http://127.0.0.1:9001`.
+
+    One of https must show a certificate for its name; `authority` is a PEM file of those who may have signed it, None:
+    those that the system trusts.
+    """
 
     name: Literal["champion", "candidate"]
     version: str
     endpoints: tuple[str, ...]
+    authority: str | None = None
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

@@ -70,6 +70,7 @@ class Traffic(Protocol):
             LeaseHeldError: the revision in force is higher, or these are other routes of the same: of two who change
                 what they read, the second must read again.
             EngineUnavailableError: the running gateway does not take them.
+            UsageError: an arm's `authority` is no file of certificates.
         """
         ...
 

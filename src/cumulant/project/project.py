@@ -213,6 +213,11 @@ class Project:
         entry: Entry | None = self._layers.project.at(tuple(path.split(".")))
         return origin_of(None if entry is None else entry.place)
 
+    def declares(self, section: str) -> bool:
+        """Whether a section was written anywhere that counts: a file, the environment, the command line."""
+        entry = self._layers.project.get(section)
+        return entry is not None and entry.value is not None
+
     def _driver_origin(self, key: str) -> Origin:
         entry = self._layers.chosen.get(key)
         return origin_of(None if entry is None or entry.value is None else entry.place)

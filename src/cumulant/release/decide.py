@@ -6,13 +6,14 @@ follow it, so that a kill between the two only delays.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.release.boards import matters
-from cumulant.release.figures import forgotten
+from cumulant.release.figures import forgotten, keys_seen
 from cumulant.release.pulse import Pulse, trouble
 from cumulant.release.state import Board, Passed, Release, Status
 from cumulant.release.steps import Step
@@ -65,7 +66,7 @@ def _onward(release: Release, at: datetime) -> Release:
 
 def lacking(release: Release) -> list[str]:
     """What the step still needs before the next one, in words; empty where it is done."""
-    step, needs = release.step, []
+    step, needs = release.step, list(_starved(release))
     if release.seconds < step.at_least:
         needs.append(f"{step.at_least - release.seconds:.0f} s of its shortest time are left")
     for arm in (CANDIDATE, CHAMPION) if step.weight else (CANDIDATE,):
@@ -80,6 +81,24 @@ def lacking(release: Release) -> list[str]:
         ]
         needs += [] if release.boards else ["nothing has been measured"]
     return needs
+
+
+def _starved(release: Release) -> Iterator[str]:
+    """An arm that no key falls to, once the other has what the step needs of it, or the shortest time is over.
+
+    Keys go to an arm by their hash: of few keys, a small share may get none, however long is waited.
+    """
+    step, counts = release.step, release.samples
+    for arm, other in ((CANDIDATE, CHAMPION), (CHAMPION, CANDIDATE)):
+        long = counts.get(other, 0) >= step.samples or release.seconds >= step.at_least
+        if not step.weight or not step.samples or counts.get(arm, 0) or not counts.get(other, 0) or not long:
+            continue
+        if keys := keys_seen(release):
+            yield (
+                f"none of the {keys:,} values of {release.spec.key or 'the key'} that were seen falls to the {arm},"
+                f" which should have {step.weight if arm == CANDIDATE else 100 - step.weight:g}% of them: there are"
+                " too few for so small a share"
+            )
 
 
 def harm_told(board: Board) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import ClassVar
 
 from cumulant.core.events import Fact
@@ -92,13 +93,14 @@ class ReleaseTold(Fact, frozen=True, kw_only=True):
 
 
 class RolledBack(Fact, frozen=True, kw_only=True):
-    """Somebody sent all traffic to a version, outside of a running release."""
+    """Somebody sent all traffic to a version, outside of a running release. `at`: when; it may be told later."""
 
     kind: ClassVar[str] = "release.rolled_back"
     model: str
     given_up: str
     version: str
     reason: str
+    at: datetime
 
 
 class ReleaseWaits(Fact, frozen=True, kw_only=True):

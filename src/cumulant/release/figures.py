@@ -88,6 +88,11 @@ def _differences(metric: Metric, look: Look) -> list[tuple[float, float]]:
     return [(0.0, value) for value in look.own.get(metric.name, ())]
 
 
+def keys_seen(release: Release) -> int:
+    """How many keys the present step has seen; 0 where requests have none."""
+    return len(msgspec.convert(release.memory, Memory).keys) if release.memory else 0
+
+
 def forgotten(release: Release) -> dict[str, object]:
     """What a next step keeps of the memory: not the keys of the split, nor blocks that two weights would share.
 

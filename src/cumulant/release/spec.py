@@ -121,6 +121,13 @@ class ReleaseSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         ),
     ] = {}
     ceilings: Annotated[CeilingSpec, Meta(description="Failures that need no statistics.")] = CeilingSpec()
+    authority: Annotated[
+        str | None,
+        Meta(
+            description="Of servers that are not ours, by https: a PEM file of those who may have signed their "
+            "certificates, relative to the project. Default: those that the system trusts."
+        ),
+    ] = None
     newer: Annotated[
         Literal["supersedes", "waits"], Meta(description="What a newer candidate does while a release runs.")
     ] = "supersedes"

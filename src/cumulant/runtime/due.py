@@ -19,6 +19,7 @@ from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime.actions import check
 from cumulant.runtime.processes import Process, is_gone, this_process
+from cumulant.runtime.release.owed import owing
 from cumulant.runtime.release.store import models
 from cumulant.runtime.stack.programs import controller
 
@@ -133,7 +134,7 @@ def _finish(journal: Journal, job: Job, record: Record, version: int, actor: Act
 
 def _release_round(project: Project) -> str:
     """A look of the release controller at each release, in a process of its own as under `cumulant up`."""
-    if not models(project.journal()):
+    if not models(project.journal()) and not owing(project):
         return "there is no release"
     line = [*controller(project), "--once"]
     try:

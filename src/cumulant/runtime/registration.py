@@ -13,6 +13,7 @@ from cumulant.core.errors import NotFoundError
 from cumulant.core.ids import digest
 from cumulant.ports.registry import ModelVersion, Origin
 from cumulant.runtime import describing
+from cumulant.runtime.delivery import by_releases
 from cumulant.runtime.fitting import rows_of
 from cumulant.runtime.judging import champion_version
 from cumulant.runtime.models import CANDIDATE, CHAMPION, ModelAliased
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 def register(context: Context, candidate: Candidate, *, promote: bool) -> tuple[ModelVersion, bool]:
     """Log and register the candidate, and set its aliases as the verdict says; whether it was found done.
 
-    With `promote`, a candidate that passed becomes the champion, unless the project asks for an approval first.
+    With `promote`, a candidate that passed becomes the champion, unless the project delivers through releases and has
+    a champion, or asks for an approval first.
     """
     verdict = candidate.judgement.verdict
     key = digest([candidate.package.servable.key, candidate.work.identity, verdict.passed])
@@ -57,12 +59,17 @@ def register(context: Context, candidate: Candidate, *, promote: bool) -> tuple[
 
 
 def _may_lead(context: Context, candidate: Candidate, version: ModelVersion) -> bool:
-    """Whether nobody has to agree first, and the champion is still the one that the candidate was measured against."""
+    """Whether neither an approval nor a release comes first, and the champion is still the one it was measured against.
+
+    A model without a champion needs no release: there is nothing to compare with.
+    """
     if context.project.spec.release.approval != "none":
         return False
     present = champion_version(context)
     if present in (None, version.version):
         return True
+    if by_releases(context.project):
+        return False
     measured = candidate.judgement.champion_uri is not None and candidate.reference is not None
     return measured and candidate.reference is not None and present == candidate.reference.version
 

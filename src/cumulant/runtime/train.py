@@ -18,11 +18,12 @@ from cumulant.core.servable import Parity
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.candidate import Candidate
 from cumulant.runtime.context import Context, open_run
+from cumulant.runtime.delivery import by_releases, served
 from cumulant.runtime.explained import check_codes
 from cumulant.runtime.features import FeatureSet, feature_set
 from cumulant.runtime.fitting import SplitSummary, fit
 from cumulant.runtime.judging import champion_parameters, judge, reference
-from cumulant.runtime.models import CHAMPION
+from cumulant.runtime.models import CANDIDATE, CHAMPION
 from cumulant.runtime.packing import package
 from cumulant.runtime.registration import register
 from cumulant.runtime.task import Task, refuse_no_features, resolve_task
@@ -58,6 +59,8 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
     quick: bool
     as_of: datetime | None
     promoted: bool
+    #: commands that bring the version to callers, in order; none where it is the champion, or was refused
+    next: tuple[str, ...]
     notes: tuple[str, ...]
     reused: tuple[str, ...]
     seconds: float
@@ -78,7 +81,8 @@ def train(
 
     `quick` takes a tenth of the training rows and one set of parameters, and never becomes the champion; `as_of` hides
     what became known later; `trials` and `time` override the project's budgets; without
-    `promote` it stays a candidate, whatever the gate says. A model that the gate refuses is
+    `promote` it stays a candidate, whatever the gate says, and so it does where the project delivers through releases
+    and has a champion: a release moves the alias then. A model that the gate refuses is
     registered too, as candidate: the verdict is in the result, and the command line ends with 1.
 
     Raises:
@@ -155,9 +159,17 @@ def _result(context: Context, made: Candidate, version: ModelVersion, reused: tu
         "target": made.work.training.target,
         "as_of": made.work.as_of,
         "promoted": CHAMPION in version.aliases,
+        "next": _next(context.project, made, version),
         "notes": (*fitted.summary.notes, *judgement.notes),
         "reused": reused,
     }
+
+
+def _next(project: Project, made: Candidate, version: ModelVersion) -> tuple[str, ...]:
+    ready = made.judgement.verdict.passed and CANDIDATE in version.aliases and CHAMPION not in version.aliases
+    if not ready or not by_releases(project):
+        return ()
+    return ("release start",) if served(project) else ("up", "release start")
 
 
 def work_of(

@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--sequence-bytes", metavar="SIZE", default="256MiB", help="most bytes of their state; default %(default)s")
     add("--log", metavar="DIR", help="keep a prediction log there")
     add("--labels", metavar="DIR", help="take posted labels, and keep them there until they are taken in")
+    add("--labels-size", metavar="SIZE", default="1GiB", help="most bytes of them; default %(default)s")
     add("--log-keep", metavar="TIME", default="90d", help="default %(default)s")
     add(
         "--salt-file",
@@ -167,6 +168,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         log=options.log,
         log_keep=options.log_keep,
         labels=options.labels,
+        labels_size=size(options.labels_size),
         region=options.region,
         access_log=options.access_log,
         traces=_traces(options.traces),

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import EngineUnavailableError, RequestError
+from cumulant.core.errors import CumulantError, EngineUnavailableError, RequestError
 from cumulant.serving.http import Request, Response, json_response
 from cumulant.serving.log.durable import sync
+from cumulant.serving.metrics import Series
+from cumulant.serving.room import Room
 
 _MOST = 100_000
 _HINT = 'post {"labels": [{"id": REQUEST, "row": 0, "label": VALUE, "known_time": TIME}, ...]}'
@@ -32,21 +34,43 @@ class PostedLabels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Inbox:
-    """Keeps posted labels in `folder`, a file a post, each once by its batch or else its content."""
+    """Keeps posted labels in `folder`, a file a post, each once by its batch or else its content.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    Args:
+        most: bytes that may wait there; what was accepted stays, and what has no room is refused.
+    """
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self._folder, self._room = folder, Room(folder, most)
+        #: posts by what became of them
+        self._counts = {"accepted": 0, "duplicate": 0, "refused": 0}
 
     async def post(self, request: Request) -> Response:
         """`POST /v1/labels`: answered once the labels are on the disk.
 
         Raises:
             RequestError: the body is no such object.
+            UsageError: it is larger than all that may wait.
+            OverloadedError: as much waits as may; none of them was stored.
             EngineUnavailableError: they could not be stored; none of them was.
         """
-        return await asyncio.to_thread(self._keep, request.body)
+        try:
+            accepted, duplicates = await asyncio.to_thread(self._keep, request.body)
+        except CumulantError:
+            self._counts["refused"] += 1
+            raise
+        self._counts["accepted" if accepted else "duplicate"] += 1
+        return json_response({"accepted": accepted, "duplicates": duplicates})
 
-    def _keep(self, body: bytes) -> Response:
+    def series(self) -> list[Series]:
+        """What became of posts, and how much waits to be taken in."""
+        found = [Series("cumulant_label_posts_total", (result,), count) for result, count in self._counts.items()]
+        with contextlib.suppress(OSError):
+            found.append(Series("cumulant_labels_waiting_bytes", (), self._room.used()))
+        return found
+
+    def _keep(self, body: bytes) -> tuple[int, int]:
+        """How many labels are new, and how many came before."""
         posted = _read(body)
         name = hashlib.sha256(posted.batch.encode() if posted.batch else body).hexdigest()[:32]
         kind = "batch" if posted.batch else "post"
@@ -57,10 +81,27 @@ class Inbox:
                 f"the labels could not be stored: {error.strerror or error}", hint="post them again later"
             ) from error
         count = len(posted.labels)
-        return json_response({"accepted": count if added else 0, "duplicates": 0 if added else count})
+        return (count, 0) if added else (0, count)
 
     def _write(self, name: str, content: bytes) -> bool:
-        """Whether it is new. Either way it is on the disk afterwards."""
+        """Whether it is new. Either way it is on the disk afterwards.
+
+        Raises:
+            UsageError, OverloadedError: as `Room.take`; not where it is there already.
+            OSError: it cannot be written.
+        """
+        if (self._folder / name).exists():
+            sync(self._folder)
+            return False
+        self._room.take(len(content))
+        added = False
+        try:
+            added = self._written(name, content)
+        finally:
+            self._room.done(len(content), kept=added)
+        return added
+
+    def _written(self, name: str, content: bytes) -> bool:
         self._folder.mkdir(parents=True, exist_ok=True)
         draft = self._folder / f".{secrets.token_hex(8)}"
         try:

@@ -45,6 +45,8 @@ FAMILIES = {
     ),
     "cumulant_fallback_total": Family("counter", "Requests answered by the fallback.", (*_MODEL, "kind")),
     "cumulant_log_records_total": Family("counter", "Records of the prediction log: written and lost.", ("result",)),
+    "cumulant_label_posts_total": Family("counter", "Posts of labels: accepted, duplicate, refused.", ("result",)),
+    "cumulant_labels_waiting_bytes": Family("gauge", "Posted labels that wait to be taken in.", (), once=True),
     "cumulant_worker_starts_total": Family("counter", "Worker processes started.", ()),
     "cumulant_workers": Family("gauge", "Worker processes that answer.", ()),
     "cumulant_http_refused_total": Family(

@@ -108,6 +108,8 @@ def _responses(route: Route, verb: str, model: Model | None) -> dict[str, Any]:
         found["503"] = {**good, "description": "The server is draining."}
     if verb in {"infer", "predict", "invocations"}:
         found["429"] = {**ERROR, "description": "Overload.", "headers": _retry()}
+    if verb == "labels":
+        found["429"] = {**ERROR, "description": "As many labels wait as may.", "headers": _retry()}
     return found
 
 

@@ -52,6 +52,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kept: str | None = None
     #: folder of posted labels; None: none are taken
     labels: str | None = None
+    #: of those that wait to be taken in
+    labels_size: int = 1024 * 1024 * 1024
     #: folders that could not be served at the start, and why; set by whoever tried them
     left_out: dict[str, str] = {}
     region: str = ""

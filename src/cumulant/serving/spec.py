@@ -90,5 +90,11 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     fallback: Annotated[
         FallbackSpec, msgspec.Meta(description="Instead of a refusal when there is too much to do. Default: refuse.")
     ] = FallbackSpec()
+    labels_size: Annotated[
+        str,
+        msgspec.Meta(
+            description="How much of posted labels may wait to be taken in; a post beyond it is answered with 429."
+        ),
+    ] = "1GiB"
     reasons: Annotated[ReasonsSpec | None, msgspec.Meta(description="Reasons of answers. Default: none.")] = None
     log: Annotated[LogSpec, msgspec.Meta(description="The prediction log.")] = LogSpec()

@@ -61,7 +61,7 @@ class Worker:
         self._logbook: Logbook | None = None
         self.app = Application(models, body_limit=settings.body_limit, name=settings.name, token=settings.token)
         self.app.score.recorder = self.recorder
-        self.app.inbox = None if settings.labels is None else Inbox(Path(settings.labels))
+        self.app.inbox = None if settings.labels is None else Inbox(Path(settings.labels), settings.labels_size)
         self.app.score.watch = self._watchers.watch
         self.app.score.marks = _marks if settings.behind_gateway else None
         admitted = None if settings.token is None else self.app.admitted
@@ -90,6 +90,8 @@ class Worker:
     def _series(self) -> list[Series]:
         connections = of_connections(self._site.refusals.counts, len(self._site.connections))
         found = [*self.app.series(), *of_process(), *connections]
+        if self.app.inbox is not None:
+            found += self.app.inbox.series()
         if self._sharer is not None:
             found += self._sharer.series()
         if self._logbook is not None:

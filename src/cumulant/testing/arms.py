@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import ssl
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from cumulant.core.traffic import SHADOW_HEADER
+from cumulant.core.traffic import SHADOW_HEADER, Certificates
 
 
 class Received(msgspec.Struct, frozen=True):
@@ -30,11 +31,13 @@ class Received(msgspec.Struct, frozen=True):
 class ArmServer:
     """Serves on a loopback port until `stop`. `delay` (seconds) and `status` say how it answers.
 
-    `stop` cuts every connection, as the end of a process does; `start` takes the same port again.
+    `stop` cuts every connection, as the end of a process does; `start` takes the same port again. With `tls` it shows
+    that certificate.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, tls: Certificates | None = None) -> None:
         self.name = name
+        self.tls = tls
         self.delay = 0.0
         self.status = 200
         self.received: list[Received] = []
@@ -43,7 +46,7 @@ class ArmServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self._port}"
 
     def posts(self, *, shadow: bool = False) -> list[Received]:
         """Requests for predictions, mirrored or not."""
@@ -69,6 +72,11 @@ class _Server(ThreadingHTTPServer):
         self.arm = arm
         self._open: set[socket.socket] = set()
         super().__init__(("127.0.0.1", port), _Handler)
+        if arm.tls is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(arm.tls.certificate, arm.tls.private_key)
+            # The greeting is the handler's, in a thread of its own.
+            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self._open.add(request)

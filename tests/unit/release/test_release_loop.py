@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from datetime import timedelta
 
 import msgspec
@@ -18,8 +19,11 @@ from cumulant.project import load
 from cumulant.release.decide import ended, start
 from cumulant.runtime.due import tick
 from cumulant.runtime.release import store
-from cumulant.runtime.release.loop import Controllers, Lines, controller, once, run, where
-from cumulant.runtime.release.starting import WAITING, Outside, begin_waiting, start_release
+from cumulant.runtime.release.loop import Controllers, Lines, controller, once, run, teller, where
+from cumulant.runtime.release.outside import Outside
+from cumulant.runtime.release.replaced import Replaced, untold
+from cumulant.runtime.release.starting import WAITING, begin_waiting, start_release
+from cumulant.runtime.release.verbs import abort
 from cumulant.runtime.stack.book import change_book, read_book
 from cumulant.testing.clock import ManualClock
 
@@ -213,6 +217,52 @@ def test_a_promotion_that_the_registry_does_not_know_yet_is_not_overwritten(tmp_
         with pytest.raises(LeaseHeldError, match="registry does not say so yet"):
             start_release(late, "late/3", principal=ADA, clock=clock)
         assert read_book(late.state, "late").candidate == "2"
+
+
+def superseded(tmp_path, clock, receiver, stack):
+    """A project whose release of a first candidate gave way to one of a second."""
+    text = f"{SHORT}monitoring: {{notify: ['{receiver.url}']}}\n"
+    late = stack.enter_context(project(tmp_path / "late", text, clock=clock))
+    one, two, three = (stack.enter_context(serving()) for _ in range(3))
+    for other in (two, three):
+        clock.sleep(5)
+        start_release(late, principal=ADA, outside=Outside(champion=one.url, candidate=other.url), clock=clock)
+    return late, store.past(late.journal(), "late")[0]
+
+
+def test_people_are_told_of_a_release_that_a_newer_one_superseded(tmp_path, clock):
+    said = []
+    with serving() as receiver, ExitStack() as stack:
+        late, old = superseded(tmp_path, clock, receiver, stack)
+        replaced = Replaced(late, teller(late, said.append), said.append, Actor("service:c"))
+        assert replaced.tick(set()) is None, "another controller acts"
+        replaced.tick({"late"}).join()
+        assert replaced.tick({"late"}) is None, "told once"
+        (told,) = receiver.posted
+    assert (told["release"], told["status"]) == (old.id, "superseded")
+    assert "was superseded in" in told["text"]
+    assert store.past(late.journal(), "late")[0].settled == {"told"}
+    assert next(late.journal().events(kinds=("release.told",))).data["release"] == old.id
+
+
+def test_a_tick_tells_of_a_superseded_release(tmp_path, clock):
+    said = []
+    with serving() as receiver, ExitStack() as stack:
+        late, old = superseded(tmp_path, clock, receiver, stack)
+        acting = Controllers(late, said.append, settle=1)
+        once(late, acting, lambda _: True, said.append)
+        assert [told["release"] for told in receiver.posted] == [old.id]
+        assert untold(late.journal(), {"late"}) == []
+
+
+def test_people_are_told_of_a_release_that_was_ended_and_begun_again_at_once(tmp_path, clock):
+    with serving() as receiver, ExitStack() as stack:
+        late, old = superseded(tmp_path, clock, receiver, stack)
+        second = abort(late, principal=ADA, reason="again", clock=clock)
+        clock.sleep(5)
+        arms = Outside(champion=second.champion.version, candidate=second.candidate.version)
+        start_release(late, principal=ADA, outside=arms, clock=clock)
+        assert [one.id for one in untold(late.journal(), {"late"})] == [old.id, second.id]
 
 
 def test_a_candidate_that_cannot_begin_is_told_once_and_holds_up_no_round(world):

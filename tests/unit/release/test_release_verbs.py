@@ -27,8 +27,9 @@ from cumulant.release.spec import ApprovalSpec, ReleaseSpec
 from cumulant.runtime.release import starting, store, verbs
 from cumulant.runtime.release.door import answer, opened
 from cumulant.runtime.release.effects import Effects, booked
+from cumulant.runtime.release.outside import Outside
 from cumulant.runtime.release.rollback import roll_back
-from cumulant.runtime.release.starting import Outside, checked, start_release
+from cumulant.runtime.release.starting import checked, start_release
 from cumulant.runtime.release.views import sentence, view
 from cumulant.runtime.stack.book import Book, change_book, read_book
 from cumulant.testing.clock import ManualClock

@@ -7,28 +7,33 @@ import os
 
 import pytest
 
+from cumulant.core.errors import OverloadedError
 from cumulant.serving import Application, ModelSet
 from cumulant.serving.http import Request
 from cumulant.serving.inbox import Inbox
+from cumulant.serving.room import Room
 
 GOOD = {"labels": [{"id": "a", "label": True}, {"id": "b", "label": 1, "known_time": "2026-01-01"}]}
 
 
-def post(app, body, method="POST"):
+BLOCK = 4096
+
+
+async def ask(app, body, method="POST"):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    found = app(Request(method, b"/v1/labels", {}, raw))
+    return found if not asyncio.iscoroutine(found) else await found
 
-    async def ask():
-        found = app(Request(method, b"/v1/labels", {}, raw))
-        return found if not asyncio.iscoroutine(found) else await found
 
-    found = asyncio.run(ask())
+def post(app, body, method="POST"):
+    found = asyncio.run(ask(app, body, method))
     return found.status, json.loads(found.body)
 
 
 @pytest.fixture
 def app(tmp_path):
     found = Application(ModelSet([]))
-    found.inbox = Inbox(tmp_path / "inbox")
+    found.inbox = Inbox(tmp_path / "inbox", 4 * BLOCK)
     return found
 
 
@@ -90,3 +95,72 @@ def test_the_document_tells_of_them_where_they_are_taken(app):
     assert "/v1/labels" in document(app)["paths"]
     app.inbox = None
     assert "/v1/labels" not in document(app)["paths"]
+
+
+def one(name, size=10):
+    return {"labels": [{"id": name, "label": "x" * size}]}
+
+
+def counted(app):
+    return {(series.family, *series.labels): series.value for series in app.inbox.series()}
+
+
+def test_beyond_its_bound_labels_are_refused_and_none_that_was_accepted_is_lost(app, tmp_path):
+    for name in "abcd":
+        assert post(app, one(name))[0] == 200
+    found = asyncio.run(ask(app, one("e")))
+    assert found.status == 429
+    assert dict(found.headers)[b"retry-after"] == b"30"
+    assert "no more than 16,384 bytes of them may wait" in json.loads(found.body)["error"]
+    assert post(app, one("a")) == (200, {"accepted": 0, "duplicates": 1}), "it is there already"
+    assert [line["id"] for line in sorted(kept(tmp_path), key=lambda one: one["id"])] == list("abcd")
+    assert counted(app) == {
+        ("cumulant_label_posts_total", "accepted"): 4,
+        ("cumulant_label_posts_total", "duplicate"): 1,
+        ("cumulant_label_posts_total", "refused"): 1,
+        ("cumulant_labels_waiting_bytes",): 4 * BLOCK,
+    }
+
+
+def test_a_post_that_never_fits_is_said_to_be_too_large(app, tmp_path):
+    status, answer = post(app, one("a", 5 * BLOCK))
+    assert status == 400
+    assert "all posted labels together may take 16,384" in answer["error"]
+    assert not (tmp_path / "inbox").exists()
+
+
+def test_room_is_what_others_leave_and_comes_back_when_they_are_taken_in(tmp_path):
+    now = [0.0]
+    room = Room(tmp_path, 2 * BLOCK, steady=lambda: now[0])
+    assert room.used() == 0
+    (tmp_path / "another").write_bytes(b"x" * (BLOCK + 1))
+    (tmp_path / ".draft").write_bytes(b"x")
+    room.take(1)
+    room.done(1, kept=True)
+    assert room.used() == BLOCK, "another process is seen at the next look"
+    now[0] += 1.1
+    assert room.used() == 2 * BLOCK
+    with pytest.raises(OverloadedError):
+        room.take(1)
+    (tmp_path / "another").unlink()
+    now[0] += 1.1
+    room.take(2 * BLOCK)
+    with pytest.raises(OverloadedError):
+        room.take(1)
+    room.done(2 * BLOCK, kept=False)
+    assert room.used() == 0
+    assert Room(tmp_path / "none", 1).used() == 0
+
+
+def test_posts_at_once_never_pass_the_bound(tmp_path):
+    app = Application(ModelSet([]))
+    app.inbox = Inbox(tmp_path / "inbox", 8 * BLOCK)
+
+    async def all_at_once():
+        return await asyncio.gather(*(ask(app, one(str(number))) for number in range(40)))
+
+    answers = [answer.status for answer in asyncio.run(all_at_once())]
+    accepted = answers.count(200)
+    assert 1 <= accepted <= 8
+    assert answers.count(429) == 40 - accepted
+    assert len(kept(tmp_path)) == accepted

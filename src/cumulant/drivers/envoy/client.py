@@ -12,7 +12,7 @@ from cumulant.core.errors import EngineUnavailableError, LeaseHeldError
 from cumulant.core.traffic import Exchange, Routes
 from cumulant.drivers.envoy import engine, exchanges
 from cumulant.drivers.envoy.admin import Admin
-from cumulant.drivers.envoy.clusters import endpoint
+from cumulant.drivers.envoy.clusters import check_authority, endpoint
 from cumulant.drivers.envoy.folder import Folder, State
 from cumulant.drivers.envoy.published import write_clusters, write_table
 from cumulant.drivers.envoy.routing import told_by
@@ -44,8 +44,10 @@ class EnvoyTraffic:
         return seat.door if seat else None
 
     def apply(self, routes: Routes) -> None:
-        for url in (url for arm in routes.arms for url in arm.endpoints):
-            endpoint(url)
+        for arm in routes.arms:
+            check_authority(arm.authority)
+            for url in arm.endpoints:
+                endpoint(url)
         with self._folder.alone():
             state = self._folder.state()
             present = state.routes.get(routes.model)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import ssl
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -18,6 +19,8 @@ from cumulant.core.traffic import SERVED_HEADER, Arm, Limits, Routes
 
 _TYPE = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+#: an endpoint's metadata by which its way of encryption is found
+_MATCH = "envoy.transport_socket_match"
 #: below the server's own limit of 75 s, so that a request never meets a connection that is just being closed
 _IDLE = "30s"
 #: of a health check and of making a connection, seconds
@@ -118,9 +121,26 @@ def _servers(model: str, arm: Arm, limits: Limits) -> dict[str, Any]:
         "health_checks": [_health_check(limits)],
         "typed_extension_protocol_options": _protocol(),
     }
-    if any(place.scheme == "https" for place in places):
-        found["transport_socket"] = _encrypted(places[0])
+    if hosts := sorted({str(place.hostname) for place in places if place.scheme == "https"}):
+        found["transport_socket_matches"] = [_encrypted(host, arm.authority) for host in hosts]
     return found
+
+
+def check_authority(path: str | None) -> None:
+    """Return, or say why an arm's authorities cannot be used: Envoy itself would refuse all servers for it.
+
+    Raises:
+        UsageError: it is no file of certificates.
+    """
+    try:
+        if path is not None:
+            ssl.create_default_context(cafile=path)
+    except OSError as error:  # one of TLS is such an error too
+        raise UsageError(
+            f"{path} holds no certificates of authorities: {error.strerror or error}",
+            subject=path,
+            hint="name a file of PEM certificates",
+        ) from None
 
 
 def endpoint(url: str) -> SplitResult:
@@ -138,9 +158,12 @@ def endpoint(url: str) -> SplitResult:
 
 def _place(place: SplitResult, arm: Arm) -> dict[str, Any]:
     port = place.port or (443 if place.scheme == "https" else 80)
+    metadata: dict[str, Any] = {"cumulant": {"arm": arm.name}}
+    if place.scheme == "https":
+        metadata[_MATCH] = {"host": place.hostname}
     return {
         "endpoint": {"address": {"socket_address": {"address": place.hostname, "port_value": port}}},
-        "metadata": {"filter_metadata": {"cumulant": {"arm": arm.name}}},
+        "metadata": {"filter_metadata": metadata},
     }
 
 
@@ -152,13 +175,20 @@ def _is_address(host: str | None) -> bool:
     return True
 
 
-def _encrypted(place: SplitResult) -> dict[str, Any]:
+def _encrypted(host: str, authority: str | None) -> dict[str, Any]:
+    """TLS towards servers of that name: the chain is verified, and that the certificate is for this very name."""
     tls = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
-    checks: dict[str, Any] = {"validation_context": {"system_root_certs": {}}}
-    return {
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": {"@type": tls, "sni": place.hostname, "common_tls_context": checks},
+    address = _is_address(host)
+    name = {"san_type": "IP_ADDRESS" if address else "DNS", "matcher": {"exact": host}}
+    trusted = {"system_root_certs": {}} if authority is None else {"trusted_ca": {"filename": authority}}
+    context: dict[str, Any] = {
+        "@type": tls,
+        "common_tls_context": {"validation_context": {**trusted, "match_typed_subject_alt_names": [name]}},
     }
+    if not address:  # an address is no name that may be said at the greeting
+        context["sni"] = host
+    socket = {"name": "envoy.transport_sockets.tls", "typed_config": context}
+    return {"name": host, "match": {"host": host}, "transport_socket": socket}
 
 
 def _bounds(limits: Limits, *, rescue: bool = False) -> dict[str, Any]:

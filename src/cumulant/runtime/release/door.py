@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,11 +19,13 @@ import msgspec
 
 from cumulant.core.errors import CumulantError
 from cumulant.runtime.release import store
+from cumulant.runtime.release.owed import known
 from cumulant.runtime.release.views import sentence, view
 
 if TYPE_CHECKING:
     from cumulant.ports.journal import Journal
     from cumulant.release.state import Release
+    from cumulant.runtime.stack.book import Return
 
 #: in the supervisor's folder, where the controller is reached
 FILE = "controller.json"
@@ -44,14 +46,15 @@ def answer(journal: Journal, target: str) -> tuple[int, object]:
         reverse=True,
     )
     if len(parts) == 2:
-        return 200, [view(one) for one in found]
+        return 200, [view(one, known(journal, one.model)) for one in found]
     release = next((one for one in found if parts[2] in (one.id, "latest")), None)
     if release is None:
         return 404, {"error": f'no release has the id "{parts[2]}"; "latest" is the newest'}
-    return 200, verdict(release) if len(parts) == 4 else view(release)
+    returns = known(journal, release.model)
+    return 200, verdict(release, returns) if len(parts) == 4 else view(release, returns)
 
 
-def verdict(release: Release) -> dict[str, object]:
+def verdict(release: Release, returns: Sequence[Return] = ()) -> dict[str, object]:
     """What an automation asks: the status, and 1 once the candidate was promoted; no data is never success."""
     return {
         "release": release.id,
@@ -64,7 +67,7 @@ def verdict(release: Release) -> dict[str, object]:
         "step": release.step.label,
         "weight": release.weight,
         "reason": release.reason,
-        "sentence": sentence(release),
+        "sentence": sentence(release, returns),
     }
 
 

@@ -245,7 +245,8 @@ class _Recent:
 def shape(arm: Arm, model: str) -> Shape | None:
     """Names and datatypes of the outputs that a server of the arm declares; None where it does not tell."""
     for url in arm.endpoints:
-        found = fetched(f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}", seconds=_PROBE_SECONDS)
+        asked = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}"
+        found = fetched(asked, seconds=_PROBE_SECONDS, authority=arm.authority)
         outputs = found.get("outputs") if isinstance(found, dict) else None
         if isinstance(outputs, list) and all(isinstance(one, dict) for one in outputs):
             return frozenset((str(one.get("name")), str(one.get("datatype"))) for one in outputs)

@@ -18,8 +18,10 @@ from cumulant.runtime.release.controller import LAPSE, Controller
 from cumulant.runtime.release.effects import Effects
 from cumulant.runtime.release.evidence import Labelled, Watching
 from cumulant.runtime.release.labelled import Told
+from cumulant.runtime.release.owed import Owed, settle
 from cumulant.runtime.release.own import Own
 from cumulant.runtime.release.pace import pace
+from cumulant.runtime.release.replaced import Replaced, tell, untold
 from cumulant.runtime.release.starting import begin_waiting
 from cumulant.runtime.release.views import sentence
 from cumulant.runtime.serve import PREDICTIONS
@@ -68,25 +70,29 @@ def controller(
         settle=settle,
         steady=steady,
     )
-    effects = Effects(
-        project.state,
-        registry=project.registry,
-        journal=journal,
-        traffic=traffic,
-        receivers=lambda: [project.vault.reveal(url) for url in project.spec.monitoring.notify],
-        clock=clock,
-        actor=ACTOR,
-        report=report,
-    )
     return Controller(
         model or project.name,
         journal=journal,
         traffic=traffic,
         evidence=evidence,
-        effects=effects,
+        effects=effects(project, report, clock),
         clock=clock,
         steady=steady,
         pace=lambda: pace(project.state / FOLDER),
+    )
+
+
+def effects(project: Project, report: Callable[[str], None], clock: Clock) -> Effects:
+    """What is done beside the routes when a release of the project ends."""
+    return Effects(
+        project.state,
+        registry=project.registry,
+        journal=project.journal(),
+        traffic=project.traffic(),
+        receivers=lambda: [project.vault.reveal(url) for url in project.spec.monitoring.notify],
+        clock=clock,
+        actor=ACTOR,
+        report=report,
     )
 
 
@@ -133,12 +139,15 @@ def run(
     half a minute.
     """
     told: dict[str, tuple[object, ...]] = {}
+    owed, replaced = Owed(project, report), Replaced(project, teller(project, report), report, ACTOR)
     pause = _ROUND
     while not asked(pause):
         try:
+            owed.tick()
             found = acting.tick()
             for release in found:
                 _tell(release, told, report)
+            replaced.tick({release.model for release in found})
             _begin_waiting(project, report)
             pause = _round(found)
         except CumulantError as error:
@@ -152,7 +161,8 @@ def run(
 def once(
     project: Project, acting: Controllers, asked: Callable[[float], bool], report: Callable[[str], None]
 ) -> list[Release]:
-    """One look of each release under way, and what an ended one still asks for; the releases after it.
+    """One look of each release under way, what an ended one still asks for, and what a rollback still owes; the
+    releases after it.
 
     A look is watched for in full: what was answered since the last one counts, the time in between does not. So this
     takes as long as the longest `look`, and a few seconds more where another controller's lease must lapse first.
@@ -160,12 +170,16 @@ def once(
     Raises:
         CumulantError: the journal or the gateway cannot be reached.
     """
+    settle(project, report)
     found, left = acting.tick(), math.ceil(LAPSE) + 2
     if found or not store.models(project.journal()):
         left = _rounds(found)
     while left > 0 and not asked(_ROUND):
         before, found = found, acting.tick()
         left = _rounds(found) if found and not before else left - 1
+    journal = project.journal()
+    for release in untold(journal, {one.model for one in found}):
+        tell(journal, release, teller(project, report), ACTOR)
     _begin_waiting(project, report)
     return found
 
@@ -185,6 +199,11 @@ def where(release: Release) -> str:
     if release.over or release.status == "pending":
         return sentence(release)
     return f"{release.step.label}: {sum(release.samples.values()):,} requests"
+
+
+def teller(project: Project, report: Callable[[str], None]) -> Callable[[Release], bool]:
+    """Tells the receivers of `monitoring.notify` of a release."""
+    return lambda release: effects(project, report, SystemClock()).settle(release, "told")
 
 
 def _tell(release: Release, told: dict[str, tuple[object, ...]], report: Callable[[str], None]) -> None:

@@ -17,6 +17,7 @@ from cumulant.core.units import duration, share
 from cumulant.release.metrics import Metric, metrics
 from cumulant.release.steps import Step, steps
 from cumulant.runtime.actions import check, verb
+from cumulant.runtime.release.keys import too_few
 from cumulant.runtime.serve import PREDICTIONS
 from cumulant.statistics import sequential
 
@@ -86,6 +87,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     #: mirrored and labelled rows until quality is shown to be within its margin
     quality_pairs: float | None
     quality_seconds: float | None
+    #: what may go wrong whatever the traffic, in words
+    warnings: list[str] = []
 
 
 @verb("release.plan")
@@ -120,7 +123,9 @@ def plan_release(
                 hint="say it: --requests 200/s, 30/m, 2000/d",
             )
         rate, source = measured, "measured in the prediction log"
-    return planned(project.spec.release, rate=rate, source=source, errors=errors, progress=progress)
+    found = planned(project.spec.release, rate=rate, source=source, errors=errors, progress=progress)
+    few = too_few(project, project.name, project.spec.release)
+    return msgspec.structs.replace(found, warnings=[few]) if few else found
 
 
 def rate_of(text: str) -> float:

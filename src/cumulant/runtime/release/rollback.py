@@ -12,15 +12,15 @@ import msgspec
 
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import CumulantError, EngineUnavailableError, LeaseHeldError, NotFoundError, UsageError
-from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CHAMPION, Arm, Routes
 from cumulant.core.units import duration
-from cumulant.release.events import RolledBack
 from cumulant.runtime.actions import check, verb
+from cumulant.runtime.processes import this_process
 from cumulant.runtime.release.asking import becomes_ready
 from cumulant.runtime.release.effects import promoted, warm
-from cumulant.runtime.stack.book import Book, change_book, read_book
+from cumulant.runtime.release.owed import TELLING, noted
+from cumulant.runtime.stack.book import Book, Return, change_book, read_book
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
@@ -33,7 +33,10 @@ _TRIES = 5
 
 
 class Back(msgspec.Struct, frozen=True, kw_only=True):
-    """All requests go to `version`. `missed`: what could not be told, in words; it changes nothing for callers."""
+    """All requests go to `version`. `missed`: what could not be told, in words; it changes nothing for callers.
+
+    `later`: the controller of `cumulant up`, or `cumulant tick`, tells it when that can be done.
+    """
 
     model: str
     version: str
@@ -42,6 +45,7 @@ class Back(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
     serving: bool
     missed: tuple[str, ...] = ()
+    later: bool = False
 
 
 @verb("release.rollback")
@@ -87,10 +91,25 @@ def roll_back(
     if serving:  # else nobody asks, and the supervisor starts from the book
         _await_ready(arm, ready_within, progress)
     revision = _apply(project, model, arm, routes)
-    if arm.version in book.versions:
-        change_book(project.state, model, lambda found: _settled(found, arm.version, keep))
-    back = Back(model=model, version=arm.version, given_up=given_up, reason=reason, revision=revision, serving=serving)
-    return msgspec.structs.replace(back, missed=_told(project, back, principal))
+    one = Return(
+        at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.name, teller=this_process()
+    )
+    if own := arm.version in book.versions:
+        one = msgspec.structs.replace(one, owed=tuple(TELLING))
+        change_book(project.state, model, lambda found: _settled(found, one, keep))
+    missed = _told(project, model, one)
+    if own:
+        noted(project, model, msgspec.structs.replace(one, owed=tuple(missed), teller=None))
+    return Back(
+        model=model,
+        version=arm.version,
+        given_up=given_up,
+        reason=reason,
+        revision=revision,
+        serving=serving,
+        missed=tuple(f"{name}: {fault}" for name, fault in missed.items()),
+        later=own and bool(missed),
+    )
 
 
 def target(model: str, book: Book, routes: Routes | None, to: str) -> Arm:
@@ -133,19 +152,21 @@ def _started(book: Book, version: str, until: datetime) -> Book:
     return msgspec.structs.replace(book, versions=warm(book, version, until))
 
 
-def _settled(book: Book, version: str, until: datetime) -> Book:
+def _settled(book: Book, one: Return, until: datetime) -> Book:
     """It is the champion; what it took over from stays up for a while, to be looked into."""
+    version = one.version
     left = book.candidate if book.candidate != version else None
     versions = warm(book, left, until) if left is not None else book.versions
     back = promoted(msgspec.structs.replace(book, candidate=None, versions=versions), version, until)
     # What was given up is not gone back to unless it is named: a second rollback goes further back.
-    return msgspec.structs.replace(back, former=tuple(one for one in back.former if one != book.champion))
+    former = tuple(other for other in back.former if other != book.champion)
+    return msgspec.structs.replace(back, former=former, returns=(*back.returns, one))
 
 
 def _await_ready(arm: Arm, seconds: float, progress: Progress) -> None:
     url = arm.endpoints[0]
     progress(f"server of version {arm.version}")
-    if not becomes_ready(url, time.monotonic() + seconds):
+    if not becomes_ready(url, time.monotonic() + seconds, authority=arm.authority):
         raise EngineUnavailableError(
             f"version {arm.version} at {url} is not ready after {seconds:g} s; requests stay where they are",
             subject=arm.version,
@@ -173,25 +194,13 @@ def _apply(project: Project, model: str, arm: Arm, routes: Routes | None) -> int
     raise AssertionError
 
 
-def _told(project: Project, back: Back, principal: Principal) -> tuple[str, ...]:
-    """Tell the journal and the registry, each within a few seconds or not at all."""
-    missed = []
-    for name, tell in (("event", _event), ("alias champion", _alias)):
-        fault = _within(_LATER_SECONDS, lambda tell=tell: tell(project, back, principal))  # type: ignore[misc]
-        missed += [f"{name}: {fault}"] if fault else []
-    return tuple(missed)
-
-
-def _event(project: Project, back: Back, principal: Principal) -> None:
-    fact = RolledBack(model=back.model, given_up=", ".join(back.given_up), version=back.version, reason=back.reason)
-    with project.journal().transaction(actor=Actor(principal.name, back.reason)) as transaction:
-        transaction.emit(fact)
-
-
-def _alias(project: Project, back: Back, principal: Principal) -> None:
-    del principal
-    if "://" not in back.version:
-        project.registry().alias(back.model, CHAMPION, back.version)
+def _told(project: Project, model: str, one: Return) -> dict[str, str]:
+    """Tell the journal and the registry, each within a time or not at all; what was not told, with the reason."""
+    missed: dict[str, str] = {}
+    for name, tell in TELLING.items():
+        fault = _within(_LATER_SECONDS, lambda tell=tell: tell(project, model, one))  # type: ignore[misc]
+        missed |= {name: fault} if fault else {}
+    return missed
 
 
 def _within(seconds: float, call: Callable[[], None]) -> str:

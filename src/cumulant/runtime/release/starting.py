@@ -34,8 +34,10 @@ from cumulant.runtime.actions import check, verb
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.records import RUN
 from cumulant.runtime.release import store
-from cumulant.runtime.release.asking import becomes_ready
+from cumulant.runtime.release.asking import becomes_ready, distrusted
 from cumulant.runtime.release.effects import warm
+from cumulant.runtime.release.keys import too_few
+from cumulant.runtime.release.outside import Outside, outside_arms, without_shadow
 from cumulant.runtime.release.own import METRIC
 from cumulant.runtime.stack.book import Book, change_book, read_book
 from cumulant.runtime.stack.versions import adopt, refused
@@ -51,13 +53,7 @@ if TYPE_CHECKING:
 
 #: a newer candidate that waits for the end of a release, by model
 WAITING = "release_waiting"
-
-
-class Outside(msgspec.Struct, frozen=True, kw_only=True):
-    """Two servers of somebody else's, by base URL, which a release is to compare."""
-
-    champion: str
-    candidate: str
+_GREETING_SECONDS = 5.0
 
 
 class Begun(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,8 +97,8 @@ def start_release(
     if found is not None:
         _check_wound_up(found[0])
     if outside is not None:
-        spec = _without_shadow(spec, notes)
-        arms = _outside_arms(outside)
+        spec = without_shadow(spec, notes)
+        arms = outside_arms(outside, None if spec.authority is None else project.root / spec.authority)
         _check_not_on_its_way(found, arms[1].version)
         author = ""
     else:
@@ -115,6 +111,8 @@ def start_release(
         author = author_of(project, version)
     try:
         _await_ready(arms, ready_within, progress, up=outside is None)
+        if few := too_few(project, name, spec):
+            notes.append(few)
         release = _made(project, name, spec=spec, arms=arms, author=author, at=(clock or SystemClock()).now())
         release = _begin(project, release, principal)
     except BaseException:
@@ -182,38 +180,6 @@ def author_of(project: Project, version: ModelVersion) -> str:
     record = find_record(project, version)
     row = None if record is None else project.journal().get(RUN, record.run)
     return "" if row is None else str(row.value.get("principal", ""))
-
-
-def _without_shadow(spec: ReleaseSpec, notes: list[str]) -> ReleaseSpec:
-    """Answers to mirrored requests are read from our servers' prediction log, which others do not write."""
-    if spec.stages.shadow is None:
-        return spec
-    notes.append(
-        "the stage shadow is left out: servers of others keep no prediction log to compare mirrored answers in"
-    )
-    return msgspec.structs.replace(spec, stages=msgspec.structs.replace(spec.stages, shadow=None))
-
-
-def _outside_arms(outside: Outside) -> tuple[Arm, Arm]:
-    found = {CHAMPION: outside.champion.rstrip("/"), CANDIDATE: outside.candidate.rstrip("/")}
-    for name, url in found.items():
-        if not url.startswith(("http://", "https://")):
-            raise UsageError(
-                f'"{url}" is no URL of the {name}\'s server',
-                subject=f"--{name}-url",
-                hint=f"write --{name}-url http://HOST:PORT",
-            )
-    if found[CHAMPION] == found[CANDIDATE]:
-        raise UsageError(
-            "champion and candidate have the same URL",
-            subject=found[CANDIDATE],
-            hint="name two servers; to see what a release says of two equal ones, start the server twice",
-        )
-    champion, candidate = found[CHAMPION], found[CANDIDATE]
-    return (
-        Arm(name="champion", version=champion, endpoints=(champion,)),
-        Arm(name="candidate", version=candidate, endpoints=(candidate,)),
-    )
 
 
 def _waiting(project: Project, version: ModelVersion, spec: ReleaseSpec, principal: Principal) -> str | None:
@@ -285,12 +251,20 @@ def _await_ready(arms: tuple[Arm, Arm], seconds: float, progress: Progress, *, u
 
     for arm in arms:
         url = arm.endpoints[0]
-        if not becomes_ready(url, until, waiting):
+        if becomes_ready(url, until, waiting, authority=arm.authority):
+            continue
+        if why := distrusted(url, seconds=_GREETING_SECONDS, authority=arm.authority):
             raise EngineUnavailableError(
-                f"the {arm.name}'s server at {url} is not ready after {seconds:g} s, so the release did not begin",
+                f"the certificate of the {arm.name}'s server at {url} cannot be verified: {why}",
                 subject=arm.version,
-                hint="`cumulant ps` shows the servers; `cumulant up` starts them" if up else "start it, then try again",
+                hint="name a file of those who signed it with --authority, or as release.authority; the name in the URL"
+                " must stand in it",
             )
+        raise EngineUnavailableError(
+            f"the {arm.name}'s server at {url} is not ready after {seconds:g} s, so the release did not begin",
+            subject=arm.version,
+            hint="`cumulant ps` shows the servers; `cumulant up` starts them" if up else "start it, then try again",
+        )
 
 
 def _made(
@@ -327,6 +301,8 @@ def _begin(project: Project, release: Release, principal: Principal) -> Release:
             over = ended(old, "superseded", text, at=release.begun)
             version = store.write(transaction, old, over, expect=version)
             release = msgspec.structs.replace(release, revision=max(release.revision, over.revision))
+        if old is not None:
+            store.replaced(transaction, old)
         store.write(transaction, None, release, expect=version)
         _forget_waiting(transaction, release.model)
     if old is not None and not old.over:

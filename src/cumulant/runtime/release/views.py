@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from cumulant.runtime.release.store import figure
 if TYPE_CHECKING:
     from cumulant.release.events import Figure
     from cumulant.release.state import Board, Release
+    from cumulant.runtime.stack.book import Return
 
 _VERDICTS = {
     "promoted": "was promoted",
@@ -82,8 +84,8 @@ class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
     settled: list[str]
 
 
-def view(release: Release) -> ReleaseView:
-    """Everything that a person or a program asks for."""
+def view(release: Release, returns: Sequence[Return] = ()) -> ReleaseView:
+    """Everything that a person or a program asks for; `returns`: rollbacks of the model, the oldest first."""
     return ReleaseView(
         id=release.id,
         model=release.model,
@@ -91,7 +93,7 @@ def view(release: Release) -> ReleaseView:
         candidate=release.candidate.version,
         status=release.status,
         reason=release.reason,
-        sentence=sentence(release),
+        sentence=sentence(release, returns),
         step=release.step.label,
         weight=release.weight,
         mirror=release.mirror,
@@ -105,13 +107,24 @@ def view(release: Release) -> ReleaseView:
     )
 
 
-def sentence(release: Release) -> str:
-    """`version 2 of late was rolled back in canary 10%: errors became worse: ...`."""
+def sentence(release: Release, returns: Sequence[Return] = ()) -> str:
+    """`version 2 of late was rolled back in canary 10%: errors became worse: ...`, and what became of it later."""
     text = f"version {release.candidate.version} of {release.model} {_VERDICTS[release.status]}"
     if release.status not in ("promoted", "pending"):
         text += f" in {release.step.label}"
     reason = release.reason.removeprefix(f"in {release.step.label}, ").removeprefix("paused ")
-    return f"{text}: {reason}" if reason else text
+    return (f"{text}: {reason}" if reason else text) + _later(release, returns)
+
+
+def _later(release: Release, returns: Sequence[Return]) -> str:
+    """What a rollback made of a promotion since; nothing where the version serves, or came back."""
+    candidate = release.candidate.version
+    since = [one for one in returns if one.at >= release.begun and candidate in (one.version, *one.given_up)]
+    if release.status != "promoted" or not since or since[-1].version == candidate:
+        return ""
+    one = since[-1]
+    by = one.by.removeprefix("user:")
+    return f"; {by} rolled it back to version {one.version} at {one.at:%Y-%m-%d %H:%M:%SZ}: {one.reason}"
 
 
 def metric_view(board: Board) -> MetricView:

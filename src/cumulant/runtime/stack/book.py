@@ -16,6 +16,7 @@ import msgspec
 
 from cumulant.core.errors import IntegrityError, NotFoundError, StorageError
 from cumulant.core.traffic import Arm
+from cumulant.runtime.processes import Process
 
 FOLDER = "stack"
 _BOOK = "book.json"
@@ -37,6 +38,21 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
         return f"http://127.0.0.1:{self.port}"
 
 
+class Return(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollback of which journal or registry have not been told all yet."""
+
+    at: datetime
+    version: str
+    given_up: tuple[str, ...]
+    reason: str
+    #: the principal's name
+    by: str
+    #: names of what is to be told
+    owed: tuple[str, ...] = ()
+    #: whoever is telling it now
+    teller: Process | None = None
+
+
 class Book(msgspec.Struct, frozen=True, kw_only=True):
     """What should be served of one model. Versions beyond the two arms are kept to go back to."""
 
@@ -46,6 +62,8 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     #: versions that were the champion before, the newest last
     former: tuple[str, ...] = ()
     versions: dict[str, Served] = {}
+    #: rollbacks that are not told yet, the newest last
+    returns: tuple[Return, ...] = ()
     #: counts its writes
     edition: int = 0
 

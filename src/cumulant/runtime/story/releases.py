@@ -17,7 +17,8 @@ from cumulant.core.progress import Progress
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.release.state import Release
 from cumulant.runtime.release import store, verbs
-from cumulant.runtime.release.starting import Outside, start_release
+from cumulant.runtime.release.outside import Outside
+from cumulant.runtime.release.starting import start_release
 from cumulant.runtime.stack import lifecycle
 from cumulant.runtime.stack.book import FOLDER, read_book
 from cumulant.runtime.story.candidates import faulty, good, leaked

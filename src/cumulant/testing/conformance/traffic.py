@@ -22,11 +22,12 @@ from cumulant.ports.traffic import Opening, Traffic
 from cumulant.testing.arms import ArmServer
 from cumulant.testing.conformance.gateway_faults import FaultRules
 from cumulant.testing.conformance.gateway_life import LifeRules
+from cumulant.testing.conformance.gateway_tls import TlsRules
 from cumulant.testing.conformance.routes import MODEL, routes_of
 from cumulant.testing.gateways import Caller, Reader, wait_for
 
 
-class TrafficConformance(FaultRules, LifeRules):
+class TrafficConformance(FaultRules, LifeRules, TlsRules):
     """Give a fixture `connect`: makes a client, each time of the same gateway, which does not run."""
 
     def test_the_door_and_one_request(

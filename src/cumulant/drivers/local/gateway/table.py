@@ -55,10 +55,12 @@ class Table:
             elif routes.revision >= served.routes.revision:
                 served.change(routes)
         self._known.clear()
-        urls = {url for one in self.models.values() for arm in one.routes.arms for url in arm.endpoints}
-        for url in self.endpoints.keys() - urls:
+        arms = [arm for one in self.models.values() for arm in one.routes.arms]
+        trusts = {url: arm.authority for arm in arms for url in arm.endpoints}
+        gone = [url for url, one in self.endpoints.items() if url not in trusts or trusts[url] != one.trust]
+        for url in gone:
             self.endpoints.pop(url).close()
-        new = [Endpoint(url) for url in urls - self.endpoints.keys()]
+        new = [Endpoint(url, trust=trust) for url, trust in trusts.items() if url not in self.endpoints]
         self.endpoints.update({one.url: one for one in new})
         return new
 
@@ -100,7 +102,8 @@ class Table:
         return first[: retries + 1] + rescue[: 1 if retries or not first else 0]
 
     def _servers(self, arm: Arm) -> list[tuple[str, Endpoint]]:
-        return [(arm.name, self.endpoints.get(url) or Endpoint(url, kept=False)) for url in arm.endpoints]
+        known = self.endpoints
+        return [(arm.name, known.get(url) or Endpoint(url, trust=arm.authority, kept=False)) for url in arm.endpoints]
 
 
 def _usable(servers: list[tuple[str, Endpoint]]) -> list[tuple[str, Endpoint]]:
@@ -150,6 +153,8 @@ class Checks:
             self._tasks.pop(url).cancel()
         firsts = []
         for endpoint in new:
+            if (before := self._tasks.pop(endpoint.url, None)) is not None:  # other authorities vouch for it now
+                before.cancel()
             first = asyncio.ensure_future(check(endpoint))
             firsts.append(first)
             self._tasks[endpoint.url] = asyncio.ensure_future(self._again(endpoint, first))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections import deque
 from typing import cast
@@ -186,9 +187,12 @@ class Wire(asyncio.Protocol):
 class Endpoint:
     """One server: its kept connections, and what is thought of it."""
 
-    def __init__(self, url: str, *, kept: bool = True) -> None:
+    def __init__(self, url: str, *, trust: str | None = None, kept: bool = True) -> None:
         parts = urlsplit(url)
         self.url = url
+        #: file of the authorities that its certificate is verified against; None: the system's
+        self.trust = trust
+        self._context: ssl.SSLContext | None = None
         #: whether connections wait for later requests
         self._kept = kept
         self._host, self._secure = parts.hostname or "", parts.scheme == "https"
@@ -226,10 +230,20 @@ class Endpoint:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_CONNECT):
-                _, wire = await loop.create_connection(Wire, self._host, self._port, ssl=self._secure or None)
+                _, wire = await loop.create_connection(Wire, self._host, self._port, ssl=self._encrypted())
         except (OSError, TimeoutError) as error:
             raise Fault("connect", 503, "no server of this model takes connections") from error
         return wire
+
+    def _encrypted(self) -> ssl.SSLContext | None:
+        """How its certificate is verified; None where it is asked in plain.
+
+        Raises:
+            OSError: the file of its authorities cannot be used.
+        """
+        if self._secure and self._context is None:
+            self._context = ssl.create_default_context(cafile=self.trust)
+        return self._context
 
     def give_back(self, wire: Wire) -> None:
         """Keep it for the next request, or end it."""

@@ -1,0 +1,100 @@
+"""How much a folder may hold that several processes write to and somebody else empties."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from cumulant.core.errors import OverloadedError, UsageError
+
+#: a file takes whole blocks of a disk, however small it is
+_BLOCK = 4096
+#: seconds between two looks at the folder, and at least so many times as long as a look takes
+_LOOK, _SELDOM = 1.0, 20.0
+#: seconds until whoever empties it may have come by
+_RETRY = 30.0
+
+
+class Room:
+    """Counts what lies in the folder, in blocks: by looking at it, and by what this process adds between two looks.
+
+    Others who write between two looks are seen at the next one, so the bound may be passed by what they write in a
+    second; a file that came while it was looked counts twice until the next look. What lies there is never touched.
+
+    Args:
+        most: bytes.
+    """
+
+    def __init__(self, folder: Path, most: int, *, steady: Callable[[], float] = time.monotonic) -> None:
+        self._folder, self._most, self._steady = folder, most, steady
+        self._lock = threading.Lock()
+        #: in the folder as of the last look and what was added here since, and what is being written
+        self._used, self._coming = 0, 0
+        self._next = -_LOOK
+
+    def take(self, size: int) -> None:
+        """Room for a file of so many bytes that is about to be written; `done` must follow.
+
+        Raises:
+            UsageError: it does not fit into the empty folder.
+            OverloadedError: there is no room for it now.
+            OSError: the folder cannot be read.
+        """
+        whole = _blocks(size)
+        if whole > self._most:
+            raise UsageError(
+                f"they take {whole:,} bytes, and all posted labels together may take {self._most:,}",
+                hint="post them in parts, or ingest a file",
+            )
+        with self._lock:
+            self._look()
+            if self._used + self._coming + whole > self._most:
+                raise OverloadedError(
+                    f"posted labels wait to be taken in, and no more than {self._most:,} bytes of them may wait",
+                    hint="nothing of this post was kept: post it again when `cumulant labels ingest` has been by",
+                    retry_after=_RETRY,
+                )
+            self._coming += whole
+
+    def done(self, size: int, *, kept: bool) -> None:
+        """The file is written, or is not: then its room is free again."""
+        with self._lock:
+            self._coming -= _blocks(size)
+            self._used += _blocks(size) if kept else 0
+
+    def used(self) -> int:
+        """Bytes in the folder, as of the last look and with what was added here since.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        with self._lock:
+            self._look()
+            return self._used
+
+    def _look(self) -> None:
+        begun = self._steady()
+        if begun < self._next:
+            return
+        try:
+            with os.scandir(self._folder) as found:
+                whole = (entry for entry in found if not entry.name.startswith("."))  # others are being written
+                self._used = sum(_blocks(_size(entry)) for entry in whole)
+        except FileNotFoundError:
+            self._used = 0
+        now = self._steady()
+        self._next = now + max(_LOOK, _SELDOM * (now - begun))
+
+
+def _blocks(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:  # taken in meanwhile
+        return 0

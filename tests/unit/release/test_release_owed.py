@@ -1,0 +1,160 @@
+"""What a rollback owes to a journal and a registry that did not answer, and what a promotion's story says of it."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+from release_servers import project, served
+from releases import MOMENT, release
+
+from cumulant.core.errors import EngineUnavailableError, StorageError
+from cumulant.core.events import Actor
+from cumulant.ports.access import Principal
+from cumulant.release.decide import ended, start
+from cumulant.runtime.processes import this_process
+from cumulant.runtime.release import store
+from cumulant.runtime.release.door import answer
+from cumulant.runtime.release.owed import Owed, owing, returns, settle, tell_event
+from cumulant.runtime.release.rollback import roll_back
+from cumulant.runtime.release.views import sentence, view
+from cumulant.runtime.stack.book import Return, change_book, read_book
+from cumulant.testing.clock import ManualClock
+
+ADA = Principal("user:ada", ("risk",))
+
+
+@pytest.fixture
+def clock():
+    return ManualClock(MOMENT)
+
+
+@pytest.fixture
+def late(tmp_path, clock):
+    with project(tmp_path / "late", clock=clock) as found:
+        yield found
+
+
+def register(registry, folder, number):
+    folder.mkdir(exist_ok=True)
+    with registry.run("late", number, key=number) as run:
+        assert registry.register(run, "late", folder, [1], tags={}, key=number).version == number
+
+
+def refused_until(found, method, error):
+    """`found.METHOD()` raises the error until the list that it returns is emptied."""
+    whole, down = getattr(found, method), [error]
+
+    def asked():
+        if down:
+            raise down[0]
+        return whole()
+
+    setattr(found, method, asked)
+    return down
+
+
+def test_what_a_rollback_owes_is_told_when_journal_and_registry_answer_again(late, clock, tmp_path):
+    registry = late.registry()
+    for number in ("1", "2"):
+        register(registry, tmp_path / "servable", number)
+    registry.alias("late", "champion", "2")
+    served(late, "2", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
+    journal_down = refused_until(late, "journal", StorageError("the disk is gone", subject="journal"))
+    registry_down = refused_until(late, "registry", EngineUnavailableError("MLflow does not answer", subject="m"))
+    back = roll_back(late, "late", principal=ADA, reason="complaints", to="1", clock=clock)
+    assert back.later
+    assert back.missed == ("event: the disk is gone", "alias champion: MLflow does not answer")
+    said = []
+    settle(late, said.append)
+    assert said.pop() == (
+        "the rollback to version 1 is not told yet: event: the disk is gone; alias champion: MLflow does not answer"
+    )
+    journal_down.clear()
+    settle(late, said.append)
+    assert said.pop() == "the rollback to version 1 is not told yet: alias champion: MLflow does not answer"
+    assert registry.resolve("late@champion").version == "2"
+    registry_down.clear()
+    settle(late, said.append)
+    settle(late, said.append)
+    assert said == ["the rollback to version 1 is told now: alias champion"], "once"
+    assert registry.resolve("late@champion").version == "1"
+    assert read_book(late.state, "late").returns == ()
+    told = [(event.kind, event.actor, event.reason) for event in late.journal().events()]
+    assert told == [
+        ("release.rolled_back", "user:ada", "complaints"),
+        ("model.aliased", "user:ada", "complaints"),
+    ]
+
+
+def test_a_rollback_whose_event_was_told_before_it_was_noted_is_told_once(late, clock):
+    served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
+    one = Return(at=MOMENT, version="1", given_up=("2",), reason="x", by="user:ada", owed=("event",))
+    tell_event(late, "late", one)
+    change_book(late.state, "late", lambda book: msgspec.structs.replace(book, returns=(one,)))
+    settle(late, lambda _: None)
+    assert len(list(late.journal().events(kinds=("release.rolled_back",)))) == 1
+
+
+def test_an_alias_that_came_late_does_not_undo_what_came_after_it(late, tmp_path):
+    registry = late.registry()
+    for number in ("1", "2", "3"):
+        register(registry, tmp_path / "servable", number)
+    registry.alias("late", "champion", "3")
+    served(late, "3", v1="http://127.0.0.1:1", v3="http://127.0.0.1:2")
+    one = Return(at=MOMENT, version="1", given_up=("2",), reason="x", by="user:ada", owed=("alias champion",))
+    change_book(late.state, "late", lambda book: msgspec.structs.replace(book, returns=(one,)))
+    settle(late, lambda _: None)
+    assert registry.resolve("late@champion").version == "3"
+    assert read_book(late.state, "late").returns == ()
+
+
+def test_a_rollback_that_is_being_told_is_left_to_whoever_tells_it(late):
+    served(late, "1", v1="http://127.0.0.1:1")
+    one = Return(at=MOMENT, version="1", given_up=("2",), reason="x", by="user:ada", owed=("event",))
+    busy = msgspec.structs.replace(one, teller=this_process())
+    change_book(late.state, "late", lambda book: msgspec.structs.replace(book, returns=(busy,)))
+    assert owing(late) == ()
+    gone = msgspec.structs.replace(one, teller=msgspec.structs.replace(this_process(), born="long ago"))
+    change_book(late.state, "late", lambda book: msgspec.structs.replace(book, returns=(gone,)))
+    assert owing(late) == (gone,)
+    now = [0.0]
+    acting = Owed(late, lambda _: None, steady=lambda: now[0])
+    acting.tick().join()
+    assert [event.kind for event in late.journal().events()] == ["release.rolled_back"]
+    change_book(late.state, "late", lambda book: msgspec.structs.replace(book, returns=(one,)))
+    assert acting.tick() is None, "half a minute after the last try at the earliest"
+    now[0] = 31.0
+    acting.tick().join()
+    assert read_book(late.state, "late").returns == ()
+
+
+def test_a_damaged_book_is_told_and_stops_no_round(late):
+    served(late, "1", v1="http://127.0.0.1:1")
+    (late.state / "stack" / "book.json").write_text("{")
+    said = []
+    Owed(late, said.append).tick().join()
+    assert "book.json cannot be read" in said[0]
+
+
+def test_why_tells_of_a_rollback_after_the_promotion(late, clock):
+    served(late, "2", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
+    over = ended(start(release()), "promoted", "shown", at=MOMENT)
+    with late.journal().transaction(actor=Actor("user:ada")) as transaction:
+        store.write(transaction, None, over, expect=0)
+    down = refused_until(late, "journal", StorageError("the disk is gone", subject="journal"))
+    clock.sleep(3600)
+    roll_back(late, "late", principal=ADA, reason="complaints", to="1", clock=clock)
+    down.clear()
+    said = "version 2 of late was promoted: shown; ada rolled it back to version 1 at 2026-05-01 01:00:00Z: complaints"
+    assert view(over, returns(late, "late")).sentence == said, "from the book, as the journal was not told yet"
+    settle(late, lambda _: None)
+    assert sentence(over, returns(late, "late")) == said
+    assert answer(late.journal(), "/v1/releases/r1")[1].sentence == said
+    assert answer(late.journal(), "/v1/releases/r1/verdict")[1]["sentence"] == said
+    before = msgspec.structs.replace(over, begun=clock.now() + timedelta(seconds=1))
+    assert sentence(before, returns(late, "late")) == "version 2 of late was promoted: shown", "it was before"
+    clock.sleep(60)
+    roll_back(late, "late", principal=ADA, reason="it was right", to="2", clock=clock)
+    assert sentence(over, returns(late, "late")) == "version 2 of late was promoted: shown", "it came back"
