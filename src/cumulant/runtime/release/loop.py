@@ -73,7 +73,7 @@ def controller(
         registry=project.registry,
         journal=journal,
         traffic=traffic,
-        receivers=lambda: [project.vault.reveal(url) for url in project.spec.monitoring.notify],
+        receivers=project.receivers(),
         clock=clock,
         actor=ACTOR,
         report=report,
