@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
@@ -82,7 +83,7 @@ def examined(key, scopes, seen):
 
 def passed(moments):
     """Hours that pass over moments, of which steps back count nothing."""
-    return sum(max(0.0, (later - one) / HOUR) for one, later in zip(moments, moments[1:], strict=False))
+    return sum(max(0.0, (later - one) / HOUR) for one, later in itertools.pairwise(moments))
 
 
 def episodes(past, key):

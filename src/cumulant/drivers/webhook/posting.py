@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import math
 import socket
 import threading
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -70,8 +70,10 @@ def post(target: Target, document: object, *, key: str, seconds: float) -> str:
     } | target.headers  # fmt: skip
     try:
         request = urllib.request.Request(target.url, msgspec.json.encode(document), headers)  # noqa: S310 - checked by Target
-        with _within(seconds) as made, _opener(made).open(request, timeout=seconds) as answer:
-            return _text(answer.read(_LONGEST))
+        with _Limit(seconds) as limit, _opener(limit.watch).open(request, timeout=seconds) as answer:
+            said = _text(answer.read(_LONGEST))
+            limit.check()  # an answer that was cut off looks whole
+            return said
     except urllib.error.HTTPError as error:
         with error:
             raise _answered(error) from None
@@ -103,9 +105,10 @@ def _text(body: bytes) -> str:
 
 def _pause(text: str | None) -> float | None:
     try:
-        return None if text is None else min(max(float(text), 0.0), _PAUSE)
+        seconds = math.nan if text is None else float(text)
     except ValueError:  # a date: the usual pauses do
         return None
+    return None if math.isnan(seconds) else min(max(seconds, 0.0), _PAUSE)
 
 
 def _reason(error: Exception, seconds: float) -> str:
@@ -133,28 +136,34 @@ def _opener(made: Callable[[Any], Any]) -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(Plain, Encrypted, Refused)
 
 
-@contextlib.contextmanager
-def _within(seconds: float) -> Iterator[Callable[[Any], Any]]:
-    """Cut the connections that were made off after so many seconds: a receiver that answers drop by drop never times
-    out by itself.
-    """
-    connections: list[Any] = []
-    ended = threading.Event()
-    until = time.monotonic() + seconds
+class _Limit:
+    """Cuts connections off after so many seconds: a receiver that answers drop by drop never times out by itself."""
 
-    def cut() -> None:
-        if ended.wait(max(0.0, until - time.monotonic())):
-            return
-        for one in connections:
-            with contextlib.suppress(OSError, AttributeError):
-                socket.socket.shutdown(one.sock, socket.SHUT_RDWR)
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._passed = seconds, False
+        self._ended = threading.Event()
+        self._watched: list[Any] = []
 
-    def made(connection: Any) -> Any:
-        connections.append(connection)
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._cut, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+
+    def watch(self, connection: Any) -> Any:
+        self._watched.append(connection)
         return connection
 
-    threading.Thread(target=cut, daemon=True).start()
-    try:
-        yield made
-    finally:
-        ended.set()
+    def check(self) -> None:
+        """Raises TimeoutError where the time has passed."""
+        if self._passed:
+            raise TimeoutError
+
+    def _cut(self) -> None:
+        if self._ended.wait(self._seconds):
+            return
+        self._passed = True
+        for one in self._watched:
+            with contextlib.suppress(OSError, AttributeError, TypeError):
+                socket.socket.shutdown(one.sock, socket.SHUT_RDWR)
