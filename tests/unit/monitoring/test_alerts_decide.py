@@ -129,7 +129,7 @@ def findings_of(seen):
     return [finding(rule, subject, level=level) for (rule, subject), level in seen.items()]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(looks)
 def test_fires_and_ends_as_the_whole_history_says(drawn):
     past, state, seen = history(drawn), State(), []
@@ -149,7 +149,7 @@ def test_fires_and_ends_as_the_whole_history_says(drawn):
         assert mine == wanted, key
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(looks, st.booleans())
 def test_nobody_is_told_twice_and_nothing_is_lost(drawn, silent):
     state, said = State(), []
@@ -279,6 +279,18 @@ def test_a_clock_that_is_set_back_repeats_and_holds_up_nothing():
     assert whats(changes) == ["fired", "told"]
     state, changes = run([(-20000, []), (-19000, [finding()])], state=state)
     assert whats(changes) == ["resolved", "cleared", "fired", "told"]
+
+
+def test_a_past_period_is_looked_at_in_its_own_time_and_told_in_the_present_one():
+    state, changes = State(), []
+    for hour in range(4):
+        now = START + timedelta(days=4000, seconds=hour)
+        state, more = decide(state, [finding("covariate")], START + hour * HOUR, policy=policy(SPEC), now=now)
+        changes += more
+    assert whats(changes) == ["fired", "told"]
+    assert state.firing[0].fired == START + timedelta(days=4000, seconds=2)
+    assert state.firing[0].began == START
+    assert list(state.spent) == ["2037-11"]
 
 
 def test_a_rule_that_is_turned_off_ends_its_alerts():

@@ -47,6 +47,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """One alert from its first look to its end. Spans are in seconds, and sums of what passed from look to look.
 
+    `began`, `seen` and `absent` are moments of looks; `fired` and `resolved` are moments for people.
+
     `held`: how long it has been seen; `clear`: how long it has not, since the look `absent`. `told`: the level at which
     people know of it; `waits`: it comes with the next digest; `quiet`: since people were told last.
     """

@@ -59,34 +59,42 @@ def observe(
     principal: Principal,
     looked: Collection[Scope] | None = None,
     at: datetime | None = None,
+    clock: Clock | None = None,
 ) -> Sequence[Change]:
     """Take in what a look found: alerts fire, go on or end, and messages are on their way when this returns.
 
     `looked`: the models and rules that were examined; an alert of another one is left as it is. None: all. `at`: the
-    moment of the look, for a replayed past.
+    moment of the look, where a past period is looked at.
 
     Raises:
         RefusedError: the principal may not.
     """
     check(project.access(), principal, "alerts.observe", project.name)
-    when = at or SystemClock().now()
-    return _decided(project, tuple(findings), when, Actor(str(principal.name)), looked)
+    now, actor = (clock or SystemClock()).now(), Actor(str(principal.name))
+    return _decided(project, tuple(findings), actor, at=at or now, now=now, looked=looked)
 
 
 def advance(project: Project, *, clock: Clock | None = None) -> Sequence[Change]:
     """Tell what has become due with time alone: a digest, a reminder, what a silence held back."""
     if not read(project.journal())[1]:
         return ()
-    return _decided(project, (), (clock or SystemClock()).now(), ACTOR, frozenset())
+    now = (clock or SystemClock()).now()
+    return _decided(project, (), ACTOR, at=now, now=now, looked=frozenset())
 
 
 def _decided(
-    project: Project, findings: Sequence[Finding], at: datetime, actor: Actor, looked: Collection[Scope] | None
+    project: Project,
+    findings: Sequence[Finding],
+    actor: Actor,
+    *,
+    at: datetime,
+    now: datetime,
+    looked: Collection[Scope] | None,
 ) -> Sequence[Change]:
     rules = policy(project.spec.monitoring.alerts)
 
     def how(state: State) -> tuple[State, Sequence[Change], tuple[()]]:
-        after, changes = decide(state, findings, at, policy=rules, looked=looked)
+        after, changes = decide(state, findings, at, policy=rules, looked=looked, now=now)
         return after, changes, ()
 
     return change(project.journal(), actor, project.receivers(), how)[1]
