@@ -25,11 +25,11 @@ from cumulant.monitoring.alerts import (
     unsilenced,
 )
 from cumulant.monitoring.alerts.policy import LEVELS
-from cumulant.monitoring.alerts.spec import RuleSpec
+from cumulant.monitoring.alerts.spec import AlertRuleSpec
 
 START = datetime(2026, 11, 24, 6, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-RULES = {"covariate": RuleSpec(for_="2h"), "quality": RuleSpec(resolve_after="3h"), "feed": RuleSpec()}
+RULES = {"covariate": AlertRuleSpec(for_="2h"), "quality": AlertRuleSpec(resolve_after="3h"), "feed": AlertRuleSpec()}
 SPEC = AlertsSpec(rules=RULES, budget="3/month", resolve_after="0s", remind="4h", reminders=2)
 
 
@@ -295,7 +295,7 @@ def test_a_past_period_is_looked_at_in_its_own_time_and_told_in_the_present_one(
 
 def test_a_rule_that_is_turned_off_ends_its_alerts():
     state, _ = run([(0, [finding()])])
-    off = AlertsSpec(rules={"feed": RuleSpec(level="off")})
+    off = AlertsSpec(rules={"feed": AlertRuleSpec(level="off")})
     state, changes = run([(1, [finding(), finding(subject="other")], ())], spec=off, state=state)
     assert whats(changes) == ["resolved", "cleared"]
     assert not state.alerts
@@ -310,7 +310,7 @@ def test_several_findings_of_one_thing_are_one():
 
 
 def test_what_is_over_is_bounded_unless_it_waits():
-    spec = AlertsSpec(budget="0/day", resolve_after="0s", rules={"quality": RuleSpec()})
+    spec = AlertsSpec(budget="0/day", resolve_after="0s", rules={"quality": AlertRuleSpec()})
     state = State()
     for hour in range(150):
         state, _ = run([(hour / 10, [finding("quality", f"c{hour}")])], spec, state)

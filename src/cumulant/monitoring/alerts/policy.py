@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import msgspec
 
 from cumulant.core.units import duration
-from cumulant.monitoring.alerts.spec import AlertsSpec, RuleSpec
+from cumulant.monitoring.alerts.spec import AlertRuleSpec, AlertsSpec
 
 Level = Literal["info", "warning", "critical"]
 Period = Literal["hour", "day", "week", "month"]
@@ -72,7 +72,7 @@ def policy(spec: AlertsSpec) -> Policy:
 
 
 def _rule(spec: AlertsSpec, name: str) -> Rule:
-    own = spec.rules.get(name, RuleSpec())
+    own = spec.rules.get(name, AlertRuleSpec())
     level = own.level or BUILT_IN.get(name, _OTHERS)
     return Rule(
         level=None if level == "off" else level,

@@ -10,7 +10,7 @@ from msgspec import Meta
 Duration = Annotated[str, Meta(extra={"text": "duration"})]
 
 
-class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class AlertRuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One rule; what is left out is as it is built in."""
 
     level: Annotated[
@@ -29,7 +29,7 @@ class AlertsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """What becomes an alert, and how much of it people are told."""
 
     rules: Annotated[
-        dict[str, RuleSpec],
+        dict[str, AlertRuleSpec],
         Meta(
             description="Rules by name: `data_fault`, `feed`, `quality`, `covariate`, `prior`, `concept`, `loss`, "
             "`estimated_loss`, and those of your own findings."
