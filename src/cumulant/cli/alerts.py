@@ -167,8 +167,8 @@ def _print(console: Console, found: AlertsView) -> None:
         why = f" ({one.reason})" if one.reason else ""
         console.print(clean(f"silence {one.id}: {matched}, until {one.until:%Y-%m-%d %H:%M} UTC, by {one.by}{why}"))
     if found.receivers:
-        rows = [(one.receiver, one.url, one.waiting, one.left_out, one.fault or "–") for one in found.receivers]
-        console.print(table(["receiver", "url", "waiting", "left out", "fault"], rows))
+        told = [(one.receiver, one.url, one.waiting, one.left_out, one.fault or "–") for one in found.receivers]
+        console.print(table(["receiver", "url", "waiting", "left out", "fault"], told))
     else:
         console.print("monitoring.notify names no receiver: alerts are in the events only", style="dim")
     console.print(f"{found.spent} messages of the budget of {found.budget}", style="dim")

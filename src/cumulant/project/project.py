@@ -257,7 +257,7 @@ class Project:
         return receivers(self.spec.monitoring.notify, self._drivers)
 
     def notifier(self, receiver: Receiver) -> Notifier:
-        """A new client of a receiver. It is kept by nobody, since a secret of its URL may change.
+        """A new client of a receiver, made with the secrets of its URL.
 
         Raises:
             NotFoundError: a secret of its URL does not exist.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -93,9 +94,9 @@ def kinds(project):
 
 def test_an_alert_is_told_and_its_end_too(late, web):
     see(late, finding())
-    assert deliver(late, clock=ManualClock(START)) == "1 messages delivered"
+    assert deliver(late, clock=ManualClock(START)) == "1 message delivered"
     see(late, hours=1)
-    assert deliver(late, clock=ManualClock(START + timedelta(hours=1))) == "1 messages delivered"
+    assert deliver(late, clock=ManualClock(START + timedelta(hours=1))) == "1 message delivered"
     assert told(web) == [("firing", "fare"), ("resolved", "fare")]
     assert web.posts[0][2]["text"].startswith("it moved, since 2026-11-24 06:00 UTC")
     assert kinds(late) == ["alert.fired", "notify.delivered", "alert.resolved", "notify.delivered"]
@@ -144,7 +145,7 @@ def test_a_receiver_that_fails_is_tried_later_and_later(late, web, clock):
     assert pauses == [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 3600, 3600, 3600]
     assert kinds(late) == ["alert.fired", "notify.failed"], "told once"
     web.how = "take"
-    assert deliver(late, clock=clock) == "1 messages delivered"
+    assert deliver(late, clock=clock) == "1 message delivered"
     delivered = next(late.journal().events(kinds=("notify.delivered",)))
     assert delivered.data["failures"] == 12
     assert standing(late.journal(), late.receivers()[0].name)[0].failures == 0
@@ -154,7 +155,7 @@ def test_a_pause_that_is_asked_for_is_kept_and_a_refusal_is_not_hurried(late, we
     see(late, finding())
     web.how, web.status, web.headers = "answer", 429, {"retry-after": "120"}
     said = deliver(late, clock=clock)
-    assert said.startswith("0 messages delivered, 1 wait; ")
+    assert said.startswith("0 messages delivered, 1 left; ")
     name = late.receivers()[0].name
     assert standing(late.journal(), name)[0].retry == START + timedelta(seconds=120)
     clock.move(timedelta(seconds=120))
@@ -169,7 +170,7 @@ def test_a_clock_that_was_ahead_holds_nothing_up(late, web, clock):
     deliver(late, clock=clock)
     clock.move(timedelta(days=-400))
     web.how = "take"
-    assert deliver(late, clock=clock) == "1 messages delivered"
+    assert deliver(late, clock=clock) == "1 message delivered"
 
 
 def test_one_that_hangs_delays_no_other(tmp_path, web):
@@ -370,7 +371,7 @@ def test_a_secret_that_is_gone_loses_nothing(tmp_path, web, monkeypatch, clock):
         assert "no secret named CHAT" in deliver(late, clock=clock)
         clock.move(timedelta(hours=1))
         monkeypatch.setenv("CHAT", f"http://127.0.0.1:{web.port}")
-        assert deliver(late, clock=clock) == "1 messages delivered"
+        assert deliver(late, clock=clock) == "1 message delivered"
 
 
 @pytest.mark.parametrize(
@@ -511,3 +512,26 @@ def test_how_long_a_failing_one_waits():
     assert found.retry - now == timedelta(hours=1)
     assert found.failing_since == START
     assert not is_due(found, now)
+
+
+def test_prometheus_is_told(late, web, tmp_path, clock):
+    from prometheus_client.parser import text_string_to_metric_families
+
+    from cumulant.runtime.release.door import opened
+
+    see(late, finding("a"), finding("b", rule="covariate"))
+    web.how = "later"
+    deliver(late, clock=clock)
+    with opened(tmp_path / "stack", late.journal) as url, urllib.request.urlopen(f"{url}/metrics") as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+        found = {
+            (one.name, *one.labels.values()): one.value for family in families for one in family.samples
+        }  # fmt: skip
+    name = late.receivers()[0].name
+    assert found == {
+        ("cumulant_alerts_firing", "info"): 1,
+        ("cumulant_alerts_firing", "warning"): 0,
+        ("cumulant_alerts_firing", "critical"): 1,
+        ("cumulant_messages_waiting", name): 2,
+        ("cumulant_receiver_failures", name): 1,
+    }

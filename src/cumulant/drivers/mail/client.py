@@ -72,7 +72,7 @@ def mail(message: Message, where: Location) -> EmailMessage:
     found = EmailMessage()
     found["Subject"] = _line(f"[cumulant] {message.title}")
     found["From"], found["To"] = where.sender, ", ".join(where.to)
-    found["Date"] = format_datetime(message.at)
+    found["Date"] = format_datetime(message.ended or message.at)
     found["Message-ID"] = f"<{digest(message.key)[:32]}@{where.sender.rpartition('@')[2]}>"
     found["Auto-Submitted"] = "auto-generated"
     for name in ("level", "model", "rule", "subject", "status"):

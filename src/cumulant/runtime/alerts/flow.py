@@ -30,7 +30,7 @@ from cumulant.monitoring.alerts.events import AlertAcknowledged, AlertsSilenced,
 from cumulant.ports.notifier import Message
 from cumulant.runtime.actions import check
 from cumulant.runtime.alerts.book import change, read
-from cumulant.runtime.alerts.outbox import ACTOR
+from cumulant.runtime.alerts.outbox import ACTOR, sweep
 from cumulant.runtime.alerts.postman import SECONDS, Postman
 
 if TYPE_CHECKING:
@@ -75,7 +75,11 @@ def observe(
 
 
 def advance(project: Project, *, clock: Clock | None = None) -> Sequence[Change]:
-    """Tell what has become due with time alone: a digest, a reminder, what a silence held back."""
+    """Tell what has become due with time alone: a digest, a reminder, what a silence held back.
+
+    What waits for receivers that the project file no longer names goes.
+    """
+    sweep(project.journal(), project.receivers())
     if not read(project.journal())[1]:
         return ()
     now = (clock or SystemClock()).now()
@@ -114,12 +118,16 @@ def deliver(project: Project, *, clock: Clock | None = None, seconds: float = _T
 
     views = receiver_views(project)
     left, deaf = sum(view.waiting for view in views), [view for view in views if view.failures]
-    said = f"{postman.delivered} messages delivered" if postman.delivered or left else "no message waits"
+    said = f"{_counted(postman.delivered)} delivered" if postman.delivered or left else "no message waits"
     if left:
-        said += f", {left} wait"
+        said += f", {left} left"
     return said + "".join(
         f"; {view.receiver} fails since {view.failing_since:%Y-%m-%d %H:%M} UTC: {view.fault}" for view in deaf
     )
+
+
+def _counted(messages: int) -> str:
+    return f"{messages} message" if messages == 1 else f"{messages} messages"
 
 
 def show(project: Project, name: str, *, principal: Principal) -> Alert:

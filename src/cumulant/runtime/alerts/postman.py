@@ -20,7 +20,7 @@ from cumulant.monitoring.alerts.state import Change
 from cumulant.monitoring.alerts.words import message
 from cumulant.ports.notifier import Message
 from cumulant.runtime.alerts.book import read
-from cumulant.runtime.alerts.outbox import ACTOR, LEFT_OUT, OUTBOX, left_out, sweep, waiting
+from cumulant.runtime.alerts.outbox import ACTOR, LEFT_OUT, OUTBOX, left_out, waiting
 from cumulant.runtime.alerts.standing import Standing, claim, failed, is_due, standing, taken, write
 
 if TYPE_CHECKING:
@@ -39,7 +39,12 @@ class Postman:
     def __init__(self, project: Project, *, clock: Clock | None = None, seconds: float = SECONDS) -> None:
         self._project, self._clock, self._seconds = project, clock or SystemClock(), seconds
         self._threads: dict[str, threading.Thread] = {}
-        self.delivered = 0
+        self._taken: list[str] = []
+
+    @property
+    def delivered(self) -> int:
+        """How many messages were taken so far."""
+        return len(self._taken)
 
     def round(self) -> None:
         """Start delivery to each receiver that something waits for and that is due.
@@ -47,9 +52,8 @@ class Postman:
         Raises:
             CumulantError: the journal cannot be reached.
         """
-        journal, now, receivers = self._project.journal(), self._clock.now(), self._project.receivers()
-        sweep(journal, receivers)
-        for receiver in receivers:
+        journal, now = self._project.journal(), self._clock.now()
+        for receiver in self._project.receivers():
             thread = self._threads.get(receiver.name)
             if thread is not None and thread.is_alive():
                 continue
@@ -129,7 +133,7 @@ class Postman:
                 transaction.delete(OUTBOX, key)
             if not key or receiver.keeps_state:
                 transaction.delete(LEFT_OUT, receiver.name)
-        self.delivered += 1
+        self._taken.append(sent.key)
         return after, version
 
     def _failed(self, receiver: Receiver, error: CumulantError, sent: Message | None, version: int) -> int:
