@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from datetime import timedelta
 
 import msgspec
@@ -223,6 +224,8 @@ def test_the_verdict_over_http(late, tmp_path):
         told = msgspec.json.decode((tmp_path / "stack" / "controller.json").read_bytes())
         assert told["url"] == url
         assert fetched(f"{url}/v1/releases/r1", seconds=5)["status"] == "promoted"
+        with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answered:
+            assert b'cumulant_alerts_firing{level="critical"} 0' in answered.read()
     assert not (tmp_path / "stack" / "controller.json").exists()
 
 

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,7 +17,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "conformance"))
 from notify_servers import Web
 
-from cumulant.core.errors import LeaseHeldError, NotFoundError, ProjectFileError, RefusedError, UsageError
+from cumulant.core.errors import LeaseHeldError, NotFoundError, ProjectFileError, RefusedError, StorageError, UsageError
 from cumulant.core.events import Actor
 from cumulant.monitoring.alerts import Finding
 from cumulant.ports.access import Principal
@@ -37,6 +36,7 @@ from cumulant.runtime.alerts.flow import (
     try_receivers,
     unsilence,
 )
+from cumulant.runtime.alerts.metrics import exposition
 from cumulant.runtime.alerts.postman import Postman
 from cumulant.runtime.alerts.standing import Standing, claim, failed, is_due, standing, write
 from cumulant.runtime.alerts.views import overview, receiver_views
@@ -321,6 +321,38 @@ def test_messages_for_a_receiver_that_is_named_no_more_go(late, tmp_path):
         assert event.data["reason"] == "monitoring.notify no longer names it"
 
 
+def test_an_address_that_is_put_right_gets_what_waited(late, web, tmp_path):
+    see(late, finding("a"))
+    web.how = "refuse"
+    deliver(late, clock=ManualClock(START))
+    see(late, finding("a"), finding("b"), hours=0)
+    late.close()
+    with Web() as right, made(tmp_path / "late", f"http://127.0.0.1:{right.port}/hook") as now:
+        assert deliver(now, clock=ManualClock(START)) == "2 messages delivered"
+        assert told(right) == [("firing", "a"), ("firing", "b")]
+        assert list(now.journal().events(kinds=("notify.left_out",))) == []
+        assert len(now.journal().rows("notify_receiver")) == 1
+
+
+def test_a_journal_that_cannot_be_written_stops_nothing_for_good(late, web, monkeypatch):
+    from cumulant.runtime.alerts import postman
+
+    def full(*_):
+        raise StorageError("no space is left")
+
+    see(late, finding())
+    said = []
+    acting = Postman(late, clock=ManualClock(START), report=said.append)
+    monkeypatch.setattr(postman, "claim", full)
+    acting.round()
+    assert acting.wait(60) == []
+    assert said == [f"messages to {late.receivers()[0].name} wait: no space is left"]
+    monkeypatch.undo()
+    acting.round()
+    acting.wait(60)
+    assert len(web.posts) == 1
+
+
 def test_a_driver_with_a_fault_of_its_own_stops_no_other(late, web, monkeypatch):
     see(late, finding())
 
@@ -514,19 +546,14 @@ def test_how_long_a_failing_one_waits():
     assert not is_due(found, now)
 
 
-def test_prometheus_is_told(late, web, tmp_path, clock):
+def test_prometheus_is_told(late, web, clock):
     from prometheus_client.parser import text_string_to_metric_families
-
-    from cumulant.runtime.release.door import opened
 
     see(late, finding("a"), finding("b", rule="covariate"))
     web.how = "later"
     deliver(late, clock=clock)
-    with opened(tmp_path / "stack", late.journal) as url, urllib.request.urlopen(f"{url}/metrics") as answer:
-        families = text_string_to_metric_families(answer.read().decode())
-        found = {
-            (one.name, *one.labels.values()): one.value for family in families for one in family.samples
-        }  # fmt: skip
+    families = text_string_to_metric_families(exposition(late.journal()))
+    found = {(one.name, *one.labels.values()): one.value for family in families for one in family.samples}
     name = late.receivers()[0].name
     assert found == {
         ("cumulant_alerts_firing", "info"): 1,

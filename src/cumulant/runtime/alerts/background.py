@@ -34,7 +34,7 @@ def delivering(project: Project, report: Callable[[str], None]) -> Iterator[None
 
 
 def _run(project: Project, ended: threading.Event, report: Callable[[str], None]) -> None:
-    postman, due = Postman(project), 0.0
+    postman, due = Postman(project, report=report), 0.0
     while not ended.wait(_ROUND):
         try:
             if time.monotonic() >= due:

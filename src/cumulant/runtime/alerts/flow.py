@@ -30,8 +30,9 @@ from cumulant.monitoring.alerts.events import AlertAcknowledged, AlertsSilenced,
 from cumulant.ports.notifier import Message
 from cumulant.runtime.actions import check
 from cumulant.runtime.alerts.book import change, read
-from cumulant.runtime.alerts.outbox import ACTOR, sweep
+from cumulant.runtime.alerts.outbox import ACTOR
 from cumulant.runtime.alerts.postman import SECONDS, Postman
+from cumulant.runtime.alerts.sweeping import sweep
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -77,7 +78,7 @@ def observe(
 def advance(project: Project, *, clock: Clock | None = None) -> Sequence[Change]:
     """Tell what has become due with time alone: a digest, a reminder, what a silence held back.
 
-    What waits for receivers that the project file no longer names goes.
+    Receivers that the project file no longer names are forgotten.
     """
     sweep(project.journal(), project.receivers())
     if not read(project.journal())[1]:

@@ -96,22 +96,5 @@ def left_out(journal: Journal, receiver: str) -> LeftOut | None:
     return None if row is None else msgspec.convert(row.value, LeftOut)
 
 
-def sweep(journal: Journal, receivers: Sequence[Receiver]) -> None:
-    """Messages for receivers that the project file no longer names go, and an event tells of them."""
-    names = {receiver.name for receiver in receivers}
-    gone: dict[str, list[Entry]] = {}
-    for entry in waiting(journal):
-        receiver = entry.key.rpartition("/")[0]
-        if receiver not in names:
-            gone.setdefault(receiver, []).append(entry)
-    for receiver, entries in gone.items():
-        with journal.transaction(actor=ACTOR) as transaction:
-            for entry in entries:
-                transaction.delete(OUTBOX, entry.key)
-            transaction.delete(LEFT_OUT, receiver)
-            reason = "monitoring.notify no longer names it"
-            transaction.emit(MessagesLeftOut(receiver=receiver, messages=len(entries), reason=reason))
-
-
 def _entry(row: Row) -> Entry:
     return Entry(key=row.key, message=msgspec.convert(row.value, Message))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -34,10 +35,20 @@ _AGAIN = timedelta(minutes=5)
 
 
 class Postman:
-    """Delivers what waits. `round` starts what is due and returns at once; `wait` waits for what was started."""
+    """Delivers what waits. `round` starts what is due and returns at once; `wait` waits for what was started.
 
-    def __init__(self, project: Project, *, clock: Clock | None = None, seconds: float = SECONDS) -> None:
-        self._project, self._clock, self._seconds = project, clock or SystemClock(), seconds
+    `report` is told in a sentence what stops a delivery on this side, such as a journal that cannot be written.
+    """
+
+    def __init__(
+        self,
+        project: Project,
+        *,
+        clock: Clock | None = None,
+        seconds: float = SECONDS,
+        report: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._project, self._clock, self._seconds, self._report = project, clock or SystemClock(), seconds, report
         self._threads: dict[str, threading.Thread] = {}
         self._taken: list[str] = []
 
@@ -80,22 +91,21 @@ class Postman:
     def _serve(self, receiver: Receiver) -> None:
         """All that waits for one receiver, until it fails or another process delivers to it."""
         journal = self._project.journal()
-        held = claim(journal, receiver.name, self._clock.now())
-        if held is None:
-            return
-        found, version = held
         try:
-            version = self._deliver(receiver, found, version)
+            held = claim(journal, receiver.name, self._clock.now())
+            if held is not None:
+                self._deliver(receiver, *held)
         except LeaseHeldError:
             return  # it took so long that another process took over, which sends the message once more
+        except CumulantError as error:  # nothing was noted: the claim lapses, and the message is sent once more
+            self._report(f"messages to {receiver.name} wait: {self._project.vault.redact(error.message)}")
 
-    def _deliver(self, receiver: Receiver, found: Standing, version: int) -> int:
+    def _deliver(self, receiver: Receiver, found: Standing, version: int) -> None:
         sending: Message | None = None
         journal = self._project.journal()
         try:
             client = self._project.notifier(receiver)
-            while (entry := self._next(receiver)) is not None:
-                key, sending = entry
+            for key, sending in self._queue(receiver):
                 client.send(sending, seconds=self._seconds)
                 found, version = self._noted(receiver, key, sending, found, version)
             for sending in self._again(receiver, found, self._clock.now()):
@@ -104,21 +114,24 @@ class Postman:
         except LeaseHeldError:
             raise
         except CumulantError as error:
-            return self._failed(receiver, error, sending, version)
+            self._failed(receiver, error, sending, version)
+            return
         except Exception as error:  # noqa: BLE001 - the edge: a driver of others stops no other receiver
             wrong = TerminalError(f"a fault of its driver: {type(error).__name__}: {error}")
-            return self._failed(receiver, wrong, sending, version)
+            self._failed(receiver, wrong, sending, version)
+            return
         with journal.transaction(actor=ACTOR) as transaction:
-            return write(transaction, receiver.name, msgspec.structs.replace(found, holder=None, claimed=None), version)
+            write(transaction, receiver.name, msgspec.structs.replace(found, holder=None, claimed=None), version)
 
-    def _next(self, receiver: Receiver) -> tuple[str, Message] | None:
-        """The row and message that is next: first that some were left out, then the oldest that waits."""
+    def _queue(self, receiver: Receiver) -> Iterator[tuple[str, Message]]:
+        """Row and message of what is to be sent: that some were left out, then what waits, until nothing does."""
         journal = self._project.journal()
         missed = left_out(journal, receiver.name)
         if missed is not None and not receiver.keeps_state:
-            return "", _missed(self._project.name, missed.messages, missed.since, self._clock.now())
-        entries = waiting(journal, receiver.name)
-        return (entries[0].key, entries[0].message) if entries else None
+            yield "", _missed(self._project.name, missed.messages, missed.since, self._clock.now())
+        while entries := waiting(journal, receiver.name):
+            for entry in entries:
+                yield entry.key, entry.message
 
     def _noted(
         self, receiver: Receiver, key: str, sent: Message, found: Standing, version: int
@@ -136,7 +149,7 @@ class Postman:
         self._taken.append(sent.key)
         return after, version
 
-    def _failed(self, receiver: Receiver, error: CumulantError, sent: Message | None, version: int) -> int:
+    def _failed(self, receiver: Receiver, error: CumulantError, sent: Message | None, version: int) -> None:
         """Noted; an event tells of the first failure of a row of them."""
         journal, now = self._project.journal(), self._clock.now()
         before, _ = standing(journal, receiver.name)
@@ -144,7 +157,7 @@ class Postman:
         after = failed(before, error, fault, now)
         fact = ReceiverFailed(receiver=receiver.name, message=sent.key if sent else "", fault=fault)
         with journal.transaction(actor=ACTOR) as transaction:
-            return write(transaction, receiver.name, after, version, *([] if before.failures else [fact]))
+            write(transaction, receiver.name, after, version, *([] if before.failures else [fact]))
 
 
 def _missed(project: str, count: int, since: datetime, now: datetime) -> Message:
