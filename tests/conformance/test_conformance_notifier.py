@@ -12,6 +12,7 @@ from notify_servers import Mailbox, Web, certificate
 
 from cumulant.core.errors import EngineUnavailableError, OverloadedError, TerminalError, UsageError
 from cumulant.drivers.mail.client import Mail
+from cumulant.drivers.mail.location import location
 from cumulant.drivers.webhook.alertmanager import Alertmanager, alerts
 from cumulant.drivers.webhook.receivers import Slack, Webhook
 from cumulant.testing import MemoryNotifier, MemorySecrets
@@ -220,6 +221,13 @@ class TestMail(NotifierConformance):
             Mail(f"smtp://ada:{SECRET}@127.0.0.1:{box.port}?from=a@b.c&to=d@e.f").send(SAMPLE, seconds=10)
         assert box.logins == []
 
+    def test_what_an_address_says(self):
+        found = location("smtp://a%40b@mail.example.com?from=c%2Bd@x.org&to=ops+late@x.org,%20b@x.org&password=MAIL")
+        assert (found.host, found.port, found.starttls, found.encrypted) == ("mail.example.com", 587, True, False)
+        assert (found.user, found.password, found.secret) == ("a@b", None, "MAIL")
+        assert (found.sender, found.to) == ("c+d@x.org", ("ops+late@x.org", "b@x.org"))
+        assert location("smtps://h?from=a@b&to=c@d").port == 465
+
     @needs_openssl
     @pytest.mark.parametrize("scheme", ["smtp", "smtps"])
     def test_encrypted(self, scheme, tmp_path, monkeypatch):
@@ -244,6 +252,7 @@ class TestMail(NotifierConformance):
             ("smtp://h/path?from=a@b&to=c@d", "needs a host"),
             ("smtp://h:x?from=a@b&to=c@d", "no URL"),
             ("smtp://h?from=a@b&to=c@d&cc=e@f", 'an option "cc"'),
+            ("smtp://h?from=a@b&to=c@d&password=MAIL", "a password and no user"),
             ("smtps://h?from=a@b&to=c@d&tls=none", "tls may only be none"),
             ("smtp://h?from=a@b&to=c@d&tls=off", "tls may only be none"),
             (f"smtp://u:{SECRET}@h?from=a@b&to=c@d&tls=none", "in the clear"),

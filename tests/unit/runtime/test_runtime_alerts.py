@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,13 +14,23 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "conformance"))
 from notify_servers import Web
 
-from cumulant.core.errors import LeaseHeldError, NotFoundError, ProjectFileError, RefusedError, StorageError, UsageError
+from cumulant.core.errors import (
+    EngineUnavailableError,
+    LeaseHeldError,
+    NotFoundError,
+    ProjectFileError,
+    RefusedError,
+    StorageError,
+    UsageError,
+)
 from cumulant.core.events import Actor
-from cumulant.monitoring.alerts import Finding
+from cumulant.monitoring.alerts import Finding, policy
 from cumulant.ports.access import Principal
 from cumulant.ports.notifier import Message
 from cumulant.project import load
@@ -41,7 +52,7 @@ from cumulant.runtime.alerts.postman import Postman
 from cumulant.runtime.alerts.standing import Standing, claim, failed, is_due, standing, write
 from cumulant.runtime.alerts.views import overview, receiver_views
 from cumulant.runtime.processes import process_of, this_process
-from cumulant.testing import ManualClock
+from cumulant.testing import ManualClock, MemoryJournal, MemoryNotifier
 
 ADA = Principal("user:ada")
 START = datetime(2026, 11, 24, 6, tzinfo=UTC)
@@ -252,6 +263,54 @@ def test_a_kill_between_sending_and_noting_repeats_one_message_at_most(late, web
     assert outbox.waiting(late.journal()) == []
 
 
+class Fragile(MemoryNotifier):
+    """Takes messages, or fails, or ends whoever sends after it took one."""
+
+    how = "take"
+
+    def send(self, message, *, seconds):
+        if self.how == "fail":
+            raise EngineUnavailableError("not now")
+        super().send(message, seconds=seconds)
+        if self.how == "end":
+            raise SystemExit  # as a kill would: nothing is noted
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.sampled_from(["see", "take", "fail", "end"]), max_size=25))
+def test_whatever_happens_each_message_arrives_in_its_order(fragile, steps):
+    late, clock, fragile = made_again(fragile)
+    number = 0
+    for step in [*steps, "take"]:
+        clock.move(timedelta(hours=2))  # past any pause, and past the claim of one that ended
+        if step == "see":
+            number += 1
+            with late.journal().transaction(actor=Actor("x")) as transaction:
+                outbox.put(transaction, late.receivers(), [notice(number)])
+        else:
+            fragile.how = step
+            with contextlib.suppress(SystemExit):
+                Postman(late, clock=clock)._serve(late.receivers()[0])
+    keys = [int(message.key) for message in fragile.taken]
+    assert list(dict.fromkeys(keys)) == list(range(1, number + 1)), "none is lost, none comes before its time"
+    assert len(keys) - number <= steps.count("end"), "each kill repeats one at most"
+    assert outbox.waiting(late.journal()) == []
+
+
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory):
+    with made(tmp_path_factory.mktemp("late"), "https://127.0.0.1/hook") as late:
+        yield late
+
+
+def made_again(late):
+    """The project with an empty journal, a clock and a receiver of its own."""
+    clock, taker = ManualClock(START), Fragile()
+    journal = MemoryJournal(clock=clock)
+    late.journal, late.notifier = lambda: journal, lambda _: taker
+    return late, clock, taker
+
+
 def test_who_delivers_is_one(late, web):
     see(late, finding())
     name, now = late.receivers()[0].name, START
@@ -422,6 +481,28 @@ def test_addresses_that_no_driver_has_are_refused_by_the_plan(tmp_path, url, sai
     assert said in problem
 
 
+@pytest.mark.parametrize(
+    ("name", "near"), [("covarite", "covariate"), ("feeds", "feed"), ("estimated_lss", "estimated_loss")]
+)
+def test_a_rule_that_is_nearly_a_built_in_one_is_refused(tmp_path, name, near):
+    text = f"version: 1\nmonitoring:\n  alerts:\n    rules:\n      {name}: {{level: info}}\n"
+    (tmp_path / "cumulant.yaml").write_text(text)
+    with pytest.raises(ProjectFileError) as caught:
+        load(tmp_path)
+    [(_, line, problem)] = caught.value.problems
+    assert line == 5
+    assert f'is nearly "{near}"' in problem
+
+
+def test_rules_have_names_of_ones_own(tmp_path):
+    rules = "{loss_eu: {level: info}, queue: {for: 1h}, feed: {level: off}}"
+    (tmp_path / "cumulant.yaml").write_text(f"version: 1\nmonitoring: {{alerts: {{rules: {rules}}}}}\n")
+    with load(tmp_path) as found:
+        assert policy(found.spec.monitoring.alerts).rule("loss_eu").level == "info"
+        assert policy(found.spec.monitoring.alerts).rule("queue").held == 3600
+        assert policy(found.spec.monitoring.alerts).rule("feed").level is None
+
+
 def test_what_a_test_says_of_each(tmp_path, web):
     with Web() as other:
         other.how = "refuse"
@@ -537,8 +618,6 @@ def test_time_alone_tells_reminders(late, web, clock):
 
 def test_how_long_a_failing_one_waits():
     now, found = START, Standing()
-    from cumulant.core.errors import EngineUnavailableError
-
     for _ in range(40):
         found = failed(found, EngineUnavailableError("no"), "no", now)
     assert found.retry - now == timedelta(hours=1)

@@ -38,7 +38,7 @@ def location(url: str) -> Location:
         port = parts.port
     except ValueError:
         raise UsageError("the address of the mail server is no URL", hint=_HINT) from None
-    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    options = dict(parse_qsl(parts.query.replace("+", "%2B"), keep_blank_values=True))  # ops+late@... is an address
     unknown = next((name for name in options if name not in _KNOWN), None)
     if unknown is not None:
         raise UsageError(f'the address of the mail server has an option "{unknown[:40]}"', hint=_HINT)
@@ -46,6 +46,8 @@ def location(url: str) -> Location:
     sender = options.get("from", "")
     if not parts.hostname or parts.path.strip("/") or not to or not all(map(_is_address, (sender, *to))):
         raise UsageError("the address of the mail server needs a host, from=ADDRESS and to=ADDRESS,...", hint=_HINT)
+    if not parts.username and options.get("password"):
+        raise UsageError("the address of the mail server has a password and no user", hint=_HINT)
     encrypted = parts.scheme == "smtps"
     plain = options.get("tls") == "none"
     if "tls" in options and (encrypted or not plain):
