@@ -13,8 +13,9 @@ class Driver(msgspec.Struct, frozen=True):
     """One technology, reached by the URL scheme that names its entry point.
 
     `clients` maps a port's name (`journal`, `tables`, `objects`, `files`, `online`, `registry`, `compute`,
-    `secrets`, `access`, `cache`, `traffic`) to `module:Class`. `capabilities` maps a port's name to what the driver
-    can do of the optional parts; what is missing is refused when a plan is made. `extra` installs the engine.
+    `secrets`, `access`, `cache`, `traffic`, `notifier`) to `module:Class`. `capabilities` maps a port's name to what
+    the driver can do of the optional parts; what is missing is refused when a plan is made. `extra` installs the
+    engine.
     """
 
     clients: dict[str, str]

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from cumulant.monitoring.alerts.spec import AlertsSpec
+
 
 class RetrainSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """When a new model is trained without a person asking."""
@@ -40,7 +42,14 @@ class MonitoringSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         Meta(description="Where labels arrive later: a path, glob or URL with the key, the target and `known_time`."),
     ] = None
     notify: Annotated[
-        list[str], Meta(description="URLs that receive alerts; usually `${secret:NAME}`, filled in on use.")
+        list[str],
+        Meta(
+            description="Who is told of alerts and releases, by URL: `slack+https://`, `webhook+https://` (also plain "
+            "`https://`), `smtp://`, `smtps://`, `alertmanager://`; `${secret:NAME}` is filled in on use."
+        ),
     ] = []
+    alerts: Annotated[AlertsSpec, Meta(description="What becomes an alert, and how much people are told.")] = (
+        AlertsSpec()
+    )
     retrain: Annotated[RetrainSpec, Meta(description="When to train again.")] = RetrainSpec()
     review: Annotated[ReviewSpec | None, Meta(description="The review queue; left out, nothing is queued.")] = None

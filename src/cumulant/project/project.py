@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,6 +18,7 @@ from cumulant.ports.access import Access, Principal
 from cumulant.ports.compute import Compute
 from cumulant.ports.files import Files
 from cumulant.ports.journal import Freezing, Journal
+from cumulant.ports.notifier import Notifier
 from cumulant.ports.objects import ObjectStore
 from cumulant.ports.online import OnlineStore
 from cumulant.ports.registry import Registry
@@ -29,6 +30,7 @@ from cumulant.project.drivers import Drivers, scheme_of
 from cumulant.project.endpoints import KEYS, STATE, Endpoints, endpoints, state_folder
 from cumulant.project.identity import Code, PythonEnvironment, code_of, principal, python_environment, salt_file
 from cumulant.project.layers import Layers
+from cumulant.project.notifiers import Receiver, full_url, receivers
 from cumulant.project.origins import Origin, ResolvedRow, origin_of, rows, shown
 from cumulant.project.sources import RoutedFiles, files_base
 from cumulant.project.spec import DRIVERS, SECTIONS, EnvironmentSpec, ProjectSpec
@@ -255,6 +257,23 @@ class Project:
     def traffic(self) -> Traffic:
         return self._client("traffic", self.endpoints.traffic)  # type: ignore[no-any-return]
 
+    def receivers(self) -> list[Receiver]:
+        """Who is told of alerts and releases: `monitoring.notify`, without what is secret."""
+        return receivers(self.spec.monitoring.notify, self._drivers)
+
+    def notifier(self, receiver: Receiver) -> Notifier:
+        """A new client of a receiver, made with the secrets of its URL.
+
+        Raises:
+            NotFoundError: a secret of its URL does not exist.
+            UsageError: no driver has its scheme, or the driver cannot use the URL.
+        """
+        url = full_url(self.vault.reveal(receiver.url))
+        try:
+            return self._drivers.client(url, "notifier", secrets=self.secrets)  # type: ignore[no-any-return]
+        except CumulantError as error:
+            raise error.reworded(self.vault.redact) from None
+
     def read_aside(self) -> None:
         """From here on write to a copy of a journal that cannot be written (a read-only disk); it is gone at the end.
 
@@ -321,8 +340,21 @@ class Project:
                     place = None if entry is None else entry.place
                     where = (place.file, place.line) if place is not None else (self.file.name, None)
                     problems.append((*where, f"{error.message}; {error.hint}" if error.hint else error.message))
+        problems += self._notify_problems()
         if problems:
             raise refused(list(dict.fromkeys(problems)))
+
+    def _notify_problems(self) -> Iterator[Problem]:
+        for number, url in enumerate(self.spec.monitoring.notify):
+            if secrets_in(url.partition("://")[0]):
+                continue  # its scheme is a secret too
+            try:
+                self._drivers.driver(full_url(url), "notifier")
+            except UsageError as error:
+                entry = self._layers.project.at(("monitoring", "notify", number))
+                where = (self.file.name, None) if entry is None else (entry.place.file, entry.place.line)
+                text = masked(error.message)
+                yield (*where, f"monitoring.notify: {text}; {error.hint}" if error.hint else text)
 
     def _named(self, port: str, key: str) -> list[tuple[str, Entry | None]]:
         if port == "traffic" and self.environment.traffic is None:

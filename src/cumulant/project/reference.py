@@ -51,6 +51,8 @@ def _below(type_: inspect.Type, path: str) -> Iterator[tuple[str, inspect.Struct
 
 
 def _free_key(path: str) -> str:
+    if path == "monitoring.alerts.rules":
+        return "RULE"
     return "NAME" if "." not in path else {"rules": "COLUMN", "gate": "METRIC"}.get(path.rpartition(".")[2], "KEY")
 
 

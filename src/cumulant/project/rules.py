@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 
 from cumulant.core.errors import did_you_mean
+from cumulant.monitoring.alerts.policy import BUILT_IN as BUILT_IN_RULES
 from cumulant.project.document import Entry, Place, Problem
 from cumulant.project.spec import EnvironmentSpec, ProjectSpec
 from cumulant.project.texts import secrets_in
@@ -37,6 +39,7 @@ def _broken(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
         yield place, f'training.source names "{source}", which is not under data; {near or known}'
     yield from _trainers(spec, project)
     yield from _gate(spec, project)
+    yield from _alerts(spec, project)
 
 
 def _trainers(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
@@ -53,6 +56,18 @@ def _gate(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
         if sum(value is not None for value in (rule.margin, rule.min, rule.max)) != 1:
             place = _place(project, "evaluation", "gate", name) or project.place
             yield place, f"evaluation.gate.{name} needs exactly one of margin, min and max; write {{margin: 0.005}}"
+
+
+def _alerts(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+    """Names of rules are free, and one that is nearly a built-in one would be a rule that nothing ever goes by."""
+    for name in spec.monitoring.alerts.rules:
+        near = difflib.get_close_matches(name, BUILT_IN_RULES, n=1, cutoff=0.85)
+        if near and name not in BUILT_IN_RULES:
+            place = _place(project, "monitoring", "alerts", "rules", name) or project.place
+            yield (
+                place,
+                f'monitoring.alerts.rules: "{name}" is nearly "{near[0]}"; write that, or another name for yours',
+            )
 
 
 def _place(project: Entry, *path: str | int) -> Place | None:

@@ -83,13 +83,12 @@ class ReleaseEnded(Fact, frozen=True, kw_only=True):
 
 
 class ReleaseTold(Fact, frozen=True, kw_only=True):
-    """The receivers of `monitoring.notify` were told how it ended; `failures` are of those that did not take it."""
+    """How it ended is on its way to so many receivers of `monitoring.notify`; `notify.delivered` says who took it."""
 
     kind: ClassVar[str] = "release.told"
     release: str
     model: str
     receivers: int
-    failures: tuple[str, ...]
 
 
 class RolledBack(Fact, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from cumulant.core.errors import CumulantError, EngineUnavailableError, LeaseHel
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime.actions import check
+from cumulant.runtime.alerts.flow import deliver
 from cumulant.runtime.processes import Process, is_gone, this_process
 from cumulant.runtime.release.owed import owing
 from cumulant.runtime.release.store import models
@@ -151,5 +152,8 @@ def _last(text: str) -> str:
     return lines[-1] if lines else ""
 
 
-#: in the order in which they run; monitoring and retraining add theirs
-JOBS: tuple[Job, ...] = (Job(name="release", every=timedelta(), run=_release_round),)
+#: in the order in which they run, messages last; monitoring and retraining add theirs before them
+JOBS: tuple[Job, ...] = (
+    Job(name="release", every=timedelta(), run=_release_round),
+    Job(name="alerts", every=timedelta(), run=deliver),
+)

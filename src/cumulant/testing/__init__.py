@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cumulant.testing.compute import DirectCompute
     from cumulant.testing.files import MemoryFiles
     from cumulant.testing.journal import MemoryJournal
+    from cumulant.testing.notifier import MemoryNotifier
     from cumulant.testing.objects import MemoryObjects
     from cumulant.testing.online import MemoryOnline
     from cumulant.testing.registry import MemoryRegistry
@@ -34,6 +35,7 @@ __all__ = [
     "MemoryCache",
     "MemoryFiles",
     "MemoryJournal",
+    "MemoryNotifier",
     "MemoryObjects",
     "MemoryOnline",
     "MemoryRegistry",
@@ -49,6 +51,7 @@ _MODULES = {
     "MemoryCache": "cache",
     "MemoryFiles": "files",
     "MemoryJournal": "journal",
+    "MemoryNotifier": "notifier",
     "MemoryObjects": "objects",
     "MemoryOnline": "online",
     "MemoryRegistry": "registry",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cumulant.core.errors import CumulantError
 from cumulant.project import load
+from cumulant.runtime.alerts.background import delivering
 from cumulant.runtime.release.door import opened
 from cumulant.runtime.release.loop import Controllers, Lines, once, run, where
 from cumulant.runtime.stack.book import FOLDER
@@ -34,7 +35,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 told = "; ".join(map(where, found)) or "another controller watches over the release"
                 sys.stdout.write(f"{told}\n")
                 return 0
-            with opened(project.state / FOLDER, project.journal) as url:
+            with delivering(project, Lines()), opened(project.state / FOLDER, project.journal) as url:
                 report(f"watching over releases of {project.name}, and telling of them at {url}/v1/releases")
                 run(project, acting, ending.wait, report)
     except CumulantError as error:

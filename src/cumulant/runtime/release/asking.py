@@ -1,4 +1,4 @@
-"""Short HTTP questions to servers, Prometheus and receivers of messages. None of them may hold the controller up."""
+"""Short HTTP questions to servers and Prometheus. None of them may hold the controller up."""
 
 from __future__ import annotations
 
@@ -71,24 +71,6 @@ def distrusted(url: str, *, seconds: float, authority: str | None = None) -> str
         return reason.verify_message if isinstance(reason, ssl.SSLCertVerificationError) else ""
     except (OSError, HTTPException, ValueError):
         return ""
-
-
-def posted(url: str, document: object, *, seconds: float) -> str:
-    """Post a JSON document; why that failed, in words, or nothing. The URL is not told: it may hold a secret."""
-    headers = {"content-type": "application/json", "user-agent": "cumulant"}
-    try:
-        asked = urllib.request.Request(  # noqa: S310 - the scheme is checked by _request
-            _request(url).full_url, msgspec.json.encode(document), headers
-        )
-        with urllib.request.urlopen(asked, timeout=seconds):  # noqa: S310
-            return ""
-    except urllib.error.HTTPError as error:
-        with error:
-            return f"it answered {error.code}"
-    except (OSError, HTTPException) as error:
-        return str(getattr(error, "reason", error)) or type(error).__name__
-    except ValueError:
-        return "its URL is not of http or https"
 
 
 def _request(url: str) -> urllib.request.Request:

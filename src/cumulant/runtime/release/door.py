@@ -1,7 +1,7 @@
 """What a release says of itself over HTTP on loopback: `GET /v1/releases/{id}` and `/v1/releases/{id}/verdict`.
 
 The verdict fits Argo Rollouts' web metric: `{"status": "running", "value": 0, ...}`, where `value` is 1 once the
-candidate was promoted.
+candidate was promoted. `GET /metrics` tells Prometheus of alerts and of who is told of them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from cumulant.core.errors import CumulantError
+from cumulant.runtime.alerts.metrics import exposition
 from cumulant.runtime.release import store
 from cumulant.runtime.release.owed import known
 from cumulant.runtime.release.views import sentence, view
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 FILE = "controller.json"
 _PATH = ["v1", "releases"]
 _SECONDS = 10.0
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def answer(journal: Journal, target: str) -> tuple[int, object]:
@@ -83,13 +85,17 @@ def opened(stack: Path, journal: Callable[[], Journal]) -> Iterator[str]:
         timeout = _SECONDS
 
         def do_GET(self) -> None:
+            kind = "application/json"
             try:
-                status, document = answer(journal(), self.path)
+                if urlsplit(self.path).path == "/metrics":
+                    status, body, kind = 200, exposition(journal()).encode(), _PROMETHEUS
+                else:
+                    status, document = answer(journal(), self.path)
+                    body = msgspec.json.encode(document)
             except CumulantError as error:
-                status, document = 503, {"error": error.message}
-            body = msgspec.json.encode(document)
+                status, body = 503, msgspec.json.encode({"error": error.message})
             self.send_response(status)
-            self.send_header("content-type", "application/json")
+            self.send_header("content-type", kind)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

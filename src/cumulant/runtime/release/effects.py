@@ -17,11 +17,11 @@ from cumulant.core.errors import CumulantError, NotFoundError
 from cumulant.core.traffic import CANDIDATE
 from cumulant.core.units import duration
 from cumulant.release.events import ReleaseTold
+from cumulant.runtime.alerts import outbox
 from cumulant.runtime.models import CANDIDATE as CANDIDATE_ALIAS
 from cumulant.runtime.models import CHAMPION as CHAMPION_ALIAS
 from cumulant.runtime.models import ModelAliased
-from cumulant.runtime.release.asking import posted
-from cumulant.runtime.release.views import sentence, view
+from cumulant.runtime.release.views import ending
 from cumulant.runtime.stack.book import Book, Served, change_book, read_book
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from cumulant.ports.journal import Journal
     from cumulant.ports.registry import Registry
     from cumulant.ports.traffic import Traffic
+    from cumulant.project.notifiers import Receiver
     from cumulant.release.state import Release
 
 #: tags of a version that a release has judged
 VERDICT, REASON, RELEASE_TAG = "cumulant.release.verdict", "cumulant.release.reason", "cumulant.release"
-_TELL_SECONDS = 3.0
 #: what MLflow keeps of a tag's value
 _LONGEST_TAG = 4000
 
@@ -44,7 +44,7 @@ class Effects:
 
     Args:
         registry: called when it is first needed.
-        receivers: called when people are to be told; gives URLs, which are never shown.
+        receivers: who is told how it ended.
         report: is told in a sentence what waits.
     """
 
@@ -55,7 +55,7 @@ class Effects:
         registry: Callable[[], Registry],
         journal: Journal,
         traffic: Traffic,
-        receivers: Callable[[], Sequence[str]],
+        receivers: Sequence[Receiver],
         clock: Clock,
         actor: Actor,
         report: Callable[[str], None],
@@ -125,31 +125,12 @@ class Effects:
         return self._traffic.active(release.model, CANDIDATE) == 0
 
     def _told(self, release: Release) -> bool:
-        """Each receiver is asked once, whatever it answers: a release does not wait for a chat server."""
-        try:
-            receivers = self._receivers()
-        except CumulantError as error:  # a secret that is gone: the alias and the next release do not wait for it
-            self._report(f"nobody was told of the release {release.id}: {error.message}")
-            return True
-        document = {
-            "kind": "release",
-            "release": release.id,
-            "model": release.model,
-            "status": release.status,
-            "candidate": release.candidate.version,
-            "champion": release.champion.version,
-            "text": sentence(release),
-            "detail": view(release),
-        }
-        faults = [posted(url, document, seconds=_TELL_SECONDS) for url in receivers]
-        if receivers:
-            failures = tuple(fault for fault in faults if fault)
-            self._emit(
-                release,
-                ReleaseTold(release=release.id, model=release.model, receivers=len(receivers), failures=failures),
-            )
-            for fault in failures:
-                self._report(f"a receiver of monitoring.notify was not told of the release {release.id}: {fault}")
+        """Handed over to whoever delivers: a release does not wait for a chat server."""
+        if self._receivers:
+            told = ReleaseTold(release=release.id, model=release.model, receivers=len(self._receivers))
+            with self._journal.transaction(actor=self._actor, run=release.id) as transaction:
+                outbox.put(transaction, self._receivers, [ending(release, self._clock.now())])
+                transaction.emit(told)
         return True
 
     def _emit(self, release: Release, fact: Fact) -> None:

@@ -89,7 +89,7 @@ def effects(project: Project, report: Callable[[str], None], clock: Clock) -> Ef
         registry=project.registry,
         journal=project.journal(),
         traffic=project.traffic(),
-        receivers=lambda: [project.vault.reveal(url) for url in project.spec.monitoring.notify],
+        receivers=project.receivers(),
         clock=clock,
         actor=ACTOR,
         report=report,

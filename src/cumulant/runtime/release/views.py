@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.ports.notifier import Message
 from cumulant.release.decide import lacking
 from cumulant.runtime.release.store import figure
 
@@ -125,6 +126,25 @@ def _later(release: Release, returns: Sequence[Return]) -> str:
     one = since[-1]
     by = one.by.removeprefix("user:")
     return f"; {by} rolled it back to version {one.version} at {one.at:%Y-%m-%d %H:%M:%SZ}: {one.reason}"
+
+
+def ending(release: Release, at: datetime) -> Message:
+    """What receivers are told of an ended release: the sentence and, as `detail`, the numbers."""
+    text = sentence(release)
+    return Message(
+        key=f"release/{release.id}/{release.status}",
+        kind="release",
+        status=release.status,
+        level="warning" if release.status == "rolled_back" else "info",
+        model=release.model,
+        rule="release",
+        subject=release.id,
+        title=text.partition(":")[0],
+        text=text,
+        at=at,
+        since=release.begun,
+        detail=msgspec.to_builtins(view(release)),
+    )
 
 
 def metric_view(board: Board) -> MetricView:

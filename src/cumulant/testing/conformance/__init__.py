@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cumulant.testing.conformance.files import FilesConformance
     from cumulant.testing.conformance.gaps import Gap
     from cumulant.testing.conformance.journal import JournalConformance
+    from cumulant.testing.conformance.notifier import NotifierConformance
     from cumulant.testing.conformance.objects import ObjectsConformance
     from cumulant.testing.conformance.online import OnlineConformance
     from cumulant.testing.conformance.registry import RegistryConformance
@@ -30,6 +31,7 @@ __all__ = [
     "FilesConformance",
     "Gap",
     "JournalConformance",
+    "NotifierConformance",
     "ObjectsConformance",
     "OnlineConformance",
     "RegistryConformance",

@@ -1,0 +1,1 @@
+"""Receivers of messages over HTTP: any webhook, one in Slack's style, Alertmanager."""

@@ -1,0 +1,1 @@
+"""How a served model is watched, and what is done about what is seen."""

@@ -1,0 +1,53 @@
+"""The section `monitoring.alerts` of the project file: what people are told of, how soon and how often."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Duration = Annotated[str, Meta(extra={"text": "duration"})]
+
+
+class AlertRuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One rule; what is left out is as it is built in."""
+
+    level: Annotated[
+        Literal["off", "info", "warning", "critical"] | None,
+        Meta(description="How much it matters. `critical` is told whatever the budget; `off` is never an alert."),
+    ] = None
+    for_: Annotated[
+        Duration | None, Meta(description="How long it must be seen, at every look, before it is an alert.")
+    ] = msgspec.field(default=None, name="for")
+    resolve_after: Annotated[
+        Duration | None, Meta(description="How long it must not be seen before it is over, instead of the section's.")
+    ] = None
+
+
+class AlertsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What becomes an alert, and how much of it people are told."""
+
+    rules: Annotated[
+        dict[str, AlertRuleSpec],
+        Meta(
+            description="Rules by name: `data_fault`, `feed`, `quality`, `covariate`, `prior`, `concept`, `loss`, "
+            "`estimated_loss`, and those of your own findings."
+        ),
+    ] = {}
+    budget: Annotated[
+        str,
+        Meta(
+            description="Most messages to people, as a number a period. What is above comes in one digest a day; "
+            "what is critical is always told.",
+            extra={"text": "rate"},
+        ),
+    ] = "20/month"
+    resolve_after: Annotated[
+        Duration, Meta(description="How long an alert must not be seen, at every look, before it is over.")
+    ] = "1h"
+    remind: Annotated[
+        Duration,
+        Meta(description="First reminder of an alert that nobody acknowledged; each next after twice as long."),
+    ] = "1d"
+    reminders: Annotated[int, Meta(ge=0, le=20, description="Most reminders of one alert.")] = 3

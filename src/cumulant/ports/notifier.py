@@ -1,0 +1,56 @@
+"""Port `notifier`: a message to people, or to what keeps alerts for them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal, Protocol
+
+import msgspec
+
+Level = Literal["info", "warning", "critical"]
+Kind = Literal["alert", "digest", "release", "notice", "test"]
+
+#: capability: the receiver keeps alerts itself, groups and silences them. It is told of each one, also of those that
+#: people are not told of, and again and again while one fires, since it may forget
+KEEPS_STATE = "keeps-state"
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True):
+    """What a receiver is told. Figures and references, never rows and never a secret.
+
+    `key` is the same when a message is sent again: a receiver that knows it can ignore it. `status` of an alert:
+    `firing` or `resolved`; of a release how it stands. `title` is one line, `text` all that a person needs.
+    """
+
+    key: str
+    kind: Kind
+    status: str
+    level: Level
+    model: str
+    rule: str
+    subject: str
+    title: str
+    text: str
+    at: datetime
+    since: datetime | None = None
+    ended: datetime | None = None
+    #: the level before it was raised, under which a receiver that keeps alerts knows it
+    was: Level | None = None
+    detail: dict[str, object] = {}
+
+
+class Notifier(Protocol):
+    """One receiver, made for its URL. No error tells what may be a secret: path, query and password of the URL."""
+
+    def send(self, message: Message, *, seconds: float) -> str:
+        """Hand the message over; what the receiver said that a person should know, or nothing.
+
+        Returns or raises within about `seconds`, also where the receiver takes the message and says nothing, or says
+        it drop by drop. A message that was given up may have arrived: it is sent again under its key.
+
+        Raises:
+            OverloadedError: the receiver asks for a pause; `retry_after` is its length in seconds.
+            EngineUnavailableError: it does not answer, or answers that it cannot now.
+            TerminalError: it refuses: the address, the credentials or the message are wrong.
+        """
+        ...

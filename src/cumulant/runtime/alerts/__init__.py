@@ -1,0 +1,1 @@
+"""Alerts of a project: kept in the journal, delivered to receivers, answered by people."""
