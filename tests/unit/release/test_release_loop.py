@@ -17,11 +17,11 @@ from cumulant.core.units import to_micros
 from cumulant.ports.access import Principal
 from cumulant.project import load
 from cumulant.release.decide import ended, start
+from cumulant.runtime.alerts.flow import deliver
 from cumulant.runtime.due import tick
 from cumulant.runtime.release import store
-from cumulant.runtime.release.loop import Controllers, Lines, controller, once, run, teller, where
+from cumulant.runtime.release.loop import Controllers, Lines, controller, once, run, where
 from cumulant.runtime.release.outside import Outside
-from cumulant.runtime.release.replaced import Replaced, untold
 from cumulant.runtime.release.starting import WAITING, begin_waiting, start_release
 from cumulant.runtime.release.verbs import abort
 from cumulant.runtime.stack.book import change_book, read_book
@@ -230,29 +230,17 @@ def superseded(tmp_path, clock, receiver, stack):
     return late, store.past(late.journal(), "late")[0]
 
 
+def told(late, receiver, clock):
+    deliver(late, clock=clock)
+    return [(message["subject"], message["status"]) for message in receiver.posted]
+
+
 def test_people_are_told_of_a_release_that_a_newer_one_superseded(tmp_path, clock):
-    said = []
     with serving() as receiver, ExitStack() as stack:
         late, old = superseded(tmp_path, clock, receiver, stack)
-        replaced = Replaced(late, teller(late, said.append), said.append, Actor("service:c"))
-        assert replaced.tick(set()) is None, "another controller acts"
-        replaced.tick({"late"}).join()
-        assert replaced.tick({"late"}) is None, "told once"
-        (told,) = receiver.posted
-    assert (told["release"], told["status"]) == (old.id, "superseded")
-    assert "was superseded in" in told["text"]
-    assert store.past(late.journal(), "late")[0].settled == {"told"}
-    assert next(late.journal().events(kinds=("release.told",))).data["release"] == old.id
-
-
-def test_a_tick_tells_of_a_superseded_release(tmp_path, clock):
-    said = []
-    with serving() as receiver, ExitStack() as stack:
-        late, old = superseded(tmp_path, clock, receiver, stack)
-        acting = Controllers(late, said.append, settle=1)
-        once(late, acting, lambda _: True, said.append)
-        assert [told["release"] for told in receiver.posted] == [old.id]
-        assert untold(late.journal(), {"late"}) == []
+        assert told(late, receiver, clock) == told(late, receiver, clock) == [(old.id, "superseded")]
+        assert "was superseded in" in receiver.posted[0]["text"]
+        assert next(late.journal().events(kinds=("release.told",))).data["release"] == old.id
 
 
 def test_people_are_told_of_a_release_that_was_ended_and_begun_again_at_once(tmp_path, clock):
@@ -262,7 +250,7 @@ def test_people_are_told_of_a_release_that_was_ended_and_begun_again_at_once(tmp
         clock.sleep(5)
         arms = Outside(champion=second.champion.version, candidate=second.candidate.version)
         start_release(late, principal=ADA, outside=arms, clock=clock)
-        assert [one.id for one in untold(late.journal(), {"late"})] == [old.id, second.id]
+        assert told(late, receiver, clock) == [(old.id, "superseded"), (second.id, "rolled_back")]
 
 
 def test_a_candidate_that_cannot_begin_is_told_once_and_holds_up_no_round(world):

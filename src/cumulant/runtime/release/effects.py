@@ -27,7 +27,7 @@ from cumulant.runtime.stack.book import Book, Served, change_book, read_book
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.core.events import Actor, Fact
-    from cumulant.ports.journal import Journal
+    from cumulant.ports.journal import Journal, Transaction
     from cumulant.ports.registry import Registry
     from cumulant.ports.traffic import Traffic
     from cumulant.project.notifiers import Receiver
@@ -125,17 +125,20 @@ class Effects:
         return self._traffic.active(release.model, CANDIDATE) == 0
 
     def _told(self, release: Release) -> bool:
-        """Handed over to whoever delivers: a release does not wait for a chat server."""
-        if self._receivers:
-            told = ReleaseTold(release=release.id, model=release.model, receivers=len(self._receivers))
-            with self._journal.transaction(actor=self._actor, run=release.id) as transaction:
-                outbox.put(transaction, self._receivers, [ending(release, self._clock.now())])
-                transaction.emit(told)
+        with self._journal.transaction(actor=self._actor, run=release.id) as transaction:
+            hand_over(transaction, self._receivers, release, self._clock.now())
         return True
 
     def _emit(self, release: Release, fact: Fact) -> None:
         with self._journal.transaction(actor=self._actor, run=release.id) as transaction:
             transaction.emit(fact)
+
+
+def hand_over(transaction: Transaction, receivers: Sequence[Receiver], release: Release, at: datetime) -> None:
+    """Tell people of an ended release, by whoever delivers: a release does not wait for a chat server."""
+    if receivers:
+        outbox.put(transaction, receivers, [ending(release, at)])
+        transaction.emit(ReleaseTold(release=release.id, model=release.model, receivers=len(receivers)))
 
 
 def external(release: Release) -> bool:

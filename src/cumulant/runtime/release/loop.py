@@ -21,7 +21,6 @@ from cumulant.runtime.release.labelled import Told
 from cumulant.runtime.release.owed import Owed, settle
 from cumulant.runtime.release.own import Own
 from cumulant.runtime.release.pace import pace
-from cumulant.runtime.release.replaced import Replaced, tell, untold
 from cumulant.runtime.release.starting import begin_waiting
 from cumulant.runtime.release.views import sentence
 from cumulant.runtime.serve import PREDICTIONS
@@ -75,24 +74,19 @@ def controller(
         journal=journal,
         traffic=traffic,
         evidence=evidence,
-        effects=effects(project, report, clock),
+        effects=Effects(
+            project.state,
+            registry=project.registry,
+            journal=journal,
+            traffic=traffic,
+            receivers=project.receivers(),
+            clock=clock,
+            actor=ACTOR,
+            report=report,
+        ),
         clock=clock,
         steady=steady,
         pace=lambda: pace(project.state / FOLDER),
-    )
-
-
-def effects(project: Project, report: Callable[[str], None], clock: Clock) -> Effects:
-    """What is done beside the routes when a release of the project ends."""
-    return Effects(
-        project.state,
-        registry=project.registry,
-        journal=project.journal(),
-        traffic=project.traffic(),
-        receivers=project.receivers(),
-        clock=clock,
-        actor=ACTOR,
-        report=report,
     )
 
 
@@ -139,15 +133,13 @@ def run(
     half a minute.
     """
     told: dict[str, tuple[object, ...]] = {}
-    owed, replaced = Owed(project, report), Replaced(project, teller(project, report), report, ACTOR)
-    pause = _ROUND
+    owed, pause = Owed(project, report), _ROUND
     while not asked(pause):
         try:
             owed.tick()
             found = acting.tick()
             for release in found:
                 _tell(release, told, report)
-            replaced.tick({release.model for release in found})
             _begin_waiting(project, report)
             pause = _round(found)
         except CumulantError as error:
@@ -177,9 +169,6 @@ def once(
     while left > 0 and not asked(_ROUND):
         before, found = found, acting.tick()
         left = _rounds(found) if found and not before else left - 1
-    journal = project.journal()
-    for release in untold(journal, {one.model for one in found}):
-        tell(journal, release, teller(project, report), ACTOR)
     _begin_waiting(project, report)
     return found
 
@@ -199,11 +188,6 @@ def where(release: Release) -> str:
     if release.over or release.status == "pending":
         return sentence(release)
     return f"{release.step.label}: {sum(release.samples.values()):,} requests"
-
-
-def teller(project: Project, report: Callable[[str], None]) -> Callable[[Release], bool]:
-    """Tells the receivers of `monitoring.notify` of a release."""
-    return lambda release: effects(project, report, SystemClock()).settle(release, "told")
 
 
 def _tell(release: Release, told: dict[str, tuple[object, ...]], report: Callable[[str], None]) -> None:

@@ -35,7 +35,7 @@ from cumulant.runtime.candidate import find_record
 from cumulant.runtime.records import RUN
 from cumulant.runtime.release import store
 from cumulant.runtime.release.asking import becomes_ready, distrusted
-from cumulant.runtime.release.effects import warm
+from cumulant.runtime.release.effects import hand_over, warm
 from cumulant.runtime.release.keys import too_few
 from cumulant.runtime.release.outside import Outside, outside_arms, without_shadow
 from cumulant.runtime.release.own import METRIC
@@ -296,13 +296,14 @@ def _begin(project: Project, release: Release, principal: Principal) -> Release:
         row = transaction.get(store.RELEASE, release.model)
         old = None if row is None else msgspec.convert(row.value, Release)
         version = 0 if row is None else row.version
-        if old is not None and not old.over:
-            text = f"version {release.candidate.version} came"
-            over = ended(old, "superseded", text, at=release.begun)
-            version = store.write(transaction, old, over, expect=version)
-            release = msgspec.structs.replace(release, revision=max(release.revision, over.revision))
         if old is not None:
-            store.replaced(transaction, old)
+            over = old
+            if not old.over:
+                over = ended(old, "superseded", f"version {release.candidate.version} came", at=release.begun)
+                version = store.write(transaction, old, over, expect=version)
+                release = msgspec.structs.replace(release, revision=max(release.revision, over.revision))
+            if "told" not in over.settled:  # nobody looks after it once the row is another's
+                hand_over(transaction, project.receivers(), over, release.begun)
         store.write(transaction, None, release, expect=version)
         _forget_waiting(transaction, release.model)
     if old is not None and not old.over:

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from cumulant.ports.journal import Journal, Transaction
 
 RELEASE, PAST = "release", "release_past"
-#: ended releases that a newer one took the place of before people were told, by the keys of `PAST`
-UNTOLD = "release_untold"
 #: logarithm of the e-value up to which it is told; beyond it says nothing more to a person
 _MOST = 30.0
 
@@ -75,19 +73,6 @@ def write(transaction: Transaction, before: Release | None, after: Release, *, e
     if after.over:
         transaction.put(PAST, f"{after.model}/{after.id}", _plain(_without_states(after)))
     return row.version
-
-
-def replaced(transaction: Transaction, old: Release) -> None:
-    """A newer release takes the place of one that ended: what people were not told yet of it, they are told later."""
-    if "told" not in old.settled:
-        transaction.put(UNTOLD, f"{old.model}/{old.id}", {})
-
-
-def settled_late(transaction: Transaction, release: Release, effect: str) -> None:
-    """Note of a replaced release that this is done."""
-    done = msgspec.structs.replace(release, settled=release.settled | {effect})
-    transaction.put(PAST, f"{release.model}/{release.id}", _plain(done))
-    transaction.delete(UNTOLD, f"{release.model}/{release.id}")
 
 
 def facts(before: Release | None, after: Release) -> Iterator[Fact]:
