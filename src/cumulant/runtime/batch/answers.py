@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cumulant.packaging import labels
@@ -9,7 +10,7 @@ from cumulant.packaging import labels
 if TYPE_CHECKING:
     import polars as pl
 
-    from cumulant.core.servable import Servable
+    from cumulant.core.servable import Reason, Servable
     from cumulant.packaging.model import Floats
 
 _HALF = 0.5
@@ -41,3 +42,15 @@ def _multiclass(scores: Floats, servable: Servable, named: pl.Series) -> pl.Data
             "probabilities": each.to_struct(),
         }
     )
+
+
+def told(reasons: Sequence[tuple[Reason, ...]], *, coded: bool) -> pl.Series:
+    """A list a row of what the server's answers hold; with `coded`, also the texts of those features that have one."""
+    import polars as pl
+
+    fields = {"feature": pl.String(), "contribution": pl.Float64(), "direction": pl.String()}
+    if coded:
+        fields["code"] = pl.String()
+    # A text that there is not is null; no contribution is 0.
+    rows = [[{name: getattr(one, name) or None for name in fields} for one in row] for row in reasons]
+    return pl.Series("reasons", rows, dtype=pl.List(pl.Struct(fields)))
