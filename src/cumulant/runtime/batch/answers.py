@@ -46,11 +46,18 @@ def _multiclass(scores: Floats, servable: Servable, named: pl.Series) -> pl.Data
 
 def told(reasons: Sequence[tuple[Reason, ...]], *, coded: bool) -> pl.Series:
     """A list a row of what the server's answers hold; with `coded`, also the texts of those features that have one."""
+    import numpy as np
     import polars as pl
+    import pyarrow as pa
 
-    fields = {"feature": pl.String(), "contribution": pl.Float64(), "direction": pl.String()}
+    flat = [one for row in reasons for one in row]
+    fields = {
+        "feature": pa.array([one.feature for one in flat], pa.string()),
+        "contribution": pa.array([one.contribution for one in flat], pa.float64()),
+        "direction": pa.array([one.direction for one in flat], pa.string()),
+    }
     if coded:
-        fields["code"] = pl.String()
-    # A text that there is not is null; no contribution is 0.
-    rows = [[{name: getattr(one, name) or None for name in fields} for one in row] for row in reasons]
-    return pl.Series("reasons", rows, dtype=pl.List(pl.Struct(fields)))
+        fields["code"] = pa.array([one.code or None for one in flat], pa.string())
+    ends = np.cumsum([0, *map(len, reasons)], dtype=np.int64)
+    structs = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
+    return pl.Series("reasons", pa.LargeListArray.from_arrays(pa.array(ends), structs))
