@@ -91,7 +91,7 @@ def package(
         ),
     ] = None,
     state_idle: Annotated[
-        str, typer.Option(metavar="TIME", help="With --state: a sequence that idle is forgotten.")
+        str, typer.Option(metavar="TIME", help="With --state: forget a sequence that is idle for longer.")
     ] = "10m",
     image: Annotated[
         str | None, typer.Option(metavar="REF", help="Also build an image with the data plane and the servable.")

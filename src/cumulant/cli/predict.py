@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.runtime.asking import Server
-    from cumulant.runtime.batch import Summary
+    from cumulant.runtime.batch import BatchRequest, Summary
 
 app = application("predict", "Answers for rows.")
 
@@ -31,6 +31,7 @@ app = application("predict", "Answers for rows.")
         "cumulant predict flights.csv --out answers.parquet",
         "cumulant predict --input big.parquet --output answers.parquet",
         "cumulant predict servables/digits --input 'rows/*.parquet' --output answers.parquet --keep id",
+        "cumulant predict rows.csv --output answers.jsonl --reasons 3",
         "cumulant predict rows.jsonl --model flight-late@champion --json",
         "cumulant predict rows.jsonl --url http://127.0.0.1:8080",
     ],
@@ -70,6 +71,12 @@ def predict(
     part_rows: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Rows between two points to go on from; default: by speed.")
     ] = None,
+    reasons: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Write the N features that made most of each answer beside it (serving: reasons)."
+        ),
+    ] = None,
     rows: Annotated[int, typer.Option(metavar="N", help="How many answers to show.", min=1)] = 10,
 ) -> None:
     """Answer every row of a file: one answer a row, in order.
@@ -79,18 +86,21 @@ def predict(
     files of any size are answered in bounded memory on all cores, and a call that was killed is gone on with.
     """
     from cumulant.cli.frames import check_out
+    from cumulant.runtime.batch import BatchRequest
 
     check_out(out)
     source, asked = _told(what, input_, model)
     if out is None and url is None and asked and Path(asked).is_dir():
         raise UsageError("a servable's folder answers into a file", subject=asked, hint="add --output FILE")
     if out is None or url is not None:
-        if keep or part_rows:
-            raise UsageError("--keep and --part-rows are for files that are written here", hint="add --output FILE")
+        if keep or part_rows or reasons:
+            told = "--keep, --part-rows and --reasons are for files that are written here"
+            raise UsageError(told, hint="add --output FILE" if url is None else "leave out --url")
         server = None if url is None else _server(url, token_file)
         _in_memory(call, source, asked, server=server, as_of=as_of, out=out, rows=rows)
         return
-    _to_file(call, source, asked, as_of=as_of, out=out, keep=keep or [], part_rows=part_rows)
+    request = BatchRequest(input=source, output=out, part_rows=part_rows)
+    _to_file(call, request, asked, as_of=as_of, keep=keep or [], reasons=reasons)
 
 
 def _told(what: str, source: str, model: str) -> tuple[str, str]:
@@ -106,24 +116,22 @@ def _told(what: str, source: str, model: str) -> tuple[str, str]:
 
 def _to_file(
     call: Invocation,
-    source: str,
+    request: BatchRequest,
     model: str,
     *,
     as_of: str | None,
-    out: Path,
     keep: list[str],
-    part_rows: int | None,
+    reasons: int | None,
 ) -> None:
     from cumulant.core.units import moment
-    from cumulant.runtime.batch import BatchRequest, predict_file
+    from cumulant.runtime.batch import predict_file
     from cumulant.runtime.batch.models import in_folder, registered
 
-    request = BatchRequest(input=source, output=out, part_rows=part_rows)
     if model and Path(model).is_dir():
         if as_of is not None:
             raise UsageError("a servable's folder has no history", hint="leave out --as-of")
         with call.progress("predict") as progress:
-            found = predict_file(in_folder(Path(model), keep), request, progress=progress)
+            found = predict_file(in_folder(Path(model), keep, reasons), request, progress=progress)
     else:
         check_named(call, model)
         with call.project() as project, call.progress("predict") as progress:
@@ -134,6 +142,7 @@ def _to_file(
                 keep=keep,
                 as_of=None if as_of is None else moment(as_of),
                 progress=progress,
+                reasons=reasons,
             )
             with opened as ready:
                 found = predict_file(ready, request, progress=progress)

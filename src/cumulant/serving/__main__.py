@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cumulant.core.errors import CumulantError, RefusedError, RetryableError, UsageError
+from cumulant.core.errors import CumulantError, RefusedError, RetryableError, UsageError, did_you_mean
 from cumulant.serving.errors import text_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def options_of(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options that the words ask for; ends the process with a message where there are no such options."""
-    return _parser().parse_args(arguments)
+    parser = _parser()
+    found, others = parser.parse_known_args(arguments)
+    if others:
+        wrong = next((word for word in others if word.startswith("-")), others[0])
+        near = did_you_mean(wrong.partition("=")[0], re.findall(r"--[a-z-]+", parser.format_usage()))
+        parser.error(f"unrecognized arguments: {' '.join(others)}" + (f"; {near}" if near else ""))
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:

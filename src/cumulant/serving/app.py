@@ -81,7 +81,8 @@ class Application:
         #: where posted labels go; None: nowhere
         self.inbox: Inbox | None = None
         self.body_limit = body_limit
-        self._read = Reader()
+        #: reads large bodies beside the event loop
+        self.reader = Reader()
         #: scoring paths that were asked for before, so that a path is taken apart once
         self._known: dict[bytes, tuple[Verb, str, Model]] = {}
         self._verbs: dict[tuple[str, str], Verb] = {
@@ -276,7 +277,7 @@ class Application:
 
     async def _apart(self, request: Request, read: Verb, endpoint: str, model: Model) -> Response:
         """A large body is read on another thread; where the model was swapped meanwhile, again for the present one."""
-        given = await self._read(read, model, request)
+        given = await self.reader(read, model, request, len(request.body))
         if any(model is one for one in self._models):
             found = self.score(request, given, endpoint, model)
         else:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.packaging import load_description
+from cumulant.serving.control import open_pinned
 from cumulant.serving.fallback import Fallback
 from cumulant.serving.memory import give_back
 from cumulant.serving.models import Model, open_model
+from cumulant.serving.pins import check
 from cumulant.serving.repository import Repository
 from cumulant.serving.salt import fits, wrong
 from cumulant.serving.sequences import Bounds, Shelf
@@ -47,12 +49,19 @@ class Opening:
             raise wrong(described)
         model, declared = self._load(folder), self._settings.fallback
         if declared.given and not model.stateful:  # an answer without a run would leave a step out of its sequence
-            cheap = None if declared.servable is None else self._load(Path(declared.servable))
-            model.fallback = Fallback(model, declared, cheap)
+            model.fallback = Fallback(model, declared, self._cheap())
         if self._sharer is not None and not model.stateful:  # its answers depend on more than the request
             self._sharer.join(model, folder)
         give_back()
         return model
+
+    def _cheap(self) -> Model | None:
+        """The fallback's servable, of the content that is pinned."""
+        declared, pinned = self._settings.fallback.servable, self._settings.fallback_pin
+        if declared is None or pinned is None:
+            return None if declared is None else self._load(Path(declared))
+        check(pinned, "it is the fallback: start the server again to take what the folder holds now")
+        return open_pinned(pinned, self._load)
 
     def _load(self, folder: Path) -> Model:
         settings = self._settings

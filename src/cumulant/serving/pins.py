@@ -58,14 +58,13 @@ def refuse_twins(pins: Iterable[Pin]) -> None:
                              subject=one.name, hint="remove one, or package it under another --name")  # fmt: skip
 
 
-def check(pinned: Pin) -> None:
+def check(pinned: Pin, hint: str = "load the model again to serve what the folder holds now") -> None:
     """Raises IntegrityError where the folder holds another content by now."""
     try:
         same = file_digest(pinned.place / DESCRIPTION) == pinned.digest
     except OSError:
         same = False
     if not same:
-        hint = "load the model again to serve what the folder holds now"
         raise IntegrityError(f"{pinned.folder} no longer holds the content that is served",
                              subject=pinned.folder, hint=hint)  # fmt: skip
 

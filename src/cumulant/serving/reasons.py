@@ -100,7 +100,7 @@ class Reasoning:
             raise self._too_many(len(places))
         picked = matrix[places]
         outputs = self._scorer.finish(raw)[places]
-        chosen: NDArray[np.int64] = np.argmax(outputs, axis=1) if outputs.ndim == 2 else np.zeros(len(picked), np.int64)
+        chosen = _chosen(outputs)
         question = self._explainer.ask(picked)
         return Inquiry(
             self._scorer.feeds(question.rows),
@@ -123,6 +123,22 @@ class Reasoning:
         found = question.contributions(inquiry.scores, asked)
         for answer, row in zip(inquiry.answers, found, strict=True):
             answer.reasons = self._reasons(row, inquiry.count)
+
+    def explain(self, matrix: Matrix, outputs: Floats, count: int) -> list[tuple[Reason, ...]]:
+        """The largest `count` reasons of each answer of `outputs` ([n] or [n, classes], as `Scorer.score_matrix` gives
+        them) to the rows of `matrix` [n, k]: those of `inquire` and `tell`, in one thread and for any number of rows.
+        """
+        found: list[tuple[Reason, ...]] = []
+        step = max(1, MOST_ROWS // self.most)
+        for at in range(0, len(matrix), step):
+            question, some = self._explainer.ask(matrix[at : at + step]), outputs[at : at + step]
+            chosen = _chosen(some)
+            asked = np.empty(0)
+            if len(question.rows):
+                asked = self._scores(self._scorer.score_matrix(question.rows), chosen[question.owner])
+            parts = question.contributions(self._scores(some, chosen), asked)
+            found += [self._reasons(row, count) for row in parts]
+        return found
 
     def _scores(self, outputs: Floats, chosen: NDArray[np.int64]) -> Floats:
         """[n] Log-odds of the chosen class, or the number."""
@@ -150,6 +166,11 @@ class Reasoning:
         )
 
 
+def _chosen(outputs: Floats) -> NDArray[np.int64]:
+    """[n] The class that a row's score is of."""
+    return np.argmax(outputs, axis=1) if outputs.ndim == 2 else np.zeros(len(outputs), np.int64)
+
+
 def why(reasoning: Reasoning | None, asked: object) -> Why | None:
     """As `Reasoning.why`; of a model without reasons, nothing may be asked.
 
@@ -160,7 +181,9 @@ def why(reasoning: Reasoning | None, asked: object) -> Why | None:
         return reasoning.why(asked)
     if asked is None or (type(asked) is int and asked == 0):
         return None
-    hint = "declare reasons under serving: in the project file, and train again"
+    hint = (
+        "declare reasons under serving: in the project file, and train again; a model packaged from elsewhere has none"
+    )
     raise RequestError("this model gives no reasons", subject=NAME, hint=hint)
 
 

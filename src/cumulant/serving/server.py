@@ -16,6 +16,7 @@ from cumulant.core.errors import CumulantError, StorageError, UsageError
 from cumulant.core.masking import fingerprint
 from cumulant.core.units import duration, size
 from cumulant.serving.doors import Doors
+from cumulant.serving.fallback_pin import fallback_pinned
 from cumulant.serving.keeping import keeping
 from cumulant.serving.log import personal_fields
 from cumulant.serving.loops import ending, new_loop, signals_kept
@@ -107,7 +108,8 @@ def run(
     open_to_all = insecure or settings.token is not None
     with (
         signals_kept(),
-        _with_grpc(settings, insecure=open_to_all) as held,
+        fallback_pinned(settings) as fixed,
+        _with_grpc(fixed, insecure=open_to_all) as held,
         log_place(held) as logged,
         sequence_place(logged) as placed,
     ):

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from cumulant.serving.declared import Declared
+from cumulant.serving.pins import Pin
 from cumulant.serving.scheduling import Scheduling
 from cumulant.serving.shared import Sharing
 
@@ -39,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: the cache that servers share; None: each has its own only
     sharing: Sharing | None = None
     fallback: Declared = Declared()
+    #: the content of the fallback's servable; set by whoever starts the server
+    fallback_pin: Pin | None = None
     #: what becomes of scored rows whose models look back at them: `durable`, `background` or `off`
     scored: Literal["durable", "background", "off"] = "durable"
     #: folder of the prediction log; None: none is kept

@@ -27,6 +27,8 @@ _LETTERS: Mapping[str, str] = {
 _FLOATS = frozenset({"FP16", "FP32", "FP64"})
 _DTYPES: Mapping[str, np.dtype[Any]] = {str(name): dtype for name, dtype in DTYPES.items()}
 _LENGTH = struct.Struct("<I")
+#: values that are gone through at once: more, in one long call, would hold up every other thread
+PIECE = 16 * 1024
 #: raw tensors are little-endian, whatever the machine is
 _WIRE: Mapping[str, np.dtype[Any]] = {
     name: dtype.newbyteorder("<") for name, dtype in DTYPES.items() if dtype != np.dtype(np.object_)
@@ -265,6 +267,9 @@ def _flat(data: list[Any], name: str) -> list[Any]:
 
 
 def _from_list(values: list[Any], datatype: str, name: str) -> Array:
+    if len(values) > PIECE:
+        parts = [_from_list(values[at : at + PIECE], datatype, name) for at in range(0, len(values), PIECE)]
+        return np.concatenate(parts)
     if datatype == "BYTES":
         found = np.empty(len(values), dtype=np.object_)
         found[:] = [_text(value, name) for value in values] if values and isinstance(values[0], bytes) else values

@@ -374,6 +374,8 @@ def test_predict_to_a_file_goes_piece_by_piece(trained: Path, cumulant: Any, tmp
         (("predict",), "no rows are named"),
         (("predict", "one", "--model", "two", "--input", "rows.csv"), 'two models are named: "one" and "two"'),
         (("predict", "rows.csv", "--keep", "id"), "add --output FILE"),
+        (("predict", "rows.csv", "--reasons", "2"), "add --output FILE"),
+        (("predict", "rows.csv", "--out", "x.csv", "--url", "http://127.0.0.1:9", "--reasons", "2"), "leave out --url"),
         (("predict", ".", "--input", "rows.csv", "--output", "x.csv", "--as-of", "2026-01-01"), "has no history"),
         (("predict", ".", "--input", "rows.csv", "--output", "x.csv"), "holds no servable"),
     ],

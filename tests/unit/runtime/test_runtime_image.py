@@ -120,7 +120,7 @@ def test_the_options_are_the_servers_and_their_ports_are_exposed(servable, tmp_p
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("--wrokers 2", "unrecognized arguments: --wrokers 2"),
+        ("--wrokers 2", 'unrecognized arguments: --wrokers 2; did you mean "--workers"?'),
         ("--workers two", "invalid int value"),
         ("'--name", "No closing quotation"),
         ("/other", "unrecognized arguments: /other"),

@@ -164,9 +164,18 @@ def test_broken_rows_are_refused_as_a_whole_document_is(text):
         decode_rows(text % (b" " * LARGE))
 
 
-def test_raw_tensors_are_not_large():
-
+def test_raw_numbers_are_not_large():
     assert is_large(Request("POST", b"/", {}, b"x" * (LARGE + 1)))
     assert not is_large(Request("POST", b"/", {}, b"x" * LARGE))
     for length, large in ((b"100", False), (b"x", True), (b"9" * 5000, True), (b"%d" % (LARGE + 1), True)):
         assert is_large(Request("POST", b"/", {HEADER_LENGTH: length}, b"x" * (LARGE + 1))) is large
+
+
+@pytest.mark.parametrize(
+    ("head", "large"),
+    [(b'{"datatype": "FP32"}', False), (b'{"datatype": "BYTES"}', True), (b'{"datatype": "B\\u0059TES"}', True)],
+)
+def test_raw_texts_are_large(head, large):
+    """Each of them is made by itself."""
+    length = {HEADER_LENGTH: b"%d" % len(head)}
+    assert is_large(Request("POST", b"/", length, head + b"\0" * LARGE)) is large

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cumulant.packaging import labels
@@ -9,7 +10,7 @@ from cumulant.packaging import labels
 if TYPE_CHECKING:
     import polars as pl
 
-    from cumulant.core.servable import Servable
+    from cumulant.core.servable import Reason, Servable
     from cumulant.packaging.model import Floats
 
 _HALF = 0.5
@@ -41,3 +42,22 @@ def _multiclass(scores: Floats, servable: Servable, named: pl.Series) -> pl.Data
             "probabilities": each.to_struct(),
         }
     )
+
+
+def told(reasons: Sequence[tuple[Reason, ...]], *, coded: bool) -> pl.Series:
+    """A list a row of what the server's answers hold; with `coded`, also the texts of those features that have one."""
+    import numpy as np
+    import polars as pl
+    import pyarrow as pa
+
+    flat = [one for row in reasons for one in row]
+    fields = {
+        "feature": pa.array([one.feature for one in flat], pa.string()),
+        "contribution": pa.array([one.contribution for one in flat], pa.float64()),
+        "direction": pa.array([one.direction for one in flat], pa.string()),
+    }
+    if coded:
+        fields["code"] = pa.array([one.code or None for one in flat], pa.string())
+    ends = np.cumsum([0, *map(len, reasons)], dtype=np.int64)
+    structs = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
+    return pl.Series("reasons", pa.LargeListArray.from_arrays(pa.array(ends), structs))

@@ -19,7 +19,7 @@ from cumulant.core.version import __version__
 from cumulant.packaging.batching import measure_batching
 from cumulant.project import Drivers
 from cumulant.project.sources import RoutedFiles
-from cumulant.runtime.batch.rows import RowWork
+from cumulant.runtime.batch.rows import Explained, RowWork
 from cumulant.runtime.batch.tensors import GraphWork
 from cumulant.runtime.batch.work import Prepared, Work
 from cumulant.runtime.context import Context, open_run
@@ -71,23 +71,24 @@ def files() -> Files:
     return RoutedFiles(Path.cwd(), lambda url: drivers.client(url, "files"))
 
 
-def in_folder(folder: Path, keep: Sequence[str]) -> Model:
-    """The servable in `folder`.
+def in_folder(folder: Path, keep: Sequence[str], reasons: int | None = None) -> Model:
+    """The servable in `folder`; `reasons`: how many each answer gets.
 
     Raises:
         NotFoundError, IntegrityError: as `packaging.load_description`.
         UsageError: its features need a project's history.
+        RequestError: it gives no reasons, or not so many.
     """
     described = packaging.load_description(folder)
     if isinstance(described, GraphServable):
-        return _graph(folder, described, keep)
+        return _graph(folder, described, keep, reasons)
     if described.plan.needs_state:
         raise UsageError(
             f"the features of {described.name} look back at rows of its project",
             subject=str(folder),
             hint="name the registered version, in the project: cumulant predict NAME/VERSION --input FILE",
         )
-    return _rows(folder, data.SourceSpec(), keep, _History({}, {}))
+    return _rows(folder, data.SourceSpec(), keep, _History({}, {}), reasons)
 
 
 @contextmanager
@@ -99,21 +100,23 @@ def registered(
     keep: Sequence[str],
     as_of: datetime | None,
     progress: Progress,
+    reasons: int | None = None,
 ) -> Iterator[Model]:
-    """A version of the project's registry, within a run of the flow `predict`.
+    """A version of the project's registry, within a run of the flow `predict`; `reasons`: how many each answer gets.
 
     Raises:
         NotFoundError: no such model.
         RefusedError: `principal` may not.
+        RequestError: it gives no reasons, or not so many.
     """
     with open_run(project, "predict", action="model.predict", principal=principal, progress=progress) as context:
         folder = servable_folder(project, project.registry().resolve(uri))
         described = packaging.load_description(folder)
         if isinstance(described, GraphServable):
-            yield _graph(folder, described, keep)
+            yield _graph(folder, described, keep, reasons)
         else:
             declared = project.spec.data.get(described.plan.entity) or data.SourceSpec()
-            yield _rows(folder, declared, keep, _history(context, described.plan, as_of))
+            yield _rows(folder, declared, keep, _history(context, described.plan, as_of), reasons)
 
 
 class _History(NamedTuple):
@@ -143,21 +146,25 @@ def _columns(scan: pl.LazyFrame, plan: FeaturePlan, name: str) -> pl.DataFrame:
     return scan.select(one for one in scan.collect_schema().names() if one in wanted or one == "__row").collect()
 
 
-def _rows(folder: Path, declared: SourceSpec, keep: Sequence[str], history: _History) -> Model:
+def _rows(
+    folder: Path, declared: SourceSpec, keep: Sequence[str], history: _History, reasons: int | None = None
+) -> Model:
     scorer = packaging.Scorer(folder)
+    explained = _explained(scorer, reasons)
     plan = scorer.servable.plan
     identity = {
         **_identity(scorer.servable, keep),
         "snapshots": history.used,
         "as_of": history.as_of and history.as_of.isoformat(),
         "declared": msgspec.to_builtins(declared),
+        **({} if explained is None else {"reasons": explained.each}),
     }
 
     def compute(rows: pl.DataFrame) -> pl.DataFrame:
         return features.compute(plan, history.frames, rows=rows)
 
     return Model(
-        work=RowWork(scorer, declared, compute, keep),
+        work=RowWork(scorer, declared, compute, keep, explained),
         identity=identity,
         reading=data.reading(declared, plan.request, ""),
         engine=scorer.engine,
@@ -166,7 +173,19 @@ def _rows(folder: Path, declared: SourceSpec, keep: Sequence[str], history: _His
     )
 
 
-def _graph(folder: Path, described: GraphServable, keep: Sequence[str]) -> Model:
+def _explained(scorer: packaging.Scorer, asked: int | None) -> Explained | None:
+    from cumulant.serving.reasons import Reasoning, why
+
+    reasoning = None if asked is None or scorer.servable.reasons is None else Reasoning(scorer)
+    wanted = None if asked is None else why(reasoning, asked)
+    return None if wanted is None or reasoning is None else Explained(reasoning, wanted.count)
+
+
+def _graph(folder: Path, described: GraphServable, keep: Sequence[str], reasons: int | None) -> Model:
+    if reasons is not None:
+        from cumulant.serving.reasons import why
+
+        why(None, reasons)
     if described.state:
         hint = f"serve it, and send its rows in order: cumulant serve {folder}"
         raise UsageError(f"{described.name} keeps state between requests, and the rows of a file are none",

@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from cumulant import data
-from cumulant.runtime.batch.answers import decided
+from cumulant.runtime.batch.answers import decided, told
 from cumulant.runtime.batch.work import Prepared, refuse_lacking
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from cumulant.core.servable import Reason
     from cumulant.data import Piece, SourceSpec
     from cumulant.packaging import Scorer
     from cumulant.packaging.model import Floats, Values
+    from cumulant.serving.reasons import Reasoning
 
 Compute = Callable[["pl.DataFrame"], "pl.DataFrame"]
+
+
+class Explained(NamedTuple):
+    """`each` reasons of every answer, by `reasoning`."""
+
+    reasoning: Reasoning
+    each: int
+
+
+class _Scored(NamedTuple):
+    scores: Floats
+    #: one a row; None where none are wanted
+    reasons: list[tuple[Reason, ...]] | None
 
 
 class RowWork:
     """A servable with a feature plan. `compute` gives the features of rows that have the request fields."""
 
-    def __init__(self, scorer: Scorer, declared: SourceSpec, compute: Compute, keep: Sequence[str]) -> None:
+    def __init__(
+        self,
+        scorer: Scorer,
+        declared: SourceSpec,
+        compute: Compute,
+        keep: Sequence[str],
+        explained: Explained | None = None,
+    ) -> None:
+        self._explained = explained
         self._scorer, self._declared, self._compute, self._keep = scorer, declared, compute, keep
         plan = scorer.servable.plan
         self._plan = plan
+        self._asked = {field.name for field in plan.request}
         self._required = [plan.predict_at.column] if plan.predict_at else []
         self.kept: Sequence[str] = list(keep)
 
@@ -59,7 +83,7 @@ class RowWork:
             self._plan.request,
             missing=self._declared.missing,
             required=self._required,
-            others=[*self._scorer.servable.unread, *self.kept],
+            others=[*self._scorer.servable.unread, *(name for name in self.kept if name not in self._asked)],
             first=first,
         )
 
@@ -69,11 +93,18 @@ class RowWork:
         matrix = self._scorer.encoder.matrix(columns)
         return Prepared(piece.rows.select(self.kept), {"matrix": matrix}, piece.rows.height)
 
-    def score(self, prepared: Prepared, rows: slice) -> Floats:
-        return self._scorer.score_matrix(prepared.feeds["matrix"][rows])
+    def score(self, prepared: Prepared, rows: slice) -> _Scored:
+        matrix = prepared.feeds["matrix"][rows]
+        scores = self._scorer.score_matrix(matrix)
+        asked = self._explained
+        return _Scored(scores, None if asked is None else asked.reasoning.explain(matrix, scores, asked.each))
 
     def answers(self, prepared: Prepared, scored: Sequence[Any]) -> pl.DataFrame:  # noqa: ARG002 - as Work
-        return decided(np.concatenate(scored), self._scorer.servable)
+        found = decided(np.concatenate([one.scores for one in scored]), self._scorer.servable)
+        if self._explained is None:
+            return found
+        reasons = [row for one in scored for row in one.reasons]
+        return found.with_columns(told(reasons, coded=bool(self._explained.reasoning.spec.codes)))
 
 
 def _values(series: pl.Series) -> Values:

@@ -63,16 +63,19 @@ def _csv(parts: Sequence[Path], stream: IO[bytes]) -> None:
 
 
 def _flat(rows: pl.DataFrame) -> pl.DataFrame:
-    """Structs as a column for each field, lists as text."""
+    """Structs as a column for each field, lists as text, lists of structs as JSON."""
     import polars as pl
 
     for name, dtype in rows.schema.items():
         if isinstance(dtype, pl.Struct):
             rows = rows.with_columns(pl.col(name).name.prefix_fields(f"{name}.")).unnest(name)
         elif isinstance(dtype, pl.List):
-            rows = rows.with_columns(
-                pl.format("[{}]", pl.col(name).cast(pl.List(pl.String)).list.join(",")).alias(name)
+            texts = (
+                pl.col(name).list.eval(pl.element().struct.json_encode())
+                if isinstance(dtype.inner, pl.Struct)
+                else pl.col(name).cast(pl.List(pl.String))
             )
+            rows = rows.with_columns(pl.format("[{}]", texts.list.join(",")).alias(name))
     return rows
 
 

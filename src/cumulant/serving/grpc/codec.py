@@ -13,8 +13,9 @@ from cumulant.packaging.engine import Array
 from cumulant.serving.classification import checked_count
 from cumulant.serving.grpc.messages import INFERENCE
 from cumulant.serving.inference import Call, demand, refuse_shared_memory
+from cumulant.serving.reading import LARGE
 from cumulant.serving.scheduling import Demand
-from cumulant.serving.tensors import Input, Output, checked_id, raw_bytes
+from cumulant.serving.tensors import PIECE, Input, Output, checked_id, raw_bytes
 
 _Request = INFERENCE.message("ModelInferRequest")
 _Response = INFERENCE.message("ModelInferResponse")
@@ -69,6 +70,16 @@ def read_message(body: bytes) -> tuple[Any, Sequence[memoryview]]:
         return message, [memoryview(raw) for raw in message.raw_input_contents]
     head, raws = split
     return parsed(_parse, head), raws
+
+
+def is_large(message: Any, raws: Sequence[memoryview], size: int) -> bool:
+    """Whether so much of a message of `size` bytes are typed values, or raw texts, that reading them would hold up
+    other requests; raw numbers are taken as they lie there.
+    """
+    if size <= LARGE:
+        return False
+    raw = sum(map(len, raws))
+    return size - raw > LARGE or (raw > LARGE and any(tensor.datatype == "BYTES" for tensor in message.inputs))
 
 
 def read_call(
@@ -169,7 +180,9 @@ def _values(tensor: Any) -> list[Any]:
     stray = next((other.name for other, _ in tensor.contents.ListFields() if other.name != field), None)
     if stray is not None:
         raise RequestError(f'input "{name}" has {stray} where {datatype} comes in {field}', subject=name)
-    values = list(getattr(tensor.contents, field))
+    given = getattr(tensor.contents, field)
+    # Piece by piece: one long call would hold up every other thread.
+    values = [value for at in range(0, len(given), PIECE) for value in given[at : at + PIECE]]
     return [_text(value, name) for value in values] if datatype == "BYTES" else values
 
 

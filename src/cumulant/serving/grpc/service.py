@@ -19,7 +19,15 @@ from cumulant.serving.access_log import say_fault
 from cumulant.serving.admin import all_series, allowed, configuration, model_statistics, no_parameters
 from cumulant.serving.app import Application, metadata
 from cumulant.serving.errors import HttpError
-from cumulant.serving.grpc.codec import parsed, read_call, read_message, stream_answer, stream_error, write_answer
+from cumulant.serving.grpc.codec import (
+    is_large,
+    parsed,
+    read_call,
+    read_message,
+    stream_answer,
+    stream_error,
+    write_answer,
+)
 from cumulant.serving.grpc.errors import code_of, details_of, trailing_of
 from cumulant.serving.grpc.messages import INFERENCE
 from cumulant.serving.models import Model
@@ -41,7 +49,8 @@ class Arrived(msgspec.Struct, gc=False):
     message: Any
     raws: Any
     received: float
-    remaining: float | None
+    #: when the caller gives up, by `time.perf_counter`; None: it waits for ever
+    deadline: float | None
     client: str
 
 
@@ -116,7 +125,7 @@ class Service:
         received = time.perf_counter()
         try:
             admit(self._app, context)
-            found = self._score(*read_message(body), received, context)
+            found = self._score(*read_message(body), len(body), received, context)
             return found if isinstance(found, bytes) else await found
         except CumulantError as error:
             await refuse(context, error)
@@ -136,18 +145,32 @@ class Service:
         received, message = time.perf_counter(), None
         try:
             message, raws = read_message(body)
-            found = self._score(message, raws, received, context)
+            found = self._score(message, raws, len(body), received, context)
             return stream_answer(found if isinstance(found, bytes) else await found)
         except CumulantError as error:
             return stream_error(details_of(error), message)
         except Exception:  # noqa: BLE001 - the edge, as above
             return stream_error(details_of(fault()), message)
 
-    def _score(self, message: Any, raws: Any, received: float, context: Context) -> bytes | Awaitable[bytes]:
-        model = self._app.models.get(message.model_name, message.model_version or None)
-        client = context.peer().rpartition(":")[0]
-        request = Arrived(message, raws, received, context.time_remaining(), client)
+    def _score(self, message: Any, raws: Any, size: int, received: float, context: Context) -> bytes | Awaitable[bytes]:
+        model = self._model_of(message)
+        client, remaining = context.peer().rpartition(":")[0], context.time_remaining()
+        deadline = None if remaining is None else time.perf_counter() + remaining
+        request = Arrived(message, raws, received, deadline, client)
+        if is_large(message, raws, size):
+            return self._apart(request, size, model)
         return self._app.score(request, _read, "grpc", model)
+
+    async def _apart(self, request: Arrived, size: int, model: Model) -> bytes:
+        """A large request is read on another thread; again where the model was swapped meanwhile."""
+        given = await self._app.reader(_read, model, request, size)
+        if all(model is not one for one in self._app.models):
+            return await self._apart(request, size, self._model_of(request.message))
+        found = self._app.score(request, given, "grpc", model)
+        return found if isinstance(found, bytes) else await found
+
+    def _model_of(self, message: Any) -> Model:
+        return self._app.models.get(message.model_name, message.model_version or None)
 
     # --- models
 
@@ -219,8 +242,9 @@ def fault() -> CumulantError:
 
 
 def _read(model: Model, request: Arrived) -> Scoring[bytes]:
+    remaining = None if request.deadline is None else request.deadline - time.perf_counter()
     call = read_call(
-        request.message, request.raws, received=request.received, remaining=request.remaining, client=request.client
+        request.message, request.raws, received=request.received, remaining=remaining, client=request.client
     )
     return inference(model, call, write_answer)
 
