@@ -1,0 +1,1 @@
+"""Watching a model in production: drift, quality with and without labels, retraining."""
