@@ -22,9 +22,10 @@ def loss_of(kind: Loss, truth: Floats, score: Floats) -> Floats:
         DataError: a log loss is asked of scores that are no probabilities.
     """
     if kind in ("brier", "squared_error"):
-        return (truth - score) ** 2
+        squared: Floats = (truth - score) ** 2
+        return squared
     if kind == "zero_one":
-        return ((score >= 0.5) != (truth > 0.5)).astype(np.float64)
+        return np.asarray((score >= 0.5) != (truth > 0.5), dtype=np.float64)
     if len(score) and (score.min() < 0 or score.max() > 1):
         raise DataError(
             f"log loss needs probabilities; scores lie between {score.min():g} and {score.max():g}",
@@ -43,7 +44,9 @@ def base_loss(kind: Loss, truth: Floats, weight: Floats) -> Floats:
         return np.full(len(truth), min(rate, 1 - rate))
     constant = loss_of(kind, truth, np.full(len(truth), rate))
     rows = float(weight.sum()) ** 2 / float((weight**2).sum())
-    return constant * rows / (rows - 1) if kind != "log_loss" and rows > 1 else constant
+    if kind != "log_loss" and rows > 1:
+        constant = constant * (rows / (rows - 1))
+    return constant
 
 
 def block_codes(rows: Predictions, least: int) -> Codes:

@@ -14,6 +14,7 @@ from cumulant.statistics import Word
 from cumulant.statistics.rows import Floats
 
 Kind = Literal["covariate", "prior", "concept"]
+Question = Literal["refit", "calibration", "skill"]
 #: the odds of the positive class change by this factor, or it is not called a move
 _ODDS = 1.2
 #: the distributions of scores within a class may differ by this (Kolmogorov-Smirnov), beyond noise
@@ -72,7 +73,9 @@ def moved(task: Task, reference: Past, recent: Past, before: float) -> Moved | N
     )
 
 
-def kind_of(words: Mapping[str, Word], excess: Mapping[str, float | None], change: Moved | None) -> Kind | None:
+def kind_of(
+    words: Mapping[Question, Word], excess: Mapping[Question, float | None], change: Moved | None
+) -> Kind | None:
     """The kind that fits, or None where nothing has moved that matters, or it is not clear.
 
     A moved base rate with scores of either class as before is `prior`, also where recalibrating helps: the offset is
@@ -90,8 +93,9 @@ def kind_of(words: Mapping[str, Word], excess: Mapping[str, float | None], chang
     if change.scores <= _SAME_SCORES:
         return "concept"
     lost, by_calibration = excess.get("skill"), excess.get("calibration")
-    known = lost is not None and by_calibration is not None
-    return "covariate" if known and by_calibration < lost / 2 else None
+    if lost is None or by_calibration is None or by_calibration >= lost / 2:
+        return None
+    return "covariate"
 
 
 def _distance(before: Floats, now: Floats) -> float:

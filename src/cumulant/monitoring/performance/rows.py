@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -56,7 +56,9 @@ class Predictions:
                 )
         if np.isnat(self.time).any() or not np.isfinite(self.score).all():
             raise DataError(
-                "a prediction has no time or no finite score", subject="score", hint="leave such rows out and count them"
+                "a prediction has no time or no finite score",
+                subject="score",
+                hint="leave such rows out and count them",
             )
         chance = self.label_chance
         if chance is not None and not ((chance > 0) & (chance <= 1)).all():
@@ -87,9 +89,14 @@ class Predictions:
 
     def where(self, mask: Flags | Codes) -> Predictions:
         """The rows of `mask`, or at these places."""
-        names = ("time", "score", "truth", "decision", "cluster", "label_chance")
-        held = {name: None if getattr(self, name) is None else getattr(self, name)[mask] for name in names}
-        return replace(self, **held)
+        return Predictions(
+            time=self.time[mask],
+            score=self.score[mask],
+            truth=self.truth[mask],
+            decision=None if self.decision is None else self.decision[mask],
+            cluster=None if self.cluster is None else self.cluster[mask],
+            label_chance=None if self.label_chance is None else self.label_chance[mask],
+        )
 
     def rows(self) -> Rows:
         """Scored rows for metrics; call it on labelled predictions."""

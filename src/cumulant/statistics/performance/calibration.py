@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cumulant.statistics.bootstrap import LEVEL, Estimate, estimate
 from cumulant.statistics.metrics import METRICS
@@ -42,25 +43,30 @@ class Calibrator:
         if not len(score):
             raise ValueError("a calibration needs rows with labels; there are none")
         points, place = np.unique(score, return_inverse=True)
-        rows = np.bincount(place).astype(np.float64)
-        return cls(points, isotonic(np.bincount(place, truth) / rows, rows), rows)
+        rows: Floats = np.bincount(place).astype(np.float64)
+        return cls(points, isotonic(summed(place, truth) / rows, rows), rows)
 
     def __call__(self, score: Floats) -> Floats:
         """Probabilities of `score` [n]; beyond the scores that were seen, the outermost values."""
         return np.interp(score, self.scores, self.values)
 
-    def drawn(self, generator: np.random.Generator) -> Calibrator:
-        """The map that as many other rows would have given: labels drawn from this one, and fitted again."""
-        place = np.minimum(np.cumsum(self.rows) * _POINTS / self.rows.sum(), _POINTS - 1).astype(np.int64)
-        rows = np.bincount(place, self.rows)
-        held = rows > 0
-        rows, scores, values = (
-            rows[held],
-            np.bincount(place, self.rows * self.scores)[held] / rows[held],
-            np.bincount(place, self.rows * self.values)[held] / rows[held],
+    def drawn(self, count: int = 300, *, seed: int = 0) -> tuple[Calibrator, ...]:
+        """Maps that as many other rows would have given: labels are drawn from this one, and the map fitted again."""
+        generator, coarse = np.random.default_rng(seed), self._coarse()
+        rows = coarse.rows.astype(np.int64)
+        chances = np.clip(coarse.values, 0, 1)
+        return tuple(
+            Calibrator(coarse.scores, isotonic(generator.binomial(rows, chances) / rows, coarse.rows), coarse.rows)
+            for _ in range(count)
         )
-        positives = generator.binomial(rows.astype(np.int64), np.clip(values, 0, 1))
-        return Calibrator(scores, isotonic(positives / rows, rows), rows)
+
+    def _coarse(self) -> Calibrator:
+        """At most _POINTS points, neighbours put together."""
+        place = np.minimum(np.cumsum(self.rows) * _POINTS / self.rows.sum(), _POINTS - 1).astype(np.int64)
+        rows = summed(place, self.rows)
+        held = rows > 0
+        scores, values = (summed(place, self.rows * column)[held] / rows[held] for column in (self.scores, self.values))
+        return Calibrator(scores, values, rows[held])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +97,11 @@ def isotonic(values: Floats, weights: Floats) -> Floats:
     return fitted
 
 
+def summed(place: NDArray[np.int64], values: Floats) -> Floats:
+    """`values` [n] summed over each place, numbered from 0."""
+    return np.asarray(np.bincount(place, values), dtype=np.float64)
+
+
 def parts(truth: Floats, score: Floats, weight: Floats | None = None) -> Parts:
     """The mean squared error of `score` [n] taken apart; `weight` [n] where rows stand for several.
 
@@ -101,8 +112,8 @@ def parts(truth: Floats, score: Floats, weight: Floats | None = None) -> Parts:
         raise ValueError("a loss is taken apart on rows with labels; there are none")
     w = np.ones(len(truth)) if weight is None else weight
     points, place = np.unique(score, return_inverse=True)
-    rows = np.bincount(place, w)
-    mapped = isotonic(np.bincount(place, w * truth) / rows, rows)[place]
+    rows = summed(place, w)
+    mapped = isotonic(summed(place, w * truth) / rows, rows)[place]
     total = w.sum()
     loss, best = (float((w * (truth - p) ** 2).sum() / total) for p in (points[place], mapped))
     constant = float((w * (truth - (w * truth).sum() / total) ** 2).sum() / total)

@@ -9,12 +9,13 @@ numbers are blind. `assumptions` has the checks.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, cast
 
 import numpy as np
 
 from cumulant.statistics.bootstrap import LEVEL
-from cumulant.statistics.performance.calibration import Calibrator
+from cumulant.statistics.performance.calibration import Calibrator, summed
 from cumulant.statistics.rows import Codes, Flags, Floats
 from cumulant.statistics.sums import CLIP
 
@@ -53,7 +54,7 @@ def expected(
     """
     level = np.unique(score, return_inverse=True)[1]
     groups, place = _groups(level.astype(np.int64), decision)
-    positive = np.bincount(place, probability)
+    positive = summed(place, probability)
     rows = np.bincount(place).astype(np.float64)
     judged = np.zeros(len(rows))
     judged[place] = score
@@ -65,10 +66,10 @@ def expected(
 
 def expected_intervals(
     calibrator: Calibrator,
+    maps: Sequence[Calibrator],
     score: Floats,
     decision: Flags,
     *,
-    draws: int = 300,
     level: float = LEVEL,
     spread: float = 1.0,
     seed: int = 0,
@@ -76,8 +77,8 @@ def expected_intervals(
     """Where each of FIGURES is found, with probability `level`, when the labels of these rows come.
 
     Two things are uncertain and both are drawn: which map from scores to probabilities other reference rows would have
-    given, and which rows turn out positive. Rows are taken as independent given their scores; `spread` widens the
-    interval where the reference showed that they are not.
+    given (`maps`, from `calibrator.drawn`), and which rows turn out positive. Rows are taken as independent given their
+    scores; `spread` widens the interval where the reference showed that they are not.
 
     Raises:
         ValueError: `spread` is below 1.
@@ -85,21 +86,20 @@ def expected_intervals(
     if not spread >= 1:
         raise ValueError(f"an interval is widened by a factor of 1 or more, not {spread}")
     generator = np.random.default_rng(seed)
-    code, rows, judged, groups = _gathered(score, decision)
-    probability = np.stack([calibrator.drawn(generator)(judged) for _ in range(draws)])
+    rows, judged, groups = _gathered(score, decision)
+    probability = np.stack([one(judged) for one in maps])
     positive = generator.binomial(rows.astype(np.int64), np.clip(probability, 0, 1)).astype(np.float64)
     found = _figures(positive, rows, judged, groups)
     middle = expected(calibrator(score), score, decision)
     ends = {}
     for name in FIGURES:
         values = found[name][np.isfinite(found[name])]
-        if len(values) < 0.8 * draws or not np.isfinite(middle[name]):
+        if len(values) < 0.8 * len(maps) or not np.isfinite(middle[name]):
             ends[name] = (float("nan"), float("nan"))
             continue
         low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
         centre = float(np.median(values))
         ends[name] = (middle[name] - spread * (centre - float(low)), middle[name] + spread * (float(high) - centre))
-    assert len(code) == len(score)
     return {name: _inside(name, *pair) for name, pair in ends.items()}
 
 
@@ -114,14 +114,14 @@ def _groups(level: Codes, decision: Flags) -> tuple[tuple[Codes, Flags], Codes]:
     return (pair // 2, (pair % 2).astype(bool)), place.astype(np.int64)
 
 
-def _gathered(score: Floats, decision: Flags) -> tuple[Codes, Floats, Floats, tuple[Codes, Flags]]:
-    """Neighbouring scores put together: the group of each row; rows, mean score, level and decision of each group."""
+def _gathered(score: Floats, decision: Flags) -> tuple[Floats, Floats, tuple[Codes, Flags]]:
+    """Neighbouring scores put together: rows, mean score, level and decision of each group."""
     points, place = np.unique(score, return_inverse=True)
     share = (np.cumsum(np.bincount(place)) - 1) / len(score)
     level = (share * _GROUPS).astype(np.int64)[place] if len(points) > _GROUPS else place.astype(np.int64)
     groups, code = _groups(level, decision)
     rows = np.bincount(code).astype(np.float64)
-    return code, rows, np.bincount(code, score) / rows, groups
+    return rows, summed(code, score) / rows, groups
 
 
 def _figures(positive: Floats, rows: Floats, score: Floats, groups: tuple[Codes, Flags]) -> dict[str, Floats]:

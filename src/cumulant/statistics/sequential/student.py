@@ -21,8 +21,7 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
-from scipy.stats import t
+from scipy.special import stdtr, stdtrit
 
 from cumulant.statistics.sequential.arrays import Floats
 
@@ -75,7 +74,8 @@ class Student:
         total = np.where(held, self.total, 0.0)
         rest = squares - total**2 / (n + c)
         freedom = np.maximum(n, 1)
-        side = t.logcdf(total * np.sqrt(freedom / (rest * (n + c))), freedom)
+        with np.errstate(divide="ignore"):  # far below 0 there is no evidence at all
+            side = np.log(stdtr(freedom, total * np.sqrt(freedom / (rest * (n + c)))))
         found = math.log(2) + side + (np.log(c / (n + c)) + n * np.log(squares / rest)) / 2
         return np.where(held, found, 0.0)
 
@@ -130,12 +130,12 @@ class Risen:
         """Of the sum over all starts, against "no rise at any look"; alarm at log(1 / alpha)."""
         if not self.looks:
             return 0.0
-        return float(logsumexp(self.starts.log_evidence())) - math.log(self.horizon)
+        return float(np.logaddexp.reduce(self.starts.log_evidence())) - math.log(self.horizon)
 
     def recent(self, looks: int) -> float:
         """Log evidence from the last `looks` looks only: the mean of as many e-values, one for each start."""
         found = self.starts.log_evidence()[-looks:]
-        return float(logsumexp(found)) - math.log(looks) if len(found) else 0.0
+        return float(np.logaddexp.reduce(found)) - math.log(looks) if len(found) else 0.0
 
     def since(self) -> int | None:
         """The look, counted from 0, whose start has the most evidence; None before any."""
@@ -157,7 +157,7 @@ class Risen:
             return math.nan
         n, mean = float(self.starts.count[place]), self.mean_since(look)
         spread = max(0.0, float(self.starts.squares[place]) - n * mean**2) / (n - 1)
-        return float(t.ppf((1 + level) / 2, n - 1)) * math.sqrt(spread / n)
+        return float(stdtrit(n - 1, (1 + level) / 2)) * math.sqrt(spread / n)
 
     def to_json(self) -> dict[str, object]:
         """Plain numbers and lists."""

@@ -69,54 +69,46 @@ def measured(
     whole clusters.
 
     Args:
+        predictions: with the labels that have come.
+        task: what the model does.
+        every: length of a window.
+        now: windows that end later, or whose labels are not all due, are not measured.
+        label_delay: how long a label may take.
         metrics: names as in training; None: all that measure `task`.
         least_share: of a window's rows that need a label, where none says by which chance they were chosen.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
 
     Raises:
         KeyError: there is no metric of that name.
         DataError: `every` is not positive.
     """
     wanted = metrics_for(task) if metrics is None else tuple(metric(name) for name in metrics)
-    return tuple(
-        _measured(window, part, wanted, is_ripe(window, now=now, label_delay=label_delay), least_share, resamples, seed)
-        for window, part in windows(predictions, every)
-    )
-
-
-def _measured(
-    window: Window,
-    part: Predictions,
-    wanted: Sequence[Metric],
-    ripe: bool,
-    least_share: float,
-    resamples: int,
-    seed: int,
-) -> MeasuredWindow:
-    known = part.where(part.labelled)
-    refused = _refused(part, known, ripe, least_share)
-    figures, base = {}, None
-    if refused is None:
-        rows, weight = known.rows(), known.weight
-        base = float(np.average(known.truth, weights=weight))
-        figures = {
-            one.name: figure(
-                estimate(one, rows, resamples=resamples, seed=seed)
-                if known.label_chance is None
-                else weighted_estimate(one, rows, weight, resamples=resamples, seed=seed)
+    found = []
+    for window, part in windows(predictions, every):
+        known = part.where(part.labelled)
+        ripe = is_ripe(window, now=now, label_delay=label_delay)
+        refused = _refused(part, known, ripe, least_share)
+        found.append(
+            MeasuredWindow(
+                window=window,
+                rows=len(part),
+                labelled=len(known),
+                ripe=ripe,
+                weighted=part.label_chance is not None,
+                base=None if refused else float(np.average(known.truth, weights=known.weight)),
+                figures={} if refused else {one.name: _figure(one, known, resamples, seed) for one in wanted},
+                refused=refused,
+                notes=() if refused else _notes(part, known),
             )
-            for one in wanted
-        }
-    return MeasuredWindow(
-        window=window,
-        rows=len(part),
-        labelled=len(known),
-        ripe=ripe,
-        weighted=part.label_chance is not None,
-        base=base,
-        figures=figures,
-        refused=refused,
-        notes=_notes(part, known) if refused is None else (),
-    )
+        )
+    return tuple(found)
+
+
+def _figure(wanted: Metric, known: Predictions, resamples: int, seed: int) -> Figure:
+    if known.label_chance is None:
+        return figure(estimate(wanted, known.rows(), resamples=resamples, seed=seed))
+    return figure(weighted_estimate(wanted, known.rows(), known.weight, resamples=resamples, seed=seed))
 
 
 def figure(found: Estimate) -> Figure:
@@ -131,9 +123,9 @@ def _refused(part: Predictions, known: Predictions, ripe: bool, least_share: flo
         return f"{len(known)} of {len(part)} predictions have a label; {LEAST_LABELS} are needed"
     if part.label_chance is None and len(known) < least_share * len(part):
         return (
-            f"{len(known) / len(part):.0%} of the predictions have a label and {least_share:.0%} are needed: which rows "
-            "are labelled may depend on what was predicted. Give the chance of each row to be labelled where they were "
-            "sampled"
+            f"{len(known) / len(part):.0%} of the predictions have a label and {least_share:.0%} are needed: "
+            "which rows are labelled may depend on what was predicted. "
+            "Where rows were sampled, give each one's chance to be labelled"
         )
     return None
 

@@ -17,14 +17,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Literal, cast
+from typing import cast
 
 import msgspec
 import numpy as np
 
 from cumulant.core.errors import DataError
 from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of, means_by
-from cumulant.monitoring.performance.kinds import Kind, Moved, kind_of, moved
+from cumulant.monitoring.performance.kinds import Kind, Moved, Question, kind_of, moved
 from cumulant.monitoring.performance.recalibration import Past, Task, applied, learned, past, together
 from cumulant.monitoring.performance.rows import Predictions, Window, windows
 from cumulant.outcomes import Loss
@@ -32,7 +32,6 @@ from cumulant.statistics import Word
 from cumulant.statistics.rows import Floats
 from cumulant.statistics.sequential import Risen
 
-Question = Literal["refit", "calibration", "skill"]
 QUESTIONS: tuple[Question, ...] = ("refit", "calibration", "skill")
 SAID: dict[Question, str] = {
     "refit": "what a recent refit would lose",
