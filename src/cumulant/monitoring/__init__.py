@@ -1,1 +1,1 @@
-"""Watching a model in production: drift, quality with and without labels, retraining."""
+"""Whether a served model still stands where it was trained: `drift` says what moved, and of what kind the change is."""
