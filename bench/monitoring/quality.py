@@ -113,7 +113,14 @@ def loan(data, python):
         estimator = learn_estimator(reference, every=DAY)
         found = estimated(estimator, current, every=DAY)
         estimate = time.perf_counter() - began
-        truths = measured(current, task="binary", every=DAY, now=NOW, metrics=("accuracy", "precision", "roc_auc", "brier"), resamples=20)
+        truths = measured(
+            current,
+            task="binary",
+            every=DAY,
+            now=NOW,
+            metrics=("accuracy", "precision", "roc_auc", "brier"),
+            resamples=20,
+        )
         audits = audited(estimator, found, truths)
         change = 25_000 // rows
         seen = [number for number, one in enumerate(found) if one.figures["accuracy"].word == "worse"]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cumulant.monitoring.performance.lossmodel import EstimatedLoss, LossModel, estimated_loss, learn_loss
     from cumulant.monitoring.performance.refits import recent_refits
     from cumulant.monitoring.performance.rows import Predictions, Window, is_ripe, windows
+    from cumulant.monitoring.performance.streams import changes
     from cumulant.monitoring.performance.unlabelled import (
         EstimatedFigure,
         EstimatedWindow,
@@ -45,6 +46,7 @@ _HOMES = {
     "audited": "unlabelled",
     "baseline": "watch",
     "begin": "watch",
+    "changes": "streams",
     "estimated": "unlabelled",
     "estimated_loss": "lossmodel",
     "harm": "watch",
@@ -76,6 +78,7 @@ __all__ = [
     "audited",
     "baseline",
     "begin",
+    "changes",
     "estimated",
     "estimated_loss",
     "harm",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -84,25 +84,39 @@ def measured(
         DataError: `every` is not positive.
     """
     wanted = metrics_for(task) if metrics is None else tuple(metric(name) for name in metrics)
-    found = []
-    for window, part in windows(predictions, every):
-        known = part.where(part.labelled)
-        ripe = is_ripe(window, now=now, label_delay=label_delay)
-        refused = _refused(part, known, ripe, least_share)
-        found.append(
-            MeasuredWindow(
-                window=window,
-                rows=len(part),
-                labelled=len(known),
-                ripe=ripe,
-                weighted=part.label_chance is not None,
-                base=None if refused else float(np.average(known.truth, weights=known.weight)),
-                figures={} if refused else {one.name: _figure(one, known, resamples, seed) for one in wanted},
-                refused=refused,
-                notes=() if refused else _notes(part, known),
-            )
+    return tuple(
+        _measured(
+            window,
+            part,
+            ripe=is_ripe(window, now=now, label_delay=label_delay),
+            least_share=least_share,
+            figures=lambda known: {one.name: _figure(one, known, resamples, seed) for one in wanted},
         )
-    return tuple(found)
+        for window, part in windows(predictions, every)
+    )
+
+
+def _measured(
+    window: Window,
+    part: Predictions,
+    *,
+    ripe: bool,
+    least_share: float,
+    figures: Callable[[Predictions], dict[str, Figure]],
+) -> MeasuredWindow:
+    known = part.where(part.labelled)
+    refused = _refused(part, known, ripe, least_share)
+    return MeasuredWindow(
+        window=window,
+        rows=len(part),
+        labelled=len(known),
+        ripe=ripe,
+        weighted=part.label_chance is not None,
+        base=None if refused else float(np.average(known.truth, weights=known.weight)),
+        figures={} if refused else figures(known),
+        refused=refused,
+        notes=() if refused else _notes(part, known),
+    )
 
 
 def _figure(wanted: Metric, known: Predictions, resamples: int, seed: int) -> Figure:

@@ -79,11 +79,7 @@ def learn_loss(inputs: Floats, predictions: Predictions, *, names: Sequence[str]
             subject="reference",
         )
     loss = _loss(measure, known)
-    fold = np.arange(len(known)) * _FOLDS // len(known)
-    said = np.empty(len(known))
-    for number in range(_FOLDS):
-        inside = fold == number
-        said[inside] = _fit(seen[~inside], loss[~inside]).predict(seen[inside], num_threads=1)
+    said = _said_by_others(seen, loss)
     cluster = None if known.cluster is None else cluster_codes(known.cluster)
     return LossModel(
         measure=measure,
@@ -107,6 +103,16 @@ def estimated_loss(model: LossModel, inputs: Floats, score: Floats, *, kind: Kin
             value, low, high = (math.sqrt(one or 0.0) for one in (found.value, found.low, found.high))
             found = Figure(value=value, low=low, high=high, clusters=found.clusters)
     return EstimatedLoss(rows=len(rows), measure=model.measure, figure=found, refused=refused)
+
+
+def _said_by_others(inputs: Floats, loss: Floats) -> Floats:
+    """[n] what a model of the other parts of time says of each row's loss."""
+    fold = np.arange(len(loss)) * _FOLDS // len(loss)
+    said = np.empty(len(loss))
+    for number in range(_FOLDS):
+        inside = fold == number
+        said[inside] = _fit(inputs[~inside], loss[~inside]).predict(inputs[inside], num_threads=1)
+    return said
 
 
 def _refused(model: LossModel, rows: Floats) -> str | None:

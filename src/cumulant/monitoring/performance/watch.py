@@ -36,7 +36,7 @@ QUESTIONS: tuple[Question, ...] = ("refit", "calibration", "skill")
 SAID: dict[Question, str] = {
     "refit": "what a recent refit would lose",
     "calibration": "what its own scores would lose if they were calibrated anew",
-    "skill": "what its skill on the reference would lose at this base rate",
+    "skill": "a model with its skill on the reference would lose at this base rate",
 }
 
 
