@@ -1,1 +1,1 @@
-"""How a served model is watched, and what is done about what is seen."""
+"""Whether a served model still stands where it was trained: `drift` says what moved, and of what kind the change is."""

@@ -29,6 +29,7 @@ from cumulant.statistics.sequential.power import (
 from cumulant.statistics.sequential.quantiles import Quantiles, histogram, howard_ramdas_ranks, quantile_difference
 from cumulant.statistics.sequential.rates import RateDesign, Rates
 from cumulant.statistics.sequential.share import Shares
+from cumulant.statistics.sequential.student import Risen, Student
 
 __all__ = [
     "Bernstein",
@@ -40,7 +41,9 @@ __all__ = [
     "Quantiles",
     "RateDesign",
     "Rates",
+    "Risen",
     "Shares",
+    "Student",
     "Traffic",
     "asymptotic_radius",
     "autocorrelation",

@@ -1,0 +1,79 @@
+"""Losses of a window as means of blocks: whole clusters, put together until enough rows make a mean near normal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from cumulant.core.errors import DataError
+from cumulant.monitoring.performance.rows import Predictions
+from cumulant.outcomes import Loss
+from cumulant.statistics.rows import Codes, Floats
+
+#: probabilities are kept this far from 0 and 1 in a logarithm, as the losses of the prediction log are
+_TINY = 1e-6
+
+
+def loss_of(kind: Loss, truth: Floats, score: Floats) -> Floats:
+    """[n] how wrong each score was.
+
+    Raises:
+        DataError: a log loss is asked of scores that are no probabilities.
+    """
+    if kind in ("brier", "squared_error"):
+        squared: Floats = (truth - score) ** 2
+        return squared
+    if kind == "zero_one":
+        return np.asarray((score >= 0.5) != (truth > 0.5), dtype=np.float64)
+    if len(score) and (score.min() < 0 or score.max() > 1):
+        raise DataError(
+            f"log loss needs probabilities; scores lie between {score.min():g} and {score.max():g}",
+            subject="score",
+            hint='take "squared_error" for numbers, or calibrate the scores',
+        )
+    p = np.clip(score, _TINY, 1 - _TINY)
+    found: Floats = -(truth * np.log(p) + (1 - truth) * np.log(1 - p))
+    return found
+
+
+def base_loss(kind: Loss, truth: Floats, weight: Floats) -> Floats:
+    """[n] the loss of the window's own constant: its base rate, or its mean. No bias from having seen the truth."""
+    rate = float(np.average(truth, weights=weight))
+    if kind == "zero_one":
+        return np.full(len(truth), min(rate, 1 - rate))
+    constant = loss_of(kind, truth, np.full(len(truth), rate))
+    rows = float(weight.sum()) ** 2 / float((weight**2).sum())
+    if kind != "log_loss" and rows > 1:
+        constant = constant * (rows / (rows - 1))
+    return constant
+
+
+def block_codes(rows: Predictions, least: int) -> Codes:
+    """[n] the block of each row, numbered from 0: whole clusters in order of time until `least` rows are together."""
+    if rows.cluster is None:
+        count = max(1, len(rows) // least)
+        return np.arange(len(rows)) * count // max(len(rows), 1)
+    first, place = np.unique(rows.cluster, return_index=True, return_inverse=True)[1:]
+    order = np.argsort(first, kind="stable")
+    size = np.bincount(place)
+    block, number, held = np.empty(len(order), dtype=np.int64), 0, 0
+    for cluster in order:
+        block[cluster] = number
+        held += size[cluster]
+        if held >= least:
+            number, held = number + 1, 0
+    if held and number:
+        block[block == number] = number - 1  # the rest is too small to be a block of its own
+    return block[place]
+
+
+def means_by(block: Codes, weight: Floats) -> Callable[[Floats], Floats]:
+    """A function from values [n] to their weighted means [blocks]."""
+    total = np.bincount(block, weight)
+
+    def means(values: Floats) -> Floats:
+        found: Floats = np.bincount(block, values * weight) / total
+        return found
+
+    return means

@@ -1,0 +1,125 @@
+"""Which kind of change labels show: `prior`, `concept`, or a covariate change that is left over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from cumulant.monitoring.performance.recalibration import Past, Task, applied, bin_scores, class_counts, learned
+from cumulant.statistics import Word
+from cumulant.statistics.rows import Floats
+
+Kind = Literal["covariate", "prior", "concept"]
+Question = Literal["refit", "calibration", "skill"]
+#: the odds of the positive class change by this factor, or it is not called a move
+_ODDS = 1.2
+#: the distributions of scores within a class may differ by this (Kolmogorov-Smirnov), beyond noise
+_ALIKE = 0.06
+#: the distribution of all scores may differ by this and count as the same
+_SAME_SCORES = 0.03
+
+
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
+    """Base rate of the reference and of the recent windows with its interval; and for classifiers distances of the
+    scores' distributions (Kolmogorov-Smirnov, less what chance gives): of `negatives`, of `positives` and of all.
+
+    base_moved: relevantly and surely. for_prior: log-likelihood of "the scores of either class are as before, their
+    shares are not" less that of "the scores are as before, what is true of them is not"; in nats.
+    """
+
+    before: float
+    now: float
+    low: float
+    high: float
+    base_moved: bool
+    negatives: float | None = None
+    positives: float | None = None
+    scores: float | None = None
+    for_prior: float | None = None
+
+    @property
+    def is_prior(self) -> bool:
+        """Whether the base rate has moved and nothing else that can be seen."""
+        if self.negatives is None or self.positives is None or self.for_prior is None:
+            return False
+        return self.base_moved and max(self.negatives, self.positives) <= _ALIKE and self.for_prior > 0
+
+
+def moved(task: Task, reference: Past, recent: Past, before: float) -> Moved | None:
+    """What has moved between the reference and the recent windows; None while there are too few blocks to tell."""
+    from scipy.stats import t
+
+    if recent.blocks < 3:
+        return None
+    now = recent.rate / recent.blocks
+    spread = math.sqrt(max(0.0, recent.rate_squares - recent.rate * now) / (recent.blocks - 1))
+    radius = float(t.ppf(0.995, recent.blocks - 1)) * spread / math.sqrt(recent.blocks)
+    ends = {"before": before, "now": now, "low": now - radius, "high": now + radius}
+    sure = abs(now - before) > radius
+    if task == "regression":
+        return Moved(**ends, base_moved=sure)
+    then, here = class_counts(reference), class_counts(recent)
+    return Moved(
+        **ends,
+        base_moved=sure and abs(_logit(now) - _logit(before)) > math.log(_ODDS),
+        negatives=_distance(then[0], here[0]),
+        positives=_distance(then[1], here[1]),
+        scores=_distance(then[0] + then[1], here[0] + here[1]),
+        for_prior=_for_prior(then, here, reference, recent),
+    )
+
+
+def kind_of(
+    words: Mapping[Question, Word], excess: Mapping[Question, float | None], change: Moved | None
+) -> Kind | None:
+    """The kind that fits, or None where nothing has moved that matters, or it is not clear.
+
+    A moved base rate with scores of either class as before is `prior`, also where recalibrating helps: the offset is
+    what has moved. Else a refit or a new calibration that gains says `concept`, and so does skill lost on scores that
+    are distributed as before. Skill lost on other scores, most of it not by calibration, is `covariate`: the rows have
+    become harder, and the scores know it. A model that never fitted some region well can gain from a refit when rows
+    move there; labels alone do not tell this from `concept`.
+    """
+    if change is not None and change.is_prior:
+        return "prior"
+    if "worse" in (words.get("refit"), words.get("calibration")):
+        return "concept"
+    if words.get("skill") != "worse" or change is None or change.scores is None:
+        return None
+    if change.scores <= _SAME_SCORES:
+        return "concept"
+    lost, by_calibration = excess.get("skill"), excess.get("calibration")
+    if lost is None or by_calibration is None or by_calibration >= lost / 2:
+        return None
+    return "covariate"
+
+
+def _distance(before: Floats, now: Floats) -> float:
+    total = max(float(now.sum()), 1.0)
+    gap = float(np.abs(np.cumsum(before) / max(float(before.sum()), 1.0) - np.cumsum(now) / total).max())
+    return max(0.0, gap - 1.36 / math.sqrt(total))
+
+
+def _for_prior(then: tuple[Floats, Floats], here: tuple[Floats, Floats], reference: Past, recent: Past) -> float:
+    """Two accounts of the scores and classes that are seen now, both made of the reference's distributions.
+
+    The second changes the truth of a score by a slope and an offset, which are one number more than the first has.
+    """
+    negatives, positives = (one + 0.5 for one in then)
+    rate = float(here[1].sum() / (here[0].sum() + here[1].sum()))
+    shares = (negatives + positives) / float((negatives + positives).sum())
+    prior = here[1] @ np.log(positives / positives.sum()) + here[0] @ np.log(negatives / negatives.sum())
+    prior += float(here[1].sum()) * math.log(max(rate, 1e-12)) + float(here[0].sum()) * math.log(max(1 - rate, 1e-12))
+    middles = bin_scores(reference, recent)
+    said = np.clip(applied("binary", learned("binary", recent), middles), 1e-9, 1 - 1e-9)
+    other = (here[0] + here[1]) @ np.log(shares) + here[1] @ np.log(said) + here[0] @ np.log(1 - said)
+    return float(prior - other) + math.log(max(float(here[0].sum() + here[1].sum()), 1.0)) / 2
+
+
+def _logit(rate: float) -> float:
+    inside = min(max(rate, 1e-6), 1 - 1e-6)
+    return math.log(inside / (1 - inside))

@@ -1,0 +1,159 @@
+"""Quality with labels: the metrics of training, window by window, with intervals that hold what depends together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+import numpy as np
+
+from cumulant.monitoring.performance.rows import Predictions, Window, is_ripe, windows
+from cumulant.statistics import Estimate, Metric, estimate, metric, metrics_for
+from cumulant.statistics.metrics import Task
+from cumulant.statistics.performance import weighted_estimate
+
+#: a window in which less is labelled is not measured, unless it is known by what chance rows were
+LEAST_SHARE = 0.8
+#: fewer labels say nothing
+LEAST_LABELS = 30
+#: labelled rows whose mean score is this many deviations from all rows' are told to be a selection
+_SELECTED = 0.1
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric of one window; the interval is missing where too few clusters are behind it."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    clusters: int
+
+
+class MeasuredWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """What labels say of one window. `refused` says why there are no figures; `notes` what to keep in mind."""
+
+    window: Window
+    rows: int
+    labelled: int
+    ripe: bool
+    weighted: bool
+    base: float | None
+    figures: dict[str, Figure]
+    refused: str | None
+    notes: tuple[str, ...]
+
+    @property
+    def share(self) -> float:
+        """Of the predictions, how many have a label."""
+        return self.labelled / self.rows
+
+
+def measured(
+    predictions: Predictions,
+    *,
+    task: Task,
+    every: timedelta,
+    now: datetime,
+    label_delay: timedelta = timedelta(0),
+    metrics: Sequence[str] | None = None,
+    least_share: float = LEAST_SHARE,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> tuple[MeasuredWindow, ...]:
+    """Metrics of each window, oldest first.
+
+    Only ripe windows are measured, those whose last label has had `label_delay`: labels that come early are those of
+    easy or of bad cases. Where rows were chosen to be labelled, each stands for 1 / `label_chance` rows. Intervals draw
+    whole clusters.
+
+    Args:
+        predictions: with the labels that have come.
+        task: what the model does.
+        every: length of a window.
+        now: windows that end later, or whose labels are not all due, are not measured.
+        label_delay: how long a label may take.
+        metrics: names as in training; None: all that measure `task`.
+        least_share: of a window's rows that need a label, where none says by which chance they were chosen.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        KeyError: there is no metric of that name.
+        DataError: `every` is not positive.
+    """
+    wanted = metrics_for(task) if metrics is None else tuple(metric(name) for name in metrics)
+    return tuple(
+        _measured(
+            window,
+            part,
+            ripe=is_ripe(window, now=now, label_delay=label_delay),
+            least_share=least_share,
+            figures=lambda known: {one.name: _figure(one, known, resamples, seed) for one in wanted},
+        )
+        for window, part in windows(predictions, every)
+    )
+
+
+def _measured(
+    window: Window,
+    part: Predictions,
+    *,
+    ripe: bool,
+    least_share: float,
+    figures: Callable[[Predictions], dict[str, Figure]],
+) -> MeasuredWindow:
+    known = part.where(part.labelled)
+    refused = _refused(part, known, ripe, least_share)
+    return MeasuredWindow(
+        window=window,
+        rows=len(part),
+        labelled=len(known),
+        ripe=ripe,
+        weighted=part.label_chance is not None,
+        base=None if refused else float(np.average(known.truth, weights=known.weight)),
+        figures={} if refused else figures(known),
+        refused=refused,
+        notes=() if refused else _notes(part, known),
+    )
+
+
+def _figure(wanted: Metric, known: Predictions, resamples: int, seed: int) -> Figure:
+    if known.label_chance is None:
+        return figure(estimate(wanted, known.rows(), resamples=resamples, seed=seed))
+    return figure(weighted_estimate(wanted, known.rows(), known.weight, resamples=resamples, seed=seed))
+
+
+def figure(found: Estimate) -> Figure:
+    """An estimate as it is told and stored."""
+    return Figure(value=found.value, low=found.low, high=found.high, clusters=found.clusters)
+
+
+def _refused(part: Predictions, known: Predictions, ripe: bool, least_share: float) -> str | None:
+    if not ripe:
+        return "labels of this window may still come; it is measured when the label delay has passed since its end"
+    if len(known) < LEAST_LABELS:
+        return f"{len(known)} of {len(part)} predictions have a label; {LEAST_LABELS} are needed"
+    if part.label_chance is None and len(known) < least_share * len(part):
+        return (
+            f"{len(known) / len(part):.0%} of the predictions have a label and {least_share:.0%} are needed: "
+            "which rows are labelled may depend on what was predicted. "
+            "Where rows were sampled, give each one's chance to be labelled"
+        )
+    return None
+
+
+def _notes(part: Predictions, known: Predictions) -> tuple[str, ...]:
+    notes = []
+    spread = float(part.score.std())
+    gap = float(np.average(known.score, weights=known.weight)) - float(part.score.mean())
+    noise = 3 * spread * math.sqrt(float((known.weight**2).sum())) / float(known.weight.sum())
+    if spread > 0 and abs(gap) > _SELECTED * spread + noise * (len(known) < len(part)):
+        notes.append(
+            f"labelled predictions score {gap:+.3g} against all in the mean: they are a selection, "
+            "and the figures are theirs"
+        )
+    if known.cluster is not None and len(np.unique(known.cluster)) < 2:
+        notes.append("all rows are of one cluster: no interval can be given")
+    return tuple(notes)

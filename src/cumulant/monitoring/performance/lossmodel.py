@@ -1,0 +1,146 @@
+"""A regression's loss without labels: a model of the loss from the inputs, and what it says of new rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from cumulant.core.errors import DataError, missing_part
+from cumulant.monitoring.performance.kinds import Kind
+from cumulant.monitoring.performance.labelled import Figure, figure
+from cumulant.monitoring.performance.rows import Predictions
+from cumulant.statistics.performance import LossReference, blind, expected_loss
+from cumulant.statistics.performance.assumptions import LEAST_ROWS, MOST_UNSEEN
+from cumulant.statistics.performance.losses import LEAST_REFERENCE
+from cumulant.statistics.rows import Floats, cluster_codes
+
+Measure = Literal["mae", "rmse"]
+
+_FOLDS = 5
+_TREES = 120
+_SETTINGS: dict[str, object] = {
+    "objective": "regression", "num_leaves": 15, "learning_rate": 0.06, "min_data_in_leaf": 40,
+    "num_threads": 1, "deterministic": True, "force_row_wise": True, "seed": 0, "verbose": -1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossModel:
+    """A fitted model of the loss, how it did on rows it was not fitted on, and the inputs that it has seen."""
+
+    measure: Measure
+    booster: Any
+    reference: LossReference
+    names: tuple[str, ...]
+    lowest: Floats
+    highest: Floats
+
+
+class EstimatedLoss(msgspec.Struct, frozen=True, kw_only=True):
+    """The loss of one window without labels, or why there is none."""
+
+    rows: int
+    measure: Measure
+    figure: Figure | None
+    refused: str | None
+
+
+def learn_loss(inputs: Floats, predictions: Predictions, *, names: Sequence[str], measure: Measure) -> LossModel:
+    """A model of the loss from labelled rows of a time when the regression was good.
+
+    It is judged on parts of time that it was not fitted on, and then fitted on all.
+
+    Args:
+        inputs: [n, features] numbers, NaN where missing; what the regression itself uses does well.
+        predictions: [n] the same rows; those without a label are left out.
+        names: [features] for messages.
+        measure: `mae`, or `rmse` (estimated as the root of the mean squared error).
+
+    Raises:
+        DataError: not as many inputs as predictions, or too few rows with a label.
+        MissingPartError: LightGBM is not installed.
+    """
+    if inputs.shape != (len(predictions), len(names)):
+        raise DataError(
+            f"inputs of shape {inputs.shape} do not fit {len(predictions)} predictions of {len(names)} features",
+            subject="inputs",
+        )
+    order = np.argsort(predictions.time, kind="stable")
+    order = order[predictions.labelled[order]]
+    known, seen = predictions.where(order), _with_score(inputs, predictions.score)[order]
+    if len(known) < LEAST_REFERENCE:
+        raise DataError(
+            f"{len(known)} rows with labels are too few to learn a loss from; {LEAST_REFERENCE} are needed",
+            subject="reference",
+        )
+    loss = _loss(measure, known)
+    said = _said_by_others(seen, loss)
+    cluster = None if known.cluster is None else cluster_codes(known.cluster)
+    return LossModel(
+        measure=measure,
+        booster=_fit(seen, loss),
+        reference=LossReference.of(loss, said, cluster),
+        names=(*names, "prediction"),
+        lowest=np.nanmin(seen, axis=0),
+        highest=np.nanmax(seen, axis=0),
+    )
+
+
+def estimated_loss(model: LossModel, inputs: Floats, score: Floats, *, kind: Kind | None = None) -> EstimatedLoss:
+    """The loss of rows with `inputs` [n, features] and predictions `score` [n]; `kind` is what labels have shown."""
+    rows = _with_score(inputs, score)
+    refused = blind(kind) or _refused(model, rows)
+    found = None
+    if refused is None:
+        estimate = expected_loss(model.reference, np.asarray(model.booster.predict(rows, num_threads=1)))
+        found = figure(estimate)
+        if model.measure == "rmse":
+            value, low, high = (math.sqrt(one or 0.0) for one in (found.value, found.low, found.high))
+            found = Figure(value=value, low=low, high=high, clusters=found.clusters)
+    return EstimatedLoss(rows=len(rows), measure=model.measure, figure=found, refused=refused)
+
+
+def _said_by_others(inputs: Floats, loss: Floats) -> Floats:
+    """[n] what a model of the other parts of time says of each row's loss."""
+    fold = np.arange(len(loss)) * _FOLDS // len(loss)
+    said = np.empty(len(loss))
+    for number in range(_FOLDS):
+        inside = fold == number
+        said[inside] = _fit(inputs[~inside], loss[~inside]).predict(inputs[inside], num_threads=1)
+    return said
+
+
+def _refused(model: LossModel, rows: Floats) -> str | None:
+    if len(rows) < LEAST_ROWS:
+        return f"{len(rows)} rows are too few for an estimate; {LEAST_ROWS} are needed"
+    beyond = ((rows < model.lowest) | (rows > model.highest)).mean(axis=0)
+    worst = int(beyond.argmax())
+    if beyond[worst] > MOST_UNSEEN:
+        return (
+            f'{beyond[worst]:.1%} of the rows have a "{model.names[worst]}" beyond every value of the reference, '
+            f"where nothing is known of the loss; {MOST_UNSEEN:.0%} are allowed"
+        )
+    return None
+
+
+def _loss(measure: Measure, known: Predictions) -> Floats:
+    error = known.truth - known.score
+    found: Floats = np.abs(error) if measure == "mae" else error**2
+    return found
+
+
+def _with_score(inputs: Floats, score: Floats) -> Floats:
+    return np.column_stack([inputs, score]).astype(np.float64)
+
+
+def _fit(inputs: Floats, loss: Floats) -> Any:
+    try:
+        import lightgbm
+    except ImportError:
+        raise missing_part("lightgbm", "train") from None
+    return lightgbm.train(_SETTINGS, lightgbm.Dataset(inputs, loss), num_boost_round=_TREES)

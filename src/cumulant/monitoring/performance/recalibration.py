@@ -1,0 +1,105 @@
+"""What a window leaves behind: enough to calibrate the scores of the next one anew, and to see what has moved.
+
+A calibration learned from the windows before and judged on the next one is a refit that costs nothing. It is not
+chosen in hindsight, so it may be looked at each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from cumulant.statistics.performance import recalibrated
+from cumulant.statistics.performance.calibration import logit
+from cumulant.statistics.rows import Floats
+
+Task = Literal["binary", "regression"]
+
+_BINS = 120
+#: logits beyond this lie in the outermost bins
+_FAR = 12.0
+#: rows with which a linear calibration is drawn to the identity
+_STRENGTH = 10.0
+
+
+class Past(msgspec.Struct, frozen=True, kw_only=True):
+    """A window in sums.
+
+    Binary: weight, weighted logit and positives in each bin of the logit. Regression: the sums of weight, score, truth,
+    squared score and score x truth. `blocks`, `rate` and `rate_squares`: of the block means of the truth.
+    """
+
+    sums: tuple[tuple[float, ...], ...]
+    blocks: int
+    rate: float
+    rate_squares: float
+
+
+def past(task: Task, truth: Floats, score: Floats, weight: Floats, rates: Floats) -> Past:
+    """What rows [n] leave behind; `rates` [blocks] are the block means of the truth."""
+    if task == "binary":
+        margin = np.clip(logit(score), -_FAR, _FAR)
+        place = np.minimum(((margin + _FAR) / (2 * _FAR) * _BINS).astype(np.int64), _BINS - 1)
+        columns = (weight, weight * margin, weight * truth)
+        sums = [np.bincount(place, column, _BINS) for column in columns]
+    else:
+        sums = [np.array([(weight * v).sum()]) for v in (np.ones_like(score), score, truth, score**2, score * truth)]
+    return Past(
+        sums=tuple(tuple(float(v) for v in column) for column in sums),
+        blocks=len(rates),
+        rate=float(rates.sum()),
+        rate_squares=float((rates**2).sum()),
+    )
+
+
+def together(pasts: Sequence[Past]) -> Past:
+    """Several windows as one."""
+    sums = np.sum([one.sums for one in pasts], axis=0)
+    return Past(
+        sums=tuple(tuple(float(v) for v in column) for column in sums),
+        blocks=sum(one.blocks for one in pasts),
+        rate=sum(one.rate for one in pasts),
+        rate_squares=sum(one.rate_squares for one in pasts),
+    )
+
+
+def learned(task: Task, held: Past) -> tuple[float, float]:
+    """Slope and offset, on the logit or of the number itself, that fit the truth of these windows best."""
+    sums = np.asarray(held.sums)
+    if task == "binary":
+        weight, margins, positives = sums[:, sums[0] > 0]
+        score = 1 / (1 + np.exp(-margins / weight))
+        return recalibrated(positives / weight, score, weight)
+    rows, score, truth, squares, products = (float(column[0]) for column in sums)
+    spread = squares / rows - (score / rows) ** 2
+    shared = products / rows - score * truth / rows**2
+    kept = _STRENGTH * max(spread, 1e-12) / rows
+    slope = (shared + kept) / (spread + kept) if spread > 0 else 1.0
+    return slope, truth / rows - slope * score / rows
+
+
+def applied(task: Task, calibration: tuple[float, float], score: Floats) -> Floats:
+    """`score` [n] calibrated anew."""
+    slope, offset = calibration
+    if task == "regression":
+        return slope * score + offset
+    found: Floats = 1 / (1 + np.exp(-np.clip(slope * logit(score) + offset, -500, 500)))
+    return found
+
+
+def class_counts(held: Past) -> tuple[Floats, Floats]:
+    """[bins] rows of the negative and of the positive class by their score; for binary."""
+    weight, _, positives = np.asarray(held.sums)
+    return np.maximum(weight - positives, 0.0), positives
+
+
+def bin_scores(*held: Past) -> Floats:
+    """[bins] the mean score of each bin over these windows; of the middle of a bin where there is none."""
+    sums = np.sum([one.sums for one in held], axis=0)
+    middle = (np.arange(_BINS) + 0.5) / _BINS * 2 * _FAR - _FAR
+    margin = np.divide(sums[1], sums[0], out=middle, where=sums[0] > 0)
+    found: Floats = 1 / (1 + np.exp(-margin))
+    return found

@@ -1,0 +1,51 @@
+"""What a recent refit would have said: the model that a window's losses are held against."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from cumulant.core.errors import DataError
+from cumulant.statistics.rows import Floats
+
+Inputs = TypeVar("Inputs")
+#: scores of inputs by a fitted model
+Scorer = Callable[[Inputs], Floats]
+#: a fit on windows of inputs and their truths, oldest first; cheap settings do, the same at each window
+Fit = Callable[[Sequence[Inputs], Sequence[Floats]], Scorer[Inputs]]
+
+
+def recent_refits(
+    inputs: Sequence[Inputs], truths: Sequence[Floats], fit: Fit[Inputs], *, memory: int, every: int = 1, delay: int = 0
+) -> list[Floats | None]:
+    """For each window the scores of a model fitted on windows before it; None where there are not `memory` of them.
+
+    No refit has seen the window that it is judged on, nor one whose labels had not come by its start, so that its
+    losses are a fair bar at every look.
+
+    Args:
+        inputs: of each window, oldest first.
+        truths: [rows] of each window; rows without a label are not for a fit and must be left out of both.
+        fit: from windows to a scorer.
+        memory: windows that a fit uses.
+        every: a fit serves as many windows before the next one.
+        delay: windows whose labels are not there yet at the start of a window.
+
+    Raises:
+        DataError: not as many truths as inputs, or `memory`, `every` or `delay` are not whole numbers that make sense.
+    """
+    if len(inputs) != len(truths) or memory < 1 or every < 1 or delay < 0:
+        raise DataError(
+            "refits need inputs and truths of the same windows, memory and every of 1 or more, and delay of 0 or more",
+            subject="refit",
+        )
+    found: list[Floats | None] = []
+    scorer: Scorer[Inputs] | None = None
+    for number, window in enumerate(inputs):
+        last = number - delay
+        if last >= memory and (scorer is None or (last - memory) % every == 0):
+            scorer = fit(inputs[last - memory : last], truths[last - memory : last])
+        found.append(None if scorer is None else np.asarray(scorer(window), dtype=np.float64))
+    return found

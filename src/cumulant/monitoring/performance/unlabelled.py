@@ -1,0 +1,219 @@
+"""Quality without labels: what a classifier's calibrated scores say of its own metrics, or why they may not.
+
+Blind by nature to a change of the truth given the scores. So an estimate raises a question, and labels answer it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import msgspec
+import numpy as np
+
+from cumulant.monitoring.performance.kinds import Kind
+from cumulant.monitoring.performance.labelled import MeasuredWindow
+from cumulant.monitoring.performance.rows import Predictions, Window, windows
+from cumulant.statistics import Estimate, Rows, Word, cluster_codes, verdict
+from cumulant.statistics.performance import (
+    FIGURES,
+    Audit,
+    Calibrator,
+    audit,
+    blind,
+    calibration_error,
+    calibration_refusal,
+    cross_fitted,
+    expected,
+    expected_intervals,
+    reference_refusal,
+    window_refusal,
+)
+from cumulant.statistics.rows import Floats
+
+#: figures of which a smaller value is better
+_LOSSES = frozenset({"log_loss", "brier"})
+_LEVEL = 0.95
+#: parts of the reference, in order of time, that are calibrated by the others
+_FOLDS = 5
+#: maps and labels that an interval is drawn from
+_DRAWS = 300
+#: fewer windows of the reference do not show whether rows of a window depend on each other
+_LEAST_WINDOWS = 8
+
+
+class EstimatedFigure(msgspec.Struct, frozen=True, kw_only=True):
+    """A metric without labels: where it will be found, with 95%, when they come. `word` is against the reference, and
+    allows for looking at each of `horizon` windows.
+    """
+
+    value: float
+    low: float
+    high: float
+    word: Word
+
+
+class EstimatedWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """The estimates of one window, or why there are none."""
+
+    window: Window
+    rows: int
+    figures: dict[str, EstimatedFigure]
+    refused: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimator:
+    """What the reference taught. `refused` says why there is no estimate at all.
+
+    calibrator: from scores to probabilities. maps: what it would be from other rows. before: each figure of the
+    reference with its interval. error: expected calibration error of rows calibrated by others. spread: how much wider
+    than chance windows of the reference varied, 1 or more.
+    """
+
+    calibrator: Calibrator
+    maps: tuple[Calibrator, ...]
+    before: Mapping[str, tuple[float, float, float]]
+    error: Estimate | None
+    spread: float
+    refused: str | None
+
+
+def learn_estimator(reference: Predictions, *, every: timedelta, calibrate: bool = True, seed: int = 0) -> Estimator:
+    """An estimator from predictions with labels of a time when the model was good.
+
+    The best reference is one that the model was not trained on. Rows without a label are left out.
+
+    Args:
+        reference: labelled predictions; `label_chance` is not used.
+        every: length of the windows that will be estimated.
+        calibrate: learn a calibration; False: take the scores as probabilities, and refuse where they are none.
+        seed: of the intervals.
+    """
+    known = reference.where(reference.labelled)
+    known = known.where(np.argsort(known.time, kind="stable"))
+    refused = reference_refusal(known.truth, known.score)
+    if refused is not None:
+        return Estimator(calibrator=_identity(known.score), maps=(), before={}, error=None, spread=1.0, refused=refused)
+    calibrator = Calibrator.fit(known.truth, known.score) if calibrate else _identity(known.score)
+    fold = np.arange(len(known)) * _FOLDS // len(known)
+    probability = cross_fitted(known.truth, known.score, fold) if calibrate else known.score
+    error = calibration_error(
+        Rows(
+            truth=known.truth,
+            prediction=probability,
+            cluster=None if known.cluster is None else cluster_codes(known.cluster),
+        ),
+        seed=seed,
+    )
+    spread = _spread(known, probability, every)
+    maps = calibrator.drawn(seed=seed) if calibrate else (calibrator,) * _DRAWS
+    return Estimator(
+        calibrator=calibrator,
+        maps=maps,
+        before=_figures(calibrator, maps, known, spread, seed),
+        error=error,
+        spread=spread,
+        refused=calibration_refusal(error),
+    )
+
+
+def estimated(
+    estimator: Estimator,
+    predictions: Predictions,
+    *,
+    every: timedelta,
+    kind: Kind | None = None,
+    margin: float = 0.05,
+    horizon: int = 30,
+    alpha: float = 0.05,
+    seed: int = 0,
+) -> tuple[EstimatedWindow, ...]:
+    """Each window's metrics, oldest first; labels are not looked at.
+
+    Args:
+        estimator: what the reference taught.
+        predictions: scores to be judged.
+        every: length of a window.
+        kind: the kind of change that labels have shown lately; under `concept` and `prior` estimates are refused.
+        margin: part of the reference's loss (of 1 less a score such as accuracy) that is accepted.
+        horizon: windows over which `alpha` is the chance of any wrong word of one figure (Bonferroni).
+        alpha: see `horizon`.
+        seed: of the intervals.
+
+    Raises:
+        DataError: `every` is not positive.
+    """
+    from scipy.stats import norm
+
+    wider = float(norm.ppf(1 - alpha / (2 * horizon)) / norm.ppf((1 + _LEVEL) / 2))
+    found = []
+    for window, part in windows(predictions, every):
+        refused = estimator.refused or blind(kind) or window_refusal(part.score, estimator.calibrator)
+        figures = {}
+        if refused is None:
+            for name, ends in _figures(estimator.calibrator, estimator.maps, part, estimator.spread, seed).items():
+                if math.isfinite(ends[0]) and math.isfinite(ends[1]):
+                    word = _word(name, ends, estimator.before[name], margin, wider)
+                    figures[name] = EstimatedFigure(value=ends[1], low=ends[0], high=ends[2], word=word)
+        found.append(EstimatedWindow(window=window, rows=len(part), figures=figures, refused=refused))
+    return tuple(found)
+
+
+def audited(
+    estimator: Estimator, estimates: Sequence[EstimatedWindow], truths: Sequence[MeasuredWindow]
+) -> dict[str, Audit]:
+    """Of each figure how its estimates did in the windows for which the truth has come; empty where there is none."""
+    measured = {one.window: one.figures for one in truths}
+    pairs: dict[str, list[tuple[tuple[float, float, float], float]]] = {}
+    for one in estimates:
+        for name, said in one.figures.items():
+            truth = measured.get(one.window, {}).get(name)
+            if truth is not None and truth.value is not None:
+                pairs.setdefault(name, []).append(((said.low, said.value, said.high), truth.value))
+    return {
+        name: audit([said for said, _ in held], [truth for _, truth in held], before=estimator.before[name][1])
+        for name, held in pairs.items()
+    }
+
+
+def _identity(score: Floats) -> Calibrator:
+    points, rows = np.unique(score, return_counts=True)
+    return Calibrator(points, np.clip(points, 0, 1), rows.astype(np.float64))
+
+
+def _figures(
+    calibrator: Calibrator, maps: tuple[Calibrator, ...], part: Predictions, spread: float, seed: int
+) -> dict[str, tuple[float, float, float]]:
+    values = expected(calibrator(part.score), part.score, part.said_yes)
+    ends = expected_intervals(calibrator, maps, part.score, part.said_yes, spread=spread, seed=seed)
+    return {name: (ends[name][0], values[name], ends[name][1]) for name in FIGURES}
+
+
+def _spread(known: Predictions, probability: Floats, every: timedelta) -> float:
+    """How many times wider than chance the positives of a window miss what was expected, where that is sure."""
+    from scipy.stats import chi2
+
+    rest = Predictions(time=known.time, score=probability, truth=known.truth)
+    misses = []
+    for _, part in windows(rest, every):
+        variance = float((part.score * (1 - part.score)).sum())
+        if variance > 0:
+            misses.append(float((part.truth - part.score).sum()) ** 2 / variance)
+    total, n = sum(misses), len(misses)
+    return math.sqrt(total / n) if n >= _LEAST_WINDOWS and total > chi2.ppf(0.9, n) else 1.0
+
+
+def _word(
+    name: str, now: tuple[float, float, float], before: tuple[float, float, float], margin: float, wider: float
+) -> Word:
+    """Both intervals are independent, and so are their half widths joined as deviations are."""
+    sign = -1.0 if name in _LOSSES else 1.0
+    change = sign * (now[1] - before[1])
+    up, down = (now[2] - now[1], before[1] - before[0]), (now[1] - now[0], before[2] - before[1])
+    if sign < 0:
+        up, down = down, up
+    loss = before[1] if name in _LOSSES else 1 - before[1]
+    return verdict(change - wider * math.hypot(*down), change + wider * math.hypot(*up), margin=margin * max(loss, 0.0))

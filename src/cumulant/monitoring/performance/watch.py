@@ -1,0 +1,358 @@
+"""Harm: loss above what a recent refit would reach, lost skill or lost calibration. Looked at each window, for long.
+
+A fixed promise on the loss is no measure of harm: where the outcome itself becomes less sure, every model loses more.
+So three things are asked of each window, each against something that meets the same rows:
+
+- `refit`: does the served model lose more than a model fitted a short while ago would have?
+- `calibration`: does it lose more than its own scores, calibrated anew on the windows before?
+- `skill`: does it lose more than it should, given what the window's own base rate loses and the reference's skill?
+
+Each is a mean of blocks under continuous watching (`statistics.sequential.student`), and they share one alpha.
+Improvement is told and never harm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import cast
+
+import msgspec
+import numpy as np
+
+from cumulant.core.errors import DataError
+from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of, means_by
+from cumulant.monitoring.performance.kinds import Kind, Moved, Question, kind_of, moved
+from cumulant.monitoring.performance.recalibration import Past, Task, applied, learned, past, together
+from cumulant.monitoring.performance.rows import Predictions, Window, windows
+from cumulant.outcomes import Loss
+from cumulant.statistics import Word
+from cumulant.statistics.rows import Floats
+from cumulant.statistics.sequential import Risen
+
+QUESTIONS: tuple[Question, ...] = ("refit", "calibration", "skill")
+SAID: dict[Question, str] = {
+    "refit": "what a recent refit would lose",
+    "calibration": "what its own scores would lose if they were calibrated anew",
+    "skill": "a model with its skill on the reference would lose at this base rate",
+}
+
+
+class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What counts as harm.
+
+    Args:
+        loss: of one row. `brier` for probabilities, `squared_error` for numbers.
+        margin: part of the reference's loss that may be lost without being called harm.
+        alpha: chance of any false alarm within `horizon` windows, over all questions together.
+        horizon: windows that are looked back on; after them the count begins anew.
+        recent: windows that speak for how it is now.
+        block: rows of a block at least; whole clusters are put together until they have them.
+        refit: whether a refit's scores will be there. Alpha is shared over the questions that are asked.
+    """
+
+    loss: Loss = "brier"
+    margin: float = 0.05
+    alpha: float = 0.05
+    horizon: int = 30
+    recent: int = 5
+    block: int = 50
+    refit: bool = True
+
+    def __post_init__(self) -> None:
+        if self.margin < 0 or not 0 < self.alpha < 1 or min(self.horizon, self.recent, self.block) < 1:
+            raise DataError(
+                "harm needs a margin of 0 or more, an alpha between 0 and 1, and whole numbers of windows and rows",
+                subject="harm",
+            )
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """Those that are asked."""
+        return QUESTIONS if self.refit else QUESTIONS[1:]
+
+    @property
+    def bar(self) -> float:
+        """The evidence of one question, as a natural logarithm, from which it is answered."""
+        return math.log(len(self.questions) / self.alpha)
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """The reference: rows with labels from when the model was good.
+
+    loss, base: mean loss of the model, and of each window's own constant. ratio: the first over the second, with its
+    standard error: 1 less the skill. rate: mean of the truth.
+    """
+
+    task: Task
+    loss: float
+    base: float
+    ratio: float
+    ratio_error: float
+    rate: float
+    rows: int
+    past: Past
+
+    @property
+    def skill(self) -> float:
+        """The part of the constant's loss that the model saved."""
+        return 1 - self.ratio
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to one question.
+
+    excess, low, high: mean loss above what was compared, since `since` where the word is `worse`, else over the recent
+    windows, with an interval that is not corrected for looking often: the word is. evidence reaches `bar` when proven.
+    """
+
+    question: Question
+    word: Word
+    excess: float | None
+    low: float | None
+    high: float | None
+    evidence: float
+    bar: float
+    since: datetime | None
+    sentence: str
+
+
+class Harm(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known after a window. `word` is `worse` where any question says so; only that is harm."""
+
+    window: Window
+    word: Word
+    kind: Kind | None
+    findings: tuple[Finding, ...]
+    moved: Moved | None
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One question over time: has the excess risen above the margin, is it below the margin, is it below 0."""
+
+    worse: Risen
+    fine: Risen
+    better: Risen
+
+    def add(self, excess: Floats, margin: float) -> Answers:
+        """With the excess [blocks] of one more window, which may have none."""
+        values = (excess - margin, margin - excess, -excess)
+        pairs = zip((self.worse, self.fine, self.better), values, strict=True)
+        return Answers(*(one.add(value) for one, value in pairs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watch:
+    """Everything that is kept between looks: sums only, no rows. `to_json` stores it."""
+
+    terms: HarmTerms
+    baseline: Baseline
+    answers: Mapping[Question, Answers]
+    pasts: tuple[Past, ...]
+    starts: tuple[datetime, ...]
+    looks: int
+
+    def to_json(self) -> dict[str, object]:
+        """Plain numbers, texts and lists."""
+        sides = {name: [r.to_json() for r in (a.worse, a.fine, a.better)] for name, a in self.answers.items()}
+        plain = {"terms": self.terms, "baseline": self.baseline, "pasts": self.pasts, "starts": self.starts}
+        return {"looks": self.looks, "answers": sides, **cast("dict[str, object]", msgspec.to_builtins(plain))}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, object]) -> Watch:
+        """What `to_json` wrote."""
+        sides = cast("Mapping[Question, list[Mapping[str, object]]]", stored["answers"])
+        return cls(
+            terms=msgspec.convert(stored["terms"], HarmTerms),
+            baseline=msgspec.convert(stored["baseline"], Baseline),
+            answers={name: Answers(*(Risen.from_json(one) for one in three)) for name, three in sides.items()},
+            pasts=msgspec.convert(stored["pasts"], tuple[Past, ...]),
+            starts=msgspec.convert(stored["starts"], tuple[datetime, ...]),
+            looks=cast("int", stored["looks"]),
+        )
+
+
+def baseline(reference: Predictions, *, task: Task, terms: HarmTerms, every: timedelta) -> Baseline:
+    """The reference in windows of the length that will be watched; rows without a label are left out.
+
+    Raises:
+        DataError: fewer than two blocks have labels, or a constant would never be wrong.
+    """
+    losses, bases, rates = [], [], []
+    known = reference.where(reference.labelled)
+    for _, part in windows(known, every):
+        means = means_by(block_codes(part, terms.block), part.weight)
+        losses.append(means(loss_of(terms.loss, part.truth, part.score)))
+        bases.append(means(base_loss(terms.loss, part.truth, part.weight)))
+        rates.append(means(part.truth))
+    loss, base, rate = (np.concatenate(one) if one else np.zeros(0) for one in (losses, bases, rates))
+    if len(loss) < 2 or not base.mean() > 0:
+        raise DataError(
+            f"a reference of {len(known)} labelled predictions has no skill to be held to",
+            subject="reference",
+            hint=f"give at least {2 * terms.block} rows with labels of both kinds",
+        )
+    ratio = float(loss.mean() / base.mean())
+    rest = loss - ratio * base
+    return Baseline(
+        task=task,
+        loss=float(loss.mean()),
+        base=float(base.mean()),
+        ratio=ratio,
+        ratio_error=float(rest.std(ddof=1) / math.sqrt(len(rest)) / base.mean()),
+        rate=float(np.average(known.truth, weights=known.weight)),
+        rows=len(known),
+        past=past(task, known.truth, known.score, known.weight, rate),
+    )
+
+
+def begin(reference: Baseline, terms: HarmTerms) -> Watch:
+    """A watch that has seen no window yet; begin again whenever another model is served."""
+    fresh = Risen.start(horizon=terms.horizon)
+    answers = {question: Answers(fresh, fresh, fresh) for question in terms.questions}
+    return Watch(terms=terms, baseline=reference, answers=answers, pasts=(), starts=(), looks=0)
+
+
+def harm(watch: Watch, window: Window, part: Predictions, refit: Floats | None = None) -> tuple[Watch, Harm]:
+    """One more window, and what is known after it.
+
+    Args:
+        watch: what the windows before have left.
+        window: when it was; each window once, in order.
+        part: its predictions; those without a label are left out. Give ripe windows only.
+        refit: [n] scores of the same rows by a model fitted on rows from before the window; None: there is none yet.
+
+    Raises:
+        DataError: the window is not later than the last, no row has a label, or `refit` is not one score a row.
+    """
+    _checked(watch, window, part, refit)
+    known, terms = part.where(part.labelled), watch.terms
+    excess, here = _excess(watch, known, None if refit is None else refit[part.labelled])
+    margin = terms.margin * watch.baseline.loss
+    answers = {
+        question: held.add(excess.get(question, np.zeros(0)), margin) for question, held in watch.answers.items()
+    }
+    after = replace(
+        watch,
+        answers=answers,
+        pasts=(*watch.pasts, here)[-terms.recent :],
+        starts=(*watch.starts, window.start)[-terms.horizon :],
+        looks=watch.looks + 1,
+    )
+    return after, _told(after, window)
+
+
+def _checked(watch: Watch, window: Window, part: Predictions, refit: Floats | None) -> None:
+    if watch.starts and window.start <= watch.starts[-1]:
+        raise DataError(
+            f"the window from {window.start:%Y-%m-%d %H:%M} does not come after the last, "
+            f"which began {watch.starts[-1]:%Y-%m-%d %H:%M}",
+            subject="window",
+            hint="each window is judged once, in order; a window judged twice counts twice",
+        )
+    if not part.labelled.any():
+        raise DataError(
+            f"none of {len(part)} predictions has a label", subject="truth", hint="wait for labels, or estimate"
+        )
+    if refit is not None and (len(refit) != len(part) or not np.isfinite(refit[part.labelled]).all()):
+        raise DataError(f"a refit gives a finite score for each of {len(part)} rows", subject="refit")
+
+
+def _excess(watch: Watch, known: Predictions, refit: Floats | None) -> tuple[dict[Question, Floats], Past]:
+    """Of each question the excess loss [blocks], and what the window leaves behind."""
+    terms, reference = watch.terms, watch.baseline
+    means = means_by(block_codes(known, terms.block), known.weight)
+
+    def lost(score: Floats) -> Floats:
+        return means(loss_of(terms.loss, known.truth, score))
+
+    served, base = lost(known.score), means(base_loss(terms.loss, known.truth, known.weight))
+    anew = learned(reference.task, together(watch.pasts) if watch.pasts else reference.past)
+    # The reference's skill is itself an estimate: two standard errors of it are allowed for.
+    due = (reference.ratio + 2 * reference.ratio_error) * base
+    found: dict[Question, Floats] = {
+        "calibration": served - lost(applied(reference.task, anew, known.score)),
+        "skill": served - due,
+    }
+    if refit is not None:
+        found["refit"] = served - lost(refit)
+    return found, past(reference.task, known.truth, known.score, known.weight, means(known.truth))
+
+
+def _told(watch: Watch, window: Window) -> Harm:
+    findings = tuple(_finding(watch, question) for question in watch.terms.questions)
+    words: dict[Question, Word] = {one.question: one.word for one in findings}
+    change = moved(watch.baseline.task, watch.baseline.past, _since_change(watch, findings), watch.baseline.rate)
+    word = _overall(words)
+    return Harm(
+        window=window,
+        word=word,
+        kind=kind_of(words, {one.question: one.excess for one in findings}, change),
+        findings=findings,
+        moved=change,
+        sentence=" ".join(one.sentence for one in findings if one.word == word) or "Nothing is known yet.",
+    )
+
+
+def _since_change(watch: Watch, findings: tuple[Finding, ...]) -> Past:
+    """The recent windows, of these only those since the change, so that what was before does not blur it."""
+    changed = [one.since for one in findings if one.since is not None]
+    starts = watch.starts[-len(watch.pasts) :]
+    pairs = list(zip(starts, watch.pasts, strict=True))
+    kept = [held for start, held in pairs if not changed or start >= min(changed)]
+    return together(kept or watch.pasts[-1:])
+
+
+def _overall(words: Mapping[Question, Word]) -> Word:
+    """Any harm is harm. That calibrating anew would do damage is no improvement, only a calibration that holds."""
+    if "worse" in words.values():
+        return "worse"
+    if "cannot_tell" in words.values():
+        return "cannot_tell"
+    return "better" if "better" in (words.get("refit"), words["skill"]) else "not_worse"
+
+
+def _finding(watch: Watch, question: Question) -> Finding:
+    held, terms = watch.answers[question], watch.terms
+    margin, bar = terms.margin * watch.baseline.loss, terms.bar
+    first = max(0, held.worse.looks - terms.recent)
+    now = held.worse.mean_since(first)
+    word: Word = "cannot_tell"
+    if held.better.recent(terms.recent) >= bar:
+        word = "better"
+    elif held.worse.log_evidence() >= bar and now > 0:
+        word = "worse"
+    elif held.fine.recent(terms.recent) >= bar:
+        word = "not_worse"
+    change = held.worse.since()
+    look = first if word != "worse" or change is None else change
+    excess, radius = held.worse.mean_since(look) + margin, held.worse.radius_since(look)
+    since = watch.starts[look - (held.worse.looks - len(watch.starts))] if watch.starts else None
+    known = not math.isnan(excess)
+    sure = known and not math.isnan(radius)
+    return Finding(
+        question=question,
+        word=word,
+        excess=excess if known else None,
+        low=excess - radius if sure else None,
+        high=excess + radius if sure else None,
+        evidence=held.worse.log_evidence(),
+        bar=bar,
+        since=since if word == "worse" else None,
+        sentence=_sentence(question, word, excess, since, watch.baseline.loss),
+    )
+
+
+def _sentence(question: Question, word: Word, excess: float, since: datetime | None, reference: float) -> str:
+    if word == "cannot_tell":
+        return f"Whether the model loses more than {SAID[question]} cannot be told yet."
+    size = f"{abs(excess):.3g} ({abs(excess) / reference:.0%} of the reference's loss)"
+    if word == "worse":
+        return f"Since {since:%Y-%m-%d %H:%M} the model loses {size} more than {SAID[question]}."
+    if word == "better":
+        return f"The model loses {size} less than {SAID[question]}."
+    return f"The model loses not more than {SAID[question]}, within the margin."

@@ -1,0 +1,177 @@
+"""When to train again: drift proposes, loss confirms, and what would gain nothing or learn from faults is left.
+
+A pure function from what is known to what is done, so that a backtest replays the very rule that runs.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import Literal
+
+import msgspec
+
+from cumulant.core.errors import UsageError
+from cumulant.monitoring.performance import Kind
+from cumulant.statistics import Word
+
+Trigger = Literal["harm", "drift", "schedule", "labels"]
+
+_BUDGET = re.compile(r"\s*(\d+)\s*/\s*(day|week|month|year)\s*")
+_SPANS = {
+    "day": timedelta(days=1), "week": timedelta(days=7), "month": timedelta(days=30), "year": timedelta(days=365),
+}  # fmt: skip
+
+
+class Budget(msgspec.Struct, frozen=True):
+    """At most `count` trainings within any `within`."""
+
+    count: int
+    within: timedelta
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """`2/month`; a month has 30 days.
+
+        Raises:
+            UsageError: it is not a whole number, a slash and day, week, month or year.
+        """
+        match = _BUDGET.fullmatch(text)
+        if match is None:
+            raise UsageError(
+                f'"{text}" is no budget', subject=text, hint='write a number and a span, such as "2/month"'
+            )
+        return cls(int(match[1]), _SPANS[match[2]])
+
+
+class RetrainTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """The rule. A trigger that is left out does not fire.
+
+    Args:
+        on_harm: train where loss confirms harm.
+        on_drift: train wherever drift alarms, unconfirmed. For comparison: it learns from every false alarm.
+        every: train when the model is as old.
+        labels: train when as many labels are new since the last training.
+        hold: looks in a row that must confirm harm, so that one bad window decides nothing.
+        cool_down: time after a training in which there is no other, of whatever trigger but the schedule.
+        least_labels: new labels without which there is nothing to learn from.
+        at_most: budget over all triggers; None: without.
+    """
+
+    on_harm: bool = True
+    on_drift: bool = False
+    every: timedelta | None = None
+    labels: int | None = None
+    hold: int = 1
+    cool_down: timedelta = timedelta(days=7)
+    least_labels: int = 500
+    at_most: Budget | None = Budget(2, timedelta(days=30))
+
+
+class RetrainState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rule remembers: when the served model was trained, trainings so far, looks in a row with harm."""
+
+    trained: datetime
+    trainings: tuple[datetime, ...] = ()
+    confirmed: int = 0
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known at a look.
+
+    fault: why the newest data failed validation; None: it passed. drift: whether drift alarms. kind: of the change.
+    measured: the word of harm with labels. refit: of the question whether a refit gains. estimated: of an estimate
+    without labels. new_labels: that the served model was not trained on.
+    """
+
+    now: datetime
+    new_labels: int
+    fault: str | None = None
+    drift: bool = False
+    kind: Kind | Literal["data_fault"] | None = None
+    measured: Word | None = None
+    refit: Word | None = None
+    estimated: Word | None = None
+
+
+class Action(msgspec.Struct, frozen=True, kw_only=True):
+    """`train`; `wait`, where something asks for it and something forbids it; or `nothing`. `sentence` says why."""
+
+    do: Literal["train", "wait", "nothing"]
+    trigger: Trigger | None
+    sentence: str
+
+
+def decide(state: RetrainState, evidence: Evidence, terms: RetrainTerms) -> tuple[RetrainState, Action]:
+    """What is done at this look, and what is remembered after it. The caller starts the training, or asks for approval.
+
+    Measured loss speaks before an estimate: an estimate confirms only where drift has proposed and labels do not
+    contradict. Where labels show that a refit gains nothing, harm is told and nothing is trained.
+    """
+    confirmed = state.confirmed + 1 if _confirms(evidence) else 0
+    kept = msgspec.structs.replace(state, confirmed=confirmed)
+    trigger, why = _trigger(kept, evidence, terms)
+    if trigger is None:
+        return kept, Action(do="nothing", trigger=None, sentence=why)
+    barred = _barred(kept, evidence, terms, trigger)
+    if barred is not None:
+        return kept, Action(do="wait", trigger=trigger, sentence=f"{why} {barred}")
+    after = RetrainState(trained=evidence.now, trainings=(*_counted(state, evidence.now, terms), evidence.now))
+    return after, Action(do="train", trigger=trigger, sentence=why)
+
+
+def _confirms(evidence: Evidence) -> bool:
+    if evidence.measured == "worse":
+        return evidence.refit not in ("better", "not_worse")
+    contradicted = evidence.measured in ("better", "not_worse")
+    return evidence.drift and evidence.estimated == "worse" and not contradicted
+
+
+def _trigger(state: RetrainState, evidence: Evidence, terms: RetrainTerms) -> tuple[Trigger | None, str]:
+    age = evidence.now - state.trained
+    kind = f" ({evidence.kind})" if evidence.kind else ""
+    source = "Measured" if evidence.measured == "worse" else "Estimated"
+    fired: list[tuple[bool, Trigger, str]] = [
+        (terms.on_harm and state.confirmed >= terms.hold, "harm", f"{source} loss shows harm{kind}."),
+        (terms.on_drift and evidence.drift, "drift", "Drift alarms."),
+        (terms.every is not None and age >= terms.every, "schedule", f"The model is {age.days} days old."),
+        (
+            terms.labels is not None and evidence.new_labels >= terms.labels,
+            "labels",
+            f"{evidence.new_labels} labels are new.",
+        ),
+    ]
+    found = next(((trigger, why) for does, trigger, why in fired if does), None)
+    return (None, _quiet(state, evidence, terms)) if found is None else found
+
+
+def _quiet(state: RetrainState, evidence: Evidence, terms: RetrainTerms) -> str:
+    """Why nothing asks for a training."""
+    if evidence.measured == "worse" and not _confirms(evidence):
+        return "There is harm, and a refit gains nothing: training again would not help."
+    if terms.on_harm and state.confirmed:
+        return f"Harm was seen in {state.confirmed} of {terms.hold} looks in a row."
+    if evidence.drift:
+        return "Drift proposes a training, and no loss confirms it."
+    return "Nothing asks for a training."
+
+
+def _barred(state: RetrainState, evidence: Evidence, terms: RetrainTerms, trigger: Trigger) -> str | None:
+    if evidence.fault is not None or evidence.kind == "data_fault":
+        return (
+            f"The newest data did not pass validation, and nothing is learned from it: {evidence.fault or 'a fault'}."
+        )
+    if evidence.new_labels < terms.least_labels:
+        return f"There are {evidence.new_labels} new labels to learn from, and {terms.least_labels} are needed."
+    if trigger != "schedule" and state.trainings and evidence.now - state.trainings[-1] < terms.cool_down:
+        return f"The last training was {state.trainings[-1]:%Y-%m-%d}, and the cool-down is {terms.cool_down}."
+    held = _counted(state, evidence.now, terms)
+    if terms.at_most is not None and len(held) >= terms.at_most.count:
+        return f"The budget of {terms.at_most.count} within {terms.at_most.within.days} days is used up."
+    return None
+
+
+def _counted(state: RetrainState, now: datetime, terms: RetrainTerms) -> tuple[datetime, ...]:
+    """Trainings that still count: those of the budget's span, and the last one for the cool-down."""
+    span = terms.at_most.within if terms.at_most is not None else terms.cool_down
+    return tuple(when for when in state.trainings if now - when < span)

@@ -1,0 +1,83 @@
+"""A regression's loss without labels, from a model of the loss (direct loss estimation).
+
+A second model, fitted elsewhere on rows with labels, says what loss to expect of a row from its inputs; the estimate
+for new rows is the mean of what it says. The interval holds the spread of the losses around it, the error of the
+loss model's mean, and no more: it is blind to a change of the truth given the inputs, as every estimate without labels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from cumulant.statistics.bootstrap import LEVEL, Estimate
+from cumulant.statistics.rows import Codes, Floats
+
+#: rows with labels that the loss model is judged on
+LEAST_REFERENCE = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossReference:
+    """How the loss model did on rows that it was not fitted on.
+
+    bias: mean of the loss less what was said, which is added to each estimate. error: its standard error.
+    deviation: of one row's loss around what was said. clusters: how many independent groups of rows stand behind.
+    spread: how much wider than independent rows the means of clusters vary.
+    """
+
+    bias: float
+    error: float
+    deviation: float
+    clusters: int
+    spread: float
+    largest: float
+
+    @classmethod
+    def of(cls, loss: Floats, said: Floats, cluster: Codes | None = None) -> LossReference:
+        """From `loss` [n] and what was `said` [n] of the same rows by a model fitted on others.
+
+        Raises:
+            ValueError: there are fewer than LEAST_REFERENCE rows, or one is not finite.
+        """
+        if len(loss) < LEAST_REFERENCE or not (np.isfinite(loss).all() and np.isfinite(said).all()):
+            raise ValueError(
+                f"a loss model is judged on {LEAST_REFERENCE} rows or more with finite losses; these are {len(loss)}"
+            )
+        rest = loss - said
+        deviation = float(rest.std(ddof=1))
+        plain = deviation / math.sqrt(len(loss))
+        if cluster is None:
+            clusters, error = len(loss), plain
+        else:
+            clusters = int(cluster.max()) + 1
+            sums = np.bincount(cluster, rest - rest.mean(), minlength=clusters)
+            error = math.sqrt(float((sums**2).sum()) * clusters / max(clusters - 1, 1)) / len(loss)
+        return cls(
+            bias=float(rest.mean()),
+            error=error,
+            deviation=deviation,
+            clusters=clusters,
+            spread=max(1.0, error / plain) if plain > 0 else 1.0,
+            largest=float(said.max()),
+        )
+
+
+def expected_loss(reference: LossReference, said: Floats, *, level: float = LEVEL) -> Estimate:
+    """The mean loss of rows of which the loss model `said` [n], and where it will be found when labels come.
+
+    Raises:
+        ValueError: there are no rows, or one is not finite.
+    """
+    from scipy.stats import t
+
+    if not len(said) or not np.isfinite(said).all():
+        raise ValueError("a loss is estimated for one row or more, from finite numbers")
+    value = float(said.mean()) + reference.bias
+    sampling = reference.spread * reference.deviation / math.sqrt(len(said))
+    wide = float(t.ppf((1 + level) / 2, max(reference.clusters - 1, 1)))
+    radius = wide * math.hypot(sampling, reference.error)
+    low = max(0.0, value - radius)
+    return Estimate(value=max(0.0, value), low=low, high=value + radius, clusters=reference.clusters, level=level)

@@ -1,0 +1,170 @@
+"""Means of near-normal values of unknown spread under continuous watching, and when a mean has risen.
+
+Source: Wang and Ramdas 2025, Anytime-valid t-tests and confidence sequences for Gaussian means with unknown variance
+(doi:10.1080/07474946.2024.2428245), the scale-invariant mixture after Lai 1976, here over positive effects only: with
+S and V the sums of n values and of their squares, c = 1 / effect and A = V - S^2 / (n + c^2), the e-process against
+"the mean is 0 or less" is 2 T_n(S sqrt(n / (A (n + c^2)))) sqrt(c^2 / (n + c^2)) (V / A)^(n/2), T_n being the
+distribution function of Student's t. A change is found as in Shin, Ramdas and Rinaldo 2024, E-detectors
+(doi:10.51387/23-NEJSDS51): an e-process begins at each look, and their sum is watched.
+
+**Assumption.** Values are independent and near normal: means of blocks (`blocks`), such as a day's rows. Losses of
+single rows are not. Bounded values in small blocks are better served by `means.Betting`; day means are too few for it,
+since a bet against values in [-1, 1] cannot use that day means vary by a hundredth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import stdtr, stdtrit
+
+from cumulant.statistics.sequential.arrays import Floats
+
+
+@dataclass(frozen=True)
+class Student:
+    """Evidence that the mean of near-normal values is above 0; `effect` is the size, in deviations, looked for.
+
+    count, total, squares: [batch] of the values added.
+    """
+
+    effect: float
+    count: Floats
+    total: Floats
+    squares: Floats
+
+    @classmethod
+    def start(cls, *, effect: float = 0.5, batch: tuple[int, ...] = ()) -> Student:
+        """No values yet.
+
+        Raises:
+            ValueError: `effect` is not positive.
+        """
+        if not effect > 0:
+            raise ValueError(f"effect is {effect}; it is a mean above 0 in standard deviations of a value")
+        zeros = np.zeros(batch)
+        return cls(effect, zeros, zeros, zeros)
+
+    def add(self, values: npt.ArrayLike) -> Student:
+        """With more values [batch, n].
+
+        Raises:
+            ValueError: a value is not finite.
+        """
+        x = np.asarray(values, dtype=np.float64)
+        if not np.isfinite(x).all():
+            raise ValueError("a value is not finite; leave a block out that has no mean")
+        return replace(
+            self,
+            count=self.count + x.shape[-1],
+            total=self.total + x.sum(-1),
+            squares=self.squares + (x**2).sum(-1),
+        )
+
+    def log_evidence(self) -> Floats:
+        """Log e-value [batch] against "the mean is 0 or less"; 0 before any value and while all values are 0."""
+        n, c = self.count, 1 / self.effect**2
+        held = self.squares > 0
+        squares = np.where(held, self.squares, 1.0)
+        total = np.where(held, self.total, 0.0)
+        rest = squares - total**2 / (n + c)
+        freedom = np.maximum(n, 1)
+        with np.errstate(divide="ignore"):  # far below 0 there is no evidence at all
+            side = np.log(stdtr(freedom, total * np.sqrt(freedom / (rest * (n + c)))))
+        found = math.log(2) + side + (np.log(c / (n + c)) + n * np.log(squares / rest)) / 2
+        return np.where(held, found, 0.0)
+
+    def to_json(self) -> dict[str, object]:
+        """Plain numbers and lists."""
+        sums = {name: getattr(self, name).tolist() for name in ("count", "total", "squares")}
+        return {"effect": self.effect, **sums}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, object]) -> Student:
+        """What `to_json` wrote."""
+        sums = (np.asarray(stored[name], dtype=np.float64) for name in ("count", "total", "squares"))
+        return cls(float(cast("float", stored["effect"])), *sums)
+
+
+@dataclass(frozen=True)
+class Risen:
+    """Whether the mean of near-normal values has risen above 0 since some look; a `Student` begins at each.
+
+    With every look before the change alike, an alarm at evidence log(1 / alpha) comes with probability alpha at most
+    within the first `horizon` looks, and on average not before `horizon` / alpha of them. The last `horizon` starts
+    are kept: what happened longer ago is not looked for.
+    """
+
+    horizon: int
+    looks: int
+    starts: Student
+
+    @classmethod
+    def start(cls, *, horizon: int, effect: float = 0.5) -> Risen:
+        """No looks yet.
+
+        Raises:
+            ValueError: `horizon` is not positive, or `effect` is not.
+        """
+        if horizon < 1:
+            raise ValueError(f"horizon is {horizon}; it is a number of looks, 1 or more")
+        return cls(horizon, 0, Student.start(effect=effect, batch=(0,)))
+
+    def add(self, values: npt.ArrayLike) -> Risen:
+        """One more look with its values [n], which count for every start.
+
+        Raises:
+            ValueError: a value is not finite.
+        """
+        x = np.asarray(values, dtype=np.float64)
+        sums = (np.append(getattr(self.starts, name), 0.0)[-self.horizon :] for name in ("count", "total", "squares"))
+        begun = Student(self.starts.effect, *sums)
+        return replace(self, looks=self.looks + 1, starts=begun.add(np.broadcast_to(x, (len(begun.count), len(x)))))
+
+    def log_evidence(self) -> float:
+        """Of the sum over all starts, against "no rise at any look"; alarm at log(1 / alpha)."""
+        if not self.looks:
+            return 0.0
+        return float(np.logaddexp.reduce(self.starts.log_evidence())) - math.log(self.horizon)
+
+    def recent(self, looks: int) -> float:
+        """Log evidence from the last `looks` looks only: the mean of as many e-values, one for each start."""
+        found = self.starts.log_evidence()[-looks:]
+        return float(np.logaddexp.reduce(found)) - math.log(looks) if len(found) else 0.0
+
+    def since(self) -> int | None:
+        """The look, counted from 0, whose start has the most evidence; None before any."""
+        if not self.looks:
+            return None
+        return self.looks - len(self.starts.count) + int(np.argmax(self.starts.log_evidence()))
+
+    def mean_since(self, look: int) -> float:
+        """The mean of all values from that look on; NaN where it is not kept or brought none."""
+        place = look - (self.looks - len(self.starts.count))
+        if not 0 <= place < len(self.starts.count) or not self.starts.count[place]:
+            return math.nan
+        return float(self.starts.total[place] / self.starts.count[place])
+
+    def radius_since(self, look: int, *, level: float = 0.95) -> float:
+        """Half the width of the plain interval of that mean, as if looked at once; NaN with fewer than two values."""
+        place = look - (self.looks - len(self.starts.count))
+        if not 0 <= place < len(self.starts.count) or self.starts.count[place] < 2:
+            return math.nan
+        n, mean = float(self.starts.count[place]), self.mean_since(look)
+        spread = max(0.0, float(self.starts.squares[place]) - n * mean**2) / (n - 1)
+        return float(stdtrit(n - 1, (1 + level) / 2)) * math.sqrt(spread / n)
+
+    def to_json(self) -> dict[str, object]:
+        """Plain numbers and lists."""
+        return {"horizon": self.horizon, "looks": self.looks, "starts": self.starts.to_json()}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, object]) -> Risen:
+        """What `to_json` wrote."""
+        starts = Student.from_json(cast("Mapping[str, object]", stored["starts"]))
+        return cls(int(cast("int", stored["horizon"])), int(cast("int", stored["looks"])), starts)

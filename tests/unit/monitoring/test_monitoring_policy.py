@@ -1,0 +1,161 @@
+"""Retraining by rule: loss confirms what drift proposes, and nothing is trained that would gain nothing or learn faults."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from cumulant.core.errors import DataError, UsageError
+from cumulant.monitoring.backtest import History, ReplayTerms, backtest
+from cumulant.monitoring.performance import HarmTerms
+from cumulant.monitoring.policy import Budget, Evidence, RetrainState, RetrainTerms, decide
+
+NOW = datetime(2026, 6, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+STATE = RetrainState(trained=NOW - 60 * DAY)
+
+
+def seen(**known):
+    return Evidence(**{"now": NOW, "new_labels": 5000} | known)
+
+
+@pytest.mark.parametrize(
+    ("known", "terms", "do", "words"),
+    [
+        ({}, {}, "nothing", "Nothing asks"),
+        ({"drift": True}, {}, "nothing", "no loss confirms"),
+        ({"measured": "worse"}, {}, "train", "Measured loss shows harm."),
+        ({"measured": "worse", "kind": "concept", "refit": "worse"}, {}, "train", "(concept)"),
+        ({"measured": "worse", "refit": "not_worse", "kind": "prior"}, {}, "nothing", "a refit gains nothing"),
+        ({"drift": True, "estimated": "worse"}, {}, "train", "Estimated loss"),
+        ({"estimated": "worse"}, {}, "nothing", "Nothing asks"),
+        ({"drift": True, "estimated": "worse", "measured": "not_worse"}, {}, "nothing", "no loss confirms"),
+        ({"measured": "better"}, {}, "nothing", "Nothing asks"),
+        ({"measured": "worse", "fault": "4% of prices are negative"}, {}, "wait", "4% of prices are negative"),
+        ({"measured": "worse", "kind": "data_fault"}, {}, "wait", "nothing is learned from it"),
+        ({"measured": "worse", "new_labels": 20}, {}, "wait", "20 new labels"),
+        ({"measured": "worse"}, {"hold": 2}, "nothing", "1 of 2 looks"),
+        ({"drift": True}, {"on_drift": True}, "train", "Drift alarms"),
+        ({}, {"every": 30 * DAY}, "train", "60 days old"),
+        ({}, {"every": 90 * DAY}, "nothing", "Nothing asks"),
+        ({}, {"labels": 4000}, "train", "5000 labels are new"),
+        ({"fault": "a column is missing"}, {"every": 30 * DAY}, "wait", "a column is missing"),
+    ],
+)
+def test_what_is_known_decides(known, terms, do, words):
+    _, action = decide(STATE, seen(**known), RetrainTerms(**terms))
+    assert action.do == do
+    assert words in action.sentence
+
+
+def test_harm_must_hold_and_then_cools_down_within_a_budget():
+    terms = RetrainTerms(hold=2, cool_down=5 * DAY, at_most=Budget.parse("2/month"))
+    state, done = STATE, []
+    for day in range(60):
+        state, action = decide(state, seen(now=NOW + day * DAY, measured="worse"), terms)
+        done.append((action.do, action.sentence))
+    trained = [day for day, (do, _) in enumerate(done) if do == "train"]
+    assert trained == [1, 6, 31, 36]
+    assert "cool-down" in done[4][1]
+    assert "budget of 2 within 30 days" in done[20][1]
+    assert state.trained == NOW + 36 * DAY
+    for first in trained:
+        assert sum(first <= day < first + 30 for day in trained) <= 2
+
+
+def test_one_good_look_breaks_what_had_to_hold():
+    terms = RetrainTerms(hold=3)
+    state = STATE
+    for word in ("worse", "worse", "not_worse", "worse", "worse"):
+        state, action = decide(state, seen(measured=word), terms)
+        assert action.do == "nothing"
+    assert decide(state, seen(measured="worse"), terms)[1].do == "train"
+
+
+def test_a_budget_is_read():
+    assert Budget.parse("2/month") == Budget(2, timedelta(days=30))
+    assert Budget.parse(" 1 / week ") == Budget(1, timedelta(days=7))
+    for text in ("two a month", "2/fortnight", "-1/day", ""):
+        with pytest.raises(UsageError, match="is no budget"):
+            Budget.parse(text)
+
+
+def line(inputs, truths):
+    """A fit with one number: the base rate at each side of 0."""
+    x, y = np.concatenate(inputs), np.concatenate(truths)
+    rates = [float(y[side].mean()) if side.any() else 0.5 for side in (x <= 0, x > 0)]
+    return lambda window: np.where(window > 0, rates[1], rates[0])
+
+
+@pytest.fixture(scope="module")
+def history():
+    """30 days of 400 rows; from the 15th on what was likely is unlikely."""
+    generator = np.random.default_rng(1)
+    inputs = [generator.normal(size=400) for _ in range(30)]
+    chances = [np.where((x > 0) == (day < 15), 0.8, 0.2) for day, x in enumerate(inputs)]
+    truths = [(generator.random(400) < chance).astype(float) for chance in chances]
+    hours = (np.arange(400) * 216_000_000).astype("timedelta64[us]")
+    times = [np.datetime64("2026-06-01", "us") + np.timedelta64(day, "D") + hours for day in range(30)]
+    return History(inputs=inputs, truths=truths, times=times)
+
+
+TERMS = ReplayTerms(start=NOW, every=DAY, first=4, memory=3, learn=3, refit_memory=3, harm=HarmTerms())
+
+
+def test_a_backtest_tells_what_each_rule_would_have_cost(history):
+    free = {"cool_down": timedelta(0), "least_labels": 0, "at_most": None}
+    told = backtest(
+        history,
+        line,
+        {
+            "default": RetrainTerms(cool_down=2 * DAY),
+            "never": RetrainTerms(on_harm=False),
+            "each week": RetrainTerms(on_harm=False, every=7 * DAY, **free),
+            "at every alarm": RetrainTerms(on_drift=True, **free),
+        },
+        TERMS,
+        drifts=lambda known, window: bool(len(known)) and abs(float(window.mean())) > 0.05,
+    )
+    by_name = {one.policy: one for one in told}
+    assert list(by_name) == ["default", "never", "each week", "at every alarm"]
+    default, never = by_name["default"], by_name["never"]
+    assert 1 <= len(default.trainings) <= 2
+    assert NOW + 16 * DAY <= default.trainings[0] <= NOW + 18 * DAY
+    assert default.loss < never.loss - 0.05
+    assert never.trainings == ()
+    assert never.alarms >= 14
+    assert len(by_name["each week"].trainings) == 3
+    assert len(by_name["at every alarm"].trainings) > len(default.trainings)
+    assert never.looks == len(never.losses) == 26
+    np.testing.assert_allclose(never.losses[:10], default.losses[:10])
+
+
+def test_labels_that_come_late_delay_what_is_known(history):
+    late = ReplayTerms(start=NOW, every=DAY, first=4, memory=3, learn=3, refit_memory=3, delay=3, harm=HarmTerms())
+    prompt, delayed = (
+        backtest(history, line, {"default": RetrainTerms(cool_down=2 * DAY)}, terms)[0] for terms in (TERMS, late)
+    )
+    assert delayed.trainings[0] >= prompt.trainings[0] + 3 * DAY
+    assert delayed.looks == prompt.looks - 3
+
+
+def test_a_fit_never_sees_what_comes_later(history):
+    """Each training is given windows that are over, and labels that have come."""
+    place = {id(one): number for number, one in enumerate(history.inputs)}
+    asked = []
+
+    def watched(inputs, truths):
+        asked.append([place[id(one)] for one in inputs])
+        return line(inputs, truths)
+
+    terms = ReplayTerms(start=NOW, every=DAY, first=4, memory=None, learn=3, refit_memory=3, delay=2)
+    policy = RetrainTerms(on_harm=False, every=5 * DAY, cool_down=timedelta(0), least_labels=0, at_most=None)
+    (told,) = backtest(history, watched, {"schedule": policy}, terms)
+    grown = [one for one in asked if one[0] == 0 and len(one) > 4]
+    assert [one[-1] for one in grown] == [(when - NOW) // DAY - 1 - 2 for when in told.trainings]
+
+
+def test_too_short_a_history_is_refused(history):
+    short = History(inputs=history.inputs[:4], truths=history.truths[:4], times=history.times[:4])
+    with pytest.raises(DataError, match="4 windows are too few"):
+        backtest(short, line, {"never": RetrainTerms(on_harm=False)}, TERMS)

@@ -1,0 +1,223 @@
+"""Harm is loss above what could be reached: harder rows are none, improvement is none, and alarms hold over time."""
+
+import json
+
+import numpy as np
+import pytest
+from performance_support import DAY, START, daily, followed, sigmoid
+
+from cumulant.core.errors import DataError
+from cumulant.monitoring.performance import HarmTerms, Predictions, Watch, Window, baseline, begin, harm, recent_refits
+from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of
+
+ROWS = 600
+
+
+def world(days, *, slope=1.0, shift=0.0, centre=0.0, spread=1.5, seed=0):
+    """Scores of a model that knows `sigmoid(x)`, where the truth is `sigmoid(slope x + shift)`."""
+    generator = np.random.default_rng(seed)
+    x = generator.normal(centre, spread, days * ROWS)
+    return sigmoid(x), (generator.random(len(x)) < sigmoid(slope * x + shift)).astype(float), x
+
+
+def joined(*parts):
+    return tuple(np.concatenate(columns) for columns in zip(*parts, strict=True))
+
+
+@pytest.fixture(scope="module")
+def reference():
+    score, truth, _ = world(30, seed=1)
+    return daily(score, truth, rows=ROWS)
+
+
+def test_a_quiet_month_is_not_worse(reference):
+    score, truth, x = world(30, seed=2)
+    told, _ = followed(reference, daily(score, truth, rows=ROWS), refits=np.split(sigmoid(x), 30))
+    assert {one.word for one in told} <= {"not_worse", "cannot_tell"}
+    words = {one.question: one.word for one in told[-1].findings}
+    assert words == {
+        "refit": "not_worse",
+        "calibration": "not_worse",
+        "skill": "cannot_tell",
+    }  # 5 days are few for that
+    assert {one.kind for one in told} == {None}
+
+
+def test_rows_that_are_harder_for_every_model_do_no_harm_by_a_refit(reference):
+    """The loss rises since outcomes are less sure; a refit that knows the truth as the model does loses as much."""
+    score, truth, x = joined(world(10, seed=3), world(10, spread=0.7, seed=4))
+    told, _ = followed(reference, daily(score, truth, rows=ROWS), refits=np.split(sigmoid(x), 20))
+    losses = ((score - truth) ** 2).reshape(20, -1).mean(1)
+    assert losses[10:].mean() > losses[:10].mean() * 1.2
+    words = {question.question: question.word for question in told[-1].findings}
+    assert words == {"refit": "not_worse", "calibration": "not_worse", "skill": "worse"}
+    assert told[-1].kind == "covariate"
+    assert {one.word for one in told[:10]} <= {"not_worse", "cannot_tell"}
+
+
+def test_a_moved_base_rate_alone_is_no_harm_of_skill(reference):
+    """As lateness that rises from 22% to 31%: the loss follows the base rate, and so does its bar."""
+    generator = np.random.default_rng(5)
+    score, truth, _ = world(40, seed=6)
+    keep = np.where(truth > 0.5, 0.8, 0.35)  # rows of either class as before, in other shares
+    kept = generator.random(len(truth)) < keep
+    score, truth = score[kept][: 20 * ROWS], truth[kept][: 20 * ROWS]
+    told, _ = followed(reference, daily(score, truth, rows=ROWS))
+    assert told[-1].kind == "prior"
+    assert told[-1].moved.base_moved
+    assert told[-1].moved.now > told[-1].moved.before + 0.1
+    by_name = {one.question: one for one in told[-1].findings}
+    assert by_name["calibration"].word == "worse"  # an offset would help, and it is said that it would
+
+
+def test_a_changed_truth_is_harm_of_the_kind_concept(reference):
+    score, truth, x = joined(world(10, seed=7), world(15, slope=0.3, shift=-0.8, seed=8))
+    refits = np.split(np.r_[sigmoid(x[: 12 * ROWS]), sigmoid(0.3 * x[12 * ROWS :] - 0.8)], 25)
+    told, _ = followed(reference, daily(score, truth, rows=ROWS), refits=refits)
+    first = next(number for number, one in enumerate(told) if one.word == "worse")
+    assert 10 <= first <= 13
+    assert told[-1].kind == "concept"
+    since = next(one.since for one in told[-1].findings if one.question == "refit")
+    assert START + 9 * DAY <= since <= START + 13 * DAY
+    refit = next(one for one in told[-1].findings if one.question == "refit")
+    assert refit.low < refit.excess < refit.high
+    assert "than what a recent refit would lose" in told[-1].sentence
+
+
+def test_improvement_is_told_and_is_no_harm(reference):
+    score, truth, x = world(15, slope=1.8, seed=9)  # rows have become easier than the model says
+    told, _ = followed(reference, daily(score, truth, rows=ROWS), refits=np.split(sigmoid(x) * 0.5 + 0.25, 15))
+    words = {one.question: one.word for one in told[-1].findings}
+    assert words["refit"] == "better"
+    assert words["skill"] == "better"
+
+
+def test_a_calibration_that_holds_is_not_called_an_improvement(reference):
+    score, truth, _ = world(15, seed=10)
+    told, _ = followed(reference, daily(score, truth, rows=ROWS))
+    assert told[-1].word != "better"
+
+
+def test_a_watch_keeps_sums_only_and_goes_on_from_what_was_stored(reference):
+    score, truth, _ = world(12, slope=0.4, seed=11)
+    current = daily(score, truth, rows=ROWS)
+    half = daily(score[: 6 * ROWS], truth[: 6 * ROWS], rows=ROWS)
+    rest = daily(score[6 * ROWS :], truth[6 * ROWS :], rows=ROWS, first=6)
+    whole, _ = followed(reference, current)
+    _, watch = followed(reference, half)
+    stored = json.dumps(watch.to_json())
+    assert len(stored) < 40_000
+    watch = Watch.from_json(json.loads(stored))
+    from cumulant.monitoring.performance import windows
+
+    for window, part in windows(rest, DAY):
+        watch, told = harm(watch, window, part)
+    assert told == whole[-1]
+
+
+def test_a_window_is_judged_once_and_with_labels_only(reference):
+    score, truth, _ = world(2, seed=12)
+    _, watch = followed(reference, daily(score, truth, rows=ROWS))
+    again = Window(START + DAY, START + 2 * DAY)
+    part = daily(score[:ROWS], truth[:ROWS], rows=ROWS)
+    with pytest.raises(DataError, match="does not come after the last"):
+        harm(watch, again, part)
+    later = Window(START + 2 * DAY, START + 3 * DAY)
+    with pytest.raises(DataError, match="none of 600 predictions has a label"):
+        harm(watch, later, daily(score[:ROWS], np.full(ROWS, np.nan), rows=ROWS))
+    with pytest.raises(DataError, match="finite score for each of 600 rows"):
+        harm(watch, later, part, np.full(5, 0.5))
+
+
+def test_rows_without_a_label_do_not_count(reference):
+    score, truth, _ = world(3, seed=13)
+    some = np.where(np.arange(len(truth)) % 3 == 0, np.nan, truth)
+    told, _ = followed(reference, daily(score, some, rows=ROWS))
+    kept = np.isfinite(some)
+    times = daily(score, truth, rows=ROWS).where(kept)
+    only, _ = followed(reference, times)
+    assert told == only
+
+
+def test_a_regression_is_watched_by_squared_error():
+    generator = np.random.default_rng(14)
+    x = generator.normal(10, 3, 40 * ROWS)
+    terms = HarmTerms(loss="squared_error", refit=False)
+    noise = generator.normal(0, 1, len(x))
+    late = np.arange(len(x)) >= 30 * ROWS
+    truth = x + noise + np.where(late, 0.8, 0.0)
+    reference = daily(x[: 20 * ROWS], truth[: 20 * ROWS], rows=ROWS)
+    current = daily(x[20 * ROWS :], truth[20 * ROWS :], rows=ROWS)
+    told, _ = followed(reference, current, terms=terms, task="regression")
+    assert {one.word for one in told[:10]} <= {"not_worse", "cannot_tell"}
+    assert told[-1].word == "worse"
+    assert {one.question for one in told[-1].findings if one.word == "worse"} == {"calibration", "skill"}
+
+
+def test_terms_and_references_that_mean_nothing_are_refused():
+    with pytest.raises(DataError, match="margin of 0 or more"):
+        HarmTerms(margin=-0.1)
+    with pytest.raises(DataError, match="alpha between 0 and 1"):
+        HarmTerms(alpha=0.0)
+    for truth in (np.zeros(400), np.full(400, np.nan)):
+        with pytest.raises(DataError, match="no skill to be held to"):
+            baseline(daily(np.full(400, 0.3), truth, rows=200), task="binary", terms=HarmTerms(), every=DAY)
+
+
+def test_log_loss_needs_probabilities():
+    truth, score = np.array([0.0, 1.0]), np.array([0.2, 0.9])
+    assert loss_of("log_loss", truth, score) == pytest.approx(-np.log([0.8, 0.9]))
+    assert loss_of("zero_one", truth, np.array([0.5, 0.5])).tolist() == [1.0, 0.0]
+    with pytest.raises(DataError, match="needs probabilities"):
+        loss_of("log_loss", truth, score * 2)
+
+
+@pytest.mark.parametrize("kind", ["brier", "log_loss", "zero_one"])
+def test_a_constant_that_saw_the_truth_is_not_favoured(kind):
+    """Over many small windows the mean loss of a window's own base rate is that of the true rate, for Brier."""
+    generator = np.random.default_rng(15)
+    found = [base_loss(kind, (generator.random(12) < 0.3).astype(float), np.ones(12)).mean() for _ in range(4000)]
+    true = {"brier": 0.21, "log_loss": -(0.3 * np.log(0.3) + 0.7 * np.log(0.7)), "zero_one": 0.3}[kind]
+    assert np.mean(found) == pytest.approx(true, abs=0.004 if kind == "brier" else 0.06)
+
+
+def test_blocks_are_whole_clusters():
+    generator = np.random.default_rng(16)
+    cluster = generator.integers(0, 40, 500)
+    times = np.datetime64("2020-01-01", "us") + np.arange(500).astype("timedelta64[s]")
+    rows = Predictions(time=times, score=np.zeros(500), truth=np.zeros(500), cluster=cluster)
+    block = block_codes(rows, 50)
+    for number in range(40):
+        assert len(set(block[cluster == number])) == 1
+    assert np.bincount(block).min() >= 50
+    assert set(block) == set(range(block.max() + 1))
+    alone = block_codes(Predictions(time=times, score=np.zeros(500), truth=np.zeros(500)), 60)
+    assert np.bincount(alone).min() >= 60
+    assert len(block_codes(rows.where(np.arange(3)), 50)) == 3
+
+
+def test_refits_never_see_the_window_they_are_judged_on():
+    inputs = [np.full(3, number) for number in range(6)]
+    truths = [np.full(3, float(number)) for number in range(6)]
+    seen = []
+
+    def fit(before, labels):
+        seen.append([int(one[0]) for one in before])
+        return lambda window: np.full(len(window), labels[-1][0])
+
+    found = recent_refits(inputs, truths, fit, memory=2, delay=1)
+    assert seen == [[0, 1], [1, 2], [2, 3]]
+    assert found[:3] == [None, None, None]
+    assert [float(one[0]) for one in found[3:]] == [1.0, 2.0, 3.0]
+    seen.clear()
+    recent_refits(inputs, truths, fit, memory=2, every=3)
+    assert seen == [[0, 1], [3, 4]]
+    with pytest.raises(DataError, match="same windows"):
+        recent_refits(inputs, truths[:2], fit, memory=2)
+
+
+def test_a_new_watch_says_nothing(reference):
+    terms = HarmTerms()
+    watch = begin(baseline(reference, task="binary", terms=terms, every=DAY), terms)
+    assert watch.looks == 0
+    assert watch.baseline.skill == pytest.approx(1 - watch.baseline.loss / watch.baseline.base)
