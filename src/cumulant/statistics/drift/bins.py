@@ -56,47 +56,47 @@ def grid(ordered: Floats, *, declared: Floats | None = None) -> Grid:
     # Cells are closed above, so the edge below the least value is the number before it.
     before = np.nextafter(low, -np.inf)
     within = inner[(inner > before) & (inner < high)]
-    return Grid(np.unique(np.concatenate(([low - reach, before], within, [high, high + reach]))))
+    far = min(low - reach, np.nextafter(before, -np.inf)), max(high + reach, np.nextafter(high, np.inf))
+    return Grid(np.unique(np.concatenate(([far[0], before], within, [high, far[1]]))))
 
 
-def cells(values: Floats, grid: Grid) -> Codes:
-    """How many of `values` [n] lie in each cell [k + 1]; infinities lie in the far ones, and NaN nowhere.
+def cells(values: Floats, grid: Grid, *, block: Codes | None = None, blocks: int = 1) -> Codes:
+    """How many of `values` [n] lie in each cell: [blocks, k + 1]. None is NaN; infinities lie in the far cells.
 
-    Sorting first is faster than looking each value up, and sorted values are quick to sort.
+    `block` [n]: the block of each, from 0; None: all are of one. Sorted values are counted several times faster.
     """
-    ordered = np.sort(values)  # NaN comes last
-    filled = (
-        int(np.searchsorted(ordered, np.nan, side="left")) if len(ordered) and np.isnan(ordered[-1]) else len(ordered)
-    )
-    below = np.searchsorted(ordered[:filled], grid.edges, side="right")
-    return np.diff(np.concatenate(([0], below, [filled]))).astype(np.int64)
+    places = np.searchsorted(grid.edges, values)
+    width = len(grid.edges) + 1
+    if block is not None:
+        places += block * width
+    return np.bincount(places, minlength=blocks * width).reshape(blocks, width)
 
 
 def groups(pooled: NDArray[Any], smaller: float, *, ordered: bool) -> Codes:
     """The group of each cell [k]: neighbours for numbers, the rare together for categories.
 
     Only the `pooled` counts [k] of both samples decide, so that under the hypothesis of no change the choice tells
-    nothing of the difference. Each group holds at least a tenth of the rows where `ordered`, and at least LEAST
-    rows are expected in the smaller of the samples, which has `smaller` rows.
+    nothing of the difference. Each group holds about a tenth of the rows where `ordered`, and at least LEAST rows are
+    expected in the smaller of the samples, which has `smaller` rows.
     """
     shares = pooled / max(float(pooled.sum()), 1.0)
     least = LEAST / max(smaller, 1.0)
     if ordered:
-        return _neighbours(shares, max(least, 1 / GROUPS))
+        return _neighbours(shares, least)
     rare = shares < least
     return _rare_together(shares, rare, least)
 
 
 def _neighbours(shares: Floats, least: float) -> Codes:
-    """Cells gathered from the left until they hold `least`; what is left at the end joins the last group."""
+    """Cells gathered from the left until they hold a tenth, and `least`; what remains joins the last group."""
+    full, enough = max(least, 1 / GROUPS) * (1 - 1e-9), max(least, 0.5 / GROUPS) * (1 - 1e-9)
     found = np.zeros(len(shares), dtype=np.int64)
     group, held, rest = 0, 0.0, float(shares.sum())
     for place, share in enumerate(shares.tolist()):
-        # A cell that is a lump by itself begins its own group, if the one before it is full enough.
         found[place] = group
         held += share
         rest -= share
-        if held >= least * (1 - 1e-9) and rest >= least * (1 - 1e-9):
+        if held >= full and rest >= enough:
             group, held = group + 1, 0.0
     return found
 

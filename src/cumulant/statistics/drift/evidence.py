@@ -26,8 +26,9 @@ def two_samples(reference: Floats, current: Floats) -> Evidence:
 
     Rows of a block may depend on each other in any way; blocks are independent, and the current ones vary like those
     of the reference. The statistic is a weighted sum of chi-squares, whose weights are the eigenvalues of the
-    covariance of the shares between blocks over the multinomial one; it is referred to F by the first two moments
-    (Rao and Scott 1981, 1984; Thomas and Rao 1987). The p-value is the larger of that and the one for independent
+    covariance of the shares between blocks over the multinomial one (Rao and Scott 1981). It is referred to a
+    chi-square by its first three cumulants (Buckley and Eagleson 1988), and that to F, since the weights are themselves
+    estimated from some blocks (Thomas and Rao 1987). The p-value is the larger of that and the one for independent
     rows, so that blocks that happened to be calm promise nothing.
     """
     from scipy import special
@@ -46,28 +47,43 @@ def two_samples(reference: Floats, current: Floats) -> Evidence:
     alone = float(special.chdtrc(kinds - 1, statistic))
     if blocks < 2:
         return Evidence(statistic=statistic, p=alone)
-    first, second = _moments(reference[:, held], current[:, held], pooled[held], scale)
-    if first <= 0:
+    mean, variance, third = _cumulants(reference[:, held], current[:, held], pooled[held], scale)
+    if mean <= 0:
         return Evidence(statistic=statistic, p=alone, blocks=blocks)
-    freedom = first**2 / second
-    within = float(special.fdtrc(freedom, freedom * (blocks - 1), statistic / first))
-    return Evidence(statistic=statistic, p=max(alone, within), design=max(first / (kinds - 1), 1.0), blocks=blocks)
+    freedom = 8 * variance**3 / third**2
+    like = freedom + (statistic - mean) / variance**0.5 * (2 * freedom) ** 0.5
+    known = 2 * mean**2 / variance * (blocks - 1)
+    within = float(special.fdtrc(freedom, known, like / freedom)) if like > 0 else 1.0
+    return Evidence(statistic=statistic, p=max(alone, within), design=max(mean / (kinds - 1), 1.0), blocks=blocks)
 
 
-def _moments(reference: Floats, current: Floats, pooled: Floats, scale: float) -> tuple[float, float]:
-    """The sum of the eigenvalues and of their squares, from what the reference's blocks show."""
+def _cumulants(reference: Floats, current: Floats, pooled: Floats, scale: float) -> tuple[float, float, float]:
+    """Mean, variance and third cumulant of the statistic without change, from what the reference's blocks show.
+
+    If shares vary between blocks as normal ones do, these are the sums of the eigenvalues, of their squares and cubes,
+    times 1, 2 and 8. Where single blocks stray further, as outages and holidays do, what they show in excess is
+    added, less where there are many current blocks, whose mean is nearer to normal.
+    """
     sizes = reference.sum(axis=1)
     rows = reference[sizes > 0]
     sizes = sizes[sizes > 0]
     n, blocks = float(sizes.sum()), len(sizes)
-    around = rows - np.outer(sizes, rows.sum(axis=0) / n)
+    around = (rows - np.outer(sizes, rows.sum(axis=0) / n)) / np.sqrt(pooled)
     # The variance of the reference's shares as that of a ratio of block totals, in units of the multinomial one.
-    residuals = around / n / np.sqrt(pooled)
-    spread = blocks / (blocks - 1) * (residuals @ residuals.T)  # the same non-zero eigenvalues as cells x cells
+    spread = blocks / (blocks - 1) * (around @ around.T) / n**2  # the same non-zero eigenvalues as cells x cells
     few = current.sum(axis=1)
     ours, theirs = n**2 / float((sizes**2).sum()), float(few.sum()) ** 2 / float((few**2).sum())
-    factor = scale * (1 + ours / theirs)
-    return factor * float(np.trace(spread)), factor**2 * float((spread**2).sum())
+    mean = scale * (1 + ours / theirs) * float(np.trace(spread))
+    if mean <= 0:
+        return 0.0, 0.0, 0.0
+    spread /= float(np.trace(spread))
+    squares = spread @ spread
+    variance, third = 2 * float(np.trace(squares)), 8 * float((squares * spread).sum())
+    lengths = ((around / sizes[:, None]) ** 2).sum(axis=1)
+    strayed = lengths / lengths.mean() - 1
+    variance += max(float((strayed**2).mean()) - variance, 0.0) / theirs
+    third += max(float((strayed**3).mean()) - third, 0.0) / theirs**2
+    return mean, mean**2 * variance, mean**3 * third
 
 
 def increase(before: float, rows_before: float, now: float, rows_now: float, *, design: float = 1.0) -> float:

@@ -1,0 +1,66 @@
+"""What moved: profiles of rows that add up, and their comparison with a reference.
+
+`profile` counts, column by column; `compare` looks at each window and says what is alarming; `segments` says which rows
+carry it; `telling` asks a classifier whether all columns together have moved. Needs Polars, numpy and scipy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cumulant.monitoring.drift.blocks import Cut, by_rows, by_time, whole
+    from cumulant.monitoring.drift.comparing import compare
+    from cumulant.monitoring.drift.findings import Finding, Findings, Kind, Part, Watched
+    from cumulant.monitoring.drift.profiles import Block, Cells, Column, Profile, Role, Skipped, merge
+    from cumulant.monitoring.drift.profiling import profile
+
+_HOMES = {
+    "Block": "profiles",
+    "Cells": "profiles",
+    "Column": "profiles",
+    "Cut": "blocks",
+    "Finding": "findings",
+    "Findings": "findings",
+    "Kind": "findings",
+    "Part": "findings",
+    "Profile": "profiles",
+    "Role": "profiles",
+    "Skipped": "profiles",
+    "Watched": "findings",
+    "by_rows": "blocks",
+    "by_time": "blocks",
+    "compare": "comparing",
+    "merge": "profiles",
+    "profile": "profiling",
+    "whole": "blocks",
+}
+
+__all__ = [
+    "Block",
+    "Cells",
+    "Column",
+    "Cut",
+    "Finding",
+    "Findings",
+    "Kind",
+    "Part",
+    "Profile",
+    "Role",
+    "Skipped",
+    "Watched",
+    "by_rows",
+    "by_time",
+    "compare",
+    "merge",
+    "profile",
+    "whole",
+]
+
+
+def __getattr__(name: str) -> object:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{home}"), name)
