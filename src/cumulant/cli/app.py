@@ -47,6 +47,7 @@ PANELS: dict[str, dict[str, Entry]] = {
         "ps": Entry("ps", "The processes that serve, and how they are"),
         "down": Entry("down", "End them all; requests under way are finished"),
         "replay": Entry("replay", "A past period again, as requests and labels, many times faster"),
+        "monitor": Entry("monitor", "What moved in the rows of a model, and whether it matters"),
         "tick": Entry("tick", "Do once whatever is due: for cron and schedulers"),
     },
     "The story": {

@@ -16,6 +16,7 @@ ALONE, KNOWN = 200, 10_000
 _EXAMPLES, _LONGEST = 3, 60
 #: a text column with more values than this, and more than half as many as rows, is a key or free text
 _MANY = 100
+_TIME = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d\S*)?$"
 
 Parts = Callable[[], Iterator[tuple[pl.Series, Blocks]]]
 
@@ -26,6 +27,8 @@ def made(parts: Parts, *, blocks: int) -> Counted | str:
     totals = rows.group_by("value").agg(pl.col("rows").sum()).sort(["rows", "value"], descending=[True, False])
     if not totals.height:
         return "the reference holds no value of it"
+    if totals["value"].head(_MANY).str.contains(_TIME).all():
+        return "times move by themselves"
     if totals.height > _MANY and totals.height > totals["rows"].sum() / 2:
         return "most rows have their own text, as keys and free text have"
     values = totals["value"].to_list()[:KNOWN]
