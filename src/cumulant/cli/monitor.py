@@ -14,7 +14,7 @@ from cumulant.core.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.monitoring.drift import Finding
+    from cumulant.monitoring.drift import Finding, Findings
     from cumulant.runtime.monitor import Asked, Monitored
 
 app = application(
@@ -150,19 +150,11 @@ def _print(console: Console, found: Monitored, *, every: bool) -> None:
     told = found.drift
     several = f"{len(told.windows)} windows ({day(told.windows[0])} to {day(told.windows[-1])})"
     console.print(
-        f"{found.rows:,} rows in {several if len(told.windows) > 1 else 'one window'} against {told.reference_rows:,} rows of "
-        f"the reference, {len(told.columns)} columns",
-        highlight=False,
-        markup=False,
-    )
-    if told.findings:
-        rows = [_row(one, len(told.windows)) for one in told.findings]
-        console.print(table(["column", "kind", "effect", "since", "windows", "what"], rows, right=["effect"]))
-        count = sum(told.alarming)
-        now = "the newest one too" if told.alarming[-1] else "the newest one not"
-        console.print(f"alarming: {count} of {len(told.windows)} windows, {now}")
-    else:
-        console.print("nothing is alarming")
+        f"{found.rows:,} rows in {several if len(told.windows) > 1 else 'one window'} against "
+        f"{told.reference_rows:,} rows of the reference, {len(told.columns)} columns",
+        highlight=False, markup=False,
+    )  # fmt: skip
+    _print_alarms(console, told)
     if every:
         shown = [
             (one.feature, one.role, f"{one.effect:.3f}", f"{one.missing:.1%}", "yes" if one.alarming else "–")
@@ -172,6 +164,23 @@ def _print(console: Console, found: Monitored, *, every: bool) -> None:
         console.print(table(["column", "role", *numbers, "alarming"], shown, right=numbers))
     for note in _notes(found):
         console.print(note, style="dim", markup=False, highlight=False)
+
+
+def _print_alarms(console: Console, told: Findings) -> None:
+    from cumulant.runtime.report_page.terminal import table
+
+    if not told.findings:
+        console.print("nothing is alarming")
+        return
+    rows = [_row(one, len(told.windows)) for one in told.findings]
+    console.print(table(["column", "kind", "effect", "since", "windows", "what"], rows, right=["effect"]))
+    for one in told.findings:
+        for part in one.segments[:1]:
+            where = f"where {part.column} is {part.value}, {part.rows:.0%} of the rows"
+            console.print(f"{one.feature}: {part.carries:.0%} of the change is {where}", markup=False, highlight=False)
+    count = sum(told.alarming)
+    now = "the newest one too" if told.alarming[-1] else "the newest one not"
+    console.print(f"alarming: {count} of {len(told.windows)} windows, {now}")
 
 
 def _row(one: Finding, windows: int) -> tuple[str, ...]:

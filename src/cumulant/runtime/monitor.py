@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
+import polars as pl
 
 from cumulant.core import units
 from cumulant.core.errors import DataError, UsageError
@@ -18,13 +19,17 @@ from cumulant.monitoring.drift.words import day
 from cumulant.monitoring.events import DriftAlarm, DriftLooked
 from cumulant.monitoring.labels import labelled
 from cumulant.monitoring.spec import DriftSpec
-from cumulant.monitoring.tables import ANSWER, TOLD, Table, open_table
+from cumulant.monitoring.tables import ANSWER, TOLD, Table, open_table, readable
 from cumulant.runtime.actions import check
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.drift import Cut, Findings, Role
+    from cumulant.monitoring.drift import Cut, Finding, Findings, Profile, Role
     from cumulant.ports.access import Principal
     from cumulant.project import Project
+
+
+#: findings whose segments are looked for, and the most values of a column whose values are segments
+_EXPLAINED, _FEW_VALUES = 10, 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,9 +126,47 @@ def _compared(table: Table, before: Table, roles: Mapping[str, Role], asked: Ask
     if not rows:
         raise DataError(f"{table.name} has no rows", subject=table.name, hint="look at the file, --since and --until")
     size = -(-rows // asked.windows) if asked.windows else None
+    cut = _cut(table, size, length)
     reference = drift.profile(before.rows, roles, cut=_cut(before, size, length))
-    current = drift.profile(table.rows, roles, cut=_cut(table, size, length), like=reference)
-    return drift.compare(reference, current, spec, looks=asked.windows)
+    current = drift.profile(table.rows, roles, cut=cut, like=reference)
+    found = drift.compare(reference, current, spec, looks=asked.windows)
+    sides = _Sides(before, table, cut, reference)
+    carried = tuple(_carried(one, found, sides) for one in found.findings[:_EXPLAINED])
+    return msgspec.structs.replace(found, findings=(*carried, *found.findings[_EXPLAINED:]))
+
+
+@dataclass(frozen=True)
+class _Sides:
+    before: Table
+    table: Table
+    cut: Cut
+    reference: Profile
+
+
+def _segments(reference: Profile) -> list[str]:
+    """The columns whose values may be segments: features with few categories."""
+    return [
+        one.name
+        for one in reference.columns
+        if one.role == "feature" and one.cells.kind == "category" and len(one.cells.values) <= _FEW_VALUES
+    ]
+
+
+def _carried(one: Finding, found: Findings, sides: _Sides) -> Finding:
+    """The finding with the segments that carry it, from its first to its newest window."""
+    table, before, cut = sides.table, sides.before, sides.cut
+    by = [name for name in _segments(sides.reference) if name != one.feature and name in table.columns]
+    if not by or one.what == "absent":
+        return one
+    column = next(column for column in sides.reference.columns if column.name == one.feature)
+    first, last = found.windows.index(one.since), found.windows.index(one.until)
+    with readable(table.name):
+        now = table.rows.select(one.feature, *by).collect()
+    if cut.codes is not None:
+        now = now.filter(pl.Series((cut.codes >= first) & (cut.codes <= last)))
+    with readable(before.name):
+        then = before.rows.select(one.feature, *by).collect()
+    return msgspec.structs.replace(one, segments=drift.segments(then, now, column, one.what, by))
 
 
 def _cut(table: Table, size: int | None, length: timedelta) -> Cut:

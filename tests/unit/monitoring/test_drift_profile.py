@@ -82,12 +82,12 @@ def test_what_does_not_fit_the_reference_is_counted_apart():
     table = pl.DataFrame({"n": [1.0, 2.0, 3.0, 4.0] * 30, "c": ["a", "b", "b", "c"] * 30})
     reference = drift.profile(table, dict.fromkeys(table.columns, "feature"))
     odd = pl.DataFrame(
-        {"n": ["2.5", "x", None, "1e9", "-inf"], "c": [1.0, 2.0, None, 1.0, 2.0], "new": [0, 0, 0, 0, 1]}
+        {"n": ["2.5", "x", None, "1e9", "-inf", ""], "c": [1.0, 2.0, None, 1.0, 2.0, 1.0], "new": [0] * 6}
     )
     number, category = (found := drift.profile(odd, dict.fromkeys(odd.columns, "feature"), like=reference)).columns
-    assert (number.unreadable, number.missing) == ((1,), (1,))
+    assert (number.unreadable, number.missing) == ((1,), (2,))
     assert (number.counts[0][0], number.counts[0][-1], sum(number.counts[0])) == (1, 1, 3)
-    assert (category.counts[0][-1], category.examples) == (4, ("1", "2"))
+    assert (category.counts[0][-1], category.examples) == (5, ("1", "2"))
     assert found.extra == ("new",)
     nested = drift.profile(pl.DataFrame({"n": [[1.0], [2.0]]}), {"n": "feature"}, like=reference)
     assert nested.columns[0].unreadable == (2,)

@@ -1,7 +1,7 @@
 """What moved: profiles of rows that add up, and their comparison with a reference.
 
 `profile` counts, column by column; `compare` looks at each window and says what is alarming; `segments` says which rows
-carry it; `telling` asks a classifier whether all columns together have moved. Needs Polars, numpy and scipy.
+carry it. Needs Polars, numpy and scipy.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cumulant.monitoring.drift.blocks import Cut, by_rows, by_time, whole
     from cumulant.monitoring.drift.comparing import compare
-    from cumulant.monitoring.drift.findings import Finding, Findings, Kind, Part, Watched
+    from cumulant.monitoring.drift.findings import Finding, Findings, Kind, Part, Segment, Watched
     from cumulant.monitoring.drift.profiles import Block, Cells, Column, Profile, Role, Skipped, merge
     from cumulant.monitoring.drift.profiling import profile
+    from cumulant.monitoring.drift.segmenting import segments
 
 _HOMES = {
     "Block": "profiles",
@@ -27,6 +28,7 @@ _HOMES = {
     "Part": "findings",
     "Profile": "profiles",
     "Role": "profiles",
+    "Segment": "findings",
     "Skipped": "profiles",
     "Watched": "findings",
     "by_rows": "blocks",
@@ -34,6 +36,7 @@ _HOMES = {
     "compare": "comparing",
     "merge": "profiles",
     "profile": "profiling",
+    "segments": "segmenting",
     "whole": "blocks",
 }
 
@@ -48,6 +51,7 @@ __all__ = [
     "Part",
     "Profile",
     "Role",
+    "Segment",
     "Skipped",
     "Watched",
     "by_rows",
@@ -55,6 +59,7 @@ __all__ = [
     "compare",
     "merge",
     "profile",
+    "segments",
     "whole",
 ]
 

@@ -60,7 +60,10 @@ class Watch:
         if self.current.absent:
             return (Tested(what="absent", effect=1.0, least=self.least.missing, p=0.0, before=0.0, now=1.0),)
         now = self._now[windows]
-        found = [self._missing(windows, now), self._shift(now)]
+        # A label that is not there is not known yet.
+        found = (
+            [self._shift(now)] if self.reference.role == "label" else [self._missing(windows, now), self._shift(now)]
+        )
         found += [self._impossible(now)] if self.reference.cells.kind == "number" else []
         found += [self._unseen(now)] if self._knows_all else []
         found += [self._unreadable(windows, now)] if any(self.current.unreadable[windows]) else []

@@ -22,6 +22,15 @@ class Part(msgspec.Struct, frozen=True):
     now: float
 
 
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows with `value` in another `column`: their share of the rows, and how much of the change happens there."""
+
+    column: str
+    value: str
+    rows: float
+    carries: float
+
+
 class Distances(msgspec.Struct, frozen=True, kw_only=True):
     """Other measures of the same change; None where they are not defined. Wasserstein in the reference's deviations."""
 
@@ -58,6 +67,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     weight: float
     design: float
     parts: tuple[Part, ...] = ()
+    segments: tuple[Segment, ...] = ()
     examples: tuple[str, ...] = ()
     distances: Distances | None = None
 

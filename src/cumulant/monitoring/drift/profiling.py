@@ -68,6 +68,7 @@ class _Reader:
         for start in range(0, self.rows, CHUNK):
             part = self._lazy.select(name)
             series = (part if self.rows <= CHUNK else part.slice(start, CHUNK)).collect().to_series()
+            series = _given(series)
             codes = self._cut.codes
             if codes is None:
                 yield series, None
@@ -82,6 +83,13 @@ class _Reader:
         """At most `most` of the values, evenly over the rows."""
         step = -(-self.rows // most)
         return self._lazy.select(pl.col(name).gather_every(step)).collect().to_series()
+
+
+def _given(series: pl.Series) -> pl.Series:
+    """An empty text says nothing: CSV files have no other way to leave a value out."""
+    if series.dtype == pl.String and bool((series == "").any()):
+        return series.replace("", None)
+    return series
 
 
 def _check(columns: Mapping[str, Role], schema: pl.Schema) -> None:
