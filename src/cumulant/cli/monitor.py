@@ -14,7 +14,7 @@ from cumulant.core.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.monitoring.drift import Finding, Findings
+    from cumulant.monitoring.drift import Finding, Findings, Joint
     from cumulant.runtime.monitor import Asked, Monitored
 
 app = application(
@@ -76,6 +76,9 @@ def run(
     ] = None,
     since: Annotated[str | None, typer.Option(metavar="DAY", help="Of a log: from this day on.")] = None,
     until: Annotated[str | None, typer.Option(metavar="DAY", help="Of a log: up to this day.")] = None,
+    joint: Annotated[
+        bool, typer.Option("--joint", help="Ask a classifier whether all features together have moved.")
+    ] = False,
     every: Annotated[bool, typer.Option("--all", help="Show every column of the newest window.")] = False,
 ) -> None:
     """Compare rows with a reference, window by window, as a monitor would have done.
@@ -91,7 +94,7 @@ def run(
     first, last = (None if text is None else moment(text).date() for text in (since, until))
     asked = Asked(
         predictions=predictions or Path(), reference=reference, labels=labels, label=label, time=time, windows=windows,
-        columns=_list(columns), answers=_list(answers), since=first, until=last,
+        columns=_list(columns), answers=_list(answers), since=first, until=last, joint=joint,
     )  # fmt: skip
     found = _found(call, asked, own=predictions is None, window=window, ignore=_list(ignore))
     call.answer(_document(found), lambda console: _print(console, found, every=every))
@@ -162,6 +165,8 @@ def _print(console: Console, found: Monitored, *, every: bool) -> None:
         ]
         numbers = ["distance", "missing"]
         console.print(table(["column", "role", *numbers, "alarming"], shown, right=numbers))
+    if found.joint is not None:
+        console.print(_joint(found.joint), markup=False, highlight=False)
     for note in _notes(found):
         console.print(note, style="dim", markup=False, highlight=False)
 
@@ -181,6 +186,12 @@ def _print_alarms(console: Console, told: Findings) -> None:
     count = sum(told.alarming)
     now = "the newest one too" if told.alarming[-1] else "the newest one not"
     console.print(f"alarming: {count} of {len(told.windows)} windows, {now}")
+
+
+def _joint(found: Joint) -> str:
+    between = "" if found.low is None else f" [{found.low:.3f}, {found.high:.3f}]"
+    by = ", ".join(f"{one.feature} {one.part:.3f}" for one in found.by)
+    return f"told apart by all features together: AUC {found.area:.3f}{between}" + (f"; by {by}" if by else "")
 
 
 def _row(one: Finding, windows: int) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from cumulant.monitoring.tables import ANSWER, TOLD, Table, open_table, readable
 from cumulant.runtime.actions import check
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.drift import Cut, Finding, Findings, Profile, Role
+    from cumulant.monitoring.drift import Cut, Finding, Findings, Joint, Profile, Role
     from cumulant.ports.access import Principal
     from cumulant.project import Project
 
@@ -46,6 +46,7 @@ class Asked:
     answers: tuple[str, ...] = ()
     since: date | None = None
     until: date | None = None
+    joint: bool = False
 
 
 class Monitored(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +62,7 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
     only_here: tuple[str, ...]
     only_in_reference: tuple[str, ...]
     drift: Findings
+    joint: Joint | None = None
 
 
 def monitor(asked: Asked, spec: DriftSpec) -> Monitored:
@@ -87,7 +89,7 @@ def monitor(asked: Asked, spec: DriftSpec) -> Monitored:
             "predictions and reference have no column in common", subject=before.name,
             hint=f"predictions have {', '.join(list(roles)[:8])}; the reference has {', '.join(before.columns[:8])}",
         )  # fmt: skip
-    found = _compared(table, before, shared, asked, spec)
+    found, joint = _compared(table, before, shared, asked, spec)
     return Monitored(
         predictions=table.name,
         reference=before.name,
@@ -99,6 +101,7 @@ def monitor(asked: Asked, spec: DriftSpec) -> Monitored:
         only_here=tuple(name for name in roles if name not in shared),
         only_in_reference=_lacking(table, before, asked, spec),
         drift=found,
+        joint=joint,
     )
 
 
@@ -118,7 +121,9 @@ def monitor_project(
     return found
 
 
-def _compared(table: Table, before: Table, roles: Mapping[str, Role], asked: Asked, spec: DriftSpec) -> Findings:
+def _compared(
+    table: Table, before: Table, roles: Mapping[str, Role], asked: Asked, spec: DriftSpec
+) -> tuple[Findings, Joint | None]:
     length = units.duration(spec.window)
     if length <= timedelta(0):
         raise UsageError("a window has no length", subject=spec.window, hint="write monitoring: {drift: {window: 1d}}")
@@ -126,13 +131,14 @@ def _compared(table: Table, before: Table, roles: Mapping[str, Role], asked: Ask
     if not rows:
         raise DataError(f"{table.name} has no rows", subject=table.name, hint="look at the file, --since and --until")
     size = -(-rows // asked.windows) if asked.windows else None
-    cut = _cut(table, size, length)
-    reference = drift.profile(before.rows, roles, cut=_cut(before, size, length))
+    cut, old = _cut(table, size, length), _cut(before, size, length)
+    reference = drift.profile(before.rows, roles, cut=old)
     current = drift.profile(table.rows, roles, cut=cut, like=reference)
     found = drift.compare(reference, current, spec, looks=asked.windows)
-    sides = _Sides(before, table, cut, reference)
+    sides = _Sides(before, table, cut, old, reference)
     carried = tuple(_carried(one, found, sides) for one in found.findings[:_EXPLAINED])
-    return msgspec.structs.replace(found, findings=(*carried, *found.findings[_EXPLAINED:]))
+    found = msgspec.structs.replace(found, findings=(*carried, *found.findings[_EXPLAINED:]))
+    return found, _jointly(sides, max(spec.spans)) if asked.joint else None
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,22 @@ class _Sides:
     before: Table
     table: Table
     cut: Cut
+    old: Cut
     reference: Profile
+
+
+def _jointly(sides: _Sides, span: int) -> Joint | None:
+    """The newest windows against the reference, by all features together."""
+    names = [one.name for one in sides.reference.columns if one.role == "feature"]
+    with readable(sides.table.name):
+        now = sides.table.rows.select(name for name in names if name in sides.table.columns).collect()
+    with readable(sides.before.name):
+        before = sides.before.rows.select(names).collect()
+    codes, own = sides.cut.codes, sides.old.codes
+    if codes is None or own is None:
+        return drift.jointly(before, now, sides.reference)
+    newest = (codes >= len(sides.cut.blocks) - span) & (codes < len(sides.cut.blocks))
+    return drift.jointly(before, now.filter(pl.Series(newest)), sides.reference, blocks=(own, codes[newest]))
 
 
 def _segments(reference: Profile) -> list[str]:

@@ -186,3 +186,26 @@ def test_an_event_that_comes_back_is_over():
     assert found.alarming == (False,) * 6 + (True,) + (False,) * 5
     assert found.active == ()
     assert found.findings[0].until == found.windows[6]
+
+
+def together(generator, correlation, days=10, size=150):
+    """Two normal columns, a third beside them, and the day of each row."""
+    n = days * size
+    first = generator.normal(size=n)
+    second = correlation * first + np.sqrt(1 - correlation**2) * generator.normal(size=n)
+    kind = generator.choice(["x", "y"], n)
+    return pl.DataFrame({"first": first, "second": second, "kind": kind}), np.arange(n) // size
+
+
+def test_what_columns_do_together_is_seen_by_a_classifier_only():
+    generator = np.random.default_rng(4)
+    (before, days), (same, _), (turned, _) = (together(generator, by) for by in (0.8, 0.8, -0.8))
+    roles = dict.fromkeys(before.columns, "feature")
+    reference = drift.profile(before, roles)
+    assert drift.compare(reference, drift.profile(turned, roles, like=reference)).findings == ()
+    found = drift.jointly(before, turned, reference, blocks=(days, days))
+    assert found.low > 0.8
+    assert {one.feature for one in found.by[:2]} == {"first", "second"}
+    still = drift.jointly(before, same, reference, blocks=(days, days))
+    assert still.low <= 0.5 <= still.high
+    assert drift.jointly(before.head(50), same, reference) is None
