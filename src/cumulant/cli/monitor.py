@@ -215,5 +215,7 @@ def _notes(found: Monitored) -> list[str]:
         notes.append(f"not in the reference: {', '.join(found.only_here)}")
     if found.only_in_reference:
         notes.append(f"only in the reference: {', '.join(found.only_in_reference)}")
+    if found.unknown:
+        notes.append(f"no such column, though the settings name it: {', '.join(found.unknown)}")
     notes += [f"not watched: {one.name} ({one.reason})" for one in told.skipped]
     return notes

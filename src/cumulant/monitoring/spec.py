@@ -33,11 +33,11 @@ class DriftSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         Share, Meta(description="Least share of unseen categories, impossible or unreadable values that matters.")
     ] = "1%"
     spans: Annotated[
-        list[int],
+        list[Annotated[int, Meta(ge=1)]],
         Meta(min_length=1, description="How many of the newest windows are looked at together, at each look."),
     ] = msgspec.field(default_factory=lambda: [1, 7])
     weights: Annotated[
-        dict[str, float],
+        dict[str, Annotated[float, Meta(ge=0)]],
         Meta(description="What a feature counts against the others, 1 where nothing is said; 0 never alarms."),
     ] = {}
     ignore: Annotated[list[str], Meta(description="Columns that are not watched.")] = []

@@ -50,7 +50,7 @@ class Asked:
 
 
 class Monitored(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found, and how the table was read."""
+    """What was found, and how the table was read. `unknown`: columns that the settings name and neither side has."""
 
     predictions: str
     reference: str
@@ -61,6 +61,7 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
     labelled: int
     only_here: tuple[str, ...]
     only_in_reference: tuple[str, ...]
+    unknown: tuple[str, ...]
     drift: Findings
     joint: Joint | None = None
 
@@ -100,6 +101,7 @@ def monitor(asked: Asked, spec: DriftSpec) -> Monitored:
         labelled=known,
         only_here=tuple(name for name in roles if name not in shared),
         only_in_reference=_lacking(table, before, asked, spec),
+        unknown=tuple(sorted({*spec.ignore, *spec.weights} - {*table.columns, *before.columns})),
         drift=found,
         joint=joint,
     )

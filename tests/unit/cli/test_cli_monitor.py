@@ -64,6 +64,9 @@ def test_nothing_moved_is_exit_0(cumulant, files):
     assert (
         "1,000 rows in 5 windows (2026-01-21 to 2026-01-25) against 4,000 rows of the reference, 3 columns" in ended.out
     )
+    typo = run(cumulant, files, "calm.parquet", "--ignore", "amuont,score", "--joint")
+    assert "no such column, though the settings name it: amuont" in typo.out
+    assert "told apart by all features together: AUC 0." in typo.out
     whole = run(cumulant, files, "calm.parquet", "--windows", "1", "--columns", "amount", "--json").document
     assert ([one["rows"] for one in whole["windows"]], len(whole["columns"]), whole["looks"]) == ([1000], 2, 1)
 
