@@ -184,7 +184,7 @@ def _print_alarms(console: Console, told: Findings) -> None:
             where = f"where {part.column} is {part.value}, {part.rows:.0%} of the rows"
             console.print(f"{one.feature}: {part.carries:.0%} of the change is {where}", markup=False, highlight=False)
     count = sum(told.alarming)
-    now = "the newest one too" if told.alarming[-1] else "the newest one not"
+    now = "the newest one too" if any(told.alarming[told.newest :]) else "the newest one not"
     console.print(f"alarming: {count} of {len(told.windows)} windows, {now}")
 
 

@@ -179,6 +179,18 @@ def test_a_column_that_is_gone_and_windows_without_rows():
     assert msgspec.json.decode(msgspec.json.encode(gone), type=drift.Findings) == gone
 
 
+def test_a_clock_that_jumped_hides_nothing():
+    """One row of a far day is no window: what alarms in the newest whole one is still active."""
+
+    def jumped(t, late):
+        ahead = pl.when(pl.int_range(pl.len()) == 4999).then(datetime(2099, 1, 1)).otherwise("at")
+        return shifted(t, late).with_columns(at=ahead.cast(pl.Datetime("us")))
+
+    found = case(jumped)
+    assert (len(found.windows), found.newest, found.windows[-1].rows) == (11, 9, 1)
+    assert [(one.feature, one.active) for one in found.findings] == [("n0", True)]
+
+
 def test_an_event_that_comes_back_is_over():
     found = case(
         lambda t, late: shifted(t, late & (pl.col("at") < datetime(2026, 1, 28))), days=12, spec=DriftSpec(spans=[1])

@@ -9,7 +9,7 @@ from datetime import timedelta
 import numpy as np
 
 from cumulant.core import units
-from cumulant.monitoring.drift.column import Least, Tested, Watch
+from cumulant.monitoring.drift.column import FEWEST, Least, Tested, Watch
 from cumulant.monitoring.drift.findings import Finding, Findings, Kind, Watched, What
 from cumulant.monitoring.drift.profiles import Profile
 from cumulant.monitoring.spec import DriftSpec
@@ -57,10 +57,12 @@ def compare(
         if span <= window + 1
         for alarm in _look(watches, weight, window, span, level)
     ]
-    found = _findings(watches, weight, alarms, current)
+    newest = _newest(current)
+    found = _findings(watches, weight, alarms, current, newest)
     return Findings(
         findings=tuple(sorted(found, key=lambda one: (-one.active, -one.rank, one.feature))),
-        columns=_watched(watches, found, len(current.blocks) - 1),
+        columns=_watched(watches, found, newest),
+        newest=newest,
         windows=current.blocks,
         alarming=tuple(any(alarm.window == place for alarm in alarms) for place in range(len(current.blocks))),
         reference_rows=reference.rows,
@@ -89,6 +91,12 @@ def _looks(spec: DriftSpec, current: Profile) -> int:
     return max(round(_MONTH / units.duration(spec.window)), 1)
 
 
+def _newest(current: Profile) -> int:
+    """The newest window with enough rows: a day that has just begun, or lies ahead as a clock jumped, has few."""
+    enough = [place for place, block in enumerate(current.blocks) if block.rows >= FEWEST]
+    return enough[-1] if enough else len(current.blocks) - 1
+
+
 def _look(watches: Sequence[Watch], weight: Sequence[float], window: int, span: int, level: float) -> list[_Alarm]:
     """What is alarming when the newest `span` windows up to `window` are looked at together."""
     tests = [
@@ -106,7 +114,7 @@ def _look(watches: Sequence[Watch], weight: Sequence[float], window: int, span: 
 
 
 def _findings(
-    watches: Sequence[Watch], weight: Sequence[float], alarms: Sequence[_Alarm], current: Profile
+    watches: Sequence[Watch], weight: Sequence[float], alarms: Sequence[_Alarm], current: Profile, current_window: int
 ) -> list[Finding]:
     """One finding a column and subject, with the figures of its newest alarm."""
     found = []
@@ -134,7 +142,7 @@ def _findings(
                 since=current.blocks[_since(watch, own[0])],
                 until=current.blocks[newest.window],
                 windows=len({alarm.window for alarm in own}),
-                active=newest.window == len(current.blocks) - 1,
+                active=newest.window >= current_window,
                 span=newest.span,
                 weight=weight[column],
                 design=told.design,

@@ -90,14 +90,15 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """All alarms, what matters most first.
 
-    `assumed_independent`: the reference is one block, which says nothing about
-    how rows depend on each other; then an alarm is only as sound as that assumption.
+    `newest`: the place of the newest window that has enough rows. `assumed_independent`: the reference is one block,
+    which says nothing about how rows depend on each other; then an alarm is only as sound as that assumption.
     """
 
     findings: tuple[Finding, ...]
     columns: tuple[Watched, ...]
     windows: tuple[Block, ...]
     alarming: tuple[bool, ...]
+    newest: int
     reference_rows: int
     reference_blocks: int
     assumed_independent: bool
