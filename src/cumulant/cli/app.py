@@ -48,6 +48,7 @@ PANELS: dict[str, dict[str, Entry]] = {
         "down": Entry("down", "End them all; requests under way are finished"),
         "replay": Entry("replay", "A past period again, as requests and labels, many times faster"),
         "alerts": Entry("alerts", "What fires, who knows of it, and whether messages arrive"),
+        "monitor": Entry("monitor", "What moved in the rows of a model, and whether it matters"),
         "tick": Entry("tick", "Do once whatever is due: for cron and schedulers"),
     },
     "The story": {

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from cumulant.data.spec import SourceSpec
-from cumulant.project.later import MonitoringSpec
+from cumulant.monitoring.spec import MonitoringSpec
 from cumulant.project.texts import NAME, NAME_SAYS
 from cumulant.release.spec import ReleaseSpec
 from cumulant.serving.spec import ServingSpec

@@ -54,6 +54,7 @@ _DECLARED = (
     Action("predictions.import", "bring predictions that were logged elsewhere into the prediction log"),
     Action("labels.ingest", "take in what became of predictions"),
     Action("labels.show", "look at labels and how much of the predictions they cover", writes=False),
+    Action("monitor.run", "compare predictions with a reference, and report it"),
     Action("release.start", "begin to release a model version"),
     Action("release.steer", "pause, resume and promote a release"),
     Action("release.approve", "agree to a release that waits for it"),

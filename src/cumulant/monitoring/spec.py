@@ -1,4 +1,4 @@
-"""The section `monitoring`, which a later room reads. It is checked like every other section."""
+"""The section `monitoring` of the project file: how a served model is watched."""
 
 from __future__ import annotations
 
@@ -8,6 +8,41 @@ import msgspec
 from msgspec import Meta
 
 from cumulant.monitoring.alerts.spec import AlertsSpec
+
+Duration = Annotated[str, Meta(extra={"text": "duration"})]
+Share = Annotated[str | float, Meta(extra={"text": "share"})]
+
+
+class DriftSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When a change of the rows is an alarm: it is large enough to matter, and it is not chance."""
+
+    window: Annotated[
+        Duration,
+        Meta(description="Rows are looked at in windows of this length. Rows of one window may depend on each other."),
+    ] = "1d"
+    false_alarms: Annotated[
+        Share, Meta(description="How often a month in which nothing changes may show any alarm, over all features.")
+    ] = "5%"
+    effect: Annotated[
+        float,
+        Meta(gt=0, lt=1, description="Least change of a feature that matters: Jensen-Shannon distance, from 0 to 1."),
+    ] = 0.1
+    answers: Annotated[
+        float, Meta(gt=0, lt=1, description="Least change of the predictions or labels that matters, in the same unit.")
+    ] = 0.05
+    missing: Annotated[Share, Meta(description="Least growth of the share of missing values that matters.")] = "5%"
+    faults: Annotated[
+        Share, Meta(description="Least share of unseen categories, impossible or unreadable values that matters.")
+    ] = "1%"
+    spans: Annotated[
+        list[Annotated[int, Meta(ge=1)]],
+        Meta(min_length=1, description="How many of the newest windows are looked at together, at each look."),
+    ] = msgspec.field(default_factory=lambda: [1, 7])
+    weights: Annotated[
+        dict[str, Annotated[float, Meta(ge=0)]],
+        Meta(description="What a feature counts against the others, 1 where nothing is said; 0 never alarms."),
+    ] = {}
+    ignore: Annotated[list[str], Meta(description="Columns that are not watched.")] = []
 
 
 class RetrainSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -35,7 +70,7 @@ class ReviewSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class MonitoringSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a served model is watched. Read by the monitoring room."""
+    """How a served model is watched."""
 
     labels: Annotated[
         str | None,
@@ -51,5 +86,6 @@ class MonitoringSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     alerts: Annotated[AlertsSpec, Meta(description="What becomes an alert, and how much people are told.")] = (
         AlertsSpec()
     )
+    drift: Annotated[DriftSpec, Meta(description="When a change of the rows is an alarm.")] = DriftSpec()
     retrain: Annotated[RetrainSpec, Meta(description="When to train again.")] = RetrainSpec()
     review: Annotated[ReviewSpec | None, Meta(description="The review queue; left out, nothing is queued.")] = None

@@ -1,0 +1,221 @@
+"""`cumulant monitor`: whether the rows of a model still look like those it was made for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.monitoring.drift import Finding, Findings, Joint
+    from cumulant.runtime.monitor import Asked, Monitored
+
+app = application(
+    "monitor",
+    "Watch a served model: what moved, since when, and whether it matters.",
+    examples=["cumulant monitor run --reference training.parquet"],
+)
+
+
+def _list(text: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+@app.callback()
+def _group() -> None:
+    """Keep `run` a command of its own."""
+
+
+@command(
+    app,
+    action="monitor.run",
+    examples=[
+        "cumulant monitor run --reference training.parquet",
+        "cumulant monitor run --predictions scored.parquet --reference march.parquet --window 1d --json",
+        "cumulant monitor run --predictions scored.csv --reference march.csv --labels later.csv --windows 10",
+    ],
+)
+def run(
+    call: Invocation,
+    *,
+    reference: Annotated[
+        Path, typer.Option(metavar="PATH", help="Rows as they should be: a file, glob or a prediction log.")
+    ],
+    predictions: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Rows to look at: a file, glob or log. Default: the project's log."),
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="What became of the rows, with the same key.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The label, where the file of labels has more columns.")
+    ] = None,
+    time: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help="The moment of each row. Default: the column that is a time.")
+    ] = None,
+    window: Annotated[
+        str | None, typer.Option(metavar="SPAN", help="Look at windows of this length: 1h, 1d, 7d.")
+    ] = None,
+    windows: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Look at N windows with the same number of rows.")
+    ] = None,
+    columns: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Only these columns. Default: all that both have.")
+    ] = None,
+    ignore: Annotated[str | None, typer.Option(metavar="NAME,...", help="Not these columns.")] = None,
+    answers: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Which columns are what the model said.")
+    ] = None,
+    since: Annotated[str | None, typer.Option(metavar="DAY", help="Of a log: from this day on.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="DAY", help="Of a log: up to this day.")] = None,
+    joint: Annotated[
+        bool, typer.Option("--joint", help="Ask a classifier whether all features together have moved.")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show every column of the newest window.")] = False,
+) -> None:
+    """Compare rows with a reference, window by window, as a monitor would have done.
+
+    An alarm is a change that is large enough to matter and is not chance, at a rate of
+    false alarms that holds for all columns and windows together. Exit code 1 where something is alarming.
+    """
+    from cumulant.core.units import moment
+    from cumulant.runtime.monitor import Asked
+
+    if window is not None and windows is not None:
+        raise UsageError("--window and --windows are given at once", hint="leave out one of them")
+    first, last = (None if text is None else moment(text).date() for text in (since, until))
+    asked = Asked(
+        predictions=predictions or Path(), reference=reference, labels=labels, label=label, time=time, windows=windows,
+        columns=_list(columns), answers=_list(answers), since=first, until=last, joint=joint,
+    )  # fmt: skip
+    found = _found(call, asked, own=predictions is None, window=window, ignore=_list(ignore))
+    call.answer(_document(found), lambda console: _print(console, found, every=every))
+    if any(found.drift.alarming):
+        raise typer.Exit(1)
+
+
+def _found(call: Invocation, asked: Asked, *, own: bool, window: str | None, ignore: tuple[str, ...]) -> Monitored:
+    """By the settings of the project, if there is one; a table needs none."""
+    import msgspec
+
+    from cumulant.monitoring.spec import DriftSpec
+    from cumulant.runtime.monitor import monitor, monitor_project
+    from cumulant.runtime.predictions import log_folder
+
+    def told(spec: DriftSpec) -> DriftSpec:
+        return msgspec.structs.replace(spec, window=window or spec.window, ignore=[*spec.ignore, *ignore])
+
+    if not own and call.given is None and not (call.directory / "cumulant.yaml").is_file():
+        return monitor(asked, told(DriftSpec()))
+    with call.project() as project:
+        principal = project.principal()
+        spec = told(project.spec.monitoring.drift)
+        if not own:
+            return monitor(asked, spec)
+        folder = log_folder(project, principal=principal)
+        if not folder.is_dir():
+            raise UsageError(
+                "the project has no prediction log yet", subject=str(folder),
+                hint="serve the model, or name the rows with --predictions",
+            )  # fmt: skip
+        return monitor_project(project, asked, folder, spec, principal=principal)
+
+
+def _document(found: Monitored) -> dict[str, object]:
+    import msgspec
+
+    from cumulant.monitoring.drift.words import day, sentence
+
+    plain = msgspec.to_builtins(found)
+    for one, told in zip(plain["drift"]["findings"], found.drift.findings, strict=True):
+        one |= {"since": day(told.since), "until": day(told.until), "says": sentence(told)}
+    windows = zip(found.drift.windows, found.drift.alarming, strict=True)
+    plain["drift"]["windows"] = [
+        {"from": day(one), "rows": one.rows, "alarming": alarming} for one, alarming in windows
+    ]
+    del plain["drift"]["alarming"]
+    rest = plain.pop("drift")
+    return {**plain, **rest}
+
+
+def _print(console: Console, found: Monitored, *, every: bool) -> None:
+    from cumulant.monitoring.drift.words import day
+    from cumulant.runtime.report_page.terminal import table
+
+    told = found.drift
+    several = f"{len(told.windows)} windows ({day(told.windows[0])} to {day(told.windows[-1])})"
+    console.print(
+        f"{found.rows:,} rows in {several if len(told.windows) > 1 else 'one window'} against "
+        f"{told.reference_rows:,} rows of the reference, {len(told.columns)} columns",
+        highlight=False, markup=False,
+    )  # fmt: skip
+    _print_alarms(console, told)
+    if every:
+        shown = [
+            (one.feature, one.role, f"{one.effect:.3f}", f"{one.missing:.1%}", "yes" if one.alarming else "–")
+            for one in told.columns
+        ]
+        numbers = ["distance", "missing"]
+        console.print(table(["column", "role", *numbers, "alarming"], shown, right=numbers))
+    if found.joint is not None:
+        console.print(_joint(found.joint), markup=False, highlight=False)
+    for note in _notes(found):
+        console.print(note, style="dim", markup=False, highlight=False)
+
+
+def _print_alarms(console: Console, told: Findings) -> None:
+    from cumulant.runtime.report_page.terminal import table
+
+    if not told.findings:
+        console.print("nothing is alarming")
+        return
+    rows = [_row(one, len(told.windows)) for one in told.findings]
+    console.print(table(["column", "kind", "effect", "since", "windows", "what"], rows, right=["effect"]))
+    for one in told.findings:
+        for part in one.segments[:1]:
+            where = f"where {part.column} is {part.value}, {part.rows:.0%} of the rows"
+            console.print(f"{one.feature}: {part.carries:.0%} of the change is {where}", markup=False, highlight=False)
+    count = sum(told.alarming)
+    now = "the newest one too" if any(told.alarming[told.newest :]) else "the newest one not"
+    console.print(f"alarming: {count} of {len(told.windows)} windows, {now}")
+
+
+def _joint(found: Joint) -> str:
+    between = "" if found.low is None else f" [{found.low:.3f}, {found.high:.3f}]"
+    by = ", ".join(f"{one.feature} {one.part:.3f}" for one in found.by)
+    return f"told apart by all features together: AUC {found.area:.3f}{between}" + (f"; by {by}" if by else "")
+
+
+def _row(one: Finding, windows: int) -> tuple[str, ...]:
+    from cumulant.monitoring.drift.words import day, sentence
+
+    effect = f"{one.effect:.3f}" if one.low is None else f"{one.effect:.3f} [{one.low:.3f}, {one.high:.3f}]"
+    kind = one.kind if one.active else f"{one.kind}, over"
+    return one.feature, kind, effect, day(one.since), f"{one.windows} of {windows}", sentence(one)
+
+
+def _notes(found: Monitored) -> list[str]:
+    """What a reader should know to trust the answer."""
+    told, notes = found.drift, []
+    if told.assumed_independent:
+        notes.append("rows are taken as independent: the reference has no times from which dependence could be learned")
+    if found.label is not None:
+        notes.append(f"{found.labelled:,} rows have a label ({found.label})")
+    if told.left_out:
+        notes.append(f"{told.left_out:,} rows have no readable time and were left out")
+    if found.only_here:
+        notes.append(f"not in the reference: {', '.join(found.only_here)}")
+    if found.only_in_reference:
+        notes.append(f"only in the reference: {', '.join(found.only_in_reference)}")
+    if found.unknown:
+        notes.append(f"no such column, though the settings name it: {', '.join(found.unknown)}")
+    notes += [f"not watched: {one.name} ({one.reason})" for one in told.skipped]
+    return notes

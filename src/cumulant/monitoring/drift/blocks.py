@@ -1,0 +1,112 @@
+"""How rows fall into blocks: by time, by their order, or all into one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+
+from cumulant.core.errors import DataError
+from cumulant.core.units import micros, show_duration
+from cumulant.monitoring.drift.profiles import Block
+from cumulant.statistics.rows import Codes
+
+#: more windows than this are a mistake: a clock that jumped, or a window that is far too short
+MOST = 5_000
+#: how times are written, and whether with an offset
+_FORMS = (
+    ("%Y-%m-%d %H:%M:%S%.f", False), ("%Y-%m-%d %H:%M:%S%.f%:z", True), ("%Y-%m-%d", False), ("%Y-%m-%d %H:%M", False),
+    ("%Y-%m-%d %H:%M%:z", True),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cut:
+    """`codes` [rows]: the block of each row, and the number of blocks where it has none; None: all rows are of one."""
+
+    blocks: tuple[Block, ...]
+    codes: Codes | None = None
+    left_out: int = 0
+
+
+def whole(rows: int) -> Cut:
+    """All rows in one block: they are taken as independent."""
+    return Cut((Block(0, rows),))
+
+
+def by_time(times: pl.Series, every: timedelta) -> Cut:
+    """Blocks of a length of time, from midnight UTC; those without rows are not there.
+
+    Raises:
+        DataError: no value is a time, or there are over MOST blocks.
+    """
+    when = moments(times)
+    held = when.is_not_null().to_numpy()
+    step = micros(every)
+    places = when.drop_nulls().to_numpy() // step
+    found, inner, counts = np.unique(places, return_inverse=True, return_counts=True)
+    if len(found) > MOST:
+        raise DataError(
+            f"the rows fall into {len(found):,} windows of {show_duration(every)}",
+            subject=times.name, hint="choose a longer window, and look whether the times are right",
+        )  # fmt: skip
+    codes = np.full(len(times), len(found), dtype=np.int64)
+    codes[held] = inner
+    blocks = tuple(Block(int(at) * step, int(rows), timed=True) for at, rows in zip(found, counts, strict=True))
+    return Cut(blocks, codes, int((~held).sum()))
+
+
+def by_rows(rows: int, size: int, times: pl.Series | None = None) -> Cut:
+    """Blocks of `size` rows each, the last with what is left, in the order of `times`, else in their own.
+
+    Raises:
+        DataError: no value of `times` is a time.
+    """
+    if times is None:
+        places = np.arange(rows)
+        codes = places // max(size, 1)
+        starts = [(int(first), False) for first in range(0, rows, max(size, 1))]
+        counts = np.bincount(codes, minlength=len(starts))
+        return Cut(tuple(Block(at, int(n), t) for (at, t), n in zip(starts, counts, strict=True)), codes)
+    when = moments(times)
+    order = when.arg_sort(nulls_last=True).to_numpy()
+    timed = rows - when.null_count()
+    count = -(-timed // max(size, 1))
+    codes = np.full(rows, count, dtype=np.int64)
+    codes[order[:timed]] = np.arange(timed) // max(size, 1)
+    firsts = when.gather(order[: timed : max(size, 1)]).to_list()
+    sizes = np.bincount(codes[order[:timed]], minlength=count)
+    blocks = tuple(Block(int(at), int(n), timed=True) for at, n in zip(firsts, sizes, strict=True))
+    return Cut(blocks, codes, rows - timed)
+
+
+def moments(times: pl.Series) -> pl.Series:
+    """Times as microseconds since 1970, UTC; texts are read, and null where they are none.
+
+    Raises:
+        DataError: no value is a time.
+    """
+    read = _read(times) if times.dtype == pl.String else times
+    if not read.dtype.is_temporal() or read.dtype == pl.Time or read.null_count() == len(read):
+        raise DataError(
+            f"column {times.name} holds no times", subject=times.name,
+            hint="name a column of dates or times with --time, or leave it out to go by the order of rows",
+        )  # fmt: skip
+    if isinstance(read.dtype, pl.Datetime) and read.dtype.time_zone is not None:
+        read = read.dt.convert_time_zone("UTC")
+    return read.cast(pl.Datetime("us")).cast(pl.Int64)
+
+
+def _read(texts: pl.Series) -> pl.Series:
+    """ISO 8601 texts as times; without an offset they are taken as UTC."""
+    plain = texts.str.strip_chars().str.replace("T", " ", literal=True).str.replace(r"Z$", "+00:00")
+    found = pl.Series(texts.name, [None] * len(texts), dtype=pl.Datetime("us", "UTC"))
+    for form, offset in _FORMS:
+        if found.null_count() == 0:
+            break
+        told = plain.str.to_datetime(form, time_unit="us", strict=False)
+        told = told if offset else told.dt.replace_time_zone("UTC")
+        found = found.fill_null(told) if told.null_count() < len(told) else found
+    return found

@@ -1,0 +1,101 @@
+"""Categories into cells: the frequent alone, the rare together, and those that the reference does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import polars as pl
+
+from cumulant.monitoring.drift.numbers import Blocks, Counted
+from cumulant.monitoring.drift.profiles import Cells
+from cumulant.statistics.rows import Codes
+
+#: values with a cell of their own, and values that are remembered as known
+ALONE, KNOWN = 200, 10_000
+_EXAMPLES, _LONGEST = 3, 60
+#: a text column with more values than this, and more than half as many as rows, is a key or free text
+_MANY = 100
+_TIME = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d\S*)?$"
+
+Parts = Callable[[], Iterator[tuple[pl.Series, Blocks]]]
+
+
+def made(parts: Parts, *, blocks: int) -> Counted | str:
+    """Cells from these values, and their counts; or why the column is not watched."""
+    rows, missing = _tally(parts(), blocks)
+    totals = rows.group_by("value").agg(pl.col("rows").sum()).sort(["rows", "value"], descending=[True, False])
+    if not totals.height:
+        return "the reference holds no value of it"
+    if totals["value"].head(_MANY).str.contains(_TIME).all():
+        return "times move by themselves"
+    if totals.height > _MANY and totals.height > totals["rows"].sum() / 2:
+        return "most rows have their own text, as keys and free text have"
+    values = totals["value"].to_list()[:KNOWN]
+    cells = Cells(
+        kind="category",
+        values=tuple(values[:ALONE]),
+        known=tuple(values[ALONE:]),
+        once=int((totals["rows"] == 1).sum()),
+        complete=totals.height <= KNOWN,
+    )
+    return _placed(rows, missing, cells, blocks)
+
+
+def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: Cells, blocks: int) -> Counted:
+    """Counts of values in the cells of a reference."""
+    return _placed(*_tally(parts, blocks), cells, blocks)
+
+
+def _tally(parts: Iterator[tuple[pl.Series, Blocks]], blocks: int) -> tuple[pl.DataFrame, Codes]:
+    """Rows by block and value (block, value, rows), and missing ones by block."""
+    found, missing = [], np.zeros(blocks, dtype=np.int64)
+    for series, block in parts:
+        codes = pl.Series(np.zeros(len(series), dtype=np.int64) if block is None else block)
+        if series.null_count():
+            lacking = series.is_null().to_numpy()
+            missing += np.bincount(codes.to_numpy()[lacking], minlength=blocks)
+        if block is None:
+            counts = series.drop_nulls().value_counts(name="rows").rename({series.name: "value"})
+            counts = counts.with_columns(block=pl.lit(0, dtype=pl.Int64))
+        else:
+            frame = pl.DataFrame({"block": codes, "value": series}).filter(pl.col("value").is_not_null())
+            counts = frame.group_by("block", "value").agg(rows=pl.len())
+        found.append(counts.select("block", _text(counts["value"]), pl.col("rows").cast(pl.Int64)))
+    tallied = pl.concat(found)
+    if len(found) > 1:
+        tallied = tallied.group_by("block", "value").agg(pl.col("rows").sum())
+    return tallied, missing
+
+
+def _text(values: pl.Series) -> pl.Series:
+    """Values as text; whole numbers without a point, so that codes that were read as 1.0 are "1"."""
+    if values.dtype.is_float() and bool((values == values.floor()).all()):
+        values = values.cast(pl.Int64)
+    return values.cast(pl.String).alias("value")
+
+
+def _placed(rows: pl.DataFrame, missing: Codes, cells: Cells, blocks: int) -> Counted:
+    places = pl.DataFrame(
+        {
+            "value": [*cells.values, *cells.known],
+            "cell": [*range(len(cells.values)), *[len(cells.values)] * len(cells.known)],
+        },
+        schema={"value": pl.String, "cell": pl.Int64},
+    )
+    # Where the reference holds more values than are remembered, one that is not may still be known.
+    else_ = cells.count - 1 if cells.complete else len(cells.values)
+    told = rows.join(places, on="value", how="left").with_columns(unseen=pl.col("cell").is_null())
+    told = told.with_columns(pl.col("cell").fill_null(else_))
+    flat = (told["block"] * cells.count + told["cell"]).to_numpy()
+    counts = np.bincount(flat, weights=told["rows"].to_numpy(), minlength=blocks * cells.count)
+    unseen = (
+        told.filter("unseen")
+        .group_by("value")
+        .agg(pl.col("rows").sum())
+        .sort(["rows", "value"], descending=[True, False])
+    )
+    examples = tuple(value[:_LONGEST] for value in unseen["value"].head(_EXAMPLES)) if cells.complete else ()
+    return Counted(
+        cells, counts.astype(np.int64).reshape(blocks, cells.count), missing, np.zeros(blocks, dtype=np.int64), examples
+    )

@@ -1,0 +1,196 @@
+"""One column of a window against the reference: what there is to test, how large it is, and whether it is chance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cumulant.monitoring.drift.findings import Distances, Part, What
+from cumulant.monitoring.drift.profiles import Column
+from cumulant.statistics import drift
+from cumulant.statistics.drift.effects import gathered
+from cumulant.statistics.drift.intervals import squared
+from cumulant.statistics.rows import Codes, Floats
+
+#: fewer values than this in a window are not compared: nothing could be said
+FEWEST = 20
+_PARTS = 3
+
+
+@dataclass(frozen=True)
+class Least:
+    """The least effects that matter: of a shift, of missing values and of faults."""
+
+    shift: float
+    missing: float
+    faults: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tested:
+    """One hypothesis about a column. What does not matter is not tested and has p = 1."""
+
+    what: What
+    effect: float
+    least: float
+    p: float = 1.0
+    before: float | None = None
+    now: float | None = None
+    design: float = 1.0
+
+
+@dataclass(frozen=True)
+class Watch:
+    """A column of the reference beside the same column of all windows."""
+
+    reference: Column
+    current: Column
+    least: Least
+    _before: Floats = field(init=False)
+    _now: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_before", np.array(self.reference.counts, dtype=np.float64))
+        object.__setattr__(self, "_now", np.array(self.current.counts, dtype=np.float64))
+
+    def tests(self, windows: slice) -> tuple[Tested, ...]:
+        """What is looked at in these windows together."""
+        if self.current.absent:
+            return (Tested(what="absent", effect=1.0, least=self.least.missing, p=0.0, before=0.0, now=1.0),)
+        now = self._now[windows]
+        # A label that is not there is not known yet.
+        found = (
+            [self._shift(now)] if self.reference.role == "label" else [self._missing(windows, now), self._shift(now)]
+        )
+        found += [self._impossible(now)] if self.reference.cells.kind == "number" else []
+        found += [self._unseen(now)] if self._knows_all else []
+        found += [self._unreadable(windows, now)] if any(self.current.unreadable[windows]) else []
+        return tuple(found)
+
+    @property
+    def _knows_all(self) -> bool:
+        return self.reference.cells.kind == "category" and self.reference.cells.complete
+
+    def _missing(self, windows: slice, now: Floats) -> Tested:
+        before = _beside(self.reference.missing, self._before)
+        after = _beside(self.current.missing[windows], now)
+        first, then = (float(one[:, 0].sum() / max(one.sum(), 1.0)) for one in (before, after))
+        told = Tested(what="missing", effect=then - first, least=self.least.missing, before=first, now=then)
+        if told.effect < told.least or after.sum() < FEWEST:
+            return told
+        evidence = drift.two_samples(before, after)
+        return _proven(told, evidence.p, evidence.design)
+
+    def _share(self, what: What, before: float, after: float, now: Floats, *, beside: float = 0.0) -> Tested:
+        """A fault that is rare or absent in the reference: Fisher's exact test, of as many rows as there seem to be.
+
+        `beside`: rows that `now` does not count.
+        """
+        rows, all_now = float(self._before.sum()), float(now.sum()) + beside
+        first, then = before / max(rows, 1.0), after / max(all_now, 1.0)
+        told = Tested(what=what, effect=then - first, least=self.least.faults, before=first, now=then)
+        if told.effect < told.least or all_now < FEWEST:
+            return told
+        left, right, _ = self._inner(now)
+        design = drift.two_samples(left, right).design
+        return _proven(told, drift.increase(before, rows, after, all_now, design=design), design)
+
+    def _impossible(self, now: Floats) -> Tested:
+        far = [0, -1]
+        return self._share("impossible", float(self._before[:, far].sum()), float(now[:, far].sum()), now)
+
+    def _unseen(self, now: Floats) -> Tested:
+        # Of the next rows about as large a share is new as values were met once so far (Good 1953).
+        return self._share("unseen", float(self.reference.cells.once), float(now[:, -1].sum()), now)
+
+    def _unreadable(self, windows: slice, now: Floats) -> Tested:
+        count = float(sum(self.current.unreadable[windows]))
+        return self._share("unreadable", 0.0, count, now, beside=count)
+
+    def _inner(self, now: Floats) -> tuple[Floats, Floats, Codes]:
+        """Counts [blocks, groups] of both, of values that the reference could have had, and the group of each cell."""
+        inner = slice(1, -1) if self.reference.cells.kind == "number" else slice(0, -1)
+        before, after = self._before[:, inner], now[:, inner]
+        smaller = float(min(before.sum(), after.sum()))
+        pooled = before.sum(axis=0) + after.sum(axis=0)
+        group = drift.groups(pooled, smaller, ordered=self.reference.cells.kind == "number")
+        return gathered(before, group), gathered(after, group), group
+
+    def _shift(self, now: Floats) -> Tested:
+        left, right, _ = self._inner(now)
+        n, m = float(left.sum()), float(right.sum())
+        told = Tested(what="shift", effect=0.0, least=self.least.shift)
+        if min(n, m) < FEWEST:
+            return told
+        apart = float(squared(left.sum(axis=0)[None], right.sum(axis=0)[None])[0])
+        effect = _effect(apart, left, right, 1.0)
+        if effect < told.least:
+            return Tested(what="shift", effect=effect, least=told.least)
+        evidence = drift.two_samples(left, right)
+        effect = _effect(apart, left, right, evidence.design)
+        what: What = "constant" if self._constant(now) else "shift"
+        told = Tested(what=what, effect=effect, least=told.least)
+        return _proven(told, evidence.p, evidence.design) if effect >= told.least else told
+
+    def _constant(self, now: Floats) -> bool:
+        """All values lie in one cell, which held less than half of the reference's."""
+        held = now.sum(axis=0)
+        return int((held > 0).sum()) == 1 and float(self._before[:, held > 0].sum() / self._before.sum()) < 0.5
+
+    def interval(self, windows: slice, design: float) -> tuple[float, float]:
+        """The 95% interval of a shift in these windows."""
+        left, right, _ = self._inner(self._now[windows])
+        found = drift.effect(left, right, design=design)
+        return found.low, found.high
+
+    def distances(self, windows: slice) -> Distances:
+        """All distances of these windows from the reference."""
+        now = self._now[windows]
+        _, _, group = self._inner(now)
+        cells = self.reference.cells
+        if cells.kind == "number":
+            whole = np.concatenate(([group[0]], group, [group[-1]]))
+            grid = drift.Grid(np.array(cells.edges))
+            found = drift.distances(self._before.sum(axis=0), now.sum(axis=0), whole, grid=grid, spread=cells.spread)
+        else:
+            whole = np.append(group, group.max() + 1)
+            found = drift.distances(self._before.sum(axis=0), now.sum(axis=0), whole)
+        return Distances(psi=found.psi, kolmogorov_smirnov=found.kolmogorov_smirnov, wasserstein=found.wasserstein)
+
+    def parts(self, windows: slice) -> tuple[Part, ...]:
+        """The values that carry a shift, those whose share changed most first."""
+        left, right, group = self._inner(self._now[windows])
+        before, now = (one.sum(axis=0) / max(float(one.sum()), 1.0) for one in (left, right))
+        order = np.argsort(-np.abs(now - before), kind="stable")[:_PARTS]
+        return tuple(Part(self._named(group, int(place)), float(before[place]), float(now[place])) for place in order)
+
+    def _named(self, group: Codes, place: int) -> str:
+        cells = self.reference.cells
+        members = np.flatnonzero(group == place)
+        if cells.kind == "category":
+            names = [cells.values[at] for at in members if at < len(cells.values)]
+            return names[0] if len(members) == len(names) == 1 else "all others"
+        first, last = int(members[0]), int(members[-1])  # inner cell i lies below edge i + 1
+        low = -math.inf if first == 0 else cells.edges[first]
+        high = math.inf if last == len(group) - 1 else cells.edges[last + 1]
+        if low == -math.inf:
+            return f"up to {high:.6g}"
+        return f"above {low:.6g}" if high == math.inf else f"{low:.6g} to {high:.6g}"
+
+
+def _beside(missing: tuple[int, ...], counts: Floats) -> Floats:
+    return np.column_stack([np.array(missing, dtype=np.float64), counts.sum(axis=1)])
+
+
+def _effect(apart: float, left: Floats, right: Floats, design: float) -> float:
+    n, m = float(left.sum()), float(right.sum())
+    kinds = int(((left.sum(axis=0) + right.sum(axis=0)) > 0).sum())
+    return math.sqrt(drift.excess(apart, cells=kinds, rows=n * m / (n + m) / design))
+
+
+def _proven(told: Tested, p: float, design: float) -> Tested:
+    return Tested(
+        what=told.what, effect=told.effect, least=told.least, p=p, before=told.before, now=told.now, design=design
+    )

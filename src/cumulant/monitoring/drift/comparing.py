@@ -1,0 +1,190 @@
+"""All columns at every window: what matters and is not chance, at a rate of false alarms for all looks together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+import numpy as np
+
+from cumulant.core import units
+from cumulant.monitoring.drift.column import FEWEST, Least, Tested, Watch
+from cumulant.monitoring.drift.findings import Finding, Findings, Kind, Watched, What
+from cumulant.monitoring.drift.profiles import Profile
+from cumulant.monitoring.spec import DriftSpec
+from cumulant.statistics import drift
+
+_MONTH = timedelta(days=30)
+
+
+@dataclass(frozen=True)
+class _Alarm:
+    window: int
+    span: int
+    column: int
+    tested: Tested
+    needed: float
+
+
+def compare(
+    reference: Profile, current: Profile, spec: DriftSpec | None = None, *, weights: Mapping[str, float] | None = None,
+    looks: int | None = None,
+) -> Findings:  # fmt: skip
+    """Look at each block of `current`, in their order, as a monitor would have done day by day.
+
+    At each look every column is tested against the reference: missing values, values that the reference does not
+    know, and a shift of the others. What is smaller than the least effect that matters is not tested. Over all that is
+    tested at a look, the false discovery rate is held at `false_alarms` over `looks` (default: those of a month, or all
+    where blocks have no time; `statistics.drift.level_of_look`). `weights`: what the model makes of each feature.
+
+    `current` was profiled with `like=reference`.
+    """
+    spec = spec or DriftSpec()
+    watches = [
+        Watch(before, now, _least(spec, before.role))
+        for before, now in zip(reference.columns, current.columns, strict=True)
+    ]
+    known = {**(weights or {}), **spec.weights}
+    weight = [known.get(column.name, 1.0) for column in reference.columns]
+    looks = looks or _looks(spec, current)
+    spans = sorted({min(span, len(current.blocks)) for span in spec.spans})
+    level = drift.level_of_look(units.share(spec.false_alarms), looks=looks, spans=len(spans))
+    alarms = [
+        alarm
+        for window in range(len(current.blocks))
+        for span in spans
+        if span <= window + 1
+        for alarm in _look(watches, weight, window, span, level)
+    ]
+    newest = _newest(current)
+    found = _findings(watches, weight, alarms, current, newest)
+    return Findings(
+        findings=tuple(sorted(found, key=lambda one: (-one.active, -one.rank, one.feature))),
+        columns=_watched(watches, found, newest),
+        newest=newest,
+        windows=current.blocks,
+        alarming=tuple(any(alarm.window == place for alarm in alarms) for place in range(len(current.blocks))),
+        reference_rows=reference.rows,
+        reference_blocks=len(reference.blocks),
+        assumed_independent=len(reference.blocks) < 2,
+        looks=looks,
+        level=level,
+        skipped=current.skipped,
+        extra=current.extra,
+        left_out=current.left_out,
+    )
+
+
+def _least(spec: DriftSpec, role: str) -> Least:
+    return Least(
+        shift=spec.effect if role == "feature" else spec.answers,
+        missing=units.share(spec.missing),
+        faults=units.share(spec.faults),
+    )
+
+
+def _looks(spec: DriftSpec, current: Profile) -> int:
+    """Looks that share one rate of false alarms: those of a month, or all of a table without times."""
+    if not current.blocks[0].timed:
+        return len(current.blocks)
+    return max(round(_MONTH / units.duration(spec.window)), 1)
+
+
+def _newest(current: Profile) -> int:
+    """The newest window with enough rows: a day that has just begun, or lies ahead as a clock jumped, has few."""
+    enough = [place for place, block in enumerate(current.blocks) if block.rows >= FEWEST]
+    return enough[-1] if enough else len(current.blocks) - 1
+
+
+def _look(watches: Sequence[Watch], weight: Sequence[float], window: int, span: int, level: float) -> list[_Alarm]:
+    """What is alarming when the newest `span` windows up to `window` are looked at together."""
+    tests = [
+        (column, tested)
+        for column, watch in enumerate(watches)
+        for tested in watch.tests(slice(window + 1 - span, window + 1))
+    ]
+    p = np.array([tested.p for _, tested in tests])
+    rejected, needed = drift.benjamini_hochberg(p, level, weights=np.array([weight[column] for column, _ in tests]))
+    return [
+        _Alarm(window, span, column, tested, needed)
+        for (column, tested), alarming in zip(tests, rejected, strict=True)
+        if alarming
+    ]
+
+
+def _findings(
+    watches: Sequence[Watch], weight: Sequence[float], alarms: Sequence[_Alarm], current: Profile, current_window: int
+) -> list[Finding]:
+    """One finding a column and subject, with the figures of its newest alarm."""
+    found = []
+    for column, what in dict.fromkeys((alarm.column, alarm.tested.what) for alarm in alarms):
+        own = [alarm for alarm in alarms if (alarm.column, alarm.tested.what) == (column, what)]
+        newest = min((one for one in own if one.window == own[-1].window), key=lambda one: one.span)
+        watch, told = watches[column], newest.tested
+        windows = slice(newest.window + 1 - newest.span, newest.window + 1)
+        shifted = what in ("shift", "constant")
+        low, high = watch.interval(windows, told.design) if shifted else (None, None)
+        found.append(
+            Finding(
+                feature=watch.reference.name,
+                role=watch.reference.role,
+                kind=_kind(watch, what),
+                what=what,
+                effect=told.effect,
+                low=low,
+                high=high,
+                least=told.least,
+                p=told.p,
+                needed=newest.needed,
+                before=told.before,
+                now=told.now,
+                since=current.blocks[_since(watch, own[0])],
+                until=current.blocks[newest.window],
+                windows=len({alarm.window for alarm in own}),
+                active=newest.window >= current_window,
+                span=newest.span,
+                weight=weight[column],
+                design=told.design,
+                parts=watch.parts(windows) if shifted else (),
+                examples=watch.current.examples if what == "unseen" else (),
+                distances=watch.distances(windows) if shifted else None,
+            )
+        )
+    return found
+
+
+def _kind(watch: Watch, what: What) -> Kind:
+    if what != "shift":
+        return "data_fault"
+    return "covariate" if watch.reference.role == "feature" else "prior"
+
+
+def _since(watch: Watch, first: _Alarm) -> int:
+    """The first window of the change: back from the first alarm, while a window alone shows an effect that matters."""
+    place = first.window
+    what = first.tested.what
+    while place > 0 and any(
+        one.what == what and one.effect >= one.least for one in watch.tests(slice(place - 1, place))
+    ):
+        place -= 1
+    return place
+
+
+def _watched(watches: Sequence[Watch], found: Sequence[Finding], window: int) -> tuple[Watched, ...]:
+    alarming = {one.feature for one in found if one.active}
+    told = []
+    for watch in watches:
+        tests = {one.what: one for one in watch.tests(slice(window, window + 1))}
+        shift = tests.get("shift") or tests.get("constant") or tests.get("absent")
+        missing = tests.get("missing")
+        told.append(
+            Watched(
+                feature=watch.reference.name,
+                role=watch.reference.role,
+                effect=0.0 if shift is None else shift.effect,
+                missing=1.0 if missing is None or missing.now is None else missing.now,
+                alarming=watch.reference.name in alarming,
+            )
+        )
+    return tuple(told)

@@ -1,0 +1,114 @@
+"""What a comparison finds, in the words in which a person is told."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from cumulant.monitoring.drift.profiles import Block, Role, Skipped
+
+#: `concept` needs labels: no distribution of inputs shows it
+Kind = Literal["data_fault", "covariate", "prior", "concept"]
+#: what is looked at in a column
+What = Literal["absent", "missing", "unreadable", "unseen", "impossible", "constant", "shift"]
+
+
+class Part(msgspec.Struct, frozen=True):
+    """Values of the column whose share of the rows changed, from `before` to `now`."""
+
+    values: str
+    before: float
+    now: float
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows with `value` in another `column`: their share of the rows, and how much of the change happens there."""
+
+    column: str
+    value: str
+    rows: float
+    carries: float
+
+
+class Distances(msgspec.Struct, frozen=True, kw_only=True):
+    """Other measures of the same change; None where they are not defined. Wasserstein in the reference's deviations."""
+
+    psi: float
+    kolmogorov_smirnov: float | None = None
+    wasserstein: float | None = None
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """An alarm: the change matters, and it is not chance.
+
+    `effect` with its 95% interval: of a shift the Jensen-Shannon distance less what chance adds, of a fault the share
+    of rows. All figures are of the newest alarming window, of which `span` were looked at together. `p` had to be at
+    most `needed`. `since`: the first window of the change; `windows`: how many alarmed; `active`: the newest did.
+    """
+
+    feature: str
+    role: Role
+    kind: Kind
+    what: What
+    effect: float
+    low: float | None
+    high: float | None
+    least: float
+    p: float
+    needed: float
+    before: float | None
+    now: float | None
+    since: Block
+    until: Block
+    windows: int
+    active: bool
+    span: int
+    weight: float
+    design: float
+    parts: tuple[Part, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    examples: tuple[str, ...] = ()
+    distances: Distances | None = None
+
+    @property
+    def rank(self) -> float:
+        """What orders findings: how far above the least that matters, times what the model makes of the feature."""
+        return self.weight * self.effect / self.least
+
+
+class Watched(msgspec.Struct, frozen=True, kw_only=True):
+    """A column in the newest window, alarming or not."""
+
+    feature: str
+    role: Role
+    effect: float
+    missing: float
+    alarming: bool
+
+
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """All alarms, what matters most first.
+
+    `newest`: the place of the newest window that has enough rows. `assumed_independent`: the reference is one block,
+    which says nothing about how rows depend on each other; then an alarm is only as sound as that assumption.
+    """
+
+    findings: tuple[Finding, ...]
+    columns: tuple[Watched, ...]
+    windows: tuple[Block, ...]
+    alarming: tuple[bool, ...]
+    newest: int
+    reference_rows: int
+    reference_blocks: int
+    assumed_independent: bool
+    looks: int
+    level: float
+    skipped: tuple[Skipped, ...] = ()
+    extra: tuple[str, ...] = ()
+    left_out: int = 0
+
+    @property
+    def active(self) -> tuple[Finding, ...]:
+        """What is alarming in the newest window."""
+        return tuple(one for one in self.findings if one.active)

@@ -1,0 +1,90 @@
+"""Numbers into cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from cumulant.monitoring.drift.profiles import Cells
+from cumulant.statistics import drift
+from cumulant.statistics.rows import Codes, Flags, Floats
+
+#: the block of each row; None: all are of one
+Blocks = Codes | None
+#: values that the cells are made from; more are thinned out evenly
+_ENOUGH = 4_000_000
+#: fewer rows than this may all differ by chance
+_FEW = 100
+
+
+class Counted(NamedTuple):
+    """Counts [blocks, cells], and rows without a value [blocks] each."""
+
+    cells: Cells
+    counts: Codes
+    missing: Codes
+    unreadable: Codes
+    examples: tuple[str, ...] = ()
+
+
+def made(
+    parts: Callable[[], Iterator[tuple[pl.Series, Blocks]]], every: Callable[[int], pl.Series], *, rows: int,
+    blocks: int,
+) -> Counted | str:  # fmt: skip
+    """Cells from these values, and their counts; or why the column is not watched."""
+    if rows <= _ENOUGH:
+        held = list(parts())
+        sample = held[0][0]
+    else:
+        held, sample = [], every(_ENOUGH)
+    values, _ = _values(sample)
+    ordered = np.sort(values[np.isfinite(values)])
+    if not len(ordered):
+        return "the reference holds no value of it"
+    if sample.dtype.is_integer() and len(ordered) >= _FEW and bool((np.diff(ordered) > 0).all()):
+        return "every row has its own value, as keys have"
+    cells = Cells(kind="number", edges=tuple(drift.grid(ordered).edges.tolist()), spread=float(ordered.std()))
+    if held and held[0][1] is None and len(ordered) == len(values):
+        # Sorted values are counted faster, and here they are sorted already.
+        counts = drift.cells(ordered, drift.Grid(np.array(cells.edges)))
+        return Counted(cells, counts, np.array([len(sample) - len(values)]), np.zeros(1, dtype=np.int64))
+    return counted(iter(held) if held else parts(), cells, blocks)
+
+
+def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: Cells, blocks: int) -> Counted:
+    """Counts of values in the cells of a reference. Texts that are no number are unreadable."""
+    grid = drift.Grid(np.array(cells.edges))
+    counts = np.zeros((blocks, cells.count), dtype=np.int64)
+    missing, unreadable = np.zeros(blocks, dtype=np.int64), np.zeros(blocks, dtype=np.int64)
+    for series, block in parts:
+        values, held = _values(series)
+        own = block if held is None or block is None else block[held]
+        counts += drift.cells(values, grid, block=own, blocks=blocks)
+        if held is not None:
+            given = held if series.dtype.is_numeric() else series.is_not_null().to_numpy()
+            unreadable += _by_block(given & ~held, block, blocks)
+            missing += _by_block(~given, block, blocks)
+    return Counted(cells, counts, missing, unreadable)
+
+
+def _values(series: pl.Series) -> tuple[Floats, Flags | None]:
+    """The values that are numbers, and which rows have one; None: all."""
+    if series.dtype.is_nested() or series.dtype == pl.Binary:
+        return np.zeros(0), np.zeros(len(series), dtype=np.bool_)
+    number = series.cast(pl.Float64, strict=False)
+    if number.null_count():
+        number = number.fill_null(float("nan"))
+    values = number.to_numpy()
+    lacking = np.isnan(values)
+    if not lacking.any():
+        return values, None
+    return values[~lacking], ~lacking
+
+
+def _by_block(rows: Flags, block: Blocks, blocks: int) -> Codes:
+    if block is None:
+        return np.array([rows.sum()], dtype=np.int64)
+    return np.bincount(block[rows], minlength=blocks)

@@ -1,0 +1,124 @@
+"""A profile: counts of rows in the cells of each column, block by block. Profiles of the same cells add up.
+
+The cells are made once, from the reference. A new day is counted into them alone, so it costs a day, and a profile is
+small however many rows it counts: at most some hundred cells a column and block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from cumulant.core.errors import DataError
+
+Role = Literal["feature", "prediction", "label"]
+
+
+class Block(msgspec.Struct, frozen=True):
+    """Rows that may depend on each other. `start`: microseconds since 1970, UTC, or the number of the first row."""
+
+    start: int
+    rows: int
+    timed: bool = False
+
+
+class Cells(msgspec.Struct, frozen=True, kw_only=True):
+    """What the counts of a column are counts of.
+
+    number: `edges` [k] rising, k + 1 cells, the outer two of each side beyond the reference; `spread` is the standard
+    deviation of the reference.
+    category: `values`, most frequent first, have a cell each, then one for all other `known` ones, then one for the
+    unseen. `once` is how many values the reference holds once; `complete`: `values` and `known` are all that it holds.
+    """
+
+    kind: Literal["number", "category"]
+    edges: tuple[float, ...] = ()
+    spread: float = 0.0
+    values: tuple[str, ...] = ()
+    known: tuple[str, ...] = ()
+    once: int = 0
+    complete: bool = True
+
+    @property
+    def count(self) -> int:
+        return len(self.edges) + 1 if self.kind == "number" else len(self.values) + 2
+
+
+class Column(msgspec.Struct, frozen=True, kw_only=True):
+    """One column. `counts` [blocks][cells] of values; `missing` and `unreadable` [blocks] are of rows without one.
+
+    `examples`: values that the reference does not know, most frequent first. `absent`: the table lacks the column.
+    """
+
+    name: str
+    role: Role = "feature"
+    cells: Cells
+    counts: tuple[tuple[int, ...], ...]
+    missing: tuple[int, ...]
+    unreadable: tuple[int, ...]
+    examples: tuple[str, ...] = ()
+    absent: bool = False
+
+
+class Skipped(msgspec.Struct, frozen=True):
+    """A column that is not watched, and why."""
+
+    name: str
+    reason: str
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """`extra`: columns of the table that the reference lacks; `left_out`: rows that belong to no block."""
+
+    blocks: tuple[Block, ...]
+    columns: tuple[Column, ...]
+    skipped: tuple[Skipped, ...] = ()
+    extra: tuple[str, ...] = ()
+    left_out: int = 0
+
+    @property
+    def rows(self) -> int:
+        return sum(block.rows for block in self.blocks)
+
+
+def merge(profiles: Sequence[Profile]) -> Profile:
+    """The blocks of all, one after the other in time.
+
+    Raises:
+        DataError: they do not count the same cells.
+    """
+    first = profiles[0]
+    if any(_counted(one) != _counted(first) for one in profiles):
+        raise DataError(
+            "these profiles do not count the same cells",
+            hint="profile each part with the same reference: profile(part, like=reference)",
+        )
+    blocks = [block for one in profiles for block in one.blocks]
+    order = sorted(range(len(blocks)), key=lambda place: blocks[place].start)
+    return Profile(
+        blocks=tuple(blocks[place] for place in order),
+        columns=tuple(_joined([one.columns[at] for one in profiles], order) for at in range(len(first.columns))),
+        skipped=first.skipped,
+        extra=tuple(sorted({name for one in profiles for name in one.extra})),
+        left_out=sum(one.left_out for one in profiles),
+    )
+
+
+def _counted(profile: Profile) -> list[tuple[str, Cells]]:
+    return [(column.name, column.cells) for column in profile.columns]
+
+
+def _joined(parts: Sequence[Column], order: Sequence[int]) -> Column:
+    counts = [row for part in parts for row in part.counts]
+    missing = [count for part in parts for count in part.missing]
+    unreadable = [count for part in parts for count in part.unreadable]
+    return msgspec.structs.replace(
+        parts[0],
+        counts=tuple(counts[place] for place in order),
+        missing=tuple(missing[place] for place in order),
+        unreadable=tuple(unreadable[place] for place in order),
+        examples=tuple(dict.fromkeys(value for part in parts for value in part.examples))[:3],
+        absent=all(part.absent for part in parts),
+    )

@@ -1,0 +1,145 @@
+"""Counting a table into a profile, one column after the other, so that memory holds a column and not the table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal
+
+import numpy as np
+import polars as pl
+
+from cumulant.core.errors import DataError, did_you_mean
+from cumulant.monitoring.drift import categories, numbers
+from cumulant.monitoring.drift.blocks import Cut, whole
+from cumulant.monitoring.drift.profiles import Cells, Column, Profile, Role, Skipped
+
+#: rows of a column that are in memory at a time
+CHUNK = 4_000_000
+
+Kind = Literal["number", "category"]
+
+
+def profile(
+    table: pl.DataFrame | pl.LazyFrame, columns: Mapping[str, Role], *, cut: Cut | None = None,
+    like: Profile | None = None, workers: int | None = None,
+) -> Profile:  # fmt: skip
+    """Count the rows of `table` in the blocks of `cut` (default: one for all).
+
+    `columns` says what is watched, and as what. With `like`, a reference, they are counted in its cells, and
+    `columns` only tells which others are new; else the cells are made from these rows. Of a lazy frame over Parquet one
+    column is read at a time, by each of `workers` (default: two).
+
+    Raises:
+        DataError: a column is not there, or there is no row.
+    """
+    lazy = table.lazy()
+    schema = lazy.collect_schema()
+    cut = cut or whole(int(lazy.select(pl.len()).collect().item()))
+    if not sum(block.rows for block in cut.blocks):
+        raise DataError("there is no row to look at", hint="look at the file, and at the times of its rows")
+    read = _Reader(lazy, cut)
+    with ThreadPoolExecutor(workers or min(2, os.cpu_count() or 1)) as pool:
+        if like is not None:
+            counted = tuple(pool.map(lambda one: _again(read, schema, one), like.columns))
+            known = {one.name for one in like.columns} | {one.name for one in like.skipped}
+            extra = tuple(name for name in columns if name not in known and name in schema)
+            return Profile(blocks=cut.blocks, columns=counted, skipped=like.skipped, extra=extra, left_out=cut.left_out)
+        _check(columns, schema)
+        found = list(pool.map(lambda item: _first(read, schema, *item), columns.items()))
+    return Profile(
+        blocks=cut.blocks,
+        columns=tuple(one for one in found if isinstance(one, Column)),
+        skipped=tuple(one for one in found if isinstance(one, Skipped)),
+        left_out=cut.left_out,
+    )
+
+
+class _Reader:
+    """One column at a time, in chunks, each with the blocks of its rows."""
+
+    def __init__(self, lazy: pl.LazyFrame, cut: Cut) -> None:
+        self._lazy, self._cut = lazy, cut
+        self.blocks = len(cut.blocks)
+        self.rows = len(cut.codes) if cut.codes is not None else sum(block.rows for block in cut.blocks)
+
+    def __call__(self, name: str) -> Iterator[tuple[pl.Series, numbers.Blocks]]:
+        for start in range(0, self.rows, CHUNK):
+            part = self._lazy.select(name)
+            series = (part if self.rows <= CHUNK else part.slice(start, CHUNK)).collect().to_series()
+            series = _given(series)
+            codes = self._cut.codes
+            if codes is None:
+                yield series, None
+                continue
+            own = codes[start : start + CHUNK]
+            if self._cut.left_out:
+                held = own < self.blocks
+                series, own = series.filter(pl.Series(held)), own[held]
+            yield series, own
+
+    def every(self, name: str, most: int) -> pl.Series:
+        """At most `most` of the values, evenly over the rows."""
+        step = -(-self.rows // most)
+        return self._lazy.select(pl.col(name).gather_every(step)).collect().to_series()
+
+
+def _given(series: pl.Series) -> pl.Series:
+    """An empty text says nothing: CSV files have no other way to leave a value out."""
+    if series.dtype == pl.String and bool((series == "").any()):
+        return series.replace("", None)
+    return series
+
+
+def _check(columns: Mapping[str, Role], schema: pl.Schema) -> None:
+    for name in columns:
+        if name not in schema:
+            hint = did_you_mean(name, schema) or f"columns: {', '.join(list(schema)[:12])}"
+            raise DataError(f"the table has no column {name}", subject=name, hint=hint)
+
+
+def _kind(dtype: pl.DataType) -> Kind | str:
+    """`number` or `category`, else why a column is not watched."""
+    if dtype.is_numeric():
+        return "number"
+    if dtype in (pl.String, pl.Boolean, pl.Null) or isinstance(dtype, (pl.Categorical, pl.Enum)):
+        return "category"
+    return "times move by themselves" if dtype.is_temporal() else f"{dtype} has no distribution that is compared"
+
+
+def _first(read: _Reader, schema: pl.Schema, name: str, role: Role) -> Column | Skipped:
+    """A column of the reference."""
+    kind = _kind(schema[name])
+    if kind == "number":
+        made = numbers.made(lambda: read(name), lambda most: read.every(name, most), rows=read.rows, blocks=read.blocks)
+    elif kind == "category":
+        made = categories.made(lambda: read(name), blocks=read.blocks)
+    else:
+        return Skipped(name, kind)
+    return Skipped(name, made) if isinstance(made, str) else _column(name, role, made)
+
+
+def _again(read: _Reader, schema: pl.Schema, reference: Column) -> Column:
+    """A column of other rows, in the cells of the reference."""
+    count: Callable[[Iterator[tuple[pl.Series, numbers.Blocks]], Cells, int], numbers.Counted]
+    count = numbers.counted if reference.cells.kind == "number" else categories.counted
+    if reference.name not in schema:
+        empty = np.zeros((read.blocks, reference.cells.count), dtype=np.int64)
+        none = np.zeros(read.blocks, dtype=np.int64)
+        made = numbers.Counted(reference.cells, empty, none, none)
+        return _column(reference.name, reference.role, made, absent=True)
+    return _column(reference.name, reference.role, count(read(reference.name), reference.cells, read.blocks))
+
+
+def _column(name: str, role: Role, made: numbers.Counted, *, absent: bool = False) -> Column:
+    return Column(
+        name=name,
+        role=role,
+        cells=made.cells,
+        counts=tuple(map(tuple, made.counts.tolist())),
+        missing=tuple(made.missing.tolist()),
+        unreadable=tuple(made.unreadable.tolist()),
+        examples=made.examples,
+        absent=absent,
+    )

@@ -1,0 +1,101 @@
+"""Which rows carry a change: the values of other columns among whose rows most of it happens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+
+from cumulant.monitoring.drift import categories, numbers
+from cumulant.monitoring.drift.findings import Segment, What
+from cumulant.monitoring.drift.profiles import Cells, Column
+from cumulant.statistics import drift
+from cumulant.statistics.drift.effects import gathered
+from cumulant.statistics.drift.intervals import squared
+from cumulant.statistics.rows import Codes, Floats
+
+#: values of a column that are looked at, and fewest rows of each
+_MOST, _FEWEST = 20, 50
+#: a segment is told where it carries at least half of the change, and twice what its rows would
+_CARRIES, _MORE = 0.5, 2.0
+
+
+def segments(
+    before: pl.DataFrame, now: pl.DataFrame, column: Column, what: What, by: Sequence[str]
+) -> tuple[Segment, ...]:
+    """The segments that carry the change `what` of a column, which both frames hold beside the columns `by`.
+
+    A segment's part of a fault are its rows with the fault above what the reference had; its part of a shift is its
+    share of the rows times its own squared Jensen-Shannon distance, less what chance adds. At most one a column of
+    `by`.
+    """
+    if what == "absent":
+        return ()
+    found = []
+    for name in by:
+        values = _values(before[name], now[name])
+        if len(values) < 2:
+            continue
+        split = [_counted(frame, column, name, values) for frame in (before, now)]
+        rows = np.array([int(counts.counts[place].sum() + counts.missing[place] + counts.unreadable[place])
+                         for counts in split for place in range(len(values))]).reshape(2, -1)  # fmt: skip
+        parts = _shifts(column.cells, *split) if what in ("shift", "constant") else _faults(what, rows, *split)
+        parts = np.where(rows.min(axis=0) >= _FEWEST, np.maximum(parts, 0.0), 0.0)
+        if parts.sum() <= 0:
+            continue
+        place, share = int(np.argmax(parts)), rows[1] / max(int(rows[1].sum()), 1)
+        carries = float(parts[place] / parts.sum())
+        if carries >= max(_CARRIES, _MORE * float(share[place])):
+            found.append(Segment(column=name, value=values[place], rows=float(share[place]), carries=carries))
+    return tuple(sorted(found, key=lambda one: -one.carries))
+
+
+def _values(before: pl.Series, now: pl.Series) -> list[str]:
+    """The values that both have, the most frequent first."""
+    common = now.cast(pl.String).drop_nulls().value_counts(sort=True)
+    known = set(before.cast(pl.String).drop_nulls().unique().to_list())
+    return [value for value in common[now.name].to_list() if value in known][:_MOST]
+
+
+def _counted(frame: pl.DataFrame, column: Column, by: str, values: Sequence[str]) -> numbers.Counted:
+    """Counts of the column's cells by segment."""
+    codes = frame[by].cast(pl.String).replace_strict(values, range(len(values)), default=None, return_dtype=pl.Int64)
+    held = codes.is_not_null()
+    count = numbers.counted if column.cells.kind == "number" else categories.counted
+    part = (frame[column.name].filter(held), codes.filter(held).to_numpy())
+    return count(iter([part]), column.cells, len(values))
+
+
+def _faults(what: What, rows: Codes, before: numbers.Counted, now: numbers.Counted) -> Floats:
+    """Rows of each segment with the fault, above what its share in the reference would give."""
+
+    def faulty(one: numbers.Counted) -> Codes:
+        if what == "missing":
+            return one.missing
+        if what == "unreadable":
+            return one.unreadable
+        far: Codes = one.counts[:, -1] if what == "unseen" else one.counts[:, [0, -1]].sum(axis=1)
+        return far
+
+    expected = faulty(before) / np.maximum(rows[0], 1) * rows[1]
+    found: Floats = faulty(now) - expected
+    return found
+
+
+def _shifts(cells: Cells, before: numbers.Counted, now: numbers.Counted) -> Floats:
+    inner = slice(1, -1) if cells.kind == "number" else slice(0, -1)
+    left, right = before.counts[:, inner].astype(np.float64), now.counts[:, inner].astype(np.float64)
+    pooled = left.sum(axis=0) + right.sum(axis=0)
+    smaller = float(min(left.sum(), right.sum()))
+    group = drift.groups(pooled, smaller, ordered=cells.kind == "number")
+    left, right = gathered(left, group), gathered(right, group)
+    apart = squared(left, right)
+    parts = np.zeros(len(apart))
+    for place, (ours, theirs) in enumerate(zip(left.sum(axis=1), right.sum(axis=1), strict=True)):
+        if min(ours, theirs) > 0:
+            rows = float(ours * theirs / (ours + theirs))
+            kinds = int(((left[place] + right[place]) > 0).sum())
+            parts[place] = theirs * drift.excess(float(apart[place]), cells=kinds, rows=rows)
+    return parts if math.isfinite(float(parts.sum())) else np.zeros(len(parts))

@@ -1,0 +1,35 @@
+"""A finding in a sentence."""
+
+from __future__ import annotations
+
+from cumulant.core.units import from_micros
+from cumulant.monitoring.drift.findings import Finding
+from cumulant.monitoring.drift.profiles import Block
+
+
+def sentence(one: Finding) -> str:
+    """What moved, in the terms of the column: `21.6% missing, 10.0% before`."""
+    if one.what == "absent":
+        return "the column is not there"
+    if one.what == "constant":
+        return f"all values are alike: {one.parts[0].values}"
+    if one.what == "shift":
+        moved = (f"{part.values}: {part.before:.1%} to {part.now:.1%}" for part in one.parts[:2])
+        return "; ".join(moved)
+    nouns = {
+        "missing": "missing",
+        "unreadable": "no number",
+        "unseen": "of unseen values",
+        "impossible": "far outside of the reference",
+    }
+    before = f", {one.before:.1%} before" if one.before else ""
+    examples = f": {', '.join(one.examples)}" if one.examples else ""
+    return f"{one.now or 0.0:.1%} {nouns[one.what]}{before}{examples}"
+
+
+def day(block: Block) -> str:
+    """Where a window begins: its time, or the number of its first row."""
+    if not block.timed:
+        return f"row {block.start + 1:,}"
+    at = from_micros(block.start)
+    return at.strftime("%Y-%m-%d" if at.hour == at.minute == at.second == 0 else "%Y-%m-%d %H:%M")

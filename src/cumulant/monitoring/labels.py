@@ -1,0 +1,56 @@
+"""Labels from a file beside the rows they are about."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import polars as pl
+
+from cumulant.core.errors import UsageError
+from cumulant.monitoring.tables import Table, open_table, readable
+
+#: columns of a file of labels that are neither its key nor the label
+_BESIDE = ("known_time", "time", "timestamp")
+
+
+def labelled(table: Table, path: Path, label: str | None) -> tuple[Table, str, int]:
+    """`table` with the labels of a file as a column, its name, and how many rows have one.
+
+    They are joined by the columns that both have. Labels of unknown rows are left out; of several for one row the last
+    counts.
+
+    Raises:
+        UsageError: no column is shared, or it is not clear which one is the label.
+        DataError: the file cannot be read.
+    """
+    said = open_table(path)
+    name = label or _label(said, table)
+    said.require([name])
+    key = [one for one in said.columns if one in table.columns and one not in (name, *_BESIDE)]
+    if not key:
+        raise UsageError(
+            f"{path} has no column in common with the predictions, by which labels could find their row",
+            subject=str(path), hint=f"it has {', '.join(said.columns[:8])}; give both the same key",
+        )  # fmt: skip
+    with readable(str(path)):
+        known = said.rows.select(*key, name).collect().drop_nulls(name).unique(key, keep="last", maintain_order=True)
+    with readable(table.name):
+        rows = table.rows.select(key).collect()
+    known = known.cast({one: rows.schema[one] for one in key}, strict=False)
+    column = rows.join(known, on=key, how="left", maintain_order="left").select(name)
+    kept = tuple(one for one in table.columns if one != name)
+    joined = pl.concat([table.rows.select(kept), column.lazy()], how="horizontal")
+    found = replace(table, rows=joined, columns=(*kept, name), answers=tuple(a for a in table.answers if a != name))
+    return found, name, column.height - column[name].null_count()
+
+
+def _label(said: Table, table: Table) -> str:
+    """The only column of the file that is neither shared nor a time."""
+    own = [one for one in said.columns if one not in table.columns and one not in _BESIDE and one != said.time]
+    if len(own) == 1:
+        return own[0]
+    raise UsageError(
+        f"{said.name} does not say which column is the label", subject=said.name,
+        hint=f"name it with --label; columns of its own: {', '.join(own) or 'none'}",
+    )  # fmt: skip

@@ -1,0 +1,154 @@
+"""Tables that are watched: files in Parquet, CSV or JSON lines, or a prediction log, as one frame with times."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+
+import polars as pl
+
+from cumulant.core.errors import DataError, did_you_mean
+from cumulant.outcomes import kind_of
+from cumulant.serving import log
+
+#: names that a column of times goes by where no column has the type
+_TIMES = ("event_time", "timestamp", "time", "datetime", "date")
+#: names that an answer goes by
+_ANSWERS = ("prediction", "probability", "score", "y_pred", "y_pred_proba", "y_hat", "predicted_probability")
+#: what a log knows of each row beside request and answer, and how the answer's fields begin
+TOLD, ANSWER = ("id", "row", "model", "version"), "answer."
+#: what the server says beside the model's answer
+_SERVER = ("state_age", "warnings", "degraded", "reasons")
+
+
+@dataclass(frozen=True)
+class Table:
+    """`time` is the column of each row's moment, if there is one; `answers` are what was predicted."""
+
+    name: str
+    rows: pl.LazyFrame
+    columns: tuple[str, ...]
+    time: str | None
+    answers: tuple[str, ...]
+    is_log: bool = False
+
+    def timed(self, name: str | None) -> Table:
+        """This table with the times in column `name`; as it is where none is named.
+
+        Raises:
+            DataError: there is no such column.
+        """
+        if name is None:
+            return self
+        self.require([name])
+        return replace(self, time=name)
+
+    def require(self, names: Sequence[str]) -> None:
+        """Raises DataError where a column is not there."""
+        for name in names:
+            if name not in self.columns:
+                hint = did_you_mean(name, self.columns) or f"columns: {', '.join(self.columns[:12])}"
+                raise DataError(f"{self.name} has no column {name}", subject=name, hint=hint)
+
+    def series(self, name: str) -> pl.Series:
+        """One column.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        with readable(self.name):
+            return self.rows.select(name).collect().to_series()
+
+    def count(self) -> int:
+        """How many rows there are.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        with readable(self.name):
+            return int(self.rows.select(pl.len()).collect().item())
+
+
+def open_table(path: Path, *, since: date | None = None, until: date | None = None) -> Table:
+    """A file, a folder or glob of Parquet files, or a prediction log, of which `since` and `until` are days.
+
+    Raises:
+        DataError: nothing is there, the format is unknown, or it cannot be read.
+        StorageError: a file of the log is damaged.
+    """
+    if path.is_dir() and any(path.glob("date=*")):
+        return _log(path, since, until)
+    with readable(str(path)):
+        lazy = _scan(path)
+        schema = lazy.collect_schema()
+    names = tuple(schema)
+    times = [name for name, kind in schema.items() if isinstance(kind, pl.Datetime) or kind == pl.Date]
+    times += [name for name in _TIMES if name in schema and schema[name] == pl.String]
+    return Table(str(path), lazy, names, next(iter(times), None), tuple(one for one in names if one in _ANSWERS))
+
+
+def _scan(path: Path) -> pl.LazyFrame:
+    pattern = path / "*.parquet" if path.is_dir() else path
+    if not any(pattern.parent.glob(pattern.name)):
+        raise DataError(f"nothing is at {path}", subject=str(path), hint="name a file, a glob or a log's folder")
+    kind = kind_of(pattern)
+    if kind == "parquet":
+        return pl.scan_parquet(pattern)
+    if kind == "csv":
+        separator = "\t" if ".tsv" in pattern.name.lower() else ","
+        return pl.scan_csv(pattern, infer_schema_length=10_000, separator=separator)
+    if kind == "jsonl":
+        return pl.scan_ndjson(pattern, infer_schema_length=10_000)
+    raise DataError(
+        f"{path}: cannot tell its format from its name", subject=str(path),
+        hint="tables are read from .parquet, .csv, .tsv and .jsonl, and from the folder of a prediction log",
+    )  # fmt: skip
+
+
+def _log(folder: Path, since: date | None, until: date | None) -> Table:
+    """The answered rows of a log, with a column a field of the request and of the answer, less the mirrored copies."""
+    columns = ["id", "row", "time", "event_time", "model", "version", "shadow", "request", "outputs"]
+    parts = []
+    for batch in log.scan(folder, since=since, until=until).to_batches(columns=columns):
+        frame = pl.from_arrow(batch)
+        assert isinstance(frame, pl.DataFrame)
+        parts.append(_flat(frame.filter(~pl.col("shadow"))))
+    parts = [part for part in parts if part.height]
+    if not parts:
+        raise DataError(
+            f"no prediction is in the log {folder}", subject=str(folder), hint="look at --since and --until"
+        )
+    rows = pl.concat(parts, how="diagonal_relaxed")
+    answers = tuple(name for name in rows.columns if name.startswith(ANSWER))
+    return Table(f"the log {folder}", rows.lazy(), tuple(rows.columns), "moment", answers, is_log=True)
+
+
+def _flat(frame: pl.DataFrame) -> pl.DataFrame:
+    """What is known of each row, then the request's fields, then the answer's as `answer.FIELD`."""
+    told = frame.select(*TOLD, pl.coalesce("event_time", "time").alias("moment"))
+    asked, said = _objects(frame["request"]), _objects(frame["outputs"]).drop(_SERVER, strict=False)
+    taken = {name for name in asked.columns if name in told.columns or name.startswith(ANSWER)}
+    asked = asked.rename({name: f"request.{name}" for name in taken})
+    return pl.concat([told, asked, said.rename(lambda name: ANSWER + name)], how="horizontal")
+
+
+def _objects(texts: pl.Series) -> pl.DataFrame:
+    """JSON objects as columns; a field with values of several types is text."""
+    found = pl.read_ndjson(io.BytesIO("\n".join(texts).encode()), infer_schema_length=None) if len(texts) else None
+    return pl.DataFrame() if found is None or not found.width else found
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Errors of reading as DataErrors. Their own text is not repeated where it may quote values."""
+    try:
+        yield
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(
+            f"{name} cannot be read: it is damaged, cut off, or of another format", subject=name,
+            hint="copy or write it again; the ending of its name says the format",
+        ) from error  # fmt: skip

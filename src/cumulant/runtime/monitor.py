@@ -1,0 +1,246 @@
+"""Monitoring: the rows of a table or of the prediction log, window by window, against a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import polars as pl
+
+from cumulant.core import units
+from cumulant.core.errors import DataError, UsageError
+from cumulant.core.events import Actor
+from cumulant.monitoring import drift
+from cumulant.monitoring.drift.words import day
+from cumulant.monitoring.events import DriftAlarm, DriftLooked
+from cumulant.monitoring.labels import labelled
+from cumulant.monitoring.spec import DriftSpec
+from cumulant.monitoring.tables import ANSWER, TOLD, Table, open_table, readable
+from cumulant.runtime.actions import check
+
+if TYPE_CHECKING:
+    from cumulant.monitoring.drift import Cut, Finding, Findings, Joint, Profile, Role
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+
+
+#: findings whose segments are looked for, and the most values of a column whose values are segments
+_EXPLAINED, _FEW_VALUES = 10, 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What is compared with what. `windows` equal parts, or windows of the length that the spec says."""
+
+    predictions: Path
+    reference: Path
+    labels: Path | None = None
+    label: str | None = None
+    time: str | None = None
+    windows: int | None = None
+    columns: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
+    since: date | None = None
+    until: date | None = None
+    joint: bool = False
+
+
+class Monitored(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found, and how the table was read. `unknown`: columns that the settings name and neither side has."""
+
+    predictions: str
+    reference: str
+    rows: int
+    time: str | None
+    answers: tuple[str, ...]
+    label: str | None
+    labelled: int
+    only_here: tuple[str, ...]
+    only_in_reference: tuple[str, ...]
+    unknown: tuple[str, ...]
+    drift: Findings
+    joint: Joint | None = None
+
+
+def monitor(asked: Asked, spec: DriftSpec) -> Monitored:
+    """Compare a table's rows with a reference's.
+
+    Raises:
+        DataError: a file or column is not there or cannot be read, there are no rows, or nothing in common.
+        UsageError: the labels cannot be told from their key.
+        StorageError: a file of the log is damaged.
+    """
+    table = open_table(asked.predictions, since=asked.since, until=asked.until).timed(asked.time)
+    before = _named_alike(open_table(asked.reference), table)
+    if asked.time is not None and asked.time in before.columns:
+        before = before.timed(asked.time)
+    label, known = None, 0
+    if asked.labels is not None:
+        table, label, known = labelled(table, asked.labels, asked.label)
+    answers = asked.answers or table.answers
+    table.require([*asked.columns, *answers])
+    roles = _roles(table, asked.columns, answers, label, spec)
+    shared: dict[str, Role] = {name: role for name, role in roles.items() if name in before.columns}
+    if not shared:
+        raise DataError(
+            "predictions and reference have no column in common", subject=before.name,
+            hint=f"predictions have {', '.join(list(roles)[:8])}; the reference has {', '.join(before.columns[:8])}",
+        )  # fmt: skip
+    found, joint = _compared(table, before, shared, asked, spec)
+    return Monitored(
+        predictions=table.name,
+        reference=before.name,
+        rows=sum(block.rows for block in found.windows),
+        time=table.time,
+        answers=tuple(name for name in answers if name in shared),
+        label=label,
+        labelled=known,
+        only_here=tuple(name for name in roles if name not in shared),
+        only_in_reference=_lacking(table, before, asked, spec),
+        unknown=tuple(sorted({*spec.ignore, *spec.weights} - {*table.columns, *before.columns})),
+        drift=found,
+        joint=joint,
+    )
+
+
+def monitor_project(
+    project: Project, asked: Asked, folder: Path, spec: DriftSpec, *, principal: Principal
+) -> Monitored:
+    """Compare the project's prediction log, `folder`, with a reference, and report it as an event.
+
+    Raises:
+        RefusedError: the principal may not.
+        DataError, UsageError, StorageError: as `monitor`.
+    """
+    check(project.access(), principal, "monitor.run", project.name)
+    found = monitor(replace(asked, predictions=folder), spec)
+    with project.journal().transaction(actor=Actor(principal.name)) as transaction:
+        transaction.emit(_fact(project.name, found))
+    return found
+
+
+def _compared(
+    table: Table, before: Table, roles: Mapping[str, Role], asked: Asked, spec: DriftSpec
+) -> tuple[Findings, Joint | None]:
+    length = units.duration(spec.window)
+    if length <= timedelta(0):
+        raise UsageError("a window has no length", subject=spec.window, hint="write monitoring: {drift: {window: 1d}}")
+    rows = table.count()
+    if not rows:
+        raise DataError(f"{table.name} has no rows", subject=table.name, hint="look at the file, --since and --until")
+    size = -(-rows // asked.windows) if asked.windows else None
+    cut, old = _cut(table, size, length), _cut(before, size, length)
+    reference = drift.profile(before.rows, roles, cut=old)
+    current = drift.profile(table.rows, roles, cut=cut, like=reference)
+    found = drift.compare(reference, current, spec, looks=asked.windows)
+    sides = _Sides(before, table, cut, old, reference)
+    carried = tuple(_carried(one, found, sides) for one in found.findings[:_EXPLAINED])
+    found = msgspec.structs.replace(found, findings=(*carried, *found.findings[_EXPLAINED:]))
+    return found, _jointly(sides, max(spec.spans)) if asked.joint else None
+
+
+@dataclass(frozen=True)
+class _Sides:
+    before: Table
+    table: Table
+    cut: Cut
+    old: Cut
+    reference: Profile
+
+
+def _jointly(sides: _Sides, span: int) -> Joint | None:
+    """The newest windows against the reference, by all features together."""
+    names = [one.name for one in sides.reference.columns if one.role == "feature"]
+    with readable(sides.table.name):
+        now = sides.table.rows.select(name for name in names if name in sides.table.columns).collect()
+    with readable(sides.before.name):
+        before = sides.before.rows.select(names).collect()
+    codes, own = sides.cut.codes, sides.old.codes
+    if codes is None or own is None:
+        return drift.jointly(before, now, sides.reference)
+    newest = (codes >= len(sides.cut.blocks) - span) & (codes < len(sides.cut.blocks))
+    return drift.jointly(before, now.filter(pl.Series(newest)), sides.reference, blocks=(own, codes[newest]))
+
+
+def _segments(reference: Profile) -> list[str]:
+    """The columns whose values may be segments: features with few categories."""
+    return [
+        one.name
+        for one in reference.columns
+        if one.role == "feature" and one.cells.kind == "category" and len(one.cells.values) <= _FEW_VALUES
+    ]
+
+
+def _carried(one: Finding, found: Findings, sides: _Sides) -> Finding:
+    """The finding with the segments that carry it, from its first to its newest window."""
+    table, before, cut = sides.table, sides.before, sides.cut
+    by = [name for name in _segments(sides.reference) if name != one.feature and name in table.columns]
+    if not by or one.what == "absent":
+        return one
+    column = next(column for column in sides.reference.columns if column.name == one.feature)
+    first, last = found.windows.index(one.since), found.windows.index(one.until)
+    with readable(table.name):
+        now = table.rows.select(one.feature, *by).collect()
+    if cut.codes is not None:
+        now = now.filter(pl.Series((cut.codes >= first) & (cut.codes <= last)))
+    with readable(before.name):
+        then = before.rows.select(one.feature, *by).collect()
+    return msgspec.structs.replace(one, segments=drift.segments(then, now, column, one.what, by))
+
+
+def _cut(table: Table, size: int | None, length: timedelta) -> Cut:
+    """Equal windows of `size` rows where asked for, else windows of time, else all rows as one."""
+    times = None if table.time is None else table.series(table.time)
+    if size is not None:
+        return drift.by_rows(table.count(), size, times)
+    return drift.whole(table.count()) if times is None else drift.by_time(times, length)
+
+
+def _roles(
+    table: Table, columns: tuple[str, ...], answers: tuple[str, ...], label: str | None, spec: DriftSpec
+) -> dict[str, Role]:
+    """What is watched, in the order of the table."""
+    left_out = {*spec.ignore, table.time, *(TOLD if table.is_log else ())}
+    wanted = columns or tuple(name for name in table.columns if name not in left_out)
+    roles: dict[str, Role] = dict.fromkeys(wanted, "feature")
+    roles |= {name: "prediction" for name in answers if name not in left_out}
+    return roles | ({} if label is None else {label: "label"})
+
+
+def _named_alike(before: Table, table: Table) -> Table:
+    """A log names the fields of answers `answer.FIELD`; a reference that is a file may have them plainly."""
+    if before.is_log or not table.is_log:
+        return before
+    plain = {name: ANSWER + name for name in before.answers if ANSWER + name in table.columns}
+    named = tuple(plain.get(name, name) for name in before.columns)
+    return replace(before, rows=before.rows.rename(plain), columns=named, answers=tuple(plain.values()))
+
+
+def _lacking(table: Table, before: Table, asked: Asked, spec: DriftSpec) -> tuple[str, ...]:
+    """Columns of the reference that the predictions lack; a file of training rows also has what no request carries."""
+    if asked.columns:
+        return ()
+    known = {*table.columns, *spec.ignore, *TOLD, before.time}
+    return tuple(name for name in before.columns if name not in known)
+
+
+def _fact(model: str, found: Monitored) -> DriftLooked:
+    told = found.drift
+    return DriftLooked(
+        model=model,
+        rows=found.rows,
+        windows=len(told.windows),
+        alarming=sum(told.alarming),
+        until=day(told.windows[-1]),
+        alarms=tuple(
+            DriftAlarm(
+                feature=one.feature, change=one.kind, what=one.what, effect=one.effect, since=day(one.since),
+                active=one.active,
+            )
+            for one in told.findings
+        ),
+    )  # fmt: skip

@@ -1,0 +1,99 @@
+"""Could the difference be chance: two-sample tests on counts, whose rows may depend on each other within blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cumulant.statistics.rows import Floats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """`p`: the chance of a difference like this or larger without change. `design`: by how much dependence widens the
+    statistic (1: rows are independent). `blocks`: of the reference, that this was learned from; 1: it was assumed.
+    """
+
+    statistic: float
+    p: float
+    design: float = 1.0
+    blocks: int = 1
+
+
+def two_samples(reference: Floats, current: Floats) -> Evidence:
+    """Pearson's two-sample statistic of counts [blocks, cells] each; both samples' error counts.
+
+    Rows of a block may depend on each other in any way; blocks are independent, and the current ones vary like those
+    of the reference. The statistic is a weighted sum of chi-squares, whose weights are the eigenvalues of the
+    covariance of the shares between blocks over the multinomial one (Rao and Scott 1981). It is referred to a
+    chi-square by its first three cumulants (Buckley and Eagleson 1988), and that to F, since the weights are themselves
+    estimated from some blocks (Thomas and Rao 1987). The p-value is the larger of that and the one for independent
+    rows, so that blocks that happened to be calm promise nothing.
+    """
+    from scipy import special
+
+    left, right = reference.sum(axis=0), current.sum(axis=0)
+    n, m = float(left.sum()), float(right.sum())
+    pooled = (left + right) / max(n + m, 1.0)
+    held = pooled > 0
+    kinds = int(held.sum())
+    blocks = int((reference.sum(axis=1) > 0).sum())
+    if n == 0 or m == 0 or kinds < 2:
+        return Evidence(statistic=0.0, p=1.0, blocks=blocks)
+    scale = n * m / (n + m)
+    gap = right[held] / m - left[held] / n
+    statistic = float(scale * (gap**2 / pooled[held]).sum())
+    alone = float(special.chdtrc(kinds - 1, statistic))
+    if blocks < 2:
+        return Evidence(statistic=statistic, p=alone)
+    mean, variance, third = _cumulants(reference[:, held], current[:, held], pooled[held], scale)
+    if mean <= 0:
+        return Evidence(statistic=statistic, p=alone, blocks=blocks)
+    freedom = 8 * variance**3 / third**2
+    like = freedom + (statistic - mean) / variance**0.5 * (2 * freedom) ** 0.5
+    known = 2 * mean**2 / variance * (blocks - 1)
+    within = float(special.fdtrc(freedom, known, like / freedom)) if like > 0 else 1.0
+    return Evidence(statistic=statistic, p=max(alone, within), design=max(mean / (kinds - 1), 1.0), blocks=blocks)
+
+
+def _cumulants(reference: Floats, current: Floats, pooled: Floats, scale: float) -> tuple[float, float, float]:
+    """Mean, variance and third cumulant of the statistic without change, from what the reference's blocks show.
+
+    If shares vary between blocks as normal ones do, these are the sums of the eigenvalues, of their squares and cubes,
+    times 1, 2 and 8. Where single blocks stray further, as outages and holidays do, what they show in excess is
+    added, less where there are many current blocks, whose mean is nearer to normal.
+    """
+    sizes = reference.sum(axis=1)
+    rows = reference[sizes > 0]
+    sizes = sizes[sizes > 0]
+    n, blocks = float(sizes.sum()), len(sizes)
+    around = (rows - np.outer(sizes, rows.sum(axis=0) / n)) / np.sqrt(pooled)
+    # The variance of the reference's shares as that of a ratio of block totals, in units of the multinomial one.
+    spread = blocks / (blocks - 1) * (around @ around.T) / n**2  # the same non-zero eigenvalues as cells x cells
+    few = current.sum(axis=1)
+    ours, theirs = n**2 / float((sizes**2).sum()), float(few.sum()) ** 2 / float((few**2).sum())
+    mean = scale * (1 + ours / theirs) * float(np.trace(spread))
+    if mean <= 0:
+        return 0.0, 0.0, 0.0
+    spread /= float(np.trace(spread))
+    squares = spread @ spread
+    variance, third = 2 * float(np.trace(squares)), 8 * float((squares * spread).sum())
+    lengths = ((around / sizes[:, None]) ** 2).sum(axis=1)
+    strayed = lengths / lengths.mean() - 1
+    variance += max(float((strayed**2).mean()) - variance, 0.0) / theirs
+    third += max(float((strayed**3).mean()) - third, 0.0) / theirs**2
+    return mean, mean**2 * variance, mean**3 * third
+
+
+def increase(before: float, rows_before: float, now: float, rows_now: float, *, design: float = 1.0) -> float:
+    """The chance of `now` of `rows_now` or more, given `before` of `rows_before` and no change: Fisher's exact test.
+
+    Counts are taken over `design`, as if there were so many fewer rows (Rao and Scott 1992).
+    """
+    from scipy.stats import hypergeom
+
+    ours, all_ours, theirs, all_theirs = (round(one / design) for one in (before, rows_before, now, rows_now))
+    if theirs == 0 or all_theirs == 0:
+        return 1.0
+    return float(hypergeom.sf(theirs - 1, all_ours + all_theirs, ours + theirs, all_theirs))
