@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from cumulant.review.spec import ReviewSpec
+
 
 class RetrainSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """When a new model is trained without a person asking."""
@@ -22,14 +24,6 @@ class RetrainSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         Literal["none", "release"],
         Meta(description="`release`: the new model passes the approval of `release.approval`."),
     ] = "release"
-
-
-class ReviewSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which predictions people look at."""
-
-    budget: Annotated[
-        str, Meta(description="How many rows people can review, as a number a period.", extra={"text": "rate"})
-    ]
 
 
 class MonitoringSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -60,7 +60,7 @@ class Known:
 
     def distances(self, points: Floats) -> Floats:
         """[n] mean distance to the nearest neighbours."""
-        near = self._tree.query(points, k=self._k)[0].reshape(len(points), self._k)
+        near = np.asarray(self._tree.query(points, k=self._k)[0]).reshape(len(points), self._k)
         found: Floats = near.mean(axis=1)
         return found
 
@@ -76,7 +76,8 @@ class Known:
         """Distances and positions [n, count] of the nearest of all known rows."""
         count = min(count, len(self.points))
         distance, place = self._whole.query(points, k=count)
-        return distance.reshape(len(points), count), np.asarray(place, dtype=np.int64).reshape(len(points), count)
+        shape = (len(points), count)
+        return np.asarray(distance).reshape(shape), np.asarray(place, dtype=np.int64).reshape(shape)
 
     @property
     def _k(self) -> int:
