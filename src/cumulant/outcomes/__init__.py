@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cumulant.outcomes.importing import Defaults, Imported, import_predictions
     from cumulant.outcomes.ingest import Taken, ingest_file, ingest_inbox, waiting
     from cumulant.outcomes.joining import Advanced, Outcomes
-    from cumulant.outcomes.labels import LabelSchema, key_ref, key_text
+    from cumulant.outcomes.labels import LabelSchema, key_ref, key_text, number
     from cumulant.outcomes.losses import LOSSES, Loss, decision, read_outputs
     from cumulant.outcomes.pairs import Graded, Pair
     from cumulant.outcomes.place import INBOX
@@ -50,6 +50,7 @@ _HOMES = {
     "key_ref": "labels",
     "key_text": "labels",
     "logged": "scored",
+    "number": "labels",
     "read_outputs": "losses",
     "decision": "losses",
     "report": "cohorts",
@@ -86,6 +87,7 @@ __all__ = [
     "key_text",
     "kind_of",
     "logged",
+    "number",
     "read_outputs",
     "report",
     "shown",

@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+#: bytes of a place in a random order
+_PART = 12
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,8 +35,21 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     ref: str | None
     reasons: tuple[str, ...]
     useful: float
-    #: its place in a random order
+    #: its places in two random orders
     luck: bytes
+
+    @property
+    def drawn(self) -> bytes:
+        """Its place in the order by which the sample is drawn."""
+        return self.luck[:_PART]
+
+    @property
+    def tie(self) -> bytes:
+        """Its place among rows that are as useful.
+
+        Of another order than the sample's: a row that lost a tie must not have less of a chance for it.
+        """
+        return self.luck[_PART:]
 
     @property
     def place(self) -> tuple[str, int, int]:
@@ -60,8 +75,8 @@ class Chosen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def luck(key: bytes, worker: str, sequence: int, row: int) -> bytes:
-    """The row's place in a random order: an HMAC of its place in the log."""
-    return hmac.digest(key, f"review\0{worker}\0{sequence}\0{row}".encode(), "sha256")[:12]
+    """The row's places in two random orders: an HMAC of its place in the log."""
+    return hmac.digest(key, f"review\0{worker}\0{sequence}\0{row}".encode(), "sha256")[: 2 * _PART]
 
 
 def usefulness(parts: Sequence[Floats]) -> Floats:
@@ -79,21 +94,21 @@ class Choice:
     def __init__(self, *, ranked: int, sample: int) -> None:
         self._ranked, self._sample = ranked, sample
         self._useful: list[tuple[float, bytes, Candidate]] = []
-        self._lucky: list[tuple[bytes, float, Candidate]] = []
+        self._lucky: list[tuple[bytes, bytes, Candidate]] = []
         self.rows = 0
 
     def see(self, one: Candidate) -> None:
         self.rows += 1
         if one.reasons and self._ranked:
-            _keep(self._useful, (one.useful, one.luck, one), self._ranked)
+            _keep(self._useful, (one.useful, one.tie, one), self._ranked)
         # Enough that those taken for their usefulness can be left out.
-        _keep(self._lucky, (one.luck, one.useful, one), self._ranked + self._sample)
+        _keep(self._lucky, (one.drawn, one.tie, one), self._ranked + self._sample)
 
     def wanted(self, useful: Floats, lucks: Sequence[bytes]) -> NDArray[np.bool_]:
         """[n] which rows of a batch could be kept: only these need become candidates."""
         least = self._useful[0][0] if len(self._useful) == self._ranked and self._useful else -1.0
         floor = self._lucky[0][0] if len(self._lucky) == self._ranked + self._sample and self._lucky else b""
-        by_luck = np.fromiter((one >= floor for one in lucks), dtype=bool, count=len(lucks))
+        by_luck = np.fromiter((one[:_PART] >= floor for one in lucks), dtype=bool, count=len(lucks))
         kept: NDArray[np.bool_] = (useful > 0) & (useful >= least) | by_luck
         return kept
 

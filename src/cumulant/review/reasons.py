@@ -121,9 +121,10 @@ def watched(asked: Sequence[Mapping[str, object]], conditions: Sequence[Node]) -
     """
     found = np.zeros(len(asked), dtype=bool)
     if conditions and len(asked):
-        frame = pl.DataFrame([dict(row) for row in asked], infer_schema_length=None, strict=False)
+        names = dict.fromkeys(name for row in asked for name in row)
+        frame = pl.DataFrame({name: _column([row.get(name) for row in asked]) for name in names}, strict=False)
         for one in conditions:
-            found |= features.evaluate(one, frame).fill_null(value=False).cast(pl.Boolean).to_numpy()
+            found |= _holds(one, frame)
     return np.where(found, _WATCHED, 0.0)
 
 
@@ -142,6 +143,23 @@ def conditions(texts: Sequence[str]) -> list[Node]:
                 f'monitoring.review.slices: "{text}": {error.message}', subject=text, hint=error.hint
             ) from None
     return found
+
+
+def _holds(condition: Node, frame: pl.DataFrame) -> NDArray[np.bool_]:
+    try:
+        values = features.evaluate(condition, frame)
+    except DefinitionError as error:
+        raise DefinitionError(f"monitoring.review.slices: {error.message}", hint=error.hint) from None
+    return np.asarray(values.fill_null(value=False).cast(pl.Boolean).to_numpy(), dtype=bool)
+
+
+def _column(values: list[object]) -> list[object]:
+    """Texts of numbers as numbers, where all are: a log that came from a CSV file has nothing but texts."""
+    texts = [value for value in values if isinstance(value, str) and value]
+    numbers = [outcomes.number(text) for text in texts]
+    if not texts or any(one is None for one in numbers):
+        return values
+    return [outcomes.number(value) for value in values]
 
 
 def _apart(row: Mapping[str, object]) -> float:

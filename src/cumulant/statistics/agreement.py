@@ -40,7 +40,7 @@ def cohen_kappa(counts: Floats, *, level: float = LEVEL) -> Agreement:
     Raises:
         ValueError: the table is not square, or a count is negative.
     """
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or bool((counts < 0).any()):
         raise ValueError("agreement is counted in a square table of counts")
@@ -55,7 +55,7 @@ def cohen_kappa(counts: Floats, *, level: float = LEVEL) -> Agreement:
     kappa = (observed - expected) / (1 - expected)
     low = high = None
     if total > 1:
-        wide = float(norm.ppf((1 + level) / 2)) * _standard_error(shares, kappa, expected, total)
+        wide = float(ndtri((1 + level) / 2)) * _standard_error(shares, kappa, expected, total)
         low, high = max(-1.0, kappa - wide), min(1.0, kappa + wide)
     return Agreement(
         cases=round(total), observed=observed, expected=expected, kappa=kappa, low=low, high=high, level=level

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +19,9 @@ from numpy.typing import NDArray
 from cumulant.statistics.conformal import p_values
 from cumulant.statistics.rows import Floats
 
-if TYPE_CHECKING:
-    from scipy.spatial import cKDTree
-
 NEAREST = 5
+#: rows whose distances are worked out at once
+_CHUNK = 2048
 #: two one-hot columns differ where a category does, and together they are one unit apart
 _HALF = 0.5**0.5
 
@@ -60,9 +58,10 @@ class Known:
 
     def distances(self, points: Floats) -> Floats:
         """[n] mean distance to the nearest neighbours."""
-        near = np.asarray(self._tree.query(points, k=self._k)[0]).reshape(len(points), self._k)
-        found: Floats = near.mean(axis=1)
-        return found
+        if not len(points):
+            return np.zeros(0)
+        parts = np.array_split(points, -(-len(points) // _CHUNK))
+        return np.concatenate([_nearest(part, self.points[::2], self._k)[0].mean(axis=1) for part in parts])
 
     def p_values(self, points: Floats) -> Floats:
         """[n] the share of known rows at least as far out; a row as far as none of them has the least."""
@@ -74,32 +73,26 @@ class Known:
 
     def neighbours(self, points: Floats, count: int) -> tuple[Floats, NDArray[np.int64]]:
         """Distances and positions [n, count] of the nearest of all known rows."""
-        count = min(count, len(self.points))
-        distance, place = self._whole.query(points, k=count)
-        shape = (len(points), count)
-        return np.asarray(distance).reshape(shape), np.asarray(place, dtype=np.int64).reshape(shape)
+        return _nearest(points, self.points, min(count, len(self.points)))
 
     @property
     def _k(self) -> int:
         return max(1, min(self.nearest, len(self.points[::2])))
 
     @cached_property
-    def _tree(self) -> cKDTree:
-        return _tree(self.points[::2])
-
-    @cached_property
-    def _whole(self) -> cKDTree:
-        return _tree(self.points)
-
-    @cached_property
     def _held_out(self) -> Floats:
         return self.distances(self.points[1::2]) if len(self.points) > 1 else np.zeros(0)
 
 
-def _tree(points: Floats) -> cKDTree:
-    from scipy.spatial import cKDTree
-
-    return cKDTree(points)
+def _nearest(points: Floats, known: Floats, count: int) -> tuple[Floats, NDArray[np.int64]]:
+    """Distances and positions [n, count], nearest first. With as many coordinates as rows have, no tree is faster."""
+    squared = (points**2).sum(axis=1)[:, None] + (known**2).sum(axis=1) - 2 * points @ known.T
+    place = np.argpartition(squared, count - 1, axis=1)[:, :count]
+    # Exactly, for the few: the difference of large squares has lost the digits of small distances.
+    exact = np.sqrt(((points[:, None, :] - known[place]) ** 2).sum(axis=2))
+    order = np.argsort(exact, axis=1, kind="stable")
+    found: Floats = np.take_along_axis(exact, order, axis=1)
+    return found, np.take_along_axis(place, order, axis=1)
 
 
 def _centre(values: Floats) -> tuple[float, float]:

@@ -75,20 +75,20 @@ def effective(weights: Floats) -> float:
 
 
 def _of_flags(values: Floats, chances: Floats, level: float) -> tuple[float, float]:
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     weights = 1 / chances
     mean = float((weights * values).sum() / weights.sum())
     # Drawn without putting back: the nearer the chances are to 1, the less is left to err about.
     rows = effective(weights) / (1 - float(chances.mean()))
     outside, hits = (1 - level) / 2, mean * rows
-    low = float(beta.ppf(outside, hits, rows - hits + 1)) if hits > 0 else 0.0
-    high = float(beta.ppf(1 - outside, hits + 1, rows - hits)) if hits < rows else 1.0
+    low = float(betaincinv(hits, rows - hits + 1, outside)) if hits > 0 else 0.0
+    high = float(betaincinv(hits + 1, rows - hits, 1 - outside)) if hits < rows else 1.0
     return low, high
 
 
 def _of_numbers(values: Floats, chances: Floats, level: float) -> tuple[float, float]:
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     weights = 1 / chances
     rows = effective(weights)
@@ -97,7 +97,7 @@ def _of_numbers(values: Floats, chances: Floats, level: float) -> tuple[float, f
     mean = float((weights * values).sum() / weights.sum())
     terms = (1 - chances) * (weights * (values - mean)) ** 2
     spread = math.sqrt(float(terms.sum()) * rows / (rows - 1)) / float(weights.sum())
-    wide = float(t.ppf((1 + level) / 2, rows - 1)) * spread
+    wide = float(stdtrit(rows - 1, (1 + level) / 2)) * spread
     return mean - wide, mean + wide
 
 

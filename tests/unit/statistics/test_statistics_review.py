@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
@@ -24,9 +24,12 @@ from cumulant.statistics import (
     prediction_sets,
 )
 
+#: how fast this machine is decides no test
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 SCORES = st.lists(st.integers(0, 9).map(float), min_size=1, max_size=30)
 
 
+@CALM
 @given(SCORES, st.sampled_from([0.05, 0.1, 0.2, 0.25, 0.5]))
 def test_the_quantile_is_the_smallest_score_that_enough_scores_do_not_exceed(scores, error):
     found = conformal_quantile(np.array(scores), error)
@@ -34,6 +37,7 @@ def test_the_quantile_is_the_smallest_score_that_enough_scores_do_not_exceed(sco
     assert found == (min(enough) if enough else math.inf)
 
 
+@CALM
 @given(SCORES, st.integers(0, 9).map(float), st.sampled_from([0.05, 0.1, 0.2, 0.25, 0.5]))
 def test_a_p_value_counts_the_scores_that_are_as_large_and_agrees_with_the_quantile(scores, new, error):
     (found,) = p_values(np.array(scores), np.array([new]))
@@ -42,6 +46,7 @@ def test_a_p_value_counts_the_scores_that_are_as_large_and_agrees_with_the_quant
     assert inside == (new <= conformal_quantile(np.array(scores), error))
 
 
+@CALM
 @given(st.lists(st.lists(st.integers(1, 9), min_size=3, max_size=3), min_size=1, max_size=8))
 def test_adaptive_scores_sum_the_probabilities_that_are_at_least_as_large(weights):
     table = np.array(weights, dtype=float)

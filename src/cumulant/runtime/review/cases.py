@@ -33,7 +33,7 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CaseView(msgspec.Struct, frozen=True, kw_only=True):
-    """`answer` and `explanation` are null while the reviewer is blind (`hidden`), or where the log lacks them.
+    """While the reviewer is blind (`hidden`), `answer`, `explanation` and why the case was chosen are left out.
 
     `request`: personal values are keyed hashes, as the log holds them. `others`: what others said, once the viewer has
     decided too or the case is closed.
@@ -46,8 +46,8 @@ class CaseView(msgspec.Struct, frozen=True, kw_only=True):
     row: int
     time: datetime
     reasons: tuple[str, ...]
-    useful: float
-    chance: float
+    useful: float | None
+    chance: float | None
     status: str
     deadline: datetime
     second: bool
@@ -93,8 +93,8 @@ def view(
         time=case.time,
         # A reviewer who knows that the models disagree, or that the model cannot tell, is no longer blind.
         reasons=() if hidden else case.reasons,
-        useful=0.0 if hidden else case.useful,
-        chance=case.chance,
+        useful=None if hidden else case.useful,
+        chance=None if hidden else case.chance,
         status=case.status,
         deadline=case.deadline,
         second=case.second,
