@@ -90,6 +90,8 @@ def outcome(found: Answered) -> str:
     if case.status == "done":
         agreed = "" if case.hidden or case.answer is None else f"; the model said {_shown(_decision(case.answer))}"
         return f"case {case.id} is done: {_shown(case.label)}{agreed}"
+    if case.escalated and any(one["kind"] == "decided" for one in case.others):
+        return f"two reviewers differ on case {case.id}: a third decides"
     if case.escalated:
         return f"case {case.id} goes to those who take escalated cases"
     return f"case {case.id} waits for another reviewer"

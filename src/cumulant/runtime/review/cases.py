@@ -108,7 +108,12 @@ def view(
         answer=None if hidden or not outputs else outputs,
         explanation=None if hidden else explanation,
         neighbours=() if request is None else neighbours(request, reference),
-        notes=tuple(_note(one, spec, project.salt(), viewer) for one in case.notes),
+        notes=tuple(
+            _note(one, spec, project.salt(), viewer)
+            for one in case.notes
+            # A second opinion that has read the first one's notes is none.
+            if not (hidden and case.second and not case.escalated) or one.reviewer == viewer
+        ),
         others=tuple(_said(one, spec, project.salt()) for one in case.answers if one.reviewer != viewer)
         if seen
         else (),
