@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -125,8 +125,8 @@ def logged_row(project: Project, case: Case) -> dict[str, Any] | None:
     """The case's row of the prediction log; None where it is no longer kept."""
     import pyarrow.compute as pc
 
-    day, slack = case.time.date(), timedelta(days=1)
-    rows = log.scan(project.state / PREDICTIONS, since=day - slack, until=day + slack)
+    day = case.time.date()
+    rows = log.scan(project.state / PREDICTIONS, since=day, until=day)
     field = pc.field
     wanted = (field("worker") == case.worker) & (field("sequence") == case.sequence) & (field("row") == case.row)
     found: list[dict[str, Any]] = rows.to_table(columns=["request", "outputs"], filter=wanted).to_pylist()
@@ -165,13 +165,28 @@ def neighbours(request: Mapping[str, Any], reference: Reference | None) -> tuple
 
 def wrong_cases(project: Project, cases: Sequence[Case]) -> dict[str, bool]:
     """By done case, whether the model's decision was another than what holds; without those the log has lost."""
+    done = [case for case in cases if case.label is not None]
     found: dict[str, bool] = {}
-    for case in cases:
-        row = logged_row(project, case) if case.label is not None else None
-        decision = None if row is None else outcomes.decision(outcomes.read_outputs(row["outputs"]))
-        if row is not None and not isinstance(decision, dict):
-            found[case.id] = _text(decision) != _text(msgspec.json.decode(str(case.label)))
+    # A day of the log is read once, however many cases it has.
+    for day in sorted({case.time.date() for case in done}):
+        those = [case for case in done if case.time.date() == day]
+        answered = _answers(project, day, those)
+        for case in those:
+            text = answered.get((case.worker, case.sequence, case.row))
+            decision = None if text is None else outcomes.decision(outcomes.read_outputs(text))
+            if text is not None and not isinstance(decision, dict):
+                found[case.id] = _text(decision) != _text(msgspec.json.decode(str(case.label)))
     return found
+
+
+def _answers(project: Project, day: date, cases: Sequence[Case]) -> dict[tuple[str, int, int], str]:
+    """What was answered, by place in the log."""
+    import pyarrow.compute as pc
+
+    rows = log.scan(project.state / PREDICTIONS, since=day, until=day)
+    wanted = pc.field("sequence").isin([case.sequence for case in cases])
+    table = rows.to_table(columns=["worker", "sequence", "row", "outputs"], filter=wanted)
+    return {(row["worker"], row["sequence"], row["row"]): row["outputs"] for row in table.to_pylist()}
 
 
 def _described(project: Project, case: Case) -> Servable | Any:

@@ -15,7 +15,7 @@ from cumulant.core.events import Actor
 from cumulant.outcomes.labels import Reader
 from cumulant.review import Case, Desk, Figures, Reviewer, moves
 from cumulant.runtime.actions import check
-from cumulant.runtime.candidate import ModelRecord
+from cumulant.runtime.candidate import MODEL, ModelRecord
 from cumulant.runtime.labels import folder_of, join_labels, schema_of
 from cumulant.runtime.review.cases import CaseView, classes_of, view, wrong_cases
 from cumulant.runtime.review.fill import spec_of
@@ -174,7 +174,7 @@ def report(project: Project, *, principal: Principal) -> Figures:
 
 def used_for_training(project: Project) -> int:
     """Decisions that the newest version learned from; 0 where it knew of none."""
-    rows = [msgspec.convert(row.value, ModelRecord) for row in project.journal().rows("model", f"{project.name}/")]
+    rows = [msgspec.convert(row.value, ModelRecord) for row in project.journal().rows(MODEL, f"{project.name}/")]
     newest = max(rows, key=lambda one: one.created, default=None)
     return 0 if newest is None else newest.fitted.split.reviewed
 
