@@ -16,7 +16,7 @@ from cumulant.outcomes.labels import Reader
 from cumulant.review import Case, Desk, Figures, Reviewer, moves
 from cumulant.runtime.actions import check
 from cumulant.runtime.candidate import MODEL, ModelRecord
-from cumulant.runtime.labels import folder_of, join_labels, schema_of
+from cumulant.runtime.labels import folder_of, joined, schema_of
 from cumulant.runtime.review.cases import CaseView, classes_of, view, wrong_cases
 from cumulant.runtime.review.fill import spec_of
 from cumulant.runtime.review.reference import found_reference
@@ -152,7 +152,8 @@ def tell(project: Project, *, principal: Principal, clock: Clock | None = None) 
         with project.journal().transaction(actor=Actor(principal.name)) as transaction:
             transaction.emit(fact)
     desk.tell(waiting, one.content, actor=Actor(principal.name))
-    join_labels(project, principal=principal, schema=schema)
+    # Who may decide may not be one who takes in labels: what is decided becomes one all the same.
+    joined(project, schema, (), principal)
     return len(waiting)
 
 
