@@ -50,6 +50,7 @@ bench: $(READY) ## all benchmarks (20 minutes; serving needs wrk, and bench/serv
 	@$(BIN)/python bench/serving/batch.py
 	@$(BIN)/python bench/projects/run.py $(DATA)
 	@$(BIN)/python bench/serving/run.py
+	@$(BIN)/python bench/monitoring/review.py $(DATA)
 
 lock: ## compile requirements/all.txt from pyproject.toml (needs uv)
 	@uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --universal \

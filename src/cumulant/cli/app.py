@@ -56,6 +56,7 @@ PANELS: dict[str, dict[str, Entry]] = {
         "events": Entry("events", "The chain of events: list, follow, verify, export"),
         "predictions": Entry("predictions", "The prediction log: list, show, gaps"),
         "labels": Entry("labels", "What became of predictions: ingest, list, show, report"),
+        "review": Entry("review", "Ask people about the predictions that matter"),
         "lineage": Entry("lineage", "From a model back to files, code and settings"),
         "report": Entry("report", "One page about a run or model, for people"),
     },

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from cumulant.monitoring.alerts.spec import AlertsSpec
+from cumulant.review.spec import ReviewSpec
 
 Duration = Annotated[str, Meta(extra={"text": "duration"})]
 Share = Annotated[str | float, Meta(extra={"text": "share"})]
@@ -59,14 +60,6 @@ class RetrainSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         Literal["none", "release"],
         Meta(description="`release`: the new model passes the approval of `release.approval`."),
     ] = "release"
-
-
-class ReviewSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which predictions people look at."""
-
-    budget: Annotated[
-        str, Meta(description="How many rows people can review, as a number a period.", extra={"text": "rate"})
-    ]
 
 
 class MonitoringSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from cumulant.outcomes.importing import Defaults, Imported, import_predictions
     from cumulant.outcomes.ingest import Taken, ingest_file, ingest_inbox, waiting
     from cumulant.outcomes.joining import Advanced, Outcomes
-    from cumulant.outcomes.labels import LabelSchema
-    from cumulant.outcomes.losses import LOSSES, Loss
+    from cumulant.outcomes.labels import LabelSchema, key_ref, key_text, number
+    from cumulant.outcomes.losses import LOSSES, Loss, decision, read_outputs
     from cumulant.outcomes.pairs import Graded, Pair
     from cumulant.outcomes.place import INBOX
-    from cumulant.outcomes.store import Ingested
+    from cumulant.outcomes.scored import logged
+    from cumulant.outcomes.store import Ingested, write_bytes, writing_to
 
 _HOMES = {
     "Advanced": "joining",
@@ -46,9 +47,17 @@ _HOMES = {
     "ingest_file": "ingest",
     "ingest_inbox": "ingest",
     "kind_of": "files",
+    "key_ref": "labels",
+    "key_text": "labels",
+    "logged": "scored",
+    "number": "labels",
+    "read_outputs": "losses",
+    "decision": "losses",
     "report": "cohorts",
     "shown": "facts",
     "waiting": "ingest",
+    "write_bytes": "store",
+    "writing_to": "store",
 }
 
 __all__ = [
@@ -70,13 +79,21 @@ __all__ = [
     "Report",
     "Shown",
     "Taken",
+    "decision",
     "import_predictions",
     "ingest_file",
     "ingest_inbox",
+    "key_ref",
+    "key_text",
     "kind_of",
+    "logged",
+    "number",
+    "read_outputs",
     "report",
     "shown",
     "waiting",
+    "write_bytes",
+    "writing_to",
 ]
 
 

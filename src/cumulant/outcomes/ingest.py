@@ -38,9 +38,10 @@ def ingest_file(
     *,
     names: Mapping[str, str] | None = None,
     salt: bytes = b"",
+    source: str | None = None,
     clock: Clock | None = None,
 ) -> Taken:
-    """Take in a file of labels; all of it, or nothing.
+    """Take in a file of labels; all of it, or nothing. `source` stands for it where labels are shown; else its name.
 
     Raises:
         DataError: it cannot be read, or has no column that names predictions or the label.
@@ -55,7 +56,7 @@ def ingest_file(
         if known is not None:
             return Taken(file=known, again=True)
         batches = _checked(files.batches(path), reader, str(path))
-        return Taken(file=_store(folder, content, path.name, batches, reader))
+        return Taken(file=_store(folder, content, source or path.name, batches, reader))
 
 
 def ingest_inbox(folder: Path, schema: LabelSchema, *, salt: bytes = b"", clock: Clock | None = None) -> list[Ingested]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
 
 import msgspec
 import polars as pl
@@ -13,6 +15,7 @@ from cumulant.core.plan import Field
 from cumulant.core.units import from_micros
 from cumulant.outcomes import losses
 from cumulant.outcomes.labels import id_ref, key_ref, key_text
+from cumulant.serving import log
 
 #: told of a prediction in the join
 TOLD = ["id", "row", "time", "event_time", "model", "version", "arm", "served_arm", "shadow", "outputs"]
@@ -21,6 +24,7 @@ IDENTITY = ["worker", "sequence", "row"]
 COLUMNS = [*TOLD, "request", "worker", "sequence"]
 _DECODE = msgspec.json.Decoder().decode
 _TIME = pl.Datetime("us", "UTC")
+_ARROW = pa.timestamp("us", "UTC")
 
 
 def frame(table: pa.Table, key: Sequence[Field]) -> pl.DataFrame:
@@ -34,6 +38,21 @@ def frame(table: pa.Table, key: Sequence[Field]) -> pl.DataFrame:
         pl.Series("id_ref", ids, dtype=pl.String),
         pl.Series("key_ref", _key_refs(found, key), dtype=pl.String),
     ).with_row_index("place")
+
+
+def logged(predictions: Path, key: Sequence[Field], *, since: datetime, until: datetime) -> Iterator[pl.DataFrame]:
+    """The rows of the log in `predictions` that were answered from `since` on and before `until`, batch by batch.
+
+    Columns as `frame`, with the request: its personal values are keyed hashes.
+
+    Raises:
+        StorageError: the log cannot be read.
+    """
+    rows = log.scan(predictions, since=since.date(), until=until.date())
+    within = (pc.field("time") >= pa.scalar(since, _ARROW)) & (pc.field("time") < pa.scalar(until, _ARROW))
+    for batch in rows.to_batches(columns=COLUMNS, filter=within):
+        if batch.num_rows:
+            yield frame(pa.Table.from_batches([batch]), key)
 
 
 def asked(table: pa.Table, ids: pa.Array, times: pa.Array) -> pa.Table:

@@ -46,6 +46,8 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     sample: float
     #: the user's own trainers, and the digest of each one's code
     trainers: dict[str, str | None] = {}
+    #: the table of labels that came from the review queue
+    reviewed: str | None = None
     #: the champion's parameters, which were tried first
     warm_start: dict[str, Parameter] | None = None
     lineage: dict[str, str]
@@ -147,6 +149,7 @@ class Candidate:
             table=work.table.key,
             as_of=work.as_of,
             sample=work.sample,
+            reviewed=None if work.reviewed is None else work.reviewed.key,
             trainers=dict(work.trainers),
             warm_start=self.fitted.warm_start,
             lineage=self.lineage,

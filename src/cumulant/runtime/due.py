@@ -147,6 +147,18 @@ def _release_round(project: Project) -> str:
     return _last(found.stdout) or "one look at the release"
 
 
+def _review_round(project: Project) -> str:
+    """A draw for the review queue, where enough of its budget is due, and what deadlines ask for."""
+    if project.spec.monitoring.review is None:
+        return "there is no review queue"
+    # Polars is imported by those who draw only.
+    from cumulant.runtime.review.fill import fill
+    from cumulant.runtime.review.verbs import tell
+
+    tell(project, principal=project.principal())
+    return fill(project, principal=project.principal()).said
+
+
 def _last(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else ""
@@ -155,5 +167,6 @@ def _last(text: str) -> str:
 #: in the order in which they run, messages last; monitoring and retraining add theirs before them
 JOBS: tuple[Job, ...] = (
     Job(name="release", every=timedelta(), run=_release_round),
+    Job(name="review", every=timedelta(minutes=10), run=_review_round),
     Job(name="alerts", every=timedelta(), run=deliver),
 )

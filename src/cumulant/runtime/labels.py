@@ -127,7 +127,7 @@ def ingest_labels(
     found = [file for pattern in _patterns(project, patterns) for file in _files(project, pattern)]
     schema = schema_of(project)
     sources = [_ingest(project, file, schema, names or {}, principal, alone=len(found) == 1) for file in found]
-    return _joined(project, schema, sources, principal)
+    return joined(project, schema, sources, principal)
 
 
 def join_labels(project: Project, *, principal: Principal, schema: LabelSchema | None = None) -> Intake:
@@ -137,7 +137,7 @@ def join_labels(project: Project, *, principal: Principal, schema: LabelSchema |
         StorageError, LeaseHeldError: as `ingest_labels`.
     """
     check(project.access(), principal, "labels.ingest", project.name)
-    return _joined(project, schema or schema_of(project), (), principal)
+    return joined(project, schema or schema_of(project), (), principal)
 
 
 def watch_labels(
@@ -171,7 +171,7 @@ def watch_labels(
         sources = [_ingest(project, file, schema, names or {}, principal, alone=False) for file in files]
         done |= {url: now[url] for url in ripe}
         seen = now
-        intake = _joined(project, schema, sources, principal)
+        intake = joined(project, schema, sources, principal)
         if intake.sources or intake.posted or intake.labelled:
             told(intake)
         time.sleep(pause)
@@ -292,7 +292,8 @@ def _ingest(
     return Source(name=name, rows=one.rows, problems=one.problems, again=taken.again)
 
 
-def _joined(project: Project, schema: LabelSchema, sources: Sequence[Source], principal: Principal) -> Intake:
+def joined(project: Project, schema: LabelSchema, sources: Sequence[Source], principal: Principal) -> Intake:
+    """As `join_labels`, for a flow that has asked whether it may; `sources` were taken in before."""
     posted = outcomes.ingest_inbox(folder_of(project), schema, salt=project.salt())
     found = outcomes_of(project, schema).advance()
     facts: list[Fact] = [_ingested("posted", one) for one in posted]

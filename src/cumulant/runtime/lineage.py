@@ -27,6 +27,8 @@ from cumulant.runtime.validate import load_snapshot
 from cumulant.runtime.work import Work, trainer_code
 
 if TYPE_CHECKING:
+    from cumulant.core.plan import FeaturePlan
+    from cumulant.core.refs import TableRef
     from cumulant.data import Snapshot, SourceFile
     from cumulant.ports.access import Principal
     from cumulant.project import Project
@@ -162,18 +164,7 @@ def _again(
     frame = features.compute(plan, scans(project, snapshots, record.snapshots, as_of=record.as_of))
     table = project.tables().write(f"reproductions/{context.run}", frame)
     try:
-        snapshot = snapshots[plan.entity]
-        target = target_of(record.training, {field.name for field in snapshot.fields})
-        work = Work(
-            task=Task(entity=plan.entity, target=target, predict_at=plan.predict_at, plan=plan),
-            snapshot=snapshot,
-            table=table,
-            training=record.training,
-            evaluation=record.evaluation,
-            as_of=record.as_of,
-            sample=record.sample,
-            trainers=trainer_code(project, record.training),
-        )
+        work = recorded_work(project, record, plan, snapshots[plan.entity], table)
         split = rows_of(context, work)
         best = _fitted_again(context, record, learned(split.train, work), scratch)
         folder = scratch / "servable"
@@ -189,6 +180,24 @@ def _again(
         return folder, work
     finally:
         project.tables().delete(table.key)
+
+
+def recorded_work(
+    project: Project, record: ModelRecord, plan: FeaturePlan, snapshot: Snapshot, table: TableRef
+) -> Work:
+    """The work that made a version, with its features in `table`."""
+    target = target_of(record.training, {field.name for field in snapshot.fields})
+    return Work(
+        task=Task(entity=plan.entity, target=target, predict_at=plan.predict_at, plan=plan),
+        snapshot=snapshot,
+        table=table,
+        training=record.training,
+        evaluation=record.evaluation,
+        as_of=record.as_of,
+        sample=record.sample,
+        reviewed=None if record.reviewed is None else project.tables().find(record.reviewed),
+        trainers=trainer_code(project, record.training),
+    )
 
 
 def _fitted_again(context: Context, record: ModelRecord, rows: TrainingSet, scratch: Path) -> FittedModel:

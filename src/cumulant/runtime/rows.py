@@ -12,6 +12,7 @@ from cumulant.core import expr
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.units import moment
 from cumulant.runtime.personal import personal_features, personal_texts
+from cumulant.runtime.review.training import answers
 
 if TYPE_CHECKING:
     import polars as pl
@@ -34,8 +35,10 @@ def labelled_rows(
     spec: TrainingSpec,
     evaluation: EvaluationSpec,
     as_of: datetime | None,
+    reviewed: TableRef | None = None,
 ) -> TrainingSet:
-    """The entity rows with features and a known label; `as_of` hides labels that became known later.
+    """The entity rows with features and a known label; `as_of` hides labels that became known later. A row that has
+    none of its own takes that of the table `reviewed`, where people gave it one.
 
     Raises:
         DataError: the target, a slice or a cost names a column that the source lacks, or cannot be learned.
@@ -60,12 +63,20 @@ def labelled_rows(
         [] if cost is None else [part for part in (cost.false_negative, cost.false_positive) if isinstance(part, str)]
     )
     hidden = personal_texts(task.plan)
+    at = _moments(raw, task)
+    target = _known_labels(features.evaluate(task.target, raw), known)
+    told = None if reviewed is None else project.tables().scan(reviewed).collect()
+    asked = None if told is None else answers(told, raw, task, at, target=target, salt=project.salt())
+    if asked is not None:
+        target, known = asked.fill(target, known, at)
     rows = training.training_set(
         computed.drop(ROW, *hidden),
-        _known_labels(features.evaluate(task.target, raw), known),
+        target,
         spec=spec,
-        at=_moments(raw, task),
+        at=at,
         known=known,
+        asked=None if asked is None else asked.used,
+        weight=None if asked is None else asked.weight,
         groups=_groups(merged, evaluation),
         slices=_slices(project, merged, evaluation, task),
         costs=_chosen(merged, costs, "training.cost"),

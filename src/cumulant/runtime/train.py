@@ -26,6 +26,7 @@ from cumulant.runtime.judging import champion_parameters, judge, reference
 from cumulant.runtime.models import CANDIDATE, CHAMPION
 from cumulant.runtime.packing import package
 from cumulant.runtime.registration import register
+from cumulant.runtime.review.training import reviewed_table
 from cumulant.runtime.task import Task, refuse_no_features, resolve_task
 from cumulant.runtime.validate import Validation, snapshots_of
 from cumulant.runtime.work import Work, trainer_code
@@ -198,6 +199,7 @@ def work_of(
         evaluation=project.spec.evaluation,
         as_of=as_of,
         sample=_QUICK_SHARE if quick else 1.0,
+        reviewed=reviewed_table(project, as_of=as_of),
         trainers=trainer_code(project, spec),
         snapshots=snapshots,
     )

@@ -34,6 +34,8 @@ class Work:
     evaluation: EvaluationSpec
     as_of: datetime | None = None
     sample: float = 1.0
+    #: labels of the review queue, as they were when this work began
+    reviewed: TableRef | None = None
     trainers: Mapping[str, str | None]
     #: of every source, for the champion's own features; no part of the identity
     snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
@@ -51,6 +53,8 @@ class Work:
             "evaluation": evaluation,
             "sample": self.sample,
             "trainers": dict(self.trainers),
+            # A project without answers keeps the identity that it had.
+            **({} if self.reviewed is None else {"reviewed": self.reviewed.key}),
         }
 
     @property

@@ -1,4 +1,5 @@
-"""Numbers that decide, with their uncertainty: metrics, clustered bootstrap intervals, verdict words, distances.
+"""Numbers that decide, with their uncertainty: metrics, clustered bootstrap intervals, verdict words, distances,
+conformal sets, figures of samples, agreement, novelty.
 
 `sequential` is a package of its own: tests that stay valid however often one looks.
 
@@ -11,11 +12,23 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cumulant.statistics.agreement import Agreement, cohen_kappa, counted
     from cumulant.statistics.bootstrap import Estimate, difference, draw, estimate, interval
+    from cumulant.statistics.conformal import (
+        aps_scores,
+        conformal_quantile,
+        label_p_values,
+        lac_scores,
+        p_values,
+        prediction_interval,
+        prediction_sets,
+    )
     from cumulant.statistics.distances import jensen_shannon, population_stability, total_variation, wasserstein
     from cumulant.statistics.metrics import METRICS, Metric, metric, metrics_for
+    from cumulant.statistics.novelty import Known, Scale
     from cumulant.statistics.ranking import average_precision, roc_auc
     from cumulant.statistics.rows import Rows, cluster_codes
+    from cumulant.statistics.sampling import Weighted, hajek, horvitz_thompson
     from cumulant.statistics.words import Word, verdict
 
 _HOMES = {
@@ -38,24 +51,54 @@ _HOMES = {
     "cluster_codes": "rows",
     "Word": "words",
     "verdict": "words",
+    "Agreement": "agreement",
+    "cohen_kappa": "agreement",
+    "counted": "agreement",
+    "aps_scores": "conformal",
+    "conformal_quantile": "conformal",
+    "label_p_values": "conformal",
+    "lac_scores": "conformal",
+    "p_values": "conformal",
+    "prediction_interval": "conformal",
+    "prediction_sets": "conformal",
+    "Known": "novelty",
+    "Scale": "novelty",
+    "Weighted": "sampling",
+    "hajek": "sampling",
+    "horvitz_thompson": "sampling",
 }
 
 __all__ = [
     "METRICS",
+    "Agreement",
     "Estimate",
+    "Known",
     "Metric",
     "Rows",
+    "Scale",
+    "Weighted",
     "Word",
+    "aps_scores",
     "average_precision",
     "cluster_codes",
+    "cohen_kappa",
+    "conformal_quantile",
+    "counted",
     "difference",
     "draw",
     "estimate",
+    "hajek",
+    "horvitz_thompson",
     "interval",
     "jensen_shannon",
+    "label_p_values",
+    "lac_scores",
     "metric",
     "metrics_for",
+    "p_values",
     "population_stability",
+    "prediction_interval",
+    "prediction_sets",
     "roc_auc",
     "total_variation",
     "verdict",

@@ -30,6 +30,8 @@ class TrainingSet:
     groups: [n] codes of what rows depend on each other (a customer); or None.
     slices: [n, ...] columns by whose values metrics are told.
     false_negative, false_positive: [n] costs of a wrong decision; or None.
+    asked: [n] whether the label came from the review queue: such rows are learned from and never judged by; or None.
+    weight: [n] how many rows each stands for when it is learned from; or None for one each.
     rows: [n] positions in the frame given, which also held `unlabelled` rows.
     notes: what was assumed or left out, for a person.
     """
@@ -44,6 +46,8 @@ class TrainingSet:
     slices: pl.DataFrame | None = None
     false_negative: Floats | None = None
     false_positive: Floats | None = None
+    asked: NDArray[np.bool_] | None = None
+    weight: Floats | None = None
     rows: NDArray[np.int64]
     unlabelled: int = 0
     notes: tuple[str, ...] = ()
@@ -69,6 +73,8 @@ class TrainingSet:
             slices=None if self.slices is None else self.slices[chosen],
             false_negative=_at(self.false_negative, chosen),
             false_positive=_at(self.false_positive, chosen),
+            asked=_at(self.asked, chosen),
+            weight=_at(self.weight, chosen),
             rows=self.rows[chosen],
         )
 
@@ -97,12 +103,15 @@ def training_set(
     groups: pl.Series | None = None,
     slices: pl.DataFrame | None = None,
     costs: pl.DataFrame | None = None,
+    asked: pl.Series | None = None,
+    weight: pl.Series | None = None,
     like: tuple[Task, Sequence[str]] | None = None,
 ) -> TrainingSet:
     """Gather rows for training, or with `like` (task and classes of a model) for its evaluation.
 
     All arguments have one value a row, in one order; times are Datetime columns (naive ones are UTC). `costs` holds
-    the columns that `spec.cost` names. Rows without a label are left out and counted.
+    the columns that `spec.cost` names, `asked` says whose label came from the review queue, `weight` how many rows
+    each stands for. Rows without a label are left out and counted.
 
     Raises:
         DataError: the target cannot be learned, or a feature gives it away (not checked with `like`).
@@ -126,6 +135,8 @@ def training_set(
         slices=slices,
         false_negative=false_negative if found.task == "binary" else None,
         false_positive=false_positive if found.task == "binary" else None,
+        asked=None if asked is None else asked.to_numpy().astype(bool),
+        weight=None if weight is None else np.asarray(weight.to_numpy(), dtype=np.float64),
         rows=np.arange(len(features), dtype=np.int64),
         unlabelled=int((~found.labelled).sum()),
         notes=notes,

@@ -178,7 +178,7 @@ class Finisher:
 
     @property
     def _whole(self) -> Sample:
-        return Sample(matrix=self._matrix, target=self._rows.target)
+        return Sample(matrix=self._matrix, target=self._rows.target, weight=self._rows.weight)
 
     def _affordable(self, record: TrialRecord) -> int:
         """How many rows the first booster may have; all of them unless the time is too short even for one."""

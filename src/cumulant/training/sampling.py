@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.encoding import Matrix
+from cumulant.training.payloads import Floats
 from cumulant.training.splits import Fold
 from cumulant.training.trainers import Sample
 
@@ -21,11 +22,11 @@ def learned(rows: TrainingSet, matrix: Matrix, index: NDArray[np.int64], *, most
     """
     target = rows.target[index]
     if len(index) <= most:
-        return Sample(matrix=matrix[index], target=target)
+        return Sample(matrix=matrix[index], target=target, weight=_of(rows, index))
     generator = np.random.default_rng(seed)
     if rows.task != "binary":
         chosen = np.sort(generator.choice(index, size=most, replace=False))
-        return Sample(matrix=matrix[chosen], target=rows.target[chosen])
+        return Sample(matrix=matrix[chosen], target=rows.target[chosen], weight=_of(rows, chosen))
     rare = target == (1.0 if target.mean() <= 0.5 else 0.0)
     kept = min(int(rare.sum()), most // 2)
     few, many = index[rare], index[~rare]
@@ -33,8 +34,14 @@ def learned(rows: TrainingSet, matrix: Matrix, index: NDArray[np.int64], *, most
     chosen_many = generator.choice(many, size=most - kept, replace=False)
     chosen = np.concatenate([chosen_few, chosen_many])
     weight = np.concatenate([np.full(kept, len(few) / max(kept, 1)), np.full(most - kept, len(many) / (most - kept))])
+    own = _of(rows, chosen)
+    weight = weight if own is None else weight * own
     order = np.argsort(chosen, kind="stable")
     return Sample(matrix=matrix[chosen[order]], target=rows.target[chosen[order]], weight=weight[order])
+
+
+def _of(rows: TrainingSet, index: NDArray[np.int64]) -> Floats | None:
+    return None if rows.weight is None else rows.weight[index]
 
 
 def judged(fold: Fold, *, seed: int, most: int = JUDGE_ROWS) -> NDArray[np.int64]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_visits
 
+from conftest import write_visits
 from cumulant import project as projects
 from cumulant.core.errors import UsageError
 from cumulant.core.masking import fingerprint, mask

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from cumulant.serving.noise import noise
 
 _HELD = """

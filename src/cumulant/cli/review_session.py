@@ -1,0 +1,74 @@
+"""A reviewer's sitting on a terminal: one case after another, one line an answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cumulant.cli.review_page import outcome, page
+from cumulant.core.errors import CumulantError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.project import Project
+    from cumulant.runtime.review.cases import CaseView
+
+_HELP = "s skip, e escalate, n TEXT note, q quit"
+
+
+def session(console: Console, project: Project) -> None:
+    """Give out cases and take answers until none is left or the reviewer quits; each answer stands at once."""
+    from cumulant.runtime.review.verbs import next_case
+
+    answered, passed = 0, list[str]()
+    while (case := next_case(project, principal=project.principal(), passed=passed)) is not None:
+        page(console, case)
+        console.print(f"\n{_asked(case)}   ({_HELP})", style="bold")
+        said = _answer(console, project, case)
+        if said is None:
+            break
+        answered += said
+        passed.append(case.id)
+        console.print()
+    else:
+        console.print("no more cases wait for you", style="dim")
+    console.print(f"{answered} answered; cumulant review report", style="dim")
+
+
+def _asked(case: CaseView) -> str:
+    if not case.labels:
+        return "what is the number?"
+    names = [str(one).lower() if isinstance(one, bool) else str(one) for one in case.labels]
+    return f"what is true: {', '.join(names)}?"
+
+
+def _answer(console: Console, project: Project, case: CaseView) -> bool | None:
+    """Whether the case was answered; None where the reviewer quits. A wrong word is asked again."""
+    from cumulant.runtime.review import verbs
+
+    who = project.principal()
+    while True:
+        try:
+            text = input("> ").strip()
+        except EOFError:
+            return None
+        word, _, rest = text.partition(" ")
+        try:
+            if text in ("q", "quit"):
+                return None
+            if text in ("s", "skip"):
+                console.print(outcome(verbs.skip(project, case.id, principal=who)))
+                return True
+            if text in ("e", "escalate"):
+                console.print(outcome(verbs.escalate(project, case.id, principal=who)))
+                return True
+            if word in ("n", "note") and rest:
+                verbs.note(project, case.id, rest, principal=who)
+                console.print("noted")
+            elif text:
+                console.print(outcome(verbs.decide(project, case.id, text, principal=who)))
+                return True
+        except CumulantError as error:
+            console.print(error.message if error.hint is None else f"{error.message}; {error.hint}", style="yellow")
+            if error.retryable:
+                return False

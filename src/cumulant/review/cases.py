@@ -1,0 +1,129 @@
+"""A case: one prediction that a person is asked about, and everything that was said of it. References, no data."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from cumulant.core.ids import digest
+
+Status = Literal["waiting", "done", "expired"]
+Kind = Literal["decided", "skipped", "escalated"]
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What one reviewer said. `label` is JSON, where it is a decision."""
+
+    reviewer: str
+    kind: Kind
+    label: str | None = None
+    at: datetime
+
+
+class Note(msgspec.Struct, frozen=True, kw_only=True):
+    reviewer: str
+    text: str
+    at: datetime
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """Who looks at a case, and how long nobody else gets it."""
+
+    reviewer: str
+    until: datetime
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """One prediction in the queue: where it stands in the log, why it was chosen, and what became of it."""
+
+    id: str
+    model: str
+    version: str
+    #: its place in the prediction log
+    request: str
+    row: int
+    worker: str
+    sequence: int
+    time: datetime
+    #: what a row of the training source has in common with it: its key and moment, where the model has a key
+    ref: str | None = None
+    #: `sample`: drawn at random
+    reasons: tuple[str, ...]
+    #: from 0 to 1
+    useful: float
+    #: the probability with which the draw would have chosen it; 1 for what was chosen by its usefulness
+    chance: float
+    #: which draw chose it, and its place in the order of that draw, from 0 to 1
+    draw: int
+    order: float
+    queued: datetime
+    deadline: datetime
+    second: bool = False
+    status: Status = "waiting"
+    assigned: str | None = None
+    lease: Lease | None = None
+    escalated: bool = False
+    #: the deadline passed once and others got it
+    extended: bool = False
+    answers: tuple[Answer, ...] = ()
+    notes: tuple[Note, ...] = ()
+    #: JSON: what holds, where it is done
+    label: str | None = None
+    closed: datetime | None = None
+    #: it has become a label
+    told: bool = False
+
+    @property
+    def decisions(self) -> tuple[Answer, ...]:
+        return tuple(one for one in self.answers if one.kind == "decided")
+
+    @property
+    def disputed(self) -> bool:
+        """Whether two reviewers decided otherwise."""
+        return len({one.label for one in self.decisions}) > 1
+
+    @property
+    def weight(self) -> float:
+        """How many rows of the log it stands for."""
+        return 1 / self.chance
+
+    def by(self, reviewer: str) -> Answer | None:
+        """What that reviewer said last."""
+        return next((one for one in reversed(self.answers) if one.reviewer == reviewer), None)
+
+
+class Draw(msgspec.Struct, frozen=True, kw_only=True):
+    """One choice of cases: of `rows` logged from `since` to `until` (without `labelled` ones), what was taken."""
+
+    number: int
+    model: str
+    at: datetime
+    since: datetime
+    until: datetime
+    rows: int
+    labelled: int
+    ranked: int
+    sample: int
+    reasons: dict[str, int]
+    #: what could not be looked at, in words
+    notes: tuple[str, ...] = ()
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the log has been looked at, and what is left of the budget."""
+
+    model: str
+    until: datetime | None = None
+    #: cases that time already looked at allows, and did not use
+    carry: float = 0.0
+    #: the present period, and the cases queued in it
+    period: str = ""
+    queued: int = 0
+    draws: int = 0
+
+
+def case_id(worker: str, sequence: int, row: int) -> str:
+    """The case of a row of the log: the same however often it is drawn."""
+    return digest([worker, sequence, row])[:12]

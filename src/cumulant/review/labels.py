@@ -1,0 +1,86 @@
+"""Decisions as labels: rows for the store of outcomes, with who said so and how many rows each stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant import outcomes
+from cumulant.core.ids import digest
+from cumulant.core.masking import mask
+from cumulant.review.cases import Case
+from cumulant.review.spec import ReviewSpec
+
+if TYPE_CHECKING:
+    from cumulant.core.clock import Clock
+    from cumulant.outcomes import LabelSchema, Taken
+
+#: what stands for labels of the queue wherever labels are shown
+SOURCE = "review"
+
+
+class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
+    """One decision that holds. `weight`: how many rows of the log the case stands for."""
+
+    case: str
+    id: str
+    row: int
+    model: str
+    label: object
+    known_time: datetime
+    weight: float
+    chance: float
+    reviewers: tuple[str, ...]
+    reasons: tuple[str, ...]
+    ref: str | None
+
+
+def reviewed(case: Case, spec: ReviewSpec, salt: bytes) -> Reviewed:
+    """The label of a done case."""
+    decisive = [one for one in case.decisions if one.label == case.label]
+    assert case.label is not None
+    return Reviewed(
+        case=case.id,
+        id=case.request,
+        row=case.row,
+        model=case.model,
+        label=msgspec.json.decode(case.label),
+        known_time=max((one.at for one in decisive), default=case.closed or case.queued),
+        weight=case.weight,
+        chance=case.chance,
+        reviewers=tuple(shown(one.reviewer, spec, salt) for one in decisive),
+        reasons=case.reasons,
+        ref=case.ref,
+    )
+
+
+def shown(reviewer: str, spec: ReviewSpec, salt: bytes) -> str:
+    """A reviewer as the project says: by name, or as a keyed hash that tells one from another."""
+    return reviewer if spec.reviewers == "named" else mask(reviewer, salt)
+
+
+def ingest(
+    folder: Path,
+    scratch: Path,
+    labels: Sequence[Reviewed],
+    schema: LabelSchema,
+    *,
+    salt: bytes,
+    clock: Clock | None = None,
+) -> Taken:
+    """Take decisions into the store of labels in `folder`; the same ones again add nothing.
+
+    The file stays in `scratch` as the record of where these labels come from: reviewers, reasons, chances.
+
+    Raises:
+        StorageError, LeaseHeldError: as `outcomes.ingest_file`.
+    """
+    path = scratch / f"{digest(labels)[:16]}.jsonl"
+    with outcomes.writing_to(path):
+        lines = b"".join(msgspec.json.encode(one) + b"\n" for one in labels)
+        outcomes.write_bytes(path, lines)
+    return outcomes.ingest_file(folder, path, schema, names={"id": "id"}, salt=salt, source=SOURCE, clock=clock)

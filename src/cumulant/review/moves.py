@@ -1,0 +1,149 @@
+"""What may become of a case, as pure functions: each gives the case afterwards, or says why not."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+import msgspec
+
+from cumulant.core.errors import LeaseHeldError, UsageError
+from cumulant.core.units import duration, share
+from cumulant.review.cases import Answer, Case, Lease, Note
+from cumulant.review.spec import ReviewSpec
+
+
+class Reviewer(msgspec.Struct, frozen=True):
+    """Who looks: a name, and the groups it is in."""
+
+    name: str
+    groups: tuple[str, ...] = ()
+
+    def among(self, names: Collection[str]) -> bool:
+        """Whether escalated cases are for this one; where nobody is named they are for all."""
+        bare = self.name.rpartition(":")[2]
+        return not names or bool({self.name, bare, *self.groups} & set(names))
+
+
+def is_open_to(case: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> bool:
+    """Whether this reviewer may be given the case now."""
+    said = case.by(who.name)
+    if case.status != "waiting" or (said is not None and not (said.kind == "escalated" and case.escalated)):
+        return False
+    if case.escalated and not who.among(spec.escalate_to):
+        return False
+    if case.assigned is not None and case.assigned != who.name:
+        return False
+    return case.lease is None or case.lease.until <= now or case.lease.reviewer == who.name
+
+
+def rank(case: Case, who: Reviewer) -> tuple[bool, bool, float, str]:
+    """Cases with the least come first: one's own, then escalated ones, then in the order of the draws."""
+    return case.assigned != who.name, not case.escalated, case.order, case.id
+
+
+def take(case: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> Case:
+    """Keep the case for the reviewer.
+
+    Raises:
+        LeaseHeldError: somebody else looks at it, or it is assigned to somebody else.
+        UsageError: it is closed, or this reviewer has answered it.
+    """
+    check(case, who, spec, now)
+    return msgspec.structs.replace(case, lease=Lease(reviewer=who.name, until=now + duration(spec.lease)))
+
+
+def check(case: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> None:
+    """Raises as `take`."""
+    if is_open_to(case, who, spec, now):
+        return
+    subject = case.id
+    if case.status != "waiting":
+        raise UsageError(f"case {case.id} is closed ({case.status})", subject=subject, hint="`cumulant review next`")
+    if case.by(who.name) is not None:
+        raise UsageError(f"you have answered case {case.id}", subject=subject, hint="`cumulant review next`")
+    if case.escalated and not who.among(spec.escalate_to):
+        raise UsageError(
+            f"case {case.id} was escalated to {', '.join(spec.escalate_to)}", subject=subject,
+            hint="`cumulant review next` gives you another one",
+        )  # fmt: skip
+    holder = case.lease.reviewer if case.lease is not None and case.lease.until > now else str(case.assigned)
+    raise LeaseHeldError(
+        f"case {case.id} is with {holder}", subject=subject, hint="`cumulant review next` gives you another one"
+    )
+
+
+def decide(case: Case, who: Reviewer, label: str, spec: ReviewSpec, now: datetime) -> Case:
+    """`label` is JSON. Two that agree, or one where one is enough, close the case; two that differ escalate it, and
+    the next word holds.
+
+    Raises:
+        LeaseHeldError, UsageError: as `take`.
+    """
+    after = _answered(case, who, Answer(reviewer=who.name, kind="decided", label=label, at=now), spec, now)
+    if case.disputed or not case.second:
+        return _done(after, label, now)
+    if len(after.decisions) < 2:
+        return after
+    return msgspec.structs.replace(after, escalated=True) if after.disputed else _done(after, label, now)
+
+
+def skip(case: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> Case:
+    """Leave the case to others. Raises as `take`."""
+    return _answered(case, who, Answer(reviewer=who.name, kind="skipped", at=now), spec, now)
+
+
+def escalate(case: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> Case:
+    """Give the case to those of `escalate_to`. Raises as `take`."""
+    after = _answered(case, who, Answer(reviewer=who.name, kind="escalated", at=now), spec, now)
+    return msgspec.structs.replace(after, escalated=True)
+
+
+def note(case: Case, who: Reviewer, text: str, now: datetime) -> Case:
+    """Write something beside the case, whoever looks at it.
+
+    Raises:
+        UsageError: there is no text.
+    """
+    if not text.strip():
+        raise UsageError("an empty note says nothing", subject=case.id, hint="write what the next person should know")
+    return msgspec.structs.replace(case, notes=(*case.notes, Note(reviewer=who.name, text=text.strip(), at=now)))
+
+
+def assign(case: Case, to: str | None) -> Case:
+    """Give the case to one reviewer, or to all again; whoever looks at it now loses it.
+
+    Raises:
+        UsageError: it is closed, or that reviewer has answered it.
+    """
+    if case.status != "waiting":
+        raise UsageError(f"case {case.id} is closed ({case.status})", subject=case.id)
+    if to is not None and case.by(to) is not None:
+        raise UsageError(f"{to} has answered case {case.id}", subject=case.id, hint="assign it to somebody else")
+    return msgspec.structs.replace(case, assigned=to, lease=None)
+
+
+def at_deadline(case: Case, spec: ReviewSpec, now: datetime) -> Case:
+    """The case after its deadline has passed: what one reviewer decided holds where the second never came."""
+    if case.status != "waiting" or now < case.deadline:
+        return case
+    if case.decisions and not case.disputed:
+        return _done(case, str(case.decisions[0].label), now)
+    if spec.fallback == "escalate" and not case.extended:
+        later = now + duration(spec.deadline)
+        return msgspec.structs.replace(case, escalated=True, extended=True, assigned=None, lease=None, deadline=later)
+    return msgspec.structs.replace(case, status="expired", lease=None, closed=now)
+
+
+def wants_second(case: str, spec: ReviewSpec) -> bool:
+    """Whether two reviewers decide the case: by its id, so that nobody can choose."""
+    return int(case, 16) < share(spec.second) * float(16 ** len(case))
+
+
+def _answered(case: Case, who: Reviewer, answer: Answer, spec: ReviewSpec, now: datetime) -> Case:
+    check(case, who, spec, now)
+    return msgspec.structs.replace(case, answers=(*case.answers, answer), lease=None, assigned=None)
+
+
+def _done(case: Case, label: str, now: datetime) -> Case:
+    return msgspec.structs.replace(case, status="done", label=label, lease=None, closed=now)

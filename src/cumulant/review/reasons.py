@@ -1,0 +1,193 @@
+"""Why a row is worth a look, as scores from 0 to 1 over the rows of a batch of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from cumulant import features, outcomes, statistics
+from cumulant.core.errors import DefinitionError
+from cumulant.core.expr import Node
+from cumulant.core.servable import Task
+from cumulant.review.choosing import Floats
+
+#: how useful a row of a watched slice is: less than what the models disagree on or cannot tell
+_WATCHED = 0.25
+_DECODE = msgspec.json.Decoder().decode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What is known of the version that answers: rows it was tested on, and rows it learned from.
+
+    calibration: [m, k] probabilities of rows that it did not learn from; target: [m] the place of their class.
+    known: training rows as coordinates; scale: how a request becomes coordinates.
+    rows: what a person sees of a neighbour, by the row of `known`.
+    """
+
+    task: Task
+    classes: tuple[str | int | bool, ...] = ()
+    calibration: Floats | None = None
+    target: NDArray[np.int64] | None = None
+    scale: statistics.Scale | None = None
+    known: statistics.Known | None = None
+    rows: Sequence[Mapping[str, object]] = ()
+
+
+def requests(frame: pl.DataFrame) -> list[dict[str, object]]:
+    """What was asked, a row of the log each; an object without fields where that cannot be read."""
+    return [_object(text) for text in frame["request"]]
+
+
+def probabilities(frame: pl.DataFrame, reference: Reference) -> Floats:
+    """[n, k] in the order of the classes; NaN in rows whose answer has no probabilities."""
+    found = np.full((frame.height, len(reference.classes)), np.nan)
+    names = [_named(one) for one in reference.classes]
+    for place, text in enumerate(frame["outputs"]):
+        outputs = outcomes.read_outputs(text)
+        several = outputs.get("probabilities")
+        if isinstance(several, dict):
+            found[place] = [_number(several.get(name)) for name in names]
+        elif len(names) == 2:
+            chance = _number(outputs.get("probability", outputs.get("score")))
+            found[place] = 1 - chance, chance
+    return found
+
+
+def unsure(frame: pl.DataFrame, reference: Reference, error: float) -> Floats:
+    """[n] the p-value of the second most likely answer where it stays possible, else 0.
+
+    The sets are those of `statistics.prediction_sets` by class, so that a rare class is not ruled out for being rare.
+    """
+    if reference.calibration is None or reference.target is None or len(reference.classes) < 2:
+        return np.zeros(frame.height)
+    given = probabilities(frame, reference)
+    whole = ~np.isnan(given).any(axis=1)
+    found = np.zeros(frame.height)
+    if whole.any():
+        scores = statistics.lac_scores(given[whole])
+        values = statistics.label_p_values(statistics.lac_scores(reference.calibration), reference.target, scores)
+        several = statistics.prediction_sets(values, error).sum(axis=1) > 1
+        found[whole] = np.where(several, np.sort(values, axis=1)[:, -2], 0.0)
+    return found
+
+
+def far(asked: Sequence[Mapping[str, object]], reference: Reference, limit: float) -> Floats:
+    """[n] how far beyond the distance at which `limit` of the training rows lie, as 1 - that / its own; else 0."""
+    if reference.known is None or reference.scale is None or not len(asked):
+        return np.zeros(len(asked))
+    points = reference.scale.coordinates(*columns(asked, reference.scale))
+    distances = reference.known.distances(points)
+    beyond = (reference.known.p_values(points) <= limit) & (distances > 0)
+    found = np.zeros(len(asked))
+    found[beyond] = 1 - np.minimum(1.0, reference.known.limit(limit) / distances[beyond])
+    # As far as the farthest known row is far already.
+    found[beyond] = np.maximum(found[beyond], 1e-6)
+    return found
+
+
+def columns(
+    asked: Sequence[Mapping[str, object]], scale: statistics.Scale
+) -> tuple[dict[str, Floats], dict[str, list[str | None]]]:
+    """The numbers and categories of requests, as `Scale.coordinates` takes them."""
+    numbers = {name: np.array([_number(row.get(name)) for row in asked], dtype=np.float64) for name in scale.numbers}
+    texts = {name: [_text(row.get(name)) for row in asked] for name in scale.categories}
+    return numbers, texts
+
+
+def disagree(frame: pl.DataFrame, others: pl.DataFrame) -> Floats:
+    """[n] how far the answer scored beside it (`others`: id, row, outputs, score) is from the one given.
+
+    Another decision counts a half and more; the difference of the scores adds to it, for probabilities.
+    """
+    beside = others.unique(["id", "row"], keep="last", maintain_order=True)
+    both = frame.select("id", "row", "outputs", "score").join(
+        beside.select("id", "row", pl.col("outputs").alias("other"), pl.col("score").alias("other_score")),
+        on=["id", "row"], how="left", maintain_order="left",
+    )  # fmt: skip
+    return np.array([_apart(row) for row in both.to_dicts()], dtype=np.float64)
+
+
+def watched(asked: Sequence[Mapping[str, object]], conditions: Sequence[Node]) -> Floats:
+    """[n] of the rows of watched slices.
+
+    Raises:
+        DefinitionError: a condition names a field that no request has.
+    """
+    found = np.zeros(len(asked), dtype=bool)
+    if conditions and len(asked):
+        names = dict.fromkeys(name for row in asked for name in row)
+        frame = pl.DataFrame({name: _column([row.get(name) for row in asked]) for name in names}, strict=False)
+        for one in conditions:
+            found |= _holds(one, frame)
+    return np.where(found, _WATCHED, 0.0)
+
+
+def conditions(texts: Sequence[str]) -> list[Node]:
+    """The watched slices as trees.
+
+    Raises:
+        DefinitionError: a text is no condition; says which.
+    """
+    found = []
+    for text in texts:
+        try:
+            found.append(features.parse(text))
+        except DefinitionError as error:
+            raise DefinitionError(
+                f'monitoring.review.slices: "{text}": {error.message}', subject=text, hint=error.hint
+            ) from None
+    return found
+
+
+def _holds(condition: Node, frame: pl.DataFrame) -> NDArray[np.bool_]:
+    try:
+        values = features.evaluate(condition, frame)
+    except DefinitionError as error:
+        raise DefinitionError(f"monitoring.review.slices: {error.message}", hint=error.hint) from None
+    return np.asarray(values.fill_null(value=False).cast(pl.Boolean).to_numpy(), dtype=bool)
+
+
+def _column(values: list[object]) -> list[object]:
+    """Texts of numbers as numbers, where all are: a log that came from a CSV file has nothing but texts."""
+    texts = [value for value in values if isinstance(value, str) and value]
+    numbers = [outcomes.number(text) for text in texts]
+    if not texts or any(one is None for one in numbers):
+        return values
+    return [outcomes.number(value) for value in values]
+
+
+def _apart(row: Mapping[str, object]) -> float:
+    if row["other"] is None:
+        return 0.0
+    one, other = (outcomes.read_outputs(str(row[name])) for name in ("outputs", "other"))
+    moved = abs(_number(row["score"]) - _number(row["other_score"]))
+    near = moved if moved <= 1 else 0.0  # NaN, and differences of numbers that are no probabilities, say nothing
+    return 0.5 + near / 2 if outcomes.decision(one) != outcomes.decision(other) and "prediction" in one else near / 2
+
+
+def _object(text: str) -> dict[str, object]:
+    try:
+        found = _DECODE(text)
+    except msgspec.DecodeError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _named(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _number(value: object) -> float:
+    if value is None or isinstance(value, str | list | dict):
+        return float("nan")
+    return float(value)  # type: ignore[arg-type]
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

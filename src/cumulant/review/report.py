@@ -1,0 +1,125 @@
+"""What the queue has shown: how much was answered, how far reviewers agree, how often the model was wrong overall."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from cumulant import statistics
+from cumulant.review.cases import Case, Draw
+
+
+class ReasonFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """Of the cases with a reason: how many, how many are done, and on how many the model was wrong."""
+
+    queued: int
+    done: int
+    wrong: int
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """The queue in numbers. `rows` were looked at in all draws; `used_for_training` is of the newest training.
+
+    `agreement`: Cohen's kappa of first and second opinions. `error`: the share of all rows looked at on which the
+    model was wrong, corrected for how cases were drawn; `counted` the share among the cases, which is higher because
+    they were chosen to be hard.
+    """
+
+    model: str
+    rows: int
+    draws: int
+    queued: int
+    waiting: int
+    leased: int
+    escalated: int
+    done: int
+    expired: int
+    labelled: int
+    used_for_training: int
+    reasons: dict[str, ReasonFigures]
+    agreement: dict[str, Any] | None
+    error: dict[str, Any] | None
+    counted: float | None
+    #: share of the random cases that have an answer: without it the figures hold only if silence is chance
+    answered: float | None
+
+
+def figures(
+    model: str,
+    opened: Sequence[Case],
+    closed: Sequence[Case],
+    draws: Sequence[Draw],
+    wrong: Mapping[str, bool],
+    *,
+    leased: int = 0,
+    used: int = 0,
+) -> Figures:
+    """`wrong`: by case, whether the model's decision was another than the reviewers'."""
+    done = [one for one in closed if one.status == "done"]
+    every = [*opened, *closed]
+    agreement, error = agreed(every), corrected(done, wrong)
+    judged = [one for one in done if one.id in wrong]
+    return Figures(
+        model=model,
+        rows=sum(draw.rows for draw in draws),
+        draws=len(draws),
+        queued=len(every),
+        waiting=len(opened),
+        leased=leased,
+        escalated=sum(one.escalated for one in opened),
+        done=len(done),
+        expired=len(closed) - len(done),
+        labelled=sum(one.told for one in done),
+        used_for_training=used,
+        reasons=_by_reason(every, wrong),
+        agreement=None if agreement is None else _plain(agreement),
+        error=None if error is None else _plain(error),
+        counted=sum(wrong[one.id] for one in judged) / len(judged) if judged else None,
+        answered=_answered(every),
+    )
+
+
+def agreed(cases: Sequence[Case]) -> statistics.Agreement | None:
+    """Cohen's kappa of the first and the second decision of cases that have two; None where none has."""
+    pairs = [one.decisions[:2] for one in cases if len(one.decisions) > 1]
+    if not pairs:
+        return None
+    first, second = ([str(pair[place].label) for pair in pairs] for place in (0, 1))
+    return statistics.cohen_kappa(statistics.counted(first, second))
+
+
+def corrected(done: Sequence[Case], wrong: Mapping[str, bool]) -> statistics.Weighted | None:
+    """The model's share of errors over all rows that were looked at; None without a random case that is done.
+
+    Cases taken for their usefulness alone say nothing of the others.
+    """
+    judged = [one for one in done if one.id in wrong]
+    chances = np.array([one.chance for one in judged], dtype=np.float64)
+    if not judged or (not (chances < 1).any() and any("sample" not in one.reasons for one in judged)):
+        return None
+    return statistics.hajek(np.array([float(wrong[one.id]) for one in judged]), chances)
+
+
+def _by_reason(cases: Sequence[Case], wrong: Mapping[str, bool]) -> dict[str, ReasonFigures]:
+    queued, done, missed = Counter[str](), Counter[str](), Counter[str]()
+    for one in cases:
+        queued.update(one.reasons)
+        done.update(one.reasons if one.status == "done" else ())
+        missed.update(one.reasons if wrong.get(one.id) else ())
+    return {name: ReasonFigures(queued=queued[name], done=done[name], wrong=missed[name]) for name in sorted(queued)}
+
+
+def _answered(cases: Sequence[Case]) -> float | None:
+    drawn = [one for one in cases if "sample" in one.reasons]
+    return sum(one.status == "done" for one in drawn) / len(drawn) if drawn else None
+
+
+def _plain(value: object) -> dict[str, Any]:
+    import math
+
+    found: dict[str, Any] = dict(vars(value))
+    return {name: None if isinstance(one, float) and not math.isfinite(one) else one for name, one in found.items()}

@@ -1,0 +1,221 @@
+"""A case as a reviewer sees it: what was asked, what is known nearby, and the model's answer once it may be seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from cumulant import outcomes, packaging, review
+from cumulant.core.errors import NotFoundError
+from cumulant.core.masking import HIDDEN, mask
+from cumulant.core.servable import Servable
+from cumulant.review import Case, Reference, ReviewSpec, reasons
+from cumulant.runtime.models import servable_folder
+from cumulant.runtime.predictions import FOLDER as PREDICTIONS
+from cumulant.serving import log
+
+if TYPE_CHECKING:
+    from cumulant.project import Project
+
+_NEIGHBOURS = 3
+
+
+class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
+    """A training row near the case, and what became of it."""
+
+    distance: float
+    label: object
+    row: dict[str, Any]
+
+
+class CaseView(msgspec.Struct, frozen=True, kw_only=True):
+    """While the reviewer is blind (`hidden`), `answer`, `explanation` and why the case was chosen are left out.
+
+    `request`: personal values are keyed hashes, as the log holds them. `others`: what others said, once the viewer has
+    decided too or the case is closed.
+    """
+
+    id: str
+    model: str
+    version: str
+    request_id: str
+    row: int
+    time: datetime
+    reasons: tuple[str, ...]
+    useful: float | None
+    chance: float | None
+    status: str
+    deadline: datetime
+    second: bool
+    escalated: bool
+    assigned: str | None
+    holder: str | None
+    held_until: datetime | None
+    labels: tuple[str | int | float | bool, ...]
+    request: dict[str, Any] | None
+    hidden: bool
+    answer: dict[str, Any] | None
+    explanation: Any
+    neighbours: tuple[Neighbour, ...]
+    notes: tuple[dict[str, Any], ...]
+    others: tuple[dict[str, Any], ...]
+    label: object
+
+
+def view(
+    project: Project,
+    case: Case,
+    spec: ReviewSpec,
+    *,
+    viewer: str,
+    reference: Reference | None = None,
+    whole: bool = True,
+) -> CaseView:
+    """The case for one viewer; not `whole`: without what stands in the log. Raises StorageError."""
+    logged = logged_row(project, case) if whole else None
+    request = None if logged is None else masked(project, case, msgspec.json.decode(logged["request"]))
+    outputs = {} if logged is None else dict(outcomes.read_outputs(logged["outputs"]))
+    said = case.by(viewer)
+    decided = said is not None and said.kind == "decided"
+    hidden = spec.blind and case.status == "waiting" and not decided
+    seen = case.status != "waiting" or decided
+    explanation = outputs.pop("reasons", None)
+    return CaseView(
+        id=case.id,
+        model=case.model,
+        version=case.version,
+        request_id=case.request,
+        row=case.row,
+        time=case.time,
+        # A reviewer who knows that the models disagree, or that the model cannot tell, is no longer blind.
+        reasons=() if hidden else case.reasons,
+        useful=None if hidden else case.useful,
+        chance=None if hidden else case.chance,
+        status=case.status,
+        deadline=case.deadline,
+        second=case.second,
+        escalated=case.escalated,
+        assigned=case.assigned,
+        holder=None if case.lease is None else case.lease.reviewer,
+        held_until=None if case.lease is None else case.lease.until,
+        labels=classes_of(project, case) if whole else (),
+        request=request,
+        hidden=hidden,
+        answer=None if hidden or not outputs else outputs,
+        explanation=None if hidden else explanation,
+        neighbours=() if request is None else neighbours(request, reference),
+        notes=tuple(
+            _note(one, spec, project.salt(), viewer)
+            for one in case.notes
+            # A second opinion that has read the first one's notes is none.
+            if not (hidden and case.second and not case.escalated) or one.reviewer == viewer
+        ),
+        others=tuple(_said(one, spec, project.salt()) for one in case.answers if one.reviewer != viewer)
+        if seen
+        else (),
+        label=None if case.label is None or hidden else msgspec.json.decode(case.label),
+    )
+
+
+def logged_row(project: Project, case: Case) -> dict[str, Any] | None:
+    """The case's row of the prediction log; None where it is no longer kept."""
+    import pyarrow.compute as pc
+
+    day = case.time.date()
+    rows = log.scan(project.state / PREDICTIONS, since=day, until=day)
+    field = pc.field
+    wanted = (field("worker") == case.worker) & (field("sequence") == case.sequence) & (field("row") == case.row)
+    found: list[dict[str, Any]] = rows.to_table(columns=["request", "outputs"], filter=wanted).to_pylist()
+    return found[0] if found else None
+
+
+def masked(project: Project, case: Case, request: object) -> dict[str, Any]:
+    """What was asked. The log holds hashes already; a value that a version of before did not call personal, and the
+    present one does, is hashed here.
+    """
+    given = request if isinstance(request, dict) else {"": request}
+    described = _described(project, case)
+    personal = set() if described is None else {field.name for field in log.personal_fields(described)}
+    personal |= {name for source in project.spec.data.values() for name in source.personal}
+    return {name: _hashed(value, project.salt()) if name in personal else value for name, value in given.items()}
+
+
+def classes_of(project: Project, case: Case) -> tuple[str | int | float | bool, ...]:
+    """What a reviewer may decide; empty where the answer is a number, or nothing is known of the version."""
+    described = _described(project, case)
+    return packaging.labels(described) if isinstance(described, Servable) else ()
+
+
+def neighbours(request: Mapping[str, Any], reference: Reference | None) -> tuple[Neighbour, ...]:
+    """The training rows nearest to the case, without personal values and keys."""
+    if reference is None or reference.known is None or reference.scale is None:
+        return ()
+    points = reference.scale.coordinates(*reasons.columns([request], reference.scale))
+    distances, places = reference.known.neighbours(points, _NEIGHBOURS)
+    found = []
+    for distance, place in zip(distances[0], places[0], strict=True):
+        row = dict(reference.rows[int(place)])
+        found.append(Neighbour(distance=round(float(np.float64(distance)), 3), label=row.pop("label", None), row=row))
+    return tuple(found)
+
+
+def wrong_cases(project: Project, cases: Sequence[Case]) -> dict[str, bool]:
+    """By done case, whether the model's decision was another than what holds; without those the log has lost."""
+    done = [case for case in cases if case.label is not None]
+    found: dict[str, bool] = {}
+    # A day of the log is read once, however many cases it has.
+    for day in sorted({case.time.date() for case in done}):
+        those = [case for case in done if case.time.date() == day]
+        answered = _answers(project, day, those)
+        for case in those:
+            text = answered.get((case.worker, case.sequence, case.row))
+            decision = None if text is None else outcomes.decision(outcomes.read_outputs(text))
+            if text is not None and not isinstance(decision, dict):
+                found[case.id] = _text(decision) != _text(msgspec.json.decode(str(case.label)))
+    return found
+
+
+def _answers(project: Project, day: date, cases: Sequence[Case]) -> dict[tuple[str, int, int], str]:
+    """What was answered, by place in the log."""
+    import pyarrow.compute as pc
+
+    rows = log.scan(project.state / PREDICTIONS, since=day, until=day)
+    wanted = pc.field("sequence").isin([case.sequence for case in cases])
+    table = rows.to_table(columns=["worker", "sequence", "row", "outputs"], filter=wanted)
+    return {(row["worker"], row["sequence"], row["row"]): row["outputs"] for row in table.to_pylist()}
+
+
+def _described(project: Project, case: Case) -> Servable | Any:
+    try:
+        version = project.registry().resolve(f"{case.model}/{case.version}")
+        return packaging.load_description(servable_folder(project, version))
+    except NotFoundError:
+        return None
+
+
+def _hashed(value: object, salt: bytes) -> object:
+    if value is None or (isinstance(value, str) and (value == HIDDEN or _is_hash(value))):
+        return value
+    return mask(value, salt)
+
+
+def _is_hash(text: str) -> bool:
+    return len(text) == 13 and text.startswith("#") and all(sign in "0123456789abcdef" for sign in text[1:])
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _note(one: review.Note, spec: ReviewSpec, salt: bytes, viewer: str) -> dict[str, Any]:
+    who = one.reviewer if one.reviewer == viewer else review.shown(one.reviewer, spec, salt)
+    return {"reviewer": who, "at": one.at, "text": one.text}
+
+
+def _said(one: review.Answer, spec: ReviewSpec, salt: bytes) -> dict[str, Any]:
+    label = None if one.label is None else msgspec.json.decode(one.label)
+    return {"reviewer": review.shown(one.reviewer, spec, salt), "kind": one.kind, "at": one.at, "label": label}

@@ -1,0 +1,279 @@
+"""The flow `review fill`: the predictions since the last draw are looked at, and some become cases."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from cumulant import outcomes, review
+from cumulant.core.clock import Clock, SystemClock
+from cumulant.core.errors import NotFoundError, UsageError
+from cumulant.core.events import Actor
+from cumulant.core.progress import Progress, silent
+from cumulant.core.units import duration, from_micros, share, to_micros
+from cumulant.review import Candidate, Case, Draw, Reference, ReviewSpec, reasons
+from cumulant.runtime.context import Context, open_run
+from cumulant.runtime.labels import outcomes_of, schema_of
+from cumulant.runtime.predictions import FOLDER as PREDICTIONS
+from cumulant.runtime.review.reference import reference_of
+
+if TYPE_CHECKING:
+    from cumulant.core.expr import Node
+    from cumulant.ports.access import Principal
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.project import Project
+    from cumulant.review import Allowance
+
+#: a row is in the log some seconds after its answer: what is younger is left to the next draw
+_LAG = timedelta(seconds=30)
+
+
+class Filled(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a draw; `draw` is None where it was too early for one. `added` are cases that are new."""
+
+    draw: Draw | None
+    added: int
+    left: int
+    waiting: int
+    overdue: int
+    said: str
+
+
+def spec_of(project: Project) -> ReviewSpec:
+    """The project's `monitoring.review`.
+
+    Raises:
+        UsageError: it has none.
+    """
+    found = project.spec.monitoring.review
+    if found is None:
+        raise UsageError(
+            "the project declares no review queue", subject=str(project.file),
+            hint="add `monitoring: {review: {budget: 50/day}}` to cumulant.yaml",
+        )  # fmt: skip
+    return found
+
+
+def fill(
+    project: Project,
+    *,
+    principal: Principal,
+    since: datetime | None = None,
+    at_once: bool = False,
+    clock: Clock | None = None,
+    progress: Progress = silent,
+) -> Filled:
+    """Draw cases from the predictions since the last draw (the first looks back one period, or to `since`).
+
+    `at_once` takes what is left of the period's budget, instead of what the time looked at brings, and looks at rows
+    up to now. Killed at any moment and run again, it draws the same.
+
+    Raises:
+        UsageError: there is no queue, or a watched slice cannot be read.
+        LeaseHeldError: another process has drawn meanwhile.
+        StorageError: the log cannot be read.
+    """
+    spec, clock = spec_of(project), clock or SystemClock()
+    conditions = reasons.conditions(spec.slices)
+    with open_run(project, "review fill", action="review.fill", principal=principal, progress=progress) as context:
+        desk = review.Desk(project.journal(), project.name, spec, clock=clock)
+        overdue = desk.expire(Actor(principal.name))
+        queue, version = desk.queue()
+        until = clock.now() - (timedelta() if at_once else _LAG)
+        begin = queue.until or since or until - review.rate(spec.budget)[1]
+        if since is not None and queue.until is not None and since < queue.until:
+            progress(f"predictions up to {queue.until:%Y-%m-%d %H:%M} have been drawn from already")
+        allowed = review.allowance(spec, queue, since=min(begin, until), until=until, at_once=at_once)
+        if not allowed.enough or begin >= until:
+            said = _too_early(allowed, spec)
+            return Filled(draw=None, added=0, left=allowed.left, waiting=len(desk.open()), overdue=overdue, said=said)
+        looked = _Look(context, spec, conditions, since=begin, until=until).choose(allowed)
+        draw, cases = _cases(looked, spec, queue, now=clock.now(), within=(begin, until))
+        added = 0
+        if draw.rows:
+            after = review.after(queue, allowed, until=until, taken=len(cases))
+            added = desk.add(cases, draw, after, expect=version, actor=Actor(principal.name))
+        return Filled(
+            draw=draw, added=added, left=allowed.left - len(cases), waiting=len(desk.open()), overdue=overdue,
+            said=_said(draw, added),
+        )  # fmt: skip
+
+
+def _too_early(allowed: Allowance, spec: ReviewSpec) -> str:
+    if not allowed.left:
+        return f"the budget of {spec.budget} is used up: nothing was drawn"
+    return (
+        f"{allowed.cases} of {spec.budget} are due by now, and a draw begins with {allowed.least}: nothing was drawn; "
+        "--now takes what is left of the period"
+    )
+
+
+def _said(draw: Draw, added: int) -> str:
+    if not draw.rows:
+        return "no prediction to draw from since the last draw"
+    how = f"{draw.ranked} by usefulness, {draw.sample} at random"
+    return f"{added} of {draw.rows:,} predictions came into the queue: {how}"
+
+
+@dataclass(frozen=True)
+class _Looked:
+    chosen: review.Chosen
+    labelled: int
+    notes: tuple[str, ...]
+
+
+class _Look:
+    """One pass over the log: each row's reasons, and the choice."""
+
+    def __init__(
+        self, context: Context, spec: ReviewSpec, conditions: Sequence[Node], *, since: datetime, until: datetime
+    ) -> None:
+        project = context.project
+        self._context, self._spec, self._conditions = context, spec, conditions
+        self._since, self._until = since, until
+        self._schema, self._salt = schema_of(project), project.salt()
+        self._log = project.state / PREDICTIONS
+        self._labelled = self._named()
+        self._references: dict[str, Reference | None] = {}
+        self._notes: list[str] = []
+
+    def choose(self, allowed: Allowance) -> _Looked:
+        choice = review.Choice(ranked=allowed.cases - allowed.sample, sample=allowed.sample)
+        beside = self._beside() if "disagree" in self._spec.reasons else None
+        labelled = 0
+        for rows in self._frames():
+            answered = rows.filter(~pl.col("shadow") & (pl.col("model") == self._context.project.name))
+            known = answered["id_ref"].is_in(self._labelled) | answered["key_ref"].is_in(self._labelled).fill_null(
+                value=False
+            )
+            labelled += int(known.sum())
+            for part in answered.filter(~known).partition_by("version"):
+                self._see(part, choice, beside)
+        return _Looked(choice.chosen(), labelled, tuple(dict.fromkeys(self._notes)))
+
+    def _frames(self) -> Iterator[pl.DataFrame]:
+        return outcomes.logged(self._log, self._schema.key, since=self._since, until=self._until)
+
+    def _beside(self) -> pl.DataFrame | None:
+        """What was scored beside answers; a mirrored row may be logged a little later than the answered one."""
+        later = self._until + timedelta(minutes=5)
+        frames = outcomes.logged(self._log, (), since=self._since - timedelta(minutes=5), until=later)
+        found = [one.filter(pl.col("shadow")).select("id", "row", "outputs", "score") for one in frames]
+        held = [one for one in found if one.height]
+        return pl.concat(held) if held else None
+
+    def _named(self) -> pl.Series:
+        """References of predictions whose label is known already."""
+        facts = outcomes_of(self._context.project, self._schema).facts(self._until)
+        return facts["ref"].unique().implode()
+
+    def _see(self, rows: pl.DataFrame, choice: review.Choice, beside: pl.DataFrame | None) -> None:
+        scores = self._scores(rows, beside)
+        useful = review.usefulness(list(scores.values())) if scores else np.zeros(rows.height)
+        places = rows.select("worker", "sequence", "row").rows()
+        lucks = [review.luck(self._salt, *place) for place in places]
+        wanted = choice.wanted(useful, lucks)
+        choice.skip(int((~wanted).sum()))
+        for place in np.flatnonzero(wanted):
+            why = tuple(name for name, values in scores.items() if values[place] > 0)
+            choice.see(_candidate(rows.row(int(place), named=True), why, float(useful[place]), lucks[place]))
+
+    def _scores(self, rows: pl.DataFrame, beside: pl.DataFrame | None) -> dict[str, Any]:
+        spec, asked = self._spec, reasons.requests(rows)
+        found: dict[str, Any] = {}
+        if "disagree" in spec.reasons and beside is not None:
+            found["disagree"] = reasons.disagree(rows, beside)
+        if "slice" in spec.reasons and self._conditions:
+            found["slice"] = reasons.watched(asked, self._conditions)
+        reference = self._reference(rows["version"][0]) if {"unsure", "far"} & set(spec.reasons) else None
+        if reference is not None and "unsure" in spec.reasons:
+            found["unsure"] = reasons.unsure(rows, reference, share(spec.error))
+        if reference is not None and "far" in spec.reasons:
+            found["far"] = reasons.far(asked, reference, share(spec.far))
+        return found
+
+    def _reference(self, number: str) -> Reference | None:
+        if number not in self._references:
+            version = self._version(number)
+            told: tuple[str, ...] = (
+                f"version {number} is not in the registry: nothing is said of unsure and far rows",
+            )
+            found = None
+            if version is not None:
+                found, told = reference_of(self._context, version)
+            self._references[number] = found
+            self._notes += told
+        return self._references[number]
+
+    def _version(self, number: str) -> ModelVersion | None:
+        project = self._context.project
+        try:
+            return project.registry().resolve(f"{project.name}/{number}")
+        except (NotFoundError, UsageError):
+            return None
+
+
+def _candidate(row: dict[str, Any], why: tuple[str, ...], useful: float, luck: bytes) -> Candidate:
+    return Candidate(
+        request=row["id"], row=row["row"], worker=row["worker"], sequence=row["sequence"],
+        time=to_micros(row["time"]), model=row["model"], version=row["version"], ref=row["key_ref"],
+        reasons=why, useful=useful, luck=luck,
+    )  # fmt: skip
+
+
+def _cases(
+    looked: _Looked, spec: ReviewSpec, queue: review.Queue, *, now: datetime, within: tuple[datetime, datetime]
+) -> tuple[Draw, list[Case]]:
+    chosen, number = looked.chosen, queue.draws + 1
+    ordered = chosen.ordered()
+    made = [
+        _case(one, spec, now, drawn=drawn, chance=chosen.chance if drawn else 1.0, draw=number,
+              order=(place + 0.5) / len(ordered))
+        for place, (one, drawn) in enumerate(ordered)
+    ]  # fmt: skip
+    draw = Draw(
+        number=number,
+        model=queue.model,
+        at=now,
+        since=within[0],
+        until=within[1],
+        rows=chosen.rows,
+        labelled=looked.labelled,
+        ranked=len(chosen.ranked),
+        sample=len(chosen.sample),
+        reasons=dict(Counter(why for one in made for why in one.reasons)),
+        notes=looked.notes,
+    )
+    return draw, made
+
+
+def _case(
+    one: Candidate, spec: ReviewSpec, now: datetime, *, drawn: bool, chance: float, draw: int, order: float
+) -> Case:
+    case = review.case_id(one.worker, one.sequence, one.row)
+    return Case(
+        id=case,
+        model=one.model,
+        version=one.version,
+        request=one.request,
+        row=one.row,
+        worker=one.worker,
+        sequence=one.sequence,
+        time=from_micros(one.time),
+        ref=one.ref,
+        reasons=(*one.reasons, "sample") if drawn else one.reasons,
+        useful=round(one.useful, 6),
+        chance=chance,
+        draw=draw,
+        order=order,
+        queued=now,
+        deadline=now + duration(spec.deadline),
+        second=review.wants_second(case, spec),
+    )

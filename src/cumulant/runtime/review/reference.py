@@ -1,0 +1,181 @@
+"""What the queue compares with: answers of the served version to rows it was tested on, and rows it learned from."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from cumulant import data, features, packaging, statistics
+from cumulant.core.errors import CumulantError
+from cumulant.core.ids import digest
+from cumulant.core.servable import Servable
+from cumulant.core.version import __version__
+from cumulant.review import Reference
+from cumulant.runtime.candidate import ModelRecord, find_record
+from cumulant.runtime.features import scans
+from cumulant.runtime.fitting import rows_of
+from cumulant.runtime.lineage import recorded_work
+from cumulant.runtime.models import servable_folder
+from cumulant.runtime.rows import since
+from cumulant.runtime.validate import load_snapshot
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.core.plan import Field
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.project import Project
+    from cumulant.runtime.context import Context
+    from cumulant.runtime.work import Work
+    from cumulant.training import TrainingSet
+
+#: rows kept of each kind: enough for p-values of a thousandth, little enough to hold and to search
+_CALIBRATION, _KNOWN = 20_000, 4_000
+#: a text with more values than this names things rather than kinds
+_KINDS = 200
+_LABEL = "label"
+
+
+class _Told(msgspec.Struct, frozen=True, kw_only=True):
+    """The description beside the tables."""
+
+    classes: tuple[str | int | bool, ...]
+    numbers: tuple[str, ...]
+    categories: tuple[str, ...]
+
+
+def reference_of(context: Context, version: ModelVersion) -> tuple[Reference | None, tuple[str, ...]]:
+    """The reference of a registered version, made once; None, and a note why, where there is none to be had."""
+    described = packaging.load_description(servable_folder(context.project, version))
+    if not isinstance(described, Servable):
+        return None, (f"{version.uri} reads tensors: nothing is said of unsure and far rows",)
+    record = find_record(context.project, version)
+    bare = Reference(task=described.task, classes=packaging.labels(described))
+    if record is None:
+        return bare, (f"{version.uri} was not trained here: nothing is said of unsure and far rows",)
+    try:
+        folder = _made(context, version, record, described)
+    except CumulantError as error:
+        return bare, (f"nothing is said of unsure and far rows: {error.message}",)
+    return _read(folder, described), ()
+
+
+def found_reference(project: Project, version: ModelVersion) -> Reference | None:
+    """As `reference_of`, where it was made before; a look at a case does not make it."""
+    described = packaging.load_description(servable_folder(project, version))
+    record = find_record(project, version)
+    if record is None or not isinstance(described, Servable):
+        return None
+    key = _key(record)
+    return _read(project.objects().path(key), described) if project.objects().find(key) is not None else None
+
+
+def _inputs(record: ModelRecord) -> dict[str, object]:
+    return {"servable": record.servable.key, "work": record.work, "format": 1}
+
+
+def _key(record: ModelRecord) -> str:
+    return f"review/{digest(_inputs(record))}"
+
+
+def _made(context: Context, version: ModelVersion, record: ModelRecord, described: Servable) -> Path:
+    objects = context.project.objects()
+    key = _key(record)
+
+    def make() -> dict[str, object]:
+        work = _work(context, record, described)
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / "reference"
+            folder.mkdir()
+            _write(context, version, work, described, folder)
+            objects.put(key, folder)
+        return {"key": key}
+
+    context.step(
+        "review reference", {**_inputs(record), "by": __version__}, make, verify=lambda _: objects.find(key) is not None
+    )
+    return objects.path(key)
+
+
+def _work(context: Context, record: ModelRecord, described: Servable) -> Work:
+    """What made the version; its features are found, or computed again."""
+    project, plan = context.project, described.plan
+    snapshots = {name: load_snapshot(project, identity) for name, identity in record.snapshots.items()}
+    table = project.tables().find(record.table)
+    if table is None:
+        frame = features.compute(plan, scans(project, snapshots, record.snapshots, as_of=record.as_of))
+        table = project.tables().write(record.table, frame)
+    return recorded_work(project, record, plan, snapshots[plan.entity], table)
+
+
+def _write(context: Context, version: ModelVersion, work: Work, described: Servable, folder: Path) -> None:
+    split = rows_of(context, work)
+    test = _some(split.test, _CALIBRATION)
+    scorer = packaging.Scorer(servable_folder(context.project, version))
+    answers = scorer.score({name: test.features[name].to_list() for name in scorer.features})
+    _calibration(answers, test.target).write_parquet(folder / "calibration.parquet")
+    known, told = _known(context, work, described, _some(split.train, _KNOWN))
+    known.write_parquet(folder / "known.parquet")
+    (folder / "reference.json").write_bytes(msgspec.json.encode(told))
+
+
+def _some(rows: TrainingSet, most: int) -> TrainingSet:
+    if len(rows) <= most:
+        return rows
+    return rows.take(np.sort(np.random.default_rng(0).choice(len(rows), most, replace=False)))
+
+
+def _calibration(answers: np.ndarray[Any, Any], target: np.ndarray[Any, Any]) -> pl.DataFrame:
+    import polars as pl
+
+    wide = answers if answers.ndim == 2 else np.stack([1 - answers, answers], axis=1)
+    columns = {f"p{place}": wide[:, place] for place in range(wide.shape[1])}
+    return pl.DataFrame({**columns, "target": target})
+
+
+def _known(context: Context, work: Work, described: Servable, rows: TrainingSet) -> tuple[pl.DataFrame, _Told]:
+    """Training rows as they were asked about, without personal values, keys and times; with their labels."""
+    import polars as pl
+
+    raw = data.scan(work.snapshot, context.project.tables(), as_of=work.as_of)
+    if (late_enough := since(work.training, work.snapshot)) is not None:
+        raw = raw.filter(late_enough)
+    fields = _fields(described)
+    frame = raw.select(pl.col(field.name) for field in fields).collect()[rows.rows]
+    numbers = tuple(field.name for field in fields if field.dtype in ("int", "float", "bool"))
+    texts = [field.name for field in fields if field.dtype == "str" and frame[field.name].n_unique() <= _KINDS]
+    classes = packaging.labels(described)
+    labels = [classes[int(value)] if classes else float(value) for value in rows.target]
+    told = _Told(classes=classes, numbers=numbers, categories=tuple(texts))
+    return frame.select(*numbers, *texts).with_columns(pl.Series(_LABEL + ".", labels)), told
+
+
+def _fields(described: Servable) -> list[Field]:
+    source = described.plan.sources[described.plan.entity]
+    return [field for field in described.plan.request if not field.personal and field.name not in source.key]
+
+
+def _read(folder: Path, described: Servable) -> Reference:
+    import polars as pl
+
+    told = msgspec.json.decode((folder / "reference.json").read_bytes(), type=_Told)
+    calibration, known = (pl.read_parquet(folder / f"{name}.parquet") for name in ("calibration", "known"))
+    numbers = {name: known[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in told.numbers}
+    categories = {name: known[name].to_list() for name in told.categories}
+    scale = statistics.Scale.of(numbers, categories)
+    points = scale.coordinates(numbers, categories)
+    several = described.task != "regression"
+    return Reference(
+        task=described.task,
+        classes=told.classes,
+        calibration=calibration.drop("target").to_numpy() if several else None,
+        target=calibration["target"].cast(pl.Int64).to_numpy() if several else None,
+        scale=scale,
+        known=statistics.Known(points) if points.shape[0] and points.shape[1] else None,
+        rows=known.rename({_LABEL + ".": _LABEL}).to_dicts() if _LABEL not in told.numbers + told.categories
+        else known.to_dicts(),
+    )  # fmt: skip

@@ -1,0 +1,119 @@
+"""What people decided, on its way into the next training set: by key and moment, as labels of rows that have none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant import outcomes, review
+from cumulant.core.ids import digest
+from cumulant.core.masking import mask
+from cumulant.core.units import from_micros
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cumulant.core.plan import Field
+    from cumulant.core.refs import TableRef
+    from cumulant.project import Project
+    from cumulant.runtime.task import Task
+
+_SEP = "\x1f"
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Of each entity row: what people decided (null where nobody did), whether it is used, and its weight."""
+
+    label: pl.Series
+    used: pl.Series
+    weight: pl.Series
+
+    def fill(
+        self, target: pl.Series, known: pl.Series | None, at: pl.Series | None
+    ) -> tuple[pl.Series, pl.Series | None]:
+        """The target with these labels where it had none, and since when each counts as known.
+
+        That is the row's own moment: an answer tells nothing of later rows, so that a test on these loses nothing. When
+        it was given, `as_of` has looked at already.
+        """
+        import polars as pl
+
+        filled = target.zip_with(~self.used, self.label.cast(target.dtype, strict=False))
+        if known is None or at is None:
+            return filled, known
+        return filled, pl.select(pl.when(self.used).then(at).otherwise(known).alias(known.name)).to_series()
+
+
+def reviewed_table(project: Project, *, as_of: datetime | None) -> TableRef | None:
+    """The decisions known by `as_of` as a table named by its content; None where there are none with a key."""
+    import polars as pl
+
+    spec = project.spec.monitoring.review
+    if spec is None:
+        return None
+    desk = review.Desk(project.journal(), project.name, spec)
+    found = [review.reviewed(one, spec, b"") for one in desk.closed() if one.status == "done" and one.ref is not None]
+    known = sorted((one for one in found if as_of is None or one.known_time <= as_of), key=lambda one: one.known_time)
+    if not known:
+        return None
+    # The same row may have been asked about twice, by two requests: what was said last holds.
+    last = {str(one.ref): one for one in known}
+    weighted = spec.weights == "sampling"
+    rows = [
+        {"ref": ref, "label": _json(one.label), "weight": one.weight if weighted else 1.0, "case": one.case}
+        for ref, one in sorted(last.items())
+    ]
+    frame = pl.DataFrame(rows, schema={"ref": pl.String, "label": pl.String, "weight": pl.Float64, "case": pl.String})
+    key = f"reviewed/{digest(rows)}"
+    tables = project.tables()
+    return tables.find(key) or tables.write(key, frame)
+
+
+def answers(
+    table: pl.DataFrame, raw: pl.DataFrame, task: Task, at: pl.Series | None, *, target: pl.Series, salt: bytes
+) -> Answers:
+    """The decisions beside the entity rows `raw`; a row with a label of its own in `target` uses none."""
+    import polars as pl
+
+    refs = _refs(table, raw, task, at, salt)
+    found = pl.DataFrame({"ref": refs}).join(table, on="ref", how="left", maintain_order="left")
+    labels = [None if text is None else msgspec.json.decode(text) for text in found["label"]]
+    label = pl.Series("label", labels, strict=False)
+    used = label.is_not_null() & target.is_null()
+    weight = pl.select(pl.when(used).then(found["weight"]).otherwise(1.0)).to_series()
+    return Answers(label=label, used=used, weight=weight)
+
+
+def _refs(table: pl.DataFrame, raw: pl.DataFrame, task: Task, at: pl.Series | None, salt: bytes) -> pl.Series:
+    """What a row and a prediction have in common; worked out only where a moment fits."""
+    import polars as pl
+
+    source = task.plan.sources[task.entity]
+    fields = [field for field in source.fields if field.name in source.key]
+    ordered = sorted(fields, key=lambda field: source.key.index(field.name))
+    if at is None or not ordered:
+        return pl.Series("ref", [None] * raw.height, dtype=pl.String)
+    moments = {int(ref.split(_SEP)[1]) for ref in table["ref"]}
+    times = at.cast(pl.Datetime("us")).cast(pl.Int64)
+    near = times.is_in(list(moments))
+    columns = raw.select(field.name for field in ordered).filter(near).rows()
+    texts = iter([_ref(row, ordered, when, salt) for row, when in zip(columns, times.filter(near), strict=True)])
+    return pl.Series("ref", [next(texts) if fits else None for fits in near], dtype=pl.String)
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _ref(row: tuple[object, ...], fields: list[Field], when: int, salt: bytes) -> str | None:
+    # As the log holds it: personal values are hashed there.
+    held = {
+        field.name: mask(value, salt) if field.personal and value is not None else value
+        for field, value in zip(fields, row, strict=True)
+    }
+    text = outcomes.key_text(held, fields)
+    return None if text is None else outcomes.key_ref(text, from_micros(when))

@@ -1,0 +1,232 @@
+"""What a reviewer does: take the next case, decide, skip, escalate, note; and what follows: labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant import outcomes, review
+from cumulant.core.clock import Clock, SystemClock
+from cumulant.core.errors import NotFoundError, UsageError, did_you_mean
+from cumulant.core.events import Actor
+from cumulant.outcomes.labels import Reader
+from cumulant.review import Case, Desk, Figures, Reviewer, moves
+from cumulant.runtime.actions import check
+from cumulant.runtime.candidate import MODEL, ModelRecord
+from cumulant.runtime.labels import folder_of, joined, schema_of
+from cumulant.runtime.review.cases import CaseView, classes_of, view, wrong_cases
+from cumulant.runtime.review.fill import spec_of
+from cumulant.runtime.review.reference import found_reference
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+    from cumulant.review import Reference
+
+#: the folder of the project's state with what became labels
+FOLDER = "review"
+Change = Callable[[Case, datetime], Case]
+
+
+class Answered(msgspec.Struct, frozen=True, kw_only=True):
+    """A case after an answer; `labelled` cases became labels with it."""
+
+    case: CaseView
+    labelled: int = 0
+
+
+def desk_of(project: Project, *, clock: Clock | None = None) -> Desk:
+    """The project's queue. Raises UsageError where it declares none."""
+    return Desk(project.journal(), project.name, spec_of(project), clock=clock)
+
+
+def reviewer_of(principal: Principal) -> Reviewer:
+    return Reviewer(principal.name, principal.groups)
+
+
+def list_cases(project: Project, *, principal: Principal, status: str = "waiting", limit: int = 20) -> list[CaseView]:
+    """Cases that wait in the order in which they are given out, or closed ones, the newest first.
+
+    Raises:
+        UsageError: there is no queue.
+    """
+    check(project.access(), principal, "review.show", project.name)
+    desk = desk_of(project)
+    if status == "waiting":
+        found = desk.open()
+    else:
+        found = [one for one in reversed(desk.closed()) if status in ("all", one.status)]
+        found = [*desk.open(), *found] if status == "all" else found
+    return [view(project, one, desk.spec, viewer=principal.name, whole=False) for one in found[:limit]]
+
+
+def next_case(
+    project: Project, *, principal: Principal, passed: Sequence[str] = (), clock: Clock | None = None
+) -> CaseView | None:
+    """The most useful case that waits, kept for this reviewer for a while; None where none is left.
+
+    Raises:
+        UsageError: there is no queue.
+    """
+    check(project.access(), principal, "review.answer", project.name)
+    desk = desk_of(project, clock=clock)
+    case = desk.take(reviewer_of(principal), passed=passed)
+    return None if case is None else _viewed(project, principal, desk, case)
+
+
+def show_case(project: Project, case: str, *, principal: Principal) -> CaseView:
+    """One case. Raises NotFoundError, UsageError."""
+    check(project.access(), principal, "review.show", project.name)
+    desk = desk_of(project)
+    return _viewed(project, principal, desk, desk.find(case))
+
+
+def decide(
+    project: Project, case: str, label: object, *, principal: Principal, note: str = "", clock: Clock | None = None
+) -> Answered:
+    """Say what is true of a case. What then holds becomes a label at once.
+
+    Raises:
+        UsageError: the label is none of the model's, or the case is closed or answered by this reviewer.
+        LeaseHeldError: somebody else looks at it.
+        NotFoundError: there is no such case.
+    """
+    check(project.access(), principal, "review.answer", project.name)
+    desk, who = desk_of(project, clock=clock), reviewer_of(principal)
+    found = desk.find(case)
+    text = label_text(project, found, label)
+    if note:
+        desk.note(found.id, who, note)
+    after = desk.move(found.id, who, "decided", lambda one, now: moves.decide(one, who, text, desk.spec, now))
+    told = tell(project, principal=principal, clock=clock)
+    return Answered(case=_viewed(project, principal, desk, desk.find(after.id)), labelled=told)
+
+
+def skip(project: Project, case: str, *, principal: Principal, clock: Clock | None = None) -> Answered:
+    """Leave a case to others. Raises as `decide`."""
+    return _moved(project, case, principal, "skipped", move=moves.skip, clock=clock)
+
+
+def escalate(project: Project, case: str, *, principal: Principal, clock: Clock | None = None) -> Answered:
+    """Give a case to those of `escalate_to`. Raises as `decide`."""
+    return _moved(project, case, principal, "escalated", move=moves.escalate, clock=clock)
+
+
+def note(project: Project, case: str, text: str, *, principal: Principal) -> CaseView:
+    """Write something beside a case. Raises NotFoundError, UsageError."""
+    check(project.access(), principal, "review.answer", project.name)
+    desk = desk_of(project)
+    return _viewed(project, principal, desk, desk.note(case, reviewer_of(principal), text))
+
+
+def assign(project: Project, case: str, to: str | None, *, principal: Principal) -> CaseView:
+    """Give a case to one reviewer (`user:ada`, or ada), or to all again. Raises NotFoundError, UsageError."""
+    check(project.access(), principal, "review.assign", project.name)
+    desk = desk_of(project)
+    named = to if to is None or ":" in to else f"user:{to}"
+    after = desk.move(case, reviewer_of(principal), "assigned", lambda one, _: moves.assign(one, named))
+    return _viewed(project, principal, desk, after)
+
+
+def tell(project: Project, *, principal: Principal, clock: Clock | None = None) -> int:
+    """Make labels of decisions that are none yet, and join them with the predictions; how many.
+
+    Killed between the two and called again, the same labels are said once more, which counts once.
+
+    Raises:
+        StorageError, LeaseHeldError: as `outcomes.ingest_file`.
+    """
+    desk = desk_of(project)
+    waiting = desk.untold()
+    if not waiting:
+        return 0
+    schema, salt = schema_of(project), project.salt()
+    labels = [review.reviewed(one, desk.spec, salt) for one in waiting]
+    taken = review.ingest(folder_of(project), project.state / FOLDER, labels, schema, salt=salt, clock=clock)
+    one = taken.file
+    if not taken.again:
+        fact = outcomes.LabelsIngested(source=review.SOURCE, content=one.content, rows=one.rows, problems=one.problems)
+        with project.journal().transaction(actor=Actor(principal.name)) as transaction:
+            transaction.emit(fact)
+    desk.tell(waiting, one.content, actor=Actor(principal.name))
+    # Who may decide may not be one who takes in labels: what is decided becomes one all the same.
+    joined(project, schema, (), principal)
+    return len(waiting)
+
+
+def report(project: Project, *, principal: Principal) -> Figures:
+    """The queue in numbers. Raises UsageError, StorageError."""
+    check(project.access(), principal, "review.show", project.name)
+    desk, now = desk_of(project), SystemClock().now()
+    opened, closed = desk.open(), desk.closed()
+    return review.figures(
+        project.name,
+        opened,
+        closed,
+        desk.draws(),
+        wrong_cases(project, closed),
+        leased=sum(one.lease is not None and one.lease.until > now for one in opened),
+        used=used_for_training(project),
+    )
+
+
+def used_for_training(project: Project) -> int:
+    """Decisions that the newest version learned from; 0 where it knew of none."""
+    rows = [msgspec.convert(row.value, ModelRecord) for row in project.journal().rows(MODEL, f"{project.name}/")]
+    newest = max(rows, key=lambda one: one.created, default=None)
+    return 0 if newest is None else newest.fitted.split.reviewed
+
+
+def label_text(project: Project, case: Case, label: object) -> str:
+    """A decision as the labels' JSON, by the same rules as labels from anywhere.
+
+    Raises:
+        UsageError: it is none of the model's labels.
+    """
+    classes = classes_of(project, case)
+    read = Reader(schema_of(project), {}, b"", received=SystemClock().now())
+    (said,) = read.read([{"id": case.request, "label": _meant(label, classes)}])
+    if not said.problem:
+        return said.label
+    names = [str(one).lower() if isinstance(one, bool) else str(one) for one in classes]
+    hint = did_you_mean(str(label), names) or (f"labels: {', '.join(names)}" if names else "write a number")
+    raise UsageError(f'"{label}" is no label of {case.model}', subject=case.id, hint=hint)
+
+
+def _meant(label: object, classes: Sequence[object]) -> object:
+    """`yes` and `no` stand for true and false where these are the classes."""
+    if set(classes) == {False, True} and all(isinstance(one, bool) for one in classes):
+        return {"yes": True, "no": False, "y": True, "n": False}.get(str(label).lower(), label)
+    return label
+
+
+def _moved(
+    project: Project,
+    case: str,
+    principal: Principal,
+    what: str,
+    *,
+    move: Callable[[Case, Reviewer, review.ReviewSpec, datetime], Case],
+    clock: Clock | None,
+) -> Answered:
+    check(project.access(), principal, "review.answer", project.name)
+    desk, who = desk_of(project, clock=clock), reviewer_of(principal)
+    after = desk.move(case, who, what, lambda one, now: move(one, who, desk.spec, now))
+    return Answered(case=_viewed(project, principal, desk, after))
+
+
+def _viewed(project: Project, principal: Principal, desk: Desk, case: Case) -> CaseView:
+    reference = _reference(project, case)
+    return view(project, case, desk.spec, viewer=principal.name, reference=reference)
+
+
+def _reference(project: Project, case: Case) -> Reference | None:
+    """What was made for the draw; it is not made for a look."""
+    try:
+        version = project.registry().resolve(f"{case.model}/{case.version}")
+    except (NotFoundError, UsageError):
+        return None
+    return found_reference(project, version)

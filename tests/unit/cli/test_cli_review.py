@@ -1,0 +1,135 @@
+"""`cumulant review`: what a person and a program see, on a log of predictions that were made elsewhere."""
+
+import io
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from rich.console import Console
+
+from cumulant import project as projects
+from cumulant.cli import review_session
+
+REVIEW = "monitoring: {review: {budget: 6/day, sample: 50%, second: 0%, slices: ['pages > 15']}}\n"
+
+
+@pytest.fixture
+def queue(project, cumulant, tmp_path, monkeypatch):
+    """Twenty predictions of an hour ago, and a queue that nobody has filled."""
+    monkeypatch.setenv("CUMULANT_USER", "ada")
+    at = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    lines = [f"r{number},{at},{number % 2},0.{number:02d},{number},person{number}@example.com" for number in range(20)]
+    (tmp_path / "old.csv").write_text("\n".join(["id,at,said,p,pages,email", *lines]) + "\n")
+    with (project / "cumulant.yaml").open("a") as stream:
+        stream.write(REVIEW)
+    mapped = ["--map", "id=id,time=at,prediction=said,score=p"]
+    imported = cumulant("labels", "import-predictions", str(tmp_path / "old.csv"), *mapped, "--project", str(project))
+    assert imported.code == 0, imported.err
+    return project
+
+
+@pytest.fixture
+def review(queue, cumulant):
+    def call(*words, json=True):
+        return cumulant("review", *words, "--project", str(queue), *(["--json"] if json else []))
+
+    return call
+
+
+def test_a_queue_is_filled_answered_and_reported(review, cumulant, queue):
+    filled = review("fill")
+    assert filled.code == 0, filled.err
+    assert (filled.document["added"], filled.document["draw"]["sample"]) == (6, 3)
+    assert "version imported is not in the registry" in filled.document["draw"]["notes"][0]
+    assert "used up" in review("fill", json=False).out
+    assert "hidden (blind)" in review("list", json=False).out
+    case = review("next").document
+    assert (case["holder"], case["hidden"], case["answer"]) == ("user:ada", True, None)
+    text = review("next", json=False).out
+    assert "hidden until you decide" in text
+    assert f"cumulant review decide {case['id']} LABEL" in text
+    said = review("decide", case["id"][:8], "1", "--note", "seen", json=False)
+    assert (said.code, "is done: 1; the model said" in said.out) == (0, True)
+    shown = review("show", case["id"], json=False).out
+    assert "user:ada: seen" in shown
+    listed = cumulant("labels", "list", "--project", str(queue), "--json").document
+    assert [(one["id"], one["label"], one["source"]) for one in listed] == [(case["request_id"], 1, "review")]
+    joined = cumulant("labels", "show", case["request_id"], "--project", str(queue), "--json").document
+    assert joined["predictions"][0]["label"] == 1
+    told = review("report").document
+    assert (told["queued"], told["done"], told["labelled"], told["waiting"]) == (6, 1, 1, 5)
+    assert "model wrong on" in review("report", json=False).out
+
+
+def test_what_is_wrong_is_said_and_ends_with_a_code(review, cumulant, project, monkeypatch):
+    review("fill")
+    case = review("next").document["id"]
+    monkeypatch.setenv("CUMULANT_USER", "bob")
+    held = review("decide", case, "1")
+    assert (held.code, "with user:ada" in held.out + held.err) == (3, True)
+    monkeypatch.setenv("CUMULANT_USER", "ada")
+    assert review("decide", "zz", "1").code == 2
+    assert review("note", case, " ").code == 2
+    assert review("assign", case).code == 2
+    assert review("assign", case, "bob").document["assigned"] == "user:bob"
+    assert review("decide", case, "1").code == 3
+    assert review("assign", case, "--to-all").document["assigned"] is None
+    assert review("skip", case).document["case"]["status"] == "waiting"
+    again = review("decide", case, "1")
+    assert (again.code, "you have answered" in again.out + again.err) == (2, True)
+    slip = review("dezide", case)
+    assert (slip.code, "decide" in slip.out + slip.err) == (2, True)
+    assert review("import", "nowhere.json").code == 2
+
+
+def test_a_project_without_a_queue_says_how_to_get_one(project, cumulant):
+    ended = cumulant("review", "next", "--project", str(project))
+    assert (ended.code, "budget: 50/day" in ended.err) == (2, True)
+
+
+def test_escalated_cases_and_exports(review, tmp_path):
+    review("fill")
+    case = review("next").document["id"]
+    assert "goes to those" in review("escalate", case, "--note", "which card?", json=False).out
+    again = review("next").document
+    assert (again["id"], again["escalated"]) == (case, True)
+    assert review("assign", case, "--to-all").document["holder"] is None
+    out = tmp_path / "tasks.json"
+    assert review("export", str(out)).document["cases"] == 6
+    tasks = json.loads(out.read_text())
+    assert out.with_suffix(".xml").read_text().startswith("<View>")
+    number = [{"from_name": "decision", "type": "number", "value": {"number": 1}}]
+    done = [{**one, "annotations": [{"completed_by": {"email": "eve@example.com"}, "result": number}]} for one in tasks]
+    done.append({"data": {"case": "nobody"}, "annotations": [{"result": number}]})
+    out.write_text(json.dumps(done))
+    taken = review("import", str(out)).document
+    assert (taken["decided"], taken["labelled"], list(taken["problems"])) == (6, 6, ["nobody"])
+    assert review("import", str(out)).document["again"] == 6
+    assert "nobody: no case" in review("import", str(out), json=False).out
+    lines = tmp_path / "done.jsonl"
+    assert review("export", str(lines), "--format", "jsonl", "--status", "done").document["cases"] == 6
+    rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert {row["source"] for row in rows} == {"review"}
+    assert sorted(row["weight"] for row in rows)[:3] == [1, 1, 1]
+    assert sum(row["weight"] for row in rows) == pytest.approx(20)
+    assert all(name.startswith("#") for row in rows for name in row["reviewers"])
+    assert review("export", str(lines)).code == 2
+
+
+def test_a_sitting_on_a_terminal_takes_one_line_an_answer(review, queue, monkeypatch):
+    review("fill")
+    said = iter(["n first look", "", "1", "s", "e", "q"])
+    monkeypatch.setattr("builtins.input", lambda _: next(said))
+    console = Console(file=io.StringIO(), width=100)
+    with projects.load(queue) as project:
+        review_session.session(console, project)
+    text = console.file.getvalue()
+    assert [
+        part in text for part in ("what is the number?", "noted", "is done: 1", "waits for another", "goes to those")
+    ]
+    assert "3 answered" in text
+    assert review("report").document["done"] == 1
+    monkeypatch.setattr("builtins.input", lambda _: (_ for _ in ()).throw(EOFError))
+    with projects.load(queue) as project:
+        review_session.session(console, project)
+    assert "0 answered" in console.file.getvalue()

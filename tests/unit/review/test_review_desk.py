@@ -1,0 +1,122 @@
+"""The queue in the journal: several reviewers at once, killed processes, and one event a move."""
+
+import subprocess
+import sys
+
+import pytest
+from review_support import Clock, case, desk, draw
+
+from cumulant.core.errors import LeaseHeldError, NotFoundError, UsageError
+from cumulant.core.events import Actor, verify_chain
+from cumulant.review import Queue, Reviewer, moves
+
+ADA, BOB = Reviewer("user:ada"), Reviewer("user:bob")
+WORKER = """
+import os, signal, sys
+from review_support import desk
+from pathlib import Path
+from cumulant.review import Reviewer, moves
+found, _ = desk(Path(sys.argv[1]))
+who, kill = Reviewer(sys.argv[2]), int(sys.argv[3])
+sys.stdin.read(1)
+count = 0
+while (case := found.take(who)) is not None:
+    found.move(case.id, who, "decided", lambda one, now: moves.decide(one, who, "true", found.spec, now))
+    print(case.id, flush=True)
+    count += 1
+    if count == kill:
+        found.take(who)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def decide(found, case_, who, label="true"):
+    return found.move(case_, who, "decided", lambda one, now: moves.decide(one, who, label, found.spec, now))
+
+
+def test_cases_are_given_out_in_order_once_each_and_never_queued_twice(tmp_path):
+    clock = Clock()
+    found, journal = desk(tmp_path, case(2), case(1), clock=clock)
+    first = found.take(ADA)
+    assert first.request == "r1"
+    assert found.take(ADA).id == first.id
+    assert found.take(BOB).request == "r2"
+    decide(found, first.id, ADA)
+    assert found.take(ADA) is None
+    queue, version = found.queue()
+    again = Queue(model="m", draws=queue.draws + 1)
+    assert found.add([case(1), case(2), case(3)], draw(2), again, expect=version, actor=Actor("t")) == 1
+    with pytest.raises(LeaseHeldError):
+        found.add([case(4)], draw(3), again, expect=version, actor=Actor("t"))
+    assert [one.request for one in found.open()] == ["r2", "r3"]
+    kinds = [event.kind for event in journal.events()]
+    assert kinds == ["review.queued", *["review.moved"] * 3, "review.moved", "review.closed", "review.queued"]
+    assert list(verify_chain(journal.events())) == []
+
+
+def test_a_case_is_found_by_the_beginning_of_its_id(tmp_path):
+    found, _ = desk(tmp_path, case(1), case(2))
+    one = case(1).id
+    assert found.find(one[:6]).id == one
+    with pytest.raises(NotFoundError, match="several"):
+        found.find("")
+    with pytest.raises(NotFoundError, match="no case has the id"):
+        found.find("zz")
+
+
+def test_a_lost_lease_is_not_answered_over_the_new_holder(tmp_path):
+    clock = Clock()
+    found, _ = desk(tmp_path, case(1), clock=clock)
+    taken = found.take(ADA)
+    clock.later(minutes=31)
+    assert found.take(BOB).id == taken.id
+    with pytest.raises(LeaseHeldError, match="with user:bob"):
+        decide(found, taken.id, ADA)
+    assert decide(found, taken.id, BOB).status == "done"
+    with pytest.raises(UsageError, match="closed"):
+        decide(found, taken.id, ADA)
+
+
+def test_deadlines_are_kept_whenever_somebody_looks(tmp_path):
+    clock = Clock()
+    found, _ = desk(tmp_path, case(1), case(2), clock=clock)
+    clock.later(days=3)
+    assert found.take(ADA) is None
+    assert [one.status for one in found.closed()] == ["expired", "expired"]
+    assert found.expire(Actor("t")) == 0
+
+
+def test_notes_stand_beside_closed_cases_and_labels_are_told_once(tmp_path):
+    found, _ = desk(tmp_path, case(1))
+    decide(found, case(1).id, ADA)
+    assert found.note(case(1).id, BOB, "sure?").notes[0].text == "sure?"
+    (untold,) = found.untold()
+    found.tell([untold], "abc", actor=Actor("t"))
+    assert found.untold() == []
+    assert found.find(case(1).id).status == "done"
+
+
+def test_two_processes_and_one_that_is_killed_answer_each_case_once(tmp_path):
+    found, journal = desk(tmp_path, *(case(number) for number in range(24)), clock=None)
+    here = __file__.rsplit("/", 1)[0]
+    line = [sys.executable, "-c", f"import sys; sys.path.insert(0, {here!r})\n" + WORKER, str(tmp_path)]
+    people = [("user:ada", 0), ("user:bob", 5)]
+    processes = [
+        subprocess.Popen([*line, name, str(kill)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for name, kill in people
+    ]
+    for process in processes:
+        process.stdin.write("g")
+        process.stdin.flush()
+    said = [process.communicate(timeout=120)[0].split() for process in processes]
+    assert processes[0].returncode == 0
+    acknowledged = [one for words in said for one in words]
+    closed = {one.id: one for one in found.closed()}
+    assert len(set(acknowledged)) == len(acknowledged)
+    assert set(acknowledged) == set(closed)  # nothing that was acknowledged is lost
+    left = found.open()
+    assert len(left) + len(closed) == 24
+    assert all(len(one.decisions) == 1 for one in closed.values())
+    if processes[1].returncode < 0:  # the killed one keeps its last case until the lease ends
+        assert [one.lease.reviewer for one in left] == ["user:bob"]
+    assert list(verify_chain(journal.events())) == []

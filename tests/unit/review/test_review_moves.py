@@ -1,0 +1,125 @@
+"""What may become of a case: one answer a reviewer, two that agree or a third that decides, deadlines, escalation."""
+
+from datetime import timedelta
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from review_support import CALM, NOW, SPEC, case
+
+from cumulant.core.errors import LeaseHeldError, UsageError
+from cumulant.review import Reviewer, case_id, moves, wants_second
+
+ADA, BOB, EVE = Reviewer("user:ada"), Reviewer("user:bob"), Reviewer("user:eve", ("seniors",))
+SENIORS = msgspec.structs.replace(SPEC, escalate_to=["seniors"])
+
+
+def test_one_decision_is_enough_where_no_second_is_wanted():
+    done = moves.decide(case(), ADA, "true", SPEC, NOW)
+    assert (done.status, done.label, done.closed) == ("done", "true", NOW)
+    with pytest.raises(UsageError, match="is closed"):
+        moves.decide(done, BOB, "false", SPEC, NOW)
+
+
+def test_two_that_agree_close_a_case_and_two_that_differ_ask_a_third():
+    first = moves.decide(case(second=True), ADA, "true", SPEC, NOW)
+    assert (first.status, first.label) == ("waiting", None)
+    with pytest.raises(UsageError, match="you have answered"):
+        moves.decide(first, ADA, "true", SPEC, NOW)
+    assert moves.decide(first, BOB, "true", SPEC, NOW).status == "done"
+    odd = moves.decide(first, BOB, "false", SPEC, NOW)
+    assert (odd.status, odd.escalated, odd.disputed) == ("waiting", True, True)
+    last = moves.decide(odd, EVE, "false", SPEC, NOW)
+    assert (last.status, last.label) == ("done", "false")
+
+
+def test_a_lease_keeps_others_out_until_it_ends():
+    taken = moves.take(case(), ADA, SPEC, NOW)
+    with pytest.raises(LeaseHeldError, match="with user:ada"):
+        moves.decide(taken, BOB, "true", SPEC, NOW + timedelta(minutes=29))
+    assert moves.decide(taken, BOB, "true", SPEC, NOW + timedelta(minutes=30)).status == "done"
+    assert moves.decide(taken, ADA, "true", SPEC, NOW + timedelta(minutes=90)).status == "done"
+
+
+def test_escalated_cases_go_to_those_named_for_it_also_to_who_escalated():
+    up = moves.escalate(case(), ADA, SENIORS, NOW)
+    with pytest.raises(UsageError, match="you have answered"):
+        moves.decide(moves.skip(case(), ADA, SENIORS, NOW), ADA, "true", SENIORS, NOW)
+    with pytest.raises(UsageError, match="was escalated to seniors"):
+        moves.decide(up, BOB, "true", SENIORS, NOW)
+    assert moves.decide(up, EVE, "true", SENIORS, NOW).status == "done"
+    assert moves.decide(moves.escalate(case(), ADA, SPEC, NOW), ADA, "true", SPEC, NOW).status == "done"
+
+
+def test_an_assigned_case_is_for_one_reviewer():
+    given_ = moves.assign(moves.take(case(), ADA, SPEC, NOW), "user:bob")
+    assert given_.lease is None
+    assert not moves.is_open_to(given_, ADA, SPEC, NOW)
+    assert moves.is_open_to(moves.assign(given_, None), ADA, SPEC, NOW)
+    with pytest.raises(UsageError, match="has answered"):
+        moves.assign(moves.skip(given_, BOB, SPEC, NOW), "user:bob")
+
+
+def test_at_the_deadline_a_case_is_dropped_escalated_or_closed_by_the_one_decision_it_has():
+    late = NOW + timedelta(days=3)
+    assert moves.at_deadline(case(), SPEC, late - timedelta(seconds=1)) == case()
+    assert moves.at_deadline(case(), SPEC, late).status == "expired"
+    half = moves.decide(case(second=True), ADA, "true", SPEC, NOW)
+    assert moves.at_deadline(half, SPEC, late).label == "true"
+    up = msgspec.structs.replace(SPEC, fallback="escalate")
+    again = moves.at_deadline(moves.take(case(), ADA, SPEC, NOW), up, late)
+    assert (again.status, again.escalated, again.lease, again.deadline) == (
+        "waiting",
+        True,
+        None,
+        late + timedelta(days=3),
+    )
+    assert moves.at_deadline(again, up, again.deadline).status == "expired"
+
+
+def test_second_opinions_are_a_share_of_the_cases():
+    spec = msgspec.structs.replace(SPEC, second="20%")
+    chosen = [wants_second(case_id("w", number, 0), spec) for number in range(2000)]
+    assert 0.17 < sum(chosen) / 2000 < 0.23
+    assert not wants_second("ffffffffffff", SPEC)
+    assert wants_second("ffffffffffff", msgspec.structs.replace(SPEC, second=1.0))
+
+
+def test_notes_are_kept_and_say_something():
+    assert moves.note(case(), ADA, " worn ", NOW).notes[0].text == "worn"
+    with pytest.raises(UsageError, match="empty note"):
+        moves.note(case(), ADA, "  ", NOW)
+
+
+WHO = st.sampled_from([ADA, BOB, EVE])
+STEP = st.tuples(st.sampled_from(["take", "yes", "no", "skip", "escalate", "wait", "late"]), WHO)
+
+
+@CALM
+@given(st.lists(STEP, max_size=15), st.booleans(), st.sampled_from([SPEC, SENIORS]))
+def test_whatever_people_do_a_case_ends_once_with_a_label_that_somebody_gave(steps, second, spec):
+    now, found = NOW, case(second=second)
+    for what, who in steps:
+        before = found
+        try:
+            if what in {"wait", "late"}:
+                now += timedelta(minutes=20) if what == "wait" else timedelta(days=2)
+                found = moves.at_deadline(found, spec, now)
+            elif what in {"yes", "no"}:
+                found = moves.decide(found, who, "true" if what == "yes" else "false", spec, now)
+            else:
+                found = getattr(moves, what)(found, who, spec, now)
+        except (LeaseHeldError, UsageError):
+            assert what not in {"wait", "late"}
+            assert not moves.is_open_to(before, who, spec, now)
+        if before.status != "waiting":
+            assert found == before
+    people = [one.reviewer for one in found.decisions]
+    assert len(people) == len(set(people)) <= 3
+    assert (found.status == "done") == (found.label is not None)
+    if found.label is not None:
+        assert found.label in {one.label for one in found.decisions}
+        assert found.lease is None
+    if found.status == "waiting" and not found.second:
+        assert not found.decisions

@@ -1,0 +1,115 @@
+"""Why a row is worth a look, and what the queue's figures say."""
+
+import json
+import math
+
+import numpy as np
+import polars as pl
+import pytest
+from review_support import NOW, SPEC, case, draw
+
+from cumulant.core.errors import DefinitionError
+from cumulant.review import Answer, Reference, figures, reasons, reviewed
+from cumulant.statistics import Known, Scale
+
+GENERATOR = np.random.default_rng(0)
+AMOUNTS = GENERATOR.uniform(0, 100, 400)
+KINDS = [("hat", "coat")[place] for place in GENERATOR.integers(0, 2, 400)]
+SCALE = Scale.of({"amount": AMOUNTS}, {"kind": KINDS})
+CHANCE = GENERATOR.beta(0.5, 2, 600)
+REFERENCE = Reference(
+    task="binary", classes=(False, True), calibration=np.stack([1 - CHANCE, CHANCE], axis=1),
+    target=(GENERATOR.random(600) < CHANCE).astype(np.int64), scale=SCALE,
+    known=Known(SCALE.coordinates({"amount": AMOUNTS}, {"kind": KINDS})),
+)  # fmt: skip
+
+
+def frame(*rows):
+    return pl.DataFrame(
+        {
+            "id": [f"r{place}" for place in range(len(rows))], "row": [0] * len(rows),
+            "request": [json.dumps(asked) for asked, _ in rows], "outputs": [json.dumps(answer) for _, answer in rows],
+            "score": [answer.get("probability") for _, answer in rows],
+        },
+        schema_overrides={"score": pl.Float64},
+    )  # fmt: skip
+
+
+def binary(chance):
+    return {"prediction": chance >= 0.5, "probability": chance}
+
+
+def test_unsure_is_where_both_classes_stay_possible_most_where_they_are_likest():
+    rows = frame(({}, binary(0.01)), ({}, binary(0.35)), ({}, binary(0.99)), ({}, {"prediction": True}))
+    found = reasons.unsure(rows, REFERENCE, 0.1)
+    assert found[1] > 0.1
+    assert found[[0, 2, 3]].tolist() == [0, 0, 0]
+    assert reasons.unsure(rows, Reference(task="regression"), 0.1).tolist() == [0] * 4
+
+
+def test_probabilities_of_several_classes_are_read_in_their_order():
+    three = Reference(task="multiclass", classes=("a", "b", "c"))
+    rows = frame(({}, {"probabilities": {"c": 0.2, "a": 0.7, "b": 0.1}}), ({}, {"prediction": "a"}))
+    assert reasons.probabilities(rows, three)[0].tolist() == [0.7, 0.1, 0.2]
+    assert np.isnan(reasons.probabilities(rows, three)[1]).all()
+
+
+def test_far_is_beyond_almost_all_training_rows():
+    asked = [{"amount": 40.0, "kind": "hat"}, {"amount": 4000.0, "kind": "hat"}, {"amount": 40.0, "kind": "boat"}, {}]
+    found = reasons.far(asked, REFERENCE, 0.01)
+    assert found[0] == 0
+    assert 0.9 < found[1] <= 1
+    assert found[2] > 0
+    assert reasons.far([], REFERENCE, 0.01).tolist() == []
+    assert reasons.far(asked, Reference(task="binary"), 0.01).tolist() == [0] * 4
+
+
+def test_disagreement_counts_another_decision_first_and_the_distance_of_the_scores():
+    rows = frame(({}, binary(0.4)), ({}, binary(0.4)), ({}, binary(0.4)), ({}, {"prediction": 300.0}))
+    beside = frame(({}, binary(0.6)), ({}, binary(0.45)))
+    assert reasons.disagree(rows, beside) == pytest.approx([0.6, 0.025, 0, 0])
+
+
+def test_watched_slices_are_conditions_over_what_was_asked():
+    told = reasons.conditions(["amount > 100", 'kind == "hat"'])
+    asked = [{"amount": 120, "kind": "coat"}, {"amount": 1.5, "kind": "hat"}, {"amount": None, "kind": None}]
+    assert (reasons.watched(asked, told) > 0).tolist() == [True, True, False]
+    assert reasons.watched(asked, []).tolist() == [0, 0, 0]
+    with pytest.raises(DefinitionError, match=r"monitoring.review.slices: \"amount >\""):
+        reasons.conditions(["amount >"])
+
+
+def done(number, label="true", *, chance=1.0, more=(), why=("unsure",)):
+    first = Answer(reviewer="user:ada", kind="decided", label=label, at=NOW)
+    return case(number, status="done", label=label, answers=(first, *more), chance=chance, reasons=why, closed=NOW)
+
+
+def test_figures_are_corrected_for_the_draw_and_tell_of_agreement():
+    second = Answer(reviewer="user:bob", kind="decided", label="true", at=NOW)
+    other = Answer(reviewer="user:bob", kind="decided", label="false", at=NOW)
+    closed = [
+        done(1, more=(second,)), done(2, more=(other,)), done(3, label="false", more=(other,)),
+        *(done(number, chance=0.1, why=("sample",)) for number in range(4, 14)), case(20, status="expired", closed=NOW),
+    ]  # fmt: skip
+    wrong = {one.id: one.id in {closed[0].id, closed[1].id} for one in closed if one.status == "done"}
+    found = figures("m", [case(30)], closed, [draw(rows=103)], wrong)
+    assert (found.queued, found.done, found.expired, found.waiting) == (15, 13, 1, 1)
+    assert found.counted == pytest.approx(2 / 13)
+    assert found.error["value"] == pytest.approx(2 / 103)
+    assert found.error["high"] > 0.2  # none of ten is compatible with a quarter of the others
+    assert (found.agreement["cases"], found.agreement["observed"]) == (3, pytest.approx(2 / 3))
+    assert found.answered == 1.0
+    assert (found.reasons["unsure"].queued, found.reasons["unsure"].wrong) == (5, 2)
+
+
+def test_without_a_random_case_nothing_is_said_of_the_others():
+    found = figures("m", [], [done(1)], [draw()], {done(1).id: True})
+    assert (found.error, found.agreement, found.answered, found.counted) == (None, None, None, 1.0)
+
+
+def test_a_label_carries_who_said_so_and_how_many_rows_it_stands_for():
+    found = reviewed(done(1, chance=0.05), SPEC, b"salt")
+    assert (found.label, found.weight, found.known_time) == (True, 20, NOW)
+    assert math.isclose(found.chance, 0.05)
+    assert found.reviewers[0].startswith("#")
+    assert "ada" not in found.reviewers[0]
