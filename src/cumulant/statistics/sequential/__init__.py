@@ -23,24 +23,30 @@ from cumulant.statistics.sequential.power import (
     Traffic,
     harm_power,
     not_worse_power,
+    paired_blocks,
     paired_pairs,
     smallest_ratio,
 )
 from cumulant.statistics.sequential.quantiles import Quantiles, histogram, howard_ramdas_ranks, quantile_difference
 from cumulant.statistics.sequential.rates import RateDesign, Rates
 from cumulant.statistics.sequential.share import Shares
+from cumulant.statistics.sequential.symmetric import FEWEST_PAIRS, PAIRS_BOUND, PairedBlocks, Symmetric
 
 __all__ = [
+    "FEWEST_PAIRS",
+    "PAIRS_BOUND",
     "Bernstein",
     "Betting",
     "Decision",
     "Evidence",
     "Paired",
+    "PairedBlocks",
     "Power",
     "Quantiles",
     "RateDesign",
     "Rates",
     "Shares",
+    "Symmetric",
     "Traffic",
     "asymptotic_radius",
     "autocorrelation",
@@ -56,6 +62,7 @@ __all__ = [
     "merged",
     "normal_mixture_radius",
     "not_worse_power",
+    "paired_blocks",
     "paired_pairs",
     "quantile_difference",
     "smallest_ratio",
