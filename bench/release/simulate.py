@@ -305,10 +305,10 @@ def summary(look, seconds):
     return {
         "releases": len(look),
         "rolled_back": float(hit.mean()),
-        "lower_99_9": float(lower),
+        "lower_99_9": round(float(lower), 6),
         "median_s": float(median * SECONDS) if some else None,
         "median_requests": float(median * CANDIDATE) if some else None,
-        "ms_a_release": 1000 * seconds / len(look),
+        "ms_a_release": round(1000 * seconds / len(look), 6),
     }
 
 

@@ -76,7 +76,7 @@ def _changed(default: Metric, declared: MetricSpec | None) -> Metric:
     margin = default.margin if declared.margin is None else _number(default.name, declared.margin)
     if declared.block is not None and default.kind != "pairs":
         raise UsageError(
-            f"release.metrics.{default.name} has no block of its own: all that the gateway counts goes by release.block",
+            f"release.metrics.{default.name} has no block of its own: what the gateway counts goes by release.block",
             subject=f"release.metrics.{default.name}.block",
             hint="write release: {block: DURATION}",
         )

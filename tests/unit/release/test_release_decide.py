@@ -65,6 +65,20 @@ def test_a_loss_that_is_proven_and_within_the_margin_brings_nothing_back(loss: f
     assert decide(release(status="running", boards={"quality": board}), at=MOMENT).status == status
 
 
+@pytest.mark.parametrize(
+    ("most_fine", "seconds", "label"), [(0.0, 100, "shadow"), (3.1, 100, "ab 10%"), (0.0, 600, "ab 10%")]
+)
+def test_mirroring_goes_on_until_what_is_required_of_pairs_is_shown_or_its_longest_time(
+    most_fine: float, seconds: float, label: str
+) -> None:
+    spec = ReleaseSpec(stages=QUICK, metrics={"quality": MetricSpec(required=True)})
+    board = Board(metric="quality", margin=0.005, harm_bar=4.0, fine_bar=3.0, most_fine=most_fine)
+    now = release(
+        spec, status="running", boards={"quality": board}, seconds=seconds, samples={CANDIDATE: 500, CHAMPION: 0}
+    )
+    assert decide(now, at=MOMENT).step.label == label
+
+
 def test_a_promotion_names_what_was_shown_and_nothing_else() -> None:
     spec = ReleaseSpec(stages=QUICK, metrics={"latency": MetricSpec(required=False)})
     over = played(World(seed=1), start(release(spec)))

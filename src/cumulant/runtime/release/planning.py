@@ -170,6 +170,8 @@ def planned(spec: ReleaseSpec, *, rate: float, source: str, errors: float, progr
         progress(step.label, place / len(every))
         found.append(_stage(step, named, parts, rate=rate, errors=errors, spec=spec))
     pairs, pair_seconds = _quality(spec, named["quality"], every, rate)
+    if named["quality"].required and pair_seconds is not None:
+        found = [_until(one, pair_seconds) if one.mirror else one for one in found]
     undecided = list(_undecided(found, named))
     late = any(one.samples_seconds > one.at_most for one in found) or any(
         one.fine_seconds is None for one in found[-1].metrics if named[one.metric].required
@@ -309,6 +311,11 @@ def _quality(
     pairs = max(rate * mirror * seconds, float(metric.fewest))
     blocks = math.ceil(sequential.paired_blocks(margin=metric.margin, deviation=_DEVIATION, pairs=pairs))
     return blocks * pairs, blocks * pairs / (rate * mirror) if mirror else None
+
+
+def _until(stage: StagePlan, seconds: float) -> StagePlan:
+    """Mirroring goes on until quality is shown, where that is required, but not beyond its longest time."""
+    return msgspec.structs.replace(stage, seconds=max(stage.seconds, min(stage.at_most, seconds)))
 
 
 def _last(stage: StagePlan, named: Mapping[str, Metric]) -> float:

@@ -15,6 +15,7 @@ from cumulant.statistics.sequential.means import (
     asymptotic_radius,
     best_rho,
     difference,
+    hedged_capital,
     hedged_interval,
     normal_mixture_radius,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "difference",
     "first_events",
     "harm_power",
+    "hedged_capital",
     "hedged_interval",
     "histogram",
     "howard_ramdas_ranks",

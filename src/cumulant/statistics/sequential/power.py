@@ -152,7 +152,7 @@ def paired_pairs(*, margin: float, deviation: float, scale: float = 1.0, alpha: 
 def paired_blocks(*, margin: float, deviation: float, pairs: float, drift: float = 0.0, alpha: float = 0.05) -> float:
     """About how many blocks `symmetric.PairedBlocks` needs to show non-inferiority when there is no difference.
 
-    It is when the mean of all capitals, each growing as it is expected to for normal means of blocks, reaches 1 / alpha.
+    It is when the mean of all capitals, each growing as normal means of blocks let it, reaches 1 / alpha.
 
     Args:
         margin: in the unit of the loss.

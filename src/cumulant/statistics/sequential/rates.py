@@ -42,7 +42,8 @@ from cumulant.statistics.sequential.arrays import Floats, counted, level
 
 #: below this a product of likelihoods is taken as this: evidence against such a null is understated
 _LEAST = 1e-300
-#: logarithm of a likelihood, against the greatest, below which a champion's rate is left out
+#: logarithm of a likelihood, against the greatest, below which a champion's rate is left out: no evidence between
+#: -10 and 20 changes by more than 1e-6
 _UNLIKELY = -45.0
 #: an outage multiplies a block's rate by a gamma burst with this mean and shape: from a few times to a hundred
 _WILD, _WILD_SHAPE = 30.0, 0.5

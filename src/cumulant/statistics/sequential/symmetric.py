@@ -91,7 +91,7 @@ class Symmetric:
 class PairedBlocks:
     """Whether a candidate's loss exceeds the champion's by more than a margin, on the same requests, block by block.
 
-    All pairs of a block, of whatever keys, give one value, their mean difference (candidate's loss - champion's). A block
+    All pairs of a block, of whatever keys, give one value, their mean difference (candidate's loss - champion's). One
     with fewer pairs than blocks had before counts for less, in proportion. `pairs` [batch] is how many were added.
     """
 
