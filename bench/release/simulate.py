@@ -1,6 +1,7 @@
 """How often release rules roll back a candidate that is no worse, and how soon they find one that is.
 
     python bench/release/simulate.py [--releases 2000] [--processes 2] [--json FILE] [--promotion]
+        [--parts FOLDER [--seconds 240]]
 
 180 requests/s to the champion, 20 to the candidate, errors 0.5%, a look every 10 s for 30 minutes. Peers' practices are
 stylised: their rule, at a common setting, on the same simulated counts. Latencies are lognormal (sigma 0.5).
@@ -18,6 +19,7 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from scipy import special, stats
@@ -303,10 +305,10 @@ def summary(look, seconds):
     return {
         "releases": len(look),
         "rolled_back": float(hit.mean()),
-        "lower_99_9": float(lower),
+        "lower_99_9": round(float(lower), 6),
         "median_s": float(median * SECONDS) if some else None,
         "median_requests": float(median * CANDIDATE) if some else None,
-        "ms_a_release": 1000 * seconds / len(look),
+        "ms_a_release": round(1000 * seconds / len(look), 6),
     }
 
 
@@ -330,23 +332,46 @@ def main():
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--json", help="rewritten whenever a scenario has more releases")
     parser.add_argument("--promotion", action="store_true")
+    parser.add_argument("--parts", type=Path, help="a folder that keeps each block of releases: a later run goes on")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no block after so long; exit code 3")
     given = parser.parse_args()
     if given.releases < BLOCK:
         parser.error(f"--releases is {BLOCK} or more")
     names = [*PROMOTIONS] if given.promotion else [*HARMS, *NULLS]
     looks = {name: {rule: [] for rule in (["promoted"] if given.promotion else RULES)} for name in names}
     tasks = [(name, 1 + i + 100 * block) for block in range(given.releases // BLOCK) for i, name in enumerate(names)]
+    work = partial(kept, given.parts, time.time() + given.seconds, promotion if given.promotion else scenario)
+    left = 0
     with ProcessPoolExecutor(given.processes) as pool:
-        for name, told in pool.map(promotion if given.promotion else scenario, *zip(*tasks, strict=True)):
-            for rule, one in told.items():
+        for name, told in pool.map(work, *zip(*tasks, strict=True)):
+            left += told is None
+            for rule, one in (told or {}).items():
                 looks[name][rule].append(one)
-            if given.json:
+            if given.json and told:
                 store(given.json, looks)
+    if left:
+        print(f"{left} of {len(tasks)} blocks are left")
+        raise SystemExit(3)
     print("Share of releases, median time over all of them, candidate's requests by then.\n")
     if given.promotion:
         print("\n".join(f"| {name} | {found(one['promoted'])} |" for name, one in summaries(looks).items()))
     else:
         print(table(summaries(looks)))
+
+
+def kept(parts, until, simulate, name, seed):
+    """What `simulate` finds, from the folder `parts` where an earlier run kept it; None: there is no time left."""
+    if parts is None:
+        return simulate(name, seed)
+    path = parts / f"{simulate.__name__}-{seed}.json"
+    if not path.exists():
+        if time.time() > until:
+            return name, None
+        told = simulate(name, seed)[1]
+        parts.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".new").write_text(json.dumps({rule: (look.tolist(), s) for rule, (look, s) in told.items()}))
+        path.with_suffix(".new").rename(path)
+    return name, {rule: (np.array(look), s) for rule, (look, s) in json.loads(path.read_text()).items()}
 
 
 def summaries(looks):

@@ -117,6 +117,16 @@ class Outcomes:
         found, after = self._graded.since(cursor, limit=limit)
         return to_graded(found), after
 
+    @property
+    def last_pair(self) -> int:
+        """The cursor after the newest pair."""
+        return self._pairs.last
+
+    @property
+    def last_graded(self) -> int:
+        """The cursor after the newest pair whose label has come."""
+        return self._graded.last
+
     def facts(self, now: datetime) -> pl.DataFrame:
         """What is known by `now`; about 500 bytes a label in memory at most."""
         return usable(self._facts(store.batches(self._folder)), now)

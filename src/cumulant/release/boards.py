@@ -14,6 +14,7 @@ from cumulant.release.look import ARMS, Failures
 from cumulant.release.metrics import Metric
 from cumulant.release.state import Board
 from cumulant.statistics import sequential
+from cumulant.statistics.sequential.arrays import Floats
 
 #: a worsening within the margin matters all the same where the rate is this many times the champion's
 _TIMES = 2.0
@@ -32,12 +33,16 @@ class _Rated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Paired(msgspec.Struct, frozen=True, kw_only=True):
-    """State of a metric of pairs: its test, and sums for the means that are told."""
+    """State of a metric of pairs: its test, sums for the means that are told, and the block that is not full yet."""
 
     test: dict[str, object] = {}
     count: int = 0
     champion: float = 0.0
     candidate: float = 0.0
+    #: looks since the open block began, its pairs, and the sum of their differences
+    looks: int = 0
+    pairs: int = 0
+    differences: float = 0.0
 
 
 def new_board(metric: Metric, *, harm_bar: float | None, fine_bar: float) -> Board:
@@ -85,44 +90,66 @@ def with_block(board: Board, metric: Metric, block: Failures | None, *, step: in
     return _evident(board, *(float(sequential.stages([side[which] for side in sides])) for which in (0, 1)))
 
 
-def with_differences(board: Board, metric: Metric, values: Sequence[tuple[float, float]]) -> Board:
-    """The board after more pairs of values, the champion's and the candidate's, where more is worse."""
-    if not values:
-        return board
+def with_differences(board: Board, metric: Metric, values: Sequence[tuple[float, float]], *, looks: int) -> Board:
+    """The board after one more look's pairs of values, the champion's and the candidate's, where more is worse.
+
+    Pairs of a block depend on each other in any way, so that together they are one value: the block is over with the
+    look in which it has lasted `looks` of them and holds the metric's fewest pairs.
+    """
     state = msgspec.convert(board.state, _Paired) if board.state else _Paired()
-    pairs = np.asarray(values, dtype=np.float64)
+    if not values and not state.pairs:
+        return board
+    if values:
+        state, board = _counted(state, board, np.asarray(values, dtype=np.float64))
+    state = msgspec.structs.replace(state, looks=state.looks + 1)
+    if metric.margin is None or state.looks < looks or state.pairs < metric.fewest:
+        return _kept(board, state)
+    test = _tested(state, metric)
+    closed = msgspec.structs.replace(state, test=test.to_json(), looks=0, pairs=0, differences=0.0)
+    return _evident(_kept(board, closed), float(test.log_harm()), float(test.log_not_worse()))
+
+
+def _counted(state: _Paired, board: Board, pairs: Floats) -> tuple[_Paired, Board]:
+    """The sums with more pairs [n, 2], and the board with the means."""
     state = msgspec.structs.replace(
         state,
         count=state.count + len(pairs),
         champion=state.champion + float(pairs[:, 0].sum()),
         candidate=state.candidate + float(pairs[:, 1].sum()),
+        pairs=state.pairs + len(pairs),
+        differences=state.differences + float((pairs[:, 1] - pairs[:, 0]).sum()),
     )
-    board = msgspec.structs.replace(
+    return state, msgspec.structs.replace(
         board,
         champion=state.champion / state.count,
         candidate=state.candidate / state.count,
         samples=dict.fromkeys(ARMS, state.count),
     )
-    if metric.margin is None:
-        return _kept(board, state)
-    test = (
-        sequential.Paired.from_json(state.test)
-        if state.test
-        else sequential.Paired.start(margin=metric.margin, scale=metric.scale)
-    )
-    test = test.add(np.clip(pairs[:, 1] - pairs[:, 0], -metric.scale, metric.scale))
-    board = _kept(board, msgspec.structs.replace(state, test=test.to_json()))
-    return _evident(board, float(test.log_harm()), float(test.log_not_worse()))
+
+
+def _tested(state: _Paired, metric: Metric) -> sequential.Paired | sequential.PairedBlocks:
+    """The metric's test with the open block. A metric of your own is bounded and may be anything else."""
+    margin, mean = cast("float", metric.margin), state.differences / state.pairs
+    if metric.kind == "own":
+        own = sequential.Paired.from_json(state.test) if state.test else None
+        own = own or sequential.Paired.start(margin=margin, scale=metric.scale)
+        return own.add([min(max(mean, -metric.scale), metric.scale)])
+    found = sequential.PairedBlocks.from_json(state.test) if state.test else None
+    # Two models that differ at all disagree somewhere: there the question is whether beyond the margin.
+    edge = margin if metric.name == "disagreement" else 0.0
+    return (found or sequential.PairedBlocks.start(margin=margin, edge=edge)).add(mean, state.pairs)
 
 
 def matters(board: Board) -> bool:
-    """Whether a proven worsening is also large enough to act on: above the margin, or the rate is a multiple.
+    """Whether a proven worsening is also large enough to act on: above the margin, or a rate is a multiple.
 
     A difference that is proven and smaller than what was declared to be acceptable brings nothing back.
     """
-    if board.champion is None or board.candidate is None or board.margin is None or board.unit != "%":
+    if board.champion is None or board.candidate is None or board.margin is None or board.unit == "ms":
+        return True  # the margin of latency is in its bound already
+    if board.candidate - board.champion > board.margin:
         return True
-    return board.candidate - board.champion > board.margin or board.candidate >= _TIMES * board.champion
+    return board.unit == "%" and board.candidate >= _TIMES * board.champion
 
 
 def with_interval(board: Board) -> Board:

@@ -38,7 +38,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     #: blocks of evidence that are not full yet, by metric, and how many looks are in them
     open: dict[str, Failures] = {}
     looks: int = 0
-    #: keys that have failed, by metric and arm
+    #: keys that have failed, by metric
     failing: dict[str, list[str]] = {}
     #: microseconds above which a request is slow; the candidate's also with the margin
     slow: float | None = None
@@ -73,7 +73,7 @@ def seen(release: Release, look: Look) -> tuple[Release, bool]:
                 board = with_interval(board)
             boards[name] = board
         else:
-            boards[name] = with_differences(old, metric, _differences(metric, look))
+            boards[name] = with_differences(old, metric, _differences(metric, look), looks=release.looks(name))
     return msgspec.structs.replace(release, boards=boards, memory=msgspec.to_builtins(memory)), skewed
 
 
@@ -145,10 +145,13 @@ def _watched(memory: Memory, latency: Metric, found: Sequence[Exchange]) -> Memo
 
 
 def _failures(found: Sequence[Exchange], failing: dict[str, list[str]], name: str, bad: Any) -> Failures:
-    """A key's first failure counts and its later ones do not: then failures of different keys are independent."""
-    counts = dict(_NONE)
+    """A key's first failure counts and its later ones do not: then failures of different keys are independent.
+
+    The first one in whichever arm: counted afresh in each, keys that fail anyway would count against the candidate as
+    they come over to it, while those that stay with the champion have been counted.
+    """
+    counts, place = dict(_NONE), failing.setdefault(name, [])
     for arm in ARMS:
-        place = failing.setdefault(f"{name} {arm}", [])
         keys = [one.key for one in found if one.assigned == arm and bad(one)]
         anonymous = sum(not key for key in keys)
         known = set(place)

@@ -25,18 +25,29 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     required: bool
     part: float = 1.0
     quantile: float = 0.95
-    #: the least and greatest difference between the arms
+    #: the greatest difference between the arms, of a metric of your own
     scale: float = 1.0
+    #: pairs in a block of evidence, at least, and how long it is where that is declared of this metric
+    fewest: int = 1
+    block: str | None = None
 
 
 _DEFAULTS = {
     "errors": Metric(name="errors", kind="failures", unit="%", margin=0.005, required=True),
     "timeouts": Metric(name="timeouts", kind="failures", unit="%", margin=0.005, required=True),
     "latency": Metric(name="latency", kind="latency", unit="ms", margin=0.25, required=True),
-    "disagreement": Metric(name="disagreement", kind="pairs", unit="%", margin=None, required=False),
-    "prediction": Metric(name="prediction", kind="pairs", unit="", margin=None, required=False),
-    "quality": Metric(name="quality", kind="pairs", unit="", margin=0.005, required=False),
+    "disagreement": Metric(
+        name="disagreement", kind="pairs", unit="%", margin=None, required=False, fewest=sequential.FEWEST_PAIRS
+    ),
+    "prediction": Metric(
+        name="prediction", kind="pairs", unit="", margin=None, required=False, fewest=sequential.FEWEST_PAIRS
+    ),
+    "quality": Metric(
+        name="quality", kind="pairs", unit="", margin=0.005, required=False, fewest=sequential.FEWEST_PAIRS
+    ),
 }
+#: disagreements that a block at the margin would hold, at least: fewer are too skewed a number
+_DISAGREEING = 5
 NAMES = tuple(_DEFAULTS)
 
 
@@ -63,8 +74,19 @@ def _changed(default: Metric, declared: MetricSpec | None) -> Metric:
     if declared is None:
         return default
     margin = default.margin if declared.margin is None else _number(default.name, declared.margin)
+    if declared.block is not None and default.kind != "pairs":
+        raise UsageError(
+            f"release.metrics.{default.name} has no block of its own: what the gateway counts goes by release.block",
+            subject=f"release.metrics.{default.name}.block",
+            hint="write release: {block: DURATION}",
+        )
+    fewest = default.fewest
+    if default.name == "disagreement" and margin is not None:
+        fewest = max(fewest, math.ceil(_DISAGREEING / margin))
     return msgspec.structs.replace(
         default,
+        fewest=fewest,
+        block=declared.block,
         margin=margin,
         required=default.required if declared.required is None else declared.required,
         part=declared.share,
@@ -94,7 +116,10 @@ def _own(name: str, declared: MetricSpec) -> Metric:
             hint="write how much worse is accepted, in the metric's own unit",
         )
     required = margin is not None if declared.required is None else declared.required
-    return Metric(name=name, kind="own", unit="", margin=margin, required=required, part=declared.share, scale=scale)
+    return Metric(
+        name=name, kind="own", unit="", margin=margin, required=required, part=declared.share, scale=scale,
+        block=declared.block,
+    )  # fmt: skip
 
 
 def _number(name: str, margin: float | str) -> float:

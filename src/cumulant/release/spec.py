@@ -87,6 +87,13 @@ class MetricSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         tuple[float, float] | None, Meta(description="Of a metric of your own: its least and greatest value.")
     ] = None
     better: Annotated[Literal["lower", "higher"], Meta(description="Of a metric of your own.")] = "lower"
+    block: Annotated[
+        Duration | None,
+        Meta(
+            description="Of what is compared in pairs and of your own: how long values may depend on each other, such "
+            "as a day of flights or a batch of labels. Default: `release.block`, or longer where earlier pairs need it."
+        ),
+    ] = None
 
 
 class CeilingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

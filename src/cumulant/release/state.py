@@ -88,6 +88,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     memory: dict[str, object] = {}
     #: looks in one block of evidence: as many as it takes until neighbours no longer depend on each other
     looks_a_block: int = 1
+    #: the same by metric, where it is another number
+    looks_by_metric: dict[str, int] = {}
     #: what was agreed to: `canary`, `promote`
     approved: frozenset[str] = frozenset()
     #: whoever must not approve where `not: author`
@@ -107,6 +109,10 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def step(self) -> Step:
         return self.steps[self.at]
+
+    def looks(self, metric: str) -> int:
+        """How many looks make a block of a metric's evidence."""
+        return self.looks_by_metric.get(metric, self.looks_a_block)
 
     @property
     def over(self) -> bool:

@@ -13,7 +13,7 @@ from cumulant.release.decide import approve, decide, ended, guard, pause, promot
 from cumulant.release.figures import seen
 from cumulant.release.look import Look
 from cumulant.release.pulse import ArmPulse, Pulse
-from cumulant.release.spec import ApprovalSpec, MetricSpec, ReleaseSpec
+from cumulant.release.spec import ApprovalSpec, MetricSpec, ReleaseSpec, ShadowSpec
 from cumulant.release.state import Board, Release, wanted_routes
 
 
@@ -31,12 +31,13 @@ def test_a_sound_candidate_goes_through_every_step_and_is_promoted() -> None:
     [
         (World(seed=2, errors={CANDIDATE: 0.03}), "errors became worse"),
         (World(seed=3, took={CANDIDATE: 9.0}), "latency became worse"),
-        (World(seed=4, brier={CANDIDATE: 0.2}), "quality became worse"),
+        (World(seed=4, rate=50, brier={CANDIDATE: 0.2}), "quality became worse"),
     ],
     ids=["errors", "latency", "quality"],
 )
 def test_a_worse_candidate_comes_back_with_the_reason(world: World, told: str) -> None:
-    over = played(world, release())
+    shadow = ShadowSpec(at_least="4m", at_most="10m", samples=100)  # a look is a block, and a dozen prove something
+    over = played(world, release(ReleaseSpec(stages=msgspec.structs.replace(QUICK, shadow=shadow))))
     assert over.status == "rolled_back"
     assert told in over.reason
     assert wanted_routes(over).weight == 0
@@ -54,6 +55,28 @@ def test_a_proven_worsening_comes_back_above_the_margin_or_as_a_multiple(
         candidate=rates[1],
     )  # fmt: skip
     assert decide(release(status="running", boards={"errors": board}), at=MOMENT).status == status
+
+
+@pytest.mark.parametrize(("loss", "status"), [(0.104, "running"), (0.106, "rolled_back")])
+def test_a_loss_that_is_proven_and_within_the_margin_brings_nothing_back(loss: float, status: str) -> None:
+    board = Board(
+        metric="quality", margin=0.005, harm_bar=4.0, fine_bar=3.0, most_harm=9.0, champion=0.1, candidate=loss
+    )
+    assert decide(release(status="running", boards={"quality": board}), at=MOMENT).status == status
+
+
+@pytest.mark.parametrize(
+    ("most_fine", "seconds", "label"), [(0.0, 100, "shadow"), (3.1, 100, "ab 10%"), (0.0, 600, "ab 10%")]
+)
+def test_mirroring_goes_on_until_what_is_required_of_pairs_is_shown_or_its_longest_time(
+    most_fine: float, seconds: float, label: str
+) -> None:
+    spec = ReleaseSpec(stages=QUICK, metrics={"quality": MetricSpec(required=True)})
+    board = Board(metric="quality", margin=0.005, harm_bar=4.0, fine_bar=3.0, most_fine=most_fine)
+    now = release(
+        spec, status="running", boards={"quality": board}, seconds=seconds, samples={CANDIDATE: 500, CHAMPION: 0}
+    )
+    assert decide(now, at=MOMENT).step.label == label
 
 
 def test_a_promotion_names_what_was_shown_and_nothing_else() -> None:
@@ -85,6 +108,18 @@ def test_a_split_that_is_not_kept_ends_as_broken() -> None:
             break
     assert now.status == "inconclusive"
     assert "split is broken" in now.reason
+
+
+def test_a_key_that_failed_on_one_arm_does_not_count_again_on_the_other() -> None:
+    now = played(World(seed=7), release(), most=3)
+    one = World(seed=8).look(now).exchanges[0]
+    bad = [msgspec.structs.replace(one, assigned=arm, status=500, key="k1") for arm in (CHAMPION, CANDIDATE, CHAMPION)]
+    first, _ = seen(now, Look(seconds=10, exchanges=bad[:1]))
+    later, _ = seen(first, Look(seconds=10, exchanges=bad[1:]))
+    state = later.boards["errors"].state
+    before = now.boards["errors"].state
+    assert [state["bad"][arm] - before["bad"][arm] for arm in (CHAMPION, CANDIDATE)] == [1, 0]
+    assert state["requests"][CANDIDATE] - before["requests"][CANDIDATE] == 1
 
 
 def test_what_testers_force_counts_for_nothing() -> None:

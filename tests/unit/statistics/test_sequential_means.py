@@ -22,6 +22,7 @@ from cumulant.statistics.sequential import (
     asymptotic_radius,
     best_rho,
     difference,
+    hedged_capital,
     hedged_interval,
     histogram,
     howard_ramdas_ranks,
@@ -137,6 +138,23 @@ def hedged_by_hand(x, alpha, place):
     return highest
 
 
+@pytest.mark.parametrize(
+    ("mean", "published"),
+    [
+        (0.2, [0.5247524752, 3.277101739, 36.61277638, 568.3282055]),
+        (0.3, [0.5286421499, 0.4395590826, 0.3408988355, 0.2646042031]),
+        (0.4, [0.5750825083, 0.9635944478, 3.580118715, 29.48774931]),
+        (0.5, [0.6400990099, 2.628758285, 72.37511562, 12154.05598]),
+    ],
+)
+def test_hedged_capital_is_that_of_the_authors_program(mean, published):
+    """After 1, 10, 30 and 60 values: `betting_mart` of gostevehoward/confseq at commit 70b1ef30, alpha 0.05."""
+    x = (37 * np.arange(1, 61) % 101) / 101 * 0.6
+    capital = np.exp(hedged_capital(x, [mean], alpha=0.05)[[0, 9, 29, 59], 0])
+    assert capital.tolist() == pytest.approx(published, rel=1e-6)
+    assert hedged_by_hand(x, 0.05, mean) == pytest.approx(capital[-1], rel=1e-6)
+
+
 def test_hedged_capital_is_the_published_one_and_tighter_than_bernstein():
     x = np.random.default_rng(4).beta(2, 6, 300)
     low, high = hedged_interval(x, alpha=0.05, points=1000)
@@ -168,6 +186,11 @@ def test_best_rho_minimises():
         lambda r: float(normal_mixture_radius(50.0, alpha=0.05, rho=r)), bounds=(0.1, 100), method="bounded"
     )
     assert best_rho(50.0, alpha=0.05) == pytest.approx(found.x, rel=1e-3)
+
+
+def test_the_normal_mixture_has_the_authors_values():
+    """Target of `TestTwoSidedNormalMixture` in gostevehoward/confseq: bound(100, log 20) at its rho."""
+    assert float(normal_mixture_radius(100, alpha=0.05, rho=12.60056)) == pytest.approx(30.35209, abs=1e-5)
 
 
 def test_the_asymptotic_radius_is_the_published_one():
@@ -270,6 +293,19 @@ def test_two_arms_are_the_beta_binomial():
     state = Shares.start([0.9, 0.1], strength=50).add([830, 130])
     closed = betaln(45 + 830, 5 + 130) - betaln(45, 5) - 830 * math.log(0.9) - 130 * math.log(0.1)
     assert float(state.log_mismatch()) == pytest.approx(closed, abs=1e-6)
+
+
+def test_the_beta_binomial_has_the_authors_values():
+    """Targets of `TestTwoSidedBetaBinomialMixture` in gostevehoward/confseq (Howard et al. 2021, proposition 7).
+
+    There g = 0.2 and h = 0.8 are the sizes of the two outcomes; intrinsic time 100 is 100 / (g h) = 625 units, and the sum
+    s has s + 625 g units of the rarer outcome. Its rho is 12.60056, less g h; here it is counted in units.
+    """
+    g, h = 0.2, 0.8
+    start = Shares.start([h, g], strength=(12.60056 - g * h) / (g * h))
+    assert float(start.add([490, 135]).log_mismatch()) == pytest.approx(-0.6941012, abs=1e-6)
+    at_bound = start.add([500 - 31.4308, 125 + 31.4308])
+    assert float(at_bound.log_mismatch()) == pytest.approx(math.log(20), abs=2e-5)
 
 
 def test_three_arms_are_the_published_closed_form():

@@ -201,6 +201,22 @@ def test_the_order_of_blocks_and_a_stored_state_change_nothing(blocks, random):
     assert one.blocks == other.blocks
 
 
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 30)), min_size=1, max_size=6), st.integers(1, 20))
+@settings(max_examples=25, deadline=None)
+def test_rates_that_are_left_out_as_unlikely_change_no_evidence(blocks, times):
+    state = Rates.start()
+    for c, t in blocks * times:
+        state = added(state, (1800, 200), c, t)
+    whole = Rates(state.design, state.champion, state.candidate, state.blocks)
+    vars(whole)["_likely"] = np.arange(len(state.design.rates))
+    for one, other in zip(evidence(state), evidence(whole), strict=True):
+        assert one == pytest.approx(other, abs=1e-6) or max(one, other) < -10 or min(one, other) > 20
+
+
+def evidence(state):
+    return float(state.log_harm()), float(state.log_not_worse(difference=0.005)), float(state.log_harm(ratio=2.0))
+
+
 @given(st.integers(0, 40), st.integers(0, 38))
 @settings(max_examples=25, deadline=None)
 def test_more_bad_events_of_the_candidate_are_never_less_evidence_of_harm_without_bursts(c, t):

@@ -174,7 +174,9 @@ def planned(spec: ReleaseSpec, *, rate: float, source: str, errors: float, progr
     for place, step in enumerate(every):
         progress(step.label, place / len(every))
         found.append(_stage(step, named, parts, rate=rate, errors=errors, spec=spec))
-    pairs, pair_seconds = _quality(named, every, rate)
+    pairs, pair_seconds = _quality(spec, named["quality"], every, rate)
+    if named["quality"].required and pair_seconds is not None:
+        found = [_until(one, pair_seconds) if one.mirror else one for one in found]
     undecided = list(_undecided(found, named))
     late = any(one.samples_seconds > one.at_most for one in found) or any(
         one.fine_seconds is None for one in found[-1].metrics if named[one.metric].required
@@ -300,14 +302,25 @@ def _fine(step: Step, rate: float, spec: ReleaseSpec, *, metric: Metric, bad: fl
     return last
 
 
-def _quality(named: Mapping[str, Metric], every: tuple[Step, ...], rate: float) -> tuple[float | None, float | None]:
-    """Mirrored and labelled rows that quality needs, and how long mirroring takes to give them; labels come later."""
-    metric = named["quality"]
+def _quality(
+    spec: ReleaseSpec, metric: Metric, every: tuple[Step, ...], rate: float
+) -> tuple[float | None, float | None]:
+    """Mirrored and labelled rows that quality needs, and how long mirroring takes to give them; labels come later.
+
+    A block is as long as is declared, or as it takes until it holds its fewest pairs.
+    """
     mirror = max((step.mirror for step in every), default=0.0) / 100
-    if metric.margin is None or not metric.margin < metric.scale:
+    if metric.margin is None:
         return None, None
-    pairs = sequential.paired_pairs(margin=metric.margin, deviation=_DEVIATION, scale=metric.scale)
-    return pairs, pairs / (rate * mirror) if mirror else None
+    seconds = duration(metric.block or spec.block).total_seconds()
+    pairs = max(rate * mirror * seconds, float(metric.fewest))
+    blocks = math.ceil(sequential.paired_blocks(margin=metric.margin, deviation=_DEVIATION, pairs=pairs))
+    return blocks * pairs, blocks * pairs / (rate * mirror) if mirror else None
+
+
+def _until(stage: StagePlan, seconds: float) -> StagePlan:
+    """Mirroring goes on until quality is shown, where that is required, but not beyond its longest time."""
+    return msgspec.structs.replace(stage, seconds=max(stage.seconds, min(stage.at_most, seconds)))
 
 
 def _last(stage: StagePlan, named: Mapping[str, Metric]) -> float:

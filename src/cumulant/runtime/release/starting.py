@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import secrets
 import time
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from cumulant.release.steps import steps
 from cumulant.runtime.actions import check, verb
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.records import RUN
-from cumulant.runtime.release import store
+from cumulant.runtime.release import blocks, store
 from cumulant.runtime.release.asking import becomes_ready, distrusted
 from cumulant.runtime.release.effects import hand_over, warm
 from cumulant.runtime.release.keys import too_few
@@ -115,6 +114,7 @@ def start_release(
             notes.append(few)
         release = _made(project, name, spec=spec, arms=arms, author=author, at=(clock or SystemClock()).now())
         release = _begin(project, release, principal)
+        notes += blocks.told(release.looks_by_metric, spec)
     except BaseException:
         if outside is None:
             _unbook(project, arms[1].version)
@@ -272,7 +272,6 @@ def _made(
 ) -> Release:
     present, last = project.traffic().in_force(model), store.read(project.journal(), model)
     revision = max(present.revision if present else 0, last[0].revision if last else 0)
-    blocks = math.ceil(duration(spec.block) / duration(spec.look))
     return msgspec.convert(
         {
             "id": f"{at:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}",
@@ -281,7 +280,8 @@ def _made(
             "candidate": arms[1],
             "spec": spec,
             "steps": steps(spec),
-            "looks_a_block": max(1, blocks),
+            "looks_a_block": blocks.looks_a_block(spec),
+            "looks_by_metric": blocks.looks_by_metric(project, spec, arms[0].version),
             "author": author,
             "begun": at,
             "revision": revision,

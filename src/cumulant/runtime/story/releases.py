@@ -47,7 +47,7 @@ release:                                # stages of seconds: the demo's callers 
   block: 500ms
   keep_warm: 1m
   stages:
-    # Flights of one day depend on each other: a share of more days says more than all of a few.
+    # Flights of one day depend on each other: a share of more days says more than all of a few. Here a day is 4 s.
     shadow: {mirror: 20%, at_least: 40s, at_most: 120s, samples: 500}
     ab: null
     canary: {weights: [10%, 50%], at_least: 5s, soak: 10s, at_most: 90s, samples: 150}
@@ -56,7 +56,8 @@ release:                                # stages of seconds: the demo's callers 
     timeouts: {margin: 1%}
     # Servers, gateway and callers share a laptop: harm brings back, and no promotion waits for proof of its absence.
     latency: {margin: 100%, required: false}
-    quality: {margin: 0.005, required: true, share: 0.2}  # of the Brier score, on mirrored flights that have landed
+    # Of the Brier score, on mirrored flights that have landed; half a day is one value. Days differ by more than 0.01.
+    quality: {margin: 0.02, required: true, block: 2s, share: 3}
 """
 
 

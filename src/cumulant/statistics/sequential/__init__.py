@@ -15,6 +15,7 @@ from cumulant.statistics.sequential.means import (
     asymptotic_radius,
     best_rho,
     difference,
+    hedged_capital,
     hedged_interval,
     normal_mixture_radius,
 )
@@ -23,6 +24,7 @@ from cumulant.statistics.sequential.power import (
     Traffic,
     harm_power,
     not_worse_power,
+    paired_blocks,
     paired_pairs,
     smallest_ratio,
 )
@@ -30,13 +32,17 @@ from cumulant.statistics.sequential.quantiles import Quantiles, histogram, howar
 from cumulant.statistics.sequential.rates import RateDesign, Rates
 from cumulant.statistics.sequential.share import Shares
 from cumulant.statistics.sequential.student import Risen, Student
+from cumulant.statistics.sequential.symmetric import FEWEST_PAIRS, PAIRS_BOUND, PairedBlocks, Symmetric
 
 __all__ = [
+    "FEWEST_PAIRS",
+    "PAIRS_BOUND",
     "Bernstein",
     "Betting",
     "Decision",
     "Evidence",
     "Paired",
+    "PairedBlocks",
     "Power",
     "Quantiles",
     "RateDesign",
@@ -44,6 +50,7 @@ __all__ = [
     "Risen",
     "Shares",
     "Student",
+    "Symmetric",
     "Traffic",
     "asymptotic_radius",
     "autocorrelation",
@@ -52,6 +59,7 @@ __all__ = [
     "difference",
     "first_events",
     "harm_power",
+    "hedged_capital",
     "hedged_interval",
     "histogram",
     "howard_ramdas_ranks",
@@ -59,6 +67,7 @@ __all__ = [
     "merged",
     "normal_mixture_radius",
     "not_worse_power",
+    "paired_blocks",
     "paired_pairs",
     "quantile_difference",
     "smallest_ratio",

@@ -212,16 +212,28 @@ def hedged_interval(
     if not len(x):
         raise ValueError("an interval of a mean needs at least one value")
     place = (np.arange(points) + 0.5) / points
-    bet = _plug_in_bets(x, level(alpha))[:, None]
-    up = np.cumsum(np.log1p(np.minimum(bet, _BOLDEST / place) * (x[:, None] - place)), axis=0)
-    down = np.cumsum(np.log1p(-np.minimum(bet, _BOLDEST / (1 - place)) * (x[:, None] - place)), axis=0)
-    kept = np.maximum(up, down) - math.log(2) < math.log(1 / alpha)
+    kept = hedged_capital(x, place, alpha=alpha) < math.log(1 / alpha)
     here = kept.all(0) if ends == "running" else kept[-1]
     if not here.any():
         middle = float(x.mean())
         return middle, middle
     low, high = place[here][0] - 0.5 / points, place[here][-1] + 0.5 / points
     return max(0.0, float(low)), min(1.0, float(high))
+
+
+def hedged_capital(values: npt.ArrayLike, means: npt.ArrayLike, *, alpha: float = 0.05) -> Floats:
+    """Logarithm [n, means] of the hedged capital against each of `means` after each of `values` [n] in [0, 1].
+
+    The larger of two halves, one that bets on a mean above and one on a mean below.
+
+    Raises:
+        ValueError: a value is outside [0, 1], or alpha is not between 0 and 1.
+    """
+    x, place = within(values, 0, 1), np.asarray(means, dtype=np.float64)
+    bet = _plug_in_bets(x, level(alpha))[:, None]
+    up = np.cumsum(np.log1p(np.minimum(bet, _BOLDEST / place) * (x[:, None] - place)), axis=0)
+    down = np.cumsum(np.log1p(-np.minimum(bet, _BOLDEST / (1 - place)) * (x[:, None] - place)), axis=0)
+    return cast("Floats", np.maximum(up, down) - math.log(2))
 
 
 def normal_mixture_radius(variance: npt.ArrayLike, *, alpha: float = 0.05, rho: float = 1.0) -> Floats:

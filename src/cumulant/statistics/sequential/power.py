@@ -16,6 +16,7 @@ from scipy.special import logsumexp
 from cumulant.statistics.sequential.arrays import Floats, level
 from cumulant.statistics.sequential.means import Betting
 from cumulant.statistics.sequential.rates import RateDesign, Rates
+from cumulant.statistics.sequential.symmetric import growth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +147,30 @@ def paired_pairs(*, margin: float, deviation: float, scale: float = 1.0, alpha: 
     growth = bets * margin / (2 * scale) - (bets * deviation / (2 * scale)) ** 2 / 2
     needed = math.log(len(bets) / level(alpha))
     return float(brentq(lambda n: float(logsumexp(n * growth)) - needed, 0, needed / float(growth.max())))
+
+
+def paired_blocks(*, margin: float, deviation: float, pairs: float, drift: float = 0.0, alpha: float = 0.05) -> float:
+    """About how many blocks `symmetric.PairedBlocks` needs to show non-inferiority when there is no difference.
+
+    It is when the mean of all capitals, each growing as normal means of blocks let it, reaches 1 / alpha.
+
+    Args:
+        margin: in the unit of the loss.
+        deviation: standard deviation of a pair's difference, in the same unit.
+        pairs: in a block.
+        drift: standard deviation of what all pairs of a block share (a day's weather), in the same unit.
+        alpha: of the test.
+
+    Raises:
+        ValueError: margin, deviation or pairs is not above 0, the drift is below 0, or alpha is not between 0 and 1.
+    """
+    if not (margin > 0 and deviation > 0 and pairs > 0 and drift >= 0):
+        raise ValueError(f"blocks need a margin, deviation and pairs above 0, not {margin}, {deviation}, {pairs}")
+    grows = growth(margin / math.hypot(deviation / math.sqrt(pairs), drift))
+    needed = math.log(len(grows) / level(alpha))
+    if not grows.max() > 0:
+        return math.inf
+    return float(brentq(lambda n: float(logsumexp(n * grows)) - needed, 0, needed / float(grows.max())))
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,9 @@ from cumulant.statistics.sequential.arrays import Floats, counted, level
 
 #: below this a product of likelihoods is taken as this: evidence against such a null is understated
 _LEAST = 1e-300
+#: logarithm of a likelihood, against the greatest, below which a champion's rate is left out: no evidence between
+#: -10 and 20 changes by more than 1e-6
+_UNLIKELY = -45.0
 #: an outage multiplies a block's rate by a gamma burst with this mean and shape: from a few times to a hundred
 _WILD, _WILD_SHAPE = 30.0, 0.5
 #: ratios that an interval tries: from a twentieth to twenty times
@@ -238,15 +241,16 @@ class Rates:
         Where the candidate's rate moves faster than the champion's (a negative difference), the sum goes over its
         logarithm instead, whichever is larger: then the null is never understated.
         """
-        steepness = np.maximum(1.0, np.gradient(np.log(curve), self.design.step))
-        theirs = _moved(self.candidate, curve, self.design) + np.log(steepness)
+        steepness = np.maximum(1.0, np.gradient(np.log(curve), self.design.step))[self._likely]
+        theirs = _moved(self.candidate, curve[self._likely], self.design) + np.log(steepness)
         top = theirs.max((-2, -1), keepdims=True)
         return self._summed(np.exp(theirs - top), top)
 
     def _near(self, curve: Floats) -> Floats:
         """As `_along` with `curve` rounded to the grid: an alternative, or the inside of a null, needs no more."""
         likelihood, top = self._candidate
-        return self._summed(likelihood[..., np.rint(_places(curve, self.design)).astype(np.int64)], top)
+        places = np.rint(_places(curve[self._likely], self.design)).astype(np.int64)
+        return self._summed(likelihood[..., places], top)
 
     def _summed(self, theirs: Floats, top: Floats) -> Floats:
         sums = np.matmul(self._champion, np.swapaxes(theirs, -1, -2))
@@ -254,8 +258,16 @@ class Rates:
         return cast("Floats", logs.reshape((*sums.shape[:-2], -1)))
 
     @cached_property
+    def _likely(self) -> npt.NDArray[np.int64]:
+        """The points of the grid at which the champion's rate may be: elsewhere sums would gain nothing."""
+        below = self.champion - self.champion.max((-2, -1), keepdims=True)
+        highest = below.max(tuple(range(below.ndim - 1)))
+        return np.flatnonzero(highest > _UNLIKELY)
+
+    @cached_property
     def _champion(self) -> Floats:
-        return cast("Floats", np.exp(self.champion - self.champion.max((-2, -1), keepdims=True)))
+        theirs = self.champion[..., self._likely]
+        return cast("Floats", np.exp(theirs - theirs.max((-2, -1), keepdims=True)))
 
     @cached_property
     def _candidate(self) -> tuple[Floats, Floats]:

@@ -1,0 +1,168 @@
+"""Means of blocks under continuous watching, whatever the dependence within a block: one value a block, and its side.
+
+**Why not bets on the mean itself.** A bounded value can lose all of a bet, so a bet on the mean of a block wins at most
+the mean itself: a block of a thousand pairs would say no more than one pair, and a margin of 0.005 would take 600
+blocks. What makes the mean of many pairs worth more is that chance moves it up as easily as down.
+
+**Assumption.** The value of a block, given those before, lies symmetrically about an expectation that is on the null's
+side of the boundary. How widely may differ from block to block and need not be known. Where the arms are
+exchangeable (no difference at all) this is exact; the mean of many pairs is nearly symmetric by the central limit
+theorem. **Block rule:** neighbouring blocks are nearly uncorrelated (`blocks.merge_factor` with `PAIRS_BOUND`), and a
+block holds so many pairs that its mean is hardly skewed (`FEWEST_PAIRS`): the tests count what skewness and
+autocorrelation cost.
+
+**Evidence.** For h odd, rising and within [-1, 1], the expected value of 1 + h(x) is at most 1 under the null, so their
+product is an e-process (de la Pena 1999, A general class of exponential inequalities for martingales and ratios,
+doi:10.1214/aop/1022677467, for symmetric terms; Ramdas, Ruf, Larsson and Koolen 2020, Admissible anytime-valid
+sequential inference must rely on nonnegative martingales, arXiv:2009.03167, section 5, says that all e-values against
+symmetry have this form). Here h(x) = tanh(bet x / scale), with the root mean square of all values up to x as scale: it
+is even in x, and h rises in x. Capital is spread over bets. A block at most doubles it: few blocks never prove much.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import logsumexp
+
+from cumulant.statistics.sequential.arrays import Floats
+
+#: blocks of differences are merged until their lag-one autocorrelation is at most this (and what chance adds)
+PAIRS_BOUND = 0.1
+#: pairs that the mean of a block is taken over, at least
+FEWEST_PAIRS = 50
+#: bets of so many times a block's usual size, evenly on a logarithmic scale
+_LEAST, _MOST, _BETS = 0.04, 2.4, 8
+
+
+@dataclass(frozen=True)
+class Symmetric:
+    """Evidence that the expectation of symmetric values is above 0; O(1) state.
+
+    `blocks` and `squares` (their sum) are [batch], `capital` is [batch, bets], in logarithms.
+    """
+
+    blocks: int
+    squares: Floats
+    capital: Floats
+
+    @classmethod
+    def start(cls, *, batch: tuple[int, ...] = ()) -> Symmetric:
+        """No values yet."""
+        return cls(0, np.zeros(batch), np.zeros((*batch, _BETS)))
+
+    def add(self, value: npt.ArrayLike) -> Symmetric:
+        """With one more value [batch].
+
+        Raises:
+            ValueError: a value is not finite.
+        """
+        x = np.asarray(value, dtype=np.float64)
+        if not np.isfinite(x).all():
+            raise ValueError("the value of a block is not finite; leave out pairs that have none")
+        blocks, squares = self.blocks + 1, self.squares + x**2
+        size = np.sqrt(squares / blocks)
+        steps = bet_sizes() * np.divide(x, size, out=np.zeros_like(size), where=size > 0)[..., None]
+        # log(1 + tanh s) = s - log cosh s, also where tanh is -1 but for rounding
+        gain = steps - (np.logaddexp(steps, -steps) - math.log(2))
+        return replace(self, blocks=blocks, squares=squares, capital=self.capital + gain)
+
+    def log_evidence(self) -> Floats:
+        """Log e-value [batch] against "each expectation is at most 0"; reject at log(1 / alpha), whenever reached."""
+        return cast("Floats", logsumexp(self.capital, axis=-1) - math.log(self.capital.shape[-1]))
+
+    def to_json(self) -> dict[str, object]:
+        """Plain numbers and lists."""
+        return {"blocks": self.blocks, "squares": self.squares.tolist(), "capital": self.capital.tolist()}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, object]) -> Symmetric:
+        """What `to_json` wrote."""
+        arrays = (np.asarray(stored[name], dtype=np.float64) for name in ("squares", "capital"))
+        return cls(int(cast("int", stored["blocks"])), *arrays)
+
+
+@dataclass(frozen=True)
+class PairedBlocks:
+    """Whether a candidate's loss exceeds the champion's by more than a margin, on the same requests, block by block.
+
+    All pairs of a block, of whatever keys, give one value, their mean difference (candidate's loss - champion's). One
+    with fewer pairs than blocks had before counts for less, in proportion. `pairs` [batch] is how many were added.
+    """
+
+    margin: float
+    edge: float
+    pairs: Floats
+    worse: Symmetric
+    better: Symmetric
+
+    @classmethod
+    def start(cls, *, margin: float, edge: float = 0.0, batch: tuple[int, ...] = ()) -> PairedBlocks:
+        """No blocks yet. `harm` asks whether the difference is above `edge`, `not_worse` whether it is below `margin`.
+
+        Raises:
+            ValueError: not 0 <= edge <= margin, or the margin is 0 or not finite.
+        """
+        if not (0 <= edge <= margin and 0 < margin < math.inf):
+            raise ValueError(
+                f"a paired comparison needs 0 <= edge <= margin and a margin above 0, not {edge}, {margin}"
+            )
+        return cls(margin, edge, np.zeros(batch), Symmetric.start(batch=batch), Symmetric.start(batch=batch))
+
+    def add(self, difference: npt.ArrayLike, pairs: npt.ArrayLike) -> PairedBlocks:
+        """With one more block: its mean `difference` [batch] over so many `pairs` [batch].
+
+        Raises:
+            ValueError: a difference is not finite, or a block has no pairs (leave it out).
+        """
+        x, n = (np.asarray(one, dtype=np.float64) for one in (difference, pairs))
+        if not ((n > 0).all() and np.isfinite(n).all()):
+            raise ValueError("a block has one or more pairs; leave empty blocks out")
+        usual = self.pairs / max(self.worse.blocks, 1)
+        weight = n / np.maximum(n, usual)
+        return replace(
+            self,
+            pairs=self.pairs + n,
+            worse=self.worse.add(weight * (x - self.edge)),
+            better=self.better.add(weight * (self.margin - x)),
+        )
+
+    def log_harm(self) -> Floats:
+        """Log e-value [batch] against "the candidate's mean loss is at most the champion's plus `edge`"."""
+        return self.worse.log_evidence()
+
+    def log_not_worse(self) -> Floats:
+        """Log e-value [batch] against "the candidate's mean loss is the champion's plus the margin, or more"."""
+        return self.better.log_evidence()
+
+    def to_json(self) -> dict[str, object]:
+        """Plain numbers and lists."""
+        sides = {"worse": self.worse.to_json(), "better": self.better.to_json()}
+        return {"margin": self.margin, "edge": self.edge, "pairs": self.pairs.tolist(), **sides}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, object]) -> PairedBlocks:
+        """What `to_json` wrote."""
+        margin, edge = (float(cast("float", stored[name])) for name in ("margin", "edge"))
+        worse, better = (
+            Symmetric.from_json(cast("Mapping[str, object]", stored[side])) for side in ("worse", "better")
+        )
+        return cls(margin, edge, np.asarray(stored["pairs"], dtype=np.float64), worse, better)
+
+
+def bet_sizes() -> Floats:
+    """The sizes [bets] that capital is spread over, as parts of a block's usual size."""
+    return np.geomspace(_LEAST, _MOST, _BETS)
+
+
+def growth(signal: float) -> Floats:
+    """Expected logarithm [bets] that a block adds: its value is normal, with a mean of `signal` standard deviations."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(60)
+    steps = bet_sizes()[:, None] * (nodes + signal) / math.hypot(1, signal)
+    gain = steps - (np.logaddexp(steps, -steps) - math.log(2))
+    return cast("Floats", gain @ (weights / weights.sum()))

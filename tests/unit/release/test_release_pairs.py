@@ -1,0 +1,160 @@
+"""Pairs of a block are one value: when a block is over, what becomes of it, and how long it is."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from releases import MOMENT
+
+from cumulant.core.errors import UsageError
+from cumulant.outcomes import Graded
+from cumulant.release.boards import new_board, with_differences
+from cumulant.release.metrics import metrics
+from cumulant.release.spec import MetricSpec, ReleaseSpec
+from cumulant.runtime.release import blocks
+from cumulant.statistics.sequential import Paired, PairedBlocks
+
+
+def named(name, **spec):
+    return metrics(ReleaseSpec(metrics={name: MetricSpec(**spec)} if spec else {}))[name]
+
+
+def board_of(metric):
+    return new_board(metric, harm_bar=4.4, fine_bar=3.0)
+
+
+LOOKS = st.lists(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=40), max_size=14)
+
+
+@given(LOOKS, st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_a_block_is_over_when_it_has_lasted_and_holds_enough_and_gives_its_mean(looks, length):
+    metric = named("quality")
+    board, test = board_of(metric), PairedBlocks.start(margin=0.005)
+    held, lasted, every = [], 0, []
+    for look in looks:
+        board = with_differences(board, metric, look, looks=length)
+        held, every, lasted = [*held, *look], [*every, *look], lasted + bool(held or look)
+        if lasted >= length and len(held) >= 50:
+            test = test.add(float(np.mean([b - a for a, b in held])), len(held))
+            held, lasted = [], 0
+    assert board.harm == pytest.approx(float(test.log_harm()), abs=1e-9)
+    assert board.fine == pytest.approx(float(test.log_not_worse()), abs=1e-9)
+    assert board.samples == ({"champion": len(every), "candidate": len(every)} if every else {})
+    if every:
+        assert board.candidate == pytest.approx(float(np.mean([b for _, b in every])))
+
+
+def test_one_batch_of_labels_is_one_value_however_large():
+    metric = named("quality")
+    board = with_differences(board_of(metric), metric, [(0.1, 0.4)] * 100_000, looks=1)
+    assert board.most_harm <= math.log(2)
+    assert not board.harmful
+
+
+def test_a_large_loss_is_not_cut_to_a_scale():
+    metric = named("quality", margin=4.0)
+    board = board_of(metric)
+    for _ in range(12):
+        board = with_differences(board, metric, [(30.0, 60.0)] * 50, looks=1)
+    assert board.harmful
+    assert board.candidate == 60.0
+
+
+def test_disagreement_is_harm_beyond_its_margin_and_not_before():
+    metric = named("disagreement", margin="2%")
+    assert metric.fewest == 250
+    for share, harmful, fine in ((0.01, False, True), (0.05, True, False)):
+        board = board_of(metric)
+        for _ in range(12):
+            differing = round(400 * share)
+            board = with_differences(board, metric, [(0, 1)] * differing + [(0, 0)] * (400 - differing), looks=1)
+        assert (board.harmful, board.acceptable) == (harmful, fine)
+
+
+def test_a_metric_of_your_own_is_averaged_over_its_block_and_needs_no_symmetry():
+    metric = named("cost", prometheus="x", bounds=(0.0, 10.0), margin=1.0)
+    board = board_of(metric)
+    for value in (1.0, 3.0, 5.0, -9.0, 2.0):
+        board = with_differences(board, metric, [(0.0, value)], looks=2)
+    assert board.harm == pytest.approx(float(Paired.start(margin=1.0, scale=10.0).add([2.0, -2.0]).log_harm()))
+
+
+def test_what_the_gateway_counts_has_no_block_of_its_own():
+    with pytest.raises(UsageError, match="no block of its own"):
+        named("errors", block="1d")
+    assert named("quality", block="1d").block == "1d"
+
+
+# -- how long a block is
+
+TIMES = st.lists(st.tuples(st.integers(0, 200_000_000), st.floats(-1, 1)), max_size=40)
+
+
+@given(TIMES, st.sampled_from([0.5, 7.0, 60.0]))
+def test_means_of_blocks_are_those_of_the_pairs_in_each(pairs, seconds):
+    by_block = {}
+    for time, difference in pairs:
+        by_block.setdefault(math.floor(time / 1e6 / seconds), []).append(difference)
+    true = [float(np.mean(by_block[place])) for place in sorted(by_block)]
+    assert blocks.means(pairs, seconds).tolist() == pytest.approx(true, abs=1e-9)
+
+
+def test_a_block_grows_until_the_differences_of_neighbours_are_nearly_uncorrelated():
+    draw = np.random.default_rng(1)
+    alone = draw.normal(size=400)
+    assert blocks.factor(alone) == 1
+    assert blocks.factor(np.repeat(draw.normal(size=100), 4) + 0.1 * alone) >= 4
+    assert blocks.factor(alone[:5]) == 1, "too little to see"
+
+
+class Earlier:
+    """Pairs a minute apart whose differences stay the same for eight of them; version 3 took part in the newest."""
+
+    def __init__(self, *, candidate):
+        draw = np.random.default_rng(2)
+        self.found = [
+            graded(minute, difference, candidate)
+            for minute, difference in enumerate(np.repeat(draw.normal(size=60), 8))
+        ]
+        self.last_graded = self.last_pair = len(self.found)
+
+    def graded(self, cursor):
+        return self.found[cursor:], self.last_graded
+
+    def pairs(self, cursor):
+        return [], cursor
+
+
+def graded(minute, difference, candidate):
+    return Graded(
+        id="a", row=0, time=MOMENT + timedelta(minutes=minute), model="late", champion_version="2",
+        candidate_version=candidate, champion=0.5, candidate=0.5 + difference, weight=1.0, label=True,
+        label_known_time=MOMENT,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("candidate", "longer"), [("3", True), ("4", False)])
+def test_earlier_pairs_of_the_champion_lengthen_the_block_of_quality(tmp_path, monkeypatch, candidate, longer):
+    monkeypatch.setattr(blocks, "outcomes_of", lambda _: Earlier(candidate=candidate))
+    monkeypatch.setattr(blocks, "folder_of", lambda _: tmp_path)
+    spec = ReleaseSpec(look="10s", block="20s", metrics={"quality": MetricSpec(block="1m")})
+    found = blocks.looks_by_metric(SimpleNamespace(), spec, "3")
+    assert blocks.looks_a_block(spec) == 2
+    assert list(found) == ["quality"]
+    assert found["quality"] >= 48 if longer else found["quality"] == 6
+    assert [text.split("block of ")[1][:7] for text in blocks.told(found, spec)] == ["quality"] * longer
+
+
+def test_a_first_release_has_the_declared_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "folder_of", lambda _: tmp_path / "none")
+    own = MetricSpec(prometheus="x", bounds=(0.0, 1.0), margin=0.1, block="1m")
+    spec = ReleaseSpec(look="10s", block="10s", metrics={"cost": own})
+    assert blocks.looks_by_metric(SimpleNamespace(), spec, "1") == {"cost": 6}
+    assert blocks.told({"cost": 6}, spec) == []
