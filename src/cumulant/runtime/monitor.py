@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +14,14 @@ import polars as pl
 from cumulant.core import units
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.events import Actor
-from cumulant.monitoring import drift
-from cumulant.monitoring.drift.words import day
+from cumulant.monitoring import alerts, drift
+from cumulant.monitoring.drift.words import day, sentence
 from cumulant.monitoring.events import DriftAlarm, DriftLooked
 from cumulant.monitoring.labels import labelled
 from cumulant.monitoring.spec import DriftSpec
 from cumulant.monitoring.tables import ANSWER, TOLD, Table, open_table, readable
 from cumulant.runtime.actions import check
+from cumulant.runtime.alerts.flow import observe
 
 if TYPE_CHECKING:
     from cumulant.monitoring.drift import Cut, Finding, Findings, Joint, Profile, Role
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
 
 #: findings whose segments are looked for, and the most values of a column whose values are segments
 _EXPLAINED, _FEW_VALUES = 10, 50
+#: kinds of change that a comparison without labels can show, and what to do about each
+_NEXT: Mapping[str, str] = {
+    "data_fault": "look at what delivers this column; the model is not at fault, and training on these rows would be",
+    "covariate": "see whether labels or estimates show a loss; the change alone is no reason to train again",
+    "prior": "compare with labels when they come: the share of positives moved, or what the model says of them",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +117,7 @@ def monitor(asked: Asked, spec: DriftSpec) -> Monitored:
 def monitor_project(
     project: Project, asked: Asked, folder: Path, spec: DriftSpec, *, principal: Principal
 ) -> Monitored:
-    """Compare the project's prediction log, `folder`, with a reference, and report it as an event.
+    """Compare the project's prediction log, `folder`, with a reference; report it as an event, and alert by its rules.
 
     Raises:
         RefusedError: the principal may not.
@@ -120,7 +127,24 @@ def monitor_project(
     found = monitor(replace(asked, predictions=folder), spec)
     with project.journal().transaction(actor=Actor(principal.name)) as transaction:
         transaction.emit(_fact(project.name, found))
+    observe(
+        project, _alerting(project.name, found), principal=principal, looked=[(project.name, rule) for rule in _NEXT]
+    )
     return found
+
+
+def _alerting(model: str, found: Monitored) -> Iterator[alerts.Finding]:
+    """What is alarming in the newest window, for whoever is told of alerts; the rule is named as the kind of change."""
+    for one in found.drift.active:
+        yield alerts.Finding(
+            model=model,
+            rule=one.kind,
+            subject=one.feature,
+            kind=one.kind,
+            moved=f"{one.feature}: {sentence(one)}",
+            since=units.from_micros(one.since.start) if one.since.timed else datetime.now(UTC),
+            next=_NEXT.get(one.kind, ""),
+        )
 
 
 def _compared(

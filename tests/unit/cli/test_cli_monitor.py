@@ -114,6 +114,9 @@ def test_the_log_of_a_project_is_watched_by_its_settings_and_reported(cumulant, 
     events = cumulant("events", "list", "--project", str(project), "--json").document
     (fact,) = [event["data"] for event in events if event["kind"] == "monitoring.drift_looked"]
     assert (fact["windows"], fact["alarming"], fact["alarms"][0]["feature"]) == (6, 2, "amount")
+    (alert,) = cumulant("alerts", "list", "--project", str(project), "--json").document["alerts"]
+    assert (alert["rule"], alert["subject"], alert["status"]) == ("data_fault", "amount", "firing")
+    assert alert["since"].startswith("2026-01-25")
     (project / "cumulant.yaml").write_text(
         (project / "cumulant.yaml").read_text() + "\nmonitoring: {drift: {ignore: [amount]}}\n"
     )
