@@ -45,7 +45,7 @@ BLOCK = 250
 MOMENT = datetime(2026, 1, 1, tzinfo=UTC)
 SPEC = ReleaseSpec(
     stages=StagesSpec(
-        shadow=ShadowSpec(mirror="20%", at_least="10m", at_most="1h"),
+        shadow=ShadowSpec(mirror="20%", at_least="10m", at_most="10m"),
         ab=AbSpec(at_least="5m", at_most="1h"),
         canary=CanarySpec(at_least="2m", soak="5m", at_most="15m"),
     ),
