@@ -221,3 +221,15 @@ def test_a_new_watch_says_nothing(reference):
     watch = begin(baseline(reference, task="binary", terms=terms, every=DAY), terms)
     assert watch.looks == 0
     assert watch.baseline.skill == pytest.approx(1 - watch.baseline.loss / watch.baseline.base)
+
+
+def test_harm_that_is_proven_goes_on_until_the_recent_windows_are_well(reference):
+    """Bad from the 6th to the 15th day: told without a gap, and taken back some days later."""
+    bad = world(10, slope=0.2, seed=18)
+    score, truth, _ = joined(world(5, seed=17), bad, world(15, seed=19))
+    told, watch = followed(reference, daily(score, truth, rows=ROWS))
+    harmed = [number for number, one in enumerate(told) if one.word == "worse"]
+    assert harmed == list(range(harmed[0], harmed[-1] + 1))
+    assert 5 <= harmed[0] <= 7
+    assert 14 <= harmed[-1] <= 20
+    assert watch.proven == ()

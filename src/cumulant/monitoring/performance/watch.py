@@ -147,7 +147,10 @@ class Answers:
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """Everything that is kept between looks: sums only, no rows. `to_json` stores it."""
+    """Everything that is kept between looks: sums only, no rows. `to_json` stores it.
+
+    proven: the questions of which harm has been proven, and goes on: the recent windows lose more than the margin.
+    """
 
     terms: HarmTerms
     baseline: Baseline
@@ -155,12 +158,18 @@ class Watch:
     pasts: tuple[Past, ...]
     starts: tuple[datetime, ...]
     looks: int
+    proven: tuple[Question, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Plain numbers, texts and lists."""
         sides = {name: [r.to_json() for r in (a.worse, a.fine, a.better)] for name, a in self.answers.items()}
         plain = {"terms": self.terms, "baseline": self.baseline, "pasts": self.pasts, "starts": self.starts}
-        return {"looks": self.looks, "answers": sides, **cast("dict[str, object]", msgspec.to_builtins(plain))}
+        return {
+            "looks": self.looks,
+            "proven": list(self.proven),
+            "answers": sides,
+            **cast("dict[str, object]", msgspec.to_builtins(plain)),
+        }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> Watch:
@@ -173,6 +182,7 @@ class Watch:
             pasts=msgspec.convert(stored["pasts"], tuple[Past, ...]),
             starts=msgspec.convert(stored["starts"], tuple[datetime, ...]),
             looks=cast("int", stored["looks"]),
+            proven=msgspec.convert(stored["proven"], tuple[Question, ...]),
         )
 
 
@@ -243,6 +253,7 @@ def harm(watch: Watch, window: Window, part: Predictions, refit: Floats | None =
         starts=(*watch.starts, window.start)[-terms.horizon :],
         looks=watch.looks + 1,
     )
+    after = replace(after, proven=_proven(after))
     return after, _told(after, window)
 
 
@@ -283,6 +294,17 @@ def _excess(watch: Watch, known: Predictions, refit: Floats | None) -> tuple[dic
     return found, past(reference.task, known.truth, known.score, known.weight, means(known.truth))
 
 
+def _proven(watch: Watch) -> tuple[Question, ...]:
+    """A proof does not lapse when the next window is a little better; it ends when the recent ones are."""
+    recent, bar = watch.terms.recent, watch.terms.bar
+    return tuple(
+        question
+        for question, held in watch.answers.items()
+        if held.worse.mean_since(max(0, held.worse.looks - recent)) > 0
+        and (question in watch.proven or held.worse.log_evidence() >= bar)
+    )
+
+
 def _told(watch: Watch, window: Window) -> Harm:
     findings = tuple(_finding(watch, question) for question in watch.terms.questions)
     words: dict[Question, Word] = {one.question: one.word for one in findings}
@@ -320,11 +342,10 @@ def _finding(watch: Watch, question: Question) -> Finding:
     held, terms = watch.answers[question], watch.terms
     margin, bar = terms.margin * watch.baseline.loss, terms.bar
     first = max(0, held.worse.looks - terms.recent)
-    now = held.worse.mean_since(first)
     word: Word = "cannot_tell"
     if held.better.recent(terms.recent) >= bar:
         word = "better"
-    elif held.worse.log_evidence() >= bar and now > 0:
+    elif question in watch.proven:
         word = "worse"
     elif held.fine.recent(terms.recent) >= bar:
         word = "not_worse"
