@@ -114,44 +114,46 @@ def _look(watches: Sequence[Watch], weight: Sequence[float], window: int, span: 
 
 
 def _findings(
-    watches: Sequence[Watch], weight: Sequence[float], alarms: Sequence[_Alarm], current: Profile, current_window: int
+    watches: Sequence[Watch], weight: Sequence[float], alarms: Sequence[_Alarm], current: Profile, newest: int
 ) -> list[Finding]:
-    """One finding a column and subject, with the figures of its newest alarm."""
+    """One finding a column and subject."""
     found = []
     for column, what in dict.fromkeys((alarm.column, alarm.tested.what) for alarm in alarms):
         own = [alarm for alarm in alarms if (alarm.column, alarm.tested.what) == (column, what)]
-        newest = min((one for one in own if one.window == own[-1].window), key=lambda one: one.span)
-        watch, told = watches[column], newest.tested
-        windows = slice(newest.window + 1 - newest.span, newest.window + 1)
-        shifted = what in ("shift", "constant")
-        low, high = watch.interval(windows, told.design) if shifted else (None, None)
-        found.append(
-            Finding(
-                feature=watch.reference.name,
-                role=watch.reference.role,
-                kind=_kind(watch, what),
-                what=what,
-                effect=told.effect,
-                low=low,
-                high=high,
-                least=told.least,
-                p=told.p,
-                needed=newest.needed,
-                before=told.before,
-                now=told.now,
-                since=current.blocks[_since(watch, own[0])],
-                until=current.blocks[newest.window],
-                windows=len({alarm.window for alarm in own}),
-                active=newest.window >= current_window,
-                span=newest.span,
-                weight=weight[column],
-                design=told.design,
-                parts=watch.parts(windows) if shifted else (),
-                examples=watch.current.examples if what == "unseen" else (),
-                distances=watch.distances(windows) if shifted else None,
-            )
-        )
+        found.append(_finding(watches[column], weight[column], own, current, newest))
     return found
+
+
+def _finding(watch: Watch, weight: float, own: Sequence[_Alarm], current: Profile, newest: int) -> Finding:
+    """What alarms of one subject say, with the figures of the last of them that looks at the fewest windows."""
+    last = min((one for one in own if one.window == own[-1].window), key=lambda one: one.span)
+    told, windows = last.tested, slice(last.window + 1 - last.span, last.window + 1)
+    shifted = told.what in ("shift", "constant")
+    low, high = watch.interval(windows, told.design) if shifted else (None, None)
+    return Finding(
+        feature=watch.reference.name,
+        role=watch.reference.role,
+        kind=_kind(watch, told.what),
+        what=told.what,
+        effect=told.effect,
+        low=low,
+        high=high,
+        least=told.least,
+        p=told.p,
+        needed=last.needed,
+        before=told.before,
+        now=told.now,
+        since=current.blocks[_since(watch, own[0])],
+        until=current.blocks[last.window],
+        windows=len({alarm.window for alarm in own}),
+        active=last.window >= newest,
+        span=last.span,
+        weight=weight,
+        design=told.design,
+        parts=watch.parts(windows) if shifted else (),
+        examples=watch.current.examples if told.what == "unseen" else (),
+        distances=watch.distances(windows) if shifted else None,
+    )
 
 
 def _kind(watch: Watch, what: What) -> Kind:
