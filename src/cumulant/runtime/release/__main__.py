@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cumulant.core.errors import CumulantError
+from cumulant.core.stderr import lossy_stderr
 from cumulant.project import load
 from cumulant.runtime.alerts.background import delivering
 from cumulant.runtime.release.door import opened
@@ -26,7 +27,7 @@ def main(words: Sequence[str] | None = None) -> int:
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
-    report = Lines()
+    report = Lines(sys.stderr.write)
     try:
         with load(Path(options.project), environment=options.env) as project:
             acting = Controllers(project, report, settle=options.settle)
@@ -54,4 +55,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    lossy_stderr()
     sys.exit(main())

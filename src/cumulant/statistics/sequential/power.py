@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from cumulant.statistics.sequential.arrays import Floats, level
@@ -146,6 +145,8 @@ def paired_pairs(*, margin: float, deviation: float, scale: float = 1.0, alpha: 
     bets = Betting.start((1 - margin / scale) / 2).bets
     growth = bets * margin / (2 * scale) - (bets * deviation / (2 * scale)) ** 2 / 2
     needed = math.log(len(bets) / level(alpha))
+    from scipy.optimize import brentq  # dear to import, and whoever watches over a release needs none of this
+
     return float(brentq(lambda n: float(logsumexp(n * growth)) - needed, 0, needed / float(growth.max())))
 
 
