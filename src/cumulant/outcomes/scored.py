@@ -48,9 +48,8 @@ def logged(predictions: Path, key: Sequence[Field], *, since: datetime, until: d
     Raises:
         StorageError: the log cannot be read.
     """
-    rows = log.scan(predictions, since=since.date(), until=until.date())
     within = (pc.field("time") >= pa.scalar(since, _ARROW)) & (pc.field("time") < pa.scalar(until, _ARROW))
-    for batch in rows.to_batches(columns=COLUMNS, filter=within):
+    for batch in log.batches(predictions, COLUMNS, wanted=within, since=since.date(), until=until.date()):
         if batch.num_rows:
             yield frame(pa.Table.from_batches([batch]), key)
 

@@ -57,7 +57,7 @@ def _steps(spec: ReleaseSpec) -> Iterator[Step]:
     weights = [_percent(weight) for weight in stages.canary.weights]
     _check(weights)
     if stages.ab is not None:
-        yield _step("ab", stages.ab.at_least, stages.ab.at_most, stages.ab.samples, weight=_percent(stages.ab.weight))
+        yield _step("ab", stages.ab.at_least, stages.ab.at_most, stages.ab.samples, weight=_split(stages.ab.weight))
     canary = stages.canary
     for weight in weights:
         least = canary.soak if weight == weights[-1] else canary.at_least
@@ -79,6 +79,17 @@ def _step(
 
 def _percent(text: str | float) -> float:
     return round(share(text) * 100, 6)
+
+
+def _split(text: str | float) -> float:
+    weight = _percent(text)
+    if not 0 < weight < 100:
+        raise UsageError(
+            f"release.stages.ab has a weight of {weight:g}%, which leaves one of the arms without requests to compare",
+            subject="release.stages.ab.weight",
+            hint="write a share above 0% and below 100%, such as 10%, or `ab: null` to leave the stage out",
+        )
+    return weight
 
 
 def _check(weights: list[float]) -> None:

@@ -20,6 +20,7 @@ from cumulant.serving.row_model import UNREGISTERED
 
 Open = Callable[[Path], Model]
 Put = Callable[[ModelSet], Coroutine[Any, Any, None]]
+Told = Callable[[], Coroutine[Any, Any, list[Any]]]
 T = TypeVar("T")
 
 
@@ -29,9 +30,7 @@ class Staff:
     `put` lets a set of models answer from then on; where it raises, the set before goes on.
     """
 
-    def __init__(
-        self, models: ModelSet, repository: Repository, open_one: Open, *, put: Put, told: Callable[[], list[Any]]
-    ) -> None:
+    def __init__(self, models: ModelSet, repository: Repository, open_one: Open, *, put: Put, told: Told) -> None:
         self.models = models
         self._repository, self._open, self._put, self._told = repository, open_one, put, told
         self._staged: dict[str, list[Model]] = {}
@@ -54,7 +53,7 @@ class Staff:
             case "unload":
                 await self._replace(str(arguments["name"]), [])
             case "metrics":
-                return [msgspec.to_builtins(series) for series in self._told()]
+                return [msgspec.to_builtins(series) for series in await self._told()]
             case "ready":
                 return [[model.name, model.version] for model in self.models]
             case _:

@@ -62,11 +62,11 @@ class Inbox:
         self._counts["accepted" if accepted else "duplicate"] += 1
         return json_response({"accepted": accepted, "duplicates": duplicates})
 
-    def series(self) -> list[Series]:
-        """What became of posts, and how much waits to be taken in."""
+    async def series(self) -> list[Series]:
+        """What became of posts, and how much waits to be taken in. Files may be many: they are counted on a thread."""
         found = [Series("cumulant_label_posts_total", (result,), count) for result, count in self._counts.items()]
         with contextlib.suppress(OSError):
-            found.append(Series("cumulant_labels_waiting_bytes", (), self._room.used()))
+            found.append(Series("cumulant_labels_waiting_bytes", (), await asyncio.to_thread(self._room.used)))
         return found
 
     def _keep(self, body: bytes) -> tuple[int, int]:

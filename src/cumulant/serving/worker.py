@@ -87,11 +87,11 @@ class Worker:
         self._logbook.describe(self.app.models)
         return client
 
-    def _series(self) -> list[Series]:
+    async def _series(self) -> list[Series]:
         connections = of_connections(self._site.refusals.counts, len(self._site.connections))
         found = [*self.app.series(), *of_process(), *connections]
         if self.app.inbox is not None:
-            found += self.app.inbox.series()
+            found += await self.app.inbox.series()
         if self._sharer is not None:
             found += self._sharer.series()
         if self._logbook is not None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cumulant.core.errors import UsageError
-from cumulant.release.spec import ApprovalSpec, CanarySpec, ReleaseSpec, StagesSpec
+from cumulant.release.spec import AbSpec, ApprovalSpec, CanarySpec, ReleaseSpec, StagesSpec
 from cumulant.release.steps import steps
 
 
@@ -32,6 +32,16 @@ def test_weights_grow_and_leave_a_holdback_or_are_refused(weights: list[int]) ->
         assert [one.weight for one in steps(spec) if one.stage == "canary"] == weights
     else:
         with pytest.raises(UsageError):
+            steps(spec)
+
+
+@pytest.mark.parametrize(("weight", "good"), [("0%", False), ("1%", True), ("99%", True), ("100%", False)])
+def test_an_ab_leaves_requests_to_both_arms_or_is_refused(weight: str, good: bool) -> None:
+    spec = ReleaseSpec(stages=StagesSpec(ab=AbSpec(weight=weight)))
+    if good:
+        assert [f"{one.weight:g}%" for one in steps(spec) if one.stage == "ab"] == [weight]
+    else:
+        with pytest.raises(UsageError, match="without requests to compare"):
             steps(spec)
 
 

@@ -177,8 +177,11 @@ def staff_of(root, opened=open_model, put=None):
         if put is not None:
             await put(models)
 
+    async def told():
+        return []
+
     repository = Repository([root])
-    staff = Staff(ModelSet([open_model(root / "graph")]), repository, opened, put=keep, told=list)
+    staff = Staff(ModelSet([open_model(root / "graph")]), repository, opened, put=keep, told=told)
     return staff, Control(Alone(staff), repository)
 
 

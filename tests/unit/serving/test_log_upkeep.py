@@ -10,7 +10,7 @@ from log_support import entry, lost, sequences
 
 from cumulant.core.errors import StorageError
 from cumulant.core.prediction import Prediction
-from cumulant.serving.log import find, gaps, place, recent, scan
+from cumulant.serving.log import batches, find, gaps, place, recent, scan
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.parts import DAY_US, GROUP_ROWS, SCHEMA, Parts
 from cumulant.serving.log.upkeep import upkeep
@@ -180,6 +180,23 @@ def test_a_damaged_file_is_named_set_aside_and_shows_as_a_gap(log):
     assert len(parquet(log.folder)) == 1
     assert middle.with_suffix(".damaged").exists()
     assert lost(gaps(log.folder)) == [4, 5, 6]
+
+
+@pytest.mark.parametrize("age", [0, 5])
+def test_readers_of_many_rows_name_a_damaged_file_too(log, age):
+    log(1, 3, now=NOW - age * DAY_US)
+    log(4, 6, now=NOW - age * DAY_US)
+    middle = sorted(log.folder.rglob("*.parquet"))[0]
+    whole = middle.read_bytes()
+    assert sum(batch.num_rows for batch in batches(log.folder, ["id"])) == 6
+    for content in (whole[:-20], b""):
+        middle.write_bytes(content)
+        with pytest.raises(StorageError, match="cannot be read") as caught:
+            list(batches(log.folder, ["id"]))
+        assert caught.value.subject == str(middle)
+    middle.write_bytes(whole[:4] + b"\xff" * 64 + whole[68:])
+    with pytest.raises(StorageError, match="cannot be read"):
+        list(batches(log.folder, SCHEMA.names))
 
 
 def test_two_log_processes_of_one_folder_take_turns(log):

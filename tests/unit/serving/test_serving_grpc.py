@@ -587,7 +587,10 @@ def test_models_are_loaded_and_unloaded_where_control_is_on(folders):
         async def put(models):
             app.models = models
 
-        staff = Staff(app.models, repository, open_model, put=put, told=app.series)
+        async def told():
+            return app.series()
+
+        staff = Staff(app.models, repository, open_model, put=put, told=told)
         fleet = Alone(staff)
         app.join(fleet, Control(fleet, repository), False)
         for name in ("Load", "Unload"):

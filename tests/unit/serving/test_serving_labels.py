@@ -4,6 +4,7 @@ import asyncio
 import errno
 import json
 import os
+import threading
 
 import pytest
 
@@ -102,7 +103,7 @@ def one(name, size=10):
 
 
 def counted(app):
-    return {(series.family, *series.labels): series.value for series in app.inbox.series()}
+    return {(series.family, *series.labels): series.value for series in asyncio.run(app.inbox.series())}
 
 
 def test_beyond_its_bound_labels_are_refused_and_none_that_was_accepted_is_lost(app, tmp_path):
@@ -120,6 +121,29 @@ def test_beyond_its_bound_labels_are_refused_and_none_that_was_accepted_is_lost(
         ("cumulant_label_posts_total", "refused"): 1,
         ("cumulant_labels_waiting_bytes",): 4 * BLOCK,
     }
+
+
+def test_requests_go_on_while_the_folder_is_looked_through(app, tmp_path, monkeypatch):
+    entered, gate, scanned = threading.Event(), threading.Event(), os.scandir
+
+    def slowly(folder):
+        entered.set()
+        assert gate.wait(10)
+        return scanned(folder)
+
+    async def talk():
+        asked = asyncio.ensure_future(app.inbox.series())
+        while not entered.is_set():
+            await asyncio.sleep(0)
+        gate.set()  # only a loop that goes on comes here
+        return await asked
+
+    assert post(app, one("a"))[0] == 200
+    app.inbox = Inbox(tmp_path / "inbox", BLOCK)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", slowly)
+        found = asyncio.run(talk())
+    assert found[-1].value == BLOCK
 
 
 def test_a_post_that_never_fits_is_said_to_be_too_large(app, tmp_path):

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from cumulant.core.authorities import check_authority
 from cumulant.core.errors import EngineUnavailableError, LeaseHeldError
 from cumulant.core.traffic import Exchange, Routes
 from cumulant.drivers.envoy import engine, exchanges
 from cumulant.drivers.envoy.admin import Admin
-from cumulant.drivers.envoy.clusters import check_authority, endpoint
+from cumulant.drivers.envoy.clusters import endpoint
 from cumulant.drivers.envoy.folder import Folder, State
 from cumulant.drivers.envoy.published import write_clusters, write_table
 from cumulant.drivers.envoy.routing import told_by

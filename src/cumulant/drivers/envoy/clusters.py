@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import ssl
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -124,23 +123,6 @@ def _servers(model: str, arm: Arm, limits: Limits) -> dict[str, Any]:
     if hosts := sorted({str(place.hostname) for place in places if place.scheme == "https"}):
         found["transport_socket_matches"] = [_encrypted(host, arm.authority) for host in hosts]
     return found
-
-
-def check_authority(path: str | None) -> None:
-    """Return, or say why an arm's authorities cannot be used: Envoy itself would refuse all servers for it.
-
-    Raises:
-        UsageError: it is no file of certificates.
-    """
-    try:
-        if path is not None:
-            ssl.create_default_context(cafile=path)
-    except OSError as error:  # one of TLS is such an error too
-        raise UsageError(
-            f"{path} holds no certificates of authorities: {error.strerror or error}",
-            subject=path,
-            hint="name a file of PEM certificates",
-        ) from None
 
 
 def endpoint(url: str) -> SplitResult:

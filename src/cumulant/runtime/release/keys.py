@@ -93,12 +93,12 @@ def _logged_keys(log: Path, model: str, key: str, since: datetime) -> Iterator[s
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from cumulant.serving.log import scan
+    from cumulant.serving.log import batches
 
     wanted = (pc.field("model") == model) & ~pc.field("shadow")
     wanted = wanted & (pc.field("time") > pa.scalar(since, pa.timestamp("us", "UTC")))
-    batches = scan(log, since=since.date()).to_batches(columns=["request"], filter=wanted)
-    texts = itertools.chain.from_iterable(batch["request"].to_pylist() for batch in batches)
+    found = batches(log, ["request"], wanted=wanted, since=since.date())
+    texts = itertools.chain.from_iterable(batch["request"].to_pylist() for batch in found)
     for text in itertools.islice(texts, _MOST):
         value = msgspec.json.decode(text, type=dict[str, object]).get(key)
         if value is not None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from cumulant.core.authorities import check_authority
 from cumulant.core.errors import UsageError
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
 
@@ -78,12 +78,5 @@ def _authority(outside: Outside, declared: Path | None) -> str | None:
             subject=option,
             hint=f"leave {option} out, or write https:// in the URLs",
         )
-    try:
-        ssl.create_default_context(cafile=path)
-    except OSError as error:  # one of TLS is such an error too
-        raise UsageError(
-            f"{path} holds no certificates of authorities: {error.strerror or error}",
-            subject=option,
-            hint=f"{option} names a file of PEM certificates",
-        ) from None
+    check_authority(str(path), named=option)
     return str(path)

@@ -134,14 +134,15 @@ def _rows(log: Path, release: Release, since: int, until: int) -> list[Row]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from cumulant.serving.log import scan
+    from cumulant.serving.log import SCHEMA, batches
 
     low, high = (pa.scalar(one, pa.int64()).cast(pa.timestamp("us", "UTC")) for one in (since, until))
     # A file holds rows of two days around midnight.
     days = {"since": from_micros(since).date() - timedelta(days=1), "until": from_micros(until).date()}
     time = pc.field("time")
     wanted = (time > low) & (time <= high) & (pc.field("model") == release.model)
-    found = scan(log, **days).to_table(columns=list(_COLUMNS), filter=wanted)
+    schema = pa.schema([SCHEMA.field(name) for name in _COLUMNS])
+    found = pa.Table.from_batches(batches(log, list(_COLUMNS), wanted=wanted, **days), schema)
     place = found.schema.get_field_index("time")
     rows: list[Row] = found.set_column(place, "time", found["time"].cast(pa.int64())).to_pylist()
     return rows

@@ -152,16 +152,17 @@ def measured_rate(log: Path, model: str, now: datetime) -> float | None:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from cumulant.serving.log import scan
+    from cumulant.serving.log import batches
 
     since = now - _MEASURED
     wanted = (pc.field("model") == model) & ~pc.field("shadow") & (pc.field("row") == 0)
     wanted = wanted & (pc.field("time") > pa.scalar(since, pa.timestamp("us", "UTC")))
-    times = scan(log, since=since.date()).to_table(columns=["time"], filter=wanted)["time"]
-    if len(times) < 2:
+    found = [batch["time"] for batch in batches(log, ["time"], wanted=wanted, since=since.date()) if batch.num_rows]
+    count = sum(map(len, found))
+    if count < 2:
         return None
-    first = pc.min(times).as_py()
-    return float(len(times) / max(60.0, (now - first).total_seconds()))
+    first = min(pc.min(times).as_py() for times in found)
+    return float(count / max(60.0, (now - first).total_seconds()))
 
 
 def planned(spec: ReleaseSpec, *, rate: float, source: str, errors: float, progress: Progress = silent) -> Plan:

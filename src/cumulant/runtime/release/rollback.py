@@ -94,12 +94,8 @@ def roll_back(
     one = Return(
         at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.name, teller=this_process()
     )
-    if own := arm.version in book.versions:
-        one = msgspec.structs.replace(one, owed=tuple(TELLING))
-        change_book(project.state, model, lambda found: _settled(found, one, keep))
-    missed = _told(project, model, one)
-    if own:
-        noted(project, model, msgspec.structs.replace(one, owed=tuple(missed), teller=None))
+    own = arm.version in book.versions
+    missed = _kept_and_told(project, model, one, keep) if own else _told(project, model, one)
     return Back(
         model=model,
         version=arm.version,
@@ -192,6 +188,15 @@ def _apply(project: Project, model: str, arm: Arm, routes: Routes | None) -> int
             continue
         return wanted.revision
     raise AssertionError
+
+
+def _kept_and_told(project: Project, model: str, one: Return, keep: datetime) -> dict[str, str]:
+    """As `_told`; the book says that it is the champion, and what is still owed."""
+    owing = msgspec.structs.replace(one, owed=tuple(TELLING))
+    change_book(project.state, model, lambda found: _settled(found, owing, keep))
+    missed = _told(project, model, owing)
+    noted(project, model, msgspec.structs.replace(owing, owed=tuple(missed), teller=None))
+    return missed
 
 
 def _told(project: Project, model: str, one: Return) -> dict[str, str]:

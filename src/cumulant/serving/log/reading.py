@@ -51,18 +51,41 @@ def scan(folder: Path, *, since: date | None = None, until: date | None = None) 
     The dataset stays readable while the log goes on and merges its files; rows that come later are not in it.
 
     Raises:
-        StorageError: the folder cannot be read.
+        StorageError: the folder or a file cannot be read; damaged rows show when they are read, as by `batches`.
     """
-    kind, local = ds.ParquetFileFormat(), LocalFileSystem()
     found = []
     for day in _days(folder, since, until):
-        if (datetime.now(UTC).date() - day).days < _MERGED_DAYS:
-            # These may be merged while the dataset is read: held open, they stay.
-            mapped = _whole(folder, day, lambda path: pa.memory_map(str(path)))
-            found += [kind.make_fragment(file) for file in mapped]
-        else:
-            found += [kind.make_fragment(str(file.path), local) for file in place.files(folder, day, day)]
-    return ds.FileSystemDataset(found, SCHEMA, kind)
+        # Files of the last days may be merged while the dataset is read: held open, they stay.
+        held = (datetime.now(UTC).date() - day).days < _MERGED_DAYS
+        found += _whole(folder, day, partial(_fragment, held=held))
+    return ds.FileSystemDataset(found, SCHEMA, ds.ParquetFileFormat())
+
+
+def _fragment(path: Path, *, held: bool) -> ds.Fragment:
+    kind = ds.ParquetFileFormat()
+    try:
+        found = kind.make_fragment(pa.memory_map(str(path)) if held else str(path), None if held else LocalFileSystem())
+        found.ensure_complete_metadata()  # read in any case; here the file can be named
+    except FileNotFoundError:
+        raise
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(path, error) from error
+    return found
+
+
+def batches(
+    folder: Path, columns: list[str], *, wanted: Any = None, since: date | None = None, until: date | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Some columns of the rows of the days `since` to `until`, of those that meet the condition `wanted` of pyarrow.
+
+    Raises:
+        StorageError: the folder or a file cannot be read.
+    """
+    found = scan(folder, since=since, until=until)
+    try:
+        yield from found.to_batches(columns=columns, filter=wanted)
+    except (OSError, pa.ArrowException) as error:
+        raise _damaged(folder, error) from error
 
 
 def stored(folder: Path, *, since: date | None = None, until: date | None = None) -> Iterator[tuple[place.File, Rows]]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import importlib.util
-import ssl
 import sys
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import msgspec
 
-from cumulant.core.errors import EngineUnavailableError, UsageError, missing_part
+from cumulant.core.authorities import check_authority
+from cumulant.core.errors import EngineUnavailableError, missing_part
 from cumulant.core.traffic import Exchange, Routes
 from cumulant.drivers.local.gateway.exchange_log import read
 from cumulant.drivers.local.gateway.state import Folder
@@ -56,7 +56,7 @@ class LocalTraffic:
 
     def apply(self, routes: Routes) -> None:
         for arm in routes.arms:
-            _check_authority(arm.authority)
+            check_authority(arm.authority)
         self._folder.put(routes)
         told = self._asked("POST", "/reload")
         if told is None:
@@ -108,18 +108,6 @@ class LocalTraffic:
                 subject=str(self._folder.path),
                 hint="what was applied is kept; the gateway works by it when it is started again",
             ) from error
-
-
-def _check_authority(path: str | None) -> None:
-    try:
-        if path is not None:
-            ssl.create_default_context(cafile=path)
-    except OSError as error:  # one of TLS is such an error too
-        raise UsageError(
-            f"{path} holds no certificates of authorities: {error.strerror or error}",
-            subject=path,
-            hint="name a file of PEM certificates",
-        ) from None
 
 
 def _call(door: Door, method: str, path: str) -> bytes:
