@@ -36,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 told = "; ".join(map(where, found)) or "another controller watches over the release"
                 sys.stdout.write(f"{told}\n")
                 return 0
-            with delivering(project, Lines()), opened(project.state / FOLDER, project.journal) as url:
+            with delivering(project, Lines(sys.stderr.write)), opened(project.state / FOLDER, project.journal) as url:
                 report(f"watching over releases of {project.name}, and telling of them at {url}/v1/releases")
                 run(project, acting, ending.wait, report)
     except CumulantError as error:
