@@ -186,7 +186,7 @@ def test_a_damaged_file_is_named_set_aside_and_shows_as_a_gap(log):
 def test_readers_of_many_rows_name_a_damaged_file_too(log, age):
     log(1, 3, now=NOW - age * DAY_US)
     log(4, 6, now=NOW - age * DAY_US)
-    middle = sorted(log.folder.rglob("*.parquet"))[0]
+    middle = min(log.folder.rglob("*.parquet"))
     whole = middle.read_bytes()
     assert sum(batch.num_rows for batch in batches(log.folder, ["id"])) == 6
     for content in (whole[:-20], b""):
