@@ -19,6 +19,7 @@ class Web:
     def __init__(self, context=None):
         self.how, self.status, self.headers = "take", 500, {}
         self.posts, self.asked, self.ending = [], 0, threading.Event()
+        self.drops, self.dried = 0, threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
@@ -63,6 +64,15 @@ class Web:
                     self.wfile.write(b"HTTP/1.1 200 OK\r\n")
                     while not web.ending.wait(0.05):
                         self.wfile.write(b"x: y\r\n")
+                self.close_connection = True
+
+            def drop(self, _):
+                with contextlib.suppress(OSError):
+                    self.wfile.write(f"HTTP/1.1 {web.status} x\r\ncontent-length: 1000\r\n\r\n".encode())
+                    while not web.ending.wait(0.05):
+                        self.wfile.write(b"x")
+                        web.drops += 1
+                web.dried.set()
                 self.close_connection = True
 
             def say(self, status, text="ok"):

@@ -76,6 +76,14 @@ class TestWebhook(NotifierConformance):
             Webhook(f"webhook+http://127.0.0.1:{web.port}").send(SAMPLE, seconds=10)
         assert web.asked == 1
 
+    @pytest.mark.parametrize(("status", "error"), [(200, EngineUnavailableError), (403, TerminalError)])
+    def test_an_answer_that_comes_drop_by_drop_holds_nobody_up(self, web, status, error):
+        web.how, web.status = "drop", status
+        with pytest.raises(error):
+            Webhook(f"webhook+http://127.0.0.1:{web.port}").send(SAMPLE, seconds=0.3)
+        assert web.dried.wait(60)
+        assert web.drops < 200, "it waited for as much of an answer as is told of one"
+
     @pytest.mark.parametrize(("said", "pause"), [("7", 7.0), ("1e9", 3600.0), ("-3", 0.0)])
     def test_a_pause_that_is_asked_for(self, web, said, pause):
         web.how, web.status, web.headers = "answer", 429, {"retry-after": said}

@@ -34,10 +34,12 @@ def labelled(table: Table, path: Path, label: str | None) -> tuple[Table, str, i
             subject=str(path), hint=f"it has {', '.join(said.columns[:8])}; give both the same key",
         )  # fmt: skip
     with readable(str(path)):
-        known = said.rows.select(*key, name).collect().drop_nulls(name).unique(key, keep="last", maintain_order=True)
+        known = said.rows.select(*key, name).collect().drop_nulls(name)
     with readable(table.name):
         rows = table.rows.select(key).collect()
-    known = known.cast({one: rows.schema[one] for one in key}, strict=False)
+        # Keys are one only once they are of one type: "01" and "1" are the same number.
+        known = known.cast({one: rows.schema[one] for one in key}, strict=False)
+    known = known.unique(key, keep="last", maintain_order=True)
     column = rows.join(known, on=key, how="left", maintain_order="left").select(name)
     kept = tuple(one for one in table.columns if one != name)
     joined = pl.concat([table.rows.select(kept), column.lazy()], how="horizontal")

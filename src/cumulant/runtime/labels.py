@@ -74,11 +74,14 @@ def folder_of(project: Project) -> Path:
     return project.state / FOLDER
 
 
-def schema_of(project: Project) -> LabelSchema:
-    """What the champion, else the newest version, says of its labels; else what the project says."""
+def schema_of(project: Project, folder: Path | None = None) -> LabelSchema:
+    """What the servable in `folder` says of its labels; else what the project says.
+
+    Without `folder` it is the champion's, else the newest version's, of the registry.
+    """
     training = project.spec.training
     try:
-        described = packaging.load_description(servable_folder(project, _version(project)))
+        described = packaging.load_description(folder or servable_folder(project, _version(project)))
     except NotFoundError:
         described = None
     if not isinstance(described, Servable):

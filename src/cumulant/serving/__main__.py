@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cumulant.core.errors import CumulantError, RefusedError, RetryableError, UsageError, did_you_mean
+from cumulant.core.stderr import lossy_stderr
 from cumulant.serving.errors import text_of
 
 if TYPE_CHECKING:
@@ -250,4 +251,5 @@ def _exit_code(error: CumulantError) -> int:
 
 
 if __name__ == "__main__":
+    lossy_stderr()
     sys.exit(main())

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from cumulant.core.errors import CumulantError
+from cumulant.core.stderr import lossy_stderr
 from cumulant.serving.channel import Channel
 from cumulant.serving.doors import Doors
 from cumulant.serving.errors import text_of
@@ -94,4 +95,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    lossy_stderr()
     sys.exit(main())

@@ -179,6 +179,18 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_a_killed_writer_left_is_taken_away(tmp_path):
+    folder = folders.Folder(tmp_path)
+    with folder.alone():
+        folder.write_state(folders.State(generation=3))
+        (tmp_path / ".state.json.77").write_bytes(b'{"gener')
+        (tmp_path / "xds" / "routes" / ".routes.json.77").write_bytes(b"{")
+    assert folder.state().generation == 3
+    with folder.alone():
+        left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"state.json", "apply.lock"}
+
+
 def test_a_disk_that_stays_full_takes_nothing_that_was_written(tmp_path, opened, monkeypatch):
     writer = opened(tmp_path, kept=3)
     writer.write([exchange("before")])

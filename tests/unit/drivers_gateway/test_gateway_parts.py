@@ -127,6 +127,7 @@ def test_what_a_killed_writer_left_is_no_matter(tmp_path: Path) -> None:
     assert folder.routes() == {"m": ROUTES}
     with pytest.raises(LeaseHeldError):
         folder.put(msgspec.structs.replace(ROUTES, revision=2))
+    assert {path.name for path in tmp_path.iterdir()} == {"routes.json", "routes.lock"}
 
 
 def test_routes_that_are_no_routes_are_told(tmp_path: Path) -> None:

@@ -221,3 +221,15 @@ def test_what_columns_do_together_is_seen_by_a_classifier_only():
     still = drift.jointly(before, same, reference, blocks=(days, days))
     assert still.low <= 0.5 <= still.high
     assert drift.jointly(before.head(50), same, reference) is None
+
+
+def test_a_weight_alarms_about_nothing_that_does_not_matter():
+    generator = np.random.default_rng(0)
+    names = [f"f{place}" for place in range(40)]
+    before = pl.DataFrame({name: generator.normal(size=400) for name in [*names, "calm"]})
+    now = pl.DataFrame({name: generator.normal(3, 1, 400) for name in names} | {"calm": before["calm"]})
+    roles = dict.fromkeys(before.columns, "feature")
+    reference = drift.profile(before, roles)
+    current = drift.profile(now, roles, like=reference)
+    found = drift.compare(reference, current, DriftSpec(weights={"calm": 1000.0}, false_alarms="20%"))
+    assert {one.feature for one in found.findings} == set(names)

@@ -149,3 +149,27 @@ def test_what_cannot_be_profiled_is_said():
         {"a": "feature", "b": "feature"},
     )
     assert [one.reason for one in empty.skipped] == ["the reference holds no value of it"] * 2
+
+
+@pytest.mark.parametrize(
+    ("values", "unseen", "missing"),
+    [
+        (pl.Series([1.0, float("inf"), 2.0]), 1, 0),
+        (pl.Series([1.0, float("nan"), 2.0]), 0, 1),
+        (pl.Series([1.0, 1e30, 2.0]), 1, 0),
+        (pl.Series([["x"], None, ["y"]]), 2, 1),
+        (pl.Series([b"\xff", b"1", None]), 2, 1),
+        (pl.Series([{"a": 1}, None, {"a": 2}]), 2, 1),
+    ],
+)
+def test_a_category_that_comes_as_another_type_is_counted(values, unseen, missing):
+    reference = drift.profile(pl.DataFrame({"code": ["1", "2"] * 50}), {"code": "feature"})
+    (column,) = drift.profile(values.alias("code").to_frame(), {"code": "feature"}, like=reference).columns
+    assert (column.counts[0][-1], column.missing[0], sum(column.counts[0])) == (unseen, missing, 3 - missing)
+
+
+def test_a_number_that_comes_as_a_category_is_read():
+    reference = drift.profile(pl.DataFrame({"fare": [1.5, 2.5] * 50}), {"fare": "feature"})
+    now = pl.DataFrame({"fare": ["1.5", "much", None]}, schema={"fare": pl.Categorical})
+    (column,) = drift.profile(now, {"fare": "feature"}, like=reference).columns
+    assert (sum(column.counts[0]), column.unreadable, column.missing) == (1, (1,), (1,))

@@ -32,14 +32,14 @@ def test_a_label_by_id_is_joined_once(tmp_path):
 
 
 def test_a_label_by_key_and_time_meets_the_hashes_of_the_log(tmp_path):
-    put(tmp_path / "log", {"id": "a", "card": "4000", "number": 7}, {"id": "b", "card": "4001", "number": 7})
-    said = {"card": "4000", "number": "7", "at": (NOW - timedelta(hours=1)).isoformat(), "label": "1"}
+    put(tmp_path / "log", {"id": "a", "card": "card 4000", "number": 7}, {"id": "b", "card": "card 4001", "number": 7})
+    said = {"card": "card 4000", "number": "7", "at": (NOW - timedelta(hours=1)).isoformat(), "label": "1"}
     tell(tmp_path / "outcomes", said)
     outcomes = opened(tmp_path)
     assert outcomes.advance().labelled == 1
     assert outcomes.labelled()[0]["id"].to_list() == ["a"]
     stored = b"".join(path.read_bytes() for path in (tmp_path / "outcomes").rglob("*.parquet"))
-    assert b"4000" not in stored
+    assert b"card 4000" not in stored
 
 
 def test_a_label_that_comes_before_its_prediction_waits_for_it(tmp_path):

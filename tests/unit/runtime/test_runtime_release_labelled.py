@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from cumulant.core.traffic import Arm
 from cumulant.outcomes import Graded
 from cumulant.runtime.release import labelled
 from cumulant.runtime.release.labelled import Told
+from cumulant.runtime.stack.book import Served, change_book
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -26,6 +28,9 @@ class Release(msgspec.Struct):
 
 class Project:
     name = "late"
+
+    def __init__(self, state: Path = Path("/nowhere")) -> None:
+        self.state = state
 
     def principal(self) -> str:
         return "user:test"
@@ -51,14 +56,14 @@ class Outcomes:
 def joins(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     found: list[float] = []
     pairs = [pair("2"), pair("3"), pair("2", champion="0"), pair("2", later=-1), pair("2", later=5)]
-    monkeypatch.setattr(labelled, "schema_of", lambda _: None)
+    monkeypatch.setattr(labelled, "schema_of", lambda *_: None)
     monkeypatch.setattr(labelled, "outcomes_of", lambda *_: Outcomes(pairs))
     monkeypatch.setattr(labelled, "join_labels", lambda *_, **__: found.append(1.0))
     return found
 
 
-def told(now: list[float]) -> Any:
-    return Told(Project(), steady=lambda: now[0])  # type: ignore[arg-type]
+def told(now: list[float], project: Project | None = None) -> Any:
+    return Told(project or Project(), steady=lambda: now[0])  # type: ignore[arg-type]
 
 
 def test_only_pairs_of_the_release_count_each_once(joins: list[float]) -> None:
@@ -91,3 +96,18 @@ def test_servers_of_others_have_no_pairs(joins: list[float]) -> None:
     assert told([0.0]).graded(outside, "7") == ((), "7")
     assert told([0.0]).graded(Release(model="other"), "") == ((), "")
     assert joins == []
+
+
+def test_what_labels_are_is_asked_of_the_champion_as_it_is_served(
+    tmp_path: Path, joins: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Path | None] = []
+    monkeypatch.setattr(labelled, "schema_of", lambda _, folder: asked.append(folder))
+    served = Served(version="1", command=("python", "-m", "cumulant.serving", str(tmp_path / "model")), port=1)
+    change_book(tmp_path, "late", lambda book: msgspec.structs.replace(book, versions={"1": served}))
+    labels = told([0.0], Project(tmp_path))
+    labels.graded(Release(), "")  # its folder is gone: the registry has it
+    (tmp_path / "model").mkdir()
+    labels.graded(Release(), "")
+    assert asked == [None, tmp_path / "model"]
+    assert joins

@@ -141,6 +141,21 @@ class TestChild:
         assert told.not_ready_since == AT
         assert one.status(now + 61).restarts == 0
 
+    @pytest.mark.parametrize(("answers", "expected"), [(True, [0.0, 0.0, 0.0]), (False, [0.0, 0.2, 0.5])])
+    def test_a_life_that_answered_for_a_while_begins_the_pauses_anew(self, tmp_path, answers, expected):
+        one, wanted = self.child(tmp_path, "import time; time.sleep(60)")
+        now, pauses = 0.0, []
+        for _ in range(3):
+            one.start(wanted, now, AT)
+            for later in (0.5, 5.0, 6.0):
+                one.look(answers, now + later, AT)
+            one.process.kill()
+            one.process.wait()
+            one.reap(now + 6.0, AT)
+            pauses.append(one.present().due - now - 6.0)
+            now += 20.0
+        assert pauses == pytest.approx(expected)
+
     def test_a_program_that_is_not_there_is_no_end_of_the_supervisor(self, tmp_path, capsys):
         one = Child(Wanted(name="c", kind="gateway", command=("/nowhere/program",)), LogFile(tmp_path / "c.log"))
         one.start(one.wanted, 0.0, AT)

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.errors import CumulantError
+from cumulant.core.stderr import lossy_stderr
 from cumulant.core.traffic import Certificates
 from cumulant.drivers.envoy import engine, process
 from cumulant.drivers.envoy.admin import Admin
@@ -103,4 +104,5 @@ def _watch(
 
 
 if __name__ == "__main__":
+    lossy_stderr()
     sys.exit(main())

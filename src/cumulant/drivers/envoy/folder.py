@@ -135,6 +135,8 @@ class Folder:
         with _held(
             self.path / "apply.lock", within=_WAIT, what="another process has been changing the routes too long"
         ):
+            for path in (self._state, self.clusters, self.routes):
+                _forget_drafts(path)
             yield
 
 
@@ -158,6 +160,12 @@ def _take(handle: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _forget_drafts(path: Path) -> None:
+    """Remove what a process left that was killed while it wrote; whoever calls is the only writer."""
+    for draft in path.parent.glob(f".{path.name}.*"):
+        draft.unlink(missing_ok=True)
 
 
 def write(path: Path, content: bytes) -> None:

@@ -70,13 +70,15 @@ def post(target: Target, document: object, *, key: str, seconds: float) -> str:
     } | target.headers  # fmt: skip
     try:
         request = urllib.request.Request(target.url, msgspec.json.encode(document), headers)  # noqa: S310 - checked by Target
-        with _Limit(seconds) as limit, _opener(limit.watch).open(request, timeout=seconds) as answer:
-            said = _text(answer.read(_LONGEST))
+        with _Limit(seconds) as limit:
+            try:
+                with _opener(limit.watch).open(request, timeout=seconds) as answer:
+                    said = _text(answer.read(_LONGEST))
+            except urllib.error.HTTPError as error:
+                with error:  # also why it refuses may be said drop by drop
+                    raise _answered(error) from None
             limit.check()  # an answer that was cut off looks whole
             return said
-    except urllib.error.HTTPError as error:
-        with error:
-            raise _answered(error) from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise EngineUnavailableError(f"it does not answer: {_reason(error, seconds)}") from None
 
@@ -143,6 +145,7 @@ class _Limit:
         self._seconds, self._passed = seconds, False
         self._ended = threading.Event()
         self._watched: list[Any] = []
+        self._sockets: list[socket.socket] = []
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._cut, daemon=True).start()
@@ -152,6 +155,13 @@ class _Limit:
         self._ended.set()
 
     def watch(self, connection: Any) -> Any:
+        connect = connection.connect
+
+        def connected() -> None:
+            connect()
+            self._sockets.append(connection.sock)  # urllib takes it from the connection before the body is read
+
+        connection.connect = connected
         self._watched.append(connection)
         return connection
 
@@ -164,6 +174,6 @@ class _Limit:
         if self._ended.wait(self._seconds):
             return
         self._passed = True
-        for one in self._watched:
-            with contextlib.suppress(OSError, AttributeError, TypeError):
-                socket.socket.shutdown(one.sock, socket.SHUT_RDWR)
+        for one in (*self._sockets, *(connection.sock for connection in self._watched)):
+            with contextlib.suppress(OSError, TypeError):
+                socket.socket.shutdown(one, socket.SHUT_RDWR)

@@ -51,6 +51,8 @@ def _tally(parts: Iterator[tuple[pl.Series, Blocks]], blocks: int) -> tuple[pl.D
     """Rows by block and value (block, value, rows), and missing ones by block."""
     found, missing = [], np.zeros(blocks, dtype=np.int64)
     for series, block in parts:
+        if series.dtype.is_float():
+            series = series.fill_nan(None)  # noqa: PLW2901 - NaN is how a column of numbers says that nothing is there
         codes = pl.Series(np.zeros(len(series), dtype=np.int64) if block is None else block)
         if series.null_count():
             lacking = series.is_null().to_numpy()
@@ -61,17 +63,21 @@ def _tally(parts: Iterator[tuple[pl.Series, Blocks]], blocks: int) -> tuple[pl.D
         else:
             frame = pl.DataFrame({"block": codes, "value": series}).filter(pl.col("value").is_not_null())
             counts = frame.group_by("block", "value").agg(rows=pl.len())
-        found.append(counts.select("block", _text(counts["value"]), pl.col("rows").cast(pl.Int64)))
+        found.append(counts.select("block", text(counts["value"]), pl.col("rows").cast(pl.Int64)))
     tallied = pl.concat(found)
     if len(found) > 1:
         tallied = tallied.group_by("block", "value").agg(pl.col("rows").sum())
     return tallied, missing
 
 
-def _text(values: pl.Series) -> pl.Series:
-    """Values as text; whole numbers without a point, so that codes that were read as 1.0 are "1"."""
-    if values.dtype.is_float() and bool((values == values.floor()).all()):
-        values = values.cast(pl.Int64)
+def text(values: pl.Series) -> pl.Series:
+    """Values of whatever type as text; whole numbers without a point, so that codes that were read as 1.0 are "1"."""
+    if values.dtype.is_float():
+        whole = values.cast(pl.Int64, strict=False)
+        if bool((whole.cast(values.dtype) == values).fill_null(value=True).all()):
+            return pl.select(pl.coalesce(whole.cast(pl.String), values.cast(pl.String)).alias("value")).to_series()
+    if values.dtype.is_nested() or values.dtype == pl.Binary:
+        return pl.Series("value", [None if one is None else str(one) for one in values.to_list()], dtype=pl.String)
     return values.cast(pl.String).alias("value")
 
 

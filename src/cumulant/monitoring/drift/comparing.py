@@ -109,7 +109,7 @@ def _look(watches: Sequence[Watch], weight: Sequence[float], window: int, span: 
     return [
         _Alarm(window, span, column, tested, needed)
         for (column, tested), alarming in zip(tests, rejected, strict=True)
-        if alarming
+        if alarming and tested.p < 1  # a large weight may lift what was not tested over the bound
     ]
 
 

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
+from cumulant.monitoring.drift.categories import text
 from cumulant.monitoring.drift.profiles import Cells, Profile
 from cumulant.statistics import METRICS, Rows, cluster_codes, estimate, roc_auc
 from cumulant.statistics.rows import Codes, Flags, Floats
@@ -97,7 +98,7 @@ def _encoded(series: pl.Series, cells: Cells) -> Floats:
     if cells.kind == "number":
         return series.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
     values = cells.values[:_VALUES]
-    places = series.cast(pl.String).replace_strict(
+    places = text(series).replace_strict(
         values, range(len(values)), default=len(values), return_dtype=pl.Float64
     )
     found: Floats = np.where(series.is_null().to_numpy(), np.nan, places.to_numpy())

@@ -74,6 +74,8 @@ def _values(series: pl.Series) -> tuple[Floats, Flags | None]:
     """The values that are numbers, and which rows have one; None: all."""
     if series.dtype.is_nested() or series.dtype == pl.Binary:
         return np.zeros(0), np.zeros(len(series), dtype=np.bool_)
+    if isinstance(series.dtype, pl.Categorical | pl.Enum):
+        series = series.cast(pl.String)
     number = series.cast(pl.Float64, strict=False)
     if number.null_count():
         number = number.fill_null(float("nan"))

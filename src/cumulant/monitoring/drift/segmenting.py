@@ -54,14 +54,14 @@ def segments(
 
 def _values(before: pl.Series, now: pl.Series) -> list[str]:
     """The values that both have, the most frequent first."""
-    common = now.cast(pl.String).drop_nulls().value_counts(sort=True)
-    known = set(before.cast(pl.String).drop_nulls().unique().to_list())
-    return [value for value in common[now.name].to_list() if value in known][:_MOST]
+    common = categories.text(now).drop_nulls().value_counts(sort=True)
+    known = set(categories.text(before).drop_nulls().unique().to_list())
+    return [value for value in common["value"].to_list() if value in known][:_MOST]
 
 
 def _counted(frame: pl.DataFrame, column: Column, by: str, values: Sequence[str]) -> numbers.Counted:
     """Counts of the column's cells by segment."""
-    codes = frame[by].cast(pl.String).replace_strict(values, range(len(values)), default=None, return_dtype=pl.Int64)
+    codes = categories.text(frame[by]).replace_strict(values, range(len(values)), default=None, return_dtype=pl.Int64)
     held = codes.is_not_null()
     count = numbers.counted if column.cells.kind == "number" else categories.counted
     part = (frame[column.name].filter(held), codes.filter(held).to_numpy())

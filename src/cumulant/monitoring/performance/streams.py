@@ -47,7 +47,7 @@ def _detector(name: Detector, settings: dict[str, float]) -> Any:
         from river import drift
     except ImportError:
         raise missing_part("river", "river") from None
-    kind = drift.ADWIN if name == "adwin" else drift.PageHinkley
+    kind: Any = drift.ADWIN if name == "adwin" else drift.PageHinkley
     try:
         return kind(**settings)
     except TypeError as error:

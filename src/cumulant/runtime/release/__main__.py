@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cumulant.core.errors import CumulantError
+from cumulant.core.stderr import lossy_stderr
 from cumulant.project import load
 from cumulant.runtime.alerts.background import delivering
 from cumulant.runtime.release.door import opened
@@ -26,7 +27,7 @@ def main(words: Sequence[str] | None = None) -> int:
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
-    report = Lines()
+    report = Lines(sys.stderr.write)
     try:
         with load(Path(options.project), environment=options.env) as project:
             acting = Controllers(project, report, settle=options.settle)
@@ -35,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 told = "; ".join(map(where, found)) or "another controller watches over the release"
                 sys.stdout.write(f"{told}\n")
                 return 0
-            with delivering(project, Lines()), opened(project.state / FOLDER, project.journal) as url:
+            with delivering(project, Lines(sys.stderr.write)), opened(project.state / FOLDER, project.journal) as url:
                 report(f"watching over releases of {project.name}, and telling of them at {url}/v1/releases")
                 run(project, acting, ending.wait, report)
     except CumulantError as error:
@@ -54,4 +55,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    lossy_stderr()
     sys.exit(main())

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import LeaseHeldError
 from cumulant.release.look import Graded
 from cumulant.runtime.labels import join_labels, outcomes_of, schema_of
+from cumulant.runtime.stack.book import read_book
+from cumulant.runtime.stack.versions import folder_of
 
 if TYPE_CHECKING:
     from cumulant.outcomes import LabelSchema
@@ -38,7 +41,7 @@ class Told:
         """
         if release.model != self._project.name or "://" in release.candidate.version:
             return (), after
-        schema = self._schema = self._schema or schema_of(self._project)
+        schema = self._schema = self._schema or schema_of(self._project, self._served(release))
         self._join(schema)
         found, cursor = outcomes_of(self._project, schema).graded(int(after or 0), limit=_MOST)
         mine = [
@@ -49,6 +52,12 @@ class Told:
             and one.time >= release.begun
         ]
         return mine, str(cursor)
+
+    def _served(self, release: Release) -> Path | None:
+        """The champion's servable as it is served here. The registry may be slow to open, and harm is watched for."""
+        served = read_book(self._project.state, release.model).versions.get(release.champion.version)
+        folder = None if served is None else Path(folder_of(served.command))
+        return folder if folder is not None and folder.is_dir() else None
 
     def _join(self, schema: LabelSchema) -> None:
         now = self._steady()

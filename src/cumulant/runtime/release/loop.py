@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -35,9 +34,9 @@ ACTOR = Actor("service:release-controller")
 
 
 class Lines:
-    """Lines on standard error, each said once until another comes."""
+    """Lines for whoever reads the log, each said once until another comes."""
 
-    def __init__(self, write: Callable[[str], object] = sys.stderr.write) -> None:
+    def __init__(self, write: Callable[[str], object]) -> None:
         self._write, self._said = write, ""
 
     def __call__(self, text: str) -> None:

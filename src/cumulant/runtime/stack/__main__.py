@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cumulant.core.errors import CumulantError, LeaseHeldError
+from cumulant.core.stderr import lossy_stderr
 from cumulant.project import Project, load
 from cumulant.runtime.stack.programs import Stack, stack
 from cumulant.runtime.stack.supervisor import Supervisor
@@ -44,4 +45,5 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    lossy_stderr()
     sys.exit(main())

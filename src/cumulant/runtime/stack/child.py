@@ -20,8 +20,8 @@ from cumulant.runtime.stack.status import ChildStatus, State
 
 #: seconds before the next start after so many short lives in a row
 PAUSES = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-#: a life of so many seconds begins the pauses anew
-LONG_LIFE = 30.0
+#: a life that has answered for so many seconds is no crash loop, and begins the pauses anew
+LONG_LIFE = 5.0
 #: seconds for which a process that was ready may give no sign before it is ended and started again
 HANG = 30.0
 #: seconds between the polite request to end and the end
@@ -42,6 +42,8 @@ class Child:
         self.drained = False
         self._salt = salt
         self._began = self._heard = self._due = self._stopped = 0.0
+        #: when it first answered in this life
+        self._answered: float | None = None
         self._since: datetime | None = None
         self._not_ready_since: datetime | None = None
         self._short = 0
@@ -78,7 +80,7 @@ class Child:
             self._restarts.append(now)
         self.starts += 1
         self._began = self._heard = now
-        self._stopped, self._since = 0.0, at
+        self._stopped, self._since, self._answered = 0.0, at, None
         self._not_ready_since = self._not_ready_since or at
         try:
             with self.log.open() as stream:
@@ -102,7 +104,8 @@ class Child:
         self.ready = ready
         if ready:
             self._heard, self._not_ready_since = now, None
-            if now - self._began > LONG_LIFE:
+            self._answered = now if self._answered is None else self._answered
+            if now - self._answered > LONG_LIFE:
                 self._short = 0
         elif self._not_ready_since is None:
             self._not_ready_since = at
@@ -160,7 +163,7 @@ class Child:
 
     def _end(self, now: float, at: datetime) -> None:
         self._due = now if self.stopping else now + PAUSES[min(self._short, len(PAUSES) - 1)]
-        self._short = 0 if now - self._began > LONG_LIFE else self._short + 1
+        self._short += 1
         self.process = self.identity = None
         self.ready, self._stopped = False, 0.0
         self._not_ready_since = self._not_ready_since or at

@@ -13,6 +13,7 @@ import msgspec
 from cumulant.core import units
 from cumulant.core.errors import CumulantError, RetryableError, UsageError
 from cumulant.core.plan import Field
+from cumulant.core.stderr import lossy_stderr
 from cumulant.serving.errors import text_of
 
 
@@ -110,4 +111,5 @@ def _kind(error: CumulantError) -> type[CumulantError]:
 
 
 if __name__ == "__main__":
+    lossy_stderr()
     sys.exit(main())

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.special import logsumexp
 
 from cumulant.statistics.sequential.arrays import Floats, level
@@ -146,7 +145,7 @@ def paired_pairs(*, margin: float, deviation: float, scale: float = 1.0, alpha: 
     bets = Betting.start((1 - margin / scale) / 2).bets
     growth = bets * margin / (2 * scale) - (bets * deviation / (2 * scale)) ** 2 / 2
     needed = math.log(len(bets) / level(alpha))
-    return float(brentq(lambda n: float(logsumexp(n * growth)) - needed, 0, needed / float(growth.max())))
+    return _until(growth, needed)
 
 
 def paired_blocks(*, margin: float, deviation: float, pairs: float, drift: float = 0.0, alpha: float = 0.05) -> float:
@@ -168,8 +167,13 @@ def paired_blocks(*, margin: float, deviation: float, pairs: float, drift: float
         raise ValueError(f"blocks need a margin, deviation and pairs above 0, not {margin}, {deviation}, {pairs}")
     grows = growth(margin / math.hypot(deviation / math.sqrt(pairs), drift))
     needed = math.log(len(grows) / level(alpha))
-    if not grows.max() > 0:
-        return math.inf
+    return _until(grows, needed) if grows.max() > 0 else math.inf
+
+
+def _until(grows: Floats, needed: float) -> float:
+    """How many steps until the sum of all capitals, each growing by its own of `grows` a step, is e^`needed`."""
+    from scipy.optimize import brentq  # dear to import, and whoever watches over a release needs none of this
+
     return float(brentq(lambda n: float(logsumexp(n * grows)) - needed, 0, needed / float(grows.max())))
 
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from cumulant.core.errors import CumulantError
+from cumulant.core.stderr import lossy_stderr
 from cumulant.core.traffic import Certificates
 from cumulant.drivers.local.gateway.running import run
 from cumulant.ports.traffic import Opening
@@ -46,4 +47,5 @@ def _new_loop() -> asyncio.AbstractEventLoop:
 
 
 if __name__ == "__main__":
+    lossy_stderr()
     sys.exit(main())

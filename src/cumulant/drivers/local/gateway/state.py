@@ -54,6 +54,8 @@ class Folder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             with held(self.path / "routes.lock", wait=_WAIT):
+                for draft in self.path.glob(".routes.json.*"):  # of one that was killed while it wrote
+                    draft.unlink(missing_ok=True)
                 self._replace(routes)
         except OSError as error:
             raise self._error("the routes cannot be written", error) from error
