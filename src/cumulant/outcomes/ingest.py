@@ -22,6 +22,8 @@ from cumulant.outcomes.store import FACTS, POSTED, Batch, Ingested, ingested, lo
 
 #: files of the inbox that become one batch, so that many small posts do not stay many small files
 _TOGETHER = 5_000
+#: age of a server's draft that nobody finishes any more
+_DRAFT_SECONDS = 600.0
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,8 +79,20 @@ def ingest_inbox(folder: Path, schema: LabelSchema, *, salt: bytes = b"", clock:
                 found.append(known)
             with writing_to(claim):
                 shutil.rmtree(claim)
+        _clear_drafts(folder)
         compact(folder)
     return found
+
+
+def _clear_drafts(folder: Path) -> None:
+    """Remove what servers were writing when they were killed: nobody was told that it is kept, its keys are not hashed.
+
+    One that is written all the same has its post refused, and posted again.
+    """
+    for path in (folder / INBOX).glob(".*"):
+        with contextlib.suppress(FileNotFoundError):  # it is whole by now
+            if time.time() - path.stat().st_mtime > _DRAFT_SECONDS:
+                path.unlink()
 
 
 def waiting(folder: Path) -> int:

@@ -21,8 +21,8 @@ _RETRY = 30.0
 class Room:
     """Counts what lies in the folder, in blocks: by looking at it, and by what this process adds between two looks.
 
-    Others who write between two looks are seen at the next one, so the bound may be passed by what they write in a
-    second; a file that came while it was looked counts twice until the next look. What lies there is never touched.
+    Others who write between two looks are seen at the next one, so the bound may be passed by what they write
+    meanwhile; a file that came while it was looked counts twice until the next look. What lies there is never touched.
 
     Args:
         most: bytes.

@@ -163,6 +163,8 @@ def test_the_inbox_is_taken_in_once_whatever_was_cut_off(tmp_path):
     inbox.mkdir(parents=True)
     (inbox / "post-1.jsonl").write_bytes(b'{"id":"a","label":1}\n')
     (inbox / ".half").write_bytes(b"{")
+    (inbox / ".left").write_bytes(b"{")
+    os.utime(inbox / ".left", (1, 1))
     claim = folder / "claimed" / "posted-00000000000000000001"
     claim.mkdir(parents=True)
     (claim / "post-0.jsonl").write_bytes(b'{"id":"b","label":0}\n')
@@ -172,7 +174,7 @@ def test_the_inbox_is_taken_in_once_whatever_was_cut_off(tmp_path):
     (claim / "post-0.jsonl").write_bytes(b'{"id":"b","label":0}\n')
     assert ingest_inbox(folder, SCHEMA) == []
     assert sorted(one.id for one in shown(folder, FAR)) == ["a", "b"]
-    assert not list(inbox.glob("*.jsonl"))
+    assert [path.name for path in inbox.iterdir()] == [".half"], "a draft of old is of a server that was killed"
     assert not claim.exists()
 
 

@@ -133,8 +133,7 @@ def test_requests_go_on_while_the_folder_is_looked_through(app, tmp_path, monkey
 
     async def talk():
         asked = asyncio.ensure_future(app.inbox.series())
-        while not entered.is_set():  # noqa: ASYNC110 - set on another thread
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(entered.wait, 10)
         gate.set()  # only a loop that goes on comes here
         return await asked
 

@@ -12,6 +12,9 @@ from scipy.stats import binom
 
 from cumulant.statistics.sequential import Risen, Student
 
+#: 0, or of a size whose square can be told from 0
+VALUE = st.floats(-5, 5).map(lambda value: round(value, 9))
+
 
 def slow(values, effect):
     """The evidence by integrating over effect and scale, instead of in closed form."""
@@ -40,7 +43,7 @@ def test_evidence_is_the_integral_over_effect_and_scale(values, effect):
 
 
 @settings(deadline=None, max_examples=50)
-@given(st.lists(st.floats(-5, 5), min_size=1, max_size=8), st.floats(0.1, 50), st.integers(0, 7))
+@given(st.lists(VALUE, min_size=1, max_size=8), st.floats(0.1, 50), st.integers(0, 7))
 def test_evidence_knows_neither_the_unit_nor_the_order_of_arrival(values, unit, cut):
     whole = Student.start().add(values).log_evidence()
     pieces = Student.start().add(values[:cut]).add(values[cut:])
@@ -48,6 +51,11 @@ def test_evidence_knows_neither_the_unit_nor_the_order_of_arrival(values, unit, 
     assert float(Student.start().add([v * unit for v in values]).log_evidence()) == pytest.approx(
         float(whole), abs=1e-6
     )
+
+
+@pytest.mark.parametrize("value", [1.5e-162, 1e-150])
+def test_values_that_are_hardly_any_are_no_evidence(value):
+    assert float(Student.start().add([value]).log_evidence()) == 0
 
 
 @pytest.mark.parametrize("mean", [0.0, -0.1])

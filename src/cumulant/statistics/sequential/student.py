@@ -25,6 +25,9 @@ from scipy.special import stdtr, stdtrit
 
 from cumulant.statistics.sequential.arrays import Floats
 
+#: a sum of squares up to this is that of zeros: ratios of smaller ones lose their digits, or overflow
+_LEAST = 1e-290
+
 
 @dataclass(frozen=True)
 class Student:
@@ -69,7 +72,7 @@ class Student:
     def log_evidence(self) -> Floats:
         """Log e-value [batch] against "the mean is 0 or less"; 0 before any value and while all values are 0."""
         n, c = self.count, 1 / self.effect**2
-        held = self.squares > 0
+        held = self.squares > _LEAST
         squares = np.where(held, self.squares, 1.0)
         total = np.where(held, self.total, 0.0)
         rest = squares - total**2 / (n + c)
