@@ -42,12 +42,12 @@ def changes(values: Floats, detector: Detector, **settings: float) -> Codes:
     return np.asarray(places, dtype=np.int64)
 
 
-def _detector(name: Detector, settings: dict[str, float]) -> Any:
+def _detector(name: Detector, settings: dict[str, Any]) -> Any:
     try:
         from river import drift
     except ImportError:
         raise missing_part("river", "river") from None
-    kind = drift.ADWIN if name == "adwin" else drift.PageHinkley
+    kind: Any = drift.ADWIN if name == "adwin" else drift.PageHinkley
     try:
         return kind(**settings)
     except TypeError as error:
