@@ -92,7 +92,8 @@ def silence(
 ) -> None:
     """Send people no messages about some alerts for a while. They are recorded all the same.
 
-    What still fires when a silence ends is told then. Alertmanager is told of all alerts and has silences of its own.
+    That an alert is over is told to those who were told of it. What still fires when a silence ends is told then.
+    Alertmanager is told of all alerts and has silences of its own.
     """
     from cumulant.runtime.alerts import flow
 

@@ -148,7 +148,7 @@ def _document(found: Monitored) -> dict[str, object]:
 
 def _print(console: Console, found: Monitored, *, every: bool) -> None:
     from cumulant.monitoring.drift.words import day
-    from cumulant.runtime.report_page.terminal import table
+    from cumulant.runtime.report_page.terminal import clean, table
 
     told = found.drift
     several = f"{len(told.windows)} windows ({day(told.windows[0])} to {day(told.windows[-1])})"
@@ -166,13 +166,13 @@ def _print(console: Console, found: Monitored, *, every: bool) -> None:
         numbers = ["distance", "missing"]
         console.print(table(["column", "role", *numbers, "alarming"], shown, right=numbers))
     if found.joint is not None:
-        console.print(_joint(found.joint), markup=False, highlight=False)
+        console.print(clean(_joint(found.joint)), markup=False, highlight=False)
     for note in _notes(found):
-        console.print(note, style="dim", markup=False, highlight=False)
+        console.print(clean(note), style="dim", markup=False, highlight=False)
 
 
 def _print_alarms(console: Console, told: Findings) -> None:
-    from cumulant.runtime.report_page.terminal import table
+    from cumulant.runtime.report_page.terminal import clean, table
 
     if not told.findings:
         console.print("nothing is alarming")
@@ -182,7 +182,8 @@ def _print_alarms(console: Console, told: Findings) -> None:
     for one in told.findings:
         for part in one.segments[:1]:
             where = f"where {part.column} is {part.value}, {part.rows:.0%} of the rows"
-            console.print(f"{one.feature}: {part.carries:.0%} of the change is {where}", markup=False, highlight=False)
+            text = clean(f"{one.feature}: {part.carries:.0%} of the change is {where}")
+            console.print(text, markup=False, highlight=False)
     count = sum(told.alarming)
     now = "the newest one too" if any(told.alarming[told.newest :]) else "the newest one not"
     console.print(f"alarming: {count} of {len(told.windows)} windows, {now}")

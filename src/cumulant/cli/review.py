@@ -157,9 +157,9 @@ def escalate(call: Invocation, case: Case, note: Note = "") -> None:
     from cumulant.runtime.review import verbs
 
     with call.project() as project:
-        if note:
-            verbs.note(project, case, note, principal=project.principal())
         found = verbs.escalate(project, case, principal=project.principal())
+        if note.strip():
+            verbs.note(project, case, note, principal=project.principal())
     _answer(call, found)
 
 

@@ -1,15 +1,22 @@
-"""Durations, sizes, shares and moments as people write them: `30d`, `64MiB`, `5%`, `2013-04-01`."""
+"""Durations, sizes, shares, rates and moments as people write them: `30d`, `64MiB`, `5%`, `20/month`, `2013-04-01`."""
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from cumulant.core.errors import UsageError
 
 _SECONDS = {"ms": 0.001, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _BYTES = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d|w)\s*")
+_RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(hour|day|week|month)\s*")
+#: the length of a period, where a length is asked for, and the form of its name in the calendar
+_PERIODS = {
+    "hour": (timedelta(hours=1), "%Y-%m-%dT%H"), "day": (timedelta(days=1), "%Y-%m-%d"),
+    "week": (timedelta(days=7), "%G-W%V"), "month": (timedelta(days=30), "%Y-%m"),
+}  # fmt: skip
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(B|kB|MB|GB|KiB|MiB|GiB|TiB)\s*")
 
 
@@ -68,6 +75,30 @@ def share(text: str | float) -> float:
     if not 0 <= number <= 1:
         raise UsageError(f'"{text}" is not a share', hint="write 5% or a number from 0 to 1")
     return number
+
+
+class Rate(NamedTuple):
+    """A number a period of the calendar, in UTC."""
+
+    number: float
+    period: str
+
+    @property
+    def length(self) -> timedelta:
+        """Of the period; a month is 30 days here."""
+        return _PERIODS[self.period][0]
+
+    def period_of(self, when: datetime) -> str:
+        """The name of the period that holds `when`; later ones have greater names."""
+        return f"{when:{_PERIODS[self.period][1]}}"
+
+
+def rate(text: str) -> Rate:
+    """`20/month` or `1.5 / hour`."""
+    match = _RATE.fullmatch(text)
+    if match is None:
+        raise UsageError(f'"{text}" is not a rate', hint="write a number a period: 100/day, 2/month")
+    return Rate(float(match[1]), match[2])
 
 
 def moment(text: str | datetime) -> datetime:

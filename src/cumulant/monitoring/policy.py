@@ -5,22 +5,17 @@ A pure function from what is known to what is done, so that a backtest replays t
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timedelta
 from typing import Literal
 
 import msgspec
 
 from cumulant.core.errors import UsageError
+from cumulant.core.units import rate
 from cumulant.monitoring.performance import Kind
 from cumulant.statistics import Word
 
 Trigger = Literal["harm", "drift", "schedule", "labels"]
-
-_BUDGET = re.compile(r"\s*(\d+)\s*/\s*(day|week|month|year)\s*")
-_SPANS = {
-    "day": timedelta(days=1), "week": timedelta(days=7), "month": timedelta(days=30), "year": timedelta(days=365),
-}  # fmt: skip
 
 
 class Budget(msgspec.Struct, frozen=True):
@@ -31,17 +26,16 @@ class Budget(msgspec.Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """`2/month`; a month has 30 days.
+        """`2/month`; a month has 30 days. Of `2.5/month` it is 2 within 24 days, of `0.5/month` 1 within 60.
 
         Raises:
-            UsageError: it is not a whole number, a slash and day, week, month or year.
+            UsageError: it is no rate, or 0.
         """
-        match = _BUDGET.fullmatch(text)
-        if match is None:
-            raise UsageError(
-                f'"{text}" is no budget', subject=text, hint='write a number and a span, such as "2/month"'
-            )
-        return cls(int(match[1]), _SPANS[match[2]])
+        found = rate(text)
+        if not found.number:
+            raise UsageError(f'"{text}" is no budget', subject=text, hint="write `when: never` to train only by hand")
+        count = max(int(found.number), 1)
+        return cls(count, found.length * (count / found.number))
 
 
 class RetrainTerms(msgspec.Struct, frozen=True, kw_only=True):

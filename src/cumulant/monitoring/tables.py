@@ -116,7 +116,8 @@ def _log(folder: Path, since: date | None, until: date | None) -> Table:
     for batch in log.scan(folder, since=since, until=until).to_batches(columns=columns):
         frame = pl.from_arrow(batch)
         assert isinstance(frame, pl.DataFrame)
-        parts.append(_flat(frame.filter(~pl.col("shadow"))))
+        with readable(f"the log {folder}"):
+            parts.append(_flat(frame.filter(~pl.col("shadow"))))
     parts = [part for part in parts if part.height]
     if not parts:
         raise DataError(
@@ -137,7 +138,10 @@ def _flat(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _objects(texts: pl.Series) -> pl.DataFrame:
-    """JSON objects as columns; a field with values of several types is text."""
+    """JSON objects as columns; a field with values of several types is text. What is no object has no fields."""
+    texts = pl.select(
+        pl.when(texts.str.strip_chars_start().str.starts_with("{")).then(texts).otherwise(pl.lit("{}"))
+    ).to_series()
     found = pl.read_ndjson(io.BytesIO("\n".join(texts).encode()), infer_schema_length=None) if len(texts) else None
     return pl.DataFrame() if found is None or not found.width else found
 

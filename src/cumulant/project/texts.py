@@ -18,13 +18,7 @@ NAME_SAYS = "a name: a letter, then letters, digits, - or _, at most 63 in all"
 SECRET = re.compile(r"\$\{secret:([A-Za-z_][A-Za-z0-9_.-]*)\}")
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z_]+):([^}]*)\}?")
 _PASSWORD = re.compile(r"(?<=://)([^/?#@:\s]*):([^@/\s]*)@")
-_RATE = re.compile(r"\s*\d+(\.\d+)?\s*/\s*(hour|day|week|month)\s*")
 _MINUS = re.compile(r"^\s*-\s*")
-
-
-def _rate(text: str) -> None:
-    if not _RATE.fullmatch(text):
-        raise UsageError(f'"{text}" is not a rate', hint="write a number a period: 100/day, 2/month")
 
 
 _FORMS: dict[str, Callable[[str], object]] = {
@@ -32,7 +26,7 @@ _FORMS: dict[str, Callable[[str], object]] = {
     "size": units.size,
     "share": units.share,
     "moment": units.moment,
-    "rate": _rate,
+    "rate": units.rate,
 }
 
 #: the same forms for editors, as patterns of JSON Schema

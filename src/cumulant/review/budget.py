@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from cumulant.core import units
+from cumulant.core.errors import UsageError
 from cumulant.core.units import share
 from cumulant.review.cases import Queue
 from cumulant.review.spec import ReviewSpec
-
-_DAYS = {"day": 1, "week": 7, "month": 30}
 
 
 class Allowance(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,10 +30,18 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def rate(text: str) -> tuple[int, timedelta]:
-    """`50/day` as a whole number and the length of its period; a month is 30 days here."""
-    number, _, period = text.partition("/")
-    name = period.strip()
-    return int(float(number)), timedelta(hours=1) if name == "hour" else timedelta(days=_DAYS[name])
+    """`50/day` as a whole number and the length of its period; a month is 30 days here.
+
+    Raises:
+        UsageError: it is less than one case a period, of which none would ever be drawn.
+    """
+    found = units.rate(text)
+    if found.number < 1:
+        raise UsageError(
+            f'a budget of "{text}" is less than one case', subject="monitoring.review.budget",
+            hint="take a longer period: 1/week, 1/month",
+        )  # fmt: skip
+    return int(found.number), found.length
 
 
 def allowance(spec: ReviewSpec, queue: Queue, *, since: datetime, until: datetime, at_once: bool = False) -> Allowance:
@@ -42,9 +50,12 @@ def allowance(spec: ReviewSpec, queue: Queue, *, since: datetime, until: datetim
     Time that is looked at brings cases at the budget's rate, up to one period's; what was not used is carried on.
     A draw waits until there is enough for one random case, so that no row is passed over without a chance. `at_once`
     takes what the period has left.
+
+    Raises:
+        UsageError: as `rate`.
     """
     budget, span = rate(spec.budget)
-    name = _named(until, spec.budget)
+    name = units.rate(spec.budget).period_of(until)
     left = budget - (queue.queued if queue.period == name else 0)
     carry = min(float(budget), queue.carry + budget * ((until - since) / span))
     cases = max(0, left if at_once else min(left, math.floor(carry + 1e-9)))
@@ -61,9 +72,3 @@ def after(queue: Queue, found: Allowance, *, until: datetime, taken: int) -> Que
         queue, until=until, carry=max(0.0, found.carry - taken), period=found.period, queued=before + taken,
         draws=queue.draws + 1,
     )  # fmt: skip
-
-
-def _named(when: datetime, text: str) -> str:
-    period = text.partition("/")[2].strip()
-    forms = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}
-    return f"{when:{forms[period]}}"

@@ -30,7 +30,8 @@ def is_open_to(case: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> bo
     said = case.by(who.name)
     if case.status != "waiting" or (said is not None and not (said.kind == "escalated" and case.escalated)):
         return False
-    if case.escalated and not who.among(spec.escalate_to):
+    # Who was given the case by name may have it, whoever else escalated ones are for: else nobody could.
+    if case.assigned is None and case.escalated and not who.among(spec.escalate_to):
         return False
     if case.assigned is not None and case.assigned != who.name:
         return False
@@ -62,7 +63,7 @@ def check(case: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> None:
         raise UsageError(f"case {case.id} is closed ({case.status})", subject=subject, hint="`cumulant review next`")
     if case.by(who.name) is not None:
         raise UsageError(f"you have answered case {case.id}", subject=subject, hint="`cumulant review next`")
-    if case.escalated and not who.among(spec.escalate_to):
+    if case.assigned is None and case.escalated and not who.among(spec.escalate_to):
         raise UsageError(
             f"case {case.id} was escalated to {', '.join(spec.escalate_to)}", subject=subject,
             hint="`cumulant review next` gives you another one",

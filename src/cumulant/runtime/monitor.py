@@ -41,7 +41,10 @@ _NEXT: Mapping[str, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What is compared with what. `windows` equal parts, or windows of the length that the spec says."""
+    """What is compared with what. `windows` equal parts, or windows of the length that the spec says.
+
+    `hashed`: columns that a log holds as keyed hashes; against a file with their values they are not watched.
+    """
 
     predictions: Path
     reference: Path
@@ -54,6 +57,12 @@ class Asked:
     since: date | None = None
     until: date | None = None
     joint: bool = False
+    hashed: tuple[str, ...] = ()
+
+    @property
+    def narrowed(self) -> bool:
+        """Whether it is a look at less than the newest rows with all their columns."""
+        return bool(self.columns or self.answers or self.windows or self.until is not None)
 
 
 class Monitored(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +100,9 @@ def monitor(asked: Asked, spec: DriftSpec) -> Monitored:
     answers = asked.answers or table.answers
     table.require([*asked.columns, *answers])
     roles = _roles(table, asked.columns, answers, label, spec)
+    hashed = (
+        [] if before.is_log else [name for name in asked.hashed if roles.pop(name, None) and name in before.columns]
+    )
     shared: dict[str, Role] = {name: role for name, role in roles.items() if name in before.columns}
     if not shared:
         raise DataError(
@@ -98,6 +110,8 @@ def monitor(asked: Asked, spec: DriftSpec) -> Monitored:
             hint=f"predictions have {', '.join(list(roles)[:8])}; the reference has {', '.join(before.columns[:8])}",
         )  # fmt: skip
     found, joint = _compared(table, before, shared, asked, spec)
+    unlike = tuple(drift.Skipped(name, "the log holds hashes of it, and the reference values") for name in hashed)
+    found = msgspec.structs.replace(found, skipped=(*found.skipped, *unlike))
     return Monitored(
         predictions=table.name,
         reference=before.name,
@@ -119,31 +133,38 @@ def monitor_project(
 ) -> Monitored:
     """Compare the project's prediction log, `folder`, with a reference; report it as an event, and alert by its rules.
 
+    A look at the past, or at some of the columns, alters no alerts: what it does not see is not over.
+
     Raises:
         RefusedError: the principal may not.
         DataError, UsageError, StorageError: as `monitor`.
     """
     check(project.access(), principal, "monitor.run", project.name)
-    found = monitor(replace(asked, predictions=folder), spec)
+    personal = {name for source in project.spec.data.values() for name in source.personal}
+    found = monitor(replace(asked, predictions=folder, hashed=tuple(sorted(personal))), spec)
     with project.journal().transaction(actor=Actor(principal.name)) as transaction:
         transaction.emit(_fact(project.name, found))
-    observe(
-        project, _alerting(project.name, found), principal=principal, looked=[(project.name, rule) for rule in _NEXT]
-    )
+    if not asked.narrowed and spec.ignore == project.spec.monitoring.drift.ignore:
+        scopes = [(project.name, rule) for rule in _NEXT]
+        observe(project, _alerting(project.name, found), principal=principal, looked=scopes)
     return found
 
 
 def _alerting(model: str, found: Monitored) -> Iterator[alerts.Finding]:
     """What is alarming in the newest window, for whoever is told of alerts; the rule is named as the kind of change."""
+    together: dict[tuple[str, str], list[Finding]] = {}
     for one in found.drift.active:
+        together.setdefault((one.kind, one.feature), []).append(one)
+    for (kind, feature), several in together.items():
         yield alerts.Finding(
             model=model,
-            rule=one.kind,
-            subject=one.feature,
-            kind=one.kind,
-            moved=f"{one.feature}: {sentence(one)}",
-            since=units.from_micros(one.since.start) if one.since.timed else datetime.now(UTC),
-            next=_NEXT.get(one.kind, ""),
+            rule=kind,
+            subject=feature,
+            kind=kind,
+            # What a client sent goes into no message.
+            moved=f"{feature}: {'; '.join(sentence(one, examples=False) for one in several)}",
+            since=min(units.from_micros(one.since.start) if one.since.timed else datetime.now(UTC) for one in several),
+            next=_NEXT.get(kind, ""),
         )
 
 
@@ -164,7 +185,7 @@ def _compared(
     sides = _Sides(before, table, cut, old, reference)
     carried = tuple(_carried(one, found, sides) for one in found.findings[:_EXPLAINED])
     found = msgspec.structs.replace(found, findings=(*carried, *found.findings[_EXPLAINED:]))
-    return found, _jointly(sides, max(spec.spans)) if asked.joint else None
+    return found, _jointly(sides, max(spec.spans), found.newest) if asked.joint else None
 
 
 @dataclass(frozen=True)
@@ -176,8 +197,8 @@ class _Sides:
     reference: Profile
 
 
-def _jointly(sides: _Sides, span: int) -> Joint | None:
-    """The newest windows against the reference, by all features together."""
+def _jointly(sides: _Sides, span: int, last: int) -> Joint | None:
+    """The `span` windows up to the newest with enough rows against the reference, by all features together."""
     names = [one.name for one in sides.reference.columns if one.role == "feature"]
     with readable(sides.table.name):
         now = sides.table.rows.select(name for name in names if name in sides.table.columns).collect()
@@ -186,7 +207,7 @@ def _jointly(sides: _Sides, span: int) -> Joint | None:
     codes, own = sides.cut.codes, sides.old.codes
     if codes is None or own is None:
         return drift.jointly(before, now, sides.reference)
-    newest = (codes >= len(sides.cut.blocks) - span) & (codes < len(sides.cut.blocks))
+    newest = (codes > last - span) & (codes <= last)
     return drift.jointly(before, now.filter(pl.Series(newest)), sides.reference, blocks=(own, codes[newest]))
 
 

@@ -58,6 +58,26 @@ def test_a_shift_is_told_with_its_day_kind_and_segment(cumulant, files):
     assert "independent" not in text
 
 
+def test_values_do_not_steer_the_terminal(cumulant, files):
+    for name in ("before", "now"):
+        rows = pl.read_parquet(files / f"{name}.parquet").rename({"place": "pla\x1bce"})
+        rows.with_columns(pl.col("pla\x1bce").str.replace("south", "\x1b[2Jsouth")).write_parquet(
+            files / f"{name}2.parquet"
+        )
+    ended = run(cumulant, files, "now2.parquet", before="before2.parquet")
+    assert "[2Jsouth" in ended.out
+    assert "\x1b" not in ended.out
+
+
+def test_a_window_ahead_of_time_is_not_what_all_columns_are_asked_about(cumulant, files):
+    now = pl.read_parquet(files / "now.parquet")
+    ahead = now.tail(1).with_columns(at=pl.lit(datetime(2031, 1, 1)))
+    pl.concat([now, ahead]).write_parquet(files / "jumped.parquet")
+    words = ("--joint", "--json", "--columns", "amount,place")
+    plain, jumped = (run(cumulant, files, name, *words).document["joint"] for name in ("now.parquet", "jumped.parquet"))
+    assert jumped == plain
+
+
 def test_nothing_moved_is_exit_0(cumulant, files):
     ended = run(cumulant, files, "calm.parquet")
     assert (ended.code, "nothing is alarming" in ended.out) == (0, True), ended.err
@@ -117,6 +137,10 @@ def test_the_log_of_a_project_is_watched_by_its_settings_and_reported(cumulant, 
     (alert,) = cumulant("alerts", "list", "--project", str(project), "--json").document["alerts"]
     assert (alert["rule"], alert["subject"], alert["status"]) == ("data_fault", "amount", "firing")
     assert alert["since"].startswith("2026-01-25")
+    # A look at less sees less, and alters no alert.
+    for less in ("--columns place", "--ignore amount", "--until 2026-01-23", "--windows 1 --columns place"):
+        assert cumulant(*words, *less.split()).code == 0
+        assert cumulant("alerts", "list", "--project", str(project), "--json").document["alerts"] == [alert]
     (project / "cumulant.yaml").write_text(
         (project / "cumulant.yaml").read_text() + "\nmonitoring: {drift: {ignore: [amount]}}\n"
     )

@@ -114,6 +114,27 @@ def test_escalated_cases_and_exports(review, tmp_path):
     assert sum(row["weight"] for row in rows) == pytest.approx(20)
     assert all(name.startswith("#") for row in rows for name in row["reviewers"])
     assert review("export", str(lines)).code == 2
+    assert "is where the labelling interface goes" in review("export", str(tmp_path / "tasks.xml"), json=False).err
+
+
+def test_answers_that_are_read_again_add_nothing(review, tmp_path):
+    review("fill")
+    case = review("next").document["id"]
+    file = tmp_path / "answers.json"
+    result = [
+        {"from_name": "decision", "type": "number", "value": {"number": 1}},
+        {"from_name": "note", "type": "textarea", "value": {"text": ["seen"]}},
+    ]
+    by = {"annotations": [{"result": result}, {"completed_by": 7, "result": result}]}
+    file.write_text(json.dumps([{"data": {"case": case}, **by}]))
+    first = review("import", str(file), "--reviewer", "ada").document
+    # The second answer comes too late: the case is closed, and nothing is noted beside it.
+    assert (first["decided"], list(first["problems"])) == (1, [case])
+    assert review("import", str(file), "--reviewer", "ada").document["again"] == 1
+    (note,) = review("show", case).document["notes"]
+    assert (note["reviewer"], note["text"]) == ("user:ada", "seen")
+    assert review("decide", case, "1", "--note", "late").code == 2
+    assert len(review("show", case).document["notes"]) == 1
 
 
 def test_a_sitting_on_a_terminal_takes_one_line_an_answer(review, queue, monkeypatch):
@@ -124,9 +145,9 @@ def test_a_sitting_on_a_terminal_takes_one_line_an_answer(review, queue, monkeyp
     with projects.load(queue) as project:
         review_session.session(console, project)
     text = console.file.getvalue()
-    assert [
+    assert all(
         part in text for part in ("what is the number?", "noted", "is done: 1", "waits for another", "goes to those")
-    ]
+    )
     assert "3 answered" in text
     assert review("report").document["done"] == 1
     monkeypatch.setattr("builtins.input", lambda _: (_ for _ in ()).throw(EOFError))

@@ -75,8 +75,10 @@ def test_one_good_look_breaks_what_had_to_hold():
 def test_a_budget_is_read():
     assert Budget.parse("2/month") == Budget(2, timedelta(days=30))
     assert Budget.parse(" 1 / week ") == Budget(1, timedelta(days=7))
-    for text in ("two a month", "2/fortnight", "-1/day", ""):
-        with pytest.raises(UsageError, match="is no budget"):
+    assert Budget.parse("2.5/month") == Budget(2, timedelta(days=24))
+    assert Budget.parse("0.5/day") == Budget(1, timedelta(days=2))
+    for text in ("two a month", "2/fortnight", "-1/day", "", "0/month"):
+        with pytest.raises(UsageError, match=r"is no budget|is not a rate"):
             Budget.parse(text)
 
 

@@ -61,6 +61,14 @@ def test_an_assigned_case_is_for_one_reviewer():
         moves.assign(moves.skip(given_, BOB, SPEC, NOW), "user:bob")
 
 
+def test_an_escalated_case_that_is_given_to_somebody_is_for_that_one():
+    up = moves.assign(moves.escalate(case(), ADA, SENIORS, NOW), "user:bob")
+    assert [moves.is_open_to(up, who, SENIORS, NOW) for who in (ADA, BOB, EVE)] == [False, True, False]
+    with pytest.raises(LeaseHeldError, match="with user:bob"):
+        moves.check(up, Reviewer("user:joe"), SENIORS, NOW)
+    assert moves.decide(up, BOB, "true", SENIORS, NOW).status == "done"
+
+
 def test_at_the_deadline_a_case_is_dropped_escalated_or_closed_by_the_one_decision_it_has():
     late = NOW + timedelta(days=3)
     assert moves.at_deadline(case(), SPEC, late - timedelta(seconds=1)) == case()

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "conformance"))
-from notify_servers import Web
+from notify_servers import Mailbox, Web
 
 from cumulant.core.errors import (
     EngineUnavailableError,
@@ -113,6 +113,18 @@ def test_an_alert_is_told_and_its_end_too(late, web):
     assert kinds(late) == ["alert.fired", "notify.delivered", "alert.resolved", "notify.delivered"]
     assert deliver(late, clock=ManualClock(START)) == "no message waits"
     assert len(web.posts) == 2
+
+
+def test_an_address_that_is_refused_is_told_where_the_others_took_it(tmp_path):
+    with Mailbox(user="ada", password="p") as box:
+        box.rejected = {"eve@b.de"}
+        url = f"smtp://ada:p@127.0.0.1:{box.port}?from=a@b.de&to=bob@b.de,eve@b.de&tls=none"
+        with made(tmp_path / "late", url) as late:
+            see(late, finding())
+            deliver(late, clock=ManualClock(START))
+            (fact,) = [event.data for event in late.journal().events() if event.kind == "notify.delivered"]
+    assert len(box.mails) == 1
+    assert fact["said"] == "refused for eve@b.de"
 
 
 def test_without_receivers_the_events_tell_all(tmp_path):

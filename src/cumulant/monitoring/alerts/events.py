@@ -78,13 +78,14 @@ class SilenceEnded(Fact, frozen=True, kw_only=True):
 
 
 class MessageDelivered(Fact, frozen=True, kw_only=True):
-    """A receiver took a message, after so many failures."""
+    """A receiver took a message, after so many failures. `said`: what a person should know of it."""
 
     kind: ClassVar[str] = "notify.delivered"
     receiver: str
     message: str
     title: str
     failures: int
+    said: str = ""
 
 
 class ReceiverFailed(Fact, frozen=True, kw_only=True):

@@ -8,11 +8,10 @@ from typing import Literal, get_args
 
 import msgspec
 
-from cumulant.core.units import duration
+from cumulant.core.units import Rate, duration, rate
 from cumulant.monitoring.alerts.spec import AlertRuleSpec, AlertsSpec
 
 Level = Literal["info", "warning", "critical"]
-Period = Literal["hour", "day", "week", "month"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 
 #: what a finding means to people before a project file says more: harm is urgent, a change that may be harmless is not
@@ -27,7 +26,6 @@ BUILT_IN: Mapping[str, Level] = {
     "covariate": "info",
 }
 _OTHERS: Level = "warning"
-_PERIODS: Mapping[Period, str] = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,12 +37,11 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds; `budget` messages a `period` of the calendar, in UTC."""
+    """Seconds; `budget`: messages to people a period."""
 
     rules: dict[str, Rule]
     others: Rule
-    budget: float
-    period: Period
+    budget: Rate
     remind: float
     reminders: int
 
@@ -54,18 +51,16 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
 
     def period_of(self, at: datetime) -> str:
         """The name of the budget's period that holds `at`; later periods have greater names."""
-        return f"{at:{_PERIODS[self.period]}}"
+        return self.budget.period_of(at)
 
 
 def policy(spec: AlertsSpec) -> Policy:
     """What a section says, over what is built in."""
-    count, _, period = spec.budget.partition("/")
     names = [*BUILT_IN, *(name for name in spec.rules if name not in BUILT_IN)]
     return Policy(
         rules={name: _rule(spec, name) for name in names},
         others=_rule(spec, ""),
-        budget=float(count),
-        period=msgspec.convert(period.strip(), Period),
+        budget=rate(spec.budget),
         remind=duration(spec.remind).total_seconds(),
         reminders=spec.reminders,
     )

@@ -18,7 +18,10 @@ _KEPT = 20
 
 
 class Silence(msgspec.Struct, frozen=True, kw_only=True):
-    """No message to people about alerts that match, until a moment. Patterns with `*` and `?`."""
+    """No message to people about alerts that match, until a moment, but that one they know of is over.
+
+    Patterns with `*` and `?`.
+    """
 
     id: str
     model: str = "*"

@@ -28,7 +28,7 @@ def tell(state: State, at: datetime, policy: Policy) -> tuple[State, list[Change
     for key, alert in urgent:
         if alert.status != "firing":
             continue
-        after, what = _due(alert, passed, policy, silent=is_silent(state, alert, at), left=spent < policy.budget)
+        after, what = _due(alert, passed, policy, silent=is_silent(state, alert, at), left=spent < policy.budget.number)
         alerts[key] = after
         if what is not None:
             spent += 1

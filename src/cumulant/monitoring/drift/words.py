@@ -7,8 +7,8 @@ from cumulant.monitoring.drift.findings import Finding
 from cumulant.monitoring.drift.profiles import Block
 
 
-def sentence(one: Finding) -> str:
-    """What moved, in the terms of the column: `21.6% missing, 10.0% before`."""
+def sentence(one: Finding, *, examples: bool = True) -> str:
+    """What moved, in the terms of the column: `21.6% missing, 10.0% before`. `examples`: of values that are new."""
     if one.what == "absent":
         return "the column is not there"
     if one.what == "constant":
@@ -23,8 +23,8 @@ def sentence(one: Finding) -> str:
         "impossible": "far outside of the reference",
     }
     before = f", {one.before:.1%} before" if one.before else ""
-    examples = f": {', '.join(one.examples)}" if one.examples else ""
-    return f"{one.now or 0.0:.1%} {nouns[one.what]}{before}{examples}"
+    such = f": {', '.join(one.examples)}" if one.examples and examples else ""
+    return f"{one.now or 0.0:.1%} {nouns[one.what]}{before}{such}"
 
 
 def day(block: Block) -> str:

@@ -42,7 +42,7 @@ def changes(values: Floats, detector: Detector, **settings: float) -> Codes:
     return np.asarray(places, dtype=np.int64)
 
 
-def _detector(name: Detector, settings: dict[str, float]) -> Any:
+def _detector(name: Detector, settings: dict[str, Any]) -> Any:
     try:
         from river import drift
     except ImportError:

@@ -106,8 +106,8 @@ class Postman:
         try:
             client = self._project.notifier(receiver)
             for key, sending in self._queue(receiver):
-                client.send(sending, seconds=self._seconds)
-                found, version = self._noted(receiver, key, sending, found, version)
+                said = self._project.vault.redact(client.send(sending, seconds=self._seconds))
+                found, version = self._noted(receiver, key, sending, found, version, said=said)
             for sending in self._again(receiver, found, self._clock.now()):
                 client.send(sending, seconds=self._seconds)
                 found = msgspec.structs.replace(taken(found, self._clock.now()), told=self._clock.now())
@@ -134,11 +134,13 @@ class Postman:
                 yield entry.key, entry.message
 
     def _noted(
-        self, receiver: Receiver, key: str, sent: Message, found: Standing, version: int
+        self, receiver: Receiver, key: str, sent: Message, found: Standing, version: int, *, said: str
     ) -> tuple[Standing, int]:
         now = self._clock.now()
         after = taken(found, now)
-        fact = MessageDelivered(receiver=receiver.name, message=sent.key, title=sent.title, failures=found.failures)
+        fact = MessageDelivered(
+            receiver=receiver.name, message=sent.key, title=sent.title, failures=found.failures, said=said
+        )
         with self._project.journal().transaction(actor=ACTOR) as transaction:
             version = write(transaction, receiver.name, after, version, fact)
             row = transaction.get(OUTBOX, key) if key else None

@@ -138,7 +138,7 @@ def masked(project: Project, case: Case, request: object) -> dict[str, Any]:
     present one does, is hashed here.
     """
     given = request if isinstance(request, dict) else {"": request}
-    described = _described(project, case)
+    described = _described(project, case.model, case.version)
     personal = set() if described is None else {field.name for field in log.personal_fields(described)}
     personal |= {name for source in project.spec.data.values() for name in source.personal}
     return {name: _hashed(value, project.salt()) if name in personal else value for name, value in given.items()}
@@ -146,7 +146,7 @@ def masked(project: Project, case: Case, request: object) -> dict[str, Any]:
 
 def classes_of(project: Project, case: Case) -> tuple[str | int | float | bool, ...]:
     """What a reviewer may decide; empty where the answer is a number, or nothing is known of the version."""
-    described = _described(project, case)
+    described = _described(project, case.model, case.version)
     return packaging.labels(described) if isinstance(described, Servable) else ()
 
 
@@ -164,8 +164,13 @@ def neighbours(request: Mapping[str, Any], reference: Reference | None) -> tuple
 
 
 def wrong_cases(project: Project, cases: Sequence[Case]) -> dict[str, bool]:
-    """By done case, whether the model's decision was another than what holds; without those the log has lost."""
-    done = [case for case in cases if case.label is not None]
+    """By done case, whether the model's decision was another than what holds; without those the log has lost.
+
+    A number is never quite right, so of a regression nothing is said.
+    """
+    labelled = [case for case in cases if case.label is not None]
+    numbers = {one: _is_number(project, one) for one in {(case.model, case.version) for case in labelled}}
+    done = [case for case in labelled if not numbers[case.model, case.version]]
     found: dict[str, bool] = {}
     # A day of the log is read once, however many cases it has.
     for day in sorted({case.time.date() for case in done}):
@@ -175,7 +180,7 @@ def wrong_cases(project: Project, cases: Sequence[Case]) -> dict[str, bool]:
             text = answered.get((case.worker, case.sequence, case.row))
             decision = None if text is None else outcomes.decision(outcomes.read_outputs(text))
             if text is not None and not isinstance(decision, dict):
-                found[case.id] = _text(decision) != _text(msgspec.json.decode(str(case.label)))
+                found[case.id] = not _alike(decision, msgspec.json.decode(str(case.label)))
     return found
 
 
@@ -189,9 +194,15 @@ def _answers(project: Project, day: date, cases: Sequence[Case]) -> dict[tuple[s
     return {(row["worker"], row["sequence"], row["row"]): row["outputs"] for row in table.to_pylist()}
 
 
-def _described(project: Project, case: Case) -> Servable | Any:
+def _is_number(project: Project, version: tuple[str, str]) -> bool:
+    """Whether that version says numbers; of one that is not known, it is taken to say classes."""
+    described = _described(project, *version)
+    return isinstance(described, Servable) and described.task == "regression"
+
+
+def _described(project: Project, model: str, number: str) -> Servable | Any:
     try:
-        version = project.registry().resolve(f"{case.model}/{case.version}")
+        version = project.registry().resolve(f"{model}/{number}")
         return packaging.load_description(servable_folder(project, version))
     except NotFoundError:
         return None
@@ -205,6 +216,13 @@ def _hashed(value: object, salt: bytes) -> object:
 
 def _is_hash(text: str) -> bool:
     return len(text) == 13 and text.startswith("#") and all(sign in "0123456789abcdef" for sign in text[1:])
+
+
+def _alike(one: object, other: object) -> bool:
+    """Whether two ways to write a class mean the same: 1 and 1.0, true and "true"."""
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return one == other
+    return _text(one) == _text(other)
 
 
 def _text(value: object) -> str:

@@ -13,7 +13,7 @@ from cumulant.core.errors import CumulantError, DataError, StorageError, UsageEr
 from cumulant.review import Case, Reviewer, label_studio, moves
 from cumulant.runtime.actions import check
 from cumulant.runtime.review.cases import CaseView, view
-from cumulant.runtime.review.verbs import desk_of, label_text, tell
+from cumulant.runtime.review.verbs import desk_of, label_text, named, tell
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -46,10 +46,15 @@ def export_cases(
     """Write cases with what was asked; personal values stay keyed hashes, and a blind queue's answers are left out.
 
     Raises:
-        UsageError: there is no queue, or no such case.
+        UsageError: there is no queue, or no such case; or the tasks would be where their interface goes.
         StorageError: the file cannot be written.
     """
     check(project.access(), principal, "review.show", project.name)
+    if format == "label-studio" and path.suffix.lower() == ".xml":
+        raise UsageError(
+            f"{path} is where the labelling interface goes", subject=str(path),
+            hint=f"name the file of the tasks {path.with_suffix('.json').name}",
+        )  # fmt: skip
     desk = desk_of(project)
     cases = desk.open() if status == "waiting" else [one for one in desk.closed() if status in ("all", one.status)]
     if status == "all":
@@ -85,7 +90,7 @@ def import_answers(
         raise DataError(f"{path}: {error.strerror}", subject=str(path), hint="name the exported JSON file") from error
     desk, counts, problems = desk_of(project, clock=clock), dict.fromkeys(("decided", "skipped", "again"), 0), {}
     for place, given in enumerate(label_studio.read(content, (), str(path))):
-        who = Reviewer(_named(given.reviewer) or reviewer or principal.name)
+        who = Reviewer(_author(given.reviewer) or (named(reviewer) if reviewer else principal.name))
         try:
             counts[_take(project, desk, given, who)] += 1
         except CumulantError as error:
@@ -104,16 +109,16 @@ def _take(project: Project, desk: review.Desk, given: label_studio.Given, who: R
     said = case.by(who.name)
     if said is not None and said.kind == kind and (given.skipped or said.label == text):
         return "again"
-    if given.note:
-        desk.note(case.id, who, given.note)
     if given.skipped:
         desk.move(case.id, who, kind, lambda one, now: moves.skip(one, who, desk.spec, now))
     else:
         desk.move(case.id, who, kind, lambda one, now: moves.decide(one, who, text, desk.spec, now))
+    if given.note.strip():  # of an answer that was taken, so that reading the file again writes no note again
+        desk.note(case.id, who, given.note)
     return kind
 
 
-def _named(author: str) -> str:
+def _author(author: str) -> str:
     """A reviewer of the other tool, apart from those of this one."""
     return f"label-studio:{author}" if author else ""
 

@@ -47,6 +47,11 @@ def reviewer_of(principal: Principal) -> Reviewer:
     return Reviewer(principal.name, principal.groups)
 
 
+def named(name: str) -> str:
+    """A reviewer as a principal is named: `ada` is `user:ada`."""
+    return name if ":" in name else f"user:{name}"
+
+
 def list_cases(project: Project, *, principal: Principal, status: str = "waiting", limit: int = 20) -> list[CaseView]:
     """Cases that wait in the order in which they are given out, or closed ones, the newest first.
 
@@ -98,9 +103,9 @@ def decide(
     desk, who = desk_of(project, clock=clock), reviewer_of(principal)
     found = desk.find(case)
     text = label_text(project, found, label)
-    if note:
-        desk.note(found.id, who, note)
     after = desk.move(found.id, who, "decided", lambda one, now: moves.decide(one, who, text, desk.spec, now))
+    if note.strip():
+        desk.note(found.id, who, note)
     told = tell(project, principal=principal, clock=clock)
     return Answered(case=_viewed(project, principal, desk, desk.find(after.id)), labelled=told)
 
@@ -126,8 +131,8 @@ def assign(project: Project, case: str, to: str | None, *, principal: Principal)
     """Give a case to one reviewer (`user:ada`, or ada), or to all again. Raises NotFoundError, UsageError."""
     check(project.access(), principal, "review.assign", project.name)
     desk = desk_of(project)
-    named = to if to is None or ":" in to else f"user:{to}"
-    after = desk.move(case, reviewer_of(principal), "assigned", lambda one, _: moves.assign(one, named))
+    name = None if to is None else named(to)
+    after = desk.move(case, reviewer_of(principal), "assigned", lambda one, _: moves.assign(one, name))
     return _viewed(project, principal, desk, after)
 
 
