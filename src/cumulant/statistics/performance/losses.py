@@ -33,7 +33,6 @@ class LossReference:
     deviation: float
     clusters: int
     spread: float
-    largest: float
 
     @classmethod
     def of(cls, loss: Floats, said: Floats, cluster: Codes | None = None) -> LossReference:
@@ -61,7 +60,6 @@ class LossReference:
             deviation=deviation,
             clusters=clusters,
             spread=max(1.0, error / plain) if plain > 0 else 1.0,
-            largest=float(said.max()),
         )
 
 
