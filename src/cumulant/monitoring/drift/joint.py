@@ -98,9 +98,7 @@ def _encoded(series: pl.Series, cells: Cells) -> Floats:
     if cells.kind == "number":
         return series.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
     values = cells.values[:_VALUES]
-    places = text(series).replace_strict(
-        values, range(len(values)), default=len(values), return_dtype=pl.Float64
-    )
+    places = text(series).replace_strict(values, range(len(values)), default=len(values), return_dtype=pl.Float64)
     found: Floats = np.where(series.is_null().to_numpy(), np.nan, places.to_numpy())
     return found
 
