@@ -5,6 +5,7 @@ Neither holds what a caller sent: no body, no path as it was written, no header 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import traceback
@@ -65,6 +66,8 @@ class AccessLog:
                     self._stream.flush()
             except (OSError, ValueError):
                 self.dropped += 1  # nobody reads any more; requests go on
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()  # the end may have been waiting behind the last line
 
     def close(self, patience: float = 2.0) -> None:
         """Write what waits, for at most `patience` seconds."""

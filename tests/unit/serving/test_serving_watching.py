@@ -211,6 +211,31 @@ def test_a_reader_that_stands_still_holds_up_nobody():
     assert lines[-1]["dropped"] == lost
 
 
+def test_the_last_line_is_written_out_though_the_end_waits_behind_it():
+    class Slow(io.BytesIO):
+        entered, free, written = threading.Event(), threading.Event(), 0
+
+        def write(self, data):
+            self.entered.set()
+            assert self.free.wait(20)
+            return super().write(data)
+
+        def flush(self):
+            self.written = len(self.getvalue())
+
+    stream = Slow()
+    log = AccessLog(stream)
+    log.ended(Note("http", "GET", "/", "", time.time_ns(), time.perf_counter()))
+    assert stream.entered.wait(20)
+    ending = threading.Thread(target=log.close, args=(20,))
+    ending.start()
+    while log._lines.empty():
+        time.sleep(0.001)
+    stream.free.set()
+    ending.join()
+    assert stream.written == len(stream.getvalue()) > 0
+
+
 def test_a_fault_line_holds_no_words_of_the_error():
     try:
         raise ValueError("secret")
