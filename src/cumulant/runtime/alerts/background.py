@@ -44,5 +44,6 @@ def _run(project: Project, ended: threading.Event, report: Callable[[str], None]
         except CumulantError as error:
             report(f"messages wait: {project.vault.redact(error.message)}")
         except Exception as error:  # noqa: BLE001 - the edge: requests go on, and the next round tries again
-            report(f"a fault of the delivery of messages, which tries again: {type(error).__name__}: {error}")
+            said = project.vault.redact(str(error))
+            report(f"a fault of the delivery of messages, which tries again: {type(error).__name__}: {said}")
     postman.wait(_LAST)

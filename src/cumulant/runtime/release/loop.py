@@ -145,7 +145,8 @@ def run(
             report(f"waits: {project.vault.redact(error.message)}")
             pause = min(_LONGEST, pause * 2)
         except Exception as error:  # noqa: BLE001 - the edge: requests go on, and so does whoever watches over them
-            report(f"a fault of the controller, which tries again: {type(error).__name__}: {error}")
+            said = project.vault.redact(str(error))
+            report(f"a fault of the controller, which tries again: {type(error).__name__}: {said}")
             pause = min(_LONGEST, pause * 2)
 
 
