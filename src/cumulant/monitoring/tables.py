@@ -113,7 +113,7 @@ def _log(folder: Path, since: date | None, until: date | None) -> Table:
     """The answered rows of a log, with a column a field of the request and of the answer, less the mirrored copies."""
     columns = ["id", "row", "time", "event_time", "model", "version", "shadow", "request", "outputs"]
     parts = []
-    for batch in log.scan(folder, since=since, until=until).to_batches(columns=columns):
+    for batch in log.batches(folder, columns, since=since, until=until):
         frame = pl.from_arrow(batch)
         assert isinstance(frame, pl.DataFrame)
         with readable(f"the log {folder}"):

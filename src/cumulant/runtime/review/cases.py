@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -125,12 +125,15 @@ def logged_row(project: Project, case: Case) -> dict[str, Any] | None:
     """The case's row of the prediction log; None where it is no longer kept."""
     import pyarrow.compute as pc
 
-    day = case.time.date()
-    rows = log.scan(project.state / PREDICTIONS, since=day, until=day)
     field = pc.field
     wanted = (field("worker") == case.worker) & (field("sequence") == case.sequence) & (field("row") == case.row)
-    found: list[dict[str, Any]] = rows.to_table(columns=["request", "outputs"], filter=wanted).to_pylist()
-    return found[0] if found else None
+    return next(_logged(project, case.time.date(), ["request", "outputs"], wanted), None)
+
+
+def _logged(project: Project, day: date, columns: list[str], wanted: object) -> Iterator[dict[str, Any]]:
+    """Some columns of a day's rows that meet the condition `wanted` of pyarrow."""
+    for batch in log.batches(project.state / PREDICTIONS, columns, wanted=wanted, since=day, until=day):
+        yield from batch.to_pylist()
 
 
 def masked(project: Project, case: Case, request: object) -> dict[str, Any]:
@@ -188,10 +191,9 @@ def _answers(project: Project, day: date, cases: Sequence[Case]) -> dict[tuple[s
     """What was answered, by place in the log."""
     import pyarrow.compute as pc
 
-    rows = log.scan(project.state / PREDICTIONS, since=day, until=day)
     wanted = pc.field("sequence").isin([case.sequence for case in cases])
-    table = rows.to_table(columns=["worker", "sequence", "row", "outputs"], filter=wanted)
-    return {(row["worker"], row["sequence"], row["row"]): row["outputs"] for row in table.to_pylist()}
+    rows = _logged(project, day, ["worker", "sequence", "row", "outputs"], wanted)
+    return {(row["worker"], row["sequence"], row["row"]): row["outputs"] for row in rows}
 
 
 def _is_number(project: Project, version: tuple[str, str]) -> bool:
