@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 app = application(
     "monitor",
     "Watch a served model: what moved, since when, and whether it matters.",
-    examples=["cumulant monitor run --reference training.parquet"],
+    examples=["cumulant monitor run"],
 )
 
 
@@ -37,6 +37,7 @@ def _group() -> None:
     app,
     action="monitor.run",
     examples=[
+        "cumulant monitor run",
         "cumulant monitor run --reference training.parquet",
         "cumulant monitor run --predictions scored.parquet --reference march.parquet --window 1d --json",
         "cumulant monitor run --predictions scored.csv --reference march.csv --labels later.csv --windows 10",
@@ -46,8 +47,12 @@ def run(
     call: Invocation,
     *,
     reference: Annotated[
-        Path, typer.Option(metavar="PATH", help="Rows as they should be: a file, glob or a prediction log.")
-    ],
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Rows as they should be: a file, glob or a prediction log. Default: what the champion was trained on.",
+        ),
+    ] = None,
     predictions: Annotated[
         Path | None,
         typer.Option(metavar="PATH", help="Rows to look at: a file, glob or log. Default: the project's log."),
@@ -126,7 +131,8 @@ def _found(call: Invocation, asked: Asked, *, own: bool, window: str | None, ign
                 "the project has no prediction log yet", subject=str(folder),
                 hint="serve the model, or name the rows with --predictions",
             )  # fmt: skip
-        return monitor_project(project, asked, folder, spec, principal=principal)
+        with call.progress("monitor run") as progress:
+            return monitor_project(project, asked, folder, spec, principal=principal, progress=progress)
 
 
 def _document(found: Monitored) -> dict[str, object]:
@@ -216,6 +222,10 @@ def _notes(found: Monitored) -> list[str]:
         notes.append(f"not in the reference: {', '.join(found.only_here)}")
     if found.only_in_reference:
         notes.append(f"only in the reference: {', '.join(found.only_in_reference)}")
+    if found.others:
+        notes.append(f"{found.others:,} rows that other versions answered were left out")
+    if found.unread:
+        notes.append(f"no feature of the model reads them, so they count little: {', '.join(found.unread)}")
     if found.unknown:
         notes.append(f"no such column, though the settings name it: {', '.join(found.unknown)}")
     notes += [f"not watched: {one.name} ({one.reason})" for one in told.skipped]

@@ -20,7 +20,7 @@ _TIMES = ("event_time", "timestamp", "time", "datetime", "date")
 #: names that an answer goes by
 _ANSWERS = ("prediction", "probability", "score", "y_pred", "y_pred_proba", "y_hat", "predicted_probability")
 #: what a log knows of each row beside request and answer, and how the answer's fields begin
-TOLD, ANSWER = ("id", "row", "model", "version"), "answer."
+TOLD, MOMENT, ANSWER = ("id", "row", "model", "version"), "moment", "answer."
 #: what the server says beside the model's answer
 _SERVER = ("state_age", "warnings", "degraded", "reasons")
 
@@ -35,6 +35,8 @@ class Table:
     time: str | None
     answers: tuple[str, ...]
     is_log: bool = False
+    #: rows of a log that are of other versions, and not among `rows`
+    others: int = 0
 
     def timed(self, name: str | None) -> Table:
         """This table with the times in column `name`; as it is where none is named.
@@ -73,15 +75,19 @@ class Table:
             return int(self.rows.select(pl.len()).collect().item())
 
 
-def open_table(path: Path, *, since: date | None = None, until: date | None = None) -> Table:
+def open_table(
+    path: Path, *, since: date | None = None, until: date | None = None, of: tuple[str, str] | None = None
+) -> Table:
     """A file, a folder or glob of Parquet files, or a prediction log, of which `since` and `until` are days.
+
+    `of`: of a log, only the answers of this model and version.
 
     Raises:
         DataError: nothing is there, the format is unknown, or it cannot be read.
         StorageError: a file of the log is damaged.
     """
     if path.is_dir() and any(path.glob("date=*")):
-        return _log(path, since, until)
+        return _some_rows(path, since, until, of)
     with readable(str(path)):
         lazy = _scan(path)
         schema = lazy.collect_schema()
@@ -109,32 +115,57 @@ def _scan(path: Path) -> pl.LazyFrame:
     )  # fmt: skip
 
 
-def _log(folder: Path, since: date | None, until: date | None) -> Table:
-    """The answered rows of a log, with a column a field of the request and of the answer, less the mirrored copies."""
+def open_log(folder: Path, *, since: date | None, until: date | None, of: tuple[str, str] | None = None) -> Table:
+    """The answered rows of a log, with a column a field of the request and of the answer, less the mirrored copies.
+
+    Without rows it has no columns.
+
+    Raises:
+        DataError: rows cannot be read.
+        StorageError: a file is damaged.
+    """
     columns = ["id", "row", "time", "event_time", "model", "version", "shadow", "request", "outputs"]
-    parts = []
+    name, parts, others = f"the log {folder}", [], 0
     for batch in log.batches(folder, columns, since=since, until=until):
         frame = pl.from_arrow(batch)
         assert isinstance(frame, pl.DataFrame)
-        with readable(f"the log {folder}"):
-            parts.append(_flat(frame.filter(~pl.col("shadow"))))
-    parts = [part for part in parts if part.height]
-    if not parts:
+        answered = frame.filter(~pl.col("shadow"))
+        own = answered if of is None else answered.filter((pl.col("model") == of[0]) & (pl.col("version") == of[1]))
+        others += answered.height - own.height
+        if own.height:
+            with readable(name):
+                parts.append(_flat(own))
+    with readable(name):
+        rows = pl.concat(parts, how="diagonal_relaxed") if parts else pl.DataFrame()
+    answers = tuple(name for name in rows.columns if name.startswith(ANSWER))
+    return Table(name, rows.lazy(), tuple(rows.columns), MOMENT, answers, is_log=True, others=others)
+
+
+def _some_rows(folder: Path, since: date | None, until: date | None, of: tuple[str, str] | None) -> Table:
+    found = open_log(folder, since=since, until=until, of=of)
+    if found.columns:
+        return found
+    if of is None or not found.others:
         raise DataError(
             f"no prediction is in the log {folder}", subject=str(folder), hint="look at --since and --until"
         )
-    rows = pl.concat(parts, how="diagonal_relaxed")
-    answers = tuple(name for name in rows.columns if name.startswith(ANSWER))
-    return Table(f"the log {folder}", rows.lazy(), tuple(rows.columns), "moment", answers, is_log=True)
+    raise DataError(
+        f"no prediction of {of[0]}/{of[1]} is in the log {folder}, but {found.others:,} of other versions",
+        subject=f"{of[0]}/{of[1]}", hint="name rows to compare them with by --reference FILE",
+    )  # fmt: skip
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     """What is known of each row, then the request's fields, then the answer's as `answer.FIELD`."""
-    told = frame.select(*TOLD, pl.coalesce("event_time", "time").alias("moment"))
+    told = frame.select(*TOLD, pl.coalesce("event_time", "time").alias(MOMENT))
     asked, said = _objects(frame["request"]), _objects(frame["outputs"]).drop(_SERVER, strict=False)
-    taken = {name for name in asked.columns if name in told.columns or name.startswith(ANSWER)}
-    asked = asked.rename({name: f"request.{name}" for name in taken})
+    asked = asked.rename(asked_name)
     return pl.concat([told, asked, said.rename(lambda name: ANSWER + name)], how="horizontal")
+
+
+def asked_name(name: str) -> str:
+    """How the column of a request's field is called, beside what a log tells of each row itself."""
+    return f"request.{name}" if name in (*TOLD, MOMENT) or name.startswith(ANSWER) else name
 
 
 def _objects(texts: pl.Series) -> pl.DataFrame:

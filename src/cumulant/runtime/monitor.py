@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-import polars as pl
 
 from cumulant.core import units
-from cumulant.core.errors import DataError, UsageError
+from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.events import Actor
+from cumulant.core.ids import digest
+from cumulant.core.progress import Progress, silent
+from cumulant.core.version import __version__
 from cumulant.monitoring import alerts, drift
 from cumulant.monitoring.drift.words import day, sentence
 from cumulant.monitoring.events import DriftAlarm, DriftLooked
 from cumulant.monitoring.labels import labelled
 from cumulant.monitoring.spec import DriftSpec
-from cumulant.monitoring.tables import ANSWER, TOLD, Table, open_table, readable
+from cumulant.monitoring.tables import ANSWER, TOLD, Table, open_table
 from cumulant.runtime.actions import check
 from cumulant.runtime.alerts.flow import observe
+from cumulant.runtime.watching.days import Kept, LogWindows, content_of, spoken
+from cumulant.runtime.watching.reference import served_reference
+from cumulant.runtime.watching.windows import TableWindows, as_flags, flags, served_table
 
 if TYPE_CHECKING:
     from cumulant.monitoring.drift import Cut, Finding, Findings, Joint, Profile, Role
     from cumulant.ports.access import Principal
     from cumulant.project import Project
+    from cumulant.runtime.watching.reference import Served
+    from cumulant.runtime.watching.windows import Windows
 
 
 #: findings whose segments are looked for, and the most values of a column whose values are segments
@@ -47,7 +54,7 @@ class Asked:
     """
 
     predictions: Path
-    reference: Path
+    reference: Path | None
     labels: Path | None = None
     label: str | None = None
     time: str | None = None
@@ -66,7 +73,11 @@ class Asked:
 
 
 class Monitored(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found, and how the table was read. `unknown`: columns that the settings name and neither side has."""
+    """What was found, and how the table was read.
+
+    `unknown`: columns that the settings name and neither side has. `unread`: columns that no feature of the served
+    version reads. `others`: rows of the log that other versions answered, which are left out.
+    """
 
     predictions: str
     reference: str
@@ -78,28 +89,31 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
     only_here: tuple[str, ...]
     only_in_reference: tuple[str, ...]
     unknown: tuple[str, ...]
+    unread: tuple[str, ...] = ()
+    others: int = 0
     drift: Findings
     joint: Joint | None = None
 
 
-def monitor(asked: Asked, spec: DriftSpec) -> Monitored:
-    """Compare a table's rows with a reference's.
+def monitor(
+    asked: Asked, spec: DriftSpec, *, served: Served | None = None, keep: Path | None = None
+) -> Monitored:  # fmt: skip
+    """Compare a table's rows with a reference's; with `served`, a log's of that version with its training's.
+
+    `keep`: a folder for the profiles of a log's days, so that a day that was counted is not read again.
 
     Raises:
         DataError: a file or column is not there or cannot be read, there are no rows, or nothing in common.
-        UsageError: the labels cannot be told from their key.
+        UsageError: the labels cannot be told from their key, or no reference is named.
         StorageError: a file of the log is damaged.
     """
-    table = open_table(asked.predictions, since=asked.since, until=asked.until).timed(asked.time)
-    before = _named_alike(open_table(asked.reference), table)
-    if asked.time is not None and asked.time in before.columns:
-        before = before.timed(asked.time)
-    label, known = None, 0
-    if asked.labels is not None:
-        table, label, known = labelled(table, asked.labels, asked.label)
-    answers = asked.answers or table.answers
-    table.require([*asked.columns, *answers])
-    roles = _roles(table, asked.columns, answers, label, spec)
+    length = units.duration(spec.window)
+    if length <= timedelta(0):
+        raise UsageError("a window has no length", subject=spec.window, hint="write monitoring: {drift: {window: 1d}}")
+    now, before, (label, known) = _sides(asked, length, served, keep)
+    answers = asked.answers or now.answers
+    _require(now, [*asked.columns, *answers])
+    roles = _roles(now, asked.columns, answers, label, spec)
     hashed = (
         [] if before.is_log else [name for name in asked.hashed if roles.pop(name, None) and name in before.columns]
     )
@@ -109,39 +123,55 @@ def monitor(asked: Asked, spec: DriftSpec) -> Monitored:
             "predictions and reference have no column in common", subject=before.name,
             hint=f"predictions have {', '.join(list(roles)[:8])}; the reference has {', '.join(before.columns[:8])}",
         )  # fmt: skip
-    found, joint = _compared(table, before, shared, asked, spec)
+    reference, current = now.against(before, shared)
+    found = drift.compare(
+        reference, current, spec, looks=asked.windows, weights=None if served is None else served.weights
+    )
+    sides = _Sides(before, now, reference)
+    carried = tuple(_carried(one, found, sides) for one in found.findings[:_EXPLAINED])
     unlike = tuple(drift.Skipped(name, "the log holds hashes of it, and the reference values") for name in hashed)
-    found = msgspec.structs.replace(found, skipped=(*found.skipped, *unlike))
+    found = msgspec.structs.replace(
+        found, findings=(*carried, *found.findings[_EXPLAINED:]), skipped=(*found.skipped, *unlike)
+    )
+    weighed = {*spec.weights}
     return Monitored(
-        predictions=table.name,
+        predictions=now.name,
         reference=before.name,
         rows=sum(block.rows for block in found.windows),
-        time=table.time,
+        time=now.time,
         answers=tuple(name for name in answers if name in shared),
         label=label,
         labelled=known,
         only_here=tuple(name for name in roles if name not in shared),
-        only_in_reference=_lacking(table, before, asked, spec),
-        unknown=tuple(sorted({*spec.ignore, *spec.weights} - {*table.columns, *before.columns})),
+        only_in_reference=_lacking(now, before, asked, spec, served),
+        unknown=tuple(sorted({*spec.ignore, *weighed} - {*now.columns, *before.columns})),
+        unread=()
+        if served is None
+        else tuple(name for name in served.unread if name in shared and name not in weighed),
+        others=now.others,
         drift=found,
-        joint=joint,
+        joint=_jointly(sides, max(spec.spans), found.newest) if asked.joint else None,
     )
 
 
 def monitor_project(
-    project: Project, asked: Asked, folder: Path, spec: DriftSpec, *, principal: Principal
+    project: Project, asked: Asked, folder: Path, spec: DriftSpec, *, principal: Principal, progress: Progress = silent
 ) -> Monitored:
     """Compare the project's prediction log, `folder`, with a reference; report it as an event, and alert by its rules.
 
-    A look at the past, or at some of the columns, alters no alerts: what it does not see is not over.
+    Without a reference it is the champion's log and what the champion was trained and tested on. A look at the past, or
+    at some of the columns, alters no alerts: what it does not see is not over.
 
     Raises:
         RefusedError: the principal may not.
         DataError, UsageError, StorageError: as `monitor`.
+        UsageError, NotFoundError: as `served_reference`.
     """
     check(project.access(), principal, "monitor.run", project.name)
     personal = {name for source in project.spec.data.values() for name in source.personal}
-    found = monitor(replace(asked, predictions=folder, hashed=tuple(sorted(personal))), spec)
+    served = served_reference(project, principal=principal, progress=progress) if asked.reference is None else None
+    asked = replace(asked, predictions=folder, hashed=tuple(sorted(personal)))
+    found = monitor(asked, spec, served=served, keep=project.state / "monitoring" / "profiles")
     with project.journal().transaction(actor=Actor(principal.name)) as transaction:
         transaction.emit(_fact(project.name, found))
     if not asked.narrowed and spec.ignore == project.spec.monitoring.drift.ignore:
@@ -168,47 +198,69 @@ def _alerting(model: str, found: Monitored) -> Iterator[alerts.Finding]:
         )
 
 
-def _compared(
-    table: Table, before: Table, roles: Mapping[str, Role], asked: Asked, spec: DriftSpec
-) -> tuple[Findings, Joint | None]:
-    length = units.duration(spec.window)
-    if length <= timedelta(0):
-        raise UsageError("a window has no length", subject=spec.window, hint="write monitoring: {drift: {window: 1d}}")
+def _sides(
+    asked: Asked, length: timedelta, served: Served | None, keep: Path | None
+) -> tuple[Windows, TableWindows, tuple[str | None, int]]:
+    """Rows and reference, and which column of the rows is the label, with how many are known."""
+    of = None if served is None else (served.version.name, served.version.version)
+    if keep is not None and asked.labels is None and asked.windows is None and asked.time is None:
+        before, key = _before(asked, served, spoken(asked.predictions))
+        reference = _windows(before, None, length, served)
+        kept = Kept(keep, digest([key, of, length.total_seconds(), __version__]))
+        since, until = asked.since, asked.until
+        return LogWindows(asked.predictions, reference, kept, length, since, until, of), reference, (None, 0)
+    table = open_table(asked.predictions, since=asked.since, until=asked.until, of=of).timed(asked.time)
+    before, _ = _before(asked, served, frozenset(table.columns if table.is_log else ()))
+    label, known = None, 0
+    if asked.labels is not None:
+        table, label, known = labelled(table, asked.labels, asked.label)
     rows = table.count()
     if not rows:
         raise DataError(f"{table.name} has no rows", subject=table.name, hint="look at the file, --since and --until")
     size = -(-rows // asked.windows) if asked.windows else None
-    cut, old = _cut(table, size, length), _cut(before, size, length)
-    reference = drift.profile(before.rows, roles, cut=old)
-    current = drift.profile(table.rows, roles, cut=cut, like=reference)
-    found = drift.compare(reference, current, spec, looks=asked.windows)
-    sides = _Sides(before, table, cut, old, reference)
-    carried = tuple(_carried(one, found, sides) for one in found.findings[:_EXPLAINED])
-    found = msgspec.structs.replace(found, findings=(*carried, *found.findings[_EXPLAINED:]))
-    return found, _jointly(sides, max(spec.spans), found.newest) if asked.joint else None
+    table = table if served is None else as_flags(table, flags(before))
+    return _windows(table, size, length, None), _windows(before, size, length, served), (label, known)
+
+
+def _before(asked: Asked, served: Served | None, logged: frozenset[str]) -> tuple[Table, object]:
+    """The reference, and a name of its content. `logged`: columns of the log that is compared with it."""
+    if served is not None:
+        return served_table(served.path, f"the training and test rows of {served.version.uri}"), served.key
+    if asked.reference is None:
+        raise UsageError("nothing says what the rows are compared with", hint="name it with --reference FILE")
+    before = _named_alike(open_table(asked.reference), logged)
+    if asked.time is not None and asked.time in before.columns:
+        before = before.timed(asked.time)
+    return before, [str(asked.reference.absolute()), before.columns, content_of(asked.reference)]
+
+
+def _windows(table: Table, size: int | None, length: timedelta, served: Served | None) -> TableWindows:
+    tested = () if served is None else (*table.answers, *(name for name in [served.truth] if name in table.columns))
+    return TableWindows(table, _cut(table, size, length), tested)
+
+
+def _require(now: Windows, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in now.columns:
+            hint = did_you_mean(name, now.columns) or f"columns: {', '.join(now.columns[:12])}"
+            raise DataError(f"{now.name} has no column {name}", subject=name, hint=hint)
 
 
 @dataclass(frozen=True)
 class _Sides:
-    before: Table
-    table: Table
-    cut: Cut
-    old: Cut
+    before: TableWindows
+    now: Windows
     reference: Profile
 
 
 def _jointly(sides: _Sides, span: int, last: int) -> Joint | None:
     """The `span` windows up to the newest with enough rows against the reference, by all features together."""
     names = [one.name for one in sides.reference.columns if one.role == "feature"]
-    with readable(sides.table.name):
-        now = sides.table.rows.select(name for name in names if name in sides.table.columns).collect()
-    with readable(sides.before.name):
-        before = sides.before.rows.select(names).collect()
-    codes, own = sides.cut.codes, sides.old.codes
+    now, codes = sides.now.rows([name for name in names if name in sides.now.columns], max(last + 1 - span, 0), last)
+    before, own = sides.before.all(names), sides.before.cut.codes
     if codes is None or own is None:
         return drift.jointly(before, now, sides.reference)
-    newest = (codes > last - span) & (codes <= last)
-    return drift.jointly(before, now.filter(pl.Series(newest)), sides.reference, blocks=(own, codes[newest]))
+    return drift.jointly(before, now, sides.reference, blocks=(own, codes))
 
 
 def _segments(reference: Profile) -> list[str]:
@@ -222,18 +274,13 @@ def _segments(reference: Profile) -> list[str]:
 
 def _carried(one: Finding, found: Findings, sides: _Sides) -> Finding:
     """The finding with the segments that carry it, from its first to its newest window."""
-    table, before, cut = sides.table, sides.before, sides.cut
-    by = [name for name in _segments(sides.reference) if name != one.feature and name in table.columns]
+    by = [name for name in _segments(sides.reference) if name != one.feature and name in sides.now.columns]
     if not by or one.what == "absent":
         return one
     column = next(column for column in sides.reference.columns if column.name == one.feature)
     first, last = found.windows.index(one.since), found.windows.index(one.until)
-    with readable(table.name):
-        now = table.rows.select(one.feature, *by).collect()
-    if cut.codes is not None:
-        now = now.filter(pl.Series((cut.codes >= first) & (cut.codes <= last)))
-    with readable(before.name):
-        then = before.rows.select(one.feature, *by).collect()
+    now, _ = sides.now.rows([one.feature, *by], first, last)
+    then = sides.before.all([one.feature, *by])
     return msgspec.structs.replace(one, segments=drift.segments(then, now, column, one.what, by))
 
 
@@ -246,7 +293,7 @@ def _cut(table: Table, size: int | None, length: timedelta) -> Cut:
 
 
 def _roles(
-    table: Table, columns: tuple[str, ...], answers: tuple[str, ...], label: str | None, spec: DriftSpec
+    table: Windows, columns: tuple[str, ...], answers: tuple[str, ...], label: str | None, spec: DriftSpec
 ) -> dict[str, Role]:
     """What is watched, in the order of the table."""
     left_out = {*spec.ignore, table.time, *(TOLD if table.is_log else ())}
@@ -256,20 +303,22 @@ def _roles(
     return roles | ({} if label is None else {label: "label"})
 
 
-def _named_alike(before: Table, table: Table) -> Table:
+def _named_alike(before: Table, logged: frozenset[str]) -> Table:
     """A log names the fields of answers `answer.FIELD`; a reference that is a file may have them plainly."""
-    if before.is_log or not table.is_log:
+    if before.is_log:
         return before
-    plain = {name: ANSWER + name for name in before.answers if ANSWER + name in table.columns}
+    plain = {name: ANSWER + name for name in before.answers if ANSWER + name in logged}
     named = tuple(plain.get(name, name) for name in before.columns)
     return replace(before, rows=before.rows.rename(plain), columns=named, answers=tuple(plain.values()))
 
 
-def _lacking(table: Table, before: Table, asked: Asked, spec: DriftSpec) -> tuple[str, ...]:
+def _lacking(
+    now: Windows, before: TableWindows, asked: Asked, spec: DriftSpec, served: Served | None
+) -> tuple[str, ...]:
     """Columns of the reference that the predictions lack; a file of training rows also has what no request carries."""
     if asked.columns:
         return ()
-    known = {*table.columns, *spec.ignore, *TOLD, before.time}
+    known = {*now.columns, *spec.ignore, *TOLD, before.time, *(() if served is None else before.tested)}
     return tuple(name for name in before.columns if name not in known)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cumulant.monitoring.drift.comparing import compare
     from cumulant.monitoring.drift.findings import Finding, Findings, Kind, Part, Segment, Watched
     from cumulant.monitoring.drift.joint import Joint, Telling, jointly
-    from cumulant.monitoring.drift.profiles import Block, Cells, Column, Profile, Role, Skipped, merge
+    from cumulant.monitoring.drift.profiles import Block, Cells, Column, Profile, Role, Skipped, merge, only
     from cumulant.monitoring.drift.profiling import profile
     from cumulant.monitoring.drift.segmenting import segments
 
@@ -39,6 +39,7 @@ _HOMES = {
     "compare": "comparing",
     "jointly": "joint",
     "merge": "profiles",
+    "only": "profiles",
     "profile": "profiling",
     "segments": "segmenting",
     "whole": "blocks",
@@ -65,6 +66,7 @@ __all__ = [
     "compare",
     "jointly",
     "merge",
+    "only",
     "profile",
     "segments",
     "whole",

@@ -73,9 +73,11 @@ def _tally(parts: Iterator[tuple[pl.Series, Blocks]], blocks: int) -> tuple[pl.D
 def text(values: pl.Series) -> pl.Series:
     """Values of whatever type as text; whole numbers without a point, so that codes that were read as 1.0 are "1"."""
     if values.dtype.is_float():
-        whole = values.cast(pl.Int64, strict=False)
-        if bool((whole.cast(values.dtype) == values).fill_null(value=True).all()):
-            return pl.select(pl.coalesce(whole.cast(pl.String), values.cast(pl.String)).alias("value")).to_series()
+        number = values.cast(pl.Int64, strict=False)
+        told = (
+            pl.when(number.cast(values.dtype) == values).then(number.cast(pl.String)).otherwise(values.cast(pl.String))
+        )
+        return pl.select(told.alias("value")).to_series()
     if values.dtype.is_nested() or values.dtype == pl.Binary:
         return pl.Series("value", [None if one is None else str(one) for one in values.to_list()], dtype=pl.String)
     return values.cast(pl.String).alias("value")

@@ -6,12 +6,14 @@ small however many rows it counts: at most some hundred cells a column and block
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
+import numpy as np
 
 from cumulant.core.errors import DataError
+from cumulant.statistics.rows import Codes
 
 Role = Literal["feature", "prediction", "label"]
 
@@ -83,8 +85,18 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         return sum(block.rows for block in self.blocks)
 
 
+def only(profile: Profile, roles: Mapping[str, Role]) -> Profile:
+    """The columns in `roles`, in that order and as these."""
+    columns = {column.name: column for column in profile.columns}
+    found = (msgspec.structs.replace(columns[name], role=role) for name, role in roles.items() if name in columns)
+    skipped = tuple(one for one in profile.skipped if one.name in roles)
+    return msgspec.structs.replace(profile, columns=tuple(found), skipped=skipped)
+
+
 def merge(profiles: Sequence[Profile]) -> Profile:
-    """The blocks of all, one after the other in time.
+    """The blocks of all, one after the other in time; those that begin at the same moment are one.
+
+    Of values that are unknown to the reference the examples are those of the first profiles.
 
     Raises:
         DataError: they do not count the same cells.
@@ -96,10 +108,17 @@ def merge(profiles: Sequence[Profile]) -> Profile:
             hint="profile each part with the same reference: profile(part, like=reference)",
         )
     blocks = [block for one in profiles for block in one.blocks]
-    order = sorted(range(len(blocks)), key=lambda place: blocks[place].start)
+    # Blocks without times begin with the number of a row, which says nothing across tables.
+    names = [(block.start, 0 if block.timed else place) for place, block in enumerate(blocks)]
+    places = {name: place for place, name in enumerate(sorted(set(names)))}
+    into = np.array([places[name] for name in names], dtype=np.int64)
+    sizes = _summed(np.array([block.rows for block in blocks], dtype=np.int64), into, len(places))
+    timed = {places[name]: block.timed for name, block in zip(names, blocks, strict=True)}
     return Profile(
-        blocks=tuple(blocks[place] for place in order),
-        columns=tuple(_joined([one.columns[at] for one in profiles], order) for at in range(len(first.columns))),
+        blocks=tuple(Block(start, int(sizes[at]), timed[at]) for (start, _), at in places.items()),
+        columns=tuple(
+            _joined([one.columns[at] for one in profiles], into, len(places)) for at in range(len(first.columns))
+        ),
         skipped=first.skipped,
         extra=tuple(sorted({name for one in profiles for name in one.extra})),
         left_out=sum(one.left_out for one in profiles),
@@ -110,15 +129,23 @@ def _counted(profile: Profile) -> list[tuple[str, Cells]]:
     return [(column.name, column.cells) for column in profile.columns]
 
 
-def _joined(parts: Sequence[Column], order: Sequence[int]) -> Column:
-    counts = [row for part in parts for row in part.counts]
-    missing = [count for part in parts for count in part.missing]
-    unreadable = [count for part in parts for count in part.unreadable]
+def _summed(counts: Codes, into: Codes, blocks: int) -> Codes:
+    """Rows of `counts` added up by their block."""
+    found = np.zeros((blocks, *counts.shape[1:]), dtype=np.int64)
+    np.add.at(found, into, counts)
+    return found
+
+
+def _joined(parts: Sequence[Column], into: Codes, blocks: int) -> Column:
+    counts, missing, unreadable = (
+        _summed(np.array([row for part in parts for row in rows(part)], dtype=np.int64), into, blocks).tolist()
+        for rows in (lambda one: one.counts, lambda one: one.missing, lambda one: one.unreadable)
+    )
     return msgspec.structs.replace(
         parts[0],
-        counts=tuple(counts[place] for place in order),
-        missing=tuple(missing[place] for place in order),
-        unreadable=tuple(unreadable[place] for place in order),
+        counts=tuple(map(tuple, counts)),
+        missing=tuple(missing),
+        unreadable=tuple(unreadable),
         examples=tuple(dict.fromkeys(value for part in parts for value in part.examples))[:3],
         absent=all(part.absent for part in parts),
     )

@@ -1,0 +1,252 @@
+"""The days of a prediction log as kept profiles: a day that was counted is not read again until its files change.
+
+    STATE/monitoring/profiles/REFERENCE/reference      what the reference holds, and the cells that days are counted in
+    STATE/monitoring/profiles/REFERENCE/2026-11-24     the counts of the rows that were logged on that day
+
+Every file begins with a digest of its content: one that is damaged or was cut off is made again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from cumulant.core.errors import DataError
+from cumulant.core.ids import digest
+from cumulant.core.units import micros
+from cumulant.monitoring import drift
+from cumulant.monitoring.drift import Profile
+from cumulant.monitoring.drift.blocks import MOST
+from cumulant.monitoring.tables import ANSWER, MOMENT, open_log, open_table, readable
+from cumulant.outcomes.store import write_bytes
+from cumulant.runtime.watching.windows import TableWindows, as_flags, every_role, flags
+from cumulant.serving import log
+
+if TYPE_CHECKING:
+    from cumulant.monitoring.drift import Role
+    from cumulant.statistics.rows import Codes
+
+Held = TypeVar("Held", bound=msgspec.Struct)
+
+_HEAD = 32
+#: references whose days are kept; what served before may come back
+_REFERENCES = 4
+_NO_CELLS = drift.Cells(kind="category")
+
+
+class _Day(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of one day. `of`: what it was made from. The cells are those of the reference, and not repeated."""
+
+    of: str
+    columns: tuple[str, ...] = ()
+    others: int = 0
+    profile: Profile | None = None
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A folder of profiles of one reference. `key`: all that its content depends on beside the log's files."""
+
+    root: Path
+    key: str
+
+    @property
+    def folder(self) -> Path:
+        return self.root / digest({"reference": self.key, "format": 1})[:32]
+
+    def read(self, name: str, kind: type[Held]) -> Held | None:
+        """What is kept under a name; None where it is not there or damaged."""
+        try:
+            held = (self.folder / name).read_bytes()
+            content = held[_HEAD:]
+            return msgspec.msgpack.decode(content, type=kind) if held[:_HEAD] == _head(content) else None
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def write(self, name: str, value: msgspec.Struct) -> None:
+        """Keep it. What cannot be written is counted again at the next look."""
+        content = msgspec.msgpack.encode(value)
+        with contextlib.suppress(OSError):
+            write_bytes(self.folder / name, _head(content) + content)
+
+    def tidy(self) -> None:
+        """Remove what was kept of references that were left long ago."""
+        with contextlib.suppress(OSError):
+            self.folder.touch()
+            known = sorted(self.root.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+            for path in known[_REFERENCES:]:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _head(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
+
+
+@dataclass(frozen=True)
+class LogWindows:
+    """A log whose days are counted one at a time, and kept, against one reference. `of`: a model and version."""
+
+    folder: Path
+    reference: TableWindows
+    kept: Kept
+    length: timedelta
+    since: date | None = None
+    until: date | None = None
+    of: tuple[str, str] | None = None
+    time: str | None = MOMENT
+    is_log: bool = True
+    #: days that were read anew, oldest first
+    fresh: list[date] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f"the log {self.folder}"
+
+    @cached_property
+    def _before(self) -> Profile:
+        held = self.kept.read("reference", Profile)
+        if held is None:
+            held = self.reference.profile(every_role(self.reference.table))
+            self.kept.write("reference", held)
+        return held
+
+    @cached_property
+    def _days(self) -> dict[date, _Day]:
+        """The days that have rows.
+
+        Raises:
+            DataError: none has, or they fall into too many windows.
+            StorageError: a file of the log is damaged.
+        """
+        files: dict[date, list[list[object]]] = {}
+        for file, _ in log.stored(self.folder, since=self.since, until=self.until):
+            with contextlib.suppress(FileNotFoundError):  # merged meanwhile: the day is read as it is then
+                stat = file.path.stat()
+                files.setdefault(file.day, []).append([file.path.name, stat.st_size, stat.st_mtime_ns])
+        of, flagged = _head(msgspec.msgpack.encode(self._before)).hex(), flags(self.reference.table)
+        found: dict[date, _Day] = {}
+        for day, listed in files.items():
+            found[day] = self._day(day, digest([of, sorted(listed, key=str)]), flagged)
+        self.kept.tidy()
+        if not any(one.profile is not None for one in found.values()):
+            # Says what there is instead.
+            open_table(self.folder, since=self.since, until=self.until, of=self.of)
+        return found
+
+    def _day(self, day: date, of: str, flagged: frozenset[str]) -> _Day:
+        held = self.kept.read(str(day), _Day)
+        if held is not None and held.of == of:
+            return _with_cells(held, self._before)
+        self.fresh.append(day)
+        made = self._counted(day, of, flagged)
+        self.kept.write(str(day), _without_cells(made))
+        return made
+
+    def _counted(self, day: date, of: str, flagged: frozenset[str]) -> _Day:
+        table = open_log(self.folder, since=day, until=day, of=self.of)
+        if not table.columns:
+            return _Day(of=of, others=table.others)
+        lacking = [column.name for column in self._before.columns if column.name not in table.columns]
+        full = table.rows.with_columns(pl.lit(None).alias(name) for name in lacking)
+        cut = drift.by_time(table.series(MOMENT), self.length)
+        profile = drift.profile(as_flags(replace(table, rows=full), flagged).rows, {}, cut=cut, like=self._before)
+        return _Day(of=of, columns=table.columns, others=table.others, profile=profile)
+
+    @cached_property
+    def _merged(self) -> Profile:
+        merged = drift.merge([one.profile for one in self._days.values() if one.profile is not None])
+        if len(merged.blocks) > MOST:
+            raise DataError(
+                f"the rows fall into {len(merged.blocks):,} windows", subject=self.name,
+                hint="choose a longer window, and look whether the times are right",
+            )  # fmt: skip
+        return merged
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for one in self._days.values() for name in one.columns))
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        return tuple(name for name in self.columns if name.startswith(ANSWER))
+
+    @property
+    def others(self) -> int:
+        return sum(one.others for one in self._days.values())
+
+    def against(self, reference: TableWindows, roles: Mapping[str, Role]) -> tuple[Profile, Profile]:
+        assert reference is self.reference
+        return drift.only(self._before, roles), drift.only(self._merged, roles)
+
+    def rows(self, names: Sequence[str], first: int, last: int) -> tuple[pl.DataFrame, Codes | None]:
+        starts = np.array([block.start for block in self._merged.blocks], dtype=np.int64)
+        low, high = int(starts[first]), int(starts[last]) + micros(self.length)
+        parts = list(self._parts(names, low, high))
+        if not parts:
+            return pl.DataFrame(schema=dict.fromkeys(names, pl.Null)), np.zeros(0, dtype=np.int64)
+        found = pl.concat(parts, how="vertical_relaxed")
+        codes = np.searchsorted(starts, found[_AT].to_numpy(), side="right") - 1
+        return found.drop(_AT), codes.astype(np.int64)
+
+    def _parts(self, names: Sequence[str], low: int, high: int) -> Iterator[pl.DataFrame]:
+        """Rows from `low` to before `high`, in microseconds, of the days that have any."""
+        flagged = flags(self.reference.table)
+        for day, one in self._days.items():
+            if one.profile is None or not any(low <= block.start < high for block in one.profile.blocks):
+                continue
+            table = as_flags(open_table(self.folder, since=day, until=day, of=self.of), flagged)
+            held = [pl.col(name) if name in table.columns else pl.lit(None).alias(name) for name in names]
+            with readable(self.name):
+                part = table.rows.select(*held, pl.col(MOMENT).dt.epoch("us").alias(_AT)).collect()
+            yield part.filter(pl.col(_AT).is_between(low, high, closed="left"))
+
+
+_AT = "\0at"
+
+
+def _without_cells(day: _Day) -> _Day:
+    return _celled(day, {})
+
+
+def _with_cells(day: _Day, reference: Profile) -> _Day:
+    return _celled(day, {column.name: column.cells for column in reference.columns})
+
+
+def _celled(day: _Day, cells: Mapping[str, drift.Cells]) -> _Day:
+    if day.profile is None:
+        return day
+    columns = (
+        msgspec.structs.replace(column, cells=cells.get(column.name, _NO_CELLS)) for column in day.profile.columns
+    )
+    return msgspec.structs.replace(day, profile=msgspec.structs.replace(day.profile, columns=tuple(columns)))
+
+
+def spoken(folder: Path) -> frozenset[str]:
+    """The columns of the newest answers of a log."""
+    said = (one.outputs for one in log.recent(folder, limit=20))
+    found: set[str] = set()
+    for text in said:
+        with contextlib.suppress(msgspec.MsgspecError):
+            told = msgspec.json.decode(text)
+            found |= {ANSWER + name for name in told} if isinstance(told, dict) else set()
+    return frozenset(found)
+
+
+def content_of(path: Path) -> list[list[object]]:
+    """What tells a file, the files of a folder, glob or log from what they were at another time."""
+    if path.is_dir():
+        files = [*path.glob("*.parquet"), *path.glob("date=*/*.parquet")]
+    else:
+        files = [*path.parent.glob(path.name)]
+    return sorted([str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files)
