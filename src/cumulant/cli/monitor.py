@@ -9,6 +9,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.monitor_watch import declare as declare_watch
 from cumulant.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ app = application(
     "Watch a served model: what moved, since when, and whether it matters.",
     examples=["cumulant monitor run"],
 )
+declare_watch(app)
 
 
 def _list(text: str | None) -> tuple[str, ...]:

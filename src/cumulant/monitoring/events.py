@@ -29,3 +29,38 @@ class DriftLooked(Fact, frozen=True, kw_only=True):
     alarming: int
     until: str
     alarms: tuple[DriftAlarm, ...]
+
+
+class PerformanceLooked(Fact, frozen=True, kw_only=True):
+    """Windows of a served version were held against its reference. `word`: of harm; `action`: what the rule said."""
+
+    kind: ClassVar[str] = "monitoring.performance_looked"
+    model: str
+    version: str
+    until: str
+    windows: int
+    word: str
+    change: str | None
+    action: str
+    reason: str
+
+
+class RetrainingAsked(Fact, frozen=True, kw_only=True):
+    """The rule asks for a training, and why."""
+
+    kind: ClassVar[str] = "monitoring.retraining_asked"
+    model: str
+    champion: str
+    trigger: str
+    reason: str
+
+
+class RetrainingMoved(Fact, frozen=True, kw_only=True):
+    """How far the training that was asked for has come: `trained`, `released`, `refused` (by the gate) or `failed`."""
+
+    kind: ClassVar[str] = "monitoring.retraining_moved"
+    model: str
+    stage: str
+    candidate: str | None
+    release: str | None
+    reason: str

@@ -46,6 +46,34 @@ class DriftSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     ignore: Annotated[list[str], Meta(description="Columns that are not watched.")] = []
 
 
+class PerformanceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """When a served model has become worse: it loses more than it should, by enough to matter, and it is not chance."""
+
+    window: Annotated[
+        Duration, Meta(description="Labels are looked at in windows of this length, once all that are due have come.")
+    ] = "1d"
+    margin: Annotated[
+        Share, Meta(description="Part of the loss on the test rows that may be lost without being called harm.")
+    ] = "5%"
+    false_alarms: Annotated[
+        Share, Meta(description="How often a model that is as good as ever may be called worse within `look_back`.")
+    ] = "5%"
+    look_back: Annotated[
+        Duration, Meta(description="How long a change may have been going on when it is found; longer ones need more.")
+    ] = "60d"
+    label_delay: Annotated[
+        Duration | None,
+        Meta(description="How long a label may take. Default: the gap that training left for labels to become known."),
+    ] = None
+    refit: Annotated[
+        Duration | None,
+        Meta(
+            description="How often a light model is fitted on what is known by then, which the served one is held "
+            "against. null: not at all; then only calibration and skill are asked."
+        ),
+    ] = "7d"
+
+
 class HistorySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a training that the rule starts learns from; `cumulant monitor backtest --history` says what pays."""
 
@@ -117,5 +145,8 @@ class MonitoringSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         AlertsSpec()
     )
     drift: Annotated[DriftSpec, Meta(description="When a change of the rows is an alarm.")] = DriftSpec()
+    performance: Annotated[PerformanceSpec, Meta(description="When the served model counts as worse.")] = (
+        PerformanceSpec()
+    )
     retrain: Annotated[RetrainSpec, Meta(description="When to train again.")] = RetrainSpec()
     review: Annotated[ReviewSpec | None, Meta(description="The review queue; left out, nothing is queued.")] = None

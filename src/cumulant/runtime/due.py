@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from cumulant.core.clock import Clock, SystemClock
-from cumulant.core.errors import CumulantError, EngineUnavailableError, LeaseHeldError
+from cumulant.core.errors import CumulantError, DataError, EngineUnavailableError, LeaseHeldError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime.actions import check
@@ -147,6 +147,36 @@ def _release_round(project: Project) -> str:
     return _last(found.stdout) or "one look at the release"
 
 
+def _monitoring_round(project: Project) -> str:
+    """A look at the served model, if anything was served."""
+    # NumPy, Polars and what trains are imported by those who look only.
+    from cumulant.runtime.predictions import log_folder
+    from cumulant.runtime.watching.rounds import watch_round
+
+    who = project.principal()
+    if not log_folder(project, principal=who).is_dir():
+        return "nothing was served yet"
+    try:
+        found = watch_round(project, principal=who)
+    except (UsageError, DataError) as error:
+        return f"nothing to watch: {error.message}"
+    active = sum(one.active for one in found.findings)
+    return f"{active} finding{'' if active == 1 else 's'} in version {found.version}; {found.action.sentence}"
+
+
+def _retraining_round(project: Project) -> str:
+    """The training that monitoring asked for, as far as it goes now."""
+    from cumulant.runtime.watching.standing import read_wanted
+
+    wanted, _ = read_wanted(project.journal(), project.name)
+    if wanted is None or not wanted.open:
+        return "no training is asked for"
+    from cumulant.runtime.watching.retraining import go_on
+
+    done = go_on(project, principal=project.principal())
+    return "no training is asked for" if done is None else f"{done.stage}: {done.said or done.sentence}"
+
+
 def _review_round(project: Project) -> str:
     """A draw for the review queue, where enough of its budget is due, and what deadlines ask for."""
     if project.spec.monitoring.review is None:
@@ -164,9 +194,11 @@ def _last(text: str) -> str:
     return lines[-1] if lines else ""
 
 
-#: in the order in which they run, messages last; monitoring and retraining add theirs before them
+#: in the order in which they run, messages last
 JOBS: tuple[Job, ...] = (
     Job(name="release", every=timedelta(), run=_release_round),
+    Job(name="monitoring", every=timedelta(minutes=10), run=_monitoring_round),
+    Job(name="retraining", every=timedelta(), run=_retraining_round),
     Job(name="review", every=timedelta(minutes=10), run=_review_round),
     Job(name="alerts", every=timedelta(), run=deliver),
 )

@@ -21,6 +21,7 @@ BUILT_IN: Mapping[str, Level] = {
     "loss": "critical",
     "concept": "warning",
     "prior": "warning",
+    "outcome": "warning",
     "quality": "warning",
     "estimated_loss": "warning",
     "covariate": "info",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -79,7 +80,10 @@ def answers(
     """The decisions beside the entity rows `raw`; a row with a label of its own in `target` uses none."""
     import polars as pl
 
-    refs = _refs(table, raw, task, at, salt)
+    source = task.plan.sources[task.entity]
+    fields = [field for field in source.fields if field.name in source.key]
+    ordered = sorted(fields, key=lambda field: source.key.index(field.name))
+    refs = refs_of(table["ref"], raw, ordered, at, salt)
     found = pl.DataFrame({"ref": refs}).join(table, on="ref", how="left", maintain_order="left")
     labels = [None if text is None else msgspec.json.decode(text) for text in found["label"]]
     label = pl.Series("label", labels, strict=False)
@@ -88,20 +92,21 @@ def answers(
     return Answers(label=label, used=used, weight=weight)
 
 
-def _refs(table: pl.DataFrame, raw: pl.DataFrame, task: Task, at: pl.Series | None, salt: bytes) -> pl.Series:
-    """What a row and a prediction have in common; worked out only where a moment fits."""
+def refs_of(
+    wanted: pl.Series, raw: pl.DataFrame, fields: Sequence[Field], at: pl.Series | None, salt: bytes
+) -> pl.Series:
+    """What each entity row and a prediction have in common: `fields` and the moment, where it is that of one that is
+    `wanted`.
+    """
     import polars as pl
 
-    source = task.plan.sources[task.entity]
-    fields = [field for field in source.fields if field.name in source.key]
-    ordered = sorted(fields, key=lambda field: source.key.index(field.name))
-    if at is None or not ordered:
+    if at is None or not fields:
         return pl.Series("ref", [None] * raw.height, dtype=pl.String)
-    moments = {int(ref.split(_SEP)[1]) for ref in table["ref"]}
+    moments = {int(ref.split(_SEP)[1]) for ref in wanted}
     times = at.cast(pl.Datetime("us")).cast(pl.Int64)
     near = times.is_in(list(moments))
-    columns = raw.select(field.name for field in ordered).filter(near).rows()
-    texts = iter([_ref(row, ordered, when, salt) for row, when in zip(columns, times.filter(near), strict=True)])
+    columns = raw.select(field.name for field in fields).filter(near).rows()
+    texts = iter([_ref(row, fields, when, salt) for row, when in zip(columns, times.filter(near), strict=True)])
     return pl.Series("ref", [next(texts) if fits else None for fits in near], dtype=pl.String)
 
 
@@ -109,7 +114,7 @@ def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _ref(row: tuple[object, ...], fields: list[Field], when: int, salt: bytes) -> str | None:
+def _ref(row: tuple[object, ...], fields: Sequence[Field], when: int, salt: bytes) -> str | None:
     # As the log holds it: personal values are hashed there.
     held = {
         field.name: mask(value, salt) if field.personal and value is not None else value

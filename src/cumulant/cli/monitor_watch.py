@@ -1,0 +1,143 @@
+"""`cumulant monitor watch`: look at the served model again and again, and train it again where the rule says so."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import command
+from cumulant.cli.invocation import Invocation
+from cumulant.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.runtime.watching.rounds import Round
+    from cumulant.runtime.watching.standing import Wanted
+
+
+def declare(app: typer.Typer) -> None:
+    """Make it a command of `app`."""
+    command(
+        app,
+        action="monitor.run",
+        name="watch",
+        examples=[
+            "cumulant monitor watch",
+            "cumulant monitor watch --once --json",
+            "cumulant monitor watch --once --at 2013-07-24 --no-retrain",
+        ],
+    )(_watch)
+
+
+def _watch(
+    call: Invocation,
+    *,
+    once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
+    every: Annotated[str, typer.Option(metavar="SPAN", help="Time between two looks: 10m, 1h.")] = "10m",
+    at: Annotated[
+        str | None, typer.Option(metavar="MOMENT", help="With --once: only what was known by then is looked at.")
+    ] = None,
+    retrain: Annotated[
+        bool, typer.Option("--retrain/--no-retrain", help="Begin a training that the rule of the project asks for.")
+    ] = True,
+) -> None:
+    """Hold the served model against what it was: its rows, its loss with labels and without, and what became of them.
+
+    What is found becomes alerts. Where `monitoring.retrain` asks for a training it is done, the gate
+    compares, and a release delivers. `cumulant tick` does the same, one look at a time. Exit code 1 with --once where
+    something is alarming.
+    """
+    from cumulant.core.units import duration, moment
+    from cumulant.runtime.watching.retraining import go_on
+    from cumulant.runtime.watching.rounds import watch_round
+
+    pause, when = duration(every).total_seconds(), None if at is None else moment(at)
+    if at is not None and not once:
+        raise UsageError("--at looks at the past, once", hint="add --once")
+    if pause <= 0:
+        raise UsageError(f"there is no time between two looks: {every}", subject="--every", hint="give 10m or 1h")
+    while True:
+        with call.project() as project:
+            who = project.principal()
+            with call.progress("monitor watch") as progress:
+                found = watch_round(project, principal=who, at=when, progress=progress)
+                done = go_on(project, principal=who, as_of=when, progress=progress) if retrain else None
+        call.answer(document(found, done), partial(_print, found=found, done=done))
+        if once:
+            break
+        time.sleep(pause)
+    if found.alarming:
+        raise typer.Exit(1)
+
+
+def document(found: Round, done: Wanted | None) -> dict[str, object]:
+    """One round for machines."""
+    judged = found.judged
+    return {
+        "at": found.at,
+        "model": found.model,
+        "version": found.version,
+        "findings": found.findings,
+        "action": found.action,
+        "fault": judged.fault,
+        "until": judged.until,
+        "fresh": judged.fresh,
+        "harm": judged.harm,
+        "estimate": judged.estimate,
+        "reference_loss": judged.reference_loss,
+        "windows": judged.windows,
+        "retraining": done,
+        "notes": judged.notes,
+    }
+
+
+def _print(console: Console, *, found: Round, done: Wanted | None) -> None:
+    from cumulant.runtime.report_page.terminal import clean, pairs, table
+
+    judged = found.judged
+    rows: list[tuple[str, object]] = [
+        ("model", f"{found.model}/{found.version}"),
+        ("labels judged", f"{judged.fresh} new windows, up to {_day(judged.until)}"),
+        ("loss", _losses(found)),
+        ("harm", "no window was judged yet" if judged.harm is None else clean(judged.harm.sentence)),
+    ]
+    if judged.fault is not None:
+        rows.append(("newest data", clean(judged.fault)))
+    rows.append(("rule", clean(found.action.sentence)))
+    if done is not None:
+        rows.append(("training", clean(f"{done.stage}: {done.said or done.sentence}")))
+    pairs(console, rows)
+    if found.findings:
+        listed = [
+            (
+                one.feature, one.kind if one.active else f"{one.kind}, over",
+                "–" if one.effect is None else f"{one.effect:.3f}", _day(one.since), clean(one.says),
+            )
+            for one in found.findings
+        ]  # fmt: skip
+        console.print("")
+        console.print(table(["what", "kind", "effect", "since", "says"], listed, right=["effect"]))
+    for note in judged.notes:
+        console.print(clean(note), style="dim", markup=False, highlight=False)
+
+
+def _losses(found: Round) -> str:
+    """Of the newest windows, as estimated and as measured, against the test rows."""
+    from cumulant.runtime.watching.looking import span_of
+
+    estimated, measured = found.judged.losses_since(span_of(found.judged))
+    told = [
+        f"{value:.4f} {how}" for value, how in ((estimated, "estimated"), (measured, "measured")) if value is not None
+    ]
+    before = found.judged.reference_loss
+    said = ", ".join(told) or "not known yet"
+    return said if before is None else f"{said}; {before:.4f} on the test rows of its training"
+
+
+def _day(when: datetime) -> str:
+    return when.strftime("%Y-%m-%d" if when.hour == when.minute == 0 else "%Y-%m-%d %H:%M")

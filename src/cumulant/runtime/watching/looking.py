@@ -1,0 +1,427 @@
+"""One look at a served model: does it lose more than it should, has the world moved, and should it be trained again?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from cumulant.core.clock import Clock, SystemClock
+from cumulant.core.errors import ContractBreachError, DataError
+from cumulant.core.expr import columns as columns_of
+from cumulant.core.progress import Progress, silent
+from cumulant.core.units import duration, from_micros, share
+from cumulant.monitoring.events import PerformanceLooked, RetrainingAsked
+from cumulant.monitoring.performance import (
+    EstimatedFigure,
+    Estimator,
+    Harm,
+    HarmTerms,
+    Predictions,
+    Watch,
+    Window,
+    baseline,
+    begin,
+    estimated,
+    harm,
+    is_ripe,
+    learn_estimator,
+    windows,
+)
+from cumulant.monitoring.performance.blocks import loss_of
+from cumulant.monitoring.performance.labelled import LEAST_SHARE
+from cumulant.monitoring.policy import Action, Evidence, RetrainState, decide, terms_of
+from cumulant.monitoring.tables import MOMENT
+from cumulant.runtime.candidate import find_record
+from cumulant.runtime.context import Context, open_run
+from cumulant.runtime.labels import join_labels, schema_of
+from cumulant.runtime.models import servable_folder
+from cumulant.runtime.task import target_of
+from cumulant.runtime.validate import snapshots_of
+from cumulant.runtime.watching.outcome_shift import BEFORE, RECENT, outcome_shift
+from cumulant.runtime.watching.reference import Served, served_reference
+from cumulant.runtime.watching.refits import Refits, refits_of
+from cumulant.runtime.watching.served import Model, model_of, predictions, refs, scored, tested
+from cumulant.runtime.watching.standing import (
+    TRAINING,
+    WATCH,
+    Passed,
+    Standing,
+    Wanted,
+    read_standing,
+    read_wanted,
+    write,
+)
+
+if TYPE_CHECKING:
+    from cumulant.monitoring import drift
+    from cumulant.monitoring.spec import PerformanceSpec
+    from cumulant.outcomes import LabelSchema, Loss
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+    from cumulant.runtime.monitor import Monitored
+
+#: windows whose figures are kept, and over how many of the newest an estimate is told
+_KEPT, _SPAN = 400, 7
+#: one window that holds everything
+_ALL = timedelta(days=73_000)
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """What a look found of the served version. `fresh`: how many of the windows were judged at this look.
+
+    harm: after the newest judged window; None where none was. estimate: of the newest windows, whether labelled or not.
+    outcomes: changes of the labels' mix. fault: why the newest data were refused. notes: what could not be asked.
+    """
+
+    model: str
+    version: str
+    at: datetime
+    until: datetime
+    fresh: int
+    windows: tuple[Passed, ...]
+    harm: Harm | None
+    estimate: EstimatedFigure | None
+    reference_loss: float | None
+    outcomes: tuple[drift.Finding, ...]
+    fault: str | None
+    action: Action
+    notes: tuple[str, ...]
+
+    def losses_since(self, since: datetime) -> tuple[float | None, float | None]:
+        """Mean loss of a row since then, as estimated and as measured."""
+        held = [one for one in self.windows if one.end > since]
+        return _mean((one.estimated, one.rows) for one in held), _mean((one.loss, one.labelled) for one in held)
+
+
+def _mean(pairs: Iterator[tuple[float | None, int]]) -> float | None:
+    known = [(value, rows) for value, rows in pairs if value is not None and rows]
+    return None if not known else sum(value * rows for value, rows in known) / sum(rows for _, rows in known)
+
+
+def span_of(judged: Judged) -> datetime:
+    """Where the newest windows begin over which an estimate is told."""
+    if len(judged.windows) < 2:
+        return judged.windows[0].start if judged.windows else judged.at
+    return judged.windows[max(-_SPAN, -len(judged.windows))].start
+
+
+def judge_served(
+    project: Project,
+    drifted: Monitored | None,
+    *,
+    principal: Principal,
+    at: datetime | None = None,
+    progress: Progress = silent,
+    clock: Clock | None = None,
+) -> Judged:
+    """Take in labels, judge the windows whose labels are due by `at` (now), and ask the rule of retraining.
+
+    What the rule wants is noted with all that was counted, in one transaction; `retraining.go_on` does it. `drifted` is
+    what the newest look at the rows found.
+
+    Raises:
+        UsageError, NotFoundError: as `served_reference`.
+        LeaseHeldError: another process has looked meanwhile.
+        StorageError: the log or a label cannot be read.
+    """
+    served = served_reference(project, principal=principal, progress=progress)
+    schema = schema_of(project, servable_folder(project, served.version))
+    join_labels(project, principal=principal, schema=schema)
+    with open_run(
+        project, "monitor", action="monitor.run", principal=principal, progress=progress, clock=clock or SystemClock()
+    ) as context:
+        return _Look(context, served, schema, at or context.now(), drifted).judged()
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    context: Context
+    served: Served
+    schema: LabelSchema
+    at: datetime
+    drifted: Monitored | None
+
+    @property
+    def _project(self) -> Project:
+        return self.context.project
+
+    @cached_property
+    def _spec(self) -> PerformanceSpec:
+        return self._project.spec.monitoring.performance
+
+    @cached_property
+    def _window(self) -> timedelta:
+        return duration(self._spec.window)
+
+    @cached_property
+    def _model(self) -> Model:
+        return model_of(self._project, self.served)
+
+    @cached_property
+    def _reference(self) -> Predictions:
+        return tested(self.served, self._model, self._window)
+
+    @cached_property
+    def _rows(self) -> pl.DataFrame:
+        """Of all versions, as far back as a change of outcomes is looked for."""
+        begin = self.at - max(RECENT + BEFORE, duration(self._spec.look_back))
+        return scored(self._project, self.schema, self._model, since=begin, at=self.at)
+
+    @cached_property
+    def _own(self) -> pl.DataFrame:
+        return self._rows.filter(pl.col("version") == self.served.version.version)
+
+    @cached_property
+    def _delay(self) -> timedelta:
+        if self._spec.label_delay is not None:
+            return duration(self._spec.label_delay)
+        return label_delay(self._project, self.served, self._model)
+
+    def judged(self) -> Judged:
+        """The look, with what it has to remember written down."""
+        fault = self._fault()
+        held, expect = read_standing(self._project.journal(), self._project.name)
+        standing = held if held is not None and held.version == self.served.version.version else self._begun(held)
+        notes: list[str] = []
+        watch, told = self._watch(standing, notes), list[Harm]()
+        passed, labels, until = list(standing.windows), 0, standing.until
+        closed = self._closed(standing.until)
+        estimates = self._estimates([part for _, part in closed], notes)
+        refits = self._refits(standing, closed) if watch is not None and watch.terms.refit else None
+        fresh = 0
+        for (window, part), said in zip(closed, estimates, strict=True):
+            if not is_ripe(window, now=self.at, label_delay=self._delay):
+                passed.append(_passed(window, part, said))
+                continue
+            judged = self._judge(watch, window, part, refits)
+            watch, found, one = judged
+            told += [] if found is None else [found]
+            passed.append(_with(one, said))
+            labels, until, fresh = labels + one.labelled, window.end, fresh + 1
+        ripe = tuple(one for one in passed if one.end <= until)
+        after = Standing(
+            version=standing.version, since=standing.since, until=until, retrain=standing.retrain,
+            harm=None if watch is None else watch.to_json(), windows=ripe[-_KEPT:], labels=standing.labels + labels,
+        )  # fmt: skip
+        last, estimate = told[-1] if told else None, self._estimate(told[-1].kind if told else None)
+        evidence = self._evidence(after, last, estimate, fault)
+        state, action = self._decided(after, evidence, fresh=bool(told))
+        self._remember(msgspec.structs.replace(after, retrain=state), expect, action, last, fresh)
+        return Judged(
+            model=self._project.name, version=standing.version, at=self.at, until=until, fresh=fresh,
+            windows=tuple(passed), harm=last, estimate=estimate,
+            reference_loss=float(loss_of(self._loss, self._reference.truth, self._reference.score).mean())
+            if len(self._reference)
+            else None,
+            outcomes=self._outcomes(until), fault=fault, action=action, notes=tuple(dict.fromkeys(notes)),
+        )  # fmt: skip
+
+    # --- what the windows say
+
+    def _begun(self, before: Standing | None) -> Standing:
+        """A watch over a version that has not been watched. Trainings before it count for the rule's budget."""
+        moments = self._own[MOMENT]
+        first = moments.min() if len(moments) else self.at
+        assert isinstance(first, datetime)
+        micros = self._window // timedelta(microseconds=1)
+        start = from_micros(int(first.timestamp() * 1e6) // micros * micros)
+        record = find_record(self._project, self.served.version)
+        trained = self.at if record is None else record.as_of or record.created
+        kept = () if before is None else before.retrain.trainings
+        return Standing(
+            version=self.served.version.version, since=start, until=start,
+            retrain=RetrainState(trained=trained, trainings=kept),
+        )  # fmt: skip
+
+    @property
+    def _loss(self) -> Loss:
+        return "squared_error" if self._model.task == "regression" else "brier"
+
+    def _watch(self, standing: Standing, notes: list[str]) -> Watch | None:
+        if standing.harm is not None:
+            return Watch.from_json(standing.harm)
+        if self._model.task == "multiclass":
+            notes.append("the model tells several classes apart: its loss is not watched")
+            return None
+        spec = self._spec
+        horizon = max(1, duration(spec.look_back) // self._window)
+        terms = HarmTerms(
+            loss=self._loss,
+            margin=share(spec.margin), alpha=share(spec.false_alarms), horizon=horizon,
+            recent=min(horizon, max(5, horizon // 4)), refit=spec.refit is not None,
+        )  # fmt: skip
+        try:
+            return begin(baseline(self._reference, task=self._model.task, terms=terms, every=self._window), terms)
+        except DataError as error:
+            notes.append(f"loss is not watched: {error.message}")
+            return None
+
+    def _closed(self, until: datetime) -> list[tuple[Window, pl.DataFrame]]:
+        """Windows that have ended and were not judged yet, with their rows."""
+        rows = self._own.filter(pl.col(MOMENT) >= until)
+        if not rows.height:
+            return []
+        held = predictions(rows, self._window)
+        found = []
+        for window, _ in windows(held, self._window):
+            if window.end <= self.at:
+                found.append((window, rows.filter(pl.col(MOMENT).is_between(window.start, window.end, closed="left"))))
+        return found
+
+    def _refits(self, standing: Standing, closed: Sequence[tuple[Window, pl.DataFrame]]) -> Refits | None:
+        ripe = [part for window, part in closed if is_ripe(window, now=self.at, label_delay=self._delay)]
+        if not ripe:
+            return None
+        named = pl.concat([refs(self._project, self._model, part) for part in ripe])
+        if named.null_count() == len(named):
+            return None
+        return refits_of(self.context, self.served.version, named, standing.since)
+
+    def _judge(
+        self, watch: Watch | None, window: Window, part: pl.DataFrame, refits: Refits | None
+    ) -> tuple[Watch | None, Harm | None, Passed]:
+        known = part.filter(pl.col("value").is_not_null())
+        one = _passed(window, part, None)
+        if not known.height:
+            return watch, None, one
+        held, scores = predictions(known, self._window), None
+        loss = loss_of(self._loss, held.truth, held.score)
+        one = msgspec.structs.replace(
+            one, loss=float(np.average(loss, weights=held.weight)),
+            positive=float(np.average(held.truth, weights=held.weight)),
+        )  # fmt: skip
+        chosen = held.label_chance is not None
+        if watch is None or (known.height < LEAST_SHARE * part.height and not chosen):
+            return watch, None, one
+        if refits is not None:
+            scores = refits.scores(window, refs(self._project, self._model, known))
+        if scores is not None:
+            there = np.isfinite(scores)
+            held, scores = held.where(there), scores[there]
+            again = loss_of(self._loss, held.truth, scores)
+            one = msgspec.structs.replace(one, refit=float(np.average(again, weights=held.weight)))
+        watch, found = harm(watch, window, held, scores)
+        return watch, found, msgspec.structs.replace(one, word=found.word)
+
+    # --- what the scores say of themselves
+
+    @cached_property
+    def _estimator(self) -> Estimator | None:
+        if self._model.task != "binary" or not len(self._reference):
+            return None
+        return learn_estimator(self._reference, every=self._window)
+
+    def _estimates(self, parts: Sequence[pl.DataFrame], notes: list[str]) -> list[EstimatedFigure | None]:
+        if self._estimator is None or self._estimator.refused:
+            if self._estimator is not None:
+                notes.append(f"loss is not estimated: {self._estimator.refused}")
+            return [None] * len(parts)
+        found = []
+        for part in parts:
+            told = estimated(self._estimator, predictions(part, self._window), every=_ALL)
+            found.append(told[0].figures.get("brier") if told else None)
+        return found
+
+    def _estimate(self, kind: str | None) -> EstimatedFigure | None:
+        """Of the newest windows together. Where labels have shown that truth no longer goes with scores: none."""
+        recent = self._own.filter(pl.col(MOMENT) >= self.at - _SPAN * self._window)
+        if self._estimator is None or not recent.height or kind in ("concept", "prior"):
+            return None
+        told = estimated(self._estimator, predictions(recent, self._window), every=_ALL)
+        return told[0].figures.get("brier") if told else None
+
+    def _outcomes(self, until: datetime) -> tuple[drift.Finding, ...]:
+        if self._model.task == "regression":
+            return ()
+        ripe = min(self.at - self._delay, max(until, self.at - RECENT))
+        spec = self._project.spec.monitoring.drift
+        return outcome_shift(self._rows, spec, until=ripe, several=True)
+
+    # --- what the rule says
+
+    def _fault(self) -> str | None:
+        """Why the newest data may not be learned from; None where they passed."""
+        try:
+            snapshots_of(self.context)
+        except (ContractBreachError, DataError) as error:
+            return error.message
+        return None
+
+    def _evidence(
+        self, standing: Standing, last: Harm | None, estimate: EstimatedFigure | None, fault: str | None
+    ) -> Evidence:
+        active = () if self.drifted is None else self.drifted.drift.active
+        kinds = {one.kind for one in active}
+        words = {} if last is None else {one.question: one.word for one in last.findings}
+        return Evidence(
+            now=self.at, new_labels=standing.labels, fault=fault, drift=bool(kinds - {"data_fault"}),
+            kind="data_fault" if kinds == {"data_fault"} else None if last is None else last.kind,
+            measured=None if last is None else last.word, refit=words.get("refit"),
+            estimated=None if estimate is None else estimate.word,
+        )  # fmt: skip
+
+    def _decided(self, standing: Standing, evidence: Evidence, *, fresh: bool) -> tuple[RetrainState, Action]:
+        """The rule's word. A look without a new window says nothing new of harm; only time may then ask."""
+        terms = terms_of(self._project.spec.monitoring.retrain)
+        wanted, _ = read_wanted(self._project.journal(), self._project.name)
+        if wanted is not None and wanted.open:
+            said = f"A training is on its way: {wanted.sentence}"
+            return standing.retrain, Action(do="nothing", trigger=None, sentence=said)
+        if not fresh:
+            terms = msgspec.structs.replace(terms, on_harm=False)
+        state, action = decide(standing.retrain, evidence, terms)
+        return (state if fresh or action.do == "train" else standing.retrain), action
+
+    def _remember(self, standing: Standing, expect: int, action: Action, last: Harm | None, fresh: int) -> None:
+        name, version = self._project.name, standing.version
+        _, seen = read_wanted(self._project.journal(), name)
+        with self.context.transaction() as transaction:
+            write(transaction, WATCH, name, standing, expect=expect)
+            transaction.emit(
+                PerformanceLooked(
+                    model=name, version=version, until=standing.until.isoformat(), windows=fresh,
+                    word="cannot_tell" if last is None else last.word, change=None if last is None else last.kind,
+                    action=action.do, reason=action.sentence,
+                )
+            )  # fmt: skip
+            if action.do == "train" and action.trigger is not None:
+                wanted = Wanted(asked=self.at, champion=version, trigger=action.trigger, sentence=action.sentence)
+                write(transaction, TRAINING, name, wanted, expect=seen)
+                transaction.emit(
+                    RetrainingAsked(model=name, champion=version, trigger=action.trigger, reason=action.sentence)
+                )
+
+
+def label_delay(project: Project, served: Served, model: Model) -> timedelta:
+    """How long labels take: as the sources declare it. Where that stands in a column, what it was in training: between
+    the rows learned from and the test rows lies the time that labels needed to become known.
+    """
+    record = find_record(project, served.version)
+    if record is None:
+        return timedelta()
+    named = columns_of(target_of(record.training, {field.name for field in model.source.fields}))
+    declared = [known for name, known in model.source.known.items() if name in named]
+    if declared and all(known.column is None for known in declared):
+        return timedelta(microseconds=max(known.delay_us for known in declared))
+    split = record.fitted.split
+    if split.train_to is None or split.test_from is None:
+        return timedelta()
+    return max(timedelta(), split.test_from - split.train_to)
+
+
+def _passed(window: Window, part: pl.DataFrame, said: EstimatedFigure | None) -> Passed:
+    labelled = part.height - part["value"].null_count()
+    return _with(Passed(start=window.start, end=window.end, rows=part.height, labelled=labelled), said)
+
+
+def _with(one: Passed, said: EstimatedFigure | None) -> Passed:
+    if said is None:
+        return one
+    return msgspec.structs.replace(one, estimated=said.value, low=said.low, high=said.high)

@@ -1,0 +1,135 @@
+"""What a model that was fitted a short while ago would have said: the bar that harm is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import polars as pl
+
+from cumulant import data, training
+from cumulant.core.units import duration, to_micros
+from cumulant.runtime.backtesting.learning import MOST_ROWS, Learner, learner_of
+from cumulant.runtime.candidate import find_record
+from cumulant.runtime.features import feature_set
+from cumulant.runtime.review.training import refs_of
+from cumulant.runtime.rows import labelled_rows, since
+from cumulant.runtime.task import resolve_task
+from cumulant.runtime.train import work_of
+from cumulant.runtime.validate import newest
+
+if TYPE_CHECKING:
+    from cumulant.monitoring.performance import Window
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.runtime.context import Context
+    from cumulant.runtime.work import Work
+    from cumulant.statistics.rows import Floats
+    from cumulant.training import FittedModel, TrainingSet
+
+#: of a window's predictions, how many must be among the rows of the sources, or the question is not asked of it
+_FOUND = 0.8
+#: a search that was cut short leaves few rounds; a bar that is lower than the served model's own is none
+_ROUNDS = 100
+#: fewer rows make no model that anything is held to
+_LEAST = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refits:
+    """The project's labelled rows, and the trainer and parameters of the served version, without search.
+
+    Fits are made at `origin` and each `every` after it, on at most MOST_ROWS rows whose label was known.
+    """
+
+    work: Work
+    rows: TrainingSet
+    refs: Mapping[str, int]
+    learner: Learner
+    context: Context
+    origin: datetime
+    every: timedelta
+    fitted: dict[int, FittedModel | None] = field(default_factory=dict)
+
+    def scores(self, window: Window, refs: pl.Series) -> Floats | None:
+        """[n] scores of the predictions that `refs` name, all made within `window`; NaN where one is not found. None
+        where too few are, or too little was known when the model would have been fitted.
+        """
+        places = np.array([-1 if ref is None else self.refs.get(ref, -1) for ref in refs], dtype=np.int64)
+        held = places >= 0
+        if not len(held) or held.mean() < _FOUND:
+            return None
+        model = self._model(max(0, (window.start - self.origin) // self.every))
+        if model is None:
+            return None
+        found = np.full(len(places), np.nan)
+        answers = model.predict_frame(self.rows.features[places[held]])
+        found[held] = answers
+        return found
+
+    def _model(self, number: int) -> FittedModel | None:
+        if number not in self.fitted:
+            self.fitted[number] = self._fit(self.origin + number * self.every)
+        return self.fitted[number]
+
+    def _fit(self, moment: datetime) -> FittedModel | None:
+        rows, history = self.rows, self.context.project.spec.monitoring.retrain.history
+        assert rows.at is not None
+        known = rows.at if rows.known is None else np.maximum(rows.known, rows.at)
+        kept = known < to_micros(moment)
+        if history.window is not None:
+            kept &= rows.at >= to_micros(moment - duration(history.window))
+        if kept.sum() < _LEAST or len(np.unique(rows.target[kept])) < 2:
+            return None
+        held = rows.take(kept)
+        if len(held) > MOST_ROWS:
+            held = held.sample(MOST_ROWS / len(held), seed=self.work.training.seed)
+        self.context.progress(f"fit as of {moment:%Y-%m-%d}")
+        root = self.context.project.root
+        return training.fit_once(held, self.work.training, self.learner.trainer, self.learner.params, root=root)
+
+
+def refits_of(context: Context, version: ModelVersion, refs: pl.Series, origin: datetime) -> Refits | None:
+    """What is needed to ask what a refit would have said of the predictions `refs`; None where it cannot be asked: the
+    project does not want it, or has no sources with times.
+    """
+    project, spec = context.project, context.project.spec.monitoring.performance
+    snapshots = {name: held for name in project.spec.data if (held := newest(project, name)) is not None}
+    if spec.refit is None or project.spec.training is None or len(snapshots) < len(project.spec.data):
+        return None
+    task = resolve_task(project, snapshots)
+    table = feature_set(context, task, snapshots, as_of=None)
+    work = work_of(project, task, snapshots, table, as_of=None, quick=False, trials=None, time=None)
+    rows = labelled_rows(
+        project, task, work.snapshot, work.table, spec=work.training, evaluation=work.evaluation, as_of=None
+    )
+    if rows.at is None:
+        return None
+    learner = learner_of(work.training, find_record(project, version), version.uri)
+    rounds = learner.params.get("rounds")
+    if isinstance(rounds, int) and rounds < _ROUNDS:
+        learner = msgspec.structs.replace(learner, params={**learner.params, "rounds": _ROUNDS})
+    return Refits(
+        work=work,
+        rows=rows,
+        refs=_places(context, work, rows, refs),
+        learner=learner,
+        context=context,
+        origin=origin,
+        every=duration(spec.refit),
+    )
+
+
+def _places(context: Context, work: Work, rows: TrainingSet, refs: pl.Series) -> dict[str, int]:
+    """Of each reference that is asked for, the place of its row in `rows`."""
+    raw = data.scan(work.snapshot, context.project.tables())
+    if (late_enough := since(work.training, work.snapshot)) is not None:
+        raw = raw.filter(late_enough)
+    fields = work.task.plan.request
+    frame = raw.select(field.name for field in fields).collect()[rows.rows]
+    at = pl.Series("at", rows.at).cast(pl.Datetime("us"))
+    found: Sequence[str | None] = refs_of(refs.drop_nulls(), frame, fields, at, context.project.salt()).to_list()
+    return {ref: place for place, ref in enumerate(found) if ref is not None}

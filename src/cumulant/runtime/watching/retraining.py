@@ -1,0 +1,154 @@
+"""The training that the rule asked for, carried out: train, let the gate compare, hand over to a release.
+
+Every stage is written down before the next begins, and each may be done again: a process that was cut off is followed
+by another one that goes on where it stood.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, LeaseHeldError, RefusedError, RetryableError, UsageError
+from cumulant.core.events import Actor
+from cumulant.core.progress import Progress, silent
+from cumulant.monitoring import alerts
+from cumulant.monitoring.events import RetrainingMoved
+from cumulant.ports.access import Principal
+from cumulant.runtime.actions import check
+from cumulant.runtime.alerts.flow import observe
+from cumulant.runtime.delivery import by_releases, served
+from cumulant.runtime.release.starting import start_release
+from cumulant.runtime.train import train
+from cumulant.runtime.watching.standing import TRAINING, Wanted, read_wanted, write
+
+if TYPE_CHECKING:
+    from cumulant.project import Project
+
+#: who trains and releases where no person asked
+ACTOR = Principal("service:monitor")
+#: how often a training that failed is tried again before it is given up
+_TRIES = 3
+
+
+def go_on(
+    project: Project,
+    *,
+    principal: Principal,
+    as_of: datetime | None = None,
+    time: str | None = None,
+    release: bool = True,
+    progress: Progress = silent,
+) -> Wanted | None:
+    """Carry the training that is wanted as far as it goes; what became of it, or None where none is.
+
+    What validation refuses is never learned from: the training fails with its words. A model that the gate refuses
+    goes no further. Where versions reach callers by releases one is begun, with whatever approval `release` declares;
+    else the training has moved the alias. `as_of` and `time` as in `train`; without `release` it ends there.
+
+    Raises:
+        RefusedError: the principal may not.
+        LeaseHeldError: another process is at it.
+    """
+    check(project.access(), principal, "model.train", project.name)
+    found, version = read_wanted(project.journal(), project.name)
+    if found is None or not found.open:
+        return found
+    if found.stage == "wanted":
+        found, version = _trained(project, found, version, principal, as_of=as_of, time=time, progress=progress)
+    if found.stage == "trained" and release:
+        found, version = _released(project, found, version, principal, progress=progress)
+    _tell(project, found, principal)
+    return found
+
+
+def _trained(
+    project: Project, wanted: Wanted, version: int, principal: Principal, *, as_of: datetime | None, time: str | None,
+    progress: Progress,
+) -> tuple[Wanted, int]:  # fmt: skip
+    try:
+        made = train(project, principal=principal, as_of=as_of, time=time, progress=progress)
+    except CumulantError as error:
+        return _failed(project, wanted, version, principal, error)
+    name = f"{made.model.name}/{made.model.version}"
+    if not made.verdict.passed:
+        said = f"the gate refused {name}: {made.verdict.text}"
+        return _moved(project, wanted, version, principal, stage="refused", candidate=name, said=said)
+    if made.promoted:
+        return _moved(project, wanted, version, principal, stage="released", candidate=name, said=f"{name} is champion")
+    return _moved(project, wanted, version, principal, stage="trained", candidate=name, said=f"{name} passed the gate")
+
+
+def _released(
+    project: Project, wanted: Wanted, version: int, principal: Principal, *, progress: Progress
+) -> tuple[Wanted, int]:
+    if not by_releases(project):
+        said = f"{wanted.candidate} is the candidate; `cumulant models alias` makes it the champion"
+        return _moved(project, wanted, version, principal, stage="released", said=said)
+    if not served(project):
+        return _noted(project, wanted, version, "nothing is served here yet: `cumulant up`, and the release begins")
+    return _begun(project, wanted, version, principal, progress=progress)
+
+
+def _begun(
+    project: Project, wanted: Wanted, version: int, principal: Principal, *, progress: Progress
+) -> tuple[Wanted, int]:
+    """The release begun; where it cannot begin now, why it waits."""
+    try:
+        begun = start_release(project, str(wanted.candidate), principal=principal, progress=progress)
+    except LeaseHeldError as error:
+        if "on its way already" in error.message:  # an earlier attempt was cut off after it had begun
+            return _moved(project, wanted, version, principal, stage="released", said=error.message)
+        return _noted(project, wanted, version, error.message)
+    except RetryableError as error:
+        return _noted(project, wanted, version, error.message)
+    except (RefusedError, UsageError) as error:
+        return _failed(project, wanted, version, principal, error)
+    release = begun.waits_for if begun.release is None else begun.release.id
+    said = f"{wanted.candidate} is " + (f"released after {release}" if begun.release is None else "being released")
+    return _moved(project, wanted, version, principal, stage="released", release=release, said=said)
+
+
+def _failed(
+    project: Project, wanted: Wanted, version: int, principal: Principal, error: CumulantError
+) -> tuple[Wanted, int]:
+    tries, said = wanted.tries + 1, project.vault.redact(error.message)
+    if isinstance(error, RetryableError) and tries < _TRIES:
+        return _noted(project, msgspec.structs.replace(wanted, tries=tries), version, said)
+    failed = msgspec.structs.replace(wanted, tries=tries)
+    return _moved(project, failed, version, principal, stage="failed", said=said)
+
+
+def _noted(project: Project, wanted: Wanted, version: int, said: str) -> tuple[Wanted, int]:
+    """Nothing has moved, and why."""
+    held = msgspec.structs.replace(wanted, said=said)
+    with project.journal().transaction(actor=Actor(ACTOR.name)) as transaction:
+        write(transaction, TRAINING, project.name, held, expect=version)
+    return held, version + 1
+
+
+def _moved(
+    project: Project, wanted: Wanted, version: int, principal: Principal, **changes: object
+) -> tuple[Wanted, int]:
+    held = msgspec.structs.replace(wanted, **changes)
+    fact = RetrainingMoved(
+        model=project.name, stage=held.stage, candidate=held.candidate, release=held.release, reason=held.said
+    )
+    with project.journal().transaction(actor=Actor(principal.name)) as transaction:
+        write(transaction, TRAINING, project.name, held, expect=version)
+        transaction.emit(fact)
+    return held, version + 1
+
+
+def _tell(project: Project, wanted: Wanted, principal: Principal) -> None:
+    """A training that a rule asked for and that came to nothing is told; the next one that is asked for ends it."""
+    lost = wanted.stage in ("refused", "failed")
+    finding = alerts.Finding(
+        model=project.name, rule="retraining", subject="training", kind="quality",
+        moved=f"the training asked for ({wanted.sentence}) came to nothing: {wanted.said}", since=wanted.asked,
+        next="read `cumulant runs list`; train by hand once the cause is mended",
+    )  # fmt: skip
+    found = [finding] if lost else []
+    observe(project, found, principal=principal, looked=[(project.name, "retraining")])

@@ -1,0 +1,90 @@
+"""What the watch over a served model remembers between two looks."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from cumulant.monitoring.policy import RetrainState, Trigger
+
+if TYPE_CHECKING:
+    from cumulant.ports.journal import Journal, Transaction
+
+#: journal rows, by model: the watch, and the training that it asked for
+WATCH, TRAINING = "watch", "watch_training"
+
+Stage = Literal["wanted", "trained", "released", "refused", "failed"]
+
+
+class Passed(msgspec.Struct, frozen=True, kw_only=True):
+    """One window of the served model. Losses are means of a row; what is not known (yet) is None.
+
+    estimated, low, high: what its scores said of its loss before labels came, with 95%. refit: what a recent refit
+    lost on the same rows. positive: the mean of the labels.
+    """
+
+    start: datetime
+    end: datetime
+    rows: int
+    labelled: int
+    loss: float | None = None
+    refit: float | None = None
+    estimated: float | None = None
+    low: float | None = None
+    high: float | None = None
+    positive: float | None = None
+    word: str = "cannot_tell"
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """The watch over `version`. Windows up to `until` are judged; `windows` are the newest of them.
+
+    harm: the sums of `performance.Watch`; None where there is no reference of its loss. labels: those that are new
+    since the version was trained.
+    """
+
+    version: str
+    since: datetime
+    until: datetime
+    retrain: RetrainState
+    harm: dict[str, object] | None = None
+    windows: tuple[Passed, ...] = ()
+    labels: int = 0
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A training that the rule asked for, and how far it has come. `candidate`: the version that it made."""
+
+    asked: datetime
+    champion: str
+    trigger: Trigger
+    sentence: str
+    stage: Stage = "wanted"
+    candidate: str | None = None
+    release: str | None = None
+    said: str = ""
+    tries: int = 0
+
+    @property
+    def open(self) -> bool:
+        """Whether something is still to be done."""
+        return self.stage in ("wanted", "trained")
+
+
+def read_standing(journal: Journal, model: str) -> tuple[Standing | None, int]:
+    """The watch and the version of its row."""
+    row = journal.get(WATCH, model)
+    return (None, 0) if row is None else (msgspec.convert(row.value, Standing), row.version)
+
+
+def read_wanted(journal: Journal, model: str) -> tuple[Wanted | None, int]:
+    """The newest training that was asked for, and the version of its row."""
+    row = journal.get(TRAINING, model)
+    return (None, 0) if row is None else (msgspec.convert(row.value, Wanted), row.version)
+
+
+def write(transaction: Transaction, kind: str, model: str, value: Standing | Wanted, *, expect: int) -> None:
+    """Raises LeaseHeldError where somebody else has written meanwhile."""
+    transaction.put(kind, model, msgspec.to_builtins(value), expect=expect)

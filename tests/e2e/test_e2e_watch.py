@@ -1,0 +1,147 @@
+"""`cumulant monitor watch`: harm is measured, a training follows by itself, and faults in the data train nothing."""
+
+import json
+import shutil
+from datetime import datetime, timedelta
+
+import e2e_shop
+import polars as pl
+import pytest
+from e2e_support import opened, run, start
+
+from cumulant.runtime.predict import predict
+
+pytestmark = pytest.mark.slow
+
+LEARNED, BROKEN, LAST = (e2e_shop.START + timedelta(days=days) for days in (34, 44, 58))
+RETRAIN = "monitoring: {retrain: {when: loss_confirmed, least_labels: 100, cool_down: 1d}}\n"
+PROJECT = (
+    e2e_shop.PROJECT.replace("trials: 3", "trials: 1")
+    .replace("ensemble: 2", "ensemble: 1\n  trainers: [lightgbm]")
+    .replace("gate: {log_loss: {margin: 0.01}}", "gate: {log_loss: {max: 5}}\n  test: 10d")
+)  # fmt: skip
+
+
+def orders():
+    """Six thousand orders; from BROKEN on those come back that would have stayed."""
+    table = e2e_shop.orders(6000)
+    return table.with_columns(returned=pl.col("returned") ^ (pl.col("ordered") >= BROKEN))
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """A project whose champion learned before the change, with everything that it answered since and what became of it."""
+    folder = e2e_shop.make(tmp_path_factory.mktemp("watch") / "shop", project=PROJECT)
+    table = orders()
+    table[:3000].write_parquet(folder / "data" / "orders" / "a.parquet")
+    table[3000:].write_parquet(folder / "data" / "orders" / "b.parquet")
+    run(folder, "train", "--as-of", LEARNED.isoformat())
+    asked = table.filter(pl.col("ordered").is_between(LEARNED, LAST) & (pl.col("amount") >= 0))
+    with opened(folder) as project:
+        answers = predict(project, project.name, asked.drop("returned"), principal=project.principal())
+    sent = asked.drop("returned").with_columns(
+        pl.format("r{}", "order").alias("id"), pl.col("ordered").alias("moment"), pl.lit("1").alias("version"),
+        answers["prediction"], answers["probability"].alias("p"),
+    )  # fmt: skip
+    sent.write_parquet(folder / "sent.parquet")
+    parts = "id=id,time=moment,event_time=moment,prediction=prediction,score=p,version=version"
+    run(folder, "labels", "import-predictions", str(folder / "sent.parquet"), "--map", parts)
+    asked.select(
+        pl.format("r{}", "order").alias("id"), "returned", (pl.col("ordered") + timedelta(days=3)).alias("known_time")
+    ).write_parquet(folder / "came-back.parquet")
+    run(folder, "labels", "ingest", str(folder / "came-back.parquet"))
+    return folder
+
+
+def declared(shop, tmp_path, more):
+    folder = tmp_path / "shop"
+    shutil.copytree(shop, folder)
+    (folder / "cumulant.yaml").write_text(PROJECT + more)
+    return folder
+
+
+def champion(folder):
+    with opened(folder) as project:
+        return project.registry().resolve(f"{project.name}@champion").version
+
+
+def look(folder, at, *words):
+    return run(folder, "monitor", "watch", "--once", "--at", at.isoformat(), *words, codes=(0, 1))
+
+
+def test_harm_that_labels_show_trains_again_and_the_new_model_is_watched_from_its_first_answer(shop, tmp_path):
+    folder = declared(shop, tmp_path, RETRAIN)
+    before = look(folder, BROKEN)
+    assert before["harm"]["word"] != "worse"
+    assert before["action"]["do"] == "nothing"
+    assert before["retraining"] is None
+    # Labels take three days, so that the last windows are not judged; their loss is estimated all the same.
+    assert datetime.fromisoformat(before["until"]) == BROKEN - timedelta(days=3)
+    late = [one for one in before["windows"] if one["loss"] is None]
+    assert len(late) == 3
+    assert all(one["estimated"] is not None for one in late), before["notes"]
+    assert all(one["refit"] is not None for one in before["windows"] if one["loss"] is not None)
+    after = look(folder, LAST)
+    assert (after["harm"]["word"], after["action"]["do"], after["action"]["trigger"]) == ("worse", "train", "harm")
+    (loss,) = [one for one in after["findings"] if one["feature"] == "loss"]
+    assert loss["retrained"]
+    assert abs(datetime.fromisoformat(loss["since"]) - BROKEN) <= timedelta(days=3)
+    assert loss["loss_measured"] > after["reference_loss"] * 1.5
+    # Scores know nothing of a changed truth.
+    assert loss["loss_estimated"] < loss["loss_measured"]
+    assert (after["retraining"]["stage"], after["retraining"]["candidate"]) == ("released", "returns/2")
+    assert champion(folder) == "2"
+    # The next look is of the new version, which has answered nothing yet.
+    process = start(folder, "monitor", "watch", "--once")
+    told = json.loads(process.communicate(timeout=300)[0])
+    assert process.returncode == 2
+    assert "no prediction of returns/2" in told["error"]["error"]
+    fired = run(folder, "alerts", "list")
+    assert "loss" in json.dumps(fired)
+
+
+def test_without_a_rule_harm_is_told_and_nothing_is_trained(shop, tmp_path):
+    folder = declared(shop, tmp_path, "")
+    found = look(folder, LAST)
+    assert (found["harm"]["word"], found["action"]["do"], found["retraining"]) == ("worse", "nothing", None)
+    assert champion(folder) == "1"
+    # A look that has seen nothing new judges no window twice.
+    again = look(folder, LAST)
+    assert (again["fresh"], again["until"]) == (0, found["until"])
+
+
+def test_what_validation_refuses_is_told_as_a_fault_and_not_learned_from(shop, tmp_path):
+    folder = declared(shop, tmp_path, RETRAIN)
+    broken = pl.read_parquet(folder / "data" / "orders" / "b.parquet").with_columns(
+        order=pl.col("order") + 10_000, amount=-pl.col("amount").abs() - 1
+    )
+    broken.write_parquet(folder / "data" / "orders" / "c.parquet")
+    found = look(folder, LAST)
+    assert found["harm"]["word"] == "worse"
+    assert found["action"]["do"] == "wait"
+    assert "did not pass validation" in found["action"]["sentence"]
+    assert found["retraining"] is None
+    (fault,) = [one for one in found["findings"] if one["feature"] == "sources"]
+    assert (fault["kind"], fault["retrained"]) == ("data_fault", False)
+    assert champion(folder) == "1"
+    assert "feed" in json.dumps(run(folder, "alerts", "list"))
+
+
+def test_wrong_words_are_answered(shop):
+    for words, said in (
+        (("--at", "2024-02-01"), "--once"),
+        (("--once", "--at", "soon"), "soon"),
+        (("--every", "0s"), "no time between"),
+    ):
+        process = start(shop, "monitor", "watch", *words)
+        told = json.loads(process.communicate(timeout=120)[0])["error"]
+        assert process.returncode == 2, told
+        assert said in json.dumps(told)
+
+
+def test_a_tick_looks_and_says_so(shop, tmp_path):
+    folder = declared(shop, tmp_path, "")
+    jobs = {one["job"]: one for one in run(folder, "tick")["jobs"]}
+    assert jobs["monitoring"]["outcome"] == "done"
+    assert "version 1" in jobs["monitoring"]["said"]
+    assert jobs["retraining"]["said"] == "no training is asked for"
