@@ -6,14 +6,17 @@ A pure function from what is known to what is done, so that a backtest replays t
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from cumulant.core.errors import UsageError
-from cumulant.core.units import rate
+from cumulant.core.units import duration, rate
 from cumulant.monitoring.performance import Kind
 from cumulant.statistics import Word
+
+if TYPE_CHECKING:
+    from cumulant.monitoring.spec import RetrainSpec
 
 Trigger = Literal["harm", "drift", "schedule", "labels"]
 
@@ -60,6 +63,37 @@ class RetrainTerms(msgspec.Struct, frozen=True, kw_only=True):
     cool_down: timedelta = timedelta(days=7)
     least_labels: int = 500
     at_most: Budget | None = Budget(2, timedelta(days=30))
+
+
+def terms_of(spec: RetrainSpec) -> RetrainTerms:
+    """The rule as the project file has it (`monitoring.retrain`).
+
+    Raises:
+        UsageError: a duration, or the budget, is not written as one, or is 0.
+    """
+    return RetrainTerms(
+        on_harm=spec.when == "loss_confirmed",
+        every=None if spec.every is None else positive("every", spec.every),
+        labels=spec.labels,
+        hold=spec.hold,
+        cool_down=duration(spec.cool_down),
+        least_labels=spec.least_labels,
+        at_most=Budget.parse(spec.at_most),
+    )
+
+
+def positive(name: str, text: str) -> timedelta:
+    """The duration of the key `name` of `monitoring.retrain`, where 0 would mean nothing.
+
+    Raises:
+        UsageError: it is none, or 0.
+    """
+    found = duration(text)
+    if not found:
+        raise UsageError(
+            f"monitoring.retrain.{name} may not be 0", subject=name, hint=f"leave {name} out, or write 30d"
+        )
+    return found
 
 
 class RetrainState(msgspec.Struct, frozen=True, kw_only=True):

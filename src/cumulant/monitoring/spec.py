@@ -46,15 +46,52 @@ class DriftSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     ignore: Annotated[list[str], Meta(description="Columns that are not watched.")] = []
 
 
+class HistorySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a training that the rule starts learns from; `cumulant monitor backtest --history` says what pays."""
+
+    window: Annotated[
+        Duration | None, Meta(description="Only rows whose moment of prediction is at most as old. Default: all rows.")
+    ] = None
+    half_life: Annotated[
+        Duration | None,
+        Meta(description="A row that is older by this counts half as much. Default: all rows count the same."),
+    ] = None
+
+
 class RetrainSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """When a new model is trained without a person asking."""
 
     when: Annotated[
         Literal["loss_confirmed", "never"],
-        Meta(description="`loss_confirmed`: labels show that the champion became worse. `never`: only by hand."),
+        Meta(
+            description="`loss_confirmed`: labels show that the champion became worse. `never`: not for its loss; "
+            "without `every` and `labels` only by hand."
+        ),
     ] = "never"
+    every: Annotated[
+        Duration | None,
+        Meta(description="Train also when the model is as old, whatever its loss. Default: no schedule."),
+    ] = None
+    labels: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="Train also when as many labels are new since the last training. Default: not for their number."
+        ),
+    ] = None
+    hold: Annotated[
+        int, Meta(ge=1, description="Looks in a row that must confirm harm before it is a reason to train.")
+    ] = 1
+    cool_down: Annotated[
+        Duration, Meta(description="Time after a training in which no other begins; the schedule `every` goes on.")
+    ] = "7d"
+    least_labels: Annotated[
+        int, Meta(ge=0, description="New labels without which there is nothing to learn from, and no training.")
+    ] = 500
     at_most: Annotated[str, Meta(description="An upper bound, as a number a period.", extra={"text": "rate"})] = (
         "2/month"
+    )
+    history: Annotated[HistorySpec, Meta(description="What such a training learns from. Default: all rows alike.")] = (
+        HistorySpec()
     )
     approval: Annotated[
         Literal["none", "release"],

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator
 
 from cumulant.core.errors import did_you_mean
+from cumulant.core.units import duration, rate
 from cumulant.monitoring.alerts.policy import BUILT_IN as BUILT_IN_RULES
 from cumulant.project.document import Entry, Place, Problem
 from cumulant.project.spec import EnvironmentSpec, ProjectSpec
@@ -40,6 +41,7 @@ def _broken(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
     yield from _trainers(spec, project)
     yield from _gate(spec, project)
     yield from _alerts(spec, project)
+    yield from _retrain(spec, project)
 
 
 def _trainers(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
@@ -68,6 +70,20 @@ def _alerts(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
                 place,
                 f'monitoring.alerts.rules: "{name}" is nearly "{near[0]}"; write that, or another name for yours',
             )
+
+
+def _retrain(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+    """Spans and a budget of 0, which are well written and mean nothing."""
+    told = spec.monitoring.retrain
+    spans = {("every",): told.every, ("history", "window"): told.history.window,
+             ("history", "half_life"): told.history.half_life}  # fmt: skip
+    for path, text in spans.items():
+        if text is not None and not duration(text):
+            place = _place(project, "monitoring", "retrain", *path) or project.place
+            yield place, f"monitoring.retrain.{'.'.join(path)} may not be 0; leave it out, or write 30d"
+    if not rate(told.at_most).number:
+        place = _place(project, "monitoring", "retrain", "at_most") or project.place
+        yield place, "monitoring.retrain.at_most may not be 0; write `when: never` to train only by hand"
 
 
 def _place(project: Entry, *path: str | int) -> Place | None:

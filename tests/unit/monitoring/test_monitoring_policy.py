@@ -8,7 +8,8 @@ import pytest
 from cumulant.core.errors import DataError, UsageError
 from cumulant.monitoring.backtest import History, ReplayTerms, backtest
 from cumulant.monitoring.performance import HarmTerms
-from cumulant.monitoring.policy import Budget, Evidence, RetrainState, RetrainTerms, decide
+from cumulant.monitoring.policy import Budget, Evidence, RetrainState, RetrainTerms, decide, terms_of
+from cumulant.monitoring.spec import RetrainSpec
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -80,6 +81,23 @@ def test_a_budget_is_read():
     for text in ("two a month", "2/fortnight", "-1/day", "", "0/month"):
         with pytest.raises(UsageError, match=r"is no budget|is not a rate"):
             Budget.parse(text)
+
+
+def test_the_project_file_says_the_rule():
+    assert terms_of(RetrainSpec()) == RetrainTerms(on_harm=False)
+    assert terms_of(RetrainSpec(when="loss_confirmed")) == RetrainTerms()
+    spec = RetrainSpec(
+        when="loss_confirmed", every="90d", labels=10_000, hold=2, cool_down="36h", least_labels=0, at_most="1/week"
+    )
+    assert terms_of(spec) == RetrainTerms(
+        every=90 * DAY, labels=10_000, hold=2, cool_down=1.5 * DAY, least_labels=0, at_most=Budget(1, 7 * DAY)
+    )
+    _, action = decide(STATE, seen(), terms_of(RetrainSpec(every="30d")))
+    assert (action.do, action.trigger) == ("train", "schedule")
+    with pytest.raises(UsageError, match="every may not be 0"):
+        terms_of(RetrainSpec(every="0d"))
+    with pytest.raises(UsageError, match="is not a duration"):
+        terms_of(RetrainSpec(cool_down="a week"))
 
 
 def line(inputs, truths):
