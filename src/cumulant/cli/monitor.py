@@ -9,6 +9,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.monitor_backtest import declare as declare_backtest
 from cumulant.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 app = application(
     "monitor",
     "Watch a served model: what moved, since when, and whether it matters.",
-    examples=["cumulant monitor run --reference training.parquet"],
+    examples=["cumulant monitor run --reference training.parquet", "cumulant monitor backtest"],
 )
+declare_backtest(app)
 
 
 def _list(text: str | None) -> tuple[str, ...]:
