@@ -147,7 +147,7 @@ def test_numbers_are_replayed_too(tmp_path, cumulant):
 
 
 @pytest.mark.parametrize(("asked", "words", "code", "says"), [
-    ({}, ["--every", "7d"], 2, "9 windows of 7d are too few: 2 train the first model, labels come 1 windows late"),
+    ({}, ["--every", "7d"], 2, "9 windows of 7d are too few: 2 train the first model, labels come 1 window late"),
     ({}, ["--first", "55"], 2, "too few: 55 train the first model"),
     ({}, ["--since", "2027-01-01"], 2, "no row with a label lies there"),
     ({}, ["--memory", "lots"], 2, '"lots" is no kind of history'),

@@ -89,7 +89,7 @@ def _print(console: Console, found: Backtested) -> None:
     from cumulant.runtime.backtesting.comparing import figure
     from cumulant.runtime.report_page.terminal import clean, table
 
-    late = f", labels {found.delay} windows late" if found.delay else ""
+    late = f", labels {found.delay} window{'s' * (found.delay != 1)} late" if found.delay else ""
     by = f"{found.trainer} as in {found.parameters_of}" if found.parameters_of else found.trainer
     span = f"{found.windows} windows of {found.every} ({found.start:%Y-%m-%d} to {found.end:%Y-%m-%d})"
     rows = (
@@ -100,14 +100,25 @@ def _print(console: Console, found: Backtested) -> None:
     loss = {"brier": "Brier loss", "squared_error": "squared error"}[found.loss]
     numbers = [loss, "against the first [95%]", "trainings", "alarms"]
     rules = [
-        (one.rule, figure(one.loss), _between(one.difference), len(one.trainings), f"{one.alarms} of {one.looks}")
+        (
+            one.rule,
+            figure(one.loss),
+            _between(one.difference, figure(one.loss)),
+            len(one.trainings),
+            f"{one.alarms} of {one.looks}",
+        )
         for one in found.rules
     ]
     console.print(table(["rule", *numbers], rules, right=numbers))
     _print_time(console, found)
     if found.histories:
         kinds = [
-            (one.history + (" *" if one.best else ""), figure(one.loss), _between(one.difference), len(one.trainings))
+            (
+                one.history + (" *" if one.best else ""),
+                figure(one.loss),
+                _between(one.difference, figure(one.loss)),
+                len(one.trainings),
+            )
             for one in found.histories
         ]
         console.print(table(["history", *numbers[:3]], kinds, right=numbers[:3]))
@@ -147,9 +158,11 @@ def _history(name: str) -> str:
     return name if name == "growing" else f"of {name.replace('half-life:', 'a half-life of ').replace('+', ' and ')}"
 
 
-def _between(found: Difference | None) -> str:
+def _between(found: Difference | None, loss: str) -> str:
+    """With as many decimals as the loss beside it."""
     if found is None:
         return "–"
     if found.low is None or found.high is None:
-        return f"{found.value:+.2g}"
-    return f"{found.value:+.2g} [{found.low:+.2g}, {found.high:+.2g}]"
+        return "the same" if not found.value else f"{found.value:+.2g}"
+    places = len(loss.partition(".")[2])
+    return f"{found.value:+,.{places}f} [{found.low:+,.{places}f}, {found.high:+,.{places}f}]"

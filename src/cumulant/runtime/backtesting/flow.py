@@ -166,7 +166,7 @@ def _first(held: Cut, asked: Asked) -> int:
     first = asked.first or max(2, count // _FIRST)
     needed = first + held.delay + _LEARN + _JUDGED
     if count < needed:
-        late = f", labels come {held.delay} windows late" if held.delay else ""
+        late = f", labels come {held.delay} window{'s' * (held.delay != 1)} late" if held.delay else ""
         raise DataError(
             f"{count} windows of {show_duration(held.every)} are too few: {first} train the first model{late}, "
             f"{_LEARN} more show how good it is, and {_JUDGED} at least must be left",
