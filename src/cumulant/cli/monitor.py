@@ -9,6 +9,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.monitor_backtest import declare as declare_backtest
 from cumulant.cli.monitor_watch import declare as declare_watch
 from cumulant.core.errors import UsageError
 
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 app = application(
     "monitor",
     "Watch a served model: what moved, since when, and whether it matters.",
-    examples=["cumulant monitor run"],
+    examples=["cumulant monitor run", "cumulant monitor watch", "cumulant monitor backtest"],
 )
 declare_watch(app)
+declare_backtest(app)
 
 
 def _list(text: str | None) -> tuple[str, ...]:

@@ -16,24 +16,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.core.errors import DataError
+from cumulant.core.progress import Progress, silent
 from cumulant.monitoring.performance import (
+    Estimator,
     Harm,
     HarmTerms,
+    Kind,
     Predictions,
     Watch,
     Window,
     baseline,
     begin,
+    estimated,
     harm,
+    learn_estimator,
     recent_refits,
 )
 from cumulant.monitoring.performance.blocks import loss_of
 from cumulant.monitoring.performance.recalibration import Task
 from cumulant.monitoring.performance.refits import Fit, Scorer
 from cumulant.monitoring.policy import Evidence, RetrainState, RetrainTerms, decide
+from cumulant.statistics import Word
 from cumulant.statistics.rows import Floats
 
 Inputs = TypeVar("Inputs")
+#: as `Fit`, with the weight of each row
+WeightedFit = Callable[[Sequence[Inputs], Sequence[Floats], Sequence[Floats]], Scorer[Inputs]]
+
+#: as a window of an estimate it holds every moment that there is
+_ALWAYS = timedelta(days=365_000)
 
 
 class ReplayTerms(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,10 +56,12 @@ class ReplayTerms(msgspec.Struct, frozen=True, kw_only=True):
         task: what the model does.
         first: windows that the first model is trained on.
         memory: windows that a later training uses; None: all up to then (growing history).
+        half_life: in a training, a row older by this than the newest weighs half as much; None: all weigh the same.
         learn: windows after a training that become the reference of its harm.
         refit_memory: windows of the refit that harm is held against.
         delay: windows whose labels have not come yet.
         harm: what counts as harm.
+        estimate: whether the loss of windows is also estimated from the scores, before their labels come (`binary`).
     """
 
     start: datetime
@@ -56,14 +69,18 @@ class ReplayTerms(msgspec.Struct, frozen=True, kw_only=True):
     task: Task = "binary"
     first: int
     memory: int | None
+    half_life: timedelta | None = None
     learn: int = 4
     refit_memory: int = 4
     delay: int = 0
     harm: HarmTerms = HarmTerms()
+    estimate: bool = False
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
-    """What one rule did. `loss` is the mean over all rows judged; `losses` of each window from the first on."""
+    """What one rule did. `loss` is the mean over all rows judged; `losses` of each window from the first on, None where
+    it had no row.
+    """
 
     policy: str
     looks: int
@@ -71,12 +88,15 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
     trainings: tuple[datetime, ...]
     waits: int
     loss: float
-    losses: tuple[float, ...]
+    losses: tuple[float | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class History(Generic[Inputs]):
-    """Windows of inputs and truths, oldest first, each of all rows; `times` [rows] of each window."""
+    """Windows of inputs and truths, oldest first, each of all rows; `times` [rows] of each window.
+
+    A window may have no row.
+    """
 
     inputs: Sequence[Inputs]
     truths: Sequence[Floats]
@@ -89,7 +109,9 @@ def backtest(
     policies: Mapping[str, RetrainTerms],
     terms: ReplayTerms,
     *,
+    weighted: WeightedFit[Inputs] | None = None,
     drifts: Callable[[Sequence[Inputs], Inputs], bool] | None = None,
+    progress: Progress = silent,
 ) -> tuple[Replay, ...]:
     """Each of `policies` over the same history, in their order.
 
@@ -98,20 +120,45 @@ def backtest(
         fit: from windows of inputs and truths to a scorer; the same for all.
         policies: rules by name. `RetrainTerms(on_harm=False)` never trains again.
         terms: how history is replayed.
+        weighted: as `fit`, told the weight of each row; needed with `terms.half_life`. Refits that harm is held against
+            are of a few windows, and not weighted.
         drifts: whether a window has drifted from the windows that the served model was trained on; None: never said.
+        progress: told at each look.
 
     Raises:
-        DataError: there are not more windows than the first model is trained on.
+        DataError: there are not more windows than the first model is trained on, or no row after them, or rows are to
+            be weighted and no fit takes weights.
     """
-    if len(history.inputs) <= terms.first + terms.delay or terms.first < 1:
+    _checked(history, weighted, terms)
+    progress("refits that harm is held against", 0.0)
+    refits = recent_refits(history.inputs, history.truths, fit, memory=terms.refit_memory, delay=terms.delay)
+    run = _Run(history=history, fit=fit, weighted=weighted, refits=refits, terms=terms, drifts=drifts)
+    return tuple(
+        run.replay(name, policy, _part(progress, name, place, len(policies)))
+        for place, (name, policy) in enumerate(policies.items())
+    )
+
+
+def _part(progress: Progress, name: str, place: int, count: int) -> Callable[[float], None]:
+    return lambda share: progress(f"rule: {name}", (place + share) / count)
+
+
+def _checked(history: History[Inputs], weighted: WeightedFit[Inputs] | None, terms: ReplayTerms) -> None:
+    begun = terms.first + terms.delay
+    if len(history.inputs) <= begun or terms.first < 1:
         raise DataError(
             f"{len(history.inputs)} windows are too few: the first model is trained on {terms.first}",
             subject="history",
             hint="give a longer history or shorter windows",
         )
-    refits = recent_refits(history.inputs, history.truths, fit, memory=terms.refit_memory, delay=terms.delay)
-    run = _Run(history=history, fit=fit, refits=refits, terms=terms, drifts=drifts)
-    return tuple(run.replay(name, policy) for name, policy in policies.items())
+    if not any(len(truth) for truth in history.truths[begun:]):
+        raise DataError(
+            "no window after the first training has a row with a label",
+            subject="history",
+            hint="give a longer history",
+        )
+    if terms.half_life is not None and weighted is None:
+        raise DataError("a half-life needs a fit that takes weights", subject="half_life", hint="give `weighted`")
 
 
 @dataclass
@@ -126,6 +173,7 @@ class _Served(Generic[Inputs]):
     scores: dict[int, Floats] = field(default_factory=dict)
     shown: list[Predictions] = field(default_factory=list)
     watch: Watch | None = None
+    estimator: Estimator | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,16 +182,18 @@ class _Run(Generic[Inputs]):
 
     history: History[Inputs]
     fit: Fit[Inputs]
+    weighted: WeightedFit[Inputs] | None
     refits: Sequence[Floats | None]
     terms: ReplayTerms
     drifts: Callable[[Sequence[Inputs], Inputs], bool] | None
 
-    def replay(self, name: str, policy: RetrainTerms) -> Replay:
-        """One rule over the history."""
-        begun = self.terms.first + self.terms.delay
+    def replay(self, name: str, policy: RetrainTerms, tell: Callable[[float], None]) -> Replay:
+        """One rule over the history; `tell` is told the part of it that is done."""
+        begun, count = self.terms.first + self.terms.delay, len(self.history.inputs)
         served, state = self._trained(0, self.terms.first), RetrainState(trained=self._window(begun).start)
         losses, alarms, waits, trainings = [], 0, 0, []
-        for number in range(begun, len(self.history.inputs)):
+        for number in range(begun, count):
+            tell((number - begun) / (count - begun))
             score = np.asarray(served.scorer(self.history.inputs[number]), dtype=np.float64)
             served.scores[number] = score
             losses.append(loss_of(self.terms.harm.loss, self.history.truths[number], score))
@@ -162,24 +212,31 @@ class _Run(Generic[Inputs]):
             trainings=tuple(trainings),
             waits=waits,
             loss=float(np.concatenate(losses).mean()),
-            losses=tuple(float(one.mean()) for one in losses),
+            losses=tuple(float(one.mean()) if len(one) else None for one in losses),
         )
 
     def _trained(self, first: int, last: int) -> _Served[Inputs]:
-        scorer = self.fit(self.history.inputs[first:last], self.history.truths[first:last])
-        return _Served(scorer=scorer, known=(first, last))
+        inputs, truths = self.history.inputs[first:last], self.history.truths[first:last]
+        if self.weighted is None or self.terms.half_life is None:
+            return _Served(scorer=self.fit(inputs, truths), known=(first, last))
+        now, half = np.datetime64(self._window(last - 1).end.replace(tzinfo=None)), self.terms.half_life
+        ages = [(now - times) / np.timedelta64(half) for times in self.history.times[first:last]]
+        return _Served(scorer=self.weighted(inputs, truths, [np.exp2(-age) for age in ages]), known=(first, last))
 
     def _evidence(self, served: _Served[Inputs], number: int) -> Evidence:
         """What is known after window `number`, the labels of which come `delay` windows later."""
+        score = served.scores[number]
         told, (first, last) = self._look(served, number - self.terms.delay), served.known
         words = {} if told is None else {one.question: one.word for one in told.findings}
+        kind = None if told is None else told.kind
         return Evidence(
             now=self._window(number).end,
             new_labels=sum(len(truth) for truth in self.history.truths[last : number + 1 - self.terms.delay]),
             drift=self.drifts is not None and self.drifts(self.history.inputs[first:last], self.history.inputs[number]),
-            kind=None if told is None else told.kind,
+            kind=kind,
             measured=None if told is None else told.word,
             refit=words.get("refit"),
+            estimated=None if served.estimator is None else self._estimated(served.estimator, number, score, kind),
         )
 
     def _look(self, served: _Served[Inputs], number: int) -> Harm | None:
@@ -187,16 +244,36 @@ class _Run(Generic[Inputs]):
         if number not in served.scores:
             return None
         score, truth = served.scores.pop(number), self.history.truths[number]
+        if not len(truth):
+            return None
         part = Predictions(time=self.history.times[number], score=score, truth=truth)
         if served.watch is not None:
             served.watch, told = harm(served.watch, self._window(number), part, self.refits[number])
             return told
         served.shown.append(part)
-        if len(served.shown) == self.terms.learn:
-            terms = self.terms.harm
-            reference = baseline(_joined(served.shown), task=self.terms.task, terms=terms, every=self.terms.every)
-            served.watch = begin(reference, terms)
+        if len(served.shown) >= self.terms.learn:
+            self._watch(served)
         return None
+
+    def _watch(self, served: _Served[Inputs]) -> None:
+        """What was shown becomes the reference; where it has no skill yet (of one class alone), more is waited for."""
+        terms, shown = self.terms.harm, _joined(served.shown)
+        try:
+            reference = baseline(shown, task=self.terms.task, terms=terms, every=self.terms.every)
+        except DataError:
+            return
+        served.watch = begin(reference, terms)
+        if self.terms.estimate and self.terms.task == "binary":
+            served.estimator = learn_estimator(shown, every=self.terms.every)
+
+    def _estimated(self, estimator: Estimator, number: int, score: Floats, kind: Kind | None) -> Word | None:
+        """The word of the estimated loss of a window, its labels unseen; None where the estimate is refused."""
+        if not len(score):
+            return None
+        blank = Predictions(time=self.history.times[number], score=score, truth=np.full(len(score), np.nan))
+        (one,) = estimated(estimator, blank, every=_ALWAYS, kind=kind, margin=self.terms.harm.margin)
+        figure = one.figures.get(self.terms.harm.loss)
+        return None if figure is None else figure.word
 
     def _window(self, number: int) -> Window:
         return Window(self.terms.start + number * self.terms.every, self.terms.start + (number + 1) * self.terms.every)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from cumulant.core.errors import UsageError
-from cumulant.core.units import duration, rate
+from cumulant.core.units import duration, moment, rate
 from cumulant.monitoring.performance import Kind
 from cumulant.statistics import Word
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.spec import RetrainSpec
+    from cumulant.monitoring.spec import HistorySpec, RetrainSpec
+    from cumulant.training import TrainingSpec
 
 Trigger = Literal["harm", "drift", "schedule", "labels"]
 
@@ -94,6 +95,25 @@ def positive(name: str, text: str) -> timedelta:
             f"monitoring.retrain.{name} may not be 0", subject=name, hint=f"leave {name} out, or write 30d"
         )
     return found
+
+
+def learned_from(history: HistorySpec, training: TrainingSpec, newest: datetime) -> TrainingSpec:
+    """The section `training` of a training that the rule starts: with `monitoring.retrain.history` in it.
+
+    A window holds from `newest`, the moment of the newest row; a later `training.since` of the project stays.
+
+    Raises:
+        UsageError: a span is not written as one, or is 0.
+    """
+    if history.half_life is not None:
+        positive("history.half_life", history.half_life)
+        training = msgspec.structs.replace(training, half_life=history.half_life)
+    if history.window is None:
+        return training
+    first = newest - positive("history.window", history.window)
+    if training.since is not None and moment(training.since) >= first:
+        return training
+    return msgspec.structs.replace(training, since=first.isoformat())
 
 
 class RetrainState(msgspec.Struct, frozen=True, kw_only=True):

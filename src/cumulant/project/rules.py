@@ -41,7 +41,7 @@ def _broken(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
     yield from _trainers(spec, project)
     yield from _gate(spec, project)
     yield from _alerts(spec, project)
-    yield from _retrain(spec, project)
+    yield from _spans(spec, project)
 
 
 def _trainers(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
@@ -72,17 +72,21 @@ def _alerts(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
             )
 
 
-def _retrain(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+def _spans(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
     """Spans and a budget of 0, which are well written and mean nothing."""
-    told = spec.monitoring.retrain
-    spans = {("every",): told.every, ("history", "window"): told.history.window,
-             ("history", "half_life"): told.history.half_life}  # fmt: skip
+    told, retrain = spec.monitoring.retrain, ("monitoring", "retrain")
+    spans = {
+        ("training", "half_life"): None if spec.training is None else spec.training.half_life,
+        (*retrain, "every"): told.every,
+        (*retrain, "history", "window"): told.history.window,
+        (*retrain, "history", "half_life"): told.history.half_life,
+    }
     for path, text in spans.items():
         if text is not None and not duration(text):
-            place = _place(project, "monitoring", "retrain", *path) or project.place
-            yield place, f"monitoring.retrain.{'.'.join(path)} may not be 0; leave it out, or write 30d"
+            place = _place(project, *path) or project.place
+            yield place, f"{'.'.join(path)} may not be 0; leave it out, or write 30d"
     if not rate(told.at_most).number:
-        place = _place(project, "monitoring", "retrain", "at_most") or project.place
+        place = _place(project, *retrain, "at_most") or project.place
         yield place, "monitoring.retrain.at_most may not be 0; write `when: never` to train only by hand"
 
 

@@ -76,6 +76,7 @@ FORMS: dict[tuple[str, str], str] = {
     ("RuleSpec", "nulls"): "share",
     ("TableRule", "fresh"): "duration",
     ("TrainingSpec", "since"): "moment",
+    ("TrainingSpec", "half_life"): "duration",
     ("TrainingSpec", "time"): "duration",
     ("Threshold", "alerts"): "rate",
     ("Threshold", "rate"): "share",

@@ -55,6 +55,7 @@ _DECLARED = (
     Action("labels.ingest", "take in what became of predictions"),
     Action("labels.show", "look at labels and how much of the predictions they cover", writes=False),
     Action("monitor.run", "compare predictions with a reference, and report it"),
+    Action("monitor.backtest", "replay labelled history under rules of retraining"),
     Action("review.fill", "choose predictions for people to look at"),
     Action("review.show", "look at the review queue and its cases", writes=False),
     Action("review.answer", "take, decide, skip, escalate and note cases"),

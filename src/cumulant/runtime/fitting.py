@@ -98,7 +98,10 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
 
 
 def learned(rows: TrainingSet, work: Work) -> TrainingSet:
-    """The rows that are learned from: for a quick look a share of them, but never fewer than a few thousand."""
+    """The rows that are learned from, by age where the project says so; for a quick look a share of them, but never
+    fewer than a few thousand.
+    """
+    rows = training.weighted(rows, work.training)
     share = max(work.sample, _LEAST_QUICK_ROWS / max(1, len(rows)))
     return rows.sample(share, seed=work.training.seed) if share < 1 else rows
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cumulant import data, features, training
 from cumulant.core import expr
-from cumulant.core.errors import DataError, did_you_mean
+from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.units import moment
 from cumulant.runtime.personal import personal_features, personal_texts
 from cumulant.runtime.review.training import answers
@@ -92,6 +92,27 @@ def since(spec: TrainingSpec, snapshot: Snapshot) -> pl.Expr | None:
     if spec.since is None or snapshot.event_time is None:
         return None
     return pl.col(snapshot.event_time) >= moment(spec.since)
+
+
+def newest_row(project: Project, snapshot: Snapshot, *, as_of: datetime | None) -> datetime:
+    """The event time of the newest row that is known at `as_of`; a span of history is counted back from it.
+
+    Raises:
+        UsageError: the source has no event time, or no row.
+    """
+    import polars as pl
+
+    found = None
+    if snapshot.event_time is not None:
+        scan = data.scan(snapshot, project.tables(), as_of=as_of)
+        found = scan.select(pl.col(snapshot.event_time).max()).collect().item()
+    if found is None:
+        raise UsageError(
+            f"{snapshot.source} has no event time, or no row, from which a span of history could be counted",
+            subject=snapshot.source,
+            hint="leave out monitoring.retrain.history, or declare event_time",
+        )
+    return moment(found)
 
 
 def _slices(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time as clock
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.core.refs import ObjectRef
 from cumulant.core.servable import Parity
+from cumulant.monitoring.policy import learned_from
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.candidate import Candidate
 from cumulant.runtime.context import Context, open_run
@@ -27,6 +29,7 @@ from cumulant.runtime.models import CANDIDATE, CHAMPION
 from cumulant.runtime.packing import package
 from cumulant.runtime.registration import register
 from cumulant.runtime.review.training import reviewed_table
+from cumulant.runtime.rows import newest_row
 from cumulant.runtime.task import Task, refuse_no_features, resolve_task
 from cumulant.runtime.validate import Validation, snapshots_of
 from cumulant.runtime.work import Work, trainer_code
@@ -34,6 +37,7 @@ from cumulant.training import Evaluation, TrainingSummary, TrialRecord, Verdict
 
 if TYPE_CHECKING:
     from cumulant.data import Snapshot
+    from cumulant.monitoring.spec import HistorySpec
     from cumulant.ports.access import Principal
     from cumulant.project import Project
 
@@ -76,6 +80,7 @@ def train(
     trials: int | None = None,
     time: str | None = None,
     promote: bool = True,
+    history: HistorySpec | None = None,
     progress: Progress = silent,
 ) -> TrainResult:
     """Bring the snapshots and features up to date, search, judge, package and register.
@@ -93,6 +98,8 @@ def train(
     """
     begun = clock.monotonic()
     settings: dict[str, object] = {"quick": quick, "as_of": as_of and as_of.isoformat(), "trials": trials, "time": time}
+    if history is not None:
+        settings["history"] = msgspec.to_builtins(history)
     with open_run(
         project, "train", action="model.train", principal=principal, progress=progress, settings=settings
     ) as context:
@@ -104,6 +111,9 @@ def train(
             raise UsageError(f"{task.entity} has no event time, so nothing is hidden by --as-of", subject=task.entity)
         table = feature_set(context, task, snapshots, as_of=as_of)
         work = work_of(project, task, snapshots, table, as_of=as_of, quick=quick, trials=trials, time=time)
+        if history is not None:
+            newest = newest_row(project, work.snapshot, as_of=as_of)
+            work = replace(work, training=learned_from(history, work.training, newest))
         made = _candidate(context, work, table)
         version, registered = register(context, made, promote=promote and not quick)
         made.remember(context, version)

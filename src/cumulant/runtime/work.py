@@ -44,12 +44,14 @@ class Work:
     def inputs(self) -> dict[str, Any]:
         """As JSON: the inputs of the steps that train and judge."""
         judged = {"gate", "slices"}
+        # A project without a half-life keeps the identity that it had.
+        plain = {key: value for key, value in msgspec.to_builtins(self.training).items() if key != "half_life" or value}
         evaluation = {key: value for key, value in msgspec.to_builtins(self.evaluation).items() if key not in judged}
         return {
             "table": self.table.key,
             "snapshot": self.snapshot.id,
             "as_of": self.as_of and self.as_of.isoformat(),
-            "training": msgspec.to_builtins(self.training),
+            "training": plain,
             "evaluation": evaluation,
             "sample": self.sample,
             "trainers": dict(self.trainers),

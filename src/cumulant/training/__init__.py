@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from cumulant.training.dataset import TrainingSet, training_set
     from cumulant.training.evaluation import Evaluation, SliceResult, evaluate, scored
     from cumulant.training.events import GateDecided, ModelEvaluated, SearchFinished, TrialFinished
+    from cumulant.training.fixed import fit_once
     from cumulant.training.model import FittedModel
     from cumulant.training.payloads import LinearWeights
     from cumulant.training.plots import save_plots
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cumulant.training.study import SearchResult, search
     from cumulant.training.threshold import advice
     from cumulant.training.verdicts import RuleVerdict, Verdict, check_gate, gate
+    from cumulant.training.weighting import aged, weighted
 
 _HOMES = {
     "Cost": "spec",
@@ -44,7 +46,9 @@ _HOMES = {
     "TrialFinished": "events",
     "TrialRecord": "records",
     "Verdict": "verdicts",
+    "aged": "weighting",
     "evaluate": "evaluation",
+    "fit_once": "fixed",
     "folds": "splits",
     "advice": "threshold",
     "check_gate": "verdicts",
@@ -56,6 +60,7 @@ _HOMES = {
     "search": "study",
     "split": "splits",
     "training_set": "dataset",
+    "weighted": "weighting",
 }
 
 __all__ = [
@@ -83,8 +88,10 @@ __all__ = [
     "TrialRecord",
     "Verdict",
     "advice",
+    "aged",
     "check_gate",
     "evaluate",
+    "fit_once",
     "folds",
     "gate",
     "quick",
@@ -94,6 +101,7 @@ __all__ = [
     "search",
     "split",
     "training_set",
+    "weighted",
 ]
 
 

@@ -50,6 +50,12 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     since: Annotated[
         str | None, Meta(description="Rows before this date are not trained on; they still feed the windows.")
     ] = None
+    half_life: Annotated[
+        str | None,
+        Meta(
+            description="A row that is older by this counts half as much in the fit. Default: all rows count the same."
+        ),
+    ] = None
     task: Annotated[
         Literal["auto", "binary", "multiclass", "regression"],
         Meta(description="`auto`: two values are binary, few texts are classes, numbers are a regression."),

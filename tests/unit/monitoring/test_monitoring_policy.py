@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from cumulant.core.errors import DataError, UsageError
+from cumulant.core.units import moment
 from cumulant.monitoring.backtest import History, ReplayTerms, backtest
 from cumulant.monitoring.performance import HarmTerms
-from cumulant.monitoring.policy import Budget, Evidence, RetrainState, RetrainTerms, decide, terms_of
-from cumulant.monitoring.spec import RetrainSpec
+from cumulant.monitoring.policy import Budget, Evidence, RetrainState, RetrainTerms, decide, learned_from, terms_of
+from cumulant.monitoring.spec import HistorySpec, RetrainSpec
+from cumulant.training import TrainingSpec
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -179,3 +181,84 @@ def test_too_short_a_history_is_refused(history):
     short = History(inputs=history.inputs[:4], truths=history.truths[:4], times=history.times[:4])
     with pytest.raises(DataError, match="4 windows are too few"):
         backtest(short, line, {"never": RetrainTerms(on_harm=False)}, TERMS)
+
+
+def test_a_window_without_rows_is_passed_over(history):
+    gone = {12, 20, 29}
+    empty = [np.zeros(0)] * 30
+    holed = History(
+        inputs=[empty[day] if day in gone else one for day, one in enumerate(history.inputs)],
+        truths=[empty[day] if day in gone else one for day, one in enumerate(history.truths)],
+        times=[one[:0] if day in gone else one for day, one in enumerate(history.times)],
+    )
+    (told,) = backtest(holed, line, {"default": RetrainTerms(cool_down=2 * DAY)}, TERMS)
+    assert [place + 4 for place, loss in enumerate(told.losses) if loss is None] == sorted(gone)
+    assert NOW + 16 * DAY <= told.trainings[0] <= NOW + 19 * DAY
+    rows = [loss for loss in told.losses if loss is not None]
+    assert told.loss == pytest.approx(np.mean(rows))
+    with pytest.raises(DataError, match="no window after the first training has a row"):
+        backtest(
+            History(inputs=empty, truths=empty, times=[one[:0] for one in history.times]), line,
+            {"never": RetrainTerms(on_harm=False)}, TERMS,
+        )  # fmt: skip
+
+
+def test_newer_rows_weigh_more_where_history_is_weighted(history):
+    given = []
+
+    def weighted(inputs, truths, weights):
+        given.append((len(inputs), weights))
+        return line(inputs, truths)
+
+    terms = ReplayTerms(start=NOW, every=DAY, first=4, memory=None, half_life=2 * DAY, learn=3, refit_memory=3)
+    policy = RetrainTerms(on_harm=False, every=10 * DAY, cool_down=timedelta(0), least_labels=0, at_most=None)
+    (told,) = backtest(history, line, {"schedule": policy}, terms, weighted=weighted)
+    assert [windows for windows, _ in given] == [4, *((when - NOW) // DAY for when in told.trainings)]
+    for windows, weights in given:
+        assert [len(one) for one in weights] == [400] * windows
+        for day, one in enumerate(weights):
+            hours = (np.arange(400) * 0.06 + 24 * day) / 24  # rows are 3.6 minutes apart
+            np.testing.assert_allclose(one, 0.5 ** ((windows - hours) / 2), rtol=1e-9)
+    with pytest.raises(DataError, match="needs a fit that takes weights"):
+        backtest(history, line, {"schedule": policy}, terms)
+
+
+def steady(inputs, truths):
+    """A model that knows how sure each side is."""
+    del inputs, truths
+    return lambda window: np.where(window > 0, 0.6, 0.05)
+
+
+def test_an_estimate_confirms_drift_before_labels_come():
+    """From the 18th day on most rows are of the side that nobody is sure of: scores tell, labels are five days late."""
+    generator = np.random.default_rng(4)
+    inputs = [np.where(generator.random(600) < (0.15 if day < 18 else 0.9), 1.0, -1.0) for day in range(28)]
+    truths = [(generator.random(600) < np.where(one > 0, 0.6, 0.05)).astype(float) for one in inputs]
+    times = [np.datetime64("2026-06-01", "us") + np.timedelta64(day, "D") + np.arange(600) for day in range(28)]
+    history = History(inputs=inputs, truths=truths, times=times)
+
+    def moved(known, window):
+        return abs(np.concatenate(known).mean() - window.mean()) > 0.2
+
+    def trained(estimate):
+        terms = ReplayTerms(
+            start=NOW, every=DAY, first=4, memory=4, learn=3, refit_memory=3, delay=5, estimate=estimate
+        )
+        return backtest(history, steady, {"default": RetrainTerms()}, terms, drifts=moved)[0].trainings
+
+    assert trained(True)[0] == NOW + 19 * DAY
+    assert all(when >= NOW + (19 + 5) * DAY for when in trained(False))
+
+
+def test_a_training_learns_from_what_the_project_says():
+    training = TrainingSpec(target="y")
+    assert learned_from(HistorySpec(), training, NOW) is training
+    half = learned_from(HistorySpec(half_life="30d"), training, NOW)
+    assert (half.half_life, half.since) == ("30d", None)
+    window = learned_from(HistorySpec(window="90d"), training, NOW)
+    assert moment(window.since) == NOW - 90 * DAY
+    later = TrainingSpec(target="y", since="2026-05-01")
+    assert learned_from(HistorySpec(window="90d"), later, NOW) is later
+    assert moment(learned_from(HistorySpec(window="7d"), later, NOW).since) == NOW - 7 * DAY
+    with pytest.raises(UsageError, match=r"history\.window may not be 0"):
+        learned_from(HistorySpec(window="0d"), training, NOW)

@@ -1,0 +1,58 @@
+"""One fit with fixed parameters: no search, no folds, no calibration. What a replay of history does again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cumulant.training.calm import one_thread_a_product, quiet
+from cumulant.training.dataset import TrainingSet
+from cumulant.training.encoding import derive_inputs, encode
+from cumulant.training.model import FittedModel, ModelCard
+from cumulant.training.naive import Naive
+from cumulant.training.spec import Parameter, TrainingSpec
+from cumulant.training.study import make_trainer, searched_metric
+from cumulant.training.trainers import Problem, Sample
+
+
+def fit_once(
+    rows: TrainingSet, spec: TrainingSpec, trainer: str, params: Mapping[str, Parameter], *, root: Path | None = None
+) -> FittedModel:
+    """`trainer` with `params` on all `rows`, by their weights.
+
+    Values of texts and centres of numbers are learned from these rows alone. Rows of one class only give the constant
+    answer: no trainer can tell apart what it has not seen.
+
+    Args:
+        rows: what is learned from.
+        spec: target, metric and seed.
+        trainer: its name, as in `training.trainers`.
+        params: its parameters; of LightGBM also `rounds`.
+        root: where a user's trainer files are.
+
+    Raises:
+        UsageError: there is no such trainer or metric.
+        UserCodeError: a user's trainer raised.
+    """
+    inputs = derive_inputs(rows.features)
+    matrix = encode(rows.features, inputs)
+    problem = Problem(
+        task=rows.task,
+        classes=rows.classes,
+        inputs=inputs,
+        metric=searched_metric(spec, rows).name,
+        seed=spec.seed,
+    )
+    alone = rows.task == "binary" and rows.rate in (0.0, 1.0)
+    chosen = Naive() if alone else make_trainer(trainer, root or Path())
+    with one_thread_a_product(), quiet():
+        fit = chosen.fit(problem, params, Sample(matrix=matrix, target=rows.target, weight=rows.weight))
+    card = ModelCard(
+        kind=fit.payload.kind,
+        trainer=chosen.name,
+        task=rows.task,
+        classes=rows.classes,
+        inputs=inputs,
+        params=dict(params),
+    )
+    return FittedModel(card, fit.payload)
