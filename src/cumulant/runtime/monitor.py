@@ -25,6 +25,7 @@ from cumulant.monitoring.tables import ANSWER, TOLD, Table, open_table
 from cumulant.runtime.actions import check
 from cumulant.runtime.alerts.flow import observe
 from cumulant.runtime.watching.days import Kept, LogWindows, content_of, spoken
+from cumulant.runtime.watching.page import Look, check_page, write_page
 from cumulant.runtime.watching.reference import served_reference
 from cumulant.runtime.watching.windows import TableWindows, as_flags, flags, served_table
 
@@ -51,6 +52,7 @@ class Asked:
     """What is compared with what. `windows` equal parts, or windows of the length that the spec says.
 
     `hashed`: columns that a log holds as keyed hashes; against a file with their values they are not watched.
+    `out`: a page that shows what was found.
     """
 
     predictions: Path
@@ -65,6 +67,7 @@ class Asked:
     until: date | None = None
     joint: bool = False
     hashed: tuple[str, ...] = ()
+    out: Path | None = None
 
     @property
     def narrowed(self) -> bool:
@@ -104,9 +107,11 @@ def monitor(
 
     Raises:
         DataError: a file or column is not there or cannot be read, there are no rows, or nothing in common.
-        UsageError: the labels cannot be told from their key, or no reference is named.
-        StorageError: a file of the log is damaged.
+        UsageError: the labels cannot be told from their key, no reference is named, or `asked.out` is no page.
+        StorageError: a file of the log is damaged, or the page cannot be written.
     """
+    if asked.out is not None:
+        check_page(asked.out)
     length = units.duration(spec.window)
     if length <= timedelta(0):
         raise UsageError("a window has no length", subject=spec.window, hint="write monitoring: {drift: {window: 1d}}")
@@ -134,7 +139,7 @@ def monitor(
         found, findings=(*carried, *found.findings[_EXPLAINED:]), skipped=(*found.skipped, *unlike)
     )
     weighed = {*spec.weights}
-    return Monitored(
+    told = Monitored(
         predictions=now.name,
         reference=before.name,
         rows=sum(block.rows for block in found.windows),
@@ -152,10 +157,43 @@ def monitor(
         drift=found,
         joint=_jointly(sides, max(spec.spans), found.newest) if asked.joint else None,
     )
+    if asked.out is not None:
+        look = Look(now.name, before.name, found, told.joint, reference, current, notes(told))
+        write_page(asked.out, look, spec, now=datetime.now(UTC))
+    return told
+
+
+def notes(found: Monitored) -> tuple[str, ...]:
+    """What a reader should know to trust the answer."""
+    told = found.drift
+    lists = {
+        "not in the reference": found.only_here,
+        "only in the reference": found.only_in_reference,
+        "no feature of the model reads them, so they count little": found.unread,
+        "no such column, though the settings name it": found.unknown,
+    }
+    facts = {
+        "rows are taken as independent: the reference has no times from which dependence could be learned":
+            told.assumed_independent,
+        f"{found.labelled:,} rows have a label ({found.label})": found.label is not None,
+        f"{told.left_out:,} rows have no readable time and were left out": told.left_out > 0,
+        f"{found.others:,} rows that other versions answered were left out": found.others > 0,
+    }  # fmt: skip
+    return (
+        *(text for text, holds in facts.items() if holds),
+        *(f"{text}: {', '.join(names)}" for text, names in lists.items() if names),
+        *(f"not watched: {one.name} ({one.reason})" for one in told.skipped),
+    )
 
 
 def monitor_project(
-    project: Project, asked: Asked, folder: Path, spec: DriftSpec, *, principal: Principal, progress: Progress = silent
+    project: Project,
+    asked: Asked,
+    folder: Path,
+    spec: DriftSpec,
+    *,
+    principal: Principal,
+    progress: Progress = silent,
 ) -> Monitored:
     """Compare the project's prediction log, `folder`, with a reference; report it as an event, and alert by its rules.
 

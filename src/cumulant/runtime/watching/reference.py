@@ -100,9 +100,7 @@ def _champion(project: Project) -> ModelVersion:
     for uri in (f"{project.name}@{CHAMPION}", project.name):
         with contextlib.suppress(NotFoundError):
             return project.registry().resolve(uri)
-    raise UsageError(
-        "no version is registered: there is no training to compare with", subject=project.name, hint=_HINT
-    )
+    raise UsageError("no version is registered: there is no training to compare with", subject=project.name, hint=_HINT)
 
 
 def _key(project: Project, record: ModelRecord) -> str:
