@@ -252,10 +252,7 @@ def _sides(
     label, known = None, 0
     if asked.labels is not None:
         table, label, known = labelled(table, asked.labels, asked.label)
-    rows = table.count()
-    if not rows:
-        raise DataError(f"{table.name} has no rows", subject=table.name, hint="look at the file, --since and --until")
-    size = -(-rows // asked.windows) if asked.windows else None
+    size = -(-table.count() // asked.windows) if asked.windows else None
     table = table if served is None else as_flags(table, flags(before))
     return _windows(table, size, length, None), _windows(before, size, length, served), (label, known)
 
@@ -273,6 +270,8 @@ def _before(asked: Asked, served: Served | None, logged: frozenset[str]) -> tupl
 
 
 def _windows(table: Table, size: int | None, length: timedelta, served: Served | None) -> TableWindows:
+    if not table.count():
+        raise DataError(f"{table.name} has no rows", subject=table.name, hint="look at the file, --since and --until")
     tested = () if served is None else (*table.answers, *(name for name in [served.truth] if name in table.columns))
     return TableWindows(table, _cut(table, size, length), tested)
 
