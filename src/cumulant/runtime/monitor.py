@@ -132,7 +132,7 @@ def monitor(
     found = drift.compare(
         reference, current, spec, looks=asked.windows, weights=None if served is None else served.weights
     )
-    sides = _Sides(before, now, reference)
+    sides = _Sides(before, now, reference, max(spec.spans))
     carried = tuple(_carried(one, found, sides) for one in found.findings[:_EXPLAINED])
     unlike = tuple(drift.Skipped(name, "the log holds hashes of it, and the reference values") for name in hashed)
     found = msgspec.structs.replace(
@@ -155,7 +155,7 @@ def monitor(
         else tuple(name for name in served.unread if name in shared and name not in weighed),
         others=now.others,
         drift=found,
-        joint=_jointly(sides, max(spec.spans), found.newest) if asked.joint else None,
+        joint=_jointly(sides, found.newest) if asked.joint else None,
     )
     if asked.out is not None:
         look = Look(now.name, before.name, found, told.joint, reference, current, notes(told))
@@ -288,12 +288,16 @@ class _Sides:
     before: TableWindows
     now: Windows
     reference: Profile
+    #: windows that are looked at together at most
+    span: int
 
 
-def _jointly(sides: _Sides, span: int, last: int) -> Joint | None:
-    """The `span` windows up to the newest with enough rows against the reference, by all features together."""
+def _jointly(sides: _Sides, last: int) -> Joint | None:
+    """The windows up to the newest with enough rows against the reference, by all features together."""
     names = [one.name for one in sides.reference.columns if one.role == "feature"]
-    now, codes = sides.now.rows([name for name in names if name in sides.now.columns], max(last + 1 - span, 0), last)
+    now, codes = sides.now.rows(
+        [name for name in names if name in sides.now.columns], max(last + 1 - sides.span, 0), last
+    )
     before, own = sides.before.all(names), sides.before.cut.codes
     if codes is None or own is None:
         return drift.jointly(before, now, sides.reference)
@@ -310,13 +314,13 @@ def _segments(reference: Profile) -> list[str]:
 
 
 def _carried(one: Finding, found: Findings, sides: _Sides) -> Finding:
-    """The finding with the segments that carry it, from its first to its newest window."""
+    """The finding with the segments that carry it, in its newest windows: a long one costs no more."""
     by = [name for name in _segments(sides.reference) if name != one.feature and name in sides.now.columns]
     if not by or one.what == "absent":
         return one
     column = next(column for column in sides.reference.columns if column.name == one.feature)
     first, last = found.windows.index(one.since), found.windows.index(one.until)
-    now, _ = sides.now.rows([one.feature, *by], first, last)
+    now, _ = sides.now.rows([one.feature, *by], max(first, last + 1 - sides.span), last)
     then = sides.before.all([one.feature, *by])
     return msgspec.structs.replace(one, segments=drift.segments(then, now, column, one.what, by))
 
