@@ -42,7 +42,7 @@ def _group() -> None:
     action="monitor.run",
     examples=[
         "cumulant monitor run",
-        "cumulant monitor run --reference training.parquet",
+        "cumulant monitor run --reference training.parquet --out drift.html",
         "cumulant monitor run --predictions scored.parquet --reference march.parquet --window 1d --json",
         "cumulant monitor run --predictions scored.csv --reference march.csv --labels later.csv --windows 10",
     ],
@@ -89,6 +89,7 @@ def run(
         bool, typer.Option("--joint", help="Ask a classifier whether all features together have moved.")
     ] = False,
     every: Annotated[bool, typer.Option("--all", help="Show every column of the newest window.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a page with charts: .html.")] = None,
 ) -> None:
     """Compare rows with a reference, window by window, as a monitor would have done.
 
@@ -104,9 +105,10 @@ def run(
     asked = Asked(
         predictions=predictions or Path(), reference=reference, labels=labels, label=label, time=time, windows=windows,
         columns=_list(columns), answers=_list(answers), since=first, until=last, joint=joint,
+        out=out,
     )  # fmt: skip
     found = _found(call, asked, own=predictions is None, window=window, ignore=_list(ignore))
-    call.answer(_document(found), lambda console: _print(console, found, every=every))
+    call.answer(_document(found), lambda console: _print(console, found, every=every, page=out))
     if any(found.drift.alarming):
         raise typer.Exit(1)
 
@@ -151,13 +153,16 @@ def _document(found: Monitored) -> dict[str, object]:
     plain["drift"]["windows"] = [
         {"from": day(one), "rows": one.rows, "alarming": alarming} for one, alarming in windows
     ]
+    for one in plain["drift"]["findings"]:
+        del one["alarmed"]
     del plain["drift"]["alarming"]
     rest = plain.pop("drift")
     return {**plain, **rest}
 
 
-def _print(console: Console, found: Monitored, *, every: bool) -> None:
+def _print(console: Console, found: Monitored, *, every: bool, page: Path | None) -> None:
     from cumulant.monitoring.drift.words import day
+    from cumulant.runtime.monitor import notes
     from cumulant.runtime.report_page.terminal import clean, table
 
     told = found.drift
@@ -177,8 +182,10 @@ def _print(console: Console, found: Monitored, *, every: bool) -> None:
         console.print(table(["column", "role", *numbers, "alarming"], shown, right=numbers))
     if found.joint is not None:
         console.print(clean(_joint(found.joint)), markup=False, highlight=False)
-    for note in _notes(found):
+    for note in notes(found):
         console.print(clean(note), style="dim", markup=False, highlight=False)
+    if page is not None:
+        console.print(f"written to {page}", markup=False, highlight=False)
 
 
 def _print_alarms(console: Console, told: Findings) -> None:
@@ -211,26 +218,3 @@ def _row(one: Finding, windows: int) -> tuple[str, ...]:
     effect = f"{one.effect:.3f}" if one.low is None else f"{one.effect:.3f} [{one.low:.3f}, {one.high:.3f}]"
     kind = one.kind if one.active else f"{one.kind}, over"
     return one.feature, kind, effect, day(one.since), f"{one.windows} of {windows}", sentence(one)
-
-
-def _notes(found: Monitored) -> list[str]:
-    """What a reader should know to trust the answer."""
-    told, notes = found.drift, []
-    if told.assumed_independent:
-        notes.append("rows are taken as independent: the reference has no times from which dependence could be learned")
-    if found.label is not None:
-        notes.append(f"{found.labelled:,} rows have a label ({found.label})")
-    if told.left_out:
-        notes.append(f"{told.left_out:,} rows have no readable time and were left out")
-    if found.only_here:
-        notes.append(f"not in the reference: {', '.join(found.only_here)}")
-    if found.only_in_reference:
-        notes.append(f"only in the reference: {', '.join(found.only_in_reference)}")
-    if found.others:
-        notes.append(f"{found.others:,} rows that other versions answered were left out")
-    if found.unread:
-        notes.append(f"no feature of the model reads them, so they count little: {', '.join(found.unread)}")
-    if found.unknown:
-        notes.append(f"no such column, though the settings name it: {', '.join(found.unknown)}")
-    notes += [f"not watched: {one.name} ({one.reason})" for one in told.skipped]
-    return notes

@@ -25,6 +25,7 @@ from cumulant.monitoring.tables import ANSWER, TOLD, Table, open_table
 from cumulant.runtime.actions import check
 from cumulant.runtime.alerts.flow import observe
 from cumulant.runtime.watching.days import Kept, LogWindows, content_of, spoken
+from cumulant.runtime.watching.page import Look, check_page, write_page
 from cumulant.runtime.watching.reference import served_reference
 from cumulant.runtime.watching.windows import TableWindows, as_flags, flags, served_table
 
@@ -51,6 +52,7 @@ class Asked:
     """What is compared with what. `windows` equal parts, or windows of the length that the spec says.
 
     `hashed`: columns that a log holds as keyed hashes; against a file with their values they are not watched.
+    `out`: a page that shows what was found.
     """
 
     predictions: Path
@@ -65,6 +67,7 @@ class Asked:
     until: date | None = None
     joint: bool = False
     hashed: tuple[str, ...] = ()
+    out: Path | None = None
 
     @property
     def narrowed(self) -> bool:
@@ -104,9 +107,11 @@ def monitor(
 
     Raises:
         DataError: a file or column is not there or cannot be read, there are no rows, or nothing in common.
-        UsageError: the labels cannot be told from their key, or no reference is named.
-        StorageError: a file of the log is damaged.
+        UsageError: the labels cannot be told from their key, no reference is named, or `asked.out` is no page.
+        StorageError: a file of the log is damaged, or the page cannot be written.
     """
+    if asked.out is not None:
+        check_page(asked.out)
     length = units.duration(spec.window)
     if length <= timedelta(0):
         raise UsageError("a window has no length", subject=spec.window, hint="write monitoring: {drift: {window: 1d}}")
@@ -127,14 +132,14 @@ def monitor(
     found = drift.compare(
         reference, current, spec, looks=asked.windows, weights=None if served is None else served.weights
     )
-    sides = _Sides(before, now, reference)
+    sides = _Sides(before, now, reference, max(spec.spans))
     carried = tuple(_carried(one, found, sides) for one in found.findings[:_EXPLAINED])
     unlike = tuple(drift.Skipped(name, "the log holds hashes of it, and the reference values") for name in hashed)
     found = msgspec.structs.replace(
         found, findings=(*carried, *found.findings[_EXPLAINED:]), skipped=(*found.skipped, *unlike)
     )
     weighed = {*spec.weights}
-    return Monitored(
+    told = Monitored(
         predictions=now.name,
         reference=before.name,
         rows=sum(block.rows for block in found.windows),
@@ -150,12 +155,45 @@ def monitor(
         else tuple(name for name in served.unread if name in shared and name not in weighed),
         others=now.others,
         drift=found,
-        joint=_jointly(sides, max(spec.spans), found.newest) if asked.joint else None,
+        joint=_jointly(sides, found.newest) if asked.joint else None,
+    )
+    if asked.out is not None:
+        look = Look(now.name, before.name, found, told.joint, reference, current, notes(told))
+        write_page(asked.out, look, spec, now=datetime.now(UTC))
+    return told
+
+
+def notes(found: Monitored) -> tuple[str, ...]:
+    """What a reader should know to trust the answer."""
+    told = found.drift
+    lists = {
+        "not in the reference": found.only_here,
+        "only in the reference": found.only_in_reference,
+        "no feature of the model reads them, so they count little": found.unread,
+        "no such column, though the settings name it": found.unknown,
+    }
+    facts = {
+        "rows are taken as independent: the reference has no times from which dependence could be learned":
+            told.assumed_independent,
+        f"{found.labelled:,} rows have a label ({found.label})": found.label is not None,
+        f"{told.left_out:,} rows have no readable time and were left out": told.left_out > 0,
+        f"{found.others:,} rows that other versions answered were left out": found.others > 0,
+    }  # fmt: skip
+    return (
+        *(text for text, holds in facts.items() if holds),
+        *(f"{text}: {', '.join(names)}" for text, names in lists.items() if names),
+        *(f"not watched: {one.name} ({one.reason})" for one in told.skipped),
     )
 
 
 def monitor_project(
-    project: Project, asked: Asked, folder: Path, spec: DriftSpec, *, principal: Principal, progress: Progress = silent
+    project: Project,
+    asked: Asked,
+    folder: Path,
+    spec: DriftSpec,
+    *,
+    principal: Principal,
+    progress: Progress = silent,
 ) -> Monitored:
     """Compare the project's prediction log, `folder`, with a reference; report it as an event, and alert by its rules.
 
@@ -214,10 +252,7 @@ def _sides(
     label, known = None, 0
     if asked.labels is not None:
         table, label, known = labelled(table, asked.labels, asked.label)
-    rows = table.count()
-    if not rows:
-        raise DataError(f"{table.name} has no rows", subject=table.name, hint="look at the file, --since and --until")
-    size = -(-rows // asked.windows) if asked.windows else None
+    size = -(-table.count() // asked.windows) if asked.windows else None
     table = table if served is None else as_flags(table, flags(before))
     return _windows(table, size, length, None), _windows(before, size, length, served), (label, known)
 
@@ -235,6 +270,8 @@ def _before(asked: Asked, served: Served | None, logged: frozenset[str]) -> tupl
 
 
 def _windows(table: Table, size: int | None, length: timedelta, served: Served | None) -> TableWindows:
+    if not table.count():
+        raise DataError(f"{table.name} has no rows", subject=table.name, hint="look at the file, --since and --until")
     tested = () if served is None else (*table.answers, *(name for name in [served.truth] if name in table.columns))
     return TableWindows(table, _cut(table, size, length), tested)
 
@@ -251,12 +288,16 @@ class _Sides:
     before: TableWindows
     now: Windows
     reference: Profile
+    #: windows that are looked at together at most
+    span: int
 
 
-def _jointly(sides: _Sides, span: int, last: int) -> Joint | None:
-    """The `span` windows up to the newest with enough rows against the reference, by all features together."""
+def _jointly(sides: _Sides, last: int) -> Joint | None:
+    """The windows up to the newest with enough rows against the reference, by all features together."""
     names = [one.name for one in sides.reference.columns if one.role == "feature"]
-    now, codes = sides.now.rows([name for name in names if name in sides.now.columns], max(last + 1 - span, 0), last)
+    now, codes = sides.now.rows(
+        [name for name in names if name in sides.now.columns], max(last + 1 - sides.span, 0), last
+    )
     before, own = sides.before.all(names), sides.before.cut.codes
     if codes is None or own is None:
         return drift.jointly(before, now, sides.reference)
@@ -273,13 +314,13 @@ def _segments(reference: Profile) -> list[str]:
 
 
 def _carried(one: Finding, found: Findings, sides: _Sides) -> Finding:
-    """The finding with the segments that carry it, from its first to its newest window."""
+    """The finding with the segments that carry it, in its newest windows: a long one costs no more."""
     by = [name for name in _segments(sides.reference) if name != one.feature and name in sides.now.columns]
     if not by or one.what == "absent":
         return one
     column = next(column for column in sides.reference.columns if column.name == one.feature)
     first, last = found.windows.index(one.since), found.windows.index(one.until)
-    now, _ = sides.now.rows([one.feature, *by], first, last)
+    now, _ = sides.now.rows([one.feature, *by], max(first, last + 1 - sides.span), last)
     then = sides.before.all([one.feature, *by])
     return msgspec.structs.replace(one, segments=drift.segments(then, now, column, one.what, by))
 

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 import msgspec
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import StorageError
@@ -49,11 +49,11 @@ def reference(folder, rows=120):
     return folder / "reference.parquet"
 
 
-# A number with a point in a field of texts is left out: beside texts it is one ("1.0"), beside numbers it is a number.
+# Numbers with a point among texts are left out: read at once beside texts 1 becomes "1.0", on a day of numbers "1".
 values = st.fixed_dictionaries(
     {}, optional={
         "x": st.one_of(st.none(), st.integers(-3, 12), st.floats(-3, 20, allow_nan=False, width=32)),
-        "kind": st.one_of(st.none(), st.sampled_from(["a", "b", "c", "", "1"]), st.sampled_from([1, 2.5])),
+        "kind": st.one_of(st.none(), st.sampled_from(["a", "b", "c", "", "1"]), st.sampled_from([1, 2])),
         "more": st.integers(0, 3),
     },
 )  # fmt: skip
@@ -81,7 +81,12 @@ def counts(profile):
     return msgspec.structs.replace(profile, columns=columns, extra=())
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(days=logs)
 def test_days_one_by_one_are_all_at_once(tmp_path_factory, days):
     root = tmp_path_factory.mktemp("days")

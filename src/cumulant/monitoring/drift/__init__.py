@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cumulant.monitoring.drift.blocks import Cut, by_rows, by_time, whole
     from cumulant.monitoring.drift.comparing import compare
     from cumulant.monitoring.drift.findings import Finding, Findings, Kind, Part, Segment, Watched
+    from cumulant.monitoring.drift.following import Course, courses
     from cumulant.monitoring.drift.joint import Joint, Telling, jointly
     from cumulant.monitoring.drift.profiles import Block, Cells, Column, Profile, Role, Skipped, merge, only
     from cumulant.monitoring.drift.profiling import profile
@@ -22,6 +23,7 @@ _HOMES = {
     "Block": "profiles",
     "Cells": "profiles",
     "Column": "profiles",
+    "Course": "following",
     "Cut": "blocks",
     "Finding": "findings",
     "Findings": "findings",
@@ -37,6 +39,7 @@ _HOMES = {
     "by_rows": "blocks",
     "by_time": "blocks",
     "compare": "comparing",
+    "courses": "following",
     "jointly": "joint",
     "merge": "profiles",
     "only": "profiles",
@@ -49,6 +52,7 @@ __all__ = [
     "Block",
     "Cells",
     "Column",
+    "Course",
     "Cut",
     "Finding",
     "Findings",
@@ -64,6 +68,7 @@ __all__ = [
     "by_rows",
     "by_time",
     "compare",
+    "courses",
     "jointly",
     "merge",
     "only",

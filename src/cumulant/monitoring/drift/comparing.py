@@ -42,7 +42,7 @@ def compare(
     """
     spec = spec or DriftSpec()
     watches = [
-        Watch(before, now, _least(spec, before.role))
+        Watch(before, now, least(spec, before.role))
         for before, now in zip(reference.columns, current.columns, strict=True)
     ]
     known = {**(weights or {}), **spec.weights}
@@ -76,7 +76,8 @@ def compare(
     )
 
 
-def _least(spec: DriftSpec, role: str) -> Least:
+def least(spec: DriftSpec, role: str) -> Least:
+    """The least effects that matter of a column in that role."""
     return Least(
         shift=spec.effect if role == "feature" else spec.answers,
         missing=units.share(spec.missing),
@@ -146,6 +147,7 @@ def _finding(watch: Watch, weight: float, own: Sequence[_Alarm], current: Profil
         since=current.blocks[_since(watch, own[0])],
         until=current.blocks[last.window],
         windows=len({alarm.window for alarm in own}),
+        alarmed=tuple(sorted({alarm.window for alarm in own})),
         active=last.window >= newest,
         span=last.span,
         weight=weight,

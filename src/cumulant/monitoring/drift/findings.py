@@ -44,7 +44,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
     `effect` with its 95% interval: of a shift the Jensen-Shannon distance less what chance adds, of a fault the share
     of rows. All figures are of the newest alarming window, of which `span` were looked at together. `p` had to be at
-    most `needed`. `since`: the first window of the change; `windows`: how many alarmed; `active`: the newest did.
+    most `needed`. `since`: the first window of the change; `windows`: how many alarmed, `alarmed`: their
+    places; `active`: the newest did.
     """
 
     feature: str
@@ -70,6 +71,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     segments: tuple[Segment, ...] = ()
     examples: tuple[str, ...] = ()
     distances: Distances | None = None
+    alarmed: tuple[int, ...] = ()
 
     @property
     def rank(self) -> float:

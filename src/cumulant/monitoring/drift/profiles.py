@@ -6,8 +6,8 @@ small however many rows it counts: at most some hundred cells a column and block
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -137,10 +137,12 @@ def _summed(counts: Codes, into: Codes, blocks: int) -> Codes:
 
 
 def _joined(parts: Sequence[Column], into: Codes, blocks: int) -> Column:
-    counts, missing, unreadable = (
-        _summed(np.array([row for part in parts for row in rows(part)], dtype=np.int64), into, blocks).tolist()
-        for rows in (lambda one: one.counts, lambda one: one.missing, lambda one: one.unreadable)
-    )
+    def added(rows: Iterable[object]) -> Any:
+        return _summed(np.array(list(rows), dtype=np.int64), into, blocks).tolist()
+
+    counts = added(row for part in parts for row in part.counts)
+    missing = added(count for part in parts for count in part.missing)
+    unreadable = added(count for part in parts for count in part.unreadable)
     return msgspec.structs.replace(
         parts[0],
         counts=tuple(map(tuple, counts)),

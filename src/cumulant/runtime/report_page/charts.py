@@ -36,11 +36,7 @@ class Frame:
 
     def axes(self, x_name: str, y_name: str, *, whole_x: bool = False) -> Markup:
         """Grid lines, tick labels and the names of both axes."""
-        parts: list[Child] = []
-        for value in ticks(self.y0, self.y1):
-            y = self.y(value)
-            parts.append(element("line", x1=self.left, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
-            parts.append(element("text", _tick(value), x=self.left - 6, y=y + 4, class_="tick end"))
+        parts: list[Child] = [self.rows(y_name)]
         bottom = self.height - BOTTOM
         parts += [
             element("text", _tick(value), x=self.x(value), y=bottom + 16, class_="tick middle")
@@ -49,16 +45,17 @@ class Frame:
         parts.append(element("line", x1=self.left, x2=WIDTH - RIGHT, y1=bottom, y2=bottom, class_="axis"))
         middle = (self.left + WIDTH - RIGHT) / 2
         parts.append(element("text", x_name, x=middle, y=self.height - 6, class_="name middle"))
-        parts.append(
-            element(
-                "text",
-                y_name,
-                x=0,
-                y=0,
-                transform=f"translate(11 {(TOP + bottom) / 2}) rotate(-90)",
-                class_="name middle",
-            )
-        )
+        return join(parts)
+
+    def rows(self, name: str) -> Markup:
+        """Grid lines with their labels, and the name of the upright axis."""
+        parts: list[Child] = []
+        for value in ticks(self.y0, self.y1):
+            y = self.y(value)
+            parts.append(element("line", x1=self.left, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid"))
+            parts.append(element("text", _tick(value), x=self.left - 6, y=y + 4, class_="tick end"))
+        turned = f"translate(11 {(TOP + self.height - BOTTOM) / 2}) rotate(-90)"
+        parts.append(element("text", name, x=0, y=0, transform=turned, class_="name middle"))
         return join(parts)
 
     def line(self, points: Iterable[tuple[float, float]], class_: str) -> Markup:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
 from importlib.resources import files
 
 from cumulant.runtime.report_page import data_sections, model_sections, wording
@@ -16,8 +18,12 @@ HEADLINES = 3
 
 def render(report: ReportData) -> str:
     """The whole document."""
+    return document(report.subject, _header(report), contents(report), _footer(report))
+
+
+def document(subject: str, header: Markup, sections: Sequence[Section], footer: Markup) -> str:
+    """A page in the style of the report, with its contents beside it."""
     css = files(__package__).joinpath("style.css").read_text(encoding="utf-8")
-    sections = contents(report)
     links = [element("li", element("a", part.title, href=f"#{part.anchor}")) for part in sections]
     head = element(
         "head",
@@ -25,7 +31,7 @@ def render(report: ReportData) -> str:
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("meta", name="color-scheme", content="light dark"),
         element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("title", report.subject),
+        element("title", subject),
         style_sheet(css),
     )
     body = element(
@@ -33,10 +39,10 @@ def render(report: ReportData) -> str:
         element("a", "Skip to the content", href="#main", class_="skip"),
         element(
             "div",
-            _header(report),
+            header,
             element("nav", element("ol", *links), aria_label="Contents"),
             element("main", *[part.body for part in sections], id="main"),
-            _footer(report),
+            footer,
             class_="layout",
         ),
     )
@@ -140,7 +146,10 @@ def _events(report: ReportData) -> Section:
 
 
 def _footer(report: ReportData) -> Markup:
-    text = (
-        f"Made {wording.moment(report.made)} by Cumulant {report.cumulant}. This page loads nothing from any network."
-    )
+    return made_by(report.made, report.cumulant)
+
+
+def made_by(when: datetime, cumulant: str) -> Markup:
+    """The last line of a page."""
+    text = f"Made {wording.moment(when)} by Cumulant {cumulant}. This page loads nothing from any network."
     return element("footer", text)

@@ -28,7 +28,7 @@ from cumulant.core.units import micros
 from cumulant.monitoring import drift
 from cumulant.monitoring.drift import Profile
 from cumulant.monitoring.drift.blocks import MOST
-from cumulant.monitoring.tables import ANSWER, MOMENT, open_log, open_table, readable
+from cumulant.monitoring.tables import ANSWER, MOMENT, Table, open_log, open_table, readable
 from cumulant.outcomes.store import write_bytes
 from cumulant.runtime.watching.windows import TableWindows, as_flags, every_role, flags
 from cumulant.serving import log
@@ -42,6 +42,8 @@ Held = TypeVar("Held", bound=msgspec.Struct)
 _HEAD = 32
 #: references whose days are kept; what served before may come back
 _REFERENCES = 4
+#: days of rows in memory at most: a week, and the days that it ends in
+_HELD = 9
 _NO_CELLS = drift.Cells(kind="category")
 
 
@@ -108,6 +110,8 @@ class LogWindows:
     is_log: bool = True
     #: days that were read anew, oldest first
     fresh: list[date] = field(default_factory=list)
+    #: days whose rows are in memory: findings ask for those of the same windows
+    _held: dict[date, Table] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -205,11 +209,18 @@ class LogWindows:
         for day, one in self._days.items():
             if one.profile is None or not any(low <= block.start < high for block in one.profile.blocks):
                 continue
-            table = as_flags(open_table(self.folder, since=day, until=day, of=self.of), flagged)
+            table = as_flags(self._opened(day), flagged)
             held = [pl.col(name) if name in table.columns else pl.lit(None).alias(name) for name in names]
             with readable(self.name):
                 part = table.rows.select(*held, pl.col(MOMENT).dt.epoch("us").alias(_AT)).collect()
             yield part.filter(pl.col(_AT).is_between(low, high, closed="left"))
+
+    def _opened(self, day: date) -> Table:
+        if day not in self._held:
+            if len(self._held) >= _HELD:
+                del self._held[next(iter(self._held))]
+            self._held[day] = open_table(self.folder, since=day, until=day, of=self.of)
+        return self._held[day]
 
 
 _AT = "\0at"
