@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cumulant.statistics.novelty import Known, Scale
     from cumulant.statistics.ranking import average_precision, roc_auc
     from cumulant.statistics.rows import Rows, cluster_codes
-    from cumulant.statistics.sampling import Weighted, hajek, horvitz_thompson
+    from cumulant.statistics.sampling import Weighted, hajek
     from cumulant.statistics.words import Word, verdict
 
 _HOMES = {
@@ -65,7 +65,6 @@ _HOMES = {
     "Scale": "novelty",
     "Weighted": "sampling",
     "hajek": "sampling",
-    "horvitz_thompson": "sampling",
 }
 
 __all__ = [
@@ -88,7 +87,6 @@ __all__ = [
     "draw",
     "estimate",
     "hajek",
-    "horvitz_thompson",
     "interval",
     "jensen_shannon",
     "label_p_values",

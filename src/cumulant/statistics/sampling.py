@@ -1,8 +1,9 @@
 """Figures of a whole population from rows that were drawn with known probabilities.
 
 A row that had the chance p of being drawn stands for 1/p rows. Horvitz & Thompson (1952), A Generalization of
-Sampling Without Replacement From a Finite Universe; Hájek (1971) divides by the sum of the weights, which is steadier
-where the values do not grow with the chances. Särndal, Swensson & Wretman (1992), Model Assisted Survey Sampling, 5.7.
+Sampling Without Replacement From a Finite Universe; Hájek (1971) divides by the sum of the weights, as is done here: it
+is steadier where the values do not grow with the chances. Särndal, Swensson & Wretman (1992), Model Assisted Survey
+Sampling, 5.7.
 """
 
 from __future__ import annotations
@@ -27,18 +28,6 @@ class Weighted:
     rows: int
     effective: float
     level: float = LEVEL
-
-
-def horvitz_thompson(values: Floats, chances: Floats, population: int) -> float:
-    """The mean over a population of that size, of drawn `values` [n] with inclusion probabilities [n]: without bias.
-
-    Raises:
-        ValueError: a chance is not in (0, 1], or there is no population.
-    """
-    _check(chances)
-    if population < 1:
-        raise ValueError("a population has at least one row")
-    return float((values / chances).sum() / population)
 
 
 def hajek(values: Floats, chances: Floats, *, level: float = LEVEL) -> Weighted:

@@ -159,6 +159,9 @@ def test_terms_and_references_that_mean_nothing_are_refused():
         HarmTerms(margin=-0.1)
     with pytest.raises(DataError, match="alpha between 0 and 1"):
         HarmTerms(alpha=0.0)
+    with pytest.raises(DataError, match="of the 31 most recent windows, but only 30 are kept"):
+        HarmTerms(recent=31)
+    assert HarmTerms(recent=30).recent == 30
     for truth in (np.zeros(400), np.full(400, np.nan)):
         with pytest.raises(DataError, match="no skill to be held to"):
             baseline(daily(np.full(400, 0.3), truth, rows=200), task="binary", terms=HarmTerms(), every=DAY)
@@ -233,3 +236,14 @@ def test_harm_that_is_proven_goes_on_until_the_recent_windows_are_well(reference
     assert 5 <= harmed[0] <= 7
     assert 14 <= harmed[-1] <= 20
     assert watch.proven == ()
+
+
+def test_one_good_day_among_bad_ones_does_not_end_a_proven_harm(reference):
+    """Four days of scores turned round, and one of rows easier than the scores say: surely better, and that day only."""
+    score, truth, _ = joined(world(5, seed=20), world(4, slope=-0.5, seed=21), world(6, slope=4.0, seed=22))
+    told, _ = followed(reference, daily(score, truth, rows=ROWS))
+    lost = ((score - truth) ** 2).reshape(15, ROWS).mean(axis=1)
+    assert lost[9] < 0.7 * lost[:5].mean()
+    words = [one.word for day in told for one in day.findings if one.question == "skill"]
+    assert words[7:10] == ["worse"] * 3
+    assert words[-1] == "better"  # the recent windows are good now

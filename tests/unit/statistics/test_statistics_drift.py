@@ -77,22 +77,30 @@ def test_independent_rows_give_pearson_and_fisher():
     assert drift.two_samples(left, np.zeros((1, 3))).p == drift.two_samples(left[:, :1], right[:, :1]).p == 1.0
 
 
-@given(st.integers(0, 2**31), st.integers(2, 9), st.integers(2, 6))
-def test_cumulants_are_those_of_the_generalised_design_effects(seed, blocks, kinds):
-    """Rao and Scott (1981): eigenvalues of the covariance over the multinomial one, by the long way."""
+@given(st.integers(0, 2**31), st.integers(2, 14), st.integers(2, 6), st.integers(1, 7))
+def test_cumulants_are_those_of_the_generalised_design_effects(seed, blocks, kinds, span):
+    """Rao and Scott (1981): eigenvalues of the covariance over the multinomial one, by the long way.
+
+    Of `span` blocks in a row it is the sum of the autocovariances with Bartlett's weights (Newey and West 1987).
+    """
     generator = np.random.default_rng(seed)
+    span = max(min(span, blocks // 2), 1)
     rows, now = generator.integers(1, 50, (blocks, kinds)).astype(float), np.full((200, kinds), 7.0)
     n, m = rows.sum(), now.sum()
     pooled = (rows.sum(0) + now.sum(0)) / (n + m)
     share, sizes = rows.sum(0) / n, rows.sum(1)
-    covariance = np.zeros((kinds, kinds))
-    for block in rows:
-        residual = (block - block.sum() * share) / n
-        covariance += blocks / (blocks - 1) * np.outer(residual, residual)
+    around = [(block - block.sum() * share) / n for block in rows]
+    covariance, kept = np.zeros((kinds, kinds)), 1.0
+    for first in range(blocks):
+        for second in range(blocks):
+            weight = max(1 - abs(first - second) / span, 0)
+            covariance += weight * np.outer(around[first], around[second])
+            kept -= weight / blocks**2  # what the mean of the blocks took of independent ones
+    covariance /= kept
     covariance *= 1 + (n**2 / (sizes**2).sum()) / 200  # the current sample has 200 equal blocks
     scale = n * m / (n + m)
     weights = np.linalg.eigvals(scale * np.diag(1 / pooled) @ covariance).real
-    mean, variance, third = _cumulants(rows, now, pooled, scale)
+    mean, variance, third = _cumulants(rows, now, pooled, scale, span=span)
     assert mean == pytest.approx(weights.sum(), rel=1e-8)
     # Blocks that stray further than normal ones add to the others, over the number of current blocks.
     lengths = (((rows / sizes[:, None] - share) ** 2) / pooled).sum(1)
@@ -121,6 +129,41 @@ def test_days_that_differ_by_themselves_are_no_evidence():
     moved[0, :2] = [right[0, :2].sum() + 150, 0]
     assert drift.two_samples(left, moved).p < 1e-3
     assert drift.two_samples(left, right).design > 2
+
+
+def alike(generator, days, like_before):
+    """Shocks [days], each correlated with the one before."""
+    found = generator.normal(size=days)
+    for day in range(1, days):
+        found[day] = like_before * found[day - 1] + np.sqrt(1 - like_before**2) * found[day]
+    return found
+
+
+def shifted(shock):
+    """Shares [days, 10] of the deciles of a normal value whose mean moves by a quarter of a deviation."""
+    deciles = stats.norm.ppf(np.arange(1, 10) / 10)
+    return np.diff(stats.norm.cdf(deciles - shock[:, None] / 4), axis=1, prepend=0.0, append=1.0)
+
+
+def rare(shock):
+    """Shares [days, 5], of which the rarest, a hundredth, grows on days above the mean, and the first on others."""
+    shares = np.outer(1 - np.abs(shock) / 40, [0.6, 0.25, 0.1, 0.04, 0.01])
+    shares[:, -1] += np.maximum(shock, 0) / 40
+    shares[:, 0] += np.maximum(-shock, 0) / 40
+    return shares
+
+
+@pytest.mark.parametrize(
+    ("shares", "like_before", "now", "level", "runs"),
+    [(rare, 0.0, 1, 0.001, 3000), (shifted, 0.5, 7, 0.01, 1000), (shifted, 0.0, 7, 0.01, 1000)],
+)
+def test_days_far_out_and_days_like_those_before_are_no_evidence(shares, like_before, now, level, runs):
+    """60 days before and `now` current ones: rejected as often as allowed at most, by the 99.9% bound."""
+    generator, wrong = np.random.default_rng(7), 0
+    for _ in range(runs):
+        counts = generator.multinomial(1000, shares(alike(generator, 60 + now, like_before))).astype(float)
+        wrong += drift.two_samples(counts[:60], counts[60:]).p <= level
+    assert stats.beta.ppf(0.001, wrong, runs - wrong + 1) <= level if wrong else True
 
 
 def test_distances_equal_those_of_the_values():

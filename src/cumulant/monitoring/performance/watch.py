@@ -48,7 +48,7 @@ class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
         margin: part of the reference's loss that may be lost without being called harm.
         alpha: chance of any false alarm within `horizon` windows, over all questions together.
         horizon: windows that are looked back on; after them the count begins anew.
-        recent: windows that speak for how it is now.
+        recent: windows that speak for how it is now, at most `horizon`.
         block: rows of a block at least; whole clusters are put together until they have them.
         refit: whether a refit's scores will be there. Alpha is shared over the questions that are asked.
     """
@@ -66,6 +66,12 @@ class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
             raise DataError(
                 "harm needs a margin of 0 or more, an alpha between 0 and 1, and whole numbers of windows and rows",
                 subject="harm",
+            )
+        if self.recent > self.horizon:
+            raise DataError(
+                f"harm is asked of the {self.recent} most recent windows, but only {self.horizon} are kept",
+                subject="harm",
+                hint="let recent be at most horizon",
             )
 
     @property
@@ -343,10 +349,11 @@ def _finding(watch: Watch, question: Question) -> Finding:
     margin, bar = terms.margin * watch.baseline.loss, terms.bar
     first = max(0, held.worse.looks - terms.recent)
     word: Word = "cannot_tell"
-    if held.better.recent(terms.recent) >= bar:
-        word = "better"
-    elif question in watch.proven:
+    # Harm that goes on comes first: one good day among bad ones is sure to be good, and changes nothing yet.
+    if question in watch.proven:
         word = "worse"
+    elif held.better.recent(terms.recent) >= bar:
+        word = "better"
     elif held.fine.recent(terms.recent) >= bar:
         word = "not_worse"
     change = held.worse.since()

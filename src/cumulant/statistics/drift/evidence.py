@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
+from cumulant.statistics.distances import jensen_shannon
 from cumulant.statistics.rows import Floats
+
+_Cumulants = tuple[float, float, float]
+#: of the error that chance makes: runs that vary more by this show that blocks depend on those before them
+_DOUBT = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +30,16 @@ class Evidence:
 def two_samples(reference: Floats, current: Floats) -> Evidence:
     """Pearson's two-sample statistic of counts [blocks, cells] each; both samples' error counts.
 
-    Rows of a block may depend on each other in any way; blocks are independent, and the current ones vary like those
-    of the reference. The statistic is a weighted sum of chi-squares, whose weights are the eigenvalues of the
-    covariance of the shares between blocks over the multinomial one (Rao and Scott 1981). It is referred to a
-    chi-square by its first three cumulants (Buckley and Eagleson 1988), and that to F, since the weights are themselves
-    estimated from some blocks (Thomas and Rao 1987). The p-value is the larger of that and the one for independent
-    rows, so that blocks that happened to be calm promise nothing.
+    Rows of a block may depend on each other in any way, and blocks on those shortly before them; the current blocks
+    follow each other and vary like those of the reference, which are in order of time. The statistic is a weighted sum
+    of chi-squares, whose weights are the eigenvalues of the covariance of the shares between blocks over the
+    multinomial one (Rao and Scott 1981). It is referred to a chi-square by its first three cumulants (Buckley and
+    Eagleson 1988), and that to F, since the weights are themselves estimated from some blocks (Thomas and Rao 1987).
+
+    All that holds to second order of a small difference, and days differ by much: of a day far out Pearson's statistic
+    grows faster than the square of what moved it. So what is referred to F is the Jensen-Shannon distance, which to
+    second order is the same and then grows slower (Osterreicher and Vajda 2003), so that the weights are the same. The
+    p-value is the larger of that and Pearson's for independent rows: blocks that happened to be calm promise nothing.
     """
     from scipy import special
 
@@ -47,30 +57,59 @@ def two_samples(reference: Floats, current: Floats) -> Evidence:
     alone = float(special.chdtrc(kinds - 1, statistic))
     if blocks < 2:
         return Evidence(statistic=statistic, p=alone)
-    mean, variance, third = _cumulants(reference[:, held], current[:, held], pooled[held], scale)
+    (mean, variance, third), known = _without_change(reference[:, held], current[:, held], pooled[held], scale)
     if mean <= 0:
         return Evidence(statistic=statistic, p=alone, blocks=blocks)
+    apart = scale * 8 * math.log(2) * jensen_shannon(left, right) ** 2
     freedom = 8 * variance**3 / third**2
-    like = freedom + (statistic - mean) / variance**0.5 * (2 * freedom) ** 0.5
-    known = 2 * mean**2 / variance * (blocks - 1)
+    like = freedom + (apart - mean) / variance**0.5 * (2 * freedom) ** 0.5
     within = float(special.fdtrc(freedom, known, like / freedom)) if like > 0 else 1.0
     return Evidence(statistic=statistic, p=max(alone, within), design=max(mean / (kinds - 1), 1.0), blocks=blocks)
 
 
-def _cumulants(reference: Floats, current: Floats, pooled: Floats, scale: float) -> tuple[float, float, float]:
+def _without_change(reference: Floats, current: Floats, pooled: Floats, scale: float) -> tuple[_Cumulants, float]:
+    """The statistic's cumulants without change, and the degrees of freedom that they were learned with.
+
+    Runs of as many blocks as there are current ones show how blocks depend on those before, but of runs there are few.
+    So they count only where they vary more than runs of independent blocks, by half of what chance makes of that.
+    """
+    blocks = int((reference.sum(axis=1) > 0).sum())
+    found = mean, variance, _ = _cumulants(reference, current, pooled, scale)
+    if mean <= 0:
+        return found, 1.0
+    directions = 2 * mean**2 / variance
+    span = min(int((current.sum(axis=1) > 0).sum()), blocks // 2)
+    if span > 1:
+        shares = 1 - np.arange(1, span) / span
+        chance = 2 * math.sqrt(float((shares**2).sum()) / (blocks * directions))
+        following = _cumulants(reference, current, pooled, scale, span=span)
+        if following[0] / mean - 1 > _DOUBT * chance:
+            # Bartlett's window at frequency 0 has so many degrees of freedom a block (Priestley 1981, 6.2).
+            free = 3 * span / (2 * span**2 + 1)
+            return following, 2 * following[0] ** 2 / following[1] * (blocks * free - 1)
+    return found, directions * (blocks - 1)
+
+
+def _cumulants(reference: Floats, current: Floats, pooled: Floats, scale: float, *, span: int = 1) -> _Cumulants:
     """Mean, variance and third cumulant of the statistic without change, from what the reference's blocks show.
 
     If shares vary between blocks as normal ones do, these are the sums of the eigenvalues, of their squares and cubes,
-    times 1, 2 and 8. Where single blocks stray further, as outages and holidays do, what they show in excess is
-    added, less where there are many current blocks, whose mean is nearer to normal.
+    times 1, 2 and 8. A mean of `span` blocks that follow each other varies as moving runs of as many do (Kunsch 1989),
+    which is the sum of the autocovariances with Bartlett's weights (Newey and West 1987). Where single blocks stray
+    further than normal ones, as outages and holidays do, what they show in excess is added, less where there are many
+    current blocks, whose mean is nearer to normal.
     """
     sizes = reference.sum(axis=1)
     rows = reference[sizes > 0]
     sizes = sizes[sizes > 0]
     n, blocks = float(sizes.sum()), len(sizes)
     around = (rows - np.outer(sizes, rows.sum(axis=0) / n)) / np.sqrt(pooled)
-    # The variance of the reference's shares as that of a ratio of block totals, in units of the multinomial one.
-    spread = blocks / (blocks - 1) * (around @ around.T) / n**2  # the same non-zero eigenvalues as cells x cells
+    runs = _runs(around, span)
+    # The variance of the reference's shares as that of a ratio of block totals, in units of the multinomial one. The
+    # mean that was taken off is itself of these blocks: that makes runs look calmer by a part that is known.
+    calm = span / blocks - (span**2 - 1) / (3 * blocks**2)
+    side = runs.T if runs.shape[0] > runs.shape[1] else runs  # the same non-zero eigenvalues either way
+    spread = side @ side.T / (span * (1 - calm) * n**2)
     few = current.sum(axis=1)
     ours, theirs = n**2 / float((sizes**2).sum()), float(few.sum()) ** 2 / float((few**2).sum())
     mean = scale * (1 + ours / theirs) * float(np.trace(spread))
@@ -84,6 +123,16 @@ def _cumulants(reference: Floats, current: Floats, pooled: Floats, scale: float)
     variance += max(float((strayed**2).mean()) - variance, 0.0) / theirs
     third += max(float((strayed**3).mean()) - third, 0.0) / theirs**2
     return mean, mean**2 * variance, mean**3 * third
+
+
+def _runs(blocks: Floats, span: int) -> Floats:
+    """Sums of `span` blocks that follow each other [blocks + span - 1, cells], those cut off at either end too."""
+    if span == 1:
+        return blocks
+    total = np.concatenate([np.zeros((1, blocks.shape[1])), np.cumsum(blocks, axis=0)])
+    ends = np.arange(1, len(blocks) + span)
+    found: Floats = total[np.minimum(ends, len(blocks))] - total[np.maximum(ends - span, 0)]
+    return found
 
 
 def increase(before: float, rows_before: float, now: float, rows_now: float, *, design: float = 1.0) -> float:
