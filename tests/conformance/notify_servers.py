@@ -17,7 +17,7 @@ class Web:
     """Takes POSTs. `posts`: (path, headers, document) of what was taken."""
 
     def __init__(self, context=None):
-        self.how, self.status, self.headers = "take", 500, {}
+        self.how, self.status, self.headers, self.disliked = "take", 500, {}, b"poison"
         self.posts, self.asked, self.ending = [], 0, threading.Event()
         self.drops, self.dried = 0, threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -49,6 +49,11 @@ class Web:
 
             def refuse(self, _):
                 self.say(403, "no such channel")
+
+            def choose(self, body):
+                if web.disliked in body:
+                    return self.say(web.status, "not like this")
+                return self.take(body)
 
             def answer(self, _):
                 self.say(web.status)
@@ -105,6 +110,7 @@ class Mailbox:
 
     def __init__(self, *, context=None, starttls=None, user="ada", password=""):
         self.how, self.mails, self.logins, self.rejected = "take", [], [], set()
+        self.disliked, self.answer = b"", "554 not like this"
         self._context, self._starttls, self._user, self._password = context, starttls, user, password
         self.ending = threading.Event()
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -214,8 +220,10 @@ class _Talk:
         found = b""
         while (line := self.lines.readline()) != b".\r\n":
             found += line[1:] if line.startswith(b"..") else line
+        if self.box.disliked and self.box.disliked in found:
+            return self.say(self.box.answer)
         self.box.mails.append((self.sender, self.to, message_from_bytes(found, policy=policy.default)))
-        self.say("250 taken")
+        return self.say("250 taken")
 
 
 def certificate(folder):

@@ -10,7 +10,13 @@ import msgspec
 import pytest
 from notify_servers import Mailbox, Web, certificate
 
-from cumulant.core.errors import EngineUnavailableError, OverloadedError, TerminalError, UsageError
+from cumulant.core.errors import (
+    EngineUnavailableError,
+    OverloadedError,
+    TerminalError,
+    UndeliverableError,
+    UsageError,
+)
 from cumulant.drivers.mail.client import Mail
 from cumulant.drivers.mail.location import location
 from cumulant.drivers.webhook.alertmanager import Alertmanager, alerts
@@ -104,6 +110,19 @@ class TestWebhook(NotifierConformance):
     def test_addresses_that_are_none(self, url):
         with pytest.raises(UsageError, match="no URL of a host"):
             Webhook(url)
+
+    @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 413, 415, 422])
+    def test_what_is_of_one_message_is_told_apart_from_what_is_of_all(self, web, status):
+        web.how, web.status = "answer", status
+        with pytest.raises(TerminalError, match=f"it answered {status}: ok") as caught:
+            Webhook(f"webhook+http://127.0.0.1:{web.port}").send(SAMPLE, seconds=10)
+        assert isinstance(caught.value, UndeliverableError) is (status in (400, 413, 422))
+
+    def test_a_text_that_cannot_be_written_is_no_fault_of_the_receiver(self, web):
+        with pytest.raises(UnicodeEncodeError):
+            Webhook(f"webhook+http://127.0.0.1:{web.port}").send(
+                msgspec.structs.replace(SAMPLE, text="\ud800"), seconds=10
+            )
 
     @needs_openssl
     def test_a_certificate_is_checked(self, tmp_path, monkeypatch):
@@ -211,6 +230,16 @@ class TestMail(NotifierConformance):
         box.rejected = {"eve@x.org", "b@x.org"}
         with pytest.raises(TerminalError, match="every address is refused"):
             Mail(url).send(SAMPLE, seconds=10)
+        assert len(box.mails) == 1
+
+    @pytest.mark.parametrize(
+        ("said", "error"), [("554 spam", UndeliverableError), ("452 full", EngineUnavailableError)]
+    )
+    def test_a_text_that_is_refused_is_told_apart_from_a_server_that_cannot_now(self, box, said, error):
+        box.disliked, box.answer = b"missing values", said
+        with pytest.raises(error, match=said.replace(" ", ": ")):
+            MailWorld(box).notifier().send(SAMPLE, seconds=10)
+        MailWorld(box).notifier().send(msgspec.structs.replace(SAMPLE, text="other"), seconds=10)
         assert len(box.mails) == 1
 
     def test_a_wrong_password_is_refused_and_not_told(self, box):

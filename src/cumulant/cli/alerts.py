@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.runtime.alerts.flow import Tested
-    from cumulant.runtime.alerts.views import AlertsView, AlertView
+    from cumulant.runtime.alerts.views import AlertsView, AlertView, RefusedView
 
 app = application(
     "alerts",
@@ -42,7 +42,7 @@ def list_(
 
     with call.project() as project:
         found = overview(project, principal=project.principal(), ended=ended, model=model)
-    call.answer(found, lambda console: _print(console, found))
+    call.answer(found, lambda console: _print(console, found, model))
 
 
 @command(app, action="alerts.show", examples=["cumulant alerts show 3fa2c1"])
@@ -96,6 +96,7 @@ def silence(
     Alertmanager is told of all alerts and has silences of its own.
     """
     from cumulant.runtime.alerts import flow
+    from cumulant.runtime.alerts.views import matched
 
     if (end is None) == (span is None):
         raise UsageError("a silence needs its length", hint="add --for 2h, or --end ID to end one")
@@ -108,9 +109,11 @@ def silence(
         made = flow.silence(
             project, principal=who, span=span or "", model=model, rule=rule, subject=subject, reason=reason
         )
+        some, alerts = matched(project, made)
     until = f"{made.until:%Y-%m-%d %H:%M} UTC"
-    text = f"silence {made.id}: rule {rule}, subject {subject}, model {model}, until {until}"
-    call.answer(made, lambda console: console.print(text))
+    now = f"it matches {some} of the {alerts} alerts there are" if alerts else "there is no alert now"
+    text = f"silence {made.id}: rule {rule}, subject {subject}, model {model}, until {until}; {now}"
+    call.answer(made, lambda console: console.print(text, soft_wrap=True, markup=False))
 
 
 @command(
@@ -139,13 +142,64 @@ def try_(
         raise typer.Exit(max(map(_code, faults)))
 
 
+@command(
+    app,
+    action="alerts.steer",
+    examples=[
+        "cumulant alerts retry",
+        "cumulant alerts retry 69cb93fa58/told/critical",
+        "cumulant alerts retry --receiver slack-3fa2c1",
+    ],
+)
+def retry(
+    call: Invocation,
+    message: Annotated[
+        str,
+        typer.Argument(
+            metavar="[MESSAGE]", help="A refused message, or the beginning of its name.", show_default=False
+        ),
+    ] = "",
+    receiver: Annotated[
+        str, typer.Option(metavar="NAME", help="Only of this one, as `alerts list` names it.", show_default=False)
+    ] = "",
+) -> None:
+    """Send now what waits and what was refused, without waiting for the next try.
+
+    Exit code 3 where a receiver does not answer, 4 where it refuses.
+    """
+    from cumulant.runtime.alerts.retrying import retry as flow
+
+    with call.project() as project:
+        found = flow(project, principal=project.principal(), message=message, receiver=receiver)
+    call.answer(found, lambda console: _say(console, found.said))
+    if found.refused:
+        raise typer.Exit(4)
+    if any(one.failures for one in found.receivers):
+        raise typer.Exit(3)
+
+
+@command(app, action="alerts.steer", examples=["cumulant alerts drop 69cb93fa58/told/critical --reason 'told by hand'"])
+def drop(
+    call: Invocation,
+    message: Annotated[str, typer.Argument(metavar="MESSAGE", help="A refused message, or the beginning of its name.")],
+    reason: Reason = "",
+) -> None:
+    """Give up a message that its receiver refuses. The alert stays as it is, and the events tell of it."""
+    from cumulant.runtime.alerts.retrying import drop as flow
+
+    with call.project() as project:
+        found = flow(project, message, principal=project.principal(), reason=reason)
+    lines = [f"{one.receiver}: dropped {one.message}" for one in found]
+    call.answer({"dropped": found}, lambda console: _say(console, *lines))
+
+
 def _code(fault: Tested) -> int:
     """The exit code that the fault's error would have had."""
-    from cumulant.core.errors import EngineUnavailableError, OverloadedError, TerminalError
+    from cumulant.core.errors import EngineUnavailableError, OverloadedError, TerminalError, UndeliverableError
 
     if fault.code in (EngineUnavailableError.code, OverloadedError.code):
         return 3
-    return 4 if fault.code == TerminalError.code else 2
+    return 4 if fault.code in (TerminalError.code, UndeliverableError.code) else 2
 
 
 def _print_tested(console: Console, found: list[Tested]) -> None:
@@ -155,24 +209,43 @@ def _print_tested(console: Console, found: list[Tested]) -> None:
     console.print(table(["receiver", "url", "", ""], rows))
 
 
-def _print(console: Console, found: AlertsView) -> None:
+def _print(console: Console, found: AlertsView, model: str) -> None:
     from cumulant.runtime.report_page.terminal import clean, table
 
     if found.alerts:
         rows = [(one.id, one.level, _state(one), one.model, one.rule, one.subject, one.since) for one in found.alerts]
         console.print(table(["id", "level", "state", "model", "rule", "subject", "since"], rows))
     else:
-        console.print("nothing fires")
+        console.print(clean(f"nothing of {model} fires") if model else "nothing fires", markup=False)
     for one in found.silences:
         matched = f"rule {one.rule}, subject {one.subject}, model {one.model}"
         why = f" ({one.reason})" if one.reason else ""
         console.print(clean(f"silence {one.id}: {matched}, until {one.until:%Y-%m-%d %H:%M} UTC, by {one.by}{why}"))
     if found.receivers:
-        told = [(one.receiver, one.url, one.waiting, one.left_out, one.fault or "–") for one in found.receivers]
-        console.print(table(["receiver", "url", "waiting", "left out", "fault"], told))
+        told = [
+            (one.receiver, one.url, one.waiting, one.refused, one.left_out, one.fault or "–") for one in found.receivers
+        ]
+        console.print(table(["receiver", "url", "waiting", "refused", "left out", "fault"], told))
     else:
         console.print("monitoring.notify names no receiver: alerts are in the events only", style="dim")
+    _say(console, *map(_refused_line, found.refused))
     console.print(f"{found.spent} messages of the budget of {found.budget}", style="dim")
+
+
+def _say(console: Console, *lines: str) -> None:
+    from cumulant.runtime.report_page.terminal import clean
+
+    for line in lines:
+        console.print(clean(line), soft_wrap=True, markup=False)
+
+
+def _refused_line(one: RefusedView) -> str:
+    state = "cannot be delivered" if one.aside else "refused"
+    tries = "1 try" if one.tries == 1 else f"{one.tries} tries"
+    return (
+        f'{one.message} "{one.title}": {state} to {one.receiver} since {one.since:%Y-%m-%d %H:%M} UTC ({tries}, next '
+        f"{one.retry:%Y-%m-%d %H:%M} UTC): {one.fault}"
+    )
 
 
 def _state(one: AlertView) -> str:

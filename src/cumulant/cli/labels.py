@@ -211,6 +211,11 @@ def _print_intake(console: Console, intake: Intake) -> None:
             why = "".join(f", {count:,} {problem}" for problem, count in source.problems.items())
             console.print(f"{source.name}: {source.rows:,} rows{why}", markup=False)
     console.print(f"{intake.labelled:,} predictions have a label now")
+    usable = sum(one.rows - sum(one.problems.values()) for one in intake.sources if not one.again)
+    if intake.labelled < usable:
+        console.print(
+            "`cumulant labels report` counts what has no prediction, is said twice or contradicts", style="dim"
+        )
     if intake.pairs or intake.graded:
         console.print(f"{intake.pairs:,} mirrored requests were paired, {intake.graded:,} pairs have a label now")
 
@@ -256,5 +261,11 @@ def _print_report(console: Console, found: Report) -> None:
         f"{found.unmatched:,} without a prediction; {found.corrected:,} predictions were corrected, "
         f"{found.contradicted:,} contradicted"
     )
+    if found.early:
+        console.print(
+            f"{found.early:,} labelled predictions have a label that was known before them: a clock that was wrong, "
+            "an answer to something else, or an outcome that the model could have been told",
+            soft_wrap=True,
+        )
     for problem, count in found.problems.items():
         console.print(f"not usable: {count:,} {problem}", markup=False)

@@ -26,8 +26,11 @@ def tick(call: Invocation) -> None:
         found, error = flow(project, principal=project.principal(), progress=progress)
 
     def text(console: Console) -> None:
+        from cumulant.runtime.report_page.terminal import clean
+
         for one in found:
-            console.print(f"{one.job}: {one.outcome.replace('_', ' ')}" + (f", {one.said}" if one.said else ""))
+            said = f", {one.said}" if one.said else ""
+            console.print(clean(f"{one.job}: {one.outcome.replace('_', ' ')}{said}"), soft_wrap=True, markup=False)
 
     call.answer({"jobs": found}, text)
     if error is not None:

@@ -23,7 +23,8 @@
     └── TerminalError               trying again will not help
         ├── UserCodeError           a user's function raised; carries the original
         ├── StorageError            disk full, read-only folder, half a file
-        └── StepFailedError         a step of a flow ended in an error
+        ├── StepFailedError         a step of a flow ended in an error
+        └── UndeliverableError      one message that its receiver refuses; others may go
 
 Exit codes belong to ``cli`` and HTTP status to ``serving`` and ``api``; nothing here knows them.
 """
@@ -176,6 +177,10 @@ class StorageError(TerminalError):
 
 class StepFailedError(TerminalError):
     code = "step-failed"
+
+
+class UndeliverableError(TerminalError):
+    code = "undeliverable"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str | None:

@@ -15,7 +15,10 @@ _COHORT = ["from", "model", "version", "arm"]
 
 
 class Cohort(msgspec.Struct, frozen=True, kw_only=True):
-    """Predictions of one day or week (UTC), model, version and arm; mirrored ones are not among them."""
+    """Predictions of one day or week (UTC), model, version and arm; mirrored ones are not among them.
+
+    Of `labelled`, `early` have a label that says it was known before the prediction was made.
+    """
 
     start: date
     model: str
@@ -25,6 +28,7 @@ class Cohort(msgspec.Struct, frozen=True, kw_only=True):
     labelled: int
     corrected: int
     contradicted: int
+    early: int
 
     @property
     def share(self) -> float:
@@ -45,6 +49,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     labelled: int
     corrected: int
     contradicted: int
+    early: int
     cohorts: tuple[Cohort, ...]
 
 
@@ -79,6 +84,7 @@ def report(
         labelled=sum(one.labelled for one in cohorts),
         corrected=sum(one.corrected for one in cohorts),
         contradicted=sum(one.contradicted for one in cohorts),
+        early=sum(one.early for one in cohorts),
         cohorts=cohorts,
     )
 
@@ -94,6 +100,7 @@ def _counted(joined: pl.DataFrame, by: Period, since: date | None, until: date |
     return joined.filter(wanted).group_by(start, *_COHORT[1:]).agg(
         pl.len().alias("predictions"),
         pl.col("label").is_not_null().sum().alias("labelled"),
+        (pl.col("label").is_not_null() & (pl.col("label_known_time") < pl.col("time"))).sum().alias("early"),
         *((pl.col("provenance") == state).sum().alias(state) for state in ("corrected", "contradicted")),
     )  # fmt: skip
 

@@ -125,7 +125,7 @@ def _lines(first: bytes, stream: IO[bytes]) -> Iterator[object]:
         try:
             yield decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            yield line[:200].decode(errors="replace")
+            yield line[:200].decode(errors="replace").strip()
         while len(line) >= _LINE and not line.endswith(b"\n"):
             line = stream.readline(_LINE)
 
@@ -148,6 +148,10 @@ def _readable(path: Path) -> Iterator[None]:
             f"{path} is not a whole Parquet file: damaged or cut off", subject=str(path), hint="copy or write it again"
         ) from error
     except OSError as error:
+        if error.errno is None:  # Arrow's own word for what stands in the file
+            raise DataError(
+                f"{path} is damaged or cut off", subject=str(path), hint="copy or write it again"
+            ) from error
         raise DataError(
             f"{path}: {error.strerror or 'it cannot be read'}", subject=str(path),
             hint="check the path and its permissions",

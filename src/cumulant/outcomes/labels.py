@@ -135,7 +135,7 @@ class Reader:
         column = self._label_column(known)
         labels = [row.get(column) for row in plain] if column else self._worked_out(plain)
         return [
-            self._said(row, label) if isinstance(given, dict) else self._unusable("not an object", given)
+            self._said(row, label) if isinstance(given, dict) else self._unusable("not a row", given)
             for given, row, label in zip(rows, plain, labels, strict=True)
         ]
 
@@ -145,7 +145,7 @@ class Reader:
         problem, label, value = self._label(given)
         known_time = self._time(row.get(self._names.get("known_time", "known_time")), None)
         if known_time is None:
-            problem = problem or "no time"
+            problem = problem or "unreadable time"
         request, place, key, when = self._reference(row)
         if request is not None and place is not None:
             ref = id_ref(request, place)
@@ -206,6 +206,8 @@ class Reader:
     def _free(self, given: object) -> tuple[str, str, float | None]:
         if isinstance(given, str):
             given = typed(given)
+            if isinstance(given, str) and given.lower() == "nan":  # how tables write that nothing is known
+                return "no label", "null", None
         if isinstance(given, bool):
             return "", "true" if given else "false", float(given)
         if isinstance(given, int | float):

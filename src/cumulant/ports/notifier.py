@@ -51,6 +51,7 @@ class Notifier(Protocol):
         Raises:
             OverloadedError: the receiver asks for a pause; `retry_after` is its length in seconds.
             EngineUnavailableError: it does not answer, or answers that it cannot now.
-            TerminalError: it refuses: the address, the credentials or the message are wrong.
+            UndeliverableError: it refuses this message, and may take others: it is too large, or not of its form.
+            TerminalError: it refuses: the address or the credentials are wrong, so that it would refuse any.
         """
         ...

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 import msgspec
 
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import CumulantError
 from cumulant.core.ids import digest
 from cumulant.ports.notifier import KEEPS_STATE
 from cumulant.project.drivers import Drivers
 from cumulant.project.texts import masked, secrets_in
 
 _PLAIN = re.compile(r"https?://", re.IGNORECASE)
+_NAMED_BEFORE_A_SECRET = re.compile(r"([a-z]+)\+\$\{", re.IGNORECASE)
 
 
 class Receiver(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,10 +30,21 @@ class Receiver(msgspec.Struct, frozen=True, kw_only=True):
     keeps_state: bool = False
 
 
-def receivers(urls: Sequence[str], drivers: Drivers) -> list[Receiver]:
-    """Each once, in the order of the file."""
-    found = {url: _receiver(url, drivers) for url in urls}
+def receivers(urls: Sequence[str], drivers: Drivers, reveal: Callable[[str], str]) -> list[Receiver]:
+    """Each once, in the order of the file. `reveal` fills secrets in, where a URL is nothing but one."""
+    found = {url: _receiver(url, drivers, reveal) for url in urls}
     return list(found.values())
+
+
+def seen_url(url: str) -> str | None:
+    """A URL of the same scheme that a driver can be found by; None where the scheme is in a secret.
+
+    Of `slack+${secret:NAME}` the secret begins with `https://` or `http://`, and both are the same driver's.
+    """
+    named = _NAMED_BEFORE_A_SECRET.match(url)
+    if named is not None:
+        return f"{named[1].lower()}+https://"
+    return None if secrets_in(url.partition("://")[0]) else full_url(url)
 
 
 def full_url(url: str) -> str:
@@ -40,21 +52,21 @@ def full_url(url: str) -> str:
     return f"webhook+{url}" if _PLAIN.match(url) else url
 
 
-def _receiver(url: str, drivers: Drivers) -> Receiver:
+def _receiver(url: str, drivers: Drivers, reveal: Callable[[str], str]) -> Receiver:
     shown = shown_url(url)
     kind = re.match(r"[a-z]+", full_url(url).lower())
     return Receiver(
         name=f"{kind[0] if kind else 'receiver'}-{digest(url)[:6]}",
         url=url,
         shown=shown,
-        keeps_state=KEEPS_STATE in _capabilities(full_url(url), drivers),
+        keeps_state=KEEPS_STATE in _capabilities(url, drivers, reveal),
     )
 
 
-def _capabilities(url: str, drivers: Drivers) -> frozenset[str]:
+def _capabilities(url: str, drivers: Drivers, reveal: Callable[[str], str]) -> frozenset[str]:
     try:
-        return drivers.capabilities(url, "notifier")
-    except UsageError:  # its scheme is a secret, or unknown: delivery says so
+        return drivers.capabilities(seen_url(url) or full_url(reveal(url)), "notifier")
+    except CumulantError:  # its scheme is unknown, or a secret that is not to be had: delivery says so
         return frozenset()
 
 

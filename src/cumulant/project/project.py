@@ -30,7 +30,7 @@ from cumulant.project.drivers import Drivers, scheme_of
 from cumulant.project.endpoints import KEYS, STATE, Endpoints, endpoints, state_folder
 from cumulant.project.identity import Code, PythonEnvironment, code_of, principal, python_environment, salt_file
 from cumulant.project.layers import Layers
-from cumulant.project.notifiers import Receiver, full_url, receivers
+from cumulant.project.notifiers import Receiver, full_url, receivers, seen_url
 from cumulant.project.origins import Origin, ResolvedRow, origin_of, rows, shown
 from cumulant.project.sources import RoutedFiles, files_base
 from cumulant.project.spec import DRIVERS, SECTIONS, EnvironmentSpec, ProjectSpec
@@ -40,6 +40,9 @@ from cumulant.project.vault import Vault
 if TYPE_CHECKING:
     from cumulant.data import SourceSpec
     from cumulant.training import TrainingSpec
+
+#: seconds after which a receiver's secret is read again, which somebody may have replaced
+_SECRETS_KEPT = 60.0
 
 
 class Project:
@@ -259,20 +262,23 @@ class Project:
 
     def receivers(self) -> list[Receiver]:
         """Who is told of alerts and releases: `monitoring.notify`, without what is secret."""
-        return receivers(self.spec.monitoring.notify, self._drivers)
+        return receivers(self.spec.monitoring.notify, self._drivers, self._reveal_anew)
 
     def notifier(self, receiver: Receiver) -> Notifier:
-        """A new client of a receiver, made with the secrets of its URL.
+        """A new client of a receiver, made with the secrets of its URL as they are now.
 
         Raises:
             NotFoundError: a secret of its URL does not exist.
             UsageError: no driver has its scheme, or the driver cannot use the URL.
         """
-        url = full_url(self.vault.reveal(receiver.url))
+        url = full_url(self._reveal_anew(receiver.url))
         try:
             return self._drivers.client(url, "notifier", secrets=self.secrets)  # type: ignore[no-any-return]
         except CumulantError as error:
             raise error.reworded(self.vault.redact) from None
+
+    def _reveal_anew(self, text: str) -> str:
+        return self.vault.reveal(text, within=_SECRETS_KEPT)
 
     def read_aside(self) -> None:
         """From here on write to a copy of a journal that cannot be written (a read-only disk); it is gone at the end.
@@ -346,10 +352,11 @@ class Project:
 
     def _notify_problems(self) -> Iterator[Problem]:
         for number, url in enumerate(self.spec.monitoring.notify):
-            if secrets_in(url.partition("://")[0]):
+            seen = seen_url(url)
+            if seen is None:
                 continue  # its scheme is a secret too
             try:
-                self._drivers.driver(full_url(url), "notifier")
+                self._drivers.driver(seen, "notifier")
             except UsageError as error:
                 entry = self._layers.project.at(("monitoring", "notify", number))
                 where = (self.file.name, None) if entry is None else (entry.place.file, entry.place.line)

@@ -69,7 +69,7 @@ _DECLARED = (
     Action("release.plan", "estimate what a release can decide, and when", writes=False),
     Action("alerts.observe", "take in what a look at a model found"),
     Action("alerts.show", "look at alerts and their receivers", writes=False),
-    Action("alerts.steer", "acknowledge alerts, silence them"),
+    Action("alerts.steer", "acknowledge alerts, silence them, send or drop their messages"),
     Action("alerts.test", "send a test message to receivers"),
     Action("replay.run", "send the rows of a past period as requests, with their labels"),
     Action("lineage.show", "show where a model version comes from", writes=False),

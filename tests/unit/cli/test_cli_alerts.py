@@ -64,12 +64,13 @@ def test_what_fires_is_listed_shown_and_acknowledged(cumulant, firing):
     known = cumulant("alerts", "ack", name, "--reason", "on it", "--project", firing)
     assert known.out.startswith(f"{name}: acknowledged by user:")
     assert "firing (known)" in cumulant("alerts", "list", "--project", firing).out
-    assert cumulant("alerts", "list", "--model", "other", "--project", firing).out.startswith("nothing fires")
+    assert cumulant("alerts", "list", "--model", "other", "--project", firing).out.startswith("nothing of other fires")
 
 
 def test_a_silence_from_its_beginning_to_its_end(cumulant, firing):
     made = cumulant("alerts", "silence", "--rule", "cov*", "--for", "2h", "--reason", "known", "--project", firing)
     assert made.code == 0
+    assert made.out.endswith("; it matches 1 of the 2 alerts there are\n")
     name = made.out.split()[1].rstrip(":")
     listed = cumulant("alerts", "list", "--project", firing).out
     assert "firing (silenced)" in listed
@@ -86,7 +87,11 @@ def test_a_silence_from_its_beginning_to_its_end(cumulant, firing):
         (["silence"], "a silence needs its length"),
         (["silence", "--for", "2h", "--end", "x"], "a silence needs its length"),
         (["silence", "--for", "soon"], '"soon" is not a duration'),
+        (["silence", "--for", "0s"], "a silence of no length silences nothing"),
         (["silence", "--end", "x"], 'no silence named "x"'),
+        (["retry", "x"], 'no refused message named "x"'),
+        (["retry", "--receiver", "x"], 'no receiver named "x"'),
+        (["drop", "x"], 'no refused message named "x"'),
         (["test", "--receiver", "x"], 'no receiver named "x"'),
     ],
 )
@@ -103,6 +108,33 @@ def test_a_test_says_what_happened(cumulant, folder, web, how, code, said):
     assert found.code == code
     assert said in found.out
     assert cumulant("alerts", "test", "--json", "--project", folder).document["receivers"][0]["taken"] is (code == 0)
+
+
+def test_what_a_receiver_refuses_is_listed_retried_and_dropped(cumulant, firing, web):
+    web.how, web.status, web.disliked = "choose", 413, b"data_fault"
+    said = cumulant("tick", "--project", firing).out
+    assert "1 message delivered, 1 left; " in said
+    assert "it answered 413: not like this" in said
+    listed = cumulant("alerts", "list", "--project", firing).out
+    assert "refused to slack-" in listed
+    assert "it answered 413: not like this" in listed
+    [one] = cumulant("alerts", "list", "--json", "--project", firing).document["refused"]
+    assert (one["tries"], one["aside"]) == (1, False)
+    still = cumulant("alerts", "retry", one["message"], "--project", firing)
+    assert (still.code, "0 messages delivered, 1 left" in still.out) == (4, True)
+    dropped = cumulant("alerts", "drop", one["message"], "--reason", "told by hand", "--project", firing)
+    assert dropped.out == f"{one['receiver']}: dropped {one['message']}\n"
+    assert "refused to" not in cumulant("alerts", "list", "--project", firing).out
+    assert cumulant("alerts", "retry", "--project", firing).out == "no message waits\n"
+    assert len(web.posts) == 1
+
+
+def test_a_retry_of_a_receiver_that_does_not_answer_ends_with_3(cumulant, firing, web):
+    web.how = "later"
+    assert cumulant("alerts", "retry", "--project", firing).code == 3
+    web.how = "take"
+    done = cumulant("alerts", "retry", "--project", firing)
+    assert (done.code, done.out) == (0, "2 messages delivered\n")
 
 
 def test_tick_delivers(cumulant, firing, web):

@@ -90,6 +90,59 @@ def test_what_is_wrong_is_said_and_ends_with_a_code(filled, cumulant, tmp_path):
     assert cumulant("labels", "show", "nobody", "--project", str(filled)).code == 2
 
 
+UNKNOWN = 3_000
+BAD = {
+    "unknown.csv": "id,label,known_time\n" + "".join(f"u{number},yes,2026-10-09\n" for number in range(UNKNOWN)),
+    "first.csv": "id,label,known_time\nr1,yes,2026-10-09\nr1,yes,2026-10-09\n",
+    "against.csv": "id,label,known_time\nr1,no,2026-10-09\n",
+    "early.csv": "id,label,known_time\nr2,yes,1970-01-01\nr3,yes,2026-09-01\nr4,yes,2026-10-09\n",
+    "future.csv": "id,label,known_time\nr5,yes,2999-01-01\nr6,no,9999-12-31\nr6,no,99999999999\n",
+    "wrong.jsonl": '{"id":"r6","label":{"a":1}}\n{"id":["r6"],"label":"yes"}\n[1]\nnot json\n{"id":"r6","label":"yes","weight":-1}\n',
+    "header.csv": "id,label,known_time\n",
+    "blank.jsonl": "\n\n",
+    "none.json": "[]",
+}
+
+
+def test_whatever_labels_say_it_is_kept_and_counted_in_words(filled, cumulant, tmp_path):
+    for name, text in BAD.items():
+        (tmp_path / name).write_text(text)
+    found = {name: ingest(cumulant, filled, str(tmp_path / name)) for name in BAD}
+    assert {one.code for one in found.values()} == {0}
+    assert [one.document["labelled"] for one in found.values()] == [0, 1, 0, 3, 0, 0, 0, 0, 0]
+    assert found["wrong.jsonl"].document["sources"][0]["problems"] == {
+        "wrong type": 1, "names no prediction": 1, "not a row": 2, "wrong weight": 1,
+    }  # fmt: skip
+    assert found["future.csv"].document["sources"][0]["problems"] == {"unreadable time": 2}
+    said = cumulant("labels", "report", "--project", str(filled), "--json").document
+    counted = ("rows", "unmatched", "duplicates", "contradicted", "early", "waiting", "labelled")
+    assert [said[name] for name in counted] == [UNKNOWN + 14, UNKNOWN, 1, 1, 2, 1, 3]
+    assert sum(said["problems"].values()) == 7
+    shown = cumulant("labels", "report", "--project", str(filled)).out
+    assert "2 labelled predictions have a label that was known before them" in shown
+    assert f"{UNKNOWN:,} without a prediction" in shown
+    assert "not usable: 2 unreadable time" in shown
+    at_odds = cumulant("labels", "list", "--state", "contradicted", "--project", str(filled), "--json").document
+    assert sorted((one["source"], one["line"]) for one in at_odds) == [
+        ("against.csv", 1), ("first.csv", 1), ("first.csv", 2),
+    ]  # fmt: skip
+
+
+def test_a_half_written_parquet_file_is_told_and_taken_in_when_it_is_whole(filled, cumulant, tmp_path):
+    import polars as pl
+
+    path = tmp_path / "labels.parquet"
+    pl.DataFrame({"id": ["r1", "r2"], "label": ["yes", "no"], "known_time": ["2026-10-09"] * 2}).write_parquet(path)
+    whole = path.read_bytes()
+    for part in (whole[: len(whole) // 2], whole[4:], b"PAR1", b""):
+        path.write_bytes(part)
+        ended = cumulant("labels", "ingest", str(path), "--project", str(filled))
+        assert ended.code == 2
+        assert "damaged or cut off" in ended.err or "is empty (0 bytes)" in ended.err
+    path.write_bytes(whole)
+    assert ingest(cumulant, filled, str(path)).document["labelled"] == 2
+
+
 def test_the_project_file_names_the_labels(filled, cumulant, tmp_path):
     (filled / "landed").mkdir()
     write(filled / "landed" / "one.jsonl", {"id": "r1", "label": "yes"})

@@ -130,7 +130,7 @@ def test_lines_that_are_no_labels_are_kept(tmp_path):
     lines = [b'{"id":"a","label":1}', b"{", b"\xff\xfe", deep, b"x" * (3 << 20), b"", b'{"id":"b","label":0}']
     (tmp_path / "x.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     taken = ingest_file(tmp_path / "o", tmp_path / "x.jsonl", SCHEMA)
-    assert (taken.file.rows, taken.file.problems) == (6, {"not an object": 4})
+    assert (taken.file.rows, taken.file.problems) == (6, {"not a row": 4})
 
 
 def test_a_full_disk_leaves_nothing_and_can_be_tried_again(tmp_path, monkeypatch):

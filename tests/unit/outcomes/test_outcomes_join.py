@@ -77,7 +77,7 @@ def test_what_cannot_be_used_is_kept_and_told(tmp_path):
     ]  # fmt: skip
     taken = tell(folder, *said)
     assert taken.file.problems == {
-        "wrong type": 1, "no label": 1, "names no prediction": 1, "not an object": 1, "no time": 1
+        "wrong type": 1, "no label": 1, "names no prediction": 1, "not a row": 1, "unreadable time": 1
     }  # fmt: skip
     clock = Clock()
     outcomes = opened(tmp_path, clock=clock)

@@ -435,6 +435,15 @@ def test_a_driver_with_a_fault_of_its_own_stops_no_other(late, web, monkeypatch)
     assert "a fault of its driver: KeyError" in deliver(late, clock=ManualClock(START))
     assert len(outbox.waiting(late.journal())) == 1
 
+    def broken(_):
+        raise KeyError("made")
+
+    monkeypatch.setattr(late, "notifier", broken)
+    see(late, finding("b"), finding())
+    assert "fails since 2026-11-24 06:00 UTC: a fault of its driver: KeyError: 'made'" in deliver(
+        late, clock=ManualClock(START)
+    )
+
 
 def test_beside_a_process_messages_go_out_by_themselves(late, web):
     said = []
@@ -477,10 +486,54 @@ def test_a_secret_that_is_gone_loses_nothing(tmp_path, web, monkeypatch, clock):
         assert deliver(late, clock=clock) == "1 message delivered"
 
 
+@pytest.mark.parametrize(("written", "secret"), [("alertmanager+${secret:AM}", ""), ("${secret:AM}", "alertmanager+")])
+def test_what_keeps_alerts_is_known_behind_a_secret(tmp_path, web, monkeypatch, clock, written, secret):
+    with made(tmp_path / "late", written) as late:
+        late.check_drivers()
+        [before] = late.receivers()
+        assert before.keeps_state is (not secret), "while the secret is not to be had"
+        monkeypatch.setenv("AM", f"{secret}http://127.0.0.1:{web.port}/prefix")
+        [receiver] = late.receivers()
+        assert receiver.keeps_state
+        assert receiver.name == before.name
+        see(late, finding("a"))
+        deliver(late, clock=clock)
+        assert {path for path, *_ in web.posts} == {"/prefix/api/v2/alerts"}
+        assert labels(web) == ["a", "a"]
+
+
+def test_a_secret_that_was_replaced_is_taken_while_the_process_runs(tmp_path, web, clock):
+    """The token of a receiver is replaced: the old one is refused, the new one is used by the same process."""
+    with Web() as old, made(tmp_path / "late", "slack+${secret:CHAT}") as late:
+        age = [0.0]
+        late.vault._seconds = lambda: age[0]
+        write_secret(late, f"http://127.0.0.1:{old.port}/first-token")
+        see(late, finding("a"))
+        assert deliver(late, clock=clock) == "1 message delivered"
+        write_secret(late, f"http://127.0.0.1:{web.port}/second-token")
+        old.how = "refuse"
+        see(late, finding("a"), finding("b"))
+        assert "it answered 403" in deliver(late, clock=clock)
+        clock.move(timedelta(minutes=5))
+        age[0] += 300
+        assert deliver(late, clock=clock) == "1 message delivered"
+        assert [path for path, *_ in web.posts] == ["/second-token"]
+        for port, token in ((old.port, "first-token"), (web.port, "second-token")):
+            assert late.vault.redact(f"at http://127.0.0.1:{port}/{token}") == "at ${secret:CHAT}"
+
+
+def write_secret(late, value):
+    file = late.root / ".cumulant" / "secrets"
+    file.parent.mkdir(exist_ok=True)
+    file.touch(mode=0o600)
+    file.write_text(f"CHAT={value}\n")
+
+
 @pytest.mark.parametrize(
     ("url", "said"),
     [
         ("slak+https://h/x", 'no driver for "slak+https://"'),
+        ("slak+${secret:CHAT}", 'no driver for "slak+https://"'),
         ("sqlite:///x", "cannot serve as notifier"),
         ("//h", "names no driver for notifier"),
     ],
@@ -651,5 +704,6 @@ def test_prometheus_is_told(late, web, clock):
         ("cumulant_alerts_firing", "warning"): 0,
         ("cumulant_alerts_firing", "critical"): 1,
         ("cumulant_messages_waiting", name): 2,
+        ("cumulant_messages_refused", name): 0,
         ("cumulant_receiver_failures", name): 1,
     }

@@ -13,7 +13,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime
 from typing import Self
 
-from cumulant.core.errors import EngineUnavailableError, TerminalError, UsageError
+from cumulant.core.errors import EngineUnavailableError, TerminalError, UndeliverableError, UsageError
 from cumulant.core.ids import digest
 from cumulant.drivers.mail.location import Location, location
 from cumulant.ports.notifier import Message
@@ -37,16 +37,18 @@ class Mail:
 
     def send(self, message: Message, *, seconds: float) -> str:
         where, password = self._where, self._password()
+        written = mail(message, where)
         refused: dict[str, tuple[int, bytes]] = {}
         try:
             with _Clients(seconds) as clients, clients.connected(where) as client:
                 if where.user is not None and password is not None:
                     client.login(where.user, password)
-                refused = client.send_message(mail(message, where), where.sender, list(where.to))
+                refused = client.send_message(written, where.sender, list(where.to))
         except smtplib.SMTPRecipientsRefused as error:
             raise _answered(max(code for code, _ in error.recipients.values()), "every address is refused") from None
         except smtplib.SMTPResponseException as error:
-            raise _answered(error.smtp_code, _plain(error.smtp_error, password)) from None
+            of_it = isinstance(error, smtplib.SMTPDataError) or error.smtp_code == _TOO_LARGE
+            raise _answered(error.smtp_code, _plain(error.smtp_error, password), of_the_message=of_it) from None
         except smtplib.SMTPNotSupportedError as error:
             raise TerminalError(f"the mail server cannot do what is needed: {error}", hint=_TLS) from None
         except ssl.SSLCertVerificationError as error:
@@ -64,6 +66,8 @@ class Mail:
         return self._secrets.get(self._where.secret)
 
 
+#: a server that announces its limit says so already when the sender is told (RFC 1870)
+_TOO_LARGE = 552
 _TLS = "smtps:// encrypts from the first byte; tls=none is for a mail server of this machine"
 
 
@@ -86,11 +90,13 @@ def _line(text: str) -> str:
     return "".join(sign if sign.isprintable() else " " for sign in text)[:400]
 
 
-def _answered(code: int, said: str) -> EngineUnavailableError | TerminalError:
-    """4xx asks for another try, 5xx refuses (RFC 5321, section 4.2.1)."""
+def _answered(code: int, said: str, *, of_the_message: bool = False) -> EngineUnavailableError | TerminalError:
+    """4xx asks for another try, 5xx refuses (RFC 5321, section 4.2.1): what it read, or whoever sends it."""
     text = f"the mail server answered {code}: {said}"
     if code < 500:
         return EngineUnavailableError(text)
+    if of_the_message:
+        return UndeliverableError(text, hint="see what it says; other messages go on")
     return TerminalError(text, hint="see that the addresses and the password are right")
 
 

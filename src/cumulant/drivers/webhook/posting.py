@@ -16,13 +16,22 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, EngineUnavailableError, OverloadedError, TerminalError, UsageError
+from cumulant.core.errors import (
+    CumulantError,
+    EngineUnavailableError,
+    OverloadedError,
+    TerminalError,
+    UndeliverableError,
+    UsageError,
+)
 from cumulant.core.version import __version__
 
 #: of an answer that refuses, so much is told
 _LONGEST = 200
 #: answers that say "not now"
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: answers that are of the document and not of who sends it where
+_OF_THE_MESSAGE = frozenset({400, 413, 422})
 #: the longest pause that a receiver may ask for, in seconds
 _PAUSE = 3600.0
 
@@ -63,13 +72,15 @@ def post(target: Target, document: object, *, key: str, seconds: float) -> str:
     Raises:
         OverloadedError: it asks for a pause.
         EngineUnavailableError: it does not answer in time, or says that it cannot now.
-        TerminalError: it refuses.
+        UndeliverableError: it refuses this document.
+        TerminalError: it refuses: address, credentials or settings are wrong.
     """
     headers = {
         "content-type": "application/json", "user-agent": f"cumulant/{__version__}", "idempotency-key": key
     } | target.headers  # fmt: skip
+    body = msgspec.json.encode(document)  # a text that cannot be written is a fault of the message, not of the receiver
     try:
-        request = urllib.request.Request(target.url, msgspec.json.encode(document), headers)  # noqa: S310 - checked by Target
+        request = urllib.request.Request(target.url, body, headers)  # noqa: S310 - checked by Target
         with _Limit(seconds) as limit:
             try:
                 with _opener(limit.watch).open(request, timeout=seconds) as answer:
@@ -88,6 +99,8 @@ def _answered(error: urllib.error.HTTPError) -> CumulantError:
         return TerminalError(f"it answered {error.code}, a redirect", hint="write the address that it redirects to")
     said = "" if error.code == 429 else _said(error)
     text = f"it answered {error.code}" + (f": {said}" if said else "")
+    if error.code in _OF_THE_MESSAGE:
+        return UndeliverableError(text, hint="see what it says; other messages go on")
     if error.code not in _LATER:
         return TerminalError(text, hint="see that address, credentials and the receiver's own settings are right")
     pause = _pause(error.headers.get("retry-after"))

@@ -97,8 +97,18 @@ class ReceiverFailed(Fact, frozen=True, kw_only=True):
     fault: str
 
 
+class MessageRefused(Fact, frozen=True, kw_only=True):
+    """A receiver refused a message so often that it is set aside; others go on, and it is tried once a day."""
+
+    kind: ClassVar[str] = "notify.refused"
+    receiver: str
+    message: str
+    title: str
+    fault: str
+
+
 class MessagesLeftOut(Fact, frozen=True, kw_only=True):
-    """Messages that a receiver will not get: too many waited for it, or nothing names it any more."""
+    """Messages that a receiver will not get: too many waited, nothing names it any more, or somebody dropped them."""
 
     kind: ClassVar[str] = "notify.left_out"
     receiver: str

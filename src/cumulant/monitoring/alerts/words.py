@@ -57,6 +57,8 @@ def message(change: Change) -> Message:
     }
     over = alert.status == "resolved"
     head = heads.get(change.what, "")
+    asked = change.what in ("told", "reminded") and alert.acknowledged is None
+    tail = f" `cumulant alerts ack {alert.id}` says that you know." if asked else ""
     return Message(
         key=f"{alert.id}/{change.what}/{alert.reminders if change.what == 'reminded' else alert.level}",
         kind="alert",
@@ -66,7 +68,7 @@ def message(change: Change) -> Message:
         rule=alert.finding.rule,
         subject=alert.finding.subject,
         title=f"resolved: {title(alert).partition(': ')[2]}" if over else title(alert),
-        text=head + sentence(alert),
+        text=head + sentence(alert) + tail,
         at=alert.fired or change.at,
         since=alert.finding.since,
         ended=alert.resolved,

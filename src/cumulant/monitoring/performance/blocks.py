@@ -16,11 +16,13 @@ _TINY = 1e-6
 
 
 def loss_of(kind: Loss, truth: Floats, score: Floats) -> Floats:
-    """[n] how wrong each score was.
+    """[n] how wrong each score was: of [n], or of [n, classes] for several classes, as in the prediction log.
 
     Raises:
         DataError: a log loss is asked of scores that are no probabilities.
     """
+    if score.ndim == 2:
+        return _of_classes(kind, truth.astype(np.int64), score)
     if kind in ("brier", "squared_error"):
         squared: Floats = (truth - score) ** 2
         return squared
@@ -37,13 +39,36 @@ def loss_of(kind: Loss, truth: Floats, score: Floats) -> Floats:
     return found
 
 
-def base_loss(kind: Loss, truth: Floats, weight: Floats) -> Floats:
-    """[n] the loss of the window's own constant: its base rate, or its mean. No bias from having seen the truth."""
+def _of_classes(kind: Loss, truth: Codes, score: Floats) -> Floats:
+    """The Brier score is the sum over classes, which of two classes is twice that of a binary model."""
+    own = score[np.arange(len(truth)), truth]
+    if kind == "log_loss":
+        found: Floats = -np.log(np.maximum(own, _TINY))
+        return found
+    if kind == "zero_one":
+        return np.asarray(score.argmax(axis=1) != truth, dtype=np.float64)
+    if kind == "squared_error":
+        raise DataError(
+            "a squared error is of numbers, and these are classes", subject="loss", hint='take "brier" or "log_loss"'
+        )
+    brier: Floats = (score**2).sum(axis=1) - 2 * own + 1
+    return brier
+
+
+def base_loss(kind: Loss, truth: Floats, weight: Floats, classes: int | None = None) -> Floats:
+    """[n] the loss of the window's own constant: its base rate, its mean, or the shares of its classes.
+
+    No bias from having seen the truth.
+    """
+    rows = float(weight.sum()) ** 2 / float((weight**2).sum())
+    if classes is not None:
+        shares = np.bincount(truth.astype(np.int64), weight, classes) / weight.sum()
+        lost = loss_of(kind, truth, np.broadcast_to(shares, (len(truth), classes)))
+        return lost * (rows / (rows - 1)) if kind == "brier" and rows > 1 else lost
     rate = float(np.average(truth, weights=weight))
     if kind == "zero_one":
         return np.full(len(truth), min(rate, 1 - rate))
     constant = loss_of(kind, truth, np.full(len(truth), rate))
-    rows = float(weight.sum()) ** 2 / float((weight**2).sum())
     if kind != "log_loss" and rows > 1:
         constant = constant * (rows / (rows - 1))
     return constant

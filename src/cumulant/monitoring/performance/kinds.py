@@ -50,10 +50,12 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def moved(task: Task, reference: Past, recent: Past, before: float) -> Moved | None:
-    """What has moved between the reference and the recent windows; None while there are too few blocks to tell."""
+    """What has moved between the reference and the recent windows; None while there are too few blocks to tell, and
+    for several classes.
+    """
     from scipy.stats import t
 
-    if recent.blocks < 3:
+    if recent.blocks < 3 or task == "multiclass":
         return None
     now = recent.rate / recent.blocks
     spread = math.sqrt(max(0.0, recent.rate_squares - recent.rate * now) / (recent.blocks - 1))

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import msgspec
 import numpy as np
 
-from cumulant.monitoring.performance.rows import Predictions, Window, is_ripe, windows
+from cumulant.monitoring.performance.rows import Predictions, Window, check_task, class_shares, is_ripe, windows
 from cumulant.statistics import Estimate, Metric, estimate, metric, metrics_for
 from cumulant.statistics.metrics import Task
 from cumulant.statistics.performance import weighted_estimate
@@ -32,7 +32,10 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MeasuredWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """What labels say of one window. `refused` says why there are no figures; `notes` what to keep in mind."""
+    """What labels say of one window. `refused` says why there are no figures; `notes` what to keep in mind.
+
+    `base`: the mean truth; of several classes the share of the most frequent one.
+    """
 
     window: Window
     rows: int
@@ -81,8 +84,9 @@ def measured(
 
     Raises:
         KeyError: there is no metric of that name.
-        DataError: `every` is not positive.
+        DataError: `every` is not positive, or the scores are not those of the task.
     """
+    check_task(predictions, task)
     wanted = metrics_for(task) if metrics is None else tuple(metric(name) for name in metrics)
     return tuple(
         _measured(
@@ -112,11 +116,15 @@ def _measured(
         labelled=len(known),
         ripe=ripe,
         weighted=part.label_chance is not None,
-        base=None if refused else float(np.average(known.truth, weights=known.weight)),
+        base=None if refused else _base(known),
         figures={} if refused else figures(known),
         refused=refused,
         notes=() if refused else _notes(part, known),
     )
+
+
+def _base(known: Predictions) -> float:
+    return float(class_shares(known).max() if known.several else np.average(known.truth, weights=known.weight))
 
 
 def _figure(wanted: Metric, known: Predictions, resamples: int, seed: int) -> Figure:
@@ -146,8 +154,10 @@ def _refused(part: Predictions, known: Predictions, ripe: bool, least_share: flo
 
 def _notes(part: Predictions, known: Predictions) -> tuple[str, ...]:
     notes = []
-    spread = float(part.score.std())
-    gap = float(np.average(known.score, weights=known.weight)) - float(part.score.mean())
+    # Of several classes the one number of a row that says most of it: how sure the model was.
+    score, labelled = ((one.score.max(axis=1) if one.several else one.score) for one in (part, known))
+    spread = float(score.std())
+    gap = float(np.average(labelled, weights=known.weight)) - float(score.mean())
     noise = 3 * spread * math.sqrt(float((known.weight**2).sum())) / float(known.weight.sum())
     if spread > 0 and abs(gap) > _SELECTED * spread + noise * (len(known) < len(part)):
         notes.append(

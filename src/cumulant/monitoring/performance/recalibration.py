@@ -16,7 +16,7 @@ from cumulant.statistics.performance import recalibrated
 from cumulant.statistics.performance.calibration import logit
 from cumulant.statistics.rows import Floats
 
-Task = Literal["binary", "regression"]
+Task = Literal["binary", "multiclass", "regression"]
 
 _BINS = 120
 #: logits beyond this lie in the outermost bins
@@ -28,8 +28,9 @@ _STRENGTH = 10.0
 class Past(msgspec.Struct, frozen=True, kw_only=True):
     """A window in sums.
 
-    Binary: weight, weighted logit and positives in each bin of the logit. Regression: the sums of weight, score, truth,
-    squared score and score x truth. `blocks`, `rate` and `rate_squares`: of the block means of the truth.
+    Binary: weight, weighted logit and positives in each bin of the logit. Several classes: nothing. Regression: the
+    sums of weight, score, truth, squared score and score x truth. `blocks`, `rate` and `rate_squares`: of the block
+    means of the truth.
     """
 
     sums: tuple[tuple[float, ...], ...]
@@ -45,6 +46,8 @@ def past(task: Task, truth: Floats, score: Floats, weight: Floats, rates: Floats
         place = np.minimum(((margin + _FAR) / (2 * _FAR) * _BINS).astype(np.int64), _BINS - 1)
         columns = (weight, weight * margin, weight * truth)
         sums = [np.bincount(place, column, _BINS) for column in columns]
+    elif task == "multiclass":
+        sums = []
     else:
         sums = [np.array([(weight * v).sum()]) for v in (np.ones_like(score), score, truth, score**2, score * truth)]
     return Past(

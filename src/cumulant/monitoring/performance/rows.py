@@ -12,10 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.core.errors import DataError
+from cumulant.statistics.metrics import Task
 from cumulant.statistics.rows import Codes, Flags, Floats, Rows, cluster_codes
 
 Times = NDArray[np.datetime64]
 _MICROSECOND = np.timedelta64(1, "us")
+#: probabilities of a row add up to 1 within this: they may have been rounded when they were logged
+_SUM = 1e-2
 
 
 class Window(msgspec.Struct, frozen=True, order=True):
@@ -29,13 +32,15 @@ class Window(msgspec.Struct, frozen=True, order=True):
 class Predictions:
     """n predictions of one model, in whatever order.
 
-    time: [n] of the prediction, UTC. score: [n] probability of the positive class, or the predicted number.
-    truth: [n] 0 or 1 or the number; NaN where no label has come. decision: [n] whether a classifier said yes; None: at
+    time: [n] of the prediction, UTC. score: [n] probability of the positive class, or the predicted number; of several
+    classes [n, classes] probabilities. truth: [n] 0 or 1, the place of the class or the number; NaN where no label has
+    come. decision: [n] whether a classifier said yes; None: at
     one half. cluster: [n] what rows depend on together (a day, a customer); None: each row alone. label_chance: [n]
     the chance with which a row was chosen to be labelled; None: labels come by themselves, whatever was predicted.
 
     Raises:
-        DataError: columns are not of one length, a time or score is missing, or a chance is not in (0, 1].
+        DataError: columns are not of one length, a time or score is missing, a chance is not in (0, 1], or of several
+            classes the scores of a row are no probabilities, or a truth is no place of a class.
     """
 
     time: Times
@@ -60,6 +65,8 @@ class Predictions:
                 subject="score",
                 hint="leave such rows out and count them",
             )
+        if self.several:
+            _check_classes(self.score, self.truth)
         chance = self.label_chance
         if chance is not None and not ((chance > 0) & (chance <= 1)).all():
             raise DataError(
@@ -70,6 +77,11 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.score)
+
+    @property
+    def several(self) -> bool:
+        """Whether there is a probability for each of several classes."""
+        return self.score.ndim == 2
 
     @property
     def labelled(self) -> Flags:
@@ -104,7 +116,51 @@ class Predictions:
             truth=self.truth,
             prediction=self.score,
             cluster=None if self.cluster is None else cluster_codes(self.cluster),
-            decision=self.said_yes,
+            decision=None if self.several else self.said_yes,
+        )
+
+
+def class_shares(known: Predictions) -> Floats:
+    """[classes] the share of each class among labelled predictions of several classes."""
+    counts = np.bincount(known.truth.astype(np.int64), known.weight, known.score.shape[1])
+    found: Floats = counts / counts.sum()
+    return found
+
+
+def check_task(predictions: Predictions, task: Task) -> None:
+    """Raises DataError where the scores are not those of the task."""
+    if predictions.several is not (task == "multiclass"):
+        raise DataError(
+            f"the task is {task}, and a score for each class is {'' if predictions.several else 'not '}there",
+            subject="score",
+            hint="multiclass needs scores [n, classes], any other task [n]",
+        )
+
+
+def need_one_score(predictions: Predictions, what: str) -> None:
+    """Raises DataError where there are several classes: `what` is for two, or for numbers."""
+    if predictions.several:
+        raise DataError(
+            f"{what} is for two classes or numbers, and these predictions are of {predictions.score.shape[1]} classes",
+            subject="score",
+            hint="wait for labels (`measured`), or give one class against the rest: its probability, and 0 or 1",
+        )
+
+
+def _check_classes(score: Floats, truth: Floats) -> None:
+    classes = score.shape[1]
+    if classes < 2 or (score < 0).any() or (np.abs(score.sum(axis=1) - 1) > _SUM).any():
+        raise DataError(
+            "the scores of a row are not the probabilities of all classes",
+            subject="score",
+            hint="give one column a class, in the order of the model's classes; each row adds up to 1",
+        )
+    known = truth[np.isfinite(truth)]
+    if not (np.isin(known, np.arange(classes))).all():
+        raise DataError(
+            f"a truth is no place of {classes} classes",
+            subject="truth",
+            hint=f"give whole numbers from 0 to {classes - 1}, and NaN where no label has come",
         )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from cumulant.monitoring.performance.kinds import Kind
 from cumulant.monitoring.performance.labelled import MeasuredWindow
-from cumulant.monitoring.performance.rows import Predictions, Window, windows
+from cumulant.monitoring.performance.rows import Predictions, Window, need_one_score, windows
 from cumulant.statistics import Estimate, Rows, Word, cluster_codes, verdict
 from cumulant.statistics.performance import (
     FIGURES,
@@ -91,7 +91,11 @@ def learn_estimator(reference: Predictions, *, every: timedelta, calibrate: bool
         every: length of the windows that will be estimated.
         calibrate: learn a calibration; False: take the scores as probabilities, and refuse where they are none.
         seed: of the intervals.
+
+    Raises:
+        DataError: there are several classes.
     """
+    need_one_score(reference, "an estimate without labels")
     known = reference.where(reference.labelled)
     known = known.where(np.argsort(known.time, kind="stable"))
     refused = reference_refusal(known.truth, known.score)
@@ -144,9 +148,11 @@ def estimated(
         seed: of the intervals.
 
     Raises:
-        DataError: `every` is not positive.
+        DataError: `every` is not positive, or there are several classes.
     """
     from scipy.stats import norm
+
+    need_one_score(predictions, "an estimate without labels")
 
     wider = float(norm.ppf(1 - alpha / (2 * horizon)) / norm.ppf((1 + _LEVEL) / 2))
     found = []

@@ -8,7 +8,7 @@ So three things are asked of each window, each against something that meets the 
 - `skill`: does it lose more than it should, given what the window's own base rate loses and the reference's skill?
 
 Each is a mean of blocks under continuous watching (`statistics.sequential.student`), and they share one alpha.
-Improvement is told and never harm.
+Improvement is told and never harm. Of several classes `calibration` is not asked, and no kind of change is named.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from cumulant.core.errors import DataError
 from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of, means_by
 from cumulant.monitoring.performance.kinds import Kind, Moved, Question, kind_of, moved
 from cumulant.monitoring.performance.recalibration import Past, Task, applied, learned, past, together
-from cumulant.monitoring.performance.rows import Predictions, Window, windows
+from cumulant.monitoring.performance.rows import Predictions, Window, check_task, class_shares, windows
 from cumulant.outcomes import Loss
 from cumulant.statistics import Word
 from cumulant.statistics.rows import Floats
@@ -50,7 +50,9 @@ class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
         horizon: windows that are looked back on; after them the count begins anew.
         recent: windows that speak for how it is now, at most `horizon`.
         block: rows of a block at least; whole clusters are put together until they have them.
-        refit: whether a refit's scores will be there. Alpha is shared over the questions that are asked.
+        refit: whether a refit's scores will be there.
+        calibration: whether scores are calibrated anew, which is for two classes and for numbers. Alpha is shared over
+            the questions that are asked.
     """
 
     loss: Loss = "brier"
@@ -60,6 +62,7 @@ class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
     recent: int = 5
     block: int = 50
     refit: bool = True
+    calibration: bool = True
 
     def __post_init__(self) -> None:
         if self.margin < 0 or not 0 < self.alpha < 1 or min(self.horizon, self.recent, self.block) < 1:
@@ -77,7 +80,9 @@ class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def questions(self) -> tuple[Question, ...]:
         """Those that are asked."""
-        return QUESTIONS if self.refit else QUESTIONS[1:]
+        left_out = {"refit"} if not self.refit else set()
+        left_out |= {"calibration"} if not self.calibration else set()
+        return tuple(question for question in QUESTIONS if question not in left_out)
 
     @property
     def bar(self) -> float:
@@ -89,7 +94,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     """The reference: rows with labels from when the model was good.
 
     loss, base: mean loss of the model, and of each window's own constant. ratio: the first over the second, with its
-    standard error: 1 less the skill. rate: mean of the truth.
+    standard error: 1 less the skill. rate: mean of the truth; of several classes the share of the most frequent one.
     """
 
     task: Task
@@ -196,14 +201,23 @@ def baseline(reference: Predictions, *, task: Task, terms: HarmTerms, every: tim
     """The reference in windows of the length that will be watched; rows without a label are left out.
 
     Raises:
-        DataError: fewer than two blocks have labels, or a constant would never be wrong.
+        DataError: fewer than two blocks have labels, a constant would never be wrong, the scores are not those of the
+            task, or of several classes a question of calibration is asked.
     """
+    check_task(reference, task)
+    if task == "multiclass" and terms.calibration:
+        raise DataError(
+            "whether scores of several classes are calibrated is not asked",
+            subject="harm",
+            hint="HarmTerms(calibration=False, ...)",
+        )
+    classes = reference.score.shape[1] if reference.several else None
     losses, bases, rates = [], [], []
     known = reference.where(reference.labelled)
     for _, part in windows(known, every):
         means = means_by(block_codes(part, terms.block), part.weight)
         losses.append(means(loss_of(terms.loss, part.truth, part.score)))
-        bases.append(means(base_loss(terms.loss, part.truth, part.weight)))
+        bases.append(means(base_loss(terms.loss, part.truth, part.weight, classes)))
         rates.append(means(part.truth))
     loss, base, rate = (np.concatenate(one) if one else np.zeros(0) for one in (losses, bases, rates))
     if len(loss) < 2 or not base.mean() > 0:
@@ -220,7 +234,7 @@ def baseline(reference: Predictions, *, task: Task, terms: HarmTerms, every: tim
         base=float(base.mean()),
         ratio=ratio,
         ratio_error=float(rest.std(ddof=1) / math.sqrt(len(rest)) / base.mean()),
-        rate=float(np.average(known.truth, weights=known.weight)),
+        rate=float(class_shares(known).max() if known.several else np.average(known.truth, weights=known.weight)),
         rows=len(known),
         past=past(task, known.truth, known.score, known.weight, rate),
     )
@@ -275,7 +289,8 @@ def _checked(watch: Watch, window: Window, part: Predictions, refit: Floats | No
         raise DataError(
             f"none of {len(part)} predictions has a label", subject="truth", hint="wait for labels, or estimate"
         )
-    if refit is not None and (len(refit) != len(part) or not np.isfinite(refit[part.labelled]).all()):
+    check_task(part, watch.baseline.task)
+    if refit is not None and (refit.shape != part.score.shape or not np.isfinite(refit[part.labelled]).all()):
         raise DataError(f"a refit gives a finite score for each of {len(part)} rows", subject="refit")
 
 
@@ -287,14 +302,14 @@ def _excess(watch: Watch, known: Predictions, refit: Floats | None) -> tuple[dic
     def lost(score: Floats) -> Floats:
         return means(loss_of(terms.loss, known.truth, score))
 
-    served, base = lost(known.score), means(base_loss(terms.loss, known.truth, known.weight))
-    anew = learned(reference.task, together(watch.pasts) if watch.pasts else reference.past)
+    classes = known.score.shape[1] if known.several else None
+    served, base = lost(known.score), means(base_loss(terms.loss, known.truth, known.weight, classes))
     # The reference's skill is itself an estimate: two standard errors of it are allowed for.
     due = (reference.ratio + 2 * reference.ratio_error) * base
-    found: dict[Question, Floats] = {
-        "calibration": served - lost(applied(reference.task, anew, known.score)),
-        "skill": served - due,
-    }
+    found: dict[Question, Floats] = {"skill": served - due}
+    if terms.calibration:
+        anew = learned(reference.task, together(watch.pasts) if watch.pasts else reference.past)
+        found["calibration"] = served - lost(applied(reference.task, anew, known.score))
     if refit is not None:
         found["refit"] = served - lost(refit)
     return found, past(reference.task, known.truth, known.score, known.weight, means(known.truth))
@@ -315,11 +330,11 @@ def _told(watch: Watch, window: Window) -> Harm:
     findings = tuple(_finding(watch, question) for question in watch.terms.questions)
     words: dict[Question, Word] = {one.question: one.word for one in findings}
     change = moved(watch.baseline.task, watch.baseline.past, _since_change(watch, findings), watch.baseline.rate)
-    word = _overall(words)
+    word, excess = _overall(words), {one.question: one.excess for one in findings}
     return Harm(
         window=window,
         word=word,
-        kind=kind_of(words, {one.question: one.excess for one in findings}, change),
+        kind=None if watch.baseline.task == "multiclass" else kind_of(words, excess, change),
         findings=findings,
         moved=change,
         sentence=" ".join(one.sentence for one in findings if one.word == word) or "Nothing is known yet.",

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 #: seconds that a tick gives to all receivers together
 _TICK_SECONDS = 30.0
+#: refused messages that the sentence names
+_NAMED = 3
 
 
 class Tested(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,16 +117,19 @@ def deliver(project: Project, *, clock: Clock | None = None, seconds: float = _T
     postman = Postman(project, clock=clock)
     postman.round()
     postman.wait(seconds)
-    from cumulant.runtime.alerts.views import receiver_views
+    from cumulant.runtime.alerts.views import receiver_views, refused_views
 
     views = receiver_views(project)
-    left, deaf = sum(view.waiting for view in views), [view for view in views if view.failures]
+    left, deaf = sum(view.waiting + view.refused for view in views), [view for view in views if view.failures]
     said = f"{_counted(postman.delivered)} delivered" if postman.delivered or left else "no message waits"
     if left:
         said += f", {left} left"
-    return said + "".join(
+    said += "".join(
         f"; {view.receiver} fails since {view.failing_since:%Y-%m-%d %H:%M} UTC: {view.fault}" for view in deaf
     )
+    picky = [view.receiver for view in views if view.refused]
+    refused = [one for receiver in picky for one in refused_views(project.journal(), receiver)]
+    return said + "".join(f'; {one.receiver} refuses "{one.title}": {one.fault}' for one in refused[:_NAMED])
 
 
 def _counted(messages: int) -> str:
@@ -180,14 +185,17 @@ def silence(
     """No message to people about what matches, for a while; it is still recorded, and told to what keeps alerts.
 
     Raises:
-        UsageError: `span` is no duration.
+        UsageError: `span` is no duration, or none at all.
     """
     check(project.access(), principal, "alerts.steer", project.name)
     now = (clock or SystemClock()).now()
     try:
-        until = now + duration(span)
+        length = duration(span)
+        until = now + length
     except OverflowError:
         raise UsageError(f'"{span}" is longer than time goes', hint="write 2h or 7d") from None
+    if not length:
+        raise UsageError("a silence of no length silences nothing", subject=span, hint="write 2h or 7d")
     wanted = Silence(id="", model=model, rule=rule, subject=subject, until=until, by=str(principal.name), reason=reason)
 
     def how(state: State) -> tuple[State, tuple[()], Sequence[AlertsSilenced]]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cumulant.monitoring.alerts.events import MessagesLeftOut
 from cumulant.runtime.alerts import outbox
-from cumulant.runtime.alerts.outbox import ACTOR, LEFT_OUT, OUTBOX, Entry
+from cumulant.runtime.alerts.outbox import ACTOR, LEFT_OUT, Entry
 from cumulant.runtime.alerts.standing import STANDING
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def sweep(journal: Journal, receivers: Sequence[Receiver]) -> None:
 def _forget(transaction: Transaction, gone: str, entries: Sequence[Entry], heirs: Sequence[Receiver]) -> None:
     outbox.put(transaction, heirs, [entry.message for entry in entries])
     for entry in entries:
-        transaction.delete(OUTBOX, entry.key)
+        outbox.take_out(transaction, entry.key)
     transaction.delete(LEFT_OUT, gone)
     transaction.delete(STANDING, gone)
     if entries and not heirs:

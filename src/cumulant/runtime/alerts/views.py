@@ -13,11 +13,12 @@ from cumulant.monitoring.alerts.policy import LEVELS
 from cumulant.monitoring.alerts.silences import is_silent
 from cumulant.runtime.actions import check
 from cumulant.runtime.alerts.book import read
-from cumulant.runtime.alerts.outbox import left_out, waiting
+from cumulant.runtime.alerts.outbox import left_out, refusals, waiting
 from cumulant.runtime.alerts.standing import standing
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Journal
     from cumulant.project import Project
 
 
@@ -45,11 +46,12 @@ class AlertView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReceiverView(msgspec.Struct, frozen=True, kw_only=True):
-    """A receiver: how many messages wait for it or were left out, and how long it has failed."""
+    """A receiver: how many messages wait for it, are refused by it or were left out, and how long it has failed."""
 
     receiver: str
     url: str
     waiting: int
+    refused: int
     left_out: int
     failures: int
     failing_since: datetime | None
@@ -58,12 +60,26 @@ class ReceiverView(msgspec.Struct, frozen=True, kw_only=True):
     delivered: datetime | None
 
 
+class RefusedView(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that its receiver refuses. `aside`: so often that it is tried once a day; `fault`: what it says."""
+
+    message: str
+    receiver: str
+    title: str
+    tries: int
+    since: datetime
+    retry: datetime
+    aside: bool
+    fault: str
+
+
 class AlertsView(msgspec.Struct, frozen=True, kw_only=True):
     """All of it; `spent` and `budget` are of the present period."""
 
     alerts: list[AlertView]
     silences: list[Silence]
     receivers: list[ReceiverView]
+    refused: list[RefusedView]
     budget: str
     spent: int
 
@@ -85,9 +101,17 @@ def overview(
         alerts=[view(one, silent=is_silent(state, one, now)) for one in listed if model in ("", one.finding.model)],
         silences=[one for one in state.silences if one.until > now],
         receivers=receiver_views(project),
+        refused=[one for receiver in project.receivers() for one in refused_views(project.journal(), receiver.name)],
         budget=spec.budget,
         spent=state.spent.get(policy(spec).period_of(now), 0),
     )
+
+
+def matched(project: Project, silence: Silence, *, clock: Clock | None = None) -> tuple[int, int]:
+    """How many of the alerts that fire or are pending a silence matches, and how many there are."""
+    now, (state, _) = (clock or SystemClock()).now(), read(project.journal())
+    alerts = list(state.alerts.values())
+    return sum(silence.matches(alert, now) for alert in alerts), len(alerts)
 
 
 def receiver_views(project: Project) -> list[ReceiverView]:
@@ -95,11 +119,13 @@ def receiver_views(project: Project) -> list[ReceiverView]:
     journal, views = project.journal(), []
     for receiver in project.receivers():
         found, missed = standing(journal, receiver.name)[0], left_out(journal, receiver.name)
+        refused = len(refused_views(journal, receiver.name))
         views.append(
             ReceiverView(
                 receiver=receiver.name,
                 url=receiver.shown,
-                waiting=len(waiting(journal, receiver.name)),
+                waiting=len(waiting(journal, receiver.name)) - refused,
+                refused=refused,
                 left_out=missed.messages if missed else 0,
                 failures=found.failures,
                 failing_since=found.failing_since,
@@ -109,6 +135,25 @@ def receiver_views(project: Project) -> list[ReceiverView]:
             )
         )
     return views
+
+
+def refused_views(journal: Journal, receiver: str) -> list[RefusedView]:
+    """What a receiver refuses, the oldest first."""
+    known = refusals(journal, receiver)
+    return [
+        RefusedView(
+            message=entry.message.key,
+            receiver=receiver,
+            title=entry.message.title,
+            tries=one.tries,
+            since=one.since,
+            retry=one.retry,
+            aside=one.aside,
+            fault=one.fault,
+        )
+        for entry in waiting(journal, receiver)
+        if (one := known.get(entry.key)) is not None
+    ]
 
 
 def view(alert: Alert, *, silent: bool = False) -> AlertView:

@@ -1,0 +1,180 @@
+"""Several classes: what labels say of them, harm, and what is refused in words."""
+
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from performance_support import DAY, LATER, daily, followed
+from sklearn.metrics import accuracy_score, f1_score, log_loss
+
+from cumulant.core.errors import DataError
+from cumulant.monitoring.performance import (
+    HarmTerms,
+    Watch,
+    baseline,
+    begin,
+    estimated,
+    harm,
+    learn_estimator,
+    measured,
+    windows,
+)
+from cumulant.monitoring.performance.blocks import base_loss, loss_of
+from cumulant.outcomes.losses import loss
+
+TERMS = HarmTerms(refit=False, calibration=False)
+NAMES = ("a", "b", "c")
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def drawn(rng, n, *, sure=1.5, shares=(0.5, 0.3, 0.2)):
+    """Probabilities of three classes that are right, and classes drawn by them."""
+    logits = rng.normal(0, sure, (n, 3)) + np.log(shares)
+    score = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return score, (rng.random(n)[:, None] > score.cumsum(axis=1)[:, :2]).sum(axis=1).astype(float)
+
+
+def made(rng, n, *, rows=500, first=0, **how):
+    score, truth = drawn(rng, n, **how)
+    return daily(score, truth, rows=rows, first=first)
+
+
+def test_metrics_are_those_of_training(rng):
+    part = made(rng, 1000, rows=1000)
+    [found] = measured(part, task="multiclass", every=DAY, now=LATER, resamples=50)
+    said = part.score.argmax(axis=1)
+    wanted = {
+        "accuracy": accuracy_score(part.truth, said),
+        "macro_f1": f1_score(part.truth, said, average="macro"),
+        "log_loss": log_loss(part.truth, part.score),
+        "brier": ((part.score - np.eye(3)[part.truth.astype(int)]) ** 2).sum(axis=1).mean(),
+    }
+    assert {name: found.figures[name].value for name in wanted} == pytest.approx(wanted)
+    assert found.base == pytest.approx(np.bincount(part.truth.astype(int)).max() / 1000)
+    assert set(found.figures) == {*wanted, "calibration_error"}
+    for name in ("accuracy", "macro_f1", "log_loss"):
+        assert found.figures[name].low < wanted[name] < found.figures[name].high
+
+
+def test_labels_that_are_missing_or_a_selection(rng):
+    score, truth = drawn(rng, 2000)
+    truth[score.max(axis=1) < 0.6] = np.nan  # only of what the model was sure of, there are labels
+    [found] = measured(
+        daily(score, truth, rows=2000), task="multiclass", every=DAY, now=LATER, least_share=0.1, resamples=20
+    )
+    assert "they are a selection" in found.notes[0]
+    score, truth = drawn(rng, 20_000)
+    chance = np.where(truth == 2, 0.9, 0.2)
+    seen = np.where(rng.random(20_000) < chance, truth, np.nan)
+    [found] = measured(
+        daily(score, seen, rows=20_000, label_chance=chance), task="multiclass", every=DAY, now=LATER,
+        metrics=["accuracy"], resamples=200,
+    )  # fmt: skip
+    figure = found.figures["accuracy"]
+    assert figure.low < (score.argmax(axis=1) == truth).mean() < figure.high, "as if all were labelled"
+
+
+@pytest.mark.parametrize("kind", ["brier", "log_loss", "zero_one"])
+def test_losses_are_those_of_the_prediction_log(rng, kind):
+    score, truth = drawn(rng, 50)
+    outputs = [
+        {"probabilities": dict(zip(NAMES, row, strict=True)), "prediction": NAMES[row.argmax()]}
+        for row in score.tolist()
+        for row in [np.array(row)]
+    ]
+    wanted = [loss(one, NAMES[int(place)], None, kind) for one, place in zip(outputs, truth, strict=True)]
+    assert loss_of(kind, truth, score) == pytest.approx(np.array(wanted, float))
+
+
+def test_the_constant_of_a_window_has_no_gain_from_having_seen_it(rng):
+    """Over many small windows the mean loss of the shares that a window shows is that of the true shares."""
+    shares = np.array([0.5, 0.3, 0.2])
+    lost = []
+    for _ in range(4000):
+        truth = rng.choice(3, 12, p=shares).astype(float)
+        lost.append(base_loss("brier", truth, np.ones(12), 3).mean())
+    error = np.std(lost) / np.sqrt(len(lost))
+    assert abs(np.mean(lost) - (1 - (shares**2).sum())) < 4 * error
+
+
+def test_nothing_that_changed_is_no_harm_and_classes_mixed_up_are(rng):
+    reference = made(rng, 10_000)
+    told, watch = followed(reference, made(rng, 10_000, first=20), terms=TERMS, task="multiclass")
+    assert {one.word for one in told} <= {"cannot_tell", "not_worse", "better"}
+    assert [one.question for one in told[-1].findings] == ["skill"]
+    score, truth = drawn(rng, 5_000)
+    mixed = daily(np.roll(score, 1, axis=1), truth, rows=500, first=40)
+    for window, part in windows(mixed, DAY):
+        watch, said = harm(Watch.from_json(watch.to_json()), window, part)
+    assert (said.word, said.kind) == ("worse", None)
+    assert said.findings[0].since.isoformat().startswith("2020-02-10")
+    assert "more than a model with its skill on the reference would lose" in said.sentence
+
+
+def test_what_a_refit_gains_is_harm(rng):
+    reference = made(rng, 10_000)
+    score, truth = drawn(rng, 10_000)
+    blurred = 0.5 * score + 0.5 / 3
+    current = daily(blurred, truth, rows=500, first=20)
+    terms = HarmTerms(calibration=False)
+    told, _ = followed(reference, current, terms=terms, task="multiclass", refits=np.split(score, 20))
+    words = {one.question: one.word for one in told[-1].findings}
+    assert words["refit"] == "worse"
+
+
+def test_alarms_where_nothing_changed_are_as_rare_as_they_say(rng):
+    """150 watches of 30 windows, alpha 5%: more than 15 alarms would come with a chance of under 1%."""
+    reference = made(rng, 20_000, rows=2000)
+    alarms = 0
+    for _ in range(150):
+        told, _ = followed(reference, made(rng, 30 * 200, rows=200, first=20), terms=TERMS, task="multiclass")
+        alarms += any(one.word == "worse" for one in told)
+    assert alarms <= 15
+
+
+@pytest.mark.parametrize(
+    ("score", "truth", "said"),
+    [
+        ([[0.5, 0.3], [0.5, 0.5]], [0, 1], "not the probabilities of all classes"),
+        ([[1.2, -0.2], [0.5, 0.5]], [0, 1], "not the probabilities of all classes"),
+        ([[1.0], [1.0]], [0, 0], "not the probabilities of all classes"),
+        ([[0.5, 0.5], [0.5, 0.5]], [0, 2], "no place of 2 classes"),
+        ([[0.5, 0.5], [0.5, 0.5]], [0, 0.5], "no place of 2 classes"),
+        ([[0.5, 0.5], [0.5, float("nan")]], [0, 1], "no finite score"),
+    ],
+)
+def test_what_are_no_classes(score, truth, said):
+    with pytest.raises(DataError, match=said):
+        daily(np.array(score), np.array(truth), rows=2)
+
+
+def test_what_is_not_asked_of_several_classes_says_so(rng):
+    several = made(rng, 2000)
+    binary = daily(several.score[:, 0], (several.truth == 0).astype(float), rows=500)
+    refusals = {
+        "without labels is for two classes or numbers": lambda: learn_estimator(several, every=DAY),
+        "these predictions are of 3 classes": lambda: estimated(learn_estimator(binary, every=DAY), several, every=DAY),
+        "the task is binary, and a score for each class is there": lambda: measured(
+            several, task="binary", every=DAY, now=LATER
+        ),
+        "the task is multiclass, and a score for each class is not there": lambda: measured(
+            binary, task="multiclass", every=DAY, now=LATER
+        ),
+        "calibrated is not asked": lambda: baseline(several, task="multiclass", terms=HarmTerms(), every=DAY),
+        "a squared error is of numbers": lambda: baseline(
+            several, task="multiclass", terms=HarmTerms(loss="squared_error", calibration=False), every=DAY
+        ),
+    }
+    for said, asked in refusals.items():
+        with pytest.raises(DataError, match=said):
+            asked()
+    watch = begin(baseline(several, task="multiclass", terms=TERMS, every=DAY), TERMS)
+    [(window, part), *_] = windows(several, timedelta(days=1))
+    with pytest.raises(DataError, match="the task is multiclass"):
+        harm(watch, window, binary)
+    with pytest.raises(DataError, match="a refit gives a finite score"):
+        harm(watch, window, part, part.score[:, 0])
