@@ -152,7 +152,7 @@ def test_cases_go_there_and_come_back_as_decisions(studio, tmp_path, capfd, kind
 
 
 def target_of(kind, place):
-    return ("yes" if place % 7 > 3 else "no") if kind == "choices" else place % 7 + place % 3
+    return ("yes" if place % 7 > 3 or place % 11 == 0 else "no") if kind == "choices" else place % 7 + place % 3
 
 
 def answer(kind, value):

@@ -82,7 +82,9 @@ _ERROR = {
 def document(model: str, *, guarded: bool) -> dict[str, Any]:
     """OpenAPI 3.1 of the queue of that model."""
     kinds = [*_ANSWERS.values(), *BODIES.values()]
-    schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+    schemas, components = msgspec.json.schema_components(
+        kinds, schema_hook=_any, ref_template="#/components/schemas/{name}"
+    )
     answers = dict(zip(_ANSWERS, schemas, strict=False))
     bodies = dict(zip(BODIES, schemas[len(_ANSWERS) :], strict=True))
     found: dict[str, Any] = {"schemas": {**components, "Error": _ERROR}}
@@ -127,6 +129,13 @@ def _parameters(route: Route, last: str) -> list[dict[str, Any]]:
         whole = {"type": "integer", "minimum": 1, "maximum": MOST, "default": 20}
         found.append({"name": "limit", "in": "query", "schema": whole})
     return found
+
+
+def _any(kind: type) -> dict[str, Any]:
+    """What has no type in the documents is a label."""
+    if kind is object:
+        return {"description": "A label: text, a number or a truth value."}
+    raise NotImplementedError
 
 
 def _at(name: str) -> str:
