@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -14,6 +15,7 @@ from cumulant.cli.invocation import Invocation
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cumulant.project import Project
     from cumulant.runtime.review.fill import Filled
     from cumulant.runtime.review.verbs import Answered
 
@@ -112,7 +114,7 @@ def show(call: Invocation, case: Case) -> None:
     from cumulant.runtime.review.verbs import show_case
 
     with call.project() as project:
-        found = show_case(project, case, principal=project.principal())
+        found = show_case(project, _id(project, case), principal=project.principal())
 
     def text(console: Console) -> None:
         from cumulant.cli.review_page import page
@@ -137,7 +139,7 @@ def decide(
     from cumulant.runtime.review import verbs
 
     with call.project() as project:
-        found = verbs.decide(project, case, label, principal=project.principal(), note=note)
+        found = verbs.decide(project, _id(project, case), label, principal=project.principal(), note=note)
     _answer(call, found)
 
 
@@ -147,7 +149,7 @@ def skip(call: Invocation, case: Case) -> None:
     from cumulant.runtime.review import verbs
 
     with call.project() as project:
-        found = verbs.skip(project, case, principal=project.principal())
+        found = verbs.skip(project, _id(project, case), principal=project.principal())
     _answer(call, found)
 
 
@@ -157,9 +159,7 @@ def escalate(call: Invocation, case: Case, note: Note = "") -> None:
     from cumulant.runtime.review import verbs
 
     with call.project() as project:
-        found = verbs.escalate(project, case, principal=project.principal())
-        if note.strip():
-            verbs.note(project, case, note, principal=project.principal())
+        found = verbs.escalate(project, _id(project, case), principal=project.principal(), note=note)
     _answer(call, found)
 
 
@@ -173,7 +173,7 @@ def note(
     from cumulant.runtime.review import verbs
 
     with call.project() as project:
-        found = verbs.note(project, case, text, principal=project.principal())
+        found = verbs.note(project, _id(project, case), text, principal=project.principal())
     call.answer(found, lambda console: console.print(f"noted beside case {found.id}"))
 
 
@@ -195,7 +195,7 @@ def assign(
     if (to is None) != to_all:
         raise UsageError("a case goes to one reviewer, or to all", hint="name one, or write --to-all")
     with call.project() as project:
-        found = verbs.assign(project, case, to, principal=project.principal())
+        found = verbs.assign(project, _id(project, case), to, principal=project.principal())
     call.answer(found, lambda console: console.print(f"case {found.id} is for {found.assigned or 'everybody'}"))
 
 
@@ -213,6 +213,43 @@ def report(call: Invocation) -> None:
         figures(console, found)
 
     call.answer(found, text)
+
+
+@command(
+    app,
+    action="review.serve",
+    examples=["cumulant review serve", "cumulant review serve --http 0.0.0.0:8090 --token-file tokens.txt"],
+)
+def serve(
+    call: Invocation,
+    http: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Where to listen; off loopback needs tokens or --insecure.")
+    ] = "127.0.0.1:8090",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A line a reviewer, TOKEN ada; default: the one token of CUMULANT_TOKEN."),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow an address that others can reach without a token.")
+    ] = False,
+) -> None:
+    """Let people and programs answer the queue over HTTP, by the same rules, until interrupted."""
+    from cumulant.runtime.review.http import callers, server
+
+    known = callers.read_callers(token_file, os.environ.get("CUMULANT_TOKEN", ""))
+
+    def announce(opened: server.Opened) -> None:
+        def text(console: Console) -> None:
+            console.print(f"the review queue of {opened.model} is at {opened.url}", style="bold")
+            console.print(f"its paths are in {opened.url}/openapi.json; stop with Ctrl-C", style="dim")
+            console.file.flush()
+
+        call.answer(opened, text)
+
+    with call.project() as project:
+        server.serve(
+            project, principal=project.principal(), http=http, callers=known, insecure=insecure, announce=announce
+        )
 
 
 @command(
@@ -271,6 +308,13 @@ def import_(
             console.print(f"{case}: {problem}", style="yellow")
 
     call.answer(found, text)
+
+
+def _id(project: Project, beginning: str) -> str:
+    """People may leave out the end of an id."""
+    from cumulant.runtime.review.verbs import case_named
+
+    return case_named(project, beginning, principal=project.principal())
 
 
 def _print_filled(console: Console, found: Filled) -> None:

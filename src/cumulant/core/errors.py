@@ -8,6 +8,7 @@
     │   ├── DataError               a source that cannot be read as declared
     │   ├── NotFoundError           a name that does not exist; suggests the nearest
     │   ├── RequestError            a prediction request that does not fit the schema
+    │   ├── ConflictError           what is asked no longer fits what became of a thing
     │   └── MissingPartError        an extra that is not installed; names the install line
     ├── RefusedError                a gate said no
     │   ├── ContractBreachError     more rows refused than the source allows
@@ -104,6 +105,10 @@ class NotFoundError(UsageError):
 
 class RequestError(UsageError):
     code = "request"
+
+
+class ConflictError(UsageError):
+    code = "conflict"
 
 
 class MissingPartError(UsageError):

@@ -76,6 +76,11 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     told: bool = False
 
     @property
+    def revision(self) -> str:
+        """What changes with everything that becomes of the case."""
+        return digest(msgspec.to_builtins(self))[:16]
+
+    @property
     def decisions(self) -> tuple[Answer, ...]:
         return tuple(one for one in self.answers if one.kind == "decided")
 

@@ -6,6 +6,7 @@ open ones only. Of two reviewers who want the same case one gets it, and the oth
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from cumulant.core.clock import Clock, SystemClock
-from cumulant.core.errors import LeaseHeldError, NotFoundError, did_you_mean
+from cumulant.core.errors import ConflictError, LeaseHeldError, NotFoundError, did_you_mean
 from cumulant.core.events import Actor
 from cumulant.review import moves
 from cumulant.review.cases import Case, Draw, Queue
@@ -25,6 +26,9 @@ from cumulant.review.spec import ReviewSpec
 if TYPE_CHECKING:
     from cumulant.ports.journal import Journal, Row, Transaction
 
+#: as `cases.case_id` makes them
+_ID = re.compile("[0-9a-f]{12}")
+_SHOWN = 40
 OPEN, CLOSED, DRAW, QUEUE = "review_case", "review_closed", "review_draw", "review_queue"
 
 
@@ -55,20 +59,37 @@ class Desk:
         return sorted(found, key=lambda one: one.number)
 
     def find(self, case: str) -> Case:
-        """The case of that id, or whose id begins like it where only one does.
+        """The case of exactly that id.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        for kind in (OPEN, CLOSED):
+            row = self._journal.get(kind, self._key(case)) if _ID.fullmatch(case) else None
+            if row is not None:
+                return _case(row)
+        raise self._unknown(case)
+
+    def named(self, beginning: str) -> Case:
+        """The case whose id begins so, as people write it.
 
         Raises:
             NotFoundError: there is none, or there are several.
         """
-        rows = [row for kind in (OPEN, CLOSED) for row in self._journal.rows(kind, self._prefix + case)]
-        exact = [row for row in rows if row.key == self._prefix + case]
-        if len(exact) == 1 or len(rows) == 1:
-            return _case((exact or rows)[0])
+        kinds = (OPEN, CLOSED) if beginning else ()
+        rows = [row for kind in kinds for row in self._journal.rows(kind, self._prefix + beginning)]
+        if len(rows) > 1:
+            raise NotFoundError(
+                f'several cases begin with "{beginning}"', subject=beginning, hint="write more of the id"
+            )
         if rows:
-            raise NotFoundError(f'several cases begin with "{case}"', subject=case, hint="write more of the id")
-        known = [one.id for one in self.open()]
-        hint = did_you_mean(case, known) or "`cumulant review list` shows those that wait"
-        raise NotFoundError(f'no case has the id "{case}"', subject=case, hint=hint)
+            return _case(rows[0])
+        raise self._unknown(beginning)
+
+    def _unknown(self, case: str) -> NotFoundError:
+        shown = case if len(case) <= _SHOWN else f"{case[:_SHOWN]}..."
+        hint = did_you_mean(shown, [one.id for one in self.open()]) or "`cumulant review list` shows those that wait"
+        return NotFoundError(f'no case has the id "{shown}"', subject=shown, hint=hint)
 
     # --- what is written
 
@@ -104,17 +125,25 @@ class Desk:
             chosen = min(fit, key=lambda one: moves.rank(one, who))
             return self._move(transaction, chosen, moves.take(chosen, who, self.spec, now), "taken")
 
-    def move(self, case: str, who: Reviewer, what: str, change: Callable[[Case, datetime], Case]) -> Case:
-        """Change a case by one of `moves`, and report it as `what`.
+    def move(
+        self, case: str, who: Reviewer, what: str, change: Callable[[Case, datetime], Case], *, seen: str | None = None
+    ) -> Case:
+        """Change a case by one of `moves`, and report it as `what`; with `seen`, only if its revision is still that.
 
         Raises:
-            NotFoundError: there is no such open case.
+            NotFoundError: there is no such case.
+            ConflictError: it was changed since it was seen.
             LeaseHeldError, UsageError: as the move.
         """
         now, found = self._clock.now(), self.find(case)
         with self._transaction(who) as transaction:
             row = transaction.get(OPEN, self._key(found.id))
-            current = found if row is None else self._closed_in_time(transaction, _case(row), now)
+            stored = found if row is None else _case(row)
+            if seen is not None and seen != stored.revision:
+                raise ConflictError(
+                    f"case {found.id} has changed since you saw it", subject=found.id, hint="look at it again"
+                )
+            current = stored if row is None else self._closed_in_time(transaction, stored, now)
             return self._move(transaction, current, change(current, now), what)
 
     def note(self, case: str, who: Reviewer, text: str) -> Case:

@@ -4,10 +4,15 @@ A task is `{"data": {...}, "meta": {...}}`, an annotation `{"result": [{"from_na
 "value": {"choices": [...]}}]}` (number: `{"number": x}`): Label Studio's JSON format, as its pages "Import
 pre-annotated data" and "Export annotations" describe it. The case's id stands in `data.case`, so that it comes back
 with the export.
+
+Its server (1.23.2) takes a task only if every `$name` of the interface is one of the task's keys and holds a text or a
+number, and reads a name up to the first sign that is no ASCII letter, digit or `_`. So fields go under keys of such
+signs, each task has them all, and what is neither text nor number goes as text.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -17,7 +22,11 @@ import msgspec
 from cumulant.core.errors import DataError
 
 #: names of the controls in the labelling interface
-DECISION, CASE = "decision", "case"
+DECISION, CASE, NOTE = "decision", "case", "note"
+#: what the reduced form (JSON-MIN) writes beside the fields of the task
+_TAKEN = frozenset(
+    {CASE, DECISION, NOTE, "id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement"}
+)
 
 
 class Given(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,12 +40,28 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
+def keys(names: Iterable[str]) -> dict[str, str]:
+    """Under which key of a task each field goes: its own name, or the nearest that Label Studio can read."""
+    found: dict[str, str] = {}
+    used = set(_TAKEN)
+    for name in names:
+        key = re.sub(r"[^A-Za-z0-9_]", "_", name) or "_"
+        while key in used:
+            key += "_"
+        used.add(key)
+        found[name] = key
+    return found
+
+
 def task(
     case: str, request: Mapping[str, object], *, classes: Sequence[object], meta: Mapping[str, object],
-    answer: object = None, score: float | None = None, version: str = "",
+    fields: Mapping[str, str] | None = None, answer: object = None, score: float | None = None, version: str = "",
 ) -> dict[str, Any]:  # fmt: skip
-    """One task. With `answer`, the model's decision stands in it as a prediction; without, annotators are blind."""
-    data = {CASE: case, **{name: value for name, value in request.items() if name != CASE}}
+    """One task; `fields` are the keys of all tasks together. With `answer`, the model's decision stands in it as a
+    prediction; without, annotators are blind.
+    """
+    named = keys(request) if fields is None else fields
+    data = {CASE: case, **{key: _plain(request.get(name)) for name, key in named.items()}}
     found: dict[str, Any] = {"data": data, "meta": dict(meta)}
     if answer is not None:
         told: dict[str, Any] = {"result": [_result(answer, classes)], "model_version": version}
@@ -44,18 +69,21 @@ def task(
     return found
 
 
-def interface(fields: Sequence[str], classes: Sequence[object]) -> str:
-    """The labelling interface (XML) of such tasks."""
+def interface(fields: Mapping[str, str], classes: Sequence[object]) -> str:
+    """The labelling interface (XML) of tasks whose fields have these keys."""
     header = f'  <Header value="Case ${CASE}"/>'
-    shown = [f'  <Text name={quoteattr(f"field_{place}")} value={quoteattr(f"{name}: ${name}")}/>' for place, name in
-             enumerate(fields)]  # fmt: skip
+    shown = [
+        # A $ of the name would be read as the beginning of a key.
+        f"  <Text name={quoteattr(f'field_{place}')} value={quoteattr(name.replace('$', '') + f': ${key}')}/>"
+        for place, (name, key) in enumerate(fields.items())
+    ]
     if classes:
         choices = "".join(f"<Choice value={quoteattr(told(one))}/>" for one in classes)
         control = f'  <Choices name="{DECISION}" toName="{CASE}" choice="single" required="true">{choices}</Choices>'
     else:
         control = f'  <Number name="{DECISION}" toName="{CASE}" required="true"/>'
     named = f'  <Text name="{CASE}" value="${CASE}"/>'
-    note = f'  <TextArea name="note" toName="{CASE}" maxSubmissions="1"/>'
+    note = f'  <TextArea name="{NOTE}" toName="{CASE}" maxSubmissions="1"/>'
     return "\n".join(["<View>", header, named, *shown, control, note, "</View>"]) + "\n"
 
 
@@ -86,7 +114,8 @@ def _annotations(one: Mapping[str, Any], known: Mapping[str, object]) -> Iterato
     data = one.get("data")
     case = str((data if isinstance(data, dict) else one).get(CASE) or "")
     if not isinstance(data, dict) and DECISION in one:
-        yield _given(case, str(one.get("annotator") or one.get("completed_by") or ""), one[DECISION], "", known)
+        who = _author(one.get("annotator") or one.get("completed_by"))
+        yield _given(case, who, _reduced(one[DECISION]), _note(one.get(NOTE)), known)
         return
     for annotation in _dicts(one.get("annotations")):
         who = _author(annotation.get("completed_by"))
@@ -94,7 +123,7 @@ def _annotations(one: Mapping[str, Any], known: Mapping[str, object]) -> Iterato
             yield Given(case=case, reviewer=who, skipped=True)
             continue
         results = {part.get("from_name"): part.get("value") for part in _dicts(annotation.get("result"))}
-        yield _given(case, who, _said(results.get(DECISION)), _note(results.get("note")), known)
+        yield _given(case, who, _said(results.get(DECISION)), _note(results.get(NOTE)), known)
 
 
 def _given(case: str, who: str, said: object, note: str, known: Mapping[str, object]) -> Given:
@@ -117,8 +146,15 @@ def _said(value: object) -> object:
     return number
 
 
+def _reduced(value: object) -> object:
+    """An answer of the reduced form: a choice as its text, a number as `[{"number": x}]`."""
+    if not isinstance(value, list):
+        return None if isinstance(value, dict) else value
+    return _said(value[0]) if len(value) == 1 else None
+
+
 def _note(value: object) -> str:
-    text = value.get("text") if isinstance(value, dict) else None
+    text = value.get("text") if isinstance(value, dict) else value
     return " ".join(map(str, text)) if isinstance(text, list) else str(text or "")
 
 
@@ -136,3 +172,10 @@ def _dicts(value: object) -> Iterable[dict[str, Any]]:
 def _result(answer: object, classes: Sequence[object]) -> dict[str, Any]:
     kind, value = ("choices", {"choices": [told(answer)]}) if classes else ("number", {"number": answer})
     return {"from_name": DECISION, "to_name": CASE, "type": kind, "value": value}
+
+
+def _plain(value: object) -> str | int | float:
+    """As Label Studio shows it: a text or a number."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str | int | float) else msgspec.json.encode(value).decode()

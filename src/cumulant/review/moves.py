@@ -7,10 +7,13 @@ from datetime import datetime
 
 import msgspec
 
-from cumulant.core.errors import LeaseHeldError, UsageError
+from cumulant.core.errors import ConflictError, LeaseHeldError, UsageError
 from cumulant.core.units import duration, share
 from cumulant.review.cases import Answer, Case, Lease, Note
 from cumulant.review.spec import ReviewSpec
+
+#: signs of a note, and notes of a case: each case is one row of the journal, which is read whole
+_NOTE, _NOTES = 4_000, 100
 
 
 class Reviewer(msgspec.Struct, frozen=True):
@@ -48,7 +51,7 @@ def take(case: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> Case:
 
     Raises:
         LeaseHeldError: somebody else looks at it, or it is assigned to somebody else.
-        UsageError: it is closed, or this reviewer has answered it.
+        ConflictError: it is closed, or this reviewer has answered it.
     """
     check(case, who, spec, now)
     return msgspec.structs.replace(case, lease=Lease(reviewer=who.name, until=now + duration(spec.lease)))
@@ -60,11 +63,11 @@ def check(case: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> None:
         return
     subject = case.id
     if case.status != "waiting":
-        raise UsageError(f"case {case.id} is closed ({case.status})", subject=subject, hint="`cumulant review next`")
+        raise ConflictError(f"case {case.id} is closed ({case.status})", subject=subject, hint="`cumulant review next`")
     if case.by(who.name) is not None:
-        raise UsageError(f"you have answered case {case.id}", subject=subject, hint="`cumulant review next`")
+        raise ConflictError(f"you have answered case {case.id}", subject=subject, hint="`cumulant review next`")
     if case.assigned is None and case.escalated and not who.among(spec.escalate_to):
-        raise UsageError(
+        raise ConflictError(
             f"case {case.id} was escalated to {', '.join(spec.escalate_to)}", subject=subject,
             hint="`cumulant review next` gives you another one",
         )  # fmt: skip
@@ -79,7 +82,7 @@ def decide(case: Case, who: Reviewer, label: str, spec: ReviewSpec, now: datetim
     the next word holds.
 
     Raises:
-        LeaseHeldError, UsageError: as `take`.
+        LeaseHeldError, ConflictError: as `take`.
     """
     after = _answered(case, who, Answer(reviewer=who.name, kind="decided", label=label, at=now), spec, now)
     if case.disputed or not case.second:
@@ -104,10 +107,15 @@ def note(case: Case, who: Reviewer, text: str, now: datetime) -> Case:
     """Write something beside the case, whoever looks at it.
 
     Raises:
-        UsageError: there is no text.
+        UsageError: there is no text, or there is too much.
     """
     if not text.strip():
         raise UsageError("an empty note says nothing", subject=case.id, hint="write what the next person should know")
+    if len(text) > _NOTE or len(case.notes) >= _NOTES:
+        raise UsageError(
+            f"a note has at most {_NOTE:,} signs, and a case at most {_NOTES} notes", subject=case.id,
+            hint="write what the next person should know, in short",
+        )  # fmt: skip
     return msgspec.structs.replace(case, notes=(*case.notes, Note(reviewer=who.name, text=text.strip(), at=now)))
 
 
@@ -115,12 +123,12 @@ def assign(case: Case, to: str | None) -> Case:
     """Give the case to one reviewer, or to all again; whoever looks at it now loses it.
 
     Raises:
-        UsageError: it is closed, or that reviewer has answered it.
+        ConflictError: it is closed, or that reviewer has answered it.
     """
     if case.status != "waiting":
-        raise UsageError(f"case {case.id} is closed ({case.status})", subject=case.id)
+        raise ConflictError(f"case {case.id} is closed ({case.status})", subject=case.id)
     if to is not None and case.by(to) is not None:
-        raise UsageError(f"{to} has answered case {case.id}", subject=case.id, hint="assign it to somebody else")
+        raise ConflictError(f"{to} has answered case {case.id}", subject=case.id, hint="assign it to somebody else")
     return msgspec.structs.replace(case, assigned=to, lease=None)
 
 

@@ -59,6 +59,7 @@ _DECLARED = (
     Action("review.fill", "choose predictions for people to look at"),
     Action("review.show", "look at the review queue and its cases", writes=False),
     Action("review.answer", "take, decide, skip, escalate and note cases"),
+    Action("review.serve", "let people answer the review queue over HTTP"),
     Action("review.assign", "give a case to a reviewer"),
     Action("review.import", "take in decisions that were made elsewhere"),
     Action("release.start", "begin to release a model version"),

@@ -154,3 +154,26 @@ def test_a_sitting_on_a_terminal_takes_one_line_an_answer(review, queue, monkeyp
     with projects.load(queue) as project:
         review_session.session(console, project)
     assert "0 answered" in console.file.getvalue()
+
+
+def test_a_program_answers_what_it_can_and_passes_over_the_rest(review, queue, cumulant):
+    from cumulant.ports.access import Principal
+    from cumulant.runtime.review.scripted import answer_open
+    from cumulant.testing import ManualClock
+
+    review("fill")
+    then = datetime.now(UTC).replace(microsecond=0)
+    asked = []
+
+    def truth(case):
+        asked.append(case.id)
+        return None if len(asked) == 1 else 1
+
+    with projects.load(queue) as project:
+        rules = Principal("service:rules")
+        assert answer_open(project, truth, most=3, principal=rules, clock=ManualClock(then)) == 3
+        assert answer_open(project, truth, most=99, principal=rules) == 3
+    assert len(set(asked)) == 6
+    told = cumulant("labels", "list", "--project", str(queue), "--json").document
+    assert {one["source"] for one in told} == {"review"}
+    assert sum(datetime.fromisoformat(one["known_time"]) == then for one in told) == 3

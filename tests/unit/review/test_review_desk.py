@@ -4,9 +4,9 @@ import subprocess
 import sys
 
 import pytest
-from review_support import Clock, case, desk, draw
+from review_support import SPEC, Clock, case, desk, draw
 
-from cumulant.core.errors import LeaseHeldError, NotFoundError, UsageError
+from cumulant.core.errors import ConflictError, LeaseHeldError, NotFoundError, UsageError
 from cumulant.core.events import Actor, verify_chain
 from cumulant.review import Queue, Reviewer, moves
 
@@ -54,14 +54,33 @@ def test_cases_are_given_out_in_order_once_each_and_never_queued_twice(tmp_path)
     assert list(verify_chain(journal.events())) == []
 
 
-def test_a_case_is_found_by_the_beginning_of_its_id(tmp_path):
+def test_people_find_a_case_by_the_beginning_of_its_id_programs_by_all_of_it(tmp_path):
     found, _ = desk(tmp_path, case(1), case(2))
     one = case(1).id
-    assert found.find(one[:6]).id == one
+    assert found.named(one[:6]).id == found.named(one).id == found.find(one).id == one
+    for beginning in ("", "zz"):
+        with pytest.raises(NotFoundError, match="no case has the id"):
+            found.named(beginning)
+    for wrong in (one[:6], one[:11], "", "zz", one + "0", one.upper() + "x", "../" + one, f"m/{one}", "x" * 10_000):
+        with pytest.raises(NotFoundError, match="no case has the id") as told:
+            found.find(wrong)
+        assert len(told.value.message) < 100
+    with pytest.raises(NotFoundError):
+        found.move(one[:6], ADA, "skipped", lambda case, now: case)
+    many, _ = desk(tmp_path / "many", *map(case, range(40)))
     with pytest.raises(NotFoundError, match="several"):
-        found.find("")
-    with pytest.raises(NotFoundError, match="no case has the id"):
-        found.find("zz")
+        many.named(many.open()[0].id[:1])
+
+
+def test_a_case_that_has_changed_since_it_was_seen_is_left_as_it_is(tmp_path):
+    found, _ = desk(tmp_path, case(1))
+    seen = found.find(case(1).id).revision
+    noted = found.note(case(1).id, BOB, "look at the card")
+    assert noted.revision != seen
+    with pytest.raises(ConflictError, match="has changed since you saw it"):
+        found.move(noted.id, ADA, "skipped", lambda one, now: moves.skip(one, ADA, SPEC, now), seen=seen)
+    after = found.move(noted.id, ADA, "skipped", lambda one, now: moves.skip(one, ADA, SPEC, now), seen=noted.revision)
+    assert after.by("user:ada").kind == "skipped"
 
 
 def test_a_lost_lease_is_not_answered_over_the_new_holder(tmp_path):

@@ -64,6 +64,8 @@ class CaseView(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[dict[str, Any], ...]
     others: tuple[dict[str, Any], ...]
     label: object
+    #: changes with everything that becomes of the case
+    revision: str
 
 
 def view(
@@ -118,6 +120,7 @@ def view(
         if seen
         else (),
         label=None if case.label is None or hidden else msgspec.json.decode(case.label),
+        revision=case.revision,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,8 +67,9 @@ def export_cases(
         lines = [_line(one, case, desk.spec, project.salt()) for one, case in zip(views, cases, strict=True)]
         _write(path, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
         return Exported(cases=len(views), file=str(path))
-    _write(path, msgspec.json.format(msgspec.json.encode(list(map(_task, views))), indent=2) + b"\n")
-    fields = list(dict.fromkeys(name for one in views for name in one.request or {} if name != label_studio.CASE))
+    fields = label_studio.keys(dict.fromkeys(name for one in views for name in one.request or {}))
+    tasks = [_task(one, fields) for one in views]
+    _write(path, msgspec.json.format(msgspec.json.encode(tasks), indent=2) + b"\n")
     interface = path.with_suffix(".xml")
     _write(interface, label_studio.interface(fields, views[0].labels).encode())
     return Exported(cases=len(views), file=str(path), interface=str(interface))
@@ -123,7 +125,7 @@ def _author(author: str) -> str:
     return f"label-studio:{author}" if author else ""
 
 
-def _task(one: CaseView) -> dict[str, Any]:
+def _task(one: CaseView, fields: Mapping[str, str]) -> dict[str, Any]:
     outputs = one.answer or {}
     meta = {"model": one.model, "deadline": one.deadline, "request": one.request_id, "row": one.row}
     score = outputs.get("probability", outputs.get("score"))
@@ -132,6 +134,7 @@ def _task(one: CaseView) -> dict[str, Any]:
         one.request or {},
         classes=one.labels,
         meta=meta,
+        fields=fields,
         answer=outputs.get("prediction"),
         score=score if isinstance(score, int | float) else None,
         version=one.version,

@@ -1,4 +1,8 @@
-"""What a reviewer does: take the next case, decide, skip, escalate, note; and what follows: labels."""
+"""What a reviewer does: take the next case, decide, skip, escalate, note; and what follows: labels.
+
+Cases are named by their whole id; `case_named` finds it from its beginning, for people. With `seen`, the revision of a
+case as somebody saw it, a verb changes it only if nothing became of it since.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import msgspec
 
 from cumulant import outcomes, review
 from cumulant.core.clock import Clock, SystemClock
-from cumulant.core.errors import NotFoundError, UsageError, did_you_mean
+from cumulant.core.errors import LeaseHeldError, NotFoundError, UsageError, did_you_mean
 from cumulant.core.events import Actor
 from cumulant.outcomes.labels import Reader
 from cumulant.review import Case, Desk, Figures, Reviewer, moves
@@ -28,7 +32,8 @@ if TYPE_CHECKING:
 
 #: the folder of the project's state with what became labels
 FOLDER = "review"
-Change = Callable[[Case, datetime], Case]
+#: signs of a reviewer's name
+_NAME = 200
 
 
 class Answered(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,8 +53,10 @@ def reviewer_of(principal: Principal) -> Reviewer:
 
 
 def named(name: str) -> str:
-    """A reviewer as a principal is named: `ada` is `user:ada`."""
-    return name if ":" in name else f"user:{name}"
+    """A reviewer as a principal is named: `ada` is `user:ada`. Raises UsageError where that is no name."""
+    if not name.strip() or not name.isprintable() or len(name) > _NAME:
+        raise UsageError("that is no name of a reviewer", subject=name[:_NAME], hint="write ada, or user:ada")
+    return name if ":" in name else f"user:{name.strip()}"
 
 
 def list_cases(project: Project, *, principal: Principal, status: str = "waiting", limit: int = 20) -> list[CaseView]:
@@ -82,6 +89,12 @@ def next_case(
     return None if case is None else _viewed(project, principal, desk, case)
 
 
+def case_named(project: Project, beginning: str, *, principal: Principal) -> str:
+    """The id of the case whose id begins so. Raises NotFoundError where none does, or several do; UsageError."""
+    check(project.access(), principal, "review.show", project.name)
+    return desk_of(project).named(beginning).id
+
+
 def show_case(project: Project, case: str, *, principal: Principal) -> CaseView:
     """One case. Raises NotFoundError, UsageError."""
     check(project.access(), principal, "review.show", project.name)
@@ -90,12 +103,15 @@ def show_case(project: Project, case: str, *, principal: Principal) -> CaseView:
 
 
 def decide(
-    project: Project, case: str, label: object, *, principal: Principal, note: str = "", clock: Clock | None = None
-) -> Answered:
-    """Say what is true of a case. What then holds becomes a label at once.
+    project: Project, case: str, label: object, *, principal: Principal, note: str = "", seen: str | None = None,
+    clock: Clock | None = None,
+) -> Answered:  # fmt: skip
+    """Say what is true of a case. What then holds becomes a label: at once, or with the next one where another process
+    takes labels in just now.
 
     Raises:
-        UsageError: the label is none of the model's, or the case is closed or answered by this reviewer.
+        UsageError: the label is none of the model's.
+        ConflictError: the case is closed, answered by this reviewer, or changed since it was seen.
         LeaseHeldError: somebody else looks at it.
         NotFoundError: there is no such case.
     """
@@ -103,21 +119,34 @@ def decide(
     desk, who = desk_of(project, clock=clock), reviewer_of(principal)
     found = desk.find(case)
     text = label_text(project, found, label)
-    after = desk.move(found.id, who, "decided", lambda one, now: moves.decide(one, who, text, desk.spec, now))
-    if note.strip():
-        desk.note(found.id, who, note)
-    told = tell(project, principal=principal, clock=clock)
+    written = note.strip()
+
+    def change(one: Case, now: datetime) -> Case:
+        noted = moves.note(one, who, note, now) if written else one
+        return moves.decide(noted, who, text, desk.spec, now)
+
+    after = desk.move(found.id, who, "decided", change, seen=seen)
+    told = _told(project, principal, clock)
     return Answered(case=_viewed(project, principal, desk, desk.find(after.id)), labelled=told)
 
 
-def skip(project: Project, case: str, *, principal: Principal, clock: Clock | None = None) -> Answered:
+def skip(
+    project: Project, case: str, *, principal: Principal, seen: str | None = None, clock: Clock | None = None
+) -> Answered:
     """Leave a case to others. Raises as `decide`."""
-    return _moved(project, case, principal, "skipped", move=moves.skip, clock=clock)
+    return _moved(project, case, principal, "skipped", move=moves.skip, seen=seen, clock=clock)
 
 
-def escalate(project: Project, case: str, *, principal: Principal, clock: Clock | None = None) -> Answered:
-    """Give a case to those of `escalate_to`. Raises as `decide`."""
-    return _moved(project, case, principal, "escalated", move=moves.escalate, clock=clock)
+def escalate(
+    project: Project, case: str, *, principal: Principal, note: str = "", seen: str | None = None,
+    clock: Clock | None = None,
+) -> Answered:  # fmt: skip
+    """Give a case to those of `escalate_to`, with a note for them. Raises as `decide`."""
+
+    def move(one: Case, who: Reviewer, spec: review.ReviewSpec, now: datetime) -> Case:
+        return moves.escalate(moves.note(one, who, note, now) if note.strip() else one, who, spec, now)
+
+    return _moved(project, case, principal, "escalated", move=move, seen=seen, clock=clock)
 
 
 def note(project: Project, case: str, text: str, *, principal: Principal) -> CaseView:
@@ -127,12 +156,18 @@ def note(project: Project, case: str, text: str, *, principal: Principal) -> Cas
     return _viewed(project, principal, desk, desk.note(case, reviewer_of(principal), text))
 
 
-def assign(project: Project, case: str, to: str | None, *, principal: Principal) -> CaseView:
-    """Give a case to one reviewer (`user:ada`, or ada), or to all again. Raises NotFoundError, UsageError."""
+def assign(project: Project, case: str, to: str | None, *, principal: Principal, seen: str | None = None) -> CaseView:
+    """Give a case to one reviewer (`user:ada`, or ada), or to all again.
+
+    Raises:
+        NotFoundError: there is no such case.
+        ConflictError: it is closed, answered by that reviewer, or changed since it was seen.
+        UsageError: that is no name.
+    """
     check(project.access(), principal, "review.assign", project.name)
     desk = desk_of(project)
     name = None if to is None else named(to)
-    after = desk.move(case, reviewer_of(principal), "assigned", lambda one, _: moves.assign(one, name))
+    after = desk.move(case, reviewer_of(principal), "assigned", lambda one, _: moves.assign(one, name), seen=seen)
     return _viewed(project, principal, desk, after)
 
 
@@ -160,6 +195,14 @@ def tell(project: Project, *, principal: Principal, clock: Clock | None = None) 
     # Who may decide may not be one who takes in labels: what is decided becomes one all the same.
     joined(project, schema, (), principal)
     return len(waiting)
+
+
+def _told(project: Project, principal: Principal, clock: Clock | None) -> int:
+    """As `tell`; 0 where labels are being taken in elsewhere: the decision stands, and whoever tells next tells it."""
+    try:
+        return tell(project, principal=principal, clock=clock)
+    except LeaseHeldError:
+        return 0
 
 
 def report(project: Project, *, principal: Principal) -> Figures:
@@ -215,11 +258,12 @@ def _moved(
     what: str,
     *,
     move: Callable[[Case, Reviewer, review.ReviewSpec, datetime], Case],
+    seen: str | None,
     clock: Clock | None,
 ) -> Answered:
     check(project.access(), principal, "review.answer", project.name)
     desk, who = desk_of(project, clock=clock), reviewer_of(principal)
-    after = desk.move(case, who, what, lambda one, now: move(one, who, desk.spec, now))
+    after = desk.move(case, who, what, lambda one, now: move(one, who, desk.spec, now), seen=seen)
     return Answered(case=_viewed(project, principal, desk, after))
 
 
