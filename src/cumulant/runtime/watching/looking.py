@@ -358,11 +358,12 @@ class _Look:
         self, standing: Standing, last: Harm | None, estimate: EstimatedFigure | None, fault: str | None
     ) -> Evidence:
         active = () if self.drifted is None else self.drifted.drift.active
-        kinds = {one.kind for one in active}
+        # A new value of a name, such as a new customer, is no reason to distrust the rows; a column that is lost is.
+        lost = any(one.kind == "data_fault" and one.what != "unseen" for one in active)
         words = {} if last is None else {one.question: one.word for one in last.findings}
         return Evidence(
-            now=self.at, new_labels=standing.labels, fault=fault, drift=bool(kinds - {"data_fault"}),
-            kind="data_fault" if kinds == {"data_fault"} else None if last is None else last.kind,
+            now=self.at, new_labels=standing.labels, fault=fault, drift=any(one.kind != "data_fault" for one in active),
+            kind="data_fault" if lost else None if last is None else last.kind,
             measured=None if last is None else last.word, refit=words.get("refit"),
             estimated=None if estimate is None else estimate.word,
         )  # fmt: skip
