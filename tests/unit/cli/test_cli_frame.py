@@ -81,7 +81,7 @@ def test_examples_use_options_that_exist(words: tuple[str, ...]) -> None:
     found = load(words[0])
     if len(words) == 2:
         found = found.commands[words[1]]
-    known = {name for param in found.params for name in param.opts}
+    known = {name for param in found.params for name in (*param.opts, *param.secondary_opts)}
     for example in found.epilog.splitlines():
         spoken = {word.split("=")[0] for word in shlex.split(example) if word.startswith("--")}
         assert spoken <= known, example
