@@ -14,17 +14,17 @@ from cumulant.runtime.predict import predict
 pytestmark = pytest.mark.slow
 
 LEARNED, BROKEN, LAST = (e2e_shop.START + timedelta(days=days) for days in (34, 44, 58))
-RETRAIN = "monitoring: {retrain: {when: loss_confirmed, least_labels: 100, cool_down: 1d}}\n"
+RETRAIN = "monitoring: {retrain: {when: loss_confirmed, cool_down: 1d, history: {window: 18d}}}\n"
 PROJECT = (
     e2e_shop.PROJECT.replace("trials: 3", "trials: 1")
     .replace("ensemble: 2", "ensemble: 1\n  trainers: [lightgbm]")
-    .replace("gate: {log_loss: {margin: 0.01}}", "gate: {log_loss: {max: 5}}\n  test: 10d")
+    .replace("gate: {log_loss: {margin: 0.01}}", "gate: {log_loss: {max: 5}}\n  test: 5d")
 )  # fmt: skip
 
 
 def orders():
-    """Six thousand orders; from BROKEN on those come back that would have stayed."""
-    table = e2e_shop.orders(6000)
+    """Twelve thousand orders, for an estimate needs a hundred or more a window; from BROKEN on those come back that would have stayed."""
+    table = e2e_shop.orders(12_000)
     return table.with_columns(returned=pl.col("returned") ^ (pl.col("ordered") >= BROKEN))
 
 
@@ -33,8 +33,8 @@ def shop(tmp_path_factory):
     """A project whose champion learned before the change, with everything that it answered since and what became of it."""
     folder = e2e_shop.make(tmp_path_factory.mktemp("watch") / "shop", project=PROJECT)
     table = orders()
-    table[:3000].write_parquet(folder / "data" / "orders" / "a.parquet")
-    table[3000:].write_parquet(folder / "data" / "orders" / "b.parquet")
+    table[:6000].write_parquet(folder / "data" / "orders" / "a.parquet")
+    table[6000:].write_parquet(folder / "data" / "orders" / "b.parquet")
     run(folder, "train", "--as-of", LEARNED.isoformat())
     asked = table.filter(pl.col("ordered").is_between(LEARNED, LAST) & (pl.col("amount") >= 0))
     with opened(folder) as project:
@@ -56,7 +56,8 @@ def shop(tmp_path_factory):
 def declared(shop, tmp_path, more):
     folder = tmp_path / "shop"
     shutil.copytree(shop, folder)
-    (folder / "cumulant.yaml").write_text(PROJECT + more)
+    # A later training has fewer days that are like those to come.
+    (folder / "cumulant.yaml").write_text(PROJECT.replace("test: 5d", "test: 3d") + more)
     return folder
 
 
@@ -89,7 +90,9 @@ def test_harm_that_labels_show_trains_again_and_the_new_model_is_watched_from_it
     assert loss["loss_measured"] > after["reference_loss"] * 1.5
     # Scores know nothing of a changed truth.
     assert loss["loss_estimated"] < loss["loss_measured"]
-    assert (after["retraining"]["stage"], after["retraining"]["candidate"]) == ("released", "returns/2")
+    assert (after["retraining"]["stage"], after["retraining"]["candidate"]) == ("released", "returns/2"), after[
+        "retraining"
+    ]["said"]
     assert champion(folder) == "2"
     # The next look is of the new version, which has answered nothing yet.
     process = start(folder, "monitor", "watch", "--once")
@@ -116,7 +119,7 @@ def test_without_a_rule_harm_is_told_and_nothing_is_trained(shop, tmp_path):
 def test_what_validation_refuses_is_told_as_a_fault_and_not_learned_from(shop, tmp_path):
     folder = declared(shop, tmp_path, RETRAIN)
     broken = pl.read_parquet(folder / "data" / "orders" / "b.parquet").with_columns(
-        order=pl.col("order") + 10_000, amount=-pl.col("amount").abs() - 1
+        order=pl.col("order") + 100_000, amount=-pl.col("amount").abs() - 1
     )
     broken.write_parquet(folder / "data" / "orders" / "c.parquet")
     found = look(folder, LAST)

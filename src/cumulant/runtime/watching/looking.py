@@ -290,8 +290,9 @@ class _Look:
             return [None] * len(parts)
         found = []
         for part in parts:
-            told = estimated(self._estimator, predictions(part, self._window), every=_ALL)
-            found.append(told[0].figures.get("brier") if told else None)
+            (told,) = estimated(self._estimator, predictions(part, self._window), every=_ALL)
+            notes += [] if told.refused is None else [f"a window's loss is not estimated: {told.refused}"]
+            found.append(told.figures.get("brier"))
         return found
 
     def _estimate(self, kind: str | None) -> EstimatedFigure | None:

@@ -69,7 +69,10 @@ def _trained(
     progress: Progress,
 ) -> tuple[Wanted, int]:  # fmt: skip
     try:
-        made = train(project, principal=principal, as_of=as_of, time=time, progress=progress)
+        made = train(
+            project, principal=principal, as_of=as_of, time=time, progress=progress,
+            history=project.spec.monitoring.retrain.history,
+        )  # fmt: skip
     except CumulantError as error:
         return _failed(project, wanted, version, principal, error)
     name = f"{made.model.name}/{made.model.version}"
