@@ -37,6 +37,7 @@ from cumulant.monitoring.performance.blocks import loss_of
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.policy import Action, Evidence, RetrainState, decide, terms_of
 from cumulant.monitoring.tables import MOMENT
+from cumulant.outcomes.scored import IDENTITY
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.labels import join_labels, schema_of
@@ -46,7 +47,17 @@ from cumulant.runtime.watching.judged import SPAN, Judged
 from cumulant.runtime.watching.outcome_shift import BEFORE, RECENT, outcome_shift
 from cumulant.runtime.watching.reference import Served, served_reference
 from cumulant.runtime.watching.refits import Refits, refits_of
-from cumulant.runtime.watching.served import Model, floored, label_delay, model_of, predictions, refs, scored, tested
+from cumulant.runtime.watching.served import (
+    REF,
+    Model,
+    floored,
+    label_delay,
+    model_of,
+    predictions,
+    refs,
+    scored,
+    tested,
+)
 from cumulant.runtime.watching.standing import (
     TRAINING,
     WATCH,
@@ -154,7 +165,10 @@ class _Look:
         passed, labels, until = list(standing.windows), 0, standing.until
         closed = self._closed(standing.until)
         estimates = self._estimates([part for _, part in closed], notes)
-        refits = self._refits(standing, closed) if watch is not None and watch.terms.refit else None
+        refits = None
+        if watch is not None and watch.terms.refit:
+            closed = self._named(closed)
+            refits = self._refits(standing, closed)
         fresh = 0
         for (window, part), said in zip(closed, estimates, strict=True):
             if not is_ripe(window, now=self.at, label_delay=self._delay):
@@ -240,14 +254,19 @@ class _Look:
                 found.append((window, rows.filter(pl.col(MOMENT).is_between(window.start, window.end, closed="left"))))
         return found
 
-    def _refits(self, standing: Standing, closed: Sequence[tuple[Window, pl.DataFrame]]) -> Refits | None:
+    def _named(self, closed: Sequence[tuple[Window, pl.DataFrame]]) -> list[tuple[Window, pl.DataFrame]]:
+        """The windows, of these the ripe ones with the references of their labelled rows: the log is read once."""
         ripe = [part for window, part in closed if is_ripe(window, now=self.at, label_delay=self._delay)]
         if not ripe:
-            return None
-        named = pl.concat([refs(self._project, self._model, part) for part in ripe])
-        if named.null_count() == len(named):
-            return None
-        return refits_of(self.context, self.served.version, named, standing.since)
+            return list(closed)
+        known = pl.concat(ripe).filter(pl.col("value").is_not_null())
+        named = known.select(*IDENTITY, refs(self._project, self._model, known).alias(REF))
+        return [(window, part.join(named, on=IDENTITY, how="left", maintain_order="left")) for window, part in closed]
+
+    def _refits(self, standing: Standing, closed: Sequence[tuple[Window, pl.DataFrame]]) -> Refits | None:
+        parts = [part[REF].drop_nulls() for _, part in closed if REF in part.columns]
+        named = pl.concat(parts) if parts else pl.Series(dtype=pl.String)
+        return refits_of(self.context, self.served.version, named, standing.since) if len(named) else None
 
     def _judge(
         self, watch: Watch | None, window: Window, part: pl.DataFrame, refits: Refits | None
@@ -266,7 +285,7 @@ class _Look:
         if watch is None or (known.height < LEAST_SHARE * part.height and not chosen):
             return watch, None, one
         if refits is not None:
-            scores = refits.scores(window, refs(self._project, self._model, known))
+            scores = refits.scores(window, known[REF])
         if scores is not None:
             there = np.isfinite(scores)
             held, scores = held.where(there), scores[there]

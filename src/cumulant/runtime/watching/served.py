@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: rows of a day depend on each other
 _DAY = timedelta(days=1)
+#: by what a prediction is found among the rows of the sources
+REF = "key_ref"
 _KNOWN = ["version", MOMENT, "time", "score", "decision", "value", "weight", *IDENTITY]
 
 
@@ -103,18 +105,18 @@ def refs(project: Project, model: Model, rows: pl.DataFrame) -> pl.Series:
         StorageError: the log cannot be read.
     """
     if not rows.height:
-        return pl.Series("key_ref", [], dtype=pl.String)
+        return pl.Series(REF, [], dtype=pl.String)
     first, last = rows["time"].min(), rows["time"].max()
     assert isinstance(first, datetime)
     assert isinstance(last, datetime)
     wanted = rows.select(IDENTITY)
     log = project.state / FOLDER
     parts = [
-        frame.select(*IDENTITY, "key_ref").join(wanted, on=IDENTITY, how="semi")
+        frame.select(*IDENTITY, REF).join(wanted, on=IDENTITY, how="semi")
         for frame in logged(log, model.request, since=first, until=last + timedelta(microseconds=1))
     ]
     found = pl.concat(parts).unique(IDENTITY)
-    return rows.select(IDENTITY).join(found, on=IDENTITY, how="left", maintain_order="left")["key_ref"]
+    return rows.select(IDENTITY).join(found, on=IDENTITY, how="left", maintain_order="left")[REF]
 
 
 def predictions(rows: pl.DataFrame, window: timedelta) -> Predictions:
