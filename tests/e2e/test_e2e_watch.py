@@ -111,6 +111,9 @@ def test_without_a_rule_harm_is_told_and_nothing_is_trained(shop, tmp_path):
     # A look that has seen nothing new judges no window twice.
     again = look(folder, LAST)
     assert (again["fresh"], again["until"]) == (0, found["until"])
+    # What it has seen before holds until there is more: the alert goes on, and so does the exit code.
+    assert again["harm"] == found["harm"]
+    assert "loss" in [one["rule"] for one in run(folder, "alerts", "list")["alerts"]]
 
 
 def test_what_validation_refuses_is_told_as_a_fault_and_not_learned_from(shop, tmp_path):

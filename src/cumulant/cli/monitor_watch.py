@@ -11,7 +11,7 @@ import typer
 
 from cumulant.cli.command import command
 from cumulant.cli.invocation import Invocation
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import CumulantError, RetryableError, TerminalError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,26 +53,58 @@ def _watch(
     something is alarming.
     """
     from cumulant.core.units import duration, moment
-    from cumulant.runtime.watching.retraining import go_on
-    from cumulant.runtime.watching.rounds import watch_round
 
     pause, when = duration(every).total_seconds(), None if at is None else moment(at)
     if at is not None and not once:
         raise UsageError("--at looks at the past, once", hint="add --once")
     if pause <= 0:
         raise UsageError(f"there is no time between two looks: {every}", subject="--every", hint="give 10m or 1h")
+    found = None
     while True:
-        with call.project() as project:
-            who = project.principal()
-            with call.progress("monitor watch") as progress:
-                found = watch_round(project, principal=who, at=when, progress=progress)
-                done = go_on(project, principal=who, as_of=when, progress=progress) if retrain else None
-        call.answer(document(found, done), partial(_print, found=found, done=done))
+        try:
+            found, done = _round(call, at=when, retrain=retrain)
+        except CumulantError as error:
+            if once or not _passes(error, before=found is not None):
+                raise
+            _tell(call, error, every)
+        else:
+            call.answer(document(found, done), partial(_print, found=found, done=done))
         if once:
             break
         time.sleep(pause)
-    if found.alarming:
+    if found is not None and found.alarming:
         raise typer.Exit(1)
+
+
+def _round(call: Invocation, *, at: datetime | None, retrain: bool) -> tuple[Round, Wanted | None]:
+    """One look, and the training that is wanted, before and after it: one that was cut off goes on, whatever the look
+    finds.
+    """
+    from cumulant.runtime.watching.retraining import go_on
+    from cumulant.runtime.watching.rounds import watch_round
+
+    with call.project() as project:
+        who = project.principal()
+        with call.progress("monitor watch") as progress:
+            if retrain:
+                go_on(project, principal=who, as_of=at, progress=progress)
+            found = watch_round(project, principal=who, at=at, progress=progress)
+            return found, go_on(project, principal=who, as_of=at, progress=progress) if retrain else None
+
+
+def _passes(error: CumulantError, *, before: bool) -> bool:
+    """Whether the next look may succeed: after one that did (`before`), the project may be being changed, or a new
+    version may have answered nothing yet.
+    """
+    return isinstance(error, RetryableError) or (before and not isinstance(error, TerminalError))
+
+
+def _tell(call: Invocation, error: CumulantError, every: str) -> None:
+    from cumulant.cli.errors import show
+
+    notices = call.output.notices()
+    show(error.reworded(call.output.redact), notices, debug=False)
+    notices.print(f"the next look is in {every}", soft_wrap=True)
 
 
 def document(found: Round, done: Wanted | None) -> dict[str, object]:
@@ -128,7 +160,7 @@ def _print(console: Console, *, found: Round, done: Wanted | None) -> None:
 
 def _losses(found: Round) -> str:
     """Of the newest windows, as estimated and as measured, against the test rows."""
-    from cumulant.runtime.watching.looking import span_of
+    from cumulant.runtime.watching.judged import span_of
 
     estimated, measured = found.judged.losses_since(span_of(found.judged))
     told = [

@@ -158,7 +158,10 @@ def _monitoring_round(project: Project) -> str:
         return "nothing was served yet"
     try:
         found = watch_round(project, principal=who)
-    except (UsageError, DataError) as error:
+    except UsageError as error:
+        # Faults of the project file or the definitions, and what was lost, are told as failures.
+        if type(error) not in (UsageError, DataError):
+            raise
         return f"nothing to watch: {error.message}"
     active = sum(one.active for one in found.findings)
     return f"{active} finding{'' if active == 1 else 's'} in version {found.version}; {found.action.sentence}"

@@ -149,3 +149,24 @@ def test_each_tick_is_one_look_of_a_release(project):
         seconds.append(store.need(project.journal(), "theirs")[0].seconds)
     assert 0 < seconds[0] < seconds[1] <= 12
     assert project.traffic().in_force("theirs").mirror == 100
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (UsageError("no version is registered"), "done"),
+        (DataError("the log holds no prediction of late/2"), "done"),
+        (NotFoundError("what late/1 was trained on is no longer stored"), "failed"),
+        (DefinitionError("features.py names no source"), "failed"),
+    ],
+)
+def test_a_fault_that_ends_watching_is_not_called_nothing_to_watch(project, monkeypatch, error, outcome):
+    def look(*_, **__):
+        raise error
+
+    monkeypatch.setattr("cumulant.runtime.watching.rounds.watch_round", look)
+    log_folder(project, principal=WHO).mkdir(parents=True)
+    found, first = tick(project, principal=WHO, jobs=[one for one in JOBS if one.name == "monitoring"], clock=Hands())
+    assert [one.outcome for one in found] == [outcome]
+    assert error.message in found[0].said
+    assert first is (error if outcome == "failed" else None)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import numpy as np
@@ -14,9 +14,8 @@ import polars as pl
 
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import ContractBreachError, DataError
-from cumulant.core.expr import columns as columns_of
 from cumulant.core.progress import Progress, silent
-from cumulant.core.units import duration, from_micros, share
+from cumulant.core.units import duration, share
 from cumulant.monitoring.events import PerformanceLooked, RetrainingAsked
 from cumulant.monitoring.performance import (
     EstimatedFigure,
@@ -38,16 +37,27 @@ from cumulant.monitoring.performance.blocks import loss_of
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.policy import Action, Evidence, RetrainState, decide, terms_of
 from cumulant.monitoring.tables import MOMENT
+from cumulant.outcomes.scored import IDENTITY
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.labels import join_labels, schema_of
 from cumulant.runtime.models import servable_folder
-from cumulant.runtime.task import target_of
 from cumulant.runtime.validate import snapshots_of
+from cumulant.runtime.watching.judged import SPAN, Judged
 from cumulant.runtime.watching.outcome_shift import BEFORE, RECENT, outcome_shift
 from cumulant.runtime.watching.reference import Served, served_reference
 from cumulant.runtime.watching.refits import Refits, refits_of
-from cumulant.runtime.watching.served import Model, model_of, predictions, refs, scored, tested
+from cumulant.runtime.watching.served import (
+    REF,
+    Model,
+    floored,
+    label_delay,
+    model_of,
+    predictions,
+    refs,
+    scored,
+    tested,
+)
 from cumulant.runtime.watching.standing import (
     TRAINING,
     WATCH,
@@ -67,49 +77,10 @@ if TYPE_CHECKING:
     from cumulant.project import Project
     from cumulant.runtime.monitor import Monitored
 
-#: windows whose figures are kept, and over how many of the newest an estimate is told
-_KEPT, _SPAN = 400, 7
+#: windows whose figures are kept
+_KEPT = 400
 #: one window that holds everything
 _ALL = timedelta(days=73_000)
-
-
-class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """What a look found of the served version. `fresh`: how many of the windows were judged at this look.
-
-    harm: after the newest judged window; None where none was. estimate: of the newest windows, whether labelled or not.
-    outcomes: changes of the labels' mix. fault: why the newest data were refused. notes: what could not be asked.
-    """
-
-    model: str
-    version: str
-    at: datetime
-    until: datetime
-    fresh: int
-    windows: tuple[Passed, ...]
-    harm: Harm | None
-    estimate: EstimatedFigure | None
-    reference_loss: float | None
-    outcomes: tuple[drift.Finding, ...]
-    fault: str | None
-    action: Action
-    notes: tuple[str, ...]
-
-    def losses_since(self, since: datetime) -> tuple[float | None, float | None]:
-        """Mean loss of a row since then, as estimated and as measured."""
-        held = [one for one in self.windows if one.end > since]
-        return _mean((one.estimated, one.rows) for one in held), _mean((one.loss, one.labelled) for one in held)
-
-
-def _mean(pairs: Iterator[tuple[float | None, int]]) -> float | None:
-    known = [(value, rows) for value, rows in pairs if value is not None and rows]
-    return None if not known else sum(value * rows for value, rows in known) / sum(rows for _, rows in known)
-
-
-def span_of(judged: Judged) -> datetime:
-    """Where the newest windows begin over which an estimate is told."""
-    if len(judged.windows) < 2:
-        return judged.windows[0].start if judged.windows else judged.at
-    return judged.windows[max(-_SPAN, -len(judged.windows))].start
 
 
 def judge_served(
@@ -171,8 +142,8 @@ class _Look:
     @cached_property
     def _rows(self) -> pl.DataFrame:
         """Of all versions, as far back as a change of outcomes is looked for."""
-        begin = self.at - max(RECENT + BEFORE, duration(self._spec.look_back))
-        return scored(self._project, self.schema, self._model, since=begin, at=self.at)
+        since = floored(self.at - max(RECENT + BEFORE, duration(self._spec.look_back)), self._window)
+        return scored(self._project, self.schema, self._model, since=since, at=self.at)
 
     @cached_property
     def _own(self) -> pl.DataFrame:
@@ -194,7 +165,10 @@ class _Look:
         passed, labels, until = list(standing.windows), 0, standing.until
         closed = self._closed(standing.until)
         estimates = self._estimates([part for _, part in closed], notes)
-        refits = self._refits(standing, closed) if watch is not None and watch.terms.refit else None
+        refits = None
+        if watch is not None and watch.terms.refit:
+            closed = self._named(closed)
+            refits = self._refits(standing, closed)
         fresh = 0
         for (window, part), said in zip(closed, estimates, strict=True):
             if not is_ripe(window, now=self.at, label_delay=self._delay):
@@ -210,16 +184,16 @@ class _Look:
             version=standing.version, since=standing.since, until=until, retrain=standing.retrain,
             harm=None if watch is None else watch.to_json(), windows=ripe[-_KEPT:], labels=standing.labels + labels,
         )  # fmt: skip
-        last, estimate = told[-1] if told else None, self._estimate(told[-1].kind if told else None)
+        last = told[-1] if told else _told(standing)
+        after = msgspec.structs.replace(after, told=_plain(last))
+        estimate = self._estimate(None if last is None else last.kind)
         evidence = self._evidence(after, last, estimate, fault)
         state, action = self._decided(after, evidence, fresh=bool(told))
         self._remember(msgspec.structs.replace(after, retrain=state), expect, action, last, fresh)
         return Judged(
             model=self._project.name, version=standing.version, at=self.at, until=until, fresh=fresh,
             windows=tuple(passed), harm=last, estimate=estimate,
-            reference_loss=float(loss_of(self._loss, self._reference.truth, self._reference.score).mean())
-            if len(self._reference)
-            else None,
+            reference_loss=self._reference_loss,
             outcomes=self._outcomes(until), fault=fault, action=action, notes=tuple(dict.fromkeys(notes)),
         )  # fmt: skip
 
@@ -230,8 +204,7 @@ class _Look:
         moments = self._own[MOMENT]
         first = moments.min() if len(moments) else self.at
         assert isinstance(first, datetime)
-        micros = self._window // timedelta(microseconds=1)
-        start = from_micros(int(first.timestamp() * 1e6) // micros * micros)
+        start = floored(first, self._window)
         record = find_record(self._project, self.served.version)
         trained = self.at if record is None else record.as_of or record.created
         kept = () if before is None else before.retrain.trainings
@@ -243,6 +216,12 @@ class _Look:
     @property
     def _loss(self) -> Loss:
         return "squared_error" if self._model.task == "regression" else "brier"
+
+    @property
+    def _reference_loss(self) -> float | None:
+        if self._model.task == "multiclass" or not len(self._reference):
+            return None
+        return float(loss_of(self._loss, self._reference.truth, self._reference.score).mean())
 
     def _watch(self, standing: Standing, notes: list[str]) -> Watch | None:
         if standing.harm is not None:
@@ -275,21 +254,26 @@ class _Look:
                 found.append((window, rows.filter(pl.col(MOMENT).is_between(window.start, window.end, closed="left"))))
         return found
 
-    def _refits(self, standing: Standing, closed: Sequence[tuple[Window, pl.DataFrame]]) -> Refits | None:
+    def _named(self, closed: Sequence[tuple[Window, pl.DataFrame]]) -> list[tuple[Window, pl.DataFrame]]:
+        """The windows, of these the ripe ones with the references of their labelled rows: the log is read once."""
         ripe = [part for window, part in closed if is_ripe(window, now=self.at, label_delay=self._delay)]
         if not ripe:
-            return None
-        named = pl.concat([refs(self._project, self._model, part) for part in ripe])
-        if named.null_count() == len(named):
-            return None
-        return refits_of(self.context, self.served.version, named, standing.since)
+            return list(closed)
+        known = pl.concat(ripe).filter(pl.col("value").is_not_null())
+        named = known.select(*IDENTITY, refs(self._project, self._model, known).alias(REF))
+        return [(window, part.join(named, on=IDENTITY, how="left", maintain_order="left")) for window, part in closed]
+
+    def _refits(self, standing: Standing, closed: Sequence[tuple[Window, pl.DataFrame]]) -> Refits | None:
+        parts = [part[REF].drop_nulls() for _, part in closed if REF in part.columns]
+        named = pl.concat(parts) if parts else pl.Series(dtype=pl.String)
+        return refits_of(self.context, self.served.version, named, standing.since) if len(named) else None
 
     def _judge(
         self, watch: Watch | None, window: Window, part: pl.DataFrame, refits: Refits | None
     ) -> tuple[Watch | None, Harm | None, Passed]:
         known = part.filter(pl.col("value").is_not_null())
         one = _passed(window, part, None)
-        if not known.height:
+        if not known.height or self._model.task == "multiclass":
             return watch, None, one
         held, scores = predictions(known, self._window), None
         loss = loss_of(self._loss, held.truth, held.score)
@@ -301,7 +285,7 @@ class _Look:
         if watch is None or (known.height < LEAST_SHARE * part.height and not chosen):
             return watch, None, one
         if refits is not None:
-            scores = refits.scores(window, refs(self._project, self._model, known))
+            scores = refits.scores(window, known[REF])
         if scores is not None:
             there = np.isfinite(scores)
             held, scores = held.where(there), scores[there]
@@ -332,7 +316,7 @@ class _Look:
 
     def _estimate(self, kind: str | None) -> EstimatedFigure | None:
         """Of the newest windows together. Where labels have shown that truth no longer goes with scores: none."""
-        recent = self._own.filter(pl.col(MOMENT) >= self.at - _SPAN * self._window)
+        recent = self._own.filter(pl.col(MOMENT) >= self.at - SPAN * self._window)
         if self._estimator is None or not recent.height or kind in ("concept", "prior"):
             return None
         told = estimated(self._estimator, predictions(recent, self._window), every=_ALL)
@@ -401,21 +385,13 @@ class _Look:
                 )
 
 
-def label_delay(project: Project, served: Served, model: Model) -> timedelta:
-    """How long labels take: as the sources declare it. Where that stands in a column, what it was in training: between
-    the rows learned from and the test rows lies the time that labels needed to become known.
-    """
-    record = find_record(project, served.version)
-    if record is None:
-        return timedelta()
-    named = columns_of(target_of(record.training, {field.name for field in model.source.fields}))
-    declared = [known for name, known in model.source.known.items() if name in named]
-    if declared and all(known.column is None for known in declared):
-        return timedelta(microseconds=max(known.delay_us for known in declared))
-    split = record.fitted.split
-    if split.train_to is None or split.test_from is None:
-        return timedelta()
-    return max(timedelta(), split.test_from - split.train_to)
+def _told(standing: Standing) -> Harm | None:
+    """What the newest judged window has shown: it holds until another one is judged."""
+    return None if standing.told is None else msgspec.convert(standing.told, Harm)
+
+
+def _plain(harm: Harm | None) -> dict[str, object] | None:
+    return None if harm is None else cast("dict[str, object]", msgspec.to_builtins(harm))
 
 
 def _passed(window: Window, part: pl.DataFrame, said: EstimatedFigure | None) -> Passed:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cumulant.core.clock import SystemClock
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros
@@ -17,7 +18,8 @@ from cumulant.monitoring.policy import Action
 from cumulant.runtime.alerts.flow import observe
 from cumulant.runtime.monitor import Asked, Monitored, monitor_project
 from cumulant.runtime.predictions import log_folder
-from cumulant.runtime.watching.looking import Judged, judge_served
+from cumulant.runtime.watching.judged import Judged
+from cumulant.runtime.watching.looking import judge_served
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
@@ -75,10 +77,13 @@ def watch_round(
     `at`: only what was known by then is looked at, of labels and of windows that had ended.
 
     Raises:
-        UsageError: nothing was served yet, or the served version was not trained here.
+        UsageError: nothing was served yet, the served version was not trained here, or `at` is to come.
         StorageError: the log or a label cannot be read.
         LeaseHeldError: another process looks at the same time.
     """
+    if at is not None and at > (clock or SystemClock()).now():
+        # Windows would be judged that go on, or whose labels are still to come, and never again.
+        raise UsageError(f"{at.isoformat()} is to come", subject="--at", hint="give a moment that has passed")
     folder = log_folder(project, principal=principal)
     if not folder.is_dir():
         raise UsageError(

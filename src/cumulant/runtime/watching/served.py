@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -10,15 +10,18 @@ import numpy as np
 import polars as pl
 
 from cumulant import packaging
+from cumulant.core.expr import columns as columns_of
 from cumulant.core.servable import Servable
-from cumulant.core.units import micros
+from cumulant.core.units import EPOCH, from_micros, micros, to_micros
 from cumulant.monitoring.performance import Predictions
 from cumulant.monitoring.tables import ANSWER, MOMENT
 from cumulant.outcomes import LabelSchema
 from cumulant.outcomes.scored import IDENTITY, logged
+from cumulant.runtime.candidate import find_record
 from cumulant.runtime.labels import outcomes_of
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.predictions import FOLDER
+from cumulant.runtime.task import target_of
 
 if TYPE_CHECKING:
     from cumulant.core.plan import Field, Source
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 
 #: rows of a day depend on each other
 _DAY = timedelta(days=1)
+#: by what a prediction is found among the rows of the sources
+REF = "key_ref"
 _KNOWN = ["version", MOMENT, "time", "score", "decision", "value", "weight", *IDENTITY]
 
 
@@ -37,6 +42,7 @@ class Model:
     number.
     """
 
+    name: str
     task: Task
     classes: tuple[str | int | bool, ...]
     request: tuple[Field, ...]
@@ -52,6 +58,7 @@ def model_of(project: Project, served: Served) -> Model:
     described = packaging.load_description(servable_folder(project, served.version))
     assert isinstance(described, Servable)
     return Model(
+        name=served.version.name,
         task=described.task,
         classes=packaging.labels(described),
         request=tuple(described.plan.request),
@@ -77,7 +84,8 @@ def scored(project: Project, schema: LabelSchema, model: Model, *, since: dateti
 
 def _told(frame: pl.DataFrame, model: Model) -> pl.DataFrame:
     """The rows that monitoring counts, with what was decided."""
-    rows = frame.filter(~pl.col("shadow") & pl.col("score").is_not_null() & pl.col("score").is_finite())
+    own = (pl.col("model") == model.name) & ~pl.col("shadow")
+    rows = frame.filter(own & pl.col("score").is_not_null() & pl.col("score").is_finite())
     said = pl.col("outputs").str.json_path_match("$.prediction").str.to_lowercase()
     decision = pl.lit(None, pl.Boolean) if model.positive is None else said == str(model.positive).lower()
     return rows.with_columns(pl.coalesce("event_time", "time").alias(MOMENT), decision.alias("decision")).select(_KNOWN)
@@ -97,18 +105,18 @@ def refs(project: Project, model: Model, rows: pl.DataFrame) -> pl.Series:
         StorageError: the log cannot be read.
     """
     if not rows.height:
-        return pl.Series("key_ref", [], dtype=pl.String)
+        return pl.Series(REF, [], dtype=pl.String)
     first, last = rows["time"].min(), rows["time"].max()
     assert isinstance(first, datetime)
     assert isinstance(last, datetime)
     wanted = rows.select(IDENTITY)
     log = project.state / FOLDER
     parts = [
-        frame.select(*IDENTITY, "key_ref").join(wanted, on=IDENTITY, how="semi")
+        frame.select(*IDENTITY, REF).join(wanted, on=IDENTITY, how="semi")
         for frame in logged(log, model.request, since=first, until=last + timedelta(microseconds=1))
     ]
     found = pl.concat(parts).unique(IDENTITY)
-    return rows.select(IDENTITY).join(found, on=IDENTITY, how="left", maintain_order="left")["key_ref"]
+    return rows.select(IDENTITY).join(found, on=IDENTITY, how="left", maintain_order="left")[REF]
 
 
 def predictions(rows: pl.DataFrame, window: timedelta) -> Predictions:
@@ -127,8 +135,12 @@ def predictions(rows: pl.DataFrame, window: timedelta) -> Predictions:
 
 
 def tested(served: Served, model: Model, window: timedelta) -> Predictions:
-    """The test rows of the version's training, which it never saw, with its answers and the truth."""
+    """The test rows of the version's training, which it never saw, with its answers and the truth. Rows without times
+    are of one window, and each stands alone.
+    """
     found = pl.read_parquet(served.path).filter(pl.col(served.truth).is_not_null())
+    timed = MOMENT in found.columns
+    found = found.filter(pl.col(MOMENT).is_not_null()) if timed else found.with_columns(pl.lit(EPOCH).alias(MOMENT))
     said = f"{ANSWER}probability" if model.positive is not None else f"{ANSWER}prediction"
     truth = pl.col(served.truth).cast(pl.Float64) if model.positive is None else pl.col(served.truth) == model.positive
     decision = pl.lit(None, pl.Boolean) if model.positive is None else pl.col(f"{ANSWER}prediction") == model.positive
@@ -136,4 +148,27 @@ def tested(served: Served, model: Model, window: timedelta) -> Predictions:
         pl.col(MOMENT), pl.col(said).cast(pl.Float64).alias("score"), decision.alias("decision"),
         truth.cast(pl.Float64).alias("value"), pl.lit(None, pl.Float64).alias("weight"),
     )  # fmt: skip
-    return predictions(rows, window)
+    held = predictions(rows, window)
+    return held if timed else replace(held, cluster=None)
+
+
+def floored(when: datetime, window: timedelta) -> datetime:
+    """Where the window begins that holds `when`; windows are counted from 1970."""
+    return from_micros(to_micros(when) // micros(window) * micros(window))
+
+
+def label_delay(project: Project, served: Served, model: Model) -> timedelta:
+    """How long labels take: as the sources declare it. Where that stands in a column, what it was in training: between
+    the rows learned from and the test rows lies the time that labels needed to become known.
+    """
+    record = find_record(project, served.version)
+    if record is None:
+        return timedelta()
+    named = columns_of(target_of(record.training, {field.name for field in model.source.fields}))
+    declared = [known for name, known in model.source.known.items() if name in named]
+    if declared and all(known.column is None for known in declared):
+        return timedelta(microseconds=max(known.delay_us for known in declared))
+    split = record.fitted.split
+    if split.train_to is None or split.test_from is None:
+        return timedelta()
+    return max(timedelta(), split.test_from - split.train_to)

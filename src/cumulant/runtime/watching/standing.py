@@ -41,8 +41,8 @@ class Passed(msgspec.Struct, frozen=True, kw_only=True):
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """The watch over `version`. Windows up to `until` are judged; `windows` are the newest of them.
 
-    harm: the sums of `performance.Watch`; None where there is no reference of its loss. labels: those that are new
-    since the version was trained.
+    harm: the sums of `performance.Watch`; None where there is no reference of its loss. told: the `performance.Harm` of
+    the newest of them that had labels. labels: those that are new since the version was trained.
     """
 
     version: str
@@ -50,6 +50,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime
     retrain: RetrainState
     harm: dict[str, object] | None = None
+    told: dict[str, object] | None = None
     windows: tuple[Passed, ...] = ()
     labels: int = 0
 
@@ -85,6 +86,6 @@ def read_wanted(journal: Journal, model: str) -> tuple[Wanted | None, int]:
     return (None, 0) if row is None else (msgspec.convert(row.value, Wanted), row.version)
 
 
-def write(transaction: Transaction, kind: str, model: str, value: Standing | Wanted, *, expect: int) -> None:
-    """Raises LeaseHeldError where somebody else has written meanwhile."""
-    transaction.put(kind, model, msgspec.to_builtins(value), expect=expect)
+def write(transaction: Transaction, kind: str, model: str, value: Standing | Wanted, *, expect: int) -> int:
+    """The row's new version. Raises LeaseHeldError where somebody else has written meanwhile."""
+    return transaction.put(kind, model, msgspec.to_builtins(value), expect=expect).version

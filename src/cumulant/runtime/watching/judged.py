@@ -1,0 +1,58 @@
+"""What a look found of a served version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.monitoring.performance import EstimatedFigure, Harm
+from cumulant.monitoring.policy import Action
+from cumulant.runtime.watching.standing import Passed
+
+if TYPE_CHECKING:
+    from cumulant.monitoring import drift
+
+#: over how many of the newest windows an estimate is told
+SPAN = 7
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """What a look found of the served version. `fresh`: how many of the windows were judged at this look.
+
+    harm: after the newest judged window; None where none was. estimate: of the newest windows, whether labelled or not.
+    outcomes: changes of the labels' mix. fault: why the newest data were refused. notes: what could not be asked.
+    """
+
+    model: str
+    version: str
+    at: datetime
+    until: datetime
+    fresh: int
+    windows: tuple[Passed, ...]
+    harm: Harm | None
+    estimate: EstimatedFigure | None
+    reference_loss: float | None
+    outcomes: tuple[drift.Finding, ...]
+    fault: str | None
+    action: Action
+    notes: tuple[str, ...]
+
+    def losses_since(self, since: datetime) -> tuple[float | None, float | None]:
+        """Mean loss of a row since then, as estimated and as measured."""
+        held = [one for one in self.windows if one.end > since]
+        return _mean((one.estimated, one.rows) for one in held), _mean((one.loss, one.labelled) for one in held)
+
+
+def _mean(pairs: Iterator[tuple[float | None, int]]) -> float | None:
+    known = [(value, rows) for value, rows in pairs if value is not None and rows]
+    return None if not known else sum(value * rows for value, rows in known) / sum(rows for _, rows in known)
+
+
+def span_of(judged: Judged) -> datetime:
+    """Where the newest windows begin over which an estimate is told."""
+    if len(judged.windows) < 2:
+        return judged.windows[0].start if judged.windows else judged.at
+    return judged.windows[max(-SPAN, -len(judged.windows))].start

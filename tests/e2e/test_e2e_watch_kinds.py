@@ -1,0 +1,127 @@
+"""`cumulant monitor watch` of every kind of model, and its loop: what passes is told, and it looks again."""
+
+import json
+import signal
+import threading
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+from e2e_support import opened, run, start
+from test_e2e_kinds import MARKS, make, visits
+
+from cumulant.core.errors import UsageError
+from cumulant.runtime.predict import predict
+from cumulant.runtime.train import train
+from cumulant.runtime.watching.rounds import watch_round
+
+pytestmark = pytest.mark.slow
+
+QUICK = {"trials": 1, "trainers": ["linear"]}
+ASKED = 500
+
+
+def served(folder, frame, target, *, timed, **training):
+    """A project whose last rows were answered, and whose labels came three hours later; when all of them were known.
+
+    As many rows again stand in the log under the name of another model.
+    """
+    source = {"event_time": "at"} if timed else {}
+    make(folder, frame, target=target, source=source, training={**QUICK, **training})
+    with opened(folder) as project:
+        train(project, principal=project.principal())
+        asked = frame.tail(ASKED).drop(target)
+        answers = predict(project, "kind", asked, principal=project.principal())
+    sent = asked.with_columns(
+        pl.format("v{}", "visit").alias("id"), pl.col("at").alias("moment"), pl.lit("1").alias("version"),
+        answers["prediction"], pl.lit("kind").alias("model"),
+    )  # fmt: skip
+    other = sent.with_columns(pl.format("o{}", "visit").alias("id"), pl.lit("other").alias("model"))
+    pl.concat([sent, other]).write_parquet(folder / "sent.parquet")
+    parts = "id=id,time=moment,event_time=moment,prediction=prediction,version=version,model=model"
+    run(folder, "labels", "import-predictions", str(folder / "sent.parquet"), "--map", parts)
+    labels = frame.tail(ASKED).select(
+        pl.format("v{}", "visit").alias("id"), target, (pl.col("at") + timedelta(hours=3)).alias("known_time")
+    )
+    labels.write_parquet(folder / "known.parquet")
+    run(folder, "labels", "ingest", str(folder / "known.parquet"))
+    return frame["at"].max() + timedelta(days=2)
+
+
+def look(folder, at):
+    with opened(folder) as project:
+        return watch_round(project, principal=project.principal(), at=at)
+
+
+@pytest.mark.parametrize(("coded", "timed"), [(False, True), (True, False)], ids=["texts", "numbers-without-times"])
+def test_several_classes_are_looked_at_without_their_loss(tmp_path, coded, timed):
+    frame, target = visits(), "grade"
+    if coded:
+        frame, target = frame.with_columns(pl.col("grade").replace_strict(MARKS).alias("mark")).drop("grade"), "mark"
+    at = served(tmp_path / "kind", frame, target, timed=timed, task="multiclass")
+    judged = look(tmp_path / "kind", at).judged
+    assert any("several classes" in note for note in judged.notes)
+    assert (judged.harm, judged.reference_loss) == (None, None)
+    assert all(one.loss is None and one.refit is None for one in judged.windows)
+
+
+def test_numbers_without_times_are_held_to_their_test_rows_and_not_to_another_models(tmp_path):
+    at = served(tmp_path / "kind", visits(), "score", timed=False)
+    judged = look(tmp_path / "kind", at).judged
+    assert judged.reference_loss > 0
+    assert judged.harm is not None
+    assert judged.fresh == len(judged.windows) > 10
+    assert sum(one.rows for one in judged.windows) == ASKED
+    assert sum(one.labelled for one in judged.windows) == ASKED
+    # A window that has not ended, or whose labels are to come, would be judged and never again.
+    with pytest.raises(UsageError, match="is to come"):
+        look(tmp_path / "kind", datetime.now(UTC) + timedelta(days=1))
+
+
+def test_the_loop_tells_what_passes_and_goes_on_and_ctrl_c_ends_it(tmp_path):
+    folder = tmp_path / "kind"
+    served(folder, visits(), "score", timed=True)
+    file = folder / "cumulant.yaml"
+    whole = file.read_text()
+    process = start(folder, "monitor", "watch", "--every", "1s", "--no-retrain")
+    said, told, looks = threading.Event(), [], threading.Semaphore(0)
+
+    def errors():
+        for line in process.stderr:
+            told.append(line)
+            if "the next look is in 1s" in line:
+                said.set()
+
+    def documents():
+        for line in process.stdout:
+            if '"version"' in line:
+                looks.release()
+
+    threads = [threading.Thread(target=one, daemon=True) for one in (errors, documents)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert looks.acquire(timeout=120), "no look was told"
+        file.write_text("version: 1\nmodel: [")
+        assert said.wait(60), "".join(told)
+        file.write_text(whole)
+        while looks.acquire(blocking=False):
+            pass
+        assert looks.acquire(timeout=60), "".join(told)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    finally:
+        if process.poll() is None:
+            process.kill()
+    for thread, pipe in zip(threads, (process.stderr, process.stdout), strict=True):
+        thread.join(10)
+        pipe.close()
+    assert "interrupted" in "".join(told)
+
+
+def test_a_first_look_that_can_not_be_ends_the_loop(tmp_path):
+    make(tmp_path / "kind", visits(60), target="score")
+    process = start(tmp_path / "kind", "monitor", "watch")
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "no prediction log yet" in json.loads(out)["error"]["error"]
