@@ -105,7 +105,11 @@ def figures(console: Console, found: Figures) -> None:
     """The queue in numbers."""
     from cumulant.runtime.report_page.terminal import heading, pairs, table
 
-    heading(console, f"review of {found.model}", f"{found.rows:,} predictions looked at in {found.draws} draws")
+    heading(
+        console,
+        f"review of {found.model}",
+        f"{found.rows:,} predictions looked at in {found.draws} draw{'s' * (found.draws != 1)}",
+    )
     pairs(
         console,
         [

@@ -29,7 +29,8 @@ def tick(call: Invocation) -> None:
         from cumulant.runtime.report_page.terminal import clean
 
         for one in found:
-            said = f", {one.said}" if one.said else ""
+            last = "last time: " if one.outcome == "not_due" else ""
+            said = f", {last}{one.said}" if one.said else ""
             console.print(clean(f"{one.job}: {one.outcome.replace('_', ' ')}{said}"), soft_wrap=True, markup=False)
 
     call.answer({"jobs": found}, text)

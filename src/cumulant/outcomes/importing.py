@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ _OPEN = 32
 _IMPORTS, _WRITING = "imports", "importing"
 
 
-_Hide = Callable[[str, object], object]
+_Show = Callable[[str, object], object]
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,12 +49,13 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
 
 def import_predictions(
     folder: Path, predictions: Path, path: Path, names: Mapping[str, str], defaults: Defaults, *,
-    personal: Mapping[str, Field], salt: bytes,
+    fields: Mapping[str, Field], salt: bytes, key: Collection[str] = (),
 ) -> Imported:  # fmt: skip
     """Write the file's rows into the prediction log; all of them, once, whatever is killed.
 
-    `names` says which column is which part (`PARTS`); every other column is a part of the request. Values of the
-    columns in `personal` become keyed hashes.
+    `names` says which column is which part (`PARTS`); every other column is a part of the request, and so are the
+    columns of `key`, by which labels find a prediction. Texts of a CSV file get the types of `fields`; values of those
+    that are personal become keyed hashes.
 
     Raises:
         UsageError: a part that there is not, or no column for the answer.
@@ -68,7 +69,7 @@ def import_predictions(
         if note.exists():
             known = msgspec.json.decode(note.read_bytes(), type=Imported)
             return msgspec.structs.replace(known, again=True)
-        told = _Writing(folder / _WRITING, content, names, defaults, _hiding(personal, salt)).write(path)
+        told = _Writing(folder / _WRITING, content, names, defaults, _showing(fields, salt), key).write(path)
         with writing_to(predictions):
             _publish(folder / _WRITING, predictions)
             write_bytes(note, msgspec.json.encode(told))
@@ -87,9 +88,12 @@ def _check(names: Mapping[str, str]) -> None:
 
 
 class _Writing:
-    def __init__(self, draft: Path, content: str, names: Mapping[str, str], defaults: Defaults, shown: _Hide) -> None:
+    def __init__(
+        self, draft: Path, content: str, names: Mapping[str, str], defaults: Defaults, shown: _Show,
+        key: Collection[str],
+    ) -> None:  # fmt: skip
         self._draft, self._content, self._names, self._defaults = draft, content, names, defaults
-        self._shown = shown
+        self._shown, self._used = shown, set(names.values()) - set(key)
         self._parts: dict[date, log.Part] = {}
         self._number = 0
 
@@ -143,8 +147,7 @@ class _Writing:
         if parts.get("id") in (None, "") or when is None or not answer:
             return None
         moment = _time(parts.get("event_time"))
-        used = set(self._names.values())
-        asked = {name: self._shown(name, value) for name, value in given.items() if name not in used}
+        asked = {name: self._shown(name, value) for name, value in given.items() if name not in self._used}
         row = number(parts.get("row") or 0)
         return (
             str(parts["id"]), int(row or 0), when, moment, str(parts.get("model") or self._defaults.model),
@@ -154,14 +157,28 @@ class _Writing:
         )  # fmt: skip
 
 
-def _hiding(personal: Mapping[str, Field], salt: bytes) -> _Hide:
+def _showing(fields: Mapping[str, Field], salt: bytes) -> _Show:
     """A value of the request as it may stand in the log."""
 
-    def hide(name: str, value: object) -> object:
-        field = personal.get(name)
-        return value if field is None or value is None else mask(log.as_held(value, field), salt)
+    def show(name: str, value: object) -> object:
+        field = fields.get(name)
+        if field is None or value is None:
+            return value
+        sent = _sent(value, field)
+        return sent if sent is None or not field.personal else mask(log.as_held(sent, field), salt)
 
-    return hide
+    return show
+
+
+def _sent(value: object, field: Field) -> object:
+    """A text of a CSV file as a caller would have sent it; as it stands where it is no value of the field's type."""
+    if not isinstance(value, str) or field.dtype not in ("bool", "int", "float"):
+        return value
+    if not value.strip():
+        return None
+    with contextlib.suppress(ValueError):
+        return log.as_held(int(value), field)
+    return log.as_held(typed(value), field)
 
 
 def _answer(parts: Mapping[str, Any]) -> dict[str, object]:

@@ -230,9 +230,10 @@ def import_predictions(
     """
     check(project.access(), principal, "predictions.import", project.name)
     defaults = outcomes.Defaults(model=model or project.name, version=version)
+    fields, key = _request(project)
     found = outcomes.import_predictions(
         folder_of(project), project.state / PREDICTIONS, path, names, defaults,
-        personal=_personal(project), salt=project.salt(),
+        fields=fields, salt=project.salt(), key=key,
     )  # fmt: skip
     if not found.again:
         fact = outcomes.PredictionsImported(
@@ -242,13 +243,16 @@ def import_predictions(
     return found
 
 
-def _personal(project: Project) -> dict[str, Field]:
+def _request(project: Project) -> tuple[dict[str, Field], tuple[str, ...]]:
+    """What may come with a request of the project's model, and the key of its rows; nothing where there is none."""
     try:
         described = packaging.load_description(servable_folder(project, _version(project)))
     except NotFoundError:
-        return {}
-    fields = described.plan.request if isinstance(described, Servable) else ()
-    return {field.name: field for field in fields if field.personal}
+        return {}, ()
+    if not isinstance(described, Servable):
+        return {}, ()
+    source = described.plan.sources[described.plan.entity]
+    return {field.name: field for field in (*source.fields, *described.plan.request)}, source.key
 
 
 def _patterns(project: Project, patterns: Sequence[str]) -> Sequence[str]:

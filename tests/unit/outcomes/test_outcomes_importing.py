@@ -20,12 +20,21 @@ x4,never,0.25,false,4002,8
 """
 
 
-def bring(tmp_path, text=CSV, names=NAMES):
+FIELDS = {
+    "card": Field("card", "str", personal=True),
+    "amount": Field("amount", "float"),
+    "count": Field("count", "int"),
+    "new": Field("new", "bool"),
+    "zip": Field("zip", "str"),
+}
+
+
+def bring(tmp_path, text=CSV, names=NAMES, **options):
     path = tmp_path / "old.csv"
     path.write_text(text)
     return import_predictions(
         tmp_path / "outcomes", tmp_path / "log", path, names, Defaults(model="m", version="7"),
-        personal={"card": Field("card", "str", personal=True)}, salt=SALT,
+        fields=FIELDS, salt=SALT, **options,
     )  # fmt: skip
 
 
@@ -38,6 +47,25 @@ def test_rows_come_into_the_log_once(tmp_path):
     assert json.loads(one.request) == {"card": mask("4000", SALT), "number": "7"}
     assert log.gaps(tmp_path / "log") == []
     assert not list((tmp_path / "outcomes").rglob("*.parquet"))
+
+
+def test_texts_of_a_csv_file_get_the_types_of_a_request(tmp_path):
+    text = "request,at,p,amount,count,new,zip\n" + "".join(
+        f"x{place},2026-10-01,0.5,{cells}\n"
+        for place, cells in enumerate(["19.6,9007199254740993,true,01234", "7,,0,1", "much,1.5,yes,"])
+    )
+    bring(tmp_path, text, {"id": "request", "time": "at", "score": "p"})
+    asked = [json.loads(log.find(tmp_path / "log", f"x{place}")[0].request) for place in range(3)]
+    assert asked[0] == {"amount": 19.6, "count": 9007199254740993, "new": True, "zip": "01234"}
+    assert (asked[1]["amount"], asked[1].get("count"), asked[1]["new"], asked[1]["zip"]) == (7.0, None, False, "1")
+    # What is no value of the type stays as it was said, so that a look at the data can name it.
+    assert (asked[2]["amount"], asked[2]["count"], asked[2]["new"]) == ("much", 1.5, "yes")
+
+
+def test_a_key_stays_in_the_request_also_where_it_is_the_id(tmp_path):
+    names = {"id": "request", "time": "at", "score": "p"}
+    bring(tmp_path, "request,at,p,card\nx1,2026-10-01,0.5,4000\n", names, key=("request",))
+    assert json.loads(log.find(tmp_path / "log", "x1")[0].request) == {"request": "x1", "card": mask("4000", SALT)}
 
 
 def test_cut_off_after_some_files_it_is_the_same_in_the_end(tmp_path):
