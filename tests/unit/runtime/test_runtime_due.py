@@ -9,7 +9,14 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from cumulant.core.errors import EngineUnavailableError, RefusedError
+from cumulant.core.errors import (
+    DataError,
+    DefinitionError,
+    EngineUnavailableError,
+    NotFoundError,
+    RefusedError,
+    UsageError,
+)
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Arm
 from cumulant.ports.access import Principal
@@ -18,6 +25,7 @@ from cumulant.release.spec import ReleaseSpec
 from cumulant.release.state import Release
 from cumulant.release.steps import steps
 from cumulant.runtime.due import DUE, JOBS, Job, Record, tick
+from cumulant.runtime.predictions import log_folder
 from cumulant.runtime.processes import Process, process_of
 from cumulant.runtime.release import store
 
