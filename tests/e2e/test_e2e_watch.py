@@ -116,6 +116,21 @@ def test_without_a_rule_harm_is_told_and_nothing_is_trained(shop, tmp_path):
     assert "loss" in [one["rule"] for one in run(folder, "alerts", "list")["alerts"]]
 
 
+def test_windows_wait_for_labels_that_are_late(shop, tmp_path):
+    folder = declared(shop, tmp_path, "")
+    outcomes, aside = folder / ".cumulant" / "outcomes", tmp_path / "aside"
+    outcomes.rename(aside)
+    found = look(folder, LAST)
+    assert (found["fresh"], found["harm"]) == (0, None)
+    assert len(found["windows"]) > 20
+    assert all(one["loss"] is None for one in found["windows"])
+    shutil.rmtree(outcomes, ignore_errors=True)
+    aside.rename(outcomes)
+    later = look(folder, LAST)
+    assert later["fresh"] == len(found["windows"]) - 3
+    assert later["harm"]["word"] == "worse"
+
+
 def test_what_validation_refuses_is_told_as_a_fault_and_not_learned_from(shop, tmp_path):
     folder = declared(shop, tmp_path, RETRAIN)
     broken = pl.read_parquet(folder / "data" / "orders" / "b.parquet").with_columns(

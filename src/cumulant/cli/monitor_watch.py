@@ -134,7 +134,7 @@ def _print(console: Console, *, found: Round, done: Wanted | None) -> None:
     judged = found.judged
     rows: list[tuple[str, object]] = [
         ("model", f"{found.model}/{found.version}"),
-        ("labels judged", f"{judged.fresh} new windows, up to {_day(judged.until)}"),
+        ("labels judged", _labels(found)),
         ("loss", _losses(found)),
         ("harm", "no window was judged yet" if judged.harm is None else clean(judged.harm.sentence)),
     ]
@@ -156,6 +156,18 @@ def _print(console: Console, *, found: Round, done: Wanted | None) -> None:
         console.print(table(["what", "kind", "effect", "since", "says"], listed, right=["effect"]))
     for note in judged.notes:
         console.print(clean(note), style="dim", markup=False, highlight=False)
+
+
+def _labels(found: Round) -> str:
+    """How far the served version was judged, and what it waits for."""
+    judged = found.judged
+    waiting = sum(one.end > judged.until for one in judged.windows)
+    new = f"{judged.fresh} new window{'' if judged.fresh == 1 else 's'}, up to {_day(judged.until)}"
+    if not waiting:
+        return new
+    if not any(one.labelled for one in judged.windows):
+        return f"none: {waiting} windows wait for labels, which `cumulant labels ingest` takes in"
+    return f"{new}; {waiting} wait for labels"
 
 
 def _losses(found: Round) -> str:

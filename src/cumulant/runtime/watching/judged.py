@@ -7,8 +7,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
+import polars as pl
 
-from cumulant.monitoring.performance import EstimatedFigure, Harm
+from cumulant.monitoring.performance import EstimatedFigure, Harm, Window
+from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.policy import Action
 from cumulant.runtime.watching.standing import Passed
 
@@ -56,3 +58,23 @@ def span_of(judged: Judged) -> datetime:
     if len(judged.windows) < 2:
         return judged.windows[0].start if judged.windows else judged.at
     return judged.windows[max(-SPAN, -len(judged.windows))].start
+
+
+def enough(part: pl.DataFrame) -> bool:
+    """Whether labels speak for all rows of a window: nearly all have one, or they were drawn with known chances."""
+    known = part.filter(pl.col("value").is_not_null())
+    chosen = bool((known["weight"].fill_null(1.0) > 1).any())
+    return known.height > 0 and (chosen or known.height >= LEAST_SHARE * part.height)
+
+
+def passed_of(window: Window, part: pl.DataFrame, said: EstimatedFigure | None) -> Passed:
+    """A window that was not held against anything (yet), with its estimate."""
+    labelled = part.height - part["value"].null_count()
+    return with_estimate(Passed(start=window.start, end=window.end, rows=part.height, labelled=labelled), said)
+
+
+def with_estimate(one: Passed, said: EstimatedFigure | None) -> Passed:
+    """The window with what its scores said of its loss."""
+    if said is None:
+        return one
+    return msgspec.structs.replace(one, estimated=said.value, low=said.low, high=said.high)

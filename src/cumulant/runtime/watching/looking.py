@@ -34,7 +34,6 @@ from cumulant.monitoring.performance import (
     windows,
 )
 from cumulant.monitoring.performance.blocks import loss_of
-from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.policy import Action, Evidence, RetrainState, decide, terms_of
 from cumulant.monitoring.tables import MOMENT
 from cumulant.outcomes.scored import IDENTITY
@@ -43,7 +42,7 @@ from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.labels import join_labels, schema_of
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.validate import snapshots_of
-from cumulant.runtime.watching.judged import SPAN, Judged
+from cumulant.runtime.watching.judged import SPAN, Judged, enough, passed_of, with_estimate
 from cumulant.runtime.watching.outcome_shift import BEFORE, RECENT, outcome_shift
 from cumulant.runtime.watching.reference import Served, served_reference
 from cumulant.runtime.watching.refits import Refits, refits_of
@@ -166,19 +165,18 @@ class _Look:
         closed = self._closed(standing.until)
         estimates = self._estimates([part for _, part in closed], notes)
         refits = None
+        fresh = self._due(closed)
+        due, later = closed[:fresh], closed[fresh:]
         if watch is not None and watch.terms.refit:
-            closed = self._named(closed)
-            refits = self._refits(standing, closed)
-        fresh = 0
-        for (window, part), said in zip(closed, estimates, strict=True):
-            if not is_ripe(window, now=self.at, label_delay=self._delay):
-                passed.append(_passed(window, part, said))
-                continue
+            due = self._named(due)
+            refits = self._refits(standing, due)
+        for (window, part), said in zip(due, estimates[:fresh], strict=True):
             judged = self._judge(watch, window, part, refits)
             watch, found, one = judged
             told += [] if found is None else [found]
-            passed.append(_with(one, said))
-            labels, until, fresh = labels + one.labelled, window.end, fresh + 1
+            passed.append(with_estimate(one, said))
+            labels, until = labels + one.labelled, window.end
+        passed += [passed_of(window, part, said) for (window, part), said in zip(later, estimates[fresh:], strict=True)]
         ripe = tuple(one for one in passed if one.end <= until)
         after = Standing(
             version=standing.version, since=standing.since, until=until, retrain=standing.retrain,
@@ -254,17 +252,27 @@ class _Look:
                 found.append((window, rows.filter(pl.col(MOMENT).is_between(window.start, window.end, closed="left"))))
         return found
 
-    def _named(self, closed: Sequence[tuple[Window, pl.DataFrame]]) -> list[tuple[Window, pl.DataFrame]]:
-        """The windows, of these the ripe ones with the references of their labelled rows: the log is read once."""
-        ripe = [part for window, part in closed if is_ripe(window, now=self.at, label_delay=self._delay)]
-        if not ripe:
-            return list(closed)
-        known = pl.concat(ripe).filter(pl.col("value").is_not_null())
-        named = known.select(*IDENTITY, refs(self._project, self._model, known).alias(REF))
-        return [(window, part.join(named, on=IDENTITY, how="left", maintain_order="left")) for window, part in closed]
+    def _due(self, closed: Sequence[tuple[Window, pl.DataFrame]]) -> int:
+        """How many of the windows are judged now: up to the newest whose labels have had their time and have come.
 
-    def _refits(self, standing: Standing, closed: Sequence[tuple[Window, pl.DataFrame]]) -> Refits | None:
-        parts = [part[REF].drop_nulls() for _, part in closed if REF in part.columns]
+        One that lacks labels waits for them, until a later one has its own: then they will not come any more.
+        """
+        judged = 0
+        for number, (window, part) in enumerate(closed, 1):
+            if is_ripe(window, now=self.at, label_delay=self._delay) and enough(part):
+                judged = number
+        return judged
+
+    def _named(self, due: Sequence[tuple[Window, pl.DataFrame]]) -> list[tuple[Window, pl.DataFrame]]:
+        """The windows with the references of their labelled rows: the log is read once."""
+        if not due:
+            return []
+        known = pl.concat([part for _, part in due]).filter(pl.col("value").is_not_null())
+        named = known.select(*IDENTITY, refs(self._project, self._model, known).alias(REF))
+        return [(window, part.join(named, on=IDENTITY, how="left", maintain_order="left")) for window, part in due]
+
+    def _refits(self, standing: Standing, due: Sequence[tuple[Window, pl.DataFrame]]) -> Refits | None:
+        parts = [part[REF].drop_nulls() for _, part in due]
         named = pl.concat(parts) if parts else pl.Series(dtype=pl.String)
         return refits_of(self.context, self.served.version, named, standing.since) if len(named) else None
 
@@ -272,7 +280,7 @@ class _Look:
         self, watch: Watch | None, window: Window, part: pl.DataFrame, refits: Refits | None
     ) -> tuple[Watch | None, Harm | None, Passed]:
         known = part.filter(pl.col("value").is_not_null())
-        one = _passed(window, part, None)
+        one = passed_of(window, part, None)
         if not known.height or self._model.task == "multiclass":
             return watch, None, one
         held, scores = predictions(known, self._window), None
@@ -281,8 +289,7 @@ class _Look:
             one, loss=float(np.average(loss, weights=held.weight)),
             positive=float(np.average(held.truth, weights=held.weight)),
         )  # fmt: skip
-        chosen = held.label_chance is not None
-        if watch is None or (known.height < LEAST_SHARE * part.height and not chosen):
+        if watch is None or not enough(part):
             return watch, None, one
         if refits is not None:
             scores = refits.scores(window, known[REF])
@@ -392,14 +399,3 @@ def _told(standing: Standing) -> Harm | None:
 
 def _plain(harm: Harm | None) -> dict[str, object] | None:
     return None if harm is None else cast("dict[str, object]", msgspec.to_builtins(harm))
-
-
-def _passed(window: Window, part: pl.DataFrame, said: EstimatedFigure | None) -> Passed:
-    labelled = part.height - part["value"].null_count()
-    return _with(Passed(start=window.start, end=window.end, rows=part.height, labelled=labelled), said)
-
-
-def _with(one: Passed, said: EstimatedFigure | None) -> Passed:
-    if said is None:
-        return one
-    return msgspec.structs.replace(one, estimated=said.value, low=said.low, high=said.high)
