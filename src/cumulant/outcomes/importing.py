@@ -69,7 +69,7 @@ def import_predictions(
         if note.exists():
             known = msgspec.json.decode(note.read_bytes(), type=Imported)
             return msgspec.structs.replace(known, again=True)
-        told = _Writing(folder / _WRITING, content, names, defaults, _showing(fields, salt), key).write(path)
+        told = _Writing(folder / _WRITING, content, names, defaults, _showing(fields, salt), key=key).write(path)
         with writing_to(predictions):
             _publish(folder / _WRITING, predictions)
             write_bytes(note, msgspec.json.encode(told))
@@ -89,7 +89,7 @@ def _check(names: Mapping[str, str]) -> None:
 
 class _Writing:
     def __init__(
-        self, draft: Path, content: str, names: Mapping[str, str], defaults: Defaults, shown: _Show,
+        self, draft: Path, content: str, names: Mapping[str, str], defaults: Defaults, shown: _Show, *,
         key: Collection[str],
     ) -> None:  # fmt: skip
         self._draft, self._content, self._names, self._defaults = draft, content, names, defaults
