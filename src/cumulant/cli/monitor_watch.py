@@ -40,7 +40,7 @@ def _watch(
     once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
     every: Annotated[str, typer.Option(metavar="SPAN", help="Time between two looks: 10m, 1h.")] = "10m",
     at: Annotated[
-        str | None, typer.Option(metavar="MOMENT", help="With --once: only what was known by then is looked at.")
+        str | None, typer.Option(metavar="MOMENT", help="With --once: labels and windows as they were by then.")
     ] = None,
     retrain: Annotated[
         bool, typer.Option("--retrain/--no-retrain", help="Begin a training that the rule of the project asks for.")

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 #: who trains and releases where no person asked
 ACTOR = Principal("service:monitor")
-#: how often a training that failed is tried again before it is given up
-_TRIES = 3
 
 
 def go_on(
@@ -44,7 +42,8 @@ def go_on(
 ) -> Wanted | None:
     """Carry the training that is wanted as far as it goes; what became of it, or None where none is.
 
-    What validation refuses is never learned from: the training fails with its words. A model that the gate refuses
+    What validation refuses is never learned from: the training fails with its words. What may pass by itself, such as a
+    server that does not answer, is tried again at the next call. A model that the gate refuses
     goes no further. Where versions reach callers by releases one is begun, with whatever approval `release` declares;
     else the training has moved the alias. `as_of` and `time` as in `train`; without `release` it ends there.
 
@@ -117,11 +116,10 @@ def _begun(
 def _failed(
     project: Project, wanted: Wanted, version: int, principal: Principal, error: CumulantError
 ) -> tuple[Wanted, int]:
-    tries, said = wanted.tries + 1, project.vault.redact(error.message)
-    if isinstance(error, RetryableError) and tries < _TRIES:
-        return _noted(project, msgspec.structs.replace(wanted, tries=tries), version, said)
-    failed = msgspec.structs.replace(wanted, tries=tries)
-    return _moved(project, failed, version, principal, stage="failed", said=said)
+    said = project.vault.redact(error.message)
+    if isinstance(error, RetryableError):  # however long it takes: the training stays wanted
+        return _noted(project, wanted, version, said)
+    return _moved(project, wanted, version, principal, stage="failed", said=said)
 
 
 def _noted(project: Project, wanted: Wanted, version: int, said: str) -> tuple[Wanted, int]:

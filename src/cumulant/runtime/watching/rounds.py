@@ -74,7 +74,7 @@ def watch_round(
 ) -> Round:
     """Look once. Alerts are on their way when it returns; a training that the rule wants is noted, not begun.
 
-    `at`: only what was known by then is looked at, of labels and of windows that had ended.
+    `at`: of labels and windows only what was known and had ended by then; rows are compared as the log has them now.
 
     Raises:
         UsageError: nothing was served yet, the served version was not trained here, or `at` is to come.
@@ -88,7 +88,7 @@ def watch_round(
     if not folder.is_dir():
         raise UsageError(
             "the project has no prediction log yet", subject=str(folder),
-            hint="`cumulant up` serves the model; then there is something to watch",
+            hint="`cumulant up` serves the model; `cumulant labels import-predictions` takes in other logs",
         )  # fmt: skip
     progress("rows")
     spec = project.spec.monitoring.drift

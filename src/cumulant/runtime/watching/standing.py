@@ -66,7 +66,6 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     candidate: str | None = None
     release: str | None = None
     said: str = ""
-    tries: int = 0
 
     @property
     def open(self) -> bool:
