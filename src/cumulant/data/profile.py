@@ -125,8 +125,11 @@ def _top(frame: pl.DataFrame, field: Field, distinct: int) -> tuple[TopValue, ..
         return ()
     counts = (
         frame.lazy()
-        .select(pl.col(field.name).drop_nulls().value_counts(name="count").struct.unnest())
-        .select(pl.col(field.name).cast(pl.String).alias("value"), "count")
+        .select(pl.col(field.name).drop_nulls().alias("value"))
+        # Not `value_counts`: its two fields are at times taken of two counts whose orders differ.
+        .group_by("value")
+        .agg(pl.len().alias("count"))
+        .with_columns(pl.col("value").cast(pl.String))
         .sort(["count", "value"], descending=[True, False])
         .head(TOP)
         .collect()
