@@ -200,6 +200,21 @@ def recorded_work(
     )
 
 
+def work_again(context: Context, record: ModelRecord, plan: FeaturePlan) -> Work:
+    """The work that made a version; its features are found, or computed again and kept.
+
+    Raises:
+        NotFoundError: a snapshot that it was made of was removed.
+    """
+    project = context.project
+    snapshots = {name: load_snapshot(project, identity) for name, identity in record.snapshots.items()}
+    table = project.tables().find(record.table)
+    if table is None:
+        frame = features.compute(plan, scans(project, snapshots, record.snapshots, as_of=record.as_of))
+        table = project.tables().write(record.table, frame)
+    return recorded_work(project, record, plan, snapshots[plan.entity], table)
+
+
 def _fitted_again(context: Context, record: ModelRecord, rows: TrainingSet, scratch: Path) -> FittedModel:
     """The recorded trials and boosters fitted again, without a search and without a clock."""
     root, fitted = context.project.root, record.fitted

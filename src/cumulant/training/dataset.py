@@ -88,6 +88,12 @@ class TrainingSet:
             kept[generator.choice(places, size=count, replace=False)] = True
         return replace(self.take(kept), notes=(*self.notes, f"a random {share:.0%} of the rows"))
 
+    def at_most(self, most: int) -> TrainingSet:
+        """All rows, or as many drawn at random with a fixed seed, in their order, whatever their class."""
+        if len(self) <= most:
+            return self
+        return self.take(np.sort(np.random.default_rng(0).choice(len(self), most, replace=False)))
+
 
 def _at(values: NDArray[Any] | None, chosen: NDArray[Any]) -> NDArray[Any] | None:
     return None if values is None else values[chosen]

@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from cumulant import data, features, packaging, statistics
+from cumulant import data, packaging, statistics
 from cumulant.core.errors import CumulantError
 from cumulant.core.ids import digest
 from cumulant.core.servable import Servable
 from cumulant.core.version import __version__
 from cumulant.review import Reference
 from cumulant.runtime.candidate import ModelRecord, find_record
-from cumulant.runtime.features import scans
 from cumulant.runtime.fitting import rows_of
-from cumulant.runtime.lineage import recorded_work
+from cumulant.runtime.lineage import work_again
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.rows import since
-from cumulant.runtime.validate import load_snapshot
 
 if TYPE_CHECKING:
     import polars as pl
@@ -87,7 +85,7 @@ def _made(context: Context, version: ModelVersion, record: ModelRecord, describe
     key = _key(record)
 
     def make() -> dict[str, object]:
-        work = _work(context, record, described)
+        work = work_again(context, record, described.plan)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "reference"
             folder.mkdir()
@@ -101,32 +99,15 @@ def _made(context: Context, version: ModelVersion, record: ModelRecord, describe
     return objects.path(key)
 
 
-def _work(context: Context, record: ModelRecord, described: Servable) -> Work:
-    """What made the version; its features are found, or computed again."""
-    project, plan = context.project, described.plan
-    snapshots = {name: load_snapshot(project, identity) for name, identity in record.snapshots.items()}
-    table = project.tables().find(record.table)
-    if table is None:
-        frame = features.compute(plan, scans(project, snapshots, record.snapshots, as_of=record.as_of))
-        table = project.tables().write(record.table, frame)
-    return recorded_work(project, record, plan, snapshots[plan.entity], table)
-
-
 def _write(context: Context, version: ModelVersion, work: Work, described: Servable, folder: Path) -> None:
     split = rows_of(context, work)
-    test = _some(split.test, _CALIBRATION)
+    test = split.test.at_most(_CALIBRATION)
     scorer = packaging.Scorer(servable_folder(context.project, version))
     answers = scorer.score({name: test.features[name].to_list() for name in scorer.features})
     _calibration(answers, test.target).write_parquet(folder / "calibration.parquet")
-    known, told = _known(context, work, described, _some(split.train, _KNOWN))
+    known, told = _known(context, work, described, split.train.at_most(_KNOWN))
     known.write_parquet(folder / "known.parquet")
     (folder / "reference.json").write_bytes(msgspec.json.encode(told))
-
-
-def _some(rows: TrainingSet, most: int) -> TrainingSet:
-    if len(rows) <= most:
-        return rows
-    return rows.take(np.sort(np.random.default_rng(0).choice(len(rows), most, replace=False)))
 
 
 def _calibration(answers: np.ndarray[Any, Any], target: np.ndarray[Any, Any]) -> pl.DataFrame:

@@ -22,6 +22,7 @@ from cumulant.monitoring.performance import (
     Estimator,
     Harm,
     HarmTerms,
+    Kind,
     Predictions,
     Watch,
     Window,
@@ -171,8 +172,7 @@ class _Look:
             due = self._named(due)
             refits = self._refits(standing, due)
         for (window, part), said in zip(due, estimates[:fresh], strict=True):
-            judged = self._judge(watch, window, part, refits)
-            watch, found, one = judged
+            watch, found, one = self._judge(watch, window, part, refits)
             told += [] if found is None else [found]
             passed.append(with_estimate(one, said))
             labels, until = labels + one.labelled, window.end
@@ -321,20 +321,20 @@ class _Look:
             found.append(told.figures.get("brier"))
         return found
 
-    def _estimate(self, kind: str | None) -> EstimatedFigure | None:
+    def _estimate(self, kind: Kind | None) -> EstimatedFigure | None:
         """Of the newest windows together. Where labels have shown that truth no longer goes with scores: none."""
         recent = self._own.filter(pl.col(MOMENT) >= self.at - SPAN * self._window)
-        if self._estimator is None or not recent.height or kind in ("concept", "prior"):
+        if self._estimator is None or not recent.height:
             return None
-        told = estimated(self._estimator, predictions(recent, self._window), every=_ALL)
-        return told[0].figures.get("brier") if told else None
+        (told,) = estimated(self._estimator, predictions(recent, self._window), every=_ALL, kind=kind)
+        return told.figures.get("brier")
 
     def _outcomes(self, until: datetime) -> tuple[drift.Finding, ...]:
         if self._model.task == "regression":
             return ()
         ripe = min(self.at - self._delay, max(until, self.at - RECENT))
         spec = self._project.spec.monitoring.drift
-        return outcome_shift(self._rows, spec, until=ripe, several=True)
+        return outcome_shift(self._rows, spec, until=ripe)
 
     # --- what the rule says
 

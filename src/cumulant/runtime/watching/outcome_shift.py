@@ -22,22 +22,21 @@ _LEAST_WINDOWS = 14
 LABEL = "label"
 
 
-def outcome_shift(rows: pl.DataFrame, spec: DriftSpec, *, until: datetime, several: bool) -> tuple[Finding, ...]:
+def outcome_shift(rows: pl.DataFrame, spec: DriftSpec, *, until: datetime) -> tuple[Finding, ...]:
     """A change of labels between the windows of RECENT before `until` and those of BEFORE, as `drift.compare` has it.
 
     A served model's training is no measure of it: that was when outcomes were as they were then. So the windows before
     are, and a change that lasts is told once, until it has become what was before.
 
     Args:
-        rows: of `served.scored`, of all versions.
+        rows: of `served.scored`, of all versions; labels are classes.
         spec: the project's; its `answers` says which change matters.
         until: windows that end later are left out.
-        several: whether labels are classes.
     """
     length = duration(spec.window)
     border = until - RECENT
     labelled = rows.filter(pl.col("value").is_not_null() & (pl.col(MOMENT) < until)).select(
-        MOMENT, (pl.col("value").cast(pl.Int64).cast(pl.String) if several else pl.col("value")).alias(LABEL)
+        MOMENT, pl.col("value").cast(pl.Int64).cast(pl.String).alias(LABEL)
     )
     before = labelled.filter(pl.col(MOMENT).is_between(border - BEFORE, border, closed="left"))
     recent = labelled.filter(pl.col(MOMENT) >= border)

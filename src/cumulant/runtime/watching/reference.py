@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cumulant import data, features, packaging
+from cumulant import data, packaging
 from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.masking import fingerprint
@@ -21,12 +21,10 @@ from cumulant.monitoring.tables import ANSWER, MOMENT, asked_name
 from cumulant.runtime.batch.answers import decided
 from cumulant.runtime.candidate import ModelRecord, find_record
 from cumulant.runtime.context import Context, open_run
-from cumulant.runtime.features import scans
 from cumulant.runtime.fitting import rows_of
-from cumulant.runtime.lineage import recorded_work
+from cumulant.runtime.lineage import work_again
 from cumulant.runtime.models import CHAMPION, servable_folder
 from cumulant.runtime.rows import since
-from cumulant.runtime.validate import load_snapshot
 from cumulant.runtime.watching.weights import weights_of
 
 if TYPE_CHECKING:
@@ -115,7 +113,7 @@ def _make(context: Context, version: ModelVersion, record: ModelRecord, describe
 
     def make() -> dict[str, object]:
         try:
-            work = _work(context, record, described)
+            work = work_again(context, record, described.plan)
         except NotFoundError as error:
             raise NotFoundError(
                 f"what {version.uri} was trained on is no longer stored: {error.message}",
@@ -132,23 +130,12 @@ def _make(context: Context, version: ModelVersion, record: ModelRecord, describe
     context.step("monitoring reference", inputs, make, verify=lambda _: objects.find(key) is not None)
 
 
-def _work(context: Context, record: ModelRecord, described: Servable) -> Work:
-    """What made the version; its features are found, or computed again."""
-    project, plan = context.project, described.plan
-    snapshots = {name: load_snapshot(project, identity) for name, identity in record.snapshots.items()}
-    table = project.tables().find(record.table)
-    if table is None:
-        frame = features.compute(plan, scans(project, snapshots, record.snapshots, as_of=record.as_of))
-        table = project.tables().write(record.table, frame)
-    return recorded_work(project, record, plan, snapshots[plan.entity], table)
-
-
 def _table(context: Context, version: ModelVersion, work: Work, described: Servable) -> pl.DataFrame:
     import polars as pl
 
     split = rows_of(context, work)
-    test = _some(split.test, _TESTED)
-    train = _some(split.train, MOST - len(test))
+    test = split.test.at_most(_TESTED)
+    train = split.train.at_most(MOST - len(test))
     scorer = packaging.Scorer(servable_folder(context.project, version))
     scores = scorer.score({name: test.features[name].to_list() for name in scorer.features})
     answers = decided(scores, described).rename(lambda name: ANSWER + name)
@@ -158,12 +145,6 @@ def _table(context: Context, version: ModelVersion, work: Work, described: Serva
     asked = _asked(context, work, described, [train, test])
     lacking = pl.DataFrame(schema=told.schema).clear(len(train))
     return pl.concat([asked, pl.concat([lacking, told])], how="horizontal")
-
-
-def _some(rows: TrainingSet, most: int) -> TrainingSet:
-    if len(rows) <= most:
-        return rows
-    return rows.take(np.sort(np.random.default_rng(0).choice(len(rows), most, replace=False)))
 
 
 def _asked(context: Context, work: Work, described: Servable, parts: list[TrainingSet]) -> pl.DataFrame:

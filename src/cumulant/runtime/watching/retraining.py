@@ -100,13 +100,10 @@ def _begun(
     """The release begun; where it cannot begin now, why it waits."""
     try:
         begun = start_release(project, str(wanted.candidate), principal=principal, progress=progress)
-    except LeaseHeldError as error:
-        if "on its way already" in error.message:  # an earlier attempt was cut off after it had begun
+    except (RetryableError, RefusedError, UsageError) as error:
+        # An earlier attempt was cut off after it had begun.
+        if isinstance(error, LeaseHeldError) and "on its way already" in error.message:
             return _moved(project, wanted, version, principal, stage="released", said=error.message)
-        return _noted(project, wanted, version, error.message)
-    except RetryableError as error:
-        return _noted(project, wanted, version, error.message)
-    except (RefusedError, UsageError) as error:
         return _failed(project, wanted, version, principal, error)
     release = begun.waits_for if begun.release is None else begun.release.id
     said = f"{wanted.candidate} is " + (f"released after {release}" if begun.release is None else "being released")
@@ -126,8 +123,7 @@ def _noted(project: Project, wanted: Wanted, version: int, said: str) -> tuple[W
     """Nothing has moved, and why."""
     held = msgspec.structs.replace(wanted, said=said)
     with project.journal().transaction(actor=Actor(ACTOR.name)) as transaction:
-        write(transaction, TRAINING, project.name, held, expect=version)
-    return held, version + 1
+        return held, write(transaction, TRAINING, project.name, held, expect=version)
 
 
 def _moved(
@@ -138,9 +134,8 @@ def _moved(
         model=project.name, stage=held.stage, candidate=held.candidate, release=held.release, reason=held.said
     )
     with project.journal().transaction(actor=Actor(principal.name)) as transaction:
-        write(transaction, TRAINING, project.name, held, expect=version)
         transaction.emit(fact)
-    return held, version + 1
+        return held, write(transaction, TRAINING, project.name, held, expect=version)
 
 
 def _tell(project: Project, wanted: Wanted, principal: Principal) -> None:
