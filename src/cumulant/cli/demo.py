@@ -75,7 +75,9 @@ def document(found: DemoResult, page: ReportData) -> dict[str, object]:
             milliseconds=request.milliseconds,
             truth=request.truth,
         ),
-        release=found.release,
+        release=found.year.release,
+        monitoring=found.year.monitoring,
+        review=found.year.review,
         report=found.report,
         tracking_uri=found.tracking_uri,
     )
@@ -103,7 +105,7 @@ def _show(console: Console, found: DemoResult, page: ReportData) -> None:
             ("in truth", truth[request.truth]),
         ],
     )
-    _show_releases(console, found.release)
+    _show_releases(console, found.year.release)
     console.print("")
     reused = f", {len(found.train.reused)} steps reused" if found.train.reused else ""
     rows: list[tuple[str, object]] = [

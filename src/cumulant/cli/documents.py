@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from cumulant.runtime.report_page.content import GateReport, Interval, ReportData
-from cumulant.runtime.story.told import Told
+from cumulant.runtime.story.told import Monitored, Reviewed, Told
 
 
 class DataFigures(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +85,8 @@ class DemoDocument(TrainDocument, frozen=True, kw_only=True):
     folder: str
     serve: ServeFigures
     release: tuple[Told, ...]
+    monitoring: Monitored
+    review: Reviewed
     report: str
     tracking_uri: str
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cumulant.outcomes.importing import Defaults, Imported, import_predictions
     from cumulant.outcomes.ingest import Taken, ingest_file, ingest_inbox, waiting
     from cumulant.outcomes.joining import Advanced, Outcomes
-    from cumulant.outcomes.labels import LabelSchema, key_ref, key_text, number
+    from cumulant.outcomes.labels import LabelSchema, asked_ref, key_ref, key_text, number
     from cumulant.outcomes.losses import LOSSES, Loss, decision, read_outputs
     from cumulant.outcomes.pairs import Graded, Pair
     from cumulant.outcomes.place import INBOX
@@ -47,6 +47,7 @@ _HOMES = {
     "ingest_file": "ingest",
     "ingest_inbox": "ingest",
     "kind_of": "files",
+    "asked_ref": "labels",
     "key_ref": "labels",
     "key_text": "labels",
     "logged": "scored",
@@ -79,6 +80,7 @@ __all__ = [
     "Report",
     "Shown",
     "Taken",
+    "asked_ref",
     "decision",
     "import_predictions",
     "ingest_file",

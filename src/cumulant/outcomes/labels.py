@@ -80,6 +80,22 @@ def key_text(row: Mapping[str, object], fields: Sequence[Field]) -> str | None:
     return _ENCODE([str(value) for value in held]).decode()
 
 
+def asked_ref(row: Mapping[str, object], fields: Sequence[Field], event_time: datetime) -> str | None:
+    """As `key_ref`, by all `fields` that were asked, for requests that do not hold the key; one may have no value.
+
+    None where a value is hidden without a hash. `fields` count in the order of their names.
+    """
+    ordered = sorted(fields, key=lambda field: field.name)
+    values = [row.get(field.name) for field in ordered]
+    if not fields or HIDDEN in values:
+        return None
+    held = [
+        None if value is None else str(value if field.personal else as_held(value, field))
+        for value, field in zip(values, ordered, strict=True)
+    ]
+    return f"r{_SEP}{micros(event_time - EPOCH)}{_SEP}{_ENCODE(held).decode()}"
+
+
 class Reader:
     """Reads rows of one file, or of one post.
 

@@ -41,7 +41,7 @@ class Reference:
 
 def requests(frame: pl.DataFrame) -> list[dict[str, object]]:
     """What was asked, a row of the log each; an object without fields where that cannot be read."""
-    return [_object(text) for text in frame["request"]]
+    return [request(text) for text in frame["request"]]
 
 
 def probabilities(frame: pl.DataFrame, reference: Reference) -> Floats:
@@ -171,7 +171,8 @@ def _apart(row: Mapping[str, object]) -> float:
     return 0.5 + near / 2 if outcomes.decision(one) != outcomes.decision(other) and "prediction" in one else near / 2
 
 
-def _object(text: str) -> dict[str, object]:
+def request(text: str) -> dict[str, object]:
+    """What was asked; an object without fields where that cannot be read."""
     try:
         found = _DECODE(text)
     except msgspec.DecodeError:

@@ -1,4 +1,4 @@
-"""The demo: flights of 2013 from raw tables to a served model, as of 1 April, and what is released after it."""
+"""The demo: flights of 2013 from raw tables to a served model, as of 1 April, and the rest of its year."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from cumulant.core.errors import StepFailedError
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime import serve
 from cumulant.runtime.report import report
+from cumulant.runtime.story.folder import make_folder
 from cumulant.runtime.story.kept import kept_or
-from cumulant.runtime.story.releases import SECTION, make, releases
-from cumulant.runtime.story.told import Told
+from cumulant.runtime.story.releases import make
+from cumulant.runtime.story.told import Year
+from cumulant.runtime.story.year import year
 from cumulant.runtime.train import TrainResult, train
 
 if TYPE_CHECKING:
@@ -44,8 +46,8 @@ class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
     serve_pid: int
     kept: bool
     report: str
-    #: what became of the candidates that were released after it; none where that was not asked for
-    release: tuple[Told, ...]
+    #: what was released after it, what the watch found and what people were asked; nothing where that was not asked for
+    year: Year
     tracking_uri: str
     seconds: float
 
@@ -58,13 +60,13 @@ def demo(
     released: bool = True,
     progress: Progress = silent,
 ) -> DemoResult:
-    """Make the flights project in `folder` (or go on with it), train, serve, ask, report; then release candidates.
+    """Make the flights project in `folder` (or go on with it), train, serve, ask, report; then go on over the year.
 
     With `keep` the server goes on after the return; its process id is in the result. Without `released` the demo ends
     with the first model.
     """
     begun = time.monotonic()
-    _project_in(folder)
+    make_folder(folder)
     with projects.load(folder) as project:
         who = project.principal()
         trained = train(project, principal=who, as_of=AS_OF, progress=progress)
@@ -75,7 +77,7 @@ def demo(
         with serve.running(service, http=http, keep=keep) as running:
             request = ask(project, trained, running.url)
         page = report(project, trained.run, out=folder / "report.html", principal=who)
-        told = _released(project, trained, progress) if released else ()
+        told = _year(project, trained, progress) if released else Year()
         return DemoResult(
             folder=str(folder),
             train=trained,
@@ -84,26 +86,16 @@ def demo(
             serve_pid=running.pid,
             kept=keep,
             report=str(page),
-            release=told,
+            year=told,
             tracking_uri=project.registry().tracking_uri,
             seconds=round(time.monotonic() - begun, 1),
         )
 
 
-def _project_in(folder: Path) -> None:
-    """The template's project with the demo's own section `release`; one that is there stays as it is."""
-    path = folder / "cumulant.yaml"
-    if not path.exists():
-        projects.create_from_template(folder.name, "flights", directory=folder.parent)
-    text = path.read_text(encoding="utf-8")
-    if "\nrelease:" not in text:
-        path.write_text(text.rstrip() + "\n" + SECTION, encoding="utf-8")
-
-
-def _released(project: Project, trained: TrainResult, progress: Progress) -> tuple[Told, ...]:
+def _year(project: Project, trained: TrainResult, progress: Progress) -> Year:
     champion = f"{trained.model.name}/{trained.model.version}"
     made = make(project, progress)
-    return kept_or(project.state, (champion, *made), lambda: releases(project, champion, made, progress))
+    return kept_or(project.state, (champion, *made), lambda: year(project, champion, made, progress))
 
 
 def ask(project: Project, trained: TrainResult, url: str) -> Request:

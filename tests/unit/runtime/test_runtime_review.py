@@ -1,16 +1,18 @@
 """Decisions reach training rows by key and moment, as often as they should, and no further."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
 
 from cumulant.core.expr import Column
-from cumulant.core.masking import mask
+from cumulant.core.masking import HIDDEN, mask
 from cumulant.core.plan import FeaturePlan, Field, PredictAt, Source
-from cumulant.outcomes import key_ref
+from cumulant.outcomes import asked_ref, key_ref
 from cumulant.runtime.review.cases import _hashed
 from cumulant.runtime.review.training import answers
 from cumulant.runtime.task import Task
@@ -62,6 +64,23 @@ def test_another_salt_knows_no_row():
     found = answers(table((ref("c2", 1, 1), True, 5.0)), RAW, TASK, AT, target=RAW["bad"], salt=b"salt")
     assert not found.used.any()
     assert not answers(table((ref("c2", 1, 1), True, 5.0)), RAW, TASK, None, target=RAW["bad"], salt=SALT).used.any()
+
+
+def test_a_row_is_found_by_all_that_was_asked_where_the_request_has_no_key():
+    asked = tuple(field for field in FIELDS[:3] if field.name != "number")
+    task = replace(TASK, plan=msgspec.structs.replace(PLAN, request=asked))
+    logged = {"at": START + timedelta(days=2), "card": None}
+    alike = RAW.with_columns(at=pl.Series([START + timedelta(days=2)] * 5, dtype=pl.Datetime("us", "UTC")))
+    moment = START + timedelta(days=2) - timedelta(hours=1)
+    told = table((asked_ref(logged, asked, moment), True, 3.0))
+    found = answers(told, RAW, task, AT, target=RAW["bad"], salt=SALT)
+    assert found.used.to_list() == [False, False, False, True, False]
+    assert found.weight.to_list() == [1, 1, 1, 3, 1]
+    # Two rows that were asked alike: whose the answer is nobody knows. A hidden value could be anyone's.
+    same = alike.with_columns(card=pl.lit(None, pl.String))
+    at = same.select((pl.col("at") - pl.duration(hours=1)).alias("at"))["at"]
+    assert not answers(told, same, task, at, target=pl.Series([None] * 5, dtype=pl.Boolean), salt=SALT).used.any()
+    assert asked_ref({"card": HIDDEN, "at": logged["at"]}, asked, moment) is None
 
 
 @pytest.mark.parametrize("most", [40, 12])

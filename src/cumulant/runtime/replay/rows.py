@@ -74,6 +74,19 @@ class Period:
         """The moment of the first row."""
         return self._at[0]
 
+    def sample(self, every: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Each `every`th row as it would be asked, with its `number` and `moment`; and what became known of these.
+
+        The second has `number`, `known_time` and the columns of the target.
+        """
+        import polars as pl
+
+        at = pl.Series("moment", self._at, dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))
+        rows = self._requests.with_columns(at).with_row_index("number").gather_every(every)
+        labels = self._labels.filter(pl.col("number") % every == 0)
+        known = pl.col(_KNOWN).cast(pl.Datetime("us", "UTC")).alias("known_time")
+        return rows, labels.select("number", known, pl.exclude("number", _KNOWN))
+
     def calls(self, skip: int = 0) -> Iterator[Call]:
         """The requests in order, without the first `skip`. A column without a value is left out, as callers do."""
         for number, row in enumerate(self._requests.slice(skip).iter_rows(named=True), skip):

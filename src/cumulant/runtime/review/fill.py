@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -22,10 +22,11 @@ from cumulant.review import Candidate, Case, Draw, Reference, ReviewSpec, reason
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.labels import outcomes_of, schema_of
 from cumulant.runtime.predictions import FOLDER as PREDICTIONS
-from cumulant.runtime.review.reference import reference_of
+from cumulant.runtime.review.reference import asked_of, reference_of
 
 if TYPE_CHECKING:
     from cumulant.core.expr import Node
+    from cumulant.core.plan import Field
     from cumulant.ports.access import Principal
     from cumulant.ports.registry import ModelVersion
     from cumulant.project import Project
@@ -142,6 +143,7 @@ class _Look:
         self._log = project.state / PREDICTIONS
         self._labelled = self._named()
         self._references: dict[str, Reference | None] = {}
+        self._asked: dict[str, tuple[Field, ...]] = {}
         self._notes: list[str] = []
 
     def choose(self, allowed: Allowance) -> _Looked:
@@ -183,7 +185,18 @@ class _Look:
         choice.skip(int((~wanted).sum()))
         for place in np.flatnonzero(wanted):
             why = tuple(name for name, values in scores.items() if values[place] > 0)
-            choice.see(_candidate(rows.row(int(place), named=True), why, float(useful[place]), lucks[place]))
+            row = rows.row(int(place), named=True)
+            choice.see(_candidate(row, self._ref(row), why, float(useful[place]), lucks[place]))
+
+    def _ref(self, row: Mapping[str, Any]) -> str | None:
+        """By what the row is found among those of the sources: the key, or all that was asked where that has no key."""
+        if row["key_ref"] is not None or row["event_time"] is None:
+            return None if row["key_ref"] is None else str(row["key_ref"])
+        number = row["version"]
+        if number not in self._asked:
+            version = self._version(number)
+            self._asked[number] = () if version is None else asked_of(self._context.project, version)
+        return outcomes.asked_ref(reasons.request(row["request"]), self._asked[number], row["event_time"])
 
     def _scores(self, rows: pl.DataFrame, beside: pl.DataFrame | None) -> dict[str, Any]:
         spec, asked = self._spec, reasons.requests(rows)
@@ -222,10 +235,10 @@ class _Look:
             return None
 
 
-def _candidate(row: dict[str, Any], why: tuple[str, ...], useful: float, luck: bytes) -> Candidate:
+def _candidate(row: dict[str, Any], ref: str | None, why: tuple[str, ...], useful: float, luck: bytes) -> Candidate:
     return Candidate(
         request=row["id"], row=row["row"], worker=row["worker"], sequence=row["sequence"],
-        time=to_micros(row["time"]), model=row["model"], version=row["version"], ref=row["key_ref"],
+        time=to_micros(row["time"]), model=row["model"], version=row["version"], ref=ref,
         reasons=why, useful=useful, luck=luck,
     )  # fmt: skip
 

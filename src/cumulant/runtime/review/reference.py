@@ -62,6 +62,12 @@ def reference_of(context: Context, version: ModelVersion) -> tuple[Reference | N
     return _read(folder, described), ()
 
 
+def asked_of(project: Project, version: ModelVersion) -> tuple[Field, ...]:
+    """The fields that a request of the version may have; none where it reads tensors."""
+    described = packaging.load_description(servable_folder(project, version))
+    return tuple(described.plan.request) if isinstance(described, Servable) else ()
+
+
 def found_reference(project: Project, version: ModelVersion) -> Reference | None:
     """As `reference_of`, where it was made before; a look at a case does not make it."""
     described = packaging.load_description(servable_folder(project, version))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from cumulant import outcomes, review
 from cumulant.core.ids import digest
 from cumulant.core.masking import mask
 from cumulant.core.units import from_micros
+from cumulant.serving.log import as_held
 
 if TYPE_CHECKING:
     import polars as pl
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from cumulant.runtime.task import Task
 
 _SEP = "\x1f"
+#: what tells a row of the log from others, out of its fields and its moment; None where they cannot
+Name = Callable[[Mapping[str, object], Sequence["Field"], datetime], str | None]
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,13 @@ def answers(
     import polars as pl
 
     source = task.plan.sources[task.entity]
-    fields = [field for field in source.fields if field.name in source.key]
-    ordered = sorted(fields, key=lambda field: source.key.index(field.name))
-    refs = refs_of(table["ref"], raw, ordered, at, salt)
+    key = sorted((field for field in source.fields if field.name in source.key), key=lambda f: source.key.index(f.name))
+    by_key = refs_of(table["ref"], raw, key, at, salt)
+    asked = [field for field in task.plan.request if field.name in raw.columns]
+    by_all = refs_of(table["ref"], raw, asked, at, salt, name=outcomes.asked_ref)
+    # Rows that are asked alike cannot be told apart by what was asked.
+    known = by_key.is_in(table["ref"].implode()).fill_null(value=False)
+    refs = by_key.zip_with(known, by_all.zip_with(by_all.is_unique(), _none(raw.height)))
     found = pl.DataFrame({"ref": refs}).join(table, on="ref", how="left", maintain_order="left")
     labels = [None if text is None else msgspec.json.decode(text) for text in found["label"]]
     label = pl.Series("label", labels, strict=False)
@@ -92,33 +99,50 @@ def answers(
     return Answers(label=label, used=used, weight=weight)
 
 
+def key_ref(row: Mapping[str, object], fields: Sequence[Field], event_time: datetime) -> str | None:
+    """By the key: `fields` in its order."""
+    text = outcomes.key_text(row, fields)
+    return None if text is None else outcomes.key_ref(text, event_time)
+
+
 def refs_of(
-    wanted: pl.Series, raw: pl.DataFrame, fields: Sequence[Field], at: pl.Series | None, salt: bytes
-) -> pl.Series:
-    """What each entity row and a prediction have in common: `fields` and the moment, where it is that of one that is
-    `wanted`.
+    wanted: pl.Series, raw: pl.DataFrame, fields: Sequence[Field], at: pl.Series | None, salt: bytes,
+    *, name: Name = key_ref,
+) -> pl.Series:  # fmt: skip
+    """What each entity row and a prediction have in common: what `name` makes of `fields` and the moment, where that is
+    the moment of one that is `wanted`.
     """
     import polars as pl
 
     if at is None or not fields:
-        return pl.Series("ref", [None] * raw.height, dtype=pl.String)
+        return _none(raw.height)
     moments = {int(ref.split(_SEP)[1]) for ref in wanted}
     times = at.cast(pl.Datetime("us")).cast(pl.Int64)
     near = times.is_in(list(moments))
-    columns = raw.select(field.name for field in fields).filter(near).rows()
-    texts = iter([_ref(row, fields, when, salt) for row, when in zip(columns, times.filter(near), strict=True)])
+    rows = raw.select(field.name for field in fields).filter(near).iter_rows(named=True)
+    texts = iter(
+        [
+            name(_as_logged(row, fields, salt), fields, from_micros(when))
+            for row, when in zip(rows, times.filter(near), strict=True)
+        ]
+    )
     return pl.Series("ref", [next(texts) if fits else None for fits in near], dtype=pl.String)
+
+
+def _none(height: int) -> pl.Series:
+    import polars as pl
+
+    return pl.Series("ref", [None] * height, dtype=pl.String)
 
 
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _ref(row: tuple[object, ...], fields: Sequence[Field], when: int, salt: bytes) -> str | None:
-    # As the log holds it: personal values are hashed there.
-    held = {
-        field.name: mask(value, salt) if field.personal and value is not None else value
-        for field, value in zip(fields, row, strict=True)
+def _as_logged(row: Mapping[str, object], fields: Sequence[Field], salt: bytes) -> dict[str, object]:
+    """The values as the log holds them: personal ones are hashed there."""
+    personal = {field.name: field for field in fields if field.personal}
+    return {
+        name: mask(as_held(value, personal[name]), salt) if name in personal and value is not None else value
+        for name, value in row.items()
     }
-    text = outcomes.key_text(held, fields)
-    return None if text is None else outcomes.key_ref(text, from_micros(when))

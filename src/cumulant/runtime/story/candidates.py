@@ -23,13 +23,12 @@ if TYPE_CHECKING:
     from cumulant.project import Project
 
 LEAKY = "leaky.py"
-_TIME = "12s"
 _START_SECONDS = 30.0
 
 
 def good(project: Project, as_of: datetime, progress: Progress) -> TrainResult:
     """The same model with the rows up to `as_of`. It does not become the champion by the gate: the release decides."""
-    return train(project, principal=project.principal(), as_of=as_of, time=_TIME, promote=False, progress=progress)
+    return train(project, principal=project.principal(), as_of=as_of, promote=False, progress=progress)
 
 
 def leaked(project: Project, as_of: datetime, progress: Progress) -> TrainResult:

@@ -39,27 +39,6 @@ GATEWAY = "gateway"
 _LONGEST, _LOOK = 240.0, 0.2
 _SLOW, _FAILING = 0.25, 0.02
 
-#: the demo's own section `release`: stages of seconds, for a few hundred requests a second
-SECTION = """
-release:                                # stages of seconds: the demo's callers do a month in two minutes
-  key: tailnum                          # a plane stays on one version
-  look: 500ms
-  block: 500ms
-  keep_warm: 1m
-  stages:
-    # Flights of one day depend on each other: a share of more days says more than all of a few. Here a day is 4 s.
-    shadow: {mirror: 20%, at_least: 40s, at_most: 120s, samples: 500}
-    ab: null
-    canary: {weights: [10%, 50%], at_least: 5s, soak: 10s, at_most: 90s, samples: 150}
-  metrics:
-    errors: {margin: 1%}
-    timeouts: {margin: 1%}
-    # Servers, gateway and callers share a laptop: harm brings back, and no promotion waits for proof of its absence.
-    latency: {margin: 100%, required: false}
-    # Of the Brier score, on mirrored flights that have landed; half a day is one value. Days differ by more than 0.01.
-    quality: {margin: 0.02, required: true, block: 2s, share: 3}
-"""
-
 
 class Made(NamedTuple):
     """Versions to be released."""
@@ -90,22 +69,34 @@ def afresh(project: Project) -> None:
         shutil.rmtree(project.state / folder, ignore_errors=True)
 
 
-def releases(project: Project, champion: str, made: Made, progress: Progress) -> tuple[Told, ...]:
-    """Serve the champion behind a gateway, replay May and what follows, and release one candidate after the other.
+def releases(project: Project, made: Made, progress: Progress) -> tuple[tuple[Told, ...], datetime]:
+    """Replay May and what follows through the stack, and release one candidate after the other; how far it came.
 
     Raises:
         EngineUnavailableError: something does not start.
         StepFailedError: a release does not come to its end.
     """
-    afresh(project)
-    with _up(project, champion, progress):
-        callers = Callers(project, since=SINCE, until=_UNTIL, speed=SPEED)
-        with callers.calling():
-            story = _Story(project, callers, progress)
-            return tuple(story.all(made))
+    callers = Callers(project, since=SINCE, until=_UNTIL, speed=SPEED)
+    with callers.calling():
+        found = tuple(Releasing(project, callers, progress).all(made))
+    if callers.replayed is None:
+        raise callers.error or StepFailedError("the replay did not come to its end")
+    return found, callers.replayed.reached
 
 
-class _Story:
+def retrained(project: Project, identity: str, since: datetime, progress: Progress) -> tuple[Told, datetime]:
+    """The release `identity`, which the watch has begun, over the callers of `since` and after."""
+    callers = Callers(project, since=since, until=_UNTIL, speed=SPEED)
+    with callers.calling():
+        told = Releasing(project, callers, progress).follow("retrained", identity)
+    if callers.replayed is None:
+        raise callers.error or StepFailedError("the replay did not come to its end")
+    return told, callers.replayed.reached
+
+
+class Releasing:
+    """Releases one after the other, while callers call."""
+
     def __init__(self, project: Project, callers: Callers, progress: Progress) -> None:
         self._project, self._callers, self._progress = project, callers, progress
 
@@ -136,7 +127,15 @@ class _Story:
         self._progress(f"release of {name}")
         self._callers.taken()
         begun = time.monotonic()
-        release = self._awaited(name, start().id)
+        return self._told(name, version, self._awaited(name, start().id), begun)
+
+    def follow(self, name: str, identity: str) -> Told:
+        """A release that has begun already."""
+        begun = time.monotonic()
+        release = self._awaited(name, identity)
+        return self._told(name, release.candidate.version, release, begun)
+
+    def _told(self, name: str, version: str, release: Release, begun: float) -> Told:
         failed = self._callers.taken()
         self._settled(release.id)
         return Told(
@@ -189,7 +188,7 @@ def _stage(passed: dict[str, object]) -> Stage:
 
 
 @contextmanager
-def _up(project: Project, champion: str, progress: Progress) -> Iterator[None]:
+def up(project: Project, champion: str, progress: Progress) -> Iterator[None]:
     """The stack, ended with the block."""
     found = lifecycle.up(project, champion, principal=project.principal(), http="127.0.0.1:0", progress=progress)
     try:

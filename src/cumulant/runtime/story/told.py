@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import msgspec
+
+from cumulant.runtime.alerts.views import AlertView
+from cumulant.runtime.watching.rounds import Seen
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,3 +34,35 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     failed_by: dict[str, int]
     seconds: float
     id: str
+
+
+class Found(Seen, frozen=True, kw_only=True):
+    """What a look at the moment `at` found, of the version that served then."""
+
+    at: datetime
+    version: str
+
+
+class Monitored(msgspec.Struct, frozen=True, kw_only=True):
+    """What the looks of the year found, and the alerts that came of it, those that are over too."""
+
+    findings: tuple[Found, ...] = ()
+    alerts: tuple[AlertView, ...] = ()
+    #: versions that the watch has had trained
+    trained: tuple[str, ...] = ()
+
+
+class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
+    """Cases that came into the queue, those that were answered, and answers that the newest training learned from."""
+
+    queued: int = 0
+    answered: int = 0
+    used_for_training: int = 0
+
+
+class Year(msgspec.Struct, frozen=True, kw_only=True):
+    """All that followed on the first model."""
+
+    release: tuple[Told, ...] = ()
+    monitoring: Monitored = Monitored()
+    review: Reviewed = Reviewed()

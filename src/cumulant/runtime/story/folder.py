@@ -1,0 +1,113 @@
+"""The demo's folder: the template's project, with what makes a year of it pass in minutes."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cumulant import project as projects
+from cumulant.core.errors import UsageError
+from cumulant.runtime.stack import lifecycle
+from cumulant.runtime.story.feed import deliver_again, withhold
+
+#: from when on the weather has still to come
+FEED = datetime(2013, 7, 24, tzinfo=UTC)
+_BEGUN = "demo-begun"
+
+#: what the demo's project says otherwise than the template
+_CHANGES = {
+    "path: data/weather.parquet": "path: data/weather-*.parquet",
+    "    event_time: time_hour\nfeatures:": """\
+    event_time: time_hour
+    rules:
+      temp: {nulls: 0}                  # rows without it go to quarantine
+      wind_speed: {nulls: 0}
+    quarantine: 0.2%
+features:""",
+    "training:\n": """\
+training:
+  trainers: [naive, lightgbm]           # the demo is to take minutes, and to be the same everywhere;
+  trials: 2                             # left out: also logistic regression, 30 trials, a minute
+  time: null
+""",
+    "    calibration_error: {max: 0.05}\n": """\
+    calibration_error: {max: 0.12}      # of three weeks: storms come and go, and no training knows of the next
+    log_loss: {margin: 0.03}
+""",
+}
+_SECTIONS = """
+release:                                # stages of seconds: the demo's callers do a month in two minutes
+  key: tailnum                          # a plane stays on one version
+  look: 500ms
+  block: 500ms
+  keep_warm: 1m
+  stages:
+    # Flights of one day depend on each other: a share of more days says more than all of a few. Here a day is 4 s.
+    shadow: {mirror: 20%, at_least: 20s, at_most: 120s, samples: 500}
+    ab: null
+    canary: {weights: [10%, 50%], at_least: 5s, soak: 5s, at_most: 90s, samples: 150}
+  metrics:
+    errors: {margin: 1%, share: 2}
+    timeouts: {margin: 2%, share: 0.5}
+    # Servers, gateway and callers share a laptop: harm brings back, and no promotion waits for proof of its absence.
+    latency: {margin: 100%, required: false, share: 0.5}
+    # Of the Brier score, on mirrored flights that have landed; half a day is one value. Days differ by more than 0.01.
+    quality: {margin: 0.02, required: true, block: 2s, share: 3}
+
+serving:
+  log: {keep: 20000d}                   # the year is 2013, and old predictions are removed else
+
+monitoring:
+  performance: {margin: 0%, false_alarms: 20%, refit: 14d}  # an eager watch: any loss above a refit's, sooner wrong than late
+  retrain: {when: loss_confirmed}       # released by itself; at most twice a month
+  review: {budget: 5/day, second: 0%}   # flights that nobody told the end of, one reviewer each
+"""
+
+
+def make_folder(folder: Path) -> None:
+    """The demo's project; one that is there stays as it is, but for what a demo that was cut off has left.
+
+    Raises:
+        UsageError: what is there is no demo's, or one of an earlier version.
+    """
+    path = folder / "cumulant.yaml"
+    if not path.exists():
+        projects.create_from_template(folder.name, "flights", directory=folder.parent)
+        path.write_text(_declared(path.read_text(encoding="utf-8")), encoding="utf-8")
+        withhold(folder / "data", FEED)
+    elif "\nmonitoring:" not in path.read_text(encoding="utf-8"):
+        raise UsageError(
+            f"{folder} holds a project that is not this demo's", subject=str(path),
+            hint="name another folder with --dir, or remove this one",
+        )  # fmt: skip
+    elif _marker(folder).exists():
+        _begin_again(folder)
+
+
+def _declared(text: str) -> str:
+    for old, new in _CHANGES.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text.rstrip() + "\n" + _SECTIONS
+
+
+def _marker(folder: Path) -> Path:
+    return folder / ".cumulant" / _BEGUN
+
+
+def begun(folder: Path) -> None:
+    """The year's story begins: until `ended`, what it leaves is half of it."""
+    _marker(folder).touch()
+
+
+def ended(folder: Path) -> None:
+    _marker(folder).unlink()
+
+
+def _begin_again(folder: Path) -> None:
+    """Away with all that the cut-off demo made: half a year's log would be another story."""
+    with projects.load(folder) as project:
+        lifecycle.down(project, principal=project.principal())
+    shutil.rmtree(folder / ".cumulant")
+    deliver_again(folder / "data", FEED)

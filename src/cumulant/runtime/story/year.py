@@ -1,0 +1,109 @@
+"""The demo's year after its first model: releases in spring, harm and a retraining in summer, a shift in December."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import StepFailedError
+from cumulant.core.progress import Progress
+from cumulant.runtime.alerts.views import overview
+from cumulant.runtime.review.verbs import used_for_training
+from cumulant.runtime.story import feed
+from cumulant.runtime.story.asked import ask_people
+from cumulant.runtime.story.batches import score
+from cumulant.runtime.story.folder import FEED, begun, ended
+from cumulant.runtime.story.releases import Made, afresh, releases, retrained, up
+from cumulant.runtime.story.told import Found, Monitored, Reviewed, Told, Year
+from cumulant.runtime.watching.retraining import go_on
+from cumulant.runtime.watching.rounds import Round, watch_round
+from cumulant.runtime.watching.standing import Wanted
+
+if TYPE_CHECKING:
+    from cumulant.project import Project
+
+#: the day on which the feed is mended, and the watch looks again
+_MENDED = FEED + timedelta(days=1)
+_AUTUMN, _LAST = datetime(2013, 9, 1, tzinfo=UTC), datetime(2013, 12, 24, tzinfo=UTC)
+#: of the flights after summer, one in so many is scored
+_EVERY = 6
+
+
+def year(project: Project, champion: str, made: Made, progress: Progress) -> Year:
+    """Serve, release, watch, train again and release that by itself; then watch the rest of the year.
+
+    Raises:
+        EngineUnavailableError: something does not start.
+        StepFailedError: a release does not come to its end, or the watch did not ask for a training.
+    """
+    begun(project.root)
+    afresh(project)
+    found = _Year(project, progress).whole(champion, made)
+    ended(project.root)
+    return found
+
+
+class _Year:
+    def __init__(self, project: Project, progress: Progress) -> None:
+        self._project, self._progress = project, progress
+        self._findings: list[Found] = []
+        self._trained: list[str] = []
+
+    def whole(self, champion: str, made: Made) -> Year:
+        with up(self._project, champion, self._progress):
+            told, reached = releases(self._project, made, self._progress)
+        queued, answered = ask_people(self._project, FEED - timedelta(days=7), self._progress)
+        self._fault(made.good, reached)
+        new, reached = self._retrained(made.good)
+        used = used_for_training(self._project)
+        self._autumn(f"{self._project.name}/{new.version}", reached)
+        alerts = overview(self._project, principal=self._project.principal(), ended=True).alerts
+        return Year(
+            release=(*told, new),
+            monitoring=Monitored(
+                findings=tuple(self._findings), alerts=tuple(alerts), trained=tuple(self._trained)
+            ),
+            review=Reviewed(queued=queued, answered=answered, used_for_training=used),
+        )  # fmt: skip
+
+    def _fault(self, served: str, since: datetime) -> None:
+        """The rest of July's flights are answered; then a day of weather comes without values, which trains nothing."""
+        if since < FEED:
+            score(self._project, served, since, FEED, self._progress)
+        feed.go_null(self._project.root / "data", FEED)
+        self._look(FEED)
+
+    def _retrained(self, served: str) -> tuple[Told, datetime]:
+        """The feed is mended; harm that a day more shows is a reason to train, and the new version releases itself."""
+        feed.mend(self._project.root / "data")
+        score(self._project, served, FEED, _MENDED, self._progress)
+        self._look(_MENDED)
+        # Servers that begin now know of the weather that has come since.
+        with up(self._project, served, self._progress):
+            wanted = self._trained_by(_MENDED)
+            if wanted is None or wanted.release is None:
+                said = "nothing asked for it" if wanted is None else wanted.said
+                raise StepFailedError(f"the model of summer was not trained again and released: {said}")
+            return retrained(self._project, wanted.release, _MENDED, self._progress)
+
+    def _autumn(self, served: str, since: datetime) -> None:
+        """A batch job scores some of the flights until Christmas, and the watch looks once more."""
+        if since < _AUTUMN:
+            score(self._project, served, since, _AUTUMN, self._progress, every=_EVERY)
+        score(self._project, served, max(since, _AUTUMN), _LAST, self._progress, every=_EVERY)
+        self._look(_LAST)
+
+    def _look(self, at: datetime) -> Round:
+        """One look of the watch, and the training that it asks for, as `cumulant monitor watch` does."""
+        self._progress(f"the watch looks, {at:%d %B}")
+        seen = watch_round(self._project, principal=self._project.principal(), at=at, progress=self._progress)
+        self._findings += [Found(**msgspec.structs.asdict(one), at=at, version=seen.version) for one in seen.findings]
+        return seen
+
+    def _trained_by(self, at: datetime) -> Wanted | None:
+        found = go_on(self._project, principal=self._project.principal(), as_of=at, progress=self._progress)
+        if found is not None and found.candidate is not None:
+            self._trained.append(found.candidate)
+        return found
