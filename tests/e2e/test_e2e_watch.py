@@ -1,10 +1,14 @@
 """`cumulant monitor watch`: harm is measured, a training follows by itself, and faults in the data train nothing."""
 
 import json
+import re
 import shutil
+import time
 from datetime import datetime, timedelta
 
 import e2e_shop
+import httpx
+import msgspec
 import polars as pl
 import pytest
 from e2e_support import opened, run, start
@@ -20,6 +24,16 @@ PROJECT = (
     .replace("ensemble: 2", "ensemble: 1\n  trainers: [lightgbm]")
     .replace("gate: {log_loss: {margin: 0.01}}", "gate: {log_loss: {max: 5}}\n  test: 5d")
 )  # fmt: skip
+
+
+RELEASE = """
+serving: {http: '127.0.0.1:0', log: {keep: 10000d}}  # the log is of 2024
+release:
+  look: 500ms
+  block: 500ms
+  stages: {shadow: null, ab: null, canary: {weights: [50%], at_least: 1s, soak: 1s, samples: 10}}
+  metrics: {errors: {required: false}, timeouts: {required: false}, latency: {required: false, margin: 50}}
+"""
 
 
 def orders():
@@ -101,6 +115,45 @@ def test_harm_that_labels_show_trains_again_and_the_new_model_is_watched_from_it
     assert "no prediction of returns/2" in told["error"]["error"]
     fired = run(folder, "alerts", "list")
     assert "loss" in json.dumps(fired)
+
+
+def test_where_somebody_must_agree_the_alias_moves_by_hand(shop, tmp_path):
+    folder = declared(shop, tmp_path, RETRAIN.replace("cool_down", "approval: release, cool_down"))
+    found = look(folder, LAST)["retraining"]
+    assert (found["stage"], found["candidate"]) == ("offered", "returns/2"), found["said"]
+    assert champion(folder) == "1"
+    (line,) = re.findall("`cumulant (.*)`", found["said"])
+    run(folder, *line.split())
+    assert champion(folder) == "2"
+
+
+def test_where_somebody_must_agree_the_release_waits_though_the_project_asks_for_nobody(shop, tmp_path):
+    folder = declared(shop, tmp_path, RETRAIN.replace("cool_down", "approval: release, cool_down") + RELEASE)
+    told = run(folder, "up", "--detach")
+    try:
+        found = look(folder, LAST)["retraining"]
+        assert found["stage"] == "released"
+        assert "returns/2 is being released; it waits for `cumulant release approve`" in found["said"]
+        row = msgspec.json.encode({**orders().row(0, named=True), "returned": None, "order": -1})
+        waits = awaited(folder, told["url"], row, "awaiting_approval")
+        assert "promote waits for an approval" in waits["reason"]
+        assert champion(folder) == "1"
+        assert run(folder, "release", "approve", "--reason", "seen")["status"] == "promoted"
+        awaited(folder, told["url"], row, "promoted")
+    finally:
+        run(folder, "down")
+
+
+def awaited(folder, url, row, status, seconds=90):
+    """The release once it has that status, while callers ask."""
+    deadline, path = time.monotonic() + seconds, f"{url}/v1/models/returns/predict"
+    while True:
+        for _ in range(20):
+            assert httpx.post(path, content=row, headers={"content-type": "application/json"}).status_code == 200
+        found = run(folder, "release", "status")
+        if found["status"] == status:
+            return found
+        assert time.monotonic() < deadline, found
 
 
 def test_without_a_rule_harm_is_told_and_nothing_is_trained(shop, tmp_path):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, LeaseHeldError, RefusedError, RetryableError, UsageError
+from cumulant.core.errors import CumulantError, RefusedError, RetryableError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.monitoring import alerts
@@ -20,6 +20,7 @@ from cumulant.ports.access import Principal
 from cumulant.runtime.actions import check
 from cumulant.runtime.alerts.flow import observe
 from cumulant.runtime.delivery import by_releases, served
+from cumulant.runtime.release import store
 from cumulant.runtime.release.starting import start_release
 from cumulant.runtime.train import train
 from cumulant.runtime.watching.standing import TRAINING, Wanted, read_wanted, write
@@ -44,8 +45,9 @@ def go_on(
 
     What validation refuses is never learned from: the training fails with its words. What may pass by itself, such as a
     server that does not answer, is tried again at the next call. A model that the gate refuses
-    goes no further. Where versions reach callers by releases one is begun, with whatever approval `release` declares;
-    else the training has moved the alias. `as_of` and `time` as in `train`; without `release` it ends there.
+    goes no further. Where versions reach callers by releases one is begun, with the approval that `release` declares
+    or `monitoring.retrain` asks for; else the training moves the alias, unless `monitoring.retrain` leaves that to
+    somebody. `as_of` and `time` as in `train`; without `release` it ends there.
 
     Raises:
         RefusedError: the principal may not.
@@ -69,8 +71,8 @@ def _trained(
 ) -> tuple[Wanted, int]:  # fmt: skip
     try:
         made = train(
-            project, principal=principal, as_of=as_of, time=time, progress=progress,
-            history=project.spec.monitoring.retrain.history,
+            project, principal=principal, as_of=as_of, time=time, promote=not _asks(project),
+            history=project.spec.monitoring.retrain.history, progress=progress,
         )  # fmt: skip
     except CumulantError as error:
         return _failed(project, wanted, version, principal, error)
@@ -87,8 +89,8 @@ def _released(
     project: Project, wanted: Wanted, version: int, principal: Principal, *, progress: Progress
 ) -> tuple[Wanted, int]:
     if not by_releases(project):
-        said = f"{wanted.candidate} is the candidate; `cumulant models alias` makes it the champion"
-        return _moved(project, wanted, version, principal, stage="released", said=said)
+        said = f"{wanted.candidate} is the candidate: `cumulant models alias {wanted.candidate} champion` brings it out"
+        return _moved(project, wanted, version, principal, stage="offered", said=said)
     if not served(project):
         return _noted(project, wanted, version, "nothing is served here yet: `cumulant up`, and the release begins")
     return _begun(project, wanted, version, principal, progress=progress)
@@ -98,16 +100,35 @@ def _begun(
     project: Project, wanted: Wanted, version: int, principal: Principal, *, progress: Progress
 ) -> tuple[Wanted, int]:
     """The release begun; where it cannot begin now, why it waits."""
+    if (earlier := _earlier(project, wanted)) is not None:
+        said = _told(project, wanted)
+        return _moved(project, wanted, version, principal, stage="released", release=earlier, said=said)
     try:
-        begun = start_release(project, str(wanted.candidate), principal=principal, progress=progress)
+        begun = start_release(
+            project, str(wanted.candidate), principal=principal, approval=_asks(project), progress=progress
+        )
     except (RetryableError, RefusedError, UsageError) as error:
-        # An earlier attempt was cut off after it had begun.
-        if isinstance(error, LeaseHeldError) and "on its way already" in error.message:
-            return _moved(project, wanted, version, principal, stage="released", said=error.message)
         return _failed(project, wanted, version, principal, error)
     release = begun.waits_for if begun.release is None else begun.release.id
-    said = f"{wanted.candidate} is " + (f"released after {release}" if begun.release is None else "being released")
+    said = _told(project, wanted, after=begun.waits_for)
     return _moved(project, wanted, version, principal, stage="released", release=release, said=said)
+
+
+def _earlier(project: Project, wanted: Wanted) -> str | None:
+    """The release that an attempt began which was cut off before it could say so. It may be over by now."""
+    number = str(wanted.candidate).rpartition("/")[2]
+    found = store.every(project.journal(), project.name)
+    return next((one.id for one in found if one.candidate.version == number and one.begun >= wanted.asked), None)
+
+
+def _told(project: Project, wanted: Wanted, *, after: str | None = None) -> str:
+    said = f"{wanted.candidate} is being released" if after is None else f"{wanted.candidate} is released after {after}"
+    asked = _asks(project) or project.spec.release.approval != "none"
+    return said + ("; it waits for `cumulant release approve` on its way" if asked else "")
+
+
+def _asks(project: Project) -> bool:
+    return project.spec.monitoring.retrain.approval == "release"
 
 
 def _failed(

@@ -85,9 +85,10 @@ def watch_round(
         # Windows would be judged that go on, or whose labels are still to come, and never again.
         raise UsageError(f"{at.isoformat()} is to come", subject="--at", hint="give a moment that has passed")
     folder = log_folder(project, principal=principal)
-    if not folder.is_dir():
+    if not any(folder.glob("date=*")):
         raise UsageError(
-            "the project has no prediction log yet", subject=str(folder),
+            "the project has no prediction log yet, or its days were older than `serving.log.keep`",
+            subject=str(folder),
             hint="`cumulant up` serves the model; `cumulant labels import-predictions` takes in other logs",
         )  # fmt: skip
     progress("rows")

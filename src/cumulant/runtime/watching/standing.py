@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 #: journal rows, by model: the watch, and the training that it asked for
 WATCH, TRAINING = "watch", "watch_training"
 
-Stage = Literal["wanted", "trained", "released", "refused", "failed"]
+#: released: by a release or as the champion. offered: it is the candidate, and the alias is for somebody to move
+Stage = Literal["wanted", "trained", "released", "offered", "refused", "failed"]
 
 
 class Passed(msgspec.Struct, frozen=True, kw_only=True):
