@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from cumulant.runtime.watching.windows import Windows
 
 
+#: journal rows: what the last event of a look at the rows of a model said
+_LOOKED = "drift_looked"
 #: findings whose segments are looked for, and the most values of a column whose values are segments
 _EXPLAINED, _FEW_VALUES = 10, 50
 #: kinds of change that a comparison without labels can show, and what to do about each
@@ -193,12 +195,14 @@ def monitor_project(
     spec: DriftSpec,
     *,
     principal: Principal,
+    quiet: bool = False,
     progress: Progress = silent,
 ) -> Monitored:
     """Compare the project's prediction log, `folder`, with a reference; report it as an event, and alert by its rules.
 
     Without a reference it is the champion's log and what the champion was trained and tested on. A look at the past, or
-    at some of the columns, alters no alerts: what it does not see is not over.
+    at some of the columns, alters no alerts: what it does not see is not over. With `quiet` there is an event only
+    where it would say other than the last one.
 
     Raises:
         RefusedError: the principal may not.
@@ -210,12 +214,21 @@ def monitor_project(
     served = served_reference(project, principal=principal, progress=progress) if asked.reference is None else None
     asked = replace(asked, predictions=folder, hashed=tuple(sorted(personal)))
     found = monitor(asked, spec, served=served, keep=project.state / "monitoring" / "profiles")
-    with project.journal().transaction(actor=Actor(principal.name)) as transaction:
-        transaction.emit(_fact(project.name, found))
+    _report(project, _fact(project.name, found), principal, quiet=quiet)
     if not asked.narrowed and spec.ignore == project.spec.monitoring.drift.ignore:
         scopes = [(project.name, rule) for rule in _NEXT]
         observe(project, _alerting(project.name, found), principal=principal, looked=scopes)
     return found
+
+
+def _report(project: Project, fact: DriftLooked, principal: Principal, *, quiet: bool) -> None:
+    said = msgspec.to_builtins(fact)
+    row = project.journal().get(_LOOKED, fact.model)
+    if quiet and row is not None and msgspec.json.encode(row.value) == msgspec.json.encode(said):
+        return
+    with project.journal().transaction(actor=Actor(principal.name)) as transaction:
+        transaction.put(_LOOKED, fact.model, said)
+        transaction.emit(fact)
 
 
 def _alerting(model: str, found: Monitored) -> Iterator[alerts.Finding]:

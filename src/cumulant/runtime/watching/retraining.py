@@ -14,7 +14,6 @@ import msgspec
 from cumulant.core.errors import CumulantError, RefusedError, RetryableError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
-from cumulant.monitoring import alerts
 from cumulant.monitoring.events import RetrainingMoved
 from cumulant.ports.access import Principal
 from cumulant.runtime.actions import check
@@ -24,8 +23,10 @@ from cumulant.runtime.release import store
 from cumulant.runtime.release.starting import start_release
 from cumulant.runtime.train import train
 from cumulant.runtime.watching.standing import TRAINING, Wanted, read_wanted, write
+from cumulant.runtime.watching.telling import RULE, of_training
 
 if TYPE_CHECKING:
+    from cumulant.core.events import Fact
     from cumulant.project import Project
 
 #: who trains and releases where no person asked
@@ -61,7 +62,6 @@ def go_on(
         found, version = _trained(project, found, version, principal, as_of=as_of, time=time, progress=progress)
     if found.stage == "trained" and release:
         found, version = _released(project, found, version, principal, progress=progress)
-    _tell(project, found, principal)
     return found
 
 
@@ -143,8 +143,7 @@ def _failed(
 def _noted(project: Project, wanted: Wanted, version: int, said: str) -> tuple[Wanted, int]:
     """Nothing has moved, and why."""
     held = msgspec.structs.replace(wanted, said=said)
-    with project.journal().transaction(actor=Actor(ACTOR.name)) as transaction:
-        return held, write(transaction, TRAINING, project.name, held, expect=version)
+    return held, _written(project, held, version, ACTOR)
 
 
 def _moved(
@@ -154,18 +153,15 @@ def _moved(
     fact = RetrainingMoved(
         model=project.name, stage=held.stage, candidate=held.candidate, release=held.release, reason=held.said
     )
+    return held, _written(project, held, version, principal, fact)
+
+
+def _written(project: Project, held: Wanted, version: int, principal: Principal, *facts: Fact) -> int:
+    """The row's new version. What is to be told of it is told with it, or neither is."""
+    found, scope = of_training(project.name, held), (project.name, RULE)
     with project.journal().transaction(actor=Actor(principal.name)) as transaction:
-        transaction.emit(fact)
-        return held, write(transaction, TRAINING, project.name, held, expect=version)
-
-
-def _tell(project: Project, wanted: Wanted, principal: Principal) -> None:
-    """A training that a rule asked for and that came to nothing is told; the next one that is asked for ends it."""
-    lost = wanted.stage in ("refused", "failed")
-    finding = alerts.Finding(
-        model=project.name, rule="retraining", subject="training", kind="quality",
-        moved=f"the training asked for ({wanted.sentence}) came to nothing: {wanted.said}", since=wanted.asked,
-        next="read `cumulant runs list`; train by hand once the cause is mended",
-    )  # fmt: skip
-    found = [finding] if lost else []
-    observe(project, found, principal=principal, looked=[(project.name, "retraining")])
+        after = write(transaction, TRAINING, project.name, held, expect=version)
+        for fact in facts:
+            transaction.emit(fact)
+        observe(project, found, principal=principal, looked=[scope], within=transaction)
+    return after

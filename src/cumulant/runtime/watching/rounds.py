@@ -20,15 +20,18 @@ from cumulant.runtime.monitor import Asked, Monitored, monitor_project
 from cumulant.runtime.predictions import log_folder
 from cumulant.runtime.watching.judged import Judged
 from cumulant.runtime.watching.looking import judge_served
+from cumulant.runtime.watching.standing import read_wanted
+from cumulant.runtime.watching.telling import RULE, of_training
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.monitoring import drift
     from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Transaction
     from cumulant.project import Project
 
 #: rules of alerts that a round looks at, beside those of `monitor_project`
-_RULES = ("loss", "estimated_loss", "outcome", "feed")
+_RULES = ("loss", "estimated_loss", "outcome", "feed", RULE)
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,15 +97,25 @@ def watch_round(
     progress("rows")
     spec = project.spec.monitoring.drift
     drifted = monitor_project(
-        project, Asked(predictions=folder, reference=None), folder, spec, principal=principal, progress=progress
+        project,
+        Asked(predictions=folder, reference=None),
+        folder,
+        spec,
+        principal=principal,
+        quiet=True,
+        progress=progress,
     )
-    judged = judge_served(project, drifted, principal=principal, at=at, progress=progress, clock=clock)
-    found = tuple(_seen(drifted, judged))
-    scopes = [(project.name, rule) for rule in _RULES]
-    observe(project, _alerting(project.name, judged), principal=principal, looked=scopes)
+
+    def tell(judged: Judged, within: Transaction | None) -> None:
+        wanted, _ = read_wanted(within or project.journal(), project.name)
+        found = (*_alerting(project.name, judged), *of_training(project.name, wanted, judged.version))
+        scopes = [(project.name, rule) for rule in _RULES]
+        observe(project, found, principal=principal, looked=scopes, at=at, within=within, clock=clock)
+
+    judged = judge_served(project, drifted, principal=principal, tell=tell, at=at, progress=progress, clock=clock)
     return Round(
-        at=judged.at, model=judged.model, version=judged.version, findings=found, judged=judged, drift=drifted,
-        action=judged.action,
+        at=judged.at, model=judged.model, version=judged.version, findings=tuple(_seen(drifted, judged)),
+        judged=judged, drift=drifted, action=judged.action,
     )  # fmt: skip
 
 
