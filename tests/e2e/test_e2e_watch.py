@@ -57,14 +57,18 @@ def shop(tmp_path_factory):
         pl.format("r{}", "order").alias("id"), pl.col("ordered").alias("moment"), pl.lit("1").alias("version"),
         answers["prediction"], answers["probability"].alias("p"),
     )  # fmt: skip
-    sent.write_parquet(folder / "sent.parquet")
-    parts = "id=id,time=moment,event_time=moment,prediction=prediction,score=p,version=version"
-    run(folder, "labels", "import-predictions", str(folder / "sent.parquet"), "--map", parts)
+    imported(folder, sent, "sent")
     asked.select(
         pl.format("r{}", "order").alias("id"), "returned", (pl.col("ordered") + timedelta(days=3)).alias("known_time")
     ).write_parquet(folder / "came-back.parquet")
     run(folder, "labels", "ingest", str(folder / "came-back.parquet"))
     return folder
+
+
+def imported(folder, sent, name):
+    sent.write_parquet(folder / f"{name}.parquet")
+    parts = "id=id,time=moment,event_time=moment,prediction=prediction,score=p,version=version"
+    run(folder, "labels", "import-predictions", str(folder / f"{name}.parquet"), "--map", parts)
 
 
 def declared(shop, tmp_path, more):
@@ -90,6 +94,10 @@ def test_harm_that_labels_show_trains_again_and_the_new_model_is_watched_from_it
     assert before["harm"]["word"] != "worse"
     assert before["action"]["do"] == "nothing"
     assert before["retraining"] is None
+    # Rows are compared up to then, too.
+    with opened(folder) as project:
+        (compared,) = project.journal().events(kinds=("monitoring.drift_looked",))
+    assert compared.data["rows"] == sum(one["rows"] for one in before["windows"])
     # Labels take three days, so that the last windows are not judged; their loss is estimated all the same.
     assert datetime.fromisoformat(before["until"]) == BROKEN - timedelta(days=3)
     late = [one for one in before["windows"] if one["loss"] is None]
@@ -167,6 +175,15 @@ def test_without_a_rule_harm_is_told_and_nothing_is_trained(shop, tmp_path):
     # What it has seen before holds until there is more: the alert goes on, and so does the exit code.
     assert again["harm"] == found["harm"]
     assert "loss" in [one["rule"] for one in run(folder, "alerts", "list")["alerts"]]
+    # What comes after its window was judged is counted and told, not judged.
+    assert again["late"] == {"rows": 0, "labels": 0}
+    sent = pl.read_parquet(folder / "sent.parquet").head(40).with_columns(pl.format("late-{}", "id").alias("id"))
+    imported(folder, sent, "late")
+    known = sent.head(10).select("id", pl.lit(value=True).alias("returned"), known_time=pl.lit(LAST))
+    known.write_parquet(folder / "known.parquet")
+    run(folder, "labels", "ingest", str(folder / "known.parquet"))
+    late = look(folder, LAST)
+    assert (late["fresh"], late["late"], late["harm"]) == (0, {"rows": 40, "labels": 10}, found["harm"])
 
 
 def test_windows_wait_for_labels_that_are_late(shop, tmp_path):

@@ -54,7 +54,7 @@ class Asked:
     """What is compared with what. `windows` equal parts, or windows of the length that the spec says.
 
     `hashed`: columns that a log holds as keyed hashes; against a file with their values they are not watched.
-    `out`: a page that shows what was found.
+    `before`: rows of the log of that moment and later are not looked at. `out`: a page that shows what was found.
     """
 
     predictions: Path
@@ -67,6 +67,7 @@ class Asked:
     answers: tuple[str, ...] = ()
     since: date | None = None
     until: date | None = None
+    before: datetime | None = None
     joint: bool = False
     hashed: tuple[str, ...] = ()
     out: Path | None = None
@@ -217,7 +218,7 @@ def monitor_project(
     _report(project, _fact(project.name, found), principal, quiet=quiet)
     if not asked.narrowed and spec.ignore == project.spec.monitoring.drift.ignore:
         scopes = [(project.name, rule) for rule in _NEXT]
-        observe(project, _alerting(project.name, found), principal=principal, looked=scopes)
+        observe(project, _alerting(project.name, found), principal=principal, looked=scopes, at=asked.before)
     return found
 
 
@@ -259,7 +260,8 @@ def _sides(
         reference = _windows(before, None, length, served)
         kept = Kept(keep, digest([key, of, length.total_seconds(), __version__]))
         since, until = asked.since, asked.until
-        return LogWindows(asked.predictions, reference, kept, length, since, until, of), reference, (None, 0)
+        now = LogWindows(asked.predictions, reference, kept, length, since, until, of, asked.before)
+        return now, reference, (None, 0)
     table = open_table(asked.predictions, since=asked.since, until=asked.until, of=of).timed(asked.time)
     before, _ = _before(asked, served, frozenset(table.columns if table.is_log else ()))
     label, known = None, 0

@@ -44,6 +44,7 @@ from cumulant.runtime.labels import join_labels, schema_of
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.validate import snapshots_of
 from cumulant.runtime.watching.judged import SPAN, Judged, enough, passed_of, with_estimate
+from cumulant.runtime.watching.late import Late, counted_from, late
 from cumulant.runtime.watching.outcome_shift import BEFORE, RECENT, outcome_shift
 from cumulant.runtime.watching.reference import Served, served_reference
 from cumulant.runtime.watching.refits import Refits, refits_of
@@ -149,10 +150,13 @@ class _Look:
         return tested(self.served, self._model, self._window)
 
     @cached_property
+    def _since(self) -> datetime:
+        return floored(self.at - max(RECENT + BEFORE, duration(self._spec.look_back)), self._window)
+
+    @cached_property
     def _rows(self) -> pl.DataFrame:
         """Of all versions, as far back as a change of outcomes is looked for."""
-        since = floored(self.at - max(RECENT + BEFORE, duration(self._spec.look_back)), self._window)
-        return scored(self._project, self.schema, self._model, since=since, at=self.at)
+        return scored(self._project, self.schema, self._model, since=self._since, at=self.at)
 
     @cached_property
     def _own(self) -> pl.DataFrame:
@@ -202,6 +206,7 @@ class _Look:
             reference_loss=self._reference_loss,
             outcomes=self._outcomes(until), fault=fault, action=action, notes=tuple(dict.fromkeys(notes)),
         )  # fmt: skip
+        result = msgspec.structs.replace(result, late=self._late(standing))
         self._remember(held, msgspec.structs.replace(after, retrain=state), expect, result)
         return result
 
@@ -345,6 +350,10 @@ class _Look:
         ripe = min(self.at - self._delay, max(until, self.at - RECENT))
         spec = self._project.spec.monitoring.drift
         return outcome_shift(self._rows, spec, until=ripe)
+
+    def _late(self, standing: Standing) -> Late:
+        since = counted_from(standing.windows, _KEPT, self._since)
+        return late(self._own, standing.windows, self._window, since=since, until=standing.until)
 
     # --- what the rule says
 

@@ -77,9 +77,10 @@ def watch_round(
 ) -> Round:
     """Look once. Alerts are on their way when it returns; a training that the rule wants is noted, not begun.
 
-    `at`: of labels and windows only what was known and had ended by then; rows are compared as the log has them now.
+    `at`: only the rows of before, the labels that were known and the windows that had ended by then.
 
     Raises:
+        DataError: no row is of before `at`.
         UsageError: nothing was served yet, the served version was not trained here, or `at` is to come.
         StorageError: the log or a label cannot be read.
         LeaseHeldError: another process looks at the same time.
@@ -98,7 +99,7 @@ def watch_round(
     spec = project.spec.monitoring.drift
     drifted = monitor_project(
         project,
-        Asked(predictions=folder, reference=None),
+        Asked(predictions=folder, reference=None, before=at),
         folder,
         spec,
         principal=principal,
