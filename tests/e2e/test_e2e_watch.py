@@ -1,10 +1,14 @@
 """`cumulant monitor watch`: harm is measured, a training follows by itself, and faults in the data train nothing."""
 
 import json
+import re
 import shutil
+import time
 from datetime import datetime, timedelta
 
 import e2e_shop
+import httpx
+import msgspec
 import polars as pl
 import pytest
 from e2e_support import opened, run, start
@@ -20,6 +24,16 @@ PROJECT = (
     .replace("ensemble: 2", "ensemble: 1\n  trainers: [lightgbm]")
     .replace("gate: {log_loss: {margin: 0.01}}", "gate: {log_loss: {max: 5}}\n  test: 5d")
 )  # fmt: skip
+
+
+RELEASE = """
+serving: {http: '127.0.0.1:0', log: {keep: 10000d}}  # the log is of 2024
+release:
+  look: 500ms
+  block: 500ms
+  stages: {shadow: null, ab: null, canary: {weights: [50%], at_least: 1s, soak: 1s, samples: 10}}
+  metrics: {errors: {required: false}, timeouts: {required: false}, latency: {required: false, margin: 50}}
+"""
 
 
 def orders():
@@ -43,14 +57,18 @@ def shop(tmp_path_factory):
         pl.format("r{}", "order").alias("id"), pl.col("ordered").alias("moment"), pl.lit("1").alias("version"),
         answers["prediction"], answers["probability"].alias("p"),
     )  # fmt: skip
-    sent.write_parquet(folder / "sent.parquet")
-    parts = "id=id,time=moment,event_time=moment,prediction=prediction,score=p,version=version"
-    run(folder, "labels", "import-predictions", str(folder / "sent.parquet"), "--map", parts)
+    imported(folder, sent, "sent")
     asked.select(
         pl.format("r{}", "order").alias("id"), "returned", (pl.col("ordered") + timedelta(days=3)).alias("known_time")
     ).write_parquet(folder / "came-back.parquet")
     run(folder, "labels", "ingest", str(folder / "came-back.parquet"))
     return folder
+
+
+def imported(folder, sent, name):
+    sent.write_parquet(folder / f"{name}.parquet")
+    parts = "id=id,time=moment,event_time=moment,prediction=prediction,score=p,version=version"
+    run(folder, "labels", "import-predictions", str(folder / f"{name}.parquet"), "--map", parts)
 
 
 def declared(shop, tmp_path, more):
@@ -76,6 +94,10 @@ def test_harm_that_labels_show_trains_again_and_the_new_model_is_watched_from_it
     assert before["harm"]["word"] != "worse"
     assert before["action"]["do"] == "nothing"
     assert before["retraining"] is None
+    # Rows are compared up to then, too.
+    with opened(folder) as project:
+        (compared,) = project.journal().events(kinds=("monitoring.drift_looked",))
+    assert compared.data["rows"] == sum(one["rows"] for one in before["windows"])
     # Labels take three days, so that the last windows are not judged; their loss is estimated all the same.
     assert datetime.fromisoformat(before["until"]) == BROKEN - timedelta(days=3)
     late = [one for one in before["windows"] if one["loss"] is None]
@@ -103,6 +125,45 @@ def test_harm_that_labels_show_trains_again_and_the_new_model_is_watched_from_it
     assert "loss" in json.dumps(fired)
 
 
+def test_where_somebody_must_agree_the_alias_moves_by_hand(shop, tmp_path):
+    folder = declared(shop, tmp_path, RETRAIN.replace("cool_down", "approval: release, cool_down"))
+    found = look(folder, LAST)["retraining"]
+    assert (found["stage"], found["candidate"]) == ("offered", "returns/2"), found["said"]
+    assert champion(folder) == "1"
+    (line,) = re.findall("`cumulant (.*)`", found["said"])
+    run(folder, *line.split())
+    assert champion(folder) == "2"
+
+
+def test_where_somebody_must_agree_the_release_waits_though_the_project_asks_for_nobody(shop, tmp_path):
+    folder = declared(shop, tmp_path, RETRAIN.replace("cool_down", "approval: release, cool_down") + RELEASE)
+    told = run(folder, "up", "--detach")
+    try:
+        found = look(folder, LAST)["retraining"]
+        assert found["stage"] == "released"
+        assert "returns/2 is being released; it waits for `cumulant release approve`" in found["said"]
+        row = msgspec.json.encode({**orders().row(0, named=True), "returned": None, "order": -1})
+        waits = awaited(folder, told["url"], row, "awaiting_approval")
+        assert "promote waits for an approval" in waits["reason"]
+        assert champion(folder) == "1"
+        assert run(folder, "release", "approve", "--reason", "seen")["status"] == "promoted"
+        awaited(folder, told["url"], row, "promoted")
+    finally:
+        run(folder, "down")
+
+
+def awaited(folder, url, row, status, seconds=90):
+    """The release once it has that status, while callers ask."""
+    deadline, path = time.monotonic() + seconds, f"{url}/v1/models/returns/predict"
+    while True:
+        for _ in range(20):
+            assert httpx.post(path, content=row, headers={"content-type": "application/json"}).status_code == 200
+        found = run(folder, "release", "status")
+        if found["status"] == status:
+            return found
+        assert time.monotonic() < deadline, found
+
+
 def test_without_a_rule_harm_is_told_and_nothing_is_trained(shop, tmp_path):
     folder = declared(shop, tmp_path, "")
     found = look(folder, LAST)
@@ -114,6 +175,15 @@ def test_without_a_rule_harm_is_told_and_nothing_is_trained(shop, tmp_path):
     # What it has seen before holds until there is more: the alert goes on, and so does the exit code.
     assert again["harm"] == found["harm"]
     assert "loss" in [one["rule"] for one in run(folder, "alerts", "list")["alerts"]]
+    # What comes after its window was judged is counted and told, not judged.
+    assert again["late"] == {"rows": 0, "labels": 0}
+    sent = pl.read_parquet(folder / "sent.parquet").head(40).with_columns(pl.format("late-{}", "id").alias("id"))
+    imported(folder, sent, "late")
+    known = sent.head(10).select("id", pl.lit(value=True).alias("returned"), known_time=pl.lit(LAST))
+    known.write_parquet(folder / "known.parquet")
+    run(folder, "labels", "ingest", str(folder / "known.parquet"))
+    late = look(folder, LAST)
+    assert (late["fresh"], late["late"], late["harm"]) == (0, {"rows": 40, "labels": 10}, found["harm"])
 
 
 def test_windows_wait_for_labels_that_are_late(shop, tmp_path):

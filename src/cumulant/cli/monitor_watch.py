@@ -40,7 +40,7 @@ def _watch(
     once: Annotated[bool, typer.Option("--once", help="Look once, and end.")] = False,
     every: Annotated[str, typer.Option(metavar="SPAN", help="Time between two looks: 10m, 1h.")] = "10m",
     at: Annotated[
-        str | None, typer.Option(metavar="MOMENT", help="With --once: labels and windows as they were by then.")
+        str | None, typer.Option(metavar="MOMENT", help="With --once: rows, labels and windows as they were by then.")
     ] = None,
     retrain: Annotated[
         bool, typer.Option("--retrain/--no-retrain", help="Begin a training that the rule of the project asks for.")
@@ -119,6 +119,7 @@ def document(found: Round, done: Wanted | None) -> dict[str, object]:
         "fault": judged.fault,
         "until": judged.until,
         "fresh": judged.fresh,
+        "late": judged.late,
         "harm": judged.harm,
         "estimate": judged.estimate,
         "reference_loss": judged.reference_loss,
@@ -154,7 +155,7 @@ def _print(console: Console, *, found: Round, done: Wanted | None) -> None:
         ]  # fmt: skip
         console.print("")
         console.print(table(["what", "kind", "effect", "since", "says"], listed, right=["effect"]))
-    for note in judged.notes:
+    for note in (*judged.notes, *filter(None, [judged.late.said])):
         console.print(clean(note), style="dim", markup=False, highlight=False)
 
 

@@ -56,7 +56,9 @@ class RetrainingAsked(Fact, frozen=True, kw_only=True):
 
 
 class RetrainingMoved(Fact, frozen=True, kw_only=True):
-    """How far the training that was asked for has come: `trained`, `released`, `refused` (by the gate) or `failed`."""
+    """How far the training that was asked for has come: `trained`, `released`, `offered` (it is the candidate, and the
+    alias is for somebody to move), `refused` (by the gate) or `failed`.
+    """
 
     kind: ClassVar[str] = "monitoring.retraining_moved"
     model: str

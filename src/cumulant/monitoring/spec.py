@@ -123,8 +123,11 @@ class RetrainSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     )
     approval: Annotated[
         Literal["none", "release"],
-        Meta(description="`release`: the new model passes the approval of `release.approval`."),
-    ] = "release"
+        Meta(
+            description="`release`: somebody must agree before the new model takes over, also where `release.approval` "
+            "asks for nobody, and an alias moves by hand. `none`: only where `release.approval` asks."
+        ),
+    ] = "none"
 
 
 class MonitoringSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

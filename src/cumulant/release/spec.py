@@ -11,6 +11,9 @@ Duration = Annotated[str, Meta(extra={"text": "duration"})]
 Quantile = Annotated[float, Meta(gt=0, lt=1)]
 Share = Annotated[str | float, Meta(extra={"text": "share"})]
 
+#: among the groups that may approve: whoever is allowed to, of any group or none
+ANYBODY = "*"
+
 
 class ApprovalSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Who must agree to a release, and before which stage."""
@@ -19,7 +22,9 @@ class ApprovalSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         Literal["canary", "promote"],
         Meta(description="What waits for the approval: the first canary or the promotion."),
     ] = "promote"
-    by: Annotated[list[str], Meta(description="Groups whose members may approve.", min_length=1)]
+    by: Annotated[
+        list[str], Meta(description="Groups whose members may approve; `*`: anybody, of any group.", min_length=1)
+    ]
     excluded: Annotated[
         Literal["author", "nobody"],
         Meta(description="Who may not approve, whatever their groups: `author` is whoever started the training."),

@@ -67,7 +67,7 @@ class Context:
         )
 
     def transaction(self) -> AbstractContextManager[Transaction]:
-        return self.project.journal().transaction(actor=Actor(self.principal.name), run=self.run)
+        return self.ledger.transaction()
 
     def emit(self, fact: Fact) -> None:
         with self.transaction() as transaction:
@@ -95,8 +95,10 @@ def open_run(
     command: str = "",
     settings: dict[str, object] | None = None,
     clock: Clock | None = None,
+    quiet: bool = False,
 ) -> Iterator[Context]:
-    """A run of `flow`, from its first event to its last; an error ends it as failed and goes on.
+    """A run of `flow`, from its first event to its last; an error ends it as failed and goes on. A `quiet` one that has
+    nothing new to do tells nothing (`Ledger.open`).
 
     On a read-only disk a run whose action writes nothing is done all the same, and leaves no trace.
 
@@ -111,7 +113,7 @@ def open_run(
     actor = Actor(principal.name)
     with (
         Ledger.open(
-            project.journal(), flow=flow, actor=actor, command=command, settings=settings, clock=clock
+            project.journal(), flow=flow, actor=actor, command=command, settings=settings, clock=clock, quiet=quiet
         ) as ledger,
         without_secrets(project),
     ):

@@ -113,6 +113,8 @@ class Ledger:
         #: what the model's gate said in this run, set by the flow that asked it
         self.verdict: RunVerdict | None = None
         self._cause: str | None = None
+        #: of a quiet run that has told nothing yet: what it tells first
+        self._untold: list[Fact] = []
         self._compute = compute
         self._clock = clock or SystemClock()
         self._lease = lease.total_seconds()
@@ -131,10 +133,12 @@ class Ledger:
         compute: Compute | None = None,
         clock: Clock | None = None,
         lease: timedelta = LEASE,
+        quiet: bool = False,
     ) -> Iterator[Ledger]:
         """A run of `flow`, with its row and its events; it ends with the block, as its exception says.
 
-        `settings` is JSON without secrets: it is stored.
+        `settings` is JSON without secrets: it is stored. A `quiet` run that finds every step done, and neither writes
+        nor fails, leaves neither: it has a row while it runs, for `clean` to see, and tells nothing.
         """
         clock = clock or SystemClock()
         started = clock.now()
@@ -150,9 +154,9 @@ class Ledger:
             started=started,
         )
         ledger = cls(journal, actor=actor, run=run, compute=compute, clock=clock, lease=lease)
-        with ledger.transaction() as tx:
+        ledger._untold = [RunStarted(flow=flow, command=command)]
+        with ledger._written(tell=not quiet) as tx:
             tx.put(RUN, run, msgspec.to_builtins(record), expect=0)
-            ledger._cause = tx.emit(RunStarted(flow=flow, command=command)).id
         begun = time.monotonic()
         try:
             yield ledger
@@ -209,8 +213,20 @@ class Ledger:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """A write transaction of the journal in this run's name."""
-        with self.journal.transaction(actor=self.actor, run=self.run) as tx:
+        with self._written(tell=True) as tx:
             yield tx
+
+    @contextmanager
+    def _written(self, *, tell: bool) -> Iterator[Transaction]:
+        with self.journal.transaction(actor=self.actor, run=self.run) as tx:
+            if tell and self._untold:
+                first, *others = self._untold
+                self._cause = tx.emit(first).id
+                for fact in others:
+                    tx.emit(fact, cause=self._cause)
+            yield tx
+            if tell:
+                self._untold = []
 
     def emit(self, fact: Fact) -> Event:
         """Report a fact by itself. What belongs to a state row goes into that row's transaction instead."""
@@ -284,9 +300,13 @@ class Ledger:
             tx.emit(fact, cause=cause)
 
     def _reuse(self, work: _Work, found: StepRecord, result: Json) -> StepResult:
-        with self.transaction() as tx:
+        with self._written(tell=False) as tx:
             if self._note(tx, StepUse(work.name, work.identity, reused=True)):
-                tx.emit(StepReused(step=work.identity, name=work.name), cause=self._cause)
+                fact = StepReused(step=work.identity, name=work.name)
+                if self._untold:
+                    self._untold.append(fact)
+                else:
+                    tx.emit(fact, cause=self._cause)
         return StepResult(name=work.name, identity=work.identity, result=result, reused=True, seconds=found.seconds)
 
     def _give_up(
@@ -331,7 +351,11 @@ class Ledger:
 
     def _end(self, begun: float, error: BaseException | None) -> None:
         seconds = _since(begun)
-        with self.transaction() as tx:
+        quiet = bool(self._untold) and error is None
+        with self._written(tell=not quiet) as tx:
+            if quiet:
+                tx.delete(RUN, self.run)
+                return
             row = tx.get(RUN, self.run)
             if row is None:
                 return

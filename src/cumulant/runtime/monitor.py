@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from cumulant.runtime.watching.windows import Windows
 
 
+#: journal rows: what the last event of a look at the rows of a model said
+_LOOKED = "drift_looked"
 #: findings whose segments are looked for, and the most values of a column whose values are segments
 _EXPLAINED, _FEW_VALUES = 10, 50
 #: kinds of change that a comparison without labels can show, and what to do about each
@@ -52,7 +54,7 @@ class Asked:
     """What is compared with what. `windows` equal parts, or windows of the length that the spec says.
 
     `hashed`: columns that a log holds as keyed hashes; against a file with their values they are not watched.
-    `out`: a page that shows what was found.
+    `before`: rows of the log of that moment and later are not looked at. `out`: a page that shows what was found.
     """
 
     predictions: Path
@@ -65,6 +67,7 @@ class Asked:
     answers: tuple[str, ...] = ()
     since: date | None = None
     until: date | None = None
+    before: datetime | None = None
     joint: bool = False
     hashed: tuple[str, ...] = ()
     out: Path | None = None
@@ -193,12 +196,14 @@ def monitor_project(
     spec: DriftSpec,
     *,
     principal: Principal,
+    quiet: bool = False,
     progress: Progress = silent,
 ) -> Monitored:
     """Compare the project's prediction log, `folder`, with a reference; report it as an event, and alert by its rules.
 
     Without a reference it is the champion's log and what the champion was trained and tested on. A look at the past, or
-    at some of the columns, alters no alerts: what it does not see is not over.
+    at some of the columns, alters no alerts: what it does not see is not over. With `quiet` there is an event only
+    where it would say other than the last one.
 
     Raises:
         RefusedError: the principal may not.
@@ -210,12 +215,21 @@ def monitor_project(
     served = served_reference(project, principal=principal, progress=progress) if asked.reference is None else None
     asked = replace(asked, predictions=folder, hashed=tuple(sorted(personal)))
     found = monitor(asked, spec, served=served, keep=project.state / "monitoring" / "profiles")
-    with project.journal().transaction(actor=Actor(principal.name)) as transaction:
-        transaction.emit(_fact(project.name, found))
+    _report(project, _fact(project.name, found), principal, quiet=quiet)
     if not asked.narrowed and spec.ignore == project.spec.monitoring.drift.ignore:
         scopes = [(project.name, rule) for rule in _NEXT]
-        observe(project, _alerting(project.name, found), principal=principal, looked=scopes)
+        observe(project, _alerting(project.name, found), principal=principal, looked=scopes, at=asked.before)
     return found
+
+
+def _report(project: Project, fact: DriftLooked, principal: Principal, *, quiet: bool) -> None:
+    said = msgspec.to_builtins(fact)
+    row = project.journal().get(_LOOKED, fact.model)
+    if quiet and row is not None and msgspec.json.encode(row.value) == msgspec.json.encode(said):
+        return
+    with project.journal().transaction(actor=Actor(principal.name)) as transaction:
+        transaction.put(_LOOKED, fact.model, said)
+        transaction.emit(fact)
 
 
 def _alerting(model: str, found: Monitored) -> Iterator[alerts.Finding]:
@@ -246,7 +260,8 @@ def _sides(
         reference = _windows(before, None, length, served)
         kept = Kept(keep, digest([key, of, length.total_seconds(), __version__]))
         since, until = asked.since, asked.until
-        return LogWindows(asked.predictions, reference, kept, length, since, until, of), reference, (None, 0)
+        now = LogWindows(asked.predictions, reference, kept, length, since, until, of, asked.before)
+        return now, reference, (None, 0)
     table = open_table(asked.predictions, since=asked.since, until=asked.until, of=of).timed(asked.time)
     before, _ = _before(asked, served, frozenset(table.columns if table.is_log else ()))
     label, known = None, 0

@@ -205,6 +205,17 @@ def test_a_candidate_that_waits_begins_when_the_other_is_over(tmp_path, clock):
         assert asked == [("late/3", ADA)]
 
 
+def test_a_candidate_that_waits_for_a_release_keeps_the_approval_that_was_asked_for(world):
+    asked = []
+    with world.late.journal().transaction(actor=Actor("user:ada")) as transaction:
+        now, version = store.need(world.late.journal(), "late")
+        store.write(transaction, now, ended(now, "rolled_back", "x", at=MOMENT), expect=version)
+        note = {"uri": "late/7", "principal": msgspec.to_builtins(ADA), "approval": True}
+        transaction.put(WAITING, "late", note)
+    begin_waiting(world.late, begin=lambda *_, **how: asked.append(how["approval"]))
+    assert asked == [True]
+
+
 def test_a_promotion_that_the_registry_does_not_know_yet_is_not_overwritten(tmp_path, clock):
     from cumulant.core.errors import LeaseHeldError
 

@@ -32,7 +32,7 @@ from cumulant.runtime.release.door import answer, opened
 from cumulant.runtime.release.effects import Effects, booked
 from cumulant.runtime.release.outside import Outside
 from cumulant.runtime.release.rollback import roll_back
-from cumulant.runtime.release.starting import checked, start_release
+from cumulant.runtime.release.starting import _asking, checked, start_release
 from cumulant.runtime.release.views import sentence, view
 from cumulant.runtime.stack.book import Book, change_book, read_book
 from cumulant.testing.clock import ManualClock
@@ -170,6 +170,15 @@ def test_who_may_approve(late):
     assert verbs.approve(late, principal=eve, reason="seen").status == "promoted"
     event = list(late.journal().events(kinds=("release.ended",)))[-1]
     assert (event.actor, event.reason) == ("user:eve", "seen")
+
+
+def test_who_asks_for_anybody_takes_anybody_and_an_approval_that_is_declared_stays(late, tmp_path, clock):
+    asked = _asking(ReleaseSpec(stages=QUICK))
+    waits = start(release(asked, at=len(release(asked).steps) - 1, status="pending", author="user:ada"))
+    put(late, msgspec.structs.replace(waits, status="awaiting_approval"))
+    assert verbs.approve(late, principal=Principal("user:ada")).status == "promoted"
+    declared = ReleaseSpec(approval=ApprovalSpec(by=["risk"], before="canary"))
+    assert _asking(declared) == declared
 
 
 def test_a_promotion_by_hand_needs_the_declared_approval(late):

@@ -443,3 +443,35 @@ def test_errors_come_back_from_their_record():
         assert (back.subject, back.hint) == (error.subject, error.hint)
     assert isinstance(recorded(describe(ValueError("secret")), "check"), StepFailedError)
     assert recorded(describe(ValueError("secret")), "check").message == "step check failed: ValueError"
+
+
+# Quiet ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_quiet_run_that_finds_everything_done_leaves_nothing(journal, ledger):
+    ledger.step("add", 1, lambda: {"sum": 1})
+    before = kinds(journal)
+    with Ledger.open(journal, flow="look", actor=ADA, quiet=True) as quiet:
+        assert quiet.run in [row.key for row in journal.rows("run")], "clean sees it"
+        assert quiet.step("add", 1, never).reused
+    assert kinds(journal) == before
+    assert journal.get("run", quiet.run) is None
+
+
+def test_a_quiet_run_that_does_something_tells_all_of_it_in_order(journal, ledger):
+    ledger.step("add", 1, lambda: {"sum": 1})
+    before = len(kinds(journal))
+    with Ledger.open(journal, flow="look", actor=ADA, quiet=True) as quiet:
+        quiet.step("add", 1, never)
+        quiet.step("add", 2, lambda: {"sum": 2})
+        quiet.step("add", 1, never)
+    assert kinds(journal)[before:] == ["run.started", "step.reused", "step.started", "step.finished", "run.finished"]
+    assert {event.run for event in journal.events(after=before)} == {quiet.run}
+    assert [use.reused for use in read_run(journal.get("run", quiet.run)).steps] == [True, False]
+    assert list(verify(journal)) == []
+
+
+def test_a_quiet_run_that_fails_says_so(journal):
+    with pytest.raises(DataError), Ledger.open(journal, flow="look", actor=ADA, quiet=True):
+        raise DataError("nothing is there")
+    assert kinds(journal) == ["run.started", "run.failed"]

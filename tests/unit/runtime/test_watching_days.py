@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from cumulant.core.errors import StorageError
+from cumulant.core.errors import DataError, StorageError
 from cumulant.monitoring import drift
 from cumulant.monitoring.spec import DriftSpec
 from cumulant.monitoring.tables import open_table
@@ -21,6 +21,7 @@ from cumulant.runtime.watching.windows import TableWindows
 from cumulant.serving import log
 
 FIRST = date(2026, 3, 1)
+FIRST_MOMENT = datetime(2026, 3, 1, tzinfo=UTC)
 SPEC = DriftSpec()
 
 
@@ -200,3 +201,40 @@ def test_rows_of_windows_come_from_their_days_alone(root):
     frame, codes = found.rows(["x", "absent"], 1, 2)
     assert (frame.height, sorted(set(codes.tolist()))) == (40, [1, 2])
     assert frame["absent"].null_count() == 40
+
+
+@settings(
+    max_examples=30,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(days=logs, hours=st.integers(-30, 150))
+def test_a_look_at_the_past_counts_what_a_log_that_ends_there_holds(tmp_path_factory, days, hours):
+    root = tmp_path_factory.mktemp("log")
+    end = datetime.combine(FIRST, datetime.min.time(), UTC) + timedelta(hours=hours)
+    fill(root / "log", days)
+    kept = [
+        [row for row in rows if FIRST_MOMENT + timedelta(days=place, hours=row[0]) < end]
+        for place, rows in enumerate(days)
+    ]
+    before, whole = side(root), LogWindows(root / "log", side(root), Kept(root / "kept", "k"), timedelta(days=1))
+    roles = dict.fromkeys(("x", "kind"), "feature") | {"answer.p": "prediction"}
+    all_counts = counts(whole.against(whole.reference, roles)[1])
+    past = replace(whole, before=end, reference=before, _held={}, fresh=[])
+    if not any(kept):
+        with pytest.raises(DataError, match="is of before"):
+            past.against(before, roles)
+        return
+    fill(root / "past", kept)
+    apart = LogWindows(root / "past", before, Kept(root / "other", "k"), timedelta(days=1))
+    expected = apart.against(before, roles)[1]
+    assert counts(past.against(before, roles)[1]) == counts(expected)
+    last = len(expected.blocks) - 1
+    here, codes = past.rows(["x", "answer.p"], 0, last)
+    there, others = apart.rows(["x", "answer.p"], 0, last)
+    assert (here["x"].cast(float).to_list(), codes.tolist()) == (there["x"].cast(float).to_list(), others.tolist())
+    assert not past.fresh, "every day was counted before"
+    again = replace(whole, _held={}, fresh=[])
+    assert counts(again.against(again.reference, roles)[1]) == all_counts
+    assert not again.fresh

@@ -14,8 +14,11 @@ from cumulant.runtime.alerts import outbox
 
 if TYPE_CHECKING:
     from cumulant.core.events import Actor, Fact
-    from cumulant.ports.journal import Journal
+    from cumulant.ports.journal import Journal, Transaction
     from cumulant.project.notifiers import Receiver
+
+#: from the alerts before to those after, what changed, and what else is told
+How = Callable[[State], tuple[State, Sequence[Change], Sequence["Fact"]]]
 
 ALERTS, KEY = "alerts", "state"
 
@@ -30,18 +33,23 @@ def change(
     journal: Journal,
     actor: Actor,
     receivers: Sequence[Receiver],
-    how: Callable[[State], tuple[State, Sequence[Change], Sequence[Fact]]],
+    how: How,
 ) -> tuple[State, Sequence[Change]]:
     """Change the alerts: state, events and messages are written together or not at all."""
     with journal.transaction(actor=actor) as transaction:
-        row = transaction.get(ALERTS, KEY)
-        before = State() if row is None else msgspec.convert(row.value, State)
-        after, changes, said = how(before)
-        if after != before:
-            transaction.put(ALERTS, KEY, cast("dict[str, object]", msgspec.to_builtins(after)))
-        for fact in (*facts(changes), *said):
-            transaction.emit(fact)
-        for keeps in (False, True):
-            told = [message(one) for one in changes if one.to_people is not keeps]
-            outbox.put(transaction, [one for one in receivers if one.keeps_state is keeps], told)
+        return change_within(transaction, receivers, how)
+
+
+def change_within(transaction: Transaction, receivers: Sequence[Receiver], how: How) -> tuple[State, Sequence[Change]]:
+    """`change` in the caller's transaction, together with what it tells of."""
+    row = transaction.get(ALERTS, KEY)
+    before = State() if row is None else msgspec.convert(row.value, State)
+    after, changes, said = how(before)
+    if after != before:
+        transaction.put(ALERTS, KEY, cast("dict[str, object]", msgspec.to_builtins(after)))
+    for fact in (*facts(changes), *said):
+        transaction.emit(fact)
+    for keeps in (False, True):
+        told = [message(one) for one in changes if one.to_people is not keeps]
+        outbox.put(transaction, [one for one in receivers if one.keeps_state is keeps], told)
     return after, changes

@@ -29,13 +29,14 @@ from cumulant.monitoring.alerts import (
 from cumulant.monitoring.alerts.events import AlertAcknowledged, AlertsSilenced, SilenceEnded
 from cumulant.ports.notifier import Message
 from cumulant.runtime.actions import check
-from cumulant.runtime.alerts.book import change, read
+from cumulant.runtime.alerts.book import change, change_within, read
 from cumulant.runtime.alerts.outbox import ACTOR
 from cumulant.runtime.alerts.postman import SECONDS, Postman
 from cumulant.runtime.alerts.sweeping import sweep
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Transaction
     from cumulant.project import Project
     from cumulant.project.notifiers import Receiver
 
@@ -62,19 +63,21 @@ def observe(
     principal: Principal,
     looked: Collection[Scope] | None = None,
     at: datetime | None = None,
+    within: Transaction | None = None,
     clock: Clock | None = None,
 ) -> Sequence[Change]:
     """Take in what a look found: alerts fire, go on or end, and messages are on their way when this returns.
 
     `looked`: the models and rules that were examined; an alert of another one is left as it is. None: all. `at`: the
-    moment of the look, where a past period is looked at.
+    moment of the look, where a past period is looked at. `within`: the caller's transaction, so that alerts are there
+    as soon as what they tell of, and not before.
 
     Raises:
         RefusedError: the principal may not.
     """
     check(project.access(), principal, "alerts.observe", project.name)
     now, actor = (clock or SystemClock()).now(), Actor(str(principal.name))
-    return _decided(project, tuple(findings), actor, at=at or now, now=now, looked=looked)
+    return _decided(project, tuple(findings), actor, at=at or now, now=now, looked=looked, within=within)
 
 
 def advance(project: Project, *, clock: Clock | None = None) -> Sequence[Change]:
@@ -97,6 +100,7 @@ def _decided(
     at: datetime,
     now: datetime,
     looked: Collection[Scope] | None,
+    within: Transaction | None = None,
 ) -> Sequence[Change]:
     rules = policy(project.spec.monitoring.alerts)
 
@@ -104,6 +108,8 @@ def _decided(
         after, changes = decide(state, findings, at, policy=rules, looked=looked, now=now)
         return after, changes, ()
 
+    if within is not None:
+        return change_within(within, project.receivers(), how)[1]
     return change(project.journal(), actor, project.receivers(), how)[1]
 
 

@@ -27,6 +27,7 @@ from cumulant.core.units import duration
 from cumulant.release.decide import ended
 from cumulant.release.events import ReleaseWaits
 from cumulant.release.metrics import metrics
+from cumulant.release.spec import ANYBODY, ApprovalSpec
 from cumulant.release.state import Release
 from cumulant.release.steps import steps
 from cumulant.runtime.actions import check, verb
@@ -71,6 +72,7 @@ def start_release(
     principal: Principal,
     outside: Outside | None = None,
     model: str = "",
+    approval: bool = False,
     progress: Progress = silent,
     ready_within: float = 60.0,
     clock: Clock | None = None,
@@ -78,7 +80,8 @@ def start_release(
     """Begin to release a version: by default the one with the alias `candidate`. The controller carries it out.
 
     With `outside`, two servers are compared instead of versions of the registry; `model` is their model's name. Both
-    servers get `ready_within` seconds to be ready.
+    servers get `ready_within` seconds to be ready. With `approval` somebody must agree to the promotion also where
+    `release.approval` asks for nobody.
 
     Raises:
         NotFoundError: no such version, or there is no champion.
@@ -91,7 +94,7 @@ def start_release(
     check(project.access(), principal, "release.start", project.name)
     name = model or project.name if outside else project.name
     notes: list[str] = []
-    spec = checked(project)
+    spec = _asking(checked(project)) if approval else checked(project)
     found = store.read(project.journal(), name)
     if found is not None:
         _check_wound_up(found[0])
@@ -103,7 +106,7 @@ def start_release(
     else:
         version = candidate_version(project, uri)
         _check_not_on_its_way(found, version.version)
-        waits = _waiting(project, version, spec, principal)
+        waits = _waiting(project, version, spec, principal, approval=approval)
         if waits is not None:
             return Begun(waits_for=waits)
         arms = _arms(project, version, principal, progress, (clock or SystemClock()).now())
@@ -141,6 +144,13 @@ def checked(project: Project) -> ReleaseSpec:
         if one.call is not None:
             load_function(one.call, project.root, METRIC)
     return spec
+
+
+def _asking(spec: ReleaseSpec) -> ReleaseSpec:
+    """The section with an approval: as it declares one, else by anybody who may give it."""
+    if spec.approval != "none":
+        return spec
+    return msgspec.structs.replace(spec, approval=ApprovalSpec(by=[ANYBODY], excluded="nobody"))
 
 
 def candidate_version(project: Project, uri: str) -> ModelVersion:
@@ -182,17 +192,20 @@ def author_of(project: Project, version: ModelVersion) -> str:
     return "" if row is None else str(row.value.get("principal", ""))
 
 
-def _waiting(project: Project, version: ModelVersion, spec: ReleaseSpec, principal: Principal) -> str | None:
+def _waiting(
+    project: Project, version: ModelVersion, spec: ReleaseSpec, principal: Principal, *, approval: bool
+) -> str | None:
     """The release that the new candidate waits for, noted in the journal; None where it need not wait."""
     found = store.read(project.journal(), project.name)
     if found is None or found[0].over or spec.newer == "supersedes":
         return None
     running = found[0]
     # Its number: the alias may be another one's by then.
-    note = {"uri": f"{version.name}/{version.version}", "principal": msgspec.to_builtins(principal)}
+    uri = f"{version.name}/{version.version}"
+    note = {"uri": uri, "principal": msgspec.to_builtins(principal), "approval": approval}
     with project.journal().transaction(actor=Actor(principal.name), run=running.id) as transaction:
         transaction.put(WAITING, project.name, note)
-        transaction.emit(ReleaseWaits(model=project.name, uri=str(note["uri"]), running=running.id))
+        transaction.emit(ReleaseWaits(model=project.name, uri=uri, running=running.id))
     return running.id
 
 
@@ -361,7 +374,10 @@ def begin_waiting(project: Project, *, begin: Callable[..., Begun] = start_relea
     if row is None or (found is not None and not found[0].over):
         return None
     try:
-        return begin(project, str(row.value["uri"]), principal=msgspec.convert(row.value["principal"], Principal))
+        return begin(
+            project, str(row.value["uri"]), principal=msgspec.convert(row.value["principal"], Principal),
+            approval=bool(row.value.get("approval")),
+        )  # fmt: skip
     except RetryableError:
         raise
     except CumulantError:

@@ -9,6 +9,7 @@ from cumulant.core.clock import SystemClock
 from cumulant.core.errors import LeaseHeldError, NotFoundError, RefusedError, UsageError, not_found
 from cumulant.core.events import Actor
 from cumulant.release import decide
+from cumulant.release.spec import ANYBODY
 from cumulant.release.state import Release
 from cumulant.runtime.actions import check, verb
 from cumulant.runtime.release import store
@@ -164,7 +165,7 @@ def may_approve(release: Release, approval: ApprovalSpec, principal: Principal) 
         RefusedError: the principal may not approve this release.
     """
     wanted = " or ".join(approval.by)
-    if not set(approval.by) & set(principal.groups):
+    if not {ANYBODY, *principal.groups} & set(approval.by):
         groups = ", ".join(principal.groups) or "none"
         raise RefusedError(
             f"{principal.name} may not approve the release {release.id}: that takes a member of {wanted}",
@@ -175,7 +176,7 @@ def may_approve(release: Release, approval: ApprovalSpec, principal: Principal) 
         raise RefusedError(
             f"{principal.name} trained version {release.candidate.version}, and an author may not approve",
             subject=release.id,
-            hint=f"ask another member of {wanted}",
+            hint="ask somebody else" if ANYBODY in approval.by else f"ask another member of {wanted}",
         )
 
 

@@ -13,7 +13,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -24,7 +24,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.core.ids import digest
-from cumulant.core.units import micros
+from cumulant.core.units import micros, to_micros
 from cumulant.monitoring import drift
 from cumulant.monitoring.drift import Profile
 from cumulant.monitoring.drift.blocks import MOST
@@ -97,7 +97,9 @@ def _head(content: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class LogWindows:
-    """A log whose days are counted one at a time, and kept, against one reference. `of`: a model and version."""
+    """A log whose days are counted one at a time, and kept, against one reference. `of`: a model and version. `before`:
+    rows of that moment and later are left out; a day that has some is counted again, and that is not kept.
+    """
 
     folder: Path
     reference: TableWindows
@@ -106,6 +108,7 @@ class LogWindows:
     since: date | None = None
     until: date | None = None
     of: tuple[str, str] | None = None
+    before: datetime | None = None
     time: str | None = MOMENT
     is_log: bool = True
     #: days that were read anew, oldest first
@@ -141,12 +144,27 @@ class LogWindows:
         of, flagged = _head(msgspec.msgpack.encode(self._before)).hex(), flags(self.reference.table)
         found: dict[date, _Day] = {}
         for day, listed in files.items():
-            found[day] = self._day(day, digest([of, sorted(listed, key=str)]), flagged)
+            found[day] = self._cut_off(day, self._day(day, digest([of, sorted(listed, key=str)]), flagged), flagged)
         self.kept.tidy()
         if not any(one.profile is not None for one in found.values()):
             # Says what there is instead.
             open_table(self.folder, since=self.since, until=self.until, of=self.of)
+            raise DataError(
+                f"no prediction in {self.name} is of before {self.before:%Y-%m-%d %H:%M}", subject=str(self.folder),
+                hint="give a later moment",
+            )  # fmt: skip
         return found
+
+    def _cut_off(self, day: date, one: _Day, flagged: frozenset[str]) -> _Day:
+        """The day without what is not of before `self.before`."""
+        if self.before is None or one.profile is None:
+            return one
+        end, length = to_micros(self.before), micros(self.length)
+        if all(block.start + length <= end for block in one.profile.blocks):
+            return one
+        if all(block.start >= end for block in one.profile.blocks):
+            return _Day(of=one.of, others=one.others)
+        return self._counted(day, one.of, flagged, before=self.before)
 
     def _day(self, day: date, of: str, flagged: frozenset[str]) -> _Day:
         held = self.kept.read(str(day), _Day)
@@ -157,9 +175,11 @@ class LogWindows:
         self.kept.write(str(day), _without_cells(made))
         return made
 
-    def _counted(self, day: date, of: str, flagged: frozenset[str]) -> _Day:
+    def _counted(self, day: date, of: str, flagged: frozenset[str], before: datetime | None = None) -> _Day:
         table = open_log(self.folder, since=day, until=day, of=self.of)
-        if not table.columns:
+        if table.columns and before is not None:
+            table = replace(table, rows=table.rows.filter(pl.col(MOMENT) < before))
+        if not table.columns or not table.count():
             return _Day(of=of, others=table.others)
         lacking = [column.name for column in self._before.columns if column.name not in table.columns]
         full = table.rows.with_columns(pl.lit(None).alias(name) for name in lacking)
@@ -196,6 +216,7 @@ class LogWindows:
     def rows(self, names: Sequence[str], first: int, last: int) -> tuple[pl.DataFrame, Codes | None]:
         starts = np.array([block.start for block in self._merged.blocks], dtype=np.int64)
         low, high = int(starts[first]), int(starts[last]) + micros(self.length)
+        high = high if self.before is None else min(high, to_micros(self.before))
         parts = list(self._parts(names, low, high))
         if not parts:
             return pl.DataFrame(schema=dict.fromkeys(names, pl.Null)), np.zeros(0, dtype=np.int64)

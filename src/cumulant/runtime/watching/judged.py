@@ -12,6 +12,7 @@ import polars as pl
 from cumulant.monitoring.performance import EstimatedFigure, Harm, Window
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.policy import Action
+from cumulant.runtime.watching.late import Late
 from cumulant.runtime.watching.standing import Passed
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     """What a look found of the served version. `fresh`: how many of the windows were judged at this look.
 
     harm: after the newest judged window; None where none was. estimate: of the newest windows, whether labelled or not.
-    outcomes: changes of the labels' mix. fault: why the newest data were refused. notes: what could not be asked.
+    outcomes: changes of the labels' mix. fault: why the newest data were refused. notes: what could not be asked. late:
+    what arrived after its window was judged.
     """
 
     model: str
@@ -41,6 +43,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     fault: str | None
     action: Action
     notes: tuple[str, ...]
+    late: Late = Late()
 
     def losses_since(self, since: datetime) -> tuple[float | None, float | None]:
         """Mean loss of a row since then, as estimated and as measured."""

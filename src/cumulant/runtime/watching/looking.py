@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -44,6 +44,7 @@ from cumulant.runtime.labels import join_labels, schema_of
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.validate import snapshots_of
 from cumulant.runtime.watching.judged import SPAN, Judged, enough, passed_of, with_estimate
+from cumulant.runtime.watching.late import Late, counted_from, late
 from cumulant.runtime.watching.outcome_shift import BEFORE, RECENT, outcome_shift
 from cumulant.runtime.watching.reference import Served, served_reference
 from cumulant.runtime.watching.refits import Refits, refits_of
@@ -64,8 +65,10 @@ from cumulant.runtime.watching.standing import (
     Passed,
     Standing,
     Wanted,
+    is_same,
     read_standing,
     read_wanted,
+    said_by,
     write,
 )
 
@@ -74,9 +77,12 @@ if TYPE_CHECKING:
     from cumulant.monitoring.spec import PerformanceSpec
     from cumulant.outcomes import LabelSchema, Loss
     from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Transaction
     from cumulant.project import Project
     from cumulant.runtime.monitor import Monitored
 
+#: makes alerts of what was found, in a transaction where there is one
+Tell = Callable[["Judged", "Transaction | None"], None]
 #: windows whose figures are kept
 _KEPT = 400
 #: one window that holds everything
@@ -88,6 +94,7 @@ def judge_served(
     drifted: Monitored | None,
     *,
     principal: Principal,
+    tell: Tell,
     at: datetime | None = None,
     progress: Progress = silent,
     clock: Clock | None = None,
@@ -95,7 +102,8 @@ def judge_served(
     """Take in labels, judge the windows whose labels are due by `at` (now), and ask the rule of retraining.
 
     What the rule wants is noted with all that was counted, in one transaction; `retraining.go_on` does it. `drifted` is
-    what the newest look at the rows found.
+    what the newest look at the rows found; `tell` makes alerts of what this one does, in the same transaction. Where
+    nothing is new nothing is written.
 
     Raises:
         UsageError, NotFoundError: as `served_reference`.
@@ -106,9 +114,10 @@ def judge_served(
     schema = schema_of(project, servable_folder(project, served.version))
     join_labels(project, principal=principal, schema=schema)
     with open_run(
-        project, "monitor", action="monitor.run", principal=principal, progress=progress, clock=clock or SystemClock()
-    ) as context:
-        return _Look(context, served, schema, at or context.now(), drifted).judged()
+        project, "monitor", action="monitor.run", principal=principal, progress=progress, clock=clock or SystemClock(),
+        quiet=True,
+    ) as context:  # fmt: skip
+        return _Look(context, served, schema, at or context.now(), drifted, tell).judged()
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +127,7 @@ class _Look:
     schema: LabelSchema
     at: datetime
     drifted: Monitored | None
+    tell: Tell
 
     @property
     def _project(self) -> Project:
@@ -140,10 +150,13 @@ class _Look:
         return tested(self.served, self._model, self._window)
 
     @cached_property
+    def _since(self) -> datetime:
+        return floored(self.at - max(RECENT + BEFORE, duration(self._spec.look_back)), self._window)
+
+    @cached_property
     def _rows(self) -> pl.DataFrame:
         """Of all versions, as far back as a change of outcomes is looked for."""
-        since = floored(self.at - max(RECENT + BEFORE, duration(self._spec.look_back)), self._window)
-        return scored(self._project, self.schema, self._model, since=since, at=self.at)
+        return scored(self._project, self.schema, self._model, since=self._since, at=self.at)
 
     @cached_property
     def _own(self) -> pl.DataFrame:
@@ -187,13 +200,15 @@ class _Look:
         estimate = self._estimate(None if last is None else last.kind)
         evidence = self._evidence(after, last, estimate, fault)
         state, action = self._decided(after, evidence, fresh=bool(told))
-        self._remember(msgspec.structs.replace(after, retrain=state), expect, action, last, fresh)
-        return Judged(
+        result = Judged(
             model=self._project.name, version=standing.version, at=self.at, until=until, fresh=fresh,
             windows=tuple(passed), harm=last, estimate=estimate,
             reference_loss=self._reference_loss,
             outcomes=self._outcomes(until), fault=fault, action=action, notes=tuple(dict.fromkeys(notes)),
         )  # fmt: skip
+        result = msgspec.structs.replace(result, late=self._late(standing))
+        self._remember(held, msgspec.structs.replace(after, retrain=state), expect, result)
+        return result
 
     # --- what the windows say
 
@@ -336,6 +351,10 @@ class _Look:
         spec = self._project.spec.monitoring.drift
         return outcome_shift(self._rows, spec, until=ripe)
 
+    def _late(self, standing: Standing) -> Late:
+        since = counted_from(standing.windows, _KEPT, self._since)
+        return late(self._own, standing.windows, self._window, since=since, until=standing.until)
+
     # --- what the rule says
 
     def _fault(self) -> str | None:
@@ -372,24 +391,32 @@ class _Look:
         state, action = decide(standing.retrain, evidence, terms)
         return (state if fresh or action.do == "train" else standing.retrain), action
 
-    def _remember(self, standing: Standing, expect: int, action: Action, last: Harm | None, fresh: int) -> None:
-        name, version = self._project.name, standing.version
+    def _remember(self, before: Standing | None, after: Standing, expect: int, found: Judged) -> None:
+        """Write down what was counted, with its events, its alerts and the training that it asks for; what a look that
+        saw nothing new would say again is not written.
+        """
+        last, action, name = found.harm, found.action, self._project.name
+        fact = PerformanceLooked(
+            model=name, version=after.version, until=after.until.isoformat(), windows=found.fresh,
+            word="cannot_tell" if last is None else last.word, change=None if last is None else last.kind,
+            action=action.do, reason=action.sentence,
+        )  # fmt: skip
+        after = msgspec.structs.replace(after, looked=said_by(fact))
+        if before is not None and is_same(before, after):
+            self.tell(found, None)
+            return
         _, seen = read_wanted(self._project.journal(), name)
         with self.context.transaction() as transaction:
-            write(transaction, WATCH, name, standing, expect=expect)
-            transaction.emit(
-                PerformanceLooked(
-                    model=name, version=version, until=standing.until.isoformat(), windows=fresh,
-                    word="cannot_tell" if last is None else last.word, change=None if last is None else last.kind,
-                    action=action.do, reason=action.sentence,
-                )
-            )  # fmt: skip
+            write(transaction, WATCH, name, after, expect=expect)
+            if found.fresh or before is None or before.looked != after.looked:
+                transaction.emit(fact)
             if action.do == "train" and action.trigger is not None:
-                wanted = Wanted(asked=self.at, champion=version, trigger=action.trigger, sentence=action.sentence)
+                wanted = Wanted(asked=self.at, champion=after.version, trigger=action.trigger, sentence=action.sentence)
                 write(transaction, TRAINING, name, wanted, expect=seen)
                 transaction.emit(
-                    RetrainingAsked(model=name, champion=version, trigger=action.trigger, reason=action.sentence)
+                    RetrainingAsked(model=name, champion=after.version, trigger=action.trigger, reason=action.sentence)
                 )
+            self.tell(found, transaction)
 
 
 def _told(standing: Standing) -> Harm | None:

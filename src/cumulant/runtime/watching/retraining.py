@@ -11,20 +11,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, LeaseHeldError, RefusedError, RetryableError, UsageError
+from cumulant.core.errors import CumulantError, RefusedError, RetryableError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
-from cumulant.monitoring import alerts
 from cumulant.monitoring.events import RetrainingMoved
 from cumulant.ports.access import Principal
 from cumulant.runtime.actions import check
 from cumulant.runtime.alerts.flow import observe
 from cumulant.runtime.delivery import by_releases, served
+from cumulant.runtime.release import store
 from cumulant.runtime.release.starting import start_release
 from cumulant.runtime.train import train
 from cumulant.runtime.watching.standing import TRAINING, Wanted, read_wanted, write
+from cumulant.runtime.watching.telling import RULE, of_training
 
 if TYPE_CHECKING:
+    from cumulant.core.events import Fact
     from cumulant.project import Project
 
 #: who trains and releases where no person asked
@@ -44,8 +46,9 @@ def go_on(
 
     What validation refuses is never learned from: the training fails with its words. What may pass by itself, such as a
     server that does not answer, is tried again at the next call. A model that the gate refuses
-    goes no further. Where versions reach callers by releases one is begun, with whatever approval `release` declares;
-    else the training has moved the alias. `as_of` and `time` as in `train`; without `release` it ends there.
+    goes no further. Where versions reach callers by releases one is begun, with the approval that `release` declares
+    or `monitoring.retrain` asks for; else the training moves the alias, unless `monitoring.retrain` leaves that to
+    somebody. `as_of` and `time` as in `train`; without `release` it ends there.
 
     Raises:
         RefusedError: the principal may not.
@@ -59,7 +62,6 @@ def go_on(
         found, version = _trained(project, found, version, principal, as_of=as_of, time=time, progress=progress)
     if found.stage == "trained" and release:
         found, version = _released(project, found, version, principal, progress=progress)
-    _tell(project, found, principal)
     return found
 
 
@@ -69,8 +71,8 @@ def _trained(
 ) -> tuple[Wanted, int]:  # fmt: skip
     try:
         made = train(
-            project, principal=principal, as_of=as_of, time=time, progress=progress,
-            history=project.spec.monitoring.retrain.history,
+            project, principal=principal, as_of=as_of, time=time, promote=not _asks(project),
+            history=project.spec.monitoring.retrain.history, progress=progress,
         )  # fmt: skip
     except CumulantError as error:
         return _failed(project, wanted, version, principal, error)
@@ -87,8 +89,8 @@ def _released(
     project: Project, wanted: Wanted, version: int, principal: Principal, *, progress: Progress
 ) -> tuple[Wanted, int]:
     if not by_releases(project):
-        said = f"{wanted.candidate} is the candidate; `cumulant models alias` makes it the champion"
-        return _moved(project, wanted, version, principal, stage="released", said=said)
+        said = f"{wanted.candidate} is the candidate: `cumulant models alias {wanted.candidate} champion` brings it out"
+        return _moved(project, wanted, version, principal, stage="offered", said=said)
     if not served(project):
         return _noted(project, wanted, version, "nothing is served here yet: `cumulant up`, and the release begins")
     return _begun(project, wanted, version, principal, progress=progress)
@@ -98,16 +100,35 @@ def _begun(
     project: Project, wanted: Wanted, version: int, principal: Principal, *, progress: Progress
 ) -> tuple[Wanted, int]:
     """The release begun; where it cannot begin now, why it waits."""
+    if (earlier := _earlier(project, wanted)) is not None:
+        said = _told(project, wanted)
+        return _moved(project, wanted, version, principal, stage="released", release=earlier, said=said)
     try:
-        begun = start_release(project, str(wanted.candidate), principal=principal, progress=progress)
+        begun = start_release(
+            project, str(wanted.candidate), principal=principal, approval=_asks(project), progress=progress
+        )
     except (RetryableError, RefusedError, UsageError) as error:
-        # An earlier attempt was cut off after it had begun.
-        if isinstance(error, LeaseHeldError) and "on its way already" in error.message:
-            return _moved(project, wanted, version, principal, stage="released", said=error.message)
         return _failed(project, wanted, version, principal, error)
     release = begun.waits_for if begun.release is None else begun.release.id
-    said = f"{wanted.candidate} is " + (f"released after {release}" if begun.release is None else "being released")
+    said = _told(project, wanted, after=begun.waits_for)
     return _moved(project, wanted, version, principal, stage="released", release=release, said=said)
+
+
+def _earlier(project: Project, wanted: Wanted) -> str | None:
+    """The release that an attempt began which was cut off before it could say so. It may be over by now."""
+    number = str(wanted.candidate).rpartition("/")[2]
+    found = store.every(project.journal(), project.name)
+    return next((one.id for one in found if one.candidate.version == number and one.begun >= wanted.asked), None)
+
+
+def _told(project: Project, wanted: Wanted, *, after: str | None = None) -> str:
+    said = f"{wanted.candidate} is being released" if after is None else f"{wanted.candidate} is released after {after}"
+    asked = _asks(project) or project.spec.release.approval != "none"
+    return said + ("; it waits for `cumulant release approve` on its way" if asked else "")
+
+
+def _asks(project: Project) -> bool:
+    return project.spec.monitoring.retrain.approval == "release"
 
 
 def _failed(
@@ -122,8 +143,7 @@ def _failed(
 def _noted(project: Project, wanted: Wanted, version: int, said: str) -> tuple[Wanted, int]:
     """Nothing has moved, and why."""
     held = msgspec.structs.replace(wanted, said=said)
-    with project.journal().transaction(actor=Actor(ACTOR.name)) as transaction:
-        return held, write(transaction, TRAINING, project.name, held, expect=version)
+    return held, _written(project, held, version, ACTOR)
 
 
 def _moved(
@@ -133,18 +153,15 @@ def _moved(
     fact = RetrainingMoved(
         model=project.name, stage=held.stage, candidate=held.candidate, release=held.release, reason=held.said
     )
+    return held, _written(project, held, version, principal, fact)
+
+
+def _written(project: Project, held: Wanted, version: int, principal: Principal, *facts: Fact) -> int:
+    """The row's new version. What is to be told of it is told with it, or neither is."""
+    found, scope = of_training(project.name, held), (project.name, RULE)
     with project.journal().transaction(actor=Actor(principal.name)) as transaction:
-        transaction.emit(fact)
-        return held, write(transaction, TRAINING, project.name, held, expect=version)
-
-
-def _tell(project: Project, wanted: Wanted, principal: Principal) -> None:
-    """A training that a rule asked for and that came to nothing is told; the next one that is asked for ends it."""
-    lost = wanted.stage in ("refused", "failed")
-    finding = alerts.Finding(
-        model=project.name, rule="retraining", subject="training", kind="quality",
-        moved=f"the training asked for ({wanted.sentence}) came to nothing: {wanted.said}", since=wanted.asked,
-        next="read `cumulant runs list`; train by hand once the cause is mended",
-    )  # fmt: skip
-    found = [finding] if lost else []
-    observe(project, found, principal=principal, looked=[(project.name, "retraining")])
+        after = write(transaction, TRAINING, project.name, held, expect=version)
+        for fact in facts:
+            transaction.emit(fact)
+        observe(project, found, principal=principal, looked=[scope], within=transaction)
+    return after

@@ -20,15 +20,18 @@ from cumulant.runtime.monitor import Asked, Monitored, monitor_project
 from cumulant.runtime.predictions import log_folder
 from cumulant.runtime.watching.judged import Judged
 from cumulant.runtime.watching.looking import judge_served
+from cumulant.runtime.watching.standing import read_wanted
+from cumulant.runtime.watching.telling import RULE, of_training
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.monitoring import drift
     from cumulant.ports.access import Principal
+    from cumulant.ports.journal import Transaction
     from cumulant.project import Project
 
 #: rules of alerts that a round looks at, beside those of `monitor_project`
-_RULES = ("loss", "estimated_loss", "outcome", "feed")
+_RULES = ("loss", "estimated_loss", "outcome", "feed", RULE)
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,9 +77,10 @@ def watch_round(
 ) -> Round:
     """Look once. Alerts are on their way when it returns; a training that the rule wants is noted, not begun.
 
-    `at`: of labels and windows only what was known and had ended by then; rows are compared as the log has them now.
+    `at`: only the rows of before, the labels that were known and the windows that had ended by then.
 
     Raises:
+        DataError: no row is of before `at`.
         UsageError: nothing was served yet, the served version was not trained here, or `at` is to come.
         StorageError: the log or a label cannot be read.
         LeaseHeldError: another process looks at the same time.
@@ -85,23 +89,34 @@ def watch_round(
         # Windows would be judged that go on, or whose labels are still to come, and never again.
         raise UsageError(f"{at.isoformat()} is to come", subject="--at", hint="give a moment that has passed")
     folder = log_folder(project, principal=principal)
-    if not folder.is_dir():
+    if not any(folder.glob("date=*")):
         raise UsageError(
-            "the project has no prediction log yet", subject=str(folder),
+            "the project has no prediction log yet, or its days were older than `serving.log.keep`",
+            subject=str(folder),
             hint="`cumulant up` serves the model; `cumulant labels import-predictions` takes in other logs",
         )  # fmt: skip
     progress("rows")
     spec = project.spec.monitoring.drift
     drifted = monitor_project(
-        project, Asked(predictions=folder, reference=None), folder, spec, principal=principal, progress=progress
+        project,
+        Asked(predictions=folder, reference=None, before=at),
+        folder,
+        spec,
+        principal=principal,
+        quiet=True,
+        progress=progress,
     )
-    judged = judge_served(project, drifted, principal=principal, at=at, progress=progress, clock=clock)
-    found = tuple(_seen(drifted, judged))
-    scopes = [(project.name, rule) for rule in _RULES]
-    observe(project, _alerting(project.name, judged), principal=principal, looked=scopes)
+
+    def tell(judged: Judged, within: Transaction | None) -> None:
+        wanted, _ = read_wanted(within or project.journal(), project.name)
+        found = (*_alerting(project.name, judged), *of_training(project.name, wanted, judged.version))
+        scopes = [(project.name, rule) for rule in _RULES]
+        observe(project, found, principal=principal, looked=scopes, at=at, within=within, clock=clock)
+
+    judged = judge_served(project, drifted, principal=principal, tell=tell, at=at, progress=progress, clock=clock)
     return Round(
-        at=judged.at, model=judged.model, version=judged.version, findings=found, judged=judged, drift=drifted,
-        action=judged.action,
+        at=judged.at, model=judged.model, version=judged.version, findings=tuple(_seen(drifted, judged)),
+        judged=judged, drift=drifted, action=judged.action,
     )  # fmt: skip
 
 

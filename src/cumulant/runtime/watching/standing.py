@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import msgspec
 
+from cumulant.core.errors import LeaseHeldError
 from cumulant.monitoring.policy import RetrainState, Trigger
 
 if TYPE_CHECKING:
+    from cumulant.monitoring.events import PerformanceLooked
     from cumulant.ports.journal import Journal, Transaction
 
 #: journal rows, by model: the watch, and the training that it asked for
 WATCH, TRAINING = "watch", "watch_training"
 
-Stage = Literal["wanted", "trained", "released", "refused", "failed"]
+#: released: by a release or as the champion. offered: it is the candidate, and the alias is for somebody to move
+Stage = Literal["wanted", "trained", "released", "offered", "refused", "failed"]
 
 
 class Passed(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +45,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """The watch over `version`. Windows up to `until` are judged; `windows` are the newest of them.
 
     harm: the sums of `performance.Watch`; None where there is no reference of its loss. told: the `performance.Harm` of
-    the newest of them that had labels. labels: those that are new since the version was trained.
+    the newest of them that had labels. labels: those that are new since the version was trained. looked: what the
+    newest event of a look said; a look that would say the same says nothing.
     """
 
     version: str
@@ -53,6 +57,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     told: dict[str, object] | None = None
     windows: tuple[Passed, ...] = ()
     labels: int = 0
+    looked: dict[str, object] = {}
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +84,7 @@ def read_standing(journal: Journal, model: str) -> tuple[Standing | None, int]:
     return (None, 0) if row is None else (msgspec.convert(row.value, Standing), row.version)
 
 
-def read_wanted(journal: Journal, model: str) -> tuple[Wanted | None, int]:
+def read_wanted(journal: Journal | Transaction, model: str) -> tuple[Wanted | None, int]:
     """The newest training that was asked for, and the version of its row."""
     row = journal.get(TRAINING, model)
     return (None, 0) if row is None else (msgspec.convert(row.value, Wanted), row.version)
@@ -87,4 +92,22 @@ def read_wanted(journal: Journal, model: str) -> tuple[Wanted | None, int]:
 
 def write(transaction: Transaction, kind: str, model: str, value: Standing | Wanted, *, expect: int) -> int:
     """The row's new version. Raises LeaseHeldError where somebody else has written meanwhile."""
-    return transaction.put(kind, model, msgspec.to_builtins(value), expect=expect).version
+    try:
+        return transaction.put(kind, model, msgspec.to_builtins(value), expect=expect).version
+    except LeaseHeldError as error:
+        doing = "looked at" if kind == WATCH else "carried on the training of"
+        raise LeaseHeldError(
+            f"another process has {doing} {model} meanwhile", subject=model,
+            hint="nothing was written here: the next look goes on from what the other one wrote",
+        ) from error  # fmt: skip
+
+
+def said_by(fact: PerformanceLooked) -> dict[str, object]:
+    """What an event of a look says, but for how much was new."""
+    told = cast("dict[str, object]", msgspec.to_builtins(fact))
+    return {name: value for name, value in told.items() if name != "windows"}
+
+
+def is_same(one: Standing, other: Standing) -> bool:
+    """Whether both are written alike: what was read is of lists where what was made is of tuples."""
+    return msgspec.json.encode(one) == msgspec.json.encode(other)

@@ -1,0 +1,84 @@
+"""A process that looks at a served model or carries its training on, and is killed at a point of it.
+
+    python e2e_watcher.py FOLDER look|train AT POINT [FILE]
+
+AT: the moment of the look. POINT: `within:N` dies after the N-th write of the watch's rows and before it is committed,
+`after:N` once it is; `waits` reads the row, says so, and goes on when FILE is there; `-` none of these. Prints what
+became of it, or the error.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from cumulant.core.errors import CumulantError
+from cumulant.drivers.local.journal import SqliteJournal
+from cumulant.project import load
+from cumulant.runtime.watching import looking, retraining, rounds, standing
+
+TRANSACTION = SqliteJournal.transaction
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def deadly(how: str, number: int) -> None:
+    left = [number]
+
+    def write(*words, **named):
+        left[0] -= 1
+        found = standing.write(*words, **named)
+        if left[0] == 0 and how == "within":
+            die()
+        return found
+
+    @contextmanager
+    def transaction(self, **named):
+        with TRANSACTION(self, **named) as held:
+            yield held
+        if left[0] <= 0 and how == "after":
+            die()
+
+    looking.write = retraining.write = write
+    SqliteJournal.transaction = transaction
+
+
+def behind(project, file: str) -> None:
+    """From here on the rows are known as they are now, and others go first."""
+    held = standing.read_standing(project.journal(), project.name)
+    wanted = standing.read_wanted(project.journal(), project.name)
+    looking.read_standing = lambda *_: held
+    looking.read_wanted = retraining.read_wanted = lambda *_: wanted
+    print("waits", flush=True)
+    while not Path(file).exists():
+        time.sleep(0.02)
+
+
+def main(folder: str, what: str, at: str, where: str, file: str = "") -> None:
+    with load(Path(folder)) as project:
+        who = project.principal()
+        if where == "waits":
+            behind(project, file)
+        elif where != "-":
+            how, _, number = where.partition(":")
+            deadly(how, int(number))
+        try:
+            if what == "train":
+                wanted = retraining.go_on(project, principal=who)
+                said = {"stage": wanted.stage, "said": wanted.said}
+            else:
+                seen = rounds.watch_round(project, principal=who, at=datetime.fromisoformat(at))
+                said = {"fresh": seen.judged.fresh, "do": seen.action.do}
+        except CumulantError as error:
+            said = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+    print(json.dumps(said))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
