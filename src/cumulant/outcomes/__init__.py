@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cumulant.outcomes.ingest import Taken, ingest_file, ingest_inbox, waiting
     from cumulant.outcomes.joining import Advanced, Outcomes
     from cumulant.outcomes.labels import LabelSchema, key_ref, key_text, number
-    from cumulant.outcomes.losses import LOSSES, Loss, decision, read_outputs
+    from cumulant.outcomes.losses import LOSSES, Loss, class_probabilities, decision, read_outputs
     from cumulant.outcomes.pairs import Graded, Pair
     from cumulant.outcomes.place import INBOX
     from cumulant.outcomes.scored import logged
@@ -43,6 +43,7 @@ _HOMES = {
     "Report": "cohorts",
     "Shown": "facts",
     "Taken": "ingest",
+    "class_probabilities": "losses",
     "import_predictions": "importing",
     "ingest_file": "ingest",
     "ingest_inbox": "ingest",
@@ -79,6 +80,7 @@ __all__ = [
     "Report",
     "Shown",
     "Taken",
+    "class_probabilities",
     "decision",
     "import_predictions",
     "ingest_file",

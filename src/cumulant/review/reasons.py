@@ -47,13 +47,12 @@ def requests(frame: pl.DataFrame) -> list[dict[str, object]]:
 def probabilities(frame: pl.DataFrame, reference: Reference) -> Floats:
     """[n, k] in the order of the classes; NaN in rows whose answer has no probabilities."""
     found = np.full((frame.height, len(reference.classes)), np.nan)
-    names = [_named(one) for one in reference.classes]
     for place, text in enumerate(frame["outputs"]):
         outputs = outcomes.read_outputs(text)
-        several = outputs.get("probabilities")
-        if isinstance(several, dict):
-            found[place] = [_number(several.get(name)) for name in names]
-        elif len(names) == 2:
+        several = outcomes.class_probabilities(outputs, reference.classes)
+        if several is not None:
+            found[place] = several
+        elif len(reference.classes) == 2:
             chance = _number(outputs.get("probability", outputs.get("score")))
             found[place] = 1 - chance, chance
     return found
@@ -177,10 +176,6 @@ def _object(text: str) -> dict[str, object]:
     except msgspec.DecodeError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _named(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _number(value: object) -> float:
