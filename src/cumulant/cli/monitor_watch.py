@@ -191,7 +191,7 @@ def _audit(audit: Audit) -> str:
     """How the estimates did where labels have come."""
     said = (
         f"{audit.covered} of {audit.windows} windows lost what was estimated, within its interval; off by "
-        f"{audit.mean_absolute_error:.2g} on average, against {audit.unmoved:.2g} of the loss on the test rows"
+        f"{audit.mean_absolute_error:.2g} on average, where the loss on the test rows is off by {audit.unmoved:.2g}"
     )
     return said if audit.holds else f"{said}. That is less often than 95%: go by labels"
 

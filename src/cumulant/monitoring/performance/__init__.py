@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cumulant.monitoring.performance.lossmodel import EstimatedLoss, LossModel, estimated_loss, learn_loss
     from cumulant.monitoring.performance.refits import recent_refits
     from cumulant.monitoring.performance.rows import Predictions, Window, is_ripe, windows
+    from cumulant.monitoring.performance.several import ClassEstimators, estimated_classes, learn_estimators
     from cumulant.monitoring.performance.streams import changes
     from cumulant.monitoring.performance.unlabelled import (
         EstimatedFigure,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Baseline": "watch",
+    "ClassEstimators": "several",
     "EstimatedFigure": "unlabelled",
     "EstimatedLoss": "lossmodel",
     "EstimatedWindow": "unlabelled",
@@ -48,10 +50,12 @@ _HOMES = {
     "begin": "watch",
     "changes": "streams",
     "estimated": "unlabelled",
+    "estimated_classes": "several",
     "estimated_loss": "lossmodel",
     "harm": "watch",
     "is_ripe": "rows",
     "learn_estimator": "unlabelled",
+    "learn_estimators": "several",
     "learn_loss": "lossmodel",
     "measured": "labelled",
     "recent_refits": "refits",
@@ -60,6 +64,7 @@ _HOMES = {
 
 __all__ = [
     "Baseline",
+    "ClassEstimators",
     "EstimatedFigure",
     "EstimatedLoss",
     "EstimatedWindow",
@@ -80,10 +85,12 @@ __all__ = [
     "begin",
     "changes",
     "estimated",
+    "estimated_classes",
     "estimated_loss",
     "harm",
     "is_ripe",
     "learn_estimator",
+    "learn_estimators",
     "learn_loss",
     "measured",
     "recent_refits",

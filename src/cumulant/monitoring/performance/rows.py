@@ -143,7 +143,7 @@ def need_one_score(predictions: Predictions, what: str) -> None:
         raise DataError(
             f"{what} is for two classes or numbers, and these predictions are of {predictions.score.shape[1]} classes",
             subject="score",
-            hint="wait for labels (`measured`), or give one class against the rest: its probability, and 0 or 1",
+            hint="take `learn_estimators`, or give one class against the rest: its probability, and 0 or 1",
         )
 
 

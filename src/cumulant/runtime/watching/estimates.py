@@ -17,8 +17,10 @@ from cumulant.monitoring.performance import (
     Kind,
     Predictions,
     estimated,
+    estimated_classes,
     estimated_loss,
     learn_estimator,
+    learn_estimators,
     learn_loss,
 )
 from cumulant.monitoring.tables import asked_name
@@ -75,7 +77,7 @@ def estimates_of(
     if not len(reference):
         return _none("its training left no test rows with a truth")
     if model.several:
-        return _none("the model tells several classes apart, and such an estimate is for two")
+        return _by_classes(reference, [str(one) for one in model.classes], window)
     if model.task == "binary":
         return _by_scores(reference, window)
     try:
@@ -96,6 +98,16 @@ def _by_scores(reference: Predictions, window: timedelta) -> Estimates:
         return Said(told.figures.get("brier"), told.refused)
 
     return Estimates(estimator.refused, of)
+
+
+def _by_classes(reference: Predictions, names: Sequence[str], window: timedelta) -> Estimates:
+    estimators = learn_estimators(reference, names=names, every=window)
+
+    def of(part: pl.DataFrame, kind: Kind | None) -> Said:
+        (told,) = estimated_classes(estimators, predictions(part, window), every=_ALL, kind=kind)
+        return Said(told.figures.get("brier"), told.refused)
+
+    return Estimates(estimators.refused, of)
 
 
 def _by_inputs(inputs: _Inputs, test: pl.DataFrame, reference: Predictions, window: timedelta) -> Estimates:

@@ -21,7 +21,6 @@ from cumulant.monitoring.performance import (
     EstimatedFigure,
     Harm,
     HarmTerms,
-    Kind,
     Predictions,
     Watch,
     Window,
@@ -40,7 +39,7 @@ from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.labels import join_labels, schema_of
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.validate import snapshots_of
-from cumulant.runtime.watching.estimates import Estimates, estimates_of
+from cumulant.runtime.watching.estimates import Estimates, Said, estimates_of
 from cumulant.runtime.watching.judged import SPAN, Judged, audit_of, enough, passed_of, with_estimate
 from cumulant.runtime.watching.outcome_shift import BEFORE, RECENT, outcome_shift
 from cumulant.runtime.watching.reference import Served, served_reference
@@ -187,7 +186,7 @@ class _Look:
         )  # fmt: skip
         last = told[-1] if told else _told(standing)
         after = msgspec.structs.replace(after, told=_plain(last))
-        estimate = self._estimate(estimates, None if last is None else last.kind, notes)
+        estimate = self._estimate(estimates, last, notes)
         evidence = self._evidence(after, last, estimate, fault)
         state, action = self._decided(after, evidence, fresh=bool(told))
         self._remember(msgspec.structs.replace(after, retrain=state), expect, action, last, fresh)
@@ -333,12 +332,15 @@ class _Look:
             found.append(said.figure)
         return found
 
-    def _estimate(self, estimates: Estimates, kind: Kind | None, notes: list[str]) -> EstimatedFigure | None:
+    def _estimate(self, estimates: Estimates, last: Harm | None, notes: list[str]) -> EstimatedFigure | None:
         """Of the newest windows together. Where labels have shown that truth no longer goes with scores: none."""
         recent = self._own.filter(pl.col(MOMENT) >= self.at - SPAN * self._window)
         if estimates.refused is not None or not recent.height:
             return None
-        said = estimates.of(recent, kind)
+        if self._model.several and last is not None and last.word == "worse":
+            said = Said(None, "labels show harm, and of several classes it is not known whether scores see it")
+        else:
+            said = estimates.of(recent, None if last is None else last.kind)
         notes += [] if said.refused is None else [f"the loss of the newest windows is not estimated: {said.refused}"]
         return said.figure
 
