@@ -69,14 +69,14 @@ def taxi(tmp_path_factory):
     return folder
 
 
-def answered(folder, rows, name):
+def answered(folder, rows, name, *, logged=None):
     with opened(folder) as project:
         answers = predict(project, project.name, rows.drop("minutes"), principal=project.principal())
     rows.drop("minutes").with_columns(
         pl.format("t{}", "trip").alias("id"), pl.col("left").alias("moment"), pl.lit("1").alias("version"),
-        answers["prediction"],
+        answers["prediction"], pl.col("left").alias("logged") if logged is None else pl.lit(logged).alias("logged"),
     ).write_parquet(folder / f"{name}.parquet")  # fmt: skip
-    parts = "id=id,time=moment,event_time=moment,prediction=prediction,version=version"
+    parts = "id=id,time=logged,event_time=moment,prediction=prediction,version=version"
     run(folder, "labels", "import-predictions", str(folder / f"{name}.parquet"), "--map", parts)
 
 
@@ -137,3 +137,20 @@ def test_where_nothing_is_known_of_the_loss_it_is_refused_in_words(taxi, tmp_pat
     assert all(one["estimated"] is None for one in found["windows"])
     assert any('have a "distance" beyond every value of the reference' in note for note in found["notes"])
     assert "estimated_loss" not in rules(folder)
+
+
+def test_trips_that_are_hard_to_tell_come_into_the_review_queue(taxi, tmp_path):
+    folder = copied(taxi, tmp_path)
+    queue = "monitoring: {review: {budget: 40/day, reasons: [unsure], blind: false}}\n"
+    (folder / "cumulant.yaml").write_text(PROJECT + queue)
+    new = trips().filter(pl.col("left").is_between(LEARNED, LEARNED + timedelta(days=3)))
+    answered(folder, new, "new", logged=datetime.now(UTC) - timedelta(minutes=5))
+    drawn = run(folder, "review", "fill", "--now")["draw"]
+    assert drawn["notes"] == []
+    assert drawn["reasons"]["unsure"] >= 20
+    cases = {one["request_id"]: one["reasons"] for one in run(folder, "review", "list")}
+    hard = pl.col("distance") * pl.when(pl.col("weather") == "snow").then(1.5).otherwise(1.0)
+    hardness = dict(new.select(pl.format("t{}", "trip"), hard).rows())
+    usual = np.quantile(list(hardness.values()), 0.75)
+    chosen = [name for name, why in cases.items() if "unsure" in why]
+    assert np.mean([hardness[name] > usual for name in chosen]) > 0.9

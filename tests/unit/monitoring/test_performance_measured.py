@@ -15,6 +15,8 @@ from cumulant.monitoring.performance import (
     learn_estimator,
     learn_loss,
     measured,
+    row_losses,
+    tells_rows_apart,
     windows,
 )
 from cumulant.statistics import METRICS, Rows, estimate
@@ -197,6 +199,12 @@ def test_a_regressions_loss_is_estimated_from_its_inputs(measure):
     assert estimated_loss(model, x[alike], x[alike, 0]).figure.word in ("cannot_tell", "not_worse")
     easy = np.flatnonzero(np.r_[np.zeros(2000, bool), x[2000:, 1] < 0.5])
     assert estimated_loss(model, x[easy], x[easy, 0]).figure.word == "better"
+    assert tells_rows_apart(model)
+    each = row_losses(model, x[later], x[later, 0])
+    assert np.corrcoef(each, x[later, 1])[0, 1] > 0.5
+    level = x[:2000, 0] + generator.normal(0, 1, 2000)
+    alike = learn_loss(x[:2000], daily(x[:2000, 0], level, rows=100), names=("a", "b"), measure=measure)
+    assert not tells_rows_apart(alike)
     assert "cannot see" in estimated_loss(model, x[later], x[later, 0], kind="concept").refused
     assert "too few" in estimated_loss(model, x[:20], x[:20, 0]).refused
     beyond = x[later] + [0, 1]

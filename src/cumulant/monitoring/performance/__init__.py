@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cumulant.monitoring.performance.kinds import Kind, Moved
     from cumulant.monitoring.performance.labelled import Figure, MeasuredWindow, measured
-    from cumulant.monitoring.performance.lossmodel import EstimatedLoss, LossModel, estimated_loss, learn_loss
+    from cumulant.monitoring.performance.lossmodel import (
+        EstimatedLoss,
+        LossModel,
+        estimated_loss,
+        learn_loss,
+        row_losses,
+        tells_rows_apart,
+    )
     from cumulant.monitoring.performance.refits import recent_refits
     from cumulant.monitoring.performance.rows import Predictions, Window, is_ripe, windows
     from cumulant.monitoring.performance.several import ClassEstimators, estimated_classes, learn_estimators
@@ -59,6 +66,8 @@ _HOMES = {
     "learn_loss": "lossmodel",
     "measured": "labelled",
     "recent_refits": "refits",
+    "row_losses": "lossmodel",
+    "tells_rows_apart": "lossmodel",
     "windows": "rows",
 }
 
@@ -94,6 +103,8 @@ __all__ = [
     "learn_loss",
     "measured",
     "recent_refits",
+    "row_losses",
+    "tells_rows_apart",
     "windows",
 ]
 

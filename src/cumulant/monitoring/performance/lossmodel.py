@@ -23,6 +23,8 @@ from cumulant.statistics.rows import Floats, cluster_codes
 Measure = Literal["mae", "mse", "rmse"]
 
 _FOLDS = 5
+#: standard errors above 0 that chance exceeds once in twenty
+_SURELY = 1.645
 _TREES = 120
 _SETTINGS: dict[str, object] = {
     "objective": "regression", "num_leaves": 15, "learning_rate": 0.06, "min_data_in_leaf": 40,
@@ -34,13 +36,16 @@ _SETTINGS: dict[str, object] = {
 class LossModel:
     """A fitted model of the loss, how it did on rows it was not fitted on, and the inputs that it has seen.
 
-    before: low, value and high of the loss of the reference itself.
+    before: low, value and high of the loss of the reference itself. loss, said: [n] of each of its rows in the order of
+    time, and what models of the other parts of time said of it.
     """
 
     measure: Measure
     booster: Any
     reference: LossReference
     before: tuple[float, float, float]
+    loss: Floats
+    said: Floats
     names: tuple[str, ...]
     lowest: Floats
     highest: Floats
@@ -96,10 +101,27 @@ def learn_loss(inputs: Floats, predictions: Predictions, *, names: Sequence[str]
         booster=_fit(seen, loss),
         reference=LossReference.of(loss, said, cluster),
         before=_ends(measure, mean_loss(loss, cluster)),
+        loss=loss,
+        said=said,
         names=(*names, "prediction"),
         lowest=np.nanmin(seen, axis=0),
         highest=np.nanmax(seen, axis=0),
     )
+
+
+def row_losses(model: LossModel, inputs: Floats, score: Floats) -> Floats:
+    """[n] the loss that is expected of each row with `inputs` [n, features] and predictions `score` [n]; squared where
+    the measure is one of squares.
+    """
+    found: Floats = np.asarray(model.booster.predict(_with_score(inputs, score), num_threads=1), dtype=np.float64)
+    return found
+
+
+def tells_rows_apart(model: LossModel) -> bool:
+    """Whether rows of the reference lost what others' models said of them, more surely than all the same (95%)."""
+    gain = (model.loss - model.loss.mean()) ** 2 - (model.loss - model.said) ** 2
+    error = float(gain.std(ddof=1)) / math.sqrt(len(gain))
+    return float(gain.mean()) > _SURELY * error
 
 
 def estimated_loss(
