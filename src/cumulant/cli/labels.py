@@ -154,7 +154,8 @@ def import_predictions(
         typer.Option(
             "--map",
             metavar="PART=COLUMN,...",
-            help="Columns of id, time, and score or prediction; also row, event_time, model, version, arm.",
+            help="Columns of id, time, and score or prediction; also row, event_time, model, version, arm, and "
+            "probabilities (of several classes).",
         ),
     ],
     model: Annotated[

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from cumulant.runtime.watching.rounds import Round
     from cumulant.runtime.watching.standing import Wanted
+    from cumulant.statistics.performance import Audit
 
 
 def declare(app: typer.Typer) -> None:
@@ -122,6 +123,7 @@ def document(found: Round, done: Wanted | None) -> dict[str, object]:
         "late": judged.late,
         "harm": judged.harm,
         "estimate": judged.estimate,
+        "audit": judged.audit,
         "reference_loss": judged.reference_loss,
         "windows": judged.windows,
         "retraining": done,
@@ -139,6 +141,8 @@ def _print(console: Console, *, found: Round, done: Wanted | None) -> None:
         ("loss", _losses(found)),
         ("harm", "no window was judged yet" if judged.harm is None else clean(judged.harm.sentence)),
     ]
+    if judged.audit is not None:
+        rows.append(("estimates", _audit(judged.audit)))
     if judged.fault is not None:
         rows.append(("newest data", clean(judged.fault)))
     rows.append(("rule", clean(found.action.sentence)))
@@ -182,6 +186,15 @@ def _losses(found: Round) -> str:
     before = found.judged.reference_loss
     said = ", ".join(told) or "not known yet"
     return said if before is None else f"{said}; {before:.4f} on the test rows of its training"
+
+
+def _audit(audit: Audit) -> str:
+    """How the estimates did where labels have come."""
+    said = (
+        f"{audit.covered} of {audit.windows} windows lost what was estimated, within its interval; off by "
+        f"{audit.mean_absolute_error:.2g} on average, where the loss on the test rows is off by {audit.unmoved:.2g}"
+    )
+    return said if audit.holds else f"{said}. That is less often than 95%: go by labels"
 
 
 def _day(when: datetime) -> str:

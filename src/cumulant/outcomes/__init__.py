@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cumulant.outcomes.ingest import Taken, ingest_file, ingest_inbox, waiting
     from cumulant.outcomes.joining import Advanced, Outcomes
     from cumulant.outcomes.labels import LabelSchema, asked_ref, key_ref, key_text, number
-    from cumulant.outcomes.losses import LOSSES, Loss, decision, read_outputs
+    from cumulant.outcomes.losses import LOSSES, Loss, class_probabilities, decision, read_outputs
     from cumulant.outcomes.pairs import Graded, Pair
     from cumulant.outcomes.place import INBOX
     from cumulant.outcomes.scored import logged
@@ -43,6 +43,7 @@ _HOMES = {
     "Report": "cohorts",
     "Shown": "facts",
     "Taken": "ingest",
+    "class_probabilities": "losses",
     "import_predictions": "importing",
     "ingest_file": "ingest",
     "ingest_inbox": "ingest",
@@ -81,6 +82,7 @@ __all__ = [
     "Shown",
     "Taken",
     "asked_ref",
+    "class_probabilities",
     "decision",
     "import_predictions",
     "ingest_file",

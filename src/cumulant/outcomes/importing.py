@@ -21,8 +21,9 @@ from cumulant.outcomes.store import locked, write_bytes, writing_to
 from cumulant.serving import log
 
 _ENCODE = msgspec.json.Encoder(enc_hook=str).encode
+_DECODE = msgspec.json.Decoder().decode
 #: what a column of the file may be
-PARTS = ("id", "row", "time", "event_time", "model", "version", "arm", "score", "prediction")
+PARTS = ("id", "row", "time", "event_time", "model", "version", "arm", "score", "prediction", "probabilities")
 #: days whose rows are gathered at a time
 _OPEN = 32
 _IMPORTS, _WRITING = "imports", "importing"
@@ -183,11 +184,25 @@ def _sent(value: object, field: Field) -> object:
 
 def _answer(parts: Mapping[str, Any]) -> dict[str, object]:
     """The outputs: a score is a probability where a prediction stands beside it, or else the predicted number."""
-    score, prediction = number(parts.get("score")), parts.get("prediction")
+    score, prediction, several = number(parts.get("score")), parts.get("prediction"), _several(parts)
     prediction = typed(prediction) if isinstance(prediction, str) else prediction
     if prediction in (None, ""):
         return {} if score is None else {"score": score}
-    return {"prediction": prediction} | ({} if score is None else {"probability": score})
+    if score is None and several:
+        score = max(several.values())
+    told: dict[str, object] = {"prediction": prediction} | ({} if score is None else {"probability": score})
+    return told | {"probabilities": several} if several else told
+
+
+def _several(parts: Mapping[str, Any]) -> dict[str, float]:
+    """The probability of each class by its name: of a column of structs, or of JSON objects as text."""
+    given = parts.get("probabilities")
+    if isinstance(given, str):
+        with contextlib.suppress(msgspec.DecodeError):
+            given = _DECODE(given)
+    if not isinstance(given, Mapping):
+        return {}
+    return {str(name): figure for name, one in given.items() if (figure := number(one)) is not None}
 
 
 def _time(value: object) -> datetime | None:

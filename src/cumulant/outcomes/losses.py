@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -34,6 +34,17 @@ def score(outputs: Mapping[str, object]) -> float | None:
             return found
     numbers = [number for value in outputs.values() if (number := _number(value)) is not None]
     return numbers[0] if len(numbers) == 1 and len(outputs) == 1 else None
+
+
+def class_probabilities(outputs: Mapping[str, object], classes: Sequence[str | int | bool]) -> list[float] | None:
+    """The probability of each of several classes, in their order; NaN for one that is not told. None where the answer
+    tells none.
+    """
+    given = outputs.get("probabilities")
+    if not isinstance(given, dict):
+        return None
+    found = (_number(given.get(str(one).lower() if isinstance(one, bool) else str(one))) for one in classes)
+    return [math.nan if one is None else one for one in found]
 
 
 def decision(outputs: Mapping[str, object]) -> object:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -28,6 +28,8 @@ class Reference:
     calibration: [m, k] probabilities of rows that it did not learn from; target: [m] the place of their class.
     known: training rows as coordinates; scale: how a request becomes coordinates.
     rows: what a person sees of a neighbour, by the row of `known`.
+    spread: of a model of numbers, from coordinates [n, m] and answers [n] to how far each is likely to be off [n];
+    spreads: [k] of rows that it did not learn from.
     """
 
     task: Task
@@ -37,6 +39,8 @@ class Reference:
     scale: statistics.Scale | None = None
     known: statistics.Known | None = None
     rows: Sequence[Mapping[str, object]] = ()
+    spread: Callable[[Floats, Floats], Floats] | None = None
+    spreads: Floats | None = None
 
 
 def requests(frame: pl.DataFrame) -> list[dict[str, object]]:
@@ -47,13 +51,12 @@ def requests(frame: pl.DataFrame) -> list[dict[str, object]]:
 def probabilities(frame: pl.DataFrame, reference: Reference) -> Floats:
     """[n, k] in the order of the classes; NaN in rows whose answer has no probabilities."""
     found = np.full((frame.height, len(reference.classes)), np.nan)
-    names = [_named(one) for one in reference.classes]
     for place, text in enumerate(frame["outputs"]):
         outputs = outcomes.read_outputs(text)
-        several = outputs.get("probabilities")
-        if isinstance(several, dict):
-            found[place] = [_number(several.get(name)) for name in names]
-        elif len(names) == 2:
+        several = outcomes.class_probabilities(outputs, reference.classes)
+        if several is not None:
+            found[place] = several
+        elif len(reference.classes) == 2:
             chance = _number(outputs.get("probability", outputs.get("score")))
             found[place] = 1 - chance, chance
     return found
@@ -74,6 +77,27 @@ def unsure(frame: pl.DataFrame, reference: Reference, error: float) -> Floats:
         values = statistics.label_p_values(statistics.lac_scores(reference.calibration), reference.target, scores)
         several = statistics.prediction_sets(values, error).sum(axis=1) > 1
         found[whole] = np.where(several, np.sort(values, axis=1)[:, -2], 0.0)
+    return found
+
+
+def wide(frame: pl.DataFrame, asked: Sequence[Mapping[str, object]], reference: Reference, error: float) -> Floats:
+    """[n] how much wider the interval about the answer is than those of all but `error` of the test rows, as 1 - that /
+    its own; else 0.
+
+    A conformal interval of residuals that are divided by what is expected of them is as wide as is expected, times one
+    factor for all rows (Lei et al. 2018, section 5.2); so the factor is not needed to compare.
+    """
+    found = np.zeros(frame.height)
+    answers = np.array([_number(one) for one in frame["score"]], dtype=np.float64)
+    told = np.isfinite(answers)
+    if reference.spread is None or reference.spreads is None or reference.scale is None or not told.any():
+        return found
+    points = reference.scale.coordinates(*columns(asked, reference.scale))[told]
+    spread = np.maximum(reference.spread(points, answers[told]), 0.0)
+    limit = float(np.quantile(reference.spreads, 1 - error))
+    beyond = (statistics.p_values(reference.spreads, spread) <= error) & (spread > limit)
+    # Who is as wide as the widest that is let through is wide already.
+    found[np.flatnonzero(told)[beyond]] = np.maximum(1 - limit / spread[beyond], 1e-6)
     return found
 
 
@@ -178,10 +202,6 @@ def request(text: str) -> dict[str, object]:
     except msgspec.DecodeError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _named(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _number(value: object) -> float:

@@ -14,8 +14,10 @@ from cumulant.monitoring.performance import (
     baseline,
     begin,
     estimated,
+    estimated_classes,
     harm,
     learn_estimator,
+    learn_estimators,
     measured,
     windows,
 )
@@ -150,6 +152,44 @@ def test_alarms_where_nothing_changed_are_as_rare_as_they_say(rng):
 def test_what_are_no_classes(score, truth, said):
     with pytest.raises(DataError, match=said):
         daily(np.array(score), np.array(truth), rows=2)
+
+
+def test_their_brier_score_is_estimated_without_labels(rng):
+    """20 windows in which rows get harder, of which the truth lies outside of at most a few (95% each)."""
+    estimators = learn_estimators(made(rng, 10_000), names=NAMES, every=DAY)
+    assert estimators.refused is None
+    alike = made(rng, 10_000, first=20)
+    score, truth = drawn(rng, 10_000, sure=0.8)
+    harder = daily(score, truth, rows=500, first=40)
+    for part, words in ((alike, {"not_worse", "cannot_tell"}), (harder, {"worse"})):
+        told = estimated_classes(estimators, part, every=DAY)
+        true = [loss_of("brier", one.truth, one.score).mean() for _, one in windows(part, DAY)]
+        said = [one.figures["brier"] for one in told]
+        assert sum(one.low <= lost <= one.high for one, lost in zip(said, true, strict=True)) >= 17
+        assert np.mean([one.value for one in said]) == pytest.approx(np.mean(true), rel=0.02)
+        [whole] = estimated_classes(estimators, part, every=40_000 * DAY)
+        assert whole.figures["brier"].word in words
+    # Labels are not looked at.
+    blank = daily(score, np.full(10_000, np.nan), rows=500, first=40)
+    assert estimated_classes(estimators, blank, every=DAY) == told
+
+
+def test_where_an_estimate_of_several_classes_may_not_be_trusted(rng):
+    reference = made(rng, 2000)
+    estimators = learn_estimators(reference, names=NAMES, every=DAY)
+    [few] = estimated_classes(estimators, made(rng, 60), every=DAY)
+    assert "60 rows are too few" in few.refused
+    [blind] = estimated_classes(estimators, made(rng, 500), every=DAY, kind="concept")
+    assert "cannot see" in blind.refused
+    rare = made(rng, 2000, shares=(0.6, 0.395, 0.005), sure=0.3)
+    assert 'of "c" against the rest' in learn_estimators(rare, names=NAMES, every=DAY).refused
+    with pytest.raises(DataError, match="2 names for 3 classes"):
+        learn_estimators(reference, names=NAMES[:2], every=DAY)
+    score = np.full((200, 2), 0.5)
+    with pytest.raises(DataError, match="scores of 2 classes, and the reference has 3"):
+        estimated_classes(estimators, daily(score, np.zeros(200), rows=200), every=DAY)
+    with pytest.raises(DataError, match="the task is multiclass"):
+        learn_estimators(daily(score[:, 0], np.zeros(200), rows=200), names=NAMES, every=DAY)
 
 
 def test_what_is_not_asked_of_several_classes_says_so(rng):

@@ -15,6 +15,8 @@ from cumulant.monitoring.performance import (
     learn_estimator,
     learn_loss,
     measured,
+    row_losses,
+    tells_rows_apart,
     windows,
 )
 from cumulant.statistics import METRICS, Rows, estimate
@@ -175,7 +177,7 @@ def test_days_that_move_together_widen_the_estimate():
     assert learn_estimator(daily(sigmoid(x), truth, rows=400), every=DAY).spread > 2
 
 
-@pytest.mark.parametrize("measure", ["mae", "rmse"])
+@pytest.mark.parametrize("measure", ["mae", "mse", "rmse"])
 def test_a_regressions_loss_is_estimated_from_its_inputs(measure):
     """Noise grows with an input; rows with more of it lose more, which the estimate knows without labels."""
     generator = np.random.default_rng(7)
@@ -185,14 +187,33 @@ def test_a_regressions_loss_is_estimated_from_its_inputs(measure):
     later = np.flatnonzero(np.r_[np.zeros(2000, bool), x[2000:, 1] > 0.5])
     found = estimated_loss(model, x[later], x[later, 0])
     error = truth[later] - x[later, 0]
-    true = np.abs(error).mean() if measure == "mae" else np.sqrt((error**2).mean())
-    assert found.figure.low < true < found.figure.high
-    before = truth[:2000] - x[:2000, 0]
-    assert found.figure.low > (np.abs(before).mean() if measure == "mae" else np.sqrt((before**2).mean()))
+    lost = {"mae": np.abs, "mse": np.square, "rmse": np.square}[measure]
+    root = np.sqrt if measure == "rmse" else float
+    assert found.figure.low < root(lost(error).mean()) < found.figure.high
+    before = root(lost(truth[:2000] - x[:2000, 0]).mean())
+    assert found.figure.low > before
+    assert model.before[0] < before < model.before[2]
+    assert model.before[1] == pytest.approx(before)
+    assert found.figure.word == "worse"
+    alike = np.flatnonzero(np.r_[np.zeros(2000, bool), np.ones(1000, bool)])
+    assert estimated_loss(model, x[alike], x[alike, 0]).figure.word in ("cannot_tell", "not_worse")
+    easy = np.flatnonzero(np.r_[np.zeros(2000, bool), x[2000:, 1] < 0.5])
+    assert estimated_loss(model, x[easy], x[easy, 0]).figure.word == "better"
+    assert tells_rows_apart(model)
+    each = row_losses(model, x[later], x[later, 0])
+    assert np.corrcoef(each, x[later, 1])[0, 1] > 0.5
+    level = x[:2000, 0] + generator.normal(0, 1, 2000)
+    alike = learn_loss(x[:2000], daily(x[:2000, 0], level, rows=100), names=("a", "b"), measure=measure)
+    assert not tells_rows_apart(alike)
     assert "cannot see" in estimated_loss(model, x[later], x[later, 0], kind="concept").refused
     assert "too few" in estimated_loss(model, x[:20], x[:20, 0]).refused
     beyond = x[later] + [0, 1]
     assert '"b" beyond every value' in estimated_loss(model, beyond, x[later, 0]).refused
+    with pytest.raises(DataError, match="all rows with labels are of one cluster"):
+        learn_loss(
+            x[:2000], daily(x[:2000, 0], truth[:2000], rows=100, cluster=np.full(2000, 7)), names=("a", "b"),
+            measure=measure,
+        )  # fmt: skip
     with pytest.raises(DataError, match="do not fit"):
         learn_loss(x[:2000], daily(x[:2000, 0], truth[:2000], rows=100), names=("a",), measure=measure)
     with pytest.raises(DataError, match="too few to learn a loss"):

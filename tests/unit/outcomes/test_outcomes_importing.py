@@ -8,7 +8,7 @@ from outcomes_support import NOW, SALT, opened, put, tell
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.masking import mask
 from cumulant.core.plan import Field
-from cumulant.outcomes import Defaults, import_predictions
+from cumulant.outcomes import Defaults, class_probabilities, import_predictions
 from cumulant.serving import log
 
 NAMES = {"id": "request", "time": "at", "score": "p", "prediction": "said", "event_time": "at"}
@@ -60,6 +60,25 @@ def test_texts_of_a_csv_file_get_the_types_of_a_request(tmp_path):
     assert (asked[1]["amount"], asked[1].get("count"), asked[1]["new"], asked[1]["zip"]) == (7.0, None, False, "1")
     # What is no value of the type stays as it was said, so that a look at the data can name it.
     assert (asked[2]["amount"], asked[2]["count"], asked[2]["new"]) == ("much", 1.5, "yes")
+
+
+def test_probabilities_of_several_classes_are_kept_by_their_names(tmp_path):
+    names = {"id": "request", "time": "at", "prediction": "said", "probabilities": "each"}
+    text = """request,at,said,each
+x0,2026-10-01,low,"{""low"": 0.7, ""high"": 0.3}"
+x1,2026-10-01,high,"{""low"": ""0.4"", ""high"": 0.6, ""odd"": null}"
+x2,2026-10-01,high,0.6
+x3,2026-10-01,low,not JSON
+"""
+    assert bring(tmp_path, text, names).rows == 4
+    said = [json.loads(log.find(tmp_path / "log", f"x{place}")[0].outputs) for place in range(4)]
+    assert said[0] == {"prediction": "low", "probability": 0.7, "probabilities": {"low": 0.7, "high": 0.3}}
+    assert said[1] == {"prediction": "high", "probability": 0.6, "probabilities": {"low": 0.4, "high": 0.6}}
+    assert said[2:] == [{"prediction": "high"}, {"prediction": "low"}]
+    assert [class_probabilities(one, ("high", "low", "odd")) for one in said[1:3]] == [
+        pytest.approx([0.6, 0.4, float("nan")], nan_ok=True),
+        None,
+    ]
 
 
 def test_a_key_stays_in_the_request_also_where_it_is_the_id(tmp_path):

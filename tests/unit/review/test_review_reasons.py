@@ -47,6 +47,30 @@ def test_unsure_is_where_both_classes_stay_possible_most_where_they_are_likest()
     assert reasons.unsure(rows, Reference(task="regression"), 0.1).tolist() == [0] * 4
 
 
+def test_a_number_is_unsure_where_its_interval_is_wider_than_those_of_the_others():
+    def spread(points, answers):
+        return np.abs(points[:, 0]) + 0 * answers
+
+    numbers = {"amount": AMOUNTS}
+    scale = Scale.of(numbers, {})
+    spreads = np.abs(scale.coordinates(numbers, {})[:, 0])
+    reference = Reference(task="regression", scale=scale, spread=spread, spreads=spreads)
+    asked = [{"amount": float(np.median(AMOUNTS))}, {"amount": 1000.0}, {"amount": 3000.0}, {"amount": 1000.0}, {}]
+    rows = frame(*((one, {"prediction": 1.0}) for one in asked))
+    rows = rows.with_columns(score=pl.Series([1.0, 1.0, 1.0, None, 1.0]))
+    found = reasons.wide(rows, asked, reference, 0.1)
+    assert found[[0, 3, 4]].tolist() == [0, 0, 0]
+    assert 0 < found[1] < found[2] < 1
+    assert found[2] == pytest.approx(
+        1 - np.quantile(spreads, 0.9) / spread(scale.coordinates({"amount": np.array([3000.0])}, {}), 0)[0]
+    )
+    # Of rows like those of the test at most a tenth.
+    same = [{"amount": float(one)} for one in AMOUNTS]
+    alike = frame(*((one, {"prediction": 1.0}) for one in same)).with_columns(score=pl.lit(1.0))
+    assert 0.05 < (reasons.wide(alike, same, reference, 0.1) > 0).mean() <= 0.1
+    assert not reasons.wide(rows, asked, Reference(task="regression", scale=scale), 0.1).any()
+
+
 def test_probabilities_of_several_classes_are_read_in_their_order():
     three = Reference(task="multiclass", classes=("a", "b", "c"))
     rows = frame(({}, {"probabilities": {"c": 0.2, "a": 0.7, "b": 0.1}}), ({}, {"prediction": "a"}))

@@ -171,7 +171,9 @@ class Watch:
         members = np.flatnonzero(group == place)
         if cells.kind == "category":
             names = [cells.values[at] for at in members if at < len(cells.values)]
-            return names[0] if len(members) == len(names) == 1 else "all others"
+            # The cell of the rare ones is empty where every value has its own, whatever it is put together with.
+            whole = len(members) == len(names) or (cells.complete and not cells.known)
+            return names[0] if len(names) == 1 and whole else "all others"
         first, last = int(members[0]), int(members[-1])  # inner cell i lies below edge i + 1
         low = -math.inf if first == 0 else cells.edges[first]
         high = math.inf if last == len(group) - 1 else cells.edges[last + 1]

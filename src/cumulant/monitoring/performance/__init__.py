@@ -12,9 +12,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cumulant.monitoring.performance.kinds import Kind, Moved
     from cumulant.monitoring.performance.labelled import Figure, MeasuredWindow, measured
-    from cumulant.monitoring.performance.lossmodel import EstimatedLoss, LossModel, estimated_loss, learn_loss
+    from cumulant.monitoring.performance.lossmodel import (
+        EstimatedLoss,
+        LossModel,
+        estimated_loss,
+        learn_loss,
+        row_losses,
+        tells_rows_apart,
+    )
     from cumulant.monitoring.performance.refits import recent_refits
     from cumulant.monitoring.performance.rows import Predictions, Window, is_ripe, windows
+    from cumulant.monitoring.performance.several import ClassEstimators, estimated_classes, learn_estimators
     from cumulant.monitoring.performance.streams import changes
     from cumulant.monitoring.performance.unlabelled import (
         EstimatedFigure,
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Baseline": "watch",
+    "ClassEstimators": "several",
     "EstimatedFigure": "unlabelled",
     "EstimatedLoss": "lossmodel",
     "EstimatedWindow": "unlabelled",
@@ -48,18 +57,23 @@ _HOMES = {
     "begin": "watch",
     "changes": "streams",
     "estimated": "unlabelled",
+    "estimated_classes": "several",
     "estimated_loss": "lossmodel",
     "harm": "watch",
     "is_ripe": "rows",
     "learn_estimator": "unlabelled",
+    "learn_estimators": "several",
     "learn_loss": "lossmodel",
     "measured": "labelled",
     "recent_refits": "refits",
+    "row_losses": "lossmodel",
+    "tells_rows_apart": "lossmodel",
     "windows": "rows",
 }
 
 __all__ = [
     "Baseline",
+    "ClassEstimators",
     "EstimatedFigure",
     "EstimatedLoss",
     "EstimatedWindow",
@@ -80,13 +94,17 @@ __all__ = [
     "begin",
     "changes",
     "estimated",
+    "estimated_classes",
     "estimated_loss",
     "harm",
     "is_ripe",
     "learn_estimator",
+    "learn_estimators",
     "learn_loss",
     "measured",
     "recent_refits",
+    "row_losses",
+    "tells_rows_apart",
     "windows",
 ]
 

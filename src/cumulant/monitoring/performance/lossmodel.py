@@ -12,16 +12,19 @@ import numpy as np
 
 from cumulant.core.errors import DataError, missing_part
 from cumulant.monitoring.performance.kinds import Kind
-from cumulant.monitoring.performance.labelled import Figure, figure
 from cumulant.monitoring.performance.rows import Predictions
-from cumulant.statistics.performance import LossReference, blind, expected_loss
+from cumulant.monitoring.performance.unlabelled import EstimatedFigure, wider_for, worded
+from cumulant.statistics import Estimate
+from cumulant.statistics.performance import LossReference, blind, expected_loss, mean_loss
 from cumulant.statistics.performance.assumptions import LEAST_ROWS, MOST_UNSEEN
 from cumulant.statistics.performance.losses import LEAST_REFERENCE
 from cumulant.statistics.rows import Floats, cluster_codes
 
-Measure = Literal["mae", "rmse"]
+Measure = Literal["mae", "mse", "rmse"]
 
 _FOLDS = 5
+#: standard errors above 0 that chance exceeds once in twenty
+_SURELY = 1.645
 _TREES = 120
 _SETTINGS: dict[str, object] = {
     "objective": "regression", "num_leaves": 15, "learning_rate": 0.06, "min_data_in_leaf": 40,
@@ -31,11 +34,18 @@ _SETTINGS: dict[str, object] = {
 
 @dataclass(frozen=True, kw_only=True)
 class LossModel:
-    """A fitted model of the loss, how it did on rows it was not fitted on, and the inputs that it has seen."""
+    """A fitted model of the loss, how it did on rows it was not fitted on, and the inputs that it has seen.
+
+    before: low, value and high of the loss of the reference itself. loss, said: [n] of each of its rows in the order of
+    time, and what models of the other parts of time said of it.
+    """
 
     measure: Measure
     booster: Any
     reference: LossReference
+    before: tuple[float, float, float]
+    loss: Floats
+    said: Floats
     names: tuple[str, ...]
     lowest: Floats
     highest: Floats
@@ -46,7 +56,7 @@ class EstimatedLoss(msgspec.Struct, frozen=True, kw_only=True):
 
     rows: int
     measure: Measure
-    figure: Figure | None
+    figure: EstimatedFigure | None
     refused: str | None
 
 
@@ -59,10 +69,10 @@ def learn_loss(inputs: Floats, predictions: Predictions, *, names: Sequence[str]
         inputs: [n, features] numbers, NaN where missing; what the regression itself uses does well.
         predictions: [n] the same rows; those without a label are left out.
         names: [features] for messages.
-        measure: `mae`, or `rmse` (estimated as the root of the mean squared error).
+        measure: `mae`, `mse`, or `rmse` (estimated as the root of the mean squared error).
 
     Raises:
-        DataError: not as many inputs as predictions, or too few rows with a label.
+        DataError: not as many inputs as predictions, too few rows with a label, or all of them of one cluster.
         MissingPartError: LightGBM is not installed.
     """
     if inputs.shape != (len(predictions), len(names)):
@@ -81,28 +91,75 @@ def learn_loss(inputs: Floats, predictions: Predictions, *, names: Sequence[str]
     loss = _loss(measure, known)
     said = _said_by_others(seen, loss)
     cluster = None if known.cluster is None else cluster_codes(known.cluster)
+    if cluster is not None and not cluster.any():
+        raise DataError(
+            "all rows with labels are of one cluster (a day): how far an estimate may be off cannot be told",
+            subject="reference", hint="give rows of several",
+        )  # fmt: skip
     return LossModel(
         measure=measure,
         booster=_fit(seen, loss),
         reference=LossReference.of(loss, said, cluster),
+        before=_ends(measure, mean_loss(loss, cluster)),
+        loss=loss,
+        said=said,
         names=(*names, "prediction"),
         lowest=np.nanmin(seen, axis=0),
         highest=np.nanmax(seen, axis=0),
     )
 
 
-def estimated_loss(model: LossModel, inputs: Floats, score: Floats, *, kind: Kind | None = None) -> EstimatedLoss:
-    """The loss of rows with `inputs` [n, features] and predictions `score` [n]; `kind` is what labels have shown."""
+def row_losses(model: LossModel, inputs: Floats, score: Floats) -> Floats:
+    """[n] the loss that is expected of each row with `inputs` [n, features] and predictions `score` [n]; squared where
+    the measure is one of squares.
+    """
+    found: Floats = np.asarray(model.booster.predict(_with_score(inputs, score), num_threads=1), dtype=np.float64)
+    return found
+
+
+def tells_rows_apart(model: LossModel) -> bool:
+    """Whether rows of the reference lost what others' models said of them, more surely than all the same (95%)."""
+    gain = (model.loss - model.loss.mean()) ** 2 - (model.loss - model.said) ** 2
+    error = float(gain.std(ddof=1)) / math.sqrt(len(gain))
+    return float(gain.mean()) > _SURELY * error
+
+
+def estimated_loss(
+    model: LossModel,
+    inputs: Floats,
+    score: Floats,
+    *,
+    kind: Kind | None = None,
+    margin: float = 0.05,
+    horizon: int = 30,
+    alpha: float = 0.05,
+) -> EstimatedLoss:
+    """The loss of the rows of one window; labels are not looked at.
+
+    Args:
+        model: what the reference taught.
+        inputs: [n, features] as in `learn_loss`.
+        score: [n] predictions.
+        kind: the kind of change that labels have shown lately; under `concept` and `prior` estimates are refused.
+        margin: part of the reference's loss that is accepted.
+        horizon: windows over which `alpha` is the chance of any wrong word (Bonferroni).
+        alpha: see `horizon`.
+    """
     rows = _with_score(inputs, score)
     refused = blind(kind) or _refused(model, rows)
     found = None
     if refused is None:
-        estimate = expected_loss(model.reference, np.asarray(model.booster.predict(rows, num_threads=1)))
-        found = figure(estimate)
-        if model.measure == "rmse":
-            value, low, high = (math.sqrt(one or 0.0) for one in (found.value, found.low, found.high))
-            found = Figure(value=value, low=low, high=high, clusters=found.clusters)
+        said = np.asarray(model.booster.predict(rows, num_threads=1))
+        low, value, high = now = _ends(model.measure, expected_loss(model.reference, said))
+        word = worded(model.measure, now, model.before, margin, wider_for(horizon, alpha))
+        found = EstimatedFigure(value=value, low=low, high=high, word=word)
     return EstimatedLoss(rows=len(rows), measure=model.measure, figure=found, refused=refused)
+
+
+def _ends(measure: Measure, found: Estimate) -> tuple[float, float, float]:
+    """Low, value and high, in the unit of the measure."""
+    low, value, high = (one or 0.0 for one in (found.low, found.value, found.high))
+    return (math.sqrt(low), math.sqrt(value), math.sqrt(high)) if measure == "rmse" else (low, value, high)
 
 
 def _said_by_others(inputs: Floats, loss: Floats) -> Floats:

@@ -143,13 +143,19 @@ def need_one_score(predictions: Predictions, what: str) -> None:
         raise DataError(
             f"{what} is for two classes or numbers, and these predictions are of {predictions.score.shape[1]} classes",
             subject="score",
-            hint="wait for labels (`measured`), or give one class against the rest: its probability, and 0 or 1",
+            hint="take `learn_estimators`, or give one class against the rest: its probability, and 0 or 1",
         )
+
+
+def are_probabilities(score: Floats) -> Flags:
+    """[n] whether `score` [n, classes] are the probabilities of all classes; NaN is none."""
+    found: Flags = (score >= 0).all(axis=1) & (np.abs(score.sum(axis=1) - 1) <= _SUM)
+    return found
 
 
 def _check_classes(score: Floats, truth: Floats) -> None:
     classes = score.shape[1]
-    if classes < 2 or (score < 0).any() or (np.abs(score.sum(axis=1) - 1) > _SUM).any():
+    if classes < 2 or not are_probabilities(score).all():
         raise DataError(
             "the scores of a row are not the probabilities of all classes",
             subject="score",

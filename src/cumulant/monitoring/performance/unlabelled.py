@@ -34,7 +34,7 @@ from cumulant.statistics.performance import (
 from cumulant.statistics.rows import Floats
 
 #: figures of which a smaller value is better
-_LOSSES = frozenset({"log_loss", "brier"})
+_LOSSES = frozenset({"log_loss", "brier", "mae", "mse", "rmse"})
 _LEVEL = 0.95
 #: parts of the reference, in order of time, that are calibrated by the others
 _FOLDS = 5
@@ -150,11 +150,8 @@ def estimated(
     Raises:
         DataError: `every` is not positive, or there are several classes.
     """
-    from scipy.stats import norm
-
     need_one_score(predictions, "an estimate without labels")
-
-    wider = float(norm.ppf(1 - alpha / (2 * horizon)) / norm.ppf((1 + _LEVEL) / 2))
+    wider = wider_for(horizon, alpha)
     found = []
     for window, part in windows(predictions, every):
         refused = estimator.refused or blind(kind) or window_refusal(part.score, estimator.calibrator)
@@ -162,7 +159,7 @@ def estimated(
         if refused is None:
             for name, ends in _figures(estimator.calibrator, estimator.maps, part, estimator.spread, seed).items():
                 if math.isfinite(ends[0]) and math.isfinite(ends[1]):
-                    word = _word(name, ends, estimator.before[name], margin, wider)
+                    word = worded(name, ends, estimator.before[name], margin, wider)
                     figures[name] = EstimatedFigure(value=ends[1], low=ends[0], high=ends[2], word=word)
         found.append(EstimatedWindow(window=window, rows=len(part), figures=figures, refused=refused))
     return tuple(found)
@@ -183,6 +180,29 @@ def audited(
         name: audit([said for said, _ in held], [truth for _, truth in held], before=estimator.before[name][1])
         for name, held in pairs.items()
     }
+
+
+def wider_for(horizon: int, alpha: float) -> float:
+    """How much wider than a 95% interval one is that holds over `horizon` looks at once (Bonferroni)."""
+    from scipy.stats import norm
+
+    return float(norm.ppf(1 - alpha / (2 * horizon)) / norm.ppf((1 + _LEVEL) / 2))
+
+
+def worded(
+    name: str, now: tuple[float, float, float], before: tuple[float, float, float], margin: float, wider: float
+) -> Word:
+    """The word for a figure that is `now` (low, value, high) where the reference showed `before`.
+
+    Both intervals are taken as independent, so their half widths are joined as deviations are, and made `wider`.
+    """
+    sign = -1.0 if name in _LOSSES else 1.0
+    change = sign * (now[1] - before[1])
+    up, down = (now[2] - now[1], before[1] - before[0]), (now[1] - now[0], before[2] - before[1])
+    if sign < 0:
+        up, down = down, up
+    loss = before[1] if name in _LOSSES else 1 - before[1]
+    return verdict(change - wider * math.hypot(*down), change + wider * math.hypot(*up), margin=margin * max(loss, 0.0))
 
 
 def _identity(score: Floats) -> Calibrator:
@@ -210,16 +230,3 @@ def _spread(known: Predictions, probability: Floats, every: timedelta) -> float:
             misses.append(float((part.truth - part.score).sum()) ** 2 / variance)
     total, n = sum(misses), len(misses)
     return math.sqrt(total / n) if n >= _LEAST_WINDOWS and total > chi2.ppf(0.9, n) else 1.0
-
-
-def _word(
-    name: str, now: tuple[float, float, float], before: tuple[float, float, float], margin: float, wider: float
-) -> Word:
-    """Both intervals are independent, and so are their half widths joined as deviations are."""
-    sign = -1.0 if name in _LOSSES else 1.0
-    change = sign * (now[1] - before[1])
-    up, down = (now[2] - now[1], before[1] - before[0]), (now[1] - now[0], before[2] - before[1])
-    if sign < 0:
-        up, down = down, up
-    loss = before[1] if name in _LOSSES else 1 - before[1]
-    return verdict(change - wider * math.hypot(*down), change + wider * math.hypot(*up), margin=margin * max(loss, 0.0))

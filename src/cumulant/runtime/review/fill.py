@@ -207,7 +207,7 @@ class _Look:
             found["slice"] = reasons.watched(asked, self._conditions)
         reference = self._reference(rows["version"][0]) if {"unsure", "far"} & set(spec.reasons) else None
         if reference is not None and reference.task == "regression" and "unsure" in spec.reasons:
-            self._notes.append(f"version {rows['version'][0]} answers numbers: no row is called unsure")
+            found["unsure"] = reasons.wide(rows, asked, reference, share(spec.error))
         elif reference is not None and "unsure" in spec.reasons:
             found["unsure"] = reasons.unsure(rows, reference, share(spec.error))
         if reference is not None and "far" in spec.reasons:

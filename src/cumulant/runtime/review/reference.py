@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +12,11 @@ import msgspec
 import numpy as np
 
 from cumulant import data, packaging, statistics
-from cumulant.core.errors import CumulantError
+from cumulant.core.errors import CumulantError, DataError, MissingPartError
 from cumulant.core.ids import digest
 from cumulant.core.servable import Servable
 from cumulant.core.version import __version__
+from cumulant.monitoring.performance import Predictions, learn_loss, row_losses, tells_rows_apart
 from cumulant.review import Reference
 from cumulant.runtime.candidate import ModelRecord, find_record
 from cumulant.runtime.fitting import rows_of
@@ -36,6 +39,7 @@ _CALIBRATION, _KNOWN = 20_000, 4_000
 #: a text with more values than this names things rather than kinds
 _KINDS = 200
 _LABEL = "label"
+_ANSWER = "answer."
 
 
 class _Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +63,8 @@ def reference_of(context: Context, version: ModelVersion) -> tuple[Reference | N
         folder = _made(context, version, record, described)
     except CumulantError as error:
         return bare, (f"nothing is said of unsure and far rows: {error.message}",)
-    return _read(folder, described), ()
+    found = _read(folder, described)
+    return _with_spread(found, folder) if described.task == "regression" else (found, ())
 
 
 def asked_of(project: Project, version: ModelVersion) -> tuple[Field, ...]:
@@ -79,7 +84,7 @@ def found_reference(project: Project, version: ModelVersion) -> Reference | None
 
 
 def _inputs(record: ModelRecord) -> dict[str, object]:
-    return {"servable": record.servable.key, "work": record.work, "format": 1}
+    return {"servable": record.servable.key, "work": record.work, "format": 2}
 
 
 def _key(record: ModelRecord) -> str:
@@ -106,12 +111,18 @@ def _made(context: Context, version: ModelVersion, record: ModelRecord, describe
 
 
 def _write(context: Context, version: ModelVersion, work: Work, described: Servable, folder: Path) -> None:
+    import polars as pl
+
     split = rows_of(context, work)
     test = split.test.at_most(_CALIBRATION)
     scorer = packaging.Scorer(servable_folder(context.project, version))
     answers = scorer.score({name: test.features[name].to_list() for name in scorer.features})
     _calibration(answers, test.target).write_parquet(folder / "calibration.parquet")
     known, told = _known(context, work, described, split.train.at_most(_KNOWN))
+    if described.task == "regression":
+        _rows(context, work, described, test).select(known.drop(_LABEL + ".").columns).with_columns(
+            pl.Series(_ANSWER, answers), pl.Series(_LABEL + ".", test.target)
+        ).write_parquet(folder / "tested.parquet")
     known.write_parquet(folder / "known.parquet")
     (folder / "reference.json").write_bytes(msgspec.json.encode(told))
 
@@ -128,17 +139,23 @@ def _known(context: Context, work: Work, described: Servable, rows: TrainingSet)
     """Training rows as they were asked about, without personal values, keys and times; with their labels."""
     import polars as pl
 
-    raw = data.scan(work.snapshot, context.project.tables(), as_of=work.as_of)
-    if (late_enough := since(work.training, work.snapshot)) is not None:
-        raw = raw.filter(late_enough)
-    fields = _fields(described)
-    frame = raw.select(pl.col(field.name) for field in fields).collect()[rows.rows]
+    fields, frame = _fields(described), _rows(context, work, described, rows)
     numbers = tuple(field.name for field in fields if field.dtype in ("int", "float", "bool"))
     texts = [field.name for field in fields if field.dtype == "str" and frame[field.name].n_unique() <= _KINDS]
     classes = packaging.labels(described)
     labels = [classes[int(value)] if classes else float(value) for value in rows.target]
     told = _Told(classes=classes, numbers=numbers, categories=tuple(texts))
     return frame.select(*numbers, *texts).with_columns(pl.Series(_LABEL + ".", labels)), told
+
+
+def _rows(context: Context, work: Work, described: Servable, rows: TrainingSet) -> pl.DataFrame:
+    """What was asked in these rows, in the fields that may be shown."""
+    import polars as pl
+
+    raw = data.scan(work.snapshot, context.project.tables(), as_of=work.as_of)
+    if (late_enough := since(work.training, work.snapshot)) is not None:
+        raw = raw.filter(late_enough)
+    return raw.select(pl.col(field.name) for field in _fields(described)).collect()[rows.rows]
 
 
 def _fields(described: Servable) -> list[Field]:
@@ -166,3 +183,26 @@ def _read(folder: Path, described: Servable) -> Reference:
         rows=known.rename({_LABEL + ".": _LABEL}).to_dicts() if _LABEL not in told.numbers + told.categories
         else known.to_dicts(),
     )  # fmt: skip
+
+
+def _with_spread(reference: Reference, folder: Path) -> tuple[Reference, tuple[str, ...]]:
+    """With how far off an answer is likely to be, learned on the test rows; a note where that cannot be told."""
+    import polars as pl
+
+    tested, scale = pl.read_parquet(folder / "tested.parquet"), reference.scale
+    if scale is None:
+        return reference, ()
+    numbers = {name: tested[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in scale.numbers}
+    points = scale.coordinates(numbers, {name: tested[name].to_list() for name in scale.categories})
+    answers = tested[_ANSWER].to_numpy()
+    # Test rows are in the order of time; when they were is not asked.
+    rows = Predictions(
+        time=np.zeros(len(answers), dtype="datetime64[us]"), score=answers, truth=tested[_LABEL + "."].to_numpy()
+    )
+    try:
+        model = learn_loss(points, rows, names=[str(place) for place in range(points.shape[1])], measure="mae")
+    except (DataError, MissingPartError) as error:
+        return reference, (f"no row is called unsure: {error.message}",)
+    if not tells_rows_apart(model):
+        return reference, ("no row is called unsure: test rows do not show that some are harder to tell than others",)
+    return replace(reference, spread=partial(row_losses, model), spreads=model.said), ()

@@ -59,7 +59,7 @@ serving:
   log: {keep: 20000d}                   # the year is 2013, and old predictions are removed else
 
 monitoring:
-  performance: {margin: 0%, false_alarms: 20%, refit: 14d}  # an eager watch: any loss above a refit's, sooner wrong than late
+  performance: {margin: 0%, false_alarms: 20%, refit: 14d}  # eager: a fifth of sound years may alarm
   retrain: {when: loss_confirmed}       # released by itself; at most twice a month
   review: {budget: 5/day, second: 0%}   # flights that nobody told the end of, one reviewer each
 """

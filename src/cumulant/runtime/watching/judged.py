@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.policy import Action
 from cumulant.runtime.watching.late import Late
 from cumulant.runtime.watching.standing import Passed
+from cumulant.statistics.performance import Audit, audit
 
 if TYPE_CHECKING:
     from cumulant.monitoring import drift
@@ -26,6 +27,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     """What a look found of the served version. `fresh`: how many of the windows were judged at this look.
 
     harm: after the newest judged window; None where none was. estimate: of the newest windows, whether labelled or not.
+    audit: how the estimates of windows did whose labels have come; None where there is none.
     outcomes: changes of the labels' mix. fault: why the newest data were refused. notes: what could not be asked. late:
     what arrived after its window was judged.
     """
@@ -38,6 +40,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     windows: tuple[Passed, ...]
     harm: Harm | None
     estimate: EstimatedFigure | None
+    audit: Audit | None
     reference_loss: float | None
     outcomes: tuple[drift.Finding, ...]
     fault: str | None
@@ -61,6 +64,19 @@ def span_of(judged: Judged) -> datetime:
     if len(judged.windows) < 2:
         return judged.windows[0].start if judged.windows else judged.at
     return judged.windows[max(-SPAN, -len(judged.windows))].start
+
+
+def audit_of(windows: Sequence[Passed], before: float | None) -> Audit | None:
+    """The estimates of windows beside what labels have shown; `before` is the loss on the test rows."""
+    pairs = [
+        ((one.low, one.estimated, one.high), one.loss)
+        for one in windows
+        if one.loss is not None and one.labelled >= LEAST_SHARE * one.rows
+        and one.low is not None and one.estimated is not None and one.high is not None
+    ]  # fmt: skip
+    if before is None or not pairs:
+        return None
+    return audit([said for said, _ in pairs], [truth for _, truth in pairs], before=before)
 
 
 def enough(part: pl.DataFrame) -> bool:

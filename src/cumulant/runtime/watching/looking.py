@@ -19,19 +19,15 @@ from cumulant.core.units import duration, share
 from cumulant.monitoring.events import PerformanceLooked, RetrainingAsked
 from cumulant.monitoring.performance import (
     EstimatedFigure,
-    Estimator,
     Harm,
     HarmTerms,
-    Kind,
     Predictions,
     Watch,
     Window,
     baseline,
     begin,
-    estimated,
     harm,
     is_ripe,
-    learn_estimator,
     windows,
 )
 from cumulant.monitoring.performance.blocks import loss_of
@@ -43,7 +39,8 @@ from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.labels import join_labels, schema_of
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.validate import snapshots_of
-from cumulant.runtime.watching.judged import SPAN, Judged, enough, passed_of, with_estimate
+from cumulant.runtime.watching.estimates import Estimates, Said, estimates_of
+from cumulant.runtime.watching.judged import SPAN, Judged, audit_of, enough, passed_of, with_estimate
 from cumulant.runtime.watching.late import Late, counted_from, late
 from cumulant.runtime.watching.outcome_shift import BEFORE, RECENT, outcome_shift
 from cumulant.runtime.watching.reference import Served, served_reference
@@ -58,6 +55,7 @@ from cumulant.runtime.watching.served import (
     refs,
     scored,
     tested,
+    tested_rows,
 )
 from cumulant.runtime.watching.standing import (
     TRAINING,
@@ -85,8 +83,6 @@ if TYPE_CHECKING:
 Tell = Callable[["Judged", "Transaction | None"], None]
 #: windows whose figures are kept
 _KEPT = 400
-#: one window that holds everything
-_ALL = timedelta(days=73_000)
 
 
 def judge_served(
@@ -146,8 +142,12 @@ class _Look:
         return model_of(self._project, self.served)
 
     @cached_property
+    def _test(self) -> pl.DataFrame:
+        return tested_rows(self.served)
+
+    @cached_property
     def _reference(self) -> Predictions:
-        return tested(self.served, self._model, self._window)
+        return tested(self._test, self.served.truth, self._model, self._window)
 
     @cached_property
     def _since(self) -> datetime:
@@ -160,7 +160,8 @@ class _Look:
 
     @cached_property
     def _own(self) -> pl.DataFrame:
-        return self._rows.filter(pl.col("version") == self.served.version.version)
+        """Those of the served version; of several classes only what told their probabilities."""
+        return self._rows.filter((pl.col("version") == self.served.version.version) & pl.col("score").is_not_null())
 
     @cached_property
     def _delay(self) -> timedelta:
@@ -173,23 +174,24 @@ class _Look:
         fault = self._fault()
         held, expect = read_standing(self._project.journal(), self._project.name)
         standing = held if held is not None and held.version == self.served.version.version else self._begun(held)
-        notes: list[str] = []
+        notes = self._without_scores()
         watch, told = self._watch(standing, notes), list[Harm]()
         passed, labels, until = list(standing.windows), 0, standing.until
         closed = self._closed(standing.until)
-        estimates = self._estimates([part for _, part in closed], notes)
+        estimates = self._estimates(standing.until)
+        said = self._said(estimates, [part for _, part in closed], notes)
         refits = None
         fresh = self._due(closed)
         due, later = closed[:fresh], closed[fresh:]
         if watch is not None and watch.terms.refit:
             due = self._named(due)
             refits = self._refits(standing, due)
-        for (window, part), said in zip(due, estimates[:fresh], strict=True):
+        for (window, part), figure in zip(due, said[:fresh], strict=True):
             watch, found, one = self._judge(watch, window, part, refits)
             told += [] if found is None else [found]
-            passed.append(with_estimate(one, said))
+            passed.append(with_estimate(one, figure))
             labels, until = labels + one.labelled, window.end
-        passed += [passed_of(window, part, said) for (window, part), said in zip(later, estimates[fresh:], strict=True)]
+        passed += [passed_of(window, part, figure) for (window, part), figure in zip(later, said[fresh:], strict=True)]
         ripe = tuple(one for one in passed if one.end <= until)
         after = Standing(
             version=standing.version, since=standing.since, until=until, retrain=standing.retrain,
@@ -197,13 +199,13 @@ class _Look:
         )  # fmt: skip
         last = told[-1] if told else _told(standing)
         after = msgspec.structs.replace(after, told=_plain(last))
-        estimate = self._estimate(None if last is None else last.kind)
+        estimate = self._estimate(estimates, last, notes)
         evidence = self._evidence(after, last, estimate, fault)
         state, action = self._decided(after, evidence, fresh=bool(told))
         result = Judged(
             model=self._project.name, version=standing.version, at=self.at, until=until, fresh=fresh,
             windows=tuple(passed), harm=last, estimate=estimate,
-            reference_loss=self._reference_loss,
+            reference_loss=self._reference_loss, audit=audit_of(passed, self._reference_loss),
             outcomes=self._outcomes(until), fault=fault, action=action, notes=tuple(dict.fromkeys(notes)),
         )  # fmt: skip
         result = msgspec.structs.replace(result, late=self._late(standing))
@@ -226,28 +228,35 @@ class _Look:
             retrain=RetrainState(trained=trained, trainings=kept),
         )  # fmt: skip
 
+    def _without_scores(self) -> list[str]:
+        """A note of answers that cannot be held against anything, where there are some."""
+        answered = self._rows.filter(pl.col("version") == self.served.version.version)
+        lacking = answered.height - self._own.height
+        if not lacking:
+            return []
+        said = f"{lacking:,} of {answered.height:,} answers do not tell the probability of each class and are left out"
+        return [f"{said}: `labels import-predictions` takes them as `probabilities`"]
+
     @property
     def _loss(self) -> Loss:
         return "squared_error" if self._model.task == "regression" else "brier"
 
     @property
     def _reference_loss(self) -> float | None:
-        if self._model.task == "multiclass" or not len(self._reference):
+        if not len(self._reference):
             return None
         return float(loss_of(self._loss, self._reference.truth, self._reference.score).mean())
 
     def _watch(self, standing: Standing, notes: list[str]) -> Watch | None:
         if standing.harm is not None:
             return Watch.from_json(standing.harm)
-        if self._model.task == "multiclass":
-            notes.append("the model tells several classes apart: its loss is not watched")
-            return None
         spec = self._spec
         horizon = max(1, duration(spec.look_back) // self._window)
         terms = HarmTerms(
             loss=self._loss,
             margin=share(spec.margin), alpha=share(spec.false_alarms), horizon=horizon,
             recent=min(horizon, max(5, horizon // 4)), refit=spec.refit is not None,
+            calibration=not self._model.several,
         )  # fmt: skip
         try:
             return begin(baseline(self._reference, task=self._model.task, terms=terms, every=self._window), terms)
@@ -289,27 +298,29 @@ class _Look:
     def _refits(self, standing: Standing, due: Sequence[tuple[Window, pl.DataFrame]]) -> Refits | None:
         parts = [part[REF].drop_nulls() for _, part in due]
         named = pl.concat(parts) if parts else pl.Series(dtype=pl.String)
-        return refits_of(self.context, self.served.version, named, standing.since) if len(named) else None
+        if not len(named):
+            return None
+        return refits_of(self.context, self.served.version, named, standing.since, classes=self._model.classes)
 
     def _judge(
         self, watch: Watch | None, window: Window, part: pl.DataFrame, refits: Refits | None
     ) -> tuple[Watch | None, Harm | None, Passed]:
         known = part.filter(pl.col("value").is_not_null())
         one = passed_of(window, part, None)
-        if not known.height or self._model.task == "multiclass":
+        if not known.height:
             return watch, None, one
         held, scores = predictions(known, self._window), None
         loss = loss_of(self._loss, held.truth, held.score)
         one = msgspec.structs.replace(
             one, loss=float(np.average(loss, weights=held.weight)),
-            positive=float(np.average(held.truth, weights=held.weight)),
+            positive=None if held.several else float(np.average(held.truth, weights=held.weight)),
         )  # fmt: skip
         if watch is None or not enough(part):
             return watch, None, one
         if refits is not None:
             scores = refits.scores(window, known[REF])
         if scores is not None:
-            there = np.isfinite(scores)
+            there = np.asarray(np.isfinite(scores).reshape(len(scores), -1).all(axis=1))
             held, scores = held.where(there), scores[there]
             again = loss_of(self._loss, held.truth, scores)
             one = msgspec.structs.replace(one, refit=float(np.average(again, weights=held.weight)))
@@ -318,38 +329,43 @@ class _Look:
 
     # --- what the scores say of themselves
 
-    @cached_property
-    def _estimator(self) -> Estimator | None:
-        if self._model.task != "binary" or not len(self._reference):
-            return None
-        return learn_estimator(self._reference, every=self._window)
+    def _estimates(self, until: datetime) -> Estimates:
+        """What may be asked of windows that are not judged yet, and of the newest ones."""
+        rows = self._own.filter(pl.col(MOMENT) >= min(until, self.at - SPAN * self._window))
+        return estimates_of(self._project, self.served, self._model, self._test, rows=rows, window=self._window)
 
-    def _estimates(self, parts: Sequence[pl.DataFrame], notes: list[str]) -> list[EstimatedFigure | None]:
-        if self._estimator is None or self._estimator.refused:
-            if self._estimator is not None:
-                notes.append(f"loss is not estimated: {self._estimator.refused}")
+    def _said(
+        self, estimates: Estimates, parts: Sequence[pl.DataFrame], notes: list[str]
+    ) -> list[EstimatedFigure | None]:
+        if estimates.refused is not None:
+            notes.append(f"loss is not estimated: {estimates.refused}")
             return [None] * len(parts)
         found = []
         for part in parts:
-            (told,) = estimated(self._estimator, predictions(part, self._window), every=_ALL)
-            notes += [] if told.refused is None else [f"a window's loss is not estimated: {told.refused}"]
-            found.append(told.figures.get("brier"))
+            said = estimates.of(part, None)
+            notes += [] if said.refused is None else [f"a window's loss is not estimated: {said.refused}"]
+            found.append(said.figure)
         return found
 
-    def _estimate(self, kind: Kind | None) -> EstimatedFigure | None:
+    def _estimate(self, estimates: Estimates, last: Harm | None, notes: list[str]) -> EstimatedFigure | None:
         """Of the newest windows together. Where labels have shown that truth no longer goes with scores: none."""
         recent = self._own.filter(pl.col(MOMENT) >= self.at - SPAN * self._window)
-        if self._estimator is None or not recent.height:
+        if estimates.refused is not None or not recent.height:
             return None
-        (told,) = estimated(self._estimator, predictions(recent, self._window), every=_ALL, kind=kind)
-        return told.figures.get("brier")
+        if self._model.several and last is not None and last.word == "worse":
+            said = Said(None, "labels show harm, and of several classes it is not known whether scores see it")
+        else:
+            said = estimates.of(recent, None if last is None else last.kind)
+        notes += [] if said.refused is None else [f"the loss of the newest windows is not estimated: {said.refused}"]
+        return said.figure
 
     def _outcomes(self, until: datetime) -> tuple[drift.Finding, ...]:
         if self._model.task == "regression":
             return ()
         ripe = min(self.at - self._delay, max(until, self.at - RECENT))
         spec = self._project.spec.monitoring.drift
-        return outcome_shift(self._rows, spec, until=ripe)
+        names = [str(one) for one in self._model.classes] if self._model.several else ["0", "1"]
+        return outcome_shift(self._rows, spec, until=ripe, names=names)
 
     def _late(self, standing: Standing) -> Late:
         since = counted_from(standing.windows, _KEPT, self._since)

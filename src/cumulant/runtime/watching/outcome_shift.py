@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,9 @@ _LEAST_WINDOWS = 14
 LABEL = "label"
 
 
-def outcome_shift(rows: pl.DataFrame, spec: DriftSpec, *, until: datetime) -> tuple[Finding, ...]:
+def outcome_shift(
+    rows: pl.DataFrame, spec: DriftSpec, *, until: datetime, names: Sequence[str] = ("0", "1")
+) -> tuple[Finding, ...]:
     """A change of labels between the windows of RECENT before `until` and those of BEFORE, as `drift.compare` has it.
 
     A served model's training is no measure of it: that was when outcomes were as they were then. So the windows before
@@ -32,11 +35,12 @@ def outcome_shift(rows: pl.DataFrame, spec: DriftSpec, *, until: datetime) -> tu
         rows: of `served.scored`, of all versions; labels are classes.
         spec: the project's; its `answers` says which change matters.
         until: windows that end later are left out.
+        names: what the classes are called, by their place.
     """
     length = duration(spec.window)
-    border = until - RECENT
+    border, places = until - RECENT, [float(place) for place in range(len(names))]
     labelled = rows.filter(pl.col("value").is_not_null() & (pl.col(MOMENT) < until)).select(
-        MOMENT, pl.col("value").cast(pl.Int64).cast(pl.String).alias(LABEL)
+        MOMENT, pl.col("value").replace_strict(places, list(names), return_dtype=pl.String).alias(LABEL)
     )
     before = labelled.filter(pl.col(MOMENT).is_between(border - BEFORE, border, closed="left"))
     recent = labelled.filter(pl.col(MOMENT) >= border)

@@ -23,6 +23,8 @@ from cumulant.runtime.train import work_of
 from cumulant.runtime.validate import newest
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from cumulant.monitoring.performance import Window
     from cumulant.ports.registry import ModelVersion
     from cumulant.runtime.context import Context
@@ -42,12 +44,14 @@ _LEAST = 200
 class Refits:
     """The project's labelled rows, and the trainer and parameters of the served version, without search.
 
-    Fits are made at `origin` and each `every` after it, on at most MOST_ROWS rows whose label was known.
+    Fits are made at `origin` and each `every` after it, on at most MOST_ROWS rows whose label was known. `columns`: of
+    several classes the place of each class of the served version among those of the rows, -1 for one that they lack.
     """
 
     work: Work
     rows: TrainingSet
     refs: Mapping[str, int]
+    columns: NDArray[np.int64] | None
     learner: Learner
     context: Context
     origin: datetime
@@ -55,8 +59,9 @@ class Refits:
     fitted: dict[int, FittedModel | None] = field(default_factory=dict)
 
     def scores(self, window: Window, refs: pl.Series) -> Floats | None:
-        """[n] scores of the predictions that `refs` name, all made within `window`; NaN where one is not found. None
-        where too few are, or too little was known when the model would have been fitted.
+        """[n] scores of the predictions that `refs` name, or of several classes [n, classes], all made within `window`;
+        NaN where one is not found. None where too few are, or too little was known when the model would have been
+        fitted.
         """
         places = np.array([-1 if ref is None else self.refs.get(ref, -1) for ref in refs], dtype=np.int64)
         held = places >= 0
@@ -65,9 +70,17 @@ class Refits:
         model = self._model(max(0, (window.start - self.origin) // self.every))
         if model is None:
             return None
-        found = np.full(len(places), np.nan)
-        answers = model.predict_frame(self.rows.features[places[held]])
+        answers = self._of_served(model.predict_frame(self.rows.features[places[held]]))
+        found = np.full((len(places), *answers.shape[1:]), np.nan)
         found[held] = answers
+        return found
+
+    def _of_served(self, answers: Floats) -> Floats:
+        """The answers in the classes of the served version, which add up to 1."""
+        if self.columns is None:
+            return answers
+        found: Floats = np.where(self.columns >= 0, answers[:, self.columns], 0.0)
+        found /= found.sum(axis=1, keepdims=True)
         return found
 
     def _model(self, number: int) -> FittedModel | None:
@@ -82,6 +95,8 @@ class Refits:
         kept = known < to_micros(moment)
         if history.window is not None:
             kept &= rows.at >= to_micros(moment - duration(history.window))
+        if self.columns is not None:  # what the served version cannot answer is no label of its predictions either
+            kept &= np.isin(rows.target, self.columns)
         if kept.sum() < _LEAST or len(np.unique(rows.target[kept])) < 2:
             return None
         held = rows.take(kept)
@@ -92,9 +107,11 @@ class Refits:
         return training.fit_once(held, self.work.training, self.learner.trainer, self.learner.params, root=root)
 
 
-def refits_of(context: Context, version: ModelVersion, refs: pl.Series, origin: datetime) -> Refits | None:
+def refits_of(
+    context: Context, version: ModelVersion, refs: pl.Series, origin: datetime, *, classes: Sequence[object] = ()
+) -> Refits | None:
     """What is needed to ask what a refit would have said of the predictions `refs`; None where it cannot be asked: the
-    project does not want it, or has no sources with times.
+    project does not want it, or has no sources with times. `classes`: those of the served version.
     """
     project, spec = context.project, context.project.spec.monitoring.performance
     snapshots = {name: held for name in project.spec.data if (held := newest(project, name)) is not None}
@@ -116,11 +133,19 @@ def refits_of(context: Context, version: ModelVersion, refs: pl.Series, origin: 
         work=work,
         rows=rows,
         refs=_places(context, work, rows, refs),
+        columns=_columns(rows, classes),
         learner=learner,
         context=context,
         origin=origin,
         every=duration(spec.refit),
     )
+
+
+def _columns(rows: TrainingSet, classes: Sequence[object]) -> NDArray[np.int64] | None:
+    if rows.task != "multiclass":
+        return None
+    known = {name: place for place, name in enumerate(rows.classes)}
+    return np.array([known.get(str(one), -1) for one in classes], dtype=np.int64)
 
 
 def _places(context: Context, work: Work, rows: TrainingSet, refs: pl.Series) -> dict[str, int]:

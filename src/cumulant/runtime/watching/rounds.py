@@ -18,7 +18,7 @@ from cumulant.monitoring.policy import Action
 from cumulant.runtime.alerts.flow import observe
 from cumulant.runtime.monitor import Asked, Monitored, monitor_project
 from cumulant.runtime.predictions import log_folder
-from cumulant.runtime.watching.judged import Judged
+from cumulant.runtime.watching.judged import Judged, span_of
 from cumulant.runtime.watching.looking import judge_served
 from cumulant.runtime.watching.standing import read_wanted
 from cumulant.runtime.watching.telling import RULE, of_training
@@ -131,6 +131,11 @@ def _seen(drifted: Monitored, judged: Judged) -> Iterator[Seen]:
             since=min(one.since for one in worst if one.since is not None),
             effect=max((one.excess for one in worst if one.excess is not None), default=None),
         )  # fmt: skip
+    if judged.estimate is not None and judged.estimate.word == "worse":
+        yield _with_losses(
+            judged, feature="estimated_loss", kind="quality", since=span_of(judged), says=_of_estimate(judged),
+            effect=judged.estimate.value - (judged.reference_loss or 0.0), retrained=trained,
+        )  # fmt: skip
     for one in (*drifted.drift.findings, *judged.outcomes):
         yield _with_losses(
             judged, feature=one.feature, kind=one.kind, effect=one.effect, active=one.active,
@@ -160,13 +165,21 @@ def _alerting(model: str, judged: Judged) -> Iterator[alerts.Finding]:
     if judged.estimate is not None and judged.estimate.word == "worse":
         yield alerts.Finding(
             model=model, rule="estimated_loss", subject="loss", kind="quality", since=judged.at,
-            moved=f"by its own scores the model loses {judged.estimate.value:.3g} [{judged.estimate.low:.3g}, "
-            f"{judged.estimate.high:.3g}] a prediction, against {judged.reference_loss or 0:.3g} on its test rows",
+            moved=_of_estimate(judged),
             next="wait for labels, which decide; or have some rows reviewed",
         )  # fmt: skip
     for one in judged.outcomes:
         if one.active:
             yield _of_outcome(model, judged, one)
+
+
+def _of_estimate(judged: Judged) -> str:
+    said = judged.estimate
+    assert said is not None
+    return (
+        f"without labels, the model is estimated to lose {said.value:.3g} [{said.low:.3g}, {said.high:.3g}] "
+        f"a prediction, against {judged.reference_loss or 0:.3g} on its test rows"
+    )
 
 
 def _of_harm(model: str, judged: Judged) -> Iterator[alerts.Finding]:

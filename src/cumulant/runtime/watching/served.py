@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import polars as pl
 
@@ -14,9 +16,11 @@ from cumulant.core.expr import columns as columns_of
 from cumulant.core.servable import Servable
 from cumulant.core.units import EPOCH, from_micros, micros, to_micros
 from cumulant.monitoring.performance import Predictions
+from cumulant.monitoring.performance.rows import are_probabilities
 from cumulant.monitoring.tables import ANSWER, MOMENT
-from cumulant.outcomes import LabelSchema
+from cumulant.outcomes import LabelSchema, class_probabilities, read_outputs
 from cumulant.outcomes.scored import IDENTITY, logged
+from cumulant.review.reasons import requests
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.labels import outcomes_of
 from cumulant.runtime.models import servable_folder
@@ -31,15 +35,20 @@ if TYPE_CHECKING:
 
 #: rows of a day depend on each other
 _DAY = timedelta(days=1)
+_EPOCH = np.datetime64(0, "us")
 #: by what a prediction is found among the rows of the sources
 REF = "key_ref"
+#: what a field of a request is read as
+_HELD: dict[str, pl.DataType] = {
+    "int": pl.Float64(), "float": pl.Float64(), "bool": pl.Boolean(), "str": pl.String()
+}  # fmt: skip
 _KNOWN = ["version", MOMENT, "time", "score", "decision", "value", "weight", *IDENTITY]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """What the served model answers, and of what. `positive`: the class whose probability is the score; None for a
-    number.
+    number and for several classes.
     """
 
     name: str
@@ -51,6 +60,11 @@ class Model:
     @property
     def positive(self) -> str | int | bool | None:
         return self.classes[1] if len(self.classes) == 2 else None
+
+    @property
+    def several(self) -> bool:
+        """Whether it tells more than two classes apart: its score is a probability of each."""
+        return self.task == "multiclass"
 
 
 def model_of(project: Project, served: Served) -> Model:
@@ -69,8 +83,9 @@ def model_of(project: Project, served: Served) -> Model:
 def scored(project: Project, schema: LabelSchema, model: Model, *, since: datetime, at: datetime) -> pl.DataFrame:
     """The answered rows with a moment of prediction in [since, at), oldest first, with the labels known by `at`.
 
-    Columns: `version`, `moment`, `time`, `score`, `decision`, `value` (the label's number, null without one), `weight`
-    (predictions that a label stands for) and what tells rows of the log apart. Mirrored copies are left out.
+    Columns: `version`, `moment`, `time`, `score`, `decision`, `value` (the label's number or the place of its class,
+    null without one), `weight` (predictions that a label stands for) and what tells rows of the log apart. Mirrored
+    copies are left out. Of several classes a score is an array of their probabilities, null where they are not told.
 
     Raises:
         StorageError: a file cannot be read.
@@ -79,21 +94,44 @@ def scored(project: Project, schema: LabelSchema, model: Model, *, since: dateti
         _told(frame, model).filter(pl.col(MOMENT).is_between(since, at, closed="left"))
         for frame in outcomes_of(project, schema).table(since=since.date(), as_of=at)
     ]
-    return pl.concat(parts).sort(MOMENT, maintain_order=True) if parts else _empty()
+    return pl.concat(parts).sort(MOMENT, maintain_order=True) if parts else _empty(model)
 
 
 def _told(frame: pl.DataFrame, model: Model) -> pl.DataFrame:
     """The rows that monitoring counts, with what was decided."""
-    own = (pl.col("model") == model.name) & ~pl.col("shadow")
-    rows = frame.filter(own & pl.col("score").is_not_null() & pl.col("score").is_finite())
+    own = frame.filter((pl.col("model") == model.name) & ~pl.col("shadow"))
+    if model.several:
+        rows = own.with_columns(_probabilities(own["outputs"], model), _places(own["label"], model))
+    else:
+        rows = own.filter(pl.col("score").is_not_null() & pl.col("score").is_finite())
     said = pl.col("outputs").str.json_path_match("$.prediction").str.to_lowercase()
     decision = pl.lit(None, pl.Boolean) if model.positive is None else said == str(model.positive).lower()
     return rows.with_columns(pl.coalesce("event_time", "time").alias(MOMENT), decision.alias("decision")).select(_KNOWN)
 
 
-def _empty() -> pl.DataFrame:
+def _probabilities(outputs: pl.Series, model: Model) -> pl.Series:
+    """[n] arrays of the probabilities of all classes; null where an answer does not tell them."""
+    found = np.full((len(outputs), len(model.classes)), np.nan)
+    for place, text in enumerate(outputs):
+        said = class_probabilities(read_outputs(text), model.classes)
+        if said is not None:
+            found[place] = said
+    whole = are_probabilities(found)
+    kind = pl.Array(pl.Float64, len(model.classes))
+    return pl.Series("score", [row if good else None for row, good in zip(found, whole, strict=True)], dtype=kind)
+
+
+def _places(labels: pl.Series, model: Model) -> pl.Series:
+    """[n] the place of each label's class; labels are JSON, as they are kept."""
+    named = [msgspec.json.encode(one).decode() for one in model.classes]
+    places = [float(place) for place in range(len(named))]
+    return labels.replace_strict(named, places, default=None, return_dtype=pl.Float64).alias("value")
+
+
+def _empty(model: Model) -> pl.DataFrame:
     time, number = pl.Datetime("us", "UTC"), pl.Float64()
-    kinds: list[pl.DataType] = [pl.String(), time, time, number, pl.Boolean(), number, number]
+    score = pl.Array(pl.Float64, len(model.classes)) if model.several else number
+    kinds: list[pl.DataType] = [pl.String(), time, time, score, pl.Boolean(), number, number]
     return pl.DataFrame(schema=dict(zip(_KNOWN, [*kinds, pl.String(), pl.Int64(), pl.Int32()], strict=True)))
 
 
@@ -119,6 +157,31 @@ def refs(project: Project, model: Model, rows: pl.DataFrame) -> pl.Series:
     return rows.select(IDENTITY).join(found, on=IDENTITY, how="left", maintain_order="left")[REF]
 
 
+def asked(project: Project, fields: Sequence[Field], rows: pl.DataFrame) -> pl.DataFrame:
+    """[n] what the requests of `rows` held in `fields` that are flags, numbers or texts; null where they did not.
+
+    Raises:
+        StorageError: the log cannot be read.
+    """
+    wanted = rows.select(IDENTITY)
+    schema = {one.name: _HELD[one.dtype] for one in fields}
+    parts = [pl.DataFrame(schema={**wanted.schema, **{f"asked.{name}": kind for name, kind in schema.items()}})]
+    if rows.height:
+        since, until = rows["time"].min(), rows["time"].max()
+        assert isinstance(since, datetime)
+        assert isinstance(until, datetime)
+        for frame in logged(project.state / FOLDER, (), since=since, until=until + timedelta(microseconds=1)):
+            part = frame.select(*IDENTITY, "request").join(wanted, on=IDENTITY, how="semi")
+            said = requests(part)
+            held = (
+                pl.Series(f"asked.{name}", [one.get(name) for one in said], dtype=kind, strict=False)
+                for name, kind in schema.items()
+            )
+            parts.append(part.select(IDENTITY).with_columns(held))
+    found = wanted.join(pl.concat(parts).unique(IDENTITY), on=IDENTITY, how="left", maintain_order="left")
+    return found.select(pl.col(f"asked.{name}").alias(name) for name in schema)
+
+
 def predictions(rows: pl.DataFrame, window: timedelta) -> Predictions:
     """Rows of `scored` as predictions; rows of a day, or of a shorter window, depend on each other."""
     time = rows[MOMENT].dt.replace_time_zone(None).to_numpy().astype("datetime64[us]")
@@ -134,22 +197,37 @@ def predictions(rows: pl.DataFrame, window: timedelta) -> Predictions:
     )
 
 
-def tested(served: Served, model: Model, window: timedelta) -> Predictions:
-    """The test rows of the version's training, which it never saw, with its answers and the truth. Rows without times
-    are of one window, and each stands alone.
+def tested_rows(served: Served) -> pl.DataFrame:
+    """The test rows of the version's training, which it never saw, as the reference has them: with its answers and the
+    truth. Rows without times are of one moment.
     """
     found = pl.read_parquet(served.path).filter(pl.col(served.truth).is_not_null())
-    timed = MOMENT in found.columns
-    found = found.filter(pl.col(MOMENT).is_not_null()) if timed else found.with_columns(pl.lit(EPOCH).alias(MOMENT))
-    said = f"{ANSWER}probability" if model.positive is not None else f"{ANSWER}prediction"
-    truth = pl.col(served.truth).cast(pl.Float64) if model.positive is None else pl.col(served.truth) == model.positive
-    decision = pl.lit(None, pl.Boolean) if model.positive is None else pl.col(f"{ANSWER}prediction") == model.positive
-    rows = found.select(
-        pl.col(MOMENT), pl.col(said).cast(pl.Float64).alias("score"), decision.alias("decision"),
-        truth.cast(pl.Float64).alias("value"), pl.lit(None, pl.Float64).alias("weight"),
+    if MOMENT not in found.columns:
+        return found.with_columns(pl.lit(EPOCH).alias(MOMENT))
+    return found.filter(pl.col(MOMENT).is_not_null())
+
+
+def tested(rows: pl.DataFrame, truth: str, model: Model, window: timedelta) -> Predictions:
+    """`tested_rows`, whose truth is in the column `truth`, as predictions. Rows without times each stand alone."""
+    decision = pl.lit(None, pl.Boolean)
+    if model.several:
+        names = [str(one) for one in model.classes]
+        said = rows[f"{ANSWER}probabilities"].struct.unnest().select(names).to_numpy()
+        score = pl.Series("score", said, dtype=pl.Array(pl.Float64, len(names)))
+        known = rows[truth].replace_strict(list(model.classes), list(range(len(names))))
+    elif model.positive is not None:
+        score, known = rows[f"{ANSWER}probability"], rows[truth] == model.positive
+        decision = pl.col(f"{ANSWER}prediction") == model.positive
+    else:
+        score, known = rows[f"{ANSWER}prediction"], rows[truth]
+    held = predictions(
+        rows.select(
+            pl.col(MOMENT), score.alias("score"), decision.alias("decision"), known.cast(pl.Float64).alias("value"),
+            pl.lit(None, pl.Float64).alias("weight"),
+        ),
+        window,
     )  # fmt: skip
-    held = predictions(rows, window)
-    return held if timed else replace(held, cluster=None)
+    return replace(held, cluster=None) if (held.time == _EPOCH).all() else held
 
 
 def floored(when: datetime, window: timedelta) -> datetime:

@@ -17,7 +17,7 @@ from cumulant.statistics.performance.calibration import (
     recalibrated,
 )
 from cumulant.statistics.performance.confidence import FIGURES, expected, expected_counts, expected_intervals
-from cumulant.statistics.performance.losses import LossReference, expected_loss
+from cumulant.statistics.performance.losses import LossReference, expected_loss, mean_loss
 from cumulant.statistics.performance.weighted import weighted_estimate
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "expected_counts",
     "expected_intervals",
     "expected_loss",
+    "mean_loss",
     "parts",
     "recalibrated",
     "reference_refusal",

@@ -48,12 +48,7 @@ class LossReference:
         rest = loss - said
         deviation = float(rest.std(ddof=1))
         plain = deviation / math.sqrt(len(loss))
-        if cluster is None:
-            clusters, error = len(loss), plain
-        else:
-            clusters = int(cluster.max()) + 1
-            sums = np.bincount(cluster, rest - rest.mean(), minlength=clusters)
-            error = math.sqrt(float((sums**2).sum()) * clusters / max(clusters - 1, 1)) / len(loss)
+        clusters, error = _error_of_mean(rest, cluster)
         return cls(
             bias=float(rest.mean()),
             error=error,
@@ -63,19 +58,39 @@ class LossReference:
         )
 
 
+def mean_loss(loss: Floats, cluster: Codes | None = None, *, level: float = LEVEL) -> Estimate:
+    """The mean of `loss` [n], of the rows that an estimate is held against."""
+    value = float(loss.mean())
+    clusters, error = _error_of_mean(loss, cluster)
+    radius = _wide(clusters, level) * error
+    return Estimate(value=value, low=max(0.0, value - radius), high=value + radius, clusters=clusters, level=level)
+
+
 def expected_loss(reference: LossReference, said: Floats, *, level: float = LEVEL) -> Estimate:
     """The mean loss of rows of which the loss model `said` [n], and where it will be found when labels come.
 
     Raises:
         ValueError: there are no rows, or one is not finite.
     """
-    from scipy.stats import t
-
     if not len(said) or not np.isfinite(said).all():
         raise ValueError("a loss is estimated for one row or more, from finite numbers")
     value = float(said.mean()) + reference.bias
     sampling = reference.spread * reference.deviation / math.sqrt(len(said))
-    wide = float(t.ppf((1 + level) / 2, max(reference.clusters - 1, 1)))
-    radius = wide * math.hypot(sampling, reference.error)
+    radius = _wide(reference.clusters, level) * math.hypot(sampling, reference.error)
     low = max(0.0, value - radius)
     return Estimate(value=max(0.0, value), low=low, high=value + radius, clusters=reference.clusters, level=level)
+
+
+def _error_of_mean(values: Floats, cluster: Codes | None) -> tuple[int, float]:
+    """How many clusters there are, and the standard error of the mean of `values` [n]."""
+    if cluster is None:
+        return len(values), float(values.std(ddof=1)) / math.sqrt(len(values))
+    clusters = int(cluster.max()) + 1
+    sums = np.bincount(cluster, values - values.mean(), minlength=clusters)
+    return clusters, math.sqrt(float((sums**2).sum()) * clusters / max(clusters - 1, 1)) / len(values)
+
+
+def _wide(clusters: int, level: float) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf((1 + level) / 2, max(clusters - 1, 1)))

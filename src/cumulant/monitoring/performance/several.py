@@ -1,0 +1,116 @@
+"""The loss of several classes without labels: each class against the rest, as a binary question.
+
+The Brier score of several classes is the sum over classes of the binary one of each against the rest, and so is what
+is expected of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import numpy as np
+
+from cumulant.core.errors import DataError
+from cumulant.monitoring.performance.kinds import Kind
+from cumulant.monitoring.performance.rows import Predictions, check_task
+from cumulant.monitoring.performance.unlabelled import (
+    EstimatedFigure,
+    EstimatedWindow,
+    Estimator,
+    estimated,
+    learn_estimator,
+    wider_for,
+    worded,
+)
+
+_FIGURE = "brier"
+_Ends = tuple[float, float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassEstimators:
+    """What the reference taught of each class, in their order; `refused` says why there is no estimate at all."""
+
+    names: tuple[str, ...]
+    each: tuple[Estimator, ...]
+    refused: str | None
+
+
+def learn_estimators(
+    reference: Predictions, *, names: Sequence[str], every: timedelta, seed: int = 0
+) -> ClassEstimators:
+    """As `learn_estimator`, of several classes that are called `names`.
+
+    Raises:
+        DataError: there are no scores of several classes, or not one a name.
+    """
+    check_task(reference, "multiclass")
+    if reference.score.shape[1] != len(names):
+        raise DataError(f"{len(names)} names for {reference.score.shape[1]} classes", subject="names")
+    each = tuple(learn_estimator(_against(reference, place), every=every, seed=seed) for place in range(len(names)))
+    refusals = (
+        f'of "{name}" against the rest {one.refused}' for name, one in zip(names, each, strict=True) if one.refused
+    )
+    return ClassEstimators(names=tuple(names), each=each, refused=next(refusals, None))
+
+
+def estimated_classes(
+    estimators: ClassEstimators,
+    predictions: Predictions,
+    *,
+    every: timedelta,
+    kind: Kind | None = None,
+    margin: float = 0.05,
+    horizon: int = 30,
+    alpha: float = 0.05,
+    seed: int = 0,
+) -> tuple[EstimatedWindow, ...]:
+    """The Brier score of each window, oldest first; labels are not looked at.
+
+    The interval is as wide as those of the classes together, whatever they have in common, so it is rather too wide
+    than too narrow. Arguments as `estimated`.
+
+    Raises:
+        DataError: `every` is not positive, or the scores are not those of the classes.
+    """
+    check_task(predictions, "multiclass")
+    if predictions.score.shape[1] != len(estimators.each):
+        raise DataError(
+            f"scores of {predictions.score.shape[1]} classes, and the reference has {len(estimators.each)}",
+            subject="score",
+        )
+    told = [
+        estimated(one, _against(predictions, place), every=every, kind=kind, seed=seed)
+        for place, one in enumerate(estimators.each)
+    ]
+    wider = wider_for(horizon, alpha)
+    return tuple(_together(estimators, window, margin, wider) for window in zip(*told, strict=True))
+
+
+def _against(predictions: Predictions, place: int) -> Predictions:
+    """One class against the rest."""
+    truth = np.where(predictions.labelled, predictions.truth == place, np.nan)
+    return replace(predictions, score=predictions.score[:, place], truth=truth, decision=None)
+
+
+def _together(
+    estimators: ClassEstimators, windows: Sequence[EstimatedWindow], margin: float, wider: float
+) -> EstimatedWindow:
+    first = windows[0]
+    refused = estimators.refused or next((one.refused for one in windows if one.refused), None)
+    figures = [one.figures[_FIGURE] for one in windows if _FIGURE in one.figures]
+    if refused is not None or len(figures) < len(windows):
+        return EstimatedWindow(window=first.window, rows=first.rows, figures={}, refused=refused)
+    now = _sum([(one.low, one.value, one.high) for one in figures])
+    before = _sum([one.before[_FIGURE] for one in estimators.each])
+    found = EstimatedFigure(
+        low=now[0], value=now[1], high=now[2], word=worded(_FIGURE, now, before, margin, wider)
+    )  # fmt: skip
+    return EstimatedWindow(window=first.window, rows=first.rows, figures={_FIGURE: found}, refused=None)
+
+
+def _sum(ends: Sequence[_Ends]) -> _Ends:
+    low, value, high = np.sum(np.asarray(ends), axis=0)
+    return float(low), float(value), float(high)

@@ -1,0 +1,165 @@
+"""What a served model is likely to lose, told before labels come: of each kind of model by another estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from cumulant.core.errors import DataError, MissingPartError
+from cumulant.monitoring.performance import (
+    EstimatedFigure,
+    Kind,
+    Predictions,
+    estimated,
+    estimated_classes,
+    estimated_loss,
+    learn_estimator,
+    learn_estimators,
+    learn_loss,
+)
+from cumulant.monitoring.tables import asked_name
+from cumulant.outcomes.scored import IDENTITY
+from cumulant.runtime.watching.served import asked, predictions, tested
+from cumulant.training.encoding import derive_inputs, encode
+
+if TYPE_CHECKING:
+    from cumulant.core.plan import Field
+    from cumulant.core.servable import Input
+    from cumulant.project import Project
+    from cumulant.runtime.watching.reference import Served
+    from cumulant.runtime.watching.served import Model
+    from cumulant.statistics.rows import Floats
+
+#: one window that holds everything
+_ALL = timedelta(days=73_000)
+#: test rows that a model of the loss is learned from; more make it no surer, and each look learns it
+_MOST = 20_000
+#: types of a request that are numbers or kinds; a moment only grows
+_READ = ("int", "float", "bool", "str")
+
+
+class Said(NamedTuple):
+    """The loss of some rows, or why there is none."""
+
+    figure: EstimatedFigure | None
+    refused: str | None
+
+
+class Estimates(NamedTuple):
+    """`refused`: why nothing is estimated at all. `of`: what is said of rows of `served.scored`, as one window, and
+    where labels have shown a kind of change.
+    """
+
+    refused: str | None
+    of: Callable[[pl.DataFrame, Kind | None], Said]
+
+
+def estimates_of(
+    project: Project, served: Served, model: Model, test: pl.DataFrame, *, rows: pl.DataFrame, window: timedelta
+) -> Estimates:
+    """What the served version's test rows teach of its loss.
+
+    Args:
+        project: whose log it is.
+        served: the version.
+        model: what it answers.
+        test: of `served.tested_rows`.
+        rows: of `served.scored`; those that will be asked about are among them.
+        window: how long a window is.
+    """
+    reference = tested(test, served.truth, model, window)
+    if not len(reference):
+        return _none("its training left no test rows with a truth")
+    if model.several:
+        return _by_classes(reference, [str(one) for one in model.classes], window)
+    if model.task == "binary":
+        return _by_scores(reference, window)
+    try:
+        return _by_inputs(_Inputs.of(project, served, model, test, rows), test, reference, window)
+    except (DataError, MissingPartError) as error:
+        return _none(error.message)
+
+
+def _none(why: str) -> Estimates:
+    return Estimates(why, lambda _part, _kind: Said(None, why))
+
+
+def _by_scores(reference: Predictions, window: timedelta) -> Estimates:
+    estimator = learn_estimator(reference, every=window)
+
+    def of(part: pl.DataFrame, kind: Kind | None) -> Said:
+        (told,) = estimated(estimator, predictions(part, window), every=_ALL, kind=kind)
+        return Said(told.figures.get("brier"), told.refused)
+
+    return Estimates(estimator.refused, of)
+
+
+def _by_classes(reference: Predictions, names: Sequence[str], window: timedelta) -> Estimates:
+    estimators = learn_estimators(reference, names=names, every=window)
+
+    def of(part: pl.DataFrame, kind: Kind | None) -> Said:
+        (told,) = estimated_classes(estimators, predictions(part, window), every=_ALL, kind=kind)
+        return Said(told.figures.get("brier"), told.refused)
+
+    return Estimates(estimators.refused, of)
+
+
+def _by_inputs(inputs: _Inputs, test: pl.DataFrame, reference: Predictions, window: timedelta) -> Estimates:
+    few = np.linspace(0, len(reference) - 1, min(len(reference), _MOST)).astype(np.int64)
+    seen, names = inputs.read(test[few]), [one.name for one in inputs.fields]
+    model = learn_loss(seen, reference.where(few), names=names, measure="mse")
+
+    def of(part: pl.DataFrame, kind: Kind | None) -> Said:
+        told = estimated_loss(model, inputs.requested(part), predictions(part, window).score, kind=kind)
+        return Said(told.figure, told.refused)
+
+    return Estimates(None, of)
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """The fields of a request that the loss is learned from, as numbers: neither keys nor hashes of personal values,
+    and none that the model does not read or that nobody watches. Those of `rows` are read from the log at once.
+    """
+
+    project: Project
+    fields: tuple[Field, ...]
+    inputs: tuple[Input, ...]
+    rows: pl.DataFrame
+
+    @classmethod
+    def of(cls, project: Project, served: Served, model: Model, test: pl.DataFrame, rows: pl.DataFrame) -> _Inputs:
+        left_out = {*served.unread, *project.spec.monitoring.drift.ignore}
+        fields = tuple(
+            one
+            for one in model.request
+            if one.dtype in _READ and not one.personal and one.name not in model.source.key
+            and not {one.name, asked_name(one.name)} & left_out
+            and test[asked_name(one.name)].null_count() < test.height
+        )  # fmt: skip
+        return cls(project, fields, derive_inputs(_named(test, fields)), rows)
+
+    def read(self, test: pl.DataFrame) -> Floats:
+        """[n, fields] of rows of the reference."""
+        return encode(_named(test, self.fields), self.inputs).astype(np.float64)
+
+    def requested(self, part: pl.DataFrame) -> Floats:
+        """[n, fields] of some of `rows`. Raises StorageError."""
+        places = self.rows.select(IDENTITY).with_row_index("place")
+        held = part.select(IDENTITY).join(places, on=IDENTITY, how="left", maintain_order="left")["place"]
+        found: Floats = self._requested[held.to_numpy()]
+        return found
+
+    @cached_property
+    def _requested(self) -> Floats:
+        return encode(asked(self.project, self.fields, self.rows), self.inputs).astype(np.float64)
+
+
+def _named(test: pl.DataFrame, fields: Sequence[Field]) -> pl.DataFrame:
+    return test.select(pl.col(asked_name(one.name)).alias(one.name) for one in fields)
