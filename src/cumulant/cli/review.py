@@ -48,10 +48,12 @@ def fill(
     """Choose cases from the predictions since the last time, within the budget; each prediction at most once."""
     from cumulant.core.units import moment
     from cumulant.runtime.review.fill import fill as flow
+    from cumulant.runtime.review.verbs import tell
 
     begin = None if since is None else moment(since)
     with call.project() as project, call.progress("review fill") as progress:
         found = flow(project, principal=project.principal(), since=begin, at_once=now, progress=progress)
+        tell(project, principal=project.principal())
     call.answer(found, lambda console: _print_filled(console, found))
 
 
