@@ -88,6 +88,8 @@ def test_a_silence_from_its_beginning_to_its_end(cumulant, firing):
         (["silence", "--for", "2h", "--end", "x"], "a silence needs its length"),
         (["silence", "--for", "soon"], '"soon" is not a duration'),
         (["silence", "--for", "0s"], "a silence of no length silences nothing"),
+        (["silence", "--for", "2h", "--rule", "covarite"], 'did you mean "covariate"?'),
+        (["silence", "--for", "2h", "--rule", "mine"], "estimated_loss"),
         (["silence", "--end", "x"], 'no silence named "x"'),
         (["retry", "x"], 'no refused message named "x"'),
         (["retry", "--receiver", "x"], 'no receiver named "x"'),
