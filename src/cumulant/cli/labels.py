@@ -24,6 +24,9 @@ app = application(
     examples=["cumulant labels ingest landed.csv", "cumulant labels report --by week", "cumulant labels show d1c754e0"],
 )
 
+#: of a report on a terminal; the document has all
+_COHORTS = 20
+
 Map = Annotated[
     str | None,
     typer.Option(
@@ -75,8 +78,11 @@ def ingest(
 def list_(
     call: Invocation,
     state: Annotated[
-        Literal["usable", "waiting", "refused", "contradicted"] | None,
-        typer.Option(help="Only labels that can be used; are known in the future; cannot be used; contradict another."),
+        Literal["usable", "unmatched", "waiting", "refused", "contradicted"] | None,
+        typer.Option(
+            help="Only labels that are used; are of no prediction in the log; are known in the future; cannot be used; "
+            "contradict another."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(metavar="N", help="How many of the newest.", min=1)] = 20,
 ) -> None:
@@ -85,7 +91,15 @@ def list_(
 
     with call.project() as project:
         found = list_labels(project, principal=project.principal(), state=state, limit=limit)
-    call.answer(found, lambda console: _print_said(console, found))
+
+    def text(console: Console) -> None:
+        if found:
+            _print_said(console, found)
+            return
+        none = "no label was said yet: cumulant labels ingest FILE"
+        console.print(none if state is None else f"no label is {state}", style="dim")
+
+    call.answer(found, text)
 
 
 @command(app, action="labels.show", examples=["cumulant labels show d1c754e0d1cd9785"])
@@ -115,7 +129,8 @@ def show(
             )
             for one in rows
         ]
-        console.print(table(["row", "model", "version", "arm", "score", "label", "known", "state"], _dashed(shown)))
+        columns = ["row", "model", "version", "arm", "score", "label", "known", "state"]
+        console.print(table(columns, _dashed(shown)) if rows else "no prediction in the log has this id")
         _print_said(console, said)
 
     call.answer({"predictions": rows, "said": said}, text)
@@ -252,14 +267,25 @@ def _print_report(console: Console, found: Report) -> None:
 
     rows = [
         (one.start, one.model, one.version, one.arm or "–", one.predictions, one.labelled, f"{one.share:.1%}")
-        for one in found.cohorts
+        for one in found.cohorts[-_COHORTS:]
     ]
     numbers = ["predictions", "labelled", "share"]
+    if earlier := found.cohorts[:-_COHORTS]:
+        answered, labelled = sum(one.predictions for one in earlier), sum(one.labelled for one in earlier)
+        console.print(
+            f"{len(earlier):,} earlier cohorts have {answered:,} predictions, {labelled / answered:.1%} labelled; "
+            "`--by week`, `--until` and `--json` show them",
+            style="dim",
+        )
     console.print(table(["from", "model", "version", "arm", *numbers], rows, right=numbers))
+    if len(found.cohorts) > 1:
+        share = f", {found.labelled / found.predictions:.1%}" if found.predictions else ""
+        console.print(f"{found.predictions:,} predictions in all, {found.labelled:,} labelled{share}")
     console.print(
         f"{found.rows:,} rows were said: {found.duplicates:,} duplicates, {found.waiting:,} known in the future, "
         f"{found.unmatched:,} without a prediction; {found.corrected:,} predictions were corrected, "
-        f"{found.contradicted:,} contradicted"
+        f"{found.contradicted:,} contradicted",
+        soft_wrap=True,
     )
     if found.early:
         console.print(

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.clock import Clock, SystemClock
-from cumulant.core.errors import CumulantError, EngineUnavailableError, NotFoundError, UsageError, did_you_mean, not_found
+from cumulant.core.errors import (
+    CumulantError,
+    EngineUnavailableError,
+    NotFoundError,
+    UsageError,
+    did_you_mean,
+    not_found,
+)
 from cumulant.core.events import Actor
 from cumulant.core.units import duration
 from cumulant.monitoring.alerts import (
