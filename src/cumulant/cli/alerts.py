@@ -220,7 +220,7 @@ def _print(console: Console, found: AlertsView, model: str) -> None:
     for one in found.silences:
         matched = f"rule {one.rule}, subject {one.subject}, model {one.model}"
         why = f" ({one.reason})" if one.reason else ""
-        console.print(clean(f"silence {one.id}: {matched}, until {one.until:%Y-%m-%d %H:%M} UTC, by {one.by}{why}"))
+        _say(console, f"silence {one.id}: {matched}, until {one.until:%Y-%m-%d %H:%M} UTC, by {one.by}{why}")
     if found.receivers:
         told = [
             (one.receiver, one.url, one.waiting, one.refused, one.left_out, one.fault or "–") for one in found.receivers
@@ -229,7 +229,7 @@ def _print(console: Console, found: AlertsView, model: str) -> None:
     else:
         console.print("monitoring.notify names no receiver: alerts are in the events only", style="dim")
     _say(console, *map(_refused_line, found.refused))
-    console.print(f"{found.spent} messages of the budget of {found.budget}", style="dim")
+    console.print(f"{found.spent} message{'s' * (found.spent != 1)} of the budget of {found.budget}", style="dim")
 
 
 def _say(console: Console, *lines: str) -> None:
@@ -240,10 +240,10 @@ def _say(console: Console, *lines: str) -> None:
 
 
 def _refused_line(one: RefusedView) -> str:
-    state = "cannot be delivered" if one.aside else "refused"
+    state = f"cannot be delivered to {one.receiver}" if one.aside else f"refused by {one.receiver}"
     tries = "1 try" if one.tries == 1 else f"{one.tries} tries"
     return (
-        f'{one.message} "{one.title}": {state} to {one.receiver} since {one.since:%Y-%m-%d %H:%M} UTC ({tries}, next '
+        f'{one.message} "{one.title}": {state} since {one.since:%Y-%m-%d %H:%M} UTC ({tries}, next '
         f"{one.retry:%Y-%m-%d %H:%M} UTC): {one.fault}"
     )
 

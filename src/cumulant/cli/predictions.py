@@ -168,4 +168,12 @@ def _print(console: Console, one: PredictionView) -> None:
 
 
 def _brief(outputs: dict[str, object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in list(outputs.items())[:2])[:60]
+    from cumulant.runtime.report_page.terminal import cell
+
+    def told(value: object) -> str:
+        # Probabilities by class, and whatever else an answer holds by name.
+        return (
+            " ".join(f"{name} {cell(one)}" for name, one in value.items()) if isinstance(value, dict) else cell(value)
+        )
+
+    return ", ".join(f"{name} {told(value)}" for name, value in list(outputs.items())[:2])[:60]

@@ -118,7 +118,7 @@ def test_what_a_receiver_refuses_is_listed_retried_and_dropped(cumulant, firing,
     assert "1 message delivered, 1 left; " in said
     assert "it answered 413: not like this" in said
     listed = cumulant("alerts", "list", "--project", firing).out
-    assert "refused to slack-" in listed
+    assert "refused by slack-" in listed
     assert "it answered 413: not like this" in listed
     [one] = cumulant("alerts", "list", "--json", "--project", firing).document["refused"]
     assert (one["tries"], one["aside"]) == (1, False)
@@ -126,7 +126,7 @@ def test_what_a_receiver_refuses_is_listed_retried_and_dropped(cumulant, firing,
     assert (still.code, "0 messages delivered, 1 left" in still.out) == (4, True)
     dropped = cumulant("alerts", "drop", one["message"], "--reason", "told by hand", "--project", firing)
     assert dropped.out == f"{one['receiver']}: dropped {one['message']}\n"
-    assert "refused to" not in cumulant("alerts", "list", "--project", firing).out
+    assert "refused by" not in cumulant("alerts", "list", "--project", firing).out
     assert cumulant("alerts", "retry", "--project", firing).out == "no message waits\n"
     assert len(web.posts) == 1
 

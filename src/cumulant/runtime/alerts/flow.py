@@ -225,9 +225,8 @@ def _check_rule(project: Project, rule: str) -> None:
     fired = {alert.finding.rule for alert in [*state.alerts.values(), *state.over]}
     known = fired | set(policy(project.spec.monitoring.alerts).rules)
     if rule not in known:
-        near = did_you_mean(rule, known) or f"rules: {', '.join(sorted(known))}"
-        own = f"one of yours that has not fired yet is silenced by a pattern, such as '{rule}*'"
-        raise NotFoundError(f'no rule is called "{rule}"', subject=rule, hint=f"{near}; {own}")
+        own = f"rules: {', '.join(sorted(known))}; one of yours that has not fired yet: a pattern such as '{rule}*'"
+        raise NotFoundError(f'no rule is called "{rule}"', subject=rule, hint=did_you_mean(rule, known) or own)
 
 
 def unsilence(project: Project, name: str, *, principal: Principal) -> None:
