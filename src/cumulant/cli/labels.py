@@ -10,6 +10,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.program import as_called, line
 from cumulant.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 app = application(
     "labels",
     "What became of the predictions: labels that come late, joined with the prediction log.",
-    examples=["cumulant labels ingest landed.csv", "cumulant labels report --by week", "cumulant labels show d1c754e0"],
+    examples=[
+        "cumulant labels ingest landed.csv",
+        "cumulant labels report --by week",
+        "cumulant labels show d1c754e0d1cd9785",
+    ],
 )
 
 #: of a report on a terminal; the document has all
@@ -96,7 +101,7 @@ def list_(
         if found:
             _print_said(console, found)
             return
-        none = "no label was said yet: cumulant labels ingest FILE"
+        none = f"no label was said yet: {line('labels ingest FILE', project=call.given)}"
         console.print(none if state is None else f"no label is {state}", style="dim")
 
     call.answer(found, text)
@@ -228,9 +233,8 @@ def _print_intake(console: Console, intake: Intake) -> None:
     console.print(f"{intake.labelled:,} predictions have a label now")
     usable = sum(one.rows - sum(one.problems.values()) for one in intake.sources if not one.again)
     if intake.labelled < usable:
-        console.print(
-            "`cumulant labels report` counts what has no prediction, is said twice or contradicts", style="dim"
-        )
+        told = "`cumulant labels report` counts what has no prediction, is said twice or contradicts"
+        console.print(as_called(told), style="dim")
     if intake.pairs or intake.graded:
         console.print(f"{intake.pairs:,} mirrored requests were paired, {intake.graded:,} pairs have a label now")
 

@@ -67,12 +67,17 @@ def _explained(explanation: Any) -> list[str]:
     ]
 
 
-def cases(console: Console, found: Sequence[CaseView], status: str) -> None:
-    """A table of cases."""
+def label_names(case: CaseView) -> list[str]:
+    """What a reviewer may say, as it is written; none where it is a number."""
+    return [str(one).lower() if isinstance(one, bool) else str(one) for one in case.labels]
+
+
+def cases(console: Console, found: Sequence[CaseView], status: str, *, fill: str) -> None:
+    """A table of cases. `fill` is the command that brings some."""
     from cumulant.runtime.report_page.terminal import table
 
     if not found:
-        said = "no case waits: cumulant review fill" if status == "waiting" else "there is no such case"
+        said = f"no case waits: {fill}" if status == "waiting" else "there is no such case"
         console.print(said, style="dim")
         return
     columns = ["case", "answered", "version", "reasons", "status", "with", "deadline", "label"]

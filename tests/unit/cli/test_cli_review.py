@@ -81,7 +81,7 @@ def test_a_queue_is_filled_answered_and_reported(review, cumulant, queue):
     assert (case["holder"], case["hidden"], case["answer"]) == ("user:ada", True, None)
     text = review("next", json=False).out
     assert "hidden until you decide" in text
-    assert f"cumulant review decide {case['id']} LABEL" in text
+    assert f"cumulant review decide {case['id']} LABEL --project {queue}" in text
     said = review("decide", case["id"][:8], "1", "--note", "seen", json=False)
     assert (said.code, "is done: 1; the model said" in said.out) == (0, True)
     shown = review("show", case["id"], json=False).out
@@ -178,7 +178,7 @@ def test_a_sitting_on_a_terminal_takes_one_line_an_answer(review, queue, monkeyp
     monkeypatch.setattr("builtins.input", lambda _: next(said))
     console = Console(file=io.StringIO(), width=100)
     with projects.load(queue) as project:
-        review_session.session(console, project)
+        review_session.session(console, project, report="cumulant review report")
     text = console.file.getvalue()
     assert all(
         part in text for part in ("what is the number?", "noted", "is done: 1", "you skipped case", "goes to those")
@@ -187,7 +187,7 @@ def test_a_sitting_on_a_terminal_takes_one_line_an_answer(review, queue, monkeyp
     assert review("report").document["done"] == 1
     monkeypatch.setattr("builtins.input", lambda _: (_ for _ in ()).throw(EOFError))
     with projects.load(queue) as project:
-        review_session.session(console, project)
+        review_session.session(console, project, report="cumulant review report")
     assert "0 answered" in console.file.getvalue()
 
 
