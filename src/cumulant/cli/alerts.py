@@ -53,7 +53,8 @@ def show(call: Invocation, name: Id) -> None:
 
     with call.project() as project:
         found = view(flow(project, name, principal=project.principal()))
-    call.answer(found, lambda console: _print_one(console, found))
+        heard = bool(project.receivers())
+    call.answer(found, lambda console: _print_one(console, found, heard=heard))
 
 
 @command(
@@ -255,13 +256,14 @@ def _state(one: AlertView) -> str:
     return f"{one.status} ({', '.join(more)})" if more else one.status
 
 
-def _print_one(console: Console, one: AlertView) -> None:
+def _print_one(console: Console, one: AlertView, *, heard: bool) -> None:
     from cumulant.runtime.report_page.terminal import clean
     from cumulant.runtime.report_page.wording import instant
 
     console.print(clean(f"{one.level}: {one.rule} in {one.subject} of {one.model}, {_state(one)}"), style="bold")
     console.print(clean(one.text), soft_wrap=True)
-    told = f"people know at level {one.told}" if one.told else "people were not told"
+    told = f"people know at level {one.told}" if one.told and heard else "people were not told"
+    told += "" if heard else ", as monitoring.notify names no receiver"
     rows = [("first seen", one.began), ("fired", one.fired), ("last seen", one.seen), ("over", one.resolved)]
     for label, when in rows:
         if when is not None:

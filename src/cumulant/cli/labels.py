@@ -281,7 +281,10 @@ def _print_report(console: Console, found: Report) -> None:
             "`--by week`, `--until` and `--json` show them",
             style="dim",
         )
-    console.print(table(["from", "model", "version", "arm", *numbers], rows, right=numbers))
+    if rows:
+        console.print(table(["from", "model", "version", "arm", *numbers], rows, right=numbers))
+    else:
+        console.print("no prediction is in the log, or none of these days", style="dim")
     if len(found.cohorts) > 1:
         share = f", {found.labelled / found.predictions:.1%}" if found.predictions else ""
         console.print(f"{found.predictions:,} predictions in all, {found.labelled:,} labelled{share}")

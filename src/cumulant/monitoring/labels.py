@@ -24,6 +24,14 @@ class Labels(NamedTuple):
     known: int
     key: tuple[str, ...]
 
+    def called(self, name: str) -> Labels:
+        """The same with another name of the label, where no other column has it."""
+        if name in self.table.columns:
+            return self
+        names = tuple(name if one == self.name else one for one in self.table.columns)
+        rows = self.table.rows.rename({self.name: name})
+        return self._replace(table=replace(self.table, rows=rows, columns=names), name=name)
+
 
 def labelled(table: Table, path: Path, label: str | None, key: Sequence[str] = ()) -> Labels:
     """`table` with the labels of a file as a column.

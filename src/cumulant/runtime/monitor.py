@@ -258,6 +258,8 @@ def _sides(
     said = None
     if asked.labels is not None:
         said = labelled(table, asked.labels, asked.label, asked.key)
+        # What a served version was trained on has one truth, whatever the file calls it.
+        said = said if served is None else said.called(served.truth)
         table = said.table
     size = -(-table.count() // asked.windows) if asked.windows else None
     table = table if served is None else as_flags(table, flags(before))
