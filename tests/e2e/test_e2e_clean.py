@@ -11,6 +11,7 @@ from e2e_support import opened
 
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import Actor
+from cumulant.core.progress import silent
 from cumulant.runtime import serve
 from cumulant.runtime.candidate import MODEL, Candidate, find_record
 from cumulant.runtime.clean import clean
@@ -59,6 +60,26 @@ def keys(items, kind):
 def states(project):
     """Tables of state; beside them are the logs of what was posted, which no clean touches."""
     return [table for table in project.online().tables() if not table.startswith("events.")]
+
+
+def test_what_looks_compare_with_goes_with_its_version(project):
+    from cumulant.runtime.review.reference import key_of, reference_of
+    from cumulant.runtime.watching.reference import served_reference
+
+    who, objects = project.principal(), project.objects()
+    (version,) = project.registry().versions(project.name)
+    with open_run(project, "review fill", action="review.fill", principal=who, progress=silent) as context:
+        reference_of(context, version)
+    of_review = key_of(find_record(project, version))
+    of_drift = served_reference(project, principal=who).key
+    assert {*objects.keys("watching/"), *objects.keys("review/")} == {of_drift, of_review}
+    assert keys(clean(project, principal=who), "object") == set()
+    for key in (of_drift, of_review):
+        objects.put(f"{key}0", objects.path(key))
+    listed = clean(project, principal=who, dry_run=False)
+    assert keys(listed, "object") == {f"{of_drift}0", f"{of_review}0"}
+    assert all(item.bytes > 0 for item in listed)
+    assert {*objects.keys("watching/"), *objects.keys("review/")} == {of_drift, of_review}
 
 
 def test_state_of_older_snapshots_goes_and_the_newest_stays(project):

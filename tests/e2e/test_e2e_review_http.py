@@ -251,8 +251,9 @@ def test_two_callers_who_race_get_each_case_once_and_a_kill_loses_nothing(tmp_pa
         server.kill()
     done = run(folder, "review", "list", "--status", "done", "--limit", "100")
     assert {one["id"] for one in done} == {*first, case}
-    # Said again by two who tell at once, a label counts once.
-    assert len({one["id"] for one in run(folder, "labels", "list", "--limit", "100")}) == 13
+    # However many decide at once, each decision becomes one label.
+    said = [one["id"] for one in run(folder, "labels", "list", "--limit", "100")]
+    assert (len(said), len(set(said))) == (13, 13)
     assert run(folder, "review", "report")["labelled"] == 13
     with serving(folder) as server:
         assert server("POST", "/v1/review/next", headers=ADA)[1]["id"] == held["id"]
@@ -263,6 +264,24 @@ def test_two_callers_who_race_get_each_case_once_and_a_kill_loses_nothing(tmp_pa
         from cumulant.runtime.events import verify
 
         assert list(verify(project.journal())) == []
+
+
+def test_decisions_at_the_same_time_become_one_label_each(tmp_path):
+    folder = make(tmp_path / "shop")
+    names = [{"x-cumulant-user": f"reviewer{number}"} for number in range(CASES)]
+    with serving(folder) as server, serving(folder) as other:
+        cases = [one["id"] for one in server("GET", f"/v1/review/cases?limit={CASES}")[1]]
+
+        def decide(place):
+            door = (server, other)[place % 2]
+            return door("POST", f"/v1/review/cases/{cases[place]}/decide", {"label": "yes"}, names[place])
+
+        with ThreadPoolExecutor(CASES) as pool:
+            told = list(pool.map(decide, range(CASES)))
+    assert {one[0] for one in told} == {200}
+    assert sum(one[1]["labelled"] for one in told) == CASES
+    assert [one["source"] for one in run(folder, "labels", "list", "--limit", "100")] == ["review"] * CASES
+    assert run(folder, "labels", "report")["duplicates"] == 0
 
 
 def test_a_lease_that_has_ended_lets_another_one_in(tmp_path):

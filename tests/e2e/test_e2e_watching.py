@@ -88,6 +88,13 @@ def test_an_imported_log_of_that_period_alarms_nobody_and_what_moves_is_named(sh
     assert calm["unread"] == ["order"]
     days = sorted((folder / ".cumulant" / "monitoring" / "profiles").glob("*/2024-*"))
     assert len(days) == len(calm["windows"])
+    # The truth of the test rows is compared with labels by id, whatever the file calls them.
+    files = [folder / "data" / "orders" / f"{name}.parquet" for name in ("a", "b")]
+    known = pl.concat([pl.read_parquet(path) for path in files]).join(rows, on="order", how="semi")
+    known.select(pl.format("r{}", "order").alias("id"), came_back="returned").write_csv(folder / "known.csv")
+    told = run(folder, "monitor", "run", "--labels", str(folder / "known.csv"))
+    assert (told["label"], told["label_key"], told["labelled"] > 500) == ("returned", ["id"], True)
+    assert "returned" in {one["feature"] for one in told["columns"]}
     # A week later: another mix of a hashed column, and amounts that the model reads are lost.
     later = rows.with_columns(
         pl.col("ordered") + pl.duration(days=14),

@@ -53,7 +53,8 @@ def show(call: Invocation, name: Id) -> None:
 
     with call.project() as project:
         found = view(flow(project, name, principal=project.principal()))
-    call.answer(found, lambda console: _print_one(console, found))
+        heard = bool(project.receivers())
+    call.answer(found, lambda console: _print_one(console, found, heard=heard))
 
 
 @command(
@@ -220,7 +221,7 @@ def _print(console: Console, found: AlertsView, model: str) -> None:
     for one in found.silences:
         matched = f"rule {one.rule}, subject {one.subject}, model {one.model}"
         why = f" ({one.reason})" if one.reason else ""
-        console.print(clean(f"silence {one.id}: {matched}, until {one.until:%Y-%m-%d %H:%M} UTC, by {one.by}{why}"))
+        _say(console, f"silence {one.id}: {matched}, until {one.until:%Y-%m-%d %H:%M} UTC, by {one.by}{why}")
     if found.receivers:
         told = [
             (one.receiver, one.url, one.waiting, one.refused, one.left_out, one.fault or "–") for one in found.receivers
@@ -229,7 +230,7 @@ def _print(console: Console, found: AlertsView, model: str) -> None:
     else:
         console.print("monitoring.notify names no receiver: alerts are in the events only", style="dim")
     _say(console, *map(_refused_line, found.refused))
-    console.print(f"{found.spent} messages of the budget of {found.budget}", style="dim")
+    console.print(f"{found.spent} message{'s' * (found.spent != 1)} of the budget of {found.budget}", style="dim")
 
 
 def _say(console: Console, *lines: str) -> None:
@@ -240,10 +241,10 @@ def _say(console: Console, *lines: str) -> None:
 
 
 def _refused_line(one: RefusedView) -> str:
-    state = "cannot be delivered" if one.aside else "refused"
+    state = f"cannot be delivered to {one.receiver}" if one.aside else f"refused by {one.receiver}"
     tries = "1 try" if one.tries == 1 else f"{one.tries} tries"
     return (
-        f'{one.message} "{one.title}": {state} to {one.receiver} since {one.since:%Y-%m-%d %H:%M} UTC ({tries}, next '
+        f'{one.message} "{one.title}": {state} since {one.since:%Y-%m-%d %H:%M} UTC ({tries}, next '
         f"{one.retry:%Y-%m-%d %H:%M} UTC): {one.fault}"
     )
 
@@ -255,13 +256,14 @@ def _state(one: AlertView) -> str:
     return f"{one.status} ({', '.join(more)})" if more else one.status
 
 
-def _print_one(console: Console, one: AlertView) -> None:
+def _print_one(console: Console, one: AlertView, *, heard: bool) -> None:
     from cumulant.runtime.report_page.terminal import clean
     from cumulant.runtime.report_page.wording import instant
 
     console.print(clean(f"{one.level}: {one.rule} in {one.subject} of {one.model}, {_state(one)}"), style="bold")
     console.print(clean(one.text), soft_wrap=True)
-    told = f"people know at level {one.told}" if one.told else "people were not told"
+    told = f"people know at level {one.told}" if one.told and heard else "people were not told"
+    told += "" if heard else ", as monitoring.notify names no receiver"
     rows = [("first seen", one.began), ("fired", one.fired), ("last seen", one.seen), ("over", one.resolved)]
     for label, when in rows:
         if when is not None:

@@ -10,6 +10,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.program import as_called, line
 from cumulant.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,8 +22,15 @@ if TYPE_CHECKING:
 app = application(
     "labels",
     "What became of the predictions: labels that come late, joined with the prediction log.",
-    examples=["cumulant labels ingest landed.csv", "cumulant labels report --by week", "cumulant labels show d1c754e0"],
+    examples=[
+        "cumulant labels ingest landed.csv",
+        "cumulant labels report --by week",
+        "cumulant labels show d1c754e0d1cd9785",
+    ],
 )
+
+#: of a report on a terminal; the document has all
+_COHORTS = 20
 
 Map = Annotated[
     str | None,
@@ -75,8 +83,11 @@ def ingest(
 def list_(
     call: Invocation,
     state: Annotated[
-        Literal["usable", "waiting", "refused", "contradicted"] | None,
-        typer.Option(help="Only labels that can be used; are known in the future; cannot be used; contradict another."),
+        Literal["usable", "unmatched", "waiting", "refused", "contradicted"] | None,
+        typer.Option(
+            help="Only labels that are used; are of no prediction in the log; are known in the future; cannot be used; "
+            "contradict another."
+        ),
     ] = None,
     limit: Annotated[int, typer.Option(metavar="N", help="How many of the newest.", min=1)] = 20,
 ) -> None:
@@ -85,7 +96,15 @@ def list_(
 
     with call.project() as project:
         found = list_labels(project, principal=project.principal(), state=state, limit=limit)
-    call.answer(found, lambda console: _print_said(console, found))
+
+    def text(console: Console) -> None:
+        if found:
+            _print_said(console, found)
+            return
+        none = f"no label was said yet: {line('labels ingest FILE', project=call.given)}"
+        console.print(none if state is None else f"no label is {state}", style="dim")
+
+    call.answer(found, text)
 
 
 @command(app, action="labels.show", examples=["cumulant labels show d1c754e0d1cd9785"])
@@ -115,7 +134,8 @@ def show(
             )
             for one in rows
         ]
-        console.print(table(["row", "model", "version", "arm", "score", "label", "known", "state"], _dashed(shown)))
+        columns = ["row", "model", "version", "arm", "score", "label", "known", "state"]
+        console.print(table(columns, _dashed(shown)) if rows else "no prediction in the log has this id")
         _print_said(console, said)
 
     call.answer({"predictions": rows, "said": said}, text)
@@ -214,9 +234,8 @@ def _print_intake(console: Console, intake: Intake) -> None:
     console.print(f"{intake.labelled:,} predictions have a label now")
     usable = sum(one.rows - sum(one.problems.values()) for one in intake.sources if not one.again)
     if intake.labelled < usable:
-        console.print(
-            "`cumulant labels report` counts what has no prediction, is said twice or contradicts", style="dim"
-        )
+        told = "`cumulant labels report` counts what has no prediction, is said twice or contradicts"
+        console.print(as_called(told), style="dim")
     if intake.pairs or intake.graded:
         console.print(f"{intake.pairs:,} mirrored requests were paired, {intake.graded:,} pairs have a label now")
 
@@ -253,14 +272,28 @@ def _print_report(console: Console, found: Report) -> None:
 
     rows = [
         (one.start, one.model, one.version, one.arm or "–", one.predictions, one.labelled, f"{one.share:.1%}")
-        for one in found.cohorts
+        for one in found.cohorts[-_COHORTS:]
     ]
     numbers = ["predictions", "labelled", "share"]
-    console.print(table(["from", "model", "version", "arm", *numbers], rows, right=numbers))
+    if earlier := found.cohorts[:-_COHORTS]:
+        answered, labelled = sum(one.predictions for one in earlier), sum(one.labelled for one in earlier)
+        console.print(
+            f"{len(earlier):,} earlier cohorts have {answered:,} predictions, {labelled / answered:.1%} labelled; "
+            "`--by week`, `--until` and `--json` show them",
+            style="dim",
+        )
+    if rows:
+        console.print(table(["from", "model", "version", "arm", *numbers], rows, right=numbers))
+    else:
+        console.print("no prediction is in the log, or none of these days", style="dim")
+    if len(found.cohorts) > 1:
+        share = f", {found.labelled / found.predictions:.1%}" if found.predictions else ""
+        console.print(f"{found.predictions:,} predictions in all, {found.labelled:,} labelled{share}")
     console.print(
         f"{found.rows:,} rows were said: {found.duplicates:,} duplicates, {found.waiting:,} known in the future, "
         f"{found.unmatched:,} without a prediction; {found.corrected:,} predictions were corrected, "
-        f"{found.contradicted:,} contradicted"
+        f"{found.contradicted:,} contradicted",
+        soft_wrap=True,
     )
     if found.early:
         console.print(

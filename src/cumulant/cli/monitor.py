@@ -67,6 +67,13 @@ def run(
     label: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="The label, where the file of labels has more columns.")
     ] = None,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="By which columns labels find their row. Default: the id of a log, else one that tells rows apart.",
+        ),
+    ] = None,
     time: Annotated[
         str | None, typer.Option(metavar="COLUMN", help="The moment of each row. Default: the column that is a time.")
     ] = None,
@@ -103,7 +110,8 @@ def run(
         raise UsageError("--window and --windows are given at once", hint="leave out one of them")
     first, last = (None if text is None else moment(text).date() for text in (since, until))
     asked = Asked(
-        predictions=predictions or Path(), reference=reference, labels=labels, label=label, time=time, windows=windows,
+        predictions=predictions or Path(), reference=reference, labels=labels, label=label, key=_list(key), time=time,
+        windows=windows,
         columns=_list(columns), answers=_list(answers), since=first, until=last, joint=joint,
         out=out,
     )  # fmt: skip
@@ -162,11 +170,13 @@ def _document(found: Monitored) -> dict[str, object]:
 
 def _print(console: Console, found: Monitored, *, every: bool, page: Path | None) -> None:
     from cumulant.monitoring.drift.words import day
+    from cumulant.monitoring.tables import MOMENT
     from cumulant.runtime.monitor import notes
     from cumulant.runtime.report_page.terminal import clean, table
 
     told = found.drift
-    several = f"{len(told.windows)} windows ({day(told.windows[0])} to {day(told.windows[-1])})"
+    by = "" if found.time in (None, MOMENT) else f" by {clean(found.time)}"
+    several = f"{len(told.windows)} windows{by} ({day(told.windows[0])} to {day(told.windows[-1])})"
     console.print(
         f"{found.rows:,} rows in {several if len(told.windows) > 1 else 'one window'} against "
         f"{told.reference_rows:,} rows of the reference, {len(told.columns)} columns",

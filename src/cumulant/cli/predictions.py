@@ -75,15 +75,16 @@ def list_(
     def text(console: Console) -> None:
         from cumulant.runtime.report_page.terminal import table
 
+        if not found:
+            asked = model is not None or since is not None
+            said = "no prediction in the log fits" if asked else "no prediction yet: cumulant serve"
+            console.print(said, style="dim")
+            return
         rows = [
             (one.time, one.id, one.row, one.model, one.version, _brief(one.outputs), f"{one.latency_us / 1000:.2f} ms")
             for one in found
         ]
         console.print(table(["time", "id", "row", "model", "version", "answer", "took"], rows, right=["took"]))
-        if not found:
-            asked = model is not None or since is not None
-            said = "no prediction in the log fits" if asked else "no prediction yet: cumulant serve"
-            console.print(said, style="dim")
 
     call.answer(found, text)
 
@@ -168,4 +169,12 @@ def _print(console: Console, one: PredictionView) -> None:
 
 
 def _brief(outputs: dict[str, object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in list(outputs.items())[:2])[:60]
+    from cumulant.runtime.report_page.terminal import cell
+
+    def told(value: object) -> str:
+        # Probabilities by class, and whatever else an answer holds by name.
+        return (
+            " ".join(f"{name} {cell(one)}" for name, one in value.items()) if isinstance(value, dict) else cell(value)
+        )
+
+    return ", ".join(f"{name} {told(value)}" for name, value in list(outputs.items())[:2])[:60]

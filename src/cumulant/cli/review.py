@@ -11,6 +11,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.program import line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,10 +49,12 @@ def fill(
     """Choose cases from the predictions since the last time, within the budget; each prediction at most once."""
     from cumulant.core.units import moment
     from cumulant.runtime.review.fill import fill as flow
+    from cumulant.runtime.review.verbs import tell
 
     begin = None if since is None else moment(since)
     with call.project() as project, call.progress("review fill") as progress:
         found = flow(project, principal=project.principal(), since=begin, at_once=now, progress=progress)
+        tell(project, principal=project.principal())
     call.answer(found, lambda console: _print_filled(console, found))
 
 
@@ -75,7 +78,7 @@ def list_(
     def text(console: Console) -> None:
         from cumulant.cli.review_page import cases
 
-        cases(console, found, status)
+        cases(console, found, status, fill=line("review fill", project=call.given))
 
     call.answer(found, text)
 
@@ -92,18 +95,21 @@ def next_(
         if not call.json and not once and sys.stdin.isatty() and sys.stdout.isatty():
             from cumulant.cli.review_session import session
 
-            session(call.output.console(), project)
+            session(call.output.console(), project, report=line("review report", project=call.given))
             return
         found = next_case(project, principal=project.principal())
 
     def text(console: Console) -> None:
-        from cumulant.cli.review_page import page
+        from cumulant.cli.review_page import label_names, page
 
         if found is None:
-            console.print("no case waits for you: cumulant review fill", style="dim")
+            console.print(f"no case waits for you: {line('review fill', project=call.given)}", style="dim")
             return
         page(console, found)
-        console.print(f"\ncumulant review decide {found.id} LABEL", style="dim")
+        words = " or ".join(label_names(found)) or "a number"
+        console.print(f"\nwhat is true, {words}:", style="dim", markup=False)
+        decide = line(f"review decide {found.id} LABEL", project=call.given)
+        console.print(decide, style="dim", markup=False, soft_wrap=True)
 
     call.answer(found, text)
 

@@ -35,7 +35,7 @@ def page(console: Console, case: CaseView) -> None:
 
 
 def _known(case: CaseView) -> list[tuple[str, object]]:
-    found: list[tuple[str, object]] = [("answered", f"{case.time:%Y-%m-%d %H:%M:%S}")]
+    found: list[tuple[str, object]] = [("answered", f"{case.time:%Y-%m-%d %H:%M:%S}Z")]
     if case.hidden:
         found.append(("the model's answer", "hidden until you decide"))
     found += [(f"answer {name}", _shown(value)) for name, value in (case.answer or {}).items()]
@@ -43,12 +43,13 @@ def _known(case: CaseView) -> list[tuple[str, object]]:
     if case.reasons:
         found.append(("in the queue as", ", ".join(case.reasons)))
     if case.status == "waiting":
-        found.append(("deadline", f"{case.deadline:%Y-%m-%d %H:%M}"))
+        found.append(("deadline", f"{case.deadline:%Y-%m-%d %H:%M}Z"))
     if case.holder is not None and case.held_until is not None:
-        found.append(("with", f"{case.holder} until {case.held_until:%H:%M}"))
+        found.append(("with", f"{case.holder} until {case.held_until:%H:%M}Z"))
     found += [("assigned to", case.assigned)] if case.assigned else []
     found += [("escalated", "yes")] if case.escalated else []
     found += [("note", f"{one['reviewer']}: {one['text']}") for one in case.notes]
+    found += [(f"you {one['kind']}", _shown(one["label"])) for one in case.own]
     found += [(one["kind"], f"{one['reviewer']}: {_shown(one['label'])}") for one in case.others]
     if case.status != "waiting":
         found.append(("status", case.status))
@@ -66,22 +67,38 @@ def _explained(explanation: Any) -> list[str]:
     ]
 
 
-def cases(console: Console, found: Sequence[CaseView], status: str) -> None:
-    """A table of cases."""
+def label_names(case: CaseView) -> list[str]:
+    """What a reviewer may say, as it is written; none where it is a number."""
+    return [str(one).lower() if isinstance(one, bool) else str(one) for one in case.labels]
+
+
+def cases(console: Console, found: Sequence[CaseView], status: str, *, fill: str) -> None:
+    """A table of cases. `fill` is the command that brings some."""
     from cumulant.runtime.report_page.terminal import table
 
     if not found:
-        said = "no case waits: cumulant review fill" if status == "waiting" else "there is no such case"
+        said = f"no case waits: {fill}" if status == "waiting" else "there is no such case"
         console.print(said, style="dim")
         return
+    columns = ["case", "answered", "version", "reasons", "status", "with", "deadline", "label"]
     rows = [
-        (
-            one.id, f"{one.time:%Y-%m-%d %H:%M}", one.version, ", ".join(one.reasons) or "hidden (blind)", one.status,
-            one.holder or one.assigned or _DASH, f"{one.deadline:%Y-%m-%d %H:%M}", _shown(one.label),
-        )
+        [
+            one.id, f"{one.time:%Y-%m-%d %H:%M}Z", one.version, _why(one), one.status,
+            one.holder or one.assigned or _DASH, f"{one.deadline:%Y-%m-%d %H:%M}Z", _shown(one.label),
+        ]
         for one in found
     ]  # fmt: skip
-    console.print(table(["case", "answered", "version", "reasons", "status", "with", "deadline", "label"], rows))
+    # A column that says the same of every case is said once, or not at all.
+    blind = all(one.hidden for one in found)
+    needless = {"reasons": blind, "status": status != "all", "label": status == "waiting"}
+    kept = [place for place, name in enumerate(columns) if not needless.get(name)]
+    console.print(table([columns[place] for place in kept], [[row[place] for place in kept] for row in rows]))
+    if blind:
+        console.print("why they were chosen is hidden until you decide", style="dim")
+
+
+def _why(case: CaseView) -> str:
+    return "hidden" if case.hidden else ", ".join(case.reasons)
 
 
 def outcome(found: Answered) -> str:
@@ -94,7 +111,9 @@ def outcome(found: Answered) -> str:
         return f"two reviewers differ on case {case.id}: a third decides"
     if case.escalated:
         return f"case {case.id} goes to those who take escalated cases"
-    return f"case {case.id} waits for another reviewer"
+    if case.own and case.own[-1]["kind"] == "skipped":
+        return f"you skipped case {case.id}: others get it"
+    return f"case {case.id} waits for a second reviewer, who decides without knowing what you said"
 
 
 def _decision(answer: dict[str, Any]) -> object:
@@ -132,21 +151,25 @@ def _agreement(found: Figures) -> str:
     told = found.agreement
     if told is None:
         return "no case was decided twice"
+    agreed = f"agree on {told['observed']:.0%} of {told['cases']} case{'s' * (told['cases'] != 1)}"
     if told["kappa"] is None:
-        return f"agree on {told['observed']:.0%} of {told['cases']} cases, all of one label: no kappa"
+        return f"{agreed}, all of one label: no kappa"
     ends = "" if told["low"] is None else f" [{told['low']:.2f}, {told['high']:.2f}]"
-    return f"agree on {told['observed']:.0%} of {told['cases']} cases, Cohen's kappa {told['kappa']:.2f}{ends}"
+    return f"{agreed}, Cohen's kappa {told['kappa']:.2f}{ends}"
 
 
 def _error(found: Figures) -> str:
     if found.counted is None:
         return "no case is done"
-    among = f"{found.counted:.1%} of the cases, which were chosen to be hard"
+    # Where all were drawn at random, the cases are as hard as the others.
+    among = f"{found.counted:.1%} of the cases" + (", which were chosen to be hard" if found.ranked else "")
     if found.error is None:
         return f"{among}; no random case is done, so nothing is known of the others"
     low, high = found.error["low"], found.error["high"]
     ends = "" if low is None or high is None else f" [{low:.2%}, {high:.2%}]"
-    return f"{found.error['value']:.2%}{ends} of all predictions looked at; {among}"
+    some = found.answered is not None and found.answered < 1
+    silent = f"; {found.answered:.0%} of the random cases have an answer" if some else ""
+    return f"{found.error['value']:.2%}{ends} of all predictions looked at; {among}{silent}"
 
 
 def _shown(value: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cumulant.cli.review_page import outcome, page
+from cumulant.cli.review_page import label_names, outcome, page
 from cumulant.core.errors import CumulantError
 
 if TYPE_CHECKING:
@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 _HELP = "s skip, e escalate, n TEXT note, q quit"
 
 
-def session(console: Console, project: Project) -> None:
-    """Give out cases and take answers until none is left or the reviewer quits; each answer stands at once."""
+def session(console: Console, project: Project, *, report: str) -> None:
+    """Give out cases and take answers until none is left or the reviewer quits; each answer stands at once.
+
+    `report` is the command that tells how the queue stands.
+    """
     from cumulant.runtime.review.verbs import next_case
 
     answered, passed = 0, list[str]()
@@ -32,14 +35,13 @@ def session(console: Console, project: Project) -> None:
         console.print()
     else:
         console.print("no more cases wait for you", style="dim")
-    console.print(f"{answered} answered; cumulant review report", style="dim")
+    console.print(f"{answered} answered: {report}", style="dim")
 
 
 def _asked(case: CaseView) -> str:
     if not case.labels:
         return "what is the number?"
-    names = [str(one).lower() if isinstance(one, bool) else str(one) for one in case.labels]
-    return f"what is true: {', '.join(names)}?"
+    return f"what is true: {', '.join(label_names(case))}?"
 
 
 def _answer(console: Console, project: Project, case: CaseView) -> bool | None:

@@ -12,11 +12,14 @@ from pathlib import Path
 import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
+from cumulant.monitoring import drift
 from cumulant.outcomes import kind_of
 from cumulant.serving import log
 
 #: names that a column of times goes by where no column has the type
 _TIMES = ("event_time", "timestamp", "time", "datetime", "date")
+#: rows that tell whether a column of texts holds times
+_HEAD = 1_000
 #: names that an answer goes by
 _ANSWERS = ("prediction", "probability", "score", "y_pred", "y_pred_proba", "y_hat", "predicted_probability")
 #: what a log knows of each row beside request and answer, and how the answer's fields begin
@@ -65,6 +68,16 @@ class Table:
         with readable(self.name):
             return self.rows.select(name).collect().to_series()
 
+    def tells_apart(self, name: str) -> bool:
+        """Whether every row has a name or number of its own in that column: it names rows, as a key does.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        values = self.series(name)
+        named = values.dtype == pl.String or values.dtype.is_integer()
+        return named and 1 < len(values) == values.n_unique()
+
     def count(self) -> int:
         """How many rows there are.
 
@@ -93,7 +106,13 @@ def open_table(
         schema = lazy.collect_schema()
     names = tuple(schema)
     times = [name for name, kind in schema.items() if isinstance(kind, pl.Datetime) or kind == pl.Date]
-    times += [name for name in _TIMES if name in schema and schema[name] == pl.String]
+    texts = [name for name, kind in schema.items() if kind == pl.String]
+    times += [name for name in _TIMES if name in texts]
+    if not times and texts:
+        # A CSV file has no type for times. A text that is none further down is a row without a time, which is told.
+        with readable(str(path)):
+            head = lazy.select(texts).head(_HEAD).collect()
+        times = [one.name for one in head.get_columns() if drift.hold_times(one)]
     return Table(str(path), lazy, names, next(iter(times), None), tuple(one for one in names if one in _ANSWERS))
 
 

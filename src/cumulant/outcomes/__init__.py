@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cumulant.outcomes.pairs import Graded, Pair
     from cumulant.outcomes.place import INBOX
     from cumulant.outcomes.scored import logged
-    from cumulant.outcomes.store import Ingested, write_bytes, writing_to
+    from cumulant.outcomes.store import Ingested, locked, write_bytes, writing_to
 
 _HOMES = {
     "Advanced": "joining",
@@ -51,6 +51,7 @@ _HOMES = {
     "asked_ref": "labels",
     "key_ref": "labels",
     "key_text": "labels",
+    "locked": "store",
     "logged": "scored",
     "number": "labels",
     "read_outputs": "losses",
@@ -90,6 +91,7 @@ __all__ = [
     "key_ref",
     "key_text",
     "kind_of",
+    "locked",
     "logged",
     "number",
     "read_outputs",

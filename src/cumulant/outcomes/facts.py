@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +12,9 @@ import polars as pl
 
 from cumulant.outcomes import store
 
-State = Literal["usable", "waiting", "refused", "contradicted"]
+State = Literal["usable", "unmatched", "waiting", "refused", "contradicted"]
+#: of references and models, those that a prediction has: `Outcomes.named`
+Named = Callable[[pl.DataFrame], pl.DataFrame]
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,9 +36,17 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def shown(
-    folder: Path, now: datetime, *, state: str | None = None, request: str | None = None, limit: int | None = 20
+    folder: Path,
+    now: datetime,
+    *,
+    state: str | None = None,
+    request: str | None = None,
+    limit: int | None = 20,
+    named: Named | None = None,
 ) -> list[Shown]:
     """What was said, the newest first; of one state, or of one request, where asked.
+
+    With `named`, what could be used and is of no prediction in the log is `unmatched`.
 
     Raises:
         StorageError: a file cannot be read.
@@ -45,13 +55,26 @@ def shown(
     found: list[pl.DataFrame] = []
     for frame in _frames(folder, None):
         rows = frame.with_columns(_state(now, contradicted))
+        if named is not None and state in ("usable", "unmatched"):
+            rows = _matched(rows, named)
         if state is not None:
             rows = rows.filter(pl.col("state") == state)
         if request is not None:
             rows = rows.filter(pl.col("id") == request)
         found = [pl.concat([*found, rows]).sort("received", "line", descending=[True, False])]
         found = [found[0].head(limit)] if limit is not None else found
+    if named is not None and state is None:
+        found = [_matched(one, named) for one in found]
     return [_shown(row) for frame in found for row in frame.to_dicts()]
+
+
+def _matched(rows: pl.DataFrame, named: Named) -> pl.DataFrame:
+    usable = pl.col("state") == "usable"
+    known = named(rows.filter(usable)).with_columns(pl.lit(value=True).alias("known"))
+    told = rows.join(known, on=["ref", "model"], how="left", maintain_order="left")
+    unmatched = usable & pl.col("known").is_null()
+    state = pl.when(unmatched).then(pl.lit("unmatched")).otherwise(pl.col("state"))
+    return told.with_columns(state.alias("state")).drop("known")
 
 
 def _state(now: datetime, contradicted: pl.DataFrame) -> pl.Expr:

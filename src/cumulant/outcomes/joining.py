@@ -100,6 +100,21 @@ class Outcomes:
         table = log.scan(self._log).to_table(columns=COLUMNS, filter=wanted)
         return self._join(table, facts)[0].sort("time", "row", "shadow")
 
+    def named(self, facts: pl.DataFrame) -> pl.DataFrame:
+        """Of the references and models (`ref`, `model`) in `facts`, those that a prediction of the log has.
+
+        Raises:
+            StorageError: a file cannot be read.
+        """
+        wanted = facts.select("ref", "model").unique()
+        ids, times = _named(wanted)
+        found = [wanted.clear()]
+        for batch in log.scan(self._log).to_batches(columns=COLUMNS) if wanted.height else ():
+            table = asked(pa.Table.from_batches([batch]), ids, times)
+            if table.num_rows:
+                found.append(matched(frame(table, self._key), wanted)[["ref", "model"]])
+        return pl.concat(found).unique()
+
     def labelled(self, cursor: int = 0, *, limit: int | None = None) -> tuple[pl.DataFrame, int]:
         """Predictions that got a label since the cursor, each once, with that label; and the next cursor.
 

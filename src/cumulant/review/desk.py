@@ -54,6 +54,16 @@ class Desk:
         found = map(_case, self._journal.rows(CLOSED, self._prefix))
         return sorted(found, key=lambda one: (one.closed or one.queued, one.id))
 
+    def standing(self) -> tuple[list[Case], list[Case]]:
+        """Cases that wait and closed ones, as `open` and `closed`, after what deadlines that have passed ask for.
+
+        Nothing is written: whoever moves a case next, or `expire`, does that.
+        """
+        now = self._clock.now()
+        found = [moves.at_deadline(one, self.spec, now) for one in self.open()]
+        closed = [*self.closed(), *(one for one in found if one.status != "waiting")]
+        return [one for one in found if one.status == "waiting"], closed
+
     def draws(self) -> list[Draw]:
         found = [msgspec.convert(row.value, Draw) for row in self._journal.rows(DRAW, self._prefix)]
         return sorted(found, key=lambda one: one.number)

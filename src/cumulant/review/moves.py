@@ -14,6 +14,12 @@ from cumulant.review.spec import ReviewSpec
 
 #: signs of a note, and notes of a case: each case is one row of the journal, which is read whole
 _NOTE, _NOTES = 4_000, 100
+#: what somebody did with a case before, as one is told of it
+_SAID = {
+    "decided": "decided case {} already",
+    "skipped": "skipped case {}, which leaves it to others",
+    "escalated": "escalated case {}, which leaves it to others",
+}
 
 
 class Reviewer(msgspec.Struct, frozen=True):
@@ -64,8 +70,11 @@ def check(case: Case, who: Reviewer, spec: ReviewSpec, now: datetime) -> None:
     subject = case.id
     if case.status != "waiting":
         raise ConflictError(f"case {case.id} is closed ({case.status})", subject=subject, hint="`cumulant review next`")
-    if case.by(who.name) is not None:
-        raise ConflictError(f"you have answered case {case.id}", subject=subject, hint="`cumulant review next`")
+    said = case.by(who.name)
+    if said is not None and not (said.kind == "escalated" and case.escalated):
+        raise ConflictError(
+            f"you have {_SAID[said.kind].format(case.id)}", subject=subject, hint="`cumulant review next`"
+        )
     if case.assigned is None and case.escalated and not who.among(spec.escalate_to):
         raise ConflictError(
             f"case {case.id} was escalated to {', '.join(spec.escalate_to)}", subject=subject,

@@ -33,6 +33,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     draws: int
     queued: int
+    #: of these, taken for their usefulness; the others were drawn at random
+    ranked: int
     waiting: int
     leased: int
     escalated: int
@@ -61,13 +63,14 @@ def figures(
     """`wrong`: by case, whether the model's decision was another than the reviewers'."""
     done = [one for one in closed if one.status == "done"]
     every = [*opened, *closed]
-    agreement, error = agreed(every), corrected(done, wrong)
+    agreement, error = agreed(every), corrected(every, wrong)
     judged = [one for one in done if one.id in wrong]
     return Figures(
         model=model,
         rows=sum(draw.rows for draw in draws),
         draws=len(draws),
         queued=len(every),
+        ranked=sum(not _drawn(one) for one in every),
         waiting=len(opened),
         leased=leased,
         escalated=sum(one.escalated for one in opened),
@@ -92,15 +95,18 @@ def agreed(cases: Sequence[Case]) -> statistics.Agreement | None:
     return statistics.cohen_kappa(statistics.counted(first, second))
 
 
-def corrected(done: Sequence[Case], wrong: Mapping[str, bool]) -> statistics.Weighted | None:
+def corrected(cases: Sequence[Case], wrong: Mapping[str, bool]) -> statistics.Weighted | None:
     """The model's share of errors over all rows that were looked at; None without a random case that is done.
 
-    Cases taken for their usefulness alone say nothing of the others.
+    Cases taken for their usefulness alone say nothing of the others. A random case that has no answer was as good as
+    not drawn: those of its draw that have one stand for more rows each (Särndal, Swensson & Wretman, 1992, chapter 15).
     """
-    judged = [one for one in done if one.id in wrong]
-    chances = np.array([one.chance for one in judged], dtype=np.float64)
-    if not judged or (not (chances < 1).any() and any("sample" not in one.reasons for one in judged)):
+    drawn = Counter(one.draw for one in cases if _drawn(one))
+    judged = [one for one in cases if one.id in wrong]
+    told = Counter(one.draw for one in judged if _drawn(one))
+    if not told:
         return None
+    chances = np.array([one.chance * (told[one.draw] / drawn[one.draw] if _drawn(one) else 1.0) for one in judged])
     return statistics.hajek(np.array([float(wrong[one.id]) for one in judged]), chances)
 
 
@@ -113,8 +119,12 @@ def _by_reason(cases: Sequence[Case], wrong: Mapping[str, bool]) -> dict[str, Re
     return {name: ReasonFigures(queued=queued[name], done=done[name], wrong=missed[name]) for name in sorted(queued)}
 
 
+def _drawn(case: Case) -> bool:
+    return "sample" in case.reasons
+
+
 def _answered(cases: Sequence[Case]) -> float | None:
-    drawn = [one for one in cases if "sample" in one.reasons]
+    drawn = [one for one in cases if _drawn(one)]
     return sum(one.status == "done" for one in drawn) / len(drawn) if drawn else None
 
 

@@ -18,7 +18,7 @@ from cumulant.runtime.actions import check
 from cumulant.runtime.candidate import MODEL, ModelRecord
 from cumulant.runtime.cleaning import CLEAN
 from cumulant.runtime.context import open_run
-from cumulant.runtime.leftovers import Removed, size_of, unneeded_copies, unneeded_states
+from cumulant.runtime.leftovers import Removed, size_of, unneeded_copies, unneeded_references, unneeded_states
 from cumulant.runtime.records import STEP, read_step, runs
 from cumulant.runtime.validate import NEWEST, REFUSED, SNAPSHOT
 
@@ -45,7 +45,8 @@ def clean(
     Kept are: each source's snapshots by its `keep` (default: all), those that a registered model was trained on, the
     three newest feature tables, every servable and model of a registered version; of the stored state and the copies
     that servers read, what belongs to versions with an alias and each model's newest, what a server of this
-    machine uses, and what served here before and may come back. What is removed and needed again is made again.
+    machine uses, and what served here before and may come back; what drift and the review queue compare with, of the
+    same versions. What is removed and needed again is made again.
 
     Runs that begin while things are removed wait for the end of it.
 
@@ -82,6 +83,7 @@ def _unneeded(project: Project) -> list[Removed]:
         *_searches(project),
         *unneeded_states(project),
         *unneeded_copies(project),
+        *unneeded_references(project),
     ]
 
 

@@ -22,6 +22,8 @@ from cumulant.runtime.predictions import FOLDER as PREDICTIONS
 from cumulant.runtime.task import target_of
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from cumulant.core.events import Fact
     from cumulant.ports.access import Principal
     from cumulant.ports.files import FileInfo
@@ -196,7 +198,19 @@ def list_labels(
 ) -> list[outcomes.Shown]:
     """What was said, the newest first. Raises StorageError."""
     check(project.access(), principal, "labels.show", project.name)
-    return outcomes.shown(folder_of(project), datetime.now(UTC), state=state, limit=limit)
+    named = _Named(project)
+    return outcomes.shown(folder_of(project), datetime.now(UTC), state=state, limit=limit, named=named)
+
+
+class _Named:
+    """Which labels are of a logged prediction; the model's key is asked for where a label names one by it."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def __call__(self, facts: pl.DataFrame) -> pl.DataFrame:
+        keyed = facts["key"].is_not_null() & facts["id"].is_null()
+        return outcomes_of(self._project, None if keyed.any() else LabelSchema()).named(facts)
 
 
 def show_labels(
@@ -210,7 +224,7 @@ def show_labels(
     """
     check(project.access(), principal, "labels.show", project.name)
     rows = [_labelled(row) for row in outcomes_of(project).of(request).to_dicts()]
-    said = outcomes.shown(folder_of(project), datetime.now(UTC), request=request, limit=None)
+    said = outcomes.shown(folder_of(project), datetime.now(UTC), request=request, limit=None, named=_Named(project))
     if not rows and not said:
         raise NotFoundError(
             f'no prediction and no label has the id "{request}"', subject=request,

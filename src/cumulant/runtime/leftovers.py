@@ -1,4 +1,4 @@
-"""Online tables and local copies of servables that neither a version in use nor a living server needs."""
+"""Online tables, local copies of servables, and what looks compare with, that no version in use or server needs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import msgspec
 
 from cumulant.core.ids import digest
 from cumulant.core.plan import FeaturePlan
+from cumulant.review import Desk
+from cumulant.runtime.candidate import MODEL, ModelRecord
 from cumulant.runtime.models import FETCHED, copy_name
 from cumulant.runtime.records import STEP, StepRecord, read_step
 from cumulant.runtime.serve import ONLINE_STATE, SERVING, USES, state_table
@@ -61,6 +63,30 @@ def unneeded_copies(project: Project) -> Iterator[Removed]:
         for path in sorted((project.state / place).glob("*/*")):
             if f"{path.parent.name}/{path.name}" not in kept and not _holds(path, used):
                 yield Removed(key=path.relative_to(project.state).as_posix(), kind="folder", bytes=size_of(path))
+
+
+def unneeded_references(project: Project) -> Iterator[Removed]:
+    """What drift is measured against and what the review queue compares with, of versions that are no longer in use.
+
+    Of the first only the last one that was made is looked at; of the second also those of cases that wait.
+    """
+    # It imports engines that only a project with such objects needs.
+    from cumulant.runtime.review.reference import key_of
+
+    objects = project.objects()
+    made = [one for one in map(read_step, project.journal().rows(STEP)) if one.name == "monitoring reference"]
+    needed = {str(_inputs(max(made, key=lambda step: step.started)).get("key"))} if made else set[str]()
+    queue = project.spec.monitoring.review
+    asked = [] if queue is None else Desk(project.journal(), project.name, queue).open()
+    versions = {f"{version.name}/{version.version}" for version in _in_use(project)}
+    versions |= {f"{case.model}/{case.version}" for case in asked}
+    records = [row for row in project.journal().rows(MODEL) if row.key in versions]
+    needed |= {key_of(msgspec.convert(row.value, ModelRecord)) for row in records}
+    for prefix in ("watching/", "review/"):
+        for key in objects.keys(prefix):
+            if key not in needed:
+                ref = objects.find(key)
+                yield Removed(key=key, kind="object", bytes=ref.bytes if ref else 0)
 
 
 def size_of(path: Path) -> int:

@@ -19,7 +19,7 @@ from cumulant.core.version import __version__
 from cumulant.monitoring import alerts, drift
 from cumulant.monitoring.drift.words import day, sentence
 from cumulant.monitoring.events import DriftAlarm, DriftLooked
-from cumulant.monitoring.labels import labelled
+from cumulant.monitoring.labels import Labels, labelled
 from cumulant.monitoring.spec import DriftSpec
 from cumulant.monitoring.tables import ANSWER, TOLD, Table, open_table
 from cumulant.runtime.actions import check
@@ -53,6 +53,7 @@ _NEXT: Mapping[str, str] = {
 class Asked:
     """What is compared with what. `windows` equal parts, or windows of the length that the spec says.
 
+    `key`: the columns by which labels find their row.
     `hashed`: columns that a log holds as keyed hashes; against a file with their values they are not watched.
     `before`: rows of the log of that moment and later are not looked at. `out`: a page that shows what was found.
     """
@@ -61,6 +62,7 @@ class Asked:
     reference: Path | None
     labels: Path | None = None
     label: str | None = None
+    key: tuple[str, ...] = ()
     time: str | None = None
     windows: int | None = None
     columns: tuple[str, ...] = ()
@@ -92,6 +94,7 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
     answers: tuple[str, ...]
     label: str | None
     labelled: int
+    label_key: tuple[str, ...]
     only_here: tuple[str, ...]
     only_in_reference: tuple[str, ...]
     unknown: tuple[str, ...]
@@ -118,7 +121,8 @@ def monitor(
     length = units.duration(spec.window)
     if length <= timedelta(0):
         raise UsageError("a window has no length", subject=spec.window, hint="write monitoring: {drift: {window: 1d}}")
-    now, before, (label, known) = _sides(asked, length, served, keep)
+    now, before, said = _sides(asked, length, served, keep)
+    label = None if said is None else said.name
     answers = asked.answers or now.answers
     _require(now, [*asked.columns, *answers])
     roles = _roles(now, asked.columns, answers, label, spec)
@@ -149,8 +153,9 @@ def monitor(
         time=now.time,
         answers=tuple(name for name in answers if name in shared),
         label=label,
-        labelled=known,
-        only_here=tuple(name for name in roles if name not in shared),
+        labelled=0 if said is None else said.known,
+        label_key=() if said is None else said.key,
+        only_here=tuple(name for name in roles if name not in shared and not _is_key(now, name, said)),
         only_in_reference=_lacking(now, before, asked, spec, served),
         unknown=tuple(sorted({*spec.ignore, *weighed} - {*now.columns, *before.columns})),
         unread=()
@@ -178,7 +183,8 @@ def notes(found: Monitored) -> tuple[str, ...]:
     facts = {
         "rows are taken as independent: the reference has no times from which dependence could be learned":
             told.assumed_independent,
-        f"{found.labelled:,} rows have a label ({found.label})": found.label is not None,
+        f"{found.labelled:,} rows have a label ({found.label}), found by {', '.join(found.label_key)}":
+            found.label is not None,
         f"{told.left_out:,} rows have no readable time and were left out": told.left_out > 0,
         f"{found.others:,} rows that other versions answered were left out": found.others > 0,
     }  # fmt: skip
@@ -252,8 +258,8 @@ def _alerting(model: str, found: Monitored) -> Iterator[alerts.Finding]:
 
 def _sides(
     asked: Asked, length: timedelta, served: Served | None, keep: Path | None
-) -> tuple[Windows, TableWindows, tuple[str | None, int]]:
-    """Rows and reference, and which column of the rows is the label, with how many are known."""
+) -> tuple[Windows, TableWindows, Labels | None]:
+    """Rows and reference, and what is known of the rows' labels."""
     of = None if served is None else (served.version.name, served.version.version)
     if keep is not None and asked.labels is None and asked.windows is None and asked.time is None:
         before, key = _before(asked, served, spoken(asked.predictions))
@@ -261,15 +267,18 @@ def _sides(
         kept = Kept(keep, digest([key, of, length.total_seconds(), __version__]))
         since, until = asked.since, asked.until
         now = LogWindows(asked.predictions, reference, kept, length, since, until, of, asked.before)
-        return now, reference, (None, 0)
+        return now, reference, None
     table = open_table(asked.predictions, since=asked.since, until=asked.until, of=of).timed(asked.time)
     before, _ = _before(asked, served, frozenset(table.columns if table.is_log else ()))
-    label, known = None, 0
+    said = None
     if asked.labels is not None:
-        table, label, known = labelled(table, asked.labels, asked.label)
+        said = labelled(table, asked.labels, asked.label, asked.key)
+        # What a served version was trained on has one truth, whatever the file calls it.
+        said = said if served is None else said.called(served.truth)
+        table = said.table
     size = -(-table.count() // asked.windows) if asked.windows else None
     table = table if served is None else as_flags(table, flags(before))
-    return _windows(table, size, length, None), _windows(before, size, length, served), (label, known)
+    return _windows(table, size, length, None), _windows(before, size, length, served), said
 
 
 def _before(asked: Asked, served: Served | None, logged: frozenset[str]) -> tuple[Table, object]:
@@ -289,6 +298,13 @@ def _windows(table: Table, size: int | None, length: timedelta, served: Served |
         raise DataError(f"{table.name} has no rows", subject=table.name, hint="look at the file, --since and --until")
     tested = () if served is None else (*table.answers, *(name for name in [served.truth] if name in table.columns))
     return TableWindows(table, _cut(table, size, length), tested)
+
+
+def _is_key(now: Windows, name: str, said: Labels | None) -> bool:
+    """Whether a column that the reference lacks only names the rows: then it is not missing there."""
+    if said is not None and name in said.key:
+        return True
+    return isinstance(now, TableWindows) and not now.is_log and now.table.tells_apart(name)
 
 
 def _require(now: Windows, names: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, show_duration
 from cumulant.runtime.context import open_run
 from cumulant.runtime.explained import check_codes
+from cumulant.runtime.review.slices import check_slices
 from cumulant.runtime.task import refuse_no_features, resolve_task
 from cumulant.runtime.validate import snapshots_of
 
@@ -50,7 +51,7 @@ def plan(project: Project, *, principal: Principal, progress: Progress = silent)
     Raises:
         ProjectFileError: a driver is missing.
         NotKnownYetError: an input is not known at the moment of prediction.
-        DefinitionError: the features file defines no feature.
+        DefinitionError: the features file defines no feature, or a watched slice of the review queue is misspelt.
         UsageError: as `task.resolve_task`.
     """
     project.check_drivers()
@@ -60,6 +61,7 @@ def plan(project: Project, *, principal: Principal, progress: Progress = silent)
         task = resolve_task(project, snapshots)
         refuse_no_features(task.plan)
         check_codes(project.spec.serving.reasons, task.plan)
+        check_slices(project.spec.monitoring.review, task.plan)
     settings = project.settings("training", "evaluation")
     return Plan(
         project=project.name,

@@ -22,7 +22,8 @@ class Agreement:
     """`observed` and `expected` are shares of cases on which both say the same; `kappa` is 1 where they always do.
 
     `kappa` is None where chance alone would bring full agreement (both use one and the same category), `low` and
-    `high` also where fewer than two cases were judged.
+    `high` also where fewer than two cases were judged. Where both agree on all cases, or on none, the interval is
+    Clopper & Pearson's of `observed`, with `expected` as it is.
     """
 
     cases: int
@@ -54,9 +55,14 @@ def cohen_kappa(counts: Floats, *, level: float = LEVEL) -> Agreement:
         return Agreement(cases=round(total), observed=observed, expected=expected, kappa=None, level=level)
     kappa = (observed - expected) / (1 - expected)
     low = high = None
-    if total > 1:
+    if total > 1 and 0 < observed < 1 - 1e-12:
         wide = float(ndtri((1 + level) / 2)) * _standard_error(shares, kappa, expected, total)
         low, high = max(-1.0, kappa - wide), min(1.0, kappa + wide)
+    elif total > 1:
+        # Its standard error is 0, though two cases show little: the share of agreement has exact ends here.
+        apart = 1 - ((1 - level) / 2) ** (1 / total)
+        ends = (1 - apart, 1.0) if observed else (0.0, apart)
+        low, high = (max(-1.0, (end - expected) / (1 - expected)) for end in ends)
     return Agreement(
         cases=round(total), observed=observed, expected=expected, kappa=kappa, low=low, high=high, level=level
     )

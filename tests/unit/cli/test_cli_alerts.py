@@ -61,6 +61,12 @@ def test_what_fires_is_listed_shown_and_acknowledged(cumulant, firing):
     shown = cumulant("alerts", "show", name[:5], "--project", firing)
     assert "38% are missing, since 2026-11-24 06:00 UTC. Next: see the feed." in shown.out
     assert "people know at level critical, 0 reminders" in shown.out
+    file = Path(firing) / "cumulant.yaml"
+    told = file.read_text()
+    file.write_text(told.partition("monitoring:")[0])
+    alone = cumulant("alerts", "show", name[:5], "--project", firing).out
+    assert "people were not told, as monitoring.notify names no receiver" in alone
+    file.write_text(told)
     known = cumulant("alerts", "ack", name, "--reason", "on it", "--project", firing)
     assert known.out.startswith(f"{name}: acknowledged by user:")
     assert "firing (known)" in cumulant("alerts", "list", "--project", firing).out
@@ -88,6 +94,8 @@ def test_a_silence_from_its_beginning_to_its_end(cumulant, firing):
         (["silence", "--for", "2h", "--end", "x"], "a silence needs its length"),
         (["silence", "--for", "soon"], '"soon" is not a duration'),
         (["silence", "--for", "0s"], "a silence of no length silences nothing"),
+        (["silence", "--for", "2h", "--rule", "covarite"], 'did you mean "covariate"?'),
+        (["silence", "--for", "2h", "--rule", "mine"], "estimated_loss"),
         (["silence", "--end", "x"], 'no silence named "x"'),
         (["retry", "x"], 'no refused message named "x"'),
         (["retry", "--receiver", "x"], 'no receiver named "x"'),
@@ -116,7 +124,7 @@ def test_what_a_receiver_refuses_is_listed_retried_and_dropped(cumulant, firing,
     assert "1 message delivered, 1 left; " in said
     assert "it answered 413: not like this" in said
     listed = cumulant("alerts", "list", "--project", firing).out
-    assert "refused to slack-" in listed
+    assert "refused by slack-" in listed
     assert "it answered 413: not like this" in listed
     [one] = cumulant("alerts", "list", "--json", "--project", firing).document["refused"]
     assert (one["tries"], one["aside"]) == (1, False)
@@ -124,7 +132,7 @@ def test_what_a_receiver_refuses_is_listed_retried_and_dropped(cumulant, firing,
     assert (still.code, "0 messages delivered, 1 left" in still.out) == (4, True)
     dropped = cumulant("alerts", "drop", one["message"], "--reason", "told by hand", "--project", firing)
     assert dropped.out == f"{one['receiver']}: dropped {one['message']}\n"
-    assert "refused to" not in cumulant("alerts", "list", "--project", firing).out
+    assert "refused by" not in cumulant("alerts", "list", "--project", firing).out
     assert cumulant("alerts", "retry", "--project", firing).out == "no message waits\n"
     assert len(web.posts) == 1
 

@@ -72,6 +72,15 @@ def test_labels_of_imported_predictions_are_joined_and_reported(filled, cumulant
     assert (shown["predictions"][0]["label"], shown["said"][0]["line"]) == ("yes", 1)
     odd = cumulant("labels", "list", "--state", "contradicted", "--project", str(filled), "--json").document
     assert {one["id"] for one in odd} == {"r3"}
+    listed = cumulant("labels", "list", "--project", str(filled), "--json").document
+    states = {(one["id"], one["state"]) for one in listed}
+    assert states == {("r1", "usable"), ("r2", "usable"), ("r3", "contradicted"), ("zz", "unmatched")}
+    lost = cumulant("labels", "list", "--state", "unmatched", "--project", str(filled), "--json").document
+    assert [one["id"] for one in lost] == ["zz"]
+    used = cumulant("labels", "list", "--state", "usable", "--project", str(filled), "--json").document
+    assert [one["id"] for one in used] == ["r1", "r2", "r2"]
+    assert "no label is waiting" in cumulant("labels", "list", "--state", "waiting", "--project", str(filled)).out
+    assert "no prediction in the log" in cumulant("labels", "show", "zz", "--project", str(filled)).out
     assert "r3" in cumulant("labels", "list", "--project", str(filled)).out
 
 
@@ -141,6 +150,37 @@ def test_a_half_written_parquet_file_is_told_and_taken_in_when_it_is_whole(fille
         assert "damaged or cut off" in ended.err or "is empty (0 bytes)" in ended.err
     path.write_bytes(whole)
     assert ingest(cumulant, filled, str(path)).document["labelled"] == 2
+
+
+def test_a_report_of_many_days_shows_the_newest_and_sums_up_the_others(project, cumulant, tmp_path):
+    days = [f"2026-{1 + number // 28:02d}-{1 + number % 28:02d}" for number in range(50)]
+    lines = "".join(f"d{number},{day}T10:00:00Z,0.5\n" for number, day in enumerate(days))
+    (tmp_path / "days.csv").write_text(f"request,at,p\n{lines}")
+    mapped = ["--map", "id=request,time=at,score=p"]
+    cumulant("labels", "import-predictions", str(tmp_path / "days.csv"), *mapped, "--project", str(project))
+    rows = [{"id": f"d{number}", "bought": "yes"} for number in range(15)]
+    assert ingest(cumulant, project, write(tmp_path / "l.jsonl", *rows)).document["labelled"] == 15
+    text = cumulant("labels", "report", "--project", str(project)).out
+    assert "30 earlier cohorts have 30 predictions, 50.0% labelled" in text
+    assert (days[29] in text, days[30] in text, "50 predictions in all, 15 labelled, 30.0%" in text) == (
+        False,
+        True,
+        True,
+    )
+    assert len(text.splitlines()) < 30
+    assert len(cumulant("labels", "report", "--json", "--project", str(project)).document["cohorts"]) == 50
+
+
+def test_without_a_model_nothing_starts_mlflow(filled, tmp_path):
+    code = f"""
+import sys
+from cumulant.cli.app import run
+for words in (["ingest", {write(tmp_path / "l.jsonl", {"id": "r1", "bought": "yes"})!r}], ["list"], ["report"]):
+    assert run(["labels", *words, "--project", {str(filled)!r}]) == 0
+print("mlflow" in sys.modules)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout.splitlines()[-1] == "False"
 
 
 def test_the_project_file_names_the_labels(filled, cumulant, tmp_path):

@@ -82,7 +82,8 @@ def test_nothing_moved_is_exit_0(cumulant, files):
     ended = run(cumulant, files, "calm.parquet")
     assert (ended.code, "nothing is alarming" in ended.out) == (0, True), ended.err
     assert (
-        "1,000 rows in 5 windows (2026-01-21 to 2026-01-25) against 4,000 rows of the reference, 3 columns" in ended.out
+        "1,000 rows in 5 windows by at (2026-01-21 to 2026-01-25) against 4,000 rows of the reference, 3 columns"
+        in ended.out
     )
     typo = run(cumulant, files, "calm.parquet", "--ignore", "amuont,score", "--joint")
     assert "no such column, though the settings name it: amuont" in typo.out
@@ -111,6 +112,38 @@ def test_labels_are_joined_by_what_they_have_in_common(cumulant, files):
     assert (nothing.code, "does not say which column is the label" in nothing.err) == (2, True)
     nothing = run(cumulant, files, "now.parquet", "--labels", str(files / "other.csv"), "--label", "b")
     assert (nothing.code, "no column in common" in nothing.err) == (2, True)
+
+
+def test_labels_find_their_row_by_the_key_alone(cumulant, files):
+    """The file repeats a feature, which somebody has rounded."""
+    now = pl.read_parquet(files / "now.parquet")
+    said = now.select("key", pl.col("amount").round(1), "place", paid=pl.col("score") > 0.5)
+    said.write_csv(files / "labels.csv")
+    words = ("now.parquet", "--labels", str(files / "labels.csv"))
+    ended = run(cumulant, files, *words)
+    assert "1,400 rows have a label (paid), found by key" in ended.out
+    document = run(cumulant, files, *words, "--json").document
+    assert (document["labelled"], document["label_key"]) == (1400, ["key"])
+    both = run(cumulant, files, *words, "--key", "key,place", "--json").document
+    assert (both["labelled"], both["label_key"]) == (1400, ["key", "place"])
+    assert run(cumulant, files, *words, "--key", "key,amount", "--json").document["labelled"] == 0
+    slip = run(cumulant, files, *words, "--key", "kee")
+    assert (slip.code, "no column kee" in slip.err, 'did you mean "key"?' in slip.err) == (2, True, True)
+
+
+def test_times_as_text_make_windows_and_a_key_is_not_missed_in_the_reference(cumulant, files):
+    for name in ("before", "calm"):
+        frame = pl.read_parquet(files / f"{name}.parquet").rename({"at": "when"})
+        frame = frame.with_columns(key="k" + pl.col("key").cast(pl.String))
+        frame.with_columns(when=pl.col("when").dt.strftime("%Y-%m-%dT%H:%M:%SZ")).write_csv(files / f"{name}.csv")
+        frame.with_columns(when=pl.col("when").dt.strftime("%d.%m.%Y %H:%M")).write_csv(files / f"{name}_odd.csv")
+    pl.read_csv(files / "before.csv").drop("key").write_csv(files / "before.csv")
+    ended = run(cumulant, files, "calm.csv", before="before.csv")
+    assert "in 5 windows by when (2026-01-21 to 2026-01-25) against 4,000 rows" in ended.out
+    assert "not in the reference" not in ended.out
+    assert run(cumulant, files, "calm.csv", "--json", before="before.csv").document["only_here"] == []
+    odd = run(cumulant, files, "calm_odd.csv", "--time", "when", before="before_odd.csv")
+    assert (odd.code, "column when holds no times" in odd.err, "ISO 8601" in odd.err) == (2, True, True)
 
 
 def test_the_log_of_a_project_is_watched_by_its_settings_and_reported(cumulant, project, tmp_path):

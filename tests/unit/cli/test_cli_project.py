@@ -44,6 +44,15 @@ def test_plan_shows_what_would_run(project: Path, cumulant: Any) -> None:
     assert "channel" in text.out
 
 
+def test_plan_refuses_a_watched_slice_with_a_misspelt_field(project: Path, cumulant: Any) -> None:
+    file, told = project / "cumulant.yaml", "monitoring: {review: {budget: 5/day, slices: ['%s > 3']}}\n"
+    plain = file.read_text()
+    for name, code in (("pagez", 2), ("pages", 0), ("something_that_callers_send", 0)):
+        file.write_text(plain + told % name)
+        ended = cumulant("plan", "--project", str(project))
+        assert (ended.code, 'did you mean "pages"?' in ended.err) == (code, bool(code)), ended.err
+
+
 def test_plan_resolved_shows_every_value_with_its_origin(project: Path, cumulant: Any) -> None:
     rows = cumulant("plan", "--resolved", "--project", str(project), "--json").document
     origins = {row["path"]: row["origin"] for row in rows}

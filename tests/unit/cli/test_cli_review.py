@@ -28,6 +28,39 @@ def queue(project, cumulant, tmp_path, monkeypatch):
     return project
 
 
+def test_an_empty_first_draw_says_where_it_begins(queue, cumulant):
+    later = (datetime.now(UTC) - timedelta(minutes=5)).isoformat()
+    said = cumulant("review", "fill", "--since", later, "--now", "--project", str(queue)).out
+    assert f"no prediction to draw from since {later[:10]}" in said
+    assert "`--since` begins the first draw earlier" in said
+
+
+def test_one_decision_holds_when_the_deadline_passes_and_becomes_a_label(queue, cumulant, monkeypatch):
+    from cumulant.runtime.review import verbs
+
+    file = queue / "cumulant.yaml"
+    file.write_text(file.read_text().replace("second: 0%", "second: 100%, deadline: 2h"))
+
+    def said(*words):
+        return cumulant("review", *words, "--project", str(queue), "--json").document
+
+    said("fill")
+    other, first = (one["id"] for one in said("list", "--limit", "2"))
+    assert said("decide", first, "1")["case"]["status"] == "waiting"
+    later = datetime.now(UTC) + timedelta(hours=3)
+    monkeypatch.setattr("cumulant.core.clock.SystemClock.now", lambda _: later)
+    # What deadlines ask for is shown before anybody has written it down.
+    assert (said("list"), said("show", other)["status"]) == ([], "expired")
+    assert [one["label"] for one in said("list", "--status", "done")] == [1]
+    with projects.load(queue) as project:
+        assert verbs.tell(project, principal=project.principal()) == 1
+        assert verbs.tell(project, principal=project.principal()) == 0
+    listed = cumulant("labels", "list", "--project", str(queue), "--json").document
+    assert [(one["label"], one["source"]) for one in listed] == [(1, "review")]
+    text = cumulant("review", "report", "--project", str(queue)).out
+    assert "of the random cases have an answer" in " ".join(text.split())
+
+
 @pytest.fixture
 def review(queue, cumulant):
     def call(*words, json=True):
@@ -42,12 +75,13 @@ def test_a_queue_is_filled_answered_and_reported(review, cumulant, queue):
     assert (filled.document["added"], filled.document["draw"]["sample"]) == (6, 3)
     assert "version imported is not in the registry" in filled.document["draw"]["notes"][0]
     assert "used up" in review("fill", json=False).out
-    assert "hidden (blind)" in review("list", json=False).out
+    listed = review("list", json=False).out
+    assert (listed.count("hidden"), "waiting" in listed, "label" in listed) == (1, False, False)
     case = review("next").document
     assert (case["holder"], case["hidden"], case["answer"]) == ("user:ada", True, None)
     text = review("next", json=False).out
     assert "hidden until you decide" in text
-    assert f"cumulant review decide {case['id']} LABEL" in text
+    assert f"cumulant review decide {case['id']} LABEL --project {queue}" in text
     said = review("decide", case["id"][:8], "1", "--note", "seen", json=False)
     assert (said.code, "is done: 1; the model said" in said.out) == (0, True)
     shown = review("show", case["id"], json=False).out
@@ -75,8 +109,9 @@ def test_what_is_wrong_is_said_and_ends_with_a_code(review, cumulant, project, m
     assert review("decide", case, "1").code == 3
     assert review("assign", case, "--to-all").document["assigned"] is None
     assert review("skip", case).document["case"]["status"] == "waiting"
+    assert "you skipped" in review("show", case, json=False).out
     again = review("decide", case, "1")
-    assert (again.code, "you have answered" in again.out + again.err) == (2, True)
+    assert (again.code, "you have skipped" in again.out + again.err) == (2, True)
     slip = review("dezide", case)
     assert (slip.code, "decide" in slip.out + slip.err) == (2, True)
     assert review("import", "nowhere.json").code == 2
@@ -143,16 +178,16 @@ def test_a_sitting_on_a_terminal_takes_one_line_an_answer(review, queue, monkeyp
     monkeypatch.setattr("builtins.input", lambda _: next(said))
     console = Console(file=io.StringIO(), width=100)
     with projects.load(queue) as project:
-        review_session.session(console, project)
+        review_session.session(console, project, report="cumulant review report")
     text = console.file.getvalue()
     assert all(
-        part in text for part in ("what is the number?", "noted", "is done: 1", "waits for another", "goes to those")
+        part in text for part in ("what is the number?", "noted", "is done: 1", "you skipped case", "goes to those")
     )
     assert "3 answered" in text
     assert review("report").document["done"] == 1
     monkeypatch.setattr("builtins.input", lambda _: (_ for _ in ()).throw(EOFError))
     with projects.load(queue) as project:
-        review_session.session(console, project)
+        review_session.session(console, project, report="cumulant review report")
     assert "0 answered" in console.file.getvalue()
 
 

@@ -21,6 +21,7 @@ from mlflow_servables import FRAME, model_of, servable
 
 from cumulant.core.errors import EngineUnavailableError, NotFoundError, StorageError, UsageError
 from cumulant.drivers.mlflow.client import MlflowRegistry
+from cumulant.drivers.mlflow.database import has_no_model, make_database
 from cumulant.drivers.mlflow.location import locate
 from cumulant.drivers.mlflow.reach import check_reachable
 from cumulant.packaging import Scorer
@@ -69,6 +70,21 @@ def registered(registry, place):
     registry.alias("late", "candidate", version.version)
     registry.alias("late", "champion", version.version)
     return version
+
+
+def test_an_empty_registry_is_known_without_the_engine(tmp_path, monkeypatch, registry, registered):
+    monkeypatch.setattr("cumulant.drivers.mlflow.client.engine", lambda _: pytest.fail("MLflow was started"))
+    file = tmp_path / "mlflow.db"
+    empty = MlflowRegistry(f"mlflow+sqlite://{file}")
+    for _ in range(2):
+        assert list(empty.models()) == []
+        with pytest.raises(NotFoundError, match='no registered model named "late"'):
+            empty.resolve("late@champion")
+        # The same of MLflow's own tables, in which nothing is registered.
+        make_database(file, tmp_path / "artifacts")
+    assert not has_no_model(registry._location.database)
+    file.write_bytes(b"no database" * 1000)
+    assert not has_no_model(file)
 
 
 def test_a_version_has_everything(registry, registered):

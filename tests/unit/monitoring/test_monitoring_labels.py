@@ -9,8 +9,8 @@ from cumulant.monitoring.tables import _objects, open_table
 def test_keys_that_are_one_in_the_type_of_the_rows_are_one_label(tmp_path):
     pl.DataFrame({"id": [1, 2, 3], "x": [1.0, 2.0, 3.0]}).write_parquet(tmp_path / "rows.parquet")
     pl.DataFrame({"id": ["1", "01", "2"], "y": [0, 1, 0]}).write_parquet(tmp_path / "labels.parquet")
-    table, name, known = labelled(open_table(tmp_path / "rows.parquet"), tmp_path / "labels.parquet", None)
-    assert (name, known, table.series("y").to_list()) == ("y", 2, [1, 0, None])
+    table, name, known, key = labelled(open_table(tmp_path / "rows.parquet"), tmp_path / "labels.parquet", None)
+    assert (name, known, key, table.series("y").to_list()) == ("y", 2, ("id",), [1, 0, None])
 
 
 def test_requests_that_are_no_objects_have_no_fields():

@@ -25,7 +25,7 @@ def test_one_decision_is_enough_where_no_second_is_wanted():
 def test_two_that_agree_close_a_case_and_two_that_differ_ask_a_third():
     first = moves.decide(case(second=True), ADA, "true", SPEC, NOW)
     assert (first.status, first.label) == ("waiting", None)
-    with pytest.raises(UsageError, match="you have answered"):
+    with pytest.raises(UsageError, match=r"you have decided case .* already"):
         moves.decide(first, ADA, "true", SPEC, NOW)
     assert moves.decide(first, BOB, "true", SPEC, NOW).status == "done"
     odd = moves.decide(first, BOB, "false", SPEC, NOW)
@@ -44,7 +44,7 @@ def test_a_lease_keeps_others_out_until_it_ends():
 
 def test_escalated_cases_go_to_those_named_for_it_also_to_who_escalated():
     up = moves.escalate(case(), ADA, SENIORS, NOW)
-    with pytest.raises(UsageError, match="you have answered"):
+    with pytest.raises(UsageError, match=r"you have skipped case .*, which leaves it to others"):
         moves.decide(moves.skip(case(), ADA, SENIORS, NOW), ADA, "true", SENIORS, NOW)
     with pytest.raises(UsageError, match="was escalated to seniors"):
         moves.decide(up, BOB, "true", SENIORS, NOW)

@@ -126,6 +126,19 @@ def test_figures_are_corrected_for_the_draw_and_tell_of_agreement():
     assert (found.reasons["unsure"].queued, found.reasons["unsure"].wrong) == (5, 2)
 
 
+def test_random_cases_without_an_answer_leave_more_to_err_about():
+    why = {"chance": 1.0, "why": ("sample",)}
+    judged = [done(number, **why) for number in range(1, 6)]
+    silent = [case(number, chance=1.0, reasons=("sample",)) for number in range(6, 26)]
+    wrong = {one.id: False for one in judged}
+    whole, part = (figures("m", opened, judged, [draw(rows=25)], wrong).error for opened in ([], silent))
+    assert (whole["value"], whole["high"]) == (0.0, 0.0)
+    assert part["value"] == 0.0
+    # The interval of no error in 5 drawn from 25 (exact: at most 11 of the 25, by the hypergeometric distribution).
+    assert part["high"] == pytest.approx(11 / 25, abs=0.02)
+    assert figures("m", silent, judged, [draw(rows=25)], wrong).ranked == 0
+
+
 def test_without_a_random_case_nothing_is_said_of_the_others():
     found = figures("m", [], [done(1)], [draw()], {done(1).id: True})
     assert (found.error, found.agreement, found.answered, found.counted) == (None, None, None, 1.0)

@@ -208,6 +208,11 @@ def test_the_conclusion_says_which_rule_and_what_to_write():
     first, second = said(beaten, ())
     assert first.startswith("The project's rule would have trained twice")
     assert second == "This rule does better with no more trainings: each quarter (0.1900, once, within chance)."
+    idle = (replayed("default", 0.25, 0), never, replayed("each month", 0.24, 0, better=True))
+    assert said(idle, ()) == (
+        "The default rule would not have trained: its loss of 0.2500 is that of the first model.",
+        "This rule does better with no more trainings: each month (0.2400, no training).",
+    )
     low, flat = [0.1, 0.11, 0.1, 0.11], [0.2, 0.22, 0.21, 0.2]
     sure = (compared("growing", 0.2), compared("90d", 0.1, best=True, around=(low, flat)))
     assert said(rules, sure)[-1] == (

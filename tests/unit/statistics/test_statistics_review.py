@@ -159,6 +159,17 @@ def test_agreement_that_chance_alone_would_bring_has_no_kappa():
         cohen_kappa(np.ones((2, 3)))
 
 
+def test_full_agreement_on_a_few_cases_shows_little():
+    two, many, none = (
+        cohen_kappa(np.array(table)) for table in ([[1, 0], [0, 1]], [[50, 0], [0, 50]], [[0, 9], [9, 0]])
+    )
+    assert (two.kappa, two.low < 0, two.high) == (1, True, 1)
+    # Both agree on 100 of 100: on at least 96.38% of all (Clopper & Pearson), so kappa is at least 0.9276.
+    assert (many.low, many.high) == (pytest.approx(0.9276, abs=1e-4), 1)
+    assert (none.kappa, none.low) == (-1, -1)
+    assert -1 < none.high < 0
+
+
 def test_kappa_intervals_hold_the_true_kappa():
     generator, shares = np.random.default_rng(1), np.array([[0.5, 0.08], [0.12, 0.3]])
     truth = cohen_kappa(shares * 1e6).kappa

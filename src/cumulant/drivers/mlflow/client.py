@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cumulant.core.errors import NotFoundError, StorageError, UsageError, not_found
-from cumulant.drivers.mlflow.database import make_database
+from cumulant.drivers.mlflow.database import has_no_model, make_database
 from cumulant.drivers.mlflow.engine import current, engine
 from cumulant.drivers.mlflow.location import locate
 from cumulant.drivers.mlflow.models import log_model
@@ -33,6 +33,7 @@ _URI = re.compile(r"(?:models:/+)?(?P<name>[^/@:']+)(?:@(?P<alias>[^/@:]+)|/(?P<
 #: a logged model by its own id, which is no registered name
 _LOGGED = re.compile(r"models:/m-[0-9a-f]{32}")
 _SERVABLE = "artifacts"
+_NONE = "there is none yet: cumulant train"
 #: MLflow's pages open the experiment as one of trained models, not of agents and traces
 _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
@@ -142,6 +143,8 @@ class MlflowRegistry:
         return found[0] if found else None
 
     def models(self) -> Iterator[str]:
+        if self._bare():
+            return
         token = None
         while True:
             with self._engine("registered models"):
@@ -151,7 +154,13 @@ class MlflowRegistry:
             if not token:
                 return
 
+    def _bare(self) -> bool:
+        """Whether nothing is registered, which the file tells without the package: importing that takes seconds."""
+        return self._location.database is not None and has_no_model(self._location.database)
+
     def versions(self, name: str) -> Sequence[ModelVersion]:
+        if self._bare():
+            raise not_found("registered model", _named(name), (), empty=_NONE)
         with self._engine(name):
             aliases = self._aliases(name)
             found, token = [], None
@@ -167,7 +176,7 @@ class MlflowRegistry:
     def _aliases(self, name: str) -> dict[str, tuple[str, ...]]:
         """Version -> its aliases. Raises NotFoundError for an unknown model."""
         if self._model(name) is None:
-            raise not_found("registered model", name, self.models(), empty="there is none yet: cumulant train")
+            raise not_found("registered model", name, self.models(), empty=_NONE)
         byversion: dict[str, tuple[str, ...]] = {}
         for alias, version in sorted(self._client.get_registered_model(name).aliases.items()):
             byversion[str(version)] = (*byversion.get(str(version), ()), alias)

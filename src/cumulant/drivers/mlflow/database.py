@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from importlib import import_module
 from pathlib import Path
 
 from cumulant.drivers.mlflow.lock import alone
+
+
+def has_no_model(database: Path) -> bool:
+    """Whether the file is not there, or MLflow's table of registered models is empty. Whatever is odd is MLflow's to
+    tell: then False.
+    """
+    if not database.exists():
+        return True
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as opened:
+            return opened.execute("SELECT 1 FROM registered_models LIMIT 1").fetchone() is None
+    except sqlite3.Error:
+        return False
 
 
 def make_database(database: Path, artifacts: Path) -> None:

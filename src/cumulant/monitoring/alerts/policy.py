@@ -24,6 +24,7 @@ BUILT_IN: Mapping[str, Level] = {
     "outcome": "warning",
     "quality": "warning",
     "estimated_loss": "warning",
+    "retraining": "warning",
     "covariate": "info",
 }
 _OTHERS: Level = "warning"

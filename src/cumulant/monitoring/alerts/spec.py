@@ -31,8 +31,8 @@ class AlertsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     rules: Annotated[
         dict[str, AlertRuleSpec],
         Meta(
-            description="Rules by name: `data_fault`, `feed`, `quality`, `covariate`, `prior`, `concept`, `loss`, "
-            "`estimated_loss`, and those of your own findings."
+            description="Rules by name: `data_fault`, `feed`, `quality`, `covariate`, `prior`, `concept`, `outcome`, "
+            "`loss`, `estimated_loss`, `retraining`, and those of your own findings."
         ),
     ] = {}
     budget: Annotated[

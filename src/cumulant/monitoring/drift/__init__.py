@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.drift.blocks import Cut, by_rows, by_time, whole
+    from cumulant.monitoring.drift.blocks import Cut, by_rows, by_time, hold_times, whole
     from cumulant.monitoring.drift.comparing import compare
     from cumulant.monitoring.drift.findings import Finding, Findings, Kind, Part, Segment, Watched
     from cumulant.monitoring.drift.following import Course, courses
@@ -40,6 +40,7 @@ _HOMES = {
     "by_time": "blocks",
     "compare": "comparing",
     "courses": "following",
+    "hold_times": "blocks",
     "jointly": "joint",
     "merge": "profiles",
     "only": "profiles",
@@ -69,6 +70,7 @@ __all__ = [
     "by_time",
     "compare",
     "courses",
+    "hold_times",
     "jointly",
     "merge",
     "only",

@@ -92,11 +92,18 @@ def moments(times: pl.Series) -> pl.Series:
     if not read.dtype.is_temporal() or read.dtype == pl.Time or read.null_count() == len(read):
         raise DataError(
             f"column {times.name} holds no times", subject=times.name,
-            hint="name a column of dates or times with --time, or leave it out to go by the order of rows",
+            hint="times are read as 2026-01-21 or 2026-01-21T10:00:00 (ISO 8601): name such a column with --time, or "
+            "leave it out to go by the order of rows",
         )  # fmt: skip
     if isinstance(read.dtype, pl.Datetime) and read.dtype.time_zone is not None:
         read = read.dt.convert_time_zone("UTC")
     return read.cast(pl.Datetime("us")).cast(pl.Int64)
+
+
+def hold_times(texts: pl.Series) -> bool:
+    """Whether all texts that there are, and there are some, are times in ISO 8601."""
+    told = texts.drop_nulls()
+    return len(told) > 0 and _read(told).null_count() == 0
 
 
 def _read(texts: pl.Series) -> pl.Series:

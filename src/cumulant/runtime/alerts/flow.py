@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.clock import Clock, SystemClock
-from cumulant.core.errors import CumulantError, EngineUnavailableError, NotFoundError, UsageError, not_found
+from cumulant.core.errors import (
+    CumulantError,
+    EngineUnavailableError,
+    NotFoundError,
+    UsageError,
+    did_you_mean,
+    not_found,
+)
 from cumulant.core.events import Actor
 from cumulant.core.units import duration
 from cumulant.monitoring.alerts import (
@@ -192,8 +199,10 @@ def silence(
 
     Raises:
         UsageError: `span` is no duration, or none at all.
+        NotFoundError: no rule is called `rule`, which is no pattern.
     """
     check(project.access(), principal, "alerts.steer", project.name)
+    _check_rule(project, rule)
     now = (clock or SystemClock()).now()
     try:
         length = duration(span)
@@ -212,6 +221,18 @@ def silence(
 
     after, _ = change(project.journal(), Actor(str(principal.name), reason or None), [], how)
     return after.silences[-1]
+
+
+def _check_rule(project: Project, rule: str) -> None:
+    """A misspelt name would silence nothing for as long as it lasts. Rules of one's own are known once they fired."""
+    if any(sign in rule for sign in "*?["):
+        return
+    state = read(project.journal())[0]
+    fired = {alert.finding.rule for alert in [*state.alerts.values(), *state.over]}
+    known = fired | set(policy(project.spec.monitoring.alerts).rules)
+    if rule not in known:
+        own = f"rules: {', '.join(sorted(known))}; one of yours that has not fired yet: a pattern such as '{rule}*'"
+        raise NotFoundError(f'no rule is called "{rule}"', subject=rule, hint=did_you_mean(rule, known) or own)
 
 
 def unsilence(project: Project, name: str, *, principal: Principal) -> None:

@@ -90,13 +90,16 @@ def _of_rules(rules: Sequence[Replayed]) -> tuple[str, ...]:
     rule = f"The {main.rule} rule" if main.rule == "default" else "The project's rule"
     count = len(main.trainings)
     saved = 1 - main.loss / never.loss if never.loss else 0.0
-    against = f"{abs(saved):.1%} {'less' if saved >= 0 else 'more'} than never training again" if count else "as never"
+    against = f"{abs(saved):.1%} {'less' if saved >= 0 else 'more'} than never training again"
     first = f"{rule} would have trained {_times(count)}, for a loss of {figure(main.loss)}: {against}."
+    if not count:
+        first = f"{rule} would not have trained: its loss of {figure(main.loss)} is that of the first model."
     better = [one for one in rules if one.better]
     if not better:
         return first, "No listed rule has less loss with as few trainings."
     named = "; ".join(
-        f"{one.rule} ({figure(one.loss)}, {_times(len(one.trainings))}{_sure(one.difference)})" for one in better
+        f"{one.rule} ({figure(one.loss)}, {_times(len(one.trainings)) or 'no training'}{_sure(one.difference)})"
+        for one in better
     )
     return (
         first,
@@ -124,7 +127,7 @@ def figure(loss: float) -> str:
 
 
 def _times(count: int) -> str:
-    return {0: "not at all", 1: "once", 2: "twice"}.get(count, f"{count} times")
+    return {0: "", 1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
 def _sure(found: Difference | None) -> str:

@@ -35,8 +35,8 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
 class CaseView(msgspec.Struct, frozen=True, kw_only=True):
     """While the reviewer is blind (`hidden`), `answer`, `explanation` and why the case was chosen are left out.
 
-    `request`: personal values are keyed hashes, as the log holds them. `others`: what others said, once the viewer has
-    decided too or the case is closed.
+    `request`: personal values are keyed hashes, as the log holds them. `own`: what the viewer said. `others`: what
+    others said, once the viewer has decided too or the case is closed.
     """
 
     id: str
@@ -62,6 +62,7 @@ class CaseView(msgspec.Struct, frozen=True, kw_only=True):
     explanation: Any
     neighbours: tuple[Neighbour, ...]
     notes: tuple[dict[str, Any], ...]
+    own: tuple[dict[str, Any], ...]
     others: tuple[dict[str, Any], ...]
     label: object
     #: changes with everything that becomes of the case
@@ -116,6 +117,7 @@ def view(
             # A second opinion that has read the first one's notes is none.
             if not (hidden and case.second and not case.escalated) or one.reviewer == viewer
         ),
+        own=tuple(_answered(one, viewer) for one in case.answers if one.reviewer == viewer),
         others=tuple(_said(one, spec, project.salt()) for one in case.answers if one.reviewer != viewer)
         if seen
         else (),
@@ -240,5 +242,9 @@ def _note(one: review.Note, spec: ReviewSpec, salt: bytes, viewer: str) -> dict[
 
 
 def _said(one: review.Answer, spec: ReviewSpec, salt: bytes) -> dict[str, Any]:
+    return _answered(one, review.shown(one.reviewer, spec, salt))
+
+
+def _answered(one: review.Answer, who: str) -> dict[str, Any]:
     label = None if one.label is None else msgspec.json.decode(one.label)
-    return {"reviewer": review.shown(one.reviewer, spec, salt), "kind": one.kind, "at": one.at, "label": label}
+    return {"reviewer": who, "kind": one.kind, "at": one.at, "label": label}

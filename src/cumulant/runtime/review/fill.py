@@ -103,7 +103,7 @@ def fill(
             added = desk.add(cases, draw, after, expect=version, actor=Actor(principal.name))
         return Filled(
             draw=draw, added=added, left=allowed.left - len(cases), waiting=len(desk.open()), overdue=overdue,
-            said=_said(draw, added),
+            said=_said(draw, added, first=queue.until is None),
         )  # fmt: skip
 
 
@@ -116,9 +116,14 @@ def _too_early(allowed: Allowance, spec: ReviewSpec) -> str:
     )
 
 
-def _said(draw: Draw, added: int) -> str:
+def _said(draw: Draw, added: int, *, first: bool) -> str:
     if not draw.rows:
-        return "no prediction to draw from since the last draw"
+        labelled = f"; {draw.labelled:,} have a label already" if draw.labelled else ""
+        since = f"{draw.since:%Y-%m-%d %H:%M}Z"
+        if not first:
+            return f"no prediction to draw from since the last draw, {since}{labelled}"
+        earlier = "" if labelled else "; `--since` begins the first draw earlier"
+        return f"no prediction to draw from since {since}, where the first draw begins{labelled}{earlier}"
     how = f"{draw.ranked} by usefulness, {draw.sample} at random"
     return f"{added} of {draw.rows:,} predictions came into the queue: {how}"
 

@@ -79,7 +79,7 @@ def found_reference(project: Project, version: ModelVersion) -> Reference | None
     record = find_record(project, version)
     if record is None or not isinstance(described, Servable):
         return None
-    key = _key(record)
+    key = key_of(record)
     return _read(project.objects().path(key), described) if project.objects().find(key) is not None else None
 
 
@@ -87,13 +87,14 @@ def _inputs(record: ModelRecord) -> dict[str, object]:
     return {"servable": record.servable.key, "work": record.work, "format": 2}
 
 
-def _key(record: ModelRecord) -> str:
+def key_of(record: ModelRecord) -> str:
+    """Where among the objects the reference of that version is."""
     return f"review/{digest(_inputs(record))}"
 
 
 def _made(context: Context, version: ModelVersion, record: ModelRecord, described: Servable) -> Path:
     objects = context.project.objects()
-    key = _key(record)
+    key = key_of(record)
 
     def make() -> dict[str, object]:
         work = work_again(context, record, described.plan)

@@ -67,11 +67,9 @@ def list_cases(project: Project, *, principal: Principal, status: str = "waiting
     """
     check(project.access(), principal, "review.show", project.name)
     desk = desk_of(project)
-    if status == "waiting":
-        found = desk.open()
-    else:
-        found = [one for one in reversed(desk.closed()) if status in ("all", one.status)]
-        found = [*desk.open(), *found] if status == "all" else found
+    opened, closed = desk.standing()
+    found = list(opened) if status in ("waiting", "all") else []
+    found += [one for one in reversed(closed) if status in ("all", one.status)]
     return [view(project, one, desk.spec, viewer=principal.name, whole=False) for one in found[:limit]]
 
 
@@ -99,7 +97,8 @@ def show_case(project: Project, case: str, *, principal: Principal) -> CaseView:
     """One case. Raises NotFoundError, UsageError."""
     check(project.access(), principal, "review.show", project.name)
     desk = desk_of(project)
-    return _viewed(project, principal, desk, desk.find(case))
+    found = moves.at_deadline(desk.find(case), desk.spec, SystemClock().now())
+    return _viewed(project, principal, desk, found)
 
 
 def decide(
@@ -172,17 +171,27 @@ def assign(project: Project, case: str, to: str | None, *, principal: Principal,
 
 
 def tell(project: Project, *, principal: Principal, clock: Clock | None = None) -> int:
-    """Make labels of decisions that are none yet, and join them with the predictions; how many.
+    """Make labels of decisions that are none yet, also of those that a deadline has closed, and join them with the
+    predictions; how many.
 
     Killed between the two and called again, the same labels are said once more, which counts once.
 
     Raises:
         StorageError, LeaseHeldError: as `outcomes.ingest_file`.
     """
-    desk = desk_of(project)
-    waiting = desk.untold()
-    if not waiting:
+    desk = desk_of(project, clock=clock)
+    desk.expire(Actor(principal.name))
+    if not desk.untold():
         return 0
+    # Alone from here on: two who make labels of the same decisions would say each twice.
+    with outcomes.locked(project.state / FOLDER):
+        waiting = desk.untold()
+        if waiting:
+            _say(project, desk, waiting, principal, clock)
+    return len(waiting)
+
+
+def _say(project: Project, desk: Desk, waiting: Sequence[Case], principal: Principal, clock: Clock | None) -> None:
     schema, salt = schema_of(project), project.salt()
     labels = [review.reviewed(one, desk.spec, salt) for one in waiting]
     taken = review.ingest(folder_of(project), project.state / FOLDER, labels, schema, salt=salt, clock=clock)
@@ -194,7 +203,6 @@ def tell(project: Project, *, principal: Principal, clock: Clock | None = None) 
     desk.tell(waiting, one.content, actor=Actor(principal.name))
     # Who may decide may not be one who takes in labels: what is decided becomes one all the same.
     joined(project, schema, (), principal)
-    return len(waiting)
 
 
 def _told(project: Project, principal: Principal, clock: Clock | None) -> int:
@@ -209,7 +217,7 @@ def report(project: Project, *, principal: Principal) -> Figures:
     """The queue in numbers. Raises UsageError, StorageError."""
     check(project.access(), principal, "review.show", project.name)
     desk, now = desk_of(project), SystemClock().now()
-    opened, closed = desk.open(), desk.closed()
+    opened, closed = desk.standing()
     return review.figures(
         project.name,
         opened,

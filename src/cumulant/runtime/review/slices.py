@@ -1,0 +1,32 @@
+"""Watched slices, held against what a request has, before the first draw."""
+
+from __future__ import annotations
+
+import difflib
+
+from cumulant.core.errors import DefinitionError
+from cumulant.core.expr import columns
+from cumulant.core.plan import FeaturePlan
+from cumulant.review import ReviewSpec, reasons
+
+#: how alike a name must be to be a slip of another one: a request may have fields that no feature reads
+_ALIKE = 0.75
+
+
+def check_slices(spec: ReviewSpec | None, plan: FeaturePlan) -> None:
+    """Refuse a slice whose name is nearly that of a field: each draw would refuse it, once predictions are there.
+
+    Raises:
+        DefinitionError: a name is misspelt, or a text is no condition.
+    """
+    if spec is None:
+        return
+    fields = {field.name for field in (*plan.request, *plan.sources[plan.entity].fields)}
+    for text, condition in zip(spec.slices, reasons.conditions(spec.slices), strict=True):
+        for name in sorted(columns(condition) - fields):
+            near = difflib.get_close_matches(name, fields, n=1, cutoff=_ALIKE)
+            if near:
+                raise DefinitionError(
+                    f'monitoring.review.slices: "{text}": no request has a field {name}', subject=name,
+                    hint=f'did you mean "{near[0]}"?',
+                )  # fmt: skip
