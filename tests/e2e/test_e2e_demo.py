@@ -1,4 +1,4 @@
-"""`cumulant demo`: real processes decide what becomes of one good candidate and three broken ones."""
+"""`cumulant demo`: what becomes of a good candidate and three broken ones, and what the watch finds over the year."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def of(document, candidate):
 def test_the_document_is_as_its_schema_says(told):
     schema = json.loads(files("cumulant.cli").joinpath("demo.schema.json").read_text())
     jsonschema.validate(told[1], schema)
-    assert [one["candidate"] for one in told[1]["release"]] == ["v2", "slow", "failing", "leaked"]
+    assert [one["candidate"] for one in told[1]["release"]] == ["v2", "slow", "failing", "leaked", "retrained"]
 
 
 def test_the_next_version_promotes_itself(told):
@@ -68,12 +68,69 @@ def test_the_journal_tells_the_same_as_the_document(told):
         champion = project.registry().resolve(f"{project.name}@champion").version
     for one in document["release"]:
         assert (kept[one["id"]].status, kept[one["id"]].reason) == (one["verdict"], one["reason"])
-    assert champion == of(document, "v2")["version"]
+    assert champion == of(document, "retrained")["version"]
+
+
+def found(document, feature, kind):
+    return [one for one in document["monitoring"]["findings"] if (one["feature"], one["kind"]) == (feature, kind)]
+
+
+def fired(document, rule):
+    return [one for one in document["monitoring"]["alerts"] if one["rule"] == rule and one["fired"]]
+
+
+def test_harm_in_summer_is_named_estimated_and_measured_and_its_cure_releases_itself(told):
+    _, document, _ = told
+    newest = found(document, "loss", "concept")[-1]
+    assert newest["at"] < "2013-08"
+    assert newest["since"] < newest["at"]
+    assert newest["retrained"]
+    assert newest["loss_estimated"] is not None
+    # Scores know nothing of a changed truth: what was measured is worse than what they say of themselves.
+    assert newest["loss_measured"] > newest["loss_estimated"] > 0
+    assert fired(document, "loss")
+    cure = of(document, "retrained")
+    assert cure["verdict"] == "promoted", cure["reason"]
+    assert document["monitoring"]["trained"] == [f"flight-late/{cure['version']}"]
+    assert "candidate" not in cure["failed_by"]
+
+
+def test_a_feed_that_went_null_is_told_and_trains_nothing(told):
+    folder, document, _ = told
+    (fault,) = found(document, "sources", "data_fault")
+    assert not fault["retrained"]
+    assert "temp:nulls" in fault["says"]
+    (alert,) = fired(document, "feed")
+    assert alert["status"] == "resolved"
+    assert alert["kind"] == "data_fault"
+    # Harm was shown at that look already, and waited for data to learn from.
+    assert not any(one["retrained"] for one in document["monitoring"]["findings"] if one["at"] == fault["at"])
+    with opened(folder) as project:
+        asked = [event for event in project.journal().events() if event.kind == "monitoring.retraining_asked"]
+    assert len(asked) == 1
+
+
+def test_the_shift_of_december_is_told_and_trains_nothing(told):
+    _, document, _ = told
+    (shift,) = found(document, "label", "prior")
+    assert shift["active"]
+    assert shift["at"] > shift["since"] > "2013-12"
+    assert shift["version"] == of(document, "retrained")["version"]
+    assert not shift["retrained"]
+    (alert,) = fired(document, "outcome")
+    assert (alert["kind"], alert["status"]) == ("prior", "firing")
+
+
+def test_what_people_said_is_learned_from(told):
+    review = told[1]["review"]
+    assert review["queued"] == review["answered"] == 5
+    assert 0 < review["used_for_training"] <= 5
 
 
 def test_run_again_it_finds_what_was_done(told):
     _, first, second = told
-    assert second["release"] == first["release"]
+    for part in ("release", "monitoring", "review"):
+        assert second[part] == first[part]
     assert "search" in second["reused"]
     assert second["seconds"] < first["seconds"] / 2
 

@@ -1,4 +1,4 @@
-"""`cumulant demo`: real flights, from raw tables to a served model, and releases after it."""
+"""`cumulant demo`: real flights, from raw tables to a served model, and the rest of its year."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cumulant.runtime.demo import DemoResult
     from cumulant.runtime.report_page.content import ReportData
-    from cumulant.runtime.story.told import Told
+    from cumulant.runtime.story.told import Told, Year
 
 app = application("demo", "The flights demo.")
 
@@ -32,17 +32,20 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave the server up at the end.")] = False,
     folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the project is made.")] = FOLDER,
     released: Annotated[
-        bool, typer.Option("--release/--no-release", help="Go on with releases of good and of broken candidates.")
+        bool, typer.Option("--release/--no-release", help="Go on over the year: releases, monitoring, retraining.")
     ] = True,
     port: Annotated[
         int, typer.Option(metavar="PORT", help="The server's port; 0 takes a free one.", min=0, max=65535)
     ] = 0,
 ) -> None:
-    """Make the flights project, train as of 1 April 2013, serve the model, ask it, report; then release its successors.
+    """Make the flights project, train as of 1 April 2013, serve the model, ask it, report; then go on over the year.
 
     All flights out of New York in 2013 with hourly weather: will a flight land more than 15 minutes late, told two
     hours before departure, from what was known then? Then May is replayed through a gateway, and the next version is
     released over it, which promotes itself; a slow, a failing and a wrongly trained one come back by themselves.
+    People are asked about flights that nobody told the end of. In July labels show that the model has become worse
+    than a new one would be: it is trained again and released by itself, but not while the weather feed brings no
+    values. In December more flights are late, which no training would mend: that is told, and nothing is trained.
     Run again, it finds what was done and takes seconds.
     """
     from cumulant.runtime.demo import demo as flow
@@ -106,6 +109,7 @@ def _show(console: Console, found: DemoResult, page: ReportData) -> None:
         ],
     )
     _show_releases(console, found.year.release)
+    _show_watch(console, found.year)
     console.print("")
     reused = f", {len(found.train.reused)} steps reused" if found.train.reused else ""
     rows: list[tuple[str, object]] = [
@@ -138,6 +142,42 @@ def _show_releases(console: Console, found: tuple[Told, ...]) -> None:
     ]
     console.print("")
     console.print(table(["candidate", "verdict", "last stage", "took", "failed requests", "why"], rows))
+
+
+def _show_watch(console: Console, year: Year) -> None:
+    """A line for each thing that the looks found, as the newest look has it; then what people were asked."""
+    from cumulant.runtime.report_page.terminal import pairs, table
+    from cumulant.runtime.report_page.wording import value
+
+    newest = {(one.version, one.feature, one.kind): one for one in year.monitoring.findings}
+    if not newest:
+        return
+    rows = [
+        (
+            f"{one.at:%d %b}",
+            one.version,
+            one.feature,
+            one.kind if one.active else f"{one.kind}, over",
+            f"{one.since:%d %b}",
+            value(one.loss_estimated),
+            value(one.loss_measured),
+            "trained again" if one.retrained else "not learned from" if one.feature == "sources" else "told",
+        )
+        for one in newest.values()
+    ]
+    console.print("")
+    titles = ["seen", "version", "what", "kind", "since", "loss estimated", "measured", "what followed"]
+    console.print(table(titles, rows))
+    review, told = year.review, year.monitoring
+    console.print("")
+    pairs(
+        console,
+        [
+            ("trained", f"{', '.join(told.trained) or 'nothing'}, because labels showed harm"),
+            ("alerts", ", ".join(sorted({f"{one.rule} ({one.status})" for one in told.alerts})) or "none"),
+            ("people", f"{review.queued} cases, {review.answered} answered, {review.used_for_training} learned from"),
+        ],
+    )
 
 
 def _answer(found: dict[str, object]) -> str:

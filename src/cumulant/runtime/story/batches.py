@@ -21,10 +21,12 @@ _PARTS = {"id": "id", "time": "moment", "event_time": "moment", "prediction": "a
 def score(project: Project, uri: str, since: datetime, until: datetime, progress: Progress, *, every: int = 1) -> None:
     """Answer each `every`th row of the period with the version `uri`, and take in what became of them.
 
-    A label counts from when it was known: a look before that does not see it.
+    A label counts from when it was known: a look before that does not see it. Without a period nothing is done.
     """
     import polars as pl
 
+    if since >= until:
+        return
     progress(f"flights of {since:%d %B} to {until:%d %B}")
     who, version = project.principal(), project.registry().resolve(uri)
     rows, labels = Period(project, version, since, until).sample(every)

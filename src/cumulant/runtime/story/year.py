@@ -56,7 +56,7 @@ class _Year:
             told, reached = releases(self._project, made, self._progress)
         queued, answered = ask_people(self._project, FEED - timedelta(days=7), self._progress)
         self._fault(made.good, reached)
-        new, reached = self._retrained(made.good)
+        new, reached = self._retrained(made.good, max(FEED, reached))
         used = used_for_training(self._project)
         self._autumn(f"{self._project.name}/{new.version}", reached)
         alerts = overview(self._project, principal=self._project.principal(), ended=True).alerts
@@ -70,15 +70,14 @@ class _Year:
 
     def _fault(self, served: str, since: datetime) -> None:
         """The rest of July's flights are answered; then a day of weather comes without values, which trains nothing."""
-        if since < FEED:
-            score(self._project, served, since, FEED, self._progress)
+        score(self._project, served, since, FEED, self._progress)
         feed.go_null(self._project.root / "data", FEED)
         self._look(FEED)
 
-    def _retrained(self, served: str) -> tuple[Told, datetime]:
+    def _retrained(self, served: str, since: datetime) -> tuple[Told, datetime]:
         """The feed is mended; harm that a day more shows is a reason to train, and the new version releases itself."""
         feed.mend(self._project.root / "data")
-        score(self._project, served, FEED, _MENDED, self._progress)
+        score(self._project, served, since, _MENDED, self._progress)
         self._look(_MENDED)
         # Servers that begin now know of the weather that has come since.
         with up(self._project, served, self._progress):
@@ -90,8 +89,7 @@ class _Year:
 
     def _autumn(self, served: str, since: datetime) -> None:
         """A batch job scores some of the flights until Christmas, and the watch looks once more."""
-        if since < _AUTUMN:
-            score(self._project, served, since, _AUTUMN, self._progress, every=_EVERY)
+        score(self._project, served, since, _AUTUMN, self._progress, every=_EVERY)
         score(self._project, served, max(since, _AUTUMN), _LAST, self._progress, every=_EVERY)
         self._look(_LAST)
 
