@@ -17,7 +17,7 @@ $(READY): requirements/all.txt pyproject.toml
 	@tools/setup.sh "$(PYTHON)" "$(VENV)"
 	@touch $@
 
-demo: $(READY) ## flights of 2013, from raw tables to a served model and its releases (KEEP=1 leaves the server up; ARGS=--json)
+demo: $(READY) ## flights of 2013: trained, served, released, watched and trained again (KEEP=1 leaves the server up; ARGS=--json)
 	@$(BIN)/cumulant demo $(if $(KEEP),--keep) $(ARGS)
 
 test: $(READY) ## every test, in parallel

@@ -44,7 +44,7 @@ release:                                # stages of seconds: the demo's callers 
   keep_warm: 1m
   stages:
     # Flights of one day depend on each other: a share of more days says more than all of a few. Here a day is 4 s.
-    shadow: {mirror: 20%, at_least: 20s, at_most: 120s, samples: 500}
+    shadow: {mirror: 50%, at_least: 20s, at_most: 120s, samples: 500}
     ab: null
     canary: {weights: [10%, 50%], at_least: 5s, soak: 5s, at_most: 90s, samples: 150}
   metrics:
@@ -59,6 +59,7 @@ serving:
   log: {keep: 20000d}                   # the year is 2013, and old predictions are removed else
 
 monitoring:
+  drift: {ignore: [tailnum]}            # planes come and go
   performance: {margin: 0%, false_alarms: 20%, refit: 14d}  # eager: a fifth of sound years may alarm
   retrain: {when: loss_confirmed}       # released by itself; at most twice a month
   review: {budget: 5/day, second: 0%}   # flights that nobody told the end of, one reviewer each
