@@ -54,7 +54,6 @@ def _answer(console: Console, project: Project, case: CaseView) -> bool | None:
             text = input("> ").strip()
         except EOFError:
             return None
-        word, _, rest = text.partition(" ")
         try:
             if text in ("q", "quit"):
                 return None
@@ -64,13 +63,25 @@ def _answer(console: Console, project: Project, case: CaseView) -> bool | None:
             if text in ("e", "escalate"):
                 console.print(outcome(verbs.escalate(project, case.id, principal=who)))
                 return True
-            if word in ("n", "note") and rest:
-                verbs.note(project, case.id, rest, principal=who)
-                console.print("noted")
-            elif text:
+            if text and not _noted(console, project, case, text):
                 console.print(outcome(verbs.decide(project, case.id, text, principal=who)))
                 return True
         except CumulantError as error:
             console.print(error.message if error.hint is None else f"{error.message}; {error.hint}", style="yellow")
             if error.retryable:
                 return False
+
+
+def _noted(console: Console, project: Project, case: CaseView, text: str) -> bool:
+    """Whether the line was about a note. `n` alone may mean one, and as an answer it would be no: it is neither."""
+    from cumulant.runtime.review import verbs
+
+    word, _, rest = text.partition(" ")
+    if word not in ("n", "note") or text in label_names(case):
+        return False
+    if rest:
+        verbs.note(project, case.id, rest, principal=project.principal())
+        console.print("noted")
+    else:
+        console.print("n TEXT writes a note; write no where that is the answer", style="yellow")
+    return True

@@ -174,14 +174,22 @@ def test_answers_that_are_read_again_add_nothing(review, tmp_path):
 
 def test_a_sitting_on_a_terminal_takes_one_line_an_answer(review, queue, monkeypatch):
     review("fill")
-    said = iter(["n first look", "", "1", "s", "e", "q"])
+    said = iter(["n", "n first look", "", "1", "s", "e", "q"])
     monkeypatch.setattr("builtins.input", lambda _: next(said))
     console = Console(file=io.StringIO(), width=100)
     with projects.load(queue) as project:
         review_session.session(console, project, report="cumulant review report")
     text = console.file.getvalue()
     assert all(
-        part in text for part in ("what is the number?", "noted", "is done: 1", "you skipped case", "goes to those")
+        part in text
+        for part in (
+            "what is the number?",
+            "n TEXT writes a note",
+            "noted",
+            "is done: 1",
+            "you skipped case",
+            "goes to those",
+        )
     )
     assert "3 answered" in text
     assert review("report").document["done"] == 1
