@@ -19,7 +19,7 @@ from pathlib import Path
 from cumulant.core.errors import CumulantError
 from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.project import load
-from cumulant.runtime.watching import looking, retraining, rounds, standing
+from cumulant.runtime.watching import looking, retraining, rounds, ruling, standing
 
 TRANSACTION = SqliteJournal.transaction
 
@@ -45,7 +45,7 @@ def deadly(how: str, number: int) -> None:
         if left[0] <= 0 and how == "after":
             die()
 
-    looking.write = retraining.write = write
+    ruling.write = retraining.write = write
     SqliteJournal.transaction = transaction
 
 
@@ -54,7 +54,7 @@ def behind(project, file: str) -> None:
     held = standing.read_standing(project.journal(), project.name)
     wanted = standing.read_wanted(project.journal(), project.name)
     looking.read_standing = lambda *_: held
-    looking.read_wanted = retraining.read_wanted = lambda *_: wanted
+    ruling.read_wanted = retraining.read_wanted = lambda *_: wanted
     print("waits", flush=True)
     while not Path(file).exists():
         time.sleep(0.02)

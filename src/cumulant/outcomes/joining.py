@@ -16,7 +16,7 @@ from cumulant.core.errors import StorageError
 from cumulant.core.plan import Field
 from cumulant.outcomes import store
 from cumulant.outcomes.losses import Loss
-from cumulant.outcomes.matching import READ, matched, resolved, usable
+from cumulant.outcomes.matching import READ, by_key, matched, resolved, usable
 from cumulant.outcomes.numbered import Numbered
 from cumulant.outcomes.pairs import GRADED, PAIRS, Graded, Pair, graded, paired, to_graded, to_pairs
 from cumulant.outcomes.progress import Progress, read_progress, write_progress
@@ -89,7 +89,9 @@ class Outcomes:
     ) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
         """As `table`, each batch with the references of the labels that were of use in it."""
         facts = self.facts(as_of or self._clock.now())
-        for batch in log.scan(self._log, since=since, until=until).to_batches(columns=COLUMNS):
+        # Requests are the most of a log, and only keys are read from them.
+        columns = COLUMNS if self._key and by_key(facts) else [name for name in COLUMNS if name != "request"]
+        for batch in log.scan(self._log, since=since, until=until).to_batches(columns=columns):
             if batch.num_rows:
                 yield self._join(pa.Table.from_batches([batch]), facts)
 
@@ -227,7 +229,8 @@ class Outcomes:
         return rows, labelled
 
     def _join(self, table: pa.Table, facts: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
-        found = frame(table, self._key)
+        # To take every request apart for its key costs more than all the rest; labels by id need none of it.
+        found = frame(table, self._key if by_key(facts) else ())
         pairs = matched(found, facts)
         joined = (
             found.join(resolved(pairs, ["place"]), on="place", how="left", maintain_order="left")

@@ -20,6 +20,8 @@ from cumulant.serving.log import as_held
 
 _ENCODE = msgspec.json.Encoder(enc_hook=str).encode
 _SEP = "\x1f"
+#: how a reference begins that names a prediction by its key and moment
+BY_KEY = f"k{_SEP}"
 #: of a text that is kept of a row that cannot be used
 _KEPT = 200
 _ROLES = ("id", "row", "label", "known_time", "model", "weight", "time")
@@ -67,7 +69,7 @@ def id_ref(request: str, row: int) -> str:
 
 def key_ref(key: str, event_time: datetime) -> str:
     """As `id_ref`, for a prediction that is named by its key and moment."""
-    return f"k{_SEP}{micros(event_time - EPOCH)}{_SEP}{key}"
+    return f"{BY_KEY}{micros(event_time - EPOCH)}{_SEP}{key}"
 
 
 def key_text(row: Mapping[str, object], fields: Sequence[Field]) -> str | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from cumulant.outcomes.labels import BY_KEY
+
 _TIME = pl.Datetime("us", "UTC")
 #: columns of facts that the rules read
 READ = ["ref", "model", "known_time", "label", "value", "weight", "problem"]
@@ -18,17 +20,23 @@ def usable(facts: pl.DataFrame, now: object) -> pl.DataFrame:
     return facts.filter((pl.col("problem") == "") & (pl.col("known_time") <= pl.lit(now).cast(_TIME)))
 
 
+def by_key(facts: pl.DataFrame) -> bool:
+    """Whether any of them names its prediction by key and moment."""
+    return bool(facts["ref"].str.starts_with(BY_KEY).any())
+
+
 def matched(predictions: pl.DataFrame, facts: pl.DataFrame) -> pl.DataFrame:
     """The pairs of a prediction (`place`) and what was said of it.
 
     `predictions` has `place`, `model`, `id_ref` and `key_ref`; `facts` are usable. A fact that names a model is for
     predictions of that model only.
     """
+    keyed = predictions["key_ref"].null_count() < predictions.height
     found = [
         predictions.select("place", pl.col("model").alias("of"), pl.col(name).alias("ref"))
         .filter(pl.col("ref").is_not_null())
         .join(facts, on="ref")
-        for name in ("id_ref", "key_ref")
+        for name in (("id_ref", "key_ref") if keyed else ("id_ref",))
     ]
     pairs = pl.concat(found)
     return pairs.filter((pl.col("model") == "") | (pl.col("model") == pl.col("of"))).drop("of")

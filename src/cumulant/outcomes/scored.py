@@ -28,8 +28,11 @@ _ARROW = pa.timestamp("us", "UTC")
 
 
 def frame(table: pa.Table, key: Sequence[Field]) -> pl.DataFrame:
-    """The rows of a batch of the log with `score`, `id_ref`, `key_ref` and `place`, their number in the batch."""
-    found = pl.from_arrow(table.select(COLUMNS))
+    """The rows of a batch of the log with `score`, `id_ref`, `key_ref` and `place`, their number in the batch.
+
+    Without a key the requests may be missing.
+    """
+    found = pl.from_arrow(table.select([name for name in COLUMNS if key or name in table.column_names]))
     assert isinstance(found, pl.DataFrame)
     scores = [losses.score(losses.read_outputs(text)) for text in found["outputs"]]
     ids = [id_ref(request, row) for request, row in zip(found["id"], found["row"], strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -16,7 +16,6 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import ContractBreachError, DataError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import duration, share
-from cumulant.monitoring.events import PerformanceLooked, RetrainingAsked
 from cumulant.monitoring.performance import (
     EstimatedFigure,
     Harm,
@@ -31,7 +30,7 @@ from cumulant.monitoring.performance import (
     windows,
 )
 from cumulant.monitoring.performance.blocks import loss_of
-from cumulant.monitoring.policy import Action, Evidence, RetrainState, decide, terms_of
+from cumulant.monitoring.policy import Evidence, RetrainState
 from cumulant.monitoring.tables import MOMENT
 from cumulant.outcomes.scored import IDENTITY
 from cumulant.runtime.candidate import find_record
@@ -45,6 +44,7 @@ from cumulant.runtime.watching.late import Late, counted_from, late
 from cumulant.runtime.watching.outcome_shift import BEFORE, RECENT, outcome_shift
 from cumulant.runtime.watching.reference import Served, served_reference
 from cumulant.runtime.watching.refits import Refits, refits_of
+from cumulant.runtime.watching.ruling import Tell, decided, remember
 from cumulant.runtime.watching.served import (
     REF,
     Model,
@@ -58,16 +58,9 @@ from cumulant.runtime.watching.served import (
     tested_rows,
 )
 from cumulant.runtime.watching.standing import (
-    TRAINING,
-    WATCH,
     Passed,
     Standing,
-    Wanted,
-    is_same,
     read_standing,
-    read_wanted,
-    said_by,
-    write,
 )
 
 if TYPE_CHECKING:
@@ -75,12 +68,9 @@ if TYPE_CHECKING:
     from cumulant.monitoring.spec import PerformanceSpec
     from cumulant.outcomes import LabelSchema, Loss
     from cumulant.ports.access import Principal
-    from cumulant.ports.journal import Transaction
     from cumulant.project import Project
     from cumulant.runtime.monitor import Monitored
 
-#: makes alerts of what was found, in a transaction where there is one
-Tell = Callable[["Judged", "Transaction | None"], None]
 #: windows whose figures are kept
 _KEPT = 400
 
@@ -201,7 +191,7 @@ class _Look:
         after = msgspec.structs.replace(after, told=_plain(last))
         estimate = self._estimate(estimates, last, notes)
         evidence = self._evidence(after, last, estimate, fault)
-        state, action = self._decided(after, evidence, fresh=bool(told))
+        state, action = decided(self._project, after, evidence, fresh=bool(told))
         result = Judged(
             model=self._project.name, version=standing.version, at=self.at, until=until, fresh=fresh,
             windows=tuple(passed), harm=last, estimate=estimate,
@@ -209,7 +199,8 @@ class _Look:
             outcomes=self._outcomes(until), fault=fault, action=action, notes=tuple(dict.fromkeys(notes)),
         )  # fmt: skip
         result = msgspec.structs.replace(result, late=self._late(standing))
-        self._remember(held, msgspec.structs.replace(after, retrain=state), expect, result)
+        after = msgspec.structs.replace(after, retrain=state)
+        remember(self.context, held, after, result, expect=expect, tell=self.tell)
         return result
 
     # --- what the windows say
@@ -394,45 +385,6 @@ class _Look:
             measured=None if last is None else last.word, refit=words.get("refit"),
             estimated=None if estimate is None else estimate.word,
         )  # fmt: skip
-
-    def _decided(self, standing: Standing, evidence: Evidence, *, fresh: bool) -> tuple[RetrainState, Action]:
-        """The rule's word. A look without a new window says nothing new of harm; only time may then ask."""
-        terms = terms_of(self._project.spec.monitoring.retrain)
-        wanted, _ = read_wanted(self._project.journal(), self._project.name)
-        if wanted is not None and wanted.open:
-            said = f"A training is on its way: {wanted.sentence}"
-            return standing.retrain, Action(do="nothing", trigger=None, sentence=said)
-        if not fresh:
-            terms = msgspec.structs.replace(terms, on_harm=False)
-        state, action = decide(standing.retrain, evidence, terms)
-        return (state if fresh or action.do == "train" else standing.retrain), action
-
-    def _remember(self, before: Standing | None, after: Standing, expect: int, found: Judged) -> None:
-        """Write down what was counted, with its events, its alerts and the training that it asks for; what a look that
-        saw nothing new would say again is not written.
-        """
-        last, action, name = found.harm, found.action, self._project.name
-        fact = PerformanceLooked(
-            model=name, version=after.version, until=after.until.isoformat(), windows=found.fresh,
-            word="cannot_tell" if last is None else last.word, change=None if last is None else last.kind,
-            action=action.do, reason=action.sentence,
-        )  # fmt: skip
-        after = msgspec.structs.replace(after, looked=said_by(fact))
-        if before is not None and is_same(before, after):
-            self.tell(found, None)
-            return
-        _, seen = read_wanted(self._project.journal(), name)
-        with self.context.transaction() as transaction:
-            write(transaction, WATCH, name, after, expect=expect)
-            if found.fresh or before is None or before.looked != after.looked:
-                transaction.emit(fact)
-            if action.do == "train" and action.trigger is not None:
-                wanted = Wanted(asked=self.at, champion=after.version, trigger=action.trigger, sentence=action.sentence)
-                write(transaction, TRAINING, name, wanted, expect=seen)
-                transaction.emit(
-                    RetrainingAsked(model=name, champion=after.version, trigger=action.trigger, reason=action.sentence)
-                )
-            self.tell(found, transaction)
 
 
 def _told(standing: Standing) -> Harm | None:
