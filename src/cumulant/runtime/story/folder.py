@@ -30,6 +30,7 @@ training:
   trainers: [naive, lightgbm]           # the demo is to take minutes, and to be the same everywhere;
   trials: 2                             # left out: also logistic regression, 30 trials, a minute
   time: null
+  folds: 3
 """,
     "    calibration_error: {max: 0.05}\n": """\
     calibration_error: {max: 0.12}      # of three weeks: storms come and go, and no training knows of the next
@@ -42,13 +43,14 @@ release:                                # stages of seconds: the demo's callers 
   look: 500ms
   block: 500ms
   keep_warm: 1m
+  alpha: 10%                            # one sound release in ten may come back, for the sake of minutes; default 5%
   stages:
     # Flights of one day depend on each other: a share of more days says more than all of a few. Here a day is 4 s.
-    shadow: {mirror: 50%, at_least: 20s, at_most: 120s, samples: 500}
+    shadow: {mirror: 30%, at_least: 20s, at_most: 120s, samples: 500}
     ab: null
     canary: {weights: [10%, 50%], at_least: 5s, soak: 5s, at_most: 90s, samples: 150}
   metrics:
-    errors: {margin: 1%, share: 2}
+    errors: {margin: 1%, share: 3}
     timeouts: {margin: 2%, share: 0.5}
     # Servers, gateway and callers share a laptop: harm brings back, and no promotion waits for proof of its absence.
     latency: {margin: 100%, required: false, share: 0.5}
