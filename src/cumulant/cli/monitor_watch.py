@@ -79,7 +79,7 @@ def _watch(
 
 def _round(call: Invocation, *, at: datetime | None, retrain: bool) -> tuple[Round, Wanted | None]:
     """One look, and the training that is wanted, before and after it: one that was cut off goes on, whatever the look
-    finds.
+    finds. A look at the past carries out only what it asked for itself: what was asked for later is not for its data.
     """
     from cumulant.runtime.watching.retraining import go_on
     from cumulant.runtime.watching.rounds import watch_round
@@ -87,9 +87,10 @@ def _round(call: Invocation, *, at: datetime | None, retrain: bool) -> tuple[Rou
     with call.project() as project:
         who = project.principal()
         with call.progress("monitor watch") as progress:
-            if retrain:
-                go_on(project, principal=who, as_of=at, progress=progress)
+            if retrain and at is None:
+                go_on(project, principal=who, progress=progress)
             found = watch_round(project, principal=who, at=at, progress=progress)
+            retrain = retrain and (at is None or found.action.do == "train")
             return found, go_on(project, principal=who, as_of=at, progress=progress) if retrain else None
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cumulant.outcomes.importing import Defaults, Imported, import_predictions
     from cumulant.outcomes.ingest import Taken, ingest_file, ingest_inbox, waiting
     from cumulant.outcomes.joining import Advanced, Outcomes
-    from cumulant.outcomes.labels import LabelSchema, asked_ref, key_ref, key_text, number
+    from cumulant.outcomes.labels import LabelSchema, asked_names, asked_ref, key_ref, key_text, number
     from cumulant.outcomes.losses import LOSSES, Loss, class_probabilities, decision, read_outputs
     from cumulant.outcomes.pairs import Graded, Pair
     from cumulant.outcomes.place import INBOX
@@ -48,6 +48,7 @@ _HOMES = {
     "ingest_file": "ingest",
     "ingest_inbox": "ingest",
     "kind_of": "files",
+    "asked_names": "labels",
     "asked_ref": "labels",
     "key_ref": "labels",
     "key_text": "labels",
@@ -82,6 +83,7 @@ __all__ = [
     "Report",
     "Shown",
     "Taken",
+    "asked_names",
     "asked_ref",
     "class_probabilities",
     "decision",

@@ -82,10 +82,11 @@ def key_text(row: Mapping[str, object], fields: Sequence[Field]) -> str | None:
     return _ENCODE([str(value) for value in held]).decode()
 
 
-def asked_ref(row: Mapping[str, object], fields: Sequence[Field], event_time: datetime) -> str | None:
+def asked_ref(row: Mapping[str, object], fields: Sequence[Field], event_time: datetime, salt: bytes) -> str | None:
     """As `key_ref`, by all `fields` that were asked, for requests that do not hold the key; one may have no value.
 
-    None where a value is hidden without a hash. `fields` count in the order of their names.
+    None where a value is hidden without a hash. It names the fields, in the order of their names, and tells no value:
+    they stand in it as a keyed hash.
     """
     ordered = sorted(fields, key=lambda field: field.name)
     values = [row.get(field.name) for field in ordered]
@@ -95,7 +96,14 @@ def asked_ref(row: Mapping[str, object], fields: Sequence[Field], event_time: da
         None if value is None else str(value if field.personal else as_held(value, field))
         for value, field in zip(values, ordered, strict=True)
     ]
-    return f"r{_SEP}{micros(event_time - EPOCH)}{_SEP}{_ENCODE(held).decode()}"
+    named = _ENCODE([field.name for field in ordered]).decode()
+    return f"r{_SEP}{micros(event_time - EPOCH)}{_SEP}{named}{_SEP}{mask(_ENCODE(held).decode(), salt)}"
+
+
+def asked_names(ref: str) -> tuple[str, ...] | None:
+    """The fields that a reference of `asked_ref` names; None for one by a key."""
+    parts = ref.split(_SEP)
+    return tuple(msgspec.json.decode(parts[2])) if parts[0] == "r" else None
 
 
 class Reader:

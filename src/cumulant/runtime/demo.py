@@ -15,7 +15,7 @@ from cumulant.core.errors import StepFailedError
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime import serve
 from cumulant.runtime.report import report
-from cumulant.runtime.story.folder import make_folder
+from cumulant.runtime.story.folder import alone, ended, make_folder
 from cumulant.runtime.story.kept import kept_or
 from cumulant.runtime.story.releases import make
 from cumulant.runtime.story.told import Year
@@ -67,6 +67,11 @@ def demo(
     """
     begun = time.monotonic()
     make_folder(folder)
+    with alone(folder):
+        return _told(folder, begun, keep=keep, http=http, released=released, progress=progress)
+
+
+def _told(folder: Path, begun: float, *, keep: bool, http: str, released: bool, progress: Progress) -> DemoResult:
     with projects.load(folder) as project:
         who = project.principal()
         trained = train(project, principal=who, as_of=AS_OF, progress=progress)
@@ -95,7 +100,9 @@ def demo(
 def _year(project: Project, trained: TrainResult, progress: Progress) -> Year:
     champion = f"{trained.model.name}/{trained.model.version}"
     made = make(project, progress)
-    return kept_or(project.state, (champion, *made), lambda: year(project, champion, made, progress))
+    found = kept_or(project.state, (champion, *made), lambda: year(project, champion, made, progress))
+    ended(project.root)
+    return found
 
 
 def ask(project: Project, trained: TrainResult, url: str) -> Request:

@@ -201,7 +201,7 @@ class _Look:
         if number not in self._asked:
             version = self._version(number)
             self._asked[number] = () if version is None else asked_of(self._context.project, version)
-        return outcomes.asked_ref(reasons.request(row["request"]), self._asked[number], row["event_time"])
+        return outcomes.asked_ref(reasons.request(row["request"]), self._asked[number], row["event_time"], self._salt)
 
     def _scores(self, rows: pl.DataFrame, beside: pl.DataFrame | None) -> dict[str, Any]:
         spec, asked = self._spec, reasons.requests(rows)

@@ -85,12 +85,15 @@ def answers(
 
     source = task.plan.sources[task.entity]
     key = sorted((field for field in source.fields if field.name in source.key), key=lambda f: source.key.index(f.name))
-    by_key = refs_of(table["ref"], raw, key, at, salt)
-    asked = [field for field in task.plan.request if field.name in raw.columns]
-    by_all = refs_of(table["ref"], raw, asked, at, salt, name=outcomes.asked_ref)
-    # Rows that are asked alike cannot be told apart by what was asked.
-    known = by_key.is_in(table["ref"].implode()).fill_null(value=False)
-    refs = by_key.zip_with(known, by_all.zip_with(by_all.is_unique(), _none(raw.height)))
+    refs = refs_of(table["ref"], raw, key, at, salt)
+    fields = {field.name: field for field in (*source.fields, *task.plan.request) if field.name in raw.columns}
+    for names in sorted({names for ref in table["ref"] if (names := outcomes.asked_names(ref)) is not None}):
+        if not set(names) <= set(fields):
+            continue  # the source no longer has what was asked then
+        held = refs.is_in(table["ref"].implode()).fill_null(value=False)
+        by_all = refs_of(table["ref"], raw, [fields[name] for name in names], at, salt, name=_asked_ref(salt))
+        # Rows that were asked alike cannot be told apart by what was asked.
+        refs = refs.zip_with(held, by_all.zip_with(by_all.is_unique(), _none(raw.height)))
     found = pl.DataFrame({"ref": refs}).join(table, on="ref", how="left", maintain_order="left")
     labels = [None if text is None else msgspec.json.decode(text) for text in found["label"]]
     label = pl.Series("label", labels, strict=False)
@@ -103,6 +106,10 @@ def key_ref(row: Mapping[str, object], fields: Sequence[Field], event_time: date
     """By the key: `fields` in its order."""
     text = outcomes.key_text(row, fields)
     return None if text is None else outcomes.key_ref(text, event_time)
+
+
+def _asked_ref(salt: bytes) -> Name:
+    return lambda row, fields, event_time: outcomes.asked_ref(row, fields, event_time, salt)
 
 
 def refs_of(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cumulant import project as projects
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import LeaseHeldError, UsageError
 from cumulant.runtime.stack import lifecycle
 from cumulant.runtime.story.feed import deliver_again, withhold
 
@@ -53,7 +56,7 @@ release:                                # stages of seconds: the demo's callers 
     errors: {margin: 1%, share: 3}
     timeouts: {margin: 2%, share: 0.5}
     # Servers, gateway and callers share a laptop: harm brings back, and no promotion waits for proof of its absence.
-    latency: {margin: 100%, required: false, share: 0.5}
+    latency: {margin: 100%, required: false}
     # Of the Brier score, on mirrored flights that have landed; half a day is one value. Days differ by more than 0.01.
     quality: {margin: 0.02, required: true, block: 2s, share: 3}
 
@@ -69,7 +72,7 @@ monitoring:
 
 
 def make_folder(folder: Path) -> None:
-    """The demo's project; one that is there stays as it is, but for what a demo that was cut off has left.
+    """The demo's project; one that is there stays as it is.
 
     Raises:
         UsageError: what is there is no demo's, or one of an earlier version.
@@ -77,15 +80,13 @@ def make_folder(folder: Path) -> None:
     path = folder / "cumulant.yaml"
     if not path.exists():
         projects.create_from_template(folder.name, "flights", directory=folder.parent)
-        path.write_text(_declared(path.read_text(encoding="utf-8")), encoding="utf-8")
         withhold(folder / "data", FEED)
-    elif "\nmonitoring:" not in path.read_text(encoding="utf-8"):
+        path.write_text(_declared(path.read_text(encoding="utf-8")), encoding="utf-8")
+    elif _SECTIONS.splitlines()[1] not in path.read_text(encoding="utf-8"):
         raise UsageError(
             f"{folder} holds a project that is not this demo's", subject=str(path),
             hint="name another folder with --dir, or remove this one",
         )  # fmt: skip
-    elif _marker(folder).exists():
-        _begin_again(folder)
 
 
 def _declared(text: str) -> str:
@@ -101,16 +102,43 @@ def _marker(folder: Path) -> Path:
 
 def begun(folder: Path) -> None:
     """The year's story begins: until `ended`, what it leaves is half of it."""
+    _marker(folder).parent.mkdir(exist_ok=True)
     _marker(folder).touch()
 
 
 def ended(folder: Path) -> None:
-    _marker(folder).unlink()
+    _marker(folder).unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """No other demo in the folder meanwhile; what one that was cut off has left is put aside.
+
+    Raises:
+        LeaseHeldError: another one is at it.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _take(handle, folder)
+        if _marker(folder).exists():
+            _begin_again(folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, folder: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise LeaseHeldError(
+            "another demo is on its way there", subject=str(folder), hint="wait for it, or name another folder by --dir"
+        ) from None
 
 
 def _begin_again(folder: Path) -> None:
-    """Away with all that the cut-off demo made: half a year's log would be another story."""
+    """All that the cut-off demo made is put aside: half a year's log would make another story."""
     with projects.load(folder) as project:
         lifecycle.down(project, principal=project.principal())
-    shutil.rmtree(folder / ".cumulant")
     deliver_again(folder / "data", FEED)
+    (folder / ".cumulant").rename(folder / f".cumulant-cut-off-{datetime.now(UTC):%Y%m%dT%H%M%S}")

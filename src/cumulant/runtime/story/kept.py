@@ -7,6 +7,8 @@ from pathlib import Path
 
 import msgspec
 
+from cumulant.core.errors import UsageError
+from cumulant.outcomes import write_bytes
 from cumulant.runtime.story.told import Year
 
 _FILE = "demo-year.json"
@@ -20,13 +22,22 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def kept_or(state: Path, versions: Sequence[str], make: Callable[[], Year]) -> Year:
-    """The year of these versions as it is kept in the state folder, or else as `make` brings it about."""
+    """The year of these versions as it is kept in the state folder, or else as `make` brings it about.
+
+    Raises:
+        UsageError: the year of other versions is kept there.
+    """
     path = state / _FILE
     try:
         found = msgspec.json.decode(path.read_bytes(), type=Kept)
     except (OSError, msgspec.DecodeError):
         found = None
-    if found is None or found.versions != tuple(versions):
+    if found is None:
         found = Kept(versions=tuple(versions), year=make())
-        path.write_bytes(msgspec.json.encode(found))
+        write_bytes(path, msgspec.json.encode(found))
+    elif found.versions != tuple(versions):
+        raise UsageError(
+            f"the demo's year was told with {', '.join(found.versions)}, and now there are {', '.join(versions)}",
+            subject=str(path), hint="name another folder with --dir, or remove this one",
+        )  # fmt: skip
     return found.year

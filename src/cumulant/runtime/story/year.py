@@ -14,7 +14,7 @@ from cumulant.runtime.review.verbs import used_for_training
 from cumulant.runtime.story import feed
 from cumulant.runtime.story.asked import ask_people
 from cumulant.runtime.story.batches import score
-from cumulant.runtime.story.folder import FEED, begun, ended
+from cumulant.runtime.story.folder import FEED, begun
 from cumulant.runtime.story.releases import Made, afresh, releases, retrained, up
 from cumulant.runtime.story.told import Found, Monitored, Reviewed, Told, Year
 from cumulant.runtime.watching.retraining import go_on
@@ -40,9 +40,7 @@ def year(project: Project, champion: str, made: Made, progress: Progress) -> Yea
     """
     begun(project.root)
     afresh(project)
-    found = _Year(project, progress).whole(champion, made)
-    ended(project.root)
-    return found
+    return _Year(project, progress).whole(champion, made)
 
 
 class _Year:
@@ -54,7 +52,7 @@ class _Year:
     def whole(self, champion: str, made: Made) -> Year:
         with up(self._project, champion, self._progress):
             told, reached = releases(self._project, made, self._progress)
-        queued, answered = ask_people(self._project, FEED - timedelta(days=7), self._progress)
+        queued, answered = ask_people(self._project, min(max(reached, FEED - timedelta(days=7)), FEED), self._progress)
         self._fault(made.good, reached)
         new, reached = self._retrained(made.good, max(FEED, reached))
         used = used_for_training(self._project)

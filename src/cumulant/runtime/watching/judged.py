@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 SPAN = 7
 
 
+#: labels without which a window is not judged
+_LEAST = 10
+
+
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
     """What a look found of the served version. `fresh`: how many of the windows were judged at this look.
 
@@ -80,10 +84,15 @@ def audit_of(windows: Sequence[Passed], before: float | None) -> Audit | None:
 
 
 def enough(part: pl.DataFrame) -> bool:
-    """Whether labels speak for all rows of a window: nearly all have one, or they were drawn with known chances."""
+    """Whether labels speak for all rows of a window: nearly all have one, or they were drawn with known chances.
+
+    Of a few rows the best constant answer loses next to nothing, so that any model would seem to lack skill.
+    """
     known = part.filter(pl.col("value").is_not_null())
+    if known.height < _LEAST:
+        return False
     chosen = bool((known["weight"].fill_null(1.0) > 1).any())
-    return known.height > 0 and (chosen or known.height >= LEAST_SHARE * part.height)
+    return chosen or known.height >= LEAST_SHARE * part.height
 
 
 def passed_of(window: Window, part: pl.DataFrame, said: EstimatedFigure | None) -> Passed:

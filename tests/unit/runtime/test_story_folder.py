@@ -1,0 +1,87 @@
+"""The demo's folder: what it declares, and what becomes of a demo that was cut off."""
+
+from datetime import timedelta
+
+import polars as pl
+import pytest
+
+from cumulant import project as projects
+from cumulant.core.errors import LeaseHeldError, UsageError
+from cumulant.runtime.story import feed
+from cumulant.runtime.story.folder import FEED, alone, begun, ended, make_folder
+from cumulant.runtime.story.kept import kept_or
+from cumulant.runtime.story.told import Reviewed, Year
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_folder(tmp_path / "demo")
+    return tmp_path / "demo"
+
+
+def weather(folder):
+    return pl.concat([pl.read_parquet(path) for path in sorted((folder / "data").glob("weather-*.parquet"))])
+
+
+def test_the_project_reads_and_its_weather_ends_before_the_feed_goes_null(folder):
+    with projects.load(folder) as project:
+        assert project.spec.training.trials == 2
+        assert project.spec.monitoring.retrain.when == "loss_confirmed"
+    assert weather(folder)["time_hour"].max() < FEED
+    whole = folder.parent / "whole"
+    whole.mkdir()
+    feed.deliver_again(whole, FEED)
+    feed.mend(whole)
+    assert pl.concat([pl.read_parquet(path) for path in whole.glob("weather-*.parquet")]).height == 26_115
+
+
+def test_the_feed_goes_null_for_a_day_and_is_mended(folder):
+    feed.go_null(folder / "data", FEED)
+    day = weather(folder).filter(pl.col("time_hour") >= FEED)
+    assert day["temp"].null_count() == day.height == 72
+    feed.mend(folder / "data")
+    found = weather(folder).filter(pl.col("time_hour") >= FEED)
+    assert found["time_hour"].max() > FEED + timedelta(days=150)
+    assert found["temp"].null_count() < 5
+    assert not found.select("origin", "time_hour").is_duplicated().any()
+
+
+def test_what_a_cut_off_demo_left_is_put_aside_and_not_removed(folder):
+    with projects.load(folder):
+        begun(folder)
+    feed.go_null(folder / "data", FEED)
+    feed.mend(folder / "data")
+    (folder / ".cumulant" / "mine").write_text("kept")
+    with alone(folder):
+        pass
+    (aside,) = folder.glob(".cumulant-cut-off-*")
+    assert (aside / "mine").read_text() == "kept"
+    assert not (folder / ".cumulant").exists()
+    assert weather(folder)["time_hour"].max() < FEED
+
+
+def test_a_demo_that_came_to_its_end_stays(folder):
+    with projects.load(folder):
+        begun(folder)
+    ended(folder)
+    with alone(folder):
+        assert (folder / ".cumulant").exists()
+        with pytest.raises(LeaseHeldError, match="another demo"), alone(folder):
+            pass
+
+
+def test_another_project_is_left_alone(tmp_path):
+    projects.create_from_template("mine", "flights", directory=tmp_path)
+    before = (tmp_path / "mine" / "cumulant.yaml").read_text()
+    with pytest.raises(UsageError, match="not this demo's"):
+        make_folder(tmp_path / "mine")
+    assert (tmp_path / "mine" / "cumulant.yaml").read_text() == before
+
+
+def test_a_year_that_was_told_is_told_again_only_of_its_versions(tmp_path):
+    found = Year(review=Reviewed(queued=5, answered=4, used_for_training=3))
+    assert kept_or(tmp_path, ["m/1", "m/2"], lambda: found) == found
+    assert kept_or(tmp_path, ["m/1", "m/2"], lambda: pytest.fail("told twice")) == found
+    with pytest.raises(UsageError, match="m/3"):
+        kept_or(tmp_path, ["m/1", "m/3"], lambda: found)
+    assert not list(tmp_path.glob("*.new"))
