@@ -186,6 +186,26 @@ def test_without_a_rule_harm_is_told_and_nothing_is_trained(shop, tmp_path):
     assert (late["fresh"], late["late"], late["harm"]) == (0, {"rows": 40, "labels": 10}, found["harm"])
 
 
+def test_a_version_that_comes_back_is_watched_on_from_where_it_was(shop, tmp_path):
+    folder = declared(shop, tmp_path, "")
+    before = look(folder, LAST)
+    assert before["fresh"] > 20
+    run(folder, "train", "--as-of", LEARNED.isoformat(), "--trials", "2", codes=(0, 1))
+    run(folder, "models", "alias", "returns/2", "champion")
+    sent = pl.read_parquet(folder / "sent.parquet").tail(2000)
+    sent.with_columns(pl.lit("2").alias("version"), pl.format("again-{}", "id").alias("id")).write_parquet(
+        folder / "again.parquet"
+    )
+    parts = "id=id,time=moment,event_time=moment,prediction=prediction,score=p,version=version"
+    run(folder, "labels", "import-predictions", str(folder / "again.parquet"), "--map", parts)
+    assert look(folder, LAST)["version"] == "2"
+    run(folder, "models", "alias", "returns/1", "champion")
+    after = look(folder, LAST)
+    # A window is one bet of a test that holds at every look: judged again it would be another one.
+    assert (after["version"], after["fresh"], after["until"]) == ("1", 0, before["until"])
+    assert after["harm"] == before["harm"]
+
+
 def test_windows_wait_for_labels_that_are_late(shop, tmp_path):
     folder = declared(shop, tmp_path, "")
     outcomes, aside = folder / ".cumulant" / "outcomes", tmp_path / "aside"
@@ -216,6 +236,11 @@ def test_what_validation_refuses_is_told_as_a_fault_and_not_learned_from(shop, t
     assert (fault["kind"], fault["retrained"]) == ("data_fault", False)
     assert champion(folder) == "1"
     assert "feed" in json.dumps(run(folder, "alerts", "list"))
+    # Once the data are sound, what waited for them goes on, though no further window was judged.
+    (folder / "data" / "orders" / "c.parquet").unlink()
+    mended = look(folder, LAST)
+    assert (mended["fresh"], mended["action"]["do"], mended["action"]["trigger"]) == (0, "train", "harm")
+    assert mended["retraining"]["candidate"] == "returns/2"
 
 
 def test_wrong_words_are_answered(shop):

@@ -111,6 +111,8 @@ def _by_classes(reference: Predictions, names: Sequence[str], window: timedelta)
 
 
 def _by_inputs(inputs: _Inputs, test: pl.DataFrame, reference: Predictions, window: timedelta) -> Estimates:
+    if not inputs.fields:
+        return _none("requests have keys, times and personal values only, and nothing that the loss could go with")
     few = np.linspace(0, len(reference) - 1, min(len(reference), _MOST)).astype(np.int64)
     seen, names = inputs.read(test[few]), [one.name for one in inputs.fields]
     model = learn_loss(seen, reference.where(few), names=names, measure="mse")

@@ -60,6 +60,7 @@ from cumulant.runtime.watching.served import (
 from cumulant.runtime.watching.standing import (
     Passed,
     Standing,
+    read_left,
     read_standing,
 )
 
@@ -191,7 +192,9 @@ class _Look:
         after = msgspec.structs.replace(after, told=_plain(last))
         estimate = self._estimate(estimates, last, notes)
         evidence = self._evidence(after, last, estimate, fault)
-        state, action = decided(self._project, after, evidence, fresh=bool(told))
+        state, action = decided(
+            self._project, after, evidence, fresh=bool(told), waited=standing.looked.get("action") == "wait"
+        )
         result = Judged(
             model=self._project.name, version=standing.version, at=self.at, until=until, fresh=fresh,
             windows=tuple(passed), harm=last, estimate=estimate,
@@ -206,14 +209,20 @@ class _Look:
     # --- what the windows say
 
     def _begun(self, before: Standing | None) -> Standing:
-        """A watch over a version that has not been watched. Trainings before it count for the rule's budget."""
+        """The watch over another version than was watched last. Trainings before it count for the rule's budget.
+
+        One that served before, and comes back, is watched on from where it was: its windows have been judged.
+        """
+        kept = () if before is None else before.retrain.trainings
+        left, _ = read_left(self._project.journal(), self._project.name, self.served.version.version)
+        if left is not None:
+            return msgspec.structs.replace(left, retrain=msgspec.structs.replace(left.retrain, trainings=kept))
         moments = self._own[MOMENT]
         first = moments.min() if len(moments) else self.at
         assert isinstance(first, datetime)
         start = floored(first, self._window)
         record = find_record(self._project, self.served.version)
         trained = self.at if record is None else record.as_of or record.created
-        kept = () if before is None else before.retrain.trainings
         return Standing(
             version=self.served.version.version, since=start, until=start,
             retrain=RetrainState(trained=trained, trainings=kept),

@@ -15,6 +15,7 @@ from cumulant.runtime.watching.standing import (
     Standing,
     Wanted,
     is_same,
+    read_left,
     read_wanted,
     said_by,
     write,
@@ -30,14 +31,18 @@ if TYPE_CHECKING:
 Tell = Callable[["Judged", "Transaction | None"], None]
 
 
-def decided(project: Project, standing: Standing, evidence: Evidence, *, fresh: bool) -> tuple[RetrainState, Action]:
-    """The rule's word. A look without a new window says nothing new of harm; only time may then ask."""
+def decided(
+    project: Project, standing: Standing, evidence: Evidence, *, fresh: bool, waited: bool
+) -> tuple[RetrainState, Action]:
+    """The rule's word. A look without a new window says nothing new of harm; only time may then ask, unless harm was
+    a reason at the look before, which `waited` for something else, such as sound data.
+    """
     terms = terms_of(project.spec.monitoring.retrain)
     wanted, _ = read_wanted(project.journal(), project.name)
     if wanted is not None and wanted.open:
         said = f"A training is on its way: {wanted.sentence}"
         return standing.retrain, Action(do="nothing", trigger=None, sentence=said)
-    if not fresh:
+    if not (fresh or waited):
         terms = msgspec.structs.replace(terms, on_harm=False)
     state, action = decide(standing.retrain, evidence, terms)
     return (state if fresh or action.do == "train" else standing.retrain), action
@@ -59,6 +64,9 @@ def remember(
         return
     _, seen = read_wanted(context.project.journal(), found.model)
     with context.transaction() as transaction:
+        if before is not None and before.version != after.version:
+            _, left = read_left(transaction, found.model, before.version)
+            write(transaction, WATCH, f"{found.model}/{before.version}", before, expect=left)
         write(transaction, WATCH, found.model, after, expect=expect)
         if found.fresh or before is None or before.looked != after.looked:
             transaction.emit(fact)

@@ -84,6 +84,12 @@ def read_standing(journal: Journal, model: str) -> tuple[Standing | None, int]:
     return (None, 0) if row is None else (msgspec.convert(row.value, Standing), row.version)
 
 
+def read_left(journal: Journal | Transaction, model: str, version: str) -> tuple[Standing | None, int]:
+    """The watch over a version as it was when another one began to serve, and the version of its row."""
+    row = journal.get(WATCH, f"{model}/{version}")
+    return (None, 0) if row is None else (msgspec.convert(row.value, Standing), row.version)
+
+
 def read_wanted(journal: Journal | Transaction, model: str) -> tuple[Wanted | None, int]:
     """The newest training that was asked for, and the version of its row."""
     row = journal.get(TRAINING, model)
