@@ -15,8 +15,9 @@ from cumulant.core.errors import StepFailedError
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime import serve
 from cumulant.runtime.report import report
-from cumulant.runtime.story.folder import alone, ended, make_folder
-from cumulant.runtime.story.kept import kept_or
+from cumulant.runtime.story.feed import as_in_spring
+from cumulant.runtime.story.folder import FEED, alone, ended, make_folder
+from cumulant.runtime.story.kept import is_kept, kept_or
 from cumulant.runtime.story.releases import make
 from cumulant.runtime.story.told import Year
 from cumulant.runtime.story.year import year
@@ -67,7 +68,7 @@ def demo(
     """
     begun = time.monotonic()
     make_folder(folder)
-    with alone(folder):
+    with alone(folder), as_in_spring(folder / "data", FEED, mended=is_kept(folder / ".cumulant")):
         return _told(folder, begun, keep=keep, http=http, released=released, progress=progress)
 
 

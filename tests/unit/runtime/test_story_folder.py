@@ -46,6 +46,19 @@ def test_the_feed_goes_null_for_a_day_and_is_mended(folder):
     assert not found.select("origin", "time_hour").is_duplicated().any()
 
 
+def test_a_demo_that_is_run_again_sees_what_the_first_one_saw(folder):
+    data = folder / "data"
+    first = (data / "weather-1.parquet").read_bytes()
+    feed.mend(data)
+    whole = weather(folder)
+    with feed.as_in_spring(data, FEED, mended=True):
+        assert [path.name for path in data.glob("weather-*.parquet")] == ["weather-1.parquet"]
+        assert (data / "weather-1.parquet").read_bytes() == first
+    assert weather(folder).equals(whole)
+    with feed.as_in_spring(data, FEED, mended=False):
+        assert weather(folder).equals(whole)
+
+
 def test_what_a_cut_off_demo_left_is_put_aside_and_not_removed(folder):
     with projects.load(folder):
         begun(folder)

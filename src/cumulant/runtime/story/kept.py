@@ -21,6 +21,11 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     year: Year
 
 
+def is_kept(state: Path) -> bool:
+    """Whether a year was told to its end."""
+    return (state / _FILE).exists()
+
+
 def kept_or(state: Path, versions: Sequence[str], make: Callable[[], Year]) -> Year:
     """The year of these versions as it is kept in the state folder, or else as `make` brings it about.
 
