@@ -61,4 +61,4 @@ lock: ## compile requirements/all.txt from pyproject.toml (needs uv)
 	  requirements/engines.in -o requirements/engines.txt
 
 clean: ## remove what the recipes made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis cumulant-demo dist
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis cumulant-demo cumulant-demo.json dist

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from importlib.resources import files
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -25,7 +26,12 @@ def demo(folder):
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    """The folder, and the documents of a first and a second demo in it."""
+    """The folder, and the documents of a first and a second demo in it. One that was made before is named by its folder
+    in CUMULANT_DEMO, with its document beside it.
+    """
+    if made := os.environ.get("CUMULANT_DEMO"):
+        folder = Path(made)
+        return folder, json.loads(folder.with_suffix(".json").read_text()), demo(folder)
     folder = tmp_path_factory.mktemp("demo") / "flights"
     return folder, demo(folder), demo(folder)
 
