@@ -46,19 +46,19 @@ release:                                # stages of seconds: the demo's callers 
   look: 500ms
   block: 500ms
   keep_warm: 1m
-  alpha: 10%                            # one sound release in ten may come back, for the sake of minutes; default 5%
+  alpha: 15%                            # so many sound releases may come back, for the sake of minutes; default 5%
   stages:
-    # Flights of one day depend on each other: a share of more days says more than all of a few. Here a day is 4 s.
+    # Flights of one day depend on each other: a share of more days says more than all of a few. Here a day is 3.6 s.
     shadow: {mirror: 30%, at_least: 20s, at_most: 120s, samples: 500}
     ab: null
-    canary: {weights: [10%, 50%], at_least: 5s, soak: 5s, at_most: 90s, samples: 150}
+    canary: {weights: [10%, 50%], at_least: 8s, soak: 5s, at_most: 90s, samples: 150}
   metrics:
     errors: {margin: 1%, share: 3}
     timeouts: {margin: 2%, share: 0.5}
     # Servers, gateway and callers share a laptop: harm brings back, and no promotion waits for proof of its absence.
     latency: {margin: 100%, required: false}
     # Of the Brier score, on mirrored flights that have landed; half a day is one value. Days differ by more than 0.01.
-    quality: {margin: 0.02, required: true, block: 2s, share: 3}
+    quality: {margin: 0.02, required: true, block: 1800ms, share: 3}
 
 serving:
   log: {keep: 20000d}                   # the year is 2013, and old predictions are removed else
@@ -85,7 +85,7 @@ def make_folder(folder: Path) -> None:
     elif _SECTIONS.splitlines()[1] not in path.read_text(encoding="utf-8"):
         raise UsageError(
             f"{folder} holds a project that is not this demo's", subject=str(path),
-            hint="name another folder with --dir, or remove this one",
+            hint="name another folder with --dir; a demo of an earlier version cannot be gone on with",
         )  # fmt: skip
 
 
