@@ -91,6 +91,10 @@ class Kept:
                 shutil.rmtree(path, ignore_errors=True)
 
 
+def _by(of: tuple[str, str] | None) -> str:
+    return "" if of is None else f"of {of[0]}/{of[1]} "
+
+
 def _head(content: bytes) -> bytes:
     return hashlib.sha256(content).digest()
 
@@ -150,8 +154,8 @@ class LogWindows:
             # Says what there is instead.
             open_table(self.folder, since=self.since, until=self.until, of=self.of)
             raise DataError(
-                f"no prediction in {self.name} is of before {self.before:%Y-%m-%d %H:%M}", subject=str(self.folder),
-                hint="give a later moment",
+                f"no prediction {_by(self.of)}in {self.name} is of before {self.before:%Y-%m-%d %H:%M}",
+                subject=str(self.folder), hint="give a later moment: a look is at the version that serves now",
             )  # fmt: skip
         return found
 
