@@ -159,7 +159,7 @@ def _alerting(model: str, judged: Judged) -> Iterator[alerts.Finding]:
     if judged.fault is not None:
         yield alerts.Finding(
             model=model, rule="feed", subject="sources", kind="data_fault", moved=judged.fault, since=judged.at,
-            next="mend what delivers it: nothing is learned meanwhile, and until then `cumulant data quarantine SOURCE` shows the rows",
+            next="mend what delivers it: nothing is learned until then; `cumulant data quarantine SOURCE` has the rows",
         )  # fmt: skip
     yield from _of_harm(model, judged)
     if judged.estimate is not None and judged.estimate.word == "worse":
