@@ -73,6 +73,13 @@ def test_what_a_cut_off_demo_left_is_put_aside_and_not_removed(folder):
     assert weather(folder)["time_hour"].max() < FEED
 
 
+def test_weather_that_a_cut_took_away_is_delivered_again(folder):
+    for path in (folder / "data").glob("weather*"):
+        path.unlink()
+    with alone(folder):
+        assert weather(folder)["time_hour"].max() < FEED
+
+
 def test_a_demo_that_came_to_its_end_stays(folder):
     with projects.load(folder):
         begun(folder)

@@ -18,7 +18,7 @@ from cumulant.runtime.story.folder import FEED, begun
 from cumulant.runtime.story.releases import Made, afresh, releases, retrained, up
 from cumulant.runtime.story.told import Found, Monitored, Reviewed, Told, Year
 from cumulant.runtime.watching.retraining import go_on
-from cumulant.runtime.watching.rounds import Round, watch_round
+from cumulant.runtime.watching.rounds import watch_round
 from cumulant.runtime.watching.standing import Wanted
 
 if TYPE_CHECKING:
@@ -91,12 +91,11 @@ class _Year:
         score(self._project, served, max(since, _AUTUMN), _LAST, self._progress, every=_EVERY)
         self._look(_LAST)
 
-    def _look(self, at: datetime) -> Round:
-        """One look of the watch, and the training that it asks for, as `cumulant monitor watch` does."""
+    def _look(self, at: datetime) -> None:
+        """One look of the watch, as `cumulant monitor watch --once --at` has it."""
         self._progress(f"the watch looks, {at:%d %B}")
         seen = watch_round(self._project, principal=self._project.principal(), at=at, progress=self._progress)
         self._findings += [Found(**msgspec.structs.asdict(one), at=at, version=seen.version) for one in seen.findings]
-        return seen
 
     def _trained_by(self, at: datetime) -> Wanted | None:
         found = go_on(self._project, principal=self._project.principal(), as_of=at, progress=self._progress)
