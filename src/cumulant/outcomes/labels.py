@@ -74,12 +74,8 @@ def key_ref(key: str, event_time: datetime) -> str:
 
 def key_text(row: Mapping[str, object], fields: Sequence[Field]) -> str | None:
     """The key of a logged request, in which personal values are hashed already; None where a part of it is missing."""
-    values = [row.get(field.name) for field in fields]
-    # What is hidden without a hash could be anyone's.
-    if not fields or any(value is None or value == HIDDEN for value in values):
-        return None
-    held = [v if f.personal else as_held(v, f) for v, f in zip(values, fields, strict=True)]
-    return _ENCODE([str(value) for value in held]).decode()
+    texts = _texts(row, fields)
+    return None if texts is None or None in texts else _ENCODE(texts).decode()
 
 
 def asked_ref(row: Mapping[str, object], fields: Sequence[Field], event_time: datetime, salt: bytes) -> str | None:
@@ -89,15 +85,23 @@ def asked_ref(row: Mapping[str, object], fields: Sequence[Field], event_time: da
     they stand in it as a keyed hash.
     """
     ordered = sorted(fields, key=lambda field: field.name)
-    values = [row.get(field.name) for field in ordered]
+    if (texts := _texts(row, ordered)) is None:
+        return None
+    named = _ENCODE([field.name for field in ordered]).decode()
+    return f"r{_SEP}{micros(event_time - EPOCH)}{_SEP}{named}{_SEP}{mask(_ENCODE(texts).decode(), salt)}"
+
+
+def _texts(row: Mapping[str, object], fields: Sequence[Field]) -> list[str | None] | None:
+    """The values of a logged request, None where there is none; None in all where a value could be anyone's, as it is
+    hidden without a hash, or where there are no fields.
+    """
+    values = [row.get(field.name) for field in fields]
     if not fields or HIDDEN in values:
         return None
-    held = [
+    return [
         None if value is None else str(value if field.personal else as_held(value, field))
-        for value, field in zip(values, ordered, strict=True)
+        for value, field in zip(values, fields, strict=True)
     ]
-    named = _ENCODE([field.name for field in ordered]).decode()
-    return f"r{_SEP}{micros(event_time - EPOCH)}{_SEP}{named}{_SEP}{mask(_ENCODE(held).decode(), salt)}"
 
 
 def asked_names(ref: str) -> tuple[str, ...] | None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
@@ -28,6 +28,8 @@ from cumulant.runtime.story.traffic import Callers
 
 if TYPE_CHECKING:
     from cumulant.project import Project
+
+T = TypeVar("T")
 
 #: v2 learns from what was known then, and May is what it is released over
 SINCE = datetime(2013, 5, 1, tzinfo=UTC)
@@ -76,22 +78,24 @@ def releases(project: Project, made: Made, progress: Progress) -> tuple[tuple[To
         EngineUnavailableError: something does not start.
         StepFailedError: a release does not come to its end.
     """
-    callers = Callers(project, since=SINCE, until=_UNTIL, speed=SPEED)
-    with callers.calling():
-        found = tuple(Releasing(project, callers, progress).all(made))
-    if callers.replayed is None:
-        raise callers.error or StepFailedError("the replay did not come to its end")
-    return found, callers.replayed.reached
+    return _over_callers(project, SINCE, progress, lambda releasing: tuple(releasing.all(made)))
 
 
 def retrained(project: Project, identity: str, since: datetime, progress: Progress) -> tuple[Told, datetime]:
-    """The release `identity`, which the watch has begun, over the callers of `since` and after."""
+    """The release `identity`, which the watch has begun, over the callers of `since` and after; as `releases`."""
+    return _over_callers(project, since, progress, lambda releasing: releasing.follow("retrained", identity))
+
+
+def _over_callers(
+    project: Project, since: datetime, progress: Progress, do: Callable[[Releasing], T]
+) -> tuple[T, datetime]:
+    """What `do` brings about while callers call from `since` on, and how far they came."""
     callers = Callers(project, since=since, until=_UNTIL, speed=SPEED)
     with callers.calling():
-        told = Releasing(project, callers, progress).follow("retrained", identity)
+        found = do(Releasing(project, callers, progress))
     if callers.replayed is None:
         raise callers.error or StepFailedError("the replay did not come to its end")
-    return told, callers.replayed.reached
+    return found, callers.replayed.reached
 
 
 class Releasing:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -60,6 +60,7 @@ from cumulant.runtime.watching.served import (
 from cumulant.runtime.watching.standing import (
     Passed,
     Standing,
+    plain,
     read_left,
     read_standing,
 )
@@ -184,12 +185,12 @@ class _Look:
             labels, until = labels + one.labelled, window.end
         passed += [passed_of(window, part, figure) for (window, part), figure in zip(later, said[fresh:], strict=True)]
         ripe = tuple(one for one in passed if one.end <= until)
+        last = told[-1] if told else standing.shown
         after = Standing(
             version=standing.version, since=standing.since, until=until, retrain=standing.retrain,
-            harm=None if watch is None else watch.to_json(), windows=ripe[-_KEPT:], labels=standing.labels + labels,
+            harm=None if watch is None else watch.to_json(), told=plain(last), windows=ripe[-_KEPT:],
+            labels=standing.labels + labels,
         )  # fmt: skip
-        last = told[-1] if told else _told(standing)
-        after = msgspec.structs.replace(after, told=_plain(last))
         estimate = self._estimate(estimates, last, notes)
         evidence = self._evidence(after, last, estimate, fault)
         state, action = decided(
@@ -200,8 +201,8 @@ class _Look:
             windows=tuple(passed), harm=last, estimate=estimate,
             reference_loss=self._reference_loss, audit=audit_of(passed, self._reference_loss),
             outcomes=self._outcomes(until), fault=fault, action=action, notes=tuple(dict.fromkeys(notes)),
+            late=self._late(standing),
         )  # fmt: skip
-        result = msgspec.structs.replace(result, late=self._late(standing))
         after = msgspec.structs.replace(after, retrain=state)
         remember(self.context, held, after, result, expect=expect, tell=self.tell)
         return result
@@ -394,12 +395,3 @@ class _Look:
             measured=None if last is None else last.word, refit=words.get("refit"),
             estimated=None if estimate is None else estimate.word,
         )  # fmt: skip
-
-
-def _told(standing: Standing) -> Harm | None:
-    """What the newest judged window has shown: it holds until another one is judged."""
-    return None if standing.told is None else msgspec.convert(standing.told, Harm)
-
-
-def _plain(harm: Harm | None) -> dict[str, object] | None:
-    return None if harm is None else cast("dict[str, object]", msgspec.to_builtins(harm))

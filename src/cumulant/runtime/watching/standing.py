@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import msgspec
 
 from cumulant.core.errors import LeaseHeldError
+from cumulant.monitoring.performance import Harm
 from cumulant.monitoring.policy import RetrainState, Trigger
 
 if TYPE_CHECKING:
@@ -59,6 +60,11 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     labels: int = 0
     looked: dict[str, object] = {}
 
+    @property
+    def shown(self) -> Harm | None:
+        """What the newest judged window has shown: it holds until another one is judged."""
+        return None if self.told is None else msgspec.convert(self.told, Harm)
+
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     """A training that the rule asked for, and how far it has come. `candidate`: the version that it made."""
@@ -76,6 +82,11 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     def open(self) -> bool:
         """Whether something is still to be done."""
         return self.stage in ("wanted", "trained")
+
+
+def plain(harm: Harm | None) -> dict[str, object] | None:
+    """As `Standing.told` holds it."""
+    return None if harm is None else cast("dict[str, object]", msgspec.to_builtins(harm))
 
 
 def read_standing(journal: Journal, model: str) -> tuple[Standing | None, int]:
