@@ -12,6 +12,7 @@ from typing import Literal
 import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Limits, Routes
+from cumulant.release.paired import PairedEvaluation
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.steps import Step
 
@@ -102,6 +103,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     settled: frozenset[str] = frozenset()
     #: of the routes; only ever grows
     revision: int = 1
+    #: both versions on labelled rows of the recent past; None where there are none
+    evaluation: PairedEvaluation | None = None
     #: of the gateway's log: everything before it is counted
     cursor: str = ""
     limits: Limits = Limits()
