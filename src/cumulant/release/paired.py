@@ -18,6 +18,7 @@ from datetime import datetime
 import msgspec
 import numpy as np
 
+from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.statistics import sequential
 from cumulant.statistics.sequential.arrays import Floats
 
@@ -76,7 +77,8 @@ class PairedEvaluation(msgspec.Struct, frozen=True, kw_only=True):
         shift, shift_high: mean difference of scores, and the upper limit of its absolute value.
         distance, distance_high: mean absolute difference of scores, and its upper limit.
         segments: those in which the candidate loses most, the worst first.
-        seen: the rows are not later than the last one that a version learned from: its loss looks too small.
+        seen_by: arms that may have learned from these rows, whose loss then looks too small: nothing that would speak
+            for such an arm is taken from them.
     """
 
     rows: int
@@ -100,7 +102,7 @@ class PairedEvaluation(msgspec.Struct, frozen=True, kw_only=True):
     distance: float
     distance_high: float
     segments: tuple[SegmentDifference, ...] = ()
-    seen: bool = False
+    seen_by: tuple[str, ...] = ()
 
     @property
     def difference(self) -> float:
@@ -135,13 +137,31 @@ def evidence(evaluation: PairedEvaluation, *, margin: float, edge: float = 0.0) 
 
 
 def log_harm(evaluation: PairedEvaluation, *, margin: float, edge: float = 0.0) -> float:
-    """Log e-value against "the candidate's mean loss is at most the champion's plus `edge`"."""
+    """Log e-value against "the candidate's mean loss is at most the champion's plus `edge`".
+
+    0 where the champion may have learned from the rows.
+    """
+    if CHAMPION in evaluation.seen_by:
+        return 0.0
     return float(evidence(evaluation, margin=margin, edge=edge).log_harm())
 
 
 def log_not_worse(evaluation: PairedEvaluation, *, margin: float) -> float:
-    """Log e-value against "the candidate's mean loss is the champion's plus the margin, or more"."""
+    """Log e-value against "the candidate's mean loss is the champion's plus the margin, or more".
+
+    0 where the candidate may have learned from the rows.
+    """
+    if CANDIDATE in evaluation.seen_by:
+        return 0.0
     return float(evidence(evaluation, margin=margin).log_not_worse())
+
+
+def log_gain(evaluation: PairedEvaluation, *, edge: float) -> float:
+    """Log e-value against "the candidate's mean loss is at least the champion's less `edge`"."""
+    test = sequential.PairedBlocks.start(margin=edge, edge=edge)
+    for difference, rows in _blocks(evaluation):
+        test = test.add(-difference, rows)
+    return float(test.log_harm())
 
 
 def quality_margin(evaluation: PairedEvaluation, *, most: float) -> float:

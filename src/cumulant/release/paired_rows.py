@@ -35,7 +35,7 @@ class PairedRows:
         differs: [n] whether decisions differ; None where answers are numbers.
         at: [n] microseconds since 1970 UTC; None where rows have no time.
         segments: feature -> [n] the value (or range) of it that a row has.
-        seen: a version may have learned from these rows.
+        seen_by: arms that may have learned from these rows.
     """
 
     champion: Floats
@@ -47,7 +47,7 @@ class PairedRows:
     differs: npt.NDArray[np.bool_] | None = None
     at: npt.NDArray[np.int64] | None = None
     segments: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
-    seen: bool = False
+    seen_by: tuple[str, ...] = ()
 
 
 def paired_evaluation(rows: PairedRows) -> PairedEvaluation | None:
@@ -85,7 +85,7 @@ def paired_evaluation(rows: PairedRows) -> PairedEvaluation | None:
         distance=float(np.abs(apart).mean()),
         distance_high=_limit(np.abs(apart), block),
         segments=worst_segments(rows.champion_loss[both], rows.candidate_loss[both], block, segments),
-        seen=rows.seen,
+        seen_by=rows.seen_by,
     )
 
 

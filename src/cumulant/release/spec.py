@@ -110,6 +110,20 @@ class CeilingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     restarts: Annotated[int, Meta(ge=1, description="Restarts of the candidate's servers within a minute.")] = 3
 
 
+class PairedSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Both versions score labelled rows of the recent past before a release begins; they give margins and evidence."""
+
+    days: Annotated[Duration, Meta(description="How far back rows are taken.")] = "60d"
+    rows: Annotated[int, Meta(ge=200, description="Most rows, the newest ones.")] = 100_000
+    gain: Annotated[
+        Share,
+        Meta(
+            description="How much of the champion's loss a candidate may save there: beyond it, it is taken to know "
+            "what no request holds, and the release does not begin."
+        ),
+    ] = "50%"
+
+
 class ReleaseSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a candidate takes over from the champion."""
 
@@ -132,6 +146,10 @@ class ReleaseSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             "any other name is a metric of your own."
         ),
     ] = {}
+    evaluation: Annotated[
+        PairedSpec | None,
+        Meta(description="Both versions on labelled rows of the recent past, before the release begins; null: none."),
+    ] = PairedSpec()
     ceilings: Annotated[CeilingSpec, Meta(description="Failures that need no statistics.")] = CeilingSpec()
     authority: Annotated[
         str | None,

@@ -24,6 +24,7 @@ from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
 from cumulant.core.units import duration
+from cumulant.release.admission import with_margins
 from cumulant.release.decide import ended
 from cumulant.release.events import ReleaseWaits
 from cumulant.release.metrics import metrics
@@ -34,6 +35,7 @@ from cumulant.runtime.actions import check, verb
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.records import RUN
 from cumulant.runtime.release import blocks, store
+from cumulant.runtime.release.admission import admitted
 from cumulant.runtime.release.asking import becomes_ready, distrusted
 from cumulant.runtime.release.effects import hand_over, warm
 from cumulant.runtime.release.keys import too_few
@@ -85,7 +87,8 @@ def start_release(
 
     Raises:
         NotFoundError: no such version, or there is no champion.
-        RefusedError: `risk: high` without an approval.
+        RefusedError: `risk: high` without an approval; or on labelled rows of the past the candidate is worse, or
+            differs more than was declared.
         UsageError: the candidate is the champion, or the section `release` cannot be followed.
         EngineUnavailableError: a server does not answer in time.
         LeaseHeldError: the version is on its way already, somebody else changed the release meanwhile, or the last one
@@ -102,13 +105,17 @@ def start_release(
         spec = without_shadow(spec, notes)
         arms = outside_arms(outside, None if spec.authority is None else project.root / spec.authority)
         _check_not_on_its_way(found, arms[1].version)
-        author = ""
+        author, evaluation = "", None
+        spec = with_margins(spec, None)
     else:
         version = candidate_version(project, uri)
         _check_not_on_its_way(found, version.version)
         waits = _waiting(project, version, spec, principal, approval=approval)
         if waits is not None:
             return Begun(waits_for=waits)
+        spec, evaluation = admitted(
+            project, _champion(project), version, spec, who=principal, notes=notes, progress=progress
+        )
         arms = _arms(project, version, principal, progress, (clock or SystemClock()).now())
         author = author_of(project, version)
     try:
@@ -116,7 +123,7 @@ def start_release(
         if few := too_few(project, name, spec):
             notes.append(few)
         release = _made(project, name, spec=spec, arms=arms, author=author, at=(clock or SystemClock()).now())
-        release = _begin(project, release, principal)
+        release = _begin(project, msgspec.structs.replace(release, evaluation=evaluation), principal)
         notes += blocks.told(release.looks_by_metric, spec)
     except BaseException:
         if outside is None:
