@@ -45,12 +45,16 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     required: bool = True
     harm: float = 0.0
     fine: float = 0.0
-    #: greatest `harm` and `fine` up to now: a proof does not lapse
+    #: greatest `harm` and `fine` up to now. Harm that was proven stays so; that there is none must be shown now
     most_harm: float = 0.0
     most_fine: float = 0.0
     #: None: the metric is told and decides nothing
     harm_bar: float | None
     fine_bar: float
+    #: the difference as it looks is beyond the margin: nothing goes forward
+    beyond: bool = False
+    #: a harm that is proven is large enough to act on
+    confirmed: bool = False
     samples: dict[str, int] = {}
     champion: float | None = None
     candidate: float | None = None
@@ -59,12 +63,17 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     state: dict[str, object] = {}
 
     @property
-    def harmful(self) -> bool:
+    def proven(self) -> bool:
+        """Whether the candidate is shown to be worse, however little."""
         return self.harm_bar is not None and self.most_harm >= self.harm_bar
 
     @property
+    def harmful(self) -> bool:
+        return self.proven and self.confirmed
+
+    @property
     def acceptable(self) -> bool:
-        return self.most_fine >= self.fine_bar
+        return self.fine >= self.fine_bar
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +99,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     looks_a_block: int = 1
     #: the same by metric, where it is another number
     looks_by_metric: dict[str, int] = {}
+    #: fewest pairs of a block by metric, where the paired evaluation asks for more than the metric does
+    fewest_by_metric: dict[str, int] = {}
     #: what was agreed to: `canary`, `promote`
     approved: frozenset[str] = frozenset()
     #: whoever must not approve where `not: author`

@@ -26,6 +26,7 @@ from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
 from cumulant.core.units import duration
 from cumulant.release.decide import ended
 from cumulant.release.events import ReleaseWaits
+from cumulant.release.figures import with_history
 from cumulant.release.metrics import metrics
 from cumulant.release.spec import ANYBODY, ApprovalSpec
 from cumulant.release.state import Release
@@ -35,6 +36,7 @@ from cumulant.runtime.candidate import find_record
 from cumulant.runtime.records import RUN
 from cumulant.runtime.release import blocks, store
 from cumulant.runtime.release.asking import becomes_ready, distrusted
+from cumulant.runtime.release.champion_history import champion_history
 from cumulant.runtime.release.effects import hand_over, warm
 from cumulant.runtime.release.keys import too_few
 from cumulant.runtime.release.outside import Outside, outside_arms, without_shadow
@@ -116,6 +118,7 @@ def start_release(
         if few := too_few(project, name, spec):
             notes.append(few)
         release = _made(project, name, spec=spec, arms=arms, author=author, at=(clock or SystemClock()).now())
+        release = _with_history(project, release)
         release = _begin(project, release, principal)
         notes += blocks.told(release.looks_by_metric, spec)
     except BaseException:
@@ -301,6 +304,17 @@ def _made(
         },
         Release,
     )
+
+
+def _with_history(project: Project, release: Release) -> Release:
+    """The release with what its champion did before; the gateway's log is read from there on."""
+    history, cursor = champion_history(
+        project.traffic(),
+        release.model,
+        seconds=duration(release.spec.look).total_seconds(),
+        quantile=metrics(release.spec)["latency"].quantile,
+    )
+    return with_history(msgspec.structs.replace(release, cursor=cursor), history)
 
 
 def _begin(project: Project, release: Release, principal: Principal) -> Release:
