@@ -9,8 +9,7 @@ from typing import cast
 import msgspec
 import numpy as np
 
-from cumulant.core.traffic import CANDIDATE, CHAMPION
-from cumulant.release.look import ARMS, Failures
+from cumulant.release.look import ARMS
 from cumulant.release.metrics import Metric
 from cumulant.release.state import Board
 from cumulant.statistics import sequential
@@ -18,24 +17,49 @@ from cumulant.statistics.sequential.arrays import Floats
 
 #: a worsening within the margin matters all the same where the rate is this many times the champion's
 _TIMES = 2.0
+#: standard errors by which a proven worsening must exceed what is accepted, when it is proven; at each later check,
+#: made when there is half as much data again, so many more
+_ERRORS, _MORE_ERRORS, _LATER = 1.64, 0.35, 1.5
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True):
+    """Units of a full block of looks and how bad they were together, of the champion and the candidate."""
+
+    units: tuple[float, float]
+    bad: tuple[float, float]
+
+
+class Tempering(msgspec.Struct, frozen=True, kw_only=True):
+    """What each arm's evidence counts for: one over its design effect. `step`: spacing of the grid of rates."""
+
+    champion: float = 1.0
+    candidate: float = 1.0
+    step: float = 0.05
 
 
 class _Rated(msgspec.Struct, frozen=True, kw_only=True):
-    """State of a metric of failures: evidence of the steps that are over, the test of this one, and its counts."""
+    """State of a metric of failures: evidence of the steps that are over, the test of this one, and counts of all."""
 
     step: int
     #: evidence of harm and of no harm, at the end of each earlier step and now in this one
     past: list[tuple[float, float]] = []
     latest: tuple[float, float] = (0.0, 0.0)
     test: dict[str, object] = {}
-    requests: dict[str, int] = {}
-    bad: dict[str, int] = {}
+    #: of each step up to this one, the units and bad ones of the champion, then of the candidate
+    counts: list[tuple[float, float, float, float]] = []
+    #: candidate's units when the size of a proven harm was checked last, and how often it was
+    checked: float = 0.0
+    checks: int = 0
 
 
 class _Paired(msgspec.Struct, frozen=True, kw_only=True):
-    """State of a metric of pairs: its test, sums for the means that are told, and the block that is not full yet."""
+    """State of a metric of pairs: its tests, sums for the means that are told, and the block that is not full yet."""
 
     test: dict[str, object] = {}
+    #: the same of the differences with the other sign, where a change in either direction is one for the worse
+    reverse: dict[str, object] = {}
+    #: of the means of blocks
+    dependence: dict[str, object] = {}
     count: int = 0
     champion: float = 0.0
     candidate: float = 0.0
@@ -57,59 +81,147 @@ def new_board(metric: Metric, *, harm_bar: float | None, fine_bar: float) -> Boa
     )
 
 
-def with_block(board: Board, metric: Metric, block: Failures | None, *, step: int) -> Board:
+def in_next_step(board: Board, metric: Metric) -> Board:
+    """The board as the next step begins: that a rate is within its margin must be shown in each step afresh."""
+    if metric.kind not in ("failures", "latency"):
+        return board
+    return msgspec.structs.replace(board, fine=0.0, beyond=False)
+
+
+def with_block(board: Board, metric: Metric, block: Block | None, *, step: int, tempering: Tempering) -> Board:
     """The board after a full block of requests in the step of that index; None: the block is not full yet."""
     if block is None or metric.margin is None:
         return board
     state = _in_step(msgspec.convert(board.state, _Rated) if board.state else _Rated(step=step), step)
-    test = sequential.Rates.from_json(state.test) if state.test else sequential.Rates.start()
+    test = sequential.Rates.from_json(state.test) if state.test else _new_test(tempering)
     test = test.add(
-        champion_requests=block.requests[CHAMPION],
-        champion_bad=block.bad[CHAMPION],
-        candidate_requests=block.requests[CANDIDATE],
-        candidate_bad=block.bad[CANDIDATE],
+        champion_requests=block.units[0],
+        champion_bad=block.bad[0],
+        candidate_requests=block.units[1],
+        candidate_bad=block.bad[1],
     )
+    weighed = _weighed(test, tempering, state, block)
     # The margin of latency is in its bound already: there both sides are asked at equal rates.
     allowed = 0.0 if metric.kind == "latency" else metric.margin
     state = msgspec.structs.replace(
         state,
-        latest=(float(test.log_harm()), float(test.log_not_worse(difference=allowed))),
+        latest=(float(weighed.log_harm()), float(weighed.log_not_worse(difference=allowed))),
         test=test.to_json(),
-        requests=_sum(state.requests, block.requests),
-        bad=_sum(state.bad, block.bad),
+        counts=_counted(state, block),
     )
     board = msgspec.structs.replace(
-        board,
-        samples=_sum(board.samples, block.requests),
-        state=cast("dict[str, object]", msgspec.to_builtins(state)),
+        board, samples={arm: round(sum(one[place * 2] for one in state.counts)) for place, arm in enumerate(ARMS)}
     )
     if metric.kind == "failures":
-        rates = {arm: state.bad[arm] / state.requests[arm] if state.requests[arm] else None for arm in ARMS}
-        board = msgspec.structs.replace(board, champion=rates[CHAMPION], candidate=rates[CANDIDATE])
-    sides = [*state.past, state.latest]
-    return _evident(board, *(float(sequential.stages([side[which] for side in sides])) for which in (0, 1)))
+        board = _rates_told(board, state)
+    harm = float(sequential.stages([side[0] for side in (*state.past, state.latest)]))
+    board = _evident(board, harm, state.latest[1])
+    return _sized(board, metric, state, weighed, tempering)
 
 
-def with_differences(board: Board, metric: Metric, values: Sequence[tuple[float, float]], *, looks: int) -> Board:
-    """The board after one more look's pairs of values, the champion's and the candidate's, where more is worse.
+def with_differences(board: Board, metric: Metric, pairs: Floats, *, looks: int) -> Board:
+    """The board after one more look's pairs of values [n, 2], the champion's and the candidate's, where more is worse.
 
     Pairs of a block depend on each other in any way, so that together they are one value: the block is over with the
     look in which it has lasted `looks` of them and holds the metric's fewest pairs.
     """
     state = msgspec.convert(board.state, _Paired) if board.state else _Paired()
-    if not values and not state.pairs:
+    if not len(pairs) and not state.pairs:
         return board
-    if values:
-        state, board = _counted(state, board, np.asarray(values, dtype=np.float64))
+    if len(pairs):
+        state, board = _summed(state, board, pairs)
+        board = msgspec.structs.replace(board, beyond=_beyond(metric, state))
     state = msgspec.structs.replace(state, looks=state.looks + 1)
     if metric.margin is None or state.looks < looks or state.pairs < metric.fewest:
         return _kept(board, state)
-    test = _tested(state, metric)
-    closed = msgspec.structs.replace(state, test=test.to_json(), looks=0, pairs=0, differences=0.0)
-    return _evident(_kept(board, closed), float(test.log_harm()), float(test.log_not_worse()))
+    closed, harm, fine = _tested(state, metric)
+    board = _evident(_kept(board, closed), harm, fine)
+    return msgspec.structs.replace(board, confirmed=metric.kind != "own" or board.beyond)
 
 
-def _counted(state: _Paired, board: Board, pairs: Floats) -> tuple[_Paired, Board]:
+def _new_test(tempering: Tempering) -> sequential.Rates:
+    return sequential.Rates.start(sequential.RateDesign(step=tempering.step))
+
+
+def _weighed(test: sequential.Rates, tempering: Tempering, state: _Rated, block: Block) -> sequential.Rates:
+    """The test with each arm's evidence weighed; bad events beyond what the grid of rates resolves add nothing."""
+    _, bad, _, worse = _counted(state, block)[-1]
+    most = tempering.step**-2
+    return test.tempered(
+        min(tempering.champion, most / max(bad, 1.0)), min(tempering.candidate, most / max(worse, 1.0))
+    )
+
+
+def _counted(state: _Rated, block: Block) -> list[tuple[float, float, float, float]]:
+    more = (block.units[0], block.bad[0], block.units[1], block.bad[1])
+    if len(state.counts) <= len(state.past):
+        return [*state.counts, more]
+    first, second, third, fourth = state.counts[-1]
+    return [*state.counts[:-1], (first + more[0], second + more[1], third + more[2], fourth + more[3])]
+
+
+def _rates_told(board: Board, state: _Rated) -> Board:
+    """The board with each arm's rate in the present step."""
+    units, bad, others, worse = state.counts[-1]
+    return msgspec.structs.replace(
+        board, champion=bad / units if units else None, candidate=worse / others if others else None
+    )
+
+
+def _sized(board: Board, metric: Metric, state: _Rated, weighed: sequential.Rates, tempering: Tempering) -> Board:
+    """The board with whether the difference is beyond what is accepted, as it looks and (where proven) surely.
+
+    Of a proven harm, the size is checked when it is proven and each time that there is half as much data again, more
+    strictly each time: a size that is estimated when evidence happens to be high is overestimated.
+    """
+    candidates = sum(one[2] for one in state.counts)
+    sizes = [_size(state.counts[first:], metric, tempering) for first in range(len(state.counts))]
+    # Harm that begins late shows in the newest steps alone.
+    board = msgspec.structs.replace(board, beyond=any(difference > accepted for difference, accepted, _ in sizes))
+    if metric.kind == "latency":
+        return _stored(msgspec.structs.replace(board, confirmed=True), state)
+    if board.confirmed or not board.proven or candidates < _LATER * state.checked:
+        return _stored(board, state)
+    errors = _ERRORS + _MORE_ERRORS * state.checks
+    surely = any(difference - accepted > errors * error for difference, accepted, error in sizes)
+    surely = surely or _log_beyond(weighed, sizes[-1], metric) >= (board.harm_bar or math.inf)
+    state = msgspec.structs.replace(state, checked=candidates, checks=state.checks + 1)
+    return _stored(msgspec.structs.replace(board, confirmed=surely), state)
+
+
+def _size(
+    counts: Sequence[tuple[float, float, float, float]], metric: Metric, tempering: Tempering
+) -> tuple[float, float, float]:
+    """The difference of rates over steps, what is accepted of it, and its standard error at that boundary.
+
+    Steps are strata, since weights and levels differ between them (Mantel and Haenszel's risk difference, Greenland
+    and Robins 1985, doi:10.2307/2530643).
+    """
+    difference = weight = variance = 0.0
+    bad, units = sum(one[1] for one in counts), sum(one[0] for one in counts)
+    common = bad / units if units else 0.0
+    accepted = 0.0 if metric.kind == "latency" else min(metric.margin or 0.0, max((_TIMES - 1) * common, 1e-12))
+    least = min(tempering.champion, tempering.candidate)
+    for n, x, m, y in counts:
+        if n and m:
+            w = n * m / (n + m)
+            difference += w * (y / m - x / n)
+            weight += w
+            variance += w**2 * ((common + accepted) / m + max(common, 1 / max(units, 1.0)) / n)
+    if not weight:
+        return 0.0, accepted, math.inf
+    return difference / weight, accepted, math.sqrt(variance / max(least, 1e-9)) / weight
+
+
+def _log_beyond(weighed: sequential.Rates, size: tuple[float, float, float], metric: Metric) -> float:
+    """Evidence that the candidate's rate is beyond what is accepted, in this step."""
+    margin = metric.margin or 0.0
+    if size[1] < margin:
+        return float(weighed.log_harm(ratio=_TIMES))
+    return float(weighed.log_harm(difference=margin))
+
+
+def _summed(state: _Paired, board: Board, pairs: Floats) -> tuple[_Paired, Board]:
     """The sums with more pairs [n, 2], and the board with the means."""
     state = msgspec.structs.replace(
         state,
@@ -127,34 +239,49 @@ def _counted(state: _Paired, board: Board, pairs: Floats) -> tuple[_Paired, Boar
     )
 
 
-def _tested(state: _Paired, metric: Metric) -> sequential.Paired | sequential.PairedBlocks:
-    """The metric's test with the open block. A metric of your own is bounded and may be anything else."""
-    margin, mean = cast("float", metric.margin), state.differences / state.pairs
-    if metric.kind == "own":
+def _beyond(metric: Metric, state: _Paired) -> bool:
+    """Whether the mean difference is beyond the margin as it looks; too few pairs say nothing."""
+    if metric.margin is None or state.count < metric.fewest:
+        return False
+    difference = (state.candidate - state.champion) / state.count
+    return (abs(difference) if metric.two_sided else difference) > metric.margin
+
+
+def _tested(state: _Paired, metric: Metric) -> tuple[_Paired, float, float]:
+    """The state with the open block closed, and the evidence of harm and of no harm."""
+    mean = state.differences / state.pairs
+    history = sequential.Dependence.from_json(state.dependence) if state.dependence else sequential.Dependence.start()
+    # What earlier blocks showed of their dependence is known before this one.
+    weight = 1 / history.design_effect()
+    closed = msgspec.structs.replace(state, dependence=history.add([mean]).to_json(), looks=0, pairs=0, differences=0.0)
+    margin = cast("float", metric.margin)
+    if metric.kind == "own":  # it is bounded and may be anything else
         own = sequential.Paired.from_json(state.test) if state.test else None
         own = own or sequential.Paired.start(margin=margin, scale=metric.scale)
-        return own.add([min(max(mean, -metric.scale), metric.scale)])
-    found = sequential.PairedBlocks.from_json(state.test) if state.test else None
-    # Two models that differ at all disagree somewhere: there the question is whether beyond the margin.
-    edge = margin if metric.name == "disagreement" else 0.0
-    return (found or sequential.PairedBlocks.start(margin=margin, edge=edge)).add(mean, state.pairs)
+        own = own.add([min(max(mean, -metric.scale), metric.scale)])
+        closed = msgspec.structs.replace(closed, test=own.to_json())
+        return closed, float(own.log_harm()), float(own.log_not_worse())
+    test = _paired(state.test, margin).add(mean, state.pairs, weight=weight)
+    closed = msgspec.structs.replace(closed, test=test.to_json())
+    harm, fine = float(test.log_harm()), float(test.log_not_worse())
+    if not metric.two_sided:
+        return closed, harm, fine
+    reverse = _paired(state.reverse, margin).add(-mean, state.pairs, weight=weight)
+    either = float(np.logaddexp(harm, float(reverse.log_harm()))) - math.log(2)
+    closed = msgspec.structs.replace(closed, reverse=reverse.to_json())
+    return closed, either, min(fine, float(reverse.log_not_worse()))
 
 
-def matters(board: Board) -> bool:
-    """Whether a proven worsening is also large enough to act on: above the margin, or a rate is a multiple.
-
-    A difference that is proven and smaller than what was declared to be acceptable brings nothing back.
-    """
-    if board.champion is None or board.candidate is None or board.margin is None or board.unit == "ms":
-        return True  # the margin of latency is in its bound already
-    if board.candidate - board.champion > board.margin:
-        return True
-    return board.unit == "%" and board.candidate >= _TIMES * board.champion
+def _paired(stored: Mapping[str, object], margin: float) -> sequential.PairedBlocks:
+    """The test of a metric of pairs. Harm is a mean difference beyond the margin: one within it is never acted on."""
+    if stored:
+        return sequential.PairedBlocks.from_json(stored)
+    return sequential.PairedBlocks.start(margin=margin, edge=margin)
 
 
 def with_interval(board: Board) -> Board:
-    """The board with the interval of its difference of rates, valid at every look; it is told and decides nothing."""
-    if board.unit != "%" or "test" not in board.state or "step" not in board.state:
+    """The board with the interval of its difference of rates in this step, valid at every look; it decides nothing."""
+    if board.unit != "%" or "test" not in board.state or "step" not in board.state or not board.state["test"]:
         return board
     test = sequential.Rates.from_json(cast("Mapping[str, object]", board.state["test"]))
     low, high = (float(end) for end in test.difference_interval(math.exp(-board.fine_bar)))
@@ -164,11 +291,16 @@ def with_interval(board: Board) -> Board:
 def _in_step(state: _Rated, step: int) -> _Rated:
     if state.step == step:
         return state
-    return _Rated(step=step, past=[*state.past, state.latest] if state.test else state.past)
+    past = [*state.past, state.latest] if state.test else state.past
+    return _Rated(step=step, past=past, counts=state.counts, checked=state.checked, checks=state.checks)
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) and abs(value) < 1 else None
+
+
+def _stored(board: Board, state: _Rated) -> Board:
+    return msgspec.structs.replace(board, state=cast("dict[str, object]", msgspec.to_builtins(state)))
 
 
 def _kept(board: Board, state: _Paired) -> Board:
@@ -183,7 +315,3 @@ def _evident(board: Board, harm: float, fine: float) -> Board:
         most_harm=max(board.most_harm, harm),
         most_fine=max(board.most_fine, fine),
     )
-
-
-def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
-    return {arm: one.get(arm, 0) + other.get(arm, 0) for arm in ARMS}

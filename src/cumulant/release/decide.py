@@ -12,10 +12,12 @@ from datetime import datetime
 import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
-from cumulant.release.boards import matters
-from cumulant.release.figures import forgotten, keys_seen
+from cumulant.core.units import duration, share
+from cumulant.release.boards import with_interval
+from cumulant.release.figures import for_next_step, has_history, keys_seen, memory_of
+from cumulant.release.history import FEWEST_LOOKS
 from cumulant.release.metrics import metrics
-from cumulant.release.pulse import Pulse, trouble
+from cumulant.release.pulse import Pulse, Reference, Trouble, level_of, trouble
 from cumulant.release.state import Board, Passed, Release, Status
 from cumulant.release.steps import Step
 
@@ -24,7 +26,7 @@ def guard(release: Release, pulse: Pulse, *, at: datetime) -> Release:
     """The release after the quick look: rolled back for a hard failure that the champion does not share."""
     if release.status not in ("running", "paused", "awaiting_approval"):
         return release
-    found = trouble(pulse, release.spec.ceilings)
+    found = troubled(release, pulse)
     if found is None:
         return release
     if found.shared:
@@ -32,10 +34,18 @@ def guard(release: Release, pulse: Pulse, *, at: datetime) -> Release:
     return ended(release, "rolled_back", found.text, at=at)
 
 
-def decide(release: Release, *, skewed: bool = False, troubled: bool = False, at: datetime) -> Release:
+def troubled(release: Release, pulse: Pulse) -> Trouble | None:
+    """The candidate's hard failure, by what is known of its champion; None where there is none."""
+    look = duration(release.spec.look).total_seconds()
+    active = release.seconds + sum(one.seconds for one in release.passed)
+    level = level_of(share(release.spec.alpha), look=int(active / look), checks=look)
+    return trouble(pulse, release.spec.ceilings, Reference(worst=memory_of(release).champion.worst, level=level))
+
+
+def decide(release: Release, *, skewed: bool = False, failing: bool = False, at: datetime) -> Release:
     """The release after a look that `figures.seen` counted into it.
 
-    `skewed`: the arms' numbers of requests do not fit the weights, so that no figure can be trusted. `troubled`: both
+    `skewed`: the arms' numbers of requests do not fit the weights, so that no figure can be trusted. `failing`: both
     arms fail hard, so that it does not go on; two arms that answer nothing are equally good.
     """
     if release.status not in ("running", "awaiting_approval", "paused"):
@@ -43,10 +53,11 @@ def decide(release: Release, *, skewed: bool = False, troubled: bool = False, at
     if skewed:
         text = f"the arms did not get the requests that {release.step.label} should give them: the split is broken"
         return ended(release, "inconclusive", text, at=at)
-    harmful = [board for board in release.boards.values() if board.harmful and matters(board)]
+    harmful = [with_interval(board) for board in release.boards.values() if board.harmful]
     if harmful:
+        release = msgspec.structs.replace(release, boards=release.boards | {one.metric: one for one in harmful})
         return ended(release, "rolled_back", " and ".join(harm_told(board) for board in harmful), at=at)
-    if release.status != "running" or troubled:
+    if release.status != "running" or failing:
         return release
     return _onward(release, at)
 
@@ -74,20 +85,26 @@ def lacking(release: Release) -> list[str]:
         short = step.samples - release.samples.get(arm, 0)
         if short > 0:
             needs.append(f"the {arm} lacks {short} of {step.samples} requests")
-    if step.mirror and release.seconds < step.at_most:
-        # Pairs come of mirrored requests only. Labels that take longer than the step may still come in later ones.
+    needs += [
+        f"{board.metric} is beyond its margin as it looks"
+        for board in release.boards.values()
+        if board.beyond and board.margin is not None
+    ]
+    last = release.at == len(release.steps) - 1
+    if last or (step.stage == "shadow" and release.seconds < step.at_most):
+        # In shadow, pairs alone are there. Labels that take longer than the step may still come in later ones.
         needs += [
             f"{board.metric} is not yet shown to be within its margin"
             for name, board in release.boards.items()
-            if board.required and not board.acceptable and metrics(release.spec)[name].kind == "pairs"
+            if board.required and not board.acceptable and (last or metrics(release.spec)[name].kind == "pairs")
         ]
-    if release.at == len(release.steps) - 1:
-        needs += [
-            f"{board.metric} is not yet shown to be within its margin"
-            for board in release.boards.values()
-            if board.required and not board.acceptable
-        ]
+    if last:
         needs += [] if release.boards else ["nothing has been measured"]
+        if not has_history(release):
+            needs.append(
+                f"fewer than {FEWEST_LOOKS} looks of the champion are known, so that nothing says how its failures"
+                " depend on each other"
+            )
     return needs
 
 
@@ -144,13 +161,15 @@ def _advanced(release: Release, at: datetime) -> Release:
     if release.at == len(release.steps) - 1:
         return _ended(closed, "promoted", _shown(closed), at)
     following = release.steps[release.at + 1]
+    memory, boards = for_next_step(release)
     return msgspec.structs.replace(
         closed,
         status="running",
         at=release.at + 1,
         seconds=0.0,
         samples={},
-        memory=forgotten(release),
+        memory=memory,
+        boards=boards,
         revision=release.revision + 1,
         reason=f"{release.step.label} is done; {following.label} begins",
     )

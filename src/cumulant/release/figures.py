@@ -1,175 +1,301 @@
 """From looks to figures: the state of every metric's test, brought forward by what one look saw.
 
-Each step of the canary has tests of its own, since its share of traffic differs; a metric's evidence over the release
-joins them (`statistics.sequential.stages`). Everything that must be remembered is plain data in the release's row.
+Each step of the canary has tests of its own, since its share of traffic differs; evidence of harm over the release
+joins them (`statistics.sequential.stages`), and nothing else of an earlier step is kept. Everything that must be
+remembered is plain data in the release's row.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from functools import partial
+from typing import cast
 
 import msgspec
 import numpy as np
 
-from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange
-from cumulant.core.units import share
-from cumulant.release.boards import new_board, with_block, with_differences, with_interval
-from cumulant.release.look import ARMS, Failures, Look, counting, failed, timed_out
+from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.core.units import duration, share
+from cumulant.release.boards import Block, Tempering, in_next_step, new_board, with_block, with_differences
+from cumulant.release.history import FEWEST_LOOKS, ChampionHistory, ChampionRecord
+from cumulant.release.keys import KeyTable, Units, units
+from cumulant.release.look import ARMS, COUNTED, Look, Requests
 from cumulant.release.metrics import Metric, harm_bars, metrics
+from cumulant.release.paired import PairedEvaluation, log_not_worse
+from cumulant.release.split import Split, broken, next_epoch, with_units
 from cumulant.release.state import Board, Release, counted
-from cumulant.statistics import sequential
+from cumulant.statistics.sequential.arrays import Floats
 
-#: keys are remembered up to here; beyond it each failure counts for itself
-_KEYS = 5000
 #: champion's requests from which the bound of slow requests is taken
 _FIRST = 300
 #: microseconds, twenty bounds a decade: a quantile is told to within 12%
 EDGES = np.geomspace(100, 1e8, 121)
-_NONE = {CHAMPION: 0, CANDIDATE: 0}
-#: the split's own alpha: how often a sound split may be called broken
-_SPLIT_ALPHA = 0.001
+#: bounds of the spacing of the grid of rates: fine enough for the bad events that a step may bring
+_FINEST, _COARSEST = 0.01, 0.05
+#: weight in percent above which the champion has too few requests to learn from
+_LEARNING = 50.0
+
+
+class OpenBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """Looks of a metric's block that is not full: units and bad ones of the champion, then of the candidate."""
+
+    looks: int = 0
+    champion: tuple[float, float] = (0.0, 0.0)
+    candidate: tuple[float, float] = (0.0, 0.0)
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """What the figures keep between looks, beside the tests' states."""
 
-    #: blocks of evidence that are not full yet, by metric, and how many looks are in them
-    open: dict[str, Failures] = {}
-    looks: int = 0
-    #: keys that have failed, by metric
-    failing: dict[str, list[str]] = {}
+    champion: ChampionRecord = ChampionRecord()
+    #: by metric that is counted: looks in a block, and what each arm's evidence counts for by the champion's record
+    blocks: dict[str, tuple[int, float]] = {}
+    #: by metric, spacing of the grid of rates in this step
+    grids: dict[str, float] = {}
+    open: dict[str, OpenBlock] = {}
     #: microseconds above which a request is slow; the candidate's also with the margin
     slow: float | None = None
-    early: list[int] = []
+    early: list[float] = []
     #: by arm, how many requests of this step took how long, on the scale of `EDGES`
     took: dict[str, list[int]] = {}
-    #: keys seen in this step, and the state of the split's test
-    keys: list[str] = []
-    split: dict[str, object] = {}
+    #: seconds since the candidate first answered a caller; None: it has not yet
+    answering: float | None = None
+    #: what the warm-up left out: seconds, and the candidate's requests
+    warm_up_seconds: float = 0.0
+    warm_up_requests: int = 0
+    #: of this step: its keys, all units and their bad shares by arm [2][4], and the split
+    keys: dict[str, str] = {}
+    units: list[list[float]] = []
+    split: Split = Split()
+    #: requests with a key of this step that are counted
+    keyed: float = 0.0
+
+
+def memory_of(release: Release) -> Memory:
+    """What the figures keep of a release."""
+    return msgspec.convert(release.memory, Memory) if release.memory else Memory()
+
+
+def with_history(release: Release, history: ChampionHistory) -> Release:
+    """A release that has not begun, with its champion's requests before it, which fix the length of blocks."""
+    memory = memory_of(release)
+    memory = msgspec.structs.replace(
+        memory, champion=memory.champion.with_looks(history.requests, history.bad), slow=history.slow_us
+    )
+    return _remembering(release, _fixed(memory, release))
 
 
 def seen(release: Release, look: Look) -> tuple[Release, bool]:
     """The release with the look counted and its boards brought forward, and whether the split is broken."""
-    memory = msgspec.convert(release.memory, Memory) if release.memory else Memory()
-    found = counting(look.exchanges, model=release.model, revision=release.revision)
-    mirrored = {CANDIDATE: len(look.pairs), CHAMPION: 0} if not release.step.weight else _NONE
-    answered = {arm: sum(one.assigned == arm for one in found) + mirrored[arm] for arm in ARMS}
-    release = counted(release, answered, look.seconds)
+    requests = look.requests
+    per_arm = {arm: int(requests.arm(arm).sum()) for arm in ARMS}
+    samples = per_arm if release.step.weight else {CHAMPION: 0, CANDIDATE: len(look.pairs)}
+    release = counted(release, samples, look.seconds)
     named = metrics(release.spec)
-    memory, blocks = _blocks(release, memory, named, found)
-    memory, skewed = _split(release, memory, found)
+    memory = _answering(memory_of(release), release, look, per_arm[CANDIDATE])
+    of_look = _units(memory, requests, named["latency"])
+    keys = KeyTable.from_json(memory.keys) if memory.keys else KeyTable.start()
+    blocks: dict[str, Block] = {}
+    if not _warming(memory, release):
+        if release.step.weight:
+            keys = keys.add(of_look)
+            memory, blocks = _blocks(release, memory, of_look)
+        memory = _learned(memory, release, requests, of_look)
+    memory, skewed = _split(release, memory, of_look, keys)
+    tempering = _tempering(memory, keys)
+    memory = msgspec.structs.replace(memory, keys=keys.to_json())
+    board = partial(_board, release, memory, look=look, blocks=blocks, tempering=tempering)
+    boards = {name: board(metric) for name, metric in _with_fewest(release, named).items()}
+    return msgspec.structs.replace(_remembering(release, memory), boards=boards), skewed
+
+
+def _with_fewest(release: Release, named: dict[str, Metric]) -> dict[str, Metric]:
+    """The metrics, each with the fewest pairs of a block that the paired evaluation asks for."""
+    fewest = release.fewest_by_metric
+    return {
+        name: msgspec.structs.replace(one, fewest=max(one.fewest, fewest.get(name, 1))) for name, one in named.items()
+    }
+
+
+def _board(
+    release: Release,
+    memory: Memory,
+    metric: Metric,
+    *,
+    look: Look,
+    blocks: Mapping[str, Block],
+    tempering: Mapping[str, Tempering],
+) -> Board:
     alpha = share(release.spec.alpha)
-    bars = harm_bars(named, alpha)
-    boards = {}
-    for name, metric in named.items():
-        old = release.boards.get(name) or new_board(metric, harm_bar=bars.get(name), fine_bar=-math.log(alpha))
-        if metric.kind in ("failures", "latency"):
-            board = with_block(old, metric, blocks.get(name), step=release.at)
-            if metric.kind == "latency":
-                board = _took_told(board, metric, memory)
-            elif board is not old:  # the interval changes with the test alone, and is dear
-                board = with_interval(board)
-            boards[name] = board
-        else:
-            boards[name] = with_differences(old, metric, _differences(metric, look), looks=release.looks(name))
-    return msgspec.structs.replace(release, boards=boards, memory=msgspec.to_builtins(memory)), skewed
+    bars = harm_bars(metrics(release.spec), alpha)
+    name = metric.name
+    board = release.boards.get(name) or _with_prior(
+        new_board(metric, harm_bar=bars.get(name), fine_bar=-math.log(alpha)), release.evaluation
+    )
+    if metric.kind in ("failures", "latency"):
+        board = with_block(board, metric, blocks.get(name), step=release.at, tempering=tempering[name])
+        return _took_told(board, metric, memory) if metric.kind == "latency" else board
+    return with_differences(board, metric, _differences(metric, look), looks=release.looks(name))
 
 
-def _differences(metric: Metric, look: Look) -> list[tuple[float, float]]:
-    """Each pair's values of the metric, the champion's and the candidate's, where more is worse."""
+def _with_prior(board: Board, evaluation: PairedEvaluation | None) -> Board:
+    """A new board with what labelled rows of the past showed: labels of the release's requests may come late."""
+    if evaluation is None or board.metric != "quality" or board.margin is None:
+        return board
+    return msgspec.structs.replace(board, prior=log_not_worse(evaluation, margin=board.margin))
+
+
+def _differences(metric: Metric, look: Look) -> Floats:
+    """Each pair's values of the metric [n, 2], the champion's and the candidate's, where more is worse."""
     if metric.name == "quality":
-        return [(one.champion, one.candidate) for one in look.graded]
+        return np.stack([look.losses.champion, look.losses.candidate], axis=1)
     if metric.name == "disagreement":
-        return [(0.0, float(one.differs)) for one in look.pairs]
+        return np.stack([np.zeros(len(look.pairs)), look.pairs.differs.astype(np.float64)], axis=1)
     if metric.name == "prediction":
-        return [(one.champion, one.candidate) for one in look.pairs]
-    return [(0.0, value) for value in look.own.get(metric.name, ())]
+        return np.stack([look.pairs.champion, look.pairs.candidate], axis=1)
+    values = np.asarray(look.own.get(metric.name, ()), dtype=np.float64)
+    return np.stack([np.zeros(len(values)), values], axis=1)
 
 
 def keys_seen(release: Release) -> int:
-    """How many keys the present step has seen; 0 where requests have none."""
-    return len(msgspec.convert(release.memory, Memory).keys) if release.memory else 0
+    """How many keys the present step has seen, of those that are sampled; 0 where requests have none."""
+    return memory_of(release).split.distinct
 
 
-def forgotten(release: Release) -> dict[str, object]:
-    """What a next step keeps of the memory: not the keys of the split, nor blocks that two weights would share.
+def history_looks(release: Release) -> int:
+    """How many looks of the champion are known."""
+    return memory_of(release).champion.looks
 
-    The next step has tests of its own, so that its bound of slow requests may be the champion's latest: one of the
-    first moments, when servers have just started, would say little for the whole release.
+
+def has_history(release: Release) -> bool:
+    """Whether enough of the champion is known to say how its failures depend on each other."""
+    return history_looks(release) >= FEWEST_LOOKS
+
+
+def for_next_step(release: Release) -> tuple[dict[str, object], dict[str, Board]]:
+    """The memory and the boards with which the next step begins: nothing of keys, open blocks or the split.
+
+    What the champion showed up to now fixes the length of its blocks. The bound of slow requests is the champion's
+    latest: one of the first moments, when servers have just started, would say little for the whole release.
     """
-    old = msgspec.convert(release.memory, Memory) if release.memory else Memory()
+    old, named = memory_of(release), metrics(release.spec)
     took, slow = old.took.get(CHAMPION, []), old.slow
     if sum(took) >= _FIRST:
-        quantile = _quantile(took, metrics(release.spec)["latency"].quantile)
+        quantile = _quantile(took, named["latency"].quantile)
         slow = None if quantile is None else quantile * 1000
-    kept = msgspec.structs.replace(old, open={}, looks=0, took={}, keys=[], split={}, slow=slow)
-    return cast("dict[str, object]", msgspec.to_builtins(kept))
+    memory = Memory(
+        champion=old.champion, slow=slow, early=old.early, answering=old.answering,
+        warm_up_seconds=old.warm_up_seconds, warm_up_requests=old.warm_up_requests,
+    )  # fmt: skip
+    following = msgspec.structs.replace(release, at=min(release.at + 1, len(release.steps) - 1))
+    memory = _fixed(memory, following)
+    boards = {name: in_next_step(board, named[name]) for name, board in release.boards.items()}
+    return cast("dict[str, object]", msgspec.to_builtins(memory)), boards
 
 
-def _blocks(
-    release: Release, memory: Memory, named: Mapping[str, Metric], found: Sequence[Exchange]
-) -> tuple[Memory, dict[str, Failures]]:
-    """This look's failures added to the open blocks; with the blocks that are full now."""
-    if not release.step.weight:
-        memory = msgspec.structs.replace(memory, took=_timed(memory.took, found))
-        return _watched(memory, named["latency"], found), {}
-    failing = {name: list(keys) for name, keys in memory.failing.items()}
-    now = {
-        "errors": _failures(found, failing, "errors", failed),
-        "timeouts": _failures(found, failing, "timeouts", timed_out),
-    }
-    if memory.slow is not None:
-        # The bound was taken from earlier requests only, so that it does not depend on those it is applied to.
-        # A candidate whose quantile is within the margin exceeds the raised bound no oftener than the champion its own.
-        raised = memory.slow * (1 + (named["latency"].margin or 0))
-        now["latency"] = _slower(found, {CHAMPION: memory.slow, CANDIDATE: raised})
-    joined = {name: memory.open[name] + block if name in memory.open else block for name, block in now.items()}
-    looks = memory.looks + 1
-    memory = msgspec.structs.replace(memory, failing=failing, took=_timed(memory.took, found))
-    memory = _watched(memory, named["latency"], found)
-    if looks < release.looks_a_block:
-        return msgspec.structs.replace(memory, open=joined, looks=looks), {}
-    return msgspec.structs.replace(memory, open={}, looks=0), joined
+def _fixed(memory: Memory, release: Release) -> Memory:
+    """The lengths of blocks and the grids of rates of the step, from all that is known of the champion."""
+    known, step = memory.champion, release.step
+    blocks = {name: known.block(name, least=release.looks_a_block) for name in COUNTED}
+    look = duration(release.spec.look).total_seconds()
+    per_look = known.requests / known.looks if known.looks else 0.0
+    arm = max(step.weight, 100 - step.weight) / 100
+    grids = {}
+    for name in COUNTED:
+        events = known.rate(name) * per_look * arm * max(step.at_least, look) / look
+        grids[name] = float(np.clip(1 / math.sqrt(max(events, 1.0)), _FINEST, _COARSEST))
+    return msgspec.structs.replace(memory, blocks=blocks, grids=grids)
 
 
-def _watched(memory: Memory, latency: Metric, found: Sequence[Exchange]) -> Memory:
-    """The bound of slow requests, once enough of the champion's were seen."""
-    if memory.slow is not None:
+def _answering(memory: Memory, release: Release, look: Look, requests: int) -> Memory:
+    """How long the candidate has answered callers, and what of it the warm-up leaves out."""
+    if not release.step.weight or (memory.answering is None and not requests):
         return memory
-    early = [*memory.early, *(one.duration_us for one in found if one.assigned == CHAMPION)][:20_000]
-    if len(early) < _FIRST:
-        return msgspec.structs.replace(memory, early=early)
-    return msgspec.structs.replace(memory, early=[], slow=float(np.quantile(early, latency.quantile)))
+    memory = msgspec.structs.replace(memory, answering=(memory.answering or 0.0) + look.seconds)
+    if not _warming(memory, release):
+        return memory
+    return msgspec.structs.replace(
+        memory, warm_up_seconds=memory.answering or 0.0, warm_up_requests=memory.warm_up_requests + requests
+    )
 
 
-def _failures(found: Sequence[Exchange], failing: dict[str, list[str]], name: str, bad: Any) -> Failures:
-    """A key's first failure counts and its later ones do not: then failures of different keys are independent.
+def _warming(memory: Memory, release: Release) -> bool:
+    """Whether the look lies in the warm-up, in part at least: caches of a new process fill with its first requests."""
+    if memory.answering is None:
+        return False
+    return memory.answering <= duration(release.spec.warm_up).total_seconds()
 
-    The first one in whichever arm: counted afresh in each, keys that fail anyway would count against the candidate as
-    they come over to it, while those that stay with the champion have been counted.
+
+def _units(memory: Memory, requests: Requests, latency: Metric) -> Units:
+    """The look's units by key; a request is slow by a bound that was taken from earlier requests only.
+
+    A candidate whose quantile is within the margin exceeds the raised bound no oftener than the champion its own.
     """
-    counts, place = dict(_NONE), failing.setdefault(name, [])
-    for arm in ARMS:
-        keys = [one.key for one in found if one.assigned == arm and bad(one)]
-        anonymous = sum(not key for key in keys)
-        known = set(place)
-        fresh = [key for key in dict.fromkeys(keys) if key and key not in known]
-        place += fresh[: _KEYS - len(place)]
-        counts[arm] = anonymous + len(fresh)
-    return Failures(requests=_requests(found), bad=counts)
+    limit = np.inf if memory.slow is None else memory.slow
+    raised = limit * (1 + (latency.margin or 0))
+    slow = requests.micros > np.where(requests.candidate, raised, limit)
+    return units(requests, slow=slow)
 
 
-def _slower(found: Sequence[Exchange], limits: Mapping[str, float]) -> Failures:
-    bad = {arm: sum(one.assigned == arm and one.duration_us > limits[arm] for one in found) for arm in ARMS}
-    return Failures(requests=_requests(found), bad=bad)
+def _blocks(release: Release, memory: Memory, of_look: Units) -> tuple[Memory, dict[str, Block]]:
+    """The look's units added to the open blocks; with the blocks that are full now."""
+    sums = of_look.sums()
+    whole = np.asarray(memory.units) + sums if memory.units else sums
+    open_, full = {}, {}
+    for place, name in enumerate(COUNTED, start=1):
+        if name == "latency" and memory.slow is None:
+            continue
+        now = _joined(memory.open.get(name, OpenBlock()), sums, place)
+        if now.looks >= memory.blocks.get(name, (release.looks_a_block, 1.0))[0]:
+            full[name] = Block(units=(now.champion[0], now.candidate[0]), bad=(now.champion[1], now.candidate[1]))
+        else:
+            open_[name] = now
+    keyed = memory.keyed + float(of_look.requests[of_look.key != 0].sum())
+    return msgspec.structs.replace(memory, open=open_, units=whole.tolist(), keyed=keyed), full
 
 
-def _timed(took: Mapping[str, list[int]], found: Sequence[Exchange]) -> dict[str, list[int]]:
+def _joined(block: OpenBlock, sums: Floats, place: int) -> OpenBlock:
+    (n, x), (m, y) = block.champion, block.candidate
+    return OpenBlock(
+        looks=block.looks + 1,
+        champion=(n + float(sums[0, 0]), x + float(sums[0, place])),
+        candidate=(m + float(sums[1, 0]), y + float(sums[1, place])),
+    )
+
+
+def _tempering(memory: Memory, keys: KeyTable) -> dict[str, Tempering]:
+    """What each arm's evidence counts for: one over the dispersion over its keys, and over what blocks still share."""
+    over_keys = keys.dispersion(np.asarray(memory.units)) if memory.units else np.ones((2, len(COUNTED)))
+    found = {}
+    for place, name in enumerate(COUNTED):
+        over_time = memory.blocks.get(name, (1, 1.0))[1]
+        champion, candidate = (float(1 / (over_keys[arm, place] * over_time)) for arm in (0, 1))
+        found[name] = Tempering(champion=champion, candidate=candidate, step=memory.grids.get(name, _COARSEST))
+    return found
+
+
+def _learned(memory: Memory, release: Release, requests: Requests, of_look: Units) -> Memory:
+    """What the champion's requests of the look add to what is known of it."""
+    memory = msgspec.structs.replace(memory, took=_timed(memory.took, requests))
+    if memory.slow is None:
+        early = [*memory.early, *requests.micros[~requests.candidate].tolist()][:20_000]
+        if len(early) < _FIRST:
+            memory = msgspec.structs.replace(memory, early=early)
+        else:
+            quantile = metrics(release.spec)["latency"].quantile
+            memory = msgspec.structs.replace(memory, early=[], slow=float(np.quantile(early, quantile)))
+    if release.step.weight > _LEARNING:
+        return memory
+    sums = of_look.sums()[0]
+    record = memory.champion.with_looks(sums[:1], sums[None, 1:])
+    return msgspec.structs.replace(memory, champion=record)
+
+
+def _timed(took: dict[str, list[int]], requests: Requests) -> dict[str, list[int]]:
     counts = {}
     for arm in ARMS:
-        now = np.histogram([one.duration_us for one in found if one.assigned == arm], bins=EDGES)[0]
+        now = np.histogram(requests.micros[requests.arm(arm)], bins=EDGES)[0]
         counts[arm] = (now + np.asarray(took.get(arm, 0))).tolist()
     return counts
 
@@ -187,27 +313,16 @@ def _quantile(counts: Sequence[int], quantile: float) -> float | None:
     return round(float(EDGES[int(np.searchsorted(whole, quantile * whole[-1])) + 1]) / 1000, 3)
 
 
-def _requests(found: Sequence[Exchange]) -> dict[str, int]:
-    return {arm: sum(one.assigned == arm for one in found) for arm in ARMS}
-
-
-def _split(release: Release, memory: Memory, found: Sequence[Exchange]) -> tuple[Memory, bool]:
+def _split(release: Release, memory: Memory, of_look: Units, keys: KeyTable) -> tuple[Memory, bool]:
     """Whether the arms get the keys (or, without keys, the requests) that the weight says."""
     weight = release.step.weight / 100
     if not 0 < weight < 1:
         return memory, False
-    known, counts = set(memory.keys), dict(_NONE)
-    keys = list(memory.keys)
-    for one in found:
-        if one.key and (one.key in known or len(keys) >= _KEYS):
-            continue
-        if one.key:
-            known.add(one.key)
-            keys.append(one.key)
-        counts[one.assigned] += 1
-    shares = (
-        sequential.Shares.from_json(memory.split) if memory.split else sequential.Shares.start((1 - weight, weight))
-    )
-    shares = shares.add([counts[CHAMPION], counts[CANDIDATE]])
-    memory = msgspec.structs.replace(memory, keys=keys, split=shares.to_json())
-    return memory, float(shares.log_mismatch()) >= -math.log(_SPLIT_ALPHA)
+    split = with_units(memory.split, of_look)
+    concentration = keys.concentration(memory.keyed) if memory.keyed else 0.0
+    skewed = broken(split, weight=weight, concentration=concentration)
+    return msgspec.structs.replace(memory, split=split if skewed else next_epoch(split)), skewed
+
+
+def _remembering(release: Release, memory: Memory) -> Release:
+    return msgspec.structs.replace(release, memory=cast("dict[str, object]", msgspec.to_builtins(memory)))

@@ -1,15 +1,121 @@
-"""What one look brings: the requests answered since the last one, and the mirrored ones that both arms scored."""
+"""What one look brings: the requests answered since the last one, and the mirrored ones that both arms scored.
+
+Requests and pairs are columns, one array a field, so that a look of a hundred thousand requests is counted in
+milliseconds. `Requests.of` makes them from the gateway's exchanges.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange
 
 ARMS = (CHAMPION, CANDIDATE)
+#: metrics that the gateway counts, in the order of the columns of `Requests.bad`
+COUNTED = ("errors", "timeouts", "latency")
 _BUSY, _LEFT = 429, 499
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+
+
+def _no_floats() -> Floats:
+    return np.zeros(0)
+
+
+def _no_bools() -> Bools:
+    return np.zeros(0, dtype=np.bool_)
+
+
+def _no_keys() -> npt.NDArray[np.uint64]:
+    return np.zeros(0, dtype=np.uint64)
+
+
+@dataclass(frozen=True, eq=False)
+class Requests:
+    """Requests that a comparison counts, one entry [n] each in every column.
+
+    Attributes:
+        candidate: whether the request was assigned to the candidate; else to the champion.
+        failed: the assigned arm did not answer.
+        timed_out: it failed for taking too long.
+        micros: how long the answer took, in microseconds.
+        key: hash of the key that keeps a caller on one arm, equal for equal keys; 0 where the request has none.
+    """
+
+    candidate: Bools = field(default_factory=_no_bools)
+    failed: Bools = field(default_factory=_no_bools)
+    timed_out: Bools = field(default_factory=_no_bools)
+    micros: Floats = field(default_factory=_no_floats)
+    key: npt.NDArray[np.uint64] = field(default_factory=_no_keys)
+
+    def __len__(self) -> int:
+        return len(self.candidate)
+
+    @classmethod
+    def of(cls, exchanges: Sequence[Exchange]) -> Requests:
+        """The columns of exchanges that `counting` chose."""
+        hashes = {key: key_hash(key) for key in {one.key for one in exchanges}}
+        return cls(
+            candidate=np.array([one.assigned == CANDIDATE for one in exchanges], dtype=np.bool_),
+            failed=np.array([failed(one) for one in exchanges], dtype=np.bool_),
+            timed_out=np.array([timed_out(one) for one in exchanges], dtype=np.bool_),
+            micros=np.array([one.duration_us for one in exchanges], dtype=np.float64),
+            key=np.array([hashes[one.key] for one in exchanges], dtype=np.uint64),
+        )
+
+    def arm(self, name: str) -> Bools:
+        """Which requests [n] were assigned to the arm."""
+        return self.candidate if name == CANDIDATE else ~self.candidate
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Mirrored rows that both arms scored [n]. Scores are of the positive class, or the predicted number.
+
+    `differs`: the decisions (past the threshold) differ.
+    """
+
+    champion: Floats = field(default_factory=_no_floats)
+    candidate: Floats = field(default_factory=_no_floats)
+    differs: Bools = field(default_factory=_no_bools)
+
+    def __len__(self) -> int:
+        return len(self.champion)
+
+    @classmethod
+    def of(cls, pairs: Sequence[Pair]) -> Pairs:
+        """The columns of single pairs."""
+        return cls(
+            champion=np.array([one.champion for one in pairs], dtype=np.float64),
+            candidate=np.array([one.candidate for one in pairs], dtype=np.float64),
+            differs=np.array([one.differs for one in pairs], dtype=np.bool_),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Losses:
+    """Mirrored rows whose label has come [n]: each arm's loss, in the declared metric (Brier, squared error)."""
+
+    champion: Floats = field(default_factory=_no_floats)
+    candidate: Floats = field(default_factory=_no_floats)
+
+    def __len__(self) -> int:
+        return len(self.champion)
+
+    @classmethod
+    def of(cls, graded: Sequence[Graded]) -> Losses:
+        """The columns of single rows."""
+        return cls(
+            champion=np.array([one.champion for one in graded], dtype=np.float64),
+            candidate=np.array([one.candidate for one in graded], dtype=np.float64),
+        )
 
 
 class Pair(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,28 +134,23 @@ class Graded(msgspec.Struct, frozen=True, kw_only=True):
     candidate: float
 
 
-class Look(msgspec.Struct, frozen=True, kw_only=True):
-    """Since the last look. `seconds` are of the controller's own steady clock, never of the wall."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Look:
+    """Since the last look. `seconds` are of the controller's own steady clock, never of the wall.
+
+    `own`: candidate's value less the champion's of metrics of your own, oriented so that more is worse.
+    """
 
     seconds: float
-    exchanges: Sequence[Exchange] = ()
-    pairs: Sequence[Pair] = ()
-    graded: Sequence[Graded] = ()
-    #: candidate's value less the champion's of metrics of your own, oriented so that more is worse
-    own: dict[str, Sequence[float]] = {}
+    requests: Requests = field(default_factory=Requests)
+    pairs: Pairs = field(default_factory=Pairs)
+    losses: Losses = field(default_factory=Losses)
+    own: dict[str, Sequence[float]] = field(default_factory=dict)
 
 
-class Failures(msgspec.Struct, frozen=True, kw_only=True):
-    """Bad events of one block in both arms, of so many requests."""
-
-    requests: dict[str, int]
-    bad: dict[str, int]
-
-    def __add__(self, other: Failures) -> Failures:
-        return Failures(
-            requests={arm: self.requests[arm] + other.requests[arm] for arm in ARMS},
-            bad={arm: self.bad[arm] + other.bad[arm] for arm in ARMS},
-        )
+def key_hash(key: str) -> int:
+    """64 bits that stand for a key; 0 for no key."""
+    return int.from_bytes(blake2b(key.encode(), digest_size=8).digest(), "little") or 1 if key else 0
 
 
 def failed(exchange: Exchange) -> bool:

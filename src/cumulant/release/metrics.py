@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -30,6 +31,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     #: pairs in a block of evidence, at least, and how long it is where that is declared of this metric
     fewest: int = 1
     block: str | None = None
+    #: a change in either direction is one for the worse
+    two_sided: bool = False
 
 
 _DEFAULTS = {
@@ -40,7 +43,13 @@ _DEFAULTS = {
         name="disagreement", kind="pairs", unit="%", margin=None, required=False, fewest=sequential.FEWEST_PAIRS
     ),
     "prediction": Metric(
-        name="prediction", kind="pairs", unit="", margin=None, required=False, fewest=sequential.FEWEST_PAIRS
+        name="prediction",
+        kind="pairs",
+        unit="",
+        margin=None,
+        required=False,
+        fewest=sequential.FEWEST_PAIRS,
+        two_sided=True,
     ),
     "quality": Metric(
         name="quality", kind="pairs", unit="", margin=0.005, required=False, fewest=sequential.FEWEST_PAIRS
@@ -49,6 +58,8 @@ _DEFAULTS = {
 #: disagreements that a block at the margin would hold, at least: fewer are too skewed a number
 _DISAGREEING = 5
 NAMES = tuple(_DEFAULTS)
+#: part of alpha that the quick checks of a release share (`pulse`)
+QUICK_PART = 0.1
 
 
 def metrics(spec: ReleaseSpec) -> dict[str, Metric]:
@@ -65,9 +76,14 @@ def metrics(spec: ReleaseSpec) -> dict[str, Metric]:
 
 
 def harm_bars(found: dict[str, Metric], alpha: float) -> dict[str, float]:
-    """By metric that decides: the log evidence from which it brings the candidate back."""
-    parts = sequential.split({one.name: one.part for one in found.values() if one.margin is not None}, alpha)
-    return {name: -math.log(part) for name, part in parts.items()}
+    """By metric that decides: the log evidence from which it rolls the candidate back."""
+    return {name: -math.log(part) for name, part in harm_alphas(found, alpha).items()}
+
+
+def harm_alphas(found: Mapping[str, Metric], alpha: float) -> dict[str, float]:
+    """By metric that decides: its part of what `alpha` leaves beside the quick checks."""
+    parts = {one.name: one.part for one in found.values() if one.margin is not None}
+    return sequential.split(parts, alpha * (1 - QUICK_PART))
 
 
 def _changed(default: Metric, declared: MetricSpec | None) -> Metric:

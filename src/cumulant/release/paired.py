@@ -32,6 +32,7 @@ DISAGREEMENT_CAP = 0.2
 _SKILL, _LOSS = 0.1, 0.02
 #: lags of daily means that are summed, and what they may sum to
 _LAGS, _BOUND = 7, 0.2
+_DAY = 86_400.0
 #: blocks below which the evidence of days is not merged further
 _FEWEST_BLOCKS = 6
 
@@ -128,6 +129,19 @@ def block_days(evaluation: PairedEvaluation) -> int:
     return days
 
 
+def block_seconds(evaluation: PairedEvaluation) -> float | None:
+    """How long pairs of `quality` depend on each other; None where days do not differ beyond sampling.
+
+    Days differ where their variance is more than half of what sampling adds to a day's mean: less is within its error.
+    """
+    days = len(evaluation.days)
+    if not days or any(one.start is None for one in evaluation.days):
+        return None
+    sampling = evaluation.deviation**2 * days / max(1, sum(one.rows for one in evaluation.days))
+    length = block_days(evaluation)
+    return length * _DAY if length > 1 or evaluation.day_deviation**2 > sampling / 2 else None
+
+
 def evidence(evaluation: PairedEvaluation, *, margin: float, edge: float = 0.0) -> sequential.PairedBlocks:
     """The paired test after the evaluation's blocks; blocks of too few rows are merged with their neighbours."""
     test = sequential.PairedBlocks.start(margin=margin, edge=edge)
@@ -222,7 +236,8 @@ def _mean(block: Sequence[DayDifference]) -> tuple[float, int]:
 
 
 def _merged_means(means: Floats, days: int) -> Floats:
-    return np.asarray(sequential.merged(means, days) / days, dtype=np.float64)
+    whole = len(means) // days * days
+    return np.asarray(means[:whole].reshape(-1, days).mean(axis=1), dtype=np.float64)
 
 
 def _independent(means: Floats) -> bool:

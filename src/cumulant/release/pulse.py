@@ -1,12 +1,28 @@
-"""The quick look, once a second: failures that need no statistics."""
+"""The quick check, once a second: failures so plain that they need no long comparison.
+
+That the candidate has no ready server, is started again and again, or answers in another shape is a fact that needs no
+champion. A share of failed requests is compared with the champion's: of the same seconds by an exact test with a part
+of the release's alpha, and of the champion's worst moment, so that what befalls the champion as well rolls nothing
+back.
+"""
 
 from __future__ import annotations
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
+from scipy.special import gammaln
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.core.units import duration, share
+from cumulant.release.look import Requests
+from cumulant.release.metrics import QUICK_PART
 from cumulant.release.spec import CeilingSpec
+
+Floats = npt.NDArray[np.float64]
+
+#: a share of failures must exceed the champion's worst moment so many times
+_TIMES = 1.25
 
 
 class ArmPulse(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,6 +32,7 @@ class ArmPulse(msgspec.Struct, frozen=True, kw_only=True):
     not_ready: float = 0.0
     #: of its servers, in the last minute
     restarts: int = 0
+    #: of the last seconds, keys and requests without one; and how many of them failed (a key by its last request)
     requests: int = 0
     failures: int = 0
     #: answers that do not have the outputs that the champion's have
@@ -37,22 +54,75 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
     shared: bool
 
 
-def trouble(pulse: Pulse, ceilings: CeilingSpec) -> Trouble | None:
+class Reference(msgspec.Struct, frozen=True, kw_only=True):
+    """What the champion's failures are compared by: its worst share in one look, and the level of one check."""
+
+    worst: float = 0.0
+    level: float = 0.005
+
+
+def requests_and_failures(requests: Requests, arm: str) -> tuple[int, int]:
+    """What an arm's pulse counts of the last seconds: a key once, by its last request, however often it asks."""
+    mine = requests.arm(arm)
+    keys, failed = requests.key[mine][::-1], requests.failed[mine][::-1]
+    known = keys != 0
+    _, last = np.unique(keys[known], return_index=True)
+    alone = ~known
+    return len(last) + int(alone.sum()), int(failed[known][last].sum() + failed[alone].sum())
+
+
+def level_of(alpha: float, *, look: int, checks: float) -> float:
+    """The level of one check in the look of that number, from 0: all checks of a release share a part of alpha.
+
+    The levels of looks are 1 / ((n + 1)(n + 2)) of it, which add up to the whole; a look holds so many checks.
+    """
+    return QUICK_PART * alpha / ((look + 1) * (look + 2) * max(checks, 1.0))
+
+
+def trouble(pulse: Pulse, ceilings: CeilingSpec, reference: Reference) -> Trouble | None:
     """The candidate's hard failure, told in words; None where there is none."""
     if pulse.candidate.misshapen:
         answers = "an answer" if pulse.candidate.misshapen == 1 else f"{pulse.candidate.misshapen} answers"
         return Trouble(text=f"the candidate gave {answers} of another shape than the champion's", shared=False)
-    text = _failure(pulse.candidate, ceilings)
-    if text is None:
+    text = _down(pulse.candidate, ceilings)
+    if text is not None:
+        return Trouble(text=f"the candidate {text}", shared=_down(pulse.of(CHAMPION), ceilings) is not None)
+    if not _failing(pulse.candidate, ceilings):
         return None
-    return Trouble(text=f"the candidate {text}", shared=_failure(pulse.of(CHAMPION), ceilings) is not None)
+    text = f"the candidate failed {pulse.candidate.failures} of its last {pulse.candidate.requests} requests"
+    if _failing(pulse.champion, ceilings):
+        return Trouble(text=text, shared=True)
+    return Trouble(text=text, shared=False) if _surely_worse(pulse, reference) else None
 
 
-def _failure(arm: ArmPulse, ceilings: CeilingSpec) -> str | None:
+def _down(arm: ArmPulse, ceilings: CeilingSpec) -> str | None:
     if arm.restarts >= ceilings.restarts:
         return f"was started again {arm.restarts} times within a minute"
     if arm.not_ready > duration(ceilings.not_ready).total_seconds():
         return f"has had no server that is ready for {arm.not_ready:.0f} s"
-    if arm.requests >= ceilings.requests and arm.failures > share(ceilings.errors) * arm.requests:
-        return f"failed {arm.failures} of its last {arm.requests} requests"
     return None
+
+
+def _failing(arm: ArmPulse, ceilings: CeilingSpec) -> bool:
+    return arm.requests >= ceilings.requests and arm.failures > share(ceilings.errors) * arm.requests
+
+
+def _surely_worse(pulse: Pulse, reference: Reference) -> bool:
+    """Whether the candidate fails more than the champion, now by an exact test and in the champion's worst moment."""
+    mine, theirs = pulse.candidate, pulse.champion
+    if mine.failures / mine.requests <= min(_TIMES * reference.worst, 1 - 1e-9):
+        return False
+    bad = mine.failures + theirs.failures
+    good = mine.requests + theirs.requests - bad
+    return _at_least(mine.failures, of=mine.requests, bad=bad, good=good) <= reference.level
+
+
+def _at_least(failures: int, *, of: int, bad: int, good: int) -> float:
+    """Fisher's exact test, one-sided: the chance that so many of `of` drawn ones or more are among the bad."""
+    above = np.arange(failures, min(of, bad) + 1, dtype=np.float64)
+    logs = _ways(bad, above) + _ways(good, of - above) - _ways(good + bad, np.asarray(float(of)))
+    return float(np.exp(logs[of - above <= good]).sum())
+
+
+def _ways(whole: int, part: Floats) -> Floats:
+    return gammaln(whole + 1) - gammaln(part + 1) - gammaln(np.maximum(whole - part, 0) + 1)

@@ -47,6 +47,9 @@ class AbSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     at_least: Annotated[Duration, Meta(description="Shortest time of the stage.")] = "30m"
     at_most: Annotated[Duration, Meta(description="Longest time; then the release ends as inconclusive.")] = "7d"
     samples: Annotated[int, Meta(ge=0, description="Fewest requests that the candidate answers.")] = 1000
+    mirror: Annotated[
+        Share, Meta(description="Share of the champion's requests that the candidate sees too, for pairs.")
+    ] = "10%"
 
 
 class CanarySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -59,6 +62,9 @@ class CanarySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     soak: Annotated[Duration, Meta(description="Shortest time of the last step.")] = "1h"
     at_most: Annotated[Duration, Meta(description="Longest time of a step; then it ends as inconclusive.")] = "7d"
     samples: Annotated[int, Meta(ge=0, description="Fewest requests of each arm in each step.")] = 500
+    mirror: Annotated[
+        Share, Meta(description="Share of the champion's requests that the candidate sees too, for pairs.")
+    ] = "10%"
 
 
 class StagesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -102,9 +108,15 @@ class MetricSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class CeilingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Failures that need no statistics: above these the candidate goes back within seconds."""
+    """Failures so large that seconds suffice: above these the candidate is rolled back by the next check."""
 
-    errors: Annotated[Share, Meta(description="Share of failed requests of the last seconds.")] = "20%"
+    errors: Annotated[
+        Share,
+        Meta(
+            description="Share of failed requests of the last seconds, from which the arms are compared each second; "
+            "the candidate is rolled back where it surely fails more than the champion, now and in its worst moment."
+        ),
+    ] = "20%"
     requests: Annotated[int, Meta(ge=1, description="Fewest requests that this is judged on.")] = 20
     not_ready: Annotated[Duration, Meta(description="How long no server of the candidate may be ready.")] = "3s"
     restarts: Annotated[int, Meta(ge=1, description="Restarts of the candidate's servers within a minute.")] = 3
@@ -158,6 +170,13 @@ class ReleaseSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
             "certificates, relative to the project. Default: those that the system trusts."
         ),
     ] = None
+    warm_up: Annotated[
+        Duration,
+        Meta(
+            description="How long after the candidate first answers callers its figures are left out: caches of a new "
+            "process are cold. Hard failures count at once."
+        ),
+    ] = "60s"
     newer: Annotated[
         Literal["supersedes", "waits"], Meta(description="What a newer candidate does while a release runs.")
     ] = "supersedes"

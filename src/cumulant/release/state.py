@@ -6,6 +6,7 @@ elsewhere, so that a controller that was killed goes on from it and two of them 
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Literal
 
@@ -46,12 +47,18 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     required: bool = True
     harm: float = 0.0
     fine: float = 0.0
-    #: greatest `harm` and `fine` up to now: a proof does not lapse
+    #: greatest `harm` and `fine` up to now. Harm that was proven stays so; that there is none must be shown now
     most_harm: float = 0.0
     most_fine: float = 0.0
+    #: evidence of no harm from before the release: the paired evaluation's
+    prior: float = 0.0
     #: None: the metric is told and decides nothing
     harm_bar: float | None
     fine_bar: float
+    #: the difference as it looks is beyond the margin: nothing goes forward
+    beyond: bool = False
+    #: a harm that is proven is large enough to act on
+    confirmed: bool = False
     samples: dict[str, int] = {}
     champion: float | None = None
     candidate: float | None = None
@@ -60,12 +67,25 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     state: dict[str, object] = {}
 
     @property
-    def harmful(self) -> bool:
+    def proven(self) -> bool:
+        """Whether the candidate is shown to be worse, however little."""
         return self.harm_bar is not None and self.most_harm >= self.harm_bar
 
     @property
+    def harmful(self) -> bool:
+        return self.proven and self.confirmed
+
+    @property
+    def shown(self) -> float:
+        """Evidence of no harm, in logarithms: that of the release, and that of before it with equal weights."""
+        if not self.prior:
+            return self.fine
+        high, low = max(self.fine, self.prior), min(self.fine, self.prior)
+        return high + math.log1p(math.exp(low - high)) - math.log(2)
+
+    @property
     def acceptable(self) -> bool:
-        return self.most_fine >= self.fine_bar
+        return self.shown >= self.fine_bar
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +111,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     looks_a_block: int = 1
     #: the same by metric, where it is another number
     looks_by_metric: dict[str, int] = {}
+    #: fewest pairs of a block by metric, where the paired evaluation asks for more than the metric does
+    fewest_by_metric: dict[str, int] = {}
     #: what was agreed to: `canary`, `promote`
     approved: frozenset[str] = frozenset()
     #: whoever must not approve where `not: author`

@@ -57,11 +57,18 @@ def _steps(spec: ReleaseSpec) -> Iterator[Step]:
     weights = [_percent(weight) for weight in stages.canary.weights]
     _check(weights)
     if stages.ab is not None:
-        yield _step("ab", stages.ab.at_least, stages.ab.at_most, stages.ab.samples, weight=_split(stages.ab.weight))
+        yield _step(
+            "ab",
+            stages.ab.at_least,
+            stages.ab.at_most,
+            stages.ab.samples,
+            weight=_split(stages.ab.weight),
+            mirror=_percent(stages.ab.mirror),
+        )
     canary = stages.canary
     for weight in weights:
         least = canary.soak if weight == weights[-1] else canary.at_least
-        yield _step("canary", least, canary.at_most, canary.samples, weight=weight)
+        yield _step("canary", least, canary.at_most, canary.samples, weight=weight, mirror=_percent(canary.mirror))
 
 
 def _step(

@@ -10,8 +10,9 @@ import numpy as np
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
 from cumulant.release.decide import decide, start
-from cumulant.release.figures import seen
-from cumulant.release.look import Graded, Look, Pair
+from cumulant.release.figures import seen, with_history
+from cumulant.release.history import ChampionHistory
+from cumulant.release.look import Graded, Look, Losses, Pair, Pairs, Requests, counting
 from cumulant.release.spec import AbSpec, CanarySpec, ReleaseSpec, ShadowSpec, StagesSpec
 from cumulant.release.state import Release
 from cumulant.release.steps import steps
@@ -60,14 +61,23 @@ class World:
         self.keys = keys
 
     def look(self, now: Release, seconds: float = 10) -> Look:
+        exchanges, pairs = self.exchanges(now, seconds), self.pairs(now, seconds)
+        return Look(
+            seconds=seconds,
+            requests=counted_requests(now, exchanges),
+            pairs=Pairs.of(pairs),
+            losses=Losses.of(self._graded(len(pairs))),
+        )
+
+    def exchanges(self, now: Release, seconds: float = 10) -> list[Exchange]:
         count = int(self.draw.poisson(self.rate * seconds))
         keys = self.draw.integers(self.keys, size=count)
-        exchanges = [self._exchange(now, int(key)) for key in keys]
-        pairs = []
-        if now.mirror:
-            scores = self.draw.uniform(size=(count, 2))
-            pairs = [Pair(champion=a, candidate=b, differs=(a > 0.5) != (b > 0.5)) for a, b in scores]
-        return Look(seconds=seconds, exchanges=exchanges, pairs=pairs, graded=self._graded(len(pairs)))
+        return [self._exchange(now, int(key)) for key in keys]
+
+    def pairs(self, now: Release, seconds: float = 10) -> list[Pair]:
+        count = int(self.draw.poisson(self.rate * seconds * now.mirror / 100))
+        scores = self.draw.uniform(size=(count, 2))
+        return [Pair(champion=a, candidate=b, differs=(a > 0.5) != (b > 0.5)) for a, b in scores]
 
     def _exchange(self, now: Release, key: int) -> Exchange:
         candidate = zlib.crc32(b"split %d" % key) % 10_000 < now.weight * 100
@@ -88,6 +98,21 @@ class World:
     def _graded(self, count: int) -> list[Graded]:
         hits = self.draw.uniform(size=(count, 2)) < [self.brier[CHAMPION], self.brier[CANDIDATE]]
         return [Graded(champion=float(a), candidate=float(b)) for a, b in hits]
+
+
+def counted_requests(now: Release, exchanges: list[Exchange]) -> Requests:
+    """The columns of the exchanges that a comparison counts."""
+    return Requests.of(counting(exchanges, model=now.model, revision=now.revision))
+
+
+def remembered(
+    now: Release, *, looks: int = 500, rate: float = 200, errors: float = 0.005, slow: float = 9.65
+) -> Release:
+    """The release with a history of independent looks of its champion; `slow`: milliseconds of its 95th percentile."""
+    draw = np.random.default_rng(0)
+    requests = draw.poisson(rate * 10, looks).astype(float)
+    bad = np.stack([draw.binomial(requests.astype(int), share) for share in (errors, 0.0, 0.05)], axis=1)
+    return with_history(now, ChampionHistory(requests=requests, bad=bad.astype(float), slow_us=slow * 1000))
 
 
 def played(world: World, now: Release, *, most: int = 2000) -> Release:

@@ -2,17 +2,19 @@
 
 Neighbouring requests have labels that depend on each other: one day's flights, one key's payments. What matters is how
 the *difference* of two models depends on itself, since what moves both losses alike cancels in a pair. So the history
-is of pairs: those of the newest release that the present champion took part in. A first release has what is declared.
+is of pairs: those of the newest release that the present champion took part in. Where there is neither such a history
+nor a declared block, a block of quality is a day: outcomes of one day depend on each other more often than not.
 """
 
 from __future__ import annotations
 
 import math
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cumulant.core.units import duration, to_micros
+from cumulant.core.units import duration, show_duration, to_micros
 from cumulant.release.metrics import Metric, metrics
 from cumulant.runtime.labels import folder_of, outcomes_of
 from cumulant.statistics import sequential
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 #: earlier pairs that are looked at, the newest ones
 _MOST = 200_000
 _SECOND = 1_000_000
+#: block of quality where nothing is declared and no earlier pairs are known
+_UNKNOWN = "1d"
 
 
 def looks_a_block(spec: ReleaseSpec) -> int:
@@ -45,22 +49,31 @@ def looks_by_metric(project: Project, spec: ReleaseSpec, champion: str) -> dict[
     for name, metric in metrics(spec).items():
         if metric.kind not in ("pairs", "own") or metric.margin is None:
             continue
-        declared = metric.block or spec.block
-        looks = _looks(declared, spec)
-        if metric.kind == "pairs" and folder_of(project).is_dir():
-            history = _history(outcomes_of(project), metric, champion, duration(declared).total_seconds())
-            looks *= factor(history)
+        looks = _looks_of(project, spec, metric, champion)
         if looks != looks_a_block(spec):
             found[name] = looks
     return found
 
 
-def factor(history: Floats) -> int:
-    """How many times the declared block makes one in which neighbours of `history` [blocks] are nearly uncorrelated."""
-    try:
-        return sequential.merge_factor(history, bound=sequential.PAIRS_BOUND)
-    except ValueError:
-        return 1  # too few blocks to see how they depend
+def _looks_of(project: Project, spec: ReleaseSpec, metric: Metric, champion: str) -> int:
+    declared = metric.block or spec.block
+    history = np.zeros(0)
+    if metric.kind == "pairs" and folder_of(project).is_dir():
+        history = _history(outcomes_of(project), metric, champion, duration(declared).total_seconds())
+    known = factor(history)
+    if known is None:
+        without = _UNKNOWN if metric.name == "quality" and metric.block is None else declared
+        return _looks(without, spec)
+    return _looks(declared, spec) * known
+
+
+def factor(history: Floats) -> int | None:
+    """How many declared blocks make one whose neighbours are nearly independent; None: `history` [blocks] is too short.
+
+    The length is the one beyond which the long-run variance of the means no longer grows.
+    """
+    series = sequential.Dependence.start().add(history)
+    return series.block()[0] if series.visible() > 1 else None
 
 
 def means(found: Sequence[tuple[int, float]], seconds: float) -> Floats:
@@ -76,12 +89,21 @@ def means(found: Sequence[tuple[int, float]], seconds: float) -> Floats:
 def told(by_metric: dict[str, int], spec: ReleaseSpec) -> list[str]:
     """A sentence for each metric whose block is longer than was declared."""
     look, named = duration(spec.look).total_seconds(), metrics(spec)
-    return [
-        f"earlier pairs of the champion depend on each other for longer than the declared block of {name}: "
-        f"{looks * look:g} s of pairs are one block of its evidence"
-        for name, looks in by_metric.items()
-        if looks > _looks(named[name].block or spec.block, spec)
-    ]
+    found = []
+    for name, looks in by_metric.items():
+        if looks <= _looks(named[name].block or spec.block, spec):
+            continue
+        length = show_duration(timedelta(seconds=looks * look))
+        if name == "quality" and looks == _looks(_UNKNOWN, spec) and named[name].block is None:
+            found.append(
+                f"nothing says how long outcomes depend on each other, so that {length} of pairs are one block of the"
+                " evidence of quality; declare release.metrics.quality.block where you know better"
+            )
+        else:
+            found.append(
+                f"{length} of pairs are one block of the evidence of {name}: earlier pairs depend on each other"
+            )
+    return found
 
 
 def _looks(block: str, spec: ReleaseSpec) -> int:

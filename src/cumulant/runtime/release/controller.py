@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -16,9 +17,8 @@ import msgspec
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import Actor
 from cumulant.core.units import duration
-from cumulant.release.decide import decide, ended, guard, start
+from cumulant.release.decide import decide, ended, guard, start, troubled
 from cumulant.release.figures import seen
-from cumulant.release.pulse import trouble
 from cumulant.release.state import Release, wanted_routes
 from cumulant.runtime.processes import Process, is_gone, this_process
 from cumulant.runtime.release import store
@@ -125,11 +125,10 @@ class Controller:
         if release.over or seconds < duration(release.spec.look).total_seconds():
             return release
         look, cursor = self._evidence.look(release, seconds)
-        look = msgspec.structs.replace(look, seconds=seconds * self._pace())
+        look = replace(look, seconds=seconds * self._pace())
         counted, skewed = seen(msgspec.structs.replace(release, cursor=cursor), look)
         self._looked = (release.id, self._steady())
-        troubled = trouble(pulse, release.spec.ceilings) is not None
-        return decide(counted, skewed=skewed, troubled=troubled, at=at)
+        return decide(counted, skewed=skewed, failing=troubled(counted, pulse) is not None, at=at)
 
     def _moved_outside(self, release: Release) -> Release | None:
         """The release, ended, where somebody set the gateway past it: `cumulant rollback` needs no journal."""

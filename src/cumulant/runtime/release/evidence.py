@@ -18,8 +18,8 @@ import msgspec
 from cumulant.core.errors import CumulantError
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
 from cumulant.core.units import to_micros
-from cumulant.release.look import Graded, Look, counting, failed
-from cumulant.release.pulse import ArmPulse, Pulse
+from cumulant.release.look import Graded, Look, Losses, Pairs, Requests, counting
+from cumulant.release.pulse import ArmPulse, Pulse, requests_and_failures
 from cumulant.runtime.release.asking import fetched
 from cumulant.runtime.release.pairs import Mirrored, mirrored
 from cumulant.runtime.release.servers import Lives, Told, restarts, told
@@ -117,7 +117,7 @@ class Watching:
         """The last seconds of both arms. What cannot be known is held against nobody."""
         self._turn_to(release)
         servers, health = told(self._stack), self._ready(release)
-        found = self._recent.found(release)
+        found = Requests.of(self._recent.found(release))
         arms = {arm: self._arm_pulse(release, arm, servers, health.get(arm.name), found) for arm in _arms(release)}
         by_name: dict[str, ArmPulse] = {arm.name: one for arm, one in arms.items()}
         candidate = by_name[CANDIDATE]
@@ -135,9 +135,9 @@ class Watching:
         graded, labels = self._graded(release, cursor.labels)
         look = Look(
             seconds=seconds,
-            exchanges=exchanges,
-            pairs=pairs.pairs,
-            graded=graded,
+            requests=Requests.of(exchanges),
+            pairs=Pairs.of(pairs.pairs),
+            losses=Losses.of(graded),
             own=self._own.measured(release.spec.metrics, pairs.rows),
         )
         return look, str(Cursor(gateway=gateway, pairs=mark, labels=labels))
@@ -162,17 +162,17 @@ class Watching:
         arm: Arm,
         servers: dict[str, Told],
         ready: bool | None,
-        found: Sequence[Exchange],
+        found: Requests,
     ) -> ArmPulse:
         if ready is None:  # what the supervisor says, where the gateway does not
             said = [servers[url].ready for url in arm.endpoints if url in servers and servers[url].ready is not None]
             ready = any(said) if said else None
-        mine = [one for one in found if one.assigned == arm.name]
+        requests, failures = requests_and_failures(found, arm.name)
         return ArmPulse(
             not_ready=self._lives.not_ready(f"{release.id} {arm.name}", ready=ready),
             restarts=restarts(arm, servers),
-            requests=len(mine),
-            failures=sum(failed(one) for one in mine),
+            requests=requests,
+            failures=failures,
         )
 
     def _other_shape(self, release: Release) -> int:

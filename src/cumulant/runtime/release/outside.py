@@ -28,13 +28,15 @@ class Outside(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def without_shadow(spec: ReleaseSpec, notes: list[str]) -> ReleaseSpec:
-    """Answers to mirrored requests are read from our servers' prediction log, which others do not write."""
-    if spec.stages.shadow is None:
-        return spec
-    notes.append(
-        "the stage shadow is left out: servers of others keep no prediction log to compare mirrored answers in"
-    )
-    return msgspec.structs.replace(spec, stages=msgspec.structs.replace(spec.stages, shadow=None))
+    """The section without mirroring: mirrored answers are read from a prediction log, which external servers lack."""
+    stages = spec.stages
+    if stages.shadow is not None:
+        notes.append(
+            "the stage shadow is left out: servers of others keep no prediction log to compare mirrored answers in"
+        )
+    ab = None if stages.ab is None else msgspec.structs.replace(stages.ab, mirror="0%")
+    canary = msgspec.structs.replace(stages.canary, mirror="0%")
+    return msgspec.structs.replace(spec, stages=msgspec.structs.replace(stages, shadow=None, ab=ab, canary=canary))
 
 
 def outside_arms(outside: Outside, declared: Path | None = None) -> tuple[Arm, Arm]:

@@ -51,7 +51,7 @@ def mirrored(log: Path, release: Release, *, after: int, until: int, arms: bool 
     rows = _rows(log, release, after - _APART, until)
     fresh = [two for two in _joined(rows, release) if max(one["time"] for one in two) > after][-_MOST:]
     found = [compared(_outputs(one), _outputs(other)) for one, other in fresh]
-    own = _of_arms(rows, after, shadow=bool(release.mirror)) if arms else {}
+    own = _of_arms(rows, after, shadow=not release.step.weight) if arms else {}
     misshapen = sum(pair is None for pair in found)
     return Mirrored(pairs=tuple(pair for pair in found if pair), misshapen=misshapen, rows=own)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -39,6 +38,7 @@ from cumulant.runtime.release.admission import admitted
 from cumulant.runtime.release.asking import becomes_ready, distrusted
 from cumulant.runtime.release.effects import hand_over, warm
 from cumulant.runtime.release.keys import too_few
+from cumulant.runtime.release.new_release import new_release
 from cumulant.runtime.release.outside import Outside, outside_arms, without_shadow
 from cumulant.runtime.release.own import METRIC
 from cumulant.runtime.stack.book import Book, change_book, read_book
@@ -122,8 +122,9 @@ def start_release(
         _await_ready(arms, ready_within, progress, up=outside is None)
         if few := too_few(project, name, spec):
             notes.append(few)
-        release = _made(project, name, spec=spec, arms=arms, author=author, at=(clock or SystemClock()).now())
-        release = _begin(project, msgspec.structs.replace(release, evaluation=evaluation), principal)
+        at = (clock or SystemClock()).now()
+        release = new_release(project, name, spec=spec, arms=arms, author=author, evaluation=evaluation, at=at)
+        release = _begin(project, release, principal)
         notes += blocks.told(release.looks_by_metric, spec)
     except BaseException:
         if outside is None:
@@ -285,29 +286,6 @@ def _await_ready(arms: tuple[Arm, Arm], seconds: float, progress: Progress, *, u
             subject=arm.version,
             hint="`cumulant ps` shows the servers; `cumulant up` starts them" if up else "start it, then try again",
         )
-
-
-def _made(
-    project: Project, model: str, *, spec: ReleaseSpec, arms: tuple[Arm, Arm], author: str, at: datetime
-) -> Release:
-    present, last = project.traffic().in_force(model), store.read(project.journal(), model)
-    revision = max(present.revision if present else 0, last[0].revision if last else 0)
-    return msgspec.convert(
-        {
-            "id": f"{at:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}",
-            "model": model,
-            "champion": arms[0],
-            "candidate": arms[1],
-            "spec": spec,
-            "steps": steps(spec),
-            "looks_a_block": blocks.looks_a_block(spec),
-            "looks_by_metric": blocks.looks_by_metric(project, spec, arms[0].version),
-            "author": author,
-            "begun": at,
-            "revision": revision,
-        },
-        Release,
-    )
 
 
 def _begin(project: Project, release: Release, principal: Principal) -> Release:

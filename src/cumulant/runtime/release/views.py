@@ -176,7 +176,7 @@ def metric_view(board: Board) -> MetricView:
         required=board.required,
         verdict=_verdict(board),
         harm=None if board.harm_bar is None else _part(board.most_harm, board.harm_bar),
-        fine=_part(board.most_fine, board.fine_bar),
+        fine=_part(board.shown, board.fine_bar),
         samples=board.samples,
         evidence=figure(board),
     )

@@ -7,7 +7,7 @@ hold many releases at once. Evidence is the natural logarithm of an e-value: rej
 from __future__ import annotations
 
 from cumulant.statistics.sequential.alpha import Decision, Evidence, decide, split, stages
-from cumulant.statistics.sequential.blocks import autocorrelation, first_events, merge_factor, merged
+from cumulant.statistics.sequential.dependence import Dependence
 from cumulant.statistics.sequential.means import (
     Bernstein,
     Betting,
@@ -32,14 +32,14 @@ from cumulant.statistics.sequential.quantiles import Quantiles, histogram, howar
 from cumulant.statistics.sequential.rates import RateDesign, Rates
 from cumulant.statistics.sequential.share import Shares
 from cumulant.statistics.sequential.student import Risen, Student
-from cumulant.statistics.sequential.symmetric import FEWEST_PAIRS, PAIRS_BOUND, PairedBlocks, Symmetric
+from cumulant.statistics.sequential.symmetric import FEWEST_PAIRS, PairedBlocks, Symmetric
 
 __all__ = [
     "FEWEST_PAIRS",
-    "PAIRS_BOUND",
     "Bernstein",
     "Betting",
     "Decision",
+    "Dependence",
     "Evidence",
     "Paired",
     "PairedBlocks",
@@ -53,18 +53,14 @@ __all__ = [
     "Symmetric",
     "Traffic",
     "asymptotic_radius",
-    "autocorrelation",
     "best_rho",
     "decide",
     "difference",
-    "first_events",
     "harm_power",
     "hedged_capital",
     "hedged_interval",
     "histogram",
     "howard_ramdas_ranks",
-    "merge_factor",
-    "merged",
     "normal_mixture_radius",
     "not_worse_power",
     "paired_blocks",

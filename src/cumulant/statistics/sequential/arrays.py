@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import numpy as np
 import numpy.typing as npt
 
@@ -43,3 +45,13 @@ def within(values: npt.ArrayLike, low: float, high: float) -> Floats:
             f"a value is outside [{low}, {high}] or not a number; the guarantee needs these bounds to hold"
         )
     return x
+
+
+def packed(values: Floats) -> str:
+    """The values as base64 of little-endian 64-bit numbers: a large table as one short text."""
+    return base64.b64encode(np.ascontiguousarray(values, dtype="<f8").tobytes()).decode()
+
+
+def unpacked(text: str) -> Floats:
+    """What `packed` wrote [n]."""
+    return np.frombuffer(base64.b64decode(text), dtype="<f8").astype(np.float64)

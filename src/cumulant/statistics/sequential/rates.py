@@ -16,10 +16,11 @@ evidence: without bursts at ratio nulls this is exactly the conditional test giv
 bursts, or with a difference, invariance under a change of scale is not exact, and the guarantee rests on computation:
 the tests add up the expected value at fixed rates, and `bench/release/simulate.py` counts whole releases.
 
-**Assumptions and the block rule.** Bursts of different blocks are independent; merge looks with
-`blocks.merge_factor`, fixed before the release, until they are. Bursts that both arms share do no harm: they are read
-as bursts of each arm, which widens. Requests of one key depend on each other: count a key's **first** bad event only
-(`blocks.first_events`), so that events are independent. Within one process the share of traffic is constant;
+**Assumptions and the block rule.** Bursts of different blocks are independent; merge looks by
+`dependence.Dependence.block`, fixed before the release, until they are. Bursts that both arms share do no harm: they
+are read as bursts of each arm, which widens. Requests of one key depend on each other: count a key once a look, and
+weigh the evidence by one over the dispersion that remains over keys (`tempered`). Within one process the share of
+traffic is constant;
 a stage with another weight gets a fresh process (`alpha.stages`), else a drift of the common rate looks like harm.
 
 **Grid.** Rates lie on a logarithmic grid `step` apart; boundaries between points are interpolated. With more than
@@ -38,7 +39,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
 
-from cumulant.statistics.sequential.arrays import Floats, counted, level
+from cumulant.statistics.sequential.arrays import Floats, counted, level, packed, unpacked
 
 #: below this a product of likelihoods is taken as this: evidence against such a null is understated
 _LEAST = 1e-300
@@ -150,6 +151,15 @@ class Rates:
             blocks=self.blocks + 1,
         )
 
+    def tempered(self, champion: npt.ArrayLike, candidate: npt.ArrayLike) -> Rates:
+        """The state with each arm's log likelihood multiplied by a number [batch] from 0 to 1.
+
+        One over the design effect makes n dependent events count for as many as n / design effect independent ones
+        (quasi-likelihood, Wedderburn 1974, doi:10.1093/biomet/61.3.439). 0 leaves an arm out.
+        """
+        first, second = (np.asarray(one, dtype=np.float64)[..., None, None] for one in (champion, candidate))
+        return replace(self, champion=self.champion * first, candidate=self.candidate * second)
+
     def log_harm(self, *, ratio: float = 1.0, difference: float = 0.0) -> Floats:
         """Log evidence [batch] that the candidate's rate is above `ratio` x champion's + `difference`.
 
@@ -192,13 +202,10 @@ class Rates:
         return _ends(self._kept(edges, alpha), tried, (-1.0, 1.0))
 
     def to_json(self) -> dict[str, object]:
-        """Plain lists and numbers; `from_json` reads them back. Infinity is written as None.
-
-        Logarithms are rounded to 1e-9, below what any decision can see.
-        """
+        """Plain values; `from_json` reads them back. Infinity is written as None, tables as packed 64-bit numbers."""
         design = asdict(self.design) | {"shapes": [None if math.isinf(a) else a for a in self.design.shapes]}
-        tables = {arm: np.round(getattr(self, arm), 9).tolist() for arm in ("champion", "candidate")}
-        return {"design": design, "blocks": self.blocks, **tables}
+        tables = {arm: packed(getattr(self, arm)) for arm in ("champion", "candidate")}
+        return {"design": design, "blocks": self.blocks, "batch": self.champion.shape[:-2], **tables}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> Rates:
@@ -212,9 +219,11 @@ class Rates:
         ratios = tuple(cast("Sequence[float]", given.pop("ratios")))
         numbers = {name: float(cast("float", value)) for name, value in given.items()}
         design = RateDesign(shapes=tuple(math.inf if a is None else a for a in shapes), ratios=ratios, **numbers)
-        champion, candidate = (np.asarray(stored[arm], dtype=np.float64) for arm in ("champion", "candidate"))
-        if champion.shape != candidate.shape or champion.shape[-2:] != (len(design.kinds), len(design.rates)):
-            raise ValueError(f"stored rates have tables {champion.shape}, their design needs another; start afresh")
+        shape = (*cast("Sequence[int]", stored["batch"]), len(design.kinds), len(design.rates))
+        tables = [unpacked(cast("str", stored[arm])) for arm in ("champion", "candidate")]
+        if any(table.size != math.prod(shape) for table in tables):
+            raise ValueError(f"stored rates have {tables[0].size} values, their design needs another; start afresh")
+        champion, candidate = (table.reshape(shape) for table in tables)
         return cls(design, champion, candidate, int(cast("int", stored["blocks"])))
 
     def _edge(self, ratio: float, difference: float) -> Floats:

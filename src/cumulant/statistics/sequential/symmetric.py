@@ -7,9 +7,9 @@ blocks. What makes the mean of many pairs worth more is that chance moves it up 
 **Assumption.** The value of a block, given those before, lies symmetrically about an expectation that is on the null's
 side of the boundary. How widely may differ from block to block and need not be known. Where the arms are
 exchangeable (no difference at all) this is exact; the mean of many pairs is nearly symmetric by the central limit
-theorem. **Block rule:** neighbouring blocks are nearly uncorrelated (`blocks.merge_factor` with `PAIRS_BOUND`), and a
-block holds so many pairs that its mean is hardly skewed (`FEWEST_PAIRS`): the tests count what skewness and
-autocorrelation cost.
+theorem. **Block rule:** blocks are nearly independent (`dependence.Dependence`), and a block holds so many pairs that
+its mean is hardly skewed (`FEWEST_PAIRS`, and more where losses are rare and large): the tests count what skewness
+and autocorrelation cost.
 
 **Evidence.** For h odd, rising and within [-1, 1], the expected value of 1 + h(x) is at most 1 under the null, so their
 product is an e-process (de la Pena 1999, A general class of exponential inequalities for martingales and ratios,
@@ -32,8 +32,6 @@ from scipy.special import logsumexp
 
 from cumulant.statistics.sequential.arrays import Floats
 
-#: blocks of differences are merged until their lag-one autocorrelation is at most this (and what chance adds)
-PAIRS_BOUND = 0.1
 #: pairs that the mean of a block is taken over, at least
 FEWEST_PAIRS = 50
 #: bets of so many times a block's usual size, evenly on a logarithmic scale
@@ -56,8 +54,11 @@ class Symmetric:
         """No values yet."""
         return cls(0, np.zeros(batch), np.zeros((*batch, _BETS)))
 
-    def add(self, value: npt.ArrayLike) -> Symmetric:
-        """With one more value [batch].
+    def add(self, value: npt.ArrayLike, *, weight: float = 1.0) -> Symmetric:
+        """With one more value [batch], whose evidence counts for `weight`, 0 to 1, chosen before the value is known.
+
+        The power `weight` of a factor with an expected value of at most 1 has one of at most 1 as well (Jensen), so
+        that a weight below 1 costs evidence and no validity.
 
         Raises:
             ValueError: a value is not finite.
@@ -70,7 +71,7 @@ class Symmetric:
         steps = bet_sizes() * np.divide(x, size, out=np.zeros_like(size), where=size > 0)[..., None]
         # log(1 + tanh s) = s - log cosh s, also where tanh is -1 but for rounding
         gain = steps - (np.logaddexp(steps, -steps) - math.log(2))
-        return replace(self, blocks=blocks, squares=squares, capital=self.capital + gain)
+        return replace(self, blocks=blocks, squares=squares, capital=self.capital + weight * gain)
 
     def log_evidence(self) -> Floats:
         """Log e-value [batch] against "each expectation is at most 0"; reject at log(1 / alpha), whenever reached."""
@@ -114,8 +115,8 @@ class PairedBlocks:
             )
         return cls(margin, edge, np.zeros(batch), Symmetric.start(batch=batch), Symmetric.start(batch=batch))
 
-    def add(self, difference: npt.ArrayLike, pairs: npt.ArrayLike) -> PairedBlocks:
-        """With one more block: its mean `difference` [batch] over so many `pairs` [batch].
+    def add(self, difference: npt.ArrayLike, pairs: npt.ArrayLike, *, weight: float = 1.0) -> PairedBlocks:
+        """With one more block: its mean `difference` [batch] over so many `pairs` [batch]; `weight` as in `Symmetric`.
 
         Raises:
             ValueError: a difference is not finite, or a block has no pairs (leave it out).
@@ -124,12 +125,12 @@ class PairedBlocks:
         if not ((n > 0).all() and np.isfinite(n).all()):
             raise ValueError("a block has one or more pairs; leave empty blocks out")
         usual = self.pairs / max(self.worse.blocks, 1)
-        weight = n / np.maximum(n, usual)
+        size = n / np.maximum(n, usual)
         return replace(
             self,
             pairs=self.pairs + n,
-            worse=self.worse.add(weight * (x - self.edge)),
-            better=self.better.add(weight * (self.margin - x)),
+            worse=self.worse.add(size * (x - self.edge), weight=weight),
+            better=self.better.add(size * (self.margin - x), weight=weight),
         )
 
     def log_harm(self) -> Floats:

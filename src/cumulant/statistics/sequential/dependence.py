@@ -1,0 +1,144 @@
+"""How long a series depends on itself: the length of blocks whose means may be taken as independent.
+
+With blocks of m values, m x the variance of a block's mean tends to the long-run variance of the series, which is the
+variance of one value times the sum of all autocorrelations. A block is long enough when longer blocks no longer raise
+that product; the lag-one autocorrelation alone misses slow dependence under much noise. The variance is Allan's, half
+the mean square of the difference of neighbouring blocks (Allan 1966, Statistics of atomic frequency standards,
+doi:10.1109/PROC.1966.4634): a slow rise or fall of the level, such as that of a day, hardly enters it.
+
+Lengths are powers of two, so that the whole state is a few sums, whatever the number of values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from cumulant.statistics.sequential.arrays import Floats
+
+#: blocks of 2^0 to 2^9 values
+_SCALES = 10
+#: with fewer blocks of a length than this, nothing is read from it
+FEWEST_BLOCKS = 12
+#: rise of the long-run variance that is accepted, and standard errors of chance on top of it
+_RISE, _ERRORS = 1.25, 2.0
+#: relative variance of a mean square of m differences of neighbours, times m, for normal values
+_CHANCE = 3.0
+#: a design effect is at most this: beyond it there is no evidence to speak of
+_MOST = 1000.0
+
+
+@dataclass(frozen=True)
+class Dependence:
+    """Sums of one series by length of block.
+
+    blocks: [scales] blocks that are full. squares: [scales] sum of squared differences of neighbouring blocks' means.
+    last: [scales] the mean of the last full block. open: [scales] the first half of a block that is not full, or NaN.
+    """
+
+    blocks: npt.NDArray[np.int64]
+    squares: Floats
+    last: Floats
+    open: Floats
+
+    @classmethod
+    def start(cls) -> Dependence:
+        """No values yet."""
+        return cls(
+            np.zeros(_SCALES, dtype=np.int64), np.zeros(_SCALES), np.full(_SCALES, math.nan), np.full(_SCALES, math.nan)
+        )
+
+    def add(self, values: npt.ArrayLike) -> Dependence:
+        """With more values [n], in their order.
+
+        Raises:
+            ValueError: a value is not finite.
+        """
+        means = np.asarray(values, dtype=np.float64)
+        if not np.isfinite(means).all():
+            raise ValueError("a value of the series is not finite")
+        blocks = self.blocks.copy()
+        squares, last, halves = (one.copy() for one in (self.squares, self.last, self.open))
+        for scale in range(_SCALES):
+            if not len(means):
+                break
+            before = means if math.isnan(last[scale]) else np.concatenate([[last[scale]], means])
+            squares[scale] += float((np.diff(before) ** 2).sum())
+            blocks[scale] += len(means)
+            last[scale] = means[-1]
+            whole = means if math.isnan(halves[scale]) else np.concatenate([[halves[scale]], means])
+            halves[scale] = whole[-1] if len(whole) % 2 else math.nan
+            means = whole[: len(whole) // 2 * 2].reshape(-1, 2).mean(1)
+        return Dependence(blocks, squares, last, halves)
+
+    def long_run_variances(self) -> Floats:
+        """[scales]: length x Allan variance of the means of blocks of 2^scale values; NaN where too few blocks are."""
+        differences = np.maximum(self.blocks - 1, 1)
+        found = self.squares / differences / 2 * 2.0 ** np.arange(_SCALES)
+        return np.where(self.blocks >= FEWEST_BLOCKS, found, math.nan)
+
+    def block(self, *, least: int = 1) -> tuple[int, float]:
+        """The length of a block, at least `least` values, and the design effect that remains between such blocks.
+
+        The design effect, 1 or more, is how many times the variance of a mean of many blocks exceeds what independent
+        blocks would give. Where even the longest visible block depends on its neighbours, it is that one.
+        """
+        variances = self.long_run_variances()
+        places = np.flatnonzero(~np.isnan(variances))
+        first = max(0, math.ceil(math.log2(max(least, 1))))
+        if not len(places) or first >= places[-1]:
+            return least, 1.0
+        for scale in range(first, int(places[-1])):
+            rise, chance = self._rises(variances, scale, places)
+            if (rise <= _RISE + _ERRORS * chance).all():
+                return max(least, 2**scale), float(np.clip((rise - chance).max(), 1.0, _MOST))
+        return max(least, int(2 ** places[-1])), 1.0
+
+    def design_effect(self) -> float:
+        """How many times the variance of a mean of many values exceeds that of independent ones; at least 1."""
+        variances = self.long_run_variances()
+        places = np.flatnonzero(~np.isnan(variances))
+        if not len(places):
+            return 1.0
+        rise, chance = self._rises(variances, 0, places)
+        return float(np.clip((rise - chance).max(initial=1.0), 1.0, _MOST))
+
+    def visible(self) -> int:
+        """The longest block whose dependence the series can show; 0 where it is too short for any."""
+        enough = np.flatnonzero(self.blocks >= FEWEST_BLOCKS)
+        return int(2 ** enough[-1]) if len(enough) else 0
+
+    def _rises(self, variances: Floats, scale: int, places: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
+        """Of each longer block, its long-run variance over that of `scale`, and the chance error of that ratio."""
+        longer = places[places > scale]
+        if not variances[scale] > 0:
+            grown = np.where(variances[longer] > 0, math.inf, 1.0)
+            return grown, np.zeros(len(longer))
+        chance = np.sqrt(_CHANCE / self.blocks[longer])
+        return variances[longer] / variances[scale], chance
+
+    def to_json(self) -> dict[str, object]:
+        """Plain numbers and lists; what is missing is None."""
+        return {
+            "blocks": self.blocks.tolist(),
+            "squares": self.squares.tolist(),
+            "last": [None if math.isnan(one) else one for one in self.last.tolist()],
+            "open": [None if math.isnan(one) else one for one in self.open.tolist()],
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, object]) -> Dependence:
+        """What `to_json` wrote."""
+        return cls(
+            np.asarray(stored["blocks"], dtype=np.int64),
+            np.asarray(stored["squares"], dtype=np.float64),
+            *(
+                np.array([math.nan if one is None else one for one in cast("list[float | None]", stored[name])])
+                for name in ("last", "open")
+            ),
+        )
