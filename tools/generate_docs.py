@@ -94,16 +94,28 @@ def project_page() -> str:
     return reference_markdown()
 
 
-PAGES = {"commands.md": commands_page, "errors.md": errors_page, "project-file.md": project_page}
+def world_schema() -> str:
+    from cumulant.runtime.release.simulation.reading import schema_text
+
+    return schema_text()
+
+
+PAGES = {
+    REFERENCE / "commands.md": commands_page,
+    REFERENCE / "errors.md": errors_page,
+    REFERENCE / "project-file.md": project_page,
+    REFERENCE / "release-world.schema.json": world_schema,
+    ROOT / "src/cumulant/runtime/release/simulation/world.schema.json": world_schema,
+}
 
 
 def main() -> int:
     check = "--check" in sys.argv
     stale = []
-    for name, make in PAGES.items():
-        path, text = REFERENCE / name, make()
+    for path, make in PAGES.items():
+        text = make()
         if check and (not path.exists() or path.read_text() != text):
-            stale.append(name)
+            stale.append(path.relative_to(ROOT).as_posix())
         elif not check:
             path.write_text(text)
     if stale:

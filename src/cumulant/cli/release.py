@@ -9,6 +9,7 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.program import as_called
+from cumulant.cli.release_simulate import declare as declare_simulate
 from cumulant.cli.release_watch import follow
 from cumulant.core.errors import UsageError
 
@@ -282,6 +283,9 @@ def plan(
             project, principal=project.principal(), requests=requests, errors=share(errors), progress=progress
         )
     call.answer(found, lambda console: _show_plan(console, found))
+
+
+declare_simulate(app)
 
 
 def _outside(

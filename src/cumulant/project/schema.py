@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -25,8 +26,7 @@ def json_schema() -> dict[str, Any]:
     """
     (root,), definitions = msgspec.json.schema_components((ProjectSpec,), ref_template=_REF + "{name}")
     structs = structs_below(inspect.type_info(ProjectSpec))
-    for name, struct in structs.items():
-        _finish(definitions[name], struct)
+    complete(definitions, structs)
     own = definitions.pop(root["$ref"].removeprefix(_REF))
     own["properties"]["version"] = {"const": 1, "description": own["properties"]["version"].get("description", "")}
     environment = definitions["EnvironmentSpec"]
@@ -42,6 +42,12 @@ def json_schema() -> dict[str, Any]:
 def schema_text() -> str:
     """The schema as the file that new projects get."""
     return msgspec.json.format(msgspec.json.encode(json_schema()), indent=1).decode() + "\n"
+
+
+def complete(definitions: dict[str, Any], structs: Mapping[str, inspect.StructType]) -> None:
+    """Add to the definitions of structs what msgspec does not know: patterns of texts, keys that may be left out."""
+    for name, struct in structs.items():
+        _finish(definitions[name], struct)
 
 
 def structs_below(type_: inspect.Type) -> dict[str, inspect.StructType]:

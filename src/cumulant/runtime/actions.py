@@ -68,6 +68,7 @@ _DECLARED = (
     Action("release.rollback", "send all requests to a version that was served before"),
     Action("release.show", "look at releases", writes=False),
     Action("release.plan", "estimate what a release can decide, and when", writes=False),
+    Action("release.simulate", "simulate releases of the project's policy", writes=False),
     Action("alerts.observe", "take in what a look at a model found"),
     Action("alerts.show", "look at alerts and their receivers", writes=False),
     Action("alerts.steer", "acknowledge alerts, silence them, send or drop their messages"),

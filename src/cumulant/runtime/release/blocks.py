@@ -20,7 +20,7 @@ from cumulant.runtime.labels import folder_of, outcomes_of
 from cumulant.statistics import sequential
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cumulant.outcomes import Graded, Outcomes, Pair
     from cumulant.project import Project
@@ -45,21 +45,34 @@ def looks_by_metric(project: Project, spec: ReleaseSpec, champion: str) -> dict[
     Raises:
         StorageError: earlier pairs cannot be read.
     """
+    outcomes = outcomes_of(project) if folder_of(project).is_dir() else None
+
+    def history(metric: Metric) -> Floats:
+        if metric.kind != "pairs" or outcomes is None:
+            return np.zeros(0)
+        return _history(outcomes, metric, champion, duration(metric.block or spec.block).total_seconds())
+
+    return _by_metric(spec, history)
+
+
+def looks_without_pairs(spec: ReleaseSpec) -> dict[str, int]:
+    """The same where no earlier pairs of the champion are known."""
+    return _by_metric(spec, lambda _: np.zeros(0))
+
+
+def _by_metric(spec: ReleaseSpec, history: Callable[[Metric], Floats]) -> dict[str, int]:
     found = {}
     for name, metric in metrics(spec).items():
         if metric.kind not in ("pairs", "own") or metric.margin is None:
             continue
-        looks = _looks_of(project, spec, metric, champion)
+        looks = _looks_of(spec, metric, history(metric))
         if looks != looks_a_block(spec):
             found[name] = looks
     return found
 
 
-def _looks_of(project: Project, spec: ReleaseSpec, metric: Metric, champion: str) -> int:
+def _looks_of(spec: ReleaseSpec, metric: Metric, history: Floats) -> int:
     declared = metric.block or spec.block
-    history = np.zeros(0)
-    if metric.kind == "pairs" and folder_of(project).is_dir():
-        history = _history(outcomes_of(project), metric, champion, duration(declared).total_seconds())
     known = factor(history)
     if known is None:
         without = _UNKNOWN if metric.name == "quality" and metric.block is None else declared

@@ -1,0 +1,1 @@
+"""Simulated releases: synthetic requests, pairs and labels of a described world, decided by the shipped code."""

@@ -1,0 +1,137 @@
+"""Many releases of one world, on all cores, with the same result whatever their number."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cumulant.core.errors import UsageError
+from cumulant.core.progress import Progress, silent
+from cumulant.runtime.actions import check, verb
+from cumulant.runtime.release.simulation.log import MOST, LoggedRequests, logged
+from cumulant.runtime.release.simulation.reading import DEFAULT, policy_of, read_world
+from cumulant.runtime.release.simulation.result import Ended, Simulated, simulated
+from cumulant.runtime.release.simulation.run import release_of
+from cumulant.runtime.release.simulation.world import World
+
+if TYPE_CHECKING:
+    from cumulant.core.traffic import Exchange
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+    from cumulant.release.spec import ReleaseSpec
+
+#: releases of one simulation, at most
+_MOST = 100_000
+#: batches of releases that each process gets
+_BATCHES = 10
+_PAGE = 100_000
+
+
+@verb("release.simulate")
+def simulate_releases(
+    project: Project,
+    *,
+    principal: Principal,
+    world: str | None = None,
+    log: bool = False,
+    releases: int = 200,
+    seed: int = 0,
+    processes: int | None = None,
+    progress: Progress = silent,
+) -> Simulated:
+    """How releases of this project's policy end in a world: a file, or the name of one that ships with Cumulant.
+
+    With `log` the requests of both arms are drawn from the gateway's log of the champion.
+
+    Raises:
+        UsageError: the world, the policy or the number of releases cannot be used, or the log holds too little.
+    """
+    check(project.access(), principal, "release.simulate", project.name)
+    found = read_world(world or DEFAULT)
+    recorded = _recorded(project) if log else None
+    return simulate(
+        found,
+        project.spec.release,
+        name=world or (f"{project.name}'s log" if log else DEFAULT),
+        log=recorded,
+        releases=releases,
+        seed=seed,
+        processes=processes,
+        progress=progress,
+    )
+
+
+def simulate(
+    world: World,
+    base: ReleaseSpec,
+    *,
+    name: str = "",
+    log: LoggedRequests | None = None,
+    releases: int = 200,
+    seed: int = 0,
+    processes: int | None = None,
+    progress: Progress = silent,
+) -> Simulated:
+    """How so many releases end. `base` is the section `release` under the world's own policy.
+
+    Raises:
+        UsageError: as `simulate_releases`.
+    """
+    if not 1 <= releases <= _MOST:
+        raise UsageError(
+            f"{releases} releases cannot be simulated",
+            subject="--releases",
+            hint=f"write a number from 1 to {_MOST:,}; 200 tell a share to within 7 points",
+        )
+    spec = policy_of(world, base)
+    found: list[Ended] = []
+    for one in _ended(world, spec, log, releases=releases, seed=seed, processes=processes):
+        found.append(one)
+        progress(f"{len(found)} of {releases} releases", len(found) / releases)
+    return simulated(found, world=name, expect=world.expect, seed=seed)
+
+
+def _ended(
+    world: World, spec: ReleaseSpec, log: LoggedRequests | None, *, releases: int, seed: int, processes: int | None
+) -> Iterator[Ended]:
+    """Releases as they end; each has a seed of its own, so that their order and place do not matter."""
+    seeds = np.random.SeedSequence(seed).spawn(releases)
+    count = min(releases, cores() if processes is None else processes)
+    if count <= 1:
+        yield from (release_of(world, spec, one, log) for one in seeds)
+        return
+    size = max(1, releases // (count * _BATCHES))
+    batches = [seeds[place : place + size] for place in range(0, releases, size)]
+    # The caller may have threads, which a fork would leave half done.
+    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(releases_of, world, spec, one, log) for one in batches]):
+            yield from future.result()
+
+
+def releases_of(
+    world: World, spec: ReleaseSpec, seeds: Sequence[np.random.SeedSequence], log: LoggedRequests | None
+) -> list[Ended]:
+    """The releases of one batch."""
+    return [release_of(world, spec, one, log) for one in seeds]
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _recorded(project: Project) -> LoggedRequests:
+    """The newest requests of the gateway's log."""
+    found: deque[Exchange] = deque(maxlen=MOST)
+    client, after = project.traffic(), ""
+    while True:
+        page, after = client.exchanges(after, limit=_PAGE)
+        found.extend(page)
+        if len(page) < _PAGE:
+            return logged(found, project.name)
