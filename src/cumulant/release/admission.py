@@ -16,6 +16,7 @@ from cumulant.release.paired import (
     DISAGREEMENT_CAP,
     PairedEvaluation,
     disagreement_margin,
+    distance_margin,
     log_gain,
     log_harm,
     prediction_margin,
@@ -39,13 +40,18 @@ class Refusal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def with_margins(spec: ReleaseSpec, evaluation: PairedEvaluation | None) -> ReleaseSpec:
-    """The section with margins of `disagreement`, `prediction` and `quality` where the project declares none."""
+    """The section with margins of pairs and of `quality` where the project declares none.
+
+    Where the versions were compared on labelled rows, a promotion waits until quality is shown, there or by labels of
+    mirrored requests.
+    """
     defaults: dict[str, float | None] = {"disagreement": DISAGREEMENT_CAP}
     if evaluation is not None:
         usual = metrics(spec)["quality"].margin
         defaults = {
             "disagreement": disagreement_margin(evaluation),
             "prediction": prediction_margin(evaluation),
+            "distance": distance_margin(evaluation),
             "quality": None if usual is None else quality_margin(evaluation, most=usual),
         }
     found = dict(spec.metrics)
@@ -54,11 +60,10 @@ def with_margins(spec: ReleaseSpec, evaluation: PairedEvaluation | None) -> Rele
         if margin is None or (declared is not None and declared.margin is not None):
             continue
         part = 1.0 if name == "quality" else _PART
-        found[name] = (
-            MetricSpec(margin=margin, share=part)
-            if declared is None
-            else msgspec.structs.replace(declared, margin=margin)
-        )
+        found[name] = msgspec.structs.replace(declared or MetricSpec(share=part), margin=margin)
+    quality = found.get("quality")
+    if evaluation is not None and quality is not None and quality.required is None:
+        found["quality"] = msgspec.structs.replace(quality, required=True)
     return msgspec.structs.replace(spec, metrics=found)
 
 
@@ -70,6 +75,7 @@ def refusal(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | None:
         or _disagreeing(spec, evaluation)
         or (None if margin is None else _worse(evaluation, margin))
         or (None if margin is None else _broken(evaluation, margin))
+        or _unlike(spec, evaluation)
         or _too_good(spec.evaluation or PairedSpec(), evaluation)
     )
 
@@ -120,6 +126,19 @@ def _broken(evaluation: PairedEvaluation, margin: float) -> Refusal | None:
         text=f"where {one.feature} is {one.value} ({one.rows:,} labelled rows) the candidate's {evaluation.loss} is"
         f" {one.candidate_loss:.4g}, the champion's {one.champion_loss:.4g}",
         hint="compare both versions on these rows; where that is accepted, widen release.metrics.quality.margin",
+    )
+
+
+def _unlike(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | None:
+    one, declared = evaluation.unlike, spec.metrics.get("distance")
+    if one is None or (declared is not None and declared.margin is not None):
+        return None
+    return Refusal(
+        metric="distance",
+        text=f"where {one.feature} is {one.value} ({one.rows:,} labelled rows) the candidate's scores have nothing to"
+        " do with the champion's",
+        hint="compare both versions on these rows; where the change is meant, declare how far scores may lie apart:"
+        " release: {metrics: {distance: {margin: NUMBER}}}",
     )
 
 

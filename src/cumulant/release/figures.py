@@ -22,7 +22,7 @@ from cumulant.release.history import FEWEST_LOOKS, ChampionHistory, ChampionReco
 from cumulant.release.keys import KeyTable, Units, units
 from cumulant.release.look import ARMS, COUNTED, Look, Requests
 from cumulant.release.metrics import Metric, harm_bars, metrics
-from cumulant.release.paired import PairedEvaluation, log_not_worse
+from cumulant.release.paired import PairedEvaluation, prior_evidence
 from cumulant.release.split import Split, broken, next_epoch, with_units
 from cumulant.release.state import Board, Release, counted
 from cumulant.statistics import sequential
@@ -160,7 +160,7 @@ def _with_prior(board: Board, evaluation: PairedEvaluation | None) -> Board:
     """A new board with what labelled rows of the past showed: labels of the release's requests may come late."""
     if evaluation is None or board.metric != "quality" or board.margin is None:
         return board
-    return msgspec.structs.replace(board, prior=log_not_worse(evaluation, margin=board.margin))
+    return msgspec.structs.replace(board, prior=prior_evidence(evaluation, margin=board.margin, bar=board.fine_bar))
 
 
 def _differences(metric: Metric, look: Look) -> Floats:
@@ -169,6 +169,8 @@ def _differences(metric: Metric, look: Look) -> Floats:
         return np.stack([look.losses.champion, look.losses.candidate], axis=1)
     if metric.name == "disagreement":
         return np.stack([np.zeros(len(look.pairs)), look.pairs.differs.astype(np.float64)], axis=1)
+    if metric.name == "distance":
+        return np.stack([np.zeros(len(look.pairs)), np.abs(look.pairs.candidate - look.pairs.champion)], axis=1)
     if metric.name == "prediction":
         return np.stack([look.pairs.champion, look.pairs.candidate], axis=1)
     values = np.asarray(look.own.get(metric.name, ()), dtype=np.float64)

@@ -17,6 +17,7 @@ from datetime import datetime
 
 import msgspec
 import numpy as np
+from scipy import stats
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.statistics import sequential
@@ -29,7 +30,7 @@ _TIMES, _POINT = 1.5, 0.01
 #: disagreement that no default allows: above it a project has to declare that a change is meant
 DISAGREEMENT_CAP = 0.2
 #: part of the champion's gain over the best constant answer that a candidate may lose, and of its loss, at most
-_SKILL, _LOSS = 0.1, 0.02
+_SKILL, _LOSS = 0.2, 0.02
 #: lags of daily means that are summed, and what they may sum to
 _LAGS, _BOUND = 7, 0.2
 _DAY = 86_400.0
@@ -76,8 +77,10 @@ class PairedEvaluation(msgspec.Struct, frozen=True, kw_only=True):
         day_deviation: standard deviation of the blocks' means beyond what sampling of their rows explains.
         disagreement: share of rows with another decision, with its upper limit; None where answers are numbers.
         shift, shift_high: mean difference of scores, and the upper limit of its absolute value.
-        distance, distance_high: mean absolute difference of scores, and its upper limit.
+        distance, distance_high: mean absolute difference of scores, and its upper limit. Upper limits are those of one
+            more day (95%): a release sees a few hours.
         segments: those in which the candidate loses most, the worst first.
+        unlike: a segment in which the candidate's scores have nothing to do with the champion's.
         seen_by: arms that may have learned from these rows, whose loss then looks too small: nothing that would speak
             for such an arm is taken from them.
     """
@@ -103,6 +106,7 @@ class PairedEvaluation(msgspec.Struct, frozen=True, kw_only=True):
     distance: float
     distance_high: float
     segments: tuple[SegmentDifference, ...] = ()
+    unlike: SegmentDifference | None = None
     seen_by: tuple[str, ...] = ()
 
     @property
@@ -170,6 +174,26 @@ def log_not_worse(evaluation: PairedEvaluation, *, margin: float) -> float:
     return float(evidence(evaluation, margin=margin).log_not_worse())
 
 
+def prior_evidence(evaluation: PairedEvaluation, *, margin: float, bar: float) -> float:
+    """Log e-value that labelled rows of the past add to a release's own evidence of no harm, at most `bar` + log 2.
+
+    The rows are looked at once, so that a test of fixed size does: Student's t of blocks' means, at half of the error
+    rate that `bar` stands for. It is all or nothing: 1 over its level where it rejects, else 0 (as a logarithm, so
+    that nothing is added). Both halves together keep the rate.
+    """
+    if CANDIDATE in evaluation.seen_by:
+        return 0.0
+    blocks = list(_blocks(evaluation))
+    if len(blocks) < _FEWEST_BLOCKS:
+        return 0.0
+    means, rows = (np.array(one, dtype=np.float64) for one in zip(*blocks, strict=True))
+    mean, count = float(means @ rows / rows.sum()), len(blocks)
+    error = math.sqrt(float((rows**2) @ (means - mean) ** 2) * count / (count - 1)) / float(rows.sum())
+    level = math.exp(-bar) / 2
+    shown = margin - mean > float(stats.t.isf(level, count - 1)) * error
+    return -math.log(level) if shown else 0.0
+
+
 def log_gain(evaluation: PairedEvaluation, *, edge: float) -> float:
     """Log e-value against "the candidate's mean loss is at least the champion's less `edge`"."""
     test = sequential.PairedBlocks.start(margin=edge, edge=edge)
@@ -181,7 +205,7 @@ def log_gain(evaluation: PairedEvaluation, *, edge: float) -> float:
 def quality_margin(evaluation: PairedEvaluation, *, most: float) -> float:
     """The default margin of `quality` in the unit of the loss.
 
-    A tenth of what the champion gains over the best constant answer, and at least a fiftieth of its loss: an absolute
+    A fifth of what the champion gains over the best constant answer, and at least a fiftieth of its loss: an absolute
     margin alone would be wider than all that a model of rare events knows. `most` binds losses of probabilities, whose
     unit is known; a squared error has the project's own unit.
     """

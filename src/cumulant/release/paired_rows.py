@@ -13,7 +13,7 @@ from scipy import stats
 
 from cumulant.core.units import from_micros
 from cumulant.release.paired import DayDifference, PairedEvaluation
-from cumulant.release.segments import worst_segments
+from cumulant.release.segments import unlike_segment, worst_segments
 from cumulant.statistics.sequential.arrays import Floats
 
 _DAY = 86_400_000_000
@@ -85,6 +85,7 @@ def paired_evaluation(rows: PairedRows) -> PairedEvaluation | None:
         distance=float(np.abs(apart).mean()),
         distance_high=_limit(np.abs(apart), block),
         segments=worst_segments(rows.champion_loss[both], rows.candidate_loss[both], block, segments),
+        unlike=unlike_segment(rows.champion[both], rows.candidate[both], block, segments),
         seen_by=rows.seen_by,
     )
 
@@ -131,14 +132,17 @@ def _day_deviation(values: Floats, block: npt.NDArray[np.int64]) -> float:
 
 
 def _limit(values: Floats, block: npt.NDArray[np.int64], *, share: bool = False) -> float:
-    """Upper limit of the mean: rows of a block depend on each other; a `share` is at least the exact limit of rows."""
+    """Upper limit of the mean of one more block: a release sees the rows of a few hours, and days differ.
+
+    Of a `share` it is at least the exact limit over all rows.
+    """
     counts = np.bincount(block).astype(np.float64)
     mean, blocks = float(values.mean()), len(counts)
     found = mean
     if blocks > 1:
-        residual = np.bincount(block, weights=values - mean)
-        error = math.sqrt(float((residual**2).sum()) * blocks / (blocks - 1)) / len(values)
-        found = mean + float(stats.t.ppf(_LEVEL, blocks - 1)) * error
+        means = np.bincount(block, weights=values) / counts
+        spread = math.sqrt(float(counts @ (means - mean) ** 2) / float(counts.sum()) * blocks / (blocks - 1))
+        found = mean + float(stats.t.ppf(_LEVEL, blocks - 1)) * spread * math.sqrt(1 + 1 / blocks)
     if share:
         hits = round(float(values.sum()))
         exact = 1.0 if hits >= len(values) else float(stats.beta.ppf(_LEVEL, hits + 1, len(values) - hits))

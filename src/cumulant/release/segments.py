@@ -3,6 +3,10 @@
 A model that is broken for a twentieth of the rows hardly moves a mean over all of them. Each segment's difference of
 losses gets a lower limit that holds for all segments at once (Bonferroni), over blocks of rows that depend on each
 other. Segments are those of at least `_LEAST` rows.
+
+Where events are rare, a segment has too few of them for its losses to tell anything. There the scores tell: two models
+of the same rows are closer to each other than to a constant. A segment in which they are not, beyond chance, is one
+that the candidate answers by something else.
 """
 
 from __future__ import annotations
@@ -24,6 +28,10 @@ _ALPHA = 0.01
 _KEPT = 5
 #: how much more than the champion's own loss in a segment the candidate may lose there
 _WORSE = 0.25
+#: how far scores of a segment lie from the champion's, against a constant's and against all rows' distance
+_UNLIKE, _FURTHER = 0.75, 1.25
+#: the same of all rows, above which no segment is looked at
+_ALL = 0.5
 
 
 def worst_segments(
@@ -51,6 +59,36 @@ def broken_segment(evaluation: PairedEvaluation, *, margin: float) -> SegmentDif
         if one.low > max(margin, _WORSE * one.champion_loss):
             return one
     return None
+
+
+def unlike_segment(
+    champion: Floats, candidate: Floats, block: npt.NDArray[np.int64], features: Mapping[str, npt.NDArray[np.str_]]
+) -> SegmentDifference | None:
+    """Of segments in which the scores [n] are no closer to the champion's than a constant would be, the worst one.
+
+    None where that holds of all rows, and where the scores lie no further apart than elsewhere. Losses are squares of
+    the distance from the champion's scores: the candidate's, and (as the champion's) the constant's.
+    """
+    apart = (candidate - champion) ** 2
+    usual = float(apart.mean())
+    if usual > _ALL * float(champion.var()):
+        return None
+    chosen, worst = list(_segments(block, features)), None
+    for feature, value, rows in chosen:
+        constant = (champion[rows] - champion[rows].mean()) ** 2
+        if apart[rows].mean() < _FURTHER * usual or apart[rows].mean() < _UNLIKE * constant.mean():
+            continue
+        low = _low(apart[rows] - _UNLIKE * constant, block[rows], _ALPHA / len(chosen))
+        if low > 0 and (worst is None or low > worst.low):
+            worst = SegmentDifference(
+                feature=feature,
+                value=value,
+                rows=len(rows),
+                champion_loss=float(constant.mean()),
+                candidate_loss=float(apart[rows].mean()),
+                low=low,
+            )
+    return worst
 
 
 def _segments(

@@ -154,8 +154,8 @@ class ReleaseSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     metrics: Annotated[
         dict[str, MetricSpec],
         Meta(
-            description="Changes of `errors`, `timeouts`, `latency`, `prediction`, `disagreement` and `quality`; "
-            "any other name is a metric of your own."
+            description="Changes of `errors`, `timeouts`, `latency`, `prediction` (mean score), `distance` (mean "
+            "absolute difference of scores), `disagreement` and `quality`; any other name is a metric of your own."
         ),
     ] = {}
     evaluation: Annotated[

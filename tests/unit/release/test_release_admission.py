@@ -48,7 +48,9 @@ def test_a_sound_candidate_begins_with_margins_of_its_own() -> None:
     named = metrics(with_margins(spec, _evaluation()))
     assert named["disagreement"].margin == pytest.approx(0.085)
     assert named["prediction"].margin == pytest.approx(0.003)
-    assert named["quality"].margin == pytest.approx(0.004)
+    assert named["quality"].margin == pytest.approx(0.005)
+    assert named["quality"].required
+    assert named["distance"].margin == pytest.approx(0.045)
 
 
 def test_without_an_evaluation_a_fifth_of_the_decisions_may_differ() -> None:
@@ -68,7 +70,7 @@ def test_a_declared_margin_is_kept() -> None:
     assert [named[name].margin for name in declared.metrics] == [0.3, 0.5, 0.02]
     block = ReleaseSpec(metrics={"quality": MetricSpec(required=True, block="1d")})
     found = metrics(with_margins(block, _evaluation()))["quality"]
-    assert (found.margin, found.required, found.block) == (pytest.approx(0.004), True, "1d")
+    assert (found.margin, found.required, found.block) == (pytest.approx(0.005), True, "1d")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +78,7 @@ def test_a_declared_margin_is_kept() -> None:
     [
         (_evaluation(failed=3), "errors", "no answer to 3 of 30,000"),
         (_evaluation(disagreement=0.51), "disagreement", "decides otherwise than the champion in 51.0%"),
-        (_evaluation(0.02), "quality", "worse by more than the margin 0.004"),
+        (_evaluation(0.02), "quality", "worse by more than the margin 0.005"),
         (_evaluation(-0.1), "quality", "may know what no request holds"),
         (
             _evaluation(

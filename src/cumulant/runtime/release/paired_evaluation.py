@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 #: labelled rows below which nothing is compared
 _FEWEST = 200
 #: values of a feature that are looked at each for itself, and ranges of a number
-_VALUES, _RANGES = 20, 4
+_VALUES, _RANGES = 40, 20
 
 Versions = Mapping[str, "ModelVersion"]
 
@@ -203,12 +203,13 @@ def _constant_loss(rows: TrainingSet) -> float:
 
 
 def _segments(rows: TrainingSet, personal: frozenset[str]) -> dict[str, NDArray[np.str_]]:
-    """Each feature's values [n], as texts: the most frequent ones, or ranges of a number."""
+    """Each feature's values [n] as texts; personal ones stay out."""
     columns = [column for column in rows.features.get_columns() if column.name not in personal]
-    return {column.name: _parts(column) for column in columns}
+    return {column.name: value_texts(column) for column in columns}
 
 
-def _parts(column: pl.Series) -> NDArray[np.str_]:
+def value_texts(column: pl.Series) -> NDArray[np.str_]:
+    """Each row's value of a feature as a text [n]: the most frequent values, or ranges of a number."""
     import polars as pl
 
     if column.dtype.is_numeric() and column.n_unique() > _VALUES:
