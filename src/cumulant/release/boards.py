@@ -30,11 +30,15 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tempering(msgspec.Struct, frozen=True, kw_only=True):
-    """What each arm's evidence counts for: one over its design effect. `step`: spacing of the grid of rates."""
+    """What each arm's evidence counts for: one over its design effect. And what is fixed before a step begins:
+
+    `step` is the spacing of the grid of rates, `kinds` what is known of the champion's bursts.
+    """
 
     champion: float = 1.0
     candidate: float = 1.0
     step: float = 0.05
+    kinds: tuple[float, ...] = ()
 
 
 class _Rated(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,7 +144,7 @@ def with_differences(board: Board, metric: Metric, pairs: Floats, *, looks: int)
 
 
 def _new_test(tempering: Tempering) -> sequential.Rates:
-    return sequential.Rates.start(sequential.RateDesign(step=tempering.step))
+    return sequential.Rates.start(sequential.RateDesign(step=tempering.step), kinds=tempering.kinds or 0.0)
 
 
 def _weighed(test: sequential.Rates, tempering: Tempering, state: _Rated, block: Block) -> sequential.Rates:

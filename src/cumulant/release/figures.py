@@ -24,6 +24,7 @@ from cumulant.release.look import ARMS, COUNTED, Look, Requests
 from cumulant.release.metrics import Metric, harm_bars, metrics
 from cumulant.release.split import Split, broken, next_epoch, with_units
 from cumulant.release.state import Board, Release, counted
+from cumulant.statistics import sequential
 from cumulant.statistics.sequential.arrays import Floats
 
 #: champion's requests from which the bound of slow requests is taken
@@ -32,6 +33,8 @@ _FIRST = 300
 EDGES = np.geomspace(100, 1e8, 121)
 #: bounds of the spacing of the grid of rates: fine enough for the bad events that a step may bring
 _FINEST, _COARSEST = 0.01, 0.05
+#: blocks of the champion's past from which its bursts are known
+_NEWEST = 500
 #: weight in percent above which the champion has too few requests to learn from
 _LEARNING = 50.0
 
@@ -50,6 +53,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     champion: ChampionRecord = ChampionRecord()
     #: by metric that is counted: looks in a block, and what each arm's evidence counts for by the champion's record
     blocks: dict[str, tuple[int, float]] = {}
+    #: by metric, what the champion's past says of its bursts (`sequential.known_kinds`)
+    kinds: dict[str, list[float]] = {}
     #: by metric, spacing of the grid of rates in this step
     grids: dict[str, float] = {}
     open: dict[str, OpenBlock] = {}
@@ -82,7 +87,19 @@ def with_history(release: Release, history: ChampionHistory) -> Release:
     memory = msgspec.structs.replace(
         memory, champion=memory.champion.with_looks(history.requests, history.bad), slow=history.slow_us
     )
-    return _remembering(release, _fixed(memory, release))
+    memory = _fixed(memory, release)
+    kinds = {name: _kinds(history, place, memory.blocks[name][0]) for place, name in enumerate(COUNTED)}
+    return _remembering(release, msgspec.structs.replace(memory, kinds=kinds))
+
+
+def _kinds(history: ChampionHistory, place: int, looks: int) -> list[float]:
+    """What the newest blocks of so many looks say of the champion's bursts."""
+    whole = len(history) // looks
+    newest = slice(len(history) - whole * looks, None)
+    requests, bad = (
+        one[newest].reshape(whole, looks).sum(1)[-_NEWEST:] for one in (history.requests, history.bad[:, place])
+    )
+    return sequential.known_kinds(requests, np.minimum(bad, requests)).tolist() if whole else []
 
 
 def seen(release: Release, look: Look) -> tuple[Release, bool]:
@@ -176,6 +193,7 @@ def for_next_step(release: Release) -> tuple[dict[str, object], dict[str, Board]
         slow = None if quantile is None else quantile * 1000
     memory = Memory(
         champion=old.champion, slow=slow, early=old.early, answering=old.answering,
+        kinds=old.kinds,
         warm_up_seconds=old.warm_up_seconds, warm_up_requests=old.warm_up_requests,
     )  # fmt: skip
     following = msgspec.structs.replace(release, at=min(release.at + 1, len(release.steps) - 1))
@@ -261,7 +279,12 @@ def _tempering(memory: Memory, keys: KeyTable) -> dict[str, Tempering]:
     for place, name in enumerate(COUNTED):
         over_time = memory.blocks.get(name, (1, 1.0))[1]
         champion, candidate = (float(1 / (over_keys[arm, place] * over_time)) for arm in (0, 1))
-        found[name] = Tempering(champion=champion, candidate=candidate, step=memory.grids.get(name, _COARSEST))
+        found[name] = Tempering(
+            champion=champion,
+            candidate=candidate,
+            step=memory.grids.get(name, _COARSEST),
+            kinds=tuple(memory.kinds.get(name, ())),
+        )
     return found
 
 
@@ -309,7 +332,9 @@ def _split(release: Release, memory: Memory, of_look: Units, keys: KeyTable) -> 
     if not 0 < weight < 1:
         return memory, False
     split = with_units(memory.split, of_look)
-    concentration = keys.concentration(memory.keyed) if memory.keyed else 0.0
+    # In the warm-up keys are not counted: then nothing says how uneven they are, and requests are not looked at.
+    without = 1.0 if (of_look.key != 0).any() else 0.0
+    concentration = keys.concentration(memory.keyed) if memory.keyed else without
     skewed = broken(split, weight=weight, concentration=concentration)
     return msgspec.structs.replace(memory, split=split if skewed else next_epoch(split)), skewed
 

@@ -162,7 +162,11 @@ class KeyTable:
         """What `to_json` wrote."""
         key = np.frombuffer(unpacked_bytes(stored["key"]), dtype="<u8").astype(np.uint64)
         arm = np.frombuffer(unpacked_bytes(stored["arm"]), dtype=np.bool_)
-        sums = np.frombuffer(unpacked_bytes(stored["sums"]), dtype="<f4").reshape(len(key), 2 + len(COUNTED)).astype(np.float64)
+        sums = (
+            np.frombuffer(unpacked_bytes(stored["sums"]), dtype="<f4")
+            .reshape(len(key), 2 + len(COUNTED))
+            .astype(np.float64)
+        )
         return cls(key, arm, sums[:, 0], sums[:, 1], sums[:, 2:])
 
 

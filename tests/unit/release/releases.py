@@ -115,11 +115,11 @@ def remembered(
     return with_history(now, ChampionHistory(requests=requests, bad=bad.astype(float), slow_us=slow * 1000))
 
 
-def played(world: World, now: Release, *, most: int = 2000) -> Release:
-    """The release after looks every ten seconds until it is over."""
+def played(world: World, now: Release, *, most: int = 2000, until: str = "") -> Release:
+    """The release after looks every ten seconds until it is over, or until the step of a label begins."""
     now = start(now)
     for _ in range(most):
-        if now.over or now.status == "awaiting_approval":
+        if now.step.label == until or now.over or now.status == "awaiting_approval":
             return now
         counted, skewed = seen(now, world.look(now))
         now = decide(counted, skewed=skewed, at=MOMENT)

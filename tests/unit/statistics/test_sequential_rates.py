@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import gammaln, logsumexp
 from scipy.stats import beta, binom, nbinom, poisson
 
-from cumulant.statistics.sequential import RateDesign, Rates, first_events, merge_factor, merged
+from cumulant.statistics.sequential import RateDesign, Rates, known_kinds
 
 SMALL = RateDesign(lowest=5e-4, highest=0.1, step=0.1, shapes=(0.5, 1.0, 4.0, math.inf))
 COARSE = RateDesign(lowest=2e-4, highest=0.3, step=0.2, shapes=(0.5, 1.0, 4.0, math.inf))
@@ -241,7 +241,7 @@ def test_impossible_designs_boundaries_and_states_are_refused():
     with pytest.raises(ValueError, match="at or below 0"):
         Rates.start(SMALL).log_harm(difference=-0.01)
     stored = Rates.start(SMALL).to_json()
-    stored["champion"] = [[0.0]]
+    stored["champion"] = stored["champion"][:16]
     with pytest.raises(ValueError, match="start afresh"):
         Rates.from_json(stored)
 
@@ -251,27 +251,30 @@ def test_a_design_for_many_events_is_finer():
     assert RateDesign.for_events(0).step == 0.05
 
 
-def test_blocks_grow_until_neighbours_do_not_depend_on_each_other():
-    rng = np.random.default_rng(1)
-    alone = rng.normal(size=720)
-    chained = alone.copy()
-    for i in range(1, len(chained)):
-        chained[i] += 0.9 * chained[i - 1]
-    assert merge_factor(alone) == 1
-    assert merge_factor(chained) >= 8
-    assert merge_factor(np.cumsum(np.ones(720)) + 0.1 * alone) > 32  # a trend never ends: the longest block
-    with pytest.raises(ValueError, match="12 are needed"):
-        merge_factor(alone[:5])
+def test_evidence_of_an_arm_counts_for_less_where_its_events_depend_on_each_other():
+    state = added(Rates.start(SMALL), (1800, 200), 9, 12)
+    assert state.tempered(1.0, 1.0).log_harm() == pytest.approx(float(state.log_harm()))
+    assert 0 < float(state.tempered(0.5, 0.5).log_harm()) < float(state.log_harm())
+    assert float(state.tempered(0.0, 0.0).log_harm()) == pytest.approx(0.0, abs=1e-9)
 
 
-def test_merged_sums_neighbours_and_leaves_a_rest_out():
-    assert merged([[1, 2, 3, 4, 5]], 2).tolist() == [[3, 7]]
-    with pytest.raises(ValueError, match="1 or more"):
-        merged([1.0], 0)
+def test_the_champions_past_says_which_bursts_it_has():
+    rng = np.random.default_rng(5)
+    calm = known_kinds(np.full(300, 2000), rng.poisson(10, 300))
+    bursty = known_kinds(np.full(300, 2000), rng.poisson(10 * rng.gamma(1.0, 1.0, 300)))
+    shapes = [shape for shape, outage in RateDesign().kinds if not outage]
+    assert RateDesign().kinds[int(np.argmax(calm))] == (math.inf, 0.0)
+    assert shapes[int(np.argmax([v for v, (_, o) in zip(bursty, RateDesign().kinds, strict=True) if not o]))] == 1.0
+    assert min(calm.min(), bursty.min()) >= -8.0
 
 
-def test_a_key_counts_once():
-    seen: set[str] = set()
-    assert first_events(["a", "b", "a"], seen) == 2
-    assert first_events(["a", "c"], seen) == 1
-    assert seen == {"a", "b", "c"}
+def test_known_calm_of_the_champion_finds_a_harm_that_bursts_could_explain():
+    """A champion that hardly ever fails in 36 looks beside a candidate that fails in each: bursts, unless it has none."""
+    rng = np.random.default_rng(6)
+    kinds = known_kinds(np.full(500, 500), rng.poisson(0.5, 500))
+    blocks = [(int(c), int(t)) for c, t in zip(rng.poisson(0.3, 36), rng.poisson(25, 36), strict=True)]
+    known, unknown = Rates.start(kinds=kinds), Rates.start()
+    for c, t in blocks:
+        known, unknown = added(known, (500, 500), c, t), added(unknown, (500, 500), c, t)
+    assert float(known.log_harm()) > float(unknown.log_harm()) + 5
+    assert float(known.log_harm()) > math.log(60)

@@ -2,9 +2,10 @@
 
 With blocks of m values, m x the variance of a block's mean tends to the long-run variance of the series, which is the
 variance of one value times the sum of all autocorrelations. A block is long enough when longer blocks no longer raise
-that product; the lag-one autocorrelation alone misses slow dependence under much noise. The variance is Allan's, half
-the mean square of the difference of neighbouring blocks (Allan 1966, Statistics of atomic frequency standards,
-doi:10.1109/PROC.1966.4634): a slow rise or fall of the level, such as that of a day, hardly enters it.
+that product; the lag-one autocorrelation alone misses slow dependence under much noise. The variance is Hadamard's, a
+sixth of the mean square of the second difference of neighbouring blocks (Baugh 1971, Frequency modulation analysis with
+the Hadamard variance, doi:10.1109/FREQ.1971.199846): a slow rise or fall of the level, such as that of a day, does not
+enter it.
 
 Lengths are powers of two, so that the whole state is a few sums, whatever the number of values.
 """
@@ -27,8 +28,8 @@ _SCALES = 10
 FEWEST_BLOCKS = 12
 #: rise of the long-run variance that is accepted, and standard errors of chance on top of it
 _RISE, _ERRORS = 1.25, 2.0
-#: relative variance of a mean square of m differences of neighbours, times m, for normal values
-_CHANCE = 3.0
+#: relative variance of a mean square of m second differences, times m, for independent normal values
+_CHANCE = 3.9
 #: a design effect is at most this: beyond it there is no evidence to speak of
 _MOST = 1000.0
 
@@ -37,8 +38,9 @@ _MOST = 1000.0
 class Dependence:
     """Sums of one series by length of block.
 
-    blocks: [scales] blocks that are full. squares: [scales] sum of squared differences of neighbouring blocks' means.
-    last: [scales] the mean of the last full block. open: [scales] the first half of a block that is not full, or NaN.
+    blocks: [scales] blocks that are full. squares: [scales] sum of squared second differences of their means.
+    last: [scales, 2] the means of the last two full blocks. open: [scales] the first half of one that is not full, or
+    NaN.
     """
 
     blocks: npt.NDArray[np.int64]
@@ -50,7 +52,10 @@ class Dependence:
     def start(cls) -> Dependence:
         """No values yet."""
         return cls(
-            np.zeros(_SCALES, dtype=np.int64), np.zeros(_SCALES), np.full(_SCALES, math.nan), np.full(_SCALES, math.nan)
+            np.zeros(_SCALES, dtype=np.int64),
+            np.zeros(_SCALES),
+            np.full((_SCALES, 2), math.nan),
+            np.full(_SCALES, math.nan),
         )
 
     def add(self, values: npt.ArrayLike) -> Dependence:
@@ -67,19 +72,19 @@ class Dependence:
         for scale in range(_SCALES):
             if not len(means):
                 break
-            before = means if math.isnan(last[scale]) else np.concatenate([[last[scale]], means])
-            squares[scale] += float((np.diff(before) ** 2).sum())
+            joined = np.concatenate([last[scale][~np.isnan(last[scale])], means])
+            squares[scale] += float((np.diff(joined, 2) ** 2).sum())
             blocks[scale] += len(means)
-            last[scale] = means[-1]
+            last[scale] = np.concatenate([[math.nan, math.nan], joined])[-2:]
             whole = means if math.isnan(halves[scale]) else np.concatenate([[halves[scale]], means])
             halves[scale] = whole[-1] if len(whole) % 2 else math.nan
             means = whole[: len(whole) // 2 * 2].reshape(-1, 2).mean(1)
         return Dependence(blocks, squares, last, halves)
 
     def long_run_variances(self) -> Floats:
-        """[scales]: length x Allan variance of the means of blocks of 2^scale values; NaN where too few blocks are."""
-        differences = np.maximum(self.blocks - 1, 1)
-        found = self.squares / differences / 2 * 2.0 ** np.arange(_SCALES)
+        """[scales]: length x Hadamard variance of the means of blocks of 2^scale values; NaN where there are too few."""
+        differences = np.maximum(self.blocks - 2, 1)
+        found = self.squares / differences / 6 * 2.0 ** np.arange(_SCALES)
         return np.where(self.blocks >= FEWEST_BLOCKS, found, math.nan)
 
     def block(self, *, least: int = 1) -> tuple[int, float]:
@@ -127,18 +132,16 @@ class Dependence:
         return {
             "blocks": self.blocks.tolist(),
             "squares": self.squares.tolist(),
-            "last": [None if math.isnan(one) else one for one in self.last.tolist()],
+            "last": [None if math.isnan(one) else one for one in self.last.ravel().tolist()],
             "open": [None if math.isnan(one) else one for one in self.open.tolist()],
         }
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> Dependence:
         """What `to_json` wrote."""
-        return cls(
-            np.asarray(stored["blocks"], dtype=np.int64),
-            np.asarray(stored["squares"], dtype=np.float64),
-            *(
-                np.array([math.nan if one is None else one for one in cast("list[float | None]", stored[name])])
-                for name in ("last", "open")
-            ),
+        last, open_ = (
+            np.array([math.nan if one is None else one for one in cast("list[float | None]", stored[name])])
+            for name in ("last", "open")
         )
+        blocks, squares = np.asarray(stored["blocks"], dtype=np.int64), np.asarray(stored["squares"], dtype=np.float64)
+        return cls(blocks, squares, last.reshape(_SCALES, 2), open_)

@@ -46,6 +46,8 @@ _LEAST = 1e-300
 #: logarithm of a likelihood, against the greatest, below which a champion's rate is left out: no evidence between
 #: -10 and 20 changes by more than 1e-6
 _UNLIKELY = -45.0
+#: log likelihood of a kind of bursts that the champion's past rules out
+_UNHEARD = -8.0
 #: an outage multiplies a block's rate by a gamma burst with this mean and shape: from a few times to a hundred
 _WILD, _WILD_SHAPE = 30.0, 0.5
 #: ratios that an interval tries: from a twentieth to twenty times
@@ -123,11 +125,17 @@ class Rates:
     blocks: int = 0
 
     @classmethod
-    def start(cls, design: RateDesign | None = None, *, batch: tuple[int, ...] = ()) -> Rates:
-        """No blocks yet, for one release or for a `batch` of them."""
+    def start(
+        cls, design: RateDesign | None = None, *, batch: tuple[int, ...] = (), kinds: npt.ArrayLike = 0.0
+    ) -> Rates:
+        """No blocks yet, for one release or for a `batch` of them.
+
+        `kinds` [kinds] is what is known of the champion's bursts, from `known_kinds`; by default all are as likely.
+        """
         design = design or RateDesign()
         shape = (*batch, len(design.kinds), len(design.rates))
-        return cls(design, np.zeros(shape), np.zeros(shape))
+        known = np.broadcast_to(np.asarray(kinds, dtype=np.float64), (len(design.kinds),))
+        return cls(design, np.zeros(shape) + known[:, None], np.zeros(shape))
 
     def add(
         self,
@@ -289,6 +297,27 @@ class Rates:
         against = self._mixture([self.design.rates, *sides])
         bound = math.log(1 / level(alpha))
         return np.stack([against - self._along(curve).max(-1) < bound for curve in curves])
+
+
+def known_kinds(requests: npt.ArrayLike, bad: npt.ArrayLike, design: RateDesign | None = None) -> Floats:
+    """What blocks of the champion's past say of its bursts: log likelihood [kinds] of each kind, at most 0.
+
+    Of each kind the most likely rate counts, as the level may have been another one then. A kind is never excluded
+    altogether: what has not happened yet may.
+
+    Args:
+        requests, bad: [blocks] of the champion, each block as long as one of the release.
+        design: the release's, of which only the kinds count.
+
+    Raises:
+        ValueError: counts are negative or there are more bad events than requests.
+    """
+    design = design or RateDesign()
+    k, n = counted(bad, requests, "champion")
+    if not len(k):
+        return np.zeros(len(design.kinds))
+    best = _likelihood(k, n, design).sum(0).max(-1)
+    return cast("Floats", np.maximum(best - best.max(), _UNHEARD))
 
 
 def _likelihood(bad: Floats, requests: Floats, design: RateDesign) -> Floats:
