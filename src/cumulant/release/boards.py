@@ -17,9 +17,9 @@ from cumulant.statistics.sequential.arrays import Floats
 
 #: a worsening within the margin matters all the same where the rate is this many times the champion's
 _TIMES = 2.0
-#: standard errors by which a proven worsening must exceed what is accepted, when it is proven; at each later check,
-#: made when there is half as much data again, so many more
-_ERRORS, _MORE_ERRORS, _LATER = 1.64, 0.35, 1.5
+#: standard errors by which a proven worsening must exceed what is accepted: so many while up to `_FEW` bad events are
+#: accepted, and more with the logarithm of their number, as a size that is looked at again and again exceeds any number
+_ERRORS, _MORE_ERRORS, _FEW = 1.64, 0.8, 12.0
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,9 +51,6 @@ class _Rated(msgspec.Struct, frozen=True, kw_only=True):
     test: dict[str, object] = {}
     #: of each step up to this one, the units and bad ones of the champion, then of the candidate
     counts: list[tuple[float, float, float, float]] = []
-    #: candidate's units when the size of a proven harm was checked last, and how often it was
-    checked: float = 0.0
-    checks: int = 0
 
 
 class _Paired(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,55 +169,61 @@ def _rates_told(board: Board, state: _Rated) -> Board:
     )
 
 
+class _Size(msgspec.Struct, frozen=True, kw_only=True):
+    """A difference of rates, what is accepted of it, its standard error there, and bad events expected there."""
+
+    difference: float
+    accepted: float
+    error: float
+    events: float
+
+    @property
+    def surely_beyond(self) -> bool:
+        """Whether the difference exceeds what is accepted by more than chance, when it is looked at again and again."""
+        errors = _ERRORS + _MORE_ERRORS * math.log(max(self.events / _FEW, 1.0))
+        return self.difference - self.accepted > errors * self.error
+
+
 def _sized(board: Board, metric: Metric, state: _Rated, weighed: sequential.Rates, tempering: Tempering) -> Board:
-    """The board with whether the difference is beyond what is accepted, as it looks and (where proven) surely.
-
-    Of a proven harm, the size is checked when it is proven and each time that there is half as much data again, more
-    strictly each time: a size that is estimated when evidence happens to be high is overestimated.
-    """
-    candidates = sum(one[2] for one in state.counts)
-    sizes = [_size(state.counts[first:], metric, tempering) for first in range(len(state.counts))]
+    """The board with whether the difference is beyond what is accepted, as it looks and (where proven) surely."""
     # Harm that begins late shows in the newest steps alone.
-    board = msgspec.structs.replace(board, beyond=any(difference > accepted for difference, accepted, _ in sizes))
-    if metric.kind == "latency":
-        return _stored(msgspec.structs.replace(board, confirmed=True), state)
-    if board.confirmed or not board.proven or candidates < _LATER * state.checked:
-        return _stored(board, state)
-    errors = _ERRORS + _MORE_ERRORS * state.checks
-    surely = any(difference - accepted > errors * error for difference, accepted, error in sizes)
+    sizes = [_size(state.counts[first:], metric, tempering) for first in range(len(state.counts))]
+    board = _kept(msgspec.structs.replace(board, beyond=any(one.difference > one.accepted for one in sizes)), state)
+    if board.confirmed or not board.proven:
+        return board
+    surely = metric.kind == "latency" or any(one.surely_beyond for one in sizes)
     surely = surely or _log_beyond(weighed, sizes[-1], metric) >= (board.harm_bar or math.inf)
-    state = msgspec.structs.replace(state, checked=candidates, checks=state.checks + 1)
-    return _stored(msgspec.structs.replace(board, confirmed=surely), state)
+    return msgspec.structs.replace(board, confirmed=surely)
 
 
-def _size(
-    counts: Sequence[tuple[float, float, float, float]], metric: Metric, tempering: Tempering
-) -> tuple[float, float, float]:
-    """The difference of rates over steps, what is accepted of it, and its standard error at that boundary.
+def _size(counts: Sequence[tuple[float, float, float, float]], metric: Metric, tempering: Tempering) -> _Size:
+    """The difference of rates over steps.
 
     Steps are strata, since weights and levels differ between them (Mantel and Haenszel's risk difference, Greenland
     and Robins 1985, doi:10.2307/2530643).
     """
-    difference = weight = variance = 0.0
-    bad, units = sum(one[1] for one in counts), sum(one[0] for one in counts)
+    units, bad = sum(one[0] for one in counts), sum(one[1] for one in counts)
     common = bad / units if units else 0.0
     accepted = 0.0 if metric.kind == "latency" else min(metric.margin or 0.0, max((_TIMES - 1) * common, 1e-12))
-    least = min(tempering.champion, tempering.candidate)
+    difference = weight = variance = 0.0
     for n, x, m, y in counts:
         if n and m:
             w = n * m / (n + m)
             difference += w * (y / m - x / n)
             weight += w
             variance += w**2 * ((common + accepted) / m + max(common, 1 / max(units, 1.0)) / n)
-    if not weight:
-        return 0.0, accepted, math.inf
-    return difference / weight, accepted, math.sqrt(variance / max(least, 1e-9)) / weight
+    weighed = min(tempering.champion, tempering.candidate)
+    events = (common + accepted) * sum(one[2] for one in counts) * weighed
+    if not weight or not weighed:
+        return _Size(difference=0.0, accepted=accepted, error=math.inf, events=events)
+    error = math.sqrt(variance / weighed) / weight
+    return _Size(difference=difference / weight, accepted=accepted, error=error, events=events)
 
 
-def _log_beyond(weighed: sequential.Rates, size: tuple[float, float, float], metric: Metric) -> float:
+def _log_beyond(weighed: sequential.Rates, size: _Size, metric: Metric) -> float:
     """Evidence that the candidate's rate is beyond what is accepted, in this step."""
     margin = metric.margin or 0.0
-    if size[1] < margin:
+    if size.accepted < margin:
         return float(weighed.log_harm(ratio=_TIMES))
     return float(weighed.log_harm(difference=margin))
 
@@ -296,18 +299,14 @@ def _in_step(state: _Rated, step: int) -> _Rated:
     if state.step == step:
         return state
     past = [*state.past, state.latest] if state.test else state.past
-    return _Rated(step=step, past=past, counts=state.counts, checked=state.checked, checks=state.checks)
+    return _Rated(step=step, past=past, counts=state.counts)
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) and abs(value) < 1 else None
 
 
-def _stored(board: Board, state: _Rated) -> Board:
-    return msgspec.structs.replace(board, state=cast("dict[str, object]", msgspec.to_builtins(state)))
-
-
-def _kept(board: Board, state: _Paired) -> Board:
+def _kept(board: Board, state: _Rated | _Paired) -> Board:
     return msgspec.structs.replace(board, state=cast("dict[str, object]", msgspec.to_builtins(state)))
 
 

@@ -28,6 +28,8 @@ _SCALES = 10
 FEWEST_BLOCKS = 12
 #: rise of the long-run variance that is accepted, and standard errors of chance on top of it
 _RISE, _ERRORS = 1.25, 2.0
+#: lengths beyond a block's, each twice the one before, by which that is judged; what rises later is a design effect
+_AHEAD = 3
 #: relative variance of a mean square of m second differences, times m, for independent normal values
 _CHANCE = 3.9
 #: a design effect is at most this: beyond it there is no evidence to speak of
@@ -82,7 +84,7 @@ class Dependence:
         return Dependence(blocks, squares, last, halves)
 
     def long_run_variances(self) -> Floats:
-        """[scales]: length x Hadamard variance of the means of blocks of 2^scale values; NaN where there are too few."""
+        """[scales]: length x Hadamard variance of the means of blocks of 2^scale values; NaN: too few blocks."""
         differences = np.maximum(self.blocks - 2, 1)
         found = self.squares / differences / 6 * 2.0 ** np.arange(_SCALES)
         return np.where(self.blocks >= FEWEST_BLOCKS, found, math.nan)
@@ -100,8 +102,8 @@ class Dependence:
             return least, 1.0
         for scale in range(first, int(places[-1])):
             rise, chance = self._rises(variances, scale, places)
-            if (rise <= _RISE + _ERRORS * chance).all():
-                return max(least, 2**scale), float(np.clip((rise - chance).max(), 1.0, _MOST))
+            if (rise <= _RISE + _ERRORS * chance)[:_AHEAD].all():
+                return max(least, 2**scale), float(np.clip((rise - _ERRORS * chance).max(), 1.0, _MOST))
         return max(least, int(2 ** places[-1])), 1.0
 
     def design_effect(self) -> float:
@@ -111,7 +113,7 @@ class Dependence:
         if not len(places):
             return 1.0
         rise, chance = self._rises(variances, 0, places)
-        return float(np.clip((rise - chance).max(initial=1.0), 1.0, _MOST))
+        return float(np.clip((rise - _ERRORS * chance).max(initial=1.0), 1.0, _MOST))
 
     def visible(self) -> int:
         """The longest block whose dependence the series can show; 0 where it is too short for any."""
