@@ -14,7 +14,7 @@ boundary: a prior-weighted mixture of worse candidates over the **largest** valu
 rate is not maximised but integrated on a logarithmic scale in both (the right Haar prior of a scale), which costs no
 evidence: without bursts at ratio nulls this is exactly the conditional test given the total of bad events. With
 bursts, or with a difference, invariance under a change of scale is not exact, and the guarantee rests on computation:
-the tests add up the expected value at fixed rates, and `bench/release/simulate.py` counts whole releases.
+the tests add up the expected value at fixed rates, and `bench/release/worlds.py` counts whole releases.
 
 **Assumptions and the block rule.** Bursts of different blocks are independent; merge looks by
 `dependence.Dependence.block`, fixed before the release, until they are. Bursts that both arms share do no harm: they
