@@ -1,4 +1,4 @@
-"""Draws the pictures of docs/explanation/release-statistics.md: python tools/draw_release.py [bench/release/results.json]."""
+"""Draws the pictures of docs/explanation/release-statistics.md: python tools/draw_release.py [bench/release/peers.json]."""
 
 from __future__ import annotations
 
@@ -98,9 +98,9 @@ def interval(releases: dict[str, list[Rates]]) -> str:
     return frame("The confidence sequence narrows, and holds at every look", body)
 
 
-def false_alarms(told: dict[str, dict[str, dict[str, float]]]) -> str:
+def false_alarms(results: dict[str, dict]) -> str:
     """Bars of false rollbacks: rows are worlds without harm, columns are rules."""
-    worlds = [name for name in told if "errors" not in name and "+" not in name and not name.startswith("x3")]
+    worlds = {name: one["rules"] for name, one in results.items() if name.startswith("equal-")}
     short = {
         "success rate >= 99% a minute": "≥ 99% a minute",
         "z test, peeked": "peeked z test",
@@ -110,11 +110,11 @@ def false_alarms(told: dict[str, dict[str, dict[str, float]]]) -> str:
     rules = list(short)
     step = (WIDE - 177) / len(rules)
     body = [text(172 + i * step, 44, short[rule], colour=COLOURS[i]) for i, rule in enumerate(rules)]
-    for row, world in enumerate(worlds):
+    for row, (world, shares) in enumerate(worlds.items()):
         y = 68 + 24 * row
-        body.append(text(162, y, world.removeprefix("own bursts, "), "end"))
+        body.append(text(162, y, world.removeprefix("equal-"), "end"))
         for i, rule in enumerate(rules):
-            share = told[world][rule]["rolled_back"]
+            share = shares[rule]["share"]
             x, wide = 172 + i * step, share * (step - 55)
             body += [
                 f'<rect x="{x:.1f}" y="{y - 11}" width="{wide:.1f}" height="13" fill="{COLOURS[i]}"/>',
@@ -124,7 +124,7 @@ def false_alarms(told: dict[str, dict[str, dict[str, float]]]) -> str:
 
 
 def main() -> None:
-    results = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "bench/release/results.json"
+    results = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "bench/release/peers.json"
     releases = paths()
     drawn = {
         "evidence": evidence(releases),

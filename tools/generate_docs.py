@@ -5,7 +5,10 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+
+import release_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = ROOT / "docs" / "reference"
@@ -106,6 +109,7 @@ PAGES = {
     REFERENCE / "project-file.md": project_page,
     REFERENCE / "release-world.schema.json": world_schema,
     ROOT / "src/cumulant/runtime/release/simulation/world.schema.json": world_schema,
+    **{page: partial(release_tables.fresh, page) for page in release_tables.PAGES},
 }
 
 

@@ -43,7 +43,7 @@ def _simulate(
     log: Annotated[
         bool, typer.Option("--log", help="Draw the requests of both versions from the gateway's log of the champion.")
     ] = False,
-    releases: Annotated[int, typer.Option(metavar="N", help="How many releases.")] = 200,
+    releases: Annotated[int, typer.Option(metavar="N", help="How many releases.")] = 100,
     seed: Annotated[int, typer.Option(metavar="N", min=0, help="The same seed gives the same releases.")] = 0,
     processes: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Processes at once. Default: one a processor core.")

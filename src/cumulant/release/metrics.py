@@ -36,8 +36,8 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _DEFAULTS = {
-    "errors": Metric(name="errors", kind="failures", unit="%", margin=0.005, required=True),
-    "timeouts": Metric(name="timeouts", kind="failures", unit="%", margin=0.005, required=True),
+    "errors": Metric(name="errors", kind="failures", unit="%", margin=0.005, required=True, part=2.0),
+    "timeouts": Metric(name="timeouts", kind="failures", unit="%", margin=0.005, required=True, part=0.5),
     "latency": Metric(name="latency", kind="latency", unit="ms", margin=0.25, required=True),
     "disagreement": Metric(
         name="disagreement", kind="pairs", unit="%", margin=None, required=False, fewest=sequential.FEWEST_PAIRS
@@ -108,7 +108,7 @@ def _changed(default: Metric, declared: MetricSpec | None) -> Metric:
         block=declared.block,
         margin=margin,
         required=default.required if declared.required is None else declared.required,
-        part=declared.share,
+        part=default.part if declared.share is None else declared.share,
         quantile=declared.quantile or default.quantile,
     )
 
@@ -136,7 +136,7 @@ def _own(name: str, declared: MetricSpec) -> Metric:
         )
     required = margin is not None if declared.required is None else declared.required
     return Metric(
-        name=name, kind="own", unit="", margin=margin, required=required, part=declared.share, scale=scale,
+        name=name, kind="own", unit="", margin=margin, required=required, part=declared.share or 1.0, scale=scale,
         block=declared.block,
     )  # fmt: skip
 

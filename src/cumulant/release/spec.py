@@ -82,7 +82,10 @@ class MetricSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         float | str | None,
         Meta(description="How much worse is accepted: in the metric's unit, for latency a share of the champion's."),
     ] = None
-    share: Annotated[float, Meta(gt=0, description="Its part of alpha, against the other metrics' parts.")] = 1.0
+    share: Annotated[
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(description="Its part of alpha, against the others' parts. Default: errors 2, timeouts 0.5, others 1."),
+    ] = None
     required: Annotated[
         bool | None,
         Meta(description="A promotion waits until it is shown to be no worse. Default: as the metric needs."),

@@ -14,7 +14,7 @@ boundary: a prior-weighted mixture of worse candidates over the **largest** valu
 rate is not maximised but integrated on a logarithmic scale in both (the right Haar prior of a scale), which costs no
 evidence: without bursts at ratio nulls this is exactly the conditional test given the total of bad events. With
 bursts, or with a difference, invariance under a change of scale is not exact, and the guarantee rests on computation:
-the tests add up the expected value at fixed rates, and `bench/release/simulate.py` counts whole releases.
+the tests add up the expected value at fixed rates, and `bench/release/worlds.py` counts whole releases.
 
 **Assumptions and the block rule.** Bursts of different blocks are independent; merge looks by
 `dependence.Dependence.block`, fixed before the release, until they are. Bursts that both arms share do no harm: they
@@ -48,6 +48,8 @@ _LEAST = 1e-300
 _UNLIKELY = -45.0
 #: log likelihood of a kind of bursts that the champion's past rules out
 _UNHEARD = -8.0
+#: the same of the candidate's
+_LESS_SURE = -3.0
 #: an outage multiplies a block's rate by a gamma burst with this mean and shape: from a few times to a hundred
 _WILD, _WILD_SHAPE = 30.0, 0.5
 #: ratios that an interval tries: from a twentieth to twenty times
@@ -130,12 +132,13 @@ class Rates:
     ) -> Rates:
         """No blocks yet, for one release or for a `batch` of them.
 
-        `kinds` [kinds] is what is known of the champion's bursts, from `known_kinds`; by default all are as likely.
+        `kinds` [kinds] is what is known of the champion's bursts, from `known_kinds`; by default all are as likely. The
+        candidate, which runs as the champion does, is taken to be alike, though less surely.
         """
         design = design or RateDesign()
         shape = (*batch, len(design.kinds), len(design.rates))
         known = np.broadcast_to(np.asarray(kinds, dtype=np.float64), (len(design.kinds),))
-        return cls(design, np.zeros(shape) + known[:, None], np.zeros(shape))
+        return cls(design, np.zeros(shape) + known[:, None], np.zeros(shape) + np.maximum(known, _LESS_SURE)[:, None])
 
     def add(
         self,
@@ -306,7 +309,8 @@ def known_kinds(requests: npt.ArrayLike, bad: npt.ArrayLike, design: RateDesign 
     altogether: what has not happened yet may.
 
     Args:
-        requests, bad: [blocks] of the champion, each block as long as one of the release.
+        requests: [blocks] of the champion, each block as long as one of the release.
+        bad: [blocks] bad events among them.
         design: the release's, of which only the kinds count.
 
     Raises:

@@ -40,7 +40,7 @@ def simulate_releases(
     principal: Principal,
     world: str | None = None,
     log: bool = False,
-    releases: int = 200,
+    releases: int = 100,
     seed: int = 0,
     processes: int | None = None,
     progress: Progress = silent,
@@ -73,7 +73,7 @@ def simulate(
     *,
     name: str = "",
     log: LoggedRequests | None = None,
-    releases: int = 200,
+    releases: int = 100,
     seed: int = 0,
     processes: int | None = None,
     progress: Progress = silent,
@@ -87,7 +87,7 @@ def simulate(
         raise UsageError(
             f"{releases} releases cannot be simulated",
             subject="--releases",
-            hint=f"write a number from 1 to {_MOST:,}; 200 tell a share to within 7 points",
+            hint=f"write a number from 1 to {_MOST:,}; 100 tell a share to within 10 points",
         )
     spec = policy_of(world, base)
     found: list[Ended] = []
