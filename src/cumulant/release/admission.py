@@ -28,7 +28,7 @@ from cumulant.release.spec import MetricSpec, PairedSpec, ReleaseSpec
 #: how often a release of a candidate that is no worse than the margin may be refused
 _ALPHA = 0.01
 #: part of alpha of a metric whose margin nobody declared, against the others' whole part
-_PART = 0.5
+UNDECLARED_PART = 0.5
 
 
 class Refusal(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,10 +59,11 @@ def with_margins(spec: ReleaseSpec, evaluation: PairedEvaluation | None) -> Rele
         declared = spec.metrics.get(name)
         if margin is None or (declared is not None and declared.margin is not None):
             continue
-        part = 1.0 if name == "quality" else _PART
+        part = 1.0 if name == "quality" else UNDECLARED_PART
         found[name] = msgspec.structs.replace(declared or MetricSpec(share=part), margin=margin)
-    quality = found.get("quality")
-    if evaluation is not None and quality is not None and quality.required is None:
+    quality = found.get("quality", MetricSpec())
+    waits = evaluation is not None or spec.holdback != "none"
+    if waits and quality.required is None:
         found["quality"] = msgspec.structs.replace(quality, required=True)
     return msgspec.structs.replace(spec, metrics=found)
 

@@ -139,6 +139,19 @@ class PairedSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ] = "50%"
 
 
+class HoldbackSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """After the canary the candidate serves all but a share of the callers until labels decide its quality."""
+
+    until: Annotated[
+        Literal["labels"], Meta(description="The promotion waits for labels of the release's own requests.")
+    ] = "labels"
+    share: Annotated[Share, Meta(description="Share of the keys that stays on the champion.")] = "5%"
+    mirror: Annotated[
+        Share, Meta(description="Share of the champion's requests that the candidate sees too, for pairs.")
+    ] = "100%"
+    at_most: Annotated[Duration, Meta(description="Longest time; then the release ends as inconclusive.")] = "30d"
+
+
 class ReleaseSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a candidate takes over from the champion."""
 
@@ -154,6 +167,13 @@ class ReleaseSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         Share, Meta(description="How often a candidate that is no worse may be rolled back, in a whole release.")
     ] = "5%"
     stages: Annotated[StagesSpec, Meta(description="What a release goes through.")] = StagesSpec()
+    holdback: Annotated[
+        Literal["none", "until_labels"] | HoldbackSpec,
+        Meta(
+            description="What follows the canary: `none`, the promotion; `until_labels`, all but 5% of the callers get "
+            "the candidate until labels of the release's own requests show its quality, which may be weeks."
+        ),
+    ] = "none"
     metrics: Annotated[
         dict[str, MetricSpec],
         Meta(
