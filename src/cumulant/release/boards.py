@@ -11,6 +11,7 @@ import numpy as np
 
 from cumulant.release.look import ARMS
 from cumulant.release.metrics import Metric
+from cumulant.release.split import PerArm
 from cumulant.release.state import Board
 from cumulant.statistics import sequential
 from cumulant.statistics.sequential.arrays import Floats
@@ -20,13 +21,15 @@ _TIMES = 2.0
 #: standard errors by which a proven worsening must exceed what is accepted: so many while up to `_FEW` bad events are
 #: accepted, and more with the logarithm of their number, as a size that is looked at again and again exceeds any number
 _ERRORS, _MORE_ERRORS, _FEW = 1.64, 0.8, 12.0
+#: what a block of pairs counts for while nothing shows how blocks depend on each other
+_UNSEEN = 0.5
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
-    """Units of a full block of looks and how bad they were together, of the champion and the candidate."""
+    """Units of a full block of looks, and bad ones among them."""
 
-    units: tuple[float, float]
-    bad: tuple[float, float]
+    units: PerArm
+    bad: PerArm
 
 
 class Tempering(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +53,7 @@ class _Rated(msgspec.Struct, frozen=True, kw_only=True):
     latest: tuple[float, float] = (0.0, 0.0)
     test: dict[str, object] = {}
     #: bad events of both arms in the present test, and the evidence of no harm of the one before it in this step
-    events: tuple[float, float] = (0.0, 0.0)
+    events: PerArm = PerArm()
     fine_before: float = 0.0
     #: of each step up to this one, the units and bad ones of the champion, then of the candidate
     counts: list[tuple[float, float, float, float]] = []
@@ -101,10 +104,10 @@ def with_block(board: Board, metric: Metric, block: Block | None, *, step: int, 
     state = _in_step(msgspec.convert(board.state, _Rated) if board.state else _Rated(step=step), step)
     test = sequential.Rates.from_json(state.test) if state.test else _new_test(tempering)
     test = test.add(
-        champion_requests=block.units[0],
-        champion_bad=block.bad[0],
-        candidate_requests=block.units[1],
-        candidate_bad=block.bad[1],
+        champion_requests=block.units.champion,
+        champion_bad=block.bad.champion,
+        candidate_requests=block.units.candidate,
+        candidate_bad=block.bad.candidate,
     )
     weighed = test.tempered(tempering.champion, tempering.candidate)
     # The margin of latency is in its bound already: there both sides are asked at equal rates.
@@ -113,7 +116,7 @@ def with_block(board: Board, metric: Metric, block: Block | None, *, step: int, 
         state,
         latest=(float(weighed.log_harm()), float(weighed.log_not_worse(difference=allowed))),
         test=test.to_json(),
-        events=(state.events[0] + block.bad[0], state.events[1] + block.bad[1]),
+        events=state.events.with_more(block.bad.champion, block.bad.candidate),
         counts=_counted(state, block),
         in_step=True,
     )
@@ -123,7 +126,10 @@ def with_block(board: Board, metric: Metric, block: Block | None, *, step: int, 
     harm = float(sequential.stages([side[0] for side in (*state.past, state.latest)]))
     board = _evident(board, harm, max(state.latest[1], state.fine_before))
     board = _sized(board, metric, state, weighed, tempering)
-    return _kept(board, _with_fresh_test(state) if max(state.events) >= tempering.step**-2 else state)
+    return _kept(
+        board,
+        _with_fresh_test(state) if max(state.events.champion, state.events.candidate) >= tempering.step**-2 else state,
+    )
 
 
 def with_rates(board: Board, metric: Metric, champion: tuple[float, float], candidate: tuple[float, float]) -> Board:
@@ -171,13 +177,13 @@ def _with_fresh_test(state: _Rated) -> _Rated:
         past=[*state.past, state.latest],
         latest=(0.0, 0.0),
         test={},
-        events=(0.0, 0.0),
+        events=PerArm(),
         fine_before=state.latest[1],
     )
 
 
 def _counted(state: _Rated, block: Block) -> list[tuple[float, float, float, float]]:
-    more = (block.units[0], block.bad[0], block.units[1], block.bad[1])
+    more = (block.units.champion, block.bad.champion, block.units.candidate, block.bad.candidate)
     if not state.in_step:
         return [*state.counts, more]
     first, second, third, fourth = state.counts[-1]
@@ -277,8 +283,7 @@ def _tested(state: _Paired, metric: Metric) -> tuple[_Paired, float, float]:
     """The state with the open block closed, and the evidence of harm and of no harm."""
     mean = state.differences / state.pairs
     history = sequential.Dependence.from_json(state.dependence) if state.dependence else sequential.Dependence.start()
-    # What earlier blocks showed of their dependence is known before this one.
-    weight = 1 / history.design_effect()
+    weight = _weight(history)
     closed = msgspec.structs.replace(state, dependence=history.add([mean]).to_json(), looks=0, pairs=0, differences=0.0)
     margin = cast("float", metric.margin)
     if metric.kind == "own":  # it is bounded and may be anything else
@@ -296,6 +301,14 @@ def _tested(state: _Paired, metric: Metric) -> tuple[_Paired, float, float]:
     either = float(np.logaddexp(harm, float(reverse.log_harm()))) - math.log(2)
     closed = msgspec.structs.replace(closed, reverse=reverse.to_json())
     return closed, either, min(fine, float(reverse.log_not_worse()))
+
+
+def _weight(earlier: sequential.Dependence) -> float:
+    """What a block counts for, by what the blocks before it show of how they depend on each other: known before it.
+
+    While they are too few to show it, they may be a single day: then they count for half, and prove nothing alone.
+    """
+    return 1 / earlier.design_effect() if earlier.visible() > 1 else _UNSEEN
 
 
 def _paired(stored: Mapping[str, object], margin: float) -> sequential.PairedBlocks:

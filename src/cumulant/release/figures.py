@@ -23,7 +23,7 @@ from cumulant.release.keys import KeyTable, Units, units
 from cumulant.release.look import ARMS, COUNTED, Look, Requests
 from cumulant.release.metrics import Metric, harm_bars, metrics
 from cumulant.release.paired import PairedEvaluation, prior_evidence
-from cumulant.release.split import Split, broken, next_epoch, with_units
+from cumulant.release.split import PerArm, Split, broken, next_epoch, with_units
 from cumulant.release.state import Board, Release, counted
 from cumulant.statistics import sequential
 from cumulant.statistics.sequential.arrays import Floats
@@ -42,20 +42,27 @@ _NEWEST = 500
 _LEARNING = 50.0
 
 
+class BlockLength(msgspec.Struct, frozen=True, kw_only=True):
+    """Looks in a block, and how many times the variance of many such blocks exceeds that of independent ones."""
+
+    looks: int = 1
+    design_effect: float = 1.0
+
+
 class OpenBlock(msgspec.Struct, frozen=True, kw_only=True):
-    """Looks of a metric's block that is not full: units and bad ones of the champion, then of the candidate."""
+    """Looks of a metric's block that is not full."""
 
     looks: int = 0
-    champion: tuple[float, float] = (0.0, 0.0)
-    candidate: tuple[float, float] = (0.0, 0.0)
+    units: PerArm = PerArm()
+    bad: PerArm = PerArm()
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """What the figures keep between looks, beside the tests' states."""
 
     champion: ChampionRecord = ChampionRecord()
-    #: by metric that is counted: looks in a block, and what each arm's evidence counts for by the champion's record
-    blocks: dict[str, tuple[int, float]] = {}
+    #: by metric that is counted, from the champion's record
+    blocks: dict[str, BlockLength] = {}
     #: by metric, what the champion's past says of its bursts (`sequential.known_kinds`)
     kinds: dict[str, list[float]] = {}
     #: by metric, spacing of the grid of rates in this step
@@ -92,6 +99,8 @@ def with_history(release: Release, history: ChampionHistory) -> Release:
     )
     memory = _fixed(memory, release)
     kinds = {name: _kinds(history, place, release.looks_a_block) for place, name in enumerate(COUNTED)}
+    if not history.bad[:, COUNTED.index("timeouts")].any():  # they are failures, of which there may have been others
+        kinds["timeouts"] = kinds["errors"]
     return _remembering(release, msgspec.structs.replace(memory, kinds=kinds))
 
 
@@ -225,7 +234,10 @@ def _fixed(memory: Memory, release: Release) -> Memory:
     known, step = memory.champion, release.step
     look = duration(release.spec.look).total_seconds()
     most = max(release.looks_a_block, int(step.at_least / look / _BLOCKS))
-    blocks = {name: known.block(name, least=release.looks_a_block, most=most) for name in COUNTED}
+    blocks = {}
+    for name in COUNTED:
+        looks, effect = known.block(name, least=release.looks_a_block, most=most)
+        blocks[name] = BlockLength(looks=looks, design_effect=effect)
     per_look = known.requests / known.looks if known.looks else 0.0
     arm = max(step.weight, 100 - step.weight) / 100
     grids = {}
@@ -274,8 +286,8 @@ def _blocks(release: Release, memory: Memory, of_look: Units) -> tuple[Memory, d
         if name == "latency" and memory.slow is None:
             continue
         now = _joined(memory.open.get(name, OpenBlock()), sums, place)
-        if now.looks >= memory.blocks.get(name, (release.looks_a_block, 1.0))[0]:
-            full[name] = Block(units=(now.champion[0], now.candidate[0]), bad=(now.champion[1], now.candidate[1]))
+        if now.looks >= memory.blocks.get(name, BlockLength(looks=release.looks_a_block)).looks:
+            full[name] = Block(units=now.units, bad=now.bad)
         else:
             open_[name] = now
     keyed = memory.keyed + float(of_look.requests[of_look.key != 0].sum())
@@ -283,11 +295,8 @@ def _blocks(release: Release, memory: Memory, of_look: Units) -> tuple[Memory, d
 
 
 def _joined(block: OpenBlock, sums: Floats, place: int) -> OpenBlock:
-    (n, x), (m, y) = block.champion, block.candidate
     return OpenBlock(
-        looks=block.looks + 1,
-        champion=(n + float(sums[0, 0]), x + float(sums[0, place])),
-        candidate=(m + float(sums[1, 0]), y + float(sums[1, place])),
+        looks=block.looks + 1, units=block.units.with_more(*sums[:, 0]), bad=block.bad.with_more(*sums[:, place])
     )
 
 
@@ -296,7 +305,7 @@ def _tempering(memory: Memory, keys: KeyTable) -> dict[str, Tempering]:
     over_keys = keys.dispersion(np.asarray(memory.units)) if memory.units else np.ones((2, len(COUNTED)))
     found = {}
     for place, name in enumerate(COUNTED):
-        over_time = memory.blocks.get(name, (1, 1.0))[1]
+        over_time = memory.blocks.get(name, BlockLength()).design_effect
         champion, candidate = (float(1 / (over_keys[arm, place] * over_time)) for arm in (0, 1))
         found[name] = Tempering(
             champion=champion,

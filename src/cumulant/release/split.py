@@ -29,16 +29,27 @@ _FEWEST_EFFECTIVE = 50
 _UNEVEN = 1.5
 
 
+class PerArm(msgspec.Struct, frozen=True, kw_only=True):
+    """A number of each arm."""
+
+    champion: float = 0.0
+    candidate: float = 0.0
+
+    def with_more(self, champion: float, candidate: float) -> PerArm:
+        """The sums."""
+        return PerArm(champion=self.champion + float(champion), candidate=self.candidate + float(candidate))
+
+
 class Split(msgspec.Struct, frozen=True, kw_only=True):
-    """State of one step. Counts are of the champion and the candidate in the present epoch."""
+    """State of one step."""
 
     #: sampled keys that were seen: base64 of sorted 64-bit numbers below `below`
     keys: str = ""
     below: int = 2**64 - 1
     #: new units of the epoch and of the whole step, and the requests of the epoch
-    new: tuple[float, float] = (0.0, 0.0)
-    all_new: tuple[float, float] = (0.0, 0.0)
-    requests: tuple[float, float] = (0.0, 0.0)
+    new: PerArm = PerArm()
+    all_new: PerArm = PerArm()
+    requests: PerArm = PerArm()
     looks: int = 0
     epochs: int = 0
     #: distinct sampled keys that were seen in the step
@@ -61,9 +72,9 @@ def with_units(state: Split, units: Units) -> Split:
         state,
         keys=packed_bytes(keys.astype("<u8")),
         below=below,
-        new=(state.new[0] + new[0], state.new[1] + new[1]),
-        all_new=(state.all_new[0] + new[0], state.all_new[1] + new[1]),
-        requests=(state.requests[0] + requests[0], state.requests[1] + requests[1]),
+        new=state.new.with_more(*new),
+        all_new=state.all_new.with_more(*new),
+        requests=state.requests.with_more(*requests),
         looks=state.looks + 1,
         distinct=state.distinct + int(fresh.sum()),
     )
@@ -77,16 +88,17 @@ def broken(state: Split, *, weight: float, concentration: float) -> bool:
     shares = (1 - weight, weight)
     bar = math.log(2 * (state.epochs + 1) * (state.epochs + 2) / _ALPHA)  # the epochs share one alpha
     for counts in (state.new, state.all_new):
-        if sum(counts) and float(sequential.Shares.start(shares).add(list(counts)).log_mismatch()) >= bar:
+        pair = [counts.champion, counts.candidate]
+        if sum(pair) and float(sequential.Shares.start(shares).add(pair).log_mismatch()) >= bar:
             return True
-    total = sum(state.requests)
+    total = state.requests.champion + state.requests.candidate
     if not total:
         return False
     uneven = _UNEVEN * concentration + 1 / total
     if uneven * _FEWEST_EFFECTIVE > 1:
         return False
     error = math.sqrt(weight * (1 - weight) * uneven)
-    away = abs(state.requests[1] / total - weight) / error
+    away = abs(state.requests.candidate / total - weight) / error
     return -(float(log_ndtr(-away)) + math.log(2)) >= bar
 
 
@@ -94,4 +106,4 @@ def next_epoch(state: Split) -> Split:
     """The state after a look that found nothing: a new epoch where the present one is over."""
     if state.looks < min(_LONGEST_EPOCH, _FIRST_EPOCH * 2**state.epochs):
         return state
-    return msgspec.structs.replace(state, new=(0.0, 0.0), requests=(0.0, 0.0), looks=0, epochs=state.epochs + 1)
+    return msgspec.structs.replace(state, new=PerArm(), requests=PerArm(), looks=0, epochs=state.epochs + 1)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import msgspec
 import pytest
-from releases import MOMENT, World, release
+from releases import MOMENT, World, release, remembered
 
 from cumulant.core.errors import LeaseHeldError, StorageError
 from cumulant.core.events import Actor
@@ -68,7 +68,7 @@ class Stage:
         self.evidence, self.effects = Seen(world), Nothing()
         self.now, self.pace = 0.0, 1.0
         with self.journal.transaction(actor=Actor("user:ada")) as transaction:
-            store.write(transaction, None, release(), expect=0)
+            store.write(transaction, None, remembered(release()), expect=0)
 
     def controller(self) -> Controller:
         return Controller(

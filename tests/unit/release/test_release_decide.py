@@ -18,6 +18,7 @@ from cumulant.release.look import Look
 from cumulant.release.metrics import metrics
 from cumulant.release.pulse import ArmPulse, Pulse, Reference, level_of, trouble
 from cumulant.release.spec import ApprovalSpec, CeilingSpec, MetricSpec, ReleaseSpec, ShadowSpec
+from cumulant.release.split import PerArm
 from cumulant.release.state import Board, Release, wanted_routes
 
 
@@ -58,7 +59,10 @@ def test_a_proven_worsening_is_acted_on_above_the_margin_or_as_a_multiple(
     metric = metrics(ReleaseSpec())["errors"]
     board = new_board(metric, harm_bar=4.0, fine_bar=3.0)
     for _ in range(40):
-        block = Block(units=(20_000.0, 20_000.0), bad=(20_000 * rates[0], 20_000 * rates[1]))
+        block = Block(
+            units=PerArm(champion=20_000, candidate=20_000),
+            bad=PerArm(champion=20_000 * rates[0], candidate=20_000 * rates[1]),
+        )
         board = with_block(board, metric, block, step=0, tempering=Tempering(step=0.01))
     assert board.proven
     assert decide(release(status="running", boards={"errors": board}), at=MOMENT).status == status

@@ -95,7 +95,7 @@ def test_a_long_log_of_before_holds_up_no_pulse_and_fills_no_memory(scene, monke
     watching = scene.watching()
     assert watching.pulse(scene.release).candidate.failures == 50
     look, cursor = watching.look(scene.release, 10)
-    assert len(look.exchanges) == 50
+    assert len(look.requests) == 50
     assert Cursor.of(cursor).gateway == "1050"
 
 
@@ -165,10 +165,10 @@ def test_each_mirrored_pair_is_counted_once_also_by_another_controller(scene):
     for seconds in range(10, 100, 7):
         scene.clock.move(MOMENT + timedelta(seconds=seconds) - scene.clock.now())
         look, cursor = scene.watching().look(now, 7.0)  # a new one each time: only the row remembers
-        found += look.pairs
+        found += zip(look.pairs.champion, look.pairs.candidate, look.pairs.differs, strict=True)
         now = msgspec.structs.replace(now, cursor=cursor)
     assert len(found) == 60
-    assert {(one.champion, one.candidate, one.differs) for one in found} == {(0.75, 0.25, True)}
+    assert set(found) == {(0.75, 0.25, True)}
 
 
 def test_of_a_name_that_callers_use_again_those_close_in_time_are_a_pair(scene):
@@ -270,5 +270,5 @@ def test_a_look_without_a_log_and_without_servers_is_empty(scene):
     spec = ReleaseSpec(stages=QUICK, metrics={"cost": MetricSpec(prometheus="x", bounds=(0, 1))})
     now = start(release(spec))
     look, cursor = scene.watching(variables={"PROMETHEUS_URL": "http://127.0.0.1:9"}).look(now, 10)
-    assert (list(look.exchanges), list(look.pairs), look.own) == ([], [], {})
+    assert (len(look.requests), len(look.pairs), look.own) == (0, 0, {})
     assert Cursor.of(cursor).pairs > 0

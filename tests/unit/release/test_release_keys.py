@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 from release_servers import project, serving
-from releases import MOMENT, release
+from releases import MOMENT, counted_requests, release
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange, Routes
 from cumulant.core.units import to_micros
@@ -86,7 +86,7 @@ def holdback(keys):
     spec = ReleaseSpec(key="customer", stages=StagesSpec(shadow=None, ab=None, canary=canary))
     now = release(spec, status="running")
     found = [exchange(keys[number % len(keys)], CANDIDATE) for number in range(30)]
-    return seen(now, Look(seconds=5, exchanges=found))[0]
+    return seen(now, Look(seconds=5, requests=counted_requests(now, found)))[0]
 
 
 def test_a_step_says_that_no_key_falls_to_an_arm():

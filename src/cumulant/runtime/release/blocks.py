@@ -16,6 +16,7 @@ import numpy as np
 
 from cumulant.core.units import duration, show_duration, to_micros
 from cumulant.release.metrics import Metric, metrics
+from cumulant.release.steps import steps
 from cumulant.runtime.labels import folder_of, outcomes_of
 from cumulant.statistics import sequential
 
@@ -61,9 +62,9 @@ def looks_without_pairs(spec: ReleaseSpec) -> dict[str, int]:
 
 
 def _by_metric(spec: ReleaseSpec, history: Callable[[Metric], Floats]) -> dict[str, int]:
-    found = {}
+    found, mirrored = {}, any(step.mirror for step in steps(spec))
     for name, metric in metrics(spec).items():
-        if metric.kind not in ("pairs", "own") or metric.margin is None:
+        if metric.kind not in ("pairs", "own") or metric.margin is None or (metric.kind == "pairs" and not mirrored):
             continue
         looks = _looks_of(spec, metric, history(metric))
         if looks != looks_a_block(spec):
@@ -86,7 +87,10 @@ def factor(history: Floats) -> int | None:
     The length is the one beyond which the long-run variance of the means no longer grows.
     """
     series = sequential.Dependence.start().add(history)
-    return series.block()[0] if series.visible() > 1 else None
+    if series.visible() < 2:
+        return None
+    length, effect = series.block()
+    return math.ceil(length * effect)
 
 
 def means(found: Sequence[tuple[int, float]], seconds: float) -> Floats:
