@@ -45,12 +45,17 @@ class _Rated(msgspec.Struct, frozen=True, kw_only=True):
     """State of a metric of failures: evidence of the steps that are over, the test of this one, and counts of all."""
 
     step: int
-    #: evidence of harm and of no harm, at the end of each earlier step and now in this one
+    #: evidence of harm and of no harm, at the end of each earlier test and now in this one
     past: list[tuple[float, float]] = []
     latest: tuple[float, float] = (0.0, 0.0)
     test: dict[str, object] = {}
+    #: bad events of both arms in the present test, and the evidence of no harm of the one before it in this step
+    events: tuple[float, float] = (0.0, 0.0)
+    fine_before: float = 0.0
     #: of each step up to this one, the units and bad ones of the champion, then of the candidate
     counts: list[tuple[float, float, float, float]] = []
+    #: the last of `counts` is of this step
+    in_step: bool = False
 
 
 class _Paired(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,23 +106,38 @@ def with_block(board: Board, metric: Metric, block: Block | None, *, step: int, 
         candidate_requests=block.units[1],
         candidate_bad=block.bad[1],
     )
-    weighed = _weighed(test, tempering, state, block)
+    weighed = test.tempered(tempering.champion, tempering.candidate)
     # The margin of latency is in its bound already: there both sides are asked at equal rates.
     allowed = 0.0 if metric.kind == "latency" else metric.margin
     state = msgspec.structs.replace(
         state,
         latest=(float(weighed.log_harm()), float(weighed.log_not_worse(difference=allowed))),
         test=test.to_json(),
+        events=(state.events[0] + block.bad[0], state.events[1] + block.bad[1]),
         counts=_counted(state, block),
+        in_step=True,
     )
     board = msgspec.structs.replace(
         board, samples={arm: round(sum(one[place * 2] for one in state.counts)) for place, arm in enumerate(ARMS)}
     )
-    if metric.kind == "failures":
-        board = _rates_told(board, state)
     harm = float(sequential.stages([side[0] for side in (*state.past, state.latest)]))
-    board = _evident(board, harm, state.latest[1])
-    return _sized(board, metric, state, weighed, tempering)
+    board = _evident(board, harm, max(state.latest[1], state.fine_before))
+    board = _sized(board, metric, state, weighed, tempering)
+    return _kept(board, _with_fresh_test(state) if max(state.events) >= tempering.step**-2 else state)
+
+
+def with_rates(board: Board, metric: Metric, champion: tuple[float, float], candidate: tuple[float, float]) -> Board:
+    """The board with each arm's rate in the present step, of so many units and bad ones, and whether it looks too high.
+
+    These are all units of the step, also of the block that is not full.
+    """
+    (n, x), (m, y) = champion, candidate
+    if metric.margin is None or not n or not m:
+        return board
+    beyond = y / m - x / n > _accepted(metric, x / n)
+    if metric.kind == "latency":  # its board shows times
+        return msgspec.structs.replace(board, beyond=beyond)
+    return msgspec.structs.replace(board, champion=x / n, candidate=y / m, beyond=beyond)
 
 
 def with_differences(board: Board, metric: Metric, pairs: Floats, *, looks: int) -> Board:
@@ -144,29 +164,24 @@ def _new_test(tempering: Tempering) -> sequential.Rates:
     return sequential.Rates.start(sequential.RateDesign(step=tempering.step), kinds=tempering.kinds or 0.0)
 
 
-def _weighed(test: sequential.Rates, tempering: Tempering, state: _Rated, block: Block) -> sequential.Rates:
-    """The test with each arm's evidence weighed; bad events beyond what the grid of rates resolves add nothing."""
-    _, bad, _, worse = _counted(state, block)[-1]
-    most = tempering.step**-2
-    return test.tempered(
-        min(tempering.champion, most / max(bad, 1.0)), min(tempering.candidate, most / max(worse, 1.0))
+def _with_fresh_test(state: _Rated) -> _Rated:
+    """The state after a test that has seen as many bad events as its grid of rates resolves: the next begins afresh."""
+    return msgspec.structs.replace(
+        state,
+        past=[*state.past, state.latest],
+        latest=(0.0, 0.0),
+        test={},
+        events=(0.0, 0.0),
+        fine_before=state.latest[1],
     )
 
 
 def _counted(state: _Rated, block: Block) -> list[tuple[float, float, float, float]]:
     more = (block.units[0], block.bad[0], block.units[1], block.bad[1])
-    if len(state.counts) <= len(state.past):
+    if not state.in_step:
         return [*state.counts, more]
     first, second, third, fourth = state.counts[-1]
     return [*state.counts[:-1], (first + more[0], second + more[1], third + more[2], fourth + more[3])]
-
-
-def _rates_told(board: Board, state: _Rated) -> Board:
-    """The board with each arm's rate in the present step."""
-    units, bad, others, worse = state.counts[-1]
-    return msgspec.structs.replace(
-        board, champion=bad / units if units else None, candidate=worse / others if others else None
-    )
 
 
 class _Size(msgspec.Struct, frozen=True, kw_only=True):
@@ -185,12 +200,11 @@ class _Size(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _sized(board: Board, metric: Metric, state: _Rated, weighed: sequential.Rates, tempering: Tempering) -> Board:
-    """The board with whether the difference is beyond what is accepted, as it looks and (where proven) surely."""
-    # Harm that begins late shows in the newest steps alone.
-    sizes = [_size(state.counts[first:], metric, tempering) for first in range(len(state.counts))]
-    board = _kept(msgspec.structs.replace(board, beyond=any(one.difference > one.accepted for one in sizes)), state)
+    """The board with whether a harm that is proven is surely large enough to act on."""
     if board.confirmed or not board.proven:
         return board
+    # Harm that begins late shows in the newest steps alone.
+    sizes = [_size(state.counts[first:], metric, tempering) for first in range(len(state.counts))]
     surely = metric.kind == "latency" or any(one.surely_beyond for one in sizes)
     surely = surely or _log_beyond(weighed, sizes[-1], metric) >= (board.harm_bar or math.inf)
     return msgspec.structs.replace(board, confirmed=surely)
@@ -204,7 +218,7 @@ def _size(counts: Sequence[tuple[float, float, float, float]], metric: Metric, t
     """
     units, bad = sum(one[0] for one in counts), sum(one[1] for one in counts)
     common = bad / units if units else 0.0
-    accepted = 0.0 if metric.kind == "latency" else min(metric.margin or 0.0, max((_TIMES - 1) * common, 1e-12))
+    accepted = _accepted(metric, common)
     difference = weight = variance = 0.0
     for n, x, m, y in counts:
         if n and m:
@@ -218,6 +232,11 @@ def _size(counts: Sequence[tuple[float, float, float, float]], metric: Metric, t
         return _Size(difference=0.0, accepted=accepted, error=math.inf, events=events)
     error = math.sqrt(variance / weighed) / weight
     return _Size(difference=difference / weight, accepted=accepted, error=error, events=events)
+
+
+def _accepted(metric: Metric, rate: float) -> float:
+    """How much above the champion's rate is accepted. The margin of latency is in its bound already."""
+    return 0.0 if metric.kind == "latency" else min(metric.margin or 0.0, max((_TIMES - 1) * rate, 1e-12))
 
 
 def _log_beyond(weighed: sequential.Rates, size: _Size, metric: Metric) -> float:

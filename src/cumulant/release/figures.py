@@ -17,7 +17,7 @@ import numpy as np
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.core.units import duration, share
-from cumulant.release.boards import Block, Tempering, in_next_step, new_board, with_block, with_differences
+from cumulant.release.boards import Block, Tempering, in_next_step, new_board, with_block, with_differences, with_rates
 from cumulant.release.history import FEWEST_LOOKS, ChampionHistory, ChampionRecord
 from cumulant.release.keys import KeyTable, Units, units
 from cumulant.release.look import ARMS, COUNTED, Look, Requests
@@ -33,6 +33,8 @@ _FIRST = 300
 EDGES = np.geomspace(100, 1e8, 121)
 #: bounds of the spacing of the grid of rates: fine enough for the bad events that a step may bring
 _FINEST, _COARSEST = 0.01, 0.05
+#: blocks that the shortest time of a step holds at least: with longer ones it would see nothing in time
+_BLOCKS = 12
 #: blocks of the champion's past from which its bursts are known
 _NEWEST = 500
 #: weight in percent above which the champion has too few requests to learn from
@@ -88,7 +90,7 @@ def with_history(release: Release, history: ChampionHistory) -> Release:
         memory, champion=memory.champion.with_looks(history.requests, history.bad), slow=history.slow_us
     )
     memory = _fixed(memory, release)
-    kinds = {name: _kinds(history, place, memory.blocks[name][0]) for place, name in enumerate(COUNTED)}
+    kinds = {name: _kinds(history, place, release.looks_a_block) for place, name in enumerate(COUNTED)}
     return _remembering(release, msgspec.structs.replace(memory, kinds=kinds))
 
 
@@ -113,11 +115,11 @@ def seen(release: Release, look: Look) -> tuple[Release, bool]:
     of_look = _units(memory, requests, named["latency"])
     keys = KeyTable.from_json(memory.keys) if memory.keys else KeyTable.start()
     blocks: dict[str, Block] = {}
-    if not _warming(memory, release):
-        if release.step.weight:
-            keys = keys.add(of_look)
-            memory, blocks = _blocks(release, memory, of_look)
-        memory = _learned(memory, release, requests, of_look)
+    warming = _warming(memory, release)
+    if release.step.weight and not warming:
+        keys = keys.add(of_look)
+        memory, blocks = _blocks(release, memory, of_look)
+    memory = _learned(memory, release, requests, of_look, warming=warming)
     memory, skewed = _split(release, memory, of_look, keys)
     tempering = _tempering(memory, keys)
     memory = msgspec.structs.replace(memory, keys=keys.to_json())
@@ -149,6 +151,10 @@ def _board(
     board = release.boards.get(name) or new_board(metric, harm_bar=bars.get(name), fine_bar=-math.log(alpha))
     if metric.kind in ("failures", "latency"):
         board = with_block(board, metric, blocks.get(name), step=release.at, tempering=tempering[name])
+        if memory.units:
+            place = 1 + COUNTED.index(name)
+            champion, candidate = ((arm[0], arm[place]) for arm in memory.units)
+            board = with_rates(board, metric, champion, candidate)
         return _took_told(board, metric, memory) if metric.kind == "latency" else board
     return with_differences(board, metric, _differences(metric, look), looks=release.looks(name))
 
@@ -205,8 +211,9 @@ def for_next_step(release: Release) -> tuple[dict[str, object], dict[str, Board]
 def _fixed(memory: Memory, release: Release) -> Memory:
     """The lengths of blocks and the grids of rates of the step, from all that is known of the champion."""
     known, step = memory.champion, release.step
-    blocks = {name: known.block(name, least=release.looks_a_block) for name in COUNTED}
     look = duration(release.spec.look).total_seconds()
+    most = max(release.looks_a_block, int(step.at_least / look / _BLOCKS))
+    blocks = {name: known.block(name, least=release.looks_a_block, most=most) for name in COUNTED}
     per_look = known.requests / known.looks if known.looks else 0.0
     arm = max(step.weight, 100 - step.weight) / 100
     grids = {}
@@ -288,9 +295,10 @@ def _tempering(memory: Memory, keys: KeyTable) -> dict[str, Tempering]:
     return found
 
 
-def _learned(memory: Memory, release: Release, requests: Requests, of_look: Units) -> Memory:
-    """What the champion's requests of the look add to what is known of it."""
-    memory = msgspec.structs.replace(memory, took=_timed(memory.took, requests))
+def _learned(memory: Memory, release: Release, requests: Requests, of_look: Units, *, warming: bool) -> Memory:
+    """What the champion's requests of the look add to what is known of it, and how long requests took."""
+    if not warming:
+        memory = msgspec.structs.replace(memory, took=_timed(memory.took, requests))
     if memory.slow is None:
         early = [*memory.early, *requests.micros[~requests.candidate].tolist()][:20_000]
         if len(early) < _FIRST:

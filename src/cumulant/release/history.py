@@ -86,9 +86,9 @@ class ChampionRecord(msgspec.Struct, frozen=True, kw_only=True):
         """Bad events a request; 0 before any request."""
         return self.bad.get(metric, 0.0) / self.requests if self.requests else 0.0
 
-    def block(self, metric: str, *, least: int) -> tuple[int, float]:
-        """Looks in a block of the metric, `least` or more, and the design effect that remains between such blocks."""
-        return self._dependence(metric).block(least=least)
+    def block(self, metric: str, *, least: int, most: int) -> tuple[int, float]:
+        """Looks in a block of the metric, `least` to `most`, and the design effect that remains between such blocks."""
+        return self._dependence(metric).block(least=least, most=most)
 
     def visible_looks(self) -> int:
         """The longest block, in looks, whose dependence this history can show."""

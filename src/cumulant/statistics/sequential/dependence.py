@@ -40,12 +40,14 @@ _MOST = 1000.0
 class Dependence:
     """Sums of one series by length of block.
 
-    blocks: [scales] blocks that are full. squares: [scales] sum of squared second differences of their means.
+    blocks: [scales] blocks that are full. sums: [scales, 2] sums of their means and of the squares of these.
+    squares: [scales] sum of squared second differences of their means.
     last: [scales, 2] the means of the last two full blocks. open: [scales] the first half of one that is not full, or
     NaN.
     """
 
     blocks: npt.NDArray[np.int64]
+    sums: Floats
     squares: Floats
     last: Floats
     open: Floats
@@ -55,6 +57,7 @@ class Dependence:
         """No values yet."""
         return cls(
             np.zeros(_SCALES, dtype=np.int64),
+            np.zeros((_SCALES, 2)),
             np.zeros(_SCALES),
             np.full((_SCALES, 2), math.nan),
             np.full(_SCALES, math.nan),
@@ -70,18 +73,19 @@ class Dependence:
         if not np.isfinite(means).all():
             raise ValueError("a value of the series is not finite")
         blocks = self.blocks.copy()
-        squares, last, halves = (one.copy() for one in (self.squares, self.last, self.open))
+        sums, squares, last, halves = (one.copy() for one in (self.sums, self.squares, self.last, self.open))
         for scale in range(_SCALES):
             if not len(means):
                 break
             joined = np.concatenate([last[scale][~np.isnan(last[scale])], means])
             squares[scale] += float((np.diff(joined, 2) ** 2).sum())
             blocks[scale] += len(means)
+            sums[scale] += (means.sum(), (means**2).sum())
             last[scale] = np.concatenate([[math.nan, math.nan], joined])[-2:]
             whole = means if math.isnan(halves[scale]) else np.concatenate([[halves[scale]], means])
             halves[scale] = whole[-1] if len(whole) % 2 else math.nan
             means = whole[: len(whole) // 2 * 2].reshape(-1, 2).mean(1)
-        return Dependence(blocks, squares, last, halves)
+        return Dependence(blocks, sums, squares, last, halves)
 
     def long_run_variances(self) -> Floats:
         """[scales]: length x Hadamard variance of the means of blocks of 2^scale values; NaN: too few blocks."""
@@ -89,8 +93,8 @@ class Dependence:
         found = self.squares / differences / 6 * 2.0 ** np.arange(_SCALES)
         return np.where(self.blocks >= FEWEST_BLOCKS, found, math.nan)
 
-    def block(self, *, least: int = 1) -> tuple[int, float]:
-        """The length of a block, at least `least` values, and the design effect that remains between such blocks.
+    def block(self, *, least: int = 1, most: int | None = None) -> tuple[int, float]:
+        """The length of a block, `least` to `most` values, and the design effect that remains between such blocks.
 
         The design effect, 1 or more, is how many times the variance of a mean of many blocks exceeds what independent
         blocks would give. Where even the longest visible block depends on its neighbours, it is that one.
@@ -102,7 +106,8 @@ class Dependence:
             return least, 1.0
         for scale in range(first, int(places[-1])):
             rise, chance = self._rises(variances, scale, places)
-            if (rise <= _RISE + _ERRORS * chance)[:_AHEAD].all():
+            longest = most is not None and 2 ** (scale + 1) > most
+            if longest or (rise <= _RISE + _ERRORS * chance)[:_AHEAD].all():
                 return max(least, 2**scale), float(np.clip((rise - _ERRORS * chance).max(), 1.0, _MOST))
         return max(least, int(2 ** places[-1])), 1.0
 
@@ -121,18 +126,19 @@ class Dependence:
         return int(2 ** enough[-1]) if len(enough) else 0
 
     def _rises(self, variances: Floats, scale: int, places: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
-        """Of each longer block, its long-run variance over that of `scale`, and the chance error of that ratio."""
+        """Of each longer block, its long-run variance over what independent blocks of `scale` have, and its error."""
         longer = places[places > scale]
-        if not variances[scale] > 0:
-            grown = np.where(variances[longer] > 0, math.inf, 1.0)
-            return grown, np.zeros(len(longer))
-        chance = np.sqrt(_CHANCE / self.blocks[longer])
-        return variances[longer] / variances[scale], chance
+        count, (total, squares) = self.blocks[scale], self.sums[scale]
+        own = 2.0**scale * (squares - total**2 / count) / max(count - 1, 1)
+        if not own > 0:
+            return np.ones(len(longer)), np.zeros(len(longer))
+        return variances[longer] / own, np.sqrt(_CHANCE / self.blocks[longer])
 
     def to_json(self) -> dict[str, object]:
         """Plain numbers and lists; what is missing is None."""
         return {
             "blocks": self.blocks.tolist(),
+            "sums": self.sums.tolist(),
             "squares": self.squares.tolist(),
             "last": [None if math.isnan(one) else one for one in self.last.ravel().tolist()],
             "open": [None if math.isnan(one) else one for one in self.open.tolist()],
@@ -145,5 +151,5 @@ class Dependence:
             np.array([math.nan if one is None else one for one in cast("list[float | None]", stored[name])])
             for name in ("last", "open")
         )
-        blocks, squares = np.asarray(stored["blocks"], dtype=np.int64), np.asarray(stored["squares"], dtype=np.float64)
-        return cls(blocks, squares, last.reshape(_SCALES, 2), open_)
+        sums, squares = (np.asarray(stored[name], dtype=np.float64) for name in ("sums", "squares"))
+        return cls(np.asarray(stored["blocks"], dtype=np.int64), sums, squares, last.reshape(_SCALES, 2), open_)
