@@ -11,6 +11,7 @@ import msgspec
 
 from cumulant.core.ids import digest
 from cumulant.data import prepare_digest
+from cumulant.training import Threshold
 
 if TYPE_CHECKING:
     from cumulant.core.refs import TableRef
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from cumulant.runtime.task import Task
     from cumulant.training import EvaluationSpec, TrainingSpec
 
+#: which rows a capacity or a rate counts, and which judge a fold
+_COUNTED = {"counted": "all rows", "judged": "own labels"}
 #: built-in trainers take no code of the user
 _OWN_CODE = ":"
 
@@ -57,6 +60,8 @@ class Work:
             "trainers": dict(self.trainers),
             # A project without answers keeps the identity that it had.
             **({} if self.reviewed is None else {"reviewed": self.reviewed.key}),
+            # So does one whose threshold does not depend on which rows are counted.
+            **({} if self.reviewed is None and not isinstance(self.training.threshold, Threshold) else _COUNTED),
         }
 
     @property

@@ -27,12 +27,19 @@ class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Threshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How many rows a binary model may call positive; exactly one of the two."""
+    """How many rows a binary model may call positive; exactly one of `alerts` and `rate`."""
 
     alerts: Annotated[
         str | None, Meta(description="What a team can review, as `100/day`; also `/hour` and `/week`.")
     ] = None
     rate: Annotated[str | float | None, Meta(description="The share of rows called positive: `2%` or `0.02`.")] = None
+    source_share: Annotated[
+        str | float | None,
+        Meta(
+            description="Of `alerts`: the part of the traffic that the source holds, as `10%` of a sampled log."
+            " Default: all of it; rows without a label count too."
+        ),
+    ] = None
 
 
 class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -32,7 +32,7 @@ from cumulant.training.model import FittedModel
 from cumulant.training.naive import Naive
 from cumulant.training.payloads import Boosters
 from cumulant.training.records import TrainingSummary, TrialRecord
-from cumulant.training.spec import BUILT_IN, Parameter, TrainingSpec
+from cumulant.training.spec import BUILT_IN, Parameter, Threshold, TrainingSpec
 from cumulant.training.splits import folds as make_folds
 from cumulant.training.trainers import Problem, Trainer
 from cumulant.training.user import UserTrainer
@@ -110,7 +110,8 @@ def made_folds(
         threads=max(1, threads // spec.jobs),
     )
     made, notes = make_folds(rows, spec.folds, seed=spec.seed)
-    return CrossValidation(rows, matrix, made, problem, followed), matrix, tuple(notes)
+    counted = spec.threshold if rows.task == "binary" and isinstance(spec.threshold, Threshold) else None
+    return CrossValidation(rows, matrix, made, problem, followed, counted=counted), matrix, tuple(notes)
 
 
 def searched_metric(spec: TrainingSpec, rows: TrainingSet) -> Metric:
@@ -346,7 +347,9 @@ class _Study:
         spec = [self.spec.seed, self.spec.trainers, self.spec.parameters, self.spec.ensemble, self.champion]
         folds = [(fold.text, fold.train, fold.validate) for fold in self.folds.summaries]
         shape = [list(self.matrix.shape), float(np.nansum(self.matrix, dtype=np.float64))]
-        return digest([target, spec, folds, shape, self.metric.name, [repr(one) for one in self.problem.inputs]])
+        inputs = [repr(one) for one in self.problem.inputs]
+        counted = list(self.folds.counted) if any(self.folds.counted) else []
+        return digest([target, spec, folds, shape, self.metric.name, inputs, *counted])
 
     def _summary(
         self,
