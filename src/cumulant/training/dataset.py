@@ -37,7 +37,7 @@ class TrainingSet:
     for one each.
     traffic: rows of the same time without a label, which a capacity or a rate counts too; or None.
     rows: [n] positions in the frame given, which also held `unlabelled` rows.
-    notes: what was assumed or left out, for a person.
+    notes: what was assumed or left out, for a person. warnings: what a person should not overlook.
     """
 
     features: pl.DataFrame
@@ -57,6 +57,7 @@ class TrainingSet:
     rows: NDArray[np.int64]
     unlabelled: int = 0
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.target)
@@ -170,7 +171,7 @@ def training_set(
         labelled = replace(labelled, traffic=_unlabelled(rows, ~found.labelled & timed))
     if like is None:
         suspicious = check_leakage(labelled.features, labelled.target, labelled.task, spec=spec)
-        return replace(labelled, notes=(*labelled.notes, *suspicious))
+        return replace(labelled, warnings=(*labelled.warnings, *suspicious))
     return labelled
 
 

@@ -114,6 +114,15 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     allow: Annotated[
         list[str], Meta(description="Features that may determine the target; else such a one is refused as leakage.")
     ] = []
+    leak_auc: Annotated[
+        float,
+        Meta(
+            gt=0.5,
+            le=1,
+            description="A feature that alone has this area under the ROC curve, or of numbers this concordance, is"
+            " named in a warning as possible leakage; one under `allow` is not.",
+        ),
+    ] = 0.95
 
 
 class GateRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -135,7 +144,10 @@ class EvaluationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     ] = "20%"
     clusters: Annotated[
         str,
-        Meta(description="What is drawn whole in the bootstrap: `day`, `row`, or a column. `auto`: days, else rows."),
+        Meta(
+            description="What is drawn whole in the bootstrap, and without times in the split: `day`, `row`, or a"
+            " column. `auto`: days; without times the first column of a `key` of several that repeats, else rows."
+        ),
     ] = "auto"
     slices: Annotated[list[str], Meta(description="Columns by whose values the metrics are told.")] = []
     gate: Annotated[

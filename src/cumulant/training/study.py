@@ -18,7 +18,7 @@ from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.statistics import METRICS, Metric, metric
-from cumulant.training import boosting, proposals
+from cumulant.training import boosting, duplicates, proposals
 from cumulant.training.boosting import LightGBM
 from cumulant.training.budget import Budget
 from cumulant.training.calm import one_thread_a_product, quiet
@@ -177,6 +177,7 @@ class _Study:
         self.trainers = {name: make_trainer(name, root) for name in names}
         self.folds, self.matrix, self.notes = made_folds(rows, spec, self.metric)
         self.problem = self.folds.problem
+        self.warnings = duplicates.across(self.folds, self.problem.inputs, timed=rows.at is not None)
         self.journal = TrialJournal(folder, self._identity())
         self.budget.add_spent(sum(one.seconds for one in self.journal.records) / spec.jobs)
         self.fits: dict[str, list[tuple[int, int, float]]] = {}
@@ -381,6 +382,6 @@ class _Study:
             threshold_text=text,
             importance=model.importance,
             notes=(*self.rows.notes, *self.notes, *finisher.notes),
-            warnings=finisher.warnings,
+            warnings=(*self.rows.warnings, *self.warnings, *finisher.warnings),
             seconds=round(self.budget.spent(), 2),
         )
