@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 #: rows that are looked at, and rows among which their copies are sought
-_LOOKED, _AMONG = 1500, 30_000
+_LOOKED, _AMONG = 500, 20_000
 #: numbers with at least this part of distinct values, at most so many of them; with fewer than two nothing can be told
-_DISTINCT, _MOST, _LEAST = 0.5, 12, 2
+_DISTINCT, _MOST, _LEAST = 0.5, 8, 2
 #: the neighbour that a copy is far nearer than, and another to learn the dimension from
 _NEAR, _FAR = 30, 60
 #: of rows without a copy, the part whose nearest neighbour is as near by chance; nearer than this share is a copy
@@ -110,7 +110,7 @@ def _continuous(matrix: NDArray[np.float32], inputs: Sequence[Input]) -> list[in
 
 
 def _balanced(target: Floats, classes: bool, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Positions of at most 1,500 rows, of each class as many where there are enough."""
+    """Positions of at most 500 rows, of each class as many where there are enough."""
     if not classes:
         return generator.permutation(len(target))[:_LOOKED].astype(np.int64)
     values = np.unique(target)
