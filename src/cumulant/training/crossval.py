@@ -173,6 +173,7 @@ class CrossValidation:
             scores=tuple(one.score for one in done),
             rounds=tuple(one.judged.rounds for one in done),
             seconds=round(time.monotonic() - begin, 3),
+            shortened=state == "complete" and any(one.judged.cut for one in done),
         )
         answers = np.concatenate([one.judged.answers for one in done]) if state == "complete" else None
         return Outcome(

@@ -20,7 +20,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.statistics import METRICS, Metric, metric
 from cumulant.training import boosting, duplicates, proposals
 from cumulant.training.boosting import LightGBM
-from cumulant.training.budget import Budget
+from cumulant.training.budget import Budget, clock_notes
 from cumulant.training.calm import one_thread_a_product, quiet
 from cumulant.training.crossval import CrossValidation, Outcome
 from cumulant.training.dataset import TrainingSet
@@ -360,7 +360,9 @@ class _Study:
         text: str,
         finisher: Finisher,
     ) -> TrainingSummary:
-        payload = model.payload
+        payload, records = model.payload, self.journal.records
+        searched = [name for name, trainer in self.trainers.items() if trainer.searched]
+        clocked = clock_notes(self.spec.time, records, searched=searched, trials=self.spec.trials)
         return TrainingSummary(
             task=model.task,
             classes=model.classes,
@@ -381,7 +383,9 @@ class _Study:
             threshold=model.threshold,
             threshold_text=text,
             importance=model.importance,
-            notes=(*self.rows.notes, *self.notes, *finisher.notes),
+            trials_wanted=self.spec.trials * len(searched),
+            ended_by="time" if clocked else "trials",
+            notes=(*self.rows.notes, *self.notes, *clocked, *finisher.notes),
             warnings=(*self.rows.warnings, *self.warnings, *finisher.warnings),
             seconds=round(self.budget.spent(), 2),
         )
