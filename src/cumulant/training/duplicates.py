@@ -60,13 +60,14 @@ def across(folds: CrossValidation, inputs: Sequence[Input], *, timed: bool) -> t
     if binomtest(nearer, max(nearer + farther, 1), _HONEST, alternative="greater").pvalue > _LEVEL:
         return ()
     remedy = (
-        "keep one row of each, or test on a later time"
+        "figures over them hold only where such copies come in use as well; else keep one row of each"
         if timed
-        else "name the column that they share as `evaluation: {clusters: COLUMN}`, or keep one row of each"
+        else "figures over them are too good; name the column that they share as `evaluation: {clusters: COLUMN}`, or "
+        "keep one row of each"
     )
     text = (
         f"{copies:,} of {looked:,} rows looked at are near copies of rows that were learned from, with labels that go "
-        f"together: figures over them are too good; {remedy}"
+        f"together: {remedy}"
     )
     return (text,)
 

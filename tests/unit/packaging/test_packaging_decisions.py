@@ -123,6 +123,22 @@ def test_one_number_a_row_decides_only_where_a_threshold_is_declared():
     assert agreement([p[:, None]], [p[:, None] + 0.004], 0.304) == pytest.approx(98 / 99)
 
 
+def test_a_relative_error_carries_its_interval():
+    """Errors of single rows differ: of samples of 300 rows, the limit is below the error of all in 1 of 20."""
+    generator = np.random.default_rng(3)
+    expected = generator.normal(size=(200_000, 2, 2)) + 3
+    found = expected + generator.standard_t(8, size=expected.shape) * 0.02
+    whole = np.linalg.norm(found - expected) / np.linalg.norm(expected)
+    missed = 0
+    for _ in range(1000):
+        rows = generator.integers(len(expected), size=300)
+        limit = 1 - bound([expected[rows]], [found[rows]])
+        assert limit > 1 - agreement([expected[rows]], [found[rows]])
+        missed += limit < whole
+    # upper 99% limit of a binomial of 1,000 at 5%, and a little for the skew of squares
+    assert missed < 80
+
+
 def test_a_form_that_never_says_yes_is_refused_however_rare_yes_is():
     generator = np.random.default_rng(0)
     p = np.where(generator.random(ROWS) < 0.004, 0.9, 0.1)

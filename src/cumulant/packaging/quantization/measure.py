@@ -26,6 +26,8 @@ BATCHES = (1, 32)
 #: rows a call where only answers are wanted
 _STEP = 32
 _REPETITIONS = (7, 60)
+#: of the normal distribution: 95% lie below it
+_ONE_SIDED = 1.6449
 
 
 class Pace(NamedTuple):
@@ -95,15 +97,31 @@ def _comparable(expected: Array, found: Array) -> bool:
 def bound(expected: Sequence[Array], found: Sequence[Array], threshold: float | None = None) -> float:
     """What the agreement is at least, at one-sided 95% confidence; of the worst output and threshold.
 
-    The exact limit where the agreement is a share of rows. A relative error has none and stands for itself.
+    The exact limit where the agreement is a share of rows, of a relative error that of the normal distribution.
     """
     return min(_bound(one, other, threshold) for one, other in zip(expected, found, strict=True))
 
 
 def _bound(expected: Array, found: Array, threshold: float | None) -> float:
     agrees = _agreement(expected, found, threshold)
+    if not decides(expected, threshold):
+        return min(agrees, 1 - _largest_error(expected, found)) if agrees else 0.0
     # a row keeps its labels where it keeps all of them, at the rate at which single ones are kept
-    return exact(math.floor(agrees * len(expected) + 1e-9), len(expected)) if decides(expected, threshold) else agrees
+    return exact(math.floor(agrees * len(expected) + 1e-9), len(expected))
+
+
+def _largest_error(expected: Array, found: Array) -> float:
+    """The upper one-sided 95% limit of the relative error over rows like these: its square is a ratio of two means,
+    with the variance of such (Cochran, Sampling techniques, 1977, 2.11).
+    """
+    usable = np.isfinite(expected)
+    wide = np.where(usable, expected, 0).astype(np.float64)
+    lost = np.where(usable, found, 0).astype(np.float64) - wide
+    squares = [(one**2).reshape(len(one), -1).sum(axis=1) for one in (lost, wide)]
+    total = max(float(squares[1].sum()), 1e-24)
+    ratio = float(squares[0].sum()) / total
+    spread = float(np.sqrt(((squares[0] - ratio * squares[1]) ** 2).sum())) / total
+    return math.sqrt(ratio + _ONE_SIDED * spread)
 
 
 def shares(answers: Sequence[Array], threshold: float | None = None) -> bool:

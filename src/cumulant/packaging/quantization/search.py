@@ -176,8 +176,7 @@ def _try(kind: str, make: Make, path: Path, aim: _Aim) -> tuple[Trial, Engine | 
     except (*_FAULTS, IntegrityError, RequestError, onnx.checker.ValidationError) as error:
         first = str(error).strip().split("\n", 1)[0][:200]
         return Trial(kind, fault=f"could not be made: {type(error).__name__}: {first}"), None
-    shown = bound if measure.shares(aim.fresh.answers, aim.threshold) else None
-    trial = Trial(kind, path.stat().st_size, found, note=_note(path, aim.fresh.sample), bound=shown, distance=distance)
+    trial = Trial(kind, path.stat().st_size, found, note=_note(path, aim.fresh.sample), bound=bound, distance=distance)
     return trial._replace(one_sided=next(filter(None, sides), "")), engine
 
 
