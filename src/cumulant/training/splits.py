@@ -84,7 +84,7 @@ def split(rows: TrainingSet, spec: EvaluationSpec, *, seed: int = 0, horizon: in
     if left_out:
         how += f", after a gap of {_span(gap)} until labels were known ({left_out:,} rows)"
     return Split(
-        train=replace(rows.take(train), traffic=_unlearned(rows, train, cutoff - gap)),
+        train=replace(rows.take(train), traffic=_unlearned(rows, train, cutoff)),
         test=replace(rows.take(test), traffic=None),
         how=how,
         cutoff=cutoff,
@@ -94,7 +94,7 @@ def split(rows: TrainingSet, spec: EvaluationSpec, *, seed: int = 0, horizon: in
 
 
 def _unlearned(rows: TrainingSet, train: NDArray[np.bool_], end: int) -> Traffic | None:
-    """The traffic of the time that is trained on: rows without a label, and those whose label came too late."""
+    """The traffic before the test: rows without a label, and those whose label came too late to be learned."""
     assert rows.at is not None
     late = rows.take((rows.at < end) & ~train)
     weight = np.ones(len(late)) if late.sampling_weight is None else late.sampling_weight
@@ -179,12 +179,15 @@ def _time_folds(rows: TrainingSet, count: int) -> list[Fold]:
     gap, ordered = label_delay(rows), np.sort(rows.at)
     places = np.linspace(_FIRST_VALIDATION * len(rows), len(rows), count + 1).astype(np.int64)
     edges = [int(ordered[place]) for place in places[:-1]] + [int(ordered[-1]) + 1]
+    # What came after the last label is scored by the newest fold, which learned from nothing later.
+    newest = max([edges[-1]] if rows.traffic is None else [edges[-1], rows.traffic.end])
     made = []
     for start, end in itertools.pairwise(edges):
         validate = np.flatnonzero((rows.at >= start) & (rows.at < end))
         train = np.flatnonzero(known_before(rows, start, gap))
         text = f"{units.from_micros(start):%Y-%m-%d} to {units.from_micros(end):%Y-%m-%d}"
-        made.append(_unasked(rows, Fold(train=train, validate=validate, text=text, span=(start, end))))
+        span = (start, newest if end == edges[-1] else end)
+        made.append(_unasked(rows, Fold(train=train, validate=validate, text=text, span=span)))
     return made
 
 

@@ -46,6 +46,11 @@ class Traffic:
         """The rows predicted before `moment`; all where rows have no time."""
         return self if self.at is None else self.take(self.at < moment)
 
+    @property
+    def end(self) -> int:
+        """Just after the last row; 0 where there is none, or rows have no time."""
+        return 0 if self.at is None or not len(self.at) else int(self.at.max()) + 1
+
     def at_most(self, most: int, *, seed: int) -> Traffic:
         """All rows, or `most` of them at random in their order, each standing for as many more."""
         if len(self) <= most:

@@ -140,6 +140,24 @@ def test_folds_are_judged_without_reviewed_rows_and_learn_from_them():
     assert train.asked[made[-1].train].any()
 
 
+def test_rows_whose_labels_are_not_known_yet_are_counted_up_to_the_test():
+    features, outcome, at, _ = requests(3, DAYS)
+    spec = TrainingSpec(target="y", threshold=Threshold(alerts="15/day"))
+    late = 12 * DAY
+    rows = training_set(features, pl.Series(outcome), spec=spec, at=times(at), known=times(at + late))
+    cut = split(rows, EvaluationSpec(test="10%"))
+    assert cut.train.at.max() < cut.cutoff - late
+    made, _ = folds(cut.train, 3)
+    begin, end = made[-1].span
+    assert cut.cutoff - DAY < end <= cut.cutoff
+    assert sum(fold.span[1] - fold.span[0] for fold in made) == end - made[0].span[0]
+    # every row from the first fold to the test is scored once: with its label, or to be counted
+    own = sum(len(fold.validate) for fold in made)
+    others = cut.train.traffic.take(cut.train.traffic.at >= made[0].span[0])
+    assert own + len(others) == ((at >= made[0].span[0]) & (at < cut.cutoff)).sum()
+    assert begin < cut.train.at.max()
+
+
 def test_where_only_reviewers_labelled_they_judge_and_it_is_told():
     train, _, _ = trained("reviewed", Threshold(rate="5%"))
     only = replace(train, asked=np.ones(len(train), dtype=bool))
