@@ -68,7 +68,7 @@ def _suspicion(
             f"(training.leak_auc: {spec.leak_auc:g}): {check}"
         )
     elif found.value:
-        yield f"{name} alone tells the target: with one class all but alone it is {found.value}: {check}"
+        yield f"{name} alone tells the target: {found.value} comes with one class all but alone: {check}"
 
 
 def _rarest(target: NDArray[np.float64]) -> int:

@@ -21,6 +21,8 @@ _RATIO = 20.0
 _PART = 0.1
 #: values of a feature that are looked at one by one: the most frequent
 _VALUES = 8
+#: a value that is missing, and one that is not
+_MISSING = ("a missing value", "any value at all")
 _BINS = 64
 _ROWS_PER_BIN = 25
 
@@ -118,9 +120,9 @@ def _telling_value(codes: Codes, names: tuple[str, ...], truth: NDArray[np.bool_
     for code in np.argsort(-counts, kind="stable")[:_VALUES]:
         held, name = codes == code, names[int(code)]
         if name and _comes_with_one_class(held, truth):
-            return name
+            return _MISSING[0] if name == "missing" else f"the value {name}"
         if name and _comes_with_one_class(~held, truth):
-            return f"any value but {name}"
+            return _MISSING[1] if name == "missing" else f"any value but {name}"
     return ""
 
 
@@ -140,10 +142,16 @@ def _rare_elsewhere(ours: int, size: int, others: int, other_size: int) -> bool:
     return ours / size > _RATIO * elsewhere
 
 
+def _named(value: float | str) -> str:
+    """What a message may call a value: others than 0 and 1 may be somebody's."""
+    return f"{value:g}" if value in (0.0, 1.0) else "a frequent one"
+
+
 def _numbers(feature: pl.Series) -> Floats | None:
     if not (feature.dtype.is_numeric() or feature.dtype == pl.Boolean):
         return None
-    return np.asarray(feature.cast(pl.Float64).fill_null(np.nan).to_numpy(), dtype=np.float64)
+    values = np.asarray(feature.cast(pl.Float64).fill_null(np.nan).to_numpy(), dtype=np.float64)
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _coded(feature: pl.Series) -> tuple[Codes, tuple[str, ...]]:
@@ -163,13 +171,13 @@ def _coded(feature: pl.Series) -> tuple[Codes, tuple[str, ...]]:
     names = [""] * (len(edges) + 2)
     for value in frequent:
         codes[numbers == value] = len(names)
-        names.append(f"{value:g}")
+        names.append(_named(float(value)))
     codes[np.isnan(numbers)] = len(names)
     return codes.astype(np.int64), (*names, "missing")
 
 
 def _codes_of(values: pl.Series) -> tuple[Codes, tuple[str, ...]]:
     held = values.drop_nulls().unique().sort()
-    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in held]
+    texts = [_named(value) for value in held]
     codes = values.replace_strict(held, range(len(held)), default=None, return_dtype=pl.Int64)
     return np.asarray(codes.fill_null(len(held)).to_numpy(), dtype=np.int64), (*texts, "missing")

@@ -69,12 +69,28 @@ def test_a_leak_that_is_not_exact_is_named(name, share):
         assert allowed.warnings == ()
 
 
+def test_a_value_that_may_be_somebodys_is_not_shown():
+    generator, _, outcome = world(0)
+    code = pl.Series("code", LEAKS["a closing code"](generator, outcome))
+    said = check_leakage(pl.DataFrame(code), outcome.astype(float), "binary", spec=TrainingSpec(target="y"))
+    assert "chargeback" not in said[0]
+    assert "the value a frequent one comes with one class" in said[0]
+
+
 def test_the_warning_reaches_the_summary():
     generator, x, outcome = world(0)
     spec = TrainingSpec(target="y", trainers=["linear"], time=None, threshold=0.5)
     rows = training_set(frame(x, gift=amount(generator, outcome)), pl.Series(outcome), spec=spec)
     (warning,) = search(split(rows, EvaluationSpec()).train, spec).summary.warnings
     assert "gift" in warning
+
+
+def test_numbers_without_end_are_taken_as_missing():
+    generator, x, outcome = world(0)
+    endless = np.where(generator.random(ROWS) < 0.1, np.inf, x[:, 0])
+    assert (
+        check_leakage(frame(x, endless=endless), outcome.astype(float), "binary", spec=TrainingSpec(target="y")) == ()
+    )
 
 
 def test_the_limit_is_declared():
