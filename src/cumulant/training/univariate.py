@@ -120,7 +120,7 @@ def _telling_value(codes: Codes, names: tuple[str, ...], truth: NDArray[np.bool_
     for code in np.argsort(-counts, kind="stable")[:_VALUES]:
         held, name = codes == code, names[int(code)]
         if name and _comes_with_one_class(held, truth):
-            return _MISSING[0] if name == "missing" else f"the value {name}"
+            return _MISSING[0] if name == "missing" else name
         if name and _comes_with_one_class(~held, truth):
             return _MISSING[1] if name == "missing" else f"any value but {name}"
     return ""
@@ -144,7 +144,7 @@ def _rare_elsewhere(ours: int, size: int, others: int, other_size: int) -> bool:
 
 def _named(value: float | str) -> str:
     """What a message may call a value: others than 0 and 1 may be somebody's."""
-    return f"{value:g}" if value in (0.0, 1.0) else "a frequent one"
+    return f"the value {value:g}" if value in (0.0, 1.0) else "one frequent value"
 
 
 def _numbers(feature: pl.Series) -> Floats | None:
