@@ -122,7 +122,7 @@ def threshold_run(world, rule, trainers, seed, timed=True):
         asked=None if asked is None else pl.Series(asked),
     )
     train = split(rows, EvaluationSpec(test="10%")).train
-    found = search(train.sample(0.1) if world == "a sample of 10%" else train, spec)
+    found = search(train.sample(0.1, counted=True) if world == "a sample of 10%" else train, spec)
     fresh, _, moments, _ = requests(rng, world, DAYS, FRESH)
     reached = (found.best.predict_frame(fresh) >= found.best.threshold).sum()
     days = len(np.unique(moments // DAY))

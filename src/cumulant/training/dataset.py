@@ -86,8 +86,12 @@ class TrainingSet:
             rows=self.rows[chosen],
         )
 
-    def sample(self, share: float, *, seed: int = 0) -> TrainingSet:
-        """A random `share` of the rows, in their order, with every class kept in its share."""
+    def sample(self, share: float, *, seed: int = 0, counted: bool = False) -> TrainingSet:
+        """A random `share` of the rows, in their order, with every class kept in its share. Each stands for as many as
+        it was drawn from; or, where the others are `counted`, they become traffic.
+        """
+        # Without unlabelled rows nothing is there that reviewed rows were drawn from: they are to stay apart.
+        counted = counted and not (self.traffic is None and self.asked is not None and bool(self.asked.any()))
         generator, kept = np.random.default_rng(seed), np.zeros(len(self), dtype=bool)
         stands = np.ones(len(self)) if self.sampling_weight is None else self.sampling_weight.copy()
         strata = [self.target == number for number in range(len(self.classes))] or [np.ones(len(self), dtype=bool)]
@@ -95,12 +99,20 @@ class TrainingSet:
             places = np.flatnonzero(stratum)
             count = min(len(places), max(round(share * len(places)), tasks.LEAST_OF_A_CLASS))
             kept[generator.choice(places, size=count, replace=False)] = True
-            stands[places] *= len(places) / max(count, 1)
+            stands[places] *= 1 if counted else len(places) / max(count, 1)
+        traffic = None if self.traffic is None else self.traffic.at_most(_part(self.traffic, share), seed=seed)
+        if counted:
+            traffic = self._with_others(np.flatnonzero(~kept), stands)
         return replace(
             replace(self, sampling_weight=stands).take(kept),
-            traffic=None if self.traffic is None else self.traffic.at_most(_part(self.traffic, share), seed=seed),
+            traffic=traffic,
             notes=(*self.notes, f"a random {share:.0%} of the rows"),
         )
+
+    def _with_others(self, places: NDArray[np.int64], stands: Floats) -> Traffic:
+        """The traffic with the rows at `places`."""
+        others = Traffic(features=self.features[places], at=_at(self.at, places), sampling_weight=stands[places])
+        return others if self.traffic is None else Traffic.joined([self.traffic, others])
 
     def at_most(self, most: int) -> TrainingSet:
         """All rows, or as many drawn at random with a fixed seed, in their order, whatever their class."""

@@ -112,7 +112,7 @@ def _of_rule(rule: Threshold, traffic: ScoredTraffic) -> tuple[float, str]:
         )
     told = f"{traffic.rows:,.0f} rows"
     if traffic.unlabelled:
-        told += f", {traffic.unlabelled:,} of them without a label of their own"
+        told += f", {traffic.unlabelled:,} of them only counted"
     if rule.rate is not None:
         part = units.share(rule.rate)
         found, drifted = _of_share(traffic, part)

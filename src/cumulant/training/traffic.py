@@ -80,7 +80,7 @@ class ScoredTraffic:
     """All rows of some spans of time with out-of-fold scores: what a capacity or a rate is a part of.
 
     scores, sampling_weight: [m]. at: [m] microseconds, or None. spans: begin and end of the times in microseconds.
-    unlabelled: how many of the rows have no label of their own.
+    unlabelled: how many of the rows judge nothing, as they have no label of their own or were left out of a sample.
     """
 
     scores: Floats

@@ -65,7 +65,8 @@ def trained(world, rule, *, seed=0, growth=0.0, trainers=("linear",), timed=True
         asked=None if asked is None else pl.Series(asked),
     )
     train = split(rows, EvaluationSpec(test="10%")).train
-    train = train.sample(0.1) if world == "a sample" else train
+    if world.startswith("a sample"):
+        train = train.sample(0.1, counted=world.endswith("counted"))
     return train, spec, search(train, spec)
 
 
@@ -101,6 +102,13 @@ def test_a_rate_is_of_all_requests_without_times_too(world):
 def test_a_sample_of_the_rows_stands_for_all_of_them():
     each = [alerts(trained("a sample", Threshold(alerts="15/day"), seed=seed)[2])[0] for seed in range(4)]
     assert np.mean(each) == pytest.approx(15, rel=0.25)
+
+
+def test_rows_that_a_sample_leaves_out_are_counted_where_wanted():
+    train, _, found = trained("a sample, counted", Threshold(rate="5%"))
+    assert len(train.traffic) == pytest.approx(9 * len(train), rel=0.02)
+    assert "only counted" in found.summary.threshold_text
+    assert alerts(found)[1] == pytest.approx(0.05, rel=0.2)
 
 
 def test_boosted_trees_count_them_too_and_are_repeated_exactly(tmp_path):
