@@ -103,7 +103,8 @@ def learned(rows: TrainingSet, work: Work) -> TrainingSet:
     """
     rows = training.weighted(rows, work.training)
     share = max(work.sample, _LEAST_QUICK_ROWS / max(1, len(rows)))
-    return rows.sample(share, seed=work.training.seed) if share < 1 else rows
+    counted = rows.task == "binary" and isinstance(work.training.threshold, training.Threshold)
+    return rows.sample(share, seed=work.training.seed, counted=counted) if share < 1 else rows
 
 
 def rows_of(context: Context, work: Work) -> Split:

@@ -77,7 +77,7 @@ def labelled_rows(
         known=known,
         asked=None if asked is None else asked.used,
         weight=None if asked is None else asked.weight,
-        groups=_groups(merged, evaluation),
+        groups=groups_of(merged, evaluation, () if at is not None else snapshot.key),
         slices=_slices(project, merged, evaluation, task),
         costs=_chosen(merged, costs, "training.cost"),
     )
@@ -148,7 +148,13 @@ def _moments(raw: pl.DataFrame, task: Task) -> pl.Series | None:
     return raw.select((pl.col(task.predict_at.column) + offset).alias("at"))["at"]
 
 
-def _groups(columns: Mapping[str, pl.Series], evaluation: EvaluationSpec) -> pl.Series | None:
+def groups_of(columns: Mapping[str, pl.Series], evaluation: EvaluationSpec, key: Sequence[str]) -> pl.Series | None:
+    """What rows depend on each other by: the declared column; of rows without time whose `key` has several columns, as
+    a customer and a visit, the first of them that repeats.
+    """
+    if evaluation.clusters == "auto" and len(key) > 1:
+        repeated = (columns[name] for name in key if name in columns and columns[name].n_unique() < len(columns[name]))
+        return next(repeated, None)
     if evaluation.clusters in ("auto", "day", "row"):
         return None
     found = _chosen(columns, [evaluation.clusters], "evaluation.clusters")
