@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cumulant.statistics.agreement import Agreement, cohen_kappa, counted
     from cumulant.statistics.bootstrap import Estimate, difference, draw, estimate, interval
+    from cumulant.statistics.chance import above_chance, exchanged
     from cumulant.statistics.conformal import (
         aps_scores,
         conformal_quantile,
@@ -37,6 +38,8 @@ _HOMES = {
     "draw": "bootstrap",
     "estimate": "bootstrap",
     "interval": "bootstrap",
+    "above_chance": "chance",
+    "exchanged": "chance",
     "jensen_shannon": "distances",
     "population_stability": "distances",
     "total_variation": "distances",
@@ -77,6 +80,7 @@ __all__ = [
     "Scale",
     "Weighted",
     "Word",
+    "above_chance",
     "aps_scores",
     "average_precision",
     "cluster_codes",
@@ -86,6 +90,7 @@ __all__ = [
     "difference",
     "draw",
     "estimate",
+    "exchanged",
     "hajek",
     "interval",
     "jensen_shannon",
