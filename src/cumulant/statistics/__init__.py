@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         prediction_sets,
     )
     from cumulant.statistics.distances import jensen_shannon, population_stability, total_variation, wasserstein
-    from cumulant.statistics.metrics import METRICS, Metric, metric, metrics_for
+    from cumulant.statistics.metrics import METRICS, Metric, metric, metrics_for, quantile_of
     from cumulant.statistics.novelty import Known, Scale
     from cumulant.statistics.ranking import average_precision, roc_auc
     from cumulant.statistics.rows import Rows, cluster_codes
@@ -48,6 +48,7 @@ _HOMES = {
     "Metric": "metrics",
     "metric": "metrics",
     "metrics_for": "metrics",
+    "quantile_of": "metrics",
     "average_precision": "ranking",
     "roc_auc": "ranking",
     "Rows": "rows",
@@ -102,6 +103,7 @@ __all__ = [
     "population_stability",
     "prediction_interval",
     "prediction_sets",
+    "quantile_of",
     "roc_auc",
     "total_variation",
     "verdict",
