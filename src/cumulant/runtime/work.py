@@ -37,6 +37,8 @@ class Work:
     #: labels of the review queue, as they were when this work began
     reviewed: TableRef | None = None
     trainers: Mapping[str, str | None]
+    #: whether rows without times are split by their hash; those of older versions were drawn at random
+    by_hash: bool = True
     #: of every source, for the champion's own features; no part of the identity
     snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
 
@@ -55,6 +57,7 @@ class Work:
             "evaluation": evaluation,
             "sample": self.sample,
             "trainers": dict(self.trainers),
+            **({"split": "hash"} if self.by_hash and self.task.predict_at is None else {}),
             # A project without answers keeps the identity that it had.
             **({} if self.reviewed is None else {"reviewed": self.reviewed.key}),
         }

@@ -32,6 +32,7 @@ class TrainingSet:
     false_negative, false_positive: [n] costs of a wrong decision; or None.
     asked: [n] whether the label came from the review queue: such rows are learned from and never judged by; or None.
     weight: [n] how many rows each stands for when it is learned from; or None for one each.
+    identity: [n] hashes of what identifies each row, where rows without times are split by it; or None.
     rows: [n] positions in the frame given, which also held `unlabelled` rows.
     notes: what was assumed or left out, for a person.
     """
@@ -48,6 +49,7 @@ class TrainingSet:
     false_positive: Floats | None = None
     asked: NDArray[np.bool_] | None = None
     weight: Floats | None = None
+    identity: NDArray[np.uint64] | None = None
     rows: NDArray[np.int64]
     unlabelled: int = 0
     notes: tuple[str, ...] = ()
@@ -75,6 +77,7 @@ class TrainingSet:
             false_positive=_at(self.false_positive, chosen),
             asked=_at(self.asked, chosen),
             weight=_at(self.weight, chosen),
+            identity=_at(self.identity, chosen),
             rows=self.rows[chosen],
         )
 
@@ -111,13 +114,14 @@ def training_set(
     costs: pl.DataFrame | None = None,
     asked: pl.Series | None = None,
     weight: pl.Series | None = None,
+    identity: NDArray[np.uint64] | None = None,
     like: tuple[Task, Sequence[str]] | None = None,
 ) -> TrainingSet:
     """Gather rows for training, or with `like` (task and classes of a model) for its evaluation.
 
     All arguments have one value a row, in one order; times are Datetime columns (naive ones are UTC). `costs` holds
     the columns that `spec.cost` names, `asked` says whose label came from the review queue, `weight` how many rows
-    each stands for. Rows without a label are left out and counted.
+    each stands for, `identity` a hash of what identifies it. Rows without a label are left out and counted.
 
     Raises:
         DataError: the target cannot be learned, or a feature gives it away (not checked with `like`).
@@ -143,6 +147,7 @@ def training_set(
         false_positive=false_positive if found.task == "binary" else None,
         asked=None if asked is None else asked.to_numpy().astype(bool),
         weight=None if weight is None else np.asarray(weight.to_numpy(), dtype=np.float64),
+        identity=identity,
         rows=np.arange(len(features), dtype=np.int64),
         unlabelled=int((~found.labelled).sum()),
         notes=notes,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cumulant.core import units
 from cumulant.core.errors import DataError, UsageError
 from cumulant.training.dataset import TrainingSet
+from cumulant.training.row_hash import places
 from cumulant.training.spec import EvaluationSpec
 
 Index = NDArray[np.int64]
@@ -22,6 +23,8 @@ _DELAY_QUANTILE = 0.99
 #: folds judge the last half of the training rows; the first half is always trained on
 _FIRST_VALIDATION = 0.5
 _LEAST_ROWS = 10
+#: orders of the hashes that are tried
+_SALTS = 8
 _LEAST_OF_A_CLASS = 2
 #: of positives, in a fold that is trained on or judges
 _LEAST_POSITIVES = 5
@@ -29,7 +32,10 @@ _LEAST_POSITIVES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Rows to train on and later rows to judge with; `gap` and `cutoff` in microseconds, None at random."""
+    """Rows to train on and later rows to judge with; `gap` and `cutoff` in microseconds, None at random.
+
+    share, salt: where rows are split by their hash, those below `share` are the test.
+    """
 
     train: TrainingSet
     test: TrainingSet
@@ -37,6 +43,8 @@ class Split:
     cutoff: int | None = None
     gap: int = 0
     left_out: int = 0
+    share: float | None = None
+    salt: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +64,16 @@ def split(rows: TrainingSet, spec: EvaluationSpec, *, seed: int = 0, horizon: in
     row are left out, so that nothing is learned that could not be known then. With `horizon` (microseconds: when
     the data were seen), the test ends the delay of labels before it: of the rows after that, only those whose label
     came fast are labelled, and they are not like the others. Without times, rows (or whole
-    groups) are drawn at random, classes in their shares.
+    groups) are drawn by the hash of what identifies them, so that no row changes sides when others are added; rows
+    without an identity at random, classes in their shares.
 
     Raises:
         UsageError: `test` is no duration or share, or is a duration and rows have no time.
         DataError: nothing would be left to train or to judge.
     """
     if rows.at is None:
-        return _random_split(rows, _share(spec.test), seed)
+        share = _share(spec.test)
+        return _random_split(rows, share, seed) if rows.identity is None else _hash_split(rows, share)
     ripe = ripened(rows, horizon)
     unripe, rows = int((~ripe).sum()), rows.take(ripe)
     assert rows.at is not None
@@ -194,6 +204,23 @@ def _random_split(rows: TrainingSet, share: float, seed: int) -> Split:
     kind = "whole groups" if rows.groups is not None else "rows"
     how = f"a random {1 / count:.0%} of {kind}, since rows have no time"
     return Split(train=rows.take(~test), test=rows.take(test), how=how)
+
+
+def _hash_split(rows: TrainingSet, share: float) -> Split:
+    """By the first salt that leaves both sides what they need: of few rows a hash may give one side no positive."""
+    assert rows.identity is not None
+    for salt in range(_SALTS):
+        test = places(rows.identity, salt) < share
+        try:
+            _check_sides(rows, ~test, test)
+        except DataError:
+            if salt == _SALTS - 1:
+                raise
+            continue
+        break
+    kind = "whole groups" if rows.groups is not None else "rows"
+    how = f"{share:.0%} of {kind} by the hash of what identifies them, since rows have no time"
+    return Split(train=rows.take(~test), test=rows.take(test), how=how, share=share, salt=salt)
 
 
 def _check_sides(rows: TrainingSet, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> None:

@@ -30,7 +30,7 @@ from cumulant.runtime.report_page.content import (
 if TYPE_CHECKING:
     from cumulant.runtime.candidate import ModelRecord
     from cumulant.runtime.fitting import Fitted, SplitSummary
-    from cumulant.runtime.judging import Judgement
+    from cumulant.runtime.judgement import Judgement
     from cumulant.statistics import Estimate
     from cumulant.training import Evaluation, RuleVerdict
     from cumulant.training.records import FoldSummary
