@@ -12,6 +12,7 @@ from cumulant import training
 from cumulant.core.errors import RefusedError
 from cumulant.core.progress import Progress, silent
 from cumulant.ports.registry import ModelVersion
+from cumulant.runtime.candidate import find_record
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import feature_set
 from cumulant.runtime.fitting import rows_of
@@ -23,6 +24,7 @@ from cumulant.runtime.task import resolve_task
 from cumulant.runtime.train import work_of
 from cumulant.runtime.unseen import LEAST_UNSEEN, unseen
 from cumulant.runtime.validate import snapshots_of
+from cumulant.runtime.window_uses import remember, reuse_of
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -70,11 +72,14 @@ def evaluate(
         found = EvaluateResult(run=context.run, model=version, judgement=judgement, as_of=as_of)
         with context.transaction() as transaction:
             transaction.put(EVALUATION, context.run, msgspec.to_builtins(found))
+            if judgement.use is not None:
+                remember(transaction, context, work, judgement.use)
         context.ledger.verdict = judgement.word
         return found
 
 
 def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
+    record = find_record(context.project, version)
     split, doubt, notes = _unlearned(context, work, rows_of(context, work), version)
     context.progress("evaluate", 0.1)
     candidate, more = answers_of(context, work, version, split.test)
@@ -97,6 +102,7 @@ def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
         naive=Answers(alone.naive.predict_frame(split.test.features), alone.naive.threshold),
         opponents=opponents,
         main=alone.summary.metric,
+        reuse=reuse_of(context, work, split, version.uri if record is None else record.fitted.model.key),
         doubt=doubt,
         notes=(*notes, *more, *told),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from cumulant.runtime.records import RunVerdict
+from cumulant.runtime.window_uses import WindowUse
 from cumulant.training import Evaluation, Verdict
 
 
@@ -21,6 +22,8 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     champion_uri: str | None
     verdict: Verdict
     margins_from: str | None = None
+    #: of the test rows by this model
+    use: WindowUse | None = None
     notes: tuple[str, ...] = ()
     reused: bool = False
 

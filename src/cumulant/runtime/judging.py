@@ -15,6 +15,7 @@ from cumulant.runtime.judgement import Judgement
 from cumulant.runtime.models import CHAMPION
 from cumulant.runtime.opponents import Opponent, Opponents, margin_reference, opponents_of
 from cumulant.runtime.rivals import Answers
+from cumulant.runtime.window_uses import Reuse, remember, reuse_of
 from cumulant.training import Evaluation, Parameter, Rival
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 #: journal rows: what a training is compared with, fixed when it begins
 REFERENCE = "reference"
-#: raised where the gate's own rules change: what was decided by others is decided again
-RULES = 2
 
 
 def reference(context: Context, work: Work) -> ModelVersion | None:
@@ -74,7 +73,6 @@ def judge(context: Context, work: Work, fitted: Fitted, champion: ModelVersion |
         "judged": msgspec.to_builtins(work.evaluation),
         "metric": fitted.summary.metric,
         "before": before and before.version,
-        "rules": RULES,
     }
 
     def measure() -> dict[str, object]:
@@ -82,6 +80,8 @@ def judge(context: Context, work: Work, fitted: Fitted, champion: ModelVersion |
 
     def tell(transaction: Transaction, found: dict[str, object]) -> None:
         judgement = msgspec.convert(found, Judgement)
+        if judgement.use is not None:
+            remember(transaction, context, work, judgement.use)
         evaluation, verdict = judgement.evaluation, judgement.verdict
         transaction.emit(
             training.ModelEvaluated(model=fitted.model.key, rows=evaluation.rows, metrics=evaluation.values())
@@ -98,7 +98,8 @@ def judge(context: Context, work: Work, fitted: Fitted, champion: ModelVersion |
 def _judgement(
     context: Context, work: Work, fitted: Fitted, champion: ModelVersion | None, before: ModelVersion | None
 ) -> Judgement:
-    test = rows_of(context, work).test
+    split = rows_of(context, work)
+    test, reuse = split.test, reuse_of(context, work, split, fitted.model.key)
     model, naive = loaded(context, fitted.model), loaded(context, fitted.naive)
     context.progress("evaluate", 0.1)
     opponents, notes = opponents_of(context, work, champion, before, test)
@@ -112,6 +113,7 @@ def _judgement(
         naive=Answers(naive.predict_frame(test.features), naive.threshold),
         opponents=opponents,
         main=fitted.summary.metric,
+        reuse=reuse,
         notes=notes,
     )
 
@@ -125,6 +127,7 @@ def compared(
     naive: Answers,
     opponents: Opponents,
     main: str,
+    reuse: Reuse,
     doubt: str = "",
     notes: tuple[str, ...] = (),
 ) -> Judgement:
@@ -154,6 +157,7 @@ def compared(
         before=rival(opponents.before),
         rules=spec.gate,
         doubt=doubt,
+        level=reuse.level,
     )
     context.progress("evaluate", 0.8)
     champion = opponents.champion
@@ -165,5 +169,6 @@ def compared(
         champion_uri=None if champion is None else champion.version.uri,
         verdict=verdict,
         margins_from=opponents.margins_from(verdict, main),
-        notes=notes,
+        use=reuse.use,
+        notes=(*notes, *reuse.note),
     )

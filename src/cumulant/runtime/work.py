@@ -45,7 +45,7 @@ class Work:
     @property
     def inputs(self) -> dict[str, Any]:
         """As JSON: the inputs of the steps that train and judge."""
-        judged = {"gate", "slices"}
+        judged = {"gate", "slices", "reuse"}
         # A project without a half-life keeps the identity that it had.
         plain = {key: value for key, value in msgspec.to_builtins(self.training).items() if key != "half_life" or value}
         evaluation = {key: value for key, value in msgspec.to_builtins(self.evaluation).items() if key not in judged}

@@ -131,6 +131,14 @@ class EvaluationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         Meta(description="What is drawn whole in the bootstrap: `day`, `row`, or a column. `auto`: days, else rows."),
     ] = "auto"
     slices: Annotated[list[str], Meta(description="Columns by whose values the metrics are told.")] = []
+    reuse: Annotated[
+        Literal["widen", "report"],
+        Meta(
+            description="What follows where the same test rows have judged other models before. `widen`: the gate's"
+            " intervals are widened, so that of models without information at most one in twenty passes in all;"
+            " `report`: a note."
+        ),
+    ] = "widen"
     gate: Annotated[
         dict[str, GateRule],
         Meta(

@@ -22,13 +22,14 @@ COST_MARGIN = 0.1
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """The gate's answer: `passed` where every rule passed. `word` tells the metric searched, against the champion
-    where there is one, else against naive.
+    where there is one, else against naive. `level`: of the intervals of differences.
     """
 
     passed: bool
     word: Word
     rules: tuple[RuleVerdict, ...]
     text: str
+    level: float = LEVEL
 
     def raise_for_refusal(self, model: str) -> None:
         """Raises GateRefusedError unless passed."""
@@ -62,7 +63,8 @@ def gate(
     surely beyond it. Without a margin for `main`, whatever limits there are, the champion may be missed in it by a
     hundredth of its value; without one for a declared cost, by a tenth. `before` is an earlier champion: margins
     hold against it too, so that those of successors do not add up, but for what is shown to be better than the
-    champion. `doubt`: why the candidate's answers may be too good, which no rule can then make up for.
+    champion. `level` is that of the intervals, above the usual where the rows have judged other models. `doubt`: why
+    the candidate's answers may be too good, which no rule can then make up for.
 
     Raises:
         UsageError: a rule names a metric that does not exist, does not measure the task or needs costs, or has neither
@@ -84,7 +86,7 @@ def gate(
     passed = all(rule.passed for rule in made)
     word = next((rule.word for rule in made if rule.against == "champion" and rule.metric == main), made[0].word)
     text = "passed" if passed else "refused: " + "; ".join(rule.text for rule in made if not rule.passed)
-    return Verdict(passed=passed, word=word, rules=tuple(made), text=text)
+    return Verdict(passed=passed, word=word, rules=tuple(made), text=text, level=level)
 
 
 def _of_first(held: Comparisons, margins: Mapping[str, float], main: str) -> list[RuleVerdict]:

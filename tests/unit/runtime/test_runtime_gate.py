@@ -12,6 +12,7 @@ from cumulant.project import load
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.evaluate import evaluate
 from cumulant.runtime.train import train
+from cumulant.runtime.window_uses import level_of
 from cumulant.training.row_hash import places, row_hashes
 
 #: a booster that learns its rows by heart
@@ -76,6 +77,9 @@ def test_no_version_is_judged_on_rows_that_it_learned_from(tmp_path):
         assert rule.difference.low < 0 < rule.difference.high
         # The champion does as well on these rows as on its own test, not as on rows that it knows by heart.
         assert rule.reference.value == pytest.approx(first.evaluation.metrics["log_loss"].value, rel=0.15)
+        # Most of the test rows have judged the first model: the second one's intervals are wider.
+        assert (first.verdict.level, round(second.verdict.level, 3)) == (0.95, 0.972)
+        assert any("have judged 0.9" in note for note in second.notes)
         # The keys are given anew: which rows a version learned from is not known any more, and nobody can tell.
         visits(2200).with_columns(pl.col("visit").reverse()).write_csv(folder / "visits.csv")
         verdict = evaluate(project, "kept/2", principal=who).judgement.verdict
@@ -94,3 +98,12 @@ def test_hashes_do_not_depend_on_the_other_rows():
     shares = places(row_hashes(pl.DataFrame({"key": np.arange(20_000)}), ["key"]))
     assert np.abs(np.histogram(shares, bins=10, range=(0, 1))[0] - 2000).max() < 200
     assert row_hashes(pl.DataFrame({"key": [1]}), ["key"]).tolist() == [8518482412311870710]
+
+
+def test_of_many_models_without_information_one_in_twenty_passes_at_most():
+    """Each passes at one end of its interval; the chances of any number of uses add up to a twentieth at most."""
+    tails = [(1 - level_of(earlier)) / 2 for earlier in range(2000)]
+    assert tails[0] == pytest.approx(0.025)
+    assert sum(tails) <= 0.05
+    assert tails == sorted(tails, reverse=True)
+    assert level_of(0.5) == 0.95
