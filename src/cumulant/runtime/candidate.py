@@ -46,6 +46,8 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     table: str
     as_of: datetime | None
     sample: float
+    #: since when the rows are of another kind, where the training answered a change
+    change: datetime | None = None
     #: the user's own trainers, and the digest of each one's code
     trainers: dict[str, str | None] = {}
     #: the table of labels that came from the review queue
@@ -152,6 +154,7 @@ class Candidate:
             table=work.table.key,
             as_of=work.as_of,
             sample=work.sample,
+            change=work.change,
             reviewed=None if work.reviewed is None else work.reviewed.key,
             trainers=dict(work.trainers),
             warm_start=self.fitted.warm_start,

@@ -122,7 +122,13 @@ def rows_of(context: Context, work: Work) -> Split:
         reviewed=work.reviewed,
         by_hash=work.by_hash,
     )
-    found = training.split(rows, work.evaluation, seed=work.training.seed, horizon=_horizon(rows, work.as_of))
+    found = training.split(
+        rows,
+        work.evaluation,
+        seed=work.training.seed,
+        horizon=_horizon(rows, work.as_of),
+        change=None if work.change is None else to_micros(work.change),
+    )
     # Cases were chosen to be hard: a figure over them would tell of the choice, not of the model.
     return found if found.test.asked is None else replace(found, test=found.test.take(~found.test.asked))
 

@@ -39,6 +39,8 @@ class Work:
     trainers: Mapping[str, str | None]
     #: whether rows without times are split by their hash; those of older versions were drawn at random
     by_hash: bool = True
+    #: since when the rows are of another kind than the champion learned, where a training answers a change
+    change: datetime | None = None
     #: of every source, for the champion's own features; no part of the identity
     snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
 
@@ -57,6 +59,7 @@ class Work:
             "evaluation": evaluation,
             "sample": self.sample,
             "trainers": dict(self.trainers),
+            **({} if self.change is None else {"change": self.change.isoformat()}),
             **({"split": "hash"} if self.by_hash and self.task.predict_at is None else {}),
             # A project without answers keeps the identity that it had.
             **({} if self.reviewed is None else {"reviewed": self.reviewed.key}),

@@ -23,6 +23,8 @@ _DELAY_QUANTILE = 0.99
 #: folds judge the last half of the training rows; the first half is always trained on
 _FIRST_VALIDATION = 0.5
 _LEAST_ROWS = 10
+#: test rows that lie after a change, at least
+_LEAST_AFTER_CHANGE = 100
 #: orders of the hashes that are tried
 _SALTS = 8
 _LEAST_OF_A_CLASS = 2
@@ -56,14 +58,23 @@ class Fold:
     text: str = field(default="")
 
 
-def split(rows: TrainingSet, spec: EvaluationSpec, *, seed: int = 0, horizon: int | None = None) -> Split:
+def split(
+    rows: TrainingSet,
+    spec: EvaluationSpec,
+    *,
+    seed: int = 0,
+    horizon: int | None = None,
+    change: int | None = None,
+) -> Split:
     """Set the test rows aside.
 
     With times, the test is the last part by prediction time: a duration, or a share of rows. Training ends before
     it by the delay of labels (their 0.99 quantile), and rows whose label was still unknown at the first test
     row are left out, so that nothing is learned that could not be known then. With `horizon` (microseconds: when
     the data were seen), the test ends the delay of labels before it: of the rows after that, only those whose label
-    came fast are labelled, and they are not like the others. Without times, rows (or whole
+    came fast are labelled, and they are not like the others. With `change` (microseconds: since
+    when the rows are of another kind), the test is shorter where needed, so that half of the time since then is trained
+    on. Without times, rows (or whole
     groups) are drawn by the hash of what identifies them, so that no row changes sides when others are added; rows
     without an identity at random, classes in their shares.
 
@@ -77,13 +88,16 @@ def split(rows: TrainingSet, spec: EvaluationSpec, *, seed: int = 0, horizon: in
     ripe = ripened(rows, horizon)
     unripe, rows = int((~ripe).sum()), rows.take(ripe)
     assert rows.at is not None
-    cutoff = _cutoff(rows.at, spec.test)
     gap = label_delay(rows)
+    declared = _cutoff(rows.at, spec.test)
+    cutoff = declared if change is None else _after_change(rows.at, declared, change, gap)
     test = rows.at >= cutoff
     train = known_before(rows, cutoff, gap)
     left_out = int((~test & ~train).sum()) + unripe
     _check_sides(rows, train, test)
     how = f"the last {_told(spec.test)} by time"
+    if cutoff > declared:
+        how = f"the rows since {units.from_micros(cutoff):%Y-%m-%d %H:%M}, half of those since the change"
     if left_out:
         how += f", after a gap of {_span(gap)} until labels were known ({left_out:,} rows)"
     return Split(train=rows.take(train), test=rows.take(test), how=how, cutoff=cutoff, gap=gap, left_out=left_out)
@@ -257,6 +271,15 @@ def _cutoff(at: NDArray[np.int64], test: str | float) -> int:
         return int(np.sort(at)[min(len(at) - 1, int((1 - share) * len(at)))])
     # the last day belongs to the test whole: a duration counts back from just after the last row
     return int(at.max()) + 1 - units.micros(units.duration(str(test)))
+
+
+def _after_change(at: NDArray[np.int64], declared: int, change: int, gap: int) -> int:
+    """The first test row, so late that half of the time since `change`, but for the gap, is trained on; as declared
+    where so few rows would be left that they decide nothing.
+    """
+    middle = change + gap + (int(at.max()) - change - gap) // 2
+    enough = int((at >= middle).sum()) >= _LEAST_AFTER_CHANGE
+    return middle if middle > declared and enough else declared
 
 
 def _as_share(test: str | float) -> float | None:
