@@ -108,20 +108,21 @@ def many(seed):
 # --- a candidate and a champion
 
 
-def pair(rng, *, count=4000, days=20, worse=0.0, own=0.15, shared=0.3):
+def pair(rng, *, count=4000, days=20, worse=0.0, own=0.15, shared=0.3, uneven=0.0, costs=False):
     """Test rows of days; the logits of both models have errors in common and of their own. `worse`: variance that the
-    candidate's logits have beside.
+    candidate's logits have beside; `uneven`: how much the log of it differs between days.
     """
     day = np.sort(rng.integers(0, days, count))
     logit = -1 + 1.2 * rng.normal(size=count) + 0.4 * rng.normal(size=days)[day]
     truth = (rng.random(count) < sigmoid(logit)).astype(float)
+    extra = np.exp(uneven * rng.normal(size=days) - uneven**2 / 2)
     both = logit + shared * rng.normal(size=count)
     champion = both + own * rng.normal(size=count)
-    candidate = both + own * rng.normal(size=count) + np.sqrt(worse) * rng.normal(size=count)
+    candidate = both + own * rng.normal(size=count) + np.sqrt(worse * extra[day]) * rng.normal(size=count)
     return (
-        rows_of(truth, sigmoid(candidate), day),
-        rows_of(truth, sigmoid(champion), day),
-        rows_of(truth, np.full(count, truth.mean()), day),
+        rows_of(truth, sigmoid(candidate), day, costs=costs),
+        rows_of(truth, sigmoid(champion), day, costs=costs),
+        rows_of(truth, np.full(count, truth.mean()), day, costs=costs),
     )
 
 
@@ -146,27 +147,31 @@ def compared(rules, holds, **terms):
     return run
 
 
-def loss_of_pair(worse, seeds=40):
-    """The mean of the champion's log loss, and how much more the candidate loses."""
+def excess(worse, uneven, seeds=30):
+    """How much more the candidate loses, in expectation over the truth."""
     found = []
     for seed in range(seeds):
-        candidate, champion, _ = pair(np.random.default_rng([9, seed]), count=40_000, worse=worse)
-        found.append([log_loss(champion), log_loss(candidate)])
-    base, other = np.mean(found, axis=0)
-    return base, other - base
+        rng = np.random.default_rng([9, seed])
+        logit = -1 + 1.2 * rng.normal(size=20_000) + 0.4 * rng.normal(size=20_000)
+        both = logit + 0.3 * rng.normal(size=20_000)
+        extra = worse * np.exp(uneven * rng.normal(size=20_000) - uneven**2 / 2)
+        draws = rng.normal(size=(2, 20_000))
+        champion, candidate = both + 0.15 * draws[0], both + np.sqrt(0.15**2 + extra) * draws[1]
+        found.append(np.mean(expected(logit, candidate) - expected(logit, champion)))
+    return float(np.mean(found))
 
 
-def log_loss(rows):
-    sure = np.where(rows.truth > 0.5, rows.prediction, 1 - rows.prediction)
-    return float(-np.log(sure).mean())
+def expected(logit, answer):
+    """The log loss of `answer` [n] where the truth follows `logit`."""
+    return np.logaddexp(0, answer) - sigmoid(logit) * answer
 
 
-def at_margin(margin):
+def at_margin(margin, uneven=0.0):
     """The variance that costs the candidate just the margin."""
     low, high = 0.0, 2.0
-    for _ in range(14):
+    for _ in range(12):
         middle = (low + high) / 2
-        low, high = (middle, high) if loss_of_pair(middle, 8)[1] < margin else (low, middle)
+        low, high = (middle, high) if excess(middle, uneven) < margin else (low, middle)
     return (low + high) / 2
 
 
@@ -300,6 +305,17 @@ def worlds():
         "30 noise models on one window": World("one passes", many, most=0.05, part=0.25),
         "equal models": World("is called worse", compared(wide, lambda found: found.word == "worse"), most=0.05),
         "equal models ": World("passes", compared(wide, lambda found: found.passed), least=0.9),
+        "equal models, costs declared": World(
+            "passes", compared(wide, lambda found: found.passed, costs=True), least=0.9
+        ),
+        "at the margin, 5 days": World(
+            "passes", compared(wide, lambda found: found.passed, worse=at_margin(margin), days=5), most=0.05
+        ),
+        "at the margin, uneven days": World(
+            "passes",
+            compared(wide, lambda found: found.passed, worse=at_margin(margin, 0.7), uneven=0.7),
+            most=0.05,
+        ),
         "at the margin": World(
             "passes", compared(wide, lambda found: found.passed, worse=at_margin(margin)), most=0.05
         ),
