@@ -116,7 +116,7 @@ def _unlearned(context: Context, work: Work, split: Split, version: ModelVersion
     """
     known, reason = unseen(context, work, split.test, version)
     if known is None:
-        return split, f"cannot tell: {reason}", (reason,)
+        return split, reason, (reason,)
     if known.all():
         return split, "", ()
     if known.sum() < LEAST_UNSEEN:

@@ -61,7 +61,7 @@ class Reuse(msgspec.Struct, frozen=True, kw_only=True):
             return ()
         note = (
             f"these test rows have judged {self.earlier:.3g} other models: the gate's intervals are at"
-            f" {_percent(self.level)} instead of {LEVEL:.0%}; later rows would be fresh"
+            f" {percent(self.level)} instead of {LEVEL:.0%}; later rows would be fresh"
         )
         return (note,)
 
@@ -107,5 +107,6 @@ def _prefix(context: Context, work: Work) -> str:
     return f"{context.project.name}/{digest([work.task.entity, work.training.target])}/"
 
 
-def _percent(level: float) -> str:
+def percent(level: float) -> str:
+    """A level as text: `97.5%`."""
     return f"{100 * level:.3f}".rstrip("0").rstrip(".") + "%"

@@ -36,7 +36,7 @@ def above_chance(metric: Metric, rows: Rows, *, level: float = LEVEL, seed: int 
     """
     value = metric.value(rows) if len(rows) else math.nan
     clusters = rows.clusters()[1]
-    if len(rows) < 2 or math.isnan(value):
+    if clusters < 2 or math.isnan(value):
         return Estimate(value=None, clusters=clusters, level=level)
     sign = 1.0 if metric.larger_is_better else -1.0
     drawn = sign * exchanged(metric, rows, count=_FIRST, seed=seed)

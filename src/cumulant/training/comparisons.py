@@ -102,7 +102,7 @@ class Comparisons:
 
     def without_rows(self, metric: Metric, against: Against, reason: str) -> RuleVerdict:
         """The verdict where there is no row to compare on: nobody can tell."""
-        rule = f"not worse than {_NAMES[against]} on rows that neither learned from"
+        rule = f"not worse than {_NAMES[against]} on rows that neither learned from; {reason}"
         return self.refused(metric, rule, against, f"{metric.text}: cannot tell, {reason}")
 
     def refused(self, metric: Metric, rule: str, against: Against, text: str) -> RuleVerdict:

@@ -82,7 +82,8 @@ def gate(
     else:
         made += _RivalRules(held, rival, before, margins, main).made()
     if doubt:
-        made.append(held.refused(metric(main), "on rows that it did not learn from", "naive", doubt))
+        rule = f"on rows that it did not learn from; {doubt}"
+        made.append(held.refused(metric(main), rule, "naive", f"{metric(main).text}: cannot tell, {doubt}"))
     passed = all(rule.passed for rule in made)
     word = next((rule.word for rule in made if rule.against == "champion" and rule.metric == main), made[0].word)
     text = "passed" if passed else "refused: " + "; ".join(rule.text for rule in made if not rule.passed)
