@@ -13,6 +13,7 @@ from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.units import moment
 from cumulant.runtime.personal import personal_features, personal_texts
 from cumulant.runtime.review.training import answers
+from cumulant.runtime.split_rule import combined, hashes
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,9 +37,11 @@ def labelled_rows(
     evaluation: EvaluationSpec,
     as_of: datetime | None,
     reviewed: TableRef | None = None,
+    by_hash: bool = True,
 ) -> TrainingSet:
     """The entity rows with features and a known label; `as_of` hides labels that became known later. A row that has
-    none of its own takes that of the table `reviewed`, where people gave it one.
+    none of its own takes that of the table `reviewed`, where people gave it one. `by_hash`: rows without times carry
+    the hash by which they are split; versions of before were split at random.
 
     Raises:
         DataError: the target, a slice or a cost names a column that the source lacks, or cannot be learned.
@@ -80,6 +83,7 @@ def labelled_rows(
         groups=groups_of(merged, evaluation, () if at is not None else snapshot.key),
         slices=_slices(project, merged, evaluation, task),
         costs=_chosen(merged, costs, "training.cost"),
+        identity=None if at is not None or not by_hash else hashes(combined(raw, computed), snapshot, task, evaluation),
     )
     notes = (f"{name} is text of a personal column, which the model would carry, and is not used" for name in hidden)
     return replace(rows, notes=(*rows.notes, *notes))

@@ -43,13 +43,17 @@ class Work:
     #: labels of the review queue, as they were when this work began
     reviewed: TableRef | None = None
     trainers: Mapping[str, str | None]
+    #: whether rows without times are split by their hash; those of older versions were drawn at random
+    by_hash: bool = True
+    #: since when the rows are of another kind than the champion learned, where a training answers a change
+    change: datetime | None = None
     #: of every source, for the champion's own features; no part of the identity
     snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
 
     @property
     def inputs(self) -> dict[str, Any]:
         """As JSON: the inputs of the steps that train and judge."""
-        judged = {"gate", "slices"}
+        judged = {"gate", "slices", "reuse"}
         plain = _plain(self.training)
         evaluation = {key: value for key, value in msgspec.to_builtins(self.evaluation).items() if key not in judged}
         return {
@@ -60,6 +64,8 @@ class Work:
             "evaluation": evaluation,
             "sample": self.sample,
             "trainers": dict(self.trainers),
+            **({} if self.change is None else {"change": self.change.isoformat()}),
+            **({"split": "hash"} if self.by_hash and self.task.predict_at is None else {}),
             # A project without answers keeps the identity that it had.
             **({} if self.reviewed is None else {"reviewed": self.reviewed.key}),
             # So does one whose threshold does not depend on which rows are counted.

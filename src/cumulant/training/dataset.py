@@ -36,6 +36,7 @@ class TrainingSet:
     sampling_weight: [n] how many rows of the traffic each stands for, by the chance with which it was drawn; or None
     for one each.
     traffic: rows of the same time without a label, which a capacity or a rate counts too; or None.
+    identity: [n] hashes of what identifies each row, where rows without times are split by it; or None.
     rows: [n] positions in the frame given, which also held `unlabelled` rows.
     notes: what was assumed or left out, for a person. warnings: what a person should not overlook.
     """
@@ -54,6 +55,7 @@ class TrainingSet:
     weight: Floats | None = None
     sampling_weight: Floats | None = None
     traffic: Traffic | None = None
+    identity: NDArray[np.uint64] | None = None
     rows: NDArray[np.int64]
     unlabelled: int = 0
     notes: tuple[str, ...] = ()
@@ -83,6 +85,7 @@ class TrainingSet:
             asked=_at(self.asked, chosen),
             weight=_at(self.weight, chosen),
             sampling_weight=_at(self.sampling_weight, chosen),
+            identity=_at(self.identity, chosen),
             rows=self.rows[chosen],
         )
 
@@ -141,13 +144,15 @@ def training_set(
     costs: pl.DataFrame | None = None,
     asked: pl.Series | None = None,
     weight: pl.Series | None = None,
+    identity: NDArray[np.uint64] | None = None,
     like: tuple[Task, Sequence[str]] | None = None,
 ) -> TrainingSet:
     """Gather rows for training, or with `like` (task and classes of a model) for its evaluation.
 
     All arguments have one value a row, in one order; times are Datetime columns (naive ones are UTC). `costs` holds
     the columns that `spec.cost` names, `asked` says whose label came from the review queue, `weight` how many rows
-    each stands for. Rows without a label are left out and counted; of a binary target they are kept as traffic.
+    each stands for, `identity` a hash of what identifies it. Rows without a label are left out and counted; of a binary
+    target they are kept as traffic.
 
     Raises:
         DataError: the target cannot be learned, or a feature gives it away (not checked with `like`).
@@ -173,6 +178,7 @@ def training_set(
         false_positive=false_positive if found.task == "binary" else None,
         asked=None if asked is None else asked.to_numpy().astype(bool),
         weight=None if weight is None else np.asarray(weight.to_numpy(), dtype=np.float64),
+        identity=identity,
         rows=np.arange(len(features), dtype=np.int64),
         unlabelled=int((~found.labelled).sum()),
         notes=notes,

@@ -126,7 +126,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class GateRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the gate asks of one metric."""
+    """What the gate asks of one metric: a margin, a limit, or both."""
 
     margin: Annotated[
         Annotated[float, Meta(ge=0)] | None,
@@ -150,9 +150,20 @@ class EvaluationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
         ),
     ] = "auto"
     slices: Annotated[list[str], Meta(description="Columns by whose values the metrics are told.")] = []
+    reuse: Annotated[
+        Literal["widen", "report"],
+        Meta(
+            description="What follows where the same test rows have judged other models before. `widen`: the gate's"
+            " intervals are widened, so that of models without information at most one in twenty passes in all;"
+            " `report`: a note."
+        ),
+    ] = "widen"
     gate: Annotated[
         dict[str, GateRule],
-        Meta(description="Metric -> rule. Default: beat naive on the metric searched, be no worse than the champion."),
+        Meta(
+            description="Metric -> rule. Default: beat naive on the metric searched; be no worse than the champion in"
+            " it by over a hundredth, and in a declared cost by over a tenth."
+        ),
     ] = {}
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cumulant.core import units
 from cumulant.core.errors import DataError, UsageError
 from cumulant.training.dataset import TrainingSet
+from cumulant.training.row_hash import places
 from cumulant.training.spec import EvaluationSpec
 from cumulant.training.traffic import Traffic
 
@@ -23,6 +24,10 @@ _DELAY_QUANTILE = 0.99
 #: folds judge the last half of the training rows; the first half is always trained on
 _FIRST_VALIDATION = 0.5
 _LEAST_ROWS = 10
+#: test rows that lie after a change, at least
+_LEAST_AFTER_CHANGE = 100
+#: orders of the hashes that are tried
+_SALTS = 8
 _LEAST_OF_A_CLASS = 2
 #: of positives, in a fold that is trained on or judges
 _LEAST_POSITIVES = 5
@@ -30,7 +35,10 @@ _LEAST_POSITIVES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Rows to train on and later rows to judge with; `gap` and `cutoff` in microseconds, None at random."""
+    """Rows to train on and later rows to judge with; `gap` and `cutoff` in microseconds, None at random.
+
+    share, salt: where rows are split by their hash, those below `share` are the test.
+    """
 
     train: TrainingSet
     test: TrainingSet
@@ -38,6 +46,8 @@ class Split:
     cutoff: int | None = None
     gap: int = 0
     left_out: int = 0
+    share: float | None = None
+    salt: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,32 +65,46 @@ class Fold:
     span: tuple[int, int] | None = None
 
 
-def split(rows: TrainingSet, spec: EvaluationSpec, *, seed: int = 0, horizon: int | None = None) -> Split:
+def split(
+    rows: TrainingSet,
+    spec: EvaluationSpec,
+    *,
+    seed: int = 0,
+    horizon: int | None = None,
+    change: int | None = None,
+) -> Split:
     """Set the test rows aside.
 
     With times, the test is the last part by prediction time: a duration, or a share of rows. Training ends before
     it by the delay of labels (their 0.99 quantile), and rows whose label was still unknown at the first test
     row are left out, so that nothing is learned that could not be known then. With `horizon` (microseconds: when
     the data were seen), the test ends the delay of labels before it: of the rows after that, only those whose label
-    came fast are labelled, and they are not like the others. Without times, rows (or whole
-    groups) are drawn at random, classes in their shares.
+    came fast are labelled, and they are not like the others. With `change` (microseconds: since
+    when the rows are of another kind), the test is shorter where needed, so that half of the time since then is trained
+    on. Without times, rows (or whole
+    groups) are drawn by the hash of what identifies them, so that no row changes sides when others are added; rows
+    without an identity at random, classes in their shares.
 
     Raises:
         UsageError: `test` is no duration or share, or is a duration and rows have no time.
         DataError: nothing would be left to train or to judge.
     """
     if rows.at is None:
-        return _random_split(rows, _share(spec.test), seed)
+        share = _share(spec.test)
+        return _random_split(rows, share, seed) if rows.identity is None else _hash_split(rows, share)
     ripe = ripened(rows, horizon)
     unripe, rows = int((~ripe).sum()), rows.take(ripe)
     assert rows.at is not None
-    cutoff = _cutoff(rows.at, spec.test)
     gap = label_delay(rows)
+    declared = _cutoff(rows.at, spec.test)
+    cutoff = declared if change is None else _after_change(rows.at, declared, change, gap)
     test = rows.at >= cutoff
     train = known_before(rows, cutoff, gap)
     left_out = int((~test & ~train).sum()) + unripe
     _check_sides(rows, train, test)
     how = f"the last {_told(spec.test)} by time"
+    if cutoff > declared:
+        how = f"the rows since {units.from_micros(cutoff):%Y-%m-%d %H:%M}, half of those since the change"
     if left_out:
         how += f", after a gap of {_span(gap)} until labels were known ({left_out:,} rows)"
     return Split(
@@ -243,6 +267,23 @@ def _random_split(rows: TrainingSet, share: float, seed: int) -> Split:
     return Split(train=rows.take(~test), test=replace(rows.take(test), traffic=None), how=how)
 
 
+def _hash_split(rows: TrainingSet, share: float) -> Split:
+    """By the first salt that leaves both sides what they need: of few rows a hash may give one side no positive."""
+    assert rows.identity is not None
+    for salt in range(_SALTS):
+        test = places(rows.identity, salt) < share
+        try:
+            _check_sides(rows, ~test, test)
+        except DataError:
+            if salt == _SALTS - 1:
+                raise
+            continue
+        break
+    kind = "whole groups" if rows.groups is not None else "rows"
+    how = f"{share:.0%} of {kind} by the hash of what identifies them, since rows have no time"
+    return Split(train=rows.take(~test), test=rows.take(test), how=how, share=share, salt=salt)
+
+
 def _check_sides(rows: TrainingSet, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> None:
     for side, kept in (("train", train), ("test", test)):
         if kept.sum() < _LEAST_ROWS:
@@ -277,6 +318,15 @@ def _cutoff(at: NDArray[np.int64], test: str | float) -> int:
         return int(np.sort(at)[min(len(at) - 1, int((1 - share) * len(at)))])
     # the last day belongs to the test whole: a duration counts back from just after the last row
     return int(at.max()) + 1 - units.micros(units.duration(str(test)))
+
+
+def _after_change(at: NDArray[np.int64], declared: int, change: int, gap: int) -> int:
+    """The first test row, so late that half of the time since `change`, but for the gap, is trained on; as declared
+    where so few rows would be left that they decide nothing.
+    """
+    middle = change + gap + (int(at.max()) - change - gap) // 2
+    enough = int((at >= middle).sum()) >= _LEAST_AFTER_CHANGE
+    return middle if middle > declared and enough else declared
 
 
 def _as_share(test: str | float) -> float | None:

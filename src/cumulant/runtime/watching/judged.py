@@ -52,6 +52,13 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     late: Late = Late()
 
+    @property
+    def harm_since(self) -> datetime | None:
+        """Since when the model loses more than it should; None where that is not shown."""
+        if self.harm is None or self.harm.word != "worse":
+            return None
+        return min((one.since for one in self.harm.findings if one.since is not None), default=None)
+
     def losses_since(self, since: datetime) -> tuple[float | None, float | None]:
         """Mean loss of a row since then, as estimated and as measured."""
         held = [one for one in self.windows if one.end > since]
