@@ -65,7 +65,11 @@ def run(
         Path | None, typer.Option(metavar="PATH", help="What became of the rows, with the same key.")
     ] = None,
     label: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The label, where the file of labels has more columns.")
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="The label: where the file of labels has more columns, or that only the reference has.",
+        ),
     ] = None,
     key: Annotated[
         str | None,
@@ -123,10 +127,12 @@ def run(
 
 def _found(call: Invocation, asked: Asked, *, own: bool, window: str | None, ignore: tuple[str, ...]) -> Monitored:
     """By the settings of the project, if there is one; a table needs none."""
+    from dataclasses import replace
+
     import msgspec
 
     from cumulant.monitoring.spec import DriftSpec
-    from cumulant.runtime.monitor import monitor, monitor_project
+    from cumulant.runtime.monitor import monitor, monitor_project, target_columns
     from cumulant.runtime.predictions import log_folder
 
     def told(spec: DriftSpec) -> DriftSpec:
@@ -138,7 +144,7 @@ def _found(call: Invocation, asked: Asked, *, own: bool, window: str | None, ign
         principal = project.principal()
         spec = told(project.spec.monitoring.drift)
         if not own:
-            return monitor(asked, spec)
+            return monitor(replace(asked, targets=target_columns(project)), spec)
         folder = log_folder(project, principal=principal)
         if not folder.is_dir():
             raise UsageError(

@@ -43,8 +43,29 @@ def made(parts: Parts, *, blocks: int) -> Counted | str:
 
 
 def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: Cells, blocks: int) -> Counted:
-    """Counts of values in the cells of a reference."""
-    return _placed(*_tally(parts, blocks), cells, blocks)
+    """Counts of values in the cells of a reference. Numbers and times are unreadable where it holds other texts."""
+    unreadable = np.zeros(blocks, dtype=np.int64)
+
+    def readable() -> Iterator[tuple[pl.Series, Blocks]]:
+        nonlocal unreadable
+        for series, block in parts:
+            if not _is_other(series.dtype, cells):
+                yield series, block
+                continue
+            codes = np.zeros(len(series), dtype=np.int64) if block is None else block
+            unreadable += np.bincount(codes[series.is_not_null().to_numpy()], minlength=blocks)
+            yield pl.Series(series.name, [None] * len(series), dtype=pl.String), block
+
+    tallied, missing = _tally(readable(), blocks)
+    made = _placed(tallied, missing - unreadable, cells, blocks)
+    return made._replace(unreadable=unreadable)
+
+
+def _is_other(dtype: pl.DataType, cells: Cells) -> bool:
+    """Whether values of that type cannot be any of the reference's, of which not all are known to tell by."""
+    if cells.complete or not (dtype.is_numeric() or dtype.is_temporal()):
+        return False
+    return pl.Series(cells.values[:_MANY]).cast(pl.Float64, strict=False).null_count() == len(cells.values[:_MANY])
 
 
 def _tally(parts: Iterator[tuple[pl.Series, Blocks]], blocks: int) -> tuple[pl.DataFrame, Codes]:
