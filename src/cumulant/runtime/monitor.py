@@ -24,7 +24,16 @@ from cumulant.runtime.actions import check
 from cumulant.runtime.alerts.flow import observe
 from cumulant.runtime.watching.page import Look, check_page, write_page
 from cumulant.runtime.watching.reference import served_reference
-from cumulant.runtime.watching.sides import check_compared, compared, is_key, lacking, open_sides, require, roles_of
+from cumulant.runtime.watching.sides import (
+    check_compared,
+    compared,
+    faults_of,
+    is_key,
+    lacking,
+    open_sides,
+    require,
+    roles_of,
+)
 
 if TYPE_CHECKING:
     from cumulant.monitoring.drift import Finding, Findings, Joint, Profile
@@ -82,7 +91,8 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
     """What was found, and how the table was read.
 
     `unknown`: columns that the settings name and neither side has. `unread`: columns that no feature of the served
-    version reads. `others`: rows of the log that other versions answered, which are left out.
+    version reads. `others`: rows of the log that other versions answered, which are left out. `label_faults`: labels
+    that are not used, by why.
     """
 
     predictions: str
@@ -93,6 +103,7 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
     label: str | None
     labelled: int
     label_key: tuple[str, ...]
+    label_faults: dict[str, int] = {}
     only_here: tuple[str, ...]
     only_in_reference: tuple[str, ...]
     unknown: tuple[str, ...]
@@ -150,6 +161,7 @@ def monitor(
         label=label,
         labelled=0 if said is None else said.known,
         label_key=() if said is None else said.key,
+        label_faults={} if said is None else faults_of(said),
         only_here=tuple(name for name in roles if name not in shared and not is_key(now, name, said)),
         only_in_reference=tuple(absent),
         unknown=tuple(sorted({*spec.ignore, *weighed} - {*now.columns, *before.columns})),
@@ -181,6 +193,7 @@ def notes(found: Monitored) -> tuple[str, ...]:
         f"{found.labelled:,} rows have a label ({found.label}), found by {', '.join(found.label_key)}":
             bool(found.label_key),
         f"{told.left_out:,} rows have no readable time and were left out": told.left_out > 0,
+        **{f"{count:,} {what}": True for what, count in found.label_faults.items()},
         f"{found.others:,} rows that other versions answered were left out": found.others > 0,
     }  # fmt: skip
     return (

@@ -13,6 +13,7 @@ from cumulant.core.ids import digest
 from cumulant.core.version import __version__
 from cumulant.monitoring import drift
 from cumulant.monitoring.labels import Labels, labelled
+from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.spec import DriftSpec
 from cumulant.monitoring.tables import ANSWER, TOLD, Table, open_table
 from cumulant.runtime.watching.days import Kept, LogWindows, content_of, spoken
@@ -49,8 +50,24 @@ def open_sides(
         said = said if served is None else said.called(served.truth)
         table = said.table
     size = -(-table.count() // asked.windows) if asked.windows else None
-    table = table if served is None else as_flags(table, flags(before))
-    return _windows(table, size, length, None), _windows(before, size, length, served), said
+    rows = _windows(table, size, length, None)
+    if said is not None:
+        said = said.compared(rows.cut)
+        rows = replace(rows, table=said.table)
+    rows = rows if served is None else replace(rows, table=as_flags(rows.table, flags(before)))
+    return rows, _windows(before, size, length, served), said
+
+
+def faults_of(said: Labels) -> dict[str, int]:
+    """How many labels, or windows of them, are not compared, by why."""
+    told = {
+        "labels are of no row": said.unmatched,
+        "rows have contradictory labels, and count as not labelled": said.contradicted,
+        "labels are known later than now": said.waiting,
+        f"windows have labels of less than {LEAST_SHARE:.0%} of their rows, which are not compared: which rows are "
+        "labelled may depend on what was predicted": said.refused,
+    }
+    return {what: count for what, count in told.items() if count}
 
 
 def _before(asked: Asked, served: Served | None, columns: frozenset[str]) -> tuple[Table, object]:
