@@ -184,6 +184,7 @@ def notes(found: Monitored) -> tuple[str, ...]:
     lists = {
         "not in the reference": found.only_here,
         "only in the reference (--label NAME names its label, --ignore NAME what is no input)": found.only_in_reference,
+        "judged by their new values only, as identifiers are": told.identifiers,
         "no feature of the model reads them, so they count little": found.unread,
         "no such column, though the settings name it": found.unknown,
     }
@@ -300,7 +301,9 @@ def _segments(reference: Profile) -> list[str]:
     return [
         one.name
         for one in reference.columns
-        if one.role == "feature" and one.cells.kind == "category" and len(one.cells.values) <= _FEW_VALUES
+        if one.role == "feature"
+        and one.cells.kind == "category"
+        and len(one.cells.values) + len(one.cells.known) <= _FEW_VALUES
     ]
 
 

@@ -122,8 +122,8 @@ def test_values_of_another_type_are_a_data_fault(look):
         look(now.with_columns(flag=pl.col("amount") > 0), table().with_columns(flag=(pl.col("amount") > 0) * 1)).code
         == 0
     )
-    codes = pl.Series([f"v{place % 12_000}" for place in range(30_000)])
-    many = table(300).with_columns(code=codes)
+    codes = pl.Series([f"v{place % 51_000}" for place in range(110_000)])
+    many = table(1100).with_columns(code=codes)
     ended = look(table(3, 10).with_columns(code=pl.lit(7)), many)
     assert ("code", "unreadable") in found(ended)
 

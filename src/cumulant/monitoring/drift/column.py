@@ -83,10 +83,12 @@ class Watch:
         evidence = drift.two_samples(before, after)
         return _proven(told, evidence.p, evidence.design)
 
-    def _share(self, what: What, before: float, after: float, now: Floats, *, beside: float = 0.0) -> Tested:
+    def _share(
+        self, what: What, before: float, after: float, now: Floats, *, beside: float = 0.0, design: float = 1.0
+    ) -> Tested:
         """A fault that is rare or absent in the reference: Fisher's exact test, of as many rows as there seem to be.
 
-        `beside`: rows that `now` does not count.
+        `beside`: rows that `now` does not count. `design`: at least so many rows count as one.
         """
         rows, all_now = float(self._before.sum()), float(now.sum()) + beside
         first, then = before / max(rows, 1.0), after / max(all_now, 1.0)
@@ -94,7 +96,7 @@ class Watch:
         if told.effect < told.least or all_now < FEWEST:
             return told
         left, right, _ = self._inner(now)
-        design = drift.two_samples(left, right).design
+        design = max(design, drift.two_samples(left, right).design)
         return _proven(told, drift.increase(before, rows, after, all_now, design=design), design)
 
     def _impossible(self, now: Floats) -> Tested:
@@ -103,7 +105,12 @@ class Watch:
 
     def _unseen(self, now: Floats) -> Tested:
         # Of the next rows about as large a share is new as values were met once so far (Good 1953).
-        return self._share("unseen", float(self.reference.cells.once), float(now[:, -1].sum()), now)
+        before = np.column_stack([self._before[:, :-1].sum(axis=1), self._before[:, -1]])
+        after = np.column_stack([now[:, :-1].sum(axis=1), now[:, -1]])
+        cells = self.reference.cells
+        # That share errs by more than a count: values met twice say by how much (Robbins 1968).
+        design = drift.two_samples(before, after).design * (1 + cells.twice / max(cells.once, 1))
+        return self._share("unseen", float(cells.once), float(now[:, -1].sum()), now, design=design)
 
     def _unreadable(self, windows: slice, now: Floats) -> Tested:
         count = float(sum(self.current.unreadable[windows]))

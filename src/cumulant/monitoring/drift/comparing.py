@@ -73,6 +73,7 @@ def compare(
         skipped=current.skipped,
         extra=current.extra,
         left_out=current.left_out,
+        identifiers=tuple(column.name for column in reference.columns if column.cells.identifies),
     )
 
 

@@ -94,6 +94,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
     `newest`: the place of the newest window that has enough rows. `assumed_independent`: the reference is one block,
     which says nothing about how rows depend on each other; then an alarm is only as sound as that assumption.
+    `identifiers`: columns of which only the rate of new values is judged.
     """
 
     findings: tuple[Finding, ...]
@@ -109,6 +110,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     skipped: tuple[Skipped, ...] = ()
     extra: tuple[str, ...] = ()
     left_out: int = 0
+    identifiers: tuple[str, ...] = ()
 
     @property
     def active(self) -> tuple[Finding, ...]:
