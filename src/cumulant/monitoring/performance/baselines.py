@@ -11,9 +11,12 @@ import numpy as np
 from cumulant.core.errors import DataError
 from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of, means_by
 from cumulant.monitoring.performance.kinds import Question
-from cumulant.monitoring.performance.recalibration import Past, Task, applied, learned, past
+from cumulant.monitoring.performance.recalibration import Past, Task, applied, learned, past, together
 from cumulant.monitoring.performance.rows import Predictions, check_task, class_shares, windows
 from cumulant.outcomes import Loss
+from cumulant.statistics.rows import Floats
+from cumulant.statistics.sequential.dependence import FEWEST, Dependence
+from cumulant.statistics.sequential.dependence import learned as dependence
 
 QUESTIONS: tuple[Question, ...] = ("refit", "calibration", "skill")
 
@@ -73,7 +76,8 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
 
     loss, base: mean loss of the model, and of each window's own constant. ratio: the first over the second, with its
     standard error: 1 less the skill. rate: mean of the truth; of several classes the share of the most frequent one.
-    miscalibration: what calibrating the reference's own scores anew would have saved of the loss.
+    miscalibration: what calibrating the reference's own scores anew would have saved of the loss. shapes: how the
+    excess losses of its windows depend on each other and are skewed, by question; empty: nothing is known of it.
     """
 
     task: Task
@@ -85,6 +89,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     past: Past
     miscalibration: float = 0.0
+    shapes: dict[Question, Dependence] = {}
 
     @property
     def skill(self) -> float:
@@ -134,6 +139,7 @@ def baseline(reference: Predictions, *, task: Task, terms: HarmTerms, every: tim
         rows=len(known),
         past=here,
         miscalibration=_miscalibration(known, here, task, terms),
+        shapes=_shapes(known, every, task, terms, ratio),
     )
 
 
@@ -144,3 +150,26 @@ def _miscalibration(known: Predictions, held: Past, task: Task, terms: HarmTerms
     anew = applied(task, learned(task, held), known.score)
     saved = loss_of(terms.loss, known.truth, known.score) - loss_of(terms.loss, known.truth, anew)
     return float(np.average(saved, weights=known.weight))
+
+
+def _shapes(
+    known: Predictions, every: timedelta, task: Task, terms: HarmTerms, ratio: float
+) -> dict[Question, Dependence]:
+    """From the reference's windows, watched as later ones will be. A refit follows the world as a calibration does."""
+    classes = known.score.shape[1] if known.several else None
+    skill: list[Floats] = []
+    calibration: list[Floats] = []
+    pasts: list[Past] = []
+    for _, part in windows(known, every):
+        means = means_by(block_codes(part, terms.block), part.weight)
+        lost = means(loss_of(terms.loss, part.truth, part.score))
+        skill.append(lost - ratio * means(base_loss(terms.loss, part.truth, part.weight, classes)))
+        if terms.calibration:
+            if len(pasts) == terms.recent:
+                anew = applied(task, learned(task, together(pasts)), part.score)
+                calibration.append(lost - means(loss_of(terms.loss, part.truth, anew)))
+            pasts = [*pasts, past(task, part.truth, part.score, part.weight, means(part.truth))][-terms.recent :]
+    of_skill = dependence(skill)
+    of_change = dependence(calibration) if len(calibration) >= FEWEST else of_skill
+    found: dict[Question, Dependence] = {"skill": of_skill, "calibration": of_change, "refit": of_change}
+    return {question: found[question] for question in terms.questions}

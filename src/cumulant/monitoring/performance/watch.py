@@ -31,6 +31,7 @@ from cumulant.monitoring.performance.rows import Predictions, Window, check_task
 from cumulant.statistics import Word
 from cumulant.statistics.rows import Floats
 from cumulant.statistics.sequential import Risen
+from cumulant.statistics.sequential.dependence import Allowance, Dependence, allowance
 
 SAID: dict[Question, str] = {
     "refit": "what a recent refit would lose",
@@ -126,9 +127,25 @@ class Watch:
 
 def begin(reference: Baseline, terms: HarmTerms) -> Watch:
     """A watch that has seen no window yet; begin again whenever another model is served."""
-    fresh = Risen.start(horizon=terms.horizon)
-    answers = {question: Answers(fresh, fresh, fresh) for question in terms.questions}
+    begun: dict[Dependence, Answers] = {}
+    answers = {}
+    for question in terms.questions:
+        shape = reference.shapes.get(question, Dependence())
+        begun[shape] = begun[shape] if shape in begun else _begun(shape, terms)
+        answers[question] = begun[shape]
     return Watch(terms=terms, baseline=reference, answers=answers, pasts=(), starts=(), looks=0)
+
+
+def _begun(shape: Dependence, terms: HarmTerms) -> Answers:
+    """No evidence, and what of later evidence is chance where windows are like the reference's."""
+
+    def chance(*, falling: bool) -> Allowance:
+        alpha = terms.alpha / len(terms.questions)
+        return allowance(shape, horizon=terms.horizon, recent=terms.recent, alpha=alpha, falling=falling)
+
+    rise, fall = chance(falling=False).risen, chance(falling=True).recent
+    worse, other = (Risen.start(horizon=terms.horizon, allowed=one) for one in (rise, fall))
+    return Answers(worse, other, other)
 
 
 def harm(watch: Watch, window: Window, part: Predictions, refit: Floats | None = None) -> tuple[Watch, Harm]:
@@ -148,7 +165,11 @@ def harm(watch: Watch, window: Window, part: Predictions, refit: Floats | None =
     excess, risen, here = _excess(watch, known, None if refit is None else refit[part.labelled])
     margin, none = terms.margin * watch.baseline.loss, np.zeros(0)
     answers = {
-        question: held.add(excess.get(question, none), risen.get(question, none), margin)
+        question: held.add(
+            _values(watch, question, excess.get(question, none)),
+            _values(watch, question, risen.get(question, none)),
+            margin,
+        )
         for question, held in watch.answers.items()
     }
     after = replace(
@@ -160,6 +181,12 @@ def harm(watch: Watch, window: Window, part: Predictions, refit: Floats | None =
     )
     after = replace(after, proven=_proven(after))
     return after, _told(after, window)
+
+
+def _values(watch: Watch, question: Question, blocks: Floats) -> Floats:
+    """The excess of a window's blocks; their mean where those of a window vary together."""
+    shape = watch.baseline.shapes.get(question, Dependence())
+    return np.array([blocks.mean()]) if shape.whole and len(blocks) else blocks
 
 
 def _checked(watch: Watch, window: Window, part: Predictions, refit: Floats | None) -> None:

@@ -1,0 +1,168 @@
+"""How values that follow each other depend and are skewed, and what evidence that alone would show.
+
+`Student` takes values for independent and near normal. Means of windows often are neither: a loss that lasts some days
+moves several of them, and where a large loss is rare most windows look better than their mean. Both make evidence of
+nothing. So the reference's own values say how they follow each other (`learned`), and `allowance` says how much
+evidence such values show by chance beyond independent normal ones: it is taken off before a word is said.
+
+**The rule.** Values of one window that vary together, by their sum's variance against that of independent ones, are one
+value. Windows follow each other as an autoregression of first order, whose correlation stands for the sum of all
+autocorrelations (1 + r) / (1 - r); its estimate is corrected for the bias of short series (Marriott and Pope 1954).
+Fluctuations slower than the reference cannot be seen in it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cumulant.statistics.sequential.arrays import Floats
+from cumulant.statistics.sequential.student import Student
+
+#: windows without which it is not known how they depend, and what is then assumed of them
+FEWEST, ASSUMED = 12, 0.5
+#: simulated runs, and the most values of one look that are simulated: sums of more are near normal
+_RUNS, _VALUES = 600, 8
+#: correlations beyond this cannot be told from a trend
+_MOST = 0.95
+#: skewness and correlation below which values show no more than normal ones, as the test of a rise is cautious
+_SLIGHT = 1.0, 0.2
+#: skewness of a sample below this is not told from that of normal values; larger ones than the second are not
+#: simulated; by how much the skewness of 60 values of a skewed gamma distribution falls short of its own
+_STRAIGHT, _STEEP, _LARGER = 0.3, 8.0, 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dependence:
+    """whole: the values of a look vary together, and their mean is one value. correlation: of neighbouring looks, from
+    0 on. skewness: of values. values: how many a look has.
+    """
+
+    whole: bool = False
+    correlation: float = 0.0
+    skewness: float = 0.0
+    values: int = 1
+
+    @property
+    def factor(self) -> float:
+        """By how much dependence widens the variance of a mean of looks: the sum of all autocorrelations."""
+        return (1 + self.correlation) / (1 - self.correlation)
+
+
+def learned(history: Sequence[Floats]) -> Dependence:
+    """What a reference's values [looks][values], oldest first, say of values that come later."""
+    looks = [np.asarray(one, dtype=np.float64) for one in history if len(one)]
+    if not looks:
+        return Dependence(correlation=ASSUMED)
+    means = np.array([one.mean() for one in looks])
+    sizes = np.array([len(one) for one in looks])
+    together = _together(looks, means, sizes)
+    if len(means) >= FEWEST:
+        found = _correlation(means)
+    else:  # few windows of several values that do not vary together say that they do not depend on each other
+        found = 0.0 if len(means) > 1 and float(np.median(sizes)) > 1 and not together else ASSUMED
+    whole = together or (found > 0 and len(means) > 1)
+    values = 1 if whole else int(np.median(sizes))
+    return Dependence(
+        whole=whole, correlation=found, skewness=_skewness(means if whole else np.concatenate(looks)), values=values
+    )
+
+
+def _together(looks: Sequence[Floats], means: Floats, sizes: Floats) -> bool:
+    """Whether means of looks vary by more than those of independent values would, and surely so (99%)."""
+    from scipy.stats import f
+
+    within = sum(float(((one - mean) ** 2).sum()) for one, mean in zip(looks, means, strict=True))
+    freedom, count = int(sizes.sum()) - len(looks), len(looks)
+    if freedom < 1 or count < 2 or within <= 0:
+        return False
+    grand = float((sizes * means).sum() / sizes.sum())
+    between = float((sizes * (means - grand) ** 2).sum()) / (count - 1)
+    return bool(f.sf(between / (within / freedom), count - 1, freedom) < 0.01)
+
+
+def _correlation(means: Floats) -> float:
+    """Of neighbours; 0 where chance shows as much among independent ones."""
+    n, around = len(means), means - means.mean()
+    whole = float(around @ around)
+    seen = float(around[1:] @ around[:-1]) / whole if whole > 0 else 0.0
+    if seen <= 1 / math.sqrt(n):
+        return 0.0
+    return min(seen + (1 + 3 * seen) / n, _MOST)
+
+
+def _skewness(values: Floats) -> float:
+    """The standardised third moment, made larger: few values seldom show what is rare, and then too little of it."""
+    spread = float(values.std())
+    if len(values) < 3 or spread <= 0:
+        return 0.0
+    seen = float((((values - values.mean()) / spread) ** 3).mean())
+    if abs(seen) < max(_STRAIGHT, math.sqrt(6 / len(values))):
+        return 0.0
+    return math.copysign(min(_LARGER * abs(seen), _STEEP), seen)
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """Log evidence that is chance: of a rise since any look (`Risen.log_evidence`), and of the newest looks alone."""
+
+    risen: float = 0.0
+    recent: float = 0.0
+
+
+def allowance(
+    found: Dependence, *, horizon: int, recent: int, alpha: float, effect: float = 0.5, falling: bool = False,
+    seed: int = 0,
+) -> Allowance:  # fmt: skip
+    """How much more log evidence than independent normal values, and than log(1 / alpha), values like these show with a
+    chance of `alpha` within `horizon` looks although their mean is 0. `falling`: of the values with the other sign.
+
+    It is the quantile of half of `alpha`, since what was learned of few looks errs.
+    """
+    skewness = min(-found.skewness if falling else found.skewness, 0.0)  # a long tail above only hides a rise
+    if skewness > -_SLIGHT[0] and found.correlation < _SLIGHT[1]:
+        return Allowance()
+    generator = np.random.default_rng(seed)
+    values = min(found.values, _VALUES)
+    plain = generator.standard_normal((_RUNS, horizon, values))
+    like = _like(found.correlation, skewness, (_RUNS, horizon, values), generator)
+    ends = [np.quantile(_greatest(one, recent, effect), 1 - alpha / 2, axis=1) for one in (plain, like)]
+    bar = math.log(1 / alpha)
+    risen, newest = (max(float(then) - max(float(now), bar), 0.0) for now, then in zip(*ends, strict=True))
+    return Allowance(risen, newest)
+
+
+def _like(correlation: float, skewness: float, shape: tuple[int, int, int], generator: np.random.Generator) -> Floats:
+    """Values with mean 0 that follow each other so [runs, looks, values]; skewed ones are of a gamma distribution."""
+    runs, looks, values = shape
+    before = 0 if not correlation else math.ceil(3 / (1 - correlation))
+    # The sum of skewed innovations is less skewed than they are.
+    own = skewness * (1 - correlation**3) / (1 - correlation**2) ** 1.5
+    size = (runs, looks + before, values)
+    if own:
+        k = 4 / own**2
+        drawn = math.copysign(1.0, own) * (generator.standard_gamma(k, size) - k) / math.sqrt(k)
+    else:
+        drawn = generator.standard_normal(size)
+    for place in range(1, looks + before if correlation else 1):
+        drawn[:, place] = correlation * drawn[:, place - 1] + math.sqrt(1 - correlation**2) * drawn[:, place]
+    found: Floats = drawn[:, before:]
+    return found
+
+
+def _greatest(values: Floats, recent: int, effect: float) -> Floats:
+    """The greatest log evidence [2, runs] at any look: since any look, and of the newest looks alone."""
+    runs, looks, _ = values.shape
+    sums = (np.full(values.shape[:2], float(values.shape[2])), values.sum(axis=2), (values**2).sum(axis=2))
+    totals = [np.cumsum(one, axis=1) for one in sums]
+    found = np.full((2, runs), -np.inf)
+    for look in range(looks):
+        begun = [one[:, [look]] - np.hstack([np.zeros((runs, 1)), one[:, :look]]) for one in totals]
+        evidence = Student(effect, *begun).log_evidence()
+        risen = np.logaddexp.reduce(evidence, axis=1) - math.log(looks)
+        newest = np.logaddexp.reduce(evidence[:, -recent:], axis=1) - math.log(recent)
+        found = np.maximum(found, np.stack([risen, newest]))
+    return found

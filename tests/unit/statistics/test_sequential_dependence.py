@@ -1,0 +1,92 @@
+"""Values that follow each other or are skewed: what a reference shows of it, and the evidence that is chance then."""
+
+import math
+
+import numpy as np
+import pytest
+
+from cumulant.statistics.sequential import Risen
+from cumulant.statistics.sequential.dependence import ASSUMED, Dependence, allowance, learned
+
+LOOKS, BAR = 30, math.log(60)
+
+
+def autoregression(generator, runs, looks, correlation):
+    found = generator.standard_normal((runs, looks + 40))
+    for place in range(1, looks + 40):
+        own = math.sqrt(1 - correlation**2) * found[:, place]
+        found[:, place] = correlation * found[:, place - 1] + own
+    return found[:, 40:]
+
+
+def alarms(series, allowed):
+    """How many of `series` [runs, looks] are called risen at any look."""
+    count = 0
+    for values in series:
+        risen = Risen.start(horizon=LOOKS, allowed=allowed)
+        for value in values:
+            risen = risen.add([value])
+            if risen.log_evidence() >= BAR:
+                count += 1
+                break
+    return count
+
+
+WORLDS = {
+    "autoregression": lambda generator, runs: autoregression(generator, runs, LOOKS, 0.8),
+    "exponential": lambda generator, runs: 1 - generator.standard_exponential((runs, LOOKS)),
+    "rare": lambda generator, runs: 0.3 - generator.standard_gamma(0.3, (runs, LOOKS)),
+}
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_mean_that_has_not_risen_is_called_so_as_seldom_as_promised(name):
+    """100 runs at the boundary; 11 alarms have a chance of 1% at 5%. Without an allowance it is many more."""
+    draw = WORLDS[name]
+    history = draw(np.random.default_rng(1), 4).ravel()[:, None]
+    allowed = allowance(learned(list(history)), horizon=LOOKS, recent=5, alpha=0.05 / 3).risen
+    series = draw(np.random.default_rng(2), 100)
+    assert alarms(series, allowed) <= 11
+    assert alarms(series, 0.0) > alarms(series, allowed)
+    assert alarms(series[:50] + 4 * series.std(), allowed) >= 45
+
+
+def test_independent_values_are_allowed_nothing():
+    generator = np.random.default_rng(3)
+    found = learned(list(generator.standard_normal((60, 1))))
+    assert (found.whole, found.correlation) == (False, 0.0)
+    assert allowance(found, horizon=LOOKS, recent=5, alpha=0.02).risen == 0
+    several = learned(list(generator.standard_normal((30, 12))))
+    assert (several.whole, several.correlation, several.values) == (False, 0.0, 12)
+
+
+def test_what_depends_is_learned():
+    generator = np.random.default_rng(4)
+    (series,) = autoregression(generator, 1, 200, 0.8)
+    found = learned(list(series[:, None]))
+    assert 0.65 < found.correlation < 0.9
+    assert found.factor > 4
+    # Values of a day that share its shock are one value.
+    days = generator.standard_normal((30, 1)) + 0.5 * generator.standard_normal((30, 10))
+    assert learned(list(days)).whole
+
+
+def test_little_history_is_no_proof_of_independence():
+    assert learned([]).correlation == ASSUMED
+    assert learned(list(np.zeros((5, 1)))).correlation == ASSUMED
+    assert allowance(learned([]), horizon=LOOKS, recent=5, alpha=0.02).risen > 0
+
+
+def test_the_sign_says_whose_tail_is_long():
+    found = Dependence(skewness=4.0)
+    assert allowance(found, horizon=LOOKS, recent=5, alpha=0.02).risen == 0
+    assert allowance(found, horizon=LOOKS, recent=5, alpha=0.02, falling=True).risen > 2
+
+
+def test_what_is_taken_off_is_stored():
+    risen = Risen.start(horizon=5, allowed=1.5).add([1.0, 1.1])
+    again = Risen.from_json(risen.to_json())
+    assert again.allowed == 1.5
+    assert again.log_evidence() == risen.log_evidence()
+    plain = Risen.start(horizon=5).add([1.0, 1.1])
+    assert plain.log_evidence() - risen.log_evidence() == pytest.approx(1.5)
