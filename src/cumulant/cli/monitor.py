@@ -210,7 +210,7 @@ def _print_alarms(console: Console, told: Findings) -> None:
     if not told.findings:
         console.print("nothing is alarming")
         return
-    rows = [_row(one, len(told.windows)) for one in told.findings]
+    rows = [_row(one, told) for one in told.findings]
     console.print(table(["column", "kind", "effect", "since", "windows", "what"], rows, right=["effect"]))
     for one in told.findings:
         for part in one.segments[:1]:
@@ -228,9 +228,10 @@ def _joint(found: Joint) -> str:
     return f"told apart by all features together: AUC {found.area:.3f}{between}" + (f"; by {by}" if by else "")
 
 
-def _row(one: Finding, windows: int) -> tuple[str, ...]:
+def _row(one: Finding, told: Findings) -> tuple[str, ...]:
     from cumulant.monitoring.drift.words import day, sentence
 
     effect = f"{one.effect:.3f}" if one.low is None else f"{one.effect:.3f} [{one.low:.3f}, {one.high:.3f}]"
-    kind = one.kind if one.active else f"{one.kind}, over"
-    return one.feature, kind, effect, day(one.since), f"{one.windows} of {windows}", sentence(one)
+    state = "" if one.active else ", over" if told.is_over(one) else ", not sure"
+    windows = f"{one.windows} of {len(told.windows)}"
+    return one.feature, f"{one.kind}{state}", effect, day(one.since), windows, sentence(one)

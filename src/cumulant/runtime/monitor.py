@@ -185,6 +185,9 @@ def notes(found: Monitored) -> tuple[str, ...]:
         "not in the reference": found.only_here,
         "only in the reference (--label NAME names its label, --ignore NAME what is no input)": found.only_in_reference,
         "judged by their new values only, as identifiers are": told.identifiers,
+        "the reference itself moves, so that these are compared with its newest windows": tuple(
+            f"{one.feature} ({one.windows})" for one in told.unsteady
+        ),
         "no feature of the model reads them, so they count little": found.unread,
         "no such column, though the settings name it": found.unknown,
     }

@@ -12,6 +12,8 @@ from cumulant.monitoring.drift.profiles import Column
 from cumulant.statistics import drift
 from cumulant.statistics.drift.effects import gathered
 from cumulant.statistics.drift.intervals import squared
+from cumulant.statistics.drift.stationary import FEWEST as FEWEST_BLOCKS
+from cumulant.statistics.drift.stationary import steady_from
 from cumulant.statistics.rows import Codes, Floats
 
 #: fewer values than this in a window are not compared: nothing could be said
@@ -50,10 +52,27 @@ class Watch:
     least: Least
     _before: Floats = field(init=False)
     _now: Floats = field(init=False)
+    #: the reference's block from which on its values do not move by themselves: shifts are held against what follows
+    steady: int = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_before", np.array(self.reference.counts, dtype=np.float64))
         object.__setattr__(self, "_now", np.array(self.current.counts, dtype=np.float64))
+        object.__setattr__(self, "steady", self._steady_from())
+
+    def _steady_from(self) -> int:
+        if len(self._before) < FEWEST_BLOCKS:
+            return 0
+        counts = self._before[:, self._inside]
+        each = float(counts.sum()) / len(counts)
+        ordered = self.reference.cells.kind == "number"
+        group = drift.groups(counts.sum(axis=0), max(each, 1.0), ordered=ordered)
+        return steady_from(gathered(counts, group), self.least.shift)
+
+    @property
+    def _inside(self) -> slice:
+        """The cells of values that the reference could have had."""
+        return slice(1, -1) if self.reference.cells.kind == "number" else slice(0, -1)
 
     def tests(self, windows: slice) -> tuple[Tested, ...]:
         """What is looked at in these windows together."""
@@ -118,8 +137,7 @@ class Watch:
 
     def _inner(self, now: Floats) -> tuple[Floats, Floats, Codes]:
         """Counts [blocks, groups] of both, of values that the reference could have had, and the group of each cell."""
-        inner = slice(1, -1) if self.reference.cells.kind == "number" else slice(0, -1)
-        before, after = self._before[:, inner], now[:, inner]
+        before, after = self._before[self.steady :, self._inside], now[:, self._inside]
         smaller = float(min(before.sum(), after.sum()))
         pooled = before.sum(axis=0) + after.sum(axis=0)
         group = drift.groups(pooled, smaller, ordered=self.reference.cells.kind == "number")
@@ -156,14 +174,14 @@ class Watch:
         """All distances of these windows from the reference."""
         now = self._now[windows]
         _, _, group = self._inner(now)
-        cells = self.reference.cells
+        cells, before = self.reference.cells, self._before[self.steady :].sum(axis=0)
         if cells.kind == "number":
             whole = np.concatenate(([group[0]], group, [group[-1]]))
             grid = drift.Grid(np.array(cells.edges))
-            found = drift.distances(self._before.sum(axis=0), now.sum(axis=0), whole, grid=grid, spread=cells.spread)
+            found = drift.distances(before, now.sum(axis=0), whole, grid=grid, spread=cells.spread)
         else:
             whole = np.append(group, group.max() + 1)
-            found = drift.distances(self._before.sum(axis=0), now.sum(axis=0), whole)
+            found = drift.distances(before, now.sum(axis=0), whole)
         return Distances(psi=found.psi, kolmogorov_smirnov=found.kolmogorov_smirnov, wasserstein=found.wasserstein)
 
     def parts(self, windows: slice) -> tuple[Part, ...]:

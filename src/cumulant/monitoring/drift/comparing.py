@@ -10,7 +10,7 @@ import numpy as np
 
 from cumulant.core import units
 from cumulant.monitoring.drift.column import FEWEST, Least, Tested, Watch
-from cumulant.monitoring.drift.findings import Finding, Findings, Kind, Watched, What
+from cumulant.monitoring.drift.findings import Finding, Findings, Kind, Unsteady, Watched, What
 from cumulant.monitoring.drift.profiles import Profile
 from cumulant.monitoring.spec import DriftSpec
 from cumulant.statistics import drift
@@ -73,6 +73,9 @@ def compare(
         skipped=current.skipped,
         extra=current.extra,
         left_out=current.left_out,
+        unsteady=tuple(
+            Unsteady(watch.reference.name, len(reference.blocks) - watch.steady) for watch in watches if watch.steady
+        ),
         identifiers=tuple(column.name for column in reference.columns if column.cells.identifies),
     )
 

@@ -89,12 +89,20 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
     alarming: bool
 
 
+class Unsteady(msgspec.Struct, frozen=True):
+    """A column that moves within the reference, and of how many of its newest windows it is compared with."""
+
+    feature: str
+    windows: int
+
+
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """All alarms, what matters most first.
 
     `newest`: the place of the newest window that has enough rows. `assumed_independent`: the reference is one block,
     which says nothing about how rows depend on each other; then an alarm is only as sound as that assumption.
-    `identifiers`: columns of which only the rate of new values is judged.
+    `identifiers`: columns of which only the rate of new values is judged. `unsteady`: columns that move within the
+    reference, whose shifts are held against its newest windows.
     """
 
     findings: tuple[Finding, ...]
@@ -111,8 +119,14 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     extra: tuple[str, ...] = ()
     left_out: int = 0
     identifiers: tuple[str, ...] = ()
+    unsteady: tuple[Unsteady, ...] = ()
 
     @property
     def active(self) -> tuple[Finding, ...]:
         """What is alarming in the newest window."""
         return tuple(one for one in self.findings if one.active)
+
+    def is_over(self, one: Finding) -> bool:
+        """Whether a finding is past: no alarm in the newest window, and of a shift no distance there that matters."""
+        now = next((column.effect for column in self.columns if column.feature == one.feature), 0.0)
+        return not one.active and (one.what not in ("shift", "constant") or now < one.least)
