@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from cumulant.monitoring.drift import Finding, Findings, Joint
     from cumulant.runtime.monitor import Asked, Monitored
+    from cumulant.runtime.watching.table_loss import TableLoss
 
 app = application(
     "monitor",
@@ -105,7 +106,8 @@ def run(
     """Compare rows with a reference, window by window, as a monitor would have done.
 
     An alarm is a change that is large enough to matter and is not chance, at a rate of
-    false alarms that holds for all columns and windows together. Exit code 1 where something is alarming.
+    false alarms that holds for all columns and windows together. With labels the loss is
+    told, too. Exit code 1 where something is alarming, or the model loses more than it should.
     """
     from cumulant.core.units import moment
     from cumulant.runtime.monitor import Asked
@@ -121,7 +123,7 @@ def run(
     )  # fmt: skip
     found = _found(call, asked, own=predictions is None, window=window, ignore=_list(ignore))
     call.answer(_document(found), lambda console: _print(console, found, every=every, page=out))
-    if any(found.drift.alarming):
+    if found.alarming:
         raise typer.Exit(1)
 
 
@@ -144,7 +146,9 @@ def _found(call: Invocation, asked: Asked, *, own: bool, window: str | None, ign
         principal = project.principal()
         spec = told(project.spec.monitoring.drift)
         if not own:
-            return monitor(replace(asked, targets=target_columns(project)), spec)
+            return monitor(
+                replace(asked, targets=target_columns(project)), spec, performance=project.spec.monitoring.performance
+            )
         folder = log_folder(project, principal=principal)
         if not folder.is_dir():
             raise UsageError(
@@ -198,6 +202,8 @@ def _print(console: Console, found: Monitored, *, every: bool, page: Path | None
         console.print(table(["column", "role", *numbers, "alarming"], shown, right=numbers))
     if found.joint is not None:
         console.print(clean(_joint(found.joint)), markup=False, highlight=False)
+    if found.loss is not None:
+        console.print(clean(_loss(found.loss)), markup=False, highlight=False)
     for note in notes(found):
         console.print(clean(note), style="dim", markup=False, highlight=False)
     if page is not None:
@@ -220,6 +226,15 @@ def _print_alarms(console: Console, told: Findings) -> None:
     count = sum(told.alarming)
     now = "the newest one too" if any(told.alarming[told.newest :]) else "the newest one not"
     console.print(f"alarming: {count} of {len(told.windows)} windows, {now}")
+
+
+def _loss(found: TableLoss) -> str:
+    if found.loss is None:
+        return f"loss: {found.refused}"
+    held = "" if found.reference is None else f", {found.reference:.3g} on the reference"
+    labelled = sum(one.labelled for one in found.windows)
+    said = found.sentence or found.refused or "no harm is shown"
+    return f"loss ({found.measure}) of {labelled:,} labelled rows: {found.loss:.3g}{held}; {said}"
 
 
 def _joint(found: Joint) -> str:

@@ -19,7 +19,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.monitoring import alerts, drift
 from cumulant.monitoring.drift.words import day, sentence
 from cumulant.monitoring.events import DriftAlarm, DriftLooked
-from cumulant.monitoring.spec import DriftSpec
+from cumulant.monitoring.spec import DriftSpec, PerformanceSpec
 from cumulant.runtime.actions import check
 from cumulant.runtime.alerts.flow import observe
 from cumulant.runtime.watching.page import Look, check_page, write_page
@@ -34,13 +34,15 @@ from cumulant.runtime.watching.sides import (
     require,
     roles_of,
 )
+from cumulant.runtime.watching.table_loss import TableLoss, table_loss
+from cumulant.runtime.watching.windows import TableWindows
 
 if TYPE_CHECKING:
     from cumulant.monitoring.drift import Finding, Findings, Joint, Profile
     from cumulant.ports.access import Principal
     from cumulant.project import Project
     from cumulant.runtime.watching.reference import Served
-    from cumulant.runtime.watching.windows import TableWindows, Windows
+    from cumulant.runtime.watching.windows import Windows
 
 
 #: journal rows: what the last event of a look at the rows of a model said
@@ -111,14 +113,22 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
     others: int = 0
     drift: Findings
     joint: Joint | None = None
+    loss: TableLoss | None = None
+
+    @property
+    def alarming(self) -> bool:
+        """Whether anything is: a change of the rows in any window, or harm."""
+        return any(self.drift.alarming) or (self.loss is not None and self.loss.word == "worse")
 
 
 def monitor(
-    asked: Asked, spec: DriftSpec, *, served: Served | None = None, keep: Path | None = None
+    asked: Asked, spec: DriftSpec, *, served: Served | None = None, keep: Path | None = None,
+    performance: PerformanceSpec | None = None,
 ) -> Monitored:  # fmt: skip
     """Compare a table's rows with a reference's; with `served`, a log's of that version with its training's.
 
-    `keep`: a folder for the profiles of a log's days, so that a day that was counted is not read again.
+    `keep`: a folder for the profiles of a log's days, so that a day that was counted is not read again. `performance`:
+    what counts as harm where rows have labels.
 
     Raises:
         DataError: a file or column is not there or cannot be read, there are no rows, or nothing in common.
@@ -171,6 +181,9 @@ def monitor(
         others=now.others,
         drift=found,
         joint=_jointly(sides, found.newest) if asked.joint else None,
+        loss=table_loss(now, before, label, answers, performance or PerformanceSpec())
+        if label is not None and isinstance(now, TableWindows)
+        else None,
     )
     if asked.out is not None:
         look = Look(now.name, before.name, found, told.joint, reference, current, notes(told))
@@ -232,7 +245,10 @@ def monitor_project(
     personal = {name for source in project.spec.data.values() for name in source.personal}
     served = served_reference(project, principal=principal, progress=progress) if asked.reference is None else None
     asked = replace(asked, predictions=folder, hashed=tuple(sorted(personal)), targets=target_columns(project))
-    found = monitor(asked, spec, served=served, keep=project.state / "monitoring" / "profiles")
+    found = monitor(
+        asked, spec, served=served, keep=project.state / "monitoring" / "profiles",
+        performance=project.spec.monitoring.performance,
+    )  # fmt: skip
     _report(project, _fact(project.name, found), principal, quiet=quiet)
     if not asked.narrowed and spec.ignore == project.spec.monitoring.drift.ignore:
         scopes = [(project.name, rule) for rule in _NEXT]
