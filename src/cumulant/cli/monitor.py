@@ -195,7 +195,13 @@ def _print(console: Console, found: Monitored, *, every: bool, page: Path | None
     _print_alarms(console, told)
     if every:
         shown = [
-            (one.feature, one.role, f"{one.effect:.3f}", f"{one.missing:.1%}", "yes" if one.alarming else "–")
+            (
+                one.feature,
+                one.role,
+                f"{one.effect:.3f}",
+                "" if one.missing is None else f"{one.missing:.1%}",
+                "yes" if one.alarming else "–",
+            )
             for one in told.columns
         ]
         numbers = ["distance", "missing"]
@@ -249,4 +255,5 @@ def _row(one: Finding, told: Findings) -> tuple[str, ...]:
     effect = f"{one.effect:.3f}" if one.low is None else f"{one.effect:.3f} [{one.low:.3f}, {one.high:.3f}]"
     state = "" if one.active else ", over" if told.is_over(one) else ", not sure"
     windows = f"{one.windows} of {len(told.windows)}"
-    return one.feature, f"{one.kind}{state}", effect, day(one.since), windows, sentence(one)
+    since = f"{day(one.since)} or before" if one.since == told.windows[0] and len(told.windows) > 1 else day(one.since)
+    return one.feature, f"{one.kind}{state}", effect, since, windows, sentence(one)

@@ -17,6 +17,7 @@ from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.monitoring import alerts, drift
+from cumulant.monitoring.drift.timing import mixed_zones, oddities
 from cumulant.monitoring.drift.words import day, sentence
 from cumulant.monitoring.events import DriftAlarm, DriftLooked
 from cumulant.monitoring.spec import DriftSpec, PerformanceSpec
@@ -93,8 +94,8 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
     """What was found, and how the table was read.
 
     `unknown`: columns that the settings name and neither side has. `unread`: columns that no feature of the served
-    version reads. `others`: rows of the log that other versions answered, which are left out. `label_faults`: labels
-    that are not used, by why.
+    version reads. `odd`: what is strange about times and numbers of rows. `others`: rows of the log that other
+    versions answered, which are left out. `label_faults`: labels that are not used, by why.
     """
 
     predictions: str
@@ -112,6 +113,7 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
     unread: tuple[str, ...] = ()
     others: int = 0
     drift: Findings
+    odd: tuple[str, ...] = ()
     joint: Joint | None = None
     loss: TableLoss | None = None
 
@@ -179,6 +181,7 @@ def monitor(
         if served is None
         else tuple(name for name in served.unread if name in shared and name not in weighed),
         others=now.others,
+        odd=_odd(now, found, length),
         drift=found,
         joint=_jointly(sides, found.newest) if asked.joint else None,
         loss=table_loss(now, before, label, answers, performance or PerformanceSpec())
@@ -216,8 +219,16 @@ def notes(found: Monitored) -> tuple[str, ...]:
     return (
         *(text for text, holds in facts.items() if holds),
         *(f"{text}: {', '.join(names)}" for text, names in lists.items() if names),
+        *found.odd,
         *(f"not watched: {one.name} ({one.reason})" for one in told.skipped),
     )
+
+
+def _odd(now: Windows, found: Findings, length: timedelta) -> tuple[str, ...]:
+    zones = None
+    if isinstance(now, TableWindows) and now.time is not None:
+        zones = mixed_zones(now.table.series(now.time))
+    return (*([] if zones is None else [zones]), *oddities(found.windows, length))
 
 
 def monitor_project(

@@ -128,6 +128,22 @@ def test_values_of_another_type_are_a_data_fault(look):
     assert ("code", "unreadable") in found(ended)
 
 
+def test_a_probability_beyond_1_is_impossible(look):
+    now = table(3, 10)
+    late = pl.when(pl.int_range(pl.len()) % 20 == 0)
+    ended = look(now.with_columns(score=late.then(1.2).otherwise("score")))
+    assert found(ended) == {("score", "impossible")}
+    assert look(now.with_columns(score=late.then(1.0).otherwise("score"))).code == 0
+
+
+def test_a_column_of_one_value_is_named_by_it(look):
+    before = table().with_columns(
+        place=pl.when(pl.int_range(pl.len()) % 5 > 1).then(pl.lit("x")).otherwise(pl.lit("y"))
+    )
+    (one,) = look(table(3, 10).with_columns(place=pl.lit("y")), before).document["findings"]
+    assert (one["what"], one["says"].split(": ")[1]) == ("constant", "y")
+
+
 def test_nothing_to_compare_is_no_answer(look):
     """Both have but a key and a time, which are not watched."""
     keyed = [

@@ -191,7 +191,7 @@ def _watched(watches: Sequence[Watch], found: Sequence[Finding], window: int) ->
                 feature=watch.reference.name,
                 role=watch.reference.role,
                 effect=0.0 if shift is None else shift.effect,
-                missing=1.0 if missing is None or missing.now is None else missing.now,
+                missing=1.0 if "absent" in tests else None if missing is None else missing.now,
                 alarming=watch.reference.name in alarming,
             )
         )

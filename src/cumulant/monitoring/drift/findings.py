@@ -80,12 +80,12 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
-    """A column in the newest window, alarming or not."""
+    """A column in the newest window, alarming or not. `missing`: None of a label, which only becomes known later."""
 
     feature: str
     role: Role
     effect: float
-    missing: float
+    missing: float | None
     alarming: bool
 
 

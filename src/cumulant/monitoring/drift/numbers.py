@@ -32,9 +32,9 @@ class Counted(NamedTuple):
 
 def made(
     parts: Callable[[], Iterator[tuple[pl.Series, Blocks]]], every: Callable[[int], pl.Series], *, rows: int,
-    blocks: int,
+    blocks: int, within: tuple[float, float] | None = None,
 ) -> Counted | str:  # fmt: skip
-    """Cells from these values, and their counts; or why the column is not watched."""
+    """Cells from these values, and their counts; or why the column is not watched. `within`: the possible values."""
     if rows <= _ENOUGH:
         held = list(parts())
         sample = held[0][0]
@@ -46,7 +46,9 @@ def made(
         return "the reference holds no value of it"
     if sample.dtype.is_integer() and len(ordered) >= _FEW and bool((np.diff(ordered) > 0).all()):
         return "every row has its own value, as keys have"
-    cells = Cells(kind="number", edges=tuple(drift.grid(ordered).edges.tolist()), spread=float(ordered.std()))
+    cells = Cells(
+        kind="number", edges=tuple(drift.grid(ordered, within=within).edges.tolist()), spread=float(ordered.std())
+    )
     if held and held[0][1] is None and len(ordered) == len(values):
         # Sorted values are counted faster, and here they are sorted already.
         counts = drift.cells(ordered, drift.Grid(np.array(cells.edges)))

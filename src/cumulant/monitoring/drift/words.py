@@ -12,7 +12,7 @@ def sentence(one: Finding, *, examples: bool = True) -> str:
     if one.what == "absent":
         return "the column is missing from the rows"
     if one.what == "constant":
-        return f"all values are alike: {one.parts[0].values}"
+        return f"all values are in one group: {max(one.parts, key=lambda part: part.now).values}"
     if one.what == "shift":
         moved = (f"{part.values}: {part.before:.1%} to {part.now:.1%}" for part in one.parts[:2])
         return "; ".join(moved)

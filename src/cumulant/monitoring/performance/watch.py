@@ -311,11 +311,19 @@ def _finding(watch: Watch, question: Question) -> Finding:
         evidence=held.worse.log_evidence(),
         bar=bar,
         since=since if word == "worse" else None,
-        sentence=_sentence(question, word, excess, since, watch.baseline),
+        sentence=_sentence(question, word, excess, _since(watch, look, since), watch.baseline),
     )
 
 
-def _sentence(question: Question, word: Word, excess: float, since: datetime | None, reference: Baseline) -> str:
+def _since(watch: Watch, look: int, since: datetime | None) -> str:
+    """When a change began; of one as old as the oldest window that is looked back on only that it is as old."""
+    if since is None:
+        return ""
+    oldest = watch.answers[watch.terms.questions[0]].worse.looks - len(watch.starts)
+    return f"{'At least since' if look <= oldest else 'Since'} {since:%Y-%m-%d %H:%M}"
+
+
+def _sentence(question: Question, word: Word, excess: float, since: str, reference: Baseline) -> str:
     if word == "cannot_tell":
         old = ""
         if question != "skill" and excess > 0 and reference.miscalibration >= excess / 2:
@@ -324,7 +332,7 @@ def _sentence(question: Question, word: Word, excess: float, since: datetime | N
         return f"{old}Whether the model loses more than {SAID[question]} cannot be told yet."
     size = f"{abs(excess):.3g} ({abs(excess) / reference.loss:.0%} of the reference's loss)"
     if word == "worse":
-        return f"Since {since:%Y-%m-%d %H:%M} the model loses {size} more than {SAID[question]}."
+        return f"{since} the model loses {size} more than {SAID[question]}."
     if word == "better":
         return f"The model loses {size} less than {SAID[question]}."
     return f"The model loses not more than {SAID[question]}, within the margin."

@@ -195,12 +195,15 @@ def _harm(
     worst = [one for one in last.findings if one.word == "worse"]
     starts = [one.since for one in worst if one.since is not None]
     since = day(side.cut.blocks[_place(min(starts))]) if starts else None
+    older = " or before" if starts and min(starts) == watch.starts[0] else ""
     return msgspec.structs.replace(
         found, reference=held.loss, word=last.word, kind=last.kind, since=since,
-        sentence=" ".join(_sentence(one.question, one.excess or 0.0, held.loss, since) for one in worst),
+        sentence=" ".join(
+            _sentence(one.question, one.excess or 0.0, held.loss, f"{since}{older}") for one in worst
+        ),
     )  # fmt: skip
 
 
-def _sentence(question: Question, excess: float, reference: float, since: str | None) -> str:
+def _sentence(question: Question, excess: float, reference: float, since: str) -> str:
     size = f"{excess:.3g} ({excess / reference:.0%} of the reference's loss)"
     return f"Since {since} the model loses {size} more than {SAID[question]}."
