@@ -21,6 +21,8 @@ from cumulant.outcomes.matching import resolved
 if TYPE_CHECKING:
     from cumulant.monitoring.drift import Cut
 
+#: part of a window's rows that may have contradictory labels
+_DISPUTED = 0.02
 _KNOWN, _WEIGHT = "known_time", "weight"
 #: columns of a file of labels that are neither its key nor the label
 _BESIDE = (_KNOWN, "time", "timestamp", _WEIGHT)
@@ -30,7 +32,7 @@ class Labels(NamedTuple):
     """The column of labels in `table`, how many rows have one, and the columns by which they found their row.
 
     weight: [rows] how many rows each label stands for; None where the file does not say. unmatched: labels of no row.
-    contradicted: rows of which several things are said at once, which have no label. waiting: labels that only become
+    contradicted: [rows] of which several things are said at once, which have no label. waiting: labels that only become
     known later. refused: windows in which too few rows have a label to compare them.
     """
 
@@ -40,13 +42,14 @@ class Labels(NamedTuple):
     key: tuple[str, ...]
     weight: pl.Series | None = None
     unmatched: int = 0
-    contradicted: int = 0
+    contradicted: pl.Series | None = None
     waiting: int = 0
     refused: int = 0
 
     def compared(self, cut: Cut) -> Labels:
         """Without the labels of windows in which less than LEAST_SHARE of the rows have one: which rows are labelled
         may depend on what was predicted. Rows that were drawn alike, which equal weights above 1 say, are a sample.
+        Nor of windows in which more than _DISPUTED of the rows are contradicted: mostly those of one class may be.
         """
         label = self.table.series(self.name)
         held = label.is_not_null().to_numpy()
@@ -57,6 +60,9 @@ class Labels(NamedTuple):
         if self.weight is not None:
             weights = self.weight.filter(label.is_not_null()).drop_nulls().unique()
             enough |= len(weights) == 1 and weights[0] > 1
+        if self.contradicted is not None:
+            disputed = np.bincount(codes[self.contradicted.to_numpy()], minlength=blocks)
+            enough &= disputed <= _DISPUTED * rows
         told = label.set(pl.Series(~enough[codes]), None) if not enough.all() else label
         with_rest = self.table.rows.with_columns(told.alias(self.name))
         refused = int((~enough & (known > 0))[: len(cut.blocks)].sum())
@@ -119,7 +125,7 @@ def labelled(
     whole = replace(table, rows=joined, columns=(*kept, name), answers=tuple(a for a in table.answers if a != name))
     return Labels(
         whole, name, len(labels) - labels.null_count(), tuple(key), found["weight"] if _WEIGHT in beside else None,
-        unmatched, int((found["state"] == "contradicted").sum()), waiting,
+        unmatched, (found["state"] == "contradicted").fill_null(value=False), waiting,
     )  # fmt: skip
 
 

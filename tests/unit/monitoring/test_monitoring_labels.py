@@ -31,11 +31,11 @@ def test_what_is_said_at_once_contradicts_and_what_became_known_later_corrects(t
     labels = pl.DataFrame({"id": [1, 1, 2, 2, 9], "y": [0, 1, 1, 1, 0]})
     found = joined(tmp_path, ROWS, labels)
     assert found.table.series("y").to_list() == [None, 1, None]
-    assert (found.known, found.contradicted, found.unmatched) == (1, 1, 1)
+    assert (found.known, found.contradicted.to_list(), found.unmatched) == (1, [True, False, False], 1)
     day = [datetime(2026, 1, place, tzinfo=UTC) for place in (1, 2, 2, 1, 1)]
     found = joined(tmp_path, ROWS, labels.with_columns(known_time=pl.Series(day)))
     assert found.table.series("y").to_list() == [1, 1, None]
-    assert (found.contradicted, found.waiting) == (0, 0)
+    assert (found.contradicted.sum(), found.waiting) == (0, 0)
     found = joined(tmp_path, ROWS, labels.with_columns(known_time=pl.Series(day)), now=datetime(2026, 1, 1, tzinfo=UTC))
     assert (found.table.series("y").to_list(), found.waiting) == ([0, 1, None], 2)
 
@@ -59,6 +59,16 @@ def test_labels_of_a_selection_are_not_compared(tmp_path):
     two = Cut((Block(0, 50), Block(50, 50)), np.arange(100) // 50)
     half = joined(tmp_path, rows, rows.filter(pl.col("id") < 60).select("id", y=pl.lit(0))).compared(two)
     assert (half.refused, half.table.series("y").null_count()) == (1, 50)
+
+
+def test_contradictory_labels_of_one_class_are_no_moved_share(tmp_path):
+    rows = pl.DataFrame({"id": range(100)})
+    labels = rows.with_columns(y=pl.col("id") % 2)
+    again = labels.head(20).with_columns(y=pl.lit(1, pl.Int64))
+    found = joined(tmp_path, rows, pl.concat([labels, again])).compared(Cut((Block(0, 100),)))
+    assert (found.known, found.refused, found.table.series("y").null_count()) == (90, 1, 100)
+    few = joined(tmp_path, rows, pl.concat([labels, again.head(3)])).compared(Cut((Block(0, 100),)))
+    assert (few.refused, few.table.series("y").null_count()) == (0, 2)
 
 
 def test_requests_that_are_no_objects_have_no_fields():

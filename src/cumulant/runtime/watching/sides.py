@@ -20,6 +20,8 @@ from cumulant.runtime.watching.days import Kept, LogWindows, content_of, spoken
 from cumulant.runtime.watching.windows import TableWindows, as_flags, flags, served_table
 
 if TYPE_CHECKING:
+    import polars as pl
+
     from cumulant.monitoring.drift import Cut, Profile, Role
     from cumulant.runtime.monitor import Asked
     from cumulant.runtime.watching.reference import Served
@@ -62,12 +64,16 @@ def faults_of(said: Labels) -> dict[str, int]:
     """How many labels, or windows of them, are not compared, by why."""
     told = {
         "labels are of no row": said.unmatched,
-        "rows have contradictory labels, and count as not labelled": said.contradicted,
+        "rows have contradictory labels, and count as not labelled": _count(said.contradicted),
         "labels are known later than now": said.waiting,
-        f"windows have labels of less than {LEAST_SHARE:.0%} of their rows, which are not compared: which rows are "
-        "labelled may depend on what was predicted": said.refused,
+        f"windows have labels of less than {LEAST_SHARE:.0%} of their rows, or contradictory ones, and are not "
+        "compared by them: which rows are labelled may depend on what was predicted": said.refused,
     }
     return {what: count for what, count in told.items() if count}
+
+
+def _count(rows: pl.Series | None) -> int:
+    return 0 if rows is None else int(rows.sum())
 
 
 def _before(asked: Asked, served: Served | None, columns: frozenset[str]) -> tuple[Table, object]:

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cumulant.statistics.sequential.arrays import Floats
-from cumulant.statistics.sequential.student import Student
+from cumulant.statistics.sequential.student import Student, of_any_size
 
 #: windows without which it is not known how they depend, and what is then assumed of them
-FEWEST, ASSUMED = 12, 0.5
+FEWEST, ASSUMED = 12, 0.3
 #: simulated runs, and the most values of one look that are simulated: sums of more are near normal
 _RUNS, _VALUES = 600, 8
 #: correlations beyond this cannot be told from a trend
@@ -161,7 +161,7 @@ def _greatest(values: Floats, recent: int, effect: float) -> Floats:
     found = np.full((2, runs), -np.inf)
     for look in range(looks):
         begun = [one[:, [look]] - np.hstack([np.zeros((runs, 1)), one[:, :look]]) for one in totals]
-        evidence = Student(effect, *begun).log_evidence()
+        evidence = of_any_size(Student(effect, *begun))
         risen = np.logaddexp.reduce(evidence, axis=1) - math.log(looks)
         newest = np.logaddexp.reduce(evidence[:, -recent:], axis=1) - math.log(recent)
         found = np.maximum(found, np.stack([risen, newest]))

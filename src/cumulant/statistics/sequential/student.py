@@ -26,6 +26,8 @@ from scipy.special import stdtr, stdtrit
 
 from cumulant.statistics.sequential.arrays import Floats
 
+#: a rise that is looked for beside small ones, in standard deviations of a value
+LARGE = 2.0
 #: a sum of squares up to this is that of zeros: ratios of smaller ones lose their digits, or overflow
 _LEAST = 1e-290
 
@@ -95,6 +97,13 @@ class Student:
         return cls(float(cast("float", stored["effect"])), *sums)
 
 
+def of_any_size(sums: Student) -> Floats:
+    """Log e-value [batch] as `Student.log_evidence`, looked for at `effect` and at LARGE deviations alike: the mean of
+    both. Of few values that all are far above 0 the first alone never says enough.
+    """
+    return np.logaddexp(sums.log_evidence(), replace(sums, effect=LARGE).log_evidence()) - math.log(2)
+
+
 @dataclass(frozen=True)
 class Risen:
     """Whether the mean of near-normal values has risen above 0 since some look; a `Student` begins at each.
@@ -136,18 +145,18 @@ class Risen:
         """Of the sum over all starts, against "no rise at any look"; alarm at log(1 / alpha)."""
         if not self.looks:
             return 0.0
-        return float(np.logaddexp.reduce(self.starts.log_evidence())) - math.log(self.horizon) - self.allowed
+        return float(np.logaddexp.reduce(of_any_size(self.starts))) - math.log(self.horizon) - self.allowed
 
     def recent(self, looks: int) -> float:
         """Log evidence from the last `looks` looks only: the mean of as many e-values, one for each start."""
-        found = self.starts.log_evidence()[-looks:]
+        found = of_any_size(self.starts)[-looks:]
         return float(np.logaddexp.reduce(found)) - math.log(looks) - self.allowed if len(found) else 0.0
 
     def since(self) -> int | None:
         """The look, counted from 0, whose start has the most evidence; None before any."""
         if not self.looks:
             return None
-        return self.looks - len(self.starts.count) + int(np.argmax(self.starts.log_evidence()))
+        return self.looks - len(self.starts.count) + int(np.argmax(of_any_size(self.starts)))
 
     def mean_since(self, look: int) -> float:
         """The mean of all values from that look on; NaN where it is not kept or brought none."""
