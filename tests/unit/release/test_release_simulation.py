@@ -26,7 +26,7 @@ QUICK = {
         "shadow": None,
         "ab": {"at_least": "1m", "at_most": "4m", "samples": 200},
         "canary": {"weights": ["10%", "50%"], "at_least": "1m", "soak": "2m", "at_most": "6m", "samples": 200},
-    }
+    },
 }
 
 

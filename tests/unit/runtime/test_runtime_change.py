@@ -42,8 +42,9 @@ def calls() -> pl.DataFrame:
     rng = np.random.default_rng(1)
     days = np.repeat(np.arange(190), 20)
     at = [
-        START + timedelta(days=int(day), minutes=int(minute)) for day, minute in zip(days, rng.integers(0, 1440, 3800))
-    ]  # noqa: B905
+        START + timedelta(days=int(day), minutes=int(minute))
+        for day, minute in zip(days, rng.integers(0, 1440, 3800), strict=True)
+    ]
     x, y = rng.normal(size=(2, 3800)).round(4)
     bought = rng.random(3800) < 1 / (1 + np.exp(-2 * x - y))
     return pl.DataFrame({"call": np.arange(3800), "at": at, "x": x, "y": y}).with_columns(

@@ -90,6 +90,16 @@ def audit_of(windows: Sequence[Passed], before: float | None) -> Audit | None:
     return audit([said for said, _ in pairs], [truth for _, truth in pairs], before=before)
 
 
+def distrust(several: bool, last: Harm | None, audit: Audit | None) -> str | None:
+    """Why the newest windows are not estimated, though their scores would allow it; None where they are."""
+    if several and last is not None and last.word == "worse":
+        return "labels show harm, and of several classes it is not known whether scores see it"
+    if audit is not None and not audit.holds:
+        missed = f"{audit.windows - audit.covered} of {audit.windows}"
+        return f"{missed} windows with labels lay outside the interval that was estimated for them"
+    return None
+
+
 def enough(part: pl.DataFrame) -> bool:
     """Whether labels speak for all rows of a window: nearly all have one, or they were drawn with known chances.
 
