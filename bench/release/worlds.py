@@ -1,6 +1,6 @@
 """How releases end in each bundled world, by the code that decides real ones.
 
-    python bench/release/worlds.py [NAME ...] [--releases 200] [--seed 1] [--processes N] [--json bench/release/results.json]
+    python bench/release/worlds.py [NAME ...] [--releases 200] [--seed 1] [--processes N] [--json FILE] [--missing]
 
 Each world is a file of `src/cumulant/datasets/worlds`, simulated under the default section `release` with the world's
 own policy over it, as `cumulant release simulate --world NAME` does. The JSON file keeps the result of every world, so
@@ -38,8 +38,11 @@ def main() -> None:
     options.add_argument("--seed", type=int, default=1)
     options.add_argument("--processes", type=int, default=None)
     options.add_argument("--json", type=Path, default=RESULTS)
+    options.add_argument("--missing", action="store_true", help="only worlds of which fewer releases are there")
     asked = options.parse_args()
     for name in asked.names or bundled():
+        if asked.missing and known(asked.json, name) >= asked.releases:
+            continue
         began = time.perf_counter()
         found = simulate(
             read_world(name),
@@ -52,6 +55,12 @@ def main() -> None:
         seconds = time.perf_counter() - began
         write(asked.json, found, seconds, asked.processes or cores())
         print(line(found, seconds), flush=True)
+
+
+def known(path: Path, name: str) -> int:
+    """How many releases of a world the results hold."""
+    results = json.loads(path.read_text())["worlds"] if path.exists() else {}
+    return results.get(name, {}).get("releases", 0)
 
 
 def write(path: Path, found: Simulated, seconds: float, processes: int) -> None:

@@ -125,7 +125,7 @@ def test_a_number(tmp_path):
     found = trained(make(tmp_path / "kind", frame, target="score"))
     assert found.training.task == "regression"
     assert any("rows have no time, so 2 random folds" in note for note in found.notes), found.notes
-    assert "random" in found.split.how
+    assert "by the hash of what identifies them" in found.split.how
     assert {"mae", "rmse", "r2"} <= set(found.evaluation.metrics)
     with opened(tmp_path / "kind") as project:
         answers = check_served(project, strange(frame))

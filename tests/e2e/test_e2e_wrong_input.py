@@ -307,7 +307,7 @@ def write(project: Path, old: str, new: str, *, text: str = PROJECT) -> None:
         ("  trials: 1", "  source: rowz", 10, 'did you mean "rows"?'),
         ("  trials: 1", "  time: 2 fortnights", 10, "90s, 15m, 2h, 30d, 4w"),
         ("    key: id", "    quarantine: 150%", 5, "write 5% or a number from 0 to 1"),
-        ("  trials: 1", "  trials: 1\nevaluation: {gate: {log_loss: {}}}", 11, "exactly one of margin, min and max"),
+        ("  trials: 1", "  trials: 1\nevaluation: {gate: {log_loss: {}}}", 11, "exactly one of min and max"),
         ("  trials: 1", "  trials: 1\n  trials: 2", 11, "is set twice; the first time in line 10"),
         ("  trials: 1", "\ttrials: 1", 10, "indent with spaces, not tabs"),
         ("{min: 0}", "{min: 0", 8, "not valid YAML"),

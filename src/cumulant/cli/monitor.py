@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from cumulant.monitoring.drift import Finding, Findings, Joint
     from cumulant.runtime.monitor import Asked, Monitored
+    from cumulant.runtime.watching.table_loss import TableLoss
 
 app = application(
     "monitor",
@@ -65,7 +66,11 @@ def run(
         Path | None, typer.Option(metavar="PATH", help="What became of the rows, with the same key.")
     ] = None,
     label: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="The label, where the file of labels has more columns.")
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="The label: where the file of labels has more columns, or that only the reference has.",
+        ),
     ] = None,
     key: Annotated[
         str | None,
@@ -101,7 +106,8 @@ def run(
     """Compare rows with a reference, window by window, as a monitor would have done.
 
     An alarm is a change that is large enough to matter and is not chance, at a rate of
-    false alarms that holds for all columns and windows together. Exit code 1 where something is alarming.
+    false alarms that holds for all columns and windows together. With labels the loss is
+    told, too. Exit code 1 where something is alarming, or the model loses more than it should.
     """
     from cumulant.core.units import moment
     from cumulant.runtime.monitor import Asked
@@ -117,16 +123,18 @@ def run(
     )  # fmt: skip
     found = _found(call, asked, own=predictions is None, window=window, ignore=_list(ignore))
     call.answer(_document(found), lambda console: _print(console, found, every=every, page=out))
-    if any(found.drift.alarming):
+    if found.alarming:
         raise typer.Exit(1)
 
 
 def _found(call: Invocation, asked: Asked, *, own: bool, window: str | None, ignore: tuple[str, ...]) -> Monitored:
     """By the settings of the project, if there is one; a table needs none."""
+    from dataclasses import replace
+
     import msgspec
 
     from cumulant.monitoring.spec import DriftSpec
-    from cumulant.runtime.monitor import monitor, monitor_project
+    from cumulant.runtime.monitor import monitor, monitor_project, target_columns
     from cumulant.runtime.predictions import log_folder
 
     def told(spec: DriftSpec) -> DriftSpec:
@@ -138,7 +146,9 @@ def _found(call: Invocation, asked: Asked, *, own: bool, window: str | None, ign
         principal = project.principal()
         spec = told(project.spec.monitoring.drift)
         if not own:
-            return monitor(asked, spec)
+            return monitor(
+                replace(asked, targets=target_columns(project)), spec, performance=project.spec.monitoring.performance
+            )
         folder = log_folder(project, principal=principal)
         if not folder.is_dir():
             raise UsageError(
@@ -185,13 +195,21 @@ def _print(console: Console, found: Monitored, *, every: bool, page: Path | None
     _print_alarms(console, told)
     if every:
         shown = [
-            (one.feature, one.role, f"{one.effect:.3f}", f"{one.missing:.1%}", "yes" if one.alarming else "–")
+            (
+                one.feature,
+                one.role,
+                f"{one.effect:.3f}",
+                "" if one.missing is None else f"{one.missing:.1%}",
+                "yes" if one.alarming else "–",
+            )
             for one in told.columns
         ]
         numbers = ["distance", "missing"]
         console.print(table(["column", "role", *numbers, "alarming"], shown, right=numbers))
     if found.joint is not None:
         console.print(clean(_joint(found.joint)), markup=False, highlight=False)
+    if found.loss is not None:
+        console.print(clean(_loss(found.loss)), markup=False, highlight=False)
     for note in notes(found):
         console.print(clean(note), style="dim", markup=False, highlight=False)
     if page is not None:
@@ -204,7 +222,7 @@ def _print_alarms(console: Console, told: Findings) -> None:
     if not told.findings:
         console.print("nothing is alarming")
         return
-    rows = [_row(one, len(told.windows)) for one in told.findings]
+    rows = [_row(one, told) for one in told.findings]
     console.print(table(["column", "kind", "effect", "since", "windows", "what"], rows, right=["effect"]))
     for one in told.findings:
         for part in one.segments[:1]:
@@ -216,15 +234,26 @@ def _print_alarms(console: Console, told: Findings) -> None:
     console.print(f"alarming: {count} of {len(told.windows)} windows, {now}")
 
 
+def _loss(found: TableLoss) -> str:
+    if found.loss is None:
+        return f"loss: {found.refused}"
+    held = "" if found.reference is None else f", {found.reference:.3g} on the reference"
+    labelled = sum(one.labelled for one in found.windows)
+    said = found.sentence or found.refused or "no harm is shown"
+    return f"loss ({found.measure}) of {labelled:,} labelled rows: {found.loss:.3g}{held}; {said}"
+
+
 def _joint(found: Joint) -> str:
     between = "" if found.low is None else f" [{found.low:.3f}, {found.high:.3f}]"
     by = ", ".join(f"{one.feature} {one.part:.3f}" for one in found.by)
     return f"told apart by all features together: AUC {found.area:.3f}{between}" + (f"; by {by}" if by else "")
 
 
-def _row(one: Finding, windows: int) -> tuple[str, ...]:
+def _row(one: Finding, told: Findings) -> tuple[str, ...]:
     from cumulant.monitoring.drift.words import day, sentence
 
     effect = f"{one.effect:.3f}" if one.low is None else f"{one.effect:.3f} [{one.low:.3f}, {one.high:.3f}]"
-    kind = one.kind if one.active else f"{one.kind}, over"
-    return one.feature, kind, effect, day(one.since), f"{one.windows} of {windows}", sentence(one)
+    state = "" if one.active else ", over" if told.is_over(one) else ", not sure"
+    windows = f"{one.windows} of {len(told.windows)}"
+    since = f"{day(one.since)} or before" if one.since == told.windows[0] and len(told.windows) > 1 else day(one.since)
+    return one.feature, f"{one.kind}{state}", effect, since, windows, sentence(one)

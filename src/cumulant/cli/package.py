@@ -83,6 +83,13 @@ def package(
     accuracy_loss: Annotated[
         str, typer.Option(metavar="SHARE", help="With --quantize: share of answers that may change.")
     ] = "1%",
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            help="With --quantize, of two classes: the probability from which you say yes; default: several are kept.",
+        ),
+    ] = None,
     state: Annotated[
         list[str] | None,
         typer.Option(
@@ -132,6 +139,7 @@ def package(
             trust_pickle=trust_pickle,
             quantize=_AIMS[quantize],
             accuracy_loss=share(accuracy_loss),
+            threshold=threshold,
             state=_pairs(state),
             idle=duration(state_idle).total_seconds(),
             project=_project(call),

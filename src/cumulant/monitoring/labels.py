@@ -1,28 +1,72 @@
-"""Labels from a file beside the rows they are about."""
+"""Labels from a file beside the rows they are about, by the rules of `outcomes`: as the log's labels are joined."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import polars as pl
 
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import DataError, UsageError
+from cumulant.core.units import to_micros
+from cumulant.monitoring.drift.blocks import moments
+from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.tables import Table, open_table, readable
+from cumulant.outcomes.matching import resolved
 
+if TYPE_CHECKING:
+    from cumulant.monitoring.drift import Cut
+
+#: part of a window's rows that may have contradictory labels
+_DISPUTED = 0.02
+_KNOWN, _WEIGHT = "known_time", "weight"
 #: columns of a file of labels that are neither its key nor the label
-_BESIDE = ("known_time", "time", "timestamp")
+_BESIDE = (_KNOWN, "time", "timestamp", _WEIGHT)
 
 
 class Labels(NamedTuple):
-    """The column of labels in `table`, how many rows have one, and the columns by which they found their row."""
+    """The column of labels in `table`, how many rows have one, and the columns by which they found their row.
+
+    weight: [rows] how many rows each label stands for; None where the file does not say. unmatched: labels of no row.
+    contradicted: [rows] of which several things are said at once, which have no label. waiting: labels that only become
+    known later. refused: windows in which too few rows have a label to compare them.
+    """
 
     table: Table
     name: str
     known: int
     key: tuple[str, ...]
+    weight: pl.Series | None = None
+    unmatched: int = 0
+    contradicted: pl.Series | None = None
+    waiting: int = 0
+    refused: int = 0
+
+    def compared(self, cut: Cut) -> Labels:
+        """Without the labels of windows in which less than LEAST_SHARE of the rows have one: which rows are labelled
+        may depend on what was predicted. Rows that were drawn alike, which equal weights above 1 say, are a sample.
+        Nor of windows in which more than _DISPUTED of the rows are contradicted: mostly those of one class may be.
+        """
+        label = self.table.series(self.name)
+        held = label.is_not_null().to_numpy()
+        codes = np.zeros(len(label), dtype=np.int64) if cut.codes is None else cut.codes
+        blocks = len(cut.blocks) + 1
+        rows, known = np.bincount(codes, minlength=blocks), np.bincount(codes[held], minlength=blocks)
+        enough = known >= LEAST_SHARE * rows
+        if self.weight is not None:
+            weights = self.weight.filter(label.is_not_null()).drop_nulls().unique()
+            enough |= len(weights) == 1 and weights[0] > 1
+        if self.contradicted is not None:
+            disputed = np.bincount(codes[self.contradicted.to_numpy()], minlength=blocks)
+            enough &= disputed <= _DISPUTED * rows
+        told = label.set(pl.Series(~enough[codes]), None) if not enough.all() else label
+        with_rest = self.table.rows.with_columns(told.alias(self.name))
+        refused = int((~enough & (known > 0))[: len(cut.blocks)].sum())
+        return self._replace(table=replace(self.table, rows=with_rest), refused=refused)
 
     def called(self, name: str) -> Labels:
         """The same with another name of the label, where no other column has it."""
@@ -33,16 +77,18 @@ class Labels(NamedTuple):
         return self._replace(table=replace(self.table, rows=rows, columns=names), name=name)
 
 
-def labelled(table: Table, path: Path, label: str | None, key: Sequence[str] = ()) -> Labels:
+def labelled(
+    table: Table, path: Path, label: str | None, key: Sequence[str] = (), *, now: datetime | None = None
+) -> Labels:
     """`table` with the labels of a file as a column.
 
     They are joined by `key`; where it is not named by the id of a log, by the one shared column that tells all rows
-    apart, or else by all columns that both have. Labels of unknown rows are left out; of several for one row the last
-    counts.
+    apart, or else by all columns that both have. What became known last by `now` counts, by the column `known_time`;
+    two values at once contradict each other, and the row has no label (`outcomes.matching`).
 
     Raises:
         UsageError: no column is shared, or it is not clear which one is the label.
-        DataError: the file cannot be read, or a column of the key is not there.
+        DataError: the file cannot be read, a column of the key is not there, or no label finds a row.
     """
     said = open_table(path)
     table.require(key)
@@ -58,17 +104,39 @@ def labelled(table: Table, path: Path, label: str | None, key: Sequence[str] = (
             subject=str(path), hint=f"it has {', '.join(said.columns[:8])}; give both the same key",
         )  # fmt: skip
     with readable(str(path)):
-        known = said.rows.select(*key, name).collect().drop_nulls(name)
+        beside = [one for one in (_KNOWN, _WEIGHT) if one in said.columns and one not in (name, *key)]
+        facts = said.rows.select(*key, name, *beside).collect().drop_nulls(name)
     with readable(table.name):
         rows = table.rows.select(key).collect()
         # Keys are one only once they are of one type: "01" and "1" are the same number.
-        known = known.cast({one: rows.schema[one] for one in key}, strict=False)
-    known = known.unique(key, keep="last", maintain_order=True)
-    column = rows.join(known, on=key, how="left", maintain_order="left").select(name)
+        facts = facts.cast({one: rows.schema[one] for one in key}, strict=False)
+    facts, waiting = _facts(facts, name, to_micros(now or datetime.now(UTC)))
+    known = resolved(facts, list(key))
+    found = rows.join(known, on=list(key), how="left", maintain_order="left")
+    unmatched = known.join(rows, on=list(key), how="anti").height
+    if facts.height and unmatched == known.height:
+        raise DataError(
+            f"none of the {known.height:,} labels in {path} is of a row", subject=str(path),
+            hint=f"they are joined by {', '.join(key)}: name other columns with --key, and look at their values",
+        )  # fmt: skip
     kept = tuple(one for one in table.columns if one != name)
-    joined = pl.concat([table.rows.select(kept), column.lazy()], how="horizontal")
-    found = replace(table, rows=joined, columns=(*kept, name), answers=tuple(a for a in table.answers if a != name))
-    return Labels(found, name, column.height - column[name].null_count(), tuple(key))
+    labels = found["label"].alias(name)
+    joined = pl.concat([table.rows.select(kept), labels.to_frame().lazy()], how="horizontal")
+    whole = replace(table, rows=joined, columns=(*kept, name), answers=tuple(a for a in table.answers if a != name))
+    return Labels(
+        whole, name, len(labels) - labels.null_count(), tuple(key), found["weight"] if _WEIGHT in beside else None,
+        unmatched, (found["state"] == "contradicted").fill_null(value=False), waiting,
+    )  # fmt: skip
+
+
+def _facts(said: pl.DataFrame, name: str, now: int) -> tuple[pl.DataFrame, int]:
+    """The labels that are known by `now`, as `outcomes` names their parts, and how many are not yet."""
+    known = moments(said[_KNOWN]).fill_null(now) if _KNOWN in said.columns else pl.repeat(now, said.height, eager=True)
+    weight = said[_WEIGHT].cast(pl.Float64, strict=False) if _WEIGHT in said.columns else pl.lit(1.0)
+    facts = said.drop(_KNOWN, _WEIGHT, strict=False).rename({name: "label"})
+    facts = facts.with_columns(known.alias(_KNOWN), value=pl.lit(None, pl.Float64), weight=weight)
+    due = facts.filter(pl.col(_KNOWN) <= now)
+    return due, facts.height - due.height
 
 
 def _key(table: Table, shared: list[str]) -> list[str]:

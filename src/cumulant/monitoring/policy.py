@@ -197,6 +197,11 @@ def _quiet(state: RetrainState, evidence: Evidence, terms: RetrainTerms) -> str:
     """Why nothing asks for a training."""
     if evidence.measured == "worse" and not _confirms(evidence):
         return "There is harm, and a refit gains nothing: training again would not help."
+    if _confirms(evidence) and not terms.on_harm:
+        source = "Measured" if evidence.measured == "worse" else "Estimated"
+        kind = f" ({evidence.kind})" if evidence.kind else ""
+        why = "`retrain.when` says never, or no window is new"
+        return f"{source} loss shows harm{kind}, and nothing trains for it: {why}."
     if terms.on_harm and state.confirmed:
         return f"Harm was seen in {state.confirmed} of {terms.hold} looks in a row."
     if evidence.drift:

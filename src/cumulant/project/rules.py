@@ -55,9 +55,13 @@ def _trainers(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
 
 def _gate(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
     for name, rule in spec.evaluation.gate.items():
-        if sum(value is not None for value in (rule.margin, rule.min, rule.max)) != 1:
+        limits = sum(limit is not None for limit in (rule.min, rule.max))
+        if limits > 1 or (rule.margin is None and not limits):
             place = _place(project, "evaluation", "gate", name) or project.place
-            yield place, f"evaluation.gate.{name} needs exactly one of margin, min and max; write {{margin: 0.005}}"
+            yield (
+                place,
+                f"evaluation.gate.{name} needs a margin, or exactly one of min and max; write {{margin: 0.005}}",
+            )
 
 
 def _alerts(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:

@@ -282,7 +282,11 @@ def _beyond(metric: Metric, state: _Paired) -> bool:
 def _tested(state: _Paired, metric: Metric) -> tuple[_Paired, float, float]:
     """The state with the open block closed, and the evidence of harm and of no harm."""
     mean = state.differences / state.pairs
-    history = sequential.Dependence.from_json(state.dependence) if state.dependence else sequential.Dependence.start()
+    history = (
+        sequential.LongRunVariance.from_json(state.dependence)
+        if state.dependence
+        else sequential.LongRunVariance.start()
+    )
     weight = _weight(history)
     closed = msgspec.structs.replace(state, dependence=history.add([mean]).to_json(), looks=0, pairs=0, differences=0.0)
     margin = cast("float", metric.margin)
@@ -303,7 +307,7 @@ def _tested(state: _Paired, metric: Metric) -> tuple[_Paired, float, float]:
     return closed, either, min(fine, float(reverse.log_not_worse()))
 
 
-def _weight(earlier: sequential.Dependence) -> float:
+def _weight(earlier: sequential.LongRunVariance) -> float:
     """What a block counts for, by what the blocks before it show of how they depend on each other: known before it.
 
     While they are too few to show it, they may be a single day: then they count for half, and prove nothing alone.

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cumulant.release.look import COUNTED
-from cumulant.statistics.sequential import Dependence
+from cumulant.statistics.sequential import LongRunVariance
 
 Counts = npt.NDArray[np.float64]
 
@@ -60,7 +60,7 @@ class ChampionRecord(msgspec.Struct, frozen=True, kw_only=True):
     bad: dict[str, float] = {}
     #: greatest share of failures in one look
     worst: float = 0.0
-    #: by metric, the state of `Dependence` of its rate a look
+    #: by metric, the state of `LongRunVariance` of its rate a look
     dependence: dict[str, dict[str, object]] = {}
 
     def with_looks(self, requests: Counts, bad: Counts) -> ChampionRecord:
@@ -94,6 +94,6 @@ class ChampionRecord(msgspec.Struct, frozen=True, kw_only=True):
         """The longest block, in looks, whose dependence this history can show."""
         return self._dependence(COUNTED[0]).visible()
 
-    def _dependence(self, name: str) -> Dependence:
+    def _dependence(self, name: str) -> LongRunVariance:
         stored: Mapping[str, object] | None = self.dependence.get(name)
-        return Dependence.from_json(stored) if stored else Dependence.start()
+        return LongRunVariance.from_json(stored) if stored else LongRunVariance.start()

@@ -13,7 +13,7 @@ from cumulant.core.refs import ObjectRef
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.figures import registry_metrics
 from cumulant.runtime.fitting import Fitted
-from cumulant.runtime.judging import Judgement
+from cumulant.runtime.judgement import Judgement
 from cumulant.runtime.records import RunVerdict
 from cumulant.training import EvaluationSpec, Parameter, TrainingSpec
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: journal rows: what a registered version was made of, by `name/version`
 MODEL = "model"
+#: a version's tag: the moment of the last row that it learned from
+LEARNED_TO = "cumulant.learned_to"
 
 
 class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +46,8 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     table: str
     as_of: datetime | None
     sample: float
+    #: since when the rows are of another kind, where the training answered a change
+    change: datetime | None = None
     #: the user's own trainers, and the digest of each one's code
     trainers: dict[str, str | None] = {}
     #: the table of labels that came from the review queue
@@ -115,6 +119,7 @@ class Candidate:
             "cumulant.trainer": self.fitted.summary.trainer,
             "cumulant.parameters": canonical(self.fitted.summary.params).decode(),
             "cumulant.verdict": self.word,
+            LEARNED_TO: "" if self.fitted.split.train_to is None else self.fitted.split.train_to.isoformat(),
             "owner": model.owner,
             "purpose": model.purpose,
             "risk": model.risk,
@@ -149,6 +154,7 @@ class Candidate:
             table=work.table.key,
             as_of=work.as_of,
             sample=work.sample,
+            change=work.change,
             reviewed=None if work.reviewed is None else work.reviewed.key,
             trainers=dict(work.trainers),
             warm_start=self.fitted.warm_start,

@@ -11,17 +11,20 @@ import msgspec
 from cumulant import training
 from cumulant.core.errors import RefusedError
 from cumulant.core.progress import Progress, silent
-from cumulant.core.units import to_micros
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import feature_set
 from cumulant.runtime.fitting import rows_of
-from cumulant.runtime.judging import Judgement, champion_version, compared
+from cumulant.runtime.judgement import Judgement
+from cumulant.runtime.judging import champion_version, compared
+from cumulant.runtime.opponents import margin_reference, opponents_of
 from cumulant.runtime.rivals import Answers, answers_of
 from cumulant.runtime.task import resolve_task
 from cumulant.runtime.train import work_of
+from cumulant.runtime.unseen import LEAST_UNSEEN, unseen
 from cumulant.runtime.validate import snapshots_of
+from cumulant.runtime.window_uses import remember, reuse_of
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 
 #: journal rows: what an evaluation found, by its run
 EVALUATION = "evaluation"
-_LEAST_ROWS = 30
 
 
 class EvaluateResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,20 +72,26 @@ def evaluate(
         found = EvaluateResult(run=context.run, model=version, judgement=judgement, as_of=as_of)
         with context.transaction() as transaction:
             transaction.put(EVALUATION, context.run, msgspec.to_builtins(found))
+            if judgement.use is not None:
+                remember(transaction, context, work, judgement.use)
         context.ledger.verdict = judgement.word
         return found
 
 
 def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
-    split, unseen = _unseen(context, rows_of(context, work), version)
+    record = find_record(context.project, version)
+    split, doubt, notes = _unlearned(context, work, rows_of(context, work), version)
     context.progress("evaluate", 0.1)
-    candidate, notes = answers_of(context, work, version, split.test)
+    candidate, more = answers_of(context, work, version, split.test)
     if candidate is None:
-        raise RefusedError(notes[0], subject=version.uri, hint="train again: `cumulant train`")
+        raise RefusedError(more[0], subject=version.uri, hint="train again: `cumulant train`")
     number = champion_version(context)
     other = number not in (None, version.version)
     champion = context.project.registry().resolve(f"{version.name}/{number}") if other else None
-    rival, more = (None, ()) if champion is None else answers_of(context, work, champion, split.test)
+    before = None if champion is None else margin_reference(context.project, champion)
+    if before is not None and before.version == version.version:
+        before = None
+    opponents, told = opponents_of(context, work, champion, before, split.test)
     # Today's baseline: a search among no trainers but the naive one.
     alone = training.search(split.train, msgspec.structs.replace(work.training, trainers=["naive"]))
     return compared(
@@ -92,31 +100,30 @@ def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
         work.evaluation,
         candidate=candidate,
         naive=Answers(alone.naive.predict_frame(split.test.features), alone.naive.threshold),
-        champion=rival,
-        champion_uri=champion.uri if champion is not None and rival is not None else None,
+        opponents=opponents,
         main=alone.summary.metric,
-        notes=(*unseen, *notes, *more),
+        reuse=reuse_of(context, work, split, version.uri if record is None else record.fitted.model.key),
+        doubt=doubt,
+        notes=(*notes, *more, *told),
     )
 
 
-def _unseen(context: Context, split: Split, version: ModelVersion) -> tuple[Split, tuple[str, ...]]:
-    """The split with the test rows that the version cannot have learned from: those after its last training row.
+def _unlearned(context: Context, work: Work, split: Split, version: ModelVersion) -> tuple[Split, str, tuple[str, ...]]:
+    """The split with the test rows that the version did not learn from; why that is not known; notes.
 
     Raises:
         RefusedError: no more than a handful is left.
     """
-    record = find_record(context.project, version)
-    learned_to = None if record is None else record.fitted.split.train_to
-    if learned_to is None or split.test.at is None:
-        return split, ()
-    later = split.test.at > to_micros(learned_to)
-    if later.all():
-        return split, ()
-    if later.sum() < _LEAST_ROWS:
+    known, reason = unseen(context, work, split.test, version)
+    if known is None:
+        return split, reason, (reason,)
+    if known.all():
+        return split, "", ()
+    if known.sum() < LEAST_UNSEEN:
         raise RefusedError(
-            f"{version.uri} learned from rows up to {learned_to:%Y-%m-%d %H:%M}, and hardly a test row is later",
+            f"{version.uri} learned from all but {int(known.sum())} of the {len(known):,} test rows",
             subject=version.uri,
             hint="evaluate it on later data, as with a later --as-of or a shorter evaluation.test",
         )
-    note = f"{int((~later).sum()):,} test rows that the model learned from are left out"
-    return dataclasses.replace(split, test=split.test.take(later)), (note,)
+    note = f"{int((~known).sum()):,} test rows that the model learned from are left out"
+    return dataclasses.replace(split, test=split.test.take(known)), "", (note,)

@@ -17,6 +17,7 @@ from cumulant.core.refs import ObjectRef
 from cumulant.core.units import from_micros, to_micros
 from cumulant.runtime.explained import check_when
 from cumulant.runtime.rows import labelled_rows
+from cumulant.runtime.split_rule import SplitRule, rule_of
 from cumulant.training import Parameter, TrainingSummary, TrialRecord
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class SplitSummary(msgspec.Struct, frozen=True, kw_only=True):
     train_to: datetime | None = None
     test_from: datetime | None = None
     test_to: datetime | None = None
+    #: of rows without times: by what they were split
+    rule: SplitRule | None = None
 
 
 class Fitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +87,7 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
             naive=stored(context, found.naive),
             summary=found.summary,
             trials=found.trials,
-            split=_summary(split),
+            split=_summary(split, rule_of(context.project, work, split)),
             warm_start=None if champion is None else dict(champion),
         )
         return msgspec.to_builtins(fitted)  # type: ignore[no-any-return]
@@ -103,7 +106,8 @@ def learned(rows: TrainingSet, work: Work) -> TrainingSet:
     """
     rows = training.weighted(rows, work.training)
     share = max(work.sample, _LEAST_QUICK_ROWS / max(1, len(rows)))
-    return rows.sample(share, seed=work.training.seed) if share < 1 else rows
+    counted = rows.task == "binary" and isinstance(work.training.threshold, training.Threshold)
+    return rows.sample(share, seed=work.training.seed, counted=counted) if share < 1 else rows
 
 
 def rows_of(context: Context, work: Work) -> Split:
@@ -117,8 +121,15 @@ def rows_of(context: Context, work: Work) -> Split:
         evaluation=work.evaluation,
         as_of=work.as_of,
         reviewed=work.reviewed,
+        by_hash=work.by_hash,
     )
-    found = training.split(rows, work.evaluation, seed=work.training.seed, horizon=_horizon(rows, work.as_of))
+    found = training.split(
+        rows,
+        work.evaluation,
+        seed=work.training.seed,
+        horizon=_horizon(rows, work.as_of),
+        change=None if work.change is None else to_micros(work.change),
+    )
     # Cases were chosen to be hard: a figure over them would tell of the choice, not of the model.
     return found if found.test.asked is None else replace(found, test=found.test.take(~found.test.asked))
 
@@ -144,7 +155,7 @@ def loaded(context: Context, ref: ObjectRef) -> FittedModel:
     return training.FittedModel.from_folder(context.project.objects().path(ref.key))
 
 
-def _summary(split: Split) -> SplitSummary:
+def _summary(split: Split, rule: SplitRule | None) -> SplitSummary:
     train, test = _ends(split.train), _ends(split.test)
     return SplitSummary(
         how=split.how,
@@ -157,6 +168,7 @@ def _summary(split: Split) -> SplitSummary:
         train_to=train[1],
         test_from=test[0],
         test_to=test[1],
+        rule=rule,
     )
 
 

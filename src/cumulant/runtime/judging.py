@@ -11,10 +11,12 @@ from cumulant import training
 from cumulant.core.errors import NotFoundError
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.fitting import Fitted, loaded, rows_of
+from cumulant.runtime.judgement import Judgement
 from cumulant.runtime.models import CHAMPION
-from cumulant.runtime.records import RunVerdict
-from cumulant.runtime.rivals import Answers, answers_of
-from cumulant.training import Evaluation, Parameter, Verdict
+from cumulant.runtime.opponents import Opponent, Opponents, margin_reference, opponents_of
+from cumulant.runtime.rivals import Answers
+from cumulant.runtime.window_uses import Reuse, remember, reuse_of
+from cumulant.training import Evaluation, Parameter, Rival
 
 if TYPE_CHECKING:
     from cumulant.ports.journal import Transaction
@@ -25,22 +27,6 @@ if TYPE_CHECKING:
 
 #: journal rows: what a training is compared with, fixed when it begins
 REFERENCE = "reference"
-
-
-class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """Evaluations on the same test rows, and the gate's verdict. `champion` is None for a first model."""
-
-    evaluation: Evaluation
-    naive: Evaluation
-    champion: Evaluation | None
-    champion_uri: str | None
-    verdict: Verdict
-    notes: tuple[str, ...] = ()
-    reused: bool = False
-
-    @property
-    def word(self) -> RunVerdict:
-        return "passed" if self.verdict.passed else "refused"
 
 
 def reference(context: Context, work: Work) -> ModelVersion | None:
@@ -78,6 +64,7 @@ def champion_parameters(version: ModelVersion | None) -> Mapping[str, Parameter]
 
 def judge(context: Context, work: Work, fitted: Fitted, champion: ModelVersion | None) -> Judgement:
     """Measure on the test rows and ask the gate."""
+    before = None if champion is None else margin_reference(context.project, champion)
     inputs = {
         **work.inputs,
         "model": fitted.model.key,
@@ -85,13 +72,16 @@ def judge(context: Context, work: Work, fitted: Fitted, champion: ModelVersion |
         "champion": champion and champion.version,
         "judged": msgspec.to_builtins(work.evaluation),
         "metric": fitted.summary.metric,
+        "before": before and before.version,
     }
 
     def measure() -> dict[str, object]:
-        return msgspec.to_builtins(_judgement(context, work, fitted, champion))  # type: ignore[no-any-return]
+        return msgspec.to_builtins(_judgement(context, work, fitted, champion, before))  # type: ignore[no-any-return]
 
     def tell(transaction: Transaction, found: dict[str, object]) -> None:
         judgement = msgspec.convert(found, Judgement)
+        if judgement.use is not None:
+            remember(transaction, context, work, judgement.use)
         evaluation, verdict = judgement.evaluation, judgement.verdict
         transaction.emit(
             training.ModelEvaluated(model=fitted.model.key, rows=evaluation.rows, metrics=evaluation.values())
@@ -105,12 +95,15 @@ def judge(context: Context, work: Work, fitted: Fitted, champion: ModelVersion |
     return msgspec.structs.replace(msgspec.convert(outcome.result, Judgement), reused=outcome.reused)
 
 
-def _judgement(context: Context, work: Work, fitted: Fitted, champion: ModelVersion | None) -> Judgement:
-    test = rows_of(context, work).test
+def _judgement(
+    context: Context, work: Work, fitted: Fitted, champion: ModelVersion | None, before: ModelVersion | None
+) -> Judgement:
+    split = rows_of(context, work)
+    test, reuse = split.test, reuse_of(context, work, split, fitted.model.key)
     model, naive = loaded(context, fitted.model), loaded(context, fitted.naive)
     context.progress("evaluate", 0.1)
-    rival, notes = (None, ()) if champion is None else answers_of(context, work, champion, test)
-    if champion is not None and rival is None:
+    opponents, notes = opponents_of(context, work, champion, before, test)
+    if champion is not None and opponents.champion is None:
         notes = (*notes, f"{champion.uri} stays the champion until the alias is moved by hand")
     return compared(
         context,
@@ -118,9 +111,9 @@ def _judgement(context: Context, work: Work, fitted: Fitted, champion: ModelVers
         work.evaluation,
         candidate=Answers(model.predict_frame(test.features), model.threshold, model.importance),
         naive=Answers(naive.predict_frame(test.features), naive.threshold),
-        champion=rival,
-        champion_uri=champion.uri if champion is not None and rival is not None else None,
+        opponents=opponents,
         main=fitted.summary.metric,
+        reuse=reuse,
         notes=notes,
     )
 
@@ -132,19 +125,26 @@ def compared(
     *,
     candidate: Answers,
     naive: Answers,
-    champion: Answers | None,
-    champion_uri: str | None,
+    opponents: Opponents,
     main: str,
+    reuse: Reuse,
+    doubt: str = "",
     notes: tuple[str, ...] = (),
 ) -> Judgement:
-    """Evaluations on the same rows, and the gate's word."""
+    """Evaluations on the same rows, and the gate's word. `doubt`: why the candidate's figures may be too good."""
 
-    def measured(answers: Answers) -> Evaluation:
-        found = training.evaluate(test, answers.values, spec, threshold=answers.threshold)
+    def measured(answers: Answers, rows: TrainingSet = test) -> Evaluation:
+        found = training.evaluate(rows, answers.values, spec, threshold=answers.threshold)
         return msgspec.structs.replace(found, importance=dict(answers.importance))
 
     def scored(answers: Answers) -> Rows:
         return training.scored(test, answers.values, spec, threshold=answers.threshold)
+
+    def rival(opponent: Opponent | None) -> Rival | None:
+        if opponent is None:
+            return None
+        rows = None if opponent.answers is None else scored(opponent.answers)
+        return Rival(rows=rows, unseen=opponent.unseen, reason=opponent.reason)
 
     evaluation = measured(candidate)
     context.progress("evaluate", 0.5)
@@ -153,15 +153,22 @@ def compared(
         task=test.task,
         main=main,
         naive=scored(naive),
-        champion=None if champion is None else scored(champion),
+        champion=rival(opponents.champion),
+        before=rival(opponents.before),
         rules=spec.gate,
+        doubt=doubt,
+        level=reuse.level,
     )
     context.progress("evaluate", 0.8)
+    champion = opponents.champion
+    comparable = champion is not None and champion.answers is not None
     return Judgement(
         evaluation=evaluation,
         naive=measured(naive),
-        champion=None if champion is None else measured(champion),
-        champion_uri=champion_uri,
+        champion=measured(*champion.on_unseen(test)) if champion is not None and comparable else None,
+        champion_uri=None if champion is None else champion.version.uri,
         verdict=verdict,
-        notes=notes,
+        margins_from=opponents.margins_from(verdict, main),
+        use=reuse.use,
+        notes=(*notes, *reuse.note),
     )

@@ -197,6 +197,8 @@ def recorded_work(
         sample=record.sample,
         reviewed=None if record.reviewed is None else project.tables().find(record.reviewed),
         trainers=trainer_code(project, record.training),
+        change=record.change,
+        by_hash=record.fitted.split.rule is not None,
     )
 
 

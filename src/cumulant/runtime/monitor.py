@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -10,27 +11,35 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core import units
-from cumulant.core.errors import DataError, UsageError, did_you_mean
+from cumulant import features
+from cumulant.core import expr, units
+from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.events import Actor
-from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
-from cumulant.core.version import __version__
 from cumulant.monitoring import alerts, drift
+from cumulant.monitoring.drift.timing import mixed_zones, oddities
 from cumulant.monitoring.drift.words import day, sentence
 from cumulant.monitoring.events import DriftAlarm, DriftLooked
-from cumulant.monitoring.labels import Labels, labelled
-from cumulant.monitoring.spec import DriftSpec
-from cumulant.monitoring.tables import ANSWER, TOLD, Table, open_table
+from cumulant.monitoring.spec import DriftSpec, PerformanceSpec
 from cumulant.runtime.actions import check
 from cumulant.runtime.alerts.flow import observe
-from cumulant.runtime.watching.days import Kept, LogWindows, content_of, spoken
 from cumulant.runtime.watching.page import Look, check_page, write_page
 from cumulant.runtime.watching.reference import served_reference
-from cumulant.runtime.watching.windows import TableWindows, as_flags, flags, served_table
+from cumulant.runtime.watching.sides import (
+    check_compared,
+    compared,
+    faults_of,
+    is_key,
+    lacking,
+    open_sides,
+    require,
+    roles_of,
+)
+from cumulant.runtime.watching.table_loss import TableLoss, table_loss
+from cumulant.runtime.watching.windows import TableWindows
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.drift import Cut, Finding, Findings, Joint, Profile, Role
+    from cumulant.monitoring.drift import Finding, Findings, Joint, Profile
     from cumulant.ports.access import Principal
     from cumulant.project import Project
     from cumulant.runtime.watching.reference import Served
@@ -53,7 +62,7 @@ _NEXT: Mapping[str, str] = {
 class Asked:
     """What is compared with what. `windows` equal parts, or windows of the length that the spec says.
 
-    `key`: the columns by which labels find their row.
+    `label`: the column of labels; `targets`: columns that only become known later; `key`: by which labels find a row.
     `hashed`: columns that a log holds as keyed hashes; against a file with their values they are not watched.
     `before`: rows of the log of that moment and later are not looked at. `out`: a page that shows what was found.
     """
@@ -62,6 +71,7 @@ class Asked:
     reference: Path | None
     labels: Path | None = None
     label: str | None = None
+    targets: tuple[str, ...] = ()
     key: tuple[str, ...] = ()
     time: str | None = None
     windows: int | None = None
@@ -84,7 +94,8 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
     """What was found, and how the table was read.
 
     `unknown`: columns that the settings name and neither side has. `unread`: columns that no feature of the served
-    version reads. `others`: rows of the log that other versions answered, which are left out.
+    version reads. `odd`: what is strange about times and numbers of rows. `others`: rows of the log that other
+    versions answered, which are left out. `label_faults`: labels that are not used, by why.
     """
 
     predictions: str
@@ -95,21 +106,31 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
     label: str | None
     labelled: int
     label_key: tuple[str, ...]
+    label_faults: dict[str, int] = {}
     only_here: tuple[str, ...]
     only_in_reference: tuple[str, ...]
     unknown: tuple[str, ...]
     unread: tuple[str, ...] = ()
     others: int = 0
     drift: Findings
+    odd: tuple[str, ...] = ()
     joint: Joint | None = None
+    loss: TableLoss | None = None
+
+    @property
+    def alarming(self) -> bool:
+        """Whether anything is: a change of the rows in any window, or harm."""
+        return any(self.drift.alarming) or (self.loss is not None and self.loss.word == "worse")
 
 
 def monitor(
-    asked: Asked, spec: DriftSpec, *, served: Served | None = None, keep: Path | None = None
+    asked: Asked, spec: DriftSpec, *, served: Served | None = None, keep: Path | None = None,
+    performance: PerformanceSpec | None = None,
 ) -> Monitored:  # fmt: skip
     """Compare a table's rows with a reference's; with `served`, a log's of that version with its training's.
 
-    `keep`: a folder for the profiles of a log's days, so that a day that was counted is not read again.
+    `keep`: a folder for the profiles of a log's days, so that a day that was counted is not read again. `performance`:
+    what counts as harm where rows have labels.
 
     Raises:
         DataError: a file or column is not there or cannot be read, there are no rows, or nothing in common.
@@ -121,21 +142,18 @@ def monitor(
     length = units.duration(spec.window)
     if length <= timedelta(0):
         raise UsageError("a window has no length", subject=spec.window, hint="write monitoring: {drift: {window: 1d}}")
-    now, before, said = _sides(asked, length, served, keep)
-    label = None if said is None else said.name
+    now, before, said = open_sides(asked, length, served, keep)
+    label = said.name if said is not None else asked.label if asked.label in now.columns else None
     answers = asked.answers or now.answers
-    _require(now, [*asked.columns, *answers])
-    roles = _roles(now, asked.columns, answers, label, spec)
+    require(now, [*asked.columns, *answers])
+    roles = roles_of(now, asked.columns, answers, label, spec)
     hashed = (
         [] if before.is_log else [name for name in asked.hashed if roles.pop(name, None) and name in before.columns]
     )
-    shared: dict[str, Role] = {name: role for name, role in roles.items() if name in before.columns}
-    if not shared:
-        raise DataError(
-            "predictions and reference have no column in common", subject=before.name,
-            hint=f"predictions have {', '.join(list(roles)[:8])}; the reference has {', '.join(before.columns[:8])}",
-        )  # fmt: skip
+    absent = lacking(now, before, asked, spec, served)
+    shared = compared(roles, absent, before)
     reference, current = now.against(before, shared)
+    check_compared(reference, shared.keys() - absent.keys(), before.name)
     found = drift.compare(
         reference, current, spec, looks=asked.windows, weights=None if served is None else served.weights
     )
@@ -155,15 +173,20 @@ def monitor(
         label=label,
         labelled=0 if said is None else said.known,
         label_key=() if said is None else said.key,
-        only_here=tuple(name for name in roles if name not in shared and not _is_key(now, name, said)),
-        only_in_reference=_lacking(now, before, asked, spec, served),
+        label_faults={} if said is None else faults_of(said),
+        only_here=tuple(name for name in roles if name not in shared and not is_key(now, name, said)),
+        only_in_reference=tuple(absent),
         unknown=tuple(sorted({*spec.ignore, *weighed} - {*now.columns, *before.columns})),
         unread=()
         if served is None
         else tuple(name for name in served.unread if name in shared and name not in weighed),
         others=now.others,
+        odd=_odd(now, found, length),
         drift=found,
         joint=_jointly(sides, found.newest) if asked.joint else None,
+        loss=table_loss(now, before, label, answers, performance or PerformanceSpec())
+        if label is not None and isinstance(now, TableWindows)
+        else None,
     )
     if asked.out is not None:
         look = Look(now.name, before.name, found, told.joint, reference, current, notes(told))
@@ -176,7 +199,11 @@ def notes(found: Monitored) -> tuple[str, ...]:
     told = found.drift
     lists = {
         "not in the reference": found.only_here,
-        "only in the reference": found.only_in_reference,
+        "only in the reference (--label NAME names its label, --ignore NAME what is no input)": found.only_in_reference,
+        "judged by their new values only, as identifiers are": told.identifiers,
+        "the reference itself moves, so that these are compared with its newest windows": tuple(
+            f"{one.feature} ({one.windows})" for one in told.unsteady
+        ),
         "no feature of the model reads them, so they count little": found.unread,
         "no such column, though the settings name it": found.unknown,
     }
@@ -184,15 +211,24 @@ def notes(found: Monitored) -> tuple[str, ...]:
         "rows are taken as independent: the reference has no times from which dependence could be learned":
             told.assumed_independent,
         f"{found.labelled:,} rows have a label ({found.label}), found by {', '.join(found.label_key)}":
-            found.label is not None,
+            bool(found.label_key),
         f"{told.left_out:,} rows have no readable time and were left out": told.left_out > 0,
+        **{f"{count:,} {what}": True for what, count in found.label_faults.items()},
         f"{found.others:,} rows that other versions answered were left out": found.others > 0,
     }  # fmt: skip
     return (
         *(text for text, holds in facts.items() if holds),
         *(f"{text}: {', '.join(names)}" for text, names in lists.items() if names),
+        *found.odd,
         *(f"not watched: {one.name} ({one.reason})" for one in told.skipped),
     )
+
+
+def _odd(now: Windows, found: Findings, length: timedelta) -> tuple[str, ...]:
+    zones = None
+    if isinstance(now, TableWindows) and now.time is not None:
+        zones = mixed_zones(now.table.series(now.time))
+    return (*([] if zones is None else [zones]), *oddities(found.windows, length))
 
 
 def monitor_project(
@@ -219,13 +255,26 @@ def monitor_project(
     check(project.access(), principal, "monitor.run", project.name)
     personal = {name for source in project.spec.data.values() for name in source.personal}
     served = served_reference(project, principal=principal, progress=progress) if asked.reference is None else None
-    asked = replace(asked, predictions=folder, hashed=tuple(sorted(personal)))
-    found = monitor(asked, spec, served=served, keep=project.state / "monitoring" / "profiles")
+    asked = replace(asked, predictions=folder, hashed=tuple(sorted(personal)), targets=target_columns(project))
+    found = monitor(
+        asked, spec, served=served, keep=project.state / "monitoring" / "profiles",
+        performance=project.spec.monitoring.performance,
+    )  # fmt: skip
     _report(project, _fact(project.name, found), principal, quiet=quiet)
     if not asked.narrowed and spec.ignore == project.spec.monitoring.drift.ignore:
         scopes = [(project.name, rule) for rule in _NEXT]
         observe(project, _alerting(project.name, found), principal=principal, looked=scopes, at=asked.before)
     return found
+
+
+def target_columns(project: Project) -> tuple[str, ...]:
+    """The columns that the project's target is made of: rows that were just scored do not have them."""
+    training = project.spec.training
+    if training is None:
+        return ()
+    with contextlib.suppress(CumulantError):  # a column whose name is no expression
+        return (training.target, *sorted(expr.columns(features.parse(training.target))))
+    return (training.target,)
 
 
 def _report(project: Project, fact: DriftLooked, principal: Principal, *, quiet: bool) -> None:
@@ -256,64 +305,6 @@ def _alerting(model: str, found: Monitored) -> Iterator[alerts.Finding]:
         )
 
 
-def _sides(
-    asked: Asked, length: timedelta, served: Served | None, keep: Path | None
-) -> tuple[Windows, TableWindows, Labels | None]:
-    """Rows and reference, and what is known of the rows' labels."""
-    of = None if served is None else (served.version.name, served.version.version)
-    if keep is not None and asked.labels is None and asked.windows is None and asked.time is None:
-        before, key = _before(asked, served, spoken(asked.predictions))
-        reference = _windows(before, None, length, served)
-        kept = Kept(keep, digest([key, of, length.total_seconds(), __version__]))
-        since, until = asked.since, asked.until
-        now = LogWindows(asked.predictions, reference, kept, length, since, until, of, asked.before)
-        return now, reference, None
-    table = open_table(asked.predictions, since=asked.since, until=asked.until, of=of).timed(asked.time)
-    before, _ = _before(asked, served, frozenset(table.columns if table.is_log else ()))
-    said = None
-    if asked.labels is not None:
-        said = labelled(table, asked.labels, asked.label, asked.key)
-        # What a served version was trained on has one truth, whatever the file calls it.
-        said = said if served is None else said.called(served.truth)
-        table = said.table
-    size = -(-table.count() // asked.windows) if asked.windows else None
-    table = table if served is None else as_flags(table, flags(before))
-    return _windows(table, size, length, None), _windows(before, size, length, served), said
-
-
-def _before(asked: Asked, served: Served | None, logged: frozenset[str]) -> tuple[Table, object]:
-    """The reference, and a name of its content. `logged`: columns of the log that is compared with it."""
-    if served is not None:
-        return served_table(served.path, f"the training and test rows of {served.version.uri}"), served.key
-    if asked.reference is None:
-        raise UsageError("nothing says what the rows are compared with", hint="name it with --reference FILE")
-    before = _named_alike(open_table(asked.reference), logged)
-    if asked.time is not None and asked.time in before.columns:
-        before = before.timed(asked.time)
-    return before, [str(asked.reference.absolute()), before.columns, content_of(asked.reference)]
-
-
-def _windows(table: Table, size: int | None, length: timedelta, served: Served | None) -> TableWindows:
-    if not table.count():
-        raise DataError(f"{table.name} has no rows", subject=table.name, hint="look at the file, --since and --until")
-    tested = () if served is None else (*table.answers, *(name for name in [served.truth] if name in table.columns))
-    return TableWindows(table, _cut(table, size, length), tested)
-
-
-def _is_key(now: Windows, name: str, said: Labels | None) -> bool:
-    """Whether a column that the reference lacks only names the rows: then it is not missing there."""
-    if said is not None and name in said.key:
-        return True
-    return isinstance(now, TableWindows) and not now.is_log and now.table.tells_apart(name)
-
-
-def _require(now: Windows, names: Sequence[str]) -> None:
-    for name in names:
-        if name not in now.columns:
-            hint = did_you_mean(name, now.columns) or f"columns: {', '.join(now.columns[:12])}"
-            raise DataError(f"{now.name} has no column {name}", subject=name, hint=hint)
-
-
 @dataclass(frozen=True)
 class _Sides:
     before: TableWindows
@@ -340,7 +331,9 @@ def _segments(reference: Profile) -> list[str]:
     return [
         one.name
         for one in reference.columns
-        if one.role == "feature" and one.cells.kind == "category" and len(one.cells.values) <= _FEW_VALUES
+        if one.role == "feature"
+        and one.cells.kind == "category"
+        and len(one.cells.values) + len(one.cells.known) <= _FEW_VALUES
     ]
 
 
@@ -354,44 +347,6 @@ def _carried(one: Finding, found: Findings, sides: _Sides) -> Finding:
     now, _ = sides.now.rows([one.feature, *by], max(first, last + 1 - sides.span), last)
     then = sides.before.all([one.feature, *by])
     return msgspec.structs.replace(one, segments=drift.segments(then, now, column, one.what, by))
-
-
-def _cut(table: Table, size: int | None, length: timedelta) -> Cut:
-    """Equal windows of `size` rows where asked for, else windows of time, else all rows as one."""
-    times = None if table.time is None else table.series(table.time)
-    if size is not None:
-        return drift.by_rows(table.count(), size, times)
-    return drift.whole(table.count()) if times is None else drift.by_time(times, length)
-
-
-def _roles(
-    table: Windows, columns: tuple[str, ...], answers: tuple[str, ...], label: str | None, spec: DriftSpec
-) -> dict[str, Role]:
-    """What is watched, in the order of the table."""
-    left_out = {*spec.ignore, table.time, *(TOLD if table.is_log else ())}
-    wanted = columns or tuple(name for name in table.columns if name not in left_out)
-    roles: dict[str, Role] = dict.fromkeys(wanted, "feature")
-    roles |= {name: "prediction" for name in answers if name not in left_out}
-    return roles | ({} if label is None else {label: "label"})
-
-
-def _named_alike(before: Table, logged: frozenset[str]) -> Table:
-    """A log names the fields of answers `answer.FIELD`; a reference that is a file may have them plainly."""
-    if before.is_log:
-        return before
-    plain = {name: ANSWER + name for name in before.answers if ANSWER + name in logged}
-    named = tuple(plain.get(name, name) for name in before.columns)
-    return replace(before, rows=before.rows.rename(plain), columns=named, answers=tuple(plain.values()))
-
-
-def _lacking(
-    now: Windows, before: TableWindows, asked: Asked, spec: DriftSpec, served: Served | None
-) -> tuple[str, ...]:
-    """Columns of the reference that the predictions lack; a file of training rows also has what no request carries."""
-    if asked.columns:
-        return ()
-    known = {*now.columns, *spec.ignore, *TOLD, before.time, *(() if served is None else before.tested)}
-    return tuple(name for name in before.columns if name not in known)
 
 
 def _fact(model: str, found: Monitored) -> DriftLooked:

@@ -57,6 +57,7 @@ def package(
     trust_pickle: bool = False,
     quantize: Aim | None = None,
     accuracy_loss: float = 0.01,
+    threshold: float | None = None,
     state: Mapping[str, str] | None = None,
     idle: float = 600.0,
     project: Project | None = None,
@@ -64,11 +65,11 @@ def package(
     """Write the servable of the model at `source`, a path or a models:/ or runs:/ URI, to the folder `out`.
 
     `name` defaults to the source's own. With `sample`, a file of rows, the packaged model is compared with the
-    original. `quantize` puts the smallest or the fastest form of the graph in its place that keeps `accuracy_loss`
-    on the sample, which it needs. `state` names the inputs of an ONNX graph that a server keeps between the requests
-    of a sequence, with the output that each gets next, and `idle` the seconds for which it does. URIs are looked up in
-    the registry of `project`; without one, as MLflow is set up on this machine. Nothing is left at `out` when it fails;
-    a servable that stands there is replaced.
+    original. `quantize` puts the smallest or the fastest form of the graph in its place that keeps `accuracy_loss` on
+    the sample, which it needs; of two classes for the decisions at `threshold`. `state` names the inputs of an ONNX
+    graph that a server keeps between the requests of a sequence, with the output that each gets next, and `idle` the
+    seconds for which it does. URIs are looked up in the registry of `project`; without one, as MLflow is set up on this
+    machine. Nothing is left at `out` when it fails; a servable that stands there is replaced.
 
     Raises:
         UsageError: a source or sample that cannot be used, `quantize` without a sample or with `state`, `state` of a
@@ -80,7 +81,7 @@ def package(
     if state and quantize is not None:
         raise UsageError("--quantize measures single requests, and --state makes sequences of them",
                          hint="leave one of them out")  # fmt: skip
-    shrink = None if quantize is None else shrinking(quantize, accuracy_loss, sample)
+    shrink = None if quantize is None else shrinking(quantize, accuracy_loss, sample, threshold)
     with TemporaryDirectory() as scratch:
         path = Path(source)
         if _URI.match(source):
@@ -106,7 +107,7 @@ def _salted(found: Packaged, project: Project) -> Packaged:
     return msgspec.structs.replace(found, servable=with_salt(found.folder, here))
 
 
-def shrinking(aim: Aim, accuracy_loss: float, sample: Path | None) -> Shrink:
+def shrinking(aim: Aim, accuracy_loss: float, sample: Path | None, threshold: float | None = None) -> Shrink:
     """What puts a smaller or faster form of a graph in its place.
 
     Raises:
@@ -119,7 +120,7 @@ def shrinking(aim: Aim, accuracy_loss: float, sample: Path | None) -> Shrink:
     def shrink(model: Path, rows: Mapping[str, Array]) -> tuple[Candidate, ...]:
         from cumulant.packaging.quantization import quantize
 
-        return quantize(model, rows, aim=aim, accuracy_loss=accuracy_loss, out=model)
+        return quantize(model, rows, aim=aim, accuracy_loss=accuracy_loss, out=model, threshold=threshold)
 
     return shrink
 

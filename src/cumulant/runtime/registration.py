@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cumulant.ports.registry import RunLog
     from cumulant.runtime.candidate import Candidate
     from cumulant.runtime.context import Context
-    from cumulant.runtime.judging import Judgement
+    from cumulant.runtime.judgement import Judgement
     from cumulant.runtime.work import Work
 
 

@@ -13,6 +13,7 @@ from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.units import moment
 from cumulant.runtime.personal import personal_features, personal_texts
 from cumulant.runtime.review.training import answers
+from cumulant.runtime.split_rule import combined, hashes
 
 if TYPE_CHECKING:
     import polars as pl
@@ -36,9 +37,11 @@ def labelled_rows(
     evaluation: EvaluationSpec,
     as_of: datetime | None,
     reviewed: TableRef | None = None,
+    by_hash: bool = True,
 ) -> TrainingSet:
     """The entity rows with features and a known label; `as_of` hides labels that became known later. A row that has
-    none of its own takes that of the table `reviewed`, where people gave it one.
+    none of its own takes that of the table `reviewed`, where people gave it one. `by_hash`: rows without times carry
+    the hash by which they are split; versions of before were split at random.
 
     Raises:
         DataError: the target, a slice or a cost names a column that the source lacks, or cannot be learned.
@@ -77,9 +80,10 @@ def labelled_rows(
         known=known,
         asked=None if asked is None else asked.used,
         weight=None if asked is None else asked.weight,
-        groups=_groups(merged, evaluation),
+        groups=groups_of(merged, evaluation, () if at is not None else snapshot.key),
         slices=_slices(project, merged, evaluation, task),
         costs=_chosen(merged, costs, "training.cost"),
+        identity=None if at is not None or not by_hash else hashes(combined(raw, computed), snapshot, task, evaluation),
     )
     notes = (f"{name} is text of a personal column, which the model would carry, and is not used" for name in hidden)
     return replace(rows, notes=(*rows.notes, *notes))
@@ -148,7 +152,13 @@ def _moments(raw: pl.DataFrame, task: Task) -> pl.Series | None:
     return raw.select((pl.col(task.predict_at.column) + offset).alias("at"))["at"]
 
 
-def _groups(columns: Mapping[str, pl.Series], evaluation: EvaluationSpec) -> pl.Series | None:
+def groups_of(columns: Mapping[str, pl.Series], evaluation: EvaluationSpec, key: Sequence[str]) -> pl.Series | None:
+    """What rows depend on each other by: the declared column; of rows without time whose `key` has several columns, as
+    a customer and a visit, the first of them that repeats.
+    """
+    if evaluation.clusters == "auto" and len(key) > 1:
+        repeated = (columns[name] for name in key if name in columns and columns[name].n_unique() < len(columns[name]))
+        return next(repeated, None)
     if evaluation.clusters in ("auto", "day", "row"):
         return None
     found = _chosen(columns, [evaluation.clusters], "evaluation.clusters")

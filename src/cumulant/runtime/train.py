@@ -16,6 +16,7 @@ from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.core.refs import ObjectRef
 from cumulant.core.servable import Parity
+from cumulant.core.units import moment
 from cumulant.monitoring.policy import learned_from
 from cumulant.ports.registry import ModelVersion
 from cumulant.runtime.candidate import Candidate
@@ -81,6 +82,7 @@ def train(
     time: str | None = None,
     promote: bool = True,
     history: HistorySpec | None = None,
+    change: datetime | None = None,
     progress: Progress = silent,
 ) -> TrainResult:
     """Bring the snapshots and features up to date, search, judge, package and register.
@@ -89,7 +91,9 @@ def train(
     what became known later; `trials` and `time` override the project's budgets; without
     `promote` it stays a candidate, whatever the gate says, and so it does where the project delivers through releases
     and has a champion: a release moves the alias then. A model that the gate refuses is
-    registered too, as candidate: the verdict is in the result, and the command line ends with 1.
+    registered too, as candidate: the verdict is in the result, and the command line ends with 1. `history` is
+    what a training learns from that the rule of retraining asks for; with `change` it is rows since then alone, of half
+    the time, and the test is of the other half.
 
     Raises:
         UsageError: the project has no target, or cannot be trained as declared.
@@ -100,6 +104,8 @@ def train(
     settings: dict[str, object] = {"quick": quick, "as_of": as_of and as_of.isoformat(), "trials": trials, "time": time}
     if history is not None:
         settings["history"] = msgspec.to_builtins(history)
+    if change is not None:
+        settings["change"] = change.isoformat()
     with open_run(
         project, "train", action="model.train", principal=principal, progress=progress, settings=settings
     ) as context:
@@ -114,6 +120,8 @@ def train(
         if history is not None:
             newest = newest_row(project, work.snapshot, as_of=as_of)
             work = replace(work, training=learned_from(history, work.training, newest))
+        if change is not None:
+            work = _since_change(work, change)
         made = _candidate(context, work, table)
         version, registered = register(context, made, promote=promote and not quick)
         made.remember(context, version)
@@ -132,6 +140,13 @@ def train(
             quick=quick,
             seconds=round(clock.monotonic() - begun, 1),
         )
+
+
+def _since_change(work: Work, change: datetime) -> Work:
+    spec = work.training
+    if spec.since is None or moment(spec.since) < change:
+        spec = msgspec.structs.replace(spec, since=change.isoformat())
+    return replace(work, training=spec, change=change)
 
 
 def _candidate(context: Context, work: Work, table: FeatureSet) -> Candidate:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cumulant.statistics.agreement import Agreement, cohen_kappa, counted
     from cumulant.statistics.bootstrap import Estimate, difference, draw, estimate, interval
+    from cumulant.statistics.chance import above_chance, exchanged
     from cumulant.statistics.conformal import (
         aps_scores,
         conformal_quantile,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
         prediction_sets,
     )
     from cumulant.statistics.distances import jensen_shannon, population_stability, total_variation, wasserstein
-    from cumulant.statistics.metrics import METRICS, Metric, metric, metrics_for
+    from cumulant.statistics.metrics import METRICS, Metric, metric, metrics_for, quantile_of
     from cumulant.statistics.novelty import Known, Scale
     from cumulant.statistics.ranking import average_precision, roc_auc
     from cumulant.statistics.rows import Rows, cluster_codes
@@ -37,6 +38,8 @@ _HOMES = {
     "draw": "bootstrap",
     "estimate": "bootstrap",
     "interval": "bootstrap",
+    "above_chance": "chance",
+    "exchanged": "chance",
     "jensen_shannon": "distances",
     "population_stability": "distances",
     "total_variation": "distances",
@@ -45,6 +48,7 @@ _HOMES = {
     "Metric": "metrics",
     "metric": "metrics",
     "metrics_for": "metrics",
+    "quantile_of": "metrics",
     "average_precision": "ranking",
     "roc_auc": "ranking",
     "Rows": "rows",
@@ -77,6 +81,7 @@ __all__ = [
     "Scale",
     "Weighted",
     "Word",
+    "above_chance",
     "aps_scores",
     "average_precision",
     "cluster_codes",
@@ -86,6 +91,7 @@ __all__ = [
     "difference",
     "draw",
     "estimate",
+    "exchanged",
     "hajek",
     "interval",
     "jensen_shannon",
@@ -97,6 +103,7 @@ __all__ = [
     "population_stability",
     "prediction_interval",
     "prediction_sets",
+    "quantile_of",
     "roc_auc",
     "total_variation",
     "verdict",

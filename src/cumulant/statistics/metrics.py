@@ -76,12 +76,19 @@ def metric(name: str) -> Metric:
     Raises:
         KeyError: there is none of that name.
     """
-    match = _PINBALL.fullmatch(name)
-    if match is None or not 0 < int(match[1]) < 100:
+    quantile = quantile_of(name)
+    if quantile is None or name in METRICS:
         return METRICS[name]
-    quantile = int(match[1]) / 100
     text = f"pinball loss at quantile {quantile:.2f}"
     return Metric(name, text, _NUMBER, "lower", partial(sums.pinball, quantile=quantile))
+
+
+def quantile_of(name: str) -> float | None:
+    """The quantile that the metric asks for: 0.90 of `pinball_90`, 0.5 of `pinball` and `mae`; None for others."""
+    if name in ("pinball", "mae"):
+        return 0.5
+    match = _PINBALL.fullmatch(name)
+    return int(match[1]) / 100 if match is not None and 0 < int(match[1]) < 100 else None
 
 
 def metrics_for(task: Task, *, costs: bool = False) -> tuple[Metric, ...]:

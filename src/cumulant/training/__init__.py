@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cumulant.training.comparisons import Rival, RuleVerdict
     from cumulant.training.dataset import TrainingSet, training_set
     from cumulant.training.evaluation import Evaluation, SliceResult, evaluate, scored
     from cumulant.training.events import GateDecided, ModelEvaluated, SearchFinished, TrialFinished
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from cumulant.training.splits import Fold, Split, folds, split
     from cumulant.training.study import SearchResult, search
     from cumulant.training.threshold import advice
-    from cumulant.training.verdicts import RuleVerdict, Verdict, check_gate, gate
+    from cumulant.training.verdicts import Verdict, check_gate, gate
     from cumulant.training.weighting import aged, weighted
 
 _HOMES = {
@@ -34,7 +35,8 @@ _HOMES = {
     "LinearWeights": "payloads",
     "ModelEvaluated": "events",
     "Parameter": "spec",
-    "RuleVerdict": "verdicts",
+    "Rival": "comparisons",
+    "RuleVerdict": "comparisons",
     "SearchFinished": "events",
     "SearchResult": "study",
     "SliceResult": "evaluation",
@@ -75,6 +77,7 @@ __all__ = [
     "LinearWeights",
     "ModelEvaluated",
     "Parameter",
+    "Rival",
     "RuleVerdict",
     "SearchFinished",
     "SearchResult",

@@ -65,7 +65,7 @@ class LightGBM:
             callbacks=[clock, lightgbm.early_stopping(patience, first_metric_only=True, verbose=False)],
         )
         rounds = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
-        answers = booster.predict(validate.matrix, num_iteration=rounds, num_threads=1)
+        answers = booster.predict(validate.answered, num_iteration=rounds, num_threads=1)
         ran = booster.current_iteration()
         return Judged(answers=np.asarray(answers, dtype=np.float64), rounds=rounds, ran=ran, cut=clock.cut)
 
@@ -77,7 +77,7 @@ class LightGBM:
 
         settings = _settings(problem) | dict(params)
         booster = lightgbm.train(settings, self._dataset(problem, train, settings), rounds)
-        return np.asarray(booster.predict(validate.matrix, num_threads=1), dtype=np.float64)
+        return np.asarray(booster.predict(validate.answered, num_threads=1), dtype=np.float64)
 
     def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
         import lightgbm

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
 from cumulant.core import units
+from cumulant.training.records import TrialRecord
 
 #: the share kept for what cannot be foreseen
 _REST = 0.03
@@ -73,3 +74,22 @@ class Budget:
     def spent(self) -> float:
         """Seconds since the start, those of earlier processes included."""
         return self._clock() - self._start
+
+
+def clock_notes(
+    time: str | None, records: Sequence[TrialRecord], *, searched: Collection[str], trials: int
+) -> tuple[str, ...]:
+    """What to say where `time` decided how far a search came, and not the number of `trials` of each `searched`
+    trainer: another run or machine may find another model.
+    """
+    wanted = trials * len(searched)
+    done = sum(one.trainer in searched and one.state != "cut" for one in records)
+    ended = any(one.state == "cut" or one.shortened for one in records)
+    if time is None or (done >= wanted and not ended):
+        return ()
+    text = (
+        f"the time of {time} ended this search after {done} of {wanted} trials: another run, or another machine, may "
+        "come further and find another model. A budget of trials alone does not depend on the clock: "
+        f"`train --trials {max(done, 1)}`"
+    )
+    return (text,)

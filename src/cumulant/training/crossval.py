@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from cumulant.statistics import Metric, Rows
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.encoding import Matrix
+from cumulant.training.encoding import Matrix, encode
 from cumulant.training.payloads import Floats
 from cumulant.training.records import FoldSummary, State, TrialRecord
-from cumulant.training.sampling import SEARCH_ROWS, judged, learned
+from cumulant.training.sampling import SEARCH_ROWS, judged, learned, sampling_weight, unjudged
+from cumulant.training.spec import Threshold
 from cumulant.training.splits import Fold
+from cumulant.training.traffic import ScoredTraffic, Traffic
 from cumulant.training.trainers import Judged, Params, Problem, Sample, Trainer
 
 #: whether a trial with these fold scores so far is given up
@@ -29,7 +31,10 @@ GiveUp = Callable[[Sequence[float]], bool]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A judged trial; `answers` [judged rows] or [judged rows, classes] where every fold was judged."""
+    """A judged trial; `answers` [rows] or [rows, classes] where every fold was judged.
+
+    Of each fold they are those of its judged rows, then of the rows that are only counted.
+    """
 
     record: TrialRecord
     answers: Floats | None
@@ -43,8 +48,16 @@ class CrossValidation:
     """
 
     def __init__(
-        self, rows: TrainingSet, matrix: Matrix, folds: Sequence[Fold], problem: Problem, metric: Metric
+        self,
+        rows: TrainingSet,
+        matrix: Matrix,
+        folds: Sequence[Fold],
+        problem: Problem,
+        metric: Metric,
+        *,
+        counted: Threshold | None = None,
     ) -> None:
+        """`counted`: the capacity or rate for which rows that judge nothing are scored too."""
         self.problem = problem
         self.metric = metric
         ordered = list(reversed(folds))
@@ -54,22 +67,75 @@ class CrossValidation:
             learned(rows, matrix, fold.train, most=SEARCH_ROWS, seed=seed)
             for fold, seed in zip(ordered, seeds, strict=True)
         ]
-        self._validate = [Sample(matrix=matrix[place], target=rows.target[place]) for place in self._places]
+        self._counted = [
+            None
+            if counted is None
+            else unjudged(
+                rows,
+                fold,
+                (number, len(ordered)),
+                reviewed=counted.alerts is not None,
+                seed=problem.seed * 1009,
+            )
+            for number, fold in enumerate(ordered)
+        ]
+        self._validate = [
+            Sample(matrix=matrix[place], target=rows.target[place], unjudged=_encoded(traffic, problem))
+            for place, traffic in zip(self._places, self._counted, strict=True)
+        ]
         self.summaries = tuple(
             FoldSummary(text=fold.text, train=len(train), validate=len(validate))
             for fold, train, validate in zip(ordered, self._train, self._validate, strict=True)
         )
-        self.share = sum(map(len, self._places)) / max(sum(len(fold.validate) for fold in folds), 1)
+        self._spans = tuple(fold.span for fold in ordered if fold.span is not None)
+        self._stands = [
+            sampling_weight(rows, place) * (len(fold.validate) / max(len(place), 1))
+            for fold, place in zip(ordered, self._places, strict=True)
+        ]
+        self._at = None if rows.at is None else [rows.at[place] for place in self._places]
 
     @property
     def places(self) -> NDArray[np.int64]:
-        """Positions of the judged rows, in the order of answers."""
+        """Positions of the judged rows, in the order of their answers."""
         return np.concatenate(self._places)
 
     @property
     def parts(self) -> NDArray[np.int64]:
         """The fold of each judged row."""
         return np.repeat(np.arange(len(self._places)), [len(place) for place in self._places])
+
+    @property
+    def counted(self) -> tuple[int, ...]:
+        """How many rows of each fold are answered only to be counted."""
+        return tuple(0 if traffic is None else len(traffic) for traffic in self._counted)
+
+    @property
+    def _is_judged(self) -> NDArray[np.bool_]:
+        """[answers] whether each is of a judged row."""
+        sizes = [size for pair in zip(map(len, self._places), self.counted, strict=True) for size in pair]
+        return np.repeat(np.tile([True, False], len(self._places)), sizes)
+
+    def judged(self, answers: Floats) -> Floats:
+        """The answers of the judged rows, in the order of `places`."""
+        return answers[self._is_judged]
+
+    def traffic(self, scores: Floats) -> ScoredTraffic:
+        """All rows of the folds with their `scores` [answers], as a capacity or a rate counts them."""
+        empty = Traffic.none()
+        others = [traffic or empty for traffic in self._counted]
+        pairs = list(zip(self._stands, (one.sampling_weight for one in others), strict=True))
+        at = None
+        if self._at is not None:
+            none = np.zeros(0, dtype=np.int64)
+            times = zip(self._at, (none if one.at is None else one.at for one in others), strict=True)
+            at = np.concatenate([part for pair in times for part in pair])
+        return ScoredTraffic(
+            scores=scores,
+            sampling_weight=np.concatenate([part for pair in pairs for part in pair]),
+            at=at,
+            spans=self._spans,
+            unlabelled=round(sum(float(one.sampling_weight.sum()) for one in others)),
+        )
 
     def run(
         self,
@@ -107,6 +173,7 @@ class CrossValidation:
             scores=tuple(one.score for one in done),
             rounds=tuple(one.judged.rounds for one in done),
             seconds=round(time.monotonic() - begin, 3),
+            shortened=state == "complete" and any(one.judged.cut for one in done),
         )
         answers = np.concatenate([one.judged.answers for one in done]) if state == "complete" else None
         return Outcome(
@@ -122,7 +189,8 @@ class CrossValidation:
         judged = Judged(answers=np.zeros(0), cut=True)
         if must_start or left() > 0:
             judged = trainer.judge(replace(self.problem, left=left), params, train, validate)
-        score = math.nan if not len(judged.answers) else self.score(judged.answers, validate.target)
+        own = judged.answers[: len(validate)]
+        score = math.nan if not len(own) else self.score(own, validate.target)
         return _Done(judged=judged, score=score, rows=len(train), seconds=time.monotonic() - start)
 
     def sample(self, fold: int) -> tuple[Sample, Sample]:
@@ -139,8 +207,13 @@ class CrossValidation:
     def mean_score(self, answers: Floats) -> float:
         """The mean over folds of the metric of out-of-fold `answers`."""
         edges = np.cumsum([0, *(len(place) for place in self._places)])
+        own = self.judged(answers)
         spans = zip(edges[:-1], edges[1:], self._validate, strict=True)
-        return averages.fmean(self.score(answers[start:end], validate.target) for start, end, validate in spans)
+        return averages.fmean(self.score(own[start:end], validate.target) for start, end, validate in spans)
+
+
+def _encoded(traffic: Traffic | None, problem: Problem) -> Matrix | None:
+    return None if traffic is None or not len(traffic) else encode(traffic.features, problem.inputs)
 
 
 @dataclass(frozen=True, kw_only=True)

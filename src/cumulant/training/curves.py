@@ -24,7 +24,8 @@ class Curve(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def curves(rows: Rows, *, task: str, classes: Sequence[str] = (), days: float | None = None) -> dict[str, Curve]:
-    """The curves that tell a model of `task`. `days` is the time that rows span, for alerts a day.
+    """The curves that tell a model of `task`. `days` is the time that rows span, for alerts a day:
+    of these rows, which have a label, and of no others.
 
     binary: roc, precision_recall, calibration, threshold, scores. multiclass: calibration, confusion.
     regression: calibration (mean truth by tenth of the prediction), residuals.

@@ -15,6 +15,7 @@ from cumulant.core.servable import Task
 from cumulant.training import tasks
 from cumulant.training.leakage import check_leakage
 from cumulant.training.spec import Cost, TrainingSpec
+from cumulant.training.traffic import Traffic
 
 Floats = NDArray[np.float64]
 Micros = NDArray[np.int64]
@@ -32,8 +33,12 @@ class TrainingSet:
     false_negative, false_positive: [n] costs of a wrong decision; or None.
     asked: [n] whether the label came from the review queue: such rows are learned from and never judged by; or None.
     weight: [n] how many rows each stands for when it is learned from; or None for one each.
+    sampling_weight: [n] how many rows of the traffic each stands for, by the chance with which it was drawn; or None
+    for one each.
+    traffic: rows of the same time without a label, which a capacity or a rate counts too; or None.
+    identity: [n] hashes of what identifies each row, where rows without times are split by it; or None.
     rows: [n] positions in the frame given, which also held `unlabelled` rows.
-    notes: what was assumed or left out, for a person.
+    notes: what was assumed or left out, for a person. warnings: what a person should not overlook.
     """
 
     features: pl.DataFrame
@@ -48,9 +53,13 @@ class TrainingSet:
     false_positive: Floats | None = None
     asked: NDArray[np.bool_] | None = None
     weight: Floats | None = None
+    sampling_weight: Floats | None = None
+    traffic: Traffic | None = None
+    identity: NDArray[np.uint64] | None = None
     rows: NDArray[np.int64]
     unlabelled: int = 0
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.target)
@@ -75,24 +84,48 @@ class TrainingSet:
             false_positive=_at(self.false_positive, chosen),
             asked=_at(self.asked, chosen),
             weight=_at(self.weight, chosen),
+            sampling_weight=_at(self.sampling_weight, chosen),
+            identity=_at(self.identity, chosen),
             rows=self.rows[chosen],
         )
 
-    def sample(self, share: float, *, seed: int = 0) -> TrainingSet:
-        """A random `share` of the rows, in their order, with every class kept in its share."""
+    def sample(self, share: float, *, seed: int = 0, counted: bool = False) -> TrainingSet:
+        """A random `share` of the rows, in their order, with every class kept in its share. Each stands for as many as
+        it was drawn from; or, where the others are `counted`, they become traffic.
+        """
+        # Without unlabelled rows nothing is there that reviewed rows were drawn from: they are to stay apart.
+        counted = counted and not (self.traffic is None and self.asked is not None and bool(self.asked.any()))
         generator, kept = np.random.default_rng(seed), np.zeros(len(self), dtype=bool)
+        stands = np.ones(len(self)) if self.sampling_weight is None else self.sampling_weight.copy()
         strata = [self.target == number for number in range(len(self.classes))] or [np.ones(len(self), dtype=bool)]
         for stratum in strata:
             places = np.flatnonzero(stratum)
             count = min(len(places), max(round(share * len(places)), tasks.LEAST_OF_A_CLASS))
             kept[generator.choice(places, size=count, replace=False)] = True
-        return replace(self.take(kept), notes=(*self.notes, f"a random {share:.0%} of the rows"))
+            stands[places] *= 1 if counted else len(places) / max(count, 1)
+        traffic = None if self.traffic is None else self.traffic.at_most(_part(self.traffic, share), seed=seed)
+        if counted:
+            traffic = self._with_others(np.flatnonzero(~kept), stands)
+        return replace(
+            replace(self, sampling_weight=stands).take(kept),
+            traffic=traffic,
+            notes=(*self.notes, f"a random {share:.0%} of the rows"),
+        )
+
+    def _with_others(self, places: NDArray[np.int64], stands: Floats) -> Traffic:
+        """The traffic with the rows at `places`."""
+        others = Traffic(features=self.features[places], at=_at(self.at, places), sampling_weight=stands[places])
+        return others if self.traffic is None else Traffic.joined([self.traffic, others])
 
     def at_most(self, most: int) -> TrainingSet:
         """All rows, or as many drawn at random with a fixed seed, in their order, whatever their class."""
         if len(self) <= most:
             return self
         return self.take(np.sort(np.random.default_rng(0).choice(len(self), most, replace=False)))
+
+
+def _part(traffic: Traffic, share: float) -> int:
+    return max(1, round(share * len(traffic)))
 
 
 def _at(values: NDArray[Any] | None, chosen: NDArray[Any]) -> NDArray[Any] | None:
@@ -111,13 +144,15 @@ def training_set(
     costs: pl.DataFrame | None = None,
     asked: pl.Series | None = None,
     weight: pl.Series | None = None,
+    identity: NDArray[np.uint64] | None = None,
     like: tuple[Task, Sequence[str]] | None = None,
 ) -> TrainingSet:
     """Gather rows for training, or with `like` (task and classes of a model) for its evaluation.
 
     All arguments have one value a row, in one order; times are Datetime columns (naive ones are UTC). `costs` holds
     the columns that `spec.cost` names, `asked` says whose label came from the review queue, `weight` how many rows
-    each stands for. Rows without a label are left out and counted.
+    each stands for, `identity` a hash of what identifies it. Rows without a label are left out and counted; of a binary
+    target they are kept as traffic.
 
     Raises:
         DataError: the target cannot be learned, or a feature gives it away (not checked with `like`).
@@ -143,15 +178,27 @@ def training_set(
         false_positive=false_positive if found.task == "binary" else None,
         asked=None if asked is None else asked.to_numpy().astype(bool),
         weight=None if weight is None else np.asarray(weight.to_numpy(), dtype=np.float64),
+        identity=identity,
         rows=np.arange(len(features), dtype=np.int64),
         unlabelled=int((~found.labelled).sum()),
         notes=notes,
     )
-    labelled = rows.take(found.labelled & _timed(rows.at))
+    timed = _timed(rows.at)
+    labelled = rows.take(found.labelled & timed)
+    if found.task == "binary":
+        labelled = replace(labelled, traffic=_unlabelled(rows, ~found.labelled & timed))
     if like is None:
         suspicious = check_leakage(labelled.features, labelled.target, labelled.task, spec=spec)
-        return replace(labelled, notes=(*labelled.notes, *suspicious))
+        return replace(labelled, warnings=(*labelled.warnings, *suspicious))
     return labelled
+
+
+def _unlabelled(rows: TrainingSet, which: NDArray[np.bool_]) -> Traffic | None:
+    """The rows that have no label, which a model would have scored all the same."""
+    places = np.flatnonzero(which)
+    if not len(places):
+        return None
+    return Traffic(features=rows.features[places], at=_at(rows.at, places), sampling_weight=np.ones(len(places)))
 
 
 def _usable(features: pl.DataFrame, *, keep_empty: bool) -> tuple[pl.DataFrame, tuple[str, ...]]:

@@ -21,9 +21,8 @@ from cumulant.training.spec import EvaluationSpec
 Floats = NDArray[np.float64]
 
 _DAY = 86_400_000_000
-#: with fewer days than this an interval over days says nothing; blocks of time stand in
+#: with fewer days than this intervals over days are wide, which is said
 _LEAST_DAYS = 8
-_BLOCKS = 20
 RESAMPLES = 1000
 SLICE_RESAMPLES = 300
 #: values of a slice column that are told: the most frequent
@@ -151,16 +150,24 @@ def _clusters(rows: TrainingSet, spec: EvaluationSpec) -> tuple[str, NDArray[np.
         return wanted, _cluster_column(rows, wanted), ""
     if rows.at is not None:
         days = cluster_codes(rows.at // _DAY)
-        if wanted == "day" or not len(days) or int(days.max()) + 1 >= _LEAST_DAYS:
-            return "day", days, ""
-        note = f"the test spans {int(days.max()) + 1} days: intervals are over {_BLOCKS} blocks of time"
-        edges = np.linspace(int(rows.at.min()), int(rows.at.max()) + 1, _BLOCKS + 1)[1:-1]
-        return "block of time", cluster_codes(np.searchsorted(edges, rows.at, side="right")), note
+        return "day", days, _few_days(int(days.max()) + 1 if len(days) else 0)
     if wanted == "day":
         raise UsageError("evaluation.clusters is day, but rows have no time", hint="declare event_time of the source")
     if rows.groups is not None:
         return "group", cluster_codes(rows.groups), ""
     return "row", None, ""
+
+
+def _few_days(days: int) -> str:
+    """What few days mean for the intervals. No part of a day stands for one: rows of a day have in common what parts of
+    it have in common too.
+    """
+    if days >= _LEAST_DAYS or not days:
+        return ""
+    hint = "a longer evaluation.test says more; `evaluation.clusters: row` if rows of a day are independent"
+    if days == 1:
+        return f"all test rows are of one day, so how days differ is not known and there are no intervals: {hint}"
+    return f"the test spans {days} days: intervals over so few are wide ({hint})"
 
 
 def _cluster_column(rows: TrainingSet, name: str) -> NDArray[np.int64]:

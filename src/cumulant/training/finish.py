@@ -84,15 +84,9 @@ class Finisher:
         """The fitted model, and how its threshold was found. `boosters`: exactly these are fitted."""
         payload = self._again(choice, boosters) if boosters else self._payload(choice)
         problem = self._folds.problem
-        judged = self._rows.take(self._folds.places)
         calibrated, limit, text = Calibration(), None, ""
         if problem.task == "binary":
-            if choice.trainer.name != "naive":  # a constant has no slope to correct
-                calibrated = calibration.choose(
-                    self._spec.calibration, judged.target, choice.answers, self._folds.parts
-                )
-            answers = calibration.apply(calibrated, choice.answers)
-            limit, text = threshold.decide(self._spec, judged, answers, share=self._folds.share)
+            calibrated, limit, text = self._decision(choice)
             self.warnings = self._unsaid()
         card = ModelCard(
             kind=payload.kind,
@@ -107,12 +101,27 @@ class Finisher:
         )
         return FittedModel(card, payload), text
 
+    def _decision(self, choice: Choice) -> tuple[Calibration, float, str]:
+        """Calibration, threshold, and how it was found, from answers out of fold."""
+        judged, calibrated = self._rows.take(self._folds.places), Calibration()
+        if choice.trainer.name != "naive":  # a constant has no slope to correct
+            own = self._folds.judged(choice.answers)
+            calibrated = calibration.choose(self._spec.calibration, judged.target, own, self._folds.parts)
+        scores = calibration.apply(calibrated, choice.answers)
+        limit, text = threshold.decide(
+            self._spec, judged, self._folds.judged(scores), traffic=self._folds.traffic(scores)
+        )
+        return calibrated, limit, text
+
     def _unsaid(self) -> tuple[str, ...]:
         """What the project file should say of decisions, and does not."""
-        if self._spec.cost is not None or self._spec.threshold is not None:
-            return ()
-        said = threshold.advice(self._rows.rate, timed=self._rows.at is not None)
-        return () if said is None else (said,)
+        if self._spec.threshold is not None:
+            found = threshold.uncounted(self._spec.threshold, self._rows)
+        elif self._spec.cost is None:
+            found = threshold.advice(self._rows.rate, timed=self._rows.at is not None)
+        else:
+            found = None
+        return () if found is None else (found,)
 
     def _payload(self, choice: Choice) -> Payload:
         if not choice.trainer.searched:

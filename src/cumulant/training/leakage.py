@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,15 @@ from numpy.typing import NDArray
 
 from cumulant.core.errors import DataError
 from cumulant.core.servable import Task
+from cumulant.training import univariate
 from cumulant.training.spec import TrainingSpec
 
-_SAMPLE = 20_000
+#: rows that determine the target exactly or not, and rows that show how nearly
+_SAMPLE, _FEW = 20_000, 6_000
 #: fewer rows (or rarer classes) agree by chance
 _LEAST_ROWS, _LEAST_OF_A_CLASS = 50, 10
 #: a text column with fewer rows a value than this could name its rows
 _ROWS_PER_VALUE = 5
-_SUSPICIOUS = 0.999
 
 
 def check_leakage(
@@ -28,14 +30,16 @@ def check_leakage(
     Classes: a feature leaks where each of its values (missing is one) holds a single class and its order needs
     one cut for each change of class: `x > 3` is the target, or the text says it. Numbers: where the feature's
     order is the target's order (Spearman correlation of 1). Looked for in at most 20,000 rows first, then in all.
+    Named are features with an area under the ROC curve of `training.leak_auc` or more, and those with a value that
+    comes with one class all but alone: noisy copies, and what is filled in after the event.
 
     Raises:
         DataError: a feature leaks and is not under `training.allow`.
     """
     if len(target) < _LEAST_ROWS or (task != "regression" and _rarest(target) < _LEAST_OF_A_CLASS):
         return ()
-    sample = _sample(target, task)
-    suspicious = []
+    sample, few = _sample(target, task, _SAMPLE), _sample(target, task, _FEW)
+    suspicious = list[str]()
     for name in features.columns:
         strength = _strength(features[name].gather(sample), target[sample], task)
         if strength >= 1.0:
@@ -46,25 +50,41 @@ def check_leakage(
                 subject=name,
                 hint=f"remove it from the features, declare when it becomes known, or allow it: `allow: [{name}]`",
             )
-        if strength >= _SUSPICIOUS:
-            suspicious.append(f"{name} alone tells the target nearly always ({strength:.4f}): check when it is known")
+        if name not in spec.allow:
+            suspicious += _suspicion(name, features[name].gather(few), target[few], task, spec)
     return tuple(suspicious)
+
+
+def _suspicion(
+    name: str, feature: pl.Series, target: NDArray[np.float64], task: Task, spec: TrainingSpec
+) -> Iterator[str]:
+    """What to say of a feature that is better than honest ones are."""
+    found = univariate.strength(feature, target, task)
+    figure = "a concordance" if task == "regression" else "an AUC"
+    check = f"check when it is known, or allow it: `allow: [{name}]`"
+    if found.auc >= spec.leak_auc:
+        yield (
+            f"{name} alone tells the target nearly always, with {figure} of {found.auc:.3f} "
+            f"(training.leak_auc: {spec.leak_auc:g}): {check}"
+        )
+    elif found.value:
+        yield f"{name} alone tells the target: {found.value} comes with one class all but alone: {check}"
 
 
 def _rarest(target: NDArray[np.float64]) -> int:
     return int(np.unique(target, return_counts=True)[1].min())
 
 
-def _sample(target: NDArray[np.float64], task: Task) -> NDArray[Any]:
-    """Positions of at most 20,000 rows; of each class at least a few."""
-    if len(target) <= _SAMPLE:
+def _sample(target: NDArray[np.float64], task: Task, most: int) -> NDArray[Any]:
+    """Positions of at most `most` rows; of each class at least a few."""
+    if len(target) <= most:
         return np.arange(len(target))
     generator = np.random.default_rng(0)
     if task == "regression":
-        return generator.choice(len(target), size=_SAMPLE, replace=False)
+        return generator.choice(len(target), size=most, replace=False)
     values = np.unique(target)
     places = [np.flatnonzero(target == value) for value in values]
-    return np.concatenate([generator.permutation(place)[: _SAMPLE // len(values)] for place in places])
+    return np.concatenate([generator.permutation(place)[: most // len(values)] for place in places])
 
 
 def _strength(feature: pl.Series, target: NDArray[np.float64], task: Task) -> float:

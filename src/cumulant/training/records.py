@@ -16,7 +16,8 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One trial: a trainer with parameters, judged fold by fold.
 
     `scores` are values of the search's metric, one a fold that was judged; `score` their mean. `pruned`: given up
-    after a fold, being worse than most. `cut`: time ran out; `score` is then None.
+    after a fold, being worse than most. `cut`: time ran out; `score` is then None. `shortened`: it had to finish, and
+    time ended its fits before they were done.
     """
 
     number: int
@@ -28,6 +29,7 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):
     #: boosting rounds of each fold; 0 for trainers without rounds
     rounds: tuple[int, ...] = ()
     seconds: float = 0.0
+    shortened: bool = False
 
 
 class FoldSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +78,9 @@ class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
     threshold_text: str = ""
     importance: dict[str, float] = {}
     notes: tuple[str, ...] = ()
+    #: how many trials of searched trainers were wanted, and what ended them; the clock's choice is another elsewhere
+    trials_wanted: int = 0
+    ended_by: Literal["trials", "time"] = "trials"
     #: what a person should not overlook, and what to write in the project file about it
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0

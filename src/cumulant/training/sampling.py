@@ -9,11 +9,14 @@ from cumulant.training.dataset import TrainingSet
 from cumulant.training.encoding import Matrix
 from cumulant.training.payloads import Floats
 from cumulant.training.splits import Fold
+from cumulant.training.traffic import Traffic
 from cumulant.training.trainers import Sample
 
 #: rows that one fit of the search learns from, and that it is judged by
 SEARCH_ROWS = 100_000
 JUDGE_ROWS = 100_000
+#: rows of a fold that are scored only to be counted
+COUNT_ROWS = 50_000
 
 
 def learned(rows: TrainingSet, matrix: Matrix, index: NDArray[np.int64], *, most: int, seed: int) -> Sample:
@@ -49,3 +52,34 @@ def judged(fold: Fold, *, seed: int, most: int = JUDGE_ROWS) -> NDArray[np.int64
     if len(fold.validate) <= most:
         return fold.validate
     return np.sort(np.random.default_rng(seed).choice(fold.validate, size=most, replace=False))
+
+
+def unjudged(
+    rows: TrainingSet, fold: Fold, place: tuple[int, int], *, reviewed: bool, seed: int, most: int = COUNT_ROWS
+) -> Traffic:
+    """The rows of one fold (`place`: its number, of how many) that are scored to be counted: those without a label, and
+    those whose label came from the review queue. At random at most `most`, each standing for as many more.
+
+    Where every row has a label there is nothing that the reviewed rows were drawn from. Then a share is one of the
+    other rows, and only with `reviewed` are they counted.
+    """
+    asked = Traffic(
+        features=rows.features[fold.asked],
+        at=None if rows.at is None else rows.at[fold.asked],
+        sampling_weight=sampling_weight(rows, fold.asked),
+    )
+    if rows.traffic is None:
+        return asked if reviewed else asked.take(np.zeros(0, dtype=np.int64))
+    if fold.span is not None and rows.traffic.at is not None:
+        begin, end = fold.span
+        held = rows.traffic.take((rows.traffic.at >= begin) & (rows.traffic.at < end))
+    else:
+        number, count = place
+        dealt = np.random.default_rng(seed).integers(count, size=len(rows.traffic))
+        held = rows.traffic.take(dealt == number)
+    return Traffic.joined([held, asked]).at_most(most, seed=seed)
+
+
+def sampling_weight(rows: TrainingSet, index: NDArray[np.int64]) -> Floats:
+    """[n] how many rows of the traffic each of the rows at `index` stands for."""
+    return np.ones(len(index)) if rows.sampling_weight is None else rows.sampling_weight[index]

@@ -27,12 +27,19 @@ class Cost(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Threshold(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How many rows a binary model may call positive; exactly one of the two."""
+    """How many rows a binary model may call positive; exactly one of `alerts` and `rate`."""
 
     alerts: Annotated[
         str | None, Meta(description="What a team can review, as `100/day`; also `/hour` and `/week`.")
     ] = None
     rate: Annotated[str | float | None, Meta(description="The share of rows called positive: `2%` or `0.02`.")] = None
+    source_share: Annotated[
+        str | float | None,
+        Meta(
+            description="Of `alerts`: the part of the traffic that the source holds, as `10%` of a sampled log."
+            " Default: all of it; rows without a label count too."
+        ),
+    ] = None
 
 
 class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -107,10 +114,19 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     allow: Annotated[
         list[str], Meta(description="Features that may determine the target; else such a one is refused as leakage.")
     ] = []
+    leak_auc: Annotated[
+        float,
+        Meta(
+            gt=0.5,
+            le=1,
+            description="A feature that alone has this area under the ROC curve, or of numbers this concordance, is"
+            " named in a warning as possible leakage; one under `allow` is not.",
+        ),
+    ] = 0.95
 
 
 class GateRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the gate asks of one metric."""
+    """What the gate asks of one metric: a margin, a limit, or both."""
 
     margin: Annotated[
         Annotated[float, Meta(ge=0)] | None,
@@ -128,12 +144,26 @@ class EvaluationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     ] = "20%"
     clusters: Annotated[
         str,
-        Meta(description="What is drawn whole in the bootstrap: `day`, `row`, or a column. `auto`: days, else rows."),
+        Meta(
+            description="What is drawn whole in the bootstrap, and without times in the split: `day`, `row`, or a"
+            " column. `auto`: days; without times the first column of a `key` of several that repeats, else rows."
+        ),
     ] = "auto"
     slices: Annotated[list[str], Meta(description="Columns by whose values the metrics are told.")] = []
+    reuse: Annotated[
+        Literal["widen", "report"],
+        Meta(
+            description="What follows where the same test rows have judged other models before. `widen`: the gate's"
+            " intervals are widened, so that of models without information at most one in twenty passes in all;"
+            " `report`: a note."
+        ),
+    ] = "widen"
     gate: Annotated[
         dict[str, GateRule],
-        Meta(description="Metric -> rule. Default: beat naive on the metric searched, be no worse than the champion."),
+        Meta(
+            description="Metric -> rule. Default: beat naive on the metric searched; be no worse than the champion in"
+            " it by over a hundredth, and in a declared cost by over a tenth."
+        ),
     ] = {}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from cumulant.core import units
 from cumulant.core.errors import DataError, UsageError
 from cumulant.training.dataset import TrainingSet
+from cumulant.training.row_hash import places
 from cumulant.training.spec import EvaluationSpec
+from cumulant.training.traffic import Traffic
 
 Index = NDArray[np.int64]
 
@@ -22,6 +24,10 @@ _DELAY_QUANTILE = 0.99
 #: folds judge the last half of the training rows; the first half is always trained on
 _FIRST_VALIDATION = 0.5
 _LEAST_ROWS = 10
+#: test rows that lie after a change, at least
+_LEAST_AFTER_CHANGE = 100
+#: orders of the hashes that are tried
+_SALTS = 8
 _LEAST_OF_A_CLASS = 2
 #: of positives, in a fold that is trained on or judges
 _LEAST_POSITIVES = 5
@@ -29,7 +35,10 @@ _LEAST_POSITIVES = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Rows to train on and later rows to judge with; `gap` and `cutoff` in microseconds, None at random."""
+    """Rows to train on and later rows to judge with; `gap` and `cutoff` in microseconds, None at random.
+
+    share, salt: where rows are split by their hash, those below `share` are the test.
+    """
 
     train: TrainingSet
     test: TrainingSet
@@ -37,46 +46,86 @@ class Split:
     cutoff: int | None = None
     gap: int = 0
     left_out: int = 0
+    share: float | None = None
+    salt: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """Positions of the rows trained on and of those predicted."""
+    """Positions of the rows trained on and of those predicted.
+
+    asked: positions of rows of the same part whose label came from the review queue: scored, and never judged by.
+    span: begin and end of the part in microseconds; None at random.
+    """
 
     train: Index
     validate: Index
     text: str = field(default="")
+    asked: Index = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    span: tuple[int, int] | None = None
 
 
-def split(rows: TrainingSet, spec: EvaluationSpec, *, seed: int = 0, horizon: int | None = None) -> Split:
+def split(
+    rows: TrainingSet,
+    spec: EvaluationSpec,
+    *,
+    seed: int = 0,
+    horizon: int | None = None,
+    change: int | None = None,
+) -> Split:
     """Set the test rows aside.
 
     With times, the test is the last part by prediction time: a duration, or a share of rows. Training ends before
     it by the delay of labels (their 0.99 quantile), and rows whose label was still unknown at the first test
     row are left out, so that nothing is learned that could not be known then. With `horizon` (microseconds: when
     the data were seen), the test ends the delay of labels before it: of the rows after that, only those whose label
-    came fast are labelled, and they are not like the others. Without times, rows (or whole
-    groups) are drawn at random, classes in their shares.
+    came fast are labelled, and they are not like the others. With `change` (microseconds: since
+    when the rows are of another kind), the test is shorter where needed, so that half of the time since then is trained
+    on. Without times, rows (or whole
+    groups) are drawn by the hash of what identifies them, so that no row changes sides when others are added; rows
+    without an identity at random, classes in their shares.
 
     Raises:
         UsageError: `test` is no duration or share, or is a duration and rows have no time.
         DataError: nothing would be left to train or to judge.
     """
     if rows.at is None:
-        return _random_split(rows, _share(spec.test), seed)
+        share = _share(spec.test)
+        return _random_split(rows, share, seed) if rows.identity is None else _hash_split(rows, share)
     ripe = ripened(rows, horizon)
     unripe, rows = int((~ripe).sum()), rows.take(ripe)
     assert rows.at is not None
-    cutoff = _cutoff(rows.at, spec.test)
     gap = label_delay(rows)
+    declared = _cutoff(rows.at, spec.test)
+    cutoff = declared if change is None else _after_change(rows.at, declared, change, gap)
     test = rows.at >= cutoff
     train = known_before(rows, cutoff, gap)
     left_out = int((~test & ~train).sum()) + unripe
     _check_sides(rows, train, test)
     how = f"the last {_told(spec.test)} by time"
+    if cutoff > declared:
+        how = f"the rows since {units.from_micros(cutoff):%Y-%m-%d %H:%M}, half of those since the change"
     if left_out:
         how += f", after a gap of {_span(gap)} until labels were known ({left_out:,} rows)"
-    return Split(train=rows.take(train), test=rows.take(test), how=how, cutoff=cutoff, gap=gap, left_out=left_out)
+    return Split(
+        train=replace(rows.take(train), traffic=_unlearned(rows, train, cutoff)),
+        test=replace(rows.take(test), traffic=None),
+        how=how,
+        cutoff=cutoff,
+        gap=gap,
+        left_out=left_out,
+    )
+
+
+def _unlearned(rows: TrainingSet, train: NDArray[np.bool_], end: int) -> Traffic | None:
+    """The traffic before the test: rows without a label, and those whose label came too late to be learned."""
+    assert rows.at is not None
+    late = rows.take((rows.at < end) & ~train)
+    weight = np.ones(len(late)) if late.sampling_weight is None else late.sampling_weight
+    parts = [] if rows.traffic is None else [rows.traffic.before(end)]
+    if rows.task == "binary" and len(late):
+        parts.append(Traffic(features=late.features, at=late.at, sampling_weight=weight))
+    return Traffic.joined(parts) if parts else None
 
 
 def label_delay(rows: TrainingSet) -> int:
@@ -113,12 +162,10 @@ def folds(rows: TrainingSet, count: int, *, seed: int = 0) -> tuple[tuple[Fold, 
     Raises:
         DataError: not one fold is left.
     """
-    for wanted in range(count, 0 if rows.at is not None else 1, -1):
-        made = _time_folds(rows, wanted) if rows.at is not None else _random_folds(rows, wanted, seed)
-        good = tuple(one for one in made if _sound(rows, one))
-        if 2 * len(good) >= wanted:
-            break
-    else:
+    good = _most_folds(rows, count, seed)
+    alone = bool(good) or rows.asked is None
+    good = good if alone else _most_folds(replace(rows, asked=None), count, seed)
+    if not good:
         raise DataError(
             f"{len(rows)} rows are too few for folds: each needs rows of every class to learn from and to be judged by",
             hint="take more rows, or a shorter test",
@@ -126,7 +173,19 @@ def folds(rows: TrainingSet, count: int, *, seed: int = 0) -> tuple[tuple[Fold, 
     notes = [_how(rows, len(good))]
     if len(good) < count:
         notes.append(f"not {count}, since folds would have had too few rows or positives")
+    if not alone:
+        notes.append("folds are judged by reviewed rows too: there are too few labels from elsewhere")
     return good, tuple(notes)
+
+
+def _most_folds(rows: TrainingSet, count: int, seed: int) -> tuple[Fold, ...]:
+    """The sound folds of `count`, or of the largest smaller number of which half are sound; none where none are."""
+    for wanted in range(count, 0 if rows.at is not None else 1, -1):
+        made = _time_folds(rows, wanted) if rows.at is not None else _random_folds(rows, wanted, seed)
+        good = tuple(one for one in made if _sound(rows, one))
+        if 2 * len(good) >= wanted:
+            return good
+    return ()
 
 
 def _how(rows: TrainingSet, count: int) -> str:
@@ -144,21 +203,33 @@ def _time_folds(rows: TrainingSet, count: int) -> list[Fold]:
     gap, ordered = label_delay(rows), np.sort(rows.at)
     places = np.linspace(_FIRST_VALIDATION * len(rows), len(rows), count + 1).astype(np.int64)
     edges = [int(ordered[place]) for place in places[:-1]] + [int(ordered[-1]) + 1]
+    # What came after the last label is scored by the newest fold, which learned from nothing later.
+    newest = max([edges[-1]] if rows.traffic is None else [edges[-1], rows.traffic.end])
     made = []
     for start, end in itertools.pairwise(edges):
         validate = np.flatnonzero((rows.at >= start) & (rows.at < end))
         train = np.flatnonzero(known_before(rows, start, gap))
         text = f"{units.from_micros(start):%Y-%m-%d} to {units.from_micros(end):%Y-%m-%d}"
-        made.append(Fold(train=train, validate=validate, text=text))
+        span = (start, newest if end == edges[-1] else end)
+        made.append(_unasked(rows, Fold(train=train, validate=validate, text=text, span=span)))
     return made
+
+
+def _unasked(rows: TrainingSet, fold: Fold) -> Fold:
+    """The fold judged without the rows that people were asked about: which those are depends on their scores."""
+    if rows.asked is None:
+        return fold
+    asked = rows.asked[fold.validate]
+    return replace(fold, validate=fold.validate[~asked], asked=fold.validate[asked])
 
 
 def _random_folds(rows: TrainingSet, count: int, seed: int) -> list[Fold]:
     part = _parts(rows, count, seed)
-    return [
+    made = [
         Fold(train=np.flatnonzero(part != number), validate=np.flatnonzero(part == number), text=f"part {number + 1}")
         for number in range(count)
     ]
+    return [_unasked(rows, fold) for fold in made]
 
 
 def _parts(rows: TrainingSet, count: int, seed: int) -> NDArray[np.int64]:
@@ -193,7 +264,24 @@ def _random_split(rows: TrainingSet, share: float, seed: int) -> Split:
     _check_sides(rows, ~test, test)
     kind = "whole groups" if rows.groups is not None else "rows"
     how = f"a random {1 / count:.0%} of {kind}, since rows have no time"
-    return Split(train=rows.take(~test), test=rows.take(test), how=how)
+    return Split(train=rows.take(~test), test=replace(rows.take(test), traffic=None), how=how)
+
+
+def _hash_split(rows: TrainingSet, share: float) -> Split:
+    """By the first salt that leaves both sides what they need: of few rows a hash may give one side no positive."""
+    assert rows.identity is not None
+    for salt in range(_SALTS):
+        test = places(rows.identity, salt) < share
+        try:
+            _check_sides(rows, ~test, test)
+        except DataError:
+            if salt == _SALTS - 1:
+                raise
+            continue
+        break
+    kind = "whole groups" if rows.groups is not None else "rows"
+    how = f"{share:.0%} of {kind} by the hash of what identifies them, since rows have no time"
+    return Split(train=rows.take(~test), test=rows.take(test), how=how, share=share, salt=salt)
 
 
 def _check_sides(rows: TrainingSet, train: NDArray[np.bool_], test: NDArray[np.bool_]) -> None:
@@ -230,6 +318,15 @@ def _cutoff(at: NDArray[np.int64], test: str | float) -> int:
         return int(np.sort(at)[min(len(at) - 1, int((1 - share) * len(at)))])
     # the last day belongs to the test whole: a duration counts back from just after the last row
     return int(at.max()) + 1 - units.micros(units.duration(str(test)))
+
+
+def _after_change(at: NDArray[np.int64], declared: int, change: int, gap: int) -> int:
+    """The first test row, so late that half of the time since `change`, but for the gap, is trained on; as declared
+    where so few rows would be left that they decide nothing.
+    """
+    middle = change + gap + (int(at.max()) - change - gap) // 2
+    enough = int((at >= middle).sum()) >= _LEAST_AFTER_CHANGE
+    return middle if middle > declared and enough else declared
 
 
 def _as_share(test: str | float) -> float | None:

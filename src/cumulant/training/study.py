@@ -18,9 +18,9 @@ from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.statistics import METRICS, Metric, metric
-from cumulant.training import boosting, proposals
+from cumulant.training import boosting, duplicates, proposals
 from cumulant.training.boosting import LightGBM
-from cumulant.training.budget import Budget
+from cumulant.training.budget import Budget, clock_notes
 from cumulant.training.calm import one_thread_a_product, quiet
 from cumulant.training.crossval import CrossValidation, Outcome
 from cumulant.training.dataset import TrainingSet
@@ -32,7 +32,7 @@ from cumulant.training.model import FittedModel
 from cumulant.training.naive import Naive
 from cumulant.training.payloads import Boosters
 from cumulant.training.records import TrainingSummary, TrialRecord
-from cumulant.training.spec import BUILT_IN, Parameter, TrainingSpec
+from cumulant.training.spec import BUILT_IN, Parameter, Threshold, TrainingSpec
 from cumulant.training.splits import folds as make_folds
 from cumulant.training.trainers import Problem, Trainer
 from cumulant.training.user import UserTrainer
@@ -110,7 +110,8 @@ def made_folds(
         threads=max(1, threads // spec.jobs),
     )
     made, notes = make_folds(rows, spec.folds, seed=spec.seed)
-    return CrossValidation(rows, matrix, made, problem, followed), matrix, tuple(notes)
+    counted = spec.threshold if rows.task == "binary" and isinstance(spec.threshold, Threshold) else None
+    return CrossValidation(rows, matrix, made, problem, followed, counted=counted), matrix, tuple(notes)
 
 
 def searched_metric(spec: TrainingSpec, rows: TrainingSet) -> Metric:
@@ -176,6 +177,7 @@ class _Study:
         self.trainers = {name: make_trainer(name, root) for name in names}
         self.folds, self.matrix, self.notes = made_folds(rows, spec, self.metric)
         self.problem = self.folds.problem
+        self.warnings = duplicates.across(self.folds, self.problem.inputs, timed=rows.at is not None)
         self.journal = TrialJournal(folder, self._identity())
         self.budget.add_spent(sum(one.seconds for one in self.journal.records) / spec.jobs)
         self.fits: dict[str, list[tuple[int, int, float]]] = {}
@@ -346,7 +348,9 @@ class _Study:
         spec = [self.spec.seed, self.spec.trainers, self.spec.parameters, self.spec.ensemble, self.champion]
         folds = [(fold.text, fold.train, fold.validate) for fold in self.folds.summaries]
         shape = [list(self.matrix.shape), float(np.nansum(self.matrix, dtype=np.float64))]
-        return digest([target, spec, folds, shape, self.metric.name, [repr(one) for one in self.problem.inputs]])
+        inputs = [repr(one) for one in self.problem.inputs]
+        counted = list(self.folds.counted) if any(self.folds.counted) else []
+        return digest([target, spec, folds, shape, self.metric.name, inputs, *counted])
 
     def _summary(
         self,
@@ -356,7 +360,9 @@ class _Study:
         text: str,
         finisher: Finisher,
     ) -> TrainingSummary:
-        payload = model.payload
+        payload, records = model.payload, self.journal.records
+        searched = [name for name, trainer in self.trainers.items() if trainer.searched]
+        clocked = clock_notes(self.spec.time, records, searched=searched, trials=self.spec.trials)
         return TrainingSummary(
             task=model.task,
             classes=model.classes,
@@ -377,7 +383,9 @@ class _Study:
             threshold=model.threshold,
             threshold_text=text,
             importance=model.importance,
-            notes=(*self.rows.notes, *self.notes, *finisher.notes),
-            warnings=finisher.warnings,
+            trials_wanted=self.spec.trials * len(searched),
+            ended_by="time" if clocked else "trials",
+            notes=(*self.rows.notes, *self.notes, *clocked, *finisher.notes),
+            warnings=(*self.rows.warnings, *self.warnings, *finisher.warnings),
             seconds=round(self.budget.spent(), 2),
         )

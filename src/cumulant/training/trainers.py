@@ -33,14 +33,23 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Encoded rows: matrix [n, k], target [n], and weights [n] where rows stand for several."""
+    """Encoded rows: matrix [n, k], target [n], and weights [n] where rows stand for several.
+
+    unjudged: [m, k] rows that are answered too, and judge nothing.
+    """
 
     matrix: Matrix
     target: Floats
     weight: Floats | None = None
+    unjudged: Matrix | None = None
 
     def __len__(self) -> int:
         return len(self.target)
+
+    @property
+    def answered(self) -> Matrix:
+        """[n + m, k] all rows that are answered: first those that judge."""
+        return self.matrix if self.unjudged is None else np.concatenate([self.matrix, self.unjudged])
 
     def take(self, index: NDArray[np.int64]) -> Sample:
         return Sample(
@@ -61,7 +70,9 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """Answers for rows not fitted on, [n] or [n, classes]; the best number of rounds, and how many were run."""
+    """Answers for rows not fitted on, [n] or [n, classes], and after them for those that judge nothing; the best number
+    of rounds, and how many were run.
+    """
 
     answers: Floats
     rounds: int = 0
@@ -79,7 +90,7 @@ class Trainer(Protocol):
     parallel: bool
 
     def judge(self, problem: Problem, params: Params, train: Sample, validate: Sample) -> Judged:
-        """Fit on `train`, stopping where it no longer gets better on `validate`, and answer that."""
+        """Fit on `train`, stopping where it no longer gets better on `validate`, and answer all of its rows."""
         ...
 
     def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
@@ -98,7 +109,7 @@ class Plain:
     parallel = True
 
     def judge(self, problem: Problem, params: Params, train: Sample, validate: Sample) -> Judged:
-        return Judged(answers=self.fit(problem, params, train).payload.predict(validate.matrix))
+        return Judged(answers=self.fit(problem, params, train).payload.predict(validate.answered))
 
     def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
         raise NotImplementedError

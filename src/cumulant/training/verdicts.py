@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from cumulant.core.errors import GateRefusedError, UsageError, did_you_mean
 from cumulant.core.servable import Task
-from cumulant.statistics import Estimate, Metric, Rows, Word, difference, estimate, metric, metrics_for, verdict
+from cumulant.statistics import Metric, Rows, Word, metric, metrics_for
+from cumulant.statistics.bootstrap import LEVEL
+from cumulant.training.comparisons import Against, Comparisons, Rival, RuleVerdict
 from cumulant.training.spec import GateRule
-
-Against = Literal["champion", "naive", "limit"]
 
 #: without a rule a candidate may be worse than the champion by this part of the champion's value
 DEFAULT_MARGIN = 0.01
-
-
-class RuleVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule's verdict. `difference` is oriented: above 0 the candidate is better than reference or limit."""
-
-    metric: str
-    rule: str
-    against: Against
-    word: Word
-    passed: bool
-    candidate: Estimate
-    reference: Estimate | None = None
-    limit: float | None = None
-    difference: Estimate
-    text: str
+#: without a rule for a declared cost: decisions are coarser than scores, so their cost varies more
+COST_MARGIN = 0.1
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """The gate's answer: `passed` where every rule passed. `word` tells the metric searched, against the champion
-    where there is one, else against naive.
+    where there is one, else against naive. `level`: of the intervals of differences.
     """
 
     passed: bool
     word: Word
     rules: tuple[RuleVerdict, ...]
     text: str
+    level: float = LEVEL
 
     def raise_for_refusal(self, model: str) -> None:
         """Raises GateRefusedError unless passed."""
@@ -60,40 +48,86 @@ def gate(
     task: Task,
     main: str,
     naive: Rows,
-    champion: Rows | None = None,
+    champion: Rows | Rival | None = None,
+    before: Rival | None = None,
     rules: Mapping[str, GateRule] | None = None,
+    doubt: str = "",
+    level: float = LEVEL,
     seed: int = 0,
 ) -> Verdict:
     """Judge `candidate` by `rules` (metric -> rule), all on the same rows.
 
-    Whatever the rules, the naive baseline must be beaten in `main`, the metric that was searched. A margin is
-    held against the champion (`better` or `not_worse` passes); for a first model against naive, which must
-    be beaten. A limit passes where the value keeps it and is not surely beyond it. Without rules: the champion
-    may be missed in `main` by a hundredth of its value.
+    Whatever the rules, the naive baseline must be beaten in `main`, the metric that was searched, and so must the
+    candidate's own answers given to other rows. A margin is held against the champion (`better` or `not_worse`
+    passes); for a first model against naive, which must be beaten. A limit passes where the value keeps it and is not
+    surely beyond it. Without a margin for `main`, whatever limits there are, the champion may be missed in it by a
+    hundredth of its value; without one for a declared cost, by a tenth. `before` is an earlier champion: margins
+    hold against it too, so that those of successors do not add up, but for what is shown to be better than the
+    champion. `level` is that of the intervals, above the usual where the rows have judged other models. `doubt`: why
+    the candidate's answers may be too good, which no rule can then make up for.
 
     Raises:
-        UsageError: a rule names a metric that does not exist, does not measure the task or needs costs, or is
-            not exactly one of margin, min and max.
+        UsageError: a rule names a metric that does not exist, does not measure the task or needs costs, or has neither
+            a margin nor a limit, or two limits.
     """
-    costs = candidate.cost_false_negative is not None
-    judged = [_against(metric(main), candidate, naive, "naive", seed=seed)]
     declared = rules or {}
-    for name, rule in declared.items():
-        found = _metric(name, task, costs=costs)
-        _check(name, rule)
-        if rule.margin is None:
-            judged.append(_limited(found, rule, candidate, seed=seed))
-        elif champion is not None:
-            judged.append(_against(found, candidate, champion, "champion", margin=rule.margin, seed=seed))
-        elif name != main:
-            judged.append(_against(found, candidate, naive, "naive", margin=rule.margin, seed=seed))
-    if champion is not None and main not in declared:
-        margin = DEFAULT_MARGIN * abs(metric(main).value(champion))
-        judged.append(_against(metric(main), candidate, champion, "champion", margin=margin, seed=seed))
-    passed = all(rule.passed for rule in judged)
-    told = next((rule for rule in judged if rule.against == "champion" and rule.metric == main), judged[0])
-    text = "passed" if passed else "refused: " + "; ".join(rule.text for rule in judged if not rule.passed)
-    return Verdict(passed=passed, word=told.word, rules=tuple(judged), text=text)
+    check_gate(declared, task=task, costs=candidate.cost_false_negative is not None)
+    held = Comparisons(candidate=candidate, naive=naive, level=level, seed=seed)
+    rival = Rival(rows=champion) if isinstance(champion, Rows) else champion
+    made = [held.against_naive(metric(main))]
+    made += [held.within_limit(metric(name), rule) for name, rule in declared.items() if _limits(rule)]
+    margins = {name: rule.margin for name, rule in declared.items() if rule.margin is not None}
+    if rival is None:
+        made += _of_first(held, margins, main)
+    else:
+        made += _RivalRules(held, rival, before, margins, main).made()
+    if doubt:
+        rule = f"on rows that it did not learn from; {doubt}"
+        made.append(held.refused(metric(main), rule, "naive", f"{metric(main).text}: cannot tell, {doubt}"))
+    passed = all(rule.passed for rule in made)
+    word = next((rule.word for rule in made if rule.against == "champion" and rule.metric == main), made[0].word)
+    text = "passed" if passed else "refused: " + "; ".join(rule.text for rule in made if not rule.passed)
+    return Verdict(passed=passed, word=word, rules=tuple(made), text=text, level=level)
+
+
+def _of_first(held: Comparisons, margins: Mapping[str, float], main: str) -> list[RuleVerdict]:
+    """Rules of a model without a champion: better than naive where a margin is declared, its cost not surely worse."""
+    made = [held.against_naive(metric(name)) for name in margins if name != main]
+    if held.candidate.cost_false_negative is not None and "cost" not in (*margins, main):
+        made.append(held.not_shown_worse_than_naive(metric("cost")))
+    return made
+
+
+@dataclass(frozen=True)
+class _RivalRules:
+    """The margins, declared and default, against the champion and against an earlier one."""
+
+    held: Comparisons
+    champion: Rival
+    before: Rival | None
+    margins: Mapping[str, float]
+    main: str
+
+    def made(self) -> list[RuleVerdict]:
+        pair = self.champion.pair(self.held.candidate)
+        if pair is None:
+            return [self.held.without_rows(metric(self.main), "champion", self.champion.reason)]
+        wanted = self._wanted(pair[1])
+        rules = self._against("champion", pair, wanted)
+        kept = {rule.metric: wanted[rule.metric] for rule in rules if rule.word != "better"}
+        earlier = None if self.before is None else self.before.pair(self.held.candidate)
+        return rules if earlier is None else [*rules, *self._against("champion_before", earlier, kept)]
+
+    def _wanted(self, champion: Rows) -> dict[str, float]:
+        wanted = dict(self.margins)
+        if self.main not in wanted:
+            wanted[self.main] = DEFAULT_MARGIN * abs(metric(self.main).value(champion))
+        if champion.cost_false_negative is not None:
+            wanted.setdefault("cost", COST_MARGIN * abs(metric("cost").value(champion)))
+        return wanted
+
+    def _against(self, against: Against, pair: tuple[Rows, Rows], wanted: Mapping[str, float]) -> list[RuleVerdict]:
+        return [self.held.against_rival(metric(name), pair, against, margin) for name, margin in wanted.items()]
 
 
 def check_gate(rules: Mapping[str, GateRule], *, task: Task, costs: bool) -> None:
@@ -103,11 +137,11 @@ def check_gate(rules: Mapping[str, GateRule], *, task: Task, costs: bool) -> Non
         UsageError: as `gate`.
     """
     for name, rule in rules.items():
-        _metric(name, task, costs=costs)
+        _check_metric(name, task, costs=costs)
         _check(name, rule)
 
 
-def _metric(name: str, task: Task, *, costs: bool) -> Metric:
+def _check_metric(name: str, task: Task, *, costs: bool) -> None:
     known = [one.name for one in metrics_for(task, costs=costs)]
     if name == "cost" and not costs and task == "binary":
         raise UsageError(
@@ -115,101 +149,26 @@ def _metric(name: str, task: Task, *, costs: bool) -> Metric:
             subject="cost",
             hint="add `training: {cost: {false_negative: 5, false_positive: 1}}`",
         )
-    try:
-        found = metric(name)
-    except KeyError:
-        found = None
-    if found is None or task not in found.tasks:
+    if (found := _metric(name)) is None or task not in found.tasks:
         hint = did_you_mean(name, known) or f"for a {task} target: {', '.join(known)}"
         raise UsageError(f'evaluation.gate names "{name}", which does not measure this task', subject=name, hint=hint)
-    return found
+
+
+def _metric(name: str) -> Metric | None:
+    try:
+        return metric(name)
+    except KeyError:
+        return None
+
+
+def _limits(rule: GateRule) -> Sequence[float]:
+    return [limit for limit in (rule.min, rule.max) if limit is not None]
 
 
 def _check(name: str, rule: GateRule) -> None:
-    if sum(value is not None for value in (rule.margin, rule.min, rule.max)) != 1:
+    if len(_limits(rule)) > 1 or (rule.margin is None and not _limits(rule)):
         raise UsageError(
-            f"evaluation.gate.{name} needs exactly one of margin, min and max",
+            f"evaluation.gate.{name} needs a margin, or exactly one of min and max",
             subject=name,
             hint=f"write for example `{name}: {{margin: 0.005}}`",
         )
-
-
-def _against(
-    found: Metric, candidate: Rows, reference: Rows, against: Against, *, margin: float = 0.0, seed: int
-) -> RuleVerdict:
-    gap = difference(found, candidate, reference, seed=seed)
-    # A constant is all but perfectly calibrated: of a first model it is asked only to come near.
-    near = against == "champion" or found.name == "calibration_error"
-    word = verdict(gap.low, gap.high, margin=margin if near else 0.0)
-    ours, theirs = estimate(found, candidate, seed=seed), estimate(found, reference, seed=seed)
-    passed = word == "better" or (near and word == "not_worse")
-    asked = f"not worse than {against} by over {margin:.4g}" if near else f"better than {against}"
-    values = f"{found.text} {_show(ours)} against {_show(theirs)} ({against})"
-    told = f"{values}, better by {_span(gap)}: {_WORDS[word]}"
-    return RuleVerdict(
-        metric=found.name,
-        rule=asked,
-        against=against,
-        word=word,
-        passed=passed,
-        candidate=ours,
-        reference=theirs,
-        difference=gap,
-        text=told,
-    )
-
-
-def _limited(found: Metric, rule: GateRule, candidate: Rows, *, seed: int) -> RuleVerdict:
-    limit, at_least = (rule.min, True) if rule.min is not None else (rule.max, False)
-    assert limit is not None
-    ours = estimate(found, candidate, seed=seed)
-    gap = _room(ours, limit, at_least=at_least)
-    word = verdict(gap.low, gap.high)
-    passed = ours.value is not None and gap.value is not None and gap.value >= 0 and word != "worse"
-    asked = f"{'at least' if at_least else 'at most'} {limit:g}"
-    kept = "kept" if passed else "broken"
-    sure = "" if word in ("better", "worse") else ", though its interval reaches beyond" if passed else ""
-    return RuleVerdict(
-        metric=found.name,
-        rule=asked,
-        against="limit",
-        word=word,
-        passed=passed,
-        candidate=ours,
-        limit=limit,
-        difference=gap,
-        text=f"{found.text} {_span(ours)}, {asked}: {kept}{sure}",
-    )
-
-
-def _room(ours: Estimate, limit: float, *, at_least: bool) -> Estimate:
-    """How far inside its limit an estimate is."""
-    if ours.value is None:
-        return Estimate(value=None, clusters=ours.clusters, level=ours.level)
-    if at_least:
-        low, high = (None if end is None else end - limit for end in (ours.low, ours.high))
-        value = ours.value - limit
-    else:
-        low, high = (None if end is None else limit - end for end in (ours.high, ours.low))
-        value = limit - ours.value
-    return Estimate(value=value, low=low, high=high, clusters=ours.clusters, level=ours.level)
-
-
-_WORDS: dict[Word, str] = {
-    "better": "better",
-    "worse": "worse",
-    "not_worse": "not worse",
-    "cannot_tell": "cannot tell",
-}
-
-
-def _show(found: Estimate) -> str:
-    return "undefined" if found.value is None else f"{found.value:.4g}"
-
-
-def _span(found: Estimate) -> str:
-    if found.value is None:
-        return "undefined"
-    if found.low is None or found.high is None:
-        return f"{found.value:.4g}"
-    return f"{found.value:.4g} [{found.low:.4g}, {found.high:.4g}]"

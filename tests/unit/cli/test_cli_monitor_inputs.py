@@ -86,7 +86,7 @@ def test_columns_without_a_value_are_not_watched(look):
 
 def test_a_reference_of_another_schema(look):
     ended = look(table(3, 10), table().rename({"amount": "sum", "place": "where"}))
-    assert ended.code == 0
+    assert (ended.code, found(ended)) == (1, {("sum", "absent"), ("where", "absent")})
     assert ended.document["only_here"] == ["amount", "place"]
     assert ended.document["only_in_reference"] == ["sum", "where"]
     ended = look(table(3, 10), pl.DataFrame({"other": [1, 2]}))
@@ -99,6 +99,61 @@ def test_a_reference_of_another_schema(look):
     nested = table(3, 10).with_columns(amount=pl.concat_list("amount"), place=pl.struct("place"))
     assert ("amount", "unreadable") in found(look(nested))
     assert look(table(3, 10), table().with_columns(place=pl.struct("place"))).code == 0
+
+
+def test_a_column_that_is_lost_is_a_data_fault_and_labels_are_not_expected(look):
+    now = table(3, 10)
+    ended = look(now.drop("score"))
+    assert (ended.code, found(ended)) == (1, {("score", "absent")})
+    (one,) = ended.document["findings"]
+    assert (one["kind"], one["role"], one["active"]) == ("data_fault", "prediction", True)
+    assert look(now.drop("amount"), None, "--ignore", "amount").code == 0
+    assert look(now.drop("amount"), None, "--columns", "place,score").code == 0
+    labelled = table().with_columns(target=pl.col("score") > 0.5, paid=pl.col("score") > 0.5)
+    assert found(look(now, labelled)) == {("paid", "absent")}
+    assert look(now, labelled, "--label", "paid").code == 0
+
+
+def test_values_of_another_type_are_a_data_fault(look):
+    now = table(3, 10)
+    for other in (pl.col("at"), pl.col("amount") > 0, pl.col("at").dt.date()):
+        assert found(look(now.with_columns(amount=other), None, "--time", "at")) == {("amount", "unreadable")}
+    assert (
+        look(now.with_columns(flag=pl.col("amount") > 0), table().with_columns(flag=(pl.col("amount") > 0) * 1)).code
+        == 0
+    )
+    codes = pl.Series([f"v{place % 51_000}" for place in range(110_000)])
+    many = table(1100).with_columns(code=codes)
+    ended = look(table(3, 10).with_columns(code=pl.lit(7)), many)
+    assert ("code", "unreadable") in found(ended)
+
+
+def test_a_probability_beyond_1_is_impossible(look):
+    now = table(3, 10)
+    late = pl.when(pl.int_range(pl.len()) % 20 == 0)
+    ended = look(now.with_columns(score=late.then(1.2).otherwise("score")))
+    assert found(ended) == {("score", "impossible")}
+    assert look(now.with_columns(score=late.then(1.0).otherwise("score"))).code == 0
+
+
+def test_a_column_of_one_value_is_named_by_it(look):
+    before = table().with_columns(
+        place=pl.when(pl.int_range(pl.len()) % 5 > 1).then(pl.lit("x")).otherwise(pl.lit("y"))
+    )
+    (one,) = look(table(3, 10).with_columns(place=pl.lit("y")), before).document["findings"]
+    assert (one["what"], one["says"].split(": ")[1]) == ("constant", "y")
+
+
+def test_nothing_to_compare_is_no_answer(look):
+    """Both have but a key and a time, which are not watched."""
+    keyed = [
+        frame.select("at", key=pl.int_range(pl.len()) + start) for frame, start in ((table(3, 10), 5000), (table(), 0))
+    ]
+    ended = look(*keyed)
+    assert ended.code == 2, ended.out
+    assert "can be compared" in ended.document["error"]["error"]
+    ended = look(keyed[0], keyed[1].with_columns(score=0.5))
+    assert ended.code == 2
 
 
 def test_clocks_that_jump_make_a_window_each_and_none_between(look):
@@ -140,7 +195,7 @@ def test_columns_of_one_name(cumulant, tmp_path):
     words = ("monitor", "run", "--predictions", str(tmp_path / "now.csv"), "--reference", str(tmp_path / "before.csv"))
     ended = cumulant(*words)
     assert "Traceback" not in ended.out + ended.err
-    assert (ended.code, "amount_duplicated_0" in ended.out) == (0, True), ended.err
+    assert (ended.code, "amount_duplicated_0" in ended.out, "fixed" in ended.out) == (1, True, True), ended.err
 
 
 PEAK = """\

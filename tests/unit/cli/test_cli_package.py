@@ -156,7 +156,7 @@ def test_a_smaller_form_is_taken_and_the_table_says_why(network, cumulant):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--sample", "rows.npy", "--quantize", "size", "--accuracy-loss", "1%"), "needs at least 358"),
+        (("--sample", "rows.npy", "--quantize", "size", "--accuracy-loss", "1%"), "needs at least 399"),
         (("--sample", "rows.npy", "--quantize", "size", "--accuracy-loss", "much"), "is not a share"),
         (("--quantize", "speed"), "--quantize speed needs a sample"),
     ],

@@ -1,16 +1,74 @@
 """Tables of all kinds, and the labels of a file beside the rows that they are about."""
 
-import polars as pl
+from datetime import UTC, datetime
 
+import numpy as np
+import polars as pl
+import pytest
+
+from cumulant.core.errors import DataError
+from cumulant.monitoring.drift import Block, Cut
 from cumulant.monitoring.labels import labelled
 from cumulant.monitoring.tables import _objects, open_table
 
 
-def test_keys_that_are_one_in_the_type_of_the_rows_are_one_label(tmp_path):
-    pl.DataFrame({"id": [1, 2, 3], "x": [1.0, 2.0, 3.0]}).write_parquet(tmp_path / "rows.parquet")
-    pl.DataFrame({"id": ["1", "01", "2"], "y": [0, 1, 0]}).write_parquet(tmp_path / "labels.parquet")
-    table, name, known, key = labelled(open_table(tmp_path / "rows.parquet"), tmp_path / "labels.parquet", None)
-    assert (name, known, key, table.series("y").to_list()) == ("y", 2, ("id",), [1, 0, None])
+def joined(folder, rows, labels, **more):
+    rows.write_parquet(folder / "rows.parquet")
+    labels.write_parquet(folder / "labels.parquet")
+    return labelled(open_table(folder / "rows.parquet"), folder / "labels.parquet", more.pop("label", "y"), **more)
+
+
+ROWS = pl.DataFrame({"id": [1, 2, 3], "x": [1.0, 2.0, 3.0]})
+
+
+def test_keys_that_are_one_in_the_type_of_the_rows_are_one_row(tmp_path):
+    found = joined(tmp_path, ROWS, pl.DataFrame({"id": ["1", "01", "2"], "y": [1, 1, 0]}), label=None)
+    assert (found.name, found.known, found.key) == ("y", 2, ("id",))
+    assert found.table.series("y").to_list() == [1, 0, None]
+
+
+def test_what_is_said_at_once_contradicts_and_what_became_known_later_corrects(tmp_path):
+    labels = pl.DataFrame({"id": [1, 1, 2, 2, 9], "y": [0, 1, 1, 1, 0]})
+    found = joined(tmp_path, ROWS, labels)
+    assert found.table.series("y").to_list() == [None, 1, None]
+    assert (found.known, found.contradicted.to_list(), found.unmatched) == (1, [True, False, False], 1)
+    day = [datetime(2026, 1, place, tzinfo=UTC) for place in (1, 2, 2, 1, 1)]
+    found = joined(tmp_path, ROWS, labels.with_columns(known_time=pl.Series(day)))
+    assert found.table.series("y").to_list() == [1, 1, None]
+    assert (found.contradicted.sum(), found.waiting) == (0, 0)
+    found = joined(tmp_path, ROWS, labels.with_columns(known_time=pl.Series(day)), now=datetime(2026, 1, 1, tzinfo=UTC))
+    assert (found.table.series("y").to_list(), found.waiting) == ([0, 1, None], 2)
+
+
+def test_labels_of_no_row_are_refused(tmp_path):
+    with pytest.raises(DataError, match="none of the 2 labels"):
+        joined(tmp_path, ROWS, pl.DataFrame({"id": [7, 8], "y": [0, 1]}))
+
+
+def test_labels_of_a_selection_are_not_compared(tmp_path):
+    rows = pl.DataFrame({"id": range(100), "score": [place / 100 for place in range(100)]})
+    labels = rows.filter(pl.col("score") > 0.7).select("id", y=pl.lit(1))
+    whole = Cut((Block(0, 100),))
+    found = joined(tmp_path, rows, labels).compared(whole)
+    assert (found.known, found.refused, found.table.series("y").null_count()) == (29, 1, 100)
+    drawn = labels.with_columns(weight=pl.lit(4.0))
+    assert joined(tmp_path, rows, drawn).compared(whole).table.series("y").null_count() == 71
+    chosen = labels.with_columns(weight=pl.when(pl.col("id") > 90).then(2.0).otherwise(9.0))
+    assert joined(tmp_path, rows, chosen).compared(whole).table.series("y").null_count() == 100
+    # Windows of their own: one of two has its labels.
+    two = Cut((Block(0, 50), Block(50, 50)), np.arange(100) // 50)
+    half = joined(tmp_path, rows, rows.filter(pl.col("id") < 60).select("id", y=pl.lit(0))).compared(two)
+    assert (half.refused, half.table.series("y").null_count()) == (1, 50)
+
+
+def test_contradictory_labels_of_one_class_are_no_moved_share(tmp_path):
+    rows = pl.DataFrame({"id": range(100)})
+    labels = rows.with_columns(y=pl.col("id") % 2)
+    again = labels.head(20).with_columns(y=pl.lit(1, pl.Int64))
+    found = joined(tmp_path, rows, pl.concat([labels, again])).compared(Cut((Block(0, 100),)))
+    assert (found.known, found.refused, found.table.series("y").null_count()) == (90, 1, 100)
+    few = joined(tmp_path, rows, pl.concat([labels, again.head(3)])).compared(Cut((Block(0, 100),)))
+    assert (few.refused, few.table.series("y").null_count()) == (0, 2)
 
 
 def test_requests_that_are_no_objects_have_no_fields():

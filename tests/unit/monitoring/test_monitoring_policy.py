@@ -38,6 +38,7 @@ def seen(**known):
         ({"measured": "worse", "kind": "data_fault"}, {}, "wait", "nothing is learned from it"),
         ({"measured": "worse", "new_labels": 20}, {}, "wait", "20 new labels"),
         ({"measured": "worse"}, {"hold": 2}, "nothing", "1 of 2 looks"),
+        ({"measured": "worse", "kind": "concept"}, {"on_harm": False}, "nothing", "shows harm (concept)"),
         ({"drift": True}, {"on_drift": True}, "train", "Drift alarms"),
         ({}, {"every": 30 * DAY}, "train", "60 days old"),
         ({}, {"every": 90 * DAY}, "nothing", "Nothing asks"),

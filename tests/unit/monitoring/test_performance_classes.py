@@ -174,6 +174,20 @@ def test_their_brier_score_is_estimated_without_labels(rng):
     assert estimated_classes(estimators, blank, every=DAY) == told
 
 
+def test_their_accuracy_is_estimated_without_labels(rng):
+    """As the Brier score: within the interval that it says, in nearly all windows, also of rows that are harder."""
+    estimators = learn_estimators(made(rng, 6000), names=["a", "b", "c"], every=DAY)
+    inside = []
+    for _ in range(3):
+        part = made(rng, 5000)
+        right = (part.score.argmax(axis=1) == part.truth).astype(float)
+        for one, known in zip(estimated_classes(estimators, part, every=DAY), np.split(right, 10), strict=True):
+            figure = one.figures["accuracy"]
+            inside.append(figure.low <= known.mean() <= figure.high)
+    assert len(inside) == 30
+    assert sum(inside) >= 25  # at 95% fewer have a chance of 0.3%
+
+
 def test_where_an_estimate_of_several_classes_may_not_be_trusted(rng):
     reference = made(rng, 2000)
     estimators = learn_estimators(reference, names=NAMES, every=DAY)

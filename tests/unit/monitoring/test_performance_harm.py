@@ -84,6 +84,48 @@ def test_a_changed_truth_is_harm_of_the_kind_concept(reference):
     assert "than what a recent refit would lose" in told[-1].sentence
 
 
+def overconfident(days, seed, **more):
+    """Scores that are too high by one logit, and what a refit would say of the same rows."""
+    score, truth, x = world(days, seed=seed, **more)
+    return sigmoid(x + 1.0), truth, score
+
+
+def test_a_miscalibration_of_old_is_no_new_harm():
+    score, truth, _ = overconfident(30, 40)
+    before = daily(score, truth, rows=ROWS)
+    for seed in range(41, 45):
+        score, truth, refit = overconfident(20, seed)
+        told, watch = followed(before, daily(score, truth, rows=ROWS), refits=np.split(refit, 20))
+        assert "worse" not in {one.word for one in told}, told[-1].sentence
+        assert {one.kind for one in told} == {None}
+    assert watch.baseline.miscalibration > 0.05 * watch.baseline.loss
+    assert "on the reference already" in " ".join(one.sentence for one in told[-1].findings)
+
+
+def test_a_changed_truth_is_found_of_scores_that_were_miscalibrated_before():
+    score, truth, _ = overconfident(30, 46)
+    before = daily(score, truth, rows=ROWS)
+    changed, known, refit = overconfident(15, 47, shift=-0.8)
+    told, _ = followed(
+        before, daily(changed, known, rows=ROWS), refits=np.split(sigmoid(np.log(refit / (1 - refit)) - 0.8), 15)
+    )
+    first = next(number for number, one in enumerate(told) if one.word == "worse")
+    assert first <= 6
+    assert told[-1].kind in ("concept", "prior")
+
+
+def test_numbers_that_were_biased_before_are_no_new_harm():
+    generator = np.random.default_rng(48)
+    x = generator.normal(0, 2, 50 * ROWS)
+    truth = x + generator.normal(0, 1, len(x))
+    rows = daily(x + 0.7, truth, rows=ROWS)
+    before, now = rows.where(np.arange(len(x)) < 30 * ROWS), rows.where(np.arange(len(x)) >= 30 * ROWS)
+    told, _ = followed(
+        before, now, refits=np.split(x[30 * ROWS :], 20), terms=HarmTerms(loss="squared_error"), task="regression"
+    )
+    assert "worse" not in {one.word for one in told}, told[-1].sentence
+
+
 def test_improvement_is_told_and_is_no_harm(reference):
     score, truth, x = world(15, slope=1.8, seed=9)  # rows have become easier than the model says
     told, _ = followed(reference, daily(score, truth, rows=ROWS), refits=np.split(sigmoid(x) * 0.5 + 0.25, 15))

@@ -19,7 +19,7 @@ from cumulant.release.boards import new_board, with_differences
 from cumulant.release.metrics import metrics
 from cumulant.release.spec import MetricSpec, ReleaseSpec
 from cumulant.runtime.release import blocks
-from cumulant.statistics.sequential import Dependence, Paired, PairedBlocks
+from cumulant.statistics.sequential import LongRunVariance, Paired, PairedBlocks
 
 
 def named(name, **spec):
@@ -38,7 +38,7 @@ LOOKS = st.lists(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=
 def test_a_block_is_over_when_it_has_lasted_and_holds_enough_and_gives_its_mean(looks, length):
     metric = named("quality")
     board, test = board_of(metric), PairedBlocks.start(margin=0.005, edge=0.005)
-    means = Dependence.start()
+    means = LongRunVariance.start()
     held, lasted, every = [], 0, []
     for look in looks:
         board = with_differences(board, metric, np.asarray(look, dtype=float).reshape(-1, 2), looks=length)

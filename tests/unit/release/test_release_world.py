@@ -132,7 +132,14 @@ def test_the_policy_replaces_keys_of_the_project_and_leaves_the_others():
     assert spec.stages.canary.weights == ["20%"]
 
 
+def test_an_empty_section_of_the_policy_says_nothing():
+    found = world(policy={"metrics": {"errors": None}, "ceilings": None})
+    assert policy_of(found, ReleaseSpec()).ceilings == ReleaseSpec().ceilings
+
+
 def test_a_policy_that_cannot_be_followed_is_refused():
+    with pytest.raises(UsageError, match="no look ever ends"):
+        policy_of(world(policy={"look": "0s"}), ReleaseSpec())
     with pytest.raises(UsageError, match="do not grow"):
         policy_of(world(policy={"stages": {"canary": {"weights": ["50%", "10%"]}}}), ReleaseSpec())
 
@@ -162,3 +169,4 @@ def test_what_is_left_out_is_a_sound_candidate():
     found = world()
     assert (found.quality, found.keys, found.errors.candidate) == (Quality(), None, None)
     assert world(quality=None).quality is None
+    assert world(latency=None, errors=None, bursts=None) == found

@@ -1,107 +1,104 @@
-"""Dependence: the long-run variance by brute force, storage, and how long blocks become in worlds of known dependence."""
+"""Values that follow each other or are skewed: what a reference shows of it, and the evidence that is chance then."""
 
-from __future__ import annotations
-
-import json
+import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from cumulant.statistics.sequential import Dependence
-from cumulant.statistics.sequential.dependence import FEWEST_BLOCKS
+from cumulant.statistics.sequential import Risen
+from cumulant.statistics.sequential.dependence import ASSUMED, Dependence, allowance, learned
 
-FLOATS = st.lists(st.floats(-5, 5), min_size=0, max_size=120)
+LOOKS, BAR = 30, math.log(60)
 
 
-def slow_variances(values: list[float]) -> list[float | None]:
-    """Length times a sixth of the mean square of the second difference of neighbouring blocks, block by block."""
-    found: list[float | None] = []
-    for scale in range(10):
-        length = 2**scale
-        means = [sum(values[i : i + length]) / length for i in range(0, len(values) - length + 1, length)]
-        if len(means) < FEWEST_BLOCKS:
-            found.append(None)
-            continue
-        squares = [(means[i + 2] - 2 * means[i + 1] + means[i]) ** 2 for i in range(len(means) - 2)]
-        found.append(length * sum(squares) / len(squares) / 6)
-    return found
+def autoregression(generator, runs, looks, correlation):
+    found = generator.standard_normal((runs, looks + 40))
+    for place in range(1, looks + 40):
+        own = math.sqrt(1 - correlation**2) * found[:, place]
+        found[:, place] = correlation * found[:, place - 1] + own
+    return found[:, 40:]
 
 
-@given(FLOATS, st.lists(st.integers(1, 40), min_size=1, max_size=8))
-@settings(max_examples=60, deadline=None)
-def test_sums_are_those_of_all_values_however_they_come(values: list[float], cuts: list[int]) -> None:
-    state, place = Dependence.start(), 0
-    for cut in [*cuts, len(values)]:
-        state = state.add(values[place : place + cut])
-        state = Dependence.from_json(json.loads(json.dumps(state.to_json())))
-        place += cut
-    fast = [None if np.isnan(one) else one for one in state.long_run_variances()]
-    slow = slow_variances(values)
-    assert [one is None for one in fast] == [one is None for one in slow]
-    assert [one for one in fast if one is not None] == pytest.approx([one for one in slow if one is not None], abs=1e-9)
+def alarms(series, allowed):
+    """How many of `series` [runs, looks] are called risen at any look."""
+    count = 0
+    for values in series:
+        risen = Risen.start(horizon=LOOKS, allowed=allowed)
+        for value in values:
+            risen = risen.add([value])
+            if risen.log_evidence() >= BAR:
+                count += 1
+                break
+    return count
 
 
-def lengths(series: np.ndarray) -> tuple[list[int], list[float]]:
-    found = [Dependence.start().add(one).block() for one in series]
-    return [length for length, _ in found], [effect for _, effect in found]
+WORLDS = {
+    "autoregression": lambda generator, *shape: autoregression(generator, *shape, 0.8),
+    "exponential": lambda generator, *shape: 1 - generator.standard_exponential(shape),
+    "rare": lambda generator, *shape: 0.3 - generator.standard_gamma(0.3, shape),
+}
 
 
-def autoregressive(rng: np.random.Generator, keep: float, shape: tuple[int, int]) -> np.ndarray:
-    z = rng.normal(size=shape)
-    for place in range(1, shape[1]):
-        z[:, place] = keep * z[:, place - 1] + np.sqrt(1 - keep**2) * z[:, place]
-    return z
+@pytest.mark.parametrize("name", WORLDS)
+def test_a_mean_that_has_not_risen_is_called_so_as_seldom_as_promised(name):
+    """100 runs at the boundary; 11 alarms have a chance of 1% at 5%. Without an allowance it is many more."""
+    draw = WORLDS[name]
+    (values,) = draw(np.random.default_rng(1), 1, 120)
+    history = values[:, None]
+    allowed = allowance(learned(list(history)), horizon=LOOKS, recent=5, alpha=0.05 / 3).risen
+    series = draw(np.random.default_rng(2), 100, LOOKS)
+    assert alarms(series, allowed) <= 11
+    assert alarms(series, 0.0) > alarms(series, allowed)
+    assert alarms(series[:50] + 4 * series.std(), allowed) >= 30
 
 
-def test_independent_looks_stay_blocks_of_their_own() -> None:
-    found, effects = lengths(np.random.default_rng(1).poisson(9, (200, 2000)))
-    assert np.mean([one == 1 for one in found]) >= 0.9
-    assert np.median(effects) < 1.3
+def test_independent_values_are_allowed_nothing():
+    generator = np.random.default_rng(3)
+    found = learned(list(generator.standard_normal((60, 1))))
+    assert (found.whole, found.correlation) == (False, 0.0)
+    assert allowance(found, horizon=LOOKS, recent=5, alpha=0.02).risen == 0
+    several = learned(list(generator.standard_normal((30, 12))))
+    assert (several.whole, several.correlation, several.values) == (False, 0.0, 12)
 
 
-@pytest.mark.parametrize("keep", [0.5, 0.7, 0.9])
-def test_the_length_and_the_remaining_design_effect_are_the_sum_of_all_autocorrelations(keep: float) -> None:
-    series = autoregressive(np.random.default_rng(2), keep, (100, 4000))
-    found, effects = lengths(series)
-    assert np.mean([one > 1 or effect > 1.5 for one, effect in zip(found, effects, strict=True)]) == 1.0
-    true = (1 + keep) / (1 - keep)  # long-run variance over the variance of one value
-    shown = []
-    for row, length, effect in zip(series, found, effects, strict=True):
-        means = row[: len(row) // length * length].reshape(-1, length).mean(1)
-        shown.append(effect * length * means.var() / true)
-    assert 0.6 < np.median(shown) < 1.5
+def test_what_depends_is_learned():
+    generator = np.random.default_rng(4)
+    (series,) = autoregression(generator, 1, 200, 0.8)
+    found = learned(list(series[:, None]))
+    assert 0.65 < found.correlation < 0.9
+    assert found.factor > 4
+    # Values of a day that share its shock are one value.
+    days = generator.standard_normal((30, 1)) + 0.5 * generator.standard_normal((30, 10))
+    assert learned(list(days)).whole
 
 
-def test_slow_bursts_under_much_noise_are_seen_though_neighbours_hardly_correlate() -> None:
-    rng = np.random.default_rng(3)
-    bursts = np.repeat(rng.gamma(1.0, 1.0, (50, 300)), 30, axis=1)
-    series = rng.poisson(0.5 * bursts)  # most of the variance of one look is chance
-    lag_one = np.mean([np.corrcoef(one[1:], one[:-1])[0, 1] for one in series])
-    found, effects = lengths(series)
-    assert lag_one < 0.4
-    assert min(length * effect for length, effect in zip(found, effects, strict=True)) > 5  # of 11, in truth
+def test_little_history_is_no_proof_of_independence():
+    assert learned([]).correlation == ASSUMED
+    assert learned(list(np.zeros((5, 1)))).correlation == ASSUMED
+    assert allowance(learned([]), horizon=LOOKS, recent=5, alpha=0.02).risen > 0
 
 
-def test_a_block_is_no_longer_than_asked_and_the_rest_is_a_design_effect() -> None:
-    series = autoregressive(np.random.default_rng(7), 0.9, (20, 4000))
-    for row in series:
-        state = Dependence.start().add(row)
-        assert state.block(most=2)[0] <= 2
-        assert state.block(most=2)[1] > state.block()[1]
+def test_the_sign_says_whose_tail_is_long():
+    found = Dependence(skewness=4.0)
+    assert allowance(found, horizon=LOOKS, recent=5, alpha=0.02).risen == 0
+    assert allowance(found, horizon=LOOKS, recent=5, alpha=0.02, falling=True).risen > 2
 
 
-def test_a_level_that_rises_slowly_is_no_dependence() -> None:
-    rng = np.random.default_rng(4)
-    series = rng.poisson(9 * (1 + 0.5 * np.linspace(-1, 1, 4000)), (100, 4000))
-    found, _ = lengths(series)
-    assert np.mean([one == 1 for one in found]) >= 0.85
+def test_what_is_taken_off_is_stored():
+    risen = Risen.start(horizon=5, allowed=1.5).add([1.0, 1.1])
+    again = Risen.from_json(risen.to_json())
+    assert again.allowed == 1.5
+    assert again.log_evidence() == risen.log_evidence()
+    plain = Risen.start(horizon=5).add([1.0, 1.1])
+    assert plain.log_evidence() - risen.log_evidence() == pytest.approx(1.5)
 
 
-def test_a_series_that_is_too_short_says_nothing_and_one_that_is_no_number_is_refused() -> None:
-    short = Dependence.start().add(np.arange(5.0))
-    assert short.visible() == 0
-    assert short.block(least=3) == (3, 1.0)
-    with pytest.raises(ValueError, match="finite"):
-        short.add([float("nan")])
+def test_a_large_rise_is_found_within_a_week_or_so():
+    generator = np.random.default_rng(7)
+    risen = Risen.start(horizon=60)
+    for value in generator.normal(-0.5, 1, 15):
+        risen = risen.add([value])
+    looks = 0
+    while risen.log_evidence() < BAR:
+        risen, looks = risen.add([generator.normal(10, 1)]), looks + 1
+    assert looks <= 8

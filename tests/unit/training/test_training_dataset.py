@@ -116,22 +116,22 @@ def test_a_feature_that_determines_the_target_is_refused_by_name(values, target)
 def test_a_feature_that_nearly_determines_it_is_told():
     nearly = [value if number else not value for number, value in enumerate(BOOL * 10)]
     rows = leaking("gift", nearly, BOOL * 10)
-    assert "gift alone tells the target" in rows.notes[0]
+    assert "gift alone tells the target" in rows.warnings[0]
 
 
 @given(st.integers(0, 10**6))
 @settings(max_examples=30, deadline=None)
 def test_good_features_are_not_called_leaks(seed):
-    """Strong but honest: an area under the curve near 0.95, a correlation of 0.99, an identifier."""
+    """Strong but honest: an area under the curve near 0.9, a correlation of 0.98, an identifier."""
     generator = np.random.default_rng(seed)
     score = generator.normal(size=400)
-    truth = (score + generator.normal(scale=0.3, size=400) > 0).astype(float)
+    truth = (score + generator.normal(scale=0.6, size=400) > 0).astype(float)
     features = pl.DataFrame({"score": score, "id": [f"row-{number}" for number in range(400)], "n": np.arange(400)})
     assert check_leakage(features, truth, "binary", spec=SPEC) == ()
-    number = score + generator.normal(scale=0.05, size=400)
+    number = score + generator.normal(scale=0.2, size=400)
     assert check_leakage(features, number, "regression", spec=SPEC) == ()
 
 
 def test_few_rows_agree_by_chance_and_are_not_called_leaks():
     rows = leaking("gift", [True, False] * 12, [True, False] * 12)
-    assert rows.notes == ()
+    assert (rows.notes, rows.warnings) == ((), ())

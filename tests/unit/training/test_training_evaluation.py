@@ -68,8 +68,12 @@ def test_all_metrics_have_values_inside_their_intervals():
 def test_clusters_are_what_was_asked_for():
     rows, chance = rows_of_days(days=3)
     found = evaluate(rows, chance)
-    assert (found.cluster, found.clusters) == ("block of time", 20)
+    assert (found.cluster, found.clusters) == ("day", 3)
     assert "spans 3 days" in found.notes[0]
+    single, chances = rows_of_days(days=1)
+    alone = evaluate(single, chances)
+    assert (alone.clusters, alone.metrics["log_loss"].low) == (1, None)
+    assert "one day" in alone.notes[0]
     assert evaluate(rows, chance, EvaluationSpec(clusters="row")).clusters == len(rows)
     assert evaluate(rows, chance, EvaluationSpec(clusters="shop")).clusters == rows.slices["shop"].n_unique()
     assert evaluate(rows, chance, EvaluationSpec(clusters="day")).clusters == 3
@@ -82,6 +86,26 @@ def test_clusters_are_what_was_asked_for():
     assert evaluate(replace(timeless, groups=np.arange(len(rows)) // 10), chance).clusters == len(rows) // 10
     with pytest.raises(UsageError, match="rows have no time"):
         evaluate(timeless, chance, EvaluationSpec(clusters="day"))
+
+
+@pytest.mark.parametrize("days", [3, 5, 7])
+def test_intervals_over_few_days_hold_the_truth(days):
+    """Days differ by more than their rows do: 95% of the intervals hold what is true of all days."""
+    held, runs = 0, 150
+    for seed in range(runs):
+        generator = np.random.default_rng([days, seed])
+        size = 60
+        loss = np.repeat(generator.normal(1.0, 0.1, days), size) + generator.normal(0, 0.1, days * size)
+        rows = TrainingSet(
+            features=pl.DataFrame({"x": loss}),
+            target=np.zeros(len(loss)),
+            task="regression",
+            at=np.repeat(np.arange(days), size) * DAY + generator.integers(0, DAY, len(loss)),
+            rows=np.arange(len(loss)),
+        )
+        found = evaluate(rows, loss, resamples=200).metrics["mae"]
+        held += found.low <= 1.0 <= found.high
+    assert held / runs > 0.91
 
 
 def test_slices_hold_every_row_once():

@@ -1,12 +1,16 @@
 """The gate: naive must be beaten, margins are held against the champion, limits are kept."""
 
+from dataclasses import replace
+
 import msgspec
 import numpy as np
 import pytest
 
 from cumulant.core.errors import GateRefusedError, UsageError
 from cumulant.statistics import Rows
-from cumulant.training import GateRule, Verdict, gate
+from cumulant.training import GateRule, Rival, Verdict, gate
+from cumulant.training.naive import Naive
+from cumulant.training.trainers import Problem, Sample
 
 
 def rows(noise, *, count=6000, seed=0, costs=True):
@@ -26,13 +30,15 @@ def rows(noise, *, count=6000, seed=0, costs=True):
     )
 
 
-def judged(candidate, *, champion=None, **rules):
+def judged(candidate, *, champion=None, before=None, doubt="", **rules):
     return gate(
         candidate,
         task="binary",
         main="average_precision",
         naive=rows(None),
         champion=champion,
+        before=before,
+        doubt=doubt,
         rules={name: GateRule(**rule) for name, rule in rules.items()},
     )
 
@@ -43,7 +49,7 @@ def words(verdict):
 
 def test_a_first_model_must_beat_naive():
     good = judged(rows(0.02))
-    assert words(good) == [("average_precision", "naive", "better", True)]
+    assert words(good) == [("average_precision", "naive", "better", True), ("cost", "naive", "better", True)]
     assert (good.passed, good.word, good.text) == (True, "better", "passed")
     useless = judged(rows(9.0))
     assert not useless.passed
@@ -88,9 +94,93 @@ def test_without_rules_the_champion_may_be_missed_by_a_hundredth():
     assert not judged(rows(0.6), champion=champion).passed
 
 
+def test_a_limit_on_the_searched_metric_leaves_the_comparison_with_the_champion():
+    for rule in ({"min": 0.1}, {"min": 0.1, "margin": 0.005}):
+        found = judged(rows(0.5), champion=rows(0.02), average_precision=rule)
+        assert ("average_precision", "champion", "worse", False) in words(found)
+        assert not found.passed
+
+
+def test_a_declared_cost_is_held_against_the_champion():
+    """The scores are the same; of the candidate's decisions nearly all are wrong."""
+    champion = rows(0.02)
+    candidate = replace(champion, prediction=champion.prediction + 1e-9, decision=~champion.decision)
+    found = judged(candidate, champion=champion, average_precision={"margin": 0.01})
+    assert words(found)[-1] == ("cost", "champion", "worse", False)
+    first = judged(candidate)
+    assert words(first)[-1] == ("cost", "naive", "worse", False)
+
+
+def test_margins_of_successors_do_not_add_up():
+    """Each is worse by less than the margin than the one before; the fourth is worse than the first by more."""
+    first, present, candidate = rows(0.02), rows(0.075), rows(0.08)
+    margin = {"average_precision": {"margin": 0.015}}
+    alone = judged(candidate, champion=present, **margin)
+    assert alone.rules[1].passed
+    found = judged(candidate, champion=Rival(rows=present), before=Rival(rows=first), **margin)
+    assert ("average_precision", "champion_before", "worse", False) in words(found)
+    better = judged(rows(0.02, seed=3), champion=Rival(rows=present), before=Rival(rows=first), **margin)
+    assert all(rule.metric != "average_precision" or rule.against != "champion_before" for rule in better.rules)
+
+
+def test_a_champion_is_compared_with_on_rows_that_it_did_not_learn_from():
+    """Half of its answers are the truth itself, learned by heart."""
+    honest = rows(0.05)
+    learned = np.arange(len(honest)) < len(honest) // 2
+    champion = replace(honest, prediction=np.where(learned, honest.truth, honest.prediction))
+    rule = {"average_precision": {"margin": 0.02}}
+    assert not judged(rows(0.05, seed=3), champion=champion, **rule).passed
+    assert judged(rows(0.05, seed=3), champion=Rival(rows=champion, unseen=~learned), **rule).passed
+    none = judged(rows(0.01), champion=Rival(rows=None, reason="the champion learned from all of them"), **rule)
+    assert words(none)[1] == ("average_precision", "champion", "cannot_tell", False)
+    assert "learned from all of them" in none.text
+    doubted = judged(rows(0.01), champion=champion, doubt="it is not known which rows it learned from")
+    assert not doubted.passed
+
+
+@pytest.mark.parametrize(
+    ("task", "main", "count"),
+    [("binary", "average_precision", 400), ("regression", "pinball_90", 400), ("multiclass", "macro_f1", 300)],
+)
+def test_noise_does_not_pass(task, main, count):
+    """Of models without information at most one in twenty passes, however the metric favours them."""
+    passed, runs = 0, 40
+    for seed in range(runs):
+        candidate, naive = noise(task, count, seed)
+        passed += gate(candidate, task=task, main=main, naive=naive).passed
+    assert passed <= 4  # at a rate of 2.5% more in less than one of two hundred times
+
+
+def noise(task, count, seed):
+    """Answers that know nothing of the rows, and the naive ones; positives are rare."""
+    generator = np.random.default_rng(seed)
+    if task == "binary":
+        truth = (generator.random(count) < 0.03).astype(float)
+        return Rows(truth=truth, prediction=generator.random(count)), Rows(truth=truth, prediction=np.full(count, 0.03))
+    if task == "regression":
+        truth = generator.exponential(size=count)
+        near = np.log(10) + generator.normal(0, 0.05, count)
+        return Rows(truth=truth, prediction=near), Rows(truth=truth, prediction=np.ones(count))
+    truth = generator.integers(0, 3, count).astype(float)
+    answers = generator.dirichlet(np.ones(3), count)
+    return Rows(truth=truth, prediction=answers), Rows(truth=truth, prediction=np.tile([0.34, 0.33, 0.33], (count, 1)))
+
+
+def test_the_naive_answer_of_a_quantile_is_the_quantile():
+    generator = np.random.default_rng(0)
+    target = generator.exponential(size=500)
+    weight = np.where(target > 1, 1.0, 3.0)
+    for metric, weights in (("pinball_90", None), ("pinball", None), ("mae", None), ("pinball_90", weight)):
+        problem = Problem(task="regression", classes=(), inputs=(), metric=metric, seed=0)
+        sample = Sample(matrix=np.zeros((500, 0)), target=target, weight=weights)
+        (value,) = Naive().fit(problem, {}, sample).payload.values
+        share = np.average(target <= value, weights=weights)
+        assert share == pytest.approx(0.9 if metric == "pinball_90" else 0.5, abs=0.005)
+
+
 def test_limits_are_kept_by_the_value_and_not_surely_broken():
     found = judged(rows(0.02), calibration_error={"max": 0.05}, roc_auc={"min": 0.6})
-    assert words(found)[1:] == [("calibration_error", "limit", "better", True), ("roc_auc", "limit", "better", True)]
+    assert words(found)[1:3] == [("calibration_error", "limit", "better", True), ("roc_auc", "limit", "better", True)]
     broken = judged(rows(0.02), roc_auc={"min": 0.99})
     assert words(broken)[1] == ("roc_auc", "limit", "worse", False)
     value = broken.rules[1].candidate.value
@@ -109,6 +199,7 @@ def test_limits_are_kept_by_the_value_and_not_surely_broken():
         ({"rmse": {"max": 1}}, "does not measure", "binary target"),
         ({"brier": {}}, "exactly one of", "margin"),
         ({"brier": {"min": 0.1, "max": 0.2}}, "exactly one of", "margin"),
+        ({"brier": {"margin": 0.1, "min": 0.1, "max": 0.2}}, "exactly one of", "margin"),
     ],
 )
 def test_rules_that_mean_nothing_are_refused(rules, text, hint):

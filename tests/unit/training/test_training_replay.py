@@ -29,8 +29,29 @@ def test_a_search_that_the_clock_cut_is_repeated_exactly(target, time, table, ro
     spec = TrainingSpec(target=target, time=time, trials=500, folds=2, trainers=["lightgbm"])
     found = search(rows, spec)
     assert len(found.trials) < 500
+    assert (found.summary.ended_by, found.summary.trials_wanted) == ("time", 500)
+    assert any(f"the time of {time} ended this search" in note for note in found.summary.notes)
     assert found.summary.members == len(found.summary.boosters) > 0
     assert files(again(found, rows, spec), tmp_path / "again") == files(found.best, tmp_path / "first")
+
+
+def test_what_the_clock_decided_is_said_and_nothing_where_trials_ended_the_search(table, rows_of):
+    rows = train_rows(rows_of, table)
+    for time in (None, "1h"):
+        spec = TrainingSpec(target="late", time=time, trials=2, folds=2, trainers=["lightgbm"])
+        summary = search(rows, spec).summary
+        assert (summary.ended_by, summary.trials_wanted) == ("trials", 2)
+        assert not any("ended this search" in note for note in summary.notes)
+    linear = search(rows, TrainingSpec(target="late", time="1h", trials=2, folds=2, trainers=["linear"])).summary
+    assert (linear.ended_by, linear.trials_wanted) == ("trials", 0)
+
+
+def test_a_trial_that_had_to_finish_says_that_time_shortened_it(table, rows_of):
+    rows = train_rows(rows_of, table)
+    spec = TrainingSpec(target="late", time="1ms", trials=1, folds=2, trainers=["lightgbm"])
+    found = search(rows, spec)
+    assert any(one.shortened for one in found.trials)
+    assert found.summary.ended_by == "time"
 
 
 def test_boosters_that_the_clock_left_out_stay_out(table, rows_of, tmp_path, monkeypatch):
@@ -67,6 +88,6 @@ def test_summaries_of_before_still_load(table, rows_of):
     rows = train_rows(rows_of, table)
     found = search(rows, TrainingSpec(target="late", time=None, trials=1, folds=2, trainers=["lightgbm"]))
     old = msgspec.to_builtins(found.summary)
-    del old["chosen"], old["boosters"]
+    del old["chosen"], old["boosters"], old["ended_by"], old["trials_wanted"]
     read = msgspec.convert(old, TrainingSummary)
-    assert (read.chosen, read.boosters) == ((), ())
+    assert (read.chosen, read.boosters, read.ended_by) == ((), (), "trials")

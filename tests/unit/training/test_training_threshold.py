@@ -16,6 +16,7 @@ from cumulant.project.document import parse_document
 from cumulant.training import Cost, Threshold, TrainingSet, TrainingSpec
 from cumulant.training.calibration import apply, choose, fit_sigmoid, logit
 from cumulant.training.threshold import advice, cheapest, decide, highest
+from cumulant.training.traffic import ScoredTraffic
 
 scores = st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.50001, 0.9, 1.0]), min_size=1, max_size=25)
 DAY = 86_400_000_000
@@ -76,7 +77,8 @@ def test_each_way_to_a_threshold():
     limit, text = decide(spec(threshold=Threshold(alerts="7/day")), rows, p)
     assert (p >= limit).sum() == 70
     assert "10 days" in text
-    limit, _ = decide(spec(threshold=Threshold(alerts="7/day")), rows, p, share=0.5)
+    half = ScoredTraffic(scores=p, sampling_weight=np.full(1000, 2.0), at=rows.at)
+    limit, _ = decide(spec(threshold=Threshold(alerts="7/day")), rows, p, traffic=half)
     assert (p >= limit).sum() == 35
     limit, _ = decide(spec(threshold=Threshold(rate="2%")), rows, p)
     assert (p >= limit).sum() == 20

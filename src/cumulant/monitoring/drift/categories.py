@@ -1,4 +1,9 @@
-"""Categories into cells: the frequent alone, the rare together, and those that the reference does not know."""
+"""Categories into cells: the frequent alone, the rare together, and those that the reference does not know.
+
+Of many values those that happen to be frequent in the reference are less so in any later rows. So a value has a cell of
+its own only where its count is surely not chance, or where all values have one. A column whose rows mostly have other
+values than these is an identifier: its distribution says nothing, and only the rate of new values is judged.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,12 @@ from cumulant.monitoring.drift.profiles import Cells
 from cumulant.statistics.rows import Codes
 
 #: values with a cell of their own, and values that are remembered as known
-ALONE, KNOWN = 200, 10_000
+ALONE, KNOWN = 200, 50_000
+#: rows, as if independent, from which on chance moves a count by little, and the least share of the rows, of a value
+#: with a cell of its own where there are more than ALONE; together such values hold this share, or it is an identifier
+_SURE, _SHARE, _MOSTLY = 100, 1 / ALONE, 0.5
+#: blocks from which on a value that only one of them has is one that comes and goes
+_BLOCKS = 5
 _EXAMPLES, _LONGEST = 3, 60
 #: a text column with more values than this, and more than half as many as rows, is a key or free text
 _MANY = 100
@@ -24,7 +34,7 @@ Parts = Callable[[], Iterator[tuple[pl.Series, Blocks]]]
 def made(parts: Parts, *, blocks: int) -> Counted | str:
     """Cells from these values, and their counts; or why the column is not watched."""
     rows, missing = _tally(parts(), blocks)
-    totals = rows.group_by("value").agg(pl.col("rows").sum()).sort(["rows", "value"], descending=[True, False])
+    totals = _totals(rows)
     if not totals.height:
         return "the reference holds no value of it"
     if totals["value"].head(_MANY).str.contains(_TIME).all():
@@ -32,19 +42,93 @@ def made(parts: Parts, *, blocks: int) -> Counted | str:
     if totals.height > _MANY and totals.height > totals["rows"].sum() / 2:
         return "most rows have their own text, as keys and free text have"
     values = totals["value"].to_list()[:KNOWN]
+    alone = len(values) if totals.height <= ALONE else _alone(rows, totals)
+    new, twice = _new(rows, totals)
     cells = Cells(
         kind="category",
-        values=tuple(values[:ALONE]),
-        known=tuple(values[ALONE:]),
-        once=int((totals["rows"] == 1).sum()),
+        values=tuple(values[:alone]),
+        known=tuple(values[alone:]),
+        once=int(new["rows"].sum()),
+        twice=twice,
         complete=totals.height <= KNOWN,
     )
-    return _placed(rows, missing, cells, blocks)
+    made = _placed(rows, missing, cells, blocks)
+    return _left_out(made, new, cells) if cells.known and cells.complete else made
+
+
+def _totals(rows: pl.DataFrame) -> pl.DataFrame:
+    """Of each value its rows and how many blocks have it, the most frequent first."""
+    summed = rows.group_by("value").agg(pl.col("rows").sum(), held=pl.len())
+    return summed.sort(["rows", "value"], descending=[True, False])
+
+
+def _alone(rows: pl.DataFrame, totals: pl.DataFrame) -> int:
+    """How many of the most frequent values have a cell of their own, where there are too many for all.
+
+    A count is taken over by how much it varies between blocks beyond chance, as if there were so many fewer rows.
+    """
+    sizes = rows.group_by("block").agg(size=pl.col("rows").sum())
+    whole, blocks = int(sizes["size"].sum()), sizes.height
+    top = totals.head(ALONE)
+    squares = (
+        rows.join(top.select("value"), on="value", how="semi")
+        .join(sizes, on="block")
+        .group_by("value")
+        .agg(square=(pl.col("rows") ** 2 / pl.col("size")).sum())
+    )
+    counts = top.join(squares, on="value", how="left", maintain_order="left")
+    n, square = counts["rows"].to_numpy().astype(float), counts["square"].to_numpy()
+    spread = (whole / n * square - n) / max(blocks - 1, 1)
+    sure = (n / np.maximum(spread, 1.0) >= _SURE) & (n >= _SHARE * whole)
+    alone = int(np.argmin(sure)) if not sure.all() else len(sure)
+    return alone if n[:alone].sum() >= _MOSTLY * whole else 0
+
+
+def _new(rows: pl.DataFrame, totals: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """Rows by block (block, rows) whose value nothing else in the reference has: as large a share of later ones is new.
+
+    Of independent rows that are values met once (Good 1953); where there are blocks, values of one block only. And how
+    many rows have values that are met twice, by which the first is less sure than a count (Robbins 1968).
+    """
+    met = "held" if rows["block"].n_unique() >= _BLOCKS else "rows"
+    own = totals.filter(pl.col(met) == 1).select("value")
+    by_block = rows.join(own, on="value", how="semi").group_by("block").agg(pl.col("rows").sum())
+    return by_block, int(totals.filter(pl.col(met) == 2)["rows"].sum())
+
+
+def _left_out(made: Counted, new: pl.DataFrame, cells: Cells) -> Counted:
+    """Rows with values that nothing else in the reference has, counted as later ones are: as unseen."""
+    counts = made.counts.copy()
+    places, moved = new["block"].to_numpy(), new["rows"].to_numpy()
+    counts[places, len(cells.values)] -= moved
+    counts[places, -1] += moved
+    return made._replace(counts=counts)
 
 
 def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: Cells, blocks: int) -> Counted:
-    """Counts of values in the cells of a reference."""
-    return _placed(*_tally(parts, blocks), cells, blocks)
+    """Counts of values in the cells of a reference. Numbers and times are unreadable where it holds other texts."""
+    unreadable = np.zeros(blocks, dtype=np.int64)
+
+    def readable() -> Iterator[tuple[pl.Series, Blocks]]:
+        nonlocal unreadable
+        for series, block in parts:
+            if not _is_other(series.dtype, cells):
+                yield series, block
+                continue
+            codes = np.zeros(len(series), dtype=np.int64) if block is None else block
+            unreadable += np.bincount(codes[series.is_not_null().to_numpy()], minlength=blocks)
+            yield pl.Series(series.name, [None] * len(series), dtype=pl.String), block
+
+    tallied, missing = _tally(readable(), blocks)
+    made = _placed(tallied, missing - unreadable, cells, blocks)
+    return made._replace(unreadable=unreadable)
+
+
+def _is_other(dtype: pl.DataType, cells: Cells) -> bool:
+    """Whether values of that type cannot be any of the reference's, of which not all are known to tell by."""
+    if cells.complete or not (dtype.is_numeric() or dtype.is_temporal()):
+        return False
+    return pl.Series(cells.values[:_MANY]).cast(pl.Float64, strict=False).null_count() == len(cells.values[:_MANY])
 
 
 def _tally(parts: Iterator[tuple[pl.Series, Blocks]], blocks: int) -> tuple[pl.DataFrame, Codes]:

@@ -12,6 +12,8 @@ from cumulant.monitoring.drift.profiles import Column
 from cumulant.statistics import drift
 from cumulant.statistics.drift.effects import gathered
 from cumulant.statistics.drift.intervals import squared
+from cumulant.statistics.drift.stationary import FEWEST as FEWEST_BLOCKS
+from cumulant.statistics.drift.stationary import steady_from
 from cumulant.statistics.rows import Codes, Floats
 
 #: fewer values than this in a window are not compared: nothing could be said
@@ -50,10 +52,27 @@ class Watch:
     least: Least
     _before: Floats = field(init=False)
     _now: Floats = field(init=False)
+    #: the reference's block from which on its values do not move by themselves: shifts are held against what follows
+    steady: int = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_before", np.array(self.reference.counts, dtype=np.float64))
         object.__setattr__(self, "_now", np.array(self.current.counts, dtype=np.float64))
+        object.__setattr__(self, "steady", self._steady_from())
+
+    def _steady_from(self) -> int:
+        if len(self._before) < FEWEST_BLOCKS:
+            return 0
+        counts = self._before[:, self._inside]
+        each = float(counts.sum()) / len(counts)
+        ordered = self.reference.cells.kind == "number"
+        group = drift.groups(counts.sum(axis=0), max(each, 1.0), ordered=ordered)
+        return steady_from(gathered(counts, group), self.least.shift)
+
+    @property
+    def _inside(self) -> slice:
+        """The cells of values that the reference could have had."""
+        return slice(1, -1) if self.reference.cells.kind == "number" else slice(0, -1)
 
     def tests(self, windows: slice) -> tuple[Tested, ...]:
         """What is looked at in these windows together."""
@@ -83,10 +102,12 @@ class Watch:
         evidence = drift.two_samples(before, after)
         return _proven(told, evidence.p, evidence.design)
 
-    def _share(self, what: What, before: float, after: float, now: Floats, *, beside: float = 0.0) -> Tested:
+    def _share(
+        self, what: What, before: float, after: float, now: Floats, *, beside: float = 0.0, design: float = 1.0
+    ) -> Tested:
         """A fault that is rare or absent in the reference: Fisher's exact test, of as many rows as there seem to be.
 
-        `beside`: rows that `now` does not count.
+        `beside`: rows that `now` does not count. `design`: at least so many rows count as one.
         """
         rows, all_now = float(self._before.sum()), float(now.sum()) + beside
         first, then = before / max(rows, 1.0), after / max(all_now, 1.0)
@@ -94,7 +115,7 @@ class Watch:
         if told.effect < told.least or all_now < FEWEST:
             return told
         left, right, _ = self._inner(now)
-        design = drift.two_samples(left, right).design
+        design = max(design, drift.two_samples(left, right).design)
         return _proven(told, drift.increase(before, rows, after, all_now, design=design), design)
 
     def _impossible(self, now: Floats) -> Tested:
@@ -103,7 +124,12 @@ class Watch:
 
     def _unseen(self, now: Floats) -> Tested:
         # Of the next rows about as large a share is new as values were met once so far (Good 1953).
-        return self._share("unseen", float(self.reference.cells.once), float(now[:, -1].sum()), now)
+        before = np.column_stack([self._before[:, :-1].sum(axis=1), self._before[:, -1]])
+        after = np.column_stack([now[:, :-1].sum(axis=1), now[:, -1]])
+        cells = self.reference.cells
+        # That share errs by more than a count: values met twice say by how much (Robbins 1968).
+        design = drift.two_samples(before, after).design * (1 + cells.twice / max(cells.once, 1))
+        return self._share("unseen", float(cells.once), float(now[:, -1].sum()), now, design=design)
 
     def _unreadable(self, windows: slice, now: Floats) -> Tested:
         count = float(sum(self.current.unreadable[windows]))
@@ -111,8 +137,7 @@ class Watch:
 
     def _inner(self, now: Floats) -> tuple[Floats, Floats, Codes]:
         """Counts [blocks, groups] of both, of values that the reference could have had, and the group of each cell."""
-        inner = slice(1, -1) if self.reference.cells.kind == "number" else slice(0, -1)
-        before, after = self._before[:, inner], now[:, inner]
+        before, after = self._before[self.steady :, self._inside], now[:, self._inside]
         smaller = float(min(before.sum(), after.sum()))
         pooled = before.sum(axis=0) + after.sum(axis=0)
         group = drift.groups(pooled, smaller, ordered=self.reference.cells.kind == "number")
@@ -149,14 +174,14 @@ class Watch:
         """All distances of these windows from the reference."""
         now = self._now[windows]
         _, _, group = self._inner(now)
-        cells = self.reference.cells
+        cells, before = self.reference.cells, self._before[self.steady :].sum(axis=0)
         if cells.kind == "number":
             whole = np.concatenate(([group[0]], group, [group[-1]]))
             grid = drift.Grid(np.array(cells.edges))
-            found = drift.distances(self._before.sum(axis=0), now.sum(axis=0), whole, grid=grid, spread=cells.spread)
+            found = drift.distances(before, now.sum(axis=0), whole, grid=grid, spread=cells.spread)
         else:
             whole = np.append(group, group.max() + 1)
-            found = drift.distances(self._before.sum(axis=0), now.sum(axis=0), whole)
+            found = drift.distances(before, now.sum(axis=0), whole)
         return Distances(psi=found.psi, kolmogorov_smirnov=found.kolmogorov_smirnov, wasserstein=found.wasserstein)
 
     def parts(self, windows: slice) -> tuple[Part, ...]:

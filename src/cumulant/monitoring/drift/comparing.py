@@ -10,7 +10,7 @@ import numpy as np
 
 from cumulant.core import units
 from cumulant.monitoring.drift.column import FEWEST, Least, Tested, Watch
-from cumulant.monitoring.drift.findings import Finding, Findings, Kind, Watched, What
+from cumulant.monitoring.drift.findings import Finding, Findings, Kind, Unsteady, Watched, What
 from cumulant.monitoring.drift.profiles import Profile
 from cumulant.monitoring.spec import DriftSpec
 from cumulant.statistics import drift
@@ -73,6 +73,10 @@ def compare(
         skipped=current.skipped,
         extra=current.extra,
         left_out=current.left_out,
+        unsteady=tuple(
+            Unsteady(watch.reference.name, len(reference.blocks) - watch.steady) for watch in watches if watch.steady
+        ),
+        identifiers=tuple(column.name for column in reference.columns if column.cells.identifies),
     )
 
 
@@ -187,7 +191,7 @@ def _watched(watches: Sequence[Watch], found: Sequence[Finding], window: int) ->
                 feature=watch.reference.name,
                 role=watch.reference.role,
                 effect=0.0 if shift is None else shift.effect,
-                missing=1.0 if missing is None or missing.now is None else missing.now,
+                missing=1.0 if "absent" in tests else None if missing is None else missing.now,
                 alarming=watch.reference.name in alarming,
             )
         )

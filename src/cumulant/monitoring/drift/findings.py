@@ -80,13 +80,20 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
-    """A column in the newest window, alarming or not."""
+    """A column in the newest window, alarming or not. `missing`: None of a label, which only becomes known later."""
 
     feature: str
     role: Role
     effect: float
-    missing: float
+    missing: float | None
     alarming: bool
+
+
+class Unsteady(msgspec.Struct, frozen=True):
+    """A column that moves within the reference, and of how many of its newest windows it is compared with."""
+
+    feature: str
+    windows: int
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +101,8 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
     `newest`: the place of the newest window that has enough rows. `assumed_independent`: the reference is one block,
     which says nothing about how rows depend on each other; then an alarm is only as sound as that assumption.
+    `identifiers`: columns of which only the rate of new values is judged. `unsteady`: columns that move within the
+    reference, whose shifts are held against its newest windows.
     """
 
     findings: tuple[Finding, ...]
@@ -109,8 +118,15 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     skipped: tuple[Skipped, ...] = ()
     extra: tuple[str, ...] = ()
     left_out: int = 0
+    identifiers: tuple[str, ...] = ()
+    unsteady: tuple[Unsteady, ...] = ()
 
     @property
     def active(self) -> tuple[Finding, ...]:
         """What is alarming in the newest window."""
         return tuple(one for one in self.findings if one.active)
+
+    def is_over(self, one: Finding) -> bool:
+        """Whether a finding is past: no alarm in the newest window, and of a shift no distance there that matters."""
+        now = next((column.effect for column in self.columns if column.feature == one.feature), 0.0)
+        return not one.active and (one.what not in ("shift", "constant") or now < one.least)

@@ -32,9 +32,9 @@ class Counted(NamedTuple):
 
 def made(
     parts: Callable[[], Iterator[tuple[pl.Series, Blocks]]], every: Callable[[int], pl.Series], *, rows: int,
-    blocks: int,
+    blocks: int, within: tuple[float, float] | None = None,
 ) -> Counted | str:  # fmt: skip
-    """Cells from these values, and their counts; or why the column is not watched."""
+    """Cells from these values, and their counts; or why the column is not watched. `within`: the possible values."""
     if rows <= _ENOUGH:
         held = list(parts())
         sample = held[0][0]
@@ -46,7 +46,9 @@ def made(
         return "the reference holds no value of it"
     if sample.dtype.is_integer() and len(ordered) >= _FEW and bool((np.diff(ordered) > 0).all()):
         return "every row has its own value, as keys have"
-    cells = Cells(kind="number", edges=tuple(drift.grid(ordered).edges.tolist()), spread=float(ordered.std()))
+    cells = Cells(
+        kind="number", edges=tuple(drift.grid(ordered, within=within).edges.tolist()), spread=float(ordered.std())
+    )
     if held and held[0][1] is None and len(ordered) == len(values):
         # Sorted values are counted faster, and here they are sorted already.
         counts = drift.cells(ordered, drift.Grid(np.array(cells.edges)))
@@ -60,7 +62,7 @@ def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: Cells, blocks: int
     counts = np.zeros((blocks, cells.count), dtype=np.int64)
     missing, unreadable = np.zeros(blocks, dtype=np.int64), np.zeros(blocks, dtype=np.int64)
     for series, block in parts:
-        values, held = _values(series)
+        values, held = _values(series) if _may_be_numbers(series.dtype, cells) else _none(series)
         own = block if held is None or block is None else block[held]
         counts += drift.cells(values, grid, block=own, blocks=blocks)
         if held is not None:
@@ -70,10 +72,21 @@ def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: Cells, blocks: int
     return Counted(cells, counts, missing, unreadable)
 
 
+def _may_be_numbers(dtype: pl.DataType, cells: Cells) -> bool:
+    """Whether values of that type are numbers of these cells: times are none, and flags only 0 and 1."""
+    if dtype.is_temporal():
+        return False
+    return dtype != pl.Boolean or bool(cells.edges[1] >= -1e-9 and cells.edges[-2] <= 1)
+
+
+def _none(series: pl.Series) -> tuple[Floats, Flags]:
+    return np.zeros(0), np.zeros(len(series), dtype=np.bool_)
+
+
 def _values(series: pl.Series) -> tuple[Floats, Flags | None]:
     """The values that are numbers, and which rows have one; None: all."""
     if series.dtype.is_nested() or series.dtype == pl.Binary:
-        return np.zeros(0), np.zeros(len(series), dtype=np.bool_)
+        return _none(series)
     if isinstance(series.dtype, pl.Categorical | pl.Enum):
         series = series.cast(pl.String)
     number = series.cast(pl.Float64, strict=False)

@@ -32,7 +32,9 @@ class Cells(msgspec.Struct, frozen=True, kw_only=True):
     number: `edges` [k] rising, k + 1 cells, the outer two of each side beyond the reference; `spread` is the standard
     deviation of the reference.
     category: `values`, most frequent first, have a cell each, then one for all other `known` ones, then one for the
-    unseen. `once` is how many values the reference holds once; `complete`: `values` and `known` are all that it holds.
+    unseen. `once` is how many rows of the reference have a value that nothing else in it has; where there are other
+    `known` values they are counted as unseen. `twice`: rows with a value that is met twice. `complete`: `values` and
+    `known` are all that the reference holds.
     """
 
     kind: Literal["number", "category"]
@@ -41,7 +43,13 @@ class Cells(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
     once: int = 0
+    twice: int = 0
     complete: bool = True
+
+    @property
+    def identifies(self) -> bool:
+        """Whether values name things: none is frequent, and only new ones are told."""
+        return self.kind == "category" and not self.values and bool(self.known)
 
     @property
     def count(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
@@ -17,6 +18,8 @@ from cumulant.monitoring.drift.profiles import Cells, Column, Profile, Role, Ski
 
 #: rows of a column that are in memory at a time
 CHUNK = 4_000_000
+#: names of answers that are probabilities, where all of the reference are within 0 and 1
+_PROBABLY = re.compile(r"prob|score", re.IGNORECASE)
 
 Kind = Literal["number", "category"]
 
@@ -112,7 +115,10 @@ def _first(read: _Reader, schema: pl.Schema, name: str, role: Role) -> Column | 
     """A column of the reference."""
     kind = _kind(schema[name])
     if kind == "number":
-        made = numbers.made(lambda: read(name), lambda most: read.every(name, most), rows=read.rows, blocks=read.blocks)
+        made = numbers.made(
+            lambda: read(name), lambda most: read.every(name, most), rows=read.rows, blocks=read.blocks,
+            within=(0.0, 1.0) if role == "prediction" and _PROBABLY.search(name) else None,
+        )  # fmt: skip
     elif kind == "category":
         made = categories.made(lambda: read(name), blocks=read.blocks)
     else:

@@ -10,15 +10,15 @@ from cumulant.monitoring.drift.profiles import Block
 def sentence(one: Finding, *, examples: bool = True) -> str:
     """What moved, in the terms of the column: `21.6% missing, 10.0% before`. `examples`: of values that are new."""
     if one.what == "absent":
-        return "the column is not there"
+        return "the column is missing from the rows"
     if one.what == "constant":
-        return f"all values are alike: {one.parts[0].values}"
+        return f"all values are in one group: {max(one.parts, key=lambda part: part.now).values}"
     if one.what == "shift":
         moved = (f"{part.values}: {part.before:.1%} to {part.now:.1%}" for part in one.parts[:2])
         return "; ".join(moved)
     nouns = {
         "missing": "missing",
-        "unreadable": "no number",
+        "unreadable": "unreadable or of another type",
         "unseen": "of unseen values",
         "impossible": "far outside of the reference",
     }

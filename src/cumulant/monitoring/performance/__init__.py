@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cumulant.monitoring.performance.baselines import Baseline, HarmTerms, baseline
     from cumulant.monitoring.performance.kinds import Kind, Moved
     from cumulant.monitoring.performance.labelled import Figure, MeasuredWindow, measured
     from cumulant.monitoring.performance.lossmodel import (
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
         estimated,
         learn_estimator,
     )
-    from cumulant.monitoring.performance.watch import Baseline, Finding, Harm, HarmTerms, Watch, baseline, begin, harm
+    from cumulant.monitoring.performance.watch import Finding, Harm, Watch, begin, harm
 
 _HOMES = {
-    "Baseline": "watch",
+    "Baseline": "baselines",
     "ClassEstimators": "several",
     "EstimatedFigure": "unlabelled",
     "EstimatedLoss": "lossmodel",
@@ -44,7 +45,7 @@ _HOMES = {
     "Figure": "labelled",
     "Finding": "watch",
     "Harm": "watch",
-    "HarmTerms": "watch",
+    "HarmTerms": "baselines",
     "Kind": "kinds",
     "LossModel": "lossmodel",
     "MeasuredWindow": "labelled",
@@ -53,7 +54,7 @@ _HOMES = {
     "Watch": "watch",
     "Window": "rows",
     "audited": "unlabelled",
-    "baseline": "watch",
+    "baseline": "baselines",
     "begin": "watch",
     "changes": "streams",
     "estimated": "unlabelled",

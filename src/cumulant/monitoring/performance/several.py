@@ -1,7 +1,7 @@
-"""The loss of several classes without labels: each class against the rest, as a binary question.
+"""Several classes without labels: each class against the rest, as a binary question, and whether the first is right.
 
 The Brier score of several classes is the sum over classes of the binary one of each against the rest, and so is what
-is expected of it.
+is expected of it. The accuracy is how often the most probable class is right, of which its probability is a score.
 """
 
 from __future__ import annotations
@@ -25,16 +25,19 @@ from cumulant.monitoring.performance.unlabelled import (
     worded,
 )
 
-_FIGURE = "brier"
+_FIGURE, _ACCURACY = "brier", "accuracy"
 _Ends = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassEstimators:
-    """What the reference taught of each class, in their order; `refused` says why there is no estimate at all."""
+    """What the reference taught of each class, in their order, and of the most probable one of each row; `refused` says
+    why there is no estimate at all.
+    """
 
     names: tuple[str, ...]
     each: tuple[Estimator, ...]
+    first: Estimator
     refused: str | None
 
 
@@ -53,7 +56,8 @@ def learn_estimators(
     refusals = (
         f'of "{name}" against the rest {one.refused}' for name, one in zip(names, each, strict=True) if one.refused
     )
-    return ClassEstimators(names=tuple(names), each=each, refused=next(refusals, None))
+    first = learn_estimator(_first(reference), every=every, seed=seed)
+    return ClassEstimators(names=tuple(names), each=each, first=first, refused=next(refusals, None))
 
 
 def estimated_classes(
@@ -67,10 +71,11 @@ def estimated_classes(
     alpha: float = 0.05,
     seed: int = 0,
 ) -> tuple[EstimatedWindow, ...]:
-    """The Brier score of each window, oldest first; labels are not looked at.
+    """The Brier score and, where the reference has enough wrong rows, the accuracy of each window, oldest first; labels
+    are not looked at.
 
-    The interval is as wide as those of the classes together, whatever they have in common, so it is rather too wide
-    than too narrow. Arguments as `estimated`.
+    The score's interval is as wide as those of the classes together, whatever they have in common, so it is rather too
+    wide than too narrow. Arguments as `estimated`.
 
     Raises:
         DataError: `every` is not positive, or the scores are not those of the classes.
@@ -86,7 +91,29 @@ def estimated_classes(
         for place, one in enumerate(estimators.each)
     ]
     wider = wider_for(horizon, alpha)
-    return tuple(_together(estimators, window, margin, wider) for window in zip(*told, strict=True))
+    scores = [_together(estimators, window, margin, wider) for window in zip(*told, strict=True)]
+    first = estimated(
+        estimators.first, _first(predictions), every=every, kind=kind, margin=margin, horizon=horizon, alpha=alpha,
+        seed=seed,
+    )  # fmt: skip
+    return tuple(_with_accuracy(score, one) for score, one in zip(scores, first, strict=True))
+
+
+def _first(predictions: Predictions) -> Predictions:
+    """Whether the most probable class of each row is right, with its probability as the score."""
+    best = predictions.score.argmax(axis=1)
+    truth = np.where(predictions.labelled, (predictions.truth == best).astype(np.float64), np.nan)
+    yes = np.ones(len(predictions), dtype=np.bool_)
+    return replace(predictions, score=predictions.score.max(axis=1), truth=truth, decision=yes)
+
+
+def _with_accuracy(score: EstimatedWindow, first: EstimatedWindow) -> EstimatedWindow:
+    found = first.figures.get(_ACCURACY)
+    if score.refused is not None or found is None:
+        return score
+    return EstimatedWindow(
+        window=score.window, rows=score.rows, figures={**score.figures, _ACCURACY: found}, refused=None
+    )
 
 
 def _against(predictions: Predictions, place: int) -> Predictions:

@@ -16,100 +16,28 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import cast
 
 import msgspec
 import numpy as np
 
 from cumulant.core.errors import DataError
+from cumulant.monitoring.performance.baselines import QUESTIONS, Baseline, HarmTerms
 from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of, means_by
 from cumulant.monitoring.performance.kinds import Kind, Moved, Question, kind_of, moved
-from cumulant.monitoring.performance.recalibration import Past, Task, applied, learned, past, together
-from cumulant.monitoring.performance.rows import Predictions, Window, check_task, class_shares, windows
-from cumulant.outcomes import Loss
+from cumulant.monitoring.performance.recalibration import Past, applied, learned, past, together
+from cumulant.monitoring.performance.rows import Predictions, Window, check_task
 from cumulant.statistics import Word
 from cumulant.statistics.rows import Floats
 from cumulant.statistics.sequential import Risen
+from cumulant.statistics.sequential.dependence import Allowance, Dependence, allowance
 
-QUESTIONS: tuple[Question, ...] = ("refit", "calibration", "skill")
 SAID: dict[Question, str] = {
     "refit": "what a recent refit would lose",
     "calibration": "what its own scores would lose if they were calibrated anew",
     "skill": "a model with its skill on the reference would lose at this base rate",
 }
-
-
-class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """What counts as harm.
-
-    Args:
-        loss: of one row. `brier` for probabilities, `squared_error` for numbers.
-        margin: part of the reference's loss that may be lost without being called harm.
-        alpha: chance of any false alarm within `horizon` windows, over all questions together.
-        horizon: windows that are looked back on; after them the count begins anew.
-        recent: windows that speak for how it is now, at most `horizon`.
-        block: rows of a block at least; whole clusters are put together until they have them.
-        refit: whether a refit's scores will be there.
-        calibration: whether scores are calibrated anew, which is for two classes and for numbers. Alpha is shared over
-            the questions that are asked.
-    """
-
-    loss: Loss = "brier"
-    margin: float = 0.05
-    alpha: float = 0.05
-    horizon: int = 30
-    recent: int = 5
-    block: int = 50
-    refit: bool = True
-    calibration: bool = True
-
-    def __post_init__(self) -> None:
-        if self.margin < 0 or not 0 < self.alpha < 1 or min(self.horizon, self.recent, self.block) < 1:
-            raise DataError(
-                "harm needs a margin of 0 or more, an alpha between 0 and 1, and whole numbers of windows and rows",
-                subject="harm",
-            )
-        if self.recent > self.horizon:
-            raise DataError(
-                f"harm is asked of the {self.recent} most recent windows, but only {self.horizon} are kept",
-                subject="harm",
-                hint="let recent be at most horizon",
-            )
-
-    @property
-    def questions(self) -> tuple[Question, ...]:
-        """Those that are asked."""
-        left_out = {"refit"} if not self.refit else set()
-        left_out |= {"calibration"} if not self.calibration else set()
-        return tuple(question for question in QUESTIONS if question not in left_out)
-
-    @property
-    def bar(self) -> float:
-        """The evidence of one question, as a natural logarithm, from which it is answered."""
-        return math.log(len(self.questions) / self.alpha)
-
-
-class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """The reference: rows with labels from when the model was good.
-
-    loss, base: mean loss of the model, and of each window's own constant. ratio: the first over the second, with its
-    standard error: 1 less the skill. rate: mean of the truth; of several classes the share of the most frequent one.
-    """
-
-    task: Task
-    loss: float
-    base: float
-    ratio: float
-    ratio_error: float
-    rate: float
-    rows: int
-    past: Past
-
-    @property
-    def skill(self) -> float:
-        """The part of the constant's loss that the model saved."""
-        return 1 - self.ratio
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,9 +77,9 @@ class Answers:
     fine: Risen
     better: Risen
 
-    def add(self, excess: Floats, margin: float) -> Answers:
-        """With the excess [blocks] of one more window, which may have none."""
-        values = (excess - margin, margin - excess, -excess)
+    def add(self, excess: Floats, risen: Floats, margin: float) -> Answers:
+        """With the excess [blocks] of one more window, which may have none; `risen`: what of it is not of old."""
+        values = (risen - margin, margin - excess, -excess)
         pairs = zip((self.worse, self.fine, self.better), values, strict=True)
         return Answers(*(one.add(value) for one, value in pairs))
 
@@ -197,54 +125,27 @@ class Watch:
         )
 
 
-def baseline(reference: Predictions, *, task: Task, terms: HarmTerms, every: timedelta) -> Baseline:
-    """The reference in windows of the length that will be watched; rows without a label are left out.
-
-    Raises:
-        DataError: fewer than two blocks have labels, a constant would never be wrong, the scores are not those of the
-            task, or of several classes a question of calibration is asked.
-    """
-    check_task(reference, task)
-    if task == "multiclass" and terms.calibration:
-        raise DataError(
-            "whether scores of several classes are calibrated is not asked",
-            subject="harm",
-            hint="HarmTerms(calibration=False, ...)",
-        )
-    classes = reference.score.shape[1] if reference.several else None
-    losses, bases, rates = [], [], []
-    known = reference.where(reference.labelled)
-    for _, part in windows(known, every):
-        means = means_by(block_codes(part, terms.block), part.weight)
-        losses.append(means(loss_of(terms.loss, part.truth, part.score)))
-        bases.append(means(base_loss(terms.loss, part.truth, part.weight, classes)))
-        rates.append(means(part.truth))
-    loss, base, rate = (np.concatenate(one) if one else np.zeros(0) for one in (losses, bases, rates))
-    if len(loss) < 2 or not base.mean() > 0:
-        raise DataError(
-            f"a reference of {len(known)} labelled predictions has no skill to be held to",
-            subject="reference",
-            hint=f"give at least {2 * terms.block} rows with labels of both kinds",
-        )
-    ratio = float(loss.mean() / base.mean())
-    rest = loss - ratio * base
-    return Baseline(
-        task=task,
-        loss=float(loss.mean()),
-        base=float(base.mean()),
-        ratio=ratio,
-        ratio_error=float(rest.std(ddof=1) / math.sqrt(len(rest)) / base.mean()),
-        rate=float(class_shares(known).max() if known.several else np.average(known.truth, weights=known.weight)),
-        rows=len(known),
-        past=past(task, known.truth, known.score, known.weight, rate),
-    )
-
-
 def begin(reference: Baseline, terms: HarmTerms) -> Watch:
     """A watch that has seen no window yet; begin again whenever another model is served."""
-    fresh = Risen.start(horizon=terms.horizon)
-    answers = {question: Answers(fresh, fresh, fresh) for question in terms.questions}
+    begun: dict[Dependence, Answers] = {}
+    answers = {}
+    for question in terms.questions:
+        shape = reference.shapes.get(question, Dependence())
+        begun[shape] = begun[shape] if shape in begun else _begun(shape, terms)
+        answers[question] = begun[shape]
     return Watch(terms=terms, baseline=reference, answers=answers, pasts=(), starts=(), looks=0)
+
+
+def _begun(shape: Dependence, terms: HarmTerms) -> Answers:
+    """No evidence, and what of later evidence is chance where windows are like the reference's."""
+
+    def chance(*, falling: bool) -> Allowance:
+        alpha = terms.alpha / len(terms.questions)
+        return allowance(shape, horizon=terms.horizon, recent=terms.recent, alpha=alpha, falling=falling)
+
+    rise, fall = chance(falling=False).risen, chance(falling=True).recent
+    worse, other = (Risen.start(horizon=terms.horizon, allowed=one) for one in (rise, fall))
+    return Answers(worse, other, other)
 
 
 def harm(watch: Watch, window: Window, part: Predictions, refit: Floats | None = None) -> tuple[Watch, Harm]:
@@ -261,10 +162,15 @@ def harm(watch: Watch, window: Window, part: Predictions, refit: Floats | None =
     """
     _checked(watch, window, part, refit)
     known, terms = part.where(part.labelled), watch.terms
-    excess, here = _excess(watch, known, None if refit is None else refit[part.labelled])
-    margin = terms.margin * watch.baseline.loss
+    excess, risen, here = _excess(watch, known, None if refit is None else refit[part.labelled])
+    margin, none = terms.margin * watch.baseline.loss, np.zeros(0)
     answers = {
-        question: held.add(excess.get(question, np.zeros(0)), margin) for question, held in watch.answers.items()
+        question: held.add(
+            _values(watch, question, excess.get(question, none)),
+            _values(watch, question, risen.get(question, none)),
+            margin,
+        )
+        for question, held in watch.answers.items()
     }
     after = replace(
         watch,
@@ -275,6 +181,12 @@ def harm(watch: Watch, window: Window, part: Predictions, refit: Floats | None =
     )
     after = replace(after, proven=_proven(after))
     return after, _told(after, window)
+
+
+def _values(watch: Watch, question: Question, blocks: Floats) -> Floats:
+    """The excess of a window's blocks; their mean where those of a window vary together."""
+    shape = watch.baseline.shapes.get(question, Dependence())
+    return np.array([blocks.mean()]) if shape.whole and len(blocks) else blocks
 
 
 def _checked(watch: Watch, window: Window, part: Predictions, refit: Floats | None) -> None:
@@ -294,8 +206,14 @@ def _checked(watch: Watch, window: Window, part: Predictions, refit: Floats | No
         raise DataError(f"a refit gives a finite score for each of {len(part)} rows", subject="refit")
 
 
-def _excess(watch: Watch, known: Predictions, refit: Floats | None) -> tuple[dict[Question, Floats], Past]:
-    """Of each question the excess loss [blocks], and what the window leaves behind."""
+def _excess(
+    watch: Watch, known: Predictions, refit: Floats | None
+) -> tuple[dict[Question, Floats], dict[Question, Floats], Past]:
+    """Of each question the excess loss [blocks], what of it has risen since the reference, and what the window leaves.
+
+    Scores that were miscalibrated on the reference already would lose to any refit, and to their own calibration. So
+    harm is what the served scores lose above these both as they are and as the reference would calibrate them.
+    """
     terms, reference = watch.terms, watch.baseline
     means = means_by(block_codes(known, terms.block), known.weight)
 
@@ -306,13 +224,18 @@ def _excess(watch: Watch, known: Predictions, refit: Floats | None) -> tuple[dic
     served, base = lost(known.score), means(base_loss(terms.loss, known.truth, known.weight, classes))
     # The reference's skill is itself an estimate: two standard errors of it are allowed for.
     due = (reference.ratio + 2 * reference.ratio_error) * base
-    found: dict[Question, Floats] = {"skill": served - due}
+    bars, own = {"skill": due}, served
     if terms.calibration:
-        anew = learned(reference.task, together(watch.pasts) if watch.pasts else reference.past)
-        found["calibration"] = served - lost(applied(reference.task, anew, known.score))
+        of_old = learned(reference.task, reference.past)
+        own = np.minimum(served, lost(applied(reference.task, of_old, known.score)))
+        anew = learned(reference.task, together(watch.pasts)) if watch.pasts else of_old
+        bars["calibration"] = lost(applied(reference.task, anew, known.score))
     if refit is not None:
-        found["refit"] = served - lost(refit)
-    return found, past(reference.task, known.truth, known.score, known.weight, means(known.truth))
+        bars["refit"] = lost(refit)
+    asked = [question for question in QUESTIONS if question in bars]
+    excess = {question: served - bars[question] for question in asked}
+    risen = {question: (served if question == "skill" else own) - bars[question] for question in asked}
+    return excess, risen, past(reference.task, known.truth, known.score, known.weight, means(known.truth))
 
 
 def _proven(watch: Watch) -> tuple[Question, ...]:
@@ -373,7 +296,9 @@ def _finding(watch: Watch, question: Question) -> Finding:
         word = "not_worse"
     change = held.worse.since()
     look = first if word != "worse" or change is None else change
-    excess, radius = held.worse.mean_since(look) + margin, held.worse.radius_since(look)
+    risen = held.worse.mean_since(look) + margin
+    excess = risen if word == "worse" else margin - held.fine.mean_since(look)
+    radius = (held.worse if word == "worse" else held.fine).radius_since(look)
     since = watch.starts[look - (held.worse.looks - len(watch.starts))] if watch.starts else None
     known = not math.isnan(excess)
     sure = known and not math.isnan(radius)
@@ -386,16 +311,28 @@ def _finding(watch: Watch, question: Question) -> Finding:
         evidence=held.worse.log_evidence(),
         bar=bar,
         since=since if word == "worse" else None,
-        sentence=_sentence(question, word, excess, since, watch.baseline.loss),
+        sentence=_sentence(question, word, excess, _since(watch, look, since), watch.baseline),
     )
 
 
-def _sentence(question: Question, word: Word, excess: float, since: datetime | None, reference: float) -> str:
+def _since(watch: Watch, look: int, since: datetime | None) -> str:
+    """When a change began; of one as old as the oldest window that is looked back on only that it is as old."""
+    if since is None:
+        return ""
+    oldest = watch.answers[watch.terms.questions[0]].worse.looks - len(watch.starts)
+    return f"{'At least since' if look <= oldest else 'Since'} {since:%Y-%m-%d %H:%M}"
+
+
+def _sentence(question: Question, word: Word, excess: float, since: str, reference: Baseline) -> str:
     if word == "cannot_tell":
-        return f"Whether the model loses more than {SAID[question]} cannot be told yet."
-    size = f"{abs(excess):.3g} ({abs(excess) / reference:.0%} of the reference's loss)"
+        old = ""
+        if question != "skill" and excess > 0 and reference.miscalibration >= excess / 2:
+            lost = f"{reference.miscalibration:.3g}"
+            old = f"Calibrated anew the model would have lost {lost} less on the reference already: that is not new. "
+        return f"{old}Whether the model loses more than {SAID[question]} cannot be told yet."
+    size = f"{abs(excess):.3g} ({abs(excess) / reference.loss:.0%} of the reference's loss)"
     if word == "worse":
-        return f"Since {since:%Y-%m-%d %H:%M} the model loses {size} more than {SAID[question]}."
+        return f"{since} the model loses {size} more than {SAID[question]}."
     if word == "better":
         return f"The model loses {size} less than {SAID[question]}."
     return f"The model loses not more than {SAID[question]}, within the margin."

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cumulant.core.errors import DataError
 from cumulant.core.servable import Batching
 from cumulant.packaging.engine import Engine
+from cumulant.packaging.quantization.decisions import decides, exact, kept
 
 Array = NDArray[Any]
 Sample = Mapping[str, Array]
@@ -72,65 +73,60 @@ def answers(engine: Engine, sample: Sample) -> list[Array]:
     return [np.concatenate(one) for one in zip(*parts, strict=True)]
 
 
-def agreement(expected: Sequence[Array], found: Sequence[Array]) -> float:
-    """The share of rows with the same largest class, or 1 - relative error; the worst output counts.
+def agreement(expected: Sequence[Array], found: Sequence[Array], threshold: float | None = None) -> float:
+    """The share of rows with the same decision, or 1 - relative error; the worst output and threshold count.
 
-    Classes are a float output [n, 2 or more]. Labels and other outputs that are no floats are compared as they are.
-    A number that should be finite and is not makes it 0.
+    What is decided is said at `decisions.kept`. A number that should be finite and is not makes it 0.
     """
-    return min(_agreement(one, other) for one, other in zip(expected, found, strict=True))
+    return min(_agreement(one, other, threshold) for one, other in zip(expected, found, strict=True))
 
 
-def _agreement(expected: Array, found: Array) -> float:
+def _agreement(expected: Array, found: Array, threshold: float | None) -> float:
+    if not _comparable(expected, found):
+        return 0.0
+    rows = kept(expected, found, threshold)
+    return max(0.0, 1 - relative_error(expected, found)) if rows is None else min(float(one.mean()) for one in rows)
+
+
+def _comparable(expected: Array, found: Array) -> bool:
     if expected.shape != found.shape:
-        return 0.0
-    if expected.dtype.kind != "f":
-        return float((expected == found).mean())
-    usable = np.isfinite(expected)
-    if not (np.isfinite(found) | ~usable).all():
-        return 0.0
-    if expected.ndim == 2 and expected.shape[1] >= 2:
-        return float((_classes(expected) == _classes(found)).mean())
-    return max(0.0, 1 - relative_error(expected, found))
+        return False
+    return expected.dtype.kind != "f" or bool((np.isfinite(found) | ~np.isfinite(expected)).all())
 
 
-def _classes(scores: Array) -> Array:
-    found: Array = np.where(np.isfinite(scores), scores, -np.inf).argmax(axis=1)
-    return found
+def bound(expected: Sequence[Array], found: Sequence[Array], threshold: float | None = None) -> float:
+    """What the agreement is at least, at one-sided 95% confidence; of the worst output and threshold.
 
-
-def bound(expected: Sequence[Array], found: Sequence[Array]) -> float:
-    """What the agreement is at least, at one-sided 95% confidence; of the worst output.
-
-    Wilson's bound where the agreement is a share of rows. A relative error has none and stands for itself.
+    The exact limit where the agreement is a share of rows, of a relative error that of the normal distribution.
     """
-    return min(_bound(one, other) for one, other in zip(expected, found, strict=True))
+    return min(_bound(one, other, threshold) for one, other in zip(expected, found, strict=True))
 
 
-def _bound(expected: Array, found: Array) -> float:
-    agrees = _agreement(expected, found)
-    return wilson(agrees, len(expected)) if _is_share(expected) else agrees
+def _bound(expected: Array, found: Array, threshold: float | None) -> float:
+    agrees = _agreement(expected, found, threshold)
+    if not decides(expected, threshold):
+        return min(agrees, 1 - _largest_error(expected, found)) if agrees else 0.0
+    # a row keeps its labels where it keeps all of them, at the rate at which single ones are kept
+    return exact(math.floor(agrees * len(expected) + 1e-9), len(expected))
 
 
-def shares(answers: Sequence[Array]) -> bool:
+def _largest_error(expected: Array, found: Array) -> float:
+    """The upper one-sided 95% limit of the relative error over rows like these: its square is a ratio of two means,
+    with the variance of such (Cochran, Sampling techniques, 1977, 2.11).
+    """
+    usable = np.isfinite(expected)
+    wide = np.where(usable, expected, 0).astype(np.float64)
+    lost = np.where(usable, found, 0).astype(np.float64) - wide
+    squares = [(one**2).reshape(len(one), -1).sum(axis=1) for one in (lost, wide)]
+    total = max(float(squares[1].sum()), 1e-24)
+    ratio = float(squares[0].sum()) / total
+    spread = float(np.sqrt(((squares[0] - ratio * squares[1]) ** 2).sum())) / total
+    return math.sqrt(ratio + _ONE_SIDED * spread)
+
+
+def shares(answers: Sequence[Array], threshold: float | None = None) -> bool:
     """Whether the agreement of such answers is a share of rows, for one output at least."""
-    return any(_is_share(one) for one in answers)
-
-
-def _is_share(answer: Array) -> bool:
-    return answer.dtype.kind != "f" or (answer.ndim == 2 and answer.shape[1] >= 2)
-
-
-def wilson(share: float, rows: int) -> float:
-    """The lower end of Wilson's interval for a share of `rows` rows, one-sided 95%."""
-    square = _ONE_SIDED**2
-    spread = _ONE_SIDED * math.sqrt(share * (1 - share) / rows + square / (4 * rows**2))
-    return (share + square / (2 * rows) - spread) / (1 + square / rows)
-
-
-def rows_to_show(accuracy_loss: float) -> int:
-    """The fewest rows, all agreeing, on which `wilson` reaches 1 - `accuracy_loss`; a loss above 0."""
-    return math.ceil(_ONE_SIDED**2 * (1 - accuracy_loss) / accuracy_loss)
+    return any(decides(one, threshold) for one in answers)
 
 
 def relative_error(expected: Array, found: Array) -> float:

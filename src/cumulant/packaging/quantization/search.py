@@ -13,7 +13,7 @@ import numpy as np
 from cumulant.core.errors import DataError, DefinitionError, IntegrityError, RequestError
 from cumulant.packaging.engine import Engine
 from cumulant.packaging.graph import onnx_part
-from cumulant.packaging.quantization import forms, measure, packed, static
+from cumulant.packaging.quantization import decisions, forms, measure, packed, static
 from cumulant.packaging.quantization.choice import ORIGINAL, Trial
 from cumulant.packaging.quantization.layers import Array, Layer, layers, second_moments, visits
 from cumulant.packaging.quantization.lookup import lookups
@@ -38,6 +38,26 @@ Sample = Mapping[str, Array]
 Make = Callable[[], "ModelProto"]
 
 
+class _Answered(NamedTuple):
+    """Rows, and what the original answers."""
+
+    sample: Sample
+    answers: list[Array]
+
+    @classmethod
+    def by(cls, engine: Engine, sample: Sample) -> _Answered:
+        return cls(sample, measure.answers(engine, sample))
+
+
+class _Aim(NamedTuple):
+    """What forms are held to: the loss of decisions at a threshold; rows to learn from, and fresh ones."""
+
+    loss: float
+    threshold: float | None
+    learned: _Answered
+    fresh: _Answered
+
+
 class Tried(NamedTuple):
     """The trials, the original first, and the graph of each that could be made, by kind."""
 
@@ -45,17 +65,23 @@ class Tried(NamedTuple):
     paths: dict[str, Path]
 
 
-def tried(model: Path, sample: Sample, *, accuracy_loss: float, folder: Path, budget: float) -> Tried:
-    """Make every form in `folder` and measure it on rows that it did not learn from."""
+def tried(
+    model: Path, sample: Sample, *, accuracy_loss: float, folder: Path, budget: float, threshold: float | None = None
+) -> Tried:
+    """Make every form in `folder` and measure it on rows that it did not learn from.
+
+    `threshold`: of two classes, the probability of the second from which a caller says yes.
+    """
     proto = _load(model)
     engine = Engine(model)
-    calibration, held_out = _split(sample, engine, accuracy_loss)
-    expected = measure.answers(engine, held_out)
-    _check_answers(expected, model)
+    calibration, held_out = _split(sample, engine, accuracy_loss, threshold)
+    aim = _Aim(accuracy_loss, threshold, _Answered.by(engine, calibration), _Answered.by(engine, held_out))
+    _check_answers(aim.fresh.answers, model)
+    decisions.check_threshold(aim.fresh.answers, threshold)
     trials, paths = [Trial(ORIGINAL, model.stat().st_size, 1.0, note=_note(model, held_out))], {ORIGINAL: model}
     engines: dict[str, Engine] = {ORIGINAL: engine}
-    for kind, make in _forms(proto, engine, calibration, accuracy_loss):
-        trial, found = _try(kind, make, folder / f"{len(trials)}.onnx", expected, held_out)
+    for kind, make in _forms(proto, engine, aim):
+        trial, found = _try(kind, make, folder / f"{len(trials)}.onnx", aim)
         trials.append(trial)
         if found is not None:
             engines[kind], paths[kind] = found, folder / f"{len(trials) - 1}.onnx"
@@ -80,7 +106,7 @@ def _load(model: Path) -> ModelProto:
     return found
 
 
-def _split(sample: Sample, engine: Engine, accuracy_loss: float) -> tuple[Sample, Sample]:
+def _split(sample: Sample, engine: Engine, accuracy_loss: float, threshold: float | None) -> tuple[Sample, Sample]:
     """Rows to learn from, and others to be held to; evenly mixed, the same at every call.
 
     Raises:
@@ -91,7 +117,7 @@ def _split(sample: Sample, engine: Engine, accuracy_loss: float) -> tuple[Sample
     if names != set(sample):
         raise DataError(f"the sample has {', '.join(sorted(sample))}; the graph takes {', '.join(sorted(names))}")
     step = measure.fixed_rows(engine) or 1
-    fewest = max(_FEWEST, _fewest(sample, engine, accuracy_loss), step)
+    fewest = max(_FEWEST, _fewest(sample, engine, accuracy_loss, threshold), step)
     learn = min(CALIBRATION, max(rows // 4, step)) // step * step
     if rows - learn < fewest:
         raise DataError(
@@ -104,19 +130,19 @@ def _split(sample: Sample, engine: Engine, accuracy_loss: float) -> tuple[Sample
     return _rows(sample, first), _rows(sample, second)
 
 
-def _fewest(sample: Sample, engine: Engine, accuracy_loss: float) -> int:
+def _fewest(sample: Sample, engine: Engine, accuracy_loss: float, threshold: float | None) -> int:
     """Rows on which a form that always agrees shows it; a relative error needs no more than some.
 
     Raises:
         DataError: no number of rows can show it.
     """
     few = measure.answers(engine, _rows(sample, slice(measure.fixed_rows(engine) or 1)))
-    if not measure.shares(few):
+    if not measure.shares(few, threshold):
         return min(_SOME, math.ceil(1 / accuracy_loss) if accuracy_loss else 0)
     if not accuracy_loss:
         hint = "allow a small loss, such as 0.01"
         raise DataError("no number of rows shows that no answer ever changes: the loss must be above 0", hint=hint)
-    return measure.rows_to_show(accuracy_loss)
+    return decisions.rows_to_show(accuracy_loss)
 
 
 def _rows(sample: Sample, chosen: Any) -> Sample:
@@ -133,17 +159,25 @@ def _check_answers(expected: Iterable[Array], model: Path) -> None:
             )
 
 
-def _try(kind: str, make: Make, path: Path, expected: list[Array], held_out: Sample) -> tuple[Trial, Engine | None]:
+def _try(kind: str, make: Make, path: Path, aim: _Aim) -> tuple[Trial, Engine | None]:
     onnx = onnx_part()
     try:
         onnx.save(make(), str(path))
         engine = Engine(path)
-        answers = measure.answers(engine, held_out)
-        found, bound = measure.agreement(expected, answers), measure.bound(expected, answers)
+        distance = measure.distance(aim.learned.answers, measure.answers(engine, aim.learned.sample))
+        answers = measure.answers(engine, aim.fresh.sample)
+        found = measure.agreement(aim.fresh.answers, answers, aim.threshold)
+        bound = measure.bound(aim.fresh.answers, answers, aim.threshold)
+        sides = [
+            decisions.lost_side(one, other, aim.threshold, aim.loss)
+            for one, other in zip(aim.fresh.answers, answers, strict=True)
+            if one.shape == other.shape
+        ]
     except (*_FAULTS, IntegrityError, RequestError, onnx.checker.ValidationError) as error:
         first = str(error).strip().split("\n", 1)[0][:200]
         return Trial(kind, fault=f"could not be made: {type(error).__name__}: {first}"), None
-    return Trial(kind, path.stat().st_size, found, note=_note(path, held_out), bound=bound), engine
+    trial = Trial(kind, path.stat().st_size, found, note=_note(path, aim.fresh.sample), bound=bound, distance=distance)
+    return trial._replace(one_sided=next(filter(None, sides), "")), engine
 
 
 def _note(path: Path, sample: Sample) -> str:
@@ -151,7 +185,7 @@ def _note(path: Path, sample: Sample) -> str:
     return "" if batching.exact else f"not exact in batches: {batching.reason}"
 
 
-def _forms(proto: ModelProto, engine: Engine, calibration: Sample, loss: float) -> Iterator[tuple[str, Make]]:
+def _forms(proto: ModelProto, engine: Engine, aim: _Aim) -> Iterator[tuple[str, Make]]:
     """Each form's name and how to make it, in order of rising effort."""
     opset = next((one.version for one in proto.opset_import if one.domain in ("", "ai.onnx")), 0)
     if opset < _OPSET:
@@ -163,7 +197,7 @@ def _forms(proto: ModelProto, engine: Engine, calibration: Sample, loss: float) 
     if not found:
         return
     step = measure.fixed_rows(engine) or 1
-    work = _Work(base, found, calibration, step, measure.answers(engine, calibration))
+    work, loss = _Work(base, found, step, aim), aim.loss
     yield "float16 weights", lambda: packed.packed(base, {})
     yield "float16", lambda: forms.half_computed(base)
     yield "int8 weights", lambda: work.weights(8)
@@ -204,13 +238,11 @@ def _rest(model: ModelProto) -> ModelProto:
 class _Work:
     """What several forms of one graph share: moments, ranges, sensitivities; each computed when first wanted."""
 
-    def __init__(
-        self, base: ModelProto, found: tuple[Layer, ...], calibration: Sample, step: int, expected: list[Array]
-    ) -> None:
+    def __init__(self, base: ModelProto, found: tuple[Layer, ...], step: int, aim: _Aim) -> None:
         self._base, self._layers, self._step = base, found, step
-        self._calibration, self._expected = calibration, expected
-        few = min(measure.count(calibration), max(_TRIED // step, 1) * step)
-        self._few, self._few_expected = _rows(calibration, slice(few)), [one[:few] for one in expected]
+        self._calibration, self._expected, self._threshold = aim.learned.sample, aim.learned.answers, aim.threshold
+        few = min(measure.count(self._calibration), max(_TRIED // step, 1) * step)
+        self._few, self._few_expected = _rows(self._calibration, slice(few)), [one[:few] for one in self._expected]
         self._rounder: Rounder | None = None
         self._ranges: static.Ranges | None = None
         self._cuts: static.Cuts | None = None
@@ -271,4 +303,4 @@ class _Work:
 
     def _agrees(self, model: ModelProto, loss: float) -> bool:
         found = measure.of_model(model, self._calibration)
-        return measure.agreement(self._expected, found) >= 1 - loss
+        return measure.agreement(self._expected, found, self._threshold) >= 1 - loss

@@ -86,7 +86,7 @@ def factor(history: Floats) -> int | None:
 
     The length is the one beyond which the long-run variance of the means no longer grows.
     """
-    series = sequential.Dependence.start().add(history)
+    series = sequential.LongRunVariance.start().add(history)
     if series.visible() < 2:
         return None
     length, effect = series.block()

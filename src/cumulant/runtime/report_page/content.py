@@ -138,7 +138,8 @@ class CurveReport(msgspec.Struct, frozen=True, kw_only=True):
 class RuleReport(msgspec.Struct, frozen=True, kw_only=True):
     """One rule of the gate: what it asked, what was measured, and the verdict word.
 
-    `against` is `champion`, `naive` or `limit`; `difference` is above 0 where the model is better, or inside its limit.
+    `against` is `champion`, `champion_before`, `naive` or `limit`; `difference` is above 0 where the model is better,
+    or inside its limit.
     """
 
     metric: str

@@ -26,11 +26,13 @@ from cumulant.runtime.report_page.content import (
     TrainingReport,
     TrialReport,
 )
+from cumulant.runtime.window_uses import percent
+from cumulant.statistics.bootstrap import LEVEL
 
 if TYPE_CHECKING:
     from cumulant.runtime.candidate import ModelRecord
     from cumulant.runtime.fitting import Fitted, SplitSummary
-    from cumulant.runtime.judging import Judgement
+    from cumulant.runtime.judgement import Judgement
     from cumulant.statistics import Estimate
     from cumulant.training import Evaluation, RuleVerdict
     from cumulant.training.records import FoldSummary
@@ -149,10 +151,13 @@ def curves(found: Evaluation) -> Iterator[CurveReport]:
 
 def gate(judgement: Judgement) -> GateReport:
     verdict, champion = judgement.verdict, judgement.champion_uri
+    reference = f"the champion {champion}" if champion else "the naive baseline"
+    if verdict.level > LEVEL:
+        reference += f", with intervals at {percent(verdict.level)}: these test rows have judged other models"
     return GateReport(
         verdict=verdict.word,
         passed=verdict.passed,
-        reference=f"the champion {champion}" if champion else "the naive baseline",
+        reference=reference,
         rules=tuple(_rule(rule) for rule in verdict.rules),
     )
 

@@ -38,6 +38,7 @@ training:
     "    calibration_error: {max: 0.05}\n": """\
     calibration_error: {max: 0.12}      # of three weeks: storms come and go, and no training knows of the next
     log_loss: {margin: 0.03}
+    cost: {margin: 0.15}                # of three weeks: a day's storm decides over many flights at once
 """,
 }
 _SECTIONS = """

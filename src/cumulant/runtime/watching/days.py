@@ -65,7 +65,7 @@ class Kept:
 
     @property
     def folder(self) -> Path:
-        return self.root / digest({"reference": self.key, "format": 1})[:32]
+        return self.root / digest({"reference": self.key, "format": 2})[:32]
 
     def read(self, name: str, kind: type[Held]) -> Held | None:
         """What is kept under a name; None where it is not there or damaged."""

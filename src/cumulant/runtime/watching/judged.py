@@ -52,6 +52,13 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
     late: Late = Late()
 
+    @property
+    def harm_since(self) -> datetime | None:
+        """Since when the model loses more than it should; None where that is not shown."""
+        if self.harm is None or self.harm.word != "worse":
+            return None
+        return min((one.since for one in self.harm.findings if one.since is not None), default=None)
+
     def losses_since(self, since: datetime) -> tuple[float | None, float | None]:
         """Mean loss of a row since then, as estimated and as measured."""
         held = [one for one in self.windows if one.end > since]
@@ -81,6 +88,16 @@ def audit_of(windows: Sequence[Passed], before: float | None) -> Audit | None:
     if before is None or not pairs:
         return None
     return audit([said for said, _ in pairs], [truth for _, truth in pairs], before=before)
+
+
+def distrust(several: bool, last: Harm | None, audit: Audit | None) -> str | None:
+    """Why the newest windows are not estimated, though their scores would allow it; None where they are."""
+    if several and last is not None and last.word == "worse":
+        return "labels show harm, and of several classes it is not known whether scores see it"
+    if audit is not None and not audit.holds:
+        missed = f"{audit.windows - audit.covered} of {audit.windows}"
+        return f"{missed} windows with labels lay outside the interval that was estimated for them"
+    return None
 
 
 def enough(part: pl.DataFrame) -> bool:

@@ -39,7 +39,7 @@ from cumulant.runtime.labels import join_labels, schema_of
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.validate import snapshots_of
 from cumulant.runtime.watching.estimates import Estimates, Said, estimates_of
-from cumulant.runtime.watching.judged import SPAN, Judged, audit_of, enough, passed_of, with_estimate
+from cumulant.runtime.watching.judged import SPAN, Judged, audit_of, distrust, enough, passed_of, with_estimate
 from cumulant.runtime.watching.late import Late, counted_from, late
 from cumulant.runtime.watching.outcome_shift import BEFORE, RECENT, outcome_shift
 from cumulant.runtime.watching.reference import Served, served_reference
@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project import Project
     from cumulant.runtime.monitor import Monitored
+    from cumulant.statistics.performance import Audit
 
 #: windows whose figures are kept
 _KEPT = 400
@@ -191,7 +192,8 @@ class _Look:
             harm=None if watch is None else watch.to_json(), told=plain(last), windows=ripe[-_KEPT:],
             labels=standing.labels + labels,
         )  # fmt: skip
-        estimate = self._estimate(estimates, last, notes)
+        audit = audit_of(passed, self._reference_loss)
+        estimate = self._estimate(estimates, last, audit, notes)
         evidence = self._evidence(after, last, estimate, fault)
         state, action = decided(
             self._project, after, evidence, fresh=bool(told), waited=standing.looked.get("action") == "wait"
@@ -199,7 +201,7 @@ class _Look:
         result = Judged(
             model=self._project.name, version=standing.version, at=self.at, until=until, fresh=fresh,
             windows=tuple(passed), harm=last, estimate=estimate,
-            reference_loss=self._reference_loss, audit=audit_of(passed, self._reference_loss),
+            reference_loss=self._reference_loss, audit=audit,
             outcomes=self._outcomes(until), fault=fault, action=action, notes=tuple(dict.fromkeys(notes)),
             late=self._late(standing),
         )  # fmt: skip
@@ -348,15 +350,16 @@ class _Look:
             found.append(said.figure)
         return found
 
-    def _estimate(self, estimates: Estimates, last: Harm | None, notes: list[str]) -> EstimatedFigure | None:
-        """Of the newest windows together. Where labels have shown that truth no longer goes with scores: none."""
+    def _estimate(
+        self, estimates: Estimates, last: Harm | None, audit: Audit | None, notes: list[str]
+    ) -> EstimatedFigure | None:
+        """Of the newest windows together, unless labels have shown that scores or estimates do not go with truth."""
         recent = self._own.filter(pl.col(MOMENT) >= self.at - SPAN * self._window)
         if estimates.refused is not None or not recent.height:
             return None
-        if self._model.several and last is not None and last.word == "worse":
-            said = Said(None, "labels show harm, and of several classes it is not known whether scores see it")
-        else:
-            said = estimates.of(recent, None if last is None else last.kind)
+        why = distrust(self._model.several, last, audit)
+        kind = None if last is None else last.kind
+        said = estimates.of(recent, kind) if why is None else Said(None, why)
         notes += [] if said.refused is None else [f"the loss of the newest windows is not estimated: {said.refused}"]
         return said.figure
 

@@ -94,7 +94,8 @@ def _headline(found: Findings) -> str:
     if not found.findings:
         return "Nothing is alarming"
     if not names:
-        return "What moved is over"
+        over = all(found.is_over(one) for one in found.findings)
+        return "What moved is over" if over else "What moved may go on: it is no longer surely not chance"
     return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''} moved"
 
 

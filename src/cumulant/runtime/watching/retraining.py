@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, RefusedError, RetryableError, UsageError
+from cumulant.core.errors import CumulantError, DataError, RefusedError, RetryableError, UsageError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.monitoring.events import RetrainingMoved
@@ -21,7 +21,7 @@ from cumulant.runtime.alerts.flow import observe
 from cumulant.runtime.delivery import by_releases, served
 from cumulant.runtime.release import store
 from cumulant.runtime.release.starting import start_release
-from cumulant.runtime.train import train
+from cumulant.runtime.train import TrainResult, train
 from cumulant.runtime.watching.standing import TRAINING, Wanted, read_wanted, write
 from cumulant.runtime.watching.telling import RULE, of_training
 
@@ -70,10 +70,7 @@ def _trained(
     progress: Progress,
 ) -> tuple[Wanted, int]:  # fmt: skip
     try:
-        made = train(
-            project, principal=principal, as_of=as_of, time=time, promote=not _asks(project),
-            history=project.spec.monitoring.retrain.history, progress=progress,
-        )  # fmt: skip
+        made = _made(project, wanted, principal, as_of=as_of, time=time, progress=progress)
     except CumulantError as error:
         return _failed(project, wanted, version, principal, error)
     name = f"{made.model.name}/{made.model.version}"
@@ -83,6 +80,30 @@ def _trained(
     if made.promoted:
         return _moved(project, wanted, version, principal, stage="released", candidate=name, said=f"{name} is champion")
     return _moved(project, wanted, version, principal, stage="trained", candidate=name, said=f"{name} passed the gate")
+
+
+def _made(
+    project: Project, wanted: Wanted, principal: Principal, *, as_of: datetime | None, time: str | None,
+    progress: Progress,
+) -> TrainResult:  # fmt: skip
+    """The training; if the gate refuses its model, and it is known since when the champion loses, once more with the
+    rows since then alone: what holds now may contradict what held before, and the declared test may lie after all rows
+    of the change, so that none of them would be learned from.
+    """
+
+    def trained(change: datetime | None) -> TrainResult:
+        return train(
+            project, principal=principal, as_of=as_of, time=time, promote=not _asks(project),
+            history=project.spec.monitoring.retrain.history, change=change, progress=progress,
+        )  # fmt: skip
+
+    made = trained(None)
+    if made.verdict.passed or wanted.since is None:
+        return made
+    try:
+        return trained(wanted.since)
+    except (DataError, UsageError):  # too few rows are new
+        return made
 
 
 def _released(

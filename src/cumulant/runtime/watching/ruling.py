@@ -87,6 +87,7 @@ def _fact(after: Standing, found: Judged) -> PerformanceLooked:
 def _ask(transaction: Transaction, found: Judged, *, expect: int) -> None:
     trigger, sentence = found.action.trigger, found.action.sentence
     assert trigger is not None
-    wanted = Wanted(asked=found.at, champion=found.version, trigger=trigger, sentence=sentence)
+    since = found.harm_since if trigger == "harm" else None
+    wanted = Wanted(asked=found.at, champion=found.version, trigger=trigger, sentence=sentence, since=since)
     write(transaction, TRAINING, found.model, wanted, expect=expect)
     transaction.emit(RetrainingAsked(model=found.model, champion=found.version, trigger=trigger, reason=sentence))

@@ -67,7 +67,9 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
-    """A training that the rule asked for, and how far it has come. `candidate`: the version that it made."""
+    """A training that the rule asked for, and how far it has come. `candidate`: the version that it made. `since`: of
+    harm, since when the champion loses more.
+    """
 
     asked: datetime
     champion: str
@@ -77,6 +79,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     candidate: str | None = None
     release: str | None = None
     said: str = ""
+    since: datetime | None = None
 
     @property
     def open(self) -> bool:

@@ -39,8 +39,9 @@ class Grid:
         return float(self.edges[-2])
 
 
-def grid(ordered: Floats, *, declared: Floats | None = None) -> Grid:
-    """Cells from the sorted finite values of a reference [n]: its percentiles, or `declared` inner edges.
+def grid(ordered: Floats, *, declared: Floats | None = None, within: tuple[float, float] | None = None) -> Grid:
+    """Cells from the sorted finite values of a reference [n]: its percentiles, or `declared` inner edges. What is not
+    `within` the least and greatest possible value, where all of the reference is, lies far outside.
 
     Raises:
         ValueError: there is no value.
@@ -55,9 +56,12 @@ def grid(ordered: Floats, *, declared: Floats | None = None) -> Grid:
     reach = FAR * (high - low or abs(high) or 1.0)
     # Cells are closed above, so the edge below the least value is the number before it.
     before = np.nextafter(low, -np.inf)
-    within = inner[(inner > before) & (inner < high)]
-    far = min(low - reach, np.nextafter(before, -np.inf)), max(high + reach, np.nextafter(high, np.inf))
-    return Grid(np.unique(np.concatenate(([far[0], before], within, [high, far[1]]))))
+    kept = inner[(inner > before) & (inner < high)]
+    ends = low - reach, high + reach
+    if within is not None and within[0] <= low and high <= within[1]:
+        ends = float(np.nextafter(within[0], -np.inf)), within[1]
+    far = min(ends[0], np.nextafter(before, -np.inf)), max(ends[1], np.nextafter(high, np.inf))
+    return Grid(np.unique(np.concatenate(([far[0], before], kept, [high, far[1]]))))
 
 
 def cells(values: Floats, grid: Grid, *, block: Codes | None = None, blocks: int = 1) -> Codes:

@@ -7,7 +7,7 @@ hold many releases at once. Evidence is the natural logarithm of an e-value: rej
 from __future__ import annotations
 
 from cumulant.statistics.sequential.alpha import Decision, Evidence, decide, split, stages
-from cumulant.statistics.sequential.dependence import Dependence
+from cumulant.statistics.sequential.long_run_variance import LongRunVariance
 from cumulant.statistics.sequential.means import (
     Bernstein,
     Betting,
@@ -39,8 +39,8 @@ __all__ = [
     "Bernstein",
     "Betting",
     "Decision",
-    "Dependence",
     "Evidence",
+    "LongRunVariance",
     "Paired",
     "PairedBlocks",
     "Power",

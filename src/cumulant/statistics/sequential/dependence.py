@@ -1,155 +1,168 @@
-"""How long a series depends on itself: the length of blocks whose means may be taken as independent.
+"""How values that follow each other depend and are skewed, and what evidence that alone would show.
 
-With blocks of m values, m x the variance of a block's mean tends to the long-run variance of the series, which is the
-variance of one value times the sum of all autocorrelations. A block is long enough when longer blocks no longer raise
-that product; the lag-one autocorrelation alone misses slow dependence under much noise. The variance is Hadamard's, a
-sixth of the mean square of the second difference of neighbouring blocks (Baugh 1971, Frequency modulation analysis with
-the Hadamard variance, doi:10.1109/FREQ.1971.199846): a slow rise or fall of the level, such as that of a day, does not
-enter it.
+`Student` takes values for independent and near normal. Means of windows often are neither: a loss that lasts some days
+moves several of them, and where a large loss is rare most windows look better than their mean. Both make evidence of
+nothing. So the reference's own values say how they follow each other (`learned`), and `allowance` says how much
+evidence such values show by chance beyond independent normal ones: it is taken off before a word is said.
 
-Lengths are powers of two, so that the whole state is a few sums, whatever the number of values.
+**The rule.** Values of one window that vary together, by their sum's variance against that of independent ones, are one
+value. Windows follow each other as an autoregression of first order, whose correlation stands for the sum of all
+autocorrelations (1 + r) / (1 - r); its estimate is corrected for the bias of short series (Marriott and Pope 1954).
+Fluctuations slower than the reference cannot be seen in it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
 from cumulant.statistics.sequential.arrays import Floats
+from cumulant.statistics.sequential.student import Student, of_any_size
 
-#: blocks of 2^0 to 2^9 values
-_SCALES = 10
-#: with fewer blocks of a length than this, nothing is read from it
-FEWEST_BLOCKS = 12
-#: rise of the long-run variance that is accepted, and standard errors of chance on top of it
-_RISE, _ERRORS = 1.25, 2.0
-#: lengths beyond a block's, each twice the one before, by which that is judged; what rises later is a design effect
-_AHEAD = 3
-#: relative variance of a mean square of m second differences, times m, for independent normal values
-_CHANCE = 3.9
-#: a design effect is at most this: beyond it there is no evidence to speak of
-_MOST = 1000.0
+#: windows without which it is not known how they depend, and what is then assumed of them
+FEWEST, ASSUMED = 12, 0.3
+#: simulated runs, and the most values of one look that are simulated: sums of more are near normal
+_RUNS, _VALUES = 600, 8
+#: correlations beyond this cannot be told from a trend
+_MOST = 0.95
+#: skewness and correlation below which values show no more than normal ones, as the test of a rise is cautious
+_SLIGHT = 1.0, 0.2
+#: skewness of a sample below this is not told from that of normal values; larger ones than the second are not
+#: simulated; by how much the skewness of 60 values of a skewed gamma distribution falls short of its own
+_STRAIGHT, _STEEP, _LARGER = 0.3, 8.0, 1.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dependence:
+    """whole: the values of a look vary together, and their mean is one value. correlation: of neighbouring looks, from
+    0 on. skewness: of values. values: how many a look has.
+    """
+
+    whole: bool = False
+    correlation: float = 0.0
+    skewness: float = 0.0
+    values: int = 1
+
+    @property
+    def factor(self) -> float:
+        """By how much dependence widens the variance of a mean of looks: the sum of all autocorrelations."""
+        return (1 + self.correlation) / (1 - self.correlation)
+
+
+def learned(history: Sequence[Floats]) -> Dependence:
+    """What a reference's values [looks][values], oldest first, say of values that come later."""
+    looks = [np.asarray(one, dtype=np.float64) for one in history if len(one)]
+    if not looks:
+        return Dependence(correlation=ASSUMED)
+    means = np.array([one.mean() for one in looks])
+    sizes = np.array([len(one) for one in looks])
+    together = _together(looks, means, sizes)
+    if len(means) >= FEWEST:
+        found = _correlation(means)
+    else:  # few windows of several values that do not vary together say that they do not depend on each other
+        found = 0.0 if len(means) > 1 and float(np.median(sizes)) > 1 and not together else ASSUMED
+    whole = together or (found > 0 and len(means) > 1)
+    values = 1 if whole else int(np.median(sizes))
+    return Dependence(
+        whole=whole, correlation=found, skewness=_skewness(means if whole else np.concatenate(looks)), values=values
+    )
+
+
+def _together(looks: Sequence[Floats], means: Floats, sizes: Floats) -> bool:
+    """Whether means of looks vary by more than those of independent values would, and surely so (99%)."""
+    from scipy.stats import f
+
+    within = sum(float(((one - mean) ** 2).sum()) for one, mean in zip(looks, means, strict=True))
+    freedom, count = int(sizes.sum()) - len(looks), len(looks)
+    if freedom < 1 or count < 2 or within <= 0:
+        return False
+    grand = float((sizes * means).sum() / sizes.sum())
+    between = float((sizes * (means - grand) ** 2).sum()) / (count - 1)
+    return bool(f.sf(between / (within / freedom), count - 1, freedom) < 0.01)
+
+
+def _correlation(means: Floats) -> float:
+    """Of neighbours; 0 where chance shows as much among independent ones."""
+    n, around = len(means), means - means.mean()
+    whole = float(around @ around)
+    seen = float(around[1:] @ around[:-1]) / whole if whole > 0 else 0.0
+    if seen <= 1 / math.sqrt(n):
+        return 0.0
+    return min(seen + (1 + 3 * seen) / n, _MOST)
+
+
+def _skewness(values: Floats) -> float:
+    """The standardised third moment, made larger: few values seldom show what is rare, and then too little of it."""
+    spread = float(values.std())
+    if len(values) < 3 or spread <= 0:
+        return 0.0
+    seen = float((((values - values.mean()) / spread) ** 3).mean())
+    if abs(seen) < max(_STRAIGHT, math.sqrt(6 / len(values))):
+        return 0.0
+    return math.copysign(min(_LARGER * abs(seen), _STEEP), seen)
 
 
 @dataclass(frozen=True)
-class Dependence:
-    """Sums of one series by length of block.
+class Allowance:
+    """Log evidence that is chance: of a rise since any look (`Risen.log_evidence`), and of the newest looks alone."""
 
-    blocks: [scales] blocks that are full. sums: [scales, 2] sums of their means and of the squares of these.
-    squares: [scales] sum of squared second differences of their means.
-    last: [scales, 2] the means of the last two full blocks. open: [scales] the first half of one that is not full, or
-    NaN.
+    risen: float = 0.0
+    recent: float = 0.0
+
+
+def allowance(
+    found: Dependence, *, horizon: int, recent: int, alpha: float, effect: float = 0.5, falling: bool = False,
+    seed: int = 0,
+) -> Allowance:  # fmt: skip
+    """How much more log evidence than independent normal values, and than log(1 / alpha), values like these show with a
+    chance of `alpha` within `horizon` looks although their mean is 0. `falling`: of the values with the other sign.
+
+    It is the quantile of half of `alpha`, since what was learned of few looks errs.
     """
+    skewness = min(-found.skewness if falling else found.skewness, 0.0)  # a long tail above only hides a rise
+    if skewness > -_SLIGHT[0] and found.correlation < _SLIGHT[1]:
+        return Allowance()
+    generator = np.random.default_rng(seed)
+    values = min(found.values, _VALUES)
+    plain = generator.standard_normal((_RUNS, horizon, values))
+    like = _like(found.correlation, skewness, (_RUNS, horizon, values), generator)
+    ends = [np.quantile(_greatest(one, recent, effect), 1 - alpha / 2, axis=1) for one in (plain, like)]
+    bar = math.log(1 / alpha)
+    risen, newest = (max(float(then) - max(float(now), bar), 0.0) for now, then in zip(*ends, strict=True))
+    return Allowance(risen, newest)
 
-    blocks: npt.NDArray[np.int64]
-    sums: Floats
-    squares: Floats
-    last: Floats
-    open: Floats
 
-    @classmethod
-    def start(cls) -> Dependence:
-        """No values yet."""
-        return cls(
-            np.zeros(_SCALES, dtype=np.int64),
-            np.zeros((_SCALES, 2)),
-            np.zeros(_SCALES),
-            np.full((_SCALES, 2), math.nan),
-            np.full(_SCALES, math.nan),
-        )
+def _like(correlation: float, skewness: float, shape: tuple[int, int, int], generator: np.random.Generator) -> Floats:
+    """Values with mean 0 that follow each other so [runs, looks, values]; skewed ones are of a gamma distribution."""
+    runs, looks, values = shape
+    before = 0 if not correlation else math.ceil(3 / (1 - correlation))
+    # The sum of skewed innovations is less skewed than they are.
+    own = skewness * (1 - correlation**3) / (1 - correlation**2) ** 1.5
+    size = (runs, looks + before, values)
+    if own:
+        k = 4 / own**2
+        drawn = math.copysign(1.0, own) * (generator.standard_gamma(k, size) - k) / math.sqrt(k)
+    else:
+        drawn = generator.standard_normal(size)
+    for place in range(1, looks + before if correlation else 1):
+        drawn[:, place] = correlation * drawn[:, place - 1] + math.sqrt(1 - correlation**2) * drawn[:, place]
+    found: Floats = drawn[:, before:]
+    return found
 
-    def add(self, values: npt.ArrayLike) -> Dependence:
-        """With more values [n], in their order.
 
-        Raises:
-            ValueError: a value is not finite.
-        """
-        means = np.asarray(values, dtype=np.float64)
-        if not np.isfinite(means).all():
-            raise ValueError("a value of the series is not finite")
-        blocks = self.blocks.copy()
-        sums, squares, last, halves = (one.copy() for one in (self.sums, self.squares, self.last, self.open))
-        for scale in range(_SCALES):
-            if not len(means):
-                break
-            joined = np.concatenate([last[scale][~np.isnan(last[scale])], means])
-            squares[scale] += float((np.diff(joined, 2) ** 2).sum())
-            blocks[scale] += len(means)
-            sums[scale] += (means.sum(), (means**2).sum())
-            last[scale] = np.concatenate([[math.nan, math.nan], joined])[-2:]
-            whole = means if math.isnan(halves[scale]) else np.concatenate([[halves[scale]], means])
-            halves[scale] = whole[-1] if len(whole) % 2 else math.nan
-            means = whole[: len(whole) // 2 * 2].reshape(-1, 2).mean(1)
-        return Dependence(blocks, sums, squares, last, halves)
-
-    def long_run_variances(self) -> Floats:
-        """[scales]: length x Hadamard variance of the means of blocks of 2^scale values; NaN: too few blocks."""
-        differences = np.maximum(self.blocks - 2, 1)
-        found = self.squares / differences / 6 * 2.0 ** np.arange(_SCALES)
-        return np.where(self.blocks >= FEWEST_BLOCKS, found, math.nan)
-
-    def block(self, *, least: int = 1, most: int | None = None) -> tuple[int, float]:
-        """The length of a block, `least` to `most` values, and the design effect that remains between such blocks.
-
-        The design effect, 1 or more, is how many times the variance of a mean of many blocks exceeds what independent
-        blocks would give. Where even the longest visible block depends on its neighbours, it is that one.
-        """
-        variances = self.long_run_variances()
-        places = np.flatnonzero(~np.isnan(variances))
-        first = max(0, math.ceil(math.log2(max(least, 1))))
-        if not len(places) or first >= places[-1]:
-            return least, 1.0
-        for scale in range(first, int(places[-1])):
-            rise, chance = self._rises(variances, scale, places)
-            longest = most is not None and 2 ** (scale + 1) > most
-            if longest or (rise <= _RISE + _ERRORS * chance)[:_AHEAD].all():
-                return max(least, 2**scale), float(np.clip((rise - _ERRORS * chance).max(), 1.0, _MOST))
-        return max(least, int(2 ** places[-1])), 1.0
-
-    def design_effect(self) -> float:
-        """How many times the variance of a mean of many values exceeds that of independent ones; at least 1."""
-        variances = self.long_run_variances()
-        places = np.flatnonzero(~np.isnan(variances))
-        if not len(places):
-            return 1.0
-        rise, chance = self._rises(variances, 0, places)
-        return float(np.clip((rise - _ERRORS * chance).max(initial=1.0), 1.0, _MOST))
-
-    def visible(self) -> int:
-        """The longest block whose dependence the series can show; 0 where it is too short for any."""
-        enough = np.flatnonzero(self.blocks >= FEWEST_BLOCKS)
-        return int(2 ** enough[-1]) if len(enough) else 0
-
-    def _rises(self, variances: Floats, scale: int, places: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
-        """Of each longer block, its long-run variance over what independent blocks of `scale` have, and its error."""
-        longer = places[places > scale]
-        count, (total, squares) = self.blocks[scale], self.sums[scale]
-        own = 2.0**scale * (squares - total**2 / count) / max(count - 1, 1)
-        if not own > 0:
-            return np.ones(len(longer)), np.zeros(len(longer))
-        return variances[longer] / own, np.sqrt(_CHANCE / self.blocks[longer])
-
-    def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists; what is missing is None."""
-        return {
-            "blocks": self.blocks.tolist(),
-            "sums": self.sums.tolist(),
-            "squares": self.squares.tolist(),
-            "last": [None if math.isnan(one) else one for one in self.last.ravel().tolist()],
-            "open": [None if math.isnan(one) else one for one in self.open.tolist()],
-        }
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> Dependence:
-        """What `to_json` wrote."""
-        last, open_ = (
-            np.array([math.nan if one is None else one for one in cast("list[float | None]", stored[name])])
-            for name in ("last", "open")
-        )
-        sums, squares = (np.asarray(stored[name], dtype=np.float64) for name in ("sums", "squares"))
-        return cls(np.asarray(stored["blocks"], dtype=np.int64), sums, squares, last.reshape(_SCALES, 2), open_)
+def _greatest(values: Floats, recent: int, effect: float) -> Floats:
+    """The greatest log evidence [2, runs] at any look: since any look, and of the newest looks alone."""
+    runs, looks, _ = values.shape
+    sums = (np.full(values.shape[:2], float(values.shape[2])), values.sum(axis=2), (values**2).sum(axis=2))
+    totals = [np.cumsum(one, axis=1) for one in sums]
+    found = np.full((2, runs), -np.inf)
+    for look in range(looks):
+        begun = [one[:, [look]] - np.hstack([np.zeros((runs, 1)), one[:, :look]]) for one in totals]
+        evidence = of_any_size(Student(effect, *begun))
+        risen = np.logaddexp.reduce(evidence, axis=1) - math.log(looks)
+        newest = np.logaddexp.reduce(evidence[:, -recent:], axis=1) - math.log(recent)
+        found = np.maximum(found, np.stack([risen, newest]))
+    return found

@@ -265,7 +265,7 @@ def best_rho(variance: float, *, alpha: float = 0.05) -> float:
 def asymptotic_radius(count: npt.ArrayLike, deviation: npt.ArrayLike, *, alpha: float, rho: float = 0.1) -> Floats:
     """**Asymptotic** confidence sequence's half width of a mean of `count` block means with standard `deviation`.
 
-    Holds as blocks grow many, not at each sample size; blocks must be independent (`dependence.Dependence`). For values
+    Holds as blocks grow many, not at each sample size; blocks must be independent (`LongRunVariance`). For values
     without a bound only; never the basis of a rollback. Tight near count = 2 log(1/alpha) / rho^2, roughly.
 
     Raises:

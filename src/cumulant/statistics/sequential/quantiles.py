@@ -3,7 +3,7 @@
 `Quantiles` keeps, for each edge of a fixed histogram, the confidence sequence (`means.Bernstein`) of the share of
 values at or below it, one share a block. A quantile is then between the edges that the shares cannot exclude.
 **Assumption:** the expected share is the same in every block given those before; values within a block may depend on
-each other in any way (keys, queues). Autocorrelated blocks are merged first, by `dependence.Dependence`. Blocks count
+each other in any way (keys, queues). Autocorrelated blocks are merged first, by `LongRunVariance`. Blocks count
 alike, however many values they hold.
 
 `howard_ramdas_ranks` is for independent values: Howard and Ramdas 2022, Sequential estimation of quantiles with

@@ -17,7 +17,7 @@ bursts, or with a difference, invariance under a change of scale is not exact, a
 the tests add up the expected value at fixed rates, and `bench/release/worlds.py` counts whole releases.
 
 **Assumptions and the block rule.** Bursts of different blocks are independent; merge looks by
-`dependence.Dependence.block`, fixed before the release, until they are. Bursts that both arms share do no harm: they
+`LongRunVariance.block`, fixed before the release, until they are. Bursts that both arms share do no harm: they
 are read as bursts of each arm, which widens. Requests of one key depend on each other: count a key once a look, and
 weigh the evidence by one over the dispersion that remains over keys (`tempered`). Within one process the share of
 traffic is constant;

@@ -7,9 +7,10 @@ S and V the sums of n values and of their squares, c = 1 / effect and A = V - S^
 distribution function of Student's t. A change is found as in Shin, Ramdas and Rinaldo 2024, E-detectors
 (doi:10.51387/23-NEJSDS51): an e-process begins at each look, and their sum is watched.
 
-**Assumption.** Values are independent and near normal: means of blocks (`blocks`), such as a day's rows. Losses of
-single rows are not. Bounded values in small blocks are better served by `means.Betting`; day means are too few for it,
-since a bet against values in [-1, 1] cannot use that day means vary by a hundredth.
+**Assumption.** Values are independent and near normal: means of blocks, such as a day's rows. Losses of single rows are
+not. Means of windows that follow each other often are neither; `dependence` learns it and says what to take off.
+Bounded values in small blocks are better served by `means.Betting`; day means are too few for it, since a bet against
+values in [-1, 1] cannot use that day means vary by a hundredth.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from scipy.special import stdtr, stdtrit
 
 from cumulant.statistics.sequential.arrays import Floats
 
+#: a rise that is looked for beside small ones, in standard deviations of a value
+LARGE = 2.0
 #: a sum of squares up to this is that of zeros: ratios of smaller ones lose their digits, or overflow
 _LEAST = 1e-290
 
@@ -94,21 +97,30 @@ class Student:
         return cls(float(cast("float", stored["effect"])), *sums)
 
 
+def of_any_size(sums: Student) -> Floats:
+    """Log e-value [batch] as `Student.log_evidence`, looked for at `effect` and at LARGE deviations alike: the mean of
+    both. Of few values that all are far above 0 the first alone never says enough.
+    """
+    return np.logaddexp(sums.log_evidence(), replace(sums, effect=LARGE).log_evidence()) - math.log(2)
+
+
 @dataclass(frozen=True)
 class Risen:
     """Whether the mean of near-normal values has risen above 0 since some look; a `Student` begins at each.
 
     With every look before the change alike, an alarm at evidence log(1 / alpha) comes with probability alpha at most
     within the first `horizon` looks, and on average not before `horizon` / alpha of them. The last `horizon` starts
-    are kept: what happened longer ago is not looked for.
+    are kept: what happened longer ago is not looked for. `allowed`: log evidence that is taken off, since values that
+    depend on each other or are skewed show as much by chance (`dependence.allowance`).
     """
 
     horizon: int
     looks: int
     starts: Student
+    allowed: float = 0.0
 
     @classmethod
-    def start(cls, *, horizon: int, effect: float = 0.5) -> Risen:
+    def start(cls, *, horizon: int, effect: float = 0.5, allowed: float = 0.0) -> Risen:
         """No looks yet.
 
         Raises:
@@ -116,7 +128,7 @@ class Risen:
         """
         if horizon < 1:
             raise ValueError(f"horizon is {horizon}; it is a number of looks, 1 or more")
-        return cls(horizon, 0, Student.start(effect=effect, batch=(0,)))
+        return cls(horizon, 0, Student.start(effect=effect, batch=(0,)), allowed)
 
     def add(self, values: npt.ArrayLike) -> Risen:
         """One more look with its values [n], which count for every start.
@@ -133,18 +145,18 @@ class Risen:
         """Of the sum over all starts, against "no rise at any look"; alarm at log(1 / alpha)."""
         if not self.looks:
             return 0.0
-        return float(np.logaddexp.reduce(self.starts.log_evidence())) - math.log(self.horizon)
+        return float(np.logaddexp.reduce(of_any_size(self.starts))) - math.log(self.horizon) - self.allowed
 
     def recent(self, looks: int) -> float:
         """Log evidence from the last `looks` looks only: the mean of as many e-values, one for each start."""
-        found = self.starts.log_evidence()[-looks:]
-        return float(np.logaddexp.reduce(found)) - math.log(looks) if len(found) else 0.0
+        found = of_any_size(self.starts)[-looks:]
+        return float(np.logaddexp.reduce(found)) - math.log(looks) - self.allowed if len(found) else 0.0
 
     def since(self) -> int | None:
         """The look, counted from 0, whose start has the most evidence; None before any."""
         if not self.looks:
             return None
-        return self.looks - len(self.starts.count) + int(np.argmax(self.starts.log_evidence()))
+        return self.looks - len(self.starts.count) + int(np.argmax(of_any_size(self.starts)))
 
     def mean_since(self, look: int) -> float:
         """The mean of all values from that look on; NaN where it is not kept or brought none."""
@@ -164,10 +176,12 @@ class Risen:
 
     def to_json(self) -> dict[str, object]:
         """Plain numbers and lists."""
-        return {"horizon": self.horizon, "looks": self.looks, "starts": self.starts.to_json()}
+        plain = {"horizon": self.horizon, "looks": self.looks, "allowed": self.allowed}
+        return {**plain, "starts": self.starts.to_json()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> Risen:
         """What `to_json` wrote."""
         starts = Student.from_json(cast("Mapping[str, object]", stored["starts"]))
-        return cls(int(cast("int", stored["horizon"])), int(cast("int", stored["looks"])), starts)
+        allowed = float(cast("float", stored.get("allowed", 0.0)))
+        return cls(int(cast("int", stored["horizon"])), int(cast("int", stored["looks"])), starts, allowed)

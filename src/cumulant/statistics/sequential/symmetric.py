@@ -7,7 +7,7 @@ blocks. What makes the mean of many pairs worth more is that chance moves it up 
 **Assumption.** The value of a block, given those before, lies symmetrically about an expectation that is on the null's
 side of the boundary. How widely may differ from block to block and need not be known. Where the arms are
 exchangeable (no difference at all) this is exact; the mean of many pairs is nearly symmetric by the central limit
-theorem. **Block rule:** blocks are nearly independent (`dependence.Dependence`), and a block holds so many pairs that
+theorem. **Block rule:** blocks are nearly independent (`LongRunVariance`), and a block holds so many pairs that
 its mean is hardly skewed (`FEWEST_PAIRS`, and more where losses are rare and large): the tests count what skewness
 and autocorrelation cost.
 

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import inspect
 
 from cumulant.core.errors import NotFoundError, UsageError, did_you_mean
+from cumulant.core.units import duration
 from cumulant.project.checking import Checker
 from cumulant.project.document import Place, entry_of
 from cumulant.release.metrics import metrics
@@ -71,10 +72,10 @@ def parse_world(text: bytes, shown: str) -> World:
     if not isinstance(value, dict):
         raise UsageError(f"{shown} holds no JSON object", subject=shown, hint='write {"expect": "sound"}')
     checker = Checker({})
-    checker.check(entry, inspect.type_info(World))
+    value = checker.check(entry, inspect.type_info(World))
     policy = entry.get("policy")
     if policy is not None:
-        checker.check(policy, inspect.type_info(ReleaseSpec), ("policy",), partial=True)
+        value["policy"] = checker.check(policy, inspect.type_info(ReleaseSpec), ("policy",), partial=True)
     _refuse(shown, [text for _, _, text in checker.problems])
     world = msgspec.convert(value, World)
     _refuse(shown, _faults(world))
@@ -96,6 +97,8 @@ def policy_of(world: World, base: ReleaseSpec) -> ReleaseSpec:
             subject="policy",
             hint="write it as under release: in cumulant.yaml",
         ) from None
+    if not duration(spec.look):
+        raise UsageError("release.look is 0, so that no look ever ends", subject="release.look", hint="write 10s")
     metrics(spec)
     every = steps(spec)
     for path, stage in _stages(world):

@@ -57,7 +57,9 @@ def release_of(
     world: World, spec: ReleaseSpec, seed: np.random.SeedSequence, log: LoggedRequests | None = None
 ) -> Ended:
     """How one release of the world ends under the policy `spec`; with a log its requests are drawn from that."""
-    return _Run(world, spec, np.random.default_rng(seed), log).ended()
+    # A seed counts what was spawned of it: a copy gives the same release each time.
+    own = np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key)
+    return _Run(world, spec, np.random.default_rng(own), log).ended()
 
 
 class _Run:

@@ -1,0 +1,175 @@
+"""What a watch begins with: what counts as harm, and the reference that windows are held against."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+import msgspec
+import numpy as np
+
+from cumulant.core.errors import DataError
+from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of, means_by
+from cumulant.monitoring.performance.kinds import Question
+from cumulant.monitoring.performance.recalibration import Past, Task, applied, learned, past, together
+from cumulant.monitoring.performance.rows import Predictions, check_task, class_shares, windows
+from cumulant.outcomes import Loss
+from cumulant.statistics.rows import Floats
+from cumulant.statistics.sequential.dependence import FEWEST, Dependence
+from cumulant.statistics.sequential.dependence import learned as dependence
+
+QUESTIONS: tuple[Question, ...] = ("refit", "calibration", "skill")
+
+
+class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """What counts as harm.
+
+    Args:
+        loss: of one row. `brier` for probabilities, `squared_error` for numbers.
+        margin: part of the reference's loss that may be lost without being called harm.
+        alpha: chance of any false alarm within `horizon` windows, over all questions together.
+        horizon: windows that are looked back on; after them the count begins anew.
+        recent: windows that speak for how it is now, at most `horizon`.
+        block: rows of a block at least; whole clusters are put together until they have them.
+        refit: whether a refit's scores will be there.
+        calibration: whether scores are calibrated anew, which is for two classes and for numbers. Alpha is shared over
+            the questions that are asked.
+    """
+
+    loss: Loss = "brier"
+    margin: float = 0.05
+    alpha: float = 0.05
+    horizon: int = 30
+    recent: int = 5
+    block: int = 50
+    refit: bool = True
+    calibration: bool = True
+
+    def __post_init__(self) -> None:
+        if self.margin < 0 or not 0 < self.alpha < 1 or min(self.horizon, self.recent, self.block) < 1:
+            raise DataError(
+                "harm needs a margin of 0 or more, an alpha between 0 and 1, and whole numbers of windows and rows",
+                subject="harm",
+            )
+        if self.recent > self.horizon:
+            raise DataError(
+                f"harm is asked of the {self.recent} most recent windows, but only {self.horizon} are kept",
+                subject="harm",
+                hint="let recent be at most horizon",
+            )
+
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """Those that are asked."""
+        left_out = {"refit"} if not self.refit else set()
+        left_out |= {"calibration"} if not self.calibration else set()
+        return tuple(question for question in QUESTIONS if question not in left_out)
+
+    @property
+    def bar(self) -> float:
+        """The evidence of one question, as a natural logarithm, from which it is answered."""
+        return math.log(len(self.questions) / self.alpha)
+
+
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
+    """The reference: rows with labels from when the model was good.
+
+    loss, base: mean loss of the model, and of each window's own constant. ratio: the first over the second, with its
+    standard error: 1 less the skill. rate: mean of the truth; of several classes the share of the most frequent one.
+    miscalibration: what calibrating the reference's own scores anew would have saved of the loss. shapes: how the
+    excess losses of its windows depend on each other and are skewed, by question; empty: nothing is known of it.
+    """
+
+    task: Task
+    loss: float
+    base: float
+    ratio: float
+    ratio_error: float
+    rate: float
+    rows: int
+    past: Past
+    miscalibration: float = 0.0
+    shapes: dict[Question, Dependence] = {}
+
+    @property
+    def skill(self) -> float:
+        """The part of the constant's loss that the model saved."""
+        return 1 - self.ratio
+
+
+def baseline(reference: Predictions, *, task: Task, terms: HarmTerms, every: timedelta) -> Baseline:
+    """The reference in windows of the length that will be watched; rows without a label are left out.
+
+    Raises:
+        DataError: fewer than two blocks have labels, a constant would never be wrong, the scores are not those of the
+            task, or of several classes a question of calibration is asked.
+    """
+    check_task(reference, task)
+    if task == "multiclass" and terms.calibration:
+        raise DataError(
+            "whether scores of several classes are calibrated is not asked",
+            subject="harm",
+            hint="HarmTerms(calibration=False, ...)",
+        )
+    classes = reference.score.shape[1] if reference.several else None
+    losses, bases, rates = [], [], []
+    known = reference.where(reference.labelled)
+    for _, part in windows(known, every):
+        means = means_by(block_codes(part, terms.block), part.weight)
+        losses.append(means(loss_of(terms.loss, part.truth, part.score)))
+        bases.append(means(base_loss(terms.loss, part.truth, part.weight, classes)))
+        rates.append(means(part.truth))
+    loss, base, rate = (np.concatenate(one) if one else np.zeros(0) for one in (losses, bases, rates))
+    if len(loss) < 2 or not base.mean() > 0:
+        raise DataError(
+            f"a reference of {len(known)} labelled predictions has no skill to be held to",
+            subject="reference",
+            hint=f"give at least {2 * terms.block} rows with labels of both kinds",
+        )
+    ratio = float(loss.mean() / base.mean())
+    rest = loss - ratio * base
+    here = past(task, known.truth, known.score, known.weight, rate)
+    return Baseline(
+        task=task,
+        loss=float(loss.mean()),
+        base=float(base.mean()),
+        ratio=ratio,
+        ratio_error=float(rest.std(ddof=1) / math.sqrt(len(rest)) / base.mean()),
+        rate=float(class_shares(known).max() if known.several else np.average(known.truth, weights=known.weight)),
+        rows=len(known),
+        past=here,
+        miscalibration=_miscalibration(known, here, task, terms),
+        shapes=_shapes(known, every, task, terms, ratio),
+    )
+
+
+def _miscalibration(known: Predictions, held: Past, task: Task, terms: HarmTerms) -> float:
+    """What of the loss a calibration of these very rows saves."""
+    if not terms.calibration:
+        return 0.0
+    anew = applied(task, learned(task, held), known.score)
+    saved = loss_of(terms.loss, known.truth, known.score) - loss_of(terms.loss, known.truth, anew)
+    return float(np.average(saved, weights=known.weight))
+
+
+def _shapes(
+    known: Predictions, every: timedelta, task: Task, terms: HarmTerms, ratio: float
+) -> dict[Question, Dependence]:
+    """From the reference's windows, watched as later ones will be. A refit follows the world as a calibration does."""
+    classes = known.score.shape[1] if known.several else None
+    skill: list[Floats] = []
+    calibration: list[Floats] = []
+    pasts: list[Past] = []
+    for _, part in windows(known, every):
+        means = means_by(block_codes(part, terms.block), part.weight)
+        lost = means(loss_of(terms.loss, part.truth, part.score))
+        skill.append(lost - ratio * means(base_loss(terms.loss, part.truth, part.weight, classes)))
+        if terms.calibration:
+            if len(pasts) == terms.recent:
+                anew = applied(task, learned(task, together(pasts)), part.score)
+                calibration.append(lost - means(loss_of(terms.loss, part.truth, anew)))
+            pasts = [*pasts, past(task, part.truth, part.score, part.weight, means(part.truth))][-terms.recent :]
+    of_skill = dependence(skill)
+    of_change = dependence(calibration) if len(calibration) >= FEWEST else of_skill
+    found: dict[Question, Dependence] = {"skill": of_skill, "calibration": of_change, "refit": of_change}
+    return {question: found[question] for question in terms.questions}

@@ -1,0 +1,32 @@
+"""What the steps `evaluate` and `gate` find, as it is recorded."""
+
+from __future__ import annotations
+
+import msgspec
+
+from cumulant.runtime.records import RunVerdict
+from cumulant.runtime.window_uses import WindowUse
+from cumulant.training import Evaluation, Verdict
+
+
+class Judgement(msgspec.Struct, frozen=True, kw_only=True):
+    """Evaluations on the test rows, and the gate's verdict. `champion` is None for a first model, and covers only the
+    test rows that the champion did not learn from.
+
+    margins_from: the version, by number, that margins are held against if this one becomes the champion; None: itself.
+    """
+
+    evaluation: Evaluation
+    naive: Evaluation
+    champion: Evaluation | None
+    champion_uri: str | None
+    verdict: Verdict
+    margins_from: str | None = None
+    #: of the test rows by this model
+    use: WindowUse | None = None
+    notes: tuple[str, ...] = ()
+    reused: bool = False
+
+    @property
+    def word(self) -> RunVerdict:
+        return "passed" if self.verdict.passed else "refused"

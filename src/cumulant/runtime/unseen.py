@@ -1,0 +1,50 @@
+"""Which test rows a version did not learn from: no figure over rows that a model knows by heart says how good it is."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cumulant.core.units import moment, to_micros
+from cumulant.runtime.candidate import LEARNED_TO, find_record
+from cumulant.runtime.split_rule import identified, unlearned
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.runtime.context import Context
+    from cumulant.runtime.fitting import SplitSummary
+    from cumulant.runtime.work import Work
+    from cumulant.training import TrainingSet
+
+#: fewer rows decide nothing
+LEAST_UNSEEN = 30
+
+
+def unseen(
+    context: Context, work: Work, test: TrainingSet, version: ModelVersion
+) -> tuple[NDArray[np.bool_] | None, str]:
+    """[n] the test rows that the version did not learn from: those after its last training row, or without times those
+    that its own split kept from it. None where that is not known, and why.
+    """
+    record = find_record(context.project, version)
+    split = None if record is None else record.fitted.split
+    if test.at is not None and (last := _learned_to(split, version)) is not None:
+        return test.at > to_micros(last), ""
+    if split is None or split.rule is None:
+        return None, f"it is not known which rows {version.uri} learned from"
+    found = unlearned(split.rule, identified(context.project, work))
+    if found is None:
+        return None, f"the rows that {version.uri} learned from are not recognised among those of today"
+    return found[test.rows], ""
+
+
+def _learned_to(split: SplitSummary | None, version: ModelVersion) -> datetime | None:
+    """The moment of its last training row; of a version without a record, what its tag says."""
+    if split is not None:
+        return split.train_to
+    text = version.tags.get(LEARNED_TO)
+    return None if text is None else moment(text)

@@ -1,0 +1,51 @@
+"""A reference that moves by itself hides no change: it is compared with its newest part."""
+
+import numpy as np
+import polars as pl
+import pytest
+
+from cumulant.monitoring import drift
+
+BEFORE, DAYS, SIZE = 120, 30, 200
+
+
+def compared(seed, *, trend=0.0, shift=0.0, again=0.0, shock=0.1):
+    """A level that rises by `trend` over the reference, then stays there, and differs by `shift`; days with shocks that
+    follow each other by `again`.
+    """
+    generator = np.random.default_rng(seed)
+    days = generator.normal(size=BEFORE + DAYS)
+    for day in range(1, len(days)):
+        days[day] = again * days[day - 1] + np.sqrt(1 - again**2) * days[day]
+    level = np.r_[np.linspace(0, trend, BEFORE), np.full(DAYS, trend + shift)] + shock * days
+    rows = np.repeat(level, SIZE)
+    table = pl.DataFrame({
+        "x": rows + generator.normal(size=len(rows)),
+        "c": (generator.random(len(rows)) < 1 / (1 + np.exp(-rows))).astype(str),
+    })  # fmt: skip
+    before, now = table[: BEFORE * SIZE], table[BEFORE * SIZE :]
+    roles = dict.fromkeys(table.columns, "feature")
+    reference = drift.profile(before, roles, cut=drift.by_rows(before.height, SIZE))
+    current = drift.profile(now, {}, cut=drift.by_rows(now.height, SIZE), like=reference)
+    return drift.compare(reference, current, looks=DAYS)
+
+
+def test_a_lasting_shift_after_a_trend_is_found_from_the_first_window_on():
+    for seed in range(3):
+        found = compared(seed, trend=2.0, shift=1.5)
+        assert "x" in {one.feature for one in found.active}
+        assert sum(found.alarming) >= DAYS - 2
+        assert {one.feature for one in found.unsteady} == {"x", "c"}
+        assert all(8 <= one.windows <= BEFORE // 2 for one in found.unsteady)
+
+
+def test_the_level_that_a_trend_has_reached_is_no_change():
+    assert not any(any(compared(seed, trend=2.0).alarming) for seed in range(4))
+
+
+@pytest.mark.parametrize("again", [0.0, 0.5])
+def test_a_steady_reference_is_taken_whole(again):
+    for seed in range(4):
+        found = compared(seed, shock=0.25, again=again)
+        assert found.unsteady == ()
+        assert not any(found.alarming)
