@@ -80,7 +80,7 @@ def split(task: Task, rng: np.random.Generator) -> Rows:
     until = np.searchsorted(days, cut)
     before = np.arange(until)
     champion = before[days[:until] < cut - (_GAP if cut > 100 else 4)]
-    chosen = [np.sort(rng.choice(one[-12 * task.train :], min(task.train, len(one)), replace=False))
+    chosen = [np.sort(rng.choice(one[-6 * task.train :], min(task.train, len(one)), replace=False))
               for one in (champion, before)]  # fmt: skip
     past = np.arange(until, np.searchsorted(days, cut + _DAYS + (24 if cut > 100 else 0)))[-task.past :]
     return Rows(chosen[0], chosen[1], past, np.arange(past[-1] + 1, min(len(days), past[-1] + 20_001)))

@@ -111,7 +111,7 @@ def _task(name: str, frame: pl.DataFrame) -> Task:
     stored = tuple(place for place, column in enumerate(columns) if column[-1] in "dh" and column[-2].isdigit())
     if name == "incomes":
         stored = tuple(columns.index(one) for one in columns if "capital" in one or "hours" in one)
-    sizes = {"flights": (12_000, 40_000), "payments": (40_000, 40_000), "incomes": (12_000, 8_000)}[name]
+    sizes = {"flights": (40_000, 40_000), "payments": (40_000, 40_000), "incomes": (12_000, 8_000)}[name]
     return Task(
         name=name,
         columns=columns,
