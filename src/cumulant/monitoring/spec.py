@@ -64,8 +64,8 @@ class PerformanceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     independent: Annotated[
         bool,
         Meta(
-            description="Windows count as independent and near normal. Default: how the windows of the test rows follow "
-            "each other and are skewed is learned, and the evidence that shows by chance is taken off."
+            description="Windows count as independent and near normal. Default: how the windows of the test rows "
+            "follow each other and are skewed is learned, and the evidence that shows by chance is taken off."
         ),
     ] = False
     label_delay: Annotated[
