@@ -127,11 +127,12 @@ class Watch:
 
     def _tails(self, now: Floats) -> Tested:
         """Rows in the outer hundredths of the reference: a few that moved far change no distance that matters."""
-        shares = np.cumsum(self._before.sum(axis=0)) / max(float(self._before.sum()), 1.0)
+        inside = self._before[:, self._inside]  # what lies beyond is a fault
+        shares = np.cumsum(inside.sum(axis=0)) / max(float(inside.sum()), 1.0)
         far = (shares <= _TAIL) | (np.concatenate(([0.0], shares[:-1])) >= 1 - _TAIL)
         before, after = (
             np.column_stack([one[:, ~far].sum(axis=1), one[:, far].sum(axis=1)])
-            for one in (self._before[self.steady :], now)
+            for one in (inside[self.steady :], now[:, self._inside])
         )
         first, then = (float(one[:, 1].sum() / max(one.sum(), 1.0)) for one in (before, after))
         told = Tested(what="tails", effect=then - first, least=self.least.tails, before=first, now=then)
