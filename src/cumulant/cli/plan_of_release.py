@@ -33,6 +33,10 @@ def show(console: Console, found: Plan) -> None:
     if found.quality_pairs is not None:
         console.print(_quality(found), style="dim", soft_wrap=True)
     warn(console, found.warnings)
+    if found.instead:
+        heading(console, "instead of labels that come too late")
+        for text in found.instead:
+            console.print(f"  {clean(text)}", soft_wrap=True)
     if found.undecided:
         heading(console, "cannot be decided in time")
         for text in found.undecided:

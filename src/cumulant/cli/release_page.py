@@ -35,6 +35,8 @@ def page(found: ReleaseView, *, waiting: str | None = None) -> RenderableType:
     parts: list[RenderableType] = [headline(found), stages(found)]
     if found.metrics:
         parts.append(metrics(found))
+    if found.evaluation:
+        parts.append(Text(clean(found.evaluation), style="dim"))
     if found.lacks:
         parts.append(Text("still needed: " + clean("; ".join(found.lacks)), style="dim"))
     if waiting:

@@ -19,7 +19,7 @@ from cumulant.release.history import FEWEST_LOOKS
 from cumulant.release.metrics import metrics
 from cumulant.release.pulse import Pulse, Reference, Trouble, level_of, trouble
 from cumulant.release.state import Board, Passed, Release, Status
-from cumulant.release.steps import Step
+from cumulant.release.steps import Step, holdback_of
 
 
 def guard(release: Release, pulse: Pulse, *, at: datetime) -> Release:
@@ -90,15 +90,8 @@ def lacking(release: Release) -> list[str]:
         for board in release.boards.values()
         if board.beyond and board.margin is not None
     ]
-    last = release.at == len(release.steps) - 1
-    if last or (step.stage == "shadow" and release.seconds < step.at_most):
-        # In shadow, pairs alone are there. Labels that take longer than the step may still come in later ones.
-        needs += [
-            f"{board.metric} is not yet shown to be within its margin"
-            for name, board in release.boards.items()
-            if board.required and not board.acceptable and (last or metrics(release.spec)[name].kind == "pairs")
-        ]
-    if last:
+    needs += _unshown(release)
+    if _closing(release):
         needs += [] if release.boards else ["nothing has been measured"]
         if not has_history(release):
             needs.append(
@@ -106,6 +99,31 @@ def lacking(release: Release) -> list[str]:
                 " depend on each other"
             )
     return needs
+
+
+def _closing(release: Release) -> bool:
+    """Whether all callers, or all but a holdback, get the candidate after this step."""
+    following = release.steps[release.at + 1 :]
+    return not following or following[0].stage == "holdback"
+
+
+def _unshown(release: Release) -> Iterator[str]:
+    """Required metrics that the step has not shown to be within their margins.
+
+    In shadow, pairs alone are there. Labels that take longer than the step may still come in later ones; where a
+    holdback waits for them, no earlier step does, and there nothing but labels of the release itself counts.
+    """
+    step, closing, named = release.step, _closing(release), metrics(release.spec)
+    waits = holdback_of(release.spec) is not None
+    shadow = step.stage == "shadow" and release.seconds < step.at_most
+    for name, board in release.boards.items():
+        if not board.required or not (closing or (shadow and named[name].kind == "pairs")):
+            continue
+        if waits and name == "quality":
+            if step.stage == "holdback" and board.fine < board.fine_bar:
+                yield "labels of the release have not yet shown that quality is within its margin"
+        elif not board.acceptable:
+            yield f"{board.metric} is not yet shown to be within its margin"
 
 
 def _starved(release: Release) -> Iterator[str]:

@@ -22,6 +22,7 @@ from cumulant.release.history import FEWEST_LOOKS, ChampionHistory, ChampionReco
 from cumulant.release.keys import KeyTable, Units, units
 from cumulant.release.look import ARMS, COUNTED, Look, Requests
 from cumulant.release.metrics import Metric, harm_bars, metrics
+from cumulant.release.paired import PairedEvaluation, prior_evidence
 from cumulant.release.split import PerArm, Split, broken, next_epoch, with_units
 from cumulant.release.state import Board, Release, counted
 from cumulant.statistics import sequential
@@ -157,7 +158,9 @@ def _board(
     alpha = share(release.spec.alpha)
     bars = harm_bars(metrics(release.spec), alpha)
     name = metric.name
-    board = release.boards.get(name) or new_board(metric, harm_bar=bars.get(name), fine_bar=-math.log(alpha))
+    board = release.boards.get(name) or _with_prior(
+        new_board(metric, harm_bar=bars.get(name), fine_bar=-math.log(alpha)), release.evaluation
+    )
     if metric.kind in ("failures", "latency"):
         board = with_block(board, metric, blocks.get(name), step=release.at, tempering=tempering[name])
         if memory.units:
@@ -168,12 +171,21 @@ def _board(
     return with_differences(board, metric, _differences(metric, look), looks=release.looks(name))
 
 
+def _with_prior(board: Board, evaluation: PairedEvaluation | None) -> Board:
+    """A new board with what labelled rows of the past showed: labels of the release's requests may come late."""
+    if evaluation is None or board.metric != "quality" or board.margin is None:
+        return board
+    return msgspec.structs.replace(board, prior=prior_evidence(evaluation, margin=board.margin, bar=board.fine_bar))
+
+
 def _differences(metric: Metric, look: Look) -> Floats:
     """Each pair's values of the metric [n, 2], the champion's and the candidate's, where more is worse."""
     if metric.name == "quality":
         return np.stack([look.losses.champion, look.losses.candidate], axis=1)
     if metric.name == "disagreement":
         return np.stack([np.zeros(len(look.pairs)), look.pairs.differs.astype(np.float64)], axis=1)
+    if metric.name == "distance":
+        return np.stack([np.zeros(len(look.pairs)), np.abs(look.pairs.candidate - look.pairs.champion)], axis=1)
     if metric.name == "prediction":
         return np.stack([look.pairs.champion, look.pairs.candidate], axis=1)
     values = np.asarray(look.own.get(metric.name, ()), dtype=np.float64)

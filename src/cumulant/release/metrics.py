@@ -51,6 +51,9 @@ _DEFAULTS = {
         fewest=sequential.FEWEST_PAIRS,
         two_sided=True,
     ),
+    "distance": Metric(
+        name="distance", kind="pairs", unit="", margin=None, required=False, fewest=sequential.FEWEST_PAIRS
+    ),
     "quality": Metric(
         name="quality", kind="pairs", unit="", margin=0.005, required=False, fewest=sequential.FEWEST_PAIRS
     ),

@@ -125,6 +125,33 @@ class CeilingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     restarts: Annotated[int, Meta(ge=1, description="Restarts of the candidate's servers within a minute.")] = 3
 
 
+class PairedSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Both versions score labelled rows of the recent past before a release begins; they give margins and evidence."""
+
+    days: Annotated[Duration, Meta(description="How far back rows are taken.")] = "60d"
+    rows: Annotated[int, Meta(ge=200, description="Most rows, the newest ones.")] = 100_000
+    gain: Annotated[
+        Share,
+        Meta(
+            description="How much of the champion's loss a candidate may save there: beyond it, it is taken to know "
+            "what no request holds, and the release does not begin."
+        ),
+    ] = "50%"
+
+
+class HoldbackSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """After the canary the candidate serves all but a share of the callers until labels decide its quality."""
+
+    until: Annotated[
+        Literal["labels"], Meta(description="The promotion waits for labels of the release's own requests.")
+    ] = "labels"
+    share: Annotated[Share, Meta(description="Share of the keys that stays on the champion.")] = "5%"
+    mirror: Annotated[
+        Share, Meta(description="Share of the champion's requests that the candidate sees too, for pairs.")
+    ] = "100%"
+    at_most: Annotated[Duration, Meta(description="Longest time; then the release ends as inconclusive.")] = "30d"
+
+
 class ReleaseSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How a candidate takes over from the champion."""
 
@@ -140,13 +167,24 @@ class ReleaseSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         Share, Meta(description="How often a candidate that is no worse may be rolled back, in a whole release.")
     ] = "5%"
     stages: Annotated[StagesSpec, Meta(description="What a release goes through.")] = StagesSpec()
+    holdback: Annotated[
+        Literal["none", "until_labels"] | HoldbackSpec,
+        Meta(
+            description="What follows the canary: `none`, the promotion; `until_labels`, all but 5% of the callers get "
+            "the candidate until labels of the release's own requests show its quality, which may be weeks."
+        ),
+    ] = "none"
     metrics: Annotated[
         dict[str, MetricSpec],
         Meta(
-            description="Changes of `errors`, `timeouts`, `latency`, `prediction`, `disagreement` and `quality`; "
-            "any other name is a metric of your own."
+            description="Changes of `errors`, `timeouts`, `latency`, `prediction` (mean score), `distance` (mean "
+            "absolute difference of scores), `disagreement` and `quality`; any other name is a metric of your own."
         ),
     ] = {}
+    evaluation: Annotated[
+        PairedSpec | None,
+        Meta(description="Both versions on labelled rows of the recent past, before the release begins; null: none."),
+    ] = PairedSpec()
     ceilings: Annotated[CeilingSpec, Meta(description="Failures that need no statistics.")] = CeilingSpec()
     authority: Annotated[
         str | None,

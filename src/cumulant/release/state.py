@@ -6,12 +6,14 @@ elsewhere, so that a controller that was killed goes on from it and two of them 
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Literal
 
 import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Limits, Routes
+from cumulant.release.paired import PairedEvaluation
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.steps import Step
 
@@ -48,6 +50,8 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     #: greatest `harm` and `fine` up to now. Harm that was proven stays so; that there is none must be shown now
     most_harm: float = 0.0
     most_fine: float = 0.0
+    #: evidence of no harm from before the release: the paired evaluation's
+    prior: float = 0.0
     #: None: the metric is told and decides nothing
     harm_bar: float | None
     fine_bar: float
@@ -72,8 +76,16 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
         return self.proven and self.confirmed
 
     @property
+    def shown(self) -> float:
+        """Evidence of no harm, in logarithms: that of the release, and that of before it with equal weights."""
+        if not self.prior:
+            return self.fine
+        high, low = max(self.fine, self.prior), min(self.fine, self.prior)
+        return high + math.log1p(math.exp(low - high)) - math.log(2)
+
+    @property
     def acceptable(self) -> bool:
-        return self.fine >= self.fine_bar
+        return self.shown >= self.fine_bar
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +125,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     settled: frozenset[str] = frozenset()
     #: of the routes; only ever grows
     revision: int = 1
+    #: both versions on labelled rows of the recent past; None where there are none
+    evaluation: PairedEvaluation | None = None
     #: of the gateway's log: everything before it is counted
     cursor: str = ""
     limits: Limits = Limits()

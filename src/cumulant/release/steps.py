@@ -10,9 +10,9 @@ import msgspec
 
 from cumulant.core.errors import UsageError
 from cumulant.core.units import duration, share
-from cumulant.release.spec import ReleaseSpec
+from cumulant.release.spec import HoldbackSpec, ReleaseSpec
 
-StageName = Literal["shadow", "ab", "canary"]
+StageName = Literal["shadow", "ab", "canary", "holdback"]
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -28,7 +28,9 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def label(self) -> str:
-        """`shadow`, `ab 10%`, `canary 50%`."""
+        """`shadow`, `ab 10%`, `canary 50%`, `holdback 5%`."""
+        if self.stage == "holdback":
+            return f"holdback {100 - self.weight:g}%"
         return self.stage if self.stage == "shadow" else f"{self.stage} {self.weight:g}%"
 
 
@@ -69,6 +71,23 @@ def _steps(spec: ReleaseSpec) -> Iterator[Step]:
     for weight in weights:
         least = canary.soak if weight == weights[-1] else canary.at_least
         yield _step("canary", least, canary.at_most, canary.samples, weight=weight, mirror=_percent(canary.mirror))
+
+    if (held := holdback_of(spec)) is not None:
+        weight = 100 - _percent(held.share)
+        if not weights[-1] <= weight < 100:
+            raise UsageError(
+                f"release.holdback keeps {held.share} on the champion, after {100 - weights[-1]:g}% in the canary",
+                subject="release.holdback.share",
+                hint="write a share above 0% and at most what the last step of the canary leaves to the champion",
+            )
+        yield _step("holdback", "0s", held.at_most, 0, weight=weight, mirror=_percent(held.mirror))
+
+
+def holdback_of(spec: ReleaseSpec) -> HoldbackSpec | None:
+    """The holdback as it is declared; None where there is none."""
+    if isinstance(spec.holdback, HoldbackSpec):
+        return spec.holdback
+    return HoldbackSpec() if spec.holdback == "until_labels" else None
 
 
 def _step(

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers to the test rows, and the threshold that turns them into decisions."""
+    """Answers to the test rows, and the threshold that turns them into decisions. `classes`: in the answers' order."""
 
     values: NDArray[np.float64]
     threshold: float | None
     importance: Mapping[str, float] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
 
 
 def answers_of(
@@ -44,7 +45,8 @@ def answers_of(
         if why is None:
             own = _features(context, work, scorer.servable.plan, scorer.features, test)
             columns = {name: own[name].to_list() for name in scorer.features}
-            return Answers(scorer.score(columns), scorer.servable.threshold), ()
+            found = scorer.servable
+            return Answers(scorer.score(columns), found.threshold, classes=found.classes), ()
     except (DataError, IntegrityError, NotFoundError) as error:
         why = error.message
     return None, (f"{version.uri} could not be compared with: {why}",)

@@ -198,6 +198,8 @@ def test_a_half_is_no_pair_and_another_version_is_neither(scene):
 
 def test_answers_of_another_shape():
     assert compared({"prediction": 1.0, "probability": 0.5}, {"prediction": 1.0}) is None
+    assert compared({"prediction": 1.5}, {"prediction": None}) is None  # NaN in JSON
+    assert compared({"prediction": 1, "probability": 0.5}, {"prediction": 1, "probability": None}) is None
     assert compared({"prediction": "a"}, {"prediction": "b"}).differs
     assert not compared({"prediction": 1.5}, {"prediction": 1.75}).differs
     assert compared({"scores": [0.1, 0.9]}, {"scores": [0.8, 0.2]}).differs

@@ -148,4 +148,5 @@ def _value(pair: Graded | Pair, metric: Metric) -> float | None:
         return float(getattr(pair, "differs", False))
     if pair.champion is None or pair.candidate is None:
         return None
-    return pair.candidate - pair.champion
+    difference = pair.candidate - pair.champion
+    return abs(difference) if metric.name == "distance" else difference

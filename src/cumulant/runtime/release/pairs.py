@@ -7,6 +7,7 @@ killed counts no pair twice. A pair whose second half comes later than `settle` 
 
 from __future__ import annotations
 
+import math
 from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -77,7 +78,10 @@ def _time(row: Row) -> int:
 
 
 def compared(champion: Mapping[str, Any], candidate: Mapping[str, Any]) -> Pair | None:
-    """Two answers to one row; None where the candidate's has not the outputs of the champion's."""
+    """Two answers to one row; None where the candidate's has not the outputs of the champion's.
+
+    An answer of NaN (null in JSON) where the champion gives a number is none of its shape.
+    """
     if not set(champion) - _optional(champion) <= set(candidate):
         return None
     names = [name for name in ("probability", "prediction", *champion) if name in champion]
@@ -86,6 +90,8 @@ def compared(champion: Mapping[str, Any], candidate: Mapping[str, Any]) -> Pair 
     one, other = _score(champion[names[0]]), _score(candidate.get(names[0]))
     decided = "prediction" if "prediction" in champion else names[0]
     differs = _differ(champion[decided], candidate.get(decided))
+    if one is not None and other is None:
+        return None
     if one is None or other is None:
         return Pair(champion=0.0, candidate=float(differs), differs=differs)
     return Pair(champion=one, candidate=other, differs=differs)
@@ -100,7 +106,7 @@ def _score(value: object) -> float | None:
     """A number; of a list its last one, which for two classes is the positive class."""
     while isinstance(value, list) and value:
         value = value[-1]
-    return float(value) if isinstance(value, int | float) else None
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _differ(one: object, other: object) -> bool:

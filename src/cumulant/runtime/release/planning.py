@@ -14,10 +14,13 @@ import msgspec
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import duration, share
-from cumulant.release.metrics import Metric, metrics
+from cumulant.release.admission import UNDECLARED_PART, with_margins
+from cumulant.release.metrics import Metric, harm_alphas, metrics
 from cumulant.release.steps import Step, steps
 from cumulant.runtime.actions import check, verb
 from cumulant.runtime.release.keys import too_few
+from cumulant.runtime.release.label_delay import label_delay
+from cumulant.runtime.release.planning_texts import advice, instead, late_labels, undecided
 from cumulant.runtime.serve import PREDICTIONS
 from cumulant.statistics import sequential
 
@@ -38,6 +41,10 @@ _MEASURED = timedelta(days=7)
 _FEWEST = 3.0
 #: of a candidate as fast as the champion: how often it exceeds a bound raised by a quarter, against the bound itself
 _FASTER, _NONE = 0.4, 1e-6
+#: times of the last step that are tried where its own is too short
+_LONGER = (4, 16)
+#: standard errors by which a harm must exceed what is accepted, so that 80% of releases act on it (`boards`)
+_ERRORS = 2.48
 #: how often a time that was found at once is looked at more finely
 _FINER = 4
 
@@ -87,6 +94,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     #: mirrored and labelled rows until quality is shown to be within its margin
     quality_pairs: float | None
     quality_seconds: float | None
+    #: how long labels take, in seconds; None: it is not known
+    label_delay: float | None = None
+    #: what is used instead of labels that come too late, in words
+    instead: list[str] = []
     #: what may go wrong whatever the traffic, in words
     warnings: list[str] = []
 
@@ -123,7 +134,8 @@ def plan_release(
                 hint="say it: --requests 200/s, 30/m, 2000/d",
             )
         rate, source = measured, "measured in the prediction log"
-    found = planned(project.spec.release, rate=rate, source=source, errors=errors, progress=progress)
+    delay = label_delay(project)
+    found = planned(project.spec.release, rate=rate, source=source, errors=errors, label_delay=delay, progress=progress)
     few = too_few(project, project.name, project.spec.release)
     return msgspec.structs.replace(found, warnings=[few]) if few else found
 
@@ -165,20 +177,28 @@ def measured_rate(log: Path, model: str, now: datetime) -> float | None:
     return float(count / max(60.0, (now - first).total_seconds()))
 
 
-def planned(spec: ReleaseSpec, *, rate: float, source: str, errors: float, progress: Progress = silent) -> Plan:
-    """The plan at `rate` requests a second, of which the share `errors` fails today."""
-    named, found = metrics(spec), []
-    parts = sequential.split(
-        {one.name: one.part for one in named.values() if one.margin is not None}, share(spec.alpha)
-    )
-    every = steps(spec)
+def planned(
+    spec: ReleaseSpec,
+    *,
+    rate: float,
+    source: str,
+    errors: float,
+    label_delay: timedelta | None = None,
+    progress: Progress = silent,
+) -> Plan:
+    """The plan at `rate` requests a second, of which the share `errors` fails today, up to the holdback if any."""
+    named, found = metrics(spec), list[StagePlan]()
+    parts = harm_alphas(_deciding(spec), share(spec.alpha))
+    every = tuple(step for step in steps(spec) if step.stage != "holdback")
     for place, step in enumerate(every):
         progress(step.label, place / len(every))
         found.append(_stage(step, named, parts, rate=rate, errors=errors, spec=spec))
     pairs, pair_seconds = _quality(spec, named["quality"], every, rate)
     if named["quality"].required and pair_seconds is not None:
         found = [_until(one, pair_seconds) if one.mirror else one for one in found]
-    undecided = list(_undecided(found, named))
+    missing = list(undecided(found, named))
+    if (tardy := late_labels(label_delay, found)) is not None:
+        missing.append(tardy)
     late = any(one.samples_seconds > one.at_most for one in found) or any(
         one.fine_seconds is None for one in found[-1].metrics if named[one.metric].required
     )
@@ -189,10 +209,47 @@ def planned(spec: ReleaseSpec, *, rate: float, source: str, errors: float, progr
         alpha=share(spec.alpha),
         stages=found,
         seconds=None if late else sum(one.seconds for one in found[:-1]) + _last(found[-1], named),
-        undecided=undecided,
-        advice=_advice(found, undecided, rate),
+        undecided=missing,
+        advice=[*_longer(every[-1], found[-1], named, rate=rate, errors=errors, spec=spec), *advice(found, rate)]
+        if missing
+        else [],
+        label_delay=None if label_delay is None else label_delay.total_seconds(),
+        instead=instead(spec, label_delay, late=tardy is not None),
         quality_pairs=pairs,
         quality_seconds=pair_seconds,
+    )
+
+
+def _deciding(spec: ReleaseSpec) -> dict[str, Metric]:
+    """The metrics as a release shares alpha among them: with those that the comparison on the past gives a margin."""
+    found = metrics(with_margins(spec, None))
+    if spec.evaluation is None:
+        return found
+    expected = {name: found[name] for name in ("prediction", "distance") if found[name].margin is None}
+    return found | {
+        name: msgspec.structs.replace(one, margin=math.inf, part=UNDECLARED_PART) for name, one in expected.items()
+    }
+
+
+def _longer(
+    step: Step, stage: StagePlan, named: Mapping[str, Metric], *, rate: float, errors: float, spec: ReleaseSpec
+) -> Iterator[str]:
+    """How long the last step has to be so that a release ends with proof, where its traffic gives too little."""
+    short = [one for one in stage.metrics if one.fine_seconds is None and named[one.metric].required]
+    if not short:
+        return
+    for factor in _LONGER:
+        wider = msgspec.structs.replace(step, at_most=step.at_most * factor)
+        bad = {one.metric: errors if one.metric == "errors" else 1 - named[one.metric].quantile for one in short}
+        if all(_fine(wider, rate, spec, metric=named[name], bad=share_) is not None for name, share_ in bad.items()):
+            yield (
+                f"give it more time: release.stages.canary.at_most: {wider.at_most / 86_400:.0f}d, within which a"
+                " sound candidate is shown to be within its margins at this traffic"
+            )
+            return
+    yield (
+        f"at {rate:.3g} requests a second a release rarely ends with proof, however long it takes: decide by hand"
+        " (`cumulant release promote`), or widen the margins"
     )
 
 
@@ -243,8 +300,8 @@ def _powers(
         )
         yield Power(
             metric=name,
-            harm_shortest=_smallest(step, rate, spec, bad=bad, within=shortest, alpha=parts[name]),
-            harm_longest=_smallest(step, rate, spec, bad=bad, within=step.at_most, alpha=parts[name]),
+            harm_shortest=_smallest(step, rate, spec, metric=metric, bad=bad, within=shortest, alpha=parts[name]),
+            harm_longest=_smallest(step, rate, spec, metric=metric, bad=bad, within=step.at_most, alpha=parts[name]),
             fine_seconds=_fine(step, rate, spec, metric=metric, bad=bad),
             margin=metric.margin,
         )
@@ -260,9 +317,14 @@ def _traffic(step: Step, rate: float, within: float, spec: ReleaseSpec) -> tuple
     return traffic, max(1, int(within / seconds))
 
 
-def _smallest(step: Step, rate: float, spec: ReleaseSpec, *, bad: float, within: float, alpha: float) -> float | None:
+def _smallest(
+    step: Step, rate: float, spec: ReleaseSpec, *, metric: Metric, bad: float, within: float, alpha: float
+) -> float | None:
     traffic, looks = _traffic(step, rate, within, spec)
+    failures, margin = metric.kind == "failures", metric.margin or 0.0
     for ratio in (1.25, 1.5, 2.0, 3.0, 5.0, 10.0):
+        if failures and not _acted_on(traffic, looks, bad=bad, ratio=ratio, margin=margin):
+            continue
         # Where fewer failures are expected than any test needs, nothing is to be simulated.
         if bad * ratio * traffic.candidate * looks < _FEWEST:
             continue
@@ -274,6 +336,13 @@ def _smallest(step: Step, rate: float, spec: ReleaseSpec, *, bad: float, within:
         if found.decided >= _POWER:
             return ratio
     return None
+
+
+def _acted_on(traffic: sequential.Traffic, looks: int, *, bad: float, ratio: float, margin: float) -> bool:
+    """Whether a harm of that size is acted on when it is proven: surely beyond the margin, or twice the rate."""
+    accepted = min(margin, bad)
+    error = math.sqrt(bad / (traffic.champion * looks) + (bad + accepted) / (traffic.candidate * looks))
+    return bad * (ratio - 1) - accepted > _ERRORS * error
 
 
 def _fine(step: Step, rate: float, spec: ReleaseSpec, *, metric: Metric, bad: float) -> float | None:
@@ -328,56 +397,3 @@ def _last(stage: StagePlan, named: Mapping[str, Metric]) -> float:
     """The last step ends when everything that a promotion needs is shown."""
     shown = [one.fine_seconds or 0.0 for one in stage.metrics if named[one.metric].required]
     return max([stage.seconds, *shown])
-
-
-def _undecided(found: list[StagePlan], named: Mapping[str, Metric]) -> Iterator[str]:
-    for one in found:
-        if one.samples_seconds > one.at_most:
-            yield (
-                f"{one.name}: its {one.samples:,} requests take {_time(one.samples_seconds)},"
-                f" longer than its longest time {_time(one.at_most)}"
-            )
-        for power in one.metrics:
-            if power.harm_longest is None:
-                yield f"{one.name}: not even ten times the champion's {_name(power)} is seen in {_time(one.at_most)}"
-    for power in found[-1].metrics:
-        if power.fine_seconds is None and named[power.metric].required:
-            yield (
-                f"{found[-1].name}: {power.metric} is not shown to be within the margin in"
-                f" {_time(found[-1].at_most)}, so the release ends as inconclusive"
-            )
-
-
-def _name(power: Power) -> str:
-    return "share of errors" if power.metric == "errors" else "share of slow requests"
-
-
-def _advice(found: list[StagePlan], undecided: list[str], rate: float) -> list[str]:
-    if not undecided:
-        return []
-    advice = []
-    mirrored = next((one for one in found if one.mirror), None)
-    if mirrored is None:
-        advice.append("add the stage shadow: all requests are scored by both versions, and none is at risk")
-    elif mirrored.mirror < 100:
-        advice.append("mirror all requests (release.stages.shadow.mirror: 100%): both versions score every one")
-    else:
-        day = 86_400 * rate
-        advice.append(
-            f"decide in shadow: all {day:,.0f} requests a day are scored by both versions and compared in pairs;"
-            " lengthen release.stages.shadow.at_most"
-        )
-    advice.append(
-        "compare both versions on labelled rows of the past: `cumulant evaluate` (a backtest needs no traffic)"
-    )
-    advice.append("or accept less: a wider margin, longer times (at_most), fewer or larger steps of the canary")
-    return advice
-
-
-def _time(seconds: float) -> str:
-    if not math.isfinite(seconds):
-        return "for ever"
-    for unit, size in (("days", 86_400.0), ("h", 3600.0), ("min", 60.0)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds:.3g} s"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -24,9 +23,9 @@ from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
 from cumulant.core.units import duration
+from cumulant.release.admission import with_margins
 from cumulant.release.decide import ended
 from cumulant.release.events import ReleaseWaits
-from cumulant.release.figures import with_history
 from cumulant.release.metrics import metrics
 from cumulant.release.spec import ANYBODY, ApprovalSpec
 from cumulant.release.state import Release
@@ -35,10 +34,11 @@ from cumulant.runtime.actions import check, verb
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.records import RUN
 from cumulant.runtime.release import blocks, store
+from cumulant.runtime.release.admission import admitted
 from cumulant.runtime.release.asking import becomes_ready, distrusted
-from cumulant.runtime.release.champion_history import champion_history
 from cumulant.runtime.release.effects import hand_over, warm
 from cumulant.runtime.release.keys import too_few
+from cumulant.runtime.release.new_release import new_release
 from cumulant.runtime.release.outside import Outside, outside_arms, without_shadow
 from cumulant.runtime.release.own import METRIC
 from cumulant.runtime.stack.book import Book, change_book, read_book
@@ -87,7 +87,8 @@ def start_release(
 
     Raises:
         NotFoundError: no such version, or there is no champion.
-        RefusedError: `risk: high` without an approval.
+        RefusedError: `risk: high` without an approval; or on labelled rows of the past the candidate is worse, or
+            differs more than was declared.
         UsageError: the candidate is the champion, or the section `release` cannot be followed.
         EngineUnavailableError: a server does not answer in time.
         LeaseHeldError: the version is on its way already, somebody else changed the release meanwhile, or the last one
@@ -104,21 +105,25 @@ def start_release(
         spec = without_shadow(spec, notes)
         arms = outside_arms(outside, None if spec.authority is None else project.root / spec.authority)
         _check_not_on_its_way(found, arms[1].version)
-        author = ""
+        author, evaluation = "", None
+        spec = with_margins(spec, None)
     else:
         version = candidate_version(project, uri)
         _check_not_on_its_way(found, version.version)
         waits = _waiting(project, version, spec, principal, approval=approval)
         if waits is not None:
             return Begun(waits_for=waits)
+        spec, evaluation = admitted(
+            project, _champion(project), version, spec, who=principal, notes=notes, progress=progress
+        )
         arms = _arms(project, version, principal, progress, (clock or SystemClock()).now())
         author = author_of(project, version)
     try:
         _await_ready(arms, ready_within, progress, up=outside is None)
         if few := too_few(project, name, spec):
             notes.append(few)
-        release = _made(project, name, spec=spec, arms=arms, author=author, at=(clock or SystemClock()).now())
-        release = _with_history(project, release)
+        at = (clock or SystemClock()).now()
+        release = new_release(project, name, spec=spec, arms=arms, author=author, evaluation=evaluation, at=at)
         release = _begin(project, release, principal)
         notes += blocks.told(release.looks_by_metric, spec)
     except BaseException:
@@ -281,40 +286,6 @@ def _await_ready(arms: tuple[Arm, Arm], seconds: float, progress: Progress, *, u
             subject=arm.version,
             hint="`cumulant ps` shows the servers; `cumulant up` starts them" if up else "start it, then try again",
         )
-
-
-def _made(
-    project: Project, model: str, *, spec: ReleaseSpec, arms: tuple[Arm, Arm], author: str, at: datetime
-) -> Release:
-    present, last = project.traffic().in_force(model), store.read(project.journal(), model)
-    revision = max(present.revision if present else 0, last[0].revision if last else 0)
-    return msgspec.convert(
-        {
-            "id": f"{at:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}",
-            "model": model,
-            "champion": arms[0],
-            "candidate": arms[1],
-            "spec": spec,
-            "steps": steps(spec),
-            "looks_a_block": blocks.looks_a_block(spec),
-            "looks_by_metric": blocks.looks_by_metric(project, spec, arms[0].version),
-            "author": author,
-            "begun": at,
-            "revision": revision,
-        },
-        Release,
-    )
-
-
-def _with_history(project: Project, release: Release) -> Release:
-    """The release with what its champion did before; the gateway's log is read from there on."""
-    history, cursor = champion_history(
-        project.traffic(),
-        release.model,
-        seconds=duration(release.spec.look).total_seconds(),
-        quantile=metrics(release.spec)["latency"].quantile,
-    )
-    return with_history(msgspec.structs.replace(release, cursor=cursor), history)
 
 
 def _begin(project: Project, release: Release, principal: Principal) -> Release:

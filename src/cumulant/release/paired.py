@@ -1,0 +1,277 @@
+"""What both versions of a release showed on the same labelled rows of the recent past, and what follows from it.
+
+Labels of a release's own requests may come weeks later. Rows that are labelled already are evidence before the first
+request is mirrored: both packaged versions score them, and their losses are compared in pairs, a day a block. The
+evaluation is plain data in the release's row; every function here is pure.
+
+**Assumption.** The rows of the recent past are like those of the release. What changes with serving (a feature that is
+stale online, a value that no row had) does not show in them: mirrored pairs show it, and the margins of `disagreement`
+and `prediction` are therefore what the two versions differ by here, not what a project could accept at most.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+
+import msgspec
+import numpy as np
+from scipy import stats
+
+from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.statistics import sequential
+from cumulant.statistics.sequential.arrays import Floats
+
+#: skewness of a block's mean up to which its evidence keeps its error rate
+_SKEWNESS = 0.3
+#: margins by default: what the versions differ by on the same rows, times this, plus a point of disagreement
+_TIMES, _POINT = 1.5, 0.01
+#: disagreement that no default allows: above it a project has to declare that a change is meant
+DISAGREEMENT_CAP = 0.2
+#: part of the champion's gain over the best constant answer that a candidate may lose, and of its loss, at most
+_SKILL, _LOSS = 0.2, 0.02
+#: lags of daily means that are summed, and what they may sum to
+_LAGS, _BOUND = 7, 0.2
+_DAY = 86_400.0
+#: blocks below which the evidence of days is not merged further
+_FEWEST_BLOCKS = 6
+
+
+class DayDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """One block of rows, a day where rows have a time: rows that both versions scored, and what they lost by.
+
+    `difference`: mean loss of the candidate less that of the champion.
+    """
+
+    rows: int
+    difference: float
+    start: datetime | None = None
+
+
+class SegmentDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of one value (or range) of a feature: `low` is the lower limit of the difference of mean losses.
+
+    It holds for all segments that were looked at together.
+    """
+
+    feature: str
+    value: str
+    rows: int
+    champion_loss: float
+    candidate_loss: float
+    low: float
+
+
+class PairedEvaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """Both versions on the same labelled rows. Losses are what the release's `quality` compares.
+
+    Attributes:
+        rows: rows that both versions scored; of them `failed` have no finite answer of the candidate, and count in
+            nothing else.
+        first, last: moments of prediction of the oldest and the newest row; None where rows have none.
+        loss: name of the loss, such as `brier`.
+        days: blocks in order of time; a day each where rows have a time, else runs of neighbouring rows.
+        baseline_loss: mean loss of the constant answer that suits these rows best.
+        deviation, skewness: of single rows' differences of losses.
+        day_deviation: standard deviation of the blocks' means beyond what sampling of their rows explains.
+        disagreement: share of rows with another decision, with its upper limit; None where answers are numbers.
+        shift, shift_high: mean difference of scores, and the upper limit of its absolute value.
+        distance, distance_high: mean absolute difference of scores, and its upper limit. Upper limits are those of one
+            more day (95%): a release sees a few hours.
+        segments: those in which the candidate loses most, the worst first.
+        unlike: a segment in which the candidate's scores have nothing to do with the champion's.
+        seen_by: arms that may have learned from these rows, whose loss then looks too small: nothing that would speak
+            for such an arm is taken from them.
+    """
+
+    rows: int
+    failed: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+    loss: str
+    days: tuple[DayDifference, ...]
+    champion_loss: float
+    candidate_loss: float
+    baseline_loss: float
+    deviation: float
+    skewness: float
+    day_deviation: float = 0.0
+    disagreement: float | None = None
+    disagreement_high: float | None = None
+    champion_score: float
+    candidate_score: float
+    shift: float
+    shift_high: float
+    distance: float
+    distance_high: float
+    segments: tuple[SegmentDifference, ...] = ()
+    unlike: SegmentDifference | None = None
+    seen_by: tuple[str, ...] = ()
+
+    @property
+    def difference(self) -> float:
+        """Mean loss of the candidate less that of the champion."""
+        return self.candidate_loss - self.champion_loss
+
+
+def fewest_pairs(evaluation: PairedEvaluation) -> int:
+    """Pairs in a block of `quality` so that its mean is hardly skewed: rare, large losses need many."""
+    return max(sequential.FEWEST_PAIRS, math.ceil((evaluation.skewness / _SKEWNESS) ** 2))
+
+
+def block_days(evaluation: PairedEvaluation) -> int:
+    """Days in one block of `quality`: the least power of two at which neighbours hardly depend on each other.
+
+    The criterion is the long-run variance (Newey and West 1987): the weighted sum of autocorrelations of blocks' means
+    is at most a fifth of their variance, and what chance adds (one standard error) where blocks are few.
+    """
+    means = np.array([one.difference for one in evaluation.days])
+    days = 1
+    while len(means) // (days * 2) >= _FEWEST_BLOCKS and not _independent(_merged_means(means, days)):
+        days *= 2
+    return days
+
+
+def block_seconds(evaluation: PairedEvaluation) -> float | None:
+    """How long pairs of `quality` depend on each other; None where days do not differ beyond sampling.
+
+    Days differ where their variance is more than half of what sampling adds to a day's mean: less is within its error.
+    """
+    days = len(evaluation.days)
+    if not days or any(one.start is None for one in evaluation.days):
+        return None
+    sampling = evaluation.deviation**2 * days / max(1, sum(one.rows for one in evaluation.days))
+    length = block_days(evaluation)
+    return length * _DAY if length > 1 or evaluation.day_deviation**2 > sampling / 2 else None
+
+
+def evidence(evaluation: PairedEvaluation, *, margin: float, edge: float = 0.0) -> sequential.PairedBlocks:
+    """The paired test after the evaluation's blocks; blocks of too few rows are merged with their neighbours."""
+    test = sequential.PairedBlocks.start(margin=margin, edge=edge)
+    for difference, rows in _blocks(evaluation):
+        test = test.add(difference, rows)
+    return test
+
+
+def log_harm(evaluation: PairedEvaluation, *, margin: float, edge: float = 0.0) -> float:
+    """Log e-value against "the candidate's mean loss is at most the champion's plus `edge`".
+
+    0 where the champion may have learned from the rows.
+    """
+    if CHAMPION in evaluation.seen_by:
+        return 0.0
+    return float(evidence(evaluation, margin=margin, edge=edge).log_harm())
+
+
+def log_not_worse(evaluation: PairedEvaluation, *, margin: float) -> float:
+    """Log e-value against "the candidate's mean loss is the champion's plus the margin, or more".
+
+    0 where the candidate may have learned from the rows.
+    """
+    if CANDIDATE in evaluation.seen_by:
+        return 0.0
+    return float(evidence(evaluation, margin=margin).log_not_worse())
+
+
+def prior_evidence(evaluation: PairedEvaluation, *, margin: float, bar: float) -> float:
+    """Log e-value that labelled rows of the past add to a release's own evidence of no harm, at most `bar` + log 2.
+
+    The rows are looked at once, so that a test of fixed size does: Student's t of blocks' means, at half of the error
+    rate that `bar` stands for. It is all or nothing: 1 over its level where it rejects, else 0 (as a logarithm, so
+    that nothing is added). Both halves together keep the rate.
+    """
+    if CANDIDATE in evaluation.seen_by:
+        return 0.0
+    blocks = list(_blocks(evaluation))
+    if len(blocks) < _FEWEST_BLOCKS:
+        return 0.0
+    means, rows = (np.array(one, dtype=np.float64) for one in zip(*blocks, strict=True))
+    mean, count = float(means @ rows / rows.sum()), len(blocks)
+    error = math.sqrt(float((rows**2) @ (means - mean) ** 2) * count / (count - 1)) / float(rows.sum())
+    level = math.exp(-bar) / 2
+    shown = margin - mean > float(stats.t.isf(level, count - 1)) * error
+    return -math.log(level) if shown else 0.0
+
+
+def log_gain(evaluation: PairedEvaluation, *, edge: float) -> float:
+    """Log e-value against "the candidate's mean loss is at least the champion's less `edge`"."""
+    test = sequential.PairedBlocks.start(margin=edge, edge=edge)
+    for difference, rows in _blocks(evaluation):
+        test = test.add(-difference, rows)
+    return float(test.log_harm())
+
+
+def quality_margin(evaluation: PairedEvaluation, *, most: float) -> float:
+    """The default margin of `quality` in the unit of the loss.
+
+    A fifth of what the champion gains over the best constant answer, and at least a fiftieth of its loss: an absolute
+    margin alone would be wider than all that a model of rare events knows. `most` binds losses of probabilities, whose
+    unit is known; a squared error has the project's own unit.
+    """
+    gain = max(0.0, evaluation.baseline_loss - evaluation.champion_loss)
+    margin = max(_SKILL * gain, _LOSS * evaluation.champion_loss)
+    if evaluation.loss in ("brier", "zero_one"):
+        return min(most, margin) or most
+    return margin or most
+
+
+def disagreement_margin(evaluation: PairedEvaluation) -> float | None:
+    """The default margin of `disagreement`; None where answers are numbers, which hold no decision."""
+    if evaluation.disagreement_high is None:
+        return None
+    return min(DISAGREEMENT_CAP, _TIMES * evaluation.disagreement_high + _POINT)
+
+
+def prediction_margin(evaluation: PairedEvaluation) -> float:
+    """The default margin of `prediction`: how far mean scores may move apart, in the unit of the score.
+
+    It cannot be below a hundredth of the scores' own distance to nothing: equal versions have some margin too.
+    """
+    floor = 0.01 * max(abs(evaluation.champion_score), 1e-9)
+    return max(_TIMES * evaluation.shift_high, floor)
+
+
+def distance_margin(evaluation: PairedEvaluation) -> float:
+    """How far single scores may lie apart on average: what catches answers that are wrong in both directions."""
+    floor = 0.01 * max(abs(evaluation.champion_score), 1e-9)
+    return max(_TIMES * evaluation.distance_high, floor)
+
+
+def _blocks(evaluation: PairedEvaluation) -> Iterator[tuple[float, int]]:
+    """Mean difference and rows of each block of evidence, in order of time; the rest joins the last one."""
+    fewest, days = fewest_pairs(evaluation), block_days(evaluation)
+    blocks: list[list[DayDifference]] = []
+    open_: list[DayDifference] = []
+    for one in evaluation.days:
+        open_.append(one)
+        if len(open_) >= days and sum(day.rows for day in open_) >= fewest:
+            blocks.append(open_)
+            open_ = []
+    if open_ and blocks:
+        blocks[-1] = blocks[-1] + open_
+    for block in blocks:
+        yield _mean(block)
+
+
+def _mean(block: Sequence[DayDifference]) -> tuple[float, int]:
+    rows = sum(one.rows for one in block)
+    return sum(one.difference * one.rows for one in block) / rows, rows
+
+
+def _merged_means(means: Floats, days: int) -> Floats:
+    whole = len(means) // days * days
+    return np.asarray(means[:whole].reshape(-1, days).mean(axis=1), dtype=np.float64)
+
+
+def _independent(means: Floats) -> bool:
+    """Whether the weighted sum of autocorrelations of `means` [blocks] is small, but for chance."""
+    centred = means - means.mean()
+    whole = float(centred @ centred)
+    lags = min(_LAGS, len(means) // 4)
+    if whole <= 0 or not lags:
+        return True
+    weights = 1 - np.arange(1, lags + 1) / (lags + 1)
+    rho = np.array([float(centred[lag:] @ centred[:-lag]) / whole for lag in range(1, lags + 1)])
+    chance = 2 * math.sqrt(float(weights @ weights) / len(means))
+    return 2 * float(weights @ rho) <= _BOUND + chance

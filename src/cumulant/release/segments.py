@@ -1,0 +1,114 @@
+"""Where a candidate is worse than the champion: values and ranges of features, all looked at together.
+
+A model that is broken for a twentieth of the rows hardly moves a mean over all of them. Each segment's difference of
+losses gets a lower limit that holds for all segments at once (Bonferroni), over blocks of rows that depend on each
+other. Segments are those of at least `_LEAST` rows.
+
+Where events are rare, a segment has too few of them for its losses to tell anything. There the scores tell: two models
+of the same rows are closer to each other than to a constant. A segment in which they are not, beyond chance, is one
+that the candidate answers by something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from cumulant.release.paired import PairedEvaluation, SegmentDifference
+from cumulant.statistics.sequential.arrays import Floats
+
+#: rows of a segment, at least, and blocks in which it has some
+_LEAST, _BLOCKS = 100, 5
+#: how often any segment at all may be called worse where none is
+_ALPHA = 0.01
+#: segments that are kept
+_KEPT = 5
+#: how much more than the champion's own loss in a segment the candidate may lose there
+_WORSE = 0.25
+#: how far scores of a segment lie from the champion's, against a constant's and against all rows' distance
+_UNLIKE, _FURTHER = 0.75, 1.25
+#: the same of all rows, above which no segment is looked at
+_ALL = 0.5
+
+
+def worst_segments(
+    champion: Floats, candidate: Floats, block: npt.NDArray[np.int64], features: Mapping[str, npt.NDArray[np.str_]]
+) -> tuple[SegmentDifference, ...]:
+    """Those with the highest lower limits; of losses [n] of rows in `block` [n], and the `features`' values [n]."""
+    chosen = list(_segments(block, features))
+    found = [
+        SegmentDifference(
+            feature=feature,
+            value=value,
+            rows=len(rows),
+            champion_loss=float(champion[rows].mean()),
+            candidate_loss=float(candidate[rows].mean()),
+            low=_low((candidate - champion)[rows], block[rows], _ALPHA / len(chosen)),
+        )
+        for feature, value, rows in chosen
+    ]
+    return tuple(sorted(found, key=lambda one: -one.low)[:_KEPT])
+
+
+def broken_segment(evaluation: PairedEvaluation, *, margin: float) -> SegmentDifference | None:
+    """The worst segment in which the candidate is shown to lose more than the margin and more than can be accepted."""
+    for one in evaluation.segments:
+        if one.low > max(margin, _WORSE * one.champion_loss):
+            return one
+    return None
+
+
+def unlike_segment(
+    champion: Floats, candidate: Floats, block: npt.NDArray[np.int64], features: Mapping[str, npt.NDArray[np.str_]]
+) -> SegmentDifference | None:
+    """Of segments in which the scores [n] are no closer to the champion's than a constant would be, the worst one.
+
+    None where that holds of all rows, and where the scores lie no further apart than elsewhere. Losses are squares of
+    the distance from the champion's scores: the candidate's, and (as the champion's) the constant's.
+    """
+    apart = (candidate - champion) ** 2
+    usual = float(apart.mean())
+    if usual > _ALL * float(champion.var()):
+        return None
+    chosen, worst = list(_segments(block, features)), None
+    for feature, value, rows in chosen:
+        constant = (champion[rows] - champion[rows].mean()) ** 2
+        if apart[rows].mean() < _FURTHER * usual or apart[rows].mean() < _UNLIKE * constant.mean():
+            continue
+        low = _low(apart[rows] - _UNLIKE * constant, block[rows], _ALPHA / len(chosen))
+        if low > 0 and (worst is None or low > worst.low):
+            worst = SegmentDifference(
+                feature=feature,
+                value=value,
+                rows=len(rows),
+                champion_loss=float(constant.mean()),
+                candidate_loss=float(apart[rows].mean()),
+                low=low,
+            )
+    return worst
+
+
+def _segments(
+    block: npt.NDArray[np.int64], features: Mapping[str, npt.NDArray[np.str_]]
+) -> Iterator[tuple[str, str, npt.NDArray[np.int64]]]:
+    for feature, values in features.items():
+        names, codes = np.unique(values, return_inverse=True)
+        if len(names) < 2:
+            continue
+        order = np.argsort(codes, kind="stable")
+        parts = np.split(order, np.cumsum(np.bincount(codes))[:-1])
+        for name, rows in zip(names, parts, strict=True):
+            if len(rows) >= _LEAST and len(np.unique(block[rows])) >= _BLOCKS:
+                yield feature, str(name), rows
+
+
+def _low(values: Floats, block: npt.NDArray[np.int64], alpha: float) -> float:
+    """Lower limit of the mean of `values` [n], whose rows depend on each other within a block."""
+    _, codes = np.unique(block, return_inverse=True)
+    blocks, mean = int(codes.max()) + 1, float(values.mean())
+    residual = np.bincount(codes, weights=values - mean)
+    error = float(np.sqrt((residual**2).sum() * blocks / (blocks - 1))) / len(values)
+    return mean - float(stats.t.ppf(1 - alpha, blocks - 1)) * error

@@ -1,0 +1,232 @@
+"""Both versions of a release on labelled rows of the recent past, scored by their servables as they are served.
+
+Rows later than the last one that either version learned from are preferred; then nothing flatters either of them. A
+version that was trained elsewhere is taken to have learned from all rows up to its registration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cumulant.core.errors import CumulantError
+from cumulant.core.progress import Progress, silent
+from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.core.units import duration, micros, to_micros
+from cumulant.release.paired_rows import PairedRows, paired_evaluation
+from cumulant.runtime.candidate import find_record
+from cumulant.runtime.context import open_run
+from cumulant.runtime.features import feature_set
+from cumulant.runtime.personal import personal_features
+from cumulant.runtime.rivals import answers_of
+from cumulant.runtime.rows import labelled_rows
+from cumulant.runtime.task import resolve_task
+from cumulant.runtime.train import work_of
+from cumulant.runtime.validate import snapshots_of
+from cumulant.training import split
+from cumulant.training.splits import ripened
+
+if TYPE_CHECKING:
+    import polars as pl
+    from numpy.typing import NDArray
+
+    from cumulant.ports.access import Principal
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.project import Project
+    from cumulant.release.paired import PairedEvaluation
+    from cumulant.release.spec import PairedSpec
+    from cumulant.runtime.context import Context
+    from cumulant.runtime.rivals import Answers
+    from cumulant.runtime.work import Work
+    from cumulant.training import TrainingSet
+
+#: labelled rows below which nothing is compared
+_FEWEST = 200
+#: values of a feature that are looked at each for itself, and ranges of a number
+_VALUES, _RANGES = 40, 20
+
+Versions = Mapping[str, "ModelVersion"]
+
+
+def evaluate_pair(
+    project: Project,
+    champion: str,
+    candidate: ModelVersion,
+    *,
+    spec: PairedSpec,
+    principal: Principal,
+    progress: Progress = silent,
+) -> tuple[PairedEvaluation | None, tuple[str, ...]]:
+    """The version `champion` and the candidate on the same rows, and notes; None with the reason where that cannot be.
+
+    Raises:
+        RefusedError: `principal` may not start releases.
+    """
+    with open_run(
+        project, "compare", action="release.start", principal=principal, progress=progress, quiet=True
+    ) as context:
+        try:
+            known = project.registry().resolve(f"{project.name}/{champion}")
+            return _evaluated(context, {CHAMPION: known, CANDIDATE: candidate}, spec)
+        except CumulantError as error:
+            return None, (_reason(project.vault.redact(error.message)),)
+
+
+def _reason(why: str) -> str:
+    return f"the two versions were not compared on labelled rows of the past: {why}"
+
+
+def _evaluated(
+    context: Context, versions: Versions, spec: PairedSpec
+) -> tuple[PairedEvaluation | None, tuple[str, ...]]:
+    project = context.project
+    snapshots, _ = snapshots_of(context)
+    task = resolve_task(project, snapshots)
+    table = feature_set(context, task, snapshots, as_of=None)
+    work = work_of(project, task, snapshots, table, as_of=None, quick=False, trials=None, time=None)
+    rows, seen_by = _rows(context, work, versions, spec)
+    if len(rows) < _FEWEST:
+        return None, (_reason(f"{len(rows):,} rows have a label, and {_FEWEST} are needed"),)
+    answers = {}
+    for arm, version in versions.items():
+        context.progress(f"compare: the {arm} on {len(rows):,} labelled rows")
+        found, notes = answers_of(context, work, version, rows)
+        if found is None:
+            return None, tuple(map(_reason, notes))
+        answers[arm] = found
+    evaluation = paired_evaluation(_paired(rows, answers, work, seen_by))
+    if evaluation is None:
+        return None, (_reason("one of them answers none of the rows"),)
+    return evaluation, tuple(
+        f"the {arm} may have learned from the labelled rows that both versions were compared on" for arm in seen_by
+    )
+
+
+def _rows(context: Context, work: Work, versions: Versions, spec: PairedSpec) -> tuple[TrainingSet, tuple[str, ...]]:
+    """The newest rows that none of the versions learned from, else those that the fewest did, and which these are."""
+    rows = labelled_rows(
+        context.project,
+        work.task,
+        work.snapshot,
+        work.table,
+        spec=work.training,
+        evaluation=work.evaluation,
+        as_of=None,
+    )
+    if rows.at is None:
+        return _drawn(context, work, rows, versions, spec)
+    rows = rows.take(ripened(rows, _horizon(rows)))
+    assert rows.at is not None
+    if not len(rows):
+        return rows, ()
+    recent = rows.at > rows.at.max() - micros(duration(spec.days))
+    ends = {arm: _learned_to(context.project, version) for arm, version in versions.items()}
+    for wanted in ((CHAMPION, CANDIDATE), (CANDIDATE,), (CHAMPION,), ()):
+        chosen = np.flatnonzero(recent & (rows.at > max([0, *(ends[arm] for arm in wanted)])))
+        if len(chosen) >= _FEWEST:
+            break
+    newest = chosen[np.argsort(rows.at[chosen], kind="stable")[-spec.rows :]]
+    found = rows.take(newest)
+    assert found.at is not None
+    first = int(found.at.min()) if len(found) else 0
+    return found, tuple(arm for arm, end in ends.items() if first <= end)
+
+
+def _drawn(
+    context: Context, work: Work, rows: TrainingSet, versions: Versions, spec: PairedSpec
+) -> tuple[TrainingSet, tuple[str, ...]]:
+    """The test rows of rows without a time: a version that learned from other snapshots may know some of them."""
+    test = split(rows, work.evaluation, seed=work.training.seed).test.at_most(spec.rows)
+    now = {name: snapshot.id for name, snapshot in work.snapshots.items()}
+    records = {arm: find_record(context.project, version) for arm, version in versions.items()}
+    known = {
+        arm: record is not None and all(now.get(name) == one for name, one in record.snapshots.items())
+        for arm, record in records.items()
+    }
+    return test, tuple(arm for arm, same in known.items() if not same)
+
+
+def _horizon(rows: TrainingSet) -> int | None:
+    """The last moment at which the data tell anything."""
+    if rows.at is None or rows.known is None or not len(rows):
+        return None
+    return max(int(rows.at.max()), int(rows.known.max()))
+
+
+def _learned_to(project: Project, version: ModelVersion) -> int:
+    """Microseconds since 1970 UTC of the last row that a version can have learned from."""
+    record = find_record(project, version)
+    end = None if record is None else record.fitted.split.train_to
+    return to_micros(end or version.created)
+
+
+def _paired(rows: TrainingSet, answers: Mapping[str, Answers], work: Work, seen_by: tuple[str, ...]) -> PairedRows:
+    scores, losses, decisions = {}, {}, {}
+    for arm, one in answers.items():
+        scores[arm], losses[arm], decisions[arm] = _scored(rows, one)
+    return PairedRows(
+        champion=scores[CHAMPION],
+        candidate=scores[CANDIDATE],
+        champion_loss=losses[CHAMPION],
+        candidate_loss=losses[CANDIDATE],
+        baseline_loss=_constant_loss(rows),
+        loss={"binary": "brier", "multiclass": "zero_one", "regression": "squared_error"}[rows.task],
+        differs=None if rows.task == "regression" else decisions[CHAMPION] != decisions[CANDIDATE],
+        at=rows.at,
+        segments=_segments(rows, personal_features(work.task.plan)),
+        seen_by=seen_by,
+    )
+
+
+def _scored(
+    rows: TrainingSet, answers: Answers
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Scores, losses and decisions [n], as the release compares them in mirrored requests."""
+    values = answers.values
+    if rows.task == "multiclass":
+        best = values.argmax(axis=1)
+        place = np.array([rows.classes.index(name) if name in rows.classes else -1 for name in answers.classes])
+        decided = place[best].astype(np.float64)
+        scores = values.max(axis=1)
+        return scores, np.where(np.isfinite(scores), decided != rows.target, np.nan), decided
+    decided = values >= (0.5 if answers.threshold is None else answers.threshold)
+    return values, (values - rows.target) ** 2, decided.astype(np.float64)
+
+
+def _constant_loss(rows: TrainingSet) -> float:
+    """Mean loss of the best constant answer."""
+    if rows.task == "multiclass":
+        return 1 - float(np.bincount(rows.target.astype(np.int64)).max()) / len(rows)
+    return float(rows.target.var())
+
+
+def _segments(rows: TrainingSet, personal: frozenset[str]) -> dict[str, NDArray[np.str_]]:
+    """Each feature's values [n] as texts; personal ones stay out."""
+    columns = [column for column in rows.features.get_columns() if column.name not in personal]
+    return {column.name: value_texts(column) for column in columns}
+
+
+def value_texts(column: pl.Series) -> NDArray[np.str_]:
+    """Each row's value of a feature as a text [n]: the most frequent values, or ranges of a number."""
+    import polars as pl
+
+    if column.dtype.is_numeric() and column.n_unique() > _VALUES:
+        values = column.cast(pl.Float64).to_numpy()
+        finite = values[np.isfinite(values)]
+        edges = np.unique(np.quantile(finite, np.linspace(0, 1, _RANGES + 1)[1:-1])) if len(finite) else np.zeros(0)
+        names = np.array(
+            [f"below {edge:g}" for edge in edges] + [f"{edges[-1]:g} and above" if len(edges) else "any", "missing"]
+        )
+        place = np.where(np.isfinite(values), np.searchsorted(edges, values, side="right"), len(edges) + 1)
+        return np.asarray(names[place])
+    texts = column.cast(pl.String).fill_null("missing")
+    counts = texts.value_counts(sort=True)
+    frequent = counts[texts.name][:_VALUES]
+    return np.asarray(
+        pl.select(pl.when(texts.is_in(frequent.to_list())).then(texts).otherwise(pl.lit("any other")))
+        .to_series()
+        .to_list(),
+        dtype=np.str_,
+    )

@@ -1,0 +1,108 @@
+"""Both versions of a release on labelled rows of the past: what is refused before the first request, and what is not."""
+
+from __future__ import annotations
+
+import e2e_shop
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+from e2e_support import opened
+
+from cumulant import project as projects
+from cumulant.core.errors import RefusedError
+from cumulant.release.metrics import metrics
+from cumulant.release.paired import log_harm, log_not_worse
+from cumulant.release.spec import MetricSpec, ReleaseSpec
+from cumulant.runtime.release.admission import admitted
+from cumulant.runtime.train import train
+
+pytestmark = pytest.mark.slow
+
+PROJECT = e2e_shop.PROJECT.replace("  trials: 3\n", "  trials: 1\n").replace("  ensemble: 2\n", "")
+_BAR = np.log(20)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """Version 1 serves; 2 is a sound retraining, 3 learned from shuffled labels."""
+    folder = e2e_shop.make(tmp_path_factory.mktemp("paired") / "shop", rows=12_000, project=PROJECT)
+    shuffled = folder / "shuffled"
+    shuffled.mkdir()
+    for file in (folder / "data" / "orders").iterdir():
+        table = pl.read_parquet(file)
+        table.with_columns(pl.col("returned").shuffle(seed=1)).write_parquet(shuffled / file.name)
+    with opened(folder) as project:
+        train(project, principal=project.principal())
+        train(project, principal=project.principal(), trials=2, promote=False)
+    with projects.load(folder, overrides={"data.orders.path": "shuffled/*.parquet"}) as project:
+        train(project, principal=project.principal(), promote=False)
+    return folder
+
+
+def compared(folder, number, spec=None):
+    """The section that a release of the version would go by, its evaluation, and what is noted."""
+    notes = []
+    with opened(folder) as project:
+        version = project.registry().resolve(f"returns/{number}")
+        found = admitted(
+            project, "1", version, spec or ReleaseSpec(), who=project.principal(), notes=notes, progress=lambda *_: None
+        )
+    return *found, notes
+
+
+def test_a_sound_retraining_is_shown_to_be_no_worse_and_gives_its_margins(shop):
+    spec, found, notes = compared(shop, 2)
+    assert found is not None
+    assert (found.failed, found.seen_by) == (0, ())
+    assert found.rows > 1500
+    named = metrics(spec)
+    assert log_not_worse(found, margin=named["quality"].margin) > _BAR
+    assert found.disagreement < named["disagreement"].margin < 0.2
+    assert 0 < named["prediction"].margin < 0.1
+    assert "labelled rows of the past" in notes[-1]
+
+
+def test_a_model_of_shuffled_labels_does_not_begin(shop):
+    with pytest.raises(RefusedError, match="decides otherwise"):
+        compared(shop, 3)
+
+
+def test_where_a_change_of_decisions_is_meant_worse_answers_are_refused_all_the_same(shop):
+    declared = ReleaseSpec(metrics={"disagreement": MetricSpec(margin="90%")})
+    with pytest.raises(RefusedError, match="worse by more than the margin"):
+        compared(shop, 3, declared)
+
+
+def test_what_is_declared_to_be_accepted_begins_and_is_reported(shop):
+    accepted = ReleaseSpec(metrics={"disagreement": MetricSpec(margin="90%"), "quality": MetricSpec(margin=0.5)})
+    spec, found, _ = compared(shop, 3, accepted)
+    assert found is not None
+    assert log_harm(found, margin=0.5) > _BAR
+    assert metrics(spec)["disagreement"].margin == 0.9
+
+
+def test_a_version_of_which_nothing_is_known_is_compared_by_its_servable(shop):
+    with opened(shop) as project:
+        version = project.registry().resolve("returns/2")
+        foreign = msgspec.structs.replace(version, version="9")  # no record of how it was made
+        notes = []
+        _, found = admitted(
+            project, "1", foreign, ReleaseSpec(), who=project.principal(), notes=notes, progress=lambda *_: None
+        )
+    assert found is not None
+    assert found.seen_by == ("candidate",)
+    assert any("the candidate may have learned from the labelled rows" in note for note in notes)
+    assert log_not_worse(found, margin=0.005) == 0.0
+
+
+def test_where_nothing_can_be_compared_the_reason_is_noted_and_disagreement_is_bounded(shop):
+    with projects.load(shop, overrides={"training.target": "amount > 50"}) as project:
+        version = project.registry().resolve("returns/2")
+        notes = []
+        spec, found = admitted(
+            project, "1", version, ReleaseSpec(), who=project.principal(), notes=notes, progress=lambda *_: None
+        )
+    assert found is None
+    assert "were not compared on labelled rows of the past" in notes[0]
+    assert metrics(spec)["disagreement"].margin == 0.2
