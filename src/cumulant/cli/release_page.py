@@ -39,6 +39,7 @@ def page(found: ReleaseView, *, waiting: str | None = None) -> RenderableType:
         parts.append(Text(clean(found.evaluation), style="dim"))
     if found.lacks:
         parts.append(Text("still needed: " + clean("; ".join(found.lacks)), style="dim"))
+    parts += [Text("assumed: " + clean(text), style="dim") for text in found.assumptions]
     if waiting:
         parts.append(Text(f"{clean(waiting)} waits until this release is over", style="dim"))
     return Group(*parts)

@@ -10,6 +10,8 @@ import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.ports.notifier import Message
+from cumulant.release.assumptions import noticed
+from cumulant.release.boards import with_interval
 from cumulant.release.decide import lacking
 from cumulant.runtime.release.store import figure
 
@@ -84,6 +86,8 @@ class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
     #: both versions on labelled rows of the past, in a sentence; empty where there are none
     evaluation: str
     lacks: list[str]
+    #: what the evidence assumes, where it is seen to fail or cannot be seen, in sentences
+    assumptions: list[str]
     approved: list[str]
     settled: list[str]
 
@@ -107,6 +111,7 @@ def view(release: Release, returns: Sequence[Return] = ()) -> ReleaseView:
         metrics=[metric_view(board) for board in release.boards.values()],
         evaluation="" if release.evaluation is None else evaluation_text(release.evaluation),
         lacks=[] if release.over or release.status == "pending" else lacking(release),
+        assumptions=[] if release.over else noticed(release),
         approved=sorted(release.approved),
         settled=sorted(release.settled),
     )
@@ -165,6 +170,7 @@ def ending(release: Release, at: datetime) -> Message:
 
 def metric_view(board: Board) -> MetricView:
     """A board with its evidence as shares of what would prove it."""
+    board = with_interval(board)
     return MetricView(
         metric=board.metric,
         unit=board.unit,

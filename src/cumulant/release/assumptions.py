@@ -1,0 +1,74 @@
+"""What the evidence of a release assumes, where that is seen to fail or cannot be seen; a status says it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+import numpy as np
+
+from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.core.units import duration, show_duration
+from cumulant.release.figures import Memory, memory_of
+from cumulant.release.history import FEWEST_LOOKS
+from cumulant.release.keys import FEWEST_KEYS, KeyTable
+from cumulant.release.look import COUNTED
+from cumulant.release.state import Release
+
+#: a design effect below this is told to nobody
+_SLIGHT = 1.2
+_NOUN = {"errors": "failures", "timeouts": "time-outs", "latency": "slow requests"}
+
+
+def noticed(release: Release) -> list[str]:
+    """Sentences about the present step; none before any request, and none where all is as assumed."""
+    if not release.memory:
+        return []
+    memory = memory_of(release)
+    look = duration(release.spec.look).total_seconds()
+    return [*_warm_up(memory), *_history(memory, look), *_blocks(memory), *_keys(memory)]
+
+
+def _warm_up(memory: Memory) -> Iterator[str]:
+    if memory.warm_up_seconds:
+        yield (
+            f"the first {memory.warm_up_seconds:g} s of the candidate with {memory.warm_up_requests:,} requests are its"
+            " warm-up, and count for nothing"
+        )
+
+
+def _history(memory: Memory, look: float) -> Iterator[str]:
+    known = memory.champion
+    if known.looks < FEWEST_LOOKS:
+        yield (
+            f"{known.looks} looks of the champion are known of {FEWEST_LOOKS} without which nothing is promoted: they"
+            " say how its failures depend on each other"
+        )
+        return
+    longest = show_duration(timedelta(seconds=known.visible_looks() * look))
+    yield f"what the champion did before shows how failures depend on each other up to {longest}; longer is not seen"
+
+
+def _blocks(memory: Memory) -> Iterator[str]:
+    for name, block in memory.blocks.items():
+        if block.design_effect > _SLIGHT:
+            yield (
+                f"{_NOUN[name]} depend on each other for longer than a block: their evidence counts for"
+                f" 1/{block.design_effect:.2g}"
+            )
+
+
+def _keys(memory: Memory) -> Iterator[str]:
+    if not memory.keys or not memory.units:
+        return
+    found = KeyTable.from_json(memory.keys).dispersion(np.asarray(memory.units))
+    for place, arm in enumerate((CHAMPION, CANDIDATE)):
+        if not np.isfinite(found[place]).all():
+            yield f"fewer than {FEWEST_KEYS} keys fall to the {arm}: its requests are no evidence"
+            continue
+        for metric, name in enumerate(COUNTED):
+            if found[place, metric] > _SLIGHT:
+                yield (
+                    f"{_NOUN[name]} of the {arm} come from few keys again and again: their evidence counts for"
+                    f" 1/{found[place, metric]:.2g}"
+                )
