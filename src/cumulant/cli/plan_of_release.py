@@ -41,6 +41,7 @@ def show(console: Console, found: Plan) -> None:
         heading(console, "cannot be decided in time")
         for text in found.undecided:
             console.print(f"  {clean(text)}", soft_wrap=True)
+    if found.advice:
         heading(console, "what helps")
         for text in found.advice:
             console.print(f"  {as_called(clean(text))}", soft_wrap=True)

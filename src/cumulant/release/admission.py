@@ -14,6 +14,7 @@ from cumulant.core.units import share
 from cumulant.release.metrics import metrics
 from cumulant.release.paired import (
     DISAGREEMENT_CAP,
+    REFUSAL_ALPHA,
     PairedEvaluation,
     disagreement_margin,
     distance_margin,
@@ -21,12 +22,11 @@ from cumulant.release.paired import (
     log_harm,
     prediction_margin,
     quality_margin,
+    shown_better,
 )
 from cumulant.release.segments import broken_segment
 from cumulant.release.spec import MetricSpec, PairedSpec, ReleaseSpec
 
-#: how often a release of a candidate that is no worse than the margin may be refused
-_ALPHA = 0.01
 #: part of alpha of a metric whose margin nobody declared, against the others' whole part
 UNDECLARED_PART = 0.5
 
@@ -49,7 +49,7 @@ def with_margins(spec: ReleaseSpec, evaluation: PairedEvaluation | None) -> Rele
     if evaluation is not None:
         usual = metrics(spec)["quality"].margin
         defaults = {
-            "disagreement": disagreement_margin(evaluation),
+            "disagreement": disagreement_margin(evaluation, better=_better(spec, evaluation)),
             "prediction": prediction_margin(evaluation),
             "distance": distance_margin(evaluation),
             "quality": None if usual is None else quality_margin(evaluation, most=usual),
@@ -73,12 +73,20 @@ def refusal(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | None:
     margin = metrics(with_margins(spec, evaluation))["quality"].margin
     return (
         _failed(evaluation)
+        or _too_good(spec, evaluation)
         or _disagreeing(spec, evaluation)
         or (None if margin is None else _worse(evaluation, margin))
         or (None if margin is None else _broken(evaluation, margin))
         or _unlike(spec, evaluation)
-        or _too_good(spec.evaluation or PairedSpec(), evaluation)
     )
+
+
+def _better(spec: ReleaseSpec, evaluation: PairedEvaluation) -> bool:
+    """Whether the candidate is shown to be better, and not by so much that it may know what no request holds."""
+    margin, least = metrics(spec)["quality"].margin, _least_loss(spec, evaluation)
+    if margin is None or (least is not None and evaluation.candidate_loss < least):
+        return False
+    return shown_better(evaluation, margin=quality_margin(evaluation, most=margin))
 
 
 def _failed(evaluation: PairedEvaluation) -> Refusal | None:
@@ -97,6 +105,8 @@ def _disagreeing(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | N
     allowed = DISAGREEMENT_CAP
     if declared is not None and declared.margin is not None:
         allowed = metrics(spec)["disagreement"].margin or allowed
+    elif _better(spec, evaluation):
+        return None
     if evaluation.disagreement is None or evaluation.disagreement <= allowed:
         return None
     return Refusal(
@@ -109,7 +119,7 @@ def _disagreeing(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | N
 
 
 def _worse(evaluation: PairedEvaluation, margin: float) -> Refusal | None:
-    if log_harm(evaluation, margin=margin, edge=margin) < -math.log(_ALPHA):
+    if log_harm(evaluation, margin=margin, edge=margin) < -math.log(REFUSAL_ALPHA):
         return None
     return Refusal(
         metric="quality",
@@ -143,9 +153,21 @@ def _unlike(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | None:
     )
 
 
-def _too_good(spec: PairedSpec, evaluation: PairedEvaluation) -> Refusal | None:
-    saved = share(spec.gain) * evaluation.champion_loss
-    if saved <= 0 or log_gain(evaluation, edge=saved) < -math.log(_ALPHA):
+def _least_loss(spec: ReleaseSpec, evaluation: PairedEvaluation) -> float | None:
+    """The loss below which a candidate is too good; None where nothing says how much can be known.
+
+    It is measured by the champion, and by its usual loss where it has become worse.
+    """
+    usual = evaluation.usual_loss
+    if usual is None and evaluation.champion_loss >= evaluation.baseline_loss:
+        return None
+    reference = evaluation.champion_loss if usual is None else min(usual, evaluation.champion_loss)
+    return (1 - share((spec.evaluation or PairedSpec()).gain)) * reference
+
+
+def _too_good(spec: ReleaseSpec, evaluation: PairedEvaluation) -> Refusal | None:
+    least = _least_loss(spec, evaluation)
+    if not least or log_gain(evaluation, edge=evaluation.champion_loss - least) < -math.log(REFUSAL_ALPHA):
         return None
     return Refusal(
         metric="quality",

@@ -29,6 +29,8 @@ _SKEWNESS = 0.3
 _TIMES, _POINT = 1.5, 0.01
 #: disagreement that no default allows: above it a project has to declare that a change is meant
 DISAGREEMENT_CAP = 0.2
+#: how often a candidate that is no worse than what is accepted may be refused, by any one rule
+REFUSAL_ALPHA = 0.01
 #: part of the champion's gain over the best constant answer that a candidate may lose, and of its loss, at most
 _SKILL, _LOSS = 0.2, 0.02
 #: lags of daily means that are summed, and what they may sum to
@@ -73,6 +75,7 @@ class PairedEvaluation(msgspec.Struct, frozen=True, kw_only=True):
         loss: name of the loss, such as `brier`.
         days: blocks in order of time; a day each where rows have a time, else runs of neighbouring rows.
         baseline_loss: mean loss of the constant answer that suits these rows best.
+        usual_loss: the champion's in the evaluation of its own training; None where that is not known.
         deviation, skewness: of single rows' differences of losses.
         day_deviation: standard deviation of the blocks' means beyond what sampling of their rows explains.
         disagreement: share of rows with another decision, with its upper limit; None where answers are numbers.
@@ -94,6 +97,7 @@ class PairedEvaluation(msgspec.Struct, frozen=True, kw_only=True):
     champion_loss: float
     candidate_loss: float
     baseline_loss: float
+    usual_loss: float | None = None
     deviation: float
     skewness: float
     day_deviation: float = 0.0
@@ -216,11 +220,21 @@ def quality_margin(evaluation: PairedEvaluation, *, most: float) -> float:
     return margin or most
 
 
-def disagreement_margin(evaluation: PairedEvaluation) -> float | None:
-    """The default margin of `disagreement`; None where answers are numbers, which hold no decision."""
+def disagreement_margin(evaluation: PairedEvaluation, *, better: bool = False) -> float | None:
+    """The default margin of `disagreement`; None where answers are numbers, which hold no decision.
+
+    A candidate that is shown to be better may decide otherwise as often as that takes: a champion that fails is no
+    measure.
+    """
     if evaluation.disagreement_high is None:
         return None
-    return min(DISAGREEMENT_CAP, _TIMES * evaluation.disagreement_high + _POINT)
+    margin = _TIMES * evaluation.disagreement_high + _POINT
+    return min(1.0 if better else DISAGREEMENT_CAP, margin)
+
+
+def shown_better(evaluation: PairedEvaluation, *, margin: float) -> bool:
+    """Whether rows that neither version learned from show the candidate to be better by more than the margin."""
+    return not evaluation.seen_by and log_gain(evaluation, edge=margin) >= -math.log(REFUSAL_ALPHA)
 
 
 def prediction_margin(evaluation: PairedEvaluation) -> float:

@@ -32,6 +32,7 @@ class PairedRows:
         champion_loss, candidate_loss: [n]; NaN: no answer.
         baseline_loss: mean loss of the best constant answer.
         loss: its name.
+        usual_loss: the champion's in the evaluation of its own training, if known.
         differs: [n] whether decisions differ; None where answers are numbers.
         at: [n] microseconds since 1970 UTC; None where rows have no time.
         segments: feature -> [n] the value (or range) of it that a row has.
@@ -44,6 +45,7 @@ class PairedRows:
     candidate_loss: Floats
     baseline_loss: float
     loss: str
+    usual_loss: float | None = None
     differs: npt.NDArray[np.bool_] | None = None
     at: npt.NDArray[np.int64] | None = None
     segments: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
@@ -73,6 +75,7 @@ def paired_evaluation(rows: PairedRows) -> PairedEvaluation | None:
         champion_loss=float(rows.champion_loss[both].mean()),
         candidate_loss=float(rows.candidate_loss[both].mean()),
         baseline_loss=rows.baseline_loss,
+        usual_loss=rows.usual_loss,
         deviation=float(loss.std(ddof=1)),
         skewness=_skewness(loss),
         day_deviation=_day_deviation(loss, block),

@@ -114,3 +114,17 @@ def test_nothing_speaks_for_a_version_that_may_have_learned_from_the_rows() -> N
     """Harm is not held against a candidate where the champion knew the rows."""
     assert refusal(ReleaseSpec(), _evaluation(0.02, seen_by=("champion",))) is None
     assert refusal(ReleaseSpec(), _evaluation(0.02, seen_by=("candidate",))) is not None
+
+
+def test_a_candidate_that_is_shown_to_be_better_may_decide_otherwise() -> None:
+    """The champion has failed since the world changed: it loses more than a constant, and usually lost .12."""
+    flipped = _evaluation(-0.25, champion_loss=0.38, candidate_loss=0.13, usual_loss=0.12, disagreement=0.6)
+    assert refusal(ReleaseSpec(), flipped) is None
+    unknown = msgspec.structs.replace(flipped, usual_loss=None)
+    assert refusal(ReleaseSpec(), unknown) is None
+    named = metrics(with_margins(ReleaseSpec(), msgspec.structs.replace(flipped, disagreement_high=0.62)))
+    assert named["disagreement"].margin == pytest.approx(0.94)
+    leaking = _evaluation(-0.37, champion_loss=0.38, candidate_loss=0.01, usual_loss=0.12, disagreement=0.6)
+    why = refusal(ReleaseSpec(), leaking)
+    assert why is not None
+    assert "may know what no request holds" in why.text

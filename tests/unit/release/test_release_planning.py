@@ -64,6 +64,7 @@ def test_samples_that_never_come():
 def test_labels_that_come_after_the_release_are_told_with_what_stands_for_them():
     found = planned(spec(), rate=200, source="declared", errors=0.005, label_delay=timedelta(days=7))
     assert any(text.startswith("quality: labels come 7 days after a request") for text in found.undecided)
+    assert found.advice == []
     assert "labelled rows of the past" in found.instead[0]
     assert "holdback: until_labels" in found.instead[1]
     soon = planned(spec(), rate=200, source="declared", errors=0.005, label_delay=timedelta(minutes=1))

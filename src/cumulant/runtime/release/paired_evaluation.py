@@ -96,7 +96,8 @@ def _evaluated(
         if found is None:
             return None, tuple(map(_reason, notes))
         answers[arm] = found
-    evaluation = paired_evaluation(_paired(rows, answers, work, seen_by))
+    usual = _usual_loss(project, versions[CHAMPION], rows)
+    evaluation = paired_evaluation(_paired(rows, answers, work, seen_by=seen_by, usual=usual))
     if evaluation is None:
         return None, (_reason("one of them answers none of the rows"),)
     return evaluation, tuple(
@@ -162,7 +163,9 @@ def _learned_to(project: Project, version: ModelVersion) -> int:
     return to_micros(end or version.created)
 
 
-def _paired(rows: TrainingSet, answers: Mapping[str, Answers], work: Work, seen_by: tuple[str, ...]) -> PairedRows:
+def _paired(
+    rows: TrainingSet, answers: Mapping[str, Answers], work: Work, *, seen_by: tuple[str, ...], usual: float | None
+) -> PairedRows:
     scores, losses, decisions = {}, {}, {}
     for arm, one in answers.items():
         scores[arm], losses[arm], decisions[arm] = _scored(rows, one)
@@ -172,6 +175,7 @@ def _paired(rows: TrainingSet, answers: Mapping[str, Answers], work: Work, seen_
         champion_loss=losses[CHAMPION],
         candidate_loss=losses[CANDIDATE],
         baseline_loss=_constant_loss(rows),
+        usual_loss=usual,
         loss={"binary": "brier", "multiclass": "zero_one", "regression": "squared_error"}[rows.task],
         differs=None if rows.task == "regression" else decisions[CHAMPION] != decisions[CANDIDATE],
         at=rows.at,
@@ -193,6 +197,17 @@ def _scored(
         return scores, np.where(np.isfinite(scores), decided != rows.target, np.nan), decided
     decided = values >= (0.5 if answers.threshold is None else answers.threshold)
     return values, (values - rows.target) ** 2, decided.astype(np.float64)
+
+
+def _usual_loss(project: Project, champion: ModelVersion, rows: TrainingSet) -> float | None:
+    """The champion's loss in the evaluation of its own training."""
+    record = find_record(project, champion)
+    values = {} if record is None else record.judgement.evaluation.values()
+    if rows.task == "binary":
+        return values.get("brier")
+    if rows.task == "multiclass":
+        return 1 - values["accuracy"] if "accuracy" in values else None
+    return values["rmse"] ** 2 if "rmse" in values else None
 
 
 def _constant_loss(rows: TrainingSet) -> float:

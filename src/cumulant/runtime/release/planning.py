@@ -196,9 +196,8 @@ def planned(
     pairs, pair_seconds = _quality(spec, named["quality"], every, rate)
     if named["quality"].required and pair_seconds is not None:
         found = [_until(one, pair_seconds) if one.mirror else one for one in found]
-    missing = list(undecided(found, named))
-    if (tardy := late_labels(label_delay, found)) is not None:
-        missing.append(tardy)
+    missing, tardy = list(undecided(found, named)), late_labels(label_delay, found)
+    helps = [*_longer(every[-1], found[-1], named, rate=rate, errors=errors, spec=spec), *advice(found, rate)]
     late = any(one.samples_seconds > one.at_most for one in found) or any(
         one.fine_seconds is None for one in found[-1].metrics if named[one.metric].required
     )
@@ -209,10 +208,8 @@ def planned(
         alpha=share(spec.alpha),
         stages=found,
         seconds=None if late else sum(one.seconds for one in found[:-1]) + _last(found[-1], named),
-        undecided=missing,
-        advice=[*_longer(every[-1], found[-1], named, rate=rate, errors=errors, spec=spec), *advice(found, rate)]
-        if missing
-        else [],
+        undecided=missing if tardy is None else [*missing, tardy],
+        advice=helps if missing else [],
         label_delay=None if label_delay is None else label_delay.total_seconds(),
         instead=instead(spec, label_delay, late=tardy is not None),
         quality_pairs=pairs,
