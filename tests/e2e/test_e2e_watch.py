@@ -22,7 +22,7 @@ RETRAIN = "monitoring: {retrain: {when: loss_confirmed, cool_down: 1d, history: 
 PROJECT = (
     e2e_shop.PROJECT.replace("trials: 3", "trials: 1")
     .replace("ensemble: 2", "ensemble: 1\n  trainers: [lightgbm]")
-    .replace("gate: {log_loss: {margin: 0.01}}", "gate: {log_loss: {margin: 5}, cost: {margin: 5}}\n  test: 5d")
+    .replace("gate: {log_loss: {margin: 0.01}}", "gate: {log_loss: {margin: 5}, cost: {margin: 5}}\n  clusters: row\n  test: 5d")
 )  # fmt: skip
 
 

@@ -61,6 +61,13 @@ class PerformanceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     look_back: Annotated[
         Duration, Meta(description="How long a change may have been going on when it is found; longer ones need more.")
     ] = "60d"
+    independent: Annotated[
+        bool,
+        Meta(
+            description="Windows count as independent and near normal. Default: how the windows of the test rows "
+            "follow each other and are skewed is learned, and the evidence that shows by chance is taken off."
+        ),
+    ] = False
     label_delay: Annotated[
         Duration | None,
         Meta(description="How long a label may take. Default: the gap that training left for labels to become known."),

@@ -148,6 +148,10 @@ def harm_told(board: Board) -> str:
     """`errors rose from 0.5% to 1.6%`, with what the difference may be."""
     if board.champion is None or board.candidate is None:
         return f"{board.metric} became worse"
+    if board.metric == "disagreement":
+        return (
+            f"decisions differ in {told(board.candidate, '%')} of the pairs, more than {told(board.margin or 0, '%')}"
+        )
     text = f"{board.metric} became worse: {told(board.candidate, board.unit)} against the champion's "
     text += told(board.champion, board.unit)
     if board.low is not None and board.high is not None:

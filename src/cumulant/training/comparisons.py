@@ -70,8 +70,9 @@ class Comparisons:
     level: float = LEVEL
     seed: int = 0
 
-    def against_naive(self, metric: Metric) -> RuleVerdict:
-        """Whether the candidate is better than the naive answer, and than its own answers given to other rows.
+    def against_naive(self, metric: Metric, *, informed: bool = True) -> RuleVerdict:
+        """Whether the candidate is better than the naive answer, and if `informed` is asked for, than its own answers
+        given to other rows.
 
         Of the calibration error it is asked only to come near: a constant is all but perfectly calibrated.
         """
@@ -79,7 +80,7 @@ class Comparisons:
         if metric.name == "calibration_error":
             return self._compared(metric, (self.candidate, self.naive), "naive", gap, margin=0.0)
         exchanged = False
-        if gap.value is None or (gap.low is not None and gap.low > 0):
+        if informed and (gap.value is None or (gap.low is not None and gap.low > 0)):
             chance = above_chance(metric, self.candidate, level=self.level, seed=self.seed)
             if gap.low is None or (chance.low if chance.low is not None else -math.inf) < gap.low:
                 gap, exchanged = chance, True

@@ -58,7 +58,8 @@ def gate(
     """Judge `candidate` by `rules` (metric -> rule), all on the same rows.
 
     Whatever the rules, the naive baseline must be beaten in `main`, the metric that was searched, and so must the
-    candidate's own answers given to other rows. A margin is held against the champion (`better` or `not_worse`
+    candidate's own answers given to other rows, unless it is shown to be better than the champion: beside one that
+    fails, even a level that is right is worth something. A margin is held against the champion (`better` or `not_worse`
     passes); for a first model against naive, which must be beaten. A limit passes where the value keeps it and is not
     surely beyond it. Without a margin for `main`, whatever limits there are, the champion may be missed in it by a
     hundredth of its value; without one for a declared cost, by a tenth. `before` is an earlier champion: margins
@@ -74,13 +75,14 @@ def gate(
     check_gate(declared, task=task, costs=candidate.cost_false_negative is not None)
     held = Comparisons(candidate=candidate, naive=naive, level=level, seed=seed)
     rival = Rival(rows=champion) if isinstance(champion, Rows) else champion
-    made = [held.against_naive(metric(main))]
-    made += [held.within_limit(metric(name), rule) for name, rule in declared.items() if _limits(rule)]
+    made = [held.within_limit(metric(name), rule) for name, rule in declared.items() if _limits(rule)]
     margins = {name: rule.margin for name, rule in declared.items() if rule.margin is not None}
     if rival is None:
         made += _of_first(held, margins, main)
     else:
         made += _RivalRules(held, rival, before, margins, main).made()
+    ahead = any(rule.metric == main and rule.against == "champion" and rule.word == "better" for rule in made)
+    made.insert(0, held.against_naive(metric(main), informed=not ahead))
     if doubt:
         rule = f"on rows that it did not learn from; {doubt}"
         made.append(held.refused(metric(main), rule, "naive", f"{metric(main).text}: cannot tell, {doubt}"))

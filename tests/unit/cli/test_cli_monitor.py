@@ -41,7 +41,7 @@ def test_a_shift_is_told_with_its_day_kind_and_segment(cumulant, files):
     assert (one["feature"], one["kind"], one["what"], one["since"], one["active"]) == (
         "amount", "covariate", "shift", "2026-01-25", True,
     )  # fmt: skip
-    assert [window["alarming"] for window in ended.document["windows"]] == [False] * 5 + [True] * 2
+    assert [window["alarming"] for window in ended.document["windows"]] == [False] * 4 + [True] * 3
     assert [(part["column"], part["value"]) for part in one["segments"]] == [("place", "south")]
     assert ended.document["answers"] == ["score"]
     assert {skipped["name"] for skipped in ended.document["skipped"]} == {"key"}
@@ -52,7 +52,7 @@ def test_a_shift_is_told_with_its_day_kind_and_segment(cumulant, files):
         "2026-01-25",
         "2 of 7",
         "of the change is where place is south",
-        "alarming: 2 of 7 windows",
+        "alarming: 3 of 7 windows",
     ):
         assert words in text
     assert "independent" not in text

@@ -289,3 +289,25 @@ def test_one_good_day_among_bad_ones_does_not_end_a_proven_harm(reference):
     words = [one.word for day in told for one in day.findings if one.question == "skill"]
     assert words[7:10] == ["worse"] * 3
     assert words[-1] == "better"  # the recent windows are good now
+
+
+def test_days_that_follow_each_other_need_more_evidence_unless_they_are_declared_independent():
+    generator = np.random.default_rng(60)
+    level = np.zeros(60)
+    for day in range(1, 60):
+        level[day] = 0.8 * level[day - 1] + 0.6 * generator.normal()
+    truth = np.tile([1.0, -1.0], 30 * 60)
+    noise = np.tile([1.0, 1.0, -1.0, -1.0], 15 * 60) * np.sqrt(0.4 + 0.04 * np.repeat(level, 60))
+    rows = daily(truth + noise, truth, rows=60, cluster=np.repeat(np.arange(60), 60))
+    terms = HarmTerms(loss="squared_error", refit=False)
+    learned = baseline(rows, task="regression", terms=terms, every=DAY)
+    assert learned.shapes["skill"].correlation > 0.5
+    assert begin(learned, terms).answers["skill"].worse.allowed > 3
+    terms = HarmTerms(loss="squared_error", refit=False, independent=True)
+    plain = baseline(rows, task="regression", terms=terms, every=DAY)
+    assert plain.shapes == {}
+    watch = begin(plain, terms)
+    assert watch.answers["skill"].worse.allowed == 0
+    stored = json.loads(json.dumps(begin(learned, HarmTerms(loss="squared_error", refit=False)).to_json()))
+    assert Watch.from_json(stored).baseline == learned
+    assert Watch.from_json(stored).answers["skill"].worse.allowed > 3

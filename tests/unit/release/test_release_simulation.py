@@ -31,7 +31,8 @@ QUICK = {
 
 
 def world(**fields):
-    return msgspec.convert({"policy": QUICK, "traffic": {"requests_per_second": 100}, **fields}, World)
+    """Without labels: of so few pairs as these steps have, a mean may be beyond its margin by chance."""
+    return msgspec.convert({"policy": QUICK, "traffic": {"requests_per_second": 100}, "quality": None, **fields}, World)
 
 
 def ends(found, count=4, seed=0):
@@ -60,6 +61,14 @@ def test_harm_of_a_later_step_is_rolled_back_there():
 def test_a_split_that_stops_is_broken_and_no_promotion():
     found = ends(world(errors={"champion": 0.001}, split={"lost_share": 1.0, "from_stage": "canary 50%"}))
     assert {one.end for one in found} == {"broken_split"}
+
+
+def test_a_candidate_that_the_labelled_past_shows_to_be_worse_does_not_begin():
+    (one,) = ends(world(quality={"difference": 0.05}), 1)
+    assert (one.end, one.stage, one.requests) == ("rolled_back", "start", 0)
+    assert without_numbers(one.reason) == "did not begin, as quality is refused"
+    without = world(quality={"difference": 0.05}, policy={**QUICK, "evaluation": None}, errors={"champion": 0.001})
+    assert ends(without, 1)[0].stage != "start"
 
 
 def test_an_approval_is_given_at_once():

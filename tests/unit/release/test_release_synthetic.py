@@ -12,6 +12,7 @@ from cumulant.release.look import Requests
 from cumulant.release.pulse import ArmPulse, Pulse
 from cumulant.release.spec import CeilingSpec, ReleaseSpec
 from cumulant.release.steps import steps
+from cumulant.runtime.release.simulation.labelled_past import evaluation
 from cumulant.runtime.release.simulation.pulses import Pulses
 from cumulant.runtime.release.simulation.quality import Mirror, labelled_losses
 from cumulant.runtime.release.simulation.requests import Arrived, Callers, KeyTable
@@ -304,6 +305,31 @@ class TestPairs:
         losses = labelled_losses(quality, 100_000, shift=0.2, effect=0.0, rng=np.random.default_rng(0))
         assert len(losses) / 100_000 == pytest.approx(rows, abs=0.005)
         assert (losses.candidate - losses.champion).mean() == pytest.approx(mean, abs=0.01)
+
+
+class TestPast:
+    def past(self, **fields):
+        found = world(**fields)
+        mirror = Mirror(found, Scene(found, STEPS, 0.0), np.random.default_rng(0))
+        return evaluation(found, mirror, rng=np.random.default_rng(1)), mirror
+
+    def test_it_is_of_the_same_world(self):
+        found, mirror = self.past(
+            quality={"difference": 0.02, "day_sd": 0.5, "loss_sd": 0.1}, scores={"disagreement": 0.3, "shift": 0.1}
+        )
+        assert (found.rows, len(found.days)) == (28_000, 28)
+        effects = [mirror.days.effect(day) for day in range(-28, 0)]
+        assert [one.difference - 0.02 for one in found.days] == pytest.approx(effects, abs=0.02)
+        assert found.disagreement == pytest.approx(0.3, abs=0.02)
+        assert found.shift == pytest.approx(0.1, abs=0.01)
+
+    def test_selected_labels_are_of_those_rows(self):
+        found, _ = self.past(quality={"labelled": "positives"}, scores={"shift": 0.1})
+        assert found.rows == pytest.approx(2800, abs=250)
+        assert found.difference == pytest.approx(-0.18, abs=0.02)
+
+    def test_without_labels_there_is_none(self):
+        assert self.past(quality=None)[0] is None
 
 
 class TestPulses:

@@ -41,10 +41,8 @@ def calls() -> pl.DataFrame:
     """Twenty a day for 190 days; from FLIP on those buy who would not have."""
     rng = np.random.default_rng(1)
     days = np.repeat(np.arange(190), 20)
-    at = [
-        START + timedelta(days=int(day), minutes=int(minute))
-        for day, minute in zip(days, rng.integers(0, 1440, 3800), strict=True)
-    ]
+    minutes = days * 1440 + rng.integers(0, 1440, 3800)
+    at = [START + timedelta(minutes=int(minute)) for minute in minutes]
     x, y = rng.normal(size=(2, 3800)).round(4)
     bought = rng.random(3800) < 1 / (1 + np.exp(-2 * x - y))
     return pl.DataFrame({"call": np.arange(3800), "at": at, "x": x, "y": y}).with_columns(

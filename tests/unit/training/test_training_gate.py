@@ -151,6 +151,16 @@ def test_noise_does_not_pass(task, main, count):
     assert passed <= 4  # at a rate of 2.5% more in less than one of two hundred times
 
 
+def test_beside_a_champion_that_fails_a_right_level_is_enough():
+    good, constant = rows(0.02), rows(None)
+    off = replace(constant, prediction=np.full(len(good), 0.5))
+    inverted = replace(good, prediction=1 - good.prediction)
+    terms = {"task": "binary", "main": "log_loss", "naive": off, "rules": {"cost": GateRule(margin=9)}}
+    assert not gate(constant, **terms).passed
+    assert gate(constant, champion=inverted, **terms).passed
+    assert not gate(constant, champion=good, **terms).passed
+
+
 def noise(task, count, seed):
     """Answers that know nothing of the rows, and the naive ones; positives are rare."""
     generator = np.random.default_rng(seed)

@@ -19,15 +19,18 @@ from cumulant.statistics.rows import Codes, Floats
 #: fewer values than this in a window are not compared: nothing could be said
 FEWEST = 20
 _PARTS = 3
+#: part of the reference on either side that is its tail at most: a hundredth, and what rounding adds
+_TAIL = 0.0151
 
 
 @dataclass(frozen=True)
 class Least:
-    """The least effects that matter: of a shift, of missing values and of faults."""
+    """The least effects that matter: of a shift, of missing values, of faults and of rows far out."""
 
     shift: float
     missing: float
     faults: float
+    tails: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,7 @@ class Watch:
         found = (
             [self._shift(now)] if self.reference.role == "label" else [self._missing(windows, now), self._shift(now)]
         )
-        found += [self._impossible(now)] if self.reference.cells.kind == "number" else []
+        found += [self._impossible(now), self._tails(now)] if self.reference.cells.kind == "number" else []
         found += [self._unseen(now)] if self._knows_all else []
         found += [self._unreadable(windows, now)] if any(self.current.unreadable[windows]) else []
         return tuple(found)
@@ -121,6 +124,22 @@ class Watch:
     def _impossible(self, now: Floats) -> Tested:
         far = [0, -1]
         return self._share("impossible", float(self._before[:, far].sum()), float(now[:, far].sum()), now)
+
+    def _tails(self, now: Floats) -> Tested:
+        """Rows in the outer hundredths of the reference: a few that moved far change no distance that matters."""
+        inside = self._before[:, self._inside]  # what lies beyond is a fault
+        shares = np.cumsum(inside.sum(axis=0)) / max(float(inside.sum()), 1.0)
+        far = (shares <= _TAIL) | (np.concatenate(([0.0], shares[:-1])) >= 1 - _TAIL)
+        before, after = (
+            np.column_stack([one[:, ~far].sum(axis=1), one[:, far].sum(axis=1)])
+            for one in (inside[self.steady :], now[:, self._inside])
+        )
+        first, then = (float(one[:, 1].sum() / max(one.sum(), 1.0)) for one in (before, after))
+        told = Tested(what="tails", effect=then - first, least=self.least.tails, before=first, now=then)
+        if told.effect < told.least or after.sum() < FEWEST:
+            return told
+        evidence = drift.two_samples(before, after)
+        return _proven(told, evidence.p, evidence.design)
 
     def _unseen(self, now: Floats) -> Tested:
         # Of the next rows about as large a share is new as values were met once so far (Good 1953).

@@ -16,6 +16,8 @@ from cumulant.monitoring.spec import DriftSpec
 from cumulant.statistics import drift
 
 _MONTH = timedelta(days=30)
+#: growth of the tails that matters, in terms of that of faults: values far out may be right
+_TAILS = 3
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ def least(spec: DriftSpec, role: str) -> Least:
         shift=spec.effect if role == "feature" else spec.answers,
         missing=units.share(spec.missing),
         faults=units.share(spec.faults),
+        tails=_TAILS * units.share(spec.faults),
     )
 
 
@@ -123,7 +126,10 @@ def _findings(
 ) -> list[Finding]:
     """One finding a column and subject."""
     found = []
+    moved = {alarm.column for alarm in alarms if alarm.tested.what in ("shift", "constant")}
     for column, what in dict.fromkeys((alarm.column, alarm.tested.what) for alarm in alarms):
+        if what == "tails" and column in moved:  # a shift moves tails as well
+            continue
         own = [alarm for alarm in alarms if (alarm.column, alarm.tested.what) == (column, what)]
         found.append(_finding(watches[column], weight[column], own, current, newest))
     return found
@@ -163,7 +169,7 @@ def _finding(watch: Watch, weight: float, own: Sequence[_Alarm], current: Profil
 
 
 def _kind(watch: Watch, what: What) -> Kind:
-    if what != "shift":
+    if what not in ("shift", "tails"):
         return "data_fault"
     return "covariate" if watch.reference.role == "feature" else "prior"
 

@@ -11,7 +11,7 @@ from cumulant.monitoring.drift.profiles import Block, Role, Skipped
 #: `concept` needs labels: no distribution of inputs shows it
 Kind = Literal["data_fault", "covariate", "prior", "concept"]
 #: what is looked at in a column
-What = Literal["absent", "missing", "unreadable", "unseen", "impossible", "constant", "shift"]
+What = Literal["absent", "missing", "unreadable", "unseen", "impossible", "constant", "shift", "tails"]
 
 
 class Part(msgspec.Struct, frozen=True):

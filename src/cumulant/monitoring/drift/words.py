@@ -21,6 +21,7 @@ def sentence(one: Finding, *, examples: bool = True) -> str:
         "unreadable": "unreadable or of another type",
         "unseen": "of unseen values",
         "impossible": "far outside of the reference",
+        "tails": "in the outer hundredths of the reference",
     }
     before = f", {one.before:.1%} before" if one.before else ""
     such = f": {', '.join(one.examples)}" if one.examples and examples else ""

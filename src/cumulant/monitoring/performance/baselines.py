@@ -34,6 +34,7 @@ class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
         refit: whether a refit's scores will be there.
         calibration: whether scores are calibrated anew, which is for two classes and for numbers. Alpha is shared over
             the questions that are asked.
+        independent: windows are taken as independent and near normal, whatever the reference shows of it.
     """
 
     loss: Loss = "brier"
@@ -44,6 +45,7 @@ class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
     block: int = 50
     refit: bool = True
     calibration: bool = True
+    independent: bool = False
 
     def __post_init__(self) -> None:
         if self.margin < 0 or not 0 < self.alpha < 1 or min(self.horizon, self.recent, self.block) < 1:
@@ -139,7 +141,7 @@ def baseline(reference: Predictions, *, task: Task, terms: HarmTerms, every: tim
         rows=len(known),
         past=here,
         miscalibration=_miscalibration(known, here, task, terms),
-        shapes=_shapes(known, every, task, terms, ratio),
+        shapes={} if terms.independent else _shapes(known, every, task, terms, ratio),
     )
 
 

@@ -58,10 +58,10 @@ def new_release(
         },
         Release,
     )
-    return _with_history(project, _with_evaluation(release, evaluation))
+    return _with_history(project, with_evaluation(release, evaluation))
 
 
-def _with_evaluation(release: Release, evaluation: PairedEvaluation | None) -> Release:
+def with_evaluation(release: Release, evaluation: PairedEvaluation | None) -> Release:
     """The release with how long outcomes depend on each other and how skewed they are, as the past shows it."""
     if evaluation is None:
         return release

@@ -35,6 +35,7 @@ _KINDS: Mapping[str, str] = {
 _CHANGES: Mapping[str, str] = {
     "shift": "distance", "missing": "growth of the missing", "unseen": "growth of unseen values",
     "unreadable": "growth of the unreadable", "impossible": "growth of values far outside", "absent": "absence",
+    "tails": "growth of the tails",
 }  # fmt: skip
 
 

@@ -13,16 +13,20 @@ import numpy as np
 
 from cumulant.core.traffic import Arm
 from cumulant.core.units import duration
+from cumulant.release.admission import refusal, with_margins
 from cumulant.release.decide import approve, decide, ended, guard, start, troubled
 from cumulant.release.figures import seen, with_history
 from cumulant.release.history import ChampionHistory
 from cumulant.release.look import Look, Losses, Pairs
 from cumulant.release.metrics import metrics
+from cumulant.release.paired import PairedEvaluation
 from cumulant.release.pulse import Pulse
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.state import Release
 from cumulant.release.steps import Step, steps
 from cumulant.runtime.release import blocks
+from cumulant.runtime.release.new_release import with_evaluation
+from cumulant.runtime.release.simulation.labelled_past import evaluation
 from cumulant.runtime.release.simulation.log import LoggedCallers, LoggedRequests
 from cumulant.runtime.release.simulation.pulses import Pulses
 from cumulant.runtime.release.simulation.quality import Mirror
@@ -84,7 +88,12 @@ class _Run:
         self._requests = 0
 
     def ended(self) -> Ended:
-        release, last = self._begun(), longest(self._world, self._look)
+        past = evaluation(self._world, self._mirror, rng=self._rng) if self._spec.evaluation is not None else None
+        why = None if past is None else refusal(self._spec, past)
+        if why is not None:
+            text = f"did not begin, as {why.metric} is refused: {why.text}"
+            return Ended(end="rolled_back", seconds=0.0, stage="start", reason=text, requests=0)
+        release, last = self._begun(past), longest(self._world, self._look)
         split_is_broken = False
         while not release.over:
             before = release
@@ -103,21 +112,22 @@ class _Run:
             requests=self._requests,
         )
 
-    def _begun(self) -> Release:
-        latency = metrics(self._spec)["latency"]
-        found = self._source.history(look=self._look, quantile=latency.quantile)
+    def _begun(self, past: PairedEvaluation | None) -> Release:
+        spec = with_margins(self._spec, past)
+        latency = metrics(spec)["latency"]
         release = Release(
             id="simulated",
             model=_MODEL,
             champion=Arm(name="champion", version="1", endpoints=("http://champion",)),
             candidate=Arm(name="candidate", version="2", endpoints=("http://candidate",)),
-            spec=self._spec,
+            spec=spec,
             steps=self._steps,
-            looks_a_block=blocks.looks_a_block(self._spec),
-            looks_by_metric=blocks.looks_without_pairs(self._spec),
+            looks_a_block=blocks.looks_a_block(spec),
+            looks_by_metric=blocks.looks_without_pairs(spec),
             begun=_BEGUN,
         )
-        return start(with_history(release, found))
+        history = self._source.history(look=self._look, quantile=latency.quantile)
+        return start(with_history(with_evaluation(release, past), history))
 
     def _brought_forward(self, release: Release) -> tuple[Release, bool]:
         """The release after one look, and whether it ended because of a broken split."""

@@ -179,7 +179,10 @@ class World(Part, frozen=True, kw_only=True):
     description: Annotated[str, Meta(description="What the world is, in a sentence.")] = ""
     expect: Annotated[
         Literal["sound", "broken", "any"],
-        Meta(description="`sound`: a rollback is wrong. `broken`: a promotion is wrong. `any`: neither is."),
+        Meta(
+            description="`sound`: a rollback is wrong. `broken`: a promotion is wrong. `any`: neither is. "
+            "A release that is refused before it begins counts as rolled back."
+        ),
     ] = "any"
     traffic: Annotated[Traffic, Meta(description="How many requests come, and when.")] = Traffic()
     keys: Annotated[Keys | None, Meta(description="Keys of callers; `null`: requests have none.")] = None
