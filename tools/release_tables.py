@@ -38,7 +38,17 @@ def worlds_of(*prefixes: str, expect: str | None = None) -> list[str]:
         chosen = name.startswith(prefixes) if prefixes else world.expect == expect
         if chosen and name in results:
             rows.append(row(name, world.description, results[name]))
-    head = ["world", "", "promoted", "rolled back", "inconclusive", "broken split", "median", "wrong, 95% interval"]
+    head = [
+        "world",
+        "",
+        "releases",
+        "promoted",
+        "rolled back",
+        "inconclusive",
+        "broken split",
+        "median",
+        "wrong, 95% interval",
+    ]
     return markdown(head, rows)
 
 
@@ -49,7 +59,7 @@ def row(name: str, description: str, found: dict) -> list[str]:
     between = (
         "–" if wrong is None else f"{wrong['count']} of {found['releases']}, {wrong['low']:.1%} to {wrong['high']:.1%}"
     )
-    return [f"[{name}]({WORLDS}/{name}.json)", description, *shares, span(median), between]
+    return [f"[{name}]({WORLDS}/{name}.json)", description, str(found["releases"]), *shares, span(median), between]
 
 
 def peers() -> list[str]:
