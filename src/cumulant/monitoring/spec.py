@@ -68,6 +68,13 @@ class PerformanceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             "follow each other and are skewed is learned, and the evidence that shows by chance is taken off."
         ),
     ] = False
+    reference_calibration: Annotated[
+        bool,
+        Meta(
+            description="What the model loses because its scores were miscalibrated on its test rows already is no "
+            "harm. `false`: it counts, as a recent refit would not lose it."
+        ),
+    ] = True
     label_delay: Annotated[
         Duration | None,
         Meta(description="How long a label may take. Default: the gap that training left for labels to become known."),

@@ -14,13 +14,15 @@ from cumulant.release.metrics import Metric
 from cumulant.release.split import PerArm
 from cumulant.release.state import Board
 from cumulant.statistics import sequential
-from cumulant.statistics.sequential.arrays import Floats
+from cumulant.statistics.sequential.arrays import Floats, unpacked
 
 #: a worsening within the margin matters all the same where the rate is this many times the champion's
 _TIMES = 2.0
 #: standard errors by which a proven worsening must exceed what is accepted: so many while up to `_FEW` bad events are
 #: accepted, and more with the logarithm of their number, as a size that is looked at again and again exceeds any number
 _ERRORS, _MORE_ERRORS, _FEW = 1.64, 0.8, 12.0
+#: a value beyond this is taken as this: sums of larger ones overflow
+_LARGEST = 1e100
 #: what a block of pairs counts for while nothing shows how blocks depend on each other
 _UNSEEN = 0.5
 
@@ -35,13 +37,15 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
 class Tempering(msgspec.Struct, frozen=True, kw_only=True):
     """What each arm's evidence counts for: one over its design effect. And what is fixed before a step begins:
 
-    `step` is the spacing of the grid of rates, `kinds` what is known of the champion's bursts.
+    `step` is the spacing of the grid of rates, `bursts` what is known of the champion's, packed. `usual` is the
+    champion's rate in all that is known of it.
     """
 
     champion: float = 1.0
     candidate: float = 1.0
     step: float = 0.05
-    kinds: tuple[float, ...] = ()
+    bursts: str = ""
+    usual: float = 0.0
 
 
 class _Rated(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +71,11 @@ class _Paired(msgspec.Struct, frozen=True, kw_only=True):
     test: dict[str, object] = {}
     #: the same of the differences with the other sign, where a change in either direction is one for the worse
     reverse: dict[str, object] = {}
+    #: the tests of both signs and the sums of this step alone: harm of pairs may begin late, too
+    step_test: dict[str, object] = {}
+    step_reverse: dict[str, object] = {}
+    step_count: int = 0
+    step_differences: float = 0.0
     #: of the means of blocks
     dependence: dict[str, object] = {}
     count: int = 0
@@ -90,11 +99,36 @@ def new_board(metric: Metric, *, harm_bar: float | None, fine_bar: float) -> Boa
     )
 
 
+def check_state(board: Board, metric: Metric) -> None:
+    """Read what a board's tests have stored.
+
+    Raises:
+        msgspec.ValidationError, KeyError, ValueError: it is of another form.
+    """
+    if not board.state:
+        return
+    if metric.kind in ("failures", "latency"):
+        rated = msgspec.convert(board.state, _Rated)
+        if rated.test:
+            sequential.Rates.from_json(rated.test)
+        return
+    paired = msgspec.convert(board.state, _Paired)
+    if paired.test and metric.kind == "pairs":
+        sequential.PairedBlocks.from_json(paired.test)
+
+
 def in_next_step(board: Board, metric: Metric) -> Board:
-    """The board as the next step begins: that a rate is within its margin must be shown in each step afresh."""
-    if metric.kind not in ("failures", "latency"):
+    """The board as the next step begins: that a rate is within its margin must be shown in each step afresh.
+
+    Of pairs, which are few, evidence goes on; beside it each step has a test of harm of its own.
+    """
+    if metric.kind in ("failures", "latency"):
+        return msgspec.structs.replace(board, fine=0.0, beyond=False)
+    if not board.state:
         return board
-    return msgspec.structs.replace(board, fine=0.0, beyond=False)
+    state = msgspec.convert(board.state, _Paired)
+    state = msgspec.structs.replace(state, step_test={}, step_reverse={}, step_count=0, step_differences=0.0)
+    return _kept(board, state)
 
 
 def with_block(board: Board, metric: Metric, block: Block | None, *, step: int, tempering: Tempering) -> Board:
@@ -140,7 +174,7 @@ def with_rates(board: Board, metric: Metric, champion: tuple[float, float], cand
     (n, x), (m, y) = champion, candidate
     if metric.margin is None or not n or not m:
         return board
-    beyond = y / m - x / n > _accepted(metric, x / n)
+    beyond = y / m - x / n > (0.0 if metric.kind == "latency" else metric.margin)
     if metric.kind == "latency":  # its board shows times
         return msgspec.structs.replace(board, beyond=beyond)
     return msgspec.structs.replace(board, champion=x / n, candidate=y / m, beyond=beyond)
@@ -153,6 +187,7 @@ def with_differences(board: Board, metric: Metric, pairs: Floats, *, looks: int)
     look in which it has lasted `looks` of them and holds the metric's fewest pairs.
     """
     state = msgspec.convert(board.state, _Paired) if board.state else _Paired()
+    pairs = np.clip(pairs[np.isfinite(pairs).all(axis=1)], -_LARGEST, _LARGEST) if len(pairs) else pairs
     if not len(pairs) and not state.pairs:
         return board
     if len(pairs):
@@ -167,7 +202,9 @@ def with_differences(board: Board, metric: Metric, pairs: Floats, *, looks: int)
 
 
 def _new_test(tempering: Tempering) -> sequential.Rates:
-    return sequential.Rates.start(sequential.RateDesign(step=tempering.step), kinds=tempering.kinds or 0.0)
+    design = sequential.RateDesign(step=tempering.step)
+    known = unpacked(tempering.bursts).reshape(len(design.kinds), -1) if tempering.bursts else None
+    return sequential.Rates.start(design, known=known)
 
 
 def _with_fresh_test(state: _Rated) -> _Rated:
@@ -210,20 +247,24 @@ def _sized(board: Board, metric: Metric, state: _Rated, weighed: sequential.Rate
     if board.confirmed or not board.proven:
         return board
     # Harm that begins late shows in the newest steps alone.
-    sizes = [_size(state.counts[first:], metric, tempering) for first in range(len(state.counts))]
+    whole = state.counts
+    usual = max(tempering.usual, (sum(one[1] for one in whole) + 1) / max(sum(one[0] for one in whole), 1.0))
+    sizes = [_size(whole[first:], metric, tempering, usual) for first in range(len(whole))]
     surely = metric.kind == "latency" or any(one.surely_beyond for one in sizes)
     surely = surely or _log_beyond(weighed, sizes[-1], metric) >= (board.harm_bar or math.inf)
     return msgspec.structs.replace(board, confirmed=surely)
 
 
-def _size(counts: Sequence[tuple[float, float, float, float]], metric: Metric, tempering: Tempering) -> _Size:
-    """The difference of rates over steps.
+def _size(
+    counts: Sequence[tuple[float, float, float, float]], metric: Metric, tempering: Tempering, usual: float
+) -> _Size:
+    """The difference of rates over steps. A step in which the champion has not failed yet has its `usual` rate.
 
     Steps are strata, since weights and levels differ between them (Mantel and Haenszel's risk difference, Greenland
     and Robins 1985, doi:10.2307/2530643).
     """
     units, bad = sum(one[0] for one in counts), sum(one[1] for one in counts)
-    common = bad / units if units else 0.0
+    common = max(bad / units if units else 0.0, usual)
     accepted = _accepted(metric, common)
     difference = weight = variance = 0.0
     for n, x, m, y in counts:
@@ -261,6 +302,8 @@ def _summed(state: _Paired, board: Board, pairs: Floats) -> tuple[_Paired, Board
         champion=state.champion + float(pairs[:, 0].sum()),
         candidate=state.candidate + float(pairs[:, 1].sum()),
         pairs=state.pairs + len(pairs),
+        step_count=state.step_count + len(pairs),
+        step_differences=state.step_differences + float((pairs[:, 1] - pairs[:, 0]).sum()),
         differences=state.differences + float((pairs[:, 1] - pairs[:, 0]).sum()),
     )
     return state, msgspec.structs.replace(
@@ -272,11 +315,12 @@ def _summed(state: _Paired, board: Board, pairs: Floats) -> tuple[_Paired, Board
 
 
 def _beyond(metric: Metric, state: _Paired) -> bool:
-    """Whether the mean difference is beyond the margin as it looks; too few pairs say nothing."""
-    if metric.margin is None or state.count < metric.fewest:
+    """Whether a mean difference, of all pairs or of this step's, is beyond the margin as it looks; few say nothing."""
+    if metric.margin is None:
         return False
-    difference = (state.candidate - state.champion) / state.count
-    return (abs(difference) if metric.two_sided else difference) > metric.margin
+    sums = ((state.count, state.candidate - state.champion), (state.step_count, state.step_differences))
+    means = [total / count for count, total in sums if count >= metric.fewest]
+    return any((abs(mean) if metric.two_sided else mean) > metric.margin for mean in means)
 
 
 def _tested(state: _Paired, metric: Metric) -> tuple[_Paired, float, float]:
@@ -296,15 +340,19 @@ def _tested(state: _Paired, metric: Metric) -> tuple[_Paired, float, float]:
         own = own.add([min(max(mean, -metric.scale), metric.scale)])
         closed = msgspec.structs.replace(closed, test=own.to_json())
         return closed, float(own.log_harm()), float(own.log_not_worse())
-    test = _paired(state.test, margin).add(mean, state.pairs, weight=weight)
-    closed = msgspec.structs.replace(closed, test=test.to_json())
-    harm, fine = float(test.log_harm()), float(test.log_not_worse())
-    if not metric.two_sided:
-        return closed, harm, fine
-    reverse = _paired(state.reverse, margin).add(-mean, state.pairs, weight=weight)
-    either = float(np.logaddexp(harm, float(reverse.log_harm()))) - math.log(2)
-    closed = msgspec.structs.replace(closed, reverse=reverse.to_json())
-    return closed, either, min(fine, float(reverse.log_not_worse()))
+    tests = {name: _paired(getattr(state, name), margin) for name in ("test", "step_test")}
+    tests = {name: test.add(mean, state.pairs, weight=weight) for name, test in tests.items()}
+    signs = {name: float(test.log_harm()) for name, test in tests.items()}
+    fine = float(tests["test"].log_not_worse())
+    if metric.two_sided:
+        others = {name: _paired(getattr(state, name), margin) for name in ("reverse", "step_reverse")}
+        others = {name: test.add(-mean, state.pairs, weight=weight) for name, test in others.items()}
+        signs |= {name: float(test.log_harm()) for name, test in others.items()}
+        fine = min(fine, float(others["reverse"].log_not_worse()))
+        tests |= others
+    closed = msgspec.structs.replace(closed, **{name: test.to_json() for name, test in tests.items()})
+    # The mean of e-values is one.
+    return closed, float(np.logaddexp.reduce(list(signs.values()))) - math.log(len(signs)), fine
 
 
 def _weight(earlier: sequential.LongRunVariance) -> float:

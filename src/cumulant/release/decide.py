@@ -57,7 +57,9 @@ def decide(release: Release, *, skewed: bool = False, failing: bool = False, at:
     if harmful:
         release = msgspec.structs.replace(release, boards=release.boards | {one.metric: one for one in harmful})
         return ended(release, "rolled_back", " and ".join(harm_told(board) for board in harmful), at=at)
-    if release.status != "running" or failing:
+    if release.status == "awaiting_approval" and (missing := lacking(release)):
+        return msgspec.structs.replace(release, status="running", reason=f"in {release.step.label}, {missing[0]}")
+    if release.status != "running" or (failing and release.seconds < release.step.at_most):
         return release
     return _onward(release, at)
 
@@ -231,7 +233,10 @@ def approve(release: Release, *, at: datetime) -> Release:
     waits = _approval(release)
     if release.status != "awaiting_approval" or waits is None:
         return release
-    return _advanced(msgspec.structs.replace(release, approved=release.approved | {waits}), at)
+    release = msgspec.structs.replace(release, approved=release.approved | {waits})
+    if missing := lacking(release):  # the approval holds; what was shown when it was asked for no longer is
+        return msgspec.structs.replace(release, status="running", reason=f"in {release.step.label}, {missing[0]}")
+    return _advanced(release, at)
 
 
 def promote(release: Release, reason: str, *, at: datetime) -> Release:

@@ -17,7 +17,16 @@ import numpy as np
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.core.units import duration, share
-from cumulant.release.boards import Block, Tempering, in_next_step, new_board, with_block, with_differences, with_rates
+from cumulant.release.boards import (
+    Block,
+    Tempering,
+    check_state,
+    in_next_step,
+    new_board,
+    with_block,
+    with_differences,
+    with_rates,
+)
 from cumulant.release.history import FEWEST_LOOKS, ChampionHistory, ChampionRecord
 from cumulant.release.keys import KeyTable, Units, units
 from cumulant.release.look import ARMS, COUNTED, Look, Requests
@@ -26,7 +35,7 @@ from cumulant.release.paired import PairedEvaluation, prior_evidence
 from cumulant.release.split import PerArm, Split, broken, next_epoch, with_units
 from cumulant.release.state import Board, Release, counted
 from cumulant.statistics import sequential
-from cumulant.statistics.sequential.arrays import Floats
+from cumulant.statistics.sequential.arrays import Floats, packed
 
 #: champion's requests from which the bound of slow requests is taken
 _FIRST = 300
@@ -63,8 +72,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     champion: ChampionRecord = ChampionRecord()
     #: by metric that is counted, from the champion's record
     blocks: dict[str, BlockLength] = {}
-    #: by metric, what the champion's past says of its bursts (`sequential.known_kinds`)
-    kinds: dict[str, list[float]] = {}
+    #: by metric, what the champion's past says of its bursts (`sequential.known_bursts`), packed
+    bursts: dict[str, str] = {}
     #: by metric, spacing of the grid of rates in this step
     grids: dict[str, float] = {}
     open: dict[str, OpenBlock] = {}
@@ -91,6 +100,17 @@ def memory_of(release: Release) -> Memory:
     return msgspec.convert(release.memory, Memory) if release.memory else Memory()
 
 
+def readable(release: Release) -> bool:
+    """Whether this program can go on from the release's evidence; an earlier version of it stored another form."""
+    try:
+        memory_of(release)
+        for name, board in release.boards.items():
+            check_state(board, metrics(release.spec)[name])
+    except (msgspec.ValidationError, KeyError, ValueError):
+        return False
+    return True
+
+
 def with_history(release: Release, history: ChampionHistory) -> Release:
     """A release that has not begun, with its champion's requests before it, which fix the length of blocks."""
     memory = memory_of(release)
@@ -98,20 +118,20 @@ def with_history(release: Release, history: ChampionHistory) -> Release:
         memory, champion=memory.champion.with_looks(history.requests, history.bad), slow=history.slow_us
     )
     memory = _fixed(memory, release)
-    kinds = {name: _kinds(history, place, release.looks_a_block) for place, name in enumerate(COUNTED)}
+    bursts = {name: _bursts(history, place, release.looks_a_block) for place, name in enumerate(COUNTED)}
     if not history.bad[:, COUNTED.index("timeouts")].any():  # they are failures, of which there may have been others
-        kinds["timeouts"] = kinds["errors"]
-    return _remembering(release, msgspec.structs.replace(memory, kinds=kinds))
+        bursts["timeouts"] = bursts["errors"]
+    return _remembering(release, msgspec.structs.replace(memory, bursts=bursts if len(history) else {}))
 
 
-def _kinds(history: ChampionHistory, place: int, looks: int) -> list[float]:
+def _bursts(history: ChampionHistory, place: int, looks: int) -> str:
     """What the newest blocks of so many looks say of the champion's bursts."""
     whole = len(history) // looks
     newest = slice(len(history) - whole * looks, None)
     requests, bad = (
         one[newest].reshape(whole, looks).sum(1)[-_NEWEST:] for one in (history.requests, history.bad[:, place])
     )
-    return sequential.known_kinds(requests, np.minimum(bad, requests)).tolist() if whole else []
+    return packed(sequential.known_bursts(requests, np.minimum(bad, requests)))
 
 
 def seen(release: Release, look: Look) -> tuple[Release, bool]:
@@ -220,7 +240,7 @@ def for_next_step(release: Release) -> tuple[dict[str, object], dict[str, Board]
         slow = None if quantile is None else quantile * 1000
     memory = Memory(
         champion=old.champion, slow=slow, early=old.early, answering=old.answering,
-        kinds=old.kinds,
+        bursts=old.bursts,
         warm_up_seconds=old.warm_up_seconds, warm_up_requests=old.warm_up_requests,
     )  # fmt: skip
     following = msgspec.structs.replace(release, at=min(release.at + 1, len(release.steps) - 1))
@@ -311,7 +331,8 @@ def _tempering(memory: Memory, keys: KeyTable) -> dict[str, Tempering]:
             champion=champion,
             candidate=candidate,
             step=memory.grids.get(name, _COARSEST),
-            kinds=tuple(memory.kinds.get(name, ())),
+            bursts=memory.bursts.get(name, ""),
+            usual=memory.champion.rate(name),
         )
     return found
 
@@ -327,7 +348,7 @@ def _learned(memory: Memory, release: Release, requests: Requests, of_look: Unit
         else:
             quantile = metrics(release.spec)["latency"].quantile
             memory = msgspec.structs.replace(memory, early=[], slow=float(np.quantile(early, quantile)))
-    if release.step.weight > _LEARNING:
+    if release.step.weight > _LEARNING and memory.champion.looks >= FEWEST_LOOKS:
         return memory
     sums = of_look.sums()[0]
     record = memory.champion.with_looks(sums[:1], sums[None, 1:])

@@ -36,6 +36,8 @@ _SKILL, _LOSS = 0.2, 0.02
 #: lags of daily means that are summed, and what they may sum to
 _LAGS, _BOUND = 7, 0.2
 _DAY = 86_400.0
+#: part of the margin by which days may differ of their own before a day is one block
+_LOOKED_THROUGH = 0.25
 #: blocks below which the evidence of days is not merged further
 _FEWEST_BLOCKS = 6
 
@@ -137,17 +139,22 @@ def block_days(evaluation: PairedEvaluation) -> int:
     return days
 
 
-def block_seconds(evaluation: PairedEvaluation) -> float | None:
-    """How long pairs of `quality` depend on each other; None where days do not differ beyond sampling.
+def block_seconds(evaluation: PairedEvaluation, *, margin: float) -> float | None:
+    """How long pairs of `quality` depend on each other; 0: not at all. None: the evaluation cannot say.
 
-    Days differ where their variance is more than half of what sampling adds to a day's mean: less is within its error.
+    Days may be looked through where, at 95%, they differ by less than a quarter of the margin beyond what sampling of
+    their rows adds (a limit of the variance by chi squared). Otherwise a block is as many days as depend on each other.
     """
     days = len(evaluation.days)
-    if not days or any(one.start is None for one in evaluation.days):
+    if days < 2 or any(one.start is None for one in evaluation.days):
         return None
+    means = np.array([one.difference for one in evaluation.days])
     sampling = evaluation.deviation**2 * days / max(1, sum(one.rows for one in evaluation.days))
+    highest = float(means.var(ddof=1)) * (days - 1) / float(stats.chi2.ppf(0.05, days - 1)) - sampling
     length = block_days(evaluation)
-    return length * _DAY if length > 1 or evaluation.day_deviation**2 > sampling / 2 else None
+    if length == 1 and highest <= (_LOOKED_THROUGH * margin) ** 2:
+        return 0.0
+    return length * _DAY
 
 
 def evidence(evaluation: PairedEvaluation, *, margin: float, edge: float = 0.0) -> sequential.PairedBlocks:

@@ -3,7 +3,9 @@
 A split that is not kept says that the comparison is broken, not that the candidate is bad. Two things are watched, each
 in epochs that grow, so that a share that stops late is seen as well as one that was wrong from the start: to which arm
 keys go that were not seen before in the step, and how many requests each arm has. Keys are sampled by their hash, ever
-more sparsely, so that the newest are watched as the first ones were, whatever their number.
+more sparsely, so that the newest are watched as the first ones were, whatever their number. An epoch is judged when it
+is over: requests are logged when they are answered, so that a slow arm's lag behind a wave of traffic by what little
+it is slower.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from cumulant.statistics import sequential
 #: how often a sound split may be called broken, in each of the two ways
 _ALPHA = 0.0005
 #: looks in the first epoch; each is twice as long as the one before, up to the longest
-_FIRST_EPOCH, _LONGEST_EPOCH = 3, 48
+_FIRST_EPOCH, _LONGEST_EPOCH = 12, 96
 #: keys of the sample
 _MOST = 2048
 #: as many equal keys must there be, in effect, before shares of requests are near normal
@@ -81,10 +83,12 @@ def with_units(state: Split, units: Units) -> Split:
 
 
 def broken(state: Split, *, weight: float, concentration: float) -> bool:
-    """Whether the present epoch, or the whole step, does not fit the weight.
+    """Whether an epoch that is over, or the step up to its end, does not fit the weight.
 
     `concentration`: sum of squared shares of the keys in the requests (`KeyTable.concentration`); 0 without keys.
     """
+    if not _over(state):
+        return False
     shares = (1 - weight, weight)
     bar = math.log(2 * (state.epochs + 1) * (state.epochs + 2) / _ALPHA)  # the epochs share one alpha
     for counts in (state.new, state.all_new):
@@ -104,6 +108,10 @@ def broken(state: Split, *, weight: float, concentration: float) -> bool:
 
 def next_epoch(state: Split) -> Split:
     """The state after a look that found nothing: a new epoch where the present one is over."""
-    if state.looks < min(_LONGEST_EPOCH, _FIRST_EPOCH * 2**state.epochs):
+    if not _over(state):
         return state
     return msgspec.structs.replace(state, new=PerArm(), requests=PerArm(), looks=0, epochs=state.epochs + 1)
+
+
+def _over(state: Split) -> bool:
+    return bool(state.looks >= min(_LONGEST_EPOCH, _FIRST_EPOCH * 2**state.epochs))

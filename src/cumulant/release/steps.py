@@ -41,6 +41,12 @@ def steps(spec: ReleaseSpec) -> tuple[Step, ...]:
         UsageError: the shares of the canary do not grow, nothing is left to compare with, or an approval
             before the canary has no stage to wait in.
     """
+    if not duration(spec.look).total_seconds() > 0:
+        raise UsageError(
+            f"release.look is {spec.look}, and nothing comes between two looks",
+            subject="release.look",
+            hint="write how long lies between two looks, such as 10s",
+        )
     found = tuple(_steps(spec))
     if spec.approval != "none" and spec.approval.before == "canary" and found[0].stage == "canary":
         raise UsageError(

@@ -14,7 +14,7 @@ from cumulant.release.figures import seen, with_history
 from cumulant.release.history import ChampionHistory
 from cumulant.release.look import Graded, Look, Losses, Pair, Pairs, Requests, counting
 from cumulant.release.spec import AbSpec, CanarySpec, ReleaseSpec, ShadowSpec, StagesSpec
-from cumulant.release.state import Release
+from cumulant.release.state import Board, Release
 from cumulant.release.steps import steps
 
 MOMENT = datetime(2026, 5, 1, tzinfo=UTC)
@@ -113,6 +113,15 @@ def remembered(
     requests = draw.poisson(rate * 10, looks).astype(float)
     bad = np.stack([draw.binomial(requests.astype(int), share) for share in (errors, 0.0, 0.05)], axis=1)
     return with_history(now, ChampionHistory(requests=requests, bad=bad.astype(float), slow_us=slow * 1000))
+
+
+def all_shown(now: Release) -> Release:
+    """The release at the end of its last step, with all that a promotion needs."""
+    board = Board(metric="errors", unit="%", margin=0.005, harm_bar=4.5, fine_bar=3.0, fine=4.0, most_fine=4.0)
+    return msgspec.structs.replace(
+        remembered(now), at=len(now.steps) - 1, seconds=1e6, samples={CHAMPION: 10_000, CANDIDATE: 10_000},
+        boards={"errors": board},
+    )  # fmt: skip
 
 
 def played(world: World, now: Release, *, most: int = 2000, until: str = "") -> Release:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.special import gammaln, logsumexp
 from scipy.stats import beta, binom, nbinom, poisson
 
-from cumulant.statistics.sequential import RateDesign, Rates, known_kinds
+from cumulant.statistics.sequential import RateDesign, Rates, known_bursts
+from cumulant.statistics.sequential.rates import known_levels
 
 SMALL = RateDesign(lowest=5e-4, highest=0.1, step=0.1, shapes=(0.5, 1.0, 4.0, math.inf))
 COARSE = RateDesign(lowest=2e-4, highest=0.3, step=0.2, shapes=(0.5, 1.0, 4.0, math.inf))
@@ -262,21 +263,38 @@ def test_evidence_of_an_arm_counts_for_less_where_its_events_depend_on_each_othe
 
 def test_the_champions_past_says_which_bursts_it_has():
     rng = np.random.default_rng(5)
-    calm = known_kinds(np.full(300, 2000), rng.poisson(10, 300))
-    bursty = known_kinds(np.full(300, 2000), rng.poisson(10 * rng.gamma(1.0, 1.0, 300)))
-    shapes = [shape for shape, outage in RateDesign().kinds if not outage]
-    assert RateDesign().kinds[int(np.argmax(calm))] == (math.inf, 0.0)
-    assert shapes[int(np.argmax([v for v, (_, o) in zip(bursty, RateDesign().kinds, strict=True) if not o]))] == 1.0
+    kinds, usual = RateDesign().kinds, int(np.argmin(np.abs(known_levels() - 0.005)))
+    calm = known_bursts(np.full(300, 2000), rng.poisson(10, 300))
+    bursty = known_bursts(np.full(300, 2000), rng.poisson(10 * rng.gamma(1.0, 1.0, 300)))
+    assert kinds[int(np.argmax(calm[:, usual]))] == (math.inf, 0.0)
+    assert kinds[int(np.argmax(bursty[:, usual]))] == (1.0, 0.0)
     assert min(calm.min(), bursty.min()) >= -8.0
+    assert np.ptp(calm[-1]) == 0, "calm may be at any level now"
+    clean = known_bursts(np.full(300, 2000), np.zeros(300))
+    assert clean[-1].max() == 0
+    assert clean[0, int(np.argmin(np.abs(known_levels() - 0.1)))] == -8.0, "far from what was seen, and in bursts"
 
 
-def test_known_calm_of_the_champion_finds_a_harm_that_bursts_could_explain():
-    """A champion that hardly ever fails in 36 looks beside a candidate that fails in each: bursts, unless it has none."""
+@pytest.mark.parametrize(("champion", "candidate", "looks"), [(0.3, 25, 36), (0.0, 20, 12), (0.0, 20, 6)])
+def test_known_calm_of_the_champion_finds_a_harm_that_bursts_could_explain(champion, candidate, looks):
+    """A champion that hardly ever fails beside a candidate that fails in each look: bursts, unless it has none."""
     rng = np.random.default_rng(6)
-    kinds = known_kinds(np.full(500, 500), rng.poisson(0.5, 500))
-    blocks = [(int(c), int(t)) for c, t in zip(rng.poisson(0.3, 36), rng.poisson(25, 36), strict=True)]
-    known, unknown = Rates.start(kinds=kinds), Rates.start()
-    for c, t in blocks:
-        known, unknown = added(known, (500, 500), c, t), added(unknown, (500, 500), c, t)
-    assert float(known.log_harm()) > float(unknown.log_harm()) + 5
+    past = known_bursts(np.full(500, 1800), rng.poisson(champion, 500))
+    known, unknown = Rates.start(known=past), Rates.start()
+    for c, t in zip(rng.poisson(champion, looks), rng.poisson(candidate, looks), strict=True):
+        known, unknown = added(known, (1800, 200), c, t), added(unknown, (1800, 200), c, t)
+    assert float(known.log_harm()) > float(unknown.log_harm())
     assert float(known.log_harm()) > math.log(60)
+
+
+def test_a_level_that_rose_for_both_is_no_harm_whatever_the_past_was():
+    """The champion never failed before; now both fail alike, with bursts: 60 releases of which 5% may be called worse."""
+    rng = np.random.default_rng(7)
+    past = known_bursts(np.full(500, 1800), np.zeros(500))
+    batch = 60
+    state, most = Rates.start(batch=(batch,), known=past), np.full(batch, -np.inf)
+    for _ in range(60):
+        counts = [rng.poisson(n * 0.02 * rng.gamma(1.0, 1.0, batch)) for n in (1800, 200)]
+        state = added(state, (1800, 200), np.minimum(counts[0], 1800), np.minimum(counts[1], 200))
+        most = np.maximum(most, state.log_harm())
+    assert (most >= math.log(20)).sum() <= 8  # 1 of 100 at a true 5%

@@ -35,6 +35,7 @@ class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
         calibration: whether scores are calibrated anew, which is for two classes and for numbers. Alpha is shared over
             the questions that are asked.
         independent: windows are taken as independent and near normal, whatever the reference shows of it.
+        reference_calibration: what scores lose by their calibration on the reference already is no harm.
     """
 
     loss: Loss = "brier"
@@ -46,6 +47,7 @@ class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
     refit: bool = True
     calibration: bool = True
     independent: bool = False
+    reference_calibration: bool = True
 
     def __post_init__(self) -> None:
         if self.margin < 0 or not 0 < self.alpha < 1 or min(self.horizon, self.recent, self.block) < 1:

@@ -227,7 +227,8 @@ def _excess(
     bars, own = {"skill": due}, served
     if terms.calibration:
         of_old = learned(reference.task, reference.past)
-        own = np.minimum(served, lost(applied(reference.task, of_old, known.score)))
+        if terms.reference_calibration:
+            own = np.minimum(served, lost(applied(reference.task, of_old, known.score)))
         anew = learned(reference.task, together(watch.pasts)) if watch.pasts else of_old
         bars["calibration"] = lost(applied(reference.task, anew, known.score))
     if refit is not None:

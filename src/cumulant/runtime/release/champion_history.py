@@ -33,10 +33,12 @@ class _Page(NamedTuple):
     timed_out: npt.NDArray[np.bool_]
 
 
-def champion_history(traffic: Traffic, model: str, *, seconds: float, quantile: float) -> tuple[ChampionHistory, str]:
-    """The champion's looks of `seconds` in the gateway's log since its present routes, and the cursor after them.
+def champion_history(
+    traffic: Traffic, model: str, version: str, *, seconds: float, quantile: float
+) -> tuple[ChampionHistory, str]:
+    """The looks of `seconds` of a champion's `version` in the gateway's log since its present routes, and the cursor.
 
-    Of several versions that were the champion one after the other, only the present one is meant.
+    Of several versions that were the champion one after the other, only this one is meant.
 
     Raises:
         CumulantError: the gateway's log cannot be read.
@@ -45,7 +47,9 @@ def champion_history(traffic: Traffic, model: str, *, seconds: float, quantile: 
     pages, cursor, kept = list[_Page](), "", 0
     while True:
         exchanges, cursor = traffic.exchanges(cursor, limit=_PAGE)
-        mine = [] if routes is None else _of_champion(exchanges, model, routes.revision)
+        mine = []
+        if routes is not None and routes.champion.version == version:
+            mine = _of_champion(exchanges, model, routes.revision)
         if mine:
             pages.append(_columns(mine))
             kept += len(mine)

@@ -18,7 +18,7 @@ from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import Actor
 from cumulant.core.units import duration
 from cumulant.release.decide import decide, ended, guard, start, troubled
-from cumulant.release.figures import seen
+from cumulant.release.figures import readable, seen
 from cumulant.release.state import Release, wanted_routes
 from cumulant.runtime.processes import Process, is_gone, this_process
 from cumulant.runtime.release import store
@@ -117,6 +117,9 @@ class Controller:
         moved = self._moved_outside(release)
         if moved is not None:
             return moved
+        if not readable(release):
+            text = "another version of Cumulant began it, and its evidence cannot be read; start the release again"
+            return ended(release, "inconclusive", text, at=at)
         if release.status == "pending":
             return start(release)
         pulse = self._evidence.pulse(release)

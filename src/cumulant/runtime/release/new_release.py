@@ -66,11 +66,11 @@ def with_evaluation(release: Release, evaluation: PairedEvaluation | None) -> Re
     if evaluation is None:
         return release
     looks, declared = dict(release.looks_by_metric), metrics(release.spec)["quality"].block
-    if declared is None:
-        seconds = block_seconds(evaluation)
+    margin = metrics(release.spec)["quality"].margin
+    seconds = None if declared is not None or margin is None else block_seconds(evaluation, margin=margin)
+    if seconds is not None:
         look = duration(release.spec.look).total_seconds()
-        known = release.looks_a_block if seconds is None else max(release.looks_a_block, round(seconds / look))
-        looks["quality"] = known
+        looks["quality"] = max(release.looks_a_block, round(seconds / look))
     return msgspec.structs.replace(
         release,
         evaluation=evaluation,
@@ -84,6 +84,7 @@ def _with_history(project: Project, release: Release) -> Release:
     history, cursor = champion_history(
         project.traffic(),
         release.model,
+        release.champion.version,
         seconds=duration(release.spec.look).total_seconds(),
         quantile=metrics(release.spec)["latency"].quantile,
     )

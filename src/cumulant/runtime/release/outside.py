@@ -32,11 +32,14 @@ def without_shadow(spec: ReleaseSpec, notes: list[str]) -> ReleaseSpec:
     stages = spec.stages
     if stages.shadow is not None:
         notes.append(
-            "the stage shadow is left out: servers of others keep no prediction log to compare mirrored answers in"
+            "the stage shadow is left out: external servers keep no prediction log to compare mirrored answers in"
         )
     ab = None if stages.ab is None else msgspec.structs.replace(stages.ab, mirror="0%")
     canary = msgspec.structs.replace(stages.canary, mirror="0%")
-    return msgspec.structs.replace(spec, stages=msgspec.structs.replace(stages, shadow=None, ab=ab, canary=canary))
+    if spec.holdback != "none":
+        notes.append("the holdback is left out: no labels come of external servers' answers")
+    stages = msgspec.structs.replace(stages, shadow=None, ab=ab, canary=canary)
+    return msgspec.structs.replace(spec, stages=stages, holdback="none")
 
 
 def outside_arms(outside: Outside, declared: Path | None = None) -> tuple[Arm, Arm]:

@@ -13,6 +13,7 @@ from cumulant.ports.notifier import Message
 from cumulant.release.assumptions import noticed
 from cumulant.release.boards import with_interval
 from cumulant.release.decide import lacking
+from cumulant.release.figures import readable
 from cumulant.runtime.release.store import figure
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
 
 def view(release: Release, returns: Sequence[Return] = ()) -> ReleaseView:
     """Everything that a person or a program asks for; `returns`: rollbacks of the model, the oldest first."""
+    legible = release.over or readable(release)
     return ReleaseView(
         id=release.id,
         model=release.model,
@@ -108,10 +110,10 @@ def view(release: Release, returns: Sequence[Return] = ()) -> ReleaseView:
         begun=release.begun,
         ended=release.ended,
         stages=_stages(release),
-        metrics=[metric_view(board) for board in release.boards.values()],
+        metrics=[metric_view(with_interval(board) if legible else board) for board in release.boards.values()],
         evaluation="" if release.evaluation is None else evaluation_text(release.evaluation),
-        lacks=[] if release.over or release.status == "pending" else lacking(release),
-        assumptions=[] if release.over else noticed(release),
+        lacks=[] if release.over or release.status == "pending" or not legible else lacking(release),
+        assumptions=[] if release.over or not legible else noticed(release),
         approved=sorted(release.approved),
         settled=sorted(release.settled),
     )
@@ -170,7 +172,6 @@ def ending(release: Release, at: datetime) -> Message:
 
 def metric_view(board: Board) -> MetricView:
     """A board with its evidence as shares of what would prove it."""
-    board = with_interval(board)
     return MetricView(
         metric=board.metric,
         unit=board.unit,

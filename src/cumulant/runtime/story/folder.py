@@ -71,7 +71,7 @@ serving:
 monitoring:
   drift: {ignore: [tailnum]}            # planes come and go
   # Eager: a fifth of sound years may alarm, and days count as independent, so that three weeks of July are enough.
-  performance: {margin: 0%, false_alarms: 20%, refit: 14d, independent: true}
+  performance: {margin: 0%, false_alarms: 20%, refit: 14d, independent: true, reference_calibration: false}
   retrain: {when: loss_confirmed}       # released by itself; at most twice a month
   review: {budget: 5/day, second: 0%}   # flights that nobody told the end of, one reviewer each
 """

@@ -260,6 +260,7 @@ class _Look:
             margin=share(spec.margin), alpha=share(spec.false_alarms), horizon=horizon,
             recent=min(horizon, max(5, horizon // 4)), refit=spec.refit is not None,
             calibration=not self._model.several, independent=spec.independent,
+            reference_calibration=spec.reference_calibration,
         )  # fmt: skip
         try:
             return begin(baseline(self._reference, task=self._model.task, terms=terms, every=self._window), terms)

@@ -181,7 +181,7 @@ def _harm(
     terms = HarmTerms(
         loss=measure, margin=share(spec.margin), alpha=share(spec.false_alarms), horizon=horizon,
         recent=min(horizon, 5), refit=False, calibration=measure != "zero_one",
-        independent=spec.independent,
+        independent=spec.independent, reference_calibration=spec.reference_calibration,
     )  # fmt: skip
     task: Task = "regression" if measure == "squared_error" else "binary"
     try:

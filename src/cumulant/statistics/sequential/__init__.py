@@ -29,7 +29,7 @@ from cumulant.statistics.sequential.power import (
     smallest_ratio,
 )
 from cumulant.statistics.sequential.quantiles import Quantiles, histogram, howard_ramdas_ranks, quantile_difference
-from cumulant.statistics.sequential.rates import RateDesign, Rates, known_kinds
+from cumulant.statistics.sequential.rates import RateDesign, Rates, known_bursts
 from cumulant.statistics.sequential.share import Shares
 from cumulant.statistics.sequential.student import Risen, Student
 from cumulant.statistics.sequential.symmetric import FEWEST_PAIRS, PairedBlocks, Symmetric
@@ -61,7 +61,7 @@ __all__ = [
     "hedged_interval",
     "histogram",
     "howard_ramdas_ranks",
-    "known_kinds",
+    "known_bursts",
     "normal_mixture_radius",
     "not_worse_power",
     "paired_blocks",

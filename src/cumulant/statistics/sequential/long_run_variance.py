@@ -108,7 +108,9 @@ class LongRunVariance:
             rise, chance = self._rises(variances, scale, places)
             longest = most is not None and 2 ** (scale + 1) > most
             if longest or (rise <= _RISE + _ERRORS * chance)[:_AHEAD].all():
-                return max(least, 2**scale), float(np.clip((rise - _ERRORS * chance).max(), 1.0, _MOST))
+                return min(max(least, 2**scale), most or 2**_SCALES), float(
+                    np.clip((rise - _ERRORS * chance).max(), 1.0, _MOST)
+                )
         return max(least, int(2 ** places[-1])), 1.0
 
     def design_effect(self) -> float:

@@ -46,8 +46,10 @@ _LEAST = 1e-300
 #: logarithm of a likelihood, against the greatest, below which a champion's rate is left out: no evidence between
 #: -10 and 20 changes by more than 1e-6
 _UNLIKELY = -45.0
-#: log likelihood of a kind of bursts that the champion's past rules out
+#: log likelihood of bursts that the champion's past rules out
 _UNHEARD = -8.0
+#: spacing of the levels of `known_bursts`, and up to how many times another level the same bursts may have
+_LEVEL, _DRIFT = 0.25, 3.0
 #: the same of the candidate's
 _LESS_SURE = -3.0
 #: an outage multiplies a block's rate by a gamma burst with this mean and shape: from a few times to a hundred
@@ -70,14 +72,16 @@ class RateDesign:
         ratios: how much worse than the boundary the alternatives are, equally likely.
     """
 
-    lowest: float = 2e-5
+    lowest: float = 1e-6
     highest: float = 0.5
     step: float = 0.05
     shapes: tuple[float, ...] = (0.04, 0.12, 0.35, 1.0, 3.0, 10.0, math.inf)
     outage: float = 0.02
     independent: float = 0.8
     alike: float = 0.15
-    ratios: tuple[float, ...] = (1.2, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 7.0, 10.0, 20.0, 50.0, 200.0)
+    ratios: tuple[float, ...] = (
+        1.2, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 7.0, 10.0, 20.0, 50.0, 200.0, 1000.0, 10_000.0,
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         if not (0 < self.lowest < self.highest <= 1 and 0 < self.step <= 0.5):
@@ -90,7 +94,7 @@ class RateDesign:
             raise ValueError("independent and alike are weights above 0 that leave some, and ratios are above 1")
 
     @classmethod
-    def for_events(cls, events: float, *, lowest: float = 2e-5, highest: float = 0.5) -> RateDesign:
+    def for_events(cls, events: float, *, lowest: float = 1e-6, highest: float = 0.5) -> RateDesign:
         """A design fine enough for `events` bad events of the candidate in one process."""
         return cls(lowest=lowest, highest=highest, step=float(np.clip(1 / math.sqrt(max(events, 1)), 0.01, 0.05)))
 
@@ -128,17 +132,21 @@ class Rates:
 
     @classmethod
     def start(
-        cls, design: RateDesign | None = None, *, batch: tuple[int, ...] = (), kinds: npt.ArrayLike = 0.0
+        cls, design: RateDesign | None = None, *, batch: tuple[int, ...] = (), known: Floats | None = None
     ) -> Rates:
         """No blocks yet, for one release or for a `batch` of them.
 
-        `kinds` [kinds] is what is known of the champion's bursts, from `known_kinds`; by default all are as likely. The
-        candidate, which runs as the champion does, is taken to be alike, though less surely.
+        `known` [kinds, levels] is what the champion's past says of its bursts, from `known_bursts`; by default nothing.
+        The candidate, which runs as the champion does, is taken to have bursts of the same kinds, though less surely.
         """
         design = design or RateDesign()
         shape = (*batch, len(design.kinds), len(design.rates))
-        known = np.broadcast_to(np.asarray(kinds, dtype=np.float64), (len(design.kinds),))
-        return cls(design, np.zeros(shape) + known[:, None], np.zeros(shape) + np.maximum(known, _LESS_SURE)[:, None])
+        if known is None:
+            return cls(design, np.zeros(shape), np.zeros(shape))
+        levels = known_levels()
+        champion = np.stack([np.interp(np.log(design.rates), np.log(levels), one) for one in known])
+        alike = np.maximum(known.max(1), _LESS_SURE)
+        return cls(design, np.zeros(shape) + champion, np.zeros(shape) + alike[:, None])
 
     def add(
         self,
@@ -302,11 +310,17 @@ class Rates:
         return np.stack([against - self._along(curve).max(-1) < bound for curve in curves])
 
 
-def known_kinds(requests: npt.ArrayLike, bad: npt.ArrayLike, design: RateDesign | None = None) -> Floats:
-    """What blocks of the champion's past say of its bursts: log likelihood [kinds] of each kind, at most 0.
+def known_levels() -> Floats:
+    """The rates [levels] of which `known_bursts` speaks."""
+    return cast("Floats", np.exp(np.arange(math.log(1e-6), math.log(0.5) + _LEVEL, _LEVEL)))
 
-    Of each kind the most likely rate counts, as the level may have been another one then. A kind is never excluded
-    altogether: what has not happened yet may.
+
+def known_bursts(requests: npt.ArrayLike, bad: npt.ArrayLike, design: RateDesign | None = None) -> Floats:
+    """What blocks of the champion's past say of its bursts: log likelihood [kinds, levels], at most 0.
+
+    That its level has changed since, without bursts, may always be: the calm kind is as likely at each level. So may a
+    burst of a kind that was seen, at a level up to a few times that of the past. That it changed its level and has
+    bursts at it that the past never showed is unlikely, and never excluded altogether.
 
     Args:
         requests: [blocks] of the champion, each block as long as one of the release.
@@ -318,10 +332,18 @@ def known_kinds(requests: npt.ArrayLike, bad: npt.ArrayLike, design: RateDesign 
     """
     design = design or RateDesign()
     k, n = counted(bad, requests, "champion")
+    levels = known_levels()
     if not len(k):
-        return np.zeros(len(design.kinds))
-    best = _likelihood(k, n, design).sum(0).max(-1)
-    return cast("Floats", np.maximum(best - best.max(), _UNHEARD))
+        return np.zeros((len(design.kinds), len(levels)))
+    events = k[:, None] * np.log(levels)
+    expected = n[:, None] * levels
+    found = np.stack([(events + _kind(k[:, None], expected, *kind)).sum(0) for kind in design.kinds])
+    reach = round(math.log(_DRIFT) / _LEVEL)
+    padded = np.pad(found, ((0, 0), (reach, reach)), mode="edge")
+    near = np.max([padded[:, place : place + len(levels)] for place in range(2 * reach + 1)], axis=0)
+    known = np.maximum(near - near.max(), _UNHEARD)
+    known[-1] = 0.0 if not k.any() else np.maximum(found[-1].max() - found.max(), _UNHEARD)
+    return cast("Floats", known)
 
 
 def _likelihood(bad: Floats, requests: Floats, design: RateDesign) -> Floats:
