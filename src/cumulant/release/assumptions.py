@@ -15,12 +15,12 @@ from cumulant.release.keys import FEWEST_KEYS, KeyTable
 from cumulant.release.look import COUNTED
 from cumulant.release.state import Release
 
-#: a design effect below this is told to nobody
+#: design effects below this are left out
 _SLIGHT = 1.2
 _NOUN = {"errors": "failures", "timeouts": "time-outs", "latency": "slow requests"}
 
 
-def noticed(release: Release) -> list[str]:
+def assumption_notes(release: Release) -> list[str]:
     """Sentences about the present step; none before any request, and none where all is as assumed."""
     if not release.memory:
         return []

@@ -24,7 +24,7 @@ _ERRORS, _MORE_ERRORS, _FEW = 1.64, 0.8, 12.0
 #: a value beyond this is taken as this: sums of larger ones overflow
 _LARGEST = 1e100
 #: what a block of pairs counts for while nothing shows how blocks depend on each other
-_UNSEEN = 0.5
+_UNKNOWN_WEIGHT = 0.5
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
@@ -360,7 +360,7 @@ def _weight(earlier: sequential.LongRunVariance) -> float:
 
     While they are too few to show it, they may be a single day: then they count for half, and prove nothing alone.
     """
-    return 1 / earlier.design_effect() if earlier.visible() > 1 else _UNSEEN
+    return 1 / earlier.design_effect() if earlier.visible() > 1 else _UNKNOWN_WEIGHT
 
 
 def _paired(stored: Mapping[str, object], margin: float) -> sequential.PairedBlocks:

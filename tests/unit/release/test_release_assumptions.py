@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from releases import QUICK, World, release, remembered
 
-from cumulant.release.assumptions import noticed
+from cumulant.release.assumptions import assumption_notes
 from cumulant.release.decide import start
 from cumulant.release.figures import seen, with_history
 from cumulant.release.history import ChampionHistory
@@ -37,7 +37,7 @@ def after(now: Release, *, keys: int, failing: int, looks: int = 20, seed: int =
 
 def test_all_as_assumed_says_only_how_far_the_history_reaches() -> None:
     now = after(start(remembered(release(CANARY))), keys=2000, failing=0)
-    assert noticed(now) == [
+    assert assumption_notes(now) == [
         "what the champion did before shows how failures depend on each other up to 5m20s; longer is not seen"
     ]
 
@@ -45,7 +45,7 @@ def test_all_as_assumed_says_only_how_far_the_history_reaches() -> None:
 def test_a_short_history_few_keys_and_a_warm_up_are_said() -> None:
     now = start(release(msgspec.structs.replace(CANARY, warm_up="30s")))
     now = after(now, keys=10, failing=0, looks=4)
-    text = "; ".join(noticed(now))
+    text = "; ".join(assumption_notes(now))
     assert "the first 30 s of the candidate with" in text
     assert "4 looks of the champion are known of 12" in text
     assert "fewer than 5 keys fall to the candidate: its requests are no evidence" in text
@@ -53,7 +53,7 @@ def test_a_short_history_few_keys_and_a_warm_up_are_said() -> None:
 
 def test_keys_that_fail_again_and_again_count_for_less_and_roll_nothing_back() -> None:
     now = after(start(remembered(release(CANARY))), keys=600, failing=5, looks=60)
-    told = [text for text in noticed(now) if "come from few keys" in text]
+    told = [text for text in assumption_notes(now) if "come from few keys" in text]
     assert len(told) == 1
     assert told[0].startswith("failures of the candidate")
     assert now.boards["errors"].candidate > 2 * now.boards["errors"].champion, "as it looks, it is far worse"
@@ -66,7 +66,7 @@ def test_failures_in_slow_bursts_count_for_less() -> None:
     bad = np.stack([rng.poisson(10 * level), np.zeros(1800), rng.poisson(100, 1800)], axis=1).astype(float)
     history = ChampionHistory(requests=np.full(1800, 2000.0), bad=bad, slow_us=9650.0)
     now = start(with_history(release(CANARY), history))
-    told = [text for text in noticed(now) if "longer than a block" in text]
+    told = [text for text in assumption_notes(now) if "longer than a block" in text]
     assert len(told) == 1
     assert told[0].startswith("failures depend on each other")
 

@@ -10,7 +10,7 @@ import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.ports.notifier import Message
-from cumulant.release.assumptions import noticed
+from cumulant.release.assumptions import assumption_notes
 from cumulant.release.boards import with_interval
 from cumulant.release.decide import lacking
 from cumulant.release.figures import readable
@@ -113,7 +113,7 @@ def view(release: Release, returns: Sequence[Return] = ()) -> ReleaseView:
         metrics=[metric_view(with_interval(board) if legible else board) for board in release.boards.values()],
         evaluation="" if release.evaluation is None else evaluation_text(release.evaluation),
         lacks=[] if release.over or release.status == "pending" or not legible else lacking(release),
-        assumptions=[] if release.over or not legible else noticed(release),
+        assumptions=[] if release.over or not legible else assumption_notes(release),
         approved=sorted(release.approved),
         settled=sorted(release.settled),
     )

@@ -47,11 +47,11 @@ _LEAST = 1e-300
 #: -10 and 20 changes by more than 1e-6
 _UNLIKELY = -45.0
 #: log likelihood of bursts that the champion's past rules out
-_UNHEARD = -8.0
+_RULED_OUT = -8.0
 #: spacing of the levels of `known_bursts`, and up to how many times another level the same bursts may have
 _LEVEL, _DRIFT = 0.25, 3.0
 #: the same of the candidate's
-_LESS_SURE = -3.0
+_CANDIDATE_RULED_OUT = -3.0
 #: an outage multiplies a block's rate by a gamma burst with this mean and shape: from a few times to a hundred
 _WILD, _WILD_SHAPE = 30.0, 0.5
 #: ratios that an interval tries: from a twentieth to twenty times
@@ -145,7 +145,7 @@ class Rates:
             return cls(design, np.zeros(shape), np.zeros(shape))
         levels = known_levels()
         champion = np.stack([np.interp(np.log(design.rates), np.log(levels), one) for one in known])
-        alike = np.maximum(known.max(1), _LESS_SURE)
+        alike = np.maximum(known.max(1), _CANDIDATE_RULED_OUT)
         return cls(design, np.zeros(shape) + champion, np.zeros(shape) + alike[:, None])
 
     def add(
@@ -341,8 +341,8 @@ def known_bursts(requests: npt.ArrayLike, bad: npt.ArrayLike, design: RateDesign
     reach = round(math.log(_DRIFT) / _LEVEL)
     padded = np.pad(found, ((0, 0), (reach, reach)), mode="edge")
     near = np.max([padded[:, place : place + len(levels)] for place in range(2 * reach + 1)], axis=0)
-    known = np.maximum(near - near.max(), _UNHEARD)
-    known[-1] = 0.0 if not k.any() else np.maximum(found[-1].max() - found.max(), _UNHEARD)
+    known = np.maximum(near - near.max(), _RULED_OUT)
+    known[-1] = 0.0 if not k.any() else np.maximum(found[-1].max() - found.max(), _RULED_OUT)
     return cast("Floats", known)
 
 
