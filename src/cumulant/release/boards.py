@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import cast
 
 import msgspec
@@ -11,16 +11,12 @@ import numpy as np
 
 from cumulant.release.look import ARMS
 from cumulant.release.metrics import Metric
+from cumulant.release.sizes import TIMES, Size, size_of
 from cumulant.release.split import PerArm
 from cumulant.release.state import Board
 from cumulant.statistics import sequential
 from cumulant.statistics.sequential.arrays import Floats, unpacked
 
-#: a worsening within the margin matters all the same where the rate is this many times the champion's
-_TIMES = 2.0
-#: standard errors by which a proven worsening must exceed what is accepted: so many while up to `_FEW` bad events are
-#: accepted, and more with the logarithm of their number, as a size that is looked at again and again exceeds any number
-_ERRORS, _MORE_ERRORS, _FEW = 1.64, 0.8, 12.0
 #: a value beyond this is taken as this: sums of larger ones overflow
 _LARGEST = 1e100
 #: what a block of pairs counts for while nothing shows how blocks depend on each other
@@ -227,21 +223,6 @@ def _counted(state: _Rated, block: Block) -> list[tuple[float, float, float, flo
     return [*state.counts[:-1], (first + more[0], second + more[1], third + more[2], fourth + more[3])]
 
 
-class _Size(msgspec.Struct, frozen=True, kw_only=True):
-    """A difference of rates, what is accepted of it, its standard error there, and bad events expected there."""
-
-    difference: float
-    accepted: float
-    error: float
-    events: float
-
-    @property
-    def surely_beyond(self) -> bool:
-        """Whether the difference exceeds what is accepted by more than chance, when it is looked at again and again."""
-        errors = _ERRORS + _MORE_ERRORS * math.log(max(self.events / _FEW, 1.0))
-        return self.difference - self.accepted > errors * self.error
-
-
 def _sized(board: Board, metric: Metric, state: _Rated, weighed: sequential.Rates, tempering: Tempering) -> Board:
     """The board with whether a harm that is proven is surely large enough to act on."""
     if board.confirmed or not board.proven:
@@ -249,48 +230,20 @@ def _sized(board: Board, metric: Metric, state: _Rated, weighed: sequential.Rate
     # Harm that begins late shows in the newest steps alone.
     whole = state.counts
     usual = max(tempering.usual, (sum(one[1] for one in whole) + 1) / max(sum(one[0] for one in whole), 1.0))
-    sizes = [_size(whole[first:], metric, tempering, usual) for first in range(len(whole))]
+    sizes = [
+        size_of(whole[first:], metric, usual=usual, weighed=min(tempering.champion, tempering.candidate))
+        for first in range(len(whole))
+    ]
     surely = metric.kind == "latency" or any(one.surely_beyond for one in sizes)
     surely = surely or _log_beyond(weighed, sizes[-1], metric) >= (board.harm_bar or math.inf)
     return msgspec.structs.replace(board, confirmed=surely)
 
 
-def _size(
-    counts: Sequence[tuple[float, float, float, float]], metric: Metric, tempering: Tempering, usual: float
-) -> _Size:
-    """The difference of rates over steps. A step in which the champion has not failed yet has its `usual` rate.
-
-    Steps are strata, since weights and levels differ between them (Mantel and Haenszel's risk difference, Greenland
-    and Robins 1985, doi:10.2307/2530643).
-    """
-    units, bad = sum(one[0] for one in counts), sum(one[1] for one in counts)
-    common = max(bad / units if units else 0.0, usual)
-    accepted = _accepted(metric, common)
-    difference = weight = variance = 0.0
-    for n, x, m, y in counts:
-        if n and m:
-            w = n * m / (n + m)
-            difference += w * (y / m - x / n)
-            weight += w
-            variance += w**2 * ((common + accepted) / m + max(common, 1 / max(units, 1.0)) / n)
-    weighed = min(tempering.champion, tempering.candidate)
-    events = (common + accepted) * sum(one[2] for one in counts) * weighed
-    if not weight or not weighed:
-        return _Size(difference=0.0, accepted=accepted, error=math.inf, events=events)
-    error = math.sqrt(variance / weighed) / weight
-    return _Size(difference=difference / weight, accepted=accepted, error=error, events=events)
-
-
-def _accepted(metric: Metric, rate: float) -> float:
-    """How much above the champion's rate is accepted. The margin of latency is in its bound already."""
-    return 0.0 if metric.kind == "latency" else min(metric.margin or 0.0, max((_TIMES - 1) * rate, 1e-12))
-
-
-def _log_beyond(weighed: sequential.Rates, size: _Size, metric: Metric) -> float:
+def _log_beyond(weighed: sequential.Rates, size: Size, metric: Metric) -> float:
     """Evidence that the candidate's rate is beyond what is accepted, in this step."""
     margin = metric.margin or 0.0
     if size.accepted < margin:
-        return float(weighed.log_harm(ratio=_TIMES))
+        return float(weighed.log_harm(ratio=TIMES))
     return float(weighed.log_harm(difference=margin))
 
 
