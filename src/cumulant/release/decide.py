@@ -16,7 +16,7 @@ from cumulant.core.units import duration, share
 from cumulant.release.boards import with_interval
 from cumulant.release.figures import for_next_step, has_history, keys_seen, memory_of
 from cumulant.release.history import FEWEST_LOOKS
-from cumulant.release.metrics import metrics
+from cumulant.release.metrics import STAND_INS, metrics
 from cumulant.release.pulse import Pulse, Reference, Trouble, level_of, trouble
 from cumulant.release.state import Board, Passed, Release, Status
 from cumulant.release.steps import Step, holdback_of
@@ -53,7 +53,8 @@ def decide(release: Release, *, skewed: bool = False, failing: bool = False, at:
     if skewed:
         text = f"the arms did not get the requests that {release.step.label} should give them: the split is broken"
         return ended(release, "inconclusive", text, at=at)
-    harmful = [with_interval(board) for board in release.boards.values() if board.harmful]
+    moot = _moot(release)
+    harmful = [with_interval(board) for name, board in release.boards.items() if board.harmful and name not in moot]
     if harmful:
         release = msgspec.structs.replace(release, boards=release.boards | {one.metric: one for one in harmful})
         return ended(release, "rolled_back", " and ".join(harm_told(board) for board in harmful), at=at)
@@ -87,10 +88,11 @@ def lacking(release: Release) -> list[str]:
         short = step.samples - release.samples.get(arm, 0)
         if short > 0:
             needs.append(f"the {arm} lacks {short} of {step.samples} requests")
+    moot = _moot(release)
     needs += [
         f"{board.metric} is beyond its margin as it looks"
-        for board in release.boards.values()
-        if board.beyond and board.margin is not None
+        for name, board in release.boards.items()
+        if board.beyond and board.margin is not None and name not in moot
     ]
     needs += _unshown(release)
     if _closing(release):
@@ -118,14 +120,25 @@ def _unshown(release: Release) -> Iterator[str]:
     step, closing, named = release.step, _closing(release), metrics(release.spec)
     waits = holdback_of(release.spec) is not None
     shadow = step.stage == "shadow" and release.seconds < step.at_most
+    moot = _moot(release)
     for name, board in release.boards.items():
-        if not board.required or not (closing or (shadow and named[name].kind == "pairs")):
+        if not board.required or name in moot or not (closing or (shadow and named[name].kind == "pairs")):
             continue
         if waits and name == "quality":
             if step.stage == "holdback" and board.fine < board.fine_bar:
                 yield "labels of the release have not yet shown that quality is within its margin"
         elif not board.acceptable:
             yield f"{board.metric} is not yet shown to be within its margin"
+
+
+def _moot(release: Release) -> frozenset[str]:
+    """Metrics that stand for quality while it is not known, where labels show it to be within its margin.
+
+    A candidate that replaces a failing champion has to decide otherwise.
+    """
+    quality = release.boards.get("quality")
+    known = quality is not None and quality.margin is not None and quality.acceptable and not quality.beyond
+    return STAND_INS if known else frozenset()
 
 
 def _starved(release: Release) -> Iterator[str]:

@@ -245,6 +245,26 @@ def test_an_approval_before_the_promotion_waits_with_the_holdback() -> None:
     assert approve(waiting, at=MOMENT).status == "promoted"
 
 
+def test_other_decisions_are_no_harm_where_labels_show_that_quality_is_kept() -> None:
+    """The champion fails, and its successor has to decide otherwise."""
+    spec = ReleaseSpec(stages=QUICK, metrics={"disagreement": MetricSpec(margin="10%"), "quality": MetricSpec()})
+    other = Board(
+        metric="disagreement", unit="%", margin=0.1, harm_bar=4.0, fine_bar=3.0, most_harm=9.0, harm=9.0, beyond=True,
+        confirmed=True, champion=0.0, candidate=0.4,
+    )  # fmt: skip
+    quality = Board(metric="quality", margin=0.005, harm_bar=4.0, fine_bar=3.0, fine=4.0, champion=0.26, candidate=0.16)
+    now = release(spec, status="running", seconds=100, samples={CANDIDATE: 500, CHAMPION: 0})
+    unknown = msgspec.structs.replace(now, boards={"disagreement": other})
+    assert decide(unknown, at=MOMENT).status == "rolled_back"
+    known = msgspec.structs.replace(now, boards={"disagreement": other, "quality": quality})
+    assert decide(known, at=MOMENT).step.label == "ab 10%"
+    worse = msgspec.structs.replace(quality, fine=0.0, beyond=True)
+    assert (
+        decide(msgspec.structs.replace(known, boards=known.boards | {"quality": worse}), at=MOMENT).status
+        == "rolled_back"
+    )
+
+
 def test_an_approval_does_not_promote_what_is_no_longer_shown() -> None:
     spec = ReleaseSpec(stages=QUICK, approval=ApprovalSpec(before="promote", by=["risk"]))
     waiting = msgspec.structs.replace(all_shown(release(spec)), status="awaiting_approval")
