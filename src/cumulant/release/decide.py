@@ -132,13 +132,15 @@ def _unshown(release: Release) -> Iterator[str]:
 
 
 def _moot(release: Release) -> frozenset[str]:
-    """Metrics that stand for quality while it is not known, where labels show it to be within its margin.
+    """Metrics that stand for quality while it is not known, where labels of the release show it within its margin.
 
-    A candidate that replaces a failing champion has to decide otherwise.
+    A candidate that replaces a failing champion has to decide otherwise. Rows of the past do not count here: what is
+    wrong with serving alone, such as a stale feature, does not show in them.
     """
     quality = release.boards.get("quality")
-    known = quality is not None and quality.margin is not None and quality.acceptable and not quality.beyond
-    return STAND_INS if known else frozenset()
+    if quality is None or quality.margin is None or quality.beyond or quality.fine < quality.fine_bar:
+        return frozenset()
+    return STAND_INS
 
 
 def _starved(release: Release) -> Iterator[str]:

@@ -258,6 +258,12 @@ def test_other_decisions_are_no_harm_where_labels_show_that_quality_is_kept() ->
     assert decide(unknown, at=MOMENT).status == "rolled_back"
     known = msgspec.structs.replace(now, boards={"disagreement": other, "quality": quality})
     assert decide(known, at=MOMENT).step.label == "ab 10%"
+    past = msgspec.structs.replace(quality, fine=0.0, prior=9.0)
+    assert past.acceptable
+    assert (
+        decide(msgspec.structs.replace(known, boards=known.boards | {"quality": past}), at=MOMENT).status
+        == "rolled_back"
+    )
     worse = msgspec.structs.replace(quality, fine=0.0, beyond=True)
     assert (
         decide(msgspec.structs.replace(known, boards=known.boards | {"quality": worse}), at=MOMENT).status
