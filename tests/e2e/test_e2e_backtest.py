@@ -95,7 +95,10 @@ def test_the_default_rule_trains_once_after_the_break(shop, cumulant):
     assert default["losses"][: BREAK - 10] == never["losses"][: BREAK - 10]
     assert default["looks"] == len(default["losses"]) == 60 - 8 - 2
     assert never["difference"]["low"] > 0
-    assert not any(one["better"] for one in told["rules"])
+    for one in told["rules"]:
+        if one["better"]:  # by no more loss and no more trainings; whether surely is what `difference` says
+            assert one["loss"] <= default["loss"] * 1.001
+            assert len(one["trainings"]) <= len(default["trainings"])
     assert [one["history"] for one in told["histories"]] == ["8d", "growing"]
     assert [one["best"] for one in told["histories"]] == [True, False]
     assert told["sentences"][1] == "No listed rule has less loss with as few trainings."

@@ -41,7 +41,7 @@ def kind(made, tmp_path):
     text = json.loads((folder / "cumulant.yaml").read_text())
     retrain = {"approval": "release", "labels": 100, "least_labels": 10, "history": {"half_life": "9d"}}
     text["monitoring"] = {"retrain": retrain, "performance": {"refit": None}}
-    text["evaluation"] = {"gate": {"rmse": {"max": 100}}}
+    text["evaluation"] = {"gate": {"rmse": {"max": 100, "margin": 5}}}
     (folder / "cumulant.yaml").write_text(json.dumps(text))
     return folder
 

@@ -63,7 +63,7 @@ def estimate(
         return Estimate(value=_told(value), clusters=clusters, level=level)
     drawn = measure(draw(grouped.clusters()[1], resamples=resamples, seed=seed))
     low, high = interval(drawn, clusters=clusters, level=level)
-    low, high = _with_jackknife(
+    low, high = with_jackknife(
         low, high, value, measure, groups=grouped.clusters()[1], clusters=clusters, level=level, seed=seed
     )
     if metric.shifted and not math.isnan(low):
@@ -105,7 +105,7 @@ def difference(
         return Estimate(value=_told(value), clusters=clusters, level=level)
     drawn = measure(draw(groups, resamples=resamples, seed=seed))
     low, high = interval(drawn, clusters=clusters, level=level)
-    low, high = _with_jackknife(low, high, value, measure, groups=groups, clusters=clusters, level=level, seed=seed)
+    low, high = with_jackknife(low, high, value, measure, groups=groups, clusters=clusters, level=level, seed=seed)
     return Estimate(value=value, low=_told(low), high=_told(high), clusters=clusters, level=level)
 
 
@@ -124,7 +124,7 @@ def interval(drawn: Floats, *, clusters: int, level: float = LEVEL) -> tuple[flo
     return float(centre - beyond * (centre - low)), float(centre + beyond * (high - centre))
 
 
-def _with_jackknife(
+def with_jackknife(
     low: float,
     high: float,
     value: float,
@@ -135,7 +135,10 @@ def _with_jackknife(
     level: float,
     seed: int,
 ) -> tuple[float, float]:
-    """The ends moved out to those of the jackknife; NaN where a part cannot be left out."""
+    """The ends of an interval moved out to those of the jackknife; NaN where a part cannot be left out.
+
+    `measure` gives the metric [draws] of weights of clusters [draws, groups].
+    """
     from scipy.stats import t
 
     if math.isnan(low):

@@ -320,15 +320,16 @@ def test_rare_positives_without_a_cost_are_a_warning_with_the_lines_to_add(tmp_p
     assert "warning: only " in ended.out
     assert "cost: {false_negative: " in ended.out
     again = cumulant("train", "--quick", *project, "--json").document["training"]
-    (warning,) = again["warnings"]
-    assert "threshold: {rate: " in warning
+    (warning,) = [one for one in again["warnings"] if "threshold: {rate: " in one]
+    assert "only " in warning
     assert again["notes"]
     for name in ("page.md", "page.html"):
         assert cumulant("report", "latest", "--out", str(tmp_path / name), *project).code == 0
         assert "threshold: {rate: " in (tmp_path / name).read_text()
     file = tmp_path / "rare" / "cumulant.yaml"
     file.write_text(file.read_text() + "  cost: {false_negative: 12, false_positive: 1}\n")
-    assert cumulant("train", "--quick", *project, "--json").document["training"]["warnings"] == []
+    warnings = cumulant("train", "--quick", *project, "--json").document["training"]["warnings"]
+    assert not any("threshold: {rate: " in one for one in warnings)
 
 
 def test_events_list_shortens_hashes_and_leaves_out_what_is_empty(trained: Path, cumulant: Any) -> None:

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from cumulant.statistics.bootstrap import LEVEL, RESAMPLES, Estimate, draw, gathered, interval
+from cumulant.statistics.bootstrap import LEVEL, RESAMPLES, Estimate, draw, gathered, interval, with_jackknife
 from cumulant.statistics.metrics import Metric
 from cumulant.statistics.rows import Codes, Floats, Rows
 
@@ -40,8 +40,18 @@ def weighted_estimate(
         return Estimate(value=None if math.isnan(value) else value, clusters=clusters, level=level)
     step = max(1, _CELLS // len(each))
     times = draw(count, resamples=resamples, seed=seed)
-    drawn = np.concatenate([measure(times[at : at + step, owner] * each) for at in range(0, resamples, step)])
+
+    def by_cluster(weights: Floats) -> Floats:
+        """The metric [draws] of weights of clusters [draws, clusters]."""
+        parts = range(0, len(weights), step)
+        return np.concatenate([measure(weights[at : at + step, owner] * each) for at in parts])
+
+    drawn = by_cluster(times)
     low, high = interval(drawn, clusters=clusters, level=level)
+    if not math.isnan(low):
+        low, high = with_jackknife(
+            low, high, value, by_cluster, groups=count, clusters=clusters, level=level, seed=seed
+        )
     if math.isnan(low):
         return Estimate(value=value, clusters=clusters, level=level)
     shift = float(np.nanmedian(drawn)) - value if metric.shifted else 0.0
