@@ -156,10 +156,9 @@ def with_block(board: Board, metric: Metric, block: Block | None, *, step: int, 
     harm = float(sequential.stages([side[0] for side in (*state.past, state.latest)]))
     board = _evident(board, harm, max(state.latest[1], state.fine_before))
     board = _sized(board, metric, state, weighed, tempering)
-    return _kept(
-        board,
-        _with_fresh_test(state) if max(state.events.champion, state.events.candidate) >= tempering.step**-2 else state,
-    )
+    # An arm of few events needs no finer grid, and a test that begins afresh would lose what it says.
+    resolved = min(state.events.champion, state.events.candidate) >= tempering.step**-2
+    return _kept(board, _with_fresh_test(state) if resolved else state)
 
 
 def with_rates(board: Board, metric: Metric, champion: tuple[float, float], candidate: tuple[float, float]) -> Board:

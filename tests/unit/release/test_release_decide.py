@@ -301,7 +301,15 @@ def blocks_of(
 
 
 @pytest.mark.parametrize(
-    ("rates", "units"), [((0.0, 0.1), (1800, 200)), ((0.0, 0.05), (1800, 200)), ((0.0, 0.02), (18_000, 2000))]
+    ("rates", "units"),
+    [
+        ((0.0, 0.1), (1800, 200)),
+        ((0.0, 0.05), (1800, 200)),
+        ((0.0, 0.02), (18_000, 2000)),
+        ((0.0, 0.1), (18_000, 2000)),
+        ((0.0, 0.5), (18_000, 2000)),
+        ((2e-5, 0.1), (18_000, 2000)),
+    ],
 )
 def test_a_champion_that_never_fails_hides_no_harm(rates: tuple[float, float], units: tuple[int, int]) -> None:
     board = new_board(metrics(ReleaseSpec())["errors"], harm_bar=4.4, fine_bar=3.0)
