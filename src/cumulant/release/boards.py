@@ -9,10 +9,9 @@ from typing import cast
 import msgspec
 import numpy as np
 
-from cumulant.release.look import ARMS
+from cumulant.release.look import ARMS, PerArm
 from cumulant.release.metrics import Metric
 from cumulant.release.sizes import TIMES, Size, size_of
-from cumulant.release.split import PerArm
 from cumulant.release.state import Board
 from cumulant.statistics import sequential
 from cumulant.statistics.sequential.arrays import Floats, unpacked
@@ -24,10 +23,11 @@ _UNKNOWN_WEIGHT = 0.5
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True):
-    """Units of a full block of looks, and bad ones among them."""
+    """Looks that count together, full or not: their units, and bad ones among them."""
 
-    units: PerArm
-    bad: PerArm
+    looks: int = 0
+    units: PerArm = PerArm()
+    bad: PerArm = PerArm()
 
 
 class Tempering(msgspec.Struct, frozen=True, kw_only=True):
@@ -278,11 +278,7 @@ def _beyond(metric: Metric, state: _Paired) -> bool:
 def _tested(state: _Paired, metric: Metric) -> tuple[_Paired, float, float]:
     """The state with the open block closed, and the evidence of harm and of no harm."""
     mean = state.differences / state.pairs
-    history = (
-        sequential.LongRunVariance.from_json(state.dependence)
-        if state.dependence
-        else sequential.LongRunVariance.start()
-    )
+    history = sequential.LongRunVariance.from_json(state.dependence)
     weight = _weight(history)
     closed = msgspec.structs.replace(state, dependence=history.add([mean]).to_json(), looks=0, pairs=0, differences=0.0)
     margin = cast("float", metric.margin)

@@ -32,7 +32,7 @@ from cumulant.release.keys import KeyTable, Units, units
 from cumulant.release.look import ARMS, COUNTED, Look, Requests
 from cumulant.release.metrics import Metric, harm_bars, metrics
 from cumulant.release.paired import PairedEvaluation, prior_evidence
-from cumulant.release.split import PerArm, Split, broken, next_epoch, with_units
+from cumulant.release.split import Split, broken, next_epoch, with_units
 from cumulant.release.state import Board, Release, counted
 from cumulant.statistics import sequential
 from cumulant.statistics.sequential.arrays import Floats, packed
@@ -58,14 +58,6 @@ class BlockLength(msgspec.Struct, frozen=True, kw_only=True):
     design_effect: float = 1.0
 
 
-class OpenBlock(msgspec.Struct, frozen=True, kw_only=True):
-    """Looks of a metric's block that is not full."""
-
-    looks: int = 0
-    units: PerArm = PerArm()
-    bad: PerArm = PerArm()
-
-
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """What the figures keep between looks, beside the tests' states."""
 
@@ -76,7 +68,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     bursts: dict[str, str] = {}
     #: by metric, spacing of the grid of rates in this step
     grids: dict[str, float] = {}
-    open: dict[str, OpenBlock] = {}
+    #: by metric, the block that is not full
+    open: dict[str, Block] = {}
     #: microseconds above which a request is slow; the candidate's also with the margin
     slow: float | None = None
     early: list[float] = []
@@ -143,17 +136,19 @@ def seen(release: Release, look: Look) -> tuple[Release, bool]:
     named = metrics(release.spec)
     memory = _answering(memory_of(release), release, look, per_arm[CANDIDATE])
     of_look = _units(memory, requests, named["latency"])
-    keys = KeyTable.from_json(memory.keys) if memory.keys else KeyTable.start()
+    sums, keys = of_look.sums(), KeyTable.from_json(memory.keys)
     blocks: dict[str, Block] = {}
     warming = _warming(memory, release)
     if release.step.weight and not warming:
         keys = keys.add(of_look)
-        memory, blocks = _blocks(release, memory, of_look)
-    memory = _learned(memory, release, requests, of_look, warming=warming)
+        memory, blocks = _blocks(release, memory, of_look, sums)
+    memory = memory if warming else msgspec.structs.replace(memory, took=_timed(memory.took, requests))
+    memory = _learned(memory, release, requests, sums[0], quantile=named["latency"].quantile)
     memory, skewed = _split(release, memory, of_look, keys)
     tempering = _tempering(memory, keys)
     memory = msgspec.structs.replace(memory, keys=keys.to_json())
-    board = partial(_board, release, memory, look=look, blocks=blocks, tempering=tempering)
+    bars = harm_bars(named, share(release.spec.alpha))
+    board = partial(_board, release, memory, look=look, blocks=blocks, tempering=tempering, bars=bars)
     boards = {name: board(metric) for name, metric in _with_fewest(release, named).items()}
     return msgspec.structs.replace(_remembering(release, memory), boards=boards), skewed
 
@@ -174,12 +169,11 @@ def _board(
     look: Look,
     blocks: Mapping[str, Block],
     tempering: Mapping[str, Tempering],
+    bars: Mapping[str, float],
 ) -> Board:
-    alpha = share(release.spec.alpha)
-    bars = harm_bars(metrics(release.spec), alpha)
-    name = metric.name
+    name, fine_bar = metric.name, -math.log(share(release.spec.alpha))
     board = release.boards.get(name) or _with_prior(
-        new_board(metric, harm_bar=bars.get(name), fine_bar=-math.log(alpha)), release.evaluation
+        new_board(metric, harm_bar=bars.get(name), fine_bar=fine_bar), release.evaluation
     )
     if metric.kind in ("failures", "latency"):
         board = with_block(board, metric, blocks.get(name), step=release.at, tempering=tempering[name])
@@ -217,14 +211,9 @@ def keys_seen(release: Release) -> int:
     return memory_of(release).split.distinct
 
 
-def history_looks(release: Release) -> int:
-    """How many looks of the champion are known."""
-    return memory_of(release).champion.looks
-
-
 def has_history(release: Release) -> bool:
     """Whether enough of the champion is known to say how its failures depend on each other."""
-    return history_looks(release) >= FEWEST_LOOKS
+    return memory_of(release).champion.looks >= FEWEST_LOOKS
 
 
 def for_next_step(release: Release) -> tuple[dict[str, object], dict[str, Board]]:
@@ -297,25 +286,22 @@ def _units(memory: Memory, requests: Requests, latency: Metric) -> Units:
     return units(requests, slow=slow)
 
 
-def _blocks(release: Release, memory: Memory, of_look: Units) -> tuple[Memory, dict[str, Block]]:
-    """The look's units added to the open blocks; with the blocks that are full now."""
-    sums = of_look.sums()
+def _blocks(release: Release, memory: Memory, of_look: Units, sums: Floats) -> tuple[Memory, dict[str, Block]]:
+    """The look's units, and their `sums`, added to the open blocks; with the blocks that are full now."""
     whole = np.asarray(memory.units) + sums if memory.units else sums
-    open_, full = {}, {}
+    open_, full = dict[str, Block](), dict[str, Block]()
     for place, name in enumerate(COUNTED, start=1):
         if name == "latency" and memory.slow is None:
             continue
-        now = _joined(memory.open.get(name, OpenBlock()), sums, place)
-        if now.looks >= memory.blocks.get(name, BlockLength(looks=release.looks_a_block)).looks:
-            full[name] = Block(units=now.units, bad=now.bad)
-        else:
-            open_[name] = now
+        now = _joined(memory.open.get(name, Block()), sums, place)
+        is_full = now.looks >= memory.blocks.get(name, BlockLength(looks=release.looks_a_block)).looks
+        (full if is_full else open_)[name] = now
     keyed = memory.keyed + float(of_look.requests[of_look.key != 0].sum())
     return msgspec.structs.replace(memory, open=open_, units=whole.tolist(), keyed=keyed), full
 
 
-def _joined(block: OpenBlock, sums: Floats, place: int) -> OpenBlock:
-    return OpenBlock(
+def _joined(block: Block, sums: Floats, place: int) -> Block:
+    return Block(
         looks=block.looks + 1, units=block.units.with_more(*sums[:, 0]), bad=block.bad.with_more(*sums[:, place])
     )
 
@@ -337,20 +323,15 @@ def _tempering(memory: Memory, keys: KeyTable) -> dict[str, Tempering]:
     return found
 
 
-def _learned(memory: Memory, release: Release, requests: Requests, of_look: Units, *, warming: bool) -> Memory:
-    """What the champion's requests of the look add to what is known of it, and how long requests took."""
-    if not warming:
-        memory = msgspec.structs.replace(memory, took=_timed(memory.took, requests))
+def _learned(memory: Memory, release: Release, requests: Requests, sums: Floats, *, quantile: float) -> Memory:
+    """What the champion's requests of the look, with the `sums` [4] of its units, add to what is known of it."""
     if memory.slow is None:
         early = [*memory.early, *requests.micros[~requests.candidate].tolist()][:20_000]
-        if len(early) < _FIRST:
-            memory = msgspec.structs.replace(memory, early=early)
-        else:
-            quantile = metrics(release.spec)["latency"].quantile
-            memory = msgspec.structs.replace(memory, early=[], slow=float(np.quantile(early, quantile)))
+        known = len(early) >= _FIRST
+        slow = float(np.quantile(early, quantile)) if known else None
+        memory = msgspec.structs.replace(memory, early=[] if known else early, slow=slow)
     if release.step.weight > _LEARNING and memory.champion.looks >= FEWEST_LOOKS:
         return memory
-    sums = of_look.sums()[0]
     record = memory.champion.with_looks(sums[:1], sums[None, 1:])
     return msgspec.structs.replace(memory, champion=record)
 

@@ -6,17 +6,16 @@ alone, before the candidate answers a caller: choosing it from the data that are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from cumulant.release.look import COUNTED
+from cumulant.release.look import COUNTED, Requests
 from cumulant.statistics.sequential import LongRunVariance
-
-Counts = npt.NDArray[np.float64]
+from cumulant.statistics.sequential.arrays import Floats
 
 #: looks of the champion without which nothing is known of how its failures depend on each other
 FEWEST_LOOKS = 12
@@ -34,8 +33,8 @@ class ChampionHistory:
         slow_us: microseconds above which a request counted as slow: the champion's quantile in the history itself.
     """
 
-    requests: Counts
-    bad: Counts
+    requests: Floats
+    bad: Floats
     slow_us: float | None
 
     def __post_init__(self) -> None:
@@ -44,6 +43,15 @@ class ChampionHistory:
 
     def __len__(self) -> int:
         return len(self.requests)
+
+    @classmethod
+    def of(cls, look: npt.NDArray[np.int64], requests: Requests, slow_us: float | None) -> ChampionHistory:
+        """The looks, in their order, of requests [n] of the champion of which `look` [n] says in which each was."""
+        slow = requests.micros > (math.inf if slow_us is None else slow_us)
+        _, place = np.unique(look, return_inverse=True)
+        counts = np.zeros((int(place.max(initial=-1)) + 1, 1 + len(COUNTED)))
+        np.add.at(counts, place, np.stack([np.ones(len(place)), requests.failed, requests.timed_out, slow], axis=1))
+        return cls(requests=counts[:, 0], bad=counts[:, 1:], slow_us=slow_us)
 
 
 def no_history() -> ChampionHistory:
@@ -63,7 +71,7 @@ class ChampionRecord(msgspec.Struct, frozen=True, kw_only=True):
     #: by metric, the state of `LongRunVariance` of its rate a look
     dependence: dict[str, dict[str, object]] = {}
 
-    def with_looks(self, requests: Counts, bad: Counts) -> ChampionRecord:
+    def with_looks(self, requests: Floats, bad: Floats) -> ChampionRecord:
         """With more looks: `requests` [looks], `bad` [looks, 3] in the order of `look.COUNTED`."""
         some = requests > 0
         requests, bad = requests[some], bad[some]
@@ -95,5 +103,4 @@ class ChampionRecord(msgspec.Struct, frozen=True, kw_only=True):
         return self._dependence(COUNTED[0]).visible()
 
     def _dependence(self, name: str) -> LongRunVariance:
-        stored: Mapping[str, object] | None = self.dependence.get(name)
-        return LongRunVariance.from_json(stored) if stored else LongRunVariance.start()
+        return LongRunVariance.from_json(self.dependence.get(name, {}))

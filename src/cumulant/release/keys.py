@@ -7,17 +7,14 @@ dispersion over keys says how many times, and evidence counts for so much less.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from cumulant.release.look import COUNTED, Requests
-
-Floats = npt.NDArray[np.float64]
+from cumulant.statistics.sequential.arrays import Floats, packed, unpacked
 
 #: keys that are kept of a step: those that failed, then those that ask most
 _MOST = 1024
@@ -152,29 +149,16 @@ class KeyTable:
         """Packed columns."""
         columns = np.column_stack([self.looks, self.requests, self.bad]).astype("<f4")
         return {
-            "key": packed_bytes(self.key.astype("<u8")),
-            "arm": packed_bytes(self.candidate),
-            "sums": packed_bytes(columns),
+            "key": packed(self.key.astype("<u8")),
+            "arm": packed(self.candidate),
+            "sums": packed(columns),
         }
 
     @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> KeyTable:
-        """What `to_json` wrote."""
-        key = np.frombuffer(unpacked_bytes(stored["key"]), dtype="<u8").astype(np.uint64)
-        arm = np.frombuffer(unpacked_bytes(stored["arm"]), dtype=np.bool_)
-        sums = (
-            np.frombuffer(unpacked_bytes(stored["sums"]), dtype="<f4")
-            .reshape(len(key), 2 + len(COUNTED))
-            .astype(np.float64)
-        )
+    def from_json(cls, stored: Mapping[str, str]) -> KeyTable:
+        """What `to_json` wrote; of nothing no keys."""
+        if not stored:
+            return cls.start()
+        key, arm = unpacked(stored["key"], "<u8"), unpacked(stored["arm"], "?")
+        sums = unpacked(stored["sums"], "<f4").reshape(len(key), 2 + len(COUNTED)).astype(np.float64)
         return cls(key, arm, sums[:, 0], sums[:, 1], sums[:, 2:])
-
-
-def packed_bytes(values: npt.NDArray[np.generic]) -> str:
-    """A column as base64."""
-    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
-
-
-def unpacked_bytes(text: object) -> bytes:
-    """What `packed_bytes` wrote."""
-    return base64.b64decode(cast("str", text))

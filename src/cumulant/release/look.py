@@ -7,7 +7,7 @@ milliseconds. `Requests.of` makes them from the gateway's exchanges.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from hashlib import blake2b
 
 import msgspec
@@ -15,14 +15,25 @@ import numpy as np
 import numpy.typing as npt
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange
+from cumulant.statistics.sequential.arrays import Floats
 
 ARMS = (CHAMPION, CANDIDATE)
 #: metrics that the gateway counts, in the order of the columns of `Requests.bad`
 COUNTED = ("errors", "timeouts", "latency")
 _BUSY, _LEFT = 429, 499
 
-Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
+
+
+class PerArm(msgspec.Struct, frozen=True, kw_only=True):
+    """A number of each arm."""
+
+    champion: float = 0.0
+    candidate: float = 0.0
+
+    def with_more(self, champion: float, candidate: float) -> PerArm:
+        """The sums."""
+        return PerArm(champion=self.champion + float(champion), candidate=self.candidate + float(candidate))
 
 
 def _no_floats() -> Floats:
@@ -70,9 +81,21 @@ class Requests:
             key=np.array([hashes[one.key] for one in exchanges], dtype=np.uint64),
         )
 
+    def take(self, which: Bools | npt.NDArray[np.int64]) -> Requests:
+        """Some of the requests, by a mask or by their places."""
+        return Requests(**{name: getattr(self, name)[which] for name in _COLUMNS})
+
+    @classmethod
+    def joined(cls, parts: Sequence[Requests]) -> Requests:
+        """The requests of all parts, one part after the other."""
+        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS})
+
     def arm(self, name: str) -> Bools:
         """Which requests [n] were assigned to the arm."""
         return self.candidate if name == CANDIDATE else ~self.candidate
+
+
+_COLUMNS = tuple(one.name for one in fields(Requests))
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,8 +190,8 @@ def timed_out(exchange: Exchange) -> bool:
     return exchange.fault == "timeout" or exchange.status in (504, _LEFT)
 
 
-def counting(exchanges: Iterable[Exchange], *, model: str, revision: int) -> list[Exchange]:
-    """Those that a comparison counts: predictions of this model, not forced, and assigned by the present weights.
+def counting(exchanges: Iterable[Exchange], *, model: str, revision: int | None = None) -> list[Exchange]:
+    """Those that a comparison counts: predictions of this model, not forced, and assigned by the weights of `revision`.
 
     One that ended before it had an arm says nothing of either.
     What was assigned by the weights before and answered after them belongs to no step: it would mix two shares.
@@ -176,5 +199,9 @@ def counting(exchanges: Iterable[Exchange], *, model: str, revision: int) -> lis
     return [
         one
         for one in exchanges
-        if one.model == model and one.predicts and not one.forced and one.revision == revision and one.assigned in ARMS
+        if one.model == model
+        and one.predicts
+        and not one.forced
+        and revision in (None, one.revision)
+        and one.assigned in ARMS
     ]

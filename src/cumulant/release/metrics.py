@@ -60,7 +60,6 @@ _DEFAULTS = {
 }
 #: disagreements that a block at the margin would hold, at least: fewer are too skewed a number
 _DISAGREEING = 5
-NAMES = tuple(_DEFAULTS)
 #: metrics that stand for quality while no label shows it
 STAND_INS = frozenset({"disagreement", "prediction", "distance"})
 #: part of alpha that the quick checks of a release share (`pulse`)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 from scipy.special import gammaln
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
@@ -18,8 +17,7 @@ from cumulant.core.units import duration, share
 from cumulant.release.look import Requests
 from cumulant.release.metrics import QUICK_PART
 from cumulant.release.spec import CeilingSpec
-
-Floats = npt.NDArray[np.float64]
+from cumulant.statistics.sequential.arrays import Floats
 
 #: a share of failures must exceed the champion's worst moment so many times
 _TIMES = 1.25

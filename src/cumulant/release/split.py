@@ -16,8 +16,10 @@ import msgspec
 import numpy as np
 from scipy.special import log_ndtr
 
-from cumulant.release.keys import Units, packed_bytes, unpacked_bytes
+from cumulant.release.keys import Units
+from cumulant.release.look import PerArm
 from cumulant.statistics import sequential
+from cumulant.statistics.sequential.arrays import packed, unpacked
 
 #: how often a sound split may be called broken, in each of the two ways
 _ALPHA = 0.0005
@@ -29,17 +31,6 @@ _MOST = 2048
 _FEWEST_EFFECTIVE = 50
 #: a key may ask more in one epoch than in the whole step
 _UNEVEN = 1.5
-
-
-class PerArm(msgspec.Struct, frozen=True, kw_only=True):
-    """A number of each arm."""
-
-    champion: float = 0.0
-    candidate: float = 0.0
-
-    def with_more(self, champion: float, candidate: float) -> PerArm:
-        """The sums."""
-        return PerArm(champion=self.champion + float(champion), candidate=self.candidate + float(candidate))
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +51,7 @@ class Split(msgspec.Struct, frozen=True, kw_only=True):
 
 def with_units(state: Split, units: Units) -> Split:
     """The state with a look's units."""
-    known = np.frombuffer(unpacked_bytes(state.keys), dtype="<u8").astype(np.uint64)
+    known = unpacked(state.keys, "<u8")
     keyed = units.key != 0
     sampled = keyed & (units.key <= np.uint64(state.below))
     fresh = sampled & ~np.isin(units.key, known)
@@ -72,7 +63,7 @@ def with_units(state: Split, units: Units) -> Split:
         keys = keys[: _MOST // 2 + 1]
     return msgspec.structs.replace(
         state,
-        keys=packed_bytes(keys.astype("<u8")),
+        keys=packed(keys.astype("<u8")),
         below=below,
         new=state.new.with_more(*new),
         all_new=state.all_new.with_more(*new),

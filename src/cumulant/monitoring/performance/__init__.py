@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.performance.baselines import Baseline, HarmTerms, baseline
+    from cumulant.monitoring.performance.baselines import Baseline, HarmTerms, baseline, harm_terms
     from cumulant.monitoring.performance.kinds import Kind, Moved
     from cumulant.monitoring.performance.labelled import Figure, MeasuredWindow, measured
     from cumulant.monitoring.performance.lossmodel import (
@@ -46,6 +46,7 @@ _HOMES = {
     "Finding": "watch",
     "Harm": "watch",
     "HarmTerms": "baselines",
+    "harm_terms": "baselines",
     "Kind": "kinds",
     "LossModel": "lossmodel",
     "MeasuredWindow": "labelled",
@@ -98,6 +99,7 @@ __all__ = [
     "estimated_classes",
     "estimated_loss",
     "harm",
+    "harm_terms",
     "is_ripe",
     "learn_estimator",
     "learn_estimators",

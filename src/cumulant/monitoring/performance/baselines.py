@@ -9,10 +9,12 @@ import msgspec
 import numpy as np
 
 from cumulant.core.errors import DataError
+from cumulant.core.units import share
 from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of, means_by
 from cumulant.monitoring.performance.kinds import Question
 from cumulant.monitoring.performance.recalibration import Past, Task, applied, learned, past, together
 from cumulant.monitoring.performance.rows import Predictions, check_task, class_shares, windows
+from cumulant.monitoring.spec import PerformanceSpec
 from cumulant.outcomes import Loss
 from cumulant.statistics.rows import Floats
 from cumulant.statistics.sequential.dependence import FEWEST, Dependence
@@ -73,6 +75,23 @@ class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
     def bar(self) -> float:
         """The evidence of one question, as a natural logarithm, from which it is answered."""
         return math.log(len(self.questions) / self.alpha)
+
+
+def harm_terms(
+    spec: PerformanceSpec, *, loss: Loss, horizon: int, recent: int, refit: bool, calibration: bool
+) -> HarmTerms:
+    """The terms that a project declares, for a model and windows of its kind."""
+    return HarmTerms(
+        loss=loss,
+        margin=share(spec.margin),
+        alpha=share(spec.false_alarms),
+        horizon=horizon,
+        recent=recent,
+        refit=refit,
+        calibration=calibration,
+        independent=spec.independent,
+        reference_calibration=spec.reference_calibration,
+    )
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):

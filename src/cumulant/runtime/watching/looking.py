@@ -15,17 +15,17 @@ import polars as pl
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import ContractBreachError, DataError
 from cumulant.core.progress import Progress, silent
-from cumulant.core.units import duration, share
+from cumulant.core.units import duration
 from cumulant.monitoring.performance import (
     EstimatedFigure,
     Harm,
-    HarmTerms,
     Predictions,
     Watch,
     Window,
     baseline,
     begin,
     harm,
+    harm_terms,
     is_ripe,
     windows,
 )
@@ -255,12 +255,9 @@ class _Look:
             return Watch.from_json(standing.harm)
         spec = self._spec
         horizon = max(1, duration(spec.look_back) // self._window)
-        terms = HarmTerms(
-            loss=self._loss,
-            margin=share(spec.margin), alpha=share(spec.false_alarms), horizon=horizon,
-            recent=min(horizon, max(5, horizon // 4)), refit=spec.refit is not None,
-            calibration=not self._model.several, independent=spec.independent,
-            reference_calibration=spec.reference_calibration,
+        terms = harm_terms(
+            spec, loss=self._loss, horizon=horizon, recent=min(horizon, max(5, horizon // 4)),
+            refit=spec.refit is not None, calibration=not self._model.several,
         )  # fmt: skip
         try:
             return begin(baseline(self._reference, task=self._model.task, terms=terms, every=self._window), terms)

@@ -12,9 +12,9 @@ import numpy as np
 import polars as pl
 
 from cumulant.core.errors import DataError
-from cumulant.core.units import duration, share
+from cumulant.core.units import duration
 from cumulant.monitoring.drift.words import day
-from cumulant.monitoring.performance import HarmTerms, Kind, Predictions, baseline, begin, harm, windows
+from cumulant.monitoring.performance import Kind, Predictions, baseline, begin, harm, harm_terms, windows
 from cumulant.monitoring.performance.blocks import loss_of
 from cumulant.monitoring.performance.watch import SAID
 from cumulant.statistics import Word
@@ -178,11 +178,9 @@ def _harm(
     timed = side.cut.blocks[0].timed
     horizon = min(horizon, max(1, duration(spec.look_back) // duration(spec.window))) if timed else horizon
     measure = found.measure or "brier"
-    terms = HarmTerms(
-        loss=measure, margin=share(spec.margin), alpha=share(spec.false_alarms), horizon=horizon,
-        recent=min(horizon, 5), refit=False, calibration=measure != "zero_one",
-        independent=spec.independent, reference_calibration=spec.reference_calibration,
-    )  # fmt: skip
+    terms = harm_terms(
+        spec, loss=measure, horizon=horizon, recent=min(horizon, 5), refit=False, calibration=measure != "zero_one"
+    )
     task: Task = "regression" if measure == "squared_error" else "binary"
     try:
         held = baseline(reference, task=task, terms=terms, every=_DAY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,11 +48,11 @@ def within(values: npt.ArrayLike, low: float, high: float) -> Floats:
     return x
 
 
-def packed(values: Floats) -> str:
-    """The values as base64 of little-endian 64-bit numbers: a large table as one short text."""
-    return base64.b64encode(np.ascontiguousarray(values, dtype="<f8").tobytes()).decode()
+def packed(values: npt.NDArray[np.generic]) -> str:
+    """The values of a column or a table as base64, in the type that they have: one short text."""
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
 
 
-def unpacked(text: str) -> Floats:
-    """What `packed` wrote [n]."""
-    return np.frombuffer(base64.b64decode(text), dtype="<f8").astype(np.float64)
+def unpacked(text: str, kind: str = "<f8") -> npt.NDArray[Any]:
+    """What `packed` wrote [n], of values of that kind; a copy, which may be changed."""
+    return np.frombuffer(base64.b64decode(text), dtype=kind).copy()

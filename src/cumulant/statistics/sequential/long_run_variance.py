@@ -148,7 +148,9 @@ class LongRunVariance:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> LongRunVariance:
-        """What `to_json` wrote."""
+        """What `to_json` wrote; of nothing no values."""
+        if not stored:
+            return cls.start()
         last, open_ = (
             np.array([math.nan if one is None else one for one in cast("list[float | None]", stored[name])])
             for name in ("last", "open")

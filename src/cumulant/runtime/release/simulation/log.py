@@ -16,7 +16,7 @@ import numpy.typing as npt
 from cumulant.core.errors import UsageError
 from cumulant.core.traffic import CHAMPION, Exchange
 from cumulant.release.history import ChampionHistory
-from cumulant.release.look import Requests
+from cumulant.release.look import Requests, counting
 from cumulant.runtime.release.simulation.requests import Arrived
 from cumulant.runtime.release.simulation.scene import Moment, Scene
 from cumulant.runtime.release.simulation.series import Floats
@@ -49,8 +49,8 @@ def logged(exchanges: Iterable[Exchange], model: str) -> LoggedRequests:
     Raises:
         UsageError: there are too few for a bootstrap.
     """
-    found = [one for one in exchanges if one.model == model and one.predicts and not one.forced]
-    found = sorted((one for one in found if one.assigned == CHAMPION), key=lambda one: one.time)[-MOST:]
+    found = [one for one in counting(exchanges, model=model) if one.assigned == CHAMPION]
+    found = sorted(found, key=lambda one: one.time)[-MOST:]
     times = np.array([one.time for one in found], dtype=np.float64)
     log = LoggedRequests((times - times[0]) / _MICROS if len(times) else times, Requests.of(found))
     if log.span < FEWEST * BLOCK:
@@ -97,12 +97,7 @@ class LoggedCallers:
         """The log in looks of `look` seconds."""
         log = self._log.requests
         slow_us = float(np.quantile(log.micros, quantile))
-        place = (self._log.seconds // look).astype(np.int64)
-        count = int(place.max()) + 1
-        requests = np.bincount(place, minlength=count).astype(np.float64)
-        masks = (log.failed, log.timed_out, log.micros > slow_us)
-        bad = np.stack([np.bincount(place[mask], minlength=count) for mask in masks], axis=1).astype(np.float64)
-        return ChampionHistory(requests=requests[requests > 0], bad=bad[requests > 0], slow_us=slow_us)
+        return ChampionHistory.of((self._log.seconds // look).astype(np.int64), log, slow_us)
 
     def _added(self, moment: Moment) -> float:
         """The candidate's own failures beside those of the log."""

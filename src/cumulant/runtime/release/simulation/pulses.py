@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.core.units import share
@@ -28,7 +27,7 @@ class Pulses:
 
     def of(self, arrived: Arrived, seconds: float) -> Iterator[tuple[float, Pulse]]:
         """Each full second of a look with its pulse, in order, where the candidate failed enough to matter."""
-        requests = joined(self._requests, arrived.requests)
+        requests = Requests.joined([self._requests, arrived.requests])
         times = np.concatenate([self._seconds - seconds, arrived.seconds])
         ends = np.arange(1.0, int(seconds) + 1)
         # A request of the exact moment of the pulse is in it, one that is five seconds old is not.
@@ -37,9 +36,9 @@ class Pulses:
         order = np.argsort(times, kind="stable")
         for end in ends[recent > self._harmless]:
             low, high = np.searchsorted(times, [end - RECENT, end], side="right", sorter=order)
-            yield float(end), pulse_of(chosen(requests, order[low:high]))
+            yield float(end), pulse_of(requests.take(order[low:high]))
         kept = times > seconds - RECENT
-        self._requests, self._seconds = chosen(requests, kept), times[kept]
+        self._requests, self._seconds = requests.take(kept), times[kept]
 
 
 def pulse_of(requests: Requests) -> Pulse:
@@ -49,25 +48,3 @@ def pulse_of(requests: Requests) -> Pulse:
         for count, failures in (requests_and_failures(requests, arm) for arm in (CHAMPION, CANDIDATE))
     )
     return Pulse(champion=champion, candidate=candidate)
-
-
-def chosen(requests: Requests, which: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Requests:
-    """Some of the requests."""
-    return Requests(
-        candidate=requests.candidate[which],
-        failed=requests.failed[which],
-        timed_out=requests.timed_out[which],
-        micros=requests.micros[which],
-        key=requests.key[which],
-    )
-
-
-def joined(one: Requests, other: Requests) -> Requests:
-    """The requests of both."""
-    return Requests(
-        candidate=np.concatenate([one.candidate, other.candidate]),
-        failed=np.concatenate([one.failed, other.failed]),
-        timed_out=np.concatenate([one.timed_out, other.timed_out]),
-        micros=np.concatenate([one.micros, other.micros]),
-        key=np.concatenate([one.key, other.key]),
-    )

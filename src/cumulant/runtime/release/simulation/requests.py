@@ -138,11 +138,4 @@ class Callers:
             return arrived
         one = arrived.requests
         kept = ~one.candidate | (self._rng.random(len(one)) >= lost)
-        rest = Requests(
-            candidate=one.candidate[kept],
-            failed=one.failed[kept],
-            timed_out=one.timed_out[kept],
-            micros=one.micros[kept],
-            key=one.key[kept],
-        )
-        return Arrived(rest, arrived.seconds[kept])
+        return Arrived(one.take(kept), arrived.seconds[kept])
