@@ -48,8 +48,12 @@ serving: {{http: '127.0.0.1:{port}'}}
 release:
   look: 200ms
   block: 200ms
-  alpha: 1e-300  # what evidence decides is tested by simulation; here nothing but a fault ends a release
-  metrics: {{errors: {{required: false}}, timeouts: {{required: false}}, latency: {{required: false}}}}
+  # What evidence decides is tested by simulation; here nothing but a fault ends a release or holds it.
+  alpha: 1e-300
+  metrics:
+    errors: {{required: false, margin: 90%}}
+    timeouts: {{required: false, margin: 90%}}
+    latency: {{required: false, margin: 100%}}
 """
 BODY = json.dumps({"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}]}).encode()
 #: a step lasts as long as a test wants: each has a thousand times the shortest time of the one before, see `onward`
@@ -232,7 +236,7 @@ class Stack:
         if dies_at:
             self._dies_at.write_text(dies_at)
         with paced(self.project.state / FOLDER, before.step.at_least * 10):
-            until(lambda: self.release.at != before.at or self.release.over)
+            until(lambda: self.release.at != before.at or self.release.over, why=lambda: self.release.reason)
         until(lambda: not self._dies_at.exists())
 
     def to(self, label: str) -> None:
@@ -303,11 +307,11 @@ class Stack:
         return False
 
 
-def until(found: Callable[[], T | None], *, seconds: float = 60.0) -> T:
-    """What `found` gives once it gives something."""
+def until(found: Callable[[], T | None], *, seconds: float = 60.0, why: Callable[[], str] = str) -> T:
+    """What `found` gives once it gives something; where it does not, the failure tells what `why` gives then."""
     deadline = time.monotonic() + seconds
     while not (value := found()):
-        assert time.monotonic() < deadline, "it did not come to be"
+        assert time.monotonic() < deadline, f"it did not come to be: {why()}"
         time.sleep(0.02)
     return value
 

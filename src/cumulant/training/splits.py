@@ -15,7 +15,7 @@ from cumulant.core.errors import DataError, UsageError
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.row_hash import places
 from cumulant.training.spec import EvaluationSpec
-from cumulant.training.traffic import Traffic
+from cumulant.training.traffic import DAY, Traffic
 
 Index = NDArray[np.int64]
 
@@ -26,6 +26,8 @@ _FIRST_VALIDATION = 0.5
 _LEAST_ROWS = 10
 #: test rows that lie after a change, at least
 _LEAST_AFTER_CHANGE = 100
+#: days of test rows after a change where the declared test is a share: fewer make an interval wide
+_DAYS_AFTER_CHANGE = 14
 #: orders of the hashes that are tried
 _SALTS = 8
 _LEAST_OF_A_CLASS = 2
@@ -81,7 +83,7 @@ def split(
     the data were seen), the test ends the delay of labels before it: of the rows after that, only those whose label
     came fast are labelled, and they are not like the others. With `change` (microseconds: since
     when the rows are of another kind), the test is shorter where needed, so that half of the time since then is trained
-    on. Without times, rows (or whole
+    on, and a share of few days is longer. Without times, rows (or whole
     groups) are drawn by the hash of what identifies them, so that no row changes sides when others are added; rows
     without an identity at random, classes in their shares.
 
@@ -97,14 +99,15 @@ def split(
     assert rows.at is not None
     gap = label_delay(rows)
     declared = _cutoff(rows.at, spec.test)
-    cutoff = declared if change is None else _after_change(rows.at, declared, change, gap)
+    cutoff = declared if change is None else _after_change(rows.at, declared, change, gap, _as_share(spec.test))
     test = rows.at >= cutoff
     train = known_before(rows, cutoff, gap)
     left_out = int((~test & ~train).sum()) + unripe
     _check_sides(rows, train, test)
     how = f"the last {_told(spec.test)} by time"
-    if cutoff > declared:
-        how = f"the rows since {units.from_micros(cutoff):%Y-%m-%d %H:%M}, half of those since the change"
+    if cutoff != declared:
+        which = "at most half of those since the change"
+        how = f"the rows since {units.from_micros(cutoff):%Y-%m-%d %H:%M}, {which}"
     if left_out:
         how += f", after a gap of {_span(gap)} until labels were known ({left_out:,} rows)"
     return Split(
@@ -320,13 +323,17 @@ def _cutoff(at: NDArray[np.int64], test: str | float) -> int:
     return int(at.max()) + 1 - units.micros(units.duration(str(test)))
 
 
-def _after_change(at: NDArray[np.int64], declared: int, change: int, gap: int) -> int:
+def _after_change(at: NDArray[np.int64], declared: int, change: int, gap: int, share: float | None) -> int:
     """The first test row, so late that half of the time since `change`, but for the gap, is trained on; as declared
-    where so few rows would be left that they decide nothing.
+    where so few rows would be left that they decide nothing. A test that is a share of rows has enough days for an
+    interval, where that half has them.
     """
     middle = change + gap + (int(at.max()) - change - gap) // 2
     enough = int((at >= middle).sum()) >= _LEAST_AFTER_CHANGE
-    return middle if middle > declared and enough else declared
+    if not enough:
+        return declared
+    wide = int(at.max()) - _DAYS_AFTER_CHANGE * DAY
+    return max(middle, declared if share is None else min(declared, wide))
 
 
 def _as_share(test: str | float) -> float | None:

@@ -86,7 +86,22 @@ def test_half_of_the_time_since_a_change_is_trained_on():
     assert declared.cutoff // DAY == 69
     # Of 20 days, 2 pass until labels are known.
     assert (changed.cutoff // DAY, changed.train.at.max() // DAY) == (90, 88)
-    assert "half of those since the change" in changed.how
+    assert "at most half of those since the change" in changed.how
     # What the project declares is shorter already, or too few rows would be left.
     assert split(rows, EvaluationSpec(test="5d"), change=80 * DAY).cutoff // DAY == 94
     assert split(rows, EvaluationSpec(test="30d"), change=99 * DAY).cutoff // DAY == 69
+
+
+def test_a_share_of_few_days_is_made_longer_for_an_interval():
+    rows = TrainingSet(
+        features=pl.DataFrame({"x": np.zeros(4_000)}),
+        target=(np.arange(4_000) % 2).astype(float),
+        task="binary",
+        classes=("0", "1"),
+        at=np.arange(4_000) * DAY // 100,
+        rows=np.arange(4_000),
+    )
+    assert split(rows, EvaluationSpec(test="10%")).cutoff // DAY == 36
+    assert split(rows, EvaluationSpec(test="10%"), change=5 * DAY).cutoff // DAY == 25
+    assert split(rows, EvaluationSpec(test="10%"), change=20 * DAY).cutoff // DAY == 29
+    assert split(rows, EvaluationSpec(test="4d"), change=5 * DAY).cutoff // DAY == 35

@@ -7,9 +7,9 @@ from cumulant.training import EvaluationSpec, Threshold, TrainingSpec
 
 
 def inputs(spec, **more):
-    known = SimpleNamespace(id="s", key="t")
+    known, task = SimpleNamespace(id="s", key="t"), SimpleNamespace(predict_at=None)
     return Work(
-        task=None, snapshot=known, table=known, training=spec, evaluation=EvaluationSpec(), trainers={}, **more
+        task=task, snapshot=known, table=known, training=spec, evaluation=EvaluationSpec(), trainers={}, **more
     ).inputs
 
 
