@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import e2e_shop
 import msgspec
 import numpy as np
 import polars as pl
 import pytest
+from e2e_shop import START
 from e2e_support import opened
 
 from cumulant import project as projects
 from cumulant.core.errors import RefusedError
 from cumulant.release.metrics import metrics
 from cumulant.release.paired import log_harm, log_not_worse
-from cumulant.release.spec import MetricSpec, ReleaseSpec
+from cumulant.release.spec import MetricSpec, PairedSpec, ReleaseSpec
 from cumulant.runtime.release.admission import admitted
+from cumulant.runtime.release.paired_evaluation import evaluate_pair
 from cumulant.runtime.train import train
 
 pytestmark = pytest.mark.slow
@@ -27,11 +31,14 @@ _BAR = np.log(20)
 def shop(tmp_path_factory):
     """Version 1 serves; 2 is a sound retraining, 3 learned from shuffled labels."""
     folder = e2e_shop.make(tmp_path_factory.mktemp("paired") / "shop", rows=12_000, project=PROJECT)
-    shuffled = folder / "shuffled"
-    shuffled.mkdir()
+    shuffled, positives = folder / "shuffled", folder / "positives"
+    for made in (shuffled, positives):
+        made.mkdir()
     for file in (folder / "data" / "orders").iterdir():
         table = pl.read_parquet(file)
         table.with_columns(pl.col("returned").shuffle(seed=1)).write_parquet(shuffled / file.name)
+        old = pl.col("ordered") < START + timedelta(days=20)
+        table.filter(pl.col("returned") | old).write_parquet(positives / file.name)
     with opened(folder) as project:
         train(project, principal=project.principal())
         train(project, principal=project.principal(), trials=2, promote=False)
@@ -106,3 +113,10 @@ def test_where_nothing_can_be_compared_the_reason_is_noted_and_disagreement_is_b
     assert found is None
     assert "were not compared on labelled rows of the past" in notes[0]
     assert metrics(spec)["disagreement"].margin == 0.2
+
+
+def test_labels_of_one_class_are_no_comparison(shop):
+    with projects.load(shop, overrides={"data.orders.path": "positives/*.parquet"}) as project:
+        version = project.registry().resolve("returns/2")
+        _, notes = evaluate_pair(project, "1", version, spec=PairedSpec(), principal=project.principal())
+    assert "all but fewer than 5 of the labels are true" in notes[0]

@@ -52,7 +52,7 @@ class Numbered:
         # A small last file is written again with the new rows, so that many small additions are few files.
         if before and before[0].last - before[0].first < _SMALL:
             first = before[0].first
-            table = pa.concat_tables([read_table(before[0].path).cast(self._schema), table])
+            table = pa.concat_tables([self._read(before[0]).cast(self._schema), table])
         with writing_to(self._folder):
             write_table(self._folder / f"{first:012d}-{last + fresh.height - 1:012d}.parquet", table)
             for part in before if first < last else []:
@@ -75,7 +75,7 @@ class Numbered:
             room = None if limit is None else limit - sum(one.height for one in found)
             if part.last <= cursor or room == 0:
                 continue
-            frame = _frame(read_table(part.path)).slice(max(0, cursor + 1 - part.first), room)
+            frame = _frame(self._read(part)).slice(max(0, cursor + 1 - part.first), room)
             found.append(frame)
             cursor = max(cursor, part.first - 1) + frame.height
         return (pl.concat(found) if found else self._empty()), cursor
@@ -83,7 +83,7 @@ class Numbered:
     def frames(self, columns: list[str] | None = None) -> Iterator[pl.DataFrame]:
         """All rows, a file at a time."""
         for part in self._parts():
-            yield _frame(read_table(part.path, columns))
+            yield _frame(read_table(part.path, columns) if columns else self._read(part))
 
     def _unknown(self, frame: pl.DataFrame) -> pl.DataFrame:
         for known in self.frames(self._identity):
@@ -91,6 +91,14 @@ class Numbered:
                 break
             frame = frame.join(known, on=self._identity, how="anti", nulls_equal=True, maintain_order="left")
         return frame
+
+    def _read(self, part: _Part) -> pa.Table:
+        """The rows of a file; a column that an earlier version did not write holds nulls."""
+        table = read_table(part.path)
+        for field in self._schema:
+            if field.name not in table.column_names:
+                table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+        return table.select(self._schema.names)
 
     def _empty(self) -> pl.DataFrame:
         return _frame(self._schema.empty_table())

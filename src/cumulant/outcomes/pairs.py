@@ -45,6 +45,7 @@ GRADED = pa.schema(
         pa.field("weight", pa.float64(), nullable=False),
         pa.field("label", pa.string(), nullable=False),
         pa.field("label_known_time", _TIME),
+        pa.field("score", pa.float64()),
     ]
 )
 
@@ -64,7 +65,10 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Graded(msgspec.Struct, frozen=True, kw_only=True):
-    """One such row whose label has come: each arm's loss, where more is worse."""
+    """One such row whose label has come: each arm's loss, where more is worse, and the champion's score.
+
+    The score is None where the answer has no number, and in rows of earlier versions of this program.
+    """
 
     id: str
     row: int
@@ -77,6 +81,7 @@ class Graded(msgspec.Struct, frozen=True, kw_only=True):
     weight: float
     label: Any
     label_known_time: datetime
+    score: float | None = None
 
 
 def paired(answered: pl.DataFrame, mirrored: pl.DataFrame) -> pl.DataFrame:
@@ -115,6 +120,7 @@ def graded(pairs: pl.DataFrame, labelled: pl.DataFrame, kind: Loss | None) -> pl
     """The pairs that have a label among `labelled`, with each arm's loss. A pair whose loss cannot be told is none."""
     on = {"answered_worker": "worker", "answered_sequence": "sequence", "row": "row"}
     found = pairs.join(labelled, left_on=list(on), right_on=list(on.values()), how="inner")
+    found = found.with_columns(score=pl.col("champion"))
     losses: dict[str, list[float | None]] = {}
     for arm in ("champion", "candidate"):
         rows = zip(found[f"{arm}_outputs"], found["label"], found["value"], strict=True)

@@ -26,7 +26,7 @@ def assumption_notes(release: Release) -> list[str]:
         return []
     memory = memory_of(release)
     look = duration(release.spec.look).total_seconds()
-    return [*_warm_up(memory), *_history(memory, look), *_blocks(memory), *_keys(memory)]
+    return [*_warm_up(memory), *_history(memory, look), *_blocks(memory), *_keys(memory), *_labels(memory)]
 
 
 def _warm_up(memory: Memory) -> Iterator[str]:
@@ -72,3 +72,13 @@ def _keys(memory: Memory) -> Iterator[str]:
                     f"{_NOUN[name]} of the {arm} come from few keys again and again: their evidence counts for"
                     f" 1/{found[place, metric]:.2g}"
                 )
+
+
+def _labels(memory: Memory) -> Iterator[str]:
+    found = memory.selection
+    if found.selective:
+        yield (
+            f"the champion's mean score is {found.labelled.mean:.3g} over the {found.labelled.count:,} rows that have a"
+            f" label, and {found.mirrored.mean:.3g} over all mirrored rows: labels come for rows of another kind, and"
+            " quality decides nothing"
+        )

@@ -95,6 +95,7 @@ def lacking(release: Release) -> list[str]:
         if board.beyond and board.margin is not None and name not in moot
     ]
     needs += _unshown(release)
+    needs += _selective_labels(release)
     if _closing(release):
         needs += [] if release.boards else ["nothing has been measured"]
         if not has_history(release):
@@ -129,6 +130,17 @@ def _unshown(release: Release) -> Iterator[str]:
                 yield "labels of the release have not yet shown that quality is within its margin"
         elif not board.acceptable:
             yield f"{board.metric} is not yet shown to be within its margin"
+
+
+def _selective_labels(release: Release) -> list[str]:
+    """Labels of other rows than those that are scored show no quality; a project may declare to go on without."""
+    quality, declared = release.boards.get("quality"), release.spec.metrics.get("quality")
+    if quality is None or quality.acceptable or (declared is not None and declared.required is not None):
+        return []
+    if not _closing(release) or not memory_of(release).selection.selective:
+        return []
+    text = "labels come only for rows of another kind than those that are scored, which does not show quality"
+    return [f"{text} (release.metrics.quality.required: false goes on without)"]
 
 
 def _moot(release: Release) -> frozenset[str]:

@@ -32,6 +32,7 @@ from cumulant.release.keys import KeyTable, Units, units
 from cumulant.release.look import ARMS, COUNTED, Look, Requests
 from cumulant.release.metrics import Metric, harm_bars, metrics
 from cumulant.release.paired import PairedEvaluation, prior_evidence
+from cumulant.release.selection import Selection
 from cumulant.release.split import Split, broken, next_epoch, with_units
 from cumulant.release.state import Board, Release, counted
 from cumulant.statistics import sequential
@@ -86,6 +87,8 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     split: Split = Split()
     #: requests with a key of this step that are counted
     keyed: float = 0.0
+    #: which mirrored rows have a label
+    selection: Selection = Selection()
 
 
 def memory_of(release: Release) -> Memory:
@@ -146,7 +149,7 @@ def seen(release: Release, look: Look) -> tuple[Release, bool]:
     memory = _learned(memory, release, requests, sums[0], quantile=named["latency"].quantile)
     memory, skewed = _split(release, memory, of_look, keys)
     tempering = _tempering(memory, keys)
-    memory = msgspec.structs.replace(memory, keys=keys.to_json())
+    memory = msgspec.structs.replace(memory, keys=keys.to_json(), selection=memory.selection.with_look(look))
     bars = harm_bars(named, share(release.spec.alpha))
     board = partial(_board, release, memory, look=look, blocks=blocks, tempering=tempering, bars=bars)
     boards = {name: board(metric) for name, metric in _with_fewest(release, named).items()}
@@ -182,7 +185,10 @@ def _board(
             champion, candidate = ((arm[0], arm[place]) for arm in memory.units)
             board = with_rates(board, metric, champion, candidate)
         return _took_told(board, metric, memory) if metric.kind == "latency" else board
-    return with_differences(board, metric, _differences(metric, look), looks=release.looks(name))
+    board = with_differences(board, metric, _differences(metric, look), looks=release.looks(name))
+    if name == "quality" and memory.selection.selective:  # what is shown on these rows need not hold of the others
+        return msgspec.structs.replace(board, fine=0.0, confirmed=False)
+    return board
 
 
 def _with_prior(board: Board, evaluation: PairedEvaluation | None) -> Board:
@@ -231,6 +237,7 @@ def for_next_step(release: Release) -> tuple[dict[str, object], dict[str, Board]
         champion=old.champion, slow=slow, early=old.early, answering=old.answering,
         bursts=old.bursts,
         warm_up_seconds=old.warm_up_seconds, warm_up_requests=old.warm_up_requests,
+        selection=old.selection,
     )  # fmt: skip
     following = msgspec.structs.replace(release, at=min(release.at + 1, len(release.steps) - 1))
     memory = _fixed(memory, following)

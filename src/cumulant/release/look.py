@@ -124,10 +124,14 @@ class Pairs:
 
 @dataclass(frozen=True, eq=False)
 class Losses:
-    """Mirrored rows whose label has come [n]: each arm's loss, in the declared metric (Brier, squared error)."""
+    """Mirrored rows whose label has come [n]: each arm's loss, in the declared metric (Brier, squared error).
+
+    `score`: the champion's score of the row; NaN where it is not known.
+    """
 
     champion: Floats = field(default_factory=_no_floats)
     candidate: Floats = field(default_factory=_no_floats)
+    score: Floats = field(default_factory=_no_floats)
 
     def __len__(self) -> int:
         return len(self.champion)
@@ -138,6 +142,7 @@ class Losses:
         return cls(
             champion=np.array([one.champion for one in graded], dtype=np.float64),
             candidate=np.array([one.candidate for one in graded], dtype=np.float64),
+            score=np.array([one.score for one in graded], dtype=np.float64),  # None becomes NaN
         )
 
 
@@ -155,6 +160,8 @@ class Graded(msgspec.Struct, frozen=True, kw_only=True):
 
     champion: float
     candidate: float
+    #: the champion's score of the row
+    score: float | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -4,6 +4,7 @@ import random
 from datetime import timedelta
 
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from outcomes_support import NOW, Clock, opened, put, tell
 
@@ -117,7 +118,10 @@ def test_mirrored_requests_are_paired_and_graded_once(tmp_path):
     tell(tmp_path / "outcomes", {"id": "a", "label": True, "known_time": LATER})
     assert outcomes.advance().graded == 1
     (one,), _ = outcomes.graded()
-    assert (one.champion, one.candidate) == (pytest.approx(0.64), pytest.approx(0.09))
+    assert (one.champion, one.candidate, one.score) == (pytest.approx(0.64), pytest.approx(0.09), 0.2)
+    (file,) = (tmp_path / "outcomes" / "graded").glob("*.parquet")
+    pq.write_table(pq.read_table(file).drop_columns("score"), file)  # as an earlier version wrote it
+    assert outcomes.graded()[0][0].score is None
     put(log, {"id": "lone", "p": 0.1, "served_arm": "champion", "version": "1"})
     tell(tmp_path / "outcomes", {"id": "lone", "label": False, "known_time": LATER})
     found = outcomes.advance()

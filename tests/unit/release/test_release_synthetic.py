@@ -324,12 +324,13 @@ class TestPast:
         assert found.shift == pytest.approx(0.1, abs=0.01)
 
     def test_selected_labels_are_of_those_rows(self):
-        found, _ = self.past(quality={"labelled": "positives"}, scores={"shift": 0.1})
+        found, _ = self.past(quality={"labelled": "high_scores"}, scores={"shift": 0.1})
         assert found.rows == pytest.approx(2800, abs=250)
-        assert found.difference == pytest.approx(-0.18, abs=0.02)
+        assert found.difference == pytest.approx(0.1 * (0.6 * -1.8 + 0.4 * 0.2), abs=0.02)
 
-    def test_without_labels_there_is_none(self):
-        assert self.past(quality=None)[0] is None
+    @pytest.mark.parametrize("quality", [None, {"labelled": "positives"}])
+    def test_without_labels_of_several_classes_there_is_none(self, quality):
+        assert self.past(quality=quality)[0] is None
 
 
 class TestPulses:

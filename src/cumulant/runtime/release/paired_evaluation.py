@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 #: labelled rows below which nothing is compared
 _FEWEST = 200
+#: of the rows of another class than the most frequent one
+_FEWEST_OF_A_CLASS = 5
 #: values of a feature that are looked at each for itself, and ranges of a number
 _VALUES, _RANGES = 40, 20
 
@@ -89,6 +91,8 @@ def _evaluated(
     rows, seen_by = _rows(context, work, versions, spec)
     if len(rows) < _FEWEST:
         return None, (_reason(f"{len(rows):,} rows have a label, and {_FEWEST} are needed"),)
+    if (alone := _single_class(rows)) is not None:
+        return None, (_reason(f"all but fewer than {_FEWEST_OF_A_CLASS} of the labels are {alone}"),)
     answers = {}
     for arm, version in versions.items():
         context.progress(f"compare: the {arm} on {len(rows):,} labelled rows")
@@ -103,6 +107,15 @@ def _evaluated(
     return evaluation, tuple(
         f"the {arm} may have learned from the labelled rows that both versions were compared on" for arm in seen_by
     )
+
+
+def _single_class(rows: TrainingSet) -> str | None:
+    """The class that nearly all labels name: its rows do not stand for the others. None: several are named."""
+    if rows.task == "regression":
+        return None
+    counts = np.bincount(rows.target.astype(np.int64), minlength=len(rows.classes))
+    most = int(counts.argmax())
+    return rows.classes[most] if len(rows) - counts[most] < _FEWEST_OF_A_CLASS else None
 
 
 def _rows(context: Context, work: Work, versions: Versions, spec: PairedSpec) -> tuple[TrainingSet, tuple[str, ...]]:

@@ -19,9 +19,12 @@ _MICROS = 1_000_000
 
 
 def evaluation(world: World, mirror: Mirror, *, days: int = DAYS, rng: np.random.Generator) -> PairedEvaluation | None:
-    """Both versions on labelled rows of the days before the release; None where no row has a label."""
+    """Both versions on labelled rows of the days before the release; None where no row has a label.
+
+    Labels of one class only are no evaluation, as in `runtime.release.paired_evaluation`.
+    """
     quality, scores = world.quality, world.scores
-    if quality is None:
+    if quality is None or quality.labelled == "positives":
         return None
     a_day = min(ROWS, int(world.traffic.requests_per_second * DAY))
     if not a_day:

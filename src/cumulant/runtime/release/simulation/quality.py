@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 
 import numpy as np
+from scipy import stats
 
 from cumulant.core.units import duration
 from cumulant.release.look import Bools, Losses, Pairs
 from cumulant.runtime.release.simulation.scene import Scene
-from cumulant.runtime.release.simulation.series import Days
+from cumulant.runtime.release.simulation.series import Days, Floats
 from cumulant.runtime.release.simulation.world import Quality, World
 
 #: share of the rows that are positive, and of those with high scores that are
@@ -55,6 +56,7 @@ class Mirror:
         return Losses(
             champion=np.concatenate([one.champion for one in found]),
             candidate=np.concatenate([one.candidate for one in found]),
+            score=np.concatenate([one.score for one in found]),
         )
 
 
@@ -73,7 +75,16 @@ def labelled_losses(quality: Quality, rows: int, *, shift: float, effect: float,
         difference += quality.rare_loss.size * (rare - quality.rare_loss.share)
     difference += shift * np.where(positive, _OF_POSITIVE, _OF_OTHER)
     champion = quality.loss + quality.loss_sd * rng.normal(size=count)
-    return Losses(champion=champion, candidate=champion + difference)
+    return Losses(champion=champion, candidate=champion + difference, score=_scores(quality, count, rng))
+
+
+def _scores(quality: Quality, count: int, rng: np.random.Generator) -> Floats:
+    """The champion's scores [count] of rows that have a label; it is calibrated."""
+    low, high = _SCORES
+    if quality.labelled == "positives":  # a score is the chance of being positive
+        return np.asarray(rng.beta(low + 1, high, count))
+    first = 1 - POSITIVE if quality.labelled == "high_scores" else 0.0
+    return np.asarray(stats.beta.ppf(rng.uniform(first, 1.0, count), low, high))
 
 
 def _labelled(quality: Quality, rows: int, rng: np.random.Generator) -> tuple[int, Bools]:
