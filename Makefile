@@ -8,10 +8,10 @@ KEEP ?=
 DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint format types direction docs bench lock clean
+.PHONY: help demo test test-all check lint format types direction docs bench lock clean
 
 help: ## list the recipes
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 $(READY): requirements/all.txt pyproject.toml
 	@tools/setup.sh "$(PYTHON)" "$(VENV)"
@@ -20,8 +20,11 @@ $(READY): requirements/all.txt pyproject.toml
 demo: $(READY) ## flights of 2013: trained, served, released, watched and trained again (KEEP=1 leaves the server up; ARGS=--json)
 	@$(BIN)/cumulant demo $(if $(KEEP),--keep) $(ARGS)
 
-test: $(READY) ## every test, in parallel
-	@$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+test: $(READY) ## the fast tests, in parallel; they need no engine
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow and not live" $(ARGS)
+
+test-all: test ## those, and the slow ones and those of real engines (tools/engines.sh installs the engines)
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or live" $(ARGS)
 
 check: lint types direction docs ## lint, format, types, import direction, documents
 
