@@ -96,6 +96,17 @@ def test_a_column_may_have_any_name(traffic, gateway, arms):
                 assert arms[0].posts()[-1].headers.get(KEY_HEADER) == "k7", body
 
 
+def test_a_request_without_a_body_is_no_error_of_the_script(traffic, gateway, arms, tmp_path):
+    traffic.apply(routes_of(arms[0].url, key="card"))
+    connection = http.client.HTTPConnection(gateway.url.removeprefix("http://"), timeout=60)
+    with contextlib.closing(connection):
+        connection.request("GET", f"/v2/models/{MODEL}")
+        connection.getresponse().read()
+    assert send(gateway.url, b'{"card": "k7"}') == 200
+    assert arms[0].posts()[-1].headers[KEY_HEADER] == "k7"
+    assert "script log" not in (tmp_path / "out").read_text()
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -16,8 +16,17 @@ from cumulant.serving.watching import Note
 _HINT = 'pip install "cumulant[otel]"'
 
 
+#: begin, or the ends of gRPC, of paths that ask whether the server is there
+_PROBES, _CALLS = ("/v2/health/", "/ping", "/health", "/grpc.health.v1."), ("/ServerLive", "/ServerReady")
+
+
+def is_probe(path: str) -> bool:
+    """Whether a path is asked every few seconds by what watches the server: its spans would hide the others."""
+    return path.startswith(_PROBES) or path.endswith(_CALLS)
+
+
 class Tracing:
-    """A server span a request, sent in batches as OTLP over HTTP by a thread of its own.
+    """A server span a request but probes, sent in batches as OTLP over HTTP by a thread of its own.
 
     The parent's flag decides whether a request is sampled; without a parent all are, or as `OTEL_TRACES_SAMPLER` says.
 
@@ -46,6 +55,8 @@ class Tracing:
         self._open: dict[int, Any] = {}
 
     def began(self, note: Note) -> None:
+        if is_probe(note.path):
+            return
         parent = self._none
         if note.parent:
             carrier = {"traceparent": note.parent, "tracestate": note.state}

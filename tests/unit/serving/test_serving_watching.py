@@ -24,7 +24,7 @@ from cumulant.serving.grpc import start
 from cumulant.serving.grpc.messages import INFERENCE
 from cumulant.serving.scheduling import Scheduling
 from cumulant.serving.settings import Settings
-from cumulant.serving.tracing import Tracing, wanted
+from cumulant.serving.tracing import Tracing, is_probe, wanted
 from cumulant.serving.watched import Watched
 from cumulant.serving.watchers import Watchers
 from cumulant.serving.watching import Note, Watch
@@ -98,6 +98,18 @@ def test_the_parents_flag_decides(folder):
     found = spans()
     assert len(found) == 2
     assert all(span.parent is None and f"{span.context.trace_id:032x}" != TRACE for span in found)
+
+
+def test_probes_make_no_spans(folder):
+    app = Application(ModelSet([open_model(folder)]))
+    site, spans = traced(app)
+    for path in ("/v2/health/live", "/v2/health/ready", "/ping", "/health"):
+        assert call(site, "GET", path).status_code == 200
+    call(site, "GET", "/v2")
+    assert [span.name for span in spans()] == ["GET /v2"]
+    assert is_probe("/inference.GRPCInferenceService/ServerLive")
+    assert is_probe("/grpc.health.v1.Health/Check")
+    assert not is_probe("/inference.GRPCInferenceService/ModelInfer")
 
 
 def test_refusals_and_faults_are_told(folder, capsys, monkeypatch):

@@ -121,7 +121,8 @@ function envoy_on_request(handle)
   local key, escaped = told:get("key"), told:get("escaped")
   local headers = handle:headers()
   if not key or headers:get("cumulant-key") then return end
-  if (tonumber(headers:get("content-length")) or MOST + 1) > MOST then return end
+  local length = headers:get("content-length") -- of a GET there is none, and tonumber wants an argument
+  if (tonumber(length or "") or MOST + 1) > MOST then return end
   local body = handle:body()
   if not body or body:length() == 0 then return end
   local found = find(body:getBytes(0, body:length()), {[key] = true, [escaped] = true})
