@@ -231,6 +231,7 @@ def command(service: Service, *, http: str, wishes: Wishes, ready: Path | None =
         fallback=wishes.fallback or _fallback(settings.fallback),
         queue=wishes.queue or settings.queue,
         drain=wishes.drain or settings.drain,
+        access_log=wishes.access_log or settings.access_log,
     )
     line = folders_command([service.folder], http=http, wishes=asked, ready=ready)
     line += ["--body-limit", settings.body_limit, "--scored", settings.scored]

@@ -98,3 +98,6 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = "1GiB"
     reasons: Annotated[ReasonsSpec | None, msgspec.Meta(description="Reasons of answers. Default: none.")] = None
     log: Annotated[LogSpec, msgspec.Meta(description="The prediction log.")] = LogSpec()
+    access_log: Annotated[
+        bool, msgspec.Meta(description="A line of JSON a request on standard error, without payloads.")
+    ] = False

@@ -39,6 +39,9 @@ def test_wishes_go_before_what_is_declared():
     assert read(command(declared, http="127.0.0.1:0", wishes=WISHED)) == (
         "there", "9d", ["cached", 'constant={"prediction":0}'], "7ms", "3s", "s"
     )  # fmt: skip
+    assert "--access-log" not in command(declared, http="127.0.0.1:0", wishes=Wishes())
+    lines = service(access_log=True)
+    assert "--access-log" in command(lines, http="127.0.0.1:0", wishes=Wishes())
     assert read(command(declared, http="127.0.0.1:0", wishes=Wishes()))[:1] == ("own",)
     assert read(command(declared, http="127.0.0.1:0", wishes=Wishes()))[2:5] == (["servable=cheap"], "11ms", "4s")
 
