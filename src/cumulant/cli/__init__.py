@@ -13,7 +13,9 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command in `sys.argv` and end the process with its exit code (see `cumulant.cli.errors`)."""
     from cumulant.cli.app import run
+    from cumulant.cli.encoding import write_lookalikes
 
+    write_lookalikes()
     sys.exit(run(sys.argv[1:]))
 
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+#: characters of the longest id or name in a first column that is never folded
+_ID = 32
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -39,7 +41,9 @@ def table(
     body = [list(row) for row in rows]
     for index, name in enumerate(columns):
         numeric = name in right or _all_numbers(row[index] for row in body)
-        found.add_column(Text(name), justify="right" if numeric else "left", overflow="fold")
+        # What a row is about, an id or a name, is copied from here: narrow terminals fold the other columns.
+        named = index == 0 and all(len(cell(row[0])) <= _ID for row in body)
+        found.add_column(Text(name), justify="right" if numeric else "left", overflow="fold", no_wrap=named)
     for row in body:
         found.add_row(*[value if isinstance(value, Text) else Text(cell(value)) for value in row])
     return found
