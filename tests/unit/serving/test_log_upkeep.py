@@ -10,7 +10,7 @@ from log_support import entry, lost, sequences
 
 from cumulant.core.errors import StorageError
 from cumulant.core.prediction import Prediction
-from cumulant.serving.log import batches, find, gaps, place, recent, scan
+from cumulant.serving.log import batches, find, gaps, place, recent, retention, scan
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.parts import DAY_US, GROUP_ROWS, SCHEMA, Parts
 from cumulant.serving.log.upkeep import upkeep
@@ -40,7 +40,16 @@ def log(tmp_path):
 
 
 def tidy(folder, *, keep=KEEP, file_size=1 << 26, file_age=0.0):
-    upkeep(folder, keep=keep, file_size=file_size, file_age=file_age)
+    upkeep(folder, keep=keep, file_size=file_size, file_age=file_age, say=lambda _: None)
+
+
+def waited(folder, *, keep=KEEP):
+    """Upkeep after the days that are due have waited for long enough."""
+    tidy(folder, keep=keep)
+    listed = retention.read(folder)
+    days = dict.fromkeys(listed.days, retention.GRACE)
+    retention.write(folder, retention.Waiting(at=listed.at, days=days))
+    tidy(folder, keep=keep)
 
 
 def parquet(folder):
@@ -133,13 +142,70 @@ def test_days_that_are_not_kept_go_and_leave_no_gap(log):
     log(1, 3, worker="gone", now=NOW - 100 * DAY_US)
     log(8, 9, now=NOW - 3 * DAY_US)
     assert lost(gaps(log.folder)) == [6, 7]
-    tidy(log.folder)
+    waited(log.folder)
     assert sequences(log.folder) == [8, 9]
     assert lost(gaps(log.folder)) == [6, 7]
     assert [life.worker for life in place.lives(log.folder)] == ["w"]
-    tidy(log.folder, keep=dt.timedelta(days=2))
+    waited(log.folder, keep=dt.timedelta(days=2))
     assert gaps(log.folder) == []
     assert sequences(log.folder) == []
+
+
+class Clock(dt.datetime):
+    """The wall's clock as `datetime.now` tells it, ahead by what a test says."""
+
+    ahead = dt.timedelta()
+
+    @classmethod
+    def now(cls, tz=None):
+        return dt.datetime.now(tz) + cls.ahead
+
+
+def test_a_clock_that_is_wrong_for_hours_deletes_nothing(log, monkeypatch):
+    monkeypatch.setattr("cumulant.serving.log.upkeep.datetime", Clock)
+    said = []
+
+    def turn(steady):
+        upkeep(log.folder, keep=KEEP, file_size=1 << 26, file_age=0.0, steady=steady, say=said.append)
+
+    log(1, 3, now=NOW - 2 * DAY_US)
+    log(4, 6)
+    turn(0.0)
+    monkeypatch.setattr(Clock, "ahead", dt.timedelta(days=100))
+    for _ in range(23):
+        turn(3600.0)
+    assert sequences(log.folder) == [1, 2, 3, 4, 5, 6]
+    assert [line.startswith("2 days from") and "if the clock is wrong" in line for line in said] == [True]
+    monkeypatch.setattr(Clock, "ahead", dt.timedelta())
+    turn(7200.0)
+    assert retention.read(log.folder).days == {}
+    assert sequences(log.folder) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_day_goes_after_a_day_of_running_and_is_told(log, monkeypatch):
+    monkeypatch.setattr("cumulant.serving.log.upkeep.datetime", Clock)
+    said = []
+    log(1, 3, now=NOW - 100 * DAY_US)
+    log(4, 6)
+    for _ in range(27):  # two processes share the folder: each has run for an hour, half an hour after the other
+        monkeypatch.setattr(Clock, "ahead", Clock.ahead + dt.timedelta(minutes=30))
+        upkeep(log.folder, keep=KEEP, file_size=1 << 26, file_age=0.0, steady=3600.0, say=said.append)
+    assert sequences(log.folder) == [1, 2, 3, 4, 5, 6]
+    for _ in range(24):
+        monkeypatch.setattr(Clock, "ahead", Clock.ahead + dt.timedelta(minutes=30))
+        upkeep(log.folder, keep=KEEP, file_size=1 << 26, file_age=0.0, steady=3600.0, say=said.append)
+    assert sequences(log.folder) == [4, 5, 6]
+    (line,) = said
+    assert line.startswith("the prediction log deleted 20")
+    assert retention.read(log.folder).days == {}
+
+
+def test_a_list_that_cannot_be_read_waits_anew(log):
+    log(1, 3, now=NOW - 100 * DAY_US)
+    (log.folder / ".retention.json").write_bytes(b"{")
+    tidy(log.folder)
+    assert sequences(log.folder) == [1, 2, 3]
+    assert list(retention.read(log.folder).days.values()) == [0.0]
 
 
 def test_gaps_in_front_between_and_at_the_end(log):

@@ -64,7 +64,7 @@ class Losses:
     def __init__(self, say: Callable[[str], object]) -> None:
         self.rows = 0
         self.garbage = 0
-        self._say = say
+        self.say = say
         self._said = -_SAY_SECONDS
         self._told = (0, 0)
         self._error = ""
@@ -79,9 +79,9 @@ class Losses:
             return
         self._said, self._told = time.monotonic(), (self.rows, self.garbage)
         if self.rows:
-            self._say(f"the prediction log lost {self.rows} rows so far: {self._error}\n")
+            self.say(f"the prediction log lost {self.rows} rows so far: {self._error}\n")
         if self.garbage:
-            self._say(f"the prediction log refused {self.garbage} frames that no worker sends\n")
+            self.say(f"the prediction log refused {self.garbage} frames that no worker sends\n")
 
 
 def _told(error: OSError) -> str:
@@ -112,7 +112,7 @@ class Log:
         self._hello = msgspec.msgpack.Decoder(Hello).decode
         self._described = msgspec.msgpack.Decoder(tuple[str, list[Field]]).decode
         self._upkeep: threading.Thread | None = None
-        self._upkeep_at = time.monotonic()
+        self._upkeep_at = self._tidied = time.monotonic()
         self.ending = False
 
     def run(self, listener: socket.socket, wake: socket.socket) -> None:
@@ -257,9 +257,12 @@ class Log:
         self._upkeep.start()
 
     def _tidy(self) -> None:
-        settings = self._settings
+        settings, before, self._tidied = self._settings, self._tidied, time.monotonic()
         with contextlib.suppress(OSError):  # a full disk: it is told where rows are lost, and tried again
-            upkeep(settings.folder, keep=settings.keep, file_size=settings.file_size, file_age=settings.file_age)
+            upkeep(
+                settings.folder, keep=settings.keep, file_size=settings.file_size, file_age=settings.file_age,
+                steady=self._tidied - before, say=self.losses.say,
+            )  # fmt: skip
 
     def _finish(self, listener: socket.socket) -> None:
         """Take what workers have sent already, write it, and end."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import shutil
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cumulant.serving.log import place
+from cumulant.serving.log import place, retention
 from cumulant.serving.log.durable import sync
 from cumulant.serving.log.parts import GROUP_BYTES, GROUP_ROWS, OPTIONS, SCHEMA
 from cumulant.serving.log.place import File
@@ -23,8 +24,18 @@ from cumulant.serving.log.place import File
 _LEFT_SECONDS = 3600.0
 
 
-def upkeep(folder: Path, *, keep: timedelta | None, file_size: int, file_age: float) -> None:
+def upkeep(
+    folder: Path,
+    *,
+    keep: timedelta | None,
+    file_size: int,
+    file_age: float,
+    steady: float = 0.0,
+    say: Callable[[str], object] = sys.stderr.write,
+) -> None:
     """Do what is due. Processes that share a folder take turns: one that comes second does nothing.
+
+    `steady`: seconds since the caller's last turn, by a clock that nobody sets; `say` is told of what is deleted.
 
     Raises:
         OSError: the disk is full or cannot be written; what was there is untouched.
@@ -32,15 +43,30 @@ def upkeep(folder: Path, *, keep: timedelta | None, file_size: int, file_age: fl
     with _turn(folder) as mine:
         if not mine:
             return
-        today = datetime.now(UTC).date()
+        over = set[date]() if keep is None else _over(folder, keep, steady, say)
         for day, path in place.days(folder):
-            if keep is not None and day < today - keep:
+            if day in over:
                 _forget(folder, day, path)
             else:
                 _merge_day(folder, day, file_size, file_age)
                 _remove_left(path)
+        if over:
+            say(f"the prediction log deleted {retention.days_told(over)}, which serving.log.keep is over for\n")
         if keep is not None:
             _forget_lives(folder, keep)
+
+
+def _over(folder: Path, keep: timedelta, steady: float, say: Callable[[str], object]) -> set[date]:
+    """The days to delete now; those that become due wait on a list first."""
+    now = datetime.now(UTC)
+    due = [day for day, _ in place.days(folder) if day < now.date() - keep]
+    before = retention.read(folder)
+    after = before.later(due, now=now, steady=steady)
+    if text := retention.listing_told(before, after, keep):
+        say(f"{text}\n")
+    if after.days or before.days:
+        retention.write(folder, after)
+    return set(after.over())
 
 
 @contextlib.contextmanager
