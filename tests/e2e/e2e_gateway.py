@@ -76,7 +76,7 @@ class _Passing(BaseHTTPRequestHandler):
         connection = http.client.HTTPConnection(host, timeout=10)
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         try:
-            connection.request("POST", self.path, body, {ARM_HEADER: "champion", REQUEST_HEADER: name})
+            connection.request(self.command, self.path, body, {ARM_HEADER: "champion", REQUEST_HEADER: name})
             answer = connection.getresponse()
             content, status = answer.read(), answer.status
         except OSError as error:
@@ -86,6 +86,8 @@ class _Passing(BaseHTTPRequestHandler):
         self.send_header(REQUEST_HEADER, name)
         self.end_headers()
         self.wfile.write(content)
+
+    do_GET = do_POST
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it
         """Nothing is logged."""

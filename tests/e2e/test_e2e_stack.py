@@ -250,6 +250,33 @@ def test_a_taken_port_a_damaged_book_and_a_server_that_cannot_start_are_told_in_
     assert 'no version of returns named "7"' in words(shop, "up", "returns/7", code=2)
 
 
+def test_a_book_that_is_gone_is_made_again_and_requests_reach_its_servers(shop):
+    run(shop, "up", "--detach")
+    run(shop, "down")
+    path = state_of(shop) / "stack" / "book.json"
+    port = json.loads(path.read_bytes())["versions"]["1"]["port"]
+    path.unlink()
+    with socket.create_server(("127.0.0.1", port)):  # so that the server gets another one than the routes name
+        told = run(shop, "up", "--detach")
+        assert json.loads(path.read_bytes())["versions"]["1"]["port"] != port
+        assert asked(told["url"]).json()["version"] == "1"
+        run(shop, "down")
+
+
+def test_a_damaged_book_is_set_aside_and_made_again(shop):
+    run(shop, "up", "--detach")
+    run(shop, "down")
+    path = state_of(shop) / "stack" / "book.json"
+    path.write_bytes(b"\xff{")
+    assert "cannot be read" in words(shop, "up", "--detach", code=1)
+    told = run(shop, "up", "--detach", "--repair")
+    assert asked(told["url"]).json()["version"] == "1"
+    (aside,) = path.parent.glob(f"{path.name}.damaged-*")
+    assert aside.read_bytes() == b"\xff{"
+    aside.unlink()
+    run(shop, "down")
+
+
 def test_a_status_that_cannot_be_written_stops_nobody(shop):
     told = run(shop, "up", "--detach")
     path = state_of(shop) / "stack" / "status.json"

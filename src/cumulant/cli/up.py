@@ -49,6 +49,9 @@ def up(
         bool, typer.Option("--insecure", help="Allow an address that others can reach, without CUMULANT_TOKEN.")
     ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it answers; `down` ends it.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set aside files of the state that are damaged, and make them again.")
+    ] = False,
 ) -> None:
     """Serve the champion behind a gateway, so that releases can share its requests with a candidate.
 
@@ -63,8 +66,9 @@ def up(
         who, state = project.principal(), project.state
         with call.progress("up") as progress:
             found = lifecycle.up(
-                project, model, principal=who, http=http, insecure=insecure, detached=detach, progress=progress
-            )
+                project, model, principal=who, http=http, insecure=insecure, detached=detach, repair=repair,
+                progress=progress,
+            )  # fmt: skip
     try:
         call.answer(document(found.status), lambda console: _show(console, found, detach))
         if not detach:

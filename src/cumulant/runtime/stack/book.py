@@ -107,7 +107,7 @@ def read_book(state: Path, model: str) -> Book:
         raise IntegrityError(
             f"{path} cannot be read: {error}",
             subject=str(path),
-            hint="`cumulant down`, remove the file, and `cumulant up` writes it again from the registry",
+            hint="`cumulant down`, then `cumulant up --repair` sets it aside and writes it again from the registry",
         ) from None
     return book
 

@@ -15,13 +15,14 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageError
 from cumulant.core.progress import Progress, silent
-from cumulant.core.traffic import CHAMPION, Routes
 from cumulant.runtime.actions import check
 from cumulant.runtime.processes import Process, is_gone, process_of
 from cumulant.runtime.stack.book import FOLDER, Book
 from cumulant.runtime.stack.child import logs
 from cumulant.runtime.stack.holding import already_runs, left_behind, supervisor_of
 from cumulant.runtime.stack.programs import LOGS
+from cumulant.runtime.stack.reaching import reaches, routes_to
+from cumulant.runtime.stack.repair import set_aside
 from cumulant.runtime.stack.status import Status, as_it_is, read_status
 from cumulant.runtime.stack.versions import first_champion
 from cumulant.serving.sockets import bind, split_address
@@ -51,13 +52,14 @@ def up(
     http: str = "",
     insecure: bool = False,
     detached: bool = False,
+    repair: bool = False,
     progress: Progress = silent,
 ) -> Up:
     """Start the supervisor and wait until the champion is reached through the gateway.
 
     `model`: what serves first, where nothing has been served yet; default: the registry's champion, else the newest.
-    Unless `detached`, everything ends with this process. Off loopback callers need the token of CUMULANT_TOKEN, or
-    `insecure` says that anyone may call.
+    `repair`: damaged files are set aside first. Unless `detached`, everything ends with this process. Off loopback
+    callers need the token of CUMULANT_TOKEN, or `insecure` says that anyone may call.
 
     Raises:
         LeaseHeldError: it runs already.
@@ -70,6 +72,8 @@ def up(
     running = supervisor_of(project.state)
     if running is not None:
         raise already_runs(running)
+    for path in set_aside(project) if repair else ():
+        progress(f"set aside {path}")
     if count := left_behind(project.state):
         progress(f"ended {count} processes that a killed supervisor left")
     address = http or project.spec.serving.http
@@ -116,11 +120,12 @@ def ps(project: Project, *, principal: Principal) -> Status | None:
 
 
 def apply_first(project: Project, book: Book) -> None:
-    """All requests to the champion, where the gateway has no routes of the model yet."""
+    """Routes to the book's servers: of an earlier book, the gateway keeps addresses where nobody listens any more."""
     traffic = project.traffic()
-    if book.champion is not None and traffic.in_force(project.name) is None:
-        arm = book.arm(book.champion, CHAMPION)
-        traffic.apply(Routes(model=project.name, revision=1, champion=arm, key=project.spec.release.key))
+    present = traffic.in_force(project.name)
+    wanted = routes_to(book, present, key=project.spec.release.key)
+    if wanted is not None and wanted != present:
+        traffic.apply(wanted)
 
 
 def start(project: Project, http: str, *, detached: bool) -> subprocess.Popen[bytes]:
@@ -166,7 +171,7 @@ def _await(project: Project, process: subprocess.Popen[bytes], progress: Progres
         status = read_status(project.state)
         if status is not None and status.supervisor.pid == process.pid:
             if said != (said := _waits_for(status)):
-                progress(said or "all processes answer")
+                progress(said or "all processes answer, also through the gateway")
             if not said:
                 return status
             _check_tries(project, status)
@@ -175,9 +180,11 @@ def _await(project: Project, process: subprocess.Popen[bytes], progress: Progres
 
 
 def _waits_for(status: Status) -> str:
-    """What is not ready yet of all that callers need; the controller is no such thing."""
+    """What callers need and is not ready yet, a request through the gateway last; the controller is no such thing."""
     rest = [one.name for one in status.children if one.kind != "controller" and not one.ready]
-    return "" if status.children and not rest and status.url else f"waiting for {', '.join(rest) or 'the gateway'}"
+    if not status.children or rest or not status.url:
+        return f"waiting for {', '.join(rest) or 'the gateway'}"
+    return "" if reaches(status.url, status.model) else "waiting for an answer through the gateway"
 
 
 def _check_tries(project: Project, status: Status) -> None:

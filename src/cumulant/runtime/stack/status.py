@@ -95,7 +95,7 @@ def read_status(state: Path) -> Status | None:
         raise IntegrityError(
             f"{path} cannot be read: {error}",
             subject=str(path),
-            hint="end the processes that it named by hand (`ps`), then remove the file",
+            hint="end the processes that it named by hand (`ps`), then `cumulant up --repair` sets it aside",
         ) from None
 
 
