@@ -20,6 +20,8 @@ from cumulant.serving.row_model import UNREGISTERED
 
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 _NS = 1e9
+#: bytes of what the repository is asked
+_MOST_BODY = 64 * 1024
 
 
 async def repository(control: Control | None, request: Request, parts: Sequence[str]) -> Response:
@@ -76,6 +78,8 @@ def allowed(control: Control | None) -> Control:
 def _body(request: Request) -> Mapping[str, Any]:
     if not request.body:
         return {}
+    if len(request.body) > _MOST_BODY:
+        raise HttpError(413, f"the body of a request to the repository is larger than {_MOST_BODY} bytes")
     found = decoded(_decode, request.body)
     if not isinstance(found, dict):
         raise RequestError("the body must be a JSON object")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -14,27 +15,30 @@ from cumulant.core.servable import Answer
 from cumulant.core.version import __version__
 from cumulant.packaging.engine import Array
 from cumulant.serving import invocations
-from cumulant.serving.access_log import say_fault
 from cumulant.serving.admin import configuration, metrics, repository, statistics
 from cumulant.serving.control import Control
-from cumulant.serving.errors import HttpError, headers_of, status_of, text_of
+from cumulant.serving.errors import HttpError
 from cumulant.serving.fleet import Alone, Fleet
-from cumulant.serving.http import Request, Response, compressed, decompressed, encode, error_response, json_response
+from cumulant.serving.http import Request, Response, decompressed, encode, json_response
 from cumulant.serving.inbox import Inbox
 from cumulant.serving.inference import HEADER_LENGTH, decoded, read_call, write_answer
+from cumulant.serving.json_size import check_decoded, decoded_bytes, most_decoded
 from cumulant.serving.metrics import Metrics, Series, of_fallback, of_runner
 from cumulant.serving.models import Model, ModelSet
 from cumulant.serving.openapi import document
 from cumulant.serving.paths import allow, options, split
 from cumulant.serving.probes import OPEN, probe
-from cumulant.serving.reading import Reader, decode_rows, is_large, request_id_of, rows_of
+from cumulant.serving.reading import Reader, decode_rows, is_large, json_of, request_id_of, rows_of
 from cumulant.serving.reasons import DESCRIBED, queried, why
+from cumulant.serving.replies import LARGE, fault, packed, refusal
 from cumulant.serving.scheduling import Demand
 from cumulant.serving.scoring import Counted, Scoring, inference
 from cumulant.serving.work import Work
 
 BODY_LIMIT = 8 * 1024 * 1024
 _MAX_KNOWN = 256
+#: the verb, and the name in the counts, of paths that take raw tensors
+_TENSORS = "infer"
 #: what there is, and nothing else: shared memory, tracing and logging by request are not
 _EXTENSIONS = (
     "binary_tensor_data", "classification", "parameters", "sequence", "model_repository", "model_configuration",
@@ -82,11 +86,11 @@ class Application:
         self.inbox: Inbox | None = None
         self.body_limit = body_limit
         #: reads large bodies beside the event loop
-        self.reader = Reader()
+        self.reader = Reader(most_decoded(body_limit))
         #: scoring paths that were asked for before, so that a path is taken apart once
         self._known: dict[bytes, tuple[Verb, str, Model]] = {}
         self._verbs: dict[tuple[str, str], Verb] = {
-            ("v2", "infer"): self._infer, ("v1", "predict"): self._predict, ("v1", "invocations"): invocations.read
+            ("v2", _TENSORS): self._infer, ("v1", "predict"): self._predict, ("v1", "invocations"): invocations.read
         }  # fmt: skip
 
     @property
@@ -126,18 +130,18 @@ class Application:
         except CumulantError as error:
             return refusal(error)
         except Exception:  # noqa: BLE001 - the edge: one request's fault must not end the server
-            return _fault()
+            return fault()
         if isinstance(found, Response):
-            return _packed(found, request) if len(found.body) >= _LARGE else found
+            return packed(found, request) if len(found.body) >= LARGE else found
         return self._later(found, request)
 
     async def _later(self, found: Awaitable[Response], request: Request) -> Response:
         try:
-            return _packed(await found, request)
+            return packed(await found, request)
         except CumulantError as error:
             return refusal(error)
         except Exception:  # noqa: BLE001 - the edge, as above
-            return _fault()
+            return fault()
 
     def admitted(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a request is answered, by its head. Health is for probes, which carry no token."""
@@ -260,6 +264,7 @@ class Application:
         if parts[0] == "repository":
             control = self.control if self.may_control or parts[1:] == ["index"] else None
             return repository(control, request, parts[1:])
+        check_decoded(request.body, most_decoded(self.body_limit))
         if parts == ["labels"]:
             if self.inbox is None:
                 raise RequestError("this server keeps no labels", hint="start it with --labels DIR")
@@ -271,18 +276,22 @@ class Application:
     # --- scoring
 
     def _score(self, request: Request, read: Verb, endpoint: str, model: Model) -> Response | Awaitable[Response]:
-        if is_large(request):
+        if is_large(request, tensors=endpoint == _TENSORS):
             return self._apart(request, read, endpoint, model)
         return self.score(request, read, endpoint, model)
 
     async def _apart(self, request: Request, read: Verb, endpoint: str, model: Model) -> Response:
         """A large body is read on another thread; where the model was swapped meanwhile, again for the present one."""
-        given = await self.reader(read, model, request, len(request.body))
-        if any(model is one for one in self._models):
-            found = self.score(request, given, endpoint, model)
-        else:
-            found = self._route(request)
-        return found if isinstance(found, Response) else await found
+
+        def memory(request: Request) -> int:
+            return decoded_bytes(json_of(request, tensors=endpoint == _TENSORS))
+
+        async with self.reader(read, model, request, len(request.body), memory) as given:
+            if any(model is one for one in self._models):
+                found = self.score(request, given, endpoint, model)
+                return found if isinstance(found, Response) else await found
+        again = self._route(request)
+        return again if isinstance(again, Response) else await again
 
     def _infer(self, model: Model, request: Request) -> Scoring[Response]:
         call = read_call(
@@ -291,7 +300,8 @@ class Application:
         return inference(model, call, write_answer)
 
     def _predict(self, model: Model, request: Request) -> Scoring[Response]:
-        rows, single, asked = rows_of(decoded(decode_rows, request.body), model)
+        decode = partial(decode_rows, wrapped="rows" not in model.inputs)
+        rows, single, asked = rows_of(decoded(decode, request.body), model)
         work = model.from_rows(rows)
         work.why = why(model.reasons, queried(request.target, asked))
         request_id = request_id_of(request)
@@ -323,30 +333,7 @@ class _Self:
         return [msgspec.to_builtins(series) for series in self._app.series()] if verb == "metrics" else None
 
 
-_LARGE = 4096
 _BEARER = ((b"www-authenticate", b"Bearer"),)
-
-
-def _packed(response: Response, request: Request) -> Response:
-    """Compressed where the caller takes it and it is worth it."""
-    accepted = request.headers.get(b"accept-encoding")
-    if not accepted:
-        return response
-    body, encoding = compressed(response.body, accepted)
-    if not encoding:
-        return response
-    headers = (*response.headers, (b"content-encoding", encoding))
-    return Response(response.status, body, response.content_type, headers)
-
-
-def refusal(error: CumulantError) -> Response:
-    """An error as the caller sees it."""
-    return error_response(status_of(error), text_of(error), headers_of(error))
-
-
-def _fault() -> Response:
-    say_fault()
-    return error_response(500, "internal error")
 
 
 def _path(request: Request) -> str:

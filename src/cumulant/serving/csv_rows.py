@@ -10,6 +10,7 @@ from cumulant.core.errors import RequestError
 from cumulant.serving.graph_model import GraphModel
 from cumulant.serving.models import Model
 from cumulant.serving.row_model import RowModel
+from cumulant.serving.work import check_count
 
 Read = Callable[[str], object]
 
@@ -22,6 +23,7 @@ def csv_rows(text: str, model: Model) -> list[object]:
     A cell that cannot be read as its field's type stays text, which the model's own check then refuses by name.
 
     Raises:
+        HttpError: 413 for more rows than one request may bring, before they are all read.
         RequestError: no line of names, a name twice, a row of another length, or quotes that do not end.
     """
     lines = _lines(text)
@@ -45,10 +47,15 @@ def repeated(names: Sequence[str]) -> str | None:
 
 
 def _lines(text: str) -> list[list[str]]:
+    found: list[list[str]] = []
     try:
-        return [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
+        for line in csv.reader(io.StringIO(text, newline=""), strict=True):
+            if line:
+                check_count(len(found))  # the line of names is no row
+                found.append(line)
     except csv.Error as error:
         raise RequestError(f"the body is no valid CSV: {error}") from None
+    return found
 
 
 def _row(number: int, line: Sequence[str], names: Sequence[str], readers: Sequence[Read]) -> dict[str, object]:

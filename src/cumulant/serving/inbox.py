@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import secrets
+import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -33,6 +34,12 @@ class PostedLabels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     batch: str = ""
 
 
+class _Counted(msgspec.Struct, frozen=True):
+    """How many labels come, before they are decoded."""
+
+    labels: list[msgspec.Raw] = []
+
+
 class Inbox:
     """Keeps posted labels in `folder`, a file a post, each once by its batch or else its content.
 
@@ -42,6 +49,8 @@ class Inbox:
 
     def __init__(self, folder: Path, most: int) -> None:
         self._folder, self._room = folder, Room(folder, most)
+        #: one at a time is decoded, which takes many times its bytes
+        self._reading = threading.Lock()
         #: posts by what became of them
         self._counts = {"accepted": 0, "duplicate": 0, "refused": 0}
 
@@ -71,7 +80,8 @@ class Inbox:
 
     def _keep(self, body: bytes) -> tuple[int, int]:
         """How many labels are new, and how many came before."""
-        posted = _read(body)
+        with self._reading:
+            posted = _read(body)
         name = hashlib.sha256(posted.batch.encode() if posted.batch else body).hexdigest()[:32]
         kind = "batch" if posted.batch else "post"
         try:
@@ -121,13 +131,13 @@ class Inbox:
 
 def _read(body: bytes) -> PostedLabels:
     try:
+        if len(msgspec.json.decode(body, type=_Counted).labels) > _MOST:
+            raise RequestError(f"more than {_MOST:,} labels at once", hint="post them in parts, or ingest a file")
         posted = msgspec.json.decode(body, type=PostedLabels)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"the body cannot be read ({error})", hint=_HINT) from None
     if not posted.labels:
         raise RequestError("there are no labels in it", hint=_HINT)
-    if len(posted.labels) > _MOST:
-        raise RequestError(f"more than {_MOST:,} labels at once", hint="post them in parts, or ingest a file")
     return posted
 
 

@@ -14,11 +14,13 @@ from cumulant.serving.errors import HttpError
 from cumulant.serving.graph_model import GraphModel
 from cumulant.serving.http import Request, Response, encode
 from cumulant.serving.inference import decoded
+from cumulant.serving.json_size import check_lists
 from cumulant.serving.models import Model
+from cumulant.serving.reading import LARGE
 from cumulant.serving.reasons import NAME, queried, why
 from cumulant.serving.scheduling import Demand
 from cumulant.serving.scoring import Scoring
-from cumulant.serving.work import Work
+from cumulant.serving.work import Work, check_rows
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 _CHARSETS: Mapping[str, str] = {
@@ -79,7 +81,10 @@ def _text(body: bytes, charset: str) -> str:
 
 def _document(text: str, model: Model) -> tuple[str, Work, object]:
     """The form, what is to be scored, and how many reasons are asked for."""
-    found = decoded(_decode, text.encode())
+    body = text.encode()
+    if len(body) > LARGE and not isinstance(model, GraphModel):  # tensors have no bound but their size
+        check_lists(body)
+    found = decoded(_decode, body)
     if not isinstance(found, dict):
         raise RequestError(f"expected a JSON object with one of {', '.join(FORMATS)}")
     asked = _asked(found.pop("params", None), model)
@@ -112,6 +117,7 @@ def _split(value: object, model: Model) -> Work:
     unknown = next((name for name in value if name not in {"columns", "data", "index"}), None)
     if unknown is not None:
         raise RequestError(f'"dataframe_split" has no part "{unknown[:100]}"', subject=unknown[:100])
+    check_rows(value["data"])
     columns = _columns(value["columns"]) if "columns" in value else _own_columns(model)
     rows: list[object] = []
     for number, one in enumerate(value["data"], 1):
@@ -185,6 +191,7 @@ def _by_column(value: Mapping[str, object]) -> list[object]:
     if len({len(one) for one in columns.values()}) > 1:
         sizes = ", ".join(f"{name[:100]} {len(one)}" for name, one in list(columns.items())[:20])
         raise RequestError(f"the fields of inputs have different numbers of rows: {sizes}", subject="inputs")
+    check_rows(next(iter(columns.values())))
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

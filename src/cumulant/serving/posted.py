@@ -13,7 +13,7 @@ import msgspec
 from cumulant.core.errors import RequestError, did_you_mean
 from cumulant.core.plan import FeaturePlan, Field
 from cumulant.serving.schema import SourceSchema
-from cumulant.serving.work import check_rows
+from cumulant.serving.work import check_count, check_rows
 
 _SCALARS = bool | int | float | str
 
@@ -23,6 +23,12 @@ class PostedEvents(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     source: str
     rows: list[object]
+
+
+class _Rows(msgspec.Struct, frozen=True):
+    """How many rows come, before they are decoded."""
+
+    rows: list[msgspec.Raw] = []
 
 
 class CheckedEvents(msgspec.Struct, frozen=True):
@@ -54,6 +60,7 @@ class EventSchema:
     def read(self, body: bytes) -> CheckedEvents:
         """Raises RequestError: the body is no such object, or as `check`."""
         try:
+            check_count(len(msgspec.json.decode(body, type=_Rows).rows))
             posted = msgspec.json.decode(body, type=PostedEvents)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RequestError(

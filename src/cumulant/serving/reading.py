@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
 
 from cumulant.core.errors import CumulantError, OverloadedError, RequestError
+from cumulant.serving.budget import Budget
 from cumulant.serving.http import Request
 from cumulant.serving.inference import HEADER_LENGTH
+from cumulant.serving.json_size import too_much
 from cumulant.serving.models import Model
 from cumulant.serving.scoring import Scoring
+from cumulant.serving.work import MOST_ROWS, check_count
 
 Q = TypeVar("Q")
 R = TypeVar("R")
+E = TypeVar("E", bound=CumulantError)
 
 #: bytes of JSON that are read at once: some 5 ms, where handing over costs 0.2 ms
 LARGE = 256 * 1024
 #: bytes of bodies that may wait to be read
 _MOST = 64 * 1024 * 1024
+#: bytes of memory that the values of a body may take for each byte of it that came over gRPC
+_TYPED = 16
 _CROWDED = "try again, or send raw tensors"
 _DIGITS = 12
 #: of one document, each of which takes some 60 bytes; one of more is decoded as a whole
@@ -36,13 +43,13 @@ _elements: Callable[[bytes], list[msgspec.Raw]] = msgspec.json.Decoder(list[msgs
 _decode: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder().decode
 
 
-def is_large(request: Request) -> bool:
+def is_large(request: Request, *, tensors: bool = True) -> bool:
     """Whether so much of the body is JSON, or raw texts, that reading it would hold up other requests; raw numbers are
-    taken as they lie there.
+    taken as they lie there, where the path takes `tensors`.
     """
     size = len(request.body)
-    if size <= LARGE:
-        return False
+    if size <= LARGE or not tensors:
+        return size > LARGE
     length = request.headers.get(HEADER_LENGTH, b"")
     if not (length.isdigit() and len(length) <= _DIGITS) or int(length) > LARGE:
         return True
@@ -50,56 +57,97 @@ def is_large(request: Request) -> bool:
     return b"BYTES" in head or b"\\" in head  # an escape may stand for any letter
 
 
-def decode_rows(body: bytes) -> Any:
-    """A JSON document of plain rows. Each row of a large one is decoded by itself: one long call into the decoder would
-    hold up every other thread.
+def json_of(request: Request, *, tensors: bool) -> bytes:
+    """The part of a body that is JSON: all but raw `tensors`, where the path takes any."""
+    length = request.headers.get(HEADER_LENGTH, b"") if tensors else b""
+    return request.body[: int(length)] if length.isdigit() and len(length) <= _DIGITS else request.body
+
+
+def decode_rows(body: bytes, *, wrapped: bool = True) -> Any:
+    """A JSON document of plain rows, also under "rows" where it may be `wrapped`. Each row of a large one is decoded by
+    itself, after they were counted: one long call into the decoder would hold up every other thread.
 
     Raises:
+        HttpError: 413 for more rows than one request may bring.
         msgspec.DecodeError, UnicodeDecodeError, RecursionError: it is no valid JSON.
     """
-    if len(body) <= LARGE or body.count(b",") > _MOST_PARTS or body[:_BLANK].lstrip()[:1] not in (b"[", b"{"):
+    if len(body) <= LARGE or body[:_BLANK].lstrip()[:1] not in (b"[", b"{"):
+        return _decode(body)
+    many = max(body.count(b"{"), body.count(b"[")) > MOST_ROWS + 1
+    if not many and body.count(b",") > _MOST_PARTS:
         return _decode(body)
     parts = _parts(body)
     if isinstance(parts, list):
+        check_count(len(parts))
         return [_decode(one) for one in parts]
-    return {name: _listed(bytes(one)) for name, one in parts.items()}
+    return {name: _listed(bytes(one), rows=wrapped and name == "rows") for name, one in parts.items()}
 
 
-def _listed(text: bytes) -> Any:
-    return [_decode(one) for one in _elements(text)] if text[:1] == b"[" else _decode(text)
+def _listed(text: bytes, *, rows: bool) -> Any:
+    if text[:1] != b"[":
+        return _decode(text)
+    elements = _elements(text)
+    if rows:
+        check_count(len(elements))
+    return [_decode(one) for one in elements]
 
 
 class Reader:
-    """One thread: more would take more than their share from the requests that are answered meanwhile."""
+    """One thread: more would take more than their share from the requests that are answered meanwhile.
 
-    def __init__(self) -> None:
+    Args:
+        most: bytes of memory that decoded bodies may take together, until they are answered; also those of one alone.
+    """
+
+    def __init__(self, most: int) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cumulant-read")
         self._waiting = 0
+        self._most, self._decoded = most, Budget(most)
 
+    @asynccontextmanager
     async def __call__(
-        self, read: Callable[[Model, Q], Scoring[R]], model: Model, request: Q, size: int
-    ) -> Callable[[Model, Q], Scoring[R]]:
-        """What `read` makes of the request of `size` bytes, as one that has been read already; an OverloadedError where
-        too many large bodies wait.
+        self,
+        read: Callable[[Model, Q], Scoring[R]],
+        model: Model,
+        request: Q,
+        size: int,
+        decoded: Callable[[Q], int] | None = None,
+    ) -> AsyncIterator[Callable[[Model, Q], Scoring[R]]]:
+        """What `read` makes of the request of `size` bytes, as one that has been read already: it raises
+        OverloadedError where too many large bodies wait, and HttpError (413) for one that takes too much memory.
+
+        `decoded` says how many bytes of memory the request takes; without it they are those of typed values.
         """
         if self._waiting and self._waiting + size > _MOST:
-            return _given(OverloadedError("too many large requests wait to be read", hint=_CROWDED))
+            yield _given(OverloadedError("too many large requests wait to be read", hint=_CROWDED))
+            return
         self._waiting += size
         loop = asyncio.get_running_loop()
         try:
-            outcome = await loop.run_in_executor(self._thread, lambda: _outcome(read, model, request))
+            memory = _TYPED * size
+            if decoded is not None:
+                memory = await loop.run_in_executor(self._thread, decoded, request)
+            if memory > self._most:
+                yield _given(too_much(memory, self._most))
+                return
+            async with self._decoded.part(memory):
+                yield _given(await loop.run_in_executor(self._thread, lambda: _outcome(read, model, request)))
         finally:
             self._waiting -= size
-        return _given(outcome)
 
 
 def _given(outcome: Scoring[R] | CumulantError) -> Callable[[Model, Any], Scoring[R]]:
-    """Gives or raises the outcome where the request is counted."""
+    """Gives or raises the outcome, once, where the request is counted."""
+    outcomes = [outcome]
 
     def given(*_: object) -> Scoring[R]:
-        if isinstance(outcome, CumulantError):
-            raise outcome
-        return outcome
+        found = outcomes.pop()
+        try:
+            if isinstance(found, CumulantError):
+                raise found
+            return found
+        finally:
+            del found  # an error whose traceback leads to itself stays until the collector comes by, and its body too
 
     return given
 
@@ -108,7 +156,13 @@ def _outcome(read: Callable[[Model, Q], Scoring[R]], model: Model, request: Q) -
     try:
         return read(model, request)
     except CumulantError as error:  # it is counted where the request is
-        return error
+        return without_frames(error)
+
+
+def without_frames(error: E) -> E:
+    """The error without what led to it, whose frames hold the body and all that was made of it."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
 
 
 def request_id_of(request: Request) -> str:

@@ -11,6 +11,7 @@ from cumulant.core.plan import DType, Field
 from cumulant.core.servable import Answer, Servable
 from cumulant.packaging import labels
 from cumulant.serving.tensors import Input, Output, listed, show_shape
+from cumulant.serving.work import check_rows
 
 #: how the type of a field is announced; times and dates travel as text
 DATATYPES: Mapping[DType, str] = {
@@ -52,6 +53,7 @@ def to_rows(inputs: Sequence[Input], fields: Mapping[str, Field], unread: Collec
         sizes = ", ".join(f"{name} {len(values)}" for name, values in columns.items())
         raise RequestError(f"the inputs have different numbers of rows: {sizes}")
     names = tuple(columns)
+    check_rows(columns[names[0]])
     return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 

@@ -16,9 +16,14 @@ MOST_ROWS = 10_000
 
 def check_rows(rows: Sequence[object]) -> None:
     """Raises HttpError (413) for more rows than one request may bring."""
-    if len(rows) > MOST_ROWS:
+    check_count(len(rows))
+
+
+def check_count(rows: int) -> None:
+    """Raises HttpError (413) for more rows than one request may bring; called before they are made of what came."""
+    if rows > MOST_ROWS:
         raise HttpError(
-            413, f"{len(rows)} rows in one request, where {MOST_ROWS} may be", hint="send them in several requests"
+            413, f"{rows} rows in one request, where {MOST_ROWS} may be", hint="send them in several requests"
         )
 
 

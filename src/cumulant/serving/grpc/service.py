@@ -163,11 +163,11 @@ class Service:
 
     async def _apart(self, request: Arrived, size: int, model: Model) -> bytes:
         """A large request is read on another thread; again where the model was swapped meanwhile."""
-        given = await self._app.reader(_read, model, request, size)
-        if all(model is not one for one in self._app.models):
-            return await self._apart(request, size, self._model_of(request.message))
-        found = self._app.score(request, given, "grpc", model)
-        return found if isinstance(found, bytes) else await found
+        async with self._app.reader(_read, model, request, size) as given:
+            if any(model is one for one in self._app.models):
+                found = self._app.score(request, given, "grpc", model)
+                return found if isinstance(found, bytes) else await found
+        return await self._apart(request, size, self._model_of(request.message))
 
     def _model_of(self, message: Any) -> Model:
         return self._app.models.get(message.model_name, message.model_version or None)

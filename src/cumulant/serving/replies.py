@@ -1,0 +1,33 @@
+"""Answers as they leave: errors in words, large bodies compressed."""
+
+from __future__ import annotations
+
+from cumulant.core.errors import CumulantError
+from cumulant.serving.access_log import say_fault
+from cumulant.serving.errors import headers_of, status_of, text_of
+from cumulant.serving.http import Request, Response, compressed, error_response
+
+#: bytes of an answer that may be worth compressing
+LARGE = 4096
+
+
+def packed(response: Response, request: Request) -> Response:
+    """Compressed where the caller takes it and it is worth it."""
+    accepted = request.headers.get(b"accept-encoding")
+    if not accepted:
+        return response
+    body, encoding = compressed(response.body, accepted)
+    if not encoding:
+        return response
+    headers = (*response.headers, (b"content-encoding", encoding))
+    return Response(response.status, body, response.content_type, headers)
+
+
+def refusal(error: CumulantError) -> Response:
+    """An error as the caller sees it."""
+    return error_response(status_of(error), text_of(error), headers_of(error))
+
+
+def fault() -> Response:
+    say_fault()
+    return error_response(500, "internal error")
