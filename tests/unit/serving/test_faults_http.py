@@ -91,6 +91,52 @@ def test_all_unfinished_bodies_together_are_bounded():
     assert run(act) == ([429, 200, 200], 0)
 
 
+def echo_body(request):
+    return Response(200, request.body)
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize("begin", [b"3\r\nabc\r\n0\r\n", b"0\r\ntrailer: ", b"3;extension="])
+@pytest.mark.parametrize("piece", [b"name: value\r\n" * 1000, b"x" * 14_000])
+@pytest.mark.parametrize("token", [True, False])
+def test_a_chunked_body_that_does_not_end_is_cut_off(begin, piece, token):
+    """With and without a handler that answers by the head alone."""
+
+    async def act():
+        site = Site(echo_body, Limits(), None if token else lambda *_: False)
+        async with await asyncio.get_running_loop().create_server(site, "127.0.0.1", 0) as listening:
+            _, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
+            writer.write(CHUNKED + begin + piece * 100)
+            await asyncio.sleep(0.2)
+            cut = {connection._ending for connection in site.connections}
+            writer.close()
+            return cut
+
+    assert run(act) == {True}
+
+
+def test_trailers_are_no_headers():
+    heard = []
+
+    def handle(request):
+        heard.append(request.headers)
+        return Response(200, request.body)
+
+    async def act():
+        async with server(handle) as (_, address):
+            return await talk(address, CHUNKED + b"3\r\nabc\r\n0\r\nAuthorization: x\r\nHost: y\r\n\r\n", post(b"next"))
+
+    assert bodies(run(act)) == [b"abc", b"next"]
+    assert heard[0] == {b"host": b"x", b"transfer-encoding": b"chunked"}
+
+
+def test_a_request_of_http_1_0_needs_no_host():
+    assert statuses(said(b"POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\nab")) == [200]
+    assert statuses(said(b"POST / HTTP/1.0\r\nHost: x\r\nHost: x\r\nContent-Length: 2\r\n\r\nab"))[:1] == [400]
+
+
 def test_large_requests_behind_a_slow_one_are_not_all_read():
     async def act():
         async with server(limits=Limits(body=400_000)) as (site, address):

@@ -5,98 +5,28 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import httptools
-import msgspec
 
 from cumulant.serving.http.kernel import unsent
 from cumulant.serving.http.messages import Headers, Request, Response, error_response, head
-from cumulant.serving.http.refusals import Reason, Refusals
+from cumulant.serving.http.refusals import Reason
 
-Handler = Callable[[Request], Response | Awaitable[Response]]
-#: by path and headers, whether a request's body is to be read at all; the handler refuses it otherwise
-Admitted = Callable[[bytes, Headers], bool]
+if TYPE_CHECKING:
+    from cumulant.serving.http.site import Site
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: a body that was refused is read on and thrown away up to here, so that the connection stays usable
 _PATIENCE = 64 * 1024 * 1024
-_SWEEP = 1.0
+#: seconds between two looks at a connection's times
+SWEEP = 1.0
 #: headers that offer another protocol, and one that was answered already
 _OFFER = frozenset({b"connection", b"upgrade", b"http2-settings", b"expect"})
 #: one read of the socket, which may bring the end of one request and the head of the next
 _SLACK = 256 * 1024
 _HEADERS = "the headers are too many or too long"
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Sizes in bytes, times in seconds."""
-
-    body: int = 8 * 1024 * 1024
-    target: int = 8 * 1024
-    headers: int = 64 * 1024
-    header_count: int = 128
-    #: for a request to come whole, and for a client to take not one byte of an answer
-    request: float = 30.0
-    #: between requests
-    idle: float = 75.0
-    #: requests of one connection that wait for the one before
-    waiting: int = 32
-    #: bodies that are still coming, of all connections together
-    bodies: int = 512 * 1024 * 1024
-
-
-class Site:
-    """The connections of one listening socket, and what answers them."""
-
-    def __init__(
-        self, handle: Handler, limits: Limits, admitted: Admitted | None = None, refusals: Refusals | None = None
-    ) -> None:
-        self.handle = handle
-        self.admitted = admitted
-        self.limits = limits
-        self.refusals = refusals or Refusals()
-        self.connections: set[Connection] = set()
-        #: bytes of bodies that are not whole yet
-        self.held = 0
-        self.draining = False
-        self._empty = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def __call__(self) -> Connection:
-        return Connection(self)
-
-    def start(self) -> None:
-        """Begin to end connections that are slow or idle for too long."""
-        self._timer = asyncio.get_running_loop().call_later(_SWEEP, self._sweep)
-
-    def gone(self, connection: Connection) -> None:
-        """A connection has ended."""
-        self.connections.discard(connection)
-        if self.draining and not self.connections:
-            self._empty.set()
-
-    def _sweep(self) -> None:
-        now = time.perf_counter()
-        for connection in tuple(self.connections):
-            connection.expire(now)
-        self.refusals.flush()
-        self.start()
-
-    async def drain(self, patience: float) -> None:
-        """Answer what was accepted, for at most `patience` seconds, then end every connection."""
-        self.draining = True
-        deadline = time.perf_counter() + patience
-        for connection in tuple(self.connections):
-            connection.finish()
-        if self.connections:
-            await asyncio.wait([asyncio.ensure_future(self._empty.wait())], timeout=deadline - time.perf_counter())
-        for connection in tuple(self.connections):
-            connection.abort()
-        self.refusals.flush(every=True)
-        if self._timer is not None:
-            self._timer.cancel()
+_HOSTS = "a request must have exactly one header Host"
 
 
 class Connection(asyncio.Protocol):
@@ -110,6 +40,7 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[tuple[Request, bool]] = deque()
         self._task: asyncio.Task[Response] | None = None
         self._writable, self._ending, self._answered = True, False, False
+        #: bytes that came since the last part of a body, or the end of a head
         self._in_head, self._fed = True, 0
         #: bytes of the present body that the site counts
         self._held = 0
@@ -146,12 +77,11 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._ending:
             return
-        if self._in_head:
-            # The parser keeps a header that does not end; only counting what is fed bounds it.
-            self._fed += len(data)
-            if self._fed > self._limits.headers + self._limits.target + _SLACK:
-                self._fail("headers", 431, _HEADERS)
-                return
+        # The parser keeps a header or a trailer that does not end; only counting what is fed bounds it.
+        self._fed += len(data)
+        if self._fed > self._limits.headers + self._limits.target + _SLACK:
+            self._fail("headers", 431, _HEADERS)
+            return
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -186,6 +116,9 @@ class Connection(asyncio.Protocol):
         if method == b"CONNECT":
             self._fail("malformed", 400, "this server is no proxy")
             return
+        if self._refusal is not None:
+            self._drop_or_queue(keep=False)
+            return
         kept = {name: value for name, value in self._headers.items() if name not in _OFFER}
         lines = [b"%b %b HTTP/1.1" % (method, self._target), *(b"%b: %b" % pair for pair in kept.items()), b""]
         self._parser = httptools.HttpRequestParser(self)
@@ -208,7 +141,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._clear()
-        self._begun, self._since = True, time.perf_counter()
+        self._in_head, self._begun, self._since = True, True, time.perf_counter()
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -221,10 +154,17 @@ class Connection(asyncio.Protocol):
         if self._header_bytes > self._limits.headers or self._header_count > self._limits.header_count:
             self._refuse("headers", 431, _HEADERS)
             return
-        self._headers.setdefault(name.lower(), value)
+        if not self._in_head:
+            return  # a trailer: it comes too late to say how the request is to be taken
+        name = name.lower()
+        if name in self._headers and name == b"host":
+            self._refuse("host", 400, _HOSTS)
+        self._headers.setdefault(name, value)
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head, self._fed = False, 0
+        if b"host" not in self._headers and self._parser.get_http_version() == "1.1":
+            self._refuse("host", 400, _HOSTS)
         if self._refusal is not None:
             return
         length = self._headers.get(b"content-length")
@@ -236,6 +176,7 @@ class Connection(asyncio.Protocol):
             self._transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
+        self._fed = 0
         self._size += len(body)
         if self._refusal is not None or self._barred:
             if self._size > self._limits.body + _PATIENCE:
@@ -255,8 +196,7 @@ class Connection(asyncio.Protocol):
         if self._parser.should_upgrade():
             return  # it is read again: see `_decline`
         now = time.perf_counter()
-        self._begun, self._since = False, now
-        self._in_head, self._fed = True, 0
+        self._begun, self._since, self._fed = False, now, 0
         keep = self._parser.should_keep_alive() and not self._site.draining
         if self._refusal is not None:
             self._drop_or_queue(keep)
@@ -317,7 +257,10 @@ class Connection(asyncio.Protocol):
 
     def _fail(self, reason: Reason, status: int, text: str) -> None:
         """Answer what cannot be read on, and end the connection."""
-        if self._refusal is None:  # else it was counted already
+        if self._answered:  # and counted
+            self._end()
+            return
+        if self._refusal is None:
             self._site.refusals.add(reason, status, self._client)
         if self._task is None and not self._waiting:
             self._write(error_response(status, text), keep=False)
@@ -385,7 +328,7 @@ class Connection(asyncio.Protocol):
         elif self._task is not None or self._waiting or (owed and (self._ending or not self._begun)):
             return
         elif self._ending:
-            if now - self._since > _SWEEP:  # a client that has all of its answer is waited for but a moment
+            if now - self._since > SWEEP:  # a client that has all of its answer is waited for but a moment
                 self.abort()
         elif self._begun:
             if now - self._since > self._limits.request:

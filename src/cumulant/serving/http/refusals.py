@@ -8,9 +8,9 @@ from typing import Literal, get_args
 
 import msgspec
 
-#: malformed: no HTTP, or a proxy's verb. crowded: too many bodies at once. slow: it did not come whole in time.
-#: unread: the client does not read its answers
-Reason = Literal["malformed", "target", "headers", "body", "crowded", "slow", "unread"]
+#: malformed: no HTTP, or a proxy's verb. host: not exactly one header Host. crowded: too many bodies at once. slow: it
+#: did not come whole in time. unread: the client does not read its answers
+Reason = Literal["malformed", "host", "target", "headers", "body", "crowded", "slow", "unread"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 _PAUSE = 1.0
 
