@@ -135,6 +135,15 @@ def serve(
         str | None,
         typer.Option(metavar="DIR", help="Keep the state of sequences there, also when the server ends."),
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            show_default=False,
+            help="A name by which callers reach this server on loopback, instead of serving.hosts; *: any. "
+            "May be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Serve a model: Open Inference Protocol v2 and plain JSON rows, until interrupted.
 
@@ -160,6 +169,7 @@ def serve(
         queue=queue,
         drain=drain,
         sequences=sequences,
+        hosts=tuple(allow_host or ()),
     )
     if models and all(Path(one).is_dir() for one in models):
         where = http or f"{host or '127.0.0.1'}:{8080 if port is None else port}"

@@ -215,6 +215,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     parent: int | None = None
     #: a gateway is in front, and nobody else reaches the server
     behind_gateway: bool = False
+    #: names by which callers reach a server on loopback that needs no token
+    hosts: tuple[str, ...] = ()
 
 
 def command(service: Service, *, http: str, wishes: Wishes, ready: Path | None = None) -> list[str]:
@@ -232,6 +234,7 @@ def command(service: Service, *, http: str, wishes: Wishes, ready: Path | None =
         queue=wishes.queue or settings.queue,
         drain=wishes.drain or settings.drain,
         access_log=wishes.access_log or settings.access_log,
+        hosts=wishes.hosts or settings.hosts,
     )
     line = folders_command([service.folder], http=http, wishes=asked, ready=ready)
     line += ["--body-limit", settings.body_limit, "--scored", settings.scored]
@@ -283,8 +286,8 @@ def folders_command(folders: Sequence[str], *, http: str, wishes: Wishes, ready:
     }
     for option, value in given.items():
         line += [option, str(value)] if value is not None else []
-    for option, several in {"--cache": wishes.cache, "--fallback": wishes.fallback}.items():
-        line += [word for one in several for word in (option, one)]
+    repeated = {"--cache": wishes.cache, "--fallback": wishes.fallback, "--allow-host": wishes.hosts}
+    line += [word for option, several in repeated.items() for one in several for word in (option, one)]
     flags = {
         "--insecure": wishes.insecure,
         "--access-log": wishes.access_log,

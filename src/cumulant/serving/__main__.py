@@ -66,6 +66,14 @@ def _parser() -> argparse.ArgumentParser:
         help="callers must send the token in it; CUMULANT_TOKEN does the same",
     )
     add(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a name by which callers reach this server on loopback, as that of a proxy in front; also its pages may "
+        "call; *: any name; may be repeated",
+    )
+    add(
         "--behind-gateway",
         action="store_true",
         help="only a gateway reaches this server: the headers by which it names arm, copy and request are logged",
@@ -166,6 +174,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         name=options.name,
         control=options.model_control == "explicit",
         token=read_token(options.token_file, os.environ),
+        hosts=tuple(options.allow_host),
         behind_gateway=options.behind_gateway,
         scheduling=Scheduling(queue=duration(options.queue).total_seconds(), caching=Caching(mode=mode)),
         sharing=sharing,

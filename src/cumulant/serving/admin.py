@@ -16,6 +16,7 @@ from cumulant.serving.http import Request, Response, json_response
 from cumulant.serving.inference import decoded
 from cumulant.serving.metrics import Series, added, exposition
 from cumulant.serving.models import Model
+from cumulant.serving.reasons import DESCRIBED
 from cumulant.serving.row_model import UNREGISTERED
 
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
@@ -155,6 +156,21 @@ def _sequences(model: Model) -> dict[str, Any]:
     ]
     idle = round(model.servable.state_idle * 1e6)
     return {"sequence_batching": {"max_sequence_idle_microseconds": idle, "state": states}}
+
+
+def metadata(model: Model, versions: Sequence[str]) -> dict[str, object]:
+    """Model metadata of the protocol."""
+    return {
+        "name": model.name,
+        "versions": list(versions),
+        "platform": "cumulant_servable",
+        "inputs": list(model.inputs.values()),
+        "outputs": [
+            {"name": name, "datatype": datatype, "shape": list(shape)}
+            for name, (datatype, shape) in model.outputs.items()
+        ]
+        + ([] if model.reasons is None else [DESCRIBED]),
+    }
 
 
 def configuration(model: Model) -> dict[str, Any]:

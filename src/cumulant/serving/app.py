@@ -11,11 +11,12 @@ from urllib.parse import unquote
 import msgspec
 
 from cumulant.core.errors import CumulantError, NotFoundError, RequestError
+from cumulant.core.hosts import Hosts
 from cumulant.core.servable import Answer
 from cumulant.core.version import __version__
 from cumulant.packaging.engine import Array
 from cumulant.serving import invocations
-from cumulant.serving.admin import configuration, metrics, repository, statistics
+from cumulant.serving.admin import configuration, metadata, metrics, repository, statistics
 from cumulant.serving.control import Control
 from cumulant.serving.errors import HttpError
 from cumulant.serving.fleet import Alone, Fleet
@@ -29,7 +30,7 @@ from cumulant.serving.openapi import document
 from cumulant.serving.paths import allow, options, split
 from cumulant.serving.probes import OPEN, probe
 from cumulant.serving.reading import Reader, decode_rows, is_large, json_of, request_id_of, rows_of
-from cumulant.serving.reasons import DESCRIBED, queried, why
+from cumulant.serving.reasons import queried, why
 from cumulant.serving.replies import LARGE, fault, packed, refusal
 from cumulant.serving.scheduling import Demand
 from cumulant.serving.scoring import Counted, Scoring, inference
@@ -69,7 +70,13 @@ class Application:
     """
 
     def __init__(
-        self, models: ModelSet, *, body_limit: int = BODY_LIMIT, name: str = "cumulant", token: str | None = None
+        self,
+        models: ModelSet,
+        *,
+        body_limit: int = BODY_LIMIT,
+        name: str = "cumulant",
+        token: str | None = None,
+        hosts: Hosts | None = None,
     ) -> None:
         self._models = models
         self.metrics = Metrics()
@@ -78,6 +85,7 @@ class Application:
         self.draining = False
         self.name = name
         self._token = None if token is None else f"Bearer {token}".encode()
+        self._hosts = hosts or Hosts(local=False)
         #: all workers; who loads and unloads models on them, and whether by request
         self.fleet: Fleet = Alone(_Self(self))
         self.control: Control | None = None
@@ -122,8 +130,8 @@ class Application:
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         try:
-            if self._token is not None and not request.target.startswith(OPEN):
-                self.admit(request.headers.get(b"authorization", b""))
+            if not request.target.startswith(OPEN):
+                self._admit(request.headers)
             if b"content-encoding" in request.headers:
                 request.body = decompressed(request.body, request.headers[b"content-encoding"], self.body_limit)
             found = options(request.target) if request.method == "OPTIONS" else self._route(request)
@@ -142,6 +150,15 @@ class Application:
             return refusal(error)
         except Exception:  # noqa: BLE001 - the edge, as above
             return fault()
+
+    def _admit(self, headers: Mapping[bytes, bytes]) -> None:
+        """Raises HttpError: 401 without the token; 403, where none is needed, for what a page of another site sends."""
+        if self._token is not None:
+            self.admit(headers.get(b"authorization", b""))
+            return
+        fault = self._hosts.fault(headers.get(b"host"), headers.get(b"origin"))
+        if fault is not None:
+            raise HttpError(403, fault, hint="call 127.0.0.1, name this server with --allow-host, or give it a token")
 
     def admitted(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a request is answered, by its head. Health is for probes, which carry no token."""
@@ -372,18 +389,3 @@ def _single(answer: Answer | dict[str, Any], model: Model, request_id: str, work
     if work.fallback:
         told["degraded"] = work.fallback
     return told | {"warnings": work.warnings} if work.warnings else told
-
-
-def metadata(model: Model, versions: Sequence[str]) -> dict[str, object]:
-    """Model metadata of the protocol."""
-    return {
-        "name": model.name,
-        "versions": list(versions),
-        "platform": "cumulant_servable",
-        "inputs": list(model.inputs.values()),
-        "outputs": [
-            {"name": name, "datatype": datatype, "shape": list(shape)}
-            for name, (datatype, shape) in model.outputs.items()
-        ]
-        + ([] if model.reasons is None else [DESCRIBED]),
-    }

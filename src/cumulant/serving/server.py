@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.errors import CumulantError, StorageError, UsageError
+from cumulant.core.hosts import is_loopback
 from cumulant.core.masking import fingerprint
 from cumulant.core.units import duration, size
 from cumulant.serving.doors import Doors
@@ -31,7 +32,6 @@ from cumulant.serving.sockets import (
     allow_many,
     bind,
     claim,
-    is_loopback,
     several_possible,
     split_address,
     url_of,

@@ -34,6 +34,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     control: bool = False
     #: what a caller must send as `Authorization: Bearer TOKEN`; None: nothing
     token: str | None = None
+    #: names of this server beside loopback's, where it needs no token: of a proxy in front; `*`: any
+    hosts: tuple[str, ...] = ()
     #: a gateway is in front, whose words on a request's arm are believed
     behind_gateway: bool = False
     scheduling: Scheduling = Scheduling()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 
 from cumulant.core.errors import PortInUseError, UsageError
+from cumulant.core.hosts import is_loopback
 
 BACKLOG = 2048
 _FILES = 65_536
@@ -101,13 +101,6 @@ def split_address(text: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or int(port) > 65535:
         raise UsageError(f'"{text}" is not HOST:PORT', hint="write 127.0.0.1:8080, or port 0 for a free one")
     return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def address_of(host: str, port: int) -> str:

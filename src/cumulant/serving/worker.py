@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError
+from cumulant.core.hosts import Hosts, is_loopback
 from cumulant.serving.app import Application
 from cumulant.serving.control import Control, Staff, open_pinned
 from cumulant.serving.doors import Doors
@@ -59,7 +60,13 @@ class Worker:
             self.close()
             raise
         self._logbook: Logbook | None = None
-        self.app = Application(models, body_limit=settings.body_limit, name=settings.name, token=settings.token)
+        self.app = Application(
+            models,
+            body_limit=settings.body_limit,
+            name=settings.name,
+            token=settings.token,
+            hosts=Hosts(settings.hosts, local=is_loopback(settings.host)),
+        )
         self.app.score.recorder = self.recorder
         self.app.inbox = None if settings.labels is None else Inbox(Path(settings.labels), settings.labels_size)
         self.app.score.watch = self._watchers.watch

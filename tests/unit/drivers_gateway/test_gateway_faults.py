@@ -435,12 +435,12 @@ def test_metrics_count(apply: Applied, address: str, traffic: LocalTraffic) -> N
         door = traffic.door()
         assert door is not None
         text = talk(
-            door.admin.removeprefix("http://"), b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+            door.admin.removeprefix("http://"), b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         )
         assert b'cumulant_gateway_requests_total{model="m",arm="champion",served="champion",status="200"' in text
         assert b"cumulant_gateway_request_duration_seconds_bucket" in text
         health = talk(
-            door.admin.removeprefix("http://"), b"GET /health HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+            door.admin.removeprefix("http://"), b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
         )
         assert json.loads(health.partition(b"\r\n\r\n")[2]) == {"status": "ok"}
 

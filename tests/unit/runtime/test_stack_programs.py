@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cumulant.core.errors import EngineUnavailableError, IntegrityError
@@ -15,7 +17,7 @@ from cumulant.core.traffic import Arm, Routes
 from cumulant.runtime.stack import versions
 from cumulant.runtime.stack.book import Book, Served, change_book, read_book
 from cumulant.runtime.stack.probing import drained, serves
-from cumulant.runtime.stack.programs import Stack, wanted
+from cumulant.runtime.stack.programs import Stack, server_hosts, wanted
 from cumulant.testing.traffic import MemoryTraffic
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -43,6 +45,16 @@ def test_both_arms_and_what_is_warm():
     one = wanted(STACK, warm, NOW)["server-2"]
     assert one.command == (*LINE, "--http", "127.0.0.1:20002")
     assert (one.url, one.version) == ("http://127.0.0.1:20002", "2")
+
+
+@pytest.mark.parametrize(
+    ("http", "names"),
+    [("127.0.0.1:8080", ["a"]), ("localhost:0", ["a"]), ("[::1]:1", ["a"]), ("0.0.0.0:8080", ["a", "*"])],
+)
+def test_servers_know_the_names_that_callers_of_the_gateway_use(http, names):
+    stack = msgspec.structs.replace(STACK, hosts=server_hosts(("a",), http))
+    line = wanted(stack, book(champion="2"), NOW)["server-2"].command
+    assert [after for option, after in itertools.pairwise(line) if option == "--allow-host"] == names
 
 
 def test_nothing_served_yet():

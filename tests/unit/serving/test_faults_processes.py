@@ -24,7 +24,7 @@ from test_serving_fleet import BODY, INFER, children, metric, serving
 from test_serving_recording import KNOWN, PREDICT, place, rows_of  # noqa: F401 - a fixture
 
 CONTENT = json.dumps(BODY).encode()
-HEAD = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(CONTENT)}\r\n\r\n".encode()
+HEAD = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(CONTENT)}\r\n\r\n".encode()
 
 
 @pytest.fixture

@@ -172,7 +172,7 @@ def _state(pid):
 
 def test_draining_workers_finish_what_they_accepted(repository):
     body = json.dumps(BODY).encode()
-    head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    head = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     with serving(repository, "--workers", 2) as (process, ready):
         host, port = ready["url"].removeprefix("http://").split(":")
         connections = [socket.create_connection((host, int(port)), timeout=20) for _ in range(8)]

@@ -87,7 +87,7 @@ def test_a_claimed_gigabyte_is_refused_at_once(folder):
     with program(folder, "--http", "127.0.0.1:0", "--body-limit", "1MiB") as (_, ready):
         host, port = ready["url"].removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=10) as connection:
-            head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n"
+            head = f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n"
             connection.sendall(head.encode())
             assert connection.recv(4096).startswith(b"HTTP/1.1 413")
         with socket.create_connection((host, int(port)), timeout=10) as connection:
@@ -101,7 +101,7 @@ def test_requests_that_were_accepted_are_answered_while_it_drains(folder):
         host, port = ready["url"].removeprefix("http://").split(":")
         body = json.dumps(ROW).encode()
         with socket.create_connection((host, int(port)), timeout=20) as connection:
-            head = f"POST {PREDICT} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            head = f"POST {PREDICT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
             connection.sendall(head + body[:10])
             httpx.get(f"{ready['url']}/v2/health/live")  # by now the first request's head was read
             process.send_signal(signal.SIGTERM)

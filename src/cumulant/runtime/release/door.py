@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from cumulant.core.errors import CumulantError
+from cumulant.core.hosts import Hosts
 from cumulant.runtime.alerts.metrics import exposition
 from cumulant.runtime.release import store
 from cumulant.runtime.release.owed import known
@@ -73,6 +74,10 @@ def verdict(release: Release, returns: Sequence[Return] = ()) -> dict[str, objec
     }
 
 
+def _header(value: str | None) -> bytes | None:
+    return None if value is None else value.encode("latin-1", "replace")
+
+
 @contextmanager
 def opened(stack: Path, journal: Callable[[], Journal]) -> Iterator[str]:
     """Answer on a free port of loopback while the block lasts; its URL is in a file of the supervisor's folder.
@@ -80,14 +85,18 @@ def opened(stack: Path, journal: Callable[[], Journal]) -> Iterator[str]:
     Raises:
         OSError: the folder cannot be written.
     """
+    hosts = Hosts(local=True)
 
     class Handler(BaseHTTPRequestHandler):
         timeout = _SECONDS
 
         def do_GET(self) -> None:
             kind = "application/json"
+            fault = hosts.fault(*(_header(self.headers.get(name)) for name in ("host", "origin")))
             try:
-                if urlsplit(self.path).path == "/metrics":
+                if fault is not None:
+                    status, body = 403, msgspec.json.encode({"error": fault})
+                elif urlsplit(self.path).path == "/metrics":
                     status, body, kind = 200, exposition(journal()).encode(), _PROMETHEUS
                 else:
                     status, document = answer(journal(), self.path)

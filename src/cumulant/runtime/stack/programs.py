@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import NotFoundError
+from cumulant.core.hosts import ANY, is_loopback
 from cumulant.ports.traffic import Opening
 from cumulant.runtime.serve import USES
 from cumulant.runtime.stack.book import FOLDER, Book, Served
 from cumulant.runtime.stack.reconcile import Wanted
+from cumulant.serving.sockets import split_address
 
 if TYPE_CHECKING:
     from cumulant.project import Project
@@ -33,6 +36,8 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
     controller: tuple[str, ...]
     #: key of the hashes in the prediction log, where no file holds it
     salt: bytes | None = None
+    #: names by which callers may come, as the servers' options
+    hosts: tuple[str, ...] = ()
 
     @property
     def logs(self) -> Path:
@@ -41,7 +46,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
 
 def wanted(stack: Stack, book: Book, now: datetime) -> dict[str, Wanted]:
     """The processes that should run at `now`, by name."""
-    servers = [_server(one) for one in book.running(now)]
+    servers = [_server(one, stack.hosts) for one in book.running(now)]
     beside = [
         Wanted(name="gateway", kind="gateway", command=stack.gateway),
         Wanted(name="controller", kind="controller", command=stack.controller),
@@ -49,12 +54,12 @@ def wanted(stack: Stack, book: Book, now: datetime) -> dict[str, Wanted]:
     return {one.name: one for one in (*servers, *beside)}
 
 
-def _server(served: Served) -> Wanted:
+def _server(served: Served, hosts: Sequence[str]) -> Wanted:
     address = served.endpoint.removeprefix("http://")
     return Wanted(
         name=f"server-{served.version}",
         kind="server",
-        command=(*served.command, "--http", address),
+        command=(*served.command, "--http", address, *(word for one in hosts for word in ("--allow-host", one))),
         url=served.endpoint,
         version=served.version,
     )
@@ -76,7 +81,16 @@ def stack(project: Project, http: str) -> Stack:
         gateway=tuple(project.traffic().program(opening)),
         controller=controller(project),
         salt=_salt(project),
+        hosts=server_hosts(project.spec.serving.hosts, http),
     )
+
+
+def server_hosts(declared: tuple[str, ...], http: str) -> tuple[str, ...]:
+    """Names that the servers behind a gateway at `http` are called by. They are on loopback also where it is not, and
+    callers from elsewhere may come by any name of it.
+    """
+    host, _ = split_address(http)
+    return declared if is_loopback(host) else (*declared, ANY)
 
 
 def controller(project: Project) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from google.protobuf.json_format import ParseDict
 
 from cumulant.core.errors import CumulantError, NotFoundError
 from cumulant.serving.access_log import say_fault
-from cumulant.serving.admin import all_series, allowed, configuration, model_statistics, no_parameters
-from cumulant.serving.app import Application, metadata
+from cumulant.serving.admin import all_series, allowed, configuration, metadata, model_statistics, no_parameters
+from cumulant.serving.app import Application
 from cumulant.serving.errors import HttpError
 from cumulant.serving.grpc.codec import (
     is_large,

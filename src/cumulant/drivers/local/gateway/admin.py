@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from cumulant.core.errors import CumulantError
+from cumulant.core.hosts import Hosts
 from cumulant.core.traffic import Routes
 from cumulant.drivers.local.gateway.counts import Sample
 from cumulant.drivers.local.gateway.front import Connection, Incoming, Site
@@ -18,6 +19,7 @@ from cumulant.ports.traffic import EndpointHealth
 
 _PATIENCE = 1.0
 _TEXT = b"text/plain; version=0.0.4; charset=utf-8"
+_JSON = b"application/json"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -32,33 +34,35 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 class Admin:
     """Answers on the admin address."""
 
-    def __init__(self, gateway: Gateway, folder: Folder, checks: Checks, site: Site) -> None:
-        self._gateway, self._folder, self._checks, self._site = gateway, folder, checks, site
+    def __init__(self, gateway: Gateway, folder: Folder, checks: Checks, site: Site, hosts: Hosts) -> None:
+        self._gateway, self._folder, self._checks, self._site, self._hosts = gateway, folder, checks, site, hosts
 
     async def __call__(self, request: Incoming, connection: Connection) -> bool:
-        status, body, kind = await self._found(request)
+        fault = self._hosts.fault(request.header(b"host"), request.header(b"origin"))
+        status, body, kind = await self._found(request) if fault is None else (403, error_body(403, fault), _JSON)
         last = connection.last(request) or not request.body.ended
         bare = request.method == b"HEAD"
         connection.write(small_answer(status, body, kind=kind, close=last, bare=bare))
         return not last
 
     async def _found(self, request: Incoming) -> tuple[int, bytes, bytes]:
-        json = b"application/json"
         match request.method, request.target.partition(b"?")[0]:
             case b"GET" | b"HEAD", b"/metrics":
                 return 200, self._gateway.counts.text(self._gauges()).encode(), _TEXT
             case b"GET" | b"HEAD", b"/health":
-                return (503, b'{"status":"draining"}', json) if self._site.draining else (200, b'{"status":"ok"}', json)
+                return (
+                    (503, b'{"status":"draining"}', _JSON) if self._site.draining else (200, b'{"status":"ok"}', _JSON)
+                )
             case b"GET", b"/state":
-                return 200, _encode(self.told()), json
+                return 200, _encode(self.told()), _JSON
             case b"POST", b"/reload":
                 try:
                     await self.reload()
                 except CumulantError as error:
-                    return 500, error_body(500, str(error)), json
-                return 200, _encode(self.told()), json
+                    return 500, error_body(500, str(error)), _JSON
+                return 200, _encode(self.told()), _JSON
             case _:
-                return 404, error_body(404, "there is /metrics, /health and /state here"), json
+                return 404, error_body(404, "there is /metrics, /health and /state here"), _JSON
 
     async def reload(self) -> None:
         """Go by what the folder holds.

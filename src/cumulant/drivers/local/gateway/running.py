@@ -12,6 +12,7 @@ import ssl
 from pathlib import Path
 
 from cumulant.core.errors import PortInUseError, StorageError, UsageError
+from cumulant.core.hosts import Hosts, is_loopback
 from cumulant.core.traffic import Certificates
 from cumulant.drivers.local.gateway.admin import Admin
 from cumulant.drivers.local.gateway.exchange_log import ExchangeLog
@@ -52,7 +53,8 @@ async def _live(folder: Folder, opening: Opening) -> None:
     listeners = [_bind(opening.http), _bind(opening.admin)]
     gateway = Gateway(table, ExchangeLog(folder.log), secret=secret)
     site, checks = Site(gateway), Checks(table)
-    admin = Admin(gateway, folder, checks, site)
+    local = is_loopback(listeners[1].getsockname()[0])
+    admin = Admin(gateway, folder, checks, site, Hosts(local=local))
     side = Site(admin, Bounds(connections=256))
     await admin.reload()
     loop = asyncio.get_running_loop()

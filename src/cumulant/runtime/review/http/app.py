@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
@@ -21,6 +21,7 @@ from cumulant.core.errors import (
     RequestError,
     UsageError,
 )
+from cumulant.core.hosts import Hosts
 from cumulant.core.version import __version__
 from cumulant.runtime.review import verbs
 from cumulant.runtime.review.http.callers import Callers
@@ -30,7 +31,6 @@ from cumulant.serving.errors import HttpError, headers_of, status_of
 from cumulant.serving.http import Request, Response, error_response, json_response
 from cumulant.serving.paths import Route, allow, split
 from cumulant.serving.probes import OPEN, probe
-from cumulant.serving.sockets import is_loopback
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -151,14 +151,9 @@ def _check_origin(request: Request, *, local: bool) -> None:
     """Refuse what a page of another place has a browser on this machine send: it may neither write (another origin) nor
     read under a name of its own that leads here (`local`: whoever is on this machine is let in without a token).
     """
-    host = urlsplit(b"//" + request.headers.get(b"host", b"")).netloc.decode("latin-1")
-    origin = request.headers.get(b"origin")
-    if origin is not None and urlsplit(origin).netloc.decode("latin-1") != host:
-        raise RefusedError("a page of another origin may not do this", hint="call from a program, or from a proxy")
-    if local and host and not is_loopback(host.rpartition(":")[0].strip("[]") or host):
-        raise RefusedError(
-            f'this server is on loopback and not called "{host[:80]}"', hint="call 127.0.0.1, or give it tokens"
-        )
+    fault = Hosts(local=local).fault(request.headers.get(b"host"), request.headers.get(b"origin"))
+    if fault is not None:
+        raise RefusedError(fault, hint="call 127.0.0.1 from a program, or give this server tokens")
 
 
 def _asked(request: Request) -> tuple[str, int]:

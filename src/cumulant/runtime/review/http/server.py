@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cumulant.core.hosts import is_loopback
 from cumulant.runtime.actions import check
 from cumulant.runtime.review.fill import spec_of
 from cumulant.runtime.review.http.app import Application
@@ -16,7 +17,7 @@ from cumulant.runtime.review.http.callers import Caller, Callers
 from cumulant.serving.doors import Doors
 from cumulant.serving.http import Limits, Site
 from cumulant.serving.loops import ending, new_loop, signals_kept
-from cumulant.serving.sockets import bind, is_loopback, split_address, url_of
+from cumulant.serving.sockets import bind, split_address, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

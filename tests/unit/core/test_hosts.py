@@ -1,0 +1,74 @@
+"""Which `Host` and `Origin` a server believes."""
+
+from __future__ import annotations
+
+import pytest
+
+from cumulant.core.hosts import Hosts
+
+LOCAL, NAMED = Hosts(local=True), Hosts(["models.example"], local=True)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [b"127.0.0.1:8080", b"127.0.0.1", b"localhost:1", b"LocalHost", b"[::1]:8080", b"[::1]", b"127.8.8.8:1", None],
+)
+def test_names_of_loopback_are_let_in(host):
+    assert LOCAL.fault(host, None) is None
+    assert LOCAL.fault(host, None) is None
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"evil.example", b"evil.example:8080", b"127.0.0.1.evil.example", b"localhost.evil.example", b"10.0.0.7:8080", b"",
+        b"evil.example@127.0.0.1.evil.example", b"127.0.0.1@evil.example", b"[::1", b"0.0.0.0", b"\xff", b"::1", b"models.example",
+    ],
+)  # fmt: skip
+def test_a_name_that_was_made_to_lead_here_is_refused(host):
+    assert "on loopback" in LOCAL.fault(host, None)
+
+
+def test_other_names_are_those_that_were_declared():
+    assert NAMED.fault(b"MODELS.example:443", None) is None
+    assert NAMED.fault(b"other.models.example", None) is not None
+    assert Hosts(["*"], local=True).fault(b"anything", None) is None
+    assert Hosts(local=False).fault(b"10.0.0.7:8080", None) is None
+
+
+@pytest.mark.parametrize("hosts", [LOCAL, Hosts(["*"], local=True), Hosts(local=False)])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        b"https://evil.example", b"null", b"", b"http://127.0.0.1:8081", b"http://127.0.0.1", b"https://127.0.0.1.evil.example",
+        b"http://127.0.0.1:8080@evil.example", b"file://", b"http://[::1", b"http://127.0.0.1:x", b"\xff://\xff",
+    ],
+)  # fmt: skip
+def test_pages_of_other_origins_are_refused(hosts, origin):
+    assert "another origin" in hosts.fault(b"127.0.0.1:8080", origin)
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        (b"127.0.0.1:8080", b"http://127.0.0.1:8080"),
+        (b"localhost", b"http://localhost"),
+        (b"LOCALHOST:80", b"http://localhost"),
+        (b"models.example", b"https://models.example"),
+        (b"models.example:443", b"https://models.example"),
+        (b"127.0.0.1:8080", b"https://models.example:8443"),
+    ],
+)
+def test_its_own_pages_and_those_of_a_declared_site_may_call(host, origin):
+    assert NAMED.fault(host, origin) is None
+
+
+def test_a_request_without_host_has_no_origin_of_its_own():
+    assert LOCAL.fault(None, b"http://127.0.0.1") is not None
+
+
+def test_what_is_remembered_is_bounded():
+    hosts = Hosts(local=True)
+    for port in range(1000):
+        assert hosts.fault(b"127.0.0.1:%d" % port, None) is None
+    assert len(hosts._known) <= 256

@@ -1,0 +1,124 @@
+"""Pages of other sites, and names that were made to lead to a server on loopback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from serving_models import ROW, servable
+
+from cumulant.core.traffic import Arm, Routes
+from cumulant.drivers.envoy.client import EnvoyTraffic
+from cumulant.drivers.local.gateway.client import LocalTraffic
+from cumulant.ports.traffic import Opening
+from cumulant.testing.gateways import running as gateway
+from cumulant.testing.gateways import wait_for
+
+PREDICT = "/v1/models/flight-late/predict"
+PATHS = [
+    ("POST", PREDICT),
+    ("POST", "/v2/models/flight-late/infer"),
+    ("POST", "/invocations"),
+    ("POST", "/v1/labels"),
+    ("POST", "/v1/events"),
+    ("POST", "/v2/repository/index"),
+    ("POST", "/v2/repository/models/flight-late/unload"),
+    ("GET", "/v1/models"),
+    ("GET", "/v2"),
+    ("GET", "/"),
+    ("GET", "/metrics"),
+    ("GET", "/openapi.json"),
+    ("OPTIONS", PREDICT),
+]
+EVIL = {"origin": "https://evil.example"}
+REBOUND = {"host": "evil.example:8080"}
+
+
+@contextmanager
+def server(folder, *options):
+    line = [sys.executable, "-m", "cumulant.serving", str(folder), "--http", "127.0.0.1:0", *options]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+    try:
+        yield json.loads(process.stdout.readline())["url"]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return servable(tmp_path_factory.mktemp("hosts") / "servable")
+
+
+@pytest.fixture(scope="module")
+def url(folder, tmp_path_factory):
+    labels = tmp_path_factory.mktemp("labels")
+    with server(
+        folder, "--model-control", "explicit", "--labels", str(labels), "--allow-host", "models.example"
+    ) as url:
+        yield url
+
+
+@pytest.mark.parametrize("headers", [EVIL, REBOUND, {"origin": "null"}])
+@pytest.mark.parametrize(("method", "path"), PATHS)
+def test_pages_of_other_sites_are_refused_at_every_path(url, method, path, headers):
+    answer = httpx.request(method, url + path, headers=headers, content=b"{}" if method == "POST" else None)
+    assert answer.status_code == 403, answer.text
+    assert answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"host": "models.example"},
+        {"host": "localhost"},
+        {"origin": "https://models.example"},
+        {"host": "[::1]:8080"},
+    ],
+)
+def test_callers_that_mean_well_are_answered(url, headers):
+    assert httpx.post(url + PREDICT, json=ROW, headers=headers).status_code == 200
+    assert httpx.post(url + PREDICT, json=ROW, headers={"origin": url}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready", "/ping", "/health"])
+def test_probes_are_answered_by_any_name(url, path):
+    assert httpx.get(url + path, headers={"host": "10.0.0.7:8080"}).status_code == 200
+
+
+def test_a_token_is_proof_enough(folder, tmp_path):
+    (tmp_path / "token").write_text("t0123456789")
+    with server(folder, "--token-file", str(tmp_path / "token")) as url:
+        known = {"authorization": "Bearer t0123456789"}
+        assert httpx.post(url + PREDICT, json=ROW, headers=EVIL | REBOUND | known).status_code == 200
+        assert httpx.post(url + PREDICT, json=ROW, headers=EVIL).status_code == 401
+
+
+def test_off_loopback_any_name_is_good_but_no_page_of_another_site(folder):
+    with server(folder, "--http", "0.0.0.0:0", "--insecure") as given:
+        url = given.replace("0.0.0.0", "127.0.0.1")
+        assert httpx.post(url + PREDICT, json=ROW, headers=REBOUND).status_code == 200
+        assert httpx.post(url + PREDICT, json=ROW, headers=EVIL).status_code == 403
+
+
+@pytest.mark.parametrize("engine", ["local", "envoy"])
+def test_a_gateway_passes_on_who_calls(url, tmp_path, engine):
+    if engine == "envoy":
+        pytest.importorskip("envoy")
+    traffic = (LocalTraffic if engine == "local" else EnvoyTraffic)(f"{engine}://{tmp_path}/gateway")
+    arm = Arm(name="champion", version="1", endpoints=(url,))
+    with (tmp_path / "out").open("wb") as output, gateway(traffic, Opening(http="127.0.0.1:0"), output):
+        traffic.apply(Routes(model="flight-late", revision=1, champion=arm))
+        door = traffic.door()
+        wait_for(lambda: httpx.post(door.url + PREDICT, json=ROW).status_code == 200)
+        for headers, status in (({}, 200), (EVIL, 403), (REBOUND, 403), ({"origin": door.url}, 200)):
+            assert httpx.post(door.url + PREDICT, json=ROW, headers=headers).status_code == status
+        if engine == "local":
+            for headers, status in (({}, 200), (EVIL, 403), (REBOUND, 403)):
+                assert httpx.get(door.admin + "/state", headers=headers).status_code == status
+                assert httpx.post(door.admin + "/reload", headers=headers).status_code == status
