@@ -19,6 +19,7 @@ _PIECE = 256 * 1024
 #: bytes that one byte of text may become. A body of numbers, rows or nested tensors stays below it; only one of hardly
 #: anything but empty objects or lists does not
 _EXPANSION = 32
+_NESTING = (b"[", b"{", b'"')
 _Value = list[msgspec.Raw] | dict[str, msgspec.Raw] | str | float | int | bool | None
 _value: Callable[[bytes | msgspec.Raw], _Value] = msgspec.json.Decoder(_Value).decode
 
@@ -56,10 +57,14 @@ def check_lists(text: bytes) -> None:
         return
 
 
-def _check(text: bytes | msgspec.Raw, depth: int) -> None:
+def _check(part: bytes | msgspec.Raw, depth: int) -> None:
+    text = bytes(part).strip()
+    if text[:1] == b"[" and not any(sign in text[1:] for sign in _NESTING):
+        check_count(text.count(b",") + 1)  # numbers: so many parts would take more memory than the numbers
+        return
     value = _value(text)
     if isinstance(value, list):
         check_count(len(value))
     elif isinstance(value, dict) and depth:
-        for part in value.values():
-            _check(part, depth - 1)
+        for inner in value.values():
+            _check(inner, depth - 1)

@@ -11,8 +11,9 @@ from serving_graphs import echo, scale
 from test_faults_reading import MANY, Gate
 from test_serving_grpc import SERVICE, message, packed, served
 
+from cumulant.core.errors import RequestError
 from cumulant.serving import Application, ModelSet, open_model, reading
-from cumulant.serving.grpc.codec import is_large
+from cumulant.serving.grpc.codec import is_large, read_message
 from cumulant.serving.tensors import PIECE, Input, elements
 
 
@@ -171,3 +172,19 @@ def test_a_value_that_does_not_fit_is_found_in_every_piece():
     with pytest.raises(Exception, match="no INT32"):
         elements(Input("x", "INT32", [len(values)], values))
     assert np.array_equal(elements(Input("x", "INT64", [len(values)], values)), np.array(values))
+
+
+@pytest.mark.parametrize("field", ["inputs", "outputs", "raw_input_contents", "parameters"])
+@pytest.mark.parametrize("before", [b"", b"\x98\x06\x01", b"\x99\x06" + bytes(8), b"\x9d\x06" + bytes(4)])
+def test_a_message_of_millions_of_empty_parts_is_refused_before_it_is_read(field, before):
+    """Also behind a field that is not known."""
+    tag = message("ModelInferRequest").DESCRIPTOR.fields_by_name[field].number << 3 | 2
+    with pytest.raises(RequestError, match="more than 10000"):
+        read_message(before + bytes([tag, 0]) * 4_000_000)
+    assert read_message(before + asked(MANY).SerializeToString())[0].model_name == "graph"
+
+
+@pytest.mark.parametrize("end", [b"\x2a", b"\x2a\x05", b"\x2b", b"\x9c\x06", b"\xff" * 20, b"\x99\x06"])
+def test_a_broken_end_of_a_large_message_is_refused(end):
+    with pytest.raises(RequestError, match="no message"):
+        read_message(asked(MANY).SerializeToString() + end)

@@ -23,7 +23,13 @@ _StreamResponse = INFERENCE.message("ModelStreamInferResponse")
 _parse: Callable[[bytes], Any] = _Request.FromString
 _RAW_INPUT = INFERENCE.number("ModelInferRequest", "raw_input_contents")
 _RAW_OUTPUT = INFERENCE.number("ModelInferResponse", "raw_output_contents")
-_LENGTH_DELIMITED = 2
+#: how the content of a field is written
+_VARINT, _LENGTH_DELIMITED = 0, 2
+_FIXED: Mapping[int, int] = {1: 8, 5: 4}
+_RAW_TENSOR = _RAW_INPUT << 3 | _LENGTH_DELIMITED
+#: an empty input has two bytes in a message, and takes a hundred and much time when values are made of it
+_MOST_FIELDS = 10_000
+_NO_MESSAGE = "the request is no message of this method"
 #: a number that goes on for ever would take for ever to read
 _VARINT_BITS = 63
 #: from this size on, raw tensors are taken out of the message without a copy; below, that costs more than it saves
@@ -55,7 +61,7 @@ def parsed(parse: Callable[[bytes], Any], body: bytes) -> Any:
     try:
         return parse(body)
     except DecodeError:
-        raise RequestError("the request is no message of this method") from None
+        raise RequestError(_NO_MESSAGE) from None
 
 
 def read_message(body: bytes) -> tuple[Any, Sequence[memoryview]]:
@@ -64,11 +70,10 @@ def read_message(body: bytes) -> tuple[Any, Sequence[memoryview]]:
     Raises:
         RequestError: it is no such message.
     """
-    split = _without_raw(body) if len(body) >= _LARGE else None
-    if split is None:
+    if len(body) < _LARGE:
         message = parsed(_parse, body)
         return message, [memoryview(raw) for raw in message.raw_input_contents]
-    head, raws = split
+    head, raws = _without_raw(body)
     return parsed(_parse, head), raws
 
 
@@ -222,26 +227,44 @@ def _demand(parameters: Mapping[str, Any], received: float, remaining: float | N
     return Demand(first, asked.priority, asked.client, asked.turn)
 
 
-def _without_raw(body: bytes) -> tuple[bytes, list[memoryview]] | None:
-    """The message without its raw tensors, and those; None where its fields are not as expected."""
-    whole, heads, raws = memoryview(body), [], []
-    at, start, end = 0, 0, len(body)
+def _without_raw(body: bytes) -> tuple[bytes, list[memoryview]]:
+    """The message without its raw tensors, and those. Its fields are counted before values are made of them.
+
+    Raises:
+        RequestError: it is no message, or has too many fields.
+    """
+    whole, at, start, end = memoryview(body), 0, 0, len(body)
+    heads: list[memoryview] = []
+    raws: list[memoryview] = []
+    for _ in range(_MOST_FIELDS):
+        if at == end:
+            heads.append(whole[start:end])
+            return b"".join(heads), raws
+        begin = at
+        tag, at, size = _field(body, at)
+        if tag == _RAW_TENSOR:
+            heads.append(whole[start:begin])
+            raws.append(whole[at : at + size])
+            start = at + size
+        at += size
+        if at > end:
+            raise RequestError(_NO_MESSAGE)
+    raise RequestError(f"the message has more than {_MOST_FIELDS} inputs, outputs, parameters and raw tensors")
+
+
+def _field(body: bytes, at: int) -> tuple[int, int, int]:
+    """The tag of a field, and where and how long its content is."""
     try:
-        while at < end:
-            begin = at
-            tag, at = _read_varint(body, at)
+        tag, at = _read_varint(body, at)
+        if tag & 7 == _LENGTH_DELIMITED:
             size, at = _read_varint(body, at)
-            if tag & 7 != _LENGTH_DELIMITED or at + size > end:
-                return None
-            if tag >> 3 == _RAW_INPUT:
-                heads.append(whole[start:begin])
-                raws.append(whole[at : at + size])
-                start = at + size
-            at += size
-    except IndexError:
-        return None
-    heads.append(whole[start:end])
-    return b"".join(heads), raws
+        elif tag & 7 == _VARINT:
+            size, at = 0, _read_varint(body, at)[1]
+        else:
+            size = _FIXED[tag & 7]
+    except (IndexError, KeyError):
+        raise RequestError(_NO_MESSAGE) from None
+    return tag, at, size
 
 
 def _read_varint(body: bytes, at: int) -> tuple[int, int]:
