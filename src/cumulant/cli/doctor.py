@@ -146,6 +146,7 @@ def project(call: Invocation) -> Iterator[Finding]:
         yield Finding("project file", "ok", f"{loaded.name}, environment {loaded.environment_name}")
         yield drivers(loaded)
         yield journal(loaded)
+        yield private(loaded)
 
 
 def drivers(loaded: Project) -> Finding:
@@ -163,6 +164,16 @@ def journal(loaded: Project) -> Finding:
     except CumulantError as error:
         return _fault("state", error)
     return Finding("state", "ok", f"{head.seq:,} events")
+
+
+def private(loaded: Project) -> Finding:
+    """Whether other users can read the state: databases, snapshots, logs. What is the owner's own is closed before."""
+    found = loaded.open_to_others() if loaded.state.exists() else []
+    if not found:
+        return Finding("state access", "ok", "its owner only")
+    names = " ".join(map(str, found))
+    modes = ", ".join(f"{path.name} has mode {path.stat().st_mode & 0o777:04o}" for path in found)
+    return Finding("state access", "warn", f"other users can read the state: {modes}", f"chmod go-rwx {names}")
 
 
 def _fault(check: str, error: CumulantError) -> Finding:

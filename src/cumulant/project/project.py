@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -32,6 +33,7 @@ from cumulant.project.identity import Code, PythonEnvironment, code_of, principa
 from cumulant.project.layers import Layers
 from cumulant.project.notifiers import Receiver, full_url, receivers, seen_url
 from cumulant.project.origins import Origin, ResolvedRow, origin_of, rows, shown
+from cumulant.project.private import make_private, open_to_others
 from cumulant.project.sources import RoutedFiles, files_base
 from cumulant.project.spec import DRIVERS, SECTIONS, EnvironmentSpec, ProjectSpec
 from cumulant.project.texts import masked, secrets_in
@@ -99,8 +101,16 @@ class Project:
 
     @property
     def state(self) -> Path:
-        """The folder of what this environment keeps on this machine."""
+        """The folder of what this environment keeps on this machine; nobody but its owner can enter it."""
+        make_private(self.root / STATE)
         return state_folder(self.root, self.environment_name)
+
+    def open_to_others(self) -> list[Path]:
+        """What of the state other users of this machine may read: the state folder, and databases outside of it."""
+        state = self.root / STATE
+        databases = (urlsplit(url) for url in (self.endpoints.journal, self.endpoints.online))
+        files = (Path(one.path) for one in databases if one.scheme == "sqlite")
+        return open_to_others(state, tuple(one for one in files if not one.is_relative_to(state)))
 
     @property
     def features_path(self) -> Path:
@@ -165,6 +175,7 @@ class Project:
         """
         if self.environment.salt is not None:
             return self.vault.reveal(self.environment.salt).encode()
+        make_private(self.root / STATE)
         return salt_file(self.root / STATE)
 
     def salt_fingerprint(self) -> str | None:
@@ -196,7 +207,7 @@ class Project:
             StorageError: the file cannot be made, or is damaged.
         """
         if self.environment.salt is None:
-            salt_file(self.root / STATE)
+            self.salt()
 
     # Origins --------------------------------------------------------------------------------------------------
 
@@ -315,6 +326,8 @@ class Project:
         return found
 
     def _made(self, port: str, url: str) -> Any:
+        if port != "secrets" and str(self.root / STATE) in url:
+            make_private(self.root / STATE)
         # Secrets themselves are found without a secret; everything else may need one.
         revealed = url if port == "secrets" else self.vault.reveal(url)
         try:

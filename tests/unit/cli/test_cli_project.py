@@ -264,3 +264,22 @@ def test_infer_of_nothing(cumulant: Any, tmp_path: Path) -> None:
     assert cumulant("data", "infer", str(tmp_path / "nowhere.csv")).code == 2
     (tmp_path / "empty.csv").write_text("")
     assert cumulant("data", "infer", str(tmp_path / "empty.csv")).code == 2
+
+
+def test_doctor_names_state_that_other_users_can_read(project: Path, cumulant: Any) -> None:
+    def check() -> dict[str, str]:
+        ended = cumulant("doctor", "--project", str(project), "--json")
+        return next(one for one in ended.document["checks"] if one["check"] == "state access")
+
+    (project / ".cumulant").mkdir(exist_ok=True)
+    (project / ".cumulant").chmod(0o755)
+    assert check()["state"] == "ok"
+    assert (project / ".cumulant").stat().st_mode & 0o077 == 0
+    shared = project / "shared.db"
+    shared.touch()
+    shared.chmod(0o644)
+    text = (project / "cumulant.yaml").read_text()
+    (project / "cumulant.yaml").write_text(text + f"\nenvironments: {{local: {{journal: 'sqlite://{shared}'}}}}\n")
+    found = check()
+    assert (found["state"], found["fix"]) == ("warn", f"chmod go-rwx {shared}")
+    assert "0644" in found["found"]

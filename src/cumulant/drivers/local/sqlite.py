@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
+import uuid
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, StorageError, UsageError
@@ -154,6 +155,7 @@ class Database:
             raise StorageError(
                 f"the folder of the {self._holds} cannot be made ({error.strerror})", subject=str(self.path.parent)
             ) from error
+        _create_private(self.path)
         try:
             connection = sqlite3.connect(
                 self.path, timeout=self._wait, isolation_level=None, check_same_thread=False, cached_statements=256
@@ -227,6 +229,22 @@ class Database:
         except BaseException:
             _roll_back(connection)
             raise
+
+
+def _create_private(path: Path) -> None:
+    """A new file with mode 0600; SQLite gives the files beside it (-wal, -shm) the same.
+
+    The file gets its name after it was closed: closing it under that name would end the locks of this process on it.
+    """
+    if path.exists():
+        return
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    with suppress(OSError):  # SQLite makes it, or says why it cannot
+        try:
+            os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            os.link(aside, path)  # unlike a rename, this never replaces the file of another process
+        finally:
+            aside.unlink(missing_ok=True)
 
 
 def _roll_back(connection: sqlite3.Connection) -> None:

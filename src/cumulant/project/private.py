@@ -1,0 +1,66 @@
+"""Who may read a project's state: its owner. The state folder is made here, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+_OTHERS = 0o077
+
+
+def make_private(folder: Path) -> None:
+    """The state folder with mode 0700, whatever the umask is; one that others can enter is tightened with its content.
+
+    Nothing happens where it cannot be made or belongs to another user: whoever needs it reports why.
+    """
+    try:
+        folder.mkdir(mode=0o700)
+        folder.chmod(0o700)  # the umask may have taken bits of the owner too
+    except FileExistsError:
+        _tighten(folder)
+    except OSError:
+        return
+
+
+def open_to_others(folder: Path, files: tuple[Path, ...] = ()) -> list[Path]:
+    """Of a state folder and database files that lie elsewhere, those that other users may read or write."""
+    if sys.platform == "win32":
+        return []
+    return [path for path in (folder, *files) if _exposed(path)]
+
+
+def _exposed(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & _OTHERS)
+    except OSError:
+        return False
+
+
+def _tighten(folder: Path) -> None:
+    if sys.platform == "win32":
+        return
+    with suppress(OSError):
+        found = folder.stat()
+        if found.st_mode & _OTHERS and found.st_uid == os.geteuid() and stat.S_ISDIR(found.st_mode):
+            # First the folder: from here on nobody else reaches what is in it.
+            folder.chmod(stat.S_IMODE(found.st_mode) & ~_OTHERS)
+            for path in _content(folder):
+                _close(path)
+
+
+def _content(folder: Path) -> Iterator[Path]:
+    for current, folders, files in os.walk(folder):
+        yield from (Path(current, name) for name in (*folders, *files))
+
+
+def _close(path: Path) -> None:
+    """Take away what others may do. Links and files of several names stay: they are also in use elsewhere."""
+    with suppress(OSError):
+        found = path.lstat()
+        linked = stat.S_ISLNK(found.st_mode) or (stat.S_ISREG(found.st_mode) and found.st_nlink > 1)
+        if found.st_mode & _OTHERS and found.st_uid == os.geteuid() and not linked:
+            path.chmod(stat.S_IMODE(found.st_mode) & ~_OTHERS)
