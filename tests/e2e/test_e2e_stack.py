@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -338,3 +339,57 @@ def test_an_order_that_both_versions_score_is_counted_once(shop):
     for url in (served.endpoint, other.endpoint):
         told = httpx.post(f"{url}/v1/events", json={"source": "orders", "rows": rows}, timeout=10).json()
         assert (told["accepted"], told["duplicates"]) == (0, 3)
+
+
+def copied(shop, copy):
+    """The whole folder, state and all, as a backup or `cp -r` takes it."""
+    if copy.exists():
+        shutil.rmtree(copy)
+    shutil.copytree(shop, copy, symlinks=True)
+    return copy
+
+
+def logged(shop):
+    """Rows of the prediction log, and when the stored features were written last."""
+    state = state_of(shop)
+    parts = sorted(path.name for path in (state / "predictions").glob("date=*/*.parquet"))
+    return parts, [(path.stat().st_mtime_ns, path.stat().st_size) for path in sorted(state.glob("online.db*"))]
+
+
+def test_a_copy_of_a_running_project_ends_and_lists_nothing_of_the_original(shop, tmp_path):
+    told = run(shop, "up", "--detach")
+    here = processes(shop)
+    copy = copied(shop, tmp_path / "copy")
+    assert run(copy, "ps") == {"running": False, "processes": []}
+    assert run(copy, "down") == {"ended": 0}
+    other = run(copied(shop, copy), "up", "--detach")
+    try:
+        assert other["url"] != told["url"]
+        assert asked(other["url"]).status_code == 200
+        assert {one.pid for one in processes(copy)}.isdisjoint(one.pid for one in here)
+        ports = [read_book(state_of(one), "returns").versions["1"].port for one in (shop, copy)]
+        assert ports[0] != ports[1]
+    finally:
+        run(copy, "down")
+    assert not any(map(is_gone, here)), "the original serves through it all"
+    assert run(shop, "ps")["running"]
+    assert asked(told["url"]).status_code == 200
+
+
+def test_a_copy_writes_into_its_own_log_and_online_store(shop, tmp_path):
+    run(shop, "up", "--detach")
+    run(shop, "down")
+    copy = copied(shop, tmp_path / "copy")
+    before, own = logged(shop), logged(copy)
+    told = run(copy, "up", "--detach")
+    try:
+        assert asked(told["url"], "of the copy").status_code == 200
+        rows = [ROW | {"order": 9100, "customer": "c-copy"}]
+        url = read_book(state_of(copy), "returns").versions["1"]
+        answer = httpx.post(f"{url.endpoint}/v1/events", json={"source": "orders", "rows": rows}, timeout=10)
+        assert answer.json()["accepted"] == 1
+    finally:
+        run(copy, "down")
+    assert logged(shop) == before
+    assert set(logged(copy)[0]) > set(own[0])
+    assert str(shop) not in " ".join(read_book(state_of(copy), "returns").versions["1"].command)

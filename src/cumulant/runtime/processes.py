@@ -34,6 +34,11 @@ def process_of(pid: int) -> Process:
     return Process(_host(), pid, _born(pid) or "")
 
 
+def is_here(process: Process) -> bool:
+    """Whether its number means a process of this machine, as it runs now."""
+    return process.host == _host()
+
+
 def is_gone(process: Process) -> bool:
     """True only where that is certain: the same machine, and no such process there. A lease tells the rest."""
     if process.host != _host() or sys.platform == "win32":

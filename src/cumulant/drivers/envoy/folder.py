@@ -48,6 +48,8 @@ class Seat(msgspec.Struct, frozen=True):
 
     door: Door
     socket: str
+    #: the gateway's folder: a copy of it names a socket that is not its own
+    folder: str = ""
 
 
 class Folder:
@@ -91,14 +93,14 @@ class Folder:
         return seat if seat and self._is_running() else None
 
     def write_seat(self, seat: Seat) -> None:
-        write(self._seat, msgspec.json.encode(seat))
+        write(self._seat, msgspec.json.encode(msgspec.structs.replace(seat, folder=str(self.path.resolve()))))
 
     def remove_seat(self) -> None:
         """Forget the gateway, with the folder of its socket, which stays where it was killed."""
         seat = self._last()
         self._seat.unlink(missing_ok=True)
         private = Path(seat.socket).parent if seat else None
-        if private and private.name.startswith(PRIVATE):
+        if seat and private and private.name.startswith(PRIVATE) and seat.folder == str(self.path.resolve()):
             shutil.rmtree(private, ignore_errors=True)
 
     def _last(self) -> Seat | None:

@@ -21,6 +21,7 @@ from cumulant.runtime.release.asking import becomes_ready
 from cumulant.runtime.release.effects import promoted, warm
 from cumulant.runtime.release.owed import TELLING, noted
 from cumulant.runtime.stack.book import Book, Return, change_book, read_book
+from cumulant.runtime.stack.claim import claim
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
@@ -73,6 +74,7 @@ def roll_back(
     """
     check(project.access(), principal, "release.rollback", model)
     now = (clock or SystemClock()).now()
+    claim(project, progress)
     book, routes = read_book(project.state, model), project.traffic().in_force(model)
     if book.model != model:  # a model of servers that are not ours: the book is not about it
         book = Book(model=model)

@@ -42,6 +42,7 @@ from cumulant.runtime.release.new_release import new_release
 from cumulant.runtime.release.outside import Outside, outside_arms, without_shadow
 from cumulant.runtime.release.own import METRIC
 from cumulant.runtime.stack.book import Book, change_book, read_book
+from cumulant.runtime.stack.claim import claim
 from cumulant.runtime.stack.versions import adopt, refused
 from cumulant.training.user import load_function
 
@@ -220,6 +221,7 @@ def _waiting(
 def _arms(
     project: Project, version: ModelVersion, principal: Principal, progress: Progress, at: datetime
 ) -> tuple[Arm, Arm]:
+    claim(project, progress)
     champion = _champion(project)
     if version.version == champion:
         raise UsageError(

@@ -10,9 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cumulant.core.errors import LeaseHeldError, StorageError
-from cumulant.runtime.processes import Process, is_gone
+from cumulant.runtime.processes import Process, is_gone, is_here
 from cumulant.runtime.stack.book import FOLDER
 from cumulant.runtime.stack.child import PATIENCE
+from cumulant.runtime.stack.identity import home_of
 from cumulant.runtime.stack.reconcile import stop_order
 from cumulant.runtime.stack.status import Status, read_status, remove_status
 
@@ -71,11 +72,13 @@ def supervisor_of(state: Path) -> int | None:
 def end_leftovers(status: Status | None, *, patience: float = PATIENCE) -> int:
     """End the processes of a supervisor that has ended without them; returns how many there were.
 
-    They are known by number and birth, so that no process that only got the same number is touched.
+    They are known by number and birth, so that no process that only got the same number is touched. Those of another
+    machine, or of this one before it was started again, are out of reach: their numbers are other processes' here.
     """
     if status is None:
         return 0
-    living = {one.name: one.process for one in status.children if one.process and not is_gone(one.process)}
+    present = {one.name: one.process for one in status.children if one.process and is_here(one.process)}
+    living = {name: one for name, one in present.items() if not is_gone(one)}
     kinds = {one.name: one.kind for one in status.children if one.name in living}
     for group in stop_order(kinds):
         _end([living[name] for name in group], patience)
@@ -89,9 +92,22 @@ def tidy(state: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def own_status(state: Path) -> Status | None:
+    """What the supervisor of this folder wrote last; None where that is another folder's, of which this is a copy.
+
+    Raises:
+        IntegrityError: the file is damaged.
+    """
+    status = read_status(state)
+    if status is None:
+        return None
+    own = status.home == home_of(state) or supervisor_of(state) == status.supervisor.pid
+    return status if own else None
+
+
 def left_behind(state: Path) -> int:
-    """End and tidy what a killed supervisor left; returns how many processes that were."""
-    count = end_leftovers(read_status(state))
+    """End and tidy what a killed supervisor of this folder left; returns how many processes that were."""
+    count = end_leftovers(own_status(state))
     tidy(state)
     return count
 

@@ -16,10 +16,11 @@ import msgspec
 from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime.actions import check
-from cumulant.runtime.processes import Process, is_gone, process_of
+from cumulant.runtime.processes import Process, is_gone, is_here, process_of
 from cumulant.runtime.stack.book import FOLDER, Book
 from cumulant.runtime.stack.child import logs
-from cumulant.runtime.stack.holding import already_runs, left_behind, supervisor_of
+from cumulant.runtime.stack.claim import claim
+from cumulant.runtime.stack.holding import already_runs, left_behind, own_status, supervisor_of
 from cumulant.runtime.stack.programs import LOGS
 from cumulant.runtime.stack.reaching import reaches, routes_to
 from cumulant.runtime.stack.repair import set_aside
@@ -76,6 +77,7 @@ def up(
         progress(f"set aside {path}")
     if count := left_behind(project.state):
         progress(f"ended {count} processes that a killed supervisor left")
+    claim(project, progress)
     address = http or project.spec.serving.http
     _check_address(address, insecure=insecure)
     book = first_champion(project, model, principal=principal, progress=progress)
@@ -95,10 +97,19 @@ def down(project: Project, *, principal: Principal, progress: Progress = silent)
 
     Raises:
         EngineUnavailableError: the supervisor does not come to its end.
+        UsageError: it runs on another machine, or in another container.
     """
     check(project.access(), principal, "stack.down", project.name)
-    pid, status = supervisor_of(project.state), read_status(project.state)
+    pid, status = supervisor_of(project.state), own_status(project.state)
     count = 0
+    if status is None and read_status(project.state) is not None:
+        progress("this state is a copy: the processes of the original are left alone")
+    if pid is not None and status is not None and not is_here(status.supervisor):
+        raise UsageError(
+            f"the supervisor of this project runs elsewhere, as {status.supervisor}",
+            subject=project.name,
+            hint="run `cumulant down` on that machine, or in that container",
+        )
     if pid is not None:
         progress(f"ending the supervisor, process {pid}")
         count = 1 + sum(one.pid is not None for one in status.children) if status else 1
@@ -109,13 +120,15 @@ def down(project: Project, *, principal: Principal, progress: Progress = silent)
 
 
 def ps(project: Project, *, principal: Principal) -> Status | None:
-    """The processes as the supervisor told of them last; None where none runs and none has been left.
+    """The processes as the supervisor wrote of them last; None where none runs and none has been left.
+
+    Processes of the project that this one is a copy of are not listed.
 
     Raises:
         IntegrityError: what it told is damaged.
     """
     check(project.access(), principal, "stack.show", project.name)
-    found = read_status(project.state)
+    found = own_status(project.state)
     return None if found is None else as_it_is(found)
 
 

@@ -12,6 +12,7 @@ import msgspec
 from cumulant.core.errors import IntegrityError
 from cumulant.runtime.processes import Process, is_gone
 from cumulant.runtime.stack.book import FOLDER
+from cumulant.runtime.stack.identity import Home
 from cumulant.runtime.stack.reconcile import Kind
 
 STATUS = "status.json"
@@ -56,6 +57,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     children: tuple[ChildStatus, ...] = ()
     #: what keeps the supervisor from doing all that it should, in words
     trouble: str = ""
+    #: the state folder that the supervisor works in; a copy of it holds a status that is not its own
+    home: Home | None = None
 
     @property
     def running(self) -> bool:

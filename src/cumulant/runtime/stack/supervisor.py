@@ -19,6 +19,7 @@ from cumulant.runtime.services import note_use
 from cumulant.runtime.stack.book import read_book
 from cumulant.runtime.stack.child import Child, logs
 from cumulant.runtime.stack.holding import held, left_behind, tidy
+from cumulant.runtime.stack.identity import home_of
 from cumulant.runtime.stack.probing import door_of, drained, listens, serves
 from cumulant.runtime.stack.programs import Stack, wanted
 from cumulant.runtime.stack.reconcile import Wanted, actions, stop_order
@@ -186,6 +187,7 @@ class Supervisor:
             url=self._url,
             children=tuple(child.status(now) for child in self._children.values()),
             trouble="; ".join(self._trouble.values()),
+            home=home_of(self._stack.state),
         )
         try:
             write_status(self._stack.state, status)

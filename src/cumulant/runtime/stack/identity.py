@@ -1,0 +1,87 @@
+"""Which folder on which machine a project's state belongs to, so that a copy is told from the original."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from cumulant.core.errors import StorageError
+
+_FILE = "identity.json"
+
+
+class Home(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a state folder lies. A copy, also one that took the original's path, has another inode."""
+
+    folder: str
+    inode: int
+    host: str
+
+    def is_folder(self, other: Home) -> bool:
+        """Whether both are one folder, whatever the machine is called."""
+        return (self.folder, self.inode) == (other.folder, other.inode)
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What a state folder says of itself; a copy of the folder says the same, and so is recognized."""
+
+    id: str
+    home: Home
+    #: the project's folder, as commands of the desired state name it
+    root: str
+    since: datetime
+
+
+def home_of(state: Path) -> Home:
+    """Where this state folder lies now."""
+    try:
+        inode = state.stat().st_ino
+    except OSError:
+        inode = 0
+    return Home(folder=os.path.realpath(state), inode=inode, host=socket.gethostname())
+
+
+def new_identity(state: Path, root: Path) -> Identity:
+    return Identity(id=uuid.uuid4().hex, home=home_of(state), root=str(root), since=datetime.now(UTC))
+
+
+def read_identity(state: Path) -> Identity | None:
+    """What the folder says of itself; None where it says nothing that can be read."""
+    try:
+        return msgspec.json.decode((state / _FILE).read_bytes(), type=Identity)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def write_identity(state: Path, identity: Identity) -> None:
+    """Raises StorageError where the folder cannot be written."""
+    path = state / _FILE
+    draft = path.with_name(f".{_FILE}.{os.getpid()}")
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        draft.write_bytes(msgspec.json.format(msgspec.json.encode(identity)))
+        draft.replace(path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
+
+
+def original_of(identity: Identity, state: Path) -> Path | None:
+    """The folder that a copied state came from, where it is still there with the same identity."""
+    original = Path(identity.home.folder)
+    found = read_identity(original)
+    if found is None or found.id != identity.id or same_folder(original, state):
+        return None
+    return original
+
+
+def same_folder(one: Path, other: Path) -> bool:
+    """Whether both paths lead to one folder, as through a link."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False

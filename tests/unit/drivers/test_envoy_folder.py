@@ -1,0 +1,28 @@
+"""What a gateway of Envoy leaves in its folder, and what becomes of it in a copy."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+pytest.importorskip("fcntl")
+
+from cumulant.drivers.envoy.folder import PRIVATE, Folder, Seat
+from cumulant.ports.traffic import Door
+
+
+def test_the_gateway_of_a_copy_leaves_the_socket_of_the_original_alone(tmp_path):
+    private = tmp_path / f"{PRIVATE}1"
+    private.mkdir()
+    original = Folder(tmp_path / "original")
+    original.make()
+    door = Door(url="http://127.0.0.1:1", admin="http://127.0.0.1:2", pid=1)
+    original.write_seat(Seat(door, str(private / "admin")))
+    copy = Folder(shutil.copytree(original.path, tmp_path / "copy"))
+    with copy.running():
+        assert copy.seat() is None
+    assert private.is_dir()
+    with original.running():
+        pass
+    assert not private.exists(), "what a killed gateway of this folder left goes"
