@@ -300,6 +300,10 @@ def test_tokens_stand_for_their_reviewers(tmp_path):
     folder = make(tmp_path / "shop")
     tokens = folder / "tokens.txt"
     tokens.write_text(TOKENS)
+    tokens.chmod(0o644)
+    refused = run(folder, "review", "serve", "--token-file", str(tokens), codes=(1, 2))["error"]
+    assert refused["hint"] == f"chmod 600 {tokens}"
+    tokens.chmod(0o600)
     with serving(folder, "--token-file", str(tokens)) as server:
         assert server.opened["guarded"]
         for wrong in (

@@ -19,7 +19,7 @@ from cumulant.core.servable import Reasons  # noqa: E402
 
 pytestmark = pytest.mark.live
 
-TOKEN = "secret"
+TOKEN = "a-token-of-the-test"
 CHECKS = {
     "triton_checks.py": (
         "triton_over_grpc", "triton_async_and_streams", "triton_aio", "triton_over_http", "triton_control",

@@ -163,7 +163,7 @@ def _server(url: str, token_file: Path | None) -> Server:
     from cumulant.runtime.asking import Server
     from cumulant.serving.token import read_token
 
-    return Server(url, read_token(token_file, os.environ))
+    return Server(url, read_token(token_file, os.environ, least=1))
 
 
 def _answers(call: Invocation, source: str, model: str, server: Server | None, as_of: str | None) -> pl.DataFrame:

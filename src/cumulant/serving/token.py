@@ -2,35 +2,77 @@
 
 from __future__ import annotations
 
+import os
+import stat
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import RefusedError, UsageError
 
 VARIABLE = "CUMULANT_TOKEN"
+#: characters of a token that a server accepts: a shorter one can be guessed
+LEAST = 16
+#: where container engines mount secrets, often with mode 0444 for a user that is not known in advance
+_MOUNTED = (Path("/run/secrets"), Path("/var/run/secrets"))
 
 
-def read_token(path: Path | None, environment: Mapping[str, str]) -> str | None:
+def read_token(path: Path | None, environment: Mapping[str, str], *, least: int = LEAST) -> str | None:
     """The token in the file, else in the variable; None where neither is given. Space around it is none of its own.
 
+    A caller sends the token that it was given, so that there `least` is 1.
+
     Raises:
-        UsageError: the file cannot be read or is empty, or the token could not be sent in a header.
+        UsageError: the file cannot be read or is empty, the token is shorter than `least`, or no header could carry it.
+        RefusedError: others can read the file, see `check_private`.
     """
     if path is None:
-        return _checked(environment.get(VARIABLE, "").strip(), VARIABLE) or None
+        token = environment.get(VARIABLE, "").strip()
+        return _checked(token, VARIABLE, least) if token else None
     try:
+        check_private(path)
         token = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
         told = error.strerror if isinstance(error, OSError) else "it is no text"
         raise UsageError(f"{path} cannot be read: {told}", subject=str(path)) from None
     if not token:
         raise UsageError(f"{path} is empty", subject=str(path))
-    return _checked(token, str(path))
+    return _checked(token, str(path), least)
 
 
-def _checked(token: str, source: str) -> str:
-    if all(33 <= ord(letter) <= 126 for letter in token):
-        return token
-    hint = "use one line of ASCII letters, digits and signs"
-    raise UsageError(f"the token in {source} holds a space, a line break or a letter that no header carries",
-                     subject=source, hint=hint)  # fmt: skip
+def check_private(path: Path) -> None:
+    """Refuse a file of tokens that its owner, who runs this, has left open to other users.
+
+    A file of another owner, on a read-only file system or below `/run/secrets` is as whoever mounted it wants it.
+
+    Raises:
+        RefusedError: other users can read or write it.
+        OSError: there is no such file.
+    """
+    found = path.stat()
+    if sys.platform == "win32" or not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        return
+    mounted = any(path.absolute().is_relative_to(place) for place in _MOUNTED)
+    if found.st_mode & 0o077 and not mounted and not os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise RefusedError(
+            f"other users can read or write the tokens in {path} (mode {stat.S_IMODE(found.st_mode):04o})",
+            subject=str(path),
+            hint=f"chmod 600 {path}",
+        )
+
+
+def _checked(token: str, source: str, least: int) -> str:
+    """The token itself is never repeated: messages are logged."""
+    if not all(33 <= ord(letter) <= 126 for letter in token):
+        raise UsageError(
+            f"the token in {source} holds a space, a line break or a letter that no header carries",
+            subject=source,
+            hint="use one line of ASCII letters, digits and signs",
+        )
+    if len(token) < least:
+        raise UsageError(
+            f"the token in {source} has {len(token)} characters; one of fewer than {least} can be guessed",
+            subject=source,
+            hint="python -c 'import secrets; print(secrets.token_urlsafe())'",
+        )
+    return token

@@ -21,7 +21,8 @@ def server(tmp_path_factory):
     """A model behind a token."""
     place = tmp_path_factory.mktemp("served")
     trees(place / "forest")
-    (place / "token").write_text("secret\n")
+    (place / "token").write_text("a-token-of-the-test\n")
+    (place / "token").chmod(0o600)
     wishes = Wishes(token_file=str(place / "token"))
     line = folders_command([str(place / "forest")], http="127.0.0.1:0", wishes=wishes, ready=place / "ready")
     process = spawn(line, stderr=None)
@@ -46,7 +47,7 @@ def test_no_project_is_needed(tmp_path, server, monkeypatch, capsys):
     document = json.loads(capsys.readouterr().out)
     (want,) = Engine(place / "forest" / "model.onnx").run({"input": np.array([VALUES], "f4")})
     assert document["answers"] == [{"output": want.ravel().tolist()}]
-    monkeypatch.setenv("CUMULANT_TOKEN", "secret")
+    monkeypatch.setenv("CUMULANT_TOKEN", "a-token-of-the-test")
     assert ask(tmp_path, monkeypatch, "--url", url, "--model", "forest", "--out", "answers.jsonl") == 0
     assert json.loads((tmp_path / "answers.jsonl").read_text()) == document["answers"][0]
 
@@ -57,7 +58,7 @@ def test_what_the_server_refuses_is_told(tmp_path, server, monkeypatch, capsys):
     monkeypatch.delenv("CUMULANT_TOKEN", raising=False)
     assert ask(tmp_path, monkeypatch, "--url", url) == 2
     assert "--token-file FILE, or CUMULANT_TOKEN" in capsys.readouterr().err
-    monkeypatch.setenv("CUMULANT_TOKEN", "secret")
+    monkeypatch.setenv("CUMULANT_TOKEN", "a-token-of-the-test")
     assert ask(tmp_path, monkeypatch, "--url", url, "--model", "forrest") == 2
     assert 'did you mean "forest"' in capsys.readouterr().err
     assert ask(tmp_path, monkeypatch, "--url", "127.0.0.1:1") == 2
@@ -67,6 +68,7 @@ def test_what_the_server_refuses_is_told(tmp_path, server, monkeypatch, capsys):
 @pytest.mark.parametrize("text", ["two words", "two\nlines", "ž", "a\tb"])
 def test_a_token_that_no_header_carries_is_refused(tmp_path, text):
     (tmp_path / "token").write_text(f" {text}\n", encoding="utf-8")
+    (tmp_path / "token").chmod(0o600)
     with pytest.raises(UsageError, match="holds a space, a line break or a letter"):
         read_token(tmp_path / "token", {})
     with pytest.raises(UsageError, match="CUMULANT_TOKEN"):

@@ -199,23 +199,30 @@ def test_control_is_off_unless_asked_for(repository):
 
 
 def test_a_token_is_asked_for_everywhere_but_at_health(repository, tmp_path):
-    (tmp_path / "token").write_text("secret\n")
+    (tmp_path / "token").write_text("a-secret-of-the-test\n")
+    (tmp_path / "token").chmod(0o600)
     with serving(repository, "--token-file", tmp_path / "token") as (_, ready):
         assert httpx.get(ready["url"] + "/v2/health/ready").status_code == 200
         for path in ("/metrics", "/v2", "/v1/models"):
             assert httpx.get(ready["url"] + path).status_code == 401
             assert httpx.get(ready["url"] + path, headers={"authorization": "Bearer wrong"}).status_code == 401
-            assert httpx.get(ready["url"] + path, headers={"authorization": "Bearer secret"}).status_code == 200
-    with serving(repository, env={"CUMULANT_TOKEN": "other"}) as (_, ready):
+            assert (
+                httpx.get(ready["url"] + path, headers={"authorization": "Bearer a-secret-of-the-test"}).status_code
+                == 200
+            )
+    with serving(repository, env={"CUMULANT_TOKEN": "another-secret-of-the-test"}) as (_, ready):
         assert httpx.get(ready["url"] + "/v2").status_code == 401
 
 
 def test_the_token_is_in_no_argument_that_other_users_can_read(repository, tmp_path):
-    (tmp_path / "token").write_text("very-secret")
+    (tmp_path / "token").write_text("a-very-secret-token")
+    (tmp_path / "token").chmod(0o600)
     with serving(repository, "--workers", 2, "--token-file", tmp_path / "token") as (process, ready):
-        assert httpx.get(ready["url"] + "/v2", headers={"authorization": "Bearer very-secret"}).status_code == 200
+        assert (
+            httpx.get(ready["url"] + "/v2", headers={"authorization": "Bearer a-very-secret-token"}).status_code == 200
+        )
         for pid in (process.pid, *children(process)):
-            assert b"very-secret" not in Path(f"/proc/{pid}/cmdline").read_bytes()
+            assert b"a-very-secret-token" not in Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def test_the_repository_finds_servables_by_the_name_they_give_themselves(tmp_path):

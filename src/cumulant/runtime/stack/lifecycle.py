@@ -27,6 +27,7 @@ from cumulant.runtime.stack.repair import set_aside
 from cumulant.runtime.stack.status import Status, as_it_is, read_status
 from cumulant.runtime.stack.versions import first_champion
 from cumulant.serving.sockets import bind, split_address
+from cumulant.serving.token import read_token
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -65,7 +66,7 @@ def up(
     Raises:
         LeaseHeldError: it runs already.
         PortInUseError: something else listens at the gateway's address.
-        UsageError: another version than `model` serves, or the address cannot be used.
+        UsageError: another version than `model` serves, or the address or the token cannot be used.
         EngineUnavailableError: a process does not come to answer; everything has ended again.
         IntegrityError: the book is damaged.
     """
@@ -160,7 +161,7 @@ def logs_folder(project: Project) -> Path:
 def _check_address(address: str, *, insecure: bool) -> None:
     """Listen there once, so that what is in the way is told before anything starts."""
     host, port = split_address(address)
-    open_to_all = insecure or bool(os.environ.get("CUMULANT_TOKEN"))
+    open_to_all = insecure or read_token(None, os.environ) is not None
     bind(host, port, insecure=open_to_all, option="--http").close()
 
 

@@ -18,10 +18,9 @@ from cumulant.core.errors import RefusedError, UsageError
 from cumulant.ports.access import Principal
 from cumulant.runtime.review.verbs import named
 from cumulant.serving.errors import HttpError
+from cumulant.serving.token import LEAST, check_private
 
 USER, GROUPS = b"x-cumulant-user", b"x-cumulant-groups"
-#: signs of a token: what can be guessed is none
-_LEAST = 16
 _BEARER = ((b"www-authenticate", b"Bearer"),)
 
 
@@ -37,10 +36,12 @@ def read_callers(path: Path | None, shared: str) -> list[Caller]:
 
     Raises:
         UsageError: the file cannot be read, or says something else.
+        RefusedError: other users can read it.
     """
     if path is None:
         return [Caller(_hash(_checked(shared, "CUMULANT_TOKEN")), None)] if shared.strip() else []
     try:
+        check_private(path)
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         told = error.strerror if isinstance(error, OSError) else "it is no text"
@@ -66,10 +67,10 @@ def _caller(words: Sequence[str], place: str) -> Caller:
 
 def _checked(token: str, place: str) -> str:
     token = token.strip()
-    if len(token) < _LEAST or not all(33 <= ord(letter) <= 126 for letter in token):
+    if len(token) < LEAST or not all(33 <= ord(letter) <= 126 for letter in token):
         # The token itself is not repeated: messages are logged.
         raise UsageError(
-            f"{place}: a token is one word of at least {_LEAST} ASCII letters, digits and signs", subject=place,
+            f"{place}: a token is one word of at least {LEAST} ASCII letters, digits and signs", subject=place,
             hint="python -c 'import secrets; print(secrets.token_urlsafe())'",
         )  # fmt: skip
     return token
