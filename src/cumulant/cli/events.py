@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.core.events import Event
+    from cumulant.ports.journal import Head
 
 app = application(
     "events",
@@ -25,6 +26,7 @@ app = application(
 )
 
 _HASH = re.compile(r"[0-9a-f]{64}")
+_HEAD = re.compile(r"[0-9a-f]{12,64}")
 
 Kind = Annotated[list[str] | None, typer.Option("--kind", metavar="KIND", help="Only this kind; may be repeated.")]
 OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only the events of one run.")]
@@ -99,15 +101,36 @@ def follow(
             time.sleep(0.25)
 
 
-@command(app, action="events.verify", examples=["cumulant events verify", "cumulant events verify --json"])
-def verify(call: Invocation) -> None:
-    """Prove that no event was altered, removed or inserted; exit code 1 where the chain breaks."""
-    from cumulant.core.errors import IntegrityError
+@command(
+    app,
+    action="events.verify",
+    examples=["cumulant events verify", "cumulant events verify --head 76b3b2c69667", "cumulant events verify --json"],
+)
+def verify(
+    call: Invocation,
+    known: Annotated[
+        str,
+        typer.Option(
+            "--head", metavar="HASH", show_default=False, help="The end of the chain as an earlier verify showed it."
+        ),
+    ] = "",
+) -> None:
+    """Show whether an event was altered, removed or inserted; exit code 1 where the chain breaks.
+
+    The chain is compared with its counter, with the head in a file beside the database, and with --head, a head that
+    you kept elsewhere. State rows are not part of the chain.
+    """
+    from cumulant.core.errors import IntegrityError, UsageError
+    from cumulant.runtime.events import UNSEEN
     from cumulant.runtime.events import verify as breaks_of
 
+    if known and not _HEAD.fullmatch(known):
+        raise UsageError(
+            f'"{known}" is no hash', subject="--head", hint="give 12 to 64 of its digits, as verify prints"
+        )
     with call.project() as project:
         head = project.journal().head()
-        breaks = list(breaks_of(project.journal()))
+        breaks = list(breaks_of(project.journal(), known=known))
     if breaks and not call.json:
         first = breaks[0]
         raise IntegrityError(
@@ -117,11 +140,17 @@ def verify(call: Invocation) -> None:
             hint="compare with an export or a backup; `cumulant events verify --json` lists every break",
         )
     call.answer(
-        {"events": head.seq, "head": head.hash, "holds": not breaks, "breaks": breaks},
-        lambda console: console.print(f"{head.seq:,} events, the chain holds; its end is {head.hash[:12]}"),
+        {"events": head.seq, "head": head.hash, "holds": not breaks, "breaks": breaks, "unseen": UNSEEN},
+        lambda console: _verified(console, head, UNSEEN),
     )
     if breaks:
         raise typer.Exit(1)
+
+
+def _verified(console: Console, head: Head, unseen: Iterable[str]) -> None:
+    console.print(f"{head.seq:,} events, the chain holds; its end is {head.hash[:12]}")
+    for one in unseen:
+        console.print(f"not seen: {one}", style="dim", soft_wrap=True)
 
 
 @command(

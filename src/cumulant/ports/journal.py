@@ -97,3 +97,16 @@ class Freezing(Protocol):
     def aside(self) -> Journal:
         """A copy that can be written and is gone when it is closed, for work that changes nothing that others see."""
         ...
+
+
+@runtime_checkable
+class Witnessed(Protocol):
+    """What a journal may have besides: more by which a change of what was written is found."""
+
+    def witness(self) -> Head | None:
+        """A head of the chain that is kept apart from the events and their counter; None where none is."""
+        ...
+
+    def misfiled(self) -> Iterator[int]:
+        """The `seq` under which events lie that are looked up by another seq, kind or run than their own."""
+        ...

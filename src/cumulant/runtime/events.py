@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from cumulant.core.events import GENESIS, Break, Event, Fact, verify_chain
-from cumulant.ports.journal import Head, Journal
+from cumulant.ports.journal import Journal, Witnessed
 
 
 class RunStarted(Fact, frozen=True, kw_only=True):
@@ -76,26 +76,52 @@ class StepFailed(Fact, frozen=True, kw_only=True):
     interrupted: bool = False
 
 
-def verify(journal: Journal) -> Iterator[Break]:
+#: what no chain can show, since whoever may write the database may write this too
+UNSEEN = (
+    "state rows (runs, releases, leases): they are not part of the chain",
+    "a chain made anew together with the head beside the database: compare with a head or an export kept elsewhere",
+)
+
+
+def verify(journal: Journal, *, known: str = "") -> Iterator[Break]:
     """Every place where the journal's chain does not hold, a missing end included; none for an untouched one.
 
-    Others may write meanwhile: what they add lies between the two heads that are read before and after.
+    `known`: how the hash of an event begins that the chain must have, such as a head that was kept elsewhere. Others
+    may write meanwhile: what they add lies between the two heads that are read before and after.
     """
+    witness = journal.witness() if isinstance(journal, Witnessed) else None
     before = journal.head()
-    last = Head(0, GENESIS)
-    then = before.hash
-
-    def seen() -> Iterator[Event]:
-        nonlocal last, then
-        for event in journal.events():
-            last = Head(event.seq, event.hash)
-            then = event.hash if event.seq == before.seq else then
-            yield event
-
-    yield from verify_chain(seen())
-    if last.seq < before.seq:
+    passed = _Passed({before.seq, 0 if witness is None else witness.seq}, known)
+    yield from verify_chain(passed.through(journal.events()))
+    if passed.last < before.seq:
         yield Break(before.seq, "the newest events are missing")
-    if then != before.hash:
+    elif passed.hashes.get(before.seq, before.hash) != before.hash:
         yield Break(before.seq, "is not the event that was written here")
-    if last.seq > journal.head().seq:
-        yield Break(last.seq, "was not written by this journal")
+    if passed.last > journal.head().seq:
+        yield Break(passed.last, "was not written by this journal")
+    if witness is not None and witness != before and passed.hashes.get(witness.seq) != witness.hash:
+        what = "is another one" if witness.seq in passed.hashes else "is missing"
+        yield Break(witness.seq, f"{what}: the head that is kept beside the database names it")
+    if not passed.knows:
+        yield Break(passed.last, f"is the end of a chain that has no event {known[:12]}")
+    if isinstance(journal, Witnessed):
+        for seq in journal.misfiled():
+            yield Break(seq, "is stored under another number, kind or run than its own")
+
+
+class _Passed:
+    """What has gone by of a chain: the number of the last event, hashes at some places, whether one is known."""
+
+    def __init__(self, places: set[int], known: str) -> None:
+        self.last = 0
+        self.hashes: dict[int, str] = {0: GENESIS}
+        self.knows = not known
+        self._places, self._known = places, known
+
+    def through(self, events: Iterable[Event]) -> Iterator[Event]:
+        for event in events:
+            self.last = event.seq
+            self.knows = self.knows or event.hash.startswith(self._known)
+            if event.seq in self._places:
+                self.hashes[event.seq] = event.hash
+            yield event

@@ -193,7 +193,14 @@ def test_events_list_follow_export_and_verify(project: Path, cumulant: Any, tmp_
     assert cumulant("events", "export", str(out), "--project", str(project), "--json").document["events"] == len(events)
     assert [json.loads(line)["hash"] for line in out.read_text().splitlines()] == [event["hash"] for event in events]
     assert len(cumulant("events", "export", "-", "--project", str(project)).out.splitlines()) == len(events)
-    assert cumulant("events", "verify", "--project", str(project), "--json").document["holds"] is True
+    found = cumulant("events", "verify", "--project", str(project), "--json").document
+    assert found["holds"] is True
+    assert "state rows" in found["unseen"][0]
+    ended = cumulant("events", "verify", "--project", str(project), "--head", found["head"][:12])
+    assert (ended.code, "not seen: state rows" in ended.out) == (0, True)
+    ended = cumulant("events", "verify", "--project", str(project), "--head", "0" * 12)
+    assert (ended.code, "has no event 000000000000" in ended.err) == (1, True)
+    assert cumulant("events", "verify", "--project", str(project), "--head", "nothing").code == 2
 
 
 def test_an_altered_event_is_found(project: Path, cumulant: Any) -> None:

@@ -3,6 +3,7 @@
 import multiprocessing
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import ClassVar
 
@@ -303,6 +304,107 @@ def test_two_events_exchanged(told):
     tamper("UPDATE events SET seq = 3 WHERE seq = 4")
     tamper("UPDATE events SET seq = 4 WHERE seq = -1")
     assert breaks(journal) != []
+
+
+MISSING = "is missing: the head that is kept beside the database names it"
+
+
+def cut(journal, tamper, last):
+    """The chain as if it had never gone beyond `last`, counter and all."""
+    kept = list(journal.events())[last - 1]
+    tamper("DELETE FROM events WHERE seq > ?", last)
+    tamper("UPDATE chain SET seq = ?, hash = ?", kept.seq, kept.hash)
+
+
+def test_the_newest_events_deleted_with_the_counter_rewritten(told):
+    journal, tamper = told
+    cut(journal, tamper, 4)
+    assert breaks(journal) == [(6, MISSING)]
+    for number in range(5):  # going on does not cover it
+        with journal.transaction(actor=ADA) as tx:
+            tx.emit(Happened(value=number))
+    assert breaks(journal) == [(6, MISSING.replace("is missing", "is another one"))]
+    assert journal.head().seq == 9
+
+
+def test_a_whole_chain_made_anew_is_not_the_one_that_the_head_names(told, tmp_path):
+    journal, _ = told
+    other = SqliteJournal(f"sqlite://{tmp_path}/other.db")
+    for number in range(6):
+        with other.transaction(actor=ADA) as tx:
+            tx.emit(Happened(value=number * 2))
+    known = list(journal.events())[3].hash
+    journal.close()
+    other.close()
+    (tmp_path / "other.db").replace(tmp_path / "journal.db")
+    assert [seq for seq, _ in breaks(journal)] == [6]
+    (tmp_path / "journal.db.head").unlink()
+    assert breaks(journal) == [], "who may write both files can make both anew"
+    assert [(found.seq, found.problem) for found in verify(journal, known=known[:12])] == [
+        (6, f"is the end of a chain that has no event {known[:12]}")
+    ]
+
+
+def test_a_head_of_before_is_part_of_the_chain(told):
+    journal, _ = told
+    assert list(verify(journal, known=list(journal.events())[1].hash)) == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE events SET kind = 'test.other' WHERE seq = 3",
+        "UPDATE events SET run = 'another' WHERE seq = 3",
+        "UPDATE events SET kind = '' WHERE seq = 3",
+    ],
+)
+def test_columns_that_differ_from_the_envelope(told, statement):
+    journal, tamper = told
+    tamper(statement)
+    assert breaks(journal) == [(3, "is stored under another number, kind or run than its own")]
+
+
+def test_the_head_beside_the_database_lags_behind_and_is_never_ahead(told, tmp_path):
+    journal, _ = told
+    file = tmp_path / "journal.db.head"
+    assert journal.witness() == journal.head()
+    assert file.stat().st_mode & 0o077 == 0
+
+    def undone():
+        with journal.transaction(actor=ADA) as tx:
+            tx.emit(Other())
+            tx.put("step", "a", {}, expect=7)
+
+    with pytest.raises(LeaseHeldError):
+        undone()
+    assert journal.witness() == journal.head()
+    assert journal.head().seq == 6
+    before = file.read_bytes()
+    with journal.transaction(actor=ADA) as tx:
+        tx.emit(Other())
+    file.write_bytes(before)  # as where the process was killed in between
+    assert breaks(journal) == []
+    for content in (b"", b"half a li", b"x" * 86):
+        file.write_bytes(content)
+        assert journal.witness() is None
+        assert breaks(journal) == []
+    file.unlink()
+    with journal.transaction(actor=ADA) as tx:
+        tx.emit(Other())
+    assert journal.witness() == journal.head()
+
+
+def test_many_writers_keep_one_head(tmp_path):
+    journal = SqliteJournal(f"sqlite://{tmp_path}/journal.db")
+
+    def write(number):
+        with journal.transaction(actor=ADA) as tx:
+            tx.emit(Happened(value=number))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(60)))
+    assert journal.witness() == journal.head()
+    assert breaks(journal) == []
 
 
 def test_an_event_that_is_no_event(told):

@@ -17,6 +17,7 @@ from cumulant.core.events import GENESIS, Actor, Event, Fact
 from cumulant.core.units import from_micros, to_micros
 from cumulant.drivers.local.location import locate
 from cumulant.drivers.local.sqlite import Database
+from cumulant.drivers.local.witness import Witness
 from cumulant.ports.journal import Head, Row
 
 _SCHEMA = """
@@ -41,7 +42,8 @@ class SqliteJournal:
     """A journal that threads and processes of one machine share.
 
     `sqlite:///path/journal.db?project=NAME`; `tenant` and `region` are options too and enter each event.
-    A deleted row keeps its count of writes, so that a version is never given out twice.
+    A deleted row keeps its count of writes, so that a version is never given out twice. The end of the chain is also
+    kept in `journal.db.head`, beside the database.
 
     Raises:
         EngineUnavailableError: another process has held the write lock for a minute.
@@ -54,11 +56,15 @@ class SqliteJournal:
         self._clock = clock or SystemClock()
         self._temporary: str | None = None
         self._database = Database(where.path, schema=_SCHEMA, version=1, holds="journal")
+        self._witness = Witness(where.path)
 
     @contextmanager
     def transaction(self, *, actor: Actor, run: str | None = None) -> Iterator[SqliteTransaction]:
         with self._database.write() as connection:
-            yield SqliteTransaction(connection, actor=actor, run=run, options=self._options, clock=self._clock)
+            opened = SqliteTransaction(connection, actor=actor, run=run, options=self._options, clock=self._clock)
+            yield opened
+        if opened.head is not None:
+            self._witness.advance(opened.head, self._hash_at)
 
     def get(self, kind: str, key: str) -> Row | None:
         with self._database.read() as connection:
@@ -86,6 +92,32 @@ class SqliteJournal:
     def head(self) -> Head:
         with self._database.read() as connection:
             return _head(connection)
+
+    def witness(self) -> Head | None:
+        return self._witness.read()
+
+    def misfiled(self) -> Iterator[int]:
+        after = 0
+        while True:
+            with self._database.read() as connection:
+                page = connection.execute(
+                    "SELECT seq, kind, run, envelope FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (after, _PAGE)
+                ).fetchall()
+            for seq, kind, run, envelope in page:
+                event = _read(seq, envelope)
+                if (event.seq, event.kind, event.run) != (seq, kind, run):
+                    yield seq
+            if len(page) < _PAGE:
+                return
+            after = page[-1][0]
+
+    def _hash_at(self, seq: int) -> str | None:
+        with self._database.read() as connection:
+            found = connection.execute("SELECT envelope FROM events WHERE seq = ?", (seq,)).fetchone()
+        try:
+            return _decode_event(found[0]).hash if found else None
+        except msgspec.MsgspecError:
+            return None
 
     def cursor(self, subscriber: str) -> int:
         with self._database.read() as connection:
@@ -131,6 +163,8 @@ class SqliteTransaction:
         self._run = run
         self._options = options
         self._clock = clock
+        #: the end of the chain, where this transaction has moved it
+        self.head: Head | None = None
 
     def get(self, kind: str, key: str) -> Row | None:
         return _get(self._connection, kind, key)
@@ -183,6 +217,7 @@ class SqliteTransaction:
             "INSERT INTO events VALUES (?, ?, ?, ?)", (event.seq, event.kind, event.run, _encode(event))
         )
         self._connection.execute("INSERT OR REPLACE INTO chain VALUES (1, ?, ?)", (event.seq, event.hash))
+        self.head = Head(event.seq, event.hash)
         return event
 
     def _version(self, kind: str, key: str) -> tuple[int, bool]:
