@@ -6,7 +6,9 @@ import contextlib
 import json
 import math
 import pickletools
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -21,7 +23,7 @@ from mlflow_servables import FRAME, model_of, servable
 
 from cumulant.core.errors import EngineUnavailableError, NotFoundError, StorageError, UsageError
 from cumulant.drivers.mlflow.client import MlflowRegistry
-from cumulant.drivers.mlflow.database import has_no_model, make_database
+from cumulant.drivers.mlflow.database import follow_artifacts, has_no_model, make_database
 from cumulant.drivers.mlflow.location import locate
 from cumulant.drivers.mlflow.reach import check_reachable
 from cumulant.packaging import Scorer
@@ -243,6 +245,59 @@ def test_a_report_is_added_to_a_finished_run(registry, registered, tmp_path):
     registry.attach(registered.run_id, tmp_path / "plots")
     names = {item.path for item in registry._client.list_artifacts(registered.run_id)}
     assert names == {"report", "plots"}
+
+
+#: a program that works with a copied registry: the database, a run of the original, and a file to add
+COPIED = """
+import sys; from pathlib import Path; from cumulant.drivers.mlflow.client import MlflowRegistry
+registry, note = MlflowRegistry(f"mlflow+sqlite://{sys.argv[1]}"), Path(sys.argv[3])
+registry.attach(sys.argv[2], note)
+with registry.run("flights", "another", key="r9") as run:
+    run.artifact(note)
+"""
+
+
+def test_a_copy_reads_and_writes_its_own_artifacts(registry, registered, place, tmp_path):
+    def files(state):
+        return {path.relative_to(state) for path in (state / "mlartifacts").rglob("*") if path.is_file()}
+
+    state = place / "state"
+    before, copy = files(state), tmp_path / "copy"
+    shutil.copytree(state, copy)
+    (tmp_path / "note.txt").write_text("of the copy")
+    # A process of its own: MLflow remembers the place of a run for as long as its process lives.
+    line = [sys.executable, "-c", COPIED, str(copy / "mlflow.db"), registered.run_id, str(tmp_path / "note.txt")]
+    subprocess.run(line, check=True, timeout=120)
+    assert files(state) == before
+    assert len(files(copy)) == len(before) + 2
+    with sqlite3.connect(copy / "mlflow.db") as opened:
+        assert str(state) not in "".join(opened.iterdump())
+    opened.close()
+    other = MlflowRegistry(f"mlflow+sqlite://{copy / 'mlflow.db'}")
+    version = other.resolve(registered.uri)
+    for path in (copy / "mlartifacts").rglob("servable.json"):
+        described = json.loads(path.read_bytes()) | {"created": "by the copy"}
+        path.chmod(0o644)
+        path.write_text(json.dumps(described))
+    fetched = other.fetch(version, tmp_path / "into")
+    assert json.loads((fetched / "servable.json").read_bytes())["created"] == "by the copy"
+
+
+def test_a_database_whose_artifacts_are_elsewhere_stays_as_it_is(tmp_path):
+    def place_of(database):
+        with sqlite3.connect(database) as opened:
+            (found,) = opened.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
+        opened.close()
+        return found
+
+    database = tmp_path / "mlflow.db"
+    make_database(database, tmp_path / "elsewhere" / "mlruns")
+    (tmp_path / "mlartifacts").mkdir()
+    follow_artifacts(database, tmp_path / "mlartifacts")
+    assert place_of(database).endswith("/elsewhere/mlruns/0")
+    (tmp_path / "link").symlink_to(tmp_path)
+    follow_artifacts(tmp_path / "link" / "mlflow.db", tmp_path / "link" / "mlartifacts")
+    assert place_of(database).endswith("/elsewhere/mlruns/0")
 
 
 def test_no_file_of_the_model_holds_a_pickle(registry, registered, place):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cumulant.core.errors import NotFoundError, StorageError, UsageError, not_found
-from cumulant.drivers.mlflow.database import has_no_model, make_database
+from cumulant.drivers.mlflow.database import follow_artifacts, has_no_model, make_database
 from cumulant.drivers.mlflow.engine import current, engine
 from cumulant.drivers.mlflow.location import locate
 from cumulant.drivers.mlflow.models import log_model
@@ -62,6 +62,7 @@ class MlflowRegistry:
         with engine(where.tracking_uri) as mlflow:
             if where.database is not None and where.artifacts is not None:
                 make_database(where.database, where.artifacts)
+                follow_artifacts(where.database, where.artifacts)
             return mlflow.MlflowClient(where.tracking_uri)
 
     def _engine(self, subject: str) -> AbstractContextManager[ModuleType]:

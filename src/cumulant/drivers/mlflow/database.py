@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 from cumulant.drivers.mlflow.lock import alone
+
+#: where MLflow keeps absolute places of artifacts
+_PLACES = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "storage_location"),
+)
+_WAIT = 60.0
 
 
 def has_no_model(database: Path) -> bool:
@@ -45,3 +57,45 @@ def make_database(database: Path, artifacts: Path) -> None:
         store = module.SqlAlchemyStore(f"sqlite:///{draft.as_posix()}", artifacts.as_uri())
         store.engine.dispose()
         draft.rename(database)
+
+
+def follow_artifacts(database: Path, artifacts: Path) -> None:
+    """Let a database that was copied or moved with its artifacts name those beside it.
+
+    MLflow keeps absolute places: without this a copy reads the original's artifacts, and writes among them. A database
+    of another program, whose artifacts lie elsewhere, stays as it is, and so does one that cannot be written.
+
+    Raises:
+        EngineUnavailableError: another process has been changing the file for too long.
+        sqlite3.Error: it cannot be written.
+    """
+    if _artifacts_before(database, artifacts) is None:
+        return
+    with alone(database.with_name(f"{database.name}.lock")):
+        before = _artifacts_before(database, artifacts)
+        if before is None:
+            return
+        with closing(sqlite3.connect(database, timeout=_WAIT)) as opened, opened:
+            present = {name for (name,) in opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            for table, column in _PLACES:
+                if table in present:
+                    opened.execute(
+                        f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # noqa: S608 - constants
+                        f" WHERE substr({column}, 1, ?) = ?",
+                        (artifacts.as_uri(), len(before) + 1, len(before) + 1, f"{before}/"),
+                    )
+
+
+def _artifacts_before(database: Path, artifacts: Path) -> str | None:
+    """The place of artifacts that the database names, where it is another folder of the same name than `artifacts`."""
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as opened:
+            found = opened.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
+    except sqlite3.Error:
+        return None
+    before = str(found[0]).removesuffix("/0") if found else ""
+    moved = before.startswith("file://") and before.endswith(f"/{artifacts.name}") and before != artifacts.as_uri()
+    if not moved or not artifacts.is_dir() or not os.access(database.parent, os.W_OK):
+        return None
+    folder = Path(url2pathname(urlsplit(before).path))
+    return None if folder.is_dir() and folder.samefile(artifacts) else before
