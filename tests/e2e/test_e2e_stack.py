@@ -365,6 +365,8 @@ def test_a_copy_of_a_running_project_ends_and_lists_nothing_of_the_original(shop
     other = run(copied(shop, copy), "up", "--detach")
     try:
         assert other["url"] != told["url"]
+        assert f"a copy of {state_of(shop)}" in other["notes"][0]
+        assert "notes" not in told
         assert asked(other["url"]).status_code == 200
         assert {one.pid for one in processes(copy)}.isdisjoint(one.pid for one in here)
         ports = [read_book(state_of(one), "returns").versions["1"].port for one in (shop, copy)]

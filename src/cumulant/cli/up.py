@@ -70,7 +70,8 @@ def up(
                 progress=progress,
             )  # fmt: skip
     try:
-        call.answer(document(found.status), lambda console: _show(console, found, detach))
+        notes = {"notes": found.notes} if found.notes else {}
+        call.answer(document(found.status) | notes, lambda console: _show(console, found, detach))
         if not detach:
             _stay(call, found.process, state)
     except BaseException:
@@ -82,6 +83,8 @@ def _show(console: Console, found: Up, detached: bool) -> None:
     from cumulant.cli.program import as_called
     from cumulant.cli.stack_table import table
 
+    for note in found.notes:
+        console.print(note, soft_wrap=True)
     if detached or not console.is_terminal:
         console.print(table(found.status))
     console.print(as_called("`cumulant down` ends it") if detached else "stop with Ctrl-C", style="dim")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.progress import Progress, silent
+from cumulant.core.progress import silent
 from cumulant.core.traffic import CHAMPION
 from cumulant.runtime.serve import SERVING
 from cumulant.runtime.stack.book import FOLDER, Book, Served, change_book, read_book
@@ -34,7 +34,7 @@ _BEYOND = 1000
 _NOTES = (f"{FOLDER}/controller.json", f"{FOLDER}/pace.json", "gateway/door.json")
 
 
-def claim(project: Project, progress: Progress = silent) -> None:
+def claim(project: Project, report: Callable[[str], None] = silent) -> None:
     """Make the state belong to this project folder on this machine, before anything is started from it.
 
     In a copy the servers' commands name the original's log, online store and ports: they get paths below this
@@ -52,9 +52,9 @@ def claim(project: Project, progress: Progress = silent) -> None:
         return
     old = _roots_before(project, before)
     if any(not same_folder(one, root) for one in old[:1]) or (before is not None and not before.home.is_folder(here)):
-        _settle_in(project, before, old or (root,), progress)
+        _settle_in(project, before, old or (root,), report)
     elif before is not None:
-        progress(f"this state was last used on {before.home.host}; it belongs to {here.host} from now on")
+        report(f"this state was last used on {before.home.host}; it belongs to {here.host} from now on")
     write_identity(state, new_identity(state, root))
 
 
@@ -78,7 +78,7 @@ def _above(state: Path, within: tuple[str, ...]) -> Path | None:
     return state.parents[len(within) - 1] if state.parts[-len(within) :] == within else None
 
 
-def _settle_in(project: Project, before: Identity | None, old: tuple[Path, ...], progress: Progress) -> None:
+def _settle_in(project: Project, before: Identity | None, old: tuple[Path, ...], report: Callable[[str], None]) -> None:
     state, root = project.state, project.root
     original = original_of(before, state) if before is not None else _unmarked_original(project, old[0])
     left_behind(state)  # only the files: no process in them was started from this folder
@@ -95,7 +95,7 @@ def _settle_in(project: Project, before: Identity | None, old: tuple[Path, ...],
         if any(ports.get(one.version) != one.port for one in book.versions.values()):
             _all_to_champion(project, book)
     source = f"a copy of {original}" if original is not None else f"moved or restored, last used in {old[0]}"
-    progress(f"this state is {source}: from now on it is {root}'s own, and nothing of the original is touched")
+    report(f"this state is {source}: from now on it is {root}'s own, and nothing of the original is touched")
 
 
 def _unmarked_original(project: Project, old: Path) -> Path | None:

@@ -44,6 +44,8 @@ class Up(msgspec.Struct, frozen=True):
 
     status: Status
     process: subprocess.Popen[bytes]
+    #: what became of a state that was copied, moved or restored
+    notes: tuple[str, ...] = ()
 
 
 def up(
@@ -78,7 +80,8 @@ def up(
         progress(f"set aside {path}")
     if count := left_behind(project.state):
         progress(f"ended {count} processes that a killed supervisor left")
-    claim(project, progress)
+    notes: list[str] = []
+    claim(project, notes.append)
     address = http or project.spec.serving.http
     _check_address(address, insecure=insecure)
     book = first_champion(project, model, principal=principal, progress=progress)
@@ -86,7 +89,7 @@ def up(
     apply_first(project, book)
     process = start(project, address, detached=detached)
     try:
-        return Up(_await(project, process, progress), process)
+        return Up(_await(project, process, progress), process, tuple(notes))
     except BaseException:
         _ask(process.pid)
         process.wait()
