@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 
-from cumulant.core.errors import did_you_mean
+from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.core.units import duration, rate
 from cumulant.monitoring.alerts.policy import BUILT_IN as BUILT_IN_RULES
 from cumulant.project.document import Entry, Place, Problem
 from cumulant.project.spec import EnvironmentSpec, ProjectSpec
 from cumulant.project.texts import secrets_in
+from cumulant.project.training_rules import training_faults
+from cumulant.release.declared import check_metrics
+from cumulant.release.steps import steps
 from cumulant.training.spec import BUILT_IN
 
 
@@ -39,7 +42,9 @@ def _broken(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
         place = _place(project, "training", "source") or project.place
         yield place, f'training.source names "{source}", which is not under data; {near or known}'
     yield from _trainers(spec, project)
-    yield from _gate(spec, project)
+    for path, text in training_faults(spec):
+        yield _place(project, *path) or project.place, text
+    yield from _release(spec, project)
     yield from _alerts(spec, project)
     yield from _spans(spec, project)
 
@@ -53,15 +58,17 @@ def _trainers(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
             yield place, f'training.trainers: there is no trainer "{name}"; {near or known}'
 
 
-def _gate(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
-    for name, rule in spec.evaluation.gate.items():
-        limits = sum(limit is not None for limit in (rule.min, rule.max))
-        if limits > 1 or (rule.margin is None and not limits):
-            place = _place(project, "evaluation", "gate", name) or project.place
-            yield (
-                place,
-                f"evaluation.gate.{name} needs a margin, or exactly one of min and max; write {{margin: 0.005}}",
-            )
+def _release(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+    """What no release could go by: found when one begins, a version would have been trained for it."""
+    for check in (steps, check_metrics):
+        try:
+            check(spec.release)
+        except UsageError as error:
+            path = (error.subject or "release").split(".")
+            # A value that the file does not hold is a default: the nearest section above it is shown.
+            within = (path[:length] for length in range(len(path), 0, -1))
+            place = next((found for one in within if (found := _place(project, *one)) is not None), project.place)
+            yield place, error.message if error.hint is None else f"{error.message}; {error.hint}"
 
 
 def _alerts(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
 
 import msgspec
 
-from cumulant.core.errors import UsageError, did_you_mean
-from cumulant.core.units import share
+from cumulant.release.declared import KINDS, Kind, check_block, margin_of, scale_of
 from cumulant.release.spec import MetricSpec, ReleaseSpec
 from cumulant.statistics import sequential
-
-Kind = Literal["failures", "latency", "pairs", "own"]
 
 
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,15 +32,20 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _DEFAULTS = {
-    "errors": Metric(name="errors", kind="failures", unit="%", margin=0.005, required=True, part=2.0),
-    "timeouts": Metric(name="timeouts", kind="failures", unit="%", margin=0.005, required=True, part=0.5),
-    "latency": Metric(name="latency", kind="latency", unit="ms", margin=0.25, required=True),
+    "errors": Metric(name="errors", kind=KINDS["errors"], unit="%", margin=0.005, required=True, part=2.0),
+    "timeouts": Metric(name="timeouts", kind=KINDS["timeouts"], unit="%", margin=0.005, required=True, part=0.5),
+    "latency": Metric(name="latency", kind=KINDS["latency"], unit="ms", margin=0.25, required=True),
     "disagreement": Metric(
-        name="disagreement", kind="pairs", unit="%", margin=None, required=False, fewest=sequential.FEWEST_PAIRS
+        name="disagreement",
+        kind=KINDS["disagreement"],
+        unit="%",
+        margin=None,
+        required=False,
+        fewest=sequential.FEWEST_PAIRS,
     ),
     "prediction": Metric(
         name="prediction",
-        kind="pairs",
+        kind=KINDS["prediction"],
         unit="",
         margin=None,
         required=False,
@@ -52,10 +53,10 @@ _DEFAULTS = {
         two_sided=True,
     ),
     "distance": Metric(
-        name="distance", kind="pairs", unit="", margin=None, required=False, fewest=sequential.FEWEST_PAIRS
+        name="distance", kind=KINDS["distance"], unit="", margin=None, required=False, fewest=sequential.FEWEST_PAIRS
     ),
     "quality": Metric(
-        name="quality", kind="pairs", unit="", margin=0.005, required=False, fewest=sequential.FEWEST_PAIRS
+        name="quality", kind=KINDS["quality"], unit="", margin=0.005, required=False, fewest=sequential.FEWEST_PAIRS
     ),
 }
 #: disagreements that a block at the margin would hold, at least: fewer are too skewed a number
@@ -93,13 +94,8 @@ def harm_alphas(found: Mapping[str, Metric], alpha: float) -> dict[str, float]:
 def _changed(default: Metric, declared: MetricSpec | None) -> Metric:
     if declared is None:
         return default
-    margin = default.margin if declared.margin is None else _number(default.name, declared.margin)
-    if declared.block is not None and default.kind != "pairs":
-        raise UsageError(
-            f"release.metrics.{default.name} has no block of its own: what the gateway counts goes by release.block",
-            subject=f"release.metrics.{default.name}.block",
-            hint="write release: {block: DURATION}",
-        )
+    check_block(default.name, declared)
+    margin = default.margin if declared.margin is None else margin_of(default.name, declared)
     fewest = default.fewest
     if default.name == "disagreement" and margin is not None:
         fewest = max(fewest, math.ceil(_DISAGREEING / margin))
@@ -115,39 +111,14 @@ def _changed(default: Metric, declared: MetricSpec | None) -> Metric:
 
 
 def _own(name: str, declared: MetricSpec) -> Metric:
-    if (declared.prometheus is None) == (declared.call is None):
-        raise UsageError(
-            f'release.metrics.{name} does not say how it is measured: give one of "prometheus" and "call"',
-            subject=f"release.metrics.{name}",
-            hint=did_you_mean(name, _DEFAULTS) or f"metrics that are measured by themselves: {', '.join(_DEFAULTS)}",
-        )
-    if declared.bounds is None or declared.bounds[0] >= declared.bounds[1]:
-        raise UsageError(
-            f"release.metrics.{name} needs the least and greatest value that it can have",
-            subject=f"release.metrics.{name}.bounds",
-            hint="write bounds: [0, 1]; evidence that holds at every look is counted in units of that range",
-        )
-    scale = declared.bounds[1] - declared.bounds[0]
-    margin = None if declared.margin is None else _number(name, declared.margin)
-    if margin is not None and not 0 < margin < scale:
-        raise UsageError(
-            f"the margin {margin:g} of release.metrics.{name} is not between 0 and the range {scale:g} of its values",
-            subject=f"release.metrics.{name}.margin",
-            hint="write how much worse is accepted, in the metric's own unit",
-        )
-    required = margin is not None if declared.required is None else declared.required
+    margin = margin_of(name, declared)
     return Metric(
-        name=name, kind="own", unit="", margin=margin, required=required, part=declared.share or 1.0, scale=scale,
+        name=name,
+        kind="own",
+        unit="",
+        margin=margin,
+        required=margin is not None if declared.required is None else declared.required,
+        part=declared.share or 1.0,
+        scale=scale_of(name, declared),
         block=declared.block,
-    )  # fmt: skip
-
-
-def _number(name: str, margin: float | str) -> float:
-    value = share(margin) if isinstance(margin, str) else float(margin)
-    if not value > 0:
-        raise UsageError(
-            f"the margin of release.metrics.{name} is {margin}, and nothing can be shown to be within that",
-            subject=f"release.metrics.{name}.margin",
-            hint="write how much worse is accepted, above 0: 0.5%, 0.005",
-        )
-    return value
+    )

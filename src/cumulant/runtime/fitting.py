@@ -127,14 +127,14 @@ def rows_of(context: Context, work: Work) -> Split:
         rows,
         work.evaluation,
         seed=work.training.seed,
-        horizon=_horizon(rows, work.as_of),
+        horizon=horizon_of(rows, work.as_of),
         change=None if work.change is None else to_micros(work.change),
     )
     # Cases were chosen to be hard: a figure over them would tell of the choice, not of the model.
     return found if found.test.asked is None else replace(found, test=found.test.take(~found.test.asked))
 
 
-def _horizon(rows: TrainingSet, as_of: datetime | None) -> int | None:
+def horizon_of(rows: TrainingSet, as_of: datetime | None) -> int | None:
     """When the data were seen: `as_of`, else the last moment at which they tell anything."""
     if as_of is not None:
         return to_micros(as_of)

@@ -10,9 +10,8 @@ from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, show_duration
 from cumulant.runtime.context import open_run
-from cumulant.runtime.explained import check_codes
-from cumulant.runtime.review.slices import check_slices
-from cumulant.runtime.task import refuse_no_features, resolve_task
+from cumulant.runtime.plan_checks import check_code, check_names, check_rows
+from cumulant.runtime.task import resolve_task
 from cumulant.runtime.validate import snapshots_of
 
 if TYPE_CHECKING:
@@ -46,22 +45,25 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan(project: Project, *, principal: Principal, progress: Progress = silent) -> Plan:
-    """Check drivers, bring the snapshots up to date and compile the features against them.
+    """Check drivers and code, bring the snapshots up to date, and check against them all that `train` and `release
+    start` refuse, but for what only computed features show.
 
     Raises:
         ProjectFileError: a driver is missing.
         NotKnownYetError: an input is not known at the moment of prediction.
         DefinitionError: the features file defines no feature, or a watched slice of the review queue is misspelt.
-        UsageError: as `task.resolve_task`.
+        UserCodeError: a function or features file of the project raised.
+        DataError: the rows cannot be learned from as declared: target, split, costs.
+        UsageError: as `task.resolve_task`; a metric or threshold does not fit the task.
     """
     project.check_drivers()
     training = project.training()
     with open_run(project, "plan", action="project.plan", principal=principal, progress=progress) as context:
+        check_code(project)
         snapshots, reused = snapshots_of(context)
         task = resolve_task(project, snapshots)
-        refuse_no_features(task.plan)
-        check_codes(project.spec.serving.reasons, task.plan)
-        check_slices(project.spec.monitoring.review, task.plan)
+        check_names(project, task.plan, snapshots[task.entity])
+        check_rows(project, task, snapshots[task.entity])
     settings = project.settings("training", "evaluation")
     return Plan(
         project=project.name,

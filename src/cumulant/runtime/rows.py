@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from cumulant import data, features, training
 from cumulant.core import expr
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from cumulant.training import EvaluationSpec, TrainingSet, TrainingSpec
 
 ROW = "__row"
+_CONSTANT = "constant"
 
 
 def labelled_rows(
@@ -56,15 +59,71 @@ def labelled_rows(
             subject=task.entity,
             hint="give --as-of a time after the first rows",
         )
+    return _labelled(
+        project, task, snapshot, (raw, computed), spec=spec, evaluation=evaluation, reviewed=reviewed, by_hash=by_hash
+    )
+
+
+def rows_without_features(
+    project: Project,
+    task: Task,
+    snapshot: Snapshot,
+    *,
+    spec: TrainingSpec,
+    evaluation: EvaluationSpec,
+    reviewed: TableRef | None = None,
+) -> TrainingSet:
+    """The labelled rows with a constant in place of their features: all that a split and the settings are checked by.
+
+    Columns that are features are left out of costs and clusters, since no feature was computed.
+
+    Raises:
+        DataError: as `labelled_rows`.
+    """
+    import polars as pl
+
+    raw = data.scan(snapshot, project.tables()).collect()
+    cost = spec.cost
+    if cost is not None:
+        parts = {name: getattr(cost, name) for name in ("false_negative", "false_positive")}
+        missing = {name: 1.0 for name, part in parts.items() if isinstance(part, str) and part not in raw.columns}
+        spec = msgspec.structs.replace(spec, cost=msgspec.structs.replace(cost, **missing))
+    clusters = evaluation.clusters if evaluation.clusters in raw.columns else "auto"
+    return _labelled(
+        project,
+        task,
+        snapshot,
+        (raw, raw.select(ROW, pl.lit(0.0).alias(_CONSTANT))),
+        spec=spec,
+        evaluation=msgspec.structs.replace(evaluation, slices=[], clusters=clusters),
+        reviewed=reviewed,
+    )
+
+
+def _labelled(
+    project: Project,
+    task: Task,
+    snapshot: Snapshot,
+    frames: tuple[pl.DataFrame, pl.DataFrame],
+    *,
+    spec: TrainingSpec,
+    evaluation: EvaluationSpec,
+    reviewed: TableRef | None,
+    by_hash: bool = True,
+) -> TrainingSet:
+    """The rows of the source and their features, `frames`, as a training set."""
+    raw, computed = frames
     if (late_enough := since(spec, snapshot)) is not None:
         keep = raw.select(late_enough).to_series()
         raw, computed = raw.filter(keep), computed.filter(keep)
+        if not raw.height:
+            raise DataError(
+                f"no row of {task.entity} is of {spec.since} or later, so nothing is trained on",
+                subject="training.since",
+                hint="write an earlier date",
+            )
     merged = _merged(raw, computed)
     known = features.known_times(raw, data.source_of(snapshot), expr.columns(task.target))
-    cost = spec.cost
-    costs = (
-        [] if cost is None else [part for part in (cost.false_negative, cost.false_positive) if isinstance(part, str)]
-    )
     hidden = personal_texts(task.plan)
     at = _moments(raw, task)
     target = _known_labels(features.evaluate(task.target, raw), known)
@@ -82,11 +141,17 @@ def labelled_rows(
         weight=None if asked is None else asked.weight,
         groups=groups_of(merged, evaluation, () if at is not None else snapshot.key),
         slices=_slices(project, merged, evaluation, task),
-        costs=_chosen(merged, costs, "training.cost"),
+        costs=_chosen(merged, cost_columns(spec), "training.cost"),
         identity=None if at is not None or not by_hash else hashes(combined(raw, computed), snapshot, task, evaluation),
     )
     notes = (f"{name} is text of a personal column, which the model would carry, and is not used" for name in hidden)
     return replace(rows, notes=(*rows.notes, *notes))
+
+
+def cost_columns(spec: TrainingSpec) -> list[str]:
+    """The columns that hold the costs of wrong decisions."""
+    cost = spec.cost
+    return [] if cost is None else [one for one in (cost.false_negative, cost.false_positive) if isinstance(one, str)]
 
 
 def since(spec: TrainingSpec, snapshot: Snapshot) -> pl.Expr | None:
@@ -165,14 +230,19 @@ def groups_of(columns: Mapping[str, pl.Series], evaluation: EvaluationSpec, key:
     return None if found is None else found.to_series()
 
 
-def _chosen(columns: Mapping[str, pl.Series], names: Sequence[str], place: str) -> pl.DataFrame | None:
-    import polars as pl
-
+def check_columns(names: Sequence[str], known: Collection[str], place: str) -> None:
+    """Raises DataError where `place` of the project file names what is neither a feature nor a column."""
     for name in names:
-        if name not in columns:
+        if name not in known:
             raise DataError(
                 f'{place} names "{name}", which is neither a feature nor a column',
                 subject=name,
-                hint=did_you_mean(name, columns) or f"known: {', '.join(list(columns)[:12])}",
+                hint=did_you_mean(name, known) or f"known: {', '.join(list(known)[:12])}",
             )
+
+
+def _chosen(columns: Mapping[str, pl.Series], names: Sequence[str], place: str) -> pl.DataFrame | None:
+    import polars as pl
+
+    check_columns(names, columns, place)
     return pl.DataFrame([columns[name] for name in dict.fromkeys(names)]) if names else None

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
         prediction_sets,
     )
     from cumulant.statistics.distances import jensen_shannon, population_stability, total_variation, wasserstein
-    from cumulant.statistics.metrics import METRICS, Metric, metric, metrics_for, quantile_of
+    from cumulant.statistics.metric_names import quantile_of
+    from cumulant.statistics.metrics import METRICS, Metric, metric, metrics_for
     from cumulant.statistics.novelty import Known, Scale
     from cumulant.statistics.ranking import average_precision, roc_auc
     from cumulant.statistics.rows import Rows, cluster_codes
@@ -48,7 +49,7 @@ _HOMES = {
     "Metric": "metrics",
     "metric": "metrics",
     "metrics_for": "metrics",
-    "quantile_of": "metrics",
+    "quantile_of": "metric_names",
     "average_precision": "ranking",
     "roc_auc": "ranking",
     "Rows": "rows",

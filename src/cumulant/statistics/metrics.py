@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,14 +10,12 @@ from typing import Literal
 import numpy as np
 
 from cumulant.statistics import sums
+from cumulant.statistics.metric_names import TASKS, Task, quantile_of, tasks_of
 from cumulant.statistics.ranking import Ranking
 from cumulant.statistics.rows import Floats, Rows
 
-Task = Literal["binary", "multiclass", "regression"]
 #: from weights [resamples, clusters] to the metric's values [resamples]
 Weighted = Callable[[Floats], Floats]
-
-_PINBALL = re.compile(r"pinball_(\d{1,2})")
 
 
 @dataclass(frozen=True)
@@ -45,27 +42,35 @@ class Metric:
         return float(self.prepare(rows)(np.ones((1, rows.clusters()[1])))[0])
 
 
-_CLASSES: tuple[Task, ...] = ("binary", "multiclass")
-_BINARY: tuple[Task, ...] = ("binary",)
-_MANY: tuple[Task, ...] = ("multiclass",)
-_NUMBER: tuple[Task, ...] = ("regression",)
-
 _ALL = (
-    Metric("average_precision", "average precision", _BINARY, "higher", lambda rows: Ranking(rows).average_precision),
-    Metric("roc_auc", "area under the ROC curve", _BINARY, "higher", lambda rows: Ranking(rows).roc_auc),
-    Metric("log_loss", "log loss", _CLASSES, "lower", sums.log_loss),
-    Metric("brier", "Brier score", _CLASSES, "lower", sums.brier),
-    Metric("calibration_error", "expected calibration error", _CLASSES, "lower", sums.calibration_error, shifted=True),
-    Metric("accuracy", "accuracy", _CLASSES, "higher", sums.accuracy),
-    Metric("precision", "precision at the threshold", _BINARY, "higher", sums.precision),
-    Metric("recall", "recall at the threshold", _BINARY, "higher", sums.recall),
-    Metric("f1", "F1 at the threshold", _BINARY, "higher", sums.f1),
-    Metric("cost", "mean cost of a decision", _BINARY, "lower", sums.cost),
-    Metric("macro_f1", "F1, mean over classes", _MANY, "higher", sums.macro_f1),
-    Metric("mae", "mean absolute error", _NUMBER, "lower", sums.mae),
-    Metric("rmse", "root mean squared error", _NUMBER, "lower", sums.rmse),
-    Metric("r2", "share of variance explained", _NUMBER, "higher", sums.r2),
-    Metric("pinball", "pinball loss at the median", _NUMBER, "lower", sums.pinball),
+    Metric(
+        "average_precision",
+        "average precision",
+        TASKS["average_precision"],
+        "higher",
+        lambda rows: Ranking(rows).average_precision,
+    ),
+    Metric("roc_auc", "area under the ROC curve", TASKS["roc_auc"], "higher", lambda rows: Ranking(rows).roc_auc),
+    Metric("log_loss", "log loss", TASKS["log_loss"], "lower", sums.log_loss),
+    Metric("brier", "Brier score", TASKS["brier"], "lower", sums.brier),
+    Metric(
+        "calibration_error",
+        "expected calibration error",
+        TASKS["calibration_error"],
+        "lower",
+        sums.calibration_error,
+        shifted=True,
+    ),
+    Metric("accuracy", "accuracy", TASKS["accuracy"], "higher", sums.accuracy),
+    Metric("precision", "precision at the threshold", TASKS["precision"], "higher", sums.precision),
+    Metric("recall", "recall at the threshold", TASKS["recall"], "higher", sums.recall),
+    Metric("f1", "F1 at the threshold", TASKS["f1"], "higher", sums.f1),
+    Metric("cost", "mean cost of a decision", TASKS["cost"], "lower", sums.cost),
+    Metric("macro_f1", "F1, mean over classes", TASKS["macro_f1"], "higher", sums.macro_f1),
+    Metric("mae", "mean absolute error", TASKS["mae"], "lower", sums.mae),
+    Metric("rmse", "root mean squared error", TASKS["rmse"], "lower", sums.rmse),
+    Metric("r2", "share of variance explained", TASKS["r2"], "higher", sums.r2),
+    Metric("pinball", "pinball loss at the median", TASKS["pinball"], "lower", sums.pinball),
 )
 METRICS: dict[str, Metric] = {found.name: found for found in _ALL}
 
@@ -80,15 +85,7 @@ def metric(name: str) -> Metric:
     if quantile is None or name in METRICS:
         return METRICS[name]
     text = f"pinball loss at quantile {quantile:.2f}"
-    return Metric(name, text, _NUMBER, "lower", partial(sums.pinball, quantile=quantile))
-
-
-def quantile_of(name: str) -> float | None:
-    """The quantile that the metric asks for: 0.90 of `pinball_90`, 0.5 of `pinball` and `mae`; None for others."""
-    if name in ("pinball", "mae"):
-        return 0.5
-    match = _PINBALL.fullmatch(name)
-    return int(match[1]) / 100 if match is not None and 0 < int(match[1]) < 100 else None
+    return Metric(name, text, tasks_of(name), "lower", partial(sums.pinball, quantile=quantile))
 
 
 def metrics_for(task: Task, *, costs: bool = False) -> tuple[Metric, ...]:

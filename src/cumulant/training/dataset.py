@@ -265,6 +265,12 @@ def _cost(value: float | str, columns: pl.DataFrame | None, count: int, target: 
     known = [] if columns is None else columns.columns
     if columns is None or value not in known:
         raise not_found("cost column", value, known)
+    if not (columns[value].dtype.is_numeric() or columns[value].dtype == pl.Boolean):
+        raise DataError(
+            f"the cost column {value} holds {columns[value].dtype}, and a cost is a number",
+            subject=value,
+            hint="name a column of numbers, or make one in `prepare`",
+        )
     found = columns[value].cast(pl.Float64)
     if found.null_count() or bool((found < 0).any()) or bool(found.is_nan().any()):
         raise DataError(

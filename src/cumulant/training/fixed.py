@@ -10,8 +10,9 @@ from cumulant.training.dataset import TrainingSet
 from cumulant.training.encoding import derive_inputs, encode
 from cumulant.training.model import FittedModel, ModelCard
 from cumulant.training.naive import Naive
+from cumulant.training.searched import searched_metric
 from cumulant.training.spec import Parameter, TrainingSpec
-from cumulant.training.study import make_trainer, searched_metric
+from cumulant.training.study import make_trainer
 from cumulant.training.trainers import Problem, Sample
 
 

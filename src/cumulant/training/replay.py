@@ -24,8 +24,9 @@ from cumulant.training.finish import Choice, Finisher
 from cumulant.training.model import FittedModel
 from cumulant.training.payloads import Floats
 from cumulant.training.records import TrainingSummary, TrialRecord
+from cumulant.training.searched import searched_metric
 from cumulant.training.spec import TrainingSpec
-from cumulant.training.study import made_folds, make_trainer, searched_metric
+from cumulant.training.study import made_folds, make_trainer
 from cumulant.training.trainers import Trainer
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
-from cumulant.statistics import METRICS, Metric, metric
+from cumulant.statistics import Metric
 from cumulant.training import boosting, duplicates, proposals
 from cumulant.training.boosting import LightGBM
 from cumulant.training.budget import Budget, clock_notes
@@ -32,17 +32,15 @@ from cumulant.training.model import FittedModel
 from cumulant.training.naive import Naive
 from cumulant.training.payloads import Boosters
 from cumulant.training.records import TrainingSummary, TrialRecord
+from cumulant.training.searched import searched_metric
 from cumulant.training.spec import BUILT_IN, Parameter, Threshold, TrainingSpec
 from cumulant.training.splits import folds as make_folds
 from cumulant.training.trainers import Problem, Trainer
 from cumulant.training.user import UserTrainer
 
-RARE = 0.1
 _MOST_THREADS = 8
 #: a trial that takes this many times as long as usual is cut when time is short
 _PATIENCE = 2.5
-#: metrics that need no threshold, so that a search can follow them
-_SEARCHABLE = ("average_precision", "roc_auc", "log_loss", "brier", "macro_f1", "mae", "rmse", "r2", "pinball")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,28 +110,6 @@ def made_folds(
     made, notes = make_folds(rows, spec.folds, seed=spec.seed)
     counted = spec.threshold if rows.task == "binary" and isinstance(spec.threshold, Threshold) else None
     return CrossValidation(rows, matrix, made, problem, followed, counted=counted), matrix, tuple(notes)
-
-
-def searched_metric(spec: TrainingSpec, rows: TrainingSet) -> Metric:
-    """The metric that the search improves.
-
-    Raises:
-        UsageError: it does not exist, does not measure the task, or needs a threshold.
-    """
-    if spec.metric == "auto":
-        name = {"binary": "log_loss", "multiclass": "log_loss", "regression": "rmse"}[rows.task]
-        if rows.task == "binary" and min(rows.rate, 1 - rows.rate) < RARE:
-            name = "average_precision" if rows.rate < RARE else "log_loss"
-        return METRICS[name]
-    known = [name for name in _SEARCHABLE if rows.task in METRICS[name].tasks]
-    try:
-        found = metric(spec.metric)
-    except KeyError:
-        found = None
-    if found is None or rows.task not in found.tasks or (spec.metric in METRICS and spec.metric not in _SEARCHABLE):
-        hint = did_you_mean(spec.metric, known) or f"for a {rows.task} target: {', '.join(known)}"
-        raise UsageError(f'the search cannot follow the metric "{spec.metric}"', subject="training.metric", hint=hint)
-    return found
 
 
 def make_trainer(name: str, root: Path) -> Trainer:

@@ -136,13 +136,19 @@ def _capacity(alerts: str, traffic: ScoredTraffic) -> tuple[float, str]:
     match = _ALERTS.fullmatch(alerts)
     if match is None:
         raise UsageError(f'"{alerts}" is no capacity', hint="write a number and hour, day or week: 100/day")
-    if traffic.at is None:
+    check_timed(alerts, timed=traffic.at is not None)
+    assert traffic.at is not None
+    periods = traffic.periods(_PERIODS[match[2]])
+    return float(match[1]) * periods, f"{periods:.4g} {match[2]}s"
+
+
+def check_timed(alerts: str, *, timed: bool) -> None:
+    """Raises UsageError where a capacity is declared and rows have no time to count it by."""
+    if not timed:
         raise UsageError(
             f"a capacity of {alerts} needs rows with a time",
             hint="declare event_time of the source, or use `rate`",
         )
-    periods = traffic.periods(_PERIODS[match[2]])
-    return float(match[1]) * periods, f"{periods:.4g} {match[2]}s"
 
 
 def _of_share(traffic: ScoredTraffic, share: float) -> tuple[float, str]:

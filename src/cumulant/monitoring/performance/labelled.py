@@ -11,7 +11,7 @@ import numpy as np
 
 from cumulant.monitoring.performance.rows import Predictions, Window, check_task, class_shares, is_ripe, windows
 from cumulant.statistics import Estimate, Metric, estimate, metric, metrics_for
-from cumulant.statistics.metrics import Task
+from cumulant.statistics.metric_names import Task
 from cumulant.statistics.performance import weighted_estimate
 
 #: a window in which less is labelled is not measured, unless it is known by what chance rows were

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.core.errors import DataError
-from cumulant.statistics.metrics import Task
+from cumulant.statistics.metric_names import Task
 from cumulant.statistics.rows import Codes, Flags, Floats, Rows, cluster_codes
 
 Times = NDArray[np.datetime64]

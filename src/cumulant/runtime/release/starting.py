@@ -25,8 +25,8 @@ from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
 from cumulant.core.units import duration
 from cumulant.release.admission import with_margins
 from cumulant.release.decide import ended
+from cumulant.release.declared import check_metrics
 from cumulant.release.events import ReleaseWaits
-from cumulant.release.metrics import metrics
 from cumulant.release.spec import ANYBODY, ApprovalSpec
 from cumulant.release.state import Release
 from cumulant.release.steps import steps
@@ -148,7 +148,7 @@ def checked(project: Project) -> ReleaseSpec:
             hint="write release: {approval: {before: canary, by: [GROUP]}}",
         )
     steps(spec)
-    metrics(spec)
+    check_metrics(spec)
     for one in spec.metrics.values():
         if one.call is not None:
             load_function(one.call, project.root, METRIC)

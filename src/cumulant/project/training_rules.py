@@ -1,0 +1,103 @@
+"""What `training` and `evaluation` may not say, as far as no data are needed to see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cumulant.core.errors import UsageError, did_you_mean
+from cumulant.core.units import share
+from cumulant.project.spec import ProjectSpec
+from cumulant.statistics.metric_names import SEARCHABLE, TASKS, tasks_of
+from cumulant.training.spec import BUILT_IN, Cost, Threshold, TrainingSpec
+
+#: where a rule is broken, and how; the path is that of the key
+Fault = tuple[tuple[str | int, ...], str]
+
+
+def training_faults(spec: ProjectSpec) -> Iterator[Fault]:
+    """Every fault of both sections that `train` would meet, whatever the data are."""
+    if spec.training is not None:
+        yield from _metric(spec.training)
+        yield from _threshold(spec.training.threshold)
+        yield from _cost(spec.training.cost)
+        yield from _parameters(spec.training)
+    yield from _gate(spec)
+
+
+def _metric(training: TrainingSpec) -> Iterator[Fault]:
+    name, path = training.metric, ("training", "metric")
+    if name == "auto":
+        return
+    tasks = tasks_of(name)
+    searchable = bool(tasks) and (name in SEARCHABLE or name not in TASKS)
+    if not searchable:
+        hint = did_you_mean(name, SEARCHABLE) or f"one of {', '.join(SEARCHABLE)}"
+        yield path, f'training.metric: the search cannot follow "{name}"; {hint}'
+    elif training.task != "auto" and training.task not in tasks:
+        fitting = ", ".join(one for one in SEARCHABLE if training.task in TASKS[one])
+        yield path, f"training.metric: {name} does not measure the task {training.task}; write one of {fitting}"
+
+
+def _threshold(threshold: Threshold | float | None) -> Iterator[Fault]:
+    path = ("training", "threshold")
+    if threshold is None:
+        return
+    if not isinstance(threshold, Threshold):
+        if not 0 <= threshold <= 1:
+            yield path, f"training.threshold: {threshold:g} is no probability; write a number from 0 to 1"
+        return
+    if (threshold.alerts is None) == (threshold.rate is None):
+        which = "has both `alerts` and `rate`" if threshold.rate is not None else "has neither `alerts` nor `rate`"
+        yield path, f"training.threshold {which}; write one of them, such as {{alerts: 100/day}} or {{rate: 2%}}"
+    part = threshold.source_share
+    if part is not None and not _is_part(part):
+        yield (*path, "source_share"), f"training.threshold.source_share: {part} is no part of the traffic; write 10%"
+
+
+def _is_part(text: str | float) -> bool:
+    try:
+        return share(text) > 0
+    except UsageError:
+        return False
+
+
+def _cost(cost: Cost | None) -> Iterator[Fault]:
+    if cost is None:
+        return
+    numbers = {}
+    for name in ("false_negative", "false_positive"):
+        value = getattr(cost, name)
+        if not isinstance(value, str):
+            numbers[name] = value
+            if not value >= 0:
+                yield ("training", "cost", name), f"training.cost.{name}: {value:g} is negative; write a number above 0"
+    if len(numbers) == 2 and not any(numbers.values()):
+        yield ("training", "cost"), "training.cost: both costs are 0; give at least one of them a number above 0"
+
+
+def _parameters(training: TrainingSpec) -> Iterator[Fault]:
+    known = [*BUILT_IN, *training.trainers]
+    for name in training.parameters:
+        if name not in known:
+            hint = did_you_mean(name, known) or f"trainers: {', '.join(dict.fromkeys(training.trainers))}"
+            yield ("training", "parameters", name), f'training.parameters: there is no trainer "{name}"; {hint}'
+
+
+def _gate(spec: ProjectSpec) -> Iterator[Fault]:
+    task = "auto" if spec.training is None else spec.training.task
+    for name, rule in spec.evaluation.gate.items():
+        path, limits = ("evaluation", "gate", name), sum(limit is not None for limit in (rule.min, rule.max))
+        if limits > 1 or (rule.margin is None and not limits):
+            yield (
+                path,
+                f"evaluation.gate.{name} needs a margin, or exactly one of min and max; write {{margin: 0.005}}",
+            )
+        tasks = tasks_of(name)
+        if not tasks:
+            hint = did_you_mean(name, TASKS) or f"metrics: {', '.join(TASKS)}"
+            yield path, f'evaluation.gate: there is no metric "{name}"; {hint}'
+        elif task not in ("auto", *tasks):
+            yield path, f"evaluation.gate: {name} does not measure the task {task}"
+        if name == "cost" and (spec.training is None or spec.training.cost is None):
+            example = "{cost: {false_negative: 5, false_positive: 1}}"
+            yield path, f"evaluation.gate has a rule for cost, but no cost is declared; write training: {example}"

@@ -1,0 +1,90 @@
+"""What `train` and `release start` would refuse, found before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cumulant import features, training
+from cumulant.core.errors import DefinitionError, did_you_mean
+from cumulant.runtime.explained import check_codes, check_when
+from cumulant.runtime.fitting import horizon_of
+from cumulant.runtime.review.slices import check_slices
+from cumulant.runtime.review.training import reviewed_table
+from cumulant.runtime.rows import check_columns, cost_columns, rows_without_features
+from cumulant.runtime.task import refuse_no_features
+from cumulant.training.searched import searched_metric
+from cumulant.training.threshold import check_timed
+from cumulant.training.user import load_function
+
+if TYPE_CHECKING:
+    from cumulant.core.plan import FeaturePlan
+    from cumulant.data import Snapshot
+    from cumulant.project import Project
+    from cumulant.runtime.task import Task
+
+
+def check_code(project: Project) -> None:
+    """Load every function of the project that a training or a release calls. No data are read.
+
+    Raises:
+        DefinitionError: a file, module or function does not exist, or the features file defines nothing usable.
+        UserCodeError: importing one raised.
+    """
+    from cumulant.runtime.release.own import METRIC
+
+    features.load(Path(project.root) / project.spec.features)
+    for trainer in project.training().trainers:
+        if ":" in trainer:
+            load_function(trainer, project.root)
+    for metric in project.spec.release.metrics.values():
+        if metric.call is not None:
+            load_function(metric.call, project.root, METRIC)
+
+
+def check_names(project: Project, plan: FeaturePlan, snapshot: Snapshot) -> None:
+    """Check every name of a column or feature in the project file against those that there are.
+
+    Raises:
+        DataError, DefinitionError: a name is of none.
+    """
+    spec, columns = project.spec, [field.name for field in snapshot.fields]  # also those that no feature reads
+    known = list(dict.fromkeys([*plan.names, *columns]))
+    refuse_no_features(plan)
+    check_codes(spec.serving.reasons, plan)
+    check_slices(spec.monitoring.review, plan)
+    check_columns(spec.evaluation.slices, known, "evaluation.slices")
+    check_columns(cost_columns(project.training()), known, "training.cost")
+    if spec.evaluation.clusters not in ("auto", "day", "row"):
+        check_columns([spec.evaluation.clusters], known, "evaluation.clusters")
+    _check_key(spec.release.key, list(dict.fromkeys([*(field.name for field in plan.request), *columns])))
+
+
+def _check_key(key: str | None, columns: list[str]) -> None:
+    """A key that no request has would send each request to a version by itself, and no caller would stay on one."""
+    if key is not None and key not in columns:
+        raise DefinitionError(
+            f'release.key names "{key}", which is no column of the requests',
+            subject="release.key",
+            hint=did_you_mean(key, columns) or f"columns: {', '.join(columns)}",
+        )
+
+
+def check_rows(project: Project, task: Task, snapshot: Snapshot) -> None:
+    """Make the training set without its features, split it, and check the settings that depend on its task and times.
+
+    Raises:
+        DataError: the target or a cost cannot be used, or a split leaves too few rows.
+        UsageError: a metric does not measure the task, or rows have no time for the capacity.
+        DefinitionError: reasons that the task has not.
+    """
+    spec, evaluation = project.training(), project.spec.evaluation
+    rows = rows_without_features(
+        project, task, snapshot, spec=spec, evaluation=evaluation, reviewed=reviewed_table(project, as_of=None)
+    )
+    searched_metric(spec, rows)
+    training.check_gate(evaluation.gate, task=rows.task, costs=rows.false_negative is not None)
+    check_when(project.spec.serving.reasons, rows.task)
+    if isinstance(spec.threshold, training.Threshold) and spec.threshold.alerts is not None and rows.task == "binary":
+        check_timed(spec.threshold.alerts, timed=rows.at is not None)
+    training.split(rows, evaluation, seed=spec.seed, horizon=horizon_of(rows, None))

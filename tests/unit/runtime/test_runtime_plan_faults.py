@@ -1,0 +1,136 @@
+"""`plan` refuses what `train` and `release start` would refuse: planted faults of a project made by `new --from`."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from cumulant.core.errors import CumulantError, ProjectFileError
+from cumulant.ports.access import Principal
+from cumulant.project import create_from, load
+from cumulant.runtime.planning import plan
+
+ME = Principal("tester")
+
+#: fault -> what is appended to the project file, and a piece of the message; these are seen without any data
+OF_THE_FILE = {
+    "metric of no task": ("  metric: acuracy\n", 'the search cannot follow "acuracy"'),
+    "metric of another task": ("  task: binary\n  metric: rmse\n", "rmse does not measure the task binary"),
+    "gate metric": ("evaluation: {gate: {acuracy: {min: 0.5}}}\n", 'did you mean "accuracy"?'),
+    "gate cost": ("evaluation: {gate: {cost: {margin: 0.1}}}\n", "no cost is declared"),
+    "negative cost": ("  cost: {false_negative: -1, false_positive: 1}\n", "is negative"),
+    "costs of 0": ("  cost: {false_negative: 0, false_positive: 0}\n", "both costs are 0"),
+    "two thresholds": ("  threshold: {alerts: 100/day, rate: 2%}\n", "has both `alerts` and `rate`"),
+    "no threshold": ("  threshold: {}\n", "has neither `alerts` nor `rate`"),
+    "threshold above 1": ("  threshold: 1.5\n", "is no probability"),
+    "parameters": ("  parameters: {lightgmb: {num_leaves: 15}}\n", 'did you mean "lightgbm"?'),
+    "falling weights": ("release: {stages: {canary: {weights: [50%, 10%]}}}\n", "do not grow: 50%, 10%"),
+    "no holdback": ("release: {stages: {canary: {weights: [50%, 100%]}}}\n", "ends at 100%"),
+    "weight of ab": ("release: {stages: {ab: {weight: 100%}}}\n", "leaves one of the arms without requests"),
+    "margin above 100%": ("release: {metrics: {latency: {margin: 10000%}}}\n", "latency.margin"),
+    "margin of text": ("release: {metrics: {errors: {margin: lots}}}\n", '"lots" is not a share'),
+    "margin above all": ("release: {metrics: {errors: {margin: 5}}}\n", "more than all requests"),
+    "metric of a release": ("release: {metrics: {latncy: {margin: 10%}}}\n", 'did you mean "latency"?'),
+    "bounds": ('release: {metrics: {mine: {call: "m.py:f", margin: 1}}}\n', "least and greatest value"),
+}
+#: these are seen in the columns or rows
+OF_THE_DATA = {
+    "slice": ("evaluation: {slices: [contry]}\n", 'evaluation.slices names "contry"'),
+    "cost column": ("  cost: {false_negative: amont, false_positive: 1}\n", 'training.cost names "amont"'),
+    "cost of text": ("  cost: {false_negative: country, false_positive: 1}\n", "cost column country holds String"),
+    "clusters": ("evaluation: {clusters: crad}\n", 'evaluation.clusters names "crad"'),
+    "long test": ("evaluation: {test: 4500d}\n", "the train rows would be 0"),
+    "late begin": ('  since: "2031-01-01"\n', "no row of rows is of 2031-01-01 or later"),
+    "release key": ("release: {key: crad}\n", 'release.key names "crad"'),
+    "metric of the wrong task": ("  metric: rmse\n", 'the search cannot follow the metric "rmse"'),
+    "gate of the wrong task": ("evaluation: {gate: {rmse: {margin: 1}}}\n", 'evaluation.gate names "rmse"'),
+}
+
+
+@pytest.fixture(scope="module")
+def payments(tmp_path_factory):
+    """A project on 400 payments, as `new --from` writes it."""
+    folder, dice = tmp_path_factory.mktemp("faults"), random.Random(3)
+    at, lines = datetime(2026, 1, 1, tzinfo=UTC), ["id,card,at,amount,country,fraud"]
+    for number in range(400):
+        at += timedelta(minutes=dice.randint(30, 90))
+        amount = dice.expovariate(1 / 50)
+        fraud = int(dice.random() < 0.1 + 0.5 * (amount > 100))
+        lines.append(
+            f"p{number},c{dice.randint(1, 40)},{at:%Y-%m-%d %H:%M:%S},{amount:.2f},{dice.choice('ABC')},{fraud}"
+        )
+    (folder / "payments.csv").write_text("\n".join(lines) + "\n")
+    create_from(folder / "payments.csv", "fraud", name="pay", directory=folder)
+    return folder / "pay"
+
+
+@pytest.fixture
+def with_fault(payments):
+    """Writes the project file with a fault at its end, and puts it back afterwards."""
+    file = payments / "cumulant.yaml"
+    whole = file.read_text()
+
+    def write(fault: str):
+        file.write_text(whole + fault)
+        return payments
+
+    yield write
+    file.write_text(whole)
+
+
+def planned(folder):
+    return plan(load(folder), principal=ME)
+
+
+@pytest.mark.parametrize(("fault", "message"), OF_THE_FILE.values(), ids=OF_THE_FILE)
+def test_a_fault_of_the_file_is_refused_before_data_are_read(with_fault, fault, message):
+    folder = with_fault(fault)
+    with pytest.raises(ProjectFileError) as caught:
+        load(folder)
+    assert message in caught.value.message
+    [(file, line, _)] = caught.value.problems
+    assert file == "cumulant.yaml"
+    assert line is not None
+
+
+@pytest.mark.parametrize(("fault", "message"), OF_THE_DATA.values(), ids=OF_THE_DATA)
+def test_a_fault_that_the_data_show_is_refused(with_fault, fault, message):
+    folder = with_fault(fault)
+    with pytest.raises(CumulantError) as caught:
+        planned(folder)
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ('  trainers: ["trainers.py:forest"]\n', "there is no file trainers.py"),
+        ('release: {metrics: {mine: {call: "m.py:f", margin: 0.1, bounds: [0, 1]}}}\n', "there is no file m.py"),
+    ],
+)
+def test_code_that_is_missing_is_refused_before_data_are_read(with_fault, fault, message):
+    folder = with_fault(fault)
+    (folder.parent / "payments.csv").rename(folder.parent / "away.csv")
+    try:
+        with pytest.raises(CumulantError) as caught:
+            planned(folder)
+    finally:
+        (folder.parent / "away.csv").rename(folder.parent / "payments.csv")
+    assert message in caught.value.message
+
+
+def test_what_no_feature_reads_may_be_named(with_fault):
+    """`card` is personal and `id` is the key: no feature reads them, and slices, clusters and a key of a release may."""
+    folder = with_fault("evaluation: {slices: [card, country], clusters: card}\nrelease: {key: card}\n")
+    assert planned(folder).target == "fraud"
+
+
+def test_a_sound_project_is_planned(with_fault):
+    sound = (
+        "  cost: {false_negative: amount, false_positive: 1}\n  threshold: {rate: 5%}\n"
+        "evaluation: {test: 5d, gate: {average_precision: {margin: 0.05}, cost: {margin: 1}}}\n"
+        "release: {metrics: {latency: {margin: 50}, quality: {margin: 3.5}, errors: {margin: 90%}}}\n"
+    )
+    assert planned(with_fault(sound)).target == "fraud"
