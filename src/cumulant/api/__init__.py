@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cumulant.api.errors import short_errors
+
 if TYPE_CHECKING:
     from cumulant.api.project import Project
     from cumulant.api.registering import register
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Project", "new", "open", "register"]
 
 
+@short_errors
 def open(directory: Path | str = ".", *, env: str = "local", overrides: Mapping[str, Any] | None = None) -> Project:  # noqa: A001 - `cumulant.open` is the name that reads well
     """The project in `directory`, in one environment.
 
@@ -38,6 +41,7 @@ def open(directory: Path | str = ".", *, env: str = "local", overrides: Mapping[
     return Project(load(directory, environment=env, overrides=overrides or ()))
 
 
+@short_errors
 def new(
     data: object,
     *,

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from cumulant.api import views
+from cumulant.api.errors import short_methods
 from cumulant.api.progress import following
 from cumulant.api.shown import Listing, Shown, block, facts
 from cumulant.core.errors import MissingPartError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from cumulant.runtime.records import RunRecord
 
 
+@short_methods
 class Project:
     """A project in one environment.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cumulant.api import views
+from cumulant.api.errors import short_errors
 from cumulant.api.shown import Shown
 from cumulant.runtime.package import Packaged
 
@@ -33,6 +34,7 @@ class Registered(msgspec.Struct, frozen=True, kw_only=True):
         return str(self.packaged.folder) if self.version is None else self.version.uri
 
 
+@short_errors
 def register(
     model: Any,
     sample: object = None,

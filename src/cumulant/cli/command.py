@@ -74,7 +74,28 @@ class Command(_Painted, TyperCommand):
 
 
 class Group(_Painted, TyperGroup):
-    """The parser and help of a command that has commands of its own."""
+    """The parser and help of a command that has commands of its own; without one of them it shows its help."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if ctx.parent is not None and not ctx.resilient_parsing and only_common(args):
+            if ctx.obj.json:
+                commands = {name: one.get_short_help_str(200) for name, one in self.commands.items()}
+                ctx.obj.document({"usage": self.get_usage(ctx).removeprefix("Usage: "), "commands": commands})
+            else:
+                print(self.get_help(ctx))
+            ctx.exit()
+        return list(super().parse_args(ctx, args))
+
+
+def only_common(words: Sequence[str]) -> bool:
+    """Whether a command line holds nothing but options that every command has."""
+    left = iter(words)
+    for word in left:
+        if word in ("--project", "--env"):
+            next(left, None)
+        elif word != "--json" and not word.startswith(("--project=", "--env=")):
+            return False
+    return True
 
 
 def paint(text: str) -> str:

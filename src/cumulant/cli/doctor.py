@@ -16,7 +16,6 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.cli.program import as_called
 from cumulant.core.errors import CumulantError, ProjectFileError
 
 if TYPE_CHECKING:
@@ -198,4 +197,4 @@ def _show(console: Console, findings: list[Finding]) -> None:
             Text.assemble((mark, style), " ", finding.check.ljust(wide), "  ", clean(finding.found)), soft_wrap=True
         )
         if finding.fix:
-            console.print(Text.assemble(" " * (wide + 4), ("→ ", "dim"), clean(as_called(finding.fix))), soft_wrap=True)
+            console.print(Text.assemble(" " * (wide + 4), ("→ ", "dim"), clean(finding.fix)), soft_wrap=True)

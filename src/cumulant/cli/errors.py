@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cumulant.cli.program import as_called
 from cumulant.core.errors import (
     CumulantError,
     ProjectFileError,
@@ -65,7 +64,6 @@ def finish(error: BaseException, output: Output, *, debug: bool) -> int:
         )
         return INTERRUPTED
     known = as_known(error).reworded(output.redact)
-    known.hint = known.hint and as_called(known.hint)
     if debug:
         sys.stderr.write(output.redact("".join(traceback.format_exception(error))))
     if output.json and not output.documents:

@@ -10,7 +10,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.cli.program import as_called, line
+from cumulant.cli.program import line
 from cumulant.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def _print_intake(console: Console, intake: Intake) -> None:
     usable = sum(one.rows - sum(one.problems.values()) for one in intake.sources if not one.again)
     if intake.labelled < usable:
         told = "`cumulant labels report` counts what has no prediction, is said twice or contradicts"
-        console.print(as_called(told), style="dim")
+        console.print(told, style="dim")
     if intake.pairs or intake.graded:
         console.print(f"{intake.pairs:,} mirrored requests were paired, {intake.graded:,} pairs have a label now")
 

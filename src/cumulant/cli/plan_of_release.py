@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cumulant.cli.program import as_called
 from cumulant.runtime.report_page.terminal import clean, heading, table, warn
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def show(console: Console, found: Plan) -> None:
     if found.advice:
         heading(console, "what helps")
         for text in found.advice:
-            console.print(f"  {as_called(clean(text))}", soft_wrap=True)
+            console.print(f"  {clean(text)}", soft_wrap=True)
 
 
 def _sentence(found: Plan) -> str:

@@ -1,9 +1,8 @@
-"""How a printed command begins: as this program was called, so that a reader can copy the line and it runs."""
+"""How a printed command begins: always with `cumulant`, whatever path the program was called by."""
 
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -12,11 +11,10 @@ from pathlib import Path
 NAME = "cumulant"
 
 
-def program(name: str = NAME) -> str:
-    """`name` where the shell finds this installation's script under it, else the path to that script.
+def program(name: str) -> str:
+    """Another program of this installation: `name` where the shell finds it, else the short path of its script.
 
-    The path is short: from here where the script is below this folder (`.venv/bin/cumulant`), else whole. A program
-    that was not started by its script (`python -m`, a notebook, a test) says plain `name`.
+    A program that was not started by its script (`python -m`, a notebook, a test) gives plain `name`.
     """
     called = Path((sys.argv or [""])[0] or "notebook")
     script = called.with_name(name + called.suffix)
@@ -30,25 +28,12 @@ def program(name: str = NAME) -> str:
 
 def line(words: str, *, project: str | None = None) -> str:
     """A command line of this program: `line("train --quick")`, about the project in a folder that is not here."""
-    return f"{program()} {words}" + (f" --project {shlex.quote(project)}" if project else "")
+    return f"{NAME} {words}" + (f" --project {shlex.quote(project)}" if project else "")
 
 
 def line_in(folder: str, words: str) -> str:
     """A command line about the project in `folder`, for a reader who stands here."""
-    # After `cd` a path to the script would lead elsewhere.
-    return f"cd {shlex.quote(folder)} && {NAME} {words}" if program() == NAME else line(words, project=folder)
-
-
-def as_called(text: str) -> str:
-    """`text` from another room, with every command of this program in it as `line` writes it."""
-    own = program()
-    return text if own == NAME else _mention().sub(lambda _: own, text)
-
-
-def _mention() -> re.Pattern[str]:
-    from cumulant.cli.app import COMMANDS
-
-    return re.compile(rf"(?<![\w./-]){NAME}(?= (?:{'|'.join(COMMANDS)}|--\w+)\b)")
+    return f"cd {shlex.quote(folder)} && {NAME} {words}"
 
 
 def _short(path: Path) -> str:

@@ -16,7 +16,6 @@ app = application("ps", "The processes that serve.")
 @command(app, action="stack.show", examples=["cumulant ps", "cumulant ps --json"])
 def ps(call: Invocation) -> None:
     """Show the processes that `cumulant up` keeps running: their state, restarts in the last minute, last words."""
-    from cumulant.cli.program import as_called
     from cumulant.cli.stack_table import document, table
     from cumulant.runtime.stack import lifecycle
 
@@ -25,7 +24,7 @@ def ps(call: Invocation) -> None:
 
     def text(console: Console) -> None:
         if status is None:
-            console.print(as_called("nothing runs; `cumulant up` starts it"))
+            console.print("nothing runs; `cumulant up` starts it")
         else:
             console.print(table(status))
 

@@ -8,7 +8,6 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.cli.program import as_called
 from cumulant.cli.release_simulate import declare as declare_simulate
 from cumulant.cli.release_watch import follow
 from cumulant.core.errors import UsageError
@@ -255,7 +254,7 @@ def history(call: Invocation, name: Name = "") -> None:
         if rows:
             console.print(table(["release", "candidate", "champion", "verdict", "began", "ended", "reason"], rows))
         else:
-            console.print(as_called("no release yet: `cumulant release start` begins one"), style="dim")
+            console.print("no release yet: `cumulant release start` begins one", style="dim")
 
     call.answer(found, text)
 
@@ -335,7 +334,7 @@ def _show_begun(console: Console, begun: Begun) -> None:
     text = f"release {one.id}: version {one.candidate.version} of {one.model} beside {one.champion.version}"
     console.print(clean(text), soft_wrap=True)
     console.print("steps: " + ", ".join(step.label for step in one.steps), style="dim")
-    console.print(as_called("`cumulant release watch` follows it"), style="dim")
+    console.print("`cumulant release watch` follows it", style="dim")
 
 
 def _plain(value: object) -> dict[str, object]:

@@ -8,7 +8,6 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.cli.program import as_called
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -62,6 +61,6 @@ def rollback(
             console.print("the gateway does not run: it begins with this when it starts", style="dim")
         warn(console, [f"not told: {one}" for one in found.missed])
         if found.later:
-            console.print(as_called("`cumulant up` and `cumulant tick` tell it when that can be done"), style="dim")
+            console.print("`cumulant up` and `cumulant tick` tell it when that can be done", style="dim")
 
     call.answer(found, text)

@@ -80,14 +80,13 @@ def up(
 
 
 def _show(console: Console, found: Up, detached: bool) -> None:
-    from cumulant.cli.program import as_called
     from cumulant.cli.stack_table import table
 
     for note in found.notes:
         console.print(note, soft_wrap=True)
     if detached or not console.is_terminal:
         console.print(table(found.status))
-    console.print(as_called("`cumulant down` ends it") if detached else "stop with Ctrl-C", style="dim")
+    console.print("`cumulant down` ends it" if detached else "stop with Ctrl-C", style="dim")
     console.file.flush()
 
 

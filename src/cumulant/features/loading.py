@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
-import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,14 +10,13 @@ from types import CodeType, ModuleType
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, DefinitionError, NotFoundError, UserCodeError, did_you_mean
+from cumulant.core.errors import CumulantError, DefinitionError, NotFoundError, UserCodeError
 from cumulant.core.expr import Call, Column, Feature, Node
 from cumulant.core.plan import Lookup, Window
-from cumulant.features.define import Columns, Windowed
+from cumulant.core.user_code import next_step, python_message
+from cumulant.features.define import Columns, SourceRef, Windowed
 from cumulant.features.expressions import Application, Description, Expr, Reference
 from cumulant.features.place import Place, misuse
-
-_NOT_IMPORTED = re.compile(r"cannot import name '(.+?)' from '(.+?)'")
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +112,7 @@ def _run(path: Path) -> ModuleType:
     except CumulantError:
         raise
     except (Exception, SystemExit) as error:  # a user's file may raise anything
-        raise _raised(error, path, module) from error
+        raise _raised(error, path) from error
     finally:
         sys.path.remove(folder)
         _forget(set(sys.modules) - before, folder)
@@ -139,29 +136,21 @@ def _compiled(text: bytes, path: Path) -> CodeType:
         raise misuse(f"this is not Python: {error}", place=Place(str(path), 1)) from error
 
 
-def _raised(error: BaseException, path: Path, module: ModuleType) -> UserCodeError:
+def _raised(error: BaseException, path: Path) -> UserCodeError:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     place = Place(str(path), lines[-1] or 1 if lines else 1)
-    # this form has Python's own "Did you mean"
-    text = "".join(traceback.TracebackException.from_exception(error, limit=0).format_exception_only()).strip()
     return UserCodeError(
-        f"{place}: the features file raised {text}",
+        f"{place}: the features file raised {python_message(error)}",
         subject=str(place),
-        hint=_nearest(error, module)
-        or "the file runs as it is, before any data are read; run it with Python to see the whole traceback",
+        hint=next_step(error) or _advice(error),
     )
 
 
-def _nearest(error: BaseException, module: ModuleType) -> str | None:
-    """The nearest name, where the file used one that does not exist."""
-    if isinstance(error, AttributeError) and error.name:
-        return did_you_mean(error.name, [name for name in dir(error.obj) if not name.startswith("_")])
-    if isinstance(error, NameError) and error.name:
-        return did_you_mean(error.name, [*vars(module), *dir(builtins)])
-    missing = _NOT_IMPORTED.match(str(error)) if isinstance(error, ImportError) else None
-    holder = sys.modules.get(missing[2]) if missing else None
-    known = [*dir(holder), *getattr(holder, "__all__", ())]
-    return did_you_mean(missing[1], known) if missing and holder else None
+def _advice(error: BaseException) -> str:
+    """What to do where nothing nearer is known."""
+    if isinstance(error, AttributeError) and error.name and isinstance(error.obj, SourceRef):
+        return f'a source has columns, by and as_of; a column of the row is written col("{error.name}")'
+    return "correct that line; the file runs from top to bottom before any data are read"
 
 
 class _Lowering:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cumulant.core.errors import DefinitionError, UserCodeError, missing_part
+from cumulant.core.user_code import is_internal, next_step, python_message
 from cumulant.training.payloads import Boosters, Floats, Graph, Payload
 from cumulant.training.trainers import Fit, Params, Plain, Problem, Sample
 
@@ -41,6 +42,7 @@ class UserTrainer(Plain):
 
     def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
         function = load_function(self._path, self._root)
+        _check_signature(function, self._path)
         names = [one.feature for one in problem.inputs]
         frame = _frame(function, train, names)
         context = {
@@ -105,17 +107,32 @@ def _from_file(file: Path) -> Any:
 
 def user_error(error: BaseException, path: str, what: str) -> UserCodeError:
     """The error of a user's function, with the file and line of its own code that raised."""
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = [one for one in traceback.extract_tb(error.__traceback__) if not is_internal(one.filename)]
     stem = path.partition(":")[0].rsplit("/", 1)[-1].removesuffix(".py").rsplit(".", 1)[-1]
     own = [frame for frame in frames if Path(frame.filename).stem == stem] or frames[-1:]
-    at = f"{Path(own[-1].filename).name}, line {own[-1].lineno}" if own else path
+    at = f" at {Path(own[-1].filename).name}, line {own[-1].lineno}" if own else ""
     if isinstance(error, SyntaxError) and error.lineno:
-        at = f"{Path(error.filename or path).name}, line {error.lineno}"
+        at = f" at {Path(error.filename or path).name}, line {error.lineno}"
+    kind, text = type(error).__name__, python_message(error)
     return UserCodeError(
-        f"the {what} {path} raised {type(error).__name__} at {at}: {error}",
+        f"the {what} {path} raised {kind}{at}: {text.removeprefix(f'{kind}: ') if str(error) else 'without a text'}",
         subject=path,
-        hint="mend the function; nothing that was finished is lost",
+        hint=next_step(error) or "correct the function and run the same command again: finished steps are reused",
     )
+
+
+def _check_signature(function: Callable[..., Any], path: str) -> None:
+    """Raises DefinitionError where the function cannot be called with the rows and the target."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind_partial(None, None)
+    except TypeError:
+        name = path.partition(":")[2]
+        raise DefinitionError(
+            f"the trainer {path} is {name}{signature}, and is called with the rows and the target",
+            subject=path,
+            hint=f"write def {name}(X, y): ...",
+        ) from None
 
 
 def _wanted(function: Callable[..., Any], context: dict[str, Any]) -> dict[str, Any]:
