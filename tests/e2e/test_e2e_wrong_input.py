@@ -746,7 +746,7 @@ def nothing(X, y): return None
 @pytest.mark.parametrize(
     ("name", "code", "said"),
     [
-        ("own.py:boom", 4, ("raised ValueError at own.py, line 1: no luck today", "nothing that was finished is lost")),
+        ("own.py:boom", 4, ("raised ValueError at own.py, line 1: no luck today", "finished steps are reused")),
         ("own.py:leave", 4, ("raised SystemExit",)),
         ("own.py:nothing", 2, ("no estimator and no ONNX bytes",)),
         ("own.py:missing", 2, ("has no function missing",)),

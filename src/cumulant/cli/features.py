@@ -12,7 +12,11 @@ from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import AsOf
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
+
+    from cumulant.features import StoredKey
 
 app = application(
     "features",
@@ -21,9 +25,28 @@ app = application(
 )
 
 
-@command(app, action="features.show", examples=["cumulant features show", "cumulant features show --json"])
-def show(call: Invocation) -> None:
-    """Show every feature: its type, what it is in words, and what a request must carry for it."""
+Key = Annotated[list[str] | None, typer.Argument(metavar="COLUMN=VALUE", help="The key, such as card=c17.")]
+OfModel = Annotated[str, typer.Option("--model", metavar="MODEL", help="The model; default: the champion.")]
+
+
+@command(
+    app,
+    action="features.show",
+    examples=["cumulant features show", "cumulant features show card=c17", "cumulant features show --json"],
+)
+def show(
+    call: Invocation,
+    key: Key = None,
+    model: OfModel = "",
+    rows: Annotated[int, typer.Option(metavar="N", help="Of a key: how many of its newest events.", min=1)] = 10,
+) -> None:
+    """Show every feature: its type, what it is in words, and what a request must carry for it.
+
+    With a key: what is stored of it for the windows and lookups of a model.
+    """
+    if key:
+        _show_key(call, key, model, rows)
+        return
     from cumulant.runtime.planning import plan
     from cumulant.runtime.report_page.definitions import definition, kind
 
@@ -139,3 +162,87 @@ def materialize(
     call.answer(
         {"model": found.model.uri, "table": found.table, "entities": found.entities, "as_of": found.as_of}, text
     )
+
+
+@command(
+    app,
+    action="features.forget",
+    examples=["cumulant features forget card=c17", "cumulant features forget card=c17 --after 2026-11-27"],
+)
+def forget(
+    call: Invocation,
+    key: Key = None,
+    model: OfModel = "",
+    after: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only rows dated later; default: all that were posted.")
+    ] = None,
+) -> None:
+    """Delete what was posted of a key, and make its stored state again from the data.
+
+    Rows of the project's data stay. A server that runs reads the new state with its next request.
+    """
+    from cumulant.core.units import moment
+    from cumulant.runtime.stored_keys import forget_key
+
+    values = _key(key)
+    with call.project() as project, call.progress("stored state") as progress:
+        found = forget_key(
+            project,
+            model or f"{project.name}@champion",
+            values,
+            principal=project.principal(),
+            after=None if after is None else moment(after),
+            progress=progress,
+        )
+
+    def text(console: Console) -> None:
+        console.print(f"{found.rows:,} posted rows deleted, {found.entities:,} entities made again")
+        _print_stored(console, found.stored)
+
+    call.answer(found, text)
+
+
+def _show_key(call: Invocation, key: list[str], model: str, rows: int) -> None:
+    from cumulant.runtime.stored_keys import show_key
+
+    values = _key(key)
+    with call.project() as project, call.progress("stored state") as progress:
+        uri = model or f"{project.name}@champion"
+        found = show_key(project, uri, values, principal=project.principal(), newest=rows, progress=progress)
+    call.answer(list(found), lambda console: _print_stored(console, found))
+
+
+def _key(words: list[str] | None) -> dict[str, object]:
+    """`card=c17` as columns and values.
+
+    Raises:
+        UsageError: a word is not written so.
+    """
+    from cumulant.core.errors import UsageError
+
+    pairs = [word.partition("=") for word in words or ()]
+    if not pairs or not all(name and equals for name, equals, _ in pairs):
+        raise UsageError(
+            "a key is written COLUMN=VALUE",
+            subject=" ".join(words or ()) or None,
+            hint="name the columns of a window: cumulant features show card=c17",
+        )
+    return {name: value for name, _, value in pairs}
+
+
+def _print_stored(console: Console, found: Sequence[StoredKey]) -> None:
+    from cumulant.runtime.report_page.terminal import cell, table
+    from cumulant.runtime.report_page.wording import instant
+
+    for one in found:
+        where = ", ".join(f"{name} {cell(value)}" for name, value in one.key.items())
+        console.print(f"{one.source} by {where}: {one.events:,} events, for {', '.join(one.features)}", soft_wrap=True)
+        if one.future:
+            console.print(
+                f"  {one.future:,} become known after now: `features forget` deletes posted ones", style="dim"
+            )
+        if one.since is not None:
+            console.print(f"  kept from {instant(one.since)} on; earlier moments are answered from what is left")
+        columns = list(one.newest[0].values) if one.newest else []
+        rows = [(event.known, *(event.values[name] for name in columns)) for event in one.newest]
+        console.print(table(["known", *columns], rows) if rows else "")

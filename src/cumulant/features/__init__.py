@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cumulant.features.advance import Advanced, StateWriter
     from cumulant.features.advancer import Advancer
     from cumulant.features.define import source
-    from cumulant.features.events import FeaturesComputed, StateFilled
+    from cumulant.features.events import FeaturesComputed, KeyForgotten, StateFilled
     from cumulant.features.expressions import Expr
     from cumulant.features.frames import known_times
     from cumulant.features.functions import coalesce, col, concat, greatest, least, lit, when
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cumulant.features.parsing import parse, parse_predict_at
     from cumulant.features.plan import compile_plan
     from cumulant.features.polars import evaluate, expression
+    from cumulant.features.repair import StoredKey, forget_key, stored_key
     from cumulant.features.rows import compile_node
     from cumulant.features.state import STATE_FORMAT
 
@@ -38,16 +39,17 @@ _MODULES = {
     "evaluate": "polars", "expression": "polars", "greatest": "functions", "is_late": "known",
     "known_times": "frames", "least": "functions", "lit": "functions", "load": "loading",
     "materialize": "materialization", "parse": "parsing", "parse_predict_at": "parsing",
+    "KeyForgotten": "events", "StoredKey": "repair", "forget_key": "repair", "stored_key": "repair",
     "STATE_FORMAT": "state", "show_moment": "known", "source": "define", "when": "functions",
 }  # fmt: skip
 
 __all__ = [
     "STATE_FORMAT", "Advanced", "Advancer", "Definition", "Definitions", "Expr", "FeaturesComputed",
-    "Materialized", "OnlineFeatures",
-    "StateFilled", "StateWriter", "Vectors", "coalesce", "col", "collect",
+    "KeyForgotten", "Materialized", "OnlineFeatures",
+    "StateFilled", "StateWriter", "StoredKey", "Vectors", "coalesce", "col", "collect",
     "compile_node", "compile_plan", "compute", "concat", "counts_itself",
-    "evaluate", "expression", "greatest", "is_late", "known_times", "least",
-    "lit", "load", "materialize", "parse", "parse_predict_at", "show_moment", "source", "when",
+    "evaluate", "expression", "forget_key", "greatest", "is_late", "known_times", "least",
+    "lit", "load", "materialize", "parse", "parse_predict_at", "show_moment", "source", "stored_key", "when",
 ]  # fmt: skip
 
 

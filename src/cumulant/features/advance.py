@@ -5,8 +5,9 @@ at several times being one row (`posted`). So a row enters each group at its kno
 known, however late or out of order it is told; and telling it again changes nothing. Needs no Polars.
 
 A row also makes room: what lies further back than a group's longest span and a day (`LATE_US`) before the row's event,
-or before the prediction for it if that comes first, is dropped, and predictions that would have seen it are refused
-from then on. A row of the future makes room as of now.
+or before the prediction for it if that comes first, is dropped, and predictions that would have seen it are answered
+from what is left from then on. Room is made only up to the second newest event that is known by now: one row with a
+wrong date drops nothing, nor does any number of rows of the future.
 """
 
 from __future__ import annotations
@@ -43,13 +44,15 @@ class Advanced(msgspec.Struct, frozen=True):
     """What became of posted rows, each counted once.
 
     `duplicates` told nothing new. `unkeyed` have no key, or a null in it: nothing would tell a repetition of them from
-    another row, so they are left out. `unused` belong to a source that no window and no lookup reads.
+    another row, so they are left out. `unused` belong to a source that no window and no lookup reads. `future` are
+    dated further ahead than the declared skew of clocks, and are left out.
     """
 
     accepted: int = 0
     duplicates: int = 0
     unkeyed: int = 0
     unused: int = 0
+    future: int = 0
 
 
 class Post(NamedTuple):
@@ -57,6 +60,10 @@ class Post(NamedTuple):
 
     source: str
     rows: list[Told]
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
 
 
 class StateWriter:
@@ -68,10 +75,10 @@ class StateWriter:
         store: OnlineStore,
         table: str,
         *,
-        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        now_us: Callable[[], int] = _now_us,
     ) -> None:
         self.plan, self.store, self.table, self.now_us = plan, store, table, now_us
-        self._fingerprint = fingerprint(plan)
+        self.fingerprint = fingerprint(plan)
         self._groups: dict[str, list[_GroupWriter]] = {}
         for group in groups_of(plan):
             self._groups.setdefault(group.source, []).append(_GroupWriter(plan, group))
@@ -83,7 +90,12 @@ class StateWriter:
 
     def state(self, cells: Cells) -> State:
         """Raises EngineUnavailableError, IntegrityError: there is none, or one of another plan."""
-        return checked_state(cells.get(self.table, [STATE_KEY])[0], self.table, self._fingerprint)
+        return checked_state(cells.get(self.table, [STATE_KEY])[0], self.table, self.fingerprint)
+
+    def events(self, source: str, record: Record) -> list[tuple[bytes, Event]]:
+        """The entities that a row of the log enters, each with its event there."""
+        found = (group.event(record) for group in self._groups.get(source, []))
+        return [one for one in found if one is not None]
 
     def take(self, cells: Cells, state: State, logs: Mapping[str, SourceLog]) -> _Taken:
         """Put what the logs hold beyond the state's marks into the table, up to a limit."""
@@ -123,8 +135,9 @@ class StateWriter:
         floor = max((moment for moment in (state.since_us, entity.since) if moment is not None), default=None)
         if floor is not None:
             entity.trim(floor)
-        since = min(newest, self.now_us()) - LATE_US
-        if (floor is None or since > floor) and entity.trim(since):
+        second = entity.second_newest(self.now_us())
+        since = None if second is None else min(newest, second) - LATE_US
+        if since is not None and (floor is None or since > floor) and entity.trim(since):
             entity.since = since
         return not entity.empty
 
@@ -147,7 +160,7 @@ class _GroupWriter:
         assert source.event_time is not None, "a source of windows and lookups has an event time"
         self.group, self.key = group, source.key
         self._event_time = source.event_time
-        self._predict_at = plan.predict_at if plan.entity == group.source else None
+        self._told = _dated(plan, group.source)
         columns: dict[str, Kind] = {field.name: field.dtype for field in source.fields}
         self._readers = {field.name: Reader([field]) for field in source.fields}
         self._empty: Inside = dict.fromkeys(columns)
@@ -164,13 +177,9 @@ class _GroupWriter:
             return None
         identity = row_identity([row[column] for column in self.key])
         values = [value(row, {}) for value in self._values]
-        return entity_key(self.group.number, by), Event(enters, record.position, identity, self._told(row), values)
-
-    def _told(self, row: Inside) -> int:
-        """The row's event, or the prediction for it if that comes first."""
-        event: int = row[self._event_time]
-        moment = None if self._predict_at is None else row.get(self._predict_at.column)
-        return event if moment is None or self._predict_at is None else min(event, moment + self._predict_at.offset_us)
+        told = self._told(row)
+        assert told is not None, "a row that enters has an event time"
+        return entity_key(self.group.number, by), Event(enters, record.position, identity, told, values)
 
     def _read(self, other: Inside) -> Inside:
         """Columns that came before this plan, which reads them, was there; what does not fit them is null."""
@@ -196,9 +205,14 @@ _Changing = dict[bytes, tuple[_GroupWriter, list[tuple[_Row, Event]]]]
 
 
 class PostReader:
-    """Posted rows as the plans of some tables need them."""
+    """Posted rows as the plans of some tables need them. Rows that are dated more than `skew_us` after now are left
+    out; None: none are.
+    """
 
-    def __init__(self, writers: Sequence[StateWriter]) -> None:
+    def __init__(self, writers: Sequence[StateWriter], *, skew_us: int | None = None) -> None:
+        self._skew_us = skew_us
+        self._now_us = writers[0].now_us if writers else _now_us
+        self._dated: dict[str, list[Callable[[Inside], int | None]]] = {}
         fields: dict[str, dict[str, Field]] = {}
         self._keys: dict[str, tuple[str, ...]] = {}
         for writer in writers:
@@ -206,6 +220,7 @@ class PostReader:
                 source = writer.plan.sources[name]
                 fields.setdefault(name, {}).update({field.name: field for field in source.fields})
                 self._keys[name] = source.key
+                self._dated.setdefault(name, []).append(_dated(writer.plan, name))
         self._readers = {name: Reader(tuple(of.values())) for name, of in fields.items()}
 
     def read(self, source: str, rows: Sequence[Mapping[str, object]]) -> tuple[Post, Advanced]:
@@ -217,8 +232,15 @@ class PostReader:
         if source not in self._readers:
             return Post(source, []), Advanced(unused=len(rows))
         found = [self._told(source, row) for row in rows]
-        kept = [told for told in found if told is not None]
-        return Post(source, kept), Advanced(unkeyed=len(found) - len(kept))
+        keyed = [told for told in found if told is not None]
+        present = [told for told in keyed if not self._ahead(source, told.values)]
+        return Post(source, present), Advanced(unkeyed=len(found) - len(keyed), future=len(keyed) - len(present))
+
+    def _ahead(self, source: str, values: Inside) -> bool:
+        if self._skew_us is None:
+            return False
+        limit = self._now_us() + self._skew_us
+        return any((at := dated(values)) is not None and at > limit for dated in self._dated[source])
 
     def _told(self, source: str, row: Mapping[str, object]) -> Told | None:
         """None for a row without its key."""
@@ -229,6 +251,22 @@ class PostReader:
         values = {name: value for name, value in read.items() if value is not None}
         other = {name: plain for name in row if name not in read and (plain := _plain(row[name])) is not None}
         return Told(row_key(key), values, other)
+
+
+def _dated(plan: FeaturePlan, source: str) -> Callable[[Inside], int | None]:
+    """When a row of the source is told first: its event, or the prediction for it if that comes first."""
+    event_time = plan.sources[source].event_time
+    predict_at = plan.predict_at if plan.entity == source else None
+
+    def dated(values: Inside) -> int | None:
+        event: int | None = None if event_time is None else values.get(event_time)
+        moment: int | None = None if predict_at is None else values.get(predict_at.column)
+        if moment is None or predict_at is None:
+            return event
+        moment += predict_at.offset_us
+        return moment if event is None else min(event, moment)
+
+    return dated
 
 
 def _plain(value: object) -> object:

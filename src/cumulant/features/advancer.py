@@ -23,12 +23,13 @@ class Advancer:
     """Moves tables of one store on together, one transaction for what has come in since the last, up to `rows` of them.
 
     While nothing waits, a post is committed at once; while a commit runs, others gather behind it. Safe to use from
-    several threads. `close`, or leaving it as a context, commits what waits.
+    several threads. `close`, or leaving it as a context, commits what waits. Rows dated more than
+    `skew_us` after now are left out; None: none are.
     """
 
-    def __init__(self, writers: Sequence[StateWriter], *, rows: int = 512) -> None:
+    def __init__(self, writers: Sequence[StateWriter], *, rows: int = 512, skew_us: int | None = None) -> None:
         self._writers, self._rows = list(writers), rows
-        self._reader = PostReader(self._writers)
+        self._reader = PostReader(self._writers, skew_us=skew_us)
         self._waiting: deque[_Waiting] = deque()
         self._news = threading.Condition()
         self._closed = False

@@ -16,7 +16,7 @@ import polars as pl
 from cumulant.core.plan import FeaturePlan, Source
 from cumulant.core.units import micros, to_micros
 from cumulant.features import known
-from cumulant.features.frames import ROW, inside, known_times, read
+from cumulant.features.frames import ROW, inside, inside_as, known_times, read
 from cumulant.features.groups import groups_of
 from cumulant.features.posted import Inside, Record, SourceLog, Told, log_table, row_key
 from cumulant.ports.online import Cells, OnlineStore
@@ -134,7 +134,7 @@ def _held(source: Source, frame: pl.DataFrame, rows: list[tuple[bytes, Record]],
         return set()
     types = {name: frame.schema[name] for name in source.key}
     keys = pl.DataFrame([{name: record.values[name] for name in source.key} for record in old.values()])
-    keys = keys.select(_outside(name, dtype) for name, dtype in types.items())
+    keys = keys.select(inside_as(name, dtype) for name, dtype in types.items())
     return {
         key
         for key, values in _stored(source, frame.join(keys, on=source.key, how="semi"))
@@ -145,13 +145,6 @@ def _held(source: Source, frame: pl.DataFrame, rows: list[tuple[bytes, Record]],
 def _is_old(source: Source, values: Inside, newest: int) -> bool:
     at = values.get(source.event_time or "")
     return at is not None and at <= newest - micros(WAIT)
-
-
-def _outside(name: str, dtype: pl.DataType) -> pl.Expr:
-    """A column of inside values as `dtype`."""
-    if dtype == pl.Date:
-        return pl.col(name).cast(pl.Int32).cast(dtype)
-    return pl.col(name).cast(dtype)
 
 
 def _stored(source: Source, frame: pl.DataFrame) -> Iterator[tuple[bytes, dict[str, Any]]]:

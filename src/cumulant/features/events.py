@@ -33,3 +33,15 @@ class StateFilled(Fact, frozen=True, kw_only=True):
     entities: int
     bytes: int
     as_of: datetime | None = None
+
+
+class KeyForgotten(Fact, frozen=True, kw_only=True):
+    """What was posted of a key was deleted, and its entities were made again from the history."""
+
+    kind: ClassVar[str] = "features.key_forgotten"
+
+    table: str
+    #: the columns of the key, not their values
+    by: tuple[str, ...]
+    rows: int
+    entities: int

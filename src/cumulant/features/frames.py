@@ -134,6 +134,11 @@ def key_codes(frames: Sequence[pl.DataFrame], by: Sequence[str]) -> list[Ints]:
     return np.split(joined, np.cumsum([frame.height for frame in frames[:-1]])) if len(frames) > 1 else [joined]
 
 
+def inside_as(name: str, dtype: pl.DataType) -> pl.Expr:
+    """A column of inside values as `dtype`."""
+    return pl.col(name).cast(pl.Int32).cast(dtype) if dtype == pl.Date else pl.col(name).cast(dtype)
+
+
 def inside(frame: pl.DataFrame) -> list[tuple[bool | int | float | str | None, ...]]:
     """Rows with times and dates as their numbers."""
     return frame.select(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 
 import msgspec
@@ -13,11 +13,11 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.core.plan import FeaturePlan, Source
-from cumulant.core.units import to_micros
+from cumulant.core.units import from_micros, to_micros
 from cumulant.features.advance import StateWriter, catch_up
 from cumulant.features.aggregations import Flags
 from cumulant.features.carrying import settle
-from cumulant.features.frames import ROW, entry_times, inside, key_codes, kinds, numbers, read, valid
+from cumulant.features.frames import ROW, entry_times, inside, inside_as, key_codes, kinds, numbers, read, valid
 from cumulant.features.groups import Group, fingerprint, groups_of
 from cumulant.features.kernel.timeline import Ints, Timeline
 from cumulant.features.state import (
@@ -95,6 +95,31 @@ def materialize(
     return done
 
 
+def entity_blobs(
+    plan: FeaturePlan,
+    frames: Mapping[str, pl.LazyFrame | pl.DataFrame],
+    state: State,
+    keys: Collection[bytes],
+) -> dict[bytes, bytes]:
+    """The blobs of some entities as `materialize` would write them, for a table with this `state`; no other rows are
+    looked at.
+    """
+    as_of, since = (None if at is None else from_micros(at) for at in (state.as_of_us, state.since_us))
+    filling, wanted = _Filling(plan, frames, as_of, since, state.scope), set(keys)
+    found: dict[bytes, bytes] = {}
+    for group in groups_of(plan):
+        entities = [values for number, *values in map(msgspec.msgpack.decode, keys) if number == group.number]
+        if not entities:
+            continue
+        source = plan.sources[group.source]
+        frame = read(group.source, source.fields, frames[group.source])
+        by = pl.DataFrame(entities, schema=list(group.by), orient="row")
+        by = by.select(inside_as(name, frame.schema[name]) for name in group.by)
+        rows = frame.join(by, on=group.by, how="semi", maintain_order="left")
+        found |= {key: blob for key, blob in filling.blobs(group, source, rows) if key in wanted}
+    return found
+
+
 class _Filling:
     """The blobs of all groups, one after the other, counted and hashed as they pass."""
 
@@ -119,7 +144,7 @@ class _Filling:
             if group.source not in self._frames:
                 raise DataError(f"the rows of {group.source} are needed for its features", subject=group.source)
             frame = read(group.source, source.fields, self._frames[group.source])
-            for key, blob in self._blobs(group, source, frame):
+            for key, blob in self.blobs(group, source, frame):
                 self.entities += 1
                 self.bytes += len(blob)
                 self.generation.update(key)
@@ -142,7 +167,7 @@ class _Filling:
             sequence=time.time_ns() // 1000,
         )
 
-    def _blobs(self, group: Group, source: Source, frame: pl.DataFrame) -> Iterator[tuple[bytes, bytes]]:
+    def blobs(self, group: Group, source: Source, frame: pl.DataFrame) -> Iterator[tuple[bytes, bytes]]:
         times, keys = entry_times(frame, source, group.entry), key_codes([frame], group.by)[0]
         enters = keys >= 0
         if (known := valid(times)) is not None:

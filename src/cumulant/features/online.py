@@ -33,10 +33,22 @@ _CONVERSIONS: dict[str, Callable[[Any], Any]] = {"float": float, "bool": bool, "
 class Vectors(msgspec.Struct, frozen=True):
     """Features by name, each a list over the rows; and for each row the age of the newest stored event that it used,
     in seconds before its prediction, None where it used none.
+
+    late: for each row since when the history of its key is kept, where its prediction moment is before that: its
+    windows hold what is left. None for other rows.
     """
 
     columns: dict[str, list[Any]]
     age: list[float | None]
+    late: list[int | None] = []
+
+
+class _Measured(NamedTuple):
+    """The windows and lookups of one row, and what `Vectors` says of it."""
+
+    features: Inside
+    age: float | None
+    late: int | None
 
 
 class OnlineFeatures:
@@ -77,22 +89,22 @@ class OnlineFeatures:
         """Features of raw request rows, each at its own prediction moment.
 
         Raises:
-            RequestError: a value does not fit its field, or a moment is before the stored history begins.
+            RequestError: a value does not fit its field, or a moment is before the whole table begins.
             EngineUnavailableError: there is no state yet.
             IntegrityError: the state was made for other windows and lookups than this plan's.
         """
         inside = [self._reader.read(row) for row in rows]
         if self._shelf is None:
-            found: list[tuple[Inside, float | None]] = [({}, None) for _ in inside]
+            found = [_Measured({}, None, None) for _ in inside]
         else:
             found = self._measured(self._shelf, inside)
         columns: dict[str, list[Any]] = {spec.name: [] for spec in self._outputs}
-        for row, (features, _) in zip(inside, found, strict=True):
+        for row, (features, _, _) in zip(inside, found, strict=True):
             for spec, evaluate in self._expressions:
                 features[spec.name] = evaluate(row, features)
             for spec in self._outputs:
                 columns[spec.name].append(outside(spec.dtype, features[spec.name]))
-        return Vectors(columns, [age for _, age in found])
+        return Vectors(columns, [one.age for one in found], [one.late for one in found])
 
     def writer(self) -> StateWriter | None:
         """What moves the table on; None for a plan without windows and lookups. `Advancer` takes several of them.
@@ -132,7 +144,7 @@ class OnlineFeatures:
         writer = self.writer()
         return 0 if writer is None else catch_up(writer)
 
-    def _measured(self, shelf: Shelf, rows: list[Inside]) -> list[tuple[Inside, float | None]]:
+    def _measured(self, shelf: Shelf, rows: list[Inside]) -> list[_Measured]:
         moments = [self._moment(row) for row in rows]
         keys = [
             [group.key(row) if at is not None else None for group in self._groups]
@@ -145,16 +157,18 @@ class OnlineFeatures:
                 raise self._too_early(at, state.since_us)
             features: Inside = {}
             newest: int | None = None
+            late: int | None = None
             for group, key in zip(self._groups, row_keys, strict=True):
                 if key is None or at is None:
                     features.update(group.missing)
                     continue
                 history = histories.get(key)
                 if history is not None and history.since is not None and at < history.since:
-                    raise self._too_early(at, history.since)
+                    late = history.since if late is None else max(late, history.since)
                 used = group.measure(row, at, history, features)
                 newest = used if newest is None or (used is not None and used > newest) else newest
-            results.append((features, None if newest is None or at is None else (at - newest) / 1e6))
+            age = None if newest is None or at is None else (at - newest) / 1e6
+            results.append(_Measured(features, age, late))
         return results
 
     def _too_early(self, at: int, since: int) -> RequestError:

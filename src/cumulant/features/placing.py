@@ -128,6 +128,11 @@ class Entity:
                 values.cut(gone)
         return gone
 
+    def second_newest(self, until: int) -> int | None:
+        """When the second newest of the events known by `until` became known; None where there are fewer."""
+        at = bisect_right(self._times, until) - 2
+        return self._times[at] if at >= 0 else None
+
     @property
     def empty(self) -> bool:
         return not self._times

@@ -31,6 +31,7 @@ _DECLARED = (
     Action("data.quarantine", "look at refused rows", writes=False),
     Action("features.compute", "compute and store features"),
     Action("features.materialize", "fill the online state"),
+    Action("features.forget", "delete what was posted of a key, and make its stored state again"),
     Action("features.show", "look at feature definitions and values", writes=False),
     Action("model.train", "train, evaluate and register a model"),
     Action("model.evaluate", "evaluate a registered model"),

@@ -114,6 +114,11 @@ def _parser() -> argparse.ArgumentParser:
         default="durable",
         help="when scored rows enter the windows of later ones: before the answer, soon after it, never",
     )
+    add(
+        "--clock-skew",
+        metavar="DURATION",
+        help="rows dated later than this after the server's clock are answered and not stored; default: all are stored",
+    )
     add("--access-log", action="store_true", help="write a line of JSON a request to standard error, without payloads")
     add(
         "--traces",
@@ -191,6 +196,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         traces=_traces(options.traces),
         parent=options.parent,
         scored=options.scored,
+        clock_skew=None if options.clock_skew is None else duration(options.clock_skew).total_seconds(),
     )
 
 

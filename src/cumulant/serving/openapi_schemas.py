@@ -101,7 +101,10 @@ SCHEMAS: Mapping[str, Schema] = {
     "Statistics": _struct({"model_stats": _list(reference("Counts"))}),
     "Counts": _struct({"name": _TEXT, "version": _TEXT, "inference_stats": _OBJECT}),
     "Index": _list(_struct({"name": _TEXT, "version": _TEXT, "state": _STATE, "reason": _TEXT})),
-    "Accepted": _struct({"accepted": {"type": "integer"}, "duplicates": {"type": "integer"}}, {"warnings": _TEXTS}),
+    "Accepted": _struct(
+        {"accepted": {"type": "integer"}, "duplicates": {"type": "integer"}},
+        {"warnings": _TEXTS, "future": {"type": "integer"}},
+    ),
     "Kept": _struct({"accepted": {"type": "integer"}, "duplicates": {"type": "integer"}}),
     "Document": _struct({"openapi": _TEXT, "info": _OBJECT, "paths": _OBJECT}),
     "Tensor": _TENSOR,

@@ -40,8 +40,11 @@ class Taken(NamedTuple):
 class Recorder:
     """Takes rows into the stored state of every model that looks back at their source, each once by its key."""
 
-    def __init__(self, scored: Scored = "durable", *, most: int = 100_000) -> None:
-        """`most`: rows that may wait for the disk; beyond, more are refused rather than kept in memory."""
+    def __init__(self, scored: Scored = "durable", *, most: int = 100_000, clock_skew: float | None = None) -> None:
+        """`most`: rows that may wait for the disk; beyond, more are refused rather than kept in memory. Rows dated more
+        than `clock_skew` seconds after now are not taken in; None: all are.
+        """
+        self._skew_us = None if clock_skew is None else round(clock_skew * 1e6)
         self._mode = scored
         self._advancer: Advancer | None = None
         self._models: list[RowModel] = []
@@ -69,7 +72,7 @@ class Recorder:
             model.features.catch_up()
         writers = [writer for model in found if (writer := model.features.writer()) is not None]
         schema = EventSchema([model.servable.plan for model in found])
-        return Prepared(found, schema, Advancer(writers) if writers else None)
+        return Prepared(found, schema, Advancer(writers, skew_us=self._skew_us) if writers else None)
 
     def take(self, prepared: Prepared) -> Taken:
         """Rows go to what was prepared from now on. At once, on the thread that scores."""
@@ -110,7 +113,7 @@ class Recorder:
         if any(model is one for one in self._models):
             return self._advancer
         if model not in self._late and (writer := model.features.writer()) is not None:
-            self._late[model] = Advancer([writer])
+            self._late[model] = Advancer([writer], skew_us=self._skew_us)
         return self._late.get(model)
 
     async def post(self, request: Request) -> Response:
@@ -125,8 +128,12 @@ class Recorder:
             raise RequestError("no model here has stored state")
         done = await durable(self._posted(self._advancer, events.source, events.rows))
         told: dict[str, object] = {"accepted": done.accepted, "duplicates": done.duplicates, "unkeyed": done.unkeyed}
-        if events.unread:
-            told["warnings"] = [f"no served model reads {name}" for name in events.unread]
+        warnings = [f"no served model reads {name}" for name in events.unread]
+        if done.future:
+            told["future"] = done.future
+            warnings.append(f"{done.future} rows are dated further ahead than serving.clock_skew and are not stored")
+        if warnings:
+            told["warnings"] = warnings
         return json_response(told)
 
     def _posted(self, advancer: Advancer, source: str, rows: Sequence[Row]) -> Future[Advanced]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from cumulant.core.errors import UsageError
 from cumulant.core.servable import Answer, Servable
+from cumulant.core.units import from_micros
 from cumulant.features import OnlineFeatures
 from cumulant.packaging import Scorer
 from cumulant.packaging.engine import Array
@@ -25,8 +26,24 @@ if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
     from cumulant.serving.fallback import Fallback
 
+#: late rows that a warning names
+_NAMED = 5
 #: what a servable that was never registered is called
 UNREGISTERED = "1"
+
+
+def late(since: Sequence[int | None]) -> tuple[str, ...]:
+    """A warning where rows are predicted for moments before what is kept of their keys begins."""
+    rows = [number for number, at in enumerate(since) if at is not None]
+    if not rows:
+        return ()
+    begin = from_micros(max(at for at in since if at is not None))
+    named = ", ".join(str(number) for number in rows[:_NAMED]) + (", ..." if len(rows) > _NAMED else "")
+    text = (
+        f"row{'s' * (len(rows) > 1)} {named}: the prediction is for a moment before {begin.isoformat()}, from which the"
+        " history of its key is kept, so windows may lack events"
+    )
+    return (text,)
 
 
 class RowModel:
@@ -99,7 +116,7 @@ class RowModel:
     def from_tensors(self, inputs: Sequence[Input]) -> Work:
         work = self.from_rows(to_rows(inputs, self.schema.fields, self.schema.unread))
         if self.schema.unread:
-            work.warnings = self.schema.warnings({tensor.name for tensor in inputs})
+            work.warnings = (*self.schema.warnings({tensor.name for tensor in inputs}), *work.warnings)
         return work
 
     def from_rows(self, rows: Sequence[object]) -> Work:
@@ -109,7 +126,7 @@ class RowModel:
         checked = self.schema.rows(rows)
         vectors = self.features.vectors(checked)
         feeds = self.scorer.feeds(self.scorer.encoder.matrix(vectors.columns))
-        return Work(feeds, len(rows), vectors.age, rows, checked, warnings=self._warnings(rows))
+        return Work(feeds, len(rows), vectors.age, rows, checked, warnings=(*self._warnings(rows), *late(vectors.late)))
 
     def _warnings(self, rows: Sequence[object]) -> tuple[str, ...]:
         if not self.schema.unread:

@@ -46,6 +46,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     fallback_pin: Pin | None = None
     #: what becomes of scored rows whose models look back at them: `durable`, `background` or `off`
     scored: Literal["durable", "background", "off"] = "durable"
+    #: seconds by which rows may be dated after now and still enter the stored state; None: any
+    clock_skew: float | None = None
     #: folder of the prediction log; None: none is kept
     log: str | None = None
     log_keep: str = "90d"

@@ -87,6 +87,14 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             description="When a scored row enters the windows of later rows: before its answer goes, soon after, never."
         ),
     ] = "durable"
+    clock_skew: Annotated[
+        str | None,
+        msgspec.Meta(
+            description="Rows dated later than this after the server's clock are answered and never stored. Default:"
+            " all are stored; a row of the future counts from its own time on and drops nothing.",
+            extra={"text": "duration"},
+        ),
+    ] = None
     fallback: Annotated[
         FallbackSpec, msgspec.Meta(description="Instead of a refusal when there is too much to do. Default: refuse.")
     ] = FallbackSpec()

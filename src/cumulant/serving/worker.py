@@ -46,7 +46,7 @@ class Worker:
     def __init__(self, settings: Settings, *, pins: Sequence[Pin] | None = None) -> None:
         self._settings = settings
         self._watchers = Watchers(settings)
-        self.recorder = Recorder(settings.scored)
+        self.recorder = Recorder(settings.scored, clock_skew=settings.clock_skew)
         self._sharer = Sharer(settings) if settings.sharing else None
         self._opening = Opening(settings, self._sharer)
         self._trial = Trial(settings)

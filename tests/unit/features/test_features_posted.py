@@ -11,6 +11,7 @@ from test_features_online import HOUR, START, TX, ask, card, history, make_plan,
 
 from cumulant.core.errors import IntegrityError, RequestError, UsageError
 from cumulant.core.plan import FeaturePlan, Field, KnownAt, Source
+from cumulant.core.units import to_micros
 from cumulant.features import (
     Advanced,
     Advancer,
@@ -90,27 +91,60 @@ def test_of_rows_known_at_one_moment_the_one_first_told_of_comes_first() -> None
     assert (one(online, "seen_1d", 3), one(online, "label", 3)) == (True, True)
 
 
-def test_a_row_makes_room_and_moments_that_saw_it_are_refused() -> None:
+def micros(hours: float) -> int:
+    """Microseconds of a moment so many hours after the start."""
+    return to_micros(START + hours * HOUR)
+
+
+def test_a_row_makes_room_and_later_moments_are_answered_from_what_is_left() -> None:
     online = filled(make_plan(n=card.count(window="2h")), [0, 1, 10])
-    online.advance("tx", [ask(25.5, id=50)])
-    assert one(online, "n_2h", 0.5) == 2, "nothing was dropped that a moment can see"
-    online.advance("tx", [ask(26, id=51)])
-    with pytest.raises(RequestError, match="before the stored history"):
-        one(online, "n_2h", 1.9)
+    online.advance("tx", [ask(26, id=50), ask(26, id=51)])
     assert one(online, "n_2h", 2) == 2, "all that a moment a day ago can see is there"
     assert one(online, "n_2h", 2.5) == 2
-    assert one(online, "n_2h", 1, card="b") == 1
+    late = online.vectors([ask(1.9), ask(2.5), ask(1, card="b")])
+    assert late.columns["n_2h"] == [2, 2, 1]
+    assert late.late == [micros(2), None, None]
     # too late to matter
     assert online.advance("tx", [ask(0.1, id=52)]).accepted == 1
     assert one(online, "n_2h", 2.5) == 2
 
 
+def test_one_row_of_a_wrong_date_drops_nothing() -> None:
+    online = filled(make_plan(n=card.count(window="2h")), [0, 1, 10])
+    online.advance("tx", [ask(10_000, id=50)])
+    assert online.vectors([ask(1.5)]).late == [None]
+    assert one(online, "n_2h", 1.5) == 3
+    online.advance("tx", [ask(11, id=51)])
+    assert one(online, "n_2h", 1.5) == 3
+    assert one(online, "n_2h", 11.5) == 3, "rows after it enter as before"
+
+
+def test_rows_of_the_future_drop_nothing_however_many() -> None:
+    plan, store = make_plan(n=card.count(window="2h")), MemoryOnline()
+    online = filled(plan, [0, 1], store)
+    writer = StateWriter(plan, store, "t", now_us=lambda: micros(500))
+    with Advancer([writer]) as advancer:
+        advancer.post("tx", [ask(1000 + number, id=50 + number) for number in range(20)]).result()
+    assert one(online, "n_2h", 1.5) == 3
+    assert online.vectors([ask(1.5)]).late == [None]
+
+
+def test_rows_beyond_the_declared_skew_are_left_out_and_counted() -> None:
+    plan, store = make_plan(n=card.count(window="2h")), MemoryOnline()
+    online = filled(plan, [0, 1], store)
+    writer = StateWriter(plan, store, "t", now_us=lambda: micros(2))
+    with Advancer([writer], skew_us=micros(1) - micros(0)) as advancer:
+        done = advancer.post("tx", [ask(2.5, id=50), ask(3, id=51), ask(3.1, id=52), ask(9000, id=53)]).result()
+    assert done == Advanced(accepted=2, future=2)
+    assert one(online, "n_2h", 3.2, id=99) == 3, "the row itself and two that were taken"
+    assert one(online, "n_2h", 9000.1, id=99) == 1
+
+
 def test_the_newest_row_is_kept_for_lookups_without_a_limit() -> None:
     online = filled(make_plan(ever=tx.as_of("card").columns("amount")), [0, 1])
-    online.advance("tx", [ask(200, id=50), ask(100, id=51), ask(1.5, id=52, amount=3.0)])
+    online.advance("tx", [ask(200, id=50), ask(201, id=53), ask(100, id=51), ask(1.5, id=52, amount=3.0)])
     assert one(online, "amount", 176, id=60) == 10.0
-    with pytest.raises(RequestError, match="before the stored history"):
-        one(online, "amount", 100)
+    assert online.vectors([ask(100, id=60)]).late == [micros(200 - 24)]
 
 
 def test_a_row_of_the_future_does_not_push_out_the_present() -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -95,6 +95,36 @@ def test_a_replay_through_the_server_scores_as_training_did(place):
                 os.kill(int(children[0]), signal.SIGKILL)
                 time.sleep(0.2)
     assert [found[number] for number in range(60)] == pytest.approx(expected[KNOWN:], abs=1e-12)
+
+
+def moved(row, days):
+    """The row with its times so many days later."""
+    times = {name: row[name] + timedelta(days=days) for name in ("sched_dep", "landed")}
+    return rows_of(pl.DataFrame([row | times], schema_overrides={"tail": pl.String}), [*REQUEST, "late", "landed"])[0]
+
+
+def test_rows_of_a_wrong_date_break_no_key(place):
+    """Flights of 2013 and one of today, then some of 2093: flights of 2013 are answered as before them."""
+    last, before = (flights(KNOWN).row(-place, named=True) for place in (2, 5))  # of one carrier
+    today = (datetime.now(UTC) - last["landed"].replace(tzinfo=UTC)).days
+    with serving(*place) as (_, url):
+        asked = rows_of(pl.DataFrame([last, before]), REQUEST)
+        plain = [ask(url, one).json()["probability"] for one in asked]
+        told = tell(url, [moved(last, today), *(moved(last, days) for days in range(29_200, 29_230))])
+        assert told.json()["accepted"] == 31
+        assert [ask(url, one).json()["probability"] for one in asked] == plain
+        tell(url, [moved(last, today - 1)])
+        late = ask(url, asked[1])
+    assert late.status_code == 200, "two newer flights made room, and the answer says so"
+    assert "from which the history of its key is kept" in late.json()["warnings"][0]
+
+
+def test_rows_beyond_the_declared_skew_are_counted_and_not_stored(place):
+    last = flights(KNOWN).row(-1, named=True)
+    with serving(*place, "--clock-skew", "5m") as (_, url):
+        told = tell(url, [moved(last, 29_200), moved(last, 1)]).json()
+    assert (told["accepted"], told["future"]) == (1, 1)
+    assert told["warnings"] == ["1 rows are dated further ahead than serving.clock_skew and are not stored"]
 
 
 def test_what_was_acknowledged_outlives_everything_and_counts_once(place):

@@ -1,0 +1,227 @@
+"""The stored events of one key: looked at, and made again from the history without what was posted of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import polars as pl
+
+from cumulant.core.errors import UsageError
+from cumulant.core.expr import Column, columns
+from cumulant.core.plan import FeaturePlan, Field
+from cumulant.core.units import from_micros
+from cumulant.features.advance import StateWriter
+from cumulant.features.groups import Group, groups_of
+from cumulant.features.materialization import entity_blobs
+from cumulant.features.placing import Entity
+from cumulant.features.posted import POSTED, Record, SourceLog, log_table
+from cumulant.features.recall import History
+from cumulant.features.requests import Reader
+from cumulant.features.shelf import checked_state
+from cumulant.features.state import STATE_KEY, State, decode_events, encode, entity_key
+from cumulant.ports.online import Cells, OnlineStore
+
+_STEP = 10_000
+
+
+class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One event as windows see it: when it became known, and the values that they read of it."""
+
+    known: datetime
+    values: dict[str, Any]
+
+
+class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
+    """What is stored of a key for some windows and lookups. Moments before `since` are answered from what is left."""
+
+    source: str
+    key: dict[str, Any]
+    features: tuple[str, ...]
+    events: int
+    #: of these, the events that become known after now
+    future: int
+    since: datetime | None = None
+    newest: tuple[StoredEvent, ...] = ()
+
+
+class Forgotten(msgspec.Struct, frozen=True, kw_only=True):
+    """How many posted rows were deleted, and how many entities were made again from the history."""
+
+    rows: int
+    entities: int
+
+
+def stored_key(
+    plan: FeaturePlan, store: OnlineStore, table: str, key: Mapping[str, object], *, now: datetime, newest: int = 10
+) -> tuple[StoredKey, ...]:
+    """What the table holds of the key, a group of windows and lookups each, with its `newest` events.
+
+    Raises:
+        UsageError: no window or lookup is by these columns.
+        RequestError: a value does not fit its column.
+    """
+    found = []
+    for group, values in _entities(plan, key):
+        (blob,) = store.get(table, [entity_key(group.number, values)])
+        history = None if blob is None else History(decode_events(blob), group.kinds, len(blob))
+        found.append(_stored(plan, group, values, history, now=now, newest=newest))
+    return tuple(found)
+
+
+def forget_key(
+    plan: FeaturePlan,
+    frames: Mapping[str, pl.LazyFrame | pl.DataFrame],
+    store: OnlineStore,
+    table: str,
+    key: Mapping[str, object],
+    *,
+    after: datetime | None = None,
+) -> Forgotten:
+    """Delete what was posted of the key, or what of it is dated `after` a moment, and make its entities again.
+
+    Every entity that a deleted row entered is made again, from `frames` and from the rows that stay posted. Other
+    tables of the same log keep what they took in; those that are filled later do not find it.
+
+    Raises:
+        UsageError, RequestError: as `stored_key`.
+    """
+    writer = StateWriter(plan, store, table)
+    own = {entity_key(group.number, values) for group, values in _entities(plan, key)}
+    rows, entities = store.update(lambda cells: _posted(cells, writer, own, after))
+    kept = checked_state(store.get(table, [STATE_KEY])[0], table, writer.fingerprint)
+    blobs = entity_blobs(plan, frames, kept, entities)
+    store.update(lambda cells: _rebuilt(cells, writer, rows, entities, blobs))
+    return Forgotten(rows=sum(len(keys) for keys in rows.values()), entities=len(entities))
+
+
+def _entities(plan: FeaturePlan, key: Mapping[str, object]) -> list[tuple[Group, list[Any]]]:
+    """The groups that are by columns of the key, each with the values in its order, in their inside form."""
+    groups = groups_of(plan)
+    found = [group for group in groups if set(group.by) <= set(key)]
+    if not found:
+        known = " or ".join(dict.fromkeys(" ".join(f"{name}=VALUE" for name in group.by) for group in groups))
+        raise UsageError(
+            f"no window and no lookup is by {', '.join(key) or 'nothing'}",
+            subject=", ".join(key),
+            hint=f"write {known}" if known else "the features of this model are all of the row itself",
+        )
+    result = []
+    for group in found:
+        fields = {field.name: field for field in plan.sources[group.source].fields}
+        written = {name: _as_written(fields[name], key[name]) for name in group.by}
+        read = Reader([fields[name] for name in group.by]).read(written)
+        result.append((group, [read[name] for name in group.by]))
+    return result
+
+
+def _as_written(field: Field, value: object) -> object:
+    """A value of a command line, which is text, as the column's type reads it."""
+    if not isinstance(value, str) or field.dtype in ("str", "time", "date", "bytes"):
+        return value
+    try:
+        return {"true": True, "false": False}[value] if field.dtype == "bool" else _number(value)
+    except (ValueError, KeyError):
+        return value  # the reader refuses it by name
+
+
+def _number(text: str) -> int | float:
+    return int(text) if text.lstrip("-").isdigit() else float(text)
+
+
+def _stored(
+    plan: FeaturePlan, group: Group, values: list[Any], history: History | None, *, now: datetime, newest: int
+) -> StoredKey:
+    times = [] if history is None else list(history.times)
+    labels = _labels(plan, group)
+    shown = range(max(0, len(times) - newest), len(times))
+    events = [
+        StoredEvent(
+            known=from_micros(times[at]),
+            values={label: history.values[slot].all(at, at + 1)[0] for slot, label in labels.items()},
+        )
+        for at in shown
+        if history is not None
+    ]
+    return StoredKey(
+        source=group.source,
+        key=dict(zip(group.by, values, strict=True)),
+        features=tuple(group.measures),
+        events=len(times),
+        future=sum(from_micros(at) > now for at in times),
+        since=None if history is None or history.since is None else from_micros(history.since),
+        newest=tuple(events),
+    )
+
+
+def _labels(plan: FeaturePlan, group: Group) -> dict[int, str]:
+    """The values of an event that may be shown, by position: those made of personal columns are left out."""
+    personal = {field.name for field in plan.sources[group.source].fields if field.personal}
+    users = {slot: name for name, slot in reversed(group.slots.items())}
+    return {
+        slot: node.name if isinstance(node, Column) else users[slot]
+        for slot, node in enumerate(group.values)
+        if not columns(node) & personal
+    }
+
+
+def _records(log: SourceLog) -> Iterator[tuple[bytes, Record]]:
+    """Every row that the log holds."""
+    mark = log.first
+    while mark < log.next:
+        rows, mark = log.since(mark, _STEP)
+        yield from rows
+
+
+def _posted(
+    cells: Cells, writer: StateWriter, own: set[bytes], after: datetime | None
+) -> tuple[dict[str, set[bytes]], set[bytes]]:
+    """The posted rows to delete, by source, and the entities to make again."""
+    state, rows, entities = writer.state(cells), dict[str, set[bytes]](), set(own)
+    for source in sorted(writer.sources):
+        for key, record in _records(SourceLog(cells, log_table(state.scope, source))):
+            # Rows of the snapshot that wait for a column lie in the log too; they are no posted rows.
+            events = writer.events(source, record)
+            if record.position < POSTED or not own & {entity for entity, _ in events}:
+                continue
+            if after is not None and all(from_micros(event.told) <= after for _, event in events):
+                continue
+            rows.setdefault(source, set()).add(key)
+            entities |= {entity for entity, _ in events}
+    return rows, entities
+
+
+def _rebuilt(
+    cells: Cells,
+    writer: StateWriter,
+    rows: Mapping[str, set[bytes]],
+    entities: set[bytes],
+    blobs: Mapping[bytes, bytes],
+) -> None:
+    state = writer.state(cells)
+    groups = {group.number: group for group in groups_of(writer.plan)}
+    made: dict[bytes, Entity] = {}
+    for key in entities:
+        group, blob = groups[msgspec.msgpack.decode(key)[0]], blobs.get(key)
+        keyed = bool(writer.plan.sources[group.source].key)
+        made[key] = Entity(group, None if blob is None else decode_events(blob), keyed=keyed)
+    for source in sorted(writer.sources):
+        log = SourceLog(cells, log_table(state.scope, source))
+        left = [record for key, record in _records(log) if key not in rows.get(source, ())]
+        for record in sorted(left, key=lambda one: one.entry):
+            for key, event in writer.events(source, record):
+                if key in made:
+                    made[key].place(event)
+        if source in rows:
+            log.load(rows[source])
+            log.forget(rows[source], log.first)
+            log.save()
+    sequence = state.sequence + 1
+    written = [(key, None if one.empty else one.blob(sequence)) for key, one in made.items()]
+    cells.put(writer.table, [*written, (STATE_KEY, encode(_advanced(state, sequence)))])
+
+
+def _advanced(state: State, sequence: int) -> State:
+    return msgspec.structs.replace(state, sequence=sequence)

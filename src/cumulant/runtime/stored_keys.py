@@ -1,0 +1,96 @@
+"""The stored state of one key of a model: looked at and repaired."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant import features, packaging
+from cumulant.core.errors import UsageError
+from cumulant.core.progress import Progress, silent
+from cumulant.core.servable import Servable
+from cumulant.runtime.context import Context, open_run
+from cumulant.runtime.features import scans, used_sources
+from cumulant.runtime.models import servable_folder
+from cumulant.runtime.serve import materialize
+from cumulant.runtime.validate import snapshots_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cumulant.core.plan import FeaturePlan
+    from cumulant.features import StoredKey
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+
+
+class RepairedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """What was deleted, and what is stored of the key now."""
+
+    rows: int
+    entities: int
+    stored: tuple[StoredKey, ...]
+
+
+def show_key(
+    project: Project,
+    uri: str,
+    key: Mapping[str, object],
+    *,
+    principal: Principal,
+    newest: int = 10,
+    progress: Progress = silent,
+) -> tuple[StoredKey, ...]:
+    """What is stored of the key for the windows and lookups of a model.
+
+    Raises:
+        NotFoundError: no such model.
+        UsageError: no window or lookup is by these columns.
+    """
+    with open_run(
+        project, "stored key", action="features.materialize", principal=principal, progress=progress
+    ) as context:
+        plan, table = _state(context, uri)
+        return features.stored_key(plan, project.online(), table, key, now=datetime.now(UTC), newest=newest)
+
+
+def forget_key(
+    project: Project,
+    uri: str,
+    key: Mapping[str, object],
+    *,
+    principal: Principal,
+    after: datetime | None = None,
+    progress: Progress = silent,
+) -> RepairedKey:
+    """Delete what was posted of the key (`after`: what of it is dated later), and make its state again from the data.
+
+    A server that runs reads the new state with its next request.
+
+    Raises:
+        NotFoundError, UsageError: as `show_key`.
+    """
+    with open_run(project, "forget key", action="features.forget", principal=principal, progress=progress) as context:
+        plan, table = _state(context, uri)
+        snapshots, _ = snapshots_of(context, plan.sources)
+        frames = scans(project, snapshots, used_sources(plan, snapshots), as_of=None)
+        store = project.online()
+        done = features.forget_key(plan, frames, store, table, key, after=after)
+        context.emit(features.KeyForgotten(table=table, by=tuple(key), rows=done.rows, entities=done.entities))
+        stored = features.stored_key(plan, store, table, key, now=datetime.now(UTC))
+        return RepairedKey(rows=done.rows, entities=done.entities, stored=stored)
+
+
+def _state(context: Context, uri: str) -> tuple[FeaturePlan, str]:
+    """The model's plan and the table of its state, filled where it is not yet."""
+    project = context.project
+    folder: Path = servable_folder(project, project.registry().resolve(uri))
+    described = packaging.load_description(folder)
+    if not isinstance(described, Servable) or not described.plan.needs_state:
+        raise UsageError(f"{uri} has no stored state: its features are all of the row itself", subject=uri)
+    snapshots, _ = snapshots_of(context, described.plan.sources)
+    table, _ = materialize(context, described.plan, snapshots, as_of=None)
+    return described.plan, table
