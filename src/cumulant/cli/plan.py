@@ -30,8 +30,9 @@ def plan(
 ) -> None:
     """Check the project file and the features, and show what would run.
 
-    Refuses, with file and line, what could not work: an unknown key, an input that is not known at the prediction, a
-    driver that is not installed.
+    Refuses what `train` and `release start` would refuse, before data are read where that is possible: an unknown key,
+    metric or column, an input that is not known at the prediction, a test that leaves nothing to train on, stages or
+    margins that no release could follow, a driver that is not installed.
     """
     with call.project() as project:
         if resolved:

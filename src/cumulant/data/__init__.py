@@ -31,10 +31,11 @@ if TYPE_CHECKING:
         scan,
         source_of,
     )
-    from cumulant.data.sources import Table, find, read, read_any, refuse_short, said_of_short, shown, to_polars
+    from cumulant.data.sources import Table, find, read, read_any, refuse_short, said_of_short, shown
     from cumulant.data.spec import EventTime, RuleSpec, SchemaPolicy, SourceSpec, TableRule, declared
     from cumulant.data.streaming import Piece, Stream
     from cumulant.data.usage import declared_uses, referred_uses
+    from cumulant.data.user_frames import to_polars
     from cumulant.data.views import personal_columns, preview, quarantined
 
 _HOMES = {
@@ -52,7 +53,8 @@ _HOMES = {
     "retention": ("expired", "removable"),
     "shift": ("moved", "shifts"),
     "snapshot": ("CheckResult", "SchemaChange", "Shift", "Snapshot", "SourceFile", "scan", "source_of"),
-    "sources": ("Table", "find", "read", "read_any", "refuse_short", "said_of_short", "shown", "to_polars"),
+    "sources": ("Table", "find", "read", "read_any", "refuse_short", "said_of_short", "shown"),
+    "user_frames": ("to_polars",),
     "spec": ("EventTime", "RuleSpec", "SchemaPolicy", "SourceSpec", "TableRule", "declared"),
     "streaming": ("Piece", "Stream"),
     "usage": ("declared_uses", "referred_uses"),

@@ -28,8 +28,9 @@ from cumulant.data.rules import RuleCompiler
 from cumulant.data.schema import changes, fields_of, text_columns
 from cumulant.data.shift import Shifts, shifts
 from cumulant.data.snapshot import SchemaChange, Shift, Snapshot, SourceFile
-from cumulant.data.sources import Table, find, frame_digest, read_table, shown, to_polars
+from cumulant.data.sources import Table, find, frame_digest, read_table, shown
 from cumulant.data.spec import SourceSpec
+from cumulant.data.user_frames import to_polars
 from cumulant.ports.files import Files
 from cumulant.ports.tables import TableStore
 

@@ -19,7 +19,7 @@ import polars as pl
 from cumulant.core.errors import DefinitionError, UserCodeError, did_you_mean
 from cumulant.core.ids import digest, short
 from cumulant.data.code import code_digest, defined_names
-from cumulant.data.sources import to_polars
+from cumulant.data.user_frames import to_polars
 
 #: the working directory and the module path belong to the whole process
 _PLACE = threading.RLock()

@@ -11,8 +11,8 @@ import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.data.casts import EPOCH, casts, natural
-from cumulant.data.sources import to_polars
 from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
+from cumulant.data.user_frames import to_polars
 
 _TIME_WORDS = ("event", "timestamp", "datetime", "time", "date", "created", "occurred", "at", "ts")
 _EPOCH_WORDS = ("epoch", "unix", "unixtime")
@@ -28,6 +28,8 @@ _PERSONAL = frozenset(
 )
 _PERSONAL_TOO = frozenset({"street", "address", "birth", "dob", "birthday", "username"})
 _NAMES = frozenset({"name", "first", "last", "ip", "card", "cc"})
+#: whole numbers that may need more than 64 bits
+_LONG = r"^[+-]?\d{19,}$"
 _MARKS = ("?", "NA", "N/A", "n/a", "NULL", "null", "None", "-", "NaN", "nan")
 #: 1,234.50, 1.234,50, 12,5, $3.20, 45 %, (100.00)
 _WRITTEN_NUMBER = r"^[-+(]?\s*\p{Sc}?\s*[-+]?(?:\d{1,3}(?:[ ,.'’]\d{3})+|\d+)(?:[.,]\d+)?\s*(?:%|\p{Sc})?\)?$"
@@ -136,6 +138,9 @@ class _Look:
             whole = text.cast(pl.Int64, strict=False).null_count() == 0
             if whole and text.str.contains(r"^[+-]?0\d").any():
                 continue  # codes such as 007
+            if not whole and text.str.contains(_LONG).any():
+                self._notes.append(f"{name} stays text: its whole numbers need more than 64 bits")
+                continue
             self._rules.setdefault(name, {})["type"] = "int" if whole else "float"
             self._notes.append(f"{name} is read as a number: every value but blanks and missing marks is one")
 

@@ -14,12 +14,12 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import polars as pl
 
-from cumulant.core.errors import DataError, did_you_mean, missing_part
+from cumulant.core.errors import DataError, did_you_mean
 from cumulant.data.records import POSITION as ROW
 from cumulant.data.records import open_quote, short_records
 from cumulant.data.spec import SourceSpec
@@ -345,54 +345,6 @@ def _read_jsonl(content: bytes, url: str) -> pl.DataFrame:
             f"{url} is one JSON array", subject=url, hint="write JSON lines: one object a line, without commas between"
         )
     return pl.read_ndjson(io.BytesIO(content), infer_schema_length=None)
-
-
-def to_polars(frame: object, *, source: str) -> pl.DataFrame:
-    """A user's frame (Polars, pandas, PyArrow, or any that Narwhals knows) as a Polars frame.
-
-    Raises:
-        DataError: it is no frame, or a column mixes types that no table can hold.
-    """
-    if isinstance(frame, pl.DataFrame):
-        return frame
-    if isinstance(frame, pl.LazyFrame):
-        try:
-            return frame.collect()
-        except pl.exceptions.PolarsError as error:
-            raise DataError(
-                f"source {source}: the lazy frame cannot be computed ({type(error).__name__})",
-                subject=source,
-                hint="call .collect() on it to see why",
-            ) from error
-    try:
-        import narwhals as nw
-    except ImportError as error:
-        raise missing_part("narwhals", "train") from error
-    try:
-        native: Any = frame
-        if nw.dependencies.is_pandas_dataframe(native):
-            return _of_pandas(native)
-        table: pl.DataFrame = nw.from_native(native, eager_only=True).to_polars()
-    except (TypeError, ValueError, pl.exceptions.PolarsError) as error:
-        raise DataError(
-            f"source {source}: a {type(frame).__name__} cannot be read as a table ({type(error).__name__})",
-            subject=source,
-            hint="give a Polars, pandas or PyArrow table whose columns each hold one type",
-        ) from error
-    return table
-
-
-def _of_pandas(frame: Any) -> pl.DataFrame:
-    """A pandas frame by way of Arrow, without its index; NaN becomes null, other names than text become text."""
-    import pyarrow as pa
-
-    named = frame.set_axis([str(name) for name in frame.columns], axis="columns")
-    # pandas warns when Arrow reads its zoned times, so they cross as UTC without a zone
-    zoned = [name for name, dtype in named.dtypes.items() if getattr(dtype, "tz", None) is not None]
-    named = named.assign(**{name: named[name].dt.tz_convert(None) for name in zoned})
-    table = pl.from_arrow(pa.Table.from_pandas(named, preserve_index=False))
-    whole = table if isinstance(table, pl.DataFrame) else table.to_frame()
-    return whole.with_columns(pl.col(zoned).dt.replace_time_zone("UTC")) if zoned else whole
 
 
 def frame_digest(frame: pl.DataFrame) -> str:

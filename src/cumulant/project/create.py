@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import ProjectFileError, missing_part
+from cumulant.project import plain_columns
 from cumulant.project.document import parse_document
 from cumulant.project.drivers import Drivers, scheme_of
 from cumulant.project.inspection import Inspection, inspect_table
@@ -84,14 +85,17 @@ def create_from_frame(
 
     parent = Path(directory).absolute()
     root = target_folder(name, parent)
-    raw = to_polars(frame, source="the frame")
+    notes: list[str] = []
+    if type(frame).__module__.partition(".")[0] == "pandas":
+        frame, notes = plain_columns.mixed_as_text(frame)
+    raw, left_out = plain_columns.storable(to_polars(frame, source="the frame"))
     path = f"data/{name}.parquet"
     found = inspect_table(raw, path=path, target=target, time=time, key=_columns(key))
     with new_folder(name, parent) as content:
         (content / "data").mkdir()
         raw.write_parquet(content / path, compression="zstd")
         _write(content, found, target)
-    return Created(root, (f"{raw.height:,} rows were written to {path}", *found.notes))
+    return Created(root, (f"{raw.height:,} rows were written to {path}", *notes, *left_out, *found.notes))
 
 
 def _engines() -> None:
@@ -139,6 +143,9 @@ def _read(file: str, drivers: Drivers | None) -> tuple[pl.DataFrame, SourceSpec,
 def _write(folder: Path, found: Inspection, target: str) -> None:
     (folder / FILE).write_text(project_text(found.spec, target), encoding="utf-8")
     (folder / "features.py").write_text(features_text(found.features), encoding="utf-8")
+    if found.nested:
+        text = plain_columns.prepare_text([_quoted(name) for name in found.nested])
+        (folder / plain_columns.FILE).write_text(text, encoding="utf-8")
     (folder / ".gitignore").write_text(".cumulant/\n", encoding="utf-8")
     write_schema(folder)
 
@@ -158,6 +165,8 @@ def project_text(spec: SourceSpec, target: str) -> str:
         lines.append(f"    encoding: {yaml_text(spec.encoding)}")
     if spec.missing:
         lines.append(f"    missing: {_flow(spec.missing)}")
+    if spec.prepare is not None:
+        lines.append(f"    prepare: {yaml_text(spec.prepare)}")
     if spec.keys:
         lines.append(f"    key: {_flow(spec.keys) if len(spec.keys) > 1 else yaml_text(spec.keys[0])}")
     if (event := spec.time) is not None:

@@ -11,6 +11,7 @@ import msgspec
 from cumulant.core.errors import DataError, DefinitionError, UsageError, did_you_mean
 from cumulant.core.expr import Column, Node, columns
 from cumulant.project.leaks import gives_away
+from cumulant.project.plain_columns import as_plain, nested
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,11 +34,15 @@ _MOST_CLASSES = 100
 
 
 class Inspection(msgspec.Struct, frozen=True):
-    """The proposed source, the columns that become features, and every assumption as one sentence."""
+    """The proposed source, the columns that become features, and every assumption as one sentence.
+
+    nested: columns that the source's `prepare` leaves out, since they hold no plain values.
+    """
 
     spec: SourceSpec
     features: tuple[str, ...]
     notes: tuple[str, ...]
+    nested: tuple[str, ...] = ()
 
 
 def inspect_table(
@@ -60,9 +65,15 @@ def inspect_table(
     spec = proposal.spec
     if known is not None:
         spec = msgspec.structs.replace(spec, separator=known.separator, encoding=known.encoding)
+    spec, assumed = as_plain(raw, spec)
     rows = _typed(raw, spec, time)
     label = _label(rows, node, target)
-    notes = [*proposal.notes, _target_note(label, target), *_rare_note(label, target, timed=spec.time is not None)]
+    notes = [
+        *proposal.notes,
+        *assumed,
+        _target_note(label, target),
+        *_rare_note(label, target, timed=spec.time is not None),
+    ]
     if shown := sorted(columns(node) & set(spec.personal)):
         # A personal column can be no target, and only its name said that it is one.
         spec = msgspec.structs.replace(spec, personal=[name for name in spec.personal if name not in shown])
@@ -83,7 +94,7 @@ def inspect_table(
             subject=path,
             hint=f"left out were {reasons}" if reasons else "the table has no column beside the target",
         )
-    return Inspection(spec, features, (*notes, *_grouped(left_out)))
+    return Inspection(spec, features, (*notes, *_grouped(left_out)), tuple(nested(raw.schema)))
 
 
 def _named(raw: pl.DataFrame, target: str, time: str | None, key: Sequence[str]) -> Node:

@@ -41,6 +41,8 @@ def check_leakage(
     sample, few = _sample(target, task, _SAMPLE), _sample(target, task, _FEW)
     suspicious = list[str]()
     for name in features.columns:
+        if features[name].n_unique() == 1:
+            continue  # one value for all rows is no sign of anything
         strength = _strength(features[name].gather(sample), target[sample], task)
         if strength >= 1.0:
             strength = _strength(features[name], target, task)
