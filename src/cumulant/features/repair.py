@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -82,6 +82,7 @@ def forget_key(
 ) -> Forgotten:
     """Delete what was posted of the key, or what of it is dated `after` a moment, and make its entities again.
 
+    The key has all columns of a window or lookup and no other: rows that share a part of it alone are other keys'.
     Every entity that a deleted row entered is made again, from `frames` and from the rows that stay posted. Other
     tables of the same log keep what they took in; those that are filled later do not find it.
 
@@ -89,7 +90,9 @@ def forget_key(
         UsageError, RequestError: as `stored_key`.
     """
     writer = StateWriter(plan, store, table)
-    own = {entity_key(group.number, values) for group, values in _entities(plan, key)}
+    own = {entity_key(group.number, values) for group, values in _entities(plan, key) if set(group.by) == set(key)}
+    if not own:
+        raise _no_group(groups_of(plan), key)
     rows, entities = store.update(lambda cells: _posted(cells, writer, own, after))
     kept = checked_state(store.get(table, [STATE_KEY])[0], table, writer.fingerprint)
     blobs = entity_blobs(plan, frames, kept, entities)
@@ -102,12 +105,7 @@ def _entities(plan: FeaturePlan, key: Mapping[str, object]) -> list[tuple[Group,
     groups = groups_of(plan)
     found = [group for group in groups if set(group.by) <= set(key)]
     if not found:
-        known = " or ".join(dict.fromkeys(" ".join(f"{name}=VALUE" for name in group.by) for group in groups))
-        raise UsageError(
-            f"no window and no lookup is by {', '.join(key) or 'nothing'}",
-            subject=", ".join(key),
-            hint=f"write {known}" if known else "the features of this model are all of the row itself",
-        )
+        raise _no_group(groups, key)
     result = []
     for group in found:
         fields = {field.name: field for field in plan.sources[group.source].fields}
@@ -115,6 +113,15 @@ def _entities(plan: FeaturePlan, key: Mapping[str, object]) -> list[tuple[Group,
         read = Reader([fields[name] for name in group.by]).read(written)
         result.append((group, [read[name] for name in group.by]))
     return result
+
+
+def _no_group(groups: Sequence[Group], key: Mapping[str, object]) -> UsageError:
+    known = " or ".join(dict.fromkeys(" ".join(f"{name}=VALUE" for name in group.by) for group in groups))
+    return UsageError(
+        f"no window and no lookup is by {', '.join(key) or 'nothing'}",
+        subject=", ".join(key),
+        hint=f"write {known}" if known else "the features of this model are all of the row itself",
+    )
 
 
 def _as_written(field: Field, value: object) -> object:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cumulant import features, packaging
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import RefusedError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import scans, used_sources
 from cumulant.runtime.models import servable_folder
-from cumulant.runtime.serve import materialize
+from cumulant.runtime.serve import USES, materialize
+from cumulant.runtime.services import living
 from cumulant.runtime.validate import snapshots_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cumulant.core.plan import FeaturePlan
     from cumulant.features import StoredKey
     from cumulant.ports.access import Principal
@@ -68,13 +68,15 @@ def forget_key(
 ) -> RepairedKey:
     """Delete what was posted of the key (`after`: what of it is dated later), and make its state again from the data.
 
-    A server that runs reads the new state with its next request.
+    A server that runs reads the new state with its next request. Tables of other versions keep what they took in.
 
     Raises:
         NotFoundError, UsageError: as `show_key`.
+        RefusedError: a server reads another state of the model, which was made from earlier data.
     """
     with open_run(project, "forget key", action="features.forget", principal=principal, progress=progress) as context:
         plan, table = _state(context, uri)
+        check_served(project, servable_folder(project, project.registry().resolve(uri)), table)
         snapshots, _ = snapshots_of(context, plan.sources)
         frames = scans(project, snapshots, used_sources(plan, snapshots), as_of=None)
         store = project.online()
@@ -82,6 +84,17 @@ def forget_key(
         context.emit(features.KeyForgotten(table=table, by=tuple(key), rows=done.rows, entities=done.entities))
         stored = features.stored_key(plan, store, table, key, now=datetime.now(UTC))
         return RepairedKey(rows=done.rows, entities=done.entities, stored=stored)
+
+
+def check_served(project: Project, folder: Path, table: str) -> None:
+    """Rows that are gone from the log could not be taken out of a state that still holds them any more."""
+    served = {use.table for use in living(project.state / USES) if Path(use.folder) == folder}
+    if other := sorted(str(one) for one in served - {None, table}):
+        raise RefusedError(
+            f"a server reads the state {', '.join(other)}, which was made from earlier data than that of now",
+            subject=table,
+            hint="release a version that was trained since, or serve the model anew, and then repair the key",
+        )
 
 
 def _state(context: Context, uri: str) -> tuple[FeaturePlan, str]:

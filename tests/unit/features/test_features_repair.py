@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from test_features_online import HOUR, START, ask, card, history, make_plan
+from test_features_online import HOUR, START, ask, card, history, make_plan, tx
 
 from cumulant.core.errors import UsageError
 from cumulant.features import OnlineFeatures, forget_key, materialize, stored_key
@@ -76,3 +76,21 @@ def test_a_key_of_no_window_is_refused(world):
     with pytest.raises(UsageError, match="no window and no lookup is by amount") as caught:
         shown(world, amount="3")
     assert caught.value.hint == "write card=VALUE"
+
+
+def test_several_columns_are_one_key():
+    """Windows by card, by day and by both: of four rows the one of that card and that day goes, and no other's."""
+    by_day, both = tx.by("day"), tx.by("card", "day")
+    plan = make_plan(n=card.count(window="2h"), m=by_day.count(window="2h"), k=both.count(window="2h"))
+    store, frames = MemoryOnline(), {"tx": history([0, 1, 10])}
+    materialize(plan, frames, store, table="t")
+    posted = [("a", "2013-04-01"), ("a", "2013-04-02"), ("b", "2013-04-01"), ("c", "2013-04-01")]
+    rows = [ask(20 + at, id=50 + at, card=one, day=day) for at, (one, day) in enumerate(posted)]
+    assert OnlineFeatures(plan, store, "t").advance("tx", rows).accepted == 4
+    assert forget_key(plan, frames, store, "t", {"card": "a", "day": "2013-04-01"}).rows == 1
+    left = stored_key(plan, store, "t", {"card": "b"}, now=START + 100 * HOUR)
+    assert [one.events for one in left] == [1]
+    (of_a,) = stored_key(plan, store, "t", {"card": "a"}, now=START + 100 * HOUR)
+    assert of_a.events == 4
+    with pytest.raises(UsageError, match="no window and no lookup is by card, amount"):
+        forget_key(plan, frames, store, "t", {"card": "a", "amount": "3"})
