@@ -77,8 +77,9 @@ def _keys(memory: Memory) -> Iterator[str]:
 def _labels(memory: Memory) -> Iterator[str]:
     found = memory.selection
     if found.selective:
+        count, mean, expected, _ = found.compared
         yield (
-            f"the champion's mean score is {found.labelled.mean:.3g} over the {found.labelled.count:,} rows that have a"
-            f" label, and {found.mirrored.mean:.3g} over all mirrored rows: labels come for rows of another kind, and"
-            " quality decides nothing"
+            f"the champion's mean score is {mean:.3g} over the {count:,} rows that have a label, and {expected:.3g}"
+            " over all mirrored rows of the same hours: labels come for rows of another kind, and quality decides"
+            " nothing"
         )

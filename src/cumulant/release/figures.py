@@ -185,10 +185,17 @@ def _board(
             champion, candidate = ((arm[0], arm[place]) for arm in memory.units)
             board = with_rates(board, metric, champion, candidate)
         return _took_told(board, metric, memory) if metric.kind == "latency" else board
-    board = with_differences(board, metric, _differences(metric, look), looks=release.looks(name))
-    if name == "quality" and memory.selection.selective:  # what is shown on these rows need not hold of the others
-        return msgspec.structs.replace(board, fine=0.0, confirmed=False)
-    return board
+    if name == "quality" and memory.selection.selective:  # what these rows show need not hold of the others
+        return _afresh(board)
+    return with_differences(board, metric, _differences(metric, look), looks=release.looks(name))
+
+
+def _afresh(board: Board) -> Board:
+    """The board without what was seen up to now."""
+    return Board(
+        metric=board.metric, unit=board.unit, margin=board.margin, required=board.required, prior=board.prior,
+        harm_bar=board.harm_bar, fine_bar=board.fine_bar,
+    )  # fmt: skip
 
 
 def _with_prior(board: Board, evaluation: PairedEvaluation | None) -> Board:

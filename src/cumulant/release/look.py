@@ -44,6 +44,10 @@ def _no_bools() -> Bools:
     return np.zeros(0, dtype=np.bool_)
 
 
+def _no_hours() -> npt.NDArray[np.int64]:
+    return np.zeros(0, dtype=np.int64)
+
+
 def _no_keys() -> npt.NDArray[np.uint64]:
     return np.zeros(0, dtype=np.uint64)
 
@@ -126,12 +130,13 @@ class Pairs:
 class Losses:
     """Mirrored rows whose label has come [n]: each arm's loss, in the declared metric (Brier, squared error).
 
-    `score`: the champion's score of the row; NaN where it is not known.
+    `score`: the champion's score of the row; NaN where it is not known. `hour`: that of the request, since 1970 UTC.
     """
 
     champion: Floats = field(default_factory=_no_floats)
     candidate: Floats = field(default_factory=_no_floats)
     score: Floats = field(default_factory=_no_floats)
+    hour: npt.NDArray[np.int64] = field(default_factory=_no_hours)
 
     def __len__(self) -> int:
         return len(self.champion)
@@ -143,6 +148,7 @@ class Losses:
             champion=np.array([one.champion for one in graded], dtype=np.float64),
             candidate=np.array([one.candidate for one in graded], dtype=np.float64),
             score=np.array([one.score for one in graded], dtype=np.float64),  # None becomes NaN
+            hour=np.array([one.hour for one in graded], dtype=np.int64),
         )
 
 
@@ -162,16 +168,20 @@ class Graded(msgspec.Struct, frozen=True, kw_only=True):
     candidate: float
     #: the champion's score of the row
     score: float | None = None
+    #: of the request, since 1970 UTC
+    hour: int = 0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Look:
     """Since the last look. `seconds` are of the controller's own steady clock, never of the wall.
 
-    `own`: candidate's value less the champion's of metrics of your own, oriented so that more is worse.
+    `own`: candidate's value less the champion's of metrics of your own, oriented so that more is worse. `hour`: of the
+    mirrored rows, since 1970 UTC; only whether it is that of a labelled row matters.
     """
 
     seconds: float
+    hour: int = 0
     requests: Requests = field(default_factory=Requests)
     pairs: Pairs = field(default_factory=Pairs)
     losses: Losses = field(default_factory=Losses)

@@ -27,6 +27,7 @@ def look(rng: np.random.Generator, labelled: tuple[float, float], *, gain: float
             champion=0.1 + 0.1 * rng.normal(size=300),
             candidate=0.1 - gain + 0.1 * rng.normal(size=300),
             score=rng.beta(*labelled, 300),
+            hour=np.zeros(300, dtype=np.int64),
         ),
     )
 
@@ -73,10 +74,22 @@ def test_a_project_may_declare_whether_quality_is_needed(required):
 
 
 def test_sums_are_those_of_the_known_scores():
-    scores = np.array([0.1, 0.5, np.nan, 0.9])
-    found = ScoreSums().with_scores(scores[:2]).with_scores(scores[2:])
-    assert (found.count, found.mean) == (3, pytest.approx(0.5))
-    assert found.deviation == pytest.approx(np.nanstd(scores))
+    scores = 1.7e9 + np.array([0.1, 0.5, np.nan, 0.9])
+    found = ScoreSums().with_scores(scores[:2]).with_scores(scores[2:]).with_scores(scores[2:3])
+    assert (found.count, found.mean) == (3, pytest.approx(np.nanmean(scores)))
+    assert found.squares == pytest.approx(3 * np.nanvar(scores), rel=1e-6)
+
+
+def hourly(hour: int, scores: np.ndarray, labelled: list[tuple[int, np.ndarray]]) -> Look:
+    rows = [np.full(len(one), at) for at, one in labelled]
+    known = np.concatenate([np.zeros(0), *(one for _, one in labelled)])
+    hours = np.concatenate([np.zeros(0, dtype=np.int64), *rows])
+    return Look(
+        seconds=3600,
+        hour=hour,
+        pairs=Pairs(champion=scores, candidate=scores, differs=np.zeros(len(scores), dtype=bool)),
+        losses=Losses(champion=known, candidate=known, score=known, hour=hours),
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -85,9 +98,57 @@ def test_rows_drawn_at_random_are_no_selection(seed):
     wrong = 0
     for _ in range(200):
         scores = rng.beta(*ALL, 2000)
-        chosen = Selection(
-            mirrored=ScoreSums().with_scores(scores), labelled=ScoreSums().with_scores(rng.choice(scores, 60))
-        )
-        wrong += chosen.selective
+        wrong += Selection().with_look(hourly(0, scores, [(0, rng.choice(scores, 60))])).selective
     assert wrong <= 1
     assert memory_of(release(ReleaseSpec())).selection == Selection()
+
+
+@pytest.mark.parametrize("delay", [0, 1, 7, 12])
+def test_labels_that_come_late_are_no_selection_though_scores_have_a_daily_cycle(delay):
+    rng = np.random.default_rng(3)
+    scores = [0.1 * np.sin(hour / 24 * 2 * np.pi) + rng.beta(*ALL, 400) for hour in range(96)]
+    found = Selection()
+    for hour, now in enumerate(scores):
+        late = [(hour - delay, scores[hour - delay])] if hour >= delay else []
+        found = found.with_look(hourly(hour, now, late))
+        assert not found.selective
+
+
+def after_all_labels(now, seed: int = 5):
+    """Looks in which positives have their label at once and the others 60 looks later; the candidate is better over all
+    rows, and worse on positives.
+    """
+    rng = np.random.default_rng(seed)
+    waiting: list[np.ndarray] = []
+    for _ in range(200):
+        scores = rng.beta(*ALL, 600)
+        positive = rng.random(600) < scores
+        waiting.append(scores[~positive])
+        late = waiting.pop(0) if len(waiting) > 60 else np.zeros(0)
+        shown = np.concatenate([scores[positive], late])
+        worse = np.where(np.arange(len(shown)) < positive.sum(), 0.1, -0.04)
+        champion = 0.2 + 0.05 * rng.normal(size=len(shown))
+        losses = Losses(
+            champion=champion,
+            candidate=champion + worse + 0.05 * rng.normal(size=len(shown)),
+            score=shown,
+            hour=np.zeros(len(shown), dtype=np.int64),
+        )
+        pairs = Pairs(champion=scores, candidate=scores, differs=np.zeros(600, dtype=bool))
+        now, _ = seen(now, Look(seconds=10, pairs=pairs, losses=losses))
+        yield now
+
+
+def test_what_positives_alone_showed_is_forgotten_once_all_labels_come():
+    stages = msgspec.structs.replace(QUICK, shadow=None, ab=None)
+    spec = ReleaseSpec(stages=stages, warm_up="0s", metrics={"quality": MetricSpec(block="10s")})
+    begun = remembered(release(spec))
+    flagged = []
+    for now in after_all_labels(start(msgspec.structs.replace(begun, steps=begun.steps[-1:]))):
+        flagged.append(memory_of(now).selection.selective)
+        board = now.boards["quality"]
+        assert not board.harmful
+        assert not (flagged[-1] and board.beyond)
+    assert flagged[5]
+    assert not flagged[-1]
+    assert now.boards["quality"].acceptable

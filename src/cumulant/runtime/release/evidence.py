@@ -38,6 +38,7 @@ _PAGE, _MOST = 100_000, 1_000_000
 _PROBE_SECONDS = 0.4
 #: a mark that lies so far before or ahead of the clock came from a clock that jumped
 _JUMP = 600 * _SECOND
+_HOUR = 3600 * _SECOND
 
 Shape = frozenset[tuple[str, str]]
 
@@ -135,6 +136,7 @@ class Watching:
         graded, labels = self._graded(release, cursor.labels)
         look = Look(
             seconds=seconds,
+            hour=mark // _HOUR,
             requests=Requests.of(exchanges),
             pairs=Pairs.of(pairs.pairs),
             losses=Losses.of(graded),

@@ -45,7 +45,12 @@ class Told:
         self._join(schema)
         found, cursor = outcomes_of(self._project, schema).graded(int(after or 0), limit=_MOST)
         mine = [
-            Graded(champion=one.champion, candidate=one.candidate, score=one.score)
+            Graded(
+                champion=one.champion,
+                candidate=one.candidate,
+                score=one.score,
+                hour=int(one.time.timestamp() // 3600),
+            )
             for one in found
             if one.candidate_version == release.candidate.version
             and one.champion_version == release.champion.version

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 from scipy import stats
@@ -28,8 +29,8 @@ class Mirror:
         self._world, self._scene, self._rng = world, scene, rng
         deviation = world.quality.day_sd if world.quality is not None else 0.0
         self.days = Days(rng.spawn(1)[0], deviation=deviation)
-        #: rows whose labels are due: when, how many, of which day
-        self._due: deque[tuple[float, int, int]] = deque()
+        #: rows whose labels are due: when, how many, of which day and hour
+        self._due: deque[tuple[float, int, int, int]] = deque()
 
     def pairs(self, count: int) -> Pairs:
         """Answers of both versions to so many rows."""
@@ -41,23 +42,30 @@ class Mirror:
     def mirrored(self, count: int, at: float) -> None:
         """Note rows that were mirrored at `at`: their labels come later."""
         if self._world.quality is not None and count:
-            self._due.append((at + delay(self._world.quality), count, self._scene.day(at)))
+            self._due.append((at + delay(self._world.quality), count, self._scene.day(at), hour_of(at)))
 
     def losses(self, until: float) -> Losses:
         """Losses of all rows whose label has come by `until` and was not counted before."""
         quality = self._world.quality
         found: list[Losses] = []
         while quality is not None and self._due and self._due[0][0] <= until:
-            _, count, day = self._due.popleft()
+            _, count, day, hour = self._due.popleft()
             shift, effect = self._world.scores.shift, self.days.effect(day)
-            found.append(labelled_losses(quality, count, shift=shift, effect=effect, rng=self._rng))
+            of_hour = labelled_losses(quality, count, shift=shift, effect=effect, rng=self._rng)
+            found.append(replace(of_hour, hour=np.full(len(of_hour), hour)))
         if not found:
             return Losses()
         return Losses(
             champion=np.concatenate([one.champion for one in found]),
             candidate=np.concatenate([one.candidate for one in found]),
             score=np.concatenate([one.score for one in found]),
+            hour=np.concatenate([one.hour for one in found]),
         )
+
+
+def hour_of(at: float) -> int:
+    """The hour of a moment of the world."""
+    return int(at // 3600)
 
 
 def delay(quality: Quality) -> float:

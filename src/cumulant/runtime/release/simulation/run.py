@@ -29,7 +29,7 @@ from cumulant.runtime.release.new_release import with_evaluation
 from cumulant.runtime.release.simulation.labelled_past import evaluation
 from cumulant.runtime.release.simulation.log import LoggedCallers, LoggedRequests
 from cumulant.runtime.release.simulation.pulses import Pulses
-from cumulant.runtime.release.simulation.quality import Mirror
+from cumulant.runtime.release.simulation.quality import Mirror, hour_of
 from cumulant.runtime.release.simulation.requests import Arrived, Callers
 from cumulant.runtime.release.simulation.result import End, Ended
 from cumulant.runtime.release.simulation.scene import DAY, Moment, Scene
@@ -172,7 +172,9 @@ class _Run:
             pairs = self._mirror.pairs(count)
             self._mirror.mirrored(count, moment.at + moment.seconds)
         losses = self._mirror.losses(self._time)
-        return Look(seconds=self._look, requests=one, pairs=pairs, losses=losses)
+        return Look(
+            seconds=self._look, hour=hour_of(moment.at + moment.seconds), requests=one, pairs=pairs, losses=losses
+        )
 
     def _now(self, seconds: float = 0.0) -> datetime:
         return _BEGUN + timedelta(seconds=self._time + seconds)
