@@ -14,7 +14,7 @@ from cumulant.core.traffic import Arm, Routes
 from cumulant.drivers.local.gateway.client import LocalTraffic
 from cumulant.runtime.stack.book import Book, Served
 from cumulant.runtime.stack.reaching import reaches, routes_to
-from cumulant.runtime.stack.repair import set_aside
+from cumulant.runtime.stack.repair import set_aside, set_aside_status
 
 
 def served(version: str, port: int) -> Served:
@@ -87,9 +87,9 @@ def answering(status: int):
         server.server_close()
 
 
-@pytest.mark.parametrize(("status", "through"), [(200, True), (401, True), (404, True), (503, False), (500, False)])
+@pytest.mark.parametrize(("status", "through"), [(200, True), (401, True), (404, False), (429, False), (503, False)])
 def test_a_request_is_sent_through_the_gateway(monkeypatch, status, through):
-    monkeypatch.setenv("CUMULANT_TOKEN", "long-enough-token-of-the-test")
+    monkeypatch.setenv("CUMULANT_TOKEN", "long-enough-token-of-the-test\n")
     with answering(status) as (url, asked):
         assert reaches(url, "a model") is through
     assert asked == [("/v2/models/a%20model", "Bearer long-enough-token-of-the-test")]
@@ -100,17 +100,21 @@ def project_in(state) -> SimpleNamespace:
     return SimpleNamespace(state=state, name="m", traffic=lambda: LocalTraffic(f"local://{state}/gateway"))
 
 
+def every(project) -> list:
+    return [*set_aside_status(project), *set_aside(project)]
+
+
 @pytest.mark.parametrize("name", ["stack/book.json", "stack/status.json", "gateway/routes.json"])
 @pytest.mark.parametrize("damage", [b"", b'{"model": 7}', b"\xff{"])
 def test_a_damaged_file_is_set_aside(tmp_path, name, damage):
     project = project_in(tmp_path)
     project.traffic().apply(Routes(model="m", revision=1, champion=arm("champion", "1", 1)))
     whole = (tmp_path / "gateway" / "routes.json").read_bytes()
-    assert set_aside(project) == []
+    assert every(project) == []
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(damage)
-    (aside,) = set_aside(project)
+    (aside,) = every(project)
     assert (aside.name.partition(".damaged-")[0], aside.read_bytes()) == ((tmp_path / name).name, damage)
-    assert set_aside(project) == []
+    assert every(project) == []
     if "gateway" not in name:
         assert (tmp_path / "gateway" / "routes.json").read_bytes() == whole

@@ -46,9 +46,9 @@ def tidy(folder, *, keep=KEEP, file_size=1 << 26, file_age=0.0):
 def waited(folder, *, keep=KEEP):
     """Upkeep after the days that are due have waited for long enough."""
     tidy(folder, keep=keep)
-    listed = retention.read(folder)
+    listed = retention.read(folder, keep)
     days = dict.fromkeys(listed.days, retention.GRACE)
-    retention.write(folder, retention.Waiting(at=listed.at, days=days))
+    retention.write(folder, keep, retention.Waiting(at=listed.at, days=days))
     tidy(folder, keep=keep)
 
 
@@ -178,7 +178,7 @@ def test_a_clock_that_is_wrong_for_hours_deletes_nothing(log, monkeypatch):
     assert [line.startswith("2 days from") and "if the clock is wrong" in line for line in said] == [True]
     monkeypatch.setattr(Clock, "ahead", dt.timedelta())
     turn(7200.0)
-    assert retention.read(log.folder).days == {}
+    assert retention.read(log.folder, KEEP).days == {}
     assert sequences(log.folder) == [1, 2, 3, 4, 5, 6]
 
 
@@ -197,15 +197,49 @@ def test_a_day_goes_after_a_day_of_running_and_is_told(log, monkeypatch):
     assert sequences(log.folder) == [4, 5, 6]
     (line,) = said
     assert line.startswith("the prediction log deleted 20")
-    assert retention.read(log.folder).days == {}
+    assert retention.read(log.folder, KEEP).days == {}
+
+
+def test_servers_that_keep_rows_for_different_times_each_have_their_list(log, monkeypatch):
+    monkeypatch.setattr("cumulant.serving.log.upkeep.datetime", Clock)
+    log(1, 3, now=NOW - 50 * DAY_US)
+    log(4, 6, now=NOW - 10 * DAY_US)
+    for _ in range(27):
+        monkeypatch.setattr(Clock, "ahead", Clock.ahead + dt.timedelta(hours=1))
+        for days in (30, 90):
+            upkeep(
+                log.folder, keep=dt.timedelta(days=days), file_size=1 << 26, file_age=0.0, steady=3600.0,
+                say=lambda _: None,
+            )  # fmt: skip
+    assert sequences(log.folder) == [4, 5, 6]
+
+
+def test_what_could_not_be_deleted_is_not_told_and_a_full_disk_hinders_nothing(log, monkeypatch):
+    said = []
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    log(1, 3, now=NOW - 100 * DAY_US)
+    tidy(log.folder)
+    listed = retention.read(log.folder, KEEP)
+    retention.write(log.folder, KEEP, retention.Waiting(at=listed.at, days=dict.fromkeys(listed.days, 90_000.0)))
+    monkeypatch.setattr(retention, "write", full)
+    with monkeypatch.context() as patch:
+        patch.setattr("cumulant.serving.log.upkeep.shutil.rmtree", lambda *_, **__: None)
+        upkeep(log.folder, keep=KEEP, file_size=1 << 26, file_age=0.0, say=said.append)
+    assert said == []
+    upkeep(log.folder, keep=KEEP, file_size=1 << 26, file_age=0.0, say=said.append)
+    assert sequences(log.folder) == []
+    assert len(said) == 1
 
 
 def test_a_list_that_cannot_be_read_waits_anew(log):
     log(1, 3, now=NOW - 100 * DAY_US)
-    (log.folder / ".retention.json").write_bytes(b"{")
+    (log.folder / f".retention-{90 * 86_400}.json").write_bytes(b"{")
     tidy(log.folder)
     assert sequences(log.folder) == [1, 2, 3]
-    assert list(retention.read(log.folder).days.values()) == [0.0]
+    assert list(retention.read(log.folder, KEEP).days.values()) == [0.0]
 
 
 def test_gaps_in_front_between_and_at_the_end(log):

@@ -23,7 +23,7 @@ from cumulant.runtime.stack.claim import claim
 from cumulant.runtime.stack.holding import already_runs, left_behind, own_status, supervisor_of
 from cumulant.runtime.stack.programs import LOGS
 from cumulant.runtime.stack.reaching import reaches, routes_to
-from cumulant.runtime.stack.repair import set_aside
+from cumulant.runtime.stack.repair import set_aside, set_aside_status
 from cumulant.runtime.stack.status import Status, as_it_is, read_status
 from cumulant.runtime.stack.versions import first_champion
 from cumulant.serving.sockets import bind, split_address
@@ -76,10 +76,11 @@ def up(
     running = supervisor_of(project.state)
     if running is not None:
         raise already_runs(running)
-    for path in set_aside(project) if repair else ():
-        progress(f"set aside {path}")
+    aside = set_aside_status(project) if repair else []
     if count := left_behind(project.state):
         progress(f"ended {count} processes that a killed supervisor left")
+    for path in [*aside, *set_aside(project)] if repair else ():
+        progress(f"set aside {path}")
     notes: list[str] = []
     claim(project, notes.append)
     address = http or project.spec.serving.http

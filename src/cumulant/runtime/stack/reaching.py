@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import http.client
 import os
+from http import HTTPStatus
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from cumulant.core.traffic import CHAMPION, Arm, Routes
 from cumulant.runtime.stack.book import Book
+from cumulant.serving.token import read_token
 
 _SECONDS = 5.0
-_FAULT = 500
 
 
 def routes_to(book: Book, present: Routes | None, *, key: str | None) -> Routes | None:
@@ -43,19 +44,20 @@ def _served(book: Book, arm: Arm) -> Arm | None:
 
 
 def reaches(url: str, model: str) -> bool:
-    """Whether a request for `model` at the gateway's `url` gets an answer of a server.
+    """Whether a request for `model` at the gateway's `url` gets the answer of a server.
 
-    A gateway that asks for certificates is not asked: only its callers have one.
+    Only a server knows the model's description, and only a server refuses a token. A gateway that asks for certificates
+    is not asked: only its callers have one.
     """
     address = urlsplit(url)
     if address.scheme != "http":
         return True
-    token = os.environ.get("CUMULANT_TOKEN")
+    token = read_token(None, os.environ)
     headers = {"authorization": f"Bearer {token}"} if token else {}
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=_SECONDS)
     try:
         connection.request("GET", f"/v2/models/{quote(model, safe='')}", headers=headers)
-        return connection.getresponse().status < _FAULT
+        return connection.getresponse().status in (HTTPStatus.OK, HTTPStatus.UNAUTHORIZED)
     except (OSError, http.client.HTTPException):
         return False
     finally:

@@ -15,7 +15,6 @@ import msgspec
 
 #: seconds of running time that a day waits on the list
 GRACE = 86_400.0
-_FILE = ".retention.json"
 
 
 class Waiting(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,23 +41,31 @@ class Waiting(msgspec.Struct, frozen=True, kw_only=True):
         return [date.fromisoformat(name) for name, waited in self.days.items() if waited >= grace]
 
 
-def read(folder: Path) -> Waiting:
-    """The list of a log's folder; an empty one where there is none, or none that can be read: days then wait anew."""
+def read(folder: Path, keep: timedelta) -> Waiting:
+    """The list of a log's folder; an empty one where there is none, or none that can be read: days then wait anew.
+
+    Servers that keep rows for different times may share a folder; each of these times has a list.
+    """
     try:
-        return msgspec.json.decode((folder / _FILE).read_bytes(), type=Waiting)
+        return msgspec.json.decode(_path(folder, keep).read_bytes(), type=Waiting)
     except (OSError, msgspec.MsgspecError):
         return Waiting()
 
 
-def write(folder: Path, waiting: Waiting) -> None:
+def write(folder: Path, keep: timedelta, waiting: Waiting) -> None:
     """Keep the list.
 
     Raises:
         OSError: the disk is full or cannot be written.
     """
-    draft = folder / f"{_FILE}.writing"
+    path = _path(folder, keep)
+    draft = path.with_suffix(".writing")
     draft.write_bytes(msgspec.json.encode(waiting))
-    draft.rename(folder / _FILE)
+    draft.rename(path)
+
+
+def _path(folder: Path, keep: timedelta) -> Path:
+    return folder / f".retention-{keep.total_seconds():.0f}.json"
 
 
 def listing_told(before: Waiting, after: Waiting, keep: timedelta) -> str | None:

@@ -44,14 +44,16 @@ def upkeep(
         if not mine:
             return
         over = set[date]() if keep is None else _over(folder, keep, steady, say)
+        gone = []
         for day, path in place.days(folder):
             if day in over:
                 _forget(folder, day, path)
+                gone += [] if path.exists() else [day]
             else:
                 _merge_day(folder, day, file_size, file_age)
                 _remove_left(path)
-        if over:
-            say(f"the prediction log deleted {retention.days_told(over)}, which serving.log.keep is over for\n")
+        if gone:
+            say(f"the prediction log deleted {retention.days_told(gone)}, which serving.log.keep is over for\n")
         if keep is not None:
             _forget_lives(folder, keep)
 
@@ -60,12 +62,13 @@ def _over(folder: Path, keep: timedelta, steady: float, say: Callable[[str], obj
     """The days to delete now; those that become due wait on a list first."""
     now = datetime.now(UTC)
     due = [day for day, _ in place.days(folder) if day < now.date() - keep]
-    before = retention.read(folder)
+    before = retention.read(folder, keep)
     after = before.later(due, now=now, steady=steady)
     if text := retention.listing_told(before, after, keep):
         say(f"{text}\n")
     if after.days or before.days:
-        retention.write(folder, after)
+        with contextlib.suppress(OSError):  # a full disk is what deleting helps against
+            retention.write(folder, keep, after)
     return set(after.over())
 
 
