@@ -132,7 +132,7 @@ def _labelled(
     if asked is not None:
         target, known = asked.fill(target, known, at)
     rows = training.training_set(
-        computed.drop(ROW, *hidden),
+        computed.drop(ROW, *hidden, strict=False),
         target,
         spec=spec,
         at=at,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -80,6 +81,18 @@ def with_fault(payments):
     file.write_text(whole)
 
 
+@contextmanager
+def features_of(folder, more: str):
+    """The features file with `more` at its end, within the block."""
+    file = folder / "features.py"
+    whole = file.read_text()
+    file.write_text(whole.replace("import source", "import col, source") + more)
+    try:
+        yield
+    finally:
+        file.write_text(whole)
+
+
 def planned(folder):
     return plan(load(folder), principal=ME)
 
@@ -134,3 +147,10 @@ def test_a_sound_project_is_planned(with_fault):
         "release: {metrics: {latency: {margin: 50}, quality: {margin: 3.5}, errors: {margin: 90%}}}\n"
     )
     assert planned(with_fault(sound)).target == "fraud"
+
+
+def test_a_personal_text_among_the_features_is_planned(with_fault):
+    """`card` is personal text: a training leaves it out, and `plan` has no such column to leave out."""
+    folder = with_fault("")
+    with features_of(folder, 'also = rows.columns("card")\n'):
+        assert "card" in planned(folder).features.names
