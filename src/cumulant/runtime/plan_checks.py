@@ -11,7 +11,7 @@ from cumulant.runtime.explained import check_codes, check_when
 from cumulant.runtime.fitting import horizon_of
 from cumulant.runtime.review.slices import check_slices
 from cumulant.runtime.review.training import reviewed_table
-from cumulant.runtime.rows import check_columns, cost_columns, rows_without_features
+from cumulant.runtime.rows import check_columns, computed_names, cost_columns, rows_without_features
 from cumulant.runtime.task import refuse_no_features
 from cumulant.training.searched import searched_metric
 from cumulant.training.threshold import check_timed
@@ -87,4 +87,6 @@ def check_rows(project: Project, task: Task, snapshot: Snapshot) -> None:
     check_when(project.spec.serving.reasons, rows.task)
     if isinstance(spec.threshold, training.Threshold) and spec.threshold.alerts is not None and rows.task == "binary":
         check_timed(spec.threshold.alerts, timed=rows.at is not None)
-    training.split(rows, evaluation, seed=spec.seed, horizon=horizon_of(rows, None))
+    if rows.at is not None or evaluation.clusters not in computed_names(task.plan):
+        # Without times rows are split by their clusters, which here are not computed.
+        training.split(rows, evaluation, seed=spec.seed, horizon=horizon_of(rows, None))

@@ -15,11 +15,12 @@ from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.units import moment
 from cumulant.runtime.personal import personal_features, personal_texts
 from cumulant.runtime.review.training import answers
-from cumulant.runtime.split_rule import combined, hashes
+from cumulant.runtime.split_rule import combined, hashes, identity_of
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from cumulant.core.plan import FeaturePlan
     from cumulant.core.refs import TableRef
     from cumulant.data import Snapshot
     from cumulant.project import Project
@@ -75,29 +76,51 @@ def rows_without_features(
 ) -> TrainingSet:
     """The labelled rows with a constant in place of their features: all that a split and the settings are checked by.
 
-    Columns that are features are left out of costs and clusters, since no feature was computed.
+    Names whose values a feature computes are left out of costs and clusters, since no feature was computed.
 
     Raises:
         DataError: as `labelled_rows`.
     """
     import polars as pl
 
-    raw = data.scan(snapshot, project.tables()).collect()
+    computed = computed_names(task.plan)
     cost = spec.cost
     if cost is not None:
         parts = {name: getattr(cost, name) for name in ("false_negative", "false_positive")}
-        missing = {name: 1.0 for name, part in parts.items() if isinstance(part, str) and part not in raw.columns}
-        spec = msgspec.structs.replace(spec, cost=msgspec.structs.replace(cost, **missing))
-    clusters = evaluation.clusters if evaluation.clusters in raw.columns else "auto"
+        unknown = {name: 1.0 for name, part in parts.items() if part in computed}
+        spec = msgspec.structs.replace(spec, cost=msgspec.structs.replace(cost, **unknown))
+    clusters = "auto" if evaluation.clusters in computed else evaluation.clusters
+    evaluation = msgspec.structs.replace(evaluation, slices=[], clusters=clusters)
+    scan = data.scan(snapshot, project.tables())
+    if reviewed is None:  # the decisions of reviewers are matched by any column
+        scan = scan.select(ROW, *sorted(columns_read(task, snapshot, spec, evaluation)))
+    raw = scan.collect()
     return _labelled(
         project,
         task,
         snapshot,
         (raw, raw.select(ROW, pl.lit(0.0).alias(_CONSTANT))),
         spec=spec,
-        evaluation=msgspec.structs.replace(evaluation, slices=[], clusters=clusters),
+        evaluation=evaluation,
         reviewed=reviewed,
     )
+
+
+def computed_names(plan: FeaturePlan) -> frozenset[str]:
+    """The features whose values are not those of the column of the same name."""
+    return frozenset(one.name for one in plan.features if one.expr != expr.Column(one.name))
+
+
+def columns_read(task: Task, snapshot: Snapshot, spec: TrainingSpec, evaluation: EvaluationSpec) -> set[str]:
+    """The columns of the source that the labelled rows need where there are no features, slices or reviewed rows."""
+    labels = expr.columns(task.target)
+    moments = {known.column for name, known in snapshot.known.items() if name in labels}
+    wanted = {*labels, *moments, *snapshot.key, *cost_columns(spec), snapshot.event_time, evaluation.clusters}
+    if task.predict_at is not None:
+        wanted.add(task.predict_at.column)
+    else:
+        wanted.update(identity_of(snapshot, task, evaluation)[0])
+    return {field.name for field in snapshot.fields if field.name in wanted}
 
 
 def _labelled(

@@ -11,7 +11,12 @@ import pytest
 from cumulant.core.errors import CumulantError, ProjectFileError
 from cumulant.ports.access import Principal
 from cumulant.project import create_from, load
+from cumulant.runtime.features import featurize
 from cumulant.runtime.planning import plan
+from cumulant.runtime.rows import columns_read, labelled_rows
+from cumulant.runtime.task import resolve_task
+from cumulant.runtime.validate import newest
+from cumulant.training import split
 
 ME = Principal("tester")
 
@@ -154,3 +159,52 @@ def test_a_personal_text_among_the_features_is_planned(with_fault):
     folder = with_fault("")
     with features_of(folder, 'also = rows.columns("card")\n'):
         assert "card" in planned(folder).features.names
+
+
+def test_a_cost_is_that_of_the_feature_where_a_column_has_the_same_name(with_fault):
+    """The column `id` holds text, which is no cost; a training takes the feature of that name, a number."""
+    folder = with_fault("  cost: {false_negative: id, false_positive: 1}\n")
+    with features_of(folder, 'id = col("id").str.length()\n'):
+        assert planned(folder).target == "fraud"
+
+
+@pytest.fixture(scope="module")
+def visits(tmp_path_factory):
+    """A project on 100 rows without times, of which 4% are the test: whole values of a feature of five values."""
+    folder, dice = tmp_path_factory.mktemp("visits"), random.Random(5)
+    lines = ["id,town,amount,fraud"]
+    for number in range(100):
+        amount = dice.expovariate(1 / 50)
+        lines.append(f"v{number},{'abcde'[number % 5]}{number},{amount:.2f},{int(dice.random() < 0.4)}")
+    (folder / "visits.csv").write_text("\n".join(lines) + "\n")
+    (folder / "features.py").write_text(
+        'from cumulant.features import col, source\n\nrows = source("rows")\nplain = rows.columns("amount")\n'
+        'town_group = col("town").str.slice(0, 1)\n'
+    )
+    (folder / "cumulant.yaml").write_text(
+        "version: 1\nmodel: {name: visits}\ndata: {rows: {path: visits.csv, key: [id]}}\n"
+        "training: {target: fraud, trainers: [naive, linear], trials: 1}\n"
+        "evaluation: {test: 4%, clusters: town_group}\n"
+    )
+    return folder
+
+
+def test_a_split_by_a_feature_is_left_to_the_training(visits):
+    """By its own key 4% of 100 rows are too few for a test, and by clusters of 20 rows they are not."""
+    assert planned(visits).target == "fraud"
+    project = load(visits)
+    table = featurize(project, principal=ME).table
+    snapshot, spec, evaluation = newest(project, "rows"), project.training(), project.spec.evaluation
+    task = resolve_task(project, {"rows": snapshot})
+    rows = labelled_rows(project, task, snapshot, table, spec=spec, evaluation=evaluation, as_of=None)
+    assert len(split(rows, evaluation).test) == 20
+
+
+def test_only_the_columns_that_are_checked_are_read(with_fault):
+    folder = with_fault("  cost: {false_negative: amount, false_positive: 1}\n")
+    planned(folder)
+    project = load(folder)
+    snapshot = newest(project, "rows")
+    task = resolve_task(project, {"rows": snapshot})
+    columns = columns_read(task, snapshot, project.training(), project.spec.evaluation)
+    assert columns == {"id", "at", "fraud", "amount"}
