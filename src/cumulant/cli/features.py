@@ -51,7 +51,7 @@ def show(
     from cumulant.runtime.report_page.definitions import definition, kind
 
     with call.project() as project, call.progress("features") as progress:
-        found = plan(project, principal=project.principal(), progress=progress)
+        found = plan(project, principal=project.principal(), checks=False, progress=progress)
 
     def text(console: Console) -> None:
         from cumulant.runtime.report_page.terminal import table

@@ -31,7 +31,7 @@ class PlannedSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What `train` would do. Every part of it was compiled and checked."""
+    """What `train` would do: every part of it compiled, and by default checked."""
 
     project: str
     environment: str
@@ -44,9 +44,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     evaluation: dict[str, Any]
 
 
-def plan(project: Project, *, principal: Principal, progress: Progress = silent) -> Plan:
+def plan(project: Project, *, principal: Principal, checks: bool = True, progress: Progress = silent) -> Plan:
     """Check drivers and code, bring the snapshots up to date, and check against them all that `train` and `release
-    start` refuse, but for what only computed features show.
+    start` refuse, but for what only computed features show. Without `checks` the features are compiled, and nothing
+    that only a training or a release needs is checked.
 
     Raises:
         ProjectFileError: a driver is missing.
@@ -59,11 +60,13 @@ def plan(project: Project, *, principal: Principal, progress: Progress = silent)
     project.check_drivers()
     training = project.training()
     with open_run(project, "plan", action="project.plan", principal=principal, progress=progress) as context:
-        check_code(project)
+        if checks:
+            check_code(project)
         snapshots, reused = snapshots_of(context)
         task = resolve_task(project, snapshots)
-        check_names(project, task.plan, snapshots[task.entity])
-        check_rows(project, task, snapshots[task.entity])
+        if checks:
+            check_names(project, task.plan, snapshots[task.entity])
+            check_rows(project, task, snapshots[task.entity])
     settings = project.settings("training", "evaluation")
     return Plan(
         project=project.name,

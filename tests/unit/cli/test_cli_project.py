@@ -152,6 +152,20 @@ def test_features_are_told_and_their_values_shown(project: Path, cumulant: Any, 
     assert ended.code == 2
 
 
+def test_features_are_shown_before_a_label_is_known(project: Path, cumulant: Any) -> None:
+    """The list of the features needs no trainer, no label and no test rows; `plan` does."""
+    file = project / "cumulant.yaml"
+    text = file.read_text()
+    file.write_text(text.replace("  target: bought\n", "  target: bought > 5\n  trainers: ['none.py:forest']\n", 1))
+    assert "there is no file none.py" in cumulant("plan", "--project", str(project)).err
+    ended = cumulant("features", "show", "--project", str(project), "--json")
+    assert ended.code == 0, ended.err
+    assert "channel" in [feature["name"] for feature in ended.document["features"]]
+    file.write_text(text.replace("  target: bought\n", "  target: bought > 5\n", 1))
+    assert cumulant("plan", "--project", str(project)).code != 0
+    assert cumulant("features", "show", "--project", str(project)).code == 0
+
+
 def test_features_made_of_personal_values_are_hashed(project: Path, cumulant: Any) -> None:
     definitions = project / "features.py"
     more = 'who = rows.columns("email")\nhost = col("email").str.lower()\nwidth = col("email").str.length()\n'
