@@ -11,7 +11,6 @@ from cumulant.monitoring.alerts.policy import BUILT_IN as BUILT_IN_RULES
 from cumulant.project.document import Entry, Place, Problem
 from cumulant.project.spec import EnvironmentSpec, ProjectSpec
 from cumulant.project.texts import secrets_in
-from cumulant.project.training_rules import training_faults
 from cumulant.release.declared import check_metrics
 from cumulant.release.steps import steps
 from cumulant.training.spec import BUILT_IN
@@ -42,8 +41,6 @@ def _broken(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
         place = _place(project, "training", "source") or project.place
         yield place, f'training.source names "{source}", which is not under data; {near or known}'
     yield from _trainers(spec, project)
-    for path, text in training_faults(spec):
-        yield _place(project, *path) or project.place, text
     yield from _release(spec, project)
     yield from _alerts(spec, project)
     yield from _spans(spec, project)

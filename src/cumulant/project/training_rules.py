@@ -1,17 +1,44 @@
-"""What `training` and `evaluation` may not say, as far as no data are needed to see it."""
+"""What `training` and `evaluation` may not say, as far as no data are needed to see it.
+
+A project with such a fault loads: what runs already is stopped, listed and rolled back whatever a training would say.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.core.units import share
+from cumulant.project.document import Problem, refused
 from cumulant.project.spec import ProjectSpec
 from cumulant.statistics.metric_names import SEARCHABLE, TASKS, tasks_of
 from cumulant.training.spec import BUILT_IN, Cost, Threshold, TrainingSpec
 
+if TYPE_CHECKING:
+    from cumulant.project.project import Project
+
 #: where a rule is broken, and how; the path is that of the key
 Fault = tuple[tuple[str | int, ...], str]
+
+
+def check_training(project: Project) -> None:
+    """Refuse what no training could use, before any data are read.
+
+    Raises:
+        ProjectFileError: every fault found, with file and line.
+    """
+    if problems := [_problem(project, path, text) for path, text in training_faults(project.spec)]:
+        raise refused(problems)
+
+
+def _problem(project: Project, path: tuple[str | int, ...], text: str) -> Problem:
+    """A fault at the line of its key, or of the nearest section above that a file holds."""
+    for length in range(len(path), 0, -1):
+        origin = project.origin(".".join(str(part) for part in path[:length]))
+        if origin.file is not None:
+            return origin.file, origin.line, text
+    return project.file.name, None, text
 
 
 def training_faults(spec: ProjectSpec) -> Iterator[Fault]:
@@ -76,9 +103,11 @@ def _cost(cost: Cost | None) -> Iterator[Fault]:
 
 
 def _parameters(training: TrainingSpec) -> Iterator[Fault]:
+    """Parameters of a trainer that is not used here stay: an environment may use fewer trainers."""
     known = [*BUILT_IN, *training.trainers]
     for name in training.parameters:
-        if name not in known:
+        code, _, function = name.rpartition(":")
+        if name not in known and not (code and function.isidentifier()):
             hint = did_you_mean(name, known) or f"trainers: {', '.join(dict.fromkeys(training.trainers))}"
             yield ("training", "parameters", name), f'training.parameters: there is no trainer "{name}"; {hint}'
 

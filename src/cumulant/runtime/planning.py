@@ -9,6 +9,7 @@ import msgspec
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, show_duration
+from cumulant.project.training_rules import check_training
 from cumulant.runtime.context import open_run
 from cumulant.runtime.plan_checks import check_code, check_names, check_rows
 from cumulant.runtime.task import resolve_task
@@ -50,7 +51,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
     that only a training or a release needs is checked.
 
     Raises:
-        ProjectFileError: a driver is missing.
+        ProjectFileError: a driver is missing, or a setting that no training could use.
         NotKnownYetError: an input is not known at the moment of prediction.
         DefinitionError: the features file defines no feature, or a watched slice of the review queue is misspelt.
         UserCodeError: a function or features file of the project raised.
@@ -61,6 +62,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
     training = project.training()
     with open_run(project, "plan", action="project.plan", principal=principal, progress=progress) as context:
         if checks:
+            check_training(project)
             check_code(project)
         snapshots, reused = snapshots_of(context)
         task = resolve_task(project, snapshots)

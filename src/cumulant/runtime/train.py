@@ -19,6 +19,7 @@ from cumulant.core.servable import Parity
 from cumulant.core.units import moment
 from cumulant.monitoring.policy import learned_from
 from cumulant.ports.registry import ModelVersion
+from cumulant.project.training_rules import check_training
 from cumulant.runtime.candidate import Candidate
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.delivery import by_releases, served
@@ -96,6 +97,7 @@ def train(
     the time, and the test is of the other half.
 
     Raises:
+        ProjectFileError: a setting that no training could use.
         UsageError: the project has no target, or cannot be trained as declared.
         ContractBreachError: a source breaks its contract.
         ParityError: the packaged model answers otherwise than the trained one.
@@ -109,6 +111,7 @@ def train(
     with open_run(
         project, "train", action="model.train", principal=principal, progress=progress, settings=settings
     ) as context:
+        check_training(project)
         snapshots, fresh = snapshots_of(context)
         task = resolve_task(project, snapshots)
         refuse_no_features(task.plan)

@@ -15,12 +15,13 @@ from cumulant.runtime.features import featurize
 from cumulant.runtime.planning import plan
 from cumulant.runtime.rows import columns_read, labelled_rows
 from cumulant.runtime.task import resolve_task
+from cumulant.runtime.train import train
 from cumulant.runtime.validate import newest
 from cumulant.training import split
 
 ME = Principal("tester")
 
-#: fault -> what is appended to the project file, and a piece of the message; these are seen without any data
+#: fault -> what is appended to the project file, and a piece of the message; `plan` and `train` see these without any data
 OF_THE_FILE = {
     "metric of no task": ("  metric: acuracy\n", 'the search cannot follow "acuracy"'),
     "metric of another task": ("  task: binary\n  metric: rmse\n", "rmse does not measure the task binary"),
@@ -32,6 +33,9 @@ OF_THE_FILE = {
     "no threshold": ("  threshold: {}\n", "has neither `alerts` nor `rate`"),
     "threshold above 1": ("  threshold: 1.5\n", "is no probability"),
     "parameters": ("  parameters: {lightgmb: {num_leaves: 15}}\n", 'did you mean "lightgbm"?'),
+}
+#: these are refused by every command: no release could go by them
+OF_A_RELEASE = {
     "falling weights": ("release: {stages: {canary: {weights: [50%, 10%]}}}\n", "do not grow: 50%, 10%"),
     "no holdback": ("release: {stages: {canary: {weights: [50%, 100%]}}}\n", "ends at 100%"),
     "weight of ab": ("release: {stages: {ab: {weight: 100%}}}\n", "leaves one of the arms without requests"),
@@ -102,15 +106,48 @@ def planned(folder):
     return plan(load(folder), principal=ME)
 
 
+@contextmanager
+def without_data(folder):
+    """The project without its data, within the block."""
+    (folder.parent / "payments.csv").rename(folder.parent / "away.csv")
+    try:
+        yield
+    finally:
+        (folder.parent / "away.csv").rename(folder.parent / "payments.csv")
+
+
+@pytest.mark.parametrize("flow", [plan, train])
 @pytest.mark.parametrize(("fault", "message"), OF_THE_FILE.values(), ids=OF_THE_FILE)
-def test_a_fault_of_the_file_is_refused_before_data_are_read(with_fault, fault, message):
+def test_a_fault_of_the_file_is_refused_before_data_are_read(with_fault, fault, message, flow):
+    """The project loads, so that what runs of it can be stopped."""
+    folder = with_fault(fault)
+    with load(folder) as project, without_data(folder), pytest.raises(ProjectFileError) as caught:
+        flow(project, principal=ME)
+    check_problem(caught.value, message)
+
+
+@pytest.mark.parametrize(("fault", "message"), OF_A_RELEASE.values(), ids=OF_A_RELEASE)
+def test_a_fault_of_a_release_is_refused_when_the_project_is_loaded(with_fault, fault, message):
     folder = with_fault(fault)
     with pytest.raises(ProjectFileError) as caught:
         load(folder)
-    assert message in caught.value.message
-    [(file, line, _)] = caught.value.problems
+    check_problem(caught.value, message)
+
+
+def check_problem(error: ProjectFileError, message: str) -> None:
+    assert message in error.message
+    [(file, line, _)] = error.problems
     assert file == "cumulant.yaml"
     assert line is not None
+
+
+def test_parameters_of_a_trainer_that_an_environment_leaves_out_are_accepted(with_fault):
+    folder = with_fault(
+        '  parameters: {"trainers.py:forest": {trees: 5}, lightgbm: {num_leaves: 15}}\n'
+        "environments: {small: {training: {trainers: [linear]}}}\n"
+    )
+    with load(folder, environment="small") as project:
+        assert plan(project, principal=ME).target == "fraud"
 
 
 @pytest.mark.parametrize(("fault", "message"), OF_THE_DATA.values(), ids=OF_THE_DATA)
@@ -130,12 +167,8 @@ def test_a_fault_that_the_data_show_is_refused(with_fault, fault, message):
 )
 def test_code_that_is_missing_is_refused_before_data_are_read(with_fault, fault, message):
     folder = with_fault(fault)
-    (folder.parent / "payments.csv").rename(folder.parent / "away.csv")
-    try:
-        with pytest.raises(CumulantError) as caught:
-            planned(folder)
-    finally:
-        (folder.parent / "away.csv").rename(folder.parent / "payments.csv")
+    with without_data(folder), pytest.raises(CumulantError) as caught:
+        planned(folder)
     assert message in caught.value.message
 
 
