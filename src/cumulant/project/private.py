@@ -15,7 +15,8 @@ _OTHERS = 0o077
 def make_private(folder: Path) -> None:
     """The state folder with mode 0700, whatever the umask is; one that others can enter is tightened with its content.
 
-    Nothing happens where it cannot be made or belongs to another user: whoever needs it reports why.
+    Nothing happens where it cannot be made or belongs to another user: whoever needs it reports why. Nothing happens
+    either where it is a symbolic link: the folder behind it may be shared on purpose, and `doctor` reports it.
     """
     try:
         folder.mkdir(mode=0o700)
@@ -44,7 +45,8 @@ def _tighten(folder: Path) -> None:
     if sys.platform == "win32":
         return
     with suppress(OSError):
-        found = folder.stat()
+        # A link stays: the folder that it leads to may be shared on purpose, and holds more than this state.
+        found = folder.lstat()
         if found.st_mode & _OTHERS and found.st_uid == os.geteuid() and stat.S_ISDIR(found.st_mode):
             # First the folder: from here on nobody else reaches what is in it.
             folder.chmod(stat.S_IMODE(found.st_mode) & ~_OTHERS)

@@ -102,3 +102,18 @@ def test_what_others_can_read_is_reported(tmp_path):
         assert found.open_to_others() == [journal]
         Path(tmp_path / ".cumulant").chmod(0o750)
         assert found.open_to_others() == [tmp_path / ".cumulant", journal]
+
+
+@pytest.mark.usefixtures("open_umask")
+def test_a_folder_behind_a_symbolic_link_keeps_its_modes_and_is_reported(tmp_path):
+    shared = tmp_path / "shared"
+    (shared / "others").mkdir(parents=True)
+    (shared / "others" / "data.csv").touch()
+    (tmp_path / "project").mkdir()
+    state = tmp_path / "project" / ".cumulant"
+    state.symlink_to(shared, target_is_directory=True)
+    with project(tmp_path / "project") as found:
+        assert found.state == state
+        assert [mode(path) for path in (shared, shared / "others")] == [0o777] * 2
+        assert mode(shared / "others" / "data.csv") == 0o666
+        assert found.open_to_others() == [state]
