@@ -36,12 +36,12 @@ def process_of(pid: int) -> Process:
 
 def is_here(process: Process) -> bool:
     """Whether its number means a process of this machine, as it runs now."""
-    return process.host == _host()
+    return _same_boot(process.host, _host())
 
 
 def is_gone(process: Process) -> bool:
     """True only where that is certain: the same machine, and no such process there. A lease tells the rest."""
-    if process.host != _host() or sys.platform == "win32":
+    if not is_here(process) or sys.platform == "win32":
         return False
     try:
         os.kill(process.pid, 0)
@@ -60,7 +60,19 @@ def _host() -> str:
         space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         boot = space = ""
-    return f"{socket.gethostname()}:{hashlib.sha256(f'{boot}{space}'.encode()).hexdigest()[:8]}"
+    return f"{socket.gethostname()}:{_hash(boot + space)}"
+
+
+def _same_boot(one: str, other: str) -> bool:
+    """Whether both name one boot and one space of process ids. A network may rename a machine while it runs, so the
+    name counts only where the boot is unknown.
+    """
+    boot = one.rpartition(":")[2]
+    return one == other if boot == _hash("") else boot == other.rpartition(":")[2]
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _born(pid: int) -> str | None:

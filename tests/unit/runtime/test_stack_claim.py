@@ -38,6 +38,16 @@ def living():
 
 
 @pytest.fixture
+def killed():
+    """A process of this boot that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    noted = process_of(process.pid)
+    process.kill()
+    process.wait()
+    return noted
+
+
+@pytest.fixture
 def original(tmp_path):
     """A project that served: a book with champion and candidate, routes to both, and an identity."""
     folder = tmp_path / "original"
@@ -177,11 +187,62 @@ def test_processes_that_a_copied_status_names_live_on(original, tmp_path, living
         assert lifecycle.ps(project, principal=project.principal()) is None
         assert lifecycle.down(project, principal=project.principal(), progress=said.append) == 0
     assert read_status(copy / ".cumulant") is None
+    (aside,) = (copy / ".cumulant" / "stack").glob("status.json.other-*")
+    assert msgspec.json.decode(aside.read_bytes(), type=Status) == read_status(original / ".cumulant")
     assert said == ["this state is a copy: the processes of the original are left alone"]
     assert not is_gone(process_of(living.pid))
     assert own_status(original / ".cumulant").children[0].pid == living.pid
     assert left_behind(original / ".cumulant") == 1
     assert living.wait(timeout=10)
+
+
+def named(process, name):
+    """The process, as it was noted when the machine had another name."""
+    return msgspec.structs.replace(process, host=f"{name}:{process.host.rpartition(':')[2]}")
+
+
+@pytest.mark.parametrize("change", ["moved", "renamed", "older"])
+def test_what_a_killed_supervisor_left_ends_after_a_move_a_new_hostname_or_an_update(
+    original, tmp_path, living, killed, change
+):
+    left = status(original, process_of(living.pid), supervisor=killed)
+    folder = original
+    if change == "renamed":
+        home = msgspec.structs.replace(left.home, host="before")
+        left = status(original, named(process_of(living.pid), "before"), supervisor=named(killed, "before"))
+        left = msgspec.structs.replace(left, home=home)
+    if change == "older":
+        left = msgspec.structs.replace(left, home=None)
+    write_status(original / ".cumulant", left)
+    if change == "moved":
+        folder = original.rename(tmp_path / "moved")
+    with load(folder) as project:
+        assert lifecycle.down(project, principal=project.principal()) == 1
+    assert living.wait(timeout=10) is not None
+    assert read_status(folder / ".cumulant") is None
+    assert not list((folder / ".cumulant" / "stack").glob("status.json*"))
+
+
+def test_a_copy_of_what_an_older_version_runs_ends_none_of_it(original, tmp_path, living):
+    running = msgspec.structs.replace(status(original, process_of(living.pid)), home=None)
+    write_status(original / ".cumulant", running)
+    copy = shutil.copytree(original, tmp_path / "copy")
+    assert left_behind(copy / ".cumulant") == 0
+    assert living.poll() is None
+
+
+def test_a_local_supervisor_ends_under_a_new_name_of_the_machine(original):
+    program = (
+        "import sys, time; from pathlib import Path; from cumulant.runtime.stack.holding import held\n"
+        "with held(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    line = [sys.executable, "-c", program, str(original / ".cumulant")]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline()
+        write_status(original / ".cumulant", status(original, supervisor=named(process_of(holder.pid), "before")))
+        with load(original) as project:
+            assert lifecycle.down(project, principal=project.principal()) == 1
+        assert holder.wait(timeout=10) is not None
 
 
 def test_a_number_of_another_machine_is_no_process_of_this_one(original, living):

@@ -48,7 +48,9 @@ def claim(project: Project, report: Callable[[str], None] = silent) -> None:
     """
     state, root = project.state, project.root
     before, here = read_identity(state), home_of(state)
-    if supervisor_of(state) is not None or (before is not None and before.home == here):
+    if supervisor_of(state) is not None:
+        return
+    if before is not None and before.home.is_folder(here) and before.home.host == here.host:
         return
     old = _roots_before(project, before)
     if any(not same_folder(one, root) for one in old[:1]) or (before is not None and not before.home.is_folder(here)):

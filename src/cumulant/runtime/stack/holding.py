@@ -15,7 +15,7 @@ from cumulant.runtime.stack.book import FOLDER
 from cumulant.runtime.stack.child import PATIENCE
 from cumulant.runtime.stack.identity import home_of
 from cumulant.runtime.stack.reconcile import stop_order
-from cumulant.runtime.stack.status import Status, read_status, remove_status
+from cumulant.runtime.stack.status import Status, read_status, remove_status, set_status_aside
 
 LOCK = "supervisor.lock"
 _LOOK, _GRACE = 0.05, 0.3
@@ -77,12 +77,17 @@ def end_leftovers(status: Status | None, *, patience: float = PATIENCE) -> int:
     """
     if status is None:
         return 0
-    present = {one.name: one.process for one in status.children if one.process and is_here(one.process)}
-    living = {name: one for name, one in present.items() if not is_gone(one)}
+    living = _living(status)
     kinds = {one.name: one.kind for one in status.children if one.name in living}
     for group in stop_order(kinds):
         _end([living[name] for name in group], patience)
     return len(living)
+
+
+def _living(status: Status) -> dict[str, Process]:
+    """The processes of a status that are in reach and live."""
+    present = {one.name: one.process for one in status.children if one.process and is_here(one.process)}
+    return {name: one for name, one in present.items() if not is_gone(one)}
 
 
 def tidy(state: Path) -> None:
@@ -101,13 +106,26 @@ def own_status(state: Path) -> Status | None:
     status = read_status(state)
     if status is None:
         return None
-    own = status.home == home_of(state) or supervisor_of(state) == status.supervisor.pid
-    return status if own else None
+    return status if _is_own(status, state) or supervisor_of(state) == status.supervisor.pid else None
+
+
+def _is_own(status: Status, state: Path) -> bool:
+    if status.home is None:
+        # An older version wrote it. Where its supervisor lives without the lock of this folder, this is a copy.
+        return is_here(status.supervisor) and is_gone(status.supervisor)
+    here = home_of(state)
+    return status.home.is_folder(here) or status.home.is_moved(here)
 
 
 def left_behind(state: Path) -> int:
-    """End and tidy what a killed supervisor of this folder left; returns how many processes that were."""
-    count = end_leftovers(own_status(state))
+    """End and tidy what a killed supervisor of this folder left; returns how many processes that were.
+
+    The status of another folder is set aside where it lists living processes: it may be their only list.
+    """
+    own, status = own_status(state), read_status(state)
+    count = end_leftovers(own)
+    if own is None and status is not None and _living(status):
+        set_status_aside(state)
     tidy(state)
     return count
 

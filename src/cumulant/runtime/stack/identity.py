@@ -21,10 +21,16 @@ class Home(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     inode: int
     host: str
+    #: None where an older version wrote it
+    device: int | None = None
 
     def is_folder(self, other: Home) -> bool:
         """Whether both are one folder, whatever the machine is called."""
         return (self.folder, self.inode) == (other.folder, other.inode)
+
+    def is_moved(self, other: Home) -> bool:
+        """Whether both are one folder of a running machine, under whatever path: a move keeps what a copy does not."""
+        return self.device is not None and (self.device, self.inode) == (other.device, other.inode)
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,10 +46,11 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 def home_of(state: Path) -> Home:
     """Where this state folder lies now."""
     try:
-        inode = state.stat().st_ino
+        found = state.stat()
+        inode, device = found.st_ino, found.st_dev
     except OSError:
-        inode = 0
-    return Home(folder=os.path.realpath(state), inode=inode, host=socket.gethostname())
+        inode, device = 0, None
+    return Home(folder=os.path.realpath(state), inode=inode, host=socket.gethostname(), device=device)
 
 
 def new_identity(state: Path, root: Path) -> Identity:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -108,6 +108,12 @@ def write_status(state: Path, status: Status) -> None:
     draft = path.with_name(f".{STATUS}.{os.getpid()}")
     draft.write_bytes(msgspec.json.encode(status))
     draft.replace(path)
+
+
+def set_status_aside(state: Path) -> None:
+    """Rename the status, so that the next supervisor's does not replace it."""
+    path = state / FOLDER / STATUS
+    path.rename(path.with_name(f"{STATUS}.other-{datetime.now(UTC):%Y%m%dT%H%M%S%f}"))
 
 
 def remove_status(state: Path) -> None:
