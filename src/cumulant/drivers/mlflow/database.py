@@ -63,7 +63,8 @@ def follow_artifacts(database: Path, artifacts: Path) -> None:
     """Let a database that was copied or moved with its artifacts name those beside it.
 
     MLflow keeps absolute places: without this a copy reads the original's artifacts, and writes among them. A database
-    of another program, whose artifacts lie elsewhere, stays as it is, and so does one that cannot be written.
+    of another program, whose artifacts lie elsewhere, stays as it is, and so does one that cannot be written, one whose
+    artifacts were not copied with it, and one file that is reached by two paths (a bind mount).
 
     Raises:
         EngineUnavailableError: another process has been changing the file for too long.
@@ -97,5 +98,38 @@ def _artifacts_before(database: Path, artifacts: Path) -> str | None:
     moved = before.startswith("file://") and before.endswith(f"/{artifacts.name}") and before != artifacts.as_uri()
     if not moved or not artifacts.is_dir() or not os.access(database.parent, os.W_OK):
         return None
-    folder = Path(url2pathname(urlsplit(before).path))
-    return None if folder.is_dir() and folder.samefile(artifacts) else before
+    folder = _folder(before)
+    if folder.is_dir() and (folder.samefile(artifacts) or not _is_original(folder.parent / database.name, database)):
+        return None
+    return before if _holds_artifacts(database, before, artifacts) else None
+
+
+def _is_original(former: Path, database: Path) -> bool:
+    """Whether a database that is another file lies where this one lay when its places were written."""
+    return former.is_file() and not former.samefile(database)
+
+
+def _holds_artifacts(database: Path, before: str, artifacts: Path) -> bool:
+    """Whether `artifacts` holds what the rows below `before` name: all that is still there, else any of the models."""
+    old = _folder(before)
+    tables = _PLACES[1:] if old.is_dir() else _PLACES[2:]
+    try:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as opened:
+            rows = [row for table, column in tables for row in _rows_below(opened, table, column, before)]
+    except sqlite3.Error:
+        return False
+    within = [_folder(row).relative_to(old) for row in rows]
+    if old.is_dir():
+        return all((artifacts / one).exists() for one in within if (old / one).exists())
+    return not within or any((artifacts / one).exists() for one in within)
+
+
+def _rows_below(opened: sqlite3.Connection, table: str, column: str, before: str) -> list[str]:
+    if opened.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (table,)).fetchone() is None:
+        return []
+    query = f"SELECT DISTINCT {column} FROM {table} WHERE substr({column}, 1, ?) = ?"  # noqa: S608 - constants
+    return [value for (value,) in opened.execute(query, (len(before) + 1, f"{before}/"))]
+
+
+def _folder(uri: str) -> Path:
+    return Path(url2pathname(urlsplit(uri).path))
