@@ -49,10 +49,14 @@ def killed():
 
 @pytest.fixture
 def original(tmp_path):
+    return served(tmp_path / "original")
+
+
+def served(folder, traffic=""):
     """A project that served: a book with champion and candidate, routes to both, and an identity."""
-    folder = tmp_path / "original"
     folder.mkdir()
-    (folder / "cumulant.yaml").write_text(HEAD)
+    environments = f"environments: {{local: {{traffic: '{traffic}'}}}}\n" if traffic else ""
+    (folder / "cumulant.yaml").write_text(HEAD + environments)
     with load(folder) as project:
         (project.state / "stack").mkdir(parents=True)
         change_book(project.state, "m", lambda _: book(folder))
@@ -157,6 +161,37 @@ def test_a_backup_that_is_restored_in_place_has_a_new_identity_and_its_paths(ori
     assert read_identity(original / ".cumulant").id != identity.id
     assert len(said) == 1
     assert kept.is_dir()
+
+
+def test_a_copy_does_not_change_the_routes_of_a_gateway_that_it_shares(tmp_path):
+    one = served(tmp_path / "one", f"local://{tmp_path}/gateway")
+    copy = shutil.copytree(one, tmp_path / "copy")
+    before = written(tmp_path)
+    with load(copy) as project:
+        for _ in range(2):
+            with pytest.raises(UsageError, match=f"a copy of {one}/.cumulant, and both name one gateway") as raised:
+                claim(project)
+        with pytest.raises(UsageError, match="both name one gateway"):
+            lifecycle.up(project, principal=project.principal())
+    assert "environments.local.traffic" in raised.value.hint
+    assert written(tmp_path) == before
+    text = (copy / "cumulant.yaml").read_text()
+    (copy / "cumulant.yaml").write_text(text.replace(f"{tmp_path}/gateway", f"{copy}/gateway"))
+    found, routes, said = claimed(copy)
+    assert (routes, found.candidate, len(said)) == (None, None, 1)
+    assert claimed(one)[1].revision == 7
+
+
+def test_a_gateway_in_the_project_folder_is_copied_with_it(tmp_path):
+    copy = shutil.copytree(served(tmp_path / "one", "local://gateway"), tmp_path / "copy")
+    found, routes, _ = claimed(copy)
+    assert routes.champion.endpoints == (found.versions["1"].endpoint,)
+    assert claimed(tmp_path / "one")[1].revision == 7
+
+
+def test_a_moved_project_keeps_its_gateway(tmp_path):
+    moved = shutil.move(served(tmp_path / "one", f"local://{tmp_path}/gateway"), tmp_path / "moved")
+    assert claimed(moved)[1].revision == 7
 
 
 def test_state_of_an_older_version_is_told_from_its_copy_by_the_book(original, tmp_path):

@@ -6,9 +6,11 @@ import re
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import msgspec
 
+from cumulant.core.errors import UsageError
 from cumulant.core.progress import silent
 from cumulant.core.traffic import CHAMPION
 from cumulant.runtime.serve import SERVING
@@ -45,6 +47,7 @@ def claim(project: Project, report: Callable[[str], None] = silent) -> None:
     Raises:
         IntegrityError: the book is damaged.
         StorageError: the state folder cannot be written.
+        UsageError: it is a copy that shares the original's gateway.
     """
     state, root = project.state, project.root
     before, here = read_identity(state), home_of(state)
@@ -83,6 +86,7 @@ def _above(state: Path, within: tuple[str, ...]) -> Path | None:
 def _settle_in(project: Project, before: Identity | None, old: tuple[Path, ...], report: Callable[[str], None]) -> None:
     state, root = project.state, project.root
     original = original_of(before, state) if before is not None else _unmarked_original(project, old[0])
+    _check_own_gateway(project, original)
     left_behind(state)  # only the files: no process in them was started from this folder
     for name in _NOTES:
         (state / name).unlink(missing_ok=True)
@@ -98,6 +102,21 @@ def _settle_in(project: Project, before: Identity | None, old: tuple[Path, ...],
             _all_to_champion(project, book)
     source = f"a copy of {original}" if original is not None else f"moved or restored, last used in {old[0]}"
     report(f"this state is {source}: from now on it is {root}'s own, and nothing of the original is touched")
+
+
+def _check_own_gateway(project: Project, original: Path | None) -> None:
+    """Nothing of a copy may change the routes of the original: its requests would go to the copy's ports."""
+    if original is None or not read_book(project.state, project.name).versions:
+        return
+    url = urlsplit(project.endpoints.traffic)
+    if not url.netloc and Path(url.path).resolve().is_relative_to(project.root.resolve()):
+        return
+    raise UsageError(
+        f"this state is a copy of {original}, and both name one gateway",
+        subject=project.endpoints.traffic,
+        hint=f"give the copy its own environments.{project.environment_name}.traffic, or move the project instead of "
+        "copying it",
+    )
 
 
 def _unmarked_original(project: Project, old: Path) -> Path | None:
