@@ -170,9 +170,9 @@ def private(loaded: Project) -> Finding:
     found = loaded.open_to_others() if loaded.state.exists() else []
     if not found:
         return Finding("state access", "ok", "its owner only")
-    names = " ".join(map(str, found))
+    commands = [f"chmod {'go' if path.is_dir() else 'o'}-rwx {path}" for path in found]
     modes = ", ".join(f"{path.name} has mode {path.stat().st_mode & 0o777:04o}" for path in found)
-    return Finding("state access", "warn", f"other users can read the state: {modes}", f"chmod go-rwx {names}")
+    return Finding("state access", "warn", f"other users can read the state: {modes}", " && ".join(commands))
 
 
 def _fault(check: str, error: CumulantError) -> Finding:

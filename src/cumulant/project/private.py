@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 _OTHERS = 0o077
+#: of users that are not in the group either
+_ANYBODY = 0o007
 
 
 def make_private(folder: Path) -> None:
@@ -28,15 +30,21 @@ def make_private(folder: Path) -> None:
 
 
 def open_to_others(folder: Path, files: tuple[Path, ...] = ()) -> list[Path]:
-    """Of a state folder and database files that lie elsewhere, those that other users may read or write."""
+    """Of a state folder and database files that lie elsewhere, those that other users may read or write.
+
+    A file that lies elsewhere may be shared within its group.
+    """
     if sys.platform == "win32":
         return []
-    return [path for path in (folder, *files) if _exposed(path)]
+    return [
+        *([folder] if _exposed(folder, _OTHERS) else []),
+        *(path for path in files if _exposed(path, _ANYBODY)),
+    ]
 
 
-def _exposed(path: Path) -> bool:
+def _exposed(path: Path, bits: int) -> bool:
     try:
-        return bool(path.stat().st_mode & _OTHERS)
+        return bool(path.stat().st_mode & bits)
     except OSError:
         return False
 

@@ -302,5 +302,5 @@ def test_doctor_names_state_that_other_users_can_read(project: Path, cumulant: A
     text = (project / "cumulant.yaml").read_text()
     (project / "cumulant.yaml").write_text(text + f"\nenvironments: {{local: {{journal: 'sqlite://{shared}'}}}}\n")
     found = check()
-    assert (found["state"], found["fix"]) == ("warn", f"chmod go-rwx {shared}")
+    assert (found["state"], found["fix"]) == ("warn", f"chmod o-rwx {shared}")
     assert "0644" in found["found"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cumulant.cli.doctor import private
 from cumulant.project import load
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no modes")
@@ -117,3 +118,32 @@ def test_a_folder_behind_a_symbolic_link_keeps_its_modes_and_is_reported(tmp_pat
         assert [mode(path) for path in (shared, shared / "others")] == [0o777] * 2
         assert mode(shared / "others" / "data.csv") == 0o666
         assert found.open_to_others() == [state]
+
+
+@pytest.mark.parametrize(("umask", "expected"), [(0o002, 0o644), (0o077, 0o600)])
+def test_a_database_elsewhere_has_the_mode_that_the_umask_says(tmp_path, umask, expected):
+    places = f"journal: 'sqlite://{tmp_path}/shared/journal.db', online: 'sqlite://{tmp_path}/shared/online.db'"
+    with project(tmp_path, HEAD + f"environments: {{local: {{{places}}}}}\n") as found:
+        before = os.umask(umask)
+        try:
+            found.journal().head()
+            found.online().meta("none")
+        finally:
+            os.umask(before)
+    assert {mode(tmp_path / "shared" / name) for name in ("journal.db", "online.db")} == {expected}
+
+
+def test_doctor_warns_of_a_database_elsewhere_that_is_open_beyond_its_group(tmp_path):
+    journal, behind = tmp_path / "shared.db", tmp_path / "behind"
+    journal.touch()
+    behind.mkdir(mode=0o700)
+    (tmp_path / ".cumulant").symlink_to(behind, target_is_directory=True)
+    text = HEAD + f"environments: {{local: {{journal: 'sqlite://{journal}'}}}}\n"
+    with project(tmp_path, text) as found:
+        journal.chmod(0o660)
+        assert private(found).state == "ok"
+        journal.chmod(0o664)
+        behind.chmod(0o750)
+        warning = private(found)
+    assert warning.state == "warn"
+    assert warning.fix == f"chmod go-rwx {tmp_path / '.cumulant'} && chmod o-rwx {journal}"

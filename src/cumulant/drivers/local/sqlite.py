@@ -17,6 +17,10 @@ _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
+#: the folder of a project's state, which is its owner's alone
+_STATE = ".cumulant"
+
+
 class _Immutable(sqlite3.Connection):
     """A connection to a file that nobody can change: SQLite takes no lock and needs no files beside it."""
 
@@ -155,7 +159,8 @@ class Database:
             raise StorageError(
                 f"the folder of the {self._holds} cannot be made ({error.strerror})", subject=str(self.path.parent)
             ) from error
-        _create_private(self.path)
+        if _STATE in self.path.absolute().parts:  # elsewhere it may be shared on purpose: the umask decides
+            _create_private(self.path)
         try:
             connection = sqlite3.connect(
                 self.path, timeout=self._wait, isolation_level=None, check_same_thread=False, cached_statements=256
