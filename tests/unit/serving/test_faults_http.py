@@ -280,3 +280,47 @@ def test_a_request_without_a_token_behind_another_waits_for_its_turn(tmp_path):
     answer = run(act)
     assert statuses(answer) == [200, 401, 200]
     assert bodies(answer) == [b"a", b"no", b"a"]
+
+
+@pytest.mark.parametrize("length", [900, 999_999_999])
+def test_a_body_without_a_token_behind_a_slow_request_is_not_counted(length):
+    """It is thrown away, so that it takes nothing from the callers who have one."""
+
+    async def act():
+        limits = Limits(body=1000, bodies=1000)
+        site = Site(lambda request: slow(request, 0.5), limits, lambda _, headers: b"authorization" in headers)
+        async with await asyncio.get_running_loop().create_server(site, "127.0.0.1", 0) as listening:
+            address = listening.sockets[0].getsockname()
+            known = post(b"a", extra="Authorization: yes\r\n")
+            _, hostile = await asyncio.open_connection(*address)
+            hostile.write(known + f"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode())
+            for _ in range(10):
+                hostile.write(b"x" * 80)
+                await hostile.drain()
+                await asyncio.sleep(0.01)
+            counted, refused = site.held, site.refusals.counts["body"]
+            found = await talk(address, post(b"x" * 900, extra="Authorization: yes\r\nConnection: close\r\n"))
+            hostile.close()
+            await site.drain(0)
+            await asyncio.sleep(0.05)
+            return counted, refused, statuses(found)
+
+    assert run(act) == (0, int(length > 1000), [200])
+
+
+def test_a_body_without_a_token_is_not_counted_where_its_refusal_cannot_be_written():
+    async def act():
+        site = Site(echo_body, Limits(body=1000, bodies=1000), lambda *_: False)
+        async with await asyncio.get_running_loop().create_server(site, "127.0.0.1", 0) as listening:
+            _, hostile = await asyncio.open_connection(*listening.sockets[0].getsockname())
+            await asyncio.sleep(0.05)
+            (connection,) = site.connections
+            connection.pause_writing()
+            connection.data_received(post(b"x" * 900)[:-100])
+            counted = site.held
+            hostile.close()
+            await site.drain(0)
+            await asyncio.sleep(0.05)
+            return counted
+
+    assert run(act) == 0

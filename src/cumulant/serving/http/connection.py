@@ -94,8 +94,8 @@ class Connection(asyncio.Protocol):
 
     def _hold(self) -> None:
         """Count the part of a body that came, and refuse it where all of them hold too much."""
-        if self._refusal is not None:
-            self._let_go()
+        if self._refusal is not None or self._barred:
+            self._let_go()  # what is thrown away takes no memory
             return
         self._site.held += self._size - self._held
         self._held = self._size
@@ -234,6 +234,8 @@ class Connection(asyncio.Protocol):
             found = self._handle(self._request(b"", time.perf_counter()))
             if isinstance(found, Response):
                 self._refuse_with(found, close=size > self._limits.body or b"expect" in self._headers)
+        elif size > self._limits.body:
+            self._too_large(size)
 
     def _refuse(self, reason: Reason, status: int, text: str, *, close: bool = False) -> None:
         """Answer before the request is whole; what is left of it is thrown away."""
