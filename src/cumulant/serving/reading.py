@@ -121,7 +121,7 @@ class Reader:
         if self._waiting and self._waiting + size > _MOST:
             yield _given(OverloadedError("too many large requests wait to be read", hint=_CROWDED))
             return
-        self._waiting += size
+        self._waiting += (waiting := size)
         loop = asyncio.get_running_loop()
         try:
             memory = _TYPED * size
@@ -131,9 +131,12 @@ class Reader:
                 yield _given(too_much(memory, self._most))
                 return
             async with self._decoded.part(memory):
-                yield _given(await loop.run_in_executor(self._thread, lambda: _outcome(read, model, request)))
+                given = _given(await loop.run_in_executor(self._thread, lambda: _outcome(read, model, request)))
+                self._waiting -= waiting  # what is being scored waits no more: its memory alone counts
+                waiting = 0
+                yield given
         finally:
-            self._waiting -= size
+            self._waiting -= waiting
 
 
 def _given(outcome: Scoring[R] | CumulantError) -> Callable[[Model, Any], Scoring[R]]:

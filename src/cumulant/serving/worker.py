@@ -73,7 +73,7 @@ class Worker:
         self.app.score.marks = _marks if settings.behind_gateway else None
         admitted = None if settings.token is None else self.app.admitted
         refusals = Refusals(self._watchers.refused)
-        self._site = Site(self._watchers.over(self.app), Limits(body=settings.body_limit), admitted, refusals)
+        self._site = Site(self._watchers.over(self.app), Limits.of_body(settings.body_limit), admitted, refusals)
         self.staff = Staff(models, self._opening.repository, self._opening, put=self._put, told=self._series)
 
     async def _put(self, models: ModelSet) -> None:

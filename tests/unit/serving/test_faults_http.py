@@ -16,6 +16,8 @@ from cumulant.serving import Application, ModelSet, open_model
 from cumulant.serving.grpc.codec import read_message
 from cumulant.serving.http import Limits, Request, Response, Site
 from cumulant.serving.inference import demand
+from cumulant.serving.settings import Settings
+from cumulant.serving.worker import Worker
 
 LARGE = b"x" * (16 * 1024 * 1024)
 
@@ -324,3 +326,15 @@ def test_a_body_without_a_token_is_not_counted_where_its_refusal_cannot_be_writt
             return counted
 
     assert run(act) == 0
+
+
+@pytest.mark.parametrize("body_limit", [8 << 20, 1 << 30])
+def test_two_bodies_of_the_most_bytes_may_come_at_once(body_limit, tmp_path):
+    folder = scale(tmp_path / "graph")
+    worker = Worker(Settings(folders=(str(folder),), body_limit=body_limit))
+    try:
+        limits = worker._site.limits
+        assert limits.body == body_limit
+        assert limits.bodies >= max(2 * body_limit, Limits().bodies)
+    finally:
+        worker.close()

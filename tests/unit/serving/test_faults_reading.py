@@ -6,7 +6,7 @@ import asyncio
 import json
 import threading
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx
 import msgspec
@@ -16,7 +16,7 @@ from serving_graphs import scale
 from cumulant.serving import Application, ModelSet, open_model, reading
 from cumulant.serving.http import Limits, Request, Site
 from cumulant.serving.inference import HEADER_LENGTH
-from cumulant.serving.reading import LARGE, decode_rows, is_large
+from cumulant.serving.reading import LARGE, Reader, decode_rows, is_large
 
 INFER = "/v2/models/graph/infer"
 MANY = 40_000
@@ -111,6 +111,19 @@ def test_large_bodies_that_wait_are_bounded(gated, monkeypatch):
     asyncio.run(act())
     counted = {one.labels[3]: one.value for one in app.series() if one.family == "cumulant_requests_total"}
     assert counted == {"200": 2, "429": 1}
+
+
+def test_bodies_that_are_being_scored_wait_no_more():
+    async def act():
+        reader, size = Reader(1 << 30), 60 << 20
+        async with AsyncExitStack() as scored:
+            for number in range(4):
+                given = await scored.enter_async_context(reader(lambda *_: 7, None, number, size, lambda _: 1))
+                assert given() == 7
+            assert reader._waiting == 0
+        assert reader._waiting == 0
+
+    asyncio.run(act())
 
 
 def test_a_client_that_goes_away_is_no_fault_of_the_server(tmp_path, monkeypatch):

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 import msgspec
+
+#: bytes of unfinished bodies that may be held where none may be larger than half of it
+_BODIES = 512 * 1024 * 1024
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,4 +24,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     #: requests of one connection that wait for the one before
     waiting: int = 32
     #: bodies that are still coming, of all connections together
-    bodies: int = 512 * 1024 * 1024
+    bodies: int = _BODIES
+
+    @classmethod
+    def of_body(cls, body: int) -> Self:
+        """Those where one body may have `body` bytes: any two of them may come at once."""
+        return cls(body=body, bodies=max(_BODIES, 2 * body))
