@@ -184,6 +184,43 @@ def test_a_message_of_millions_of_empty_parts_is_refused_before_it_is_read(field
     assert read_message(before + asked(MANY).SerializeToString())[0].model_name == "graph"
 
 
+def part(kind, name, content):
+    """The field `name` of the message `kind`, with `content`."""
+    given = message(kind)
+    number = given.DESCRIPTOR.fields_by_name[name].number
+    rest, size = bytearray(), len(content)
+    while size >= 0x80:
+        rest.append(size & 0x7F | 0x80)
+        size >>= 7
+    return bytes([number << 3 | 2, *rest, size]) + content
+
+
+NESTED = [("inputs", "ModelInferRequest.InferInputTensor"), ("outputs", "ModelInferRequest.InferRequestedOutputTensor")]
+
+
+@pytest.mark.parametrize(("field", "kind"), NESTED)
+@pytest.mark.parametrize(("parts", "parameters"), [(1, 2_000_000), (1000, 20), (2, 6000)])
+def test_a_part_of_millions_of_parameters_is_refused_before_it_is_read(field, kind, parts, parameters):
+    one = part("ModelInferRequest", field, part(kind, "parameters", b"") * parameters)
+    with pytest.raises(RequestError, match="more than 10000"):
+        read_message(one * parts + asked(MANY).SerializeToString())
+
+
+def test_many_inputs_with_all_of_their_fields_are_read():
+    given = message("ModelInferRequest")
+    for number in range(9000):
+        tensor = given.inputs.add(name=f"x{number}", datatype="FP32", shape=[1])
+        tensor.contents.fp32_contents.append(1.0)
+    given.inputs[0].parameters["a"].bool_param = True
+    assert len(read_message(given.SerializeToString())[0].inputs) == 9000
+
+
+@pytest.mark.parametrize("content", [b"\x22", b"\x22\x05", b"\x23", b"\xff" * 20])
+def test_a_broken_input_of_a_large_message_is_refused(content):
+    with pytest.raises(RequestError, match="no message"):
+        read_message(part("ModelInferRequest", "inputs", content) + asked(MANY).SerializeToString())
+
+
 @pytest.mark.parametrize("end", [b"\x2a", b"\x2a\x05", b"\x2b", b"\x9c\x06", b"\xff" * 20, b"\x99\x06"])
 def test_a_broken_end_of_a_large_message_is_refused(end):
     with pytest.raises(RequestError, match="no message"):

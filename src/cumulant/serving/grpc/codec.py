@@ -27,8 +27,14 @@ _RAW_OUTPUT = INFERENCE.number("ModelInferResponse", "raw_output_contents")
 _VARINT, _LENGTH_DELIMITED = 0, 2
 _FIXED: Mapping[int, int] = {1: 8, 5: 4}
 _RAW_TENSOR = _RAW_INPUT << 3 | _LENGTH_DELIMITED
-#: an empty input has two bytes in a message, and takes a hundred and much time when values are made of it
+_NESTED = frozenset(
+    INFERENCE.number("ModelInferRequest", name) << 3 | _LENGTH_DELIMITED for name in ("inputs", "outputs")
+)
+#: an empty input has two bytes in a message, and takes a hundred and much time when values are made of it; so does a
+#: parameter of an input
 _MOST_FIELDS = 10_000
+#: name, datatype, shape and contents of an input: what else it holds counts as a field of the message
+_PLAIN_FIELDS = 4
 _NO_MESSAGE = "the request is no message of this method"
 #: a number that goes on for ever would take for ever to read
 _VARINT_BITS = 63
@@ -228,7 +234,8 @@ def _demand(parameters: Mapping[str, Any], received: float, remaining: float | N
 
 
 def _without_raw(body: bytes) -> tuple[bytes, list[memoryview]]:
-    """The message without its raw tensors, and those. Its fields are counted before values are made of them.
+    """The message without its raw tensors, and those. Its fields, and the parameters of its inputs and outputs, are
+    counted before values are made of them.
 
     Raises:
         RequestError: it is no message, or has too many fields.
@@ -236,7 +243,8 @@ def _without_raw(body: bytes) -> tuple[bytes, list[memoryview]]:
     whole, at, start, end = memoryview(body), 0, 0, len(body)
     heads: list[memoryview] = []
     raws: list[memoryview] = []
-    for _ in range(_MOST_FIELDS):
+    count = 0
+    while count < _MOST_FIELDS:
         if at == end:
             heads.append(whole[start:end])
             return b"".join(heads), raws
@@ -246,10 +254,28 @@ def _without_raw(body: bytes) -> tuple[bytes, list[memoryview]]:
             heads.append(whole[start:begin])
             raws.append(whole[at : at + size])
             start = at + size
-        at += size
-        if at > end:
+        if at + size > end:
             raise RequestError(_NO_MESSAGE)
+        more = _count_fields(body, at, at + size, _MOST_FIELDS - count) - _PLAIN_FIELDS if tag in _NESTED else 0
+        count += 1 + max(more, 0)
+        at += size
     raise RequestError(f"the message has more than {_MOST_FIELDS} inputs, outputs, parameters and raw tensors")
+
+
+def _count_fields(body: bytes, at: int, end: int, most: int) -> int:
+    """The fields of a part of a message; where they are more than `most` and the plain ones, no more are counted.
+
+    Raises:
+        RequestError: it is no part of a message.
+    """
+    count = 0
+    while at < end and count < most + _PLAIN_FIELDS:
+        _, at, size = _field(body, at)
+        at += size
+        count += 1
+    if at > end:
+        raise RequestError(_NO_MESSAGE)
+    return count
 
 
 def _field(body: bytes, at: int) -> tuple[int, int, int]:
