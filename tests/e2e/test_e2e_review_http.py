@@ -23,6 +23,7 @@ model: {name: shop, owner: shop@example.com, purpose: test}
 data: {visits: {path: visits.csv, key: visit, event_time: {column: began, zone: UTC}, personal: [email]}}
 training: {target: bought}
 monitoring: {review: {budget: 24/day, sample: 100%, second: 0%, lease: LEASE}}
+serving: {hosts: ["review.example:8443"]}
 """
 ADA, BOB = {"x-cumulant-user": "ada"}, {"x-cumulant-user": "bob"}
 TOKENS = "# reviewers\nada-0123456789abcdef ada\nbob-0123456789abcdef user:bob senior,cards\nconsole-0123456789abcdef\n"
@@ -206,6 +207,7 @@ def test_a_browser_on_this_machine_cannot_be_used_by_another_page(door):
     assert (status, told["code"]) == (403, "refused")
     assert door("GET", "/v1/review/cases", headers={"host": "evil.example"})[0] == 403
     assert door("GET", "/v1/review/cases", headers={"host": f"localhost:{door.port}"})[0] == 200
+    assert door("GET", "/v1/review/cases", headers={"host": "review.example"})[0] == 200
     own = {"origin": f"http://127.0.0.1:{door.port}"}
     assert door("GET", "/v1/review/report", headers=own)[0] == 200
     assert door("GET", "/v1/review/cases", headers={"x-cumulant-user": "a\xffb"})[0] == 400
@@ -316,7 +318,10 @@ def test_tokens_stand_for_their_reviewers(tmp_path):
             assert "token" in told["error"]
         ada, bob, console = ({"authorization": f"Bearer {name}-0123456789abcdef"} for name in ("ada", "bob", "console"))
         assert server("POST", "/v1/review/next", headers=ada)[1]["holder"] == "user:ada"
-        assert server("POST", "/v1/review/next", headers=bob)[1]["holder"] == "user:bob"
+        bob_elsewhere = {**bob, "origin": "https://console.example", "host": "other.example"}
+        assert server("POST", "/v1/review/next", headers=bob_elsewhere)[1]["holder"] == "user:bob", (
+            "a token decides alone"
+        )
         status, told, _ = server("POST", "/v1/review/next", headers={**ada, "x-cumulant-user": "bob"})
         assert (status, told["code"], "that of user:ada" in told["error"]) == (403, "refused", True)
         assert (

@@ -11,10 +11,14 @@ import ipaddress
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
+from cumulant.core.errors import UsageError
+
 #: in place of a name: any
 ANY = "*"
 _PORTS = {"http": "80", "https": "443"}
 _MOST_KNOWN = 256
+#: what no host has in it: of URLs, and of names with a user
+_NO_HOST = frozenset("/@?#\\")
 
 
 class Hosts:
@@ -23,10 +27,13 @@ class Hosts:
     Args:
         declared: further names, such as that of a proxy in front; `*`: any `Host`, though no page of another origin.
         local: it listens on loopback, where every name that is not declared and not of loopback is refused.
+
+    Raises:
+        UsageError: a declared name is no name of a host.
     """
 
     def __init__(self, declared: Collection[str] = (), *, local: bool) -> None:
-        self._declared = frozenset(name.lower() for name in declared)
+        self._declared = frozenset(map(host_name, declared))
         self._open = not local or ANY in self._declared
         #: hosts that were let in before
         self._known: set[bytes] = set()
@@ -46,7 +53,7 @@ class Hosts:
 
     def _is_ours(self, host: bytes) -> bool:
         name, _ = _parts(b"http://" + host)
-        return is_loopback(name) or name in self._declared
+        return is_loopback(name) or name.endswith(".localhost") or name in self._declared
 
     def _same(self, origin: bytes, host: bytes) -> bool:
         scheme = origin.partition(b"://")[0]
@@ -54,12 +61,32 @@ class Hosts:
         return page[0] != "" and (page == _parts(scheme + b"://" + host) or page[0] in self._declared)
 
 
+def host_name(declared: str) -> str:
+    """The host that a declared name means, in lower case and without the port; `*` stays.
+
+    Raises:
+        UsageError: it is no name or address of a host.
+    """
+    if declared == ANY:
+        return ANY
+    try:
+        return str(ipaddress.IPv6Address(declared))  # which may come without its brackets
+    except ValueError:
+        name = "" if _NO_HOST.intersection(declared) else _parts(b"http://" + declared.encode())[0]
+    if not name or any(letter.isspace() for letter in declared):
+        hint = "write a name or an address: models.example.com"
+        raise UsageError(f'"{declared[:80]}" is no host', subject=declared[:80], hint=hint)
+    return name
+
+
 def is_loopback(host: str) -> bool:
     """Whether an address, or a name, leads to this machine alone."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
         return host == "localhost"
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _parts(url: bytes) -> tuple[str, str]:
@@ -69,7 +96,15 @@ def _parts(url: bytes) -> tuple[str, str]:
         name, port = parts.hostname or "", parts.port
     except (UnicodeDecodeError, ValueError):
         return "", ""
-    return name, str(port) if port is not None else _PORTS.get(parts.scheme, "")
+    return _same_name(name), str(port) if port is not None else _PORTS.get(parts.scheme, "")
+
+
+def _same_name(name: str) -> str:
+    """One form of the names that mean the same host."""
+    try:
+        return str(ipaddress.ip_address(name))
+    except ValueError:
+        return name.removesuffix(".")
 
 
 def _shown(value: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Text that stands for something else: durations, sizes, shares, times, rates, and references to secrets.
+"""Text that stands for something else: durations, sizes, shares, times, rates, hosts, and references to secrets.
 
 A field of a spec names its form by `Meta(extra={"text": "duration"})`; several forms are joined with `|`.
 """
@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from cumulant.core import units
 from cumulant.core.errors import UsageError, did_you_mean
+from cumulant.core.hosts import host_name
 
 NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"
 #: what a person is told where a name does not fit `NAME`
@@ -27,6 +28,7 @@ _FORMS: dict[str, Callable[[str], object]] = {
     "share": units.share,
     "moment": units.moment,
     "rate": units.rate,
+    "host": host_name,
 }
 
 #: the same forms for editors, as patterns of JSON Schema
@@ -66,6 +68,7 @@ _EXAMPLES = {
     "share": "write 5% or a number from 0 to 1",
     "moment": "write 2013-04-01 or 2013-04-01T06:00:00Z",
     "rate": "write a number a period: 100/day, 2/month",
+    "host": "write a name or an address: models.example.com",
 }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cumulant.core.errors import CumulantError, RefusedError, RetryableError, UsageError, did_you_mean
+from cumulant.core.hosts import host_name
 from cumulant.core.stderr import lossy_stderr
 from cumulant.serving.errors import text_of
 
@@ -179,7 +180,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         name=options.name,
         control=options.model_control == "explicit",
         token=read_token(options.token_file, os.environ),
-        hosts=tuple(options.allow_host),
+        hosts=tuple(map(host_name, options.allow_host)),
         behind_gateway=options.behind_gateway,
         scheduling=Scheduling(queue=duration(options.queue).total_seconds(), caching=Caching(mode=mode)),
         sharing=sharing,

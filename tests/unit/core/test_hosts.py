@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import pytest
 
-from cumulant.core.hosts import Hosts
+from cumulant.core.errors import UsageError
+from cumulant.core.hosts import Hosts, host_name
 
 LOCAL, NAMED = Hosts(local=True), Hosts(["models.example"], local=True)
 
 
 @pytest.mark.parametrize(
     "host",
-    [b"127.0.0.1:8080", b"127.0.0.1", b"localhost:1", b"LocalHost", b"[::1]:8080", b"[::1]", b"127.8.8.8:1", None],
+    [
+        b"127.0.0.1:8080",
+        b"127.0.0.1",
+        b"localhost:1",
+        b"LocalHost",
+        b"[::1]:8080",
+        b"[::1]",
+        b"127.8.8.8:1",
+        None,
+        b"app.localhost:3000",
+        b"localhost.",
+        b"LOCALHOST.:80",
+        b"[::ffff:127.0.0.1]:1",
+        b"[0:0::1]",
+    ],
 )
 def test_names_of_loopback_are_let_in(host):
     assert LOCAL.fault(host, None) is None
@@ -23,6 +38,7 @@ def test_names_of_loopback_are_let_in(host):
     [
         b"evil.example", b"evil.example:8080", b"127.0.0.1.evil.example", b"localhost.evil.example", b"10.0.0.7:8080", b"",
         b"evil.example@127.0.0.1.evil.example", b"127.0.0.1@evil.example", b"[::1", b"0.0.0.0", b"\xff", b"::1", b"models.example",
+        b"notlocalhost", b"localhost..", b"[::ffff:10.0.0.7]", b".localhost.evil.example",
     ],
 )  # fmt: skip
 def test_a_name_that_was_made_to_lead_here_is_refused(host):
@@ -34,6 +50,36 @@ def test_other_names_are_those_that_were_declared():
     assert NAMED.fault(b"other.models.example", None) is not None
     assert Hosts(["*"], local=True).fault(b"anything", None) is None
     assert Hosts(local=False).fault(b"10.0.0.7:8080", None) is None
+
+
+@pytest.mark.parametrize(
+    ("declared", "host"),
+    [
+        ("ML.example.com:8443", b"ml.example.com:8443"),
+        ("ml.example.com:8443", b"ml.example.com"),
+        ("ml.example.com.", b"ml.example.com:8443"),
+        ("ml.example.com", b"ml.example.com.:8443"),
+        ("[fd00::1]", b"[fd00::1]:8080"),
+        ("[FD00:0::1]:8080", b"[fd00::1]"),
+        ("fd00::1", b"[fd00::1]:8080"),
+        ("10.0.0.7:80", b"10.0.0.7:8080"),
+    ],
+)
+def test_a_declared_name_is_the_host_with_or_without_its_port(declared, host):
+    hosts = Hosts([declared], local=True)
+    assert hosts.fault(host, None) is None
+    assert hosts.fault(b"127.0.0.1:1", b"https://" + host) is None
+    assert hosts.fault(b"evil.example", None) is not None
+    assert host_name(host_name(declared)) == host_name(declared)
+
+
+@pytest.mark.parametrize(
+    "declared", ["https://ml.example.com", "", ":80", "[fd00::1", "a b", "ml.example.com/x", "me@ml.example.com", "é.example",
+                 "ml.example.com:x", "//ml.example.com", "."],
+)  # fmt: skip
+def test_a_declared_name_that_could_never_match_is_refused(declared):
+    with pytest.raises(UsageError, match="is no host"):
+        Hosts([declared], local=True)
 
 
 @pytest.mark.parametrize("hosts", [LOCAL, Hosts(["*"], local=True), Hosts(local=False)])

@@ -58,7 +58,7 @@ def folder(tmp_path_factory):
 def url(folder, tmp_path_factory):
     labels = tmp_path_factory.mktemp("labels")
     with server(
-        folder, "--model-control", "explicit", "--labels", str(labels), "--allow-host", "models.example"
+        folder, "--model-control", "explicit", "--labels", str(labels), "--allow-host", "models.example:8443"
     ) as url:
         yield url
 
@@ -76,6 +76,7 @@ def test_pages_of_other_sites_are_refused_at_every_path(url, method, path, heade
     [
         {},
         {"host": "models.example"},
+        {"host": "models.example:8443"},
         {"host": "localhost"},
         {"origin": "https://models.example"},
         {"host": "[::1]:8080"},
@@ -86,15 +87,24 @@ def test_callers_that_mean_well_are_answered(url, headers):
     assert httpx.post(url + PREDICT, json=ROW, headers={"origin": url}).status_code == 200
 
 
+def test_a_server_does_not_start_with_a_name_that_never_matches(folder):
+    line = [sys.executable, "-m", "cumulant.serving", str(folder), "--http", "127.0.0.1:0"]
+    line += ["--allow-host", "https://models.example"]
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode != 0
+    assert "is no host" in ended.stderr
+
+
 @pytest.mark.parametrize("path", ["/v2/health/live", "/v2/health/ready", "/ping", "/health"])
 def test_probes_are_answered_by_any_name(url, path):
     assert httpx.get(url + path, headers={"host": "10.0.0.7:8080"}).status_code == 200
 
 
 def test_a_token_is_proof_enough(folder, tmp_path):
-    (tmp_path / "token").write_text("t0123456789")
+    (tmp_path / "token").write_text("t0123456789abcdef")
+    (tmp_path / "token").chmod(0o600)
     with server(folder, "--token-file", str(tmp_path / "token")) as url:
-        known = {"authorization": "Bearer t0123456789"}
+        known = {"authorization": "Bearer t0123456789abcdef"}
         assert httpx.post(url + PREDICT, json=ROW, headers=EVIL | REBOUND | known).status_code == 200
         assert httpx.post(url + PREDICT, json=ROW, headers=EVIL).status_code == 401
 

@@ -48,10 +48,14 @@ class Application:
 
     Args:
         local: on loopback, where nobody needs a token.
+
+    Raises:
+        UsageError: the project declares a host that is none.
     """
 
     def __init__(self, project: Project, callers: Callers, *, local: bool) -> None:
-        self._project, self._callers, self._local = project, callers, local
+        self._project, self._callers = project, callers
+        self._hosts = Hosts(project.spec.serving.hosts, local=local)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="review")
         self._at_work = 0
         self.draining = False
@@ -99,7 +103,8 @@ class Application:
             raise HttpError(405, told, headers=((b"allow", allow(route.method)),))
         if (found := probe(parts, ready=not self.draining)) is not None:
             return found
-        _check_origin(request, local=self._local)
+        if not self._callers.guarded:  # a token decides alone: no page of another place has one
+            _check_origin(request, self._hosts)
         who = self._callers.principal(request.headers)
         if route.template == "/":
             return json_response({"name": "cumulant review", "version": __version__, "model": self._project.name})
@@ -147,11 +152,11 @@ def _found(parts: Sequence[str]) -> Route:
     raise NotFoundError("there is nothing at this path", hint="see /openapi.json")
 
 
-def _check_origin(request: Request, *, local: bool) -> None:
+def _check_origin(request: Request, hosts: Hosts) -> None:
     """Refuse what a page of another place has a browser on this machine send: it may neither write (another origin) nor
-    read under a name of its own that leads here (`local`: whoever is on this machine is let in without a token).
+    read under a name of its own that leads here, where whoever is on this machine is let in without a token.
     """
-    fault = Hosts(local=local).fault(request.headers.get(b"host"), request.headers.get(b"origin"))
+    fault = hosts.fault(request.headers.get(b"host"), request.headers.get(b"origin"))
     if fault is not None:
         raise RefusedError(fault, hint="call 127.0.0.1 from a program, or give this server tokens")
 
