@@ -23,13 +23,13 @@ from cumulant.serving.fleet import Alone, Fleet
 from cumulant.serving.http import Request, Response, decompressed, encode, json_response
 from cumulant.serving.inbox import Inbox
 from cumulant.serving.inference import HEADER_LENGTH, decoded, read_call, write_answer
-from cumulant.serving.json_size import check_decoded, decoded_bytes, most_decoded
+from cumulant.serving.json_size import check_decoded, most_decoded
 from cumulant.serving.metrics import Metrics, Series, of_fallback, of_runner
 from cumulant.serving.models import Model, ModelSet
 from cumulant.serving.openapi import document
 from cumulant.serving.paths import allow, options, split
 from cumulant.serving.probes import OPEN, probe
-from cumulant.serving.reading import Reader, decode_rows, is_large, json_of, request_id_of, rows_of
+from cumulant.serving.reading import Reader, decode_rows, decoded_memory, is_large, request_id_of, rows_of
 from cumulant.serving.reasons import queried, why
 from cumulant.serving.replies import LARGE, fault, packed, refusal
 from cumulant.serving.scheduling import Demand
@@ -301,7 +301,7 @@ class Application:
         """A large body is read on another thread; where the model was swapped meanwhile, again for the present one."""
 
         def memory(request: Request) -> int:
-            return decoded_bytes(json_of(request, tensors=endpoint == _TENSORS))
+            return decoded_memory(request, tensors=endpoint == _TENSORS, csv=endpoint == "invocations")
 
         async with self.reader(read, model, request, len(request.body), memory) as given:
             if any(model is one for one in self._models):

@@ -1,4 +1,4 @@
-"""How much memory a JSON body takes once it is decoded, and how many rows it holds, both before it is decoded."""
+"""How much memory a body of JSON or CSV takes once it is decoded, and how many rows it holds, both beforehand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from cumulant.serving.errors import HttpError
-from cumulant.serving.work import check_count
+from cumulant.serving.work import MOST_ROWS, check_count
 
 #: upper bounds of the memory that an element, an object, a list and half a text take beside their text, in `_UNIT`s
 _UNIT = 8
@@ -19,6 +19,8 @@ _PIECE = 256 * 1024
 #: bytes that one byte of text may become. A body of numbers, rows or nested tensors stays below it; only one of hardly
 #: anything but empty objects or lists does not
 _EXPANSION = 32
+#: a cell of CSV is there as text and as a value, in a list and in an object; the latter two take so much a row
+_CSV, _CSV_ROW = 3, 512
 _NESTING = (b"[", b"{", b'"')
 _Value = list[msgspec.Raw] | dict[str, msgspec.Raw] | str | float | int | bool | None
 _value: Callable[[bytes | msgspec.Raw], _Value] = msgspec.json.Decoder(_Value).decode
@@ -28,6 +30,12 @@ def decoded_bytes(text: bytes) -> int:
     """An upper bound of the bytes of memory that the values of a JSON `text` take, at some 1 ms a MiB."""
     pieces = (text[at : at + _PIECE].translate(_TABLE) for at in range(0, len(text), _PIECE))
     return len(text) + _UNIT * sum(int(np.frombuffer(piece, np.uint8).sum()) for piece in pieces)
+
+
+def decoded_csv_bytes(text: bytes) -> int:
+    """An upper bound of the bytes of memory that the rows of a CSV `text` take; more than may come are not read."""
+    rows = min(text.count(b"\n") + text.count(b"\r"), MOST_ROWS + 1)
+    return _CSV * decoded_bytes(text) + _CSV_ROW * rows
 
 
 def most_decoded(body_limit: int) -> int:

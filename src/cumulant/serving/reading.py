@@ -15,7 +15,7 @@ from cumulant.core.errors import CumulantError, OverloadedError, RequestError
 from cumulant.serving.budget import Budget
 from cumulant.serving.http import Request
 from cumulant.serving.inference import HEADER_LENGTH
-from cumulant.serving.json_size import too_much
+from cumulant.serving.json_size import decoded_bytes, decoded_csv_bytes, too_much
 from cumulant.serving.models import Model
 from cumulant.serving.scoring import Scoring
 from cumulant.serving.work import MOST_ROWS, check_count
@@ -28,7 +28,7 @@ E = TypeVar("E", bound=CumulantError)
 LARGE = 256 * 1024
 #: bytes of bodies that may wait to be read
 _MOST = 64 * 1024 * 1024
-#: bytes of memory that the values of a body may take for each byte of it that came over gRPC
+#: bytes of memory that values may take for each byte of them that came over gRPC or as raw texts
 _TYPED = 16
 _CROWDED = "try again, or send raw tensors"
 _DIGITS = 12
@@ -61,6 +61,14 @@ def json_of(request: Request, *, tensors: bool) -> bytes:
     """The part of a body that is JSON: all but raw `tensors`, where the path takes any."""
     length = request.headers.get(HEADER_LENGTH, b"") if tensors else b""
     return request.body[: int(length)] if length.isdigit() and len(length) <= _DIGITS else request.body
+
+
+def decoded_memory(request: Request, *, tensors: bool, csv: bool) -> int:
+    """An upper bound of the bytes of memory that the values of a body take; `csv`: the path takes CSV too."""
+    if csv and b"text/csv" in request.headers.get(b"content-type", b"").lower():
+        return decoded_csv_bytes(request.body)
+    head = json_of(request, tensors=tensors)
+    return decoded_bytes(head) + _TYPED * (len(request.body) - len(head))
 
 
 def decode_rows(body: bytes, *, wrapped: bool = True) -> Any:

@@ -8,6 +8,7 @@ import gzip
 import json
 import subprocess
 import sys
+import tracemalloc
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,11 +19,13 @@ from serving_models import ROW, servable
 from cumulant.core.errors import CumulantError, RequestError
 from cumulant.serving import Application, ModelSet, open_model
 from cumulant.serving.budget import Budget
+from cumulant.serving.csv_rows import csv_rows
 from cumulant.serving.http import Request
 from cumulant.serving.inbox import Inbox
 from cumulant.serving.inference import HEADER_LENGTH
-from cumulant.serving.json_size import decoded_bytes
-from cumulant.serving.reading import LARGE
+from cumulant.serving.json_size import decoded_bytes, most_decoded
+from cumulant.serving.reading import LARGE, decoded_memory
+from cumulant.serving.tensors import Input, elements
 
 MIB = 1 << 20
 PREDICT, INFER = "/v1/models/flight-late/predict", "/v2/models/flight-late/infer"
@@ -137,6 +140,53 @@ def test_what_callers_send_stays_within_the_bound(text):
     assert decoded_bytes(text) < 32 * len(text)
     value = json.loads(b"[%s0]" % text)
     assert sum(map(sys.getsizeof, value)) + sys.getsizeof(value) < decoded_bytes(text)
+
+
+def peak(make):
+    """The most bytes of memory that it took to make something."""
+    tracemalloc.start()
+    try:
+        make()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("text", ["", "ab", "ā", "a text of more letters"])
+def test_raw_texts_stay_within_the_bound(text):
+    raw = (len(text.encode()).to_bytes(4, "little") + text.encode()) * (LARGE // 4)
+    head = b'{"inputs":[{"datatype":"BYTES"}]}'
+    request = Request("POST", INFER.encode(), {HEADER_LENGTH: b"%d" % len(head)}, head + raw)
+    bound = decoded_memory(request, tensors=True, csv=False)
+    assert peak(lambda: elements(Input("x", "BYTES", [LARGE // 4], memoryview(raw)))) < bound
+    assert bound < most_decoded(len(request.body))
+
+
+@pytest.mark.parametrize("kind", [b"text/csv", b" Text/CSV; charset=utf-8"])
+@pytest.mark.parametrize(
+    "row", [b"1," * 99 + b"1", b"0.123456789," * 30 + b"1", b"ab," * 200 + b"c", b"a text of many words", b"7.5"]
+)
+def test_rows_of_csv_stay_within_the_bound(app, row, kind):
+    columns = row.count(b",") + 1
+    body = b"\n".join([b",".join(b"c%d" % number for number in range(columns)), *[row] * min(10_000, MIB // len(row))])
+    request = Request("POST", b"/invocations", {b"content-type": kind}, body)
+    bound = decoded_memory(request, tensors=False, csv=True)
+    model = app.models.get("flight-late")
+    assert peak(lambda: csv_rows(body.decode(), model)) < bound
+    assert decoded_memory(request, tensors=False, csv=False) == decoded_bytes(body)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "body"),
+    [
+        (INFER, {HEADER_LENGTH: b"33"}, b'{"inputs":[{"datatype":"BYTES"}]}' + bytes(2 * LARGE)),
+        ("/invocations", {b"content-type": b"text/csv"}, b"a\n" + (b"x" * 100 + b"\n") * 5000),
+    ],
+)
+def test_raw_texts_and_csv_count_by_what_they_take_decoded(folder, path, headers, body):
+    app = Application(ModelSet([open_model(folder)]), body_limit=2 * LARGE // 8)
+    answer = asyncio.run(app(Request("POST", path.encode(), headers, body)))
+    assert (answer.status, b"once it is decoded" in answer.body) == (413, True)
 
 
 def test_too_many_labels_are_refused_before_they_are_decoded(tmp_path):
