@@ -234,7 +234,7 @@ def command(service: Service, *, http: str, wishes: Wishes, ready: Path | None =
         queue=wishes.queue or settings.queue,
         drain=wishes.drain or settings.drain,
         access_log=wishes.access_log or settings.access_log,
-        hosts=wishes.hosts or settings.hosts,
+        hosts=wishes.hosts or tuple(settings.hosts),
     )
     line = folders_command([service.folder], http=http, wishes=asked, ready=ready)
     line += ["--body-limit", settings.body_limit, "--scored", settings.scored]

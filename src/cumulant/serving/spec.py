@@ -106,11 +106,11 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ] = "1GiB"
     reasons: Annotated[ReasonsSpec | None, msgspec.Meta(description="Reasons of answers. Default: none.")] = None
     hosts: Annotated[
-        tuple[Annotated[str, msgspec.Meta(extra={"text": "host"})], ...],
+        list[Annotated[str, msgspec.Meta(extra={"text": "host"})]],
         msgspec.Meta(
             description="Names by which callers reach a server on loopback that needs no token, such as that of a proxy in front; pages of these sites may call it. `*`: any name. Default: those of loopback."  # noqa: E501 - one sentence of the reference
         ),
-    ] = ()
+    ] = []
     log: Annotated[LogSpec, msgspec.Meta(description="The prediction log.")] = LogSpec()
     access_log: Annotated[
         bool, msgspec.Meta(description="A line of JSON a request on standard error, without payloads.")

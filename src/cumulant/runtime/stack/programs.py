@@ -85,12 +85,12 @@ def stack(project: Project, http: str) -> Stack:
     )
 
 
-def server_hosts(declared: tuple[str, ...], http: str) -> tuple[str, ...]:
+def server_hosts(declared: Sequence[str], http: str) -> tuple[str, ...]:
     """Names that the servers behind a gateway at `http` are called by. They are on loopback also where it is not, and
     callers from elsewhere may come by any name of it.
     """
     host, _ = split_address(http)
-    return declared if is_loopback(host) else (*declared, ANY)
+    return tuple(declared) if is_loopback(host) else (*declared, ANY)
 
 
 def controller(project: Project) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ def adopt(project: Project, uri: str, *, principal: Principal, progress: Progres
     """
     service = prepare_service(project, uri, principal=principal, progress=progress)
     # One port of gRPC cannot be two versions', and the gateway does not speak it.
-    settings = msgspec.structs.replace(service.settings, grpc=None, hosts=())  # names are given when it starts
+    settings = msgspec.structs.replace(service.settings, grpc=None, hosts=[])  # names are given when it starts
     line = command(msgspec.structs.replace(service, settings=settings), http="", wishes=Wishes(behind_gateway=True))
     version = str(service.model.version)
 
