@@ -16,7 +16,7 @@ from cumulant.project import plain_columns
 from cumulant.project.document import parse_document
 from cumulant.project.drivers import Drivers, scheme_of
 from cumulant.project.inspection import Inspection, inspect_table
-from cumulant.project.layers import FILE
+from cumulant.project.layers import FILE, folder_name
 from cumulant.project.sources import RoutedFiles
 from cumulant.project.staging import new_folder, target_folder
 from cumulant.project.templates import Created, write_schema
@@ -62,7 +62,7 @@ def create_from(
     raw, known, notes = _read(str(file), drivers)
     found = inspect_table(raw, path=path, target=target, time=time, key=_columns(key), known=known)
     with new_folder(name, parent) as content:
-        _write(content, found, target)
+        _write(content, found, target, name=folder_name(root))
     return Created(root, (f"{raw.height:,} rows and {raw.width} columns were looked at", *notes, *found.notes))
 
 
@@ -94,7 +94,7 @@ def create_from_frame(
     with new_folder(name, parent) as content:
         (content / "data").mkdir()
         raw.write_parquet(content / path, compression="zstd")
-        _write(content, found, target)
+        _write(content, found, target, name=folder_name(root))
     return Created(root, (f"{raw.height:,} rows were written to {path}", *notes, *left_out, *found.notes))
 
 
@@ -140,8 +140,8 @@ def _read(file: str, drivers: Drivers | None) -> tuple[pl.DataFrame, SourceSpec,
     return table.rows, spec, notes
 
 
-def _write(folder: Path, found: Inspection, target: str) -> None:
-    (folder / FILE).write_text(project_text(found.spec, target), encoding="utf-8")
+def _write(folder: Path, found: Inspection, target: str, *, name: str) -> None:
+    (folder / FILE).write_text(project_text(found.spec, target, name=name), encoding="utf-8")
     (folder / "features.py").write_text(features_text(found.features), encoding="utf-8")
     if found.nested:
         text = plain_columns.prepare_text([_quoted(name) for name in found.nested])
@@ -150,11 +150,12 @@ def _write(folder: Path, found: Inspection, target: str) -> None:
     write_schema(folder)
 
 
-def project_text(spec: SourceSpec, target: str) -> str:
-    """The project file: what differs from the defaults, and nothing else."""
+def project_text(spec: SourceSpec, target: str, *, name: str) -> str:
+    """The project file: what differs from the defaults, and the name, which a copy of the folder keeps."""
     lines = [
         "# yaml-language-server: $schema=cumulant.schema.json",
         "version: 1",
+        f"model: {{name: {yaml_text(name)}}}",
         "data:",
         f"  {_SOURCE}:",
         f"    path: {yaml_text(spec.path)}",

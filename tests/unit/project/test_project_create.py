@@ -349,7 +349,7 @@ def test_any_declaration_survives_the_file(tmp_path_factory, path, target, time,
         separator=separator, encoding="latin-1", rules={name: RuleSpec(type="float") for name in several},
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("project")
-    (folder / "cumulant.yaml").write_text(project_text(spec, target), encoding="utf-8")
+    (folder / "cumulant.yaml").write_text(project_text(spec, target, name="shop"), encoding="utf-8")
     found = load(folder).spec
     assert msgspec.to_builtins(found.data["rows"]) == msgspec.to_builtins(spec)
     assert parse(found.training.target, columns=[target]) == Column(target)

@@ -10,11 +10,13 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
+from cumulant.core.errors import UsageError
 from cumulant.core.traffic import Arm, Routes
 from cumulant.drivers.local.gateway.client import LocalTraffic
 from cumulant.runtime.stack.book import Book, Served
 from cumulant.runtime.stack.reaching import reaches, routes_to
 from cumulant.runtime.stack.repair import set_aside, set_aside_status
+from cumulant.runtime.stack.versions import first_champion
 
 
 def served(version: str, port: int) -> Served:
@@ -118,3 +120,12 @@ def test_a_damaged_file_is_set_aside(tmp_path, name, damage):
     assert every(project) == []
     if "gateway" not in name:
         assert (tmp_path / "gateway" / "routes.json").read_bytes() == whole
+
+
+def test_a_project_of_another_name_than_what_was_served_is_refused(tmp_path):
+    project = SimpleNamespace(state=tmp_path, name="copy")
+    (tmp_path / "stack").mkdir()
+    (tmp_path / "stack" / "book.json").write_bytes(msgspec.json.encode(BOOK))
+    with pytest.raises(UsageError, match="m was served here, and this project is called copy") as caught:
+        first_champion(project, "", principal=None)
+    assert "model: {name: m}" in str(caught.value.hint)

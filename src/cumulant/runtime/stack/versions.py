@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import EngineUnavailableError, NotFoundError
+from cumulant.core.errors import EngineUnavailableError, NotFoundError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime.serve import Wishes, command, prepare_service
 from cumulant.runtime.stack.book import Book, Served, change_book, read_book
@@ -61,8 +61,15 @@ def first_champion(project: Project, uri: str, *, principal: Principal, progress
 
     Raises:
         NotFoundError: the registry has no such version.
+        UsageError: what was served here has another name than the project.
     """
     book = read_book(project.state, project.name)
+    if book.model != project.name:
+        raise UsageError(
+            f"{book.model} was served here, and this project is called {project.name}",
+            subject=project.name,
+            hint=f"without a name in the project file it is the folder's: write model: {{name: {book.model}}} there",
+        )
     if book.champion is not None:
         return book
     version = adopt(project, uri or champion_uri(project), principal=principal, progress=progress).version
