@@ -567,9 +567,8 @@ def test_a_token_is_needed_but_for_health(folders):
         assert (await client.ask("ServerReady")).ready
         await client.raw("/grpc.health.v1.Health/Check", b"")
         for method in (SERVICE + "ModelStreamInfer", "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"):
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await client.stream(method, [b""])
-            assert caught.value.code() == Code.UNAUTHENTICATED
+            call = client.channel.stream_stream(method)()  # nothing is sent: a write after the refusal would hide it
+            assert await call.code() == Code.UNAUTHENTICATED
 
     over(app, talk)
     model.close()
