@@ -89,6 +89,12 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
         """Whether `other` may take the place of these: its revision is above theirs, or they are the same."""
         return other.revision > self.revision or other == self
 
+    def all_to(self, champion: Arm, *, revision: int) -> Routes:
+        """These with every request to `champion`, and no candidate."""
+        return msgspec.structs.replace(
+            self, revision=revision, champion=champion, candidate=None, weight=0.0, mirror=0.0
+        )
+
     @property
     def arms(self) -> tuple[Arm, ...]:
         """The candidate first, as sticky hashing needs."""

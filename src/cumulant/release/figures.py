@@ -175,9 +175,12 @@ def _board(
     bars: Mapping[str, float],
 ) -> Board:
     name, fine_bar = metric.name, -math.log(share(release.spec.alpha))
-    board = release.boards.get(name) or _with_prior(
+    unlike = name == "quality" and memory.selection.selective  # what these rows show need not hold of the others
+    board = (None if unlike else release.boards.get(name)) or _with_prior(
         new_board(metric, harm_bar=bars.get(name), fine_bar=fine_bar), release.evaluation
     )
+    if unlike:
+        return board
     if metric.kind in ("failures", "latency"):
         board = with_block(board, metric, blocks.get(name), step=release.at, tempering=tempering[name])
         if memory.units:
@@ -185,17 +188,7 @@ def _board(
             champion, candidate = ((arm[0], arm[place]) for arm in memory.units)
             board = with_rates(board, metric, champion, candidate)
         return _took_told(board, metric, memory) if metric.kind == "latency" else board
-    if name == "quality" and memory.selection.selective:  # what these rows show need not hold of the others
-        return _afresh(board)
     return with_differences(board, metric, _differences(metric, look), looks=release.looks(name))
-
-
-def _afresh(board: Board) -> Board:
-    """The board without what was seen up to now."""
-    return Board(
-        metric=board.metric, unit=board.unit, margin=board.margin, required=board.required, prior=board.prior,
-        harm_bar=board.harm_bar, fine_bar=board.fine_bar,
-    )  # fmt: skip
 
 
 def _with_prior(board: Board, evaluation: PairedEvaluation | None) -> Board:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -22,6 +22,7 @@ from cumulant.runtime.validate import snapshots_of
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
+    from cumulant.data import Snapshot
     from cumulant.features import StoredKey
     from cumulant.ports.access import Principal
     from cumulant.project import Project
@@ -53,8 +54,8 @@ def show_key(
     with open_run(
         project, "stored key", action="features.materialize", principal=principal, progress=progress
     ) as context:
-        plan, table = _state(context, uri)
-        return features.stored_key(plan, project.online(), table, key, now=datetime.now(UTC), newest=newest)
+        state = _state(context, uri)
+        return features.stored_key(state.plan, project.online(), state.table, key, now=datetime.now(UTC), newest=newest)
 
 
 def forget_key(
@@ -75,11 +76,10 @@ def forget_key(
         RefusedError: a server reads another state of the model, which was made from earlier data.
     """
     with open_run(project, "forget key", action="features.forget", principal=principal, progress=progress) as context:
-        plan, table = _state(context, uri)
-        check_served(project, servable_folder(project, project.registry().resolve(uri)), table)
-        snapshots, _ = snapshots_of(context, plan.sources)
-        frames = scans(project, snapshots, used_sources(plan, snapshots), as_of=None)
-        store = project.online()
+        state = _state(context, uri)
+        plan, table, store = state.plan, state.table, project.online()
+        check_served(project, state.folder, table)
+        frames = scans(project, state.snapshots, used_sources(plan, state.snapshots), as_of=None)
         done = features.forget_key(plan, frames, store, table, key, after=after)
         context.emit(features.KeyForgotten(table=table, by=tuple(key), rows=done.rows, entities=done.entities))
         stored = features.stored_key(plan, store, table, key, now=datetime.now(UTC))
@@ -97,13 +97,22 @@ def check_served(project: Project, folder: Path, table: str) -> None:
         )
 
 
-def _state(context: Context, uri: str) -> tuple[FeaturePlan, str]:
-    """The model's plan and the table of its state, filled where it is not yet."""
+class _State(NamedTuple):
+    """A model's plan, the table of its state, and the servable and the snapshots that they are of."""
+
+    plan: FeaturePlan
+    table: str
+    folder: Path
+    snapshots: Mapping[str, Snapshot]
+
+
+def _state(context: Context, uri: str) -> _State:
+    """The state of a model, filled where it is not yet."""
     project = context.project
-    folder: Path = servable_folder(project, project.registry().resolve(uri))
+    folder = servable_folder(project, project.registry().resolve(uri))
     described = packaging.load_description(folder)
     if not isinstance(described, Servable) or not described.plan.needs_state:
         raise UsageError(f"{uri} has no stored state: its features are all of the row itself", subject=uri)
     snapshots, _ = snapshots_of(context, described.plan.sources)
     table, _ = materialize(context, described.plan, snapshots, as_of=None)
-    return described.plan, table
+    return _State(described.plan, table, folder, snapshots)

@@ -7,7 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 
 import msgspec
@@ -266,14 +266,21 @@ def test_a_copy_of_what_an_older_version_runs_ends_none_of_it(original, tmp_path
     assert living.poll() is None
 
 
-def test_a_local_supervisor_ends_under_a_new_name_of_the_machine(original):
+@contextmanager
+def holding(state):
+    """A process that is the supervisor of a state."""
     program = (
         "import sys, time; from pathlib import Path; from cumulant.runtime.stack.holding import held\n"
         "with held(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
-    line = [sys.executable, "-c", program, str(original / ".cumulant")]
+    line = [sys.executable, "-c", program, str(state)]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline()
+        yield holder
+
+
+def test_a_local_supervisor_ends_under_a_new_name_of_the_machine(original):
+    with holding(original / ".cumulant") as holder:
         write_status(original / ".cumulant", status(original, supervisor=named(process_of(holder.pid), "before")))
         with load(original) as project:
             assert lifecycle.down(project, principal=project.principal()) == 1
@@ -287,13 +294,7 @@ def test_a_number_of_another_machine_is_no_process_of_this_one(original, living)
 
 
 def test_a_supervisor_in_another_container_is_not_ended_by_its_number(original, living):
-    program = (
-        "import sys, time; from pathlib import Path; from cumulant.runtime.stack.holding import held\n"
-        "with held(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
-    )
-    line = [sys.executable, "-c", program, str(original / ".cumulant")]
-    with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout.readline()
+    with holding(original / ".cumulant") as holder:
         there = msgspec.structs.replace(process_of(holder.pid), host="container:1")
         write_status(original / ".cumulant", status(original, supervisor=there))
         with load(original) as project, pytest.raises(UsageError, match=r"runs elsewhere, as process \d+ on container"):

@@ -179,9 +179,7 @@ def _apply(project: Project, model: str, arm: Arm, routes: Routes | None) -> int
         present = traffic.in_force(model) or routes
         wanted = Routes(model=model, revision=1, champion=arm, key=project.spec.release.key)
         if present is not None:
-            wanted = msgspec.structs.replace(
-                present, revision=present.revision + 1, champion=arm, candidate=None, weight=0.0, mirror=0.0
-            )
+            wanted = present.all_to(arm, revision=present.revision + 1)
         try:
             traffic.apply(wanted)
         except LeaseHeldError:  # the controller was faster by a step

@@ -158,8 +158,4 @@ def _all_to_champion(project: Project, book: Book) -> None:
     if routes is None or book.champion not in book.versions:
         return
     arm = book.arm(str(book.champion), CHAMPION)
-    traffic.apply(
-        msgspec.structs.replace(
-            routes, revision=routes.revision + _BEYOND, champion=arm, candidate=None, weight=0.0, mirror=0.0
-        )
-    )
+    traffic.apply(routes.all_to(arm, revision=routes.revision + _BEYOND))

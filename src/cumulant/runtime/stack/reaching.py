@@ -29,9 +29,10 @@ def routes_to(book: Book, present: Routes | None, *, key: str | None) -> Routes 
         return Routes(model=book.model, revision=1, champion=first, key=key)
     champion = _served(book, present.champion)
     candidate = None if present.candidate is None else _served(book, present.candidate)
-    wanted = msgspec.structs.replace(present, champion=champion or first, candidate=candidate)
     if champion is None or candidate is None:
-        wanted = msgspec.structs.replace(wanted, candidate=None, weight=0.0, mirror=0.0)
+        wanted = present.all_to(champion or first, revision=present.revision)
+    else:
+        wanted = msgspec.structs.replace(present, champion=champion, candidate=candidate)
     return present if wanted == present else msgspec.structs.replace(wanted, revision=present.revision + 1)
 
 

@@ -138,8 +138,13 @@ def write_life(folder: Path, known: Life) -> None:
     """
     path = _life_path(folder, known.worker)
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, known)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Put a file in place as a whole; as `write_life`."""
     aside = path.with_name(f".{path.name}")
-    aside.write_bytes(msgspec.json.encode(known))
+    aside.write_bytes(msgspec.json.encode(value))
     aside.replace(path)
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import msgspec
 
+from cumulant.serving.log.place import write_json
+
 #: seconds of running time that a day waits on the list
 GRACE = 86_400.0
 
@@ -58,10 +60,7 @@ def write(folder: Path, keep: timedelta, waiting: Waiting) -> None:
     Raises:
         OSError: the disk is full or cannot be written.
     """
-    path = _path(folder, keep)
-    draft = path.with_suffix(".writing")
-    draft.write_bytes(msgspec.json.encode(waiting))
-    draft.rename(path)
+    write_json(_path(folder, keep), waiting)
 
 
 def _path(folder: Path, keep: timedelta) -> Path:
