@@ -259,7 +259,8 @@ def _stay(
 
 @contextmanager
 def _child(start: _Start) -> Iterator[tuple[subprocess.Popen[bytes], Running]]:
-    from cumulant.runtime.serve import await_ready, spawn
+    from cumulant.runtime.serve import await_ready
+    from cumulant.runtime.spawning import spawn
 
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "ready.json"

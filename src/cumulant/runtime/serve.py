@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from cumulant import features, packaging
-from cumulant.core.errors import CumulantError, EngineUnavailableError, PortInUseError, UsageError
+from cumulant.core.errors import CumulantError, EngineUnavailableError, PortInUseError
 from cumulant.core.ids import digest, short
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
@@ -27,6 +27,7 @@ from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import scans, used_sources
 from cumulant.runtime.models import copy_name, servable_folder
 from cumulant.runtime.services import note_use
+from cumulant.runtime.spawning import spawn
 from cumulant.runtime.validate import snapshots_of
 from cumulant.serving import FallbackSpec, ServingSpec
 
@@ -41,7 +42,6 @@ ONLINE_STATE = "online state"
 #: folders of the project's state: copies of servables that servers read, and notes of which process reads which
 SERVING, USES, PREDICTIONS, OUTCOMES = "serving", "uses", "predictions", "outcomes"
 _START_SECONDS, _LOOK_SECONDS = 60.0, 0.02
-_LONGEST_SALT = 4096
 
 
 class Service(msgspec.Struct, frozen=True, kw_only=True):
@@ -295,55 +295,6 @@ def folders_command(folders: Sequence[str], *, http: str, wishes: Wishes, ready:
         "--behind-gateway": wishes.behind_gateway,
     }
     return [*line, *(flag for flag, on in flags.items() if on)]
-
-
-def spawn(
-    line: Sequence[str],
-    *,
-    stderr: int | IO[bytes],
-    salt: bytes | None = None,
-    start_new_session: bool = False,
-    before: Callable[[], None] | None = None,
-) -> subprocess.Popen[bytes]:
-    """Start the data plane. It reads `salt` from a pipe: no argument, variable or file holds it.
-
-    `before`: what the new process does before it becomes the program.
-
-    Raises:
-        UsageError: the salt is longer than a pipe is sure to take at once.
-    """
-    with _piped(salt) as pipes:
-        return subprocess.Popen(
-            [*line, *(word for pipe in pipes for word in ("--salt-file", f"/dev/fd/{pipe}"))],
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            env=None if salt is None else _without(salt),
-            start_new_session=start_new_session,
-            pass_fds=pipes,
-            preexec_fn=before,  # noqa: PLW1509 - it calls the system and nothing else
-        )
-
-
-@contextmanager
-def _piped(salt: bytes | None) -> Iterator[list[int]]:
-    """The descriptor at which `salt` can be read once, where there is one."""
-    if salt is None:
-        yield []
-        return
-    if len(salt) > _LONGEST_SALT:
-        raise UsageError(f"the salt has more than {_LONGEST_SALT} bytes", hint="32 random bytes are enough")
-    reader, writer = os.pipe()
-    try:
-        with open(writer, "wb") as stream:  # noqa: PTH123 - no path
-            stream.write(salt)
-        yield [reader]
-    finally:
-        os.close(reader)
-
-
-def _without(secret: bytes) -> dict[str, str]:
-    """The environment but for a variable in which a driver may have found the secret: the server has no need of it."""
-    return {name: value for name, value in os.environ.items() if value.encode(errors="replace") != secret}
 
 
 @contextmanager

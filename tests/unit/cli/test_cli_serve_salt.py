@@ -20,7 +20,8 @@ from cumulant import project as projects
 from cumulant.core.errors import UsageError
 from cumulant.core.masking import fingerprint, mask
 from cumulant.packaging import load_servable
-from cumulant.runtime.serve import Wishes, folders_command, spawn
+from cumulant.runtime.serve import Wishes, folders_command
+from cumulant.runtime.spawning import spawn
 from cumulant.serving.log import find
 
 SECRET = "pepper and more pepper"

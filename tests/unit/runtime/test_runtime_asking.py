@@ -10,7 +10,8 @@ from batch_models import COLUMNS, trees
 from cumulant.cli.app import run
 from cumulant.core.errors import UsageError
 from cumulant.packaging import Engine
-from cumulant.runtime.serve import Wishes, await_ready, folders_command, spawn
+from cumulant.runtime.serve import Wishes, await_ready, folders_command
+from cumulant.runtime.spawning import spawn
 from cumulant.serving.token import read_token
 
 VALUES = (0.5, -1.0, 2.0, 0.0, 0.25, -0.75)

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cumulant.runtime.processes import Process, process_of
-from cumulant.runtime.serve import spawn
+from cumulant.runtime.spawning import spawn
 from cumulant.runtime.stack.logs import LogFile
 from cumulant.runtime.stack.reconcile import Present, Wanted
 from cumulant.runtime.stack.status import ChildStatus, State
