@@ -20,6 +20,7 @@ import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
+from cumulant.data.blocks import opened, record_count
 from cumulant.data.records import POSITION as ROW
 from cumulant.data.records import open_quote, short_records
 from cumulant.data.spec import SourceSpec
@@ -35,6 +36,10 @@ _TAIL = 1 << 16
 #: byte order marks of UTF-16, which no other text begins with
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _SEPARATORS = (";", "\t", "|", ",")
+#: a text in gzip may be this many times as long as its file; below `_SMALL` bytes any number of times
+_EXPANSION, _SMALL = 200, 256 << 20
+#: fields that a table of text may have whatever its length, and for each byte: a whole row has one for each separator
+_CELLS, _CELLS_PER_BYTE = 20_000_000, 2
 
 
 class DialectError(DataError):
@@ -144,9 +149,9 @@ def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str]
         if kind == "parquet":
             frame = pl.read_parquet(path, glob=False)
         elif kind == "csv":
-            frame, short = _read_csv(_content(path), url, spec, texts)
+            frame, short = _read_csv(_content(path, url), url, spec, texts)
         elif kind == "jsonl":
-            frame = _read_jsonl(_content(path), url)
+            frame = _read_jsonl(_content(path, url), url)
         else:
             raise DataError(
                 f"{url}: cannot tell its format from its name",
@@ -231,13 +236,17 @@ def _damage(url: str, text: str) -> DataError:
     return DataError(f"{url} cannot be read: damaged, or not in its format", subject=url, hint="write it again")
 
 
-def _content(path: Path) -> bytes:
-    with path.open("rb") as stream:
-        packed = stream.read(2) == b"\x1f\x8b"
-    if not packed:
-        return path.read_bytes()
-    with gzip.open(path, "rb") as stream:
-        return stream.read()
+def _content(path: Path, url: str) -> bytes:
+    limit = max(_SMALL, _EXPANSION * path.stat().st_size)
+    with path.open("rb") as raw, opened(raw) as stream:
+        content = stream.read(limit + 1)
+    if len(content) > limit:
+        raise DataError(
+            f"{url} expands to more than {_EXPANSION} times its size",
+            subject=url,
+            hint="unpack it and give the file itself, if it is meant so",
+        )
+    return content
 
 
 def _read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str]) -> Table:
@@ -259,6 +268,7 @@ def _read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str]
             f"{url} has two columns named {', '.join(repeated)}", subject=url, hint="give each column its own name"
         )
     _refuse_open_quote(content, url, separator)
+    _refuse_missing_fields(content, url, len(header))
     _refuse_cut_line(content, url, separator, len(header))
     declared = {name for name, rule in spec.rules.items() if rule.type == "str"}
     # The engine leaves doubled quotes in a header as they are; what it calls a column is set right afterwards.
@@ -302,6 +312,18 @@ def _refuse_open_quote(content: bytes, url: str, separator: str) -> None:
             subject=url,
             hint="copy the file again, for it may be cut off there; or close the quotes",
         )
+
+
+def _refuse_missing_fields(content: bytes, url: str, width: int) -> None:
+    """Rows that lack most of the header's fields take more memory than their text by any factor."""
+    limit = _CELLS + _CELLS_PER_BYTE * len(content)
+    if content.count(b"\n") * width <= limit or (count := record_count(content)) * width <= limit:
+        return
+    raise DataError(
+        f"{url}: the header has {width:,} fields, which most of its {count:,} rows lack",
+        subject=url,
+        hint="look at its separator and header, and write it again",
+    )
 
 
 def _first_record(content: bytes, separator: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from cumulant.core.errors import IntegrityError, RequestError, missing_part
 from cumulant.core.servable import Datatype, TensorSpec
+from cumulant.packaging.bounded import run_bounded
 from cumulant.packaging.engine_words import plain
 
 Array = NDArray[Any]
@@ -32,18 +34,18 @@ DTYPES: Mapping[Datatype, np.dtype[Any]] = {
 
 
 class Engine:
-    """A loaded graph. One thread a run; several threads may run it at once.
+    """A loaded graph. One thread a run; several threads may run it at once. The runs of an `untried` one are bounded.
 
     Raises:
         IntegrityError: onnxruntime cannot load the graph, or it has an input or output that is no plain tensor.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, untried: bool = False) -> None:
         self._session = _session(path)
         self.inputs = tuple(_spec(node, path) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node, path) for node in self._session.get_outputs())
         self._names = [spec.name for spec in self.outputs]
-        self._run = self._session.run
+        self._run = partial(run_bounded, self._session) if untried else self._session.run
         self._refused = run_errors()
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] = ()) -> list[Array]:
@@ -51,6 +53,7 @@ class Engine:
 
         Raises:
             RequestError: the graph cannot take these values, such as a size that does not fit another.
+            DefinitionError: an untried graph does not come to an end.
         """
         try:
             found: list[Array] = self._run(outputs or self._names, feeds)

@@ -31,8 +31,8 @@ from cumulant.serving.pins import Pin, check, keep, pin, refuse_twins
 from cumulant.serving.repository import Repository
 from cumulant.serving.settings import Settings
 
-#: to load and warm all of them
-_SECONDS = 600.0
+#: to load and warm one version; until then other changes of the models wait
+_SECONDS = 120
 #: other work goes first
 _NICE = 10
 
@@ -40,6 +40,8 @@ _NICE = 10
 class _Orders(msgspec.Struct, frozen=True):
     settings: Settings
     folders: tuple[str, ...]
+    #: that each may take
+    seconds: int
 
 
 class _Line(msgspec.Struct, omit_defaults=True):
@@ -63,8 +65,8 @@ class Trial:
     Raises what cannot be loaded, and leaves everything else as it is.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, *, seconds: int = _SECONDS) -> None:
+        self._settings, self._seconds = settings, seconds
         self._repository = Repository(settings.folders)
         #: why folders are not served that were there at the start
         self.left_out: dict[str, str] = {}
@@ -131,7 +133,7 @@ class Trial:
 
     def _tried(self, folders: Sequence[Path]) -> tuple[list[Pin], CumulantError | None]:
         """Those that could be opened, up to the first that could not, and what was wrong with that one."""
-        code, said = self._run(msgspec.json.encode(_Orders(self._settings, tuple(map(str, folders)))))
+        code, said = self._run(msgspec.json.encode(_Orders(self._settings, tuple(map(str, folders)), self._seconds)))
         found: list[Pin] = []
         for one in said.splitlines():
             told = msgspec.json.decode(one, type=_Line)
@@ -139,21 +141,16 @@ class Trial:
                 return found, error_of(told.error)
             if told.pin is not None:
                 found.append(told.pin)
-        return found, None if len(found) == len(folders) else _crash(folders[len(found)], code)
+        return found, None if len(found) == len(folders) else _crash(folders[len(found)], code, self._seconds)
 
-    def _run(self, orders: bytes) -> tuple[int | None, bytes]:
-        """The exit code of a process with these orders, None where it took too long, and what it said."""
-        code: int | None = None
+    def _run(self, orders: bytes) -> tuple[int, bytes]:
+        """The exit code of a process with these orders, and what it said."""
         process = self._started()
         try:
-            said, _ = process.communicate(orders, timeout=_SECONDS)
-            code = process.returncode
-        except subprocess.TimeoutExpired:
-            process.kill()
-            said, _ = process.communicate()
+            said, _ = process.communicate(orders)
         finally:
             process.kill()
-            process.wait()
+            code = process.wait()
         if self._stopped:
             raise _ending()
         return code, said
@@ -178,10 +175,10 @@ def _ending() -> EngineUnavailableError:
     return EngineUnavailableError("the server is ending and loads no models any more")
 
 
-def _crash(folder: Path, code: int | None) -> _CrashError:
+def _crash(folder: Path, code: int, seconds: int) -> _CrashError:
     hint = "build the servable again, or give the machine more memory"
-    if code is None:
-        how = f"was not ready within {_SECONDS:g} s"
+    if code == -signal.SIGALRM:
+        how = f"was not ready within {seconds} s"
     elif code < 0:
         how = f"was ended by {signal.Signals(-code).name}"
     else:
@@ -204,6 +201,8 @@ def main() -> int:
     try:
         opening = Opening(orders.settings)
         for folder in map(Path, orders.folders):
+            # The signal ends the process whatever an engine does; Python would not get to hear of a flag.
+            signal.alarm(orders.seconds)
             pinned = pin(folder)
             opening(folder).close()
             check(pinned)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from cumulant.core.errors import DataError
-from cumulant.data import SourceSpec, read, scan, shown
+from cumulant.data import SourceSpec, read, scan, shown, sources
 
 TABLE = pl.DataFrame({"id": [1, 2, 3], "city": ["A", "B", None], "km": [1.5, None, 3.0]})
 
@@ -110,6 +110,7 @@ def holed_parquet(place) -> bytes:
         ("a.csv", b'id,city\n1,"abc\n2,b\n', "quoted field"),
         ("a.csv", b"id,id\n1,2\n", "two columns named id"),
         ("a.csv", b"id,km\n", "has no rows"),
+        ("a.csv", ",".join(f"c{n}" for n in range(500)).encode() + b"\n" + b"1\n" * 50_000, "500 fields, which most"),
         ("a.csv", bytes(range(256)) * 8, "a.csv"),
         ("a.csv.gz", broken_gzip(), "cut off"),
         ("a.csv.gz", b"\x1f\x8b not gzip", "damaged"),
@@ -133,6 +134,23 @@ def test_broken_files_are_named_with_what_to_do(place, name, data, told):
     assert caught.value.hint
     assert "polars" not in str(caught.value)
     assert place.tables.keys("data/trips/quarantine") == []
+
+
+def test_a_text_that_expands_beyond_any_table_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "_SMALL", 1 << 20)
+    path = tmp_path / "a.csv.gz"
+    path.write_bytes(gzip.compress(b"id,km\n" + b"1,2\n" * 250_000))
+    assert read(path, "a.csv.gz", SourceSpec(path="a.csv.gz")).height == 250_000
+    path.write_bytes(gzip.compress(b"id,km\n" + b"1,2\n" * 270_000))
+    with pytest.raises(DataError, match="expands to more than 200 times its size"):
+        read(path, "a.csv.gz", SourceSpec(path="a.csv.gz"))
+
+
+def test_lines_inside_quotes_are_no_rows_with_missing_fields(tmp_path):
+    names = ",".join(f"c{n}" for n in range(2000))
+    row = ",".join(["1"] * 1999 + ['"' + "\n" * 30_000 + '"'])
+    (tmp_path / "a.csv").write_text(f"{names}\n{row}\n")
+    assert read(tmp_path / "a.csv", "a.csv", SourceSpec(path="a.csv")).shape == (1, 2000)
 
 
 def test_missing_files_and_unreadable_paths(place):

@@ -10,8 +10,10 @@ from onnx import TensorProto, helper
 
 from cumulant.cli.app import run
 from cumulant.core.errors import DataError, DefinitionError
+from cumulant.packaging import bounded
 from cumulant.packaging.engine_words import plain
-from cumulant.packaging.foreign.graphs import from_graph
+from cumulant.packaging.foreign import trial
+from cumulant.packaging.foreign.graphs import from_graph, read_graph
 
 
 def graph(node, *constants, width="m"):
@@ -85,3 +87,54 @@ def test_rows_that_do_not_fit_are_refused_in_plain_words(tmp_path):
     with pytest.raises(DataError, match=r"^the sample does not fit the model: .*Reshape: ") as caught:
         built(from_graph(graph(node, integers("s", 7, 7))), tmp_path / "out", given(np.ones((3, 2)), "x"))
     assert ".h:" not in caught.value.message
+
+
+def endless():
+    """A graph that runs its loop 2**62 times."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Neg", ["v"], ["w"])], "body",
+        [helper.make_tensor_value_info("i", TensorProto.INT64, []),
+         helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+         helper.make_tensor_value_info("v", TensorProto.FLOAT, ["n", 2])],
+        [helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+         helper.make_tensor_value_info("w", TensorProto.FLOAT, ["n", 2])],
+    )  # fmt: skip
+    turns = helper.make_tensor("turns", TensorProto.INT64, [], [2**62])
+    return graph(
+        helper.make_node("Loop", ["turns", "go", "x"], ["y"], body=body),
+        turns, helper.make_tensor("go", TensorProto.BOOL, [], [True]), width=2,
+    )  # fmt: skip
+
+
+def test_a_graph_that_does_not_come_to_an_end_is_no_servable(tmp_path, monkeypatch):
+    monkeypatch.setattr(bounded, "BASE_SECONDS", 0.2)
+    monkeypatch.setattr(bounded, "ROW_SECONDS", 0.0)
+    with pytest.raises(DefinitionError, match="does not come to an end: a run took more than"):
+        built(from_graph(endless()), tmp_path / "made-up")
+    with pytest.raises(DefinitionError, match="does not come to an end"):
+        built(from_graph(endless()), tmp_path / "given", given(np.ones((3, 2), np.float32), "x"))
+    assert not list(tmp_path.iterdir())
+
+
+def doubling(levels):
+    """A graph of 2**(levels - 1) operators, written with functions in a few hundred bytes."""
+    own, standard = helper.make_opsetid("own", 1), helper.make_opsetid("", 21)
+    functions = [helper.make_function("own", "f0", ["x"], ["y"], [helper.make_node("Neg", ["x"], ["y"])], [standard])]
+    for level in range(1, levels):
+        calls = [
+            helper.make_node(f"f{level - 1}", [one], [other], domain="own") for one, other in (("x", "t"), ("t", "y"))
+        ]
+        functions.append(helper.make_function("own", f"f{level}", ["x"], ["y"], calls, [standard, own]))
+    found = graph(helper.make_node(f"f{levels - 1}", ["x"], ["y"], domain="own"), width=2)
+    found.functions.extend(functions)
+    found.opset_import.append(own)
+    return found
+
+
+def test_a_graph_that_does_not_get_loaded_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(trial, "SECONDS", 3)
+    onnx.save(doubling(3), tmp_path / "small.onnx")
+    assert read_graph(tmp_path / "small.onnx").kind == "ONNX"
+    onnx.save(doubling(40), tmp_path / "bomb.onnx")
+    with pytest.raises(DataError, match=r"was not ready with .*bomb\.onnx within 3 s"):
+        read_graph(tmp_path / "bomb.onnx")

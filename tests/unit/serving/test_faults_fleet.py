@@ -21,7 +21,7 @@ from serving_graphs import scale
 from test_faults_processes import CONTENT, HEAD, address, within, workers
 from test_serving_fleet import BODY, INFER, children, metric, serving
 
-from cumulant.core.errors import EngineUnavailableError, IntegrityError
+from cumulant.core.errors import EngineUnavailableError, IntegrityError, UsageError
 from cumulant.serving import open_model, pins, supervisor
 from cumulant.serving.control import open_pinned
 from cumulant.serving.keeping import keeping
@@ -107,6 +107,17 @@ def test_nothing_is_served_where_every_model_crashes(tmp_path, hostile, monkeypa
     monkeypatch.setenv("PYTHONPATH", hostile["PYTHONPATH"])
     with pytest.raises(Exception, match="SIGSEGV"):
         Trial(Settings(folders=(str(tmp_path / "models"),))).first()
+
+
+def test_models_that_do_not_get_ready_are_ended_each_at_its_limit(tmp_path, hostile, monkeypatch):
+    for name in ("a", "b"):
+        scale(tmp_path / "models" / name, name=name)
+        (tmp_path / "models" / name / "endless").touch()
+    monkeypatch.setenv("PYTHONPATH", hostile["PYTHONPATH"])
+    trial = Trial(Settings(folders=(str(tmp_path / "models"),)), seconds=1)
+    with pytest.raises(UsageError, match=r"b cannot be loaded: .* was not ready within 1 s"):
+        trial.first()
+    assert trial.left_out.keys() == {str(tmp_path / "models" / "a")}
 
 
 def half_written(folder):

@@ -51,7 +51,8 @@ def build_graph(
     they are no part of the sample.
 
     Raises:
-        DefinitionError: onnxruntime cannot run the graph, or its state cannot be what `state` says.
+        DefinitionError: onnxruntime cannot run the graph, a run does not come to an end, or its state cannot be what
+            `state` says.
         DataError: the sample does not fit the model.
         ParityError: the packaged model does not answer as the original; nothing is left at `out`.
         StorageError: the folder cannot be written.
@@ -187,7 +188,7 @@ def load_engine(path: Path, subject: str) -> Engine:
         DefinitionError: it cannot run it.
     """
     try:
-        return Engine(path)
+        return Engine(path, untried=True)
     except IntegrityError as error:
         # The draft's place says nothing to anybody: it is gone when the message is read.
         raise refuse(IntegrityError(error.message.replace(str(path), f"the graph of {subject}")), subject) from None

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cumulant.core.errors import DataError, DefinitionError, IntegrityError, RequestError
+from cumulant.packaging.bounded import run_bounded
 from cumulant.packaging.engine import Array, run_errors
 from cumulant.packaging.engine_words import plain
 from cumulant.packaging.foreign.model import NETS, Foreign, Predict, versions
+from cumulant.packaging.foreign.trial import try_reading
 from cumulant.packaging.graph import ML_DOMAIN, onnx_part
 from cumulant.packaging.sources import ACCEPTED
 
@@ -27,11 +29,13 @@ def read_graph(path: Path) -> Foreign:
     """The ONNX graph in a file, with the files of its external data.
 
     Raises:
-        DataError: no ONNX graph, one that is cut off, or external data that is missing or outside the file's folder.
+        DataError: no ONNX graph, one that is cut off, one that onnxruntime crashes or does not get ready with, or
+            external data that is missing or outside the file's folder.
         DefinitionError: it has an input or output that is no plain tensor.
     """
     model = decode(path.read_bytes(), str(path))
     files = external_data(model, path)
+    try_reading("onnxruntime", path)
     return from_graph(model, path=path, files=files)
 
 
@@ -192,7 +196,7 @@ def _predict(original: ModelProto | Path, labels: Mapping[str, tuple[str, ...]])
         names = [one.name for one in session.get_outputs()]
         feeds = {one.name: values[one.name].astype(_numpy(one.type), copy=False) for one in session.get_inputs()}
         try:
-            ran = session.run(None, feeds)
+            ran = run_bounded(session, None, feeds)
         except run_errors() as error:
             raise RequestError(f"the model cannot take these inputs: {plain(error)}") from None
         return {name: _array(value, labels.get(name)) for name, value in zip(names, ran, strict=True)}

@@ -1,4 +1,6 @@
-"""Reading a file with a native library in a process of its own first: a malformed one can end the whole process."""
+"""Reading a file with a native library in a process of its own first: a malformed one can end the whole process, or
+keep it for ever.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,7 @@ from pathlib import Path
 
 from cumulant.core.errors import DataError
 
-_SECONDS = 120
+SECONDS = 120
 #: one thread is enough for two rows, and many would wait for each other on a busy machine
 _ALONE = "import os; os.environ['OMP_NUM_THREADS'] = '1'"
 _LIGHTGBM = """
@@ -24,11 +26,18 @@ model.load_model(bytearray(open(sys.argv[1], "rb").read()))
 data = xgboost.DMatrix(numpy.zeros((2, model.num_features())), nthread=1)
 model.predict(data, validate_features=False)
 """
-_CODES = {"lightgbm": _LIGHTGBM, "xgboost": _XGBOOST}
+_ONNXRUNTIME = """
+import sys, onnxruntime
+options = onnxruntime.SessionOptions()
+options.intra_op_num_threads = 1
+options.log_severity_level = 4
+onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+"""
+_CODES = {"lightgbm": _LIGHTGBM, "onnxruntime": _ONNXRUNTIME, "xgboost": _XGBOOST}
 
 
 def try_reading(package: str, path: Path) -> None:
-    """Let the library read the file and answer with it, in a child process.
+    """Let the library read the file, and a tree library answer with it, in a child process.
 
     Raises:
         DataError: that ended the process, or took more than two minutes.
@@ -36,10 +45,13 @@ def try_reading(package: str, path: Path) -> None:
     try:
         done = subprocess.run(
             [sys.executable, "-c", _ALONE + _CODES[package], str(path.resolve())],
-            capture_output=True, timeout=_SECONDS, check=False,
+            capture_output=True, timeout=SECONDS, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
-        raise DataError(f"{package} does not come to an end with {path}", subject=str(path)) from None
+        hint = "save the model again; a graph may call its functions too often"
+        raise DataError(
+            f"{package} was not ready with {path} within {SECONDS} s", subject=str(path), hint=hint
+        ) from None
     if done.returncode < 0 or done.returncode > 128:  # a signal; an error of Python's is met again, in words
         hint = "the file is malformed: save the model again"
         raise DataError(f"{package} crashes when it reads {path}", subject=str(path), hint=hint)
