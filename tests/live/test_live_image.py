@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import socket
@@ -140,9 +141,13 @@ def server(runner, settings, image, log):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 pytest.skip(f"port {port} is taken on this machine")
-    words = ["--name", NAME, "--volume", f"{log}:/log", "--env", "CUMULANT_TOKEN", image["image"]]
-    command = [*runner, *words]
-    process = subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # What the command printed, with the words that let a container run here.
+    program, verb, *words = shlex.split(image["run"])
+    assert (program, verb) == ("podman", "run")
+    command = [*runner, "--name", NAME, *words]
+    process = subprocess.Popen(
+        command, env=settings, cwd=log.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     url = "http://127.0.0.1:8080"
     deadline = time.monotonic() + 30
     try:

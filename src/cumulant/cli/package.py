@@ -127,7 +127,7 @@ def package(
     from cumulant.core.units import duration, share
     from cumulant.runtime.package import package as flow
 
-    imaging = _Imaging(image, dockerfile, base, tool, options)
+    imaging, project = _Imaging(image, dockerfile, base, tool, options), _project(call)
     with call.progress("package") as progress, _folder(out, imaging) as folder:
         progress(f"reading {source}")
         found = flow(
@@ -142,9 +142,9 @@ def package(
             threshold=threshold,
             state=_pairs(state),
             idle=duration(state_idle).total_seconds(),
-            project=_project(call),
+            project=project,
         )
-        built = imaging.build(folder, progress)
+        built = imaging.build(folder, progress, found.servable, None if project is None else project.endpoints.online)
     shown = document(found) | built | ({} if out else {"folder": None})
     call.answer(shown, lambda console: _show(console, found, kept=out is not None, built=built))
 
@@ -191,23 +191,30 @@ class _Imaging:
             checked_reference(image, "image")
             self._tool = found_tool(tool)
 
-    def build(self, servable: Path, progress: Progress) -> dict[str, Any]:
-        """Write the folder and build the image, as asked; returns what programs are told of them."""
+    def build(
+        self, folder: Path, progress: Progress, servable: Servable | GraphServable, online: str | None
+    ) -> dict[str, Any]:
+        """Write the folder and build the image, as asked; returns what programs are told of them.
+
+        `online` is the URL of the project's store of features.
+        """
         if not self.wanted:
             return {}
         from tempfile import TemporaryDirectory
 
-        from cumulant.runtime.image import build_image, write_context
+        from cumulant.runtime.image import build_image, running, write_context
 
         with TemporaryDirectory() as scratch:
             path = write_context(
-                servable, self._context or Path(scratch) / "image", base=self._base, options=self._serving
+                folder, self._context or Path(scratch) / "image", base=self._base, options=self._serving
             )
             found: dict[str, Any] = {} if self._context is None else {"dockerfile": str(path)}
             if self._image is not None:
                 progress(f"building {self._image} with {self._tool}")
                 number = build_image(path.parent, self._image, tool=self._tool)
+                run = running(self._image, servable, self._serving, tool=self._tool, online=online)
                 found |= {"image": self._image, "image_id": number, "tool": self._tool, "base": self._base}
+                found |= {"needs": list(run.needs), "run": run.command}
             return found
 
 
@@ -259,15 +266,14 @@ def _show(console: Console, found: Packaged, *, kept: bool, built: dict[str, Any
     _show_forms(console, found.servable)
     for note in found.notes:
         console.print(f"note: {clean(note)}")
-    pairs(console, [(key.replace("_", " "), value) for key, value in built.items()])
+    pairs(console, [(key.replace("_", " "), value) for key, value in built.items() if key not in ("needs", "run")])
+    for need in built.get("needs", ()):
+        console.print(f"needs: {clean(need)}", soft_wrap=True)
     if built:
-        following = _RUN.format(built["image"]) if "image" in built else f"docker build {built['dockerfile'][:-11]}"
+        following = built["run"] if "run" in built else f"docker build {built['dockerfile'][:-11]}"
         console.print(f"next: {clean(following)}", style="bold", soft_wrap=True)
     else:
         console.print(f"next: cumulant serve {clean(found.folder)}", style="bold")
-
-
-_RUN = "podman run --read-only -e CUMULANT_TOKEN -p 8080:8080 {}"
 
 
 def _show_forms(console: Console, servable: Servable | GraphServable) -> None:

@@ -7,7 +7,9 @@ import csv
 import hashlib
 import io
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -18,9 +20,11 @@ import numpy as np
 import pytest
 
 from cumulant.core.errors import TerminalError, UsageError
-from cumulant.core.servable import GraphServable
+from cumulant.core.expr import Column
+from cumulant.core.plan import FeaturePlan, FeatureSpec, Field, PredictAt, Source, Window
+from cumulant.core.servable import GraphServable, Servable
 from cumulant.core.version import __version__
-from cumulant.runtime.image import build_image, checked_reference, found_tool, serving, write_context
+from cumulant.runtime.image import build_image, checked_reference, found_tool, running, serving, write_context
 from cumulant.runtime.image import trim as trimming
 from cumulant.runtime.image.dockerfile import dockerfile
 from cumulant.runtime.image.wheel import write_wheel
@@ -240,6 +244,61 @@ def test_what_the_tool_said_is_told(tmp_path, monkeypatch):
         build_image(tmp_path, "late:1", tool="docker")
 
 
+#: a model that looks up stored features
+WINDOWED = FeaturePlan(
+    "trips",
+    PredictAt("at", 0),
+    {"trips": Source("trips", ("card", "at"), "at", (Field("card", "str"), Field("at", "time"), Field("x", "float")))},
+    (FeatureSpec("x_1d", "float", window=Window("trips", ("card",), "mean", Column("x"), 86_400_000_000)),),
+    (Field("card", "str"), Field("at", "time")),
+)
+
+
+@pytest.mark.parametrize(
+    ("tool", "options", "command", "needs"),
+    [
+        ("buildah", "--insecure", "podman run --read-only -p 8080:8080 late:1", ()),
+        (
+            "docker", "",
+            "docker run --read-only --tmpfs /tmp -e CUMULANT_TOKEN -p 8080:8080 late:1", ("CUMULANT_TOKEN=",),
+        ),
+        (
+            "podman", "--http 0.0.0.0:9000 --grpc 0.0.0.0:9001 --token-file /t",
+            "podman run --read-only -p 9000:9000 -p 9001:9001 late:1", (),
+        ),
+    ],
+)  # fmt: skip
+def test_the_command_that_runs_an_image_fits_its_options(tool, options, command, needs):
+    found = running("late:1", GraphServable(name="late", inputs=(), outputs=()), serving(options), tool=tool)
+    assert found.command == command
+    assert len(found.needs) == len(needs)
+    assert all(word in need for word, need in zip(needs, found.needs, strict=True))
+
+
+def test_the_command_that_runs_an_image_brings_the_store_of_its_features():
+    described = Servable(name="late", task="binary", inputs=(), plan=WINDOWED)
+    user = f"--user {os.getuid()}:{os.getgid()}"
+    mine = f"--userns keep-id {user}" if os.getuid() else user
+    found = running(
+        "late:1", described, serving("--insecure --log /log"), tool="podman", online="sqlite:///a b/online.db"
+    )
+    assert found.command == (
+        f"podman run --read-only -p 8080:8080 {mine} --volume ./log:/log --volume '/a b:/online' late:1 "
+        "--online sqlite:///online/online.db"
+    )
+    assert [need.partition(" here")[0] for need in found.needs] == [
+        "the folder ./log", "the store of the features in /a b, which is mounted",
+    ]  # fmt: skip
+    # What stands behind the image's name are options that the server knows.
+    assert serving(" ".join(shlex.split(found.command)[-2:])).online
+    for online, url in ((None, '"$ONLINE"'), ("valkey://u:p@host:6379/1", "valkey://u:p@host:6379/1")):
+        found = running("late:1", described, serving("--insecure"), tool="docker", online=online)
+        assert found.command.endswith(f"late:1 --online {url}")
+        assert "u:p" not in found.needs[0]
+    given = running("late:1", described, serving("--insecure --online valkey://host"), tool="docker")
+    assert (given.command.rpartition(" ")[2], given.needs) == ("late:1", ())
+
+
 def test_the_command_builds_and_says_how_to_run(servable, tmp_path, monkeypatch, capfd):
     from cumulant.cli.app import run
 
@@ -250,6 +309,7 @@ def test_the_command_builds_and_says_how_to_run(servable, tmp_path, monkeypatch,
     assert run(["package", str(servable), "--image", "late:1", "--tool", "docker", "--json"]) == 0
     found = json.loads(capfd.readouterr().out)
     assert (found["image"], found["image_id"], found["folder"]) == ("late:1", "sha256:42", None)
+    assert found["run"].startswith("docker run --read-only")
     assert (tmp_path / "asked").read_text().startswith("build --tag late:1 ")
     assert run(["package", str(servable), "--dockerfile", "image"]) == 0
     assert "docker build image" in capfd.readouterr().out

@@ -64,6 +64,12 @@ class Serving(msgspec.Struct, frozen=True):
     words: tuple[str, ...] = ()
     http: int = PORT
     grpc: int | None = None
+    #: they say who may call, or that anybody may
+    authenticated: bool = False
+    #: they name the store of the features
+    online: bool = False
+    #: folders that the server writes, as it sees them
+    folders: tuple[str, ...] = ()
 
     @property
     def ports(self) -> tuple[int, ...]:
@@ -85,7 +91,14 @@ def serving(text: str) -> Serving:
     except (ValueError, SystemExit) as error:
         fault = said.getvalue().strip().rpartition("error: ")[2] or str(error)
         raise UsageError(f'"{text}" cannot be the options of the server: {fault}', subject=text) from None
-    return Serving(words, split_address(found.http)[1], split_address(found.grpc)[1] if found.grpc else None)
+    return Serving(
+        words,
+        http=split_address(found.http)[1],
+        grpc=split_address(found.grpc)[1] if found.grpc else None,
+        authenticated=found.insecure or found.token_file is not None,
+        online=found.online is not None,
+        folders=tuple(folder for folder in (found.log, found.labels) if folder),
+    )
 
 
 def dockerfile(
