@@ -18,7 +18,9 @@ _ORDERS = 3
 
 def measure_batching(engine: Engine, feeds: Mapping[str, Array]) -> Batching:
     """Score rows one by one, and in batches of several sizes and orders; exact only where no bit differs."""
-    if any(not spec.shape or spec.shape[0] != -1 for spec in engine.inputs):
+    if any(not spec.shape for spec in engine.inputs):
+        return Batching(exact=False, reason="an input is a single value, which another request need not share")
+    if any(spec.shape[0] != -1 for spec in engine.inputs):
         return Batching(exact=False, reason="the number of rows is fixed in the graph")
     feeds = {name: array[:_ROWS] for name, array in feeds.items()}
     count = len(next(iter(feeds.values())))

@@ -28,17 +28,20 @@ _FORMATS = "a .csv or .parquet table, an .npy matrix, or an .npz with one array 
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows by input name, as they were read: not yet cast to what the graph takes. `given`: a person's own."""
+    """Rows by input name, as they were read: not yet cast to what the graph takes. `given`: a person's own.
+
+    An array without a dimension is a single value, which all rows share.
+    """
 
     values: Mapping[str, Array]
     given: bool
 
     @property
     def rows(self) -> int:
-        return len(next(iter(self.values.values())))
+        return row_count(self.values)
 
     def take(self, rows: Any) -> Sample:
-        return Sample({name: array[rows] for name, array in self.values.items()}, self.given)
+        return Sample(take_rows(self.values, rows), self.given)
 
     def feeds(self, inputs: Sequence[TensorSpec]) -> dict[str, Array]:
         """The rows as the graph takes them.
@@ -47,6 +50,16 @@ class Sample:
             DataError: an input is missing, has another shape, or holds values of another kind.
         """
         return {spec.name: _cast(self.values, spec) for spec in inputs}
+
+
+def row_count(feeds: Mapping[str, Array]) -> int:
+    """The rows of the inputs that have any; 1 where each is a single value."""
+    return next((len(array) for array in feeds.values() if array.ndim), 1)
+
+
+def take_rows(feeds: Mapping[str, Array], rows: Any) -> dict[str, Array]:
+    """Some of the rows, with the single values as they are."""
+    return {name: array[rows] if array.ndim else array for name, array in feeds.items()}
 
 
 def _cast(values: Mapping[str, Array], spec: TensorSpec) -> Array:
@@ -64,9 +77,15 @@ def _cast(values: Mapping[str, Array], spec: TensorSpec) -> Array:
     try:
         if spec.datatype == "BYTES":
             return np.array([str(one) for one in array.ravel()], dtype=object).reshape(array.shape)
-        return np.ascontiguousarray(array, DTYPES[spec.datatype])
+        return np.asarray(array, DTYPES[spec.datatype], order="C")
     except (TypeError, ValueError) as error:
         raise DataError(f'the sample of "{spec.name}" cannot be read as {spec.datatype}: {error}') from None
+
+
+def _single(array: Array) -> Array:
+    """The one value of a column that has the same in each row."""
+    flat = array.ravel()
+    return flat[:1].reshape(()) if array.ndim == 1 and len(flat) and (flat == flat[0]).all() else array
 
 
 def read_sample(path: Path, inputs: Sequence[TensorSpec], columns: Sequence[str]) -> Sample:
@@ -94,7 +113,7 @@ def read_sample(path: Path, inputs: Sequence[TensorSpec], columns: Sequence[str]
 
 
 def checked(sample: Sample, inputs: Sequence[TensorSpec], subject: str) -> Sample:
-    """The sample, once it is known to have rows, and equally many for each input.
+    """The sample, once it is known to have rows, equally many for each input that is no single value.
 
     Raises:
         DataError: it has not.
@@ -102,10 +121,12 @@ def checked(sample: Sample, inputs: Sequence[TensorSpec], subject: str) -> Sampl
     missing = [spec.name for spec in inputs if spec.name not in sample.values]
     if missing:
         raise DataError(f'the sample lacks the input "{missing[0]}"', subject=subject, hint=f"use {_FORMATS}")
-    sizes = {array.shape[0] if array.ndim else 0 for array in sample.values.values()}
-    if len(sizes) != 1 or 0 in sizes:
+    rows = {spec.name for spec in inputs if spec.shape}
+    sizes = {array.shape[0] if array.ndim else 0 for name, array in sample.values.items() if name in rows}
+    if len(sizes) > 1 or 0 in sizes:
         raise DataError("the sample has no rows, or not equally many for each input", subject=subject)
-    return sample
+    values = {name: array if name in rows else _single(array) for name, array in sample.values.items()}
+    return Sample(values, sample.given)
 
 
 def of_frame(frame: pl.DataFrame, inputs: Sequence[TensorSpec], columns: Sequence[str]) -> dict[str, Array]:
@@ -195,13 +216,11 @@ def random_sample(inputs: Sequence[TensorSpec], *, seed: int = 0) -> Sample:
 
 
 def _random(spec: TensorSpec, rng: np.random.Generator) -> Array:
-    fixed = spec.shape[0] if spec.shape and spec.shape[0] > 0 else _ROWS
-    shape = (fixed, *(_FREE if size == -1 else size for size in spec.shape[1:]))
+    shape = tuple((_FREE if place else _ROWS) if size == -1 else size for place, size in enumerate(spec.shape))
     if int(np.prod([float(size) for size in shape])) > _MOST // 8:
-        shape = (min(fixed, 2), *shape[1:])
+        shape = (min(shape[0], 2), *shape[1:])
     dtype = DTYPES[spec.datatype]
     if spec.datatype == "BYTES":
         return np.array([f"text {one}" for one in rng.integers(0, 9, int(np.prod(shape)))], object).reshape(shape)
-    if dtype.kind == "f":
-        return rng.normal(size=shape).astype(dtype)
-    return rng.integers(0, 2, shape).astype(dtype)
+    values = rng.normal(size=shape) if dtype.kind == "f" else rng.integers(0, 2, shape)
+    return np.asarray(values, dtype)

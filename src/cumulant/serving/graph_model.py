@@ -177,7 +177,10 @@ class GraphModel:
         if unknown is not None:
             raise unknown_input(unknown, self._specs)
         try:
-            columns = {name: [row[name] for row in rows] for name in self._specs}
+            columns = {
+                name: [row[name] for row in rows] if spec.shape else _shared(name, rows)
+                for name, spec in self._specs.items()
+            }
         except KeyError as error:
             name = str(error.args[0])
             raise RequestError(f'input "{name}" is missing in a row', subject=name) from None
@@ -238,6 +241,18 @@ class GraphModel:
         self.runner.close()
 
 
+def _shared(name: str, rows: Sequence[Mapping[str, Any]]) -> object:
+    """The single value of an input that has no rows.
+
+    Raises:
+        RequestError: the rows have several.
+    """
+    value = rows[0][name]
+    if any(row[name] != value for row in rows):
+        raise RequestError(f'input "{name}" is a single value, and the rows have several', subject=name)
+    return value
+
+
 def _too_large(name: str, number: int) -> RequestError:
     return RequestError(f'row {number}: "{name}" is too large', subject=name)
 
@@ -255,4 +270,4 @@ def _made_up(spec: TensorSpec, rows: int) -> Array:
         found.fill("")
         return found
     values = noise(shape, rows)
-    return (values if dtype.kind == "f" else values > 0).astype(dtype)
+    return np.asarray(values if dtype.kind == "f" else values > 0, dtype)

@@ -365,3 +365,38 @@ def test_equal_models_give_equal_folders(tmp_path):
             built(from_object(LinearRegression().fit(MATRIX, MATRIX[:, 0])), tmp_path / name, given(MATRIX))
     first, second = (load_description(tmp_path / name) for name in ("one", "two"))
     assert first == second
+
+
+def scaled(shape=()):
+    """Rows times a single value, and the sum of them all."""
+    value = TensorProto.FLOAT
+    found = helper.make_graph(
+        [helper.make_node("Mul", ["x", "factor"], ["y"]), helper.make_node("ReduceSum", ["y"], ["total"], keepdims=0)],
+        "scaled",
+        [helper.make_tensor_value_info("x", value, ["n", 2]), helper.make_tensor_value_info("factor", value, shape)],
+        [helper.make_tensor_value_info("y", value, ["n", 2]), helper.make_tensor_value_info("total", value, [])],
+    )
+    return helper.make_model(found, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_a_graph_with_single_values_becomes_a_servable(tmp_path):
+    servable = built(from_graph(scaled()), tmp_path / "made-up")
+    assert [spec.shape for spec in (*servable.inputs, *servable.outputs)] == [(-1, 2), (), (-1, 2), ()]
+    assert not servable.batching.exact
+    assert "single value" in servable.batching.reason
+    rows = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    sample = lambda inputs, columns: read_sample(tmp_path / "rows.npz", inputs, columns)  # noqa: E731
+    for factor in (np.float32(3), np.full(50, 3, np.float32)):  # alone, or as a column of a table
+        np.savez(tmp_path / "rows.npz", x=rows, factor=factor)
+        servable = built(from_graph(scaled()), tmp_path / "given", sample)
+        assert servable.parity.max_difference == 0
+        assert servable.example["factor"] == [3.0]
+        assert len(servable.example["x"]) == 2
+    np.savez(tmp_path / "rows.npz", x=rows, factor=rows[:, 0])
+    with pytest.raises(DataError, match=r"has the shape \[50\], the model takes \[\]"):
+        built(from_graph(scaled()), tmp_path / "several", sample)
+
+
+def test_an_input_without_a_shape_is_refused():
+    with pytest.raises(DefinitionError, match="the input factor declares no shape"):
+        from_graph(scaled(None))

@@ -476,19 +476,47 @@ def test_a_tree_ensemble_stays_and_says_why(tmp_path):
     assert (tmp_path / "out.onnx").read_bytes() == path.read_bytes()
 
 
-def test_an_old_operator_set_stays_and_says_why(tmp_path):
-    path = save(
-        tmp_path,
-        "old",
-        [helper.make_node("MatMul", ["x", "w"], ["answer"])],
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])],
-        [helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["n", 64])],
-        {"w": np.eye(64, dtype=np.float32)},
-        opset=11,
-    )
+def old_product(folder, *nodes, opset, constants=(), ir_version=9):
+    """A product with 64 x 64 weights, as an old exporter writes it, in front of other nodes."""
+    weight = numpy_helper.from_array(np.random.default_rng(1).normal(size=(64, 64)).astype(np.float32) / 8, "w")
+    last = helper.make_node("MatMul", ["x", "w"], ["hidden" if nodes else "answer"])
+    given = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 64])]
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants]
+    before = []
+    if ir_version < 4:  # where initializers have to be inputs
+        given.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [64, 64]))
+        initializers.append(weight)
+    else:
+        before.append(helper.make_node("Constant", [], ["w"], value=weight))
+    answer = helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["n", 64])
+    graph = helper.make_graph([*before, last, *nodes], "old", given, [answer], initializer=initializers)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    onnx.save(model, folder / "old.onnx")
+    return folder / "old.onnx"
+
+
+@pytest.mark.parametrize(("opset", "ir_version"), [(8, 3), (12, 7), (17, 9)])
+def test_old_operator_sets_and_weights_in_nodes_are_made_smaller_too(tmp_path, opset, ir_version):
+    softmax = helper.make_node("Softmax", ["hidden"], ["answer"], axis=1)  # means something else from 13 on
+    path = old_product(tmp_path, softmax, opset=opset, ir_version=ir_version)
+    sample = {"x": np.random.default_rng(0).random((90, 64)).astype(np.float32)}
+    before = path.read_bytes()
+    found = quantize(path, sample, aim="size", accuracy_loss=0.1, out=tmp_path / "out.onnx", budget=0.1)
+    chosen = next(one for one in found if one.chosen)
+    assert chosen.kind != ORIGINAL
+    assert chosen.agreement >= 0.9
+    assert (tmp_path / "out.onnx").stat().st_size < 0.6 * len(before)
+    assert path.read_bytes() == before
+
+
+def test_an_operator_set_that_cannot_be_converted_says_why(tmp_path):
+    names = ("scale", "shift", "mean", "var")
+    old = helper.make_node("BatchNormalization", ["hidden", *names], ["answer"], spatial=0)
+    path = old_product(tmp_path, old, opset=8, constants=[(name, np.ones(64, np.float32)) for name in names])
     sample = {"x": np.random.default_rng(0).random((90, 64)).astype(np.float32)}
     (original,) = quantize(path, sample, aim="speed", accuracy_loss=0.1, out=tmp_path / "out.onnx", budget=0.1)
-    assert "operator set 11" in original.reason
+    assert "onnx cannot convert the graph's 8" in original.reason
+    assert "export the model with a newer one" in original.reason
 
 
 def test_bytes_that_are_no_graph_are_refused(tmp_path):

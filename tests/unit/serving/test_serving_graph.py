@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from serving_graphs import KINDS, echo, scale
+from onnx import helper
+from serving_graphs import KINDS, echo, scale, tensor, write
 from serving_models import call
 
 from cumulant.packaging import DTYPES
@@ -312,3 +313,27 @@ def test_a_row_carries_what_the_model_cannot_do_without(tmp_path, row, said):
 def test_a_row_without_any_field_is_refused_where_all_may_be_missing(scaling):
     answer = call(scaling, "POST", "/v1/models/graph/predict", [{"a": 1}, {}])
     assert (answer.status_code, "row 2: the row has none" in answer.text) == (400, True)
+
+
+@pytest.fixture
+def weighted(tmp_path):
+    """A matrix [n, 2] times a single value."""
+    graph = helper.make_graph(
+        [helper.make_node("Mul", ["x", "factor"], ["y"])], "weighted",
+        [tensor("x", "FP32", ["n", 2]), tensor("factor", "FP32", [])], [tensor("y", "FP32", ["n", 2])],
+    )  # fmt: skip
+    return Application(ModelSet([open_model(write(tmp_path / "weighted", graph, exact=False))]))
+
+
+def test_a_single_value_is_taken_as_a_tensor_and_in_rows(weighted):
+    matrix = {"name": "x", "datatype": "FP32", "shape": [2, 2], "data": [1, 2, 3, 4]}
+    factor = {"name": "factor", "datatype": "FP32", "shape": [], "data": [3]}
+    (output,) = call(weighted, "POST", "/v2/models/graph/infer", {"inputs": [matrix, factor]}).json()["outputs"]
+    assert (output["shape"], output["data"]) == ([2, 2], [3, 6, 9, 12])
+    several = call(weighted, "POST", "/v2/models/graph/infer", {"inputs": [matrix, factor | {"shape": [1]}]})
+    assert several.status_code == 400
+    rows = [{"x": [1, 2], "factor": 3}, {"x": [3, 4], "factor": 3}]
+    found = call(weighted, "POST", "/v1/models/graph/predict", {"rows": rows}).json()["predictions"]
+    assert [one["y"] for one in found] == [[3, 6], [9, 12]]
+    refused = call(weighted, "POST", "/v1/models/graph/predict", {"rows": [rows[0], rows[1] | {"factor": 4}]})
+    assert (refused.status_code, "the rows have several" in refused.text) == (400, True)

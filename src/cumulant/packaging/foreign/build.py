@@ -19,7 +19,7 @@ from cumulant.packaging.foreign.graphs import refuse
 from cumulant.packaging.foreign.missing import needed_columns
 from cumulant.packaging.foreign.model import Foreign
 from cumulant.packaging.foreign.running import check_runs
-from cumulant.packaging.samples import Sample, random_sample
+from cumulant.packaging.samples import Sample, random_sample, row_count, take_rows
 from cumulant.packaging.state import initial_state, pair_state, try_state
 
 #: the rows of a sample for a graph's inputs and the names of its columns
@@ -169,12 +169,12 @@ def _with_state(
 
 def _example(feeds: Mapping[str, Array]) -> dict[str, list[str | int | float | bool]]:
     """One row without missing numbers, which JSON cannot say; where there is none, zeros stand for them."""
-    whole = np.ones(len(next(iter(feeds.values()))), bool)
+    whole = np.ones(row_count(feeds), bool)
     for array in feeds.values():
-        if array.dtype.kind == "f":
+        if array.ndim and array.dtype.kind == "f":
             whole &= np.isfinite(array).reshape(len(array), -1).all(axis=1)
     row = int(whole.argmax())
-    return {name: _finite(array[row]).ravel().tolist() for name, array in feeds.items()}
+    return {name: _finite(array).ravel().tolist() for name, array in take_rows(feeds, row).items()}
 
 
 def _finite(row: Array) -> Array:
@@ -200,9 +200,11 @@ def _is_matrix(engine: Engine, columns: int) -> bool:
 
 def _parity(foreign: Foreign, engine: Engine, rows: Sample, name: str, tolerance: float | None) -> Parity:
     rows.feeds(engine.inputs)  # a misfit is told in the sample's words before the original meets it
-    expected = _original(foreign, rows.values, name)
-    chosen = rows_to_compare(expected)
+    expected = {key: np.atleast_1d(array) for key, array in _original(foreign, rows.values, name).items()}
+    # An answer that is not of one row is that of all rows together.
+    by_row = all(len(array) == rows.rows for array in expected.values())
+    chosen = rows_to_compare(expected) if by_row else slice(None)
     part = {key: array[chosen] for key, array in expected.items()}
     found = _ran(engine, rows.take(chosen).feeds(engine.inputs), name)
-    answers = {spec.name: np.asarray(array) for spec, array in zip(engine.outputs, found, strict=True)}
+    answers = {spec.name: np.atleast_1d(array) for spec, array in zip(engine.outputs, found, strict=True)}
     return compare(part, answers, tolerance=_tolerance(foreign, tolerance), name=name)

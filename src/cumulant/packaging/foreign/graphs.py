@@ -40,7 +40,12 @@ def read_graph(path: Path) -> Foreign:
 
 
 def from_graph(model: ModelProto, *, path: Path | None = None, files: Mapping[str, Path] | None = None) -> Foreign:
-    """A graph that is at hand. `path` is where it stands, if in a file."""
+    """A graph that is at hand. `path` is where it stands, if in a file.
+
+    Raises:
+        DefinitionError: an input declares no shape.
+    """
+    _refuse_shapeless(model)
     original = model if path is None else path
     changed = onnx_part().ModelProto()
     changed.CopyFrom(model)
@@ -58,6 +63,14 @@ def from_graph(model: ModelProto, *, path: Path | None = None, files: Mapping[st
         notes=notes,
         packages=versions("onnx", "onnxruntime"),
     )
+
+
+def _refuse_shapeless(model: ModelProto) -> None:
+    """An input without a shape says not even whether it has rows; onnxruntime takes it for a single value."""
+    for one in model.graph.input:
+        if one.type.HasField("tensor_type") and not one.type.tensor_type.HasField("shape"):
+            hint = "export the model with its shapes; a size that each request chooses is a name, such as n"
+            raise DefinitionError(f"the input {one.name} declares no shape", subject=one.name, hint=hint)
 
 
 def decode(content: bytes, subject: str) -> ModelProto:

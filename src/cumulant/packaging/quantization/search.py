@@ -18,6 +18,7 @@ from cumulant.packaging.quantization.choice import ORIGINAL, Trial
 from cumulant.packaging.quantization.layers import Array, Layer, layers, second_moments, visits
 from cumulant.packaging.quantization.lookup import lookups
 from cumulant.packaging.quantization.mixed import Rounder, first_good, ladder
+from cumulant.packaging.quantization.normal import OLDEST, normalized, opset_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -27,8 +28,6 @@ HELD_OUT, CALIBRATION = 2000, 400
 #: rows on which ranges and sensitivities are tried, many times over
 _TRIED = 96
 _FEWEST, _SOME = 20, 1000
-#: the oldest operator set whose DequantizeLinear takes a scale a channel
-_OPSET = 13
 #: of the allowed loss, what a mixed plan may spend on the rows that it was fitted to
 _SPENT = (0.7, 0.35, 0.1)
 #: what converters and quantizers raise for a graph that they cannot take
@@ -112,6 +111,10 @@ def _split(sample: Sample, engine: Engine, accuracy_loss: float, threshold: floa
     Raises:
         DataError: too few rows to tell whether the loss is kept.
     """
+    single = [spec.name for spec in engine.inputs if not spec.shape]
+    if single:
+        hint = "package the model without --quantize"
+        raise DataError(f"forms are measured by rows, and the input {single[0]} is a single value", hint=hint)
     rows = measure.count(sample)
     names = {spec.name for spec in engine.inputs}
     if names != set(sample):
@@ -187,10 +190,10 @@ def _note(path: Path, sample: Sample) -> str:
 
 def _forms(proto: ModelProto, engine: Engine, aim: _Aim) -> Iterator[tuple[str, Make]]:
     """Each form's name and how to make it, in order of rising effort."""
-    opset = next((one.version for one in proto.opset_import if one.domain in ("", "ai.onnx")), 0)
-    if opset < _OPSET:
+    try:
+        base, replaced = lookups(normalized(proto))
+    except _FAULTS:
         return
-    base, replaced = lookups(proto)
     found = layers(base)
     if replaced:
         yield "lookup", lambda: packed.compact(_copy(base))
@@ -216,9 +219,13 @@ def _forms(proto: ModelProto, engine: Engine, aim: _Aim) -> Iterator[tuple[str, 
 def why_nothing(model: Path) -> str:
     """What the graph lacks, where no form of it was tried."""
     proto = _load(model)
-    opset = next((one.version for one in proto.opset_import if one.domain in ("", "ai.onnx")), 0)
-    if opset < _OPSET:
-        return f"no form was tried: the graph uses operator set {opset}; quantized weights need {_OPSET} or newer"
+    try:
+        normalized(proto)
+    except _FAULTS as error:
+        return (
+            f"no form was tried: quantized weights need operator set {OLDEST} or newer, and onnx cannot convert the "
+            f"graph's {opset_of(proto)}: {str(error).strip().splitlines()[-1][:120]}; export the model with a newer one"
+        )
     kinds = sorted({node.op_type for node in proto.graph.node})
     return f"no form was tried: no layer with large float32 weights among its operators ({', '.join(kinds[:8])})"
 
