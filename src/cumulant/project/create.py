@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.errors import ProjectFileError, missing_part
 from cumulant.project import plain_columns
+from cumulant.project.calendar_parts import CalendarPart
 from cumulant.project.document import parse_document
 from cumulant.project.drivers import Drivers, scheme_of
 from cumulant.project.inspection import Inspection, inspect_table
@@ -142,7 +143,7 @@ def _read(file: str, drivers: Drivers | None) -> tuple[pl.DataFrame, SourceSpec,
 
 def _write(folder: Path, found: Inspection, target: str, *, name: str) -> None:
     (folder / FILE).write_text(project_text(found.spec, target, name=name), encoding="utf-8")
-    (folder / "features.py").write_text(features_text(found.features), encoding="utf-8")
+    (folder / "features.py").write_text(features_text(found.features, found.calendar), encoding="utf-8")
     if found.nested:
         text = plain_columns.prepare_text([_quoted(name) for name in found.nested])
         (folder / plain_columns.FILE).write_text(text, encoding="utf-8")
@@ -187,14 +188,17 @@ def _expression(column: str) -> str:
     return column if column == column.strip() else f"col({_quoted(column)})"
 
 
-def features_text(columns: Sequence[str]) -> str:
-    """The features file: columns of the row, by name; those with a leading underscore under a name without it."""
+def features_text(columns: Sequence[str], calendar: Sequence[CalendarPart] = ()) -> str:
+    """The features file: columns of the row, by name; those with a leading underscore under a name without it; and
+    parts of the event time.
+    """
     plain = [column for column in columns if not column.startswith("_")]
-    renamed = _public_names([column for column in columns if column.startswith("_")], taken=plain)
+    taken = [*plain, *(one.feature for one in calendar)]
+    renamed = _public_names([column for column in columns if column.startswith("_")], taken=taken)
     lines = [
         '"""What the model may use. Public names below are features."""',
         "",
-        f"from cumulant.features import {'col, ' if renamed else ''}source",
+        f"from cumulant.features import {'col, ' if renamed or calendar else ''}source",
         "",
         f'{_SOURCE} = source("{_SOURCE}")',
         "",
@@ -203,6 +207,12 @@ def features_text(columns: Sequence[str]) -> str:
     if plain:
         lines += [f"columns = {_SOURCE}.columns(", *(f"    {_quoted(column)}," for column in plain), ")"]
     lines += [f"{name} = col({_quoted(column)})" for column, name in renamed.items()]
+    if calendar:
+        lines += [
+            "",
+            '# Parts of the moment of prediction, in UTC. For a local clock name its zone: .hour("Europe/Paris").',
+        ]
+        lines += [f"{one.feature} = col({_quoted(one.column)}).dt.{one.part}()" for one in calendar]
     return "\n".join([*lines, ""])
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from cumulant.core.errors import DataError, DefinitionError, UsageError, did_you_mean
 from cumulant.core.expr import Column, Node, columns
+from cumulant.project.calendar_parts import CalendarPart, calendar_parts
 from cumulant.project.leaks import gives_away
 from cumulant.project.plain_columns import as_plain, nested
 
@@ -37,12 +38,14 @@ class Inspection(msgspec.Struct, frozen=True):
     """The proposed source, the columns that become features, and every assumption as one sentence.
 
     nested: columns that the source's `prepare` leaves out, since they hold no plain values.
+    calendar: features that are parts of the event time.
     """
 
     spec: SourceSpec
     features: tuple[str, ...]
     notes: tuple[str, ...]
     nested: tuple[str, ...] = ()
+    calendar: tuple[CalendarPart, ...] = ()
 
 
 def inspect_table(
@@ -87,14 +90,17 @@ def inspect_table(
         notes += _key_notes(rows, tuple(key))
     left_out = _left_out(rows, spec, label, node)
     features = tuple(name for name in rows.columns if name not in left_out and name != column)
-    if not features:
+    moment = None if spec.time is None or spec.time.column in columns(node) else spec.time.column
+    calendar, said = calendar_parts(rows, moment)
+    if not features and not calendar:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:_LISTED])
         raise UsageError(
             "no column is left that a model could use",
             subject=path,
             hint=f"left out were {reasons}" if reasons else "the table has no column beside the target",
         )
-    return Inspection(spec, features, (*notes, *_grouped(left_out)), tuple(nested(raw.schema)))
+    notes += _grouped(left_out)
+    return Inspection(spec, features, (*notes, *said), tuple(nested(raw.schema)), calendar)
 
 
 def _named(raw: pl.DataFrame, target: str, time: str | None, key: Sequence[str]) -> Node:

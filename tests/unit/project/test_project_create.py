@@ -63,7 +63,7 @@ def made(frame: pl.DataFrame, folder: Path, target: str = "bought", **options):
 
 def test_only_columns_that_a_model_can_use_become_features(table, tmp_path):
     project, names, notes = made(table, tmp_path, time="ordered_at", key="order_id")
-    assert names == ["score", "country", "vip", "rarely"]
+    assert names == ["score", "country", "vip", "rarely", "ordered_at_hour"]
     for line in (
         "order_id (identifies the row)", "ordered_at (the time of the event)", "empty (empty in every row)",
         "constant (the same in every row)", "outcome (alone tells the target,", "email (personal)",
@@ -127,7 +127,11 @@ def test_every_format(table, tmp_path, form):
     created = create_from(path, "bought", name="shop", directory=tmp_path)
     project = load(created.path)
     source = project.spec.data["rows"]
-    assert [one.name for one in load_features(project.features_path).features] == ["score", "country"]
+    assert [one.name for one in load_features(project.features_path).features] == [
+        "score",
+        "country",
+        "ordered_at_hour",
+    ]
     assert source.separator == (";" if form == "semicolon.csv" else ",")
     assert source.encoding == ("latin-1" if form == "latin.csv" else "utf-8")
     assert source.time.column == "ordered_at"
@@ -153,7 +157,9 @@ def test_a_frame_is_written_into_the_project(table, tmp_path):
     pandas = create_from_frame(table.drop("empty").to_pandas(), "bought", name="pandas", directory=tmp_path)
     arrow = create_from_frame(table.to_arrow(), "bought", name="arrow", directory=tmp_path)
     columns = [load_features(load(one.path).features_path).features for one in (created, pandas, arrow)]
-    assert [[one.name for one in found] for found in columns] == [["score", "country", "vip", "rarely"]] * 3
+    assert [[one.name for one in found] for found in columns] == [
+        ["score", "country", "vip", "rarely", "ordered_at_hour"]
+    ] * 3
     with pytest.raises(DataError):
         create_from_frame({"a": 1}, "a", name="dict", directory=tmp_path)
     assert not (tmp_path / "dict").exists()
@@ -184,7 +190,7 @@ def test_what_cannot_be_asked_for(table, tmp_path, options, error, said):
 def test_a_target_may_be_an_expression(table, tmp_path):
     project, names, notes = made(table, tmp_path, target="score > 0.8")
     assert project.spec.training.target == "score > 0.8"
-    assert names == ["country", "vip", "rarely", "outcome", "bought"]
+    assert names == ["country", "vip", "rarely", "outcome", "bought", "ordered_at_hour"]
     assert "score (the target is made from it)" in notes
     assert "the target score > 0.8 has two values" in notes
 

@@ -1,0 +1,122 @@
+"""`cumulant new --from`, `train`, untouched, judged on a quarter of the rows that neither of them saw.
+
+    python bench/projects/zero_edit.py TABLE.csv TARGET [--time COLUMN] [--by time|random] [--train-time 60s]
+
+`--by time` holds out the last quarter. The held-out rows are answered by `predict`, from the registered model's
+servable. Beside it, on the same rows: LightGBM's defaults, texts as its own categories.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import lightgbm
+import numpy as np
+import polars as pl
+
+from cumulant.statistics import Rows, metric
+
+CUMULANT = Path(sys.executable).with_name("cumulant")
+
+
+def command(*line: str) -> dict:
+    done = subprocess.run([CUMULANT, *line, "--json"], capture_output=True, text=True, check=False)
+    if done.returncode not in (0, 1):
+        raise SystemExit(f"{' '.join(line)}\n{done.stderr or done.stdout}")
+    return json.loads(done.stdout)
+
+
+def halves(table: pl.DataFrame, *, moment: str | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Three quarters to learn from, and the quarter that is held out."""
+    table = table.sample(fraction=1, shuffle=True, seed=7) if moment is None else table.sort(moment)
+    cut = table.height * 3 // 4
+    return table[:cut], table[cut:]
+
+
+def ours(folder: Path, train: pl.DataFrame, test: pl.DataFrame, chosen: argparse.Namespace) -> tuple[np.ndarray, dict]:
+    train.write_csv(folder / "train.csv")
+    test.drop(chosen.target).write_csv(folder / "test.csv")
+    extra = ["--time", chosen.time] if chosen.time else []
+    begun = time.perf_counter()
+    command(
+        "new", "p", "--from", str(folder / "train.csv"), "--target", chosen.target, *extra, "--project", str(folder)
+    )
+    made = time.perf_counter() - begun
+    project = str(folder / "p")
+    found = command("train", "--time", chosen.train_time, "--trials", "200", "--project", project)
+    seconds = time.perf_counter() - begun
+    out = folder / "answers.parquet"
+    command("predict", "--input", str(folder / "test.csv"), "--output", str(out), "--project", project)
+    answers = pl.read_parquet(out)
+    said = {"seconds": round(seconds, 1), "new_seconds": round(made, 1)}
+    said |= {key: found["training"].get(key) for key in ("trainer", "score")}
+    column = "probability" if "probability" in answers.columns else "prediction"
+    return answers[column].to_numpy(), said
+
+
+def defaults(train: pl.DataFrame, test: pl.DataFrame, target: str) -> np.ndarray:
+    both = pl.concat([train, test])
+    texts = [name for name, kind in both.schema.items() if kind == pl.String and name != target]
+    frame = both.drop(target).with_columns(pl.col(texts).cast(pl.Categorical))
+    frame = frame.select(pl.selectors.numeric() | pl.selectors.boolean() | pl.selectors.categorical()).to_pandas()
+    label = labels(both[target])
+    binary = len(np.unique(label)) == 2
+    kind = lightgbm.LGBMClassifier if binary else lightgbm.LGBMRegressor
+    model = kind(n_jobs=2, verbose=-1, random_state=0).fit(frame[: train.height], label[: train.height])
+    return model.predict_proba(frame[train.height :])[:, 1] if binary else model.predict(frame[train.height :])
+
+
+def labels(values: pl.Series) -> np.ndarray:
+    if values.n_unique() == 2:
+        return (values == values.unique().sort()[1]).to_numpy().astype(float)
+    return values.to_numpy().astype(float)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path)
+    parser.add_argument("target")
+    parser.add_argument("--time")
+    parser.add_argument("--by", choices=["time", "random"], default="random")
+    parser.add_argument("--train-time", default="60s")
+    chosen = parser.parse_args()
+    table = pl.read_csv(chosen.table, infer_schema_length=None).drop_nulls(chosen.target)
+    train, test = halves(table, moment=chosen.time if chosen.by == "time" else None)
+    folder = Path(tempfile.mkdtemp(prefix="cumulant-bench-"))
+    try:
+        answers, said = ours(folder, train, test, chosen)
+        truth = labels(test[chosen.target])
+        binary = len(np.unique(truth)) == 2
+        measured = {}
+        for name in ("roc_auc", "log_loss") if binary else ("rmse", "mae"):
+            both = (answers, defaults(train, test, chosen.target))
+            measured[name] = [round(metric(name).value(Rows(truth=truth, prediction=each)), 5) for each in both]
+        print(
+            json.dumps(
+                {
+                    "table": chosen.table.name,
+                    "by": chosen.by,
+                    "ours, lightgbm defaults": measured,
+                    **said,
+                    "load": round(os.getloadavg()[0], 1),
+                }
+            ),
+            flush=True,
+        )
+    finally:
+        if os.environ.get("KEEP"):
+            print(folder)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
