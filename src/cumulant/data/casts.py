@@ -16,7 +16,8 @@ from msgspec.structs import replace
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import DType, Field
-from cumulant.data.spec import SourceSpec
+from cumulant.data import number_text
+from cumulant.data.spec import RuleSpec, SourceSpec
 
 UTC_MICROS = pl.Datetime("us", "UTC")
 POLARS: dict[DType, pl.DataType] = {
@@ -89,7 +90,7 @@ def casts(schema: Mapping[str, pl.DataType], spec: SourceSpec, source: str) -> l
     times = _times(spec, source)
     found = []
     for name, dtype in schema.items():
-        declared = spec.rules[name].type if name in spec.rules else None
+        declared = _declared(spec.rules.get(name))
         if name in times:
             found.append(_time(name, dtype, times[name], spec))
         elif declared == "time" or (declared is None and isinstance(dtype, pl.Datetime)):
@@ -97,6 +98,12 @@ def casts(schema: Mapping[str, pl.DataType], spec: SourceSpec, source: str) -> l
         else:
             found.append(_cast(name, dtype, declared, spec, source))
     return found
+
+
+def _declared(rule: RuleSpec | None) -> DType | None:
+    if rule is None:
+        return None
+    return rule.type or (None if rule.number_format is None else "float")
 
 
 def numbers_meant(rows: pl.DataFrame, spec: SourceSpec) -> SourceSpec:
@@ -153,7 +160,11 @@ def _cast(name: str, dtype: pl.DataType, declared: DType | None, spec: SourceSpe
     present = value.is_not_null()
     if dtype.is_float():
         present = present & value.is_not_nan()
-    expr = value.fill_nan(None) if dtype.is_float() and target == "float" else _as(value, dtype, target)
+    form = spec.number_formats.get(name) if _is_text(dtype) else None
+    if form is not None and target in ("float", "int"):
+        expr = _as(number_text.read(_plain(value), form), pl.Float64(), target)
+    else:
+        expr = value.fill_nan(None) if dtype.is_float() and target == "float" else _as(value, dtype, target)
     if isinstance(dtype, pl.String) and target in ("int", "float", "bool", "date"):
         present = present & (value.str.strip_chars() != "")
     fails = _may_fail(dtype, target)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import polars as pl
 
 from cumulant.core.errors import RequestError, did_you_mean
 from cumulant.core.plan import Field
 from cumulant.data.casts import Cast, casts
-from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
+from cumulant.data.spec import EventTime, NumberFormat, RuleSpec, SourceSpec
 
 
 def reading(declared: SourceSpec, fields: Sequence[Field], path: str) -> SourceSpec:
@@ -28,11 +28,13 @@ def as_fields(
     fields: Sequence[Field],
     *,
     missing: Sequence[str] = (),
+    formats: Mapping[str, NumberFormat] | None = None,
     required: Collection[str] = (),
     others: Collection[str] = (),
     first: int = 0,
 ) -> pl.DataFrame:
     """The columns of `frame` that are `fields`, under their types; times without an offset are in the field's zone.
+    `formats`: how numbers in texts are written, by column.
 
     Fields that are absent and may be null stay absent, unless they are `required`; other columns are left out. Those
     named in `others` are columns of the source by themselves, no misspelt fields. `first` is the number of rows that
@@ -44,7 +46,7 @@ def as_fields(
     """
     _refuse_absent([name for name in frame.columns if name not in others], fields, required)
     present = [field for field in fields if field.name in frame.columns]
-    found = [_cast(frame.schema[field.name], field, missing) for field in present]
+    found = [_cast(frame.schema[field.name], field, missing, formats or {}) for field in present]
     _refuse_lost(frame, found, first)
     return frame.select(cast.expr for cast in found)
 
@@ -62,11 +64,12 @@ def _refuse_absent(columns: Sequence[str], fields: Sequence[Field], required: Co
         raise RequestError(f"the rows lack {', '.join(lacking)}", subject=lacking[0], hint=hint)
 
 
-def _cast(dtype: pl.DataType, field: Field, missing: Sequence[str]) -> Cast:
+def _cast(dtype: pl.DataType, field: Field, missing: Sequence[str], formats: Mapping[str, NumberFormat]) -> Cast:
     if field.dtype == "time":
         spec = SourceSpec(missing=list(missing), event_time=EventTime(column=field.name, zone=field.zone or "UTC"))
     else:
-        spec = SourceSpec(missing=list(missing), rules={field.name: RuleSpec(type=field.dtype)})
+        rule = RuleSpec(type=field.dtype, number_format=formats.get(field.name))
+        spec = SourceSpec(missing=list(missing), rules={field.name: rule})
     return casts({field.name: dtype}, spec, "the rows")[0]
 
 

@@ -10,6 +10,7 @@ import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
+from cumulant.data import number_text
 from cumulant.data.casts import EPOCH, casts, natural
 from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
 from cumulant.data.user_frames import to_polars
@@ -31,8 +32,6 @@ _NAMES = frozenset({"name", "first", "last", "ip", "card", "cc"})
 #: whole numbers that may need more than 64 bits
 _LONG = r"^[+-]?\d{19,}$"
 _MARKS = ("?", "NA", "N/A", "n/a", "NULL", "null", "None", "-", "NaN", "nan")
-#: 1,234.50, 1.234,50, 12,5, $3.20, 45 %, (100.00)
-_WRITTEN_NUMBER = r"^[-+(]?\s*\p{Sc}?\s*[-+]?(?:\d{1,3}(?:[ ,.'’]\d{3})+|\d+)(?:[.,]\d+)?\s*(?:%|\p{Sc})?\)?$"
 #: 31/12/2024, 12-31-24 3:15 PM
 _WRITTEN_DATE = r"^\d{1,2}[/.-]\d{1,2}[/.-](?:\d{4}|\d{2})(?:[ T,]+\d{1,2}:\d{2}(?::\d{2})?(?:\s*[AaPp][Mm])?)?$"
 #: begins a note that nobody should overlook
@@ -163,9 +162,13 @@ class _Look:
 
     def _formatted(self, name: str, text: pl.Series) -> None:
         """Say where text is numbers or dates that were written for people."""
-        if text.str.contains(_WRITTEN_NUMBER).all():
+        if (form := number_text.detect(text)) is not None:
+            self._rules.setdefault(name, {}).update(type="float", number_format=form)
+            self._notes.append(f"{name} is text that is read as numbers, written {form}; requests carry plain numbers")
+        elif number_text.looks_written(text):
             self._notes.append(
-                f"{name} stays text, though it looks like numbers written for people: read it in `prepare`"
+                f"{name} stays text, though it looks like numbers written for people, in an unclear format or in "
+                f"several units; if it is one: rules: {{{name}: {{type: float, number_format: '1,234.5'}}}}"
             )
         elif text.str.contains(_WRITTEN_DATE).all():
             self._notes.append(

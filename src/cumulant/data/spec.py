@@ -13,6 +13,7 @@ from cumulant.core.plan import DType
 Answer = Literal["accept", "refuse"]
 Format = Literal["auto", "parquet", "csv", "jsonl"]
 Member = bool | int | float | str
+NumberFormat = Literal["1,234.5", "1.234,5"]
 Bound = int | float | str
 
 
@@ -30,6 +31,14 @@ class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     type: Annotated[
         DType | None, Meta(description="The column's type; rows whose value cannot be read as it are refused.")
+    ] = None
+    number_format: Annotated[
+        NumberFormat | None,
+        Meta(
+            description="How the numbers of a text column are written; its type is then float, or int where `type` "
+            "says so. A currency sign or `%` beside the number is dropped, so that `12%` is 12, and `(5)` is -5. "
+            "Requests carry plain numbers."
+        ),
     ] = None
     nulls: Annotated[
         str | float | None,
@@ -125,6 +134,11 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         str | None,
         Meta(description="How long old snapshots are kept, such as `400d`; the newest always is. Default: forever."),
     ] = None
+
+    @property
+    def number_formats(self) -> dict[str, NumberFormat]:
+        """Columns of text whose numbers are written in a format of their own."""
+        return {name: rule.number_format for name, rule in self.rules.items() if rule.number_format is not None}
 
     @property
     def keys(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from cumulant.project.templates import Created, write_schema
 if TYPE_CHECKING:
     import polars as pl
 
-    from cumulant.data import SourceSpec
+    from cumulant.data import RuleSpec, SourceSpec
 
 __all__ = ["Created", "create_from", "create_from_frame"]
 
@@ -177,10 +177,14 @@ def project_text(spec: SourceSpec, target: str, *, name: str) -> str:
         lines.append(f"    event_time: {value}")
     if spec.personal:
         lines.append(f"    personal: {_flow(spec.personal)}")
-    types = {column: rule.type for column, rule in spec.rules.items() if rule.type is not None}
-    if types:
-        lines += ["    rules:", *(f"      {yaml_text(column)}: {{type: {type_}}}" for column, type_ in types.items())]
+    if typed := {column: rule for column, rule in spec.rules.items() if rule.type is not None}:
+        lines += ["    rules:", *(f"      {yaml_text(column)}: {_rule(rule)}" for column, rule in typed.items())]
     return "\n".join([*lines, "training:", f"  target: {yaml_text(_expression(target))}", ""])
+
+
+def _rule(rule: RuleSpec) -> str:
+    form = f", number_format: {yaml_text(rule.number_format)}" if rule.number_format is not None else ""
+    return f"{{type: {rule.type}{form}}}"
 
 
 def _expression(column: str) -> str:

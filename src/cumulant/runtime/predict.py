@@ -76,7 +76,12 @@ def _given(project: Project, servable: Servable, rows: pl.DataFrame | Path) -> t
         rows = read_table(rows, like=data.reading(declared, plan.request, str(rows)))
     moment = plan.predict_at.column if plan.predict_at else None
     found = data.as_fields(
-        rows, plan.request, missing=declared.missing, required=[moment] if moment else [], others=servable.unread
+        rows,
+        plan.request,
+        missing=declared.missing,
+        formats=declared.number_formats,
+        required=[moment] if moment else [],
+        others=servable.unread,
     )
     return found, [name for name in rows.columns if name not in found.columns]
 

@@ -1,0 +1,59 @@
+"""Numbers written for people: `1,234.50`, `1.234,50`, `$3`, `45 %`, `(100)`."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from cumulant.data.spec import NumberFormat
+
+_SPACE = " \u00a0\u202f"
+#: what may group thousands in either format
+_EITHER = f"{_SPACE}'’"
+_MARKS: dict[NumberFormat, tuple[str, str]] = {"1,234.5": (",", "."), "1.234,5": (".", ",")}
+#: so many values that may be read in both formats, each with three digits after its only comma, are thousands
+_SURE = 20
+
+
+def pattern(form: NumberFormat) -> str:
+    """What a number in that format looks like, with its sign, currency or percent sign, or in brackets."""
+    group, point = _MARKS[form]
+    digits = rf"(?:[1-9]\d{{0,2}}(?:[{group}{_EITHER}]\d{{3}})+|\d+)(?:\{point}\d+)?"
+    signed = rf"[-+]?\s*\p{{Sc}}?\s*[-+]?\s*{digits}\s*(?:%|\p{{Sc}})?"
+    return rf"^(?:{signed}|\(\s*{signed}\s*\))$"
+
+
+def read(text: pl.Expr, form: NumberFormat) -> pl.Expr:
+    """`text` without blanks around it as float64; null where it is no number in that format."""
+    group, point = _MARKS[form]
+    digits = text.str.replace_all(rf"[{group}{_EITHER}\p{{Sc}}%()+-]", "").str.replace(point, ".", literal=True)
+    number = digits.cast(pl.Float64, strict=False)
+    number = pl.when(text.str.contains(r"[-(]")).then(-number).otherwise(number)
+    # 1e5 and .5, but not 1.5 where the point groups thousands
+    plain = pl.when(~text.str.contains(group, literal=True)).then(text.cast(pl.Float64, strict=False))
+    return pl.when(text.str.contains(pattern(form))).then(number).otherwise(plain)
+
+
+def looks_written(text: pl.Series) -> bool:
+    """Whether every value is a number in one of the formats."""
+    return any(text.str.contains(pattern(form)).all() for form in _MARKS)
+
+
+def detect(text: pl.Series) -> NumberFormat | None:
+    """The format in which every value is written; None where there is none, or no single one.
+
+    `text` holds no missing value and no blanks around values. Values of several units (some with a percent sign, or
+    with other currencies) are no column of numbers.
+    """
+    forms = [form for form in _MARKS if text.str.contains(pattern(form)).all()]
+    if not forms or not _one_unit(text) or not text.str.contains(r"[.,%]|\p{Sc}").any():
+        return None
+    if len(forms) == 1:
+        return forms[0]
+    marked = text.filter(text.str.contains(r"[.,]"))
+    if marked.len() and not (marked.len() >= _SURE and marked.str.contains(r",\d{3}\D*$").all()):
+        return None
+    return "1,234.5"
+
+
+def _one_unit(text: pl.Series) -> bool:
+    return text.str.extract(r"(\p{Sc}|%)").fill_null("").n_unique() == 1

@@ -1,0 +1,93 @@
+"""Numbers written for people: how they are recognised, read, and read again where rows are given for prediction."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cumulant.core.errors import RequestError
+from cumulant.core.plan import Field
+from cumulant.data import SourceSpec, as_fields, infer, number_text
+from cumulant.data.casts import casts
+from cumulant.data.spec import RuleSpec
+from cumulant.project import create_from, load
+
+EN, EU = "1,234.5", "1.234,5"
+
+
+def read(values: list[str], form: str) -> list[float | None]:
+    return pl.DataFrame({"x": values}).select(number_text.read(pl.col("x"), form))["x"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "value"),
+    [
+        ("1,234.50", EN, 1234.5), ("$1,234", EN, 1234.0), ("12%", EN, 12.0), ("(100.5)", EN, -100.5), ("-$3", EN, -3.0),
+        ("$-3.5", EN, -3.5), ("1 234.5", EN, 1234.5), ("1e5", EN, 1e5), (".5", EN, 0.5), ("7", EN, 7.0),
+        ("1.234,5", EU, 1234.5), ("1.234", EU, 1234.0), ("12,5 €", EU, 12.5), ("1.5", EU, None), ("1e5", EU, 1e5), ("1\u202f234,5", EU, 1234.5),
+        ("1.234,5", EN, None), ("1,234.5", EU, None), ("1,23,4", EN, None), ("12 km", EN, None), ("1-2", EN, None),
+        ("", EN, None), ("2024-01-05", EN, None), ("10.0.0.1", EU, None), ("(3", EN, None),
+    ],
+)  # fmt: skip
+def test_a_number_is_read_in_its_format_or_not_at_all(text, form, value):
+    assert read([text], form) == [value]
+
+
+@given(st.floats(-1e9, 1e9).map(lambda x: round(x, 2)), st.sampled_from(["", "$", "€"]), st.sampled_from(["", "%"]))
+def test_what_python_writes_is_read_back(value, currency, percent):
+    text = f"{currency}{value:,.2f}{percent}"
+    assert read([text], EN) == [pytest.approx(value)]
+    assert read([text.translate(str.maketrans(",.", ".,"))], EU) == [pytest.approx(value)]
+
+
+@pytest.mark.parametrize(
+    ("values", "form"),
+    [
+        (["$1,200", "$950"], None),  # one value with a mark: 1200 or 1.2
+        (["$1,200.00", "$950.00"], EN), (["1.200,00", "950,00"], EU), (["12%", "7%"], EN), (["$5", "$7"], EN),
+        (["1,200,000", "950"], EN), ([f"{n},{n}" for n in range(100, 130)], EN), ([f"{n % 3},{n}" for n in range(100, 130)], EU),
+        (["12%", "7"], None), (["$5", "€5"], None), (["1.5,2", "3"], None), (["12 km", "7 km"], None),
+        (["555 123 456", "555 987 321"], None), (["007", "12"], None), (["5,5", "5.5"], None),
+    ],
+)  # fmt: skip
+def test_a_format_is_found_only_where_every_value_has_it(values, form):
+    assert number_text.detect(pl.Series(values)) == form
+
+
+def test_a_proposal_says_what_it_reads_and_what_stays_text():
+    rows = pl.DataFrame({"price": ["$1,200.00", "$950.00"], "share": ["12%", "7"], "y": [0, 1]})
+    found = infer(rows)
+    assert found.spec.rules["price"] == RuleSpec(type="float", number_format=EN)
+    assert "share" not in found.spec.rules
+    notes = "\n".join(found.notes)
+    assert "price is text that is read as numbers, written 1,234.5" in notes
+    assert "share stays text" in notes
+    assert "950" not in notes
+
+
+def test_a_format_alone_means_numbers():
+    [cast] = casts({"x": pl.String()}, SourceSpec(rules={"x": RuleSpec(number_format=EN)}), "rows")
+    assert pl.DataFrame({"x": ["1,000", "?"]}).select(cast.expr)["x"].to_list() == [1000.0, None]
+    [cast] = casts({"x": pl.String()}, SourceSpec(rules={"x": RuleSpec(type="int", number_format=EN)}), "rows")
+    assert pl.DataFrame({"x": ["1,000", "1.5"]}).select(cast.expr)["x"].to_list() == [1000, None]
+
+
+def test_rows_for_prediction_are_read_as_the_source_is():
+    fields = [Field("price", "float")]
+    spec = SourceSpec(rules={"price": RuleSpec(type="float", number_format=EU)})
+    frame = pl.DataFrame({"price": ["1.200,50 €", None, ""]})
+    assert as_fields(frame, fields, formats=spec.number_formats)["price"].to_list() == [1200.5, None, None]
+    with pytest.raises(RequestError, match="must be a number"):
+        as_fields(frame, fields)
+    numbers = pl.DataFrame({"price": [1.5]})
+    assert as_fields(numbers, fields, formats=spec.number_formats)["price"].to_list() == [1.5]
+
+
+def test_a_new_project_declares_them(tmp_path):
+    lines = ["price,size,y", *(f'"${n * 37 % 5000 + 100:,}.50",{n % 7},{n % 2}' for n in range(200))]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
+    project = load(create_from(tmp_path / "t.csv", "y", name="m", directory=tmp_path).path)
+    assert project.spec.data["rows"].rules == {"price": RuleSpec(type="float", number_format=EN)}
+    assert '"price"' in project.features_path.read_text()
