@@ -50,7 +50,10 @@ def _trainers(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
     for number, name in enumerate(() if spec.training is None else spec.training.trainers):
         if name not in BUILT_IN and ":" not in name:
             near = did_you_mean(name, BUILT_IN)
-            known = f"write {', '.join(BUILT_IN)}, or a function of yours: trainers.py:forest"
+            known = (
+                f"write {', '.join(BUILT_IN)}, sklearn:RandomForestClassifier, or a function of yours: "
+                "trainers.py:forest"
+            )
             place = _place(project, "training", "trainers", number) or project.place
             yield place, f'training.trainers: there is no trainer "{name}"; {near or known}'
 

@@ -13,6 +13,8 @@ from cumulant.runtime.review.slices import check_slices
 from cumulant.runtime.review.training import reviewed_table
 from cumulant.runtime.rows import check_columns, computed_names, cost_columns, rows_without_features
 from cumulant.runtime.task import refuse_no_features
+from cumulant.training.scikit import PREFIX as SKLEARN
+from cumulant.training.scikit import estimator_class
 from cumulant.training.searched import searched_metric
 from cumulant.training.threshold import check_timed
 from cumulant.training.user import load_function
@@ -35,7 +37,9 @@ def check_code(project: Project) -> None:
 
     features.load(Path(project.root) / project.spec.features)
     for trainer in project.training().trainers:
-        if ":" in trainer:
+        if trainer.startswith(SKLEARN):
+            estimator_class(trainer)
+        elif ":" in trainer:
             load_function(trainer, project.root)
     for metric in project.spec.release.metrics.values():
         if metric.call is not None:

@@ -82,8 +82,9 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     trainers: Annotated[
         list[str],
         Meta(
-            description="`naive`, `linear` (or `logistic`, `ridge`), `lightgbm`, or a function of yours by import path:"
-            " `trainers.py:forest` or `package.module:forest`."
+            description="`naive`, `linear` (or `logistic`, `ridge`), `lightgbm`, an estimator of scikit-learn by name"
+            " (`sklearn:RandomForestClassifier`), or a function of yours by import path: `trainers.py:forest` or"
+            " `package.module:forest`."
         ),
     ] = msgspec.field(default_factory=lambda: ["naive", "linear", "lightgbm"])
     parameters: Annotated[

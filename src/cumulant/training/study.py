@@ -18,7 +18,7 @@ from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.statistics import Metric
-from cumulant.training import boosting, duplicates, proposals
+from cumulant.training import boosting, duplicates, proposals, scikit
 from cumulant.training.boosting import LightGBM
 from cumulant.training.budget import Budget, clock_notes
 from cumulant.training.calm import one_thread_a_product, quiet
@@ -117,6 +117,7 @@ def make_trainer(name: str, root: Path) -> Trainer:
 
     Raises:
         UsageError: there is none of that name, and it is no import path.
+        DefinitionError: scikit-learn has no such estimator.
     """
     if name == "naive":
         return Naive()
@@ -124,6 +125,8 @@ def make_trainer(name: str, root: Path) -> Trainer:
         return Linear(name)
     if name == "lightgbm":
         return LightGBM()
+    if name.startswith(scikit.PREFIX):
+        return scikit.ScikitTrainer(name)
     if ":" in name:
         return UserTrainer(name, root)
     hint = did_you_mean(name, BUILT_IN) or f"known: {', '.join(BUILT_IN)}; or a function as trainers.py:forest"

@@ -21,6 +21,8 @@ from cumulant.training.trainers import Fit, Params, Plain, Problem, Sample
 #: how far the converted graph may be from the estimator, on rows it was fitted on
 _TOLERANCE = 1e-3
 _CHECKED_ROWS = 500
+#: a converter's message may hold the whole model
+_SAID = 200
 
 
 class UserTrainer(Plain):
@@ -59,10 +61,13 @@ class UserTrainer(Plain):
             returned = function(frame, target, **_wanted(function, context))
         except (Exception, SystemExit) as error:  # the edge to a user's code, which may raise anything
             raise user_error(error, self._path, "trainer") from error
-        return Fit(payload=_payload(returned, problem, train, self._path))
+        return Fit(payload=payload_of(returned, problem, train, self._path))
 
 
-_HINT = "write naive, linear, lightgbm, or a function: trainers.py:forest, package.module:forest"
+_HINT = (
+    "write naive, linear, lightgbm, sklearn:RandomForestClassifier, or a function: trainers.py:forest, "
+    "package.module:forest"
+)
 
 
 def load_function(path: str, root: Path, what: str = "trainer") -> Callable[..., Any]:
@@ -154,7 +159,12 @@ def _frame(function: Callable[..., Any], train: Sample, names: list[str]) -> Any
     return pd.DataFrame(train.matrix, columns=names)
 
 
-def _payload(returned: Any, problem: Problem, train: Sample, path: str) -> Payload:
+def payload_of(returned: Any, problem: Problem, train: Sample, path: str) -> Payload:
+    """What the trainer `path` returned, as a payload that answers as it does on the rows it was fitted on.
+
+    Raises:
+        DefinitionError: it has no such form.
+    """
     outputs = len(problem.classes) if problem.task == "multiclass" else 1
     if isinstance(returned, (bytes, bytearray)):
         graph = Graph(bytes(returned), outputs)
@@ -186,7 +196,7 @@ def _converted(estimator: Any, problem: Problem, path: str) -> bytes:
         return to_onnx(estimator, initial_types=kind, options=options).SerializeToString()  # type: ignore[no-any-return]
     except Exception as error:  # converters raise many kinds, each meaning that this estimator has no ONNX form
         raise DefinitionError(
-            f"what the trainer {path} returned ({type(estimator).__name__}) has no ONNX form: {error}",
+            f"what the trainer {path} returned ({type(estimator).__name__}) has no ONNX form: {str(error)[:_SAID]}",
             subject=path,
             hint="return a scikit-learn estimator of its own kinds, a LightGBM model, or ONNX bytes",
         ) from error

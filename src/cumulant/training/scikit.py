@@ -1,0 +1,136 @@
+"""A scikit-learn estimator as a trainer, by its name: `sklearn:RandomForestClassifier`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cumulant.core.errors import DefinitionError, did_you_mean
+from cumulant.training.trainers import Fit, Params, Problem, Sample
+from cumulant.training.user import UserTrainer, payload_of, user_error
+
+PREFIX = "sklearn:"
+#: where estimators of a table of numbers are; others need data of another form
+_MODULES = ("ensemble", "linear_model", "tree", "neighbors", "neural_network", "naive_bayes", "svm")
+_UNSCALED = ("sklearn.ensemble", "sklearn.tree")
+
+
+class ScikitTrainer(UserTrainer):
+    """Numbers: missing as the median, scaled to one unless the estimator is made of trees; texts: one column a value,
+    one for missing. The estimator gets what stands under `training.parameters`, the seed and the threads.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, Path())
+        self._class = estimator_class(name)
+
+    def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
+        pipeline = self._pipeline(problem, params)
+        target = train.target if problem.task == "regression" else train.target.astype(np.int64)
+        try:
+            fitted = pipeline.fit(train.matrix, target, **self._weights(train))
+        except (TypeError, ValueError) as error:  # what scikit-learn raises for parameters and rows that do not fit
+            raise user_error(error, self.name, "trainer") from error
+        return Fit(payload=payload_of(fitted, problem, train, self.name))
+
+    def _pipeline(self, problem: Problem, params: Params) -> Any:
+        from sklearn.compose import ColumnTransformer
+        from sklearn.impute import SimpleImputer
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+        texts = [place for place, one in enumerate(problem.inputs) if one.kind == "category"]
+        numbers = [place for place in range(len(problem.inputs)) if place not in texts]
+        filled = [SimpleImputer(strategy="median", keep_empty_features=True)]
+        scaled = [] if self._class.__module__.startswith(_UNSCALED) else [StandardScaler()]
+        missing = SimpleImputer(strategy="constant", fill_value=-1.0)
+        columns = [("numbers", make_pipeline(*filled, *scaled), numbers)] if numbers else []
+        if texts:
+            coded = OneHotEncoder(handle_unknown="ignore", sparse_output=False, dtype=np.float32)
+            columns.append(("texts", make_pipeline(missing, coded), texts))
+        return make_pipeline(ColumnTransformer(columns), self._estimator(problem, params))
+
+    def _estimator(self, problem: Problem, params: Params) -> Any:
+        self._check_task(problem)
+        known = self._class().get_params()
+        fixed: dict[str, Any] = {"random_state": problem.seed} if "random_state" in known else {}
+        if "n_jobs" in known and self._class.__module__.startswith("sklearn.ensemble"):
+            fixed["n_jobs"] = problem.threads  # elsewhere it has no use for one table, or is deprecated
+        wanted = {**fixed, **params}
+        unknown = next((name for name in wanted if name not in known), None)
+        if unknown is not None:
+            raise DefinitionError(
+                f'{self.name} has no parameter "{unknown}"',
+                subject=f"training.parameters.{self.name}",
+                hint=did_you_mean(unknown, known) or f"parameters: {', '.join(sorted(known))}",
+            )
+        found = self._class(**wanted)
+        if problem.task != "regression" and not hasattr(found, "predict_proba"):
+            raise DefinitionError(
+                f"{self.name} predicts classes without probabilities",
+                subject="training.trainers",
+                hint="name one with predict_proba, such as sklearn:LogisticRegression",
+            )
+        return found
+
+    def _check_task(self, problem: Problem) -> None:
+        from sklearn.base import is_classifier
+
+        if is_classifier(self._class()) == (problem.task != "regression"):
+            return
+        kind = "numbers" if problem.task == "regression" else "classes"
+        stem = self.name.removesuffix("Classifier").removesuffix("Regressor")
+        other = stem + ("Regressor" if problem.task == "regression" else "Classifier")
+        hint = f"write {other}" if _find(other.removeprefix(PREFIX)) else f"name an estimator of {kind}"
+        raise DefinitionError(f"{self.name} does not predict {kind}", subject="training.trainers", hint=hint)
+
+    def _weights(self, train: Sample) -> dict[str, Any]:
+        from sklearn.utils.validation import has_fit_parameter
+
+        if train.weight is None:
+            return {}
+        if not has_fit_parameter(self._class(), "sample_weight"):
+            raise DefinitionError(
+                f"{self.name} takes no weights, and the rows have some",
+                subject="training.trainers",
+                hint="leave it out, or leave out training.half_life",
+            )
+        return {f"{self._class.__name__.lower()}__sample_weight": train.weight}
+
+
+def estimator_class(name: str) -> Any:
+    """The class of `sklearn:NAME`.
+
+    Raises:
+        DefinitionError: scikit-learn has no such estimator of a table of numbers.
+    """
+    wanted = name.removeprefix(PREFIX)
+    found = _find(wanted)
+    if found is not None:
+        return found
+    known = [one for module in _MODULES for one in _module(module).__all__ if _find(one) is not None]
+    raise DefinitionError(
+        f'scikit-learn has no estimator "{wanted}"',
+        subject="training.trainers",
+        hint=did_you_mean(wanted, known) or "write one of its classes: sklearn:RandomForestClassifier",
+    )
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"sklearn.{name}")
+
+
+def _find(name: str) -> Any:
+    """The class of that name which can be made without arguments and predicts; None where there is none."""
+    from sklearn.base import ClassifierMixin, RegressorMixin
+
+    for module in _MODULES:
+        found = getattr(_module(module), name, None)
+        if isinstance(found, type) and issubclass(found, (ClassifierMixin, RegressorMixin)):
+            needed = [one for one in inspect.signature(found).parameters.values() if one.default is one.empty]
+            return None if needed else found
+    return None

@@ -1,0 +1,91 @@
+"""scikit-learn estimators by name: fitted on numbers and texts with missing values, and served as they answer."""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+import pytest
+
+from cumulant.core.errors import DefinitionError, UserCodeError
+from cumulant.core.plan import FeaturePlan, FeatureSpec, Field
+from cumulant.packaging import Scorer, build
+from cumulant.training import EvaluationSpec, TrainingSpec, search, split
+from cumulant.training.scikit import estimator_class
+
+FOREST = {"n_estimators": 20, "max_depth": 5}
+
+
+def spec(target, name, **options):
+    return TrainingSpec(target=target, trainers=[name], time=None, folds=2, **options)
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "params"),
+    [
+        ("late", "sklearn:RandomForestClassifier", FOREST),
+        ("kind", "sklearn:ExtraTreesClassifier", FOREST),
+        ("amount", "sklearn:RandomForestRegressor", FOREST),
+        ("amount", "sklearn:GradientBoostingRegressor", {"n_estimators": 20}),
+        ("late", "sklearn:LogisticRegression", {"C": 0.5}),
+        ("kind", "sklearn:MLPClassifier", {"max_iter": 20}),
+        ("amount", "sklearn:KNeighborsRegressor", {}),
+    ],
+)
+def test_the_package_answers_as_the_trained_model(target, name, params, table, rows_of, tmp_path):
+    parts = split(rows_of(target, table), EvaluationSpec())
+    found = search(parts.train, spec(target, name, parameters={name: params}))
+    assert found.summary.trainer == name
+    features = [FeatureSpec(field, "float" if field != "shop" else "str") for field in parts.test.features.columns]
+    plan = FeaturePlan("rows", None, {}, tuple(features), tuple(Field(one.name, one.dtype) for one in features))
+    made = build(found.best, plan, name="m", sample=parts.test.features, out=tmp_path / "m", lineage={}, example={})
+    assert made.parity.rows == len(parts.test)
+    unseen = parts.test.features.head(5).with_columns(shop=pl.lit("nowhere"), x=pl.lit(None, pl.Float64))
+    answers = Scorer(tmp_path / "m").score({name: unseen[name].to_list() for name in unseen.columns})
+    np.testing.assert_allclose(answers, found.best.predict_frame(unseen), rtol=0, atol=1e-9)
+    assert np.isfinite(answers).all()
+
+
+def test_seed_and_rows_make_the_model(table, rows_of):
+    train = split(rows_of("late", table), EvaluationSpec()).train
+    name = "sklearn:RandomForestClassifier"
+    first, second = (search(train, spec("late", name, parameters={name: FOREST})).best for _ in range(2))
+    assert first.onnx() == second.onnx()
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "options", "said", "hint"),
+    [
+        ("late", "sklearn:RandomForrestClassifier", {}, "no estimator", "RandomForestClassifier"),
+        ("late", "sklearn:StandardScaler", {}, "no estimator", ""),
+        ("late", "sklearn:RandomForestRegressor", {}, "does not predict classes", "sklearn:RandomForestClassifier"),
+        ("amount", "sklearn:GaussianNB", {}, "does not predict numbers", "estimator of numbers"),
+        ("late", "sklearn:RandomForestClassifier", {"tress": 3}, 'no parameter "tress"', "parameters: "),
+        ("late", "sklearn:LinearSVC", {}, "without probabilities", "LogisticRegression"),
+        ("late", "sklearn:VotingClassifier", {}, "no estimator", ""),
+        ("late", "sklearn:RandomForestClassifier", {"n_estimators": -3}, "raised", ""),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused_with_what_to_write(target, name, options, said, hint, table, rows_of):
+    train = split(rows_of(target, table), EvaluationSpec()).train
+    with pytest.raises((DefinitionError, UserCodeError), match=said) as caught:
+        search(train, spec(target, name, parameters={name: options} if options else {}))
+    assert hint in str(caught.value.hint)
+
+
+def test_weights_are_used_or_refused(table, rows_of):
+    train = split(rows_of("late", table), EvaluationSpec()).train
+    heavy = np.where(train.target == 1, 50.0, 1.0)
+    from dataclasses import replace
+
+    weighted = replace(train, weight=heavy)
+    name = "sklearn:LogisticRegression"
+    plain = search(train, spec("late", name, calibration="none")).best.predict_frame(train.features).mean()
+    assert search(weighted, spec("late", name, calibration="none")).best.predict_frame(train.features).mean() > plain
+    with pytest.raises(DefinitionError, match="takes no weights"):
+        search(weighted, spec("late", "sklearn:KNeighborsClassifier"))
+
+
+def test_plan_refuses_a_wrong_name_before_any_data():
+    assert estimator_class("sklearn:RandomForestClassifier").__name__ == "RandomForestClassifier"
+    with pytest.raises(DefinitionError, match="no estimator"):
+        estimator_class("sklearn:RandomForrestClassifier")
