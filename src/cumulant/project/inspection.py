@@ -99,7 +99,7 @@ def inspect_table(
             subject=path,
             hint=f"left out were {reasons}" if reasons else "the table has no column beside the target",
         )
-    notes += _grouped(left_out)
+    notes += [*_grouped(left_out), *_identifiers(rows, features)]
     return Inspection(spec, features, (*notes, *said), tuple(nested(raw.schema)), calendar)
 
 
@@ -313,6 +313,27 @@ def _nearly_key(values: pl.Series) -> str | None:
         f"nearly identifies the row: {repeats:,} of {values.len():,} rows repeat a value; --key {values.name} makes it "
         f"the key, and they go to quarantine{measure}"
     )
+
+
+def _identifiers(rows: pl.DataFrame, features: Sequence[str]) -> list[str]:
+    """A warning where a feature is named like an identifier of what several rows belong to."""
+    import polars as pl
+
+    found = [
+        name
+        for name in features
+        if _ID_WORDS & {word.lower() for word in _WORD.findall(name)}
+        and isinstance(rows.schema[name], (pl.Int64, pl.String))
+        and rows[name].n_unique() > _FEW_ROWS
+    ]
+    if not found:
+        return []
+    said = (
+        f"warning: features named like an identifier: {_list(found)}; what a model learns of single values does not "
+        "hold for new ones: leave them out in features.py, or let intervals and splits keep them whole: "
+        f"evaluation: {{clusters: {found[0]}}}"
+    )
+    return [said]
 
 
 def _counts(values: pl.Series) -> bool:

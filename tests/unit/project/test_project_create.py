@@ -187,6 +187,17 @@ def test_what_cannot_be_asked_for(table, tmp_path, options, error, said):
     assert [path.name for path in tmp_path.iterdir()] == ["orders.parquet"]
 
 
+def test_a_feature_that_names_what_rows_belong_to_is_a_warning(table, tmp_path):
+    frame = table.with_columns(hostId=pl.Series(range(ROWS)) % 90, channel_id=pl.Series(range(ROWS)) % 3)
+    _, names, notes = made(frame, tmp_path)
+    assert {"hostId", "channel_id"} <= set(names)
+    assert "warning: features named like an identifier: hostId;" in notes
+    assert "evaluation: {clusters: hostId}" in notes
+    (tmp_path / "plain").mkdir()
+    _, _, notes = made(table, tmp_path / "plain")
+    assert "named like an identifier" not in notes
+
+
 def test_a_target_may_be_an_expression(table, tmp_path):
     project, names, notes = made(table, tmp_path, target="score > 0.8")
     assert project.spec.training.target == "score > 0.8"
