@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
+import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cumulant.core.errors import NotFoundError, StorageError, UsageError, not_found
-from cumulant.drivers.mlflow.database import follow_artifacts, has_no_model, make_database
+from cumulant.drivers.mlflow.database import follow_artifacts, make_database
 from cumulant.drivers.mlflow.engine import current, engine
 from cumulant.drivers.mlflow.location import locate
 from cumulant.drivers.mlflow.models import log_model
 from cumulant.drivers.mlflow.reach import check_reachable
 from cumulant.drivers.mlflow.runs import KEY_TAG, MlflowRun, add_artifact, open_run, origin_tags
+from cumulant.drivers.mlflow.tables import Tables
 from cumulant.ports.registry import About, ModelVersion
 
 if TYPE_CHECKING:
@@ -39,7 +41,9 @@ _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 
 
 class MlflowRegistry:
-    """`mlflow+sqlite:///PATH/mlflow.db`, `https://HOST` or `databricks`. MLflow starts on first use.
+    """`mlflow+sqlite:///PATH/mlflow.db`, `https://HOST` or `databricks`. MLflow is imported on first use.
+
+    A SQLite file is read without MLflow (`tables`), and written by MLflow alone.
 
     Raises:
         UsageError: an address of another kind, or a name that MLflow refuses.
@@ -143,8 +147,21 @@ class MlflowRegistry:
         found = self._client.search_registered_models(f"name = '{_named(name)}'", max_results=1)
         return found[0] if found else None
 
+    @cached_property
+    def _tables(self) -> Tables | None:
+        where = self._location
+        if where.database is None or where.artifacts is None:
+            return None
+        try:
+            follow_artifacts(where.database, where.artifacts)
+        except (OSError, sqlite3.Error):
+            return None  # MLflow's client meets the same, and says it in our words
+        return Tables(where.database)
+
     def models(self) -> Iterator[str]:
-        if self._bare():
+        names = self._tables.models() if self._tables else None
+        if names is not None:
+            yield from names
             return
         token = None
         while True:
@@ -155,13 +172,12 @@ class MlflowRegistry:
             if not token:
                 return
 
-    def _bare(self) -> bool:
-        """Whether nothing is registered, which the file tells without the package: importing that takes seconds."""
-        return self._location.database is not None and has_no_model(self._location.database)
-
     def versions(self, name: str) -> Sequence[ModelVersion]:
-        if self._bare():
-            raise not_found("registered model", _named(name), (), empty=_NONE)
+        read = self._tables.versions(_named(name)) if self._tables else None
+        if read or (read is not None and name in self.models()):
+            return read
+        if read is not None:
+            raise not_found("registered model", name, self.models(), empty=_NONE)
         with self._engine(name):
             aliases = self._aliases(name)
             found, token = [], None
@@ -214,14 +230,19 @@ class MlflowRegistry:
     def fetch(self, version: ModelVersion, into: Path) -> Path:
         """The version's servable folder, under `into`; its description names the registered version."""
         target = into / f"{version.name}-{version.version}"
-        with self._engine(version.uri) as mlflow, current(self.tracking_uri), TemporaryDirectory() as place:
-            source = self._client.get_model_version_download_uri(version.name, version.version)
-            mlflow.artifacts.download_artifacts(source, dst_path=place, tracking_uri=self.tracking_uri)
-            found = next(Path(place).glob(f"**/{_SERVABLE}/*/servable.json"), None)
-            if found is None:
+        with ExitStack() as opened:
+            folder = self._tables.folder(version) if self._tables else None
+            if folder is None:
+                folder = Path(opened.enter_context(TemporaryDirectory()))
+                mlflow = opened.enter_context(self._engine(version.uri))
+                opened.enter_context(current(self.tracking_uri))
+                source = self._client.get_model_version_download_uri(version.name, version.version)
+                mlflow.artifacts.download_artifacts(source, dst_path=str(folder), tracking_uri=self.tracking_uri)
+            servable = next(folder.glob(f"**/{_SERVABLE}/*/servable.json"), None)
+            if servable is None:
                 hint = "train it with `cumulant train`"
                 raise UsageError(f"{version.uri} was not registered by Cumulant", subject=version.uri, hint=hint)
-            _copy(found.parent, target, version.version)
+            _copy(servable.parent, target, version.version)
         return target
 
     def download(self, uri: str, into: Path) -> Path:
@@ -251,12 +272,28 @@ class MlflowRegistry:
                     self._client.set_model_version_tag(name, version, key, value)
 
     def metrics(self, run_id: str) -> dict[str, float]:
+        read = self._tables.metrics(run_id) if self._tables else None
+        if read is not None:
+            return read
         with self._engine(f"run {run_id}"):
             return dict(self._client.get_run(run_id).data.metrics)
 
     def attach(self, run_id: str, path: Path, folder: str | None = None) -> None:
+        artifacts = self._tables.artifacts(run_id) if self._tables else None
+        if artifacts is not None and path.is_file():
+            _attach(path, artifacts / folder if folder else artifacts)
+            return
         with self._engine(f"run {run_id}"):
             add_artifact(self._client, run_id, path, folder)
+
+
+def _attach(path: Path, folder: Path) -> None:
+    """Copy a file among a run's files, as MLflow does where they lie in the file system."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / path.name)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror}", subject=str(folder)) from error
 
 
 def _named(name: str) -> str:

@@ -22,19 +22,6 @@ _PLACES = (
 _WAIT = 60.0
 
 
-def has_no_model(database: Path) -> bool:
-    """Whether the file is not there, or MLflow's table of registered models is empty. Whatever is odd is MLflow's to
-    tell: then False.
-    """
-    if not database.exists():
-        return True
-    try:
-        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as opened:
-            return opened.execute("SELECT 1 FROM registered_models LIMIT 1").fetchone() is None
-    except sqlite3.Error:
-        return False
-
-
 def make_database(database: Path, artifacts: Path) -> None:
     """Make MLflow's tables, unless the file is there.
 

@@ -1,0 +1,122 @@
+"""What a registry in a SQLite file holds, read from MLflow's own tables: importing MLflow takes seconds of CPU.
+
+Only columns that MLflow has had since it has aliases are read, and nothing is written. A file that cannot be read this
+way (another schema, a lock that is held too long) gives None: MLflow's client then reads it, or says what is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import msgspec
+
+from cumulant.ports.registry import ModelVersion
+
+Result = TypeVar("Result")
+#: the stage of a version that was deleted
+_DELETED = "Deleted_Internal"
+
+
+class Tables(msgspec.Struct, frozen=True):
+    """The tables of the file `database`."""
+
+    database: Path
+
+    def models(self) -> list[str] | None:
+        """Names of the registered models, in their order."""
+        return self._read(_models) if self.database.exists() else []
+
+    def versions(self, name: str) -> list[ModelVersion] | None:
+        """The versions of a model, newest first."""
+        return self._read(partial(_versions, name)) if self.database.exists() else []
+
+    def metrics(self, run_id: str) -> dict[str, float] | None:
+        """The last value of each metric of a run that exists."""
+        return self._read(partial(_metrics, run_id))
+
+    def folder(self, version: ModelVersion) -> Path | None:
+        """The folder of a version's files, where they lie in the file system."""
+        folder = _folder(self._read(partial(_storage, version)))
+        return folder if folder is not None and folder.is_dir() else None
+
+    def artifacts(self, run_id: str) -> Path | None:
+        """The folder of a run's files, where they lie in the file system; it may not be there yet."""
+        return _folder(self._read(partial(_artifacts, run_id)))
+
+    def _read(self, read: Callable[[sqlite3.Connection], Result | None]) -> Result | None:
+        """What `read` makes of one state of the file."""
+        try:
+            with closing(
+                sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True, isolation_level=None)
+            ) as opened:
+                opened.execute("BEGIN")
+                return read(opened)
+        except sqlite3.Error:
+            return None
+
+
+def _models(opened: sqlite3.Connection) -> list[str]:
+    return [name for (name,) in opened.execute("SELECT name FROM registered_models ORDER BY name")]
+
+
+def _versions(name: str, opened: sqlite3.Connection) -> list[ModelVersion]:
+    tags: dict[int, dict[str, str]] = defaultdict(dict)
+    aliases: dict[int, list[str]] = defaultdict(list)
+    for version, key, value in opened.execute(
+        "SELECT version, key, value FROM model_version_tags WHERE name = ?", (name,)
+    ):
+        tags[version][key] = value
+    for version, alias in opened.execute(
+        "SELECT version, alias FROM registered_model_aliases WHERE name = ? ORDER BY alias", (name,)
+    ):
+        aliases[version].append(alias)
+    rows = opened.execute(
+        "SELECT version, run_id, creation_time FROM model_versions"
+        " WHERE name = ? AND current_stage != ? ORDER BY version DESC",
+        (name, _DELETED),
+    )
+    return [
+        ModelVersion(
+            name=name,
+            version=str(version),
+            uri=f"models:/{name}/{version}",
+            run_id=run_id,
+            created=datetime.fromtimestamp(created / 1000, UTC),
+            aliases=tuple(aliases[version]),
+            tags=tags[version],
+        )
+        for version, run_id, created in rows
+    ]
+
+
+def _metrics(run_id: str, opened: sqlite3.Connection) -> dict[str, float] | None:
+    if opened.execute("SELECT 1 FROM runs WHERE run_uuid = ?", (run_id,)).fetchone() is None:
+        return None
+    rows = opened.execute("SELECT key, value, is_nan FROM latest_metrics WHERE run_uuid = ?", (run_id,))
+    return {key: math.nan if is_nan else value for key, value, is_nan in rows}
+
+
+def _artifacts(run_id: str, opened: sqlite3.Connection) -> str | None:
+    row = opened.execute("SELECT artifact_uri FROM runs WHERE run_uuid = ?", (run_id,)).fetchone()
+    return row[0] if row else None
+
+
+def _folder(uri: str | None) -> Path | None:
+    place = urlsplit(uri or "")
+    return Path(url2pathname(place.path)) if place.scheme == "file" and not place.netloc else None
+
+
+def _storage(version: ModelVersion, opened: sqlite3.Connection) -> str | None:
+    query = "SELECT storage_location FROM model_versions WHERE name = ? AND version = ?"
+    row = opened.execute(query, (version.name, int(version.version))).fetchone()
+    return row[0] if row else None
