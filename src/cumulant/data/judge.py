@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from cumulant.core.units import duration, from_micros, share, show_duration
-from cumulant.data.parts import PartFacts
 from cumulant.data.profile import Profile
-from cumulant.data.rules import is_row_rule
 from cumulant.data.snapshot import CheckResult, SchemaChange, Snapshot
 from cumulant.data.spec import SourceSpec
+
+if TYPE_CHECKING:
+    from cumulant.data.parts import PartFacts
 
 
 def row_checks(parts: Sequence[PartFacts]) -> tuple[CheckResult, ...]:
@@ -34,6 +36,8 @@ def row_checks(parts: Sequence[PartFacts]) -> tuple[CheckResult, ...]:
 
 def table_checks(spec: SourceSpec, profile: Profile, now: datetime) -> tuple[CheckResult, ...]:
     """Rules on the accepted rows as a whole: shares of nulls, row counts, freshness."""
+    from cumulant.data.rules import is_row_rule
+
     found = []
     for column, rule in spec.rules.items():
         if rule.nulls is not None and not is_row_rule(rule.nulls) and column in profile:

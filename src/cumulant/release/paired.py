@@ -17,7 +17,6 @@ from datetime import datetime
 
 import msgspec
 import numpy as np
-from scipy import stats
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.statistics import sequential
@@ -145,6 +144,8 @@ def block_seconds(evaluation: PairedEvaluation, *, margin: float) -> float | Non
     Days may be looked through where, at 95%, they differ by less than a quarter of the margin beyond what sampling of
     their rows adds (a limit of the variance by chi squared). Otherwise a block is as many days as depend on each other.
     """
+    from scipy import stats
+
     days = len(evaluation.days)
     if days < 2 or any(one.start is None for one in evaluation.days):
         return None
@@ -192,6 +193,8 @@ def prior_evidence(evaluation: PairedEvaluation, *, margin: float, bar: float) -
     rate that `bar` stands for. It is all or nothing: 1 over its level where it rejects, else 0 (as a logarithm, so
     that nothing is added). Both halves together keep the rate.
     """
+    from scipy import stats
+
     if CANDIDATE in evaluation.seen_by:
         return 0.0
     blocks = list(_blocks(evaluation))

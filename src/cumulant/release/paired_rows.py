@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from cumulant.core.units import from_micros
 from cumulant.release.paired import DayDifference, PairedEvaluation
@@ -139,6 +138,8 @@ def _limit(values: Floats, block: npt.NDArray[np.int64], *, share: bool = False)
 
     Of a `share` it is at least the exact limit over all rows.
     """
+    from scipy import stats
+
     counts = np.bincount(block).astype(np.float64)
     mean, blocks = float(values.mean()), len(counts)
     found = mean

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import msgspec
 import numpy as np
-from scipy.special import gammaln
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.core.units import duration, share
@@ -123,4 +122,6 @@ def _at_least(failures: int, *, of: int, bad: int, good: int) -> float:
 
 
 def _ways(whole: int, part: Floats) -> Floats:
+    from scipy.special import gammaln
+
     return gammaln(whole + 1) - gammaln(part + 1) - gammaln(np.maximum(whole - part, 0) + 1)

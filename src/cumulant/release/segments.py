@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
 from cumulant.release.paired import PairedEvaluation, SegmentDifference
 from cumulant.statistics.sequential.arrays import Floats
@@ -107,6 +106,8 @@ def _segments(
 
 def _low(values: Floats, block: npt.NDArray[np.int64], alpha: float) -> float:
     """Lower limit of the mean of `values` [n], whose rows depend on each other within a block."""
+    from scipy import stats
+
     _, codes = np.unique(block, return_inverse=True)
     blocks, mean = int(codes.max()) + 1, float(values.mean())
     residual = np.bincount(codes, weights=values - mean)

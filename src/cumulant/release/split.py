@@ -14,7 +14,6 @@ import math
 
 import msgspec
 import numpy as np
-from scipy.special import log_ndtr
 
 from cumulant.release.keys import Units
 from cumulant.release.look import PerArm
@@ -78,6 +77,8 @@ def broken(state: Split, *, weight: float, concentration: float) -> bool:
 
     `concentration`: sum of squared shares of the keys in the requests (`KeyTable.concentration`); 0 without keys.
     """
+    from scipy.special import log_ndtr
+
     if not _over(state):
         return False
     shares = (1 - weight, weight)

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from cumulant import statistics
 from cumulant.review.cases import Case, Draw
@@ -106,6 +105,8 @@ def corrected(cases: Sequence[Case], wrong: Mapping[str, bool]) -> statistics.We
     told = Counter(one.draw for one in judged if _drawn(one))
     if not told:
         return None
+    import numpy as np
+
     chances = np.array([one.chance * (told[one.draw] / drawn[one.draw] if _drawn(one) else 1.0) for one in judged])
     return statistics.hajek(np.array([float(wrong[one.id]) for one in judged]), chances)
 

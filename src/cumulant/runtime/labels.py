@@ -15,7 +15,7 @@ from cumulant.core.errors import CumulantError, DataError, NotFoundError, UsageE
 from cumulant.core.events import Actor
 from cumulant.core.plan import Field
 from cumulant.core.servable import Servable
-from cumulant.outcomes import LabelSchema, Outcomes
+from cumulant.outcomes import LabelSchema
 from cumulant.runtime.actions import check
 from cumulant.runtime.models import CHAMPION, servable_folder
 from cumulant.runtime.predictions import FOLDER as PREDICTIONS
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.core.events import Fact
+    from cumulant.outcomes import Outcomes
     from cumulant.ports.access import Principal
     from cumulant.ports.files import FileInfo
     from cumulant.ports.registry import ModelVersion
@@ -113,7 +114,7 @@ def _version(project: Project) -> ModelVersion:
 def outcomes_of(project: Project, schema: LabelSchema | None = None, *, loss: outcomes.Loss | None = None) -> Outcomes:
     """The join of the project's predictions and labels."""
     known = schema or schema_of(project)
-    return Outcomes(folder_of(project), project.state / PREDICTIONS, key=known.key, loss=loss)
+    return outcomes.Outcomes(folder_of(project), project.state / PREDICTIONS, key=known.key, loss=loss)
 
 
 def ingest_labels(

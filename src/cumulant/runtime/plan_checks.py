@@ -13,11 +13,6 @@ from cumulant.runtime.review.slices import check_slices
 from cumulant.runtime.review.training import reviewed_table
 from cumulant.runtime.rows import check_columns, computed_names, cost_columns, rows_without_features
 from cumulant.runtime.task import refuse_no_features
-from cumulant.training.scikit import PREFIX as SKLEARN
-from cumulant.training.scikit import estimator_class
-from cumulant.training.searched import searched_metric
-from cumulant.training.threshold import check_timed
-from cumulant.training.user import load_function
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
@@ -34,11 +29,13 @@ def check_code(project: Project) -> None:
         UserCodeError: importing one raised.
     """
     from cumulant.runtime.release.own import METRIC
+    from cumulant.training import scikit
+    from cumulant.training.user import load_function
 
     features.load(Path(project.root) / project.spec.features)
     for trainer in project.training().trainers:
-        if trainer.startswith(SKLEARN):
-            estimator_class(trainer)
+        if trainer.startswith(scikit.PREFIX):
+            scikit.estimator_class(trainer)
         elif ":" in trainer:
             load_function(trainer, project.root)
     for metric in project.spec.release.metrics.values():
@@ -82,6 +79,9 @@ def check_rows(project: Project, task: Task, snapshot: Snapshot) -> None:
         UsageError: a metric does not measure the task, or rows have no time for the capacity.
         DefinitionError: reasons that the task has not.
     """
+    from cumulant.training.searched import searched_metric
+    from cumulant.training.threshold import check_timed
+
     spec, evaluation = project.training(), project.spec.evaluation
     rows = rows_without_features(
         project, task, snapshot, spec=spec, evaluation=evaluation, reviewed=reviewed_table(project, as_of=None)

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from cumulant import data
 from cumulant.core import expr
 from cumulant.training.row_hash import places, row_hashes
 
 if TYPE_CHECKING:
+    import numpy as np
     import polars as pl
     from numpy.typing import NDArray
 
@@ -67,6 +67,8 @@ def hashes(
 
 def rule_of(project: Project, work: Work, split: Split) -> SplitRule | None:
     """The rule that made `split`; None where rows were not split by their hash."""
+    import numpy as np
+
     if split.share is None or split.train.identity is None:
         return None
     frame = identified(project, work)
@@ -88,6 +90,8 @@ def unlearned(rule: SplitRule, frame: pl.DataFrame) -> NDArray[np.bool_] | None:
     """[n] the rows of `frame` that a version split by `rule` did not learn from; None where the rows of its training
     are not recognised among them.
     """
+    import numpy as np
+
     known = _hashes(frame, rule.columns, copies=rule.copies)
     if known is None or not set(rule.labels) <= set(frame.columns):
         return None

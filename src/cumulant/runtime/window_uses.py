@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from cumulant.core.ids import digest
-from cumulant.statistics.bootstrap import LEVEL
+from cumulant.statistics.records import LEVEL
 
 if TYPE_CHECKING:
     from cumulant.ports.journal import Journal, Transaction

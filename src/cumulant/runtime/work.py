@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cumulant import data
 from cumulant.core.ids import digest
-from cumulant.data import prepare_digest
 from cumulant.training import Threshold, TrainingSpec
 
 if TYPE_CHECKING:
@@ -97,4 +97,4 @@ def _plain(spec: TrainingSpec) -> dict[str, Any]:
 def trainer_code(project: Project, spec: TrainingSpec) -> dict[str, str | None]:
     """Trainer of the user to the digest of its code, where it is a file of the project."""
     own = [name for name in spec.trainers if name.rpartition(_OWN_CODE)[0].endswith(".py")]
-    return {name: prepare_digest(name, project.root, role="trainer") for name in own}
+    return {name: data.prepare_digest(name, project.root, role="trainer") for name in own}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cumulant.statistics.agreement import Agreement, cohen_kappa, counted
-    from cumulant.statistics.bootstrap import Estimate, difference, draw, estimate, interval
+    from cumulant.statistics.bootstrap import difference, draw, estimate, interval
     from cumulant.statistics.chance import above_chance, exchanged
     from cumulant.statistics.conformal import (
         aps_scores,
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from cumulant.statistics.metrics import METRICS, Metric, metric, metrics_for
     from cumulant.statistics.novelty import Known, Scale
     from cumulant.statistics.ranking import average_precision, roc_auc
+    from cumulant.statistics.records import Estimate
     from cumulant.statistics.rows import Rows, cluster_codes
     from cumulant.statistics.sampling import Weighted, hajek
     from cumulant.statistics.words import Word, verdict
 
 _HOMES = {
-    "Estimate": "bootstrap",
+    "Estimate": "records",
     "difference": "bootstrap",
     "draw": "bootstrap",
     "estimate": "bootstrap",

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
 from cumulant.statistics.metrics import Metric
+from cumulant.statistics.records import LEVEL, Estimate
 from cumulant.statistics.rows import Codes, Floats, Rows
 
 RESAMPLES = 1000
-LEVEL = 0.95
 #: more clusters than this are gathered into as many groups: sums of independent clusters stay independent
 MOST_GROUPS = 2000
 #: parts that the jackknife leaves out, one after the other: clusters, or random groups of them
@@ -31,17 +30,6 @@ _PARTS = 200
 _LEAST_BEYOND = 5
 #: below this share of defined resamples (a resample without a positive has no average precision) there is no interval
 _LEAST_DEFINED = 0.8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Estimate:
-    """A value with its interval at `level`; None where it is not defined on these rows."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    clusters: int = 0
-    level: float = LEVEL
 
 
 def draw(clusters: int, *, resamples: int = RESAMPLES, seed: int = 0) -> Floats:

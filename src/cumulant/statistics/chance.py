@@ -17,8 +17,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from cumulant.statistics.bootstrap import LEVEL, Estimate
 from cumulant.statistics.metrics import Metric
+from cumulant.statistics.records import LEVEL, Estimate
 from cumulant.statistics.rows import Codes, Floats, Rows
 
 EXCHANGES = 399

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cumulant.training.comparisons import Rival, RuleVerdict
     from cumulant.training.dataset import TrainingSet, training_set
-    from cumulant.training.evaluation import Evaluation, SliceResult, evaluate, scored
+    from cumulant.training.evaluation import evaluate, scored
     from cumulant.training.events import GateDecided, ModelEvaluated, SearchFinished, TrialFinished
     from cumulant.training.fixed import fit_once
     from cumulant.training.model import FittedModel
     from cumulant.training.payloads import LinearWeights
     from cumulant.training.plots import save_plots
-    from cumulant.training.records import FittedBooster, TrainingSummary, TrialRecord
+    from cumulant.training.records import Evaluation, FittedBooster, SliceResult, TrainingSummary, TrialRecord
     from cumulant.training.replay import refit
     from cumulant.training.spec import Cost, EvaluationSpec, GateRule, Parameter, Threshold, TrainingSpec, quick
     from cumulant.training.splits import Fold, Split, folds, split
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Cost": "spec",
-    "Evaluation": "evaluation",
+    "Evaluation": "records",
     "EvaluationSpec": "spec",
     "FittedBooster": "records",
     "FittedModel": "model",
@@ -39,7 +39,7 @@ _HOMES = {
     "RuleVerdict": "comparisons",
     "SearchFinished": "events",
     "SearchResult": "study",
-    "SliceResult": "evaluation",
+    "SliceResult": "records",
     "Split": "splits",
     "Threshold": "spec",
     "TrainingSet": "dataset",

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.statistics import Estimate, Metric, Rows, Word, above_chance, difference, estimate, verdict
-from cumulant.statistics.bootstrap import LEVEL
+from cumulant.statistics.records import LEVEL
 from cumulant.training.spec import GateRule
 
 #: champion_before: an earlier champion, which small losses of its successors may not add up against

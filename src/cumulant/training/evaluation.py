@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import msgspec
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from cumulant.core import units
 from cumulant.core.errors import UsageError, not_found
-from cumulant.core.servable import Task
 from cumulant.statistics import Estimate, Metric, Rows, cluster_codes, estimate, metrics_for
-from cumulant.training.curves import Curve, curves
+from cumulant.training.curves import curves
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.model import FittedModel
+from cumulant.training.records import Evaluation, SliceResult
 from cumulant.training.spec import EvaluationSpec
 
 Floats = NDArray[np.float64]
@@ -29,38 +28,6 @@ SLICE_RESAMPLES = 300
 MOST_SLICES = 12
 #: a slice with fewer rows is counted, not measured
 LEAST_SLICE_ROWS = 30
-
-
-class SliceResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The metrics of the rows where `column` is `value`; empty metrics where they are too few."""
-
-    column: str
-    value: str
-    rows: int
-    metrics: dict[str, Estimate] = {}
-
-
-class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """How a model does on `rows` rows. Intervals are over `clusters` clusters of kind `cluster`."""
-
-    task: Task
-    rows: int
-    #: share of positives (binary)
-    positives: float | None = None
-    begin: str | None = None
-    end: str | None = None
-    cluster: str
-    clusters: int
-    threshold: float | None = None
-    metrics: dict[str, Estimate]
-    slices: tuple[SliceResult, ...] = ()
-    curves: dict[str, Curve] = {}
-    importance: dict[str, float] = {}
-    notes: tuple[str, ...] = ()
-
-    def values(self) -> dict[str, float]:
-        """The metrics that are defined, as plain numbers."""
-        return {name: found.value for name, found in self.metrics.items() if found.value is not None}
 
 
 def scored(

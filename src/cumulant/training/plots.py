@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cumulant.core.errors import StorageError, missing_part
 from cumulant.training.curves import Curve
-from cumulant.training.evaluation import Evaluation
+from cumulant.training.records import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

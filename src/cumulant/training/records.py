@@ -7,6 +7,8 @@ from typing import Literal
 import msgspec
 
 from cumulant.core.servable import Calibration, Task
+from cumulant.statistics.records import Estimate
+from cumulant.training.curves import Curve
 from cumulant.training.spec import Parameter
 
 State = Literal["complete", "pruned", "cut"]
@@ -84,3 +86,35 @@ class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
     #: what a person should not overlook, and what to write in the project file about it
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+
+
+class SliceResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The metrics of the rows where `column` is `value`; empty metrics where they are too few."""
+
+    column: str
+    value: str
+    rows: int
+    metrics: dict[str, Estimate] = {}
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model does on `rows` rows. Intervals are over `clusters` clusters of kind `cluster`."""
+
+    task: Task
+    rows: int
+    #: share of positives (binary)
+    positives: float | None = None
+    begin: str | None = None
+    end: str | None = None
+    cluster: str
+    clusters: int
+    threshold: float | None = None
+    metrics: dict[str, Estimate]
+    slices: tuple[SliceResult, ...] = ()
+    curves: dict[str, Curve] = {}
+    importance: dict[str, float] = {}
+    notes: tuple[str, ...] = ()
+
+    def values(self) -> dict[str, float]:
+        """The metrics that are defined, as plain numbers."""
+        return {name: found.value for name, found in self.metrics.items() if found.value is not None}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-import polars as pl
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    import polars as pl
+    from numpy.typing import NDArray
 
 _SEPARATOR, _NULL = "\x1f", "\x00"
 _BYTES = 8
@@ -17,6 +19,9 @@ def row_hashes(frame: pl.DataFrame, columns: Sequence[str], *, copies: bool = Fa
     """[n] hashes of the values in `columns`, in their order. With `copies`, equal rows are numbered, so that each has a
     hash of its own: which of them gets which does not matter.
     """
+    import numpy as np
+    import polars as pl
+
     parts = [pl.col(name).cast(pl.String).fill_null(_NULL) for name in columns]
     texts = frame.select(pl.concat_str(parts, separator=_SEPARATOR).alias("text"))
     if copies:
@@ -33,6 +38,8 @@ def places(hashes: NDArray[np.uint64], salt: int = 0) -> NDArray[np.float64]:
 
     The mixing is that of splitmix64 (Steele, Lea & Flood 2014, Fast splittable pseudorandom number generators).
     """
+    import numpy as np
+
     with np.errstate(over="ignore"):
         mixed = hashes + np.uint64(salt + 1) * np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

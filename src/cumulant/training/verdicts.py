@@ -10,7 +10,7 @@ import msgspec
 from cumulant.core.errors import GateRefusedError, UsageError, did_you_mean
 from cumulant.core.servable import Task
 from cumulant.statistics import Metric, Rows, Word, metric, metrics_for
-from cumulant.statistics.bootstrap import LEVEL
+from cumulant.statistics.records import LEVEL
 from cumulant.training.comparisons import Against, Comparisons, Rival, RuleVerdict
 from cumulant.training.spec import GateRule
 

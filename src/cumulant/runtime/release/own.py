@@ -14,7 +14,6 @@ from cumulant.core.errors import CumulantError
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.release.spec import MetricSpec
 from cumulant.runtime.release.asking import fetched
-from cumulant.training.user import load_function
 
 ARM = "{arm}"
 #: what a function of a user is here, in errors
@@ -100,6 +99,8 @@ class Own:
         return float(value) if isinstance(value, int | float) else None
 
     def _run(self, name: str, path: str, rows: Sequence[Mapping[str, Any]], answer: list[object]) -> None:
+        from cumulant.training.user import load_function
+
         try:
             if path not in self._functions:
                 self._functions[path] = load_function(path, self._root, METRIC)

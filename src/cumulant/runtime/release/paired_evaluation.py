@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cumulant import training
 from cumulant.core.errors import CumulantError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CANDIDATE, CHAMPION
@@ -25,8 +26,6 @@ from cumulant.runtime.rows import labelled_rows
 from cumulant.runtime.task import resolve_task
 from cumulant.runtime.train import work_of
 from cumulant.runtime.validate import snapshots_of
-from cumulant.training import split
-from cumulant.training.splits import ripened
 
 if TYPE_CHECKING:
     import polars as pl
@@ -120,6 +119,8 @@ def _single_class(rows: TrainingSet) -> str | None:
 
 def _rows(context: Context, work: Work, versions: Versions, spec: PairedSpec) -> tuple[TrainingSet, tuple[str, ...]]:
     """The newest rows that none of the versions learned from, else those that the fewest did, and which these are."""
+    from cumulant.training.splits import ripened
+
     rows = labelled_rows(
         context.project,
         work.task,
@@ -152,7 +153,7 @@ def _drawn(
     context: Context, work: Work, rows: TrainingSet, versions: Versions, spec: PairedSpec
 ) -> tuple[TrainingSet, tuple[str, ...]]:
     """The test rows of rows without a time: a version that learned from other snapshots may know some of them."""
-    test = split(rows, work.evaluation, seed=work.training.seed).test.at_most(spec.rows)
+    test = training.split(rows, work.evaluation, seed=work.training.seed).test.at_most(spec.rows)
     now = {name: snapshot.id for name, snapshot in work.snapshots.items()}
     records = {arm: find_record(context.project, version) for arm, version in versions.items()}
     known = {

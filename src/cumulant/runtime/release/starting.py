@@ -44,7 +44,6 @@ from cumulant.runtime.release.own import METRIC
 from cumulant.runtime.stack.book import Book, change_book, read_book
 from cumulant.runtime.stack.claim import claim
 from cumulant.runtime.stack.versions import adopt, refused
-from cumulant.training.user import load_function
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
@@ -140,6 +139,8 @@ def checked(project: Project) -> ReleaseSpec:
     Raises:
         RefusedError, UsageError, DefinitionError, UserCodeError: something is.
     """
+    from cumulant.training.user import load_function
+
     spec = project.spec.release
     if project.spec.model.risk == "high" and spec.approval == "none":
         raise RefusedError(

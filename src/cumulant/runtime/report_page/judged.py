@@ -27,7 +27,7 @@ from cumulant.runtime.report_page.content import (
     TrialReport,
 )
 from cumulant.runtime.window_uses import percent
-from cumulant.statistics.bootstrap import LEVEL
+from cumulant.statistics.records import LEVEL
 
 if TYPE_CHECKING:
     from cumulant.runtime.candidate import ModelRecord

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 
 from cumulant import outcomes, packaging, review
-from cumulant.core.errors import NotFoundError
+from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.core.masking import HIDDEN, mask
 from cumulant.core.servable import Servable
-from cumulant.review import Case, Reference, ReviewSpec, reasons
+from cumulant.review import Case, ReviewSpec
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.predictions import FOLDER as PREDICTIONS
 from cumulant.serving import log
 
 if TYPE_CHECKING:
     from cumulant.project import Project
+    from cumulant.review import Reference
 
 _NEIGHBOURS = 3
+
+
+def spec_of(project: Project) -> ReviewSpec:
+    """The project's `monitoring.review`.
+
+    Raises:
+        UsageError: it has none.
+    """
+    found = project.spec.monitoring.review
+    if found is None:
+        raise UsageError(
+            "the project declares no review queue", subject=str(project.file),
+            hint="add `monitoring: {review: {budget: 50/day}}` to cumulant.yaml",
+        )  # fmt: skip
+    return found
 
 
 class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,17 +143,10 @@ def view(
 
 def logged_row(project: Project, case: Case) -> dict[str, Any] | None:
     """The case's row of the prediction log; None where it is no longer kept."""
-    import pyarrow.compute as pc
-
-    field = pc.field
-    wanted = (field("worker") == case.worker) & (field("sequence") == case.sequence) & (field("row") == case.row)
-    return next(_logged(project, case.time.date(), ["request", "outputs"], wanted), None)
-
-
-def _logged(project: Project, day: date, columns: list[str], wanted: object) -> Iterator[dict[str, Any]]:
-    """Some columns of a day's rows that meet the condition `wanted` of pyarrow."""
-    for batch in log.batches(project.state / PREDICTIONS, columns, wanted=wanted, since=day, until=day):
-        yield from batch.to_pylist()
+    for row in log.numbered(project.state / PREDICTIONS, case.time.date(), [case.sequence]):
+        if (row["worker"], row["row"]) == (case.worker, case.row):
+            return row
+    return None
 
 
 def masked(project: Project, case: Case, request: object) -> dict[str, Any]:
@@ -162,12 +170,14 @@ def neighbours(request: Mapping[str, Any], reference: Reference | None) -> tuple
     """The training rows nearest to the case, without personal values and keys."""
     if reference is None or reference.known is None or reference.scale is None:
         return ()
+    from cumulant.review import reasons
+
     points = reference.scale.coordinates(*reasons.columns([request], reference.scale))
     distances, places = reference.known.neighbours(points, _NEIGHBOURS)
     found = []
     for distance, place in zip(distances[0], places[0], strict=True):
         row = dict(reference.rows[int(place)])
-        found.append(Neighbour(distance=round(float(np.float64(distance)), 3), label=row.pop("label", None), row=row))
+        found.append(Neighbour(distance=round(float(distance), 3), label=row.pop("label", None), row=row))
     return tuple(found)
 
 
@@ -194,10 +204,7 @@ def wrong_cases(project: Project, cases: Sequence[Case]) -> dict[str, bool]:
 
 def _answers(project: Project, day: date, cases: Sequence[Case]) -> dict[tuple[str, int, int], str]:
     """What was answered, by place in the log."""
-    import pyarrow.compute as pc
-
-    wanted = pc.field("sequence").isin([case.sequence for case in cases])
-    rows = _logged(project, day, ["worker", "sequence", "row", "outputs"], wanted)
+    rows = log.numbered(project.state / PREDICTIONS, day, [case.sequence for case in cases])
     return {(row["worker"], row["sequence"], row["row"]): row["outputs"] for row in rows}
 
 

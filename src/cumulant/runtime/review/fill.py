@@ -22,6 +22,7 @@ from cumulant.review import Candidate, Case, Draw, Reference, ReviewSpec, reason
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.labels import outcomes_of, schema_of
 from cumulant.runtime.predictions import FOLDER as PREDICTIONS
+from cumulant.runtime.review.cases import spec_of
 from cumulant.runtime.review.reference import asked_of, reference_of
 
 if TYPE_CHECKING:
@@ -45,21 +46,6 @@ class Filled(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int
     overdue: int
     said: str
-
-
-def spec_of(project: Project) -> ReviewSpec:
-    """The project's `monitoring.review`.
-
-    Raises:
-        UsageError: it has none.
-    """
-    found = project.spec.monitoring.review
-    if found is None:
-        raise UsageError(
-            "the project declares no review queue", subject=str(project.file),
-            hint="add `monitoring: {review: {budget: 50/day}}` to cumulant.yaml",
-        )  # fmt: skip
-    return found
 
 
 def fill(

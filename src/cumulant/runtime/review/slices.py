@@ -7,7 +7,7 @@ import difflib
 from cumulant.core.errors import DefinitionError
 from cumulant.core.expr import columns
 from cumulant.core.plan import FeaturePlan
-from cumulant.review import ReviewSpec, reasons
+from cumulant.review import ReviewSpec
 
 #: how alike a name must be to be a slip of another one: a request may have fields that no feature reads
 _ALIKE = 0.75
@@ -21,6 +21,8 @@ def check_slices(spec: ReviewSpec | None, plan: FeaturePlan) -> None:
     """
     if spec is None:
         return
+    from cumulant.review import reasons
+
     fields = {field.name for field in (*plan.request, *plan.sources[plan.entity].fields)}
     for text, condition in zip(spec.slices, reasons.conditions(spec.slices), strict=True):
         for name in sorted(columns(condition) - fields):

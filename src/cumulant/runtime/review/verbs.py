@@ -21,9 +21,7 @@ from cumulant.review import Case, Desk, Figures, Reviewer, moves
 from cumulant.runtime.actions import check
 from cumulant.runtime.candidate import MODEL, ModelRecord
 from cumulant.runtime.labels import folder_of, joined, schema_of
-from cumulant.runtime.review.cases import CaseView, classes_of, view, wrong_cases
-from cumulant.runtime.review.fill import spec_of
-from cumulant.runtime.review.reference import found_reference
+from cumulant.runtime.review.cases import CaseView, classes_of, spec_of, view, wrong_cases
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -282,6 +280,8 @@ def _viewed(project: Project, principal: Principal, desk: Desk, case: Case) -> C
 
 def _reference(project: Project, case: Case) -> Reference | None:
     """What was made for the draw; it is not made for a look."""
+    from cumulant.runtime.review.reference import found_reference
+
     try:
         version = project.registry().resolve(f"{case.model}/{case.version}")
     except (NotFoundError, UsageError):

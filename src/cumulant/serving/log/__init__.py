@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cumulant.serving.log.entry import Entry, Like, Tensor
     from cumulant.serving.log.hiding import as_held, personal_fields
     from cumulant.serving.log.parts import SCHEMA, Part
-    from cumulant.serving.log.reading import Gap, Rows, batches, find, gaps, recent, scan, stored
+    from cumulant.serving.log.reading import Gap, Rows, batches, find, gaps, numbered, recent, scan, stored
     from cumulant.serving.log.starting import command
 
 _HOMES = {
@@ -32,6 +32,7 @@ _HOMES = {
     "command": "starting",
     "find": "reading",
     "gaps": "reading",
+    "numbered": "reading",
     "personal_fields": "hiding",
     "recent": "reading",
     "scan": "reading",
@@ -53,6 +54,7 @@ __all__ = [
     "command",
     "find",
     "gaps",
+    "numbered",
     "personal_fields",
     "recent",
     "scan",

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from functools import partial, reduce
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from pyarrow.fs import LocalFileSystem
 
 from cumulant.core.errors import StorageError
 from cumulant.core.prediction import Prediction
 from cumulant.serving.log import place
 from cumulant.serving.log.parts import SCHEMA
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 Result = TypeVar("Result")
 #: reads a file's rows, or some of their columns, batch by batch
@@ -53,6 +54,8 @@ def scan(folder: Path, *, since: date | None = None, until: date | None = None) 
     Raises:
         StorageError: the folder or a file cannot be read; damaged rows show when they are read, as by `batches`.
     """
+    import pyarrow.dataset as ds  # it imports pandas, which takes half a second: only readers of whole days need it
+
     found = []
     for day in _days(folder, since, until):
         # Files of the last days may be merged while the dataset is read: held open, they stay.
@@ -62,6 +65,9 @@ def scan(folder: Path, *, since: date | None = None, until: date | None = None) 
 
 
 def _fragment(path: Path, *, held: bool) -> ds.Fragment:
+    import pyarrow.dataset as ds
+    from pyarrow.fs import LocalFileSystem
+
     kind = ds.ParquetFileFormat()
     try:
         found = kind.make_fragment(pa.memory_map(str(path)) if held else str(path), None if held else LocalFileSystem())
@@ -115,12 +121,37 @@ def find(folder: Path, request: str) -> list[Prediction]:
     Raises:
         StorageError: the folder or a file cannot be read.
     """
-    wanted = pc.equal(pc.field("id"), request)
     found: list[Prediction] = []
     for day in _days(folder):
-        for table in _whole(folder, day, lambda path: _read(path, wanted)):
-            found += predictions(table)
+        for rows in _whole(folder, day, partial(_of_request, request=request)):
+            found += rows
     return sorted(found, key=lambda one: (-one.time, one.worker, one.sequence, one.row))
+
+
+def _of_request(path: Path, *, request: str) -> list[Prediction]:
+    # By substring first: making a scalar to compare with, pyarrow imports pandas, which takes half a second.
+    matches = pc.match_substring(_read(path, None, ["id"])["id"], request)
+    if not pc.any(matches).as_py():
+        return []
+    return [one for one in predictions(_read(path, None).filter(matches)) if one.id == request]
+
+
+def numbered(folder: Path, day: date, sequences: Sequence[int]) -> list[dict[str, Any]]:
+    """Worker, sequence, row, request and outputs of the rows of a day that have one of these numbers, of all workers.
+
+    Raises:
+        StorageError: the folder or a file cannot be read.
+    """
+    rows = _whole(folder, day, partial(_numbered, sequences=np.array(sequences, dtype=np.int64)))
+    return [row for of_file in rows for row in of_file]
+
+
+def _numbered(path: Path, *, sequences: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
+    places = np.flatnonzero(np.isin(_read(path, None, ["sequence"])["sequence"].to_numpy(), sequences))
+    if not len(places):
+        return []
+    table = _read(path, None, ["worker", "sequence", "row", "request", "outputs"])
+    return [row for place_ in places for row in table.slice(int(place_), 1).to_pylist()]
 
 
 def recent(

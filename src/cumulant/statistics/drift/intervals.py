@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cumulant.statistics.bootstrap import LEVEL, draw
+from cumulant.statistics.bootstrap import draw
 from cumulant.statistics.drift.effects import excess
+from cumulant.statistics.records import LEVEL
 from cumulant.statistics.rows import Floats
 
 RESAMPLES = 400

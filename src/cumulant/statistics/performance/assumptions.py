@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cumulant.statistics.bootstrap import Estimate
 from cumulant.statistics.performance.calibration import Calibrator
+from cumulant.statistics.records import Estimate
 from cumulant.statistics.rows import Floats
 
 #: rows with labels that a calibration is learned from, and of these of either class

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cumulant.statistics.bootstrap import LEVEL
+from cumulant.statistics.records import LEVEL
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cumulant.statistics.bootstrap import LEVEL, Estimate, estimate
+from cumulant.statistics.bootstrap import estimate
 from cumulant.statistics.metrics import METRICS
+from cumulant.statistics.records import LEVEL, Estimate
 from cumulant.statistics.rows import Codes, Floats, Rows
 from cumulant.statistics.sums import CLIP
 

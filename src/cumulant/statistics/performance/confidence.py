@@ -14,8 +14,8 @@ from typing import Literal, cast
 
 import numpy as np
 
-from cumulant.statistics.bootstrap import LEVEL
 from cumulant.statistics.performance.calibration import Calibrator, summed
+from cumulant.statistics.records import LEVEL
 from cumulant.statistics.rows import Codes, Flags, Floats
 from cumulant.statistics.sums import CLIP
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cumulant.statistics.bootstrap import LEVEL, Estimate
+from cumulant.statistics.records import LEVEL, Estimate
 from cumulant.statistics.rows import Codes, Floats
 
 #: rows with labels that the loss model is judged on

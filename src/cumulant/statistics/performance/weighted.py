@@ -10,8 +10,9 @@ import math
 
 import numpy as np
 
-from cumulant.statistics.bootstrap import LEVEL, RESAMPLES, Estimate, draw, gathered, interval, with_jackknife
+from cumulant.statistics.bootstrap import RESAMPLES, draw, gathered, interval, with_jackknife
 from cumulant.statistics.metrics import Metric
+from cumulant.statistics.records import LEVEL, Estimate
 from cumulant.statistics.rows import Codes, Floats, Rows
 
 #: cells of weights held at a time

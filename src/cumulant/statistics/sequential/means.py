@@ -19,7 +19,6 @@ from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import lambertw, logsumexp
 
 from cumulant.statistics.sequential.arrays import Floats, level, within
 
@@ -127,6 +126,8 @@ class Betting:
 
     def log_evidence(self) -> Floats:
         """Log e-value [batch] against "mean <= boundary"; reject when it reaches log(1 / alpha), at whatever moment."""
+        from scipy.special import logsumexp
+
         return cast("Floats", logsumexp(self.capital, axis=-1) - math.log(self.capital.shape[-1]))
 
     def to_json(self) -> dict[str, object]:
@@ -259,6 +260,8 @@ def best_rho(variance: float, *, alpha: float = 0.05) -> float:
     Raises:
         ValueError: alpha is not between 0 and 1.
     """
+    from scipy.special import lambertw
+
     return variance / float(-lambertw(-(level(alpha) ** 2) / math.e, -1).real - 1)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import logsumexp
 
 from cumulant.statistics.sequential.arrays import Floats, level
 from cumulant.statistics.sequential.means import Betting
@@ -173,6 +172,7 @@ def paired_blocks(*, margin: float, deviation: float, pairs: float, drift: float
 def _until(grows: Floats, needed: float) -> float:
     """How many steps until the sum of all capitals, each growing by its own of `grows` a step, is e^`needed`."""
     from scipy.optimize import brentq  # dear to import, and whoever watches over a release needs none of this
+    from scipy.special import logsumexp
 
     return float(brentq(lambda n: float(logsumexp(n * grows)) - needed, 0, needed / float(grows.max())))
 

@@ -37,7 +37,6 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import gammaln
 
 from cumulant.statistics.sequential.arrays import Floats, counted, level, packed, unpacked
 
@@ -364,6 +363,8 @@ def _kind(bad: Floats, expected: Floats, shape: float, outage: float) -> Floats:
 
 def _bursts(bad: Floats, expected: Floats, shape: float) -> Floats:
     """What remains of the negative binomial beside `bad` x log rate, and terms that neither shape nor rate changes."""
+    from scipy.special import gammaln
+
     if math.isinf(shape):
         return -expected
     ways = gammaln(bad + shape) - gammaln(shape) - bad * math.log(shape)

@@ -13,7 +13,6 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import gammaln
 
 from cumulant.statistics.sequential.arrays import Floats
 
@@ -55,6 +54,8 @@ class Shares:
 
     def log_mismatch(self) -> Floats:
         """Log e-value [batch] against "each unit goes to an arm with the declared chance"."""
+        from scipy.special import gammaln
+
         asked = np.array(self.shares)
         prior = self.strength * asked
         marginal = gammaln(prior + self.counts).sum(-1) - gammaln(prior).sum()

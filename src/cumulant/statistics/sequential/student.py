@@ -22,7 +22,6 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtr, stdtrit
 
 from cumulant.statistics.sequential.arrays import Floats
 
@@ -74,6 +73,8 @@ class Student:
 
     def log_evidence(self) -> Floats:
         """Log e-value [batch] against "the mean is 0 or less"; 0 before any value and while all values are 0."""
+        from scipy.special import stdtr
+
         n, c = self.count, 1 / self.effect**2
         held = self.squares > _LEAST
         squares = np.where(held, self.squares, 1.0)
@@ -167,6 +168,8 @@ class Risen:
 
     def radius_since(self, look: int, *, level: float = 0.95) -> float:
         """Half the width of the plain interval of that mean, as if looked at once; NaN with fewer than two values."""
+        from scipy.special import stdtrit
+
         place = look - (self.looks - len(self.starts.count))
         if not 0 <= place < len(self.starts.count) or self.starts.count[place] < 2:
             return math.nan

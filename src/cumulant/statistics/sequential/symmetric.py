@@ -28,7 +28,6 @@ from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logsumexp
 
 from cumulant.statistics.sequential.arrays import Floats
 
@@ -75,6 +74,8 @@ class Symmetric:
 
     def log_evidence(self) -> Floats:
         """Log e-value [batch] against "each expectation is at most 0"; reject at log(1 / alpha), whenever reached."""
+        from scipy.special import logsumexp
+
         return cast("Floats", logsumexp(self.capital, axis=-1) - math.log(self.capital.shape[-1]))
 
     def to_json(self) -> dict[str, object]:

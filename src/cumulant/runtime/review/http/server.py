@@ -11,7 +11,7 @@ import msgspec
 
 from cumulant.core.hosts import is_loopback
 from cumulant.runtime.actions import check
-from cumulant.runtime.review.fill import spec_of
+from cumulant.runtime.review.cases import spec_of
 from cumulant.runtime.review.http.app import Application
 from cumulant.runtime.review.http.callers import Caller, Callers
 from cumulant.serving.doors import Doors

@@ -1,0 +1,105 @@
+"""CPU of each read command: `python bench/cli/read_commands.py PROJECT [--only WORDS] [--repeat 3]`.
+
+PROJECT is a project's folder with a registered model, predictions and labels (`make demo KEEP=1` leaves one). Each command
+runs in a process of its own, as a user's does; the median of user and system seconds is printed, with the wall time and the
+heavy packages that the command imports. Ids that a command needs are taken from the lists of the project. Read commands
+that wait (`events follow`, `release watch`, `monitor watch`) are not measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+HEAVY = ("mlflow", "pandas", "sklearn", "lightgbm", "matplotlib", "pyarrow", "polars", "scipy", "numpy", "onnxruntime")
+PROGRAM = """
+import sys
+from cumulant.cli.app import run
+code = run(sys.argv[2:])
+heavy = [name for name in {heavy!r} if name in sys.modules]
+with open(sys.argv[1], "w") as out: out.write(" ".join(heavy))
+sys.exit(code)
+"""
+
+
+class Usage(NamedTuple):
+    """What one run of a command took: seconds, and the heavy packages that it imported."""
+
+    cpu: float
+    wall: float
+    code: int
+    heavy: str
+
+
+def measured(project: Path, words: list[str]) -> Usage:
+    """One run in a process of its own."""
+    read, write = os.pipe()
+    begun = time.perf_counter()
+    program = [sys.executable, "-c", PROGRAM.format(heavy=HEAVY), f"/dev/fd/{write}", *words]
+    child = subprocess.Popen(
+        program, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, pass_fds=[write]
+    )
+    os.close(write)
+    with os.fdopen(read) as heavy:
+        imported = heavy.read()
+    _, status, used = os.wait4(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    return Usage(used.ru_utime + used.ru_stime, time.perf_counter() - begun, child.returncode, imported)
+
+
+def listed(project: Path, *words: str) -> Any:
+    """The document that a command prints."""
+    program = [sys.executable, "-m", "cumulant.cli", *words, "--json"]
+    done = subprocess.run(program, cwd=project, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def commands(project: Path) -> Iterator[list[str]]:
+    """Each read command, with ids of this project."""
+    run = next(one["id"] for one in listed(project, "runs", "list") if one["flow"] == "train")
+    versions = listed(project, "models", "list")
+    model = f"{versions[0]['name']}@champion"
+    labelled = listed(project, "labels", "list", "--limit", "1")
+    predictions = listed(project, "predictions", "list", "--limit", "1")
+    releases, cases = listed(project, "release", "history"), listed(project, "review", "list", "--status", "all")
+    alerts = listed(project, "alerts", "list")["alerts"]
+    yield from (["plan"], ["doctor"], ["ps"], ["runs", "list"], ["runs", "show", run])
+    yield from (["events", "list"], ["events", "verify"], ["models", "list"], ["models", "show", model])
+    if len(versions) > 1:
+        yield ["models", "compare", *(f"{one['name']}/{one['version']}" for one in versions[:2])]
+    yield from (["lineage", model], ["data", "show"], ["data", "quarantine"], ["features", "show"])
+    yield from (["predictions", "list"], ["predictions", "gaps"], ["labels", "list"], ["labels", "report"])
+    yield from (["predictions", "show", one["id"]] for one in predictions)
+    yield from (["labels", "show", one["id"]] for one in labelled)
+    yield from (["alerts", "list"], ["review", "list"], ["review", "report"], ["release", "history"])
+    yield from (["alerts", "show", one["id"]] for one in alerts[:1])
+    yield from (["review", "show", one["id"]] for one in cases[:1])
+    yield from (["release", "why", one["id"]] for one in releases[:1])
+    yield from (["release", "status"], ["release", "plan"], ["report", "--out", "/tmp/read-report.html"])
+
+
+def main() -> None:
+    asked = argparse.ArgumentParser(description=__doc__)
+    asked.add_argument("project", type=Path)
+    asked.add_argument("--only", default="", help="commands that begin with these words")
+    asked.add_argument("--repeat", type=int, default=3)
+    options = asked.parse_args()
+    print("| command | CPU s | wall s | code | heavy packages |\n|---|---|---|---|---|")
+    for words in commands(options.project):
+        if not " ".join(words).startswith(options.only):
+            continue
+        runs = [measured(options.project, words) for _ in range(options.repeat)]
+        cpu, wall = (statistics.median(getattr(one, name) for one in runs) for name in ("cpu", "wall"))
+        print(f"| `{' '.join(words)}` | {cpu:.2f} | {wall:.2f} | {runs[-1].code} | {runs[-1].heavy} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
