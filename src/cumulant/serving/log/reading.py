@@ -218,10 +218,9 @@ def _holes(worker: str, numbers: np.ndarray[Any, Any], before: int, last: int | 
 def _numbers(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """The sequence numbers of each worker in one file."""
     table = _read(path, None, ["worker", "sequence"])
-    return {
-        worker: np.unique(table["sequence"].filter(pc.equal(table["worker"], worker)).to_numpy())
-        for worker in pc.unique(table["worker"]).to_pylist()
-    }
+    workers = np.array(table["worker"].to_pylist())  # not compared in pyarrow, which imports pandas to make a scalar
+    sequences = table["sequence"].to_numpy()
+    return {str(worker): np.unique(sequences[workers == worker]) for worker in np.unique(workers)}
 
 
 def _wanted(model: str | None, since: datetime | None) -> Any:

@@ -1,0 +1,87 @@
+"""What each command that reads imports: no engine that it does not need, as each costs up to seconds of CPU."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cumulant.cli.app import COMMANDS, load
+
+#: imported by no command that reads
+ENGINES = {"mlflow", "pandas", "sklearn", "lightgbm", "matplotlib", "optuna", "onnxruntime", "sqlalchemy"}
+#: of those that read the journal and the registry alone
+TABLES = ENGINES | {"polars", "pyarrow", "scipy"}
+#: commands that read, with their arguments, by what they must not import
+READS = {
+    **dict.fromkeys(
+        ("doctor", "ps", "runs list", "runs show latest", "events list", "events verify", "models list",
+         "models show shop", "models compare shop/1 shop/1", "lineage shop", "alerts list", "alerts show NONE",
+         "review list", "release history", "release status", "release why", "report --out page.html"),
+        TABLES,
+    ),
+    **dict.fromkeys(
+        ("plan", "features show", "data show bought", "data quarantine bought", "predictions list",
+         "predictions show NONE", "predictions gaps"),
+        ENGINES,
+    ),
+}  # fmt: skip
+#: commands that write, wait, compute over rows, or answer from a model
+OTHERS = {
+    "demo", "new", "train", "evaluate", "package", "predict", "serve", "rollback", "up", "down", "replay", "tick",
+    "data validate", "data infer", "data clean", "features get", "features materialize", "features forget",
+    "models tag", "models alias", "models reproduce", "release start", "release watch", "release pause",
+    "release resume", "release promote", "release abort", "release approve", "release plan", "release simulate",
+    "alerts ack", "alerts silence", "alerts test", "alerts retry", "alerts drop", "monitor watch", "monitor backtest",
+    "monitor run", "events follow", "events export", "labels ingest", "labels list", "labels show", "labels report",
+    "labels import-predictions", "review fill", "review next", "review show", "review decide", "review skip",
+    "review escalate", "review note", "review assign", "review report", "review serve", "review export",
+    "review import",
+}  # fmt: skip
+PROGRAM = """
+import json, os, sys
+from cumulant.cli.app import run
+for words in json.loads(sys.argv[1]):
+    if os.fork() == 0:
+        out, quiet = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1), os.dup2(quiet, 2)
+        code = run(words.split())
+        os.write(out, (json.dumps([words, code, sorted(sys.modules)]) + "\\n").encode())
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def imports(trained: Path) -> dict[str, tuple[int, set[str]]]:
+    """Command line -> its exit code and what it imported, each in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(list(READS))],
+        cwd=trained, capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return {words: (code, set(modules)) for words, code, modules in lines}
+
+
+def test_every_command_is_known_as_one_that_reads_or_not() -> None:
+    known = {" ".join(words.split()[:2]) if words.split()[0] in GROUPS else words.split()[0] for words in READS}
+    assert known | OTHERS == COMMAND_LINES
+    assert not known & OTHERS
+
+
+@pytest.mark.parametrize("words", READS)
+def test_a_command_that_reads_imports_no_engine(words: str, imports: dict[str, tuple[int, set[str]]]) -> None:
+    code, modules = imports[words]
+    assert code in (0, 2), words  # 2: the project has no such alert, release or prediction
+    assert not modules & READS[words]
+
+
+GROUPS = {name for name in COMMANDS if hasattr(load(name), "commands")}
+COMMAND_LINES = {
+    line
+    for name in COMMANDS
+    for line in ([f"{name} {command}" for command in load(name).commands] if name in GROUPS else [name])
+}
