@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 
 from cumulant.core.errors import UsageError
 from cumulant.release.spec import AbSpec, CanarySpec, ReleaseSpec, StagesSpec
 from cumulant.runtime.release.planning import planned, rate_of
+from cumulant.runtime.release.simulation.reading import policy_of
+from cumulant.runtime.release.simulation.simulate import simulate
+from cumulant.runtime.release.simulation.world import World
 
 
 @pytest.mark.parametrize(
@@ -92,3 +96,24 @@ def test_a_harm_that_is_planned_for_is_one_that_is_acted_on():
     assert found.metric == "errors"
     assert found.harm_longest is not None
     assert found.harm_longest > 2.0
+
+
+def test_the_planned_time_is_within_a_factor_of_three_of_simulated_releases():
+    policy = {
+        "stages": {
+            "shadow": None,
+            "ab": None,
+            "canary": {
+                "weights": ["10%", "50%"], "at_least": "2m", "soak": "2m", "at_most": "6h", "samples": 500,
+                "mirror": "0%",
+            },
+        },
+        "metrics": {"quality": {"required": False}},
+    }  # fmt: skip
+    for rate in (50, 300):
+        world = msgspec.convert(
+            {"policy": policy, "traffic": {"requests_per_second": rate}, "errors": {"champion": 0.005}}, World
+        )
+        plan = planned(policy_of(world, ReleaseSpec()), rate=rate, source="declared", errors=0.005)
+        median = simulate(world, ReleaseSpec(), releases=3, seed=1, processes=1).seconds.median
+        assert median / 3 < plan.seconds < median * 3

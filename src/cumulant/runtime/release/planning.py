@@ -6,20 +6,20 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
-from cumulant.core.units import duration, share
+from cumulant.core.units import duration, share, show_duration
 from cumulant.release.admission import UNDECLARED_PART, with_margins
 from cumulant.release.metrics import Metric, harm_alphas, metrics
 from cumulant.release.steps import Step, steps
 from cumulant.runtime.actions import check, verb
 from cumulant.runtime.release.keys import too_few
 from cumulant.runtime.release.label_delay import label_delay
+from cumulant.runtime.release.measured_traffic import measured_traffic
 from cumulant.runtime.release.planning_texts import advice, instead, late_labels, undecided
 from cumulant.runtime.serve import PREDICTIONS
 from cumulant.statistics import sequential
@@ -36,7 +36,6 @@ _LOOKS, _RELEASES = 40, 100
 _POWER = 0.8
 #: spread of the difference of two models' Brier losses on one row, where nothing was measured
 _DEVIATION = 0.17
-_MEASURED = timedelta(days=7)
 #: failures of the candidate below which no test of failures can say anything
 _FEWEST = 3.0
 #: of a candidate as fast as the champion: how often it exceeds a bound raised by a quarter, against the bound itself
@@ -111,7 +110,7 @@ def plan_release(
     errors: float = 0.005,
     progress: Progress = silent,
 ) -> Plan:
-    """What a release of this project can decide at declared traffic, else at that of the last week's prediction log.
+    """What a release of this project can decide at declared traffic, else as the last week's prediction log has it.
 
     Raises:
         UsageError: no traffic is known, or the share of errors is not between 0 and 1.
@@ -123,21 +122,25 @@ def plan_release(
             subject="--errors",
             hint="write the share of requests that fail today, such as 0.5%; without any, 0.1% is a fair guess",
         )
+    measured = None
     if requests is not None:
         rate, source = rate_of(requests), "declared"
     else:
-        measured = measured_rate(project.state / PREDICTIONS, project.name, datetime.now(UTC))
+        measured = measured_traffic(project.state / PREDICTIONS, project.name, datetime.now(UTC))
         if measured is None:
             raise UsageError(
                 f"no prediction of {project.name} is logged from which its traffic could be told",
                 subject="--requests",
                 hint="say it: --requests 200/s, 30/m, 2000/d",
             )
-        rate, source = measured, "measured in the prediction log"
+        rate, source = measured.rate, measured.source()
     delay = label_delay(project)
     found = planned(project.spec.release, rate=rate, source=source, errors=errors, label_delay=delay, progress=progress)
-    few = too_few(project, project.name, project.spec.release)
-    return msgspec.structs.replace(found, warnings=[few]) if few else found
+    warnings = [
+        too_few(project, project.name, project.spec.release),
+        measured.warning(found.seconds) if measured else None,
+    ]
+    return msgspec.structs.replace(found, warnings=[text for text in warnings if text])
 
 
 def rate_of(text: str) -> float:
@@ -151,30 +154,6 @@ def rate_of(text: str) -> float:
     if not rate > 0:
         raise UsageError(f'"{text}" is no traffic', subject="--requests", hint="write 200/s, 30/m, 500/h or 2000/d")
     return rate
-
-
-def measured_rate(log: Path, model: str, now: datetime) -> float | None:
-    """Requests a second over the last week, or since the first one in it; None where nothing is logged.
-
-    Raises:
-        StorageError: the log cannot be read.
-    """
-    if not log.is_dir():
-        return None
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from cumulant.serving.log import batches
-
-    since = now - _MEASURED
-    wanted = (pc.field("model") == model) & ~pc.field("shadow") & (pc.field("row") == 0)
-    wanted = wanted & (pc.field("time") > pa.scalar(since, pa.timestamp("us", "UTC")))
-    found = [batch["time"] for batch in batches(log, ["time"], wanted=wanted, since=since.date()) if batch.num_rows]
-    count = sum(map(len, found))
-    if count < 2:
-        return None
-    first = min(pc.min(times).as_py() for times in found)
-    return float(count / max(60.0, (now - first).total_seconds()))
 
 
 def planned(
@@ -239,8 +218,9 @@ def _longer(
         wider = msgspec.structs.replace(step, at_most=step.at_most * factor)
         bad = {one.metric: errors if one.metric == "errors" else 1 - named[one.metric].quantile for one in short}
         if all(_fine(wider, rate, spec, metric=named[name], bad=share_) is not None for name, share_ in bad.items()):
+            longer = show_duration(timedelta(seconds=wider.at_most))
             yield (
-                f"give it more time: release.stages.canary.at_most: {wider.at_most / 86_400:.0f}d, within which a"
+                f"give it more time: release.stages.canary.at_most: {longer}, within which a"
                 " sound candidate is shown to be within its margins at this traffic"
             )
             return

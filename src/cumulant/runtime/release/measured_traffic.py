@@ -1,0 +1,88 @@
+"""How much traffic a model has, by its prediction log: while requests come, and how long without a break."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from cumulant.core.units import show_duration
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+PERIOD = timedelta(days=7)
+#: a break is a gap between requests that is longer than both: seconds, and times the median gap of distinct seconds
+_LEAST_BREAK, _TIMES_MEDIAN = 600.0, 20.0
+#: seconds that a stretch of requests has at least
+_LEAST_STRETCH = 60.0
+
+
+class MeasuredTraffic(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests a second while requests come; the longest stretch without a break, in seconds; the share of the time
+    from the first request until now that such stretches fill.
+    """
+
+    rate: float
+    longest: float
+    share: float
+
+    def source(self) -> str:
+        """Where the rate comes from, in words."""
+        breaks = "" if self.share >= 1 else f" while requests came, which is {self.share:.2g} of the time"
+        return f"measured in the prediction log{breaks}"
+
+    def warning(self, seconds: float | None) -> str | None:
+        """That a release of so many seconds is longer than requests ever came without a break; None where it is not."""
+        if seconds is None or self.share >= 1 or seconds <= self.longest:
+            return None
+        longest, whole = (show_duration(timedelta(seconds=round(one))) for one in (self.longest, seconds / self.share))
+        return (
+            f"requests came for {longest} at most without a break, and the release needs more: with such breaks it"
+            f" takes about {whole}"
+        )
+
+
+def measured_traffic(log: Path, model: str, now: datetime) -> MeasuredTraffic | None:
+    """The traffic of the last week; None where fewer than two requests are logged.
+
+    Raises:
+        StorageError: the log cannot be read.
+    """
+    if not log.is_dir():
+        return None
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from cumulant.serving.log import batches
+
+    since = now - PERIOD
+    wanted = (pc.field("model") == model) & ~pc.field("shadow") & (pc.field("row") == 0)
+    wanted = wanted & (pc.field("time") > pa.scalar(since, pa.timestamp("us", "UTC")))
+    times = [
+        batch["time"].cast(pa.int64()).to_numpy() / 1e6
+        for batch in batches(log, ["time"], wanted=wanted, since=since.date())
+    ]
+    return traffic_of(np.sort(np.concatenate(times)), now.timestamp()) if sum(map(len, times)) > 1 else None
+
+
+def traffic_of(times: NDArray[np.float64], now: float) -> MeasuredTraffic:
+    """The traffic of [n] sorted moments, in seconds, n > 1. A break is no traffic, also since the last request."""
+    distinct = np.unique(np.floor(times))
+    median = float(np.median(np.diff(distinct))) if len(distinct) > 1 else 0.0
+    limit = max(_LEAST_BREAK, _TIMES_MEDIAN * median)
+    # The time since the last request belongs to its stretch where it is no break.
+    ends = times[-1:] if now - times[-1] > limit else np.array([now])
+    marks = np.concatenate([times, ends])
+    after = np.flatnonzero(np.diff(marks) > limit)
+    begun, ended = marks[np.concatenate([[0], after + 1])], marks[np.concatenate([after, [len(marks) - 1]])]
+    stretches = np.maximum(ended - begun, _LEAST_STRETCH)
+    active = float(stretches.sum())
+    return MeasuredTraffic(
+        rate=len(times) / active,
+        longest=float(stretches.max()),
+        share=min(1.0, active / max(now - float(times[0]), _LEAST_STRETCH)),
+    )
