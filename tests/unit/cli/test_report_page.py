@@ -281,3 +281,39 @@ def test_features_in_words() -> None:
 def test_nothing_of_a_report_depends_on_the_order_of_a_dictionary(monkeypatch: Any) -> None:
     del monkeypatch
     assert page.render(report()) == page.render(report())
+
+
+def test_the_page_says_what_the_threshold_does_and_why_the_model_won() -> None:
+    metrics = tuple(
+        MetricReport(name=name, model=Interval(value, value - 0.01, value + 0.01), naive=None, higher_is_better=True)
+        for name, value in (("average_precision", 0.42), ("precision", 0.25), ("recall", 0.61), ("cost", 0.05))
+    )
+    slices = (
+        SliceReport(column="channel", value="web", rows=900, metrics={one.name: one.model for one in metrics}),
+        SliceReport(column="channel", value="shop", rows=9, metrics={}),
+    )
+    trials = tuple(
+        TrialReport(number=number, trainer=trainer, state="complete", score=score)
+        for number, (trainer, score) in enumerate([("naive", 0.5), ("lightgbm", 0.31), ("logistic", 0.42)])
+    )
+    base = report()
+    shown = msgspec.structs.replace(
+        base, metrics=metrics, slices=slices, threshold=0.167, alerts_a_day=12.5,
+        training=msgspec.structs.replace(
+            base.training, trials=trials, best=1, score_name="log_loss", higher_is_better=False
+        ),
+        serving=ServingReport(threshold=0.167, threshold_text="cost 1 of a false alarm against 5 of a miss"),
+    )  # fmt: skip
+    found = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.render(shown)))
+    assert "Threshold 0.167 cost 1 of a false alarm against 5 of a miss Alerts a day 12.5" in found
+    assert "Precision 0.250 of the alerts are right" in found
+    assert "channel rows average precision 95% interval recall precision cost" in found
+    assert "lightgbm won: its mean log loss over the folds is 0.310; the best of others: logistic 0.420" in found
+
+
+def test_calibration_of_rare_positives_fills_its_axes() -> None:
+    rare = charts.calibration([Point(0.002, 0.001, 900), Point(0.011, 0.013, 100)])
+    across = [float(x) for x in re.findall(r'cx="([\d.]+)"', str(rare))]
+    wide = [float(x) for x in re.findall(r'cx="([\d.]+)"', str(charts.calibration([Point(0.2, 0.1), Point(0.9, 0.8)])))]
+    assert across[-1] - across[0] > 0.7 * (wide[-1] - wide[0])
+    assert ">0.014<" in str(rare) or ">0.015<" in str(rare)

@@ -16,6 +16,8 @@ from cumulant.runtime.report_page.wording import count, day, number
 
 WIDTH, HEIGHT = 420.0, 300.0
 RIGHT, TOP, BOTTOM = 12.0, 12.0, 40.0
+#: shares from which a chart of shares ends at 1
+_HALF = 0.5
 
 
 class Frame:
@@ -85,8 +87,12 @@ def ticks(low: float, high: float, *, wanted: int = 5, whole: bool = False) -> l
 
 
 def calibration(points: Sequence[Point]) -> Markup:
-    """What was predicted against what happened; the size of a dot is the number of rows behind it."""
-    frame = Frame((0, 1), (0, 1))
+    """What was predicted against what happened; the size of a dot is the number of rows behind it.
+
+    Where both are small, as with rare positives, the axes end beyond the largest of them and not at 1.
+    """
+    end = _axis_end(max((max(point.x, point.y) for point in points), default=1.0))
+    frame = Frame((0, end), (0, end))
     most = max((point.weight for point in points), default=1.0) or 1.0
     dots = [
         frame.dot(
@@ -99,10 +105,18 @@ def calibration(points: Sequence[Point]) -> Markup:
     return svg(
         f"Calibration: predicted probability against observed share; the largest gap is {number(worst)}",
         frame.axes("predicted probability", "share that happened"),
-        frame.line([(0, 0), (1, 1)], "ideal"),
+        frame.line([(0, 0), (end, end)], "ideal"),
         frame.line([(point.x, point.y) for point in points], "model"),
         *dots,
     )
+
+
+def _axis_end(largest: float) -> float:
+    """The first round value beyond shares up to `largest`; 1 where they fill half of the axis."""
+    if not 0 < largest < _HALF:
+        return 1.0
+    step = 10.0 ** math.floor(math.log10(largest))
+    return next(factor * step for factor in (1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if factor * step > largest)
 
 
 def precision_recall(points: Sequence[Point], base_rate: float | None) -> Markup:

@@ -212,6 +212,9 @@ class ReportData(msgspec.Struct, frozen=True, kw_only=True):
     #: what was drawn whole for the intervals (day, row, an entity), and how many of them there were
     cluster: str = ""
     clusters: int = 0
+    #: of the test rows, where the task is binary: the score from which a row is an alert, and alerts a day
+    threshold: float | None = None
+    alerts_a_day: float | None = None
     slices: tuple[SliceReport, ...] = ()
     curves: tuple[CurveReport, ...] = ()
     gate: GateReport | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -86,6 +86,8 @@ def with_judgement(report: ReportData, judgement: Judgement, *, subject: str) ->
         metrics=metrics(evaluation, judgement.naive),
         cluster=evaluation.cluster,
         clusters=evaluation.clusters,
+        threshold=evaluation.threshold,
+        alerts_a_day=alerts_a_day(evaluation),
         slices=slices(evaluation),
         curves=tuple(curves(evaluation)),
         gate=gate(judgement),
@@ -117,6 +119,15 @@ def metrics(model: Evaluation, naive: Evaluation) -> tuple[MetricReport, ...]:
         for name, found in model.metrics.items()
         if (shown := interval(found)) is not None
     )
+
+
+def alerts_a_day(found: Evaluation) -> float | None:
+    """Test rows at or above the threshold, a day; None where rows have no time, or nothing is known of them."""
+    precision, recall = (found.values().get(name) for name in ("precision", "recall"))
+    if not precision or recall is None or found.positives is None or found.begin is None or found.end is None:
+        return None
+    days = max(1.0, (datetime.fromisoformat(found.end) - datetime.fromisoformat(found.begin)) / timedelta(days=1))
+    return found.rows * found.positives * recall / precision / days
 
 
 def without_personal_values(report: ReportData, personal: Collection[str], salt: bytes) -> ReportData:

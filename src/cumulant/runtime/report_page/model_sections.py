@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from cumulant.runtime.report_page import charts, wording
@@ -32,6 +33,8 @@ from cumulant.runtime.report_page.content import (
 from cumulant.runtime.report_page.markup import Child, Markup, element, join
 
 MANY = 12
+#: what the threshold does to a slice, beside its main metric
+_DECISION = ("recall", "precision", "cost")
 
 
 def quality(report: ReportData) -> Section:
@@ -49,6 +52,7 @@ def quality(report: ReportData) -> Section:
         lead,
         element("ul", *key, class_="legend"),
         _metrics(report.metrics),
+        _decisions(report),
         _curves(report),
         _slices(report),
     )
@@ -138,6 +142,23 @@ def _intervals(report: ReportData) -> str:
     )
 
 
+def _decisions(report: ReportData) -> Markup | None:
+    """What the threshold does to the test rows: why it is this one, how many alerts it makes, and how good they are."""
+    if report.threshold is None:
+        return None
+    figures = {metric.name: metric.model for metric in report.metrics}
+    text = report.serving.threshold_text if report.serving else ""
+    parts = [tile("Threshold", wording.number(report.threshold), text)]
+    if report.alerts_a_day is not None:
+        parts.append(tile("Alerts a day", wording.number(report.alerts_a_day), "test rows from the threshold on"))
+    notes = {"precision": "of the alerts are right", "recall": "of the positives are alerts"}
+    for name, note in notes.items():
+        if (found := figures.get(name)) is not None:
+            shown = wording.interval(found)
+            parts.append(tile(wording.title(name), wording.number(found.value), f"{note}; {shown}" if shown else note))
+    return join([element("h3", "Decisions at the threshold"), tiles(*parts)])
+
+
 def _serving_tiles(found: ServingReport) -> list[Markup]:
     parts = []
     if found.threshold is not None:
@@ -217,6 +238,7 @@ def _slice_table(slices: Sequence[SliceReport], column: str, main: str, overall:
     mine = [found for found in slices if found.column == column]
     low, high = charts.bounds([found.metrics.get(main) for found in mine])
     low, high = min(low, overall), max(high, overall)
+    beside = [name for name in _DECISION if name != main and any(name in found.metrics for found in mine)]
     rows = []
     for found in mine:
         measured = found.metrics.get(main)
@@ -224,7 +246,8 @@ def _slice_table(slices: Sequence[SliceReport], column: str, main: str, overall:
             charts.forest(measured, overall, low, high) if measured else element("span", "too few rows", class_="quiet")
         )
         figures = wording.number(measured.value if measured else None), wording.interval(measured)
-        cells: list[Child] = [found.value, wording.count(found.rows), *figures, drawn]
+        others = [wording.number(found.metrics[name].value) if name in found.metrics else "–" for name in beside]
+        cells: list[Child] = [found.value, wording.count(found.rows), *figures, drawn, *others]
         rows.append((cells, None))
     heads = [
         Column(column),
@@ -232,6 +255,7 @@ def _slice_table(slices: Sequence[SliceReport], column: str, main: str, overall:
         Column(wording.title(main).lower(), "n"),
         Column("95% interval", "n"),
         Column(""),
+        *(Column(wording.title(name).lower(), "n") for name in beside),
     ]
     if len(rows) <= MANY + 2:
         return table(f"By {column}", heads, rows)
@@ -258,7 +282,21 @@ def _search_words(found: TrainingReport) -> str:
         return "No search: the trainer's own settings."
     pruned = sum(trial.state == "pruned" for trial in found.trials)
     text = f"{wording.plural(len(found.trials), 'trial')}, {len(done)} with a score"
-    return text + (f", {pruned} stopped early." if pruned else ".")
+    return text + (f", {pruned} stopped early." if pruned else ".") + _why(found, done)
+
+
+def _why(found: TrainingReport, done: Sequence[TrialReport]) -> str:
+    """Which trainer won, by what, and the best score of each other one."""
+    best: dict[str, float] = {}
+    for trial in sorted(done, key=lambda trial: _rank(trial, higher=found.higher_is_better)):
+        best.setdefault(trial.trainer, trial.score if trial.score is not None else math.nan)
+    winner = next((trial for trial in done if trial.number == found.best), None)
+    if winner is None or winner.score is None:
+        return ""
+    others = ", ".join(f"{name} {wording.number(score)}" for name, score in best.items() if name != winner.trainer)
+    name = wording.title(found.score_name or "score").lower()
+    shown = f" {winner.trainer} won: its mean {name} over the folds is {wording.number(winner.score)}"
+    return f"{shown}; the best of others: {others}." if others else f"{shown}."
 
 
 def _folds(rows: Sequence[FoldReport]) -> Markup | None:
