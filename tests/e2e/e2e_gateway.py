@@ -15,7 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.core.traffic import ARM_HEADER, REQUEST_HEADER, Routes
+from cumulant.core.gateway_token import read_key, token_for
+from cumulant.core.traffic import ARM_HEADER, CALLER_HEADER, REQUEST_HEADER, TOKEN_HEADER, Routes
 from cumulant.ports.driver import Driver
 from cumulant.ports.traffic import Door, Opening
 
@@ -37,7 +38,7 @@ class Standin:
         self.folder = Path(url.partition("://")[2])
 
     def program(self, opening: Opening) -> list[str]:
-        return [sys.executable, __file__, str(self.folder), opening.http]
+        return [sys.executable, __file__, str(self.folder), opening.http, opening.gateway_key_file or ""]
 
     def door(self) -> Door | None:
         try:
@@ -66,17 +67,20 @@ class Standin:
 
 class _Passing(BaseHTTPRequestHandler):
     folder: Path
+    key: bytes
     protocol_version = "HTTP/1.0"
 
     def do_POST(self) -> None:
         routes = Standin(f"standin://{self.folder}").in_force("")
         assert routes is not None
-        host = routes.champion.endpoints[0].removeprefix("http://")
-        name = self.headers.get(REQUEST_HEADER) or uuid.uuid4().hex
+        (url,) = routes.champion.endpoints
+        host, name = url.removeprefix("http://"), uuid.uuid4().hex
+        told = {ARM_HEADER: "champion", REQUEST_HEADER: name, TOKEN_HEADER: token_for(self.key, url)}
+        told[CALLER_HEADER] = self.headers.get(CALLER_HEADER) or name
         connection = http.client.HTTPConnection(host, timeout=10)
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         try:
-            connection.request(self.command, self.path, body, {ARM_HEADER: "champion", REQUEST_HEADER: name})
+            connection.request(self.command, self.path, body, told)
             answer = connection.getresponse()
             content, status = answer.read(), answer.status
         except OSError as error:
@@ -84,6 +88,7 @@ class _Passing(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("content-length", str(len(content)))
         self.send_header(REQUEST_HEADER, name)
+        self.send_header(CALLER_HEADER, told[CALLER_HEADER])
         self.end_headers()
         self.wfile.write(content)
 
@@ -99,12 +104,13 @@ def _write(path: Path, content: bytes) -> None:
     draft.replace(path)
 
 
-def main(folder: str, address: str) -> None:
+def main(folder: str, address: str, key_file: str) -> None:
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     host, _, port = address.rpartition(":")
+    told = {"folder": place, "key": read_key(key_file)}
     try:
-        server = ThreadingHTTPServer((host, int(port)), type("Here", (_Passing,), {"folder": place}))
+        server = ThreadingHTTPServer((host, int(port)), type("Here", (_Passing,), told))
     except OSError as error:
         sys.exit(f"{address} cannot be listened at: {error.strerror}")
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())

@@ -138,6 +138,11 @@ def test_up_serves_says_so_twice_and_down_leaves_nothing(shop):
     answer = asked(told["url"], "asked-here")
     assert answer.status_code == 200, answer.text
     assert answer.json()["version"] == "1"
+    forged = {"x-request-id": "forged", "cumulant-arm": "candidate", "cumulant-request-id": answer.json()["request_id"]}
+    path = "/v1/models/returns/predict"
+    direct = httpx.post(named(shop, "server-1").url + path, json=ROW, headers=forged, timeout=10)
+    assert direct.status_code == 200
+    assert (state_of(shop) / "stack" / "gateway.key").stat().st_mode & 0o777 == 0o600
     assert f"process {told['supervisor']}" in words(shop, "up", code=3)
     shown = run(shop, "ps")
     assert shown["supervisor"] == told["supervisor"]
@@ -149,20 +154,26 @@ def test_up_serves_says_so_twice_and_down_leaves_nothing(shop):
     assert left == {"book.json", "logs"}
     assert run(shop, "ps") == {"running": False, "processes": []}
     assert run(shop, "down") == {"ended": 0}
-    logged = run(shop, "predictions", "show", "asked-here")
-    assert (logged[0]["arm"], logged[0]["shadow"]) == ("champion", False)
+    (logged,) = run(shop, "predictions", "show", answer.json()["request_id"])
+    assert (logged["arm"], logged["shadow"], logged["caller_id"]) == ("champion", False, "asked-here")
+    (logged,) = run(shop, "predictions", "show", direct.json()["request_id"])
+    assert (logged["arm"], logged["shadow"], logged["caller_id"]) == ("", False, "forged")
 
 
 def test_each_process_that_is_killed_comes_back_and_the_port_stays(shop):
     with supervised(shop):
         before = {name: ready(shop, name) for name in ("server-1", "gateway", "controller")}
+        (state_of(shop) / "stack" / "gateway.key").unlink()
         for name, one in before.items():
             os.kill(one.pid, signal.SIGKILL)
             again = ready(shop, name, other_than=one.pid)
             assert again.restarts == 1
             assert again.url == one.url
             assert again.not_ready_since is None
-        assert asked(read_status(state_of(shop)).url).status_code == 200
+        answer = asked(read_status(state_of(shop)).url)
+        assert answer.status_code == 200
+    (logged,) = run(shop, "predictions", "show", answer.json()["request_id"])
+    assert logged["arm"] == "champion"
 
 
 def test_a_candidate_is_served_at_once_and_ended_when_nobody_asks_for_it(shop):

@@ -150,6 +150,7 @@ def _print(console: Console, one: PredictionView) -> None:
 
     heading(console, one.id if one.row == 0 else f"{one.id} row {one.row}", f"{one.model} version {one.version}")
     told = [
+        ("named by the caller", one.caller_id),
         ("answered", one.time),
         ("for the moment", one.event_time),
         ("took", f"{one.latency_us / 1000:.2f} ms"),

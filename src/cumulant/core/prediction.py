@@ -12,7 +12,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     that join labels and key the online state.
     """
 
-    #: of the request: the caller's, or one that the server gave
+    #: of the request: one that the gateway or the server gave; without a gateway, the caller's where it gave one
     id: str
     #: place in the request, from 0
     row: int = 0
@@ -42,3 +42,5 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int
     tenant: str = ""
     region: str = ""
+    #: the caller's own name of the request, where `id` is ours; it joins nothing
+    caller_id: str = ""

@@ -19,8 +19,12 @@ ARM_HEADER = "cumulant-arm"
 SERVED_HEADER = "cumulant-served-arm"
 #: carries the key that keeps a caller on one version, where the body does not
 KEY_HEADER = "cumulant-key"
-#: names a request, from the caller or else the gateway; the prediction log keeps the same
-REQUEST_HEADER = "x-request-id"
+#: names a request, from the gateway to the server and on the answer; the prediction log keeps the same
+REQUEST_HEADER = "cumulant-request-id"
+#: the caller's own name of a request, which is passed on, returned, and never used to join anything
+CALLER_HEADER = "x-request-id"
+#: shows a server that its request comes from the gateway
+TOKEN_HEADER = "cumulant-gateway-token"  # noqa: S105 - the header's name
 #: marks a mirrored request, whose answer is never returned
 SHADOW_HEADER = "cumulant-shadow"
 _OTHER_POSTS = frozenset({"/v1/labels", "/v1/events"})
@@ -109,6 +113,7 @@ def predicts(method: str, target: str) -> bool:
 class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One request that a gateway answered, from its log. Mirrored copies are not here."""
 
+    #: the gateway's own name of it, as in the prediction log
     request: str
     #: microseconds since 1970 UTC, when the answer was done
     time: int
@@ -128,6 +133,8 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     revision: int = 0
     #: it asks for a prediction; probes of health, figures and posted labels do not, and are evidence of no model
     predicts: bool = True
+    #: the caller's name of the request; empty where it gave none
+    caller_id: str = ""
 
     @property
     def rescued(self) -> bool:

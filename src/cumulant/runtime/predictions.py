@@ -44,6 +44,7 @@ class PredictionView(msgspec.Struct, frozen=True, kw_only=True):
     sequence: int
     tenant: str
     region: str
+    caller_id: str
 
 
 def log_folder(project: Project, *, principal: Principal) -> Path:

@@ -77,7 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--behind-gateway",
         action="store_true",
-        help="only a gateway reaches this server: the headers by which it names arm, copy and request are logged",
+        help="a gateway is in front: with its token, the headers by which it names arm, copy and request are logged",
+    )
+    add(
+        "--gateway-key-file",
+        metavar="FILE",
+        type=Path,
+        help="holds the key that the gateway makes its token with; goes with --behind-gateway",
     )
     add("--insecure", action="store_true", help="allow an address that others can reach, without a token")
     add("--body-limit", metavar="SIZE", default="8MiB", help="default %(default)s")
@@ -181,7 +187,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         control=options.model_control == "explicit",
         token=read_token(options.token_file, os.environ),
         hosts=tuple(map(host_name, options.allow_host)),
-        behind_gateway=options.behind_gateway,
+        gateway_key=_gateway_key(options.gateway_key_file, expected=options.behind_gateway),
         scheduling=Scheduling(queue=duration(options.queue).total_seconds(), caching=Caching(mode=mode)),
         sharing=sharing,
         fallback=_fallback(options.fallback),
@@ -199,6 +205,20 @@ def _settings(options: argparse.Namespace) -> Settings:
         scored=options.scored,
         clock_skew=None if options.clock_skew is None else duration(options.clock_skew).total_seconds(),
     )
+
+
+def _gateway_key(path: Path | None, *, expected: bool) -> bytes | None:
+    """The key of the gateway in front, where there is one."""
+    from cumulant.core.gateway_token import read_key
+
+    if expected != (path is not None):
+        told = (
+            "--behind-gateway and --gateway-key-file go together: what a gateway says is believed with its token only"
+        )
+        raise UsageError(
+            told, hint="`cumulant up` gives both; a gateway of your own starts with --gateway-key-file too"
+        )
+    return None if path is None else read_key(path)
 
 
 def _cache(given: Sequence[str], budget: str) -> tuple[Literal["auto", "on", "off"], Sharing | None]:

@@ -91,7 +91,13 @@ def line_of(note: Note) -> dict[str, object]:
         "ms": round(note.seconds * 1000, 3),
         "client": note.client,
     }
-    more = {"request_id": note.request_id, "trace_id": note.trace_id, "model": note.model, "version": note.version}
+    more = {
+        "request_id": note.request_id,
+        "caller_id": note.caller_id,
+        "trace_id": note.trace_id,
+        "model": note.model,
+        "version": note.version,
+    }
     line.update({name: value for name, value in more.items() if value})
     if note.model:
         line["rows"] = note.rows

@@ -20,6 +20,7 @@ from cumulant.serving.admin import configuration, metadata, metrics, repository,
 from cumulant.serving.control import Control
 from cumulant.serving.errors import HttpError
 from cumulant.serving.fleet import Alone, Fleet
+from cumulant.serving.gateway import name_of
 from cumulant.serving.http import Request, Response, decompressed, encode, json_response
 from cumulant.serving.inbox import Inbox
 from cumulant.serving.inference import HEADER_LENGTH, decoded, read_call, write_answer
@@ -321,7 +322,8 @@ class Application:
         rows, single, asked = rows_of(decoded(decode, request.body), model)
         work = model.from_rows(rows)
         work.why = why(model.reasons, queried(request.target, asked))
-        request_id = request_id_of(request)
+        # Our name, where a gateway or the check of its token gave one.
+        request_id = request_id_of(request) if self.score.marks is None else name_of(request.headers)
 
         def finish(raw: Sequence[Array]) -> Response:
             answers = model.answers(work, raw)

@@ -1,17 +1,30 @@
 """What a gateway in front says of a request: its arm, whether it is a copy, its name.
 
-Heard only where the server was started for it, so that no caller can choose how its request is logged.
+Believed only with the gateway's token, so that no other process that reaches the server's port can make evidence of a
+release. A request without it is answered as an ordinary one: without an arm, under a name that the server gives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hmac
+import os
+from collections.abc import Awaitable, Mapping
 from typing import NamedTuple
 
-from cumulant.core.traffic import ARM_HEADER, CANDIDATE, CHAMPION, REQUEST_HEADER, SERVED_HEADER, SHADOW_HEADER
+from cumulant.core.traffic import (
+    ARM_HEADER,
+    CALLER_HEADER,
+    CANDIDATE,
+    CHAMPION,
+    REQUEST_HEADER,
+    SERVED_HEADER,
+    SHADOW_HEADER,
+    TOKEN_HEADER,
+)
+from cumulant.serving.http import Handler, Request, Response
 
-_ARM, _SERVED, _SHADOW, _REQUEST = (
-    name.encode() for name in (ARM_HEADER, SERVED_HEADER, SHADOW_HEADER, REQUEST_HEADER)
+_ARM, _SERVED, _SHADOW, _REQUEST, _CALLER, _TOKEN = (
+    name.encode() for name in (ARM_HEADER, SERVED_HEADER, SHADOW_HEADER, REQUEST_HEADER, CALLER_HEADER, TOKEN_HEADER)
 )
 _ARMS = {CHAMPION.encode(): CHAMPION, CANDIDATE.encode(): CANDIDATE}
 _LONGEST = 200
@@ -24,19 +37,61 @@ class Marks(NamedTuple):
     served: str = ""
     #: a mirrored copy, whose answer is never returned
     shadow: bool = False
-    #: the gateway's name of the request; empty: none
+    #: our name of the request; empty: none
     request: str = ""
+    #: the caller's own name of it, where it gave one
+    caller: str = ""
 
 
 NONE = Marks()
 
 
+class Trust:
+    """Tells requests that the gateway forwarded from all others."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token.encode()
+
+    def check(self, headers: dict[bytes, bytes]) -> None:
+        """Take out of the headers what must not be believed; each request has a name of ours afterwards."""
+        if not hmac.compare_digest(headers.pop(_TOKEN, b""), self._token):
+            for name in (_ARM, _SERVED, _SHADOW, _REQUEST):
+                headers.pop(name, None)
+        if not name_of(headers):
+            headers[_REQUEST] = new_name().encode()
+
+    def over(self, handle: Handler) -> Handler:
+        """Answers as `handle`, whose requests are checked first."""
+        check = self.check
+
+        def checked(request: Request) -> Response | Awaitable[Response]:
+            check(request.headers)
+            return handle(request)
+
+        return checked
+
+
+def new_name() -> str:
+    """A name of ours for a request, which no caller can guess."""
+    return os.urandom(16).hex()
+
+
+def name_of(headers: Mapping[bytes, bytes]) -> str:
+    """Our name of a request whose headers were checked; empty: it has none."""
+    return _printable(headers.get(_REQUEST, b""))
+
+
 def marks_of(headers: Mapping[bytes, bytes]) -> Marks:
-    """The marks in a request's headers; what is none of them is left out."""
-    name = headers.get(_REQUEST, b"")
+    """The marks in a request's headers, which were checked; what is none of them is left out."""
+    name, caller = headers.get(_REQUEST, b""), headers.get(_CALLER, b"")
     return Marks(
         arm=_ARMS.get(headers.get(_ARM, b""), ""),
         served=_ARMS.get(headers.get(_SERVED, b""), ""),
         shadow=headers.get(_SHADOW) == b"1",
-        request=name.decode() if len(name) <= _LONGEST and name.isascii() and name.decode().isprintable() else "",
+        request=_printable(name),
+        caller="" if caller == name else _printable(caller),
     )
+
+
+def _printable(name: bytes) -> str:
+    return name.decode() if len(name) <= _LONGEST and name.isascii() and name.decode().isprintable() else ""

@@ -62,18 +62,21 @@ class Logbook:
             self._ignored[model.name, model.version] = _ignored(model.servable)
 
     def put(self, model: Model, scoring: Told, raw: Sequence[Array], received: float, marks: Marks) -> None:
-        """One answered request; `received` by `time.perf_counter`. It has the gateway's name, else the caller's."""
+        """One answered request; `received` by `time.perf_counter`. It has our name, and the caller's beside it; without
+        a gateway callers may name their requests.
+        """
         work = scoring.work
         name = marks.request or scoring.id or f"{self._bits(64):016x}"
+        caller = marks.caller if scoring.id in {"", name} else scoring.id
         now, latency = time.time_ns() // 1000, int((time.perf_counter() - received) * 1e6)
         if work.raw is None and len(work.feeds) == len(raw) == 1:
             (asked,), (answered,) = work.feeds.values(), raw
             pattern = self._pattern(model, work, asked, answered, marks)
             if pattern is not None:
-                self.client.put(Like(pattern, name, now, latency, _memory(asked), _memory(answered)))
+                self.client.put(Like(pattern, name, now, latency, _memory(asked), _memory(answered), caller_id=caller))
                 return
         entry = self._entry(model, work, marks)
-        entry.id, entry.time_us, entry.latency_us = name, now, latency
+        entry.id, entry.time_us, entry.latency_us, entry.caller_id = name, now, latency, caller
         if work.raw is not None:
             entry.rows = encode(self._asked(model, work.raw) if work.warnings else work.raw)
             entry.answers = encode(model.answers(work, raw))

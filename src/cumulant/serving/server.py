@@ -161,7 +161,7 @@ def _check(settings: Settings, *, insecure: bool) -> None:
 
 
 def _alone(settings: Settings, listener: socket.socket, announce: Callable[[Ready], None] | None, salt: bytes) -> None:
-    settings, pins = _first(settings)
+    settings, pins = _first(msgspec.structs.replace(settings, port=listener.getsockname()[1]))
     worker = Worker(settings, pins=pins)
     models = tuple((model.name, model.version) for model in worker.app.models)
     ready = Ready(url_of(listener), os.getpid(), models, grpc=_grpc_of(settings))

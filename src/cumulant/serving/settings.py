@@ -36,8 +36,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     token: str | None = None
     #: names of this server beside loopback's, where it needs no token: of a proxy in front; `*`: any
     hosts: tuple[str, ...] = ()
-    #: a gateway is in front, whose words on a request's arm are believed
-    behind_gateway: bool = False
+    #: of the gateway in front, whose words on a request are believed; None: there is none
+    gateway_key: bytes | None = None
     scheduling: Scheduling = Scheduling()
     #: the cache that servers share; None: each has its own only
     sharing: Sharing | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable
 
+from cumulant.serving.gateway import marks_of
 from cumulant.serving.http import Handler, Request, Response
 from cumulant.serving.paths import template
 from cumulant.serving.watching import Note, Watch
@@ -16,13 +17,17 @@ _MOST = 256
 class Watched:
     """Answers as `handle` does, and tells `watch`. Where nobody watches, `handle` itself is to be used."""
 
-    def __init__(self, handle: Handler, watch: Watch) -> None:
-        self._handle, self._watch = handle, watch
+    def __init__(self, handle: Handler, watch: Watch, *, behind_gateway: bool = False) -> None:
+        """`behind_gateway`: requests have names of ours, see `gateway.Trust`."""
+        self._handle, self._watch, self._behind_gateway = handle, watch, behind_gateway
         #: of paths that were asked for before; bounded, as callers choose them
         self._templates: dict[bytes, str] = {}
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         note = _note(request, self._template(request.target))
+        if self._behind_gateway:
+            marks = marks_of(request.headers)
+            note.ours, note.request_id, note.caller_id = True, marks.request, marks.caller
         self._watch.begin(note)
         found = self._handle(request)
         if isinstance(found, Response):

@@ -30,13 +30,14 @@ class Watchers:
             from cumulant.serving.tracing import Tracing
 
             self._tracing = Tracing(settings.traces or None, service=settings.name)
+        self._behind_gateway = settings.gateway_key is not None
         self._log = AccessLog() if settings.access_log else None
         found = tuple(one for one in (self._tracing, self._log) if one is not None)
         self.watch = Watch(found) if found else None
 
     def over(self, handle: Handler) -> Handler:
         """`handle`, watched."""
-        return handle if self.watch is None else Watched(handle, self.watch)
+        return handle if self.watch is None else Watched(handle, self.watch, behind_gateway=self._behind_gateway)
 
     def refused(self, refusal: Refusal) -> None:
         """A connection refused requests before they were whole."""

@@ -24,6 +24,9 @@ class Note(msgspec.Struct, gc=False):
     parent: str = ""
     state: str = ""
     request_id: str = ""
+    #: behind a gateway `request_id` is ours, and this is the caller's
+    ours: bool = False
+    caller_id: str = ""
     model: str = ""
     version: str = ""
     rows: int = 0
@@ -68,7 +71,12 @@ class Watch:
     # --- what scoring knows
 
     def read(self, request_id: str) -> None:
-        if (note := self._present.get()) is not None and request_id:
+        """The name that the caller gave in a body, or that an answer has."""
+        if (note := self._present.get()) is None or request_id in {"", note.request_id}:
+            return
+        if note.ours:
+            note.caller_id = request_id
+        else:
             note.request_id = request_id
 
     def scored(self, model: str, version: str, rows: int) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError
+from cumulant.core.gateway_token import token_for
 from cumulant.core.hosts import Hosts, is_loopback
 from cumulant.serving.app import Application
 from cumulant.serving.control import Control, Staff, open_pinned
 from cumulant.serving.doors import Doors
 from cumulant.serving.fleet import Alone, Fleet
-from cumulant.serving.gateway import NONE, Marks, marks_of
+from cumulant.serving.gateway import Marks, Trust, marks_of, new_name
 from cumulant.serving.http import Limits, Refusals, Request, Site
 from cumulant.serving.inbox import Inbox
 from cumulant.serving.log import LogClient
@@ -28,7 +29,7 @@ from cumulant.serving.process import of_process
 from cumulant.serving.recording import Recorder
 from cumulant.serving.settings import Settings
 from cumulant.serving.sharing import Sharer
-from cumulant.serving.sockets import several_possible
+from cumulant.serving.sockets import address_of, several_possible
 from cumulant.serving.trial import Trial
 from cumulant.serving.watchers import Watchers
 
@@ -70,10 +71,13 @@ class Worker:
         self.app.score.recorder = self.recorder
         self.app.inbox = None if settings.labels is None else Inbox(Path(settings.labels), settings.labels_size)
         self.app.score.watch = self._watchers.watch
-        self.app.score.marks = _marks if settings.behind_gateway else None
+        handle = self._watchers.over(self.app)
+        if settings.gateway_key is not None:
+            self.app.score.marks = _marks
+            handle = Trust(token_for(settings.gateway_key, f"http://{_address(settings)}")).over(handle)
         admitted = None if settings.token is None else self.app.admitted
         refusals = Refusals(self._watchers.refused)
-        self._site = Site(self._watchers.over(self.app), Limits.of_body(settings.body_limit), admitted, refusals)
+        self._site = Site(handle, Limits.of_body(settings.body_limit), admitted, refusals)
         self.staff = Staff(models, self._opening.repository, self._opening, put=self._put, told=self._series)
 
     async def _put(self, models: ModelSet) -> None:
@@ -157,5 +161,9 @@ class Worker:
 
 
 def _marks(request: object) -> Marks:
-    """Gateways speak HTTP: a call over gRPC did not come by one."""
-    return marks_of(request.headers) if isinstance(request, Request) else NONE
+    """Gateways speak HTTP: a call over gRPC did not come by one, and nothing of it is believed."""
+    return marks_of(request.headers) if isinstance(request, Request) else Marks(request=new_name())
+
+
+def _address(settings: Settings) -> str:
+    return address_of(settings.host, settings.port)

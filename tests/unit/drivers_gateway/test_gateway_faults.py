@@ -383,7 +383,7 @@ def test_killed_under_load_it_comes_back_and_tells_nothing_twice(tmp_path: Path)
             for thread in threads:
                 thread.join()
         reader.read()
-    told = [one.request for one in reader.told]
+    told = [one.caller_id for one in reader.told]
     assert len(told) == len(set(told))
     # Only what was answered within a flush before a kill may be missing (twice that, on a busy machine).
     lost = [answered[name] for name in answered.keys() - set(told)]

@@ -64,13 +64,13 @@ def exchange(arm=CANDIDATE, *, status=200, revision=2, seconds=0.0, **other):
     return Exchange(time=NOW + round(seconds * 1e6), status=status, **told, **other)
 
 
-def logged(folder, rows):
+def logged(folder, rows, *, arm=CHAMPION):
     """Rows as (id, version, shadow, microseconds, outputs)."""
     parts = Parts(folder, Hiding(b"k", {"late": []}), file_size=1 << 26, failed=lambda error, rows: None)
     for sequence, (name, version, shadow, time, outputs) in enumerate(rows, 1):
         entry = Entry(
             id=name, time_us=time, latency_us=1, model="late", version=version, sequence=sequence, event_times=[None],
-            ages=[None], arm=CHAMPION, served_arm=CANDIDATE if shadow else CHAMPION, shadow=shadow,
+            ages=[None], arm=arm, served_arm=CANDIDATE if shadow else CHAMPION, shadow=shadow,
             rows=b'[{"pages":4}]', answers=msgspec.json.encode([outputs]),
         )  # fmt: skip
         parts.add(entry, "w.1", "")
@@ -194,6 +194,13 @@ def test_a_half_is_no_pair_and_another_version_is_neither(scene):
     rows = [("a", "1", False, NOW, answer), ("b", "2", True, NOW, answer), ("c", "1", False, NOW, answer), ("c", "9", True, NOW, answer)]  # fmt: skip
     logged(scene.folder / "log", rows)
     assert mirrored(scene.folder / "log", scene.release, after=NOW - 10, until=NOW + 10).pairs == ()
+
+
+def test_what_did_not_come_through_the_gateway_is_evidence_of_no_arm(scene):
+    answer = {"prediction": 3.5}
+    logged(scene.folder / "log", [("a", "1", False, NOW, answer), ("a", "2", True, NOW, answer)], arm="")
+    found = mirrored(scene.folder / "log", scene.release, after=NOW - 10, until=NOW + 10, arms=True)
+    assert (found.pairs, found.rows) == ((), {CHAMPION: [], CANDIDATE: []})
 
 
 def test_answers_of_another_shape():

@@ -5,6 +5,7 @@ import fcntl
 import os
 import time
 
+import pyarrow.parquet as pq
 import pytest
 from log_support import entry, lost, sequences
 
@@ -69,6 +70,20 @@ def test_small_files_become_one_with_the_same_rows(log):
     tidy(log.folder)
     assert len(parquet(log.folder)) == 1
     assert sequences(log.folder) == list(range(1, 71))
+
+
+def test_files_of_a_version_without_the_callers_names_are_read_and_merged(log):
+    log(1, 5)
+    (old,) = log.folder.rglob("*.parquet")
+    table = pq.read_table(old, partitioning=None).drop_columns("caller_id")
+    pq.write_table(table, old)
+    assert find(log.folder, "r3")[0].caller_id == ""
+    log(6, 9)
+    assert len(recent(log.folder)) == len(scan(log.folder).to_table()) == 9
+    tidy(log.folder)
+    assert len(parquet(log.folder)) == 1
+    assert sequences(log.folder) == list(range(1, 10))
+    assert {one.caller_id for one in recent(log.folder)} == {""}
 
 
 def test_files_are_merged_up_to_their_size_at_once(log):

@@ -1,26 +1,59 @@
-"""What a gateway says of a request: believed where the server was started for it, and nowhere else."""
+"""What a gateway says of a request: believed with its token, and from nobody else."""
 
 from __future__ import annotations
 
+import asyncio
+import json
+import subprocess
+import sys
+from contextlib import contextmanager
 from datetime import timedelta
 
+import grpc
 import httpx
 import pytest
 from serving_models import ROW, WINDOWED, flights, servable, windowed_model
 from test_serving_app import tensors
 from test_serving_recording import PREDICT, REQUEST, ask, rows_of, serving, tell
 
+from cumulant.core.gateway_token import token_for
+from cumulant.core.traffic import TOKEN_HEADER, Arm, Routes
+from cumulant.drivers.envoy.client import EnvoyTraffic
+from cumulant.drivers.local.gateway.client import LocalTraffic
 from cumulant.drivers.local.online import SqliteOnline
 from cumulant.features import materialize
-from cumulant.serving.gateway import NONE, Marks, marks_of
-from cumulant.serving.log import find
+from cumulant.ports.traffic import Opening
+from cumulant.serving.gateway import NONE, Marks, Trust, marks_of
+from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.log import find, recent
+from cumulant.testing.gateways import Reader, wait_for
+from cumulant.testing.gateways import running as gateway
 
-SAID = {"x-request-id": "q1", "cumulant-arm": "candidate", "cumulant-shadow": "1"}
+SAID = {"cumulant-request-id": "q1", "cumulant-arm": "candidate", "cumulant-shadow": "1"}
+SAID |= {"cumulant-served-arm": "candidate"}
+KEY = b"k" * 32
+INFER = "/v2/models/flight-late/infer"
 
 
 def infer(url, headers, name="body-id"):
     body = {"id": name, "inputs": tensors([ROW])}
-    return httpx.post(f"{url}/v2/models/flight-late/infer", json=body, headers=headers, timeout=30)
+    return httpx.post(f"{url}{INFER}", json=body, headers=headers, timeout=30)
+
+
+@pytest.fixture
+def key_file(tmp_path):
+    (tmp_path / "gateway.key").write_bytes(KEY)
+    return tmp_path / "gateway.key"
+
+
+@contextmanager
+def behind(key_file, folder, *more):
+    with serving(folder, "--behind-gateway", "--gateway-key-file", key_file, *more) as (process, url):
+        yield process, url
+
+
+def by_gateway(url, **more):
+    return {TOKEN_HEADER: token_for(KEY, url), **more}
 
 
 @pytest.mark.parametrize(
@@ -30,9 +63,11 @@ def infer(url, headers, name="body-id"):
         ({b"cumulant-arm": b"champion"}, Marks(arm="champion")),
         ({b"cumulant-arm": b"candidate", b"cumulant-served-arm": b"champion"}, Marks("candidate", "champion")),
         ({b"cumulant-arm": b"third", b"cumulant-served-arm": b"", b"cumulant-shadow": b"yes"}, NONE),
-        ({b"cumulant-shadow": b"1", b"x-request-id": b"a-1"}, Marks(shadow=True, request="a-1")),
+        ({b"cumulant-shadow": b"1", b"cumulant-request-id": b"a-1"}, Marks(shadow=True, request="a-1")),
+        ({b"x-request-id": b"a-1"}, Marks(caller="a-1")),
+        ({b"x-request-id": b"a-1", b"cumulant-request-id": b"a-1"}, Marks(request="a-1")),
         ({b"x-request-id": b"a\x07"}, NONE),
-        ({b"x-request-id": "é".encode()}, NONE),
+        ({b"cumulant-request-id": "é".encode()}, NONE),
         ({b"x-request-id": b"x" * 300}, NONE),
     ],
 )
@@ -40,29 +75,155 @@ def test_marks(headers, marks):
     assert marks_of(headers) == marks
 
 
-def test_the_log_has_the_gateways_words_on_arm_copy_and_request(tmp_path):
+@pytest.mark.parametrize("token", [None, b"", b"forged", "é".encode(), token_for(KEY, "http://127.0.0.1:2").encode()])
+def test_without_the_token_nothing_is_believed(token):
+    said = {name.encode(): value.encode() for name, value in SAID.items()}
+    headers = said | {b"x-request-id": b"mine"} | ({} if token is None else {TOKEN_HEADER.encode(): token})
+    Trust(token_for(KEY, "http://127.0.0.1:1")).check(headers)
+    marks = marks_of(headers)
+    assert marks[:3] == NONE[:3]
+    assert (len(marks.request), marks.caller) == (32, "mine")
+    assert TOKEN_HEADER.encode() not in headers
+
+
+def test_with_the_token_all_is_believed_and_a_missing_name_is_given():
+    token = token_for(KEY, "http://127.0.0.1:1").encode()
+    headers = {name.encode(): value.encode() for name, value in SAID.items()} | {TOKEN_HEADER.encode(): token}
+    trust = Trust(token.decode())
+    trust.check(headers)
+    assert marks_of(headers) == Marks("candidate", "candidate", True, "q1")
+    headers = {b"cumulant-arm": b"champion", TOKEN_HEADER.encode(): token}
+    trust.check(headers)
+    assert (marks_of(headers).arm, len(marks_of(headers).request)) == ("champion", 32)
+
+
+def test_the_log_has_the_gateways_words_on_arm_copy_and_request(tmp_path, key_file):
     folder, log = servable(tmp_path / "servable"), tmp_path / "log"
-    with serving(folder, "--log", log, "--behind-gateway", "--workers", 2) as (_, url):
-        assert infer(url, SAID).status_code == 200
-        headers = {"x-request-id": "q2", "cumulant-arm": "candidate", "cumulant-served-arm": "champion"}
-        assert httpx.post(url + PREDICT, json=ROW, headers=headers).status_code == 200
-        assert infer(url, {}).status_code == 200
-    (copy,), (rescued,), (plain,) = find(log, "q1"), find(log, "q2"), find(log, "body-id")
-    assert (copy.arm, copy.served_arm, copy.shadow) == ("candidate", "", True)
+    with behind(key_file, folder, "--log", log, "--workers", 2) as (_, url):
+        assert infer(url, by_gateway(url, **SAID)).status_code == 200
+        headers = {"cumulant-request-id": "q2", "cumulant-arm": "candidate", "cumulant-served-arm": "champion"}
+        answer = httpx.post(url + PREDICT, json=ROW, headers=by_gateway(url, **headers, **{"x-request-id": "mine"}))
+        assert answer.json()["request_id"] == "q2"
+    (copy,), (rescued,) = find(log, "q1"), find(log, "q2")
+    assert (copy.arm, copy.served_arm, copy.shadow, copy.caller_id) == ("candidate", "candidate", True, "body-id")
     assert (rescued.arm, rescued.served_arm, rescued.shadow) == ("candidate", "champion", False)
-    assert (plain.arm, plain.served_arm, plain.shadow) == ("", "", False)
+    assert rescued.caller_id == "mine"
+
+
+@pytest.mark.parametrize("token", [None, "forged", "of another server"])
+def test_a_forged_request_is_answered_and_is_no_evidence(tmp_path, key_file, token):
+    folder, log = servable(tmp_path / "servable"), tmp_path / "log"
+    with behind(key_file, folder, "--log", log, "--access-log") as (process, url):
+        sent = token_for(KEY, "http://127.0.0.1:1") if token == "of another server" else token
+        headers = SAID | {"x-request-id": "mine"} | ({TOKEN_HEADER: sent} if sent else {})
+        answer = httpx.post(url + PREDICT, json=ROW, headers=headers)
+        assert infer(url, headers).status_code == 200
+        assert httpx.post(f"{url}/invocations", json={"dataframe_records": [ROW]}, headers=headers).status_code == 200
+        process.terminate()
+        lines = [json.loads(line) for line in process.stderr.read().splitlines() if line.startswith("{")]
+    assert find(log, "q1") == find(log, "mine") == find(log, "body-id") == []
+    rows = recent(log)
+    assert [(one.arm, one.served_arm, one.shadow) for one in rows] == [("", "", False)] * 3
+    assert sorted(one.caller_id for one in rows) == ["body-id", "mine", "mine"]
+    assert find(log, answer.json()["request_id"])[0].caller_id == "mine"
+    assert {line["request_id"] for line in lines} == {one.id for one in rows}
+    assert {line["caller_id"] for line in lines} == {"mine", "body-id"}
+
+
+def test_nothing_of_a_call_over_grpc_is_believed(tmp_path, key_file):
+    folder, log = servable(tmp_path / "servable"), tmp_path / "log"
+    request = INFERENCE.message("ModelInferRequest")(model_name="flight-late", id="mine")
+    for one in tensors([ROW]):
+        tensor = request.inputs.add(name=one["name"], datatype=one["datatype"], shape=one["shape"])
+        kind = {"BYTES": "bytes_contents", "FP64": "fp64_contents", "INT64": "int64_contents"}[one["datatype"]]
+        values = [str(value).encode() if one["datatype"] == "BYTES" else value for value in one["data"]]
+        getattr(tensor.contents, kind).extend(values)
+    line = [sys.executable, "-m", "cumulant.serving", str(folder), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
+    line += ["--log", str(log), "--behind-gateway", "--gateway-key-file", str(key_file)]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+    try:
+        ready = json.loads(process.stdout.readline())
+        tokens = [token_for(KEY, ready["url"]), token_for(KEY, f"http://{ready['grpc']}")]
+
+        async def talk():
+            async with grpc.aio.insecure_channel(ready["grpc"]) as channel:
+                call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+                for token in tokens:
+                    said = tuple((by_gateway(ready["url"], **SAID) | {TOKEN_HEADER: token}).items())
+                    body = await call(request.SerializeToString(), metadata=said)
+                    assert INFERENCE.message("ModelInferResponse").FromString(body).id == "mine"
+
+        asyncio.run(talk())
+    finally:
+        process.terminate()
+        process.communicate()
+    rows = recent(log)
+    assert [(one.arm, one.served_arm, one.shadow, one.caller_id) for one in rows] == [("", "", False, "mine")] * 2
+    assert all(len(one.id) == 32 for one in rows)
+
+
+@pytest.mark.parametrize("engine", ["local", "envoy"])
+def test_through_a_gateway_no_caller_chooses_arm_or_name(tmp_path, key_file, engine):
+    if engine == "envoy":
+        pytest.importorskip("envoy")
+    folder, log = servable(tmp_path / "servable"), tmp_path / "log"
+    traffic = (LocalTraffic if engine == "local" else EnvoyTraffic)(f"{engine}://{tmp_path}/gateway")
+    opening = Opening(http="127.0.0.1:0", gateway_key_file=str(key_file))
+    with (
+        behind(key_file, folder, "--log", log) as (_, url),
+        (tmp_path / "out").open("wb") as output,
+        gateway(traffic, opening, output),
+    ):
+        arm = Arm(name="champion", version="1", endpoints=(url,))
+        traffic.apply(Routes(model="flight-late", revision=1, champion=arm))
+        door = traffic.door().url
+        wait_for(lambda: httpx.get(f"{door}/v2/models/flight-late").status_code == 200)
+        forged = SAID | {"x-request-id": "mine", TOKEN_HEADER: token_for(KEY, door)}
+        answers = [httpx.post(door + PREDICT, json=ROW, headers=forged) for _ in range(2)]
+        answers.append(httpx.post(door + PREDICT, json=ROW))
+        told = wait_for(lambda: len(found := [one for one in Reader(traffic).read() if one.predicts]) == 3 and found)
+    assert [answer.headers["x-request-id"] for answer in answers[:2]] == ["mine", "mine"]
+    assert answers[2].headers["x-request-id"] == answers[2].headers["cumulant-request-id"]
+    names = [answer.headers["cumulant-request-id"] for answer in answers]
+    assert len({*names, "q1", "mine"}) == 5
+    assert [answer.json()["request_id"] for answer in answers] == [one.request for one in told] == names
+    assert [one.caller_id for one in told] == ["mine", "mine", ""]
+    rows = [find(log, name)[0] for name in names]
+    assert [(one.arm, one.served_arm, one.shadow) for one in rows] == [("champion", "champion", False)] * 3
+    assert [one.caller_id for one in rows] == ["mine", "mine", ""]
+    assert KEY.hex().encode() not in (tmp_path / "out").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--behind-gateway"], "go together"),
+        (["--gateway-key-file", "gateway.key"], "go together"),
+        (["--behind-gateway", "--gateway-key-file", "nowhere"], "cannot be read"),
+        (["--behind-gateway", "--gateway-key-file", "short"], "fewer than 32"),
+    ],
+)
+def test_a_server_behind_a_gateway_does_not_start_without_its_key(tmp_path, key_file, options, told):
+    (tmp_path / "short").write_bytes(b"k" * 31)
+    line = [sys.executable, "-m", "cumulant.serving", str(servable(tmp_path / "servable")), *options]
+    ended = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
+    assert ended.returncode == 2
+    assert told in ended.stderr
 
 
 def test_no_caller_of_a_server_without_a_gateway_chooses_its_arm(tmp_path):
     folder, log = servable(tmp_path / "servable"), tmp_path / "log"
     with serving(folder, "--log", log) as (_, url):
         assert infer(url, SAID).status_code == 200
-    (one,) = find(log, "body-id")
-    assert (one.arm, one.served_arm, one.shadow) == ("", "", False)
+        answer = httpx.post(url + PREDICT, json=ROW, headers=SAID | {"x-request-id": "mine"})
+        assert answer.json()["request_id"] == "mine"
+    (one,), (named,) = find(log, "body-id"), find(log, "mine")
+    assert (one.arm, one.served_arm, one.shadow, one.caller_id) == ("", "", False, "")
+    assert (named.arm, named.served_arm, named.shadow, named.caller_id) == ("", "", False, "")
     assert find(log, "q1") == []
 
 
-def test_a_row_that_both_versions_take_in_moves_each_state_once(tmp_path):
+def test_a_row_that_both_versions_take_in_moves_each_state_once(tmp_path, key_file):
     """Mirrored rows reach both servers: the log of rows knows each by its key, and both states come to the same."""
     url = f"sqlite://{tmp_path / 'online.db'}"
     store = SqliteOnline(url)
@@ -75,10 +236,10 @@ def test_a_row_that_both_versions_take_in_moves_each_state_once(tmp_path):
     whole = flights(180)
     told = rows_of(whole[150:], [*REQUEST, "late", "landed"])
     row = ROW | {"sched_dep": (whole["landed"].max() + timedelta(hours=2)).isoformat()}
-    place = [folder, "--online", url, "--behind-gateway"]
+    place = [folder, "--online", url]
     with (
-        serving(*place, "--state-table", "one") as (_, champion),
-        serving(*place, "--state-table", "two") as (_, other),
+        behind(key_file, *place, "--state-table", "one") as (_, champion),
+        behind(key_file, *place, "--state-table", "two") as (_, other),
     ):
         for begin in range(0, 30, 10):
             first, second = (champion, other) if begin % 20 else (other, champion)
@@ -87,5 +248,5 @@ def test_a_row_that_both_versions_take_in_moves_each_state_once(tmp_path):
             assert tell(second, part).json()["duplicates"] == 10
         found = [ask(one, row).json()["probability"] for one in (champion, other)]
     assert found[0] == found[1]
-    with serving(*place, "--state-table", "one") as (_, champion):
+    with behind(key_file, *place, "--state-table", "one") as (_, champion):
         assert ask(champion, row).json()["probability"] == found[0]

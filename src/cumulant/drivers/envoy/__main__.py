@@ -49,12 +49,17 @@ def _asked(arguments: Sequence[str] | None) -> tuple[Folder, Opening]:
     parser.add_argument("--private-key", help="PEM file of the certificate's key")
     parser.add_argument("--authority", help="PEM file; callers must show a certificate that it signed")
     parser.add_argument("--key-file", help="file whose bytes the hashes of callers' keys are made with")
+    parser.add_argument("--gateway-key-file", help="file of the key that tokens for the servers are made with")
     asked = parser.parse_args(arguments)
     if bool(asked.certificate) != bool(asked.private_key):
         parser.error("--certificate and --private-key go together")
     tls = Certificates(certificate=asked.certificate, private_key=asked.private_key, authority=asked.authority)
     opening = Opening(
-        http=asked.http, admin=asked.admin, tls=tls if asked.certificate else None, key_file=asked.key_file
+        http=asked.http,
+        admin=asked.admin,
+        tls=tls if asked.certificate else None,
+        key_file=asked.key_file,
+        gateway_key_file=asked.gateway_key_file,
     )
     return Folder(asked.folder.absolute()), opening
 
@@ -66,7 +71,9 @@ def _run(folder: Folder, opening: Opening, socket: str) -> int:
     salt = Path(opening.key_file).read_bytes() if opening.key_file else b""
     writer = Writer(folder.exchanges)
     with folder.alone():
-        state = folder.state()
+        # Kept, so that whoever changes routes later gives the servers their tokens too.
+        state = msgspec.structs.replace(folder.state(), gateway_key_file=opening.gateway_key_file)
+        folder.write_state(state)
         write_clusters(folder, state)
         write_table(folder, state)
     write(folder.bootstrap, msgspec.json.encode(bootstrap(folder, opening, socket)))

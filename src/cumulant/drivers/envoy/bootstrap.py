@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cumulant.core.traffic import ARM_HEADER, KEY_HEADER, SERVED_HEADER, SHADOW_HEADER, Certificates
+from cumulant.core.traffic import (
+    ARM_HEADER,
+    CALLER_HEADER,
+    KEY_HEADER,
+    REQUEST_HEADER,
+    SERVED_HEADER,
+    SHADOW_HEADER,
+    TOKEN_HEADER,
+    Certificates,
+)
 from cumulant.drivers.envoy.folder import Folder
 from cumulant.drivers.envoy.replies import local_replies
 from cumulant.drivers.envoy.routing import MIRROR_HEADER, TABLE
@@ -23,6 +32,7 @@ UNTRUSTED = (
     ARM_HEADER,
     SERVED_HEADER,
     SHADOW_HEADER,
+    TOKEN_HEADER,
     MIRROR_HEADER,
     "x-envoy-expected-rq-timeout-ms",
     "x-envoy-hedge-on-per-try-timeout",
@@ -41,7 +51,8 @@ UNTRUSTED = (
 
 #: one line of the log on standard output; see `told.py`
 LOGGED = {
-    "request": "%REQ(X-REQUEST-ID)%",
+    "request": f"%REQ({REQUEST_HEADER})%",
+    "caller_id": f"%REQ({CALLER_HEADER})%",
     "method": "%REQ(:METHOD)%",
     "path": "%REQ(:PATH)%",
     "start": "%START_TIME(%s%6f)%",
@@ -84,12 +95,13 @@ def _callers(folder: Folder, opening: Opening) -> dict[str, Any]:
         "stat_prefix": "callers",
         "rds": {"route_config_name": TABLE, "config_source": _watched(folder.routes)},
         "http_filters": [_body_key(), _rate(), _router()],
-        "early_header_mutation_extensions": [_stripped()],
+        "early_header_mutation_extensions": [_early()],
         # No caller has this address: none is believed more for where it is. An empty list would mean loopback.
         "internal_address_config": {"cidr_ranges": [{"address_prefix": _NOBODY, "prefix_len": 32}]},
         "use_remote_address": True,
         "normalize_path": True,
         "server_header_transformation": "PASS_THROUGH",
+        "generate_request_id": False,  # `_early` names requests
         "preserve_external_request_id": True,
         "always_set_request_id_in_response": True,
         "request_id_extension": {
@@ -152,13 +164,24 @@ def _encrypted(tls: Certificates) -> dict[str, Any]:
     }
 
 
-def _stripped() -> dict[str, Any]:
+def _early() -> dict[str, Any]:
+    """What happens to headers of callers first: some are taken out, and each request gets a name of the gateway's,
+    which stands for the caller's own where there is none.
+    """
     kind = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
-    mutations = [{"remove": name} for name in UNTRUSTED]
+    mutations: list[dict[str, Any]] = [
+        *({"remove": name} for name in UNTRUSTED),
+        _set(REQUEST_HEADER, "%UNIQUE_ID%", "OVERWRITE_IF_EXISTS_OR_ADD"),
+        _set(CALLER_HEADER, f"%REQ({REQUEST_HEADER})%", "ADD_IF_ABSENT"),
+    ]
     return {
         "name": "envoy.http.early_header_mutation.header_mutation",
         "typed_config": {"@type": f"type.googleapis.com/{kind}", "mutations": mutations},
     }
+
+
+def _set(name: str, value: str, action: str) -> dict[str, Any]:
+    return {"append": {"header": {"key": name, "value": value}, "append_action": action}}
 
 
 def _body_key() -> dict[str, Any]:

@@ -38,7 +38,8 @@ class EnvoyTraffic:
         if opening.tls is not None:
             found += ["--certificate", opening.tls.certificate, "--private-key", opening.tls.private_key]
             found += ["--authority", opening.tls.authority] if opening.tls.authority else []
-        return [*found, "--key-file", opening.key_file] if opening.key_file else found
+        found += ["--key-file", opening.key_file] if opening.key_file else []
+        return [*found, "--gateway-key-file", opening.gateway_key_file] if opening.gateway_key_file else found
 
     def door(self) -> Door | None:
         seat = self._folder.seat()

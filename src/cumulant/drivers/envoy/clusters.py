@@ -14,7 +14,8 @@ from urllib.parse import SplitResult, urlsplit
 import msgspec
 
 from cumulant.core.errors import UsageError
-from cumulant.core.traffic import SERVED_HEADER, Arm, Limits, Routes
+from cumulant.core.gateway_token import token_for
+from cumulant.core.traffic import SERVED_HEADER, TOKEN_HEADER, Arm, Limits, Routes
 
 _TYPE = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -46,11 +47,11 @@ def arm_of(cluster: str, model: str) -> str:
     return parts[-2] if len(parts) > 2 and "|".join(parts[:-2]) == model else ""
 
 
-def clusters_of(routes: Routes) -> list[dict[str, Any]]:
-    """All clusters that these routes name."""
-    found = [_servers(routes.model, arm, routes.limits) for arm in routes.arms]
+def clusters_of(routes: Routes, gateway_key: bytes | None = None) -> list[dict[str, Any]]:
+    """All clusters that these routes name; with the gateway's key their servers are sent tokens."""
+    found = [_servers(routes.model, arm, routes.limits, gateway_key) for arm in routes.arms]
     if routes.candidate is not None:
-        found += [_rescued(routes, arm) for arm in routes.arms]
+        found += [_rescued(routes, arm, tokens=gateway_key is not None) for arm in routes.arms]
     return found
 
 
@@ -58,7 +59,7 @@ def _order(routes: Routes, arm: Arm) -> list[Arm]:
     return [arm, *(other for other in routes.arms if other.name != arm.name)]
 
 
-def _rescued(routes: Routes, arm: Arm) -> dict[str, Any]:
+def _rescued(routes: Routes, arm: Arm, *, tokens: bool) -> dict[str, Any]:
     members = [cluster_name(routes.model, one, routes.limits) for one in _order(routes, arm)]
     aggregate = "type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig"
     return {
@@ -71,15 +72,23 @@ def _rescued(routes: Routes, arm: Arm) -> dict[str, Any]:
             "typed_config": {"@type": aggregate, "clusters": members},
         },
         "circuit_breakers": _bounds(routes.limits, rescue=True),
-        "typed_extension_protocol_options": _protocol(),
+        "typed_extension_protocol_options": _protocol(tokens=tokens),
     }
 
 
-def _protocol() -> dict[str, Any]:
+def _protocol(*, tokens: bool) -> dict[str, Any]:
     """HTTP/1.1 towards servers, each of which is told its arm: known once a server is chosen, so by a filter there."""
     filters = "type.googleapis.com/envoy.extensions.filters.http"
-    told = {"key": SERVED_HEADER, "value": "%UPSTREAM_METADATA(cumulant:arm)%"}
-    mutation = {"append": {"header": told, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
+    names = {SERVED_HEADER: "arm"} | ({TOKEN_HEADER: "token"} if tokens else {})
+    mutations = [
+        {
+            "append": {
+                "header": {"key": header, "value": f"%UPSTREAM_METADATA(cumulant:{name})%"},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        }
+        for header, name in names.items()
+    ]
     return {
         _HTTP: {
             "@type": f"type.googleapis.com/{_HTTP}",
@@ -90,7 +99,7 @@ def _protocol() -> dict[str, Any]:
                     "name": "envoy.filters.http.header_mutation",
                     "typed_config": {
                         "@type": f"{filters}.header_mutation.v3.HeaderMutation",
-                        "mutations": {"request_mutations": [mutation]},
+                        "mutations": {"request_mutations": mutations},
                     },
                 },
                 {
@@ -102,9 +111,10 @@ def _protocol() -> dict[str, Any]:
     }
 
 
-def _servers(model: str, arm: Arm, limits: Limits) -> dict[str, Any]:
+def _servers(model: str, arm: Arm, limits: Limits, gateway_key: bytes | None) -> dict[str, Any]:
     name = cluster_name(model, arm, limits)
     places = [endpoint(url) for url in arm.endpoints]
+    members = [_place(place, arm, gateway_key) for place in places]
     found: dict[str, Any] = {
         "@type": _TYPE,
         "name": name,
@@ -114,11 +124,11 @@ def _servers(model: str, arm: Arm, limits: Limits) -> dict[str, Any]:
         "lb_policy": "LEAST_REQUEST",
         # With every server thought dead, requests are tried rather than refused.
         "common_lb_config": {"healthy_panic_threshold": {"value": 1.0}},
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [_place(p, arm) for p in places]}]},
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": members}]},
         "circuit_breakers": _bounds(limits),
         "outlier_detection": _ejection(limits),
         "health_checks": [_health_check(limits)],
-        "typed_extension_protocol_options": _protocol(),
+        "typed_extension_protocol_options": _protocol(tokens=gateway_key is not None),
     }
     if hosts := sorted({str(place.hostname) for place in places if place.scheme == "https"}):
         found["transport_socket_matches"] = [_encrypted(host, arm.authority) for host in hosts]
@@ -138,9 +148,11 @@ def endpoint(url: str) -> SplitResult:
     return place
 
 
-def _place(place: SplitResult, arm: Arm) -> dict[str, Any]:
+def _place(place: SplitResult, arm: Arm, gateway_key: bytes | None) -> dict[str, Any]:
     port = place.port or (443 if place.scheme == "https" else 80)
     metadata: dict[str, Any] = {"cumulant": {"arm": arm.name}}
+    if gateway_key is not None:
+        metadata["cumulant"]["token"] = token_for(gateway_key, place.geturl())
     if place.scheme == "https":
         metadata[_MATCH] = {"host": place.hostname}
     return {

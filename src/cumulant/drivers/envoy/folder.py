@@ -36,11 +36,13 @@ class State(msgspec.Struct, frozen=True):
     generation: int = 0
     routes: dict[str, Routes] = {}
     before: dict[str, Routes] = {}
+    #: of the gateway that started last
+    gateway_key_file: str | None = None
 
     def changed(self, routes: Routes) -> State:
         old = self.routes.get(routes.model)
         before = self.before | ({routes.model: old} if old else {})
-        return State(self.generation + 1, self.routes | {routes.model: routes}, before)
+        return State(self.generation + 1, self.routes | {routes.model: routes}, before, self.gateway_key_file)
 
 
 class Seat(msgspec.Struct, frozen=True):

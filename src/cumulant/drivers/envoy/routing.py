@@ -8,7 +8,16 @@ from typing import Any
 
 import msgspec
 
-from cumulant.core.traffic import ARM_HEADER, FORCE_HEADER, KEY_HEADER, REQUEST_HEADER, SHADOW_HEADER, Arm, Routes
+from cumulant.core.traffic import (
+    ARM_HEADER,
+    FORCE_HEADER,
+    KEY_HEADER,
+    REQUEST_HEADER,
+    SHADOW_HEADER,
+    TOKEN_HEADER,
+    Arm,
+    Routes,
+)
 from cumulant.drivers.envoy.clusters import cluster_name, rescued_name
 
 #: of the table that the listener asks for
@@ -28,7 +37,15 @@ def table_of(models: dict[str, Routes]) -> dict[str, Any]:
     return {
         "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
         "name": TABLE,
-        "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [*found, _nowhere()]}],
+        "virtual_hosts": [
+            {
+                "name": "all",
+                "domains": ["*"],
+                "routes": [*found, _nowhere()],
+                "response_headers_to_add": [_header(REQUEST_HEADER, f"%REQ({REQUEST_HEADER})%")],
+                "response_headers_to_remove": [TOKEN_HEADER],
+            }
+        ],
     }
 
 

@@ -34,6 +34,7 @@ class Line(msgspec.Struct):
     """One line, with the fields of `bootstrap.LOGGED`."""
 
     request: str | None = None
+    caller_id: str | None = None
     method: str | None = None
     path: str | None = None
     start: str | int | None = None
@@ -57,8 +58,11 @@ def exchange_of(line: Line, salt: bytes) -> Exchange | None:
         return None
     answered = line.details == "via_upstream"
     took = _number(line.took) if line.took is not None else _number(line.took_ms) * 1000
+    request = (line.request or "")[:_LONGEST]
+    caller_id = (line.caller_id or "")[:_LONGEST]
     return Exchange(
-        request=(line.request or "")[:_LONGEST],
+        request=request,
+        caller_id="" if caller_id == request else caller_id,
         time=_number(line.start) + took,
         model=line.model,
         assigned=line.assigned or arm_of(line.cluster or "", line.model),

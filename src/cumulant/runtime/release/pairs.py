@@ -58,10 +58,14 @@ def mirrored(log: Path, release: Release, *, after: int, until: int, arms: bool 
 
 
 def _joined(rows: Sequence[Row], release: Release) -> Iterator[tuple[Row, Row]]:
-    """Each mirrored row with the champion's of the same name that is nearest in time: callers may use a name again."""
+    """Each mirrored row with the champion's of the same name that is nearest in time: servers of an older version took
+    names from callers, who may use one again.
+    """
     answered: dict[tuple[str, int], list[Row]] = {}
     copies = []
     for row in sorted(rows, key=_time):
+        if not row["arm"]:
+            continue
         if row["shadow"]:
             copies += [row] if _of(release.candidate, row) else []
         elif _of(release.champion, row):
@@ -129,7 +133,8 @@ def _of_arms(rows: Iterable[Row], after: int, *, shadow: bool) -> dict[str, list
     """The rows that each arm answered after a moment; in shadow the candidate's are those that it was mirrored."""
     found: dict[str, list[Row]] = {CHAMPION: [], CANDIDATE: []}
     for row in rows:
-        if row["time"] <= after or (row["shadow"] and not shadow):
+        # What did not come through the gateway has no arm, and is evidence of none.
+        if row["time"] <= after or not row["arm"] or (row["shadow"] and not shadow):
             continue
         arm = CANDIDATE if row["shadow"] or row["arm"] == CANDIDATE else CHAMPION
         found[arm].append({**row, "request": _plain(row["request"]), "outputs": _outputs(row)})

@@ -15,6 +15,7 @@ from cumulant.core.hosts import ANY, is_loopback
 from cumulant.ports.traffic import Opening
 from cumulant.runtime.serve import USES
 from cumulant.runtime.stack.book import FOLDER, Book, Served
+from cumulant.runtime.stack.gateway_key import key_path
 from cumulant.runtime.stack.reconcile import Wanted
 from cumulant.serving.sockets import split_address
 
@@ -46,7 +47,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
 
 def wanted(stack: Stack, book: Book, now: datetime) -> dict[str, Wanted]:
     """The processes that should run at `now`, by name."""
-    servers = [_server(one, stack.hosts) for one in book.running(now)]
+    servers = [_server(one, stack) for one in book.running(now)]
     beside = [
         Wanted(name="gateway", kind="gateway", command=stack.gateway),
         Wanted(name="controller", kind="controller", command=stack.controller),
@@ -54,12 +55,15 @@ def wanted(stack: Stack, book: Book, now: datetime) -> dict[str, Wanted]:
     return {one.name: one for one in (*servers, *beside)}
 
 
-def _server(served: Served, hosts: Sequence[str]) -> Wanted:
+def _server(served: Served, stack: Stack) -> Wanted:
     address = served.endpoint.removeprefix("http://")
+    line = [*served.command, "--http", address, *(word for one in stack.hosts for word in ("--allow-host", one))]
+    if "--behind-gateway" in line:
+        line += ["--gateway-key-file", str(key_path(stack.state))]
     return Wanted(
         name=f"server-{served.version}",
         kind="server",
-        command=(*served.command, "--http", address, *(word for one in hosts for word in ("--allow-host", one))),
+        command=tuple(line),
         url=served.endpoint,
         version=served.version,
     )
@@ -72,7 +76,7 @@ def stack(project: Project, http: str) -> Stack:
         MissingPartError: the gateway's engine is not installed.
         UsageError: its driver is not.
     """
-    opening = Opening(http=http, key_file=project.salt_path())
+    opening = Opening(http=http, key_file=project.salt_path(), gateway_key_file=str(key_path(project.state)))
     return Stack(
         state=project.state,
         uses=project.state / USES,

@@ -18,6 +18,7 @@ from cumulant.runtime.processes import this_process
 from cumulant.runtime.services import note_use
 from cumulant.runtime.stack.book import read_book
 from cumulant.runtime.stack.child import Child, logs
+from cumulant.runtime.stack.gateway_key import keep_key, new_key, remove_key
 from cumulant.runtime.stack.holding import held, left_behind, tidy
 from cumulant.runtime.stack.identity import home_of
 from cumulant.runtime.stack.probing import door_of, drained, listens, serves
@@ -55,6 +56,8 @@ class Supervisor:
         self._wanted: dict[str, Wanted] = {}
         self._trouble: dict[str, str] = {}
         self._url: str | None = None
+        #: new with each supervisor, before which nothing of the stack runs
+        self._gateway_key = new_key()
         self._since = self._clock.now()
         self._told = 0.0
         self._ended = asyncio.Event()
@@ -70,6 +73,7 @@ class Supervisor:
         with held(self._stack.state):
             left_behind(self._stack.state)
             read_book(self._stack.state, self._stack.model)
+            keep_key(self._stack.state, self._gateway_key)
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self._ended.set)
             probing = asyncio.create_task(self._probe())
@@ -78,6 +82,7 @@ class Supervisor:
             finally:
                 probing.cancel()
                 await self._end()
+                remove_key(self._stack.state)
                 tidy(self._stack.state)
 
     async def _rounds(self) -> None:
@@ -91,6 +96,7 @@ class Supervisor:
     def _round(self) -> None:
         now, at = self._steady(), self._clock.now()
         self._read(at)
+        self._keep_key()
         for child in self._children.values():
             child.reap(now, at)
         self._drain(now)
@@ -135,6 +141,14 @@ class Supervisor:
         child.start(one, now, at)
         if one.kind == "server" and child.identity is not None:
             self._note(one, child.identity.pid)
+
+    def _keep_key(self) -> None:
+        """Write the key again where its file was lost: a server that starts has to believe the gateway that runs."""
+        try:
+            keep_key(self._stack.state, self._gateway_key)
+            self._trouble.pop("key", None)
+        except CumulantError as error:
+            self._trouble["key"] = error.message
 
     def _note(self, one: Wanted, pid: int) -> None:
         try:

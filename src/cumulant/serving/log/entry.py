@@ -45,6 +45,8 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
     columns: list[str] = []
     answers: bytes = b""
     outputs: list[Tensor] = []
+    #: the caller's own name of the request, where `id` is ours
+    caller_id: str = ""
 
 
 class Like(msgspec.Struct, array_like=True, gc=False):
@@ -61,6 +63,7 @@ class Like(msgspec.Struct, array_like=True, gc=False):
     asked: bytes
     answered: bytes
     sequence: Count = 0
+    caller_id: str = ""
 
 
 class Hello(msgspec.Struct, array_like=True):

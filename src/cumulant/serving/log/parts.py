@@ -46,6 +46,7 @@ SCHEMA = pa.schema(
         pa.field("sequence", pa.int64(), nullable=False),
         pa.field("tenant", pa.string(), nullable=False),
         pa.field("region", pa.string(), nullable=False),
+        pa.field("caller_id", pa.string()),  # null in files of older versions
     ]
 )
 #: values that repeat from row to row
@@ -57,6 +58,14 @@ GROUP_BYTES = 4 * 1024 * 1024
 #: of what is made columns at once: rows as objects take several times as much memory
 _BATCH_ROWS = 1024
 _BATCH_BYTES = 1024 * 1024
+
+
+def completed(table: pa.Table) -> pa.Table:
+    """The rows of a file by the columns of today: those that an older version did not write are null."""
+    for field in SCHEMA:
+        if field.name not in table.schema.names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table
 
 
 class Part:
@@ -184,7 +193,7 @@ class Parts:
                 entry.id, number, entry.time_us, times[number] if number < len(times) else None,
                 entry.model, entry.version, entry.arm, entry.served_arm, entry.shadow, entry.fingerprint,
                 ages[number] if number < len(ages) else None, request, outputs, entry.latency_us, entry.fallback,
-                worker, entry.sequence, entry.tenant, region,
+                worker, entry.sequence, entry.tenant, region, entry.caller_id,
             )  # fmt: skip
             self._add(day, partial(Part.add, row=row, size=len(request) + len(outputs) + 200))
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from cumulant.core.errors import StorageError
 from cumulant.core.prediction import Prediction
 from cumulant.serving.log import place
-from cumulant.serving.log.parts import SCHEMA
+from cumulant.serving.log.parts import SCHEMA, completed
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -108,7 +108,8 @@ def _batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]
     try:
         with pq.ParquetFile(path) as found:
             for batch in found.iter_batches(_BATCH, columns=columns or SCHEMA.names):
-                yield pa.Table.from_batches([batch])
+                table = pa.Table.from_batches([batch])
+                yield completed(table) if columns is None else table
     except FileNotFoundError:
         return
     except (OSError, pa.ArrowException) as error:
@@ -204,7 +205,8 @@ def predictions(table: pa.Table) -> list[Prediction]:
     for name in _TIMES:
         place_ = table.schema.get_field_index(name)
         table = table.set_column(place_, name, table[name].cast(pa.int64()))
-    return [Prediction(**row) for row in table.select(SCHEMA.names).to_pylist()]
+    rows = completed(table).select(SCHEMA.names).to_pylist()
+    return [Prediction(**{**row, "caller_id": row["caller_id"] or ""}) for row in rows]
 
 
 def _holes(worker: str, numbers: np.ndarray[Any, Any], before: int, last: int | None) -> Iterator[Gap]:

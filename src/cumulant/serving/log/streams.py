@@ -48,7 +48,7 @@ class Stream:
         Raises:
             ValueError: its bytes are not those of tensors of the pattern.
         """
-        given = {name: getattr(like, name) for name in ("sequence", "id", "time_us", "latency_us")}
+        given = {name: getattr(like, name) for name in ("sequence", "id", "time_us", "latency_us", "caller_id")}
         tensors, outputs = [_sized(self.entry.tensors[0], like.asked)], [_sized(self.entry.outputs[0], like.answered)]
         return msgspec.structs.replace(self.entry, tensors=tensors, outputs=outputs, **given)
 
@@ -67,7 +67,7 @@ class Stream:
                 self.texts, ([like.asked for like in likes], [like.answered for like in likes]), strict=True
             )
         )
-        given = {"id": "id", "time": "time_us", "latency_us": "latency_us", "sequence": "sequence"}
+        given = {name: name for name in ("id", "latency_us", "sequence", "caller_id")} | {"time": "time_us"}
         found: dict[str, pa.Array] = {
             name: pa.array([getattr(like, of) for like in likes], schema.field(name).type) for name, of in given.items()
         }

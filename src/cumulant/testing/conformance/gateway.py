@@ -17,6 +17,8 @@ from cumulant.testing.arms import ArmServer
 from cumulant.testing.conformance.routes import MODEL, RoutesConformance
 from cumulant.testing.gateways import Caller, Gateway, running
 
+GATEWAY_KEY = b"g" * 32
+
 
 class GatewaySuite(RoutesConformance):
     """Gateways that run, as the driver's `program` says."""
@@ -34,10 +36,12 @@ class GatewaySuite(RoutesConformance):
     def opening(self, tmp_path: Path) -> Opening:
         key_file = tmp_path / "log.key"
         key_file.write_bytes(b"k" * 32)
+        gateway_key_file = tmp_path / "gateway.key"
+        gateway_key_file.write_bytes(GATEWAY_KEY)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        return Opening(http=f"127.0.0.1:{port}", key_file=str(key_file))
+        return Opening(http=f"127.0.0.1:{port}", key_file=str(key_file), gateway_key_file=str(gateway_key_file))
 
     @pytest.fixture
     def gateway(self, traffic: Traffic, opening: Opening, tmp_path: Path) -> Iterator[Gateway]:

@@ -11,6 +11,7 @@ import pytest
 
 from cumulant.core.traffic import (
     ARM_HEADER,
+    CALLER_HEADER,
     CANDIDATE,
     CHAMPION,
     FORCE_HEADER,
@@ -33,7 +34,7 @@ class FaultRules(GatewaySuite):
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, mirror=100.0))
         candidate.delay, candidate.status = 0.05, 500
-        answers = [caller.post(headers={REQUEST_HEADER: f"r{number}"}) for number in range(50)]
+        answers = [caller.post(headers={CALLER_HEADER: f"r{number}"}) for number in range(50)]
         assert {(answer.status, answer.served_by) for answer in answers} == {(200, CHAMPION)}
         wait_for(lambda: len(candidate.posts(shadow=True)) == 50)
         assert candidate.posts() == champion.posts(shadow=True) == []

@@ -11,9 +11,9 @@ import pytest
 
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.traffic import (
+    CALLER_HEADER,
     CANDIDATE,
     CHAMPION,
-    REQUEST_HEADER,
 )
 from cumulant.ports.traffic import Opening, Traffic
 from cumulant.testing.arms import ArmServer
@@ -82,7 +82,7 @@ class LifeRules(GatewaySuite):
         names = [f"r{number}" for number in range(120)]
         reader = Reader(traffic)
         for number, name in enumerate(names, 1):
-            assert caller.post(headers={REQUEST_HEADER: name}).status == 200
+            assert caller.post(headers={CALLER_HEADER: name}).status == 200
             if number % 40 == 0:
                 reader.until(number)
                 gateway.kill()
@@ -90,11 +90,11 @@ class LifeRules(GatewaySuite):
                 gateway.start()
             elif number % 7 == 0:
                 reader.read(limit=3)
-        assert [exchange.request for exchange in reader.until(120)] == names
+        assert [exchange.caller_id for exchange in reader.until(120)] == names
         again = Reader(connect())
         while again.read(limit=50):
             pass
-        assert [exchange.request for exchange in again.told] == names
+        assert [exchange.caller_id for exchange in again.told] == names
         assert traffic.exchanges(reader.cursor)[0] == []
 
     @pytest.mark.usefixtures("gateway")

@@ -8,8 +8,10 @@ import urllib.request
 
 import pytest
 
+from cumulant.core.gateway_token import token_for
 from cumulant.core.traffic import (
     ARM_HEADER,
+    CALLER_HEADER,
     CANDIDATE,
     CHAMPION,
     FORCE_HEADER,
@@ -17,9 +19,11 @@ from cumulant.core.traffic import (
     REQUEST_HEADER,
     SERVED_HEADER,
     SHADOW_HEADER,
+    TOKEN_HEADER,
 )
 from cumulant.ports.traffic import Opening, Traffic
 from cumulant.testing.arms import ArmServer
+from cumulant.testing.conformance.gateway import GATEWAY_KEY
 from cumulant.testing.conformance.gateway_faults import FaultRules
 from cumulant.testing.conformance.gateway_life import LifeRules
 from cumulant.testing.conformance.gateway_tls import TlsRules
@@ -38,13 +42,15 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
         door = traffic.door()
         assert door is not None
         assert door.url == f"http://{opening.http}"
-        answer = caller.post(headers={REQUEST_HEADER: "one"})
+        answer = caller.post(headers={CALLER_HEADER: "one"})
         assert (answer.status, answer.served_by, answer.arm) == (200, CHAMPION, CHAMPION)
         [sent] = champion.posts()
-        assert (sent.headers[REQUEST_HEADER], sent.headers[ARM_HEADER]) == ("one", CHAMPION)
+        assert (sent.headers[CALLER_HEADER], answer.headers[CALLER_HEADER]) == ("one", "one")
+        assert (sent.headers[REQUEST_HEADER], sent.headers[ARM_HEADER]) == (answer.headers[REQUEST_HEADER], CHAMPION)
         assert sent.body == b'{"x": 1.0}'
         [told] = Reader(traffic).until(1)
-        assert (told.request, told.model, told.assigned, told.served) == ("one", MODEL, CHAMPION, CHAMPION)
+        assert (told.request, told.caller_id) == (sent.headers[REQUEST_HEADER], "one")
+        assert (told.model, told.assigned, told.served) == (MODEL, CHAMPION, CHAMPION)
         assert (told.status, told.fault, told.forced, told.revision, told.key) == (200, "", False, 3, "")
         assert began <= told.time <= time.time() * 1e6 + 1e6
         assert 0 < told.duration_us < 30e6
@@ -67,6 +73,30 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
         rescued = champion.posts()[-1].headers
         assert (rescued.get(SERVED_HEADER), rescued.get(ARM_HEADER)) == (CHAMPION, CANDIDATE)
 
+    def test_each_server_is_sent_its_own_token_and_no_caller_sends_one(
+        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
+    ) -> None:
+        forged = {TOKEN_HEADER: "forged", REQUEST_HEADER: "forged", "connection": f"keep-alive, {TOKEN_HEADER}"}
+        traffic.apply(routes_of(champion.url, candidate.url, weight=0.0, mirror=100.0, revision=1))
+        answers = [caller.post(headers=forged)]
+        wait_for(lambda: candidate.posts(shadow=True))
+        traffic.apply(routes_of(champion.url, candidate.url, weight=100.0, revision=2))
+        answers.append(caller.post(headers=forged))
+        [first], [copy], [own] = champion.posts(), candidate.posts(shadow=True), candidate.posts()
+        candidate.stop()
+        answers.append(caller.post(headers=forged))
+        tokens = [token_for(GATEWAY_KEY, one.url) for one in (champion, candidate)]
+        assert tokens[0] != tokens[1]
+        rescued = champion.posts()[-1]
+        sent = [one.headers[TOKEN_HEADER] for one in (first, copy, own, rescued)]
+        assert sent == [tokens[0], tokens[1], tokens[1], tokens[0]]
+        names = [one.headers[REQUEST_HEADER] for one in (first, own, rescued)]
+        assert [answer.headers[REQUEST_HEADER] for answer in answers] == names
+        assert copy.headers[REQUEST_HEADER] == names[0]
+        assert len({*names, "forged"}) == 4
+        assert [told.request for told in Reader(traffic).until(3)] == names
+        assert all(TOKEN_HEADER not in answer.headers for answer in answers)
+
     def test_probes_and_labels_are_told_as_no_predictions(
         self, traffic: Traffic, caller: Caller, champion: ArmServer, opening: Opening
     ) -> None:
@@ -82,7 +112,8 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
         assert caller.post().status == caller.post().status == 200
         names = [sent.headers[REQUEST_HEADER] for sent in champion.posts()]
         assert len(set(names)) == 2
-        assert [told.request for told in Reader(traffic).until(2)] == names
+        assert [sent.headers[CALLER_HEADER] for sent in champion.posts()] == names
+        assert [(told.request, told.caller_id) for told in Reader(traffic).until(2)] == [(name, "") for name in names]
 
     def test_weights(self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=20.0))

@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--http", default="127.0.0.1:8080", metavar="HOST:PORT")
     parser.add_argument("--admin", default="127.0.0.1:0", metavar="HOST:PORT")
-    for name in ("--certificate", "--private-key", "--authority", "--key-file"):
+    for name in ("--certificate", "--private-key", "--authority", "--key-file", "--gateway-key-file"):
         parser.add_argument(name, metavar="FILE")
     given = parser.parse_args(arguments)
     if (given.certificate is None) != (given.private_key is None):
@@ -28,7 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     tls = None
     if given.certificate is not None:
         tls = Certificates(certificate=given.certificate, private_key=given.private_key, authority=given.authority)
-    opening = Opening(http=given.http, admin=given.admin, tls=tls, key_file=given.key_file)
+    opening = Opening(
+        http=given.http, admin=given.admin, tls=tls, key_file=given.key_file, gateway_key_file=given.gateway_key_file
+    )
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(run(given.folder.absolute(), opening))

@@ -49,6 +49,8 @@ class LocalTraffic:
                 command += ["--authority", opening.tls.authority]
         if opening.key_file is not None:
             command += ["--key-file", opening.key_file]
+        if opening.gateway_key_file is not None:
+            command += ["--gateway-key-file", opening.gateway_key_file]
         return command
 
     def door(self) -> Door | None:

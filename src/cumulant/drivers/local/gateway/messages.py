@@ -138,6 +138,12 @@ def head(first: bytes, headers: Iterable[Header]) -> bytes:
     return b"\r\n".join((first, *(b"%b: %b" % pair for pair in headers), b"", b""))
 
 
+def with_headers(message: bytes, headers: Iterable[Header]) -> bytes:
+    """A whole message with headers added to its head."""
+    end = message.index(b"\r\n") + 2
+    return b"".join((message[:end], *(b"%b: %b\r\n" % pair for pair in headers), message[end:]))
+
+
 def status_line(status: int, reason: bytes = b"") -> bytes:
     return b"HTTP/1.1 %d %b" % (status, reason or _reason(status))
 

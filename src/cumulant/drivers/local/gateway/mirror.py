@@ -8,7 +8,7 @@ from collections import deque
 import msgspec
 
 from cumulant.drivers.local.gateway.counts import Counts
-from cumulant.drivers.local.gateway.messages import Fault
+from cumulant.drivers.local.gateway.messages import Fault, with_headers
 from cumulant.drivers.local.gateway.upstream import Endpoint
 
 _AT_ONCE = 64
@@ -19,7 +19,7 @@ LARGEST = 1024 * 1024
 
 
 class Copy(msgspec.Struct, frozen=True):
-    """A request as it goes over the wire, with the time that it may take (seconds)."""
+    """A request as it goes over the wire, but for the server's token; with the time that it may take (seconds)."""
 
     model: str
     endpoints: tuple[Endpoint, ...]
@@ -70,7 +70,7 @@ class Mirror:
         wire = await endpoint.wire()
         try:
             wire.begin(bare=copy.bare)
-            wire.write(copy.message)
+            wire.write(with_headers(copy.message, endpoint.headers))
             await wire.head  # type: ignore[misc]  # `begin` made it
             while await wire.body.read():
                 pass

@@ -7,14 +7,17 @@ import os
 import random
 import re
 import time
+from collections.abc import Sequence
 
 from cumulant.core.traffic import (
     ARM_HEADER,
+    CALLER_HEADER,
     CANDIDATE,
     CHAMPION,
     REQUEST_HEADER,
     SERVED_HEADER,
     SHADOW_HEADER,
+    TOKEN_HEADER,
     Exchange,
     Routes,
     predicts,
@@ -38,11 +41,11 @@ from cumulant.drivers.local.gateway.mirror import LARGEST, Copy, Mirror
 from cumulant.drivers.local.gateway.table import Served, Table
 from cumulant.drivers.local.gateway.upstream import Answer, Endpoint, Wire
 
-_ARM, _SERVED, _REQUEST, _SHADOW = (
-    name.encode() for name in (ARM_HEADER, SERVED_HEADER, REQUEST_HEADER, SHADOW_HEADER)
+_ARM, _SERVED, _REQUEST, _SHADOW, _TOKEN, _CALLER = (
+    name.encode() for name in (ARM_HEADER, SERVED_HEADER, REQUEST_HEADER, SHADOW_HEADER, TOKEN_HEADER, CALLER_HEADER)
 )
-_NOT_THE_CALLERS = frozenset({_ARM, _SERVED, _SHADOW, _REQUEST})
-_NOT_THE_SERVERS = frozenset({_ARM})
+_NOT_THE_CALLERS = frozenset({_ARM, _SERVED, _SHADOW, _REQUEST, _TOKEN, _CALLER})
+_NOT_THE_SERVERS = frozenset({_ARM, _REQUEST, _TOKEN})
 _NAME = re.compile(rb"[!-~]{1,128}")
 _ABSOLUTE = re.compile(rb"^[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
 #: the caller went away; nobody reads the status
@@ -83,8 +86,10 @@ class Passage:
         # Until its key is known. One whose body never comes stays so, and must burden both arms by their weights.
         by_chance = arm_at(random.random(), self._routes)  # noqa: S311 - nothing is secret here
         self._assigned = Assignment(by_chance, b"", False, b"")  # noqa: FBT003
-        given = request.header(_REQUEST) or b""
-        self._name = given if _NAME.fullmatch(given) else os.urandom(16).hex().encode()
+        self._name = os.urandom(16).hex().encode()
+        given = request.header(_CALLER) or b""
+        #: the caller's own name of it; without one it has the gateway's there too
+        self._caller = given if _NAME.fullmatch(given) else self._name
         self._serving, self._status, self._fault = "", 0, ""
         #: an answer began; the caller does not take more of it for now
         self._headed, self._held_up = False, False
@@ -203,7 +208,7 @@ class Passage:
         """Send the request and pass the answer back. Returns whether the connection can be kept."""
         wire.begin(bare=self._request.method == b"HEAD")
         try:
-            self._send(wire, arm)
+            self._send(wire, arm, endpoint.headers)
             answer = await wire.head  # type: ignore[misc]  # `begin` made it
             self._serving, self._status = arm, answer.status
             await self._answer(answer, wire)
@@ -231,7 +236,8 @@ class Passage:
         headers = passed_on(request.headers, without=_NOT_THE_CALLERS)
         if request.header(b"host") is None:
             headers.append((b"host", b"localhost"))
-        headers += [(_REQUEST, self._name), (_ARM, self._assigned.arm.encode()), (_SERVED, arm.encode())]
+        headers += [(_REQUEST, self._name), (_CALLER, self._caller)]
+        headers += [(_ARM, self._assigned.arm.encode()), (_SERVED, arm.encode())]
         if shadow:
             headers.append((_SHADOW, b"1"))
         return headers
@@ -239,17 +245,18 @@ class Passage:
     def _first_line(self) -> bytes:
         return b"%b %b HTTP/1.1" % (self._request.method, self._request.target)
 
-    def _send(self, wire: Wire, arm: str) -> None:
-        """Send it at once where it is whole, else as it comes."""
+    def _send(self, wire: Wire, arm: str, more: Sequence[Header]) -> None:
+        """Send it with `more` headers: at once where it is whole, else as it comes."""
         request, body = self._request, self._assigned.body
+        headers = [*self._head(arm), *more]
         if request.body.ended:
             body += request.body.rest()
             self._keep(body)
-            wire.write(head(self._first_line(), [*self._head(arm), *_length(request, len(body))]) + body)
+            wire.write(head(self._first_line(), [*headers, *_length(request, len(body))]) + body)
             return
         self._connection.cheer(request)
         framing = [(b"transfer-encoding", b"chunked")] if request.length is None else _length(request, request.length)
-        wire.write(head(self._first_line(), [*self._head(arm), *framing]))
+        wire.write(head(self._first_line(), [*headers, *framing]))
         self._sender = asyncio.ensure_future(self._stream(wire, body))
 
     async def _stream(self, wire: Wire, first: bytes) -> None:
@@ -325,9 +332,9 @@ class Passage:
 
     def _answer_headers(self, answer: Answer, *, bare: bool, chunks: bool) -> list[Header]:
         headers = passed_on(answer.headers, without=_NOT_THE_SERVERS)
-        headers.append((_ARM, self._assigned.arm.encode()))
-        if all(name != _REQUEST for name, _ in headers):
-            headers.append((_REQUEST, self._name))
+        headers += [(_ARM, self._assigned.arm.encode()), (_REQUEST, self._name)]
+        if all(name != _CALLER for name, _ in headers):
+            headers.append((_CALLER, self._caller))
         if chunks:
             headers.append((b"transfer-encoding", b"chunked"))
         elif answer.length is not None and answer.status != 204:
@@ -353,7 +360,7 @@ class Passage:
             self._connection.abort()
             return False
         self._serving = ""
-        headers = [(_ARM, self._assigned.arm.encode()), (_REQUEST, self._name)]
+        headers = [(_ARM, self._assigned.arm.encode()), (_REQUEST, self._name), (_CALLER, self._caller)]
         if fault.status in (429, 503):
             headers.append((b"retry-after", b"1"))
         bare, last = self._request.method == b"HEAD", self._ends()
@@ -366,6 +373,7 @@ class Passage:
     def _tell(self) -> None:
         exchange = Exchange(
             request=self._name.decode("ascii"),
+            caller_id="" if self._caller is self._name else self._caller.decode("ascii"),
             time=time.time_ns() // 1000,
             model=self._routes.model,
             assigned=self._assigned.arm,

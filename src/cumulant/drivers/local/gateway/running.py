@@ -12,6 +12,7 @@ import ssl
 from pathlib import Path
 
 from cumulant.core.errors import PortInUseError, StorageError, UsageError
+from cumulant.core.gateway_token import read_key
 from cumulant.core.hosts import Hosts, is_loopback
 from cumulant.core.traffic import Certificates
 from cumulant.drivers.local.gateway.admin import Admin
@@ -49,7 +50,7 @@ async def _live(folder: Folder, opening: Opening) -> None:
     _allow_many()
     secret = None if opening.key_file is None else _secret(opening.key_file)
     context = None if opening.tls is None else _context(opening.tls)
-    table = Table()
+    table = Table(None if opening.gateway_key_file is None else read_key(opening.gateway_key_file))
     listeners = [_bind(opening.http), _bind(opening.admin)]
     gateway = Gateway(table, ExchangeLog(folder.log), secret=secret)
     site, checks = Site(gateway), Checks(table)

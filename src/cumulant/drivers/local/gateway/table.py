@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from urllib.parse import unquote_to_bytes
 
+from cumulant.core.gateway_token import token_for
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Limits, Routes
 from cumulant.drivers.local.gateway.bounds import Bucket, Gate, Retries
 from cumulant.drivers.local.gateway.messages import Fault
@@ -39,9 +40,10 @@ class Served:
 
 
 class Table:
-    """All models, and all servers by their URL."""
+    """All models, and all servers by their URL. With the gateway's key each server is sent a token."""
 
-    def __init__(self) -> None:
+    def __init__(self, gateway_key: bytes | None = None) -> None:
+        self._gateway_key = gateway_key
         self.models: dict[str, Served] = {}
         self.endpoints: dict[str, Endpoint] = {}
         self._known: dict[bytes, Served] = {}
@@ -60,7 +62,7 @@ class Table:
         gone = [url for url, one in self.endpoints.items() if url not in trusts or trusts[url] != one.trust]
         for url in gone:
             self.endpoints.pop(url).close()
-        new = [Endpoint(url, trust=trust) for url, trust in trusts.items() if url not in self.endpoints]
+        new = [self._endpoint(url, trust) for url, trust in trusts.items() if url not in self.endpoints]
         self.endpoints.update({one.url: one for one in new})
         return new
 
@@ -103,7 +105,11 @@ class Table:
 
     def _servers(self, arm: Arm) -> list[tuple[str, Endpoint]]:
         known = self.endpoints
-        return [(arm.name, known.get(url) or Endpoint(url, trust=arm.authority, kept=False)) for url in arm.endpoints]
+        return [(arm.name, known.get(url) or self._endpoint(url, arm.authority, kept=False)) for url in arm.endpoints]
+
+    def _endpoint(self, url: str, trust: str | None, *, kept: bool = True) -> Endpoint:
+        token = b"" if self._gateway_key is None else token_for(self._gateway_key, url).encode()
+        return Endpoint(url, trust=trust, kept=kept, token=token)
 
 
 def _usable(servers: list[tuple[str, Endpoint]]) -> list[tuple[str, Endpoint]]:

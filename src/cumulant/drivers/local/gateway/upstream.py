@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 
 import httptools
 
+from cumulant.core.traffic import TOKEN_HEADER
 from cumulant.drivers.local.gateway.messages import Body, Fault, Header, Valve
 
+_TOKEN = TOKEN_HEADER.encode()
 _CONNECT = 1.0
 #: below what servers usually keep an idle connection for, so that it is not they who end it
 _IDLE = 4.0
@@ -187,9 +189,11 @@ class Wire(asyncio.Protocol):
 class Endpoint:
     """One server: its kept connections, and what is thought of it."""
 
-    def __init__(self, url: str, *, trust: str | None = None, kept: bool = True) -> None:
+    def __init__(self, url: str, *, trust: str | None = None, kept: bool = True, token: bytes = b"") -> None:
         parts = urlsplit(url)
         self.url = url
+        #: of the head of each request that it is sent
+        self.headers: tuple[Header, ...] = ((_TOKEN, token),) if token else ()
         #: file of the authorities that its certificate is verified against; None: the system's
         self.trust = trust
         self._context: ssl.SSLContext | None = None
