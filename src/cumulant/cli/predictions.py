@@ -158,6 +158,7 @@ def _print(console: Console, one: PredictionView) -> None:
         ("arm", one.arm if one.served_arm in {"", one.arm} else f"{one.arm}, answered by {one.served_arm}"),
         ("shadow", "yes" if one.shadow else None),
         ("fallback", one.fallback),
+        ("breaks", one.invalid.replace(",", ", ")),
         ("tenant", one.tenant),
         ("region", one.region),
         ("features", one.fingerprint[:12]),

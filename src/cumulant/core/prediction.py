@@ -44,3 +44,5 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     region: str = ""
     #: the caller's own name of the request, where `id` is ours; it joins nothing
     caller_id: str = ""
+    #: rules of the data contract that the row broke, as `amt:min,carrier:in`
+    invalid: str = ""

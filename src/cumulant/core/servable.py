@@ -66,6 +66,18 @@ class Reasons(msgspec.Struct, frozen=True, kw_only=True):
     codes: dict[str, str] = {}
 
 
+class FieldRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the data contract asks of one value of a request. Bounds of times and dates are ISO 8601 text."""
+
+    #: a null breaks the rule; else it breaks none
+    required: bool = False
+    min: int | float | str | None = None
+    max: int | float | str | None = None
+    members: tuple[bool | int | float | str, ...] | None = None
+    #: a regular expression, as Python reads it, that a text must contain
+    pattern: str | None = None
+
+
 class Servable(msgspec.Struct, frozen=True, kw_only=True):
     """The content of `servable.json`. Paths are relative to the folder."""
 
@@ -82,6 +94,10 @@ class Servable(msgspec.Struct, frozen=True, kw_only=True):
     whole: bool = False
     #: columns of the training source that a request does not carry, and why; a row that has them is answered
     unread: dict[str, Unread] = {}
+    #: request fields to what the contract of the training source asks of each value
+    rules: dict[str, FieldRule] = {}
+    #: features whose categories hold all but few of the training rows: another one is worth a warning
+    closed: tuple[str, ...] = ()
     #: of the salt that personal values are hashed with (`masking.fingerprint`); empty: any will do
     salt_fingerprint: str = ""
     calibration: Calibration = Calibration()

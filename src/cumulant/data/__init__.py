@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cumulant.data.profile import ColumnProfile, Profile
     from cumulant.data.proposal import Proposal, infer
     from cumulant.data.retention import expired, removable
+    from cumulant.data.row_rules import request_rules
     from cumulant.data.shift import moved, shifts
     from cumulant.data.snapshot import (
         CheckResult,
@@ -51,6 +52,7 @@ _HOMES = {
     "profile": ("ColumnProfile", "Profile"),
     "prepare": ("prepare_digest",),
     "retention": ("expired", "removable"),
+    "row_rules": ("request_rules",),
     "shift": ("moved", "shifts"),
     "snapshot": ("CheckResult", "SchemaChange", "Shift", "Snapshot", "SourceFile", "scan", "source_of"),
     "sources": ("Table", "find", "read", "read_any", "refuse_short", "said_of_short", "shown"),
@@ -104,6 +106,7 @@ __all__ = [
     "referred_uses",
     "refuse_short",
     "removable",
+    "request_rules",
     "said_of_short",
     "scan",
     "shifts",

@@ -93,7 +93,7 @@ def _column_checks(column: str, rule: RuleSpec, dtype: DType, *, source: str, pe
         high = _bound(rule.max, dtype, column, source)
         checks.append(RowCheck(f"{column}:max", column, f"{column} is at most {rule.max}", value > high))
     if rule.in_ is not None:
-        members = [_member(member, dtype, column, source) for member in rule.in_]
+        members = [fitting_member(member, dtype, column, source) for member in rule.in_]
         listed = f"a set of {len(members)}" if personal else ", ".join(str(member) for member in rule.in_[:20])
         outside = ~value.is_in(pl.Series(members, dtype=POLARS[dtype]).implode())
         checks.append(RowCheck(f"{column}:in", column, f"{column} is one of {listed}", outside))
@@ -121,7 +121,12 @@ def _bound(bound: Bound, dtype: DType, column: str, source: str) -> pl.Expr:
     )
 
 
-def _member(member: Member, dtype: DType, column: str, source: str) -> Member:
+def fitting_member(member: Member, dtype: DType, column: str, source: str) -> Member:
+    """An allowed value as one of the column's type.
+
+    Raises:
+        DataError: it can be none.
+    """
     if dtype == "str":
         return str(member)
     fits: tuple[type, ...] | None = {"int": (int,), "float": (int, float), "bool": (bool,)}.get(dtype)

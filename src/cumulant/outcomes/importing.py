@@ -154,7 +154,7 @@ class _Writing:
             str(parts["id"]), int(row or 0), when, moment, str(parts.get("model") or self._defaults.model),
             str(parts.get("version") or self._defaults.version), str(parts.get("arm") or ""),
             str(parts.get("arm") or ""), False, "", None, _ENCODE(asked).decode(), _ENCODE(answer).decode(), 0, "",
-            f"imported.{self._content}", sequence, "", "", "",
+            f"imported.{self._content}", sequence, "", "", "", "",
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cumulant.packaging.builder import build
+    from cumulant.packaging.closed import closed_features
     from cumulant.packaging.encoder import Encoder
     from cumulant.packaging.engine import DTYPES, Engine
     from cumulant.packaging.events import ServableBuilt
@@ -30,6 +31,7 @@ _HOMES = {
     "build": "builder",
     "check_next": "state",
     "check_state": "state",
+    "closed_features": "closed",
     "initial_state": "state",
     "labels": "scorer",
     "load_description": "folder",
@@ -52,6 +54,7 @@ __all__ = [
     "build",
     "check_next",
     "check_state",
+    "closed_features",
     "initial_state",
     "labels",
     "load_description",

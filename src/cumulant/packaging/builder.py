@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import msgspec
 
 from cumulant.core.errors import DefinitionError
 from cumulant.core.plan import FeaturePlan
-from cumulant.core.servable import Reasons, Servable, Unread
+from cumulant.core.servable import FieldRule, Reasons, Servable, Unread
 from cumulant.packaging.folder import new_folder, seal
 from cumulant.packaging.graph import Graph
 from cumulant.packaging.linear import add_constant, add_linear
@@ -36,6 +36,8 @@ def build(
     example: Mapping[str, str | int | float | bool | None],
     whole: bool = False,
     unread: Mapping[str, Unread] | None = None,
+    rules: Mapping[str, FieldRule] | None = None,
+    closed: Sequence[str] = (),
     salt_fingerprint: str = "",
     reasons: Reasons | None = None,
     tolerance: float = 1e-6,
@@ -43,8 +45,8 @@ def build(
     """Write the servable of `model` to the folder `out`, whole or not at all; a servable there is replaced.
 
     `sample` holds feature rows for the parity check (`parity.measure`); `example` is a request row;
-    `lineage` says what made the model, by hashes and names; `whole`, `unread`, `salt_fingerprint` and `reasons`
-    are as in `Servable`. Equal inputs give equal bytes.
+    `lineage` says what made the model, by hashes and names; `whole`, `unread`, `rules`, `closed`,
+    `salt_fingerprint` and `reasons` are as in `Servable`. Equal inputs give equal bytes.
 
     Raises:
         DefinitionError: the model has no exact ONNX form, or reads a feature that the plan lacks.
@@ -62,6 +64,8 @@ def build(
         classes=() if model.task == "regression" else model.classes,
         whole=whole and model.task != "regression",
         unread=dict(unread or {}),
+        rules=dict(rules or {}),
+        closed=tuple(closed),
         salt_fingerprint=salt_fingerprint,
         calibration=model.calibration,
         threshold=model.threshold,

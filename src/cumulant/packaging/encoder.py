@@ -86,7 +86,7 @@ def _codes(one: Input) -> Callable[[object], float]:
     codes: dict[object, float] = {text: float(code) for code, text in enumerate(one.categories)}
 
     def code(value: object) -> float:
-        return codes.get(value if isinstance(value, str) else _text(value), _NAN)
+        return codes.get(value if isinstance(value, str) else category_of(value), _NAN)
 
     return code
 
@@ -100,7 +100,7 @@ def _code_column(one: Input) -> Callable[[Values], ArrayLike]:
     return column
 
 
-def _text(value: object) -> str | None:
+def category_of(value: object) -> str | None:
     """How a value that is no text is written as a category: `true`, `3`, `2.5`; None for missing."""
     if value is None or value != value:  # noqa: PLR0124 - NaN is the one value that differs from itself
         return None

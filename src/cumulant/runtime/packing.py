@@ -14,7 +14,7 @@ from cumulant.core import expr
 from cumulant.core.ids import digest
 from cumulant.core.masking import fingerprint
 from cumulant.core.refs import ObjectRef
-from cumulant.core.servable import Parity, Servable, Unread
+from cumulant.core.servable import FieldRule, Parity, Servable, Unread
 from cumulant.runtime.explained import reasons_of
 from cumulant.runtime.fitting import Fitted, loaded, rows_of
 from cumulant.runtime.personal import masked
@@ -43,6 +43,7 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
     objects = context.project.objects()
     # Commit and environment are recorded, not part of the identity: another commit alone makes no other model.
     unread = _unread(work)
+    rules = _rules(context, work)
     explained = context.project.spec.serving.reasons
     inputs = {
         "model": fitted.model.key,
@@ -53,6 +54,8 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
     # Another salt alone makes another servable, where there is anything to hash.
     salt = fingerprint(context.project.salt()) if any(field.personal for field in work.task.plan.request) else ""
     inputs |= {"salt": salt} if salt else {}
+    if rules:
+        inputs["rules"] = msgspec.to_builtins(rules)
     if explained is not None:
         inputs["reasons"] = msgspec.to_builtins(explained)
 
@@ -70,6 +73,8 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
                 example=example(context, work),
                 whole=_is_number(context, work),
                 unread=unread,
+                rules=rules,
+                closed=packaging.closed_features(rows.train.features, model.inputs),
                 salt_fingerprint=salt,
                 reasons=reasons_of(explained, model, rows.train.features),
             )
@@ -98,8 +103,9 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
 
 
 def _identity(servable: Servable, lineage: Mapping[str, str]) -> str:
-    """Reasons stand in the description, which is none of the files that are hashed."""
+    """Rules and reasons stand in the description, which is none of the files that are hashed."""
     found: dict[str, object] = {**servable.files, **lineage}
+    found |= {"rules": msgspec.to_builtins(servable.rules)} if servable.rules else {}
     return digest(found if servable.reasons is None else {**found, "reasons": msgspec.to_builtins(servable.reasons)})
 
 
@@ -118,6 +124,15 @@ def _unread(work: Work) -> dict[str, Unread]:
         else:
             found[name] = "target" if name in target else "unused"
     return found
+
+
+def _rules(context: Context, work: Work) -> dict[str, FieldRule]:
+    """What the contract of the training source asks of the request's values."""
+    project, source = context.project, work.task.plan.entity
+    if source not in project.spec.data:
+        return {}
+    spec = data.in_force(project.spec.data[source], source=source, root=project.root)
+    return data.request_rules(spec, work.task.plan.request)
 
 
 def _is_number(context: Context, work: Work) -> bool:

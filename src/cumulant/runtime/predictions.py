@@ -45,6 +45,7 @@ class PredictionView(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     region: str
     caller_id: str
+    invalid: str
 
 
 def log_folder(project: Project, *, principal: Principal) -> Path:

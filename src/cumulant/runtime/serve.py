@@ -238,6 +238,7 @@ def command(service: Service, *, http: str, wishes: Wishes, ready: Path | None =
     )
     line = folders_command([service.folder], http=http, wishes=asked, ready=ready)
     line += ["--body-limit", settings.body_limit, "--scored", settings.scored]
+    line += ["--invalid", settings.invalid] if settings.invalid != "warn" else []
     line += ["--clock-skew", settings.clock_skew] if settings.clock_skew else []
     line += ["--labels", service.labels, "--labels-size", settings.labels_size] if service.labels else []
     if service.log_key and wishes.salt_file is None:

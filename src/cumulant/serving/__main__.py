@@ -126,6 +126,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DURATION",
         help="rows dated later than this after the server's clock are answered and not stored; default: all are stored",
     )
+    add(
+        "--invalid",
+        choices=("warn", "refuse"),
+        default="warn",
+        help="rows that break the data contract of their model: answer them with a warning, or refuse the request; "
+        "default %(default)s",
+    )
     add("--access-log", action="store_true", help="write a line of JSON a request to standard error, without payloads")
     add(
         "--traces",
@@ -198,6 +205,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         log_keep=options.log_keep,
         labels=options.labels,
         labels_size=size(options.labels_size),
+        invalid=options.invalid,
         region=options.region,
         access_log=options.access_log,
         traces=_traces(options.traces),

@@ -25,7 +25,7 @@ from cumulant.serving.http import Request, Response, decompressed, encode, json_
 from cumulant.serving.inbox import Inbox
 from cumulant.serving.inference import HEADER_LENGTH, decoded, read_call, write_answer
 from cumulant.serving.json_size import check_decoded, most_decoded
-from cumulant.serving.metrics import Metrics, Series, of_fallback, of_runner
+from cumulant.serving.metrics import Metrics, Series, of_fallback, of_rules, of_runner
 from cumulant.serving.models import Model, ModelSet
 from cumulant.serving.openapi import document
 from cumulant.serving.paths import allow, options, split
@@ -125,6 +125,8 @@ class Application:
         found = self.metrics.series()
         for model in self._models:
             found += of_runner(model.name, model.version, model.runner)
+            if model.rules is not None:
+                found += of_rules(model.name, model.version, model.rules.counts)
             if model.fallback is not None:
                 found += of_fallback(model.name, model.version, model.fallback.counts)
         return found

@@ -27,6 +27,7 @@ from cumulant.serving.work import Work, check_rows
 if TYPE_CHECKING:
     from cumulant.serving.fallback import Fallback
     from cumulant.serving.reasons import Reasoning
+    from cumulant.serving.rules import RequestRules
 
 #: a size that a request chooses, in made-up inputs
 _SOME = 8
@@ -70,6 +71,7 @@ class GraphModel:
         self._columns = {name: place for place, name in enumerate(servable.columns)}
         engine = Engine(folder / servable.model)
         self.fallback: Fallback | None = None
+        self.rules: RequestRules | None = None
         self.reasons: Reasoning | None = None
         self.runner = (
             self._sequenced(engine, scheduling, sequences)

@@ -82,6 +82,7 @@ class Logbook:
             entry.answers = encode(model.answers(work, raw))
         else:
             self._add_tensors(entry, model, work, raw)
+        entry.invalid = list(work.invalid)
         if isinstance(model.servable, Servable):
             entry.event_times = _moments(model.servable.plan, work)
             entry.ages = list(work.ages) or None

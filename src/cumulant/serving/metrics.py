@@ -44,6 +44,9 @@ FAMILIES = {
         "gauge", "Workers that leave the shared cache alone since it fails, by what they leave.", ("part",)
     ),
     "cumulant_fallback_total": Family("counter", "Requests answered by the fallback.", (*_MODEL, "kind")),
+    "cumulant_invalid_rows_total": Family(
+        "counter", "Rows that broke a rule of the data contract, also refused ones.", (*_MODEL, "rule")
+    ),
     "cumulant_log_records_total": Family("counter", "Records of the prediction log: written and lost.", ("result",)),
     "cumulant_label_posts_total": Family("counter", "Posts of labels: accepted, duplicate, refused.", ("result",)),
     "cumulant_labels_waiting_bytes": Family("gauge", "Posted labels that wait to be taken in.", (), once=True),
@@ -95,6 +98,11 @@ class Metrics:
 def of_fallback(model: str, version: str, counts: Mapping[str, int]) -> list[Series]:
     """What a model's fallback answered."""
     return [Series("cumulant_fallback_total", (model, version, kind), count) for kind, count in counts.items()]
+
+
+def of_rules(model: str, version: str, counts: Mapping[str, int]) -> list[Series]:
+    """Rows by the rule of the data contract that they broke."""
+    return [Series("cumulant_invalid_rows_total", (model, version, rule), count) for rule, count in counts.items()]
 
 
 def of_connections(refused: Mapping[Reason, int], present: int) -> list[Series]:

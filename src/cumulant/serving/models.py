@@ -21,6 +21,7 @@ from cumulant.serving.work import Work
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
     from cumulant.serving.fallback import Fallback
+    from cumulant.serving.rules import RequestRules
 
 
 class Model(Protocol):
@@ -33,6 +34,8 @@ class Model(Protocol):
     stateful: bool
     #: what is answered where the runner refuses
     fallback: Fallback | None
+    #: of a data contract; None: there is none
+    rules: RequestRules | None
     #: metadata of the protocol: datatype and shape by name
     inputs: Mapping[str, dict[str, Any]]
     outputs: Mapping[str, tuple[str, list[int]]]
@@ -72,8 +75,9 @@ def open_model(
     table: str | None = None,
     scheduling: Scheduling | None = None,
     sequences: Shelf | None = None,
+    refuse_invalid: bool = False,
 ) -> Model:
-    """Load and warm the servable in `folder`.
+    """Load and warm the servable in `folder`; `refuse_invalid` as in `RowModel`.
 
     Raises:
         NotFoundError, IntegrityError: as `packaging.load_description`.
@@ -84,7 +88,7 @@ def open_model(
     described = load_description(folder)
     if isinstance(described, GraphServable):
         return GraphModel(folder, described, scheduling=scheduling, sequences=sequences)
-    return RowModel(folder, store=store, table=table, scheduling=scheduling)
+    return RowModel(folder, store=store, table=table, scheduling=scheduling, refuse_invalid=refuse_invalid)
 
 
 class ModelSet:

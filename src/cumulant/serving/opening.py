@@ -71,6 +71,7 @@ class Opening:
             table=settings.table,
             scheduling=settings.scheduling,
             sequences=self._shelf,
+            refuse_invalid=settings.invalid == "refuse",
         )
 
     def close(self) -> None:

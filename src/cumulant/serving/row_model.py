@@ -17,6 +17,7 @@ from cumulant.packaging.engine import Array
 from cumulant.serving.noise import noise
 from cumulant.serving.reasons import NAME, OUTPUT, Reasoning
 from cumulant.serving.row_tensors import DATATYPES, from_answers, outputs, to_rows
+from cumulant.serving.rules import RequestRules, invalid_rows
 from cumulant.serving.scheduling import Feeds, Runner, Scheduling
 from cumulant.serving.schema import RequestSchema
 from cumulant.serving.tensors import Input, Output
@@ -49,7 +50,8 @@ def late(since: Sequence[int | None]) -> tuple[str, ...]:
 class RowModel:
     """One servable of a project.
 
-    `table` names its online state; by default the servable's lineage says it under `state`.
+    `table` names its online state; by default the servable's lineage says it under `state`. `refuse_invalid`: rows that
+    break the data contract are refused, else answered with a warning.
 
     Raises:
         NotFoundError, IntegrityError: as `packaging.Scorer`; also for state of another plan, and as `Reasoning`.
@@ -64,12 +66,16 @@ class RowModel:
         store: OnlineStore | None = None,
         table: str | None = None,
         scheduling: Scheduling | None = None,
+        refuse_invalid: bool = False,
     ) -> None:
         self.scorer = Scorer(folder)
         self.servable: Servable = self.scorer.servable
         self.name = self.servable.name
         self.version = self.servable.version or UNREGISTERED
         self.schema = RequestSchema(self.servable.plan, self.servable.unread)
+        self.rules: RequestRules | None = None
+        if self.servable.rules or self.servable.closed:
+            self.rules = RequestRules(self.servable, self.schema.fields, refuse=refuse_invalid)
         self.table = table or self.servable.lineage.get("state") or self.name
         self.outputs: Mapping[str, tuple[str, list[int]]] = outputs(self.servable)
         self.inputs = self._metadata()
@@ -124,9 +130,14 @@ class RowModel:
         if not rows:
             return Work(self.scorer.feeds(np.empty((0, len(self.scorer.features)), np.float32)), 0, raw=rows)
         checked = self.schema.rows(rows)
+        broken = {} if self.rules is None else self.rules.broken(checked)
         vectors = self.features.vectors(checked)
         feeds = self.scorer.feeds(self.scorer.encoder.matrix(vectors.columns))
-        return Work(feeds, len(rows), vectors.age, rows, checked, warnings=(*self._warnings(rows), *late(vectors.late)))
+        work = Work(feeds, len(rows), vectors.age, rows, checked, warnings=(*self._warnings(rows), *late(vectors.late)))
+        if self.rules is not None and (found := {**broken, **self.rules.unseen(vectors.columns, broken)}):
+            work.warnings += self.rules.warnings(found, len(rows))
+            work.invalid = invalid_rows(found, len(rows))
+        return work
 
     def _warnings(self, rows: Sequence[object]) -> tuple[str, ...]:
         if not self.schema.unread:

@@ -99,7 +99,7 @@ class RequestSchema:
         return RequestError(f'{where}there is no field "{name[:100]}"', subject=name[:100], hint=hint)
 
     def _invalid(self, name: str, value: object, problem: str, where: str) -> RequestError:
-        got = _kind(value) if self.fields[name].personal else f"{_kind(value)} {_short(value)}".strip()
+        got = _kind(value) if self.fields[name].personal else f"{_kind(value)} {short(value)}".strip()
         return RequestError(f'{where}field "{name}" must be {problem}, got {got}', subject=name)
 
 
@@ -137,7 +137,8 @@ def _kind(value: object) -> str:
             return "an object"
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A scalar as a message repeats it; empty for what is none."""
     if isinstance(value, (list, dict, bool)) or value is None:
         return ""
     text = repr(value) if isinstance(value, str) else str(value)

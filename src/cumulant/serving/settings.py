@@ -48,6 +48,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     scored: Literal["durable", "background", "off"] = "durable"
     #: seconds by which rows may be dated after now and still enter the stored state; None: any
     clock_skew: float | None = None
+    #: what becomes of rows that break the data contract that their model carries
+    invalid: Literal["warn", "refuse"] = "warn"
     #: folder of the prediction log; None: none is kept
     log: str | None = None
     log_keep: str = "90d"

@@ -95,6 +95,12 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             extra={"text": "duration"},
         ),
     ] = None
+    invalid: Annotated[
+        Literal["warn", "refuse"],
+        msgspec.Meta(
+            description="Requests with values that break the rules of the training source (`min`, `max`, `in`, `pattern`, `nulls: 0`). `warn`: answered, with a warning in the answer, a count in `/metrics` and the rule in the prediction log; `refuse`: 422."  # noqa: E501 - one sentence of the reference
+        ),
+    ] = "warn"
     fallback: Annotated[
         FallbackSpec, msgspec.Meta(description="Instead of a refusal when there is too much to do. Default: refuse.")
     ] = FallbackSpec()

@@ -51,6 +51,8 @@ class Work(msgspec.Struct, gc=False):
     answers: Sequence[Any] | None = None
     #: what the caller should know: columns that were ignored, and why
     warnings: tuple[str, ...] = ()
+    #: for each row the rules of the data contract that it breaks, as `amt:min`; empty where no row breaks any
+    invalid: Sequence[str] = ()
     #: None: no reasons are wanted
     why: Why | None = None
 

@@ -47,6 +47,8 @@ class Entry(msgspec.Struct, array_like=True, gc=False):
     outputs: list[Tensor] = []
     #: the caller's own name of the request, where `id` is ours
     caller_id: str = ""
+    #: the rules that each row breaks, as `amt:min`
+    invalid: list[str] = []
 
 
 class Like(msgspec.Struct, array_like=True, gc=False):

@@ -46,7 +46,9 @@ SCHEMA = pa.schema(
         pa.field("sequence", pa.int64(), nullable=False),
         pa.field("tenant", pa.string(), nullable=False),
         pa.field("region", pa.string(), nullable=False),
-        pa.field("caller_id", pa.string()),  # null in files of older versions
+        # null in files of older versions
+        pa.field("caller_id", pa.string()),
+        pa.field("invalid", pa.string()),
     ]
 )
 #: values that repeat from row to row
@@ -187,13 +189,14 @@ class Parts:
         """
         day = entry.time_us // DAY_US
         found = texts(entry, self._hiding.of(entry.model))
-        times, ages = entry.event_times or (), entry.ages or ()
+        times, ages, invalid = entry.event_times or (), entry.ages or (), entry.invalid
         for number, (request, outputs) in enumerate(found):
             row = (
                 entry.id, number, entry.time_us, times[number] if number < len(times) else None,
                 entry.model, entry.version, entry.arm, entry.served_arm, entry.shadow, entry.fingerprint,
                 ages[number] if number < len(ages) else None, request, outputs, entry.latency_us, entry.fallback,
                 worker, entry.sequence, entry.tenant, region, entry.caller_id,
+                invalid[number] if number < len(invalid) else "",
             )  # fmt: skip
             self._add(day, partial(Part.add, row=row, size=len(request) + len(outputs) + 200))
 

@@ -31,6 +31,8 @@ _BATCH = 65_536
 #: files of so many days may still be merged
 _MERGED_DAYS = 2
 _LISTINGS = 100
+#: texts that files of older versions do not hold
+_LATER = ("caller_id", "invalid")
 _TIMES = ("time", "event_time")
 
 
@@ -206,7 +208,7 @@ def predictions(table: pa.Table) -> list[Prediction]:
         place_ = table.schema.get_field_index(name)
         table = table.set_column(place_, name, table[name].cast(pa.int64()))
     rows = completed(table).select(SCHEMA.names).to_pylist()
-    return [Prediction(**{**row, "caller_id": row["caller_id"] or ""}) for row in rows]
+    return [Prediction(**{**row, **{name: row[name] or "" for name in _LATER}}) for row in rows]
 
 
 def _holes(worker: str, numbers: np.ndarray[Any, Any], before: int, last: int | None) -> Iterator[Gap]:

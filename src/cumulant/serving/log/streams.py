@@ -78,7 +78,7 @@ class Stream:
             whole = pa.array(np.repeat(np.arange(len(likes)), counts))
             found = {name: column.take(whole) for name, column in found.items()}
         found |= {"row": pa.array(places), "request": request, "outputs": outputs}
-        common = {"worker": self.worker, "region": self.region, "event_time": None, "state_age": None}
+        common = {"worker": self.worker, "region": self.region, "event_time": None, "state_age": None, "invalid": ""}
         return [
             found[field.name]
             if field.name in found

@@ -1,0 +1,78 @@
+"""The rules of a source that can be decided on one value, as a servable carries them for the values of requests."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable
+from datetime import date
+
+from cumulant.core.plan import DType, Field
+from cumulant.core.servable import FieldRule
+from cumulant.core.units import moment
+from cumulant.data.rules import fitting_member, is_row_rule
+from cumulant.data.spec import Bound, RuleSpec, SourceSpec
+
+#: repeats in a pattern that is tried at every place of a text, and in one that is tried at its begin only: each makes
+#: the time to fail longer by a factor of the text's length
+_MOST_REPEATS, _MOST_ANCHORED = 1, 2
+#: parts that may be absent: each doubles it
+_MOST_OPTIONAL = 3
+_REPEAT = re.compile(r"[*+]|\{\d+,\d*\}")
+_REPEATED_GROUP = re.compile(r"\)[*+{]")
+_ESCAPED_OR_SET = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+
+
+def request_rules(spec: SourceSpec, fields: Iterable[Field]) -> dict[str, FieldRule]:
+    """Request field to what is asked of each of its values; `spec` with the rules of its contract file.
+
+    Left out are the allowed values of personal fields, which are personal values themselves, and patterns that cannot
+    be matched in Python in a short time.
+    """
+    found = {field.name: _rule(spec.rules[field.name], field) for field in fields if field.name in spec.rules}
+    return {name: rule for name, rule in found.items() if rule != FieldRule()}
+
+
+def _rule(rule: RuleSpec, field: Field) -> FieldRule:
+    members = None if rule.in_ is None or field.personal else rule.in_
+    return FieldRule(
+        required=is_row_rule(rule.nulls),
+        min=_bound(rule.min, field.dtype),
+        max=_bound(rule.max, field.dtype),
+        members=None if members is None else tuple(fitting_member(m, field.dtype, field.name, "") for m in members),
+        pattern=portable(rule.pattern) if rule.pattern is not None and field.dtype == "str" else None,
+    )
+
+
+def _bound(bound: Bound | None, dtype: DType) -> Bound | None:
+    if bound is None:
+        return None
+    if dtype == "time":
+        return moment(str(bound)).isoformat()
+    if dtype == "date":
+        return date.fromisoformat(str(bound)).isoformat()
+    if dtype in ("int", "float"):
+        return float(bound) if isinstance(bound, str) else bound
+    return None
+
+
+def portable(pattern: str) -> str | None:
+    """A pattern in Rust's syntax as Python reads it; None where it means something else there, or may take long.
+
+    Python goes back where Rust's engine never does: a repeated group, or many repeats, could take a caller's text
+    hours. Those are left to the data's own check.
+    """
+    bare = _ESCAPED_OR_SET.sub("x", pattern)
+    most = _MOST_ANCHORED if bare.startswith("^") and "|" not in bare else _MOST_REPEATS
+    too_slow = len(_REPEAT.findall(bare)) > most or bare.count("?") > _MOST_OPTIONAL
+    if too_slow or _REPEATED_GROUP.search(bare) or "(?" in bare:
+        return None
+    # `$` is the end of the text in Rust; in Python also before a last line break.
+    found = re.sub(r"(\\.|\[\^?\]?(?:\\.|[^\]\\])*\])|\$", lambda part: part[1] or r"\Z", pattern, flags=re.DOTALL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # of a set that later versions of Python may read in another way
+            re.compile(found)
+    except (re.error, Warning):
+        return None
+    return found

@@ -1,0 +1,34 @@
+"""Category features of which a value outside the model's categories is news."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cumulant.core.servable import Input
+
+if TYPE_CHECKING:
+    import polars as pl
+
+#: the largest share of rows whose value may lie outside, by the upper end of its 95% interval
+_MOST = 0.01
+#: rows that may lie outside of so few that lay there: the rule of three
+_UNSEEN_ROWS = 3
+
+
+def closed_features(features: pl.DataFrame, inputs: Sequence[Input]) -> tuple[str, ...]:
+    """Features whose categories hold at least 99% of the rows with a value, judged from these training rows.
+
+    Of others, such as names of many merchants, rare values are the rule: a warning at each would be noise.
+    """
+    return tuple(
+        one.feature for one in inputs if one.kind == "category" and _is_closed(features[one.feature], one.categories)
+    )
+
+
+def _is_closed(column: pl.Series, categories: Sequence[str]) -> bool:
+    import polars as pl
+
+    present = column.drop_nulls().cast(pl.String)
+    outside = int((~present.is_in(list(categories))).sum())
+    return outside + _UNSEEN_ROWS <= _MOST * len(present)

@@ -1,0 +1,160 @@
+"""The data contract's rules for the values of a request, as the servable carries them, and categories never seen."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime
+from typing import Any
+
+from cumulant.core.plan import DType, Field
+from cumulant.core.servable import FieldRule, Servable
+from cumulant.packaging.encoder import category_of
+from cumulant.serving.errors import HttpError
+from cumulant.serving.schema import short
+
+#: rows that a warning names
+_NAMED = 5
+#: characters of a text that is matched with a pattern: the time of a match grows faster than the text
+_MOST_TEXT = 128
+_UNSEEN = "unseen"
+Row = Mapping[str, Any]
+#: the name of the rule that a value breaks; empty: none
+Test = Callable[[Any], str]
+#: field, or feature, and rule
+Fault = tuple[str, str]
+
+
+class RequestRules:
+    """Checks rows that have the plan's types. `counts`: rows by the rule that they broke, as `amt:min`.
+
+    With `refuse` a broken rule of the contract refuses the request. A category that the model has not seen breaks no
+    rule of a contract, and only warns.
+    """
+
+    def __init__(self, servable: Servable, fields: Mapping[str, Field], *, refuse: bool) -> None:
+        self.refuse = refuse
+        self.counts: Counter[str] = Counter()
+        self._fields, self._rules = fields, servable.rules
+        self._tests = [
+            (name, _test(rule, fields[name].dtype)) for name, rule in servable.rules.items() if name in fields
+        ]
+        self._known = {
+            one.feature: frozenset({None, *one.categories}) for one in servable.inputs if one.feature in servable.closed
+        }
+
+    def broken(self, rows: Sequence[Row]) -> dict[Fault, list[int]]:
+        """Each broken rule with its rows, from 0.
+
+        Raises:
+            HttpError: 422 where that refuses the request; names the first row, its field and the rule.
+        """
+        found: dict[Fault, list[int]] = {}
+        for number, row in enumerate(rows):
+            for name, test in self._tests:
+                if rule := test(row[name]):
+                    found.setdefault((name, rule), []).append(number)
+        if found:
+            self._count(found)
+            if self.refuse:
+                raise self._refusal(found, rows)
+        return found
+
+    def unseen(
+        self, columns: Mapping[str, Sequence[Any]], broken: Mapping[Fault, Sequence[int]]
+    ) -> dict[Fault, list[int]]:
+        """Categories that the model has not seen, with their rows; not where the field's set of values is broken."""
+        found: dict[Fault, list[int]] = {}
+        for name, known in self._known.items():
+            told = frozenset(broken.get((name, "in"), ()))
+            for number, value in enumerate(columns[name]):
+                if value not in known and category_of(value) not in known and number not in told:
+                    found.setdefault((name, _UNSEEN), []).append(number)
+        self._count(found)
+        return found
+
+    def warnings(self, found: Mapping[Fault, Sequence[int]], count: int) -> tuple[str, ...]:
+        """One sentence a rule, for a request of `count` rows; no value is repeated."""
+        return tuple(f"{_where(rows, count)}{self._told(*fault)}" for fault, rows in found.items())
+
+    def _count(self, found: Mapping[Fault, Sequence[int]]) -> None:
+        for (name, rule), rows in found.items():
+            self.counts[f"{name}:{rule}"] += len(rows)
+
+    def _told(self, name: str, rule: str) -> str:
+        if rule == _UNSEEN:
+            return f"{name} has a value that the model has not seen, which it takes for a missing one"
+        return f"{name} breaks the data contract: it must {_demand(self._rules[name], rule)}"
+
+    def _refusal(self, found: Mapping[Fault, Sequence[int]], rows: Sequence[Row]) -> HttpError:
+        (name, rule), numbers = min(found.items(), key=lambda one: one[1][0])
+        where = f"row {numbers[0] + 1}: " if len(rows) > 1 else ""
+        value = None if self._fields[name].personal else rows[numbers[0]][name]
+        got = f", got {short(value)}" if short(value) else ""
+        told = f'{where}field "{name}" must {_demand(self._rules[name], rule)}{got} (rule {name}:{rule})'
+        return HttpError(422, told, hint="correct the value, or leave the row out")
+
+
+def invalid_rows(found: Mapping[Fault, Sequence[int]], count: int) -> list[str]:
+    """For each row the rules that it breaks, as `amt:min,carrier:in`; empty where none does."""
+    if not found:
+        return []
+    rows: list[list[str]] = [[] for _ in range(count)]
+    for (name, rule), numbers in found.items():
+        for number in numbers:
+            rows[number].append(f"{name}:{rule}")
+    return [",".join(one) for one in rows]
+
+
+def _where(rows: Sequence[int], count: int) -> str:
+    if count == 1:
+        return ""
+    named = ", ".join(str(number + 1) for number in rows[:_NAMED])
+    more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+    return f"row{'s' * (len(rows) > 1)} {named}{more}: "
+
+
+def _demand(rule: FieldRule, broken: str) -> str:
+    match broken:
+        case "nulls":
+            return "not be null"
+        case "min":
+            return f"be at least {rule.min}"
+        case "max":
+            return f"be at most {rule.max}"
+        case "in":
+            listed = [str(one) for one in rule.members or ()]
+            return f"be one of {', '.join(listed[:_NAMED])}" + (
+                f" and {len(listed) - _NAMED} more" * (len(listed) > _NAMED)
+            )
+        case _:
+            return f"match {rule.pattern}"
+
+
+def _test(rule: FieldRule, dtype: DType) -> Test:
+    low, high = _bound(rule.min, dtype), _bound(rule.max, dtype)
+    members = None if rule.members is None else frozenset(rule.members)
+    matches = None if rule.pattern is None else re.compile(rule.pattern).search
+    nulls = "nulls" if rule.required else ""
+
+    def test(value: Any) -> str:
+        if value is None:
+            return nulls
+        if low is not None and value < low:
+            return "min"
+        if high is not None and value > high:
+            return "max"
+        if members is not None and value not in members:
+            return "in"
+        if matches is not None and len(value) <= _MOST_TEXT and matches(value) is None:
+            return "pattern"
+        return ""
+
+    return test
+
+
+def _bound(bound: float | str | None, dtype: DType) -> Any:
+    if isinstance(bound, str):
+        return datetime.fromisoformat(bound) if dtype == "time" else date.fromisoformat(bound)
+    return bound

@@ -1,0 +1,185 @@
+"""Rules of the data contract, for requests over every protocol."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import httpx
+import pytest
+from serving_models import ROW, call, servable
+from test_serving_app import INFER, PREDICT, tensors
+from test_serving_recording import serving
+
+from cumulant.core.servable import FieldRule
+from cumulant.serving.app import Application
+from cumulant.serving.grpc import start
+from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.log import find
+from cumulant.serving.models import ModelSet, open_model
+from cumulant.serving.rules import RequestRules
+
+RULES = {
+    "distance": FieldRule(min=0, max=5000.0),
+    "carrier": FieldRule(members=("AA", "UA", "BB")),
+    "tail": FieldRule(pattern=r"^N\d+\Z"),
+    "seats": FieldRule(required=True, min=1),
+    "sched_dep": FieldRule(min="2013-01-01T00:00:00+00:00"),
+    "day": FieldRule(max="2020-01-01"),
+    "charter": FieldRule(members=(False,)),
+}
+GOOD = {**ROW, "seats": 150, "day": "2013-04-01", "charter": False}
+BAD = [
+    ({"distance": -5.0}, "distance:min", "be at least 0"),
+    ({"distance": 5001.0}, "distance:max", "be at most 5000"),
+    ({"carrier": "ZZ"}, "carrier:in", "be one of AA, UA, BB"),
+    ({"tail": "N1\n"}, "tail:pattern", r"match ^N\d+\Z"),
+    ({"seats": None}, "seats:nulls", "not be null"),
+    ({"seats": 0}, "seats:min", "be at least 1"),
+    ({"sched_dep": "2012-12-31T23:00:00Z"}, "sched_dep:min", "be at least 2013-01-01"),
+    ({"day": "2020-01-02"}, "day:max", "be at most 2020-01-01"),
+    ({"charter": True}, "charter:in", "be one of False"),
+]
+EDGES = [
+    {"distance": 0},
+    {"distance": 5000},
+    {"distance": 0.0},
+    {"sched_dep": "2013-01-01T00:00:00Z"},
+    {"day": None},
+    {"tail": None},
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return servable(tmp_path_factory.mktemp("rules") / "model", rules=RULES, closed=("carrier",))
+
+
+@pytest.fixture
+def warning(folder):
+    return Application(ModelSet([open_model(folder)]))
+
+
+@pytest.fixture
+def refusing(folder):
+    return Application(ModelSet([open_model(folder, refuse_invalid=True)]))
+
+
+def counts(app):
+    return {one.labels[2]: one.value for one in app.series() if one.family == "cumulant_invalid_rows_total"}
+
+
+@pytest.mark.parametrize("edge", [{}, *EDGES])
+def test_what_the_contract_allows_is_answered_without_a_word(warning, refusing, edge):
+    for app in (warning, refusing):
+        found = call(app, "POST", PREDICT, GOOD | edge)
+        assert (found.status_code, "warnings" in found.json()) == (200, False), found.text
+        assert counts(app) == {}
+
+
+@pytest.mark.parametrize(("change", "rule", "demand"), BAD)
+def test_a_broken_rule_warns_or_refuses(warning, refusing, change, rule, demand):
+    name = rule.partition(":")[0]
+    found = call(warning, "POST", PREDICT, GOOD | change)
+    assert found.status_code == 200
+    (told,) = found.json()["warnings"]
+    assert told.startswith(f"{name} breaks the data contract: it must {demand}")
+    several = call(refusing, "POST", PREDICT, [GOOD, GOOD | change])
+    assert several.status_code == 422
+    assert several.json()["error"].startswith(f'row 2: field "{name}" must {demand}')
+    assert f"(rule {rule})" in several.json()["error"]
+    assert counts(warning) == counts(refusing) == {rule: 1}
+
+
+def test_the_value_is_repeated_unless_it_is_personal(refusing):
+    assert "got -5.0" in call(refusing, "POST", PREDICT, GOOD | {"distance": -5}).json()["error"]
+    refused = call(refusing, "POST", PREDICT, GOOD | {"tail": "secret-tail"})
+    assert (refused.status_code, "secret" in refused.text) == (422, False)
+
+
+def test_rows_are_named_and_counted(warning):
+    rows = [GOOD, GOOD | {"distance": -1}, *[GOOD | {"distance": -2, "carrier": "ZZ"}] * 7]
+    told = call(warning, "POST", PREDICT, rows).json()["warnings"]
+    assert told[0].startswith("rows 2, 3, 4, 5, 6 and 3 more: distance breaks")
+    assert told[1].startswith("rows 3, 4, 5, 6, 7 and 2 more: carrier breaks")
+    assert counts(warning) == {"distance:min": 8, "carrier:in": 7}
+
+
+def test_every_protocol_over_http(warning, refusing):
+    bad = {"inputs": tensors([{**ROW, "seats": 1, "distance": -5.0}])}
+    frame = {"dataframe_records": [GOOD | {"distance": -5}]}
+    csv = "distance,carrier,seats,sched_dep\n-5,UA,1,2013-04-01T18:00:00\n"
+    found = call(warning, "POST", INFER, bad).json()
+    assert found["parameters"]["warnings"].startswith("distance breaks the data contract")
+    assert call(warning, "POST", "/invocations", frame).json()["warnings"][0].startswith("distance breaks")
+    assert call(refusing, "POST", INFER, bad).status_code == 422
+    assert call(refusing, "POST", "/invocations", frame).status_code == 422
+    for app, status in ((warning, 200), (refusing, 422)):
+        found = call(app, "POST", "/invocations", csv.encode(), headers={b"content-type": b"text/csv"})
+        assert found.status_code == status, found.text
+
+
+def test_over_grpc(warning, refusing):
+    request = INFERENCE.message("ModelInferRequest")(model_name="flight-late")
+    for one in tensors([{"distance": -5.0, "sched_dep": ROW["sched_dep"], "seats": 1}]):
+        tensor = request.inputs.add(name=one["name"], datatype=one["datatype"], shape=one["shape"])
+        kind = {"BYTES": "bytes_contents", "FP64": "fp64_contents", "INT64": "int64_contents"}[one["datatype"]]
+        values = [value.encode() if isinstance(value, str) else value for value in one["data"]]
+        getattr(tensor.contents, kind).extend(values)
+
+    async def talk(app):
+        server = await start(app, "127.0.0.1", 0)
+        try:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+                infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+                return INFERENCE.message("ModelInferResponse").FromString(await infer(request.SerializeToString()))
+        finally:
+            await server.stop(1)
+
+    told = asyncio.run(talk(warning)).parameters["warnings"].string_param
+    assert told.startswith("distance breaks the data contract")
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        asyncio.run(talk(refusing))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "rule distance:min" in caught.value.details()
+
+
+def test_a_category_that_the_model_has_not_seen_warns_and_never_refuses(warning, refusing):
+    for app in (warning, refusing):  # the contract allows it
+        found = call(app, "POST", PREDICT, GOOD | {"carrier": "BB"})
+        assert found.status_code == 200
+        assert found.json()["warnings"] == [
+            "carrier has a value that the model has not seen, which it takes for a missing one"
+        ]
+        assert counts(app) == {"carrier:unseen": 1}
+    assert "warnings" not in call(warning, "POST", PREDICT, GOOD | {"carrier": None}).json()
+
+
+def test_a_feature_whose_rare_values_are_the_rule_does_not_warn(tmp_path):
+    app = Application(ModelSet([open_model(servable(tmp_path / "model"))]))
+    assert "warnings" not in call(app, "POST", PREDICT, ROW | {"carrier": "ZZ"}).json()
+
+
+@pytest.mark.parametrize("invalid", ["warn", "refuse"])
+def test_the_program_obeys_and_the_log_says_which_rule(folder, tmp_path, invalid):
+    log = tmp_path / "log"
+    with serving(folder, "--log", log, "--invalid", invalid) as (_, url):
+        found = httpx.post(url + PREDICT, json={"rows": [GOOD, GOOD | {"distance": -1, "carrier": "ZZ"}]})
+        good = httpx.post(url + PREDICT, json=GOOD)
+        metrics = httpx.get(f"{url}/metrics").text
+    assert found.status_code == (200 if invalid == "warn" else 422)
+    assert 'cumulant_invalid_rows_total{model="flight-late",version="1",rule="distance:min"} 1' in metrics
+    assert find(log, good.json()["request_id"])[0].invalid == ""
+    if invalid == "warn":
+        rows = find(log, found.json()["request_id"])
+        assert [one.invalid for one in rows] == ["", "distance:min,carrier:in"]
+
+
+def test_rules_of_columns_that_no_request_carries_are_passed_over(folder):
+    servable_ = open_model(folder).servable
+    rules = RequestRules(servable_, {}, refuse=True)
+    assert rules.broken([{"distance": -1.0}]) == {}
+
+
+def test_a_long_text_is_not_matched(warning):
+    assert "warnings" not in call(warning, "POST", PREDICT, GOOD | {"tail": "x" * 129}).json()
