@@ -11,6 +11,7 @@ from test_e2e_labels import order
 
 from cumulant import project as projects
 from cumulant.runtime.serve import prepare_service, running
+from cumulant.testing.gateways import wait_for
 
 
 def post(url, path, body):
@@ -39,7 +40,9 @@ def test_declared_rules_hold_for_requests_and_a_change_of_them_makes_another_ser
             )  # fmt: skip
             status, answer = post(server.url, path, order(3) | {"kind": "tent"})
             assert (status, answer["warnings"][0].split()[0]) == (200, "kind")
-    (logged,) = [one for one in run(folder, "predictions", "list") if one["invalid"] == "amount:min"]
+    logged = wait_for(
+        lambda: next((one for one in run(folder, "predictions", "list") if one["invalid"] == "amount:min"), None)
+    )
     assert logged["request"]["amount"] == -5.0
 
     rules = "amount: {min: 0}\n      kind: {in: [coat, hat, shoe, sock]}"

@@ -156,6 +156,7 @@ def test_up_serves_says_so_twice_and_down_leaves_nothing(shop):
     assert run(shop, "down") == {"ended": 0}
     (logged,) = run(shop, "predictions", "show", answer.json()["request_id"])
     assert (logged["arm"], logged["shadow"], logged["caller_id"]) == ("champion", False, "asked-here")
+    assert run(shop, "predictions", "show", "asked-here") == [logged]
     (logged,) = run(shop, "predictions", "show", direct.json()["request_id"])
     assert (logged["arm"], logged["shadow"], logged["caller_id"]) == ("", False, "forged")
 

@@ -29,8 +29,8 @@ def request_rules(spec: SourceSpec, fields: Iterable[Field]) -> dict[str, FieldR
     Left out are the allowed values of personal fields, which are personal values themselves, and patterns that cannot
     be matched in Python in a short time.
     """
-    found = {field.name: _rule(spec.rules[field.name], field) for field in fields if field.name in spec.rules}
-    return {name: rule for name, rule in found.items() if rule != FieldRule()}
+    rules = {field.name: _rule(spec.rules[field.name], field) for field in fields if field.name in spec.rules}
+    return {name: rule for name, rule in rules.items() if rule != FieldRule()}
 
 
 def _rule(rule: RuleSpec, field: Field) -> FieldRule:
@@ -68,11 +68,11 @@ def portable(pattern: str) -> str | None:
     if too_slow or _REPEATED_GROUP.search(bare) or "(?" in bare:
         return None
     # `$` is the end of the text in Rust; in Python also before a last line break.
-    found = re.sub(r"(\\.|\[\^?\]?(?:\\.|[^\]\\])*\])|\$", lambda part: part[1] or r"\Z", pattern, flags=re.DOTALL)
+    python = re.sub(r"(\\.|\[\^?\]?(?:\\.|[^\]\\])*\])|\$", lambda part: part[1] or r"\Z", pattern, flags=re.DOTALL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # of a set that later versions of Python may read in another way
-            re.compile(found)
+            re.compile(python)
     except (re.error, Warning):
         return None
-    return found
+    return python

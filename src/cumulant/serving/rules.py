@@ -50,58 +50,58 @@ class RequestRules:
         Raises:
             HttpError: 422 where that refuses the request; names the first row, its field and the rule.
         """
-        found: dict[Fault, list[int]] = {}
+        faults: dict[Fault, list[int]] = {}
         for number, row in enumerate(rows):
             for name, test in self._tests:
                 if rule := test(row[name]):
-                    found.setdefault((name, rule), []).append(number)
-        if found:
-            self._count(found)
+                    faults.setdefault((name, rule), []).append(number)
+        if faults:
+            self._count(faults)
             if self.refuse:
-                raise self._refusal(found, rows)
-        return found
+                raise self._refusal(faults, rows)
+        return faults
 
     def unseen(
         self, columns: Mapping[str, Sequence[Any]], broken: Mapping[Fault, Sequence[int]]
     ) -> dict[Fault, list[int]]:
         """Categories that the model has not seen, with their rows; not where the field's set of values is broken."""
-        found: dict[Fault, list[int]] = {}
+        faults: dict[Fault, list[int]] = {}
         for name, known in self._known.items():
-            told = frozenset(broken.get((name, "in"), ()))
+            outside = frozenset(broken.get((name, "in"), ()))
             for number, value in enumerate(columns[name]):
-                if value not in known and category_of(value) not in known and number not in told:
-                    found.setdefault((name, _UNSEEN), []).append(number)
-        self._count(found)
-        return found
+                if value not in known and category_of(value) not in known and number not in outside:
+                    faults.setdefault((name, _UNSEEN), []).append(number)
+        self._count(faults)
+        return faults
 
-    def warnings(self, found: Mapping[Fault, Sequence[int]], count: int) -> tuple[str, ...]:
+    def warnings(self, faults: Mapping[Fault, Sequence[int]], count: int) -> tuple[str, ...]:
         """One sentence a rule, for a request of `count` rows; no value is repeated."""
-        return tuple(f"{_where(rows, count)}{self._told(*fault)}" for fault, rows in found.items())
+        return tuple(f"{_where(rows, count)}{self._sentence(*fault)}" for fault, rows in faults.items())
 
-    def _count(self, found: Mapping[Fault, Sequence[int]]) -> None:
-        for (name, rule), rows in found.items():
+    def _count(self, faults: Mapping[Fault, Sequence[int]]) -> None:
+        for (name, rule), rows in faults.items():
             self.counts[f"{name}:{rule}"] += len(rows)
 
-    def _told(self, name: str, rule: str) -> str:
+    def _sentence(self, name: str, rule: str) -> str:
         if rule == _UNSEEN:
             return f"{name} has a value that the model has not seen, which it takes for a missing one"
         return f"{name} breaks the data contract: it must {_demand(self._rules[name], rule)}"
 
-    def _refusal(self, found: Mapping[Fault, Sequence[int]], rows: Sequence[Row]) -> HttpError:
-        (name, rule), numbers = min(found.items(), key=lambda one: one[1][0])
+    def _refusal(self, faults: Mapping[Fault, Sequence[int]], rows: Sequence[Row]) -> HttpError:
+        (name, rule), numbers = min(faults.items(), key=lambda one: one[1][0])
         where = f"row {numbers[0] + 1}: " if len(rows) > 1 else ""
         value = None if self._fields[name].personal else rows[numbers[0]][name]
         got = f", got {short(value)}" if short(value) else ""
-        told = f'{where}field "{name}" must {_demand(self._rules[name], rule)}{got} (rule {name}:{rule})'
-        return HttpError(422, told, hint="correct the value, or leave the row out")
+        message = f'{where}field "{name}" must {_demand(self._rules[name], rule)}{got} (rule {name}:{rule})'
+        return HttpError(422, message, hint="correct the value, or leave the row out")
 
 
-def invalid_rows(found: Mapping[Fault, Sequence[int]], count: int) -> list[str]:
+def invalid_rows(faults: Mapping[Fault, Sequence[int]], count: int) -> list[str]:
     """For each row the rules that it breaks, as `amt:min,carrier:in`; empty where none does."""
-    if not found:
+    if not faults:
         return []
     rows: list[list[str]] = [[] for _ in range(count)]
-    for (name, rule), numbers in found.items():
+    for (name, rule), numbers in faults.items():
         for number in numbers:
             rows[number].append(f"{name}:{rule}")
     return [",".join(one) for one in rows]

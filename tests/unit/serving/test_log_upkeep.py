@@ -72,12 +72,14 @@ def test_small_files_become_one_with_the_same_rows(log):
     assert sequences(log.folder) == list(range(1, 71))
 
 
-def test_files_of_a_version_without_the_callers_names_are_read_and_merged(log):
+@pytest.mark.parametrize("later", [["caller_id", "invalid"], ["caller_id"]])
+def test_files_of_a_version_with_fewer_columns_are_read_and_merged(log, later):
     log(1, 5)
     (old,) = log.folder.rglob("*.parquet")
-    table = pq.read_table(old, partitioning=None).drop_columns("caller_id")
+    table = pq.read_table(old, partitioning=None).drop_columns(later)
     pq.write_table(table, old)
     assert find(log.folder, "r3")[0].caller_id == ""
+    assert find(log.folder, "r3", by="caller_id") == []
     log(6, 9)
     assert len(recent(log.folder)) == len(scan(log.folder).to_table()) == 9
     tidy(log.folder)

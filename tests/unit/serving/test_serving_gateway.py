@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import grpc
 import httpx
@@ -170,7 +171,7 @@ def test_through_a_gateway_no_caller_chooses_arm_or_name(tmp_path, key_file, eng
     traffic = (LocalTraffic if engine == "local" else EnvoyTraffic)(f"{engine}://{tmp_path}/gateway")
     opening = Opening(http="127.0.0.1:0", gateway_key_file=str(key_file))
     with (
-        behind(key_file, folder, "--log", log) as (_, url),
+        behind(key_file, folder, "--log", log) as (process, url),
         (tmp_path / "out").open("wb") as output,
         gateway(traffic, opening, output),
     ):
@@ -182,6 +183,13 @@ def test_through_a_gateway_no_caller_chooses_arm_or_name(tmp_path, key_file, eng
         answers = [httpx.post(door + PREDICT, json=ROW, headers=forged) for _ in range(2)]
         answers.append(httpx.post(door + PREDICT, json=ROW))
         told = wait_for(lambda: len(found := [one for one in Reader(traffic).read() if one.predicts]) == 3 and found)
+        shown = b"".join(
+            Path(f"/proc/{pid}/{name}").read_bytes()
+            for pid in (process.pid, traffic.door().pid)
+            for name in ("cmdline", "environ")
+            if Path("/proc").exists()
+        )
+        assert all(secret not in shown for secret in (KEY, KEY.hex().encode(), token_for(KEY, url).encode()))
     assert [answer.headers["x-request-id"] for answer in answers[:2]] == ["mine", "mine"]
     assert answers[2].headers["x-request-id"] == answers[2].headers["cumulant-request-id"]
     names = [answer.headers["cumulant-request-id"] for answer in answers]

@@ -70,7 +70,7 @@ def counts(app):
 
 
 @pytest.mark.parametrize("edge", [{}, *EDGES])
-def test_what_the_contract_allows_is_answered_without_a_word(warning, refusing, edge):
+def test_what_the_contract_allows_is_answered_without_a_warning(warning, refusing, edge):
     for app in (warning, refusing):
         found = call(app, "POST", PREDICT, GOOD | edge)
         assert (found.status_code, "warnings" in found.json()) == (200, False), found.text

@@ -62,12 +62,12 @@ _BATCH_ROWS = 1024
 _BATCH_BYTES = 1024 * 1024
 
 
-def completed(table: pa.Table) -> pa.Table:
+def with_all_columns(table: pa.Table) -> pa.Table:
     """The rows of a file by the columns of today: those that an older version did not write are null."""
     for field in SCHEMA:
         if field.name not in table.schema.names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
-    return table
+    return table.select(SCHEMA.names)
 
 
 class Part:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from functools import partial, reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from cumulant.core.errors import StorageError
 from cumulant.core.prediction import Prediction
 from cumulant.serving.log import place
-from cumulant.serving.log.parts import SCHEMA, completed
+from cumulant.serving.log.parts import SCHEMA, with_all_columns
 
 if TYPE_CHECKING:
     import pyarrow.dataset as ds
@@ -111,14 +111,14 @@ def _batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]
         with pq.ParquetFile(path) as found:
             for batch in found.iter_batches(_BATCH, columns=columns or SCHEMA.names):
                 table = pa.Table.from_batches([batch])
-                yield completed(table) if columns is None else table
+                yield with_all_columns(table) if columns is None else table
     except FileNotFoundError:
         return
     except (OSError, pa.ArrowException) as error:
         raise _damaged(path, error) from error
 
 
-def find(folder: Path, request: str) -> list[Prediction]:
+def find(folder: Path, request: str, *, by: Literal["id", "caller_id"] = "id") -> list[Prediction]:
     """The rows of the request with that id, newest request first where an id came more than once.
 
     Raises:
@@ -126,17 +126,20 @@ def find(folder: Path, request: str) -> list[Prediction]:
     """
     found: list[Prediction] = []
     for day in _days(folder):
-        for rows in _whole(folder, day, partial(_of_request, request=request)):
+        for rows in _whole(folder, day, partial(_of_request, request=request, by=by)):
             found += rows
     return sorted(found, key=lambda one: (-one.time, one.worker, one.sequence, one.row))
 
 
-def _of_request(path: Path, *, request: str) -> list[Prediction]:
+def _of_request(path: Path, *, request: str, by: Literal["id", "caller_id"]) -> list[Prediction]:
+    ids = _read(path, None, [by])
+    if by not in ids.column_names:  # a file of an older release
+        return []
     # By substring first: making a scalar to compare with, pyarrow imports pandas, which takes half a second.
-    matches = pc.match_substring(_read(path, None, ["id"])["id"], request)
+    matches = pc.match_substring(ids[by], request)
     if not pc.any(matches).as_py():
         return []
-    return [one for one in predictions(_read(path, None).filter(matches)) if one.id == request]
+    return [one for one in predictions(_read(path, None).filter(matches)) if getattr(one, by) == request]
 
 
 def numbered(folder: Path, day: date, sequences: Sequence[int]) -> list[dict[str, Any]]:
@@ -207,7 +210,7 @@ def predictions(table: pa.Table) -> list[Prediction]:
     for name in _TIMES:
         place_ = table.schema.get_field_index(name)
         table = table.set_column(place_, name, table[name].cast(pa.int64()))
-    rows = completed(table).select(SCHEMA.names).to_pylist()
+    rows = with_all_columns(table).select(SCHEMA.names).to_pylist()
     return [Prediction(**{**row, **{name: row[name] or "" for name in _LATER}}) for row in rows]
 
 
@@ -261,6 +264,7 @@ def _read(path: Path, wanted: Any, columns: list[str] | None = None) -> pa.Table
     try:
         with pq.ParquetFile(path) as found:
             table = found.read(columns=columns or SCHEMA.names)
+            table = with_all_columns(table) if columns is None else table
             return table if wanted is None else table.filter(wanted)
     except FileNotFoundError:
         raise

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from cumulant.serving.log import place, retention
 from cumulant.serving.log.durable import sync
-from cumulant.serving.log.parts import GROUP_BYTES, GROUP_ROWS, OPTIONS, SCHEMA, completed
+from cumulant.serving.log.parts import GROUP_BYTES, GROUP_ROWS, OPTIONS, SCHEMA, with_all_columns
 from cumulant.serving.log.place import File
 
 _LEFT_SECONDS = 3600.0
@@ -154,7 +154,7 @@ def _read(path: Path) -> Iterator[pa.Table]:
         with pq.ParquetFile(path) as source:
             for group in range(source.num_row_groups):
                 # Each thread of a pool would keep memory of its own for the next time.
-                yield completed(source.read_row_group(group, use_threads=False))
+                yield with_all_columns(source.read_row_group(group, use_threads=False))
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException):
