@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -18,6 +19,8 @@ from cumulant.serving.log import command
 from cumulant.serving.settings import Settings
 
 _PAUSE = 1.0
+#: a process that ends within this many seconds of its start is started again after a pause
+_SHORT_LIFE = 5.0
 _PATIENCE = 10.0
 
 
@@ -51,12 +54,15 @@ async def scribe(settings: Settings, salt: bytes = b"") -> AsyncIterator[None]:
 
 
 async def _keep(settings: Settings, salt: bytes, current: list[subprocess.Popen[bytes]]) -> None:
+    started = time.monotonic()
     while True:
         code = await asyncio.to_thread(_ended, current[0])
         if code is None:
             continue
         sys.stderr.write(f"the log process ended with code {code}; another one takes its place\n")
-        await asyncio.sleep(_PAUSE)
+        if time.monotonic() - started < _SHORT_LIFE:
+            await asyncio.sleep(_PAUSE)
+        started = time.monotonic()
         current[0] = _start(settings, salt)
 
 

@@ -88,6 +88,17 @@ def test_files_of_a_version_with_fewer_columns_are_read_and_merged(log, later):
     assert {one.caller_id for one in recent(log.folder)} == {""}
 
 
+def test_many_small_files_become_one_at_any_age(log):
+    for number in range(1, 30):
+        log(number, number)
+    tidy(log.folder, file_age=3600)
+    assert len(parquet(log.folder)) == 29
+    log(30, 30)
+    tidy(log.folder, file_age=3600)
+    assert len(parquet(log.folder)) == 1
+    assert sequences(log.folder) == list(range(1, 31))
+
+
 def test_files_are_merged_up_to_their_size_at_once(log):
     for first in range(1, 60, 10):
         log(first, first + 9)

@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--key-env", metavar="NAME", help="the environment variable that holds it")
     parser.add_argument("--key-stdin", action="store_true", help="it comes on standard input")
     parser.add_argument("--region", metavar="NAME", default="", help="of workers that name none")
-    parser.add_argument("--visible", metavar="TIME", default="10s", help="rows are there after; default %(default)s")
+    parser.add_argument("--visible", metavar="TIME", default="1s", help="rows are there after; default %(default)s")
     parser.add_argument("--file-size", metavar="SIZE", default="64MiB", help="of merged files; default %(default)s")
     parser.add_argument("--file-age", metavar="TIME", default="5m", help="merge at latest; default %(default)s")
     parser.add_argument("--parent", metavar="PID", type=int, help="end when this is no longer the parent")

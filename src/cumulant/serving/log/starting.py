@@ -16,7 +16,7 @@ def command(
     key_stdin: bool = False,
     personal: str | Path | None = None,
     region: str = "",
-    visible: str = "10s",
+    visible: str = "1s",
     parent: int | None = None,
 ) -> list[str]:
     """The words that start the log process of `folder`, where workers connect at `socket`.
