@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -115,6 +115,10 @@ def serve(
     log_keep: Annotated[
         str | None, typer.Option(metavar="TIME", help="How long it is kept, instead of serving.log; default: 90d.")
     ] = None,
+    log_write: Annotated[
+        Literal["durable", "background"] | None,
+        typer.Option(help="Send an answer after its record is on the disk, or at once; instead of serving.log.write."),
+    ] = None,
     fallback: Annotated[
         list[str] | None,
         typer.Option(
@@ -165,6 +169,7 @@ def serve(
         cache_budget=cache_budget,
         log=log,
         log_keep=log_keep,
+        log_write=log_write,
         fallback=tuple(fallback or ()),
         queue=queue,
         drain=drain,

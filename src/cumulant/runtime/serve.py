@@ -205,6 +205,8 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     #: folder of the prediction log, and how long it is kept
     log: str | None = None
     log_keep: str | None = None
+    #: `durable` or `background`
+    log_write: str | None = None
     #: `cached`, `servable=DIR` or `constant={...}`; what is named stands in place of all that the project file declares
     fallback: tuple[str, ...] = ()
     queue: str | None = None
@@ -230,6 +232,7 @@ def command(service: Service, *, http: str, wishes: Wishes, ready: Path | None =
         cache_budget=wishes.cache_budget or settings.cache_budget,
         log=wishes.log or service.log,
         log_keep=wishes.log_keep or settings.log.keep,
+        log_write=wishes.log_write or settings.log.write,
         fallback=wishes.fallback or _fallback(settings.fallback),
         queue=wishes.queue or settings.queue,
         drain=wishes.drain or settings.drain,
@@ -279,6 +282,7 @@ def folders_command(folders: Sequence[str], *, http: str, wishes: Wishes, ready:
         "--cache-budget": wishes.cache_budget,
         "--log": wishes.log,
         "--log-keep": wishes.log_keep,
+        "--log-write": wishes.log_write,
         "--queue": wishes.queue,
         "--drain": wishes.drain,
         "--sequences": wishes.sequences,

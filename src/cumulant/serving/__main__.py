@@ -108,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--labels-size", metavar="SIZE", default="1GiB", help="most bytes of them; default %(default)s")
     add("--log-keep", metavar="TIME", default="90d", help="default %(default)s")
     add(
+        "--log-write",
+        choices=("durable", "background"),
+        default="background",
+        help="an answer waits until its record is on the disk, or goes at once; default %(default)s",
+    )
+    add(
         "--salt-file",
         metavar="FILE",
         type=Path,
@@ -203,6 +209,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         sequence_bytes=size(options.sequence_bytes),
         log=options.log,
         log_keep=options.log_keep,
+        log_write=options.log_write,
         labels=options.labels,
         labels_size=size(options.labels_size),
         invalid=options.invalid,

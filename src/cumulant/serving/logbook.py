@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from asyncio import Future
 from collections.abc import Sequence
 from random import Random
 from typing import Protocol, cast
@@ -36,7 +37,7 @@ class Told(Protocol):
 
 
 class Logbook:
-    """Hands every answered request to the log process; costs a few microseconds, and never waits."""
+    """Hands every answered request to the log process; costs a few microseconds."""
 
     def __init__(self, client: LogClient) -> None:
         self.client = client
@@ -61,9 +62,13 @@ class Logbook:
             self._fingerprints[model.name, model.version] = short(digest(plan)) if plan is not None else ""
             self._ignored[model.name, model.version] = _ignored(model.servable)
 
-    def put(self, model: Model, scoring: Told, raw: Sequence[Array], received: float, marks: Marks) -> None:
+    def put(
+        self, model: Model, scoring: Told, raw: Sequence[Array], received: float, marks: Marks
+    ) -> Future[None] | None:
         """One answered request; `received` by `time.perf_counter`. It has our name, and the caller's beside it; without
         a gateway callers may name their requests.
+
+        What to wait for before the answer goes, where the log is durable.
         """
         work = scoring.work
         name = marks.request or scoring.id or f"{self._bits(64):016x}"
@@ -73,8 +78,8 @@ class Logbook:
             (asked,), (answered,) = work.feeds.values(), raw
             pattern = self._pattern(model, work, asked, answered, marks)
             if pattern is not None:
-                self.client.put(Like(pattern, name, now, latency, _memory(asked), _memory(answered), caller_id=caller))
-                return
+                like = Like(pattern, name, now, latency, _memory(asked), _memory(answered), caller_id=caller)
+                return self.client.put(like)
         entry = self._entry(model, work, marks)
         entry.id, entry.time_us, entry.latency_us, entry.caller_id = name, now, latency, caller
         if work.raw is not None:
@@ -86,7 +91,7 @@ class Logbook:
         if isinstance(model.servable, Servable):
             entry.event_times = _moments(model.servable.plan, work)
             entry.ages = list(work.ages) or None
-        self.client.put(entry)
+        return self.client.put(entry)
 
     def _asked(self, model: Model, rows: Sequence[object]) -> Sequence[object]:
         """The rows without columns that the model ignores: whether they are personal, its servable does not know."""

@@ -130,6 +130,13 @@ async def _asked(model: Model, inquiry: Inquiry, demand: Demand) -> Sequence[Arr
     return await model.runner.later(inquiry.feeds, inquiry.rows, demand) if found is None else found
 
 
+async def _both(logged: Awaitable[None] | None, scored: Future[Advanced]) -> None:
+    """Wait for the log and for the stored state."""
+    if logged is not None:
+        await logged
+    await durable(scored)
+
+
 class Counted:
     """Scores requests, counts them in `metrics`, and tells of them to the log and to the stored state."""
 
@@ -162,9 +169,9 @@ class Counted:
         except CumulantError as error:
             self._observe(model, endpoint, status_of(error), rows, request)
             raise
-        told = self._tell(request, scoring, raw, model)
-        if told is not None:
-            return self._durable(told, response, lambda status: self._observe(model, endpoint, status, rows, request))
+        stored = self._tell(request, scoring, raw, model)
+        if stored is not None:
+            return self._durable(stored, response, lambda status: self._observe(model, endpoint, status, rows, request))
         self._observe(model, endpoint, 200, rows, request)
         return response
 
@@ -177,9 +184,9 @@ class Counted:
                 raw = await _or_fallback(model, scoring)
             await _explain(model, scoring, raw)
             response = scoring.finish(raw)
-            told = self._tell(request, scoring, raw, model)
-            if told is not None:
-                await durable(told)
+            stored = self._tell(request, scoring, raw, model)
+            if stored is not None:
+                await stored
             status = 200
         except CumulantError as error:
             status = status_of(error)
@@ -191,11 +198,11 @@ class Counted:
             self._observe(model, endpoint, status, work.rows, request)
         return response
 
-    async def _durable(self, told: Future[Advanced], response: R, count: Callable[[int], None]) -> R:
-        """The answer, once what it told of is on the disk."""
+    async def _durable(self, stored: Awaitable[None], response: R, count: Callable[[int], None]) -> R:
+        """The answer, once what must outlive it is on the disk."""
         status = 503
         try:
-            await durable(told)
+            await stored
             status = 200
         except asyncio.CancelledError:
             status = _GONE
@@ -204,12 +211,14 @@ class Counted:
             count(status)
         return response
 
-    def _tell(self, request: Timed, scoring: Scoring[R], raw: Sequence[Array], model: Model) -> Future[Advanced] | None:
+    def _tell(self, request: Timed, scoring: Scoring[R], raw: Sequence[Array], model: Model) -> Awaitable[None] | None:
         """What is to be waited for before the answer goes."""
+        logged = None
         if self.logbook is not None:
             marks = NONE if self.marks is None else self.marks(request)
-            self.logbook.put(model, scoring, raw, request.received, marks)
-        return None if self.recorder is None else self.recorder.scored(model, scoring.work.checked)
+            logged = self.logbook.put(model, scoring, raw, request.received, marks)
+        scored = None if self.recorder is None else self.recorder.scored(model, scoring.work.checked)
+        return logged if scored is None else _both(logged, scored)
 
     def _observe(self, model: Model, endpoint: str, status: int, rows: int, request: Timed) -> None:
         if self.watch is not None:

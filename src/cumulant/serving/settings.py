@@ -53,6 +53,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: folder of the prediction log; None: none is kept
     log: str | None = None
     log_keep: str = "90d"
+    #: an answer waits until its record is on the disk, or goes at once
+    log_write: Literal["durable", "background"] = "background"
     #: of the salt that personal values in the log are hashed with; the salt itself is no setting
     salt_fingerprint: str = ""
     #: where the log process listens; set by whoever starts it

@@ -11,6 +11,13 @@ class LogSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """The prediction log."""
 
     keep: Annotated[str, msgspec.Meta(description="How long predictions are kept, such as `90d` or `400d`.")] = "90d"
+    write: Annotated[
+        Literal["durable", "background"],
+        msgspec.Meta(
+            description="When an answer is sent. `durable`: after its record is on the disk; `background`: at once, and"
+            " a kill of the process that writes the log loses at most about a second of records."
+        ),
+    ] = "background"
 
 
 class FallbackSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -18,7 +18,7 @@ from cumulant.serving.fleet import Alone, Fleet
 from cumulant.serving.gateway import Marks, Trust, marks_of, new_name
 from cumulant.serving.http import Limits, Refusals, Request, Site
 from cumulant.serving.inbox import Inbox
-from cumulant.serving.log import LogClient
+from cumulant.serving.log import ConfirmedClient, LogClient
 from cumulant.serving.logbook import Logbook
 from cumulant.serving.loops import short_turns
 from cumulant.serving.metrics import Series, of_connections
@@ -93,7 +93,8 @@ class Worker:
         """From the event loop's thread, which is the one that writes to it."""
         if self._settings.log_socket is None:
             return None
-        client = LogClient(self._settings.log_socket, worker="worker", region=self._settings.region)
+        kind = ConfirmedClient if self._settings.log_write == "durable" else LogClient
+        client = kind(self._settings.log_socket, worker="worker", region=self._settings.region)
         self._logbook = self.app.score.logbook = Logbook(client)
         self._logbook.describe(self.app.models)
         return client
@@ -109,6 +110,7 @@ class Worker:
             client = self._logbook.client
             found.append(Series("cumulant_log_records_total", ("written",), client.written))
             found.append(Series("cumulant_log_records_total", ("lost",), client.lost))
+            found.append(Series("cumulant_log_records_total", ("refused",), client.refused))
         return found
 
     async def run(

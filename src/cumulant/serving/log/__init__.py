@@ -1,7 +1,8 @@
 """The prediction log: what was asked and answered, written off the request's path by a process of its own.
 
-`LogClient` stands in a worker and never waits; `command` starts the process; `find`, `recent`, `gaps`, `scan` and
-`stored` read. pyarrow is imported in the process and by readers only.
+`LogClient` stands in a worker and never waits, `ConfirmedClient` is for answers that wait for their rows; `command`
+starts the process; `find`, `recent`, `gaps`, `scan` and `stored` read. pyarrow is imported in the process and by
+readers only.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cumulant.serving.log.client import LogClient
+    from cumulant.serving.log.confirmed import ConfirmedClient
     from cumulant.serving.log.durable import sync
     from cumulant.serving.log.entry import Entry, Like, Tensor
     from cumulant.serving.log.hiding import as_held, personal_fields
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from cumulant.serving.log.starting import command
 
 _HOMES = {
+    "ConfirmedClient": "confirmed",
     "Entry": "entry",
     "Gap": "reading",
     "Like": "entry",
@@ -42,6 +45,7 @@ _HOMES = {
 
 __all__ = [
     "SCHEMA",
+    "ConfirmedClient",
     "Entry",
     "Gap",
     "Like",

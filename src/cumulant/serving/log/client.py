@@ -43,11 +43,12 @@ _EMPTY_HEAD = bytes(HEAD.size)
 _FAULTS = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
-class _Chunk(NamedTuple):
-    """Whole frames in one buffer, and how many entries are in them."""
+class Chunk(NamedTuple):
+    """Whole frames in one buffer, how many entries are in them, and the number of the last one."""
 
     data: bytearray
     entries: int
+    last: int
 
 
 class LogClient:
@@ -57,7 +58,10 @@ class LogClient:
         worker: the given name and a suffix of this life of the process, as it stands in the log.
         written: entries handed to the log process.
         lost: entries dropped, because memory was full or because they cannot be encoded.
+        refused: entries whose requests were not answered for want of their being logged.
     """
+
+    durable = False
 
     def __init__(
         self,
@@ -74,8 +78,9 @@ class LogClient:
         self.worker = f"{worker}.{os.getpid()}.{secrets.token_hex(4)}"
         self.written = 0
         self.lost = 0
+        self.refused = 0
         self._path = str(path)
-        self._hello = Hello(self.worker, time.time_ns() // 1000, region, {})
+        self._hello = Hello(self.worker, time.time_ns() // 1000, region, {}, [], self.durable)
         self._limit, self._interval, self._batch = limit, interval, batch
         self._sequence = 0
         self._memory = _shared()
@@ -83,7 +88,7 @@ class LogClient:
         self._encode = msgspec.msgpack.Encoder().encode_into
         self._buffer = bytearray()
         self._entries = 0
-        self._chunks: deque[_Chunk] = deque()
+        self._chunks: deque[Chunk] = deque()
         self._held = self._offset = self._patterns = 0
         self._socket: socket.socket | None = None
         self._watched = False
@@ -119,8 +124,15 @@ class LogClient:
         self._append(PATTERN, told)
         return number
 
-    def put(self, entry: Entry | Like) -> None:
-        """Take one entry: give it its number and keep it until the next batch goes."""
+    def put(self, entry: Entry | Like) -> asyncio.Future[None] | None:
+        """Take one entry: give it its number and keep it until the next batch goes.
+
+        A client that confirms entries gives what is to be waited for.
+        """
+        self._take(entry)
+        return None
+
+    def _take(self, entry: Entry | Like) -> None:
         self._sequence = entry.sequence = self._sequence + 1
         COUNTER.pack_into(self._counter, 0, self._sequence)
         if self._closed or self._held >= self._limit:
@@ -187,7 +199,7 @@ class LogClient:
 
     def _flush(self) -> None:
         if self._buffer:
-            self._chunks.append(_Chunk(self._buffer, self._entries))
+            self._chunks.append(Chunk(self._buffer, self._entries, self._sequence))
             self._buffer, self._entries = bytearray(), 0
         if not self._watched:
             self._send()
@@ -199,19 +211,22 @@ class LogClient:
         try:
             channel = self._socket or self._connect()
             while channel is not None and self._chunks:
-                data, entries = self._chunks[0]
+                data = self._chunks[0].data
                 with memoryview(data) as view:
                     self._offset += channel.send(view[self._offset :])
                 if self._offset == len(data):
-                    self._chunks.popleft()
                     self._offset = 0
-                    self._held -= len(data)
-                    self.written += entries
+                    self._sent(self._chunks.popleft())
             self._watch(on=False)
         except (BlockingIOError, InterruptedError):
             self._watch(on=True)
         except OSError:
             self._disconnect()
+
+    def _sent(self, chunk: Chunk) -> None:
+        """The log process has taken a chunk."""
+        self._held -= len(chunk.data)
+        self.written += chunk.entries
 
     def _connect(self) -> socket.socket | None:
         now = time.monotonic()
@@ -246,14 +261,15 @@ class LogClient:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-        if self._offset:
-            self._resume_at_a_frame()
+        self._resume()
         if self._chunks and self._timer is None and not self._closed:
             self._wait(_RETRY_SECONDS)
 
-    def _resume_at_a_frame(self) -> None:
+    def _resume(self) -> None:
         """Forget what the lost connection took of the first chunk; a frame cut in two is lost."""
-        data, entries = self._chunks.popleft()
+        if not self._offset:
+            return
+        data, entries, last = self._chunks.popleft()
         end = sent = kind = 0
         while end < self._offset:
             size, kind = HEAD.unpack_from(data, end)
@@ -265,7 +281,7 @@ class LogClient:
         self._held -= end
         self._offset = 0
         if end < len(data):
-            self._chunks.appendleft(_Chunk(data[end:], entries - sent))
+            self._chunks.appendleft(Chunk(data[end:], entries - sent, last))
 
 
 def _shared() -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from cumulant.serving.log.entry import COUNTER, HEAD, MAX_FRAME, Hello
 
 if TYPE_CHECKING:
+    from cumulant.serving.log.confirming import Confirmations
     from cumulant.serving.log.streams import Stream
 
 _RECEIVE = 256 * 1024
@@ -27,12 +28,14 @@ class Connection:
         hello: the worker's first frame, once it came.
         closed: it said goodbye.
         streams: the patterns that it sent, by number.
+        confirmations: of a worker whose requests wait for the disk.
     """
 
     def __init__(self, channel: socket.socket) -> None:
         self.hello: Hello | None = None
         self.closed = False
         self.streams: dict[int, Stream] = {}
+        self.confirmations: Confirmations | None = None
         self._channel = channel
         self._buffer = bytearray()
         self._counter: int | None = None
@@ -60,6 +63,13 @@ class Connection:
                 os.close(descriptor)
         self._buffer += data
         return bool(data)
+
+    def send(self, data: bytes) -> bool:
+        """Give the worker a few bytes; False where it does not take them."""
+        try:
+            return self._channel.send(data) == len(data)
+        except OSError:
+            return False
 
     def frames(self) -> Iterator[tuple[int, memoryview]]:
         """Kind and payload of each complete frame; a payload is valid until the next one is asked for.

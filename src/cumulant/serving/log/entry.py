@@ -81,10 +81,22 @@ class Hello(msgspec.Struct, array_like=True):
     personal: dict[str, list[Field]]
     #: those sent so far
     patterns: list[Entry] = []
+    #: entries are confirmed once they are on the disk; until then the worker may send them again
+    durable: bool = False
+
+
+class Refused(msgspec.Struct, array_like=True):
+    """Entries that are not on the disk and will not be: the numbers `first` to `last`, and why."""
+
+    first: int
+    last: int
+    why: str
 
 
 #: kinds of a frame
 HELLO, ENTRY, DESCRIBE, GOODBYE, PATTERN, LIKE = 1, 2, 3, 4, 5, 6
+#: those from the log process: every number so far that it did not refuse is on the disk (a `COUNTER`), and `Refused`
+COMMITTED, REFUSED = 7, 8
 #: the most patterns of a worker
 PATTERNS = 1024
 #: the length of what follows (kind and payload), and the kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from cumulant.serving.log import place
 from cumulant.serving.log.durable import sync
 from cumulant.serving.log.entry import Entry, Like
 from cumulant.serving.log.hiding import Hiding
+from cumulant.serving.log.journal import Journal, Row
 from cumulant.serving.log.rows import texts
 from cumulant.serving.log.streams import Stream
 
@@ -51,6 +52,7 @@ SCHEMA = pa.schema(
         pa.field("invalid", pa.string()),
     ]
 )
+_REQUEST, _OUTPUTS = SCHEMA.get_field_index("request"), SCHEMA.get_field_index("outputs")
 #: values that repeat from row to row
 _REPEATED = ["model", "version", "arm", "served_arm", "fingerprint", "fallback", "worker", "tenant", "region"]
 OPTIONS: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "use_dictionary": _REPEATED}
@@ -76,10 +78,11 @@ class Part:
     def __init__(self, folder: Path, day: int, life: str, number: int) -> None:
         self.day = date.fromordinal(_EPOCH_ORDINAL + day)
         self.rows = 0
+        self.journal: Journal | None = None
         self._folder, self._life, self._number = folder, life, number
         self._writing = place.writing_path(folder, self.day, life, number)
         self._writer: pq.ParquetWriter | None = None
-        self._rows: list[tuple[Any, ...]] = []
+        self._rows: list[Row] = []
         self._likes: dict[Stream, list[Like]] = {}
         self._waiting = self._bytes = 0
         #: of the next row group
@@ -91,7 +94,18 @@ class Part:
         """Bytes in the file so far."""
         return self._writing.stat().st_size if self._writer is not None else 0
 
-    def add(self, row: tuple[Any, ...], size: int) -> bool:
+    def log(self, rows: Sequence[Row]) -> None:
+        """Write rows to the part's journal, before they are added.
+
+        Raises:
+            OSError: as `add`; none of these rows is in the journal.
+        """
+        if self.journal is None:
+            path = place.journal_path(self._folder, self.day, self._life, self._number)
+            self.journal = Journal(path)
+        self.journal.append(rows)
+
+    def add(self, row: Row, size: int) -> bool:
         """Take one row, in the order of the schema; `size` is about its length in bytes. Whether a group was written.
 
         Raises:
@@ -128,21 +142,30 @@ class Part:
         """
         self._seal()
         self._write()
-        if self._writer is None:
-            return
-        self._writer.close()
-        self._writer = None
-        sync(self._writing)
-        self._writing.rename(place.part_path(self._folder, self.day, self._life, self._number, self._number))
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+            sync(self._writing)
+            self._writing.rename(place.part_path(self._folder, self.day, self._life, self._number, self._number))
+        journal, self.journal = self.journal, None
+        if journal is not None:
+            with contextlib.suppress(OSError):  # the next recovery removes it
+                sync(self._writing.parent)
+                journal.remove()
 
-    def discard(self) -> None:
-        """Drop the rows and what was written of them."""
+    def discard(self) -> int:
+        """Drop the file in the making; how many rows are lost. Those in a journal stay there, for the next recovery."""
         writer, self._writer = self._writer, None
         if writer is not None:
             with contextlib.suppress(OSError, pa.ArrowException):
                 writer.close()
         with contextlib.suppress(OSError):
             self._writing.unlink(missing_ok=True)
+        if self.journal is None:
+            return self.rows
+        # A life of its own: a merged file of this life may cover the part's number without its rows.
+        self.journal.leave(place.journal_path(self._folder, self.day, f"{self._life}.{self._number:06d}", 1))
+        return self.rows - self.journal.rows
 
     def _seal(self) -> None:
         """Make columns of what came."""
@@ -180,6 +203,8 @@ class Parts:
         self._life = f"{datetime.now(UTC):%Y%m%dT%H%M%S}.{os.getpid()}.{secrets.token_hex(3)}"
         self._open: dict[int, Part] = {}
         self._number = 0
+        #: rows that wait for `commit`, by day
+        self._waiting: dict[int, list[Row]] = {}
 
     def add(self, entry: Entry, worker: str, region: str) -> None:
         """Take the rows of one entry.
@@ -188,17 +213,44 @@ class Parts:
             ValueError: it is not what it says it is; nothing of it was taken.
         """
         day = entry.time_us // DAY_US
+        for row in self._rows(entry, worker, region):
+            self._add(day, partial(Part.add, row=row, size=size_of(row)))
+
+    def add_durable(self, entry: Entry, worker: str, region: str) -> None:
+        """Take the rows of one entry, which are on the disk after the next `commit`; as `add`."""
+        rows = list(self._rows(entry, worker, region))
+        self._waiting.setdefault(entry.time_us // DAY_US, []).extend(rows)
+
+    def commit(self) -> None:
+        """Wait until the rows of `add_durable` are on the disk.
+
+        Raises:
+            OSError: some are not, and are dropped.
+        """
+        waiting, self._waiting = self._waiting, {}
+        failed: OSError | None = None
+        for day, rows in waiting.items():
+            try:
+                self._part(day).log(rows)
+            except OSError as error:
+                failed = error
+                continue
+            for row in rows:
+                self._add(day, partial(Part.add, row=row, size=size_of(row)))
+        if failed is not None:
+            raise failed
+
+    def _rows(self, entry: Entry, worker: str, region: str) -> Iterator[Row]:
         found = texts(entry, self._hiding.of(entry.model))
         times, ages, invalid = entry.event_times or (), entry.ages or (), entry.invalid
         for number, (request, outputs) in enumerate(found):
-            row = (
+            yield (
                 entry.id, number, entry.time_us, times[number] if number < len(times) else None,
                 entry.model, entry.version, entry.arm, entry.served_arm, entry.shadow, entry.fingerprint,
                 ages[number] if number < len(ages) else None, request, outputs, entry.latency_us, entry.fallback,
                 worker, entry.sequence, entry.tenant, region, entry.caller_id,
                 invalid[number] if number < len(invalid) else "",
             )  # fmt: skip
-            self._add(day, partial(Part.add, row=row, size=len(request) + len(outputs) + 200))
 
     def add_like(self, like: Like, stream: Stream) -> None:
         """Take the rows of an entry that follows a pattern, as `add`."""
@@ -210,33 +262,49 @@ class Parts:
 
     def close(self) -> None:
         """Make all rows visible."""
-        for day in list(self._open):
-            self._close(day)
+        self.publish(self.take())
 
-    def _add(self, day: int, add: Callable[[Part], bool]) -> None:
+    def take(self) -> list[Part]:
+        """The parts so far, which are the caller's now; later rows go to others."""
+        parts = list(self._open.values())
+        self._open.clear()
+        return parts
+
+    def publish(self, parts: Iterable[Part]) -> None:
+        """Make the rows of these parts visible, on any thread."""
+        for part in parts:
+            try:
+                part.close()
+            except OSError as error:
+                self._spoilt(part, error)
+                continue
+            self.written += part.rows
+
+    def _part(self, day: int) -> Part:
         part = self._open.get(day)
         if part is None:
             self._number += 1
             part = self._open[day] = Part(self._folder, day, self._life, self._number)
+        return part
+
+    def _add(self, day: int, add: Callable[[Part], bool]) -> None:
+        part = self._part(day)
         try:
             written = add(part)
         except OSError as error:
-            self._spoilt(day, error)
+            del self._open[day]
+            self._spoilt(part, error)
             return
-        if written and part.size >= self._file_size:
-            self._close(day)
+        # One with a journal is closed after those before it: a merge may cover the number of one that is missing.
+        if written and part.journal is None and part.size >= self._file_size:
+            del self._open[day]
+            self.publish([part])
 
-    def _close(self, day: int) -> None:
-        part = self._open[day]
-        try:
-            part.close()
-        except OSError as error:
-            self._spoilt(day, error)
-            return
-        self.written += part.rows
-        del self._open[day]
+    def _spoilt(self, part: Part, error: OSError) -> None:
+        if lost := part.discard():
+            self._failed(error, lost)
 
-    def _spoilt(self, day: int, error: OSError) -> None:
-        part = self._open.pop(day)
-        part.discard()
-        self._failed(error, part.rows)
+
+def size_of(row: Row) -> int:
+    """About a row's length in bytes."""
+    return len(row[_REQUEST]) + len(row[_OUTPUTS]) + 200

@@ -3,6 +3,7 @@
     date=2026-11-24/LIFE-000001-000001.parquet     one part, as written
     date=2026-11-24/LIFE-000001-000017.parquet     parts 1 to 17 of that life of the log process, merged
     date=2026-11-24/.LIFE-000018.writing           in the making; becomes a part by its renaming
+    date=2026-11-24/.LIFE-000018.journal           the rows of a part before it is written, where answers wait for them
     workers/NAME.json                              a life of a worker
 
 A merged file covers the parts that it was made of: one that still lies there holds nothing new.
@@ -24,6 +25,7 @@ import msgspec
 _PART = re.compile(r"(?P<life>.+)-(?P<first>\d{6,})-(?P<last>\d{6,})\.parquet")
 _DATE = "date="
 WRITING = ".writing"
+_JOURNAL = re.compile(r"\.(?P<life>.+)-(?P<number>\d{6,})\.journal")
 
 
 class File(NamedTuple):
@@ -60,6 +62,20 @@ def part_path(folder: Path, day: date, life: str, first: int, last: int) -> Path
 
 def writing_path(folder: Path, day: date, life: str, number: int) -> Path:
     return folder / f"{_DATE}{day}" / f".{life}-{number:06d}{WRITING}"
+
+
+def journal_path(folder: Path, day: date, life: str, number: int) -> Path:
+    return folder / f"{_DATE}{day}" / f".{life}-{number:06d}.journal"
+
+
+def journals(folder: Path) -> list[File]:
+    """The journals of all days, each with the number of its part."""
+    return [
+        File(journal, day, match["life"], int(match["number"]), int(match["number"]))
+        for day, path in days(folder)
+        for journal in sorted(path.glob(".*.journal"))
+        if (match := _JOURNAL.fullmatch(journal.name))
+    ]
 
 
 def days(folder: Path) -> list[tuple[date, Path]]:

@@ -22,11 +22,13 @@ import msgspec
 from cumulant.core.errors import PortInUseError, StorageError, UsageError
 from cumulant.core.plan import Field
 from cumulant.serving.log import place
+from cumulant.serving.log.confirming import Confirmations
 from cumulant.serving.log.connection import Connection, GarbageError
 from cumulant.serving.log.entry import DESCRIBE, ENTRY, GOODBYE, HELLO, LIKE, PATTERN, PATTERNS, Entry, Hello, Like
 from cumulant.serving.log.hiding import Hiding
-from cumulant.serving.log.parts import Parts
+from cumulant.serving.log.parts import Part, Parts
 from cumulant.serving.log.place import Life
+from cumulant.serving.log.recovery import recover
 from cumulant.serving.log.streams import Stream
 from cumulant.serving.log.upkeep import upkeep
 
@@ -48,7 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: of workers that name none
     region: str = ""
     #: rows are visible this long after they came
-    visible: float = 10.0
+    visible: float = 1.0
     #: small files are merged when they are this old, or fill one of `file_size`
     file_age: float = 300.0
     file_size: int = 64 * 1024 * 1024
@@ -63,21 +65,32 @@ class Losses:
 
     def __init__(self, say: Callable[[str], object]) -> None:
         self.rows = 0
+        self.refused = 0
         self.garbage = 0
         self.say = say
         self._said = -_SAY_SECONDS
-        self._told = (0, 0)
+        self._told = (0, 0, 0)
         self._error = ""
+        self._lock = threading.Lock()
 
     def failed(self, error: OSError, rows: int) -> None:
-        self.rows += rows
+        with self._lock:  # files are closed on another thread
+            self.rows += rows
+        self._error = _told(error)
+        self.tell()
+
+    def refuse(self, error: OSError, requests: int) -> None:
+        self.refused += requests
         self._error = _told(error)
         self.tell()
 
     def tell(self) -> None:
-        if self._told == (self.rows, self.garbage) or time.monotonic() - self._said < _SAY_SECONDS:
+        counts = (self.rows, self.refused, self.garbage)
+        if self._told == counts or time.monotonic() - self._said < _SAY_SECONDS:
             return
-        self._said, self._told = time.monotonic(), (self.rows, self.garbage)
+        self._said, self._told = time.monotonic(), counts
+        if self.refused:
+            self.say(f"the prediction log could not take {self.refused} requests, answered with 503: {self._error}\n")
         if self.rows:
             self.say(f"the prediction log lost {self.rows} rows so far: {self._error}\n")
         if self.garbage:
@@ -111,7 +124,10 @@ class Log:
         self._pattern = msgspec.msgpack.Decoder(tuple[int, Entry]).decode
         self._hello = msgspec.msgpack.Decoder(Hello).decode
         self._described = msgspec.msgpack.Decoder(tuple[str, list[Field]]).decode
+        #: of workers whose requests wait for the disk
+        self._confirmations: dict[str, Confirmations] = {}
         self._upkeep: threading.Thread | None = None
+        self._publishing: threading.Thread | None = None
         self._upkeep_at = self._tidied = time.monotonic()
         self.ending = False
 
@@ -119,6 +135,7 @@ class Log:
         """Work until `ending` is set; a byte on `wake` lets it look."""
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
         self._selector.register(wake, selectors.EVENT_READ, lambda: wake.recv(4096))
+        self._recover()
         due = time.monotonic() + self._settings.visible
         while not self._ends():
             self._step(min(1.0, max(0.0, due - time.monotonic())), listener)
@@ -142,6 +159,7 @@ class Log:
                 self._accept(listener)
             else:
                 key.data()
+        self._confirm()
         return bool(found)
 
     def _accept(self, listener: socket.socket) -> bool:
@@ -179,6 +197,9 @@ class Log:
         if connection.hello is None or kind == HELLO:
             self._greet(connection, kind, payload)
             return
+        if connection.confirmations is not None and kind in (ENTRY, LIKE):
+            self._take_durable(connection, connection.confirmations, kind, payload)
+            return
         try:
             if kind == LIKE:
                 like = self._like(payload)
@@ -197,6 +218,47 @@ class Log:
         except _FAULTS:
             self.losses.garbage += 1
 
+    def _take_durable(self, connection: Connection, known: Confirmations, kind: int, payload: memoryview) -> None:
+        """Take an entry whose worker waits for it.
+
+        Raises:
+            GarbageError: it has no number that could be refused.
+        """
+        hello = connection.hello
+        assert hello is not None
+        try:
+            if kind == LIKE:
+                like = self._like(payload)
+                entry = connection.streams[like.pattern].whole(like)
+            else:
+                entry = self._entry(payload)
+        except _FAULTS:
+            raise GarbageError from None
+        if not known.is_new(entry.sequence):
+            return
+        try:
+            self.parts.add_durable(entry, hello.worker, hello.region or self._settings.region)
+        except _FAULTS as error:
+            self.losses.garbage += 1
+            known.refuse(f"an entry is not what it says it is: {error}", entry.sequence)
+
+    def _confirm(self) -> None:
+        """Put what came on the disk, of all workers at once, and tell them."""
+        waiting = {
+            connection.confirmations: connection
+            for connection in self._connections.values()
+            if connection.confirmations is not None and connection.confirmations.waits
+        }
+        if not waiting:
+            return
+        try:
+            self.parts.commit()
+        except OSError as error:
+            self.losses.refuse(error, sum(known.refuse(_told(error)) for known in waiting))
+        for known, connection in waiting.items():
+            if not connection.send(known.frames()):
+                self._leave(connection)
+
     def _greet(self, connection: Connection, kind: int, payload: memoryview) -> None:
         if kind != HELLO or connection.hello is not None:
             raise GarbageError
@@ -205,6 +267,8 @@ class Log:
         except _FAULTS:
             raise GarbageError from None
         connection.hello = hello
+        if hello.durable:
+            connection.confirmations = self._confirmations.setdefault(hello.worker, Confirmations())
         for model, fields in hello.personal.items():
             self._hiding.describe(model, fields)
         for number, entry in enumerate(hello.patterns):
@@ -220,6 +284,8 @@ class Log:
         self._selector.unregister(connection)
         del self._connections[connection.fileno()]
         self._note_end(connection)
+        if connection.closed and connection.hello is not None:
+            self._confirmations.pop(connection.hello.worker, None)
         connection.close()
 
     def _note_end(self, connection: Connection) -> None:
@@ -230,10 +296,28 @@ class Log:
 
     # Disk -------------------------------------------------------------------------------------------------------
 
+    def _recover(self) -> None:
+        """Write the rows that a killed process left in journals; workers may send the last of them again."""
+
+        def seen(worker: str, sequence: int) -> None:
+            self._confirmations.setdefault(worker, Confirmations()).recovered(sequence)
+
+        with contextlib.suppress(OSError):  # as upkeep
+            recover(self._settings.folder, seen)
+
     def _show(self) -> None:
-        """Make visible what came so far, and then how workers ended: their last rows are there by now."""
-        self.parts.close()
+        """Make visible what came so far, and then how workers ended: their last rows are there by then.
+
+        On a thread: columns are made and synced by libraries that let this one go on.
+        """
+        if self._publishing is not None and self._publishing.is_alive():
+            return
         lives, self._lives = self._lives, []
+        self._publishing = threading.Thread(target=self._publish, args=(self.parts.take(), lives))
+        self._publishing.start()
+
+    def _publish(self, parts: list[Part], lives: list[Life]) -> None:
+        self.parts.publish(parts)
         self._keep_lives(lives)
 
     def _keep_lives(self, lives: Iterable[Life]) -> None:
@@ -259,6 +343,8 @@ class Log:
     def _tidy(self) -> None:
         settings, before, self._tidied = self._settings, self._tidied, time.monotonic()
         with contextlib.suppress(OSError):  # a full disk: it is told where rows are lost, and tried again
+            recover(settings.folder)
+        with contextlib.suppress(OSError):
             upkeep(
                 settings.folder, keep=settings.keep, file_size=settings.file_size, file_age=settings.file_age,
                 steady=self._tidied - before, say=self.losses.say,
@@ -275,7 +361,10 @@ class Log:
                 self._note_end(connection)
             self._selector.unregister(connection)
             connection.close()
-        self._show()
+        if self._publishing is not None:
+            self._publishing.join()
+        lives, self._lives = self._lives, []
+        self._publish(self.parts.take(), lives)
         if self._upkeep is not None:
             self._upkeep.join(timeout=30)
         self.losses.tell()
