@@ -21,6 +21,9 @@ from cumulant.serving.settings import Settings
 _PAUSE = 1.0
 #: a process that ends within this many seconds of its start is started again after a pause
 _SHORT_LIFE = 5.0
+#: of a process that no request waits for: a third of the weight of a worker that shares its core, which is still enough
+#: for more records than such a worker answers
+_NICE = 5
 _PATIENCE = 10.0
 
 
@@ -82,6 +85,7 @@ def _start(settings: Settings, salt: bytes) -> subprocess.Popen[bytes]:
         keep=settings.log_keep,
         key_stdin=bool(salt),
         region=settings.region,
+        nice=0 if settings.log_write == "durable" else _NICE,
         parent=os.getpid(),
     )
     given = subprocess.PIPE if salt else None

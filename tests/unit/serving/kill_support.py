@@ -13,6 +13,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from log_support import listens, wait_for
 from serving_models import ROW
 
 from cumulant.serving.log import gaps, scan
@@ -48,13 +49,21 @@ def descendants(pid):
     return found
 
 
+def _listening(process):
+    for pid, line in descendants(process.pid):
+        words = line.decode().split("\0")
+        if "cumulant.serving.log" in words and listens(words[words.index("--socket") + 1]):
+            return pid
+    return None
+
+
+def log_process(process):
+    """The log process of a server, once it listens."""
+    return wait_for(lambda: _listening(process))
+
+
 def kill_log(process):
-    """End the log process of a server, once it listens."""
-    until = time.monotonic() + 20
-    while not (found := [pid for pid, line in descendants(process.pid) if b"cumulant.serving.log" in line]):
-        assert time.monotonic() < until, "no log process"
-        time.sleep(0.05)
-    os.kill(found[0], signal.SIGKILL)
+    os.kill(log_process(process), signal.SIGKILL)
 
 
 def kill_all(process):

@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--visible", metavar="TIME", default="1s", help="rows are there after; default %(default)s")
     parser.add_argument("--file-size", metavar="SIZE", default="64MiB", help="of merged files; default %(default)s")
     parser.add_argument("--file-age", metavar="TIME", default="5m", help="merge at latest; default %(default)s")
+    parser.add_argument("--nice", metavar="N", type=int, default=0, help="added to its nice value; default %(default)s")
     parser.add_argument("--parent", metavar="PID", type=int, help="end when this is no longer the parent")
     return parser
 
@@ -58,6 +59,7 @@ class _WithoutPandas:
 
 
 def _run(options: argparse.Namespace) -> None:
+    os.nice(options.nice)
     sys.meta_path.insert(0, _WithoutPandas())
     # After the arguments are read, so that --help needs no engine.
     from cumulant.serving.log.process import Settings, run

@@ -59,8 +59,11 @@ OPTIONS: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "use_d
 #: of a row group in memory
 GROUP_ROWS = 16_384
 GROUP_BYTES = 4 * 1024 * 1024
-#: of what is made columns at once: rows as objects take several times as much memory
-_BATCH_ROWS = 1024
+#: of what is made columns at once: rows as objects take several times as much memory. More rows cost as much each, and
+#: a worker on the same core waits longer: 4.5 ms for 1,024 rows of 30 numbers, 1.1 ms for 256
+_BATCH_ROWS = 256
+#: of an entry that follows a pattern
+_LIKE_ROWS = 1024
 _BATCH_BYTES = 1024 * 1024
 
 
@@ -255,7 +258,7 @@ class Parts:
     def add_like(self, like: Like, stream: Stream) -> None:
         """Take the rows of an entry that follows a pattern, as `add`."""
         rows = stream.rows(like)
-        if not 1 <= rows <= _BATCH_ROWS or self._hiding.of(stream.entry.model) is not None:
+        if not 1 <= rows <= _LIKE_ROWS or self._hiding.of(stream.entry.model) is not None:
             self.add(stream.whole(like), stream.worker, stream.region)
             return
         self._add(like.time_us // DAY_US, partial(Part.add_like, like=like, stream=stream, rows=rows))

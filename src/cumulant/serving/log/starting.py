@@ -17,6 +17,7 @@ def command(
     personal: str | Path | None = None,
     region: str = "",
     visible: str = "1s",
+    nice: int = 0,
     parent: int | None = None,
 ) -> list[str]:
     """The words that start the log process of `folder`, where workers connect at `socket`.
@@ -25,7 +26,7 @@ def command(
     without one personal values are all `#hidden`. With `parent`, the process ends when that is no longer its parent.
     """
     line = [sys.executable, "-m", "cumulant.serving.log", "--socket", str(socket), "--dir", str(folder)]
-    line += ["--keep", keep, "--visible", visible]
+    line += ["--keep", keep, "--visible", visible, "--nice", str(nice)]
     given = {"--key-file": key_file, "--key-env": key_env, "--personal": personal, "--region": region or None}
     for option, value in {**given, "--parent": parent}.items():
         line += [option, str(value)] if value is not None else []
