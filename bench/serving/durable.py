@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import selectors
 import socket
 import statistics
@@ -90,12 +91,25 @@ def closed_loop(address: tuple[str, int], connections: int, seconds: float) -> t
     return len(latencies) / seconds, middle * 1e3, high * 1e3
 
 
+def disk_alone(folder: Path, seconds: float) -> float:
+    """The median of an append of 400 bytes and its fdatasync, in milliseconds."""
+    found, end = [], time.perf_counter() + seconds
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        while (began := time.perf_counter()) < end:
+            file.write(bytes(400))
+            os.fdatasync(file.fileno())
+            found.append(time.perf_counter() - began)
+    return statistics.median(found) * 1e3
+
+
 def price(model: Path, place: Path, rounds: int, seconds: float) -> None:
     servers = {mode: start(model, place / f"price-{mode}", "--log-write", mode) for mode in MODES}
     with multiprocessing.get_context("spawn").Pool(1) as apart:
         for connections in (1, 32):
             found: dict[str, list[tuple[float, float, float]]] = {mode: [] for mode in MODES}
+            disk = []
             for _ in range(rounds):
+                disk.append(disk_alone(place, seconds / 4))
                 for mode, (_, ready) in servers.items():
                     host, port = ready["url"].removeprefix("http://").split(":")
                     found[mode].append(apart.apply(closed_loop, ((host, int(port)), connections, seconds)))
@@ -104,7 +118,11 @@ def price(model: Path, place: Path, rounds: int, seconds: float) -> None:
                 print(f"{connections} connections, {mode}: {rate:,.0f}/s, p50 {p50:.2f} ms, p99 {p99:.2f} ms")
             ratios = [b[0] / a[0] for a, b in zip(found["background"], found["durable"], strict=True)]
             told = f"{statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})"
-            print(f"{connections} connections, throughput of durable against background: {told}", flush=True)
+            print(
+                f"{connections} connections, throughput of durable against background: {told};"
+                f" the disk alone: {statistics.median(disk):.2f} ms",
+                flush=True,
+            )
     for process, _ in servers.values():
         stop(process)
 

@@ -154,6 +154,8 @@ def _run(settings: Settings, announce: Callable[[Ready], None] | None, *, insecu
 def _check(settings: Settings, *, insecure: bool) -> None:
     if settings.workers < 1:
         raise UsageError("at least one worker is needed", hint="--workers 1")
+    if settings.log_write == "durable" and settings.log is None and settings.log_socket is None:
+        raise UsageError("a durable prediction log needs a folder", hint="name one with --log DIR")
     hosts = [settings.host] + ([] if settings.grpc_port is None else [settings.grpc_host])
     if settings.control and settings.token is None and not all(map(is_loopback, hosts)) and insecure:
         hint = "give a token with --token-file, or listen on loopback"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -141,6 +142,8 @@ class Worker:
             await asyncio.gather(self._site.drain(patience), *([grpc.stop(patience)] if grpc else []))
             if log is not None:
                 await log.close()
+                if log.lost:
+                    sys.stderr.write(f"the prediction log lost {log.lost} records that its process did not take\n")
 
     def _control(self, fleet: Fleet) -> Control:
         return Control(fleet, self._opening.repository, self._trial.versions, self._settings.left_out)

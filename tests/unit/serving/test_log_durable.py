@@ -4,16 +4,18 @@
 import asyncio
 import os
 import signal
+import socket as sockets
 import subprocess
-from datetime import date
+from datetime import UTC, date, datetime
 
+import msgspec
 import pytest
 from log_support import ANSWERS, end, entry, ids, running, start, wait_for
 
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.serving.log import ConfirmedClient, Entry, gaps, place, scan
 from cumulant.serving.log.confirming import Confirmations
-from cumulant.serving.log.entry import COMMITTED, COUNTER, HEAD, REFUSED
+from cumulant.serving.log.entry import COMMITTED, COUNTER, ENTRY, HEAD, HELLO, REFUSED, Hello, frame
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.journal import claimed
 from cumulant.serving.log.parts import DAY_US, Parts
@@ -204,6 +206,40 @@ def test_an_entry_that_is_not_what_it_says_is_refused_alone(where):
     assert ids(where[1]) == ["a", "c"]
 
 
+def numbers_told(path, *frames):
+    """What the log process tells a worker that sends these frames; empty where it hangs up."""
+    with sockets.socket(sockets.AF_UNIX) as one:
+        one.settimeout(20)
+        one.connect(str(path))
+        one.sendall(b"".join(frames))
+        try:
+            return unpacked(one.recv(4096))
+        except ConnectionError:
+            return []
+
+
+@pytest.mark.parametrize("writable", [True, False])
+def test_an_entry_that_comes_again_after_its_connection_ended_is_told_of_as_it_was(where, writable):
+    def sent(name):
+        hello = Hello(f"worker-{name}", 0, "", {"m": []}, [], durable=True)
+        asked = entry(name)
+        asked.sequence = 1
+        return frame(HELLO, msgspec.msgpack.encode(hello)) + frame(ENTRY, msgspec.msgpack.encode(asked))
+
+    expected = [COMMITTED] if writable else [REFUSED, COMMITTED]
+    day = where[1] / f"date={datetime.now(UTC).date()}"
+    with running(*where) as process:
+        if not writable:
+            day.write_bytes(b"")  # where its folder should be
+        assert numbers_told(where[0], sent("a"), bytes(5)) == []  # garbage ends the connection
+        for name in ("b", "a"):
+            assert [kind for kind, _ in numbers_told(where[0], sent(name))] == expected
+            if name == "b" and not writable:
+                day.unlink()
+        assert end(process) == 0
+    assert ids(where[1]) == (["a", "b"] if writable else [])
+
+
 # Journals
 
 
@@ -268,7 +304,11 @@ def test_rows_of_a_part_that_could_not_be_written_are_recovered_beside_a_merged_
 
 
 def told(known):
-    data, found = known.frames(), []
+    return unpacked(known.frames())
+
+
+def unpacked(data):
+    found = []
     while data:
         size, kind = HEAD.unpack_from(data)
         found.append((kind, data[HEAD.size : 4 + size]))

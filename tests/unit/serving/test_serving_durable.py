@@ -3,11 +3,12 @@
 
 import os
 import subprocess
+import sys
 
 import grpc
 import httpx
 import pytest
-from kill_support import kill_all, kill_log, loaded, missing, start, stop
+from kill_support import kill_all, kill_log, loaded, log_process, missing, start, stop
 from log_support import wait_for
 from serving_models import ROW, servable
 
@@ -54,6 +55,7 @@ def test_what_kills_of_the_log_process_cost_by_default_is_counted(folder, tmp_pa
             some_more(load)
             kill_log(process)
         some_more(load)
+        log_process(process)
     stop(process)
     lost, counted = missing(log, load.acknowledged)
     assert lost == counted
@@ -122,3 +124,11 @@ def test_answers_of_every_kind_wait_for_a_log_that_can_be_written(folder, tmp_pa
     finally:
         stop(process)
         subprocess.run(["umount", "-l", small], check=True)
+
+
+def test_a_durable_log_without_a_folder_is_refused(folder):
+    line = [sys.executable, "-m", "cumulant.serving", str(folder), "--http", "127.0.0.1:0", "--log-write", "durable"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "a durable prediction log needs a folder" in done.stderr
+    assert "--log DIR" in done.stderr

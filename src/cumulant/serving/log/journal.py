@@ -7,6 +7,7 @@ may be incomplete after a kill; nobody was told that it is there.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import zlib
@@ -21,6 +22,7 @@ from cumulant.serving.log.durable import sync
 
 Row = tuple[Any, ...]
 _RECORD = Layout("<II")
+_sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has the latter only
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[tuple[Any, ...]]).decode
 
@@ -35,7 +37,10 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self.rows = 0
         self._path, self._size = path, 0
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._whole = True
+        if not path.parent.is_dir():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            sync(path.parent.parent)
         self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,13 +55,17 @@ class Journal:
         Raises:
             OSError: the disk is full or cannot be written; none of these rows is in the journal.
         """
+        if not self._whole:
+            raise OSError(errno.EIO, "the journal of the prediction log is damaged")
         payload = _encode(rows)
         data = _RECORD.pack(len(payload), zlib.crc32(payload)) + payload
         try:
             _write(self._file, data)
-            os.fdatasync(self._file)
+            _sync_data(self._file)
         except OSError:
+            self._whole = False  # nothing may follow a record that is not whole
             os.ftruncate(self._file, self._size)
+            self._whole = True
             raise
         self._size += len(data)
         self.rows += len(rows)

@@ -243,20 +243,18 @@ class Log:
             known.refuse(f"an entry is not what it says it is: {error}", entry.sequence)
 
     def _confirm(self) -> None:
-        """Put what came on the disk, of all workers at once, and tell them."""
-        waiting = {
-            connection.confirmations: connection
-            for connection in self._connections.values()
-            if connection.confirmations is not None and connection.confirmations.waits
-        }
-        if not waiting:
-            return
+        """Put what came on the disk, of all workers at once, and tell them; also of those that have left meanwhile,
+        which may come back and ask for the same.
+        """
+        waiting = [known for known in self._confirmations.values() if known.waits]
         try:
             self.parts.commit()
         except OSError as error:
             self.losses.refuse(error, sum(known.refuse(_told(error)) for known in waiting))
-        for known, connection in waiting.items():
-            if not connection.send(known.frames()):
+        frames = {known: known.frames() for known in waiting}
+        for connection in list(self._connections.values()):
+            known = connection.confirmations
+            if known in frames and not connection.send(frames[known]):
                 self._leave(connection)
 
     def _greet(self, connection: Connection, kind: int, payload: memoryview) -> None:

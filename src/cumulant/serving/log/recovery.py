@@ -35,6 +35,8 @@ def recover(folder: Path, seen: Callable[[str, int], object] | None = None) -> N
                 _publish(folder, name, rows)
             except OSError as error:
                 failed = error
+            except (TypeError, ValueError):  # of another release, as a damaged file
+                name.path.rename(name.path.with_suffix(".damaged"))
     if failed is not None:
         raise failed
 
@@ -49,7 +51,7 @@ def _publish(folder: Path, name: place.File, rows: list[Row]) -> None:
             for row in rows:
                 part.add(row, size_of(row))
             part.close()
-        except OSError:
+        except BaseException:
             part.discard()
             raise
         sync(name.path.parent)
