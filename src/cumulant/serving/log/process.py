@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import selectors
 import signal
 import socket
-import stat
 import sys
 import threading
 import time
@@ -19,13 +17,15 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import PortInUseError, StorageError, UsageError
+from cumulant.core.errors import StorageError
 from cumulant.core.plan import Field
 from cumulant.serving.log import place
 from cumulant.serving.log.confirming import Confirmations
 from cumulant.serving.log.connection import Connection, GarbageError
 from cumulant.serving.log.entry import DESCRIBE, ENTRY, GOODBYE, HELLO, LIKE, PATTERN, PATTERNS, Entry, Hello, Like
 from cumulant.serving.log.hiding import Hiding
+from cumulant.serving.log.listening import listening
+from cumulant.serving.log.losses import Losses, reason_of
 from cumulant.serving.log.parts import Part, Parts
 from cumulant.serving.log.place import Life
 from cumulant.serving.log.recovery import recover
@@ -34,7 +34,6 @@ from cumulant.serving.log.upkeep import upkeep
 
 _CONNECTIONS = 256
 _UPKEEP_SECONDS = 15.0
-_SAY_SECONDS = 60.0
 _DRAIN_SECONDS = 2.0
 _FAULTS = (ValueError, TypeError, KeyError, OverflowError, RecursionError, msgspec.MsgspecError)
 
@@ -58,50 +57,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     memory: int = 128 * 1024 * 1024
     #: ends when this is no longer its parent
     parent: int | None = None
-
-
-class Losses:
-    """Counts what could not be kept, and says so on standard error once a minute at most."""
-
-    def __init__(self, say: Callable[[str], object]) -> None:
-        self.rows = 0
-        self.refused = 0
-        self.garbage = 0
-        self.say = say
-        self._said = -_SAY_SECONDS
-        self._told = (0, 0, 0)
-        self._error = ""
-        self._lock = threading.Lock()
-
-    def failed(self, error: OSError, rows: int) -> None:
-        with self._lock:  # files are closed on another thread
-            self.rows += rows
-        self._error = _told(error)
-        self.tell()
-
-    def refuse(self, error: OSError, requests: int) -> None:
-        self.refused += requests
-        self._error = _told(error)
-        self.tell()
-
-    def tell(self) -> None:
-        counts = (self.rows, self.refused, self.garbage)
-        if self._told == counts or time.monotonic() - self._said < _SAY_SECONDS:
-            return
-        self._said, self._told = time.monotonic(), counts
-        if self.refused:
-            self.say(f"the prediction log could not take {self.refused} requests, answered with 503: {self._error}\n")
-        if self.rows:
-            self.say(f"the prediction log lost {self.rows} rows so far: {self._error}\n")
-        if self.garbage:
-            self.say(f"the prediction log refused {self.garbage} frames that no worker sends\n")
-
-
-def _told(error: OSError) -> str:
-    """What failed, and what to do; pyarrow's own words are long and may lack the number."""
-    if error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
-        return "the disk is full; free some space"
-    return f"{error.strerror or error}; check the folder and its permissions"
 
 
 class Log:
@@ -250,7 +205,7 @@ class Log:
         try:
             self.parts.commit()
         except OSError as error:
-            self.losses.refuse(error, sum(known.refuse(_told(error)) for known in waiting))
+            self.losses.refuse(error, sum(known.refuse(reason_of(error)) for known in waiting))
         frames = {known: known.frames() for known in waiting}
         for connection in list(self._connections.values()):
             known = connection.confirmations
@@ -385,7 +340,7 @@ def run(settings: Settings) -> None:
             hint="check the path and its permissions",
         ) from error
     log = Log(settings)
-    with _listening(settings.socket) as listener, _signals(log) as wake:
+    with listening(settings.socket) as listener, _signals(log) as wake:
         log.run(listener, wake)
 
 
@@ -409,49 +364,3 @@ def _signals(log: Log) -> Iterator[socket.socket]:
             signal.signal(number, handler)
         wake.close()
         wakes.close()
-
-
-@contextmanager
-def _listening(path: Path) -> Iterator[socket.socket]:
-    """A listening socket at `path`, for this user only; one that a killed process left there is replaced."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _remove_left(path)
-        before = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        except OSError as error:
-            raise UsageError(
-                f"the socket of the prediction log cannot be made: {error.strerror or error}",
-                subject=str(path),
-                hint="name a short path in a folder that can be written",
-            ) from error
-        finally:
-            os.umask(before)
-        listener.listen(64)
-        listener.setblocking(False)  # noqa: FBT003
-        made = path.stat().st_ino
-        yield listener
-        if path.exists() and path.stat().st_ino == made:
-            path.unlink()
-    finally:
-        listener.close()
-
-
-def _remove_left(path: Path) -> None:
-    if not path.exists():
-        return
-    if not stat.S_ISSOCK(path.stat().st_mode):
-        raise UsageError("there is something else at the socket's path", subject=str(path), hint="name another path")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except OSError:
-            pass
-    raise PortInUseError(
-        "another log process serves this socket", subject=str(path), hint="end it, or name another socket"
-    )

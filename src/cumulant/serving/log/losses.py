@@ -1,0 +1,55 @@
+"""Counts of what the log process could not keep."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Callable
+
+_SAY_SECONDS = 60.0
+
+
+class Losses:
+    """Counts what could not be kept, and says so on standard error once a minute at most."""
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self.rows = 0
+        self.refused = 0
+        self.garbage = 0
+        self.say = say
+        self._said = -_SAY_SECONDS
+        self._told = (0, 0, 0)
+        self._error = ""
+        self._lock = threading.Lock()
+
+    def failed(self, error: OSError, rows: int) -> None:
+        with self._lock:  # files are closed on another thread
+            self.rows += rows
+        self._error = reason_of(error)
+        self.tell()
+
+    def refuse(self, error: OSError, requests: int) -> None:
+        self.refused += requests
+        self._error = reason_of(error)
+        self.tell()
+
+    def tell(self) -> None:
+        counts = (self.rows, self.refused, self.garbage)
+        if self._told == counts or time.monotonic() - self._said < _SAY_SECONDS:
+            return
+        self._said, self._told = time.monotonic(), counts
+        if self.refused:
+            self.say(f"the prediction log could not take {self.refused} requests, answered with 503: {self._error}\n")
+        if self.rows:
+            self.say(f"the prediction log lost {self.rows} rows so far: {self._error}\n")
+        if self.garbage:
+            self.say(f"the prediction log refused {self.garbage} frames that no worker sends\n")
+
+
+def reason_of(error: OSError) -> str:
+    """What failed, and what to do; pyarrow's own words are long and may lack the number."""
+    if error.errno == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+        return "the disk is full; free some space"
+    return f"{error.strerror or error}; check the folder and its permissions"
