@@ -261,7 +261,14 @@ def test_a_journal_is_read_up_to_a_record_that_is_incomplete_or_damaged(tmp_path
     for part in parts.take():
         part.journal.leave(journal)
     size = len(whole) // 3
-    for data, count in [(whole, 3), (whole[:-1], 2), (whole[: size + 3], 1), (whole[:-9] + b"x" + whole[-8:], 2)]:
+    zeros = whole + bytes(99)
+    for data, count in [
+        (whole, 3),
+        (zeros, 3),
+        (whole[:-1], 2),
+        (whole[: size + 3], 1),
+        (whole[:-9] + b"x" + whole[-8:], 2),
+    ]:
         journal.write_bytes(data)
         with claimed(journal) as rows:
             assert len(rows) == count

@@ -96,8 +96,8 @@ def claimed(path: Path) -> Iterator[list[Row] | None]:
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        here = os.fstat(file).st_nlink > 0
-    except BlockingIOError:
+        here = os.path.samestat(os.fstat(file), path.stat())  # it may have been removed or renamed meanwhile
+    except (BlockingIOError, FileNotFoundError):
         here = False
     try:
         yield list(_rows(path.read_bytes())) if here else None
@@ -111,7 +111,8 @@ def _rows(data: bytes) -> Iterator[Row]:
         size, checksum = _RECORD.unpack_from(data, place)
         place += _RECORD.size
         payload = data[place : place + size]
-        if len(payload) < size or zlib.crc32(payload) != checksum:
+        # A file system that lost power may leave zeros at the end.
+        if size == 0 or len(payload) < size or zlib.crc32(payload) != checksum:
             return
         yield from _decode(payload)
         place += size
