@@ -112,7 +112,7 @@ def ingest(
 
 def _declaration(spec: SourceSpec, prepare: str | None) -> str:
     """Digest of everything declared that decides which rows pass, and how they are read."""
-    declared = msgspec.to_builtins(spec)
+    declared = spec.plain()
     for attribute in _NOT_IDENTITY:
         declared.pop(attribute)
     return digest([FORMAT, declared, spec.table.where, prepare])

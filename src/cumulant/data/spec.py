@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -134,6 +134,16 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         str | None,
         Meta(description="How long old snapshots are kept, such as `400d`; the newest always is. Default: forever."),
     ] = None
+
+    def plain(self) -> dict[str, Any]:
+        """The declaration as values. A key that came later is left out where it is not set: such a source keeps the
+        identity that it had.
+        """
+        found: dict[str, Any] = msgspec.to_builtins(self)
+        for rule in found["rules"].values():
+            if rule["number_format"] is None:
+                del rule["number_format"]
+        return found
 
     @property
     def number_formats(self) -> dict[str, NumberFormat]:

@@ -71,7 +71,7 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot]) -> tu
     files = data.find(spec, source=name, root=project.root, files=project.files())
     inputs = {
         # Not in full: a rule's set of allowed values may be personal.
-        "declaration": digest(msgspec.to_builtins(spec)),
+        "declaration": digest(spec.plain()),
         "prepare": data.prepare_digest(spec.prepare, project.root),
         "files": [[data.shown(file.url, project.root), file.bytes, file.stamp] for file in files],
         "others": {other: others[other].id for other in sorted(references(spec) - {name})},

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cumulant.core.errors import RequestError
+from cumulant.core.ids import digest
 from cumulant.core.plan import Field
 from cumulant.data import SourceSpec, as_fields, infer, number_text
 from cumulant.data.casts import casts
@@ -91,3 +92,12 @@ def test_a_new_project_declares_them(tmp_path):
     project = load(create_from(tmp_path / "t.csv", "y", name="m", directory=tmp_path).path)
     assert project.spec.data["rows"].rules == {"price": RuleSpec(type="float", number_format=EN)}
     assert '"price"' in project.features_path.read_text()
+
+
+def test_a_source_without_a_format_keeps_the_identity_that_it_had():
+    rule = RuleSpec(type="float", min=0)
+    plain = SourceSpec(path="a.csv", rules={"x": rule}).plain()
+    assert "number_format" not in plain["rules"]["x"]
+    assert digest(plain) == "78bb4ddcc21295b0332f61928d70def2df672010d6514ca009c8afc5a68251f3"
+    formed = SourceSpec(path="a.csv", rules={"x": RuleSpec(type="float", min=0, number_format=EN)}).plain()
+    assert digest(formed) != digest(plain)
