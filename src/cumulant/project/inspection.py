@@ -90,7 +90,8 @@ def inspect_table(
         notes += _key_notes(rows, tuple(key))
     left_out = _left_out(rows, spec, label, node)
     features = tuple(name for name in rows.columns if name not in left_out and name != column)
-    moment = None if spec.time is None or spec.time.column in columns(node) else spec.time.column
+    unusable = {*columns(node), *spec.personal}
+    moment = None if spec.time is None or spec.time.column in unusable else spec.time.column
     calendar, said = calendar_parts(rows, moment)
     if not features and not calendar:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:_LISTED])
