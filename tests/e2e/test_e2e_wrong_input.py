@@ -207,10 +207,10 @@ READABLE = {
     "Latin-1": (table(changed(2, lambda n, v: "café" if n % 3 else v)).encode("latin-1"), "late", "read as latin-1"),
     "semicolons": (table(separator=";").encode(), "late", 'separated by ";"'),
     "semicolons and decimal commas": (
-        table(changed(1, lambda _, v: str(v).replace(".", ",")), separator=";").encode(), "late", "numbers written for people",
+        table(changed(1, lambda _, v: str(v).replace(".", ",")), separator=";").encode(), "late", "numbers, written 1.234,5",
     ),
     "tabs": (table(separator="\t").encode(), "late", r'separated by "\t"'),
-    "thousands": (table(changed(1, lambda _, v: f'"{v * 1000:,.2f}"')).encode(), "late", "amount stays text"),
+    "thousands": (table(changed(1, lambda _, v: f'"{v * 1000:,.2f}"')).encode(), "late", "amount is text that is read as numbers, written 1,234.5"),
     "day/month/year": (table(changed(1, lambda n, _: f"{1 + n % 28:02d}/01/2024")).encode(), "late", "dates that are not ISO 8601"),
     "yes and no": (table(changed(3, lambda _, v: "yes" if v else "no")).encode(), "late", "two values"),
     "True and False": (table(changed(3, lambda _, v: bool(v))).encode(), "late", "two values"),
