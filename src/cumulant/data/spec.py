@@ -139,11 +139,11 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         """The declaration as values. A key that came later is left out where it is not set: such a source keeps the
         identity that it had.
         """
-        found: dict[str, Any] = msgspec.to_builtins(self)
-        for rule in found["rules"].values():
+        values: dict[str, Any] = msgspec.to_builtins(self)
+        for rule in values["rules"].values():
             if rule["number_format"] is None:
                 del rule["number_format"]
-        return found
+        return values
 
     @property
     def number_formats(self) -> dict[str, NumberFormat]:

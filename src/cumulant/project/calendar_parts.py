@@ -53,13 +53,13 @@ def calendar_parts(rows: pl.DataFrame, column: str | None) -> tuple[tuple[Calend
 
 def _named(parts: list[str], column: str, taken: list[str]) -> tuple[CalendarPart, ...]:
     stem = column.strip("_") if column.isascii() and column.strip("_").isidentifier() else "event"
-    found = []
+    result = []
     for part in parts:
         name = f"{stem}_{part}"
         while name in taken:
             name += "_utc"
-        found.append(CalendarPart(name, column, part))
-    return tuple(found)
+        result.append(CalendarPart(name, column, part))
+    return tuple(result)
 
 
 def _notes(column: str, parts: list[str], short: list[str]) -> list[str]:

@@ -92,7 +92,7 @@ def inspect_table(
     features = tuple(name for name in rows.columns if name not in left_out and name != column)
     unusable = {*columns(node), *spec.personal}
     moment = None if spec.time is None or spec.time.column in unusable else spec.time.column
-    calendar, said = calendar_parts(rows, moment)
+    calendar, calendar_notes = calendar_parts(rows, moment)
     if not features and not calendar:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:_LISTED])
         raise UsageError(
@@ -101,7 +101,7 @@ def inspect_table(
             hint=f"left out were {reasons}" if reasons else "the table has no column beside the target",
         )
     notes += [*_grouped(left_out), *_identifiers(rows, features)]
-    return Inspection(spec, features, (*notes, *said), tuple(nested(raw.schema)), calendar)
+    return Inspection(spec, features, (*notes, *calendar_notes), tuple(nested(raw.schema)), calendar)
 
 
 def _named(raw: pl.DataFrame, target: str, time: str | None, key: Sequence[str]) -> Node:
@@ -320,21 +320,21 @@ def _identifiers(rows: pl.DataFrame, features: Sequence[str]) -> list[str]:
     """A warning where a feature is named like an identifier of what several rows belong to."""
     import polars as pl
 
-    found = [
+    names = [
         name
         for name in features
         if _ID_WORDS & {word.lower() for word in _WORD.findall(name)}
         and isinstance(rows.schema[name], (pl.Int64, pl.String))
         and rows[name].n_unique() > _FEW_ROWS
     ]
-    if not found:
+    if not names:
         return []
-    said = (
-        f"warning: features named like an identifier: {_list(found)}; what a model learns of single values does not "
+    text = (
+        f"warning: features named like an identifier: {_list(names)}; what a model learns of single values does not "
         "hold for new ones: leave them out in features.py, or let intervals and splits keep them whole: "
-        f"evaluation: {{clusters: {found[0]}}}"
+        f"evaluation: {{clusters: {names[0]}}}"
     )
-    return [said]
+    return [text]
 
 
 def _counts(values: pl.Series) -> bool:

@@ -68,14 +68,14 @@ class ScikitTrainer(UserTrainer):
                 subject=f"training.parameters.{self.name}",
                 hint=did_you_mean(unknown, known) or f"parameters: {', '.join(sorted(known))}",
             )
-        found = self._class(**wanted)
-        if problem.task != "regression" and not hasattr(found, "predict_proba"):
+        estimator = self._class(**wanted)
+        if problem.task != "regression" and not hasattr(estimator, "predict_proba"):
             raise DefinitionError(
                 f"{self.name} predicts classes without probabilities",
                 subject="training.trainers",
                 hint="name one with predict_proba, such as sklearn:LogisticRegression",
             )
-        return found
+        return estimator
 
     def _check_task(self, problem: Problem) -> None:
         from sklearn.base import is_classifier
@@ -109,9 +109,8 @@ def estimator_class(name: str) -> Any:
         DefinitionError: scikit-learn has no such estimator of a table of numbers.
     """
     wanted = name.removeprefix(PREFIX)
-    found = _find(wanted)
-    if found is not None:
-        return found
+    if (match := _find(wanted)) is not None:
+        return match
     known = [one for module in _MODULES for one in _module(module).__all__ if _find(one) is not None]
     raise DefinitionError(
         f'scikit-learn has no estimator "{wanted}"',
@@ -129,8 +128,8 @@ def _find(name: str) -> Any:
     from sklearn.base import ClassifierMixin, RegressorMixin
 
     for module in _MODULES:
-        found = getattr(_module(module), name, None)
-        if isinstance(found, type) and issubclass(found, (ClassifierMixin, RegressorMixin)):
-            needed = [one for one in inspect.signature(found).parameters.values() if one.default is one.empty]
-            return None if needed else found
+        candidate = getattr(_module(module), name, None)
+        if isinstance(candidate, type) and issubclass(candidate, (ClassifierMixin, RegressorMixin)):
+            needed = [one for one in inspect.signature(candidate).parameters.values() if one.default is one.empty]
+            return None if needed else candidate
     return None

@@ -22,7 +22,7 @@ from cumulant.training.trainers import Fit, Params, Plain, Problem, Sample
 _TOLERANCE = 1e-3
 _CHECKED_ROWS = 500
 #: a converter's message may hold the whole model
-_SAID = 200
+_LONGEST = 200
 
 
 class UserTrainer(Plain):
@@ -196,7 +196,7 @@ def _converted(estimator: Any, problem: Problem, path: str) -> bytes:
         return to_onnx(estimator, initial_types=kind, options=options).SerializeToString()  # type: ignore[no-any-return]
     except Exception as error:  # converters raise many kinds, each meaning that this estimator has no ONNX form
         raise DefinitionError(
-            f"what the trainer {path} returned ({type(estimator).__name__}) has no ONNX form: {str(error)[:_SAID]}",
+            f"what the trainer {path} returned ({type(estimator).__name__}) has no ONNX form: {str(error)[:_LONGEST]}",
             subject=path,
             hint="return a scikit-learn estimator of its own kinds, a LightGBM model, or ONNX bytes",
         ) from error
