@@ -100,9 +100,30 @@ def compare(
         ]
         rows.append(("threshold", *[getattr(one.servable, "threshold", None) for one in found]))
         rows.append(("features", *[_features(one.servable) for one in found]))
+        rows.append(("test rows", *[one.measured.rows if one.measured else None for one in found]))
+        rows.append(("test rows from", *[_day(one.measured.begin if one.measured else None) for one in found]))
+        rows.append(("test rows to", *[_day(one.measured.end if one.measured else None) for one in found]))
         console.print(table(heads, rows, right=heads[1:]))
+        console.print(_equal_rows(found), soft_wrap=True)
 
-    call.answer([document(one) for one in found], text)
+    call.answer([{**document(one), "measured": one.measured} for one in found], text)
+
+
+def _day(moment: str | None) -> str | None:
+    return None if moment is None else moment[:16].replace("T", " ")
+
+
+def _equal_rows(found: list[ModelDetail]) -> str:
+    """Whether the figures are of equal rows, and what to do where they are not."""
+    if any(one.measured is None for one in found):
+        return "the test rows of a version that was not trained here are not known: the figures may be of other rows"
+    if len({one.measured.identity for one in found if one.measured}) == 1:
+        return "the figures are of the same test rows"
+    newest = max((one.version for one in found), key=lambda version: int(version.version))
+    return (
+        "the figures are of different test rows and prove nothing about each other: "
+        f"`cumulant evaluate {newest.name}/{newest.version}` measures it and the champion on equal rows"
+    )
 
 
 @command(

@@ -41,12 +41,23 @@ class ModelTagged(Fact, frozen=True, kw_only=True):
     tags: tuple[str, ...]
 
 
+class MeasuredRows(msgspec.Struct, frozen=True, kw_only=True):
+    """The test rows that a version's figures are of; `identity` is equal where the rows are."""
+
+    rows: int
+    begin: str | None
+    end: str | None
+    identity: str
+
+
 class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
     """A version with its figures and the servable that answers for it."""
 
     version: ModelVersion
     metrics: dict[str, float]
     servable: Servable | GraphServable
+    #: where versions are compared
+    measured: MeasuredRows | None = None
 
 
 def list_models(project: Project, *, principal: Principal, name: str | None = None) -> list[ModelVersion]:
@@ -70,7 +81,22 @@ def show_model(project: Project, uri: str, *, principal: Principal) -> ModelDeta
 
 
 def compare_models(project: Project, uris: Sequence[str], *, principal: Principal) -> list[ModelDetail]:
-    return [show_model(project, uri, principal=principal) for uri in uris]
+    """Versions with the test rows that their figures are of: figures of other rows prove nothing about each other."""
+    found = [show_model(project, uri, principal=principal) for uri in uris]
+    return [msgspec.structs.replace(one, measured=_measured_rows(project, one.version)) for one in found]
+
+
+def _measured_rows(project: Project, version: ModelVersion) -> MeasuredRows | None:
+    """The rows of the evaluation in the version's training; None where it was not trained here."""
+    from cumulant.runtime.candidate import find_record
+
+    record = find_record(project, version)
+    if record is None:
+        return None
+    evaluation, rule = record.judgement.evaluation, record.fitted.split.rule
+    place = [evaluation.rows, evaluation.begin, evaluation.end]
+    identity = digest([*place, record.snapshots, msgspec.to_builtins(rule)])
+    return MeasuredRows(rows=evaluation.rows, begin=evaluation.begin, end=evaluation.end, identity=identity)
 
 
 def set_alias(

@@ -11,9 +11,10 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jsonschema
 import msgspec
@@ -89,6 +90,7 @@ def test_models_list_show_compare_tag_and_alias(trained: Path, cumulant: Any) ->
     compared = cumulant("models", "compare", "shop/1", "shop@candidate", *project)
     assert compared.code == 0
     assert "shop/1" in compared.out
+    assert "the figures are of the same test rows" in compared.out
     assert cumulant("models", "compare", "shop/1", *project).code == 2
     assert cumulant("models", "tag", "shop/1", "reviewed=yes", *project).code == 0
     tagged = cumulant("models", "list", *project, "--json").document[0]["tags"]
@@ -389,3 +391,22 @@ def test_words_of_predict_that_do_not_fit(
     assert ended.code == 2
     assert said in ended.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_versions_of_other_test_rows_are_said_to_differ() -> None:
+    from cumulant.cli.models import _equal_rows
+    from cumulant.core.servable import Servable
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.runtime.models import MeasuredRows, ModelDetail
+
+    def detail(number: str, identity: str | None) -> ModelDetail:
+        version = ModelVersion(
+            name="shop", version=number, uri=f"models:/shop/{number}", run_id=None, created=datetime.now(UTC)
+        )
+        rows = None if identity is None else MeasuredRows(rows=9, begin=None, end=None, identity=identity)
+        return ModelDetail(version=version, metrics={}, servable=cast("Servable", None), measured=rows)
+
+    assert _equal_rows([detail("1", "a"), detail("2", "a")]) == "the figures are of the same test rows"
+    assert "different test rows" in _equal_rows([detail("9", "a"), detail("10", "b")])
+    assert "cumulant evaluate shop/10" in _equal_rows([detail("9", "a"), detail("10", "b")])
+    assert "not known" in _equal_rows([detail("1", "a"), detail("2", None)])

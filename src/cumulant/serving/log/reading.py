@@ -153,7 +153,7 @@ def numbered(folder: Path, day: date, sequences: Sequence[int]) -> list[dict[str
 
 
 def _numbered(path: Path, *, sequences: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
-    places = np.flatnonzero(np.isin(_read(path, None, ["sequence"])["sequence"].to_numpy(), sequences))
+    places = np.flatnonzero(np.isin(_sequences(_read(path, None, ["sequence"])), sequences))
     if not len(places):
         return []
     table = _read(path, None, ["worker", "sequence", "row", "request", "outputs"])
@@ -226,8 +226,13 @@ def _numbers(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     """The sequence numbers of each worker in one file."""
     table = _read(path, None, ["worker", "sequence"])
     workers = np.array(table["worker"].to_pylist())  # not compared in pyarrow, which imports pandas to make a scalar
-    sequences = table["sequence"].to_numpy()
+    sequences = _sequences(table)
     return {str(worker): np.unique(sequences[workers == worker]) for worker in np.unique(workers)}
+
+
+def _sequences(table: pa.Table) -> np.ndarray[Any, Any]:
+    # Not `to_numpy`, which imports pandas.
+    return np.concatenate([np.empty(0, np.int64), *map(np.from_dlpack, table["sequence"].chunks)])
 
 
 def _wanted(model: str | None, since: datetime | None) -> Any:
