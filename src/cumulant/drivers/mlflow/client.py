@@ -43,7 +43,7 @@ _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 class MlflowRegistry:
     """`mlflow+sqlite:///PATH/mlflow.db`, `https://HOST` or `databricks`. MLflow is imported on first use.
 
-    A SQLite file is read without MLflow (`tables`), and written by MLflow alone.
+    A SQLite file is read without MLflow (`tables`); its tables are written by MLflow alone.
 
     Raises:
         UsageError: an address of another kind, or a name that MLflow refuses.
@@ -155,7 +155,7 @@ class MlflowRegistry:
         try:
             follow_artifacts(where.database, where.artifacts)
         except (OSError, sqlite3.Error):
-            return None  # MLflow's client meets the same, and says it in our words
+            return None  # MLflow's client raises the same, mapped to our errors
         return Tables(where.database)
 
     def models(self) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """What a registry in a SQLite file holds, read from MLflow's own tables: importing MLflow takes seconds of CPU.
 
 Only columns that MLflow has had since it has aliases are read, and nothing is written. A file that cannot be read this
-way (another schema, a lock that is held too long) gives None: MLflow's client then reads it, or says what is wrong.
+way (another schema, a lock that is held too long) gives None: MLflow's client then reads it, or raises its error.
 """
 
 from __future__ import annotations
