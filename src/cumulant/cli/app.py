@@ -49,6 +49,8 @@ PANELS: dict[str, dict[str, Entry]] = {
         "replay": Entry("replay", "A past period again, as requests and labels, many times faster"),
         "alerts": Entry("alerts", "What fires, who knows of it, and whether messages arrive"),
         "monitor": Entry("monitor", "What moved in the rows of a model, and whether it matters"),
+        "backup": Entry("backup", "All of a project in one file, while it runs"),
+        "restore": Entry("restore", "A project out of a backup, checked file by file"),
         "tick": Entry("tick", "Do once whatever is due: for cron and schedulers"),
     },
     "The story": {

@@ -25,6 +25,7 @@ _DECLARED = (
     Action("project.plan", "show the resolved project and what would be done", writes=False),
     Action("project.clean", "remove stored snapshots, tables and objects that nothing needs"),
     Action("project.report", "write the report of a run or a model", writes=False),
+    Action("project.backup", "read all that a project is made of into one file, personal data too", writes=False),
     Action("data.validate", "read sources, check them and store snapshots"),
     Action("data.infer", "propose a contract from a source", writes=False),
     Action("data.show", "look at a snapshot", writes=False),

@@ -1,0 +1,121 @@
+"""A tar archive of files whose hashes are taken while they are written, and read back member by member."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Literal
+
+from cumulant.core.errors import IntegrityError
+from cumulant.runtime.backup.manifest import FILES, NAME, StoredFile, checked_path
+
+_BLOCK = 1024 * 1024
+#: a manifest of more than a million files
+_MOST_MANIFEST = 512 * 1024 * 1024
+COMPRESSED = (".gz", ".tgz")
+
+
+class Writer:
+    """`stored` lists what was added, each path once."""
+
+    def __init__(self, tar: tarfile.TarFile) -> None:
+        self.stored: dict[str, StoredFile] = {}
+        self._tar = tar
+
+    def add(self, source: Path, path: str) -> None:
+        """Store a file as it is now: of one that grows, what it holds at this moment.
+
+        Raises:
+            FileNotFoundError: it is gone.
+            OSError: it cannot be read, became shorter meanwhile, or the archive cannot be written.
+        """
+        with source.open("rb") as stream:
+            found = os.fstat(stream.fileno())
+            hashed = _Hashed(stream)
+            self._tar.addfile(_info(FILES + path, found.st_size, found.st_mtime), hashed)  # type: ignore[arg-type]
+        self.stored[path] = StoredFile(
+            path=path, bytes=found.st_size, sha256=hashed.digest.hexdigest(), modified_ns=found.st_mtime_ns
+        )
+
+    def finish(self, manifest: bytes) -> None:
+        self._tar.addfile(_info(NAME, len(manifest), 0), io.BytesIO(manifest))
+
+
+class _Hashed:
+    """A stream that hashes what is read of it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.digest = hashlib.sha256()
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        found = self._stream.read(size)
+        self.digest.update(found)
+        return found
+
+
+@contextmanager
+def writing(path: Path, *, compressed: bool) -> Iterator[Writer]:
+    """A new archive that only its owner can read; durable after the block. Raises OSError."""
+    mode: Literal["w|gz", "w|"] = "w|gz" if compressed else "w|"
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as stream:
+        with tarfile.open(fileobj=stream, mode=mode, format=tarfile.PAX_FORMAT) as tar:
+            yield Writer(tar)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _info(name: str, size: int, modified: float) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime, info.mode = size, modified, 0o600
+    return info
+
+
+def read(path: Path, take: Callable[[str, IO[bytes]], None]) -> bytes | None:
+    """Give each file's path and content to `take`; the manifest, None where the archive has none.
+
+    A path leads below the project's folder, whatever the archive says.
+
+    Raises:
+        IntegrityError: the archive is damaged, or holds what no backup does.
+        OSError: it cannot be read, or as `take`.
+    """
+    last, manifest = "its beginning", None
+    try:
+        with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
+            for member in tar:
+                content = tar.extractfile(member) if member.isreg() else None
+                if content is None:
+                    raise damaged(path, f"the archive holds {member.name!r}, which is a link or no file")
+                if member.name == NAME:
+                    manifest = content.read(_MOST_MANIFEST)
+                    continue
+                last = checked_path(member.name, str(path))
+                take(last, content)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise damaged(path, f"the archive is damaged at {last}: {error}") from None
+    return manifest
+
+
+def copied(content: IO[bytes], target: Path) -> tuple[int, str]:
+    """Write a member to a new file of its owner's; its size and hash. Raises OSError."""
+    digest, size = hashlib.sha256(), 0
+    handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as stream:
+        while block := content.read(_BLOCK):
+            digest.update(block)
+            size += stream.write(block)
+        stream.flush()
+        os.fsync(stream.fileno())
+    return size, digest.hexdigest()
+
+
+def damaged(path: Path, what: str) -> IntegrityError:
+    return IntegrityError(what, subject=str(path), hint="nothing was restored: take another copy or an older backup")

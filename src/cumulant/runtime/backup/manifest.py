@@ -1,0 +1,79 @@
+"""What an archive says of itself: each file with its size and hash, and the head of the event chain."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import PurePosixPath
+
+import msgspec
+
+from cumulant.core.errors import IntegrityError
+
+FORMAT = 1
+#: the last member: an archive that was cut off has none
+NAME = "manifest.json"
+#: begins the name of every other member
+FILES = "files/"
+
+
+class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`path` is relative to the project's folder, with `/` between its parts."""
+
+    path: str
+    bytes: int
+    sha256: str
+    modified_ns: int
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """`head_seq` and `head_hash` name an event that the journal in the archive holds, or that is its end."""
+
+    format: int = FORMAT
+    version: str
+    project: str
+    environment: str
+    created: datetime
+    head_seq: int
+    head_hash: str
+    files: tuple[StoredFile, ...]
+    #: what belongs to the project and is not in the archive
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        return sum(one.bytes for one in self.files)
+
+
+def decoded(content: bytes, archive: str) -> Manifest:
+    """Raises IntegrityError where it is damaged or of a newer format."""
+    try:
+        manifest = msgspec.json.decode(content, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise IntegrityError(
+            f"{NAME} of the archive cannot be read: {error}", subject=archive, hint="take an older backup"
+        ) from None
+    if manifest.format != FORMAT:
+        raise IntegrityError(
+            f"the archive has format {manifest.format}, and this version reads {FORMAT}",
+            subject=archive,
+            hint=f"restore it with version {manifest.version} of Cumulant",
+        )
+    return manifest
+
+
+def checked_path(name: str, archive: str) -> str:
+    """The path of a member below the project's folder.
+
+    Raises:
+        IntegrityError: it leads elsewhere: absolute, with `..`, or in a form that no backup has.
+    """
+    path = name.removeprefix(FILES)
+    parts = path.split("/")
+    plain = all(part not in ("", ".", "..") for part in parts) and not set(path) & {"\0", "\\"}
+    if name == path or not plain or PurePosixPath(path).is_absolute() or ":" in parts[0]:
+        raise IntegrityError(
+            f"the archive holds {name!r}, which is no file of a project",
+            subject=archive,
+            hint="`cumulant backup` does not write such a file: nothing was restored",
+        )
+    return path

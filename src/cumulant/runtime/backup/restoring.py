@@ -1,0 +1,157 @@
+"""`restore`: a project out of an archive, in a new folder: whole, checked and with an identity of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, ClassVar
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, UsageError
+from cumulant.core.events import Actor, Fact
+from cumulant.core.progress import Progress, silent
+from cumulant.project import load
+from cumulant.runtime.actions import check
+from cumulant.runtime.backup.archive import copied, damaged, read
+from cumulant.runtime.backup.draft import draft
+from cumulant.runtime.backup.manifest import Manifest, StoredFile, decoded
+from cumulant.runtime.stack.claim import claim
+
+if TYPE_CHECKING:
+    from cumulant.project import Project
+
+
+class BackupRestored(Fact, frozen=True, kw_only=True):
+    """The state continues from a backup of `created`, in another folder than the one that was backed up."""
+
+    kind: ClassVar[str] = "backup.restored"
+    archive: str
+    created: datetime
+    head_seq: int
+    head_hash: str
+
+
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
+    """`notes`: what became of the original's identity, and what could not be done yet."""
+
+    folder: Path
+    manifest: Manifest
+    notes: tuple[str, ...]
+
+
+def restore(archive: Path, folder: Path, *, progress: Progress = silent) -> Restored:
+    """Put the project of an archive into `folder`, which is new or empty, after every file's hash was checked.
+
+    Folders get mode 0700 and files 0600. The state gets an identity of its own, as a copy or a moved project does.
+
+    Raises:
+        UsageError: the folder holds something, or there is no archive.
+        IntegrityError: the archive is damaged, incomplete or none of ours; nothing is in place.
+        StorageError: the disk is full or cannot be written; nothing is in place.
+    """
+    archive, folder = archive.expanduser().absolute(), folder.expanduser().absolute()
+    _check_places(archive, folder)
+    with draft(folder.parent) as work:
+        content = work / "content"
+        content.mkdir(mode=0o700)
+        manifest = _extracted(archive, content, progress)
+        _make_durable(content)
+        _put_in_place(content, folder)
+    notes: list[str] = []
+    _settle(folder, archive, manifest, notes.append)
+    return Restored(folder=folder, manifest=manifest, notes=tuple(notes))
+
+
+def _check_places(archive: Path, folder: Path) -> None:
+    if not archive.is_file():
+        raise UsageError(f"there is no file {archive}", subject=str(archive), hint="name what `cumulant backup` wrote")
+    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        raise UsageError(
+            f"{folder} is not an empty folder",
+            subject=str(folder),
+            hint="name a new folder: nothing is ever restored over a project",
+        )
+
+
+def _extracted(archive: Path, content: Path, progress: Progress) -> Manifest:
+    """Write every file below `content`; the manifest that they agree with."""
+    found: dict[str, tuple[int, str]] = {}
+
+    def take(path: str, stream: IO[bytes]) -> None:
+        if path in found:
+            raise damaged(archive, f"the archive holds {path} twice")
+        try:
+            _make_folders(content, (content / path).parent)
+            found[path] = copied(stream, content / path)
+        except (FileExistsError, NotADirectoryError):
+            raise damaged(archive, f"the archive holds {path} as a file and as a folder") from None
+
+    progress("reading the archive")
+    written = read(archive, take)
+    if written is None:
+        last = next(reversed(found), "its beginning")
+        raise damaged(archive, f"the archive is incomplete: it ends after {last}, without a manifest")
+    manifest = decoded(written, str(archive))
+    _check(archive, {one.path: one for one in manifest.files}, found)
+    for one in manifest.files:
+        os.utime(content / one.path, ns=(one.modified_ns, one.modified_ns))
+    return manifest
+
+
+def _make_folders(root: Path, folder: Path) -> None:
+    for parent in reversed([folder, *folder.parents][: len(folder.relative_to(root).parts)]):
+        parent.mkdir(mode=0o700, exist_ok=True)
+
+
+def _check(archive: Path, listed: dict[str, StoredFile], found: dict[str, tuple[int, str]]) -> None:
+    for path, (size, sha256) in found.items():
+        one = listed.get(path)
+        if one is None:
+            raise damaged(archive, f"the archive holds {path}, which its manifest does not list")
+        if (one.bytes, one.sha256) != (size, sha256):
+            raise damaged(archive, f"{path} is damaged in the archive: it is not what its manifest says")
+    for path in listed:
+        if path not in found:
+            raise damaged(archive, f"{path} is missing in the archive")
+
+
+def _make_durable(content: Path) -> None:
+    for current, _, _ in os.walk(content):
+        handle = os.open(current, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _put_in_place(content: Path, folder: Path) -> None:
+    """One renaming, which an empty folder gives way to and a full one refuses. Raises OSError."""
+    content.rename(folder)
+    handle = os.open(folder.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _settle(folder: Path, archive: Path, manifest: Manifest, note: Callable[[str], None]) -> None:
+    """Give the state an identity of its own and say in its journal where it comes from."""
+    try:
+        with load(folder, environment=manifest.environment) as project:
+            claim(project, note)
+            _report(project, archive, manifest)
+    except CumulantError as error:
+        note(f"restored, but {error.message}" + (f": {error.hint}" if error.hint else ""))
+
+
+def _report(project: Project, archive: Path, manifest: Manifest) -> None:
+    who = project.principal()
+    check(project.access(), who, "project.backup", project.name)
+    fact = BackupRestored(
+        archive=archive.name, created=manifest.created, head_seq=manifest.head_seq, head_hash=manifest.head_hash
+    )
+    with project.journal().transaction(actor=Actor(who.name)) as transaction:
+        transaction.emit(fact)

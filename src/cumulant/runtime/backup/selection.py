@@ -1,0 +1,174 @@
+"""Which files of a project are its backup, in the order in which they are read.
+
+What says what should be in force (book, routes) comes first, then the journal, then all that these name: a file that
+is written meanwhile is at most newer than what names it, as after a crash.
+
+Secrets are left out, except the salt: without it, hashes of personal values match none of those that are stored.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import msgspec
+
+from cumulant import data
+from cumulant.core.errors import DataError
+from cumulant.runtime.labels import FOLDER as LABELS
+from cumulant.runtime.predictions import FOLDER as PREDICTIONS
+from cumulant.runtime.review.verbs import FOLDER as REVIEW
+from cumulant.runtime.serve import USES
+from cumulant.runtime.stack.book import FOLDER as STACK
+
+if TYPE_CHECKING:
+    from cumulant.project import Project
+
+_GATEWAY = "gateway"
+#: of the state folder: read first
+_IN_FORCE = (f"{STACK}/book.json", f"{_GATEWAY}/routes.json", f"{_GATEWAY}/state.json")
+#: of processes, of searches that are made again, of other environments, or secret
+_NOT = frozenset({"environments", "secrets", "search", USES, STACK, _GATEWAY})
+#: copied under the lock of whoever moves files in them, and at the end, when requests before the start are logged
+GUARDED = (LABELS, REVIEW)
+#: content that bears any name
+_CONTENT = frozenset({"objects", "tables", "mlartifacts"})
+_DATABASE, _BESIDE = ".db", (".db-wal", ".db-shm", ".db-journal")
+_PLAIN = ("cumulant.schema.json", ".gitignore", "README.md", "pyproject.toml", "requirements.txt")
+_FOREIGN = frozenset({"__pycache__", "node_modules", "site-packages"})
+
+
+class Selection(msgspec.Struct, frozen=True):
+    """Paths below the project's folder, and what belongs to the project but lies elsewhere."""
+
+    in_force: tuple[Path, ...]
+    databases: tuple[Path, ...]
+    #: listed when they are read: they grow, and logs merge files
+    folders: tuple[Path, ...]
+    project: tuple[Path, ...]
+    left_out: tuple[str, ...]
+
+
+def select(project: Project, *, sources: bool = True) -> Selection:
+    """What to read; with `sources`, also the source files in the project's folder."""
+    state, root = project.state, project.root
+    journal = _local(project.endpoints.journal)
+    heads = () if journal is None else (journal, journal.with_name(f"{journal.name}.head"))
+    others = [path for path in (_local(url) for url in _database_urls(project)) if path is not None]
+    databases = [*heads[:1], *others, *sorted(state.glob(f"*{_DATABASE}"))]
+    folders = dict.fromkeys([*_stores(project), *_state_folders(state)])
+    salt = project.salt_path()
+    files = [*([] if salt is None else [Path(salt)]), *_code(project), *(_source_files(project) if sources else ())]
+    return Selection(
+        in_force=_within(root, [*(state / name for name in _IN_FORCE), *sorted(state.glob("*.json")), *heads[1:]]),
+        databases=_within(root, databases),
+        folders=tuple(path for path in folders if path.is_dir() and path.resolve().is_relative_to(root.resolve())),
+        project=_within(root, files),
+        left_out=tuple(_left_out(project, sources=sources)),
+    )
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Files of the state that are whole: no link, no draft, no lock, no database."""
+    for current, folders, names in os.walk(folder):
+        inside = bool(_CONTENT & set(Path(current).relative_to(folder.parent).parts))
+        folders[:] = sorted(name for name in folders if name != ".writing" and (inside or not name.startswith(".")))
+        for name in sorted(names):
+            path = Path(current, name)
+            if (inside or _is_whole(name)) and path.is_file() and not path.is_symlink():
+                yield path
+
+
+def _is_whole(name: str) -> bool:
+    return not name.startswith(".") and not name.endswith((".lock", ".sock", _DATABASE, *_BESIDE))
+
+
+def _state_folders(state: Path) -> list[Path]:
+    """Logs and labels last: they are the newest then."""
+    last = [PREDICTIONS, *GUARDED]
+    found = sorted(path for path in state.glob("[!.]*") if path.is_dir() and path.name not in _NOT)
+    return [
+        *(path for path in found if path.name not in last),
+        state / _GATEWAY / "exchanges",
+        *(state / name for name in dict.fromkeys(last)),
+    ]
+
+
+def _within(root: Path, paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Those that are files below `root`, each once, links left out."""
+    return tuple(
+        path
+        for path in dict.fromkeys(paths)
+        if path.is_relative_to(root) and path.is_file() and path.resolve().is_relative_to(root.resolve())
+    )
+
+
+def _database_urls(project: Project) -> tuple[str, str]:
+    return project.endpoints.registry, project.endpoints.online
+
+
+def _local(url: str) -> Path | None:
+    """The file of a database on this machine."""
+    scheme, _, rest = url.partition("://")
+    return Path(rest.partition("?")[0]).expanduser() if scheme in ("sqlite", "mlflow+sqlite") else None
+
+
+def _stores(project: Project) -> list[Path]:
+    """Folders of the store, of the embedded registry's artifacts and of the fallback, which may lie anywhere."""
+    urls = [urlsplit(url) for url in (project.endpoints.tables, project.endpoints.objects)]
+    registry = _local(project.endpoints.registry)
+    found = [Path(one.path) for one in urls if one.scheme == "file"]
+    found += [] if registry is None else [registry.parent / "mlartifacts"]
+    servable = project.spec.serving.fallback.servable
+    return found if servable is None else [*found, project.root / servable]
+
+
+def _code(project: Project) -> Iterator[Path]:
+    """Project files, contracts and every module of Python that the project may import."""
+    root = project.root
+    yield from (path for path in project.files_read if path.is_relative_to(root))
+    yield from (root / name for name in _PLAIN)
+    yield from (root / spec.contract for spec in project.spec.data.values() if spec.contract)
+    for current, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not _is_foreign(Path(current, name))]
+        yield from (Path(current, name) for name in sorted(names) if name.endswith(".py"))
+
+
+def _is_foreign(folder: Path) -> bool:
+    return folder.name.startswith(".") or folder.name in _FOREIGN or (folder / "pyvenv.cfg").exists()
+
+
+def _source_files(project: Project) -> Iterator[Path]:
+    for name in project.spec.data:
+        yield from _files_of(project, name)
+
+
+def _files_of(project: Project, name: str) -> list[Path]:
+    """Files of a source on this machine; none where it has no path or its files are gone."""
+    spec = project.spec.data[name]
+    try:
+        found = data.find(spec, source=name, root=project.root, files=project.files())
+    except DataError:
+        return []
+    return [Path(one.url.removeprefix("file://")) for one in found if one.url.startswith(("/", "file:"))]
+
+
+def _left_out(project: Project, *, sources: bool) -> Iterator[str]:
+    root = project.root
+    for port in ("journal", "tables", "online", "registry"):
+        url = project.endpoints.of(port)
+        path = Path(urlsplit(url).path)
+        if urlsplit(url).scheme not in ("file", "sqlite", "mlflow+sqlite") or not path.is_relative_to(root):
+            yield f"{port} at {urlsplit(url).scheme}://: back it up with its own tools"
+    for path in project.files_read:
+        if not path.is_relative_to(root):
+            yield f"project file {path.name}, which lies outside of the project's folder"
+    for name, spec in project.spec.data.items():
+        if spec.path and not (sources and _within(root, _files_of(project, name))):
+            yield f"files of source {name}; their snapshots are in it"
+    servable = project.spec.serving.fallback.servable
+    if servable is not None and not (root / servable).resolve().is_relative_to(root.resolve()):
+        yield f"the fallback's servable {servable}"
