@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,7 @@ from cumulant.runtime.stack.book import change_book, read_book
 from cumulant.runtime.stack.status import read_status
 from cumulant.runtime.stack.versions import folder_of
 from cumulant.runtime.train import train
+from cumulant.serving.log import scan
 
 pytestmark = pytest.mark.slow
 
@@ -407,3 +409,53 @@ def test_a_copy_writes_into_its_own_log_and_online_store(shop, tmp_path):
     assert logged(shop) == before
     assert set(logged(copy)[0]) > set(own[0])
     assert str(shop) not in " ".join(read_book(state_of(copy), "returns").versions["1"].command)
+
+
+@contextmanager
+def under_load(url):
+    """Ids of requests that were answered, added to while the block runs; one that fails ends the test."""
+    answered, failed, ended = [], [], threading.Event()
+
+    def ask():
+        while not ended.is_set():
+            name = f"load-{len(answered)}"
+            try:
+                status = asked(url, name).status_code
+            except httpx.HTTPError as error:
+                status = repr(error)
+            (answered if status == 200 else failed).append(name if status == 200 else status)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield answered
+    finally:
+        ended.set()
+        thread.join()
+    assert failed == []
+
+
+def test_a_backup_of_what_runs_is_served_elsewhere(shop, tmp_path):
+    told = run(shop, "up", "--detach")
+    with under_load(told["url"]) as answered:
+        until(lambda: len(answered) > 20)
+        before = list(answered)
+        done = run(shop, "backup", str(tmp_path / "shop.tar"))
+    folder = tmp_path / "elsewhere" / "shop"
+    restored = run(tmp_path, "restore", str(tmp_path / "shop.tar"), str(folder))
+    assert f"a copy of {state_of(shop)}" in restored["notes"][0]
+    assert run(folder, "events", "verify", "--head", done["head"]["hash"])["holds"]
+    assert [version["version"] for version in run(folder, "models", "list")] == ["1"]
+    rows = folder.parent / "rows.jsonl"
+    rows.write_text(json.dumps(ROW))
+    one, other = (run(where, "predict", str(rows)) for where in (shop, folder))
+    assert other["answers"] == one["answers"]
+    logged = scan(state_of(folder) / "predictions").to_table(columns=["id"])["id"].to_pylist()
+    assert set(before) <= set(logged)
+    other = run(folder, "up", "--detach")
+    try:
+        assert other["url"] != told["url"]
+        assert asked(other["url"]).status_code == 200
+        assert asked(told["url"]).status_code == 200
+    finally:
+        run(folder, "down")
