@@ -8,11 +8,12 @@ import os
 import resource
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tarfile
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -207,6 +208,8 @@ def test_nothing_is_restored_over_anything(root, tmp_path):
     assert (tmp_path / "empty" / "cumulant.yaml").exists()
     with pytest.raises(UsageError, match="never replaces"):
         backup(root, done.archive)
+    with pytest.raises(UsageError, match="no folder"):
+        backup(root, tmp_path / "not-mounted")
     with pytest.raises(UsageError, match="lies in the state"):
         backup(root, root / ".cumulant" / "b.tar")
 
@@ -371,6 +374,22 @@ def test_a_full_disk_is_reported_and_leaves_nothing(root, place, tmp_path):
     assert list(place.iterdir()) == []
 
 
+def test_what_a_killed_writer_left_in_a_database_is_undone_in_the_copy(root, place):
+    path = root / ".cumulant" / "mlflow.db"
+
+    def unfinished():
+        database = sqlite3.connect(path, isolation_level=None)
+        database.executescript("CREATE TABLE t (x); INSERT INTO t VALUES (1); PRAGMA cache_size = 1; BEGIN")
+        database.executemany("INSERT INTO t VALUES (zeroblob(?))", [(4000,)] * 500)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert forked(lambda: None, unfinished) == -signal.SIGKILL
+    assert path.with_name("mlflow.db-journal").exists()
+    restore(backup(root, place / "b.tar").archive, place / "restored")
+    with closing(sqlite3.connect(place / "restored" / ".cumulant" / "mlflow.db")) as database:
+        assert database.execute("SELECT x FROM t").fetchall() == [(1,)]
+
+
 def test_a_damaged_database_is_named_and_not_backed_up(root, tmp_path):
     path = root / ".cumulant" / "online.db"
     with load(root) as project:
@@ -399,6 +418,17 @@ def test_what_lies_outside_of_the_folder_is_named_and_not_followed(tmp_path):
     done = backup(root, tmp_path / "b.tar")
     assert [one.split(" ")[0] for one in done.manifest.left_out] == ["journal", "files"]
     assert not any("a.csv" in one.path or "stolen" in one.path for one in done.manifest.files)
+
+
+def test_a_file_whose_name_no_archive_can_hold_is_named(root, place):
+    (root / "data" / "全角　空白.csv").write_text("x,y\n1,2\n")
+    restore(backup(root, place / "a.tar").archive, place / "restored")
+    assert (place / "restored" / "data" / "全角　空白.csv").exists()
+    for name in (os.fsdecode(b"\xff.csv"), "a\\b.csv"):
+        (root / "data" / name).write_text("x,y\n1,2\n")
+        with pytest.raises(UsageError, match="a name that an archive cannot hold"):
+            backup(root, place / "b.tar")
+        (root / "data" / name).unlink()
 
 
 def test_a_storage_error_says_what_to_do(root, tmp_path):

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal
 
-from cumulant.core.errors import IntegrityError
-from cumulant.runtime.backup.manifest import FILES, NAME, StoredFile, checked_path
+from cumulant.core.errors import IntegrityError, UsageError
+from cumulant.runtime.backup.manifest import FILES, NAME, StoredFile, checked_path, is_plain
 
 _BLOCK = 1024 * 1024
 #: a manifest of more than a million files
 _MOST_MANIFEST = 512 * 1024 * 1024
-COMPRESSED = (".gz", ".tgz")
+COMPRESSED = (".tar.gz", ".tgz")
 
 
 class Writer:
@@ -33,8 +33,11 @@ class Writer:
 
         Raises:
             FileNotFoundError: it is gone.
+            UsageError: its name is no text, or would be a path elsewhere.
             OSError: it cannot be read, became shorter meanwhile, or the archive cannot be written.
         """
+        if not is_plain(path):
+            raise UsageError(f"{path!a} is a name that an archive cannot hold", subject=ascii(path), hint="rename it")
         with source.open("rb") as stream:
             found = os.fstat(stream.fileno())
             hashed = _Hashed(stream)

@@ -24,8 +24,9 @@ def copy_database(source: Path, target: Path) -> None:
         IntegrityError: it is damaged.
         OSError: the target cannot be written.
     """
-    # In a folder that cannot be written SQLite cannot make the files that reading takes, and nobody changes it.
-    options = "mode=ro" if os.access(source.parent, os.W_OK) else "mode=ro&immutable=1"
+    # Opened for writing, so that what a killed writer left is undone first. In a folder that cannot be written nobody
+    # changes it, and SQLite cannot make the files that reading takes.
+    options = "mode=rw" if os.access(source.parent, os.W_OK) else "mode=ro&immutable=1"
     try:
         with (
             closing(sqlite3.connect(f"{source.absolute().as_uri()}?{options}", uri=True, timeout=_WAIT)) as before,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
-from pathlib import PurePosixPath
 
 import msgspec
 
@@ -14,6 +14,7 @@ FORMAT = 1
 NAME = "manifest.json"
 #: begins the name of every other member
 FILES = "files/"
+_DRIVE = re.compile("[A-Za-z]:")
 
 
 class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,12 +69,17 @@ def checked_path(name: str, archive: str) -> str:
         IntegrityError: it leads elsewhere: absolute, with `..`, or in a form that no backup has.
     """
     path = name.removeprefix(FILES)
-    parts = path.split("/")
-    plain = all(part not in ("", ".", "..") for part in parts) and not set(path) & {"\0", "\\"}
-    if name == path or not plain or PurePosixPath(path).is_absolute() or ":" in parts[0]:
+    if name == path or not is_plain(path):
         raise IntegrityError(
-            f"the archive holds {name!r}, which is no file of a project",
+            f"the archive holds {name!a}, which is no file of a project",
             subject=archive,
             hint="`cumulant backup` does not write such a file: nothing was restored",
         )
     return path
+
+
+def is_plain(path: str) -> bool:
+    """Whether a path is text and leads below the folder that it is relative to, on every system."""
+    if any("\ud800" <= letter <= "\udfff" or letter in "\0\\" for letter in path):
+        return False
+    return not _DRIVE.match(path) and all(part not in ("", ".", "..") for part in path.split("/"))

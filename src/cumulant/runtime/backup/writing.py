@@ -103,6 +103,12 @@ def back_up(
 def _place(project: Project, target: Path, at: datetime) -> Path:
     target = target.expanduser().absolute()
     archive = target / f"{project.name}-{at:%Y%m%dT%H%M%SZ}.tar" if target.is_dir() else target
+    if not archive.name.endswith((".tar", *COMPRESSED)):
+        raise UsageError(
+            f"there is no folder {archive}, and the name of an archive ends in .tar, .tar.gz or .tgz",
+            subject=str(archive),
+            hint="make the folder first (is the disk mounted?), or name a file",
+        )
     if archive.exists():
         raise UsageError(
             f"{archive} exists, and a backup never replaces another file",
