@@ -14,7 +14,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.core.errors import EngineUnavailableError
+from cumulant.core.errors import EngineUnavailableError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,7 +29,7 @@ _LOOK_SECONDS = 0.5
 @command(
     app,
     action="stack.up",
-    examples=["cumulant up", "cumulant up --detach", "cumulant up flight-late/3 --http 127.0.0.1:9000"],
+    examples=["cumulant up --detach", "cumulant up --restart", "cumulant up flight-late/3 --http 127.0.0.1:9000"],
 )
 def up(
     call: Invocation,
@@ -52,16 +52,24 @@ def up(
     repair: Annotated[
         bool, typer.Option("--repair", help="Set aside files of the state that are damaged, and make them again.")
     ] = False,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Give a running stack the present settings; no request is lost.")
+    ] = False,
 ) -> None:
     """Serve the champion behind a gateway, so that releases can share its requests with a candidate.
 
     Starts the gateway, a server a version and the release controller, and starts again what ends. Without --detach it
     stays, with a live table on a terminal, and Ctrl-C or SIGTERM ends everything, requests under way first. What
-    served before serves again, whatever the registry says since: releases and rollbacks change it.
+    served before serves again, whatever the registry says since, with the settings of today: releases and rollbacks
+    change it. --restart replaces the servers of a running stack one by one, each once the new one is ready.
     """
     from cumulant.cli.stack_table import document
     from cumulant.runtime.stack import lifecycle
 
+    if restart:
+        _check_alone(model, http=http, others=insecure or detach or repair)
+        _restart(call)
+        return
     with call.project() as project:
         who, state = project.principal(), project.state
         with call.progress("up") as progress:
@@ -77,6 +85,30 @@ def up(
     except BaseException:
         _end(found.process)
         raise
+
+
+def _check_alone(model: str, *, http: str, others: bool) -> None:
+    if model or http or others:
+        raise UsageError(
+            "--restart changes servers that run, and takes no other option",
+            subject="--restart",
+            hint="the address and the model change with `cumulant down` and `cumulant up`",
+        )
+
+
+def _restart(call: Invocation) -> None:
+    from cumulant.cli.stack_table import document, table
+    from cumulant.runtime.stack.restart import restart as flow
+
+    with call.project() as project, call.progress("restart") as progress:
+        found = flow(project, principal=project.principal(), progress=progress)
+
+    def text(console: Console) -> None:
+        for note in found.notes or ("the settings are the same as before",):
+            console.print(note, soft_wrap=True)
+        console.print(table(found.status))
+
+    call.answer(document(found.status) | {"notes": found.notes}, text)
 
 
 def _show(console: Console, found: Up, detached: bool) -> None:

@@ -93,16 +93,9 @@ def prepare_service(
         folder = _versioned(project, version)
         described = packaging.load_description(folder)
         plan = described.plan if isinstance(described, Servable) else None
-        service = Service(
-            model=version,
-            folder=str(folder),
-            uses=str(project.state / USES),
-            log=str(project.state / PREDICTIONS),
-            log_key=project.salt_path(),
-            labels=str(project.state / OUTCOMES / INBOX),
-            salt=project.salt if project.salt_path() is None and _personal(plan) else None,
-            settings=project.spec.serving,
-        )
+        service = service_of(project, version, folder)
+        if service.log_key is None and _personal(plan):
+            service = msgspec.structs.replace(service, salt=project.salt)
         if plan is not None and plan.needs_state:
             snapshots, _ = snapshots_of(context, plan.sources)
             # A day before the moment, so that requests just before it are answered too.
@@ -114,6 +107,19 @@ def prepare_service(
         # Before the run ends, and with it the time in which nothing is cleaned.
         note(service, os.getpid())
         return service
+
+
+def service_of(project: Project, model: ModelVersion, folder: Path) -> Service:
+    """A servable's folder by the present settings of the project, without stored features."""
+    return Service(
+        model=model,
+        folder=str(folder),
+        uses=str(project.state / USES),
+        log=str(project.state / PREDICTIONS),
+        log_key=project.salt_path(),
+        labels=str(project.state / OUTCOMES / INBOX),
+        settings=project.spec.serving,
+    )
 
 
 def _personal(plan: FeaturePlan | None) -> bool:

@@ -32,6 +32,13 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     #: when it may be stopped; None: not before it is neither champion nor candidate
     warm_until: datetime | None = None
+    #: how often a rolling restart replaced it since `up`
+    generation: int = 0
+
+    @property
+    def name(self) -> str:
+        """Of its process."""
+        return f"server-{self.version}" + (f".{self.generation}" if self.generation else "")
 
     @property
     def endpoint(self) -> str:
@@ -64,6 +71,8 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, Served] = {}
     #: rollbacks that are not told yet, the newest last
     returns: tuple[Return, ...] = ()
+    #: servers that a rolling restart replaces, which run until their requests go to the new ones
+    retiring: tuple[Served, ...] = ()
     #: counts its writes
     edition: int = 0
 
@@ -83,8 +92,17 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
             )
         return msgspec.convert({"name": name, "version": version, "endpoints": (served.endpoint,)}, Arm)
 
+    @property
+    def ports(self) -> set[int]:
+        """All that its servers have."""
+        return {one.port for one in (*self.versions.values(), *self.retiring)}
+
     def running(self, now: datetime) -> tuple[Served, ...]:
-        """Those whose servers should be up: both arms, and former champions that are kept warm."""
+        """Those whose servers should be up: both arms, former champions that are kept warm, and retiring ones."""
+        return self.current(now) + self.retiring
+
+    def current(self, now: datetime) -> tuple[Served, ...]:
+        """As `running`, without those that are replaced."""
         return tuple(
             one
             for one in self.versions.values()

@@ -138,7 +138,8 @@ def rehomed(book: Book, old: tuple[str, ...], new: str, port: Callable[[Served, 
         versions[name] = msgspec.structs.replace(one, command=command, port=port(one, taken))
         taken.add(versions[name].port)
     kept = all(versions[name].port == one.port for name, one in book.versions.items())
-    return msgspec.structs.replace(book, versions=versions, candidate=book.candidate if kept else None)
+    candidate = book.candidate if kept else None
+    return msgspec.structs.replace(book, versions=versions, candidate=candidate, retiring=())
 
 
 def moved_path(word: str, old: tuple[str, ...], new: str) -> str:

@@ -52,7 +52,8 @@ def already_runs(pid: int | None) -> LeaseHeldError:
     return LeaseHeldError(
         f"the supervisor of this project runs already{who}",
         subject=None if pid is None else str(pid),
-        hint="`cumulant ps` shows its processes, `cumulant down` ends them",
+        hint="`cumulant ps` shows its processes, `cumulant up --restart` gives them the present settings, "
+        "`cumulant down` ends them",
     )
 
 

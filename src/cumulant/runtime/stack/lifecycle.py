@@ -24,6 +24,7 @@ from cumulant.runtime.stack.holding import already_runs, left_behind, own_status
 from cumulant.runtime.stack.programs import LOGS
 from cumulant.runtime.stack.reaching import reaches, routes_to
 from cumulant.runtime.stack.repair import set_aside, set_aside_status
+from cumulant.runtime.stack.settings import refresh
 from cumulant.runtime.stack.status import Status, as_it_is, read_status
 from cumulant.runtime.stack.versions import first_champion
 from cumulant.serving.sockets import bind, split_address
@@ -44,7 +45,7 @@ class Up(msgspec.Struct, frozen=True):
 
     status: Status
     process: subprocess.Popen[bytes]
-    #: what became of a state that was copied, moved or restored
+    #: what became of a state that was copied, moved or restored, and settings that changed since it ran
     notes: tuple[str, ...] = ()
 
 
@@ -64,6 +65,8 @@ def up(
     `model`: what serves first, where nothing has been served yet; default: the registry's champion, else the newest.
     `repair`: damaged files are set aside first. Unless `detached`, everything ends with this process. Off loopback
     callers need the token of CUMULANT_TOKEN, or `insecure` says that anyone may call.
+
+    What served before gets the present settings and interpreter.
 
     Raises:
         LeaseHeldError: it runs already.
@@ -85,7 +88,8 @@ def up(
     claim(project, notes.append)
     address = http or project.spec.serving.http
     _check_address(address, insecure=insecure)
-    book = first_champion(project, model, principal=principal, progress=progress)
+    first_champion(project, model, principal=principal, progress=progress)
+    book = refresh(project, notes.append)
     _check_asked(project, model, book)
     apply_first(project, book)
     process = start(project, address, detached=detached)

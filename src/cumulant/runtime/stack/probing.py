@@ -39,6 +39,17 @@ def drained(traffic: Traffic, model: str, version: str) -> bool:
     return other or traffic.active(model, CANDIDATE) == 0
 
 
+def replaced(traffic: Traffic, model: str, version: str, url: str) -> bool:
+    """Whether new requests of a version go to other servers of it than the one at `url`.
+
+    Raises:
+        CumulantError: the gateway does not say.
+    """
+    routes = traffic.in_force(model)
+    arms = [] if routes is None else [arm for arm in routes.arms if arm.version == version]
+    return bool(arms) and not any(url in arm.endpoints for arm in arms)
+
+
 def door_of(traffic: Traffic) -> str | None:
     """Where callers reach the gateway; None while it does not run, or cannot tell."""
     with suppress(CumulantError):

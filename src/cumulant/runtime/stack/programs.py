@@ -61,7 +61,7 @@ def _server(served: Served, stack: Stack) -> Wanted:
     if "--behind-gateway" in line:
         line += ["--gateway-key-file", str(key_path(stack.state))]
     return Wanted(
-        name=f"server-{served.version}",
+        name=served.name,
         kind="server",
         command=tuple(line),
         url=served.endpoint,

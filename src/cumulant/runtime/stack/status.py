@@ -59,6 +59,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     trouble: str = ""
     #: the state folder that the supervisor works in; a copy of it holds a status that is not its own
     home: Home | None = None
+    #: it runs servers that are replaced beside those that replace them; False: an older version of it, which does not
+    replaces: bool = False
 
     @property
     def running(self) -> bool:

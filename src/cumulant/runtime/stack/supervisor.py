@@ -21,7 +21,7 @@ from cumulant.runtime.stack.child import Child, logs
 from cumulant.runtime.stack.gateway_key import keep_key, new_key, remove_key
 from cumulant.runtime.stack.holding import held, left_behind, tidy
 from cumulant.runtime.stack.identity import home_of
-from cumulant.runtime.stack.probing import door_of, drained, listens, serves
+from cumulant.runtime.stack.probing import door_of, drained, listens, replaced, serves
 from cumulant.runtime.stack.programs import Stack, wanted
 from cumulant.runtime.stack.reconcile import Wanted, actions, stop_order
 from cumulant.runtime.stack.status import Status, write_status
@@ -33,6 +33,8 @@ _TELL = 1.0
 _SETTLED = 2.0
 #: seconds for which a version that nobody asks for waits until no request is under way to it
 _DRAIN = 30.0
+#: seconds for which a server that was replaced waits for requests that the gateway assigned to it before
+_REPLACED = 2.0
 
 
 class Supervisor:
@@ -186,7 +188,12 @@ class Supervisor:
         if child.wanted.version is None:
             return True
         try:
-            return await asyncio.to_thread(drained, self._traffic, self._stack.model, child.wanted.version)
+            if await asyncio.to_thread(drained, self._traffic, self._stack.model, child.wanted.version):
+                return True
+            if self._steady() - (child.unwanted or self._steady()) < _REPLACED:
+                return False
+            where = (self._stack.model, child.wanted.version, child.wanted.url or "")
+            return await asyncio.to_thread(replaced, self._traffic, *where)
         except CumulantError:
             return False  # the gateway does not say: it gets its time
 
@@ -202,6 +209,7 @@ class Supervisor:
             children=tuple(child.status(now) for child in self._children.values()),
             trouble="; ".join(self._trouble.values()),
             home=home_of(self._stack.state),
+            replaces=True,
         )
         try:
             write_status(self._stack.state, status)

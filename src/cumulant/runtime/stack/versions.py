@@ -12,7 +12,7 @@ import msgspec
 
 from cumulant.core.errors import EngineUnavailableError, NotFoundError, UsageError
 from cumulant.core.progress import Progress, silent
-from cumulant.runtime.serve import Wishes, command, prepare_service
+from cumulant.runtime.serve import Service, Wishes, command, prepare_service
 from cumulant.runtime.stack.book import Book, Served, change_book, read_book
 
 if TYPE_CHECKING:
@@ -36,24 +36,26 @@ def adopt(project: Project, uri: str, *, principal: Principal, progress: Progres
         StorageError, IntegrityError: as `change_book`.
     """
     service = prepare_service(project, uri, principal=principal, progress=progress)
-    # One port of gRPC cannot be two versions', and the gateway does not speak it.
-    settings = msgspec.structs.replace(service.settings, grpc=None, hosts=[])  # names are given when it starts
-    line = command(msgspec.structs.replace(service, settings=settings), http="", wishes=Wishes(behind_gateway=True))
+    line = server_line(service)
     version = str(service.model.version)
 
     def put(book: Book) -> Book:
         before = book.versions.get(version)
-        taken = {one.port for one in book.versions.values()}
-        port = before.port if before else free_port(f"{project.state}", taken)
-        served = Served(
-            version=version,
-            command=tuple(without(line, "--http")),
-            port=port,
-            warm_until=before.warm_until if before else None,
-        )
+        if before is not None:
+            served = msgspec.structs.replace(before, command=line)
+        else:
+            served = Served(version=version, command=line, port=free_port(f"{project.state}", book.ports))
         return msgspec.structs.replace(book, versions={**book.versions, version: served})
 
     return change_book(project.state, project.name, put).versions[version]
+
+
+def server_line(service: Service) -> tuple[str, ...]:
+    """The command of a server behind the gateway, by the present settings and interpreter, without its address."""
+    # One port of gRPC cannot be two versions', and the gateway does not speak it.
+    settings = msgspec.structs.replace(service.settings, grpc=None, hosts=[])  # names are given when it starts
+    line = command(msgspec.structs.replace(service, settings=settings), http="", wishes=Wishes(behind_gateway=True))
+    return tuple(without(line, "--http"))
 
 
 def first_champion(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> Book:

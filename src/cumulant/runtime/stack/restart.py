@@ -1,0 +1,228 @@
+"""A rolling restart: each server is replaced by one with the present settings, and no request is lost.
+
+The new server starts beside the old one; once it is ready the gateway's routes change to it, and the old one ends when
+what was sent to it is answered. The book names both meanwhile, so that whoever comes after a kill can go on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import ConflictError, CumulantError, EngineUnavailableError, LeaseHeldError, UsageError
+from cumulant.core.progress import Progress, silent
+from cumulant.runtime.actions import check
+from cumulant.runtime.processes import is_gone, is_here
+from cumulant.runtime.release import store
+from cumulant.runtime.stack.book import Book, Served, change_book, read_book
+from cumulant.runtime.stack.child import logs
+from cumulant.runtime.stack.holding import own_status, supervisor_of
+from cumulant.runtime.stack.lifecycle import logs_folder
+from cumulant.runtime.stack.reaching import routes_to
+from cumulant.runtime.stack.settings import changes, present_command
+from cumulant.runtime.stack.status import ChildStatus, Status
+from cumulant.runtime.stack.versions import free_port
+
+if TYPE_CHECKING:
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+
+_READY_SECONDS, _END_SECONDS, _LOOK = 90.0, 90.0, 0.1
+#: starts of a server that never answered, after which nothing is waited for
+_TRIES = 4
+#: attempts to change routes that somebody else changes at the same time
+_ATTEMPTS = 5
+
+
+class Restarted(msgspec.Struct, frozen=True):
+    """`notes`: what the new processes have otherwise than those before, in words."""
+
+    status: Status
+    notes: tuple[str, ...]
+
+
+def restart(project: Project, *, principal: Principal, progress: Progress = silent) -> Restarted:
+    """Replace every server of a running stack, one after another, and the controller.
+
+    Raises:
+        ConflictError: nothing runs, or a release is under way.
+        UsageError: the supervisor runs on another machine.
+        EngineUnavailableError: a new server does not come to answer; the one before still serves.
+    """
+    check(project.access(), principal, "stack.up", project.name)
+    _running(project)
+    _check_no_release(project)
+    _recover(project)
+    notes: list[str] = []
+    for one in read_book(project.state, project.name).current(datetime.now(UTC)):
+        after = _replacement(project, one)
+        notes += [f"version {one.version}: {text}" for text in changes(one.command, after.command)]
+        progress(f"{after.name} in place of {one.name}")
+        _replace(project, one, after)
+    _restart_controller(project, progress)
+    return Restarted(_running(project), tuple(notes))
+
+
+def _running(project: Project) -> Status:
+    status = own_status(project.state)
+    if supervisor_of(project.state) is None or status is None:
+        raise ConflictError(
+            f"nothing of {project.name} runs here, so there is nothing to restart",
+            subject=project.name,
+            hint="`cumulant up` starts it, with the present settings",
+        )
+    if not is_here(status.supervisor):
+        raise UsageError(
+            f"the supervisor of this project runs elsewhere, as {status.supervisor}",
+            subject=project.name,
+            hint="run `cumulant up --restart` on that machine, or in that container",
+        )
+    if not status.replaces:
+        raise ConflictError(
+            "the supervisor that runs is of an older version, which would end a server before its successor answers",
+            subject=project.name,
+            hint="`cumulant down`, then `cumulant up`, once",
+        )
+    return status
+
+
+def _check_no_release(project: Project) -> None:
+    """A restart in the middle of a release would count as the servers' fault."""
+    found = store.read(project.journal(), project.name)
+    if found is not None and not found[0].over:
+        raise ConflictError(
+            f"release {found[0].id} is under way, and a restart would count against its versions",
+            subject=found[0].id,
+            hint=f"wait for its end, or end it with `cumulant rollback {project.name} --reason TEXT`, then restart",
+        )
+
+
+def _replacement(project: Project, served: Served) -> Served:
+    book = read_book(project.state, project.name)
+    return msgspec.structs.replace(
+        served,
+        command=present_command(project, served),
+        port=free_port(f"{project.state}", book.ports),
+        generation=served.generation + 1,
+    )
+
+
+def _replace(project: Project, before: Served, after: Served) -> None:
+    _change(project, lambda book: _with(book, after, retiring=(*book.retiring, before)))
+    try:
+        _await_ready(project, after)
+        _finish(project, before)
+    except BaseException:
+        _put_back(project, before)
+        raise
+
+
+def _recover(project: Project) -> None:
+    """Go on where a restart was killed: with the new server where it answers, else with the one before."""
+    book = read_book(project.state, project.name)
+    for before in book.retiring:
+        after = book.versions.get(before.version)
+        found = None if after is None else _at(project, after.port)
+        if found is not None and found.ready:
+            _finish(project, before)
+        else:
+            _put_back(project, before)
+
+
+def _finish(project: Project, before: Served) -> None:
+    """Requests go to the new server, and the one before ends when it has answered what it was sent."""
+    _move_routes(project)
+    _change(project, lambda book: msgspec.structs.replace(book, retiring=_without(book, before)))
+    _await(lambda: _at(project, before.port) is None, _END_SECONDS)
+
+
+def _put_back(project: Project, before: Served) -> None:
+    _change(project, lambda book: _with(book, before, retiring=_without(book, before)))
+    _move_routes(project)
+
+
+def _without(book: Book, served: Served) -> tuple[Served, ...]:
+    return tuple(one for one in book.retiring if one.port != served.port)
+
+
+def _with(book: Book, served: Served, *, retiring: tuple[Served, ...]) -> Book:
+    return msgspec.structs.replace(book, versions={**book.versions, served.version: served}, retiring=retiring)
+
+
+def _change(project: Project, change: Callable[[Book], Book]) -> None:
+    change_book(project.state, project.name, change)
+
+
+def _at(project: Project, port: int) -> ChildStatus | None:
+    """The process of the server at a port."""
+    status = own_status(project.state)
+    url = f"http://127.0.0.1:{port}"
+    return next((one for one in status.children if one.url == url), None) if status else None
+
+
+def _await_ready(project: Project, served: Served) -> None:
+    def ready() -> bool:
+        found = _at(project, served.port)
+        if found is not None and not found.ready and found.restarts >= _TRIES:
+            raise _unready(project, served, f"has ended {found.restarts} times")
+        return found is not None and found.ready
+
+    if not _await(ready, _READY_SECONDS):
+        raise _unready(project, served, f"did not answer within {_READY_SECONDS:g} s")
+
+
+def _unready(project: Project, served: Served, what: str) -> CumulantError:
+    log = logs(logs_folder(project), served.name)
+    said = log.last_words()
+    return EngineUnavailableError(
+        f"{served.name} {what}, and the server before serves on" + (f": {said}" if said else ""),
+        subject=served.name,
+        hint=f"all that it said: {log.path}; correct the settings and restart again",
+    )
+
+
+def _move_routes(project: Project) -> None:
+    """Bring the routes in force to the addresses of the book.
+
+    Raises:
+        LeaseHeldError: others keep changing them.
+        EngineUnavailableError: the gateway does not follow.
+    """
+    traffic = project.traffic()
+    for attempt in range(_ATTEMPTS):
+        present = traffic.in_force(project.name)
+        wanted = routes_to(read_book(project.state, project.name), present, key=project.spec.release.key)
+        if wanted is None or wanted == present:
+            return
+        try:
+            traffic.apply(wanted)
+        except LeaseHeldError:
+            if attempt == _ATTEMPTS - 1:
+                raise
+
+
+def _restart_controller(project: Project, progress: Progress) -> None:
+    """The supervisor starts it again at once, and it reads the project file then."""
+    found = next((one for one in _running(project).children if one.kind == "controller"), None)
+    if found is None or found.process is None:
+        return
+    progress("the controller reads the project file again")
+    if is_here(found.process) and not is_gone(found.process):
+        with suppress(ProcessLookupError):
+            os.kill(found.process.pid, signal.SIGTERM)
+
+
+def _await(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK)
+    return True

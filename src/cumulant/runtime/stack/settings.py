@@ -1,0 +1,82 @@
+"""The servers' commands by the present settings: what served before serves again, as the project file says today."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.progress import silent
+from cumulant.ports.registry import ModelVersion
+from cumulant.runtime.serve import service_of
+from cumulant.runtime.stack.book import Book, Served, change_book
+from cumulant.runtime.stack.versions import folder_of, server_line, table_of
+
+if TYPE_CHECKING:
+    from cumulant.project import Project
+
+#: where the options of a server's command begin: PYTHON -m PROGRAM FOLDER
+_OPTIONS = 4
+
+
+def present_command(project: Project, served: Served) -> tuple[str, ...]:
+    """The command that would serve a version of the book now: its servable and its stored features stay.
+
+    It needs neither journal nor registry.
+    """
+    version, table, line = served.version, table_of(served.command), served.command
+    model = ModelVersion(
+        name=project.name, version=version, uri=f"{project.name}/{version}", run_id=None, created=datetime.now(UTC)
+    )
+    service = service_of(project, model, Path(folder_of(served.command)))
+    if table is not None:
+        # The table is where it was filled, also after `online` changed: the next release fills one there.
+        service = msgspec.structs.replace(service, online=line[line.index("--online") + 1], table=table)
+    return server_line(service)
+
+
+def refresh(project: Project, report: Callable[[str], None] = silent) -> Book:
+    """Give every version of the book the present command; nothing may run. What changes is reported.
+
+    Raises:
+        StorageError, IntegrityError: as `change_book`.
+    """
+
+    def change(book: Book) -> Book:
+        versions = {
+            name: msgspec.structs.replace(one, command=present_command(project, one), generation=0)
+            for name, one in book.versions.items()
+        }
+        for name, one in versions.items():
+            for text in changes(book.versions[name].command, one.command):
+                report(f"version {name}: {text}")
+        return msgspec.structs.replace(book, versions=versions, retiring=())
+
+    return change_book(project.state, project.name, change)
+
+
+def changes(before: Sequence[str], after: Sequence[str]) -> list[str]:
+    """What another command says otherwise, a line an option."""
+    old, new = _options(before), _options(after)
+    return [
+        f"{name} is {new.get(name, 'not set')} from now on, before it was {old.get(name, 'not set')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _options(line: Sequence[str]) -> dict[str, str]:
+    """`queue` to `40ms` of `--queue 40ms`; an option that is repeated has all its values."""
+    found = defaultdict[str, list[str]](list)
+    name = ""
+    for word in line[_OPTIONS:]:
+        if word.startswith("--"):
+            name = word.removeprefix("--")
+            found[name] += []
+        else:
+            found[name].append(word)
+    return {"the interpreter": line[0], **{name: ", ".join(words) or "on" for name, words in found.items()}}

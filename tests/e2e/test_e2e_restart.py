@@ -1,0 +1,131 @@
+"""`up --restart`: new settings for a running stack under load, without a lost request."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import e2e_stack
+import pytest
+from e2e_stack import MODEL, until
+from e2e_support import kill, run, start
+
+from cumulant.runtime.stack.book import read_book
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    with e2e_stack.stack(tmp_path_factory.mktemp("restart") / "place", "local://") as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def settings(stack):
+    """What the project file says at the beginning comes back after each test."""
+    file = stack.folder / "cumulant.yaml"
+    before = file.read_text()
+    yield
+    file.write_text(before)
+
+
+def serving(stack, text):
+    file = stack.folder / "cumulant.yaml"
+    file.write_text(file.read_text().replace("serving: {", "serving: {" + text + ", "))
+
+
+def commands(stack):
+    """The command line of each server that runs."""
+    found = {}
+    for pid in stack.processes():
+        words = []
+        with suppress(FileNotFoundError):  # it has ended meanwhile
+            words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+        if "cumulant.serving" in words and "--parent" in words:
+            found[pid] = words
+    return found
+
+
+def option(words, name):
+    return words[words.index(name) + 1]
+
+
+def test_new_settings_are_applied_under_load_without_a_lost_request(stack):
+    before = stack.ready("server-1")
+    controller = stack.ready("controller")
+    with stack.load(100) as load:
+        until(lambda: load.answered() > 50)
+        serving(stack, "queue: 70ms, drain: 12s")
+        told = run(stack.folder, "up", "--restart")
+        answered = load.answered()
+        until(lambda: load.answered() > answered + 50)
+    assert [one for one in load.seen if one.failed] == []
+    assert told["notes"] == [
+        "version 1: drain is 12s from now on, before it was 10s",
+        "version 1: queue is 70ms from now on, before it was 40ms",
+    ]
+    (words,) = commands(stack).values()
+    assert (option(words, "--queue"), option(words, "--drain")) == ("70ms", "12s")
+    after = stack.ready("server-1.1")
+    assert after.url != before.url
+    assert stack.child("server-1") is None
+    assert stack.traffic.in_force(MODEL).champion.endpoints == (after.url,)
+    assert read_book(stack.project.state, MODEL).retiring == ()
+    assert stack.ready("controller", other_than=controller.pid)
+
+
+def test_settings_that_cannot_be_used_leave_the_server_that_serves(stack):
+    (before,) = commands(stack)
+    book = read_book(stack.project.state, MODEL)
+    with stack.load(50) as load:
+        until(lambda: load.answered() > 10)
+        serving(stack, "fallback: {servable: nowhere}")
+        run(stack.folder, "up", "--restart", codes=(3,))
+        until(lambda: list(commands(stack)) == [before])
+        answered = load.answered()
+        until(lambda: load.answered() > answered + 10)
+    assert [one for one in load.seen if one.failed] == []
+    after = read_book(stack.project.state, MODEL)
+    assert (after.versions, after.retiring) == (book.versions, ())
+
+
+def test_a_restart_that_was_killed_is_finished_by_the_next(stack):
+    with stack.load(50) as load:
+        until(lambda: load.answered() > 10)
+        process = start(stack.folder, "up", "--restart")
+        until(lambda: read_book(stack.project.state, MODEL).retiring)
+        kill(process, signal.SIGKILL)
+        assert len(read_book(stack.project.state, MODEL).retiring) == 1
+        run(stack.folder, "up", "--restart")
+        until(lambda: len(commands(stack)) == 1)
+        answered = load.answered()
+        until(lambda: load.answered() > answered + 10)
+    assert [one for one in load.seen if one.failed] == []
+    assert read_book(stack.project.state, MODEL).retiring == ()
+
+
+def test_a_restart_waits_for_no_release_and_needs_a_stack(stack):
+    stack.begin("2")
+    stack.reached("shadow")
+    pids = set(commands(stack))
+    error = run(stack.folder, "up", "--restart", codes=(2,))["error"]
+    assert "a restart would count against its versions" in error["error"]
+    assert set(commands(stack)) == pids
+    run(stack.folder, "rollback", MODEL, "--reason", "the restart waits")
+    stack.over()
+
+
+def test_what_served_before_serves_again_with_the_settings_of_today(stack):
+    run(stack.folder, "down")
+    error = run(stack.folder, "up", "--restart", codes=(2,))["error"]
+    assert "`cumulant up` starts it" in error["hint"]
+    serving(stack, "queue: 90ms, log: {keep: 30d}")
+    told = run(stack.folder, "up", "--detach")
+    assert "version 1: queue is 90ms from now on, before it was 40ms" in told["notes"]
+    assert "version 1: log-keep is 30d from now on, before it was 90d" in told["notes"]
+    words = next(iter(commands(stack).values()))
+    assert (option(words, "--queue"), option(words, "--log-keep")) == ("90ms", "30d")
+    assert os.path.realpath(words[0]) == os.path.realpath(e2e_stack.sys.executable)
