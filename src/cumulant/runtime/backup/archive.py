@@ -39,11 +39,11 @@ class Writer:
         if not is_plain(path):
             raise UsageError(f"{path!a} is a name that an archive cannot hold", subject=ascii(path), hint="rename it")
         with source.open("rb") as stream:
-            found = os.fstat(stream.fileno())
+            status = os.fstat(stream.fileno())
             hashed = _Hashed(stream)
-            self._tar.addfile(_info(FILES + path, found.st_size, found.st_mtime), hashed)  # type: ignore[arg-type]
+            self._tar.addfile(_info(FILES + path, status.st_size, status.st_mtime), hashed)  # type: ignore[arg-type]
         self.stored[path] = StoredFile(
-            path=path, bytes=found.st_size, sha256=hashed.digest.hexdigest(), modified_ns=found.st_mtime_ns
+            path=path, bytes=status.st_size, sha256=hashed.digest.hexdigest(), modified_ns=status.st_mtime_ns
         )
 
     def finish(self, manifest: bytes) -> None:
@@ -58,9 +58,9 @@ class _Hashed:
         self._stream = stream
 
     def read(self, size: int) -> bytes:
-        found = self._stream.read(size)
-        self.digest.update(found)
-        return found
+        block = self._stream.read(size)
+        self.digest.update(block)
+        return block
 
 
 @contextmanager

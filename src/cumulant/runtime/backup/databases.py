@@ -20,7 +20,7 @@ def copy_database(source: Path, target: Path) -> None:
     """Copy in one read transaction: with all that was committed before, and nothing by halves.
 
     Raises:
-        EngineUnavailableError: a writer has held it for a minute.
+        EngineUnavailableError: a writer has kept it locked for a minute.
         IntegrityError: it is damaged.
         OSError: the target cannot be written.
     """

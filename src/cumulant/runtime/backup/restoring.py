@@ -78,24 +78,24 @@ def _check_places(archive: Path, folder: Path) -> None:
 
 def _extracted(archive: Path, content: Path, progress: Progress) -> Manifest:
     """Write every file below `content`; the manifest that they agree with."""
-    found: dict[str, tuple[int, str]] = {}
+    extracted: dict[str, tuple[int, str]] = {}
 
     def take(path: str, stream: IO[bytes]) -> None:
-        if path in found:
+        if path in extracted:
             raise damaged(archive, f"the archive holds {path} twice")
         try:
             _make_folders(content, (content / path).parent)
-            found[path] = copied(stream, content / path)
+            extracted[path] = copied(stream, content / path)
         except (FileExistsError, NotADirectoryError):
             raise damaged(archive, f"the archive holds {path} as a file and as a folder") from None
 
     progress("reading the archive")
     written = read(archive, take)
     if written is None:
-        last = next(reversed(found), "its beginning")
+        last = next(reversed(extracted), "its beginning")
         raise damaged(archive, f"the archive is incomplete: it ends after {last}, without a manifest")
     manifest = decoded(written, str(archive))
-    _check(archive, {one.path: one for one in manifest.files}, found)
+    _check(archive, {one.path: one for one in manifest.files}, extracted)
     for one in manifest.files:
         os.utime(content / one.path, ns=(one.modified_ns, one.modified_ns))
     return manifest
@@ -106,15 +106,15 @@ def _make_folders(root: Path, folder: Path) -> None:
         parent.mkdir(mode=0o700, exist_ok=True)
 
 
-def _check(archive: Path, listed: dict[str, StoredFile], found: dict[str, tuple[int, str]]) -> None:
-    for path, (size, sha256) in found.items():
+def _check(archive: Path, listed: dict[str, StoredFile], extracted: dict[str, tuple[int, str]]) -> None:
+    for path, (size, sha256) in extracted.items():
         one = listed.get(path)
         if one is None:
             raise damaged(archive, f"the archive holds {path}, which its manifest does not list")
         if (one.bytes, one.sha256) != (size, sha256):
             raise damaged(archive, f"{path} is damaged in the archive: it is not what its manifest says")
     for path in listed:
-        if path not in found:
+        if path not in extracted:
             raise damaged(archive, f"{path} is missing in the archive")
 
 

@@ -89,9 +89,9 @@ def _is_whole(name: str) -> bool:
 def _state_folders(state: Path) -> list[Path]:
     """Logs and labels last: they are the newest then."""
     last = [PREDICTIONS, *GUARDED]
-    found = sorted(path for path in state.glob("[!.]*") if path.is_dir() and path.name not in _NOT)
+    folders = sorted(path for path in state.glob("[!.]*") if path.is_dir() and path.name not in _NOT)
     return [
-        *(path for path in found if path.name not in last),
+        *(path for path in folders if path.name not in last),
         state / _GATEWAY / "exchanges",
         *(state / name for name in dict.fromkeys(last)),
     ]
@@ -120,10 +120,10 @@ def _stores(project: Project) -> list[Path]:
     """Folders of the store, of the embedded registry's artifacts and of the fallback, which may lie anywhere."""
     urls = [urlsplit(url) for url in (project.endpoints.tables, project.endpoints.objects)]
     registry = _local(project.endpoints.registry)
-    found = [Path(one.path) for one in urls if one.scheme == "file"]
-    found += [] if registry is None else [registry.parent / "mlartifacts"]
+    folders = [Path(one.path) for one in urls if one.scheme == "file"]
+    folders += [] if registry is None else [registry.parent / "mlartifacts"]
     servable = project.spec.serving.fallback.servable
-    return found if servable is None else [*found, project.root / servable]
+    return folders if servable is None else [*folders, project.root / servable]
 
 
 def _code(project: Project) -> Iterator[Path]:
@@ -150,10 +150,10 @@ def _files_of(project: Project, name: str) -> list[Path]:
     """Files of a source on this machine; none where it has no path or its files are gone."""
     spec = project.spec.data[name]
     try:
-        found = data.find(spec, source=name, root=project.root, files=project.files())
+        files = data.find(spec, source=name, root=project.root, files=project.files())
     except DataError:
         return []
-    return [Path(one.url.removeprefix("file://")) for one in found if one.url.startswith(("/", "file:"))]
+    return [Path(one.url.removeprefix("file://")) for one in files if one.url.startswith(("/", "file:"))]
 
 
 def _left_out(project: Project, *, sources: bool) -> Iterator[str]:

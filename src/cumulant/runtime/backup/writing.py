@@ -75,7 +75,7 @@ def back_up(
         UsageError: the file exists, or lies in the project's state.
         IntegrityError: a database is damaged.
         StorageError: it cannot be written or read; nothing is left of it.
-        EngineUnavailableError, LeaseHeldError: another process has held a database or the labels for a minute.
+        EngineUnavailableError, LeaseHeldError: another process has locked a database or the labels for a minute.
     """
     check(project.access(), principal, "project.backup", project.name)
     begun = time.monotonic()
@@ -95,9 +95,9 @@ def back_up(
                 )  # fmt: skip
                 writer.finish(msgspec.json.encode(manifest))
             _publish(folder / "archive", archive)
-        found = Written(archive=archive, bytes=archive.stat().st_size, manifest=manifest)
-        _report(context, found)
-    return found
+        written = Written(archive=archive, bytes=archive.stat().st_size, manifest=manifest)
+        _report(context, written)
+    return written
 
 
 def _place(project: Project, target: Path, at: datetime) -> Path:

@@ -95,11 +95,11 @@ def _running(project: Project) -> Status:
 
 def _check_no_release(project: Project) -> None:
     """A restart in the middle of a release would count as the servers' fault."""
-    found = store.read(project.journal(), project.name)
-    if found is not None and not found[0].over:
+    row = store.read(project.journal(), project.name)
+    if row is not None and not row[0].over:
         raise ConflictError(
-            f"release {found[0].id} is under way, and a restart would count against its versions",
-            subject=found[0].id,
+            f"release {row[0].id} is under way, and a restart would count against its versions",
+            subject=row[0].id,
             hint=f"wait for its end, or end it with `cumulant rollback {project.name} --reason TEXT`, then restart",
         )
 
@@ -129,8 +129,8 @@ def _recover(project: Project) -> None:
     book = read_book(project.state, project.name)
     for before in book.retiring:
         after = book.versions.get(before.version)
-        found = None if after is None else _at(project, after.port)
-        if found is not None and found.ready:
+        server = None if after is None else _at(project, after.port)
+        if server is not None and server.ready:
             _finish(project, before)
         else:
             _put_back(project, before)
@@ -169,10 +169,10 @@ def _at(project: Project, port: int) -> ChildStatus | None:
 
 def _await_ready(project: Project, served: Served) -> None:
     def ready() -> bool:
-        found = _at(project, served.port)
-        if found is not None and not found.ready and found.restarts >= _TRIES:
-            raise _unready(project, served, f"has ended {found.restarts} times")
-        return found is not None and found.ready
+        server = _at(project, served.port)
+        if server is not None and not server.ready and server.restarts >= _TRIES:
+            raise _unready(project, served, f"has ended {server.restarts} times")
+        return server is not None and server.ready
 
     if not _await(ready, _READY_SECONDS):
         raise _unready(project, served, f"did not answer within {_READY_SECONDS:g} s")
@@ -180,11 +180,11 @@ def _await_ready(project: Project, served: Served) -> None:
 
 def _unready(project: Project, served: Served, what: str) -> CumulantError:
     log = logs(logs_folder(project), served.name)
-    said = log.last_words()
+    last = log.last_words()
     return EngineUnavailableError(
-        f"{served.name} {what}, and the server before serves on" + (f": {said}" if said else ""),
+        f"{served.name} {what}, and the server before serves on" + (f": {last}" if last else ""),
         subject=served.name,
-        hint=f"all that it said: {log.path}; correct the settings and restart again",
+        hint=f"its log is {log.path}; correct the settings and restart again",
     )
 
 
@@ -210,13 +210,13 @@ def _move_routes(project: Project) -> None:
 
 def _restart_controller(project: Project, progress: Progress) -> None:
     """The supervisor starts it again at once, and it reads the project file then."""
-    found = next((one for one in _running(project).children if one.kind == "controller"), None)
-    if found is None or found.process is None:
+    controller = next((one for one in _running(project).children if one.kind == "controller"), None)
+    if controller is None or controller.process is None:
         return
     progress("the controller reads the project file again")
-    if is_here(found.process) and not is_gone(found.process):
+    if is_here(controller.process) and not is_gone(controller.process):
         with suppress(ProcessLookupError):
-            os.kill(found.process.pid, signal.SIGTERM)
+            os.kill(controller.process.pid, signal.SIGTERM)
 
 
 def _await(condition: Callable[[], bool], seconds: float) -> bool:

@@ -71,12 +71,12 @@ def changes(before: Sequence[str], after: Sequence[str]) -> list[str]:
 
 def _options(line: Sequence[str]) -> dict[str, str]:
     """`queue` to `40ms` of `--queue 40ms`; an option that is repeated has all its values."""
-    found = defaultdict[str, list[str]](list)
+    values = defaultdict[str, list[str]](list)
     name = ""
     for word in line[_OPTIONS:]:
         if word.startswith("--"):
             name = word.removeprefix("--")
-            found[name] += []
+            values[name] += []
         else:
-            found[name].append(word)
-    return {"the interpreter": line[0], **{name: ", ".join(words) or "on" for name, words in found.items()}}
+            values[name].append(word)
+    return {"the interpreter": line[0], **{name: ", ".join(words) or "on" for name, words in values.items()}}
