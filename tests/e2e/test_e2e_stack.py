@@ -459,3 +459,35 @@ def test_a_backup_of_what_runs_is_served_elsewhere(shop, tmp_path):
         assert asked(told["url"]).status_code == 200
     finally:
         run(folder, "down")
+
+
+def process_events(shop):
+    with opened(shop) as project:
+        found = project.journal().events(kinds=("stack.process_started", "stack.process_ended"))
+        return [(one.kind.partition("_")[2], one.data["name"], one.data["cause"]) for one in found]
+
+
+def test_every_start_and_end_of_a_process_is_an_event_with_its_cause(shop):
+    before = len(process_events(shop))
+    run(shop, "up", "--detach")
+    os.kill(ready(shop, "server-1").pid, signal.SIGKILL)
+    until(lambda: (one := named(shop, "server-1")) and one.restarts and one.ready)
+    run(shop, "down")
+    found = process_events(shop)[before:]
+    assert found[:2] == [
+        ("started", "supervisor", "the project should be up"), ("started", "server-1", "it should run")
+    ]  # fmt: skip
+    assert ("ended", "server-1", "signal 9 (SIGKILL)") in found
+    assert ("started", "server-1", "again, after signal 9 (SIGKILL)") in found
+    assert found[-1] == ("ended", "supervisor", "it was asked to end")
+    assert [one for one in found if one[0] == "ended"][1:-1] == [
+        ("ended", name, "the supervisor ends") for name in ("controller", "gateway", "server-1")
+    ]
+    log = (state_of(shop) / "stack" / "logs" / "supervisor.log").read_text()
+    assert "server-1 ended after" in log
+    run(shop, "up", "--detach")
+    os.kill(read_status(state_of(shop)).supervisor.pid, signal.SIGKILL)
+    run(shop, "down")
+    kind, name, cause = process_events(shop)[-1]
+    assert (kind, name) == ("ended", "supervisor")
+    assert "it was killed after" in cause

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import shutil
 import socket
@@ -27,6 +28,8 @@ app = application("doctor", "Check this machine and project.")
 
 LEAST_PYTHON = (3, 11)
 LEAST_DISK = 2 * 1024**3
+#: below it a journal, a log or a model may not be written at all
+FULL_DISK = 64 * 1024**2
 EXTRAS = {
     "serve": ("numpy", "onnxruntime", "uvicorn", "httptools"),
     "train": ("lightgbm", "matplotlib", "mlflow", "onnx", "optuna", "pandas", "polars", "pyarrow", "sklearn", "scipy"),
@@ -66,7 +69,9 @@ def look(call: Invocation, port: int) -> Iterator[Finding]:
     yield python()
     yield from parts()
     yield writable(call.directory)
-    yield disk(call.directory)
+    # The state may be a link to another disk.
+    state = call.directory / ".cumulant"
+    yield disk(state if state.exists() else call.directory)
     yield free_port(port)
     yield zones()
     yield from project(call)
@@ -91,12 +96,20 @@ def parts() -> Iterator[Finding]:
             yield Finding(f"part {extra}", state, f"without {', '.join(missing)}", line)
 
 
+#: nothing can be removed by a command that has to write to the journal first
+_ROOM = "make room on that disk: delete what is not Cumulant's, then `cumulant data clean` shows what can be removed"
+
+
 def writable(folder: Path) -> Finding:
+    """Whether a file can be written there: on a full disk an empty one can be made."""
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".cumulant-"):
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".cumulant-") as file:
+            file.write(b"x" * 65_536)
+            file.flush()
             return Finding("write access", "ok", str(folder))
     except OSError as error:
-        fix = "choose a folder of your own with --project, or change its permissions"
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        fix = _ROOM if full else "choose a folder of your own with --project, or change its permissions"
         return Finding("write access", "fail", f"{folder}: {error.strerror}", fix)
 
 
@@ -107,7 +120,7 @@ def disk(folder: Path) -> Finding:
     free = shutil.disk_usage(there).free
     if free >= LEAST_DISK:
         return Finding("free disk", "ok", size(free))
-    return Finding("free disk", "warn", size(free), "cumulant data clean shows what can be removed")
+    return Finding("free disk", "fail" if free < FULL_DISK else "warn", size(free), _ROOM)
 
 
 def free_port(port: int) -> Finding:
@@ -144,6 +157,7 @@ def project(call: Invocation) -> Iterator[Finding]:
     with loaded:
         yield Finding("project file", "ok", f"{loaded.name}, environment {loaded.environment_name}")
         yield drivers(loaded)
+        yield gateway(loaded)
         yield journal(loaded)
         yield private(loaded)
 
@@ -154,6 +168,17 @@ def drivers(loaded: Project) -> Finding:
     except CumulantError as error:
         return _fault("drivers", error)
     return Finding("drivers", "ok", "every one that the environment names is installed")
+
+
+def gateway(loaded: Project) -> Finding:
+    """Whether the gateway's program is installed. Only `up` and releases need one."""
+    from cumulant.ports.traffic import Opening
+
+    try:
+        loaded.traffic().program(Opening())
+    except CumulantError as error:
+        return msgspec.structs.replace(_fault("gateway", error), state="warn")
+    return Finding("gateway", "ok", f"{loaded.scheme('traffic')}:// is installed")
 
 
 def journal(loaded: Project) -> Finding:

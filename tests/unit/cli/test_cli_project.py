@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from cumulant.cli.doctor import disk, writable
 
 
 def test_new_says_what_it_assumed_and_refuses_a_taken_place(project: Path, cumulant: Any, tmp_path: Path) -> None:
@@ -270,6 +275,34 @@ def test_doctor_finds_a_broken_project_and_a_taken_port(project: Path, cumulant:
     assert ended.code == 1
     assert "modle" in ended.out
     assert "cumulant serve --port" in ended.out
+
+
+def test_doctor_and_up_say_how_to_install_the_gateway(project: Path, cumulant: Any, monkeypatch: Any) -> None:
+    file = project / "cumulant.yaml"
+    file.write_text(file.read_text() + "environments: {gated: {traffic: 'envoy://'}}\n")
+    monkeypatch.setitem(sys.modules, "envoy", None)
+    monkeypatch.setenv("PATH", "")
+    ended = cumulant("doctor", "--project", str(project), "--env", "gated", "--json")
+    (found,) = [one for one in ended.document["checks"] if one["check"] == "gateway"]
+    assert (found["state"], found["fix"]) == ("warn", 'pip install "cumulant[release]"')
+    ended = cumulant("up", "--project", str(project), "--env", "gated", "--http", "127.0.0.1:0")
+    assert ended.code == 2, "no retry helps"
+    assert 'pip install "cumulant[release]"' in ended.err
+
+
+def test_doctor_fails_on_a_full_disk(tmp_path: Path) -> None:
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mounted, check=False, capture_output=True).returncode != 0:
+        pytest.skip("only root may make a small disk")
+    try:
+        with suppress(OSError), (tmp_path / "ballast").open("wb", buffering=0) as file:
+            while file.write(b"x" * 4096):
+                pass
+        for one in (writable(tmp_path), disk(tmp_path)):
+            assert one.state == "fail", one
+            assert "make room" in one.fix
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_infer_proposes_rules_and_writes_a_contract(visits: Path, cumulant: Any, tmp_path: Path) -> None:

@@ -123,7 +123,8 @@ def test_a_log_is_turned_and_its_writer_goes_on(tmp_path):
 class TestChild:
     def child(self, tmp_path, code):
         wanted = Wanted(name="c", kind="gateway", command=(sys.executable, "-c", code))
-        return Child(wanted, LogFile(tmp_path / "c.log")), wanted
+        self.facts = []
+        return Child(wanted, LogFile(tmp_path / "c.log"), report=self.facts.append), wanted
 
     def test_a_crash_loop_is_visible_and_slows_down(self, tmp_path):
         one, wanted = self.child(tmp_path, "raise SystemExit('no port for me')")
@@ -140,6 +141,11 @@ class TestChild:
         assert (told.state, told.restarts, told.ready, told.says) == ("waiting", 5, False, "no port for me")
         assert told.not_ready_since == AT
         assert one.status(now + 61).restarts == 0
+        started, ended = self.facts[::2], self.facts[1::2]
+        assert [one.attempt for one in started] == [1, 2, 3, 4, 5, 6]
+        assert [one.cause for one in started] == ["it should run", *["again, after exit code 1"] * 5]
+        assert {(one.cause, one.seconds) for one in ended} == {("exit code 1", 0.0)}
+        assert [one.pid for one in ended] == [one.pid for one in started]
 
     @pytest.mark.parametrize(("answers", "expected"), [(True, [0.0, 0.0, 0.0]), (False, [0.0, 0.2, 0.5])])
     def test_a_life_that_answered_for_a_while_begins_the_pauses_anew(self, tmp_path, answers, expected):
@@ -154,15 +160,32 @@ class TestChild:
             one.reap(now + 6.0, AT)
             pauses.append(one.present().due - now - 6.0)
             now += 20.0
+        assert self.facts[-1].cause == "signal 9 (SIGKILL)"
         assert pauses == pytest.approx(expected)
 
-    def test_a_program_that_is_not_there_is_no_end_of_the_supervisor(self, tmp_path, capsys):
-        one = Child(Wanted(name="c", kind="gateway", command=("/nowhere/program",)), LogFile(tmp_path / "c.log"))
+    def test_what_is_asked_to_end_says_why(self, tmp_path):
+        one, wanted = self.child(tmp_path, "import time; time.sleep(60)")
+        one.start(wanted, 0.0, AT)
+        one.stop(1.0, "its settings changed")
+        one.process.wait()
+        one.reap(2.0, AT)
+        one.start(wanted, 2.0, AT)
+        one.kill()
+        one.process.wait()
+        one.reap(3.0, AT)
+        assert [fact.cause for fact in self.facts] == [
+            "it should run", "its settings changed", "again, after its settings changed", "signal 9 (SIGKILL)"
+        ]  # fmt: skip
+
+    def test_a_program_that_is_not_there_is_no_end_of_the_supervisor(self, tmp_path):
+        facts = []
+        wanted = Wanted(name="c", kind="gateway", command=("/nowhere/program",))
+        one = Child(wanted, LogFile(tmp_path / "c.log"), report=facts.append)
         one.start(one.wanted, 0.0, AT)
         assert not one.alive
-        assert "c cannot be started" in capsys.readouterr().err
+        assert "cannot be started" in facts[0].cause
 
-    def test_a_process_that_stops_answering_is_ended(self, tmp_path, capsys):
+    def test_a_process_that_stops_answering_is_ended(self, tmp_path):
         one, wanted = self.child(tmp_path, "import time; time.sleep(60)")
         one.start(wanted, 0.0, AT)
         one.look(False, 100.0, AT)  # it may take long to come up
@@ -174,7 +197,7 @@ class TestChild:
         one.look(False, 131.5, AT)
         assert one.process.wait(timeout=10) == -signal.SIGKILL
         one.reap(132.0, AT)
-        assert "has not answered for 30 s" in capsys.readouterr().err
+        assert self.facts[-1].cause == "it did not answer for 30 s"
 
     def test_it_dies_with_its_starter(self, tmp_path, process):
         program = f"""

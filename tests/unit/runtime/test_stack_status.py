@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
@@ -21,7 +21,10 @@ def test_after_a_killed_supervisor_what_ended_with_it_is_not_called_ready():
         ChildStatus(name="gateway", kind="gateway", process=alive, **common),
     )
     known = Status(model="late", environment="local", supervisor=alive, since=NOW, at=NOW, url=None, children=children)
-    assert as_it_is(known) == known, "its own words, while it lives"
+    assert as_it_is(known, NOW) == known, "its own words, while it lives"
+    full = as_it_is(known, NOW + timedelta(seconds=50))
+    assert full.trouble.startswith("the supervisor could not write this for 50 s")
+    assert [(one.state, one.ready) for one in full.children] == [("ended", False), ("ready", True)]
     found = as_it_is(msgspec.structs.replace(known, supervisor=gone))
     assert [(one.name, one.state, one.process, one.ready) for one in found.children] == [
         ("server-1", "ended", None, False),

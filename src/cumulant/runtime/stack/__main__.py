@@ -12,6 +12,7 @@ from cumulant.core.errors import CumulantError, LeaseHeldError
 from cumulant.core.stderr import lossy_stderr
 from cumulant.project import Project, load
 from cumulant.runtime.stack.programs import Stack, stack
+from cumulant.runtime.stack.reporting import Reporter, emit
 from cumulant.runtime.stack.supervisor import Supervisor
 
 
@@ -26,13 +27,17 @@ def main(words: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error.message}\n")
         return 3
     except CumulantError as error:
-        sys.stderr.write(f"{error.message}\n")
+        sys.stderr.write(f"{error.message}{f'; {error.hint}' if error.hint else ''}\n")
         return 4
     return 0
 
 
 async def _supervise(found: Stack, project: Project, parent: int | None) -> None:
-    await Supervisor(found, project.traffic(), parent=parent).run()
+    reporter = Reporter(lambda fact: emit(project, fact))
+    try:
+        await Supervisor(found, project.traffic(), parent=parent, report=reporter).run()
+    finally:
+        reporter.close()
 
 
 def _parser() -> argparse.ArgumentParser:

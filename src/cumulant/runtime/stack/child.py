@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cumulant.runtime.processes import Process, process_of
 from cumulant.runtime.spawning import spawn
+from cumulant.runtime.stack.events import ProcessEnded, ProcessStarted, ending, unreported
 from cumulant.runtime.stack.logs import LogFile
 from cumulant.runtime.stack.reconcile import Present, Wanted
 from cumulant.runtime.stack.status import ChildStatus, State
@@ -33,9 +34,19 @@ _PARENT_DEATH = 1
 class Child:
     """All times but `since` and `not_ready_since` are of a steady clock."""
 
-    def __init__(self, wanted: Wanted, log: LogFile, *, salt: bytes | None = None) -> None:
+    def __init__(
+        self,
+        wanted: Wanted,
+        log: LogFile,
+        *,
+        salt: bytes | None = None,
+        report: Callable[[ProcessStarted | ProcessEnded], None] = unreported,
+    ) -> None:
         self.wanted = wanted
         self.log = log
+        self._report = report
+        #: why it ends or has ended, in words; empty in a life whose end nobody asked for
+        self._cause = ""
         self.process: subprocess.Popen[bytes] | None = None
         self.identity: Process | None = None
         self.ready = False
@@ -81,6 +92,7 @@ class Child:
         self.starts += 1
         self._began = self._heard = now
         self._stopped, self._since, self._answered = 0.0, at, None
+        cause, self._cause = f"again, after {self._cause}" if self._cause else "it should run", ""
         self._not_ready_since = self._not_ready_since or at
         try:
             with self.log.open() as stream:
@@ -92,10 +104,16 @@ class Child:
                     before=_dies_with(os.getpid()),
                 )
         except OSError as error:
+            self._cause = f"it cannot be started: {error}"
             self._end(now, at)
-            sys.stderr.write(f"{wanted.name} cannot be started: {error}\n")
             return
         self.identity = process_of(self.process.pid)
+        self._report(
+            ProcessStarted(
+                name=wanted.name, process=wanted.kind, version=wanted.version, pid=self.process.pid,
+                attempt=self.starts, cause=cause,
+            )
+        )  # fmt: skip
 
     def look(self, ready: bool, now: float, at: datetime) -> None:
         """Take in whether it answers. One that has stopped answering for long is ended."""
@@ -110,7 +128,7 @@ class Child:
         elif self._not_ready_since is None:
             self._not_ready_since = at
         elif now - self._heard > HANG and self._heard > self._began and not self.stopping:
-            sys.stderr.write(f"{self.wanted.name} has not answered for {HANG:g} s and is ended\n")
+            self._cause = f"it did not answer for {HANG:g} s"
             self.kill()
 
     def reap(self, now: float, at: datetime) -> None:
@@ -118,15 +136,17 @@ class Child:
         if self.process is None:
             return
         if self.stopping and now - self._stopped > PATIENCE:
+            self._cause = f"{self._cause}; it did not within {PATIENCE:g} s"
             self.kill()
-        if self.process.poll() is not None:
+        if (code := self.process.poll()) is not None:
             # Whatever it started goes with it.
             _signal_group(self.process.pid, signal.SIGKILL)
+            self._cause = self._cause or ending(code)
             self._end(now, at)
 
-    def stop(self, now: float) -> None:
+    def stop(self, now: float, cause: str) -> None:
         """Ask it to end; it finishes what it has accepted."""
-        self._stopped = now
+        self._stopped, self._cause = now, cause
         if self.process is not None:
             self.process.terminate()
 
@@ -164,6 +184,13 @@ class Child:
     def _end(self, now: float, at: datetime) -> None:
         self._due = now if self.stopping else now + PAUSES[min(self._short, len(PAUSES) - 1)]
         self._short += 1
+        self._report(
+            ProcessEnded(
+                name=self.wanted.name, process=self.wanted.kind, version=self.wanted.version,
+                pid=None if self.process is None else self.process.pid, cause=self._cause,
+                seconds=round(now - self._began, 1),
+            )
+        )  # fmt: skip
         self.process = self.identity = None
         self.ready, self._stopped = False, 0.0
         self._not_ready_since = self._not_ready_since or at

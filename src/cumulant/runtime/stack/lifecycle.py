@@ -15,6 +15,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageError
 from cumulant.core.progress import Progress, silent
+from cumulant.ports.traffic import Opening
 from cumulant.runtime.actions import check
 from cumulant.runtime.processes import Process, is_gone, is_here, process_of
 from cumulant.runtime.stack.book import FOLDER, Book
@@ -24,6 +25,7 @@ from cumulant.runtime.stack.holding import already_runs, left_behind, own_status
 from cumulant.runtime.stack.programs import LOGS
 from cumulant.runtime.stack.reaching import reaches, routes_to
 from cumulant.runtime.stack.repair import set_aside, set_aside_status
+from cumulant.runtime.stack.reporting import report_killed
 from cumulant.runtime.stack.settings import refresh
 from cumulant.runtime.stack.status import Status, as_it_is, read_status
 from cumulant.runtime.stack.versions import first_champion
@@ -80,6 +82,7 @@ def up(
     if running is not None:
         raise already_runs(running)
     aside = set_aside_status(project) if repair else []
+    before = own_status(project.state)
     if count := left_behind(project.state):
         progress(f"ended {count} processes that a killed supervisor left")
     for path in [*aside, *set_aside(project)] if repair else ():
@@ -88,17 +91,20 @@ def up(
     claim(project, notes.append)
     address = http or project.spec.serving.http
     _check_address(address, insecure=insecure)
+    project.traffic().program(Opening(http=address))  # a missing engine is told before anything starts
     first_champion(project, model, principal=principal, progress=progress)
     book = refresh(project, notes.append)
     _check_asked(project, model, book)
     apply_first(project, book)
     process = start(project, address, detached=detached)
     try:
-        return Up(_await(project, process, progress), process, tuple(notes))
+        status = _await(project, process, progress)
     except BaseException:
         _ask(process.pid)
         process.wait()
         raise
+    report_killed(project, before)  # last: a journal that is busy must not keep it down
+    return Up(status, process, tuple(notes))
 
 
 def down(project: Project, *, principal: Principal, progress: Progress = silent) -> int:
@@ -125,6 +131,8 @@ def down(project: Project, *, principal: Principal, progress: Progress = silent)
         supervisor = process_of(pid)
         _ask(pid)
         _await_end(supervisor)
+    else:
+        report_killed(project, status)
     return count + left_behind(project.state)
 
 

@@ -16,6 +16,8 @@ from cumulant.runtime.stack.identity import Home
 from cumulant.runtime.stack.reconcile import Kind
 
 STATUS = "status.json"
+#: seconds after which a living supervisor, which writes each second, cannot write
+STALE = 10.0
 State = Literal["starting", "ready", "not ready", "waiting", "draining", "stopping", "ended"]
 
 
@@ -72,10 +74,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         return next((one for one in self.children if one.version == version), None)
 
 
-def as_it_is(status: Status) -> Status:
-    """What a killed supervisor told last, without the processes that ended with it."""
-    if status.running:
+def as_it_is(status: Status, now: datetime | None = None) -> Status:
+    """What was told last, without the processes that have ended since: the supervisor was killed, or cannot write."""
+    silent = ((now or datetime.now(UTC)) - status.at).total_seconds()
+    if status.running and silent < STALE:
         return status
+    if status.running:
+        text = f"the supervisor could not write this for {silent:.0f} s: see `cumulant doctor`, the disk may be full"
+        status = msgspec.structs.replace(status, trouble="; ".join(filter(None, (text, status.trouble))))
     found = [
         msgspec.structs.replace(one, state="ended", process=None, since=None, ready=False)
         if one.process is None or is_gone(one.process)

@@ -18,6 +18,7 @@ from cumulant.runtime.processes import this_process
 from cumulant.runtime.services import note_use
 from cumulant.runtime.stack.book import read_book
 from cumulant.runtime.stack.child import Child, logs
+from cumulant.runtime.stack.events import ProcessEnded, ProcessStarted, unreported
 from cumulant.runtime.stack.gateway_key import keep_key, new_key, remove_key
 from cumulant.runtime.stack.holding import held, left_behind, tidy
 from cumulant.runtime.stack.identity import home_of
@@ -27,6 +28,7 @@ from cumulant.runtime.stack.reconcile import Wanted, actions, stop_order
 from cumulant.runtime.stack.status import Status, write_status
 from cumulant.runtime.stack.versions import folder_of, table_of
 
+_NAME = "supervisor"
 _LOOK = 0.2
 _TELL = 1.0
 #: a process that cannot be asked counts as ready when it has lived for so long
@@ -46,12 +48,14 @@ class Supervisor:
         traffic: Traffic,
         *,
         parent: int | None = None,
+        report: Callable[[ProcessStarted | ProcessEnded], None] = unreported,
         clock: Clock | None = None,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stack = stack
         self._traffic = traffic
         self._parent = parent
+        self._report = report
         self._clock = clock or SystemClock()
         self._steady = steady
         self._children: dict[str, Child] = {}
@@ -79,21 +83,29 @@ class Supervisor:
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self._ended.set)
             probing = asyncio.create_task(self._probe())
+            self._report(
+                ProcessStarted(name=_NAME, process=_NAME, pid=os.getpid(), attempt=1, cause="the project should be up")
+            )
+            cause = "a fault"
             try:
-                await self._rounds()
+                cause = await self._rounds()
             finally:
                 probing.cancel()
                 await self._end()
                 remove_key(self._stack.state)
                 tidy(self._stack.state)
+                seconds = round((self._clock.now() - self._since).total_seconds(), 1)
+                self._report(ProcessEnded(name=_NAME, process=_NAME, pid=os.getpid(), cause=cause, seconds=seconds))
 
-    async def _rounds(self) -> None:
+    async def _rounds(self) -> str:
+        """Until the end; its cause."""
         while not self._ended.is_set():
             self._round()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._ended.wait(), _LOOK)
             if self._parent is not None and os.getppid() != self._parent:
-                self._ended.set()
+                return "the process that started it has ended"
+        return "it was asked to end"
 
     def _round(self) -> None:
         now, at = self._steady(), self._clock.now()
@@ -131,7 +143,7 @@ class Supervisor:
             case "start":
                 self._start(self._wanted[name], now, at)
             case "stop":
-                self._children[name].stop(now)
+                self._children[name].stop(now, "its settings changed" if name in self._wanted else "nobody asks for it")
             case "forget":
                 del self._children[name]
 
@@ -139,7 +151,9 @@ class Supervisor:
         child = self._children.get(one.name)
         if child is None:
             salt = self._stack.salt if one.kind == "server" and "--salt-file" not in one.command else None
-            child = self._children[one.name] = Child(one, logs(self._stack.logs, one.name), salt=salt)
+            child = self._children[one.name] = Child(
+                one, logs(self._stack.logs, one.name), salt=salt, report=self._report
+            )
         child.start(one, now, at)
         if one.kind == "server" and child.identity is not None:
             self._note(one, child.identity.pid)
@@ -222,7 +236,7 @@ class Supervisor:
 
     async def _end_group(self, group: Sequence[Child]) -> None:
         for child in group:
-            child.stop(self._steady())
+            child.stop(self._steady(), "the supervisor ends")
         while any(child.alive for child in group):
             now, at = self._steady(), self._clock.now()
             for child in self._children.values():
