@@ -208,8 +208,9 @@ def test_nothing_is_restored_over_anything(root, tmp_path):
     assert (tmp_path / "empty" / "cumulant.yaml").exists()
     with pytest.raises(UsageError, match="never replaces"):
         backup(root, done.archive)
-    with pytest.raises(UsageError, match="no folder"):
-        backup(root, tmp_path / "not-mounted")
+    for target in (tmp_path / "not-mounted", tmp_path / "not-mounted" / "b.tar"):
+        with pytest.raises(UsageError, match="no folder"):
+            backup(root, target)
     with pytest.raises(UsageError, match="lies in the state"):
         backup(root, root / ".cumulant" / "b.tar")
 
@@ -390,7 +391,7 @@ def test_what_a_killed_writer_left_in_a_database_is_undone_in_the_copy(root, pla
         assert database.execute("SELECT x FROM t").fetchall() == [(1,)]
 
 
-def test_a_damaged_database_is_named_and_not_backed_up(root, tmp_path):
+def test_a_damaged_database_is_named_and_not_backed_up(root, place):
     path = root / ".cumulant" / "online.db"
     with load(root) as project:
         project.online().put("table", [(f"{n}".encode(), b"x" * 100) for n in range(2000)])
@@ -398,8 +399,22 @@ def test_a_damaged_database_is_named_and_not_backed_up(root, tmp_path):
     content[5000:9000] = os.urandom(4000)
     path.write_bytes(content)
     with pytest.raises(IntegrityError, match=r"online\.db is damaged"):
-        backup(root, tmp_path / "place" / "b.tar")
-    assert list((tmp_path / "place").iterdir()) == []
+        backup(root, place / "b.tar")
+    assert list(place.iterdir()) == []
+
+
+def test_a_state_folder_that_is_a_link_to_another_disk_is_in_it(root, place, tmp_path):
+    other = tmp_path / "other-disk"
+    (root / ".cumulant").rename(other)
+    (root / ".cumulant").symlink_to(other)
+    done = backup(root, place / "b.tar")
+    assert done.manifest.left_out == ()
+    restore(done.archive, place / "restored")
+    assert not (place / "restored" / ".cumulant").is_symlink()
+    with load(root) as one, load(place / "restored") as other:
+        assert one.salt() == other.salt()
+        assert one.objects().keys() == other.objects().keys() == ["servables/one"]
+        assert len(list(other.journal().events(kinds=("test.noted",)))) == 1
 
 
 def test_what_lies_outside_of_the_folder_is_named_and_not_followed(tmp_path):
@@ -431,7 +446,8 @@ def test_a_file_whose_name_no_archive_can_hold_is_named(root, place):
         (root / "data" / name).unlink()
 
 
-def test_a_storage_error_says_what_to_do(root, tmp_path):
+def test_a_storage_error_says_what_to_do(root, place):
+    done = backup(root, place / "b.tar")
     with pytest.raises(StorageError) as caught:
-        backup(root, root / "cumulant.yaml" / "b.tar")
+        restore(done.archive, root / "cumulant.yaml" / "restored")
     assert "name another folder" in caught.value.hint

@@ -54,7 +54,7 @@ class Selection(msgspec.Struct, frozen=True):
 
 def select(project: Project, *, sources: bool = True) -> Selection:
     """What to read; with `sources`, also the source files in the project's folder."""
-    state, root = project.state, project.root
+    state = project.state
     journal = _local(project.endpoints.journal)
     heads = () if journal is None else (journal, journal.with_name(f"{journal.name}.head"))
     others = [path for path in (_local(url) for url in _database_urls(project)) if path is not None]
@@ -63,10 +63,10 @@ def select(project: Project, *, sources: bool = True) -> Selection:
     salt = project.salt_path()
     files = [*([] if salt is None else [Path(salt)]), *_code(project), *(_source_files(project) if sources else ())]
     return Selection(
-        in_force=_within(root, [*(state / name for name in _IN_FORCE), *sorted(state.glob("*.json")), *heads[1:]]),
-        databases=_within(root, databases),
-        folders=tuple(path for path in folders if path.is_dir() and path.resolve().is_relative_to(root.resolve())),
-        project=_within(root, files),
+        in_force=_within(project, [*(state / name for name in _IN_FORCE), *sorted(state.glob("*.json")), *heads[1:]]),
+        databases=_within(project, databases),
+        folders=tuple(path for path in folders if path.is_dir() and _is_inside(project, path)),
+        project=_within(project, files),
         left_out=tuple(_left_out(project, sources=sources)),
     )
 
@@ -97,13 +97,15 @@ def _state_folders(state: Path) -> list[Path]:
     ]
 
 
-def _within(root: Path, paths: Iterable[Path]) -> tuple[Path, ...]:
-    """Those that are files below `root`, each once, links left out."""
-    return tuple(
-        path
-        for path in dict.fromkeys(paths)
-        if path.is_relative_to(root) and path.is_file() and path.resolve().is_relative_to(root.resolve())
-    )
+def _within(project: Project, paths: Iterable[Path]) -> tuple[Path, ...]:
+    """Those that are files of the project's folder, each once, links out of it left out."""
+    return tuple(path for path in dict.fromkeys(paths) if path.is_file() and _is_inside(project, path))
+
+
+def _is_inside(project: Project, path: Path) -> bool:
+    """Whether a path lies below the project's folder, links followed; the state folder may be a link itself."""
+    real, places = path.resolve(), (project.root.resolve(), project.state.resolve())
+    return path.is_relative_to(project.root) and any(real.is_relative_to(place) for place in places)
 
 
 def _database_urls(project: Project) -> tuple[str, str]:
@@ -161,14 +163,14 @@ def _left_out(project: Project, *, sources: bool) -> Iterator[str]:
     for port in ("journal", "tables", "online", "registry"):
         url = project.endpoints.of(port)
         path = Path(urlsplit(url).path)
-        if urlsplit(url).scheme not in ("file", "sqlite", "mlflow+sqlite") or not path.is_relative_to(root):
+        if urlsplit(url).scheme not in ("file", "sqlite", "mlflow+sqlite") or not _is_inside(project, path):
             yield f"{port} at {urlsplit(url).scheme}://: back it up with its own tools"
     for path in project.files_read:
         if not path.is_relative_to(root):
             yield f"project file {path.name}, which lies outside of the project's folder"
     for name, spec in project.spec.data.items():
-        if spec.path and not (sources and _within(root, _files_of(project, name))):
+        if spec.path and not (sources and _within(project, _files_of(project, name))):
             yield f"files of source {name}; their snapshots are in it"
     servable = project.spec.serving.fallback.servable
-    if servable is not None and not (root / servable).resolve().is_relative_to(root.resolve()):
+    if servable is not None and not _is_inside(project, root / servable):
         yield f"the fallback's servable {servable}"

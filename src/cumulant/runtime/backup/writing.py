@@ -109,6 +109,10 @@ def _place(project: Project, target: Path, at: datetime) -> Path:
             subject=str(archive),
             hint="make the folder first (is the disk mounted?), or name a file",
         )
+    if not archive.parent.is_dir():
+        raise UsageError(
+            f"there is no folder {archive.parent}", subject=str(archive), hint="make it first (is the disk mounted?)"
+        )
     if archive.exists():
         raise UsageError(
             f"{archive} exists, and a backup never replaces another file",
