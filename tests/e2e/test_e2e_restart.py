@@ -107,6 +107,25 @@ def test_a_restart_that_was_killed_is_finished_by_the_next(stack):
     assert read_book(stack.project.state, MODEL).retiring == ()
 
 
+def test_ps_and_doctor_on_a_full_disk(stack):
+    if not os.path.ismount(stack.folder):
+        pytest.skip("only root may make a small disk")
+    ballast = stack.full()
+    try:
+        shown = until(lambda: (one := run(stack.folder, "ps")) and one["trouble"] and one, seconds=40)
+        assert "the supervisor could not write this for" in shown["trouble"]
+        servers = [one for one in shown["processes"] if one["kind"] != "controller"]
+        assert {one["state"] for one in servers} == {"ready"}, "what lives is not called ended"
+        found = {one["check"]: one["state"] for one in run(stack.folder, "doctor", codes=(1,))["checks"]}
+        assert (found["write access"], found["free disk"]) == ("fail", "fail")
+        with stack.load(20) as load:
+            until(lambda: load.answered() > 10)
+        assert [one for one in load.seen if one.failed] == []
+    finally:
+        ballast.unlink()
+    until(lambda: not run(stack.folder, "ps")["trouble"], seconds=40)
+
+
 def test_a_restart_waits_for_no_release_and_needs_a_stack(stack):
     stack.begin("2")
     stack.reached("shadow")

@@ -24,7 +24,7 @@ def test_after_a_killed_supervisor_what_ended_with_it_is_not_called_ready():
     assert as_it_is(known, NOW) == known, "its own words, while it lives"
     full = as_it_is(known, NOW + timedelta(seconds=50))
     assert full.trouble.startswith("the supervisor could not write this for 50 s")
-    assert [(one.state, one.ready) for one in full.children] == [("ended", False), ("ready", True)]
+    assert [(one.state, one.ready) for one in full.children] == [("waiting", False), ("ready", True)]
     found = as_it_is(msgspec.structs.replace(known, supervisor=gone))
     assert [(one.name, one.state, one.process, one.ready) for one in found.children] == [
         ("server-1", "ended", None, False),

@@ -82,8 +82,10 @@ def as_it_is(status: Status, now: datetime | None = None) -> Status:
     if status.running:
         text = f"the supervisor could not write this for {silent:.0f} s: see `cumulant doctor`, the disk may be full"
         status = msgspec.structs.replace(status, trouble="; ".join(filter(None, (text, status.trouble))))
+    # A living supervisor starts again what ends, though it cannot say so.
+    state: State = "waiting" if status.running else "ended"
     found = [
-        msgspec.structs.replace(one, state="ended", process=None, since=None, ready=False)
+        msgspec.structs.replace(one, state=state, process=None, since=None, ready=False)
         if one.process is None or is_gone(one.process)
         else one
         for one in status.children
