@@ -77,7 +77,7 @@ def state_of(shop):
     return shop / ".cumulant"
 
 
-def until(found, *, seconds=15.0):
+def until(found, *, seconds=60.0):
     """What `found` gives once it gives something."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

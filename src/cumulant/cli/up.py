@@ -101,14 +101,14 @@ def _restart(call: Invocation) -> None:
     from cumulant.runtime.stack.restart import restart as flow
 
     with call.project() as project, call.progress("restart") as progress:
-        found = flow(project, principal=project.principal(), progress=progress)
+        done = flow(project, principal=project.principal(), progress=progress)
 
     def text(console: Console) -> None:
-        for note in found.notes or ("the settings are the same as before",):
+        for note in done.notes or ("the settings are the same as before",):
             console.print(note, soft_wrap=True)
-        console.print(table(found.status))
+        console.print(table(done.status))
 
-    call.answer(document(found.status) | {"notes": found.notes}, text)
+    call.answer(document(done.status) | {"notes": done.notes}, text)
 
 
 def _show(console: Console, found: Up, detached: bool) -> None:
