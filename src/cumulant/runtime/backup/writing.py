@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cumulant.project import Project
 
 #: an answered request is in a file of the prediction log so many seconds later
-LOG_SECONDS = 12.0
+LOG_SECONDS = 3.0
 #: how often a folder is listed again, because files in it were merged while they were read
 _LISTINGS = 20
 
