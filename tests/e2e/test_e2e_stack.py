@@ -413,7 +413,7 @@ def test_a_copy_writes_into_its_own_log_and_online_store(shop, tmp_path):
 
 @contextmanager
 def under_load(url):
-    """Ids of requests that were answered, added to while the block runs; one that fails ends the test."""
+    """The caller's names of requests that were answered, added to while the block runs; one that fails ends the test."""
     answered, failed, ended = [], [], threading.Event()
 
     def ask():
@@ -450,7 +450,7 @@ def test_a_backup_of_what_runs_is_served_elsewhere(shop, tmp_path):
     rows.write_text(json.dumps(ROW))
     one, other = (run(where, "predict", str(rows)) for where in (shop, folder))
     assert other["answers"] == one["answers"]
-    logged = scan(state_of(folder) / "predictions").to_table(columns=["id"])["id"].to_pylist()
+    logged = scan(state_of(folder) / "predictions").to_table(columns=["caller_id"])["caller_id"].to_pylist()
     assert set(before) <= set(logged)
     other = run(folder, "up", "--detach")
     try:
