@@ -11,6 +11,8 @@ import os
 from collections.abc import Awaitable, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from cumulant.core.traffic import (
     ARM_HEADER,
     CALLER_HEADER,
@@ -52,23 +54,39 @@ class Trust:
     def __init__(self, token: str) -> None:
         self._token = token.encode()
 
-    def check(self, headers: dict[bytes, bytes]) -> None:
-        """Take out of the headers what must not be believed; each request has a name of ours afterwards."""
-        if not hmac.compare_digest(headers.pop(_TOKEN, b""), self._token):
+    def check(self, headers: dict[bytes, bytes]) -> bool:
+        """Take out of the headers what must not be believed; each request has a name of ours afterwards. Returns
+        whether the gateway forwarded it.
+        """
+        believed = hmac.compare_digest(headers.pop(_TOKEN, b""), self._token)
+        if not believed:
             for name in (_ARM, _SERVED, _SHADOW, _REQUEST):
                 headers.pop(name, None)
         if not name_of(headers):
             headers[_REQUEST] = new_name().encode()
+        return believed
 
     def over(self, handle: Handler) -> Handler:
-        """Answers as `handle`, whose requests are checked first."""
+        """Answers as `handle`, whose requests are checked first. Where no gateway forwarded a request, and so none names
+        it on the answer, the server does.
+        """
         check = self.check
 
         def checked(request: Request) -> Response | Awaitable[Response]:
-            check(request.headers)
-            return handle(request)
+            if check(request.headers):
+                return handle(request)
+            name, found = request.headers[_REQUEST], handle(request)
+            return _named(found, name) if isinstance(found, Response) else _named_later(found, name)
 
         return checked
+
+
+def _named(response: Response, name: bytes) -> Response:
+    return msgspec.structs.replace(response, headers=(*response.headers, (_REQUEST, name)))
+
+
+async def _named_later(response: Awaitable[Response], name: bytes) -> Response:
+    return _named(await response, name)
 
 
 def new_name() -> str:

@@ -118,8 +118,9 @@ def test_a_forged_request_is_answered_and_is_no_evidence(tmp_path, key_file, tok
         sent = token_for(KEY, "http://127.0.0.1:1") if token == "of another server" else token
         headers = SAID | {"x-request-id": "mine"} | ({TOKEN_HEADER: sent} if sent else {})
         answer = httpx.post(url + PREDICT, json=ROW, headers=headers)
-        assert infer(url, headers).status_code == 200
-        assert httpx.post(f"{url}/invocations", json={"dataframe_records": [ROW]}, headers=headers).status_code == 200
+        answers = [answer, infer(url, headers)]
+        answers.append(httpx.post(f"{url}/invocations", json={"dataframe_records": [ROW]}, headers=headers))
+        assert [one.status_code for one in answers] == [200] * 3
         process.terminate()
         lines = [json.loads(line) for line in process.stderr.read().splitlines() if line.startswith("{")]
     assert find(log, "q1") == find(log, "mine") == find(log, "body-id") == []
@@ -127,7 +128,8 @@ def test_a_forged_request_is_answered_and_is_no_evidence(tmp_path, key_file, tok
     assert [(one.arm, one.served_arm, one.shadow) for one in rows] == [("", "", False)] * 3
     assert sorted(one.caller_id for one in rows) == ["body-id", "mine", "mine"]
     assert find(log, answer.json()["request_id"])[0].caller_id == "mine"
-    assert {line["request_id"] for line in lines} == {one.id for one in rows}
+    names = {one.headers["cumulant-request-id"] for one in answers}
+    assert {line["request_id"] for line in lines} == {one.id for one in rows} == names
     assert {line["caller_id"] for line in lines} == {"mine", "body-id"}
 
 

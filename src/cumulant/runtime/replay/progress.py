@@ -23,12 +23,14 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reached(msgspec.Struct, kw_only=True):
-    """`id` begins the names of its requests. Rows before `sent` were asked for, and `told` labels were posted."""
+    """`id` begins the ids that its requests send. Rows before `sent` were asked for, and `told` labels were posted."""
 
     asked: Asked
     id: str
     sent: int = 0
     told: int = 0
+    #: request ids of answered rows whose labels were not posted yet, by the number of the row
+    ids: dict[int, str] = {}
 
 
 def begin(state: Path, asked: Asked, *, again: bool = False) -> Reached:

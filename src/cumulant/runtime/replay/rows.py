@@ -68,6 +68,8 @@ class Period:
         self._at: list[int] = found[_AT].to_list()
         self._requests = found.select(self.fields)
         self._labels = labels_of(found, _target(project), plan.sources[plan.entity])
+        #: numbers of the rows that have a label
+        self.labelled = frozenset(self._labels["number"].to_list())
 
     @property
     def first(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from cumulant.core.traffic import ARM_HEADER, CHAMPION, FORCE_HEADER, REQUEST_HEADER
+from cumulant.core.traffic import ARM_HEADER, CALLER_HEADER, CHAMPION, FORCE_HEADER, REQUEST_HEADER
 from cumulant.runtime.replay.caller import Answer, Caller
 from cumulant.runtime.replay.progress import Reached
 from cumulant.runtime.replay.rows import Call, Period, Told, plain
@@ -25,7 +25,10 @@ _JSON = {"content-type": "application/json"}
 
 
 class Sent(NamedTuple):
-    """One request that was answered, or was not. `arm`: that the gateway assigned; empty where none said so."""
+    """One request that was answered, or was not. `arm`: that the gateway assigned; empty where none said so.
+
+    `request`: its id in the prediction log: that of the answer where it names one, else that of the replay.
+    """
 
     call: Call
     request: str
@@ -94,7 +97,8 @@ class Sender:
         self._path = f"/v1/models/{period.model}/predict"
         self._room = asyncio.Semaphore(concurrency)
         self._under_way: set[int] = set()
-        self._failed: set[int] = set()
+        #: rows before this one were sent
+        self._next_row = reached.sent
         self._told: Iterator[Told] = period.told(reached.told)
         self._next: Told | None = next(self._told, None)
         self._posted = self._noted = time.monotonic()
@@ -126,7 +130,7 @@ class Sender:
             await self._wait(due, origin, begun + lag)
             await self._room.acquire()
             lag = max(lag, time.monotonic() - (due - lag))
-            now = call.at
+            now, self._next_row = call.at, call.number + 1
             self._under_way.add(call.number)
             group.create_task(self._one(call))
             await self._beside(now)
@@ -144,13 +148,15 @@ class Sender:
     async def _one(self, call: Call) -> None:
         request = f"{self._reached.id}-{call.number}"
         try:
-            answer = await self._caller.ask("POST", self._path, call.body, {**_JSON, REQUEST_HEADER: request})
+            answer = await self._caller.ask("POST", self._path, call.body, {**_JSON, CALLER_HEADER: request})
         finally:
             self._room.release()
         self._under_way.discard(call.number)
+        # A server without a gateway takes the caller's id and sends none of its own.
+        request = answer.headers.get(REQUEST_HEADER) or request
         sent = Sent(call, request, answer.headers.get(ARM_HEADER, ""), answer)
-        if blame(sent):
-            self._failed.add(call.number)
+        if not blame(sent) and call.number in self._period.labelled:
+            self._reached.ids[call.number] = request
         self._reached.sent = max(self._reached.sent, call.number + 1)
         self.counts.add(sent)
         self._seen(sent)
@@ -164,7 +170,7 @@ class Sender:
             self._moving(now)
 
     def _keep(self) -> None:
-        """What is under way counts as not sent: it is asked for again, by the same name."""
+        """Requests under way count as not sent: a resumed replay sends them again."""
         self._noted = time.monotonic()
         reached = self._reached
         self._note(msgspec.structs.replace(reached, sent=min([reached.sent, *self._under_way])))
@@ -179,26 +185,31 @@ class Sender:
             due = self._due(now)
             if not due:
                 return
-            labels = [self._label(one) for one in due if one.number not in self._failed]
+            labels = [self._label(one) for one in due if one.number in self._reached.ids]
             if labels and not await self._post(labels, begun):
                 # Told again the next time; a batch that came through after all is taken once.
                 self._reached.told, self._told = begun, self._period.told(begun)
                 self._next = next(self._told, None)
                 return
             self.counts.labels += len(labels)
+            for one in due:
+                self._reached.ids.pop(one.number, None)
             if len(due) < _MOST_LABELS and not last:
                 return
 
     def _due(self, now: int) -> list[Told]:
+        """Labels that are known by `now`, up to the first whose row is not answered yet: its id is unknown."""
         found: list[Told] = []
         while self._next is not None and self._next.at <= now and len(found) < _MOST_LABELS:
+            if self._next.number >= self._next_row or self._next.number in self._under_way:
+                break
             found.append(self._next)
             self._next = next(self._told, None)
         self._reached.told += len(found)
         return found
 
     def _label(self, one: Told) -> dict[str, Any]:
-        known = {"id": f"{self._reached.id}-{one.number}", "known_time": one.at / _SECOND}
+        known = {"id": self._reached.ids[one.number], "known_time": one.at / _SECOND}
         return {**known, **plain(one.values)}
 
     async def _post(self, labels: list[dict[str, Any]], begun: int) -> bool:
