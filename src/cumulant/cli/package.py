@@ -127,7 +127,7 @@ def package(
     from cumulant.core.units import duration, share
     from cumulant.runtime.package import package as flow
 
-    imaging, project = _Imaging(image, dockerfile, base, tool, options), _project(call)
+    imaging = _Imaging(image, dockerfile, base, tool, options)
     with call.progress("package") as progress, _folder(out, imaging) as folder:
         progress(f"reading {source}")
         found = flow(
@@ -142,9 +142,9 @@ def package(
             threshold=threshold,
             state=_pairs(state),
             idle=duration(state_idle).total_seconds(),
-            project=project,
+            project=_project(call),
         )
-        built = imaging.build(folder, progress, found.servable, None if project is None else project.endpoints.online)
+        built = imaging.build(folder, progress, found.servable)
     shown = document(found) | built | ({} if out else {"folder": None})
     call.answer(shown, lambda console: _show(console, found, kept=out is not None, built=built))
 
@@ -191,13 +191,8 @@ class _Imaging:
             checked_reference(image, "image")
             self._tool = found_tool(tool)
 
-    def build(
-        self, folder: Path, progress: Progress, servable: Servable | GraphServable, online: str | None
-    ) -> dict[str, Any]:
-        """Write the folder and build the image, as asked; returns what programs are told of them.
-
-        `online` is the URL of the project's store of features.
-        """
+    def build(self, folder: Path, progress: Progress, servable: Servable | GraphServable) -> dict[str, Any]:
+        """Write the folder and build the image, as asked; returns their part of the command's document."""
         if not self.wanted:
             return {}
         from tempfile import TemporaryDirectory
@@ -212,7 +207,7 @@ class _Imaging:
             if self._image is not None:
                 progress(f"building {self._image} with {self._tool}")
                 number = build_image(path.parent, self._image, tool=self._tool)
-                run = running(self._image, servable, self._serving, tool=self._tool, online=online)
+                run = running(self._image, servable, self._serving, tool=self._tool)
                 found |= {"image": self._image, "image_id": number, "tool": self._tool, "base": self._base}
                 found |= {"needs": list(run.needs), "run": run.command}
             return found

@@ -38,6 +38,7 @@ _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _SEPARATORS = (";", "\t", "|", ",")
 #: a text in gzip may be this many times as long as its file; below `_SMALL` bytes any number of times
 _EXPANSION, _SMALL = 200, 256 << 20
+_BLOCK = 4 << 20
 #: fields that a table of text may have whatever its length, and for each byte: a whole row has one for each separator
 _CELLS, _CELLS_PER_BYTE = 20_000_000, 2
 
@@ -237,16 +238,19 @@ def _damage(url: str, text: str) -> DataError:
 
 
 def _content(path: Path, url: str) -> bytes:
-    limit = max(_SMALL, _EXPANSION * path.stat().st_size)
     with path.open("rb") as raw, opened(raw) as stream:
-        content = stream.read(limit + 1)
-    if len(content) > limit:
-        raise DataError(
-            f"{url} expands to more than {_EXPANSION} times its size",
-            subject=url,
-            hint="unpack it and give the file itself, if it is meant so",
-        )
-    return content
+        if stream is raw:
+            return raw.read()
+        limit, content = max(_SMALL, _EXPANSION * path.stat().st_size), bytearray()
+        while block := stream.read(_BLOCK):
+            content += block
+            if len(content) > limit:
+                raise DataError(
+                    f"{url} expands to more than {_EXPANSION} times its size",
+                    subject=url,
+                    hint="if its content is right, unpack it and give the unpacked file",
+                )
+    return bytes(content)
 
 
 def _read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str]) -> Table:

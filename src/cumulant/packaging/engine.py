@@ -53,7 +53,7 @@ class Engine:
 
         Raises:
             RequestError: the graph cannot take these values, such as a size that does not fit another.
-            DefinitionError: an untried graph does not come to an end.
+            DefinitionError: a run of an untried graph took too long.
         """
         try:
             found: list[Array] = self._run(outputs or self._names, feeds)

@@ -175,6 +175,8 @@ class GraphModel:
                 raise RequestError(f'row {number}: field "{name[:100]}" {problem}', subject=name[:100])
 
     def _stacked(self, rows: Sequence[Mapping[str, Any]]) -> Feeds:
+        if not rows and any(not spec.shape for spec in self._specs.values()):
+            raise RequestError("there are no rows, and an input of the model is a single value")
         unknown = next((name for row in rows for name in row if name not in self._specs), None)
         if unknown is not None:
             raise unknown_input(unknown, self._specs)

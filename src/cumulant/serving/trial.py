@@ -32,7 +32,7 @@ from cumulant.serving.repository import Repository
 from cumulant.serving.settings import Settings
 
 #: to load and warm one version; until then other changes of the models wait
-_SECONDS = 120
+_SECONDS = 300
 #: other work goes first
 _NICE = 10
 
@@ -198,10 +198,11 @@ def main() -> int:
     """Exit code 0 when it told of every folder, or of one that cannot be opened."""
     orders = msgspec.json.decode(sys.stdin.buffer.read(), type=_Orders)
     _first_to_go()
+    # The signal ends the process whatever an engine does; Python would not get to hear of a flag.
+    signal.alarm(orders.seconds)
     try:
         opening = Opening(orders.settings)
         for folder in map(Path, orders.folders):
-            # The signal ends the process whatever an engine does; Python would not get to hear of a flag.
             signal.alarm(orders.seconds)
             pinned = pin(folder)
             opening(folder).close()

@@ -337,3 +337,5 @@ def test_a_single_value_is_taken_as_a_tensor_and_in_rows(weighted):
     assert [one["y"] for one in found] == [[3, 6], [9, 12]]
     refused = call(weighted, "POST", "/v1/models/graph/predict", {"rows": [rows[0], rows[1] | {"factor": 4}]})
     assert (refused.status_code, "the rows have several" in refused.text) == (400, True)
+    empty = call(weighted, "POST", "/v1/models/graph/predict", {"rows": []})
+    assert (empty.status_code, "there are no rows" in empty.text) == (400, True)

@@ -51,7 +51,7 @@ def build_graph(
     they are no part of the sample.
 
     Raises:
-        DefinitionError: onnxruntime cannot run the graph, a run does not come to an end, or its state cannot be what
+        DefinitionError: onnxruntime cannot run the graph, a run takes too long, or its state cannot be what
             `state` says.
         DataError: the sample does not fit the model.
         ParityError: the packaged model does not answer as the original; nothing is left at `out`.

@@ -4,6 +4,7 @@ keep it for ever.
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,5 +54,6 @@ def try_reading(package: str, path: Path) -> None:
             f"{package} was not ready with {path} within {SECONDS} s", subject=str(path), hint=hint
         ) from None
     if done.returncode < 0 or done.returncode > 128:  # a signal; an error of Python's is met again, in words
-        hint = "the file is malformed: save the model again"
+        killed = done.returncode == -signal.SIGKILL
+        hint = "it may need more memory than there is" if killed else "the file is malformed: save the model again"
         raise DataError(f"{package} crashes when it reads {path}", subject=str(path), hint=hint)

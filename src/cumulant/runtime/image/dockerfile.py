@@ -8,10 +8,12 @@ import json
 import shlex
 from collections.abc import Mapping
 from contextlib import redirect_stderr
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
 from cumulant.core.errors import UsageError
+from cumulant.core.hosts import is_loopback
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.core.version import __version__
 from cumulant.serving.__main__ import options_of
@@ -20,6 +22,8 @@ from cumulant.serving.sockets import split_address
 #: of the user that serves; numeric, so that Kubernetes can see that it is not root
 USER = 10001
 PORT = 8080
+#: options whose files and folders come from outside
+_PATHS = ("log", "labels", "sequences", "token-file", "salt-file", "gateway-key-file")
 #: before what stands after the image's name
 _PROGRAM = ("python3", "-P", "-m", "cumulant.serving", "/model", "--http", f"0.0.0.0:{PORT}")
 
@@ -68,8 +72,8 @@ class Serving(msgspec.Struct, frozen=True):
     authenticated: bool = False
     #: they name the store of the features
     online: bool = False
-    #: folders that the server writes, as it sees them
-    folders: tuple[str, ...] = ()
+    #: options that name a file or folder, and where the server looks for it
+    paths: Mapping[str, str] = {}
 
     @property
     def ports(self) -> tuple[int, ...]:
@@ -81,7 +85,7 @@ def serving(text: str) -> Serving:
     """What `text`, such as `--grpc 0.0.0.0:8081 --workers 2`, asks of the image's server.
 
     Raises:
-        UsageError: these are no options of the server.
+        UsageError: these are no options of the server, it could not be reached, or a path of theirs is relative.
     """
     said = io.StringIO()
     try:
@@ -91,14 +95,28 @@ def serving(text: str) -> Serving:
     except (ValueError, SystemExit) as error:
         fault = said.getvalue().strip().rpartition("error: ")[2] or str(error)
         raise UsageError(f'"{text}" cannot be the options of the server: {fault}', subject=text) from None
+    host, port = split_address(found.http)
+    if is_loopback(host):
+        hint = f"write --http 0.0.0.0:{port}"
+        raise UsageError(f"{found.http} cannot be reached from outside the container", subject=found.http, hint=hint)
     return Serving(
         words,
-        http=split_address(found.http)[1],
+        http=port,
         grpc=split_address(found.grpc)[1] if found.grpc else None,
         authenticated=found.insecure or found.token_file is not None,
         online=found.online is not None,
-        folders=tuple(folder for folder in (found.log, found.labels) if folder),
+        paths={
+            option: _inside(option, path) for option in _PATHS if (path := getattr(found, option.replace("-", "_")))
+        },
     )
+
+
+def _inside(option: str, path: str | Path) -> str:
+    """A path in the container that can be mounted."""
+    if not PurePosixPath(path).is_absolute() or PurePosixPath(path) == PurePosixPath("/"):
+        hint = f"write a path from the container's root: --{option} /{option}"
+        raise UsageError(f"--{option} {path} cannot be mounted", subject=str(path), hint=hint)
+    return str(path)
 
 
 def dockerfile(
