@@ -5,8 +5,10 @@ The token is made for one address, so that a server learns none that another ser
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
+import ipaddress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -36,5 +38,17 @@ def read_key(path: Path | str) -> bytes:
 
 
 def token_for(key: bytes, url: str) -> str:
-    """What the gateway sends to the server at `url`, such as `http://127.0.0.1:9001`, and to no other one."""
-    return hmac.digest(key, urlsplit(url).netloc.encode(), hashlib.sha256).hex()
+    """What the gateway sends to the server at `url`, such as `http://127.0.0.1:9001`, and to no other one.
+
+    Spellings of one address have one token: letter case, a default port, forms of an IPv6 address.
+    """
+    return hmac.digest(key, _address(url).encode(), hashlib.sha256).hex()
+
+
+def _address(url: str) -> str:
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    with contextlib.suppress(ValueError):
+        host = str(ipaddress.ip_address(host))
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

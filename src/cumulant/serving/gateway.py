@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import Awaitable, Mapping
+import sys
+from collections.abc import Awaitable, Collection, Mapping
 from typing import NamedTuple
 
 import msgspec
 
+from cumulant.core.gateway_token import token_for
 from cumulant.core.traffic import (
     ARM_HEADER,
     CALLER_HEADER,
@@ -49,26 +51,46 @@ NONE = Marks()
 
 
 class Trust:
-    """Tells requests that the gateway forwarded from all others."""
+    """Tells requests that the gateway forwarded from all others.
 
-    def __init__(self, token: str) -> None:
-        self._token = token.encode()
+    Args:
+        urls: of this server, as a gateway may write them; a token of any of them is believed.
+    """
+
+    def __init__(self, key: bytes, urls: Collection[str]) -> None:
+        self._urls = urls
+        self._tokens = [token_for(key, url).encode() for url in urls]
+        #: requests with a token that was not believed
+        self.rejected = 0
 
     def check(self, headers: dict[bytes, bytes]) -> bool:
         """Take out of the headers what must not be believed; each request has a name of ours afterwards. Returns
         whether the gateway forwarded it.
         """
-        believed = hmac.compare_digest(headers.pop(_TOKEN, b""), self._token)
+        token = headers.pop(_TOKEN, b"")
+        believed = any(hmac.compare_digest(token, one) for one in self._tokens)
         if not believed:
+            if token:
+                self._reject()
             for name in (_ARM, _SERVED, _SHADOW, _REQUEST):
                 headers.pop(name, None)
         if not name_of(headers):
             headers[_REQUEST] = new_name().encode()
         return believed
 
+    def _reject(self) -> None:
+        """Count it, and say once what to do: a release behind this gateway gets no evidence."""
+        self.rejected += 1
+        if self.rejected == 1:
+            sys.stderr.write(
+                "a request has a gateway's token that this server does not believe: it was made with another key, or "
+                f"for an address that is none of {', '.join(self._urls)}. Give gateway and server the same "
+                "--gateway-key-file, and name the host that the gateway dials with --allow-host\n"
+            )
+
     def over(self, handle: Handler) -> Handler:
-        """Answers as `handle`, whose requests are checked first. Where no gateway forwarded a request, and so none names
-        it on the answer, the server does.
+        """Answers as `handle`, whose requests are checked first. The server names a request on the answer itself where
+        no gateway forwarded it.
         """
         check = self.check
 

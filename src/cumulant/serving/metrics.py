@@ -48,6 +48,9 @@ FAMILIES = {
         "counter", "Rows that broke a rule of the data contract, also refused ones.", (*_MODEL, "rule")
     ),
     "cumulant_log_records_total": Family("counter", "Records of the prediction log: written and lost.", ("result",)),
+    "cumulant_gateway_tokens_rejected_total": Family(
+        "counter", "Requests with a gateway's token that was not believed.", ()
+    ),
     "cumulant_label_posts_total": Family("counter", "Posts of labels: accepted, duplicate, refused.", ("result",)),
     "cumulant_labels_waiting_bytes": Family("gauge", "Posted labels that wait to be taken in.", (), once=True),
     "cumulant_worker_starts_total": Family("counter", "Worker processes started.", ()),

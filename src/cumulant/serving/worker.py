@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError
-from cumulant.core.gateway_token import token_for
 from cumulant.core.hosts import Hosts, is_loopback
 from cumulant.serving.app import Application
 from cumulant.serving.control import Control, Staff, open_pinned
@@ -25,12 +24,13 @@ from cumulant.serving.loops import short_turns
 from cumulant.serving.metrics import Series, of_connections
 from cumulant.serving.models import ModelSet
 from cumulant.serving.opening import Opening
+from cumulant.serving.own_urls import own_urls
 from cumulant.serving.pins import Pin, pin, refuse_twins
 from cumulant.serving.process import of_process
 from cumulant.serving.recording import Recorder
 from cumulant.serving.settings import Settings
 from cumulant.serving.sharing import Sharer
-from cumulant.serving.sockets import address_of, several_possible
+from cumulant.serving.sockets import several_possible
 from cumulant.serving.trial import Trial
 from cumulant.serving.watchers import Watchers
 
@@ -73,9 +73,11 @@ class Worker:
         self.app.inbox = None if settings.labels is None else Inbox(Path(settings.labels), settings.labels_size)
         self.app.score.watch = self._watchers.watch
         handle = self._watchers.over(self.app)
+        self._trust: Trust | None = None
         if settings.gateway_key is not None:
             self.app.score.marks = _marks
-            handle = Trust(token_for(settings.gateway_key, f"http://{_address(settings)}")).over(handle)
+            self._trust = Trust(settings.gateway_key, own_urls(settings.host, settings.port, settings.hosts))
+            handle = self._trust.over(handle)
         admitted = None if settings.token is None else self.app.admitted
         refusals = Refusals(self._watchers.refused)
         self._site = Site(handle, Limits.of_body(settings.body_limit), admitted, refusals)
@@ -112,6 +114,8 @@ class Worker:
             found.append(Series("cumulant_log_records_total", ("written",), client.written))
             found.append(Series("cumulant_log_records_total", ("lost",), client.lost))
             found.append(Series("cumulant_log_records_total", ("refused",), client.refused))
+        if self._trust is not None:
+            found.append(Series("cumulant_gateway_tokens_rejected_total", (), self._trust.rejected))
         return found
 
     async def run(
@@ -168,7 +172,3 @@ class Worker:
 def _marks(request: object) -> Marks:
     """Gateways speak HTTP: a call over gRPC did not come by one, and nothing of it is believed."""
     return marks_of(request.headers) if isinstance(request, Request) else Marks(request=new_name())
-
-
-def _address(settings: Settings) -> str:
-    return address_of(settings.host, settings.port)

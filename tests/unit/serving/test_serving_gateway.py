@@ -80,7 +80,7 @@ def test_marks(headers, marks):
 def test_without_the_token_nothing_is_believed(token):
     said = {name.encode(): value.encode() for name, value in SAID.items()}
     headers = said | {b"x-request-id": b"mine"} | ({} if token is None else {TOKEN_HEADER.encode(): token})
-    Trust(token_for(KEY, "http://127.0.0.1:1")).check(headers)
+    Trust(KEY, ["http://127.0.0.1:1"]).check(headers)
     marks = marks_of(headers)
     assert marks[:3] == NONE[:3]
     assert (len(marks.request), marks.caller) == (32, "mine")
@@ -90,7 +90,7 @@ def test_without_the_token_nothing_is_believed(token):
 def test_with_the_token_all_is_believed_and_a_missing_name_is_given():
     token = token_for(KEY, "http://127.0.0.1:1").encode()
     headers = {name.encode(): value.encode() for name, value in SAID.items()} | {TOKEN_HEADER.encode(): token}
-    trust = Trust(token.decode())
+    trust = Trust(KEY, ["http://127.0.0.1:1"])
     trust.check(headers)
     assert marks_of(headers) == Marks("candidate", "candidate", True, "q1")
     headers = {b"cumulant-arm": b"champion", TOKEN_HEADER.encode(): token}
@@ -109,6 +109,27 @@ def test_the_log_has_the_gateways_words_on_arm_copy_and_request(tmp_path, key_fi
     assert (copy.arm, copy.served_arm, copy.shadow, copy.caller_id) == ("candidate", "candidate", True, "body-id")
     assert (rescued.arm, rescued.served_arm, rescued.shadow) == ("candidate", "champion", False)
     assert rescued.caller_id == "mine"
+
+
+@pytest.mark.parametrize(
+    ("host", "dialled"),
+    [("0.0.0.0", "127.0.0.1"), ("0.0.0.0", "LOCALHOST"), ("localhost", "127.0.0.1"), ("127.0.0.1", "localhost")],
+)
+def test_the_token_of_each_spelling_of_the_address_is_believed(tmp_path, key_file, host, dialled):
+    folder, log = servable(tmp_path / "servable"), tmp_path / "log"
+    more = ("--insecure", "--behind-gateway", "--gateway-key-file", key_file, "--allow-host", "models.example.com")
+    with serving(folder, "--log", log, *more, host=host) as (process, url):
+        port = url.rpartition(":")[2]
+        urls = [f"http://{dialled}:{port}", f"http://models.example.com:{port}", "https://models.example.com"]
+        for number, one in enumerate([*urls, f"http://other:{port}", f"http://other:{port}"]):
+            headers = SAID | {"cumulant-request-id": f"q{number}", TOKEN_HEADER: token_for(KEY, one)}
+            assert httpx.post(f"http://127.0.0.1:{port}{PREDICT}", json=ROW, headers=headers).status_code == 200
+        figures = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        process.terminate()
+        lines = process.stderr.read()
+    assert [bool(find(log, f"q{number}")) for number in range(5)] == [True, True, True, False, False]
+    assert "cumulant_gateway_tokens_rejected_total 2" in figures
+    assert lines.count("--allow-host") == 1
 
 
 @pytest.mark.parametrize("token", [None, "forged", "of another server"])

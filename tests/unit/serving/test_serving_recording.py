@@ -26,8 +26,8 @@ KNOWN = 150
 
 
 @contextmanager
-def serving(*arguments):
-    command = [sys.executable, "-W", "error", "-m", "cumulant.serving", *map(str, arguments), "--http", "127.0.0.1:0"]
+def serving(*arguments, host="127.0.0.1"):
+    command = [sys.executable, "-W", "error", "-m", "cumulant.serving", *map(str, arguments), "--http", f"{host}:0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         line = process.stdout.readline()
