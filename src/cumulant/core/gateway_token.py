@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cumulant.core.errors import UsageError
+from cumulant.core.private_files import check_private
 
 #: bytes of a key, at least
 _LEAST = 32
@@ -23,8 +24,10 @@ def read_key(path: Path | str) -> bytes:
 
     Raises:
         UsageError: it cannot be read, or is too short to be one.
+        RefusedError: other users can read or write it, see `check_private`.
     """
     try:
+        check_private(Path(path), what="the gateway's key")
         found = Path(path).read_bytes()
     except OSError as error:
         raise UsageError(f"the gateway's key {path} cannot be read: {error.strerror}", subject=str(path)) from None

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import stat
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from cumulant.core.errors import RefusedError, UsageError
+from cumulant.core.errors import UsageError
+from cumulant.core.private_files import check_private
 
 VARIABLE = "CUMULANT_TOKEN"
 #: characters of a token that a server accepts: a shorter one can be guessed
 LEAST = 16
-#: where container engines mount secrets, often with mode 0444 for a user that is not known in advance
-_MOUNTED = (Path("/run/secrets"), Path("/var/run/secrets"))
 
 
 def read_token(path: Path | None, environment: Mapping[str, str], *, least: int = LEAST) -> str | None:
@@ -38,27 +34,6 @@ def read_token(path: Path | None, environment: Mapping[str, str], *, least: int 
     if not token:
         raise UsageError(f"{path} is empty", subject=str(path))
     return _checked(token, str(path), least)
-
-
-def check_private(path: Path) -> None:
-    """Refuse a file of tokens that its owner, who runs this, has left open to other users.
-
-    A file of another owner, on a read-only file system or below `/run/secrets` is as whoever mounted it wants it.
-
-    Raises:
-        RefusedError: other users can read or write it.
-        OSError: there is no such file.
-    """
-    found = path.stat()
-    if sys.platform == "win32" or not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
-        return
-    mounted = any(path.absolute().is_relative_to(place) for place in _MOUNTED)
-    if found.st_mode & 0o077 and not mounted and not os.statvfs(path).f_flag & os.ST_RDONLY:
-        raise RefusedError(
-            f"other users can read or write the tokens in {path} (mode {stat.S_IMODE(found.st_mode):04o})",
-            subject=str(path),
-            hint=f"chmod 600 {path}",
-        )
 
 
 def _checked(token: str, source: str, least: int) -> str:

@@ -44,6 +44,7 @@ def infer(url, headers, name="body-id"):
 @pytest.fixture
 def key_file(tmp_path):
     (tmp_path / "gateway.key").write_bytes(KEY)
+    (tmp_path / "gateway.key").chmod(0o600)
     return tmp_path / "gateway.key"
 
 
@@ -232,13 +233,16 @@ def test_through_a_gateway_no_caller_chooses_arm_or_name(tmp_path, key_file, eng
         (["--gateway-key-file", "gateway.key"], "go together"),
         (["--behind-gateway", "--gateway-key-file", "nowhere"], "cannot be read"),
         (["--behind-gateway", "--gateway-key-file", "short"], "fewer than 32"),
+        (["--behind-gateway", "--gateway-key-file", "open"], "chmod 600"),
     ],
 )
 def test_a_server_behind_a_gateway_does_not_start_without_its_key(tmp_path, key_file, options, told):
-    (tmp_path / "short").write_bytes(b"k" * 31)
+    for name, size, mode in (("short", 31, 0o600), ("open", 32, 0o640)):
+        (tmp_path / name).write_bytes(b"k" * size)
+        (tmp_path / name).chmod(mode)
     line = [sys.executable, "-m", "cumulant.serving", str(servable(tmp_path / "servable")), *options]
     ended = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path)
-    assert ended.returncode == 2
+    assert ended.returncode == (1 if "open" in options else 2)
     assert told in ended.stderr
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from cumulant.core import private_files
 from cumulant.core.errors import RefusedError, UsageError
-from cumulant.serving import token
-from cumulant.serving.token import LEAST, check_private, read_token
+from cumulant.core.private_files import check_private
+from cumulant.serving.token import LEAST, read_token
 
 GOOD = "0123456789abcdef"
 
@@ -63,7 +64,7 @@ class TestFiles:
 
     def test_one_that_was_mounted_is_as_it_was_meant(self, tmp_path, monkeypatch):
         path = file(tmp_path, mode=0o444)
-        monkeypatch.setattr(token, "_MOUNTED", (tmp_path,))
+        monkeypatch.setattr(private_files, "_MOUNTED", (tmp_path,))
         assert read_token(path, {}) == GOOD
 
     @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.errors import CumulantError
+from cumulant.core.gateway_token import read_key
 from cumulant.core.stderr import lossy_stderr
 from cumulant.core.traffic import Certificates
 from cumulant.drivers.envoy import engine, process
@@ -69,12 +70,13 @@ def _run(folder: Folder, opening: Opening, socket: str) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     salt = Path(opening.key_file).read_bytes() if opening.key_file else b""
+    key = read_key(opening.gateway_key_file) if opening.gateway_key_file else None
     writer = Writer(folder.exchanges)
     with folder.alone():
         # Kept, so that whoever changes routes later gives the servers their tokens too.
         state = msgspec.structs.replace(folder.state(), gateway_key_file=opening.gateway_key_file)
         folder.write_state(state)
-        write_clusters(folder, state)
+        write_clusters(folder, state, key)
         write_table(folder, state)
     write(folder.bootstrap, msgspec.json.encode(bootstrap(folder, opening, socket)))
     envoy = process.start(engine.program(), folder.bootstrap)

@@ -15,7 +15,7 @@ from cumulant.drivers.envoy import engine, exchanges
 from cumulant.drivers.envoy.admin import Admin
 from cumulant.drivers.envoy.clusters import endpoint
 from cumulant.drivers.envoy.folder import Folder, State
-from cumulant.drivers.envoy.published import write_clusters, write_table
+from cumulant.drivers.envoy.published import gateway_key, write_clusters, write_table
 from cumulant.drivers.envoy.routing import told_by
 from cumulant.drivers.envoy.servers import servers, under_way
 from cumulant.ports.traffic import Door, EndpointHealth, Opening
@@ -59,26 +59,27 @@ class EnvoyTraffic:
                     subject=routes.model,
                 )
             wanted = state if present == routes else state.changed(routes)
+            key = gateway_key(self._folder, state.gateway_key_file)
             self._folder.write_state(wanted)
-            self._publish(wanted, state)
+            self._publish(wanted, state, key)
 
-    def _publish(self, wanted: State, before: State) -> None:
+    def _publish(self, wanted: State, before: State, key: bytes | None) -> None:
         try:
-            self._show(wanted)
+            self._show(wanted, key)
         except EngineUnavailableError:
             if self._folder.seat() is not None:
                 # It runs and refuses: what is kept must be what is in force.
                 kept = msgspec.structs.replace(before, generation=wanted.generation + 1)
                 self._folder.write_state(kept)
-                write_clusters(self._folder, kept)
+                write_clusters(self._folder, kept, key)
                 write_table(self._folder, kept)
                 raise
 
-    def _show(self, state: State) -> None:
+    def _show(self, state: State, key: bytes | None) -> None:
         """Servers first, and routes to them once they are ready: no request meets a server that is not there."""
         admin = self._admin()
         refused = admin.refusals() if admin else 0
-        needed = write_clusters(self._folder, state)
+        needed = write_clusters(self._folder, state, key)
         if admin is not None:
             _wait(lambda: needed <= admin.serving(), admin, refused, "servers")
         write_table(self._folder, state)

@@ -92,7 +92,7 @@ class Folder:
     def seat(self) -> Seat | None:
         """The gateway that runs, if one does and it is open."""
         seat = self._last()
-        return seat if seat and self._is_running() else None
+        return seat if seat and self.is_running() else None
 
     def write_seat(self, seat: Seat) -> None:
         write(self._seat, msgspec.json.encode(msgspec.structs.replace(seat, folder=str(self.path.resolve()))))
@@ -111,7 +111,8 @@ class Folder:
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
-    def _is_running(self) -> bool:
+    def is_running(self) -> bool:
+        """Whether the gateway's process lives, which may not be open yet."""
         # A shared lock, so that those who look do not see each other as the gateway.
         try:
             handle = os.open(self._running, os.O_RDONLY)

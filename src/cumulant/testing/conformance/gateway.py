@@ -38,6 +38,7 @@ class GatewaySuite(RoutesConformance):
         key_file.write_bytes(b"k" * 32)
         gateway_key_file = tmp_path / "gateway.key"
         gateway_key_file.write_bytes(GATEWAY_KEY)
+        gateway_key_file.chmod(0o600)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

@@ -15,10 +15,11 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.errors import RefusedError, UsageError
+from cumulant.core.private_files import check_private
 from cumulant.ports.access import Principal
 from cumulant.runtime.review.verbs import named
 from cumulant.serving.errors import HttpError
-from cumulant.serving.token import LEAST, check_private
+from cumulant.serving.token import LEAST
 
 USER, GROUPS = b"x-cumulant-user", b"x-cumulant-groups"
 _BEARER = ((b"www-authenticate", b"Bearer"),)

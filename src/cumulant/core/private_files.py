@@ -1,0 +1,34 @@
+"""Files of secrets, which only their owner may read."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from pathlib import Path
+
+from cumulant.core.errors import RefusedError
+
+#: where container engines mount secrets, often with mode 0444 for a user that is not known in advance
+_MOUNTED = (Path("/run/secrets"), Path("/var/run/secrets"))
+
+
+def check_private(path: Path, *, what: str = "the tokens") -> None:
+    """Refuse a file of secrets, `what` in a message, that its owner, who runs this, has left open to other users.
+
+    A file of another owner, on a read-only file system or below `/run/secrets` is as whoever mounted it wants it.
+
+    Raises:
+        RefusedError: other users can read or write it.
+        OSError: there is no such file.
+    """
+    found = path.stat()
+    if sys.platform == "win32" or not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+        return
+    mounted = any(path.absolute().is_relative_to(place) for place in _MOUNTED)
+    if found.st_mode & 0o077 and not mounted and not os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise RefusedError(
+            f"other users can read or write {what} in {path} (mode {stat.S_IMODE(found.st_mode):04o})",
+            subject=str(path),
+            hint=f"chmod 600 {path}",
+        )
