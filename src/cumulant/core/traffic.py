@@ -23,6 +23,8 @@ KEY_HEADER = "cumulant-key"
 REQUEST_HEADER = "cumulant-request-id"
 #: the caller's own name of a request, which is passed on, returned, and never used to join anything
 CALLER_HEADER = "x-request-id"
+#: characters of an id of a request, printable ASCII; a longer one of a caller counts as none
+LONGEST_ID = 256
 #: shows a server that its request comes from the gateway
 TOKEN_HEADER = "cumulant-gateway-token"  # noqa: S105 - the header's name
 #: marks a mirrored request, whose answer is never returned

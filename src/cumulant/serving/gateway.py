@@ -20,6 +20,7 @@ from cumulant.core.traffic import (
     CALLER_HEADER,
     CANDIDATE,
     CHAMPION,
+    LONGEST_ID,
     REQUEST_HEADER,
     SERVED_HEADER,
     SHADOW_HEADER,
@@ -31,7 +32,6 @@ _ARM, _SERVED, _SHADOW, _REQUEST, _CALLER, _TOKEN = (
     name.encode() for name in (ARM_HEADER, SERVED_HEADER, SHADOW_HEADER, REQUEST_HEADER, CALLER_HEADER, TOKEN_HEADER)
 )
 _ARMS = {CHAMPION.encode(): CHAMPION, CANDIDATE.encode(): CANDIDATE}
-_LONGEST = 200
 
 
 class Marks(NamedTuple):
@@ -134,4 +134,4 @@ def marks_of(headers: Mapping[bytes, bytes]) -> Marks:
 
 
 def _printable(name: bytes) -> str:
-    return name.decode() if len(name) <= _LONGEST and name.isascii() and name.decode().isprintable() else ""
+    return name.decode() if len(name) <= LONGEST_ID and name.isascii() and name.decode().isprintable() else ""

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from cumulant.core.errors import CumulantError, OverloadedError, RequestError
+from cumulant.core.traffic import LONGEST_ID
 from cumulant.serving.budget import Budget
 from cumulant.serving.http import Request
 from cumulant.serving.inference import HEADER_LENGTH
@@ -36,7 +37,6 @@ _DIGITS = 12
 _MOST_PARTS = 500_000
 #: before a document begins
 _BLANK = 64
-_MAX_ID = 256
 _Parts = list[msgspec.Raw] | dict[str, msgspec.Raw]
 _parts: Callable[[bytes | msgspec.Raw], _Parts] = msgspec.json.Decoder(_Parts).decode
 _elements: Callable[[bytes], list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -179,7 +179,7 @@ def without_frames(error: E) -> E:
 def request_id_of(request: Request) -> str:
     """The caller's `X-Request-Id` where it is short printable ASCII; else a new one. Sent in bodies only."""
     found = request.headers.get(b"x-request-id")
-    if found and len(found) <= _MAX_ID and found.isascii() and found.decode("ascii").isprintable():
+    if found and len(found) <= LONGEST_ID and found.isascii() and found.decode("ascii").isprintable():
         return found.decode("ascii")
     return os.urandom(8).hex()
 

@@ -12,11 +12,11 @@ import numpy as np
 
 from cumulant.core.errors import RequestError
 from cumulant.core.servable import TensorSpec
+from cumulant.core.traffic import LONGEST_ID
 from cumulant.packaging import DTYPES
 from cumulant.packaging.engine import Array
 
 _MAX_RANK = 8
-_MAX_ID = 256
 #: bounds of what can be a size, and a number of values: beyond, neither numpy nor a message can show them
 _MAX_SIZE, _MAX_COUNT = 2**62, 2**60
 #: as `struct` writes them
@@ -199,8 +199,8 @@ def show_shape(shape: Sequence[int]) -> str:
 
 
 def checked_id(request_id: str | None) -> str | None:
-    if request_id is not None and len(request_id) > _MAX_ID:
-        raise RequestError(f"the id is longer than {_MAX_ID} characters")
+    if request_id is not None and len(request_id) > LONGEST_ID:
+        raise RequestError(f"the id is longer than {LONGEST_ID} characters")
     return request_id
 
 

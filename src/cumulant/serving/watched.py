@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable
 
+from cumulant.core.traffic import LONGEST_ID
 from cumulant.serving.gateway import marks_of
 from cumulant.serving.http import Handler, Request, Response
 from cumulant.serving.paths import template
 from cumulant.serving.watching import Note, Watch
 
-_MAX_ID = 256
 _MOST = 256
 
 
@@ -72,4 +72,4 @@ def _note(request: Request, path: str) -> Note:
 def printable(found: bytes) -> str:
     """An id of the caller's where it is short printable ASCII; else nothing."""
     text = found.decode("latin-1")
-    return text if len(text) <= _MAX_ID and text.isascii() and text.isprintable() else ""
+    return text if len(text) <= LONGEST_ID and text.isascii() and text.isprintable() else ""

@@ -128,7 +128,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.dumps(value).encode()
         head = (
             f"HTTP/1.1 {status} Said\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            f"cumulant-arm: made up by {self.server.arm.name}\r\ncumulant-request-id: made up\r\n\r\n"
+            f"cumulant-arm: made up by {self.server.arm.name}\r\ncumulant-request-id: made up\r\n"
+            "x-request-id: made up\r\n\r\n"
         )
         self.wfile.write(head.encode() + body)
 

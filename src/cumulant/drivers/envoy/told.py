@@ -5,13 +5,11 @@ from __future__ import annotations
 import msgspec
 
 from cumulant.core.masking import mask
-from cumulant.core.traffic import Exchange, predicts
+from cumulant.core.traffic import LONGEST_ID, Exchange, predicts
 from cumulant.drivers.envoy.clusters import arm_of
 
 #: the caller went away before the answer
 LEFT = 499
-#: characters of a request's name, which its caller chooses
-_LONGEST = 256
 #: Envoy's flags, the first that is there says the fault
 _FAULTS = (
     ("UT", "timeout"),
@@ -58,11 +56,10 @@ def exchange_of(line: Line, salt: bytes) -> Exchange | None:
         return None
     answered = line.details == "via_upstream"
     took = _number(line.took) if line.took is not None else _number(line.took_ms) * 1000
-    request = (line.request or "")[:_LONGEST]
-    caller_id = (line.caller_id or "")[:_LONGEST]
+    request, caller_id = (line.request or "")[:LONGEST_ID], line.caller_id or ""
     return Exchange(
         request=request,
-        caller_id="" if caller_id == request else caller_id,
+        caller_id="" if caller_id == request or len(caller_id) > LONGEST_ID else caller_id,
         time=_number(line.start) + took,
         model=line.model,
         assigned=line.assigned or arm_of(line.cluster or "", line.model),

@@ -16,6 +16,7 @@ from cumulant.core.traffic import (
     CHAMPION,
     FORCE_HEADER,
     KEY_HEADER,
+    LONGEST_ID,
     REQUEST_HEADER,
     SERVED_HEADER,
     SHADOW_HEADER,
@@ -114,6 +115,25 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
         assert len(set(names)) == 2
         assert [sent.headers[CALLER_HEADER] for sent in champion.posts()] == names
         assert [(told.request, told.caller_id) for told in Reader(traffic).until(2)] == [(name, "") for name in names]
+
+    @pytest.mark.parametrize("given", ["", "a b", "x" * LONGEST_ID])
+    def test_a_callers_name_is_passed_on_and_returned_and_an_empty_one_is_none(
+        self, traffic: Traffic, caller: Caller, champion: ArmServer, given: str
+    ) -> None:
+        traffic.apply(routes_of(champion.url))
+        answer = caller.post(headers={CALLER_HEADER: given})
+        [sent] = champion.posts()
+        # An empty one counts as none; the gateway's own may stand there.
+        names = {given} if given else {given, answer.headers[REQUEST_HEADER]}
+        assert {sent.headers[CALLER_HEADER], answer.headers[CALLER_HEADER]} <= names
+        assert [told.caller_id for told in Reader(traffic).until(1)] == [given]
+
+    def test_a_longer_name_of_a_caller_counts_as_none(
+        self, traffic: Traffic, caller: Caller, champion: ArmServer
+    ) -> None:
+        traffic.apply(routes_of(champion.url))
+        assert caller.post(headers={CALLER_HEADER: "x" * (LONGEST_ID + 1)}).status == 200
+        assert [told.caller_id for told in Reader(traffic).until(1)] == [""]
 
     def test_weights(self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=20.0))

@@ -14,6 +14,7 @@ from cumulant.core.traffic import (
     CALLER_HEADER,
     CANDIDATE,
     CHAMPION,
+    LONGEST_ID,
     REQUEST_HEADER,
     SERVED_HEADER,
     SHADOW_HEADER,
@@ -45,8 +46,8 @@ _ARM, _SERVED, _REQUEST, _SHADOW, _TOKEN, _CALLER = (
     name.encode() for name in (ARM_HEADER, SERVED_HEADER, REQUEST_HEADER, SHADOW_HEADER, TOKEN_HEADER, CALLER_HEADER)
 )
 _NOT_THE_CALLERS = frozenset({_ARM, _SERVED, _SHADOW, _REQUEST, _TOKEN, _CALLER})
-_NOT_THE_SERVERS = frozenset({_ARM, _REQUEST, _TOKEN})
-_NAME = re.compile(rb"[!-~]{1,128}")
+_NOT_THE_SERVERS = frozenset({_ARM, _REQUEST, _TOKEN, _CALLER})
+_NAME = re.compile(rb"[ -~]{1,%d}" % LONGEST_ID)
 _ABSOLUTE = re.compile(rb"^[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
 #: the caller went away; nobody reads the status
 _GONE = 499
@@ -332,9 +333,7 @@ class Passage:
 
     def _answer_headers(self, answer: Answer, *, bare: bool, chunks: bool) -> list[Header]:
         headers = passed_on(answer.headers, without=_NOT_THE_SERVERS)
-        headers += [(_ARM, self._assigned.arm.encode()), (_REQUEST, self._name)]
-        if all(name != _CALLER for name, _ in headers):
-            headers.append((_CALLER, self._caller))
+        headers += [(_ARM, self._assigned.arm.encode()), (_REQUEST, self._name), (_CALLER, self._caller)]
         if chunks:
             headers.append((b"transfer-encoding", b"chunked"))
         elif answer.length is not None and answer.status != 204:
