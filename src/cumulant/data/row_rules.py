@@ -16,11 +16,18 @@ from cumulant.data.spec import Bound, RuleSpec, SourceSpec
 #: repeats in a pattern that is tried at every place of a text, and in one that is tried at its begin only: each makes
 #: the time to fail longer by a factor of the text's length
 _MOST_REPEATS, _MOST_ANCHORED = 1, 2
-#: parts that may be absent: each doubles it
+#: parts that may be absent, and groups with alternatives: each doubles it
 _MOST_OPTIONAL = 3
-_REPEAT = re.compile(r"[*+]|\{\d+,\d*\}")
-_REPEATED_GROUP = re.compile(r"\)[*+{]")
-_ESCAPED_OR_SET = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)
+#: what Rust and Python read alike. `\d`, `\w`, `\s` and `\b` mean the same of ASCII texts, with Python's flag for them
+_LITERAL = r"\\(?:[ -/:;=?@\[-`{-~]|[tnrfva]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})"
+_CLASS = r"\\[dDwWsS]"
+_SET = rf"\[\^?+(?!])(?:{_LITERAL}|{_CLASS}|[^\[\]\\])+\]"
+_ONE = rf"(?:{_LITERAL}|{_CLASS}|{_SET}|\\[Ab]|[^\\\[\](){{}}*+?|])"
+_REPEAT = r"(?:[*+?]|\{[0-9]+(?:,[0-9]*)?\})"
+_PATTERN = re.compile(rf"(?:{_ONE}(?:{_REPEAT}\??)?|\((?!\?)|\||\)\??)*", re.DOTALL)
+_PART = re.compile(rf"{_SET}|\\.|(\$)", re.DOTALL)
+_ESCAPED_OR_SET = re.compile(rf"{_SET}|\\.", re.DOTALL)
+_MANY = re.compile(r"[*+]|\{[0-9]+,[0-9]*\}")
 
 
 def request_rules(spec: SourceSpec, fields: Iterable[Field]) -> dict[str, FieldRule]:
@@ -59,20 +66,26 @@ def _bound(bound: Bound | None, dtype: DType) -> Bound | None:
 def portable(pattern: str) -> str | None:
     """A pattern in Rust's syntax as Python reads it; None where it means something else there, or may take long.
 
-    Python goes back where Rust's engine never does: a repeated group, or many repeats, could take a caller's text
-    hours. Those are left to the data's own check.
+    One that begins with `(?a)` says the same of ASCII texts only. Python goes back where Rust's engine never does: a
+    repeated group, or many repeats, could take a caller's text hours. Those are left to the data's own check.
     """
-    bare = _ESCAPED_OR_SET.sub("x", pattern)
-    most = _MOST_ANCHORED if bare.startswith("^") and "|" not in bare else _MOST_REPEATS
-    too_slow = len(_REPEAT.findall(bare)) > most or bare.count("?") > _MOST_OPTIONAL
-    if too_slow or _REPEATED_GROUP.search(bare) or "(?" in bare:
+    if not _PATTERN.fullmatch(pattern) or _is_slow(pattern):
         return None
     # `$` is the end of the text in Rust; in Python also before a last line break.
-    python = re.sub(r"(\\.|\[\^?\]?(?:\\.|[^\]\\])*\])|\$", lambda part: part[1] or r"\Z", pattern, flags=re.DOTALL)
+    python = _PART.sub(lambda part: r"\Z" if part[1] else part[0], pattern)
+    if re.search(r"\\[dDwWsSb]", re.sub(_LITERAL, "", pattern)):
+        python = f"(?a){python}"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # of a set that later versions of Python may read in another way
+            warnings.simplefilter("error")  # of the operations on sets, which are Rust's
             re.compile(python)
     except (re.error, Warning):
         return None
     return python
+
+
+def _is_slow(pattern: str) -> bool:
+    bare = _ESCAPED_OR_SET.sub("x", pattern)
+    most = _MOST_ANCHORED if bare.startswith("^") and "|" not in bare else _MOST_REPEATS
+    alternatives = bare.count("(") if "|" in bare else 0
+    return len(_MANY.findall(bare)) > most or bare.count("?") + alternatives > _MOST_OPTIONAL

@@ -135,7 +135,7 @@ def _demand(rule: FieldRule, broken: str) -> str:
 def _test(rule: FieldRule, dtype: DType) -> Test:
     low, high = _bound(rule.min, dtype), _bound(rule.max, dtype)
     members = None if rule.members is None else frozenset(rule.members)
-    matches = None if rule.pattern is None else re.compile(rule.pattern).search
+    pattern = None if rule.pattern is None else re.compile(rule.pattern)
     nulls = "nulls" if rule.required else ""
 
     def test(value: Any) -> str:
@@ -147,11 +147,16 @@ def _test(rule: FieldRule, dtype: DType) -> Test:
             return "max"
         if members is not None and value not in members:
             return "in"
-        if matches is not None and len(value) <= _MOST_TEXT and matches(value) is None:
+        if pattern is not None and _is_matched(pattern, value) and pattern.search(value) is None:
             return "pattern"
         return ""
 
     return test
+
+
+def _is_matched(pattern: re.Pattern[str], text: str) -> bool:
+    """Whether the pattern says the same of the text as the check of the data, and says it in a short time."""
+    return len(text) <= _MOST_TEXT and (not pattern.flags & re.ASCII or text.isascii())
 
 
 def _bound(bound: float | str | None, dtype: DType) -> Any:

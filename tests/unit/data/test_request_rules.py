@@ -6,7 +6,7 @@ import re
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.plan import Field
@@ -15,6 +15,14 @@ from cumulant.data import RuleSpec, SourceSpec, request_rules
 from cumulant.data.row_rules import portable
 
 PORTABLE = [r"^N\d+$", r"[A-Z]{2}", r"^[^@]+@x$", r"a\$b", r"[$]a$", r"^\w+-\d+$", r"^(AA|UA)$", r"a?b?c?", r"^.$"]
+PORTABLE += [r"^\s$", r"^\S+$", r"\bN", r"^[\w.]+$", r"^[^\d]$", r"^\x41$", r"^\u0041?$", r"\AN", r"^[+-]?\d{2,3}?$"]
+#: what a pattern is made of, by which the two languages differ
+PIECES = [
+    *"aA1-^$.|()[]{}*+?<>&~,: ", r"\d", r"\W", r"\s", r"\b", r"\B", r"\<", r"\>", r"\]", r"\[", r"\-", r"\\", r"\.", r"\A",
+    r"\z", r"\n", r"\x41", r"\x{41}", r"\u0041", r"\u{41}", r"\pL", r"\p{L}", r"\b{start}", "[[:alpha:]]", "[^a]", "[a-c]",
+    "[]a]", "[a[b]]", "&&", "--", "~~", "||", "{2}", "{1,}", "{,2}", "{ 2 }", "a+", "(a|", "(?i)", "(?:",
+]  # fmt: skip
+TEXTS = st.text(st.sampled_from("aAbcNU12-@x$\n. ]²é\u0301\x1c\x85\u0663"), max_size=6)
 
 
 def test_what_can_be_decided_on_one_value():
@@ -40,15 +48,34 @@ def test_what_can_be_decided_on_one_value():
         "at": FieldRule(min="2024-01-01T00:00:00+00:00"),
         "day": FieldRule(max="2024-02-03"),
         "flag": FieldRule(members=(True,)),
-        "card": FieldRule(pattern=r"^\d\Z"),
+        "card": FieldRule(pattern=r"(?a)^\d\Z"),
     }
 
 
 @pytest.mark.parametrize("pattern", PORTABLE)
-@given(text=st.text(st.sampled_from("aAbcNU12-@x$\n."), max_size=6))
+@given(text=TEXTS)
 def test_a_portable_pattern_says_the_same_as_the_check_of_the_data(pattern, text):
-    rust = pl.select(pl.lit(text).str.contains(pattern)).item()
-    assert (re.search(portable(pattern), text) is not None) == rust
+    assert says_the_same(pattern, [text])
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    pattern=st.lists(st.sampled_from(PIECES), min_size=1, max_size=6).map("".join), texts=st.lists(TEXTS, min_size=4)
+)
+def test_any_pattern_that_is_called_portable_says_the_same(pattern, texts):
+    assume(portable(pattern) is not None)
+    try:
+        assert says_the_same(pattern, texts)
+    except pl.exceptions.ComputeError:
+        assume(False)  # which the check of the data refuses
+
+
+def says_the_same(pattern: str, texts: list[str]) -> bool:
+    """Whether Python finds in each text what Polars does; a pattern for ASCII texts is compared on those only."""
+    python = re.compile(portable(pattern))
+    compared = [text for text in texts if text.isascii() or not python.flags & re.ASCII]
+    rust = pl.Series(compared, dtype=pl.String).str.contains(pattern).to_list()
+    return [python.search(text) is not None for text in compared] == rust
 
 
 @pytest.mark.parametrize(
@@ -70,6 +97,24 @@ def test_a_portable_pattern_says_the_same_as_the_check_of_the_data(pattern, text
         r"^a|b+c+",
         r"a?a?a?a?aaaa",
         r"^a{1,9}b{1,9}c{1,9}",
+        "^" + "(a|aa)" * 4 + "$",
+        r"^[^[:space:]]+$",
+        r"^[_[:alnum:]]+$",
+        r"^[a[bc]]$",
+        r"^[a-z--b]$",
+        r"^[a~~b]$",
+        r"^[]-a]$",
+        r"^\d{3}+$",
+        r"^\d++\d$",
+        r"^a?+a$",
+        r"^a{2}{3}$",
+        r"\<a",
+        r"a\>",
+        r"^\b{start}a",
+        r"^\B$",
+        r"^\x{41}$",
+        r"^\u{41}$",
+        r"^a{ 2 }$",
     ],
 )
 def test_what_reads_otherwise_or_takes_long_is_left_out(pattern):
