@@ -76,6 +76,8 @@ class FieldRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     members: tuple[bool | int | float | str, ...] | None = None
     #: a regular expression, as Python reads it, that a text must contain
     pattern: str | None = None
+    #: the same as the contract declares it, for messages
+    declared_pattern: str | None = None
 
 
 class Servable(msgspec.Struct, frozen=True, kw_only=True):

@@ -195,10 +195,10 @@ def row_schema(model: Model) -> Schema:
 
 
 def _request_row(model: RowModel) -> dict[str, Any]:
-    required = set(model.schema.required)
+    required = set(model.required)
     return {
         "type": "object",
-        "required": list(model.schema.required),
+        "required": list(model.required),
         "properties": {
             field.name: _FIELDS[field.dtype] if field.name in required else _or_null(_FIELDS[field.dtype])
             for field in model.schema.fields.values()

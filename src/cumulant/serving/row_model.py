@@ -76,6 +76,9 @@ class RowModel:
         self.rules: RequestRules | None = None
         if self.servable.rules or self.servable.closed:
             self.rules = RequestRules(self.servable, self.schema.fields, refuse=refuse_invalid)
+        #: fields without which a request is refused, in the order of the schema
+        needed = {*self.schema.required, *(() if self.rules is None else self.rules.required)}
+        self.required = tuple(name for name in self.schema.fields if name in needed)
         self.table = table or self.servable.lineage.get("state") or self.name
         self.outputs: Mapping[str, tuple[str, list[int]]] = outputs(self.servable)
         self.inputs = self._metadata()
@@ -94,7 +97,7 @@ class RowModel:
         self.runner.measure(self._made_up)
 
     def _metadata(self) -> Mapping[str, dict[str, Any]]:
-        required = set(self.schema.required)
+        required = set(self.required)
         return {
             field.name: {
                 "name": field.name,
@@ -120,17 +123,18 @@ class RowModel:
         return self.scorer.feeds(noise((rows, len(self.scorer.features)), rows).astype(np.float32))
 
     def from_tensors(self, inputs: Sequence[Input]) -> Work:
-        work = self.from_rows(to_rows(inputs, self.schema.fields, self.schema.unread))
+        rows = to_rows(inputs, self.schema.fields, self.schema.unread)
+        work = self.from_rows(rows, {tensor.name: tensor.datatype for tensor in inputs})
         if self.schema.unread:
             work.warnings = (*self.schema.warnings({tensor.name for tensor in inputs}), *work.warnings)
         return work
 
-    def from_rows(self, rows: Sequence[object]) -> Work:
+    def from_rows(self, rows: Sequence[object], datatypes: Mapping[str, str] | None = None) -> Work:
         check_rows(rows)
         if not rows:
             return Work(self.scorer.feeds(np.empty((0, len(self.scorer.features)), np.float32)), 0, raw=rows)
         checked = self.schema.rows(rows)
-        broken = {} if self.rules is None else self.rules.broken(checked)
+        broken = {} if self.rules is None else self.rules.broken(checked, datatypes)
         vectors = self.features.vectors(checked)
         feeds = self.scorer.feeds(self.scorer.encoder.matrix(vectors.columns))
         work = Work(feeds, len(rows), vectors.age, rows, checked, warnings=(*self._warnings(rows), *late(vectors.late)))
@@ -156,7 +160,7 @@ class RowModel:
         return list(work.answers)
 
     def card(self) -> dict[str, object]:
-        required = set(self.schema.required)
+        required = set(self.required)
         told = {} if self.reasons is None else {"reasons": self.reasons.card()}
         return {
             "name": self.name,

@@ -8,8 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
+import msgspec
+import numpy as np
+
 from cumulant.core.plan import DType, Field
-from cumulant.core.servable import FieldRule, Servable
+from cumulant.core.servable import Datatype, FieldRule, Servable
+from cumulant.packaging import DTYPES
 from cumulant.packaging.encoder import category_of
 from cumulant.serving.errors import HttpError
 from cumulant.serving.schema import short
@@ -19,6 +23,8 @@ _NAMED = 5
 #: characters of a text that is matched with a pattern: the time of a match grows faster than the text
 _MOST_TEXT = 128
 _UNSEEN = "unseen"
+#: types of tensors that hold most numbers with decimals less exactly than a bound is declared
+_NARROW: tuple[Datatype, ...] = ("FP16", "FP32")
 Row = Mapping[str, Any]
 #: the name of the rule that a value breaks; empty: none
 Test = Callable[[Any], str]
@@ -40,19 +46,31 @@ class RequestRules:
         self._tests = [
             (name, _test(rule, fields[name].dtype)) for name, rule in servable.rules.items() if name in fields
         ]
+        self._narrow: dict[tuple[str, str], Test] = {
+            (name, datatype): _test(_widened(servable.rules[name], datatype), fields[name].dtype)
+            for name, _ in self._tests
+            for datatype in _NARROW
+        }
         self._known = {
             one.feature: frozenset({None, *one.categories}) for one in servable.inputs if one.feature in servable.closed
         }
 
-    def broken(self, rows: Sequence[Row]) -> dict[Fault, list[int]]:
-        """Each broken rule with its rows, from 0.
+    @property
+    def required(self) -> frozenset[str]:
+        """Fields without which a request is refused."""
+        return frozenset(name for name, rule in self._rules.items() if rule.required and self.refuse)
+
+    def broken(self, rows: Sequence[Row], datatypes: Mapping[str, str] | None = None) -> dict[Fault, list[int]]:
+        """Each broken rule with its rows, from 0. `datatypes`: of the tensors that the fields came in.
 
         Raises:
             HttpError: 422 where that refuses the request; names the first row, its field and the rule.
         """
         faults: dict[Fault, list[int]] = {}
+        narrow = datatypes or {}
+        tests = [(name, self._narrow.get((name, narrow.get(name, "")), test)) for name, test in self._tests]
         for number, row in enumerate(rows):
-            for name, test in self._tests:
+            for name, test in tests:
                 if rule := test(row[name]):
                     faults.setdefault((name, rule), []).append(number)
         if faults:
@@ -93,7 +111,8 @@ class RequestRules:
         value = None if self._fields[name].personal else rows[numbers[0]][name]
         got = f", got {short(value)}" if short(value) else ""
         message = f'{where}field "{name}" must {_demand(self._rules[name], rule)}{got} (rule {name}:{rule})'
-        return HttpError(422, message, hint="correct the value, or leave the row out")
+        hint = "correct the value, or leave the row out" if len(rows) > 1 else "correct the value and send it again"
+        return HttpError(422, message, hint=hint)
 
 
 def invalid_rows(faults: Mapping[Fault, Sequence[int]], count: int) -> list[str]:
@@ -129,7 +148,7 @@ def _demand(rule: FieldRule, broken: str) -> str:
                 f" and {len(listed) - _NAMED} more" * (len(listed) > _NAMED)
             )
         case _:
-            return f"match {rule.pattern}"
+            return f"match {rule.declared_pattern or rule.pattern}"
 
 
 def _test(rule: FieldRule, dtype: DType) -> Test:
@@ -152,6 +171,24 @@ def _test(rule: FieldRule, dtype: DType) -> Test:
         return ""
 
     return test
+
+
+def _widened(rule: FieldRule, datatype: Datatype) -> FieldRule:
+    """The rule for numbers of a narrower type, where the number nearest to a bound or member stands for it too.
+
+    Numbers in JSON are not rounded to the tensor's type, so the declared ones hold as well.
+    """
+
+    def rounded(number: Any) -> Any:
+        with np.errstate(over="ignore"):
+            return float(DTYPES[datatype].type(number)) if isinstance(number, (int, float)) else number
+
+    return msgspec.structs.replace(
+        rule,
+        min=None if rule.min is None else min(rule.min, rounded(rule.min)),
+        max=None if rule.max is None else max(rule.max, rounded(rule.max)),
+        members=None if rule.members is None else (*rule.members, *map(rounded, rule.members)),
+    )
 
 
 def _is_matched(pattern: re.Pattern[str], text: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import struct
 
 import grpc
 import httpx
@@ -22,7 +24,7 @@ from cumulant.serving.rules import RequestRules
 RULES = {
     "distance": FieldRule(min=0, max=5000.0),
     "carrier": FieldRule(members=("AA", "UA", "BB")),
-    "tail": FieldRule(pattern=r"(?a)^N\d+\Z"),
+    "tail": FieldRule(pattern=r"(?a)^N\d+\Z", declared_pattern=r"^N\d+$"),
     "seats": FieldRule(required=True, min=1),
     "sched_dep": FieldRule(min="2013-01-01T00:00:00+00:00"),
     "day": FieldRule(max="2020-01-01"),
@@ -33,7 +35,7 @@ BAD = [
     ({"distance": -5.0}, "distance:min", "be at least 0"),
     ({"distance": 5001.0}, "distance:max", "be at most 5000"),
     ({"carrier": "ZZ"}, "carrier:in", "be one of AA, UA, BB"),
-    ({"tail": "N1\n"}, "tail:pattern", "match "),
+    ({"tail": "N1\n"}, "tail:pattern", r"match ^N\d+$"),
     ({"seats": None}, "seats:nulls", "not be null"),
     ({"seats": 0}, "seats:min", "be at least 1"),
     ({"sched_dep": "2012-12-31T23:00:00Z"}, "sched_dep:min", "be at least 2013-01-01"),
@@ -88,7 +90,9 @@ def test_a_broken_rule_warns_or_refuses(warning, refusing, change, rule, demand)
     assert several.status_code == 422
     assert several.json()["error"].startswith(f'row 2: field "{name}" must {demand}')
     assert f"(rule {rule})" in several.json()["error"]
+    assert "leave the row out" in several.text
     assert counts(warning) == counts(refusing) == {rule: 1}
+    assert "row out" not in call(refusing, "POST", PREDICT, GOOD | change).text
 
 
 def test_the_value_is_repeated_unless_it_is_personal(refusing):
@@ -188,3 +192,35 @@ def test_a_long_text_is_not_matched(warning):
 def test_a_pattern_of_ascii_texts_is_not_matched_with_others(warning):
     assert "warnings" not in call(warning, "POST", PREDICT, GOOD | {"tail": "N\u0663"}).json()
     assert "warnings" in call(warning, "POST", PREDICT, GOOD | {"tail": "Nx"}).json()
+
+
+@pytest.mark.parametrize(("datatype", "letter"), [("FP16", "e"), ("FP32", "f"), ("FP64", "d")])
+@pytest.mark.parametrize("rule", [FieldRule(max=0.1), FieldRule(min=0.1), FieldRule(members=(0.1, 0.3))])
+def test_a_number_on_a_bound_passes_in_every_float_type(tmp_path, datatype, letter, rule):
+    app = Application(ModelSet([open_model(servable(tmp_path / "m", rules={"distance": rule}), refuse_invalid=True)]))
+
+    def status(value: float, *, binary: bool) -> int:
+        inputs, raw = tensors([ROW | {"distance": value}]), b""
+        tensor = next(one for one in inputs if one["name"] == "distance")
+        tensor["datatype"] = datatype
+        if binary:
+            del tensor["data"]
+            raw = struct.pack(f"<{letter}", value)
+            tensor["parameters"] = {"binary_data_size": len(raw)}
+        head = json.dumps({"inputs": inputs}).encode()
+        headers = {b"inference-header-content-length": str(len(head)).encode()} if binary else {}
+        return call(app, "POST", INFER, head + raw, headers=headers).status_code
+
+    assert [status(0.1, binary=binary) for binary in (True, False)] == [200, 200]
+    outside = 0.09 if rule.min is not None else 0.11
+    assert [status(outside, binary=binary) for binary in (True, False)] == [422, 422]
+
+
+def test_a_field_that_may_not_be_null_is_announced_as_required_where_that_refuses(warning, refusing):
+    for app, required in ((warning, False), (refusing, True)):
+        card = call(app, "GET", "/v1/models/flight-late").json()
+        assert {one["name"]: one["required"] for one in card["request"]}["seats"] is required
+        inputs = call(app, "GET", "/v2/models/flight-late").json()["inputs"]
+        assert {one["name"]: one["parameters"]["optional"] for one in inputs}["seats"] is not required
+        row = {name: value for name, value in GOOD.items() if name != "seats"}
+        assert call(app, "POST", PREDICT, row).status_code == (422 if required else 200)
