@@ -61,7 +61,8 @@ def show_prediction(folder: Path, request: str) -> list[PredictionView]:
         NotFoundError: the log holds no request of that id.
         StorageError: a file cannot be read.
     """
-    found = log.find(folder, request) or log.find(folder, request, by="caller_id")
+    # Rows whose caller gave no id have an empty one.
+    found = request and (log.find(folder, request) or log.find(folder, request, by="caller_id"))
     if not found:
         raise NotFoundError(
             f'no prediction with the id "{request}" is in the log',

@@ -17,8 +17,10 @@ import polars as pl
 import pytest
 from serving_models import ROW, WINDOWED, flights, servable, windowed_model
 
+from cumulant.core.errors import NotFoundError
 from cumulant.drivers.local.online import SqliteOnline
 from cumulant.features import compute, materialize
+from cumulant.runtime.predictions import show_prediction
 from cumulant.serving.log import find, gaps, recent
 
 PREDICT = "/v1/models/flight-late/predict"
@@ -193,3 +195,11 @@ def test_every_answer_is_in_the_log_and_personal_values_are_not(place, tmp_path)
     assert [json.loads(two.request)["distance"] for two in find(log, "t")] == [1.0, 2.0]
     everything = b"".join(path.read_bytes() for path in log.rglob("*") if path.is_file())
     assert b"N-secret" not in everything
+
+
+def test_an_empty_id_is_that_of_no_prediction(tmp_path):
+    with serving(servable(tmp_path / "model"), "--log", tmp_path / "log") as (_, url):
+        name = httpx.post(url + PREDICT, json=ROW).json()["request_id"]
+    assert [one.id for one in show_prediction(tmp_path / "log", name)] == [name]
+    with pytest.raises(NotFoundError, match='the id ""'):
+        show_prediction(tmp_path / "log", "")
