@@ -83,6 +83,8 @@ def _show(console: Console, found: Plan, project: str | None) -> None:
     console.print(table(["source", "rows", "quarantined", ""], rows))
     kinds = [(one.name, one.dtype) for one in found.features.features]
     console.print(f"{len(kinds)} features: {', '.join(name for name, _ in kinds)}", soft_wrap=True)
+    for note in found.notes:
+        console.print(f"note: {note}", soft_wrap=True)
     console.print("next: " + line("train", project=project), style="dim", soft_wrap=True)
 
 

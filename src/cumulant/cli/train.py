@@ -39,6 +39,7 @@ def train(
     """
     from cumulant.core.units import duration, moment
     from cumulant.runtime.report import content
+    from cumulant.runtime.report_page.judged import with_notes
     from cumulant.runtime.train import train as flow
 
     if time is not None:
@@ -55,7 +56,7 @@ def train(
                 time=time,
                 progress=progress,
             )
-        page = content(project, found.run, principal=who)
+        page = with_notes(content(project, found.run, principal=who), found.notes)
     finish(call, page, found.reused, found.seconds, found.next)
 
 

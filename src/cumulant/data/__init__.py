@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cumulant.data.profile import ColumnProfile, Profile
     from cumulant.data.proposal import Proposal, infer
     from cumulant.data.retention import expired, removable
-    from cumulant.data.row_rules import request_rules
+    from cumulant.data.row_rules import request_rules, unchecked_rules
     from cumulant.data.shift import moved, shifts
     from cumulant.data.snapshot import (
         CheckResult,
@@ -52,7 +52,7 @@ _HOMES = {
     "profile": ("ColumnProfile", "Profile"),
     "prepare": ("prepare_digest",),
     "retention": ("expired", "removable"),
-    "row_rules": ("request_rules",),
+    "row_rules": ("request_rules", "unchecked_rules"),
     "shift": ("moved", "shifts"),
     "snapshot": ("CheckResult", "SchemaChange", "Shift", "Snapshot", "SourceFile", "scan", "source_of"),
     "sources": ("Table", "find", "read", "read_any", "refuse_short", "said_of_short", "shown"),
@@ -115,6 +115,7 @@ __all__ = [
     "to_odcs",
     "to_polars",
     "told",
+    "unchecked_rules",
     "warnings_of",
 ]
 

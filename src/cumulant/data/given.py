@@ -46,9 +46,9 @@ def as_fields(
     """
     _refuse_absent([name for name in frame.columns if name not in others], fields, required)
     present = [field for field in fields if field.name in frame.columns]
-    found = [_cast(frame.schema[field.name], field, missing, formats or {}) for field in present]
-    _refuse_lost(frame, found, first)
-    return frame.select(cast.expr for cast in found)
+    field_casts = [_cast(frame.schema[field.name], field, missing, formats or {}) for field in present]
+    _refuse_lost(frame, field_casts, first)
+    return frame.select(cast.expr for cast in field_casts)
 
 
 def _refuse_absent(columns: Sequence[str], fields: Sequence[Field], required: Collection[str]) -> None:

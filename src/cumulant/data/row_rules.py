@@ -7,10 +7,9 @@ import warnings
 from collections.abc import Iterable
 from datetime import date
 
-from cumulant.core.plan import DType, Field
+from cumulant.core.plan import Field
 from cumulant.core.servable import FieldRule
-from cumulant.core.units import moment
-from cumulant.data.rules import fitting_member, is_row_rule
+from cumulant.data.rules import fitting_bound, fitting_member, is_row_rule
 from cumulant.data.spec import Bound, RuleSpec, SourceSpec
 
 #: repeats in a pattern that is tried at every place of a text, and in one that is tried at its begin only: each makes
@@ -30,37 +29,56 @@ _ESCAPED_OR_SET = re.compile(rf"{_SET}|\\.", re.DOTALL)
 _MANY = re.compile(r"[*+]|\{[0-9]+,[0-9]*\}")
 
 
-def request_rules(spec: SourceSpec, fields: Iterable[Field]) -> dict[str, FieldRule]:
-    """Request field to what is asked of each of its values; `spec` with the rules of its contract file.
+def request_rules(spec: SourceSpec, fields: Iterable[Field], *, source: str) -> dict[str, FieldRule]:
+    """Request field to the rules of each of its values; `spec` with the rules of its contract file.
 
-    Left out are the allowed values of personal fields, which are personal values themselves, and patterns that cannot
-    be matched in Python in a short time.
+    Left out is what `unchecked_rules` names.
+
+    Raises:
+        DataError: a rule names a value that its column cannot hold.
     """
-    rules = {field.name: _rule(spec.rules[field.name], field) for field in fields if field.name in spec.rules}
+    rules = {field.name: _rule(spec.rules[field.name], field, source) for field in fields if field.name in spec.rules}
     return {name: rule for name, rule in rules.items() if rule != FieldRule()}
 
 
-def _rule(rule: RuleSpec, field: Field) -> FieldRule:
+def unchecked_rules(spec: SourceSpec, fields: Iterable[Field]) -> dict[str, tuple[str, ...]]:
+    """Request field to those rules of one value that requests are not checked for.
+
+    Allowed values of personal fields, which are personal values themselves; patterns that are not `portable`, or are of
+    a field that is no text.
+    """
+    names: dict[str, tuple[str, ...]] = {}
+    for field in fields:
+        rule = spec.rules.get(field.name, RuleSpec())
+        members = ("in",) if rule.in_ is not None and field.personal else ()
+        pattern = ("pattern",) if rule.pattern is not None and _pattern(rule, field) is None else ()
+        if members or pattern:
+            names[field.name] = members + pattern
+    return names
+
+
+def _rule(rule: RuleSpec, field: Field, source: str) -> FieldRule:
     members = None if rule.in_ is None or field.personal else rule.in_
+    pattern = _pattern(rule, field)
     return FieldRule(
         required=is_row_rule(rule.nulls),
-        min=_bound(rule.min, field.dtype),
-        max=_bound(rule.max, field.dtype),
-        members=None if members is None else tuple(fitting_member(m, field.dtype, field.name, "") for m in members),
-        pattern=portable(rule.pattern) if rule.pattern is not None and field.dtype == "str" else None,
+        min=_bound(rule.min, field, source),
+        max=_bound(rule.max, field, source),
+        members=None if members is None else tuple(fitting_member(m, field.dtype, field.name, source) for m in members),
+        pattern=pattern,
+        declared_pattern=None if pattern is None else rule.pattern,
     )
 
 
-def _bound(bound: Bound | None, dtype: DType) -> Bound | None:
+def _pattern(rule: RuleSpec, field: Field) -> str | None:
+    return portable(rule.pattern) if rule.pattern is not None and field.dtype == "str" else None
+
+
+def _bound(bound: Bound | None, field: Field, source: str) -> Bound | None:
     if bound is None:
         return None
-    if dtype == "time":
-        return moment(str(bound)).isoformat()
-    if dtype == "date":
-        return date.fromisoformat(str(bound)).isoformat()
-    if dtype in ("int", "float"):
-        return float(bound) if isinstance(bound, str) else bound
-    return None
+    limit = fitting_bound(bound, field.dtype, field.name, source)
+    return limit.isoformat() if isinstance(limit, date) else limit
 
 
 def portable(pattern: str) -> str | None:

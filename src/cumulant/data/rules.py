@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 
 import polars as pl
 
@@ -105,13 +105,23 @@ def _column_checks(column: str, rule: RuleSpec, dtype: DType, *, source: str, pe
 
 
 def _bound(bound: Bound, dtype: DType, column: str, source: str) -> pl.Expr:
+    limit = pl.lit(fitting_bound(bound, dtype, column, source))
+    return limit.cast(POLARS["time"]) if dtype == "time" else limit
+
+
+def fitting_bound(bound: Bound, dtype: DType, column: str, source: str) -> int | float | date | datetime:
+    """A limit as a value of the column's type.
+
+    Raises:
+        DataError: it can be none.
+    """
     try:
         if dtype == "time":
-            return pl.lit(moment(str(bound))).cast(POLARS["time"])
+            return moment(str(bound))
         if dtype == "date":
-            return pl.lit(date.fromisoformat(str(bound)))
+            return date.fromisoformat(str(bound))
         if dtype in ("int", "float"):
-            return pl.lit(float(bound) if isinstance(bound, str) else bound)
+            return float(bound) if isinstance(bound, str) else bound
     except (ValueError, UsageError):
         pass
     raise DataError(

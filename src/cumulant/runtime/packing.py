@@ -14,10 +14,11 @@ from cumulant.core import expr
 from cumulant.core.ids import digest
 from cumulant.core.masking import fingerprint
 from cumulant.core.refs import ObjectRef
-from cumulant.core.servable import FieldRule, Parity, Servable, Unread
+from cumulant.core.servable import Parity, Servable, Unread
 from cumulant.runtime.explained import reasons_of
 from cumulant.runtime.fitting import Fitted, loaded, rows_of
 from cumulant.runtime.personal import masked
+from cumulant.runtime.request_rules import request_rules
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
@@ -43,7 +44,7 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
     objects = context.project.objects()
     # Commit and environment are recorded, not part of the identity: another commit alone makes no other model.
     unread = _unread(work)
-    rules = _rules(context, work)
+    rules = request_rules(context.project, work.task.plan)
     explained = context.project.spec.serving.reasons
     inputs = {
         "model": fitted.model.key,
@@ -124,15 +125,6 @@ def _unread(work: Work) -> dict[str, Unread]:
         else:
             found[name] = "target" if name in target else "unused"
     return found
-
-
-def _rules(context: Context, work: Work) -> dict[str, FieldRule]:
-    """What the contract of the training source asks of the request's values."""
-    project, source = context.project, work.task.plan.entity
-    if source not in project.spec.data:
-        return {}
-    spec = data.in_force(project.spec.data[source], source=source, root=project.root)
-    return data.request_rules(spec, work.task.plan.request)
 
 
 def _is_number(context: Context, work: Work) -> bool:

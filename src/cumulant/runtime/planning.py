@@ -12,6 +12,7 @@ from cumulant.core.units import from_micros, show_duration
 from cumulant.project.training_rules import check_training
 from cumulant.runtime.context import open_run
 from cumulant.runtime.plan_checks import check_code, check_names, check_rows
+from cumulant.runtime.request_rules import unchecked_notes
 from cumulant.runtime.task import resolve_task
 from cumulant.runtime.validate import snapshots_of
 
@@ -43,6 +44,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     predict_at: str | None
     training: dict[str, Any]
     evaluation: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 def plan(project: Project, *, principal: Principal, checks: bool = True, progress: Progress = silent) -> Plan:
@@ -89,6 +91,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         predict_at=moment_text(task.predict_at),
         training=settings["training"],
         evaluation=settings["evaluation"],
+        notes=unchecked_notes(project, task.plan),
     )
 
 

@@ -30,6 +30,7 @@ from cumulant.runtime.judging import champion_parameters, judge, reference
 from cumulant.runtime.models import CANDIDATE, CHAMPION
 from cumulant.runtime.packing import package
 from cumulant.runtime.registration import register
+from cumulant.runtime.request_rules import unchecked_notes
 from cumulant.runtime.review.training import reviewed_table
 from cumulant.runtime.rows import newest_row
 from cumulant.runtime.task import Task, refuse_no_features, resolve_task
@@ -189,7 +190,7 @@ def _result(context: Context, made: Candidate, version: ModelVersion, reused: tu
         "as_of": made.work.as_of,
         "promoted": CHAMPION in version.aliases,
         "next": _next(context.project, made, version),
-        "notes": (*fitted.summary.notes, *judgement.notes),
+        "notes": (*fitted.summary.notes, *judgement.notes, *unchecked_notes(context.project, made.work.task.plan)),
         "reused": reused,
     }
 

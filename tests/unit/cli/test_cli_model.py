@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,9 +49,19 @@ def test_train_for_people(trained: Path, cumulant: Any) -> None:
     assert "search\n" in ended.err
 
 
-def test_a_gate_that_says_no_ends_with_1(trained: Path, cumulant: Any, tmp_path: Path) -> None:
-    import shutil
+def test_a_rule_that_no_request_is_checked_for_is_named(trained: Path, cumulant: Any, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "shop", ignore=shutil.ignore_patterns(".cumulant"))
+    file = tmp_path / "shop" / "cumulant.yaml"
+    text = file.read_text().replace("../visits.csv", str(trained.parent / "visits.csv"))
+    text = text.replace("    key: visit\n", '    key: visit\n    rules: {channel: {pattern: "^[[:lower:]]+$"}}\n')
+    file.write_text(text + "serving: {invalid: refuse}\n")
+    named = "requests are not checked for the rule channel:pattern"
+    assert named in cumulant("plan", "--project", str(file.parent)).out
+    ended = cumulant("train", "--quick", "--project", str(file.parent), "--json")
+    assert [note for note in ended.document["training"]["notes"] if note.startswith(named)]
 
+
+def test_a_gate_that_says_no_ends_with_1(trained: Path, cumulant: Any, tmp_path: Path) -> None:
     copy = tmp_path / "shop"
     shutil.copytree(trained, copy, ignore=shutil.ignore_patterns(".cumulant"))
     text = (copy / "cumulant.yaml").read_text().replace("../visits.csv", str(trained.parent / "visits.csv"))

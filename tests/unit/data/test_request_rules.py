@@ -9,9 +9,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from cumulant.core.errors import DataError
 from cumulant.core.plan import Field
 from cumulant.core.servable import FieldRule
-from cumulant.data import RuleSpec, SourceSpec, request_rules
+from cumulant.data import RuleSpec, SourceSpec, request_rules, unchecked_rules
 from cumulant.data.row_rules import portable
 
 PORTABLE = [r"^N\d+$", r"[A-Z]{2}", r"^[^@]+@x$", r"a\$b", r"[$]a$", r"^\w+-\d+$", r"^(AA|UA)$", r"a?b?c?", r"^.$"]
@@ -42,14 +43,35 @@ def test_what_can_be_decided_on_one_value():
         Field("amount", "float"), Field("kind", "str"), Field("at", "time"), Field("day", "date"), Field("flag", "bool"),
         Field("card", "str", personal=True), Field("name", "str"), Field("other", "int"),
     ]  # fmt: skip
-    assert request_rules(spec, fields) == {
+    assert request_rules(spec, fields, source="rows") == {
         "amount": FieldRule(required=True, min=0, max=9.5),
-        "kind": FieldRule(members=("a", "1"), pattern=r"^[a-z1]\Z"),
+        "kind": FieldRule(members=("a", "1"), pattern=r"^[a-z1]\Z", declared_pattern="^[a-z1]$"),
         "at": FieldRule(min="2024-01-01T00:00:00+00:00"),
         "day": FieldRule(max="2024-02-03"),
         "flag": FieldRule(members=(True,)),
-        "card": FieldRule(pattern=r"(?a)^\d\Z"),
+        "card": FieldRule(pattern=r"(?a)^\d\Z", declared_pattern=r"^\d$"),
     }
+    assert unchecked_rules(spec, fields) == {"card": ("in",)}
+    odd = SourceSpec(
+        rules={"kind": RuleSpec(pattern=r"^\p{L}$"), "amount": RuleSpec(pattern="^1"), "other": RuleSpec()}
+    )
+    assert unchecked_rules(odd, fields) == {"amount": ("pattern",), "kind": ("pattern",)}
+
+
+@pytest.mark.parametrize(
+    ("rule", "dtype"),
+    [
+        (RuleSpec(min="abc"), "float"),
+        (RuleSpec(max="2024-13-01"), "time"),
+        (RuleSpec(min=5), "date"),
+        (RuleSpec(max=5), "str"),
+        (RuleSpec(in_=["x"]), "int"),
+    ],
+)
+def test_a_rule_that_no_longer_fits_the_columns_type_is_named_with_it(rule, dtype):
+    with pytest.raises(DataError, match=r'source rows: .* column "seats", which is of type') as caught:
+        request_rules(SourceSpec(rules={"seats": rule}), [Field("seats", dtype)], source="rows")
+    assert caught.value.subject == "seats"
 
 
 @pytest.mark.parametrize("pattern", PORTABLE)

@@ -241,3 +241,17 @@ def test_only_the_columns_that_are_checked_are_read(with_fault):
     task = resolve_task(project, {"rows": snapshot})
     columns = columns_read(task, snapshot, project.training(), project.spec.evaluation)
     assert columns == {"id", "at", "fraud", "amount"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "invalid", "named"),
+    [("^[[:upper:]]$", "refuse", ["country:pattern"]), ("^[[:upper:]]$", "warn", []), ("^[A-Z]$", "refuse", [])],
+)
+def test_a_rule_that_requests_are_not_checked_for_is_named(with_fault, pattern, invalid, named):
+    folder = with_fault(f"serving: {{invalid: {invalid}}}\n")
+    file = folder / "cumulant.yaml"
+    rules = f'    key: id\n    rules: {{country: {{pattern: "{pattern}"}}}}\n'
+    file.write_text(file.read_text().replace("    key: id\n", rules))
+    notes = planned(folder).notes
+    assert [name for name in named if name in notes[0]] == named
+    assert len(notes) == len(named)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -71,6 +71,14 @@ def with_training(report: ReportData, record: ModelRecord, *, predict_at: Predic
     features = with_importance(report.features, fitted.summary.importance)
     report = msgspec.structs.replace(report, training=found, features=features)
     return with_judgement(report, record.judgement, subject=report.subject)
+
+
+def with_notes(report: ReportData, notes: Sequence[str]) -> ReportData:
+    """`report` with those notes on its training that it lacks."""
+    if report.training is None:
+        return report
+    together = tuple(dict.fromkeys((*report.training.notes, *notes)))
+    return msgspec.structs.replace(report, training=msgspec.structs.replace(report.training, notes=together))
 
 
 def with_judgement(report: ReportData, judgement: Judgement, *, subject: str) -> ReportData:
