@@ -13,13 +13,22 @@ from cumulant.data.spec import EventTime, NumberFormat, RuleSpec, SourceSpec
 
 
 def reading(declared: SourceSpec, fields: Sequence[Field], path: str) -> SourceSpec:
-    """How a file of such rows is read: missing marks and texts as declared; digits of a text field stay text."""
+    """How a file of such rows is read: missing marks, texts and number formats as declared; digits of a text field
+    stay text.
+    """
+    texts = {field.name: RuleSpec(type="str") for field in fields if field.dtype == "str"}
+    formats = declared.number_formats
+    formatted = {
+        field.name: RuleSpec(type=field.dtype, number_format=formats[field.name])
+        for field in fields
+        if field.name in formats and field.dtype in ("int", "float")
+    }
     return SourceSpec(
         path=path,
         separator=declared.separator,
         encoding=declared.encoding,
         missing=declared.missing,
-        rules={field.name: RuleSpec(type="str") for field in fields if field.dtype == "str"},
+        rules={**texts, **formatted},
     )
 
 

@@ -274,7 +274,8 @@ def _read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str]
     _refuse_open_quote(content, url, separator)
     _refuse_missing_fields(content, url, len(header))
     _refuse_cut_line(content, url, separator, len(header))
-    declared = {name for name, rule in spec.rules.items() if rule.type == "str"}
+    # In a number format of its own `1.234` may be 1234, which an engine would read as 1.234.
+    declared = {name for name, rule in spec.rules.items() if rule.type == "str"} | spec.number_formats.keys()
     # The engine leaves doubled quotes in a header as they are; what it calls a column is set right afterwards.
     engine = {name: name.replace('"', '""') for name in header}
     kept = {engine[name]: pl.String() for name in header if name in declared or name in texts}

@@ -12,6 +12,8 @@ from cumulant.core.ids import digest
 from cumulant.core.plan import Field
 from cumulant.data import SourceSpec, as_fields, infer, number_text
 from cumulant.data.casts import casts
+from cumulant.data.given import reading
+from cumulant.data.sources import read as read_file
 from cumulant.data.spec import RuleSpec
 from cumulant.project import create_from, load
 
@@ -84,6 +86,19 @@ def test_rows_for_prediction_are_read_as_the_source_is():
         as_fields(frame, fields)
     numbers = pl.DataFrame({"price": [1.5]})
     assert as_fields(numbers, fields, formats=spec.number_formats)["price"].to_list() == [1.5]
+
+
+@pytest.mark.parametrize(("lines", "values"), [("1.234\n2.500", [1234.0, 2500.0]), ("999\n7", [999.0, 7.0])])
+def test_files_whose_values_an_engine_could_read_are_read_in_the_format(lines, values, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(f"price\n{lines}\n")
+    spec = SourceSpec(path="a.csv", rules={"price": RuleSpec(number_format=EU)})
+    rows = read_file(path, "a.csv", spec)
+    [cast] = casts(rows.schema, spec, "rows")
+    assert rows.select(cast.expr)["price"].to_list() == values
+    fields = [Field("price", "float")]
+    given = read_file(path, "a.csv", reading(spec, fields, "a.csv"))
+    assert as_fields(given, fields, formats=spec.number_formats)["price"].to_list() == values
 
 
 def test_a_new_project_declares_them(tmp_path):
