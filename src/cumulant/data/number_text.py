@@ -1,4 +1,4 @@
-"""Numbers written for people: `1,234.50`, `1.234,50`, `$3`, `45 %`, `(100)`."""
+"""Formatted numbers in texts: `1,234.50`, `1.234,50`, `$3`, `45 %`, `(100)`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ _SPACE = " \u00a0\u202f"
 #: what may group thousands in either format
 _EITHER = f"{_SPACE}'’"
 _MARKS: dict[NumberFormat, tuple[str, str]] = {"1,234.5": (",", "."), "1.234,5": (".", ",")}
-#: so many values that may be read in both formats, each with three digits after its only comma, are thousands
-_SURE = 20
 
 
 def pattern(form: NumberFormat) -> str:
@@ -33,7 +31,7 @@ def read(text: pl.Expr, form: NumberFormat) -> pl.Expr:
     return pl.when(text.str.contains(pattern(form))).then(number).otherwise(plain)
 
 
-def looks_written(text: pl.Series) -> bool:
+def is_formatted(text: pl.Series) -> bool:
     """Whether every value is a number in one of the formats."""
     return any(text.str.contains(pattern(form)).all() for form in _MARKS)
 
@@ -49,10 +47,8 @@ def detect(text: pl.Series) -> NumberFormat | None:
         return None
     if len(forms) == 1:
         return forms[0]
-    marked = text.filter(text.str.contains(r"[.,]"))
-    if marked.len() and not (marked.len() >= _SURE and marked.str.contains(r",\d{3}\D*$").all()):
-        return None
-    return "1,234.5"
+    # Both fit where no value has two kinds of marks or two groups: `1,459` may be 1459 or 1.459 in any number of rows.
+    return None if text.str.contains(r"[.,]").any() else "1,234.5"
 
 
 def _one_unit(text: pl.Series) -> bool:

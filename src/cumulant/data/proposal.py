@@ -131,8 +131,8 @@ class _Look:
             if not text.len():
                 continue
             if text.cast(pl.Float64, strict=False).null_count():
-                if not self._nearly_numbers(name, missing):
-                    self._formatted(name, text)
+                if not self._formatted(name, text) and not self._nearly_numbers(name, missing):
+                    self._dates(name, text)
                 continue
             whole = text.cast(pl.Int64, strict=False).null_count() == 0
             if whole and text.str.contains(r"^[+-]?0\d").any():
@@ -160,17 +160,22 @@ class _Look:
         self._notes.append(f"{said}; it is read as a number, and rows without one there go to quarantine")
         return True
 
-    def _formatted(self, name: str, text: pl.Series) -> None:
-        """Say where text is numbers or dates that were written for people."""
+    def _formatted(self, name: str, text: pl.Series) -> bool:
+        """Whether all of a text column are formatted numbers; declared where the format is clear."""
         if (form := number_text.detect(text)) is not None:
             self._rules.setdefault(name, {}).update(type="float", number_format=form)
             self._notes.append(f"{name} is text that is read as numbers, written {form}; requests carry plain numbers")
-        elif number_text.looks_written(text):
-            self._notes.append(
-                f"{name} stays text, though it looks like numbers written for people, in an unclear format or in "
-                f"several units; if it is one: rules: {{{name}: {{type: float, number_format: '1,234.5'}}}}"
-            )
-        elif text.str.contains(_WRITTEN_DATE).all():
+            return True
+        if not number_text.is_formatted(text):
+            return False
+        self._notes.append(
+            f"{name} stays text, though it looks like formatted numbers: their format is unclear or their units "
+            f"differ; if it is a number: rules: {{{name}: {{type: float, number_format: '1,234.5'}}}}, or '1.234,5'"
+        )
+        return True
+
+    def _dates(self, name: str, text: pl.Series) -> None:
+        if text.str.contains(_WRITTEN_DATE).all():
             self._notes.append(
                 f"{name} stays text, though it looks like dates that are not ISO 8601: read it in `prepare`"
             )
@@ -229,7 +234,7 @@ class _Look:
         return "milliseconds" if isinstance(high, int | float) and high > EPOCH[1] else "seconds"
 
     def _epochs(self, event: EventTime | None) -> None:
-        """Further columns of such numbers are times too: as numbers they would only tell how old a row is."""
+        """Further columns of such numbers are times too: as numbers they are a position in time."""
         for name in self._raw.columns:
             if name != self._target and (event is None or name != event.column) and self._is_epoch(name):
                 self._rules.setdefault(name, {})["type"] = "time"

@@ -1,4 +1,4 @@
-"""Numbers written for people: how they are recognised, read, and read again where rows are given for prediction."""
+"""Formatted numbers: how they are recognised, read, and read again where rows are given for prediction."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def test_what_python_writes_is_read_back(value, currency, percent):
     [
         (["$1,200", "$950"], None),  # one value with a mark: 1200 or 1.2
         (["$1,200.00", "$950.00"], EN), (["1.200,00", "950,00"], EU), (["12%", "7%"], EN), (["$5", "$7"], EN),
-        (["1,200,000", "950"], EN), ([f"{n},{n}" for n in range(100, 130)], EN), ([f"{n % 3},{n}" for n in range(100, 130)], EU),
+        (["1,200,000", "950"], EN), ([f"{n},{n}" for n in range(100, 130)], None), ([f"{n % 3},{n}" for n in range(100, 130)], EU),
+        ([f"1,{n} €" for n in range(400, 999)], None), (["1,459", "12.5"], EN), (["0,459", "1,459"], EU),
         (["12%", "7"], None), (["$5", "€5"], None), (["1.5,2", "3"], None), (["12 km", "7 km"], None),
         (["555 123 456", "555 987 321"], None), (["007", "12"], None), (["5,5", "5.5"], None),
     ],
@@ -68,6 +69,21 @@ def test_a_proposal_says_what_it_reads_and_what_stays_text():
     assert "price is text that is read as numbers, written 1,234.5" in notes
     assert "share stays text" in notes
     assert "950" not in notes
+
+
+@pytest.mark.parametrize("grouped", [5, 50, 200])
+def test_plain_numbers_with_a_few_grouped_ones_are_one_column(grouped):
+    values = [f"{n % 900}.50" for n in range(1000 - grouped)] + [f"1,{n + 100}.25" for n in range(grouped)]
+    found = infer(pl.DataFrame({"price": values, "y": [n % 2 for n in range(1000)]}), target="y")
+    assert found.spec.rules["price"].number_format == EN
+
+
+def test_an_unclear_format_stays_text_with_the_line_to_write():
+    values = [f"1,{n}" for n in range(400, 999)]
+    found = infer(pl.DataFrame({"price": values, "y": [n % 2 for n in range(599)]}), target="y")
+    assert "price" not in found.spec.rules or found.spec.rules["price"].number_format is None
+    [note] = [one for one in found.notes if one.startswith("price stays text")]
+    assert "rules: {price: {type: float, number_format: '1,234.5'}}, or '1.234,5'" in note
 
 
 def test_a_format_alone_means_numbers():
