@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,13 +13,17 @@ if TYPE_CHECKING:
 _DAY = 86_400
 #: part -> seconds that the rows must span. A day and a week twice, so that no value stands for one day alone. A year
 #: and a quarter of it: the rows that are learned from, without a test of a fifth, still hold every month. Over less
-#: a month is a position in time, which tells how old a row is, and none of the months to come was seen.
+#: a month is a position in time, and none of the months to come was seen.
 _LEAST_SPAN: dict[str, int] = {
     "hour": 2 * _DAY,
     "weekday": 14 * _DAY,
     "month": 457 * _DAY,
     "day_of_year": 457 * _DAY,
 }
+#: part -> values that the rows must hold; a month stands for the days of a year
+_LEAST_VALUES = {"hour": 3, "weekday": 2, "month": 9, "day_of_year": 9}
+#: share of the rows at each end that is not counted: single wrong dates are not the span of the rows
+_ENDS = 0.01
 
 
 class CalendarPart(msgspec.Struct, frozen=True):
@@ -29,8 +34,13 @@ class CalendarPart(msgspec.Struct, frozen=True):
     part: str
 
 
-def calendar_parts(rows: pl.DataFrame, column: str | None) -> tuple[tuple[CalendarPart, ...], list[str]]:
-    """The parts of `column`, which holds the moment of prediction, and a note on what is used and what is not."""
+def calendar_parts(
+    rows: pl.DataFrame, column: str | None, *, zoneless: bool = False
+) -> tuple[tuple[CalendarPart, ...], list[str]]:
+    """The parts of `column`, which holds the event time, and a note on what is used and what is not.
+
+    `zoneless`: the data hold times without an offset, which are read as UTC.
+    """
     import polars as pl
 
     if column is None or not isinstance(rows.schema[column], (pl.Datetime, pl.Date)):
@@ -38,17 +48,28 @@ def calendar_parts(rows: pl.DataFrame, column: str | None) -> tuple[tuple[Calend
     times = rows[column].cast(pl.Datetime("us")).drop_nulls()
     if not times.len():
         return (), []
-    span = (times.max() - times.min()).total_seconds()  # type: ignore[operator, union-attr]
+    central, span = _central(times)
     values = {
         "hour": times.dt.hour(),
         "weekday": times.dt.weekday(),
-        "month": times.dt.month(),
-        "day_of_year": times.dt.ordinal_day(),
+        "month": central.dt.month(),
+        "day_of_year": central.dt.month(),
     }
-    varying = [part for part in _LEAST_SPAN if values[part].n_unique() > 1]
-    parts = [part for part in varying if span >= _LEAST_SPAN[part]]
+    distinct = {part: series.n_unique() for part, series in values.items()}
+    varying = [part for part, count in distinct.items() if count > 1]
+    parts = [part for part in varying if span >= _LEAST_SPAN[part] and distinct[part] >= _LEAST_VALUES[part]]
     short = [part for part in varying if part not in parts]
-    return _named(parts, column, rows.columns), _notes(column, parts, short)
+    return _named(parts, column, rows.columns), _notes(column, parts, short, zoneless=zoneless)
+
+
+def _central(times: pl.Series) -> tuple[pl.Series, float]:
+    """The times without those at both ends, and the seconds that all rows span if the ends are like the others."""
+    ordered = times.sort()
+    last = ordered.len() - 1
+    low, high = math.ceil(_ENDS * last), math.floor((1 - _ENDS) * last)
+    if low >= high:
+        return ordered, 0.0
+    return ordered[low : high + 1], (ordered[high] - ordered[low]).total_seconds() / (1 - 2 * _ENDS)
 
 
 def _named(parts: list[str], column: str, taken: list[str]) -> tuple[CalendarPart, ...]:
@@ -62,15 +83,14 @@ def _named(parts: list[str], column: str, taken: list[str]) -> tuple[CalendarPar
     return tuple(result)
 
 
-def _notes(column: str, parts: list[str], short: list[str]) -> list[str]:
+def _notes(column: str, parts: list[str], short: list[str], *, zoneless: bool) -> list[str]:
     notes = []
     if parts:
+        declared = f"event_time: {{column: {column}, zone: Europe/Paris}} in cumulant.yaml, and " if zoneless else ""
         notes.append(
-            f"parts of {column} in UTC are features: {', '.join(parts)} (a local clock: name its zone in features.py)"
+            f"parts of {column} in UTC are features: {', '.join(parts)} (for a local clock write {declared}"
+            f'.{parts[0]}("Europe/Paris") in features.py)'
         )
     if short:
-        notes.append(
-            f"not used by the model: {', '.join(short)} of {column} (the rows cover too little time: "
-            "it would only tell how old a row is)"
-        )
+        notes.append(f"not used by the model: {', '.join(short)} of {column} (the rows cover too little of its cycle)")
     return notes

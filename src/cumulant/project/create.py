@@ -214,7 +214,8 @@ def features_text(columns: Sequence[str], calendar: Sequence[CalendarPart] = ())
     if calendar:
         lines += [
             "",
-            '# Parts of the moment of prediction, in UTC. For a local clock name its zone: .hour("Europe/Paris").',
+            '# Parts of the event time, in UTC. For a local clock name its zone: .hour("Europe/Paris"); where the',
+            "# times have no offset, also declare it in cumulant.yaml: event_time: {column: NAME, zone: Europe/Paris}.",
         ]
         lines += [f"{one.feature} = col({_quoted(one.column)}).dt.{one.part}()" for one in calendar]
     return "\n".join([*lines, ""])

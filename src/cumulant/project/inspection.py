@@ -92,7 +92,9 @@ def inspect_table(
     features = tuple(name for name in rows.columns if name not in left_out and name != column)
     unusable = {*columns(node), *spec.personal}
     moment = None if spec.time is None or spec.time.column in unusable else spec.time.column
-    calendar, calendar_notes = calendar_parts(rows, moment)
+    calendar, calendar_notes = calendar_parts(
+        rows, moment, zoneless=spec.time is not None and spec.time.zone is not None
+    )
     if not features and not calendar:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:_LISTED])
         raise UsageError(

@@ -8,8 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from cumulant.data import EventTime, SourceSpec
+from cumulant.data.casts import casts
+from cumulant.features import evaluate, parse
 from cumulant.features import load as load_features
-from cumulant.project import create_from_frame, load
+from cumulant.project import create_from, create_from_frame, load
 from cumulant.project.calendar_parts import calendar_parts
 
 START = datetime(2023, 1, 1)
@@ -31,6 +34,43 @@ def test_a_part_is_used_where_the_rows_cover_its_cycle(days, parts):
     assert [one.feature for one in found] == [f"at_{part}" for part in parts]
     missing = [part for part in ("month", "day_of_year") if part not in parts and days > 31]
     assert all(part in notes[-1] for part in missing)
+
+
+def test_single_wrong_dates_are_not_the_span():
+    wrong = pl.DataFrame({"at": [datetime(1970, 1, 1)]})
+    days = pl.concat([times(3, every=timedelta(minutes=10)), wrong])
+    assert [one.part for one in calendar_parts(days, "at")[0]] == ["hour"]
+
+
+def test_two_spells_of_a_year_are_no_months():
+    spells = [start + timedelta(hours=number) for start in (START, datetime(2024, 7, 1)) for number in range(480)]
+    found, notes = calendar_parts(pl.DataFrame({"at": spells}), "at")
+    assert [one.part for one in found] == ["hour", "weekday"]
+    assert "month, day_of_year" in notes[-1]
+
+
+def test_local_days_in_utc_have_no_hour():
+    days = times(900, every=timedelta(days=1))
+    utc = pl.col("at").dt.replace_time_zone("America/New_York").dt.convert_time_zone("UTC")
+    assert [one.part for one in calendar_parts(days.with_columns(utc), "at")[0]] == ALL[1:]
+
+
+@pytest.mark.parametrize(("offset", "declared"), [("", True), ("+00:00", False)])
+def test_the_zone_is_declared_only_for_times_without_an_offset(offset, declared, tmp_path):
+    rows = times(30).with_columns(size=pl.int_range(pl.len()) % 5, y=pl.int_range(pl.len()) % 2)
+    rows = rows.with_columns(pl.col("at").dt.strftime(f"%Y-%m-%d %H:%M:%S{offset}"))
+    rows.write_csv(tmp_path / "t.csv")
+    made = create_from(tmp_path / "t.csv", "y", name="m", directory=tmp_path)
+    [note] = [one for one in made.assumptions if "in UTC are" in one]
+    assert '.hour("Europe/Paris") in features.py' in note
+    assert ("event_time: {column: at, zone: Europe/Paris}" in note) == declared
+
+
+def test_a_declared_zone_and_the_part_in_it_give_the_local_hour():
+    spec = SourceSpec(event_time=EventTime(column="at", zone="Europe/Paris"))
+    rows = pl.DataFrame({"at": ["2024-07-01 10:00:00"]})
+    [cast] = casts(rows.schema, spec, "rows")
+    assert evaluate(parse('hour(at, "Europe/Paris")', columns=["at"]), rows.select(cast.expr)).to_list() == [10]
 
 
 def test_dates_have_no_hour():
