@@ -17,7 +17,7 @@ def show(console: Console, found: Plan) -> None:
     from rich.text import Text
 
     console.print(Text(_sentence(found), style="bold"), soft_wrap=True)
-    rate = f"{found.requests:,.3g} requests a second ({found.requests * 86_400:,.0f} a day), {found.source}"
+    rate = f"{found.requests:,.3g} requests a second ({found.requests_a_day:,.0f} a day), {found.source}"
     console.print(f"at {rate}; {found.errors:.2%} of them fail today; alpha {found.alpha:.0%}", style="dim")
     rows = [_row(one) for one in found.stages]
     heads = ["stage", "done after", "candidate's requests", "errors seen from", "slow seen from", "shown to be fine"]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import numpy as np
 import pytest
 
+from cumulant.release.spec import CanarySpec, ReleaseSpec, StagesSpec
 from cumulant.runtime.release.measured_traffic import traffic_of
+from cumulant.runtime.release.planning import planned
 
 DAY = 86_400.0
 
@@ -20,8 +24,10 @@ def test_a_day_without_requests_since_the_last_one_does_not_dilute_the_rate() ->
     found = traffic_of(arrivals(200, 0, 180), DAY)
     assert found.rate == pytest.approx(200, rel=0.05)
     assert found.longest == pytest.approx(180, rel=0.05)
-    assert found.warning(120) is None
-    assert "3m" in found.warning(600)
+    assert found.rate_within(DAY) == found.rate
+    assert found.warning(120, DAY) is None
+    assert "came for 3m at most" in str(found.warning(600, DAY))
+    assert found.warning(None, DAY) == found.warning(600, DAY)
 
 
 def test_bursts_a_day_apart_are_measured_each_by_itself() -> None:
@@ -46,8 +52,30 @@ def test_quiet_nights_are_traffic_and_closed_ones_are_breaks() -> None:
     found = traffic_of(closed, 4 * DAY + 8 * 3600)
     assert found.rate == pytest.approx(1, rel=0.05)
     assert found.longest == pytest.approx(8 * 3600, rel=0.01)
-    # A release of 20 hours takes the nights, too.
-    assert found.warning(20 * 3600).split("about ")[1].startswith(("2d", "3d"))
+    assert "came for 8h at most" in str(found.warning(20 * 3600, DAY))
+    # A stage of a day runs through the night: it sees a third of the requests.
+    assert found.rate_within(3600) == found.rate
+    assert found.rate_within(DAY) == pytest.approx(1 / 3, rel=0.05)
+
+
+def test_a_length_of_time_is_shown_in_two_units() -> None:
+    times = np.concatenate([arrivals(1, day * 2 * DAY, DAY + 7265.0, day) for day in range(3)])
+    assert "came for 1d2h at most" in str(traffic_of(times, 6 * DAY).warning(3 * DAY, 3 * DAY))
+
+
+def test_a_plan_counts_the_breaks_of_a_stage_that_is_longer_than_requests_come() -> None:
+    daily = traffic_of(np.concatenate([arrivals(0.3, day * DAY, 3600, day) for day in range(7)]), 6 * DAY + 3600)
+    canary = CanarySpec(weights=["50%"], at_least="10m", soak="10m", at_most="1d", samples=500)
+    spec = ReleaseSpec(stages=StagesSpec(shadow=None, ab=None, canary=canary))
+    found = planned(spec, rate=daily, source=daily.source(), errors=0.005)
+    # 1,080 requests a day in one hour: 540 of each arm in a day are too few for a proof, and take most of it.
+    assert found.seconds is None
+    assert found.stages[0].samples_seconds == pytest.approx(500 / 540 * DAY, rel=0.15)
+    assert found.requests_a_day == pytest.approx(1080, rel=0.1)
+    assert any("inconclusive" in text for text in found.undecided)
+    # Labels of two hours come in time: the release takes the day.
+    late = planned(spec, rate=daily, source="", errors=0.005, label_delay=timedelta(hours=2))
+    assert not any(text.startswith("quality") for text in late.undecided)
 
 
 def test_requests_in_batches_every_five_minutes_have_no_breaks() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,21 +30,50 @@ class MeasuredTraffic(msgspec.Struct, frozen=True, kw_only=True):
     rate: float
     longest: float
     share: float
+    #: the share of the time that stretches fill where breaks recur; 1: there was one stretch, over or not
+    recurring_share: float = 1.0
+
+    @staticmethod
+    def steady(rate: float) -> MeasuredTraffic:
+        """Traffic without breaks."""
+        return MeasuredTraffic(rate=rate, longest=math.inf, share=1.0)
+
+    @property
+    def mean_rate(self) -> float:
+        """Requests a second, breaks between stretches included."""
+        return self.rate * self.recurring_share
+
+    def rate_within(self, seconds: float) -> float:
+        """Requests a second of a stage that takes at most so many seconds: its clock runs on in a break."""
+        return self.rate if seconds <= self.longest else self.mean_rate
 
     def source(self) -> str:
         """Where the rate comes from, in words."""
-        breaks = "" if self.share >= 1 else f" while requests came, which is {self.share:.2g} of the time"
-        return f"measured in the prediction log{breaks}"
+        text = "measured in the prediction log"
+        if self.share >= 1:
+            return text
+        text += f" while requests came, which is {self.share:.2g} of the time"
+        if self.recurring_share >= 1:
+            return text
+        mean, longest = f"{self.mean_rate:.3g} a second", _rounded(self.longest)
+        return f"{text}; a stage that may take more than {longest} is planned with {mean}"
 
-    def warning(self, seconds: float | None) -> str | None:
-        """That a release of so many seconds is longer than requests ever came without a break; None where it is not."""
-        if seconds is None or self.share >= 1 or seconds <= self.longest:
+    def warning(self, seconds: float | None, at_most: float) -> str | None:
+        """That a release of so many seconds (None: it ends undecided, at the latest `at_most`) is longer than requests
+        ever came without a break; None where it is not.
+        """
+        if self.share >= 1 or (at_most if seconds is None else seconds) <= self.longest:
             return None
-        longest, whole = (show_duration(timedelta(seconds=round(one))) for one in (self.longest, seconds / self.share))
-        return (
-            f"requests came for {longest} at most without a break, and the release needs more: with such breaks it"
-            f" takes about {whole}"
-        )
+        text = f"requests came for {_rounded(self.longest)} at most without a break, and the release needs more"
+        if self.recurring_share >= 1:
+            return f"{text}: the plan holds where requests come that long at the same rate"
+        return f"{text}: a stage that begins shortly before a break takes longer than planned"
+
+
+def _rounded(seconds: float) -> str:
+    """A length of time in two units."""
+    unit = 3600 if seconds >= 86_400 else 60 if seconds >= 3600 else 1
+    return show_duration(timedelta(seconds=round(seconds / unit) * unit))
 
 
 def measured_traffic(log: Path, model: str, now: datetime) -> MeasuredTraffic | None:
@@ -81,8 +111,12 @@ def traffic_of(times: NDArray[np.float64], now: float) -> MeasuredTraffic:
     begun, ended = marks[np.concatenate([[0], after + 1])], marks[np.concatenate([after, [len(marks) - 1]])]
     stretches = np.maximum(ended - begun, _LEAST_STRETCH)
     active = float(stretches.sum())
+    breaks = begun[1:] - ended[:-1]
+    # The last stretch is followed by a break as the others were; one that none was seen to follow says nothing of any.
+    paused = float(breaks.mean()) * len(stretches) if len(breaks) else 0.0
     return MeasuredTraffic(
         rate=len(times) / active,
         longest=float(stretches.max()),
         share=min(1.0, active / max(now - float(times[0]), _LEAST_STRETCH)),
+        recurring_share=active / (active + paused),
     )

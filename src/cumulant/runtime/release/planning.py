@@ -19,7 +19,7 @@ from cumulant.release.steps import Step, steps
 from cumulant.runtime.actions import check, verb
 from cumulant.runtime.release.keys import too_few
 from cumulant.runtime.release.label_delay import label_delay
-from cumulant.runtime.release.measured_traffic import measured_traffic
+from cumulant.runtime.release.measured_traffic import MeasuredTraffic, measured_traffic
 from cumulant.runtime.release.planning_texts import advice, instead, late_labels, undecided
 from cumulant.runtime.serve import PREDICTIONS
 from cumulant.statistics import sequential
@@ -81,7 +81,9 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A whole release. `undecided`: what cannot be decided in time, in words; `advice`: what to do about it."""
 
+    #: a second, while requests come; a day, breaks included
     requests: float
+    requests_a_day: float
     source: str
     errors: float
     alpha: float
@@ -124,7 +126,7 @@ def plan_release(
         )
     measured = None
     if requests is not None:
-        rate, source = rate_of(requests), "declared"
+        traffic, source = MeasuredTraffic.steady(rate_of(requests)), "declared"
     else:
         measured = measured_traffic(project.state / PREDICTIONS, project.name, datetime.now(UTC))
         if measured is None:
@@ -133,13 +135,13 @@ def plan_release(
                 subject="--requests",
                 hint="say it: --requests 200/s, 30/m, 2000/d",
             )
-        rate, source = measured.rate, measured.source()
+        traffic, source = measured, measured.source()
     delay = label_delay(project)
-    found = planned(project.spec.release, rate=rate, source=source, errors=errors, label_delay=delay, progress=progress)
-    warnings = [
-        too_few(project, project.name, project.spec.release),
-        measured.warning(found.seconds) if measured else None,
-    ]
+    found = planned(
+        project.spec.release, rate=traffic, source=source, errors=errors, label_delay=delay, progress=progress
+    )
+    at_most = sum(one.at_most for one in found.stages)
+    warnings = [too_few(project, project.name, project.spec.release), traffic.warning(found.seconds, at_most)]
     return msgspec.structs.replace(found, warnings=[text for text in warnings if text])
 
 
@@ -159,29 +161,36 @@ def rate_of(text: str) -> float:
 def planned(
     spec: ReleaseSpec,
     *,
-    rate: float,
+    rate: float | MeasuredTraffic,
     source: str,
     errors: float,
     label_delay: timedelta | None = None,
     progress: Progress = silent,
 ) -> Plan:
     """The plan at `rate` requests a second, of which the share `errors` fails today, up to the holdback if any."""
+    traffic = rate if isinstance(rate, MeasuredTraffic) else MeasuredTraffic.steady(rate)
     named, found = metrics(spec), list[StagePlan]()
     parts = harm_alphas(_deciding(spec), share(spec.alpha))
     every = tuple(step for step in steps(spec) if step.stage != "holdback")
     for place, step in enumerate(every):
         progress(step.label, place / len(every))
-        found.append(_stage(step, named, parts, rate=rate, errors=errors, spec=spec))
-    pairs, pair_seconds = _quality(spec, named["quality"], every, rate)
+        found.append(_stage(step, named, parts, rate=traffic.rate_within(step.at_most), errors=errors, spec=spec))
+    pairs, pair_seconds = _quality(
+        spec, named["quality"], every, min(traffic.rate_within(step.at_most) for step in every)
+    )
     if named["quality"].required and pair_seconds is not None:
         found = [_until(one, pair_seconds) if one.mirror else one for one in found]
     missing, tardy = list(undecided(found, named)), late_labels(label_delay, found)
-    helps = [*_longer(every[-1], found[-1], named, rate=rate, errors=errors, spec=spec), *advice(found, rate)]
+    helps = [
+        *_longer(every[-1], found[-1], named, traffic=traffic, errors=errors, spec=spec),
+        *advice(found, traffic.mean_rate),
+    ]
     late = any(one.samples_seconds > one.at_most for one in found) or any(
         one.fine_seconds is None for one in found[-1].metrics if named[one.metric].required
     )
     return Plan(
-        requests=rate,
+        requests=traffic.rate,
+        requests_a_day=86_400 * traffic.mean_rate,
         source=source,
         errors=errors,
         alpha=share(spec.alpha),
@@ -208,7 +217,13 @@ def _deciding(spec: ReleaseSpec) -> dict[str, Metric]:
 
 
 def _longer(
-    step: Step, stage: StagePlan, named: Mapping[str, Metric], *, rate: float, errors: float, spec: ReleaseSpec
+    step: Step,
+    stage: StagePlan,
+    named: Mapping[str, Metric],
+    *,
+    traffic: MeasuredTraffic,
+    errors: float,
+    spec: ReleaseSpec,
 ) -> Iterator[str]:
     """How long the last step has to be so that a release ends with proof, where its traffic gives too little."""
     short = [one for one in stage.metrics if one.fine_seconds is None and named[one.metric].required]
@@ -216,6 +231,7 @@ def _longer(
         return
     for factor in _LONGER:
         wider = msgspec.structs.replace(step, at_most=step.at_most * factor)
+        rate = traffic.rate_within(wider.at_most)
         bad = {one.metric: errors if one.metric == "errors" else 1 - named[one.metric].quantile for one in short}
         if all(_fine(wider, rate, spec, metric=named[name], bad=share_) is not None for name, share_ in bad.items()):
             longer = show_duration(timedelta(seconds=wider.at_most))
@@ -225,8 +241,8 @@ def _longer(
             )
             return
     yield (
-        f"at {rate:.3g} requests a second a release rarely ends with proof, however long it takes: decide by hand"
-        " (`cumulant release promote`), or widen the margins"
+        f"at {traffic.mean_rate:.3g} requests a second a release rarely ends with proof, however long it takes: decide"
+        " by hand (`cumulant release promote`), or widen the margins"
     )
 
 
