@@ -20,7 +20,7 @@ from cumulant.statistics.sequential.arrays import Floats
 ARMS = (CHAMPION, CANDIDATE)
 #: metrics that the gateway counts, in the order of the columns of `Requests.bad`
 COUNTED = ("errors", "timeouts", "latency")
-_BUSY, _LEFT = 429, 499
+_REFUSED_ROW, _BUSY, _LEFT = 422, 429, 499
 
 Bools = npt.NDArray[np.bool_]
 
@@ -194,12 +194,14 @@ def key_hash(key: str) -> int:
 
 
 def failed(exchange: Exchange) -> bool:
-    """Whether the assigned arm did not answer: a server's error, a refusal for load, or an answer of the other arm.
+    """Whether the assigned arm did not answer: a server's error, a refusal for load or of a row (422), or an answer of
+    the other arm.
 
-    What the caller did wrong (other 4xx) is nobody's failure. One who left before the answer (499) may have waited for
-    an arm that hangs: callers who leave anyway do so in both arms.
+    Rules of rows are of a version, so one that refuses more rows than the other is worse; rows that both refuse count
+    for both alike. What else the caller did wrong (other 4xx) is nobody's failure. One who left before the answer (499)
+    may have waited for an arm that hangs: callers who leave anyway do so in both arms.
     """
-    unanswered = exchange.status >= 500 or exchange.status in (_BUSY, _LEFT)
+    unanswered = exchange.status >= 500 or exchange.status in (_REFUSED_ROW, _BUSY, _LEFT)
     return unanswered or bool(exchange.fault) or exchange.rescued
 
 
