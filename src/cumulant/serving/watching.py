@@ -79,6 +79,11 @@ class Watch:
         else:
             note.request_id = request_id
 
+    def named(self, name: str) -> None:
+        """Our id of the request, behind a gateway; what it had is the caller's."""
+        if (note := self._present.get()) is not None:
+            note.ours, note.request_id, note.caller_id = True, name, note.request_id
+
     def scored(self, model: str, version: str, rows: int) -> None:
         """A stream scores several times in one call: rows add up."""
         if (note := self._present.get()) is not None:

@@ -170,5 +170,7 @@ class Worker:
 
 
 def _marks(request: object) -> Marks:
-    """Gateways speak HTTP: a call over gRPC did not come by one, and nothing of it is believed."""
-    return marks_of(request.headers) if isinstance(request, Request) else Marks(request=new_name())
+    """Gateways speak HTTP: a call over gRPC did not come by one, and nothing of it is believed; it has our id."""
+    if isinstance(request, Request):
+        return marks_of(request.headers)
+    return Marks(request=getattr(request, "name", "") or new_name())

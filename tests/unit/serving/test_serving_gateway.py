@@ -164,8 +164,8 @@ def test_nothing_of_a_call_over_grpc_is_believed(tmp_path, key_file):
         values = [str(value).encode() if one["datatype"] == "BYTES" else value for value in one["data"]]
         getattr(tensor.contents, kind).extend(values)
     line = [sys.executable, "-m", "cumulant.serving", str(folder), "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"]
-    line += ["--log", str(log), "--behind-gateway", "--gateway-key-file", str(key_file)]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+    line += ["--log", str(log), "--behind-gateway", "--gateway-key-file", str(key_file), "--access-log"]
+    process, names = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True), []
     try:
         ready = json.loads(process.stdout.readline())
         tokens = [token_for(KEY, ready["url"]), token_for(KEY, f"http://{ready['grpc']}")]
@@ -175,14 +175,19 @@ def test_nothing_of_a_call_over_grpc_is_believed(tmp_path, key_file):
                 call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
                 for token in tokens:
                     said = tuple((by_gateway(ready["url"], **SAID) | {TOKEN_HEADER: token}).items())
-                    body = await call(request.SerializeToString(), metadata=said)
+                    answer = call(request.SerializeToString(), metadata=said)
+                    body, trailing = await answer, dict(await answer.trailing_metadata())
+                    names.append(trailing["cumulant-request-id"])
                     assert INFERENCE.message("ModelInferResponse").FromString(body).id == "mine"
 
         asyncio.run(talk())
     finally:
         process.terminate()
-        process.communicate()
+        _, written = process.communicate()
     rows = recent(log)
+    lines = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
+    assert sorted(one.id for one in rows) == sorted(names)
+    assert [(line["request_id"], line["caller_id"]) for line in lines] == [(name, "mine") for name in names]
     assert [(one.arm, one.served_arm, one.shadow, one.caller_id) for one in rows] == [("", "", False, "mine")] * 2
     assert all(len(one.id) == 32 for one in rows)
 

@@ -15,10 +15,12 @@ import msgspec
 from google.protobuf.json_format import ParseDict
 
 from cumulant.core.errors import CumulantError, NotFoundError
+from cumulant.core.traffic import REQUEST_HEADER
 from cumulant.serving.access_log import say_fault
 from cumulant.serving.admin import all_series, allowed, configuration, metadata, model_statistics, no_parameters
 from cumulant.serving.app import Application
 from cumulant.serving.errors import HttpError
+from cumulant.serving.gateway import new_name
 from cumulant.serving.grpc.codec import (
     is_large,
     parsed,
@@ -52,6 +54,8 @@ class Arrived(msgspec.Struct, gc=False):
     #: when the caller gives up, by `time.perf_counter`; None: it waits for ever
     deadline: float | None
     client: str
+    #: our id of it, behind a gateway; empty: none was chosen
+    name: str = ""
 
 
 class Ending:
@@ -125,7 +129,8 @@ class Service:
         received = time.perf_counter()
         try:
             admit(self._app, context)
-            found = self._score(*read_message(body), len(body), received, context)
+            name = self._name(context)
+            found = self._score(*read_message(body), len(body), received, context, name=name)
             return found if isinstance(found, bytes) else await found
         except CumulantError as error:
             await refuse(context, error)
@@ -152,11 +157,23 @@ class Service:
         except Exception:  # noqa: BLE001 - the edge, as above
             return stream_error(details_of(fault()), message)
 
-    def _score(self, message: Any, raws: Any, size: int, received: float, context: Context) -> bytes | Awaitable[bytes]:
+    def _name(self, context: Context) -> str:
+        """Behind a gateway, our id of a call, which its trailing metadata and its access line name; else empty."""
+        if self._app.score.marks is None:
+            return ""
+        name = new_name()
+        context.set_trailing_metadata(((REQUEST_HEADER, name),))
+        if self._app.score.watch is not None:
+            self._app.score.watch.named(name)
+        return name
+
+    def _score(
+        self, message: Any, raws: Any, size: int, received: float, context: Context, *, name: str = ""
+    ) -> bytes | Awaitable[bytes]:
         model = self._model_of(message)
         client, remaining = context.peer().rpartition(":")[0], context.time_remaining()
         deadline = None if remaining is None else time.perf_counter() + remaining
-        request = Arrived(message, raws, received, deadline, client)
+        request = Arrived(message, raws, received, deadline, client, name)
         if is_large(message, raws, size):
             return self._apart(request, size, model)
         return self._app.score(request, _read, "grpc", model)
