@@ -102,7 +102,7 @@ def inspect_table(
             subject=path,
             hint=f"left out were {reasons}" if reasons else "the table has no column beside the target",
         )
-    notes += [*_grouped(left_out), *_identifiers(rows, features)]
+    notes += [*_grouped(left_out), *_identifiers(rows, features, timed=spec.time is not None)]
     return Inspection(spec, features, (*notes, *calendar_notes), tuple(nested(raw.schema)), calendar)
 
 
@@ -318,7 +318,7 @@ def _nearly_key(values: pl.Series) -> str | None:
     )
 
 
-def _identifiers(rows: pl.DataFrame, features: Sequence[str]) -> list[str]:
+def _identifiers(rows: pl.DataFrame, features: Sequence[str], *, timed: bool) -> list[str]:
     """A warning where a feature is named like an identifier of what several rows belong to."""
     import polars as pl
 
@@ -331,9 +331,10 @@ def _identifiers(rows: pl.DataFrame, features: Sequence[str]) -> list[str]:
     ]
     if not names:
         return []
+    whole = "intervals" if timed else "intervals and splits"  # with an event time rows are split in time
     text = (
         f"warning: features named like an identifier: {_list(names)}; what a model learns of single values does not "
-        "hold for new ones: leave them out in features.py, or let intervals and splits keep them whole: "
+        f"hold for new ones: leave them out in features.py, or let {whole} keep them whole: "
         f"evaluation: {{clusters: {names[0]}}}"
     )
     return [text]

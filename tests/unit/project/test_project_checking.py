@@ -134,6 +134,16 @@ def test_one_mistake(tmp_path, text, line, said):
     assert said in problem
 
 
+@pytest.mark.parametrize("kind", ["str", "bool", "date", "time", "bytes"])
+def test_a_number_format_is_for_numbers(tmp_path, kind):
+    text = f"version: 1\nmodel: {{name: m}}\ndata:\n  shop:\n    rules:\n      a: {{type: {kind}, number_format: '1.234,5'}}\n"
+    [(_, line, said)] = problems(tmp_path, text)
+    assert line == 6
+    assert f"type is {kind}; write type: float or int" in said
+    (tmp_path / "cumulant.yaml").write_text(text.replace(kind, "int"))
+    assert load(tmp_path).spec.data["shop"].rules["a"].type == "int"
+
+
 def test_high_risk_needs_an_approval(tmp_path):
     [problem] = problems(tmp_path, "version: 1\nmodel:\n  risk: high\n")
     assert problem[1] == 3

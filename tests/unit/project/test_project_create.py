@@ -192,7 +192,10 @@ def test_a_feature_that_names_what_rows_belong_to_is_a_warning(table, tmp_path):
     _, names, notes = made(frame, tmp_path)
     assert {"hostId", "channel_id"} <= set(names)
     assert "warning: features named like an identifier: hostId;" in notes
-    assert "evaluation: {clusters: hostId}" in notes
+    assert "or let intervals keep them whole: evaluation: {clusters: hostId}" in notes
+    (tmp_path / "untimed").mkdir()
+    _, _, notes = made(frame.drop("ordered_at", "shipped_at"), tmp_path / "untimed")
+    assert "or let intervals and splits keep them whole: evaluation: {clusters: hostId}" in notes
     (tmp_path / "plain").mkdir()
     _, _, notes = made(table, tmp_path / "plain")
     assert "named like an identifier" not in notes
