@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cumulant.core.errors import DefinitionError, did_you_mean
+from cumulant.training.class_columns import all_classes, only_class
 from cumulant.training.trainers import Fit, Params, Problem, Sample
 from cumulant.training.user import UserTrainer, payload_of, user_error
 
@@ -17,6 +19,15 @@ PREFIX = "sklearn:"
 #: where estimators of a table of numbers are; others need data of another form
 _MODULES = ("ensemble", "linear_model", "tree", "neighbors", "neural_network", "naive_bayes", "svm")
 _UNSCALED = ("sklearn.ensemble", "sklearn.tree")
+_NO_ONNX, _COUNTS = "it has no ONNX form that runs", "it needs counts, and numbers are scaled"
+_SEVERAL = "it fits several targets at once"
+#: estimators that no table can be fitted with, and why
+_EXCLUDED = {
+    **dict.fromkeys(("NearestCentroid", "RadiusNeighborsClassifier", "RadiusNeighborsRegressor"), _NO_ONNX),
+    **dict.fromkeys(("HistGradientBoostingClassifier", "HistGradientBoostingRegressor"), _NO_ONNX),
+    **dict.fromkeys(("CategoricalNB", "ComplementNB", "MultinomialNB"), _COUNTS),
+    **dict.fromkeys(("MultiTaskElasticNet", "MultiTaskElasticNetCV", "MultiTaskLasso", "MultiTaskLassoCV"), _SEVERAL),
+}
 
 
 class ScikitTrainer(UserTrainer):
@@ -30,12 +41,27 @@ class ScikitTrainer(UserTrainer):
 
     def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
         pipeline = self._pipeline(problem, params)
-        target = train.target if problem.task == "regression" else train.target.astype(np.int64)
+        if problem.task == "regression":
+            return Fit(payload=payload_of(self._fitted(pipeline, train, train.target), problem, train, self.name))
+        # an early fold may lack a class, of which the estimator then has no column
+        present, target = np.unique(train.target.astype(np.int64), return_inverse=True)
+        if len(present) == 1:
+            return Fit(payload=only_class(int(present[0]), problem))
+        own = replace(problem, classes=tuple(problem.classes[place] for place in present))
+        payload = payload_of(self._fitted(pipeline, train, target), own, train, self.name)
+        return Fit(payload=all_classes(payload, present, problem))
+
+    def _fitted(self, pipeline: Any, train: Sample, target: Any) -> Any:
         try:
-            fitted = pipeline.fit(train.matrix, target, **self._weights(train))
+            return pipeline.fit(train.matrix, target, **self._weights(train))
         except (TypeError, ValueError) as error:  # what scikit-learn raises for parameters and rows that do not fit
-            raise user_error(error, self.name, "trainer") from error
-        return Fit(payload=payload_of(fitted, problem, train, self.name))
+            if type(error).__name__ != "InvalidParameterError":
+                raise user_error(error, self.name, "trainer") from error
+            raise DefinitionError(
+                f"{self.name}: {' '.join(str(error).split())}",
+                subject=f"training.parameters.{self.name}",
+                hint="correct the value, or leave it out",
+            ) from None
 
     def _pipeline(self, problem: Problem, params: Params) -> Any:
         from sklearn.compose import ColumnTransformer
@@ -111,6 +137,12 @@ def estimator_class(name: str) -> Any:
     wanted = name.removeprefix(PREFIX)
     if (match := _find(wanted)) is not None:
         return match
+    if (reason := _EXCLUDED.get(wanted)) is not None:
+        raise DefinitionError(
+            f"{name} cannot be a trainer: {reason}",
+            subject="training.trainers",
+            hint="write lightgbm, which is of the same kind" if wanted.startswith("HistGrad") else "name another one",
+        )
     known = [one for module in _MODULES for one in _module(module).__all__ if _find(one) is not None]
     raise DefinitionError(
         f'scikit-learn has no estimator "{wanted}"',
@@ -124,9 +156,11 @@ def _module(name: str) -> Any:
 
 
 def _find(name: str) -> Any:
-    """The class of that name which can be made without arguments and predicts; None where there is none."""
+    """The class of that name which can be made without arguments and fits a table; None where there is none."""
     from sklearn.base import ClassifierMixin, RegressorMixin
 
+    if name in _EXCLUDED:
+        return None
     for module in _MODULES:
         candidate = getattr(_module(module), name, None)
         if isinstance(candidate, type) and issubclass(candidate, (ClassifierMixin, RegressorMixin)):

@@ -196,10 +196,14 @@ def _converted(estimator: Any, problem: Problem, path: str) -> bytes:
         return to_onnx(estimator, initial_types=kind, options=options).SerializeToString()  # type: ignore[no-any-return]
     except Exception as error:  # converters raise many kinds, each meaning that this estimator has no ONNX form
         raise DefinitionError(
-            f"what the trainer {path} returned ({type(estimator).__name__}) has no ONNX form: {str(error)[:_LONGEST]}",
+            f"what the trainer {path} returned ({type(estimator).__name__}) has no ONNX form: {_one_line(error)}",
             subject=path,
             hint="return a scikit-learn estimator of its own kinds, a LightGBM model, or ONNX bytes",
         ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error)[: 4 * _LONGEST].split())[:_LONGEST]
 
 
 def _check_graph(graph: Graph, train: Sample, problem: Problem, path: str) -> None:
@@ -209,7 +213,9 @@ def _check_graph(graph: Graph, train: Sample, problem: Problem, path: str) -> No
     try:
         shape = graph.predict(rows).shape
     except Exception as error:  # onnxruntime raises its own kinds for a graph that is not what was asked
-        raise DefinitionError(f"the ONNX graph of the trainer {path} does not run: {error}", subject=path) from error
+        raise DefinitionError(
+            f"the ONNX graph of the trainer {path} does not run: {_one_line(error)}", subject=path
+        ) from error
     if shape != wanted:
         raise DefinitionError(
             f"the ONNX graph of the trainer {path} answers {shape} where {wanted} is needed", subject=path

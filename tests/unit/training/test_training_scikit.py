@@ -8,9 +8,11 @@ import pytest
 
 from cumulant.core.errors import DefinitionError, UserCodeError
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field
+from cumulant.core.servable import Input
 from cumulant.packaging import Scorer, build
-from cumulant.training import EvaluationSpec, TrainingSpec, search, split
-from cumulant.training.scikit import estimator_class
+from cumulant.training import EvaluationSpec, TrainingSet, TrainingSpec, search, split
+from cumulant.training.scikit import ScikitTrainer, estimator_class
+from cumulant.training.trainers import Problem, Sample
 
 FOREST = {"n_estimators": 20, "max_depth": 5}
 
@@ -62,7 +64,9 @@ def test_seed_and_rows_make_the_model(table, rows_of):
         ("late", "sklearn:RandomForestClassifier", {"tress": 3}, 'no parameter "tress"', "parameters: "),
         ("late", "sklearn:LinearSVC", {}, "without probabilities", "LogisticRegression"),
         ("late", "sklearn:VotingClassifier", {}, "no estimator", ""),
-        ("late", "sklearn:RandomForestClassifier", {"n_estimators": -3}, "raised", ""),
+        ("late", "sklearn:RandomForestClassifier", {"n_estimators": -3}, "n_estimators", "correct the value"),
+        ("late", "sklearn:HistGradientBoostingClassifier", {}, "no ONNX form", "lightgbm"),
+        ("amount", "sklearn:MultiTaskLasso", {}, "several targets", ""),
     ],
 )
 def test_what_cannot_be_fitted_is_refused_with_what_to_write(target, name, options, said, hint, table, rows_of):
@@ -70,6 +74,53 @@ def test_what_cannot_be_fitted_is_refused_with_what_to_write(target, name, optio
     with pytest.raises((DefinitionError, UserCodeError), match=said) as caught:
         search(train, spec(target, name, parameters={name: options} if options else {}))
     assert hint in str(caught.value.hint)
+
+
+def test_a_wrong_value_is_named_under_its_key(table, rows_of):
+    train = split(rows_of("late", table), EvaluationSpec()).train
+    name = "sklearn:RandomForestClassifier"
+    with pytest.raises(DefinitionError) as caught:
+        search(train, spec("late", name, parameters={name: {"n_estimators": -3}}))
+    assert caught.value.subject == f"training.parameters.{name}"
+
+
+@pytest.mark.parametrize("name", ["sklearn:RandomForestClassifier", "sklearn:LogisticRegression"])
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_a_class_may_be_absent_in_an_early_fold(task, name):
+    rng = np.random.default_rng(3)
+    target = np.r_[
+        rng.integers(0, 2, 500) * (task == "multiclass"), rng.integers(0, 3 if task == "multiclass" else 2, 400)
+    ]
+    rows = TrainingSet(
+        features=pl.DataFrame({"x": target + rng.normal(size=900), "z": rng.normal(size=900)}),
+        target=target.astype(float),
+        task=task,
+        classes=("a", "b", "c")[: int(target.max()) + 1],
+        at=(np.arange(900) * 86_400_000_000 // 10).astype(np.int64),
+        rows=np.arange(900),
+    )
+    wanted = TrainingSpec(
+        target="y", trainers=[name], time=None, folds=3, parameters={name: FOREST} if "Forest" in name else {}
+    )
+    found = search(rows, wanted)
+    assert [one.state for one in found.trials if one.trainer == name] == ["complete"]
+    answers = found.best.predict_frame(rows.features.head(7))
+    assert answers.shape == ((7, 3) if task == "multiclass" else (7,))
+
+
+def test_absent_classes_get_no_probability():
+    rng = np.random.default_rng(1)
+    matrix = rng.normal(size=(300, 2)).astype(np.float32)
+    inputs = tuple(Input(feature=name, kind="number") for name in ("x", "z"))
+    problem = Problem(task="multiclass", classes=("a", "b", "c", "d"), inputs=inputs, metric="log_loss")
+    target = np.where(matrix[:, 0] > 0, 3.0, 1.0)
+    trainer = ScikitTrainer("sklearn:RandomForestClassifier")
+    answers = trainer.fit(problem, FOREST, Sample(matrix=matrix, target=target)).payload.predict(matrix)
+    assert answers.shape == (300, 4)
+    assert not answers[:, [0, 2]].any()
+    np.testing.assert_array_equal(answers.argmax(axis=1), target)
+    alone = trainer.fit(problem, FOREST, Sample(matrix=matrix, target=np.full(300, 2.0))).payload.predict(matrix)
+    np.testing.assert_array_equal(alone, np.tile([0, 0, 1, 0], (300, 1)))
 
 
 def test_weights_are_used_or_refused(table, rows_of):
