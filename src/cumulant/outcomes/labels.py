@@ -16,6 +16,8 @@ from cumulant.core.masking import HIDDEN, mask
 from cumulant.core.plan import Field
 from cumulant.core.servable import Task
 from cumulant.core.units import EPOCH, from_micros, micros
+from cumulant.data.spec import NumberFormat
+from cumulant.outcomes.formatted import Unreadable, numbers
 from cumulant.serving.log import as_held
 
 _ENCODE = msgspec.json.Encoder(enc_hook=str).encode
@@ -44,6 +46,8 @@ class LabelSchema(msgspec.Struct, frozen=True, kw_only=True):
     offset_us: int = 0
     #: what the model predicts, worked out of the labels' columns where they hold no column `label`
     target: Node | None = None
+    #: how numbers in texts of the target's columns are written
+    formats: Mapping[str, NumberFormat] = {}
 
 
 class Said(NamedTuple):
@@ -163,7 +167,7 @@ class Reader:
         plain = [row if isinstance(row, dict) else {} for row in rows]
         known = {name for row in plain for name in row}
         column = self._label_column(known)
-        labels = [row.get(column) for row in plain] if column else self._worked_out(plain)
+        labels = self._of_column([row.get(column) for row in plain]) if column else self._worked_out(plain)
         return [
             self._said(row, label) if isinstance(given, dict) else self._unusable("not a row", given)
             for given, row, label in zip(rows, plain, labels, strict=True)
@@ -267,6 +271,11 @@ class Reader:
         named = [target.name] if isinstance(target, Column) else []
         return next((name for name in ["label", *named] if name in known), None)
 
+    def _of_column(self, values: Sequence[object]) -> list[object]:
+        """The values of the label's column, texts in the format of the column that is the target."""
+        target = self._schema.target
+        return numbers(values, self._schema.formats.get(target.name) if isinstance(target, Column) else None)
+
     def _worked_out(self, rows: Sequence[Mapping[str, Any]]) -> list[object]:
         """The target of each row, from its columns."""
         target = self._schema.target
@@ -277,7 +286,11 @@ class Reader:
         from cumulant import features
 
         frame = pl.DataFrame(
-            {name: _column([row.get(name) for row in rows]) for name in sorted(columns(target))}, strict=False
+            {
+                name: _column(numbers([row.get(name) for row in rows], self._schema.formats.get(name)))
+                for name in sorted(columns(target))
+            },
+            strict=False,
         )
         return list(features.evaluate(target, frame))
 
@@ -287,7 +300,7 @@ def _column(values: Sequence[object]) -> list[object]:
     texts = [value for value in values if isinstance(value, str) and value]
     if texts and all(number(text) is not None for text in texts):
         return [number(value) if value not in (None, "") else None for value in values]
-    return [None if value == "" else value for value in values]
+    return [None if value == "" or isinstance(value, Unreadable) else value for value in values]
 
 
 def _lookup(schema: LabelSchema) -> dict[str, tuple[str, float | None]] | None:

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.core.events import Fact
+    from cumulant.data.spec import NumberFormat
     from cumulant.outcomes import Outcomes
     from cumulant.ports.access import Principal
     from cumulant.ports.files import FileInfo
     from cumulant.ports.registry import ModelVersion
     from cumulant.project import Project
+    from cumulant.training.spec import TrainingSpec
 
 #: the folder of the project's state
 FOLDER = "outcomes"
@@ -88,7 +90,9 @@ def schema_of(project: Project, folder: Path | None = None) -> LabelSchema:
     except NotFoundError:
         described = None
     if not isinstance(described, Servable):
-        return LabelSchema(target=None if training is None else target_of(training, ()))
+        return LabelSchema(
+            target=None if training is None else target_of(training, ()), formats=_formats(project, training)
+        )
     plan = described.plan
     source = plan.sources[plan.entity]
     fields = {field.name: field for field in source.fields}
@@ -100,7 +104,17 @@ def schema_of(project: Project, folder: Path | None = None) -> LabelSchema:
         time=None if plan.predict_at is None else fields.get(plan.predict_at.column),
         offset_us=0 if plan.predict_at is None else plan.predict_at.offset_us,
         target=None if training is None else target_of(training, fields),
+        formats=_formats(project, training, plan.entity),
     )
+
+
+def _formats(project: Project, training: TrainingSpec | None, entity: str | None = None) -> dict[str, NumberFormat]:
+    """The number formats of the source that holds the target: `entity`, else the declared or the only one."""
+    sources = project.spec.data
+    named = entity or (training.source if training is not None else None)
+    if named is None and len(sources) == 1:
+        named = next(iter(sources))
+    return sources[named].number_formats if named in sources else {}
 
 
 def _version(project: Project) -> ModelVersion:

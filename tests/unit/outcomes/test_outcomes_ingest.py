@@ -84,6 +84,34 @@ def test_the_target_is_worked_out_of_its_columns(tmp_path):
     assert found == [("a", True, ""), ("b", False, ""), ("c", None, "no label")]
 
 
+@pytest.mark.parametrize(
+    ("given", "value"), [("1.234", 1234.0), ("1.234,50 €", 1234.5), ("12", 12.0), (12.5, 12.5), ("1.5", None)]
+)
+def test_texts_of_a_target_are_read_in_its_number_format(tmp_path, given, value):
+    from cumulant.features import parse
+
+    schema = LabelSchema(task="regression", target=parse("price"), formats={"price": "1.234,5"})
+    for number, column in enumerate(("price", "label")):
+        folder = tmp_path / str(number)
+        tell(folder, {"id": "a", column: given}, schema=schema)
+        (one,) = shown(folder, FAR)
+        assert (one.label, one.problem) == ((value, "") if value is not None else (given, "wrong type"))
+
+
+def test_an_expression_reads_its_columns_in_their_number_formats(tmp_path):
+    from cumulant.features import parse
+
+    schema = LabelSchema(
+        task="binary", classes=(False, True), target=parse("price > 100"), formats={"price": "1.234,5"}
+    )
+    path = write(
+        tmp_path / "x.csv", [{"id": "a", "price": "1.234"}, {"id": "b", "price": "7"}, {"id": "c", "price": "x"}]
+    )
+    ingest_file(tmp_path / "o", path, schema, clock=Clock())
+    found = sorted((one.id, one.label, one.problem) for one in shown(tmp_path / "o", FAR))
+    assert found == [("a", True, ""), ("b", False, ""), ("c", None, "no label")]
+
+
 def test_columns_that_are_not_there(tmp_path):
     for rows, names, text in (
         ([{"label": 1}], {}, "does not say which predictions"),

@@ -241,7 +241,8 @@ def label_text(project: Project, case: Case, label: object) -> str:
         UsageError: it is none of the model's labels.
     """
     classes = classes_of(project, case)
-    read = Reader(schema_of(project), {}, b"", received=SystemClock().now())
+    plain = msgspec.structs.replace(schema_of(project), formats={})  # a reviewer writes plain numbers
+    read = Reader(plain, {}, b"", received=SystemClock().now())
     (said,) = read.read([{"id": case.request, "label": _meant(label, classes)}])
     if not said.problem:
         return said.label
