@@ -16,10 +16,11 @@ from cumulant.training.dataset import TrainingSet
 from cumulant.training.model import FittedModel
 from cumulant.training.records import Evaluation, SliceResult
 from cumulant.training.spec import EvaluationSpec
+from cumulant.training.threshold import sampling_weight
+from cumulant.training.traffic import DAY, Micros, ScoredTraffic
 
 Floats = NDArray[np.float64]
 
-_DAY = 86_400_000_000
 #: with fewer days than this intervals over days are wide, which is said
 _LEAST_DAYS = 8
 RESAMPLES = 1000
@@ -83,6 +84,7 @@ def evaluate(
     metrics = metrics_for(rows.task, costs=rows.false_negative is not None)
     found = _estimates(metrics, measured, resamples=resamples, seed=seed)
     span = None if rows.at is None or not len(rows) else (int(rows.at.min()), int(rows.at.max()))
+    days = _days(rows.at)
     return Evaluation(
         task=rows.task,
         rows=len(rows),
@@ -92,16 +94,27 @@ def evaluate(
         cluster=kind,
         clusters=measured.clusters()[1],
         threshold=(0.5 if threshold is None else threshold) if rows.task == "binary" else None,
+        alerts=None if measured.decision is None else float((sampling_weight(rows) * measured.decision).sum()),
+        days=days,
         metrics=found,
         slices=tuple(_slices(rows, measured, spec.slices, metrics, seed=seed)),
-        curves=curves(measured, task=rows.task, classes=rows.classes, days=_days(span)),
+        curves=curves(measured, task=rows.task, classes=rows.classes, days=days),
         importance=prediction.importance if isinstance(prediction, FittedModel) else {},
         notes=(note,) if note else (),
     )
 
 
-def _days(span: tuple[int, int] | None) -> float | None:
-    return None if span is None else max(1.0, (span[1] - span[0]) / _DAY)
+def _days(at: Micros | None) -> float | None:
+    """How many days the rows fill, counted as for a capacity. The last time stands for as long as is usual between
+    two, so that rows of two dates fill two days.
+    """
+    if at is None or not len(at):
+        return None
+    times = np.unique(at)
+    usual = int(np.median(np.diff(times))) if len(times) > 1 else DAY
+    none = np.zeros(0)
+    span = (int(times[0]), int(times[-1]) + usual)
+    return ScoredTraffic(scores=none, sampling_weight=none, at=at, spans=(span,)).periods(DAY)
 
 
 def _estimates(metrics: Sequence[Metric], rows: Rows, *, resamples: int, seed: int) -> dict[str, Estimate]:
@@ -116,7 +129,7 @@ def _clusters(rows: TrainingSet, spec: EvaluationSpec) -> tuple[str, NDArray[np.
     if wanted not in ("auto", "day"):
         return wanted, _cluster_column(rows, wanted), ""
     if rows.at is not None:
-        days = cluster_codes(rows.at // _DAY)
+        days = cluster_codes(rows.at // DAY)
         return "day", days, _few_days(int(days.max()) + 1 if len(days) else 0)
     if wanted == "day":
         raise UsageError("evaluation.clusters is day, but rows have no time", hint="declare event_time of the source")

@@ -109,6 +109,9 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     cluster: str
     clusters: int
     threshold: float | None = None
+    #: labelled rows at or above the threshold (binary), and the days that all rows fill; None in older records
+    alerts: float | None = None
+    days: float | None = None
     metrics: dict[str, Estimate]
     slices: tuple[SliceResult, ...] = ()
     curves: dict[str, Curve] = {}

@@ -52,7 +52,7 @@ def decide(
     if isinstance(missed, str) or isinstance(alarm, str):
         assert rows.false_negative is not None
         assert rows.false_positive is not None
-        stands = _sampling_weight(rows)
+        stands = sampling_weight(rows)
         found = cheapest(rows.target, p, rows.false_negative * stands, rows.false_positive * stands)
         return found, f"least cost on out-of-fold rows: {found:.4g}"
     if missed + alarm <= 0:
@@ -98,10 +98,11 @@ def uncounted(rule: Threshold | float, rows: TrainingSet) -> str | None:
 
 
 def _traffic(rows: TrainingSet, p: Floats) -> ScoredTraffic:
-    return ScoredTraffic(scores=p, sampling_weight=_sampling_weight(rows), at=rows.at)
+    return ScoredTraffic(scores=p, sampling_weight=sampling_weight(rows), at=rows.at)
 
 
-def _sampling_weight(rows: TrainingSet) -> Floats:
+def sampling_weight(rows: TrainingSet) -> Floats:
+    """[n] how many rows of the traffic each stands for; 1 where nothing is declared."""
     return np.ones(len(rows)) if rows.sampling_weight is None else rows.sampling_weight
 
 

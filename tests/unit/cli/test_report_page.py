@@ -305,7 +305,7 @@ def test_the_page_says_what_the_threshold_does_and_why_the_model_won() -> None:
         serving=ServingReport(threshold=0.167, threshold_text="cost 1 of a false alarm against 5 of a miss"),
     )  # fmt: skip
     found = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.render(shown)))
-    assert "Threshold 0.167 cost 1 of a false alarm against 5 of a miss Alerts a day 12.5" in found
+    assert "Threshold 0.167 cost 1 of a false alarm against 5 of a miss Alerts per day 12.5" in found
     assert "Precision 0.250 of the alerts are right" in found
     assert "channel rows average precision 95% interval recall precision cost" in found
     assert "lightgbm won: its mean log loss over the folds is 0.310; the best of others: logistic 0.420" in found

@@ -9,6 +9,7 @@ import pytest
 from sklearn import metrics as oracle
 
 from cumulant.core.errors import NotFoundError, StorageError, UsageError
+from cumulant.runtime.report_page.judged import alerts_a_day
 from cumulant.training import (
     Cost,
     Evaluation,
@@ -154,6 +155,29 @@ def test_curves_are_short_and_right():
     assert area == pytest.approx(oracle.roc_auc_score(rows.target, chance), abs=0.01)
     observed = np.array(found["calibration"].columns["observed"])
     assert np.abs(observed - np.array(found["calibration"].columns["predicted"])).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("times", "days"),
+    [
+        (np.repeat([0, DAY], 500), 2),  # rows of dates: a day each
+        (np.repeat([0, DAY, 2 * DAY, 2 * DAY], 250), 3),
+        (np.linspace(0, DAY / 4, 1000), 0.25),
+        (np.linspace(0, 10 * DAY - 1, 1000), 10),
+        (np.zeros(1000), 1),
+    ],
+)
+def test_alerts_are_counted_by_the_days_that_rows_fill(times, days):
+    target = np.arange(1000) % 10 == 0
+    rows = TrainingSet(
+        features=pl.DataFrame({"x": np.zeros(1000)}), target=target.astype(float), task="binary",
+        classes=("0", "1"), at=times.astype(np.int64), rows=np.arange(1000),
+    )  # fmt: skip
+    for scores, alerts in ((np.where(target, 0.8, 0.2), 100), (np.where(target, 0.2, 0.8), 900), (np.zeros(1000), 0)):
+        found = evaluate(rows, scores, threshold=0.5, resamples=20)
+        assert found.alerts == alerts
+        assert found.days == pytest.approx(days, rel=0.01)
+        assert alerts_a_day(found) == pytest.approx(alerts / days, rel=0.01)
 
 
 @pytest.mark.parametrize("target", ["late", "kind", "amount"])

@@ -150,7 +150,10 @@ def _decisions(report: ReportData) -> Markup | None:
     text = report.serving.threshold_text if report.serving else ""
     parts = [tile("Threshold", wording.number(report.threshold), text)]
     if report.alerts_a_day is not None:
-        parts.append(tile("Alerts a day", wording.number(report.alerts_a_day), "test rows from the threshold on"))
+        counted = "labelled test rows at or above the threshold"
+        if report.training is not None and report.training.unlabelled:
+            counted += "; rows without a label are not counted"
+        parts.append(tile("Alerts per day", wording.number(report.alerts_a_day), counted))
     notes = {"precision": "of the alerts are right", "recall": "of the positives are alerts"}
     for name, note in notes.items():
         if (found := figures.get(name)) is not None:
