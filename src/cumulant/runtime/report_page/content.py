@@ -101,6 +101,11 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     higher_is_better: bool = True
     trials: tuple[TrialReport, ...] = ()
     best: int | None = None
+    #: the chosen trainer, its score and how many of its trials are averaged; each trainer's best score
+    trainer: str = ""
+    score: float | None = None
+    averaged: int = 1
+    scores: dict[str, float] = {}
     folds: tuple[FoldReport, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

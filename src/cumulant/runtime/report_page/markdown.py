@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cumulant.runtime.report_page import wording
 from cumulant.runtime.report_page.content import MetricReport, ReportData, SliceReport, SourceReport, TrainingReport
+from cumulant.runtime.report_page.decisions import decisions, search_summary
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~<>&$])|^(\s*)([#+=-])|^(\s*\d+)([.)])")
 _BREAK = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
@@ -52,6 +53,8 @@ def _parts(report: ReportData) -> Iterator[list[str]]:
         yield _gate(report)
     if report.metrics:
         yield _metrics(report.metrics)
+    if lines := [f"- {name.lower()}: {value}{_note(note)}" for name, value, note in decisions(report)]:
+        yield ["### Decisions at the threshold", "", *lines, ""]
     if report.slices:
         yield _slices(report.slices)
     yield from _data(report)
@@ -118,6 +121,10 @@ def _metrics(metrics: Sequence[MetricReport]) -> list[str]:
     ]
     heads = ["metric", "model", "95% interval", "naive", "better is"]
     return ["## Quality", "", *table(heads, rows, right=["model", "95% interval", "naive"])]
+
+
+def _note(note: str) -> str:
+    return f" ({text(note)})" if note else ""
 
 
 def _slices(slices: Sequence[SliceReport]) -> list[str]:
@@ -191,7 +198,7 @@ def _training(found: TrainingReport) -> list[str]:
         for trial in best
     ]
     heads = ["trial", "trainer", text(found.score_name or "score"), "time", "settings"]
-    return ["## Training", "", *lines, "", *(table(heads, rows) if rows else [])]
+    return ["## Training", "", text(search_summary(found)), "", *lines, "", *(table(heads, rows) if rows else [])]
 
 
 def _serving(report: ReportData) -> list[str]:

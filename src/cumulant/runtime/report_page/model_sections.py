@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from cumulant.runtime.report_page import charts, wording
@@ -30,6 +29,7 @@ from cumulant.runtime.report_page.content import (
     TrainingReport,
     TrialReport,
 )
+from cumulant.runtime.report_page.decisions import decisions, search_summary
 from cumulant.runtime.report_page.markup import Child, Markup, element, join
 
 MANY = 12
@@ -103,7 +103,7 @@ def training(found: TrainingReport) -> Section:
     notes = element("ul", *told) if told else None
     drawn = [part for part in (_folds(found.folds), _search(found)) if part is not None]
     pair = element("div", *drawn, class_="pair") if drawn else None
-    return section("training", "Training", _search_words(found), facts, notes, pair, _trials(found))
+    return section("training", "Training", search_summary(found), facts, notes, pair, _trials(found))
 
 
 def serving(found: ServingReport) -> Section:
@@ -143,23 +143,9 @@ def _intervals(report: ReportData) -> str:
 
 
 def _decisions(report: ReportData) -> Markup | None:
-    """What the threshold does to the test rows: why it is this one, how many alerts it makes, and how good they are."""
-    if report.threshold is None:
-        return None
-    figures = {metric.name: metric.model for metric in report.metrics}
-    text = report.serving.threshold_text if report.serving else ""
-    parts = [tile("Threshold", wording.number(report.threshold), text)]
-    if report.alerts_a_day is not None:
-        counted = "labelled test rows at or above the threshold"
-        if report.training is not None and report.training.unlabelled:
-            counted += "; rows without a label are not counted"
-        parts.append(tile("Alerts per day", wording.number(report.alerts_a_day), counted))
-    notes = {"precision": "of the alerts are right", "recall": "of the positives are alerts"}
-    for name, note in notes.items():
-        if (found := figures.get(name)) is not None:
-            shown = wording.interval(found)
-            parts.append(tile(wording.title(name), wording.number(found.value), f"{note}; {shown}" if shown else note))
-    return join([element("h3", "Decisions at the threshold"), tiles(*parts)])
+    """What the threshold decides on the test rows."""
+    parts = [tile(title, value, note) for title, value, note in decisions(report)]
+    return join([element("h3", "Decisions at the threshold"), tiles(*parts)]) if parts else None
 
 
 def _serving_tiles(found: ServingReport) -> list[Markup]:
@@ -277,29 +263,6 @@ def _rule(rule: RuleReport) -> list[Child]:
         )
     value = f"{wording.number(rule.value.value)}" if rule.value else "–"
     return [rule.text, tag(wording.rule_word(rule.word, against=rule.against, passed=rule.passed), style), value, shown]
-
-
-def _search_words(found: TrainingReport) -> str:
-    done = [trial for trial in found.trials if trial.score is not None]
-    if not found.trials:
-        return "No search: the trainer's own settings."
-    pruned = sum(trial.state == "pruned" for trial in found.trials)
-    text = f"{wording.plural(len(found.trials), 'trial')}, {len(done)} with a score"
-    return text + (f", {pruned} stopped early." if pruned else ".") + _why(found, done)
-
-
-def _why(found: TrainingReport, done: Sequence[TrialReport]) -> str:
-    """Which trainer won, by what, and the best score of each other one."""
-    best: dict[str, float] = {}
-    for trial in sorted(done, key=lambda trial: _rank(trial, higher=found.higher_is_better)):
-        best.setdefault(trial.trainer, trial.score if trial.score is not None else math.nan)
-    winner = next((trial for trial in done if trial.number == found.best), None)
-    if winner is None or winner.score is None:
-        return ""
-    others = ", ".join(f"{name} {wording.number(score)}" for name, score in best.items() if name != winner.trainer)
-    name = wording.title(found.score_name or "score").lower()
-    shown = f" {winner.trainer} won: its mean {name} over the folds is {wording.number(winner.score)}"
-    return f"{shown}; the best of others: {others}." if others else f"{shown}."
 
 
 def _folds(rows: Sequence[FoldReport]) -> Markup | None:

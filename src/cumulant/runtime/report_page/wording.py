@@ -17,7 +17,7 @@ _TITLES = {
     "log_loss": "Log loss",
     "brier": "Brier score",
     "calibration_error": "Calibration error",
-    "cost": "Cost a row",
+    "cost": "Cost per row",
     "mae": "Mean absolute error",
     "rmse": "Root mean square error",
     "pinball": "Pinball loss",

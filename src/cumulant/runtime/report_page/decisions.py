@@ -1,0 +1,57 @@
+"""What a report says of the search's result and of the decisions at the threshold, the same in every rendering."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cumulant.runtime.report_page import wording
+from cumulant.runtime.report_page.content import ReportData, TrainingReport
+
+_SHARES = {"precision": "of the alerts are right", "recall": "of the positives are alerts"}
+_BASELINE = "naive"
+
+
+def decisions(report: ReportData) -> Iterator[tuple[str, str, str]]:
+    """Title, figure and note of each: the threshold, alerts per day, precision, recall; nothing without a threshold."""
+    if report.threshold is None:
+        return
+    yield "Threshold", wording.number(report.threshold), report.serving.threshold_text if report.serving else ""
+    if report.alerts_a_day is not None:
+        counted = "labelled test rows at or above the threshold"
+        if report.training is not None and report.training.unlabelled:
+            counted += "; rows without a label are not counted"
+        digits = ",.0f" if report.alerts_a_day >= 100 else ".3g"
+        yield "Alerts per day", f"{report.alerts_a_day:{digits}}", counted
+    figures = {metric.name: metric.model for metric in report.metrics}
+    for name, note in _SHARES.items():
+        if (measured := figures.get(name)) is not None:
+            ends = f"; {wording.interval(measured)}" if measured.low is not None else ""
+            yield wording.title(name), wording.number(measured.value), note + ends
+
+
+def search_summary(training: TrainingReport) -> str:
+    """How many trials there were, which trainer was chosen by which score, and the best score of each other one."""
+    if not training.trials:
+        return "No search: the trainer's own settings."
+    scored = sum(trial.score is not None for trial in training.trials)
+    pruned = sum(trial.state == "pruned" for trial in training.trials)
+    text = f"{wording.plural(len(training.trials), 'trial')}, {scored} with a score"
+    return text + (f", {pruned} stopped early." if pruned else ".") + _choice(training)
+
+
+def _choice(training: TrainingReport) -> str:
+    """The chosen trainer with its score; the baseline is no rival, and may score better than all."""
+    if not training.trainer or training.score is None:
+        return ""
+    name = wording.title(training.score_name or "score").lower()
+    text = f" {training.trainer} was chosen: its mean {name} over the folds is {wording.number(training.score)}"
+    if training.averaged > 1:
+        text += f", as the average of {training.averaged} trials"
+    others = {key: score for key, score in training.scores.items() if key not in (training.trainer, _BASELINE)}
+    if others:
+        shown = ", ".join(f"{key} {wording.number(score)}" for key, score in others.items())
+        text += f"; the best of other trainers: {shown}"
+    baseline = training.scores.get(_BASELINE)
+    if baseline is not None and training.trainer != _BASELINE:
+        text += f"; the naive baseline: {wording.number(baseline)}"
+    return f"{text}."
