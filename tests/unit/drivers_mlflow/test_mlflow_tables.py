@@ -7,12 +7,12 @@ import math
 import sqlite3
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 from mlflow_servables import FRAME, servable
 
-from cumulant.core.errors import NotFoundError
+from cumulant.core.errors import EngineUnavailableError, NotFoundError, UsageError
 from cumulant.drivers.mlflow.client import MlflowRegistry
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -109,13 +109,63 @@ def test_reading_imports_no_mlflow(url, tmp_path):
     assert json.loads(done.stdout) == [["Zeta", "bare", "late"], "1", "late-1", 0.25, []]
 
 
-def test_another_schema_is_read_by_the_client(url, tmp_path):
-    file = tmp_path / "mlflow.db"
+@contextmanager
+def copied(url, file):
+    """A copy of the registry's database in `file`, open for changes that are committed."""
     with (
         closing(sqlite3.connect(url.removeprefix("mlflow+sqlite://"))) as source,
         closing(sqlite3.connect(file)) as copy,
     ):
         source.backup(copy)
+        yield copy
+        copy.commit()
+
+
+def both(file):
+    """The registry in `file`, and the same read by MLflow's client."""
+    registries = [MlflowRegistry(f"mlflow+sqlite://{file}") for _ in range(2)]
+    registries[1].__dict__["_tables"] = None
+    return registries
+
+
+def test_models_of_several_workspaces_are_read_by_the_client(url, tmp_path):
+    file = tmp_path / "mlflow.db"
+    with copied(url, file) as copy:
+        columns = {row[1] for row in copy.execute("PRAGMA table_info(registered_models)")}
+        if "workspace" not in columns:
+            pytest.skip("this MLflow has no workspaces")
+        copy.execute("INSERT INTO registered_models (name, workspace, creation_time) VALUES ('late', 'other', 1)")
+        copy.execute(
+            "INSERT INTO model_versions (name, version, creation_time, current_stage, source, status, workspace)"
+            " VALUES ('late', 99, 1, 'None', 'x', 'READY', 'other')"
+        )
+        copy.execute(
+            "INSERT INTO registered_model_aliases (alias, version, name, workspace)"
+            " VALUES ('champion', 99, 'late', 'other')"
+        )
+    mine, theirs = both(file)
+    assert mine._tables.versions("late") is None
+    assert mine._tables.models() is None
+    # It refuses both workspaces at once unless MLFLOW_ENABLE_WORKSPACES is set.
+    for registry in (mine, theirs):
+        with pytest.raises(EngineUnavailableError, match="workspace"):
+            registry.resolve("late@champion")
+
+
+def test_a_version_without_a_creation_time_has_that_of_its_last_change(url, tmp_path):
+    file = tmp_path / "mlflow.db"
+    with copied(url, file) as copy:
+        copy.execute("UPDATE model_versions SET creation_time = NULL WHERE version IN (3, 4)")
+        copy.execute("UPDATE model_versions SET last_updated_time = NULL WHERE version = 4")
+    mine, theirs = both(file)
+    assert mine.versions("late") == theirs.versions("late")
+    assert {one.version: one.created.year for one in mine.versions("late")}["4"] == 1970
+    assert mine.resolve("late/3").created.year > 2000
+
+
+def test_another_schema_is_read_by_the_client(url, tmp_path):
+    file = tmp_path / "mlflow.db"
+    with copied(url, file) as copy:
         copy.execute("ALTER TABLE registered_model_aliases RENAME TO elsewhere")
         copy.execute("CREATE VIEW registered_model_aliases AS SELECT alias AS other FROM elsewhere")
     registry = MlflowRegistry(f"mlflow+sqlite://{file}")
@@ -132,3 +182,18 @@ def test_a_file_attached_without_mlflow_is_an_artifact_of_the_run(registry, by_c
     registry.attach(run_id, tmp_path / "page.html", "report")
     assert "_client" not in registry.__dict__
     assert [one.path for one in by_client._client.list_artifacts(run_id, "report")] == ["report/page.html"]
+
+
+def test_a_file_is_attached_only_among_the_files_of_the_run(registry, tmp_path):
+    (tmp_path / "page.html").write_text("a page")
+    (tmp_path / "outside").mkdir()
+    run_id = registry.resolve("late/1").run_id
+    artifacts = registry._tables.artifacts(run_id)
+    (artifacts / "link").symlink_to(tmp_path / "outside")
+    for folder in ("..", "report/../../..", str(tmp_path / "outside"), "link"):
+        with pytest.raises(UsageError, match="not a folder among the files of the run"):
+            registry.attach(run_id, tmp_path / "page.html", folder)
+    (artifacts / "link").unlink()
+    assert list((tmp_path / "outside").iterdir()) == []
+    registry.attach(run_id, tmp_path / "page.html", "one/../two")
+    assert (artifacts / "two" / "page.html").read_text() == "a page"

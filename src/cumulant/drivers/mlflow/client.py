@@ -200,12 +200,13 @@ class MlflowRegistry:
         return byversion
 
     def _version(self, found: Any, aliases: tuple[str, ...]) -> ModelVersion:
+        created = found.creation_timestamp or found.last_updated_timestamp or 0
         return ModelVersion(
             name=found.name,
             version=str(found.version),
             uri=f"models:/{found.name}/{found.version}",
             run_id=found.run_id,
-            created=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+            created=datetime.fromtimestamp(created / 1000, UTC),
             aliases=aliases,
             tags=dict(found.tags),
         )
@@ -281,10 +282,24 @@ class MlflowRegistry:
     def attach(self, run_id: str, path: Path, folder: str | None = None) -> None:
         artifacts = self._tables.artifacts(run_id) if self._tables else None
         if artifacts is not None and path.is_file():
-            _attach(path, artifacts / folder if folder else artifacts)
+            _attach(path, _inside(artifacts, folder))
             return
         with self._engine(f"run {run_id}"):
             add_artifact(self._client, run_id, path, folder)
+
+
+def _inside(artifacts: Path, folder: str | None) -> Path:
+    """The folder of that name among a run's files, links followed.
+
+    Raises:
+        UsageError: it is absolute, or `..` or a link leads out of them.
+    """
+    root = artifacts.resolve()
+    target = (root / (folder or "")).resolve()
+    if not target.is_relative_to(root):
+        hint = "give a relative path without .., such as report"
+        raise UsageError(f'"{folder}" is not a folder among the files of the run', subject=folder, hint=hint)
+    return target
 
 
 def _attach(path: Path, folder: Path) -> None:

@@ -1,7 +1,8 @@
 """What a registry in a SQLite file holds, read from MLflow's own tables: importing MLflow takes seconds of CPU.
 
 Only columns that MLflow has had since it has aliases are read, and nothing is written. A file that cannot be read this
-way (another schema, a lock that is held too long) gives None: MLflow's client then reads it, or raises its error.
+way (another schema, several workspaces, a lock that is held too long) gives None: MLflow's client then reads it, or
+raises its error.
 """
 
 from __future__ import annotations
@@ -34,11 +35,11 @@ class Tables(msgspec.Struct, frozen=True):
 
     def models(self) -> list[str] | None:
         """Names of the registered models, in their order."""
-        return self._read(_models) if self.database.exists() else []
+        return self._read(_in_one_workspace(_models)) if self.database.exists() else []
 
     def versions(self, name: str) -> list[ModelVersion] | None:
         """The versions of a model, newest first."""
-        return self._read(partial(_versions, name)) if self.database.exists() else []
+        return self._read(_in_one_workspace(partial(_versions, name))) if self.database.exists() else []
 
     def metrics(self, run_id: str) -> dict[str, float] | None:
         """The last value of each metric of a run that exists."""
@@ -46,7 +47,7 @@ class Tables(msgspec.Struct, frozen=True):
 
     def folder(self, version: ModelVersion) -> Path | None:
         """The folder of a version's files, where they lie in the file system."""
-        folder = _folder(self._read(partial(_storage, version)))
+        folder = _folder(self._read(_in_one_workspace(partial(_storage, version))))
         return folder if folder is not None and folder.is_dir() else None
 
     def artifacts(self, run_id: str) -> Path | None:
@@ -65,6 +66,24 @@ class Tables(msgspec.Struct, frozen=True):
             return None
 
 
+def _in_one_workspace(
+    read: Callable[[sqlite3.Connection], Result | None],
+) -> Callable[[sqlite3.Connection], Result | None]:
+    """`read`, or None where models of another workspace than the default one are registered: MLflow keys the tables by
+    workspace and name, and its client knows whose are wanted.
+    """
+
+    def checked(opened: sqlite3.Connection) -> Result | None:
+        columns = {row[1] for row in opened.execute("PRAGMA table_info(registered_models)")}
+        if "workspace" in columns:
+            query = "SELECT 1 FROM registered_models WHERE workspace IS NOT 'default' LIMIT 1"
+            if opened.execute(query).fetchone() is not None:
+                return None
+        return read(opened)
+
+    return checked
+
+
 def _models(opened: sqlite3.Connection) -> list[str]:
     return [name for (name,) in opened.execute("SELECT name FROM registered_models ORDER BY name")]
 
@@ -81,7 +100,7 @@ def _versions(name: str, opened: sqlite3.Connection) -> list[ModelVersion]:
     ):
         aliases[version].append(alias)
     rows = opened.execute(
-        "SELECT version, run_id, creation_time FROM model_versions"
+        "SELECT version, run_id, coalesce(creation_time, last_updated_time, 0) FROM model_versions"
         " WHERE name = ? AND current_stage != ? ORDER BY version DESC",
         (name, _DELETED),
     )
