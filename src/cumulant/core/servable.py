@@ -78,6 +78,8 @@ class FieldRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pattern: str | None = None
     #: the same as the contract declares it, for messages
     declared_pattern: str | None = None
+    #: how numbers are written in files of rows, as the source declares it; requests carry plain numbers
+    number_format: str | None = None
 
 
 class Servable(msgspec.Struct, frozen=True, kw_only=True):

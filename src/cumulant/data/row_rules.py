@@ -67,6 +67,7 @@ def _rule(rule: RuleSpec, field: Field, source: str) -> FieldRule:
         members=None if members is None else tuple(fitting_member(m, field.dtype, field.name, source) for m in members),
         pattern=pattern,
         declared_pattern=None if pattern is None else rule.pattern,
+        number_format=rule.number_format if field.dtype in ("int", "float") else None,
     )
 
 

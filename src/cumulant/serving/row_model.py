@@ -169,12 +169,23 @@ class RowModel:
             "classes": list(self.servable.classes),
             "threshold": self.servable.threshold,
             "request": [
-                {"name": field.name, "type": field.dtype, "required": field.name in required, "zone": field.zone}
+                {
+                    "name": field.name,
+                    "type": field.dtype,
+                    "required": field.name in required,
+                    "zone": field.zone,
+                    **self._number_format(field.name),
+                }
                 for field in self.schema.fields.values()
             ],
             "example": self.servable.example,
             **told,
         }
+
+    def _number_format(self, field: str) -> dict[str, str]:
+        """How a file of rows writes the field, for clients that read one; requests carry plain numbers."""
+        rule = self.servable.rules.get(field)
+        return {} if rule is None or rule.number_format is None else {"number_format": rule.number_format}
 
     def close(self) -> None:
         self.runner.close()

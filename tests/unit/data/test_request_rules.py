@@ -37,11 +37,13 @@ def test_what_can_be_decided_on_one_value():
             "card": RuleSpec(in_=["4556"], pattern=r"^\d$", unique=True),
             "name": RuleSpec(unique=True, description="a name"),
             "late": RuleSpec(min=0),
+            "price": RuleSpec(number_format="1.234,5"),
         }
     )
     fields = [
         Field("amount", "float"), Field("kind", "str"), Field("at", "time"), Field("day", "date"), Field("flag", "bool"),
         Field("card", "str", personal=True), Field("name", "str"), Field("other", "int"),
+        Field("price", "float"),
     ]  # fmt: skip
     assert request_rules(spec, fields, source="rows") == {
         "amount": FieldRule(required=True, min=0, max=9.5),
@@ -50,6 +52,7 @@ def test_what_can_be_decided_on_one_value():
         "day": FieldRule(max="2024-02-03"),
         "flag": FieldRule(members=(True,)),
         "card": FieldRule(pattern=r"(?a)^\d\Z", declared_pattern=r"^\d$"),
+        "price": FieldRule(number_format="1.234,5"),
     }
     assert unchecked_rules(spec, fields) == {"card": ("in",)}
     odd = SourceSpec(

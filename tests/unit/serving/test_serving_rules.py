@@ -8,12 +8,15 @@ import struct
 
 import grpc
 import httpx
+import msgspec
+import polars as pl
 import pytest
 from serving_models import ROW, call, servable
 from test_serving_app import INFER, PREDICT, tensors
 from test_serving_recording import serving
 
 from cumulant.core.servable import FieldRule
+from cumulant.runtime import asking
 from cumulant.serving.app import Application
 from cumulant.serving.grpc import start
 from cumulant.serving.grpc.messages import INFERENCE
@@ -65,6 +68,20 @@ def warning(folder):
 @pytest.fixture
 def refusing(folder):
     return Application(ModelSet([open_model(folder, refuse_invalid=True)]))
+
+
+def test_a_number_format_is_on_the_card_and_asks_nothing_of_a_request(tmp_path):
+    rules = {"distance": FieldRule(number_format="1.234,5")}
+    model = open_model(servable(tmp_path / "model", rules=rules), refuse_invalid=True)
+    app = Application(ModelSet([model]))
+    assert call(app, "POST", PREDICT, GOOD).status_code == 200
+    (field,) = [one for one in model.card()["request"] if "number_format" in one]
+    assert (field["name"], field["number_format"]) == ("distance", "1.234,5")
+    card = msgspec.convert(msgspec.to_builtins(model.card()), asking._Card)
+    columns = [one["name"] for one in model.card()["request"]]
+    values = {**{name: "" if GOOD[name] is None else GOOD[name] for name in columns}, "distance": "1.234"}
+    pl.DataFrame([values]).write_csv(tmp_path / "rows.csv")
+    assert asking._rows(card, tmp_path / "rows.csv")["distance"].to_list() == [1234.0]
 
 
 def counts(app):
