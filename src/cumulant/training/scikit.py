@@ -19,7 +19,7 @@ PREFIX = "sklearn:"
 #: where estimators of a table of numbers are; others need data of another form
 _MODULES = ("ensemble", "linear_model", "tree", "neighbors", "neural_network", "naive_bayes", "svm")
 _UNSCALED = ("sklearn.ensemble", "sklearn.tree")
-_NO_ONNX, _COUNTS = "it has no ONNX form that runs", "it needs counts, and numbers are scaled"
+_NO_ONNX, _COUNTS = "training cannot convert it to ONNX", "it needs counts or codes, and numbers are scaled"
 _SEVERAL = "it fits several targets at once"
 #: estimators that no table can be fitted with, and why
 _EXCLUDED = {

@@ -65,7 +65,7 @@ def test_seed_and_rows_make_the_model(table, rows_of):
         ("late", "sklearn:LinearSVC", {}, "without probabilities", "LogisticRegression"),
         ("late", "sklearn:VotingClassifier", {}, "no estimator", ""),
         ("late", "sklearn:RandomForestClassifier", {"n_estimators": -3}, "n_estimators", "correct the value"),
-        ("late", "sklearn:HistGradientBoostingClassifier", {}, "no ONNX form", "lightgbm"),
+        ("late", "sklearn:HistGradientBoostingClassifier", {}, "cannot convert it to ONNX", "lightgbm"),
         ("amount", "sklearn:MultiTaskLasso", {}, "several targets", ""),
     ],
 )
