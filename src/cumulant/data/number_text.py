@@ -31,6 +31,12 @@ def read(text: pl.Expr, form: NumberFormat) -> pl.Expr:
     return pl.when(text.str.contains(pattern(form))).then(number).otherwise(plain)
 
 
+def formatted(text: pl.Series) -> pl.Series:
+    """Which values are numbers in one of the formats."""
+    first, second = (text.str.contains(pattern(form)) for form in _MARKS)
+    return first | second
+
+
 def is_formatted(text: pl.Series) -> bool:
     """Whether every value is a number in one of the formats."""
     return any(text.str.contains(pattern(form)).all() for form in _MARKS)

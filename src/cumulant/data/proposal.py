@@ -147,7 +147,10 @@ class _Look:
         """Say where a few values keep a column of numbers from being one; few enough go to quarantine."""
         text = self._raw[name].str.strip_chars()
         held = text.is_not_null() & (text != "") & ~text.is_in(missing)
-        wrong = (held & text.cast(pl.Float64, strict=False).is_null()).arg_true()
+        plain = text.cast(pl.Float64, strict=False).is_not_null()
+        written = held & number_text.formatted(text).fill_null(False)  # noqa: FBT003
+        form = number_text.detect(text.filter(written)) if (written & ~plain).any() else None
+        wrong = (held & ~(plain if form is None else written)).arg_true()
         if wrong.len() > (1 - _MOSTLY_NUMBERS) * int(held.sum()):
             return False
         count, first = f"{wrong.len():,} of {text.len():,} values", wrong[0] + 1
@@ -156,7 +159,9 @@ class _Look:
             self._notes.append(f"{said}; it stays text: mend them, or declare what they mean under `missing`")
             return True
         self._wrong += wrong.len()
-        self._rules.setdefault(name, {})["type"] = "float"
+        self._rules.setdefault(name, {}).update(
+            {"type": "float"} if form is None else {"type": "float", "number_format": form}
+        )
         self._notes.append(f"{said}; it is read as a number, and rows without one there go to quarantine")
         return True
 

@@ -78,6 +78,15 @@ def test_plain_numbers_with_a_few_grouped_ones_are_one_column(grouped):
     assert found.spec.rules["price"].number_format == EN
 
 
+def test_formatted_numbers_beside_wrong_values_are_none_of_the_wrong_ones():
+    values = ["12.50"] * 945 + ["1,234.50"] * 50 + ["abc"] * 5
+    found = infer(pl.DataFrame({"price": values, "y": [n % 2 for n in range(1000)]}), target="y")
+    assert found.spec.rules["price"].number_format == EN
+    assert "price holds numbers, but 5 of 1,000 values are none (the first in row 996)" in "\n".join(found.notes)
+    plain = infer(pl.DataFrame({"price": ["12.5"] * 999 + ["abc"], "y": [n % 2 for n in range(1000)]}), target="y")
+    assert (plain.spec.rules["price"].type, plain.spec.rules["price"].number_format) == ("float", None)
+
+
 def test_an_unclear_format_stays_text_with_the_line_to_write():
     values = [f"1,{n}" for n in range(400, 999)]
     found = infer(pl.DataFrame({"price": values, "y": [n % 2 for n in range(599)]}), target="y")
