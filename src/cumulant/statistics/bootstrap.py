@@ -56,7 +56,8 @@ def estimate(
     )
     if metric.shifted and not math.isnan(low):
         shift = float(np.nanmedian(drawn)) - value
-        low, high = max(0.0, low - shift), high - shift
+        low, high = low - shift, high - shift
+    low, high = metric.possible(low, high)
     return Estimate(value=value, low=_told(low), high=_told(high), clusters=clusters, level=level)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +24,7 @@ class Metric:
     """One metric. `prepare` sums rows up once; its result measures any weighting of their clusters.
 
     `shifted` says that resampling itself moves the value (noise adds to a distance), so that an interval
-    is moved back by the median shift.
+    is moved back by the median shift. No value is below `least` or above `most`, and no end of an interval is.
     """
 
     name: str
@@ -32,6 +33,8 @@ class Metric:
     better: Literal["higher", "lower"]
     prepare: Callable[[Rows], Weighted]
     shifted: bool = False
+    least: float = -math.inf
+    most: float = math.inf
 
     @property
     def larger_is_better(self) -> bool:
@@ -41,6 +44,10 @@ class Metric:
         """The metric of all rows; NaN where it is not defined."""
         return float(self.prepare(rows)(np.ones((1, rows.clusters()[1])))[0])
 
+    def possible(self, low: float, high: float) -> tuple[float, float]:
+        """The ends of an interval without what the metric cannot be; NaN stays."""
+        return float(np.clip(low, self.least, self.most)), float(np.clip(high, self.least, self.most))
+
 
 _ALL = (
     Metric(
@@ -49,10 +56,20 @@ _ALL = (
         TASKS["average_precision"],
         "higher",
         lambda rows: Ranking(rows).average_precision,
+        least=0,
+        most=1,
     ),
-    Metric("roc_auc", "area under the ROC curve", TASKS["roc_auc"], "higher", lambda rows: Ranking(rows).roc_auc),
-    Metric("log_loss", "log loss", TASKS["log_loss"], "lower", sums.log_loss),
-    Metric("brier", "Brier score", TASKS["brier"], "lower", sums.brier),
+    Metric(
+        "roc_auc",
+        "area under the ROC curve",
+        TASKS["roc_auc"],
+        "higher",
+        lambda rows: Ranking(rows).roc_auc,
+        least=0,
+        most=1,
+    ),
+    Metric("log_loss", "log loss", TASKS["log_loss"], "lower", sums.log_loss, least=0),
+    Metric("brier", "Brier score", TASKS["brier"], "lower", sums.brier, least=0),
     Metric(
         "calibration_error",
         "expected calibration error",
@@ -60,17 +77,19 @@ _ALL = (
         "lower",
         sums.calibration_error,
         shifted=True,
+        least=0,
+        most=1,
     ),
-    Metric("accuracy", "accuracy", TASKS["accuracy"], "higher", sums.accuracy),
-    Metric("precision", "precision at the threshold", TASKS["precision"], "higher", sums.precision),
-    Metric("recall", "recall at the threshold", TASKS["recall"], "higher", sums.recall),
-    Metric("f1", "F1 at the threshold", TASKS["f1"], "higher", sums.f1),
+    Metric("accuracy", "accuracy", TASKS["accuracy"], "higher", sums.accuracy, least=0, most=1),
+    Metric("precision", "precision at the threshold", TASKS["precision"], "higher", sums.precision, least=0, most=1),
+    Metric("recall", "recall at the threshold", TASKS["recall"], "higher", sums.recall, least=0, most=1),
+    Metric("f1", "F1 at the threshold", TASKS["f1"], "higher", sums.f1, least=0, most=1),
     Metric("cost", "mean cost of a decision", TASKS["cost"], "lower", sums.cost),
-    Metric("macro_f1", "F1, mean over classes", TASKS["macro_f1"], "higher", sums.macro_f1),
-    Metric("mae", "mean absolute error", TASKS["mae"], "lower", sums.mae),
-    Metric("rmse", "root mean squared error", TASKS["rmse"], "lower", sums.rmse),
-    Metric("r2", "share of variance explained", TASKS["r2"], "higher", sums.r2),
-    Metric("pinball", "pinball loss at the median", TASKS["pinball"], "lower", sums.pinball),
+    Metric("macro_f1", "F1, mean over classes", TASKS["macro_f1"], "higher", sums.macro_f1, least=0, most=1),
+    Metric("mae", "mean absolute error", TASKS["mae"], "lower", sums.mae, least=0),
+    Metric("rmse", "root mean squared error", TASKS["rmse"], "lower", sums.rmse, least=0),
+    Metric("r2", "share of variance explained", TASKS["r2"], "higher", sums.r2, most=1),
+    Metric("pinball", "pinball loss at the median", TASKS["pinball"], "lower", sums.pinball, least=0),
 )
 METRICS: dict[str, Metric] = {found.name: found for found in _ALL}
 
@@ -85,7 +104,7 @@ def metric(name: str) -> Metric:
     if quantile is None or name in METRICS:
         return METRICS[name]
     text = f"pinball loss at quantile {quantile:.2f}"
-    return Metric(name, text, tasks_of(name), "lower", partial(sums.pinball, quantile=quantile))
+    return Metric(name, text, tasks_of(name), "lower", partial(sums.pinball, quantile=quantile), least=0)
 
 
 def metrics_for(task: Task, *, costs: bool = False) -> tuple[Metric, ...]:

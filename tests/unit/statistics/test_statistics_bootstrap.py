@@ -126,6 +126,22 @@ def test_a_calibration_interval_holds_its_value_and_is_not_negative():
     assert 0 <= found.low <= found.value <= found.high
 
 
+def test_no_interval_holds_values_that_the_metric_cannot_have():
+    generator = np.random.default_rng(4)
+    truth = np.r_[np.ones(6), np.zeros(24)]
+    wide = False
+    for _ in range(20):
+        score = np.clip(0.3 * truth + generator.normal(0.4, 0.2, 30), 0.01, 0.99)
+        rows = Rows(truth=truth, prediction=score, cluster=np.arange(30) % 5, decision=score >= 0.5)
+        for name in ("precision", "recall", "average_precision", "roc_auc", "accuracy", "log_loss", "brier"):
+            found = estimate(METRICS[name], rows, resamples=100)
+            if found.low is None:
+                continue
+            assert METRICS[name].least <= found.low <= found.value <= found.high <= METRICS[name].most
+            wide = wide or 1.0 in {found.low, found.high}
+    assert wide
+
+
 def test_draws_count_every_cluster_and_many_clusters_are_gathered_whole():
     weights = draw(7, resamples=50, seed=1)
     assert weights.shape == (50, 7)

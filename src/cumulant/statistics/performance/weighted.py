@@ -56,8 +56,8 @@ def weighted_estimate(
     if math.isnan(low):
         return Estimate(value=value, clusters=clusters, level=level)
     shift = float(np.nanmedian(drawn)) - value if metric.shifted else 0.0
-    low = max(0.0, low - shift) if metric.shifted else low
-    return Estimate(value=value, low=low, high=high - shift, clusters=clusters, level=level)
+    low, high = metric.possible(low - shift, high - shift)
+    return Estimate(value=value, low=low, high=high, clusters=clusters, level=level)
 
 
 def _with(rows: Rows, cluster: Codes) -> Rows:
