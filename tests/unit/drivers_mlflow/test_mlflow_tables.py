@@ -14,6 +14,7 @@ from mlflow_servables import FRAME, servable
 
 from cumulant.core.errors import EngineUnavailableError, NotFoundError, UsageError
 from cumulant.drivers.mlflow.client import MlflowRegistry
+from cumulant.drivers.mlflow.tables import Tables
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -161,6 +162,21 @@ def test_a_version_without_a_creation_time_has_that_of_its_last_change(url, tmp_
     assert mine.versions("late") == theirs.versions("late")
     assert {one.version: one.created.year for one in mine.versions("late")}["4"] == 1970
     assert mine.resolve("late/3").created.year > 2000
+
+
+def test_a_locked_file_is_waited_for_once(url, tmp_path):
+    file = tmp_path / "mlflow.db"
+    with copied(url, file):
+        pass
+    registry = MlflowRegistry(f"mlflow+sqlite://{file}")
+    registry.__dict__["_tables"] = Tables(file, wait=0.01)
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(EngineUnavailableError, match="database is locked"):
+            registry.versions("late")
+        other.execute("ROLLBACK")
+    assert registry.resolve("late@champion").version == "1"
+    assert "_client" not in registry.__dict__
 
 
 def test_another_schema_is_read_by_the_client(url, tmp_path):

@@ -1,8 +1,8 @@
 """What a registry in a SQLite file holds, read from MLflow's own tables: importing MLflow takes seconds of CPU.
 
 Only columns that MLflow has had since it has aliases are read, and nothing is written. A file that cannot be read this
-way (another schema, several workspaces, a lock that is held too long) gives None: MLflow's client then reads it, or
-raises its error.
+way (another schema, several workspaces) gives None: MLflow's client then reads it, or raises its error. One that stays
+locked raises EngineUnavailableError: the client would wait as long again for the same.
 """
 
 from __future__ import annotations
@@ -21,17 +21,22 @@ from urllib.request import url2pathname
 
 import msgspec
 
+from cumulant.core.errors import EngineUnavailableError
 from cumulant.ports.registry import ModelVersion
 
 Result = TypeVar("Result")
 #: the stage of a version that was deleted
 _DELETED = "Deleted_Internal"
+#: the bits of an SQLite error code that say its kind
+_PRIMARY = 0xFF
 
 
 class Tables(msgspec.Struct, frozen=True):
     """The tables of the file `database`."""
 
     database: Path
+    #: seconds to wait for a lock
+    wait: float = 10.0
 
     def models(self) -> list[str] | None:
         """Names of the registered models, in their order."""
@@ -55,14 +60,24 @@ class Tables(msgspec.Struct, frozen=True):
         return _folder(self._read(partial(_artifacts, run_id)))
 
     def _read(self, read: Callable[[sqlite3.Connection], Result | None]) -> Result | None:
-        """What `read` makes of one state of the file."""
+        """What `read` makes of one state of the file.
+
+        Raises:
+            EngineUnavailableError: another process has locked it for too long.
+        """
         try:
             with closing(
-                sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True, isolation_level=None)
+                sqlite3.connect(f"{self.database.as_uri()}?mode=ro", self.wait, isolation_level=None, uri=True)
             ) as opened:
                 opened.execute("BEGIN")
                 return read(opened)
-        except sqlite3.Error:
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & _PRIMARY == sqlite3.SQLITE_BUSY:
+                raise EngineUnavailableError(
+                    f"the registry does not answer: {error}",
+                    subject=str(self.database),
+                    hint="run it again when the process that writes to the registry has ended",
+                ) from error
             return None
 
 
