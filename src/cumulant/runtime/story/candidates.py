@@ -47,8 +47,10 @@ def leaked(project: Project, as_of: datetime, progress: Progress) -> TrainResult
 
 
 @contextmanager
-def faulty(url: str, fault: Fault) -> Iterator[str]:
+def faulty(url: str, fault: Fault, *, gateway_key: Path) -> Iterator[str]:
     """The URL of a server that answers as the one at `url` does, but for the fault. It ends with the block.
+
+    `gateway_key` is the file of the stack's key.
 
     Raises:
         EngineUnavailableError: it does not start.
@@ -56,6 +58,7 @@ def faulty(url: str, fault: Fault) -> Iterator[str]:
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "url"
         line = [sys.executable, "-m", "cumulant.runtime.story.faulty", url, "--ready-file", str(ready)]
+        line += ["--gateway-key-file", str(gateway_key)]
         line += ["--slow", str(fault.slow), "--failing", str(fault.failing), "--parent", str(os.getpid())]
         process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)
         try:

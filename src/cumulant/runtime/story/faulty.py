@@ -1,7 +1,8 @@
 """`python -m cumulant.runtime.story.faulty URL --http 127.0.0.1:0 --slow 0.2 --failing 0.02`: a server with a fault.
 
 Stands before a sound server and passes everything on, so that a release can be shown what it has to find: answers that
-come late, or a share of predictions that fail. Questions about health and models are answered as the server does.
+come late, or a share of predictions that fail. Questions about health and models are answered as the server does. The
+sound server believes what the gateway says of a request, as it does without the fault between them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from pathlib import Path
 
 import msgspec
 
+from cumulant.core.gateway_token import read_key, token_for
+from cumulant.core.traffic import TOKEN_HEADER
 from cumulant.runtime.replay.caller import Answer, Caller
 
 _LOOK = 0.5
@@ -36,9 +39,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 class Faulty:
     """One connection after the other, each for as many requests as its caller likes."""
 
-    def __init__(self, url: str, fault: Fault) -> None:
+    def __init__(self, url: str, fault: Fault, key: bytes) -> None:
         self._caller = Caller(url, timeout=30.0)
         self._fault = fault
+        #: that the gateway would send to the sound server
+        self._token = token_for(key, url)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         # Cancelled: the server ends, and nobody waits for what is left of a kept connection.
@@ -60,6 +65,8 @@ class Faulty:
             if random.random() < self._fault.failing:  # noqa: S311 - nothing is secret here
                 return _FAILED
         passed = {name: value for name, value in headers.items() if name not in _OWN}
+        if TOKEN_HEADER in passed:
+            passed[TOKEN_HEADER] = self._token
         return await self._caller.ask(method, path, body, passed)
 
 
@@ -71,7 +78,8 @@ def _told(answer: Answer) -> bytes:
 
 
 async def _run(options: argparse.Namespace) -> None:
-    faulty = Faulty(options.url, Fault(slow=options.slow, failing=options.failing))
+    fault = Fault(slow=options.slow, failing=options.failing)
+    faulty = Faulty(options.url, fault, read_key(options.gateway_key_file))
     host, _, port = options.http.rpartition(":")
     server = await asyncio.start_server(faulty.serve, host, int(port))
     url = f"http://{host}:{server.sockets[0].getsockname()[1]}"
@@ -95,6 +103,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--http", metavar="HOST:PORT", default="127.0.0.1:0")
     parser.add_argument("--slow", metavar="SECONDS", type=float, default=0.0)
     parser.add_argument("--failing", metavar="SHARE", type=float, default=0.0)
+    parser.add_argument("--gateway-key-file", metavar="FILE", type=Path, required=True, help="of the stack")
     parser.add_argument("--ready-file", metavar="FILE", type=Path, required=True, help="gets the URL")
     parser.add_argument("--parent", metavar="PID", type=int, required=True)
     asyncio.run(_run(parser.parse_args(words)))

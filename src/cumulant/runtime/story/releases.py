@@ -21,6 +21,7 @@ from cumulant.runtime.release.outside import Outside
 from cumulant.runtime.release.starting import start_release
 from cumulant.runtime.stack import lifecycle
 from cumulant.runtime.stack.book import FOLDER, read_book
+from cumulant.runtime.stack.gateway_key import key_path
 from cumulant.runtime.story.candidates import faulty, good, leaked
 from cumulant.runtime.story.faulty import Fault
 from cumulant.runtime.story.told import Stage, Told
@@ -117,7 +118,7 @@ class Releasing:
         book = read_book(self._project.state, self._project.name)
         assert book.champion is not None
         sound = book.versions[book.champion].endpoint
-        with faulty(sound, fault) as url:
+        with faulty(sound, fault, gateway_key=key_path(self._project.state)) as url:
             return self._one(name, book.champion, lambda: self._start("", Outside(champion=sound, candidate=url)))
 
     def _start(self, uri: str, outside: Outside | None = None) -> Release:
