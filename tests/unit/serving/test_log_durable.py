@@ -19,6 +19,7 @@ from cumulant.serving.log.entry import COMMITTED, COUNTER, ENTRY, HEAD, HELLO, R
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.journal import claimed
 from cumulant.serving.log.parts import DAY_US, Parts
+from cumulant.serving.log.records import read
 from cumulant.serving.log.recovery import recover
 
 NOON = 20_000 * DAY_US + DAY_US // 2
@@ -256,8 +257,8 @@ def test_a_journal_is_read_up_to_a_record_that_is_incomplete_or_damaged(tmp_path
     parts = journaled(tmp_path, 3)
     (journal,) = journals(tmp_path)
     whole = journal.read_bytes()
-    with claimed(journal) as rows:
-        assert rows is None  # it is written
+    with claimed(journal) as content:
+        assert content is None  # it is written
     for part in parts.take():
         part.journal.leave(journal)
     size = len(whole) // 3
@@ -270,9 +271,10 @@ def test_a_journal_is_read_up_to_a_record_that_is_incomplete_or_damaged(tmp_path
         (whole[:-9] + b"x" + whole[-8:], 2),
     ]:
         journal.write_bytes(data)
-        with claimed(journal) as rows:
-            assert len(rows) == count
-    assert rows[0][0] == "r0"
+        with claimed(journal) as content:
+            records = read(content)
+        assert (len(records.rows), records.damaged) == (count, 0)
+    assert records.rows[0][0] == "r0"
 
 
 def test_a_recovery_that_was_cut_off_writes_no_row_twice(tmp_path):

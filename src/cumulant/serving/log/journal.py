@@ -18,13 +18,13 @@ from typing import Any
 
 import msgspec
 
+from cumulant.serving.log import place
 from cumulant.serving.log.durable import sync
 
 Row = tuple[Any, ...]
-_RECORD = Layout("<II")
+RECORD = Layout("<II")
 _sync_data = getattr(os, "fdatasync", os.fsync)  # macOS has the latter only
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(list[tuple[Any, ...]]).decode
 
 
 class Journal:
@@ -41,9 +41,8 @@ class Journal:
         if not path.parent.is_dir():
             path.parent.mkdir(parents=True, exist_ok=True)
             sync(path.parent.parent)
-        self._file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
+        self._file = _locked(path)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             sync(path.parent)
         except OSError:
             self.remove()
@@ -58,7 +57,7 @@ class Journal:
         if not self._whole:
             raise OSError(errno.EIO, "the journal of the prediction log is damaged")
         payload = _encode(rows)
-        data = _RECORD.pack(len(payload), zlib.crc32(payload)) + payload
+        data = RECORD.pack(len(payload), zlib.crc32(payload)) + payload
         try:
             _write(self._file, data)
             _sync_data(self._file)
@@ -76,8 +75,10 @@ class Journal:
         Raises:
             OSError: the file stays; nobody writes it any more.
         """
-        os.close(self._file)
-        self._path.unlink(missing_ok=True)
+        try:
+            self._path.unlink(missing_ok=True)  # before the lock is released: no recovery reads it
+        finally:
+            os.close(self._file)
 
     def leave(self, path: Path) -> None:
         """Give the rows to the next recovery, under another name where it can be renamed."""
@@ -86,40 +87,39 @@ class Journal:
         os.close(self._file)
 
 
+def _locked(path: Path) -> int:
+    """A new file, which has its name once it is locked: a recovery finds no journal whose writer has no lock yet."""
+    draft = path.with_name(f"{path.name}{place.WRITING}")
+    file = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND, 0o600)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        draft.rename(path)
+    except OSError:
+        os.close(file)
+        draft.unlink(missing_ok=True)
+        raise
+    return file
+
+
 @contextlib.contextmanager
-def claimed(path: Path) -> Iterator[list[Row] | None]:
-    """The rows of a journal that nobody writes any more; None where somebody does, or has recovered it."""
+def claimed(path: Path) -> Iterator[bytes | None]:
+    """The content of a journal that nobody writes any more; None where somebody does, or has recovered it."""
     try:
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         yield None
         return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        here = os.path.samestat(os.fstat(file), path.stat())  # it may have been removed or renamed meanwhile
-    except (BlockingIOError, FileNotFoundError):
-        here = False
-    try:
-        yield list(_rows(path.read_bytes())) if here else None
-    finally:
-        os.close(file)
-
-
-def _rows(data: bytes) -> Iterator[Row]:
-    place = 0
-    while place + _RECORD.size <= len(data):
-        size, checksum = _RECORD.unpack_from(data, place)
-        place += _RECORD.size
-        payload = data[place : place + size]
-        # A file system that lost power may leave zeros at the end.
-        if size == 0 or len(payload) < size or zlib.crc32(payload) != checksum:
-            return
-        yield from _decode(payload)
-        place += size
+    with open(file, "rb") as stream:  # noqa: PTH123 - the descriptor: the path may be another file by now
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            here = os.path.samestat(os.fstat(file), path.stat())  # it may have been removed or renamed meanwhile
+        except (BlockingIOError, FileNotFoundError):
+            here = False
+        yield stream.read() if here else None
 
 
 def _write(file: int, data: bytes) -> None:
     with memoryview(data) as view:
-        place = 0
-        while place < len(data):
-            place += os.write(file, view[place:])
+        written = 0
+        while written < len(data):
+            written += os.write(file, view[written:])

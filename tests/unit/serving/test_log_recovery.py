@@ -1,0 +1,168 @@
+"""Journals that a killed log process left: those that another process makes or removes, damaged ones, other releases."""
+
+import fcntl
+import os
+import subprocess
+import zlib
+from datetime import date
+
+import msgspec
+import pytest
+from log_support import end, entry, ids, running
+
+from cumulant.serving.log import place
+from cumulant.serving.log.hiding import Hiding
+from cumulant.serving.log.journal import RECORD
+from cumulant.serving.log.parts import DAY_US, Parts
+from cumulant.serving.log.recovery import recover
+
+NOON = 20_000 * DAY_US + DAY_US // 2
+DAY = date.fromordinal(date(1970, 1, 1).toordinal() + 20_000)
+
+
+@pytest.fixture
+def where(tmp_path):
+    return tmp_path / "log.sock", tmp_path / "log"
+
+
+def parts_of(folder, failed=lambda error, rows: None):
+    return Parts(folder, Hiding(b"", {"m": []}), file_size=2**26, failed=failed)
+
+
+def journals(folder):
+    return [file.path for file in place.journals(folder)]
+
+
+def journaled(folder, count):
+    """Parts whose journal has so many rows, and which were never closed."""
+    parts = parts_of(folder)
+    for number in range(count):
+        parts.add_durable(entry(f"r{number}", now=NOON), "w", "")
+        parts.commit()
+    return parts
+
+
+# Journals that two processes see
+
+
+def content_of(folder):
+    (journal,) = journals(folder)
+    return journal, journal.read_bytes()
+
+
+def dropped(parts):
+    """As a kill: nobody writes the journals any more."""
+    for part in parts.take():
+        os.close(part.journal._file)
+
+
+def test_a_recovery_while_a_journal_is_made_does_not_remove_it(tmp_path, monkeypatch):
+    flock = fcntl.flock
+
+    def recovering(file, operation):
+        with monkeypatch.context() as undone:
+            undone.setattr(fcntl, "flock", flock)
+            recover(tmp_path)
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", recovering)
+    parts = journaled(tmp_path, 2)
+    monkeypatch.undo()
+    assert len(journals(tmp_path)) == 1
+    dropped(parts)
+    recover(tmp_path)
+    assert ids(tmp_path) == ["r0", "r1"]
+    assert list(tmp_path.glob("date=*/.*")) == []
+
+
+def test_a_journal_that_its_owner_removes_meanwhile_ends_no_recovery(tmp_path, monkeypatch):
+    dropped(journaled(tmp_path, 2))
+    same = os.path.samestat
+
+    def removed(*files):
+        for path in journals(tmp_path):
+            path.unlink()
+        return same(*files)
+
+    monkeypatch.setattr(os.path, "samestat", removed)
+    recover(tmp_path)
+    assert journals(tmp_path) == []
+
+
+def test_a_journal_is_removed_before_its_lock_is_released(tmp_path, monkeypatch):
+    parts, close, left = journaled(tmp_path, 2), os.close, []
+
+    def closed(file):
+        left.extend(journals(tmp_path))
+        close(file)
+
+    monkeypatch.setattr(os, "close", closed)
+    for part in parts.take():
+        part.journal.remove()
+    assert left == []
+
+
+# Damaged journals, and those of another release
+
+
+def recovered(folder):
+    """What a recovery reports."""
+    lines = []
+    recover(folder, lambda worker, sequence: None, say=lines.append)
+    return lines
+
+
+def record(payload):
+    return RECORD.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+@pytest.mark.parametrize("place", ["length", "checksum", "payload"])
+def test_records_after_a_damaged_one_are_recovered_and_reported(tmp_path, place):
+    dropped(journaled(tmp_path, 5))
+    journal, data = content_of(tmp_path)
+    size = len(data) // 5
+    changed = bytearray(data)
+    changed[size + {"length": 0, "checksum": 4, "payload": 40}[place]] ^= 0xFF
+    journal.write_bytes(changed)
+    (line,) = recovered(tmp_path)
+    assert ids(tmp_path) == ["r0", "r2", "r3", "r4"]
+    assert f"recovered 4 rows of a damaged journal; 1 places in it ({size} bytes)" in line
+    kept = journal.with_suffix(".damaged")
+    assert (str(kept) in line, kept.read_bytes(), journals(tmp_path)) == (True, bytes(changed), [])
+
+
+@pytest.mark.parametrize("value", [{"v": 2}, [("a", 1)], [5]])
+def test_a_journal_that_cannot_be_decoded_is_set_aside_and_the_process_starts(where, value):
+    folder = where[1] / f"date={DAY}"
+    folder.mkdir(parents=True)
+    (folder / ".L-000001.journal").write_bytes(record(msgspec.msgpack.encode(value)))
+    with running(*where, stderr=subprocess.PIPE) as process:
+        assert end(process) == 0
+        said = process.stderr.read().decode()
+        process.stderr.close()
+    assert [path.name for path in folder.iterdir()] == [".L-000001.damaged"]
+    assert "cannot be read: the file is kept as" in said
+
+
+def test_rows_with_values_of_another_type_are_set_aside_and_reported(tmp_path):
+    dropped(journaled(tmp_path, 1))
+    journal, data = content_of(tmp_path)
+    rows = msgspec.msgpack.decode(data[RECORD.size :])
+    rows[0][1] = "x"
+    journal.write_bytes(record(msgspec.msgpack.encode(rows)))
+    (line,) = recovered(tmp_path)
+    assert "cannot read 1 rows of a journal" in line
+    assert (ids(tmp_path), journal.with_suffix(".damaged").exists()) == ([], True)
+
+
+@pytest.mark.parametrize("columns", [-2, -1, 1])
+def test_rows_of_another_release_are_recovered_and_counted(tmp_path, columns):
+    dropped(journaled(tmp_path, 2))
+    journal, data = content_of(tmp_path)
+    (row,) = msgspec.msgpack.decode(data[RECORD.size : len(data) // 2])
+    row = row[:columns] if columns < 0 else [*row, "new"]
+    journal.write_bytes(data + record(msgspec.msgpack.encode([row, row])))
+    (line,) = recovered(tmp_path)
+    assert "recovered 4 rows that another release wrote" in line
+    assert ids(tmp_path) == ["r0", "r0", "r0", "r1"]
+    assert (journals(tmp_path), list(tmp_path.glob("date=*/*.damaged"))) == ([], [])
