@@ -130,6 +130,12 @@ async def _asked(model: Model, inquiry: Inquiry, demand: Demand) -> Sequence[Arr
     return await model.runner.later(inquiry.feeds, inquiry.rows, demand) if found is None else found
 
 
+def _ignore(done: asyncio.Future[None]) -> None:
+    """Take the result of an entry that nobody waits for: the event loop would report its error as never retrieved."""
+    if not done.cancelled():
+        done.exception()
+
+
 async def _both(logged: Awaitable[None] | None, scored: Future[Advanced]) -> None:
     """Wait for the log and for the stored state."""
     if logged is not None:
@@ -217,7 +223,12 @@ class Counted:
         if self.logbook is not None:
             marks = NONE if self.marks is None else self.marks(request)
             logged = self.logbook.put(model, scoring, raw, request.received, marks)
-        scored = None if self.recorder is None else self.recorder.scored(model, scoring.work.checked)
+        try:
+            scored = None if self.recorder is None else self.recorder.scored(model, scoring.work.checked)
+        except CumulantError:
+            if logged is not None:  # the request is refused, whatever the log answers
+                logged.add_done_callback(_ignore)
+            raise
         return logged if scored is None else _both(logged, scored)
 
     def _observe(self, model: Model, endpoint: str, status: int, rows: int, request: Timed) -> None:

@@ -1,0 +1,56 @@
+"""The entry of a request whose row the stored state refuses: nobody waits for the log's answer."""
+
+import asyncio
+import gc
+import time
+
+import pytest
+from log_support import ANSWERS
+
+from cumulant.core.errors import EngineUnavailableError
+from cumulant.serving.log import ConfirmedClient, Entry
+from cumulant.serving.metrics import Metrics
+from cumulant.serving.scoring import Counted
+
+
+class Request:
+    received = 0.0
+
+
+class Logbook:
+    """The durable log, by its client; the process does not run."""
+
+    def __init__(self, client):
+        self.client = client
+
+    def put(self, *_):
+        when = time.time_ns() // 1000
+        return self.client.put(Entry(id="a", time_us=when, latency_us=1, model="m", version="1", answers=ANSWERS))
+
+
+class Recorder:
+    def scored(self, *_):
+        raise EngineUnavailableError("too many rows wait for the disk", hint="try again")
+
+
+class Scored:
+    class work:
+        checked = ()
+
+
+def test_a_refused_row_leaves_no_error_that_nobody_retrieves(tmp_path):
+    reported = []
+
+    async def work():
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context["message"]))
+        client = ConfirmedClient(tmp_path / "log.sock", worker="w", personal={"m": []}, patience=0.1)
+        counted = Counted(Metrics())
+        counted.logbook, counted.recorder = Logbook(client), Recorder()
+        with pytest.raises(EngineUnavailableError, match="too many rows"):
+            counted._tell(Request(), Scored(), [], None)
+        await client.close()
+        assert client.refused == 1
+
+    asyncio.run(work())
+    gc.collect()
+    assert reported == []
