@@ -181,7 +181,7 @@ def test_without_a_log_process_requests_are_refused_in_time_and_nothing_is_kept(
             await first
         assert one.waiting == 0
         found = [one.put(entry(f"b{n}", rows=b'[{"x":"' + b"y" * 400 + b'"}]')) for n in range(9)]
-        with pytest.raises(EngineUnavailableError, match="too much waits"):
+        with pytest.raises(EngineUnavailableError, match="too many entries wait"):
             await found[-1]
         with running(*where) as process:
             assert len(await confirmed(dict(enumerate(found)))) == 10 - one.refused

@@ -1,5 +1,6 @@
 """Journals that a killed log process left: those that another process makes or removes, damaged ones, other releases."""
 
+import asyncio
 import fcntl
 import os
 import subprocess
@@ -10,7 +11,9 @@ import msgspec
 import pytest
 from log_support import end, entry, ids, running
 
-from cumulant.serving.log import place
+from cumulant.serving.log import ConfirmedClient, place
+from cumulant.serving.log import parts as parts_module
+from cumulant.serving.log.confirming import Workers
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.journal import RECORD
 from cumulant.serving.log.parts import DAY_US, Parts
@@ -166,3 +169,123 @@ def test_rows_of_another_release_are_recovered_and_counted(tmp_path, columns):
     assert "recovered 4 rows that another release wrote" in line
     assert ids(tmp_path) == ["r0", "r0", "r0", "r1"]
     assert (journals(tmp_path), list(tmp_path.glob("date=*/*.damaged"))) == ([], [])
+
+
+# Rows that workers send again
+
+
+def client_and_journal(where):
+    """A worker that was not told of its three entries, which a killed log process has in its journal."""
+    one = ConfirmedClient(where[0], worker="w", personal={"m": []}, patience=20.0)
+    waiting = []
+    parts = parts_of(where[1])
+    for number in range(3):
+        waiting.append(one.put(sent := entry(f"r{number}")))
+        parts.add_durable(msgspec.structs.replace(sent, sequence=number + 1), one.worker, "")
+    parts.commit()
+    dropped(parts)
+    return one, waiting
+
+
+def test_rows_that_another_servers_process_recovered_first_are_not_written_twice(where):
+    async def work():
+        one, waiting = client_and_journal(where)
+        recover(where[1])
+        with running(*where) as process:
+            await asyncio.gather(*waiting)
+            await one.put(entry("r3"))
+            await one.close()
+            assert end(process) == 0
+
+    asyncio.run(work())
+    assert ids(where[1]) == ["r0", "r1", "r2", "r3"]
+
+
+def test_the_numbers_of_a_journal_that_another_process_recovers_now_are_read(tmp_path):
+    seen = []
+    parts = journaled(tmp_path, 2)
+    recover(tmp_path, lambda worker, sequence: seen.append((worker, sequence)))
+    assert (seen, len(journals(tmp_path))) == ([("w", 0)] * 2, 1)
+    dropped(parts)
+
+
+def test_a_young_journal_is_left_to_the_next_process_of_its_server(tmp_path):
+    dropped(journaled(tmp_path, 2))
+    (journal,) = journals(tmp_path)
+    recover(tmp_path, age=60.0)
+    assert journals(tmp_path) == [journal]
+    os.utime(journal, (0, 0))
+    recover(tmp_path, age=60.0)
+    assert (ids(tmp_path), journals(tmp_path)) == (["r0", "r1"], [])
+
+
+def test_workers_without_a_connection_are_dropped_after_a_minute():
+    workers = Workers()
+    workers.recovered("left", 5)
+    known = workers.greet("here", lambda worker: 3)
+    assert (known.last, known.is_new(3), known.is_new(4)) == (3, False, True)
+    gone = workers.greet("gone", lambda worker: 0)
+    assert gone.is_new(1)
+    for now in (0.0, 59.0):
+        workers.expire({"here"}, now)
+        assert workers.greet("gone", lambda worker: 9) is gone
+    workers.expire({"here"}, 60.0)
+    assert workers.greet("here", lambda worker: 9) is known
+    assert workers.greet("gone", lambda worker: 9).last == 9
+    assert workers.greet("left", lambda worker: 0).last == 0
+
+
+# Parts that cannot be written
+
+
+def test_a_journal_is_released_where_its_folder_cannot_be_synced(tmp_path, monkeypatch):
+    parts = journaled(tmp_path, 2)
+    (part,) = parts._open.values()
+    sync = parts_module.sync
+
+    def failing(path):
+        if path.is_dir():
+            raise OSError(5, "Input/output error")
+        sync(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(parts_module, "sync", failing)
+        parts.close()
+    assert ids(tmp_path) == ["r0", "r1"]
+    assert len(journals(tmp_path)) == 1
+    recover(tmp_path)  # it is not locked
+    assert (ids(tmp_path), journals(tmp_path), part.journal) == (["r0", "r1"], [], None)
+
+
+def test_rows_that_pyarrow_refuses_stop_neither_other_parts_nor_the_log(tmp_path):
+    failed = []
+    parts = parts_of(tmp_path, lambda error, rows: failed.append((str(error), rows)))
+    wrong = msgspec.structs.replace(entry("wrong", now=NOON), latency_us="x")
+    parts.add(wrong, "w", "")
+    parts.add(entry("right", now=NOON + DAY_US), "w", "")
+    parts.close()
+    assert (ids(tmp_path), [rows for _, rows in failed]) == (["right"], [1])
+    assert "convert" in failed[0][0]
+    parts.add_durable(wrong, "w", "")
+    parts.commit()
+    parts.close()
+    (line,) = recovered(tmp_path)
+    assert "cannot read 1 rows of a journal" in line
+
+
+def test_rows_after_one_that_could_not_be_added_are_recovered_once(tmp_path, monkeypatch):
+    parts, add = parts_of(tmp_path), parts_module.Part.add
+
+    def failing(part, row, size):
+        if row[0] == "r1":
+            raise OSError(28, "No space left on device")
+        return add(part, row, size)
+
+    for number in range(4):
+        parts.add_durable(entry(f"r{number}", now=NOON), "w", "")
+    with monkeypatch.context() as patched:
+        patched.setattr(parts_module.Part, "add", failing)
+        parts.commit()
+    parts.close()
+    recover(tmp_path)
+    assert ids(tmp_path) == ["r0", "r1", "r2", "r3"]

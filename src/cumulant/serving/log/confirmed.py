@@ -69,7 +69,7 @@ class ConfirmedClient(LogClient):
             self.lost = lost
             self._sequence -= 1
             COUNTER.pack_into(self._counter, 0, self._sequence)
-            self._refuse(done, "too much waits for it already, or the entry cannot be encoded")
+            self._refuse(done, "too many entries wait to be written, or the entry cannot be encoded")
             return done
         self._waiting.append(_Waiting(self._sequence, loop.time() + self._patience, done))
         if self._expiry is None:
@@ -83,7 +83,7 @@ class ConfirmedClient(LogClient):
         self.lost = lost
         if self._expiry is not None:
             self._expiry.cancel()
-        self._settle(self._sequence, "the server ends")
+        self._settle(self._sequence, "the server is stopping")
 
     def _refuse(self, done: asyncio.Future[None], why: str) -> None:
         self.refused += 1

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Collection
 
 import msgspec
 
 from cumulant.serving.log.entry import COMMITTED, COUNTER, REFUSED, Refused, frame
 
 _RANGES = 1024
+#: a worker without a connection sends nothing again after so long
+_ABSENT_SECONDS = 60.0
 
 
 class Confirmations:
@@ -51,3 +54,42 @@ class Confirmations:
         refused = sorted((one for one in self._refused if one.last >= first), key=lambda one: one.first)
         told = [frame(REFUSED, msgspec.msgpack.encode(one)) for one in refused]
         return b"".join([*told, frame(COMMITTED, COUNTER.pack(self.last))])
+
+
+class Workers:
+    """The confirmations of each worker whose requests wait for the disk."""
+
+    def __init__(self) -> None:
+        self._confirmations: dict[str, Confirmations] = {}
+        #: the newest number of workers in journals of an earlier log process
+        self._recovered: dict[str, int] = {}
+        #: since when a worker has no connection
+        self._absent: dict[str, float] = {}
+
+    def recovered(self, worker: str, sequence: int) -> None:
+        """The number is on the disk since an earlier log process."""
+        self._recovered[worker] = max(self._recovered.get(worker, 0), sequence)
+
+    def greet(self, worker: str, newest: Callable[[str], int]) -> Confirmations:
+        """The confirmations of a worker that connects; of an unknown one, `newest` reads what is on the disk."""
+        confirmations = self._confirmations.get(worker)
+        if confirmations is None:
+            confirmations = self._confirmations[worker] = Confirmations()
+            confirmations.recovered(max(self._recovered.pop(worker, 0), newest(worker)))
+        return confirmations
+
+    def waiting(self) -> list[Confirmations]:
+        """Those of which something came that the worker was not told of."""
+        return [one for one in self._confirmations.values() if one.waits]
+
+    def forget(self, worker: str) -> None:
+        self._confirmations.pop(worker, None)
+
+    def expire(self, connected: Collection[str], now: float) -> None:
+        """Drop workers that have had no connection for a minute; `now` in seconds of any steady clock."""
+        absent = {*self._confirmations, *self._recovered}.difference(connected)
+        self._absent = {worker: self._absent.get(worker, now) for worker in absent}
+        for worker, since in list(self._absent.items()):
+            if now - since >= _ABSENT_SECONDS:
+                self._confirmations.pop(worker, None)
+                self._recovered.pop(worker, None)

@@ -84,6 +84,10 @@ class Journal:
         """Give the rows to the next recovery, under another name where it can be renamed."""
         with contextlib.suppress(OSError):
             self._path.rename(path)
+        self.release()
+
+    def release(self) -> None:
+        """Leave the file as it is to the next recovery."""
         os.close(self._file)
 
 

@@ -153,8 +153,7 @@ class Part:
         journal, self.journal = self.journal, None
         if journal is not None:
             with contextlib.suppress(OSError):  # the next recovery removes it
-                sync(self._writing.parent)
-                journal.remove()
+                _remove(journal, self._writing.parent)
 
     def discard(self) -> int:
         """Drop the file in the making; how many rows are lost. Those in a journal stay there, for the next recovery."""
@@ -213,7 +212,7 @@ class Parts:
         """Take the rows of one entry.
 
         Raises:
-            ValueError: it is not what it says it is; nothing of it was taken.
+            ValueError: its values do not fit its description; nothing of it was taken.
         """
         day = entry.time_us // DAY_US
         for row in self._rows(entry, worker, region):
@@ -233,12 +232,15 @@ class Parts:
         waiting, self._waiting = self._waiting, {}
         failed: OSError | None = None
         for day, rows in waiting.items():
+            part = self._part(day)
             try:
-                self._part(day).log(rows)
+                part.log(rows)
             except OSError as error:
                 failed = error
                 continue
             for row in rows:
+                if self._open.get(day) is not part:
+                    break  # it could not be written; its journal has all of these rows
                 self._add(day, partial(Part.add, row=row, size=size_of(row)))
         if failed is not None:
             raise failed
@@ -278,7 +280,7 @@ class Parts:
         for part in parts:
             try:
                 part.close()
-            except OSError as error:
+            except (OSError, pa.ArrowException) as error:
                 self._spoilt(part, error)
                 continue
             self.written += part.rows
@@ -294,7 +296,7 @@ class Parts:
         part = self._part(day)
         try:
             written = add(part)
-        except OSError as error:
+        except (OSError, pa.ArrowException) as error:
             del self._open[day]
             self._spoilt(part, error)
             return
@@ -303,9 +305,19 @@ class Parts:
             del self._open[day]
             self.publish([part])
 
-    def _spoilt(self, part: Part, error: OSError) -> None:
+    def _spoilt(self, part: Part, error: Exception) -> None:
         if lost := part.discard():
-            self._failed(error, lost)
+            self._failed(error if isinstance(error, OSError) else OSError(str(error)), lost)
+
+
+def _remove(journal: Journal, folder: Path) -> None:
+    """Remove the journal of a part once the part's name is on the disk, or else release it."""
+    try:
+        sync(folder)
+    except OSError:
+        journal.release()
+        raise
+    journal.remove()
 
 
 def size_of(row: Row) -> int:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -20,7 +21,7 @@ import msgspec
 from cumulant.core.errors import StorageError
 from cumulant.core.plan import Field
 from cumulant.serving.log import place
-from cumulant.serving.log.confirming import Confirmations
+from cumulant.serving.log.confirming import Confirmations, Workers
 from cumulant.serving.log.connection import Connection, GarbageError
 from cumulant.serving.log.entry import DESCRIBE, ENTRY, GOODBYE, HELLO, LIKE, PATTERN, PATTERNS, Entry, Hello, Like
 from cumulant.serving.log.hiding import Hiding
@@ -28,13 +29,15 @@ from cumulant.serving.log.listening import listening
 from cumulant.serving.log.losses import Losses, reason_of
 from cumulant.serving.log.parts import Part, Parts
 from cumulant.serving.log.place import Life
-from cumulant.serving.log.recovery import recover
+from cumulant.serving.log.recovery import newest_number, recover
 from cumulant.serving.log.streams import Stream
 from cumulant.serving.log.upkeep import upkeep
 
 _CONNECTIONS = 256
 _UPKEEP_SECONDS = 15.0
 _DRAIN_SECONDS = 2.0
+#: a younger journal of another process is left to its own server's next one, whose workers may send its rows again
+_JOURNAL_SECONDS = 60.0
 _FAULTS = (ValueError, TypeError, KeyError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
@@ -80,7 +83,7 @@ class Log:
         self._hello = msgspec.msgpack.Decoder(Hello).decode
         self._described = msgspec.msgpack.Decoder(tuple[str, list[Field]]).decode
         #: of workers whose requests wait for the disk
-        self._confirmations: dict[str, Confirmations] = {}
+        self._workers = Workers()
         self._upkeep: threading.Thread | None = None
         self._publishing: threading.Thread | None = None
         self._upkeep_at = self._tidied = time.monotonic()
@@ -195,13 +198,13 @@ class Log:
             self.parts.add_durable(entry, hello.worker, hello.region or self._settings.region)
         except _FAULTS as error:
             self.losses.garbage += 1
-            known.refuse(f"an entry is not what it says it is: {error}", entry.sequence)
+            known.refuse(f"the values of an entry do not fit its description: {error}", entry.sequence)
 
     def _confirm(self) -> None:
         """Put what came on the disk, of all workers at once, and tell them; also of those that have left meanwhile,
         which may come back and ask for the same.
         """
-        waiting = [known for known in self._confirmations.values() if known.waits]
+        waiting = self._workers.waiting()
         try:
             self.parts.commit()
         except OSError as error:
@@ -221,7 +224,8 @@ class Log:
             raise GarbageError from None
         connection.hello = hello
         if hello.durable:
-            connection.confirmations = self._confirmations.setdefault(hello.worker, Confirmations())
+            newest = partial(newest_number, self._settings.folder)
+            connection.confirmations = self._workers.greet(hello.worker, newest)
         for model, fields in hello.personal.items():
             self._hiding.describe(model, fields)
         for number, entry in enumerate(hello.patterns):
@@ -238,7 +242,7 @@ class Log:
         del self._connections[connection.fileno()]
         self._note_end(connection)
         if connection.closed and connection.hello is not None:
-            self._confirmations.pop(connection.hello.worker, None)
+            self._workers.forget(connection.hello.worker)
         connection.close()
 
     def _note_end(self, connection: Connection) -> None:
@@ -251,12 +255,8 @@ class Log:
 
     def _recover(self) -> None:
         """Write the rows that a killed process left in journals; workers may send the last of them again."""
-
-        def seen(worker: str, sequence: int) -> None:
-            self._confirmations.setdefault(worker, Confirmations()).recovered(sequence)
-
         with contextlib.suppress(OSError):  # as upkeep
-            recover(self._settings.folder, seen)
+            recover(self._settings.folder, self._workers.recovered, say=self.losses.say)
 
     def _show(self) -> None:
         """Make visible what came so far, and then how workers ended: their last rows are there by then.
@@ -286,9 +286,12 @@ class Log:
                 self._lives.append(life)
 
     def _care(self) -> None:
-        if time.monotonic() < self._upkeep_at or (self._upkeep is not None and self._upkeep.is_alive()):
+        now = time.monotonic()
+        if now < self._upkeep_at or (self._upkeep is not None and self._upkeep.is_alive()):
             return
-        self._upkeep_at = time.monotonic() + _UPKEEP_SECONDS
+        self._upkeep_at = now + _UPKEEP_SECONDS
+        connected = {one.hello.worker for one in self._connections.values() if one.hello is not None}
+        self._workers.expire(connected, now)
         # A thread: merging is a second of work of libraries that let this one go on.
         self._upkeep = threading.Thread(target=self._tidy, daemon=True)
         self._upkeep.start()
@@ -296,7 +299,7 @@ class Log:
     def _tidy(self) -> None:
         settings, before, self._tidied = self._settings, self._tidied, time.monotonic()
         with contextlib.suppress(OSError):  # a full disk: it is told where rows are lost, and tried again
-            recover(settings.folder)
+            recover(settings.folder, age=_JOURNAL_SECONDS, say=self.losses.say)
         with contextlib.suppress(OSError):
             upkeep(
                 settings.folder, keep=settings.keep, file_size=settings.file_size, file_age=settings.file_age,

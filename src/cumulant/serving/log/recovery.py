@@ -149,7 +149,7 @@ def newest_number(folder: Path, worker: str) -> int:
         try:
             if time.time() - file.path.stat().st_mtime < _AGAIN_SECONDS:
                 newest = max(newest, _newest_in(file.path, worker))
-        except (OSError, pa.ArrowException):  # merged meanwhile, or damaged, which readers report
+        except (OSError, KeyError, pa.ArrowException):  # merged meanwhile, or damaged, which readers report
             continue
     return newest
 
