@@ -38,12 +38,17 @@ class Rows:
         self.parts = Parts(log, Hiding(SALT, {}), file_size=1 << 26, failed=print)
 
     def put(self, name):
-        now = time.time_ns() // 1000
-        entry = Entry(
-            id=name, time_us=now, latency_us=9, model="m", version="1", rows=b'[{"x":1}]', answers=b'[{"prediction":1}]'
-        )
-        self.parts.add(entry, "w", "")
+        self.parts.add(entry(name), "w", "")
         self.parts.close()
+
+    def put_durable(self, name):
+        self.parts.add_durable(entry(name), "w", "")
+        self.parts.commit()
+
+
+def entry(name):
+    now, answers = time.time_ns() // 1000, b'[{"prediction":1}]'
+    return Entry(id=name, time_us=now, latency_us=9, model="m", version="1", rows=b'[{"x":1}]', answers=answers)
 
 
 @cache

@@ -28,6 +28,7 @@ from cumulant.runtime.backup.writing import back_up
 from cumulant.runtime.events import verify
 from cumulant.runtime.stack.identity import read_identity
 from cumulant.serving.log import scan
+from cumulant.serving.log.recovery import recover
 from cumulant.serving.log.upkeep import upkeep
 
 HERE = Path(__file__).parent
@@ -145,6 +146,29 @@ def test_parts_that_are_merged_while_they_are_read_are_in_it_once(root, tmp_path
     ids = scan(tmp_path / "restored" / ".cumulant" / "predictions").to_table(columns=["id"])["id"].to_pylist()
     assert sorted(ids) == [f"r{number}" for number in range(6)]
     assert len(list(log.glob("date=*/*.parquet"))) == 1, "they were merged meanwhile"
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_rows_in_a_journal_of_the_log_are_in_it_and_recovered_once(root, tmp_path, published):
+    log = root / ".cumulant" / "predictions"
+    rows = Rows(log)
+    for number in range(3):
+        rows.put_durable(f"r{number}")
+    (journal,) = log.glob("date=*/.*.journal")
+    content = journal.read_bytes()
+    if published:
+        rows.parts.close()
+        journal.write_bytes(content)  # read before its part was published
+    else:
+        with journal.open("ab") as stream:
+            stream.write(content[: len(content) // 3 - 1])  # a record that is being written
+    backup(root, tmp_path / "b.tar")
+    restore(tmp_path / "b.tar", tmp_path / "restored")
+    restored = tmp_path / "restored" / ".cumulant" / "predictions"
+    recover(restored)
+    ids = scan(restored).to_table(columns=["id"])["id"].to_pylist()
+    assert sorted(ids) == ["r0", "r1", "r2"]
+    assert list(restored.glob("date=*/.*")) == []
 
 
 def test_files_modes_times_and_what_is_left_out(root, tmp_path):

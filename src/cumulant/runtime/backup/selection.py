@@ -23,6 +23,7 @@ from cumulant.runtime.predictions import FOLDER as PREDICTIONS
 from cumulant.runtime.review.verbs import FOLDER as REVIEW
 from cumulant.runtime.serve import USES
 from cumulant.runtime.stack.book import FOLDER as STACK
+from cumulant.serving.log import is_journal
 
 if TYPE_CHECKING:
     from cumulant.project import Project
@@ -72,13 +73,19 @@ def select(project: Project, *, sources: bool = True) -> Selection:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Files of the state that are whole: no link, no draft, no lock, no database."""
+    """Files of the state that are whole: no link, no draft, no lock, no database; and journals of the prediction log,
+    whose rows a log process recovers up to the last whole record.
+    """
     for current, folders, names in os.walk(folder):
         inside = bool(_CONTENT & set(Path(current).relative_to(folder.parent).parts))
         folders[:] = sorted(name for name in folders if name != ".writing" and (inside or not name.startswith(".")))
         for name in sorted(names):
             path = Path(current, name)
-            if (inside or _is_whole(name)) and path.is_file() and not path.is_symlink():
+            if (
+                (inside or _is_whole(name) or (folder.name == PREDICTIONS and is_journal(name)))
+                and path.is_file()
+                and not path.is_symlink()
+            ):
                 yield path
 
 

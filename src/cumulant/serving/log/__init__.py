@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cumulant.serving.log.entry import Entry, Like, Tensor
     from cumulant.serving.log.hiding import as_held, personal_fields
     from cumulant.serving.log.parts import SCHEMA, Part
+    from cumulant.serving.log.place import is_journal
     from cumulant.serving.log.reading import Gap, Rows, batches, find, gaps, numbered, recent, scan, stored
     from cumulant.serving.log.starting import command
 
@@ -35,6 +36,7 @@ _HOMES = {
     "command": "starting",
     "find": "reading",
     "gaps": "reading",
+    "is_journal": "place",
     "numbered": "reading",
     "personal_fields": "hiding",
     "recent": "reading",
@@ -58,6 +60,7 @@ __all__ = [
     "command",
     "find",
     "gaps",
+    "is_journal",
     "numbered",
     "personal_fields",
     "recent",

@@ -78,6 +78,11 @@ def journals(folder: Path) -> list[File]:
     ]
 
 
+def is_journal(name: str) -> bool:
+    """Whether a file of this name is the journal of a part."""
+    return _JOURNAL.fullmatch(name) is not None
+
+
 def days(folder: Path) -> list[tuple[date, Path]]:
     """The days that have a folder, oldest first."""
     found = []
