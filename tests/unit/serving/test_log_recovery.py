@@ -17,7 +17,8 @@ from cumulant.serving.log.confirming import Workers
 from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.journal import RECORD
 from cumulant.serving.log.parts import DAY_US, Parts
-from cumulant.serving.log.recovery import recover
+from cumulant.serving.log.recovery import newest_number, recover
+from cumulant.serving.log.upkeep import upkeep
 
 NOON = 20_000 * DAY_US + DAY_US // 2
 DAY = date.fromordinal(date(1970, 1, 1).toordinal() + 20_000)
@@ -217,6 +218,25 @@ def test_a_young_journal_is_left_to_the_next_process_of_its_server(tmp_path):
     os.utime(journal, (0, 0))
     recover(tmp_path, age=60.0)
     assert (ids(tmp_path), journals(tmp_path)) == (["r0", "r1"], [])
+
+
+def test_the_newest_number_of_a_worker_is_read_while_its_file_is_merged(tmp_path, monkeypatch):
+    parts = parts_of(tmp_path)
+    for number in (1, 2):
+        parts.add(msgspec.structs.replace(entry(f"r{number}"), sequence=number), "w", "")
+        parts.add(msgspec.structs.replace(entry(f"o{number}"), sequence=9), "other", "")
+        parts.close()
+    files, listings = place.files, []
+
+    def merging(*arguments, **more):
+        listed = files(*arguments, **more)
+        listings.append(len(listed))
+        upkeep(tmp_path, keep=None, file_size=2**20, file_age=0.0)
+        return listed
+
+    monkeypatch.setattr(place, "files", merging)
+    assert (newest_number(tmp_path, "w"), newest_number(tmp_path, "nobody")) == (2, 0)
+    assert listings == [2, 1, 1]
 
 
 def test_workers_without_a_connection_are_dropped_after_a_minute():

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -106,8 +107,10 @@ def _locked(path: Path) -> int:
 
 
 @contextlib.contextmanager
-def claimed(path: Path) -> Iterator[bytes | None]:
-    """The content of a journal that nobody writes any more; None where somebody does, or has recovered it."""
+def claimed(path: Path, age: float = 0.0) -> Iterator[bytes | None]:
+    """The content of a journal that nobody writes any more; None where somebody does, or has recovered it, and where it
+    was written less than `age` seconds ago.
+    """
     try:
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -116,7 +119,9 @@ def claimed(path: Path) -> Iterator[bytes | None]:
     with open(file, "rb") as stream:  # noqa: PTH123 - the descriptor: the path may be another file by now
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            here = os.path.samestat(os.fstat(file), path.stat())  # it may have been removed or renamed meanwhile
+            status = os.fstat(file)
+            here = os.path.samestat(status, path.stat())  # it may have been removed or renamed meanwhile
+            here = here and abs(time.time() - status.st_mtime) >= age
         except (BlockingIOError, FileNotFoundError):
             here = False
         yield stream.read() if here else None

@@ -24,6 +24,7 @@ _WORKER, _SEQUENCE = SCHEMA.get_field_index("worker"), SCHEMA.get_field_index("s
 _LEAST = 1 + max(number for number, field in enumerate(SCHEMA) if not field.nullable)
 #: a worker sends an entry again for as long as its request waits: seconds
 _AGAIN_SECONDS = 300.0
+_LISTINGS = 10
 
 
 def recover(
@@ -59,12 +60,10 @@ def _recover(
     age: float,
     say: Callable[[str], object],
 ) -> None:
-    with claimed(file.path) as data:
+    with claimed(file.path, age) as data:
         if data is None:
             if seen is not None:
                 _pass_numbers(read(_content(file.path)).rows, seen)
-            return
-        if age and time.time() - file.path.stat().st_mtime < age:
             return
         records = read(data)
         if seen is not None:
@@ -144,13 +143,17 @@ def newest_number(folder: Path, worker: str) -> int:
 
     Another process of the folder may have recovered what the worker sends again.
     """
-    newest = 0
-    for file in place.files(folder, since=datetime.now(UTC).date() - timedelta(days=1)):
-        try:
-            if time.time() - file.path.stat().st_mtime < _AGAIN_SECONDS:
-                newest = max(newest, _newest_in(file.path, worker))
-        except (OSError, KeyError, pa.ArrowException):  # merged meanwhile, or damaged, which readers report
-            continue
+    newest, complete, listings = 0, False, 0
+    while not complete and listings < _LISTINGS:
+        complete, listings = True, listings + 1
+        for file in place.files(folder, since=datetime.now(UTC).date() - timedelta(days=1)):
+            try:
+                if time.time() - file.path.stat().st_mtime < _AGAIN_SECONDS:
+                    newest = max(newest, _newest_in(file.path, worker))
+            except FileNotFoundError:  # merged meanwhile
+                complete = False
+            except (OSError, KeyError, pa.ArrowException):  # damaged, which readers report
+                continue
     return newest
 
 
