@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import e2e_stack
@@ -89,22 +90,23 @@ def test_settings_that_cannot_be_used_leave_the_server_that_serves(stack):
         until(lambda: load.answered() > answered + 10)
     assert [one for one in load.seen if one.failed] == []
     after = read_book(stack.project.state, MODEL)
-    assert (after.versions, after.retiring) == (book.versions, ())
+    assert (after.versions, after.starting, after.retiring) == (book.versions, (), ())
 
 
 def test_a_restart_that_was_killed_is_finished_by_the_next(stack):
     with stack.load(50) as load:
         until(lambda: load.answered() > 10)
         process = start(stack.folder, "up", "--restart")
-        until(lambda: read_book(stack.project.state, MODEL).retiring)
+        until(lambda: read_book(stack.project.state, MODEL).starting)
         kill(process, signal.SIGKILL)
-        assert len(read_book(stack.project.state, MODEL).retiring) == 1
+        assert len(read_book(stack.project.state, MODEL).running(datetime.now(UTC))) == 2
         run(stack.folder, "up", "--restart")
         until(lambda: len(commands(stack)) == 1)
         answered = load.answered()
         until(lambda: load.answered() > answered + 10)
     assert [one for one in load.seen if one.failed] == []
-    assert read_book(stack.project.state, MODEL).retiring == ()
+    book = read_book(stack.project.state, MODEL)
+    assert (book.starting, book.retiring) == ((), ())
 
 
 def test_ps_and_doctor_on_a_full_disk(stack):

@@ -71,6 +71,8 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, Served] = {}
     #: rollbacks that are not told yet, the newest last
     returns: tuple[Return, ...] = ()
+    #: new servers of a rolling restart, which get no requests until they are ready
+    starting: tuple[Served, ...] = ()
     #: servers that a rolling restart replaces, which run until their requests go to the new ones
     retiring: tuple[Served, ...] = ()
     #: counts its writes
@@ -95,14 +97,14 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ports(self) -> set[int]:
         """All that its servers have."""
-        return {one.port for one in (*self.versions.values(), *self.retiring)}
+        return {one.port for one in (*self.versions.values(), *self.starting, *self.retiring)}
 
     def running(self, now: datetime) -> tuple[Served, ...]:
-        """Those whose servers should be up: both arms, former champions that are kept warm, and retiring ones."""
-        return self.current(now) + self.retiring
+        """Those whose servers should be up: both arms, former champions that are kept warm, and those of a restart."""
+        return self.current(now) + self.starting + self.retiring
 
     def current(self, now: datetime) -> tuple[Served, ...]:
-        """As `running`, without those that are replaced."""
+        """As `running`, without those that replace others or are replaced."""
         return tuple(
             one
             for one in self.versions.values()

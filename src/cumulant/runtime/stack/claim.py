@@ -139,7 +139,7 @@ def rehomed(book: Book, old: tuple[str, ...], new: str, port: Callable[[Served, 
         taken.add(versions[name].port)
     kept = all(versions[name].port == one.port for name, one in book.versions.items())
     candidate = book.candidate if kept else None
-    return msgspec.structs.replace(book, versions=versions, candidate=candidate, retiring=())
+    return msgspec.structs.replace(book, versions=versions, candidate=candidate, starting=(), retiring=())
 
 
 def moved_path(word: str, old: tuple[str, ...], new: str) -> str:

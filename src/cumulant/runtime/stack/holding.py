@@ -65,7 +65,7 @@ def supervisor_of(state: Path) -> int | None:
     except OSError:
         return None
     try:
-        return None if _try_lock(descriptor) else _holder(path)
+        return None if try_lock(descriptor) else _holder(path)
     finally:
         os.close(descriptor)
 
@@ -154,7 +154,7 @@ def _locked(path: Path) -> int | None:
     deadline = time.monotonic() + _GRACE
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        if _try_lock(descriptor):
+        if try_lock(descriptor):
             with suppress(FileNotFoundError):
                 if os.fstat(descriptor).st_ino == path.stat().st_ino:
                     return descriptor
@@ -165,7 +165,8 @@ def _locked(path: Path) -> int | None:
         time.sleep(_LOOK / 5)
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Whether the lock of an open file was free and is now held, until the file is closed."""
     import fcntl
 
     try:

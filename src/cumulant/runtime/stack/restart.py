@@ -1,7 +1,8 @@
 """A rolling restart: each server is replaced by one with the present settings, and no request is lost.
 
-The new server starts beside the old one; once it is ready the gateway's routes change to it, and the old one ends when
-what was sent to it is answered. The book names both meanwhile, so that whoever comes after a kill can go on.
+The new server starts beside the old one; once it is ready it takes its place in the book and in the gateway's routes,
+and the old one ends when what was sent to it is answered. The book names both meanwhile, so that whoever comes after a
+kill can go on, and a rollback uses the one that answers.
 """
 
 from __future__ import annotations
@@ -9,21 +10,29 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import ConflictError, CumulantError, EngineUnavailableError, LeaseHeldError, UsageError
+from cumulant.core.errors import (
+    ConflictError,
+    CumulantError,
+    EngineUnavailableError,
+    LeaseHeldError,
+    StorageError,
+    UsageError,
+)
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime.actions import check
 from cumulant.runtime.processes import is_gone, is_here
 from cumulant.runtime.release import store
-from cumulant.runtime.stack.book import Book, Served, change_book, read_book
+from cumulant.runtime.stack.book import FOLDER, Book, Served, change_book, read_book
 from cumulant.runtime.stack.child import logs
-from cumulant.runtime.stack.holding import own_status, supervisor_of
+from cumulant.runtime.stack.holding import own_status, supervisor_of, try_lock
 from cumulant.runtime.stack.lifecycle import logs_folder
 from cumulant.runtime.stack.reaching import routes_to
 from cumulant.runtime.stack.settings import changes, present_command
@@ -34,6 +43,7 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project import Project
 
+LOCK = "restart.lock"
 _READY_SECONDS, _END_SECONDS, _LOOK = 90.0, 90.0, 0.1
 #: starts of a server that never answered, after which nothing is waited for
 _TRIES = 4
@@ -53,21 +63,58 @@ def restart(project: Project, *, principal: Principal, progress: Progress = sile
 
     Raises:
         ConflictError: nothing runs, or a release is under way.
+        LeaseHeldError: another restart is under way.
         UsageError: the supervisor runs on another machine.
         EngineUnavailableError: a new server does not come to answer; the one before still serves.
     """
     check(project.access(), principal, "stack.up", project.name)
     _running(project)
-    _check_no_release(project)
-    _recover(project)
-    notes: list[str] = []
-    for one in read_book(project.state, project.name).current(datetime.now(UTC)):
-        after = _replacement(project, one)
-        notes += [f"version {one.version}: {text}" for text in changes(one.command, after.command)]
-        progress(f"{after.name} in place of {one.name}")
-        _replace(project, one, after)
-    _restart_controller(project, progress)
+    with exclusive(project.state):
+        _check_no_release(project)
+        _recover(project)
+        notes: list[str] = []
+        done: set[str] = set()
+        while (before := _next(project, done)) is not None:
+            _check_no_release(project)
+            after = _replacement(project, before)
+            notes += [f"version {before.version}: {text}" for text in changes(before.command, after.command)]
+            progress(f"{after.name} in place of {before.name}")
+            _replace(project, before, after)
+            done.add(before.version)
+        _restart_controller(project, progress)
     return Restarted(_running(project), tuple(notes))
+
+
+@contextmanager
+def exclusive(state: Path) -> Iterator[None]:
+    """Be the only restart of the project while the block runs; the lock ends with the process.
+
+    Raises:
+        LeaseHeldError: another one is under way.
+        StorageError: the folder cannot be written.
+    """
+    path = state / FOLDER / LOCK
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
+    try:
+        if not try_lock(descriptor):
+            raise LeaseHeldError(
+                "another `cumulant up --restart` of this project is under way",
+                subject=str(path),
+                hint="wait until it ends, or end it with Ctrl-C, then run `cumulant up --restart` again",
+            )
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _next(project: Project, done: set[str]) -> Served | None:
+    """A server in use that was not replaced yet, by the book of now: a rollback changes it meanwhile."""
+    book = read_book(project.state, project.name)
+    return next((one for one in book.current(datetime.now(UTC)) if one.version not in done), None)
 
 
 def _running(project: Project) -> Status:
@@ -115,45 +162,62 @@ def _replacement(project: Project, served: Served) -> Served:
 
 
 def _replace(project: Project, before: Served, after: Served) -> None:
-    _change(project, lambda book: _with(book, after, retiring=(*book.retiring, before)))
+    _change(project, lambda book: msgspec.structs.replace(book, starting=(*book.starting, after)))
     try:
         _await_ready(project, after)
-        _finish(project, before)
+        _change(project, lambda book: _with(book, after, retiring=(*book.retiring, before)))
+        _move_routes(project)
     except BaseException:
-        _put_back(project, before)
+        _put_back(project, before, after)
         raise
+    _end(project, before)
 
 
 def _recover(project: Project) -> None:
     """Go on where a restart was killed: with the new server where it answers, else with the one before."""
     book = read_book(project.state, project.name)
     for before in book.retiring:
-        after = book.versions.get(before.version)
-        server = None if after is None else _at(project, after.port)
+        after = book.versions.get(before.version, before)
+        server = _at(project, after.port)
         if server is not None and server.ready:
-            _finish(project, before)
+            _move_routes(project)
+            _end(project, before)
         else:
-            _put_back(project, before)
+            _put_back(project, before, after)
+    _change(project, lambda book: msgspec.structs.replace(book, starting=()))
 
 
-def _finish(project: Project, before: Served) -> None:
-    """Requests go to the new server, and the one before ends when it has answered what it was sent."""
+def _end(project: Project, before: Served) -> None:
+    """Let the server before end when it has answered what it was sent."""
+    _change(project, lambda book: msgspec.structs.replace(book, retiring=_without(book.retiring, before)))
+
+    def ended() -> bool:
+        with suppress(CumulantError):  # a rollback that read the book earlier sends requests to the old server
+            _move_routes(project)
+        return _at(project, before.port) is None
+
+    _await(ended, _END_SECONDS)
+
+
+def _put_back(project: Project, before: Served, after: Served) -> None:
+    _change(project, lambda book: _with(book, before, retiring=_without(book.retiring, before), without=after))
     _move_routes(project)
-    _change(project, lambda book: msgspec.structs.replace(book, retiring=_without(book, before)))
-    _await(lambda: _at(project, before.port) is None, _END_SECONDS)
 
 
-def _put_back(project: Project, before: Served) -> None:
-    _change(project, lambda book: _with(book, before, retiring=_without(book, before)))
-    _move_routes(project)
+def _without(servers: tuple[Served, ...], served: Served) -> tuple[Served, ...]:
+    return tuple(one for one in servers if one.port != served.port)
 
 
-def _without(book: Book, served: Served) -> tuple[Served, ...]:
-    return tuple(one for one in book.retiring if one.port != served.port)
-
-
-def _with(book: Book, served: Served, *, retiring: tuple[Served, ...]) -> Book:
-    return msgspec.structs.replace(book, versions={**book.versions, served.version: served}, retiring=retiring)
+def _with(book: Book, served: Served, *, retiring: tuple[Served, ...], without: Served | None = None) -> Book:
+    """The book with that server of its version, and all else as others have written it meanwhile."""
+    present = book.versions.get(served.version, served)
+    now = msgspec.structs.replace(present, command=served.command, port=served.port, generation=served.generation)
+    return msgspec.structs.replace(
+        book,
+        versions={**book.versions, served.version: now},
+        starting=_without(book.starting, without or served),
+        retiring=retiring,
+    )
 
 
 def _change(project: Project, change: Callable[[Book], Book]) -> None:

@@ -54,7 +54,7 @@ def refresh(project: Project, report: Callable[[str], None] = silent) -> Book:
         for name, one in versions.items():
             for text in changes(book.versions[name].command, one.command):
                 report(f"version {name}: {text}")
-        return msgspec.structs.replace(book, versions=versions, retiring=())
+        return msgspec.structs.replace(book, versions=versions, starting=(), retiring=())
 
     return change_book(project.state, project.name, change)
 
