@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import sqlite3
+import tempfile
+import time
 from contextlib import closing
 from pathlib import Path
 
 from cumulant.core.errors import EngineUnavailableError, IntegrityError
 
-_WAIT = 60.0
+_WAIT, _TRY = 60.0, 1.0
+#: beside a database: what was committed or has to be undone, and is not in its file yet
+_PENDING = ("-wal", "-journal")
 
 
 def copy_database(source: Path, target: Path) -> None:
@@ -24,20 +29,68 @@ def copy_database(source: Path, target: Path) -> None:
         IntegrityError: it is damaged.
         OSError: the target cannot be written.
     """
-    # Opened for writing, so that what a killed writer left is undone first. In a folder that cannot be written nobody
-    # changes it, and SQLite cannot make the files that reading takes.
-    options = "mode=rw" if os.access(source.parent, os.W_OK) else "mode=ro&immutable=1"
+    # Opened for writing, so that what a killed writer left is undone first. In a folder that cannot be written SQLite
+    # cannot make the files that reading takes.
+    if os.access(source.parent, os.W_OK):
+        _copy(source, target, "mode=rw")
+    elif pending := [path for path in _beside(source) if path.is_file() and path.stat().st_size]:
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            _copy(_taken([source, *pending], Path(folder)), target, "mode=rw")
+    else:
+        _copy(source, target, "mode=ro&immutable=1")
+
+
+def _beside(source: Path) -> list[Path]:
+    return [source.with_name(source.name + suffix) for suffix in _PENDING]
+
+
+def _taken(files: list[Path], folder: Path) -> Path:
+    """Copies of a database's files in a folder that can be written; the database."""
+    before = [_state(path) for path in files]
+    for path in files:
+        shutil.copyfile(path, folder / path.name)
+    if [_state(path) for path in files] != before:
+        raise EngineUnavailableError(
+            f"{files[0]} changes while it is read, and its folder cannot be written",
+            subject=str(files[0]),
+            hint="run the backup as the user whose processes write there",
+        )
+    return folder / files[0].name
+
+
+def _state(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _copy(source: Path, target: Path, options: str) -> None:
     try:
         with (
-            closing(sqlite3.connect(f"{source.absolute().as_uri()}?{options}", uri=True, timeout=_WAIT)) as before,
+            closing(sqlite3.connect(f"{source.absolute().as_uri()}?{options}", uri=True, timeout=_TRY)) as before,
             closing(sqlite3.connect(target)) as after,
         ):
+            _begin(before)
             before.backup(after)
             problem = after.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.Error as error:
         raise _explained(error, source, target) from error
     if problem != "ok":
         raise _damaged(source, problem)
+
+
+def _begin(database: sqlite3.Connection) -> None:
+    """Begin to read, while `backup` would wait for a lock without end; a signal ends the wait between two tries."""
+    database.isolation_level = None
+    deadline = time.monotonic() + _WAIT
+    database.execute("BEGIN")
+    while True:
+        try:
+            database.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        else:
+            return
 
 
 def _explained(error: sqlite3.Error, source: Path, target: Path) -> Exception:
