@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -484,6 +485,44 @@ def test_a_state_folder_that_is_a_link_to_another_disk_is_in_it(root, place, tmp
         assert len(list(other.journal().events(kinds=("test.noted",)))) == 1
 
 
+def test_parts_of_the_state_on_another_disk_are_in_it_and_links_below_them_are_listed(root, place, tmp_path):
+    state, disk = root / ".cumulant", tmp_path / "other-disk"
+    (disk / "predictions" / "date=2026-11-01").mkdir(parents=True)
+    (disk / "predictions" / "date=2026-11-01" / "L-000001-000001.parquet").write_text("x")
+    (disk / "day").mkdir()
+    (state / "predictions").symlink_to(disk / "predictions")
+    (state / "predictions" / "date=2026-11-02").symlink_to(disk / "day")
+    with closing(sqlite3.connect(disk / "mlflow.db")) as database:
+        database.executescript("CREATE TABLE t (x)")
+    (state / "mlflow.db").symlink_to(disk / "mlflow.db")
+    done = backup(root, place / "b.tar")
+    stored = {one.path for one in done.manifest.files}
+    assert stored >= {".cumulant/predictions/date=2026-11-01/L-000001-000001.parquet", ".cumulant/mlflow.db"}
+    assert done.manifest.left_out == (".cumulant/predictions/date=2026-11-02: a link, which is not followed",)
+
+
+def test_a_folder_that_cannot_be_read_ends_the_backup(root, place, monkeypatch):
+    day = root / ".cumulant" / "predictions" / "date=2026-11-02"
+    day.mkdir(parents=True)
+    scandir = os.scandir
+
+    def failing(path="."):
+        if str(path) == str(day):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failing)  # a bad disk
+    with pytest.raises(StorageError, match="date=2026-11-02 cannot be written or read: Input/output error"):
+        backup(root, place / "b.tar")
+    assert list(place.iterdir()) == []
+
+
+def test_a_store_elsewhere_is_listed(root, tmp_path):
+    (root / "cumulant.yaml").write_text(SPEC + f"environments: {{local: {{store: 'file://{tmp_path}/elsewhere'}}}}\n")
+    left_out = backup(root, tmp_path / "b.tar").manifest.left_out
+    assert [one.split(" ")[0] for one in left_out] == ["tables", "objects"]
+
+
 def test_what_lies_outside_of_the_folder_is_named_and_not_followed(tmp_path):
     root = made(tmp_path / "original")
     outside = tmp_path / "outside"
@@ -498,7 +537,11 @@ def test_what_lies_outside_of_the_folder_is_named_and_not_followed(tmp_path):
         SPEC + f"environments: {{local: {{journal: 'sqlite://{outside}/journal.db'}}}}\n"
     )
     done = backup(root, tmp_path / "b.tar")
-    assert [one.split(" ")[0] for one in done.manifest.left_out] == ["journal", "files"]
+    assert [one.split(" ")[0] for one in done.manifest.left_out[:2]] == ["journal", "files"]
+    assert done.manifest.left_out[2:] == (
+        "data: a link, which is not followed", "stolen.py: a link, which is not followed",
+        ".cumulant/predictions/link: a link, which is not followed",
+    )  # fmt: skip
     assert not any("a.csv" in one.path or "stolen" in one.path for one in done.manifest.files)
 
 

@@ -29,6 +29,7 @@ def copy_database(source: Path, target: Path) -> None:
         IntegrityError: it is damaged.
         OSError: the target cannot be written.
     """
+    source = source.resolve()  # what is pending lies beside the file, not beside a link to it
     # Opened for writing, so that what a killed writer left is undone first. In a folder that cannot be written SQLite
     # cannot make the files that reading takes.
     if os.access(source.parent, os.W_OK):

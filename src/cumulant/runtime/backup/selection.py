@@ -9,7 +9,7 @@ Secrets are left out, except the salt: without it, hashes of personal values mat
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -39,6 +39,8 @@ GUARDED = (LABELS, REVIEW)
 _CONTENT = frozenset({"objects", "tables", "mlartifacts"})
 _DATABASE, _BESIDE = ".db", (".db-wal", ".db-shm", ".db-journal")
 _PLAIN = ("cumulant.schema.json", ".gitignore", "README.md", "pyproject.toml", "requirements.txt")
+#: why a link is not in the archive
+LINK = "a link, which is not followed"
 _FOREIGN = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
@@ -62,31 +64,46 @@ def select(project: Project, *, sources: bool = True) -> Selection:
     databases = [*heads[:1], *others, *sorted(state.glob(f"*{_DATABASE}"))]
     folders = dict.fromkeys([*_stores(project), *_state_folders(state)])
     salt = project.salt_path()
-    files = [*([] if salt is None else [Path(salt)]), *_code(project), *(_source_files(project) if sources else ())]
+    skipped: dict[str, None] = {}
+    code = list(_code(project, lambda path, why: skipped.setdefault(_skipped(project, path, why))))
+    files = [*([] if salt is None else [Path(salt)]), *code, *(_source_files(project) if sources else ())]
     return Selection(
         in_force=_within(project, [*(state / name for name in _IN_FORCE), *sorted(state.glob("*.json")), *heads[1:]]),
         databases=_within(project, databases),
         folders=tuple(path for path in folders if path.is_dir() and _is_inside(project, path)),
         project=_within(project, files),
-        left_out=tuple(_left_out(project, sources=sources)),
+        left_out=(*_left_out(project, sources=sources), *skipped),
     )
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Files of the state that are whole: no link, no draft, no lock, no database; and journals of the prediction log,
-    whose rows a log process recovers up to the last whole record.
+def files_below(folder: Path, link: Callable[[Path], object]) -> Iterator[Path]:
+    """Files of the state that are whole: no draft, no lock, no database, and no link, which is given to `link`; and
+    journals of the prediction log, whose rows a log process recovers up to the last whole record.
+
+    Raises:
+        OSError: a folder cannot be read.
     """
-    for current, folders, names in os.walk(folder):
+    for current, folders, names in os.walk(folder, onerror=_unless_gone):
         inside = bool(_CONTENT & set(Path(current).relative_to(folder.parent).parts))
         folders[:] = sorted(name for name in folders if name != ".writing" and (inside or not name.startswith(".")))
-        for name in sorted(names):
+        links = [name for name in folders if Path(current, name).is_symlink()]
+        for name in sorted([*names, *links]):
             path = Path(current, name)
-            if (
-                (inside or _is_whole(name) or (folder.name == PREDICTIONS and is_journal(name)))
-                and path.is_file()
-                and not path.is_symlink()
-            ):
+            if not (inside or _is_whole(name) or (folder.name == PREDICTIONS and is_journal(name))):
+                continue
+            if path.is_symlink():
+                link(path)
+            elif path.is_file():
                 yield path
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _skipped(project: Project, path: Path, why: str) -> str:
+    return f"{path.relative_to(project.root)}: {why}"
 
 
 def _is_whole(name: str) -> bool:
@@ -110,9 +127,14 @@ def _within(project: Project, paths: Iterable[Path]) -> tuple[Path, ...]:
 
 
 def _is_inside(project: Project, path: Path) -> bool:
-    """Whether a path lies below the project's folder, links followed; the state folder may be a link itself."""
-    real, places = path.resolve(), (project.root.resolve(), project.state.resolve())
-    return path.is_relative_to(project.root) and any(real.is_relative_to(place) for place in places)
+    """Whether a path lies below the project's folder, links followed.
+
+    The state folder and what lies directly in it may be links, to another disk.
+    """
+    if not path.is_relative_to(project.root):
+        return False
+    real, links = path.resolve(), [one for one in project.state.glob("[!.]*") if one.is_symlink()]
+    return any(real.is_relative_to(place.resolve()) for place in (project.root, project.state, *links))
 
 
 def _database_urls(project: Project) -> tuple[str, str]:
@@ -135,15 +157,27 @@ def _stores(project: Project) -> list[Path]:
     return folders if servable is None else [*folders, project.root / servable]
 
 
-def _code(project: Project) -> Iterator[Path]:
-    """Project files, contracts and every module of Python that the project may import."""
+def _code(project: Project, skip: Callable[[Path, str], object]) -> Iterator[Path]:
+    """Project files, contracts and every module of Python that the project may import; `skip` gets what is left out."""
+
+    def unreadable(error: OSError) -> None:
+        if isinstance(error, PermissionError):  # whoever runs the project cannot import from there either
+            skip(Path(str(error.filename)), "a folder that cannot be read")
+        else:
+            _unless_gone(error)
+
     root = project.root
     yield from (path for path in project.files_read if path.is_relative_to(root))
     yield from (root / name for name in _PLAIN)
     yield from (root / spec.contract for spec in project.spec.data.values() if spec.contract)
-    for current, folders, names in os.walk(root):
+    for current, folders, names in os.walk(root, onerror=unreadable):
         folders[:] = [name for name in folders if not _is_foreign(Path(current, name))]
-        yield from (Path(current, name) for name in sorted(names) if name.endswith(".py"))
+        modules = [name for name in sorted(names) if name.endswith(".py")]
+        for path in (Path(current, name) for name in [*folders, *modules]):
+            if path.is_symlink() and not _is_inside(project, path):
+                skip(path, LINK)
+            elif path.name in modules:
+                yield path
 
 
 def _is_foreign(folder: Path) -> bool:
@@ -167,7 +201,7 @@ def _files_of(project: Project, name: str) -> list[Path]:
 
 def _left_out(project: Project, *, sources: bool) -> Iterator[str]:
     root = project.root
-    for port in ("journal", "tables", "online", "registry"):
+    for port in ("journal", "tables", "objects", "online", "registry"):
         url = project.endpoints.of(port)
         path = Path(urlsplit(url).path)
         if urlsplit(url).scheme not in ("file", "sqlite", "mlflow+sqlite") or not _is_inside(project, path):
@@ -176,8 +210,12 @@ def _left_out(project: Project, *, sources: bool) -> Iterator[str]:
         if not path.is_relative_to(root):
             yield f"project file {path.name}, which lies outside of the project's folder"
     for name, spec in project.spec.data.items():
-        if spec.path and not (sources and _within(project, _files_of(project, name))):
+        files = dict.fromkeys(_files_of(project, name)) if sources else {}
+        stored = len(_within(project, files))
+        if spec.path and not stored:
             yield f"files of source {name}; their snapshots are in it"
+        elif stored < len(files):
+            yield f"{len(files) - stored} files of source {name} outside of the folder; their snapshots are in it"
     servable = project.spec.serving.fallback.servable
     if servable is not None and not _is_inside(project, root / servable):
         yield f"the fallback's servable {servable}"

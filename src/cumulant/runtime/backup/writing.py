@@ -22,7 +22,7 @@ from cumulant.runtime.backup.archive import COMPRESSED, Writer, writing
 from cumulant.runtime.backup.databases import copy_database
 from cumulant.runtime.backup.draft import draft
 from cumulant.runtime.backup.manifest import Manifest
-from cumulant.runtime.backup.selection import GUARDED, Selection, files_below, select
+from cumulant.runtime.backup.selection import GUARDED, LINK, Selection, files_below, select
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.predictions import FOLDER as PREDICTIONS
 from cumulant.runtime.serve import USES
@@ -87,11 +87,12 @@ def back_up(
         with draft(archive.parent) as folder:
             selection = select(project, sources=sources)
             with writing(folder / "archive", compressed=archive.name.endswith(COMPRESSED)) as writer:
-                _Copy(project, writer, folder / "database.db", progress, until).all(selection)
+                copy = _Copy(project, writer, folder / "database.db", progress, until)
+                copy.all(selection)
                 manifest = Manifest(
                     version=__version__, project=project.name, environment=project.environment_name,
                     created=context.begun, head_seq=head.seq, head_hash=head.hash,
-                    files=tuple(writer.stored.values()), left_out=selection.left_out,
+                    files=tuple(writer.stored.values()), left_out=(*selection.left_out, *copy.links),
                 )  # fmt: skip
                 writer.finish(msgspec.json.encode(manifest))
             _publish(folder / "archive", archive)
@@ -151,6 +152,8 @@ class _Copy:
     def __init__(self, project: Project, writer: Writer, database: Path, progress: Progress, until: float) -> None:
         self._project, self._writer, self._database, self._progress = project, writer, database, progress
         self._until = until
+        #: links in the state, which are not followed
+        self.links: dict[str, None] = {}
 
     def all(self, selection: Selection) -> None:
         for path in selection.in_force:
@@ -173,7 +176,7 @@ class _Copy:
         with self._guarded(folder):
             for _ in range(_LISTINGS):
                 complete = True
-                for path in files_below(folder):
+                for path in files_below(folder, lambda path: self.links.setdefault(f"{self._name(path)}: {LINK}")):
                     if self._name(path) not in self._writer.stored:
                         complete = self._add(path) and complete
                 if complete:
