@@ -264,6 +264,15 @@ def doubled(name, content):
     return [(name, content)] * (2 if name.endswith("features.py") else 1)
 
 
+def timeless(name, content):
+    """With a time of a file that the system cannot hold."""
+    if name != "manifest.json":
+        return [(name, content)]
+    manifest = json.loads(content)
+    manifest["files"][0]["modified_ns"] = 10**30
+    return [(name, json.dumps(manifest).encode())]
+
+
 def added(made):
     return lambda name, content: [(name, content), *([(made, b"x")] if name.endswith("features.py") else [])]
 
@@ -280,6 +289,7 @@ def link(kind, name, to):
         (flipped, "features.py is damaged"),
         (dropped, "features.py is missing"),
         (doubled, "features.py twice"),
+        (timeless, "a time that no file can have"),
         (added("files/more.py"), "more.py, which its manifest does not list"),
         (added("files/features.py/x"), "a file and as a folder"),
         (added("files/../escaped"), "no file of a project"),

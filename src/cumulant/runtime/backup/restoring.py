@@ -97,7 +97,10 @@ def _extracted(archive: Path, content: Path, progress: Progress) -> Manifest:
     manifest = decoded(written, str(archive))
     _check(archive, {one.path: one for one in manifest.files}, extracted)
     for one in manifest.files:
-        os.utime(content / one.path, ns=(one.modified_ns, one.modified_ns))
+        try:
+            os.utime(content / one.path, ns=(one.modified_ns, one.modified_ns))
+        except OverflowError:
+            raise damaged(archive, f"the manifest gives {one.path} a time that no file can have") from None
     return manifest
 
 
