@@ -142,10 +142,29 @@ class TestChild:
         assert told.not_ready_since == AT
         assert one.status(now + 61).restarts == 0
         started, ended = self.facts[::2], self.facts[1::2]
-        assert [one.attempt for one in started] == [1, 2, 3, 4, 5, 6]
-        assert [one.cause for one in started] == ["it should run", *["again, after exit code 1"] * 5]
-        assert {(one.cause, one.seconds) for one in ended} == {("exit code 1", 0.0)}
+        assert [one.attempt for one in started] == [1, 2, 4]
+        assert [one.cause for one in started] == ["it should run", *["again, after exit code 1"] * 2]
+        assert [one.cause for one in ended] == [
+            "exit code 1", "exit code 1; end 2 of a crash loop", "exit code 1; end 4 of a crash loop"
+        ]  # fmt: skip
         assert [one.pid for one in ended] == [one.pid for one in started]
+
+    def test_the_life_that_ends_a_crash_loop_is_reported(self, tmp_path):
+        one, wanted = self.child(tmp_path, "import time; time.sleep(60)")
+        for now in (0.0, 1.0):
+            one.start(wanted, now, AT)
+            one.process.kill()
+            one.process.wait()
+            one.reap(now, AT)
+        one.start(wanted, 2.0, AT)
+        assert [fact.kind.rpartition("_")[2] for fact in self.facts] == ["started", "ended"] * 2
+        one.look(True, 3.0, AT)
+        one.look(True, 9.0, AT)
+        assert (self.facts[-1].kind, self.facts[-1].attempt, len(self.facts)) == ("stack.process_started", 3, 5)
+        one.stop(10.0, "the supervisor ends")
+        one.process.wait()
+        one.reap(10.0, AT)
+        assert [fact.cause for fact in self.facts[5:]] == ["the supervisor ends"]
 
     @pytest.mark.parametrize(("answers", "expected"), [(True, [0.0, 0.0, 0.0]), (False, [0.0, 0.2, 0.5])])
     def test_a_life_that_answered_for_a_while_begins_the_pauses_anew(self, tmp_path, answers, expected):
@@ -160,7 +179,7 @@ class TestChild:
             one.reap(now + 6.0, AT)
             pauses.append(one.present().due - now - 6.0)
             now += 20.0
-        assert self.facts[-1].cause == "signal 9 (SIGKILL)"
+        assert self.facts[-1].cause.startswith("signal 9 (SIGKILL)")
         assert pauses == pytest.approx(expected)
 
     def test_what_is_asked_to_end_says_why(self, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 
 from cumulant.core.errors import EngineUnavailableError, StorageError
@@ -34,7 +35,13 @@ def test_events_reach_the_journal_in_order_and_lines_have_time_and_cause(tmp_pat
 
 
 def test_a_journal_that_is_busy_or_full_holds_up_nobody_and_gets_them_later(capsys):
-    errors, kept, called = [EngineUnavailableError("busy"), StorageError("full")], [], threading.Event()
+    errors = [
+        EngineUnavailableError("busy"),
+        StorageError("full"),
+        OSError(28, "full"),
+        sqlite3.OperationalError("busy"),
+    ]
+    kept, called = [], threading.Event()
 
     def take(fact):
         called.set()

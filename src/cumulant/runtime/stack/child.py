@@ -58,6 +58,10 @@ class Child:
         self._since: datetime | None = None
         self._not_ready_since: datetime | None = None
         self._short = 0
+        #: the start of this life, where it is reported only when the life turns out to be long
+        self._withheld: ProcessStarted | None = None
+        #: it was ready once, in any life
+        self.has_answered = False
         self._restarts: list[float] = []
         self.starts = 0
         #: when it was last wanted; None while it is
@@ -108,12 +112,12 @@ class Child:
             self._end(now, at)
             return
         self.identity = process_of(self.process.pid)
-        self._report(
-            ProcessStarted(
-                name=wanted.name, process=wanted.kind, version=wanted.version, pid=self.process.pid,
-                attempt=self.starts, cause=cause,
-            )
+        self._withheld = ProcessStarted(
+            name=wanted.name, process=wanted.kind, version=wanted.version, pid=self.process.pid,
+            attempt=self.starts, cause=cause,
         )  # fmt: skip
+        if self._is_reported():
+            self._report_start()
 
     def look(self, ready: bool, now: float, at: datetime) -> None:
         """Take in whether it answers. One that has stopped answering for long is ended."""
@@ -123,8 +127,10 @@ class Child:
         if ready:
             self._heard, self._not_ready_since = now, None
             self._answered = now if self._answered is None else self._answered
+            self.has_answered = True
             if now - self._answered > LONG_LIFE:
                 self._short = 0
+                self._report_start()
         elif self._not_ready_since is None:
             self._not_ready_since = at
         elif now - self._heard > HANG and self._heard > self._began and not self.stopping:
@@ -183,17 +189,31 @@ class Child:
 
     def _end(self, now: float, at: datetime) -> None:
         self._due = now if self.stopping else now + PAUSES[min(self._short, len(PAUSES) - 1)]
-        self._short += 1
-        self._report(
-            ProcessEnded(
-                name=self.wanted.name, process=self.wanted.kind, version=self.wanted.version,
-                pid=None if self.process is None else self.process.pid, cause=self._cause,
-                seconds=round(now - self._began, 1),
-            )
-        )  # fmt: skip
+        if self.stopping or self._is_reported():
+            self._report_start()
+            count = f"; end {self._short + 1} of a crash loop" if self._short and not self.stopping else ""
+            self._report(
+                ProcessEnded(
+                    name=self.wanted.name, process=self.wanted.kind, version=self.wanted.version,
+                    pid=None if self.process is None else self.process.pid, cause=self._cause + count,
+                    seconds=round(now - self._began, 1),
+                )
+            )  # fmt: skip
+        self._short += not self.stopping
+        self._withheld = None
         self.process = self.identity = None
         self.ready, self._stopped = False, 0.0
         self._not_ready_since = self._not_ready_since or at
+
+    def _is_reported(self) -> bool:
+        """Of a crash loop, the lives 1, 2, 4, 8, ... are: thousands of events a day say no more."""
+        life = self._short + 1
+        return life & (life - 1) == 0
+
+    def _report_start(self) -> None:
+        if self._withheld is not None:
+            self._report(self._withheld)
+            self._withheld = None
 
 
 def logs(folder: Path, name: str) -> LogFile:

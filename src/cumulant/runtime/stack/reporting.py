@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sqlite3
 import sys
 import threading
 import time
@@ -59,9 +60,9 @@ class Reporter:
         while True:
             try:
                 self._emit(fact)
-            except CumulantError as error:
+            except (CumulantError, OSError, sqlite3.Error) as error:
                 if not reported:
-                    sys.stderr.write(f"an event waits for the journal: {error.message}\n")
+                    sys.stderr.write(f"an event waits for the journal: {error}\n")
                 reported = True
             else:
                 return
@@ -86,5 +87,5 @@ def report_killed(project: Project, status: Status | None) -> None:
         cause=f"it was killed after {status.at:%Y-%m-%d %H:%M:%SZ}, and its processes with it",
         seconds=round((status.at - status.since).total_seconds(), 1),
     )  # fmt: skip
-    with suppress(CumulantError):  # what comes next matters more
+    with suppress(CumulantError, OSError, sqlite3.Error):  # what comes next matters more
         emit(project, fact)
