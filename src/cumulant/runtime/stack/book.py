@@ -75,6 +75,8 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     starting: tuple[Served, ...] = ()
     #: servers that a rolling restart replaces, which run until their requests go to the new ones
     retiring: tuple[Served, ...] = ()
+    #: how often a rolling restart asked the controller to read the project file again
+    controller: int = 0
     #: counts its writes
     edition: int = 0
 

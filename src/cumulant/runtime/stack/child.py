@@ -83,6 +83,7 @@ class Child:
         return Present(
             command=self.wanted.command,
             alive=self.alive,
+            generation=self.wanted.generation,
             stopping=self.stopping,
             drained=self.drained,
             due=self._due,

@@ -32,6 +32,12 @@ class LogFile:
                 shutil.copyfile(self.path, self.path.with_name(f"{self.path.name}.1"))
                 os.truncate(self.path, 0)
 
+    def remove(self) -> None:
+        """Remove both files; one that cannot be removed stays."""
+        for path in (self.path, self.path.with_name(f"{self.path.name}.1")):
+            with suppress(OSError):
+                path.unlink()
+
     def last_words(self) -> str:
         """The last line; empty where nothing was said."""
         try:

@@ -50,7 +50,7 @@ def wanted(stack: Stack, book: Book, now: datetime) -> dict[str, Wanted]:
     servers = [_server(one, stack) for one in book.running(now)]
     beside = [
         Wanted(name="gateway", kind="gateway", command=stack.gateway),
-        Wanted(name="controller", kind="controller", command=stack.controller),
+        Wanted(name="controller", kind="controller", command=stack.controller, generation=book.controller),
     ]
     return {one.name: one for one in (*servers, *beside)}
 
@@ -64,6 +64,7 @@ def _server(served: Served, stack: Stack) -> Wanted:
         name=served.name,
         kind="server",
         command=tuple(line),
+        generation=served.generation,
         url=served.endpoint,
         version=served.version,
     )

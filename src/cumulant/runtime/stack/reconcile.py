@@ -19,6 +19,8 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     kind: Kind
     command: tuple[str, ...]
+    #: another number asks for another process
+    generation: int = 0
     #: of a server: where it answers, and the version that it serves
     url: str | None = None
     version: str | None = None
@@ -29,6 +31,7 @@ class Present(msgspec.Struct, frozen=True, kw_only=True):
 
     command: tuple[str, ...]
     alive: bool
+    generation: int = 0
     #: it has been asked to end
     stopping: bool = False
     #: no request is under way to it, or its time for that is over
@@ -58,7 +61,7 @@ def _ending(wanted: Wanted | None, present: Present) -> Verb | None:
         if not present.alive:
             return "forget"
         return "stop" if present.drained and not present.stopping else None
-    changed = present.alive and present.command != wanted.command
+    changed = present.alive and (present.command, present.generation) != (wanted.command, wanted.generation)
     return "stop" if changed and not present.stopping else None
 
 

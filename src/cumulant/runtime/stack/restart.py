@@ -8,7 +8,6 @@ kill can go on, and a rollback uses the one that answers.
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,7 +27,7 @@ from cumulant.core.errors import (
 )
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime.actions import check
-from cumulant.runtime.processes import is_gone, is_here
+from cumulant.runtime.processes import is_here
 from cumulant.runtime.release import store
 from cumulant.runtime.stack.book import FOLDER, Book, Served, change_book, read_book
 from cumulant.runtime.stack.child import logs
@@ -273,14 +272,9 @@ def _move_routes(project: Project) -> None:
 
 
 def _restart_controller(project: Project, progress: Progress) -> None:
-    """The supervisor starts it again at once, and it reads the project file then."""
-    controller = next((one for one in _running(project).children if one.kind == "controller"), None)
-    if controller is None or controller.process is None:
-        return
+    """The supervisor replaces it by one that reads the project file again."""
     progress("the controller reads the project file again")
-    if is_here(controller.process) and not is_gone(controller.process):
-        with suppress(ProcessLookupError):
-            os.kill(controller.process.pid, signal.SIGTERM)
+    _change(project, lambda book: msgspec.structs.replace(book, controller=book.controller + 1))
 
 
 def _await(condition: Callable[[], bool], seconds: float) -> bool:

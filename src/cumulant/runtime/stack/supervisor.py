@@ -145,7 +145,9 @@ class Supervisor:
             case "stop":
                 self._children[name].stop(now, "its settings changed" if name in self._wanted else "nobody asks for it")
             case "forget":
-                del self._children[name]
+                child = self._children.pop(name)
+                if child.wanted.generation and child.has_answered:  # else its last words say what is wrong
+                    child.log.remove()
 
     def _start(self, one: Wanted, now: float, at: datetime) -> None:
         child = self._children.get(one.name)
