@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import socket
 import sqlite3
+import subprocess
 import threading
+from contextlib import closing
+from datetime import UTC, datetime
 
-from cumulant.core.errors import EngineUnavailableError, StorageError
+import msgspec
+import pytest
+
+from cumulant.core.errors import EngineUnavailableError, PortInUseError, StorageError
 from cumulant.project import load
+from cumulant.runtime.processes import this_process
 from cumulant.runtime.stack.events import ProcessEnded, ProcessStarted, ending
+from cumulant.runtime.stack.identity import home_of
+from cumulant.runtime.stack.lifecycle import up
 from cumulant.runtime.stack.reporting import Reporter, emit
+from cumulant.runtime.stack.status import Status, write_status
 
 
 def started(number):
@@ -56,6 +67,24 @@ def test_a_journal_that_is_busy_or_full_holds_up_nobody_and_gets_them_later(caps
     reporter.close()
     assert [one.pid for one in kept] == [1, 2]
     assert capsys.readouterr().err.count("waits for the journal") == 1
+
+
+def test_a_killed_supervisor_is_reported_also_where_up_is_refused(tmp_path):
+    (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: m}\n")
+    at = datetime(2026, 11, 27, tzinfo=UTC)
+    with load(tmp_path) as project, closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        (project.state / "stack").mkdir(parents=True)
+        process = subprocess.Popen(["true"])
+        killed = msgspec.structs.replace(this_process(), pid=process.pid, born="1")
+        process.wait()
+        status = Status(
+            model="m", environment="local", supervisor=killed, since=at, at=at, url=None, home=home_of(project.state)
+        )
+        write_status(project.state, status)
+        with pytest.raises(PortInUseError):
+            up(project, principal=project.principal(), http=f"127.0.0.1:{taken.getsockname()[1]}")
+        (event,) = project.journal().events(kinds=("stack.process_ended",))
+    assert event.data["cause"].startswith("it was killed after 2026-11-27")
 
 
 def test_how_a_process_ended():

@@ -85,11 +85,30 @@ def up(
     before = own_status(project.state)
     if count := left_behind(project.state):
         progress(f"ended {count} processes that a killed supervisor left")
-    for path in [*aside, *set_aside(project)] if repair else ():
-        progress(f"set aside {path}")
+    try:
+        for path in [*aside, *set_aside(project)] if repair else ():
+            progress(f"set aside {path}")
+        address = http or project.spec.serving.http
+        return _bring_up(project, model, principal, address, insecure=insecure, detached=detached, progress=progress)
+    finally:
+        # Also where nothing comes up: the status, which alone says it, is gone. Last: a busy journal must not keep
+        # it down.
+        report_killed(project, before)
+
+
+def _bring_up(
+    project: Project,
+    model: str,
+    principal: Principal,
+    address: str,
+    *,
+    insecure: bool,
+    detached: bool,
+    progress: Progress,
+) -> Up:
+    """As `up`, once nothing of the project runs."""
     notes: list[str] = []
     claim(project, notes.append)
-    address = http or project.spec.serving.http
     _check_address(address, insecure=insecure)
     project.traffic().program(Opening(http=address))  # a missing engine is told before anything starts
     first_champion(project, model, principal=principal, progress=progress)
@@ -103,7 +122,6 @@ def up(
         _ask(process.pid)
         process.wait()
         raise
-    report_killed(project, before)  # last: a journal that is busy must not keep it down
     return Up(status, process, tuple(notes))
 
 
