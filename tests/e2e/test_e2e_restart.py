@@ -65,8 +65,8 @@ def test_new_settings_are_applied_under_load_without_a_lost_request(stack):
         until(lambda: load.answered() > answered + 50)
     assert [one for one in load.seen if one.failed] == []
     assert told["notes"] == [
-        "version 1: drain is 12s from now on, before it was 10s",
-        "version 1: queue is 70ms from now on, before it was 40ms",
+        "version 1: drain: 10s -> 12s",
+        "version 1: queue: 40ms -> 70ms",
     ]
     (words,) = commands(stack).values()
     assert (option(words, "--queue"), option(words, "--drain")) == ("70ms", "12s")
@@ -145,8 +145,8 @@ def test_what_served_before_serves_again_with_the_settings_of_today(stack):
     assert "`cumulant up` starts it" in error["hint"]
     serving(stack, "queue: 90ms, log: {keep: 30d}")
     told = run(stack.folder, "up", "--detach")
-    assert "version 1: queue is 90ms from now on, before it was 40ms" in told["notes"]
-    assert "version 1: log-keep is 30d from now on, before it was 90d" in told["notes"]
+    assert "version 1: queue: 40ms -> 90ms" in told["notes"]
+    assert "version 1: log-keep: 90d -> 30d" in told["notes"]
     words = next(iter(commands(stack).values()))
     assert (option(words, "--queue"), option(words, "--log-keep")) == ("90ms", "30d")
     assert os.path.realpath(words[0]) == os.path.realpath(e2e_stack.sys.executable)

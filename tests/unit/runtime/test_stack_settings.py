@@ -53,8 +53,8 @@ def test_every_version_gets_the_settings_and_the_interpreter_of_today(project):
     assert "--online sqlite:///elsewhere/o.db --state-table state_1" in line, "where the table was filled"
     assert "--http" not in one.command
     assert (one.port, one.name, book.retiring) == (20_001, "server-1", ())
-    assert "version 1: queue is 70ms from now on, before it was 5ms" in said
-    assert f"version 1: the interpreter is {sys.executable} from now on, before it was /old/bin/python" in said
+    assert "version 1: queue: 5ms -> 70ms" in said
+    assert f"version 1: the interpreter: /old/bin/python -> {sys.executable}" in said
     again = []
     assert refresh(project, again.append).versions == book.versions
     assert again == []
@@ -64,8 +64,8 @@ def test_every_version_gets_the_settings_and_the_interpreter_of_today(project):
 def test_changes_in_words():
     line = ("python", "-m", "cumulant.serving", "/m")
     assert changes((*line, "--cache", "auto", "--cache", "valkey://a"), (*line, "--cache", "off", "--access-log")) == [
-        "access-log is on from now on, before it was not set",
-        "cache is off from now on, before it was auto, valkey://a",
+        "access-log: not set -> on",
+        "cache: auto, valkey://a -> off",
     ]
     assert changes(line, line) == []
 

@@ -63,7 +63,7 @@ def changes(before: Sequence[str], after: Sequence[str]) -> list[str]:
     """What another command says otherwise, a line an option."""
     old, new = _options(before), _options(after)
     return [
-        f"{name} is {new.get(name, 'not set')} from now on, before it was {old.get(name, 'not set')}"
+        f"{name}: {old.get(name, 'not set')} -> {new.get(name, 'not set')}"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     ]
