@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from cumulant.core.errors import ConflictError, EngineUnavailableError, LeaseHeldError
+from cumulant.core.traffic import Routes
 from cumulant.project import load
 from cumulant.runtime.processes import this_process
 from cumulant.runtime.release.rollback import target
@@ -42,6 +43,7 @@ def project(tmp_path):
         change_book(found.state, "m", lambda book: msgspec.structs.replace(
             book, champion="2", former=("1",), versions=versions
         ))  # fmt: skip
+        found.traffic().apply(Routes(model="m", revision=1, champion=read_book(found.state, "m").arm("2", "champion")))
         yield found
 
 
@@ -133,6 +135,20 @@ def test_a_rollback_while_a_new_server_starts_uses_the_one_that_answers(project,
     assert isinstance(failed[0], EngineUnavailableError)
     after = read_book(project.state, "m")
     assert (after.versions, after.starting, after.retiring) == (before, (), ())
+
+
+def test_routes_that_a_rollback_has_just_written_stay(project):
+    """It moves the routes before it changes the book, and knows the servers of before."""
+    answering, failed = threading.Event(), []
+    with supervised(project, lambda one: not one.generation or answering.is_set()), in_background(project, failed):
+        until(lambda: len(read_book(project.state, "m").running(AT)) == 3)
+        arm = target("m", read_book(project.state, "m"), None, "1")
+        traffic = project.traffic()
+        traffic.apply(traffic.in_force("m").all_to(arm, revision=2))
+        answering.set()
+    assert failed == []
+    champion = traffic.in_force("m").champion
+    assert (champion.version, champion.endpoints) == ("1", (read_book(project.state, "m").versions["1"].endpoint,))
 
 
 def test_what_a_rollback_writes_during_a_restart_stays(project):

@@ -26,6 +26,7 @@ from cumulant.core.errors import (
     UsageError,
 )
 from cumulant.core.progress import Progress, silent
+from cumulant.core.traffic import Arm, Routes
 from cumulant.runtime.actions import check
 from cumulant.runtime.processes import is_here
 from cumulant.runtime.release import store
@@ -33,7 +34,6 @@ from cumulant.runtime.stack.book import FOLDER, Book, Served, change_book, read_
 from cumulant.runtime.stack.child import logs
 from cumulant.runtime.stack.holding import own_status, supervisor_of, try_lock
 from cumulant.runtime.stack.lifecycle import logs_folder
-from cumulant.runtime.stack.reaching import routes_to
 from cumulant.runtime.stack.settings import changes, present_command
 from cumulant.runtime.stack.status import ChildStatus, Status
 from cumulant.runtime.stack.versions import free_port
@@ -165,11 +165,11 @@ def _replace(project: Project, before: Served, after: Served) -> None:
     try:
         _await_ready(project, after)
         _change(project, lambda book: _with(book, after, retiring=(*book.retiring, before)))
-        _move_routes(project)
+        _move_routes(project, before, after)
     except BaseException:
         _put_back(project, before, after)
         raise
-    _end(project, before)
+    _end(project, before, after)
 
 
 def _recover(project: Project) -> None:
@@ -179,28 +179,28 @@ def _recover(project: Project) -> None:
         after = book.versions.get(before.version, before)
         server = _at(project, after.port)
         if server is not None and server.ready:
-            _move_routes(project)
-            _end(project, before)
+            _move_routes(project, before, after)
+            _end(project, before, after)
         else:
             _put_back(project, before, after)
     _change(project, lambda book: msgspec.structs.replace(book, starting=()))
 
 
-def _end(project: Project, before: Served) -> None:
+def _end(project: Project, before: Served, after: Served) -> None:
     """Let the server before end when it has answered what it was sent."""
     _change(project, lambda book: msgspec.structs.replace(book, retiring=_without(book.retiring, before)))
 
     def ended() -> bool:
         with suppress(CumulantError):  # a rollback that read the book earlier sends requests to the old server
-            _move_routes(project)
+            _move_routes(project, before, after)
         return _at(project, before.port) is None
 
     _await(ended, _END_SECONDS)
 
 
 def _put_back(project: Project, before: Served, after: Served) -> None:
+    _move_routes(project, after, before)
     _change(project, lambda book: _with(book, before, retiring=_without(book.retiring, before), without=after))
-    _move_routes(project)
 
 
 def _without(servers: tuple[Served, ...], served: Served) -> tuple[Served, ...]:
@@ -251,8 +251,8 @@ def _unready(project: Project, served: Served, what: str) -> CumulantError:
     )
 
 
-def _move_routes(project: Project) -> None:
-    """Bring the routes in force to the addresses of the book.
+def _move_routes(project: Project, before: Served, after: Served) -> None:
+    """Send what goes to one server to another. All else in the routes stays: a rollback may have written it just now.
 
     Raises:
         LeaseHeldError: others keep changing them.
@@ -261,14 +261,24 @@ def _move_routes(project: Project) -> None:
     traffic = project.traffic()
     for attempt in range(_ATTEMPTS):
         present = traffic.in_force(project.name)
-        wanted = routes_to(read_book(project.state, project.name), present, key=project.spec.release.key)
+        wanted = None if present is None else _moved(present, before.endpoint, after.endpoint)
         if wanted is None or wanted == present:
             return
         try:
-            traffic.apply(wanted)
+            traffic.apply(msgspec.structs.replace(wanted, revision=wanted.revision + 1))
         except LeaseHeldError:
             if attempt == _ATTEMPTS - 1:
                 raise
+        else:
+            return
+
+
+def _moved(routes: Routes, before: str, after: str) -> Routes:
+    def moved(arm: Arm) -> Arm:
+        return msgspec.structs.replace(arm, endpoints=tuple(after if url == before else url for url in arm.endpoints))
+
+    candidate = None if routes.candidate is None else moved(routes.candidate)
+    return msgspec.structs.replace(routes, champion=moved(routes.champion), candidate=candidate)
 
 
 def _restart_controller(project: Project, progress: Progress) -> None:
