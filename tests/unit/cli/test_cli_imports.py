@@ -31,7 +31,8 @@ READS = {
 }  # fmt: skip
 #: commands that write, wait, compute over rows, or answer from a model
 OTHERS = {
-    "demo", "new", "train", "evaluate", "package", "predict", "serve", "rollback", "up", "down", "replay", "tick",
+    "demo", "new", "train", "evaluate", "package", "predict", "serve", "rollback", "up", "down", "replay", "tick", "backup",
+    "restore",
     "data validate", "data infer", "data clean", "features get", "features materialize", "features forget",
     "models tag", "models alias", "models reproduce", "release start", "release watch", "release pause",
     "release resume", "release promote", "release abort", "release approve", "release plan", "release simulate",
