@@ -505,10 +505,21 @@ def test_parts_of_the_state_on_another_disk_are_in_it_and_links_below_them_are_l
     with closing(sqlite3.connect(disk / "mlflow.db")) as database:
         database.executescript("CREATE TABLE t (x)")
     (state / "mlflow.db").symlink_to(disk / "mlflow.db")
+    (state / "profiles").symlink_to(tmp_path / "not-mounted")
+    (disk / "hidden").mkdir()
+    (disk / "hidden" / "token.py").write_text("hidden-4")
+    shutil.rmtree(state / "secrets")
+    (state / "secrets").symlink_to(disk / "hidden")
+    (root / "token.py").symlink_to(disk / "hidden" / "token.py")
     done = backup(root, place / "b.tar")
     stored = {one.path for one in done.manifest.files}
     assert stored >= {".cumulant/predictions/date=2026-11-01/L-000001-000001.parquet", ".cumulant/mlflow.db"}
-    assert done.manifest.left_out == (".cumulant/predictions/date=2026-11-02: a link, which is not followed",)
+    assert done.manifest.left_out == (
+        ".cumulant/profiles: a link that leads nowhere: is the disk mounted?",
+        "token.py: a link, which is not followed",
+        ".cumulant/predictions/date=2026-11-02: a link, which is not followed",
+    )
+    assert b"hidden-4" not in done.archive.read_bytes()
 
 
 def test_a_folder_that_cannot_be_read_ends_the_backup(root, place, monkeypatch):

@@ -64,7 +64,8 @@ def select(project: Project, *, sources: bool = True) -> Selection:
     databases = [*heads[:1], *others, *sorted(state.glob(f"*{_DATABASE}"))]
     folders = dict.fromkeys([*_stores(project), *_state_folders(state)])
     salt = project.salt_path()
-    skipped: dict[str, None] = {}
+    broken = [one for one in _links(state) if not one.exists()]
+    skipped = dict.fromkeys(_skipped(project, one, "a link that leads nowhere: is the disk mounted?") for one in broken)
     code = list(_code(project, lambda path, why: skipped.setdefault(_skipped(project, path, why))))
     files = [*([] if salt is None else [Path(salt)]), *code, *(_source_files(project) if sources else ())]
     return Selection(
@@ -133,8 +134,12 @@ def _is_inside(project: Project, path: Path) -> bool:
     """
     if not path.is_relative_to(project.root):
         return False
-    real, links = path.resolve(), [one for one in project.state.glob("[!.]*") if one.is_symlink()]
+    real, links = path.resolve(), [one for one in _links(project.state) if one.name not in _NOT - {STACK, _GATEWAY}]
     return any(real.is_relative_to(place.resolve()) for place in (project.root, project.state, *links))
+
+
+def _links(state: Path) -> list[Path]:
+    return [one for one in sorted(state.glob("[!.]*")) if one.is_symlink()]
 
 
 def _database_urls(project: Project) -> tuple[str, str]:
