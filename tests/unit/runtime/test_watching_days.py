@@ -32,7 +32,7 @@ def write(folder, day, rows, number=1, life="a"):
     for place, (moment, asked, said) in enumerate(rows):
         part.add(
             (f"r{place}", 0, at, moment, "m", "1", "", "", False, "", None, json.dumps(asked), json.dumps(said), 0, "",
-             f"w.{life}.{number}", place + 1, "", ""), 300,
+             f"w.{life}.{number}", place + 1, "", "", "", ""), 300,
         )  # fmt: skip
     part.close()
 
