@@ -107,6 +107,12 @@ class Routes(msgspec.Struct, frozen=True, kw_only=True):
         return (self.candidate, self.champion) if self.candidate else (self.champion,)
 
 
+def printable_id(value: bytes) -> str:
+    """The id of a request in a header, where it is printable ASCII of at most `LONGEST_ID` characters; else nothing."""
+    text = value.decode("latin-1")
+    return text if len(text) <= LONGEST_ID and text.isascii() and text.isprintable() else ""
+
+
 def predicts(method: str, target: str) -> bool:
     """Whether a request asks for a prediction."""
     return method == "POST" and target.partition("?")[0].rstrip("/") not in _OTHER_POSTS

@@ -20,11 +20,11 @@ from cumulant.core.traffic import (
     CALLER_HEADER,
     CANDIDATE,
     CHAMPION,
-    LONGEST_ID,
     REQUEST_HEADER,
     SERVED_HEADER,
     SHADOW_HEADER,
     TOKEN_HEADER,
+    printable_id,
 )
 from cumulant.serving.http import Handler, Request, Response
 
@@ -118,7 +118,7 @@ def new_name() -> str:
 
 def name_of(headers: Mapping[bytes, bytes]) -> str:
     """Our name of a request whose headers were checked; empty: it has none."""
-    return _printable(headers.get(_REQUEST, b""))
+    return printable_id(headers.get(_REQUEST, b""))
 
 
 def marks_of(headers: Mapping[bytes, bytes]) -> Marks:
@@ -128,10 +128,6 @@ def marks_of(headers: Mapping[bytes, bytes]) -> Marks:
         arm=_ARMS.get(headers.get(_ARM, b""), ""),
         served=_ARMS.get(headers.get(_SERVED, b""), ""),
         shadow=headers.get(_SHADOW) == b"1",
-        request=_printable(name),
-        caller="" if caller == name else _printable(caller),
+        request=printable_id(name),
+        caller="" if caller == name else printable_id(caller),
     )
-
-
-def _printable(name: bytes) -> str:
-    return name.decode() if len(name) <= LONGEST_ID and name.isascii() and name.decode().isprintable() else ""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from cumulant.core.errors import CumulantError, OverloadedError, RequestError
-from cumulant.core.traffic import LONGEST_ID
+from cumulant.core.traffic import printable_id
 from cumulant.serving.budget import Budget
 from cumulant.serving.http import Request
 from cumulant.serving.inference import HEADER_LENGTH
@@ -178,10 +178,7 @@ def without_frames(error: E) -> E:
 
 def request_id_of(request: Request) -> str:
     """The caller's `X-Request-Id` where it is short printable ASCII; else a new one. Sent in bodies only."""
-    found = request.headers.get(b"x-request-id")
-    if found and len(found) <= LONGEST_ID and found.isascii() and found.decode("ascii").isprintable():
-        return found.decode("ascii")
-    return os.urandom(8).hex()
+    return printable_id(request.headers.get(b"x-request-id", b"")) or os.urandom(8).hex()
 
 
 _WRAPPED = {"rows", "reasons"}

@@ -49,6 +49,7 @@ class RequestRules:
         self._narrow: dict[tuple[str, str], Test] = {
             (name, datatype): _test(_widened(servable.rules[name], datatype), fields[name].dtype)
             for name, _ in self._tests
+            if fields[name].dtype in ("int", "float")
             for datatype in _NARROW
         }
         self._known = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable
 
-from cumulant.core.traffic import LONGEST_ID
+from cumulant.core.traffic import printable_id
 from cumulant.serving.gateway import marks_of
 from cumulant.serving.http import Handler, Request, Response
 from cumulant.serving.paths import template
@@ -65,11 +65,5 @@ def _note(request: Request, path: str) -> Note:
         request.received,
         parent=headers.get(b"traceparent", b"").decode("latin-1"),
         state=headers.get(b"tracestate", b"").decode("latin-1"),
-        request_id=printable(headers.get(b"x-request-id", b"")),
+        request_id=printable_id(headers.get(b"x-request-id", b"")),
     )
-
-
-def printable(found: bytes) -> str:
-    """An id of the caller's where it is short printable ASCII; else nothing."""
-    text = found.decode("latin-1")
-    return text if len(text) <= LONGEST_ID and text.isascii() and text.isprintable() else ""

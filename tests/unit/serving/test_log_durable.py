@@ -6,24 +6,20 @@ import os
 import signal
 import socket as sockets
 import subprocess
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
+from journal_support import DAY, NOON, journaled, journals, parts_of
 from log_support import ANSWERS, end, entry, ids, running, start, wait_for
 
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.serving.log import ConfirmedClient, Entry, gaps, place, scan
 from cumulant.serving.log.confirming import Confirmations
 from cumulant.serving.log.entry import COMMITTED, COUNTER, ENTRY, HEAD, HELLO, REFUSED, Hello, frame
-from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.journal import claimed
-from cumulant.serving.log.parts import DAY_US, Parts
 from cumulant.serving.log.records import read
 from cumulant.serving.log.recovery import recover
-
-NOON = 20_000 * DAY_US + DAY_US // 2
-DAY = date.fromordinal(date(1970, 1, 1).toordinal() + 20_000)
 
 
 @pytest.fixture
@@ -39,14 +35,6 @@ async def confirmed(waiting):
     """Which of the requests were confirmed."""
     found = await asyncio.gather(*waiting.values(), return_exceptions=True)
     return [name for name, one in zip(waiting, found, strict=True) if one is None]
-
-
-def parts_of(folder, failed=lambda error, rows: None):
-    return Parts(folder, Hiding(b"", {"m": []}), file_size=2**26, failed=failed)
-
-
-def journals(folder):
-    return [file.path for file in place.journals(folder)]
 
 
 # Kills
@@ -242,15 +230,6 @@ def test_an_entry_that_comes_again_after_its_connection_ended_is_told_of_as_it_w
 
 
 # Journals
-
-
-def journaled(folder, count):
-    """Parts whose journal has so many rows, and which were never closed."""
-    parts = parts_of(folder)
-    for number in range(count):
-        parts.add_durable(entry(f"r{number}", now=NOON), "w", "")
-        parts.commit()
-    return parts
 
 
 def test_a_journal_is_read_up_to_a_record_that_is_incomplete_or_damaged(tmp_path):

@@ -5,45 +5,24 @@ import fcntl
 import os
 import subprocess
 import zlib
-from datetime import date
 
 import msgspec
 import pytest
+from journal_support import DAY, NOON, journaled, journals, parts_of
 from log_support import end, entry, ids, running
 
 from cumulant.serving.log import ConfirmedClient, place
 from cumulant.serving.log import parts as parts_module
 from cumulant.serving.log.confirming import Workers
-from cumulant.serving.log.hiding import Hiding
 from cumulant.serving.log.journal import RECORD
-from cumulant.serving.log.parts import DAY_US, Parts
+from cumulant.serving.log.parts import DAY_US
 from cumulant.serving.log.recovery import newest_number, recover
 from cumulant.serving.log.upkeep import upkeep
-
-NOON = 20_000 * DAY_US + DAY_US // 2
-DAY = date.fromordinal(date(1970, 1, 1).toordinal() + 20_000)
 
 
 @pytest.fixture
 def where(tmp_path):
     return tmp_path / "log.sock", tmp_path / "log"
-
-
-def parts_of(folder, failed=lambda error, rows: None):
-    return Parts(folder, Hiding(b"", {"m": []}), file_size=2**26, failed=failed)
-
-
-def journals(folder):
-    return [file.path for file in place.journals(folder)]
-
-
-def journaled(folder, count):
-    """Parts whose journal has so many rows, and which were never closed."""
-    parts = parts_of(folder)
-    for number in range(count):
-        parts.add_durable(entry(f"r{number}", now=NOON), "w", "")
-        parts.commit()
-    return parts
 
 
 # Journals that two processes see

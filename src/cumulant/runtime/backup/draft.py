@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cumulant.core.errors import StorageError
+from cumulant.serving.log import sync
 
 if sys.platform != "win32":
     import fcntl
@@ -53,6 +54,12 @@ def _made(beside: Path) -> tuple[Path, int]:
         if folder.exists():
             return folder, handle
         os.close(handle)
+
+
+def put_in_place(content: Path, target: Path) -> None:
+    """One renaming, durable; an empty folder gives way to it, and a full one refuses it. Raises OSError."""
+    content.rename(target)
+    sync(target.parent)
 
 
 def storage_error(error: OSError, folder: Path) -> StorageError:

@@ -16,9 +16,10 @@ from cumulant.core.progress import Progress, silent
 from cumulant.project import load
 from cumulant.runtime.actions import check
 from cumulant.runtime.backup.archive import copied, damaged, read
-from cumulant.runtime.backup.draft import draft
+from cumulant.runtime.backup.draft import draft, put_in_place
 from cumulant.runtime.backup.manifest import Manifest, StoredFile, decoded
 from cumulant.runtime.stack.claim import claim
+from cumulant.serving.log import sync
 
 if TYPE_CHECKING:
     from cumulant.project import Project
@@ -59,7 +60,7 @@ def restore(archive: Path, folder: Path, *, progress: Progress = silent) -> Rest
         content.mkdir(mode=0o700)
         manifest = _extracted(archive, content, progress)
         _make_durable(content)
-        _put_in_place(content, folder)
+        put_in_place(content, folder)
     notes: list[str] = []
     _settle(folder, archive, manifest, notes.append)
     return Restored(folder=folder, manifest=manifest, notes=tuple(notes))
@@ -123,21 +124,7 @@ def _check(archive: Path, listed: dict[str, StoredFile], extracted: dict[str, tu
 
 def _make_durable(content: Path) -> None:
     for current, _, _ in os.walk(content):
-        handle = os.open(current, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _put_in_place(content: Path, folder: Path) -> None:
-    """One renaming, which an empty folder gives way to and a full one refuses. Raises OSError."""
-    content.rename(folder)
-    handle = os.open(folder.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync(Path(current))
 
 
 def _settle(folder: Path, archive: Path, manifest: Manifest, note: Callable[[str], None]) -> None:

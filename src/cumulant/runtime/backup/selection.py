@@ -9,7 +9,8 @@ Secrets are left out, except the salt: without it, hashes of personal values mat
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -64,16 +65,18 @@ def select(project: Project, *, sources: bool = True) -> Selection:
     databases = [*heads[:1], *others, *sorted(state.glob(f"*{_DATABASE}"))]
     folders = dict.fromkeys([*_stores(project), *_state_folders(state)])
     salt = project.salt_path()
+    area = _Area(project)
+    source_files = {name: _files_of(project, name) for name in project.spec.data} if sources else {}
     broken = [one for one in _links(state) if not one.exists()]
     skipped = dict.fromkeys(_skipped(project, one, "a link that leads nowhere: is the disk mounted?") for one in broken)
-    code = list(_code(project, lambda path, why: skipped.setdefault(_skipped(project, path, why))))
-    files = [*([] if salt is None else [Path(salt)]), *code, *(_source_files(project) if sources else ())]
+    code = list(_code(project, area, lambda path, why: skipped.setdefault(_skipped(project, path, why))))
+    files = [*([] if salt is None else [Path(salt)]), *code, *chain.from_iterable(source_files.values())]
     return Selection(
-        in_force=_within(project, [*(state / name for name in _IN_FORCE), *sorted(state.glob("*.json")), *heads[1:]]),
-        databases=_within(project, databases),
-        folders=tuple(path for path in folders if path.is_dir() and _is_inside(project, path)),
-        project=_within(project, files),
-        left_out=(*_left_out(project, sources=sources), *skipped),
+        in_force=area.files([*(state / name for name in _IN_FORCE), *sorted(state.glob("*.json")), *heads[1:]]),
+        databases=area.files(databases),
+        folders=tuple(path for path in folders if path.is_dir() and area.holds(path)),
+        project=area.files(files),
+        left_out=(*_left_out(project, area, source_files), *skipped),
     )
 
 
@@ -122,20 +125,27 @@ def _state_folders(state: Path) -> list[Path]:
     ]
 
 
-def _within(project: Project, paths: Iterable[Path]) -> tuple[Path, ...]:
-    """Those that are files of the project's folder, each once, links out of it left out."""
-    return tuple(path for path in dict.fromkeys(paths) if path.is_file() and _is_inside(project, path))
-
-
-def _is_inside(project: Project, path: Path) -> bool:
-    """Whether a path lies below the project's folder, links followed.
+class _Area:
+    """The project's folder, links followed.
 
     The state folder and what lies directly in it may be links, to another disk.
     """
-    if not path.is_relative_to(project.root):
-        return False
-    real, links = path.resolve(), [one for one in _links(project.state) if one.name not in _NOT - {STACK, _GATEWAY}]
-    return any(real.is_relative_to(place.resolve()) for place in (project.root, project.state, *links))
+
+    def __init__(self, project: Project) -> None:
+        links = [one for one in _links(project.state) if one.name not in _NOT - {STACK, _GATEWAY}]
+        self._root = project.root
+        self._places = [place.resolve() for place in (project.root, project.state, *links)]
+
+    def holds(self, path: Path) -> bool:
+        """Whether a path lies below the folder."""
+        if not path.is_relative_to(self._root):
+            return False
+        real = path.resolve()
+        return any(real.is_relative_to(place) for place in self._places)
+
+    def files(self, paths: Iterable[Path]) -> tuple[Path, ...]:
+        """Those that are files of the folder, each once, links out of it left out."""
+        return tuple(path for path in dict.fromkeys(paths) if path.is_file() and self.holds(path))
 
 
 def _links(state: Path) -> list[Path]:
@@ -162,7 +172,7 @@ def _stores(project: Project) -> list[Path]:
     return folders if servable is None else [*folders, project.root / servable]
 
 
-def _code(project: Project, skip: Callable[[Path, str], object]) -> Iterator[Path]:
+def _code(project: Project, area: _Area, skip: Callable[[Path, str], object]) -> Iterator[Path]:
     """Project files, contracts and every module of Python that the project may import; `skip` gets what is left out."""
 
     def unreadable(error: OSError) -> None:
@@ -179,7 +189,7 @@ def _code(project: Project, skip: Callable[[Path, str], object]) -> Iterator[Pat
         folders[:] = [name for name in folders if not _is_foreign(Path(current, name))]
         modules = [name for name in sorted(names) if name.endswith(".py")]
         for path in (Path(current, name) for name in [*folders, *modules]):
-            if path.is_symlink() and not _is_inside(project, path):
+            if path.is_symlink() and not area.holds(path):
                 skip(path, LINK)
             elif path.name in modules:
                 yield path
@@ -187,11 +197,6 @@ def _code(project: Project, skip: Callable[[Path, str], object]) -> Iterator[Pat
 
 def _is_foreign(folder: Path) -> bool:
     return folder.name.startswith(".") or folder.name in _FOREIGN or (folder / "pyvenv.cfg").exists()
-
-
-def _source_files(project: Project) -> Iterator[Path]:
-    for name in project.spec.data:
-        yield from _files_of(project, name)
 
 
 def _files_of(project: Project, name: str) -> list[Path]:
@@ -204,23 +209,23 @@ def _files_of(project: Project, name: str) -> list[Path]:
     return [Path(one.url.removeprefix("file://")) for one in files if one.url.startswith(("/", "file:"))]
 
 
-def _left_out(project: Project, *, sources: bool) -> Iterator[str]:
+def _left_out(project: Project, area: _Area, source_files: Mapping[str, list[Path]]) -> Iterator[str]:
     root = project.root
     for port in ("journal", "tables", "objects", "online", "registry"):
         url = project.endpoints.of(port)
         path = Path(urlsplit(url).path)
-        if urlsplit(url).scheme not in ("file", "sqlite", "mlflow+sqlite") or not _is_inside(project, path):
+        if urlsplit(url).scheme not in ("file", "sqlite", "mlflow+sqlite") or not area.holds(path):
             yield f"{port} at {urlsplit(url).scheme}://: back it up with its own tools"
     for path in project.files_read:
         if not path.is_relative_to(root):
             yield f"project file {path.name}, which lies outside of the project's folder"
     for name, spec in project.spec.data.items():
-        files = dict.fromkeys(_files_of(project, name)) if sources else {}
-        stored = len(_within(project, files))
+        files = dict.fromkeys(source_files.get(name, ()))
+        stored = len(area.files(files))
         if spec.path and not stored:
             yield f"files of source {name}; their snapshots are in it"
         elif stored < len(files):
             yield f"{len(files) - stored} files of source {name} outside of the folder; their snapshots are in it"
     servable = project.spec.serving.fallback.servable
-    if servable is not None and not _is_inside(project, root / servable):
+    if servable is not None and not area.holds(root / servable):
         yield f"the fallback's servable {servable}"

@@ -20,7 +20,7 @@ from cumulant.core.version import __version__
 from cumulant.runtime.actions import check
 from cumulant.runtime.backup.archive import COMPRESSED, Writer, writing
 from cumulant.runtime.backup.databases import copy_database
-from cumulant.runtime.backup.draft import draft
+from cumulant.runtime.backup.draft import draft, put_in_place
 from cumulant.runtime.backup.manifest import Manifest
 from cumulant.runtime.backup.selection import GUARDED, LINK, Selection, files_below, select
 from cumulant.runtime.context import Context, open_run
@@ -95,7 +95,7 @@ def back_up(
                     files=tuple(writer.stored.values()), left_out=(*selection.left_out, *copy.links),
                 )  # fmt: skip
                 writer.finish(msgspec.json.encode(manifest))
-            _publish(folder / "archive", archive)
+            put_in_place(folder / "archive", archive)
         written = Written(archive=archive, bytes=archive.stat().st_size, manifest=manifest)
         _report(context, written)
     return written
@@ -127,15 +127,6 @@ def _place(project: Project, target: Path, at: datetime) -> Path:
             hint="name a file outside of it, best on another disk",
         )
     return archive
-
-
-def _publish(made: Path, archive: Path) -> None:
-    made.rename(archive)
-    handle = os.open(archive.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _report(context: Context, written: Written) -> None:

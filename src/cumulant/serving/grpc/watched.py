@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from cumulant.serving.watched import printable
+from cumulant.core.traffic import printable_id
 from cumulant.serving.watching import Note, Watch
 
 Handler = Any  # None where there is no such method, which the library's types leave out
@@ -63,7 +63,7 @@ def _note(details: grpc.HandlerCallDetails, context: Any) -> Note:
         time.perf_counter(),
         parent=told.get("traceparent", ""),
         state=told.get("tracestate", ""),
-        request_id=printable(told.get("x-request-id", "").encode("latin-1", "replace")),
+        request_id=printable_id(told.get("x-request-id", "").encode("latin-1", "replace")),
     )
 
 

@@ -210,7 +210,7 @@ def predictions(table: pa.Table) -> list[Prediction]:
     for name in _TIMES:
         place_ = table.schema.get_field_index(name)
         table = table.set_column(place_, name, table[name].cast(pa.int64()))
-    rows = with_all_columns(table).select(SCHEMA.names).to_pylist()
+    rows = table.select(SCHEMA.names).to_pylist()
     return [Prediction(**{**row, **{name: row[name] or "" for name in _LATER}}) for row in rows]
 
 

@@ -72,12 +72,11 @@ def _recover(
         try:
             _publish(folder, file, rows)
         except (TypeError, ValueError, OverflowError, pa.ArrowException) as error:
-            _set_aside(file.path)
-            say(f"the prediction log cannot read {len(rows)} rows of a journal ({error}): {_kept(file.path)}\n")
+            kept = _set_aside(file.path)
+            say(f"the prediction log cannot read {len(rows)} rows of a journal ({error}): {kept}\n")
             return
         if records.damaged or len(rows) < len(records.rows):
-            _set_aside(file.path)
-            say(_damage(records, rows, file.path))
+            say(_damage(records, rows, _set_aside(file.path)))
         else:
             file.path.unlink(missing_ok=True)
         if rows and any(len(row) != len(SCHEMA) for row in records.rows):
@@ -87,10 +86,10 @@ def _recover(
             )
 
 
-def _damage(records: Records, rows: list[Row], path: Path) -> str:
+def _damage(records: Records, rows: list[Row], kept: str) -> str:
     return (
         f"the prediction log recovered {len(rows)} rows of a damaged journal; {records.damaged} places in it "
-        f"({records.damaged_bytes} bytes) and {len(records.rows) - len(rows)} rows cannot be read: {_kept(path)}\n"
+        f"({records.damaged_bytes} bytes) and {len(records.rows) - len(rows)} rows cannot be read: {kept}\n"
     )
 
 
@@ -113,12 +112,9 @@ def _of_today(records: Records) -> list[Row]:
     return [row[:width] + (None,) * (width - len(row)) for row in records.rows if len(row) >= _LEAST]
 
 
-def _set_aside(path: Path) -> None:
-    path.rename(path.with_suffix(".damaged"))
-
-
-def _kept(path: Path) -> str:
-    return f"the file is kept as {path.with_suffix('.damaged')}"
+def _set_aside(path: Path) -> str:
+    """Keep a journal under a name that no recovery reads; which, in words."""
+    return f"the file is kept as {path.rename(path.with_suffix('.damaged'))}"
 
 
 def _publish(folder: Path, file: place.File, rows: list[Row]) -> None:

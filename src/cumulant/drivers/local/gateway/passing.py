@@ -14,7 +14,6 @@ from cumulant.core.traffic import (
     CALLER_HEADER,
     CANDIDATE,
     CHAMPION,
-    LONGEST_ID,
     REQUEST_HEADER,
     SERVED_HEADER,
     SHADOW_HEADER,
@@ -22,6 +21,7 @@ from cumulant.core.traffic import (
     Exchange,
     Routes,
     predicts,
+    printable_id,
 )
 from cumulant.drivers.local.gateway.assignment import Assignment, arm_at, assign, stand_in
 from cumulant.drivers.local.gateway.counts import Counts
@@ -47,7 +47,6 @@ _ARM, _SERVED, _REQUEST, _SHADOW, _TOKEN, _CALLER = (
 )
 _NOT_THE_CALLERS = frozenset({_ARM, _SERVED, _SHADOW, _REQUEST, _TOKEN, _CALLER})
 _NOT_THE_SERVERS = frozenset({_ARM, _REQUEST, _TOKEN, _CALLER})
-_NAME = re.compile(rb"[ -~]{1,%d}" % LONGEST_ID)
 _ABSOLUTE = re.compile(rb"^[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
 #: the caller went away; nobody reads the status
 _GONE = 499
@@ -90,7 +89,7 @@ class Passage:
         self._name = os.urandom(16).hex().encode()
         given = request.header(_CALLER) or b""
         #: the caller's own name of it; without one it has the gateway's there too
-        self._caller = given if _NAME.fullmatch(given) else self._name
+        self._caller = given if printable_id(given) else self._name
         self._serving, self._status, self._fault = "", 0, ""
         #: an answer began; the caller does not take more of it for now
         self._headed, self._held_up = False, False

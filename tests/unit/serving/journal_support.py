@@ -1,0 +1,31 @@
+"""Parts of the log with journals, as tests of several modules make them."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from log_support import entry
+
+from cumulant.serving.log import place
+from cumulant.serving.log.hiding import Hiding
+from cumulant.serving.log.parts import DAY_US, Parts
+
+NOON = 20_000 * DAY_US + DAY_US // 2
+DAY = date.fromordinal(date(1970, 1, 1).toordinal() + 20_000)
+
+
+def parts_of(folder, failed=lambda error, rows: None):
+    return Parts(folder, Hiding(b"", {"m": []}), file_size=2**26, failed=failed)
+
+
+def journals(folder):
+    return [file.path for file in place.journals(folder)]
+
+
+def journaled(folder, count):
+    """Parts whose journal has so many rows, and which were never closed."""
+    parts = parts_of(folder)
+    for number in range(count):
+        parts.add_durable(entry(f"r{number}", now=NOON), "w", "")
+        parts.commit()
+    return parts
