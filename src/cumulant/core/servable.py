@@ -80,6 +80,8 @@ class FieldRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     declared_pattern: str | None = None
     #: how numbers are written in files of rows, as the source declares it; requests carry plain numbers
     number_format: str | None = None
+    #: the same of dates; requests carry ISO 8601
+    date_format: str | None = None
 
 
 class Servable(msgspec.Struct, frozen=True, kw_only=True):

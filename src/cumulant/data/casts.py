@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import DType, Field
-from cumulant.data import number_text
+from cumulant.data import date_text, number_text
 from cumulant.data.spec import RuleSpec, SourceSpec
 
 UTC_MICROS = pl.Datetime("us", "UTC")
@@ -103,6 +103,8 @@ def casts(schema: Mapping[str, pl.DataType], spec: SourceSpec, source: str) -> l
 def _declared(rule: RuleSpec | None) -> DType | None:
     if rule is None:
         return None
+    if rule.type is None and rule.date_format is not None:
+        return "time"
     return rule.type or (None if rule.number_format is None else "float")
 
 
@@ -163,6 +165,8 @@ def _cast(name: str, dtype: pl.DataType, declared: DType | None, spec: SourceSpe
     form = spec.number_formats.get(name) if _is_text(dtype) else None
     if form is not None and target in ("float", "int"):
         expr = _as(number_text.read(_plain(value), form), pl.Float64(), target)
+    elif target == "date" and _is_text(dtype) and (written := spec.date_formats.get(name)) is not None:
+        expr = pl.coalesce(date_text.read(_plain(value), written).dt.date(), _as(value, dtype, target))
     else:
         expr = value.fill_nan(None) if dtype.is_float() and target == "float" else _as(value, dtype, target)
     if isinstance(dtype, pl.String) and target in ("int", "float", "bool", "date"):
@@ -273,7 +277,7 @@ def _placed(local: pl.Expr, zone: str | None) -> pl.Expr:
 
 
 def _time_of_text(name: str, zone: str | None, spec: SourceSpec) -> Cast:
-    """ISO 8601 text, each row with its own offset or none."""
+    """ISO 8601 text, each row with its own offset or none; or dates in the declared format."""
     text = _plain(pl.col(name))
     if spec.missing:
         text = pl.when(~text.is_in(spec.missing)).then(text)
@@ -287,6 +291,8 @@ def _time_of_text(name: str, zone: str | None, spec: SourceSpec) -> Cast:
     )
     sign = pl.when(digits.str.starts_with("-")).then(-1).otherwise(1)
     shifted = local.dt.replace_time_zone("UTC") - pl.duration(minutes=(minutes * sign).fill_null(0))
+    if (form := spec.date_formats.get(name)) is not None:
+        local = pl.coalesce(local, date_text.read(text, form))
     expr = pl.when(offset.is_not_null()).then(shifted).otherwise(_placed(local, zone))
     present = text.is_not_null() & (text != "")
     zoneless = present & ~text.str.contains(_OFFSET) if zone is None else None

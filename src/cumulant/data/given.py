@@ -9,7 +9,7 @@ import polars as pl
 from cumulant.core.errors import RequestError, did_you_mean
 from cumulant.core.plan import Field
 from cumulant.data.casts import Cast, casts
-from cumulant.data.spec import EventTime, NumberFormat, RuleSpec, SourceSpec
+from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
 
 
 def reading(declared: SourceSpec, fields: Sequence[Field], path: str) -> SourceSpec:
@@ -37,13 +37,13 @@ def as_fields(
     fields: Sequence[Field],
     *,
     missing: Sequence[str] = (),
-    formats: Mapping[str, NumberFormat] | None = None,
+    rules: Mapping[str, RuleSpec] | None = None,
     required: Collection[str] = (),
     others: Collection[str] = (),
     first: int = 0,
 ) -> pl.DataFrame:
     """The columns of `frame` that are `fields`, under their types; times without an offset are in the field's zone.
-    `formats`: how numbers in texts are written, by column.
+    Of `rules` count the formats of numbers and dates in texts, by column.
 
     Fields that are absent and may be null stay absent, unless they are `required`; other columns are left out. Those
     named in `others` are columns of the source by themselves, no misspelt fields. `first` is the number of rows that
@@ -55,7 +55,7 @@ def as_fields(
     """
     _refuse_absent([name for name in frame.columns if name not in others], fields, required)
     present = [field for field in fields if field.name in frame.columns]
-    field_casts = [_cast(frame.schema[field.name], field, missing, formats or {}) for field in present]
+    field_casts = [_cast(frame.schema[field.name], field, missing, rules or {}) for field in present]
     _refuse_lost(frame, field_casts, first)
     return frame.select(cast.expr for cast in field_casts)
 
@@ -73,12 +73,11 @@ def _refuse_absent(columns: Sequence[str], fields: Sequence[Field], required: Co
         raise RequestError(f"the rows lack {', '.join(lacking)}", subject=lacking[0], hint=hint)
 
 
-def _cast(dtype: pl.DataType, field: Field, missing: Sequence[str], formats: Mapping[str, NumberFormat]) -> Cast:
-    if field.dtype == "time":
-        spec = SourceSpec(missing=list(missing), event_time=EventTime(column=field.name, zone=field.zone or "UTC"))
-    else:
-        rule = RuleSpec(type=field.dtype, number_format=formats.get(field.name))
-        spec = SourceSpec(missing=list(missing), rules={field.name: rule})
+def _cast(dtype: pl.DataType, field: Field, missing: Sequence[str], rules: Mapping[str, RuleSpec]) -> Cast:
+    declared = rules.get(field.name, RuleSpec())
+    rule = RuleSpec(type=field.dtype, number_format=declared.number_format, date_format=declared.date_format)
+    event = EventTime(column=field.name, zone=field.zone or "UTC") if field.dtype == "time" else None
+    spec = SourceSpec(missing=list(missing), event_time=event, rules={field.name: rule})
     return casts({field.name: dtype}, spec, "the rows")[0]
 
 

@@ -10,7 +10,7 @@ import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
-from cumulant.data import number_text
+from cumulant.data import date_text, number_text
 from cumulant.data.casts import EPOCH, casts, natural
 from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
 from cumulant.data.user_frames import to_polars
@@ -32,8 +32,6 @@ _NAMES = frozenset({"name", "first", "last", "ip", "card", "cc"})
 #: whole numbers that may need more than 64 bits
 _LONG = r"^[+-]?\d{19,}$"
 _MARKS = ("?", "NA", "N/A", "n/a", "NULL", "null", "None", "-", "NaN", "nan")
-#: 31/12/2024, 12-31-24 3:15 PM
-_WRITTEN_DATE = r"^\d{1,2}[/.-]\d{1,2}[/.-](?:\d{4}|\d{2})(?:[ T,]+\d{1,2}:\d{2}(?::\d{2})?(?:\s*[AaPp][Mm])?)?$"
 #: begins a note that nobody should overlook
 WARNING = "warning: "
 _SET_LIMIT = 20
@@ -180,9 +178,15 @@ class _Look:
         return True
 
     def _dates(self, name: str, text: pl.Series) -> None:
-        if text.str.contains(_WRITTEN_DATE).all():
+        """Dates that are not ISO 8601; declared where the order of day and month is clear."""
+        if (form := date_text.detect(text)) is not None:
+            kind = "time" if date_text.has_clock(text) else "date"
+            self._rules.setdefault(name, {}).update(type=kind, date_format=form)
+            self._notes.append(f"{name} is text that is read as {kind}s, written {form}; requests carry ISO 8601")
+        elif date_text.is_date(text):
             self._notes.append(
-                f"{name} stays text, though it looks like dates that are not ISO 8601: read it in `prepare`"
+                f"{name} stays text, though it looks like dates: which part is the day and which the month is unclear; "
+                f"if it is one: rules: {{{name}: {{type: date, date_format: 31/12/2024}}}}, or 12/31/2024"
             )
 
     def _event_time(self, named: str | None) -> EventTime | None:
@@ -195,6 +199,8 @@ class _Look:
             self._notes.append(f"the event's time is {column} (not {', '.join(candidates[1:4])})")
         elif named is None:
             self._notes.append(f"the event's time is {column}")
+        if (rule := self._rules.get(column)) is not None and "date_format" in rule:
+            rule["type"] = "time"
         if self._raw[column].dtype.is_numeric():
             self._notes.append(f"{column} holds {self._unit(column)} since 1970 (UTC) and is read as times")
             return EventTime(column=column)
@@ -249,7 +255,9 @@ class _Look:
         sample = self._raw.select(name).filter(pl.col(name).is_not_null()).head(1000)
         if not sample.height:
             return 0.0
-        [cast] = casts(sample.schema, SourceSpec(event_time=EventTime(column=name, zone="UTC")), self._path)
+        rules = {name: RuleSpec(**self._rules.get(name, {}))}
+        spec = SourceSpec(event_time=EventTime(column=name, zone="UTC"), rules=rules)
+        [cast] = casts(sample.schema, spec, self._path)
         return 1 - sample.select(cast.expr).to_series().null_count() / sample.height
 
     def _has_zone(self, column: str) -> bool:

@@ -68,6 +68,7 @@ def _rule(rule: RuleSpec, field: Field, source: str) -> FieldRule:
         pattern=pattern,
         declared_pattern=None if pattern is None else rule.pattern,
         number_format=rule.number_format if field.dtype in ("int", "float") else None,
+        date_format=rule.date_format if field.dtype in ("time", "date") else None,
     )
 
 

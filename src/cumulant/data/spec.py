@@ -14,6 +14,7 @@ Answer = Literal["accept", "refuse"]
 Format = Literal["auto", "parquet", "csv", "jsonl"]
 Member = bool | int | float | str
 NumberFormat = Literal["1,234.5", "1.234,5"]
+DateFormat = Literal["31/12/2024", "12/31/2024", "2024/12/31"]
 Bound = int | float | str
 
 
@@ -38,6 +39,14 @@ class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
             description="How the numbers of a text column are written; its type is then float, or int where `type` "
             "says so. A currency sign or `%` beside the number is dropped, so that `12%` is 12, and `(5)` is -5. "
             "Requests carry plain numbers."
+        ),
+    ] = None
+    date_format: Annotated[
+        DateFormat | None,
+        Meta(
+            description="The order of day, month and year in a text column of dates; its type is then time, or date "
+            "where `type` says so. The marks may be `/`, `.` or `-`, the year may have two digits, and a time of day "
+            "may follow (`15:04:05`, `3:04 PM`). ISO 8601 needs no format, and is what requests carry."
         ),
     ] = None
     nulls: Annotated[
@@ -141,14 +150,20 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         """
         values: dict[str, Any] = msgspec.to_builtins(self)
         for rule in values["rules"].values():
-            if rule["number_format"] is None:
-                del rule["number_format"]
+            for key in ("number_format", "date_format"):
+                if rule[key] is None:
+                    del rule[key]
         return values
 
     @property
     def number_formats(self) -> dict[str, NumberFormat]:
         """Columns of text whose numbers are written in a format of their own."""
         return {name: rule.number_format for name, rule in self.rules.items() if rule.number_format is not None}
+
+    @property
+    def date_formats(self) -> dict[str, DateFormat]:
+        """Columns of text whose dates are not written in ISO 8601."""
+        return {name: rule.date_format for name, rule in self.rules.items() if rule.date_format is not None}
 
     @property
     def keys(self) -> tuple[str, ...]:

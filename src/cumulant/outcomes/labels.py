@@ -16,7 +16,7 @@ from cumulant.core.masking import HIDDEN, mask
 from cumulant.core.plan import Field
 from cumulant.core.servable import Task
 from cumulant.core.units import EPOCH, from_micros, micros
-from cumulant.data.spec import NumberFormat
+from cumulant.data.spec import DateFormat, NumberFormat
 from cumulant.outcomes.formatted import Unreadable, numbers
 from cumulant.serving.log import as_held
 
@@ -48,6 +48,8 @@ class LabelSchema(msgspec.Struct, frozen=True, kw_only=True):
     target: Node | None = None
     #: how numbers in texts of the target's columns are written
     formats: Mapping[str, NumberFormat] = {}
+    #: how the source of the key writes times that are not ISO 8601
+    time_format: DateFormat | None = None
 
 
 class Said(NamedTuple):
@@ -220,10 +222,19 @@ class Reader:
             return self.received
         zone = ZoneInfo(field.zone) if field is not None and field.zone else UTC
         try:
-            found = read_moment(given, zone)
+            found = read_moment(self._in_format(given), zone)
         except (ValueError, TypeError, OverflowError):
             return None
         return found if _EARLIEST <= found <= _LATEST else None
+
+    def _in_format(self, given: object) -> object:
+        """A text in the source's own format as a local time; anything else as it is."""
+        form = self._schema.time_format
+        if form is None or not isinstance(given, str):
+            return given
+        from cumulant.data import date_text  # loads Polars, which few label files need
+
+        return date_text.read_one(given, form) or given
 
     def _label(self, given: object) -> tuple[str, str, float | None]:
         """Problem, label as JSON, and its number."""

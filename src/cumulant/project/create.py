@@ -183,8 +183,9 @@ def project_text(spec: SourceSpec, target: str, *, name: str) -> str:
 
 
 def _rule(rule: RuleSpec) -> str:
-    form = f", number_format: {yaml_text(rule.number_format)}" if rule.number_format is not None else ""
-    return f"{{type: {rule.type}{form}}}"
+    formats = {"number_format": rule.number_format, "date_format": rule.date_format}
+    written = "".join(f", {key}: {yaml_text(form)}" for key, form in formats.items() if form is not None)
+    return f"{{type: {rule.type}{written}}}"
 
 
 def _expression(column: str) -> str:

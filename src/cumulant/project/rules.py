@@ -40,21 +40,25 @@ def _broken(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
         known = f"sources: {', '.join(spec.data) or 'none'}"
         place = _place(project, "training", "source") or project.place
         yield place, f'training.source names "{source}", which is not under data; {near or known}'
-    yield from _number_formats(spec, project)
+    yield from _formats(spec, project)
     yield from _trainers(spec, project)
     yield from _release(spec, project)
     yield from _alerts(spec, project)
     yield from _spans(spec, project)
 
 
-def _number_formats(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
+def _formats(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
     for source, declared in spec.data.items():
         for column, rule in declared.rules.items():
-            if rule.number_format is not None and rule.type not in (None, "int", "float"):
-                path = ("data", source, "rules", column)
-                place = _place(project, *path, "number_format") or _place(project, *path) or project.place
-                text = f"data.{source}.rules.{column}: a number_format is for numbers, and type is {rule.type}"
-                yield place, f"{text}; write type: float or int, or leave number_format out"
+            for key, form, what, types in (
+                ("number_format", rule.number_format, "numbers", ("float", "int")),
+                ("date_format", rule.date_format, "dates", ("time", "date")),
+            ):
+                if form is not None and rule.type not in (None, *types):
+                    path = ("data", source, "rules", column)
+                    place = _place(project, *path, key) or _place(project, *path) or project.place
+                    text = f"data.{source}.rules.{column}: a {key} is for {what}, and type is {rule.type}"
+                    yield place, f"{text}; write type: {' or '.join(types)}, or leave {key} out"
 
 
 def _trainers(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:

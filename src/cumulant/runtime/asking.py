@@ -17,7 +17,7 @@ from cumulant.core.errors import EngineUnavailableError, NotFoundError, RequestE
 from cumulant.core.plan import DType, Field
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Answer
-from cumulant.data.spec import NumberFormat
+from cumulant.data.spec import DateFormat, NumberFormat
 from cumulant.runtime.tables import read_table
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class _Requested(msgspec.Struct):
     required: bool = True
     zone: str | None = None
     number_format: NumberFormat | None = None
+    date_format: DateFormat | None = None
 
 
 class _Card(msgspec.Struct):
@@ -145,11 +146,13 @@ def _rows(card: _Card, file: Path) -> pl.DataFrame:
         for one in card.request
         if one.type
     ]
-    formats = {one.name: one.number_format for one in card.request if one.number_format is not None}
-    declared = data.SourceSpec(rules={name: data.RuleSpec(number_format=form) for name, form in formats.items()})
+    rules = {
+        one.name: data.RuleSpec(number_format=one.number_format, date_format=one.date_format) for one in card.request
+    }
+    declared = data.SourceSpec(rules=rules)
     rows = read_table(file, like=data.reading(declared, fields, str(file)))
     if fields:
-        return data.as_fields(rows, fields, formats=formats)
+        return data.as_fields(rows, fields, rules=rules)
     refuse_lacking(list(kinds), rows.columns, hint=f"the model reads {', '.join(list(kinds)[:12])}")
     return rows.select(list(kinds))
 

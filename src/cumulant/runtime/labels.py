@@ -15,6 +15,7 @@ from cumulant.core.errors import CumulantError, DataError, NotFoundError, UsageE
 from cumulant.core.events import Actor
 from cumulant.core.plan import Field
 from cumulant.core.servable import Servable
+from cumulant.data.spec import SourceSpec
 from cumulant.outcomes import LabelSchema
 from cumulant.runtime.actions import check
 from cumulant.runtime.models import CHAMPION, servable_folder
@@ -95,13 +96,16 @@ def schema_of(project: Project, folder: Path | None = None) -> LabelSchema:
         )
     plan = described.plan
     source = plan.sources[plan.entity]
+    moment = None if plan.predict_at is None else plan.predict_at.column
+    declared = project.spec.data.get(plan.entity, SourceSpec())
     fields = {field.name: field for field in source.fields}
     return LabelSchema(
         model=described.name,
         task=described.task,
         classes=packaging.labels(described),
         key=tuple(fields[name] for name in source.key if name in fields),
-        time=None if plan.predict_at is None else fields.get(plan.predict_at.column),
+        time=None if moment is None else fields.get(moment),
+        time_format=None if moment is None else declared.date_formats.get(moment),
         offset_us=0 if plan.predict_at is None else plan.predict_at.offset_us,
         target=None if training is None else target_of(training, fields),
         formats=_formats(project, training, plan.entity),

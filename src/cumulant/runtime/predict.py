@@ -79,7 +79,7 @@ def _given(project: Project, servable: Servable, rows: pl.DataFrame | Path) -> t
         rows,
         plan.request,
         missing=declared.missing,
-        formats=declared.number_formats,
+        rules=declared.rules,
         required=[moment] if moment else [],
         others=servable.unread,
     )

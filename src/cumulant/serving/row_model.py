@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cumulant.core.errors import UsageError
-from cumulant.core.servable import Answer, Servable
+from cumulant.core.servable import Answer, FieldRule, Servable
 from cumulant.core.units import from_micros
 from cumulant.features import OnlineFeatures
 from cumulant.packaging import Scorer
@@ -174,7 +174,7 @@ class RowModel:
                     "type": field.dtype,
                     "required": field.name in required,
                     "zone": field.zone,
-                    **self._number_format(field.name),
+                    **self._written(field.name),
                 }
                 for field in self.schema.fields.values()
             ],
@@ -182,10 +182,11 @@ class RowModel:
             **told,
         }
 
-    def _number_format(self, field: str) -> dict[str, str]:
-        """How a file of rows writes the field, for clients that read one; requests carry plain numbers."""
-        rule = self.servable.rules.get(field)
-        return {} if rule is None or rule.number_format is None else {"number_format": rule.number_format}
+    def _written(self, field: str) -> dict[str, str]:
+        """How a file of rows writes the field, for clients that read one; requests carry plain numbers and ISO 8601."""
+        rule = self.servable.rules.get(field, FieldRule())
+        formats = {"number_format": rule.number_format, "date_format": rule.date_format}
+        return {name: form for name, form in formats.items() if form is not None}
 
     def close(self) -> None:
         self.runner.close()

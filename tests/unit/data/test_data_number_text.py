@@ -106,11 +106,11 @@ def test_rows_for_prediction_are_read_as_the_source_is():
     fields = [Field("price", "float")]
     spec = SourceSpec(rules={"price": RuleSpec(type="float", number_format=EU)})
     frame = pl.DataFrame({"price": ["1.200,50 €", None, ""]})
-    assert as_fields(frame, fields, formats=spec.number_formats)["price"].to_list() == [1200.5, None, None]
+    assert as_fields(frame, fields, rules=spec.rules)["price"].to_list() == [1200.5, None, None]
     with pytest.raises(RequestError, match="must be a number"):
         as_fields(frame, fields)
     numbers = pl.DataFrame({"price": [1.5]})
-    assert as_fields(numbers, fields, formats=spec.number_formats)["price"].to_list() == [1.5]
+    assert as_fields(numbers, fields, rules=spec.rules)["price"].to_list() == [1.5]
 
 
 @pytest.mark.parametrize(("lines", "values"), [("1.234\n2.500", [1234.0, 2500.0]), ("999\n7", [999.0, 7.0])])
@@ -123,7 +123,7 @@ def test_files_whose_values_an_engine_could_read_are_read_in_the_format(lines, v
     assert rows.select(cast.expr)["price"].to_list() == values
     fields = [Field("price", "float")]
     given = read_file(path, "a.csv", reading(spec, fields, "a.csv"))
-    assert as_fields(given, fields, formats=spec.number_formats)["price"].to_list() == values
+    assert as_fields(given, fields, rules=spec.rules)["price"].to_list() == values
 
 
 def test_a_new_project_declares_them(tmp_path):

@@ -82,7 +82,7 @@ class RowWork:
             rows,
             self._plan.request,
             missing=self._declared.missing,
-            formats=self._declared.number_formats,
+            rules=self._declared.rules,
             required=self._required,
             others=[*self._scorer.servable.unread, *(name for name in self.kept if name not in self._asked)],
             first=first,
