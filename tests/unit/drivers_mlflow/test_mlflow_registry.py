@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import pickletools
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
-import textwrap
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,11 +17,9 @@ import pandas as pd
 import pytest
 from mlflow_servables import FRAME, model_of, servable
 
-from cumulant.core.errors import EngineUnavailableError, NotFoundError, StorageError, UsageError
+from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.drivers.mlflow.client import MlflowRegistry
-from cumulant.drivers.mlflow.database import follow_artifacts, make_database
-from cumulant.drivers.mlflow.location import locate
-from cumulant.drivers.mlflow.reach import check_reachable
+from cumulant.drivers.mlflow.database import make_database
 from cumulant.packaging import Scorer
 from cumulant.ports.registry import About, Dataset, Origin
 
@@ -40,7 +34,11 @@ FLIGHTS = Dataset(
     rows=336_776,
     fields={"carrier": "str", "distance": "float"},
 )
+
+
 BEGUN = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
 ORIGIN = Origin(user="ada", command="cumulant train", begun=BEGUN, commit="c0ffee")
 
 
@@ -280,100 +278,6 @@ def test_a_copy_reads_and_writes_its_own_artifacts(registry, registered, place, 
     assert json.loads((fetched / "servable.json").read_bytes())["created"] == "by the copy"
 
 
-def place_of(database):
-    with sqlite3.connect(database) as opened:
-        (found,) = opened.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
-    opened.close()
-    return found
-
-
-def add_model(database, artifacts, name):
-    """A registered model, with its artifacts in a folder of that name."""
-    (artifacts / name).mkdir(parents=True)
-    place = (artifacts / name).as_uri()
-    with sqlite3.connect(database) as opened:
-        opened.execute("PRAGMA foreign_keys=OFF")
-        opened.execute(
-            "INSERT INTO model_versions (name, version, storage_location, workspace) VALUES (?, 1, ?, 'default')"
-            if "workspace" in {row[1] for row in opened.execute("PRAGMA table_info(model_versions)")}
-            else "INSERT INTO model_versions (name, version, storage_location) VALUES (?, 1, ?)",
-            (name, place),
-        )
-    opened.close()
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory):
-    """MLflow's tables, with artifacts in `elsewhere/mlartifacts` beside the database's folder."""
-    folder = tmp_path_factory.mktemp("tables")
-    make_database(folder / "mlflow.db", folder / "elsewhere" / "mlartifacts")
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def foreign(empty_database, tmp_path):
-    """A database of another program, its artifacts in a folder `elsewhere`, and an empty folder beside it."""
-    database, place = tmp_path / "d" / "mlflow.db", tmp_path / "d" / "elsewhere" / "mlartifacts"
-    (tmp_path / "d" / "mlartifacts").mkdir(parents=True)
-    shutil.copy(empty_database, database)
-    with sqlite3.connect(database) as opened:
-        opened.execute("UPDATE experiments SET artifact_location = ?", (f"{place.as_uri()}/0",))
-    opened.close()
-    add_model(database, place, "model")
-    return database, place
-
-
-@pytest.mark.parametrize("present", [True, False])
-def test_a_database_of_another_program_is_no_copy(foreign, present):
-    database, place = foreign
-    if not present:  # as on a disk that is not mounted
-        place.rename(place.with_name("away"))
-    follow_artifacts(database, database.with_name("mlartifacts"))
-    assert place_of(database) == f"{place.as_uri()}/0"
-
-
-def test_a_copy_without_all_the_artifacts_stays_with_the_original(foreign, tmp_path):
-    database, place = foreign
-    shutil.move(database, place.with_name("mlflow.db"))
-    database = place.with_name("mlflow.db")
-    copy = shutil.copytree(place.parent, tmp_path / "copy")
-    (copy / "mlartifacts" / "model").rmdir()
-    follow_artifacts(copy / "mlflow.db", copy / "mlartifacts")
-    assert place_of(copy / "mlflow.db") == f"{place.as_uri()}/0"
-    (copy / "mlartifacts" / "model").mkdir()
-    follow_artifacts(copy / "mlflow.db", copy / "mlartifacts")
-    assert place_of(copy / "mlflow.db") == f"{(copy / 'mlartifacts').as_uri()}/0"
-
-
-def test_one_database_under_two_paths_is_no_copy(foreign, tmp_path):
-    database, place = foreign
-    shutil.move(database, place.with_name("mlflow.db"))
-    other = tmp_path / "other"
-    (other / "mlartifacts" / "model").mkdir(parents=True)
-    (other / "mlflow.db").hardlink_to(place.with_name("mlflow.db"))
-    follow_artifacts(other / "mlflow.db", other / "mlartifacts")
-    assert place_of(other / "mlflow.db") == f"{place.as_uri()}/0"
-
-
-def test_a_moved_database_follows_its_artifacts(foreign, tmp_path):
-    database, place = foreign
-    shutil.move(database, place.with_name("mlflow.db"))
-    moved = shutil.move(place.parent, tmp_path / "moved")
-    follow_artifacts(moved / "mlflow.db", moved / "mlartifacts")
-    assert place_of(moved / "mlflow.db") == f"{(moved / 'mlartifacts').as_uri()}/0"
-
-
-def test_a_database_whose_artifacts_are_elsewhere_stays_as_it_is(tmp_path):
-    database = tmp_path / "mlflow.db"
-    make_database(database, tmp_path / "elsewhere" / "mlruns")
-    (tmp_path / "mlartifacts").mkdir()
-    follow_artifacts(database, tmp_path / "mlartifacts")
-    assert place_of(database).endswith("/elsewhere/mlruns/0")
-    (tmp_path / "link").symlink_to(tmp_path)
-    follow_artifacts(tmp_path / "link" / "mlflow.db", tmp_path / "link" / "mlartifacts")
-    assert place_of(database).endswith("/elsewhere/mlruns/0")
-
-
 def test_no_file_of_the_model_holds_a_pickle(registry, registered, place):
     files = [path for path in (place / "state" / "mlartifacts").rglob("*") if path.is_file()]
     names = {path.name for path in files}
@@ -500,88 +404,3 @@ def test_the_users_own_tracking_uri_stays(registry, registered, place):
     finally:
         mlflow.set_tracking_uri(None)
     assert not (place / "other.db").exists()
-
-
-def test_addresses():
-    assert locate("https://mlflow.example.com").tracking_uri == "https://mlflow.example.com"
-    assert locate("databricks://team").artifacts is None
-    for url in ("sqlite:///x.db", "mlflow+sqlite://", "mlflow"):
-        with pytest.raises(UsageError):
-            locate(url)
-
-
-def test_places_that_cannot_be_used(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StorageError):
-        MlflowRegistry(f"mlflow+sqlite://{tmp_path / 'file' / 'mlflow.db'}")
-
-
-def test_a_server_that_nobody_runs_is_told_in_a_moment(monkeypatch):
-    for name in ("http_proxy", "HTTP_PROXY", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
-        monkeypatch.delenv(name, raising=False)
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    began = time.monotonic()
-    with pytest.raises(EngineUnavailableError, match=f"MLflow does not answer at 127.0.0.1:{port}") as caught:
-        list(MlflowRegistry(f"http://127.0.0.1:{port}").models())
-    assert time.monotonic() - began < 3
-    assert caught.value.retryable
-
-
-def test_a_server_that_takes_no_connection_is_told_in_a_moment():
-    """Its queue is full, so that connecting waits, as it does where packets are dropped."""
-    with socket.socket() as deaf, contextlib.ExitStack() as held:
-        deaf.bind(("127.0.0.1", 0))
-        deaf.listen(0)
-        for _ in range(3):
-            caller = held.enter_context(socket.socket())
-            caller.setblocking(False)
-            caller.connect_ex(deaf.getsockname())
-        began = time.monotonic()
-        with pytest.raises(EngineUnavailableError, match=r"does not answer at 127\.0\.0\.1:\d+: timed out"):
-            check_reachable(f"http://127.0.0.1:{deaf.getsockname()[1]}")
-        assert time.monotonic() - began < 3
-
-
-def test_addresses_that_name_no_server():
-    for address in ("http://", "https://host:port", "http://host:99999"):
-        with pytest.raises(UsageError, match="names no host"):
-            check_reachable(address)
-    check_reachable("databricks://team")
-
-
-def test_behind_a_proxy_the_proxy_is_asked(monkeypatch):
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.setenv("no_proxy", "")
-    check_reachable("http://mlflow.invalid")
-
-
-def test_the_driver_is_light_silent_and_offline(place, tmp_path):
-    """In a process that refuses every connection and holds warnings for errors."""
-    folder = servable(tmp_path / "servable")
-    code = f"""
-        import logging, sys, pathlib, socket
-
-        def refuse(*_):
-            raise OSError("no network here")
-
-        socket.socket.connect = refuse
-        from cumulant.drivers.mlflow.driver import embedded, server
-        assert not {{"mlflow", "pandas", "numpy"}} & set(sys.modules)
-        from cumulant.drivers.mlflow.client import MlflowRegistry
-        registry = MlflowRegistry("mlflow+sqlite://{tmp_path / "mlflow.db"}")
-        assert "mlflow" not in sys.modules
-        import pandas
-        with registry.run("e", "r", key="k") as run:
-            run.metrics({{"a": 1.0}})
-            frame = pandas.DataFrame({{"distance": [1.0], "flights": [1], "carrier": ["UA"], "charter": [True]}})
-            version = registry.register(run, "late", pathlib.Path({str(folder)!r}), frame, tags={{}}, key="k")
-        print(registry.fetch(version, pathlib.Path({str(tmp_path)!r})).name)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
-    assert (done.stdout, done.stderr) == ("late-1\n", "")
-    left = {path.name for path in tmp_path.iterdir()} - {"mlflow.db.lock"}
-    assert left == {"late-1", "mlartifacts", "mlflow.db", "servable"}

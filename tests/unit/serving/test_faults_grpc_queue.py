@@ -9,9 +9,11 @@ import signal
 from collections import Counter
 
 import grpc
+from grpc_support import SERVICE, doubled
 from serving_graphs import scale
 from test_serving_fleet import children, serving
-from test_serving_grpc import INFERENCE, SERVICE, doubled
+
+from cumulant.serving.grpc.messages import INFERENCE
 
 OK, UNAVAILABLE = grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE
 #: as a client's channel is told to wait for a server, rather than to fail with the first connection

@@ -7,9 +7,9 @@ import asyncio
 import grpc
 import numpy as np
 import pytest
+from grpc_support import SERVICE, message, packed, served
 from serving_graphs import echo, scale
 from test_faults_reading import MANY, Gate
-from test_serving_grpc import SERVICE, message, packed, served
 
 from cumulant.core.errors import RequestError
 from cumulant.serving import Application, ModelSet, open_model, reading

@@ -7,12 +7,12 @@ import json
 import grpc
 import numpy as np
 import pytest
+from grpc_support import message, over, packed, unpacked
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from serving_models import ROW, call, servable
 from tensor_models import write_scores
-from test_serving_grpc import message, over, packed, unpacked
 
 from cumulant.serving import Application, ModelSet, open_model
 from cumulant.serving.classification import classified

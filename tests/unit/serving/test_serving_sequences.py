@@ -14,12 +14,12 @@ import jsonschema
 import msgspec
 import numpy as np
 import pytest
+from grpc_support import message, over, packed, unpacked
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 from serving_models import ask, call
 from tensor_models import write, write_double, write_history, write_sums
-from test_serving_grpc import message, over, packed, unpacked
 
 from cumulant.core.errors import DeadlineError, EngineUnavailableError, IntegrityError, OverloadedError, UsageError
 from cumulant.core.servable import StateTensor

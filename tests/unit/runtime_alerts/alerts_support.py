@@ -1,0 +1,64 @@
+"""Findings, looks and what a receiver was told."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+from cumulant.monitoring.alerts import Finding
+from cumulant.ports.access import Principal
+from cumulant.ports.notifier import Message
+from cumulant.project import load
+from cumulant.runtime.alerts.flow import observe
+from cumulant.testing import ManualClock
+
+ADA = Principal("user:ada")
+
+
+START = datetime(2026, 11, 24, 6, tzinfo=UTC)
+
+
+def made(folder, *urls, more=""):
+    listed = ", ".join(f'"{url}"' for url in urls)
+    folder.mkdir(exist_ok=True)
+    text = f"version: 1\nmodel: {{name: late}}\nmonitoring:\n  notify: [{listed}]\n  alerts: {{resolve_after: 0s}}\n"
+    (folder / "cumulant.yaml").write_text(text + more)
+    return load(folder)
+
+
+def finding(subject="fare", rule="feed", **other):
+    named = {"model": "late", "moved": "it moved", "since": START} | other
+    return Finding(rule=rule, subject=subject, **named)
+
+
+def see(project, *found, hours=0, **other):
+    return observe(project, found, principal=ADA, clock=ManualClock(START + timedelta(hours=hours)), **other)
+
+
+def told(web):
+    return [(document["status"], document["subject"]) for _, _, document in web.posts]
+
+
+def kinds(project):
+    return [event.kind for event in project.journal().events()]
+
+
+def round_of(postman):
+    postman.round()
+    return True
+
+
+def wait_for(what):
+    deadline = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def notice(number, level="info"):
+    return Message(key=str(number), kind="notice", status="notice", level=level, model="late", rule="x", subject="y",
+                   title="t", text="t", at=START + timedelta(minutes=number))  # fmt: skip
+
+
+def labels(web):
+    return [document[0]["labels"]["subject"] for _, _, document in web.posts]
