@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from e2e_support import environment, opened, run
+
+from cumulant.cli import app
 
 CASES = 24
 PROJECT = """\
@@ -29,10 +32,12 @@ ADA, BOB = {"x-cumulant-user": "ada"}, {"x-cumulant-user": "bob"}
 TOKENS = "# reviewers\nada-0123456789abcdef ada\nbob-0123456789abcdef user:bob senior,cards\nconsole-0123456789abcdef\n"
 
 
-def make(folder, *, lease="30m"):
-    """A project with a filled queue of predictions that were made elsewhere."""
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory):
+    """A project with a filled queue of predictions that were made elsewhere; tests work on copies of it."""
+    folder = tmp_path_factory.mktemp("filled") / "shop"
     folder.mkdir()
-    (folder / "cumulant.yaml").write_text(PROJECT.replace("LEASE", lease))
+    (folder / "cumulant.yaml").write_text(PROJECT.replace("LEASE", "30m"))
     (folder / "visits.csv").write_text("visit,began,email,bought\nv1,2026-01-01T00:00:00Z,a@example.com,yes\n")
     at = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
     lines = [f"r{n},{at},yes,0.{n:02d},{n},person{n}@example.com" for n in range(CASES)]
@@ -41,6 +46,18 @@ def make(folder, *, lease="30m"):
     run(folder, "labels", "import-predictions", str(folder / "old.csv"), "--map", mapped)
     assert run(folder, "review", "fill")["added"] == CASES
     return folder
+
+
+@pytest.fixture(scope="module")
+def make(filled):
+    """Copies the project to a folder, with a lease of its own."""
+
+    def copied(folder, *, lease="30m"):
+        shutil.copytree(filled, folder)
+        (folder / "cumulant.yaml").write_text(PROJECT.replace("LEASE", lease))
+        return folder
+
+    return copied
 
 
 class Server:
@@ -79,6 +96,19 @@ class Server:
         return self.process.returncode, err
 
 
+@pytest.fixture
+def refused(capfd):
+    """The error of `cumulant review serve`, which does not serve, in this process."""
+
+    def call(folder, *words):
+        capfd.readouterr()
+        code = app.run(["review", "serve", *words, "--project", str(folder), "--json"])
+        assert code in (1, 2)
+        return json.loads(capfd.readouterr().out)["error"]
+
+    return call
+
+
 @contextmanager
 def serving(folder, *words):
     server = Server(folder, *words)
@@ -90,7 +120,7 @@ def serving(folder, *words):
 
 
 @pytest.fixture(scope="module")
-def door(tmp_path_factory):
+def door(make, tmp_path_factory):
     """One server for the tests that leave cases enough for each other."""
     folder = make(tmp_path_factory.mktemp("door") / "shop")
     with serving(folder) as server:
@@ -224,7 +254,7 @@ def test_its_document_names_every_path(door):
     assert door("GET", "/ping")[0] == 200
 
 
-def test_two_callers_who_race_get_each_case_once_and_a_kill_loses_nothing(tmp_path):
+def test_two_callers_who_race_get_each_case_once_and_a_kill_loses_nothing(make, tmp_path):
     folder = make(tmp_path / "shop", lease="1h")
     with serving(folder) as server:
 
@@ -268,7 +298,7 @@ def test_two_callers_who_race_get_each_case_once_and_a_kill_loses_nothing(tmp_pa
         assert list(verify(project.journal())) == []
 
 
-def test_decisions_at_the_same_time_become_one_label_each(tmp_path):
+def test_decisions_at_the_same_time_become_one_label_each(make, tmp_path):
     folder = make(tmp_path / "shop")
     names = [{"x-cumulant-user": f"reviewer{number}"} for number in range(CASES)]
     with serving(folder) as server, serving(folder) as other:
@@ -286,7 +316,7 @@ def test_decisions_at_the_same_time_become_one_label_each(tmp_path):
     assert run(folder, "labels", "report")["duplicates"] == 0
 
 
-def test_a_lease_that_has_ended_lets_another_one_in(tmp_path):
+def test_a_lease_that_has_ended_lets_another_one_in(make, tmp_path):
     folder = make(tmp_path / "shop", lease="1s")
     with serving(folder) as server:
         held = server("POST", "/v1/review/next", headers=ADA)[1]
@@ -298,13 +328,12 @@ def test_a_lease_that_has_ended_lets_another_one_in(tmp_path):
         assert (found["id"], found["holder"], datetime.now(UTC) >= ends) == (held["id"], "user:bob", True)
 
 
-def test_tokens_stand_for_their_reviewers(tmp_path):
+def test_tokens_stand_for_their_reviewers(make, tmp_path, refused):
     folder = make(tmp_path / "shop")
     tokens = folder / "tokens.txt"
     tokens.write_text(TOKENS)
     tokens.chmod(0o644)
-    refused = run(folder, "review", "serve", "--token-file", str(tokens), codes=(1, 2))["error"]
-    assert refused["hint"] == f"chmod 600 {tokens}"
+    assert refused(folder, "--token-file", str(tokens))["hint"] == f"chmod 600 {tokens}"
     tokens.chmod(0o600)
     with serving(folder, "--token-file", str(tokens)) as server:
         assert server.opened["guarded"]
@@ -338,10 +367,9 @@ def test_tokens_stand_for_their_reviewers(tmp_path):
         with socket.create_connection(("127.0.0.1", server.port)) as raw:  # a head that never ends is cut off
             raw.sendall(b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 500_000)
             assert raw.recv(12) == b"HTTP/1.1 431"
-    refused = run(folder, "review", "serve", "--http", "0.0.0.0:0", codes=(2,))["error"]
-    assert "CUMULANT_TOKEN" in refused["hint"]
+    assert "CUMULANT_TOKEN" in refused(folder, "--http", "0.0.0.0:0")["hint"]
     for text in ("", "short ada\n", TOKENS + "ada-0123456789abcdef eve\n", "a-0123456789abcdef b c d\n"):
         tokens.write_text(text)
-        said = json.dumps(run(folder, "review", "serve", "--token-file", str(tokens), codes=(2,)))
+        said = json.dumps(refused(folder, "--token-file", str(tokens)))
         assert "tokens.txt" in said
         assert "0123456789" not in said
