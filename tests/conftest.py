@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from pathlib import Path
 
 # A test process that has spoken gRPC forks children of its own later: gRPC's handlers would write into their logs
 # between fork and exec. Read when gRPC is first imported, which no test module may do before this file.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+# Where the environment keeps no compiled modules, each process of a test would compile them anew.
+if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+    os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(tempfile.gettempdir()) / "cumulant-e2e-compiled"))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Workers of `-n auto`: more than processors, as tests also wait for servers, disks and clocks."""
+    given = os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS", "")
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(given) if given.isdecimal() else processors + min(processors, 4)
