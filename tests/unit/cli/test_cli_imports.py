@@ -61,7 +61,7 @@ def imports(trained: Path) -> dict[str, tuple[int, set[str]]]:
     """Command line -> its exit code and what it imported, each in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(list(READS))],
-        cwd=trained, capture_output=True, text=True, check=True, timeout=120,
+        cwd=trained, capture_output=True, text=True, check=True, timeout=400,
     )  # fmt: skip
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return {words: (code, set(modules)) for words, code, modules in lines}

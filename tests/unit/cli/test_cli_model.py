@@ -216,7 +216,7 @@ def test_serve_answers_until_it_is_told_to_stop(server: Any, trained: Path, cumu
     assert again.code == 3
     assert "port-in-use" in again.err
     process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=60) == 0
     assert not _alive(document["pid"])
 
 

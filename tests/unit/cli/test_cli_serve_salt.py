@@ -58,7 +58,7 @@ def test_the_data_plane_reads_the_salt_from_a_pipe(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("SHOP_SALT", SECRET)
     monkeypatch.setenv("OTHER", "stays")
     process = spawn([sys.executable, "-c", _SAYS], stderr=subprocess.PIPE, salt=SECRET.encode())
-    said = json.loads(process.communicate(timeout=30)[1])
+    said = json.loads(process.communicate(timeout=60)[1])
     assert (said["salt"], said["hidden"]) == (SECRET, True)
     assert "OTHER" in said["names"]
     assert "SHOP_SALT" not in said["names"]

@@ -212,7 +212,7 @@ def test_rows_of_many_threads_are_committed_together() -> None:
         futures[-1].add_done_callback(lambda future: (acknowledged.append(future.result()), gate.set()))
         with pytest.raises(RequestError):
             advancer.post("tx", [{"id": "x"}])
-        assert gate.wait(10)
+        assert gate.wait(60)
         assert sum(future.result(10).accepted for future in futures) == 200
     assert acknowledged == [Advanced(accepted=1)]
     assert len(commits) < 100

@@ -31,7 +31,7 @@ def server(tmp_path_factory):
         yield place, await_ready(process, place / "ready", lambda: AssertionError("it ended")).url
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=60)
 
 
 def ask(folder, monkeypatch, *words):

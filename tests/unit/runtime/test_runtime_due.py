@@ -87,12 +87,12 @@ def test_of_several_at_once_one_does_it(project, tmp_path):
     def slow(_):
         ran.append(1)
         begun.set()
-        assert go.wait(30)
+        assert go.wait(60)
         return ""
 
     first = threading.Thread(target=outcomes, args=(project, job(slow)))
     first.start()
-    assert begun.wait(30)
+    assert begun.wait(60)
     with load(tmp_path) as other:
         assert outcomes(other, job(slow)) == (["elsewhere"], None)
     go.set()

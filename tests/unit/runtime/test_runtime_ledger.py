@@ -244,7 +244,7 @@ def in_threads(*calls):
         thread.start()
         time.sleep(0.05)
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     return found
 
 
@@ -431,7 +431,7 @@ def test_a_process_that_ended_but_was_not_waited_for_is_gone():
         process = Process(this_process().host, child.pid, born)
         assert not is_gone(process)
         child.kill()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not is_gone(process):
             assert time.monotonic() < deadline
 

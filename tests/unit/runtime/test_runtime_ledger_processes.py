@@ -154,7 +154,7 @@ def test_ctrl_c_lets_go_of_the_step(start, log, journal):
     holder = start("holder", steps=1, seconds=60, lease=3600)
     until(lambda: log() == ["begin 0 holder"])
     holder.send_signal(signal.SIGINT)
-    holder.communicate(timeout=30)
+    holder.communicate(timeout=60)
     assert holder.returncode != 0
     assert [read_step(row).status for row in journal.rows("step")] == ["interrupted"]
     assert [run.status for run in runs(journal)] == ["interrupted"]

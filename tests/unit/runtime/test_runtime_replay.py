@@ -104,7 +104,7 @@ async def _with_server(
     ask: Callable[[Caller], Awaitable[None]],
 ) -> None:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    caller = Caller(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=2.0)
+    caller = Caller(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=30.0)
     try:
         await ask(caller)
     finally:

@@ -228,7 +228,7 @@ def test_processes_that_a_copied_status_names_live_on(original, tmp_path, living
     assert not is_gone(process_of(living.pid))
     assert own_status(original / ".cumulant").children[0].pid == living.pid
     assert left_behind(original / ".cumulant") == 1
-    assert living.wait(timeout=10)
+    assert living.wait(timeout=60)
 
 
 def named(process, name):
@@ -253,7 +253,7 @@ def test_what_a_killed_supervisor_left_ends_after_a_move_a_new_hostname_or_an_up
         folder = original.rename(tmp_path / "moved")
     with load(folder) as project:
         assert lifecycle.down(project, principal=project.principal()) == 1
-    assert living.wait(timeout=10) is not None
+    assert living.wait(timeout=60) is not None
     assert read_status(folder / ".cumulant") is None
     assert not list((folder / ".cumulant" / "stack").glob("status.json*"))
 
@@ -284,7 +284,7 @@ def test_a_local_supervisor_ends_under_a_new_name_of_the_machine(original):
         write_status(original / ".cumulant", status(original, supervisor=named(process_of(holder.pid), "before")))
         with load(original) as project:
             assert lifecycle.down(project, principal=project.principal()) == 1
-        assert holder.wait(timeout=10) is not None
+        assert holder.wait(timeout=60) is not None
 
 
 def test_a_number_of_another_machine_is_no_process_of_this_one(original, living):

@@ -62,7 +62,7 @@ def test_a_journal_that_is_busy_or_full_holds_up_nobody_and_gets_them_later(caps
 
     reporter = Reporter(take, pause=0.01)
     reporter(started(1))
-    assert called.wait(10)
+    assert called.wait(60)
     reporter(started(2))
     reporter.close()
     assert [one.pid for one in kept] == [1, 2]

@@ -80,7 +80,7 @@ def child(one, ready):
 
 
 def until(condition):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -97,7 +97,7 @@ def in_background(project, failed):
     thread = threading.Thread(target=work)
     thread.start()
     yield
-    thread.join(30)
+    thread.join(60)
     assert not thread.is_alive()
 
 

@@ -29,7 +29,7 @@ def start(folder, log, *more, stderr=None):
 
 def stop(process):
     process.terminate()
-    process.wait(timeout=30)
+    process.wait(timeout=60)
     process.stdout.close()
     if process.stderr is not None:
         process.stderr.close()

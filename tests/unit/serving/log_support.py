@@ -47,7 +47,7 @@ def listens(path):
 def end(process):
     if process.poll() is None:
         process.terminate()
-    return process.wait(timeout=20)
+    return process.wait(timeout=60)
 
 
 @contextmanager

@@ -88,4 +88,4 @@ def test_loads_and_workers_that_start_again_do_not_read_its_folder(tmp_path, cou
         if count > 1:
             victim = children(process)[0]
             os.kill(victim, signal.SIGKILL)
-            within(30, lambda: victim not in children(process) and workers(ready["url"]) == 2)
+            within(60, lambda: victim not in children(process) and workers(ready["url"]) == 2)

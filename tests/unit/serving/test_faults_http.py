@@ -80,11 +80,11 @@ def test_all_unfinished_bodies_together_are_bounded():
                 await writer.drain()
                 await asyncio.sleep(0.05)
             assert site.held <= limits.bodies
-            refused = await asyncio.wait_for(pairs[2][0].read(65536), 5)
+            refused = await asyncio.wait_for(pairs[2][0].read(65536), 60)
             pairs[0][1].write(b"x")
-            answered = await asyncio.wait_for(pairs[0][0].read(65536), 5)
+            answered = await asyncio.wait_for(pairs[0][0].read(65536), 60)
             pairs[3][1].write(post(b"fits"))
-            other = await asyncio.wait_for(pairs[3][0].read(65536), 5)
+            other = await asyncio.wait_for(pairs[3][0].read(65536), 60)
             for _, writer in pairs:
                 writer.close()
             await asyncio.sleep(0.1)
@@ -184,10 +184,10 @@ def test_a_length_of_thousands_of_digits_is_the_callers_fault(app):
 
 
 def test_a_number_without_end_in_a_grpc_message_is_refused_at_once():
-    started = time.perf_counter()
+    started = time.thread_time()  # of this thread alone: what else runs does not count
     with pytest.raises(RequestError):
         read_message(b"\xff" * (8 * 1024 * 1024))
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 def test_junk_behind_a_path_does_not_push_out_what_is_known(app):
@@ -251,7 +251,7 @@ def test_a_request_without_a_token_is_refused_before_its_body_comes(head, tmp_pa
         async with listening:
             reader, writer = await asyncio.open_connection(*listening.sockets[0].getsockname())
             writer.write(head)
-            answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
             assert statuses(answer) == [401]
             assert b"100 Continue" not in answer
             writer.write(b"x" * 500)

@@ -113,7 +113,7 @@ def test_sizes_that_nobody_has_memory_for_are_not_made_up(tmp_path):
     spec = {"name": "x", "datatype": "FP32", "shape": [-1, 10**12]}
     started = time.monotonic()
     loaded(resealed(folder, inputs=[spec], outputs=[spec | {"name": "y"}]))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60
 
 
 def test_weights_outside_the_folder_are_not_read(tmp_path):
@@ -191,7 +191,7 @@ def test_a_load_is_finished_or_undone_though_its_caller_goes_away(tmp_path):
 
     def slowly(folder):
         begun.set()
-        assert gate.wait(10)
+        assert gate.wait(60)
         return open_model(folder)
 
     async def act():

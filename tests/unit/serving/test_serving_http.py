@@ -50,7 +50,7 @@ async def talk(address, *parts, pause=0.0):
         await writer.drain()
         await asyncio.sleep(pause)
     writer.write_eof()
-    found = await asyncio.wait_for(reader.read(), 5)
+    found = await asyncio.wait_for(reader.read(), 60)
     writer.close()
     return found
 
@@ -152,9 +152,9 @@ def test_a_header_without_end_is_bounded():
             for _ in range(100):
                 writer.write(b"a" * 10_000)
                 await asyncio.sleep(0)
-            assert (await asyncio.wait_for(reader.read(4096), 5)).startswith(b"HTTP/1.1 431")
+            assert (await asyncio.wait_for(reader.read(4096), 60)).startswith(b"HTTP/1.1 431")
             writer.close()
-            for _ in range(200):
+            for _ in range(6000):
                 if not site.connections:
                     break
                 await asyncio.sleep(0.01)
@@ -168,7 +168,7 @@ def test_a_claimed_gigabyte_is_refused_before_it_comes_and_ends_the_connection()
         async with server() as (_, address):
             reader, writer = await asyncio.open_connection(*address)
             writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
-            answer = await asyncio.wait_for(reader.read(), 5)
+            answer = await asyncio.wait_for(reader.read(), 60)
             assert statuses(answer) == [413]
             writer.close()
 
@@ -188,14 +188,14 @@ def test_slow_and_idle_clients_are_ended():
             connections = [await asyncio.open_connection(*address) for _ in range(3)]
             connections[0][1].write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Le")
             connections[1][1].write(post(b"abcdef")[:-3])
-            answers = [await asyncio.wait_for(reader.read(), 5) for reader, _ in connections]
+            answers = [await asyncio.wait_for(reader.read(), 60) for reader, _ in connections]
             assert statuses(answers[1]) == [408]
             assert statuses(answers[0]) in ([], [408])
             assert answers[2] == b""
             for _, writer in connections:
                 writer.close()
                 await writer.wait_closed()
-            for _ in range(300):  # what lingers for bytes that may still come goes within a second
+            for _ in range(6000):  # what lingers for bytes that may still come goes within a second
                 if not site.connections:
                     break
                 await asyncio.sleep(0.01)
@@ -211,8 +211,12 @@ def test_a_client_that_does_not_read_is_ended_and_holds_little():
             writer.transport.pause_reading()
             for _ in range(50):
                 writer.write(post(b"more"))
-            for _ in range(400):
-                if not site.connections and writer.transport.is_closing():
+            for _ in range(100_000):  # until the server has taken it
+                if site.connections:
+                    break
+                await asyncio.sleep(0)
+            for _ in range(6000):
+                if not site.connections:
                     break
                 await asyncio.sleep(0.01)
             assert not site.connections
@@ -231,14 +235,14 @@ def test_draining_answers_what_was_accepted_and_ends_the_rest():
             busy.write(post(b"busy", "/slow/0.1"))
             half.write(post(b"half")[:-2])
             await asyncio.sleep(0.02)
-            draining = asyncio.ensure_future(site.drain(5))
+            draining = asyncio.ensure_future(site.drain(60))
             await asyncio.sleep(0.02)
             half.write(b"lf")
             for reader, body in ((busy_reader, b"busy"), (half_reader, b"half")):
-                answer = await asyncio.wait_for(reader.read(), 5)
+                answer = await asyncio.wait_for(reader.read(), 60)
                 assert (statuses(answer), bodies(answer)) == ([200], [body])
                 assert b"connection: close" in answer
-            await asyncio.wait_for(draining, 5)
+            await asyncio.wait_for(draining, 60)
             for writer in (idle, busy, half):
                 writer.close()
 

@@ -128,7 +128,7 @@ def test_requests_go_on_while_the_folder_is_looked_through(app, tmp_path, monkey
 
     def slowly(folder):
         entered.set()
-        assert gate.wait(10)
+        assert gate.wait(60)
         return scanned(folder)
 
     async def talk():

@@ -37,7 +37,7 @@ def serving(*arguments, host="127.0.0.1"):
         yield process, json.loads(line)["url"]
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=60)
         process.stdout.close()
         process.stderr.close()
 

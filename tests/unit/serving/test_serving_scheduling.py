@@ -30,7 +30,7 @@ class Doubling:
             self.gate.set()
 
     def run(self, feeds, outputs=()):
-        assert self.gate.wait(10)
+        assert self.gate.wait(60)
         (array,) = feeds.values()
         self.runs.append(array[:, 0].tolist())
         if np.isnan(array).any():
@@ -49,7 +49,7 @@ def runner(engine, *, exact=True, scheduling=QUEUED, caching=OFF):
 
 
 async def until(condition):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.001)

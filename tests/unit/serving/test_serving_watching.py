@@ -209,11 +209,11 @@ def test_a_reader_that_stands_still_holds_up_nobody():
     started = time.perf_counter()
     for _ in range(9000):
         log.ended(note)
-    assert time.perf_counter() - started < 5
+    assert time.perf_counter() - started < 15, "it waited for the stream"
     assert 0 < log.dropped < 9000
     lost = log.dropped
     stream.free.set()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while stream.getvalue().count(b"\n") < 9000 - lost and time.monotonic() < deadline:
         time.sleep(0.01)
     log.ended(note)
@@ -238,7 +238,7 @@ def test_the_last_line_is_written_out_though_the_end_waits_behind_it():
     stream = Slow()
     log = AccessLog(stream)
     log.ended(Note("http", "GET", "/", "", time.time_ns(), time.perf_counter()))
-    assert stream.entered.wait(20)
+    assert stream.entered.wait(60)
     ending = threading.Thread(target=log.close, args=(20,))
     ending.start()
     while log._lines.empty():

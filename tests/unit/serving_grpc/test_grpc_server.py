@@ -179,4 +179,4 @@ def test_the_program_answers_over_grpc_and_says_where(folders, workers):
         taken = subprocess.run([*command, "--grpc", address], capture_output=True, text=True, timeout=60, check=False)
         assert (taken.returncode, "already in use" in taken.stderr, "--grpc" in taken.stderr) == (3, True, True)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
