@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
+
 # A test process that has spoken gRPC forks children of its own later: gRPC's handlers would write into their logs
 # between fork and exec. Read when gRPC is first imported, which no test module may do before this file.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
@@ -13,6 +15,10 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 # Where the environment keeps no compiled modules, each process of a test would compile them anew.
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(tempfile.gettempdir()) / "cumulant-e2e-compiled"))
+
+# On a busy machine an example may take any time, and so may making one.
+settings.register_profile("tests", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 def pytest_xdist_auto_num_workers() -> int:

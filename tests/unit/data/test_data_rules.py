@@ -256,7 +256,9 @@ def by_hand(rows):
 
 
 @given(rows=ROWS)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_rules_agree_with_a_row_by_row_reading(tmp_path_factory, rows):
     tables = FileTables(f"file://{tmp_path_factory.mktemp('tables')}")
     spec = SourceSpec(

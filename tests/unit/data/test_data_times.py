@@ -95,7 +95,9 @@ def test_event_times_that_cannot_be(place, event, told):
     ),
     st.sampled_from([None, 0, -5 * 60, 330, 14 * 60]),
 )
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 def test_iso_text_is_read_as_python_reads_it(place, times, minutes):
     zone = None if minutes is None else timezone(timedelta(minutes=minutes))
     texts = [time.replace(tzinfo=zone).isoformat() for time in times]

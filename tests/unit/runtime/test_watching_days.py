@@ -86,7 +86,7 @@ def counts(profile):
     max_examples=30,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(days=logs)
 def test_days_one_by_one_are_all_at_once(tmp_path_factory, days):
@@ -207,7 +207,7 @@ def test_rows_of_windows_come_from_their_days_alone(root):
     max_examples=30,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(days=logs, hours=st.integers(-30, 150))
 def test_a_look_at_the_past_counts_what_a_log_that_ends_there_holds(tmp_path_factory, days, hours):

@@ -320,7 +320,9 @@ def attacked(tmp_path_factory):
         yield folder / "log.sock", folder / "log", process
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.binary(max_size=300), st.booleans(), st.sampled_from([None, HELLO, ENTRY, DESCRIBE, 4, 9]))
 def test_garbage_is_refused_and_good_workers_are_served(attacked, data, greets, kind):
     path, _, process = attacked

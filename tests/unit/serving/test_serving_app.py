@@ -360,7 +360,9 @@ tensor_like = st.fixed_dictionaries(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(body=anything | row_like | tensor_like | st.binary(max_size=50), path=st.sampled_from([PREDICT, INFER]))
 def test_no_body_makes_a_fault_of_the_server(app, body, path):
     answer = call(app, "POST", path, body)

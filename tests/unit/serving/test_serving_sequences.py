@@ -155,7 +155,9 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(("sequence_id", "sequence_start", "sequence_end", "sequence_step", "timeout"), JSON)), min_size=1, max_size=5))  # fmt: skip
 def test_no_parameters_make_a_fault_of_the_server(app, several):
     for parameters in several:
