@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import msgspec
-import pytest
-from release_servers import project, served
+from release_servers import served
 from releases import MOMENT, release
 
 from cumulant.core.errors import EngineUnavailableError, StorageError
@@ -20,20 +19,8 @@ from cumulant.runtime.release.owed import Owed, owing, returns, settle, tell_eve
 from cumulant.runtime.release.rollback import roll_back
 from cumulant.runtime.release.views import sentence, view
 from cumulant.runtime.stack.book import Return, change_book, read_book
-from cumulant.testing.clock import ManualClock
 
 ADA = Principal("user:ada", ("risk",))
-
-
-@pytest.fixture
-def clock():
-    return ManualClock(MOMENT)
-
-
-@pytest.fixture
-def late(tmp_path, clock):
-    with project(tmp_path / "late", clock=clock) as found:
-        yield found
 
 
 def register(registry, folder, number):

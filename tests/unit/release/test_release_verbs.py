@@ -35,20 +35,8 @@ from cumulant.runtime.release.rollback import roll_back
 from cumulant.runtime.release.starting import _asking, checked, start_release
 from cumulant.runtime.release.views import sentence, view
 from cumulant.runtime.stack.book import Book, change_book, read_book
-from cumulant.testing.clock import ManualClock
 
 ADA, BOB = Principal("user:ada", ("risk",)), Principal("user:bob", ("ops",))
-
-
-@pytest.fixture
-def clock():
-    return ManualClock(MOMENT)
-
-
-@pytest.fixture
-def late(tmp_path, clock):
-    with project(tmp_path / "late", clock=clock) as found:
-        yield found
 
 
 def put(found, one, before=None):

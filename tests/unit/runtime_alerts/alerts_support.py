@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from cumulant.monitoring.alerts import Finding
@@ -62,3 +65,31 @@ def notice(number, level="info"):
 
 def labels(web):
     return [document[0]["labels"]["subject"] for _, _, document in web.posts]
+
+
+#: delivers when a line comes
+PROGRAM = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from cumulant.project import load
+from cumulant.runtime.alerts.flow import deliver
+from cumulant.testing import ManualClock
+print("here", flush=True)
+sys.stdin.readline()
+late = load(Path(sys.argv[1]))
+deliver(late, clock=ManualClock(datetime(2026, 11, 24, 6, tzinfo=UTC)))
+"""
+
+
+@contextmanager
+def delivering_process(late):
+    """A process that delivers when the block ends; it has ended then too."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(late.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+        yield process
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.wait(60)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from datetime import timedelta
 
 import pytest
-from alerts_support import ADA, START, finding, kinds, made, round_of, see, told, wait_for
+from alerts_support import ADA, START, delivering_process, finding, kinds, made, round_of, see, told, wait_for
 from notify_servers import Mailbox, Web
 
 from cumulant.core.errors import LeaseHeldError, StorageError, UsageError
@@ -137,26 +135,9 @@ def test_one_that_hangs_delays_no_other(tmp_path, web):
             assert outbox.waiting(late.journal(), quick.name) == []
 
 
-PROGRAM = """
-import sys
-from datetime import UTC, datetime
-from pathlib import Path
-from cumulant.project import load
-from cumulant.runtime.alerts.flow import deliver
-from cumulant.testing import ManualClock
-print("here", flush=True)
-sys.stdin.readline()
-late = load(Path(sys.argv[1]))
-deliver(late, clock=ManualClock(datetime(2026, 11, 24, 6, tzinfo=UTC)))
-"""
-
-
 def test_a_kill_between_sending_and_noting_repeats_one_message_at_most(late, web):
     see(late, finding("a"), finding("b"), finding("c"))
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(late.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        process.stdout.readline()
+    with delivering_process(late) as process:
         taken = web._server.RequestHandlerClass.take
 
         def killing(handler, body):
@@ -171,9 +152,6 @@ def test_a_kill_between_sending_and_noting_repeats_one_message_at_most(late, web
             killing(handler, body)
 
         web._server.RequestHandlerClass.take = both
-        process.stdin.write("\n")
-        process.stdin.flush()
-        process.wait(60)
     assert len(outbox.waiting(late.journal())) == 2
     deliver(late, clock=ManualClock(START))
     keys = [headers["idempotency-key"] for _, headers, _ in web.posts]

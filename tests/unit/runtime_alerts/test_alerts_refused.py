@@ -5,22 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import subprocess
-import sys
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 
 import pytest
+from alerts_support import ADA, START, delivering_process
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "conformance"))
 from notify_servers import Mailbox, Web
 
 from cumulant.core.errors import NotFoundError, RefusedError, UndeliverableError, UsageError
 from cumulant.core.events import Actor
 from cumulant.monitoring.alerts import Finding
-from cumulant.ports.access import Principal
 from cumulant.ports.notifier import Message
 from cumulant.project import load
 from cumulant.runtime.alerts import outbox
@@ -32,8 +27,6 @@ from cumulant.runtime.alerts.standing import standing
 from cumulant.runtime.alerts.views import overview
 from cumulant.testing import ManualClock, MemoryJournal, MemoryNotifier
 
-ADA = Principal("user:ada")
-START = datetime(2026, 11, 24, 6, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
@@ -42,11 +35,6 @@ def web():
     with Web() as found:
         found.how, found.status = "choose", 400
         yield found
-
-
-@pytest.fixture
-def clock():
-    return ManualClock(START)
 
 
 def made(folder, url):
@@ -154,32 +142,14 @@ def test_several_refused_ones_in_a_row_end_aside_and_let_the_others_go(late, web
     assert refused(late) == [(f"poison{number}", 3, True) for number in (1, 2, 3, 4)]
 
 
-PROGRAM = """
-import sys
-from datetime import UTC, datetime
-from pathlib import Path
-from cumulant.project import load
-from cumulant.runtime.alerts.flow import deliver
-from cumulant.testing import ManualClock
-print("here", flush=True)
-sys.stdin.readline()
-late = load(Path(sys.argv[1]))
-deliver(late, clock=ManualClock(datetime(2026, 11, 24, 6, tzinfo=UTC)))
-"""
-
-
-def test_a_kill_at_the_refusal_loses_nothing(late, web, clock):
-    """The receiver refuses, and whoever should note it is gone: the message is tried once more, the rest arrives once."""
-    see(late, "a", "poison", "z")
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(late.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        process.stdout.readline()
+def killed_at(late, web, part):
+    """A process that delivers is killed while the receiver has the message that holds `part`, which it does not answer."""
+    with delivering_process(late) as process:
         handler = web._server.RequestHandlerClass
         choose = handler.choose
 
         def killing(one, body):
-            if web.disliked in body and process.poll() is None:
+            if part in body and process.poll() is None:
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
                 one.close_connection = True
@@ -187,9 +157,12 @@ def test_a_kill_at_the_refusal_loses_nothing(late, web, clock):
                 choose(one, body)
 
         handler.choose = killing
-        process.stdin.write("\n")
-        process.stdin.flush()
-        process.wait(60)
+
+
+def test_a_kill_at_the_refusal_loses_nothing(late, web, clock):
+    """The receiver refuses, and whoever should note it is gone: the message is tried once more, the rest arrives once."""
+    see(late, "a", "poison", "z")
+    killed_at(late, web, web.disliked)
     assert told(web) == ["a"]
     assert refused(late) == []
     deliver(late, clock=clock)
@@ -199,25 +172,7 @@ def test_a_kill_at_the_refusal_loses_nothing(late, web, clock):
 
 def test_a_kill_after_the_refusal_was_noted_does_not_forget_it(late, web, clock):
     see(late, "a", "poison", "z")
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, str(late.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        process.stdout.readline()
-        handler = web._server.RequestHandlerClass
-        choose = handler.choose
-
-        def killing(one, body):
-            if b'"z"' in body and process.poll() is None:
-                os.kill(process.pid, signal.SIGKILL)
-                process.wait()
-                one.close_connection = True
-            else:
-                choose(one, body)
-
-        handler.choose = killing
-        process.stdin.write("\n")
-        process.stdin.flush()
-        process.wait(60)
+    killed_at(late, web, b'"z"')
     assert refused(late) == [("poison", 1, False)]
     deliver(late, clock=clock)
     assert told(web) == ["a", "z"]
