@@ -5,11 +5,12 @@ import polars as pl
 import pytest
 
 from cumulant.monitoring import drift
+from cumulant.statistics.drift.stationary import at_end, has_slope
 
 BEFORE, DAYS, SIZE = 120, 30, 200
 
 
-def compared(seed, *, trend=0.0, shift=0.0, again=0.0, shock=0.1):
+def compared(seed, *, trend=0.0, shift=0.0, again=0.0, shock=0.1, columns=("x", "c")):
     """A level that rises by `trend` over the reference, then stays there, and differs by `shift`; days with shocks that
     follow each other by `again`.
     """
@@ -22,7 +23,7 @@ def compared(seed, *, trend=0.0, shift=0.0, again=0.0, shock=0.1):
     table = pl.DataFrame({
         "x": rows + generator.normal(size=len(rows)),
         "c": (generator.random(len(rows)) < 1 / (1 + np.exp(-rows))).astype(str),
-    })  # fmt: skip
+    }).select(columns)  # fmt: skip
     before, now = table[: BEFORE * SIZE], table[BEFORE * SIZE :]
     roles = dict.fromkeys(table.columns, "feature")
     reference = drift.profile(before, roles, cut=drift.by_rows(before.height, SIZE))
@@ -41,6 +42,20 @@ def test_a_lasting_shift_after_a_trend_is_found_from_the_first_window_on():
 
 def test_the_level_that_a_trend_has_reached_is_no_change():
     assert not any(any(compared(seed, trend=2.0).alarming) for seed in range(4))
+
+
+def test_what_is_left_of_a_trend_in_the_newest_part_is_no_change():
+    """The 15 days that are compared rise by a quarter of a deviation: their mean is below the level at their end."""
+    runs = (compared(seed, trend=2.0, shock=0.2, columns=("x",)) for seed in range(1100, 1200))
+    assert sum(any(found.alarming) for found in runs) <= 5
+
+
+def test_the_end_of_a_line_is_where_the_blocks_go():
+    share = np.linspace(0.2, 0.5, 20)
+    ended = at_end(np.column_stack([1000 * share, 1000 * (1 - share)]))
+    np.testing.assert_allclose(ended[:, 0] / 1000, 0.5, atol=0.01)
+    assert has_slope(np.column_stack([1000 * share, 1000 * (1 - share)]))
+    assert not has_slope(np.random.default_rng(1).multinomial(1000, [0.3, 0.7], 20).astype(float))
 
 
 @pytest.mark.parametrize("again", [0.0, 0.5])

@@ -77,8 +77,8 @@ def test_independent_rows_give_pearson_and_fisher():
     assert drift.two_samples(left, np.zeros((1, 3))).p == drift.two_samples(left[:, :1], right[:, :1]).p == 1.0
 
 
-@given(st.integers(0, 2**31), st.integers(2, 14), st.integers(2, 6), st.integers(1, 7))
-def test_cumulants_are_those_of_the_generalised_design_effects(seed, blocks, kinds, span):
+@given(st.integers(0, 2**31), st.integers(2, 14), st.integers(2, 6), st.integers(1, 7), st.sampled_from([1.0, 4.0]))
+def test_cumulants_are_those_of_the_generalised_design_effects(seed, blocks, kinds, span, leverage):
     """Rao and Scott (1981): eigenvalues of the covariance over the multinomial one, by the long way.
 
     Of `span` blocks in a row it is the sum of the autocovariances with Bartlett's weights (Newey and West 1987).
@@ -97,10 +97,10 @@ def test_cumulants_are_those_of_the_generalised_design_effects(seed, blocks, kin
             covariance += weight * np.outer(around[first], around[second])
             kept -= weight / blocks**2  # what the mean of the blocks took of independent ones
     covariance /= kept
-    covariance *= 1 + (n**2 / (sizes**2).sum()) / 200  # the current sample has 200 equal blocks
+    covariance *= leverage + (n**2 / (sizes**2).sum()) / 200  # the current sample has 200 equal blocks
     scale = n * m / (n + m)
     weights = np.linalg.eigvals(scale * np.diag(1 / pooled) @ covariance).real
-    mean, variance, third = _cumulants(rows, now, pooled, scale, span=span)
+    mean, variance, third = _cumulants(rows, now, pooled, scale, span=span, leverage=leverage)
     assert mean == pytest.approx(weights.sum(), rel=1e-8)
     # Blocks that stray further than normal ones add to the others, over the number of current blocks.
     lengths = (((rows / sizes[:, None] - share) ** 2) / pooled).sum(1)

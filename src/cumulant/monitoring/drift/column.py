@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +14,7 @@ from cumulant.statistics import drift
 from cumulant.statistics.drift.effects import gathered
 from cumulant.statistics.drift.intervals import squared
 from cumulant.statistics.drift.stationary import FEWEST as FEWEST_BLOCKS
-from cumulant.statistics.drift.stationary import steady_from
+from cumulant.statistics.drift.stationary import LEVERAGE, at_end, has_slope, steady_from
 from cumulant.statistics.rows import Codes, Floats
 
 #: fewer values than this in a window are not compared: nothing could be said
@@ -57,20 +58,26 @@ class Watch:
     _now: Floats = field(init=False)
     #: the reference's block from which on its values do not move by themselves: shifts are held against what follows
     steady: int = field(init=False)
+    #: whether what follows still has a slope: then a change has to be one from the level at its end as well
+    slope: bool = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_before", np.array(self.reference.counts, dtype=np.float64))
         object.__setattr__(self, "_now", np.array(self.current.counts, dtype=np.float64))
-        object.__setattr__(self, "steady", self._steady_from())
+        steady, slope = self._stationary()
+        object.__setattr__(self, "steady", steady)
+        object.__setattr__(self, "slope", slope)
 
-    def _steady_from(self) -> int:
+    def _stationary(self) -> tuple[int, bool]:
         if len(self._before) < FEWEST_BLOCKS:
-            return 0
+            return 0, False
         counts = self._before[:, self._inside]
         each = float(counts.sum()) / len(counts)
         ordered = self.reference.cells.kind == "number"
         group = drift.groups(counts.sum(axis=0), max(each, 1.0), ordered=ordered)
-        return steady_from(gathered(counts, group), self.least.shift)
+        blocks = gathered(counts, group)
+        steady = steady_from(blocks, self.least.shift)
+        return steady, steady > 0 or has_slope(blocks)
 
     @property
     def _inside(self) -> slice:
@@ -134,12 +141,22 @@ class Watch:
             np.column_stack([one[:, ~far].sum(axis=1), one[:, far].sum(axis=1)])
             for one in (inside[self.steady :], now[:, self._inside])
         )
+        return self._most_cautious(lambda level, leverage: self._tails_from(level, after, leverage), before)
+
+    def _tails_from(self, before: Floats, after: Floats, leverage: float) -> Tested:
         first, then = (float(one[:, 1].sum() / max(one.sum(), 1.0)) for one in (before, after))
-        told = Tested(what="tails", effect=then - first, least=self.least.tails, before=first, now=then)
-        if told.effect < told.least or after.sum() < FEWEST:
-            return told
-        evidence = drift.two_samples(before, after)
-        return _proven(told, evidence.p, evidence.design)
+        tested = Tested(what="tails", effect=then - first, least=self.least.tails, before=first, now=then)
+        if tested.effect < tested.least or after.sum() < FEWEST:
+            return tested
+        evidence = drift.two_samples(before, after, leverage=leverage)
+        return _proven(tested, evidence.p, evidence.design)
+
+    def _most_cautious(self, compare: Callable[[Floats, float], Tested], before: Floats) -> Tested:
+        """The test against the mean of `before` [blocks, cells] or that against its end, whichever is less sure."""
+        tested = compare(before, 1.0)
+        if tested.p == 1 or not self.slope:
+            return tested
+        return max(tested, compare(at_end(before), LEVERAGE), key=lambda one: one.p)
 
     def _unseen(self, now: Floats) -> Tested:
         # Of the next rows about as large a share is new as values were met once so far (Good 1953).
@@ -165,18 +182,20 @@ class Watch:
     def _shift(self, now: Floats) -> Tested:
         left, right, _ = self._inner(now)
         n, m = float(left.sum()), float(right.sum())
-        told = Tested(what="shift", effect=0.0, least=self.least.shift)
         if min(n, m) < FEWEST:
-            return told
+            return Tested(what="shift", effect=0.0, least=self.least.shift)
+        what: What = "constant" if self._constant(now) else "shift"
+        return self._most_cautious(lambda level, leverage: self._shift_from(level, right, leverage, what), left)
+
+    def _shift_from(self, left: Floats, right: Floats, leverage: float, what: What) -> Tested:
         apart = float(squared(left.sum(axis=0)[None], right.sum(axis=0)[None])[0])
         effect = _effect(apart, left, right, 1.0)
-        if effect < told.least:
-            return Tested(what="shift", effect=effect, least=told.least)
-        evidence = drift.two_samples(left, right)
+        if effect < self.least.shift:
+            return Tested(what="shift", effect=effect, least=self.least.shift)
+        evidence = drift.two_samples(left, right, leverage=leverage)
         effect = _effect(apart, left, right, evidence.design)
-        what: What = "constant" if self._constant(now) else "shift"
-        told = Tested(what=what, effect=effect, least=told.least)
-        return _proven(told, evidence.p, evidence.design) if effect >= told.least else told
+        tested = Tested(what=what, effect=effect, least=self.least.shift)
+        return _proven(tested, evidence.p, evidence.design) if effect >= self.least.shift else tested
 
     def _constant(self, now: Floats) -> bool:
         """All values lie in one cell, which held less than half of the reference's."""

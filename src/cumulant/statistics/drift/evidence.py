@@ -27,7 +27,7 @@ class Evidence:
     blocks: int = 1
 
 
-def two_samples(reference: Floats, current: Floats) -> Evidence:
+def two_samples(reference: Floats, current: Floats, *, leverage: float = 1.0) -> Evidence:
     """Pearson's two-sample statistic of counts [blocks, cells] each; both samples' error counts.
 
     Rows of a block may depend on each other in any way, and blocks on those shortly before them; the current blocks
@@ -40,6 +40,8 @@ def two_samples(reference: Floats, current: Floats) -> Evidence:
     grows faster than the square of what moved it. So what is referred to F is the Jensen-Shannon distance, which to
     second order is the same and then grows slower (Osterreicher and Vajda 2003), so that the weights are the same. The
     p-value is the larger of that and Pearson's for independent rows: blocks that happened to be calm promise nothing.
+
+    `leverage`: the variance of the reference's level over that of the mean of its blocks.
     """
     from scipy import special
 
@@ -57,7 +59,9 @@ def two_samples(reference: Floats, current: Floats) -> Evidence:
     alone = float(special.chdtrc(kinds - 1, statistic))
     if blocks < 2:
         return Evidence(statistic=statistic, p=alone)
-    (mean, variance, third), known = _without_change(reference[:, held], current[:, held], pooled[held], scale)
+    (mean, variance, third), known = _without_change(
+        reference[:, held], current[:, held], pooled[held], scale, leverage
+    )
     if mean <= 0:
         return Evidence(statistic=statistic, p=alone, blocks=blocks)
     apart = scale * 8 * math.log(2) * jensen_shannon(left, right) ** 2
@@ -67,14 +71,16 @@ def two_samples(reference: Floats, current: Floats) -> Evidence:
     return Evidence(statistic=statistic, p=max(alone, within), design=max(mean / (kinds - 1), 1.0), blocks=blocks)
 
 
-def _without_change(reference: Floats, current: Floats, pooled: Floats, scale: float) -> tuple[_Cumulants, float]:
+def _without_change(
+    reference: Floats, current: Floats, pooled: Floats, scale: float, leverage: float
+) -> tuple[_Cumulants, float]:
     """The statistic's cumulants without change, and the degrees of freedom that they were learned with.
 
     Runs of as many blocks as there are current ones show how blocks depend on those before, but of runs there are few.
     So they count only where they vary more than runs of independent blocks, by half of what chance makes of that.
     """
     blocks = int((reference.sum(axis=1) > 0).sum())
-    found = mean, variance, _ = _cumulants(reference, current, pooled, scale)
+    found = mean, variance, _ = _cumulants(reference, current, pooled, scale, leverage=leverage)
     if mean <= 0:
         return found, 1.0
     directions = 2 * mean**2 / variance
@@ -82,7 +88,7 @@ def _without_change(reference: Floats, current: Floats, pooled: Floats, scale: f
     if span > 1:
         shares = 1 - np.arange(1, span) / span
         chance = 2 * math.sqrt(float((shares**2).sum()) / (blocks * directions))
-        following = _cumulants(reference, current, pooled, scale, span=span)
+        following = _cumulants(reference, current, pooled, scale, span=span, leverage=leverage)
         if following[0] / mean - 1 > _DOUBT * chance:
             # Bartlett's window at frequency 0 has so many degrees of freedom a block (Priestley 1981, 6.2).
             free = 3 * span / (2 * span**2 + 1)
@@ -90,7 +96,9 @@ def _without_change(reference: Floats, current: Floats, pooled: Floats, scale: f
     return found, directions * (blocks - 1)
 
 
-def _cumulants(reference: Floats, current: Floats, pooled: Floats, scale: float, *, span: int = 1) -> _Cumulants:
+def _cumulants(
+    reference: Floats, current: Floats, pooled: Floats, scale: float, *, span: int = 1, leverage: float = 1.0
+) -> _Cumulants:
     """Mean, variance and third cumulant of the statistic without change, from what the reference's blocks show.
 
     If shares vary between blocks as normal ones do, these are the sums of the eigenvalues, of their squares and cubes,
@@ -112,7 +120,7 @@ def _cumulants(reference: Floats, current: Floats, pooled: Floats, scale: float,
     spread = side @ side.T / (span * (1 - calm) * n**2)
     few = current.sum(axis=1)
     ours, theirs = n**2 / float((sizes**2).sum()), float(few.sum()) ** 2 / float((few**2).sum())
-    mean = scale * (1 + ours / theirs) * float(np.trace(spread))
+    mean = scale * (leverage + ours / theirs) * float(np.trace(spread))
     if mean <= 0:
         return 0.0, 0.0, 0.0
     spread /= float(np.trace(spread))

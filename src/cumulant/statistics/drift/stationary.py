@@ -17,6 +17,10 @@ FEWEST = 16
 _CURVE = 3
 #: chance of leaving a part of a steady reference out, at each halving
 _LEVEL = 0.01
+#: chance of taking a steady reference for one with a slope, which only makes the comparison more cautious
+_LEVEL_OF_SLOPE = 0.05
+#: fewest blocks of a straight line, and the variance of its end over that of the mean of the same blocks
+_FEWEST_OF_LINE, LEVERAGE = 5, 4.0
 
 
 def steady_from(counts: Floats, least: float) -> int:
@@ -33,6 +37,29 @@ def steady_from(counts: Floats, least: float) -> int:
             break
         first = middle
     return first
+
+
+def has_slope(counts: Floats) -> bool:
+    """Whether the newer half of the blocks of `counts` [blocks, cells] differs from the older half by any amount."""
+    middle = len(counts) // 2
+    return len(counts) >= FEWEST and two_samples(_level(counts[:middle]), _level(counts[middle:])).p < _LEVEL_OF_SLOPE
+
+
+def at_end(counts: Floats) -> Floats:
+    """The blocks of `counts` [blocks, cells] at the level that a straight line through their shares reaches at the end.
+
+    What is left of a trend within the blocks else counts as a change of everything after them. The end of a line is
+    less certain than a mean: its variance is `LEVERAGE` times as large.
+    """
+    sizes = counts.sum(axis=1)
+    filled, sizes = counts[sizes > 0], sizes[sizes > 0]
+    if len(sizes) < _FEWEST_OF_LINE:
+        return counts
+    order = np.arange(len(sizes), dtype=np.float64)
+    place = order - np.average(order, weights=sizes)
+    slope = place @ filled / float(sizes @ place**2)
+    moved: Floats = np.maximum(filled + sizes[:, None] * np.outer(place[-1] + 0.5 - place, slope), 0.0)
+    return moved
 
 
 def _apart(older: Floats, newer: Floats, least: float) -> bool:
