@@ -332,8 +332,8 @@ def worlds():
     }
     for days in (2, 3, 5, 7, 10, 20):
         found[f"interval over {days} days"] = World("holds the truth", coverage(days), least=0.93)
-    found["interval over 5 skewed days"] = World("holds the truth", coverage(5, skewed=True))
-    found["interval over 20 skewed days"] = World("holds the truth", coverage(20, skewed=True))
+    for days in (3, 4, 5, 7, 20):
+        found[f"interval over {days} skewed days"] = World("holds the truth", coverage(days, skewed=True), least=0.93)
     return found
 
 

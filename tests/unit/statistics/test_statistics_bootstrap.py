@@ -211,3 +211,16 @@ def test_the_public_face_is_light_and_complete():
     )
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(told.stdout) == [[], []]
+
+
+@pytest.mark.parametrize("clusters", [3, 5, 7])
+def test_intervals_over_a_few_skewed_days_cover(clusters):
+    """Days' losses are exponential: samples of a few days often hold none of the long tail."""
+    generator, runs, size, covered = np.random.default_rng(11), 400, 20, 0
+    cluster = np.repeat(np.arange(clusters), size)
+    for seed in range(runs):
+        loss = 1 + np.repeat(generator.exponential(0.2, clusters), size)
+        rows = Rows(truth=np.zeros(len(loss)), prediction=loss, cluster=cluster)
+        found = estimate(METRICS["mae"], rows, resamples=200, seed=seed)
+        covered += found.low <= 1.2 <= found.high
+    assert covered >= 0.93 * runs
