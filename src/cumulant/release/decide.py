@@ -17,7 +17,7 @@ from cumulant.release.boards import with_interval
 from cumulant.release.figures import for_next_step, has_history, keys_seen, memory_of
 from cumulant.release.history import FEWEST_LOOKS
 from cumulant.release.metrics import STAND_INS, metrics
-from cumulant.release.pulse import Pulse, Reference, Trouble, level_of, trouble
+from cumulant.release.pulse import RECENT, Pulse, Reference, Trouble, level_of, trouble
 from cumulant.release.state import Board, Passed, Release, Status
 from cumulant.release.steps import Step, holdback_of
 
@@ -39,7 +39,11 @@ def troubled(release: Release, pulse: Pulse) -> Trouble | None:
     look = duration(release.spec.look).total_seconds()
     active = release.seconds + sum(one.seconds for one in release.passed)
     level = level_of(share(release.spec.alpha), look=int(active / look), checks=look)
-    return trouble(pulse, release.spec.ceilings, Reference(worst=memory_of(release).champion.worst, level=level))
+    known = memory_of(release).champion
+    # The variance of a shorter time's mean is at most so many times that of a look's.
+    shape = known.burst_shape("errors") * min(RECENT / look, 1.0)
+    reference = Reference(worst=known.worst, usual=known.rate("errors"), shape=shape, level=level)
+    return trouble(pulse, release.spec.ceilings, reference)
 
 
 def decide(release: Release, *, skewed: bool = False, failing: bool = False, at: datetime) -> Release:

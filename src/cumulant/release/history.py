@@ -21,6 +21,8 @@ from cumulant.statistics.sequential.arrays import Floats
 FEWEST_LOOKS = 12
 #: requests of a look below which its share of failures is no worst moment
 _FEWEST_REQUESTS = 20
+#: standard errors of chance by which failures must vary from look to look to be called bursts
+_ERRORS = 2.0
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -93,6 +95,19 @@ class ChampionRecord(msgspec.Struct, frozen=True, kw_only=True):
     def rate(self, metric: str) -> float:
         """Bad events a request; 0 before any request."""
         return self.bad.get(metric, 0.0) / self.requests if self.requests else 0.0
+
+    def burst_shape(self, metric: str) -> float:
+        """Shape of the gamma bursts (mean 1) that vary its rate from look to look; infinity: no more than chance does.
+
+        By moments: the variance of the rate beyond that of independent failures is the squared rate over the shape.
+        """
+        rate, variance = self.rate(metric), self._dependence(metric).variance()
+        if self.looks < FEWEST_LOOKS or not rate:
+            return math.inf
+        expected = rate * self.requests / self.looks
+        chance = rate**2 / expected
+        beyond = variance - chance * (1 + _ERRORS * math.sqrt((2 + 1 / expected) / self.looks))
+        return rate**2 / beyond if beyond > 0 else math.inf
 
     def block(self, metric: str, *, least: int, most: int) -> tuple[int, float]:
         """Looks in a block of the metric, `least` to `most`, and the design effect that remains between such blocks."""

@@ -2,11 +2,13 @@
 
 That the candidate has no ready server, is started again and again, or answers in another shape is a fact that needs no
 champion. A share of failed requests is compared with the champion's: of the same seconds by an exact test with a part
-of the release's alpha, and of the champion's worst moment, so that what befalls the champion as well rolls nothing
-back.
+of the release's alpha, of the champion's worst moment, and of the bursts in which the champion fails, so that what
+befalls the champion as well rolls nothing back.
 """
 
 from __future__ import annotations
+
+import math
 
 import msgspec
 import numpy as np
@@ -20,6 +22,8 @@ from cumulant.statistics.sequential.arrays import Floats
 
 #: a share of failures must exceed the champion's worst moment so many times
 _TIMES = 1.25
+#: seconds that a pulse looks back
+RECENT = 5
 
 
 class ArmPulse(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,9 +56,15 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reference(msgspec.Struct, frozen=True, kw_only=True):
-    """What the champion's failures are compared by: its worst share in one look, and the level of one check."""
+    """What the champion's past says of its failures, and the level of one check.
+
+    `worst` is its worst share in one look, `usual` its rate, `shape` that of the gamma bursts (mean 1) which one pulse
+    sees of it; infinity where its failures are independent.
+    """
 
     worst: float = 0.0
+    usual: float = 0.0
+    shape: float = math.inf
     level: float = 0.005
 
 
@@ -105,13 +115,25 @@ def _failing(arm: ArmPulse, ceilings: CeilingSpec) -> bool:
 
 
 def _surely_worse(pulse: Pulse, reference: Reference) -> bool:
-    """Whether the candidate fails more than the champion, now by an exact test and in the champion's worst moment."""
+    """Whether the candidate fails more than the champion: in its worst moment, in bursts like its, and now."""
     mine, theirs = pulse.candidate, pulse.champion
     if mine.failures / mine.requests <= min(_TIMES * reference.worst, 1 - 1e-9):
+        return False
+    if _in_a_burst(mine, reference) > reference.level:
         return False
     bad = mine.failures + theirs.failures
     good = mine.requests + theirs.requests - bad
     return _at_least(mine.failures, of=mine.requests, bad=bad, good=good) <= reference.level
+
+
+def _in_a_burst(arm: ArmPulse, reference: Reference) -> float:
+    """The chance that an arm with the champion's rate and bursts fails so often: negative binomial."""
+    from scipy.special import betainc
+
+    expected = arm.requests * reference.usual
+    if math.isinf(reference.shape) or not expected:
+        return 0.0
+    return float(betainc(arm.failures, reference.shape, expected / (expected + reference.shape)))
 
 
 def _at_least(failures: int, *, of: int, bad: int, good: int) -> float:

@@ -19,7 +19,7 @@ from cumulant.core.errors import CumulantError
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
 from cumulant.core.units import to_micros
 from cumulant.release.look import Graded, Look, Losses, Pairs, Requests, counting
-from cumulant.release.pulse import ArmPulse, Pulse, requests_and_failures
+from cumulant.release.pulse import RECENT, ArmPulse, Pulse, requests_and_failures
 from cumulant.runtime.release.asking import fetched
 from cumulant.runtime.release.pairs import Mirrored, mirrored
 from cumulant.runtime.release.servers import Lives, Told, restarts, told
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from cumulant.runtime.release.own import Own
 
 _SECOND = 1_000_000
-#: seconds of requests that a pulse looks at
-_RECENT = 5.0
 #: exchanges of one reading, and of one look
 _PAGE, _MOST = 100_000, 1_000_000
 _PROBE_SECONDS = 0.4
@@ -234,14 +232,14 @@ class _Recent:
             more = len(page) >= _PAGE
             self._keep(page)
         now = self._steady()
-        while self._kept and self._kept[0][0] <= now - _RECENT:
+        while self._kept and self._kept[0][0] <= now - RECENT:
             self._kept.popleft()
         return counting((one for _, one in self._kept), model=release.model, revision=release.revision)
 
     def _keep(self, page: Sequence[Exchange]) -> None:
         """What waited in the log while nobody read it is not of the last seconds."""
         now, newest = self._steady(), max((one.time for one in page), default=0)
-        self._kept.extend((now, one) for one in page if one.time > newest - _RECENT * _SECOND)
+        self._kept.extend((now, one) for one in page if one.time > newest - RECENT * _SECOND)
 
 
 def shape(arm: Arm, model: str) -> Shape | None:

@@ -122,6 +122,10 @@ class LongRunVariance:
         rise, chance = self._rises(variances, 0, places)
         return float(np.clip((rise - _ERRORS * chance).max(initial=1.0), 1.0, _MOST))
 
+    def variance(self) -> float:
+        """Of single values, whatever their order; 0 of fewer than two."""
+        return self._variance(0)
+
     def visible(self) -> int:
         """The longest block whose dependence the series can show; 0 where it is too short for any."""
         enough = np.flatnonzero(self.blocks >= FEWEST_BLOCKS)
@@ -130,11 +134,15 @@ class LongRunVariance:
     def _rises(self, variances: Floats, scale: int, places: npt.NDArray[np.int64]) -> tuple[Floats, Floats]:
         """Of each longer block, its long-run variance over what independent blocks of `scale` have, and its error."""
         longer = places[places > scale]
-        count, (total, squares) = self.blocks[scale], self.sums[scale]
-        own = 2.0**scale * (squares - total**2 / count) / max(count - 1, 1)
+        own = 2.0**scale * self._variance(scale)
         if not own > 0:
             return np.ones(len(longer)), np.zeros(len(longer))
         return variances[longer] / own, np.sqrt(_CHANCE / self.blocks[longer])
+
+    def _variance(self, scale: int) -> float:
+        """Of the means of blocks of 2^scale values."""
+        count, (total, squares) = self.blocks[scale], self.sums[scale]
+        return float((squares - total**2 / max(count, 1)) / max(count - 1, 1))
 
     def to_json(self) -> dict[str, object]:
         """Plain numbers and lists; what is missing is None."""

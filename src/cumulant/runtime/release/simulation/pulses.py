@@ -9,12 +9,9 @@ import numpy as np
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.core.units import share
 from cumulant.release.look import Requests
-from cumulant.release.pulse import ArmPulse, Pulse, requests_and_failures
+from cumulant.release.pulse import RECENT, ArmPulse, Pulse, requests_and_failures
 from cumulant.release.spec import CeilingSpec
 from cumulant.runtime.release.simulation.requests import Arrived
-
-#: seconds of requests that a pulse looks at, as the controller's evidence has it
-RECENT = 5
 
 
 class Pulses:

@@ -1,0 +1,71 @@
+"""The quick check where the champion fails in bursts: what such bursts do by chance rolls nothing back."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+from releases import MOMENT, release
+from scipy import stats
+
+from cumulant.release.decide import guard, troubled
+from cumulant.release.figures import memory_of, with_history
+from cumulant.release.history import ChampionHistory
+from cumulant.release.pulse import ArmPulse, Pulse, Reference, level_of, trouble
+from cumulant.release.spec import CeilingSpec, ReleaseSpec
+from cumulant.release.state import Release
+
+RATE, LOOKS, REQUESTS = 0.005, 8640, 2000
+CHAMPION = ArmPulse(requests=900, failures=4)
+
+
+def pulse(failures: int) -> Pulse:
+    return Pulse(candidate=ArmPulse(requests=100, failures=failures), champion=CHAMPION)
+
+
+def with_bursts(now: Release, cv: float, looks: int = LOOKS) -> Release:
+    """The release after a day of its champion in which each look of 10 s had a gamma burst of its own."""
+    draw = np.random.default_rng(1)
+    factors = draw.gamma(cv**-2, cv**2, looks) if cv else np.ones(looks)
+    bad = draw.binomial(REQUESTS, np.minimum(RATE * factors, 1))
+    counts = np.stack([bad, 0 * bad, 0 * bad], axis=1).astype(np.float64)
+    history = ChampionHistory(requests=np.full(looks, float(REQUESTS)), bad=counts, slow_us=None)
+    return with_history(now, history)
+
+
+@pytest.mark.parametrize("cv", [1.0, 2.0, 3.0, 4.0])
+def test_the_shape_of_bursts_is_read_from_the_champions_past(cv: float) -> None:
+    known = memory_of(with_bursts(release(), cv)).champion
+    assert known.burst_shape("errors") == pytest.approx(cv**-2, rel=0.3)
+
+
+def test_chance_and_a_short_past_are_no_bursts() -> None:
+    assert memory_of(with_bursts(release(), 0)).champion.burst_shape("errors") > 100
+    assert memory_of(with_bursts(release(), 3, looks=11)).champion.burst_shape("errors") == np.inf
+    assert memory_of(release()).champion.burst_shape("errors") == np.inf
+
+
+def test_bursts_like_the_champions_roll_back_no_oftener_than_the_level_says() -> None:
+    draw, level, pulses = np.random.default_rng(2), 1e-4, 200_000
+    failures = draw.binomial(100, np.minimum(RATE * draw.gamma(1 / 9, 9, pulses), 1))
+    shape = memory_of(with_bursts(release(), 3)).champion.burst_shape("errors")
+
+    def rolled_back(reference: Reference) -> int:
+        return sum(trouble(pulse(int(one)), CeilingSpec(), reference) is not None for one in failures[failures > 20])
+
+    assert rolled_back(Reference(usual=RATE, shape=shape, level=level)) <= stats.binom.isf(0.001, pulses, level)
+    assert rolled_back(Reference(usual=RATE, level=level)) > 3 * pulses * level, "by Fisher's test alone"
+
+
+def test_a_candidate_that_fails_all_requests_is_rolled_back_at_once_all_the_same() -> None:
+    bursty, calm = (with_bursts(release(status="running"), cv) for cv in (3, 0))
+    found = {one: [guard(now, pulse(one), at=MOMENT).status for now in (bursty, calm)] for one in (30, 100)}
+    assert found == {30: ["running", "rolled_back"], 100: ["rolled_back", "rolled_back"]}
+
+
+def test_a_pulse_within_a_long_look_may_hold_a_stronger_burst_than_the_look() -> None:
+    spec = ReleaseSpec(look="10s")
+    short = with_bursts(release(spec, status="running"), 2)
+    long = msgspec.structs.replace(short, spec=ReleaseSpec(look="60s"))
+    assert level_of(0.05, look=0, checks=60) < level_of(0.05, look=0, checks=10)
+    assert [troubled(now, pulse(45)) is not None for now in (short, long)] == [True, False]
