@@ -6,7 +6,8 @@ other. Segments are those of at least `_LEAST` rows.
 
 Where events are rare, a segment has too few of them for its losses to tell anything. There the scores tell: two models
 of the same rows are closer to each other than to a constant. A segment in which they are not, beyond chance, is one
-that the candidate answers by something else.
+that the candidate answers by something else. Where few rows have a score that says anything, a limit of a mean is too
+wide to show that. Then each of these rows is ranked by its distance among rows of the whole that score as high.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ _WORSE = 0.25
 _UNLIKE, _FURTHER = 0.75, 1.25
 #: the same of all rows, above which no segment is looked at
 _ALL = 0.5
+#: part of the rows whose scores are the highest, rows of it that score alike, and how many a segment has at least
+_HIGHEST, _ALIKE, _FEW = 0.01, 40, 8
 
 
 def worst_segments(
@@ -72,14 +75,16 @@ def unlike_segment(
     usual = float(apart.mean())
     if usual > _ALL * float(champion.var()):
         return None
-    chosen, worst = list(_segments(block, features)), None
+    chosen, found = list(_segments(block, features)), []
+    ranks = _ranks(champion, candidate)
     for feature, value, rows in chosen:
         constant = (champion[rows] - champion[rows].mean()) ** 2
         if apart[rows].mean() < _FURTHER * usual or apart[rows].mean() < _UNLIKE * constant.mean():
             continue
-        low = _low(apart[rows] - _UNLIKE * constant, block[rows], _ALPHA / len(chosen))
-        if low > 0 and (worst is None or low > worst.low):
-            worst = SegmentDifference(
+        alpha = _ALPHA / len(chosen)
+        low = _low(apart[rows] - _UNLIKE * constant, block[rows], alpha)
+        if low > 0 or _further(ranks[rows], block[rows], alpha):
+            one = SegmentDifference(
                 feature=feature,
                 value=value,
                 rows=len(rows),
@@ -87,7 +92,40 @@ def unlike_segment(
                 candidate_loss=float(apart[rows].mean()),
                 low=low,
             )
-    return worst
+            found.append(one)
+    return max(found, key=lambda one: one.candidate_loss / max(one.champion_loss, 1e-300), default=None)
+
+
+def _ranks(champion: Floats, candidate: Floats) -> Floats:
+    """The rank, 0 to 1, of each row's distance [n] among rows with a score as high; NaN below the highest scores.
+
+    As high in the champion's scores, or in the candidate's; the mean where both are high.
+    """
+    from scipy.stats import rankdata
+
+    apart = np.abs(candidate - champion)
+    sums, counts = np.zeros(len(apart)), np.zeros(len(apart))
+    for scores in (champion, candidate):
+        highest = np.argsort(-scores, kind="stable")[: round(_HIGHEST * len(scores))]
+        for rows in np.array_split(highest, max(1, len(highest) // _ALIKE)):
+            sums[rows] += (rankdata(apart[rows]) - 0.5) / max(len(rows), 1)
+            counts[rows] += 1
+    ranks: Floats = np.divide(sums, counts, out=np.full(len(apart), np.nan), where=counts > 0)
+    return ranks
+
+
+def _further(ranks: Floats, block: npt.NDArray[np.int64], alpha: float) -> bool:
+    """Whether a segment's `ranks` are above 1/2 beyond chance; rows of a block may depend on each other."""
+    from scipy.stats import norm
+
+    high = np.isfinite(ranks)
+    above = ranks[high] - 0.5
+    if len(above) < _FEW:
+        return False
+    _, codes = np.unique(block[high], return_inverse=True)
+    together = float((np.bincount(codes, weights=above - above.mean()) ** 2).sum())
+    error = np.sqrt(max(together, len(above) / 12))
+    return bool(above.sum() > norm.isf(alpha) * error)
 
 
 def _segments(
