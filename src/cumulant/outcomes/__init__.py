@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from cumulant.outcomes.importing import Defaults, Imported, import_predictions
     from cumulant.outcomes.ingest import Taken, ingest_file, ingest_inbox, waiting
     from cumulant.outcomes.joining import Advanced, Outcomes
+    from cumulant.outcomes.labelled_log import LabelledLog
     from cumulant.outcomes.labels import LabelSchema, asked_names, asked_ref, key_ref, key_text, number
     from cumulant.outcomes.losses import LOSSES, Loss, class_probabilities, decision, read_outputs
     from cumulant.outcomes.pairs import Graded, Pair
-    from cumulant.outcomes.place import INBOX
+    from cumulant.outcomes.place import INBOX, Ingested
     from cumulant.outcomes.scored import logged
-    from cumulant.outcomes.store import Ingested, locked, write_bytes, writing_to
+    from cumulant.outcomes.store import locked, write_bytes, writing_to
 
 _HOMES = {
     "Advanced": "joining",
@@ -31,9 +32,10 @@ _HOMES = {
     "Graded": "pairs",
     "INBOX": "place",
     "Imported": "importing",
-    "Ingested": "store",
+    "Ingested": "place",
     "LOSSES": "losses",
     "LabelSchema": "labels",
+    "LabelledLog": "labelled_log",
     "LabelsIngested": "events",
     "Loss": "losses",
     "Outcomes": "joining",
@@ -74,6 +76,7 @@ __all__ = [
     "Imported",
     "Ingested",
     "LabelSchema",
+    "LabelledLog",
     "LabelsIngested",
     "Loss",
     "Outcomes",

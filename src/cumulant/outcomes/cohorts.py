@@ -8,7 +8,8 @@ from typing import Literal
 import msgspec
 import polars as pl
 
-from cumulant.outcomes.joining import Outcomes
+from cumulant.outcomes.labelled_log import LabelledLog
+from cumulant.outcomes.matching import usable
 
 Period = Literal["day", "week"]
 _COHORT = ["from", "model", "version", "arm"]
@@ -54,7 +55,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def report(
-    outcomes: Outcomes, now: datetime, *, by: Period = "day", since: date | None = None, until: date | None = None
+    outcomes: LabelledLog, now: datetime, *, by: Period = "day", since: date | None = None, until: date | None = None
 ) -> Report:
     """What is known by `now`; cohorts of the predictions of the days `since` to `until`.
 
@@ -68,7 +69,7 @@ def report(
     due = good.filter(pl.col("known_time") <= now)
     counted: list[pl.DataFrame] = []
     used: list[pl.Series] = []
-    for joined, refs in outcomes.batches(as_of=now):
+    for joined, refs in outcomes.counted(usable(said, now)):
         used.append(refs)
         counted.append(_counted(joined, by, since, until))
     cohorts = _cohorts(counted)

@@ -10,20 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from cumulant.outcomes.place import LABELS
-from cumulant.outcomes.store import (
-    FACTS,
-    MERGED,
-    POSTED,
-    Batch,
-    Ingested,
-    batches,
-    ingested,
-    merges,
-    parts,
-    read_table,
-    writing_to,
-)
+from cumulant.outcomes.place import LABELS, MERGED, POSTED, Ingested, batches, ingested, merges, parts
+from cumulant.outcomes.store import FACTS, Batch, read_table, writing_to
 
 #: batches of one level that become one of the next, so that a row is merged as often as the logarithm of their number
 _MANY = 64

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import polars as pl
 
-from cumulant.outcomes import store
+from cumulant.outcomes import scanning
 
 State = Literal["usable", "unmatched", "waiting", "refused", "contradicted"]
 #: of references and models, those that a prediction has: `Outcomes.named`
 Named = Callable[[pl.DataFrame], pl.DataFrame]
+#: the newest first, in the order of their file
+_ORDER = ["received", "line"]
+#: what the state of a row is worked out from
+_STATED = [*_ORDER, "ref", "model", "id", "key", "known_time", "problem"]
 
 
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,21 +56,34 @@ def shown(
     Raises:
         StorageError: a file cannot be read.
     """
-    contradicted = _contradicted(folder, now)
-    found: list[pl.DataFrame] = []
-    for frame in _frames(folder, None):
-        rows = frame.with_columns(_state(now, contradicted))
-        if named is not None and state in ("usable", "unmatched"):
-            rows = _matched(rows, named)
-        if state is not None:
-            rows = rows.filter(pl.col("state") == state)
-        if request is not None:
-            rows = rows.filter(pl.col("id") == request)
-        found = [pl.concat([*found, rows]).sort("received", "line", descending=[True, False])]
-        found = [found[0].head(limit)] if limit is not None else found
-    if named is not None and state is None:
-        found = [_matched(one, named) for one in found]
-    return [_shown(row) for frame in found for row in frame.to_dicts()]
+    shown = partial(_newest, now=now, state=state, request=request, limit=limit, named=named)
+    rows = scanning.facts(folder, shown)
+    return [] if rows is None else [_shown(row) for row in rows.to_dicts()]
+
+
+def _newest(
+    said: pl.LazyFrame, *, now: datetime, state: str | None, request: str | None, limit: int | None, named: Named | None
+) -> pl.LazyFrame:
+    """The rows to show. What tells which are the newest is read first, the rest of these rows only."""
+    rows = said if request is None else said.filter(pl.col("id") == request)
+    wanted = pl.lit(value=True) if state is None else pl.col("state") == state
+    if limit is not None:
+        order = rows.select(_ORDER) if state is None else _stated(rows.select(_STATED), said, now, named)
+        last = order.filter(wanted).sort(_ORDER, descending=[True, False]).head(limit).tail(1).collect()
+        if not last.height:
+            return rows.head(0)
+        received, line = last.select(_ORDER).row(0)
+        newer = pl.col("received") > received
+        rows = rows.filter(newer | ((pl.col("received") == received) & (pl.col("line") <= line)))
+    ordered = _stated(rows, said, now, named).filter(wanted).sort(_ORDER, descending=[True, False])
+    return ordered if limit is None else ordered.head(limit)
+
+
+def _stated(rows: pl.LazyFrame, said: pl.LazyFrame, now: datetime, named: Named | None) -> pl.LazyFrame:
+    """`rows` of what was `said`, each with its state."""
+    read = rows.collect()
+    told = read.with_columns(_state(now, _contradicted(said, read["ref"].unique(), now)))
+    return (told if named is None else _matched(told, named)).lazy()
 
 
 def _matched(rows: pl.DataFrame, named: Named) -> pl.DataFrame:
@@ -91,22 +109,11 @@ def _state(now: datetime, contradicted: pl.DataFrame) -> pl.Expr:
     )
 
 
-def _contradicted(folder: Path, now: datetime) -> pl.DataFrame:
-    """Of what is known by `now`, the references with the moments at which two things were said of them."""
-    parts = list(_frames(folder, ["ref", "model", "known_time", "label", "problem"]))
-    if not parts:
-        return pl.from_arrow(store.FACTS.empty_table().select(["ref", "model", "known_time"]))  # type: ignore[return-value]
-    due = pl.concat(parts).filter((pl.col("problem") == "") & (pl.col("known_time") <= now))
-    told = due.group_by("ref", "model", "known_time").agg(pl.col("label").n_unique())
-    return told.filter(pl.col("label") > 1).drop("label")
-
-
-def _frames(folder: Path, columns: list[str] | None) -> Iterator[pl.DataFrame]:
-    for name in store.batches(folder):
-        for path in store.parts(folder, name):
-            frame = pl.from_arrow(store.read_table(path, columns))
-            assert isinstance(frame, pl.DataFrame)
-            yield frame
+def _contradicted(said: pl.LazyFrame, refs: pl.Series, now: datetime) -> pl.DataFrame:
+    """Of what is known by `now` of these references, the moments at which two things were said."""
+    due = pl.col("ref").is_in(refs.implode()) & (pl.col("problem") == "") & (pl.col("known_time") <= now)
+    answers = said.filter(due).group_by("ref", "model", "known_time").agg(pl.col("label").n_unique())
+    return answers.filter(pl.col("label") > 1).drop("label").collect()
 
 
 def _shown(row: dict[str, Any]) -> Shown:

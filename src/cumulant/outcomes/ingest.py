@@ -17,8 +17,8 @@ from cumulant.core.errors import StorageError
 from cumulant.outcomes import files
 from cumulant.outcomes.compaction import compact
 from cumulant.outcomes.labels import LabelSchema, Reader, Said
-from cumulant.outcomes.place import CLAIMED, INBOX
-from cumulant.outcomes.store import FACTS, POSTED, Batch, Ingested, ingested, locked, writing_to
+from cumulant.outcomes.place import CLAIMED, INBOX, POSTED, Ingested, ingested
+from cumulant.outcomes.store import FACTS, Batch, locked, writing_to
 
 #: files of the inbox that become one batch, so that many small posts do not stay many small files
 _TOGETHER = 5_000

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from datetime import date, datetime
+from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
 import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from cumulant.core.clock import Clock, SystemClock
+from cumulant.core.clock import Clock
 from cumulant.core.errors import StorageError
 from cumulant.core.plan import Field
-from cumulant.outcomes import store
+from cumulant.outcomes import place, store
+from cumulant.outcomes.labelled_log import LabelledLog
 from cumulant.outcomes.losses import Loss
-from cumulant.outcomes.matching import READ, by_key, matched, resolved, usable
+from cumulant.outcomes.matching import usable
 from cumulant.outcomes.numbered import Numbered
 from cumulant.outcomes.pairs import GRADED, PAIRS, Graded, Pair, graded, paired, to_graded, to_pairs
 from cumulant.outcomes.progress import Progress, read_progress, write_progress
-from cumulant.outcomes.scored import COLUMNS, IDENTITY, TOLD, asked, frame
+from cumulant.outcomes.scored import COLUMNS, IDENTITY, TOLD, asked, frame, named, unpacked
 from cumulant.serving import log
 
 _TIME = pa.timestamp("us", "UTC")
@@ -28,9 +28,8 @@ _TIME = pa.timestamp("us", "UTC")
 _HEAD = ["id", "event_time"]
 _LABEL = [*IDENTITY, "label", "value", "label_known_time", "weight"]
 _LISTINGS = 100
-_Named = tuple[pa.Array, pa.Array]
 #: the join's columns
-JOINED = pa.schema(
+_JOINED = pa.schema(
     [
         *(log.SCHEMA.field(name) for name in TOLD),
         pa.field("score", pa.float64()),
@@ -53,69 +52,18 @@ class Advanced(msgspec.Struct, frozen=True, kw_only=True):
     graded: int
 
 
-class Outcomes:
-    """Labels in `folder`, the prediction log in `predictions`.
-
-    `key` are the fields of the model's request by which labels may name a prediction, beside its id.
-    """
+class Outcomes(LabelledLog):
+    """As `LabelledLog`, and what was found of it: predictions with their labels, mirrored requests in pairs."""
 
     def __init__(
-        self, folder: Path, predictions: Path, *, key: Sequence[Field] = (), loss: Loss | None = None,
-        clock: Clock | None = None,
+        self, folder: Path, predictions: Path, *, key: Sequence[Field] | Callable[[], Sequence[Field]] = (),
+        loss: Loss | None = None, clock: Clock | None = None,
     ) -> None:  # fmt: skip
-        self._folder, self._log, self._key, self._loss = folder, predictions, tuple(key), loss
-        self._clock = clock or SystemClock()
-        self._joined = Numbered(folder / "joined", JOINED, IDENTITY)
+        super().__init__(folder, predictions, key=key, clock=clock)
+        self._loss = loss
+        self._joined = Numbered(folder / "joined", _JOINED, IDENTITY)
         self._pairs = Numbered(folder / "pairs", PAIRS, ["worker", "sequence", "row"])
         self._graded = Numbered(folder / "graded", GRADED, ["worker", "sequence", "row"])
-
-    # --- what is read
-
-    def table(
-        self, *, since: date | None = None, until: date | None = None, as_of: datetime | None = None
-    ) -> Iterator[pl.DataFrame]:
-        """All predictions of the days `since` to `until` with what is known of them by `as_of`, batch by batch.
-
-        `provenance` is `labelled`, `corrected`, `contradicted` or `none`; without a label it is null.
-
-        Raises:
-            StorageError: a file cannot be read.
-        """
-        for joined, _ in self.batches(since=since, until=until, as_of=as_of):
-            yield joined
-
-    def batches(
-        self, *, since: date | None = None, until: date | None = None, as_of: datetime | None = None
-    ) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
-        """As `table`, each batch with the references of the labels that were of use in it."""
-        facts = self.facts(as_of or self._clock.now())
-        # Requests are the most of a log, and only keys are read from them.
-        columns = COLUMNS if self._key and by_key(facts) else [name for name in COLUMNS if name != "request"]
-        for batch in log.scan(self._log, since=since, until=until).to_batches(columns=columns):
-            if batch.num_rows:
-                yield self._join(pa.Table.from_batches([batch]), facts)
-
-    def of(self, request: str) -> pl.DataFrame:
-        """The rows of one request, as in `table`. Raises StorageError."""
-        facts = self.facts(self._clock.now())
-        wanted = pc.equal(pc.field("id"), request)
-        table = log.scan(self._log).to_table(columns=COLUMNS, filter=wanted)
-        return self._join(table, facts)[0].sort("time", "row", "shadow")
-
-    def named(self, facts: pl.DataFrame) -> pl.DataFrame:
-        """Of the references and models (`ref`, `model`) in `facts`, those that a prediction of the log has.
-
-        Raises:
-            StorageError: a file cannot be read.
-        """
-        wanted = facts.select("ref", "model").unique()
-        ids, times = _named(wanted)
-        found = [wanted.clear()]
-        for batch in log.scan(self._log).to_batches(columns=COLUMNS) if wanted.height else ():
-            table = asked(pa.Table.from_batches([batch]), ids, times)
-            if table.num_rows:
-                found.append(matched(frame(table, self._key), wanted)[["ref", "model"]])
-        return pl.concat(found).unique()
 
     def labelled(self, cursor: int = 0, *, limit: int | None = None) -> tuple[pl.DataFrame, int]:
         """Predictions that got a label since the cursor, each once, with that label; and the next cursor.
@@ -144,10 +92,6 @@ class Outcomes:
         """The cursor after the newest pair whose label has come."""
         return self._graded.last
 
-    def facts(self, now: datetime) -> pl.DataFrame:
-        """What is known by `now`; about 500 bytes a label in memory at most."""
-        return usable(self._facts(store.batches(self._folder)), now)
-
     # --- what is found
 
     def advance(self) -> Advanced:
@@ -162,14 +106,14 @@ class Outcomes:
         now = self._clock.now()
         with store.locked(self._folder):
             progress = read_progress(self._folder)
-            names = store.batches(self._folder)
+            names = place.batches(self._folder)
             news = [one for one in names if not self._known(one, progress)]
             due = progress.next_due is not None and now >= progress.next_due
             if not news and not due and self._looked_at(progress):
                 return Advanced(labelled=0, pairs=0, graded=0)
-            said = self._facts(names)
+            said = self.said(names)
             facts = usable(said, now)
-            fresh = facts if due or news == names else usable(self._facts(news), now)
+            fresh = facts if due or news == names else usable(self.said(news), now)
             labelled, mirrored = self._look(progress, facts, fresh)
             pairs = self._pair(progress, mirrored, now)
             found = self._grade(progress)
@@ -189,14 +133,14 @@ class Outcomes:
         A file that is merged before it is read is looked for again: else its rows would miss these labels for ever.
         """
         labelled, mirrored = 0, list[pl.DataFrame]()
-        named = _named(fresh) if fresh.height else None
+        meant = asked(*named(fresh)) if fresh.height else None
         for _ in range(_LISTINGS):
             gone = False
             for file, read in log.stored(self._log):
                 new = not progress.seen(file.day, file.life, file.first, file.last)
-                if not new and named is None:
+                if not new and meant is None:
                     continue
-                rows, found = self._look_into(read, facts, None if new else named, mirrored if new else None)
+                rows, found = self._look_into(read, facts, None if new else meant, mirrored if new else None)
                 labelled += found
                 gone |= not rows and not file.path.exists()
                 if rows:
@@ -210,52 +154,31 @@ class Outcomes:
         )
 
     def _look_into(
-        self, read: log.Rows, facts: pl.DataFrame, named: _Named | None, mirrored: list[pl.DataFrame] | None
+        self, read: log.Rows, facts: pl.DataFrame, meant: pl.Expr | None, mirrored: list[pl.DataFrame] | None
     ) -> tuple[int, int]:
-        """How many rows a file has, or that it has some; and how many of them got a label. `named`: only those."""
+        """How many rows a file has, or that it has some; and how many of them got a label. `meant`: only those."""
         rows = labelled = 0
-        if named is not None:
-            heads = [asked(batch, *named).num_rows for batch in read(_HEAD)]
+        if meant is not None:
+            heads = [unpacked(batch).filter(meant).height for batch in read(_HEAD)]
             if not any(heads):
                 return len(heads), 0
         for batch in read(COLUMNS):
             rows += batch.num_rows
-            table = batch if named is None else asked(batch, *named)
-            if table.num_rows and facts.height:
-                found, _ = self._join(table, facts)
+            answered = unpacked(batch)
+            wanted = answered if meant is None else answered.filter(meant)
+            if wanted.height and facts.height:
+                found, _ = self._join(wanted, facts)
                 labelled += self._joined.append(found.filter(pl.col("label").is_not_null()))
             if mirrored is not None:
-                mirrored.append(_mirrored(batch))
+                mirrored.append(_mirrored(answered))
         return rows, labelled
-
-    def _join(self, table: pa.Table, facts: pl.DataFrame) -> tuple[pl.DataFrame, pl.Series]:
-        # To take every request apart for its key costs more than all the rest; labels by id need none of it.
-        found = frame(table, self._key if by_key(facts) else ())
-        pairs = matched(found, facts)
-        joined = (
-            found.join(resolved(pairs, ["place"]), on="place", how="left", maintain_order="left")
-            .with_columns(pl.col("state").fill_null("none").alias("provenance"))
-            .select(JOINED.names)
-        )
-        return joined, pairs["ref"].unique()
 
     def _known(self, batch: str, progress: Progress) -> bool:
         """Whether what a batch says was looked at, be it before it was merged."""
         if batch in progress.batches:
             return True
-        told = store.ingested(self._folder, batch)
+        told = place.ingested(self._folder, batch)
         return told is not None and bool(told.made_of) and progress.batches.issuperset(told.made_of)
-
-    def said(self) -> pl.DataFrame:
-        """Everything that was said, also what cannot be used."""
-        return self._facts(store.batches(self._folder))
-
-    def _facts(self, names: Sequence[str]) -> pl.DataFrame:
-        found = [store.read_table(path, READ) for name in names for path in store.parts(self._folder, name)]
-        empty = store.FACTS.empty_table().select(READ)
-        whole = pl.from_arrow(pa.concat_tables([empty, *found]))
-        assert isinstance(whole, pl.DataFrame)
-        return whole
 
     # --- mirrored requests
 
@@ -264,13 +187,12 @@ class Outcomes:
         if not halves.height:
             return 0
         days = [when.date() for when in halves["time"]]
-        ids = pa.array(halves["id"].unique().to_list(), pa.string())
+        wanted = asked(halves["id"].unique(), pl.Series([], dtype=pl.Int64)) & ~pl.col("shadow")
         added = 0
         for batch in log.scan(self._log, since=min(days), until=max(days)).to_batches(columns=COLUMNS):
-            table = asked(pa.Table.from_batches([batch]), ids, pa.array([], pa.int64()))
-            table = table.filter(pc.invert(table["shadow"]))
-            if table.num_rows:
-                found = paired(frame(table, ()), halves)
+            answered = unpacked(batch).filter(wanted)
+            if answered.height:
+                found = paired(frame(answered, ()), halves)
                 added += self._pairs.append(found)
                 halves = halves.join(found, on=IDENTITY, how="anti")
         progress.keep_halves(self._folder, halves, now)
@@ -289,13 +211,5 @@ class Outcomes:
         return added
 
 
-def _mirrored(table: pa.Table) -> pl.DataFrame:
-    return frame(table.filter(table["shadow"]), ()).drop("place", "id_ref", "key_ref", "request")
-
-
-def _named(facts: pl.DataFrame) -> _Named:
-    """The ids, and the event times in microseconds, that labels name."""
-    parts = facts["ref"].unique().str.splitn("\x1f", 3).struct.unnest()
-    ids = parts.filter(pl.col("field_0") == "i")["field_2"]
-    times = parts.filter(pl.col("field_0") == "k")["field_1"].cast(pl.Int64).unique()
-    return pa.array(ids.to_list(), pa.string()), pa.array(times.to_list(), pa.int64())
+def _mirrored(rows: pl.DataFrame) -> pl.DataFrame:
+    return frame(rows.filter("shadow"), ()).drop("place", "id_ref", "key_ref")

@@ -21,9 +21,12 @@ from cumulant.outcomes.formatted import Unreadable, numbers
 from cumulant.serving.log import as_held
 
 _ENCODE = msgspec.json.Encoder(enc_hook=str).encode
-_SEP = "\x1f"
+#: between the parts of a reference
+SEPARATOR = "\x1f"
 #: how a reference begins that names a prediction by its key and moment
-BY_KEY = f"k{_SEP}"
+BY_KEY = f"k{SEPARATOR}"
+#: the same, by its id
+BY_ID = f"i{SEPARATOR}"
 #: of a text that is kept of a row that cannot be used
 _KEPT = 200
 _ROLES = ("id", "row", "label", "known_time", "model", "weight", "time")
@@ -70,12 +73,12 @@ class Said(NamedTuple):
 
 def id_ref(request: str, row: int) -> str:
     """What a label and a prediction have in common where it is named by its id."""
-    return f"i{_SEP}{row}{_SEP}{request}"
+    return f"{BY_ID}{row}{SEPARATOR}{request}"
 
 
 def key_ref(key: str, event_time: datetime) -> str:
     """As `id_ref`, for a prediction that is named by its key and moment."""
-    return f"{BY_KEY}{micros(event_time - EPOCH)}{_SEP}{key}"
+    return f"{BY_KEY}{micros(event_time - EPOCH)}{SEPARATOR}{key}"
 
 
 def key_text(row: Mapping[str, object], fields: Sequence[Field]) -> str | None:
@@ -94,7 +97,7 @@ def asked_ref(row: Mapping[str, object], fields: Sequence[Field], event_time: da
     if (texts := _texts(row, ordered)) is None:
         return None
     named = _ENCODE([field.name for field in ordered]).decode()
-    return f"r{_SEP}{micros(event_time - EPOCH)}{_SEP}{named}{_SEP}{mask(_ENCODE(texts).decode(), salt)}"
+    return f"r{SEPARATOR}{micros(event_time - EPOCH)}{SEPARATOR}{named}{SEPARATOR}{mask(_ENCODE(texts).decode(), salt)}"
 
 
 def _texts(row: Mapping[str, object], fields: Sequence[Field]) -> list[str | None] | None:
@@ -112,7 +115,7 @@ def _texts(row: Mapping[str, object], fields: Sequence[Field]) -> list[str | Non
 
 def asked_names(ref: str) -> tuple[str, ...] | None:
     """The fields that a reference of `asked_ref` names; None for one by a key."""
-    parts = ref.split(_SEP)
+    parts = ref.split(SEPARATOR)
     return tuple(msgspec.json.decode(parts[2])) if parts[0] == "r" else None
 
 

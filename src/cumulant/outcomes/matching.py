@@ -11,8 +11,16 @@ import polars as pl
 from cumulant.outcomes.labels import BY_KEY
 
 _TIME = pl.Datetime("us", "UTC")
-#: columns of facts that the rules read
-READ = ["ref", "model", "known_time", "label", "value", "weight", "problem"]
+#: columns of facts that the rules read, and their kinds
+READ: dict[str, pl.DataType] = {
+    "ref": pl.String(),
+    "model": pl.String(),
+    "known_time": _TIME,
+    "label": pl.String(),
+    "value": pl.Float64(),
+    "weight": pl.Float64(),
+    "problem": pl.String(),
+}
 
 
 def usable(facts: pl.DataFrame, now: object) -> pl.DataFrame:

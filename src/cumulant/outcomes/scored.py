@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import polars as pl
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from cumulant.core.plan import Field
 from cumulant.core.units import from_micros
 from cumulant.outcomes import losses
-from cumulant.outcomes.labels import id_ref, key_ref, key_text
+from cumulant.outcomes.labels import BY_ID, SEPARATOR, key_ref, key_text
 from cumulant.serving import log
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 #: told of a prediction in the join
 TOLD = ["id", "row", "time", "event_time", "model", "version", "arm", "served_arm", "shadow", "outputs"]
@@ -24,21 +26,26 @@ IDENTITY = ["worker", "sequence", "row"]
 COLUMNS = [*TOLD, "request", "worker", "sequence"]
 _DECODE = msgspec.json.Decoder().decode
 _TIME = pl.Datetime("us", "UTC")
-_ARROW = pa.timestamp("us", "UTC")
 
 
-def frame(table: pa.Table, key: Sequence[Field]) -> pl.DataFrame:
-    """The rows of a batch of the log with `score`, `id_ref`, `key_ref` and `place`, their number in the batch.
+def unpacked(rows: pa.Table | pa.RecordBatch) -> pl.DataFrame:
+    """Rows as Arrow read them."""
+    found = pl.from_arrow(rows)
+    assert isinstance(found, pl.DataFrame)
+    return found
+
+
+def frame(rows: pl.DataFrame, key: Sequence[Field]) -> pl.DataFrame:
+    """Rows of the log with `id_ref`, `key_ref` and `place`, their number, and with `score` where they have `outputs`.
 
     Without a key the requests may be missing.
     """
-    found = pl.from_arrow(table.select([name for name in COLUMNS if key or name in table.column_names]))
-    assert isinstance(found, pl.DataFrame)
-    scores = [losses.score(losses.read_outputs(text)) for text in found["outputs"]]
-    ids = [id_ref(request, row) for request, row in zip(found["id"], found["row"], strict=True)]
+    found = rows.select([name for name in COLUMNS if name in rows.columns and (key or name != "request")])
+    if "outputs" in found.columns:
+        scores = [losses.score(losses.read_outputs(text)) for text in found["outputs"]]
+        found = found.with_columns(pl.Series("score", scores, dtype=pl.Float64))
     return found.with_columns(
-        pl.Series("score", scores, dtype=pl.Float64),
-        pl.Series("id_ref", ids, dtype=pl.String),
+        pl.concat_str(pl.lit(BY_ID), "row", pl.lit(SEPARATOR), "id").alias("id_ref"),
         pl.Series("key_ref", _key_refs(found, key), dtype=pl.String),
     ).with_row_index("place")
 
@@ -51,18 +58,27 @@ def logged(predictions: Path, key: Sequence[Field], *, since: datetime, until: d
     Raises:
         StorageError: the log cannot be read.
     """
-    within = (pc.field("time") >= pa.scalar(since, _ARROW)) & (pc.field("time") < pa.scalar(until, _ARROW))
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    first, end = (pa.scalar(moment, pa.timestamp("us", "UTC")) for moment in (since, until))
+    within = (pc.field("time") >= first) & (pc.field("time") < end)
     for batch in log.batches(predictions, COLUMNS, wanted=within, since=since.date(), until=until.date()):
         if batch.num_rows:
-            yield frame(pa.Table.from_batches([batch]), key)
+            yield frame(unpacked(batch), key)
 
 
-def asked(table: pa.Table, ids: pa.Array, times: pa.Array) -> pa.Table:
-    """The rows that may be meant by one of these ids, or event times: the others need not be taken apart."""
-    wanted = pc.is_in(table["id"], ids)
-    if len(times):
-        wanted = pc.or_(wanted, pc.is_in(table["event_time"].cast(pa.int64()), times))
-    return table.filter(wanted)
+def named(facts: pl.DataFrame) -> tuple[pl.Series, pl.Series]:
+    """The ids, and the event times in microseconds, that labels name."""
+    parts = facts["ref"].unique().str.splitn(SEPARATOR, 3).struct.unnest()
+    ids = parts.filter(pl.col("field_0") == "i")["field_2"]
+    return ids, parts.filter(pl.col("field_0") == "k")["field_1"].cast(pl.Int64).unique()
+
+
+def asked(ids: pl.Series, times: pl.Series) -> pl.Expr:
+    """Whether a row may be meant by one of these ids, or event times: the others need not be taken apart."""
+    wanted = pl.col("id").is_in(ids.implode())
+    return wanted | pl.col("event_time").cast(pl.Int64).is_in(times.implode()) if len(times) else wanted
 
 
 def _key_refs(found: pl.DataFrame, key: Sequence[Field]) -> list[str | None]:

@@ -17,7 +17,6 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cumulant.core.errors import LeaseHeldError, StorageError
-from cumulant.outcomes.place import LABELS, WRITING
+from cumulant.outcomes.place import LABELS, WRITING, Ingested
 from cumulant.serving.log import sync
 
 _TIME = pa.timestamp("us", "UTC")
@@ -49,22 +48,7 @@ FACTS = pa.schema(
         pa.field("received", _TIME, nullable=False),
     ]
 )
-MERGED, POSTED = "merged-", "posted-"
 _PATIENCE, _PAUSE = 60.0, 0.05
-
-
-class Ingested(msgspec.Struct, frozen=True, kw_only=True):
-    """What one file said. `rows` were read; `problems` counts those that cannot be used, by reason."""
-
-    name: str
-    content: str
-    received: datetime
-    rows: int
-    problems: dict[str, int] = {}
-    #: of a merged one: how often its rows were merged, and what it is made of: as it was known, and by name
-    level: int = 0
-    covers: tuple[Ingested, ...] = ()
-    made_of: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -194,38 +178,3 @@ class Batch:
             self._final.parent.mkdir(exist_ok=True)
             self._draft.rename(self._final)
             sync(self._final.parent)
-
-
-def ingested(folder: Path, content: str) -> Ingested | None:
-    """What is known of the file with that content, if it was taken in."""
-    found = _told(folder, content)
-    if found is not None:
-        return found
-    return next((one for merged in merges(folder) for one in merged.covers if one.content == content), None)
-
-
-def merges(folder: Path) -> list[Ingested]:
-    """The merged batches."""
-    found = (_told(folder, path.name) for path in (folder / LABELS).glob(f"{MERGED}*"))
-    return [one for one in found if one is not None]
-
-
-def batches(folder: Path) -> list[str]:
-    """The names of all that was taken in, each row once."""
-    try:
-        names = [path.name for path in (folder / LABELS).iterdir() if path.is_dir()]
-    except OSError:
-        return []
-    covered = {one.content for merged in merges(folder) for one in merged.covers}
-    return sorted(set(names) - covered)
-
-
-def _told(folder: Path, content: str) -> Ingested | None:
-    try:
-        return msgspec.json.decode((folder / LABELS / content / "file.json").read_bytes(), type=Ingested)
-    except (OSError, msgspec.MsgspecError):
-        return None
-
-
-def parts(folder: Path, batch: str) -> list[Path]:
-    return sorted((folder / LABELS / batch).glob("[0-9]*.parquet"))

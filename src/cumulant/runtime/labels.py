@@ -23,8 +23,6 @@ from cumulant.runtime.predictions import FOLDER as PREDICTIONS
 from cumulant.runtime.task import target_of
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from cumulant.core.events import Fact
     from cumulant.data.spec import NumberFormat
     from cumulant.outcomes import Outcomes
@@ -209,7 +207,7 @@ def report_labels(
     if by not in ("day", "week"):
         raise UsageError(f'"{by}" is no period', subject=by, hint="write day or week")
     period: outcomes.cohorts.Period = "day" if by == "day" else "week"
-    return outcomes.report(outcomes_of(project), datetime.now(UTC), by=period, since=since, until=until)
+    return outcomes.report(_labelled_log(project), datetime.now(UTC), by=period, since=since, until=until)
 
 
 def list_labels(
@@ -217,19 +215,14 @@ def list_labels(
 ) -> list[outcomes.Shown]:
     """What was said, the newest first. Raises StorageError."""
     check(project.access(), principal, "labels.show", project.name)
-    named = _Named(project)
+    named = _labelled_log(project).named
     return outcomes.shown(folder_of(project), datetime.now(UTC), state=state, limit=limit, named=named)
 
 
-class _Named:
-    """Which labels are of a logged prediction; the model's key is asked for where a label names one by it."""
-
-    def __init__(self, project: Project) -> None:
-        self._project = project
-
-    def __call__(self, facts: pl.DataFrame) -> pl.DataFrame:
-        keyed = facts["key"].is_not_null() & facts["id"].is_null()
-        return outcomes_of(self._project, None if keyed.any() else LabelSchema()).named(facts)
+def _labelled_log(project: Project) -> outcomes.LabelledLog:
+    """For reading alone: the model's key is read where a label names its prediction by it."""
+    predictions = project.state / PREDICTIONS
+    return outcomes.LabelledLog(folder_of(project), predictions, key=lambda: schema_of(project).key)
 
 
 def show_labels(
@@ -242,8 +235,9 @@ def show_labels(
         StorageError: a file cannot be read.
     """
     check(project.access(), principal, "labels.show", project.name)
-    rows = [_labelled(row) for row in outcomes_of(project).of(request).to_dicts()]
-    said = outcomes.shown(folder_of(project), datetime.now(UTC), request=request, limit=None, named=_Named(project))
+    log = _labelled_log(project)
+    rows = [_labelled(row) for row in log.of(request).to_dicts()]
+    said = outcomes.shown(folder_of(project), datetime.now(UTC), request=request, limit=None, named=log.named)
     if not rows and not said:
         raise NotFoundError(
             f'no prediction and no label has the id "{request}"', subject=request,

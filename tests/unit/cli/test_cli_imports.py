@@ -23,6 +23,7 @@ READS = {
          "review list", "release history", "release status", "release why", "report --out page.html"),
         TABLES,
     ),
+    **dict.fromkeys(("labels list", "labels show NONE", "labels report"), ENGINES | {"pyarrow", "numpy", "scipy"}),
     **dict.fromkeys(
         ("plan", "features show", "data show bought", "data quarantine bought", "predictions list",
          "predictions show NONE", "predictions gaps"),
@@ -37,7 +38,7 @@ OTHERS = {
     "models tag", "models alias", "models reproduce", "release start", "release watch", "release pause",
     "release resume", "release promote", "release abort", "release approve", "release plan", "release simulate",
     "alerts ack", "alerts silence", "alerts test", "alerts retry", "alerts drop", "monitor watch", "monitor backtest",
-    "monitor run", "events follow", "events export", "labels ingest", "labels list", "labels show", "labels report",
+    "monitor run", "events follow", "events export", "labels ingest",
     "labels import-predictions", "review fill", "review next", "review show", "review decide", "review skip",
     "review escalate", "review note", "review assign", "review report", "review serve", "review export",
     "review import",

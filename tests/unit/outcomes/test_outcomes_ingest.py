@@ -17,7 +17,7 @@ from outcomes_support import NOW, SALT, SCHEMA, Clock, opened, put, tell
 
 from cumulant.core.errors import DataError, LeaseHeldError, StorageError, UsageError
 from cumulant.core.expr import Column
-from cumulant.outcomes import LabelSchema, ingest_file, ingest_inbox, shown, store
+from cumulant.outcomes import LabelSchema, ingest_file, ingest_inbox, place, shown, store
 
 ROWS = [{"id": "a", "row": 0, "label": True}, {"id": "b", "row": 1, "label": False}]
 FAR = datetime(2090, 1, 1, tzinfo=UTC)
@@ -122,7 +122,7 @@ def test_columns_that_are_not_there(tmp_path):
             ingest_file(tmp_path / "o", write(tmp_path / "x.jsonl", rows), SCHEMA, names=names)
     with pytest.raises(UsageError, match="is no part"):
         ingest_file(tmp_path / "o", tmp_path / "x.jsonl", SCHEMA, names={"lable": "x"})
-    assert store.batches(tmp_path / "o") == []
+    assert place.batches(tmp_path / "o") == []
     assert shown(tmp_path / "o", FAR) == []
 
 
@@ -149,7 +149,7 @@ def test_a_hostile_file_leaves_nothing(tmp_path, name):
     (tmp_path / name).write_bytes(HOSTILE[name])
     with pytest.raises(DataError, match=r"\w"):
         ingest_file(tmp_path / "o", tmp_path / name, SCHEMA)
-    assert store.batches(tmp_path / "o") == []
+    assert place.batches(tmp_path / "o") == []
     assert not list((tmp_path / "o").rglob("*.parquet"))
 
 
@@ -171,7 +171,7 @@ def test_a_full_disk_leaves_nothing_and_can_be_tried_again(tmp_path, monkeypatch
         patch.setattr(store, "sync", full)
         with pytest.raises(StorageError, match="No space left on device"):
             ingest_file(tmp_path / "o", path, SCHEMA)
-    assert store.batches(tmp_path / "o") == []
+    assert place.batches(tmp_path / "o") == []
     assert not list((tmp_path / "o").rglob("*.parquet"))
     assert not ingest_file(tmp_path / "o", path, SCHEMA).again
 
@@ -231,8 +231,8 @@ def test_a_killed_process_loses_nothing_and_doubles_nothing(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
         outcomes = opened(tmp_path)
-        for name in store.batches(tmp_path / "outcomes"):
-            told = store.ingested(tmp_path / "outcomes", name)
+        for name in place.batches(tmp_path / "outcomes"):
+            told = place.ingested(tmp_path / "outcomes", name)
             assert told is not None
             assert told.rows == 25_000
         found, _ = outcomes.labelled()
@@ -277,7 +277,7 @@ def test_many_small_batches_become_few_and_say_the_same(tmp_path, monkeypatch):
         (inbox / f"post-{number}.jsonl").write_text(json.dumps({"id": f"r{number}", "label": 1}) + "\n")
         ingest_inbox(folder, SCHEMA)
         opened(folder.parent).advance()
-        assert len(store.batches(folder)) <= 9
+        assert len(place.batches(folder)) <= 9
     assert sorted(one.id for one in shown(folder, FAR, limit=None)) == sorted(["file", *(f"r{n}" for n in range(30))])
     assert ingest_file(folder, path, SCHEMA).again
 

@@ -13,7 +13,8 @@ import pytest
 from backup_support import backup, forked
 from backup_writers import Rows
 
-from cumulant.outcomes.store import batches, parts, read_table
+from cumulant.outcomes.place import batches, parts
+from cumulant.outcomes.store import read_table
 from cumulant.project import load
 from cumulant.runtime.backup.restoring import restore
 from cumulant.runtime.events import verify

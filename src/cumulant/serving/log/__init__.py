@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cumulant.serving.log.entry import Entry, Like, Tensor
     from cumulant.serving.log.hiding import as_held, personal_fields
     from cumulant.serving.log.parts import SCHEMA, Part
-    from cumulant.serving.log.place import is_journal
+    from cumulant.serving.log.place import days, files, is_journal
     from cumulant.serving.log.reading import Gap, Rows, batches, find, gaps, numbered, recent, scan, stored
     from cumulant.serving.log.starting import command
 
@@ -34,6 +34,8 @@ _HOMES = {
     "as_held": "hiding",
     "batches": "reading",
     "command": "starting",
+    "days": "place",
+    "files": "place",
     "find": "reading",
     "gaps": "reading",
     "is_journal": "place",
@@ -58,6 +60,8 @@ __all__ = [
     "as_held",
     "batches",
     "command",
+    "days",
+    "files",
     "find",
     "gaps",
     "is_journal",

@@ -127,6 +127,8 @@ def parted(files: Iterable[File]) -> tuple[list[File], list[File]]:
 
 def files(folder: Path, since: date | None = None, until: date | None = None) -> list[File]:
     """The files that hold the rows of the days `since` to `until`, oldest day first."""
+    if since is not None and since == until:
+        return parted(listed(folder, since))[0]
     found: list[File] = []
     for day, _ in days(folder):
         if (since is None or day >= since) and (until is None or day <= until):
