@@ -133,17 +133,35 @@ def show(call: Invocation, case: Case) -> None:
 @command(
     app,
     action="review.answer",
-    examples=["cumulant review decide 3f9a yes", "cumulant review decide 3f9a 12.5 --note 'price on the receipt'"],
+    examples=[
+        "cumulant review decide 3f9a yes",
+        "cumulant review decide 3f9a 12.5 --note 'price on the receipt'",
+        "cumulant review decide --from decisions.csv",
+    ],
 )
 def decide(
     call: Invocation,
-    case: Case,
-    label: Annotated[str, typer.Argument(metavar="LABEL", help="What is true: a label of the model, or a number.")],
+    case: Annotated[
+        str | None, typer.Argument(metavar="[CASE]", help="The case's id, or enough of its beginning.")
+    ] = None,
+    label: Annotated[
+        str | None, typer.Argument(metavar="[LABEL]", help="What is true: a label of the model, or a number.")
+    ] = None,
     note: Note = "",
+    from_: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Decide many: CSV, JSON lines or Parquet with case, label, note."),
+    ] = None,
 ) -> None:
     """Say what is true of a case; it becomes a label."""
+    from cumulant.core.errors import UsageError
     from cumulant.runtime.review import verbs
 
+    if from_ is not None and case is None and not note:
+        _decide_file(call, from_)
+        return
+    if from_ is not None or case is None or label is None:
+        raise UsageError("one case and its label, or a file of them", hint="write CASE LABEL, or --from FILE")
     with call.project() as project:
         found = verbs.decide(project, _id(project, case), label, principal=project.principal(), note=note)
     _answer(call, found)
@@ -312,6 +330,20 @@ def import_(
         )
         for case, problem in found.problems.items():
             console.print(f"{case}: {problem}", style="yellow")
+
+    call.answer(found, text)
+
+
+def _decide_file(call: Invocation, file: Path) -> None:
+    from cumulant.runtime.review.decisions import decide_file
+
+    with call.project() as project:
+        found = decide_file(project, file, principal=project.principal())
+
+    def text(console: Console) -> None:
+        console.print(f"{found.decided} decisions; {found.labelled} cases became labels")
+        for case, problem in found.problems.items():
+            console.print(f"{case}: {problem}", style="yellow", markup=False)
 
     call.answer(found, text)
 

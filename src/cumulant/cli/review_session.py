@@ -1,4 +1,4 @@
-"""A reviewer's sitting on a terminal: one case after another, one line an answer."""
+"""A reviewer's session on a terminal: one case after another, one line an answer."""
 
 from __future__ import annotations
 
@@ -12,29 +12,39 @@ if TYPE_CHECKING:
 
     from cumulant.project import Project
     from cumulant.runtime.review.cases import CaseView
+    from cumulant.runtime.review.reader import CaseReader
 
+#: decisions become labels together, so that a reviewer does not wait for the labels after each one
+_LABELLED_AT_ONCE = 50
 _HELP = "s skip, e escalate, n TEXT note, q quit"
 
 
 def session(console: Console, project: Project, *, report: str) -> None:
-    """Give out cases and take answers until none is left or the reviewer quits; each answer stands at once.
+    """Give out cases and take answers until none is left or the reviewer quits; each stands at once, and is a label
+    when the session ends at the latest.
 
     `report` is the command that tells how the queue stands.
     """
-    from cumulant.runtime.review.verbs import next_case
+    from cumulant.runtime.review.verbs import next_case, session_reader, tell_unless_held
 
-    answered, passed = 0, list[str]()
-    while (case := next_case(project, principal=project.principal(), passed=passed)) is not None:
-        page(console, case)
-        console.print(f"\n{_asked(case)}   ({_HELP})", style="bold")
-        said = _answer(console, project, case)
-        if said is None:
-            break
-        answered += said
-        passed.append(case.id)
-        console.print()
-    else:
-        console.print("no more cases wait for you", style="dim")
+    answered, passed, reader = 0, list[str](), session_reader(project)
+    who = project.principal()
+    try:
+        while (case := next_case(project, principal=who, passed=passed, reader=reader)) is not None:
+            page(console, case)
+            console.print(f"\n{_asked(case)}   ({_HELP})", style="bold")
+            said = _answer(console, project, case, reader)
+            if said is None:
+                break
+            answered += said
+            passed.append(case.id)
+            console.print()
+            if len(passed) % _LABELLED_AT_ONCE == 0:
+                tell_unless_held(project, principal=who)
+        else:
+            console.print("no more cases wait for you", style="dim")
+    finally:
+        tell_unless_held(project, principal=who)
     console.print(f"{answered} answered: {report}", style="dim")
 
 
@@ -44,7 +54,7 @@ def _asked(case: CaseView) -> str:
     return f"what is true: {', '.join(label_names(case))}?"
 
 
-def _answer(console: Console, project: Project, case: CaseView) -> bool | None:
+def _answer(console: Console, project: Project, case: CaseView, reader: CaseReader) -> bool | None:
     """Whether the case was answered; None where the reviewer quits. A wrong word is asked again."""
     from cumulant.runtime.review import verbs
 
@@ -64,7 +74,8 @@ def _answer(console: Console, project: Project, case: CaseView) -> bool | None:
                 console.print(outcome(verbs.escalate(project, case.id, principal=who)))
                 return True
             if text and not _noted(console, project, case, text):
-                console.print(outcome(verbs.decide(project, case.id, text, principal=who)))
+                answered = verbs.decide(project, case.id, text, principal=who, reader=reader, labels="later")
+                console.print(outcome(answered))
                 return True
         except CumulantError as error:
             console.print(error.message if error.hint is None else f"{error.message}; {error.hint}", style="yellow")

@@ -212,4 +212,4 @@ class Outcomes(LabelledLog):
 
 
 def _mirrored(rows: pl.DataFrame) -> pl.DataFrame:
-    return frame(rows.filter("shadow"), ()).drop("place", "id_ref", "key_ref")
+    return frame(rows.filter("shadow"), ()).drop("place", "id_ref", "key_ref", "request")

@@ -40,7 +40,7 @@ def frame(rows: pl.DataFrame, key: Sequence[Field]) -> pl.DataFrame:
 
     Without a key the requests may be missing.
     """
-    found = rows.select([name for name in COLUMNS if name in rows.columns and (key or name != "request")])
+    found = rows.select([name for name in COLUMNS if name in rows.columns])
     if "outputs" in found.columns:
         scores = [losses.score(losses.read_outputs(text)) for text in found["outputs"]]
         found = found.with_columns(pl.Series("score", scores, dtype=pl.Float64))

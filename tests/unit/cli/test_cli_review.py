@@ -199,6 +199,33 @@ def test_a_sitting_on_a_terminal_takes_one_line_an_answer(review, queue, monkeyp
     assert "0 answered" in console.file.getvalue()
 
 
+def test_a_session_makes_labels_of_its_decisions_together(review, queue, monkeypatch):
+    review("fill")
+    said = iter(["1", "0", "q"])
+    monkeypatch.setattr("builtins.input", lambda _: next(said))
+    with projects.load(queue) as project:
+        review_session.session(Console(file=io.StringIO()), project, report="")
+        events = [one for one in project.journal().events() if one.kind == "review.labelled"]
+    assert [one.data["labels"] for one in events] == [2]
+
+
+def test_a_file_decides_many_cases_and_names_the_rows_that_do_not(review, queue, tmp_path):
+    waiting = review("fill").document["waiting"]
+    cases = [one["id"] for one in review("list").document]
+    file = tmp_path / "decisions.csv"
+    rows = [f"{cases[0][:8]},1,seen", f"{cases[1]},0,", "nowhere,1,", f"{cases[2]},,"]
+    file.write_text("case,label,note\n" + "\n".join(rows) + "\n")
+    told = review("decide", "--from", str(file)).document
+    assert (told["decided"], told["labelled"]) == (2, 2)
+    assert list(told["problems"]) == ["nowhere", "row 4"]
+    assert len(review("list").document) == waiting - 2
+    assert review("show", cases[0]).document["notes"][0]["text"] == "seen"
+    again = review("decide", "--from", str(file)).document
+    assert (again["decided"], again["labelled"], len(again["problems"])) == (0, 0, 4)
+    assert review("decide", cases[3], "1", "--from", str(file)).code == 2
+    assert review("decide", cases[3]).code == 2
+
+
 def test_a_program_answers_what_it_can_and_passes_over_the_rest(review, queue, cumulant):
     from cumulant.ports.access import Principal
     from cumulant.runtime.review.scripted import answer_open

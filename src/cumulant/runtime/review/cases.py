@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cumulant import outcomes, packaging, review
-from cumulant.core.errors import NotFoundError, UsageError
+from cumulant.core.errors import UsageError
 from cumulant.core.masking import HIDDEN, mask
 from cumulant.core.servable import Servable
 from cumulant.review import Case, ReviewSpec
-from cumulant.runtime.models import servable_folder
 from cumulant.runtime.predictions import FOLDER as PREDICTIONS
+from cumulant.runtime.review.reader import CaseReader
 from cumulant.serving import log
 
 if TYPE_CHECKING:
+    from cumulant.core.servable import GraphServable
     from cumulant.project import Project
-    from cumulant.review import Reference
 
 _NEIGHBOURS = 3
 
@@ -90,12 +90,14 @@ def view(
     spec: ReviewSpec,
     *,
     viewer: str,
-    reference: Reference | None = None,
-    whole: bool = True,
+    reader: CaseReader | None,
 ) -> CaseView:
-    """The case for one viewer; not `whole`: without what stands in the log. Raises StorageError."""
-    logged = logged_row(project, case) if whole else None
-    request = None if logged is None else masked(project, case, msgspec.json.decode(logged["request"]))
+    """The case for one viewer; without `reader`: without what stands in the log. Raises StorageError."""
+    logged = None if reader is None else reader.row(case)
+    request = None
+    if reader is not None and logged is not None:
+        described = reader.described(case.model, case.version)
+        request = masked(project, described, msgspec.json.decode(logged["request"]))
     outputs = {} if logged is None else dict(outcomes.read_outputs(logged["outputs"]))
     said = case.by(viewer)
     decided = said is not None and said.kind == "decided"
@@ -120,12 +122,12 @@ def view(
         assigned=case.assigned,
         holder=None if case.lease is None else case.lease.reviewer,
         held_until=None if case.lease is None else case.lease.until,
-        labels=classes_of(project, case) if whole else (),
+        labels=() if reader is None else classes_of(case, reader),
         request=request,
         hidden=hidden,
         answer=None if hidden or not outputs else outputs,
         explanation=None if hidden else explanation,
-        neighbours=() if request is None else neighbours(request, reference),
+        neighbours=() if reader is None or request is None else _neighbours(case, request, reader),
         notes=tuple(
             _note(one, spec, project.salt(), viewer)
             for one in case.notes
@@ -141,33 +143,25 @@ def view(
     )
 
 
-def logged_row(project: Project, case: Case) -> dict[str, Any] | None:
-    """The case's row of the prediction log; None where it is no longer kept."""
-    for row in log.numbered(project.state / PREDICTIONS, case.time.date(), [case.sequence]):
-        if (row["worker"], row["row"]) == (case.worker, case.row):
-            return row
-    return None
-
-
-def masked(project: Project, case: Case, request: object) -> dict[str, Any]:
-    """What was asked. The log holds hashes already; a value that a version of before did not call personal, and the
-    present one does, is hashed here.
+def masked(project: Project, described: Servable | GraphServable | None, request: object) -> dict[str, Any]:
+    """What was asked of a model that is so described. The log holds hashes already; a value that a version of before
+    did not call personal, and the present one does, is hashed here.
     """
     given = request if isinstance(request, dict) else {"": request}
-    described = _described(project, case.model, case.version)
     personal = set() if described is None else {field.name for field in log.personal_fields(described)}
     personal |= {name for source in project.spec.data.values() for name in source.personal}
     return {name: _hashed(value, project.salt()) if name in personal else value for name, value in given.items()}
 
 
-def classes_of(project: Project, case: Case) -> tuple[str | int | float | bool, ...]:
+def classes_of(case: Case, reader: CaseReader) -> tuple[str | int | float | bool, ...]:
     """What a reviewer may decide; empty where the answer is a number, or nothing is known of the version."""
-    described = _described(project, case.model, case.version)
+    described = reader.described(case.model, case.version)
     return packaging.labels(described) if isinstance(described, Servable) else ()
 
 
-def neighbours(request: Mapping[str, Any], reference: Reference | None) -> tuple[Neighbour, ...]:
+def _neighbours(case: Case, request: Mapping[str, Any], reader: CaseReader) -> tuple[Neighbour, ...]:
     """The training rows nearest to the case, without personal values and keys."""
+    reference = reader.reference(case.model, case.version)
     if reference is None or reference.known is None or reference.scale is None:
         return ()
     from cumulant.review import reasons
@@ -187,7 +181,8 @@ def wrong_cases(project: Project, cases: Sequence[Case]) -> dict[str, bool]:
     A number is never quite right, so of a regression nothing is said.
     """
     labelled = [case for case in cases if case.label is not None]
-    numbers = {one: _is_number(project, one) for one in {(case.model, case.version) for case in labelled}}
+    reader = CaseReader(project)
+    numbers = {one: _is_number(reader, one) for one in {(case.model, case.version) for case in labelled}}
     done = [case for case in labelled if not numbers[case.model, case.version]]
     found: dict[str, bool] = {}
     # A day of the log is read once, however many cases it has.
@@ -208,18 +203,10 @@ def _answers(project: Project, day: date, cases: Sequence[Case]) -> dict[tuple[s
     return {(row["worker"], row["sequence"], row["row"]): row["outputs"] for row in rows}
 
 
-def _is_number(project: Project, version: tuple[str, str]) -> bool:
+def _is_number(reader: CaseReader, version: tuple[str, str]) -> bool:
     """Whether that version says numbers; of one that is not known, it is taken to say classes."""
-    described = _described(project, *version)
+    described = reader.described(*version)
     return isinstance(described, Servable) and described.task == "regression"
-
-
-def _described(project: Project, model: str, number: str) -> Servable | Any:
-    try:
-        version = project.registry().resolve(f"{model}/{number}")
-        return packaging.load_description(servable_folder(project, version))
-    except NotFoundError:
-        return None
 
 
 def _hashed(value: object, salt: bytes) -> object:

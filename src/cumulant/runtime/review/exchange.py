@@ -14,6 +14,7 @@ from cumulant.core.errors import CumulantError, DataError, StorageError, UsageEr
 from cumulant.review import Case, Reviewer, label_studio, moves
 from cumulant.runtime.actions import check
 from cumulant.runtime.review.cases import CaseView, view
+from cumulant.runtime.review.reader import CaseReader
 from cumulant.runtime.review.verbs import desk_of, label_text, named, tell
 
 if TYPE_CHECKING:
@@ -62,7 +63,9 @@ def export_cases(
         cases = [*desk.open(), *cases]
     if not cases:
         raise UsageError(f"no case is {status}", subject=project.name, hint="`cumulant review fill` queues some")
-    views = [view(project, one, desk.spec, viewer=principal.name) for one in cases]
+    reader = CaseReader(project)
+    reader.expect(cases)
+    views = [view(project, one, desk.spec, viewer=principal.name, reader=reader) for one in cases]
     if format == "jsonl":
         lines = [_line(one, case, desk.spec, project.salt()) for one, case in zip(views, cases, strict=True)]
         _write(path, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
@@ -91,23 +94,24 @@ def import_answers(
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}", subject=str(path), hint="name the exported JSON file") from error
     desk, counts, problems = desk_of(project, clock=clock), dict.fromkeys(("decided", "skipped", "again"), 0), {}
+    reader = CaseReader(project)
     for place, given in enumerate(label_studio.read(content, (), str(path))):
         who = Reviewer(_author(given.reviewer) or (named(reviewer) if reviewer else principal.name))
         try:
-            counts[_take(project, desk, given, who)] += 1
+            counts[_take(project, desk, given, who, reader)] += 1
         except CumulantError as error:
             problems[given.case or f"annotation {place + 1}"] = error.message
     told = tell(project, principal=principal, clock=clock)
     return Imported(labelled=told, problems=problems, **counts)
 
 
-def _take(project: Project, desk: review.Desk, given: label_studio.Given, who: Reviewer) -> str:
+def _take(project: Project, desk: review.Desk, given: label_studio.Given, who: Reviewer, reader: CaseReader) -> str:
     """`decided`, `skipped` or `again`. Raises UsageError, NotFoundError, LeaseHeldError."""
     if given.problem:
         raise UsageError(given.problem, subject=given.case)
     case = desk.find(given.case)
     kind = "skipped" if given.skipped else "decided"
-    text = "" if given.skipped else label_text(project, case, given.label)
+    text = "" if given.skipped else label_text(project, case, given.label, reader)
     said = case.by(who.name)
     if said is not None and said.kind == kind and (given.skipped or said.label == text):
         return "again"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from cumulant import outcomes, review
 from cumulant.core.clock import Clock, SystemClock
-from cumulant.core.errors import LeaseHeldError, NotFoundError, UsageError, did_you_mean
+from cumulant.core.errors import LeaseHeldError, UsageError, did_you_mean
 from cumulant.core.events import Actor
 from cumulant.outcomes.labels import Reader
 from cumulant.review import Case, Desk, Figures, Reviewer, moves
@@ -22,11 +22,11 @@ from cumulant.runtime.actions import check
 from cumulant.runtime.candidate import MODEL, ModelRecord
 from cumulant.runtime.labels import folder_of, joined, schema_of
 from cumulant.runtime.review.cases import CaseView, classes_of, spec_of, view, wrong_cases
+from cumulant.runtime.review.reader import CaseReader
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project import Project
-    from cumulant.review import Reference
 
 #: the folder of the project's state with what became labels
 FOLDER = "review"
@@ -68,12 +68,13 @@ def list_cases(project: Project, *, principal: Principal, status: str = "waiting
     opened, closed = desk.standing()
     found = list(opened) if status in ("waiting", "all") else []
     found += [one for one in reversed(closed) if status in ("all", one.status)]
-    return [view(project, one, desk.spec, viewer=principal.name, whole=False) for one in found[:limit]]
+    return [view(project, one, desk.spec, viewer=principal.name, reader=None) for one in found[:limit]]
 
 
 def next_case(
-    project: Project, *, principal: Principal, passed: Sequence[str] = (), clock: Clock | None = None
-) -> CaseView | None:
+    project: Project, *, principal: Principal, passed: Sequence[str] = (), clock: Clock | None = None,
+    reader: CaseReader | None = None,
+) -> CaseView | None:  # fmt: skip
     """The most useful case that waits, kept for this reviewer for a while; None where none is left.
 
     Raises:
@@ -82,7 +83,14 @@ def next_case(
     check(project.access(), principal, "review.answer", project.name)
     desk = desk_of(project, clock=clock)
     case = desk.take(reviewer_of(principal), passed=passed)
-    return None if case is None else _viewed(project, principal, desk, case)
+    return None if case is None else _viewed(project, principal, desk, case, reader)
+
+
+def session_reader(project: Project) -> CaseReader:
+    """Reads the cases that wait, for a reviewer who answers several. Raises UsageError where there is no queue."""
+    reader = CaseReader(project)
+    reader.expect(desk_of(project).open())
+    return reader
 
 
 def case_named(project: Project, beginning: str, *, principal: Principal) -> str:
@@ -101,10 +109,10 @@ def show_case(project: Project, case: str, *, principal: Principal) -> CaseView:
 
 def decide(
     project: Project, case: str, label: object, *, principal: Principal, note: str = "", seen: str | None = None,
-    clock: Clock | None = None,
+    clock: Clock | None = None, reader: CaseReader | None = None, labels: Literal["now", "later"] = "now",
 ) -> Answered:  # fmt: skip
     """Say what is true of a case. What then holds becomes a label: at once, or with the next one where another process
-    takes labels in just now.
+    takes labels in just now; or, with `labels` later, when `tell` is called next.
 
     Raises:
         UsageError: the label is none of the model's.
@@ -115,7 +123,8 @@ def decide(
     check(project.access(), principal, "review.answer", project.name)
     desk, who = desk_of(project, clock=clock), reviewer_of(principal)
     found = desk.find(case)
-    text = label_text(project, found, label)
+    read = reader or CaseReader(project)
+    text = label_text(project, found, label, read)
     written = note.strip()
 
     def change(one: Case, now: datetime) -> Case:
@@ -123,8 +132,8 @@ def decide(
         return moves.decide(noted, who, text, desk.spec, now)
 
     after = desk.move(found.id, who, "decided", change, seen=seen)
-    told = _told(project, principal, clock)
-    return Answered(case=_viewed(project, principal, desk, desk.find(after.id)), labelled=told)
+    told = tell_unless_held(project, principal=principal, clock=clock) if labels == "now" else 0
+    return Answered(case=_viewed(project, principal, desk, desk.find(after.id), read), labelled=told)
 
 
 def skip(
@@ -203,7 +212,7 @@ def _say(project: Project, desk: Desk, waiting: Sequence[Case], principal: Princ
     joined(project, schema, (), principal)
 
 
-def _told(project: Project, principal: Principal, clock: Clock | None) -> int:
+def tell_unless_held(project: Project, *, principal: Principal, clock: Clock | None = None) -> int:
     """As `tell`; 0 where labels are being taken in elsewhere: the decision stands, and whoever tells next tells it."""
     try:
         return tell(project, principal=principal, clock=clock)
@@ -234,13 +243,13 @@ def used_for_training(project: Project) -> int:
     return 0 if newest is None else newest.fitted.split.reviewed
 
 
-def label_text(project: Project, case: Case, label: object) -> str:
+def label_text(project: Project, case: Case, label: object, reader: CaseReader) -> str:
     """A decision as the labels' JSON, by the same rules as labels from anywhere.
 
     Raises:
         UsageError: it is none of the model's labels.
     """
-    classes = classes_of(project, case)
+    classes = classes_of(case, reader)
     plain = msgspec.structs.replace(schema_of(project), formats={})  # a reviewer writes plain numbers
     read = Reader(plain, {}, b"", received=SystemClock().now())
     (said,) = read.read([{"id": case.request, "label": _meant(label, classes)}])
@@ -274,17 +283,7 @@ def _moved(
     return Answered(case=_viewed(project, principal, desk, after))
 
 
-def _viewed(project: Project, principal: Principal, desk: Desk, case: Case) -> CaseView:
-    reference = _reference(project, case)
-    return view(project, case, desk.spec, viewer=principal.name, reference=reference)
-
-
-def _reference(project: Project, case: Case) -> Reference | None:
-    """What was made for the draw; it is not made for a look."""
-    from cumulant.runtime.review.reference import found_reference
-
-    try:
-        version = project.registry().resolve(f"{case.model}/{case.version}")
-    except (NotFoundError, UsageError):
-        return None
-    return found_reference(project, version)
+def _viewed(
+    project: Project, principal: Principal, desk: Desk, case: Case, reader: CaseReader | None = None
+) -> CaseView:
+    return view(project, case, desk.spec, viewer=principal.name, reader=reader or CaseReader(project))

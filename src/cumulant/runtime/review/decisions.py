@@ -1,0 +1,58 @@
+"""Decisions of a reviewer out of a file: one case a row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, UsageError
+from cumulant.outcomes import files
+from cumulant.runtime.review.verbs import decide, desk_of, session_reader, tell
+
+if TYPE_CHECKING:
+    from cumulant.core.clock import Clock
+    from cumulant.ports.access import Principal
+    from cumulant.project import Project
+
+
+class DecidedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`problems`: rows that decided nothing, and why, by case. `labelled` cases became labels."""
+
+    decided: int
+    labelled: int
+    problems: dict[str, str]
+
+
+def decide_file(project: Project, path: Path, *, principal: Principal, clock: Clock | None = None) -> DecidedFile:
+    """Decide the cases of a file with the columns `case`, `label` and, if wanted, `note`; a case by enough of its id.
+
+    A row that cannot be used stops no other. Read again, the file changes nothing: its cases are answered.
+
+    Raises:
+        DataError: the file cannot be read, or is in no known format.
+        UsageError: there is no queue.
+    """
+    reader, desk = session_reader(project), desk_of(project, clock=clock)
+    decided, problems = 0, dict[str, str]()
+    for number, row in enumerate((row for batch in files.batches(path) for row in batch), start=1):
+        name = f"row {number}"
+        try:
+            case, label, note = _decision(row, name)
+            name = case
+            decide(
+                project, desk.named(case).id, label, principal=principal, note=note, clock=clock, reader=reader,
+                labels="later",
+            )  # fmt: skip
+            decided += 1
+        except CumulantError as error:
+            problems[name] = error.message if error.hint is None else f"{error.message}; {error.hint}"
+    return DecidedFile(decided=decided, labelled=tell(project, principal=principal, clock=clock), problems=problems)
+
+
+def _decision(row: object, name: str) -> tuple[str, object, str]:
+    """Case, label and note. Raises UsageError where the row has no case or no label."""
+    if not isinstance(row, dict) or not row.get("case") or row.get("label") in (None, ""):
+        raise UsageError("has no case or no label", subject=name, hint="the columns are case, label and note")
+    return str(row["case"]), row["label"], str(row.get("note") or "")
