@@ -22,6 +22,7 @@ from cumulant.drivers.mlflow.engine import current, engine
 from cumulant.drivers.mlflow.location import locate
 from cumulant.drivers.mlflow.models import log_model
 from cumulant.drivers.mlflow.reach import check_reachable
+from cumulant.drivers.mlflow.rest import Rest
 from cumulant.drivers.mlflow.runs import KEY_TAG, MlflowRun, add_artifact, open_run, origin_tags
 from cumulant.drivers.mlflow.tables import Tables
 from cumulant.ports.registry import About, ModelVersion
@@ -43,7 +44,7 @@ _EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 class MlflowRegistry:
     """`mlflow+sqlite:///PATH/mlflow.db`, `https://HOST` or `databricks`. MLflow is imported on first use.
 
-    A SQLite file is read without MLflow (`tables`); its tables are written by MLflow alone.
+    A SQLite file is read without MLflow (`tables`), and so is a server (`rest`); MLflow alone writes.
 
     Raises:
         UsageError: an address of another kind, or a name that MLflow refuses.
@@ -158,8 +159,13 @@ class MlflowRegistry:
             return None  # MLflow's client raises the same, mapped to our errors
         return Tables(where.database)
 
+    @cached_property
+    def _reader(self) -> Tables | Rest | None:
+        """What reads without MLflow."""
+        return self._tables if self._location.database is not None else Rest(self._location.tracking_uri)
+
     def models(self) -> Iterator[str]:
-        names = self._tables.models() if self._tables else None
+        names = self._reader.models() if self._reader else None
         if names is not None:
             yield from names
             return
@@ -173,7 +179,7 @@ class MlflowRegistry:
                 return
 
     def versions(self, name: str) -> Sequence[ModelVersion]:
-        read = self._tables.versions(_named(name)) if self._tables else None
+        read = self._reader.versions(_named(name)) if self._reader else None
         if read or (read is not None and name in self.models()):
             return read
         if read is not None:
@@ -273,7 +279,7 @@ class MlflowRegistry:
                     self._client.set_model_version_tag(name, version, key, value)
 
     def metrics(self, run_id: str) -> dict[str, float]:
-        read = self._tables.metrics(run_id) if self._tables else None
+        read = self._reader.metrics(run_id) if self._reader else None
         if read is not None:
             return read
         with self._engine(f"run {run_id}"):
