@@ -69,6 +69,7 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
         split = rows_of(context, work)
         costs = split.train.false_negative is not None
         training.check_gate(work.evaluation.gate, task=split.train.task, costs=costs)
+        training.check_trainers(work.training, split.train.task, split.train.classes, root=context.project.root)
         check_when(context.project.spec.serving.reasons, split.train.task)
         folder = context.project.state / "search" / digest(inputs)
         context.progress("search", 0.0)

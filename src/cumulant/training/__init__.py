@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cumulant.training.splits import Fold, Split, folds, split
     from cumulant.training.study import SearchResult, search
     from cumulant.training.threshold import advice
+    from cumulant.training.trainer_checks import check_trainers
     from cumulant.training.verdicts import Verdict, check_gate, gate
     from cumulant.training.weighting import aged, weighted
 
@@ -54,6 +55,7 @@ _HOMES = {
     "folds": "splits",
     "advice": "threshold",
     "check_gate": "verdicts",
+    "check_trainers": "trainer_checks",
     "gate": "verdicts",
     "quick": "spec",
     "refit": "replay",
@@ -93,6 +95,7 @@ __all__ = [
     "advice",
     "aged",
     "check_gate",
+    "check_trainers",
     "evaluate",
     "fit_once",
     "folds",

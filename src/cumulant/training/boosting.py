@@ -175,6 +175,14 @@ def _binning(settings: dict[str, Any]) -> dict[str, Any]:
     return {name: settings[name] for name in names}
 
 
+def parameter_names() -> set[str]:
+    """The parameters that LightGBM knows, each by all its names, and the number of rounds."""
+    from lightgbm.basic import _ConfigAliases
+
+    aliases = _ConfigAliases._get_all_param_aliases()  # noqa: SLF001 - LightGBM tells its names nowhere else
+    return {"rounds", *aliases, *(other for names in aliases.values() for other in names)}
+
+
 def space(trial: optuna.Trial, *, rows: int, categories: bool) -> dict[str, Parameter]:
     """One set of parameters. Leaves and their rows grow with the data; bins where rows can fill them."""
     params: dict[str, Parameter] = {

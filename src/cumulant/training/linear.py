@@ -55,6 +55,11 @@ def _estimator(problem: Problem, params: Params) -> Any:
     return LogisticRegression(C=params["C"], max_iter=300, tol=1e-5)
 
 
+def check(problem: Problem, params: Params) -> None:
+    """Raises ValueError where a value of `params` is none that the estimator takes."""
+    _estimator(problem, DEFAULTS | dict(params))._validate_params()  # noqa: SLF001 - what each fit begins with
+
+
 def _all_classes(estimator: Any, count: int) -> tuple[Floats, Floats]:
     """Weights for every class; one that the rows did not hold is all but impossible."""
     present = np.asarray(estimator.classes_, dtype=np.int64)

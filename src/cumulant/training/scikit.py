@@ -57,11 +57,7 @@ class ScikitTrainer(UserTrainer):
         except (TypeError, ValueError) as error:  # what scikit-learn raises for parameters and rows that do not fit
             if type(error).__name__ != "InvalidParameterError":
                 raise user_error(error, self.name, "trainer") from error
-            raise DefinitionError(
-                f"{self.name}: {' '.join(str(error).split())}",
-                subject=f"training.parameters.{self.name}",
-                hint="correct the value, or leave it out",
-            ) from None
+            raise self._refused(error) from None
 
     def _pipeline(self, problem: Problem, params: Params) -> Any:
         from sklearn.compose import ColumnTransformer
@@ -113,6 +109,21 @@ class ScikitTrainer(UserTrainer):
         other = stem + ("Regressor" if problem.task == "regression" else "Classifier")
         hint = f"write {other}" if _find(other.removeprefix(PREFIX)) else f"name an estimator of {kind}"
         raise DefinitionError(f"{self.name} does not predict {kind}", subject="training.trainers", hint=hint)
+
+    def check(self, problem: Problem, params: Params) -> None:
+        """Refuse what no fit could use. Raises DefinitionError."""
+        estimator = self._estimator(problem, params)
+        try:
+            estimator._validate_params()  # noqa: SLF001 - what each fit begins with
+        except ValueError as error:
+            raise self._refused(error) from None
+
+    def _refused(self, error: Exception) -> DefinitionError:
+        return DefinitionError(
+            f"{self.name}: {' '.join(str(error).split())}",
+            subject=f"training.parameters.{self.name}",
+            hint="correct the value, or leave it out",
+        )
 
     def _weights(self, train: Sample) -> dict[str, Any]:
         from sklearn.utils.validation import has_fit_parameter

@@ -44,7 +44,7 @@ class UserTrainer(Plain):
 
     def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
         function = load_function(self._path, self._root)
-        _check_signature(function, self._path)
+        check_signature(function, self._path)
         names = [one.feature for one in problem.inputs]
         frame = _frame(function, train, names)
         context = {
@@ -126,7 +126,7 @@ def user_error(error: BaseException, path: str, what: str) -> UserCodeError:
     )
 
 
-def _check_signature(function: Callable[..., Any], path: str) -> None:
+def check_signature(function: Callable[..., Any], path: str) -> None:
     """Raises DefinitionError where the function cannot be called with the rows and the target."""
     signature = inspect.signature(function)
     try:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cumulant.core.errors import CumulantError, ProjectFileError
+from cumulant.core.errors import CumulantError, DefinitionError, ProjectFileError
 from cumulant.ports.access import Principal
 from cumulant.project import create_from, load
 from cumulant.runtime.features import featurize
@@ -44,6 +44,28 @@ OF_A_RELEASE = {
     "margin above all": ("release: {metrics: {errors: {margin: 5}}}\n", "more than all requests"),
     "metric of a release": ("release: {metrics: {latncy: {margin: 10%}}}\n", 'did you mean "latency"?'),
     "bounds": ('release: {metrics: {mine: {call: "m.py:f", margin: 1}}}\n', "least and greatest value"),
+}
+FOREST = '  trainers: ["sklearn:RandomForestClassifier"]\n'
+#: these are seen when the task is known; no features are computed for it
+OF_A_TRAINER = {
+    "unknown parameter": ("  parameters: {lightgbm: {num_leafs: 15}}\n", 'lightgbm has no parameter "num_leafs"'),
+    "negative value": ("  parameters: {lightgbm: {learning_rate: -1}}\n", "(learning_rate) > (0.0)"),
+    "too small": ("  parameters: {lightgbm: {num_leaves: 1}}\n", "(num_leaves) > (1)"),
+    "text for a number": ("  parameters: {lightgbm: {num_leaves: many}}\n", "should be of type int"),
+    "objective": ("  parameters: {lightgbm: {objective: foo}}\n", "Unknown objective type name: foo"),
+    "linear value": ("  parameters: {linear: {C: -1}}\n", "'C' parameter of LogisticRegression"),
+    "linear name": ("  parameters: {linear: {c: 1}}\n", 'linear has no parameter "c"'),
+    "naive": ("  parameters: {naive: {rate: 1}}\n", 'naive has no parameter "rate"'),
+    "sklearn parameter": (
+        FOREST + '  parameters: {"sklearn:RandomForestClassifier": {trees: 3}}\n',
+        'has no parameter "trees"',
+    ),
+    "sklearn value": (
+        FOREST + '  parameters: {"sklearn:RandomForestClassifier": {n_estimators: 0}}\n',
+        "'n_estimators' parameter",
+    ),
+    "sklearn task": ('  trainers: ["sklearn:LinearRegression"]\n', "does not predict classes"),
+    "signature": ('  trainers: ["trainers.py:forest"]\n', "is called with the rows and the target"),
 }
 #: these are seen in the columns or rows
 OF_THE_DATA = {
@@ -156,6 +178,32 @@ def test_a_fault_that_the_data_show_is_refused(with_fault, fault, message):
     with pytest.raises(CumulantError) as caught:
         planned(folder)
     assert message in caught.value.message
+
+
+@pytest.mark.parametrize(("fault", "message"), OF_A_TRAINER.values(), ids=OF_A_TRAINER)
+def test_a_trainer_that_cannot_be_used_as_declared_is_refused(with_fault, fault, message):
+    folder = with_fault(fault)
+    code = folder / "trainers.py"
+    code.write_text("def forest(x):\n    return x\n")
+    try:
+        with load(folder) as project, pytest.raises(DefinitionError) as caught:
+            plan(project, principal=ME)
+    finally:
+        code.unlink()
+    assert message in caught.value.message
+
+
+def test_a_training_refuses_a_parameter_as_a_plan_does(with_fault):
+    folder = with_fault("  parameters: {lightgbm: {num_leaves: 1}}\n")
+    with load(folder) as project, pytest.raises(DefinitionError, match="num_leaves"):
+        train(project, principal=ME)
+
+
+def test_parameters_that_trainers_take_are_planned(with_fault):
+    """Also names that LightGBM knows by another name, and lists, whose length only the features tell."""
+    lightgbm = "{eta: 0.05, num_leaf: 15, rounds: 50, num_iterations: 9, monotone_constraints: [0, 0, 0, 0, 1]}"
+    folder = with_fault(f"  parameters: {{lightgbm: {lightgbm}, linear: {{C: 0.5, alpha: 2}}}}\n")
+    assert planned(folder).target == "fraud"
 
 
 @pytest.mark.parametrize(

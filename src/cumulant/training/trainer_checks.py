@@ -1,0 +1,91 @@
+"""Whether each trainer has and takes its parameters and fits the task, seen without the project's rows."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from cumulant.core.errors import DefinitionError, did_you_mean
+from cumulant.core.servable import Input, Task
+from cumulant.training import boosting, linear, scikit
+from cumulant.training.spec import TrainingSpec
+from cumulant.training.trainers import Params, Problem, Sample
+from cumulant.training.user import check_signature, load_function
+
+_ROWS = 60
+_SHOWN = 40
+
+
+def check_trainers(spec: TrainingSpec, task: Task, classes: tuple[str, ...], *, root: Path) -> None:
+    """Refuse parameters that a trainer does not have or does not take, and trainers that do not fit the task.
+
+    Functions of the project are not called: what they return for made-up rows says nothing.
+
+    Raises:
+        DefinitionError: a name or value under `training.parameters`, or a trainer, cannot be used.
+        UserCodeError: importing a function of the project raised.
+    """
+    problem = Problem(
+        task=task,
+        classes=classes,
+        inputs=(Input("a", "number"), Input("b", "number")),
+        metric="rmse" if task == "regression" else "log_loss",
+        seed=spec.seed,
+    )
+    for name in spec.trainers:
+        params = spec.parameters.get(name, {})
+        if name.startswith(scikit.PREFIX):
+            scikit.ScikitTrainer(name).check(problem, params)
+        elif ":" in name:
+            check_signature(load_function(name, root), name)
+        elif params:
+            _check_names(name, set(params))
+            _check_values(name, problem, params)
+
+
+def _check_names(name: str, given: set[str]) -> None:
+    """The library would ignore a name that it does not know."""
+    known = _known(name)
+    for unknown in sorted(given - known):
+        takes = f"parameters: {', '.join(sorted(known))}" if 0 < len(known) < _SHOWN else "leave it out"
+        raise DefinitionError(
+            f'{name} has no parameter "{unknown}"',
+            subject=f"training.parameters.{name}",
+            hint=did_you_mean(unknown, known) or takes,
+        )
+
+
+def _known(name: str) -> set[str]:
+    if name == "lightgbm":
+        return boosting.parameter_names()
+    return set() if name == "naive" else set(linear.DEFAULTS)
+
+
+def _check_values(name: str, problem: Problem, params: Params) -> None:
+    """Lists are left to the training: their length is that of the features."""
+    import lightgbm
+
+    plain = {key: value for key, value in params.items() if not isinstance(value, list)}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if name == "lightgbm":
+                boosting.LightGBM().fit(problem, {**plain, "rounds": 1}, _sample(problem))
+            else:
+                linear.check(problem, plain)
+    except (ValueError, TypeError, lightgbm.basic.LightGBMError) as error:
+        raise DefinitionError(
+            f"{name} does not take its parameters: {' '.join(str(error).split())}",
+            subject=f"training.parameters.{name}",
+            hint="correct the value under training.parameters, or leave it out",
+        ) from error
+
+
+def _sample(problem: Problem) -> Sample:
+    """Random numbers, with every class in turn."""
+    matrix = np.random.default_rng(0).normal(size=(_ROWS, 2)).astype(np.float32)
+    places = np.arange(_ROWS, dtype=np.float64)
+    classes = {"binary": 2, "multiclass": max(2, len(problem.classes))}.get(problem.task, _ROWS)
+    return Sample(matrix=matrix, target=places % classes)
