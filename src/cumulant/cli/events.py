@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from cumulant.core.events import Event
     from cumulant.ports.journal import Head
+    from cumulant.runtime.events import Verified
 
 app = application(
     "events",
@@ -115,14 +116,14 @@ def verify(
         ),
     ] = "",
 ) -> None:
-    """Show whether an event was altered, removed or inserted; exit code 1 where the chain breaks.
+    """Show whether an event or a state row was altered, removed or inserted; exit code 1 where one was.
 
     The chain is compared with its counter, with the head in a file beside the database, and with --head, a head that
-    you kept elsewhere. State rows are not part of the chain.
+    you kept elsewhere. State rows (runs, releases, review cases) are compared with the hashes that events carry.
     """
     from cumulant.core.errors import IntegrityError, UsageError
     from cumulant.runtime.events import UNSEEN
-    from cumulant.runtime.events import verify as breaks_of
+    from cumulant.runtime.events import verify as verify_journal
 
     if known and not _HEAD.fullmatch(known):
         raise UsageError(
@@ -130,25 +131,39 @@ def verify(
         )
     with call.project() as project:
         head = project.journal().head()
-        breaks = list(breaks_of(project.journal(), known=known))
+        verified = verify_journal(project.journal(), known=known)
+    breaks = verified.breaks
     if breaks and not call.json:
         first = breaks[0]
+        place = first.row or f"event {first.seq}"
+        what = "a state row was changed outside Cumulant" if first.row else "the chain of events does not hold"
         raise IntegrityError(
-            f"the chain of events does not hold: event {first.seq} {first.problem}"
-            + (f", and {len(breaks) - 1} more" if len(breaks) > 1 else ""),
-            subject=f"event {first.seq}",
+            f"{what}: {place} {first.problem}" + (f", and {len(breaks) - 1} more" if len(breaks) > 1 else ""),
+            subject=place,
             hint="compare with an export or a backup; `cumulant events verify --json` lists every break",
         )
     call.answer(
-        {"events": head.seq, "head": head.hash, "holds": not breaks, "breaks": breaks, "unseen": UNSEEN},
-        lambda console: _verified(console, head, UNSEEN),
+        {
+            "events": head.seq,
+            "head": head.hash,
+            "holds": not breaks,
+            "breaks": breaks,
+            "rows": verified.rows,
+            "rows_since": verified.since,
+            "unseen": UNSEEN,
+        },
+        lambda console: _verified(console, head, verified, UNSEEN),
     )
     if breaks:
         raise typer.Exit(1)
 
 
-def _verified(console: Console, head: Head, unseen: Iterable[str]) -> None:
+def _verified(console: Console, head: Head, verified: Verified, unseen: Iterable[str]) -> None:
     console.print(f"{head.seq:,} events, the chain holds; its end is {head.hash[:12]}")
+    if verified.since is None:
+        console.print("state rows: no event carries their hashes yet; the next one will", soft_wrap=True)
+    else:
+        console.print(f"{verified.rows:,} state rows are as written (covered since event {verified.since:,})")
     for one in unseen:
         console.print(f"not seen: {one}", style="dim", soft_wrap=True)
 

@@ -32,7 +32,10 @@ class Actor(msgspec.Struct, frozen=True):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """The envelope. `seq` counts from 1 in one store; `run` groups the events of one flow run."""
+    """The envelope. `seq` counts from 1 in one store; `run` groups the events of one flow run.
+
+    `rows` is the digest of the state rows that were written since the event before it that has one; None: none were.
+    """
 
     seq: int
     id: str
@@ -48,6 +51,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     region: str = "local"
     data: dict[str, object]
     previous: str
+    rows: str | None = None
     hash: str = ""
 
     def sealed(self) -> Event:
@@ -55,14 +59,18 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, hash=self.expected_hash())
 
     def expected_hash(self) -> str:
-        return digest(msgspec.to_builtins(msgspec.structs.replace(self, hash="")))
+        fields = msgspec.to_builtins(msgspec.structs.replace(self, hash=""))
+        if self.rows is None:  # as events were hashed before they had this field
+            del fields["rows"]
+        return digest(fields)
 
 
 class Break(msgspec.Struct, frozen=True):
-    """A place where the chain does not hold."""
+    """A place where the chain does not hold; with `row`, a state row that differs from what event `seq` carries."""
 
     seq: int
     problem: str
+    row: str | None = None
 
 
 def verify_chain(events: Iterable[Event]) -> Iterator[Break]:

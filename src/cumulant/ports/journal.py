@@ -110,3 +110,29 @@ class Witnessed(Protocol):
     def misfiled(self) -> Iterator[int]:
         """The `seq` under which events lie that are looked up by another seq, kind or run than their own."""
         ...
+
+
+class RowWrite(msgspec.Struct, frozen=True):
+    """The hash of a state row as one write left it; `event` carries it in its digest, 0: the next event will."""
+
+    event: int
+    kind: str
+    key: str
+    version: int
+    hash: str
+
+
+class RowHashes(msgspec.Struct, frozen=True):
+    """At one moment: every recorded write, in order, and the rows as they are now, hashed anew (`event` is 0)."""
+
+    writes: Iterator[RowWrite]
+    rows: Iterator[RowWrite]
+
+
+@runtime_checkable
+class HashedRows(Protocol):
+    """What a journal may have besides: events that carry the hashes of the state rows written with them."""
+
+    def row_hashes(self) -> AbstractContextManager[RowHashes | None]:
+        """None where the journal was made before rows were hashed and cannot be changed."""
+        ...

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
+import msgspec
+
 from cumulant.core.events import GENESIS, Break, Event, Fact, verify_chain
-from cumulant.ports.journal import Journal, Witnessed
+from cumulant.ports.journal import HashedRows, Head, Journal, Witnessed
+from cumulant.runtime.row_check import RowCheck
 
 
 class RunStarted(Fact, frozen=True, kw_only=True):
@@ -78,13 +81,24 @@ class StepFailed(Fact, frozen=True, kw_only=True):
 
 #: what no chain can show, since whoever may write the database may write this too
 UNSEEN = (
-    "state rows (runs, releases, leases): they are not part of the chain",
+    "aliases and tags in the model registry, which has a store of its own",
     "a chain made anew together with the head beside the database: compare with a head or an export kept elsewhere",
 )
 
 
-def verify(journal: Journal, *, known: str = "") -> Iterator[Break]:
-    """Every place where the journal's chain does not hold, a missing end included; none for an untouched one.
+class Verified(msgspec.Struct, frozen=True):
+    """Every place where the chain or a state row does not hold, and how many rows were compared.
+
+    `since`: the first event that carries hashes of rows; None where no event does.
+    """
+
+    breaks: list[Break]
+    rows: int = 0
+    since: int | None = None
+
+
+def verify(journal: Journal, *, known: str = "") -> Verified:
+    """Compare the chain with its heads and hashes, and the state rows with the hashes that its events carry.
 
     `known`: how the hash of an event begins that the chain must have, such as a head that was kept elsewhere. Others
     may write meanwhile: what they add lies between the two heads that are read before and after.
@@ -92,6 +106,17 @@ def verify(journal: Journal, *, known: str = "") -> Iterator[Break]:
     witness = journal.witness() if isinstance(journal, Witnessed) else None
     before = journal.head()
     passed = _Passed({before.seq, 0 if witness is None else witness.seq}, known)
+    breaks = list(_chain_breaks(journal, passed, before, witness))
+    if not isinstance(journal, HashedRows):
+        return Verified(breaks)
+    with journal.row_hashes() as hashes:
+        if hashes is None:
+            return Verified(breaks)
+        check = RowCheck(hashes, passed.rows, passed.last)
+        return Verified([*breaks, *check.breaks()], rows=check.count, since=min(passed.rows, default=None))
+
+
+def _chain_breaks(journal: Journal, passed: _Passed, before: Head, witness: Head | None) -> Iterator[Break]:
     yield from verify_chain(passed.through(journal.events()))
     if passed.last < before.seq:
         yield Break(before.seq, "the newest events are missing")
@@ -103,25 +128,29 @@ def verify(journal: Journal, *, known: str = "") -> Iterator[Break]:
         what = "is another one" if witness.seq in passed.hashes else "is missing"
         yield Break(witness.seq, f"{what}: the head that is kept beside the database names it")
     if not passed.knows:
-        yield Break(passed.last, f"is the end of a chain that has no event {known[:12]}")
+        yield Break(passed.last, f"is the end of a chain that has no event {passed.known[:12]}")
     if isinstance(journal, Witnessed):
         for seq in journal.misfiled():
             yield Break(seq, "is stored under another number, kind or run than its own")
 
 
 class _Passed:
-    """What has gone by of a chain: the number of the last event, hashes at some places, whether one is known."""
+    """What has gone by of a chain: the last event, hashes at some places, whether one is known, digests of rows."""
 
     def __init__(self, places: set[int], known: str) -> None:
         self.last = 0
         self.hashes: dict[int, str] = {0: GENESIS}
         self.knows = not known
-        self._places, self._known = places, known
+        self.known = known
+        self.rows: dict[int, str] = {}
+        self._places = places
 
     def through(self, events: Iterable[Event]) -> Iterator[Event]:
         for event in events:
             self.last = event.seq
-            self.knows = self.knows or event.hash.startswith(self._known)
+            self.knows = self.knows or event.hash.startswith(self.known)
+            if event.rows is not None:
+                self.rows[event.seq] = event.rows
             if event.seq in self._places:
                 self.hashes[event.seq] = event.hash
             yield event

@@ -214,9 +214,9 @@ def test_events_list_follow_export_and_verify(project: Path, cumulant: Any, tmp_
     assert len(cumulant("events", "export", "-", "--project", str(project)).out.splitlines()) == len(events)
     found = cumulant("events", "verify", "--project", str(project), "--json").document
     assert found["holds"] is True
-    assert "state rows" in found["unseen"][0]
+    assert (found["rows"] > 0, found["rows_since"]) == (True, 1)
     ended = cumulant("events", "verify", "--project", str(project), "--head", found["head"][:12])
-    assert (ended.code, "not seen: state rows" in ended.out) == (0, True)
+    assert (ended.code, f"{found['rows']} state rows are as written" in ended.out) == (0, True)
     ended = cumulant("events", "verify", "--project", str(project), "--head", "0" * 12)
     assert (ended.code, "has no event 000000000000" in ended.err) == (1, True)
     assert cumulant("events", "verify", "--project", str(project), "--head", "nothing").code == 2
@@ -240,6 +240,17 @@ def test_an_altered_event_is_found(project: Path, cumulant: Any) -> None:
     document = cumulant("events", "verify", "--project", str(project), "--json")
     assert document.code == 1
     assert document.document["breaks"][0]["seq"] == 2
+
+
+def test_an_altered_state_row_is_found(project: Path, cumulant: Any) -> None:
+    cumulant("data", "validate", "--project", str(project))
+    with sqlite3.connect(project / ".cumulant" / "journal.db") as database:
+        database.execute("UPDATE state SET value = '{}' WHERE kind = 'run'")
+    database.close()
+    ended = cumulant("events", "verify", "--project", str(project))
+    assert (ended.code, "a state row was changed outside Cumulant: state row run " in ended.err) == (1, True)
+    document = cumulant("events", "verify", "--project", str(project), "--json")
+    assert (document.code, document.document["breaks"][0]["row"].split()[2]) == (1, "run")
 
 
 def test_a_command_in_a_folder_below_finds_the_project(

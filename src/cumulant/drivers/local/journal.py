@@ -15,12 +15,13 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import IntegrityError, LeaseHeldError, StorageError
 from cumulant.core.events import GENESIS, Actor, Event, Fact
 from cumulant.core.units import from_micros, to_micros
+from cumulant.drivers.local import row_hashes
 from cumulant.drivers.local.location import locate
 from cumulant.drivers.local.sqlite import Database
 from cumulant.drivers.local.witness import Witness
-from cumulant.ports.journal import Head, Row
+from cumulant.ports.journal import Head, Row, RowHashes
 
-_SCHEMA = """
+_SCHEMA = f"""
 CREATE TABLE state (
     kind TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL, updated INTEGER NOT NULL, value BLOB,
     PRIMARY KEY (kind, key)
@@ -29,7 +30,8 @@ CREATE TABLE events (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, run TEXT, enve
 CREATE INDEX events_by_kind ON events (kind, seq);
 CREATE INDEX events_by_run ON events (run, seq) WHERE run IS NOT NULL;
 CREATE TABLE chain (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, hash TEXT NOT NULL);
-CREATE TABLE cursors (subscriber TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID
+CREATE TABLE cursors (subscriber TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+{row_hashes.SCHEMA}
 """
 _PAGE = 500
 
@@ -43,7 +45,8 @@ class SqliteJournal:
 
     `sqlite:///path/journal.db?project=NAME`; `tenant` and `region` are options too and enter each event.
     A deleted row keeps its count of writes, so that a version is never given out twice. The end of the chain is also
-    kept in `journal.db.head`, beside the database.
+    kept in `journal.db.head`, beside the database. The hash of each row that is written enters the last event of its
+    transaction, or the next event where its transaction has none.
 
     Raises:
         EngineUnavailableError: another process has held the write lock for a minute.
@@ -55,7 +58,9 @@ class SqliteJournal:
         self._options = where.options
         self._clock = clock or SystemClock()
         self._temporary: str | None = None
-        self._database = Database(where.path, schema=_SCHEMA, version=1, holds="journal")
+        self._database = Database(
+            where.path, schema=_SCHEMA, version=2, holds="journal", upgrades={1: row_hashes.upgrade}
+        )
         self._witness = Witness(where.path)
 
     @contextmanager
@@ -63,6 +68,7 @@ class SqliteJournal:
         with self._database.write() as connection:
             opened = SqliteTransaction(connection, actor=actor, run=run, options=self._options, clock=self._clock)
             yield opened
+            opened.bind()
         if opened.head is not None:
             self._witness.advance(opened.head, self._hash_at)
 
@@ -95,6 +101,11 @@ class SqliteJournal:
 
     def witness(self) -> Head | None:
         return self._witness.read()
+
+    @contextmanager
+    def row_hashes(self) -> Iterator[RowHashes | None]:
+        with self._database.read() as connection, row_hashes.snapshot(connection) as hashes:
+            yield hashes
 
     def misfiled(self) -> Iterator[int]:
         after = 0
@@ -163,8 +174,13 @@ class SqliteTransaction:
         self._run = run
         self._options = options
         self._clock = clock
-        #: the end of the chain, where this transaction has moved it
-        self.head: Head | None = None
+        self._last: Event | None = None
+        self._written: dict[tuple[str, str], tuple[int, str]] = {}
+
+    @property
+    def head(self) -> Head | None:
+        """The end of the chain, where this transaction has moved it."""
+        return Head(self._last.seq, self._last.hash) if self._last else None
 
     def get(self, kind: str, key: str) -> Row | None:
         return _get(self._connection, kind, key)
@@ -181,6 +197,7 @@ class SqliteTransaction:
                 hint="read it again and decide anew",
             )
         encoded, updated = _encode(value), self._clock.now()
+        self._written[kind, key] = version + 1, row_hashes.hash_of(version + 1, to_micros(updated), encoded)
         self._connection.execute(
             "INSERT INTO state VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, key)"
             " DO UPDATE SET version = excluded.version, updated = excluded.updated, value = excluded.value",
@@ -189,10 +206,14 @@ class SqliteTransaction:
         return Row(kind, key, _decode_value(encoded), version + 1, updated)
 
     def delete(self, kind: str, key: str) -> None:
+        version, stands = self._version(kind, key)
+        if not stands:
+            return
+        updated = to_micros(self._clock.now())
+        self._written[kind, key] = version + 1, row_hashes.hash_of(version + 1, updated, None)
         self._connection.execute(
-            "UPDATE state SET value = NULL, version = version + 1, updated = ?"
-            " WHERE kind = ? AND key = ? AND value IS NOT NULL",
-            (to_micros(self._clock.now()), kind, key),
+            "UPDATE state SET value = NULL, version = ?, updated = ? WHERE kind = ? AND key = ?",
+            (version + 1, updated, kind, key),
         )
 
     def emit(self, fact: Fact, *, cause: str | None = None) -> Event:
@@ -217,8 +238,20 @@ class SqliteTransaction:
             "INSERT INTO events VALUES (?, ?, ?, ?)", (event.seq, event.kind, event.run, _encode(event))
         )
         self._connection.execute("INSERT OR REPLACE INTO chain VALUES (1, ?, ?)", (event.seq, event.hash))
-        self.head = Head(event.seq, event.hash)
+        self._last = event
         return event
+
+    def bind(self) -> None:
+        """Record the hashes of the rows written, and put them into the transaction's last event."""
+        row_hashes.record(self._connection, self._written)
+        if self._last is None:
+            return
+        digest = row_hashes.bind(self._connection, self._last.seq)
+        if digest is None:
+            return
+        event = self._last = msgspec.structs.replace(self._last, rows=digest).sealed()
+        self._connection.execute("UPDATE events SET envelope = ? WHERE seq = ?", (_encode(event), event.seq))
+        self._connection.execute("UPDATE chain SET hash = ?", (event.hash,))
 
     def _version(self, kind: str, key: str) -> tuple[int, bool]:
         found = self._connection.execute(

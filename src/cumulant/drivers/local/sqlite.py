@@ -7,7 +7,7 @@ import sqlite3
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -37,6 +37,7 @@ class Database:
         path: the file; its folder is made.
         schema: the statements that make the tables, run once in one transaction.
         version: the schema's version, kept in the file; a file of a newer one is refused.
+        upgrades: what brings a file of that version to the next one, in the same transaction.
         holds: what the file is called in errors.
         durable: a committed transaction survives a power cut, not only a crash of the process.
         mapped: how many bytes of the file are read through memory instead of system calls.
@@ -53,10 +54,12 @@ class Database:
         durable: bool = True,
         mapped: int = 0,
         wait: float = 60.0,
+        upgrades: Mapping[int, Callable[[sqlite3.Connection], None]] | None = None,
     ) -> None:
         self.path = path
         self._schema = schema
         self._version = version
+        self._upgrades = upgrades or {}
         self._holds = holds
         self._pragmas = {"synchronous": "FULL" if durable else "NORMAL", "temp_store": "MEMORY", "mmap_size": mapped}
         self._wait = wait
@@ -226,9 +229,14 @@ class Database:
     def _make_schema(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            if connection.execute("PRAGMA user_version").fetchone()[0] < self._version:
-                for statement in filter(str.strip, self._schema.split(";")):
-                    connection.execute(statement)
+            present: int = connection.execute("PRAGMA user_version").fetchone()[0]
+            if present < self._version:
+                if present == 0:
+                    for statement in filter(str.strip, self._schema.split(";")):
+                        connection.execute(statement)
+                else:
+                    for version in range(present, self._version):
+                        self._upgrades[version](connection)
                 connection.execute(f"PRAGMA user_version={self._version:d}")
             connection.execute("COMMIT")
         except BaseException:

@@ -1,0 +1,84 @@
+"""Hashes of state rows in the journal's database: one record a write, and their digest in an event.
+
+A record with event 0 waits for the next event. Records of a journal that is older than this table are made once, from
+its rows as they are then.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from cumulant.core.ids import digest
+from cumulant.ports.journal import RowHashes, RowWrite
+
+SCHEMA = """
+CREATE TABLE row_writes (
+    id INTEGER PRIMARY KEY, event INTEGER NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL,
+    version INTEGER NOT NULL, hash TEXT NOT NULL
+);
+CREATE UNIQUE INDEX row_writes_waiting ON row_writes (kind, key) WHERE event = 0
+"""
+
+_RECORD = (
+    "INSERT INTO row_writes (event, kind, key, version, hash) VALUES (0, ?, ?, ?, ?)"
+    " ON CONFLICT (kind, key) WHERE event = 0 DO UPDATE SET version = excluded.version, hash = excluded.hash"
+)
+
+
+def hash_of(version: int, updated: int, value: object) -> str:
+    """The hash of all that a row holds; `value` is bytes, None where it is deleted, anything where it was edited."""
+    head = f"{version} {updated} {'-' if value is None else '+'}"
+    content = value if isinstance(value, bytes) else b"" if value is None else str(value).encode()
+    return hashlib.sha256(head.encode() + content).hexdigest()
+
+
+def record(connection: sqlite3.Connection, written: Mapping[tuple[str, str], tuple[int, str]]) -> None:
+    connection.executemany(_RECORD, [(*place, *state) for place, state in written.items()])
+
+
+def bind(connection: sqlite3.Connection, event: int) -> str | None:
+    """Give the waiting records to an event: their digest, None where there are none."""
+    waiting = connection.execute(
+        "SELECT kind, key, version, hash FROM row_writes WHERE event = 0 ORDER BY id"
+    ).fetchall()
+    if not waiting:
+        return None
+    connection.execute("UPDATE row_writes SET event = ? WHERE event = 0", (event,))
+    return digest(waiting)
+
+
+def upgrade(connection: sqlite3.Connection) -> None:
+    """From format 1, which had no records: the rows are recorded as they are."""
+    for statement in SCHEMA.split(";"):
+        connection.execute(statement)
+    for row in connection.execute("SELECT kind, key, version, updated, value FROM state").fetchall():
+        connection.execute(_RECORD, (*row[:3], hash_of(*row[2:])))
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[RowHashes | None]:
+    """Records and rows as one moment has them, however long they are read."""
+    connection.execute("BEGIN")
+    try:
+        known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'row_writes'").fetchone()
+        yield RowHashes(_writes(connection), _rows(connection)) if known else None
+    finally:
+        connection.execute("COMMIT")
+
+
+def _writes(connection: sqlite3.Connection) -> Iterator[RowWrite]:
+    # Waiting records come last, whatever their place: they are newer than each that an event carries.
+    for row in connection.execute(
+        "SELECT event, kind, key, version, hash FROM row_writes ORDER BY event = 0, event, id"
+    ):
+        yield RowWrite(*row)
+
+
+def _rows(connection: sqlite3.Connection) -> Iterator[RowWrite]:
+    for kind, key, version, updated, value in connection.execute(
+        "SELECT kind, key, version, updated, value FROM state ORDER BY kind, key"
+    ):
+        yield RowWrite(0, kind, key, version, hash_of(version, updated, value))
