@@ -79,8 +79,11 @@ def package(
     """
     check_place(out)
     if state and quantize is not None:
-        raise UsageError("--quantize measures single requests, and --state makes sequences of them",
-                         hint="leave one of them out")  # fmt: skip
+        raise UsageError(
+            "--quantize measures single requests, and --state makes sequences of them",
+            hint='make the graph smaller first, such as with onnxruntime.quantization.quantize_dynamic("net.onnx", '
+            '"small.onnx"), and package small.onnx with --state; or leave out one of the two',
+        )
     shrink = None if quantize is None else shrinking(quantize, accuracy_loss, sample, threshold)
     with TemporaryDirectory() as scratch:
         path = Path(source)

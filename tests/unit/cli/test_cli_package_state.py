@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from onnxruntime.quantization import quantize_dynamic
 
 from cumulant.packaging import load_description
 
@@ -89,6 +90,23 @@ def test_what_cannot_be_state_is_refused_and_leaves_nothing(place, cumulant, opt
     done = cumulant("package", "rnn.onnx", "--out", "out", *options)
     assert (done.code, words in done.err) == (2, True), done.err
     assert not (place / "out").exists()
+
+
+def test_a_graph_that_was_quantized_before_keeps_state(place, cumulant):
+    """What the refusal of --quantize with --state says to do."""
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Add", ["a", "h_in"], ["h_out"])], "net",
+        [value("x", ["batch", 16]), value("h_in", ["batch", 16])], [value("h_out", ["batch", 16])],
+        [helper.make_tensor("w", TensorProto.FLOAT, [16, 16], np.eye(16, dtype=np.float32).ravel())],
+    )  # fmt: skip
+    save(graph, "net.onnx")
+    np.save("rows.npy", np.ones((5, 16), np.float32))
+    words = ("--out", "out", "--state", "h_in=h_out", "--sample", "rows.npy")
+    refused = cumulant("package", "net.onnx", *words, "--quantize", "size")
+    assert (refused.code, 'quantize_dynamic("net.onnx", "small.onnx")' in " ".join(refused.err.split())) == (2, True)
+    quantize_dynamic("net.onnx", "small.onnx")
+    done = cumulant("package", "small.onnx", *words, "--json")
+    assert (done.code, done.document["state"][0]["input"]) == (0, "h_in"), done.err
 
 
 def test_a_servable_keeps_the_state_that_it_has(place, cumulant):
