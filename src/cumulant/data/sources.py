@@ -21,6 +21,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.data.blocks import opened, record_count
+from cumulant.data.parquet_memory import refuse_large
 from cumulant.data.records import POSITION as ROW
 from cumulant.data.records import open_quote, short_records
 from cumulant.data.spec import SourceSpec
@@ -148,6 +149,8 @@ def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str]
         if path.stat().st_size == 0:
             raise DataError(f"{url} is empty (0 bytes)", subject=url, hint="write it again, or remove it")
         if kind == "parquet":
+            with whole_parquet(f"{url} is not a whole Parquet file: damaged or cut off", url):
+                refuse_large(path, url, spec.memory)
             frame = pl.read_parquet(path, glob=False)
         elif kind == "csv":
             frame, short = _read_csv(_content(path, url), url, spec, texts)
@@ -212,6 +215,17 @@ def readable(url: str) -> Iterator[None]:
         raise DataError(f"{url}: {reason}", subject=url, hint="check the path and its permissions") from error
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise _damage(url, str(error)) from error
+
+
+@contextmanager
+def whole_parquet(said: str, url: str) -> Iterator[None]:
+    """What pyarrow raises for bytes that it cannot read, as a DataError that says `said`."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(said, subject=url, hint="copy or write it again") from error
 
 
 def _damage(url: str, text: str) -> DataError:

@@ -139,6 +139,13 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     on_schema_change: Annotated[
         SchemaPolicy | Answer, Meta(description="What to do when columns differ from the last accepted snapshot.")
     ] = SchemaPolicy()
+    memory: Annotated[
+        str | None,
+        Meta(
+            description="The most memory that one Parquet file may take when it is read, such as `8GiB`. Default: half "
+            "of the machine's."
+        ),
+    ] = None
     keep: Annotated[
         str | None,
         Meta(description="How long old snapshots are kept, such as `400d`; the newest always is. Default: forever."),
@@ -149,6 +156,7 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         identity that it had.
         """
         values: dict[str, Any] = msgspec.to_builtins(self)
+        del values["memory"]  # it changes nothing of what is read
         for rule in values["rules"].values():
             for key in ("number_format", "date_format"):
                 if rule[key] is None:

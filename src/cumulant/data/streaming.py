@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,11 +12,14 @@ import polars as pl
 
 from cumulant.core.errors import DataError, missing_part
 from cumulant.data.blocks import blocks
-from cumulant.data.sources import DialectError, file_kind, readable, text_table
+from cumulant.data.parquet_memory import chunks, fixed_bytes, longest_text
+from cumulant.data.sources import DialectError, file_kind, readable, text_table, whole_parquet
 from cumulant.data.spec import SourceSpec
 
 #: one piece of columns takes at most about so many bytes, however wide its rows are
 MOST_BYTES = 32 << 20
+#: the same with every text as long as the longest of its column
+_MOST_DECODED = 256 << 20
 _BUFFER = 1 << 20
 
 
@@ -111,8 +114,8 @@ class _Parquet:
             import pyarrow.parquet as pq
         except ModuleNotFoundError as error:
             raise missing_part(error.name or "pyarrow", "serve") from None
-        self._url = url
-        with _damage(f"{url} is not a whole Parquet file: damaged or cut off", url):
+        self._path, self._url = path, url
+        with whole_parquet(f"{url} is not a whole Parquet file: damaged or cut off", url):
             self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True)
         if not self._file.schema_arrow.names:
             raise DataError(f"{url} has no columns", subject=url, hint="write it again, or remove it")
@@ -138,17 +141,25 @@ class _Parquet:
             yield Piece(_frame(pa.Table.from_batches(held)), first, 1.0)
 
     def _fitting(self, columns: Sequence[str] | None) -> int:
-        """How many rows of the widest row group take `MOST_BYTES`."""
-        meta, widest = self._file.metadata, 1.0
-        wanted = None if columns is None else set(columns)
-        for group in map(meta.row_group, range(meta.num_row_groups)):
-            chunks = map(group.column, range(group.num_columns))
-            size = sum(
-                one.total_uncompressed_size
-                for one in chunks
-                if wanted is None or one.path_in_schema.split(".")[0] in wanted
+        """How many rows of the widest row group take about `MOST_BYTES`, and `_MOST_DECODED` whatever they repeat."""
+        meta, wanted = self._file.metadata, None if columns is None else set(columns)
+        encoded, decoded = Counter[int](), Counter[int]()
+        for group, column, chunk in chunks(self._file):
+            if wanted is None or chunk.path_in_schema.split(".")[0] in wanted:
+                encoded[group] += chunk.total_uncompressed_size
+                decoded[group] += fixed_bytes(self._file, column, chunk)
+                if chunk.physical_type == "BYTE_ARRAY" and chunk.num_values:
+                    decoded[group] += chunk.num_values * longest_text(self._path, group, chunk)
+        widest = 1.0
+        for group, size in encoded.items():
+            count = max(1, meta.row_group(group).num_rows)
+            widest = max(widest, size / count, decoded[group] / count * MOST_BYTES / _MOST_DECODED)
+        if widest > _MOST_DECODED:
+            raise DataError(
+                f"{self._url}: one row takes more than {_MOST_DECODED >> 20} MiB",
+                subject=self._url,
+                hint="write its lists as rows of their own, or read fewer columns",
             )
-            widest = max(widest, size / max(1, group.num_rows))
         return max(1, int(MOST_BYTES / widest))
 
     def _batches(self, rows: int, columns: Sequence[str] | None, skip: int) -> Iterator[Any]:
@@ -166,7 +177,7 @@ class _Parquet:
 
     def _group(self, number: int, before: int, size: int, rows: int, columns: Sequence[str] | None) -> Iterator[Any]:
         said = f"{self._url}: row group {number} (rows {before + 1:,} to {before + size:,}) is damaged"
-        with _damage(said, self._url):
+        with whole_parquet(said, self._url):
             found = self._file.iter_batches(rows, row_groups=[number], columns=columns, use_threads=False)
             seen = 0
             for batch in found:
@@ -174,17 +185,6 @@ class _Parquet:
                 yield batch
         if seen != size:
             raise DataError(said, subject=self._url, hint="copy or write the file again")
-
-
-@contextmanager
-def _damage(said: str, url: str) -> Iterator[None]:
-    """What pyarrow raises for bytes that it cannot read, as a DataError that says `said`."""
-    import pyarrow as pa
-
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(said, subject=url, hint="copy or write the file again") from error
 
 
 def _frame(table: Any) -> pl.DataFrame:

@@ -15,6 +15,7 @@ from typing import IO, cast
 import msgspec
 
 from cumulant.core.errors import DataError
+from cumulant.data.parquet_memory import refuse_large
 
 ROWS = 20_000
 #: bytes of one line, and of a file that is one JSON array and so is read at once
@@ -69,6 +70,7 @@ def _gathered(rows: Iterator[object]) -> Iterator[list[object]]:
 def _parquet(path: Path) -> Iterator[list[object]]:
     import pyarrow.parquet as pq
 
+    refuse_large(path, str(path), None)
     with pq.ParquetFile(path) as found:
         for batch in found.iter_batches(ROWS):
             yield cast("list[object]", batch.to_pylist())

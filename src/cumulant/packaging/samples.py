@@ -170,11 +170,16 @@ def table_or_none(path: Path | None) -> pl.DataFrame | None:
 
 def _table(path: Path) -> pl.DataFrame:
     import polars as pl
+    import pyarrow as pa
+
+    from cumulant.data.parquet_memory import refuse_large
 
     try:
-        read = pl.read_csv if path.suffix.lower() == ".csv" else pl.read_parquet
-        return read(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        if path.suffix.lower() == ".csv":
+            return pl.read_csv(path)
+        refuse_large(path, str(path), None)
+        return pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as a table: {error}", subject=str(path)) from None
 
 

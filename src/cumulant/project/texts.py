@@ -76,6 +76,7 @@ _EXAMPLES = {
 FORMS: dict[tuple[str, str], str] = {
     ("SourceSpec", "quarantine"): "share",
     ("SourceSpec", "keep"): "duration",
+    ("SourceSpec", "memory"): "size",
     ("RuleSpec", "nulls"): "share",
     ("TableRule", "fresh"): "duration",
     ("TrainingSpec", "since"): "moment",
