@@ -20,12 +20,10 @@ from cumulant.outcomes.matching import usable
 from cumulant.outcomes.numbered import Numbered
 from cumulant.outcomes.pairs import GRADED, PAIRS, Graded, Pair, graded, paired, to_graded, to_pairs
 from cumulant.outcomes.progress import Progress, read_progress, write_progress
-from cumulant.outcomes.scored import COLUMNS, IDENTITY, TOLD, asked, frame, named, unpacked
+from cumulant.outcomes.scored import COLUMNS, HEAD, IDENTITY, TOLD, asked, frame, named, unpacked
 from cumulant.serving import log
 
 _TIME = pa.timestamp("us", "UTC")
-#: of the log, what tells whether a label may be for a row of a file
-_HEAD = ["id", "event_time"]
 _LABEL = [*IDENTITY, "label", "value", "label_known_time", "weight"]
 _LISTINGS = 100
 #: the join's columns
@@ -104,9 +102,9 @@ class Outcomes(LabelledLog):
             LeaseHeldError: another process is at it.
         """
         now = self._clock.now()
-        with store.locked(self._folder):
-            progress = read_progress(self._folder)
-            names = place.batches(self._folder)
+        with store.locked(self.folder):
+            progress = read_progress(self.folder)
+            names = place.batches(self.folder)
             news = [one for one in names if not self._known(one, progress)]
             due = progress.next_due is not None and now >= progress.next_due
             if not news and not due and self._looked_at(progress):
@@ -119,13 +117,13 @@ class Outcomes(LabelledLog):
             found = self._grade(progress)
             ahead = said.filter((pl.col("problem") == "") & (pl.col("known_time") > now))["known_time"].min()
             progress.batches, progress.next_due = set(names), ahead if isinstance(ahead, datetime) else None
-            with store.writing_to(self._folder):
-                write_progress(self._folder, progress)
+            with store.writing_to(self.folder):
+                write_progress(self.folder, progress)
         return Advanced(labelled=labelled, pairs=pairs, graded=found)
 
     def _looked_at(self, progress: Progress) -> bool:
         """Whether the log has nothing new, as at most looks."""
-        return all(progress.seen(file.day, file.life, file.first, file.last) for file, _ in log.stored(self._log))
+        return all(progress.seen(file.day, file.life, file.first, file.last) for file, _ in log.stored(self.log))
 
     def _look(self, progress: Progress, facts: pl.DataFrame, fresh: pl.DataFrame) -> tuple[int, list[pl.DataFrame]]:
         """Go through new files of the log, and through old ones for predictions that new labels name.
@@ -136,7 +134,7 @@ class Outcomes(LabelledLog):
         meant = asked(*named(fresh)) if fresh.height else None
         for _ in range(_LISTINGS):
             gone = False
-            for file, read in log.stored(self._log):
+            for file, read in log.stored(self.log):
                 new = not progress.seen(file.day, file.life, file.first, file.last)
                 if not new and meant is None:
                     continue
@@ -149,7 +147,7 @@ class Outcomes(LabelledLog):
                 return labelled, [one for one in mirrored if one.height]
         raise StorageError(
             "files of the prediction log vanish while they are read",
-            subject=str(self._log),
+            subject=str(self.log),
             hint="look for a program that deletes files there",
         )
 
@@ -159,7 +157,7 @@ class Outcomes(LabelledLog):
         """How many rows a file has, or that it has some; and how many of them got a label. `meant`: only those."""
         rows = labelled = 0
         if meant is not None:
-            heads = [unpacked(batch).filter(meant).height for batch in read(_HEAD)]
+            heads = [unpacked(batch).filter(meant).height for batch in read(HEAD)]
             if not any(heads):
                 return len(heads), 0
         for batch in read(COLUMNS):
@@ -177,25 +175,25 @@ class Outcomes(LabelledLog):
         """Whether what a batch says was looked at, be it before it was merged."""
         if batch in progress.batches:
             return True
-        told = place.ingested(self._folder, batch)
+        told = place.ingested(self.folder, batch)
         return told is not None and bool(told.made_of) and progress.batches.issuperset(told.made_of)
 
     # --- mirrored requests
 
     def _pair(self, progress: Progress, mirrored: Sequence[pl.DataFrame], now: datetime) -> int:
-        halves = progress.halves(self._folder, mirrored)
+        halves = progress.halves(self.folder, mirrored)
         if not halves.height:
             return 0
         days = [when.date() for when in halves["time"]]
         wanted = asked(halves["id"].unique(), pl.Series([], dtype=pl.Int64)) & ~pl.col("shadow")
         added = 0
-        for batch in log.scan(self._log, since=min(days), until=max(days)).to_batches(columns=COLUMNS):
+        for batch in log.scan(self.log, since=min(days), until=max(days)).to_batches(columns=COLUMNS):
             answered = unpacked(batch).filter(wanted)
             if answered.height:
                 found = paired(frame(answered, ()), halves)
                 added += self._pairs.append(found)
                 halves = halves.join(found, on=IDENTITY, how="anti")
-        progress.keep_halves(self._folder, halves, now)
+        progress.keep_halves(self.folder, halves, now)
         return added
 
     def _grade(self, progress: Progress) -> int:

@@ -23,10 +23,12 @@ JOINED = [
 ]
 #: what a report counts
 _COUNTED = ["id", "row", "time", "event_time", "model", "version", "arm", "shadow"]
+#: requests are the most of a log, and only keys are read from them
+_WITHOUT_REQUEST = [name for name in COLUMNS if name != "request"]
 
 
 class LabelledLog:
-    """Labels in `folder`, the prediction log in `predictions`.
+    """Labels in `folder`, the prediction log in `predictions`, which is `log`.
 
     `key` are the fields of the model's request by which labels may name a prediction, beside its id; or what reads
     them, called where a label does.
@@ -36,7 +38,7 @@ class LabelledLog:
         self, folder: Path, predictions: Path, *, key: Sequence[Field] | Callable[[], Sequence[Field]] = (),
         clock: Clock | None = None,
     ) -> None:  # fmt: skip
-        self._folder, self._log, self._given = folder, predictions, key
+        self.folder, self.log, self._given = folder, predictions, key
         self._clock = clock or SystemClock()
 
     @cached_property
@@ -56,10 +58,24 @@ class LabelledLog:
         for joined, _ in self._batches(self.facts(as_of or self._clock.now()), since=since, until=until):
             yield joined
 
+    def join_file(
+        self, read: log.Rows, facts: pl.DataFrame, as_of: datetime
+    ) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
+        """As `table`, the rows of one file of the log, and when each label of theirs became or becomes known.
+
+        `facts`: of `said`, also those that become known after `as_of`.
+        """
+        usable_ever = facts.filter(pl.col("problem") == "")
+        key = self._key if by_key(usable_ever) else ()
+        for batch in read(COLUMNS if key else _WITHOUT_REQUEST):
+            rows = frame(unpacked(batch), key)
+            pairs = matched(rows, usable_ever)
+            yield _with_labels(rows, usable(pairs, as_of)), pairs["known_time"]
+
     def of(self, request: str) -> pl.DataFrame:
         """The rows of one request, joined. Raises StorageError."""
         known = self.facts(self._clock.now())
-        rows = scanning.predictions(self._log, lambda rows: rows.select(COLUMNS).filter(pl.col("id") == request))
+        rows = scanning.predictions(self.log, lambda rows: rows.select(COLUMNS).filter(pl.col("id") == request))
         found = [self._join(part, known)[0] for part in rows]
         return pl.concat(found).sort("time", "row", "shadow") if found else pl.DataFrame()
 
@@ -73,7 +89,7 @@ class LabelledLog:
         key = self._key if by_key(wanted) else ()
         meant = asked(*named(wanted))
         columns = COLUMNS if key else _COUNTED
-        found = scanning.predictions(self._log, lambda rows: rows.select(columns).filter(meant))
+        found = scanning.predictions(self.log, lambda rows: rows.select(columns).filter(meant))
         pairs = (matched(frame(rows, key), wanted)[["ref", "model"]] for rows in (found if wanted.height else ()))
         return pl.concat([wanted.clear(), *pairs]).unique()
 
@@ -87,7 +103,7 @@ class LabelledLog:
         if by_key(facts) and self._key:  # requests may be large: they are read in batches
             yield from self._batches(facts)
             return
-        for rows in scanning.predictions(self._log, lambda rows: rows.select(_COUNTED)):
+        for rows in scanning.predictions(self.log, lambda rows: rows.select(_COUNTED)):
             yield self._join(rows, facts)
 
     def facts(self, now: datetime) -> pl.DataFrame:
@@ -96,16 +112,15 @@ class LabelledLog:
 
     def said(self, batches: Sequence[str] | None = None) -> pl.DataFrame:
         """Everything that was said, also what cannot be used; or what these batches say."""
-        found = scanning.facts(self._folder, lambda rows: rows.select(list(READ)), batches)
+        found = scanning.facts(self.folder, lambda rows: rows.select(list(READ)), batches)
         return pl.DataFrame(schema=READ) if found is None else found
 
     def _batches(
         self, facts: pl.DataFrame, *, since: date | None = None, until: date | None = None
     ) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
-        # Requests are the most of a log, and only keys are read from them.
         keyed = by_key(facts) and self._key
-        columns = COLUMNS if keyed else [name for name in COLUMNS if name != "request"]
-        for batch in log.scan(self._log, since=since, until=until).to_batches(columns=columns):
+        columns = COLUMNS if keyed else _WITHOUT_REQUEST
+        for batch in log.scan(self.log, since=since, until=until).to_batches(columns=columns):
             if batch.num_rows:
                 yield self._join(unpacked(batch), facts)
 
@@ -113,7 +128,12 @@ class LabelledLog:
         # To take every request apart for its key costs more than all the rest; labels by id need none of it.
         found = frame(rows, self._key if by_key(facts) else ())
         pairs = matched(found, facts)
-        joined = found.join(resolved(pairs, ["place"]), on="place", how="left", maintain_order="left").with_columns(
-            pl.col("state").fill_null("none").alias("provenance")
-        )
-        return joined.select([name for name in JOINED if name in joined.columns]), pairs["ref"].unique()
+        return _with_labels(found, pairs), pairs["ref"].unique()
+
+
+def _with_labels(rows: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Rows of `frame` with what their pairs with labels say, in the columns of JOINED."""
+    joined = rows.join(resolved(pairs, ["place"]), on="place", how="left", maintain_order="left").with_columns(
+        pl.col("state").fill_null("none").alias("provenance")
+    )
+    return joined.select([name for name in JOINED if name in joined.columns])

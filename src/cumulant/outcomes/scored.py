@@ -24,6 +24,8 @@ TOLD = ["id", "row", "time", "event_time", "model", "version", "arm", "served_ar
 #: what tells one row of the log from every other
 IDENTITY = ["worker", "sequence", "row"]
 COLUMNS = [*TOLD, "request", "worker", "sequence"]
+#: what tells whether a label may be for a row
+HEAD = ["id", "event_time"]
 _DECODE = msgspec.json.Decoder().decode
 _TIME = pl.Datetime("us", "UTC")
 

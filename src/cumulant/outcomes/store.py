@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import time
@@ -49,6 +50,8 @@ FACTS = pa.schema(
     ]
 )
 _PATIENCE, _PAUSE = 60.0, 0.05
+#: bytes of a hash
+_HASH = 32
 
 
 @contextlib.contextmanager
@@ -116,6 +119,21 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Put a file in place whole. Raises OSError."""
     with _placed(path) as draft:
         draft.write_bytes(content)
+
+
+def write_checked(path: Path, content: bytes) -> None:
+    """Put a file in place whole, with a hash of its content for `read_checked`. Raises OSError."""
+    write_bytes(path, hashlib.sha256(content).digest() + content)
+
+
+def read_checked(path: Path) -> bytes | None:
+    """What `write_checked` wrote; None where it is not there or damaged."""
+    try:
+        held = path.read_bytes()
+    except OSError:
+        return None
+    content = held[_HASH:]
+    return content if held[:_HASH] == hashlib.sha256(content).digest() else None
 
 
 def write_table(path: Path, table: pa.Table, metadata: dict[str, str] | None = None) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,7 @@ from cumulant.monitoring import drift
 from cumulant.monitoring.drift import Profile
 from cumulant.monitoring.drift.blocks import MOST
 from cumulant.monitoring.tables import ANSWER, MOMENT, Table, open_log, open_table, readable
-from cumulant.outcomes.store import write_bytes
+from cumulant.outcomes.store import read_checked, write_checked
 from cumulant.runtime.watching.windows import TableWindows, as_flags, every_role, flags
 from cumulant.serving import log
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 Held = TypeVar("Held", bound=msgspec.Struct)
 
-_HEAD = 32
 #: references whose days are kept; what served before may come back
 _REFERENCES = 4
 #: days of rows in memory at most: a week, and the days that it ends in
@@ -69,26 +69,26 @@ class Kept:
 
     def read(self, name: str, kind: type[Held]) -> Held | None:
         """What is kept under a name; None where it is not there or damaged."""
-        try:
-            held = (self.folder / name).read_bytes()
-            content = held[_HEAD:]
-            return msgspec.msgpack.decode(content, type=kind) if held[:_HEAD] == _head(content) else None
-        except (OSError, msgspec.MsgspecError):
+        content = read_checked(self.folder / name)
+        if content is None:
             return None
+        with contextlib.suppress(msgspec.MsgspecError):
+            return msgspec.msgpack.decode(content, type=kind)
+        return None
 
     def write(self, name: str, value: msgspec.Struct) -> None:
         """Keep it. What cannot be written is counted again at the next look."""
-        content = msgspec.msgpack.encode(value)
         with contextlib.suppress(OSError):
-            write_bytes(self.folder / name, _head(content) + content)
+            write_checked(self.folder / name, msgspec.msgpack.encode(value))
 
-    def tidy(self) -> None:
-        """Remove what was kept of references that were left long ago."""
-        with contextlib.suppress(OSError):
-            self.folder.touch()
-            known = sorted(self.root.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-            for path in known[_REFERENCES:]:
-                shutil.rmtree(path, ignore_errors=True)
+
+def remove_oldest(root: Path, used: str) -> None:
+    """Of the folders in `root` keep those that were used last, `used` among them."""
+    with contextlib.suppress(OSError):
+        os.utime(root / used)
+        known = sorted(root.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in known[_REFERENCES:]:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _by(of: tuple[str, str] | None) -> str:
@@ -149,7 +149,7 @@ class LogWindows:
         found: dict[date, _Day] = {}
         for day, listed in files.items():
             found[day] = self._cut_off(day, self._day(day, digest([of, sorted(listed, key=str)]), flagged), flagged)
-        self.kept.tidy()
+        remove_oldest(self.kept.root, self.kept.folder.name)
         if not any(one.profile is not None for one in found.values()):
             # Says what there is instead.
             open_table(self.folder, since=self.since, until=self.until, of=self.of)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,12 +14,15 @@ import polars as pl
 
 from cumulant import packaging
 from cumulant.core.expr import columns as columns_of
+from cumulant.core.ids import digest
 from cumulant.core.servable import Servable
 from cumulant.core.units import EPOCH, from_micros, micros, to_micros
+from cumulant.core.version import __version__
 from cumulant.monitoring.performance import Predictions
 from cumulant.monitoring.performance.rows import are_probabilities
 from cumulant.monitoring.tables import ANSWER, MOMENT
 from cumulant.outcomes import LabelSchema, class_probabilities, read_outputs
+from cumulant.outcomes.join_cache import JoinCache
 from cumulant.outcomes.scored import IDENTITY, logged
 from cumulant.review.reasons import requests
 from cumulant.runtime.candidate import find_record
@@ -26,6 +30,7 @@ from cumulant.runtime.labels import outcomes_of
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.predictions import FOLDER
 from cumulant.runtime.task import target_of
+from cumulant.runtime.watching.days import remove_oldest
 
 if TYPE_CHECKING:
     from cumulant.core.plan import Field, Source
@@ -91,10 +96,19 @@ def scored(project: Project, schema: LabelSchema, model: Model, *, since: dateti
         StorageError: a file cannot be read.
     """
     parts = [
-        _told(frame, model).filter(pl.col(MOMENT).is_between(since, at, closed="left"))
-        for frame in outcomes_of(project, schema).table(since=since.date(), as_of=at)
+        frame.filter(pl.col(MOMENT).is_between(since, at, closed="left"))
+        for frame in _cache(project, schema, model).rows(since=since.date(), at=at)
     ]
     return pl.concat(parts).sort(MOMENT, maintain_order=True) if parts else _empty(model)
+
+
+def _cache(project: Project, schema: LabelSchema, model: Model) -> JoinCache:
+    """The join of the project's log and labels, of which only what has changed since the last look is made again."""
+    root = project.state / "monitoring" / "rows"
+    classes = [[type(one).__name__, one] for one in model.classes]
+    key = digest([model.name, model.task, classes, msgspec.to_builtins(schema.key), __version__])[:32]
+    remove_oldest(root, key)
+    return JoinCache(outcomes_of(project, schema), root / key, partial(_told, model=model))
 
 
 def _told(frame: pl.DataFrame, model: Model) -> pl.DataFrame:

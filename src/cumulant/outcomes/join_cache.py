@@ -1,0 +1,212 @@
+"""The join of the prediction log with its labels, stored by file of the log: only what has changed is joined again.
+
+    FOLDER/index       which labels were joined, and of each file of the log where its rows are and how long they hold
+    FOLDER/*.arrow     rows of one file of the log with the labels that were known; named by the hash of its content
+
+All of it can be deleted: what is missing or damaged is made again from the log and the labels.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from functools import cached_property
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from cumulant.core.errors import StorageError
+from cumulant.core.ids import digest
+from cumulant.outcomes import place, store
+from cumulant.outcomes.labelled_log import LabelledLog
+from cumulant.outcomes.scored import HEAD, asked, named, unpacked
+from cumulant.serving import log
+
+_INDEX = "index"
+_LISTINGS = 100
+_SUFFIX = ".arrow"
+
+
+class _Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the rows of a file are: the hash of their content. They hold for moments from `since` on and before
+    `until`: no label of theirs becomes known between the two.
+    """
+
+    content: str
+    since: datetime | None
+    until: datetime | None
+
+    def holds(self, at: datetime) -> bool:
+        return (self.since is None or self.since <= at) and (self.until is None or at < self.until)
+
+
+class _Index(msgspec.Struct, frozen=True, kw_only=True):
+    """`batches`: the batches of labels that were joined. `files`: by what tells a file of the log from all others."""
+
+    batches: frozenset[str] = frozenset()
+    files: dict[str, _Entry] = {}
+
+
+@dataclass(frozen=True)
+class JoinCache:
+    """The joined rows of `outcomes`, as `select` makes them of a batch of the join, stored in `folder`.
+
+    The folder belongs to one log, one store of labels and one `select`: the caller names it by all that these depend
+    on. `joined` are the files of the log that were joined at this call.
+    """
+
+    outcomes: LabelledLog
+    folder: Path
+    select: Callable[[pl.DataFrame], pl.DataFrame]
+    joined: list[Path] = field(default_factory=list)
+
+    def rows(self, *, since: date | None, at: datetime) -> list[pl.DataFrame]:
+        """The selected rows of the days from `since` on with what is known of them by `at`, a frame a file of the log.
+
+        Raises:
+            StorageError: a file of the log or of the labels cannot be read.
+        """
+        for _ in range(_LISTINGS):
+            with contextlib.suppress(FileNotFoundError):  # files were merged since they were listed
+                return self._rows(since, at)
+        raise StorageError(
+            "files of the prediction log vanish while they are read", subject=str(self.outcomes.log),
+            hint="look for a program that deletes files there",
+        )  # fmt: skip
+
+    def _rows(self, since: date | None, at: datetime) -> list[pl.DataFrame]:
+        before = self._index()
+        labels = _Labels(self.outcomes, before.batches)
+        known = before.files if labels.only_added else {}
+        frames: list[pl.DataFrame] = []
+        files: dict[str, _Entry] = {}
+        for file, read in log.stored(self.outcomes.log, since=since):
+            name = _identity(file.path)
+            entry = known.get(name)
+            frame = None
+            if entry is not None and entry.holds(at) and not labels.news_in(read):
+                frame = self._read(entry)
+            if entry is None or frame is None:
+                entry, frame = self._join(read, labels.facts, at)
+                self.joined.append(file.path)
+            file.path.stat()  # a file that is gone had no rows to read, or hid news
+            frames += [frame] if frame.height else []
+            files[name] = entry
+        after = _Index(batches=labels.batches, files=files)
+        if after != before:
+            self._replace(after)
+        return frames
+
+    def _join(self, read: log.Rows, facts: pl.DataFrame, at: datetime) -> tuple[_Entry, pl.DataFrame]:
+        parts, times = list[pl.DataFrame](), list[pl.Series]()
+        for joined, known_times in self.outcomes.join_file(read, facts, at):
+            parts.append(self.select(joined))
+            times.append(known_times)
+        frame = pl.concat(parts) if parts else pl.DataFrame()
+        known = pl.concat(times) if times else pl.Series(dtype=pl.Datetime("us", "UTC"))
+        since, until = known.filter(known <= at).max(), known.filter(known > at).min()
+        assert since is None or isinstance(since, datetime)
+        assert until is None or isinstance(until, datetime)
+        return _Entry(content=self._write(frame), since=since, until=until), frame
+
+    # --- what is stored
+
+    def _index(self) -> _Index:
+        content = store.read_checked(self.folder / _INDEX)
+        if content is not None:
+            with contextlib.suppress(msgspec.MsgspecError):
+                return msgspec.msgpack.decode(content, type=_Index)
+        return _Index()
+
+    def _replace(self, index: _Index) -> None:
+        """Write the index, and delete the rows that it does not name."""
+        named = {f"{entry.content}{_SUFFIX}" for entry in index.files.values()}
+        with contextlib.suppress(OSError):
+            store.write_checked(self.folder / _INDEX, msgspec.msgpack.encode(index))
+            for path in self.folder.glob(f"*{_SUFFIX}"):
+                if path.name not in named:
+                    path.unlink(missing_ok=True)
+
+    def _write(self, frame: pl.DataFrame) -> str:
+        """The hash of the frame. One that cannot be written is joined again by the next call."""
+        buffer = io.BytesIO()
+        frame.write_ipc(buffer, compression="lz4")
+        content = buffer.getvalue()
+        name = _hash(content)
+        with contextlib.suppress(OSError):
+            store.write_bytes(self.folder / f"{name}{_SUFFIX}", content)
+        return name
+
+    def _read(self, entry: _Entry) -> pl.DataFrame | None:
+        try:
+            content = (self.folder / f"{entry.content}{_SUFFIX}").read_bytes()
+        except OSError:
+            return None
+        return pl.read_ipc(io.BytesIO(content)) if _hash(content) == entry.content else None
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """The labels as they are now, against the batches that were joined `before`."""
+
+    outcomes: LabelledLog
+    before: frozenset[str]
+
+    @cached_property
+    def _batches(self) -> dict[str, tuple[str, frozenset[str]]]:
+        """By the name of a batch what tells it from others, and that of the batches that were merged into it."""
+        told = {name: place.ingested(self.outcomes.folder, name) for name in place.batches(self.outcomes.folder)}
+        return {
+            name: (name, frozenset())
+            if one is None
+            else (_told(one), frozenset(_told(part) for part in one.covers if part.content in one.made_of))
+            for name, one in told.items()
+        }
+
+    @cached_property
+    def batches(self) -> frozenset[str]:
+        return frozenset(one for one, _ in self._batches.values())
+
+    @cached_property
+    def only_added(self) -> bool:
+        """Whether all that was joined before is still there, be it merged."""
+        return self.before <= self.batches.union(*(merged for _, merged in self._batches.values()))
+
+    @cached_property
+    def _news(self) -> pl.Expr | None:
+        """Whether a row of the log may be meant by a label that came since."""
+        added = [
+            name
+            for name, (one, merged) in self._batches.items()
+            if one not in self.before and not (merged and merged <= self.before)
+        ]
+        return asked(*named(self.outcomes.said(added))) if added else None
+
+    def news_in(self, read: log.Rows) -> bool:
+        """Whether a label that came since may be for a row of a file of the log."""
+        news = self._news
+        return news is not None and any(unpacked(head).filter(news).height for head in read(HEAD))
+
+    @cached_property
+    def facts(self) -> pl.DataFrame:
+        return self.outcomes.said()
+
+
+def _told(one: place.Ingested) -> str:
+    # What was deleted and taken in again may say other things, under the same name.
+    return f"{one.content} {one.received.isoformat()}"
+
+
+def _identity(path: Path) -> str:
+    """Raises FileNotFoundError."""
+    stat = path.stat()
+    return digest([path.parent.name, path.name, stat.st_size, stat.st_mtime_ns])
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

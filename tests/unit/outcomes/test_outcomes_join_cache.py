@@ -1,0 +1,170 @@
+"""The stored join is that of the whole log and all labels, whatever came, changed or went since; only that is joined."""
+
+import random
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import polars as pl
+import pytest
+from outcomes_support import NOW, micros, opened, put, tell
+
+from cumulant.outcomes.compaction import _merge
+from cumulant.outcomes.join_cache import JoinCache
+from cumulant.outcomes.place import batches, ingested
+
+DAYS = 3
+
+
+def cache(tmp_path, name="rows"):
+    return JoinCache(opened(tmp_path), tmp_path / name, lambda frame: frame)
+
+
+def rows(found):
+    frames = list(found)
+    return pl.concat(frames).sort("id", "row", "worker", "sequence").rows() if frames else []
+
+
+def whole(tmp_path, at):
+    return rows(one for one in opened(tmp_path).table(as_of=at) if one.height)
+
+
+def day(number):
+    return NOW - timedelta(days=number)
+
+
+def predict(tmp_path, *ids, number=0):
+    put(
+        tmp_path / "log",
+        *(
+            {"id": one, "number": place, "at": day(number), "time": micros(day(number))}
+            for place, one in enumerate(ids)
+        ),
+    )
+
+
+def label(tmp_path, one, value, *, hours=1, **more):
+    known = (NOW - timedelta(hours=hours)).isoformat()
+    tell(tmp_path / "outcomes", {"id": one, "label": value, "known_time": known, **more})
+
+
+def test_without_news_nothing_is_joined(tmp_path):
+    predict(tmp_path, "a", "b")
+    label(tmp_path, "a", True)
+    first, second = cache(tmp_path), cache(tmp_path)
+    assert rows(first.rows(since=None, at=NOW)) == rows(second.rows(since=None, at=NOW)) == whole(tmp_path, NOW)
+    assert (len(first.joined), second.joined) == (1, [])
+
+
+def test_only_the_files_that_a_new_label_names_are_joined(tmp_path):
+    predict(tmp_path, "a", number=1)
+    predict(tmp_path, "b", number=2)
+    cache(tmp_path).rows(since=None, at=NOW)
+    label(tmp_path, "b", True)
+    label(tmp_path, "nobody", True)
+    again = cache(tmp_path)
+    assert rows(again.rows(since=None, at=NOW)) == whole(tmp_path, NOW)
+    assert [path.parent.name for path in again.joined] == [f"date={day(2):%Y-%m-%d}"]
+
+
+def test_a_label_of_the_future_counts_from_its_moment_on(tmp_path):
+    predict(tmp_path, "a")
+    label(tmp_path, "a", True, hours=-5)
+    for hours, labelled, joined in ((0, 0, 1), (4, 0, 0), (5, 1, 1), (6, 1, 0), (1, 0, 1)):
+        at, here = NOW + timedelta(hours=hours), cache(tmp_path)
+        found = pl.concat(here.rows(since=None, at=at))
+        assert (found["label"].count(), len(here.joined)) == (labelled, joined), hours
+
+
+def test_labels_that_are_merged_are_no_news(tmp_path):
+    predict(tmp_path, "a", "b")
+    label(tmp_path, "a", True)
+    label(tmp_path, "b", False)
+    cache(tmp_path).rows(since=None, at=NOW)
+    folder = tmp_path / "outcomes"
+    _merge(folder, [ingested(folder, name) for name in batches(folder)], 1)
+    after = cache(tmp_path)
+    assert rows(after.rows(since=None, at=NOW)) == whole(tmp_path, NOW)
+    assert after.joined == []
+
+
+def test_labels_taken_in_again_with_another_meaning_are_news(tmp_path):
+    predict(tmp_path, "a")
+    path = tmp_path / "given.jsonl"
+    said = {"id": "a", "x": True, "y": False, "known_time": (NOW - timedelta(hours=1)).isoformat()}
+    for names, value in (({"label": "x"}, "true"), ({"label": "y"}, "false")):
+        shutil.rmtree(tmp_path / "outcomes" / "labels", ignore_errors=True)
+        tell(tmp_path / "outcomes", said, name=path.name, names=names, clock=_At(value))
+        assert pl.concat(cache(tmp_path).rows(since=None, at=NOW))["label"].to_list() == [value]
+
+
+class _At:
+    def __init__(self, value):
+        self._second = len(value)
+
+    def now(self):
+        return NOW + timedelta(seconds=self._second)
+
+
+@pytest.mark.parametrize("damage", ["index", "rows", "all"])
+def test_what_is_damaged_or_gone_is_joined_again(tmp_path, damage):
+    predict(tmp_path, "a")
+    label(tmp_path, "a", True)
+    cache(tmp_path).rows(since=None, at=NOW)
+    folder = tmp_path / "rows"
+    for path in folder.iterdir():
+        if damage == "all":
+            path.unlink()
+        elif (path.name == "index") == (damage == "index"):
+            path.write_bytes(path.read_bytes()[:-9] + bytes(9))
+    again = cache(tmp_path)
+    assert rows(again.rows(since=None, at=NOW)) == whole(tmp_path, NOW)
+    assert len(again.joined) == 1
+
+
+def test_a_folder_that_cannot_be_written_changes_no_result(tmp_path):
+    predict(tmp_path, "a")
+    (tmp_path / "rows").write_bytes(b"a file where the folder should be")
+    assert rows(cache(tmp_path).rows(since=None, at=NOW)) == whole(tmp_path, NOW)
+
+
+def change(tmp_path, draw, ids):
+    """One thing that happens to a project: rows, labels by id or key, early, late, corrected, deleted, merged."""
+    what = draw.choice(["rows", "label", "label", "label", "by key", "merge", "delete labels", "delete rows"])
+    hours = draw.choice([30, 3, 2, 1, -1, -2])
+    if what == "rows" or not ids:
+        new = [f"r{len(ids) + place}" for place in range(draw.randint(1, 4))]
+        predict(tmp_path, *new, number=draw.randrange(DAYS))
+        ids += new
+    elif what == "label":
+        label(tmp_path, draw.choice([*ids, "nobody"]), draw.random() < 0.5, hours=hours)
+    elif what == "by key":
+        said = {"card": "c1", "number": draw.randrange(3), "at": day(draw.randrange(DAYS)).isoformat()}
+        known = (NOW - timedelta(hours=hours)).isoformat()
+        tell(tmp_path / "outcomes", {**said, "label": draw.random() < 0.5, "known_time": known})
+    elif what == "merge":
+        folder = tmp_path / "outcomes"
+        names = batches(folder)
+        if len(names) > 1:
+            _merge(folder, [ingested(folder, name) for name in draw.sample(names, 2)], 1)
+    else:
+        places = tmp_path / "outcomes" / "labels" if what == "delete labels" else tmp_path / "log"
+        found = sorted(places.iterdir()) if what == "delete labels" else sorted(places.rglob("*.parquet"))
+        if len(found) > 1 and draw.random() < 0.5:
+            _delete(draw.choice(found))
+
+
+def _delete(path: Path):
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_histories_give_what_a_full_join_gives(tmp_path, seed):
+    (tmp_path / "outcomes" / "labels").mkdir(parents=True)
+    (tmp_path / "log").mkdir()
+    draw, ids, at = random.Random(seed), [], NOW.astimezone(UTC)
+    for _ in range(25):
+        for _ in range(draw.randint(0, 2)):
+            change(tmp_path, draw, ids)
+        at = datetime.fromtimestamp(NOW.timestamp() + 3600 * draw.choice([0, 0, 0, 1, 1.5, 3, -5]), UTC)
+        assert rows(cache(tmp_path).rows(since=None, at=at)) == whole(tmp_path, at)
