@@ -16,7 +16,8 @@ from cumulant.monitoring import drift
 from cumulant.monitoring.spec import DriftSpec
 from cumulant.monitoring.tables import open_table
 from cumulant.runtime.monitor import Asked, monitor
-from cumulant.runtime.watching.days import Kept, LogWindows
+from cumulant.runtime.watching.days import LogWindows
+from cumulant.runtime.watching.result_cache import ResultCache
 from cumulant.runtime.watching.windows import TableWindows
 from cumulant.serving import log
 
@@ -115,7 +116,7 @@ def test_a_look_says_the_same_as_one_at_all_rows(root):
 
 
 def windows(root):
-    return LogWindows(root / "log", side(root), Kept(root / "kept", "k"), timedelta(days=1))
+    return LogWindows(root / "log", side(root), ResultCache(root / "kept", "k"), timedelta(days=1))
 
 
 def days(count, start=0):
@@ -218,7 +219,7 @@ def test_a_look_at_the_past_counts_what_a_log_that_ends_there_holds(tmp_path_fac
         [row for row in rows if FIRST_MOMENT + timedelta(days=place, hours=row[0]) < end]
         for place, rows in enumerate(days)
     ]
-    before, whole = side(root), LogWindows(root / "log", side(root), Kept(root / "kept", "k"), timedelta(days=1))
+    before, whole = side(root), LogWindows(root / "log", side(root), ResultCache(root / "kept", "k"), timedelta(days=1))
     roles = dict.fromkeys(("x", "kind"), "feature") | {"answer.p": "prediction"}
     all_counts = counts(whole.against(whole.reference, roles)[1])
     past = replace(whole, before=end, reference=before, _held={}, fresh=[])
@@ -227,7 +228,7 @@ def test_a_look_at_the_past_counts_what_a_log_that_ends_there_holds(tmp_path_fac
             past.against(before, roles)
         return
     fill(root / "past", kept)
-    apart = LogWindows(root / "past", before, Kept(root / "other", "k"), timedelta(days=1))
+    apart = LogWindows(root / "past", before, ResultCache(root / "other", "k"), timedelta(days=1))
     expected = apart.against(before, roles)[1]
     assert counts(past.against(before, roles)[1]) == counts(expected)
     last = len(expected.blocks) - 1

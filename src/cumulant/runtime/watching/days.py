@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -30,7 +28,7 @@ from cumulant.monitoring import drift
 from cumulant.monitoring.drift import Profile
 from cumulant.monitoring.drift.blocks import MOST
 from cumulant.monitoring.tables import ANSWER, MOMENT, Table, open_log, open_table, readable
-from cumulant.outcomes.store import read_checked, write_checked
+from cumulant.runtime.watching.result_cache import ResultCache, remove_oldest
 from cumulant.runtime.watching.windows import TableWindows, as_flags, every_role, flags
 from cumulant.serving import log
 
@@ -38,10 +36,6 @@ if TYPE_CHECKING:
     from cumulant.monitoring.drift import Role
     from cumulant.statistics.rows import Codes
 
-Held = TypeVar("Held", bound=msgspec.Struct)
-
-#: references whose days are kept; what served before may come back
-_REFERENCES = 4
 #: days of rows in memory at most: a week, and the days that it ends in
 _HELD = 9
 _NO_CELLS = drift.Cells(kind="category")
@@ -54,41 +48,6 @@ class _Day(msgspec.Struct, frozen=True, kw_only=True):
     columns: tuple[str, ...] = ()
     others: int = 0
     profile: Profile | None = None
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A folder of profiles of one reference. `key`: all that its content depends on beside the log's files."""
-
-    root: Path
-    key: str
-
-    @property
-    def folder(self) -> Path:
-        return self.root / digest({"reference": self.key, "format": 2})[:32]
-
-    def read(self, name: str, kind: type[Held]) -> Held | None:
-        """What is kept under a name; None where it is not there or damaged."""
-        content = read_checked(self.folder / name)
-        if content is None:
-            return None
-        with contextlib.suppress(msgspec.MsgspecError):
-            return msgspec.msgpack.decode(content, type=kind)
-        return None
-
-    def write(self, name: str, value: msgspec.Struct) -> None:
-        """Keep it. What cannot be written is counted again at the next look."""
-        with contextlib.suppress(OSError):
-            write_checked(self.folder / name, msgspec.msgpack.encode(value))
-
-
-def remove_oldest(root: Path, used: str) -> None:
-    """Of the folders in `root` keep those that were used last, `used` among them."""
-    with contextlib.suppress(OSError):
-        os.utime(root / used)
-        known = sorted(root.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in known[_REFERENCES:]:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def _by(of: tuple[str, str] | None) -> str:
@@ -107,7 +66,7 @@ class LogWindows:
 
     folder: Path
     reference: TableWindows
-    kept: Kept
+    kept: ResultCache
     length: timedelta
     since: date | None = None
     until: date | None = None

@@ -12,8 +12,12 @@ import numpy as np
 import polars as pl
 
 from cumulant.core.errors import DataError, MissingPartError
+from cumulant.core.ids import digest
+from cumulant.core.version import __version__
 from cumulant.monitoring.performance import (
+    ClassEstimators,
     EstimatedFigure,
+    Estimator,
     Kind,
     Predictions,
     estimated,
@@ -25,6 +29,7 @@ from cumulant.monitoring.performance import (
 )
 from cumulant.monitoring.tables import asked_name
 from cumulant.outcomes.scored import IDENTITY
+from cumulant.runtime.watching.result_cache import ResultCache
 from cumulant.runtime.watching.served import asked, predictions, tested
 from cumulant.training.encoding import derive_inputs, encode
 
@@ -76,10 +81,11 @@ def estimates_of(
     reference = tested(test, served.truth, model, window)
     if not len(reference):
         return _none("its training left no test rows with a truth")
+    cache = _cache(project, served, model, window)
     if model.several:
-        return _by_classes(reference, [str(one) for one in model.classes], window)
+        return _by_classes(reference, [str(one) for one in model.classes], window, cache)
     if model.task == "binary":
-        return _by_scores(reference, window)
+        return _by_scores(reference, window, cache)
     try:
         return _by_inputs(_Inputs.of(project, served, model, test, rows), test, reference, window)
     except (DataError, MissingPartError) as error:
@@ -90,8 +96,15 @@ def _none(why: str) -> Estimates:
     return Estimates(why, lambda _part, _kind: Said(None, why))
 
 
-def _by_scores(reference: Predictions, window: timedelta) -> Estimates:
-    estimator = learn_estimator(reference, every=window)
+def _cache(project: Project, served: Served, model: Model, window: timedelta) -> ResultCache:
+    """Where what the version's test rows teach is stored: each look would learn it again."""
+    classes = [[type(one).__name__, one] for one in model.classes]
+    key = digest([served.key, served.truth, model.task, classes, window.total_seconds(), __version__])
+    return ResultCache(project.state / "monitoring" / "estimators", key)
+
+
+def _by_scores(reference: Predictions, window: timedelta, cache: ResultCache) -> Estimates:
+    estimator = cache.get("scores", Estimator, lambda: learn_estimator(reference, every=window))
 
     def of(part: pl.DataFrame, kind: Kind | None) -> Said:
         (told,) = estimated(estimator, predictions(part, window), every=_ALL, kind=kind)
@@ -100,8 +113,8 @@ def _by_scores(reference: Predictions, window: timedelta) -> Estimates:
     return Estimates(estimator.refused, of)
 
 
-def _by_classes(reference: Predictions, names: Sequence[str], window: timedelta) -> Estimates:
-    estimators = learn_estimators(reference, names=names, every=window)
+def _by_classes(reference: Predictions, names: Sequence[str], window: timedelta, cache: ResultCache) -> Estimates:
+    estimators = cache.get("classes", ClassEstimators, lambda: learn_estimators(reference, names=names, every=window))
 
     def of(part: pl.DataFrame, kind: Kind | None) -> Said:
         (told,) = estimated_classes(estimators, predictions(part, window), every=_ALL, kind=kind)

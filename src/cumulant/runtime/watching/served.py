@@ -30,7 +30,7 @@ from cumulant.runtime.labels import outcomes_of
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.predictions import FOLDER
 from cumulant.runtime.task import target_of
-from cumulant.runtime.watching.days import remove_oldest
+from cumulant.runtime.watching.result_cache import remove_oldest
 
 if TYPE_CHECKING:
     from cumulant.core.plan import Field, Source

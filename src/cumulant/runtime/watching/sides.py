@@ -16,7 +16,8 @@ from cumulant.monitoring.labels import Labels, labelled
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.spec import DriftSpec
 from cumulant.monitoring.tables import ANSWER, TOLD, Table, open_table
-from cumulant.runtime.watching.days import Kept, LogWindows, content_of, spoken
+from cumulant.runtime.watching.days import LogWindows, content_of, spoken
+from cumulant.runtime.watching.result_cache import ResultCache
 from cumulant.runtime.watching.windows import TableWindows, as_flags, flags, served_table
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def open_sides(
     if keep is not None and asked.labels is None and asked.windows is None and asked.time is None:
         before, key = _before(asked, served, spoken(asked.predictions))
         reference = _windows(before, None, length, served)
-        kept = Kept(keep, digest([key, of, length.total_seconds(), __version__]))
+        kept = ResultCache(keep, digest([key, of, length.total_seconds(), __version__]))
         since, until = asked.since, asked.until
         now = LogWindows(asked.predictions, reference, kept, length, since, until, of, asked.before)
         return now, reference, None
