@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -26,6 +27,7 @@ from cumulant.serving.models import ModelSet
 from cumulant.serving.opening import Opening
 from cumulant.serving.own_urls import own_urls
 from cumulant.serving.pins import Pin, pin, refuse_twins
+from cumulant.serving.probes import OPEN
 from cumulant.serving.process import of_process
 from cumulant.serving.recording import Recorder
 from cumulant.serving.settings import Settings
@@ -36,6 +38,9 @@ from cumulant.serving.watchers import Watchers
 
 if TYPE_CHECKING:
     from cumulant.serving.grpc import Server
+
+#: paths that are answered whatever waits: those of probes, and by which an overload is seen
+_URGENT = (*OPEN, b"/metrics")
 
 
 class Worker:
@@ -80,7 +85,10 @@ class Worker:
             handle = self._trust.over(handle)
         admitted = None if settings.token is None else self.app.admitted
         refusals = Refusals(self._watchers.refused)
-        self._site = Site(handle, Limits.of_body(settings.body_limit), admitted, refusals)
+        # A declared fallback answers what would be refused, so that nothing is refused by its head.
+        queue = math.inf if settings.fallback.given else settings.scheduling.queue
+        limits = Limits.of_body(settings.body_limit, queue=queue)
+        self._site = Site(handle, limits, admitted, refusals, urgent=_URGENT)
         self.staff = Staff(models, self._opening.repository, self._opening, put=self._put, told=self._series)
 
     async def _put(self, models: ModelSet) -> None:

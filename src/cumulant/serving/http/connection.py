@@ -27,6 +27,8 @@ _OFFER = frozenset({b"connection", b"upgrade", b"http2-settings", b"expect"})
 _SLACK = 256 * 1024
 _HEADERS = "the headers are too many or too long"
 _HOSTS = "a request must have exactly one header Host"
+_BUSY = "the server has more to do than it can do in time; try again, or start more workers"
+_AGAIN = ((b"retry-after", b"1"),)
 
 
 class Connection(asyncio.Protocol):
@@ -40,6 +42,8 @@ class Connection(asyncio.Protocol):
         self._waiting: deque[tuple[Request, bool]] = deque()
         self._task: asyncio.Task[Response] | None = None
         self._writable, self._ending, self._answered = True, False, False
+        #: of `site.turns`: a request of this connection waits for its turn
+        self._in_line = False
         #: bytes that came since the last part of a body, or the end of a head
         self._in_head, self._fed = True, 0
         #: bytes of the present body that the site counts
@@ -172,6 +176,8 @@ class Connection(asyncio.Protocol):
             self._bar(int(length or 0))
         elif length is not None and int(length) > self._limits.body:
             self._too_large(int(length))
+        elif self._site.turns.full and not (self._task or self._waiting or self._target.startswith(self._site.urgent)):
+            self._refuse("busy", 429, _BUSY, headers=_AGAIN)
         elif b"expect" in self._headers:
             self._transport.write(_CONTINUE)
 
@@ -209,8 +215,14 @@ class Connection(asyncio.Protocol):
             self._waiting.append((request, keep))
             if self._crowded():
                 self._transport.pause_reading()
-        else:
+        elif self._target.startswith(self._site.urgent):
             self._answer(request, keep=keep)
+        elif self._site.turns.at_once():
+            self._answer(request, keep=keep)
+            self._site.turns.answered()
+        else:
+            self._waiting.append((request, keep))
+            self._join()
 
     def _request(self, body: bytes, received: float) -> Request:
         method = self._parser.get_method().decode("ascii")
@@ -237,11 +249,14 @@ class Connection(asyncio.Protocol):
         elif size > self._limits.body:
             self._too_large(size)
 
-    def _refuse(self, reason: Reason, status: int, text: str, *, close: bool = False) -> None:
+    def _refuse(
+        self, reason: Reason, status: int, text: str, *, close: bool = False,
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:  # fmt: skip
         """Answer before the request is whole; what is left of it is thrown away."""
         if self._refusal is None:
             self._site.refusals.add(reason, status, self._client)
-            self._refuse_with(error_response(status, text), close=close)
+            self._refuse_with(error_response(status, text, headers), close=close)
 
     def _refuse_with(self, response: Response, *, close: bool) -> None:
         self._refusal = response
@@ -286,8 +301,25 @@ class Connection(asyncio.Protocol):
         self._write(task.result(), keep=keep and not self._site.draining, bare=request.method == "HEAD")
         self._next()
 
+    def _join(self) -> None:
+        self._in_line = True
+        self._site.turns.join(self)
+
+    def take_turn(self) -> None:
+        """Answer the request that waits in line; one behind it on this connection waits in line again."""
+        self._in_line = False
+        if self._ready():
+            request, keep = self._waiting.popleft()
+            self._answer(request, keep=keep and not self._site.draining)
+        if self._ready():
+            self._join()
+        self._next()
+
+    def _ready(self) -> bool:
+        return bool(self._waiting and self._task is None and self._writable and not self._transport.is_closing())
+
     def _next(self) -> None:
-        while self._waiting and self._task is None and self._writable and not self._transport.is_closing():
+        while not self._in_line and self._ready():
             request, keep = self._waiting.popleft()
             self._answer(request, keep=keep)
         if self._writable and not self._crowded():

@@ -25,8 +25,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int = 32
     #: bodies that are still coming, of all connections together
     bodies: int = _BODIES
+    #: for which requests are answered before the sockets are read again
+    turn: float = 0.005
+    #: that a request may wait in line for the event loop; beyond it requests are refused by their heads
+    queue: float = 0.04
 
     @classmethod
-    def of_body(cls, body: int) -> Self:
+    def of_body(cls, body: int, *, queue: float) -> Self:
         """Those where one body may have `body` bytes: any two of them may come at once."""
-        return cls(body=body, bodies=max(_BODIES, 2 * body))
+        return cls(body=body, bodies=max(_BODIES, 2 * body), queue=queue)

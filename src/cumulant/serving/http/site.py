@@ -10,6 +10,7 @@ from cumulant.serving.http.connection import SWEEP, Connection
 from cumulant.serving.http.limits import Limits
 from cumulant.serving.http.messages import Headers, Request, Response
 from cumulant.serving.http.refusals import Refusals
+from cumulant.serving.http.turns import Turns
 
 Handler = Callable[[Request], Response | Awaitable[Response]]
 #: by path and headers, whether a request's body is to be read at all; the handler refuses it otherwise
@@ -17,15 +18,26 @@ Admitted = Callable[[bytes, Headers], bool]
 
 
 class Site:
-    """The connections of one listening socket, and what answers them."""
+    """The connections of one listening socket, and what answers them. Paths that begin with one of `urgent` are
+    answered at once, whatever waits.
+    """
 
     def __init__(
-        self, handle: Handler, limits: Limits, admitted: Admitted | None = None, refusals: Refusals | None = None
+        self,
+        handle: Handler,
+        limits: Limits,
+        admitted: Admitted | None = None,
+        refusals: Refusals | None = None,
+        *,
+        urgent: tuple[bytes, ...] = (),
+        turns: Turns | None = None,
     ) -> None:
         self.handle = handle
         self.admitted = admitted
         self.limits = limits
         self.refusals = refusals or Refusals()
+        self.urgent = urgent
+        self.turns = Turns(limits.turn, limits.queue) if turns is None else turns
         self.connections: set[Connection] = set()
         #: bytes of bodies that are not whole yet
         self.held = 0

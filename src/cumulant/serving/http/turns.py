@@ -1,0 +1,90 @@
+"""Requests in line for the event loop: a request that could not be answered in time is refused before its body is read.
+
+While one request after the other is answered, those behind them lie in the sockets, where nobody knows of them. So the
+loop answers for a short turn only; what it reads after that waits in line, and the loop goes on to read. The line's
+wait is known, so that a request which would wait too long is refused by its head.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+#: seconds between two requests by which the loop is known to have read its sockets in between
+_IDLE = 0.0005
+#: of what a turn shows, how much the estimate of a request's seconds moves; and how many times it a turn may count: one
+#: that lost its core for a while says nothing of the requests
+_LEARN, _OUTLIER = 0.1, 3.0
+
+
+class Waiting(Protocol):
+    """A connection whose next request is whole."""
+
+    def take_turn(self) -> None:
+        """Answer one request."""
+        ...
+
+
+class Turns:
+    """The line of one event loop. Times are in seconds.
+
+    Args:
+        turn: how long requests are answered before the sockets are read again.
+        queue: the longest that a request may have to wait in line.
+        each: what a request takes, until turns have shown it.
+        clock: the time.
+    """
+
+    def __init__(
+        self, turn: float, queue: float, *, each: float = 0.0002, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._turn, self._queue, self._each, self._clock = turn, queue, each, clock
+        self._line: deque[Waiting] = deque()
+        self._began = self._ended = float("-inf")
+
+    def __len__(self) -> int:
+        return len(self._line)
+
+    @property
+    def full(self) -> bool:
+        """Whether a request that came now would wait too long."""
+        return bool(self._line) and len(self._line) * self._each > self._queue
+
+    def at_once(self) -> bool:
+        """Whether a request that is whole is answered now; otherwise it has to `join`. Call `answered` after it."""
+        if self._line:
+            return False
+        now = self._clock()
+        if now - self._ended > _IDLE:
+            self._began = now
+        return now - self._began < self._turn
+
+    def answered(self) -> None:
+        """A request was answered at once."""
+        self._ended = self._clock()
+
+    def join(self, connection: Waiting) -> None:
+        """Wait in line. Whoever is first has its turn when the sockets have been read."""
+        if not self._line:
+            asyncio.get_running_loop().call_soon(self._next)
+        self._line.append(connection)
+
+    def _next(self) -> None:
+        began = now = self._clock()
+        count = 0
+        try:
+            while self._line and now - began < self._turn:
+                count += 1
+                self._line.popleft().take_turn()
+                now = self._clock()
+        finally:
+            self._learn((now - began) / max(count, 1))
+            self._began = self._ended = now
+            if self._line:
+                asyncio.get_running_loop().call_soon(self._next)
+
+    def _learn(self, seconds: float) -> None:
+        self._each += _LEARN * (min(seconds, _OUTLIER * self._each) - self._each)

@@ -1,0 +1,238 @@
+"""Requests beyond what the event loop can answer in time are refused by their heads; the others keep their order."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import wraps
+
+import pytest
+
+from cumulant.serving.http import Limits, Response, Site
+from cumulant.serving.http.connection import Connection
+from cumulant.serving.http.turns import Turns
+
+#: a request takes a second, a turn has two, and four may wait
+TURN, EACH, QUEUE = 2.0, 1.0, 4.0
+
+
+def on_loop(test):
+    @wraps(test)
+    def run(**arguments):
+        asyncio.run(test(**arguments))
+
+    return run
+
+
+class Clock:
+    """Time passes only where a request is answered."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class Wire(asyncio.Transport):
+    """What the connection's end of a socket was told."""
+
+    def __init__(self):
+        super().__init__()
+        self.written, self.ended, self.reading = b"", False, True
+
+    def write(self, data):
+        self.written += data
+
+    def is_closing(self):
+        return self.ended
+
+    def close(self):
+        self.ended = True
+
+    def pause_reading(self):
+        self.reading = False
+
+    def resume_reading(self):
+        self.reading = True
+
+    @property
+    def statuses(self):
+        return [int(part[:3]) for part in self.written.split(b"HTTP/1.1 ")[1:]]
+
+
+class Loop:
+    """A site whose handler takes EACH, and what it was asked, with the time at which each was answered."""
+
+    def __init__(self, *, slow=()):
+        self.clock = Clock()
+        self.answered: list[tuple[bytes, float]] = []
+        self.slow = slow
+        turns = Turns(TURN, QUEUE, each=EACH, clock=self.clock)
+        self.site = Site(self.handle, Limits(), urgent=(b"/health",), turns=turns)
+
+    def handle(self, request):
+        if request.body in self.slow:
+            return self.later(request)
+        self.clock.now += EACH
+        self.answered.append((request.body or request.target, self.clock.now))
+        return Response(200, request.body)
+
+    async def later(self, request):
+        return Response(200, request.body)
+
+    def connect(self):
+        connection, wire = Connection(self.site), Wire()
+        connection.connection_made(wire)
+        return connection, wire
+
+    def send(self, body, target="/predict"):
+        connection, wire = self.connect()
+        connection.data_received(post(body, target))
+        return connection, wire
+
+
+def head(size, target="/predict", extra=""):
+    return f"POST {target} HTTP/1.1\r\nhost: a\r\ncontent-length: {size}\r\n{extra}\r\n".encode()
+
+
+def post(body, target="/predict", extra=""):
+    return head(len(body), target, extra) + body
+
+
+async def rest():
+    """The loop goes on until nothing is left to do."""
+    for _ in range(30):
+        await asyncio.sleep(0)
+
+
+@on_loop
+async def test_a_turn_is_answered_at_once_and_the_rest_waits_for_the_sockets_to_be_read():
+    loop = Loop()
+    wires = [loop.send(b"%d" % number)[1] for number in range(5)]
+    assert [wire.statuses for wire in wires] == [[200], [200], [], [], []]
+    await asyncio.sleep(0)
+    assert [wire.statuses for wire in wires] == [[200], [200], [200], [200], []]
+    await rest()
+    assert [body for body, _ in loop.answered] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+@on_loop
+async def test_what_would_wait_too_long_is_refused_before_its_body_comes():
+    loop = Loop()
+    for number in range(2 + 4):
+        loop.send(b"%d" % number)
+    _, last = loop.send(b"last")
+    connection, refused = loop.connect()
+    connection.data_received(head(100_000))
+    assert refused.statuses == [429]
+    assert b"retry-after: 1\r\n" in refused.written
+    assert b"has more to do than it can do in time" in refused.written
+    assert (loop.site.refusals.counts["busy"], loop.site.held, last.statuses) == (1, 0, [])
+    await rest()
+    # The body is thrown away, and the connection goes on.
+    connection.data_received(b"x" * 100_000 + post(b"again"))
+    await rest()
+    assert refused.statuses == [429, 200]
+    assert [body for body, _ in loop.answered] == [b"0", b"1", b"2", b"3", b"4", b"5", b"last", b"again"]
+
+
+@on_loop
+async def test_no_accepted_request_waits_for_longer_than_the_queue_and_a_request_more():
+    loop, came = Loop(), {}
+    wires = []
+    for number in range(200):
+        body = b"%d" % number
+        came[body] = loop.clock.now
+        wires.append(loop.send(body)[1])
+        if number % 7 == 0:
+            await asyncio.sleep(0)
+    await rest()
+    assert {status for wire in wires for status in wire.statuses} == {200, 429}
+    assert all(len(wire.statuses) == 1 for wire in wires)
+    assert max(done - came[body] for body, done in loop.answered) <= QUEUE + 2 * EACH
+
+
+@on_loop
+async def test_probes_are_answered_whatever_waits():
+    loop = Loop()
+    for number in range(12):
+        loop.send(b"%d" % number)
+    assert loop.send(b"probe", "/health")[1].statuses == [200]
+    assert loop.send(b"other")[1].statuses == [429]
+    await rest()
+
+
+@on_loop
+async def test_a_loop_that_was_idle_begins_a_new_turn():
+    loop = Loop()
+    for number in range(10):
+        assert loop.send(b"%d" % number)[1].statuses == [200]
+        loop.clock.now += 0.001
+
+
+@on_loop
+async def test_requests_of_one_connection_keep_their_order_and_take_a_turn_each():
+    loop = Loop(slow=(b"s",))
+    connection, wire = loop.connect()
+    connection.data_received(b"".join(post(body) for body in (b"a", b"b", b"c", b"s", b"d", b"e")))
+    _, other = loop.send(b"other")
+    await rest()
+    bodies = [part.partition(b"\r\n\r\n")[2] for part in wire.written.split(b"HTTP/1.1 ")[1:]]
+    assert bodies == [b"a", b"b", b"c", b"s", b"d", b"e"]
+    order = [body for body, _ in loop.answered]
+    assert other.statuses == [200]
+    assert order.index(b"other") < order.index(b"d")
+
+
+@on_loop
+async def test_a_connection_that_ends_while_it_waits_is_passed_over():
+    loop = Loop()
+    sent = [loop.send(b"%d" % number) for number in range(5)]
+    connection, wire = sent[3]
+    wire.ended = True
+    connection.connection_lost(None)
+    await rest()
+    assert [body for body, _ in loop.answered] == [b"0", b"1", b"2", b"4"]
+    assert len(loop.site.turns) == 0
+
+
+@on_loop
+async def test_what_waits_when_the_site_is_drained_is_answered():
+    loop = Loop()
+    wires = [loop.send(b"%d" % number)[1] for number in range(5)]
+    drained = asyncio.ensure_future(loop.site.drain(5))
+    await rest()
+    assert [wire.statuses for wire in wires] == [[200]] * 5
+    assert all(wire.ended for wire in wires)
+    drained.cancel()
+
+
+@on_loop
+async def test_a_handler_that_fails_does_not_stop_the_line():
+    loop = Loop()
+    handle, faults = loop.handle, []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context["exception"]))
+
+    def failing(request):
+        if request.body == b"2":
+            raise ZeroDivisionError
+        return handle(request)
+
+    loop.site.handle = failing
+    wires = [loop.send(b"%d" % number)[1] for number in range(5)]
+    await rest()
+    assert [wire.statuses for wire in wires] == [[200], [200], [], [200], [200]]
+    assert [type(one) for one in faults] == [ZeroDivisionError]
+
+
+@pytest.mark.parametrize("stall", [10.0, 1000.0])
+@on_loop
+async def test_one_long_stall_does_not_make_the_next_requests_refused(stall):
+    loop = Loop()
+    for number in range(3):
+        loop.send(b"%d" % number)
+    loop.clock.now += stall
+    for number in range(3):
+        loop.send(b"%d" % number)
+    await rest()
+    assert loop.site.refusals.counts["busy"] == 0
