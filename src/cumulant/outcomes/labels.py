@@ -30,6 +30,8 @@ BY_ID = f"i{SEPARATOR}"
 #: of a text that is kept of a row that cannot be used
 _KEPT = 200
 _ROLES = ("id", "row", "label", "known_time", "model", "weight", "time")
+#: values that a frame of the source holds as they are, by the type of their column
+_HELD: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 _ALIASES = {"id": ("id", "request_id", "prediction_id")}
 #: before and after these moments Arrow and Python do not agree on what a time is
 _EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
@@ -107,10 +109,14 @@ def _texts(row: Mapping[str, object], fields: Sequence[Field]) -> list[str | Non
     values = [row.get(field.name) for field in fields]
     if not fields or HIDDEN in values:
         return None
-    return [
-        None if value is None else str(value if field.personal else as_held(value, field))
-        for value, field in zip(values, fields, strict=True)
-    ]
+    return [None if value is None else _held_text(value, field) for value, field in zip(values, fields, strict=True)]
+
+
+def _held_text(value: object, field: Field) -> str:
+    """The text of a value as a frame of the source holds it; personal ones are texts already."""
+    if field.personal or type(value) is _HELD.get(field.dtype):  # as almost all are
+        return str(value)
+    return str(as_held(value, field))
 
 
 def asked_names(ref: str) -> tuple[str, ...] | None:

@@ -60,14 +60,30 @@ def logged(predictions: Path, key: Sequence[Field], *, since: datetime, until: d
     Raises:
         StorageError: the log cannot be read.
     """
+    for rows in _answered(predictions, COLUMNS, since, until):
+        yield frame(rows, key)
+
+
+def logged_keys(predictions: Path, key: Sequence[Field], *, since: datetime, until: datetime) -> Iterator[pl.DataFrame]:
+    """As `logged`, only what tells the rows apart and their `key_ref`.
+
+    Raises:
+        StorageError: the log cannot be read.
+    """
+    for rows in _answered(predictions, [*IDENTITY, "event_time", "request"], since, until):
+        refs = pl.Series("key_ref", _key_refs(rows, key), dtype=pl.String)
+        yield rows.select(IDENTITY).with_columns(refs)
+
+
+def _answered(predictions: Path, columns: list[str], since: datetime, until: datetime) -> Iterator[pl.DataFrame]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     first, end = (pa.scalar(moment, pa.timestamp("us", "UTC")) for moment in (since, until))
     within = (pc.field("time") >= first) & (pc.field("time") < end)
-    for batch in log.batches(predictions, COLUMNS, wanted=within, since=since.date(), until=until.date()):
+    for batch in log.batches(predictions, columns, wanted=within, since=since.date(), until=until.date()):
         if batch.num_rows:
-            yield frame(unpacked(batch), key)
+            yield unpacked(batch)
 
 
 def named(facts: pl.DataFrame) -> tuple[pl.Series, pl.Series]:

@@ -13,6 +13,8 @@ from cumulant import outcomes, review
 from cumulant.core.ids import digest
 from cumulant.core.masking import mask
 from cumulant.core.units import from_micros
+from cumulant.outcomes import key_ref as named_by_key
+from cumulant.outcomes import key_text
 from cumulant.serving.log import as_held
 
 if TYPE_CHECKING:
@@ -104,8 +106,8 @@ def answers(
 
 def key_ref(row: Mapping[str, object], fields: Sequence[Field], event_time: datetime) -> str | None:
     """By the key: `fields` in its order."""
-    text = outcomes.key_text(row, fields)
-    return None if text is None else outcomes.key_ref(text, event_time)
+    text = key_text(row, fields)
+    return None if text is None else named_by_key(text, event_time)
 
 
 def _asked_ref(salt: bytes) -> Name:
@@ -149,6 +151,8 @@ def _json(value: object) -> str:
 def _as_logged(row: Mapping[str, object], fields: Sequence[Field], salt: bytes) -> dict[str, object]:
     """The values as the log holds them: personal ones are hashed there."""
     personal = {field.name: field for field in fields if field.personal}
+    if not personal:
+        return dict(row)
     return {
         name: mask(as_held(value, personal[name]), salt) if name in personal and value is not None else value
         for name, value in row.items()

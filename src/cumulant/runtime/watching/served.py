@@ -23,7 +23,7 @@ from cumulant.monitoring.performance.rows import are_probabilities
 from cumulant.monitoring.tables import ANSWER, MOMENT
 from cumulant.outcomes import LabelSchema, class_probabilities, read_outputs
 from cumulant.outcomes.join_cache import JoinCache
-from cumulant.outcomes.scored import IDENTITY, logged
+from cumulant.outcomes.scored import IDENTITY, logged, logged_keys
 from cumulant.review.reasons import requests
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.labels import outcomes_of
@@ -164,8 +164,8 @@ def refs(project: Project, model: Model, rows: pl.DataFrame) -> pl.Series:
     wanted = rows.select(IDENTITY)
     log = project.state / FOLDER
     parts = [
-        frame.select(*IDENTITY, REF).join(wanted, on=IDENTITY, how="semi")
-        for frame in logged(log, model.request, since=first, until=last + timedelta(microseconds=1))
+        frame.join(wanted, on=IDENTITY, how="semi")
+        for frame in logged_keys(log, model.request, since=first, until=last + timedelta(microseconds=1))
     ]
     found = pl.concat(parts).unique(IDENTITY)
     return rows.select(IDENTITY).join(found, on=IDENTITY, how="left", maintain_order="left")[REF]
