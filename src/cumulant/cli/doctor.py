@@ -33,6 +33,8 @@ FULL_DISK = 64 * 1024**2
 EXTRAS = {
     "serve": ("numpy", "onnxruntime", "uvicorn", "httptools"),
     "train": ("lightgbm", "matplotlib", "mlflow", "onnx", "optuna", "pandas", "polars", "pyarrow", "sklearn", "scipy"),
+    "xgboost": ("xgboost",),
+    "catboost": ("catboost",),
     "objects": ("obstore",),
     "valkey": ("valkey",),
 }

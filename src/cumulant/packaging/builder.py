@@ -11,6 +11,7 @@ import msgspec
 from cumulant.core.errors import DefinitionError
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.servable import FieldRule, Reasons, Servable, Unread
+from cumulant.packaging.engine_trees import add_catboost, add_xgboost
 from cumulant.packaging.folder import new_folder, seal
 from cumulant.packaging.graph import Graph
 from cumulant.packaging.linear import add_constant, add_linear
@@ -101,6 +102,10 @@ def to_onnx(model: TrainedModel) -> ModelProto:
     match model.kind:
         case "lightgbm":
             result, outputs = add_boosters(graph, model.boosters())
+        case "xgboost":
+            result, outputs = add_xgboost(graph, model.boosters())
+        case "catboost":
+            result, outputs = add_catboost(graph, model.boosters())
         case "linear":
             result, outputs = add_linear(graph, model.linear())
         case "naive":

@@ -88,8 +88,8 @@ class Ensemble:
             self._members[place] = split.members
         return place, 0
 
-    def add_to(self, graph: Graph) -> str:
-        """Append the operator, which reads the graph's `x`; returns the name of its output, [n, outputs]."""
+    def add_to(self, graph: Graph, x: str | None = None) -> str:
+        """Append the operator, which reads `x` (default: the graph's); returns the name of its output, [n, outputs]."""
         members = [part for place in sorted(self._members) for part in (*self._members[place], np.nan)]
         attributes: dict[str, Any] = {
             "n_targets": self.outputs,
@@ -109,7 +109,7 @@ class Ensemble:
         }
         if members:
             attributes["membership_values"] = self._tensor(members)
-        return graph.add("TreeEnsemble", graph.x, domain=ML_DOMAIN, **attributes)
+        return graph.add("TreeEnsemble", x or graph.x, domain=ML_DOMAIN, **attributes)
 
     def _tensor(self, values: list[float]) -> Any:
         found: NDArray[Any] = np.array(values, self._dtype)

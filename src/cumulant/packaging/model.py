@@ -20,7 +20,7 @@ Matrix = NDArray[np.float32]
 Values = Sequence[Any] | NDArray[Any]
 #: feature name -> its values
 Columns = Mapping[str, Values]
-Kind = Literal["lightgbm", "linear", "naive", "onnx"]
+Kind = Literal["lightgbm", "xgboost", "catboost", "linear", "naive", "onnx"]
 
 
 class TrainedModel(Protocol):
@@ -49,7 +49,7 @@ class TrainedModel(Protocol):
     def threshold(self) -> float | None: ...
 
     def boosters(self) -> Sequence[str]:
-        """`lightgbm`: the text of each booster; their outputs are averaged."""
+        """`lightgbm`, `xgboost`, `catboost`: the text of each booster; their outputs are averaged."""
         ...
 
     def linear(self) -> LinearWeights:

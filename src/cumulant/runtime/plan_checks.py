@@ -26,18 +26,20 @@ def check_code(project: Project) -> None:
 
     Raises:
         DefinitionError: a file, module or function does not exist, or the features file defines nothing usable.
+        MissingPartError: the package of a trainer is not installed.
         UserCodeError: importing one raised.
     """
     from cumulant.runtime.release.own import METRIC
     from cumulant.training import scikit
+    from cumulant.training.making import make_trainer
     from cumulant.training.user import load_function
 
     features.load(Path(project.root) / project.spec.features)
     for trainer in project.training().trainers:
-        if trainer.startswith(scikit.PREFIX):
-            scikit.estimator_class(trainer)
-        elif ":" in trainer:
+        if ":" in trainer and not trainer.startswith(scikit.PREFIX):
             load_function(trainer, project.root)
+        else:
+            make_trainer(trainer, project.root)
     for metric in project.spec.release.metrics.values():
         if metric.call is not None:
             load_function(metric.call, project.root, METRIC)

@@ -55,14 +55,13 @@ class LightGBM:
 
         settings = _settings(problem) | dict(params)
         dataset = self._dataset(problem, train, settings)
-        patience = max(_LEAST_PATIENCE, round(_PATIENCE / float(settings["learning_rate"])))
-        clock = _Clock(problem)
+        clock, rounds = _Clock(problem), patience(float(settings["learning_rate"]))
         booster = lightgbm.train(
             settings,
             dataset,
             MOST_ROUNDS,
             valid_sets=[_judge(dataset, validate)],
-            callbacks=[clock, lightgbm.early_stopping(patience, first_metric_only=True, verbose=False)],
+            callbacks=[clock, lightgbm.early_stopping(rounds, first_metric_only=True, verbose=False)],
         )
         rounds = booster.best_iteration if booster.best_iteration > 0 else booster.current_iteration()
         answers = booster.predict(validate.answered, num_iteration=rounds, num_threads=1)
@@ -87,6 +86,15 @@ class LightGBM:
         settings, clock = _settings(problem) | own, _Clock(problem)
         booster = lightgbm.train(settings, _binned(problem, train, settings), rounds, callbacks=[clock])
         return Fit(payload=Boosters((booster.model_to_string(),)), rounds=booster.current_iteration(), cut=clock.cut)
+
+    def space(self, trial: optuna.Trial, *, rows: int, categories: bool) -> dict[str, Parameter]:
+        return space(trial, rows=rows, categories=categories)
+
+    def first_points(self, *, rows: int, rate: float | None, categories: bool) -> list[dict[str, Parameter]]:
+        return first_points(rows=rows, rate=rate, categories=categories)
+
+    def is_random(self, params: Params) -> bool:
+        return is_random(params)
 
     def forget(self) -> None:
         """Free the binned rows kept between trials."""
@@ -200,6 +208,11 @@ def space(trial: optuna.Trial, *, rows: int, categories: bool) -> dict[str, Para
         params["cat_smooth"] = trial.suggest_float("cat_smooth", 1, 100, log=True)
         params["cat_l2"] = trial.suggest_float("cat_l2", 1, 100, log=True)
     return params
+
+
+def patience(learning_rate: float) -> int:
+    """Rounds without a better score before a fit ends."""
+    return max(_LEAST_PATIENCE, round(_PATIENCE / learning_rate))
 
 
 def bins(rows: int) -> list[int]:

@@ -27,6 +27,8 @@ class Budget:
         self._clock = clock
         self._start = clock()
         self.stopped = False
+        #: seconds that other trainers' searches get afterwards
+        self.later = 0.0
         self.reserved = _FINAL_SHARE * self._total if self.limited else 0.0
 
     @classmethod
@@ -65,7 +67,13 @@ class Budget:
 
     def left_for_search(self) -> float:
         """Seconds left when what is reserved for the final fit is set aside."""
-        return self.left() - self.reserved
+        return self.left() - self.reserved - self.later
+
+    def share_with(self, others: int) -> None:
+        """Keep equal parts of the time of the search for `others` that search afterwards."""
+        self.later = 0.0
+        if self.limited:
+            self.later = max(0.0, self.left_for_search()) * others / (others + 1)
 
     def left_for_baselines(self) -> float:
         """Seconds left of the part that trainers without a search may take."""

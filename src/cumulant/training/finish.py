@@ -6,22 +6,24 @@ import statistics as averages
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
 from cumulant.core.servable import Calibration
 from cumulant.training import calibration, sampling, threshold
-from cumulant.training.boosting import expected_seconds, is_random, member_seed
+from cumulant.training.boosting import expected_seconds, member_seed
 from cumulant.training.budget import Budget
 from cumulant.training.crossval import CrossValidation
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.encoding import Matrix
+from cumulant.training.engine_models import CatboostModels, XgboostModels
 from cumulant.training.journal import TrialJournal
 from cumulant.training.model import FittedModel, ModelCard
 from cumulant.training.payloads import Boosters, Floats, Payload
 from cumulant.training.records import FittedBooster, TrialRecord
 from cumulant.training.spec import TrainingSpec
-from cumulant.training.trainers import Fit, Params, Sample, Trainer
+from cumulant.training.trainers import Fit, Params, Sample, Searched, Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +172,8 @@ class Finisher:
 
     def _members(self, choice: Choice) -> list[TrialRecord]:
         """The trials that are averaged; where there are fewer than wanted, those again with other seeds."""
-        again = [record for record in choice.members if is_random(record.params)]
+        trainer = cast("Searched", choice.trainer)
+        again = [record for record in choice.members if trainer.is_random(record.params)]
         missing = self._spec.ensemble - len(choice.members)
         return [*choice.members, *(again[number % len(again)] for number in range(missing if again else 0))]
 
@@ -208,10 +211,6 @@ def _rounds(record: TrialRecord) -> int:
     return max(1, round(averages.fmean(record.rounds)))
 
 
-def _averaged(fits: Sequence[Fit]) -> Boosters:
-    return Boosters(tuple(text for fit in fits for text in _texts(fit.payload)))
-
-
-def _texts(payload: Payload) -> tuple[str, ...]:
-    assert isinstance(payload, Boosters)
-    return payload.texts
+def _averaged(fits: Sequence[Fit]) -> Payload:
+    kind = cast("type[Boosters | XgboostModels | CatboostModels]", type(fits[0].payload))
+    return kind(tuple(text for fit in fits for text in cast("Boosters", fit.payload).texts))

@@ -8,11 +8,11 @@ from pathlib import Path
 from cumulant.training.calm import one_thread_a_product, quiet
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.encoding import derive_inputs, encode
+from cumulant.training.making import make_trainer
 from cumulant.training.model import FittedModel, ModelCard
 from cumulant.training.naive import Naive
 from cumulant.training.searched import searched_metric
 from cumulant.training.spec import Parameter, TrainingSpec
-from cumulant.training.study import make_trainer
 from cumulant.training.trainers import Problem, Sample
 
 

@@ -14,6 +14,7 @@ from cumulant.core.errors import DefinitionError, IntegrityError
 from cumulant.core.servable import Calibration, Input, Task
 from cumulant.training.calibration import apply
 from cumulant.training.encoding import Matrix, encode
+from cumulant.training.engine_models import CatboostModels, XgboostModels
 from cumulant.training.payloads import Boosters, Floats, Graph, Kind, LinearWeights, Payload, Prior, payload_from
 from cumulant.training.spec import Parameter
 
@@ -92,7 +93,13 @@ class FittedModel:
         return self.predict(self.encode(features))
 
     def boosters(self) -> Sequence[str]:
-        """The LightGBM texts, whose answers are averaged. Raises DefinitionError for another kind."""
+        """The texts of LightGBM, XGBoost or CatBoost, whose answers are averaged.
+
+        Raises:
+            DefinitionError: a model of another kind.
+        """
+        if isinstance(self.payload, (XgboostModels, CatboostModels)):
+            return self.payload.texts
         return self._of(Boosters).texts
 
     def linear(self) -> LinearWeights:

@@ -19,7 +19,7 @@ from cumulant.core.errors import IntegrityError
 from cumulant.training.encoding import Matrix
 
 Floats = NDArray[np.float64]
-Kind = Literal["lightgbm", "linear", "naive", "onnx"]
+Kind = Literal["lightgbm", "xgboost", "catboost", "linear", "naive", "onnx"]
 
 
 class Payload(Protocol):
@@ -49,13 +49,17 @@ class Boosters(msgspec.Struct, frozen=True, dict=True):
         return [lightgbm.Booster(model_str=text) for text in self.texts]
 
     def predict(self, matrix: Matrix, /) -> Floats:
-        total: Floats = np.asarray(self._loaded[0].predict(matrix), dtype=np.float64)
-        for booster in self._loaded[1:]:
-            total = total + booster.predict(matrix)
-        return total / len(self.texts)
+        return mean_of([np.asarray(booster.predict(matrix), dtype=np.float64) for booster in self._loaded])
 
     def files(self) -> dict[str, bytes]:
         return {f"booster-{number}.txt": text.encode() for number, text in enumerate(self.texts)}
+
+
+def mean_of(answers: list[Floats]) -> Floats:
+    total = answers[0]
+    for one in answers[1:]:
+        total = total + one
+    return total / len(answers)
 
 
 class LinearWeights(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,13 +98,13 @@ class LinearWeights(msgspec.Struct, frozen=True, kw_only=True):
         for column, rows in self.tables.items():
             codes, table = matrix[:, column], np.array(rows)
             score += table[np.where(np.isnan(codes), len(table) - 1, codes).astype(np.int64)]
-        return _linked(score, self.link)
+        return linked(score, self.link)
 
     def files(self) -> dict[str, bytes]:
         return {"linear.json": msgspec.json.encode(self)}
 
 
-def _linked(score: Floats, link: str) -> Floats:
+def linked(score: Floats, link: str) -> Floats:
     from scipy.special import expit, softmax
 
     if link == "softmax":
@@ -163,8 +167,12 @@ def payload_from(kind: Kind, folder: Path) -> Payload:
     Raises:
         IntegrityError: a file is missing or is not what it should be.
     """
+    from cumulant.training.engine_models import CatboostModels, XgboostModels
+
     readers: dict[str, Callable[[Path], Payload]] = {
-        "lightgbm": _boosters,
+        "lightgbm": lambda path: Boosters(_texts(path, "booster", ".txt")),
+        "xgboost": lambda path: XgboostModels(_texts(path, "xgboost", ".json")),
+        "catboost": lambda path: CatboostModels(_texts(path, "catboost", ".json")),
         "linear": lambda path: msgspec.json.decode((path / "linear.json").read_bytes(), type=LinearWeights),
         "naive": lambda path: msgspec.json.decode((path / "prior.json").read_bytes(), type=Prior),
         "onnx": lambda path: Graph((path / "model.onnx").read_bytes(), int((path / "outputs").read_text())),
@@ -177,8 +185,8 @@ def payload_from(kind: Kind, folder: Path) -> Payload:
         ) from None
 
 
-def _boosters(folder: Path) -> Payload:
-    found = sorted(folder.glob("booster-*.txt"), key=lambda path: int(path.stem.removeprefix("booster-")))
+def _texts(folder: Path, stem: str, suffix: str) -> tuple[str, ...]:
+    found = sorted(folder.glob(f"{stem}-*{suffix}"), key=lambda path: int(path.stem.removeprefix(f"{stem}-")))
     if not found:
-        raise FileNotFoundError("there is no booster")
-    return Boosters(tuple(path.read_bytes().decode() for path in found))
+        raise FileNotFoundError(f"there is no {stem}-0{suffix}")
+    return tuple(path.read_bytes().decode() for path in found)

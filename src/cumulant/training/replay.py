@@ -10,24 +10,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
 from cumulant.core.errors import IntegrityError
 from cumulant.core.progress import Progress, silent
-from cumulant.training.boosting import LightGBM
 from cumulant.training.budget import Budget
 from cumulant.training.calm import one_thread_a_product, quiet
 from cumulant.training.crossval import CrossValidation
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.finish import Choice, Finisher
+from cumulant.training.making import make_trainer
 from cumulant.training.model import FittedModel
 from cumulant.training.payloads import Floats
 from cumulant.training.records import TrainingSummary, TrialRecord
 from cumulant.training.searched import searched_metric
 from cumulant.training.spec import TrainingSpec
-from cumulant.training.study import made_folds, make_trainer
-from cumulant.training.trainers import Trainer
+from cumulant.training.study import made_folds
+from cumulant.training.trainers import Searched, Trainer
 
 
 def refit(
@@ -82,11 +83,11 @@ def _choice(
 
 
 def _answers(trainer: Trainer, record: TrialRecord, folds: CrossValidation) -> Floats:
-    if not isinstance(trainer, LightGBM):
+    if not trainer.searched:
         outcome = folds.run(trainer, record.params, number=record.number, must_finish=True)
         assert outcome.answers is not None
         return outcome.answers
-    booster = trainer
+    booster = cast("Searched", trainer)
 
     def fold(place: int) -> Floats:
         return booster.answers_again(folds.problem, record.params, *folds.sample(place), rounds=record.rounds[place])

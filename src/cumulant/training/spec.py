@@ -10,7 +10,9 @@ from msgspec import Meta
 from cumulant.core.servable import Task
 
 #: the built-in trainers; `logistic` and `ridge` are what `linear` means for classes and for numbers
-BUILT_IN = ("naive", "linear", "logistic", "ridge", "lightgbm")
+BUILT_IN = ("naive", "linear", "logistic", "ridge", "lightgbm", "xgboost", "catboost")
+#: those of them whose parameters are searched
+SEARCHED = ("lightgbm", "xgboost", "catboost")
 
 Parameter = bool | int | float | str | list[int | float | str]
 
@@ -82,16 +84,18 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     trainers: Annotated[
         list[str],
         Meta(
-            description="`naive`, `linear` (or `logistic`, `ridge`), `lightgbm`, an estimator of scikit-learn by name"
-            " (`sklearn:RandomForestClassifier`), or a function of yours by import path: `trainers.py:forest` or"
-            " `package.module:forest`."
+            description="`naive`, `linear` (or `logistic`, `ridge`), `lightgbm`, `xgboost` and `catboost` (extras of"
+            " these names), an estimator of scikit-learn by name (`sklearn:RandomForestClassifier`), or a function of"
+            " yours by import path: `trainers.py:forest` or `package.module:forest`."
         ),
     ] = msgspec.field(default_factory=lambda: ["naive", "linear", "lightgbm"])
     parameters: Annotated[
         dict[str, dict[str, Parameter]],
         Meta(description="Trainer -> parameters fixed instead of searched, as in `{lightgbm: {num_leaves: 15}}`."),
     ] = {}
-    trials: Annotated[int, Meta(ge=1, description="How many sets of LightGBM parameters are tried at most.")] = 30
+    trials: Annotated[
+        int, Meta(ge=1, description="How many sets of parameters are tried at most, of each searched trainer.")
+    ] = 30
     time: Annotated[
         str | None,
         Meta(description="How long search and final fit may take, whichever budget ends first; null: no limit."),

@@ -11,15 +11,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
-from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.statistics import Metric
-from cumulant.training import boosting, duplicates, proposals, scikit
-from cumulant.training.boosting import LightGBM
+from cumulant.training import boosting, duplicates, proposals
 from cumulant.training.budget import Budget, clock_notes
 from cumulant.training.calm import one_thread_a_product, quiet
 from cumulant.training.crossval import CrossValidation, Outcome
@@ -27,16 +26,13 @@ from cumulant.training.dataset import TrainingSet
 from cumulant.training.encoding import Matrix, derive_inputs, encode
 from cumulant.training.finish import Choice, Finisher, best_of, ranking
 from cumulant.training.journal import TrialJournal
-from cumulant.training.linear import Linear
+from cumulant.training.making import make_trainer
 from cumulant.training.model import FittedModel
-from cumulant.training.naive import Naive
-from cumulant.training.payloads import Boosters
 from cumulant.training.records import TrainingSummary, TrialRecord
 from cumulant.training.searched import searched_metric
 from cumulant.training.spec import BUILT_IN, Parameter, Threshold, TrainingSpec
 from cumulant.training.splits import folds as make_folds
-from cumulant.training.trainers import Problem, Trainer
-from cumulant.training.user import UserTrainer
+from cumulant.training.trainers import Problem, Searched, Trainer
 
 _MOST_THREADS = 8
 #: a trial that takes this many times as long as usual is cut when time is short
@@ -112,27 +108,6 @@ def made_folds(
     return CrossValidation(rows, matrix, made, problem, followed, counted=counted), matrix, tuple(notes)
 
 
-def make_trainer(name: str, root: Path) -> Trainer:
-    """The trainer called `name`.
-
-    Raises:
-        UsageError: there is none of that name, and it is no import path.
-        DefinitionError: scikit-learn has no such estimator.
-    """
-    if name == "naive":
-        return Naive()
-    if name in ("linear", "logistic", "ridge"):
-        return Linear(name)
-    if name == "lightgbm":
-        return LightGBM()
-    if name.startswith(scikit.PREFIX):
-        return scikit.ScikitTrainer(name)
-    if ":" in name:
-        return UserTrainer(name, root)
-    hint = did_you_mean(name, BUILT_IN) or f"known: {', '.join(BUILT_IN)}; or a function as trainers.py:forest"
-    raise UsageError(f'there is no trainer "{name}"', subject="training.trainers", hint=hint)
-
-
 class _Study:
     """One search under way."""
 
@@ -165,10 +140,11 @@ class _Study:
         single = [one for one in self.trainers.values() if not one.searched]
         for number, trainer in enumerate(single):
             self._once(number, trainer)
-        for trainer in self.trainers.values():
-            if trainer.searched:
-                self._search(trainer, offset=len(single))
-                trainer.forget()  # type: ignore[attr-defined]
+        searched = [cast("Searched", one) for one in self.trainers.values() if one.searched]
+        for place, trainer in enumerate(searched):
+            self.budget.share_with(len(searched) - place - 1)
+            self._search(trainer, offset=len(single) + place * self.spec.trials)
+            trainer.forget()
         choices = self._choices()
         best = self._better(choices)
         self.progress(f"final fit of {best.trainer.name}", 0.95)
@@ -200,7 +176,7 @@ class _Study:
         outcome = self.folds.run(trainer, params, number=number, left=self.budget.left_for_baselines, must_finish=must)
         self._finished(outcome)
 
-    def _search(self, trainer: Trainer, *, offset: int) -> None:
+    def _search(self, trainer: Searched, *, offset: int) -> None:
         done = self._searched(trainer)
         numbers = [number for number in range(self.spec.trials) if number not in {one.number - offset for one in done}]
         with ThreadPoolExecutor(self.spec.jobs) as pool, self.budget.ends_with():
@@ -217,14 +193,14 @@ class _Study:
                     self._finished(future.result())
                 self._tell(trainer)
 
-    def _trial(self, trainer: Trainer, number: int, offset: int) -> Outcome:
+    def _trial(self, trainer: Searched, number: int, offset: int) -> Outcome:
         finished = self._searched(trainer)
         fixed = self.spec.parameters.get(trainer.name, {})
         params = proposals.propose(
             number,
             finished=finished,
-            first=self._first(),
-            space=self._space,
+            first=self._first(trainer),
+            space=lambda drawn: trainer.space(drawn, rows=len(self.rows), categories=self._categories),
             larger_is_better=self.metric.larger_is_better,
             seed=self.spec.seed,
         )
@@ -290,13 +266,12 @@ class _Study:
         rows = round(averages.fmean(one.train for one in self.folds.summaries))
         return [(rows, sum(record.rounds), record.seconds) for record in records]
 
-    def _first(self) -> list[Mapping[str, Parameter]]:
+    def _first(self, trainer: Searched) -> list[Mapping[str, Parameter]]:
         rare = min(self.rows.rate, 1 - self.rows.rate) if self.rows.task == "binary" else None
-        points = boosting.first_points(rows=len(self.rows), rate=rare, categories=self._categories)
-        return ([] if self.champion is None else [self.champion]) + list(points)
-
-    def _space(self, trial: object) -> dict[str, Parameter]:
-        return boosting.space(trial, rows=len(self.rows), categories=self._categories)  # type: ignore[arg-type]
+        points = trainer.first_points(rows=len(self.rows), rate=rare, categories=self._categories)
+        # the champion's parameters are LightGBM's
+        known = self.champion is not None and trainer.name == "lightgbm"
+        return [cast("Mapping[str, Parameter]", self.champion), *points] if known else list(points)
 
     @property
     def _categories(self) -> bool:
@@ -355,7 +330,7 @@ class _Study:
             trials=len(self.journal.records),
             best_trial=best.members[0].number,
             params=best.members[0].params,
-            members=len(payload.texts) if isinstance(payload, Boosters) else 1,
+            members=len(getattr(payload, "texts", (0,))),
             chosen=tuple(record.number for record in best.members),
             boosters=finisher.boosters,
             calibration=model.calibration,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from cumulant.core.servable import Input, Task
 from cumulant.training.encoding import Matrix
 from cumulant.training.payloads import Floats, Payload
 from cumulant.training.spec import Parameter
+
+if TYPE_CHECKING:
+    import optuna
 
 Params = Mapping[str, Parameter]
 
@@ -99,6 +102,32 @@ class Trainer(Protocol):
 
     def importance(self, problem: Problem, payload: Payload) -> dict[str, float]:
         """Feature -> share of the model's work, largest first; empty where it cannot be told."""
+        ...
+
+
+class Searched(Trainer, Protocol):
+    """A trainer of boosted trees: parameters are searched, and the models of several fits are averaged."""
+
+    def space(self, trial: optuna.Trial, *, rows: int, categories: bool) -> dict[str, Parameter]:
+        """One set of parameters."""
+        ...
+
+    def first_points(self, *, rows: int, rate: float | None, categories: bool) -> list[dict[str, Parameter]]:
+        """Points tried first; `rate` is the share of the rarest class."""
+        ...
+
+    def is_random(self, params: Params) -> bool:
+        """Whether fits with another seed differ."""
+        ...
+
+    def answers_again(
+        self, problem: Problem, params: Params, train: Sample, validate: Sample, *, rounds: int
+    ) -> Floats:
+        """What `judge` answered when it ended with `rounds`, whatever ended it: patience or the clock."""
+        ...
+
+    def forget(self) -> None:
+        """Free what is kept between trials."""
         ...
 
 

@@ -108,14 +108,21 @@ class XgboostTrees:
         found = [_margin(np.float32(value), self.link) for value in values]
         return found if len(found) == self.outputs else [found[0]] * self.outputs
 
-    def add_to(self, graph: Graph) -> str:
-        """Append the trees; returns the name of the scores, float32 [n, outputs]."""
+    def add_to(self, graph: Graph, x: str | None = None) -> str:
+        """Append the trees, which read the float32 `x`; returns the name of the scores, float32 [n, outputs]."""
         ensemble = Ensemble(self.outputs, np.float32)
         for target, margin in enumerate(self.margins()):
             ensemble.constant(margin, target)
         for tree, target, weight in zip(self.trees, self.targets, self.weights, strict=False):
             ensemble.grow(0, target, _Tree(tree, weight).look)
-        return ensemble.add_to(graph)
+        return ensemble.add_to(graph, x)
+
+    def answers(self, graph: Graph, scores: str) -> str:
+        """`scores` after the link, rounded to float32 as XGBoost's are."""
+        if self.link == "identity":
+            return scores
+        # XGBoost's float32 exp is that of the C library; onnxruntime's own is coarser. float64 rounds to it.
+        return graph.cast(graph.link(self.link, graph.cast(scores, "FP64"), self.outputs), "FP32")
 
 
 def _margin(base: np.float32, link: str) -> float:
@@ -192,10 +199,7 @@ def from_document(document: Any, original: Any, *, labels: Sequence[Any] = ()) -
     """The graph of a model's document. `original()` gives the Booster; `labels` are a classifier's."""
     trees = XgboostTrees(document)
     graph = Graph(trees.features, source="FP32", inner="FP32")
-    scores = trees.add_to(graph)
-    if trees.link != "identity":
-        # XGBoost's float32 exp is that of the C library; onnxruntime's own is coarser. float64 rounds to it.
-        scores = graph.cast(graph.link(trees.link, graph.cast(scores, "FP64"), trees.outputs), "FP32")
+    scores = trees.answers(graph, trees.add_to(graph))
     answers = Answers(classes=_classes(trees), labels=labels, datatype="FP32")
     booster: list[Any] = []
 

@@ -18,6 +18,7 @@ from cumulant.core.errors import DataError
 from cumulant.core.units import show_duration
 from cumulant.monitoring import drift
 from cumulant.runtime.backtesting.windows import Cut, Part
+from cumulant.training.spec import SEARCHED
 
 if TYPE_CHECKING:
     from cumulant.monitoring.drift import Profile
@@ -45,7 +46,7 @@ def learner_of(spec: TrainingSpec, record: ModelRecord | None, uri: str | None) 
     if record is not None and record.fitted.summary.trainer != "naive":
         summary, params = record.fitted.summary, dict(record.fitted.summary.params)
         rounds = next((one.rounds for one in record.fitted.trials if one.number == summary.best_trial), ())
-        if summary.trainer == "lightgbm" and rounds:
+        if summary.trainer in SEARCHED and rounds:
             params["rounds"] = max(1, round(sum(rounds) / len(rounds)))
         return Learner(trainer=summary.trainer, params=params, of=uri)
     name = next((name for name in spec.trainers if name != "naive"), "linear")

@@ -1,0 +1,132 @@
+"""Models of XGBoost and CatBoost as payloads: JSON texts, which hold no code."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+
+from cumulant.core.errors import missing_part
+from cumulant.training.encoding import Matrix
+from cumulant.training.payloads import Floats, Kind, linked, mean_of
+
+
+class XgboostModels(msgspec.Struct, frozen=True, dict=True):
+    """XGBoost models; their answers are averaged."""
+
+    texts: tuple[str, ...]
+
+    @property
+    def kind(self) -> Kind:
+        return "xgboost"
+
+    @cached_property
+    def _loaded(self) -> list[Any]:
+        return [_load_xgboost(text) for text in self.texts]
+
+    def predict(self, matrix: Matrix, /) -> Floats:
+        return mean_of([xgboost_answers(booster, matrix) for booster in self._loaded])
+
+    def files(self) -> dict[str, bytes]:
+        return {f"xgboost-{number}.json": text.encode() for number, text in enumerate(self.texts)}
+
+
+def _load_xgboost(text: str) -> Any:
+    booster = xgboost_part().Booster(params={"nthread": 1})
+    booster.load_model(bytearray(text.encode()))
+    return booster
+
+
+def xgboost_answers(booster: Any, matrix: Matrix, rounds: int = 0) -> Floats:
+    """Answers of the first `rounds` rounds; 0: of all."""
+    data = xgboost_part().DMatrix(matrix, feature_types=booster.feature_types, enable_categorical=True, nthread=1)
+    return np.asarray(booster.predict(data, iteration_range=(0, rounds)), dtype=np.float64)
+
+
+def xgboost_part() -> Any:
+    """The `xgboost` package, imported on first use.
+
+    Raises:
+        MissingPartError: it is not installed.
+    """
+    try:
+        import xgboost
+    except ModuleNotFoundError as error:
+        raise missing_part(error.name or "xgboost", "xgboost") from None
+    return xgboost
+
+
+class Test(msgspec.Struct, frozen=True, array_like=True):
+    """What a level of a tree tests in the matrix's `column`: above `border`, or equal to the category `code`.
+
+    `missing`: what a missing value answers.
+    """
+
+    column: int
+    missing: bool
+    border: float = 0.0
+    code: int | None = None
+
+
+class SymmetricTree(msgspec.Struct, frozen=True, array_like=True):
+    """One test a level; its answers are the bits, the first the lowest, of the row of `leaves` [2^levels, outputs]."""
+
+    tests: tuple[Test, ...]
+    leaves: tuple[tuple[float, ...], ...]
+
+
+class SymmetricTrees(msgspec.Struct, frozen=True, kw_only=True):
+    """A CatBoost model: the link of the sum of bias and trees. `importance`: of each column of the matrix."""
+
+    link: Literal["identity", "sigmoid", "softmax"]
+    bias: tuple[float, ...]
+    trees: tuple[SymmetricTree, ...]
+    importance: tuple[float, ...]
+
+    def predict(self, matrix: Matrix) -> Floats:
+        columns = np.ascontiguousarray(matrix.T)
+        unknown = np.isnan(columns)
+        score = np.tile(np.array(self.bias, dtype=np.float64), (len(matrix), 1))
+        for tree in self.trees:
+            place = np.zeros(len(matrix), dtype=np.int64)
+            for level, test in enumerate(tree.tests):
+                column = columns[test.column]
+                passed = column > np.float32(test.border) if test.code is None else column == np.float32(test.code)
+                place |= (passed | (unknown[test.column] & test.missing)).astype(np.int64) << level
+            score += np.array(tree.leaves)[place]
+        return linked(score, self.link)
+
+
+class CatboostModels(msgspec.Struct, frozen=True, dict=True):
+    """CatBoost models, each as JSON of `SymmetricTrees`; their answers are averaged."""
+
+    texts: tuple[str, ...]
+
+    @property
+    def kind(self) -> Kind:
+        return "catboost"
+
+    @cached_property
+    def models(self) -> list[SymmetricTrees]:
+        return [msgspec.json.decode(text, type=SymmetricTrees) for text in self.texts]
+
+    def predict(self, matrix: Matrix, /) -> Floats:
+        return mean_of([model.predict(matrix) for model in self.models])
+
+    def files(self) -> dict[str, bytes]:
+        return {f"catboost-{number}.json": text.encode() for number, text in enumerate(self.texts)}
+
+
+def catboost_part() -> Any:
+    """The `catboost` package, imported on first use.
+
+    Raises:
+        MissingPartError: it is not installed.
+    """
+    try:
+        import catboost
+    except ModuleNotFoundError as error:
+        raise missing_part(error.name or "catboost", "catboost") from None
+    return catboost

@@ -1,0 +1,41 @@
+"""A trainer by its name in the project file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from cumulant.core.errors import UsageError, did_you_mean
+from cumulant.training import scikit
+from cumulant.training.boosting import LightGBM
+from cumulant.training.catboost_trainer import CatBoost
+from cumulant.training.linear import Linear
+from cumulant.training.naive import Naive
+from cumulant.training.spec import BUILT_IN
+from cumulant.training.trainers import Trainer
+from cumulant.training.user import UserTrainer
+from cumulant.training.xgboost_trainer import XGBoost
+
+_BOOSTED: Mapping[str, Callable[[], Trainer]] = {"lightgbm": LightGBM, "xgboost": XGBoost, "catboost": CatBoost}
+
+
+def make_trainer(name: str, root: Path) -> Trainer:
+    """The trainer called `name`.
+
+    Raises:
+        MissingPartError: what it needs is not installed.
+        UsageError: there is none of that name, and it is no import path.
+        DefinitionError: scikit-learn has no such estimator.
+    """
+    if name == "naive":
+        return Naive()
+    if name in ("linear", "logistic", "ridge"):
+        return Linear(name)
+    if name in _BOOSTED:
+        return _BOOSTED[name]()
+    if name.startswith(scikit.PREFIX):
+        return scikit.ScikitTrainer(name)
+    if ":" in name:
+        return UserTrainer(name, root)
+    hint = did_you_mean(name, BUILT_IN) or f"known: {', '.join(BUILT_IN)}; or a function as trainers.py:forest"
+    raise UsageError(f'there is no trainer "{name}"', subject="training.trainers", hint=hint)

@@ -1,0 +1,184 @@
+"""XGBoost and CatBoost as trainers: searched, repeatable, and served as they answer."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from cumulant.core.errors import MissingPartError
+from cumulant.core.plan import FeaturePlan, FeatureSpec, Field
+from cumulant.core.servable import Input
+from cumulant.packaging import Scorer, build
+from cumulant.training import EvaluationSpec, FittedModel, TrainingSpec, search, split
+from cumulant.training.budget import Budget
+from cumulant.training.making import make_trainer
+from cumulant.training.replay import refit
+from cumulant.training.trainers import Problem, Sample
+
+ENGINES = ["xgboost", "catboost"]
+
+
+def spec(target, name, **options):
+    pytest.importorskip(name)
+    return TrainingSpec(target=target, **{"trainers": [name], "time": None, "folds": 2, "trials": 2} | options)
+
+
+def trained(target, name, table, rows_of, **options):
+    parts = split(rows_of(target, table), EvaluationSpec())
+    return search(parts.train, spec(target, name, **options)), parts.test
+
+
+def packaged(model, features, folder):
+    fields = [FeatureSpec(field, "str" if field == "shop" else "float") for field in features.columns]
+    plan = FeaturePlan("rows", None, {}, tuple(fields), tuple(Field(one.name, one.dtype) for one in fields))
+    return build(model, plan, name="m", sample=features, out=folder, lineage={}, example={})
+
+
+@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [
+        ("late", {}),
+        ("kind", {}),
+        ("amount", {}),
+        ("amount", {"metric": "mae"}),
+        ("amount", {"metric": "pinball_90"}),
+    ],
+)
+def test_the_servable_answers_as_the_trained_model(name, target, options, table, rows_of, tmp_path):
+    found, test = trained(target, name, table, rows_of, **options)
+    assert found.summary.trainer == name
+    assert found.summary.members == 3
+    made = packaged(found.best, test.features, tmp_path / "m")
+    assert made.parity.max_difference <= 1e-6
+    shop = pl.Series(["nowhere", None, "south", "north", "east"])
+    unseen = test.features.head(5).with_columns(shop=shop, x=pl.Series([None, 1.0, None, 1e30, -1e30]))
+    answers = Scorer(tmp_path / "m").score({column: unseen[column].to_list() for column in unseen.columns})
+    np.testing.assert_allclose(answers, found.best.predict_frame(unseen), rtol=1e-6, atol=1e-6)
+    again = FittedModel.from_folder(found.best.to_folder(tmp_path / "kept"))
+    np.testing.assert_array_equal(again.predict_frame(unseen), found.best.predict_frame(unseen))
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_equal_seed_and_rows_make_an_equal_model(name, table, rows_of):
+    first, second = (trained("late", name, table, rows_of)[0] for _ in range(2))
+    assert first.best.boosters() == second.best.boosters()
+    assert [one.score for one in first.trials] == [one.score for one in second.trials]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_it_learns_what_lightgbm_learns(name, table, rows_of):
+    found, _ = trained("late", name, table, rows_of, trainers=["lightgbm", name], trials=3)
+    assert found.summary.scores[name] < found.summary.scores["naive"]
+    assert found.summary.scores[name] < 1.03 * found.summary.scores["lightgbm"]
+    assert set(found.summary.importance) == {"x", "z", "busy", "shop"}
+
+
+def sample(rows=400, *, seed=5):
+    rng = np.random.default_rng(seed)
+    matrix = rng.normal(size=(rows, 3)).astype(np.float32)
+    matrix[:, 2] = rng.integers(0, 6, rows)
+    matrix[rng.random((rows, 3)) < 0.1] = np.nan
+    inputs = (Input("x", "number"), Input("z", "number"), Input("shop", "category", categories=tuple("abcdef")))
+    score = np.nan_to_num(matrix[:, 0]) + 2 * (matrix[:, 2] == 3) + 1.5 * np.isnan(matrix[:, 1])
+    return matrix, inputs, score + rng.normal(size=rows) / 2
+
+
+def test_symmetric_trees_answer_as_catboost_does():
+    catboost = pytest.importorskip("catboost")
+    from cumulant.training import catboost_trainer
+
+    matrix, inputs, score = sample()
+    for task, target in (("regression", 1e6 + 100 * score), ("multiclass", np.digitize(score, [0.0, 1.0]) + 0.0)):
+        classes = ("a", "b", "c") if task == "multiclass" else ()
+        problem = Problem(task=task, classes=classes, inputs=inputs, metric="rmse")
+        places = catboost_trainer._classes(problem, Sample(matrix=matrix, target=target))
+        pool = catboost_trainer._pool(problem, Sample(matrix=matrix, target=target), places)
+        model = catboost.CatBoost(catboost_trainer._settings(problem, {}, 30))
+        model.fit(pool)
+        kind = "Probability" if classes else "RawFormulaVal"
+        answers = catboost_trainer._trees(model, pool, problem, places).predict(matrix)
+        expected = np.asarray(model.predict(pool, prediction_type=kind)).reshape(answers.shape)
+        np.testing.assert_allclose(answers, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_class_may_be_absent_and_a_column_constant(name):
+    pytest.importorskip(name)
+    matrix, inputs, score = sample()
+    matrix[:, 1] = np.nan
+    trainer = make_trainer(name, Path())
+    for task, classes, target in (
+        ("binary", ("false", "true"), np.ones(len(matrix))),
+        ("multiclass", ("a", "b", "c", "d"), np.where(score > 0, 3.0, 1.0)),
+        ("multiclass", ("a", "b", "c"), np.full(len(matrix), 2.0)),
+    ):
+        problem = Problem(task=task, classes=classes, inputs=inputs, metric="log_loss")
+        rows = Sample(matrix=matrix, target=target)
+        answers = trainer.fit(problem, {"rounds": 60}, rows).payload.predict(matrix)
+        judged = trainer.judge(problem, {}, rows.take(np.arange(300)), rows.take(np.arange(300, 400))).answers
+        for found, truth in ((answers, target), (judged, target[300:])):
+            chance = found if task == "binary" else found[np.arange(len(found)), truth.astype(int)]
+            assert chance.mean() > 0.65
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_weights_move_the_answers(name):
+    pytest.importorskip(name)
+    matrix, inputs, score = sample()
+    target = (score > 1).astype(float)
+    problem = Problem(task="binary", classes=("false", "true"), inputs=inputs, metric="log_loss")
+    trainer, params = make_trainer(name, Path()), {"rounds": 20, "max_depth" if name == "xgboost" else "depth": 2}
+    means = [
+        trainer.fit(problem, params, Sample(matrix=matrix, target=target, weight=weight)).payload.predict(matrix).mean()
+        for weight in (None, np.where(target == 1, 20.0, 1.0))
+    ]
+    assert means[1] > means[0] + 0.05
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_fit_ends_with_the_rounds_it_has_when_the_time_is_over(name):
+    pytest.importorskip(name)
+    matrix, inputs, score = sample()
+    looks = iter([1.0] * 3 + [0.0] * 1000)
+    problem = Problem(task="regression", classes=(), inputs=inputs, metric="rmse", left=lambda: next(looks))
+    fit = make_trainer(name, Path()).fit(problem, {"rounds": 500}, Sample(matrix=matrix, target=score))
+    assert fit.cut
+    assert 0 < fit.rounds < 40
+
+
+def test_plan_names_the_install_line_of_an_absent_extra(monkeypatch):
+    for name in ENGINES:
+        monkeypatch.setitem(sys.modules, name, None)
+        with pytest.raises(MissingPartError) as caught:
+            make_trainer(name, Path())
+        assert f"cumulant[{name}]" in str(caught.value.hint)
+
+
+def test_the_time_of_the_search_is_shared_by_the_trainers():
+    now = [0.0]
+    budget = Budget(100, clock=lambda: now[0])
+    whole = budget.left_for_search()
+    budget.share_with(2)
+    assert budget.left_for_search() == pytest.approx(whole / 3)
+    now[0] += whole / 3
+    budget.share_with(1)
+    assert budget.left_for_search() == pytest.approx(whole / 3)
+    budget.share_with(0)
+    assert budget.left_for_search() == pytest.approx(2 * whole / 3)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_search_that_the_clock_cut_is_repeated_exactly(name, table, rows_of, tmp_path):
+    rows = split(rows_of("late", table), EvaluationSpec()).train
+    wanted = spec("late", name, time="1ms", trials=5)
+    found = search(rows, wanted)
+    again = refit(rows, wanted, found.summary, found.trials)
+    assert again.to_folder(tmp_path / "b").joinpath("model.json").read_bytes() == (
+        found.best.to_folder(tmp_path / "a").joinpath("model.json").read_bytes()
+    )
+    assert again.boosters() == found.best.boosters()
