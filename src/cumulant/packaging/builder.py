@@ -20,6 +20,7 @@ from cumulant.packaging.parity import measure
 from cumulant.packaging.scorer import Scorer
 from cumulant.packaging.trees import add_boosters
 from cumulant.packaging.user_graph import adopt
+from cumulant.packaging.widening import add_widening, added_columns, before
 
 if TYPE_CHECKING:
     import polars as pl
@@ -96,9 +97,14 @@ def to_onnx(model: TrainedModel) -> ModelProto:
     """
     width = len(model.inputs)
     wanted = len(model.classes) if model.task == "multiclass" else 1
+    widening, model = model.widened() if model.kind == "widened" else (None, model)
     if model.kind == "onnx":
-        return adopt(model.onnx(), width=width, task=model.task, classes=len(model.classes))
+        wide = width + (0 if widening is None else added_columns(widening))
+        adopted = adopt(model.onnx(), width=wide, task=model.task, classes=len(model.classes))
+        return adopted if widening is None else before(adopted, widening, width)
     graph = Graph(width)
+    if widening is not None:
+        graph.x = add_widening(graph, widening, width)
     match model.kind:
         case "lightgbm":
             result, outputs = add_boosters(graph, model.boosters())

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from cumulant.core.servable import Calibration, Input, Task
     from cumulant.training import LinearWeights
+    from cumulant.training.target_means import Widening
 
 Floats = NDArray[np.float64]
 Matrix = NDArray[np.float32]
@@ -20,7 +21,7 @@ Matrix = NDArray[np.float32]
 Values = Sequence[Any] | NDArray[Any]
 #: feature name -> its values
 Columns = Mapping[str, Values]
-Kind = Literal["lightgbm", "xgboost", "catboost", "linear", "naive", "onnx"]
+Kind = Literal["lightgbm", "xgboost", "catboost", "linear", "naive", "onnx", "widened"]
 
 
 class TrainedModel(Protocol):
@@ -58,6 +59,10 @@ class TrainedModel(Protocol):
 
     def prior(self) -> Sequence[float]:
         """`naive`: the constant answer, one number an output (binary and regression: one)."""
+        ...
+
+    def widened(self) -> tuple[Widening, TrainedModel]:
+        """`widened`: how the matrix becomes that of the model inside, and that model."""
         ...
 
     def onnx(self) -> bytes:

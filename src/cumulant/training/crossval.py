@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cumulant.core.servable import Input
 from cumulant.statistics import Metric, Rows
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.encoding import Matrix, encode
@@ -22,6 +23,7 @@ from cumulant.training.records import FoldSummary, State, TrialRecord
 from cumulant.training.sampling import SEARCH_ROWS, judged, learned, sampling_weight, unjudged
 from cumulant.training.spec import Threshold
 from cumulant.training.splits import Fold
+from cumulant.training.target_means import TargetMeans
 from cumulant.training.traffic import ScoredTraffic, Traffic
 from cumulant.training.trainers import Judged, Params, Problem, Sample, Trainer
 
@@ -55,15 +57,21 @@ class CrossValidation:
         problem: Problem,
         metric: Metric,
         *,
+        inputs: Sequence[Input],
+        means: TargetMeans,
         counted: Threshold | None = None,
     ) -> None:
-        """`counted`: the capacity or rate for which rows that judge nothing are scored too."""
+        """`inputs`: the columns of `matrix`, of which `means` makes those of `problem`.
+
+        `counted`: the capacity or rate for which rows that judge nothing are scored too.
+        """
         self.problem = problem
         self.metric = metric
+        self.inputs, self.means = tuple(inputs), means
         ordered = list(reversed(folds))
         seeds = [problem.seed * 1009 + number for number in range(len(ordered))]
         self._places = [judged(fold, seed=seed) for fold, seed in zip(ordered, seeds, strict=True)]
-        self._train = [
+        narrow = [
             learned(rows, matrix, fold.train, most=SEARCH_ROWS, seed=seed)
             for fold, seed in zip(ordered, seeds, strict=True)
         ]
@@ -79,9 +87,13 @@ class CrossValidation:
             )
             for number, fold in enumerate(ordered)
         ]
+        pairs = [means.fit(one) for one in narrow]
+        self._train = [train for train, _ in pairs]
         self._validate = [
-            Sample(matrix=matrix[place], target=rows.target[place], unjudged=_encoded(traffic, problem))
-            for place, traffic in zip(self._places, self._counted, strict=True)
+            means.apply(
+                Sample(matrix=matrix[place], target=rows.target[place], unjudged=_encoded(traffic, self.inputs)), wider
+            )
+            for place, traffic, (_, wider) in zip(self._places, self._counted, pairs, strict=True)
         ]
         self.summaries = tuple(
             FoldSummary(text=fold.text, train=len(train), validate=len(validate))
@@ -212,8 +224,8 @@ class CrossValidation:
         return averages.fmean(self.score(own[start:end], validate.target) for start, end, validate in spans)
 
 
-def _encoded(traffic: Traffic | None, problem: Problem) -> Matrix | None:
-    return None if traffic is None or not len(traffic) else encode(traffic.features, problem.inputs)
+def _encoded(traffic: Traffic | None, inputs: Sequence[Input]) -> Matrix | None:
+    return None if traffic is None or not len(traffic) else encode(traffic.features, inputs)
 
 
 @dataclass(frozen=True, kw_only=True)

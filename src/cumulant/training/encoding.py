@@ -15,35 +15,37 @@ Matrix = NDArray[np.float32]
 
 #: more values than this of one text column are rare or name their rows; the rest counts as missing
 MOST_CATEGORIES = 250
+#: of a text whose values get means of the target, as many are told apart
+MOST_VALUES = 10_000
 #: a value with fewer training rows teaches nothing that holds
 LEAST_CATEGORY_ROWS = 3
 #: numbers are centred when float32 would blur them by more than this part of their spread
 _BLUR = 1e-5
 
 
-def derive_inputs(features: pl.DataFrame) -> tuple[Input, ...]:
+def derive_inputs(features: pl.DataFrame, *, most: int = MOST_CATEGORIES) -> tuple[Input, ...]:
     """How each feature enters the model, learned from training rows only.
 
-    Texts become codes in the order of how often they occur (ties by name), at most `MOST_CATEGORIES` of them.
+    Texts become codes in the order of how often they occur (ties by name), at most `most` of them.
     Numbers far from zero against their spread (epoch seconds, ids) get a `center`.
     """
-    return tuple(_input(features[name]) for name in features.columns)
+    return tuple(_input(features[name], most) for name in features.columns)
 
 
-def _input(column: pl.Series) -> Input:
+def _input(column: pl.Series, most: int) -> Input:
     if column.dtype == pl.Boolean:
         return Input(column.name, "flag")
     if column.dtype.is_numeric():
         return Input(column.name, "number", center=_center(column))
-    return Input(column.name, "category", categories=_vocabulary(column))
+    return Input(column.name, "category", categories=_vocabulary(column, most))
 
 
-def _vocabulary(column: pl.Series) -> tuple[str, ...]:
+def _vocabulary(column: pl.Series, most: int) -> tuple[str, ...]:
     counted = (
         column.cast(pl.String).drop_nulls().value_counts(name="rows").filter(pl.col("rows") >= LEAST_CATEGORY_ROWS)
     )
     ranked = counted.sort(["rows", column.name], descending=[True, False])
-    return tuple(ranked[column.name].head(MOST_CATEGORIES).to_list())
+    return tuple(ranked[column.name].head(most).to_list())
 
 
 def _center(column: pl.Series) -> float:

@@ -24,6 +24,7 @@ from cumulant.training.payloads import Boosters, Floats, Payload
 from cumulant.training.records import FittedBooster, TrialRecord
 from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers import Fit, Params, Sample, Searched, Trainer
+from cumulant.training.widened import widened
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +75,9 @@ class Finisher:
         budget: Budget,
         fits: Sequence[tuple[int, int, float]],
     ) -> None:
-        self._rows, self._matrix, self._folds = rows, matrix, folds
+        whole = Sample(matrix=matrix, target=rows.target, weight=rows.weight)
+        wide, self._widening = folds.means.fit(whole)
+        self._rows, self._matrix, self._folds = rows, wide.matrix, folds
         self._spec, self._budget, self._fits = spec, budget, list(fits)
         self.notes: list[str] = []
         #: what a person should not overlook
@@ -90,15 +93,17 @@ class Finisher:
         if problem.task == "binary":
             calibrated, limit, text = self._decision(choice)
             self.warnings = self._unsaid()
+        importance = choice.trainer.importance(problem, payload)
+        payload = widened(payload, self._widening)
         card = ModelCard(
             kind=payload.kind,
             trainer=choice.trainer.name,
             task=problem.task,
             classes=problem.classes,
-            inputs=problem.inputs,
+            inputs=self._folds.inputs,
             calibration=calibrated,
             threshold=limit,
-            importance=choice.trainer.importance(problem, payload),
+            importance=self._folds.means.by_feature(importance),
             params=choice.members[0].params,
         )
         return FittedModel(card, payload), text

@@ -7,13 +7,15 @@ from pathlib import Path
 
 from cumulant.training.calm import one_thread_a_product, quiet
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.encoding import derive_inputs, encode
+from cumulant.training.encoding import encode
 from cumulant.training.making import make_trainer
 from cumulant.training.model import FittedModel, ModelCard
 from cumulant.training.naive import Naive
 from cumulant.training.searched import searched_metric
 from cumulant.training.spec import Parameter, TrainingSpec
+from cumulant.training.target_means import inputs_of
 from cumulant.training.trainers import Problem, Sample
+from cumulant.training.widened import widened
 
 
 def fit_once(
@@ -35,25 +37,26 @@ def fit_once(
         UsageError: there is no such trainer or metric.
         UserCodeError: a user's trainer raised.
     """
-    inputs = derive_inputs(rows.features)
-    matrix = encode(rows.features, inputs)
+    inputs, means = inputs_of(rows, spec)
+    whole = Sample(matrix=encode(rows.features, inputs), target=rows.target, weight=rows.weight)
+    wide, widening = means.fit(whole)
     problem = Problem(
         task=rows.task,
         classes=rows.classes,
-        inputs=inputs,
+        inputs=means.inputs(inputs),
         metric=searched_metric(spec, rows).name,
         seed=spec.seed,
     )
     alone = rows.task == "binary" and rows.rate in (0.0, 1.0)
     chosen = Naive() if alone else make_trainer(trainer, root or Path())
     with one_thread_a_product(), quiet():
-        fit = chosen.fit(problem, params, Sample(matrix=matrix, target=rows.target, weight=rows.weight))
+        payload = widened(chosen.fit(problem, params, wide).payload, widening)
     card = ModelCard(
-        kind=fit.payload.kind,
+        kind=payload.kind,
         trainer=chosen.name,
         task=rows.task,
         classes=rows.classes,
         inputs=inputs,
         params=dict(params),
     )
-    return FittedModel(card, fit.payload)
+    return FittedModel(card, payload)

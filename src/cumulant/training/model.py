@@ -17,8 +17,10 @@ from cumulant.training.encoding import Matrix, encode
 from cumulant.training.engine_models import CatboostModels, XgboostModels
 from cumulant.training.payloads import Boosters, Floats, Graph, Kind, LinearWeights, Payload, Prior, payload_from
 from cumulant.training.spec import Parameter
+from cumulant.training.target_means import Widening
+from cumulant.training.widened import Widened
 
-P = TypeVar("P", Boosters, LinearWeights, Prior, Graph)
+P = TypeVar("P", Boosters, LinearWeights, Prior, Graph, Widened)
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,6 +107,11 @@ class FittedModel:
     def linear(self) -> LinearWeights:
         """Raises DefinitionError for another kind."""
         return self._of(LinearWeights)
+
+    def widened(self) -> tuple[Widening, FittedModel]:
+        """How the matrix is widened, and the model of the wide one. Raises DefinitionError for another kind."""
+        own = self._of(Widened)
+        return own.widening, FittedModel(msgspec.structs.replace(self.card, kind=own.inner.kind), own.inner)
 
     def prior(self) -> Sequence[float]:
         """The constant answer. Raises DefinitionError for another kind."""

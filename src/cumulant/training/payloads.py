@@ -19,7 +19,7 @@ from cumulant.core.errors import IntegrityError
 from cumulant.training.encoding import Matrix
 
 Floats = NDArray[np.float64]
-Kind = Literal["lightgbm", "xgboost", "catboost", "linear", "naive", "onnx"]
+Kind = Literal["lightgbm", "xgboost", "catboost", "linear", "naive", "onnx", "widened"]
 
 
 class Payload(Protocol):
@@ -168,6 +168,7 @@ def payload_from(kind: Kind, folder: Path) -> Payload:
         IntegrityError: a file is missing or is not what it should be.
     """
     from cumulant.training.engine_models import CatboostModels, XgboostModels
+    from cumulant.training.widened import read_widened
 
     readers: dict[str, Callable[[Path], Payload]] = {
         "lightgbm": lambda path: Boosters(_texts(path, "booster", ".txt")),
@@ -175,6 +176,7 @@ def payload_from(kind: Kind, folder: Path) -> Payload:
         "catboost": lambda path: CatboostModels(_texts(path, "catboost", ".json")),
         "linear": lambda path: msgspec.json.decode((path / "linear.json").read_bytes(), type=LinearWeights),
         "naive": lambda path: msgspec.json.decode((path / "prior.json").read_bytes(), type=Prior),
+        "widened": read_widened,
         "onnx": lambda path: Graph((path / "model.onnx").read_bytes(), int((path / "outputs").read_text())),
     }
     try:

@@ -112,6 +112,13 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="Processor cores used in all. Default: those there are, at most 8."),
     ] = None
+    target_means: Annotated[
+        Literal["auto", "off"],
+        Meta(
+            description="`auto`: a text with more than 250 values is also read as the mean of the target for its value,"
+            " learned inside the folds; `off`: of such a text only the 250 commonest values are told apart."
+        ),
+    ] = "auto"
     calibration: Annotated[
         Literal["auto", "none", "sigmoid"],
         Meta(description="`auto`: a sigmoid over out-of-fold predictions where it lowers their log loss."),

@@ -23,7 +23,7 @@ from cumulant.training.budget import Budget, clock_notes
 from cumulant.training.calm import one_thread_a_product, quiet
 from cumulant.training.crossval import CrossValidation, Outcome
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.encoding import Matrix, derive_inputs, encode
+from cumulant.training.encoding import Matrix, encode
 from cumulant.training.finish import Choice, Finisher, best_of, ranking
 from cumulant.training.journal import TrialJournal
 from cumulant.training.making import make_trainer
@@ -32,7 +32,9 @@ from cumulant.training.records import TrainingSummary, TrialRecord
 from cumulant.training.searched import searched_metric
 from cumulant.training.spec import BUILT_IN, Parameter, Threshold, TrainingSpec
 from cumulant.training.splits import folds as make_folds
+from cumulant.training.target_means import inputs_of
 from cumulant.training.trainers import Problem, Searched, Trainer
+from cumulant.training.widened import Widened
 
 _MOST_THREADS = 8
 #: a trial that takes this many times as long as usual is cut when time is short
@@ -92,20 +94,24 @@ def made_folds(
     Raises:
         DataError: too few rows for folds.
     """
-    inputs = derive_inputs(rows.features)
+    inputs, means = inputs_of(rows, spec)
     matrix = encode(rows.features, inputs)
     threads = spec.threads or min(os.cpu_count() or 1, _MOST_THREADS)
     problem = Problem(
         task=rows.task,
         classes=rows.classes,
-        inputs=inputs,
+        inputs=means.inputs(inputs),
         metric=followed.name,
         seed=spec.seed,
         threads=max(1, threads // spec.jobs),
     )
     made, notes = make_folds(rows, spec.folds, seed=spec.seed)
     counted = spec.threshold if rows.task == "binary" and isinstance(spec.threshold, Threshold) else None
-    return CrossValidation(rows, matrix, made, problem, followed, counted=counted), matrix, tuple(notes)
+    return (
+        CrossValidation(rows, matrix, made, problem, followed, inputs=inputs, means=means, counted=counted),
+        matrix,
+        tuple(notes),
+    )
 
 
 class _Study:
@@ -131,7 +137,7 @@ class _Study:
         self.trainers = {name: make_trainer(name, root) for name in names}
         self.folds, self.matrix, self.notes = made_folds(rows, spec, self.metric)
         self.problem = self.folds.problem
-        self.warnings = duplicates.across(self.folds, self.problem.inputs, timed=rows.at is not None)
+        self.warnings = duplicates.across(self.folds, self.folds.inputs, timed=rows.at is not None)
         self.journal = TrialJournal(folder, self._identity())
         self.budget.add_spent(sum(one.seconds for one in self.journal.records) / spec.jobs)
         self.fits: dict[str, list[tuple[int, int, float]]] = {}
@@ -330,7 +336,7 @@ class _Study:
             trials=len(self.journal.records),
             best_trial=best.members[0].number,
             params=best.members[0].params,
-            members=len(getattr(payload, "texts", (0,))),
+            members=len(getattr(payload.inner if isinstance(payload, Widened) else payload, "texts", (0,))),
             chosen=tuple(record.number for record in best.members),
             boosters=finisher.boosters,
             calibration=model.calibration,

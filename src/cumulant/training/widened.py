@@ -1,0 +1,46 @@
+"""A payload that reads a matrix widened by means of the target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from cumulant.training.encoding import Matrix
+from cumulant.training.payloads import Floats, Kind, Payload, Prior, payload_from
+from cumulant.training.target_means import Widening
+
+_FILE = "widening.json"
+
+
+class _Stored(msgspec.Struct, frozen=True):
+    widening: Widening
+    inner: Kind
+
+
+class Widened(msgspec.Struct, frozen=True):
+    """`inner` answers for the matrix that `widening` makes."""
+
+    widening: Widening
+    inner: Payload
+
+    @property
+    def kind(self) -> Kind:
+        return "widened"
+
+    def predict(self, matrix: Matrix, /) -> Floats:
+        return self.inner.predict(self.widening.apply(matrix))
+
+    def files(self) -> dict[str, bytes]:
+        return {_FILE: msgspec.json.encode(_Stored(self.widening, self.inner.kind))} | self.inner.files()
+
+
+def widened(payload: Payload, widening: Widening) -> Payload:
+    """`payload` for a matrix that is not widened yet."""
+    return Widened(widening, payload) if widening.tables and not isinstance(payload, Prior) else payload
+
+
+def read_widened(folder: Path) -> Widened:
+    """The payload that `Widened.files` wrote."""
+    stored = msgspec.json.decode((folder / _FILE).read_bytes(), type=_Stored)
+    return Widened(stored.widening, payload_from(stored.inner, folder))

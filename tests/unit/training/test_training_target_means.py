@@ -1,0 +1,166 @@
+"""Means of the target for texts with many values: no row's own label enters, and the servable looks them up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cumulant.core.plan import FeaturePlan, FeatureSpec, Field
+from cumulant.core.servable import Input
+from cumulant.packaging import Scorer, build
+from cumulant.training import EvaluationSpec, FittedModel, TrainingSet, TrainingSpec, search, split
+from cumulant.training.encoding import MOST_CATEGORIES
+from cumulant.training.fixed import fit_once
+from cumulant.training.target_means import ABOVE, TargetMeans
+from cumulant.training.trainers import Sample
+
+VALUES = ABOVE + 20
+
+
+def means_of(task="regression", classes=()):
+    town = Input("town", "category", categories=tuple(f"v{number}" for number in range(VALUES)))
+    return TargetMeans((Input("x", "number"), town), task, classes)
+
+
+def expected(codes, target, weight, code):
+    """By the definition, value by value: the variances of an analysis of variance, then the pulled mean."""
+    centre = float(np.average(target, weights=weight))
+    groups = {}
+    for own, y, w in zip(codes, target, weight, strict=True):
+        if own == own:
+            groups.setdefault(own, []).append((y, w))
+    sizes = {own: sum(w for _, w in rows) for own, rows in groups.items()}
+    averages = {own: sum(y * w for y, w in rows) / sizes[own] for own, rows in groups.items()}
+    total = sum(sizes.values())
+    if code not in groups or len(groups) < 2 or total <= len(groups):
+        return centre
+    within = sum(w * (y - averages[own]) ** 2 for own, rows in groups.items() for y, w in rows) / (total - len(groups))
+    spread = sum(sizes[own] * (averages[own] - centre) ** 2 for own in groups) - (len(groups) - 1) * within
+    between = spread / (total - sum(size**2 for size in sizes.values()) / total)
+    if between <= 0:
+        return centre
+    return centre + (averages[code] - centre) * sizes[code] / (sizes[code] + within / between)
+
+
+def rows_by(seed, rows, values):
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(0, values, rows).astype(np.float32)
+    codes[rng.random(rows) < 0.1] = np.nan
+    target = np.nan_to_num(codes) % 3 + rng.normal(size=rows)
+    matrix = np.column_stack([rng.normal(size=rows), codes]).astype(np.float32)
+    return Sample(matrix=matrix, target=target, weight=rng.choice([1.0, 2.0], rows))
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10**6), rows=st.integers(12, 60), values=st.integers(2, 20))
+def test_no_rows_own_label_enters_its_encoding(seed, rows, values):
+    means, sample = means_of(), rows_by(seed, rows, values)
+    wide, widening = means.fit(sample)
+    place = seed % rows
+    other = sample.target.copy()
+    other[place] += 1000
+    changed, _ = means.fit(Sample(matrix=sample.matrix, target=other, weight=sample.weight))
+    assert changed.matrix[place, 2] == wide.matrix[place, 2]
+    # Oracle: the row's encoding is that of all rows of other parts, and a new row's that of all rows.
+    parts = np.random.default_rng(20_161).permutation(rows) % 5
+    others = parts != parts[place]
+    codes = sample.matrix[:, 1]
+    out_of_part = expected(codes[others], sample.target[others], sample.weight[others], codes[place])
+    assert wide.matrix[place, 2] == pytest.approx(out_of_part, rel=1e-5, abs=1e-5)
+    for code in (float(codes[place]), 0.0, float(VALUES - 1), np.nan):
+        found = widening.apply(np.array([[0.0, code]], dtype=np.float32))[0, 2]
+        assert found == pytest.approx(expected(codes, sample.target, sample.weight, code), rel=1e-5, abs=1e-5)
+
+
+def test_values_without_information_all_get_nearly_the_same():
+    rng = np.random.default_rng(0)
+    codes = np.repeat(np.arange(VALUES), 5).astype(np.float32)
+    gaps = []
+    for _ in range(20):
+        target = (rng.random(len(codes)) < 0.3).astype(float)
+        matrix = np.column_stack([codes, codes])
+        wide, _ = means_of().fit(Sample(matrix=matrix, target=target))
+        gaps.append(wide.matrix[:, 2].std())
+    assert np.median(gaps) < 0.04  # the raw means of 4 rows have a deviation of 0.23
+
+
+def towns(rows=4000, *, values=400, seed=1, task="binary"):
+    """A text of many values, each with an effect of its own; more values than are told apart one by one."""
+    rng = np.random.default_rng(seed)
+    place = rng.integers(0, values, rows)
+    effect = np.random.default_rng(99).normal(size=values) * 1.5
+    x = rng.normal(size=rows)
+    score = effect[place] + x
+    target = (rng.random(rows) < 1 / (1 + np.exp(-score))).astype(float)
+    classes = ("false", "true")
+    if task == "regression":
+        target, classes = score + rng.normal(size=rows), ()
+    if task == "multiclass":
+        target, classes = np.digitize(score + rng.normal(size=rows), [-1.0, 1.0]).astype(float), ("a", "b", "c")
+    features = pl.DataFrame({"x": x, "town": [f"town {one}" for one in place]})
+    return TrainingSet(features=features, target=target, task=task, classes=classes, rows=np.arange(rows))
+
+
+@pytest.mark.parametrize(
+    ("task", "trainer"),
+    [
+        ("binary", "lightgbm"),
+        ("multiclass", "lightgbm"),
+        ("regression", "linear"),
+        ("binary", "sklearn:LogisticRegression"),
+        ("regression", "xgboost"),
+    ],
+)
+def test_the_servable_looks_the_means_up(task, trainer, tmp_path):
+    if trainer == "xgboost":
+        pytest.importorskip(trainer)
+    rows = towns(3000, values=300, task=task)
+    found = search(rows, TrainingSpec(target="y", trainers=[trainer], time=None, folds=2, trials=1, ensemble=1)).best
+    assert found.kind == "widened"
+    assert set(found.importance) <= {"x", "town"}
+    fields = [FeatureSpec("x", "float"), FeatureSpec("town", "str")]
+    plan = FeaturePlan("rows", None, {}, tuple(fields), tuple(Field(one.name, one.dtype) for one in fields))
+    made = build(found, plan, name="m", sample=rows.features, out=tmp_path / "m", lineage={}, example={})
+    assert made.parity.max_difference <= 1e-6
+    unseen = pl.DataFrame({"x": [0.0, 0.0, None], "town": ["nowhere", None, "town 3"]})
+    answers = Scorer(tmp_path / "m").score({name: unseen[name].to_list() for name in unseen.columns})
+    np.testing.assert_allclose(answers, found.predict_frame(unseen), rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(answers[0], answers[1])
+    again = FittedModel.from_folder(found.to_folder(tmp_path / "kept"))
+    np.testing.assert_array_equal(again.predict_frame(unseen), found.predict_frame(unseen))
+
+
+@pytest.mark.parametrize("trainer", ["lightgbm", "linear"])
+def test_means_tell_apart_values_beyond_those_told_apart_one_by_one(trainer):
+    rows = towns(6000, values=2 * MOST_CATEGORIES)
+    parts = split(rows, EvaluationSpec(test=0.4))
+    params = {"rounds": 60, "learning_rate": 0.1} if trainer == "lightgbm" else {}
+    model = fit_once(parts.train, TrainingSpec(target="y"), trainer, params, root=Path())
+    few = parts.train.features.with_columns(town=pl.lit(None, pl.String))
+    from dataclasses import replace
+
+    without = fit_once(replace(parts.train, features=few), TrainingSpec(target="y"), trainer, params, root=Path())
+    loss = [
+        -np.log(np.where(parts.test.target == 1, p, 1 - p)).mean()
+        for p in (model.predict_frame(parts.test.features), without.predict_frame(parts.test.features))
+    ]
+    assert loss[0] < 0.95 * loss[1]
+
+
+def test_a_text_with_few_values_is_left_as_it_is():
+    rows = towns(1500, values=ABOVE - 10)
+    assert fit_once(rows, TrainingSpec(target="y"), "linear", {}, root=Path()).kind == "linear"
+
+
+def test_means_can_be_switched_off():
+    spec = TrainingSpec(target="y", trainers=["linear"], time=None, folds=2, target_means="off")
+    rows = towns(6000, values=2 * MOST_CATEGORIES)
+    found = search(rows, spec).best
+    assert found.kind == fit_once(rows, spec, "linear", {}, root=Path()).kind == "linear"
+    _, town = found.inputs
+    assert len(found.payload.tables[1]) == len(town.categories) + 1 == MOST_CATEGORIES + 1
