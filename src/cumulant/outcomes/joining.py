@@ -18,9 +18,10 @@ from cumulant.outcomes.labelled_log import LabelledLog
 from cumulant.outcomes.losses import Loss
 from cumulant.outcomes.matching import usable
 from cumulant.outcomes.numbered import Numbered
-from cumulant.outcomes.pairs import GRADED, PAIRS, Graded, Pair, graded, paired, to_graded, to_pairs
+from cumulant.outcomes.pairing import Pairing
+from cumulant.outcomes.pairs import GRADED, PAIRS, Graded, Pair, graded, to_graded, to_pairs
 from cumulant.outcomes.progress import Progress, read_progress, write_progress
-from cumulant.outcomes.scored import COLUMNS, HEAD, IDENTITY, TOLD, asked, frame, named, unpacked
+from cumulant.outcomes.scored import COLUMNS, HEAD, IDENTITY, TOLD, asked, named, unpacked
 from cumulant.serving import log
 
 _TIME = pa.timestamp("us", "UTC")
@@ -112,8 +113,9 @@ class Outcomes(LabelledLog):
             said = self.said(names)
             facts = usable(said, now)
             fresh = facts if due or news == names else usable(self.said(news), now)
-            labelled, mirrored = self._look(progress, facts, fresh)
-            pairs = self._pair(progress, mirrored, now)
+            pairing = Pairing(progress.halves(self.folder))
+            labelled = self._look(progress, facts, fresh, pairing)
+            pairs = self._pair(progress, pairing, now)
             found = self._grade(progress)
             ahead = said.filter((pl.col("problem") == "") & (pl.col("known_time") > now))["known_time"].min()
             progress.batches, progress.next_due = set(names), ahead if isinstance(ahead, datetime) else None
@@ -125,12 +127,12 @@ class Outcomes(LabelledLog):
         """Whether the log has nothing new, as at most looks."""
         return all(progress.seen(file.day, file.life, file.first, file.last) for file, _ in log.stored(self.log))
 
-    def _look(self, progress: Progress, facts: pl.DataFrame, fresh: pl.DataFrame) -> tuple[int, list[pl.DataFrame]]:
+    def _look(self, progress: Progress, facts: pl.DataFrame, fresh: pl.DataFrame, pairing: Pairing) -> int:
         """Go through new files of the log, and through old ones for predictions that new labels name.
 
         A file that is merged before it is read is looked for again: else its rows would miss these labels for ever.
         """
-        labelled, mirrored = 0, list[pl.DataFrame]()
+        labelled = 0
         meant = asked(*named(fresh)) if fresh.height else None
         for _ in range(_LISTINGS):
             gone = False
@@ -138,13 +140,13 @@ class Outcomes(LabelledLog):
                 new = not progress.seen(file.day, file.life, file.first, file.last)
                 if not new and meant is None:
                     continue
-                rows, found = self._look_into(read, facts, None if new else meant, mirrored if new else None)
+                rows, found = self._look_into(read, facts, None if new else meant, pairing if new else None)
                 labelled += found
                 gone |= not rows and not file.path.exists()
                 if rows:
                     progress.see(file.day, file.life, file.first, file.last)
             if not gone:
-                return labelled, [one for one in mirrored if one.height]
+                return labelled
         raise StorageError(
             "files of the prediction log vanish while they are read",
             subject=str(self.log),
@@ -152,7 +154,7 @@ class Outcomes(LabelledLog):
         )
 
     def _look_into(
-        self, read: log.Rows, facts: pl.DataFrame, meant: pl.Expr | None, mirrored: list[pl.DataFrame] | None
+        self, read: log.Rows, facts: pl.DataFrame, meant: pl.Expr | None, pairing: Pairing | None
     ) -> tuple[int, int]:
         """How many rows a file has, or that it has some; and how many of them got a label. `meant`: only those."""
         rows = labelled = 0
@@ -167,8 +169,8 @@ class Outcomes(LabelledLog):
             if wanted.height and facts.height:
                 found, _ = self._join(wanted, facts)
                 labelled += self._joined.append(found.filter(pl.col("label").is_not_null()))
-            if mirrored is not None:
-                mirrored.append(_mirrored(answered))
+            if pairing is not None:
+                pairing.add(answered)
         return rows, labelled
 
     def _known(self, batch: str, progress: Progress) -> bool:
@@ -180,20 +182,10 @@ class Outcomes(LabelledLog):
 
     # --- mirrored requests
 
-    def _pair(self, progress: Progress, mirrored: Sequence[pl.DataFrame], now: datetime) -> int:
-        halves = progress.halves(self.folder, mirrored)
-        if not halves.height:
-            return 0
-        days = [when.date() for when in halves["time"]]
-        wanted = asked(halves["id"].unique(), pl.Series([], dtype=pl.Int64)) & ~pl.col("shadow")
-        added = 0
-        for batch in log.scan(self.log, since=min(days), until=max(days)).to_batches(columns=COLUMNS):
-            answered = unpacked(batch).filter(wanted)
-            if answered.height:
-                found = paired(frame(answered, ()), halves)
-                added += self._pairs.append(found)
-                halves = halves.join(found, on=IDENTITY, how="anti")
-        progress.keep_halves(self.folder, halves, now)
+    def _pair(self, progress: Progress, pairing: Pairing, now: datetime) -> int:
+        added = sum(self._pairs.append(found) for found in pairing.pairs(self.log))
+        if pairing.waiting.width:
+            progress.keep_halves(self.folder, pairing.waiting, now)
         return added
 
     def _grade(self, progress: Progress) -> int:
@@ -207,7 +199,3 @@ class Outcomes(LabelledLog):
             added += self._graded.append(graded(pairs, known, self._loss))
         progress.graded_labels, progress.graded_pairs = last_label, last_pair
         return added
-
-
-def _mirrored(rows: pl.DataFrame) -> pl.DataFrame:
-    return frame(rows.filter("shadow"), ()).drop("place", "id_ref", "key_ref", "request")

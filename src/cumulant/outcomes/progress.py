@@ -6,7 +6,6 @@ Lost or old, it costs a second look and nothing else: what was found is known by
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import msgspec
 import polars as pl
 
 from cumulant.core.errors import StorageError
-from cumulant.outcomes.scored import IDENTITY
 from cumulant.outcomes.store import read_table, write_bytes, write_table, writing_to
 
 _FILE, _HALVES = "progress.json", "halves.parquet"
@@ -48,15 +46,14 @@ class Progress(msgspec.Struct, kw_only=True):
                 joined.append((low, high))
         self.files[f"{day}/{life}"] = joined
 
-    def halves(self, folder: Path, fresh: Sequence[pl.DataFrame]) -> pl.DataFrame:
-        """Mirrored rows that wait for their other half, the fresh ones among them."""
-        known: list[pl.DataFrame] = []
+    def halves(self, folder: Path) -> pl.DataFrame:
+        """Mirrored rows that wait for their other half; without columns where there are none."""
         if (folder / _HALVES).exists():
             with contextlib.suppress(StorageError):
                 found = pl.from_arrow(read_table(folder / _HALVES))
-                known = [found] if isinstance(found, pl.DataFrame) else []
-        everything = [*known, *fresh]
-        return pl.concat(everything).unique(IDENTITY, maintain_order=True) if everything else pl.DataFrame()
+                if isinstance(found, pl.DataFrame) and found.height:
+                    return found
+        return pl.DataFrame()
 
     def keep_halves(self, folder: Path, halves: pl.DataFrame, now: datetime) -> None:
         """Raises StorageError."""

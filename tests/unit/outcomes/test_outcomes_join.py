@@ -1,5 +1,6 @@
 """The join of predictions and labels: each once, whatever comes first, whatever is killed."""
 
+import os
 import random
 from datetime import timedelta
 
@@ -250,3 +251,24 @@ def test_a_look_that_is_cut_off_before_the_losses_finds_them_the_next_time(tmp_p
                 outcomes.advance()
     assert outcomes.advance().graded == 1
     assert (len(outcomes.pairs()[0]), len(outcomes.graded()[0]), outcomes.labelled()[1]) == (1, 1, 2)
+
+
+MIRROR = {"shadow": True, "version": "2", "served_arm": "candidate"}
+
+
+def test_pairs_cost_what_is_new_and_not_the_log_of_the_day(tmp_path):
+    log, outcomes = tmp_path / "log", opened(tmp_path)
+    put(log, {"id": "old"}, {"id": "lone", **MIRROR})
+    assert outcomes.advance().pairs == 0
+    (old,) = log.rglob("*.parquet")
+    old.write_bytes(b"none of it is read again")
+    hours_ago = (NOW - timedelta(hours=3)).timestamp()
+    os.utime(old, (hours_ago, hours_ago))
+    put(log, {"id": "a"}, {"id": "a", **MIRROR})
+    put(log, {"id": "lone"})
+    assert outcomes.advance().pairs == 2
+    assert sorted(one.id for one in outcomes.pairs()[0]) == ["a", "lone"]
+    put(log, {"id": "b"})
+    assert outcomes.advance().pairs == 0
+    put(log, {"id": "b", **MIRROR})
+    assert outcomes.advance().pairs == 1
