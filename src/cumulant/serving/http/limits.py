@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 import msgspec
@@ -28,7 +29,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     #: for which requests are answered before the sockets are read again
     turn: float = 0.005
     #: that a request may wait in line for the event loop; beyond it requests are refused by their heads
-    queue: float = 0.04
+    queue: float = math.inf
 
     @classmethod
     def of_body(cls, body: int, *, queue: float) -> Self:
