@@ -52,6 +52,15 @@ def test_a_mean_that_has_not_risen_is_called_so_as_seldom_as_promised(name):
     assert alarms(series[:50] + 4 * series.std(), allowed) >= 30
 
 
+@pytest.mark.parametrize(("windows", "shape"), [(30, 0.3), (60, 0.1)])
+def test_a_reference_that_shows_little_of_a_long_tail_is_taken_for_more_skewed(windows, shape):
+    """Of 400 references most are taken for at least as skewed as their distribution: -2 / sqrt(shape)."""
+    generator = np.random.default_rng(9)
+    histories = shape - generator.standard_gamma(shape, (400, windows, 1))
+    skewness = np.array([learned(list(history)).skewness for history in histories])
+    assert (skewness <= -2 / math.sqrt(shape)).mean() >= 0.6
+
+
 def test_independent_values_are_allowed_nothing():
     generator = np.random.default_rng(3)
     found = learned(list(generator.standard_normal((60, 1))))

@@ -31,8 +31,13 @@ _MOST = 0.95
 #: skewness and correlation below which values show no more than normal ones, as the test of a rise is cautious
 _SLIGHT = 1.0, 0.2
 #: skewness of a sample below this is not told from that of normal values; larger ones than the second are not
-#: simulated; by how much the skewness of 60 values of a skewed gamma distribution falls short of its own
-_STRAIGHT, _STEEP, _LARGER = 0.3, 8.0, 1.5
+#: simulated
+_STRAIGHT, _STEEP = 0.3, 8.0
+#: by how much the skewness of a sample of a skewed gamma distribution falls short of its own
+_LARGER = 1.5
+#: beyond the first skewness a sample of the second number of values falls short by as much more for each 1, as a long
+#: tail is met seldom; a sample of twice as many does not
+_LONG, _MANY, _MORE = 2.0, 60, 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +107,10 @@ def _skewness(values: Floats) -> float:
     seen = float((((values - values.mean()) / spread) ** 3).mean())
     if abs(seen) < max(_STRAIGHT, math.sqrt(6 / len(values))):
         return 0.0
-    return math.copysign(min(_LARGER * abs(seen), _STEEP), seen)
+    fewer = _MANY / len(values)
+    more = _MORE * max(abs(seen) - _LONG, 0.0) * min(max(2 * fewer - 1, 0.0), 1.0)
+    short = (_LARGER + more) * max(math.sqrt(fewer), 1.0)
+    return math.copysign(min(short * abs(seen), _STEEP), seen)
 
 
 @dataclass(frozen=True)
