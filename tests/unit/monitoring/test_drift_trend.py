@@ -36,6 +36,9 @@ def test_a_lasting_shift_after_a_trend_is_found_from_the_first_window_on():
         found = compared(seed, trend=2.0, shift=1.5)
         assert "x" in {one.feature for one in found.active}
         assert sum(found.alarming) >= DAYS - 2
+        shifts = [one for one in found.findings if one.low is not None]
+        assert shifts
+        assert all(one.low - 1e-9 <= one.effect <= one.high + 1e-9 for one in shifts)
         assert {one.feature for one in found.unsteady} == {"x", "c"}
         assert all(8 <= one.windows <= BEFORE // 2 for one in found.unsteady)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -152,11 +152,12 @@ class Watch:
         return _proven(tested, evidence.p, evidence.design)
 
     def _most_cautious(self, compare: Callable[[Floats, float], Tested], before: Floats) -> Tested:
-        """The test against the mean of `before` [blocks, cells] or that against its end, whichever is less sure."""
+        """The test against the mean of `before` [blocks, cells], as sure as that against its end is at most."""
         tested = compare(before, 1.0)
         if tested.p == 1 or not self.slope:
             return tested
-        return max(tested, compare(at_end(before), LEVERAGE), key=lambda one: one.p)
+        end = compare(at_end(before), LEVERAGE)
+        return end if end.p == 1 else replace(tested, p=max(tested.p, end.p))
 
     def _unseen(self, now: Floats) -> Tested:
         # Of the next rows about as large a share is new as values were met once so far (Good 1953).
