@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import cast
 
@@ -221,7 +221,8 @@ class Rates:
 
     def to_json(self) -> dict[str, object]:
         """Plain values; `from_json` reads them back. Infinity is written as None, tables as packed 64-bit numbers."""
-        design = asdict(self.design) | {"shapes": [None if math.isinf(a) else a for a in self.design.shapes]}
+        design = {one.name: getattr(self.design, one.name) for one in fields(self.design)}
+        design["shapes"] = [None if math.isinf(a) else a for a in self.design.shapes]
         tables = {arm: packed(getattr(self, arm)) for arm in ("champion", "candidate")}
         return {"design": design, "blocks": self.blocks, "batch": self.champion.shape[:-2], **tables}
 
@@ -253,11 +254,13 @@ class Rates:
     def _null(self, edge: Floats, inside: Sequence[float] = (0.8, 0.6)) -> Floats:
         """[batch]: the null's likelihood, champion's rate integrated; shapes, and parts of the edge, maximised."""
         exactly = self._along(edge).max(-1)
-        return cast("Floats", np.max([exactly, *(self._near(edge * part).max(-1) for part in inside)], axis=0))
+        return cast(
+            "Floats", np.max([exactly, *self._near(np.stack([edge * part for part in inside])).max(-1)], axis=0)
+        )
 
     def _mixture(self, curves: Sequence[Floats]) -> Floats:
         """[batch]: the alternative's likelihood, mixed over `curves` equally and over shapes by the prior."""
-        along = np.stack([self._near(curve) for curve in curves]) + self.design.prior
+        along = self._near(np.stack(curves)) + self.design.prior
         top = along.max((0, -1))
         total = np.exp(along - top[None, ..., None]).sum((0, -1)) / len(curves)
         return cast("Floats", top + np.log(total))
@@ -273,11 +276,18 @@ class Rates:
         top = theirs.max((-2, -1), keepdims=True)
         return self._summed(np.exp(theirs - top), top)
 
-    def _near(self, curve: Floats) -> Floats:
-        """As `_along` with `curve` rounded to the grid: an alternative, or the inside of a null, needs no more."""
+    def _near(self, curves: Floats) -> Floats:
+        """[curves, batch, pairs of shapes]: as `_along`, with `curves` [curves, points] rounded to the grid.
+
+        An alternative, or the inside of a null, needs no more.
+        """
         likelihood, top = self._candidate
-        places = np.rint(_places(curve[self._likely], self.design)).astype(np.int64)
-        return self._summed(likelihood[..., places], top)
+        places = np.rint(_places(curves[:, self._likely], self.design)).astype(np.int64)
+        theirs = likelihood[..., places]
+        *batch, kinds, count, points = theirs.shape
+        sums = np.matmul(self._champion, np.swapaxes(theirs.reshape((*batch, kinds * count, points)), -1, -2))
+        pairs = sums.reshape((*batch, kinds**2, count))
+        return np.moveaxis(np.log(np.maximum(pairs, _LEAST)) + top, -1, 0)
 
     def _summed(self, theirs: Floats, top: Floats) -> Floats:
         sums = np.matmul(self._champion, np.swapaxes(theirs, -1, -2))

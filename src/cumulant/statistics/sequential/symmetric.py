@@ -35,6 +35,7 @@ from cumulant.statistics.sequential.arrays import Floats
 FEWEST_PAIRS = 50
 #: bets of so many times a block's usual size, evenly on a logarithmic scale
 _LEAST, _MOST, _BETS = 0.04, 2.4, 8
+_SIZES: Floats = np.geomspace(_LEAST, _MOST, _BETS)
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,8 @@ class Symmetric:
 
     def log_evidence(self) -> Floats:
         """Log e-value [batch] against "each expectation is at most 0"; reject at log(1 / alpha), whenever reached."""
-        from scipy.special import logsumexp
-
-        return cast("Floats", logsumexp(self.capital, axis=-1) - math.log(self.capital.shape[-1]))
+        whole = np.logaddexp.reduce(self.capital, axis=-1)  # much quicker than scipy's logsumexp for so few values
+        return cast("Floats", whole - math.log(self.capital.shape[-1]))
 
     def to_json(self) -> dict[str, object]:
         """Plain numbers and lists."""
@@ -159,7 +159,7 @@ class PairedBlocks:
 
 def bet_sizes() -> Floats:
     """The sizes [bets] that capital is spread over, as parts of a block's usual size."""
-    return np.geomspace(_LEAST, _MOST, _BETS)
+    return _SIZES
 
 
 def growth(signal: float) -> Floats:
