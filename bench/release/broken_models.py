@@ -32,6 +32,7 @@ from cumulant.release.decide import decide, guard, start
 from cumulant.release.figures import seen, with_history
 from cumulant.release.history import ChampionHistory
 from cumulant.release.look import Look, Pairs, Requests
+from cumulant.release.metrics import metrics
 from cumulant.release.paired import PairedEvaluation, block_seconds, fewest_pairs
 from cumulant.release.paired_rows import PairedRows, paired_evaluation
 from cumulant.release.pulse import ArmPulse, Pulse
@@ -224,7 +225,9 @@ def released(
 ) -> Release:
     """The release from its first look to its end."""
     spec = with_margins(ReleaseSpec(look=f"{LOOK}s", block=f"{LOOK}s"), evaluation)
-    looks = {"quality": max(1, round((block_seconds(evaluation) or LOOK) / LOOK))}
+    margin = metrics(spec)["quality"].margin
+    seconds = None if margin is None else block_seconds(evaluation, margin=margin)
+    looks = {"quality": max(1, round((seconds or LOOK) / LOOK))}
     count = RATE * LOOK
     history = rng.poisson(count, 1440).astype(float)
     bad = np.stack([rng.binomial(history.astype(int), share) for share in (ERRORS, 0.0, 0.05)], axis=1).astype(float)

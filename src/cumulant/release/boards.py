@@ -233,7 +233,7 @@ def _sized(board: Board, metric: Metric, state: _Rated, weighed: sequential.Rate
         size_of(whole[first:], metric, usual=usual, weighed=min(tempering.champion, tempering.candidate))
         for first in range(len(whole))
     ]
-    surely = metric.kind == "latency" or any(one.surely_beyond for one in sizes)
+    surely = metric.kind == "latency" or any(one.surely_beyond(late=first > 0) for first, one in enumerate(sizes))
     surely = surely or _log_beyond(weighed, sizes[-1], metric) >= (board.harm_bar or math.inf)
     return msgspec.structs.replace(board, confirmed=surely)
 

@@ -11,9 +11,11 @@ from cumulant.release.metrics import Metric
 
 #: a worsening within the margin matters all the same where the rate is this many times the champion's
 TIMES = 2.0
-#: standard errors by which a proven worsening must exceed what is accepted: so many while up to `_FEW` bad events are
-#: accepted, and more with the logarithm of their number, as a size that is looked at again and again exceeds any number
-_ERRORS, _MORE_ERRORS, _FEW = 1.64, 0.8, 12.0
+#: standard errors by which a proven worsening must exceed what is accepted: so many where `_FEW` bad events are
+#: accepted, more with the logarithm of their number, as a size that is looked at again and again exceeds any number,
+#: and more where they are fewer, since such counts are skewed; and so many more where only the newest steps count
+_ERRORS, _MORE_ERRORS, _FEWER_ERRORS, _FEW = 1.64, 0.4, 1.0, 12.0
+_LATE_ERRORS = 1.2
 
 
 class Size(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,10 +26,13 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
     error: float
     events: float
 
-    @property
-    def surely_beyond(self) -> bool:
-        """Whether the difference exceeds what is accepted by more than chance, when it is looked at again and again."""
-        errors = _ERRORS + _MORE_ERRORS * math.log(max(self.events / _FEW, 1.0))
+    def surely_beyond(self, *, late: bool = False) -> bool:
+        """Whether the difference exceeds what is accepted by more than chance, when it is looked at again and again.
+
+        `late`: of the newest steps alone; each step then is one more chance.
+        """
+        many = math.log(max(self.events, 1.0) / _FEW)
+        errors = _ERRORS + max(_MORE_ERRORS * many, -_FEWER_ERRORS * many) + late * _LATE_ERRORS
         return self.difference - self.accepted > errors * self.error
 
 
