@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import UsageError, did_you_mean
-from cumulant.core.units import share
+from cumulant.core.units import duration, rate, share
 from cumulant.project.document import Problem, refused
 from cumulant.project.spec import ProjectSpec
 from cumulant.statistics.metric_names import SEARCHABLE, TASKS, tasks_of
@@ -48,6 +48,7 @@ def training_faults(spec: ProjectSpec) -> Iterator[Fault]:
         yield from _threshold(spec.training.threshold)
         yield from _cost(spec.training.cost)
         yield from _parameters(spec.training)
+        yield from _nothing(spec.training)
     yield from _gate(spec)
 
 
@@ -79,6 +80,26 @@ def _threshold(threshold: Threshold | float | None) -> Iterator[Fault]:
     part = threshold.source_share
     if part is not None and not _is_part(part):
         yield (*path, "source_share"), f"training.threshold.source_share: {part} is no part of the traffic; write 10%"
+
+
+def _nothing(training: TrainingSpec) -> Iterator[Fault]:
+    """Values that are well written, and by which nothing would be trained or called positive."""
+    if not training.trainers:
+        yield ("training", "trainers"), f"training.trainers names none; write some of {', '.join(BUILT_IN)}"
+    if training.time is not None and not duration(training.time):
+        yield ("training", "time"), "training.time may not be 0; write 60s, or null for no limit"
+    if isinstance(training.threshold, Threshold):
+        for name, text, of in (
+            ("alerts", training.threshold.alerts, _number),
+            ("rate", training.threshold.rate, share),
+        ):
+            if text is not None and not of(str(text)):
+                path = ("training", "threshold", name)
+                yield path, f"training.threshold.{name} may not be 0: no row would be called positive"
+
+
+def _number(text: str) -> float:
+    return rate(text).number
 
 
 def _is_part(text: str | float) -> bool:

@@ -61,6 +61,12 @@ def _steps(spec: ReleaseSpec) -> Iterator[Step]:
     stages = spec.stages
     if stages.shadow is not None:
         one = stages.shadow
+        if one.samples and not _percent(one.mirror):
+            raise UsageError(
+                f"release.stages.shadow waits for {one.samples} mirrored requests, and mirrors none",
+                subject="release.stages.shadow.mirror",
+                hint="write a share above 0%, or `shadow: null`",
+            )
         yield _step("shadow", one.at_least, one.at_most, one.samples, mirror=_percent(one.mirror))
     weights = [_percent(weight) for weight in stages.canary.weights]
     _check(weights)

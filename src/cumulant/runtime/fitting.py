@@ -66,7 +66,7 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
     inputs = {**work.inputs, "champion": champion}
 
     def search() -> dict[str, object]:
-        split = rows_of(context, work)
+        split = rows_of(context, work, leakage=True)
         costs = split.train.false_negative is not None
         training.check_gate(work.evaluation.gate, task=split.train.task, costs=costs)
         training.check_trainers(work.training, split.train.task, split.train.classes, root=context.project.root)
@@ -111,8 +111,10 @@ def learned(rows: TrainingSet, work: Work) -> TrainingSet:
     return rows.sample(share, seed=work.training.seed, counted=counted) if share < 1 else rows
 
 
-def rows_of(context: Context, work: Work) -> Split:
-    """The training rows and the test rows."""
+def rows_of(context: Context, work: Work, *, leakage: bool = False) -> Split:
+    """The training rows and the test rows. The search asks for `leakage`: a feature that gives the target away is
+    refused or named, once for these rows.
+    """
     rows = labelled_rows(
         context.project,
         work.task,
@@ -123,6 +125,7 @@ def rows_of(context: Context, work: Work) -> Split:
         as_of=work.as_of,
         reviewed=work.reviewed,
         by_hash=work.by_hash,
+        leakage=leakage,
     )
     found = training.split(
         rows,

@@ -17,6 +17,7 @@ from cumulant.runtime.opponents import Opponent, Opponents, margin_reference, op
 from cumulant.runtime.rivals import Answers
 from cumulant.runtime.window_uses import Reuse, remember, reuse_of
 from cumulant.training import Evaluation, Parameter, Rival
+from cumulant.training.evaluation import QUICK_RESAMPLES, RESAMPLES
 
 if TYPE_CHECKING:
     from cumulant.ports.journal import Transaction
@@ -115,6 +116,7 @@ def _judgement(
         main=fitted.summary.metric,
         reuse=reuse,
         notes=notes,
+        resamples=QUICK_RESAMPLES if work.sample < 1 else RESAMPLES,
     )
 
 
@@ -130,11 +132,14 @@ def compared(
     reuse: Reuse,
     doubt: str = "",
     notes: tuple[str, ...] = (),
+    resamples: int = RESAMPLES,
 ) -> Judgement:
-    """Evaluations on the same rows, and the gate's word. `doubt`: why the candidate's figures may be too good."""
+    """Evaluations on the same rows, and the gate's word. `doubt`: why the candidate's figures may be too good.
+    `resamples`: of the evaluations' intervals; the gate's are always as many as it needs.
+    """
 
     def measured(answers: Answers, rows: TrainingSet = test) -> Evaluation:
-        found = training.evaluate(rows, answers.values, spec, threshold=answers.threshold)
+        found = training.evaluate(rows, answers.values, spec, threshold=answers.threshold, resamples=resamples)
         return msgspec.structs.replace(found, importance=dict(answers.importance))
 
     def scored(answers: Answers) -> Rows:

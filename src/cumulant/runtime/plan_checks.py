@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant import features, training
-from cumulant.core.errors import DefinitionError, did_you_mean
+from cumulant.core import expr
+from cumulant.core.errors import DataError, DefinitionError, did_you_mean
 from cumulant.runtime.explained import check_codes, check_when
 from cumulant.runtime.fitting import horizon_of
 from cumulant.runtime.review.slices import check_slices
@@ -45,12 +47,15 @@ def check_code(project: Project) -> None:
             load_function(metric.call, project.root, METRIC)
 
 
-def check_names(project: Project, plan: FeaturePlan, snapshot: Snapshot) -> None:
-    """Check every name of a column or feature in the project file against those that there are.
+def check_names(project: Project, task: Task, snapshot: Snapshot) -> None:
+    """Check every name of a column or feature in the project file against those that there are, and that no feature is
+    made of the target alone.
 
     Raises:
-        DataError, DefinitionError: a name is of none.
+        DataError, DefinitionError: a name is of none; a feature is leakage.
     """
+    plan, labels = task.plan, expr.columns(task.target)
+    _check_leaks(plan, labels, project.training().allow)
     spec, columns = project.spec, [field.name for field in snapshot.fields]  # also those that no feature reads
     known = list(dict.fromkeys([*plan.names, *columns]))
     refuse_no_features(plan)
@@ -60,7 +65,22 @@ def check_names(project: Project, plan: FeaturePlan, snapshot: Snapshot) -> None
     check_columns(cost_columns(project.training()), known, "training.cost")
     if spec.evaluation.clusters not in ("auto", "day", "row"):
         check_columns([spec.evaluation.clusters], known, "evaluation.clusters")
-    _check_key(spec.release.key, list(dict.fromkeys([*(field.name for field in plan.request), *columns])))
+    brought = [*(field.name for field in plan.request), *(name for name in columns if name not in labels)]
+    _check_key(spec.release.key, list(dict.fromkeys(brought)))
+
+
+def _check_leaks(plan: FeaturePlan, labels: Collection[str], allowed: Collection[str]) -> None:
+    """A training sees in the rows that such a feature determines the target; of one column it is seen without them."""
+    for feature in plan.features:
+        own = feature.expr is not None and not expr.features(feature.expr) and expr.columns(feature.expr)
+        if own and len(labels) == 1 and own == set(labels) and feature.name not in allowed:
+            (column,) = labels
+            raise DataError(
+                f"the feature {feature.name} is made of {column} alone, and so is the target: this is leakage",
+                subject=feature.name,
+                hint="remove it from the features, declare when it becomes known, or allow it: "
+                f"`allow: [{feature.name}]`",
+            )
 
 
 def _check_key(key: str | None, columns: list[str]) -> None:

@@ -69,7 +69,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         snapshots, reused = snapshots_of(context)
         task = resolve_task(project, snapshots)
         if checks:
-            check_names(project, task.plan, snapshots[task.entity])
+            check_names(project, task, snapshots[task.entity])
             check_rows(project, task, snapshots[task.entity])
     settings = project.settings("training", "evaluation")
     return Plan(

@@ -42,10 +42,12 @@ def labelled_rows(
     as_of: datetime | None,
     reviewed: TableRef | None = None,
     by_hash: bool = True,
+    leakage: bool = False,
 ) -> TrainingSet:
     """The entity rows with features and a known label; `as_of` hides labels that became known later. A row that has
     none of its own takes that of the table `reviewed`, where people gave it one. `by_hash`: rows without times carry
-    the hash by which they are split; versions of before were split at random.
+    the hash by which they are split; versions of before were split at random. `leakage`: refuse or name a
+    feature that gives the target away, as is done once before a search.
 
     Raises:
         DataError: the target, a slice or a cost names a column that the source lacks, or cannot be learned.
@@ -61,8 +63,9 @@ def labelled_rows(
             hint="give --as-of a time after the first rows",
         )
     return _labelled(
-        project, task, snapshot, (raw, computed), spec=spec, evaluation=evaluation, reviewed=reviewed, by_hash=by_hash
-    )
+        project, task, snapshot, (raw, computed), spec=spec, evaluation=evaluation, reviewed=reviewed, by_hash=by_hash,
+        leakage=leakage,
+    )  # fmt: skip
 
 
 def rows_without_features(
@@ -133,6 +136,7 @@ def _labelled(
     evaluation: EvaluationSpec,
     reviewed: TableRef | None,
     by_hash: bool = True,
+    leakage: bool = False,
 ) -> TrainingSet:
     """The rows of the source and their features, `frames`, as a training set."""
     raw, computed = frames
@@ -166,6 +170,7 @@ def _labelled(
         slices=_slices(project, merged, evaluation, task),
         costs=_chosen(merged, cost_columns(spec), "training.cost"),
         identity=None if at is not None or not by_hash else hashes(combined(raw, computed), snapshot, task, evaluation),
+        leakage=leakage,
     )
     notes = (f"{name} is text of a personal column, which the model would carry, and is not used" for name in hidden)
     return replace(rows, notes=(*rows.notes, *notes))

@@ -146,13 +146,14 @@ def training_set(
     weight: pl.Series | None = None,
     identity: NDArray[np.uint64] | None = None,
     like: tuple[Task, Sequence[str]] | None = None,
+    leakage: bool = True,
 ) -> TrainingSet:
     """Gather rows for training, or with `like` (task and classes of a model) for its evaluation.
 
     All arguments have one value a row, in one order; times are Datetime columns (naive ones are UTC). `costs` holds
     the columns that `spec.cost` names, `asked` says whose label came from the review queue, `weight` how many rows
     each stands for, `identity` a hash of what identifies it. Rows without a label are left out and counted; of a binary
-    target they are kept as traffic.
+    target they are kept as traffic. Without `leakage` no feature is looked at for it, as where a search has done so.
 
     Raises:
         DataError: the target cannot be learned, or a feature gives it away (not checked with `like`).
@@ -187,7 +188,7 @@ def training_set(
     labelled = rows.take(found.labelled & timed)
     if found.task == "binary":
         labelled = replace(labelled, traffic=_unlabelled(rows, ~found.labelled & timed))
-    if like is None:
+    if like is None and leakage:
         suspicious = check_leakage(labelled.features, labelled.target, labelled.task, spec=spec)
         return replace(labelled, warnings=(*labelled.warnings, *suspicious))
     return labelled

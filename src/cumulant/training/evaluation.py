@@ -25,6 +25,8 @@ Floats = NDArray[np.float64]
 _LEAST_DAYS = 8
 RESAMPLES = 1000
 SLICE_RESAMPLES = 300
+#: the fewest by which both ends of an interval have resamples beyond them; for versions that are never released
+QUICK_RESAMPLES = 200
 #: values of a slice column that are told: the most frequent
 MOST_SLICES = 12
 #: a slice with fewer rows is counted, not measured

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from cumulant.core.errors import CumulantError, DefinitionError, ProjectFileError
+from cumulant.core.errors import CumulantError, DataError, DefinitionError, ProjectFileError
 from cumulant.ports.access import Principal
 from cumulant.project import create_from, load
 from cumulant.runtime.features import featurize
@@ -31,6 +31,10 @@ OF_THE_FILE = {
     "costs of 0": ("  cost: {false_negative: 0, false_positive: 0}\n", "both costs are 0"),
     "two thresholds": ("  threshold: {alerts: 100/day, rate: 2%}\n", "has both `alerts` and `rate`"),
     "no threshold": ("  threshold: {}\n", "has neither `alerts` nor `rate`"),
+    "no trainer": ("  trainers: []\n", "training.trainers names none"),
+    "no time": ("  time: 0s\n", "training.time may not be 0"),
+    "no alerts": ("  threshold: {alerts: 0/day}\n", "training.threshold.alerts may not be 0"),
+    "rate of 0": ("  threshold: {rate: 0%}\n", "training.threshold.rate may not be 0"),
     "threshold above 1": ("  threshold: 1.5\n", "is no probability"),
     "parameters": ("  parameters: {lightgmb: {num_leaves: 15}}\n", 'did you mean "lightgbm"?'),
 }
@@ -43,8 +47,10 @@ OF_A_RELEASE = {
     "margin of text": ("release: {metrics: {errors: {margin: lots}}}\n", '"lots" is not a share'),
     "margin above all": ("release: {metrics: {errors: {margin: 5}}}\n", "more than all requests"),
     "metric of a release": ("release: {metrics: {latncy: {margin: 10%}}}\n", 'did you mean "latency"?'),
+    "shadow of nothing": ("release: {stages: {shadow: {mirror: 0%}}}\n", "and mirrors none"),
     "bounds": ('release: {metrics: {mine: {call: "m.py:f", margin: 1}}}\n', "least and greatest value"),
 }
+LEAK = 'leak = col("fraud") * 2 + 1\n'
 FOREST = '  trainers: ["sklearn:RandomForestClassifier"]\n'
 #: these are seen when the task is known; no features are computed for it
 OF_A_TRAINER = {
@@ -75,6 +81,7 @@ OF_THE_DATA = {
     "clusters": ("evaluation: {clusters: crad}\n", 'evaluation.clusters names "crad"'),
     "long test": ("evaluation: {test: 4500d}\n", "the train rows would be 0"),
     "late begin": ('  since: "2031-01-01"\n', "no row of rows is of 2031-01-01 or later"),
+    "release key of the label": ("release: {key: fraud}\n", 'release.key names "fraud"'),
     "release key": ("release: {key: crad}\n", 'release.key names "crad"'),
     "metric of the wrong task": ("  metric: rmse\n", 'the search cannot follow the metric "rmse"'),
     "gate of the wrong task": ("evaluation: {gate: {rmse: {margin: 1}}}\n", 'evaluation.gate names "rmse"'),
@@ -233,6 +240,35 @@ def test_a_sound_project_is_planned(with_fault):
         "release: {metrics: {latency: {margin: 50}, quality: {margin: 3.5}, errors: {margin: 90%}}}\n"
     )
     assert planned(with_fault(sound)).target == "fraud"
+
+
+@pytest.mark.parametrize("flow", [plan, train])
+def test_a_feature_of_the_target_alone_is_refused(with_fault, flow):
+    folder = with_fault("")
+    with features_of(folder, LEAK), load(folder) as project, pytest.raises(DataError, match="this is leakage"):
+        flow(project, principal=ME)
+
+
+def test_a_training_refuses_what_only_the_rows_give_away(with_fault):
+    """No rule sees that `twin` is the label; the search looks at the rows."""
+    folder = with_fault("")
+    twin = 'twin = (col("fraud") + 0 * col("amount")).cast("float")\n'
+    with features_of(folder, twin), load(folder) as project, pytest.raises(DataError, match="in every row"):
+        train(project, principal=ME, quick=True)
+
+
+def test_a_feature_of_the_target_alone_may_be_allowed(with_fault):
+    folder = with_fault("  allow: [leak]\n")
+    with features_of(folder, LEAK):
+        assert "leak" in planned(folder).features.names
+
+
+def test_a_part_of_the_target_is_planned(with_fault):
+    """`amount` does not tell `amount - fee`, and so a training may take it."""
+    folder = with_fault("")
+    file = folder / "cumulant.yaml"
+    file.write_text(file.read_text().replace("target: fraud", "target: amount - fraud"))
+    assert "amount" in planned(folder).features.names
 
 
 def test_a_personal_text_among_the_features_is_planned(with_fault):

@@ -149,7 +149,14 @@ def _rows(context: Context) -> tuple[TrainingSet, str, str]:
     table = feature_set(context, task, snapshots, as_of=None)
     work = work_of(project, task, snapshots, table, as_of=None, quick=False, trials=None, time=None)
     rows = labelled_rows(
-        project, task, work.snapshot, work.table, spec=work.training, evaluation=work.evaluation, as_of=None
+        project,
+        task,
+        work.snapshot,
+        work.table,
+        spec=work.training,
+        evaluation=work.evaluation,
+        as_of=None,
+        leakage=True,
     )
     if rows.task == "multiclass":
         raise UsageError(
