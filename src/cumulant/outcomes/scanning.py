@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -67,13 +68,12 @@ def _groups(folder: Path, since: date | None, until: date | None) -> Iterator[li
 
 
 def _size(folder: Path) -> int:
-    """Bytes of a day's files; one that is merged meanwhile counts nothing."""
+    """Bytes of a day's files; one that is merged meanwhile, or a day that is deleted, counts nothing."""
     sizes = 0
-    for path in folder.iterdir():
-        try:
-            sizes += path.stat().st_size
-        except FileNotFoundError:
-            continue
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                sizes += path.stat().st_size
     return sizes
 
 

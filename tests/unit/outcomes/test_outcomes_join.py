@@ -2,15 +2,17 @@
 
 import os
 import random
+import shutil
 from datetime import timedelta
 
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from outcomes_support import NOW, Clock, opened, put, tell
+from outcomes_support import NOW, Clock, micros, opened, put, tell
 
 from cumulant.core.errors import StorageError
 from cumulant.outcomes import report, shown
+from cumulant.serving import log
 
 EARLIER = (NOW - timedelta(hours=2)).isoformat()
 LATER = (NOW - timedelta(hours=1)).isoformat()
@@ -272,3 +274,23 @@ def test_pairs_cost_what_is_new_and_not_the_log_of_the_day(tmp_path):
     assert outcomes.advance().pairs == 0
     put(log, {"id": "b", **MIRROR})
     assert outcomes.advance().pairs == 1
+
+
+def test_a_day_that_is_deleted_while_the_log_is_read_has_no_rows(tmp_path, monkeypatch):
+    put(tmp_path / "log", {"id": "a"})
+    tell(tmp_path / "outcomes", {"id": "a", "label": True, "known_time": LATER}, {"id": "b", "label": True})
+    days = log.days(tmp_path / "log")
+    shutil.rmtree(tmp_path / "log")
+    monkeypatch.setattr(log, "days", lambda _: days)
+    assert report(opened(tmp_path), NOW).predictions == 0
+
+
+def test_a_log_of_many_days_is_read_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("cumulant.outcomes.scanning._AT_ONCE", 1)
+    for day in range(3):
+        put(tmp_path / "log", {"id": f"r{day}", "time": micros(NOW - timedelta(days=day))})
+    rows = [{"id": f"r{day}", "label": True, "known_time": LATER} for day in (0, 2)]
+    tell(tmp_path / "outcomes", *rows, {"id": "x", "label": True, "known_time": LATER})
+    found = report(opened(tmp_path), NOW)
+    assert (found.predictions, found.labelled, found.unmatched) == (3, 2, 1)
+    assert opened(tmp_path).of("r2")["label"].to_list() == ["true"]
