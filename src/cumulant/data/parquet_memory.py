@@ -6,13 +6,12 @@ What is not bounded here is a page whose own header contradicts the footer: an e
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cumulant.core.errors import DataError
+from cumulant.core.memory import machine_memory
 from cumulant.core.units import size
 
 #: bytes that a value takes in a column; of a text, the reference to its characters
@@ -21,7 +20,6 @@ _OFFSET = 8
 _SHARE = 0.5
 #: rows of a chunk are decoded in pieces of at most so many bytes where its texts must be measured
 _PIECE = 64 << 20
-_CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
 def refuse_large(path: Path, url: str, limit: str | None) -> None:
@@ -48,15 +46,6 @@ def refuse_large(path: Path, url: str, limit: str | None) -> None:
                 bound = _measured(file, group, chunk, most - plain - known)
             known += bound
             _check(plain + known, most, url)
-
-
-def machine_memory() -> int:
-    """Bytes of memory that this process may use: the machine's, or its control group's where that has less."""
-    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for path in map(Path, _CGROUPS):
-        with suppress(OSError, ValueError):  # there is none, or it is `max`
-            found.append(int(path.read_text()))
-    return min(found)
 
 
 def chunks(file: Any) -> Iterator[tuple[int, int, Any]]:

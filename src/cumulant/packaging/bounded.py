@@ -1,4 +1,4 @@
-"""Runs of a graph that was not tried before: one that takes too long is given up, also at Ctrl-C."""
+"""Runs of a graph that was not tried before: one that takes too long or too much memory is given up."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from threading import Thread
 from typing import Any
 
 from cumulant.core.errors import DefinitionError
+from cumulant.core.memory import bounded_memory
 
 #: seconds that a run may take, whatever its rows, and in addition for each row
 BASE_SECONDS, ROW_SECONDS = 60.0, 0.1
@@ -15,6 +16,8 @@ BASE_SECONDS, ROW_SECONDS = 60.0, 0.1
 
 def run_bounded(session: Any, outputs: Sequence[str] | None, feeds: Mapping[str, Any]) -> list[Any]:
     """`session.run(outputs, feeds)`, given up once its time is over. What runs then ends after its present operator.
+
+    Its memory is bounded by the machine's (`bounded_memory`).
 
     Raises:
         DefinitionError: it took longer than a minute and a tenth of a second for each row.
@@ -27,9 +30,11 @@ def run_bounded(session: Any, outputs: Sequence[str] | None, feeds: Mapping[str,
     limit = BASE_SECONDS + ROW_SECONDS * rows
     answers: Future[list[Any]] = Future()
     # On another thread: while the engine runs, this one would hear of no signal.
-    Thread(target=_run, args=(answers, session, outputs, feeds, options), daemon=True).start()
+    waited = Thread(target=_run, args=(answers, session, outputs, feeds, options), daemon=True)
     try:
-        return answers.result(limit)
+        with bounded_memory():
+            waited.start()
+            return answers.result(limit)
     except TimeoutError:
         raise DefinitionError(
             f"a run of the graph took more than {limit:g} s",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.core.errors import IntegrityError, RequestError, missing_part
+from cumulant.core.memory import bounded_memory
 from cumulant.core.servable import Datatype, TensorSpec
 from cumulant.packaging.bounded import run_bounded
 from cumulant.packaging.engine_words import plain
@@ -34,14 +36,16 @@ DTYPES: Mapping[Datatype, np.dtype[Any]] = {
 
 
 class Engine:
-    """A loaded graph. One thread a run; several threads may run it at once. The runs of an `untried` one are bounded.
+    """A loaded graph. One thread a run; several threads may run it at once. Loading and running an `untried` one are
+    bounded.
 
     Raises:
         IntegrityError: onnxruntime cannot load the graph, or it has an input or output that is no plain tensor.
     """
 
     def __init__(self, path: Path, *, untried: bool = False) -> None:
-        self._session = _session(path)
+        with bounded_memory() if untried else nullcontext():
+            self._session = _session(path)
         self.inputs = tuple(_spec(node, path) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node, path) for node in self._session.get_outputs())
         self._names = [spec.name for spec in self.outputs]

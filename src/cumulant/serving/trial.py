@@ -25,6 +25,7 @@ from cumulant.core.errors import (
     NotFoundError,
     UsageError,
 )
+from cumulant.core.memory import bounded_memory
 from cumulant.serving.channel import error_of, told_of
 from cumulant.serving.opening import Opening
 from cumulant.serving.pins import Pin, check, keep, pin, refuse_twins
@@ -201,17 +202,22 @@ def main() -> int:
     # The signal ends the process whatever an engine does; Python would not get to hear of a flag.
     signal.alarm(orders.seconds)
     try:
-        opening = Opening(orders.settings)
-        for folder in map(Path, orders.folders):
-            signal.alarm(orders.seconds)
-            pinned = pin(folder)
-            opening(folder).close()
-            check(pinned)
-            _say(_Line(pin=pinned))
+        with bounded_memory():
+            _open_all(orders)
     except CumulantError as error:
         _say(_Line(error=told_of(error)))
     # Threads of engines may still hold their last run.
     os._exit(0)
+
+
+def _open_all(orders: _Orders) -> None:
+    opening = Opening(orders.settings)
+    for folder in map(Path, orders.folders):
+        signal.alarm(orders.seconds)
+        pinned = pin(folder)
+        opening(folder).close()
+        check(pinned)
+        _say(_Line(pin=pinned))
 
 
 def _say(line: _Line) -> None:

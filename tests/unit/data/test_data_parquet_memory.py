@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cumulant.core.errors import DataError
-from cumulant.data.parquet_memory import machine_memory, refuse_large
+from cumulant.core.memory import machine_memory
+from cumulant.data.parquet_memory import refuse_large
 from cumulant.data.sources import read
 from cumulant.data.spec import SourceSpec
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cumulant.core.errors import DataError, DefinitionError, IntegrityError, RequestError
+from cumulant.core.memory import bounded_memory
 from cumulant.packaging.bounded import run_bounded
 from cumulant.packaging.engine import Array, run_errors
 from cumulant.packaging.engine_words import plain
@@ -224,7 +225,8 @@ def _session(original: ModelProto | Path) -> Any:
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
     source = str(original) if isinstance(original, Path) else original.SerializeToString()
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    with bounded_memory():
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
 
 
 def _numpy(kind: str) -> type[Any]:

@@ -13,7 +13,15 @@ from cumulant.core.errors import DataError
 
 SECONDS = 120
 #: one thread is enough for two rows, and many would wait for each other on a busy machine
-_ALONE = "import os; os.environ['OMP_NUM_THREADS'] = '1'"
+_ALONE = """
+import os
+os.environ["OMP_NUM_THREADS"] = "1"
+from cumulant.core.memory import bounded_memory
+bound = bounded_memory()
+bound.__enter__()
+"""
+#: what the libraries say where memory ends
+_NO_MEMORY = (b"bad_alloc", b"MemoryError", b"Failed to allocate memory", b"bad allocation")
 _LIGHTGBM = """
 import sys, lightgbm, numpy
 model = lightgbm.Booster(model_file=sys.argv[1])
@@ -41,7 +49,7 @@ def try_reading(package: str, path: Path) -> None:
     """Let the library read the file, and a tree library answer with it, in a child process.
 
     Raises:
-        DataError: that ended the process, or took more than two minutes.
+        DataError: that ended the process, took more than two minutes, or more than four fifths of the machine's memory.
     """
     try:
         done = subprocess.run(
@@ -53,6 +61,9 @@ def try_reading(package: str, path: Path) -> None:
         raise DataError(
             f"{package} was not ready with {path} within {SECONDS} s", subject=str(path), hint=hint
         ) from None
+    if done.returncode and any(word in done.stderr for word in _NO_MEMORY):
+        hint = "it may need more memory than there is: save a smaller model, or package it on a larger machine"
+        raise DataError(f"{package} has too little memory to read {path}", subject=str(path), hint=hint)
     if done.returncode < 0 or done.returncode > 128:  # a signal; an error of Python's is met again, in words
         killed = done.returncode == -signal.SIGKILL
         hint = "it may need more memory than there is" if killed else "the file is malformed: save the model again"
