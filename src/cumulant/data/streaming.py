@@ -11,6 +11,7 @@ import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError, missing_part
+from cumulant.core.memory import machine_memory
 from cumulant.data.blocks import blocks
 from cumulant.data.parquet_memory import chunks, fixed_bytes, longest_text
 from cumulant.data.sources import DialectError, file_kind, readable, text_table, whole_parquet
@@ -143,24 +144,33 @@ class _Parquet:
     def _fitting(self, columns: Sequence[str] | None) -> int:
         """How many rows of the widest row group take about `MOST_BYTES`, and `_MOST_DECODED` whatever they repeat."""
         meta, wanted = self._file.metadata, None if columns is None else set(columns)
-        encoded, decoded = Counter[int](), Counter[int]()
+        encoded, fixed, texts = Counter[int](), Counter[int](), Counter[int]()
         for group, column, chunk in chunks(self._file):
             if wanted is None or chunk.path_in_schema.split(".")[0] in wanted:
                 encoded[group] += chunk.total_uncompressed_size
-                decoded[group] += fixed_bytes(self._file, column, chunk)
-                if chunk.physical_type == "BYTE_ARRAY" and chunk.num_values:
-                    decoded[group] += chunk.num_values * longest_text(self._path, group, chunk)
-        widest = 1.0
+                fixed[group] += fixed_bytes(self._file, column, chunk)
+                if chunk.physical_type == "BYTE_ARRAY":
+                    texts[group] += chunk.num_values * self._longest(group, chunk)
+        widest = largest = 1.0
         for group, size in encoded.items():
             count = max(1, meta.row_group(group).num_rows)
-            widest = max(widest, size / count, decoded[group] / count * MOST_BYTES / _MOST_DECODED)
-        if widest > _MOST_DECODED:
+            largest = max(largest, fixed[group] / count)
+            widest = max(widest, size / count, (fixed[group] + texts[group]) / count * MOST_BYTES / _MOST_DECODED)
+        if largest > machine_memory() / 2:
             raise DataError(
-                f"{self._url}: one row takes more than {_MOST_DECODED >> 20} MiB",
+                f"{self._url}: one row takes more than half of the machine's memory",
                 subject=self._url,
                 hint="write its lists as rows of their own, or read fewer columns",
             )
         return max(1, int(MOST_BYTES / widest))
+
+    def _longest(self, group: int, chunk: Any) -> int:
+        import pyarrow as pa
+
+        try:
+            return longest_text(self._path, group, chunk)
+        except (pa.ArrowException, OSError):  # it is damaged: reading its rows says where
+            return 0
 
     def _batches(self, rows: int, columns: Sequence[str] | None, skip: int) -> Iterator[Any]:
         meta, before = self._file.metadata, 0

@@ -30,10 +30,10 @@ def run_bounded(session: Any, outputs: Sequence[str] | None, feeds: Mapping[str,
     limit = BASE_SECONDS + ROW_SECONDS * rows
     answers: Future[list[Any]] = Future()
     # On another thread: while the engine runs, this one would hear of no signal.
-    waited = Thread(target=_run, args=(answers, session, outputs, feeds, options), daemon=True)
+    thread = Thread(target=_run, args=(answers, session, outputs, feeds, options), daemon=True)
     try:
         with bounded_memory():
-            waited.start()
+            thread.start()
             return answers.result(limit)
     except TimeoutError:
         raise DefinitionError(
