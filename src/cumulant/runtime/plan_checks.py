@@ -41,7 +41,9 @@ def check_code(project: Project) -> None:
         if ":" in trainer and not trainer.startswith(scikit.PREFIX):
             load_function(trainer, project.root)
         else:
-            make_trainer(trainer, project.root)
+            made = make_trainer(trainer, project.root)
+            if isinstance(made, scikit.ScikitTrainer):
+                made.check(project.training().parameters.get(trainer, {}))
     for metric in project.spec.release.metrics.values():
         if metric.call is not None:
             load_function(metric.call, project.root, METRIC)

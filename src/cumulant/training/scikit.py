@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,24 @@ from typing import Any
 import numpy as np
 
 from cumulant.core.errors import DefinitionError, did_you_mean
+from cumulant.training import hist_boosting
+from cumulant.training.boosting import LightGBM
 from cumulant.training.class_columns import all_classes, only_class
+from cumulant.training.payloads import Boosters, Payload
 from cumulant.training.trainers import Fit, Params, Problem, Sample
 from cumulant.training.user import UserTrainer, payload_of, user_error
 
 PREFIX = "sklearn:"
 #: where estimators of a table of numbers are; others need data of another form
 _MODULES = ("ensemble", "linear_model", "tree", "neighbors", "neural_network", "naive_bayes", "svm")
+#: rows that the served form is compared on with the estimator
+_CHECKED_ROWS = 500
 _UNSCALED = ("sklearn.ensemble", "sklearn.tree")
 _NO_ONNX, _COUNTS = "training cannot convert it to ONNX", "it needs counts or codes, and numbers are scaled"
 _SEVERAL = "it fits several targets at once"
 #: estimators that no table can be fitted with, and why
 _EXCLUDED = {
     **dict.fromkeys(("NearestCentroid", "RadiusNeighborsClassifier", "RadiusNeighborsRegressor"), _NO_ONNX),
-    **dict.fromkeys(("HistGradientBoostingClassifier", "HistGradientBoostingRegressor"), _NO_ONNX),
     **dict.fromkeys(("CategoricalNB", "ComplementNB", "MultinomialNB"), _COUNTS),
     **dict.fromkeys(("MultiTaskElasticNet", "MultiTaskElasticNetCV", "MultiTaskLasso", "MultiTaskLassoCV"), _SEVERAL),
 }
@@ -40,6 +45,8 @@ class ScikitTrainer(UserTrainer):
         self._class = estimator_class(name)
 
     def fit(self, problem: Problem, params: Params, train: Sample) -> Fit:
+        if self._class.__name__.startswith("HistGradientBoosting"):
+            return Fit(payload=self._trees(problem, params, train))
         pipeline = self._pipeline(problem, params)
         if problem.task == "regression":
             return Fit(payload=payload_of(self._fitted(pipeline, train, train.target), problem, train, self.name))
@@ -51,9 +58,49 @@ class ScikitTrainer(UserTrainer):
         payload = payload_of(self._fitted(pipeline, train, target), own, train, self.name)
         return Fit(payload=all_classes(payload, present, problem))
 
+    def importance(self, problem: Problem, payload: Payload) -> dict[str, float]:
+        """Gain where the model is one of boosted trees; else none is told."""
+        return LightGBM().importance(problem, payload) if isinstance(payload, Boosters) else {}
+
+    def _trees(self, problem: Problem, params: Params, train: Sample) -> Payload:
+        """HistGradientBoosting, which reads missing values itself."""
+        several, present, target = problem.task == "multiclass", np.zeros(0, dtype=np.int64), train.target
+        if problem.task != "regression":
+            present = np.unique(train.target.astype(np.int64))
+            if len(present) == 1:
+                return only_class(int(present[0]), problem)
+            target = train.target.astype(np.int64)
+        rows = hist_boosting.expanded(train.matrix, problem.inputs)
+        weights = {} if train.weight is None else {"sample_weight": train.weight}
+        model = self._called(lambda: self._estimator(problem, params).fit(rows, target, **weights))
+        classes = len(problem.classes) if several else 0
+        payload = Boosters(
+            (hist_boosting.lightgbm_text(model, problem.inputs, classes=classes, present=present.tolist()),)
+        )
+        self._check_equal(model, payload, train, rows)
+        return payload
+
+    def _check_equal(self, model: Any, payload: Payload, train: Sample, rows: Any) -> None:
+        """Raises DefinitionError where the trees in LightGBM's form answer otherwise."""
+        few = slice(0, _CHECKED_ROWS)
+        answers, expected = payload.predict(train.matrix[few]), np.asarray(model.predict(rows[few]), dtype=np.float64)
+        if hasattr(model, "predict_proba"):
+            chances = np.asarray(model.predict_proba(rows[few]), dtype=np.float64)
+            expected = chances[:, -1] if answers.ndim == 1 else chances
+            answers = answers if answers.ndim == 1 else answers[:, model.classes_]
+        if not np.allclose(answers, expected, rtol=1e-9, atol=1e-9):
+            raise DefinitionError(
+                f"the trees of {self.name} answer otherwise in the form that is served",
+                subject="training.trainers",
+                hint="write lightgbm, and report the versions of scikit-learn and lightgbm",
+            )
+
     def _fitted(self, pipeline: Any, train: Sample, target: Any) -> Any:
+        return self._called(lambda: pipeline.fit(train.matrix, target, **self._weights(train)))
+
+    def _called(self, fit: Callable[[], Any]) -> Any:
         try:
-            return pipeline.fit(train.matrix, target, **self._weights(train))
+            return fit()
         except (TypeError, ValueError) as error:  # what scikit-learn raises for parameters and rows that do not fit
             if type(error).__name__ != "InvalidParameterError":
                 raise user_error(error, self.name, "trainer") from error
@@ -91,13 +138,30 @@ class ScikitTrainer(UserTrainer):
                 hint=did_you_mean(unknown, known) or f"parameters: {', '.join(sorted(known))}",
             )
         estimator = self._class(**wanted)
-        if problem.task != "regression" and not hasattr(estimator, "predict_proba"):
+        self._refuse_without_probabilities(estimator)
+        return estimator
+
+    def check(self, params: Params) -> None:
+        """Refuse, before any data are read, an estimator that no rows could be fitted with.
+
+        Raises:
+            DefinitionError: a classifier without probabilities.
+        """
+        try:
+            estimator = self._class(**params)
+        except TypeError:
+            return  # the fit names the parameter, with those that there are
+        self._refuse_without_probabilities(estimator)
+
+    def _refuse_without_probabilities(self, estimator: Any) -> None:
+        from sklearn.base import is_classifier
+
+        if is_classifier(estimator) and not hasattr(estimator, "predict_proba"):
             raise DefinitionError(
                 f"{self.name} predicts classes without probabilities",
                 subject="training.trainers",
                 hint="name one with predict_proba, such as sklearn:LogisticRegression",
             )
-        return estimator
 
     def _check_task(self, problem: Problem) -> None:
         from sklearn.base import is_classifier
@@ -152,7 +216,7 @@ def estimator_class(name: str) -> Any:
         raise DefinitionError(
             f"{name} cannot be a trainer: {reason}",
             subject="training.trainers",
-            hint="write lightgbm, which is of the same kind" if wanted.startswith("HistGrad") else "name another one",
+            hint="name another one",
         )
     known = [one for module in _MODULES for one in _module(module).__all__ if _find(one) is not None]
     raise DefinitionError(

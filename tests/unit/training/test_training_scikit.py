@@ -31,6 +31,10 @@ def spec(target, name, **options):
         ("late", "sklearn:LogisticRegression", {"C": 0.5}),
         ("kind", "sklearn:MLPClassifier", {"max_iter": 20}),
         ("amount", "sklearn:KNeighborsRegressor", {}),
+        ("late", "sklearn:HistGradientBoostingClassifier", {"max_iter": 30}),
+        ("kind", "sklearn:HistGradientBoostingClassifier", {"max_iter": 10}),
+        ("amount", "sklearn:HistGradientBoostingRegressor", {"max_iter": 30}),
+        ("amount", "sklearn:HistGradientBoostingRegressor", {"max_iter": 30, "loss": "absolute_error"}),
     ],
 )
 def test_the_package_answers_as_the_trained_model(target, name, params, table, rows_of, tmp_path):
@@ -65,7 +69,8 @@ def test_seed_and_rows_make_the_model(table, rows_of):
         ("late", "sklearn:LinearSVC", {}, "without probabilities", "LogisticRegression"),
         ("late", "sklearn:VotingClassifier", {}, "no estimator", ""),
         ("late", "sklearn:RandomForestClassifier", {"n_estimators": -3}, "n_estimators", "correct the value"),
-        ("late", "sklearn:HistGradientBoostingClassifier", {}, "cannot convert it to ONNX", "lightgbm"),
+        ("late", "sklearn:NearestCentroid", {}, "cannot convert it to ONNX", ""),
+        ("late", "sklearn:HistGradientBoostingClassifier", {"max_iter": -1}, "max_iter", "correct the value"),
         ("amount", "sklearn:MultiTaskLasso", {}, "several targets", ""),
     ],
 )
@@ -84,7 +89,9 @@ def test_a_wrong_value_is_named_under_its_key(table, rows_of):
     assert caught.value.subject == f"training.parameters.{name}"
 
 
-@pytest.mark.parametrize("name", ["sklearn:RandomForestClassifier", "sklearn:LogisticRegression"])
+@pytest.mark.parametrize(
+    "name", ["sklearn:RandomForestClassifier", "sklearn:LogisticRegression", "sklearn:HistGradientBoostingClassifier"]
+)
 @pytest.mark.parametrize("task", ["binary", "multiclass"])
 def test_a_class_may_be_absent_in_an_early_fold(task, name):
     rng = np.random.default_rng(3)
@@ -100,7 +107,7 @@ def test_a_class_may_be_absent_in_an_early_fold(task, name):
         rows=np.arange(900),
     )
     wanted = TrainingSpec(
-        target="y", trainers=[name], time=None, folds=3, parameters={name: FOREST} if "Forest" in name else {}
+        target="y", trainers=[name], time=None, folds=3, parameters={name: FOREST} if "Random" in name else {}
     )
     found = search(rows, wanted)
     assert [one.state for one in found.trials if one.trainer == name] == ["complete"]
@@ -140,3 +147,6 @@ def test_plan_refuses_a_wrong_name_before_any_data():
     assert estimator_class("sklearn:RandomForestClassifier").__name__ == "RandomForestClassifier"
     with pytest.raises(DefinitionError, match="no estimator"):
         estimator_class("sklearn:RandomForrestClassifier")
+    with pytest.raises(DefinitionError, match="without probabilities"):
+        ScikitTrainer("sklearn:SGDClassifier").check({})
+    ScikitTrainer("sklearn:SGDClassifier").check({"loss": "log_loss"})
