@@ -98,6 +98,6 @@ def clock_notes(
     text = (
         f"the time of {time} ended this search after {done} of {wanted} trials: another run, or another machine, may "
         "come further and find another model. A budget of trials alone does not depend on the clock: "
-        f"`train --trials {max(done, 1)}`"
+        f"`train --trials {max(done // max(len(searched), 1), 1)}`"
     )
     return (text,)
