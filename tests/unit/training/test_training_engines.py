@@ -151,7 +151,7 @@ def test_a_fit_ends_with_the_rounds_it_has_when_the_time_is_over(name):
     assert 0 < fit.rounds < 40
 
 
-def test_plan_names_the_install_line_of_an_absent_extra(monkeypatch):
+def test_an_absent_extra_is_refused_with_its_install_line(monkeypatch):
     for name in ENGINES:
         monkeypatch.setitem(sys.modules, name, None)
         with pytest.raises(MissingPartError) as caught:
