@@ -43,7 +43,7 @@ def check_code(project: Project) -> None:
         else:
             made = make_trainer(trainer, project.root)
             if isinstance(made, scikit.ScikitTrainer):
-                made.check(project.training().parameters.get(trainer, {}))
+                made.check_probabilities(project.training().parameters.get(trainer, {}))
     for metric in project.spec.release.metrics.values():
         if metric.call is not None:
             load_function(metric.call, project.root, METRIC)

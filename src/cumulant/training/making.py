@@ -16,7 +16,7 @@ from cumulant.training.trainers import Trainer
 from cumulant.training.user import UserTrainer
 from cumulant.training.xgboost_trainer import XGBoost
 
-_BOOSTED: Mapping[str, Callable[[], Trainer]] = {"lightgbm": LightGBM, "xgboost": XGBoost, "catboost": CatBoost}
+BOOSTED: Mapping[str, Callable[[], Trainer]] = {"lightgbm": LightGBM, "xgboost": XGBoost, "catboost": CatBoost}
 
 
 def make_trainer(name: str, root: Path) -> Trainer:
@@ -31,8 +31,8 @@ def make_trainer(name: str, root: Path) -> Trainer:
         return Naive()
     if name in ("linear", "logistic", "ridge"):
         return Linear(name)
-    if name in _BOOSTED:
-        return _BOOSTED[name]()
+    if name in BOOSTED:
+        return BOOSTED[name]()
     if name.startswith(scikit.PREFIX):
         return scikit.ScikitTrainer(name)
     if ":" in name:

@@ -141,7 +141,7 @@ class ScikitTrainer(UserTrainer):
         self._refuse_without_probabilities(estimator)
         return estimator
 
-    def check(self, params: Params) -> None:
+    def check_probabilities(self, params: Params) -> None:
         """Refuse, before any data are read, an estimator that no rows could be fitted with.
 
         Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,17 @@ import numpy as np
 from cumulant.core.errors import DefinitionError, did_you_mean
 from cumulant.core.servable import Input, Task
 from cumulant.training import boosting, linear, scikit
+from cumulant.training.engine_models import catboost_part
+from cumulant.training.making import BOOSTED
 from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers import Params, Problem, Sample
 from cumulant.training.user import check_signature, load_function
 
 _ROWS = 60
+#: engines that name a parameter that they do not know when they fit: CatBoost by an error, XGBoost by a warning
+_NAMED_BY_FIT = frozenset({"xgboost", "catboost"})
+_UNUSED = "are not used"
+_TALKATIVE: Mapping[str, Params] = {"xgboost": {"verbosity": 1, "validate_parameters": True}}
 _SHOWN = 40
 
 
@@ -41,7 +48,8 @@ def check_trainers(spec: TrainingSpec, task: Task, classes: tuple[str, ...], *, 
         elif ":" in name:
             check_signature(load_function(name, root), name)
         elif params:
-            _check_names(name, set(params))
+            if name not in _NAMED_BY_FIT:
+                _check_names(name, set(params))
             _check_values(name, problem, params)
 
 
@@ -65,22 +73,41 @@ def _known(name: str) -> set[str]:
 
 def _check_values(name: str, problem: Problem, params: Params) -> None:
     """Lists are left to the training: their length is that of the features."""
-    import lightgbm
-
     plain = {key: value for key, value in params.items() if not isinstance(value, list)}
+    engine = BOOSTED.get(name)
+    errors: tuple[type[Exception], ...] = (ValueError, TypeError, *_errors(name))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if name == "lightgbm":
-                boosting.LightGBM().fit(problem, {**plain, "rounds": 1}, _sample(problem))
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            if engine is not None:
+                engine().fit(problem, {**_TALKATIVE.get(name, {}), **plain, "rounds": 1}, _sample(problem))
             else:
                 linear.check(problem, plain)
-    except (ValueError, TypeError, lightgbm.basic.LightGBMError) as error:
-        raise DefinitionError(
-            f"{name} does not take its parameters: {' '.join(str(error).split())}",
-            subject=f"training.parameters.{name}",
-            hint="correct the value under training.parameters, or leave it out",
-        ) from error
+    except errors as error:
+        raise _refused(name, str(error)) from error
+    unused = next((str(one.message) for one in warned if _UNUSED in str(one.message)), None)
+    if unused is not None:
+        raise _refused(name, unused[unused.find("Parameters") :])
+
+
+def _errors(name: str) -> tuple[type[Exception], ...]:
+    """What the engine raises; XGBoost's error is a ValueError."""
+    if name == "lightgbm":
+        from lightgbm.basic import LightGBMError
+
+        return (LightGBMError,)
+    if name == "catboost":
+        error: type[Exception] = catboost_part().CatBoostError
+        return (error,)
+    return ()
+
+
+def _refused(name: str, why: str) -> DefinitionError:
+    return DefinitionError(
+        f"{name} does not take its parameters: {' '.join(why.split())}",
+        subject=f"training.parameters.{name}",
+        hint="correct the value under training.parameters, or leave it out",
+    )
 
 
 def _sample(problem: Problem) -> Sample:

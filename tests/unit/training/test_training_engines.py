@@ -9,11 +9,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cumulant.core.errors import MissingPartError
+from cumulant.core.errors import DefinitionError, MissingPartError
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field
 from cumulant.core.servable import Input
 from cumulant.packaging import Scorer, build
-from cumulant.training import EvaluationSpec, FittedModel, TrainingSpec, search, split
+from cumulant.training import EvaluationSpec, FittedModel, TrainingSpec, check_trainers, search, split
 from cumulant.training.budget import Budget
 from cumulant.training.making import make_trainer
 from cumulant.training.replay import refit
@@ -182,3 +182,16 @@ def test_a_search_that_the_clock_cut_is_repeated_exactly(name, table, rows_of, t
         found.best.to_folder(tmp_path / "a").joinpath("model.json").read_bytes()
     )
     assert again.boosters() == found.best.boosters()
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"xgboost": {"max_dept": 3}}, "max_dept"), ({"xgboost": {"max_depth": "deep"}}, "max_depth"),
+        ({"catboost": {"depht": 3}}, "depht"), ({"catboost": {"depth": 99}}, "16"),
+    ],
+)  # fmt: skip
+def test_parameters_that_an_engine_does_not_take_are_refused_before_data_are_read(params, said):
+    settings = spec("y", *params, parameters=params)
+    with pytest.raises(DefinitionError, match=said):
+        check_trainers(settings, "binary", ("no", "yes"), root=Path())
