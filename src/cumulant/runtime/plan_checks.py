@@ -74,6 +74,8 @@ def check_names(project: Project, task: Task, snapshot: Snapshot) -> None:
 def _check_leaks(plan: FeaturePlan, labels: Collection[str], allowed: Collection[str]) -> None:
     """A training sees in the rows that such a feature determines the target; of one column it is seen without them."""
     for feature in plan.features:
+        if feature.name not in plan.names:  # a part of others
+            continue
         own = feature.expr is not None and not expr.features(feature.expr) and expr.columns(feature.expr)
         if own and len(labels) == 1 and own == set(labels) and feature.name not in allowed:
             (column,) = labels
