@@ -17,7 +17,7 @@ from cumulant.runtime.opponents import Opponent, Opponents, margin_reference, op
 from cumulant.runtime.rivals import Answers
 from cumulant.runtime.window_uses import Reuse, remember, reuse_of
 from cumulant.training import Evaluation, Parameter, Rival
-from cumulant.training.evaluation import QUICK_RESAMPLES, RESAMPLES
+from cumulant.training.spec import QUICK_RESAMPLES, RESAMPLES
 
 if TYPE_CHECKING:
     from cumulant.ports.journal import Transaction

@@ -15,7 +15,7 @@ from cumulant.training.curves import curves
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.model import FittedModel
 from cumulant.training.records import Evaluation, SliceResult
-from cumulant.training.spec import EvaluationSpec
+from cumulant.training.spec import RESAMPLES, EvaluationSpec
 from cumulant.training.threshold import sampling_weight
 from cumulant.training.traffic import DAY, Micros, ScoredTraffic
 
@@ -23,10 +23,7 @@ Floats = NDArray[np.float64]
 
 #: with fewer days than this intervals over days are wide, which is said
 _LEAST_DAYS = 8
-RESAMPLES = 1000
 SLICE_RESAMPLES = 300
-#: the fewest by which both ends of an interval have resamples beyond them; for versions that are never released
-QUICK_RESAMPLES = 200
 #: values of a slice column that are told: the most frequent
 MOST_SLICES = 12
 #: a slice with fewer rows is counted, not measured

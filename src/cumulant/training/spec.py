@@ -14,6 +14,11 @@ BUILT_IN = ("naive", "linear", "logistic", "ridge", "lightgbm", "xgboost", "catb
 #: those of them whose parameters are searched
 SEARCHED = ("lightgbm", "xgboost", "catboost")
 
+#: of the intervals of an evaluation
+RESAMPLES = 1000
+#: the fewest by which both ends of an interval have resamples beyond them; for versions that are never released
+QUICK_RESAMPLES = 200
+
 Parameter = bool | int | float | str | list[int | float | str]
 
 
