@@ -219,11 +219,11 @@ def test_a_cursor_is_read_back_and_an_old_one_is_the_gateway_s():
     assert Cursor.of("{broken") == Cursor(gateway="{broken")
 
 
-def _own(scene, text, **other):
+def _own(scene, text, *, seconds=60.0, **other):
     (scene.folder / "own.py").write_text(text)
     spec = MetricSpec(call="own.py:mean", bounds=(0, 10), margin=1, **other)
     rows = {CHAMPION: [{"outputs": {"prediction": 2}}], CANDIDATE: [{"outputs": {"prediction": 5}}]}
-    return Own(scene.folder, scene.said.append, seconds=0.3).measured({"mean": spec}, rows)
+    return Own(scene.folder, scene.said.append, seconds=seconds).measured({"mean": spec}, rows)
 
 
 def test_a_function_of_the_project_is_a_metric(scene):
@@ -238,7 +238,6 @@ def test_a_function_of_the_project_is_a_metric(scene):
         ("def mean(rows):\n    1 / 0\n", "ZeroDivisionError"),
         ("def mean(rows):\n    return 'x'\n", "not a number"),
         ("def mean(rows):\n    return 99\n", "outside its bounds"),
-        ("import time\ndef mean(rows):\n    time.sleep(1)\n    return 1\n", "took longer"),
         ("def other(rows):\n    return 1\n", "has no function"),
         ("def mean(rows):\n    return float('nan')\n", ""),
     ],
@@ -246,6 +245,12 @@ def test_a_function_of_the_project_is_a_metric(scene):
 def test_a_function_that_fails_gives_no_data(scene, text, says):
     assert _own(scene, text) == {}
     assert says in " ".join(scene.said)
+
+
+def test_a_function_that_takes_too_long_gives_no_data(scene):
+    text = "import threading\ndef mean(rows):\n    threading.Event().wait(60)\n    return 1\n"
+    assert _own(scene, text, seconds=0.05) == {}
+    assert "took longer" in " ".join(scene.said)
 
 
 def test_prometheus_gives_one_number_or_no_data(scene):
