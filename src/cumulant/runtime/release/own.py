@@ -84,8 +84,12 @@ class Own:
         running = self._late.get(name)
         if running is not None and running.is_alive():
             return None
+        from cumulant.training import user  # before the clock: its import is not the function's time
+
         answer: list[object] = []
-        thread = threading.Thread(target=self._run, args=(name, str(spec.call), rows, answer), daemon=True)
+        thread = threading.Thread(
+            target=self._run, args=(name, str(spec.call), rows, user.load_function, answer), daemon=True
+        )
         thread.start()
         thread.join(self._seconds)
         if thread.is_alive():
@@ -98,12 +102,12 @@ class Own:
             return None
         return float(value) if isinstance(value, int | float) else None
 
-    def _run(self, name: str, path: str, rows: Sequence[Mapping[str, Any]], answer: list[object]) -> None:
-        from cumulant.training.user import load_function
-
+    def _run(
+        self, name: str, path: str, rows: Sequence[Mapping[str, Any]], load: Callable[..., Any], answer: list[object]
+    ) -> None:
         try:
             if path not in self._functions:
-                self._functions[path] = load_function(path, self._root, METRIC)
+                self._functions[path] = load(path, self._root, METRIC)
             answer.append(self._functions[path](list(rows)))
         except CumulantError as error:
             self._report(f"{name} has no value: {error.message}")
