@@ -47,7 +47,7 @@ EPOCH = (946_684_800, 4_102_444_800)
 TRUE, FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 _ISO = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d{1,9})?)?)?\s*(Z|z|[+-]\d{2}:?\d{2})?$"
 
-_OFFSET = r"(?:[Zz]|[+-]\d{2}:?\d{2})$"
+_ISO_DAY = r"^\d{4}-\d{2}-\d{2}$"
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,8 @@ def _as(value: pl.Expr, dtype: pl.DataType, target: DType) -> pl.Expr:
     if target == "bool":
         return _truth(value, dtype)
     if target == "date" and text:
-        return _plain(value).str.slice(0, 10).str.to_date("%Y-%m-%d", strict=False)
+        day = _plain(value).str.slice(0, 10)
+        return pl.when(day.str.contains(_ISO_DAY)).then(day.str.to_date("%Y-%m-%d", strict=False))
     if target in ("date", "bytes") and natural(dtype) not in (target, "time", "str"):
         return pl.when(value.is_null()).then(None).cast(POLARS[target])
     return value.cast(POLARS[target], strict=False)
@@ -295,7 +296,7 @@ def _time_of_text(name: str, zone: str | None, spec: SourceSpec) -> Cast:
         local = pl.coalesce(local, date_text.read(text, form))
     expr = pl.when(offset.is_not_null()).then(shifted).otherwise(_placed(local, zone))
     present = text.is_not_null() & (text != "")
-    zoneless = present & ~text.str.contains(_OFFSET) if zone is None else None
+    zoneless = present & offset.is_null() if zone is None else None
     return Cast(
         name,
         "time",

@@ -12,7 +12,7 @@ from cumulant.data.spec import DateFormat
 
 #: year of two digits: from it on 1969 to 1999, below 2000 to 2068 (as POSIX strptime)
 _CENTURY = 69
-_CLOCK = r"(?:(?:[T ]|, ?)\s*(\d{1,2}):(\d{2})(?::(\d{2})(?:\.(\d{1,6})\d*)?)?\s*([AaPp][Mm])?)?$"
+_CLOCK = r"(?:(?:[T ]|, ?)\s*(\d{1,2}):([0-5]\d)(?::([0-5]\d)(?:\.(\d{1,6})\d*)?)?\s*([AaPp][Mm])?)?$"
 _YEAR_LAST, _YEAR_FIRST = r"(\d{4}|\d{2})", r"(\d{4})"
 
 
@@ -28,6 +28,9 @@ _FORMATS: dict[DateFormat, tuple[str, tuple[int, int, int]]] = {
     "12/31/2024": (_pattern(_DAY, _DAY, _YEAR_LAST), (2, 0, 1)),
     "2024/12/31": (_pattern(_YEAR_FIRST, _DAY, _DAY), (0, 1, 2)),
 }
+_SHORT_YEAR = r"^\d{1,2}[/.-]\d{1,2}[/.-]\d{2}(?:\D|$)"
+#: a year of four digits, or three numbers between slashes: others may be no dates, such as the numbers of versions
+_CLEAR = r"^\d{4}[/.-]|^\d{1,2}[/.-]\d{1,2}[/.-]\d{4}|^\d{1,2}/\d{1,2}/\d{2}(?:\D|$)"
 _MARKS = 3
 _HALF_DAY = 12
 
@@ -106,12 +109,14 @@ def _is_iso(text: pl.Series) -> bool:
 def detect(text: pl.Series) -> DateFormat | None:
     """The format in which every value is a date; None where there is none, or more than one fits.
 
-    `text` holds no missing value and no blanks around values. Day and month are told apart by a day above 12.
+    `text` holds no missing value and no blanks around values. Day and month are told apart by a day above 12. A year of
+    two digits may stand first as well: then only month, day and year between slashes are told from all else.
     """
-    if _is_iso(text):
+    if _is_iso(text) or not text.str.contains(_CLEAR).all():
         return None
     frame = text.to_frame("text")
-    fitting = [
-        form for form in get_args(DateFormat) if not frame.select(read(pl.col("text"), form)).to_series().null_count()
-    ]
-    return fitting[0] if len(fitting) == 1 else None
+    forms: tuple[DateFormat, ...] = get_args(DateFormat)
+    fitting = [form for form in forms if not frame.select(read(pl.col("text"), form)).to_series().null_count()]
+    if len(fitting) != 1 or (fitting[0] == "31/12/2024" and text.str.contains(_SHORT_YEAR).any()):
+        return None
+    return fitting[0]

@@ -53,8 +53,8 @@ class LabelSchema(msgspec.Struct, frozen=True, kw_only=True):
     target: Node | None = None
     #: how numbers in texts of the target's columns are written
     formats: Mapping[str, NumberFormat] = {}
-    #: how the source of the key writes times that are not ISO 8601
-    time_format: DateFormat | None = None
+    #: how the source writes times and dates of the key that are not ISO 8601
+    date_formats: Mapping[str, DateFormat] = {}
 
 
 class Said(NamedTuple):
@@ -221,7 +221,7 @@ class Reader:
             return None
         held = []
         for field in self._schema.key:
-            value = as_held(_typed(row[field.name], field), field)
+            value = as_held(_typed(self._in_format(row[field.name], field), field), field)
             held.append(mask(value, self._salt) if field.personal else str(value))
         return _ENCODE(held).decode()
 
@@ -231,19 +231,22 @@ class Reader:
             return self.received
         zone = ZoneInfo(field.zone) if field is not None and field.zone else UTC
         try:
-            found = read_moment(self._in_format(given), zone)
+            found = read_moment(given if field is None else self._in_format(given, field), zone)
         except (ValueError, TypeError, OverflowError):
             return None
         return found if _EARLIEST <= found <= _LATEST else None
 
-    def _in_format(self, given: object) -> object:
-        """A text in the source's own format as a local time; anything else as it is."""
-        form = self._schema.time_format
+    def _in_format(self, given: object, field: Field) -> object:
+        """A text in the source's own format as a local time or date; anything else as it is."""
+        form = self._schema.date_formats.get(field.name)
         if form is None or not isinstance(given, str):
             return given
         from cumulant.data import date_text  # loads Polars, which few label files need
 
-        return date_text.read_one(given, form) or given
+        moment = date_text.read_one(given, form)
+        if moment is None:
+            return given
+        return moment.date() if field.dtype == "date" else moment
 
     def _label(self, given: object) -> tuple[str, str, float | None]:
         """Problem, label as JSON, and its number."""

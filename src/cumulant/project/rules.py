@@ -50,6 +50,9 @@ def _broken(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
 def _formats(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
     for source, declared in spec.data.items():
         for column, rule in declared.rules.items():
+            if rule.number_format is not None and rule.date_format is not None:
+                place = _place(project, "data", source, "rules", column) or project.place
+                yield place, f"data.{source}.rules.{column}: a column holds numbers or dates; write one format"
             for key, form, what, types in (
                 ("number_format", rule.number_format, "numbers", ("float", "int")),
                 ("date_format", rule.date_format, "dates", ("time", "date")),

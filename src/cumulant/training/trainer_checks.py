@@ -72,8 +72,8 @@ def _known(name: str) -> set[str]:
 
 
 def _check_values(name: str, problem: Problem, params: Params) -> None:
-    """Lists are left to the training: their length is that of the features."""
-    plain = {key: value for key, value in params.items() if not isinstance(value, list)}
+    """Lists, also as one text, are left to the training: their length is that of the features."""
+    plain = {key: value for key, value in params.items() if not _is_list(value)}
     engine = BOOSTED.get(name)
     errors: tuple[type[Exception], ...] = (ValueError, TypeError, *_errors(name))
     try:
@@ -88,6 +88,10 @@ def _check_values(name: str, problem: Problem, params: Params) -> None:
     unused = next((str(one.message) for one in warned if _UNUSED in str(one.message)), None)
     if unused is not None:
         raise _refused(name, unused[unused.find("Parameters") :])
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and "," in value)
 
 
 def _errors(name: str) -> tuple[type[Exception], ...]:
@@ -111,8 +115,9 @@ def _refused(name: str, why: str) -> DefinitionError:
 
 
 def _sample(problem: Problem) -> Sample:
-    """Random numbers, with every class in turn."""
+    """Random numbers, with every class in turn; numbers between 0 and 1 suit every objective of a regression."""
     matrix = np.random.default_rng(0).normal(size=(_ROWS, 2)).astype(np.float32)
     places = np.arange(_ROWS, dtype=np.float64)
-    classes = {"binary": 2, "multiclass": max(2, len(problem.classes))}.get(problem.task, _ROWS)
-    return Sample(matrix=matrix, target=places % classes)
+    if problem.task == "regression":
+        return Sample(matrix=matrix, target=(places + 1) / (_ROWS + 1))
+    return Sample(matrix=matrix, target=places % (2 if problem.task == "binary" else max(2, len(problem.classes))))

@@ -35,7 +35,7 @@ def read(values: list[str], form: str) -> list[datetime | None]:
         ("2024/12/31T15:04:05.25", YEAR, datetime(2024, 12, 31, 15, 4, 5, 250_000)), ("2024.2.29", YEAR, datetime(2024, 2, 29)),
         ("2/1/2024 00:00", DAY, datetime(2024, 1, 2)), ("31/12/2024 23:59:59.1234567", DAY, datetime(2024, 12, 31, 23, 59, 59, 123_456)),
         ("29/2/2023", DAY, None), ("12/31/2024", DAY, None), ("31/12/2024", MONTH, None), ("31/12/24", YEAR, None), ("31/12-2024", DAY, None),
-        ("31/12/2024 13:00 PM", DAY, None), ("31/12/2024 0:10 AM", DAY, None), ("31/12/2024 24:00", DAY, None), ("31/12/202", DAY, None),
+        ("31/12/2024 13:00 PM", DAY, None), ("31/12/2024 0:10 AM", DAY, None), ("31/12/2024 24:00", DAY, None), ("31/12/2024 23:59:60", DAY, None), ("31/12/202", DAY, None),
         ("2024-12-31", DAY, None), ("1.2.3.4", DAY, None), ("", DAY, None), ("31/12/2024 x", DAY, None), ("31/12/2024 15", DAY, None),
     ],
 )  # fmt: skip
@@ -66,7 +66,7 @@ def test_one_text_is_read_as_a_column_is(text, form):
     ("values", "form"),
     [
         (["31/12/2024", "1/2/2024"], DAY), (["12/31/2024", "1/2/2024"], MONTH), (["1/2/2024", "3/4/2024"], None),
-        (["31/12/2024", "12/31/2024"], None), (["2024/1/2"], YEAR), (["31/12/2024", "soon"], None), (["31.12.24"], DAY),
+        (["31/12/2024", "12/31/2024"], None), (["13-07-02", "24-07-22"], None), (["12/31/24", "1/5/24"], MONTH), (["2.14.10", "2.15.11"], None), (["2024/1/2"], YEAR), (["31/12/2024", "soon"], None), (["31.12.24"], None),
         (["10.0.0.1"], None), (["2024-01-05"], None), (["2024-1-5"], YEAR),
     ],
 )  # fmt: skip
@@ -119,3 +119,19 @@ def test_a_source_without_the_key_keeps_its_identity():
     plain = SourceSpec(rules={"a": RuleSpec(min=1)}).plain()
     assert "date_format" not in plain["rules"]["a"]
     assert digest(plain) != digest(SourceSpec(rules={"a": RuleSpec(min=1, date_format=DAY)}).plain())
+
+
+@pytest.mark.parametrize(("text", "form"), [("31-02-24", DAY), ("24-12-31", MONTH), ("31-04-24", None)])
+def test_a_date_that_does_not_exist_is_none_of_year_31(text, form):
+    spec = SourceSpec(rules={"d": RuleSpec(type="date", date_format=form)})
+    frame = pl.DataFrame({"d": [text, "2024-02-29"]})
+    [cast] = casts(frame.schema, spec, "s")
+    assert frame.select(cast.expr)["d"].to_list() == [None, date(2024, 2, 29)]
+
+
+@pytest.mark.parametrize("text", ["31/12/2024", "31-12-2024", "31.12.2024 10:00"])
+def test_a_year_is_no_offset(text):
+    spec = SourceSpec(event_time="d", rules={"d": RuleSpec(date_format=DAY)})
+    frame = pl.DataFrame({"d": [text]})
+    [cast] = casts(frame.schema, spec, "s")
+    assert frame.select(cast.zoneless)["d"].to_list() == [True]

@@ -17,7 +17,9 @@ from outcomes_support import NOW, SALT, SCHEMA, Clock, opened, put, tell
 
 from cumulant.core.errors import DataError, LeaseHeldError, StorageError, UsageError
 from cumulant.core.expr import Column
+from cumulant.core.plan import Field
 from cumulant.outcomes import LabelSchema, ingest_file, ingest_inbox, place, shown, store
+from cumulant.outcomes.labels import Reader
 
 ROWS = [{"id": "a", "row": 0, "label": True}, {"id": "b", "row": 1, "label": False}]
 FAR = datetime(2090, 1, 1, tzinfo=UTC)
@@ -110,6 +112,21 @@ def test_an_expression_reads_its_columns_in_their_number_formats(tmp_path):
     ingest_file(tmp_path / "o", path, schema, clock=Clock())
     found = sorted((one.id, one.label, one.problem) for one in shown(tmp_path / "o", FAR))
     assert found == [("a", True, ""), ("b", False, ""), ("c", None, "no label")]
+
+
+def test_the_key_s_dates_are_read_as_the_source_writes_them_and_known_times_are_not(tmp_path):
+    schema = LabelSchema(
+        key=(Field("day", "date"),), time=Field("at", "time", zone="Europe/Paris"), task="binary", classes=(False, True),
+        date_formats={"day": "31/12/2024", "at": "31/12/2024"},
+    )  # fmt: skip
+    rows = [
+        {"day": "31/12/2024", "at": "31/12/2024 13:00", "label": True},
+        {"day": "2024-12-31", "at": "2024-12-31T12:00:00Z", "label": True},
+        {"day": "2024-12-31", "at": "2024-12-31T12:00:00Z", "label": True, "known_time": "05/03/2025"},
+    ]
+    said = Reader(schema, {}, SALT, received=NOW).read(rows)
+    assert said[0].ref == said[1].ref
+    assert said[2].problem == "unreadable time"
 
 
 def test_columns_that_are_not_there(tmp_path):

@@ -195,3 +195,11 @@ def test_parameters_that_an_engine_does_not_take_are_refused_before_data_are_rea
     settings = spec("y", *params, parameters=params)
     with pytest.raises(DefinitionError, match=said):
         check_trainers(settings, "binary", ("no", "yes"), root=Path())
+
+
+@pytest.mark.parametrize(
+    "params", [{"objective": "cross_entropy"}, {"monotone_constraints": "1,0,-1"}, {"feature_contri": "1,0.5,1"}]
+)
+def test_parameters_that_fit_the_rows_only_are_left_to_the_training(params):
+    settings = spec("y", "lightgbm", parameters={"lightgbm": params})
+    check_trainers(settings, "regression", (), root=Path())

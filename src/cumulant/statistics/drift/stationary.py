@@ -41,8 +41,10 @@ def steady_from(counts: Floats, least: float) -> int:
 
 def has_slope(counts: Floats) -> bool:
     """Whether the newer half of the blocks of `counts` [blocks, cells] differs from the older half by any amount."""
-    middle = len(counts) // 2
-    return len(counts) >= FEWEST and two_samples(_level(counts[:middle]), _level(counts[middle:])).p < _LEVEL_OF_SLOPE
+    older, newer = counts[: len(counts) // 2], counts[len(counts) // 2 :]
+    if len(counts) < FEWEST or not older.sum() or not newer.sum():
+        return False
+    return two_samples(_level(older), _level(newer)).p < _LEVEL_OF_SLOPE
 
 
 def at_end(counts: Floats) -> Floats:
