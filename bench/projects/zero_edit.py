@@ -1,9 +1,12 @@
 """`cumulant new --from`, `train`, untouched, judged on a quarter of the rows that neither of them saw.
 
     python bench/projects/zero_edit.py TABLE.csv TARGET [--time COLUMN] [--by time|random] [--train-time 60s]
+        [--blend auto|off] [--autogluon PYTHON]
 
 `--by time` holds out the last quarter. The held-out rows are answered by `predict`, from the registered model's
-servable. Beside it, on the same rows: LightGBM's defaults, texts as its own categories.
+servable. Beside it, on the same rows: LightGBM's defaults, texts as its own categories; with `--autogluon` (a Python
+that has autogluon.tabular, which is not installed here) AutoGluon with the preset medium_quality and the same time.
+Differences of log loss or RMSE are paired by row and above 0 where ours is better.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ import lightgbm
 import numpy as np
 import polars as pl
 
-from cumulant.statistics import Rows, metric
+from cumulant.core.units import duration
+from cumulant.statistics import Rows, difference, metric
 
 CUMULANT = Path(sys.executable).with_name("cumulant")
 
@@ -51,13 +55,16 @@ def ours(folder: Path, train: pl.DataFrame, test: pl.DataFrame, chosen: argparse
     )
     made = time.perf_counter() - begun
     project = str(folder / "p")
+    if chosen.blend == "off":
+        file = folder / "p" / "cumulant.yaml"
+        file.write_text(file.read_text().replace("\ntraining:\n", "\ntraining:\n  blend: off\n", 1))
     found = command("train", "--time", chosen.train_time, "--trials", "200", "--project", project)
     seconds = time.perf_counter() - begun
     out = folder / "answers.parquet"
     command("predict", "--input", str(folder / "test.csv"), "--output", str(out), "--project", project)
     answers = pl.read_parquet(out)
     said = {"seconds": round(seconds, 1), "new_seconds": round(made, 1)}
-    said |= {key: found["training"].get(key) for key in ("trainer", "score")}
+    said |= {key: found["training"].get(key) for key in ("trainer", "blend")}
     column = "probability" if "probability" in answers.columns else "prediction"
     return answers[column].to_numpy(), said
 
@@ -74,6 +81,22 @@ def defaults(train: pl.DataFrame, test: pl.DataFrame, target: str) -> np.ndarray
     return model.predict_proba(frame[train.height :])[:, 1] if binary else model.predict(frame[train.height :])
 
 
+def autogluon(folder: Path, chosen: argparse.Namespace) -> tuple[np.ndarray, float]:
+    """Its answers, and the seconds that its process took."""
+    seconds = str(duration(chosen.train_time).total_seconds())
+    line = [chosen.autogluon, str(Path(__file__).with_name("autogluon_peer.py")), str(folder), chosen.target, seconds]
+    begun = time.perf_counter()
+    subprocess.run(line, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": ""})
+    return pl.read_csv(folder / "autogluon.csv")["answer"].to_numpy(), time.perf_counter() - begun
+
+
+def gap(name: str, truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> list[float | None]:
+    """The difference with the ends of its 95% interval."""
+    rows = [Rows(truth=truth, prediction=np.asarray(each, dtype=np.float64)) for each in (ours, theirs)]
+    found = difference(metric(name), *rows)
+    return [None if one is None else round(one, 5) for one in (found.value, found.low, found.high)]
+
+
 def labels(values: pl.Series) -> np.ndarray:
     if values.n_unique() == 2:
         return (values == values.unique().sort()[1]).to_numpy().astype(float)
@@ -87,6 +110,8 @@ def main() -> None:
     parser.add_argument("--time")
     parser.add_argument("--by", choices=["time", "random"], default="random")
     parser.add_argument("--train-time", default="60s")
+    parser.add_argument("--blend", choices=["auto", "off"], default="auto")
+    parser.add_argument("--autogluon", metavar="PYTHON")
     chosen = parser.parse_args()
     table = pl.read_csv(chosen.table, infer_schema_length=None).drop_nulls(chosen.target)
     train, test = halves(table, moment=chosen.time if chosen.by == "time" else None)
@@ -95,16 +120,22 @@ def main() -> None:
         answers, said = ours(folder, train, test, chosen)
         truth = labels(test[chosen.target])
         binary = len(np.unique(truth)) == 2
+        others = {"lightgbm defaults": defaults(train, test, chosen.target)}
+        if chosen.autogluon:
+            others["autogluon"], seconds = autogluon(folder, chosen)
+            said["autogluon_seconds"] = round(seconds, 1)
         measured = {}
         for name in ("roc_auc", "log_loss") if binary else ("rmse", "mae"):
-            both = (answers, defaults(train, test, chosen.target))
+            both = (answers, *others.values())
             measured[name] = [round(metric(name).value(Rows(truth=truth, prediction=each)), 5) for each in both]
+        main = "log_loss" if binary else "rmse"
+        said["better by"] = {name: gap(main, truth, answers, each) for name, each in others.items()}
         print(
             json.dumps(
                 {
                     "table": chosen.table.name,
                     "by": chosen.by,
-                    "ours, lightgbm defaults": measured,
+                    ", ".join(["ours", *others]): measured,
                     **said,
                     "load": round(os.getloadavg()[0], 1),
                 }

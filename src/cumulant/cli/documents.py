@@ -31,6 +31,7 @@ class FeatureFigures(msgspec.Struct, frozen=True, kw_only=True):
 class TrainingFigures(msgspec.Struct, frozen=True, kw_only=True):
     """`metrics` and `naive` are on the untouched test rows, with the ends of their 95% intervals.
 
+    `trainer` is that of the best trial; `blend` has the weight of each trainer where a blend is the model.
     `warnings`: what a person should not overlook, and what to write in the project file about it.
     """
 
@@ -40,6 +41,7 @@ class TrainingFigures(msgspec.Struct, frozen=True, kw_only=True):
     folds: int
     trials: int
     trainer: str | None
+    blend: dict[str, float]
     best_settings: dict[str, str]
     metrics: dict[str, Interval]
     naive: dict[str, Interval]
@@ -120,6 +122,7 @@ def training_figures(report: ReportData) -> TrainingFigures:
         folds=sum(fold.name != "test" for fold in training.folds),
         trials=len(training.trials),
         trainer=best.trainer if best else None,
+        blend=training.blend.weights if training.blend is not None and training.blend.taken else {},
         best_settings=best.settings if best else {},
         metrics={metric.name: metric.model for metric in report.metrics},
         naive={metric.name: metric.naive for metric in report.metrics if metric.naive is not None},

@@ -105,17 +105,44 @@ def to_onnx(model: TrainedModel) -> ModelProto:
     graph = Graph(width)
     if widening is not None:
         graph.x = add_widening(graph, widening, width)
-    match model.kind:
-        case "lightgbm":
-            result, outputs = add_boosters(graph, model.boosters())
-        case "xgboost":
-            result, outputs = add_xgboost(graph, model.boosters())
-        case "catboost":
-            result, outputs = add_catboost(graph, model.boosters())
-        case "linear":
-            result, outputs = add_linear(graph, model.linear())
-        case "naive":
-            result, outputs = add_constant(graph, model.prior())
+    result, outputs = _add(graph, model)
     if outputs != wanted:
         raise DefinitionError(f"the model gives {outputs} outputs where its task needs {wanted}")
     return graph.finish(result, outputs)
+
+
+def _add(graph: Graph, model: TrainedModel) -> tuple[str, int]:
+    """Append the model; returns the name of its uncalibrated answer and the number of outputs."""
+    match model.kind:
+        case "lightgbm":
+            return add_boosters(graph, model.boosters())
+        case "xgboost":
+            return add_xgboost(graph, model.boosters())
+        case "catboost":
+            return add_catboost(graph, model.boosters())
+        case "linear":
+            return add_linear(graph, model.linear())
+        case "naive":
+            return add_constant(graph, model.prior())
+        case "blend":
+            return _add_blend(graph, model)
+        case "onnx":
+            raise DefinitionError(
+                "a graph of your own cannot be a part of a blend: one graph holds one version of its operators",
+                hint="write `blend: off` under `training`",
+            )
+        case "widened":
+            raise DefinitionError("members of a blend read one matrix: the blend is widened, not a member")
+
+
+def _add_blend(graph: Graph, model: TrainedModel) -> tuple[str, int]:
+    """Append the members, all of which read the same input, and their weighted sum."""
+    total, outputs = "", set[int]()
+    for weight, member in model.members():
+        answer, count = _add(graph, member)
+        part = graph.add("Mul", graph.number(weight), answer)
+        total = graph.add("Add", total, part) if total else part
+        outputs.add(count)
+    if len(outputs) != 1:
+        raise DefinitionError("models with different numbers of outputs cannot be averaged")
+    return total, outputs.pop()

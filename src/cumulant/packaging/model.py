@@ -21,7 +21,7 @@ Matrix = NDArray[np.float32]
 Values = Sequence[Any] | NDArray[Any]
 #: feature name -> its values
 Columns = Mapping[str, Values]
-Kind = Literal["lightgbm", "xgboost", "catboost", "linear", "naive", "onnx", "widened"]
+Kind = Literal["lightgbm", "xgboost", "catboost", "linear", "naive", "onnx", "blend", "widened"]
 
 
 class TrainedModel(Protocol):
@@ -67,6 +67,10 @@ class TrainedModel(Protocol):
 
     def onnx(self) -> bytes:
         """`onnx`: a user's graph from one float32 matrix [n, k] to probabilities or values."""
+        ...
+
+    def members(self) -> Sequence[tuple[float, TrainedModel]]:
+        """`blend`: the weight of each member, and the member without calibration."""
         ...
 
     def encode(self, features: pl.DataFrame) -> Matrix:

@@ -90,7 +90,7 @@ class Candidate:
             "target": work.training.target,
             "trainer": summary.trainer,
             "as_of": work.as_of.isoformat() if work.as_of else "",
-            "rows": self.fitted.split.train,
+            "rows": self.fitted.rows,
             "features": summary.features,
             "folds": len(summary.folds),
             "trials": summary.trials,
@@ -110,16 +110,18 @@ class Candidate:
 
         Digests are whole: what is cleaned goes by them.
         """
-        model = context.project.spec.model
+        model, summary = context.project.spec.model, self.fitted.summary
         found = {
             **{f"cumulant.{name}": value for name, value in self.lineage.items()},
             "cumulant.servable": self.package.servable.key,
             "cumulant.work": self.work.identity,
             "cumulant.run": context.run,
-            "cumulant.trainer": self.fitted.summary.trainer,
-            "cumulant.parameters": canonical(self.fitted.summary.params).decode(),
+            "cumulant.trainer": summary.trainer,
+            "cumulant.blend": ", ".join(f"{one.trainer} {one.weight:.2f}" for one in summary.parts),
+            "cumulant.parameters": canonical(summary.params_of(summary.heaviest) or {}).decode(),
+            "cumulant.parameters_of": summary.heaviest,
             "cumulant.verdict": self.word,
-            LEARNED_TO: "" if self.fitted.split.train_to is None else self.fitted.split.train_to.isoformat(),
+            LEARNED_TO: "" if self.fitted.learned_to is None else self.fitted.learned_to.isoformat(),
             "owner": model.owner,
             "purpose": model.purpose,
             "risk": model.risk,

@@ -157,7 +157,8 @@ def _table(project: Project, key: str) -> Removed:
 def _objects(project: Project) -> Iterator[Removed]:
     objects, needed = project.objects(), {tags.get("cumulant.servable", "") for tags in _tags(project)}
     for record in _records(project):
-        needed |= {record.servable.key, record.fitted.model.key, record.fitted.naive.key}
+        needed |= {record.servable.key, record.fitted.model.key, record.fitted.served.key}
+        needed.add(record.fitted.naive.key)
     for prefix in ("models/", "servables/"):
         for key in objects.keys(prefix):
             ref = objects.find(key)

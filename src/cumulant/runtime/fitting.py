@@ -19,6 +19,7 @@ from cumulant.runtime.explained import check_when
 from cumulant.runtime.rows import labelled_rows
 from cumulant.runtime.split_rule import SplitRule, rule_of
 from cumulant.training import Parameter, TrainingSummary, TrialRecord
+from cumulant.training.splits import ripened
 
 if TYPE_CHECKING:
     from cumulant.runtime.context import Context
@@ -47,6 +48,14 @@ class SplitSummary(msgspec.Struct, frozen=True, kw_only=True):
     rule: SplitRule | None = None
 
 
+class FinalFit(msgspec.Struct, frozen=True, kw_only=True):
+    """The chosen configuration fitted on all `rows`, up to the moment `learned_to`."""
+
+    model: ObjectRef
+    rows: int
+    learned_to: datetime
+
+
 class Fitted(msgspec.Struct, frozen=True, kw_only=True):
     """What the search left: the stored model and baseline, the summary and every trial."""
 
@@ -57,7 +66,35 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
     split: SplitSummary
     #: the champion's parameters, which were tried first
     warm_start: dict[str, Parameter] | None = None
+    #: the model that is served, where it is not `model`: that of `training.final_fit: all`
+    final: FinalFit | None = None
     reused: bool = False
+
+    @property
+    def served(self) -> ObjectRef:
+        """The model that is packaged."""
+        return self.model if self.final is None else self.final.model
+
+    @property
+    def rows(self) -> int:
+        """How many rows the served model learned from."""
+        return self.split.train if self.final is None else self.final.rows
+
+    @property
+    def learned_to(self) -> datetime | None:
+        """The moment of the last row that the served model learned from."""
+        return self.split.train_to if self.final is None else self.final.learned_to
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be said of the training."""
+        if self.final is None:
+            return self.summary.notes
+        note = (
+            f"the model learned from all {self.final.rows:,} rows, those of the test included: the test figures are of"
+            f" the same configuration fitted on the {self.split.train:,} training rows, not of this model"
+        )
+        return (*self.summary.notes, note)
 
 
 def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | None) -> Fitted:
@@ -71,6 +108,7 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
         training.check_gate(work.evaluation.gate, task=split.train.task, costs=costs)
         training.check_trainers(work.training, split.train.task, split.train.classes, root=context.project.root)
         check_when(context.project.spec.serving.reasons, split.train.task)
+        training.check_final_fit(work.training, timed=split.train.at is not None)
         folder = context.project.state / "search" / digest(inputs)
         context.progress("search", 0.0)
         found = training.search(
@@ -115,7 +153,26 @@ def rows_of(context: Context, work: Work, *, leakage: bool = False) -> Split:
     """The training rows and the test rows. The search asks for `leakage`: a feature that gives the target away is
     refused or named, once for these rows.
     """
-    rows = labelled_rows(
+    rows = _labelled(context, work, leakage=leakage)
+    found = training.split(
+        rows,
+        work.evaluation,
+        seed=work.training.seed,
+        horizon=horizon_of(rows, work.as_of),
+        change=None if work.change is None else to_micros(work.change),
+    )
+    # Cases were chosen to be hard: a figure over them would tell of the choice, not of the model.
+    return found if found.test.asked is None else replace(found, test=found.test.take(~found.test.asked))
+
+
+def all_rows(context: Context, work: Work) -> TrainingSet:
+    """The rows of training and test and those between, so far as they are old enough for any label to be known."""
+    rows = _labelled(context, work)
+    return rows.take(ripened(rows, horizon_of(rows, work.as_of)))
+
+
+def _labelled(context: Context, work: Work, *, leakage: bool = False) -> TrainingSet:
+    return labelled_rows(
         context.project,
         work.task,
         work.snapshot,
@@ -127,15 +184,6 @@ def rows_of(context: Context, work: Work, *, leakage: bool = False) -> Split:
         by_hash=work.by_hash,
         leakage=leakage,
     )
-    found = training.split(
-        rows,
-        work.evaluation,
-        seed=work.training.seed,
-        horizon=horizon_of(rows, work.as_of),
-        change=None if work.change is None else to_micros(work.change),
-    )
-    # Cases were chosen to be hard: a figure over them would tell of the choice, not of the model.
-    return found if found.test.asked is None else replace(found, test=found.test.take(~found.test.asked))
 
 
 def horizon_of(rows: TrainingSet, as_of: datetime | None) -> int | None:

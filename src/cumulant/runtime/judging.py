@@ -56,11 +56,13 @@ def champion_version(context: Context) -> str | None:
 
 
 def champion_parameters(version: ModelVersion | None) -> Mapping[str, Parameter] | None:
-    """What the search tries first: the champion's parameters, where it is of a searched kind."""
-    if version is None or version.tags.get("cumulant.trainer") != "lightgbm":
+    """What the search tries first: the champion's parameters, where they are LightGBM's."""
+    tags = {} if version is None else version.tags
+    # Before there were blends, they were those of the trainer.
+    if tags.get("cumulant.parameters_of", tags.get("cumulant.trainer")) != "lightgbm":
         return None
-    text = version.tags.get("cumulant.parameters")
-    return msgspec.json.decode(text, type=dict[str, Parameter]) if text else None
+    text = tags.get("cumulant.parameters")
+    return msgspec.json.decode(text, type=dict[str, Parameter]) or None if text else None
 
 
 def judge(context: Context, work: Work, fitted: Fitted, champion: ModelVersion | None) -> Judgement:

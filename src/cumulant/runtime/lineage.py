@@ -20,7 +20,8 @@ from cumulant.runtime.actions import check
 from cumulant.runtime.candidate import ModelRecord, find_record
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.features import scans
-from cumulant.runtime.fitting import learned, rows_of
+from cumulant.runtime.final_fit import on_all_rows
+from cumulant.runtime.fitting import all_rows, learned, rows_of
 from cumulant.runtime.models import servable_folder
 from cumulant.runtime.task import Task, target_of
 from cumulant.runtime.validate import load_snapshot
@@ -167,6 +168,8 @@ def _again(
         work = recorded_work(project, record, plan, snapshots[plan.entity], table)
         split = rows_of(context, work)
         best = _fitted_again(context, record, learned(split.train, work), scratch)
+        if record.fitted.final is not None:
+            best = on_all_rows(context, work, record.fitted, best, all_rows(context, work))
         folder = scratch / "servable"
         packaging.build(
             best,
@@ -246,6 +249,7 @@ def repeated(record: ModelRecord) -> TrainingSpec:
         trials=max(1, len(done)),
         time=None,
         ensemble=record.fitted.summary.members,
+        blend="off",
         trainers=[name for name in record.training.trainers if name not in cut],
     )
 

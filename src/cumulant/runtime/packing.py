@@ -47,7 +47,7 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
     rules = request_rules(context.project, work.task.plan)
     explained = context.project.spec.serving.reasons
     inputs = {
-        "model": fitted.model.key,
+        "model": fitted.served.key,
         "plan": digest(work.task.plan),
         "work": work.identity,
         "unread": unread,
@@ -61,7 +61,7 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
         inputs["reasons"] = msgspec.to_builtins(explained)
 
     def build() -> dict[str, object]:
-        model, rows = loaded(context, fitted.model), rows_of(context, work)
+        model, rows = loaded(context, fitted.served), rows_of(context, work)
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "servable"
             servable = packaging.build(

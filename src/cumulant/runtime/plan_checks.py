@@ -102,7 +102,7 @@ def check_rows(project: Project, task: Task, snapshot: Snapshot) -> None:
 
     Raises:
         DataError: the target or a cost cannot be used, or a split leaves too few rows.
-        UsageError: a metric does not measure the task, or rows have no time for the capacity.
+        UsageError: a metric does not measure the task, or rows have no time for the capacity or the final fit.
         DefinitionError: reasons that the task has not, or a trainer or its parameters do not fit it.
     """
     from cumulant.training.searched import searched_metric
@@ -116,6 +116,7 @@ def check_rows(project: Project, task: Task, snapshot: Snapshot) -> None:
     training.check_gate(evaluation.gate, task=rows.task, costs=rows.false_negative is not None)
     training.check_trainers(spec, rows.task, rows.classes, root=Path(project.root))
     check_when(project.spec.serving.reasons, rows.task)
+    training.check_final_fit(spec, timed=rows.at is not None)
     if isinstance(spec.threshold, training.Threshold) and spec.threshold.alerts is not None and rows.task == "binary":
         check_timed(spec.threshold.alerts, timed=rows.at is not None)
     if rows.at is not None or evaluation.clusters not in computed_names(task.plan):

@@ -25,6 +25,7 @@ from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.delivery import by_releases, served
 from cumulant.runtime.explained import check_codes
 from cumulant.runtime.features import FeatureSet, feature_set
+from cumulant.runtime.final_fit import final_fit
 from cumulant.runtime.fitting import SplitSummary, fit
 from cumulant.runtime.judging import champion_parameters, judge, reference
 from cumulant.runtime.models import CANDIDATE, CHAMPION
@@ -158,6 +159,7 @@ def _candidate(context: Context, work: Work, table: FeatureSet) -> Candidate:
     champion = reference(context, work)
     fitted = fit(context, work, champion=champion_parameters(champion))
     judgement = judge(context, work, fitted, champion)
+    fitted = final_fit(context, work, fitted)
     lineage = lineage_of(context.project, work, table)
     built = package(context, work, fitted, lineage)
     return Candidate(
@@ -190,7 +192,7 @@ def _result(context: Context, made: Candidate, version: ModelVersion, reused: tu
         "as_of": made.work.as_of,
         "promoted": CHAMPION in version.aliases,
         "next": _next(context.project, made, version),
-        "notes": (*fitted.summary.notes, *judgement.notes, *unchecked_notes(context.project, made.work.task.plan)),
+        "notes": (*fitted.notes, *judgement.notes, *unchecked_notes(context.project, made.work.task.plan)),
         "reused": reused,
     }
 

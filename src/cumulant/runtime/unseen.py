@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cumulant.ports.registry import ModelVersion
+    from cumulant.runtime.candidate import ModelRecord
     from cumulant.runtime.context import Context
-    from cumulant.runtime.fitting import SplitSummary
     from cumulant.runtime.work import Work
     from cumulant.training import TrainingSet
 
@@ -32,7 +32,7 @@ def unseen(
     """
     record = find_record(context.project, version)
     split = None if record is None else record.fitted.split
-    if test.at is not None and (last := _learned_to(split, version)) is not None:
+    if test.at is not None and (last := _learned_to(record, version)) is not None:
         return test.at > to_micros(last), ""
     if split is None or split.rule is None:
         return None, f"it is not known which rows {version.uri} learned from"
@@ -42,9 +42,9 @@ def unseen(
     return found[test.rows], ""
 
 
-def _learned_to(split: SplitSummary | None, version: ModelVersion) -> datetime | None:
+def _learned_to(record: ModelRecord | None, version: ModelVersion) -> datetime | None:
     """The moment of its last training row; of a version without a record, what its tag says."""
-    if split is not None:
-        return split.train_to
+    if record is not None:
+        return record.fitted.learned_to
     text = version.tags.get(LEARNED_TO)
     return None if text is None else moment(text)

@@ -10,11 +10,12 @@ if TYPE_CHECKING:
     from cumulant.training.dataset import TrainingSet, training_set
     from cumulant.training.evaluation import evaluate, scored
     from cumulant.training.events import GateDecided, ModelEvaluated, SearchFinished, TrialFinished
+    from cumulant.training.final import check_final_fit, fit_all
     from cumulant.training.fixed import fit_once
     from cumulant.training.model import FittedModel
     from cumulant.training.payloads import LinearWeights
     from cumulant.training.plots import save_plots
-    from cumulant.training.records import Evaluation, FittedBooster, SliceResult, TrainingSummary, TrialRecord
+    from cumulant.training.records import BLEND, Evaluation, FittedBooster, SliceResult, TrainingSummary, TrialRecord
     from cumulant.training.replay import refit
     from cumulant.training.spec import Cost, EvaluationSpec, GateRule, Parameter, Threshold, TrainingSpec, quick
     from cumulant.training.splits import Fold, Split, folds, split
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cumulant.training.weighting import aged, weighted
 
 _HOMES = {
+    "BLEND": "records",
     "Cost": "spec",
     "Evaluation": "records",
     "EvaluationSpec": "spec",
@@ -54,8 +56,10 @@ _HOMES = {
     "fit_once": "fixed",
     "folds": "splits",
     "advice": "threshold",
+    "check_final_fit": "final",
     "check_gate": "verdicts",
     "check_trainers": "trainer_checks",
+    "fit_all": "final",
     "gate": "verdicts",
     "quick": "spec",
     "refit": "replay",
@@ -68,6 +72,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BLEND",
     "Cost",
     "Evaluation",
     "EvaluationSpec",
@@ -94,9 +99,11 @@ __all__ = [
     "Verdict",
     "advice",
     "aged",
+    "check_final_fit",
     "check_gate",
     "check_trainers",
     "evaluate",
+    "fit_all",
     "fit_once",
     "folds",
     "gate",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Self
 
@@ -82,6 +82,11 @@ class Budget:
     def spent(self) -> float:
         """Seconds since the start, those of earlier processes included."""
         return self._clock() - self._start
+
+
+def longest(seconds: Mapping[str, float], blended: Collection[str]) -> float:
+    """The most that one model may take of `seconds` by trainer: of all `blended` together, or of any alone."""
+    return max([sum(seconds[name] for name in blended), *seconds.values()])
 
 
 def clock_notes(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import statistics as averages
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -14,52 +14,17 @@ from cumulant.core.servable import Calibration
 from cumulant.training import calibration, sampling, threshold
 from cumulant.training.boosting import expected_seconds, member_seed
 from cumulant.training.budget import Budget
+from cumulant.training.choices import BlendChoice, Choice
 from cumulant.training.crossval import CrossValidation
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.encoding import Matrix
 from cumulant.training.engine_models import CatboostModels, XgboostModels
-from cumulant.training.journal import TrialJournal
 from cumulant.training.model import FittedModel, ModelCard
-from cumulant.training.payloads import Boosters, Floats, Payload
+from cumulant.training.payloads import Blend, Boosters, Payload
 from cumulant.training.records import FittedBooster, TrialRecord
 from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers import Fit, Params, Sample, Searched, Trainer
 from cumulant.training.widened import widened
-
-
-@dataclass(frozen=True, kw_only=True)
-class Choice:
-    """What goes into the model: trials whose answers are averaged, and their out-of-fold answers and score."""
-
-    trainer: Trainer
-    members: tuple[TrialRecord, ...]
-    answers: Floats
-    score: float
-
-
-def best_of(
-    trainer: Trainer, records: Sequence[TrialRecord], journal: TrialJournal, folds: CrossValidation, *, most: int
-) -> Choice | None:
-    """The best trial of a trainer, or of a searched one the average of its best few that scores best out of fold."""
-    ranked = ranking(records, trainer.name, larger_is_better=folds.metric.larger_is_better)
-    sign = 1 if folds.metric.larger_is_better else -1
-    best: Choice | None = None
-    total: Floats | None = None
-    for count, record in enumerate(ranked[: most if trainer.searched else 1], start=1):
-        answers = journal.answers(record.number)
-        total = answers if total is None else total + answers
-        mean = total / count
-        score = folds.mean_score(mean)
-        if best is None or sign * score > sign * best.score:
-            best = Choice(trainer=trainer, members=tuple(ranked[:count]), answers=mean, score=score)
-    return best
-
-
-def ranking(records: Sequence[TrialRecord], trainer: str, *, larger_is_better: bool) -> list[TrialRecord]:
-    """The finished trials of a trainer, the best first, the earlier among equals."""
-    finished = [(record.score, record) for record in records if record.trainer == trainer and record.score is not None]
-    sign = -1 if larger_is_better else 1
-    return [record for _, record in sorted(finished, key=lambda pair: (sign * pair[0], pair[1].number))]
 
 
 class Finisher:
@@ -73,45 +38,80 @@ class Finisher:
         *,
         spec: TrainingSpec,
         budget: Budget,
-        fits: Sequence[tuple[int, int, float]],
+        fits: Mapping[str, Sequence[tuple[int, int, float]]],
     ) -> None:
+        """`fits`: those of the search, (rows, rounds, seconds) by trainer."""
         whole = Sample(matrix=matrix, target=rows.target, weight=rows.weight)
         wide, self._widening = folds.means.fit(whole)
         self._rows, self._matrix, self._folds = rows, wide.matrix, folds
-        self._spec, self._budget, self._fits = spec, budget, list(fits)
+        self._spec, self._budget, self._fits = spec, budget, fits
+        #: seconds kept for the first boosters of a blend's members that are fitted afterwards
+        self._later = 0.0
         self.notes: list[str] = []
         #: what a person should not overlook
         self.warnings: tuple[str, ...] = ()
-        #: the boosters of the last model that has some
-        self.boosters: tuple[FittedBooster, ...] = ()
+        #: by trainer, the boosters that were fitted
+        self.boosters: dict[str, tuple[FittedBooster, ...]] = {}
 
-    def model(self, choice: Choice, *, boosters: Sequence[FittedBooster] = ()) -> tuple[FittedModel, str]:
-        """The fitted model, and how its threshold was found. `boosters`: exactly these are fitted."""
-        payload = self._again(choice, boosters) if boosters else self._payload(choice)
+    def model(
+        self, choice: Choice | BlendChoice, *, boosters: Mapping[str, Sequence[FittedBooster]] | None = None
+    ) -> tuple[FittedModel, str]:
+        """The fitted model, and how its threshold was found. `boosters`: of a trainer named there exactly these are
+        fitted.
+        """
+        payload, importance = self.fit(choice, boosters or {})
         problem = self._folds.problem
         calibrated, limit, text = Calibration(), None, ""
         if problem.task == "binary":
             calibrated, limit, text = self._decision(choice)
             self.warnings = self._unsaid()
-        importance = choice.trainer.importance(problem, payload)
-        payload = widened(payload, self._widening)
         card = ModelCard(
             kind=payload.kind,
-            trainer=choice.trainer.name,
+            trainer=choice.name,
             task=problem.task,
             classes=problem.classes,
             inputs=self._folds.inputs,
             calibration=calibrated,
             threshold=limit,
-            importance=self._folds.means.by_feature(importance),
-            params=choice.members[0].params,
+            importance=importance,
+            params={} if isinstance(choice, BlendChoice) else choice.members[0].params,
         )
         return FittedModel(card, payload), text
 
-    def _decision(self, choice: Choice) -> tuple[Calibration, float, str]:
+    def fit(
+        self, choice: Choice | BlendChoice, boosters: Mapping[str, Sequence[FittedBooster]]
+    ) -> tuple[Payload, dict[str, float]]:
+        """The payload, and the importance of each feature; `boosters` as in `model`."""
+        if isinstance(choice, BlendChoice):
+            payload, importance = self._blended(choice, boosters)
+        else:
+            payload, importance = self._alone(choice, boosters)
+        return widened(payload, self._widening), self._folds.means.by_feature(importance)
+
+    def _blended(
+        self, choice: BlendChoice, boosters: Mapping[str, Sequence[FittedBooster]]
+    ) -> tuple[Payload, dict[str, float]]:
+        """The members one after the other; each leaves the later ones the time of one fit."""
+        parts = []
+        for place, one in enumerate(choice.members, start=1):
+            self._later = sum(
+                self._seconds(other.name, other.members[0], len(self._rows)) for other in choice.members[place:]
+            )
+            parts.append(self._alone(one, boosters))
+        payload = Blend(members=tuple(part for part, _ in parts), weights=choice.weights)
+        return payload, _weighted([shares for _, shares in parts], choice.weights)
+
+    def _alone(
+        self, choice: Choice, boosters: Mapping[str, Sequence[FittedBooster]]
+    ) -> tuple[Payload, dict[str, float]]:
+        recorded = boosters.get(choice.name)
+        payload = self._again(choice, recorded) if recorded else self._payload(choice)
+        return payload, choice.trainer.importance(self._folds.problem, payload)
+
+    def _decision(self, choice: Choice | BlendChoice) -> tuple[Calibration, float, str]:
         """Calibration, threshold, and how it was found, from answers out of fold."""
         judged, calibrated = self._rows.take(self._folds.places), Calibration()
-        if choice.trainer.name != "naive":  # a constant has no slope to correct
+        if choice.name != "naive":  # a constant has no slope to correct
             own = self._folds.judged(choice.answers)
             calibrated = calibration.choose(self._spec.calibration, judged.target, own, self._folds.parts)
         scores = calibration.apply(calibrated, choice.answers)
@@ -134,7 +134,7 @@ class Finisher:
         if not choice.trainer.searched:
             params = choice.members[0].params
             return self._fit(choice.trainer, params, len(self._rows), seed=self._folds.problem.seed).payload
-        rows = self._affordable(choice.members[0])
+        rows = self._affordable(choice)
         members = self._members(choice)
         workers = max(1, min(self._folds.problem.threads, len(members)))
         plan = [
@@ -145,13 +145,11 @@ class Finisher:
         with ThreadPoolExecutor(workers) as pool, self._budget.ends_with():
             for first in range(0, len(members), workers):
                 wave = range(first, min(first + workers, len(members)))
-                if first and self._seconds(members[first], rows) > self._budget.left():
+                if first and self._seconds(choice.name, members[first], rows) > self._left():
                     break
                 # The first booster is the model: a few seconds late is better than cut off after a tenth of its rounds.
                 fits += pool.map(
-                    lambda place: self._member(
-                        choice, plan[place], left=self._budget.left if place else self._budget.forever
-                    ),
+                    lambda place: self._member(choice, plan[place], left=self._left if place else self._budget.forever),
                     wave,
                 )
         whole = [(one, fit) for one, fit in zip(plan, fits, strict=False) if not fit.cut]
@@ -159,7 +157,7 @@ class Finisher:
             self.notes.append(
                 f"the time was over after {len(whole)} of the {len(members)} boosters; the model averages these"
             )
-        self.boosters = tuple(one for one, _ in whole)
+        self.boosters[choice.name] = tuple(one for one, _ in whole)
         return _averaged([fit for _, fit in whole])
 
     def _again(self, choice: Choice, boosters: Sequence[FittedBooster]) -> Payload:
@@ -167,7 +165,7 @@ class Finisher:
         workers = max(1, min(self._folds.problem.threads, len(boosters)))
         with ThreadPoolExecutor(workers) as pool, self._budget.ends_with():
             fits = list(pool.map(lambda one: self._member(choice, one, left=self._budget.forever), boosters))
-        self.boosters = tuple(boosters)
+        self.boosters[choice.name] = tuple(boosters)
         return _averaged(fits)
 
     def _member(self, choice: Choice, one: FittedBooster, *, left: Callable[[], float]) -> Fit:
@@ -197,10 +195,10 @@ class Finisher:
     def _whole(self) -> Sample:
         return Sample(matrix=self._matrix, target=self._rows.target, weight=self._rows.weight)
 
-    def _affordable(self, record: TrialRecord) -> int:
+    def _affordable(self, choice: Choice) -> int:
         """How many rows the first booster may have; all of them unless the time is too short even for one."""
         everything = len(self._rows)
-        needed, left = self._seconds(record, everything), max(self._budget.left(), 1.0)
+        needed, left = self._seconds(choice.name, choice.members[0], everything), max(self._left(), 1.0)
         if needed <= left:
             return everything
         rows = min(everything, max(sampling.SEARCH_ROWS, int(everything * left / needed)))
@@ -208,12 +206,27 @@ class Finisher:
             self.notes.append(f"the final fit took {rows:,} of {everything:,} rows: the time was over")
         return rows
 
-    def _seconds(self, record: TrialRecord, rows: int) -> float:
-        return expected_seconds(self._fits, rows, _rounds(record)) if self._budget.limited else 0.0
+    def _left(self) -> float:
+        """Seconds left for this trainer."""
+        return self._budget.left() - self._later
+
+    def _seconds(self, trainer: str, record: TrialRecord, rows: int) -> float:
+        return expected_seconds(self._fits.get(trainer, ()), rows, _rounds(record)) if self._budget.limited else 0.0
 
 
 def _rounds(record: TrialRecord) -> int:
     return max(1, round(averages.fmean(record.rounds)))
+
+
+def _weighted(importance: Sequence[Mapping[str, float]], weights: Sequence[float]) -> dict[str, float]:
+    """The weighted mean of the importance of those members that tell one, largest first."""
+    pairs = [(shares, weight) for shares, weight in zip(importance, weights, strict=True) if shares]
+    whole = sum(weight for _, weight in pairs)
+    mean: dict[str, float] = {}
+    for shares, weight in pairs:
+        for name, share in shares.items():
+            mean[name] = mean.get(name, 0.0) + share * weight / whole
+    return dict(sorted(mean.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def _averaged(fits: Sequence[Fit]) -> Payload:

@@ -15,12 +15,12 @@ from cumulant.core.servable import Calibration, Input, Task
 from cumulant.training.calibration import apply
 from cumulant.training.encoding import Matrix, encode
 from cumulant.training.engine_models import CatboostModels, XgboostModels
-from cumulant.training.payloads import Boosters, Floats, Graph, Kind, LinearWeights, Payload, Prior, payload_from
+from cumulant.training.payloads import Blend, Boosters, Floats, Graph, Kind, LinearWeights, Payload, Prior, payload_from
 from cumulant.training.spec import Parameter
 from cumulant.training.target_means import Widening
 from cumulant.training.widened import Widened
 
-P = TypeVar("P", Boosters, LinearWeights, Prior, Graph, Widened)
+P = TypeVar("P", Blend, Boosters, LinearWeights, Prior, Graph, Widened)
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,6 +120,16 @@ class FittedModel:
     def onnx(self) -> bytes:
         """A user's graph. Raises DefinitionError for another kind."""
         return self._of(Graph).content
+
+    def members(self) -> Sequence[tuple[float, FittedModel]]:
+        """Weights and members of a blend, uncalibrated. Raises DefinitionError for another kind."""
+        blend = self._of(Blend)
+        plain = {"calibration": Calibration(), "threshold": None}
+        cards = [msgspec.structs.replace(self.card, kind=one.kind, **plain) for one in blend.members]
+        return [
+            (weight, FittedModel(card, member))
+            for weight, card, member in zip(blend.weights, cards, blend.members, strict=True)
+        ]
 
     def _of(self, wanted: type[P]) -> P:
         if not isinstance(self.payload, wanted):

@@ -6,7 +6,7 @@ regression: value) or [n, classes], before calibration, and writes itself to fil
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -19,7 +19,7 @@ from cumulant.core.errors import IntegrityError
 from cumulant.training.encoding import Matrix
 
 Floats = NDArray[np.float64]
-Kind = Literal["lightgbm", "xgboost", "catboost", "linear", "naive", "onnx", "widened"]
+Kind = Literal["lightgbm", "xgboost", "catboost", "linear", "naive", "onnx", "blend", "widened"]
 
 
 class Payload(Protocol):
@@ -161,34 +161,92 @@ class Graph(msgspec.Struct, frozen=True, dict=True):
 _FLOATS = ("tensor(float)", "tensor(double)")
 
 
+class Blend(msgspec.Struct, frozen=True, kw_only=True):
+    """The average of other payloads by `weights`, whose sum is 1."""
+
+    members: tuple[Payload, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def kind(self) -> Kind:
+        return "blend"
+
+    def predict(self, matrix: Matrix, /) -> Floats:
+        total = self.weights[0] * self.members[0].predict(matrix)
+        for weight, member in zip(self.weights[1:], self.members[1:], strict=True):
+            total = total + weight * member.predict(matrix)
+        return total
+
+    def files(self) -> dict[str, bytes]:
+        parts = _Parts(kinds=tuple(one.kind for one in self.members), weights=self.weights)
+        files = {"blend.json": msgspec.json.encode(parts)}
+        for number, member in enumerate(self.members):
+            files |= {f"{_prefix(number)}{name}": content for name, content in member.files().items()}
+        return files
+
+
+class _Parts(msgspec.Struct, frozen=True, kw_only=True):
+    kinds: tuple[Kind, ...]
+    weights: tuple[float, ...]
+
+
+def _prefix(number: int) -> str:
+    return f"member-{number}."
+
+
 def payload_from(kind: Kind, folder: Path) -> Payload:
-    """The payload that `files` wrote to `folder`.
+    """The payload whose `files` are in `folder`.
 
     Raises:
         IntegrityError: a file is missing or is not what it should be.
     """
-    from cumulant.training.engine_models import CatboostModels, XgboostModels
-    from cumulant.training.widened import read_widened
-
-    readers: dict[str, Callable[[Path], Payload]] = {
-        "lightgbm": lambda path: Boosters(_texts(path, "booster", ".txt")),
-        "xgboost": lambda path: XgboostModels(_texts(path, "xgboost", ".json")),
-        "catboost": lambda path: CatboostModels(_texts(path, "catboost", ".json")),
-        "linear": lambda path: msgspec.json.decode((path / "linear.json").read_bytes(), type=LinearWeights),
-        "naive": lambda path: msgspec.json.decode((path / "prior.json").read_bytes(), type=Prior),
-        "widened": read_widened,
-        "onnx": lambda path: Graph((path / "model.onnx").read_bytes(), int((path / "outputs").read_text())),
-    }
     try:
-        return readers[kind](folder)
-    except (FileNotFoundError, msgspec.DecodeError, ValueError) as error:
+        return payload_of(kind, {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()})
+    except (FileNotFoundError, KeyError, msgspec.DecodeError, ValueError) as error:
+        lacking = f"there is no {error.args[0]}" if isinstance(error, KeyError) else error
         raise IntegrityError(
-            f"the stored model in {folder.name} cannot be read: {error}", subject=folder.name
+            f"the stored model in {folder.name} cannot be read: {lacking}", subject=folder.name
         ) from None
 
 
-def _texts(folder: Path, stem: str, suffix: str) -> tuple[str, ...]:
-    found = sorted(folder.glob(f"{stem}-*{suffix}"), key=lambda path: int(path.stem.removeprefix(f"{stem}-")))
+def payload_of(kind: Kind, files: Mapping[str, bytes]) -> Payload:
+    """The payload whose `files` are these.
+
+    Raises:
+        KeyError, FileNotFoundError: a file is missing.
+        ValueError: one is not what it should be.
+    """
+    from cumulant.training.engine_models import CatboostModels, XgboostModels
+    from cumulant.training.widened import read_widened
+
+    readers: dict[Kind, Callable[[Mapping[str, bytes]], Payload]] = {
+        "lightgbm": lambda files: Boosters(_texts(files, "booster", ".txt")),
+        "xgboost": lambda files: XgboostModels(_texts(files, "xgboost", ".json")),
+        "catboost": lambda files: CatboostModels(_texts(files, "catboost", ".json")),
+        "linear": lambda files: msgspec.json.decode(files["linear.json"], type=LinearWeights),
+        "naive": lambda files: msgspec.json.decode(files["prior.json"], type=Prior),
+        "onnx": lambda files: Graph(files["model.onnx"], int(files["outputs"])),
+        "blend": _blend,
+        "widened": read_widened,
+    }
+    return readers[kind](files)
+
+
+def _texts(files: Mapping[str, bytes], stem: str, suffix: str) -> tuple[str, ...]:
+    found = [name for name in files if name.startswith(f"{stem}-") and name.endswith(suffix)]
     if not found:
         raise FileNotFoundError(f"there is no {stem}-0{suffix}")
-    return tuple(path.read_bytes().decode() for path in found)
+    ordered = sorted(found, key=lambda name: int(name.removeprefix(f"{stem}-").removesuffix(suffix)))
+    return tuple(files[name].decode() for name in ordered)
+
+
+def _blend(files: Mapping[str, bytes]) -> Payload:
+    parts = msgspec.json.decode(files["blend.json"], type=_Parts)
+    if not parts.kinds or len(parts.kinds) != len(parts.weights):
+        raise ValueError("blend.json needs one weight a member")
+    members = []
+    for number, kind in enumerate(parts.kinds):
+        prefix = _prefix(number)
+        own = {name.removeprefix(prefix): content for name, content in files.items() if name.startswith(prefix)}
+        members.append(payload_of(kind, own))
+    return Blend(members=tuple(members), weights=parts.weights)

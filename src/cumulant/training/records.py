@@ -9,7 +9,10 @@ import msgspec
 from cumulant.core.servable import Calibration, Task
 from cumulant.statistics.records import Estimate
 from cumulant.training.curves import Curve
-from cumulant.training.spec import Parameter
+from cumulant.training.spec import SEARCHED, Parameter
+
+#: the name of a blend where that of a trainer stands
+BLEND = "blend"
 
 State = Literal["complete", "pruned", "cut"]
 
@@ -53,6 +56,29 @@ class FittedBooster(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
 
 
+class BlendMember(msgspec.Struct, frozen=True, kw_only=True):
+    """One trainer in a blend: its weight, its own score, parameters, trials and boosters, as in `TrainingSummary`."""
+
+    trainer: str
+    weight: float
+    score: float
+    params: dict[str, Parameter]
+    chosen: tuple[int, ...]
+    boosters: tuple[FittedBooster, ...] = ()
+
+
+class BlendSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A blend that was tried; `taken` where it is the model. `gain` is over the trainer `best` alone, above 0 better,
+    and `score` is out of fold too, both by weights that were fitted on other folds.
+    """
+
+    taken: bool
+    members: tuple[BlendMember, ...]
+    score: float
+    gain: Estimate
+    best: str
+
+
 class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What was searched and chosen. Scores are out-of-fold means of `metric`."""
 
@@ -75,6 +101,8 @@ class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
     chosen: tuple[int, ...] = ()
     #: the boosters of the model; empty for other kinds
     boosters: tuple[FittedBooster, ...] = ()
+    #: the blend that was tried; where it is the model, `trainer` is "blend" and `params` are empty
+    blend: BlendSummary | None = None
     calibration: Calibration = Calibration()
     threshold: float | None = None
     threshold_text: str = ""
@@ -86,6 +114,31 @@ class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
     #: what a person should not overlook, and what to write in the project file about it
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+
+    @property
+    def parts(self) -> tuple[BlendMember, ...]:
+        """The members of the blend that is the model, the largest weight first; empty where one trainer is."""
+        return self.blend.members if self.blend is not None and self.blend.taken else ()
+
+    @property
+    def made_by(self) -> str:
+        """`lightgbm`, or `blend of lightgbm (0.65) and linear (0.35)`."""
+        shown = [f"{one.trainer} ({one.weight:.2f})" for one in self.parts]
+        return f"{self.trainer} of {', '.join(shown[:-1])} and {shown[-1]}" if shown else self.trainer
+
+    @property
+    def heaviest(self) -> str:
+        """The trainer, of a blend the one of the largest weight among those whose parameters are searched; where none
+        is, among all.
+        """
+        names = [one.trainer for one in self.parts] or [self.trainer]
+        return next((name for name in names if name in SEARCHED), names[0])
+
+    def params_of(self, trainer: str) -> dict[str, Parameter] | None:
+        """The parameters of `trainer` in the model; None where it has no part in it."""
+        if trainer == self.trainer:
+            return self.params
+        return next((one.params for one in self.parts if one.trainer == trainer), None)
 
 
 class SliceResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ any speed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,13 +19,14 @@ from cumulant.core.errors import IntegrityError
 from cumulant.core.progress import Progress, silent
 from cumulant.training.budget import Budget
 from cumulant.training.calm import one_thread_a_product, quiet
+from cumulant.training.choices import BlendChoice, Choice, average
 from cumulant.training.crossval import CrossValidation
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.finish import Choice, Finisher
+from cumulant.training.finish import Finisher
 from cumulant.training.making import make_trainer
 from cumulant.training.model import FittedModel
 from cumulant.training.payloads import Floats
-from cumulant.training.records import TrainingSummary, TrialRecord
+from cumulant.training.records import BlendMember, FittedBooster, TrainingSummary, TrialRecord
 from cumulant.training.searched import searched_metric
 from cumulant.training.spec import TrainingSpec
 from cumulant.training.study import made_folds
@@ -48,29 +50,55 @@ def refit(
         IntegrityError: a trial that the summary names is not among `trials`.
         UsageError, DataError, UserCodeError: as `search`.
     """
-    trainer = make_trainer(summary.trainer, root or Path())
+    parts: Sequence[BlendMember | TrainingSummary] = summary.parts or [summary]
+    trainers = [make_trainer(one.trainer, root or Path()) for one in parts]
+    chosen = [trials_of(one.chosen, one.boosters, trials) for one in parts]
     folds, matrix, _ = made_folds(rows, spec, searched_metric(spec, rows))
     with one_thread_a_product(), quiet():
-        choice = _choice(trainer, _members(summary, trials), folds, score=summary.score, progress=progress)
-        progress(f"final fit of {trainer.name}", 0.95)
-        finisher = Finisher(rows, matrix, folds, spec=spec, budget=Budget.of(None), fits=())
-        return finisher.model(choice, boosters=summary.boosters)[0]
+        choices = [_choice(*pair, folds, progress=progress) for pair in zip(trainers, chosen, strict=True)]
+        progress(f"final fit of {summary.trainer}", 0.95)
+        finisher = Finisher(rows, matrix, folds, spec=spec, budget=Budget.of(None), fits={})
+        boosters = {one.trainer: one.boosters for one in parts}
+        return finisher.model(combined(choices, summary), boosters=boosters)[0]
 
 
-def _members(summary: TrainingSummary, trials: Sequence[TrialRecord]) -> tuple[TrialRecord, ...]:
+def combined(choices: Sequence[Choice], summary: TrainingSummary) -> Choice | BlendChoice:
+    """The blend of `choices` as it was recorded, whose weights are not fitted again; or the only choice."""
+    blend = summary.blend
+    if blend is None or not blend.taken:
+        return choices[0]
+    weights = tuple(one.weight for one in blend.members)
+    return BlendChoice(
+        members=tuple(choices),
+        weights=weights,
+        answers=average([one.answers for one in choices], weights),
+        score=blend.score,
+        gain=blend.gain,
+        best=blend.best,
+    )
+
+
+def trials_of(
+    chosen: Sequence[int], boosters: Sequence[FittedBooster], trials: Sequence[TrialRecord]
+) -> tuple[TrialRecord, ...]:
+    """The trials `chosen`, of which `boosters` were fitted too.
+
+    Raises:
+        IntegrityError: one of them is not among `trials`.
+    """
     known = {record.number: record for record in trials}
-    absent = sorted({*summary.chosen, *(one.trial for one in summary.boosters)} - known.keys())
+    absent = sorted({*chosen, *(one.trial for one in boosters)} - known.keys())
     if absent:
         raise IntegrityError(
             f"the record of this training lacks trial {absent[0]}, which the model was made of",
             subject=f"trial {absent[0]}",
             hint="the journal was changed: restore it from a copy, or train again",
         )
-    return tuple(known[number] for number in summary.chosen)
+    return tuple(known[number] for number in chosen)
 
 
 def _choice(
-    trainer: Trainer, members: tuple[TrialRecord, ...], folds: CrossValidation, *, score: float, progress: Progress
+    trainer: Trainer, members: tuple[TrialRecord, ...], folds: CrossValidation, *, progress: Progress
 ) -> Choice:
     """The trials with their averaged out-of-fold answers, in the precision in which a search keeps them."""
     total: Floats | None = None
@@ -79,7 +107,7 @@ def _choice(
         answers = _answers(trainer, record, folds).astype(np.float32).astype(np.float64)
         total = answers if total is None else total + answers
     assert total is not None
-    return Choice(trainer=trainer, members=members, answers=total / len(members), score=score)
+    return Choice(trainer=trainer, members=members, answers=total / len(members), score=math.nan)
 
 
 def _answers(trainer: Trainer, record: TrialRecord, folds: CrossValidation) -> Floats:

@@ -111,6 +111,21 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     ensemble: Annotated[
         int, Meta(ge=1, le=20, description="How many of the best tried boosters are averaged in the model.")
     ] = 3
+    blend: Annotated[
+        Literal["auto", "off"],
+        Meta(
+            description="`auto`: a weighted average of `linear`, `lightgbm` and other built-in trainers, as one model,"
+            " where it is better out of fold than the best of them beyond noise; `off`: one trainer."
+        ),
+    ] = "auto"
+    final_fit: Annotated[
+        Literal["train", "all"],
+        Meta(
+            description="`all`: after the test the chosen configuration is fitted again on all rows, those of the test"
+            " included; the test figures are then of the configuration, and a later gate compares with it on newer rows"
+            " only. Needs rows with times."
+        ),
+    ] = "train"
     seed: Annotated[int, Meta(ge=0, description="Equal seed, data, trial budget and threads give an equal model.")] = 0
     jobs: Annotated[int, Meta(ge=1, description="Trials at the same time; above 1 results are not repeatable.")] = 1
     threads: Annotated[
@@ -185,8 +200,8 @@ class EvaluationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
 
 
 def quick(spec: TrainingSpec) -> TrainingSpec:
-    """`spec` for a first look: one set of parameters, two folds, one booster."""
-    return msgspec.structs.replace(spec, trials=1, folds=2, ensemble=1)
+    """`spec` for a first look: one set of parameters, two folds, one booster, no blend, the test rows kept apart."""
+    return msgspec.structs.replace(spec, trials=1, folds=2, ensemble=1, blend="off", final_fit="train")
 
 
 def linear_name(task: Task) -> str:

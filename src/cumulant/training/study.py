@@ -19,12 +19,14 @@ from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.statistics import Metric
 from cumulant.training import boosting, duplicates, proposals
-from cumulant.training.budget import Budget, clock_notes
+from cumulant.training.blend import blend, blendable
+from cumulant.training.budget import Budget, clock_notes, longest
 from cumulant.training.calm import one_thread_a_product, quiet
+from cumulant.training.choices import BlendChoice, Choice, best_of, ranking
 from cumulant.training.crossval import CrossValidation, Outcome
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.encoding import Matrix, encode
-from cumulant.training.finish import Choice, Finisher, best_of, ranking
+from cumulant.training.finish import Finisher
 from cumulant.training.journal import TrialJournal
 from cumulant.training.making import make_trainer
 from cumulant.training.model import FittedModel
@@ -152,15 +154,18 @@ class _Study:
             self._search(trainer, offset=len(single) + place * self.spec.trials)
             trainer.forget()
         choices = self._choices()
-        best = self._better(choices)
-        self.progress(f"final fit of {best.trainer.name}", 0.95)
+        tried = self._blend(choices)
+        best: Choice | BlendChoice = self._better(choices)
+        if tried is not None and tried.better:
+            best = tried
+        self.progress(f"final fit of {best.name}", 0.95)
         finisher = Finisher(
             self.rows,
             self.matrix,
             self.folds,
             spec=self.spec,
             budget=self.budget,
-            fits=self.fits.get(best.trainer.name, []),
+            fits={name: self._fits(name) for name in self.trainers},
         )
         naive, _ = finisher.model(choices["naive"])
         model, text = finisher.model(best)
@@ -168,7 +173,7 @@ class _Study:
             best=model,
             naive=naive,
             trials=tuple(self.journal.records),
-            summary=self._summary(model, best, choices, text, finisher),
+            summary=self._summary(model, (best, tried), choices, text, finisher),
         )
 
     def _once(self, number: int, trainer: Trainer) -> None:
@@ -260,12 +265,29 @@ class _Study:
         complete = [record for record in done if record.state == "complete"]
         if not complete or not self.budget.limited:
             return True
-        rounds = round(averages.fmean(averages.fmean(record.rounds) for record in complete))
-        fits = self.fits.get(trainer.name) or self._past_fits(complete)
-        one = boosting.expected_seconds(fits, len(self.rows), rounds)
-        waves = math.ceil(self.spec.ensemble / self.problem.threads)
-        self.budget.reserve(one, at_most=waves * one)
+        self._reserve()
         return self.budget.left_for_search() > averages.median(record.seconds for record in done)
+
+    def _reserve(self) -> None:
+        """Set time aside for the final fit: of the trainer that takes longest, or of all members of a blend."""
+        waves = math.ceil(self.spec.ensemble / self.problem.threads)
+        seconds = {name: self._final_seconds(name) for name in self.trainers}
+        parts = [trainer.name for trainer in self.trainers.values() if self.spec.blend == "auto" and blendable(trainer)]
+        most = {name: one * (waves if self.trainers[name].searched else 1) for name, one in seconds.items()}
+        self.budget.reserve(longest(seconds, parts), at_most=longest(most, parts))
+
+    def _final_seconds(self, name: str) -> float:
+        """How long one fit of a trainer on all rows takes; 0 before its first trial has ended."""
+        complete = [one for one in self.journal.records if one.trainer == name and one.state == "complete"]
+        if not complete:
+            return 0.0
+        rounds = round(averages.fmean(averages.fmean(record.rounds) for record in complete))
+        return boosting.expected_seconds(self._fits(name), len(self.rows), max(1, rounds))
+
+    def _fits(self, name: str) -> list[tuple[int, int, float]]:
+        """(rows, rounds, seconds) of the fits of a trainer, those of an earlier process where this one has none."""
+        complete = [one for one in self.journal.records if one.trainer == name and one.state == "complete"]
+        return self.fits.get(name) or self._past_fits(complete)
 
     def _past_fits(self, records: Sequence[TrialRecord]) -> list[tuple[int, int, float]]:
         """Fits of an earlier process, from what its trials took."""
@@ -296,6 +318,12 @@ class _Study:
         scored = [choice for name, choice in choices.items() if name != "naive"] or list(choices.values())
         return max(scored, key=lambda choice: sign * choice.score)
 
+    def _blend(self, choices: Mapping[str, Choice]) -> BlendChoice | None:
+        """The blend that was tried; the naive answer is no part of it."""
+        if self.spec.blend == "off":
+            return None
+        return blend([choice for name, choice in choices.items() if name != "naive"], self.folds, self.rows)
+
     def _tell(self, trainer: Trainer) -> None:
         done = self._searched(trainer)
         complete = ranking(done, trainer.name, larger_is_better=self.metric.larger_is_better)
@@ -315,12 +343,15 @@ class _Study:
     def _summary(
         self,
         model: FittedModel,
-        best: Choice,
+        chosen: tuple[Choice | BlendChoice, BlendChoice | None],
         choices: Mapping[str, Choice],
         text: str,
         finisher: Finisher,
     ) -> TrainingSummary:
-        payload, records = model.payload, self.journal.records
+        """`chosen`: what the model is made of, and the blend that was tried."""
+        (best, tried), payload, records = chosen, model.payload, self.journal.records
+        parts = best.members if isinstance(best, BlendChoice) else (best,)
+        trials = tuple(record for part in parts for record in part.members)
         searched = [name for name, trainer in self.trainers.items() if trainer.searched]
         clocked = clock_notes(self.spec.time, records, searched=searched, trials=self.spec.trials)
         return TrainingSummary(
@@ -334,11 +365,12 @@ class _Study:
             features=len(model.inputs),
             folds=self.folds.summaries,
             trials=len(self.journal.records),
-            best_trial=best.members[0].number,
-            params=best.members[0].params,
+            best_trial=trials[0].number,
+            params=model.params,
             members=len(getattr(payload.inner if isinstance(payload, Widened) else payload, "texts", (0,))),
-            chosen=tuple(record.number for record in best.members),
-            boosters=finisher.boosters,
+            chosen=tuple(record.number for record in trials),
+            boosters=finisher.boosters.get(best.name, ()),
+            blend=None if tried is None else tried.summary(finisher.boosters, taken=tried is best),
             calibration=model.calibration,
             threshold=model.threshold,
             threshold_text=text,

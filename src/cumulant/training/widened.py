@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Mapping
 
 import msgspec
 
 from cumulant.training.encoding import Matrix
-from cumulant.training.payloads import Floats, Kind, Payload, Prior, payload_from
+from cumulant.training.payloads import Floats, Kind, Payload, Prior, payload_of
 from cumulant.training.target_means import Widening
 
 _FILE = "widening.json"
@@ -40,7 +40,7 @@ def widened(payload: Payload, widening: Widening) -> Payload:
     return Widened(widening, payload) if widening.tables and not isinstance(payload, Prior) else payload
 
 
-def read_widened(folder: Path) -> Widened:
+def read_widened(files: Mapping[str, bytes]) -> Widened:
     """The payload that `Widened.files` wrote."""
-    stored = msgspec.json.decode((folder / _FILE).read_bytes(), type=_Stored)
-    return Widened(stored.widening, payload_from(stored.inner, folder))
+    stored = msgspec.json.decode(files[_FILE], type=_Stored)
+    return Widened(stored.widening, payload_of(stored.inner, files))

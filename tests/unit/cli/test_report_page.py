@@ -17,8 +17,9 @@ from rich.console import Console
 
 from cumulant.core.expr import Call, Column, Literal
 from cumulant.core.plan import FeatureSpec, Lookup, Window
-from cumulant.runtime.report_page import charts, markdown, page, wording
+from cumulant.runtime.report_page import charts, decisions, markdown, page, wording
 from cumulant.runtime.report_page.content import (
+    BlendReport,
     CheckReport,
     CurveReport,
     EventReport,
@@ -320,6 +321,27 @@ def test_page_and_markdown_show_decisions_at_the_threshold_and_the_chosen_traine
     assert chosen in written
     assert "- alerts per day: 12.5 (labelled test rows" in written
     assert "- precision: 0.250 (of the alerts are right; 0.240 to 0.260)" in written
+
+
+def test_a_blend_is_named_with_its_weights_and_its_gain_whether_it_was_chosen_or_not() -> None:
+    blend = BlendReport(
+        taken=True, weights={"lightgbm": 0.65, "linear": 0.35}, gain=Interval(0.0123, 0.0045, 0.021), best="lightgbm"
+    )
+    trial = TrialReport(number=1, trainer="lightgbm", state="complete", score=0.31)
+    training = TrainingReport(
+        trials=(trial,), score_name="log_loss", score=0.3, trainer="blend", scores={"lightgbm": 0.31}, blend=blend
+    )
+    assert decisions.search_summary(training) == (
+        "1 trial, 1 with a score. A blend of lightgbm (0.65) and linear (0.35) was chosen: its mean log loss over the"
+        " folds is 0.300, by weights fitted on the other folds; it is better than lightgbm alone by 0.0123 (95%"
+        " interval 0.0045 to 0.0210); the best of other trainers: lightgbm 0.310."
+    )
+    left = msgspec.structs.replace(blend, taken=False, gain=Interval(0.0123, -0.0045, 0.021))
+    alone = msgspec.structs.replace(training, trainer="lightgbm", score=0.31, blend=left)
+    assert decisions.search_summary(alone).endswith(
+        "a blend of lightgbm (0.65) and linear (0.35) was not chosen: it is not better beyond noise, 0.0123 (95%"
+        " interval -0.0045 to 0.0210)."
+    )
 
 
 def test_calibration_of_rare_positives_fills_its_axes() -> None:

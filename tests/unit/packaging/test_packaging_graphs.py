@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import lightgbm
 import msgspec
 import numpy as np
 import onnx
@@ -9,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
-from packaging_models import Constant, Linear, Own, columns_of, numbers, plan_for
+from packaging_models import NONE, Boosted, Constant, Linear, Own, columns_of, numbers, plan_for
 from skl2onnx import to_onnx as convert
 from sklearn.linear_model import LogisticRegression
 
 from cumulant.core.errors import DefinitionError, ParityError
-from cumulant.core.servable import Input
+from cumulant.core.servable import Calibration, Input
 from cumulant.packaging import Scorer, build
 from cumulant.training import LinearWeights
 
@@ -83,6 +86,75 @@ def test_a_constant_answers_every_row(tmp_path, values, task, classes):
     model = Constant(values=values, inputs=numbers(2), task=task, classes=classes)
     scorer = made(tmp_path, model, columns_of(np.ones((3, 2))))
     assert scorer.score(columns_of(np.zeros((4, 2)))).reshape(4, -1).tolist() == [list(values)] * 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blended:
+    """The weighted sum of models, each of which predicts by itself."""
+
+    parts: tuple
+    weights: tuple[float, ...]
+    inputs: tuple[Input, ...]
+    task: str = "regression"
+    classes: tuple[str, ...] = ()
+    calibration: Calibration = NONE
+    threshold: float | None = None
+    kind: str = "blend"
+
+    def encode(self, features):
+        return self.parts[0].encode(features)
+
+    def members(self):
+        return list(zip(self.weights, self.parts, strict=True))
+
+    def predict(self, matrix):
+        return sum(weight * part.predict(matrix) for weight, part in self.members())
+
+
+def line(rng, inputs):
+    weight = tuple((value,) for value in rng.normal(size=3))
+    return Linear(
+        weights=LinearWeights(
+            columns=(0, 1, 2), fill=(1.5, -2.0, 0.0), mean=(3.0, 2.5, 1.0), scale=(2.0, 0.1, 1.0),
+            weight=weight, missing=weight, tables={}, bias=(0.5,), link="identity",
+        ),
+        inputs=inputs,
+    )  # fmt: skip
+
+
+def test_a_blend_is_one_graph_that_answers_as_its_members_do(tmp_path):
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(3, 2, size=(400, 3)).astype(np.float32)
+    matrix[rng.random(matrix.shape) < 0.2] = np.nan
+    target = np.nan_to_num(matrix[:, 0]) ** 2
+    booster = lightgbm.train({"verbose": -1, "num_threads": 1}, lightgbm.Dataset(matrix, target), 20)
+    trees = Boosted(texts=(booster.model_to_string(),), inputs=numbers(3), task="regression", classes=())
+    constant = Constant(values=(7.0,), inputs=numbers(3), task="regression", classes=())
+    model = Blended(parts=(trees, line(rng, numbers(3)), constant), weights=(0.6, 0.3, 0.1), inputs=numbers(3))
+    scorer = made(tmp_path, model, columns_of(matrix))
+    graph = onnx.load(tmp_path / "m" / scorer.servable.model).graph
+    assert (len(graph.input), len(graph.output)) == (1, 1)
+    assert scorer.servable.parity.max_difference < 1e-12
+    whole = scorer.score(columns_of(matrix))
+    alone = [scorer.score(columns_of(matrix[place : place + 1]))[0] for place in range(20)]
+    assert whole[:20].tolist() == alone
+
+
+def test_a_blend_of_what_one_graph_cannot_hold_is_refused(tmp_path):
+    own = Own(content=b"", inputs=numbers(2), function=None)
+    constant = Constant(values=(0.3,), inputs=numbers(2))
+    with pytest.raises(DefinitionError, match=r"cannot be a part of a blend") as refused:
+        made(
+            tmp_path, Blended(parts=(own, constant), weights=(0.5, 0.5), inputs=numbers(2)), columns_of(np.ones((3, 2)))
+        )
+    assert "blend: off" in refused.value.hint
+    three = Constant(values=(0.2, 0.3, 0.5), inputs=numbers(2))
+    with pytest.raises(DefinitionError, match="different numbers of outputs"):
+        made(
+            tmp_path,
+            Blended(parts=(three, constant), weights=(0.5, 0.5), inputs=numbers(2)),
+            columns_of(np.ones((3, 2))),
+        )
 
 
 def fitted(classes):

@@ -148,5 +148,5 @@ def test_plan_refuses_a_wrong_name_before_any_data():
     with pytest.raises(DefinitionError, match="no estimator"):
         estimator_class("sklearn:RandomForrestClassifier")
     with pytest.raises(DefinitionError, match="without probabilities"):
-        ScikitTrainer("sklearn:SGDClassifier").check({})
-    ScikitTrainer("sklearn:SGDClassifier").check({"loss": "log_loss"})
+        ScikitTrainer("sklearn:SGDClassifier").check_probabilities({})
+    ScikitTrainer("sklearn:SGDClassifier").check_probabilities({"loss": "log_loss"})

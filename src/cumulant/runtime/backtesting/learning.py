@@ -42,13 +42,17 @@ class Learner(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def learner_of(spec: TrainingSpec, record: ModelRecord | None, uri: str | None) -> Learner:
-    """The champion's trainer and parameters, else the project's first that is not naive, with its own."""
+    """The champion's trainer and parameters (of a blend those of its largest weight), else the project's first that is
+    not naive, with its own.
+    """
     if record is not None and record.fitted.summary.trainer != "naive":
-        summary, params = record.fitted.summary, dict(record.fitted.summary.params)
+        summary = record.fitted.summary
+        trainer = summary.parts[0].trainer if summary.parts else summary.trainer
+        params = dict(summary.params_of(trainer) or {})
         rounds = next((one.rounds for one in record.fitted.trials if one.number == summary.best_trial), ())
-        if summary.trainer in SEARCHED and rounds:
+        if trainer in SEARCHED and rounds:
             params["rounds"] = max(1, round(sum(rounds) / len(rounds)))
-        return Learner(trainer=summary.trainer, params=params, of=uri)
+        return Learner(trainer=trainer, params=params, of=uri)
     name = next((name for name in spec.trainers if name != "naive"), "linear")
     return Learner(trainer=name, params=dict(spec.parameters.get(name, {})))
 

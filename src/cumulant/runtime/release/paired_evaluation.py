@@ -173,7 +173,7 @@ def _horizon(rows: TrainingSet) -> int | None:
 def _learned_to(project: Project, version: ModelVersion) -> int:
     """Microseconds since 1970 UTC of the last row that a version can have learned from."""
     record = find_record(project, version)
-    end = None if record is None else record.fitted.split.train_to
+    end = None if record is None else record.fitted.learned_to
     return to_micros(end or version.created)
 
 

@@ -89,6 +89,22 @@ class FoldReport(msgspec.Struct, frozen=True, kw_only=True):
     held_to: datetime | None = None
 
 
+class BlendReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A weighted average of trainers that was tried: `taken` where it is the model. `gain`: over the trainer `best`
+    alone, out of fold.
+    """
+
+    taken: bool
+    weights: dict[str, float]
+    gain: Interval | None
+    best: str
+
+    @property
+    def text(self) -> str:
+        shown = [f"{trainer} ({weight:.2f})" for trainer, weight in self.weights.items()]
+        return f"a blend of {', '.join(shown[:-1])} and {shown[-1]}"
+
+
 class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     target: str = ""
     predict_at: str = ""
@@ -106,6 +122,7 @@ class TrainingReport(msgspec.Struct, frozen=True, kw_only=True):
     score: float | None = None
     averaged: int = 1
     scores: dict[str, float] = {}
+    blend: BlendReport | None = None
     folds: tuple[FoldReport, ...] = ()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()

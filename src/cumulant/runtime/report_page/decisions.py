@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cumulant.runtime.report_page import wording
-from cumulant.runtime.report_page.content import ReportData, TrainingReport
+from cumulant.runtime.report_page.content import BlendReport, ReportData, TrainingReport
 
 _SHARES = {"precision": "of the alerts are right", "recall": "of the positives are alerts"}
 _BASELINE = "naive"
@@ -44,8 +44,12 @@ def _choice(training: TrainingReport) -> str:
     if not training.trainer or training.score is None:
         return ""
     name = wording.title(training.score_name or "score").lower()
+    blend = training.blend
     text = f" {training.trainer} was chosen: its mean {name} over the folds is {wording.number(training.score)}"
-    if training.averaged > 1:
+    if blend is not None and blend.taken:
+        text = f" A{blend.text[1:]} was chosen: its mean {name} over the folds is {wording.number(training.score)}"
+        text += f", by weights fitted on the other folds; it is better than {blend.best} alone by {_gain(blend)}"
+    elif training.averaged > 1:
         text += f", as the average of {training.averaged} trials"
     others = {key: score for key, score in training.scores.items() if key not in (training.trainer, _BASELINE)}
     if others:
@@ -54,4 +58,13 @@ def _choice(training: TrainingReport) -> str:
     baseline = training.scores.get(_BASELINE)
     if baseline is not None and training.trainer != _BASELINE:
         text += f"; the naive baseline: {wording.number(baseline)}"
+    if blend is not None and not blend.taken:
+        text += f"; {blend.text} was not chosen: it is not better beyond noise, {_gain(blend)}"
     return f"{text}."
+
+
+def _gain(blend: BlendReport) -> str:
+    if blend.gain is None:
+        return "an amount that these rows do not tell"
+    ends = f" (95% interval {wording.interval(blend.gain)})" if blend.gain.low is not None else ", without an interval"
+    return f"{wording.number(blend.gain.value)}{ends}"

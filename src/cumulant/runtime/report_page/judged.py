@@ -13,6 +13,7 @@ from cumulant.core.plan import PredictAt
 from cumulant.core.units import moment
 from cumulant.runtime.report_page import wording
 from cumulant.runtime.report_page.content import (
+    BlendReport,
     CurveReport,
     FeatureReport,
     FoldReport,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from cumulant.runtime.judgement import Judgement
     from cumulant.statistics import Estimate
     from cumulant.training import Evaluation, RuleVerdict
-    from cumulant.training.records import FoldSummary
+    from cumulant.training.records import BlendSummary, FoldSummary
 
 #: columns of a curve that are drawn: across, up, and the rows behind a point
 _DRAWN = {
@@ -51,7 +52,7 @@ def with_training(report: ReportData, record: ModelRecord, *, predict_at: Predic
     from cumulant.runtime.planning import moment_text
 
     fitted, split = record.fitted, record.fitted.split
-    notes = [f"test: {split.how}", *fitted.summary.notes, *record.judgement.notes, *record.judgement.evaluation.notes]
+    notes = [f"test: {split.how}", *fitted.notes, *record.judgement.notes, *record.judgement.evaluation.notes]
     found = TrainingReport(
         target=record.training.target,
         predict_at=moment_text(predict_at) or "",
@@ -68,6 +69,7 @@ def with_training(report: ReportData, record: ModelRecord, *, predict_at: Predic
         score=fitted.summary.score,
         averaged=max(1, len(fitted.summary.chosen)),
         scores=fitted.summary.scores,
+        blend=_blend(fitted.summary.blend),
         folds=folds(fitted.summary.folds, split),
         notes=tuple(dict.fromkeys(notes)),
         warnings=fitted.summary.warnings,
@@ -75,6 +77,13 @@ def with_training(report: ReportData, record: ModelRecord, *, predict_at: Predic
     features = with_importance(report.features, fitted.summary.importance)
     report = msgspec.structs.replace(report, training=found, features=features)
     return with_judgement(report, record.judgement, subject=report.subject)
+
+
+def _blend(tried: BlendSummary | None) -> BlendReport | None:
+    if tried is None:
+        return None
+    weights = {one.trainer: one.weight for one in tried.members}
+    return BlendReport(taken=tried.taken, weights=weights, gain=interval(tried.gain), best=tried.best)
 
 
 def with_notes(report: ReportData, notes: Sequence[str]) -> ReportData:

@@ -140,4 +140,9 @@ def _search(training: TrainingReport) -> list[tuple[str, object]]:
         rows.append(("best trial", f"number {best.number} of {len(training.trials)} tried: {best.trainer}{score}"))
         if settings:
             rows.append(("", Text(clean(settings), style="dim")))
+    if training.blend is not None and training.blend.taken:
+        gain = wording.interval(training.blend.gain)
+        rows.append(
+            ("model", f"{training.blend.text}; better than {training.blend.best} alone by {gain} over the folds")
+        )
     return rows + [("note" if index == 0 else "", note) for index, note in enumerate(training.notes)]

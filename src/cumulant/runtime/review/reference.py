@@ -19,6 +19,7 @@ from cumulant.core.version import __version__
 from cumulant.monitoring.performance import Predictions, learn_loss, row_losses, tells_rows_apart
 from cumulant.review import Reference
 from cumulant.runtime.candidate import ModelRecord, find_record
+from cumulant.runtime.final_fit import held_out_scores
 from cumulant.runtime.fitting import rows_of
 from cumulant.runtime.lineage import work_again
 from cumulant.runtime.models import servable_folder
@@ -101,7 +102,7 @@ def _made(context: Context, version: ModelVersion, record: ModelRecord, describe
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "reference"
             folder.mkdir()
-            _write(context, version, work, described, folder)
+            _write(context, version, record, work, folder)
             objects.put(key, folder)
         return {"key": key}
 
@@ -111,13 +112,13 @@ def _made(context: Context, version: ModelVersion, record: ModelRecord, describe
     return objects.path(key)
 
 
-def _write(context: Context, version: ModelVersion, work: Work, described: Servable, folder: Path) -> None:
+def _write(context: Context, version: ModelVersion, record: ModelRecord, work: Work, folder: Path) -> None:
     import polars as pl
 
     split = rows_of(context, work)
     test = split.test.at_most(_CALIBRATION)
-    scorer = packaging.Scorer(servable_folder(context.project, version))
-    answers = scorer.score({name: test.features[name].to_list() for name in scorer.features})
+    described = packaging.load_servable(servable_folder(context.project, version))
+    answers = held_out_scores(context.project, version, record, test)
     _calibration(answers, test.target).write_parquet(folder / "calibration.parquet")
     known, told = _known(context, work, described, split.train.at_most(_KNOWN))
     if described.task == "regression":

@@ -21,6 +21,7 @@ from cumulant.monitoring.tables import ANSWER, MOMENT, asked_name
 from cumulant.runtime.batch.answers import decided
 from cumulant.runtime.candidate import ModelRecord, find_record
 from cumulant.runtime.context import Context, open_run
+from cumulant.runtime.final_fit import held_out_scores
 from cumulant.runtime.fitting import rows_of
 from cumulant.runtime.lineage import work_again
 from cumulant.runtime.models import CHAMPION, servable_folder
@@ -122,7 +123,7 @@ def _make(context: Context, version: ModelVersion, record: ModelRecord, describe
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "reference"
             folder.mkdir()
-            _table(context, version, work, described).write_parquet(folder / _FILE)
+            _table(context, version, record, work).write_parquet(folder / _FILE)
             objects.put(key, folder)
         return {"key": key}
 
@@ -130,14 +131,14 @@ def _make(context: Context, version: ModelVersion, record: ModelRecord, describe
     context.step("monitoring reference", inputs, make, verify=lambda _: objects.find(key) is not None)
 
 
-def _table(context: Context, version: ModelVersion, work: Work, described: Servable) -> pl.DataFrame:
+def _table(context: Context, version: ModelVersion, record: ModelRecord, work: Work) -> pl.DataFrame:
     import polars as pl
 
     split = rows_of(context, work)
     test = split.test.at_most(_TESTED)
     train = split.train.at_most(MOST - len(test))
-    scorer = packaging.Scorer(servable_folder(context.project, version))
-    scores = scorer.score({name: test.features[name].to_list() for name in scorer.features})
+    described = packaging.load_servable(servable_folder(context.project, version))
+    scores = held_out_scores(context.project, version, record, test)
     answers = decided(scores, described).rename(lambda name: ANSWER + name)
     classes = packaging.labels(described)
     truth = [classes[int(value)] if classes else float(value) for value in test.target]

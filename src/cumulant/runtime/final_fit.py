@@ -1,0 +1,69 @@
+"""The step `final fit`: the chosen configuration fitted on all rows, those of the test included."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from cumulant import packaging, training
+from cumulant.core.units import from_micros
+from cumulant.runtime.fitting import FinalFit, Fitted, all_rows, learned, loaded, stored
+from cumulant.runtime.models import servable_folder
+
+if TYPE_CHECKING:
+    from cumulant.ports.registry import ModelVersion
+    from cumulant.project import Project
+    from cumulant.runtime.candidate import ModelRecord
+    from cumulant.runtime.context import Context
+    from cumulant.runtime.work import Work
+    from cumulant.training import FittedModel, TrainingSet
+    from cumulant.training.payloads import Floats
+
+
+def final_fit(context: Context, work: Work, fitted: Fitted) -> Fitted:
+    """`fitted` with the model that learned from all rows, where `training.final_fit` asks for it; it comes after the
+    evaluation, which is of the model that did not.
+    """
+    if work.training.final_fit == "train":
+        return fitted
+    objects = context.project.objects()
+
+    def fit() -> dict[str, object]:
+        rows = all_rows(context, work)
+        assert rows.at is not None  # `check_final_fit`
+        model = on_all_rows(context, work, fitted, loaded(context, fitted.model), rows)
+        made = FinalFit(model=stored(context, model), rows=len(rows), learned_to=from_micros(int(rows.at.max())))
+        return msgspec.to_builtins(made)  # type: ignore[no-any-return]
+
+    def stands(found: Mapping[str, object]) -> bool:
+        return objects.find(msgspec.convert(found, FinalFit).model.key) is not None
+
+    outcome = context.step("final fit", {**work.inputs, "model": fitted.model.key}, fit, verify=stands)
+    return msgspec.structs.replace(fitted, final=msgspec.convert(outcome.result, FinalFit))
+
+
+def on_all_rows(context: Context, work: Work, fitted: Fitted, model: FittedModel, rows: TrainingSet) -> FittedModel:
+    """The configuration of `model` on `rows`."""
+    return training.fit_all(
+        model,
+        learned(rows, work),
+        work.training,
+        fitted.summary,
+        fitted.trials,
+        root=context.project.root,
+        progress=context.progress,
+    )
+
+
+def held_out_scores(project: Project, version: ModelVersion, record: ModelRecord, test: TrainingSet) -> Floats:
+    """Scores of the version's test rows. Where it learned from them, those of the same configuration that did not: of
+    rows that a model knows, its scores are surer and its errors smaller than of others.
+    """
+    if record.fitted.final is not None:
+        model = training.FittedModel.from_folder(project.objects().path(record.fitted.model.key))
+        return model.predict_frame(test.features)
+    scorer = packaging.Scorer(servable_folder(project, version))
+    return np.asarray(scorer.score({name: test.features[name].to_list() for name in scorer.features}))

@@ -1,0 +1,143 @@
+"""A weighted average of trainers: its weights, and whether it is better than the best trainer alone.
+
+Weights come from greedy ensemble selection with replacement (Caruana et al. 2004, Ensemble Selection from Libraries of
+Models) on out-of-fold answers: probabilities, or values of a regression. Weights that are judged by the rows they were
+fitted on always seem to help. So the comparison takes each fold's answers by weights of the other folds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cumulant.statistics import Estimate, Metric, Rows, cluster_codes, difference
+from cumulant.training.choices import BlendChoice, Choice, average
+from cumulant.training.crossval import CrossValidation
+from cumulant.training.dataset import TrainingSet
+from cumulant.training.payloads import Floats
+from cumulant.training.traffic import DAY
+from cumulant.training.trainers import Trainer
+from cumulant.training.user import UserTrainer
+
+#: choices made one after the other, at most: no weight is below one by this number
+_STEPS = 20
+#: rows of a fold that weights are fitted on and the gain is measured on, and draws of its interval: of 400,000 rows
+#: 1,000 draws of an average precision take longer than many a search
+_FITTED_ROWS, _RESAMPLES = 25_000, 300
+
+
+def blendable(trainer: Trainer) -> bool:
+    """Whether models of `trainer` can be a part of one graph. The ONNX form of a user's model or of a scikit-learn
+    estimator has operators of other versions, which one graph cannot hold; and a constant adds no information.
+    """
+    return trainer.name != "naive" and not isinstance(trainer, UserTrainer)
+
+
+def blend(choices: Sequence[Choice], folds: CrossValidation, rows: TrainingSet) -> BlendChoice | None:
+    """The blend of those of `choices` that can be part of one; None where one of them has all the weight.
+
+    rows: those of the folds. The gain is measured against the best of all choices.
+    """
+    sign = 1 if folds.metric.larger_is_better else -1
+    ranked = sorted(choices, key=lambda choice: -sign * choice.score)
+    members = [choice for choice in ranked if blendable(choice.trainer)]
+    if len(members) < 2 or folds.count < 2:
+        return None
+    weighing = _Weighing([folds.judged(one.answers) for one in members], folds, rows)
+    weights = weighing.weights(range(folds.count))
+    crossed = weighing.crossed()
+    if np.count_nonzero(weights) < 2:
+        return None
+    order = [place for place in np.argsort(-weights, kind="stable") if weights[place] > 0]
+    kept = [members[place] for place in order]
+    shares = tuple(float(weights[place]) for place in order)
+    places, best = weighing.places, folds.judged(ranked[0].answers)
+    gain = _gain(folds.metric, crossed[places], best[places], rows.take(folds.places[places]))
+    return BlendChoice(
+        members=tuple(kept),
+        weights=shares,
+        answers=average([one.answers for one in kept], shares),
+        score=weighing.score(crossed),
+        gain=gain,
+        best=ranked[0].name,
+    )
+
+
+class _Weighing:
+    """Answers of several members to the judged rows, and the scores of their averages fold by fold."""
+
+    def __init__(self, answers: Sequence[Floats], folds: CrossValidation, rows: TrainingSet) -> None:
+        self._answers, self._folds = answers, folds
+        self._sign = 1 if folds.metric.larger_is_better else -1
+        self._truth = rows.target[folds.places]
+        self._places = [np.flatnonzero(folds.parts == fold) for fold in range(folds.count)]
+        generator = np.random.default_rng(folds.problem.seed)
+        self._fitted = [
+            place if len(place) <= _FITTED_ROWS else np.sort(generator.choice(place, size=_FITTED_ROWS, replace=False))
+            for place in self._places
+        ]
+        self._scores: dict[tuple[int, tuple[float, ...]], float] = {}
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """Positions of the judged rows that weights are fitted on."""
+        return np.concatenate(self._fitted)
+
+    def weights(self, parts: Sequence[int]) -> Floats:
+        """[members] of sum 1: the best that a greedy selection comes by, as scored on the folds `parts`."""
+        counts = np.zeros(len(self._answers), dtype=np.int64)
+        best, best_score = counts, -np.inf
+        for _ in range(_STEPS):
+            tried = [counts + unit for unit in np.eye(len(counts), dtype=np.int64)]
+            scores = [self._mean(one, parts) for one in tried]
+            counts = tried[int(np.argmax(scores))]
+            if max(scores) > best_score:
+                best, best_score = counts, max(scores)
+        return np.asarray(best / max(int(best.sum()), 1), dtype=np.float64)
+
+    def crossed(self) -> Floats:
+        """The answers to each fold by weights of the other folds."""
+        answers = np.array(self._answers[0])
+        for fold, place in enumerate(self._places):
+            weights = self.weights([other for other in range(len(self._places)) if other != fold])
+            answers[place] = average([one[place] for one in self._answers], weights.tolist())
+        return answers
+
+    def score(self, answers: Floats) -> float:
+        """The mean over folds."""
+        return float(np.mean([self._folds.score(answers[place], self._truth[place]) for place in self._places]))
+
+    def _mean(self, counts: NDArray[np.int64], parts: Sequence[int]) -> float:
+        """The larger the better; a metric that a fold does not define (no positive) is passed over."""
+        scores = [self._fold_score(fold, counts) for fold in parts]
+        defined = [score for score in scores if not np.isnan(score)]
+        return float(np.mean(defined)) if defined else -np.inf
+
+    def _fold_score(self, fold: int, counts: NDArray[np.int64]) -> float:
+        weights = tuple((counts / counts.sum()).tolist())
+        if (fold, weights) not in self._scores:
+            place = self._fitted[fold]
+            answers = average([one[place] for one in self._answers], weights)
+            self._scores[fold, weights] = self._sign * self._folds.score(answers, self._truth[place])
+        return self._scores[fold, weights]
+
+
+def _gain(metric: Metric, ours: Floats, theirs: Floats, rows: TrainingSet) -> Estimate:
+    """How much better `ours` is. Of days and groups of rows, those count that leave more doubt."""
+    clusters: list[NDArray[np.int64] | None] = []
+    if rows.at is not None:
+        clusters.append(cluster_codes(rows.at // DAY))
+    if rows.groups is not None:
+        clusters.append(cluster_codes(rows.groups))
+    found = [
+        difference(
+            metric,
+            Rows(truth=rows.target, prediction=ours, cluster=codes),
+            Rows(truth=rows.target, prediction=theirs, cluster=codes),
+            resamples=_RESAMPLES,
+        )
+        for codes in clusters or [None]
+    ]
+    return min(found, key=lambda one: -np.inf if one.low is None else one.low)

@@ -1,0 +1,105 @@
+"""What a search chooses: the best configuration of each trainer, or a weighted average of several trainers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cumulant.statistics import Estimate
+from cumulant.training.crossval import CrossValidation
+from cumulant.training.journal import TrialJournal
+from cumulant.training.payloads import Floats
+from cumulant.training.records import BLEND, BlendMember, BlendSummary, FittedBooster, TrialRecord
+from cumulant.training.trainers import Trainer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What goes into the model: trials whose answers are averaged, and their out-of-fold answers and score."""
+
+    trainer: Trainer
+    members: tuple[TrialRecord, ...]
+    answers: Floats
+    score: float
+
+    @property
+    def name(self) -> str:
+        return self.trainer.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlendChoice:
+    """Choices of several trainers, averaged by `weights` (above 0, of sum 1), the largest weight first.
+
+    answers: out of fold, by `weights`. score, and gain over `best` alone: of answers to each fold by weights that were
+    fitted on the other folds.
+    """
+
+    members: tuple[Choice, ...]
+    weights: tuple[float, ...]
+    answers: Floats
+    score: float
+    gain: Estimate
+    best: str
+
+    @property
+    def name(self) -> str:
+        return BLEND
+
+    @property
+    def better(self) -> bool:
+        """Whether it is better than its best member beyond noise."""
+        return self.gain.low is not None and self.gain.low > 0
+
+    def summary(self, boosters: Mapping[str, Sequence[FittedBooster]], *, taken: bool) -> BlendSummary:
+        """`boosters`: those fitted, by trainer."""
+        return BlendSummary(
+            taken=taken,
+            members=tuple(
+                BlendMember(
+                    trainer=one.name,
+                    weight=weight,
+                    score=one.score,
+                    params=one.members[0].params,
+                    chosen=tuple(record.number for record in one.members),
+                    boosters=tuple(boosters.get(one.name, ())) if taken else (),
+                )
+                for one, weight in zip(self.members, self.weights, strict=True)
+            ),
+            score=self.score,
+            gain=self.gain,
+            best=self.best,
+        )
+
+
+def average(answers: Sequence[Floats], weights: Sequence[float]) -> Floats:
+    """The weighted sum, in the order given."""
+    total = weights[0] * answers[0]
+    for weight, other in zip(weights[1:], answers[1:], strict=True):
+        total = total + weight * other
+    return total
+
+
+def best_of(
+    trainer: Trainer, records: Sequence[TrialRecord], journal: TrialJournal, folds: CrossValidation, *, most: int
+) -> Choice | None:
+    """The best trial of a trainer, or of a searched one the average of its best few that scores best out of fold."""
+    ranked = ranking(records, trainer.name, larger_is_better=folds.metric.larger_is_better)
+    sign = 1 if folds.metric.larger_is_better else -1
+    best: Choice | None = None
+    total: Floats | None = None
+    for count, record in enumerate(ranked[: most if trainer.searched else 1], start=1):
+        answers = journal.answers(record.number)
+        total = answers if total is None else total + answers
+        mean = total / count
+        score = folds.mean_score(mean)
+        if best is None or sign * score > sign * best.score:
+            best = Choice(trainer=trainer, members=tuple(ranked[:count]), answers=mean, score=score)
+    return best
+
+
+def ranking(records: Sequence[TrialRecord], trainer: str, *, larger_is_better: bool) -> list[TrialRecord]:
+    """The finished trials of a trainer, the best first, the earlier among equals."""
+    finished = [(record.score, record) for record in records if record.trainer == trainer and record.score is not None]
+    sign = -1 if larger_is_better else 1
+    return [record for _, record in sorted(finished, key=lambda pair: (sign * pair[0], pair[1].number))]

@@ -1,0 +1,79 @@
+"""A configuration that was chosen and measured, fitted again on more rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from cumulant.core.errors import UsageError
+from cumulant.core.progress import Progress, silent
+from cumulant.training.budget import Budget
+from cumulant.training.calm import one_thread_a_product, quiet
+from cumulant.training.choices import Choice
+from cumulant.training.dataset import TrainingSet
+from cumulant.training.finish import Finisher
+from cumulant.training.making import make_trainer
+from cumulant.training.model import FittedModel
+from cumulant.training.records import BlendMember, FittedBooster, TrainingSummary, TrialRecord
+from cumulant.training.replay import combined, trials_of
+from cumulant.training.searched import searched_metric
+from cumulant.training.spec import TrainingSpec
+from cumulant.training.study import made_folds
+
+
+def check_final_fit(spec: TrainingSpec, *, timed: bool) -> None:
+    """Raises UsageError where the model is to learn from all rows, and rows have no time that tells later which."""
+    if spec.final_fit == "all" and not timed:
+        raise UsageError(
+            "training.final_fit is all, but rows have no time: no later gate could tell which rows the model knows",
+            subject="training.final_fit",
+            hint="write `final_fit: train`, or declare event_time of the source",
+        )
+
+
+def fit_all(
+    model: FittedModel,
+    rows: TrainingSet,
+    spec: TrainingSpec,
+    summary: TrainingSummary,
+    trials: Sequence[TrialRecord],
+    *,
+    root: Path | None = None,
+    progress: Progress = silent,
+) -> FittedModel:
+    """The configuration of `model` fitted on `rows`: parameters, rounds, seeds and weights are those of the search that
+    left `summary` and `trials`; calibration and threshold are those of `model`, found out of fold.
+
+    root: where a user's trainer files are. There is no clock: it takes about as long as the fit of `model`.
+
+    Raises:
+        IntegrityError: a trial that the summary names is not among `trials`.
+        UsageError, DataError, UserCodeError: as `search`.
+    """
+    parts: Sequence[BlendMember | TrainingSummary] = summary.parts or [summary]
+    choices = [
+        Choice(
+            trainer=make_trainer(one.trainer, root or Path()),
+            members=trials_of(one.chosen, one.boosters, trials),
+            answers=np.zeros(0),
+            score=math.nan,
+        )
+        for one in parts
+    ]
+    folds, matrix, _ = made_folds(rows, spec, searched_metric(spec, rows))
+    boosters = {one.trainer: [_more(booster, summary, rows) for booster in one.boosters] for one in parts}
+    finisher = Finisher(rows, matrix, folds, spec=spec, budget=Budget.of(None), fits={})
+    with one_thread_a_product(), quiet():
+        progress(f"fit of {summary.trainer} on all rows", 0.0)
+        payload, importance = finisher.fit(combined(choices, summary), boosters)
+    card = msgspec.structs.replace(model.card, kind=payload.kind, inputs=folds.inputs, importance=importance)
+    return FittedModel(card, payload)
+
+
+def _more(booster: FittedBooster, summary: TrainingSummary, rows: TrainingSet) -> FittedBooster:
+    """The booster on all rows, unless time had left it fewer than there were."""
+    return msgspec.structs.replace(booster, rows=len(rows) if booster.rows == summary.rows else booster.rows)

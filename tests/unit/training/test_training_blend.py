@@ -1,0 +1,162 @@
+"""A weighted average of trainers: taken where it is better beyond noise, one graph, and repeated from its records."""
+
+import msgspec
+import numpy as np
+import polars as pl
+import pytest
+
+from cumulant.core.errors import DefinitionError, IntegrityError, UsageError
+from cumulant.training import FittedModel, TrainingSpec, TrainingSummary, fit_all, refit, search, training_set
+from cumulant.training.blend import blend
+from cumulant.training.choices import Choice
+from cumulant.training.making import make_trainer
+from cumulant.training.searched import searched_metric
+from cumulant.training.study import made_folds
+
+ROWS = 2000
+
+
+def mixed(target, *, rows=ROWS, seed=0):
+    """A steep line over several numbers, which trees follow in steps, and a step that no line follows."""
+    generator = np.random.default_rng(seed)
+    x = generator.normal(size=(rows, 6))
+    shop = generator.choice(["north", "south", "east"], size=rows)
+    value = x[:, :5] @ [1.0, 0.8, 0.6, 0.5, 0.4] + 1.1 * (x[:, 5] * x[:, 0] > 0.3) + (shop == "east")
+    noisy = value + 0.7 * generator.normal(size=rows)
+    frame = pl.DataFrame({**{f"x{place}": x[:, place] for place in range(6)}, "shop": shop})
+    targets = {
+        "late": noisy > 1.5,
+        "kind": np.select([noisy > 2.5, noisy > 0.5], ["high", "middle"], "low"),
+        "amount": noisy,
+    }
+    return training_set(frame, pl.Series(target, targets[target]), spec=TrainingSpec(target=target))
+
+
+def spec_of(target, **options):
+    fixed = {"learning_rate": 0.1, "num_leaves": 15}
+    return TrainingSpec(
+        target=target, **{"trials": 1, "ensemble": 1, "time": None, "parameters": {"lightgbm": fixed}} | options
+    )
+
+
+@pytest.fixture(scope="module", params=["late", "kind", "amount"])
+def blended(request):
+    rows, spec = mixed(request.param), spec_of(request.param)
+    return rows, spec, search(rows, spec)
+
+
+def test_the_blend_is_the_model_where_it_is_better_beyond_noise(blended):
+    rows, spec, found = blended
+    summary, alone = found.summary, search(rows, msgspec.structs.replace(spec, blend="off")).summary
+    assert (summary.trainer, found.best.kind, summary.params) == ("blend", "blend", {})
+    assert {one.trainer for one in summary.parts} == {"lightgbm", "linear"}
+    assert sum(one.weight for one in summary.parts) == pytest.approx(1)
+    assert min(one.weight for one in summary.parts) >= 0.05
+    assert summary.blend.taken
+    assert 0 < summary.blend.gain.low < summary.blend.gain.value < summary.blend.gain.high
+    assert summary.score == summary.blend.score < alone.score == summary.scores[summary.blend.best]
+    assert alone.trainer in ("lightgbm", "linear")
+    assert alone.blend is None
+    assert sum(found.best.importance.values()) == pytest.approx(1)
+
+
+def test_its_gain_holds_on_rows_that_no_fold_had(blended):
+    rows, spec, found = blended
+    fresh = mixed(spec.target, rows=6000, seed=1)
+    metric = searched_metric(spec, rows)
+    alone = search(rows, msgspec.structs.replace(spec, blend="off")).best
+    from cumulant.statistics import Rows
+
+    ours, theirs = (
+        metric.value(Rows(truth=fresh.target, prediction=model.predict_frame(fresh.features)))
+        for model in (found.best, alone)
+    )
+    assert ours < theirs
+
+
+def test_a_blend_is_read_back_and_repeated_from_its_records(blended, tmp_path):
+    rows, spec, found = blended
+    folder = found.best.to_folder(tmp_path / "model")
+    read = FittedModel.from_folder(folder)
+    matrix = found.best.encode(rows.features)
+    assert np.array_equal(read.predict(matrix), found.best.predict(matrix))
+    assert read.members()[0][0] == found.summary.parts[0].weight
+    summary = msgspec.json.decode(msgspec.json.encode(found.summary), type=TrainingSummary)
+    again = refit(rows, spec, summary, found.trials).to_folder(tmp_path / "again")
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {path.name: path.read_bytes() for path in again.iterdir()} == files
+    (folder / "member-1.linear.json").unlink(missing_ok=True)
+    (folder / "member-0.linear.json").unlink(missing_ok=True)
+    with pytest.raises(IntegrityError, match="there is no linear"):
+        FittedModel.from_folder(folder)
+    with pytest.raises(DefinitionError, match="of kind blend is no boosters"):
+        found.best.boosters()
+
+
+def test_a_trainer_cannot_be_called_blend():
+    with pytest.raises(UsageError, match='no trainer "blend"'):
+        search(mixed("late", rows=300), spec_of("late", trainers=["blend"]))
+
+
+def choices_of(rows, folds, names, answers):
+    return [
+        Choice(
+            trainer=make_trainer(name, None), members=(), answers=folds_answers, score=folds.mean_score(folds_answers)
+        )
+        for name, folds_answers in zip(names, answers, strict=True)
+    ]
+
+
+def noise_worlds(count, *, clusters, shared):
+    """How often a blend is taken of two answers that know the same: each adds noise that its days or customers share,
+    `shared` of it, to the truth; the second much more, so that the best is alone as good as any average.
+    """
+    taken = 0
+    for seed in range(count):
+        generator = np.random.default_rng(seed)
+        group = np.repeat(np.arange(clusters), 600 // clusters)
+        truth = generator.normal(size=600)
+        frame = pl.DataFrame({"x": generator.normal(size=600)})
+        rows = training_set(frame, pl.Series("y", truth), spec=TrainingSpec(target="y"), groups=pl.Series(group))
+        spec = TrainingSpec(target="y")
+        folds, _, _ = made_folds(rows, spec, searched_metric(spec, rows))
+        own = generator.normal(size=600) * (1 - shared) + generator.normal(size=clusters)[group] * shared
+        first = 0.5 * truth + 0.5 * own
+        second = first + 0.3 * generator.normal(size=clusters)[group] + 0.3 * generator.normal(size=600)
+        answers = [first[folds.places], second[folds.places]]
+        tried = blend(choices_of(rows, folds, ["lightgbm", "linear"], answers), folds, rows)
+        taken += tried is not None and tried.better
+    return taken
+
+
+@pytest.mark.parametrize(("clusters", "shared"), [(600, 0.0), (20, 0.8)])
+def test_an_answer_that_adds_only_noise_is_rarely_taken(clusters, shared):
+    assert noise_worlds(40, clusters=clusters, shared=shared) <= 3
+
+
+def test_a_model_of_the_users_takes_no_part_and_a_constant_none():
+    rows = mixed("amount", rows=600)
+    spec = spec_of("amount")
+    folds, _, _ = made_folds(rows, spec, searched_metric(spec, rows))
+    truth = rows.target[folds.places]
+    generator = np.random.default_rng(0)
+    good = [truth + generator.normal(size=len(truth)) for _ in range(2)]
+    assert blend(choices_of(rows, folds, ["lightgbm", "linear"], good), folds, rows).better
+    assert blend(choices_of(rows, folds, ["lightgbm", "sklearn:Ridge"], good), folds, rows) is None
+    assert blend(choices_of(rows, folds, ["lightgbm", "naive"], good), folds, rows) is None
+
+
+def test_a_blend_is_fitted_on_more_rows_with_its_weights_calibration_and_threshold(blended):
+    rows, spec, found = blended
+    part = rows.take(np.arange(1500))
+    small = search(part, spec)
+    whole = fit_all(small.best, rows, spec, small.summary, small.trials)
+    assert (whole.kind, whole.trainer) == (small.best.kind, small.best.trainer)
+    assert (whole.calibration, whole.threshold) == (small.best.calibration, small.best.threshold)
+    if small.best.kind == "blend":
+        assert [weight for weight, _ in whole.members()] == [weight for weight, _ in small.best.members()]
+    # On the rows of the search it is the model of the search.
+    same = fit_all(found.best, rows, spec, found.summary, found.trials)
+    matrix = rows.features.head(50)
+    assert np.array_equal(same.predict_frame(matrix), found.best.predict_frame(matrix))
+    assert not np.array_equal(whole.predict_frame(matrix), small.best.predict_frame(matrix))
