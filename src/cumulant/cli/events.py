@@ -150,6 +150,7 @@ def verify(
             "breaks": breaks,
             "rows": verified.rows,
             "rows_since": verified.since,
+            "rows_waiting": verified.waiting,
             "unseen": UNSEEN,
         },
         lambda console: _verified(console, head, verified, UNSEEN),
@@ -164,6 +165,10 @@ def _verified(console: Console, head: Head, verified: Verified, unseen: Iterable
         console.print("state rows: no event carries their hashes yet; the next one will", soft_wrap=True)
     else:
         console.print(f"{verified.rows:,} state rows are as written (covered since event {verified.since:,})")
+    if verified.waiting:
+        console.print(
+            f"{verified.waiting:,} of them wait for the next event, which will carry their hashes", soft_wrap=True
+        )
     for one in unseen:
         console.print(f"not seen: {one}", style="dim", soft_wrap=True)
 

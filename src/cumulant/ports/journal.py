@@ -123,10 +123,13 @@ class RowWrite(msgspec.Struct, frozen=True):
 
 
 class RowHashes(msgspec.Struct, frozen=True):
-    """At one moment: every recorded write, in order, and the rows as they are now, hashed anew (`event` is 0)."""
+    """At one moment: every recorded write, in order, and the rows as they are now, hashed anew (`event` is 0); and the
+    number of the newest event.
+    """
 
     writes: Iterator[RowWrite]
     rows: Iterator[RowWrite]
+    head: int
 
 
 @runtime_checkable

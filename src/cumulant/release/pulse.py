@@ -22,6 +22,9 @@ from cumulant.statistics.sequential.arrays import Floats
 
 #: a share of failures must exceed the champion's worst moment so many times
 _TIMES = 1.25
+#: a larger share of failures is taken for no burst: one outage or uneven traffic in the champion's past would else make
+#: bursts so heavy that no failure were proof
+_LARGEST_BURST = 0.5
 #: seconds that a pulse looks back
 RECENT = 5
 
@@ -117,9 +120,10 @@ def _failing(arm: ArmPulse, ceilings: CeilingSpec) -> bool:
 def _surely_worse(pulse: Pulse, reference: Reference) -> bool:
     """Whether the candidate fails more than the champion: in its worst moment, in bursts like its, and now."""
     mine, theirs = pulse.candidate, pulse.champion
-    if mine.failures / mine.requests <= min(_TIMES * reference.worst, 1 - 1e-9):
+    failing = mine.failures / mine.requests
+    if failing <= min(_TIMES * reference.worst, 1 - 1e-9):
         return False
-    if _in_a_burst(mine, reference) > reference.level:
+    if failing <= _LARGEST_BURST and _in_a_burst(mine, reference) > reference.level:
         return False
     bad = mine.failures + theirs.failures
     good = mine.requests + theirs.requests - bad

@@ -25,8 +25,8 @@ class RowCheck:
         self._digests = digests
         self._last = last
         self._newest: dict[tuple[str, str], RowWrite] = {}
-        #: how many rows were compared
-        self.count = 0
+        #: how many rows were compared, and how many of their hashes no event carries yet
+        self.count = self.waiting = 0
 
     def breaks(self) -> Iterator[Break]:
         yield from self._records()
@@ -45,12 +45,27 @@ class RowCheck:
         missing = dict(self._digests)
         for event, group in groupby(self._hashes.writes, attrgetter("event")):
             writes = list(group)
+            if not 0 <= event <= self._hashes.head:
+                yield Break(
+                    event, "is named by records of state rows, and there is no such event", row=_name(writes[0])
+                )
+                continue
+            if event == 0:
+                yield from self._wait(writes)
             self._newest.update({(one.kind, one.key): one for one in writes})
             carried = missing.pop(event, None)
             if 0 < event <= self._last and carried != digest([(w.kind, w.key, w.version, w.hash) for w in writes]):
                 yield Break(event, "carries another digest than that of the recorded hashes of its state rows")
         for event in missing:
             yield Break(event, "carries a digest of state rows whose recorded hashes are missing")
+
+    def _wait(self, writes: list[RowWrite]) -> Iterator[Break]:
+        """Each write has a version of its own: one that waits is newer than what an event carries."""
+        self.waiting = len(writes)
+        for one in writes:
+            bound = self._newest.get((one.kind, one.key))
+            if bound is not None and one.version <= bound.version:
+                yield Break(bound.event, f"is older than the record of version {one.version}", row=_name(one))
 
 
 def _difference(row: RowWrite, recorded: RowWrite | None) -> str | None:

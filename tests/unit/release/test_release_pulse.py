@@ -14,6 +14,7 @@ from cumulant.release.history import ChampionHistory
 from cumulant.release.pulse import ArmPulse, Pulse, Reference, level_of, trouble
 from cumulant.release.spec import CeilingSpec, ReleaseSpec
 from cumulant.release.state import Release
+from cumulant.statistics.sequential.arrays import Floats
 
 RATE, LOOKS, REQUESTS = 0.005, 8640, 2000
 CHAMPION = ArmPulse(requests=900, failures=4)
@@ -21,6 +22,13 @@ CHAMPION = ArmPulse(requests=900, failures=4)
 
 def pulse(failures: int) -> Pulse:
     return Pulse(candidate=ArmPulse(requests=100, failures=failures), champion=CHAMPION)
+
+
+def with_failures(bad: Floats, requests: Floats) -> Release:
+    """A running release after a past of its champion with these failures of these requests."""
+    counts = np.stack([bad, 0 * bad, 0 * bad], axis=1)
+    history = ChampionHistory(requests=requests, bad=counts, slow_us=None)
+    return with_history(release(status="running"), history)
 
 
 def with_bursts(now: Release, cv: float, looks: int = LOOKS) -> Release:
@@ -69,3 +77,21 @@ def test_a_pulse_within_a_long_look_may_hold_a_stronger_burst_than_the_look() ->
     long = msgspec.structs.replace(short, spec=ReleaseSpec(look="60s"))
     assert level_of(0.05, look=0, checks=60) < level_of(0.05, look=0, checks=10)
     assert [troubled(now, pulse(45)) is not None for now in (short, long)] == [True, False]
+
+
+@pytest.mark.parametrize("looks", [360, 8640])
+@pytest.mark.parametrize(("share", "long"), [(0.4, 6), (0.2, 6), (0.1, 30)])
+def test_one_outage_of_the_champion_hides_no_candidate_that_fails_everything(
+    looks: int, share: float, long: int
+) -> None:
+    bad = np.random.default_rng(3).binomial(500, 0.002, looks).astype(np.float64)
+    bad[looks // 2 : looks // 2 + long] = 500 * share
+    assert guard(with_failures(bad, np.full(looks, 500.0)), pulse(100), at=MOMENT).status == "rolled_back"
+
+
+def test_uneven_traffic_hides_no_candidate_that_fails_everything() -> None:
+    requests = np.where(np.arange(8640) % 2, 1.0, 3.0)
+    bad = np.random.default_rng(4).binomial(requests.astype(int), 0.01).astype(np.float64)
+    now = with_failures(bad, requests)
+    few = Pulse(candidate=ArmPulse(requests=25, failures=25), champion=ArmPulse(requests=225, failures=2))
+    assert guard(now, few, at=MOMENT).status == "rolled_back"

@@ -22,6 +22,8 @@ CREATE TABLE row_writes (
 CREATE UNIQUE INDEX row_writes_waiting ON row_writes (kind, key) WHERE event = 0
 """
 
+#: what is no number of an event was written by somebody else
+_EVENT = "CASE typeof(event) WHEN 'integer' THEN event ELSE -1 END"
 _RECORD = (
     "INSERT INTO row_writes (event, kind, key, version, hash) VALUES (0, ?, ?, ?, ?)"
     " ON CONFLICT (kind, key) WHERE event = 0 DO UPDATE SET version = excluded.version, hash = excluded.hash"
@@ -64,7 +66,8 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[RowHashes | None]:
     connection.execute("BEGIN")
     try:
         known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'row_writes'").fetchone()
-        yield RowHashes(_writes(connection), _rows(connection)) if known else None
+        head = connection.execute("SELECT seq FROM chain").fetchone()
+        yield RowHashes(_writes(connection), _rows(connection), 0 if head is None else head[0]) if known else None
     finally:
         connection.execute("COMMIT")
 
@@ -72,7 +75,7 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[RowHashes | None]:
 def _writes(connection: sqlite3.Connection) -> Iterator[RowWrite]:
     # Waiting records come last, whatever their place: they are newer than each that an event carries.
     for row in connection.execute(
-        "SELECT event, kind, key, version, hash FROM row_writes ORDER BY event = 0, event, id"
+        f"SELECT {_EVENT} AS number, kind, key, version, hash FROM row_writes ORDER BY number = 0, number, id"  # noqa: S608
     ):
         yield RowWrite(*row)
 

@@ -37,7 +37,8 @@ class Database:
         path: the file; its folder is made.
         schema: the statements that make the tables, run once in one transaction.
         version: the schema's version, kept in the file; a file of a newer one is refused.
-        upgrades: what brings a file of that version to the next one, in the same transaction.
+        upgrades: what brings a file of that version to the next one; done with the first write, so that readers leave
+            the file to older processes and read-only places.
         holds: what the file is called in errors.
         durable: a committed transaction survives a power cut, not only a crash of the process.
         mapped: how many bytes of the file are read through memory instead of system calls.
@@ -60,6 +61,8 @@ class Database:
         self._schema = schema
         self._version = version
         self._upgrades = upgrades or {}
+        #: the file was seen to have this version
+        self._current = not self._upgrades
         self._holds = holds
         self._pragmas = {"synchronous": "FULL" if durable else "NORMAL", "temp_store": "MEMORY", "mmap_size": mapped}
         self._wait = wait
@@ -84,6 +87,7 @@ class Database:
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:
+                self._upgrade(connection)
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
@@ -199,8 +203,20 @@ class Database:
         self._set_wal(connection)
         for name, value in self._pragmas.items():
             connection.execute(f"PRAGMA {name}={value}")
-        if self._refuse_newer(connection) < self._version:
+        if self._refuse_newer(connection) == 0:
             self._make_schema(connection)
+
+    def _upgrade(self, connection: sqlite3.Connection) -> None:
+        """Bring the file to the present version within a write transaction."""
+        if self._current:
+            return
+        present = self._refuse_newer(connection)
+        for version in range(present, self._version):
+            self._upgrades[version](connection)
+        if present < self._version:  # which a rollback undoes: it is seen by the next write
+            connection.execute(f"PRAGMA user_version={self._version:d}")
+        else:
+            self._current = True
 
     def _refuse_newer(self, connection: sqlite3.Connection) -> int:
         """The version of the file's format. Raises UsageError for one that is not known yet."""
@@ -229,14 +245,9 @@ class Database:
     def _make_schema(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            present: int = connection.execute("PRAGMA user_version").fetchone()[0]
-            if present < self._version:
-                if present == 0:
-                    for statement in filter(str.strip, self._schema.split(";")):
-                        connection.execute(statement)
-                else:
-                    for version in range(present, self._version):
-                        self._upgrades[version](connection)
+            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+                for statement in filter(str.strip, self._schema.split(";")):
+                    connection.execute(statement)
                 connection.execute(f"PRAGMA user_version={self._version:d}")
             connection.execute("COMMIT")
         except BaseException:
