@@ -83,7 +83,10 @@ def unlike_segment(
             continue
         alpha = _ALPHA / len(chosen)
         low = _low(apart[rows] - _UNLIKE * constant, block[rows], alpha)
-        if low > 0 or _further(ranks[rows], block[rows], alpha):
+        high = rows[np.isfinite(ranks[rows])]
+        if low > 0 or (
+            _as_by_a_constant(champion, candidate, rows, high) and _further(ranks[high], block[high], alpha)
+        ):
             one = SegmentDifference(
                 feature=feature,
                 value=value,
@@ -114,15 +117,25 @@ def _ranks(champion: Floats, candidate: Floats) -> Floats:
     return ranks
 
 
+def _as_by_a_constant(
+    champion: Floats, candidate: Floats, rows: npt.NDArray[np.int64], high: npt.NDArray[np.int64]
+) -> bool:
+    """Whether the scores of a segment's `high` rows lie as far apart as either model's from its mean in the segment.
+
+    Two models that both see these rows with noise differ more than elsewhere, and far less than that.
+    """
+    farthest = np.maximum(*(scores[high] - scores[rows].mean() for scores in (champion, candidate)))
+    return bool(((candidate - champion)[high] ** 2).sum() >= _UNLIKE * (farthest**2).sum())
+
+
 def _further(ranks: Floats, block: npt.NDArray[np.int64], alpha: float) -> bool:
-    """Whether a segment's `ranks` are above 1/2 beyond chance; rows of a block may depend on each other."""
+    """Whether `ranks` [n] are above 1/2 beyond chance; rows of a block may depend on each other."""
     from scipy.stats import norm
 
-    high = np.isfinite(ranks)
-    above = ranks[high] - 0.5
+    above = ranks - 0.5
     if len(above) < _FEW:
         return False
-    _, codes = np.unique(block[high], return_inverse=True)
+    _, codes = np.unique(block, return_inverse=True)
     together = float((np.bincount(codes, weights=above - above.mean()) ** 2).sum())
     error = np.sqrt(max(together, len(above) / 12))
     return bool(above.sum() > norm.isf(alpha) * error)
