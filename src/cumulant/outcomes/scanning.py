@@ -11,12 +11,15 @@ import polars as pl
 
 from cumulant.core.errors import StorageError
 from cumulant.outcomes import place
+from cumulant.outcomes.scored import TYPES
 from cumulant.serving import log
 
 #: bytes of the log's files that are read at once; a day is read whole
 _AT_ONCE = 16 << 20
 _LISTINGS = 100
 Query = Callable[[pl.LazyFrame], pl.LazyFrame]
+#: of the files of a call
+_Scan = Callable[[list[Path]], pl.LazyFrame]
 
 
 def facts(folder: Path, query: Query, batches: Sequence[str] | None = None) -> pl.DataFrame | None:
@@ -30,13 +33,13 @@ def facts(folder: Path, query: Query, batches: Sequence[str] | None = None) -> p
         names = place.batches(folder) if batches is None else batches
         return [path for name in names for path in place.parts(folder, name)]
 
-    return _collected(folder, paths, query)
+    return _collected(folder, paths, lambda files: query(pl.scan_parquet(files, glob=False)))
 
 
 def predictions(
     folder: Path, query: Query, *, since: date | None = None, until: date | None = None
 ) -> Iterator[pl.DataFrame]:
-    """What `query` selects of the prediction log's rows, for one or several days at a time, each row once.
+    """What `query` selects of the prediction log's `COLUMNS`, for one or several days at a time, each row once.
 
     Raises:
         StorageError: a file cannot be read.
@@ -46,9 +49,14 @@ def predictions(
         def paths(days: Sequence[date] = days) -> list[Path]:
             return [file.path for day in days for file in log.files(folder, day, day)]
 
-        rows = _collected(folder, paths, query)
+        rows = _collected(folder, paths, lambda files: query(_logged(files)))
         if rows is not None and rows.height:
             yield rows
+
+
+def _logged(files: list[Path]) -> pl.LazyFrame:
+    """Rows of the log, whose files of another version may have fewer columns or more."""
+    return pl.scan_parquet(files, glob=False, schema=TYPES, missing_columns="insert", extra_columns="ignore")
 
 
 def _groups(folder: Path, since: date | None, until: date | None) -> Iterator[list[date]]:
@@ -77,35 +85,35 @@ def _size(folder: Path) -> int:
     return sizes
 
 
-def _collected(folder: Path, paths: Callable[[], list[Path]], query: Query) -> pl.DataFrame | None:
+def _collected(folder: Path, paths: Callable[[], list[Path]], scan: _Scan) -> pl.DataFrame | None:
     """A file that is merged while it is read is looked for again."""
     for _ in range(_LISTINGS):
         listed = paths()
         if not listed:
             return None
         try:
-            return query(pl.scan_parquet(listed, glob=False)).collect()
+            return scan(listed).collect()
         except FileNotFoundError:
             continue
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise _damaged(listed, error) from error
+            raise _damaged(folder, listed, scan, error) from error
     raise StorageError(
         "files vanish while they are read", subject=str(folder), hint="look for a program that deletes files there"
     )
 
 
-def _damaged(paths: Sequence[Path], error: Exception) -> StorageError:
-    """Names the file; Polars names none where it reads several."""
+def _damaged(folder: Path, paths: Sequence[Path], scan: _Scan, error: Exception) -> StorageError:
+    """Names the file; Polars names none where it reads several. Where each can be read alone, names the folder."""
     return StorageError(
         f"a file of the outcomes or of the prediction log cannot be read: {error}",
-        subject=str(next((path for path in paths if not _readable(path)), paths[0])),
+        subject=str(next((path for path in paths if not _readable(path, scan)), folder)),
         hint="if it is damaged, move it out of its folder; labels can be ingested again, rows of the log show as a gap",
     )
 
 
-def _readable(path: Path) -> bool:
+def _readable(path: Path, scan: _Scan) -> bool:
     try:
-        pl.read_parquet(path, glob=False)
+        scan([path]).collect()
     except (OSError, pl.exceptions.PolarsError):
         return False
     return True

@@ -24,10 +24,19 @@ TOLD = ["id", "row", "time", "event_time", "model", "version", "arm", "served_ar
 #: what tells one row of the log from every other
 IDENTITY = ["worker", "sequence", "row"]
 COLUMNS = [*TOLD, "request", "worker", "sequence"]
+_TIME = pl.Datetime("us", "UTC")
+#: of `COLUMNS`, as Polars reads them from a file of any version of the log
+TYPES: dict[str, pl.DataType] = {
+    **dict.fromkeys(COLUMNS, pl.String()),
+    "row": pl.Int32(),
+    "time": _TIME,
+    "event_time": _TIME,
+    "shadow": pl.Boolean(),
+    "sequence": pl.Int64(),
+}
 #: what tells whether a label may be for a row
 HEAD = ["id", "event_time"]
 _DECODE = msgspec.json.Decoder().decode
-_TIME = pl.Datetime("us", "UTC")
 
 
 def unpacked(rows: pa.Table | pa.RecordBatch) -> pl.DataFrame:

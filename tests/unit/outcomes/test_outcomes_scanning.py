@@ -1,0 +1,73 @@
+"""Polars reads logs of several versions, and blames only a file that cannot be read."""
+
+from datetime import timedelta
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from outcomes_support import NOW, micros, opened, put, tell
+
+from cumulant.core.errors import StorageError
+from cumulant.outcomes import report, scanning, shown
+from cumulant.outcomes.scored import COLUMNS, TYPES
+from cumulant.serving import log
+
+KNOWN = (NOW - timedelta(hours=1)).isoformat()
+
+
+def two_files(tmp_path):
+    """A log of two days with a row each, `a` and `b`, the older day first."""
+    for number, one in enumerate("ab"):
+        at = NOW - timedelta(days=1 - number)
+        put(tmp_path / "log", {"id": one, "at": at, "time": micros(at)})
+    return sorted((tmp_path / "log").rglob("*.parquet"))
+
+
+@pytest.mark.parametrize("older", [0, 1])
+def test_files_of_an_older_version_are_read_beside_newer_ones(tmp_path, older):
+    path = two_files(tmp_path)[older]
+    pq.write_table(pq.read_table(path).drop_columns(["caller_id", "invalid"]), path)
+    tell(tmp_path / "outcomes", *({"id": one, "label": True, "known_time": KNOWN} for one in ("a", "b", "nobody")))
+    outcomes = opened(tmp_path)
+    assert [outcomes.of(one)["label"].to_list() for one in "ab"] == [["true"], ["true"]]
+    counts = report(outcomes, NOW)
+    assert (counts.predictions, counts.labelled, counts.unmatched) == (2, 2, 1)
+    states = {one.id: one.state for one in shown(tmp_path / "outcomes", NOW, named=outcomes.named)}
+    assert states == {"a": "usable", "b": "usable", "nobody": "unmatched"}
+
+
+def test_a_file_of_a_newer_version_is_read(tmp_path):
+    for path in two_files(tmp_path):
+        table = pq.read_table(path)
+        pq.write_table(table.append_column("added_later", pa.nulls(len(table), pa.string())), path)
+        assert report(opened(tmp_path), NOW).predictions == 2
+
+
+def test_the_types_are_those_of_the_log():
+    written = pl.from_arrow(log.SCHEMA.empty_table())
+    assert {name: written.schema[name] for name in COLUMNS} == TYPES
+
+
+def test_the_file_of_another_type_is_named(tmp_path):
+    path = two_files(tmp_path)[1]
+    table = pq.read_table(path)
+    pq.write_table(table.set_column(0, "id", pa.array([1])), path)
+    with pytest.raises(StorageError) as failed:
+        opened(tmp_path).of("a")
+    assert failed.value.subject == str(path)
+
+
+def test_the_folder_is_named_where_each_file_can_be_read(tmp_path, monkeypatch):
+    two_files(tmp_path)
+    strict = pl.scan_parquet
+
+    def together(paths, **more):
+        if len(paths) > 1:
+            raise pl.exceptions.ComputeError
+        return strict(paths, **more)
+
+    monkeypatch.setattr(scanning.pl, "scan_parquet", together)
+    with pytest.raises(StorageError) as failed:
+        opened(tmp_path).of("a")
+    assert failed.value.subject == str(tmp_path / "log")
