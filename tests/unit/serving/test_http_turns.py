@@ -49,6 +49,12 @@ class Wire(asyncio.Transport):
     def close(self):
         self.ended = True
 
+    def can_write_eof(self):
+        return True
+
+    def write_eof(self):
+        self.ended = True
+
     def pause_reading(self):
         self.reading = False
 
@@ -61,19 +67,19 @@ class Wire(asyncio.Transport):
 
 
 class Loop:
-    """A site whose handler takes EACH, and what it was asked, with the time at which each was answered."""
+    """A site whose handler takes `takes`, and what it was asked, with the time at which each was answered."""
 
     def __init__(self, *, slow=()):
         self.clock = Clock()
         self.answered: list[tuple[bytes, float]] = []
-        self.slow = slow
+        self.slow, self.takes = slow, EACH
         turns = Turns(TURN, QUEUE, each=EACH, clock=self.clock)
         self.site = Site(self.handle, Limits(), urgent=(b"/health",), turns=turns)
 
     def handle(self, request):
         if request.body in self.slow:
             return self.later(request)
-        self.clock.now += EACH
+        self.clock.now += self.takes
         self.answered.append((request.body or request.target, self.clock.now))
         return Response(200, request.body)
 
@@ -229,10 +235,98 @@ async def test_a_handler_that_fails_does_not_stop_the_line():
 @on_loop
 async def test_one_long_stall_does_not_make_the_next_requests_refused(stall):
     loop = Loop()
-    for number in range(3):
+    for number in range(2):
         loop.send(b"%d" % number)
-    loop.clock.now += stall
-    for number in range(3):
+    loop.takes += stall
+    loop.send(b"stalls, in line")
+    await rest()
+    loop.takes = EACH
+    loop.clock.now += 0.001
+    for number in range(5):
         loop.send(b"%d" % number)
     await rest()
     assert loop.site.refusals.counts["busy"] == 0
+
+
+async def burst(loop, count, *, takes):
+    """The number of requests that are refused of those that come at once."""
+    before, loop.takes = loop.site.refusals.counts["busy"], takes
+    for number in range(count):
+        loop.send(b"%d" % number)
+    await rest()
+    return loop.site.refusals.counts["busy"] - before
+
+
+@on_loop
+async def test_what_slow_requests_have_shown_is_forgotten_after_a_time_without_any():
+    loop = Loop()
+    for _ in range(20):
+        await burst(loop, 7, takes=10 * EACH)
+    assert await burst(loop, 7, takes=EACH) > 0
+    loop.clock.now += 0.9
+    assert await burst(loop, 7, takes=EACH) > 0
+    loop.clock.now += 1.1
+    assert await burst(loop, 7, takes=EACH) == 0
+
+
+@on_loop
+async def test_an_idle_time_does_not_make_quick_requests_slow():
+    loop = Loop()
+    for _ in range(40):
+        await burst(loop, 7, takes=0.1 * EACH)
+    loop.clock.now += 1.1
+    assert await burst(loop, 50, takes=0.1 * EACH) == 0
+
+
+@on_loop
+async def test_the_estimate_follows_requests_that_are_answered_at_once():
+    loop = Loop()
+    for takes, refused in ((0.1 * EACH, False), (2 * EACH, True), (0.1 * EACH, False)):
+        for _ in range(60):
+            assert await burst(loop, 1, takes=takes) == 0
+            loop.clock.now += 0.001
+        assert (await burst(loop, int((TURN + QUEUE) / EACH), takes=takes) > 0) == refused
+
+
+@on_loop
+async def test_a_turn_is_the_latest_time_at_which_the_loop_was_busy():
+    loop = Loop()
+    await burst(loop, 2, takes=EACH)
+    await burst(loop, 1, takes=0.0001)
+    assert loop.send(b"in a new turn")[1].statuses == [200]
+    # The line is busy for longer than what is forgotten takes.
+    for _ in range(20):
+        await burst(loop, 7, takes=10 * EACH)
+    assert await burst(loop, 7, takes=EACH) > 0
+
+
+@on_loop
+async def test_a_request_behind_another_of_its_connection_is_not_refused():
+    loop = Loop()
+    sent = [loop.send(b"%d" % number) for number in range(7)]
+    connection, wire = sent[3]
+    connection.data_received(post(b"behind it"))
+    await rest()
+    assert wire.statuses == [200, 200]
+    assert loop.answered[-1][0] == b"behind it"
+
+
+@pytest.mark.parametrize("size", [3, Limits().body + 1])
+@on_loop
+async def test_a_refusal_ends_a_connection_whose_client_waits_to_send_its_body(size):
+    loop = Loop()
+    for number in range(7):
+        loop.send(b"%d" % number)
+    connection, wire = loop.connect()
+    connection.data_received(head(size, extra="expect: 100-continue\r\n"))
+    assert wire.statuses == [413 if size > 3 else 429]
+    assert b"connection: close\r\n" in wire.written
+    assert wire.ended
+    await rest()
+
+
+@on_loop
+async def test_a_head_that_is_refused_ends_a_connection_whose_client_waits_to_send_its_body():
+    connection, wire = Loop().connect()
+    connection.data_received(head(3, extra="host: twice\r\nexpect: 100-continue\r\n"))
+    assert (wire.statuses, wire.ended) == ([400], True)

@@ -169,16 +169,20 @@ class Connection(asyncio.Protocol):
         self._in_head, self._fed = False, 0
         if b"host" not in self._headers and self._parser.get_http_version() == "1.1":
             self._refuse("host", 400, _HOSTS)
+        # A client that waits for leave to send its body may never send it: what came next would be read as the body
+        awaits = b"expect" in self._headers
         if self._refusal is not None:
+            if self._answered and awaits:
+                self._end()
             return
         length = self._headers.get(b"content-length")
         if self._site.admitted is not None and not self._site.admitted(self._target, self._headers):
             self._bar(int(length or 0))
         elif length is not None and int(length) > self._limits.body:
-            self._too_large(int(length))
+            self._too_large(int(length), close=awaits)
         elif self._site.turns.full and not (self._task or self._waiting or self._target.startswith(self._site.urgent)):
-            self._refuse("busy", 429, _BUSY, headers=_AGAIN)
-        elif b"expect" in self._headers:
+            self._refuse("busy", 429, _BUSY, close=awaits, headers=_AGAIN)
+        elif awaits:
             self._transport.write(_CONTINUE)
 
     def on_body(self, body: bytes) -> None:
@@ -235,9 +239,9 @@ class Connection(asyncio.Protocol):
 
     # --- refusals
 
-    def _too_large(self, size: int) -> None:
+    def _too_large(self, size: int, *, close: bool = False) -> None:
         text = f"the body is larger than {self._limits.body} bytes; send fewer rows a request"
-        self._refuse("body", 413, text, close=size > self._limits.body + _PATIENCE)
+        self._refuse("body", 413, text, close=close or size > self._limits.body + _PATIENCE)
 
     def _bar(self, size: int) -> None:
         """Answer by the head alone; a body is thrown away, and one behind other requests waits for its turn without."""

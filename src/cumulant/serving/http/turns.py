@@ -15,8 +15,10 @@ from typing import Protocol
 
 #: seconds between two requests by which the loop is known to have read its sockets in between
 _IDLE = 0.0005
-#: of what a turn shows, how much the estimate of a request's seconds moves; and how many times it a turn may count: one
-#: that lost its core for a while says nothing of the requests
+#: seconds without a request after which what slow requests have shown says nothing of the next ones
+_FORGET = 1.0
+#: of what a turn, or a request that is answered at once, shows, how much the estimate of a request's seconds moves; and
+#: how many times the estimate it may count: a loop that lost its core for a while says nothing of the requests
 _LEARN, _OUTLIER = 0.1, 3.0
 
 
@@ -34,7 +36,7 @@ class Turns:
     Args:
         turn: how long requests are answered before the sockets are read again.
         queue: the longest that a request may have to wait in line.
-        each: what a request takes, until turns have shown it.
+        each: what a request takes, until requests have shown it, and at most after a time without any.
         clock: the time.
     """
 
@@ -42,8 +44,9 @@ class Turns:
         self, turn: float, queue: float, *, each: float = 0.0002, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         self._turn, self._queue, self._each, self._clock = turn, queue, each, clock
+        self._unknown = each
         self._line: deque[Waiting] = deque()
-        self._began = self._ended = float("-inf")
+        self._began = self._ended = self._asked = float("-inf")
 
     def __len__(self) -> int:
         return len(self._line)
@@ -57,7 +60,9 @@ class Turns:
         """Whether a request that is whole is answered now; otherwise it has to `join`. Call `answered` after it."""
         if self._line:
             return False
-        now = self._clock()
+        now = self._asked = self._clock()
+        if now - self._ended > _FORGET:
+            self._each = min(self._each, self._unknown)
         if now - self._ended > _IDLE:
             self._began = now
         return now - self._began < self._turn
@@ -65,6 +70,7 @@ class Turns:
     def answered(self) -> None:
         """A request was answered at once."""
         self._ended = self._clock()
+        self._learn(self._ended - self._asked)
 
     def join(self, connection: Waiting) -> None:
         """Wait in line. Whoever is first has its turn when the sockets have been read."""
