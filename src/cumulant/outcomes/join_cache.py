@@ -185,7 +185,12 @@ class _Labels:
             for name, (one, merged) in self._batches.items()
             if one not in self.before and not (merged and merged <= self.before)
         ]
-        return asked(*named(self.outcomes.said(added))) if added else None
+        if not added:
+            return None
+        said = self.outcomes.said(added)
+        if not set(added) <= set(place.batches(self.outcomes.folder)):
+            raise FileNotFoundError  # a batch was merged since it was listed: `rows` lists again
+        return asked(*named(said))
 
     def news_in(self, read: log.Rows) -> bool:
         """Whether a label that came since may be for a row of a file of the log."""

@@ -31,7 +31,10 @@ def facts(folder: Path, query: Query, batches: Sequence[str] | None = None) -> p
 
     def paths() -> list[Path]:
         names = place.batches(folder) if batches is None else batches
-        return [path for name in names for path in place.parts(folder, name)]
+        files = [place.parts(folder, name) for name in names]
+        if batches is None and not all(files) and not set(names) <= set(place.batches(folder)):
+            raise FileNotFoundError  # a batch was merged since it was listed
+        return [path for of_batch in files for path in of_batch]
 
     return _collected(folder, paths, lambda files: query(pl.scan_parquet(files, glob=False)))
 
@@ -88,10 +91,11 @@ def _size(folder: Path) -> int:
 def _collected(folder: Path, paths: Callable[[], list[Path]], scan: _Scan) -> pl.DataFrame | None:
     """A file that is merged while it is read is looked for again."""
     for _ in range(_LISTINGS):
-        listed = paths()
-        if not listed:
-            return None
+        listed: list[Path] = []
         try:
+            listed = paths()
+            if not listed:
+                return None
             return scan(listed).collect()
         except FileNotFoundError:
             continue

@@ -1,5 +1,6 @@
 """The stored join is that of the whole log and all labels, whatever came, changed or went since; only that is joined."""
 
+import os
 import random
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -9,9 +10,11 @@ import polars as pl
 import pytest
 from outcomes_support import NOW, micros, opened, put, tell
 
+from cumulant.outcomes import place
 from cumulant.outcomes.compaction import _merge
 from cumulant.outcomes.join_cache import JoinCache
 from cumulant.outcomes.place import batches, ingested
+from cumulant.serving import log
 
 DAYS = 3
 
@@ -126,6 +129,89 @@ def test_a_folder_that_cannot_be_written_changes_no_result(tmp_path):
     predict(tmp_path, "a")
     (tmp_path / "rows").write_bytes(b"a file where the folder should be")
     assert rows(cache(tmp_path).rows(since=None, at=NOW)) == whole(tmp_path, NOW)
+
+
+def merge_all(tmp_path):
+    """Merge all batches, and delete what was merged, whose time of grace is over."""
+    folder = tmp_path / "outcomes"
+    old = batches(folder)
+    _merge(folder, [ingested(folder, name) for name in old], 1)
+    for name in old:
+        shutil.rmtree(folder / "labels" / name)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_labels_that_are_merged_while_they_are_read_are_joined(tmp_path, monkeypatch, first):
+    predict(tmp_path, "a", "b")
+    if not first:
+        label(tmp_path, "nobody", True)
+        cache(tmp_path).rows(since=None, at=NOW)
+    label(tmp_path, "a", True)
+    label(tmp_path, "b", False)
+    parts, merged = place.parts, []
+
+    def late(folder, name):
+        if not merged:
+            merged.append(name)
+            merge_all(tmp_path)
+        return parts(folder, name)
+
+    monkeypatch.setattr(place, "parts", late)
+    read = rows(cache(tmp_path).rows(since=None, at=NOW))
+    assert merged
+    assert read == rows(cache(tmp_path).rows(since=None, at=NOW)) == whole(tmp_path, NOW)
+
+
+def test_a_batch_without_rows_is_no_fault(tmp_path):
+    predict(tmp_path, "a")
+    cache(tmp_path).rows(since=None, at=NOW)
+    (tmp_path / "outcomes" / "labels" / "empty").mkdir(parents=True)
+    assert rows(cache(tmp_path).rows(since=None, at=NOW)) == whole(tmp_path, NOW)
+
+
+def test_a_file_of_the_log_that_is_merged_while_it_is_read_is_read_elsewhere(tmp_path, monkeypatch):
+    predict(tmp_path, "a")
+    (path,) = (tmp_path / "log").rglob("*.parquet")
+    monkeypatch.setattr(log, "stored", moving(path, log.stored))
+    assert rows(cache(tmp_path).rows(since=None, at=NOW)) == whole(tmp_path, NOW)
+
+
+def moving(path, stored):
+    """`stored` of a log whose file is renamed after its first reader was made, and then has no rows there."""
+
+    def listed(*args, **more):
+        for file, read in stored(*args, **more):
+            yield file, (lambda columns, read=read: gone(columns, read)) if file.path == path else read
+
+    def gone(columns, read):
+        found = list(read(columns)) if not path.exists() else []
+        if path.exists():
+            path.rename(path.with_name(f"m{path.name}"))
+        return iter(found)
+
+    return listed
+
+
+def test_a_file_of_the_log_that_is_replaced_by_one_of_the_same_size_is_joined_again(tmp_path):
+    predict(tmp_path, "a")
+    (path,) = (tmp_path / "log").rglob("*.parquet")
+    cache(tmp_path).rows(since=None, at=NOW)
+    stat = path.stat()
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+    again = cache(tmp_path)
+    again.rows(since=None, at=NOW)
+    assert again.joined == [path]
+
+
+def test_rows_that_the_index_does_not_name_are_deleted(tmp_path):
+    predict(tmp_path, "a")
+    cache(tmp_path).rows(since=None, at=NOW)
+    before = set((tmp_path / "rows").glob("*.arrow"))
+    label(tmp_path, "a", True)
+    cache(tmp_path).rows(since=None, at=NOW)
+    after = set((tmp_path / "rows").glob("*.arrow"))
+    assert (len(before), len(after)) == (1, 1)
+    assert before != after
 
 
 def change(tmp_path, draw, ids):
