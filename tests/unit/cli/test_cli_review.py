@@ -3,12 +3,16 @@
 import io
 import json
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 from rich.console import Console
 
+from cumulant import outcomes
 from cumulant import project as projects
 from cumulant.cli import review_session
+from cumulant.runtime.labels import FOLDER
+from cumulant.runtime.review.verbs import tell
 
 REVIEW = "monitoring: {review: {budget: 6/day, sample: 50%, second: 0%, slices: ['pages > 15']}}\n"
 
@@ -224,6 +228,19 @@ def test_a_file_decides_many_cases_and_names_the_rows_that_do_not(review, queue,
     assert (again["decided"], again["labelled"], len(again["problems"])) == (0, 0, 4)
     assert review("decide", cases[3], "1", "--from", str(file)).code == 2
     assert review("decide", cases[3]).code == 2
+
+
+def test_the_decisions_of_a_file_stand_while_labels_are_ingested_elsewhere(review, queue, tmp_path, monkeypatch):
+    review("fill")
+    case = review("list").document[0]["id"]
+    file = tmp_path / "decisions.csv"
+    file.write_text(f"case,label\n{case},1\n")
+    monkeypatch.setattr(outcomes, "locked", partial(outcomes.locked, patience=0.0))
+    with projects.load(queue) as project, outcomes.locked(project.state / FOLDER):
+        document = review("decide", "--from", str(file)).document
+    assert (document["decided"], document["labelled"], document["problems"]) == (1, 0, {})
+    with projects.load(queue) as project:
+        assert tell(project, principal=project.principal()) == 1
 
 
 def test_a_program_answers_what_it_can_and_passes_over_the_rest(review, queue, cumulant):

@@ -9,7 +9,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, UsageError
 from cumulant.outcomes import files
-from cumulant.runtime.review.verbs import decide, desk_of, session_reader, tell
+from cumulant.runtime.review.verbs import decide, desk_of, session_reader, tell_unless_held
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 
 class DecidedFile(msgspec.Struct, frozen=True, kw_only=True):
-    """`problems`: rows that decided nothing, and why, by case. `labelled` cases became labels."""
+    """`problems`: rows that decided nothing, and why, by case. `labelled` cases became labels; 0 where
+    labels are being ingested elsewhere.
+    """
 
     decided: int
     labelled: int
@@ -48,7 +50,8 @@ def decide_file(project: Project, path: Path, *, principal: Principal, clock: Cl
             decided += 1
         except CumulantError as error:
             problems[name] = error.message if error.hint is None else f"{error.message}; {error.hint}"
-    return DecidedFile(decided=decided, labelled=tell(project, principal=principal, clock=clock), problems=problems)
+    labelled = tell_unless_held(project, principal=principal, clock=clock)
+    return DecidedFile(decided=decided, labelled=labelled, problems=problems)
 
 
 def _decision(row: object, name: str) -> tuple[str, object, str]:
