@@ -44,6 +44,15 @@ def test_files_modes_times_and_what_is_left_out(root, tmp_path):
     assert not (tmp_path / "c" / "data").exists()
 
 
+def test_results_of_monitoring_that_are_made_again_are_not_in_it(root, tmp_path):
+    with load(root) as project:
+        for name in ("rows/key/a.arrow", "estimators/key/classes", "profiles/key/reference"):
+            (project.state / "monitoring" / name).parent.mkdir(parents=True)
+            (project.state / "monitoring" / name).write_text("stored")
+    stored = {one.path for one in backup(root, tmp_path).manifest.files if "monitoring" in one.path}
+    assert stored == {".cumulant/monitoring/profiles/key/reference"}
+
+
 def test_a_restored_project_has_an_identity_of_its_own_and_says_so(root, tmp_path):
     from cumulant.runtime.stack.claim import claim
 

@@ -29,7 +29,7 @@ from cumulant.serving.log import is_journal
 if TYPE_CHECKING:
     from cumulant.project import Project
 
-_GATEWAY = "gateway"
+_GATEWAY, _MONITORING = "gateway", "monitoring"
 #: of the state folder: read first
 _IN_FORCE = (f"{STACK}/book.json", f"{_GATEWAY}/routes.json", f"{_GATEWAY}/state.json")
 #: of processes, of searches that are made again, of other environments, or secret
@@ -38,6 +38,8 @@ _NOT = frozenset({"environments", "secrets", "search", USES, STACK, _GATEWAY})
 GUARDED = (LABELS, REVIEW)
 #: content that bears any name
 _CONTENT = frozenset({"objects", "tables", "mlartifacts"})
+#: of the folder of monitoring: results that are made again from the log, the labels and the models
+_MADE_AGAIN = frozenset({"rows", "estimators"})
 _DATABASE, _BESIDE = ".db", (".db-wal", ".db-shm", ".db-journal")
 _PLAIN = ("cumulant.schema.json", ".gitignore", "README.md", "pyproject.toml", "requirements.txt")
 #: why a link is not in the archive
@@ -88,6 +90,8 @@ def files_below(folder: Path, link: Callable[[Path], object]) -> Iterator[Path]:
         OSError: a folder cannot be read.
     """
     for current, folders, names in os.walk(folder, onerror=_unless_gone):
+        if Path(current) == folder and folder.name == _MONITORING:
+            folders[:] = [name for name in folders if name not in _MADE_AGAIN]
         inside = bool(_CONTENT & set(Path(current).relative_to(folder.parent).parts))
         folders[:] = sorted(name for name in folders if name != ".writing" and (inside or not name.startswith(".")))
         links = [name for name in folders if Path(current, name).is_symlink()]
