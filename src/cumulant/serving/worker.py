@@ -39,8 +39,15 @@ from cumulant.serving.watchers import Watchers
 if TYPE_CHECKING:
     from cumulant.serving.grpc import Server
 
-#: paths that are answered whatever waits: those of probes, and by which an overload is seen
+#: paths that are answered whatever waits begin so: those of probes, and by which an overload is seen
 _URGENT = (*OPEN, b"/metrics")
+
+
+def is_urgent(target: bytes) -> bool:
+    """Whether a request is answered whatever waits: also one that asks whether a model is ready."""
+    if target.startswith(_URGENT):
+        return True
+    return target.startswith(b"/v2/models/") and target.partition(b"?")[0].endswith(b"/ready")
 
 
 class Worker:
@@ -88,7 +95,7 @@ class Worker:
         # A declared fallback answers what would be refused, so that nothing is refused by its head.
         queue = math.inf if settings.fallback.given else settings.scheduling.queue
         limits = Limits.of_body(settings.body_limit, queue=queue)
-        self._site = Site(handle, limits, admitted, refusals, urgent=_URGENT)
+        self._site = Site(handle, limits, admitted, refusals, urgent=is_urgent)
         self.staff = Staff(models, self._opening.repository, self._opening, put=self._put, told=self._series)
 
     async def _put(self, models: ModelSet) -> None:

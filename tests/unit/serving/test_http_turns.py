@@ -10,6 +10,7 @@ import pytest
 from cumulant.serving.http import Limits, Response, Site
 from cumulant.serving.http.connection import Connection
 from cumulant.serving.http.turns import Turns
+from cumulant.serving.worker import is_urgent
 
 #: a request takes a second, a turn has two, and four may wait
 TURN, EACH, QUEUE = 2.0, 1.0, 4.0
@@ -74,7 +75,7 @@ class Loop:
         self.answered: list[tuple[bytes, float]] = []
         self.slow, self.takes = slow, EACH
         turns = Turns(TURN, QUEUE, each=EACH, clock=self.clock)
-        self.site = Site(self.handle, Limits(), urgent=(b"/health",), turns=turns)
+        self.site = Site(self.handle, Limits(), urgent=is_urgent, turns=turns)
 
     def handle(self, request):
         if request.body in self.slow:
@@ -158,13 +159,17 @@ async def test_no_accepted_request_waits_for_longer_than_the_queue_and_a_request
     assert max(done - came[body] for body, done in loop.answered) <= QUEUE + 2 * EACH
 
 
+PROBES = ["/health", "/v2/health/ready", "/metrics", "/v2/models/m/ready", "/v2/models/m/versions/3/ready?x=1"]
+OTHERS = ["/predict", "/v2/models/m/infer", "/v2/models/m/infer?x=/ready", "/v1/ready"]
+
+
+@pytest.mark.parametrize(("target", "status"), [*((one, 200) for one in PROBES), *((one, 429) for one in OTHERS)])
 @on_loop
-async def test_probes_are_answered_whatever_waits():
+async def test_probes_are_answered_whatever_waits(target, status):
     loop = Loop()
     for number in range(12):
         loop.send(b"%d" % number)
-    assert loop.send(b"probe", "/health")[1].statuses == [200]
-    assert loop.send(b"other")[1].statuses == [429]
+    assert loop.send(b"probe", target)[1].statuses == [status]
     await rest()
 
 

@@ -180,7 +180,7 @@ class Connection(asyncio.Protocol):
             self._bar(int(length or 0))
         elif length is not None and int(length) > self._limits.body:
             self._too_large(int(length), close=awaits)
-        elif self._site.turns.full and not (self._task or self._waiting or self._target.startswith(self._site.urgent)):
+        elif self._site.turns.full and not (self._task or self._waiting or self._site.urgent(self._target)):
             self._refuse("busy", 429, _BUSY, close=awaits, headers=_AGAIN)
         elif awaits:
             self._transport.write(_CONTINUE)
@@ -219,7 +219,7 @@ class Connection(asyncio.Protocol):
             self._waiting.append((request, keep))
             if self._crowded():
                 self._transport.pause_reading()
-        elif self._target.startswith(self._site.urgent):
+        elif self._site.urgent(self._target):
             self._answer(request, keep=keep)
         elif self._site.turns.at_once():
             self._answer(request, keep=keep)

@@ -18,8 +18,8 @@ Admitted = Callable[[bytes, Headers], bool]
 
 
 class Site:
-    """The connections of one listening socket, and what answers them. Paths that begin with one of `urgent` are
-    answered at once, whatever waits.
+    """The connections of one listening socket, and what answers them. Paths that are `urgent` are answered at
+    once, whatever waits.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Site:
         admitted: Admitted | None = None,
         refusals: Refusals | None = None,
         *,
-        urgent: tuple[bytes, ...] = (),
+        urgent: Callable[[bytes], bool] = lambda _: False,
         turns: Turns | None = None,
     ) -> None:
         self.handle = handle
