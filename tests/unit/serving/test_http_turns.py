@@ -74,7 +74,7 @@ class Loop:
         self.clock = Clock()
         self.answered: list[tuple[bytes, float]] = []
         self.slow, self.takes = slow, EACH
-        turns = Turns(TURN, QUEUE, each=EACH, clock=self.clock)
+        turns = Turns(TURN, QUEUE, each=EACH, clock=self.clock, busy=self.clock)
         self.site = Site(self.handle, Limits(), urgent=is_urgent, turns=turns)
 
     def handle(self, request):

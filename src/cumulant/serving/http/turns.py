@@ -38,15 +38,25 @@ class Turns:
         queue: the longest that a request may have to wait in line.
         each: what a request takes, until requests have shown it, and at most after a time without any.
         clock: the time.
+        busy: the processor's time of this thread, by which requests are measured: beside other work on the same cores
+            they take longer, and refusing them would make no room.
     """
 
     def __init__(
-        self, turn: float, queue: float, *, each: float = 0.0002, clock: Callable[[], float] = time.perf_counter
+        self,
+        turn: float,
+        queue: float,
+        *,
+        each: float = 0.0002,
+        clock: Callable[[], float] = time.perf_counter,
+        busy: Callable[[], float] = time.thread_time,
     ) -> None:
-        self._turn, self._queue, self._each, self._clock = turn, queue, each, clock
+        self._turn, self._queue, self._each, self._clock, self._busy = turn, queue, each, clock, busy
         self._unknown = each
         self._line: deque[Waiting] = deque()
-        self._began = self._ended = self._asked = float("-inf")
+        self._began = self._ended = float("-inf")
+        #: of `busy`, when the request that is answered at once was begun
+        self._asked = 0.0
 
     def __len__(self) -> int:
         return len(self._line)
@@ -60,7 +70,7 @@ class Turns:
         """Whether a request that is whole is answered now; otherwise it has to `join`. Call `answered` after it."""
         if self._line:
             return False
-        now = self._asked = self._clock()
+        now, self._asked = self._clock(), self._busy()
         if now - self._ended > _FORGET:
             self._each = min(self._each, self._unknown)
         if now - self._ended > _IDLE:
@@ -70,7 +80,7 @@ class Turns:
     def answered(self) -> None:
         """A request was answered at once."""
         self._ended = self._clock()
-        self._learn(self._ended - self._asked)
+        self._learn(self._busy() - self._asked)
 
     def join(self, connection: Waiting) -> None:
         """Wait in line. Whoever is first has its turn when the sockets have been read."""
@@ -80,14 +90,14 @@ class Turns:
 
     def _next(self) -> None:
         began = now = self._clock()
-        count = 0
+        busy, count = self._busy(), 0
         try:
             while self._line and now - began < self._turn:
                 count += 1
                 self._line.popleft().take_turn()
                 now = self._clock()
         finally:
-            self._learn((now - began) / max(count, 1))
+            self._learn((self._busy() - busy) / max(count, 1))
             self._began = self._ended = now
             if self._line:
                 asyncio.get_running_loop().call_soon(self._next)
