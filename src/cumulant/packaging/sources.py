@@ -55,6 +55,15 @@ def identify(path: Path) -> Kind:
     return kind
 
 
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether `path` leads below `folder`, links followed. One that no file can have does not: too long, or a loop."""
+    try:
+        path.exists()  # raises where the path is too long
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
 def _folder(path: Path) -> Kind:
     if (path / "servable.json").is_file():
         return "servable"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,7 +50,10 @@ def from_booster(text: str, booster: Any, *, labels: Sequence[Any] = (), names: 
     original = booster if booster is not None else _load(text)
     objective, width = _header(text, "objective"), original.num_feature()
     graph = Graph(width, source="FP64")
-    scores, outputs = add_boosters(graph, [text], links=ALL_LINKS)
+    try:
+        scores, outputs = add_boosters(graph, [text], links=ALL_LINKS)
+    except json.JSONDecodeError as error:  # a name or a setting in it holds what no text should
+        raise DataError(f"LightGBM cannot describe the model: {error}", hint=_CUT) from None
     answers = Answers(classes=_classes(objective, outputs), labels=labels)
     found = tuple(names) or tuple(original.feature_name())
 
@@ -106,7 +110,7 @@ def check_text(text: str, subject: str) -> None:
     Raises:
         DataError: it is cut off, a number cannot be read, or a tree names a node or feature that is not there.
     """
-    if "\nend of trees" not in text:
+    if "\nend of trees" not in text or ("\nparameters:" in text and "\nend of parameters" not in text):
         raise DataError("the LightGBM model is cut off: its end is missing", subject=subject, hint=_CUT)
     body, _, _ = text.partition("\nend of trees")
     head, *trees = re.split(r"^Tree=\d+\s*$", body, flags=re.MULTILINE)
@@ -114,10 +118,19 @@ def check_text(text: str, subject: str) -> None:
         most = int(_fields(head).get("max_feature_idx", ""))
         if not trees or most < 0 or len(_fields(head).get("feature_names", "").split()) != most + 1:
             raise DataError("the LightGBM model has no trees or no features", subject=subject, hint=_CUT)
+        _check_outputs(_fields(head), len(trees), subject)
         for number, tree in enumerate(trees):
             _check_tree(_fields(tree), most, f"tree {number} of {subject}")
     except ValueError as error:
         raise DataError(f"the LightGBM model cannot be read: {error}", subject=subject, hint=_CUT) from None
+
+
+def _check_outputs(head: dict[str, str], trees: int, subject: str) -> None:
+    """LightGBM believes its head: with other numbers than those of its trees it reads beyond them."""
+    outputs, classes = int(head.get("num_tree_per_iteration", "")), int(head.get("num_class", ""))
+    if not 1 <= outputs == classes or trees % outputs:
+        said = f"the LightGBM model claims {classes} classes and {outputs} trees an iteration, of {trees} trees"
+        raise DataError(said, subject=subject, hint=_CUT)
 
 
 def _fields(block: str) -> dict[str, str]:
@@ -153,6 +166,8 @@ def _check_categories(tree: dict[str, str], columns: dict[str, list[str]], wrong
     bounds = [int(one) for one in tree.get("cat_boundaries", "").split()]
     words = tree.get("cat_threshold", "").split()
     if any(not 0 <= place < sets for place in chosen):
+        raise wrong
+    if sets < 0:
         raise wrong
     if sets and (len(bounds) != sets + 1 or bounds[0] != 0 or bounds != sorted(bounds) or bounds[-1] != len(words)):
         raise wrong

@@ -8,9 +8,11 @@ from typing import Any
 
 from cumulant.core.errors import DataError, DefinitionError
 from cumulant.packaging.foreign.read import untrusted
-from cumulant.packaging.sources import identify
+from cumulant.packaging.sources import identify, is_inside
 
 _MOST = 1 << 20
+#: letters of a name that an error shows
+_NAMED = 100
 #: flavour -> its keys that name the model's file, relative to the folder
 _FILES: Mapping[str, tuple[str, ...]] = {
     "onnx": ("data",),
@@ -62,8 +64,8 @@ def _flavours(path: Path) -> dict[str, dict[str, Any]]:
 
 def _file(folder: Path, name: str) -> Path:
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise DataError(f'the MLflow model names "{name}", outside its folder: refused', subject=str(folder))
+    if not is_inside(path, folder):
+        raise DataError(f'the MLflow model names "{name[:_NAMED]}", outside its folder: refused', subject=str(folder))
     if path.is_dir():  # some flavours keep the file in a folder of its own
         inner = [one for one in sorted(path.iterdir()) if one.suffix in (".onnx", ".json", ".ubj", ".txt", ".lgb")]
         return inner[0] if inner else path

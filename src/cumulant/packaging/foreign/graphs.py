@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from cumulant.packaging.engine_words import plain
 from cumulant.packaging.foreign.model import NETS, Foreign, Predict, versions
 from cumulant.packaging.foreign.trial import try_reading
 from cumulant.packaging.graph import ML_DOMAIN, onnx_part
-from cumulant.packaging.sources import ACCEPTED
+from cumulant.packaging.sources import ACCEPTED, is_inside
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -24,6 +26,12 @@ if TYPE_CHECKING:
 _EXPORT = "export the model again"
 #: a graph inside a graph inside ...: more is no network but an attack
 _DEPTH = 32
+#: letters of a name that an error shows
+_NAMED = 100
+#: letters of an input's or output's name
+_LONGEST_NAME = 1000
+#: values of one input or of one row of it: more fit in no request
+_MOST_VALUES = 2**31
 
 
 def read_graph(path: Path) -> Foreign:
@@ -47,6 +55,7 @@ def from_graph(model: ModelProto, *, path: Path | None = None, files: Mapping[st
         DefinitionError: an input declares no shape.
     """
     _refuse_shapeless(model)
+    _refuse_claims(model)
     original = model if path is None else path
     changed = onnx_part().ModelProto()
     changed.CopyFrom(model)
@@ -72,6 +81,23 @@ def _refuse_shapeless(model: ModelProto) -> None:
         if one.type.HasField("tensor_type") and not one.type.tensor_type.HasField("shape"):
             hint = "export the model with its shapes; a size that each request chooses is a name, such as n"
             raise DefinitionError(f"the input {one.name} declares no shape", subject=one.name, hint=hint)
+
+
+def _refuse_claims(model: ModelProto) -> None:
+    """Outputs of one name, of which a caller could get one only; names and inputs that no request can hold."""
+    for name in (one.name for one in (*model.graph.input, *model.graph.output)):
+        if len(name) > _LONGEST_NAME:
+            hint = "export the model again with shorter names"
+            raise DefinitionError(f'"{name[:_NAMED]}..." is a name of {len(name):,} letters', hint=hint)
+    for name, count in Counter(one.name for one in model.graph.output).items():
+        if count > 1:
+            hint = "export the model again with a name of its own for each output"
+            raise DefinitionError(f'the graph has {count} outputs "{name[:_NAMED]}"', hint=hint)
+    for one in model.graph.input:
+        sizes = [size.dim_value for size in one.type.tensor_type.shape.dim if size.dim_value > 0]
+        if prod(sizes) > _MOST_VALUES:
+            hint = "export the model with the sizes of its requests; a size that each chooses is a name, such as n"
+            raise DefinitionError(f'the input "{one.name[:_NAMED]}" has more values than a request can hold', hint=hint)
 
 
 def decode(content: bytes, subject: str) -> ModelProto:
@@ -114,8 +140,10 @@ def _beside(path: Path, location: str) -> Path:
     parts = PurePosixPath(location)
     leaves = not location or parts.is_absolute() or ".." in parts.parts or "\\" in location or ":" in location
     file = path.parent / location
-    if leaves or not file.resolve().is_relative_to(path.parent.resolve()):
-        raise DataError(f'{path.name} keeps weights in "{location}", outside its folder: refused', subject=str(path))
+    if leaves or not is_inside(file, path.parent):
+        raise DataError(
+            f'{path.name} keeps weights in "{location[:_NAMED]}", outside its folder: refused', subject=str(path)
+        )
     if parts.name in ("servable.json", "model.onnx") and len(parts.parts) == 1:
         hint = "export it with another name for the external data"
         raise DataError(

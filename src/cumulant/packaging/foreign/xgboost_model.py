@@ -7,6 +7,7 @@ named go right. The sums start at the base score, so that they round as XGBoost'
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,12 @@ class XgboostTrees:
             raise DataError(f"the XGBoost model lacks a part or holds a wrong one: {error!r}", hint=_AGAIN) from None
         if self.objective not in _LINKS:
             raise DefinitionError(f'XGBoost objective "{self.objective}" has no ONNX form here', hint=_OTHER)
+        try:
+            wrong = not np.isfinite(self.margins()).all()
+        except ValueError:
+            wrong = True
+        if wrong:
+            raise DataError(f"the XGBoost model's base score {str(self._base)[:40]!a} is no number", hint=_AGAIN)
 
     def _read(self, booster: Any) -> None:
         kind = booster["name"]
@@ -79,9 +86,10 @@ class XgboostTrees:
         model = booster["gbtree"]["model"] if kind == "dart" else booster["model"]
         self.trees, self.targets = list(model["trees"]), [int(one) for one in model["tree_info"]]
         self.weights = [float(one) for one in booster["weight_drop"]] if kind == "dart" else [1.0] * len(self.trees)
-        if not 0 < self.features <= _MOST_FEATURES or self.outputs > _MOST_FEATURES:
-            raise ValueError("number of features or outputs")
         self.total = len(self.trees)
+        # Each output has a tree of its own in each iteration.
+        if not 0 < self.features <= _MOST_FEATURES or self.outputs > max(1, self.total):
+            raise ValueError("number of features or outputs")
         if self._best is not None:
             bounds = model.get("iteration_indptr") or range(0, self.total + 1, self.outputs)
             self.trees = self.trees[: int(bounds[int(self._best) + 1])]
@@ -172,6 +180,10 @@ def _check_tree(tree: Mapping[str, Any], features: int, number: int) -> None:
         raise ValueError(f"nodes of tree {number}")
     if any(not 0 <= int(one) < features for one in tree["split_indices"]):
         raise ValueError(f"a feature of tree {number}")
+    for value, goes_left in zip(tree["split_conditions"], tree["default_left"], strict=True):
+        float(value), int(goes_left)
+    if len({len(tree[f"categories_{name}"]) for name in ("nodes", "segments", "sizes")}) != 1:
+        raise ValueError(f"the categories of tree {number}")
     for start, size in zip(tree["categories_segments"], tree["categories_sizes"], strict=True):
         if start < 0 or size <= 0 or start + size > len(tree["categories"]):
             raise ValueError(f"the categories of tree {number}")
@@ -192,7 +204,10 @@ def read_xgboost(path: Path) -> Foreign:
         raise DataError(f"{path} is no JSON, or is cut off: {error}", subject=str(path), hint=_AGAIN) from None
     if not isinstance(document, dict) or "learner" not in document:
         raise DataError(f"{path} is JSON, but no XGBoost model", subject=str(path), hint=_AGAIN)
-    return from_document(document, lambda: _load(path))
+    foreign = from_document(document, lambda: _load(path))
+    if find_spec("xgboost") is not None:
+        _load(path)  # it checks what the trees' answers do not depend on, such as counts of what it holds
+    return foreign
 
 
 def from_document(document: Any, original: Any, *, labels: Sequence[Any] = ()) -> Foreign:

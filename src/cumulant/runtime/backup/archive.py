@@ -94,9 +94,10 @@ def read(path: Path, take: Callable[[str, IO[bytes]], None]) -> bytes | None:
     try:
         with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
             for member in tar:
-                content = tar.extractfile(member) if member.isreg() else None
+                # A sparse member claims any size, and holds next to nothing.
+                content = tar.extractfile(member) if member.isreg() and not member.issparse() else None
                 if content is None:
-                    raise damaged(path, f"the archive holds {member.name!r}, which is a link or no file")
+                    raise damaged(path, f"the archive holds {member.name!r}, which is sparse, a link or no file")
                 if member.name == NAME:
                     manifest = content.read(_MOST_MANIFEST)
                     continue

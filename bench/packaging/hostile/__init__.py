@@ -1,0 +1,1 @@
+"""Malicious and broken model files, made the same way each time."""
