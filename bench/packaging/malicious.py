@@ -31,7 +31,8 @@ from typing import Any
 from hostile import graphs, pickles, places, trees
 from hostile.case import Case
 
-_BATCH = 16
+#: MiB of memory after which a process is started again
+_FRESH = 500
 #: addresses of a process: a bound on what a file could do to the machine that this runs on
 _ADDRESSES = 6 << 30
 _SERVED = ("run: ", "answers: ", "operator ", "graph: ", "initializer: ", "ONNX with bits changed")
@@ -95,7 +96,10 @@ class Worker:
             line = ""
         timer.cancel()
         if line:
-            return json.loads(line)
+            result = json.loads(line)
+            if result["memory"] > _FRESH:  # what it starts would count with its own peak
+                self.close()
+            return result
         seconds = time.perf_counter() - began
         error = process.communicate()[1][-600:]
         self._process = None
@@ -118,6 +122,7 @@ class Worker:
         if self._process is not None:
             self._process.stdin.close()
             self._process.wait()
+            self._process = None
 
 
 def run_all(chosen: list[tuple[int, Case]], processes: int, limit: float) -> list[dict[str, Any]]:

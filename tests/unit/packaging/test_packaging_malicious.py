@@ -107,11 +107,15 @@ def _outputs(document):
     document["learner"]["learner_model_param"]["num_target"] = "1000000"
 
 
+def _names(document):
+    document["learner"]["feature_names"] = ["x" * 100_000, "b", "c"]
+
+
 def _base(document):
     document["learner"]["learner_model_param"]["base_score"] = "x"
 
 
-@pytest.mark.parametrize("change", [_texts, _categories, _outputs, _base])
+@pytest.mark.parametrize("change", [_texts, _categories, _outputs, _names, _base])
 def test_an_xgboost_document_that_lies_is_refused(document, change):
     XgboostTrees(document)
     change(document)
@@ -136,6 +140,14 @@ def test_an_archive_with_a_sparse_member_is_refused(tmp_path):
     (tmp_path / "b.tar").write_bytes(bytes(raw) + bytes(1024))
     with pytest.raises(IntegrityError, match="sparse"):
         read(tmp_path / "b.tar", lambda name, content: pytest.fail(name))
+
+
+def test_an_archive_with_an_endless_name_is_refused_in_short(tmp_path):
+    with tarfile.open(tmp_path / "b.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("files/" + "x" * 1_000_000))
+    with pytest.raises(IntegrityError, match="no file of a project") as caught:
+        read(tmp_path / "b.tar", lambda name, content: pytest.fail(name[:10]))
+    assert len(caught.value.message) < 400
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads peaks of memory from /proc")

@@ -47,6 +47,7 @@ _LINKS = {
     "rank:map": "identity",
 }
 _MOST_FEATURES = 1_000_000
+_LONGEST_NAME = 1000
 
 
 class XgboostTrees:
@@ -93,6 +94,8 @@ class XgboostTrees:
         if self._best is not None:
             bounds = model.get("iteration_indptr") or range(0, self.total + 1, self.outputs)
             self.trees = self.trees[: int(bounds[int(self._best) + 1])]
+        if any(len(name) > _LONGEST_NAME for name in self.names):
+            raise ValueError(f"a feature's name of more than {_LONGEST_NAME:,} letters")
         if len(self.targets) != self.total or len(self.weights) != self.total:
             raise ValueError("number of trees")
         for number, tree in enumerate(self.trees):

@@ -14,6 +14,8 @@ FORMAT = 1
 NAME = "manifest.json"
 #: begins the name of every other member
 FILES = "files/"
+#: letters of a path, and those of one that an error shows
+_LONGEST, _NAMED = 4096, 200
 _DRIVE = re.compile("[A-Za-z]:")
 
 
@@ -69,9 +71,9 @@ def checked_path(name: str, archive: str) -> str:
         IntegrityError: it leads elsewhere: absolute, with `..`, or in a form that no backup has.
     """
     path = name.removeprefix(FILES)
-    if name == path or not is_plain(path):
+    if name == path or len(path) > _LONGEST or not is_plain(path):
         raise IntegrityError(
-            f"the archive holds {name!a}, which is no file of a project",
+            f"the archive holds {name[:_NAMED]!a}, which is no file of a project",
             subject=archive,
             hint="`cumulant backup` does not write such a file: nothing was restored",
         )
