@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, Self
 
 from cumulant.core.errors import IntegrityError, UsageError
 from cumulant.runtime.backup.manifest import FILES, NAME, StoredFile, checked_path, is_plain
@@ -18,6 +18,8 @@ from cumulant.runtime.backup.manifest import FILES, NAME, StoredFile, checked_pa
 _BLOCK = 1024 * 1024
 #: a manifest of more than a million files
 _MOST_MANIFEST = 512 * 1024 * 1024
+#: bytes of a member's long name and further headers
+_MOST_HEADER = 1024 * 1024
 COMPRESSED = (".tar.gz", ".tgz")
 
 
@@ -81,6 +83,17 @@ def _info(name: str, size: int, modified: float) -> tarfile.TarInfo:
     return info
 
 
+class _Member(tarfile.TarInfo):
+    """A member whose long name and further headers are of a size that a backup's may have: tarfile reads them whole."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type not in tarfile.REGULAR_TYPES and member.size > _MOST_HEADER:
+            raise tarfile.ReadError(f"a header of {member.size:,} bytes")
+        return member
+
+
 def read(path: Path, take: Callable[[str, IO[bytes]], None]) -> bytes | None:
     """Give each file's path and content to `take`; the manifest, None where the archive has none.
 
@@ -92,7 +105,7 @@ def read(path: Path, take: Callable[[str, IO[bytes]], None]) -> bytes | None:
     """
     last, manifest = "its beginning", None
     try:
-        with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r|*") as tar:
+        with path.open("rb") as stream, tarfile.open(fileobj=stream, mode="r|*", tarinfo=_Member) as tar:
             for member in tar:
                 # A sparse member claims any size, and holds next to nothing.
                 content = tar.extractfile(member) if member.isreg() and not member.issparse() else None
