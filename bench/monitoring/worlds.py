@@ -209,6 +209,70 @@ def steady_days_that_follow_each_other(seed):
     return any(trending(seed, 0.0, 0.0, again=0.5).alarming)
 
 
+# --- numbers of rows
+
+
+def numbered(seed, *, growth=0.0, dispersion=0.0, holiday=False, change=None, before=60, days=30):
+    """Rows a day as negative binomial counts, half as many on weekends; all columns are as ever.
+
+    `dispersion`: variance of a day's mean, relative to its square. `holiday`: a fifth of the rows on one day of the
+    reference. `change` alters the rows of one of the inner watched days.
+    """
+    generator = np.random.default_rng(seed)
+    day = np.arange(before + days)
+    mean = 500 * np.array([1, 1.1, 1.05, 1, 1.2, 0.5, 0.4])[day % 7] * (1 + growth) ** day
+    rows = generator.poisson(mean * (generator.gamma(1 / dispersion, dispersion, len(day)) if dispersion else 1))
+    if holiday:
+        rows[before // 2] //= 5
+    if change is not None:
+        place = before + int(generator.integers(1, days - 1))
+        rows[place] = change(rows[place])
+    at = np.datetime64(START, "us") + np.repeat(day, rows) * np.timedelta64(DAY)
+    frame = pl.DataFrame({"at": at, "amount": generator.normal(size=len(at))})
+    cut = int(rows[:before].sum())
+    return run(frame[:cut], frame[cut:])
+
+
+@world("quiet")
+def rows_by_weekday_overdispersed(seed):
+    return numbered(seed, dispersion=0.05)
+
+
+@world("quiet")
+def rows_very_overdispersed(seed):
+    return numbered(seed, dispersion=0.3)
+
+
+@world("quiet")
+def rows_that_grow(seed):
+    return numbered(seed, dispersion=0.02, growth=0.01)
+
+
+@world("quiet")
+def rows_with_a_holiday_in_the_reference(seed):
+    return numbered(seed, dispersion=0.02, holiday=True)
+
+
+@world("quiet")
+def rows_of_a_short_reference(seed):
+    return numbered(seed, dispersion=0.05, before=15)
+
+
+@world("found")
+def half_of_a_day_is_missing(seed):
+    return numbered(seed, dispersion=0.005, change=lambda rows: rows // 2)
+
+
+@world("found")
+def a_day_comes_twice(seed):
+    return numbered(seed, dispersion=0.005, change=lambda rows: 2 * rows)
+
+
+@world("found")
+def a_day_is_missing(seed):
+    return numbered(seed, dispersion=0.05, change=lambda _: 0)
+
+
 def beside(seed, change):
     """1,000 rows against 1,000, ten columns, of which the first is changed."""
     generator = np.random.default_rng(seed)

@@ -165,9 +165,10 @@ def _document(found: Monitored) -> dict[str, object]:
     from cumulant.monitoring.drift.words import day, sentence
 
     plain = msgspec.to_builtins(found)
-    for one, told in zip(plain["drift"]["findings"], found.drift.findings, strict=True):
+    plain["drift"]["findings"] += plain.pop("volume")
+    for one, told in zip(plain["drift"]["findings"], found.findings, strict=True):
         one |= {"since": day(told.since), "until": day(told.until), "says": sentence(told)}
-    windows = zip(found.drift.windows, found.drift.alarming, strict=True)
+    windows = zip(found.drift.windows, found.alarming_windows, strict=True)
     plain["drift"]["windows"] = [
         {"from": day(one), "rows": one.rows, "alarming": alarming} for one, alarming in windows
     ]
@@ -192,7 +193,7 @@ def _print(console: Console, found: Monitored, *, every: bool, page: Path | None
         f"{told.reference_rows:,} rows of the reference, {len(told.columns)} columns",
         highlight=False, markup=False,
     )  # fmt: skip
-    _print_alarms(console, told)
+    _print_alarms(console, found)
     if every:
         shown = [
             (
@@ -216,22 +217,22 @@ def _print(console: Console, found: Monitored, *, every: bool, page: Path | None
         console.print(f"written to {page}", markup=False, highlight=False)
 
 
-def _print_alarms(console: Console, told: Findings) -> None:
+def _print_alarms(console: Console, found: Monitored) -> None:
     from cumulant.runtime.report_page.terminal import clean, table
 
-    if not told.findings:
+    told, alarming = found.drift, found.alarming_windows
+    if not found.findings:
         console.print("nothing is alarming")
         return
-    rows = [_row(one, told) for one in told.findings]
+    rows = [_row(one, told) for one in found.findings]
     console.print(table(["column", "kind", "effect", "since", "windows", "what"], rows, right=["effect"]))
     for one in told.findings:
         for part in one.segments[:1]:
             where = f"where {part.column} is {part.value}, {part.rows:.0%} of the rows"
             text = clean(f"{one.feature}: {part.carries:.0%} of the change is {where}")
             console.print(text, markup=False, highlight=False)
-    count = sum(told.alarming)
-    now = "the newest one too" if any(told.alarming[told.newest :]) else "the newest one not"
-    console.print(f"alarming: {count} of {len(told.windows)} windows, {now}")
+    now = "the newest one too" if any(alarming[told.newest :]) else "the newest one not"
+    console.print(f"alarming: {sum(alarming)} of {len(told.windows)} windows, {now}")
 
 
 def _loss(found: TableLoss) -> str:

@@ -35,6 +35,14 @@ class DriftSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     faults: Annotated[
         Share, Meta(description="Least share of unseen categories, impossible or unreadable values that matters.")
     ] = "1%"
+    volume: Annotated[
+        Share,
+        Meta(
+            description="Least change of the number of rows of a window that matters: the share that is missing of "
+            "what the weekdays before let expect, or that lies beyond it. 100%: only windows without any row. Its rate "
+            "of false alarms is `false_alarms`, beside that of the columns."
+        ),
+    ] = "33%"
     spans: Annotated[
         list[Annotated[int, Meta(ge=1)]],
         Meta(min_length=1, description="How many of the newest windows are looked at together, at each look."),

@@ -18,6 +18,7 @@ from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.monitoring import alerts, drift
 from cumulant.monitoring.drift.timing import mixed_zones, oddities
+from cumulant.monitoring.drift.volume import row_counts
 from cumulant.monitoring.drift.words import day, sentence
 from cumulant.monitoring.events import DriftAlarm, DriftLooked
 from cumulant.monitoring.spec import DriftSpec, PerformanceSpec
@@ -40,6 +41,7 @@ from cumulant.runtime.watching.windows import TableWindows
 
 if TYPE_CHECKING:
     from cumulant.monitoring.drift import Finding, Findings, Joint, Profile
+    from cumulant.monitoring.drift.volume import Volume
     from cumulant.ports.access import Principal
     from cumulant.project import Project
     from cumulant.runtime.watching.reference import Served
@@ -55,6 +57,7 @@ _NEXT: Mapping[str, str] = {
     "data_fault": "look at what delivers this column; the model is not at fault, and training on these rows would be",
     "covariate": "see whether labels or estimates show a loss; the change alone is no reason to train again",
     "prior": "compare with labels when they come: the share of positives moved, or what the model says of them",
+    "volume": "see whether rows are lost or sent twice on their way: callers, feeds, the log; training does not help",
 }
 
 
@@ -95,7 +98,8 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
 
     `unknown`: columns that the settings name and neither side has. `unread`: columns that no feature of the served
     version reads. `odd`: what is strange about times and numbers of rows. `others`: rows of the log that other
-    versions answered, which are left out. `label_faults`: labels that are not used, by why.
+    versions answered, which are left out. `label_faults`: labels that are not used, by why. `volume`: alarms of
+    numbers of rows.
     """
 
     predictions: str
@@ -116,11 +120,24 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
     odd: tuple[str, ...] = ()
     joint: Joint | None = None
     loss: TableLoss | None = None
+    volume: tuple[Finding, ...] = ()
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Those of columns, what matters most first, and then those of the numbers of rows."""
+        return (*self.drift.findings, *self.volume)
+
+    @property
+    def alarming_windows(self) -> tuple[bool, ...]:
+        """Of each window that has rows, whether anything is alarming there."""
+        counted = {place for one in self.volume for place in one.alarmed}
+        return tuple(one or place in counted for place, one in enumerate(self.drift.alarming))
 
     @property
     def alarming(self) -> bool:
-        """Whether anything is: a change of the rows in any window, or harm."""
-        return any(self.drift.alarming) or (self.loss is not None and self.loss.word == "worse")
+        """Whether anything is: a change of the rows or of their number in any window, or harm."""
+        harmed = self.loss is not None and self.loss.word == "worse"
+        return bool(self.volume) or any(self.drift.alarming) or harmed
 
 
 def monitor(
@@ -164,6 +181,11 @@ def monitor(
         found, findings=(*carried, *found.findings[_EXPLAINED:]), skipped=(*found.skipped, *unlike)
     )
     weighed = {*spec.weights}
+    # A served version's reference is a sample of its training: its number of rows says nothing of the log's.
+    counted = row_counts(
+        () if served is not None else reference.blocks, () if asked.windows else found.windows, length, spec,
+        looks=found.looks,
+    )  # fmt: skip
     told = Monitored(
         predictions=now.name,
         reference=before.name,
@@ -181,15 +203,16 @@ def monitor(
         if served is None
         else tuple(name for name in served.unread if name in shared and name not in weighed),
         others=now.others,
-        odd=_odd(now, found, length),
+        odd=_odd(now, found, length, counted),
         drift=found,
+        volume=counted.findings,
         joint=_jointly(sides, found.newest) if asked.joint else None,
         loss=table_loss(now, before, label, answers, performance or PerformanceSpec())
         if label is not None and isinstance(now, TableWindows)
         else None,
     )
     if asked.out is not None:
-        look = Look(now.name, before.name, found, told.joint, reference, current, notes(told))
+        look = Look(now.name, before.name, found, told.joint, reference, current, notes(told), told.volume)
         write_page(asked.out, look, spec, now=datetime.now(UTC))
     return told
 
@@ -224,11 +247,12 @@ def notes(found: Monitored) -> tuple[str, ...]:
     )
 
 
-def _odd(now: Windows, found: Findings, length: timedelta) -> tuple[str, ...]:
+def _odd(now: Windows, found: Findings, length: timedelta, counted: Volume) -> tuple[str, ...]:
     zones = None
     if isinstance(now, TableWindows) and now.time is not None:
         zones = mixed_zones(now.table.series(now.time))
-    return (*([] if zones is None else [zones]), *oddities(found.windows, length))
+    said = (one for one in (zones, counted.note) if one is not None)
+    return (*said, *oddities(found.windows, length, judged=counted.judged))
 
 
 def monitor_project(
@@ -290,7 +314,7 @@ def _report(project: Project, fact: DriftLooked, principal: Principal, *, quiet:
 def _alerting(model: str, found: Monitored) -> Iterator[alerts.Finding]:
     """What is alarming in the newest window, for whoever is told of alerts; the rule is named as the kind of change."""
     together: dict[tuple[str, str], list[Finding]] = {}
-    for one in found.drift.active:
+    for one in (*found.drift.active, *(one for one in found.volume if one.active)):
         together.setdefault((one.kind, one.feature), []).append(one)
     for (kind, feature), several in together.items():
         yield alerts.Finding(
@@ -355,13 +379,13 @@ def _fact(model: str, found: Monitored) -> DriftLooked:
         model=model,
         rows=found.rows,
         windows=len(told.windows),
-        alarming=sum(told.alarming),
+        alarming=sum(found.alarming_windows),
         until=day(told.windows[-1]),
         alarms=tuple(
             DriftAlarm(
                 feature=one.feature, change=one.kind, what=one.what, effect=one.effect, since=day(one.since),
                 active=one.active,
             )
-            for one in told.findings
+            for one in found.findings
         ),
     )  # fmt: skip

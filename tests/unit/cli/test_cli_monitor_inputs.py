@@ -238,3 +238,17 @@ def test_a_million_new_categories_cost_little(tmp_path):
     assert (one["what"], len(one["examples"])) == ("unseen", 3)
     assert alarm[1] - calm[1] < 400, (calm[1], alarm[1])
     assert (tmp_path / "page.html").stat().st_size < 100_000
+
+
+def test_a_day_without_half_of_its_rows_and_one_without_any_are_findings(look):
+    before, now = table(40), table(20, 40)
+    now = now.filter(~pl.col("at").is_between(START + timedelta(days=47), START + timedelta(days=48)))
+    now = now.filter(~pl.col("at").is_between(START + timedelta(days=52), START + timedelta(days=52, minutes=55)))
+    assert look(table(20, 40), before).code == 0
+    ended = look(now, before)
+    assert ended.code == 1
+    assert {(one["feature"], one["kind"], one["what"]) for one in ended.document["findings"]} == {
+        ("rows", "volume", "gap"), ("rows", "volume", "few"),
+    }  # fmt: skip
+    assert [one["from"] for one in ended.document["windows"] if one["alarming"]] == ["2026-02-22"]
+    assert look(now, before, "--windows", "5").document["findings"] == []

@@ -25,6 +25,7 @@ BUILT_IN: Mapping[str, Level] = {
     "quality": "warning",
     "estimated_loss": "warning",
     "retraining": "warning",
+    "volume": "warning",
     "covariate": "info",
 }
 _OTHERS: Level = "warning"

@@ -20,8 +20,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What is so at a look, in words of the field.
 
     `moved`: what moved and how much ("missing values of fare rose from 0.1% to 38%"); `since`: when that began;
-    `kind`: `data_fault`, `covariate`, `prior`, `concept`, `quality` or `feed`, the likely one; `cost` and `next` as a
-    person would say them, or empty. `level` raises the rule's own.
+    `kind`: `data_fault`, `covariate`, `prior`, `concept`, `volume`, `quality` or `feed`, the likely one;
+    `cost` and `next` as a person would say them, or empty. `level` raises the rule's own.
     """
 
     model: str

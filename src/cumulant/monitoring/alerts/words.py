@@ -19,6 +19,7 @@ _KINDS: Mapping[str, str] = {
     "covariate": "a covariate shift: the inputs changed, which may be harmless",
     "prior": "a prior shift: how often each outcome happens changed",
     "concept": "a concept shift: the same inputs have other outcomes",
+    "volume": "a change of how many rows arrive: a feed, a caller or the log",
     "quality": "a question of data quality",
     "feed": "a feed that does not bring what it should",
 }

@@ -8,10 +8,12 @@ import msgspec
 
 from cumulant.monitoring.drift.profiles import Block, Role, Skipped
 
-#: `concept` needs labels: no distribution of inputs shows it
-Kind = Literal["data_fault", "covariate", "prior", "concept"]
-#: what is looked at in a column
-What = Literal["absent", "missing", "unreadable", "unseen", "impossible", "constant", "shift", "tails"]
+#: `concept` needs labels: no distribution of inputs shows it. `volume`: the number of rows changed
+Kind = Literal["data_fault", "covariate", "prior", "concept", "volume"]
+#: what is compared of a column; `few`, `many` and `gap` are of the number of rows
+What = Literal[
+    "absent", "missing", "unreadable", "unseen", "impossible", "constant", "shift", "tails", "few", "many", "gap"
+]  # fmt: skip
 
 
 class Part(msgspec.Struct, frozen=True):

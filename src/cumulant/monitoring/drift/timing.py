@@ -25,16 +25,22 @@ _SHOWN = 3
 _RHYTHM = 2
 
 
-def oddities(blocks: Sequence[Block], length: timedelta, now: datetime | None = None) -> tuple[str, ...]:
-    """Sentences about the windows, oldest first; none where nothing is odd or they have no times."""
+def oddities(
+    blocks: Sequence[Block], length: timedelta, now: datetime | None = None, *, judged: bool = False
+) -> tuple[str, ...]:
+    """Sentences about the windows, oldest first; none where nothing is odd or they have no times.
+
+    `judged`: gaps and unusual numbers of rows are findings (`volume`), and are not said again.
+    """
     if not blocks or not blocks[0].timed:
         return ()
     starts = np.array([block.start for block in blocks], dtype=np.int64)
     rows = np.array([block.rows for block in blocks], dtype=np.int64)
     return (
         *_clocks(blocks, starts, rows, length, now or datetime.now(UTC)),
-        *_gaps(blocks, starts, length),
-        *_volume(blocks, rows),
+        *(() if judged else _gaps(blocks, starts, length)),
+        *_small(rows),
+        *(() if judged else _volume(blocks, rows)),
     )
 
 
@@ -61,10 +67,13 @@ def _gaps(blocks: Sequence[Block], starts: Codes, length: timedelta) -> Iterator
         yield f"{missing:,} windows of {show_duration(length)} have no row at all ({shown})"
 
 
-def _volume(blocks: Sequence[Block], rows: Codes) -> Iterator[str]:
+def _small(rows: Codes) -> Iterator[str]:
     small = int((rows < FEWEST).sum())
     if small:
         yield f"{small:,} of {len(rows):,} windows have fewer than {FEWEST} rows, and are not compared alone"
+
+
+def _volume(blocks: Sequence[Block], rows: Codes) -> Iterator[str]:
     if len(rows) < _USUAL:
         return
     usual = float(np.median(rows))

@@ -16,6 +16,8 @@ def sentence(one: Finding, *, examples: bool = True) -> str:
     if one.what == "shift":
         moved = (f"{part.values}: {part.before:.1%} to {part.now:.1%}" for part in one.parts[:2])
         return "; ".join(moved)
+    if one.what in ("few", "many", "gap"):
+        return f"{one.now or 0:,.0f} rows, where the same weekdays before let expect {one.before or 0:,.0f}"
     nouns = {
         "missing": "missing",
         "unreadable": "unreadable or of another type",

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _FINDINGS, _COLUMNS = 30, 60
 _KINDS: Mapping[str, str] = {
     "data_fault": "a fault of the data", "covariate": "a feature moved", "prior": "answers or labels moved",
-    "concept": "features and labels belong together in another way",
+    "concept": "features and labels belong together in another way", "volume": "the number of rows changed",
 }  # fmt: skip
 _CHANGES: Mapping[str, str] = {
     "shift": "distance", "missing": "growth of the missing", "unseen": "growth of unseen values",
@@ -41,7 +41,7 @@ _CHANGES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Look:
-    """What a page is made of. `notes`: what a reader should know to trust it."""
+    """What a page is made of. `notes`: what a reader should know to trust it. `volume`: alarms of numbers of rows."""
 
     predictions: str
     against: str
@@ -50,6 +50,7 @@ class Look:
     reference: Profile
     current: Profile
     notes: tuple[str, ...]
+    volume: tuple[Finding, ...] = ()
 
 
 def write_page(out: Path, look: Look, spec: DriftSpec, *, now: datetime) -> None:
@@ -80,20 +81,26 @@ def page(look: Look, spec: DriftSpec, *, now: datetime) -> str:
     parts = [_glance(look), _overview(look, courses)]
     if look.found.findings:
         parts.append(_moved(look, courses))
+    if look.volume:
+        lines = (
+            element("li", f"{one.windows} windows, the newest {day(one.until)}: {sentence(one)}") for one in look.volume
+        )
+        parts.append(section("volume", "Numbers of rows", "", element("ul", *lines)))
     parts.append(_how(look, spec))
     header = element(
         "header",
         element("p", "Drift", class_="kicker"),
-        element("h1", _headline(look.found)),
+        element("h1", _headline(look)),
         element("p", f"{look.predictions} against {look.against}", class_="purpose"),
     )
     return document("Drift", header, parts, made_by(now, f"{__version__}"))
 
 
-def _headline(found: Findings) -> str:
+def _headline(look: Look) -> str:
+    found = look.found
     names = list(dict.fromkeys(one.feature for one in found.active))
     if not found.findings:
-        return "Nothing is alarming"
+        return "The number of rows changed" if look.volume else "Nothing is alarming"
     if not names:
         over = all(found.is_over(one) for one in found.findings)
         return "What moved is over" if over else "What moved may go on: it is no longer surely not chance"

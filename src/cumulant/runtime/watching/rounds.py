@@ -136,11 +136,11 @@ def _seen(drifted: Monitored, judged: Judged) -> Iterator[Seen]:
             judged, feature="estimated_loss", kind="quality", since=span_of(judged), says=_of_estimate(judged),
             effect=judged.estimate.value - (judged.reference_loss or 0.0), retrained=trained,
         )  # fmt: skip
-    for one in (*drifted.drift.findings, *judged.outcomes):
+    for one in (*drifted.findings, *judged.outcomes):
         yield _with_losses(
             judged, feature=one.feature, kind=one.kind, effect=one.effect, active=one.active,
             since=from_micros(one.since.start) if one.since.timed else judged.at, says=sentence(one, examples=False),
-            retrained=trained and one.active and one.kind != "data_fault",
+            retrained=trained and one.active and one.kind not in ("data_fault", "volume"),
         )  # fmt: skip
 
 

@@ -1,0 +1,107 @@
+"""Numbers of rows of windows in a row: each is forecast from those of the same weekday before, and its error tested.
+
+The errors of earlier forecasts show how far windows vary by themselves: day-to-day variation, growth, holidays. They
+are taken on two scales, the cube root (Wilson and Hilferty 1931: near normal for gamma mixtures of Poisson counts) and
+the logarithm (for lognormal ones), and both must show the change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cumulant.statistics.rows import Codes, Floats
+
+#: windows of the same weekday that a forecast is made of: at least, and at most
+LEAST_SEASONS, _MOST_SEASONS = 2, 4
+#: errors of forecasts without which nothing is judged
+LEAST_ERRORS = 10
+#: a forecast is the median of up to four windows, and adds about a quarter of the variance of one of them
+_OF_FORECAST = 1.25
+#: forecasts of fewer rows are not judged
+_LEAST_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A window whose rows differ from the `expected` ones by what matters and is not chance."""
+
+    place: int
+    expected: float
+    rows: int
+    p: float
+
+    @property
+    def effect(self) -> float:
+        """The share of the expected rows that is missing, or of the rows that is beyond the expected ones."""
+        low, high = sorted((self.expected, float(self.rows)))
+        return 1 - low / high
+
+
+@dataclass
+class Counts:
+    """`rows` [n] of windows without a break; `season`: windows of a week, 1 where they do not make up one.
+
+    partial: places whose windows may be cut off: nothing is forecast from them, and few rows there are no change.
+    errors: relative errors of the forecasts so far, by cube root and logarithm, and the rows that were forecast.
+    """
+
+    rows: Codes
+    season: int
+    partial: frozenset[int]
+    errors: list[tuple[float, float, float]] = field(default_factory=list)
+
+    def deviations(self, first: int, *, least: float, level: float) -> tuple[list[Deviation], list[int]]:
+        """Places from `first` on that deviate by `least` or more at `level` (two-sided), and all that were judged."""
+        found, judged, usable = [], [], np.ones(len(self.rows), dtype=np.bool_)
+        usable[list(self.partial)] = False
+        for place in range(len(self.rows)):
+            expected = self._forecast(place, usable)
+            if expected is None or expected < _LEAST_ROWS:
+                continue
+            error = self._error(place, expected)
+            if place >= first and len(self.errors) >= LEAST_ERRORS:
+                judged.append(place)
+                one = Deviation(place, expected, int(self.rows[place]), self._p(error))
+                if one.p <= level / 2 and one.effect >= least and (one.rows > expected or place not in self.partial):
+                    usable[place] = False
+                    found.append(one)
+            if usable[place]:
+                self.errors.append(error)
+        return found, judged
+
+    def _forecast(self, place: int, usable: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float | None:
+        """The median of the same weekday's newest windows; None where they are too few."""
+        earlier = np.arange(place % self.season, place, self.season)
+        earlier = earlier[usable[earlier]][-_MOST_SEASONS:]
+        return float(np.median(np.cbrt(self.rows[earlier]))) ** 3 if len(earlier) >= LEAST_SEASONS else None
+
+    def _error(self, place: int, expected: float) -> tuple[float, float, float]:
+        rows = float(self.rows[place])
+        return 3 * (float(np.cbrt(rows / expected)) - 1), float(np.log((rows + 0.5) / (expected + 0.5))), expected
+
+    def _p(self, error: tuple[float, float, float]) -> float:
+        """One-sided; 1 where an earlier window erred as far in that direction."""
+        earlier = np.array(self.errors)
+        sign = np.sign(error[0])
+        if sign * error[0] <= (sign * earlier[:, 0]).max():
+            return 1.0
+        return max(_tail(earlier[:, scale], earlier[:, 2], sign * error[scale], sign, error[2]) for scale in (0, 1))
+
+
+def _tail(errors: Floats, forecasts: Floats, error: float, sign: float, expected: float) -> float:
+    """The chance of an error at least as far, from the mean and the spread of earlier ones, as Student's t.
+
+    What Poisson counts vary by differs with the forecast; the rest of the variance is relative and common. Errors that
+    follow each other count as fewer (first autocorrelation).
+    """
+    from scipy.special import stdtr  # scipy.stats takes a second to import
+
+    centred = sign * (errors - errors.mean())
+    square = float((centred**2).sum())
+    follows = max(float((centred[1:] * centred[:-1]).sum()) / square, 0.0) if square > 0 else 0.0
+    n = max(len(errors) * (1 - follows) / (1 + follows), 2.0)
+    common = max(square / (len(errors) - 1) - float((_OF_FORECAST / forecasts).mean()), 0.0)
+    spread = np.sqrt((common + _OF_FORECAST / expected) * (1 + 1 / n))
+    return float(stdtr(n - 1, -(error - sign * errors.mean()) / spread))

@@ -1,0 +1,132 @@
+"""Numbers of rows: a day without half of its rows or without any is a finding, and what varies by itself is none."""
+
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pytest
+
+from cumulant.core.units import to_micros
+from cumulant.monitoring.drift import Block
+from cumulant.monitoring.drift.volume import row_counts
+from cumulant.monitoring.drift.words import day, sentence
+from cumulant.monitoring.spec import DriftSpec
+
+START, DAY = datetime(2026, 1, 5, tzinfo=UTC), timedelta(days=1)
+WEEK = np.array([1, 1.1, 1.05, 1, 1.2, 0.5, 0.4])
+
+
+def counts(seed, days, *, dispersion=0.005, mean=500, growth=0.0, week=WEEK):
+    generator, place = np.random.default_rng(seed), np.arange(days)
+    means = mean * week[place % 7] * (1 + growth) ** place
+    return generator.poisson(means * generator.gamma(1 / dispersion, dispersion, days))
+
+
+def blocks(rows, first=0, step=DAY):
+    return [
+        Block(to_micros(START + (first + place) * step), int(count), timed=True)
+        for place, count in enumerate(rows)
+        if count
+    ]
+
+
+def judged(rows, reference=60, spec=None):
+    return row_counts(blocks(rows[:reference]), blocks(rows[reference:], reference), DAY, spec or DriftSpec(), looks=30)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"), [(lambda n: n // 2, "few"), (lambda n: 2 * n, "many"), (lambda _: 0, "gap")]
+)
+@pytest.mark.parametrize("growth", [0.0, 0.005])
+def test_one_day_of_other_volume_is_one_finding(change, what, growth):
+    rows = counts(1, 90, growth=growth)
+    assert judged(rows).findings == ()
+    rows[70] = change(rows[70])
+    [one] = judged(rows).findings
+    assert (one.kind, one.what, one.windows, one.active, day(one.since)) == ("volume", what, 1, False, "2026-03-16")
+    assert (one.now, one.since, one.alarmed) == (rows[70], one.until, () if what == "gap" else (10,))
+    assert sentence(one).startswith(f"{rows[70]:,} rows, where the same weekdays before let expect ")
+
+
+@pytest.mark.parametrize(
+    "how", [{"dispersion": 0.05}, {"dispersion": 0.5}, {"growth": 0.01, "dispersion": 0.02}, {"mean": 40}]
+)
+def test_months_without_change_are_quiet(how):
+    """60 months each of which 5% may alarm; more than 8 have a chance of under 1%."""
+    assert sum(bool(judged(counts(seed, 90, **how)).findings) for seed in range(60)) <= 8
+
+
+def test_a_holiday_that_the_reference_has_may_come_again():
+    rows = counts(2, 90)
+    rows[30], rows[75] = rows[30] // 5, rows[75] // 4
+    assert judged(rows).findings == ()
+
+
+def test_closed_weekends_are_no_gaps_and_a_closed_monday_is():
+    rows = counts(3, 90, week=np.array([1, 1, 1, 1, 1, 0, 0]))
+    assert judged(rows).findings == ()
+    rows[70] = 0
+    assert [one.what for one in judged(rows).findings] == ["gap"]
+
+
+def test_few_days_judge_nothing_and_say_so():
+    rows = counts(4, 26)
+    rows[20] = 0
+    found = judged(rows, reference=14)
+    assert (found.findings, found.judged) == ((), False)
+    assert "25 windows of 1d are too few to say what is usual, and about 26 are needed" in found.note
+
+
+def test_a_first_or_last_window_that_is_cut_off_is_none():
+    rows = counts(5, 90)
+    rows[-1] //= 4  # today, until now
+    assert judged(rows).findings == ()
+    rows[-2] //= 4  # yesterday
+    assert [(one.what, one.active) for one in judged(rows).findings] == [("few", True)]
+    rows = counts(5, 90)
+    before, now = blocks(rows[:61]), blocks(rows[60:], 60)
+    shared = [*before[:-1], Block(before[-1].start, 100, timed=True)], [Block(now[0].start, 90, timed=True), *now[1:]]
+    assert row_counts(*shared, DAY, DriftSpec(), looks=30).findings == ()
+
+
+def test_a_reference_of_another_size_or_time_is_not_compared_with():
+    rows = counts(6, 150)
+    rows[60:] //= 10
+    found = judged(rows)
+    assert (found.findings, found.judged) == ((), True)
+    assert "compared with each other" in found.note
+    rows[120] //= 3
+    for reference in (blocks(rows[:60]), blocks(rows[:60], -400), ()):  # the last two: its own weeks only
+        [one] = row_counts(reference, blocks(rows[60:], 60), DAY, DriftSpec(), looks=30).findings
+        assert (one.what, day(one.since)) == ("few", "2026-05-05")
+
+
+def test_a_lasting_loss_goes_on_until_the_newest_window():
+    rows = counts(7, 90)
+    rows[70:] //= 2
+    [one] = judged(rows).findings
+    assert one.active
+    assert day(one.since) == "2026-03-16"
+    assert one.windows >= 15
+
+
+def test_what_matters_is_a_setting_and_hours_have_a_week_too():
+    rows = counts(8, 90)
+    rows[70] //= 2
+    off = DriftSpec(volume="100%")
+    assert judged(rows, spec=off).findings == ()
+    rows[70] = 0
+    assert [one.what for one in judged(rows, spec=off).findings] == ["gap"]
+    hour = timedelta(hours=1)
+    rows = np.random.default_rng(9).poisson(np.where(np.arange(1000) % 24 < 8, 0, 400))
+    assert row_counts(blocks(rows[:700], 0, hour), blocks(rows[700:], 700, hour), hour, off, looks=720).findings == ()
+    rows[852] = 0
+    told = row_counts(blocks(rows[:700], 0, hour), blocks(rows[700:], 700, hour), hour, off, looks=720)
+    assert [day(one.since) for one in told.findings] == ["2026-02-09 12:00"]
+
+
+def test_a_clock_that_was_wrong_is_no_gap_of_decades():
+    rows = blocks(counts(10, 60))
+    old, late = Block(0, 1, timed=True), Block(to_micros(START + 4000 * DAY), 2, timed=True)
+    found = row_counts((), [old, *rows, late], DAY, DriftSpec(), looks=30)
+    assert (found.findings, found.judged) == ((), True)
+    assert row_counts((), [Block(0, 100), Block(100, 3)], DAY, DriftSpec(), looks=2).note is None
