@@ -393,6 +393,61 @@ def days_of_which_hardly_any_lose_little(seed):
     return at_the_boundary(seed, lambda generator, n: (0.1 - generator.standard_gamma(0.1, n)) / np.sqrt(0.1))
 
 
+# --- several classes without labels
+
+
+def classes_estimated(seed, sharpness=1.0, sure=1.5):
+    """A window of 500 rows against 6,000: 1 where a truth lies outside of its interval, by figure; None: refused."""
+    from cumulant.monitoring.performance import estimated_classes, learn_estimators
+
+    generator = np.random.default_rng(seed)
+
+    def made(n, sure):
+        logits = generator.normal(0, sure, (n, 3)) + np.log([0.5, 0.3, 0.2])
+        chance, score = (np.exp(one) / np.exp(one).sum(axis=1, keepdims=True) for one in (logits, sharpness * logits))
+        return score, (generator.random(n)[:, None] > chance.cumsum(axis=1)[:, :2]).sum(axis=1)
+
+    estimators = learn_estimators(daily(*_floats(made(6000, 1.5)), 500), names=("a", "b", "c"), every=DAY)
+    score, truth = made(500, sure)
+    [window] = estimated_classes(estimators, daily(*_floats((score, truth)), 500, first=40), every=DAY)
+    if window.refused is not None:
+        return None
+    shown = {
+        "log_loss": -np.log(score[np.arange(500), truth]).mean(),
+        "accuracy": (score.argmax(axis=1) == truth).mean(),
+    }
+    return {name: not window.figures[name].low <= value <= window.figures[name].high for name, value in shown.items()}
+
+
+def _floats(pair):
+    return pair[0], pair[1].astype(float)
+
+
+def _outside(seed, name, **how):
+    found = classes_estimated(seed, **how)
+    return found is not None and found[name]
+
+
+@world("quiet")
+def log_loss_of_calibrated_classes_outside(seed):
+    return _outside(seed, "log_loss")
+
+
+@world("quiet")
+def accuracy_of_calibrated_classes_outside(seed):
+    return _outside(seed, "accuracy")
+
+
+@world("quiet")
+def log_loss_of_classes_that_are_off_outside(seed):
+    return _outside(seed, "log_loss", sharpness=0.5)
+
+
+@world("found")
+def calibration_that_does_not_carry_is_refused(seed):
+    return classes_estimated(seed, sharpness=0.5, sure=0.8) is None
+
+
 def reported(name, runs, first):
     expect, alarms = WORLDS[name]
     began = time.perf_counter()

@@ -23,6 +23,8 @@ from cumulant.monitoring.performance import (
 )
 from cumulant.monitoring.performance.blocks import base_loss, loss_of
 from cumulant.outcomes.losses import loss
+from cumulant.statistics.performance import Calibrator
+from cumulant.statistics.performance.classes import expected_log_loss
 
 TERMS = HarmTerms(refit=False, calibration=False)
 NAMES = ("a", "b", "c")
@@ -186,6 +188,36 @@ def test_their_accuracy_is_estimated_without_labels(rng):
             inside.append(figure.low <= known.mean() <= figure.high)
     assert len(inside) == 30
     assert sum(inside) >= 25  # at 95% fewer have a chance of 0.3%
+
+
+def test_the_expected_log_loss_is_that_of_drawn_classes(rng):
+    """Scores that are probabilities: against classes drawn 2,000 times, in value and in both ends."""
+    score, _ = drawn(rng, 400)
+    exact = Calibrator(np.array([0.0, 1.0]), np.array([0.0, 1.0]), np.array([1e6, 1e6]))
+    maps = [[exact] * 2000] * 3
+    low, value, high = expected_log_loss([exact] * 3, maps, score, spread=1.0, seed=1)
+    truth = (rng.random((2000, 400, 1)) > score.cumsum(axis=1)[:, :2]).sum(axis=2)
+    lost = -np.log(score[np.arange(400), truth]).mean(axis=1)
+    assert value == pytest.approx(lost.mean(), abs=0.005)
+    assert (low, high) == pytest.approx(tuple(np.quantile(lost, [0.025, 0.975])), abs=0.012)
+
+
+def test_their_log_loss_is_estimated_and_refused_where_calibration_does_not_carry(rng):
+    estimators = learn_estimators(made(rng, 6000), names=NAMES, every=DAY)
+    part = made(rng, 10_000, sure=1.0)
+    true = [loss_of("log_loss", one.truth, one.score).mean() for _, one in windows(part, DAY)]
+    figures = [one.figures["log_loss"] for one in estimated_classes(estimators, part, every=DAY)]
+    assert sum(one.low <= lost <= one.high for one, lost in zip(figures, true, strict=True)) >= 16  # of 20
+
+    def softer(n, **how):
+        score, truth = drawn(rng, n, **how)
+        return daily(np.sqrt(score) / np.sqrt(score).sum(axis=1, keepdims=True), truth, rows=500)
+
+    estimators = learn_estimators(softer(6000), names=NAMES, every=DAY)
+    assert {one.refused for one in estimated_classes(estimators, softer(1500), every=DAY)} == {None}
+    for one in estimated_classes(estimators, softer(1500, sure=0.5), every=DAY):
+        assert "the calibration may not carry to them, so wait for labels" in one.refused
+        assert one.figures == {}
 
 
 def test_where_an_estimate_of_several_classes_may_not_be_trusted(rng):

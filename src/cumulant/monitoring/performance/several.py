@@ -1,7 +1,9 @@
 """Several classes without labels: each class against the rest, as a binary question, and whether the first is right.
 
 The Brier score of several classes is the sum over classes of the binary one of each against the rest, and so is what
-is expected of it. The accuracy is how often the most probable class is right, of which its probability is a score.
+is expected of it. The accuracy is how often the most probable class is right, of which its probability is a score. The
+log loss sums over classes, too (`statistics.performance.classes`). Where scores had to be calibrated, nothing is
+estimated of rows to which that may not carry.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import numpy as np
 
 from cumulant.core.errors import DataError
 from cumulant.monitoring.performance.kinds import Kind
-from cumulant.monitoring.performance.rows import Predictions, check_task
+from cumulant.monitoring.performance.rows import Predictions, check_task, windows
 from cumulant.monitoring.performance.unlabelled import (
     EstimatedFigure,
     EstimatedWindow,
@@ -24,21 +26,33 @@ from cumulant.monitoring.performance.unlabelled import (
     wider_for,
     worded,
 )
+from cumulant.statistics import Estimate, Rows, cluster_codes
+from cumulant.statistics.performance import calibration_error
+from cumulant.statistics.performance.classes import carry_refusal, expected_log_loss, sum_refusal
 
-_FIGURE, _ACCURACY = "brier", "accuracy"
+_FIGURE, _ACCURACY, _LOG_LOSS = "brier", "accuracy", "log_loss"
 _Ends = tuple[float, float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassEstimators:
-    """What the reference taught of each class, in their order, and of the most probable one of each row; `refused` says
-    why there is no estimate at all.
+    """What the reference taught of each class, in their order, and of the most probable one of each row.
+
+    off: the expected calibration error of the scores of each class as they are. log_loss: of the reference, with its
+    interval. refused: why there is no estimate at all.
     """
 
     names: tuple[str, ...]
     each: tuple[Estimator, ...]
     first: Estimator
+    off: tuple[Estimate, ...]
+    log_loss: _Ends
     refused: str | None
+
+    @property
+    def spread(self) -> float:
+        """How much wider than chance windows of the reference varied, at most over classes."""
+        return max(one.spread for one in self.each)
 
 
 def learn_estimators(
@@ -56,8 +70,25 @@ def learn_estimators(
     refusals = (
         f'of "{name}" against the rest {one.refused}' for name, one in zip(names, each, strict=True) if one.refused
     )
-    first = learn_estimator(_first(reference), every=every, seed=seed)
-    return ClassEstimators(names=tuple(names), each=each, first=first, refused=next(refusals, None))
+    known = reference.where(reference.labelled)
+    found = ClassEstimators(
+        names=tuple(names), each=each, first=learn_estimator(_first(reference), every=every, seed=seed),
+        off=tuple(_off(_against(known, place), seed) for place in range(len(names))), log_loss=(0.0, 0.0, 0.0),
+        refused=next(refusals, None),
+    )  # fmt: skip
+    return found if found.refused else replace(found, log_loss=_log_loss(found, known, seed))
+
+
+def _off(one: Predictions, seed: int) -> Estimate:
+    """The expected calibration error of the scores as they are."""
+    cluster = None if one.cluster is None else cluster_codes(one.cluster)
+    return calibration_error(Rows(truth=one.truth, prediction=one.score, cluster=cluster), seed=seed)
+
+
+def _log_loss(estimators: ClassEstimators, part: Predictions, seed: int) -> _Ends:
+    each = estimators.each
+    maps = [one.maps for one in each]
+    return expected_log_loss([one.calibrator for one in each], maps, part.score, spread=estimators.spread, seed=seed)
 
 
 def estimated_classes(
@@ -71,11 +102,11 @@ def estimated_classes(
     alpha: float = 0.05,
     seed: int = 0,
 ) -> tuple[EstimatedWindow, ...]:
-    """The Brier score and, where the reference has enough wrong rows, the accuracy of each window, oldest first; labels
-    are not looked at.
+    """The Brier score, log loss and, where the reference has enough wrong rows, accuracy of each window, oldest first;
+    labels are not looked at.
 
-    The score's interval is as wide as those of the classes together, whatever they have in common, so it is rather too
-    wide than too narrow. Arguments as `estimated`.
+    The Brier score's interval is as wide as those of the classes together, whatever they have in common, so it is
+    rather too wide than too narrow. Arguments as `estimated`.
 
     Raises:
         DataError: `every` is not positive, or the scores are not those of the classes.
@@ -91,7 +122,11 @@ def estimated_classes(
         for place, one in enumerate(estimators.each)
     ]
     wider = wider_for(horizon, alpha)
-    scores = [_together(estimators, window, margin, wider) for window in zip(*told, strict=True)]
+    parts = [part for _, part in windows(predictions, every)]
+    scores = [
+        _with_log_loss(estimators, _together(estimators, window, margin, wider), part, (margin, wider), seed)
+        for window, part in zip(zip(*told, strict=True), parts, strict=True)
+    ]
     first = estimated(
         estimators.first, _first(predictions), every=every, kind=kind, margin=margin, horizon=horizon, alpha=alpha,
         seed=seed,
@@ -105,6 +140,34 @@ def _first(predictions: Predictions) -> Predictions:
     truth = np.where(predictions.labelled, (predictions.truth == best).astype(np.float64), np.nan)
     yes = np.ones(len(predictions), dtype=np.bool_)
     return replace(predictions, score=predictions.score.max(axis=1), truth=truth, decision=yes)
+
+
+def _with_log_loss(
+    estimators: ClassEstimators, score: EstimatedWindow, part: Predictions, terms: tuple[float, float], seed: int
+) -> EstimatedWindow:
+    """The window with its log loss, or without any figure where the calibration does not carry to its rows."""
+    if score.refused is not None or not score.figures:
+        return score
+    refused = _carries(estimators, part)
+    if refused is not None:
+        return EstimatedWindow(window=score.window, rows=score.rows, figures={}, refused=refused)
+    now = _log_loss(estimators, part, seed)
+    found = EstimatedFigure(
+        low=now[0], value=now[1], high=now[2], word=worded(_LOG_LOSS, now, estimators.log_loss, *terms)
+    )
+    return EstimatedWindow(
+        window=score.window, rows=score.rows, figures={**score.figures, _LOG_LOSS: found}, refused=None
+    )
+
+
+def _carries(estimators: ClassEstimators, part: Predictions) -> str | None:
+    """Why what calibrates the scores may not hold for these rows."""
+    each = estimators.each
+    for place, (name, one, off) in enumerate(zip(estimators.names, each, estimators.off, strict=True)):
+        refused = carry_refusal(one.calibrator, off, part.score[:, place])
+        if refused is not None:
+            return f'of "{name}" against the rest {refused}'
+    return sum_refusal([one.calibrator for one in each], [one.maps for one in each], part.score)
 
 
 def _with_accuracy(score: EstimatedWindow, first: EstimatedWindow) -> EstimatedWindow:
@@ -123,12 +186,12 @@ def _against(predictions: Predictions, place: int) -> Predictions:
 
 
 def _together(
-    estimators: ClassEstimators, windows: Sequence[EstimatedWindow], margin: float, wider: float
+    estimators: ClassEstimators, classes: Sequence[EstimatedWindow], margin: float, wider: float
 ) -> EstimatedWindow:
-    first = windows[0]
-    refused = estimators.refused or next((one.refused for one in windows if one.refused), None)
-    figures = [one.figures[_FIGURE] for one in windows if _FIGURE in one.figures]
-    if refused is not None or len(figures) < len(windows):
+    first = classes[0]
+    refused = estimators.refused or next((one.refused for one in classes if one.refused), None)
+    figures = [one.figures[_FIGURE] for one in classes if _FIGURE in one.figures]
+    if refused is not None or len(figures) < len(classes):
         return EstimatedWindow(window=first.window, rows=first.rows, figures={}, refused=refused)
     now = _sum([(one.low, one.value, one.high) for one in figures])
     before = _sum([one.before[_FIGURE] for one in estimators.each])
