@@ -1,25 +1,52 @@
-"""How much memory a Parquet file takes when it is read: from its footer and dictionaries, before any row is decoded.
+"""How much memory a Parquet file takes when it is read: from its page headers and dictionaries, before it is decoded.
 
 Encoded pages say little: a dictionary with one long text, or one run of equal numbers, stands for any number of values.
-What is not bounded here is a page whose own header contradicts the footer: an engine unpacks up to 2 GiB of it.
+The footer's sizes and encodings are not used: nothing makes them agree with the pages.
+What is not bounded: texts of one row, where a file is read a few rows at a time (`fitting_rows`): lists whose rows
+differ much in length are counted by their mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 from cumulant.core.errors import DataError
 from cumulant.core.memory import machine_memory
 from cumulant.core.units import size
+from cumulant.data.parquet_pages import Page, pages, prefix_bytes
 
 #: bytes that a value takes in a column; of a text, the reference to its characters
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 16}
 _OFFSET = 8
 _SHARE = 0.5
-#: rows of a chunk are decoded in pieces of at most so many bytes where its texts must be measured
-_PIECE = 64 << 20
+_BUFFER = 1 << 20
+#: one piece of columns takes at most about so many bytes, and so many with every text as long as the longest
+MOST_BYTES, _MOST_DECODED = 32 << 20, 256 << 20
+
+
+class _Contents(NamedTuple):
+    """What the page headers of one column chunk say: `stored` bytes of pages, of which `dictionary` the dictionary."""
+
+    group: int
+    column: int
+    chunk: Any
+    fixed: int
+    stored: int
+    largest: int
+    dictionary: int
+    references: int
+    prefixed: list[Page]
+
+    @property
+    def text(self) -> bool:
+        return bool(self.chunk.physical_type == "BYTE_ARRAY")
+
+    def bound(self) -> int:
+        """No more bytes of texts are repeated from a dictionary or from the text before."""
+        return self.references * self.dictionary + sum(page.values for page in self.prefixed) * self.stored
 
 
 def refuse_large(path: Path, url: str, limit: str | None) -> None:
@@ -32,67 +59,170 @@ def refuse_large(path: Path, url: str, limit: str | None) -> None:
     import pyarrow.parquet as pq
 
     most = size(limit) if limit is not None else int(_SHARE * machine_memory())
-    with pq.ParquetFile(path, page_checksum_verification=True) as file:
-        plain, known, doubtful = 0, 0, []
-        for group, column, chunk in chunks(file):
-            plain += fixed_bytes(file, column, chunk)
-            _check(plain, most, url)
-            if chunk.physical_type == "BYTE_ARRAY" and plain + chunk.num_values * chunk.total_uncompressed_size > most:
-                doubtful.append((group, column, chunk))
-        for group, column, chunk in doubtful:
-            bound = chunk.num_values * longest_text(path, group, chunk)
-            # How many texts one row has in its lists is not known before it is decoded: such rows are not measured.
-            if plain + known + bound > most and not file.schema.column(column).max_repetition_level:
-                bound = _measured(file, group, chunk, most - plain - known)
-            known += bound
-            _check(plain + known, most, url)
+    with pq.ParquetFile(path, buffer_size=_BUFFER) as file, path.open("rb") as stream:
+        values, encoded, doubtful = 0, Counter[int](), []
+        for one in _contents(file, stream):
+            values += one.fixed + (one.stored if one.text else 0)
+            encoded[one.group] += 0 if one.text else one.stored
+            needed = values + max(encoded.values())
+            _check(needed, most, url)
+            if one.text and needed + one.bound() > most:
+                doubtful.append(one)
+        needed = values + max(encoded.values(), default=0)
+        for one in doubtful:
+            needed += _repeated(path, file, stream, one, most - needed)
+            _check(needed, most, url)
 
 
-def chunks(file: Any) -> Iterator[tuple[int, int, Any]]:
-    """Row group, column and its description, for each column chunk of a pyarrow ParquetFile."""
+def no_memory(url: str) -> DataError:
+    """What an engine's failed allocation means: the file is not damaged."""
+    hint = "run it where more memory is free, or split the file into several"
+    return DataError(f"{url} takes more memory to read than is free", subject=url, hint=hint)
+
+
+def fitting_rows(path: Path, url: str, file: Any, columns: Collection[str] | None) -> int:
+    """How many rows of the widest row group take about `MOST_BYTES`, and eight times as much whatever they repeat.
+
+    Raises:
+        DataError: a page or an average row takes more than half of the machine's memory.
+        OSError: the file cannot be read. Of what is damaged, all that stands before it is counted.
+    """
+    encoded, fixed, texts = Counter[int](), Counter[int](), Counter[int]()
+    widest = largest = 1.0
+    with path.open("rb") as stream:
+        for one in _contents(file, stream, columns, strict=False):
+            largest = max(largest, one.largest)
+            encoded[one.group] += one.stored
+            fixed[one.group] += one.fixed + one.stored
+            if one.text:
+                texts[one.group] += _bound(path, file, stream, one)
+    for group, stored in encoded.items():
+        count = max(1, file.metadata.row_group(group).num_rows)
+        largest = max(largest, fixed[group] / count)
+        widest = max(widest, stored / count, (fixed[group] + texts[group]) / count * MOST_BYTES / _MOST_DECODED)
+    if largest > machine_memory() * _SHARE:
+        raise DataError(
+            f"{url}: one row or page takes more than half of the machine's memory",
+            subject=url,
+            hint="write its lists as rows of their own, and smaller pages, or read fewer columns",
+        )
+    return max(1, int(MOST_BYTES / widest))
+
+
+def _contents(
+    file: Any, stream: IO[bytes], columns: Collection[str] | None = None, *, strict: bool = True
+) -> Iterator[_Contents]:
     for group in range(file.metadata.num_row_groups):
         described = file.metadata.row_group(group)
         for column in range(described.num_columns):
-            yield group, column, described.column(column)
+            chunk = described.column(column)
+            if columns is None or chunk.path_in_schema.split(".")[0] in columns:
+                described_pages = _pages(stream, chunk, strict=strict)
+                yield _content(file, described_pages, group, column, chunk)
 
 
-def fixed_bytes(file: Any, column: int, chunk: Any) -> int:
-    """Bytes of a chunk's decoded values and of its encoded pages, without what repeated texts add."""
+def _pages(stream: IO[bytes], chunk: Any, *, strict: bool) -> Iterator[Page]:
+    import pyarrow as pa
+
+    try:
+        yield from pages(stream, chunk)
+    except pa.ArrowInvalid:
+        if strict:
+            raise
+
+
+def _content(file: Any, found: Iterator[Page], group: int, column: int, chunk: Any) -> _Contents:
     described = file.schema.column(column)
     width = described.length if chunk.physical_type == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS[chunk.physical_type]
-    values = max(chunk.num_values, 0) * (width + _OFFSET * described.max_repetition_level)
-    return int(values + max(chunk.total_uncompressed_size, 0))
+    values = stored = largest = dictionary = references = 0
+    prefixed = []
+    for page in found:
+        values, stored, largest = values + page.values, stored + page.size, max(largest, page.size)
+        dictionary += page.size if page.dictionary else 0
+        references += page.values if page.refers else 0
+        if page.prefixed:
+            prefixed.append(page)
+    fixed = max(values, chunk.num_values) * (width + _OFFSET * described.max_repetition_level)
+    return _Contents(group, column, chunk, fixed, stored, largest, dictionary, references, prefixed)
 
 
-def longest_text(path: Path, group: int, chunk: Any) -> int:
-    """No text of the chunk is longer, beyond the bytes that its pages have for it."""
+def _repeated(path: Path, file: Any, stream: IO[bytes], one: _Contents, most: int) -> int:
+    """Bytes of texts that the chunk repeats, or some number above `most`."""
+    total, _ = _prefixes(file, stream, one)
+    if total > most or not one.references:
+        return total
+    bound = one.references * _longest(path, one)
+    return total + (bound if total + bound <= most else _measured(path, one, most - total))
+
+
+def _bound(path: Path, file: Any, stream: IO[bytes], one: _Contents) -> int:
+    """Bytes of the chunk's texts if each repeated as much as the one that repeats most, damaged pages included."""
+    import pyarrow as pa
+
+    try:
+        total, longest = _prefixes(file, stream, one)
+        bound = longest * sum(page.values for page in one.prefixed)
+        if not one.references:
+            return bound
+        return bound + one.references * (_longest(path, one) if total <= _MOST_DECODED else one.dictionary)
+    except (pa.ArrowException, OSError):  # reading its rows says where
+        return one.bound()
+
+
+def _prefixes(file: Any, stream: IO[bytes], one: _Contents) -> tuple[int, int]:
+    """Bytes that all texts of the chunk, and the one that repeats most, repeat of the text before."""
+    described, total, longest = file.schema.column(one.column), 0, 0
+    for page in one.prefixed:
+        prefixes = prefix_bytes(stream, page, one.chunk.compression, described)
+        repeated, most = prefixes if prefixes is not None else (page.values * one.stored, one.stored)
+        total, longest = total + repeated, max(longest, most)
+    return total, longest
+
+
+def _longest(path: Path, one: _Contents) -> int:
+    """The length of the longest text in the chunk's dictionary."""
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
-    if "DELTA_BYTE_ARRAY" in chunk.encodings:  # each may repeat all of the text before it
-        return int(chunk.total_uncompressed_size)
-    if not chunk.has_dictionary_page or not chunk.num_values:
-        return 0
-    name = chunk.path_in_schema
-    with pq.ParquetFile(path, read_dictionary=[name], page_checksum_verification=True) as file:
-        batch = next(file.iter_batches(1, row_groups=[group], columns=[name], use_threads=False))
-    found = batch.column(0)
-    while not hasattr(found, "dictionary"):
-        if not hasattr(found, "flatten"):
-            return int(chunk.total_uncompressed_size)
-        inner = found.flatten()
-        found = inner[0] if isinstance(inner, list) else inner
-    return pc.max(pc.binary_length(found.dictionary)).as_py() or 0
+    for batch in _references(path, one, 1):
+        if batch is None:
+            return one.dictionary
+        return pc.max(pc.binary_length(batch.dictionary)).as_py() or 0
+    return 0
 
 
-def _measured(file: Any, group: int, chunk: Any, most: int) -> int:
-    """Bytes of the chunk's texts as they are decoded, a piece after the other, until they exceed `most`."""
-    rows, total = max(1, _PIECE // max(1, chunk.total_uncompressed_size)), 0
-    for batch in file.iter_batches(rows, row_groups=[group], columns=[chunk.path_in_schema], use_threads=False):
-        total += batch.nbytes
+def _measured(path: Path, one: _Contents, most: int) -> int:
+    """Bytes of the chunk's texts, of which only the references to the dictionary are decoded, until above `most`."""
+    import pyarrow.compute as pc
+
+    total = 0
+    for batch in _references(path, one, 65_536):
+        if batch is None:
+            return one.references * one.dictionary
+        total += pc.sum(pc.take(pc.binary_length(batch.dictionary), batch.indices)).as_py() or 0
         if total > most:
             break
     return total
+
+
+def _references(path: Path, one: _Contents, rows: int) -> Iterator[Any]:
+    """The chunk's texts as references to a dictionary, some rows at a time; None where they cannot be read as such."""
+    import pyarrow.parquet as pq
+
+    name = one.chunk.path_in_schema
+    with pq.ParquetFile(path, read_dictionary=[name], buffer_size=_BUFFER, page_checksum_verification=True) as file:
+        for batch in file.iter_batches(rows, row_groups=[one.group], columns=[name], use_threads=False):
+            yield _dictionary(batch.column(0))
+
+
+def _dictionary(array: Any) -> Any:
+    """The array of references within lists and structs; None: there is none."""
+    if hasattr(array, "dictionary"):
+        return array
+    inner = array.flatten() if hasattr(array, "flatten") and hasattr(array.type, "num_fields") else None
+    if inner is None or not array.type.num_fields:
+        return None
+    found = (_dictionary(part) for part in (inner if isinstance(inner, list) else [inner]))
+    return next((part for part in found if part is not None), None)
 
 
 def _check(needed: int, most: int, url: str) -> None:

@@ -21,7 +21,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.data.blocks import opened, record_count
-from cumulant.data.parquet_memory import refuse_large
+from cumulant.data.parquet_memory import no_memory, refuse_large
 from cumulant.data.records import POSITION as ROW
 from cumulant.data.records import open_quote, short_records
 from cumulant.data.spec import SourceSpec
@@ -224,6 +224,8 @@ def whole_parquet(said: str, url: str) -> Iterator[None]:
 
     try:
         yield
+    except pa.ArrowMemoryError as error:
+        raise no_memory(url) from error
     except (pa.ArrowException, OSError) as error:
         raise DataError(said, subject=url, hint="copy or write it again") from error
 

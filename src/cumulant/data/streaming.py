@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,16 +10,11 @@ import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError, missing_part
-from cumulant.core.memory import machine_memory
 from cumulant.data.blocks import blocks
-from cumulant.data.parquet_memory import chunks, fixed_bytes, longest_text
+from cumulant.data.parquet_memory import MOST_BYTES, fitting_rows
 from cumulant.data.sources import DialectError, file_kind, readable, text_table, whole_parquet
 from cumulant.data.spec import SourceSpec
 
-#: one piece of columns takes at most about so many bytes, however wide its rows are
-MOST_BYTES = 32 << 20
-#: the same with every text as long as the longest of its column
-_MOST_DECODED = 256 << 20
 _BUFFER = 1 << 20
 
 
@@ -127,7 +121,10 @@ class _Parquet:
     def pieces(self, rows: int, columns: Sequence[str] | None, *, skip: int) -> Iterator[Piece]:
         import pyarrow as pa
 
-        rows, total = min(rows, self._fitting(columns)), max(1, self._file.metadata.num_rows)
+        rows, total = (
+            min(rows, fitting_rows(self._path, self._url, self._file, columns)),
+            max(1, self._file.metadata.num_rows),
+        )
         held: list[Any] = []
         count, first = 0, skip
         for batch in self._batches(rows, columns, skip):
@@ -140,37 +137,6 @@ class _Parquet:
                 count, first = count - rows, first + rows
         if count:
             yield Piece(_frame(pa.Table.from_batches(held)), first, 1.0)
-
-    def _fitting(self, columns: Sequence[str] | None) -> int:
-        """How many rows of the widest row group take about `MOST_BYTES`, and `_MOST_DECODED` whatever they repeat."""
-        meta, wanted = self._file.metadata, None if columns is None else set(columns)
-        encoded, fixed, texts = Counter[int](), Counter[int](), Counter[int]()
-        for group, column, chunk in chunks(self._file):
-            if wanted is None or chunk.path_in_schema.split(".")[0] in wanted:
-                encoded[group] += chunk.total_uncompressed_size
-                fixed[group] += fixed_bytes(self._file, column, chunk)
-                if chunk.physical_type == "BYTE_ARRAY":
-                    texts[group] += chunk.num_values * self._longest(group, chunk)
-        widest = largest = 1.0
-        for group, size in encoded.items():
-            count = max(1, meta.row_group(group).num_rows)
-            largest = max(largest, fixed[group] / count)
-            widest = max(widest, size / count, (fixed[group] + texts[group]) / count * MOST_BYTES / _MOST_DECODED)
-        if largest > machine_memory() / 2:
-            raise DataError(
-                f"{self._url}: one row takes more than half of the machine's memory",
-                subject=self._url,
-                hint="write its lists as rows of their own, or read fewer columns",
-            )
-        return max(1, int(MOST_BYTES / widest))
-
-    def _longest(self, group: int, chunk: Any) -> int:
-        import pyarrow as pa
-
-        try:
-            return longest_text(self._path, group, chunk)
-        except (pa.ArrowException, OSError):  # it is damaged: reading its rows says where
-            return 0
 
     def _batches(self, rows: int, columns: Sequence[str] | None, skip: int) -> Iterator[Any]:
         meta, before = self._file.metadata, 0

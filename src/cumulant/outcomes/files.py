@@ -15,11 +15,12 @@ from typing import IO, cast
 import msgspec
 
 from cumulant.core.errors import DataError
-from cumulant.data.parquet_memory import refuse_large
+from cumulant.data.parquet_memory import fitting_rows, no_memory
 
 ROWS = 20_000
 #: bytes of one line, and of a file that is one JSON array and so is read at once
 _LINE, _ARRAY = 1 << 20, 1 << 28
+_BUFFER = 1 << 20
 _KINDS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet",
           ".pq": "parquet"}  # fmt: skip
 
@@ -70,9 +71,9 @@ def _gathered(rows: Iterator[object]) -> Iterator[list[object]]:
 def _parquet(path: Path) -> Iterator[list[object]]:
     import pyarrow.parquet as pq
 
-    refuse_large(path, str(path), None)
-    with pq.ParquetFile(path) as found:
-        for batch in found.iter_batches(ROWS):
+    with pq.ParquetFile(path, buffer_size=_BUFFER) as found:
+        rows = min(ROWS, fitting_rows(path, str(path), found, None))
+        for batch in found.iter_batches(rows):
             yield cast("list[object]", batch.to_pylist())
 
 
@@ -145,6 +146,8 @@ def _readable(path: Path) -> Iterator[None]:
         raise DataError(f"{path} is not CSV in UTF-8", subject=str(path), hint="write it again as such") from error
     except msgspec.DecodeError as error:
         raise DataError(f"{path} is not whole JSON", subject=str(path), hint="copy or write it again") from error
+    except pa.ArrowMemoryError as error:
+        raise no_memory(str(path)) from error
     except pa.ArrowException as error:
         raise DataError(
             f"{path} is not a whole Parquet file: damaged or cut off", subject=str(path), hint="copy or write it again"

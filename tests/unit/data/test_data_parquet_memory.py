@@ -2,17 +2,21 @@
 
 import subprocess
 import sys
+from itertools import takewhile
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from numpy import random
 
 from cumulant.core.errors import DataError
 from cumulant.core.memory import machine_memory
 from cumulant.data.parquet_memory import refuse_large
-from cumulant.data.sources import read
+from cumulant.data.parquet_pages import pages, prefix_bytes
+from cumulant.data.sources import read, whole_parquet
 from cumulant.data.spec import SourceSpec
+from cumulant.outcomes.files import batches
 
 MIB = 1 << 20
 LIMIT = "256MiB"
@@ -59,7 +63,50 @@ def missing_values(path):
     return write(path, pa.table({f"c{number}": pa.nulls(500_000, pa.int64()) for number in range(4)}), groups=20)
 
 
-BOMBS = [equal_numbers, long_text, prefixes, lists, lists_of_texts, missing_values]
+def prefixes_in_lists(path):
+    """One row whose list has them all."""
+    texts = pa.array(["x" * 20_000 + "y" * (number % 3) for number in range(15_000)])
+    table = pa.table({"a": pa.ListArray.from_arrays(pa.array([0, 15_000]), texts)})
+    return write(path, table, use_dictionary=False, column_encoding={"a.list.element": "DELTA_BYTE_ARRAY"})
+
+
+def lied_about_long_text(path):
+    return with_lies(long_text(path))
+
+
+def lied_about_prefixes(path):
+    return with_lies(prefixes(path))
+
+
+def lied_about_plain_texts(path):
+    table = pa.table({"a": ["x" * 100_000] * 3000})
+    return with_lies(write(path, table, use_dictionary=False))
+
+
+def with_lies(path):
+    """Replace the total uncompressed size in the footer by 4."""
+    chunk = pq.read_metadata(path).row_group(0).column(0)
+    whole = path.read_bytes()
+    size = int.from_bytes(whole[-8:-4], "little")
+    footer = whole[-8 - size : -8]
+    right = varint(2 * chunk.total_uncompressed_size)
+    assert footer.count(right) >= 1
+    wrong = bytes([0x80 | 8, *[0x80] * (len(right) - 2), 0])  # 4, in as many bytes
+    path.write_bytes(whole[: -8 - size] + footer.replace(right, wrong) + whole[-8:])
+    assert pq.read_metadata(path).row_group(0).column(0).total_uncompressed_size == 4
+    return path
+
+
+def varint(number):
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*found, number])
+
+
+LIES = [lied_about_long_text, lied_about_prefixes, lied_about_plain_texts]
+BOMBS = [equal_numbers, long_text, prefixes, lists, lists_of_texts, missing_values, prefixes_in_lists, *LIES]
 
 
 def peak_of(code, *arguments):
@@ -100,7 +147,7 @@ except DataError:
     assert peak_of(code, path) < 300 * MIB
 
 
-@pytest.mark.parametrize("bomb", [equal_numbers, long_text, prefixes, lists_of_texts])
+@pytest.mark.parametrize("bomb", [equal_numbers, long_text, prefixes, lists_of_texts, lied_about_long_text])
 def test_a_bomb_is_streamed_in_pieces_that_fit(tmp_path, bomb):
     path = bomb(tmp_path / "bomb.parquet")
     code = """
@@ -129,6 +176,65 @@ def test_one_long_text_among_many_short_ones_is_measured_not_guessed(tmp_path):
     texts = pa.DictionaryArray.from_arrays(pa.array([1, *[0] * 50_000], pa.int32()), pa.array(["a", "x" * 100_000]))
     path = write(tmp_path / "fine.parquet", pa.table({"t": texts}))
     refuse_large(path, "fine.parquet", "64MiB")
+
+
+def tags(rows, last=None):
+    texts = [[f"tag{(row * 7 + number) % 1000}" for number in range(5)] for row in range(rows)]
+    return pa.table({"tags": texts if last is None else [*texts, [last]]})
+
+
+@pytest.mark.parametrize("codec", ["snappy", "zstd", "none"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_lists_of_texts_with_prefixes_are_measured(tmp_path, codec, version):
+    """Every text as long as all of its pages would exceed the limit by far."""
+    encoding = {"tags.list.element": "DELTA_BYTE_ARRAY"}
+    options = {"use_dictionary": False, "column_encoding": encoding, "data_page_version": version}
+    pq.write_table(tags(20_000), tmp_path / "fine.parquet", compression=codec, **options)
+    refuse_large(tmp_path / "fine.parquet", "fine.parquet", "8MiB")
+
+
+def test_a_list_with_one_long_text_is_measured(tmp_path):
+    """Every text as long as the longest would take 20 GB."""
+    pq.write_table(tags(20_000, last="x" * 200_000), tmp_path / "fine.parquet")
+    refuse_large(tmp_path / "fine.parquet", "fine.parquet", "8MiB")
+
+
+def test_numbers_are_counted_once(tmp_path):
+    """Besides the values, only the pages of one row group are in memory at a time."""
+    numbers = random.default_rng(0).normal(size=1_000_000)
+    pq.write_table(pa.table({"n": numbers}), tmp_path / "fine.parquet", use_dictionary=False, row_group_size=100_000)
+    refuse_large(tmp_path / "fine.parquet", "fine.parquet", "10MiB")
+    with pytest.raises(DataError, match="takes more than"):
+        refuse_large(tmp_path / "fine.parquet", "fine.parquet", "8MiB")
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("rows", [1, 33, 5000])
+def test_prefixes_are_counted_as_they_are(tmp_path, version, rows):
+    generator = random.default_rng(rows)
+    texts = [None if number % 7 == 3 else "ab" * int(generator.integers(0, 99)) + "c" for number in range(rows)]
+    path, options = tmp_path / "a.parquet", {"use_dictionary": False, "data_page_version": version}
+    pq.write_table(pa.table({"a": texts}), path, column_encoding={"a": "DELTA_BYTE_ARRAY"}, **options)
+    repeated, before = [], ""
+    for text in filter(None, texts):
+        repeated.append(sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(before, text, strict=False))))
+        before = text
+    with pq.ParquetFile(path) as file, path.open("rb") as stream:
+        chunk = file.metadata.row_group(0).column(0)
+        (page,) = [page for page in pages(stream, chunk) if page.prefixed]
+        counted = prefix_bytes(stream, page, chunk.compression, file.schema.column(0))
+    assert counted == (sum(repeated), max(repeated))
+
+
+def test_labels_are_read_in_batches_whatever_the_whole_file_takes(tmp_path):
+    table = pa.table({"a": repeated("x" * 200_000, 1_000_000)})
+    path = write(tmp_path / "labels.parquet", table)
+    assert 0 < len(next(batches(path))) * 200_000 <= 256 * MIB
+
+
+def test_failed_allocation_is_not_damage(tmp_path):
+    with pytest.raises(DataError, match="more memory to read than is free"), whole_parquet("a is damaged", "a"):
+        raise pa.ArrowMemoryError("malloc of size 9 failed")
 
 
 def test_the_default_is_half_of_the_machine(tmp_path):

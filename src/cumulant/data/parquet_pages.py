@@ -1,0 +1,213 @@
+"""Pages of a Parquet column chunk, from their own headers: the numbers that an engine allocates memory by.
+
+The footer repeats some of them, but nothing makes it agree with the pages. Headers are Thrift structs in the compact
+protocol; of their bodies, only the prefix lengths of DELTA_BYTE_ARRAY are decoded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+_DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
+_DICTIONARY_ENCODINGS, _DELTA_BYTE_ARRAY = (2, 8), 7
+_HEADER, _MOST_HEADER, _DEPTH = 4096, 16 << 20, 64
+_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
+
+
+class Page(NamedTuple):
+    """One page. `size` bytes when decompressed; `levels` bytes of them are stored uncompressed before the values."""
+
+    start: int
+    stored: int
+    size: int
+    values: int
+    dictionary: bool
+    refers: bool
+    prefixed: bool
+    levels: int | None
+    compressed: bool
+
+
+def pages(stream: IO[bytes], chunk: Any) -> Iterator[Page]:
+    """The pages of a column chunk, dictionary included.
+
+    Raises:
+        ArrowInvalid: a header is damaged before as many values were counted as the footer gives; raised after the
+            pages before it.
+    """
+    import pyarrow as pa
+
+    start, values = chunk.data_page_offset, 0
+    if chunk.has_dictionary_page and 0 < (chunk.dictionary_page_offset or 0) < start:
+        start = chunk.dictionary_page_offset
+    end = start + chunk.total_compressed_size
+    while start < end or values < chunk.num_values:
+        try:
+            page = _page(stream, start)
+        except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
+            if values >= chunk.num_values:  # some writers leave bytes after the last page
+                break
+            raise pa.ArrowInvalid(f"the header of a page at byte {start} is damaged") from error
+        yield page
+        values += page.values
+        start = page.start + page.stored
+    if chunk.has_dictionary_page and (chunk.dictionary_page_offset or 0) > chunk.data_page_offset:
+        raise pa.ArrowInvalid("a dictionary after its data: engines differ in which pages they read then")
+
+
+def prefix_bytes(stream: IO[bytes], page: Page, codec: str, described: Any) -> tuple[int, int] | None:
+    """Bytes that all texts of a DELTA_BYTE_ARRAY page, and the longest one, repeat of the text before; None: unknown.
+
+    Raises:
+        ArrowException, OSError: the page is damaged.
+    """
+    import pyarrow as pa
+
+    stream.seek(page.start)
+    body, levels = stream.read(page.stored), page.levels or 0
+    content, packed = body[:levels], body[levels:]
+    if codec != "UNCOMPRESSED" and page.compressed:
+        if codec == "LZ4" or not pa.Codec.is_available(codec.lower()):
+            return None
+        packed = pa.Codec(codec.lower()).decompress(packed, page.size - levels, asbytes=True)
+    content, at = content + packed, levels
+    try:
+        if page.levels is None:
+            for most in (described.max_repetition_level, described.max_definition_level):
+                at += 4 + int.from_bytes(content[at : at + 4], "little") if most else 0
+        return _deltas(_Compact(content, at))
+    except (ValueError, IndexError, OverflowError) as error:
+        raise pa.ArrowInvalid(f"the page at byte {page.start} is damaged") from error
+
+
+def _page(stream: IO[bytes], start: int) -> Page:
+    length = _HEADER
+    while True:
+        stream.seek(start)
+        data = stream.read(length)
+        reader = _Compact(data, 0)
+        try:
+            header = reader.struct()
+            break
+        except IndexError:
+            if len(data) < length or length >= _MOST_HEADER:
+                raise
+            length *= 16
+    kind, size, stored = header[1], header[2], header[3]
+    described = header.get({_DATA: 5, _DICTIONARY: 7, _DATA_V2: 8}.get(kind, 0), {})
+    second = kind == _DATA_V2
+    encoding = described.get(4 if second else 2)
+    values = described[1] if kind in (_DATA, _DATA_V2) else 0
+    levels = described[5] + described[6] if second else None
+    if min(size, stored, values, levels or 0) < 0 or (levels or 0) > min(size, stored):
+        raise ValueError("a negative size")
+    return Page(
+        start=start + reader.at,
+        stored=stored,
+        size=size,
+        values=values,
+        dictionary=kind == _DICTIONARY,
+        refers=values > 0 and encoding in _DICTIONARY_ENCODINGS,
+        prefixed=values > 0 and encoding == _DELTA_BYTE_ARRAY,
+        levels=levels,
+        compressed=bool(described.get(7, True)) if second else True,
+    )
+
+
+class _Compact:
+    """Reads numbers and structs of Thrift's compact protocol. IndexError: the bytes end too early."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        self.data, self.at = data, at
+
+    def byte(self) -> int:
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def unsigned(self) -> int:
+        value = 0
+        for shift in range(0, 70, 7):
+            byte = self.byte()
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise ValueError("a number of more than ten bytes")
+
+    def signed(self) -> int:
+        value = self.unsigned()
+        return (value >> 1) ^ -(value & 1)
+
+    def skip(self, count: int) -> None:
+        self.at += count
+        if self.at > len(self.data):
+            raise IndexError
+
+    def struct(self, depth: int = 0) -> dict[int, Any]:
+        if depth > _DEPTH:
+            raise ValueError("structs within structs")
+        fields: dict[int, Any] = {}
+        number = 0
+        while head := self.byte():
+            number = number + (head >> 4) if head >> 4 else self.signed()
+            fields[number] = self._value(head & 15, depth)
+        return fields
+
+    def _value(self, kind: int, depth: int) -> Any:
+        if kind in (_TRUE, _FALSE):
+            return kind == _TRUE
+        if _BYTE < kind < _DOUBLE:
+            return self.signed()
+        if kind == _STRUCT:
+            return self.struct(depth + 1)
+        if kind in (_LIST, _SET, _MAP):
+            return self._elements(kind, depth + 1)
+        if kind not in (_BYTE, _DOUBLE, _BINARY):
+            raise ValueError(f"a field of type {kind}")
+        self.skip({_BYTE: 1, _DOUBLE: 8}.get(kind) or self.unsigned())
+        return None
+
+    def _elements(self, kind: int, depth: int) -> None:
+        """Skip a list, a set or a map; no field that is used has one."""
+        head = self.byte() if kind != _MAP else 0
+        count = head >> 4 if kind != _MAP and head >> 4 < 15 else self.unsigned()
+        kinds = [head & 15] if kind != _MAP else list(divmod(self.byte() if count else 0, 16))
+        if depth > _DEPTH:
+            raise ValueError("lists within lists")
+        for _ in range(count):
+            for one in kinds:
+                if one in (_TRUE, _FALSE):
+                    self.byte()
+                else:
+                    self._value(one, depth)
+
+
+def _deltas(reader: _Compact) -> tuple[int, int]:
+    """The sum and the largest of numbers in DELTA_BINARY_PACKED."""
+    block, parts, count, last = reader.unsigned(), reader.unsigned(), reader.unsigned(), reader.signed()
+    if not parts or block % parts or (block // parts) % 8 or not block:
+        raise ValueError("no such blocks")
+    size, total, largest, left = block // parts, last if count else 0, last if count else 0, count - 1
+    while left > 0:
+        least = reader.signed()
+        widths = [reader.byte() for _ in range(parts)]
+        for width in widths[: -(-left // size)]:
+            start = reader.at
+            reader.skip(size * width // 8)
+            used = min(size, left)
+            deltas = least + _unpacked(reader.data[start : reader.at], width, size)[:used]
+            values = last + np.cumsum(deltas)
+            total, largest = total + int(values.sum()), max(largest, int(values.max()))
+            last, left = int(values[-1]), left - used
+            if left <= 0:
+                break
+    return total, largest
+
+
+def _unpacked(data: bytes, width: int, count: int) -> Any:
+    if width > 32:
+        raise ValueError("a length of more than 32 bits")
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little").reshape(count, width)
+    return bits.astype(np.int64) @ (np.int64(1) << np.arange(width, dtype=np.int64))
