@@ -32,6 +32,7 @@ class _Contents(NamedTuple):
 
     group: int
     column: int
+    name: str
     chunk: Any
     fixed: int
     stored: int
@@ -91,7 +92,8 @@ def fitting_rows(path: Path, url: str, file: Any, columns: Collection[str] | Non
     widest = largest = 1.0
     with path.open("rb") as stream:
         for one in _contents(file, stream, columns, strict=False):
-            largest = max(largest, one.largest)
+            if one.largest > machine_memory() * _SHARE:
+                raise _too_wide(url)
             encoded[one.group] += one.stored
             fixed[one.group] += one.fixed + one.stored
             if one.text:
@@ -101,12 +103,13 @@ def fitting_rows(path: Path, url: str, file: Any, columns: Collection[str] | Non
         largest = max(largest, fixed[group] / count)
         widest = max(widest, stored / count, (fixed[group] + texts[group]) / count * MOST_BYTES / _MOST_DECODED)
     if largest > machine_memory() * _SHARE:
-        raise DataError(
-            f"{url}: one row or page takes more than half of the machine's memory",
-            subject=url,
-            hint="write its lists as rows of their own, and smaller pages, or read fewer columns",
-        )
+        raise _too_wide(url)
     return max(1, int(MOST_BYTES / widest))
+
+
+def _too_wide(url: str) -> DataError:
+    hint = "write its lists as rows of their own, and smaller pages, or read fewer columns"
+    return DataError(f"{url}: one row or page takes more than half of the machine's memory", subject=url, hint=hint)
 
 
 def _contents(
@@ -116,7 +119,8 @@ def _contents(
         described = file.metadata.row_group(group)
         for column in range(described.num_columns):
             chunk = described.column(column)
-            if columns is None or chunk.path_in_schema.split(".")[0] in columns:
+            path = file.schema.column(column).path
+            if columns is None or any(f"{path}.".startswith(f"{name}.") for name in columns):
                 described_pages = _pages(stream, chunk, strict=strict)
                 yield _content(file, described_pages, group, column, chunk)
 
@@ -143,7 +147,7 @@ def _content(file: Any, found: Iterator[Page], group: int, column: int, chunk: A
         if page.prefixed:
             prefixed.append(page)
     fixed = max(values, chunk.num_values) * (width + _OFFSET * described.max_repetition_level)
-    return _Contents(group, column, chunk, fixed, stored, largest, dictionary, references, prefixed)
+    return _Contents(group, column, described.path, chunk, fixed, stored, largest, dictionary, references, prefixed)
 
 
 def _repeated(path: Path, file: Any, stream: IO[bytes], one: _Contents, most: int) -> int:
@@ -208,7 +212,7 @@ def _references(path: Path, one: _Contents, rows: int) -> Iterator[Any]:
     """The chunk's texts as references to a dictionary, some rows at a time; None where they cannot be read as such."""
     import pyarrow.parquet as pq
 
-    name = one.chunk.path_in_schema
+    name = one.name
     with pq.ParquetFile(path, read_dictionary=[name], buffer_size=_BUFFER, page_checksum_verification=True) as file:
         for batch in file.iter_batches(rows, row_groups=[one.group], columns=[name], use_threads=False):
             yield _dictionary(batch.column(0))

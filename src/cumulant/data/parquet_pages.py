@@ -12,13 +12,17 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
-_DICTIONARY_ENCODINGS, _DELTA_BYTE_ARRAY = (2, 8), 7
+_DICTIONARY_ENCODINGS, _DELTA_BYTE_ARRAY, _BIT_PACKED = (2, 8), 7, 4
+_MOST_BLOCK, _MOST_LENGTH = 1 << 16, 1 << 31
 _HEADER, _MOST_HEADER, _DEPTH = 4096, 16 << 20, 64
 _TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
 
 
 class Page(NamedTuple):
-    """One page. `size` bytes when decompressed; `levels` bytes of them are stored uncompressed before the values."""
+    """One page. `size` bytes when decompressed; `levels` bytes of them are stored uncompressed before the values.
+
+    `bit_packed`: whether its repetition and definition levels are in a deprecated encoding that has no length.
+    """
 
     start: int
     stored: int
@@ -29,6 +33,7 @@ class Page(NamedTuple):
     prefixed: bool
     levels: int | None
     compressed: bool
+    bit_packed: tuple[bool, bool]
 
 
 def pages(stream: IO[bytes], chunk: Any) -> Iterator[Page]:
@@ -41,8 +46,9 @@ def pages(stream: IO[bytes], chunk: Any) -> Iterator[Page]:
     import pyarrow as pa
 
     start, values = chunk.data_page_offset, 0
-    if chunk.has_dictionary_page and 0 < (chunk.dictionary_page_offset or 0) < start:
-        start = chunk.dictionary_page_offset
+    dictionary = (chunk.dictionary_page_offset or 0) if chunk.has_dictionary_page else 0
+    if 0 < dictionary < start or not start:  # a chunk without values may have no data page
+        start = dictionary
     end = start + chunk.total_compressed_size
     while start < end or values < chunk.num_values:
         try:
@@ -54,7 +60,7 @@ def pages(stream: IO[bytes], chunk: Any) -> Iterator[Page]:
         yield page
         values += page.values
         start = page.start + page.stored
-    if chunk.has_dictionary_page and (chunk.dictionary_page_offset or 0) > chunk.data_page_offset:
+    if dictionary > chunk.data_page_offset > 0:
         raise pa.ArrowInvalid("a dictionary after its data: engines differ in which pages they read then")
 
 
@@ -66,6 +72,9 @@ def prefix_bytes(stream: IO[bytes], page: Page, codec: str, described: Any) -> t
     """
     import pyarrow as pa
 
+    most_levels = (described.max_repetition_level, described.max_definition_level)
+    if any(most and packed for most, packed in zip(most_levels, page.bit_packed, strict=True)):
+        return None
     stream.seek(page.start)
     body, levels = stream.read(page.stored), page.levels or 0
     content, packed = body[:levels], body[levels:]
@@ -76,9 +85,9 @@ def prefix_bytes(stream: IO[bytes], page: Page, codec: str, described: Any) -> t
     content, at = content + packed, levels
     try:
         if page.levels is None:
-            for most in (described.max_repetition_level, described.max_definition_level):
+            for most in most_levels:
                 at += 4 + int.from_bytes(content[at : at + 4], "little") if most else 0
-        return _deltas(_Compact(content, at))
+        return _deltas(_Compact(content, at)) if at < len(content) else (0, 0)  # (0, 0): every value is missing
     except (ValueError, IndexError, OverflowError) as error:
         raise pa.ArrowInvalid(f"the page at byte {page.start} is damaged") from error
 
@@ -114,6 +123,7 @@ def _page(stream: IO[bytes], start: int) -> Page:
         prefixed=values > 0 and encoding == _DELTA_BYTE_ARRAY,
         levels=levels,
         compressed=bool(described.get(7, True)) if second else True,
+        bit_packed=(not second and described.get(4) == _BIT_PACKED, not second and described.get(3) == _BIT_PACKED),
     )
 
 
@@ -150,7 +160,7 @@ class _Compact:
             raise ValueError("structs within structs")
         fields: dict[int, Any] = {}
         number = 0
-        while head := self.byte():
+        while (head := self.byte()) & 15:
             number = number + (head >> 4) if head >> 4 else self.signed()
             fields[number] = self._value(head & 15, depth)
         return fields
@@ -187,11 +197,15 @@ class _Compact:
 def _deltas(reader: _Compact) -> tuple[int, int]:
     """The sum and the largest of numbers in DELTA_BINARY_PACKED."""
     block, parts, count, last = reader.unsigned(), reader.unsigned(), reader.unsigned(), reader.signed()
-    if not parts or block % parts or (block // parts) % 8 or not block:
+    if not parts or block % parts or (block // parts) % 8 or not 0 < block <= _MOST_BLOCK:
         raise ValueError("no such blocks")
+    if not 0 <= last < _MOST_LENGTH:
+        raise ValueError("a length of more than 31 bits")
     size, total, largest, left = block // parts, last if count else 0, last if count else 0, count - 1
     while left > 0:
         least = reader.signed()
+        if abs(least) > _MOST_LENGTH:
+            raise ValueError("a length of more than 31 bits")
         widths = [reader.byte() for _ in range(parts)]
         for width in widths[: -(-left // size)]:
             start = reader.at
@@ -199,6 +213,8 @@ def _deltas(reader: _Compact) -> tuple[int, int]:
             used = min(size, left)
             deltas = least + _unpacked(reader.data[start : reader.at], width, size)[:used]
             values = last + np.cumsum(deltas)
+            if values.min() < 0 or values.max() >= _MOST_LENGTH:  # engines would wrap around
+                raise ValueError("a length of more than 31 bits")
             total, largest = total + int(values.sum()), max(largest, int(values.max()))
             last, left = int(values[-1]), left - used
             if left <= 0:

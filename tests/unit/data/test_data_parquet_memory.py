@@ -226,6 +226,14 @@ def test_prefixes_are_counted_as_they_are(tmp_path, version, rows):
     assert counted == (sum(repeated), max(repeated))
 
 
+def test_a_table_without_rows_is_read(tmp_path):
+    table = pa.table({"t": pa.array([], pa.string()), "n": pa.array([], pa.int64())})
+    path = tmp_path / "empty.parquet"
+    pq.write_table(table, path)
+    refuse_large(path, "empty.parquet", None)
+    assert read(path, "empty.parquet", SourceSpec(path="empty.parquet")).height == 0
+
+
 def test_labels_are_read_in_batches_whatever_the_whole_file_takes(tmp_path):
     table = pa.table({"a": repeated("x" * 200_000, 1_000_000)})
     path = write(tmp_path / "labels.parquet", table)
