@@ -8,7 +8,7 @@ differ much in length are counted by their mean.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -34,16 +34,14 @@ class _Contents(NamedTuple):
     column: int
     name: str
     chunk: Any
+    text: bool
+    values: int
     fixed: int
     stored: int
     largest: int
     dictionary: int
     references: int
     prefixed: list[Page]
-
-    @property
-    def text(self) -> bool:
-        return bool(self.chunk.physical_type == "BYTE_ARRAY")
 
     def bound(self) -> int:
         """No more bytes of texts are repeated from a dictionary or from the text before."""
@@ -88,22 +86,20 @@ def fitting_rows(path: Path, url: str, file: Any, columns: Collection[str] | Non
         DataError: a page or an average row takes more than half of the machine's memory.
         OSError: the file cannot be read. Of what is damaged, all that stands before it is counted.
     """
-    encoded, fixed, texts = Counter[int](), Counter[int](), Counter[int]()
-    widest = largest = 1.0
+    encoded, decoded, texts = (defaultdict[int, float](float) for _ in range(3))
     with path.open("rb") as stream:
         for one in _contents(file, stream, columns, strict=False):
             if one.largest > machine_memory() * _SHARE:
                 raise _too_wide(url)
-            encoded[one.group] += one.stored
-            fixed[one.group] += one.fixed + one.stored
-            if one.text:
-                texts[one.group] += _bound(path, file, stream, one)
-    for group, stored in encoded.items():
-        count = max(1, file.metadata.row_group(group).num_rows)
-        largest = max(largest, fixed[group] / count)
-        widest = max(widest, stored / count, (fixed[group] + texts[group]) / count * MOST_BYTES / _MOST_DECODED)
-    if largest > machine_memory() * _SHARE:
+            # A row has at least one value in each column: the footer may give more rows than there are.
+            rows = max(1, min(one.values, file.metadata.row_group(one.group).num_rows))
+            encoded[one.group] += one.stored / rows
+            decoded[one.group] += (one.fixed + one.stored) / rows
+            texts[one.group] += _bound(path, file, stream, one) / rows if one.text else 0
+    if max(decoded.values(), default=0) > machine_memory() * _SHARE:
         raise _too_wide(url)
+    share = MOST_BYTES / _MOST_DECODED
+    widest = max([1, *encoded.values(), *((decoded[group] + texts[group]) * share for group in decoded)])
     return max(1, int(MOST_BYTES / widest))
 
 
@@ -137,7 +133,7 @@ def _pages(stream: IO[bytes], chunk: Any, *, strict: bool) -> Iterator[Page]:
 
 def _content(file: Any, found: Iterator[Page], group: int, column: int, chunk: Any) -> _Contents:
     described = file.schema.column(column)
-    width = described.length if chunk.physical_type == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS[chunk.physical_type]
+    width = described.length if described.physical_type == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS[described.physical_type]
     values = stored = largest = dictionary = references = 0
     prefixed = []
     for page in found:
@@ -147,7 +143,9 @@ def _content(file: Any, found: Iterator[Page], group: int, column: int, chunk: A
         if page.prefixed:
             prefixed.append(page)
     fixed = max(values, chunk.num_values) * (width + _OFFSET * described.max_repetition_level)
-    return _Contents(group, column, described.path, chunk, fixed, stored, largest, dictionary, references, prefixed)
+    text = described.physical_type == "BYTE_ARRAY"
+    sizes = (fixed, stored, largest, dictionary, references, prefixed)
+    return _Contents(group, column, described.path, chunk, text, values, *sizes)
 
 
 def _repeated(path: Path, file: Any, stream: IO[bytes], one: _Contents, most: int) -> int:
