@@ -41,8 +41,7 @@ class Finisher:
         fits: Mapping[str, Sequence[tuple[int, int, float]]],
     ) -> None:
         """`fits`: those of the search, (rows, rounds, seconds) by trainer."""
-        whole = Sample(matrix=matrix, target=rows.target, weight=rows.weight)
-        wide, self._widening = folds.means.fit(whole)
+        wide, self._widening = folds.means.fit(sampling.encoded(rows, matrix))
         self._rows, self._matrix, self._folds = rows, wide.matrix, folds
         self._spec, self._budget, self._fits = spec, budget, fits
         #: seconds kept for the first boosters of a blend's members that are fitted afterwards
@@ -193,7 +192,7 @@ class Finisher:
 
     @property
     def _whole(self) -> Sample:
-        return Sample(matrix=self._matrix, target=self._rows.target, weight=self._rows.weight)
+        return sampling.encoded(self._rows, self._matrix)
 
     def _affordable(self, choice: Choice) -> int:
         """How many rows the first booster may have; all of them unless the time is too short even for one."""

@@ -11,10 +11,11 @@ from cumulant.training.encoding import encode
 from cumulant.training.making import make_trainer
 from cumulant.training.model import FittedModel, ModelCard
 from cumulant.training.naive import Naive
+from cumulant.training.sampling import encoded
 from cumulant.training.searched import searched_metric
 from cumulant.training.spec import Parameter, TrainingSpec
 from cumulant.training.target_means import inputs_of
-from cumulant.training.trainers import Problem, Sample
+from cumulant.training.trainers import Problem
 from cumulant.training.widened import widened
 
 
@@ -38,8 +39,7 @@ def fit_once(
         UserCodeError: a user's trainer raised.
     """
     inputs, means = inputs_of(rows, spec)
-    whole = Sample(matrix=encode(rows.features, inputs), target=rows.target, weight=rows.weight)
-    wide, widening = means.fit(whole)
+    wide, widening = means.fit(encoded(rows, encode(rows.features, inputs)))
     problem = Problem(
         task=rows.task,
         classes=rows.classes,

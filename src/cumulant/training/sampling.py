@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,17 +21,24 @@ JUDGE_ROWS = 100_000
 COUNT_ROWS = 50_000
 
 
+def encoded(rows: TrainingSet, matrix: Matrix) -> Sample:
+    """All rows with their `matrix`, as they are fitted on."""
+    return Sample(
+        matrix=matrix, target=rows.target, weight=rows.weight, groups=rows.groups, at=rows.at, known=rows.known
+    )
+
+
 def learned(rows: TrainingSet, matrix: Matrix, index: NDArray[np.int64], *, most: int, seed: int) -> Sample:
     """The rows at `index`, at most `most`: of a binary target every row of the rarer class stays (while it is under
     half of `most`), and the others carry weights, so that shares remain what they are.
     """
-    target = rows.target[index]
+    whole, target = encoded(rows, matrix), rows.target[index]
     if len(index) <= most:
-        return Sample(matrix=matrix[index], target=target, weight=_of(rows, index))
+        return whole.take(index)
     generator = np.random.default_rng(seed)
     if rows.task != "binary":
         chosen = np.sort(generator.choice(index, size=most, replace=False))
-        return Sample(matrix=matrix[chosen], target=rows.target[chosen], weight=_of(rows, chosen))
+        return whole.take(chosen)
     rare = target == (1.0 if target.mean() <= 0.5 else 0.0)
     kept = min(int(rare.sum()), most // 2)
     few, many = index[rare], index[~rare]
@@ -37,14 +46,9 @@ def learned(rows: TrainingSet, matrix: Matrix, index: NDArray[np.int64], *, most
     chosen_many = generator.choice(many, size=most - kept, replace=False)
     chosen = np.concatenate([chosen_few, chosen_many])
     weight = np.concatenate([np.full(kept, len(few) / max(kept, 1)), np.full(most - kept, len(many) / (most - kept))])
-    own = _of(rows, chosen)
-    weight = weight if own is None else weight * own
+    weight = weight if rows.weight is None else weight * rows.weight[chosen]
     order = np.argsort(chosen, kind="stable")
-    return Sample(matrix=matrix[chosen[order]], target=rows.target[chosen[order]], weight=weight[order])
-
-
-def _of(rows: TrainingSet, index: NDArray[np.int64]) -> Floats | None:
-    return None if rows.weight is None else rows.weight[index]
+    return replace(whole.take(chosen[order]), weight=weight[order])
 
 
 def judged(fold: Fold, *, seed: int, most: int = JUDGE_ROWS) -> NDArray[np.int64]:

@@ -136,7 +136,8 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         Literal["auto", "off"],
         Meta(
             description="`auto`: a text with more than 250 values is also read as the mean of the target for its value,"
-            " learned inside the folds; `off`: of such a text only the 250 commonest values are told apart."
+            " learned inside the folds, where that predicts the target of its rarer values beyond noise; `off`: of such"
+            " a text only the 250 commonest values are told apart."
         ),
     ] = "auto"
     calibration: Annotated[

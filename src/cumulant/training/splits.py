@@ -239,7 +239,7 @@ def _parts(rows: TrainingSet, count: int, seed: int) -> NDArray[np.int64]:
     """[n] a part from 0 to `count` - 1: each class, or all groups, dealt out evenly."""
     generator, part = np.random.default_rng(seed), np.zeros(len(rows), dtype=np.int64)
     if rows.groups is not None:
-        return _group_parts(rows.groups, count, generator)
+        return group_parts(rows.groups, count, generator)
     strata = rows.target if rows.task != "regression" else np.zeros(len(rows))
     dealt = 0  # classes go on where the last one stopped, so that parts are even
     for value in np.unique(strata):
@@ -249,7 +249,7 @@ def _parts(rows: TrainingSet, count: int, seed: int) -> NDArray[np.int64]:
     return part
 
 
-def _group_parts(groups: NDArray[np.int64], count: int, generator: np.random.Generator) -> NDArray[np.int64]:
+def group_parts(groups: NDArray[np.int64], count: int, generator: np.random.Generator) -> NDArray[np.int64]:
     """Whole groups, the largest first, each to the part that has the fewest rows."""
     sizes = np.bincount(groups)
     order = generator.permutation(len(sizes))

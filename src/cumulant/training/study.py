@@ -34,7 +34,7 @@ from cumulant.training.records import TrainingSummary, TrialRecord
 from cumulant.training.searched import searched_metric
 from cumulant.training.spec import BUILT_IN, Parameter, Threshold, TrainingSpec
 from cumulant.training.splits import folds as make_folds
-from cumulant.training.target_means import inputs_of
+from cumulant.training.target_means import inputs_of, means_notes
 from cumulant.training.trainers import Problem, Searched, Trainer
 from cumulant.training.widened import Widened
 
@@ -112,7 +112,7 @@ def made_folds(
     return (
         CrossValidation(rows, matrix, made, problem, followed, inputs=inputs, means=means, counted=counted),
         matrix,
-        tuple(notes),
+        (*notes, *means_notes(rows, inputs, spec)),
     )
 
 

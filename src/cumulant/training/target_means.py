@@ -1,6 +1,7 @@
 """Texts with many values: the mean of the target for each value, as numbers beside the commonest values' codes.
 
-The means are learned from training rows only, those of a training row from other rows than it (`TargetMeans.fit`). Each
+The means are learned from training rows only, those of a training row from rows outside its part (`mean_parts`), and
+are made only of texts where they predict the target of rare values beyond noise (`_gains`). Each
 is pulled towards the mean of all rows, the more the fewer rows have the value and the less values differ (empirical
 Bayes). A value that training did not have gets the mean of all rows.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,18 +18,19 @@ from numpy.typing import NDArray
 
 from cumulant.core.servable import Input, Task
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.encoding import MOST_CATEGORIES, MOST_VALUES, Matrix, derive_inputs
+from cumulant.training.encoding import MOST_CATEGORIES, MOST_VALUES, Matrix, derive_inputs, encode
+from cumulant.training.mean_parts import parts
 from cumulant.training.payloads import Floats
+from cumulant.training.sampling import encoded
 from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers import Sample
 
 #: texts with more values than this get means: a trainer is told apart no more of them one by one
 ABOVE = MOST_CATEGORIES
-#: parts of the training rows: the means of the rows of one are learned from the others
-_PARTS = 5
 #: of a task of more classes, no means are made
 _MOST_CLASSES = 10
-_SEED = 20_161
+#: the gain of means must be this many times its standard error
+_LEAST_GAIN = 2.0
 _NAME = ": mean of the target"
 
 
@@ -74,30 +77,34 @@ class TargetMeans:
 
     def inputs(self, inputs: Sequence[Input]) -> tuple[Input, ...]:
         """The columns of the model's matrix."""
-        cut = [msgspec.structs.replace(one, categories=one.categories[:MOST_CATEGORIES]) for one in inputs]
+        narrow = [cut(one) for one in inputs]
         names = [""] if not self._classes else [f" {number}" for number in range(self._classes)]
         added = [Input(f"{inputs[place].feature}{_NAME}{name}", "number") for place in self._columns for name in names]
-        return (*cut, *added)
+        return (*narrow, *added)
 
     def fit(self, rows: Sample) -> tuple[Sample, Widening]:
         """The rows as a model is fitted on them, and how other rows are widened.
 
-        No number of a training row depends on its own target: it comes from the other parts' rows.
+        No number of a training row depends on a target of its own part: `parts` says which rows it is learned from.
         """
         whole = self.learn(rows)
         if not self._columns:
             return rows, whole
-        parts = np.random.default_rng(_SEED).permutation(len(rows)) % _PARTS
         wide = np.empty((len(rows), rows.matrix.shape[1] + sum(len(one.means[0]) for one in whole.tables)), np.float32)
-        for part in range(_PARTS):
-            others = self.learn(rows.take(np.flatnonzero(parts != part)))
-            wide[parts == part] = others.apply(rows.matrix[parts == part])
+        for part, learned in parts(rows):
+            others = self.learn(rows.take(learned)) if len(learned) else self._without_values(rows, part)
+            wide[part] = others.apply(rows.matrix[part])
         return replace(rows, matrix=wide), whole
+
+    def _without_values(self, rows: Sample, part: NDArray[np.int64]) -> Widening:
+        """The mean of the rows outside the part for every value, where no label is known before the part."""
+        others = rows.take(np.setdiff1d(np.arange(len(rows)), part))
+        return self.learn(replace(others, matrix=np.full_like(others.matrix, np.nan)))
 
     def learn(self, rows: Sample) -> Widening:
         """The means of all values by these rows."""
         weight = np.ones(len(rows)) if rows.weight is None else rows.weight
-        targets = self._targets(rows.target)
+        targets = self.targets(rows.target)
         pairs = zip(self._columns, self._sizes, strict=True)
         return Widening(tuple(Table(at, _means(rows.matrix[:, at], size, targets, weight)) for at, size in pairs))
 
@@ -116,19 +123,66 @@ class TargetMeans:
             total[feature] = total.get(feature, 0.0) + share
         return dict(sorted(total.items(), key=lambda pair: (-pair[1], pair[0])))
 
-    def _targets(self, target: Floats) -> Floats:
+    def targets(self, target: Floats) -> Floats:
         """[n, numbers]: the target, or of several classes whether it is each."""
         if not self._classes:
             return target[:, None]
         return np.asarray(target[:, None] == np.arange(self._classes), dtype=np.float64)
 
 
+def cut(one: Input) -> Input:
+    """The input with the values that are told apart one by one."""
+    return msgspec.structs.replace(one, categories=one.categories[:MOST_CATEGORIES])
+
+
 def inputs_of(rows: TrainingSet, spec: TrainingSpec) -> tuple[tuple[Input, ...], TargetMeans]:
     """How each feature enters the servable, and what is made of it for the model."""
-    few = rows.task != "multiclass" or len(rows.classes) <= _MOST_CLASSES
-    most = MOST_VALUES if few and spec.target_means == "auto" else MOST_CATEGORIES
-    inputs = derive_inputs(rows.features, most=most)
+    most = MOST_VALUES if _few_classes(rows) and spec.target_means == "auto" else MOST_CATEGORIES
+    inputs = tuple(
+        one if len(one.categories) <= ABOVE or _gains(rows, one) else cut(one)
+        for one in derive_inputs(rows.features, most=most)
+    )
     return inputs, TargetMeans(inputs, rows.task, rows.classes)
+
+
+def means_notes(rows: TrainingSet, inputs: Sequence[Input], spec: TrainingSpec) -> list[str]:
+    """Which texts with many values get no means by `auto`."""
+    if spec.target_means == "off" or not _few_classes(rows):
+        return []
+    return [
+        f"{one.feature} gets no means of the target: they predict its rarer values no better than a constant"
+        for one, wide in zip(inputs, derive_inputs(rows.features, most=ABOVE + 1), strict=True)
+        if len(one.categories) < len(wide.categories)
+    ]
+
+
+def _few_classes(rows: TrainingSet) -> bool:
+    return rows.task != "multiclass" or len(rows.classes) <= _MOST_CLASSES
+
+
+def _gains(rows: TrainingSet, one: Input) -> bool:
+    """Whether the means of rows outside the part predict the target of rare values: those that have no code of their
+    own. The squared error is compared with that of a constant; rows of one value, and of one group, count as one
+    observation of the difference.
+    """
+    whole = encoded(rows, encode(rows.features.select(one.feature), (one,)))
+    rare = whole.take(np.flatnonzero(whole.matrix[:, 0] >= MOST_CATEGORIES))
+    means = TargetMeans((one,), rows.task, rows.classes)
+    by_value = means.fit(rare)[0].matrix[:, 1:]
+    constant = means.fit(replace(rare, matrix=np.full_like(rare.matrix, np.nan)))[0].matrix[:, 1:]
+    target = means.targets(rare.target)
+    gain = ((target - constant) ** 2 - (target - by_value) ** 2).sum(axis=1)
+    gain *= 1.0 if rare.weight is None else rare.weight
+    clusters: list[NDArray[Any]] = [rare.matrix[:, 0]] if rare.groups is None else [rare.matrix[:, 0], rare.groups]
+    return all(_is_above_noise(gain, each) for each in clusters)
+
+
+def _is_above_noise(gain: Floats, clusters: NDArray[Any]) -> bool:
+    codes = np.unique(clusters, return_inverse=True)[1]
+    sums = np.bincount(codes, gain)
+    if len(sums) < 2:
+        return False
+    return bool(sums.sum() > _LEAST_GAIN * np.sqrt(len(sums)) * sums.std(ddof=1))
 
 
 def _means(codes: NDArray[np.float32], size: int, targets: Floats, weight: Floats) -> tuple[tuple[float, ...], ...]:

@@ -39,12 +39,16 @@ class Sample:
     """Encoded rows: matrix [n, k], target [n], and weights [n] where rows stand for several.
 
     unjudged: [m, k] rows that are answered too, and judge nothing.
+    groups, at, known: [n] as in `TrainingSet`, where rows are fitted on.
     """
 
     matrix: Matrix
     target: Floats
     weight: Floats | None = None
     unjudged: Matrix | None = None
+    groups: NDArray[np.int64] | None = None
+    at: NDArray[np.int64] | None = None
+    known: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -59,6 +63,9 @@ class Sample:
             matrix=self.matrix[index],
             target=self.target[index],
             weight=None if self.weight is None else self.weight[index],
+            groups=None if self.groups is None else self.groups[index],
+            at=None if self.at is None else self.at[index],
+            known=None if self.known is None else self.known[index],
         )
 
 
