@@ -49,7 +49,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 COLUMNS = ["x0", "x1", "x2", "x3", "x4", "x5", "town"]
 
 
-def visits(count: int = 3000, towns: int = 300) -> pl.DataFrame:
+def visits(count: int = 4000, towns: int = 500) -> pl.DataFrame:
     """A line, a step that no line follows, and a value of each of many towns."""
     rng = np.random.default_rng(7)
     x, town = rng.normal(size=(count, 6)).round(6), rng.integers(0, towns, count)

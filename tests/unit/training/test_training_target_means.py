@@ -264,3 +264,17 @@ def test_of_values_without_information_means_are_seldom_made():
     rows = towns(3000, values=400)
     made = [has_means(replace(rows, target=rng.integers(0, 2, len(rows)).astype(float))) for _ in range(20)]
     assert sum(made) <= 3
+
+
+def test_no_means_are_made_where_the_effects_of_values_drift():
+    rng = np.random.default_rng(3)
+    count, values = 6000, 400
+    at, value = np.sort(rng.integers(0, 10**9, count)), rng.integers(0, values, count)
+    effect = np.random.default_rng(4).uniform(0, 2 * np.pi, values)[value]
+    rows = replace(
+        towns(count),
+        features=pl.DataFrame({"town": [f"t{one}" for one in value]}),
+        target=(rng.random(count) < 1 / (1 + np.exp(-2.5 * np.sin(effect + 4e-9 * at)))).astype(float),
+    )
+    assert has_means(rows)
+    assert not has_means(replace(rows, at=at))
