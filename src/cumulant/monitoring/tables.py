@@ -148,7 +148,9 @@ def open_log(folder: Path, *, since: date | None, until: date | None, of: tuple[
     for batch in log.batches(folder, columns, since=since, until=until):
         frame = pl.from_arrow(batch)
         assert isinstance(frame, pl.DataFrame)
-        answered = frame.filter(~pl.col("shadow"))
+        # A request without rows was logged by earlier versions as one row with an empty answer.
+        empty = (pl.col("request") == "{}") & (pl.col("outputs") == "{}")
+        answered = frame.filter(~pl.col("shadow") & ~empty)
         own = answered if of is None else answered.filter((pl.col("model") == of[0]) & (pl.col("version") == of[1]))
         others += answered.height - own.height
         if own.height:

@@ -13,7 +13,7 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.plan import Field
 from cumulant.outcomes import scanning
 from cumulant.outcomes.matching import READ, by_key, matched, resolved, usable
-from cumulant.outcomes.scored import COLUMNS, asked, frame, named, unpacked
+from cumulant.outcomes.scored import ANSWERED, COLUMNS, asked, frame, named, unpacked
 from cumulant.serving import log
 
 #: the join's columns
@@ -103,7 +103,7 @@ class LabelledLog:
         if by_key(facts) and self._key:  # requests may be large: they are read in batches
             yield from self._batches(facts)
             return
-        for rows in scanning.predictions(self.log, lambda rows: rows.select(_COUNTED)):
+        for rows in scanning.predictions(self.log, lambda rows: rows.filter(ANSWERED).select(_COUNTED)):
             yield self._join(rows, facts)
 
     def facts(self, now: datetime) -> pl.DataFrame:

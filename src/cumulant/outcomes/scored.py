@@ -36,6 +36,8 @@ TYPES: dict[str, pl.DataType] = {
 }
 #: what tells whether a label may be for a row
 HEAD = ["id", "event_time"]
+#: not so of a request without rows, which earlier versions logged as one row with an empty answer
+ANSWERED = pl.col("outputs") != "{}"
 _DECODE = msgspec.json.Decoder().decode
 
 
@@ -53,6 +55,7 @@ def frame(rows: pl.DataFrame, key: Sequence[Field]) -> pl.DataFrame:
     """
     found = rows.select([name for name in COLUMNS if name in rows.columns])
     if "outputs" in found.columns:
+        found = found.filter(ANSWERED)
         scores = [losses.score(losses.read_outputs(text)) for text in found["outputs"]]
         found = found.with_columns(pl.Series("score", scores, dtype=pl.Float64))
     return found.with_columns(

@@ -22,7 +22,7 @@ from cumulant.serving.row_tensors import unknown_input
 from cumulant.serving.scheduling import Feeds, Runner, Scheduling
 from cumulant.serving.sequences import SequenceRunner, Shelf, no_state
 from cumulant.serving.tensors import Fit, Input, Output
-from cumulant.serving.work import Work, check_rows
+from cumulant.serving.work import Work, check_any, check_rows
 
 if TYPE_CHECKING:
     from cumulant.serving.fallback import Fallback
@@ -134,6 +134,7 @@ class GraphModel:
         if self.stateful:
             raise no_state(self.name)
         check_rows(rows)
+        check_any(rows)
         found: list[Mapping[str, Any]] = [row for row in rows if isinstance(row, dict)]
         if len(found) < len(rows):
             hint = f"name its inputs: {', '.join(self._columns or self._specs)[:300]}"
@@ -175,8 +176,6 @@ class GraphModel:
                 raise RequestError(f'row {number}: field "{name[:100]}" {problem}', subject=name[:100])
 
     def _stacked(self, rows: Sequence[Mapping[str, Any]]) -> Feeds:
-        if not rows and any(not spec.shape for spec in self._specs.values()):
-            raise RequestError("there are no rows, and an input of the model is a single value")
         unknown = next((name for row in rows for name in row if name not in self._specs), None)
         if unknown is not None:
             raise unknown_input(unknown, self._specs)

@@ -68,9 +68,12 @@ class Logbook:
         """One answered request; `received` by `time.perf_counter`. It has our name, and the caller's beside it; without
         a gateway callers may name their requests.
 
-        What to wait for before the answer goes, where the log is durable.
+        What to wait for before the answer goes, where the log is durable. Tensors without rows are not logged: no
+        prediction was made.
         """
         work = scoring.work
+        if not work.rows:
+            return None
         name = marks.request or scoring.id or f"{self._bits(64):016x}"
         caller = marks.caller if scoring.id in {"", name} else scoring.id
         now, latency = time.time_ns() // 1000, int((time.perf_counter() - received) * 1e6)

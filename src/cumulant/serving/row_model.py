@@ -21,7 +21,7 @@ from cumulant.serving.rules import RequestRules, invalid_rows
 from cumulant.serving.scheduling import Feeds, Runner, Scheduling
 from cumulant.serving.schema import RequestSchema
 from cumulant.serving.tensors import Input, Output
-from cumulant.serving.work import Work, check_rows
+from cumulant.serving.work import Work, check_any, check_rows
 
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
@@ -131,8 +131,7 @@ class RowModel:
 
     def from_rows(self, rows: Sequence[object], datatypes: Mapping[str, str] | None = None) -> Work:
         check_rows(rows)
-        if not rows:
-            return Work(self.scorer.feeds(np.empty((0, len(self.scorer.features)), np.float32)), 0, raw=rows)
+        check_any(rows)
         checked = self.schema.rows(rows)
         broken = {} if self.rules is None else self.rules.broken(checked, datatypes)
         vectors = self.features.vectors(checked)

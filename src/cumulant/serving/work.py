@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from cumulant.core.errors import RequestError
 from cumulant.serving.errors import HttpError
 from cumulant.serving.scheduling import Feeds
 
@@ -25,6 +26,12 @@ def check_count(rows: int) -> None:
         raise HttpError(
             413, f"{rows} rows in one request, where {MOST_ROWS} may be", hint="send them in several requests"
         )
+
+
+def check_any(rows: Sequence[object]) -> None:
+    """Raises RequestError for a request without rows."""
+    if not rows:
+        raise RequestError("there are no rows to score", hint="send one row or more, as an object with its fields each")
 
 
 class Why(msgspec.Struct, frozen=True, gc=False):

@@ -41,10 +41,11 @@ def put(folder, *rows):
         at = row.get("at", NOW - timedelta(hours=1))
         request = [{"card": row.get("card", "c1"), "number": row.get("number", 1), "at": at.isoformat()}]
         answer = {"prediction": row.get("p", 0.25) >= 0.5, "probability": row.get("p", 0.25)}
+        full = not row.get("empty")
         entry = Entry(
             id=row["id"], time_us=row.get("time", micros(NOW)), latency_us=9, model=row.get("model", "m"), version=row.get("version", "1"),
             sequence=place + 1, event_times=[micros(at) - 3_600_000_000], arm=row.get("arm", ""), served_arm=row.get("served_arm", ""),
-            shadow=row.get("shadow", False), rows=json.dumps(request).encode(), answers=json.dumps([answer]).encode(),
+            shadow=row.get("shadow", False), rows=json.dumps(request * full).encode(), answers=json.dumps([answer] * full).encode(),
         )  # fmt: skip
         parts.add(entry, row.get("worker", f"w{time.monotonic_ns()}"), "")
     parts.close()

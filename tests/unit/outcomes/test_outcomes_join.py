@@ -294,3 +294,12 @@ def test_a_log_of_many_days_is_read_in_parts(tmp_path, monkeypatch):
     found = report(opened(tmp_path), NOW)
     assert (found.predictions, found.labelled, found.unmatched) == (3, 2, 1)
     assert opened(tmp_path).of("r2")["label"].to_list() == ["true"]
+
+
+@pytest.mark.parametrize("by", ["id", "key"])
+def test_a_request_without_rows_of_an_earlier_version_is_no_prediction(tmp_path, by):
+    put(tmp_path / "log", {"id": "a", "card": "c1"}, {"id": "b", "empty": True})
+    at = (NOW - timedelta(hours=1)).isoformat()
+    names = {"id": "a"} if by == "id" else {"card": "c1", "number": 1, "at": at}
+    tell(tmp_path / "outcomes", {**names, "label": True})
+    assert report(opened(tmp_path), NOW).predictions == 1

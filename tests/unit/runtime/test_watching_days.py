@@ -59,7 +59,7 @@ values = st.fixed_dictionaries(
         "more": st.integers(0, 3),
     },
 )  # fmt: skip
-row = st.tuples(st.integers(-30, 30), values, st.fixed_dictionaries({}, optional={"p": st.floats(0, 1, width=32)}))
+row = st.tuples(st.integers(-30, 30), values, st.fixed_dictionaries({"p": st.floats(0, 1, width=32)}))
 logs = st.lists(st.lists(row, min_size=1, max_size=12), min_size=1, max_size=5)
 
 
@@ -188,6 +188,18 @@ def test_profiles_of_old_references_go(root):
         os.utime(old, (place, place))
     looked(root)
     assert sorted(path.name for path in (root / "kept").glob("old*")) == ["old3", "old4", "old5"]
+
+
+def test_a_request_without_rows_of_an_earlier_version_does_not_count(root):
+    day = [[(hour, {"x": hour % 11, "kind": "a"}, {"p": 0.5}) for hour in range(19)]]
+    fill(root / "full", day)
+    fill(root / "empty", [[*day[0], (3, {}, {})]])
+    plain, mixed = (
+        monitor(Asked(predictions=root / name, reference=reference(root)), SPEC, keep=root / f"{name}-kept")
+        for name in ("full", "empty")
+    )
+    assert (mixed.rows, mixed.drift) == (19, plain.drift)
+    assert len(log.recent(root / "empty", limit=30)) == 19
 
 
 def test_a_damaged_file_of_the_log_is_named(root):

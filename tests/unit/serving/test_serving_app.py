@@ -48,6 +48,25 @@ def expected(folder, distance=500.0, hour=18, carrier="UA", charter=None):
     return Scorer(folder).score(columns)[0]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (PREDICT, []),
+        (PREDICT, {"rows": []}),
+        (PREDICT, {"rows": [], "reasons": 1}),
+        (INFER, {"inputs": [{"name": "distance", "datatype": "FP64", "shape": [0], "data": []}]}),
+        ("/invocations", {"dataframe_records": []}),
+        ("/invocations", {"dataframe_split": {"columns": ["distance"], "data": []}}),
+        ("/invocations", {"instances": []}),
+        ("/invocations", {"inputs": []}),
+        ("/invocations", {"inputs": {"distance": []}}),
+    ],
+)
+def test_a_request_without_rows_is_refused(app, path, body):
+    answer = call(app, "POST", path, body)
+    assert (answer.status_code, "send one row or more" in answer.text) == (400, True), answer.text
+
+
 def test_one_row(app, folders):
     answer = call(app, "POST", PREDICT, ROW, headers={"x-request-id": "abc-1"})
     assert answer.status_code == 200
@@ -69,10 +88,6 @@ def test_several_rows_in_their_order(app, folders, wrap):
     assert answer["model"] == "flight-late"
     found = [one["probability"] for one in answer["predictions"]]
     assert found == [expected(folders["binary"], distance=100.0 * k) for k in range(5)]
-
-
-def test_no_rows(app):
-    assert call(app, "POST", PREDICT, []).json()["predictions"] == []
 
 
 def test_optional_fields_may_be_absent_or_null(app, folders):

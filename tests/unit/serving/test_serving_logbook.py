@@ -98,6 +98,12 @@ def test_patterns_are_bounded_and_start_anew_with_other_models(book):
     assert book[0].client.likes == PATTERNS + 1
 
 
+def test_tensors_without_rows_are_not_logged(book):
+    put(book, np.ones((1, 3), np.float32), np.ones((1, 3), np.float32))
+    put(book, np.ones((0, 3), np.float32), np.ones((0, 3), np.float32))
+    assert len(book[0].client.entries) == 1
+
+
 def test_a_model_that_is_loaded_again_needs_no_other_pattern(book):
     feed, raw = np.ones((1, 3), np.float32), np.ones((1, 1), np.float32)
     for _ in range(3):

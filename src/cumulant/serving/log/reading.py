@@ -139,7 +139,8 @@ def _of_request(path: Path, *, request: str, by: Literal["id", "caller_id"]) -> 
     matches = pc.match_substring(ids[by], request)
     if not pc.any(matches).as_py():
         return []
-    return [one for one in predictions(_read(path, None).filter(matches)) if getattr(one, by) == request]
+    rows = _answered(_read(path, None).filter(matches))
+    return [one for one in predictions(rows) if getattr(one, by) == request]
 
 
 def numbered(folder: Path, day: date, sequences: Sequence[int]) -> list[dict[str, Any]]:
@@ -171,7 +172,7 @@ def recent(
     wanted = _wanted(model, since)
 
     def newest(path: Path) -> pa.Table:
-        return _read(path, wanted).sort_by([("time", "descending")]).slice(0, limit)
+        return _answered(_read(path, wanted)).sort_by([("time", "descending")]).slice(0, limit)
 
     found: list[Prediction] = []
     for day in reversed(_days(folder, None if since is None else since.astimezone(UTC).date())):
@@ -212,6 +213,12 @@ def predictions(table: pa.Table) -> list[Prediction]:
         table = table.set_column(place_, name, table[name].cast(pa.int64()))
     rows = table.select(SCHEMA.names).to_pylist()
     return [Prediction(**{**row, **{name: row[name] or "" for name in _LATER}}) for row in rows]
+
+
+def _answered(table: pa.Table) -> pa.Table:
+    """Without what earlier versions logged of requests without rows: a row whose request and answer have no field."""
+    named = [pc.match_substring(table[name], '"') for name in ("request", "outputs")]
+    return table.filter(pc.or_(*named))
 
 
 def _holes(worker: str, numbers: np.ndarray[Any, Any], before: int, last: int | None) -> Iterator[Gap]:
