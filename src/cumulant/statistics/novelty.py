@@ -1,10 +1,11 @@
 """How far a row lies from known rows: the mean distance to its nearest ones, numbers and categories together.
 
 Numbers are divided by their spread, and a category that differs counts as one such unit (HEOM of Wilson & Martinez
-1997, Improved Heterogeneous Distance Functions). A row is called far by a conformal p-value: the share of known rows,
-held out from the neighbours, that lie at least as far (Laxhammar & Falkman 2011; Bates et al. 2023, Testing for
-Outliers with Conformal p-Values). So at most that share of rows like the known ones is called far, whatever their
-shape.
+1997, Improved Heterogeneous Distance Functions); a number is at most `MOST_SPREADS` from the centre.
+
+A row is called far by a conformal p-value: the share of known rows, held out from the neighbours, that lie
+at least as far (Laxhammar & Falkman 2011; Bates et al. 2023, Testing for Outliers with Conformal p-Values). So at
+most that share of rows like the known ones is called far, whatever their shape.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ NEAREST = 5
 _CHUNK = 2048
 #: two one-hot columns differ where a category does, and together they are one unit apart
 _HALF = 0.5**0.5
+#: beyond so many spreads from the centre numbers are equally far: their squares stay finite
+MOST_SPREADS = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +103,9 @@ def _centre(values: Floats) -> tuple[float, float]:
     held = values[np.isfinite(values)]
     if not len(held):
         return 0.0, 1.0
-    return float(np.median(held)), float(held.std()) or 1.0
+    with np.errstate(over="ignore", invalid="ignore"):
+        spread = float(held.std()) or 1.0
+    return float(np.median(held)), spread if np.isfinite(spread) else float(np.finfo(np.float64).max)
 
 
 def _values(column: Sequence[str | None]) -> tuple[str, ...]:
@@ -109,7 +114,9 @@ def _values(column: Sequence[str | None]) -> tuple[str, ...]:
 
 def _number(values: Floats, centre: float, spread: float) -> Floats:
     missing = ~np.isfinite(values)
-    scaled = np.where(missing, 0.0, (np.where(missing, 0.0, values) - centre) / spread)
+    with np.errstate(over="ignore"):
+        scaled = (np.where(missing, centre, values) - centre) / spread
+    scaled = np.where(missing, 0.0, scaled.clip(-MOST_SPREADS, MOST_SPREADS))
     return np.stack([scaled, missing.astype(np.float64)], axis=1)
 
 

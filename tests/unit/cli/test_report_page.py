@@ -250,12 +250,19 @@ def test_ticks_of_any_range(low: float, span: float) -> None:
         (0.0, "0.000"),
         (12.3456, "12.346"),
         (23456.7, "23,457"),
+        (1e300, "1e+300"),
+        (-1.2345e15, "-1.23e+15"),
         (float("nan"), "–"),
         (None, "–"),
     ],
 )
 def test_figures(value: float | None, shown: str) -> None:
     assert wording.number(value) == shown
+
+
+def test_whole_numbers_beyond_64_bits_have_an_exponent() -> None:
+    assert wording.value(2**63 - 1) == "9,223,372,036,854,775,807"
+    assert wording.value(10**400) == "1.00e+400"
 
 
 def test_shares_never_round_something_to_nothing() -> None:

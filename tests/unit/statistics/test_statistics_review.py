@@ -209,6 +209,19 @@ def test_far_is_the_distance_to_the_nearest_known_rows_and_seldom_said_of_rows_l
     assert known.distances(np.array([[9.0, 9, 9]]))[0] > known.limit(0.01)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("beyond", [1e300, -1.7e308])
+def test_a_number_beyond_all_others_has_a_finite_distance(beyond):
+    values = np.random.default_rng(3).normal(size=101)
+    for learned in (values, np.append(values, [1.7e308, -1.7e308])):
+        scale = Scale.of({"price": learned}, {})
+        known = Known(scale.coordinates({"price": learned}, {}))
+        distances = known.distances(scale.coordinates({"price": np.array([0.1, beyond])}, {}))
+        assert np.isfinite(distances).all()
+        assert distances[1] >= distances[0]
+        assert known.neighbours(scale.coordinates({"price": np.array([beyond])}, {}), 3)[0].shape == (1, 3)
+
+
 def test_a_single_known_row_knows_no_far():
     alone = Known(np.zeros((1, 2)))
     assert alone.p_values(np.ones((1, 2))).tolist() == [1.0]

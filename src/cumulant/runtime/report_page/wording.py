@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from cumulant.runtime.report_page.content import Interval
@@ -27,6 +28,8 @@ _TITLES = {
 }
 #: below this a figure is what rounding left of nothing
 _NOISE = 1e-12
+#: figures from here on are written with an exponent
+_LARGE = 1e15
 _VERDICTS = {
     "better": "Better",
     "worse": "Worse",
@@ -71,7 +74,7 @@ def number(value: float | None) -> str:
     if abs(value) < _NOISE:
         return "0.000"
     if abs(value) >= 10_000:
-        return f"{value:,.0f}"
+        return f"{value:,.0f}" if abs(value) < _LARGE else f"{value:.3g}"
     if abs(value) >= 100:
         return f"{value:,.1f}"
     if abs(value) >= 1:
@@ -156,7 +159,7 @@ def value(found: object) -> str:
 
 _VALUES: tuple[tuple[type, Callable[[Any], str]], ...] = (
     (bool, lambda found: "yes" if found else "no"),
-    (int, count),
+    (int, lambda found: count(found) if -(2**63) <= found < 2**63 else f"{Decimal(found):.3g}"),
     (float, number),
     (datetime, instant),
     (timedelta, lambda found: duration(found.total_seconds())),
