@@ -35,6 +35,7 @@ from cumulant.runtime.watching.sides import (
     open_sides,
     require,
     roles_of,
+    targets_of,
 )
 from cumulant.runtime.watching.table_loss import TableLoss, table_loss
 from cumulant.runtime.watching.windows import TableWindows
@@ -163,7 +164,8 @@ def monitor(
     label = said.name if said is not None else asked.label if asked.label in now.columns else None
     answers = asked.answers or now.answers
     require(now, [*asked.columns, *answers])
-    roles = roles_of(now, asked.columns, answers, label, spec)
+    targets = targets_of(asked, served) & {*now.columns} - {*asked.columns, *answers, label}
+    roles = roles_of(now, asked.columns, answers, label, spec, targets=targets)
     hashed = (
         [] if before.is_log else [name for name in asked.hashed if roles.pop(name, None) and name in before.columns]
     )
@@ -176,7 +178,10 @@ def monitor(
     )
     sides = _Sides(before, now, reference, max(spec.spans))
     carried = tuple(_carried(one, found, sides) for one in found.findings[:_EXPLAINED])
-    unlike = tuple(drift.Skipped(name, "the log holds hashes of it, and the reference values") for name in hashed)
+    unlike = (
+        *(drift.Skipped(name, "the log holds hashes of it, and the reference values") for name in hashed),
+        *(drift.Skipped(name, "it is of the target, which requests need not carry") for name in sorted(targets)),
+    )
     found = msgspec.structs.replace(
         found, findings=(*carried, *found.findings[_EXPLAINED:]), skipped=(*found.skipped, *unlike)
     )

@@ -22,6 +22,7 @@ from cumulant.serving.http import encode
 from cumulant.serving.log import Entry, Like, LogClient, personal_fields
 from cumulant.serving.log.entry import PATTERNS, Tensor
 from cumulant.serving.models import Model, ModelSet
+from cumulant.serving.schema import come_with_row
 from cumulant.serving.tensors import Output, raw_bytes
 from cumulant.serving.work import Work
 
@@ -153,11 +154,13 @@ class Logbook:
 
 
 def _ignored(servable: Servable | GraphServable) -> frozenset[str]:
-    """Columns that a request may carry for nothing; those of the predicted source's key are kept, for labels."""
+    """Columns that a request may carry for nothing, as the target's. What comes with a row of the predicted source, as
+    its key, is kept, for labels.
+    """
     if not isinstance(servable, Servable):
         return frozenset()
     source = servable.plan.sources.get(servable.plan.entity)
-    return frozenset(servable.unread) - {field.name for field in (() if source is None else source.fields)}
+    return frozenset(servable.unread) - (set() if source is None else come_with_row(source))
 
 
 def _memory(array: Array) -> bytes:

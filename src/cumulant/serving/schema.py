@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from cumulant.core.errors import DefinitionError, RequestError, did_you_mean
-from cumulant.core.plan import FeaturePlan, Field
+from cumulant.core.plan import FeaturePlan, Field, Source
 from cumulant.core.servable import Unread
 from cumulant.core.units import EPOCH
 
@@ -109,8 +109,14 @@ def _beside(plan: FeaturePlan) -> list[Field]:
     if all(measure is None or measure.source != plan.entity for measure in measures):
         return []
     source, asked = plan.sources[plan.entity], {field.name for field in plan.request}
+    names = come_with_row(source) - asked
+    return [msgspec.structs.replace(field, nullable=True) for field in source.fields if field.name in names]
+
+
+def come_with_row(source: Source) -> set[str]:
+    """The fields of a source that are known when a row begins; the others become known later."""
     later = set(source.known) | {known.column for known in source.known.values()}
-    return [msgspec.structs.replace(field, nullable=True) for field in source.fields if field.name not in asked | later]
+    return {field.name for field in source.fields} - later
 
 
 class SourceSchema(RequestSchema):

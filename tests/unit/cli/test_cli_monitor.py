@@ -181,6 +181,24 @@ def test_the_log_of_a_project_is_watched_by_its_settings_and_reported(cumulant, 
     assert cumulant(*words).code == 0
 
 
+def test_a_few_requests_that_carry_the_target_are_no_fault(cumulant, project, tmp_path):
+    for name, start in (("before", 0), ("now", 20)):
+        frame = table(20 if name == "before" else 4, start=start, size=80).with_columns(bought=pl.lit("yes"))
+        if name == "before":
+            frame.write_parquet(tmp_path / "before.parquet")
+            continue
+        few = pl.when(pl.int_range(pl.len()) % 20 == 0).then("bought")
+        texts = frame.with_columns(few, at=pl.col("at").dt.strftime("%Y-%m-%dT%H:%M:%SZ"))
+        texts.with_columns(key="k" + pl.col("key").cast(pl.String)).write_csv(tmp_path / "now.csv")
+    words = ("labels", "import-predictions", str(tmp_path / "now.csv"), "--map", "id=key,time=at,score=score")
+    assert cumulant(*words, "--project", str(project)).code == 0
+    words = ("monitor", "run", "--reference", str(tmp_path / "before.parquet"), "--project", str(project))
+    ended = cumulant(*words, "--json")
+    assert (ended.code, ended.document["findings"]) == (0, []), ended.out
+    assert "bought (it is of the target" in cumulant(*words).out
+    assert cumulant(*words, "--columns", "bought").code == 1
+
+
 WRONG = {
     "nothing is at": "nowhere.parquet",
     "column amount holds no times": "now.parquet --time amount",

@@ -7,8 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 import serving_graphs as graphs
-from serving_models import FIELDS, PLAIN, ROW, servable
+from serving_models import FIELDS, PLAIN, ROW, SOURCE, servable
 
+from cumulant.core.plan import Field, KnownAt
 from cumulant.packaging import load_servable
 from cumulant.serving.gateway import NONE, Marks
 from cumulant.serving.log import Like, personal_fields
@@ -122,6 +123,22 @@ def test_columns_that_the_model_does_not_read_are_not_logged(tmp_path):
         scoring = SimpleNamespace(work=work, id="r")
         found.put(model, scoring, model.runner.now(work.feeds, work.rows), time.perf_counter(), NONE)
         assert msgspec.json.decode(found.client.entries[-1].rows) == [ROW] * len(rows)
+    model.close()
+
+
+def test_the_target_is_not_logged_and_the_key_is(tmp_path):
+    asked = tuple(field for field in FIELDS if field.name != "tail")
+    late = Field("arr_delay", "float")
+    source = msgspec.structs.replace(
+        SOURCE, fields=(*FIELDS, late), known={"arr_delay": KnownAt(delay_us=3_600_000_000)}
+    )
+    plan = msgspec.structs.replace(PLAIN, request=asked, sources={"flights": source})
+    model = open_model(servable(tmp_path / "m", plan=plan, unread={"tail": "unused", "arr_delay": "late"}))
+    found = Logbook(Kept())
+    found.describe(ModelSet([model]))
+    work = model.from_rows([ROW | {"arr_delay": 3.5}])
+    found.put(model, SimpleNamespace(work=work, id="r"), model.runner.now(work.feeds, 1), time.perf_counter(), NONE)
+    assert msgspec.json.decode(found.client.entries[-1].rows) == [ROW]
     model.close()
 
 

@@ -115,14 +115,31 @@ def _cut(table: Table, size: int | None, length: timedelta) -> Cut:
 
 
 def roles_of(
-    table: Windows, columns: tuple[str, ...], answers: tuple[str, ...], label: str | None, spec: DriftSpec
+    table: Windows,
+    columns: tuple[str, ...],
+    answers: tuple[str, ...],
+    label: str | None,
+    spec: DriftSpec,
+    *,
+    targets: Collection[str] = (),
 ) -> dict[str, Role]:
-    """What is watched, in the order of the table."""
-    left_out = {*spec.ignore, table.time, *(TOLD if table.is_log else ())}
+    """What is watched, in the order of the table. Columns of the target in `targets` are not: requests need not carry
+    them.
+    """
+    left_out = {*spec.ignore, *targets, table.time, *(TOLD if table.is_log else ())}
     wanted = columns or tuple(name for name in table.columns if name not in left_out)
     roles: dict[str, Role] = dict.fromkeys(wanted, "feature")
     roles |= {name: "prediction" for name in answers if name not in left_out}
     return roles | ({} if label is None else {label: "label"})
+
+
+def targets_of(asked: Asked, served: Served | None) -> set[str]:
+    """The columns of the target that the model does not read. Without a served version only a target that is a column
+    counts: what a formula is made of may be a feature too.
+    """
+    if served is None:
+        return {*asked.targets[:1]}
+    return {*asked.targets, served.truth} - {*served.weights}
 
 
 def lacking(
