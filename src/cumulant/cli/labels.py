@@ -85,8 +85,8 @@ def list_(
     state: Annotated[
         Literal["usable", "unmatched", "waiting", "refused", "contradicted"] | None,
         typer.Option(
-            help="Only labels that are used; are of no prediction in the log; are known in the future; cannot be used; "
-            "contradict another."
+            help="Only labels of a state. `usable`: of a prediction in the log; `unmatched`: of none; "
+            "`waiting`: known in the future; `refused`: cannot be used; `contradicted`: contradict another."
         ),
     ] = None,
     limit: Annotated[int, typer.Option(metavar="N", help="How many of the newest.", min=1)] = 20,

@@ -69,8 +69,15 @@ class Server(NamedTuple):
             raise RequestError(f"the server refused the rows ({error.code}): {said}", subject=url, hint=hint) from None
         except OSError as error:
             hint = "start one with `cumulant serve`"
-            raise EngineUnavailableError(f"no server answers at {url}: {error}", subject=url, hint=hint) from None
+            why = f"no server answers at {url}: {_reason(error)}"
+            raise EngineUnavailableError(why, subject=url, hint=hint) from None
         return found
+
+
+def _reason(error: OSError) -> str:
+    """Why a server was not reached, as the system says it."""
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    return (reason.strerror if isinstance(reason, OSError) else None) or str(reason)
 
 
 class _Requested(msgspec.Struct):

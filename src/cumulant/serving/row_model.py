@@ -35,7 +35,7 @@ UNREGISTERED = "1"
 
 def late(since: Sequence[int | None]) -> tuple[str, ...]:
     """A warning where rows are predicted for moments before what is kept of their keys begins."""
-    rows = [number for number, at in enumerate(since) if at is not None]
+    rows = [number for number, at in enumerate(since, 1) if at is not None]
     if not rows:
         return ()
     begin = from_micros(max(at for at in since if at is not None))

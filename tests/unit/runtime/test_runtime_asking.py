@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 
 import pytest
 from batch_models import COLUMNS, trees
 
 from cumulant.cli.app import run
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import EngineUnavailableError, UsageError
 from cumulant.packaging import Engine
+from cumulant.runtime.asking import Server
 from cumulant.runtime.serve import Wishes, await_ready, folders_command
 from cumulant.runtime.spawning import spawn
 from cumulant.serving.token import read_token
@@ -74,3 +77,13 @@ def test_a_token_that_no_header_carries_is_refused(tmp_path, text):
         read_token(tmp_path / "token", {})
     with pytest.raises(UsageError, match="CUMULANT_TOKEN"):
         read_token(None, {"CUMULANT_TOKEN": text})
+
+
+def test_a_server_that_does_not_answer_is_reported_in_plain_words():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(
+            EngineUnavailableError, match=f"^no server answers at {re.escape(url)}/v2: Connection refused$"
+        ):
+            Server(url).get("/v2")

@@ -15,6 +15,7 @@ from serving_models import FIELDS, PLAIN, ROW, ask, call, model_of, servable
 from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.packaging import Scorer, with_version
 from cumulant.serving import Application, ModelSet, open_model
+from cumulant.serving.row_model import late
 
 PREDICT, INFER = "/v1/models/flight-late/predict", "/v2/models/flight-late/infer"
 
@@ -465,3 +466,7 @@ def test_classes_that_are_whole_numbers_are_answered_as_numbers(tmp_path, task, 
     assert announced == {"name": "prediction", "datatype": "INT64", "shape": [-1]}
     texts = application(servable(tmp_path / "texts", task, model=model))
     assert call(texts, "POST", PREDICT, ROW).json()["prediction"] in classes
+
+
+def test_warnings_count_rows_from_1():
+    assert late([None, 0, 5])[0].startswith("rows 2, 3: the prediction is for a moment before 1970-01-01")
