@@ -7,6 +7,7 @@ import random
 import grpc
 import pytest
 from grpc_support import SERVICE, Code, doubled, echoed, message, over
+from serving_models import servable
 
 from cumulant.serving import Application, ModelSet, open_model
 
@@ -90,6 +91,16 @@ def test_wrong_raw_texts(app, raw):
     asked = echoed()
     asked.raw_input_contents[-1] = raw
     over(app, lambda client: client.refused(Code.INVALID_ARGUMENT, "BYTES", "ModelInfer", asked))
+
+
+def test_a_request_without_rows_is_an_invalid_argument(tmp_path):
+    asked = message("ModelInferRequest", model_name="flight-late")
+    asked.inputs.add(name="distance", datatype="FP64", shape=[0])
+
+    async def talk(client):
+        await client.refused(Code.INVALID_ARGUMENT, "no rows to score", "ModelInfer", asked)
+
+    over(Application(ModelSet([open_model(servable(tmp_path / "m"))])), talk)
 
 
 def test_random_bytes_never_are_an_internal_error(app):
