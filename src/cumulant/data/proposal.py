@@ -10,7 +10,7 @@ import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
-from cumulant.data import date_text, number_text
+from cumulant.data import date_text, number_text, row_times
 from cumulant.data.casts import EPOCH, casts, natural
 from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
 from cumulant.data.user_frames import to_polars
@@ -41,10 +41,14 @@ _NEAR_ZERO = 0.05
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
-    """A declaration and the assumptions in it, each as one sentence."""
+    """A declaration and the assumptions in it, each as one sentence.
+
+    later: columns that are times of the same rows after the event, the latest first.
+    """
 
     spec: SourceSpec
     notes: tuple[str, ...]
+    later: tuple[str, ...] = ()
 
 
 def infer(
@@ -85,6 +89,7 @@ class _Look:
         self._notes: list[str] = []
         self._rules: dict[str, dict[str, Any]] = {}
         self._wrong = 0
+        self._later: tuple[str, ...] = ()
 
     def propose(self, time: str | None, key: tuple[str, ...], *, rules: bool) -> Proposal:
         missing = self._missing()
@@ -104,7 +109,7 @@ class _Look:
             rules={name: RuleSpec(**values) for name, values in self._rules.items()},
             personal=personal,
         )
-        return Proposal(spec=spec, notes=tuple(self._notes))
+        return Proposal(spec=spec, notes=tuple(self._notes), later=self._later)
 
     def _texts(self) -> list[str]:
         return [name for name, dtype in self._raw.schema.items() if isinstance(dtype, pl.String)]
@@ -190,13 +195,16 @@ class _Look:
             )
 
     def _event_time(self, named: str | None) -> EventTime | None:
-        candidates = [named] if named else self._times()
-        if not candidates:
+        candidates = self._times()
+        if not (named or candidates):
             self._notes.append("no column looks like the time of the event: rows have no order in time")
             return None
-        column = candidates[0]
-        if len(candidates) > 1:
-            self._notes.append(f"the event's time is {column} (not {', '.join(candidates[1:4])})")
+        column = named or self._earliest(candidates)
+        if named in candidates or (named is None and len(candidates) > 1):
+            self._later = tuple(row_times.later(self._as_times(candidates), column))
+        if named is None and len(candidates) > 1:
+            rest = ", ".join([name for name in candidates if name != column][:3])
+            self._notes.append(f"{WARNING}the event's time is {column} (not {rest}); `--time` sets another")
         elif named is None:
             self._notes.append(f"the event's time is {column}")
         if (rule := self._rules.get(column)) is not None and "date_format" in rule:
@@ -208,6 +216,16 @@ class _Look:
             return EventTime(column=column)
         self._notes.append(f"times in {column} have no zone and are read as UTC")
         return EventTime(column=column, zone="UTC")
+
+    def _earliest(self, candidates: Sequence[str]) -> str:
+        """The first time of a row: when it is decided or shipped is after the event."""
+        full = not self._raw[candidates[0]].null_count()
+        likely = [
+            name
+            for name in candidates
+            if (not self._raw[name].null_count()) == full and not set(_words(name)) & (_PERSONAL | _PERSONAL_TOO)
+        ]
+        return row_times.earliest(self._as_times(likely)) if likely else candidates[0]
 
     def _times(self) -> list[str]:
         """Columns that hold times, the likeliest first: named like one, few nulls, many values."""
@@ -255,10 +273,18 @@ class _Look:
         sample = self._raw.select(name).filter(pl.col(name).is_not_null()).head(1000)
         if not sample.height:
             return 0.0
+        return 1 - self._as_time(sample).null_count() / sample.height
+
+    def _as_time(self, column: pl.DataFrame) -> pl.Series:
+        [name] = column.columns
         rules = {name: RuleSpec(**self._rules.get(name, {}))}
         spec = SourceSpec(event_time=EventTime(column=name, zone="UTC"), rules=rules)
-        [cast] = casts(sample.schema, spec, self._path)
-        return 1 - sample.select(cast.expr).to_series().null_count() / sample.height
+        [cast] = casts(column.schema, spec, self._path)
+        return column.select(cast.expr).to_series()
+
+    def _as_times(self, names: Sequence[str]) -> pl.DataFrame:
+        times = [self._as_time(self._raw.select(name)).cast(pl.Datetime("us", "UTC")) for name in names]
+        return pl.DataFrame(times)
 
     def _has_zone(self, column: str) -> bool:
         dtype = self._raw.schema[column]

@@ -82,9 +82,11 @@ def inspect_table(
         spec = msgspec.structs.replace(spec, personal=[name for name in spec.personal if name not in shown])
         notes.append(f"not kept as personal, because the target is made of it: {', '.join(shown)}")
     if spec.time is not None and column is not None:
+        known_at = next((name for name in proposal.later if name != column), "7d")
+        when = "it is known later" if known_at == "7d" else f"it is known at {known_at}"
         notes.append(
-            f'the target "{column}" counts as known with its row; if it is known later, say so: '
-            f"known_time: {{7d: [{column}]}}"
+            f'the target "{column}" counts as known with its row; if {when}, say so: '
+            f"known_time: {{{known_at}: [{column}]}}"
         )
     if key:
         notes += _key_notes(rows, tuple(key))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -155,3 +155,38 @@ def test_a_wrong_value_in_a_column_of_numbers_is_a_warning():
         "warning: few holds numbers, but 1 of 400 values are none (the first in row 7); it is read as"
     )
     assert many.startswith("warning: many holds numbers, but 9 of 400 values are none (the first in row 1); it stays")
+
+
+def orders(rows: int = 300) -> pl.DataFrame:
+    """Orders of two months: each is shipped within 3 days and decided within 20; dates as a shop writes them."""
+    at = [START + timedelta(minutes=300 * (n // 2)) for n in range(rows)]
+    times = {
+        "ordered_at": at,
+        "shipped_at": [time + timedelta(hours=1 + n % 70) for n, time in enumerate(at)],
+        "decided_at": [time + timedelta(days=4, minutes=37 * n % 23_000) for n, time in enumerate(at)],
+    }
+    return pl.DataFrame({name: [f"{time:%d/%m/%Y %H:%M}" for time in values] for name, values in times.items()})
+
+
+def test_of_several_times_of_a_row_the_event_is_the_earliest():
+    found = infer(orders().with_columns(returned=pl.lit(0)), target="returned")
+    assert found.spec.time is not None
+    assert found.spec.time.column == "ordered_at"
+    assert found.later == ("decided_at", "shipped_at")
+    [note] = [note for note in found.notes if "the event's time is ordered_at" in note]
+    assert note.startswith("warning: ")
+    assert "decided_at" in note
+    assert infer(orders(), time="shipped_at").later == ("decided_at",)
+
+
+def test_a_time_of_something_else_than_the_row_is_not_its_event():
+    frame = orders().select(
+        "ordered_at",
+        born_date=pl.Series([date(1950 + n % 50, 1, 1) for n in range(300)]),
+        signup_date=pl.Series([date(2010 + n % 10, 1 + n % 12, 1) for n in range(300)]),
+        birth_date=pl.Series([date(1950, 1, 1) + timedelta(days=40 * n) for n in range(300)]),
+        ordered_date=pl.Series([(START + timedelta(minutes=300 * (n // 2))).date() for n in range(300)]),
+    )
+    time = infer(frame).spec.time
+    assert time is not None
+    assert time.column == "ordered_at"

@@ -84,6 +84,13 @@ def test_key_and_time_are_found_where_they_are_not_named(table, tmp_path):
     assert "the event's time is ordered_at" in notes
 
 
+def test_a_later_time_is_proposed_as_the_known_time_of_the_target(table, tmp_path):
+    decided = table.with_columns(decided_at=pl.col("ordered_at") + pl.duration(days=3))
+    project, _, notes = made(decided, tmp_path)
+    assert project.spec.data["rows"].time.column == "ordered_at"
+    assert "if it is known at decided_at, say so: known_time: {decided_at: [bought]}" in notes
+
+
 def test_the_data_are_referred_to_and_not_copied(table, tmp_path, monkeypatch):
     (tmp_path / "in" / "data").mkdir(parents=True)
     table.write_parquet(tmp_path / "in" / "data" / "orders.parquet")
