@@ -27,7 +27,7 @@ from cumulant.data.profile import merge
 from cumulant.data.rules import RuleCompiler
 from cumulant.data.schema import changes, fields_of, text_columns
 from cumulant.data.shift import Shifts, shifts
-from cumulant.data.snapshot import SchemaChange, Shift, Snapshot, SourceFile
+from cumulant.data.snapshot import CheckResult, SchemaChange, Shift, Snapshot, SourceFile
 from cumulant.data.sources import Table, find, frame_digest, read_table, shown
 from cumulant.data.spec import SourceSpec
 from cumulant.data.user_frames import to_polars
@@ -104,9 +104,8 @@ def ingest(
     snapshot = _assembled(bill, shop, used, measure)
     progress(f"{name}: {snapshot.rows_passed:,} of {snapshot.rows_in:,} rows passed", 1.0)
     if snapshot.breaches:
-        raise SourceBreachError(
-            f"source {name}: {'; '.join(snapshot.breaches)}", snapshot=snapshot, hint=hint_for(snapshot)
-        )
+        hint = hint_for(snapshot, lambda check: _example(check, snapshot, shop))
+        raise SourceBreachError(f"source {name}: {'; '.join(snapshot.breaches)}", snapshot=snapshot, hint=hint)
     return snapshot
 
 
@@ -312,6 +311,15 @@ def _quarantine(bill: _Bill, shop: Workshop, identity: str) -> TableRef | None:
     rows = pl.concat(_alike(frames), how="diagonal_relaxed")
     rows = rows.select("__rule", FILE, "__row", pl.exclude("__rule", FILE, "__row"))
     return shop.tables.write(shop.key("quarantine", identity), rows)
+
+
+def _example(check: CheckResult, snapshot: Snapshot, shop: Workshop) -> object:
+    """A value that the check refused; None for a personal column."""
+    if check.column is None or check.column in shop.spec.personal or snapshot.quarantine is None:
+        return None
+    refused = shop.tables.scan(snapshot.quarantine).filter(pl.col("__rule") == check.rule)
+    values = refused.select(pl.col(check.column).drop_nulls().head(1)).collect().to_series()
+    return values[0] if values.len() else None
 
 
 def _alike(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,9 @@ from cumulant.data.spec import SourceSpec
 
 if TYPE_CHECKING:
     from cumulant.data.parts import PartFacts
+
+#: of an example's value
+_SHOWN = 40
 
 
 def row_checks(parts: Sequence[PartFacts]) -> tuple[CheckResult, ...]:
@@ -134,10 +137,25 @@ def warnings_of(snapshot: Snapshot) -> tuple[str, ...]:
     return (*lost, *(f"the contract asks more than is checked: {note}" for note in snapshot.unchecked))
 
 
-def hint_for(snapshot: Snapshot) -> str:
-    """What to do about the first breach."""
+def hint_for(snapshot: Snapshot, example: Callable[[CheckResult], object] = lambda _: None) -> str:
+    """What to do about the first breach; `example` gives a value that a check refused, None where none may be shown."""
     if any(change.refused for change in snapshot.changes):
         return "mend the source, or accept it: on_schema_change: accept (or one kind, such as {removed: accept})"
+    if (check := _mostly_of_another_type(snapshot)) is not None:
+        value = example(check)
+        such = "" if value is None else f', such as "{str(value)[:_SHOWN]}"'
+        return (
+            f"most values of {check.column}{such} cannot be read as declared: change `type`, `number_format` or "
+            f"`date_format` under `rules: {{{check.column}: ...}}`, or the values in `prepare`; "
+            f"`cumulant data quarantine {snapshot.source}` shows the rows"
+        )
     if snapshot.rows_quarantined:
         return f"look at the rows: cumulant data quarantine {snapshot.source}; mend them, or raise `quarantine`"
     return "mend the source, or change its rule in the project file"
+
+
+def _mostly_of_another_type(snapshot: Snapshot) -> CheckResult | None:
+    """The check of a column whose declared type most rows do not have."""
+    rows = snapshot.rows_in - snapshot.rows_dropped
+    types = (check for check in snapshot.checks if check.kind == "row" and check.rule == f"{check.column}:type")
+    return next((check for check in types if 2 * check.failed > rows), None)

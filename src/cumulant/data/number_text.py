@@ -1,4 +1,4 @@
-"""Formatted numbers in texts: `1,234.50`, `1.234,50`, `$3`, `45 %`, `(100)`."""
+"""Formatted numbers in texts: `1,234.50`, `1.234,50`, `$3`, `3.50 EUR`, `45 %`, `(100)`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from cumulant.data.spec import NumberFormat
 _SPACE = " \u00a0\u202f"
 #: what may group thousands in either format
 _EITHER = f"{_SPACE}'’"
+#: ISO 4217 codes that are read as a currency sign
+_CODES = "EUR|USD|GBP|CHF|JPY|CNY|INR|BRL|CAD|AUD|SEK|NOK|DKK|PLN|CZK|HUF|TRY|ZAR|MXN|KRW|RUB|SGD|HKD|NZD"
+_CURRENCY = rf"(?:\p{{Sc}}|{_CODES})"
 _MARKS: dict[NumberFormat, tuple[str, str]] = {"1,234.5": (",", "."), "1.234,5": (".", ",")}
 
 
@@ -16,14 +19,15 @@ def pattern(form: NumberFormat) -> str:
     """What a number in that format looks like, with its sign, currency or percent sign, or in brackets."""
     group, point = _MARKS[form]
     digits = rf"(?:[1-9]\d{{0,2}}(?:[{group}{_EITHER}]\d{{3}})+|\d+)(?:\{point}\d+)?"
-    signed = rf"[-+]?\s*\p{{Sc}}?\s*[-+]?\s*{digits}\s*(?:%|\p{{Sc}})?"
+    signed = rf"[-+]?\s*{_CURRENCY}?\s*[-+]?\s*{digits}\s*(?:%|{_CURRENCY})?"
     return rf"^(?:{signed}|\(\s*{signed}\s*\))$"
 
 
 def read(text: pl.Expr, form: NumberFormat) -> pl.Expr:
     """`text` without blanks around it as float64; null where it is no number in that format."""
     group, point = _MARKS[form]
-    digits = text.str.replace_all(rf"[{group}{_EITHER}\p{{Sc}}%()+-]", "").str.replace(point, ".", literal=True)
+    beside = rf"[{group}{_EITHER}\p{{Sc}}%()+-]|{_CODES}"
+    digits = text.str.replace_all(beside, "").str.replace(point, ".", literal=True)
     number = digits.cast(pl.Float64, strict=False)
     number = pl.when(text.str.contains(r"[-(]")).then(-number).otherwise(number)
     # 1e5 and .5, but not 1.5 where the point groups thousands
@@ -49,7 +53,7 @@ def detect(text: pl.Series) -> NumberFormat | None:
     with other currencies) are no column of numbers.
     """
     forms = [form for form in _MARKS if text.str.contains(pattern(form)).all()]
-    if not forms or not _one_unit(text) or not text.str.contains(r"[.,%]|\p{Sc}").any():
+    if not forms or not _one_unit(text) or not text.str.contains(rf"[.,%]|{_CURRENCY}").any():
         return None
     if len(forms) == 1:
         return forms[0]
@@ -58,4 +62,4 @@ def detect(text: pl.Series) -> NumberFormat | None:
 
 
 def _one_unit(text: pl.Series) -> bool:
-    return text.str.extract(r"(\p{Sc}|%)").fill_null("").n_unique() == 1
+    return text.str.extract(rf"({_CURRENCY}|%)").fill_null("").n_unique() == 1

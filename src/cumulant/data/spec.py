@@ -37,8 +37,8 @@ class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         NumberFormat | None,
         Meta(
             description="How the numbers of a text column are written; its type is then float, or int where `type` "
-            "says so. A currency sign or `%` beside the number is dropped, so that `12%` is 12, and `(5)` is -5. "
-            "Requests carry plain numbers."
+            "says so. A currency sign, a common ISO 4217 code such as EUR, or `%` beside the number is dropped, so "
+            "that `12%` is 12, and `(5)` is -5. Requests carry plain numbers."
         ),
     ] = None
     date_format: Annotated[

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, DefinitionError, UsageError
-from cumulant.data import SourceSpec
+from cumulant.data import SourceBreachError, SourceSpec
 from cumulant.data.parts import Workshop
 from cumulant.drivers.local.tables import FileTables
 
@@ -287,3 +287,15 @@ def _table(where):
     from cumulant.data import TableRule
 
     return TableRule(where=where)
+
+
+def test_a_column_of_another_type_than_declared_is_shown_by_an_example(place):
+    place.write("trips.csv", "id,km\n1,5 miles\n2,7 miles\n3,\n4,9\n5,1 mile\n")
+    with pytest.raises(SourceBreachError) as refused:
+        place.ingest(rules={"km": {"type": "float"}})
+    assert 'most values of km, such as "5 miles" cannot be read' in refused.value.hint
+    assert "raise `quarantine`" not in refused.value.hint
+    with pytest.raises(SourceBreachError) as refused:
+        place.ingest(rules={"km": {"type": "float"}}, personal=["km"])
+    assert "most values of km cannot be read" in refused.value.hint
+    assert "miles" not in refused.value.hint
