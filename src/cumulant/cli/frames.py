@@ -31,17 +31,21 @@ def check_out(path: Path | None) -> None:
     """Refuse a file that `write_frame` could not write, before anything is computed for it.
 
     Raises:
-        UsageError: another suffix than .csv, .parquet, .jsonl.
+        UsageError: another suffix than .csv, .parquet, .jsonl, or no such folder.
     """
-    if path is not None and path.suffix.lower() not in FORMATS:
+    if path is None:
+        return
+    if path.suffix.lower() not in FORMATS:
         raise UsageError(f'"{path.name}" names no format', subject=str(path), hint="end it in .csv, .parquet or .jsonl")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent}", subject=str(path), hint="make it, or name another")
 
 
 def write_frame(frame: pl.DataFrame, path: Path) -> None:
     """Write the frame in the format that the file's name says.
 
     Raises:
-        UsageError: another suffix than .csv, .parquet, .jsonl.
+        UsageError: as `check_out`.
         StorageError: the file cannot be written.
     """
     writers: dict[str, Callable[[Path], object]] = {

@@ -248,6 +248,16 @@ def test_an_unknown_output_format_is_refused_before_the_project_is_opened(
     assert '"x.xyz" names no format' in ended.err
 
 
+@pytest.mark.parametrize("words", [("predict", "rows.csv"), ("features", "get"), ("data", "quarantine", "visits")])
+def test_an_output_in_a_missing_folder_is_refused_before_the_project_is_opened(
+    words: tuple[str, ...], cumulant: Any, tmp_path: Path
+) -> None:
+    ended = cumulant(*words, "--out", str(tmp_path / "no" / "a.csv"), "--project", str(tmp_path / "nowhere"))
+    assert ended.code == 2
+    assert f"there is no folder {tmp_path / 'no'}" in ended.err.replace("\n", "")
+    assert not (tmp_path / "no").exists()
+
+
 def test_the_only_source_need_not_be_named(trained: Path, cumulant: Any) -> None:
     for command in ("show", "quarantine"):
         ended = cumulant("data", command, "--project", str(trained), "--json")
