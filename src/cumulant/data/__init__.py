@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cumulant.data.breach import SourceBreachError
     from cumulant.data.contract import in_force
     from cumulant.data.events import facts_of
-    from cumulant.data.given import as_fields, reading
+    from cumulant.data.given import as_fields, not_prepared, reading
     from cumulant.data.ingestion import ingest
     from cumulant.data.judge import told, warnings_of
     from cumulant.data.masking import mask, mask_frame
@@ -44,7 +44,7 @@ _HOMES = {
     "contract": ("in_force",),
     "events": ("facts_of",),
     "proposal": ("Proposal", "infer"),
-    "given": ("as_fields", "reading"),
+    "given": ("as_fields", "not_prepared", "reading"),
     "ingestion": ("ingest",),
     "judge": ("told", "warnings_of"),
     "masking": ("mask", "mask_frame"),
@@ -96,6 +96,7 @@ __all__ = [
     "mask",
     "mask_frame",
     "moved",
+    "not_prepared",
     "personal_columns",
     "prepare_digest",
     "preview",

@@ -41,23 +41,35 @@ def as_fields(
     required: Collection[str] = (),
     others: Collection[str] = (),
     first: int = 0,
+    prepare: str | None = None,
 ) -> pl.DataFrame:
     """The columns of `frame` that are `fields`, under their types; times without an offset are in the field's zone.
     Of `rules` count the formats of numbers and dates in texts, by column.
 
     Fields that are absent and may be null stay absent, unless they are `required`; other columns are left out. Those
     named in `others` are columns of the source by themselves, no misspelt fields. `first` is the number of rows that
-    stand before these, for the row numbers in errors.
+    stand before these, for the row numbers in errors. `prepare` is the source's, which is not run on these rows.
 
     Raises:
         RequestError: a required field is absent, one is absent whose name is nearly that of another column, or a
             value cannot be read as its type. Values are not repeated.
     """
-    _refuse_absent([name for name in frame.columns if name not in others], fields, required)
     present = [field for field in fields if field.name in frame.columns]
-    field_casts = [_cast(frame.schema[field.name], field, missing, rules or {}) for field in present]
-    _refuse_lost(frame, field_casts, first)
+    try:
+        _refuse_absent([name for name in frame.columns if name not in others], fields, required)
+        field_casts = [_cast(frame.schema[field.name], field, missing, rules or {}) for field in present]
+        _refuse_lost(frame, field_casts, first)
+    except RequestError as error:
+        error.hint = f"{error.hint}{not_prepared(prepare)}"
+        raise
     return frame.select(cast.expr for cast in field_casts)
+
+
+def not_prepared(prepare: str | None) -> str:
+    """What to add to a message about rows that a source's `prepare` could have changed; empty without one."""
+    if prepare is None:
+        return ""
+    return f"; `prepare: {prepare}` is not run on rows to predict: write them as it returns them"
 
 
 def _refuse_absent(columns: Sequence[str], fields: Sequence[Field], required: Collection[str]) -> None:

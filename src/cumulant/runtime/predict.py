@@ -53,7 +53,8 @@ def predict(
         frame, others = _given(project, scorer.servable, rows)
         absent = [field.name for field in plan.request if field.name not in frame.columns]
         if absent:
-            progress(f"not in the rows, and so taken as missing: {', '.join(absent)}")
+            said = data.not_prepared(_declared(project, scorer.servable).prepare)
+            progress(f"not in the rows, and so taken as missing: {', '.join(absent)}{said}")
         if others:
             progress(f"not read by the model, and so ignored: {', '.join(others)}")
         if url is not None and as_of is not None:
@@ -71,7 +72,7 @@ def predict(
 def _given(project: Project, servable: Servable, rows: pl.DataFrame | Path) -> tuple[pl.DataFrame, list[str]]:
     """The request fields of the rows, read as the source reads its own files, and the names of other columns."""
     plan = servable.plan
-    declared = project.spec.data.get(plan.entity) or data.SourceSpec()
+    declared = _declared(project, servable)
     if isinstance(rows, Path):
         rows = read_table(rows, like=data.reading(declared, plan.request, str(rows)))
     moment = plan.predict_at.column if plan.predict_at else None
@@ -82,8 +83,13 @@ def _given(project: Project, servable: Servable, rows: pl.DataFrame | Path) -> t
         rules=declared.rules,
         required=[moment] if moment else [],
         others=servable.unread,
+        prepare=declared.prepare,
     )
     return found, [name for name in rows.columns if name not in found.columns]
+
+
+def _declared(project: Project, servable: Servable) -> data.SourceSpec:
+    return project.spec.data.get(servable.plan.entity) or data.SourceSpec()
 
 
 def _path(name: str, servable: Servable) -> str:

@@ -76,3 +76,13 @@ def test_a_required_field_must_be_there():
         as_fields(pl.DataFrame({"amount": [1.0]}), FIELDS, required=["at"])
     with pytest.raises(RequestError, match=r"lack name$"):
         as_fields(pl.DataFrame({"amount": [1.0]}), (*FIELDS, Field("name", "str", nullable=False)))
+
+
+@pytest.mark.parametrize("frame", [{"amount": ["12,50 of it"], "code": ["a"]}, {"amont": [12.5], "code": ["a"]}])
+def test_a_prepare_that_is_not_run_is_named_where_rows_do_not_fit(frame):
+    with pytest.raises(RequestError) as refused:
+        as_fields(pl.DataFrame(frame), FIELDS[:2], prepare="features.py:clean")
+    assert "`prepare: features.py:clean` is not run on rows to predict" in refused.value.hint
+    with pytest.raises(RequestError) as refused:
+        as_fields(pl.DataFrame(frame), FIELDS[:2])
+    assert "prepare" not in refused.value.hint

@@ -67,7 +67,10 @@ class RowWork:
         absent = [name for name in fields if name not in head.columns]
         others = [name for name in head.columns if name not in (*fields, *self.kept)]
         told = {"not in the rows, and so taken as missing": absent, "not read by the model, and so ignored": others}
-        return [f"{said}: {', '.join(names)}" for said, names in told.items() if names]
+        remarks = [f"{said}: {', '.join(names)}" for said, names in told.items() if names]
+        if absent:
+            remarks[0] += data.not_prepared(self._declared.prepare)
+        return remarks
 
     def _key(self, head: pl.DataFrame) -> list[str]:
         """The key's columns, as far as the file has them; personal ones stay away unless they are asked for."""
@@ -86,6 +89,7 @@ class RowWork:
             required=self._required,
             others=[*self._scorer.servable.unread, *(name for name in self.kept if name not in self._asked)],
             first=first,
+            prepare=self._declared.prepare,
         )
 
     def prepare(self, piece: Piece) -> Prepared:
