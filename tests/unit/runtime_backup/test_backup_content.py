@@ -70,6 +70,17 @@ def test_a_restored_project_has_an_identity_of_its_own_and_says_so(root, tmp_pat
     assert files(root) == before
 
 
+def test_a_source_that_is_not_at_its_path_from_the_new_folder_is_named(root, tmp_path):
+    (tmp_path / "orders.csv").write_text("x\n1\n")
+    (root / "cumulant.yaml").write_text(SPEC + "  orders: {path: ../orders.csv}\n")
+    archive = backup(root, tmp_path / "b.tar").archive
+    assert not any("orders" in note for note in restore(archive, tmp_path / "beside").notes)
+    (tmp_path / "far").mkdir()
+    (note,) = restore(archive, tmp_path / "far" / "restored").notes
+    assert note.startswith("warning: source orders: no file matches ../orders.csv from ")
+    assert "data.orders.path" in note
+
+
 def test_nothing_is_restored_over_anything(root, tmp_path):
     done = backup(root, tmp_path / "b.tar")
     before = files(root)

@@ -13,6 +13,7 @@ import msgspec
 from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.events import Actor, Fact
 from cumulant.core.progress import Progress, silent
+from cumulant.data import find
 from cumulant.project import load
 from cumulant.runtime.actions import check
 from cumulant.runtime.backup.archive import copied, damaged, read
@@ -133,8 +134,23 @@ def _settle(folder: Path, archive: Path, manifest: Manifest, note: Callable[[str
         with load(folder, environment=manifest.environment) as project:
             claim(project, note)
             _report(project, archive, manifest)
+            _note_missing_sources(project, note)
     except CumulantError as error:
         note(f"restored, but {error.message}" + (f": {error.hint}" if error.hint else ""))
+
+
+def _note_missing_sources(project: Project, note: Callable[[str], None]) -> None:
+    """Say which paths lead to no file from the new folder; `plan` and `train` need them."""
+    for name, spec in project.spec.data.items():
+        if not spec.path or "://" in spec.path:
+            continue
+        try:
+            find(spec, source=name, root=project.root, files=project.files())
+        except CumulantError:
+            note(
+                f"warning: source {name}: no file matches {spec.path} from {project.root}: put the data there, or "
+                f"correct data.{name}.path in cumulant.yaml; until then it cannot be planned or trained"
+            )
 
 
 def _report(project: Project, archive: Path, manifest: Manifest) -> None:
