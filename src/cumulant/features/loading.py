@@ -18,6 +18,9 @@ from cumulant.features.define import Columns, SourceRef, Windowed
 from cumulant.features.expressions import Application, Description, Expr, Reference
 from cumulant.features.place import Place, misuse
 
+#: what a features file imports from this package
+FUNCTIONS = ("coalesce", "col", "concat", "expression", "greatest", "least", "lit", "source", "when")
+
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True):
     """One feature as defined, before its columns and types are checked against the sources.
@@ -57,8 +60,9 @@ def load(path: Path) -> Definitions:
 
     Raises:
         NotFoundError: there is no such file.
-        DefinitionError: it is not Python, or a definition in it cannot be used; names file and line.
-        UserCodeError: it raised; names file and line and carries the original as its cause.
+        DefinitionError: it is not Python, uses a name that it does not define, or a definition in it cannot be used;
+            names file and line.
+        UserCodeError: it raised anything else; names file and line and carries the original as its cause.
     """
     return collect(vars(_run(path)))
 
@@ -136,14 +140,22 @@ def _compiled(text: bytes, path: Path) -> CodeType:
         raise misuse(f"this is not Python: {error}", place=Place(str(path), 1)) from error
 
 
-def _raised(error: BaseException, path: Path) -> UserCodeError:
+def _raised(error: BaseException, path: Path) -> DefinitionError | UserCodeError:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     place = Place(str(path), lines[-1] or 1 if lines else 1)
-    return UserCodeError(
+    kind: type[DefinitionError | UserCodeError] = DefinitionError if isinstance(error, NameError) else UserCodeError
+    return kind(
         f"{place}: the features file raised {python_message(error)}",
         subject=str(place),
-        hint=next_step(error) or _advice(error),
+        hint=_import_line(error) or next_step(error) or _advice(error),
     )
+
+
+def _import_line(error: BaseException) -> str | None:
+    """The import that a name of this package lacks."""
+    if isinstance(error, NameError) and error.name in FUNCTIONS:
+        return f"add `from cumulant.features import {error.name}`"
+    return None
 
 
 def _advice(error: BaseException) -> str:

@@ -231,7 +231,7 @@ def test_a_file_may_hold_functions_and_import_its_neighbours(tmp_path: Path) -> 
         ),
         ("import nothing_of_this_name\n", UserCodeError, r"features\.py:1: .*ModuleNotFoundError"),
         ("def f():\n    return 1 / 0\nf()\n", UserCodeError, r"features\.py:2: .*ZeroDivisionError"),
-        ("from cumulant.features import source\nx = surce('a')\n", UserCodeError, r"features\.py:2: .*surce"),
+        ("from cumulant.features import source\nx = surce('a')\n", DefinitionError, r"features\.py:2: .*surce"),
         ("raise SystemExit(3)\n", UserCodeError, r"features\.py:1: .*SystemExit"),
         ("\x00", DefinitionError, r"features\.py:1: this is not Python"),
     ],

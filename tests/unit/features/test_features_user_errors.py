@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from cumulant.core.errors import UserCodeError
+from cumulant import features
+from cumulant.core.errors import DefinitionError, UserCodeError
 from cumulant.features import load
+from cumulant.features.loading import FUNCTIONS
 
 
 @pytest.mark.parametrize(
@@ -13,7 +15,6 @@ from cumulant.features import load
     [
         ("x = rows.amout * 2", "'SourceRef' object has no attribute 'amout'", 'written col("amout")'),
         ("x = 1 / 0", "ZeroDivisionError: division by zero", "correct that line"),
-        ("x = amont", "NameError: name 'amont' is not defined", 'did you mean "amount"?'),
         ("import nopackage.deep", "No module named 'nopackage'", "install nopackage"),
         ("from cumulant.features import nonsense", "cannot import name 'nonsense' from 'cumulant.features'", "correct"),
         ("from cumulant.features import sourc", "cannot import name 'sourc'", 'did you mean "source"?'),
@@ -32,3 +33,24 @@ def test_an_error_names_the_line_the_cause_and_the_next_step(tmp_path, line, mes
     assert hint in (error.hint or "")
     assert "site-packages" not in error.message
     assert "cumulant/features" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("x = amont", 'did you mean "amount"?'),
+        ("x = lit(2)", "add `from cumulant.features import lit`"),
+        ("x = when(amount > 2)", "add `from cumulant.features import when`"),
+    ],
+)
+def test_a_name_that_is_not_defined_is_an_error_of_the_definition(tmp_path, line, hint):
+    file = tmp_path / "features.py"
+    file.write_text(f'from cumulant.features import col\namount = col("amount")\n{line}\n')
+    with pytest.raises(DefinitionError, match=r"features\.py:3: the features file raised NameError") as caught:
+        load(file)
+    assert hint in (caught.value.hint or "")
+    assert isinstance(caught.value.__cause__, NameError)
+
+
+def test_each_function_for_a_features_file_can_be_imported():
+    assert all(callable(getattr(features, name)) for name in FUNCTIONS)
