@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ _ROWS_PER_VALUE = 5
 def check_leakage(
     features: pl.DataFrame, target: NDArray[np.float64], task: Task, *, spec: TrainingSpec
 ) -> tuple[str, ...]:
-    """Refuse a feature that alone determines the target; name those that nearly do.
+    """Refuse a feature that alone determines the target; name those that nearly do, all in one warning.
 
     Classes: a feature leaks where each of its values (missing is one) holds a single class and its order needs
     one cut for each change of class: `x > 3` is the target, or the text says it. Numbers: where the feature's
@@ -39,7 +39,7 @@ def check_leakage(
     if len(target) < _LEAST_ROWS or (task != "regression" and _rarest(target) < _LEAST_OF_A_CLASS):
         return ()
     sample, few = _sample(target, task, _SAMPLE), _sample(target, task, _FEW)
-    suspicious = list[str]()
+    suspicious = dict[str, str]()
     for name in features.columns:
         if features[name].n_unique() == 1:
             continue  # one value for all rows is no sign of anything
@@ -52,25 +52,33 @@ def check_leakage(
                 subject=name,
                 hint=f"remove it from the features, declare when it becomes known, or allow it: `allow: [{name}]`",
             )
-        if name not in spec.allow:
-            suspicious += _suspicion(name, features[name].gather(few), target[few], task, spec)
-    return tuple(suspicious)
+        if name not in spec.allow and (
+            reason := _suspicion(features[name].gather(few), target[few], task, spec.leak_auc)
+        ):
+            suspicious[name] = reason
+    return _warnings(suspicious)
 
 
-def _suspicion(
-    name: str, feature: pl.Series, target: NDArray[np.float64], task: Task, spec: TrainingSpec
-) -> Iterator[str]:
-    """What to say of a feature that is better than honest ones are."""
+def _suspicion(feature: pl.Series, target: NDArray[np.float64], task: Task, limit: float) -> str:
+    """In what a feature is better than honest ones are; empty where it is not."""
     found = univariate.strength(feature, target, task)
-    figure = "a concordance" if task == "regression" else "an AUC"
-    check = f"check when it is known, or allow it: `allow: [{name}]`"
-    if found.auc >= spec.leak_auc:
-        yield (
-            f"{name} alone tells the target nearly always, with {figure} of {found.auc:.3f} "
-            f"(training.leak_auc: {spec.leak_auc:g}): {check}"
-        )
-    elif found.value:
-        yield f"{name} alone tells the target: {found.value} comes with one class all but alone: {check}"
+    if found.auc >= limit:
+        figure = "a concordance" if task == "regression" else "an AUC"
+        return f"{figure} of {found.auc:.3f}, with training.leak_auc: {limit:g}"
+    return f"{found.value} comes with one class all but alone" if found.value else ""
+
+
+def _warnings(reasons: Mapping[str, str]) -> tuple[str, ...]:
+    """One warning for all features, with the line that allows them."""
+    allow = f"`allow: [{', '.join(reasons)}]`"
+    if len(reasons) > 1:
+        listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
+        said = f"each of {len(reasons)} features alone tells the target nearly always: {listed}"
+        return (f"{said}: check when they are known, or allow them: {allow}",)
+    return tuple(
+        f"{name} alone tells the target nearly always ({reason}): check when it is known, or allow it: {allow}"
+        for name, reason in reasons.items()
+    )
 
 
 def _rarest(target: NDArray[np.float64]) -> int:

@@ -69,6 +69,21 @@ def test_a_leak_that_is_not_exact_is_named(name, share):
         assert allowed.warnings == ()
 
 
+def test_several_leaks_are_one_warning_with_one_line_that_allows_them():
+    generator, x, outcome = world(0)
+    leaks = {"gift": amount(generator, outcome), "code": LEAKS["a closing code"](generator, outcome)}
+    features = frame(x, **leaks)
+    (warning,) = training_set(features, pl.Series(outcome), spec=TrainingSpec(target="y")).warnings
+    assert "each of 2 features alone tells the target" in warning
+    assert "one frequent value comes with one class" in warning
+    assert "allow: [gift, code]" in warning
+    (rest,) = training_set(features, pl.Series(outcome), spec=TrainingSpec(target="y", allow=["gift"])).warnings
+    assert rest.startswith("code alone tells")
+    assert "allow: [code]" in rest
+    allowed = TrainingSpec(target="y", allow=["gift", "code"])
+    assert training_set(features, pl.Series(outcome), spec=allowed).warnings == ()
+
+
 def test_a_value_that_may_be_somebodys_is_not_shown():
     generator, _, outcome = world(0)
     code = pl.Series("code", LEAKS["a closing code"](generator, outcome))
