@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import DType, Field
 from cumulant.data import date_text, number_text
-from cumulant.data.spec import RuleSpec, SourceSpec
+from cumulant.data.spec import RuleSpec, SourceSpec, is_delay
 
 UTC_MICROS = pl.Datetime("us", "UTC")
 POLARS: dict[DType, pl.DataType] = {
@@ -139,11 +139,6 @@ def _times(spec: SourceSpec, source: str) -> dict[str, str | None]:
     names = [event.column] if event else []
     names += [when for when in spec.known_time if not is_delay(when)]
     return dict.fromkeys(names, zone)
-
-
-def is_delay(text: str) -> bool:
-    """Whether a key of `known_time` is a duration and not a column."""
-    return text[:1].isdigit()
 
 
 def _cast(name: str, dtype: pl.DataType, declared: DType | None, spec: SourceSpec, source: str) -> Cast:

@@ -17,7 +17,6 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.refs import TableRef
 from cumulant.core.units import duration, micros, share
 from cumulant.data.breach import SourceBreachError
-from cumulant.data.casts import is_delay
 from cumulant.data.contract import contract_of, merged
 from cumulant.data.judge import breaches, hint_for, row_checks, table_checks
 from cumulant.data.late import refuse_late
@@ -29,7 +28,7 @@ from cumulant.data.schema import changes, fields_of, text_columns
 from cumulant.data.shift import Shifts, shifts
 from cumulant.data.snapshot import CheckResult, SchemaChange, Shift, Snapshot, SourceFile
 from cumulant.data.sources import Table, find, frame_digest, read_table, shown
-from cumulant.data.spec import SourceSpec
+from cumulant.data.spec import SourceSpec, is_delay
 from cumulant.data.user_frames import to_polars
 from cumulant.ports.files import Files
 from cumulant.ports.tables import TableStore

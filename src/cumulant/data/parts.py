@@ -15,7 +15,7 @@ import polars as pl
 from cumulant.core.errors import DefinitionError
 from cumulant.core.plan import DType, Field
 from cumulant.core.refs import TableRef
-from cumulant.data.casts import Cast, casts, is_delay, numbers_meant, refuse_zoneless
+from cumulant.data.casts import Cast, casts, numbers_meant, refuse_zoneless
 from cumulant.data.prepare import Prepare
 from cumulant.data.profile import Profile, profile
 from cumulant.data.rowwise import SAMPLE, check_row_wise
@@ -28,7 +28,7 @@ from cumulant.data.rules import (
     reading_checks,
     reading_marks,
 )
-from cumulant.data.spec import SourceSpec
+from cumulant.data.spec import SourceSpec, is_delay
 from cumulant.ports.tables import TableStore
 
 RULE, POSITION = "__rule", "__row"

@@ -236,3 +236,8 @@ def _plain(value: object) -> object:
 
 def _made(field: msgspec.structs.FieldInfo) -> object:
     return field.default_factory() if field.default_factory is not msgspec.NODEFAULT else msgspec.NODEFAULT
+
+
+def is_delay(text: str) -> bool:
+    """Whether a key of `known_time` is a duration and not a column."""
+    return text[:1].isdigit()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cumulant.data.casts import is_delay
-from cumulant.data.spec import SourceSpec
+from cumulant.data.spec import SourceSpec, is_delay
 
 
 def declared_uses(name: str, spec: SourceSpec) -> dict[str, str]:

@@ -55,6 +55,8 @@ class LabelSchema(msgspec.Struct, frozen=True, kw_only=True):
     formats: Mapping[str, NumberFormat] = {}
     #: how the source writes times and dates of the key that are not ISO 8601
     date_formats: Mapping[str, DateFormat] = {}
+    #: the source's column that says when the target is known, for labels without a column `known_time`
+    known: Field | None = None
 
 
 class Said(NamedTuple):
@@ -188,7 +190,7 @@ class Reader:
 
     def _said(self, row: Mapping[str, Any], given: object) -> Said:
         problem, label, value = self._label(given)
-        known_time = self._time(row.get(self._names.get("known_time", "known_time")), None)
+        known_time = self._known_time(row)
         if known_time is None:
             problem = problem or "unreadable time"
         request, place, key, when = self._reference(row)
@@ -235,6 +237,12 @@ class Reader:
         except (ValueError, TypeError, OverflowError):
             return None
         return found if _EARLIEST <= found <= _LATEST else None
+
+    def _known_time(self, row: Mapping[str, Any]) -> datetime | None:
+        named, known = self._names.get("known_time", "known_time"), self._schema.known
+        if known is not None and "known_time" not in self._names and named not in row:
+            return self._time(row.get(known.name), known)
+        return self._time(row.get(named), None)
 
     def _in_format(self, given: object, field: Field) -> object:
         """A text in the source's own format as a local time or date; anything else as it is."""

@@ -13,9 +13,10 @@ import msgspec
 from cumulant import outcomes, packaging
 from cumulant.core.errors import CumulantError, DataError, NotFoundError, UsageError
 from cumulant.core.events import Actor
+from cumulant.core.expr import Node, columns
 from cumulant.core.plan import Field
 from cumulant.core.servable import Servable
-from cumulant.data.spec import SourceSpec
+from cumulant.data.spec import SourceSpec, is_delay
 from cumulant.outcomes import LabelSchema
 from cumulant.runtime.actions import check
 from cumulant.runtime.models import CHAMPION, servable_folder
@@ -24,7 +25,6 @@ from cumulant.runtime.task import target_of
 
 if TYPE_CHECKING:
     from cumulant.core.events import Fact
-    from cumulant.data.spec import NumberFormat
     from cumulant.outcomes import Outcomes
     from cumulant.ports.access import Principal
     from cumulant.ports.files import FileInfo
@@ -89,14 +89,19 @@ def schema_of(project: Project, folder: Path | None = None) -> LabelSchema:
     except NotFoundError:
         described = None
     if not isinstance(described, Servable):
+        declared, target = _declared(project, training), None if training is None else target_of(training, ())
         return LabelSchema(
-            target=None if training is None else target_of(training, ()), formats=_formats(project, training)
+            target=target,
+            formats=declared.number_formats,
+            date_formats=declared.date_formats,
+            known=_known(declared, target, {}),
         )
     plan = described.plan
     source = plan.sources[plan.entity]
     moment = None if plan.predict_at is None else plan.predict_at.column
-    declared = project.spec.data.get(plan.entity, SourceSpec())
+    declared = _declared(project, training, plan.entity)
     fields = {field.name: field for field in source.fields}
+    target = None if training is None else target_of(training, fields)
     return LabelSchema(
         model=described.name,
         task=described.task,
@@ -105,18 +110,29 @@ def schema_of(project: Project, folder: Path | None = None) -> LabelSchema:
         time=None if moment is None else fields.get(moment),
         date_formats=declared.date_formats,
         offset_us=0 if plan.predict_at is None else plan.predict_at.offset_us,
-        target=None if training is None else target_of(training, fields),
-        formats=_formats(project, training, plan.entity),
+        target=target,
+        formats=declared.number_formats,
+        known=_known(declared, target, fields),
     )
 
 
-def _formats(project: Project, training: TrainingSpec | None, entity: str | None = None) -> dict[str, NumberFormat]:
-    """The number formats of the source that holds the target: `entity`, else the declared or the only one."""
+def _known(declared: SourceSpec, target: Node | None, fields: Mapping[str, Field]) -> Field | None:
+    """The column that says when all columns of the target are known; None where there is none, or no single one."""
+    known = {declared.known_columns.get(name) for name in columns(target)} if target is not None else set()
+    column = known.pop() if len(known) == 1 else None
+    if column is None or is_delay(column):
+        return None
+    zone = None if declared.time is None else declared.time.zone
+    return fields.get(column) or Field(column, "time", zone=zone)
+
+
+def _declared(project: Project, training: TrainingSpec | None, entity: str | None = None) -> SourceSpec:
+    """The source that holds the target: `entity`, else the declared or the only one; an empty one where none does."""
     sources = project.spec.data
     named = entity or (training.source if training is not None else None)
     if named is None and len(sources) == 1:
         named = next(iter(sources))
-    return sources[named].number_formats if named in sources else {}
+    return sources.get(named or "", SourceSpec())
 
 
 def _version(project: Project) -> ModelVersion:

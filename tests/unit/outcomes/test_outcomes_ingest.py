@@ -73,6 +73,29 @@ def test_a_label_has_the_type_of_the_task(tmp_path, schema, given, label):
         assert (one.state, one.label, type(one.label)) == ("usable", label, type(label))
 
 
+@pytest.mark.parametrize(
+    ("row", "known"),
+    [
+        ({"decided": "20/07/2024 10:00"}, datetime(2024, 7, 20, 8, tzinfo=UTC)),
+        ({"decided": "2024-07-20T10:00:00Z"}, datetime(2024, 7, 20, 10, tzinfo=UTC)),
+        ({"decided": "20/07/2024 10:00", "known_time": "2024-08-01"}, datetime(2024, 8, 1, tzinfo=UTC)),
+        ({"decided": "", "known_time": ""}, NOW),
+        ({"decided": ""}, NOW),
+        ({}, NOW),
+        ({"decided": "soon"}, None),
+    ],
+)
+def test_the_known_time_that_the_source_declares_is_that_of_the_label(tmp_path, row, known):
+    field = Field("decided", "time", zone="Europe/Berlin")
+    schema = LabelSchema(known=field, date_formats={"decided": "31/12/2024"})
+    tell(tmp_path / "o", {"id": "a", "label": 1, **row}, schema=schema)
+    (one,) = shown(tmp_path / "o", FAR)
+    if known is None:
+        assert one.problem == "unreadable time"
+    else:
+        assert one.known_time == known
+
+
 def test_the_target_is_worked_out_of_its_columns(tmp_path):
     from cumulant.features import parse
 
