@@ -13,7 +13,6 @@ import msgspec
 from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.events import Actor, Fact
 from cumulant.core.progress import Progress, silent
-from cumulant.data import find
 from cumulant.project import load
 from cumulant.runtime.actions import check
 from cumulant.runtime.backup.archive import copied, damaged, read
@@ -141,6 +140,8 @@ def _settle(folder: Path, archive: Path, manifest: Manifest, note: Callable[[str
 
 def _note_missing_sources(project: Project, note: Callable[[str], None]) -> None:
     """Say which paths lead to no file from the new folder; `plan` and `train` need them."""
+    from cumulant.data import find  # loads Polars
+
     for name, spec in project.spec.data.items():
         if not spec.path or "://" in spec.path:
             continue
