@@ -19,7 +19,6 @@ from cumulant.runtime.explained import check_when
 from cumulant.runtime.rows import labelled_rows
 from cumulant.runtime.split_rule import SplitRule, rule_of
 from cumulant.training import Parameter, TrainingSummary, TrialRecord
-from cumulant.training.splits import ripened
 
 if TYPE_CHECKING:
     from cumulant.runtime.context import Context
@@ -167,6 +166,8 @@ def rows_of(context: Context, work: Work, *, leakage: bool = False) -> Split:
 
 def all_rows(context: Context, work: Work) -> TrainingSet:
     """The rows of training and test and those between, so far as they are old enough for any label to be known."""
+    from cumulant.training.splits import ripened  # loads Polars, which commands that read a record do without
+
     rows = _labelled(context, work)
     return rows.take(ripened(rows, horizon_of(rows, work.as_of)))
 
