@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import inspect
 import os
 import sys
@@ -18,6 +17,7 @@ import polars as pl
 
 from cumulant.core.errors import DefinitionError, UserCodeError, did_you_mean
 from cumulant.core.ids import digest, short
+from cumulant.core.user_modules import import_file
 from cumulant.data.code import code_digest, defined_names
 from cumulant.data.user_frames import to_polars
 
@@ -105,13 +105,9 @@ def _nothing(frame: object) -> object:
 def _imported(file: Path) -> object:
     """The file as a fresh module of its own, so that edits count at once."""
     name = f"cumulant_prepare_{short(digest([str(file), file.read_text(encoding='utf-8')]))}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
+    if file.suffix != ".py":
         raise DefinitionError(f"{file.name} is no Python file", subject=file.name, hint="name a .py file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and the like look their module up
-    spec.loader.exec_module(module)
-    return module
+    return import_file(name, file)
 
 
 def _wanted(function: Callable[[Any], Any], file: Path) -> Wants:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
-import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 
 from cumulant.core.errors import DefinitionError, UserCodeError, missing_part
 from cumulant.core.user_code import is_internal, next_step, python_message
+from cumulant.core.user_modules import import_file
 from cumulant.training.payloads import Boosters, Floats, Graph, Payload
 from cumulant.training.trainers import Fit, Params, Plain, Problem, Sample
 
@@ -87,7 +86,11 @@ def load_function(path: str, root: Path, what: str = "trainer") -> Callable[...,
     if place.endswith(".py") and not (root / place).is_file():
         raise DefinitionError(f"there is no file {place} for the {what}", subject=path)
     try:
-        module = _from_file(root / place) if place.endswith(".py") else importlib.import_module(place)
+        module = (
+            import_file(f"cumulant_user_{Path(place).stem}", root / place)
+            if place.endswith(".py")
+            else importlib.import_module(place)
+        )
     except ModuleNotFoundError as error:
         if error.name and place.startswith(error.name):
             raise DefinitionError(f"there is no module {place} for the {what} {path}", subject=path) from None
@@ -98,16 +101,6 @@ def load_function(path: str, root: Path, what: str = "trainer") -> Callable[...,
     if not callable(function):
         raise DefinitionError(f"{place} has no function {name}", subject=path)
     return function  # type: ignore[no-any-return]
-
-
-def _from_file(file: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(f"cumulant_user_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pickles of the file look their module up
-    spec.loader.exec_module(module)
-    return module
 
 
 def user_error(error: BaseException, path: str, what: str) -> UserCodeError:
