@@ -20,7 +20,11 @@ pytestmark = pytest.mark.slow
         (FEATURES.replace("import col", "import coll"), 4, ("features.py:1", "cannot import name 'coll'")),
         (FEATURES.replace("rows.columns", "rows.colums"), 4, ("features.py:4", 'did you mean "columns"?')),
         (FEATURES.replace("rows.columns", "row.columns"), 2, ("features.py:4", 'did you mean "rows"?')),
-        (FEATURES.replace("import col", "import lit"), 2, ("features.py:", "add `from cumulant.features import col")),
+        (
+            FEATURES.replace("import col", "import lit") + 'twice = col("amount") * 2\n',
+            2,
+            ("features.py:", "add `from cumulant.features import col"),
+        ),
         (FEATURES.replace('"amount"', '"amuont"'), 2, ("features.py:4", 'did you mean "amount"?')),
         (FEATURES.replace('source("rows")', 'source("rowz")'), 2, ('did you mean "rows"?',)),
         (FEATURES + 'amount = col("amount") * 2\n', 2, ("features.py:5", "already defined at features.py:4")),

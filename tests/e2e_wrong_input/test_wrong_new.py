@@ -104,7 +104,7 @@ READABLE = {
     ),
     "tabs": (table(separator="\t").encode(), "late", r'separated by "\t"'),
     "thousands": (table(changed(1, lambda _, v: f'"{v * 1000:,.2f}"')).encode(), "late", "amount is text that is read as numbers, written 1,234.5"),
-    "day/month/year": (table(changed(1, lambda n, _: f"{1 + n % 28:02d}/01/2024")).encode(), "late", "dates that are not ISO 8601"),
+    "day/month/year": (table(changed(1, lambda n, _: f"{1 + n % 28:02d}/01/2024")).encode(), "late", "read as dates, written 31/12/2024"),
     "yes and no": (table(changed(3, lambda _, v: "yes" if v else "no")).encode(), "late", "two values"),
     "True and False": (table(changed(3, lambda _, v: bool(v))).encode(), "late", "two values"),
     "blanks around values": (table(changed(2, lambda n, v: f" {v}" if n % 9 else " ?")).encode(), "late", '"?" is read as missing'),

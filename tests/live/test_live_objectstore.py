@@ -43,10 +43,12 @@ def binary(name):
 
 
 def free_ports(count):
-    """Ports that are free, and 10000 above too: SeaweedFS takes those for gRPC."""
+    """Ports that are free, and 10000 above too: SeaweedFS takes those for gRPC. All below those that the system gives
+    to connections, which others may be given before the server starts.
+    """
     found = []
     while len(found) < count:
-        port = random.randrange(20_000, 30_000)
+        port = random.randrange(11_000, 22_000)
         with socket.socket() as low, socket.socket() as high, contextlib.suppress(OSError):
             low.bind(("127.0.0.1", port))
             high.bind(("127.0.0.1", port + 10_000))
