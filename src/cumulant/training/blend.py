@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.statistics import Estimate, Metric, Rows, cluster_codes, difference
-from cumulant.training.choices import BlendChoice, Choice, average
+from cumulant.training.choices import BlendChoice, Choice
 from cumulant.training.crossval import CrossValidation
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.payloads import Floats
+from cumulant.training.payloads import Floats, average
 from cumulant.training.traffic import DAY
 from cumulant.training.trainers import Trainer
 from cumulant.training.user import UserTrainer

@@ -72,14 +72,6 @@ class BlendChoice:
         )
 
 
-def average(answers: Sequence[Floats], weights: Sequence[float]) -> Floats:
-    """The weighted sum, in the order given."""
-    total = weights[0] * answers[0]
-    for weight, other in zip(weights[1:], answers[1:], strict=True):
-        total = total + weight * other
-    return total
-
-
 def best_of(
     trainer: Trainer, records: Sequence[TrialRecord], journal: TrialJournal, folds: CrossValidation, *, most: int
 ) -> Choice | None:

@@ -6,7 +6,7 @@ regression: value) or [n, classes], before calibration, and writes itself to fil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -60,6 +60,14 @@ def mean_of(answers: list[Floats]) -> Floats:
     for one in answers[1:]:
         total = total + one
     return total / len(answers)
+
+
+def average(answers: Sequence[Floats], weights: Sequence[float]) -> Floats:
+    """The weighted sum, in the order given."""
+    total = weights[0] * answers[0]
+    for weight, other in zip(weights[1:], answers[1:], strict=True):
+        total = total + weight * other
+    return total
 
 
 class LinearWeights(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,10 +180,7 @@ class Blend(msgspec.Struct, frozen=True, kw_only=True):
         return "blend"
 
     def predict(self, matrix: Matrix, /) -> Floats:
-        total = self.weights[0] * self.members[0].predict(matrix)
-        for weight, member in zip(self.weights[1:], self.members[1:], strict=True):
-            total = total + weight * member.predict(matrix)
-        return total
+        return average([member.predict(matrix) for member in self.members], self.weights)
 
     def files(self) -> dict[str, bytes]:
         parts = _Parts(kinds=tuple(one.kind for one in self.members), weights=self.weights)

@@ -19,13 +19,13 @@ from cumulant.core.errors import IntegrityError
 from cumulant.core.progress import Progress, silent
 from cumulant.training.budget import Budget
 from cumulant.training.calm import one_thread_a_product, quiet
-from cumulant.training.choices import BlendChoice, Choice, average
+from cumulant.training.choices import BlendChoice, Choice
 from cumulant.training.crossval import CrossValidation
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.finish import Finisher
 from cumulant.training.making import make_trainer
 from cumulant.training.model import FittedModel
-from cumulant.training.payloads import Floats
+from cumulant.training.payloads import Floats, average
 from cumulant.training.records import BlendMember, FittedBooster, TrainingSummary, TrialRecord
 from cumulant.training.searched import searched_metric
 from cumulant.training.spec import TrainingSpec
