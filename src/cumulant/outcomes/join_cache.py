@@ -20,7 +20,6 @@ from pathlib import Path
 import msgspec
 import polars as pl
 
-from cumulant.core.errors import StorageError
 from cumulant.core.ids import digest
 from cumulant.outcomes import place, store
 from cumulant.outcomes.labelled_log import LabelledLog
@@ -28,7 +27,6 @@ from cumulant.outcomes.scored import HEAD, asked, named, unpacked
 from cumulant.serving import log
 
 _INDEX = "index"
-_LISTINGS = 100
 _SUFFIX = ".arrow"
 
 
@@ -71,13 +69,10 @@ class JoinCache:
         Raises:
             StorageError: a file of the log or of the labels cannot be read.
         """
-        for _ in range(_LISTINGS):
+        for _ in range(place.LISTINGS):
             with contextlib.suppress(FileNotFoundError):  # files were merged since they were listed
                 return self._rows(since, at)
-        raise StorageError(
-            "files of the prediction log vanish while they are read", subject=str(self.outcomes.log),
-            hint="look for a program that deletes files there",
-        )  # fmt: skip
+        raise place.vanishing(self.outcomes.log)
 
     def _rows(self, since: date | None, at: datetime) -> list[pl.DataFrame]:
         before = self._index()

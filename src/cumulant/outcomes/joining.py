@@ -11,7 +11,6 @@ import polars as pl
 import pyarrow as pa
 
 from cumulant.core.clock import Clock
-from cumulant.core.errors import StorageError
 from cumulant.core.plan import Field
 from cumulant.outcomes import place, store
 from cumulant.outcomes.labelled_log import LabelledLog
@@ -26,7 +25,6 @@ from cumulant.serving import log
 
 _TIME = pa.timestamp("us", "UTC")
 _LABEL = [*IDENTITY, "label", "value", "label_known_time", "weight"]
-_LISTINGS = 100
 #: the join's columns
 _JOINED = pa.schema(
     [
@@ -134,7 +132,7 @@ class Outcomes(LabelledLog):
         """
         labelled = 0
         meant = asked(*named(fresh)) if fresh.height else None
-        for _ in range(_LISTINGS):
+        for _ in range(place.LISTINGS):
             gone = False
             for file, read in log.stored(self.log):
                 new = not progress.seen(file.day, file.life, file.first, file.last)
@@ -147,11 +145,7 @@ class Outcomes(LabelledLog):
                     progress.see(file.day, file.life, file.first, file.last)
             if not gone:
                 return labelled
-        raise StorageError(
-            "files of the prediction log vanish while they are read",
-            subject=str(self.log),
-            hint="look for a program that deletes files there",
-        )
+        raise place.vanishing(self.log)
 
     def _look_into(
         self, read: log.Rows, facts: pl.DataFrame, meant: pl.Expr | None, pairing: Pairing | None

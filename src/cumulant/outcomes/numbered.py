@@ -11,12 +11,11 @@ from typing import NamedTuple
 import polars as pl
 import pyarrow as pa
 
-from cumulant.core.errors import StorageError
+from cumulant.outcomes import place
 from cumulant.outcomes.store import read_table, write_table, writing_to
 
 #: rows of a last file that is written again when some are added
 _SMALL = 8_192
-_LISTINGS = 100
 _FILE = re.compile(r"(\d{12})-(\d{12})\.parquet")
 
 
@@ -61,13 +60,10 @@ class Numbered:
 
     def since(self, cursor: int, *, limit: int | None = None) -> tuple[pl.DataFrame, int]:
         """Rows after the one numbered `cursor`, at most `limit`, and the cursor to go on from."""
-        for _ in range(_LISTINGS):
+        for _ in range(place.LISTINGS):
             with contextlib.suppress(FileNotFoundError):
                 return self._since(cursor, limit)
-        raise StorageError(
-            "files of the outcomes vanish while they are read", subject=str(self._folder),
-            hint="look for a program that deletes files there",
-        )  # fmt: skip
+        raise place.vanishing(self._folder, "files of the outcomes")
 
     def _since(self, cursor: int, limit: int | None) -> tuple[pl.DataFrame, int]:
         found: list[pl.DataFrame] = []

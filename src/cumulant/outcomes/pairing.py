@@ -13,14 +13,13 @@ from pathlib import Path
 
 import polars as pl
 
-from cumulant.core.errors import StorageError
+from cumulant.outcomes import place
 from cumulant.outcomes.pairs import paired
 from cumulant.outcomes.scored import COLUMNS, IDENTITY, asked, frame, unpacked
 from cumulant.serving import log
 
 #: a request and its copy are answered within this time
 _APART = timedelta(hours=1)
-_LISTINGS = 100
 _READ = [name for name in COLUMNS if name != "request"]
 
 
@@ -68,7 +67,7 @@ def _around(folder: Path, mirrored: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """
     ids, first = _ids(mirrored), _moment(mirrored["time"].min()) - _APART
     last = _moment(mirrored["time"].max()) + _APART
-    for _ in range(_LISTINGS):
+    for _ in range(place.LISTINGS):
         gone = False
         for file, read in log.stored(folder, since=first.date(), until=last.date()):
             if _written(file.path) >= first.timestamp():
@@ -76,10 +75,7 @@ def _around(folder: Path, mirrored: pl.DataFrame) -> Iterator[pl.DataFrame]:
                 gone |= not file.path.exists()
         if not gone:
             return
-    raise StorageError(
-        "files of the prediction log vanish while they are read", subject=str(folder),
-        hint="look for a program that deletes files there",
-    )  # fmt: skip
+    raise place.vanishing(folder)
 
 
 def _written(path: Path) -> float:

@@ -7,8 +7,19 @@ from pathlib import Path
 
 import msgspec
 
+from cumulant.core.errors import StorageError
+
+#: how often files are listed again that are merged while they are read
+LISTINGS = 100
 LABELS, WRITING, INBOX, CLAIMED = "labels", "writing", "inbox", "claimed"
 MERGED, POSTED = "merged-", "posted-"
+
+
+def vanishing(folder: Path, what: str = "files of the prediction log") -> StorageError:
+    """What `LISTINGS` lists in a row that did not hold mean."""
+    return StorageError(
+        f"{what} vanish while they are read", subject=str(folder), hint="look for a program that deletes files there"
+    )
 
 
 class Ingested(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,6 @@ from cumulant.serving import log
 
 #: bytes of the log's files that are read at once; a day is read whole
 _AT_ONCE = 16 << 20
-_LISTINGS = 100
 Query = Callable[[pl.LazyFrame], pl.LazyFrame]
 #: of the files of a call
 _Scan = Callable[[list[Path]], pl.LazyFrame]
@@ -90,7 +89,7 @@ def _size(folder: Path) -> int:
 
 def _collected(folder: Path, paths: Callable[[], list[Path]], scan: _Scan) -> pl.DataFrame | None:
     """A file that is merged while it is read is looked for again."""
-    for _ in range(_LISTINGS):
+    for _ in range(place.LISTINGS):
         listed: list[Path] = []
         try:
             listed = paths()
@@ -101,9 +100,7 @@ def _collected(folder: Path, paths: Callable[[], list[Path]], scan: _Scan) -> pl
             continue
         except (OSError, pl.exceptions.PolarsError) as error:
             raise _damaged(folder, listed, scan, error) from error
-    raise StorageError(
-        "files vanish while they are read", subject=str(folder), hint="look for a program that deletes files there"
-    )
+    raise place.vanishing(folder, "files")
 
 
 def _damaged(folder: Path, paths: Sequence[Path], scan: _Scan, error: Exception) -> StorageError:
