@@ -1,4 +1,4 @@
-"""Months of the demo that no caller replays: scored as a batch, and taken into the log as other systems' logs are."""
+"""What no caller of the demo brings: months that are scored as a batch, and labels that come after the callers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.progress import Progress
+from cumulant.core.units import to_micros
 from cumulant.runtime.labels import import_predictions, ingest_labels
 from cumulant.runtime.predict import predict
+from cumulant.runtime.replay.progress import Asked, begin
 from cumulant.runtime.replay.rows import Period
 
 if TYPE_CHECKING:
@@ -40,3 +42,22 @@ def score(project: Project, uri: str, since: datetime, until: datetime, progress
         known.drop("number").write_parquet(told)
         import_predictions(project, file, _PARTS, principal=who, version=version.version)
         ingest_labels(project, [str(told)], principal=who)
+
+
+def labels_after(project: Project, uri: str, since: datetime, until: datetime) -> None:
+    """Take in what becomes known of answered rows after a replay of the period was ended. Without it the last day of a
+    replay has the labels of flights that were in time and lacks those of flights that came late.
+    """
+    import polars as pl
+
+    period = Period(project, project.registry().resolve(uri), since, until)
+    ids = begin(project.state, Asked(model=period.model, since=to_micros(since), until=to_micros(until))).ids
+    if not ids:
+        return
+    answered = pl.DataFrame(
+        {"number": list(ids), "id": list(ids.values())}, schema={"number": pl.UInt32, "id": pl.String}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "landed.parquet"
+        period.sample(1)[1].join(answered, on="number").drop("number").write_parquet(file)
+        ingest_labels(project, [str(file)], principal=project.principal())

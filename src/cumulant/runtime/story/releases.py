@@ -22,6 +22,7 @@ from cumulant.runtime.release.starting import start_release
 from cumulant.runtime.stack import lifecycle
 from cumulant.runtime.stack.book import FOLDER, read_book
 from cumulant.runtime.stack.gateway_key import key_path
+from cumulant.runtime.story.batches import labels_after
 from cumulant.runtime.story.candidates import faulty, good, leaked
 from cumulant.runtime.story.faulty import Fault
 from cumulant.runtime.story.told import Stage, Told
@@ -40,6 +41,8 @@ SPEED = 24_000.0
 #: folder of the gateway in the project's state
 GATEWAY = "gateway"
 _LONGEST, _LOOK = 240.0, 0.2
+#: releases of one sound version: `release.alpha` of the demo lets 15% of them come back
+_ATTEMPTS = 3
 _SLOW, _FAILING = 0.25, 0.02
 
 
@@ -77,14 +80,18 @@ def releases(project: Project, made: Made, progress: Progress) -> tuple[tuple[To
 
     Raises:
         EngineUnavailableError: something does not start.
-        StepFailedError: a release does not come to its end.
+        StepFailedError: a release does not come to its end, or a sound version comes back each time.
     """
     return _over_callers(project, SINCE, progress, lambda releasing: tuple(releasing.all(made)))
 
 
-def retrained(project: Project, identity: str, since: datetime, progress: Progress) -> tuple[Told, datetime]:
-    """The release `identity`, which the watch has begun, over the callers of `since` and after; as `releases`."""
-    return _over_callers(project, since, progress, lambda releasing: releasing.follow("retrained", identity))
+def retrained(
+    project: Project, uri: str, identity: str, since: datetime, progress: Progress
+) -> tuple[tuple[Told, ...], datetime]:
+    """The release `identity` of the version `uri`, which the watch has begun, over the callers of `since` and after; as
+    `releases`.
+    """
+    return _over_callers(project, since, progress, lambda releasing: tuple(releasing.begun(uri, identity)))
 
 
 def _over_callers(
@@ -96,6 +103,7 @@ def _over_callers(
         found = do(Releasing(project, callers, progress))
     if callers.replayed is None:
         raise callers.error or StepFailedError("the replay did not come to its end")
+    labels_after(project, f"{callers.replayed.model}/{callers.replayed.version}", since, _UNTIL)
     return found, callers.replayed.reached
 
 
@@ -106,7 +114,7 @@ class Releasing:
         self._project, self._callers, self._progress = project, callers, progress
 
     def all(self, made: Made) -> Iterator[Told]:
-        yield self._version("v2", made.good)
+        yield from self._until_promoted("v2", made.good, self._version("v2", made.good))
         yield self._faulty("slow", Fault(slow=_SLOW))
         yield self._faulty("failing", Fault(failing=_FAILING))
         yield self._version("leaked", made.leaked)
@@ -134,11 +142,23 @@ class Releasing:
         begun = time.monotonic()
         return self._told(name, version, self._awaited(name, start().id), begun)
 
-    def follow(self, name: str, identity: str) -> Told:
-        """A release that has begun already."""
-        begun = time.monotonic()
+    def begun(self, uri: str, identity: str) -> Iterator[Told]:
+        """The release of a version that was trained again; it has begun already."""
+        name, begun = "retrained", time.monotonic()
         release = self._awaited(name, identity)
-        return self._told(name, release.candidate.version, release, begun)
+        yield from self._until_promoted(name, uri, self._told(name, release.candidate.version, release, begun))
+
+    def _until_promoted(self, name: str, uri: str, first: Told) -> Iterator[Told]:
+        """The first release of a sound version, and those after it as long as it comes back by chance."""
+        told = first
+        yield told
+        for _ in range(1, _ATTEMPTS):
+            if told.verdict == "promoted":
+                return
+            told = self._version(name, uri)
+            yield told
+        if told.verdict != "promoted":
+            raise StepFailedError(f"{name} was not promoted in {_ATTEMPTS} releases: {told.reason}", subject=told.id)
 
     def _told(self, name: str, version: str, release: Release, begun: float) -> Told:
         failed = self._callers.taken()

@@ -15,20 +15,22 @@ from cumulant.runtime.story import feed
 from cumulant.runtime.story.asked import ask_people
 from cumulant.runtime.story.batches import score
 from cumulant.runtime.story.folder import FEED, begun
-from cumulant.runtime.story.releases import Made, afresh, releases, retrained, up
+from cumulant.runtime.story.releases import SINCE, Made, afresh, releases, retrained, up
 from cumulant.runtime.story.told import Found, Monitored, Reviewed, Told, Year
 from cumulant.runtime.watching.retraining import go_on
-from cumulant.runtime.watching.rounds import watch_round
+from cumulant.runtime.watching.rounds import Round, watch_round
 from cumulant.runtime.watching.standing import Wanted
 
 if TYPE_CHECKING:
     from cumulant.project import Project
 
-#: the day on which the feed is mended, and the watch looks again
-_MENDED = FEED + timedelta(days=1)
+#: the feed is mended after a day, and the watch looks each day; harm of one summer month may take some to be shown
+_DAY, _LOOKS = timedelta(days=1), 7
 _AUTUMN, _LAST = datetime(2013, 9, 1, tzinfo=UTC), datetime(2013, 12, 24, tzinfo=UTC)
 #: of the flights after summer, one in so many is scored
 _EVERY = 6
+#: and of those before its release
+_EVERY_EARLIER = 2
 
 
 def year(project: Project, champion: str, made: Made, progress: Progress) -> Year:
@@ -54,12 +56,12 @@ class _Year:
             told, reached = releases(self._project, made, self._progress)
         queued, answered = ask_people(self._project, min(max(reached, FEED - timedelta(days=7)), FEED), self._progress)
         self._fault(made.good, reached)
-        new, reached = self._retrained(made.good, max(FEED, reached))
+        again, reached = self._retrained(made.good, max(FEED, reached))
         used = used_for_training(self._project)
-        self._autumn(f"{self._project.name}/{new.version}", reached)
+        self._autumn(f"{self._project.name}/{again[-1].version}", reached)
         alerts = overview(self._project, principal=self._project.principal(), ended=True).alerts
         return Year(
-            release=(*told, new),
+            release=(*told, *again),
             monitoring=Monitored(
                 findings=tuple(self._findings), alerts=tuple(alerts), trained=tuple(self._trained)
             ),
@@ -67,23 +69,36 @@ class _Year:
         )  # fmt: skip
 
     def _fault(self, served: str, since: datetime) -> None:
-        """The rest of July's flights are answered; then a day of weather comes without values, which trains nothing."""
+        """The rest of July's flights are answered; then a day of weather comes without values, which trains nothing.
+
+        What the version says of flights since it was trained is filled in: its release gave it callers only some day,
+        and few at first.
+        """
+        score(self._project, served, SINCE, since, self._progress, every=_EVERY_EARLIER)
         score(self._project, served, since, FEED, self._progress)
         feed.go_null(self._project.root / "data", FEED)
         self._look(FEED)
 
-    def _retrained(self, served: str, since: datetime) -> tuple[Told, datetime]:
-        """The feed is mended; harm that a day more shows is a reason to train, and the new version releases itself."""
+    def _retrained(self, served: str, since: datetime) -> tuple[tuple[Told, ...], datetime]:
+        """The feed is mended; harm that is still there is a reason to train, and the new version releases itself."""
         feed.mend(self._project.root / "data")
-        score(self._project, served, since, _MENDED, self._progress)
-        self._look(_MENDED)
+        at = self._until_asked(served, since)
         # Servers that begin now know of the weather that has come since.
         with up(self._project, served, self._progress):
-            wanted = self._trained_by(_MENDED)
-            if wanted is None or wanted.release is None:
+            wanted = self._trained_by(at)
+            if wanted is None or wanted.candidate is None or wanted.release is None:
                 said = "nothing asked for it" if wanted is None else wanted.said
                 raise StepFailedError(f"the model of summer was not trained again and released: {said}")
-            return retrained(self._project, wanted.release, _MENDED, self._progress)
+            return retrained(self._project, wanted.candidate, wanted.release, at, self._progress)
+
+    def _until_asked(self, served: str, since: datetime) -> datetime:
+        """The day of the look that asked for a training."""
+        for at in (FEED + number * _DAY for number in range(1, _LOOKS + 1)):
+            score(self._project, served, since, at, self._progress)
+            since, seen = max(since, at), self._look(at)
+            if seen.action.do == "train":
+                return at
+        raise StepFailedError(f"no look of the week after {FEED:%d %B} asked for a training: {seen.action.sentence}")
 
     def _autumn(self, served: str, since: datetime) -> None:
         """A batch job scores some of the flights until Christmas, and the watch looks once more."""
@@ -91,11 +106,12 @@ class _Year:
         score(self._project, served, max(since, _AUTUMN), _LAST, self._progress, every=_EVERY)
         self._look(_LAST)
 
-    def _look(self, at: datetime) -> None:
+    def _look(self, at: datetime) -> Round:
         """One look of the watch, as `cumulant monitor watch --once --at` has it."""
         self._progress(f"the watch looks, {at:%d %B}")
         seen = watch_round(self._project, principal=self._project.principal(), at=at, progress=self._progress)
         self._findings += [Found(**msgspec.structs.asdict(one), at=at, version=seen.version) for one in seen.findings]
+        return seen
 
     def _trained_by(self, at: datetime) -> Wanted | None:
         found = go_on(self._project, principal=self._project.principal(), as_of=at, progress=self._progress)
