@@ -113,6 +113,17 @@ def test_scores_of_xgboost_agree_to_the_bit(tmp_path):
     assert servable.parity.max_difference == 0
 
 
+@pytest.mark.parametrize(
+    ("objective", "target"), [("binary:logistic", 0), ("binary:logistic", 1), ("count:poisson", 0)]
+)
+def test_a_target_that_never_changed_is_answered_as_by_xgboost(tmp_path, objective, target):
+    sample = rows(np.random.default_rng(0), 60)
+    booster = xgboost.train({"objective": objective}, xgboost.DMatrix(sample, np.full(60, target)), 3)
+    booster.save_model(tmp_path / "m.ubj")
+    servable = built(read_xgboost(tmp_path / "m.ubj"), tmp_path / "out", given(sample))
+    assert servable.parity.max_difference < 5e-7
+
+
 def test_values_on_the_thresholds_take_the_original_s_side(tmp_path):
     """A value that float32 would move across a float64 threshold stays where LightGBM puts it."""
     rng = np.random.default_rng(2)

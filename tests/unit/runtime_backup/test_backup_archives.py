@@ -71,6 +71,7 @@ def link(kind, name, to):
         (added("files/C:/escaped"), "no file of a project"),
         (added("files/..\\escaped"), "no file of a project"),
         (added("escaped"), "no file of a project"),
+        (added("files/" + "a" * 300), "no file of a project"),
         (added(link(tarfile.SYMTYPE, "files/link", "/etc")), "a link or no file"),
         (added(link(tarfile.LNKTYPE, "files/link", "files/salt")), "a link or no file"),
         (added(link(tarfile.FIFOTYPE, "files/pipe", "")), "a link or no file"),
@@ -102,3 +103,13 @@ def test_an_archive_that_was_cut_off_is_refused(root, tmp_path, place, compresse
     with pytest.raises(IntegrityError):
         restore(tmp_path / "cut", place / "restored")
     assert list(place.iterdir()) == []
+
+
+def test_headers_without_end_are_damage(root, tmp_path):
+    header = tarfile.TarInfo("files/x")
+    header.type, header.size = tarfile.XHDTYPE, 0
+    archive = tmp_path / "headers.tar"
+    archive.write_bytes(header.tobuf() * 5000)
+    with pytest.raises(IntegrityError, match="headers without end"):
+        restore(archive, tmp_path / "restored")
+    assert not (tmp_path / "restored").exists()

@@ -6,6 +6,7 @@ named go right. The sums start at the base score, so that they round as XGBoost'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,6 +48,7 @@ _LINKS = {
     "rank:map": "identity",
 }
 _MOST_FEATURES = 1_000_000
+_LEAST_BASE = np.float32(1e-6)
 _LONGEST_NAME = 1000
 
 
@@ -74,7 +76,7 @@ class XgboostTrees:
         if self.objective not in _LINKS:
             raise DefinitionError(f'XGBoost objective "{self.objective}" has no ONNX form here', hint=_OTHER)
         try:
-            wrong = not np.isfinite(self.margins()).all()
+            wrong = any(math.isnan(margin) or margin == math.inf for margin in self.margins())
         except ValueError:
             wrong = True
         if wrong:
@@ -137,11 +139,13 @@ class XgboostTrees:
 
 
 def _margin(base: np.float32, link: str) -> float:
+    """Of a target that was always 0 or 1 XGBoost stores these, and limits a probability before its logit."""
     match link:
         case "sigmoid":
-            return float(-np.log(np.float32(1) / base - np.float32(1)))
+            limited = np.clip(base, _LEAST_BASE, np.float32(1) - _LEAST_BASE)
+            return float(-np.log(np.float32(1) / limited - np.float32(1)))
         case "exp":
-            return float(np.log(base))
+            return float(np.log(base)) if base else -math.inf
         case _:
             return float(base)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Literal, Self
 
 from cumulant.core.errors import IntegrityError, UsageError
-from cumulant.runtime.backup.manifest import FILES, NAME, StoredFile, checked_path, is_plain
+from cumulant.runtime.backup.manifest import FILES, NAME, NAMED, StoredFile, checked_path, is_plain
 
 _BLOCK = 1024 * 1024
 #: a manifest of more than a million files
@@ -117,7 +117,9 @@ def read(path: Path, take: Callable[[str, IO[bytes]], None]) -> bytes | None:
                 last = checked_path(member.name, str(path))
                 take(last, content)
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise damaged(path, f"the archive is damaged at {last}: {error}") from None
+        raise damaged(path, f"the archive is damaged at {last[:NAMED]}: {error}") from None
+    except RecursionError:  # tarfile reads headers of headers by calling itself
+        raise damaged(path, f"the archive is damaged at {last[:NAMED]}: headers without end") from None
     return manifest
 
 

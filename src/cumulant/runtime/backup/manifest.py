@@ -14,8 +14,8 @@ FORMAT = 1
 NAME = "manifest.json"
 #: begins the name of every other member
 FILES = "files/"
-#: letters of a path, and those of one that an error shows
-_LONGEST, _NAMED = 4096, 200
+#: letters of a path, bytes of one part of it, and letters of one that an error shows
+_LONGEST, _LONGEST_PART, NAMED = 4096, 255, 200
 _DRIVE = re.compile("[A-Za-z]:")
 
 
@@ -73,7 +73,7 @@ def checked_path(name: str, archive: str) -> str:
     path = name.removeprefix(FILES)
     if name == path or len(path) > _LONGEST or not is_plain(path):
         raise IntegrityError(
-            f"the archive holds {name[:_NAMED]!a}, which is no file of a project",
+            f"the archive holds {name[:NAMED]!a}, which is no file of a project",
             subject=archive,
             hint="`cumulant backup` does not write such a file: nothing was restored",
         )
@@ -81,7 +81,9 @@ def checked_path(name: str, archive: str) -> str:
 
 
 def is_plain(path: str) -> bool:
-    """Whether a path is text and leads below the folder that it is relative to, on every system."""
+    """Whether a path is one that a file can have, and leads below the folder that it is relative to, on every system."""
     if any("\ud800" <= letter <= "\udfff" or letter in "\0\\" for letter in path):
         return False
-    return not _DRIVE.match(path) and all(part not in ("", ".", "..") for part in path.split("/"))
+    return not _DRIVE.match(path) and all(
+        part not in ("", ".", "..") and len(part.encode()) <= _LONGEST_PART for part in path.split("/")
+    )
