@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from cumulant.outcomes.ingest import Taken, ingest_file, ingest_inbox, waiting
     from cumulant.outcomes.joining import Advanced, Outcomes
     from cumulant.outcomes.labelled_log import LabelledLog
-    from cumulant.outcomes.labels import LabelSchema, asked_names, asked_ref, key_ref, key_text, number
+    from cumulant.outcomes.labels import LabelSchema, asked_names, asked_ref, key_ref, number
     from cumulant.outcomes.losses import LOSSES, Loss, class_probabilities, decision, read_outputs
     from cumulant.outcomes.pairs import Graded, Pair
     from cumulant.outcomes.place import INBOX, Ingested
+    from cumulant.outcomes.prediction_refs import key_refs
     from cumulant.outcomes.scored import logged
     from cumulant.outcomes.store import locked, write_bytes, writing_to
 
@@ -53,7 +54,7 @@ _HOMES = {
     "asked_names": "labels",
     "asked_ref": "labels",
     "key_ref": "labels",
-    "key_text": "labels",
+    "key_refs": "prediction_refs",
     "locked": "store",
     "logged": "scored",
     "number": "labels",
@@ -94,7 +95,7 @@ __all__ = [
     "ingest_file",
     "ingest_inbox",
     "key_ref",
-    "key_text",
+    "key_refs",
     "kind_of",
     "locked",
     "logged",

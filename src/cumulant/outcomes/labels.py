@@ -31,7 +31,7 @@ BY_ID = f"i{SEPARATOR}"
 _KEPT = 200
 _ROLES = ("id", "row", "label", "known_time", "model", "weight", "time")
 #: values that a frame of the source holds as they are, by the type of their column
-_HELD: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
+HELD: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 _ALIASES = {"id": ("id", "request_id", "prediction_id")}
 #: before and after these moments Arrow and Python do not agree on what a time is
 _EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
@@ -85,12 +85,6 @@ def key_ref(key: str, event_time: datetime) -> str:
     return f"{BY_KEY}{micros(event_time - EPOCH)}{SEPARATOR}{key}"
 
 
-def key_text(row: Mapping[str, object], fields: Sequence[Field]) -> str | None:
-    """The key of a logged request, in which personal values are hashed already; None where a part of it is missing."""
-    texts = _texts(row, fields)
-    return None if texts is None or None in texts else _ENCODE(texts).decode()
-
-
 def asked_ref(row: Mapping[str, object], fields: Sequence[Field], event_time: datetime, salt: bytes) -> str | None:
     """As `key_ref`, by all `fields` that were asked, for requests that do not hold the key; one may have no value.
 
@@ -111,12 +105,12 @@ def _texts(row: Mapping[str, object], fields: Sequence[Field]) -> list[str | Non
     values = [row.get(field.name) for field in fields]
     if not fields or HIDDEN in values:
         return None
-    return [None if value is None else _held_text(value, field) for value, field in zip(values, fields, strict=True)]
+    return [None if value is None else held_text(value, field) for value, field in zip(values, fields, strict=True)]
 
 
-def _held_text(value: object, field: Field) -> str:
+def held_text(value: object, field: Field) -> str:
     """The text of a value as a frame of the source holds it; personal ones are texts already."""
-    if field.personal or type(value) is _HELD.get(field.dtype):  # as almost all are
+    if field.personal or type(value) is HELD.get(field.dtype):  # as almost all are
         return str(value)
     return str(as_held(value, field))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -12,6 +13,21 @@ Loss = Literal["brier", "squared_error", "log_loss", "zero_one"]
 LOSSES: tuple[Loss, ...] = ("brier", "squared_error", "log_loss", "zero_one")
 _TINY = 1e-6
 _DECODE = msgspec.json.Decoder().decode
+
+
+class _Probability(msgspec.Struct):
+    probability: float
+
+
+class _Prediction(msgspec.Struct):
+    """An answer whose number is its prediction: it tells no probability."""
+
+    prediction: float
+    probability: msgspec.UnsetType = msgspec.UNSET
+
+
+_PROBABILITY = msgspec.json.Decoder(_Probability).decode
+_PREDICTION = msgspec.json.Decoder(_Prediction).decode
 
 
 def read_outputs(text: str) -> Mapping[str, object]:
@@ -34,6 +50,24 @@ def score(outputs: Mapping[str, object]) -> float | None:
             return found
     numbers = [number for value in outputs.values() if (number := _number(value)) is not None]
     return numbers[0] if len(numbers) == 1 and len(outputs) == 1 else None
+
+
+def scores(texts: Sequence[str]) -> list[float | None]:
+    """As `score` of `read_outputs`, of many rows."""
+    for read in (_probabilities, _predictions):  # as almost all answers are
+        with contextlib.suppress(msgspec.DecodeError):
+            found = read(texts)
+            if all(map(math.isfinite, found)):
+                return list(found)
+    return [score(read_outputs(text)) for text in texts]
+
+
+def _probabilities(texts: Iterable[str]) -> list[float]:
+    return [_PROBABILITY(text).probability for text in texts]
+
+
+def _predictions(texts: Iterable[str]) -> list[float]:
+    return [_PREDICTION(text).prediction for text in texts]
 
 
 def class_probabilities(outputs: Mapping[str, object], classes: Sequence[str | int | bool]) -> list[float] | None:

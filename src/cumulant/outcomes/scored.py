@@ -11,9 +11,9 @@ import msgspec
 import polars as pl
 
 from cumulant.core.plan import Field
-from cumulant.core.units import from_micros
 from cumulant.outcomes import losses
-from cumulant.outcomes.labels import BY_ID, SEPARATOR, key_ref, key_text
+from cumulant.outcomes.labels import BY_ID, SEPARATOR
+from cumulant.outcomes.prediction_refs import key_refs
 from cumulant.serving import log
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def frame(rows: pl.DataFrame, key: Sequence[Field]) -> pl.DataFrame:
     found = rows.select([name for name in COLUMNS if name in rows.columns])
     if "outputs" in found.columns:
         found = found.filter(ANSWERED)
-        scores = [losses.score(losses.read_outputs(text)) for text in found["outputs"]]
+        scores = losses.scores(found["outputs"].to_list())
         found = found.with_columns(pl.Series("score", scores, dtype=pl.Float64))
     return found.with_columns(
         pl.concat_str(pl.lit(BY_ID), "row", pl.lit(SEPARATOR), "id").alias("id_ref"),
@@ -114,12 +114,9 @@ def asked(ids: pl.Series, times: pl.Series) -> pl.Expr:
 def _key_refs(found: pl.DataFrame, key: Sequence[Field]) -> list[str | None]:
     if not key:
         return [None] * found.height
-    times = found["event_time"].cast(pl.Int64)
-    refs: list[str | None] = []
-    for request, when in zip(found["request"], times, strict=True):
-        text = None if when is None else key_text(_object(request), key)
-        refs.append(None if text is None or when is None else key_ref(text, from_micros(when)))
-    return refs
+    requests = [_object(text) for text in found["request"].to_list()]
+    columns = [[request.get(field.name) for request in requests] for field in key]
+    return key_refs(columns, key, found["event_time"].cast(pl.Int64).to_list())
 
 
 def _object(text: str) -> dict[str, object]:

@@ -228,16 +228,6 @@ def test_whatever_comes_first_each_labelled_prediction_is_given_once(tmp_path, s
     assert set(both) <= {one.id for one in outcomes.graded()[0]}
 
 
-def test_hidden_keys_meet_nobody(tmp_path):
-    """Without a salt every personal value is the same text: it must not make all cards one."""
-    from outcomes_support import KEY
-
-    from cumulant.outcomes.labels import key_text
-
-    assert key_text({"card": "#hidden", "number": 7}, KEY) is None
-    assert key_text({"card": "#a1", "number": 7.0}, KEY) == '["#a1","7"]'
-
-
 def test_a_look_that_is_cut_off_before_the_losses_finds_them_the_next_time(tmp_path, monkeypatch):
     put(tmp_path / "log", {"id": "a"}, {"id": "a", "shadow": True, "version": "2", "served_arm": "candidate"})
     tell(tmp_path / "outcomes", {"id": "a", "label": True, "known_time": LATER})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -13,8 +13,6 @@ from cumulant import outcomes, review
 from cumulant.core.ids import digest
 from cumulant.core.masking import mask
 from cumulant.core.units import from_micros
-from cumulant.outcomes import key_ref as named_by_key
-from cumulant.outcomes import key_text
 from cumulant.serving.log import as_held
 
 if TYPE_CHECKING:
@@ -26,8 +24,8 @@ if TYPE_CHECKING:
     from cumulant.runtime.task import Task
 
 _SEP = "\x1f"
-#: what tells a row of the log from others, out of its fields and its moment; None where they cannot
-Name = Callable[[Mapping[str, object], Sequence["Field"], datetime], str | None]
+#: what tells each row of the log from others, out of columns of fields and the moments; None where they cannot
+Name = Callable[[Sequence[Sequence[object]], Sequence["Field"], Sequence[int]], Sequence[str | None]]
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def answers(
         if not set(names) <= set(fields):
             continue  # the source no longer has what was asked then
         held = refs.is_in(table["ref"].implode()).fill_null(value=False)
-        by_all = refs_of(table["ref"], raw, [fields[name] for name in names], at, salt, name=_asked_ref(salt))
+        by_all = refs_of(table["ref"], raw, [fields[name] for name in names], at, salt, name=_asked_refs(salt))
         # Rows that were asked alike cannot be told apart by what was asked.
         refs = refs.zip_with(held, by_all.zip_with(by_all.is_unique(), _none(raw.height)))
     found = pl.DataFrame({"ref": refs}).join(table, on="ref", how="left", maintain_order="left")
@@ -104,19 +102,18 @@ def answers(
     return Answers(label=label, used=used, weight=weight)
 
 
-def key_ref(row: Mapping[str, object], fields: Sequence[Field], event_time: datetime) -> str | None:
-    """By the key: `fields` in its order."""
-    text = key_text(row, fields)
-    return None if text is None else named_by_key(text, event_time)
+def _asked_refs(salt: bytes) -> Name:
+    def refs(columns: Sequence[Sequence[object]], fields: Sequence[Field], times: Sequence[int]) -> list[str | None]:
+        names = [field.name for field in fields]
+        rows = (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
+        return [outcomes.asked_ref(row, fields, from_micros(when), salt) for row, when in zip(rows, times, strict=True)]
 
-
-def _asked_ref(salt: bytes) -> Name:
-    return lambda row, fields, event_time: outcomes.asked_ref(row, fields, event_time, salt)
+    return refs
 
 
 def refs_of(
     wanted: pl.Series, raw: pl.DataFrame, fields: Sequence[Field], at: pl.Series | None, salt: bytes,
-    *, name: Name = key_ref,
+    *, name: Name = outcomes.key_refs,
 ) -> pl.Series:  # fmt: skip
     """What each entity row and a prediction have in common: what `name` makes of `fields` and the moment, where that is
     the moment of one that is `wanted`.
@@ -125,17 +122,13 @@ def refs_of(
 
     if at is None or not fields:
         return _none(raw.height)
-    moments = {int(ref.split(_SEP)[1]) for ref in wanted}
+    moments = {int(ref.split(_SEP)[1]) for ref in wanted.to_list()}
     times = at.cast(pl.Datetime("us")).cast(pl.Int64)
-    near = times.is_in(list(moments))
-    rows = raw.select(field.name for field in fields).filter(near).iter_rows(named=True)
-    texts = iter(
-        [
-            name(_as_logged(row, fields, salt), fields, from_micros(when))
-            for row, when in zip(rows, times.filter(near), strict=True)
-        ]
-    )
-    return pl.Series("ref", [next(texts) if fits else None for fits in near], dtype=pl.String)
+    near = times.is_in(list(moments)).fill_null(value=False)
+    rows = raw.filter(near)
+    columns = [_as_logged(rows[field.name], field, salt) for field in fields]
+    texts = iter(name(columns, fields, times.filter(near).to_list()))
+    return pl.Series("ref", [next(texts) if fits else None for fits in near.to_list()], dtype=pl.String)
 
 
 def _none(height: int) -> pl.Series:
@@ -148,12 +141,9 @@ def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _as_logged(row: Mapping[str, object], fields: Sequence[Field], salt: bytes) -> dict[str, object]:
+def _as_logged(column: pl.Series, field: Field, salt: bytes) -> list[object]:
     """The values as the log holds them: personal ones are hashed there."""
-    personal = {field.name: field for field in fields if field.personal}
-    if not personal:
-        return dict(row)
-    return {
-        name: mask(as_held(value, personal[name]), salt) if name in personal and value is not None else value
-        for name, value in row.items()
-    }
+    values: list[object] = column.to_list()
+    if not field.personal:
+        return values
+    return [None if value is None else mask(as_held(value, field), salt) for value in values]
