@@ -64,6 +64,14 @@ def test_groups_are_full_enough_and_neighbours_stay_together(counts, ordered):
         assert (held / pooled.sum() * smaller >= 5 - 1e-6).all()
 
 
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=30), st.integers(0, 3))
+def test_cells_are_summed_by_group_whatever_their_order(group, blocks):
+    counts = np.random.default_rng(len(group)).integers(0, 1000, (blocks, len(group)))
+    members = np.eye(max(group) + 1)[group]
+    assert np.array_equal(gathered(counts, np.array(group)), counts @ members)
+    assert np.array_equal(gathered(counts.sum(axis=0), np.array(group)), counts.sum(axis=0) @ members)
+
+
 def test_independent_rows_give_pearson_and_fisher():
     """One block: scipy's own test of a table. Fisher's tea: 3 of 4 against 1 of 4 has a chance of 17/70 (Fisher 1935)."""
     left, right = np.array([[30.0, 50, 20]]), np.array([[45.0, 40, 35]])

@@ -46,10 +46,12 @@ def distances(
 
 def gathered(counts: Floats, group: Codes) -> Floats:
     """Counts [..., cells] summed over the cells of each group [..., groups]."""
-    codes = np.asarray(group, dtype=np.int64)
-    members = np.zeros((len(codes), int(codes.max()) + 1))
-    members[np.arange(len(codes)), codes] = 1.0
-    summed: Floats = np.asarray(counts, dtype=np.float64) @ members
+    codes, cells = np.asarray(group, dtype=np.int64), np.asarray(counts, dtype=np.float64)
+    order = np.argsort(codes, kind="stable")
+    ordered = codes[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    summed: Floats = np.zeros((*cells.shape[:-1], int(ordered[-1]) + 1))
+    summed[..., ordered[starts]] = np.add.reduceat(cells[..., order], starts, axis=-1)
     return summed
 
 
