@@ -20,6 +20,9 @@ _FORGET = 1.0
 #: of what a turn, or a request that is answered at once, shows, how much the estimate of a request's seconds moves; and
 #: how many times the estimate it may count: a loop that lost its core for a while says nothing of the requests
 _LEARN, _OUTLIER = 0.1, 3.0
+#: a line that has not been empty for so many seconds is no burst, but more than can be done; and the part of `queue`
+#: that it may hold: a queue that never empties answers no more requests, it makes each of them wait
+_STANDING, _SHORTER = 0.1, 0.5
 
 
 class Waiting(Protocol):
@@ -55,6 +58,11 @@ class Turns:
         self._unknown = each
         self._line: deque[Waiting] = deque()
         self._began = self._ended = float("-inf")
+        #: when the first request joined the empty line
+        self._filled = float("-inf")
+        #: of `busy`, when the last turn ended, where the line has not been empty since: the line also waits for what is
+        #: read and refused until the next turn
+        self._turned: float | None = None
         #: of `busy`, when the request that is answered at once was begun
         self._asked = 0.0
 
@@ -64,7 +72,12 @@ class Turns:
     @property
     def full(self) -> bool:
         """Whether a request that came now would wait too long."""
-        return bool(self._line) and len(self._line) * self._each > self._queue
+        if not self._line:
+            return False
+        wait = len(self._line) * self._each
+        if wait <= self._queue * _SHORTER:
+            return False
+        return wait > self._queue or self._clock() - self._filled > _STANDING
 
     def at_once(self) -> bool:
         """Whether a request that is whole is answered now; otherwise it has to `join`. Call `answered` after it."""
@@ -85,19 +98,22 @@ class Turns:
     def join(self, connection: Waiting) -> None:
         """Wait in line. Whoever is first has its turn when the sockets have been read."""
         if not self._line:
+            self._filled = self._clock()
             asyncio.get_running_loop().call_soon(self._next)
         self._line.append(connection)
 
     def _next(self) -> None:
         began = now = self._clock()
-        busy, count = self._busy(), 0
+        count, since = 0, self._busy() if self._turned is None else self._turned
         try:
             while self._line and now - began < self._turn:
                 count += 1
                 self._line.popleft().take_turn()
                 now = self._clock()
         finally:
-            self._learn((self._busy() - busy) / max(count, 1))
+            busy = self._busy()
+            self._learn((busy - since) / max(count, 1))
+            self._turned = busy if self._line else None
             self._began = self._ended = now
             if self._line:
                 asyncio.get_running_loop().call_soon(self._next)
