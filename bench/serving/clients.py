@@ -128,6 +128,6 @@ class Running:
                 child.wait()
 
 
-def percentile(records: np.ndarray, share: float) -> float:
+def percentile(records: np.ndarray, share: float, what: str = "latency") -> float:
     """Of latencies, in milliseconds; nan without any."""
-    return float(np.percentile(records["latency"], share) * 1e3) if len(records) else float("nan")
+    return float(np.percentile(records[what], share) * 1e3) if len(records) else float("nan")

@@ -3,7 +3,8 @@
     python openloop.py PLAN.json OUT.npy
 
 Run by `clients.py`, several at a time where the rate needs it. Writes one record a request: when it was due (seconds
-from the start), its latency in seconds, its status (0: the connection failed, -1: no answer came), whether the answer
+from the start), its latency in seconds, how much of it passed before it was sent (the client was late, or each of its
+connections had a request under way), its status (0: the connection failed, -1: no answer came), whether the answer
 was marked as degraded, and whether it was a wrong one.
 """
 
@@ -26,7 +27,9 @@ import numpy as np
 import uvloop
 from payloads import read
 
-RECORD = np.dtype([("due", "f8"), ("latency", "f8"), ("status", "i2"), ("degraded", "?"), ("wrong", "?")])
+RECORD = np.dtype(
+    [("due", "f8"), ("latency", "f8"), ("late", "f8"), ("status", "i2"), ("degraded", "?"), ("wrong", "?")]
+)
 _GRACE = 3.0
 _AT_ONCE = 64
 
@@ -138,6 +141,8 @@ class Load:
         return (number * 7 + self._seed * 13) % len(self._requests)
 
     def _request(self, number: int) -> bytes:
+        """The bytes of a request that is sent now."""
+        self.records["late"][number] = time.perf_counter() - self._start - self._times[number]
         return self._requests[self._place(number)]
 
     def _connect(self) -> None:

@@ -156,7 +156,7 @@ def light_curve(bench: Bench) -> None:
             seconds = max(2.0, bench.short)
             records = loop(ours.port, [(share * peak, seconds)], processes=2, warm=64)
             good, refused = records[records["status"] == 200], records[records["status"] == 429]
-            told = f"p50 {percentile(good, 50):.1f} ms, p99 {percentile(good, 99):.1f} ms; 429: {len(refused) / len(records):.1%}, p99 {percentile(refused, 99):.1f} ms; unanswered: {np.mean(records['status'] < 1):.1%}"
+            told = f"p50 {percentile(good, 50):.1f} ms, p99 {percentile(good, 99):.1f} ms; 429: {len(refused) / len(records):.1%}, p99 {percentile(refused, 99):.1f} ms; unanswered: {np.mean(records['status'] < 1):.1%}; before it was sent: p99 {percentile(records, 99, 'late'):.1f} ms"
             rate = len(good) / seconds
             bench.line(
                 "4",

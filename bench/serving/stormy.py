@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -67,6 +70,25 @@ def overload(bench: Bench) -> None:
     )
     _overload_with_fallback(bench, heavy, peak)
     light_curve(bench)
+    _busy_machine(bench)
+
+
+def _busy_machine(bench: Bench) -> None:
+    """Other programs that take all cores are no reason to refuse."""
+    rate, busy = 250, []
+    with bench.servers() as keep:
+        ours = bench.ours(keep)
+        try:
+            busy += [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count() or 1)]
+            records = OpenLoop(bench.work, bench.one)(ours.port, [(rate, bench.long)])
+        finally:
+            for one in busy:
+                one.kill()
+                one.wait()
+    failed = float(np.mean(records["status"] != 200))
+    what = f"light model, {rate}/s for {bench.long:g} s beside a busy loop a core: refused or failed"
+    bench.line("4", what, f"{failed:.2%} of {len(records)}", "", "", "<= 0.1%", good=failed <= 0.001)
+    _p99("4", bench, records, "beside busy loops")
 
 
 def _overload_with_fallback(bench: Bench, heavy: Path, peak: float) -> None:
