@@ -11,7 +11,6 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, show_duration
 from cumulant.project.training_rules import check_training
 from cumulant.runtime.context import open_run
-from cumulant.runtime.plan_checks import check_code, check_names, check_rows
 from cumulant.runtime.request_rules import unchecked_notes
 from cumulant.runtime.task import resolve_task
 from cumulant.runtime.validate import snapshots_of
@@ -60,17 +59,19 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         DataError: the rows cannot be learned from as declared: target, split, costs.
         UsageError: as `task.resolve_task`; a metric or threshold does not fit the task.
     """
+    if checks:
+        from cumulant.runtime import plan_checks  # which imports what trains and releases
     project.check_drivers()
     training = project.training()
     with open_run(project, "plan", action="project.plan", principal=principal, progress=progress) as context:
         if checks:
             check_training(project)
-            check_code(project)
+            plan_checks.check_code(project)
         snapshots, reused = snapshots_of(context)
         task = resolve_task(project, snapshots)
         if checks:
-            check_names(project, task, snapshots[task.entity])
-            check_rows(project, task, snapshots[task.entity])
+            plan_checks.check_names(project, task, snapshots[task.entity])
+            plan_checks.check_rows(project, task, snapshots[task.entity])
     settings = project.settings("training", "evaluation")
     return Plan(
         project=project.name,

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.statistics import Rows
+from cumulant.training.records import Curve
 
 Floats = NDArray[np.float64]
 
 POINTS = 120
 BINS = 10
-
-
-class Curve(msgspec.Struct, frozen=True, kw_only=True):
-    """Columns of equal length by name, and what they mean."""
-
-    text: str
-    columns: dict[str, list[float]]
 
 
 def curves(rows: Rows, *, task: str, classes: Sequence[str] = (), days: float | None = None) -> dict[str, Curve]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cumulant.core.errors import StorageError, missing_part
-from cumulant.training.curves import Curve
+from cumulant.training.records import Curve
 from cumulant.training.records import Evaluation
 
 if TYPE_CHECKING:

@@ -8,13 +8,19 @@ import msgspec
 
 from cumulant.core.servable import Calibration, Task
 from cumulant.statistics.records import Estimate
-from cumulant.training.curves import Curve
 from cumulant.training.spec import SEARCHED, Parameter
 
 #: the name of a blend where that of a trainer stands
 BLEND = "blend"
 
 State = Literal["complete", "pruned", "cut"]
+
+
+class Curve(msgspec.Struct, frozen=True, kw_only=True):
+    """Columns of equal length by name, and what they mean."""
+
+    text: str
+    columns: dict[str, list[float]]
 
 
 class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -95,8 +95,9 @@ def answers(
         # Rows that were asked alike cannot be told apart by what was asked.
         refs = refs.zip_with(held, by_all.zip_with(by_all.is_unique(), _none(raw.height)))
     found = pl.DataFrame({"ref": refs}).join(table, on="ref", how="left", maintain_order="left")
-    labels = [None if text is None else msgspec.json.decode(text) for text in found["label"]]
-    label = pl.Series("label", labels, strict=False)
+    texts = found["label"]
+    labels = [msgspec.json.decode(text) for text in texts.drop_nulls()]
+    label = _placed(pl.Series("label", labels, strict=False), texts.is_not_null())
     used = label.is_not_null() & target.is_null()
     weight = pl.select(pl.when(used).then(found["weight"]).otherwise(1.0)).to_series()
     return Answers(label=label, used=used, weight=weight)
@@ -127,14 +128,22 @@ def refs_of(
     near = times.is_in(list(moments)).fill_null(value=False)
     rows = raw.filter(near)
     columns = [_as_logged(rows[field.name], field, salt) for field in fields]
-    texts = iter(name(columns, fields, times.filter(near).to_list()))
-    return pl.Series("ref", [next(texts) if fits else None for fits in near.to_list()], dtype=pl.String)
+    texts = list(name(columns, fields, times.filter(near).to_list()))
+    return _placed(pl.Series("ref", texts, dtype=pl.String), near)
+
+
+def _placed(values: pl.Series, where: pl.Series) -> pl.Series:
+    """A column as long as `where`: `values`, in their order, at the places where that is true, and null elsewhere."""
+    import polars as pl
+
+    places = pl.select(pl.when(where).then(where.cum_sum().cast(pl.Int64) - 1)).to_series()
+    return values.gather(places)
 
 
 def _none(height: int) -> pl.Series:
     import polars as pl
 
-    return pl.Series("ref", [None] * height, dtype=pl.String)
+    return pl.Series("ref", [], dtype=pl.String).extend_constant(None, height)
 
 
 def _json(value: object) -> str:
