@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from cumulant.serving.log.hiding import as_held, personal_fields
     from cumulant.serving.log.parts import SCHEMA, Part
     from cumulant.serving.log.place import days, files, is_journal
-    from cumulant.serving.log.reading import Gap, Rows, batches, find, gaps, numbered, recent, scan, stored
+    from cumulant.serving.log.reading import (
+        Gap,
+        Rows,
+        batches,
+        find,
+        gaps,
+        numbered,
+        recent,
+        request_times,
+        scan,
+        stored,
+    )
     from cumulant.serving.log.starting import command
 
 _HOMES = {
@@ -42,6 +53,7 @@ _HOMES = {
     "numbered": "reading",
     "personal_fields": "hiding",
     "recent": "reading",
+    "request_times": "reading",
     "scan": "reading",
     "stored": "reading",
     "sync": "durable",
@@ -68,6 +80,7 @@ __all__ = [
     "numbered",
     "personal_fields",
     "recent",
+    "request_times",
     "scan",
     "stored",
     "sync",

@@ -1,22 +1,26 @@
-"""Reading the prediction log while it is written. A reader never sees half a file, nor a row twice."""
+"""Reading the prediction log while it is written. A reader never sees half a file, nor a row twice.
+
+What a person asks of the log goes without pyarrow's functions over columns: importing those takes longer than the rest.
+"""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
-from functools import partial, reduce
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from cumulant.core.errors import StorageError
 from cumulant.core.prediction import Prediction
+from cumulant.core.units import to_micros
 from cumulant.serving.log import place
 from cumulant.serving.log.parts import SCHEMA, with_all_columns
 
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as ds
 
 Result = TypeVar("Result")
+Integers = NDArray[np.int64]
 #: reads a file's rows, or some of their columns, batch by batch
 Rows = Callable[..., Iterator[pa.Table]]
 _BATCH = 65_536
@@ -132,15 +137,18 @@ def find(folder: Path, request: str, *, by: Literal["id", "caller_id"] = "id") -
 
 
 def _of_request(path: Path, *, request: str, by: Literal["id", "caller_id"]) -> list[Prediction]:
-    ids = _read(path, None, [by])
-    if by not in ids.column_names:  # a file of an older release
+    ids = _read(path, [by])
+    if by not in ids.column_names or not _mentions(ids[by], request):  # a file of an older release has no such column
         return []
-    # By substring first: making a scalar to compare with, pyarrow imports pandas, which takes half a second.
-    matches = pc.match_substring(ids[by], request)
-    if not pc.any(matches).as_py():
-        return []
-    rows = _answered(_read(path, None).filter(matches))
-    return [one for one in predictions(rows) if getattr(one, by) == request]
+    places = [place_ for place_, one in enumerate(ids[by].to_pylist()) if one == request]
+    table = _read(path) if places else None
+    return [] if table is None else _records(table, (place_ for place_ in places if _is_answered(table, place_)))
+
+
+def _mentions(texts: pa.ChunkedArray, wanted: str) -> bool:
+    """Whether the characters of all texts together hold `wanted`: false where no text is it, and soon known."""
+    needle = wanted.encode()
+    return any(needle in buffer.to_pybytes() for chunk in texts.chunks if (buffer := chunk.buffers()[2]) is not None)
 
 
 def numbered(folder: Path, day: date, sequences: Sequence[int]) -> list[dict[str, Any]]:
@@ -149,16 +157,43 @@ def numbered(folder: Path, day: date, sequences: Sequence[int]) -> list[dict[str
     Raises:
         StorageError: the folder or a file cannot be read.
     """
-    rows = _whole(folder, day, partial(_numbered, sequences=np.array(sequences, dtype=np.int64)))
+    rows = _whole(folder, day, partial(_numbered, wanted=np.array(sequences, dtype=np.int64)))
     return [row for of_file in rows for row in of_file]
 
 
-def _numbered(path: Path, *, sequences: np.ndarray[Any, Any]) -> list[dict[str, Any]]:
-    places = np.flatnonzero(np.isin(_sequences(_read(path, None, ["sequence"])), sequences))
+def _numbered(path: Path, *, wanted: Integers) -> list[dict[str, Any]]:
+    places = np.flatnonzero(np.isin(_integers(_read(path, ["sequence"])["sequence"]), wanted))
     if not len(places):
         return []
-    table = _read(path, None, ["worker", "sequence", "row", "request", "outputs"])
+    table = _read(path, ["worker", "sequence", "row", "request", "outputs"])
     return [row for place_ in places for row in table.slice(int(place_), 1).to_pylist()]
+
+
+def request_times(folder: Path, model: str, *, since: datetime) -> Integers:
+    """The moments [requests], in microseconds, at which requests of a model were answered after `since`, without those
+    that were mirrored.
+
+    Raises:
+        StorageError: the folder or a file cannot be read.
+    """
+    read = partial(_request_times, model=model, earliest=to_micros(since))
+    found = [times for day in _days(folder, since.astimezone(UTC).date()) for times in _whole(folder, day, read)]
+    return np.concatenate([np.empty(0, np.int64), *found])
+
+
+def _request_times(path: Path, *, model: str, earliest: int) -> Integers:
+    table = _read(path, ["time", "row", "shadow", "model"], repeated=["model"])
+    times = _integers(table["time"])
+    wanted = times > earliest
+    if not wanted.any():
+        return times[wanted]
+    wanted &= np.concatenate([np.from_dlpack(chunk) for chunk in table["row"].chunks]) == 0
+    wanted &= ~np.array(table["shadow"].to_pylist(), dtype=bool)
+    of_model = [
+        np.array([one == model for one in chunk.dictionary.to_pylist()], dtype=bool)[np.from_dlpack(chunk.indices)]
+        for chunk in table["model"].chunks
+    ]
+    return times[wanted & np.concatenate(of_model)]
 
 
 def recent(
@@ -169,18 +204,42 @@ def recent(
     Raises:
         StorageError: the folder or a file cannot be read.
     """
-    wanted = _wanted(model, since)
-
-    def newest(path: Path) -> pa.Table:
-        return _answered(_read(path, wanted)).sort_by([("time", "descending")]).slice(0, limit)
-
+    earliest = None if since is None else to_micros(since)
+    newest = partial(_newest_of_day, model=model, earliest=earliest, limit=limit)
     found: list[Prediction] = []
     for day in reversed(_days(folder, None if since is None else since.astimezone(UTC).date())):
-        for table in _whole(folder, day, newest):
-            found += predictions(table)
+        found += _of_day(folder, day, newest)
         if len(found) >= limit:
             break
-    return sorted(found, key=lambda one: (-one.time, one.worker, -one.sequence, one.row))[:limit]
+    return sorted(found, key=_newest_first)[:limit]
+
+
+def _newest_first(one: Prediction) -> tuple[int, str, int, int]:
+    return -one.time, one.worker, -one.sequence, one.row
+
+
+def _newest_of_day(paths: list[Path], *, model: str | None, earliest: int | None, limit: int) -> list[Prediction]:
+    """The newest rows of these files; those are read whole that may hold one."""
+    ends = [(int(times.max()), path) for path in paths if len(times := _integers(_read(path, ["time"])["time"]))]
+    found: list[Prediction] = []
+    for end, path in sorted(ends, reverse=True):
+        if len(found) >= limit and end < found[limit - 1].time:
+            break
+        found += _newest(path, model=model, earliest=earliest, limit=limit)
+        found.sort(key=_newest_first)
+    return found[:limit]
+
+
+def _newest(path: Path, *, model: str | None, earliest: int | None, limit: int) -> list[Prediction]:
+    """The newest rows of one file, at most `limit`."""
+    table = _read(path)
+    times = _integers(table["time"])
+    order = np.argsort(-times, kind="stable")
+    if earliest is not None:
+        order = order[times[order] >= earliest]
+    if model is not None:
+        order = order[np.array([one == model for one in table["model"].to_pylist()], dtype=bool)[order]]
+    return _records(table, islice((place_ for place_ in order.tolist() if _is_answered(table, place_)), limit))
 
 
 def gaps(folder: Path) -> list[Gap]:
@@ -191,7 +250,7 @@ def gaps(folder: Path) -> list[Gap]:
     Raises:
         StorageError: the folder or a file cannot be read.
     """
-    seen: dict[str, list[np.ndarray[Any, Any]]] = {}
+    seen: dict[str, list[Integers]] = {}
     for day in _days(folder):
         for numbers_of in _whole(folder, day, _numbers):
             for worker, numbers in numbers_of.items():
@@ -206,22 +265,21 @@ def gaps(folder: Path) -> list[Gap]:
     return found
 
 
-def predictions(table: pa.Table) -> list[Prediction]:
-    """The rows of a table of the log as records."""
+def _records(table: pa.Table, places: Iterable[int]) -> list[Prediction]:
+    """The rows of a table of the log at these places as records."""
     for name in _TIMES:
-        place_ = table.schema.get_field_index(name)
-        table = table.set_column(place_, name, table[name].cast(pa.int64()))
-    rows = table.select(SCHEMA.names).to_pylist()
+        times = pa.chunked_array([chunk.view(pa.int64()) for chunk in table[name].chunks], pa.int64())
+        table = table.set_column(table.schema.get_field_index(name), name, times)
+    rows = [row for place_ in places for row in table.slice(place_, 1).to_pylist()]
     return [Prediction(**{**row, **{name: row[name] or "" for name in _LATER}}) for row in rows]
 
 
-def _answered(table: pa.Table) -> pa.Table:
-    """Without what earlier versions logged of requests without rows: a row whose request and answer have no field."""
-    named = [pc.match_substring(table[name], '"') for name in ("request", "outputs")]
-    return table.filter(pc.or_(*named))
+def _is_answered(table: pa.Table, place_: int) -> bool:
+    """Whether a row's request or answer has a field: earlier versions logged requests without rows, too."""
+    return any('"' in table[name][place_].as_py() for name in ("request", "outputs"))
 
 
-def _holes(worker: str, numbers: np.ndarray[Any, Any], before: int, last: int | None) -> Iterator[Gap]:
+def _holes(worker: str, numbers: Integers, before: int, last: int | None) -> Iterator[Gap]:
     kept = numbers[numbers > before]
     ends = [] if last is None or last <= before else [last + 1]
     edges = np.concatenate([np.array([before]), kept, np.array(ends, dtype=np.int64)]).astype(np.int64)
@@ -229,28 +287,22 @@ def _holes(worker: str, numbers: np.ndarray[Any, Any], before: int, last: int | 
         yield Gap(worker=worker, first=int(edges[place_]) + 1, last=int(edges[place_ + 1]) - 1)
 
 
-def _numbers(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+def _numbers(path: Path) -> dict[str, Integers]:
     """The sequence numbers of each worker in one file."""
-    table = _read(path, None, ["worker", "sequence"])
-    workers = np.array(table["worker"].to_pylist())  # not compared in pyarrow, which imports pandas to make a scalar
-    sequences = _sequences(table)
-    return {str(worker): np.unique(sequences[workers == worker]) for worker in np.unique(workers)}
+    seen: dict[str, list[Integers]] = {}
+    for batch in _read(path, ["worker", "sequence"], repeated=["worker"]).to_batches():
+        workers, places = batch["worker"].dictionary.to_pylist(), np.from_dlpack(batch["worker"].indices)
+        numbers = np.from_dlpack(batch["sequence"])
+        for place_, worker in enumerate(workers):
+            seen.setdefault(str(worker), []).append(numbers[places == place_])
+    return {worker: np.unique(np.concatenate(numbers)) for worker, numbers in seen.items()}
 
 
-def _sequences(table: pa.Table) -> np.ndarray[Any, Any]:
+def _integers(column: pa.ChunkedArray) -> Integers:
+    """A column of whole numbers or moments without nulls."""
     # Not `to_numpy`, which imports pandas.
-    return np.concatenate([np.empty(0, np.int64), *map(np.from_dlpack, table["sequence"].chunks)])
-
-
-def _wanted(model: str | None, since: datetime | None) -> Any:
-    """The condition as pyarrow has it; None for every row."""
-    conditions = []
-    if model is not None:
-        conditions.append(pc.equal(pc.field("model"), model))
-    if since is not None:
-        moment = pa.scalar(since.astimezone(UTC), SCHEMA.field("time").type)
-        conditions.append(pc.greater_equal(pc.field("time"), moment))
-    return reduce(operator.and_, conditions) if conditions else None
+    chunks = [np.from_dlpack(chunk.view(pa.int64())) for chunk in column.chunks]
+    return np.concatenate([np.empty(0, np.int64), *chunks])
 
 
 def _days(folder: Path, since: date | None = None, until: date | None = None) -> list[date]:
@@ -260,9 +312,14 @@ def _days(folder: Path, since: date | None = None, until: date | None = None) ->
 
 def _whole(folder: Path, day: date, read: Callable[[Path], Result]) -> list[Result]:
     """What `read` makes of each file of a day, each row once, although files are merged meanwhile."""
+    return _of_day(folder, day, lambda paths: [read(path) for path in paths])
+
+
+def _of_day(folder: Path, day: date, read: Callable[[list[Path]], Result]) -> Result:
+    """What `read` makes of the files of a day, which hold each row once, although files are merged meanwhile."""
     for _ in range(_LISTINGS):
         try:
-            return [read(file.path) for file in place.files(folder, day, day)]
+            return read([file.path for file in place.files(folder, day, day)])
         except FileNotFoundError:  # merged since it was listed
             continue
     raise StorageError(
@@ -272,12 +329,12 @@ def _whole(folder: Path, day: date, read: Callable[[Path], Result]) -> list[Resu
     )
 
 
-def _read(path: Path, wanted: Any, columns: list[str] | None = None) -> pa.Table:
+def _read(path: Path, columns: list[str] | None = None, *, repeated: list[str] | None = None) -> pa.Table:
+    """Some columns of a file, else all of today's; those `repeated` as each value once and its places."""
     try:
-        with pq.ParquetFile(path) as found:
+        with pq.ParquetFile(path, read_dictionary=repeated) as found:
             table = found.read(columns=columns or SCHEMA.names)
-            table = with_all_columns(table) if columns is None else table
-            return table if wanted is None else table.filter(wanted)
+            return with_all_columns(table) if columns is None else table
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
