@@ -14,6 +14,7 @@ import numpy as np
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.runtime.actions import check, verb
+from cumulant.runtime.release.simulation.estimate import SimulationProgress
 from cumulant.runtime.release.simulation.log import MOST, LoggedRequests, logged
 from cumulant.runtime.release.simulation.reading import DEFAULT, policy_of, read_world
 from cumulant.runtime.release.simulation.result import Ended, Simulated, simulated
@@ -90,26 +91,28 @@ def simulate(
             hint=f"write a number from 1 to {_MOST:,}; 100 tell a share to within 10 points",
         )
     spec = policy_of(world, base)
-    found: list[Ended] = []
-    for one in _ended(world, spec, log, releases=releases, seed=seed, processes=processes):
+    at_once = min(releases, cores() if processes is None else processes)
+    report, found = SimulationProgress(progress, releases, at_once=at_once), list[Ended]()
+    for one in _ended(world, spec, log, releases=releases, seed=seed, at_once=at_once):
         found.append(one)
-        progress(f"{len(found)} of {releases} releases", len(found) / releases)
+        report.ended(len(found))
     return simulated(found, world=name, expect=world.expect, seed=seed)
 
 
 def _ended(
-    world: World, spec: ReleaseSpec, log: LoggedRequests | None, *, releases: int, seed: int, processes: int | None
+    world: World, spec: ReleaseSpec, log: LoggedRequests | None, *, releases: int, seed: int, at_once: int
 ) -> Iterator[Ended]:
     """Releases as they end; each has a seed of its own, so that their order and place do not matter."""
     seeds = np.random.SeedSequence(seed).spawn(releases)
-    count = min(releases, cores() if processes is None else processes)
-    if count <= 1:
+    if at_once <= 1:
         yield from (release_of(world, spec, one, log) for one in seeds)
         return
-    size = max(1, releases // (count * _BATCHES))
-    batches = [seeds[place : place + size] for place in range(0, releases, size)]
+    size = max(1, releases // (at_once * _BATCHES))
+    # One release a process first, by which the time of all is estimated.
+    alone = [[one] for one in seeds[:at_once]]
+    batches = [*alone, *(seeds[place : place + size] for place in range(at_once, releases, size))]
     # The caller may have threads, which a fork would leave half done.
-    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn")) as pool:
         for future in as_completed([pool.submit(releases_of, world, spec, one, log) for one in batches]):
             yield from future.result()
 
