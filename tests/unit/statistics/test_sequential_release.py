@@ -117,3 +117,16 @@ def test_pairs_are_about_those_that_the_test_needs():
         state = state.add(x[:, seen - 20 : seen])
         first[np.isinf(first) & (state.log_not_worse() >= math.log(20))] = seen
     assert np.median(first) == pytest.approx(paired_pairs(margin=0.02, deviation=0.1), rel=0.35)
+
+
+@pytest.mark.parametrize("ratio", [1.5, 3.0, 4.0, 6.0])
+@pytest.mark.parametrize("find", [harm_power, not_worse_power])
+def test_a_simulation_that_stops_early_gives_the_same_looks(find, ratio):
+    traffic = Traffic(champion=300, candidate=100, seconds=10)
+    what = {"rate": 0.01, "ratio": ratio, "looks": 12, "releases": 60, "seed": 3}
+    what |= {"margin": 0.02} if find is not_worse_power else {}
+    whole, early = (find(traffic, **what, stop_early=stop) for stop in (False, True))
+    for name in ("looks", "seconds", "candidate_requests"):
+        assert getattr(early, name) == getattr(whole, name)
+    assert (early.decided >= early.wanted) == (whole.decided >= whole.wanted)
+    assert early.decided <= whole.decided

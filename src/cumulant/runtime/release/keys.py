@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 FEW = 20
 #: recent traffic, and how many requests of it are looked through at most
 _RECENT = timedelta(days=7)
-_PIECE, _MOST = 100_000, 1_000_000
+_PIECE, _MOST = 5_000, 1_000_000
 
 
 def too_few(project: Project, model: str, spec: ReleaseSpec) -> str | None:

@@ -1,8 +1,9 @@
-"""How much traffic a model has, by its prediction log: while requests come, and how long without a break."""
+"""How much traffic a model has, declared or by its prediction log: while requests come, and how long at a stretch."""
 
 from __future__ import annotations
 
 import math
+import re
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,12 +11,15 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from cumulant.core.errors import UsageError
 from cumulant.core.units import show_duration
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PERIOD = timedelta(days=7)
+_RATE = re.compile(r"\s*([0-9]+(?:[.][0-9]+)?)\s*/\s*(s|m|min|h|d)\s*")
+_PER = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 #: a break is a gap between requests that is longer than both: seconds, and times the median gap of distinct seconds
 _LEAST_BREAK, _TIMES_MEDIAN = 600.0, 20.0
 #: seconds that a stretch of requests has at least
@@ -76,6 +80,19 @@ def _rounded(seconds: float) -> str:
     return show_duration(timedelta(seconds=round(seconds / unit) * unit))
 
 
+def rate_of(text: str) -> float:
+    """`200/s`, `30/m`, `500/h` or `2000/d` as requests a second.
+
+    Raises:
+        UsageError: it is not of that form, or is 0.
+    """
+    match = _RATE.fullmatch(text)
+    rate = 0.0 if match is None else float(match[1]) / _PER[match[2]]
+    if not rate > 0:
+        raise UsageError(f'"{text}" is no traffic', subject="--requests", hint="write 200/s, 30/m, 500/h or 2000/d")
+    return rate
+
+
 def measured_traffic(log: Path, model: str, now: datetime) -> MeasuredTraffic | None:
     """The traffic of the last week; None where fewer than two requests are logged.
 
@@ -84,19 +101,10 @@ def measured_traffic(log: Path, model: str, now: datetime) -> MeasuredTraffic | 
     """
     if not log.is_dir():
         return None
-    import pyarrow as pa
-    import pyarrow.compute as pc
+    from cumulant.serving.log import request_times
 
-    from cumulant.serving.log import batches
-
-    since = now - PERIOD
-    wanted = (pc.field("model") == model) & ~pc.field("shadow") & (pc.field("row") == 0)
-    wanted = wanted & (pc.field("time") > pa.scalar(since, pa.timestamp("us", "UTC")))
-    times = [
-        batch["time"].cast(pa.int64()).to_numpy() / 1e6
-        for batch in batches(log, ["time"], wanted=wanted, since=since.date())
-    ]
-    return traffic_of(np.sort(np.concatenate(times)), now.timestamp()) if sum(map(len, times)) > 1 else None
+    times = request_times(log, model, since=now - PERIOD) / 1e6
+    return traffic_of(np.sort(times), now.timestamp()) if len(times) > 1 else None
 
 
 def traffic_of(times: NDArray[np.float64], now: float) -> MeasuredTraffic:

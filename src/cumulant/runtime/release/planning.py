@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -11,17 +10,20 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import UsageError
+from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import duration, share, show_duration
+from cumulant.core.version import __version__
 from cumulant.release.admission import UNDECLARED_PART, with_margins
 from cumulant.release.metrics import Metric, harm_alphas, metrics
 from cumulant.release.steps import Step, steps
 from cumulant.runtime.actions import check, verb
 from cumulant.runtime.release.keys import too_few
 from cumulant.runtime.release.label_delay import label_delay
-from cumulant.runtime.release.measured_traffic import MeasuredTraffic, measured_traffic
+from cumulant.runtime.release.measured_traffic import MeasuredTraffic, measured_traffic, rate_of
 from cumulant.runtime.release.planning_texts import advice, instead, late_labels, undecided
 from cumulant.runtime.serve import PREDICTIONS
+from cumulant.runtime.watching.result_cache import ResultCache
 from cumulant.statistics import sequential
 
 if TYPE_CHECKING:
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
     from cumulant.project import Project
     from cumulant.release.spec import ReleaseSpec
 
-_RATE = re.compile(r"\s*([0-9]+(?:[.][0-9]+)?)\s*/\s*(s|m|min|h|d)\s*")
-_PER = {"s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86_400.0}
 #: simulated: looks a stage at most (longer ones are simulated in coarser looks), and releases
 _LOOKS, _RELEASES = 40, 100
 _POWER = 0.8
@@ -136,26 +136,33 @@ def plan_release(
                 hint="say it: --requests 200/s, 30/m, 2000/d",
             )
         traffic, source = measured, measured.source()
-    delay = label_delay(project)
-    found = planned(
-        project.spec.release, rate=traffic, source=source, errors=errors, label_delay=delay, progress=progress
+    found = _stored_plan(
+        project, traffic, errors=errors, label_delay=label_delay(project), source=source, progress=progress
     )
     at_most = sum(one.at_most for one in found.stages)
     warnings = [too_few(project, project.name, project.spec.release), traffic.warning(found.seconds, at_most)]
     return msgspec.structs.replace(found, warnings=[text for text in warnings if text])
 
 
-def rate_of(text: str) -> float:
-    """`200/s`, `30/m`, `500/h` or `2000/d` as requests a second.
+def _stored_plan(
+    project: Project,
+    traffic: MeasuredTraffic,
+    *,
+    errors: float,
+    label_delay: timedelta | None,
+    source: str,
+    progress: Progress,
+) -> Plan:
+    """As `planned`: the plan of the same inputs, where it was made before."""
+    spec, traffic = project.spec.release, msgspec.structs.replace(traffic, share=1.0)  # which a plan does not depend on
+    delay = None if label_delay is None else label_delay.total_seconds()
+    inputs = {"spec": spec, "traffic": traffic, "errors": errors, "label_delay": delay, "by": __version__}
+    plans = ResultCache(project.state / "release" / "plans", digest(msgspec.to_builtins(inputs)))
 
-    Raises:
-        UsageError: it is not of that form, or is 0.
-    """
-    match = _RATE.fullmatch(text)
-    rate = 0.0 if match is None else float(match[1]) / _PER[match[2]]
-    if not rate > 0:
-        raise UsageError(f'"{text}" is no traffic', subject="--requests", hint="write 200/s, 30/m, 500/h or 2000/d")
-    return rate
+    def make() -> Plan:
+        return planned(spec, rate=traffic, source="", errors=errors, label_delay=label_delay, progress=progress)
+
+    return msgspec.structs.replace(plans.get("plan", Plan, make), source=source)
 
 
 def planned(
@@ -324,7 +331,7 @@ def _smallest(
         if bad * ratio >= 1:
             return None
         found = sequential.harm_power(
-            traffic, rate=bad, ratio=ratio, alpha=alpha, looks=looks, wanted=_POWER, releases=_RELEASES
+            traffic, rate=bad, ratio=ratio, alpha=alpha, looks=looks, wanted=_POWER, releases=_RELEASES, stop_early=True
         )
         if found.decided >= _POWER:
             return ratio
@@ -355,6 +362,7 @@ def _fine(step: Step, rate: float, spec: ReleaseSpec, *, metric: Metric, bad: fl
             looks=looks,
             wanted=_POWER,
             releases=_RELEASES,
+            stop_early=True,
         )
         if found.seconds is None or found.looks is None:
             return last

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,6 +49,10 @@ class Power:
     wanted: float
 
 
+#: releases that are simulated together where it may soon be known that too few decide
+_TOGETHER = 25
+
+
 def harm_power(
     traffic: Traffic,
     *,
@@ -61,6 +65,7 @@ def harm_power(
     margin: float = 1.0,
     releases: int = 400,
     seed: int = 0,
+    stop_early: bool = False,
 ) -> Power:
     """Looks until a candidate with `ratio` x the champion's `rate` of bad events is rolled back.
 
@@ -75,12 +80,15 @@ def harm_power(
         margin: ratio up to which the candidate is not called worse.
         releases: simulated.
         seed: of the simulation.
+        stop_early: stop once it is sure that fewer than `wanted` of the releases decide. Then `decided` is the share
+            that had until there, and `median_looks` speaks of these; `looks` and what follows from it stay the same.
 
     Raises:
         ValueError: a rate is not between 0 and 1, or wanted or alpha is not.
     """
     counts = _simulated(traffic, (rate, rate * ratio), burst=burst, shape=(looks, releases), seed=seed)
-    return _power(_first(counts, _design(counts), alpha, lambda s: s.log_harm(ratio=margin)), traffic, looks, wanted)
+    least = wanted if stop_early else 0.0
+    return _power(_first(counts, alpha, lambda s: s.log_harm(ratio=margin), least), traffic, looks, wanted)
 
 
 def not_worse_power(
@@ -95,6 +103,7 @@ def not_worse_power(
     burst: float = 0.0,
     releases: int = 400,
     seed: int = 0,
+    stop_early: bool = False,
 ) -> Power:
     """Looks until a candidate with `ratio` x the champion's rate is shown to be within `margin` (bad events a request).
 
@@ -104,8 +113,8 @@ def not_worse_power(
         ValueError: a rate is not between 0 and 1, or wanted, alpha or the margin is not above 0.
     """
     counts = _simulated(traffic, (rate, rate * ratio), burst=burst, shape=(looks, releases), seed=seed)
-    first = _first(counts, _design(counts), alpha, lambda s: s.log_not_worse(difference=margin))
-    return _power(first, traffic, looks, wanted)
+    least = wanted if stop_early else 0.0
+    return _power(_first(counts, alpha, lambda s: s.log_not_worse(difference=margin), least), traffic, looks, wanted)
 
 
 def smallest_ratio(
@@ -186,6 +195,11 @@ class _Counts:
     asked: Floats
     worse: Floats
 
+    def of(self, releases: slice) -> _Counts:
+        """Those of some releases."""
+        every = (self.requests, self.bad, self.asked, self.worse)
+        return _Counts(*(one[:, releases] for one in every))
+
 
 def _simulated(
     traffic: Traffic, rates: tuple[float, float], *, burst: float, shape: tuple[int, int], seed: int
@@ -209,20 +223,43 @@ def _design(counts: _Counts) -> RateDesign:
     return RateDesign(lowest=max(total / 50, 1e-7), highest=min(total * 50, 0.9), step=0.08)
 
 
-def _first(counts: _Counts, design: RateDesign, alpha: float, test: Callable[[Rates], Floats]) -> Floats:
-    """[releases]: the look (from 1) at which each decided; infinity where it did not."""
-    state, bound = Rates.start(design, batch=counts.bad.shape[1:]), math.log(1 / level(alpha))
+def _first(counts: _Counts, alpha: float, test: Callable[[Rates], Floats], least: float) -> Floats:
+    """[releases]: the look (from 1) at which each decided; infinity where it did not.
+
+    Infinity also of those that were not looked at, as it was sure before that less than the share `least` decides.
+    """
+    design, bound = _design(counts), math.log(1 / level(alpha))
+    count = counts.bad.shape[1]
+    first = np.full(count, math.inf)
+    size = _TOGETHER if least else count
+    for begin in range(0, count, size):
+        those = slice(begin, begin + size)
+        first[those] = _looks(counts.of(those), design, bound, test)
+        undecided = np.isinf(first[: begin + size]).sum()
+        if count - undecided < least * count:
+            break
+    return first
+
+
+def _looks(counts: _Counts, design: RateDesign, bound: float, test: Callable[[Rates], Floats]) -> Floats:
+    """As `_first`, of releases that are looked at together until each has decided."""
+    state = Rates.start(design, batch=counts.bad.shape[1:])
     first = np.full(counts.bad.shape[1], math.inf)
+    waiting = np.arange(len(first))
     for look in range(len(counts.bad)):
         state = state.add(
-            champion_requests=counts.requests[look],
-            champion_bad=counts.bad[look],
-            candidate_requests=counts.asked[look],
-            candidate_bad=counts.worse[look],
+            champion_requests=counts.requests[look, waiting],
+            champion_bad=counts.bad[look, waiting],
+            candidate_requests=counts.asked[look, waiting],
+            candidate_bad=counts.worse[look, waiting],
         )
-        first = np.where(np.isinf(first) & (test(state) >= bound), look + 1, first)
-        if np.isfinite(first).all():
+        decided = test(state) >= bound
+        first[waiting[decided]] = look + 1
+        waiting = waiting[~decided]
+        if not len(waiting):
             break
+        if decided.any():
+            state = replace(state, champion=state.champion[~decided], candidate=state.candidate[~decided])
     return first
 
 
