@@ -12,7 +12,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from cumulant.core.ids import digest
 from cumulant.statistics.records import LEVEL
@@ -45,7 +44,7 @@ class WindowUse(msgspec.Struct, frozen=True, kw_only=True):
             return min(1.0, self.rows / max(1, len(split.test))) if rule is not None and rule == self.rule else 0.0
         if self.begin is None or self.end is None or not len(split.test):
             return 0.0
-        return float(np.mean((split.test.at >= self.begin) & (split.test.at <= self.end)))
+        return float(((split.test.at >= self.begin) & (split.test.at <= self.end)).mean())
 
 
 class Reuse(msgspec.Struct, frozen=True, kw_only=True):
