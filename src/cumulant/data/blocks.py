@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
-
-import numpy as np
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from cumulant.core.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _SAMPLE = 1 << 16
 _NEWLINE, _QUOTE = 10, 34
@@ -99,6 +100,8 @@ def _cut(text: bytes, step: int, *, csv: bool) -> int | None:
 
 def _ends(text: bytes, *, quoted: bool) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """Where records end: line feeds after an even number of quotes."""
+    import numpy as np
+
     found = np.frombuffer(text, dtype=np.uint8)
     ends = np.flatnonzero(found == _NEWLINE)
     if not quoted:

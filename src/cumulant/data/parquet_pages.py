@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
-import numpy as np
-
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
 _DICTIONARY_ENCODINGS, _DELTA_BYTE_ARRAY, _BIT_PACKED = (2, 8), 7, 4
 _MOST_BLOCK, _MOST_LENGTH = 1 << 16, 1 << 31
@@ -196,6 +194,8 @@ class _Compact:
 
 def _deltas(reader: _Compact) -> tuple[int, int]:
     """The sum and the largest of numbers in DELTA_BINARY_PACKED."""
+    import numpy as np
+
     block, parts, count, last = reader.unsigned(), reader.unsigned(), reader.unsigned(), reader.signed()
     if not parts or block % parts or (block // parts) % 8 or not 0 < block <= _MOST_BLOCK:
         raise ValueError("no such blocks")
@@ -223,6 +223,8 @@ def _deltas(reader: _Compact) -> tuple[int, int]:
 
 
 def _unpacked(data: bytes, width: int, count: int) -> Any:
+    import numpy as np
+
     if width > 32:
         raise ValueError("a length of more than 32 bits")
     bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little").reshape(count, width)

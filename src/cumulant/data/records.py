@@ -8,10 +8,13 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 #: the position of a short record among the records of its file
 POSITION = "__row"
@@ -52,6 +55,8 @@ def short_records(content: bytes, separator: str, names: list[str], *, records: 
 
     None too where the engine counted other than `records` records: then its lines are split otherwise.
     """
+    import numpy as np
+
     if not separator.isascii():
         return None
     data = np.frombuffer(content, np.uint8)
@@ -75,6 +80,8 @@ def short_records(content: bytes, separator: str, names: list[str], *, records: 
 
 def _bounds(data: NDArray[np.uint8], quotes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First byte of each record, and its line end: one with an even number of quotes before it."""
+    import numpy as np
+
     ends = np.flatnonzero(data == _LINE_END)
     if quotes.size:
         ends = ends[np.searchsorted(quotes, ends) % 2 == 0]
@@ -85,6 +92,8 @@ def _bounds(data: NDArray[np.uint8], quotes: NDArray[np.int64]) -> tuple[NDArray
 
 def _separators(signs: NDArray[np.bool_], starts: NDArray[np.int64], quotes: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many separators each record has outside quotes."""
+    import numpy as np
+
     found: NDArray[np.int64] = np.add.reduceat(signs, starts, dtype=np.int64)
     if quotes.size:
         quoted = np.add.reduceat(signs, quotes, dtype=np.int64)[::2]
@@ -100,6 +109,8 @@ def _line(content: bytes, starts: NDArray[np.int64], index: int) -> bytes:
 
 def _lines(content: bytes, starts: NDArray[np.int64], chosen: NDArray[np.int64]) -> bytes:
     """The chosen records, joined; neighbours are copied together."""
+    import numpy as np
+
     breaks = np.flatnonzero(np.diff(chosen) > 1) + 1
     bounds = np.append(starts, len(content))
     runs = np.split(chosen, breaks)

@@ -6,20 +6,25 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from cumulant import features, training
 from cumulant.core import expr
 from cumulant.core.errors import DataError, DefinitionError, did_you_mean
+from cumulant.core.servable import Task as ServableTask
 from cumulant.runtime.explained import check_codes, check_when
-from cumulant.runtime.fitting import horizon_of
 from cumulant.runtime.review.slices import check_slices
 from cumulant.runtime.review.training import reviewed_table
-from cumulant.runtime.rows import check_columns, computed_names, cost_columns, rows_without_features
+from cumulant.runtime.rows import check_columns, computed_names, cost_columns
 from cumulant.runtime.task import refuse_no_features
+from cumulant.training.spec import WITHOUT_PART
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
+    from cumulant.core.refs import TableRef
     from cumulant.data import Snapshot
     from cumulant.project import Project
+    from cumulant.runtime.context import Context
     from cumulant.runtime.task import Task
 
 
@@ -31,22 +36,29 @@ def check_code(project: Project) -> None:
         MissingPartError: the package of a trainer is not installed.
         UserCodeError: importing one raised.
     """
-    from cumulant.runtime.release.own import METRIC
+    features.load(Path(project.root) / project.spec.features)
+    for trainer in project.training().trainers:
+        if trainer not in WITHOUT_PART:
+            _check_trainer(project, trainer)
+    for metric in project.spec.release.metrics.values():
+        if metric.call is not None:
+            from cumulant.runtime.release.own import METRIC
+            from cumulant.training.user import load_function
+
+            load_function(metric.call, project.root, METRIC)
+
+
+def _check_trainer(project: Project, trainer: str) -> None:
     from cumulant.training import scikit
     from cumulant.training.making import make_trainer
     from cumulant.training.user import load_function
 
-    features.load(Path(project.root) / project.spec.features)
-    for trainer in project.training().trainers:
-        if ":" in trainer and not trainer.startswith(scikit.PREFIX):
-            load_function(trainer, project.root)
-        else:
-            made = make_trainer(trainer, project.root)
-            if isinstance(made, scikit.ScikitTrainer):
-                made.check_probabilities(project.training().parameters.get(trainer, {}))
-    for metric in project.spec.release.metrics.values():
-        if metric.call is not None:
-            load_function(metric.call, project.root, METRIC)
+    if ":" in trainer and not trainer.startswith(scikit.PREFIX):
+        load_function(trainer, project.root)
+        return
+    made = make_trainer(trainer, project.root)
+    if isinstance(made, scikit.ScikitTrainer):
+        made.check_probabilities(project.training().parameters.get(trainer, {}))
 
 
 def check_names(project: Project, task: Task, snapshot: Snapshot) -> None:
@@ -97,24 +109,54 @@ def _check_key(key: str | None, columns: list[str]) -> None:
         )
 
 
-def check_rows(project: Project, task: Task, snapshot: Snapshot) -> None:
+class RowFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rows say of the task."""
+
+    task: ServableTask
+    classes: tuple[str, ...]
+
+
+def check_rows(context: Context, task: Task, snapshot: Snapshot) -> None:
     """Make the training set without its features, split it, and check the settings that depend on its task and times.
+
+    The rows are read once for the same rows and settings.
 
     Raises:
         DataError: the target or a cost cannot be used, or a split leaves too few rows.
         UsageError: a metric does not measure the task, or rows have no time for the capacity or the final fit.
         DefinitionError: reasons that the task has not, or a trainer or its parameters do not fit it.
     """
+    project = context.project
+    spec, reviewed = project.training(), reviewed_table(project, as_of=None)
+    inputs = {
+        "snapshot": snapshot.id,
+        "plan": task.plan,
+        "training": spec,
+        "evaluation": project.spec.evaluation,
+        "reasons": project.spec.serving.reasons,
+        "reviewed": None if reviewed is None else reviewed.key,
+    }
+    done = context.step(
+        "check rows",
+        msgspec.to_builtins(inputs),
+        lambda: msgspec.to_builtins(_checked(project, task, snapshot, reviewed)),
+    )
+    found = msgspec.convert(done.result, RowFacts)
+    # What packages and the project's functions take may change while rows and settings stay.
+    if any(":" in name or spec.parameters.get(name) for name in spec.trainers):
+        training.check_trainers(spec, found.task, found.classes, root=Path(project.root))
+
+
+def _checked(project: Project, task: Task, snapshot: Snapshot, reviewed: TableRef | None) -> RowFacts:
+    from cumulant.runtime.fitting import horizon_of
+    from cumulant.runtime.rows import rows_without_features
     from cumulant.training.searched import searched_metric
     from cumulant.training.threshold import check_timed
 
     spec, evaluation = project.training(), project.spec.evaluation
-    rows = rows_without_features(
-        project, task, snapshot, spec=spec, evaluation=evaluation, reviewed=reviewed_table(project, as_of=None)
-    )
+    rows = rows_without_features(project, task, snapshot, spec=spec, evaluation=evaluation, reviewed=reviewed)
     searched_metric(spec, rows)
     training.check_gate(evaluation.gate, task=rows.task, costs=rows.false_negative is not None)
-    training.check_trainers(spec, rows.task, rows.classes, root=Path(project.root))
     check_when(project.spec.serving.reasons, rows.task)
     training.check_final_fit(spec, timed=rows.at is not None)
     if isinstance(spec.threshold, training.Threshold) and spec.threshold.alerts is not None and rows.task == "binary":
@@ -122,3 +164,4 @@ def check_rows(project: Project, task: Task, snapshot: Snapshot) -> None:
     if rows.at is not None or evaluation.clusters not in computed_names(task.plan):
         # Without times rows are split by their clusters, which here are not computed.
         training.split(rows, evaluation, seed=spec.seed, horizon=horizon_of(rows, None))
+    return RowFacts(task=rows.task, classes=rows.classes)

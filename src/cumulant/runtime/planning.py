@@ -71,7 +71,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         task = resolve_task(project, snapshots)
         if checks:
             plan_checks.check_names(project, task, snapshots[task.entity])
-            plan_checks.check_rows(project, task, snapshots[task.entity])
+            plan_checks.check_rows(context, task, snapshots[task.entity])
     settings = project.settings("training", "evaluation")
     return Plan(
         project=project.name,

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cumulant.core.errors import StorageError, missing_part
-from cumulant.training.records import Curve
-from cumulant.training.records import Evaluation
+from cumulant.training.records import Curve, Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,6 +11,8 @@ from cumulant.core.servable import Task
 
 #: the built-in trainers; `logistic` and `ridge` are what `linear` means for classes and for numbers
 BUILT_IN = ("naive", "linear", "logistic", "ridge", "lightgbm", "xgboost", "catboost")
+#: those of them that need no package of their own
+WITHOUT_PART = ("naive", "linear", "logistic", "ridge", "lightgbm")
 #: those of them whose parameters are searched
 SEARCHED = ("lightgbm", "xgboost", "catboost")
 

@@ -339,3 +339,13 @@ def test_a_rule_that_requests_are_not_checked_for_is_named(with_fault, pattern, 
     notes = planned(folder).notes
     assert [name for name in named if name in notes[0]] == named
     assert len(notes) == len(named)
+
+
+def test_rows_that_were_checked_are_not_read_again(with_fault, monkeypatch):
+    folder = with_fault("")
+    assert planned(folder).target == "fraud"
+    with monkeypatch.context() as patch:
+        patch.setattr("cumulant.runtime.rows.rows_without_features", None)
+        assert planned(folder).target == "fraud"
+    with pytest.raises(CumulantError, match="does not measure this task"):
+        planned(with_fault("evaluation: {gate: {rmse: {margin: 0.1}}}\n"))

@@ -19,7 +19,7 @@ def check_slices(spec: ReviewSpec | None, plan: FeaturePlan) -> None:
     Raises:
         DefinitionError: a name is misspelt, or a text is no condition.
     """
-    if spec is None:
+    if spec is None or not spec.slices:
         return
     from cumulant.review import reasons
 
