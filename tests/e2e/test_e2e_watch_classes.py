@@ -114,6 +114,8 @@ def test_classes_that_change_places_are_harm_and_another_mix(post, tmp_path):
     assert told["loss"]["loss_estimated"] == pytest.approx(found["reference_loss"], rel=0.2)
     assert found["estimate"] is None
     assert any("labels show harm" in note for note in found["notes"])
+    assert found["estimates"] == {}
+    assert "labels show harm" in found["estimate_refused"]
     assert told["label"]["active"]
     assert "bulky" in told["label"]["says"]
     assert {"loss", "outcome"} <= {one["rule"] for one in run(folder, "alerts", "list")["alerts"]}
@@ -124,6 +126,19 @@ def test_without_labels_the_loss_is_estimated(post, tmp_path):
     assert (found["harm"], found["audit"]) == (None, None)
     assert found["estimate"]["low"] < found["reference_loss"] < found["estimate"]["high"]
     assert sum(one["estimated"] is None for one in found["windows"]) <= 2
+    assert found["estimates"]["brier"] == found["estimate"]
+    for one in (found["estimates"][name] for name in ("accuracy", "log_loss")):
+        assert one["low"] < one["value"] < one["high"]
+
+
+def test_a_look_at_the_rows_estimates_the_newest_windows_of_the_log(post, tmp_path):
+    folder = brought(post, tmp_path, WHOLE, labels=False)
+    found = run(folder, "monitor", "run", codes=(0, 1))["estimates"]
+    assert (found["refused"], len(found["windows"]), found["audit"]) == (None, 7, None)
+    assert found["rows"] == sum(one["rows"] for one in found["windows"])
+    for name, one in found["figures"].items():
+        assert one["low"] < one["value"] < one["high"]
+        assert one["value"] == pytest.approx(found["reference"][name], rel=0.15)
 
 
 def test_answers_without_the_probability_of_each_class_are_named(post, tmp_path):

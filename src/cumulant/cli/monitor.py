@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cumulant.cli.command import application, command
+from cumulant.cli.estimated import figures
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.monitor_backtest import declare as declare_backtest
 from cumulant.cli.monitor_watch import declare as declare_watch
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from cumulant.monitoring.drift import Finding, Findings, Joint
     from cumulant.runtime.monitor import Asked, Monitored
+    from cumulant.runtime.watching.table_estimates import TableEstimates
     from cumulant.runtime.watching.table_loss import TableLoss
 
 app = application(
@@ -119,7 +121,7 @@ def run(
         predictions=predictions or Path(), reference=reference, labels=labels, label=label, key=_list(key), time=time,
         windows=windows,
         columns=_list(columns), answers=_list(answers), since=first, until=last, joint=joint,
-        out=out,
+        estimate=True, out=out,
     )  # fmt: skip
     found = _found(call, asked, own=predictions is None, window=window, ignore=_list(ignore))
     call.answer(_document(found), lambda console: _print(console, found, every=every, page=out))
@@ -211,6 +213,8 @@ def _print(console: Console, found: Monitored, *, every: bool, page: Path | None
         console.print(clean(_joint(found.joint)), markup=False, highlight=False)
     if found.loss is not None:
         console.print(clean(_loss(found.loss)), markup=False, highlight=False)
+    if found.estimates is not None:
+        console.print(clean(_estimates(found.estimates)), markup=False, highlight=False)
     for note in notes(found):
         console.print(clean(note), style="dim", markup=False, highlight=False)
     if page is not None:
@@ -242,6 +246,15 @@ def _loss(found: TableLoss) -> str:
     labelled = sum(one.labelled for one in found.windows)
     said = found.sentence or found.refused or "no harm is shown"
     return f"loss ({found.measure}) of {labelled:,} labelled rows: {found.loss:.3g}{held}; {said}"
+
+
+def _estimates(found: TableEstimates) -> str:
+    if found.refused is not None:
+        return f"without labels nothing is estimated of the newest windows: {found.refused}"
+    return (
+        f"estimated without labels, with 95%, of {found.rows:,} rows of the newest windows: "
+        f"{figures(found.figures, found.reference)}"
+    )
 
 
 def _joint(found: Joint) -> str:

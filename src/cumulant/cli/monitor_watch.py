@@ -16,6 +16,7 @@ from cumulant.core.errors import CumulantError, RetryableError, TerminalError, U
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cumulant.runtime.watching.judged import Judged
     from cumulant.runtime.watching.rounds import Round
     from cumulant.runtime.watching.standing import Wanted
     from cumulant.statistics.performance import Audit
@@ -124,6 +125,8 @@ def document(found: Round, done: Wanted | None) -> dict[str, object]:
         "late": judged.late,
         "harm": judged.harm,
         "estimate": judged.estimate,
+        "estimates": judged.estimates,
+        "estimate_refused": judged.estimate_refused,
         "audit": judged.audit,
         "reference_loss": judged.reference_loss,
         "windows": judged.windows,
@@ -142,6 +145,8 @@ def _print(console: Console, *, found: Round, done: Wanted | None) -> None:
         ("loss", _losses(found)),
         ("harm", "no window was judged yet" if judged.harm is None else clean(judged.harm.sentence)),
     ]
+    if judged.estimates or judged.estimate_refused is not None:
+        rows.append(("without labels", clean(_estimates(judged))))
     if judged.audit is not None:
         rows.append(("estimates", _audit(judged.audit)))
     if judged.fault is not None:
@@ -187,6 +192,15 @@ def _losses(found: Round) -> str:
     before = found.judged.reference_loss
     said = ", ".join(told) or "not known yet"
     return said if before is None else f"{said}; {before:.4f} on the test rows of its training"
+
+
+def _estimates(judged: Judged) -> str:
+    """Metrics of classes of the newest windows, or why there are none."""
+    from cumulant.cli.estimated import figures
+
+    if judged.estimate_refused is not None:
+        return f"not estimated: {judged.estimate_refused}"
+    return f"{figures(judged.estimates)}, of the newest windows with 95%"
 
 
 def _audit(audit: Audit) -> str:

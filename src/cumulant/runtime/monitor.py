@@ -24,6 +24,7 @@ from cumulant.monitoring.events import DriftAlarm, DriftLooked
 from cumulant.monitoring.spec import DriftSpec, PerformanceSpec
 from cumulant.runtime.actions import check
 from cumulant.runtime.alerts.flow import observe
+from cumulant.runtime.watching.carriers import Sides, carried, jointly
 from cumulant.runtime.watching.page import Look, check_page, write_page
 from cumulant.runtime.watching.reference import served_reference
 from cumulant.runtime.watching.sides import (
@@ -36,12 +37,14 @@ from cumulant.runtime.watching.sides import (
     require,
     roles_of,
     targets_of,
+    truth_of,
 )
+from cumulant.runtime.watching.table_estimates import TableEstimates, table_estimates
 from cumulant.runtime.watching.table_loss import TableLoss, table_loss
 from cumulant.runtime.watching.windows import TableWindows
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.drift import Finding, Findings, Joint, Profile
+    from cumulant.monitoring.drift import Finding, Findings, Joint
     from cumulant.monitoring.drift.volume import Volume
     from cumulant.ports.access import Principal
     from cumulant.project import Project
@@ -51,8 +54,8 @@ if TYPE_CHECKING:
 
 #: journal rows: what the last event of a look at the rows of a model said
 _LOOKED = "drift_looked"
-#: findings whose segments are looked for, and the most values of a column whose values are segments
-_EXPLAINED, _FEW_VALUES = 10, 50
+#: findings whose segments are looked for
+_EXPLAINED = 10
 #: kinds of change that a comparison without labels can show, and what to do about each
 _NEXT: Mapping[str, str] = {
     "data_fault": "look at what delivers this column; the model is not at fault, and training on these rows would be",
@@ -69,6 +72,7 @@ class Asked:
     `label`: the column of labels; `targets`: columns that only become known later; `key`: by which labels find a row.
     `hashed`: columns that a log holds as keyed hashes; against a file with their values they are not watched.
     `before`: rows of the log of that moment and later are not looked at. `out`: a page that shows what was found.
+    `estimate`: whether accuracy and losses of several classes are estimated from their probabilities.
     """
 
     predictions: Path
@@ -85,6 +89,7 @@ class Asked:
     until: date | None = None
     before: datetime | None = None
     joint: bool = False
+    estimate: bool = False
     hashed: tuple[str, ...] = ()
     out: Path | None = None
 
@@ -121,6 +126,7 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
     odd: tuple[str, ...] = ()
     joint: Joint | None = None
     loss: TableLoss | None = None
+    estimates: TableEstimates | None = None
     volume: tuple[Finding, ...] = ()
 
     @property
@@ -176,14 +182,14 @@ def monitor(
     found = drift.compare(
         reference, current, spec, looks=asked.windows, weights=None if served is None else served.weights
     )
-    sides = _Sides(before, now, reference, max(spec.spans))
-    carried = tuple(_carried(one, found, sides) for one in found.findings[:_EXPLAINED])
+    sides = Sides(before, now, reference, max(spec.spans))
+    carriers = tuple(carried(one, found, sides) for one in found.findings[:_EXPLAINED])
     unlike = (
         *(drift.Skipped(name, "the log holds hashes of it, and the reference values") for name in hashed),
         *(drift.Skipped(name, "it is of the target, which requests need not carry") for name in sorted(targets)),
     )
     found = msgspec.structs.replace(
-        found, findings=(*carried, *found.findings[_EXPLAINED:]), skipped=(*found.skipped, *unlike)
+        found, findings=(*carriers, *found.findings[_EXPLAINED:]), skipped=(*found.skipped, *unlike)
     )
     weighed = {*spec.weights}
     # A served version's reference is a sample of its training: its number of rows says nothing of the log's.
@@ -211,13 +217,18 @@ def monitor(
         odd=_odd(now, found, length, counted),
         drift=found,
         volume=counted.findings,
-        joint=_jointly(sides, found.newest) if asked.joint else None,
+        joint=jointly(sides, found.newest) if asked.joint else None,
         loss=table_loss(now, before, label, answers, performance or PerformanceSpec())
         if label is not None and isinstance(now, TableWindows)
         else None,
+        estimates=table_estimates(now, before, truth_of(asked, before, served, label), label, found.windows)
+        if asked.estimate
+        else None,
     )
     if asked.out is not None:
-        look = Look(now.name, before.name, found, told.joint, reference, current, notes(told), told.volume)
+        look = Look(
+            now.name, before.name, found, told.joint, reference, current, notes(told), told.volume, told.estimates
+        )
         write_page(asked.out, look, spec, now=datetime.now(UTC))
     return told
 
@@ -332,50 +343,6 @@ def _alerting(model: str, found: Monitored) -> Iterator[alerts.Finding]:
             since=min(units.from_micros(one.since.start) if one.since.timed else datetime.now(UTC) for one in several),
             next=_NEXT.get(kind, ""),
         )
-
-
-@dataclass(frozen=True)
-class _Sides:
-    before: TableWindows
-    now: Windows
-    reference: Profile
-    #: windows that are looked at together at most
-    span: int
-
-
-def _jointly(sides: _Sides, last: int) -> Joint | None:
-    """The windows up to the newest with enough rows against the reference, by all features together."""
-    names = [one.name for one in sides.reference.columns if one.role == "feature"]
-    now, codes = sides.now.rows(
-        [name for name in names if name in sides.now.columns], max(last + 1 - sides.span, 0), last
-    )
-    before, own = sides.before.all(names), sides.before.cut.codes
-    if codes is None or own is None:
-        return drift.jointly(before, now, sides.reference)
-    return drift.jointly(before, now, sides.reference, blocks=(own, codes))
-
-
-def _segments(reference: Profile) -> list[str]:
-    """The columns whose values may be segments: features with few categories."""
-    return [
-        one.name
-        for one in reference.columns
-        if one.role == "feature"
-        and one.cells.kind == "category"
-        and len(one.cells.values) + len(one.cells.known) <= _FEW_VALUES
-    ]
-
-
-def _carried(one: Finding, found: Findings, sides: _Sides) -> Finding:
-    """The finding with the segments that carry it, in its newest windows: a long one costs no more."""
-    by = [name for name in _segments(sides.reference) if name != one.feature and name in sides.now.columns]
-    if not by or one.what == "absent":
-        return one
-    column = next(column for column in sides.reference.columns if column.name == one.feature)
-    first, last = found.windows.index(one.since), found.windows.index(one.until)
-    now, _ = sides.now.rows([one.feature, *by], max(first, last + 1 - sides.span), last)
-    then = sides.before.all([one.feature, *by])
-    return msgspec.structs.replace(one, segments=drift.segments(then, now, column, one.what, by))
 
 
 def _fact(model: str, found: Monitored) -> DriftLooked:

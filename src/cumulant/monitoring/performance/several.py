@@ -54,6 +54,12 @@ class ClassEstimators:
         """How much wider than chance windows of the reference varied, at most over classes."""
         return max(one.spread for one in self.each)
 
+    @property
+    def before(self) -> dict[str, float]:
+        """What the reference showed of each metric; without an accuracy where that is not estimated."""
+        accuracy = {} if self.first.refused else {_ACCURACY: self.first.before[_ACCURACY][1]}
+        return {_FIGURE: sum(one.before[_FIGURE][1] for one in self.each), _LOG_LOSS: self.log_loss[1], **accuracy}
+
 
 def learn_estimators(
     reference: Predictions, *, names: Sequence[str], every: timedelta, seed: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -50,10 +50,11 @@ _READ = ("int", "float", "bool", "str")
 
 
 class Said(NamedTuple):
-    """The loss of some rows, or why there is none."""
+    """The loss of some rows, or why there is none. `figures`: of classes every metric that is estimated."""
 
     figure: EstimatedFigure | None
     refused: str | None
+    figures: Mapping[str, EstimatedFigure] = {}
 
 
 class Estimates(NamedTuple):
@@ -108,7 +109,7 @@ def _by_scores(reference: Predictions, window: timedelta, cache: ResultCache) ->
 
     def of(part: pl.DataFrame, kind: Kind | None) -> Said:
         (told,) = estimated(estimator, predictions(part, window), every=_ALL, kind=kind)
-        return Said(told.figures.get("brier"), told.refused)
+        return Said(told.figures.get("brier"), told.refused, told.figures)
 
     return Estimates(estimator.refused, of)
 
@@ -118,7 +119,7 @@ def _by_classes(reference: Predictions, names: Sequence[str], window: timedelta,
 
     def of(part: pl.DataFrame, kind: Kind | None) -> Said:
         (told,) = estimated_classes(estimators, predictions(part, window), every=_ALL, kind=kind)
-        return Said(told.figures.get("brier"), told.refused)
+        return Said(told.figures.get("brier"), told.refused, told.figures)
 
     return Estimates(estimators.refused, of)
 

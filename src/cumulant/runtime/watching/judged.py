@@ -32,6 +32,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
     harm: after the newest judged window; None where none was. estimate: of the newest windows, whether labelled or not.
     audit: how the estimates of windows did whose labels have come; None where there is none.
+    estimates: of classes all metrics of the newest windows. estimate_refused: why these have none.
     outcomes: changes of the labels' mix. fault: why the newest data were refused. notes: what could not be asked. late:
     what arrived after its window was judged.
     """
@@ -51,6 +52,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     action: Action
     notes: tuple[str, ...]
     late: Late = Late()
+    estimates: dict[str, EstimatedFigure] = {}
+    estimate_refused: str | None = None
 
     @property
     def harm_since(self) -> datetime | None:

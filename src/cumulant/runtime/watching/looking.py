@@ -193,7 +193,8 @@ class _Look:
             labels=standing.labels + labels,
         )  # fmt: skip
         audit = audit_of(passed, self._reference_loss)
-        estimate = self._estimate(estimates, last, audit, notes)
+        newest = self._estimate(estimates, last, audit, notes)
+        estimate = newest.figure
         evidence = self._evidence(after, last, estimate, fault)
         state, action = decided(
             self._project, after, evidence, fresh=bool(told), waited=standing.looked.get("action") == "wait"
@@ -203,7 +204,7 @@ class _Look:
             windows=tuple(passed), harm=last, estimate=estimate,
             reference_loss=self._reference_loss, audit=audit,
             outcomes=self._outcomes(until), fault=fault, action=action, notes=tuple(dict.fromkeys(notes)),
-            late=self._late(standing),
+            late=self._late(standing), estimates=dict(newest.figures), estimate_refused=newest.refused,
         )  # fmt: skip
         after = msgspec.structs.replace(after, retrain=state)
         remember(self.context, held, after, result, expect=expect, tell=self.tell)
@@ -348,18 +349,16 @@ class _Look:
             found.append(said.figure)
         return found
 
-    def _estimate(
-        self, estimates: Estimates, last: Harm | None, audit: Audit | None, notes: list[str]
-    ) -> EstimatedFigure | None:
+    def _estimate(self, estimates: Estimates, last: Harm | None, audit: Audit | None, notes: list[str]) -> Said:
         """Of the newest windows together, unless labels have shown that scores or estimates do not go with truth."""
         recent = self._own.filter(pl.col(MOMENT) >= self.at - SPAN * self._window)
         if estimates.refused is not None or not recent.height:
-            return None
+            return Said(None, estimates.refused)
         why = distrust(self._model.several, last, audit)
         kind = None if last is None else last.kind
         said = estimates.of(recent, kind) if why is None else Said(None, why)
         notes += [] if said.refused is None else [f"the loss of the newest windows is not estimated: {said.refused}"]
-        return said.figure
+        return said
 
     def _outcomes(self, until: datetime) -> tuple[drift.Finding, ...]:
         if self._model.task == "regression":

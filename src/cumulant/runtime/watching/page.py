@@ -23,11 +23,15 @@ from cumulant.runtime.watching import drawings
 
 if TYPE_CHECKING:
     from cumulant.monitoring.drift import Course, Finding, Findings, Joint, Profile
+    from cumulant.monitoring.performance import EstimatedFigure
     from cumulant.monitoring.spec import DriftSpec
+    from cumulant.runtime.watching.table_estimates import TableEstimates
     from cumulant.statistics.rows import Floats
 
 #: findings with charts, and columns in the strip: the worst come first
 _FINDINGS, _COLUMNS = 30, 60
+#: metrics that are estimated of classes, as the page names them
+_ESTIMATED: Mapping[str, str] = {"accuracy": "accuracy", "log_loss": "log loss", "brier": "Brier score"}
 _KINDS: Mapping[str, str] = {
     "data_fault": "a fault of the data", "covariate": "a feature moved", "prior": "answers or labels moved",
     "concept": "features and labels belong together in another way", "volume": "the number of rows changed",
@@ -51,6 +55,7 @@ class Look:
     current: Profile
     notes: tuple[str, ...]
     volume: tuple[Finding, ...] = ()
+    estimates: TableEstimates | None = None
 
 
 def write_page(out: Path, look: Look, spec: DriftSpec, *, now: datetime) -> None:
@@ -86,6 +91,8 @@ def page(look: Look, spec: DriftSpec, *, now: datetime) -> str:
             element("li", f"{one.windows} windows, the newest {day(one.until)}: {sentence(one)}") for one in look.volume
         )
         parts.append(section("volume", "Numbers of rows", "", element("ul", *lines)))
+    if look.estimates is not None:
+        parts.append(_estimates(look.estimates))
     parts.append(_how(look, spec))
     header = element(
         "header",
@@ -217,6 +224,25 @@ def _carriers(one: Finding) -> Markup | None:
     heads = [Head("where"), Head("is"), Head("rows", "n"), Head("part of the change", "n")]
     rows = [([part.column, part.value, share(part.rows), share(part.carries)], None) for part in one.segments]
     return table("Where it happens", heads, rows)
+
+
+def _estimates(found: TableEstimates) -> Section:
+    lead = "What the probabilities of the classes say of the metrics before labels come, with 95% intervals."
+    names = [name for name in _ESTIMATED if any(name in one.figures for one in found.windows)]
+    heads = [Head("window"), Head("rows", "n"), *(Head(_ESTIMATED[name], "n") for name in names), Head("not estimated")]
+    rows = [
+        ([one.start, count(one.rows), *(_between(one.figures.get(name)) for name in names), one.refused or ""], None)
+        for one in found.windows[-_COLUMNS:]
+    ]
+    before = ", ".join(f"{_ESTIMATED[name]} {number(found.reference[name])}" for name in names)
+    newest = ", ".join(f"{_ESTIMATED[name]} {_between(one)}" for name, one in found.figures.items())
+    said = f"not estimated: {found.refused}" if found.refused is not None else newest
+    told = definitions([("newest windows", said), ("reference", before or None)])
+    return section("estimates", "Without labels", lead, told, table("Windows", heads, rows) if rows else None)
+
+
+def _between(one: EstimatedFigure | None) -> str:
+    return "" if one is None else f"{number(one.value)} ({number(one.low)} to {number(one.high)})"
 
 
 def _how(look: Look, spec: DriftSpec) -> Section:

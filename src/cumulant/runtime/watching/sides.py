@@ -142,6 +142,12 @@ def targets_of(asked: Asked, served: Served | None) -> set[str]:
     return {*asked.targets, served.truth} - {*served.weights}
 
 
+def truth_of(asked: Asked, before: TableWindows, served: Served | None, label: str | None) -> str | None:
+    """The reference's column of labels: as it is named, that of the target, or what labels are commonly called."""
+    named = [label, asked.label, None if served is None else served.truth, *asked.targets[:1], *_LABELS]
+    return next((name for name in named if name is not None and name in before.columns), None)
+
+
 def lacking(
     now: Windows, before: TableWindows, asked: Asked, spec: DriftSpec, served: Served | None
 ) -> dict[str, Role]:
