@@ -89,3 +89,13 @@ def test_a_reference_without_labels_says_so(look):
     ended = look(table(10, 30), table(30, 0).drop("paid"), "--json")
     loss = ended.document["loss"]
     assert (ended.code, loss["reference"], "lacks paid" in loss["refused"]) == (0, None, True)
+
+
+@pytest.mark.parametrize("beyond", [1e-7, 0.2])
+def test_a_few_probabilities_beyond_one_hide_no_loss(look, beyond):
+    now = table(15, 30).with_columns(
+        score=pl.when(pl.col("score") > 0.99).then(1.0 + beyond * (pl.col("key") % 9 == 0)).otherwise("score")
+    )
+    loss = look(now, table(30, 0), "--json").document["loss"]
+    assert (loss["measure"], loss["word"] != "worse") == ("brier", True)
+    assert loss["loss"] == pytest.approx(loss["reference"], rel=0.1)

@@ -20,6 +20,8 @@ from cumulant.monitoring.drift.profiles import Cells, Column, Profile, Role, Ski
 CHUNK = 4_000_000
 #: names of answers that are probabilities, where all of the reference are within 0 and 1
 _PROBABLY = re.compile(r"prob|score", re.IGNORECASE)
+#: how far rounding, as of sums of 32-bit numbers, takes a probability beyond 0 or 1
+_ROUNDING = 1e-6
 
 Kind = Literal["number", "category"]
 
@@ -67,11 +69,11 @@ class _Reader:
         self.blocks = len(cut.blocks)
         self.rows = len(cut.codes) if cut.codes is not None else sum(block.rows for block in cut.blocks)
 
-    def __call__(self, name: str) -> Iterator[tuple[pl.Series, numbers.Blocks]]:
+    def __call__(self, name: str, role: Role = "feature") -> Iterator[tuple[pl.Series, numbers.Blocks]]:
         for start in range(0, self.rows, CHUNK):
             part = self._lazy.select(name)
             series = (part if self.rows <= CHUNK else part.slice(start, CHUNK)).collect().to_series()
-            series = _given(series)
+            series = _within(_given(series)) if _is_probability(name, role) else _given(series)
             codes = self._cut.codes
             if codes is None:
                 yield series, None
@@ -82,10 +84,24 @@ class _Reader:
                 series, own = series.filter(pl.Series(held)), own[held]
             yield series, own
 
-    def every(self, name: str, most: int) -> pl.Series:
+    def every(self, name: str, most: int, role: Role = "feature") -> pl.Series:
         """At most `most` of the values, evenly over the rows."""
         step = -(-self.rows // most)
-        return self._lazy.select(pl.col(name).gather_every(step)).collect().to_series()
+        series = self._lazy.select(pl.col(name).gather_every(step)).collect().to_series()
+        return _within(series) if _is_probability(name, role) else series
+
+
+def _is_probability(name: str, role: Role) -> bool:
+    return role == "prediction" and _PROBABLY.search(name) is not None
+
+
+def _within(series: pl.Series) -> pl.Series:
+    """Numbers that rounding took beyond 0 or 1 are 0 and 1."""
+    if not series.dtype.is_float():
+        return series
+    value = pl.col(series.name)
+    below, above = value.is_between(-_ROUNDING, 0.0), value.is_between(1.0, 1.0 + _ROUNDING)
+    return series.to_frame().select(pl.when(below | above).then(value.round()).otherwise(value)).to_series()
 
 
 def _given(series: pl.Series) -> pl.Series:
@@ -116,8 +132,8 @@ def _first(read: _Reader, schema: pl.Schema, name: str, role: Role) -> Column | 
     kind = _kind(schema[name])
     if kind == "number":
         made = numbers.made(
-            lambda: read(name), lambda most: read.every(name, most), rows=read.rows, blocks=read.blocks,
-            within=(0.0, 1.0) if role == "prediction" and _PROBABLY.search(name) else None,
+            lambda: read(name, role), lambda most: read.every(name, most, role), rows=read.rows, blocks=read.blocks,
+            within=(0.0, 1.0) if _is_probability(name, role) else None,
         )  # fmt: skip
     elif kind == "category":
         made = categories.made(lambda: read(name), blocks=read.blocks)
@@ -135,7 +151,9 @@ def _again(read: _Reader, schema: pl.Schema, reference: Column) -> Column:
         none = np.zeros(read.blocks, dtype=np.int64)
         made = numbers.Counted(reference.cells, empty, none, none)
         return _column(reference.name, reference.role, made, absent=True)
-    return _column(reference.name, reference.role, count(read(reference.name), reference.cells, read.blocks))
+    return _column(
+        reference.name, reference.role, count(read(reference.name, reference.role), reference.cells, read.blocks)
+    )
 
 
 def _column(name: str, role: Role, made: numbers.Counted, *, absent: bool = False) -> Column:

@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from cumulant.monitoring.performance.recalibration import Task
     from cumulant.monitoring.spec import PerformanceSpec
     from cumulant.runtime.watching.windows import TableWindows
+    from cumulant.statistics.rows import Flags, Floats
 
 _DAY = timedelta(days=1)
 _START = datetime(1970, 1, 1, tzinfo=UTC)
 #: labels without which a window's loss is not told
 _LEAST = 30
+#: the share of scores beyond 0 and 1 with which they may be probabilities, and how far rounding takes one beyond
+_OUTSIDE, _ROUNDING = 0.01, 1e-6
 Measure = Literal["brier", "squared_error", "zero_one"]
 
 
@@ -98,7 +101,7 @@ def _scored(frame: pl.DataFrame, label: str, answers: Sequence[str]) -> _Scored 
     classes = sorted(_text(truth).unique().to_list())
     numbers = [name for name in answers if frame[name].dtype.is_numeric() and frame[name].drop_nulls().len()]
     if len(classes) <= 2:
-        inside = [name for name in numbers if _least(frame[name]) >= 0 and _most(frame[name]) <= 1]
+        inside = [name for name in numbers if _mostly_within(frame[name])]
         inside.sort(key=lambda name: -frame[name].n_unique())
         positive = _positive(frame, classes, answers, inside)
         if inside and positive is not None:
@@ -110,12 +113,15 @@ def _scored(frame: pl.DataFrame, label: str, answers: Sequence[str]) -> _Scored 
     return _Scored("zero_one", same[0], None) if same else None
 
 
-def _least(values: pl.Series) -> float:
-    return float(values.cast(pl.Float64).min() or 0.0)  # type: ignore[arg-type]
+def _mostly_within(values: pl.Series) -> bool:
+    """Whether nearly all are within 0 and 1, as probabilities are."""
+    held = values.cast(pl.Float64).drop_nulls()
+    return bool(_within(held.to_numpy()).mean() >= 1 - _OUTSIDE)
 
 
-def _most(values: pl.Series) -> float:
-    return float(values.cast(pl.Float64).max() or 0.0)  # type: ignore[arg-type]
+def _within(score: Floats) -> Flags:
+    found: Flags = (score >= -_ROUNDING) & (score <= 1 + _ROUNDING)
+    return found
 
 
 def _text(values: pl.Series) -> pl.Series:
@@ -149,6 +155,8 @@ def _predictions(frame: pl.DataFrame, label: str, how: _Scored, side: TableWindo
     else:
         truth, score = (rows[name].cast(pl.Float64).to_numpy() for name in (label, how.score))
     good = np.isfinite(truth) & np.isfinite(score)
+    if how.positive is not None:  # what rounding took beyond is 0 or 1; what lies further out is no probability
+        good, score = good & _within(score), np.clip(score, 0.0, 1.0)
     days = np.datetime64(0, "us") + codes * np.timedelta64(86_400_000_000, "us")
     timed = len(side.cut.blocks) > 1 and side.cut.blocks[0].timed
     return Predictions(time=days[good], score=score[good], truth=truth[good], cluster=codes[good] if timed else None)
