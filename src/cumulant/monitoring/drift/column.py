@@ -20,6 +20,8 @@ from cumulant.statistics.rows import Codes, Floats
 #: fewer values than this in a window are not compared: nothing could be said
 FEWEST = 20
 _PARTS = 3
+#: a chance above which nothing alarms, so that no exact one is needed
+_SUSPECT = 0.05
 #: part of the reference on either side that is its tail at most: a hundredth, and what rounding adds
 _TAIL = 0.0151
 
@@ -110,7 +112,7 @@ class Watch:
         if told.effect < told.least or after.sum() < FEWEST:
             return told
         evidence = drift.two_samples(before, after)
-        return _proven(told, evidence.p, evidence.design)
+        return _proven(told, _of_few(before[:, 0], after[:, 0], before, after, evidence), evidence.design)
 
     def _share(
         self, what: What, before: float, after: float, now: Floats, *, beside: float = 0.0, design: float = 1.0
@@ -149,7 +151,7 @@ class Watch:
         if tested.effect < tested.least or after.sum() < FEWEST:
             return tested
         evidence = drift.two_samples(before, after, leverage=leverage)
-        return _proven(tested, evidence.p, evidence.design)
+        return _proven(tested, _of_few(before[:, 1], after[:, 1], before, after, evidence), evidence.design)
 
     def _most_cautious(self, compare: Callable[[Floats, float], Tested], before: Floats) -> Tested:
         """The test against the mean of `before` [blocks, cells], as sure as that against its end is at most."""
@@ -244,6 +246,17 @@ class Watch:
         if low == -math.inf:
             return f"up to {high:.6g}"
         return f"above {low:.6g}" if high == math.inf else f"{low:.6g} to {high:.6g}"
+
+
+def _of_few(told: Floats, now: Floats, before: Floats, after: Floats, evidence: drift.Evidence) -> float:
+    """The chance of counts `told` and `now` of `before` and `after`, where few may be expected: the exact one at least.
+
+    The approximation of the test with blocks holds from about five expected rows on.
+    """
+    if evidence.p > _SUSPECT:
+        return evidence.p
+    counts = (float(one.sum()) for one in (told, before, now, after))
+    return max(evidence.p, drift.increase(*counts, design=evidence.design))
 
 
 def _beside(missing: tuple[int, ...], counts: Floats) -> Floats:
