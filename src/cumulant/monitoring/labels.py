@@ -15,14 +15,20 @@ from cumulant.core.errors import DataError, UsageError
 from cumulant.core.units import to_micros
 from cumulant.monitoring.drift.blocks import moments
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
+from cumulant.monitoring.performance.selection import chance_of_selection
 from cumulant.monitoring.tables import Table, open_table, readable
 from cumulant.outcomes.matching import resolved
 
 if TYPE_CHECKING:
     from cumulant.monitoring.drift import Cut
+    from cumulant.statistics.rows import Codes, Flags, Floats
 
 #: part of a window's rows that may have contradictory labels
 _DISPUTED = 0.02
+#: the chance at which labels of rows that were drawn alike are taken as a selection
+_SELECTED = 0.01
+#: answers of a text that are looked at one by one
+_ANSWERS = 5
 _KNOWN, _WEIGHT = "known_time", "weight"
 #: columns of a file of labels that are neither its key nor the label
 _BESIDE = (_KNOWN, "time", "timestamp", _WEIGHT)
@@ -33,7 +39,8 @@ class Labels(NamedTuple):
 
     weight: [rows] how many rows each label stands for; None where the file does not say. unmatched: labels of no row.
     contradicted: [rows] of which several things are said at once, which have no label. waiting: labels that only become
-    known later. refused: windows in which too few rows have a label to compare them.
+        known later. refused: windows in which too few rows have a label to compare them, or where `selected`, those of
+    which the rows without one surely have other answers.
     """
 
     table: Table
@@ -45,28 +52,44 @@ class Labels(NamedTuple):
     contradicted: pl.Series | None = None
     waiting: int = 0
     refused: int = 0
+    selected: bool = False
 
     def compared(self, cut: Cut) -> Labels:
         """Without the labels of windows in which less than LEAST_SHARE of the rows have one: which rows are labelled
         may depend on what was predicted. Rows that were drawn alike, which equal weights above 1 say, are a sample.
         Nor of windows in which more than _DISPUTED of the rows are contradicted: mostly those of one class may be.
+        Where rows without a label surely have other answers than those with one, as where labels of one class come
+        late, none from the first window on that lacks some: one that lacks none may be complete for want of that class.
         """
         label = self.table.series(self.name)
         held = label.is_not_null().to_numpy()
         codes = np.zeros(len(label), dtype=np.int64) if cut.codes is None else cut.codes
         blocks = len(cut.blocks) + 1
+        drawn = False
         rows, known = np.bincount(codes, minlength=blocks), np.bincount(codes[held], minlength=blocks)
         enough = known >= LEAST_SHARE * rows
         if self.weight is not None:
             weights = self.weight.filter(label.is_not_null()).drop_nulls().unique()
-            enough |= len(weights) == 1 and weights[0] > 1
+            drawn = len(weights) == 1 and bool(weights[0] > 1)
+            enough |= drawn
         if self.contradicted is not None:
             disputed = np.bincount(codes[self.contradicted.to_numpy()], minlength=blocks)
             enough &= disputed <= _DISPUTED * rows
+        partly = enough & (known < rows) & (np.arange(blocks) < len(cut.blocks))
+        selected = not drawn and bool(partly.any()) and self._selected(held, codes, partly)
+        if selected:
+            enough &= np.arange(blocks) < partly.argmax()
         told = label.set(pl.Series(~enough[codes]), None) if not enough.all() else label
         with_rest = self.table.rows.with_columns(told.alias(self.name))
         refused = int((~enough & (known > 0))[: len(cut.blocks)].sum())
-        return self._replace(table=replace(self.table, rows=with_rest), refused=refused)
+        return self._replace(table=replace(self.table, rows=with_rest), refused=refused, selected=selected)
+
+    def _selected(self, held: Flags, codes: Codes, partly: Flags) -> bool:
+        """Whether rows of the windows `partly` with a label surely have other answers than those without."""
+        within = partly[codes]
+        answers = [one for name in self.table.answers for one in _numbered(self.table.series(name))]
+        chances = [chance_of_selection(one[within], held[within], codes[within]) for one in answers]
+        return bool(chances) and min(chances) * len(chances) < _SELECTED
 
     def called(self, name: str) -> Labels:
         """The same with another name of the label, where no other column has it."""
@@ -75,6 +98,16 @@ class Labels(NamedTuple):
         names = tuple(name if one == self.name else one for one in self.table.columns)
         rows = self.table.rows.rename({self.name: name})
         return self._replace(table=replace(self.table, rows=rows, columns=names), name=name)
+
+
+def _numbered(values: pl.Series) -> list[Floats]:
+    """An answer as numbers [n]: of texts, whether it is each of the most frequent ones."""
+    if values.dtype.is_numeric() or values.dtype == pl.Boolean:
+        return [values.cast(pl.Float64).fill_null(np.nan).to_numpy()]
+    if values.dtype != pl.String:
+        return []
+    frequent = values.drop_nulls().value_counts(sort=True)[values.name].head(_ANSWERS).to_list()
+    return [(values == one).fill_null(value=False).cast(pl.Float64).to_numpy() for one in frequent]
 
 
 def labelled(

@@ -61,6 +61,21 @@ def test_labels_of_a_selection_are_not_compared(tmp_path):
     assert (half.refused, half.table.series("y").null_count()) == (1, 50)
 
 
+def test_labels_of_which_those_of_one_class_come_late_are_not_compared(tmp_path):
+    generator = np.random.default_rng(0)
+    score = generator.beta(1, 9, 2000)
+    rows = pl.DataFrame({"id": range(2000), "score": score, "y": (generator.random(2000) < score).astype(int)})
+    cut = Cut(tuple(Block(first, 200) for first in range(0, 2000, 200)), np.arange(2000) // 200)
+    early = rows.filter((pl.col("y") == 0) | (pl.col("id") < 400))
+    found = joined(tmp_path, rows.drop("y"), early.select("id", "y")).compared(cut)
+    assert (found.selected, found.refused) == (True, 8)
+    assert found.table.series("y").null_count() == 1600  # the two windows before it have all labels, and count
+    drawn = rows.sample(fraction=0.9, seed=1).select("id", "y")
+    assert not joined(tmp_path, rows.drop("y"), drawn).compared(cut).selected
+    named = rows.select("id", prediction=pl.when(pl.col("score") > 0.1).then(pl.lit("yes")).otherwise(pl.lit("no")))
+    assert joined(tmp_path, named, early.select("id", "y")).compared(cut).selected
+
+
 def test_contradictory_labels_of_one_class_are_no_moved_share(tmp_path):
     rows = pl.DataFrame({"id": range(100)})
     labels = rows.with_columns(y=pl.col("id") % 2)

@@ -63,12 +63,19 @@ def open_sides(
 
 def faults_of(said: Labels) -> dict[str, int]:
     """How many labels, or windows of them, are not compared, by why."""
+    few = (
+        f"windows have labels of less than {LEAST_SHARE:.0%} of their rows, or contradictory ones, and are not "
+        "compared by them: which rows are labelled may depend on what was predicted"
+    )
+    selected = (
+        "windows are not compared by their labels: rows without one have other answers than those with one, as where "
+        "labels of one class come late; look again when these have come"
+    )
     told = {
         "labels are of no row": said.unmatched,
         "rows have contradictory labels, and count as not labelled": _count(said.contradicted),
         "labels are known later than now": said.waiting,
-        f"windows have labels of less than {LEAST_SHARE:.0%} of their rows, or contradictory ones, and are not "
-        "compared by them: which rows are labelled may depend on what was predicted": said.refused,
+        selected if said.selected else few: said.refused,
     }
     return {what: count for what, count in told.items() if count}
 
