@@ -19,6 +19,8 @@ Times = NDArray[np.datetime64]
 _MICROSECOND = np.timedelta64(1, "us")
 #: probabilities of a row add up to 1 within this: they may have been rounded when they were logged
 _SUM = 1e-2
+#: how far rounding, as of sums of 32-bit numbers, takes a probability below 0
+_ROUNDING = 1e-6
 
 
 class Window(msgspec.Struct, frozen=True, order=True):
@@ -145,6 +147,12 @@ def need_one_score(predictions: Predictions, what: str) -> None:
             subject="score",
             hint="take `learn_estimators`, or give one class against the rest: its probability, and 0 or 1",
         )
+
+
+def rounded(score: Floats) -> Floats:
+    """`score` with 0 where rounding made a probability negative."""
+    found: Floats = np.where((score < 0) & (score >= -_ROUNDING), 0.0, score)
+    return found
 
 
 def are_probabilities(score: Floats) -> Flags:

@@ -19,7 +19,7 @@ from cumulant.core.servable import Servable
 from cumulant.core.units import EPOCH, from_micros, micros, to_micros
 from cumulant.core.version import __version__
 from cumulant.monitoring.performance import Predictions
-from cumulant.monitoring.performance.rows import are_probabilities
+from cumulant.monitoring.performance.rows import are_probabilities, rounded
 from cumulant.monitoring.tables import ANSWER, MOMENT
 from cumulant.outcomes import LabelSchema, class_probabilities, read_outputs
 from cumulant.outcomes.join_cache import JoinCache
@@ -130,6 +130,7 @@ def _probabilities(outputs: pl.Series, model: Model) -> pl.Series:
         said = class_probabilities(read_outputs(text), model.classes)
         if said is not None:
             found[place] = said
+    found = rounded(found)
     whole = are_probabilities(found)
     kind = pl.Array(pl.Float64, len(model.classes))
     return pl.Series("score", [row if good else None for row, good in zip(found, whole, strict=True)], dtype=kind)

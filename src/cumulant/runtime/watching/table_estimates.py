@@ -24,7 +24,7 @@ from cumulant.monitoring.performance import (
     windows,
 )
 from cumulant.monitoring.performance.labelled import LEAST_LABELS, LEAST_SHARE
-from cumulant.monitoring.performance.rows import are_probabilities
+from cumulant.monitoring.performance.rows import are_probabilities, rounded
 from cumulant.monitoring.tables import ANSWER
 from cumulant.runtime.watching.judged import SPAN, distrust
 from cumulant.statistics.performance import Audit, audit
@@ -159,6 +159,7 @@ def _reference(before: TableWindows, classes: _Classes, truth: str) -> Predictio
 
 def _rows(score: Floats, place: Floats, codes: Codes) -> _Rows:
     """Windows are numbered by days from 1970, as times."""
+    score = rounded(score)
     whole = are_probabilities(score)
     total = np.bincount(codes, minlength=1)
     lacking = np.bincount(codes[~whole], minlength=len(total)) / np.maximum(total, 1)
