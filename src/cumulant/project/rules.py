@@ -6,14 +6,18 @@ import difflib
 from collections.abc import Iterator
 
 from cumulant.core.errors import UsageError, did_you_mean
-from cumulant.core.units import duration, rate
+from cumulant.core.units import duration, rate, share
 from cumulant.monitoring.alerts.policy import BUILT_IN as BUILT_IN_RULES
 from cumulant.project.document import Entry, Place, Problem
 from cumulant.project.spec import EnvironmentSpec, ProjectSpec
 from cumulant.project.texts import secrets_in
 from cumulant.release.declared import check_metrics
+from cumulant.release.spec import ReleaseSpec
 from cumulant.release.steps import steps
 from cumulant.training.spec import BUILT_IN
+
+#: an error rate that is no longer one
+_MOST_ALPHA = 0.5
 
 
 def section_problems(spec: ProjectSpec, project: Entry) -> list[Problem]:
@@ -78,7 +82,7 @@ def _trainers(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
 
 def _release(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
     """What no release could go by: found when one begins, a version would have been trained for it."""
-    for check in (steps, check_metrics):
+    for check in (steps, check_metrics, _check_alpha):
         try:
             check(spec.release)
         except UsageError as error:
@@ -87,6 +91,16 @@ def _release(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:
             within = (path[:length] for length in range(len(path), 0, -1))
             place = next((found for one in within if (found := _place(project, *one)) is not None), project.place)
             yield place, error.message if error.hint is None else f"{error.message}; {error.hint}"
+
+
+def _check_alpha(release: ReleaseSpec) -> None:
+    """Of 0 nothing is ever shown, and of much everything is: a candidate would be promoted by the first request."""
+    if not 0 < share(release.alpha) < _MOST_ALPHA:
+        raise UsageError(
+            f"release.alpha is {release.alpha}, and no evidence can be counted by that",
+            subject="release.alpha",
+            hint=f"write a share above 0% and below {_MOST_ALPHA:.0%}, such as 5%",
+        )
 
 
 def _alerts(spec: ProjectSpec, project: Entry) -> Iterator[tuple[Place, str]]:

@@ -87,6 +87,9 @@ FORMS: dict[tuple[str, str], str] = {
     ("EvaluationSpec", "test"): "duration|share",
     ("ServingSpec", "body_limit"): "size",
     ("ServingSpec", "drain"): "duration",
+    ("ServingSpec", "queue"): "duration",
+    ("ServingSpec", "cache_budget"): "duration",
+    ("ServingSpec", "labels_size"): "size",
     ("LogSpec", "keep"): "duration",
 }
 

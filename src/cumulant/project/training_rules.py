@@ -5,21 +5,19 @@ A project with such a fault loads: what runs already is stopped, listed and roll
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.core.units import duration, rate, share
 from cumulant.project.document import Problem, refused
+from cumulant.project.gate_rules import Fault, gate_faults, split_faults
 from cumulant.project.spec import ProjectSpec
 from cumulant.statistics.metric_names import SEARCHABLE, TASKS, tasks_of
 from cumulant.training.spec import BUILT_IN, Cost, Threshold, TrainingSpec
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
-
-#: where a rule is broken, and how; the path is that of the key
-Fault = tuple[tuple[str | int, ...], str]
 
 
 def check_training(project: Project) -> None:
@@ -28,7 +26,12 @@ def check_training(project: Project) -> None:
     Raises:
         ProjectFileError: every fault found, with file and line.
     """
-    if problems := [_problem(project, path, text) for path, text in training_faults(project.spec)]:
+    refuse(project, training_faults(project.spec))
+
+
+def refuse(project: Project, faults: Iterable[Fault]) -> None:
+    """Raises ProjectFileError with every fault, at its line."""
+    if problems := [_problem(project, path, text) for path, text in faults]:
         raise refused(problems)
 
 
@@ -49,7 +52,8 @@ def training_faults(spec: ProjectSpec) -> Iterator[Fault]:
         yield from _cost(spec.training.cost)
         yield from _parameters(spec.training)
         yield from _nothing(spec.training)
-    yield from _gate(spec)
+    yield from gate_faults(spec)
+    yield from split_faults(spec)
 
 
 def _metric(training: TrainingSpec) -> Iterator[Fault]:
@@ -86,6 +90,8 @@ def _nothing(training: TrainingSpec) -> Iterator[Fault]:
     """Values that are well written, and by which nothing would be trained or called positive."""
     if not training.trainers:
         yield ("training", "trainers"), f"training.trainers names none; write some of {', '.join(BUILT_IN)}"
+    for name in dict.fromkeys(one for one in training.trainers if training.trainers.count(one) > 1):
+        yield ("training", "trainers"), f"training.trainers names {name} twice; name it once"
     if training.time is not None and not duration(training.time):
         yield ("training", "time"), "training.time may not be 0; write 60s, or null for no limit"
     if isinstance(training.threshold, Threshold):
@@ -131,23 +137,3 @@ def _parameters(training: TrainingSpec) -> Iterator[Fault]:
         if name not in known and not (code and function.isidentifier()):
             hint = did_you_mean(name, known) or f"trainers: {', '.join(dict.fromkeys(training.trainers))}"
             yield ("training", "parameters", name), f'training.parameters: there is no trainer "{name}"; {hint}'
-
-
-def _gate(spec: ProjectSpec) -> Iterator[Fault]:
-    task = "auto" if spec.training is None else spec.training.task
-    for name, rule in spec.evaluation.gate.items():
-        path, limits = ("evaluation", "gate", name), sum(limit is not None for limit in (rule.min, rule.max))
-        if limits > 1 or (rule.margin is None and not limits):
-            yield (
-                path,
-                f"evaluation.gate.{name} needs a margin, or exactly one of min and max; write {{margin: 0.005}}",
-            )
-        tasks = tasks_of(name)
-        if not tasks:
-            hint = did_you_mean(name, TASKS) or f"metrics: {', '.join(TASKS)}"
-            yield path, f'evaluation.gate: there is no metric "{name}"; {hint}'
-        elif task not in ("auto", *tasks):
-            yield path, f"evaluation.gate: {name} does not measure the task {task}"
-        if name == "cost" and (spec.training is None or spec.training.cost is None):
-            example = "{cost: {false_negative: 5, false_positive: 1}}"
-            yield path, f"evaluation.gate has a rule for cost, but no cost is declared; write training: {example}"

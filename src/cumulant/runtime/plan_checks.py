@@ -12,6 +12,7 @@ from cumulant import features, training
 from cumulant.core import expr
 from cumulant.core.errors import DataError, DefinitionError, did_you_mean
 from cumulant.core.servable import Task as ServableTask
+from cumulant.runtime.constant_fallback import check_constant
 from cumulant.runtime.explained import check_codes, check_when
 from cumulant.runtime.review.slices import check_slices
 from cumulant.runtime.review.training import reviewed_table
@@ -69,6 +70,7 @@ def check_names(project: Project, task: Task, snapshot: Snapshot) -> None:
         DataError, DefinitionError: a name is of none; a feature is leakage.
     """
     plan, labels = task.plan, expr.columns(task.target)
+    check_allowed(plan, project.training().allow)
     _check_leaks(plan, labels, project.training().allow)
     spec, columns = project.spec, [field.name for field in snapshot.fields]  # also those that no feature reads
     known = list(dict.fromkeys([*plan.names, *columns]))
@@ -81,6 +83,17 @@ def check_names(project: Project, task: Task, snapshot: Snapshot) -> None:
         check_columns([spec.evaluation.clusters], known, "evaluation.clusters")
     brought = [*(field.name for field in plan.request), *(name for name in columns if name not in labels)]
     _check_key(spec.release.key, list(dict.fromkeys(brought)))
+
+
+def check_allowed(plan: FeaturePlan, allowed: Collection[str]) -> None:
+    """Raises DefinitionError where `training.allow` names no feature: the one that is meant would not be allowed."""
+    unknown = next((name for name in allowed if name not in plan.names), None)
+    if unknown is not None:
+        raise DefinitionError(
+            f'training.allow names "{unknown}", which is no feature of this project',
+            subject=unknown,
+            hint=did_you_mean(unknown, plan.names) or f"features: {', '.join(plan.names)}",
+        )
 
 
 def _check_leaks(plan: FeaturePlan, labels: Collection[str], allowed: Collection[str]) -> None:
@@ -158,10 +171,14 @@ def _checked(project: Project, task: Task, snapshot: Snapshot, reviewed: TableRe
     searched_metric(spec, rows)
     training.check_gate(evaluation.gate, task=rows.task, costs=rows.false_negative is not None)
     check_when(project.spec.serving.reasons, rows.task)
+    check_constant(project.spec.serving.fallback.constant, rows.task, rows.classes)
     training.check_final_fit(spec, timed=rows.at is not None)
     if isinstance(spec.threshold, training.Threshold) and spec.threshold.alerts is not None and rows.task == "binary":
         check_timed(spec.threshold.alerts, timed=rows.at is not None)
     if rows.at is not None or evaluation.clusters not in computed_names(task.plan):
         # Without times rows are split by their clusters, which here are not computed.
-        training.split(rows, evaluation, seed=spec.seed, horizon=horizon_of(rows, None))
+        parts = training.split(rows, evaluation, seed=spec.seed, horizon=horizon_of(rows, None))
+        if rows.at is not None:
+            training.weighted(parts.train, spec)
+            training.folds(parts.train, spec.folds, seed=spec.seed)
     return RowFacts(task=rows.task, classes=rows.classes)

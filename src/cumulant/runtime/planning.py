@@ -9,6 +9,8 @@ import msgspec
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, show_duration
+from cumulant.project.release_rules import check_release
+from cumulant.project.serving_rules import check_serving
 from cumulant.project.training_rules import check_training
 from cumulant.runtime.context import open_run
 from cumulant.runtime.request_rules import unchecked_notes
@@ -52,7 +54,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
     that only a training or a release needs is checked.
 
     Raises:
-        ProjectFileError: a driver is missing, or a setting that no training could use.
+        ProjectFileError: a driver is missing, or a setting that no training, release or server could use.
         NotKnownYetError: an input is not known at the moment of prediction.
         DefinitionError: the features file defines no feature, or a watched slice of the review queue is misspelt.
         UserCodeError: a function or features file of the project raised.
@@ -66,6 +68,8 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
     with open_run(project, "plan", action="project.plan", principal=principal, progress=progress) as context:
         if checks:
             check_training(project)
+            check_release(project)
+            check_serving(project)
             plan_checks.check_code(project)
         snapshots, reused = snapshots_of(context)
         task = resolve_task(project, snapshots)

@@ -12,6 +12,11 @@ from cumulant.core.units import duration, micros
 from cumulant.training.dataset import Floats, Micros, TrainingSet
 from cumulant.training.spec import TrainingSpec
 
+#: half-lives beyond which rows weigh the same: trainers hold weights in 32 bits, where smaller ones are 0
+_MOST_AGES = 100.0
+#: rows of equal weight that the weights must be worth
+_LEAST_ROWS = 10
+
 
 def aged(at: Micros, half_life: timedelta) -> Floats:
     """[n] weights of rows of these moments: a row older by `half_life` than another weighs half as much.
@@ -26,7 +31,7 @@ def aged(at: Micros, half_life: timedelta) -> Floats:
     if not len(at):
         return np.ones(0)
     ages = (int(at.max()) - at) / micros(half_life)
-    weight: Floats = np.exp2(-ages)
+    weight: Floats = np.exp2(-np.minimum(ages, _MOST_AGES))
     found: Floats = weight / weight.mean()
     return found
 
@@ -36,7 +41,7 @@ def weighted(rows: TrainingSet, spec: TrainingSpec) -> TrainingSet:
 
     Raises:
         DataError: the rows have no moment of prediction.
-        UsageError: the half-life is 0.
+        UsageError: the half-life is 0, or so short that next to no row counts.
     """
     if spec.half_life is None:
         return rows
@@ -47,4 +52,15 @@ def weighted(rows: TrainingSet, spec: TrainingSpec) -> TrainingSet:
             hint="declare event_time for the source, or leave half_life out",
         )
     weight = aged(rows.at, duration(spec.half_life))
+    _check_enough(weight, spec.half_life)
     return replace(rows, weight=weight if rows.weight is None else weight * rows.weight)
+
+
+def _check_enough(weight: Floats, half_life: str) -> None:
+    worth = float(weight.sum() ** 2 / (weight**2).sum()) if len(weight) else 0.0
+    if worth < _LEAST_ROWS:
+        raise UsageError(
+            f"a half-life of {half_life} leaves {len(weight):,} training rows the weight of {worth:.0f}",
+            subject="training.half_life",
+            hint="write a longer one, such as 90d",
+        )

@@ -36,6 +36,14 @@ OF_THE_FILE = {
     "no alerts": ("  threshold: {alerts: 0/day}\n", "training.threshold.alerts may not be 0"),
     "rate of 0": ("  threshold: {rate: 0%}\n", "training.threshold.rate may not be 0"),
     "threshold above 1": ("  threshold: 1.5\n", "is no probability"),
+    "trainer twice": ("  trainers: [linear, linear]\n", "names linear twice"),
+    "limit above the most": ("evaluation: {gate: {roc_auc: {min: 1.2}}}\n", "1.2 is above 1"),
+    "limit below the least": ("evaluation: {gate: {brier: {max: -1}}}\n", "-1 is below 0"),
+    "limit that lets none pass": ("evaluation: {gate: {roc_auc: {max: 0.5}}}\n", "lets no model pass"),
+    "margin of the whole range": ("evaluation: {gate: {roc_auc: {margin: 5}}}\n", "lets every model pass"),
+    "test of nearly all": ("evaluation: {test: 99%}\n", "fewer rows to learn from"),
+    "test of most": ("evaluation: {test: 0.6}\n", "fewer rows to learn from"),
+    "test of nothing": ("evaluation: {test: 0%}\n", "leaves nothing"),
     "parameters": ("  parameters: {lightgmb: {num_leaves: 15}}\n", 'did you mean "lightgbm"?'),
 }
 #: these are refused by every command: no release could go by them
@@ -48,7 +56,28 @@ OF_A_RELEASE = {
     "margin above all": ("release: {metrics: {errors: {margin: 5}}}\n", "more than all requests"),
     "metric of a release": ("release: {metrics: {latncy: {margin: 10%}}}\n", 'did you mean "latency"?'),
     "shadow of nothing": ("release: {stages: {shadow: {mirror: 0%}}}\n", "and mirrors none"),
+    "alpha of 0": ("release: {alpha: 0%}\n", "release.alpha is 0%"),
+    "alpha of 1": ("release: {alpha: 1.0}\n", "release.alpha is 1.0"),
+    "queue": ("serving: {queue: fast}\n", '"fast" is not a duration'),
     "bounds": ('release: {metrics: {mine: {call: "m.py:f", margin: 1}}}\n', "least and greatest value"),
+}
+#: no release or server goes by these; `plan` refuses them, and what runs of such a project can be stopped
+OF_A_PLAN = {
+    "quantile": ("release: {metrics: {errors: {quantile: 0.5}}}\n", "only latency is compared at a quantile"),
+    "query of a built-in": ('release: {metrics: {errors: {prometheus: "e{arm}"}}}\n', "does not read this"),
+    "direction of a built-in": ("release: {metrics: {errors: {better: higher}}}\n", "does not read this"),
+    "bounds of a built-in": ("release: {metrics: {errors: {bounds: [0, 1]}}}\n", "does not read this"),
+    "query without arm": (
+        "release: {metrics: {mine: {prometheus: up, margin: 0.1, bounds: [0, 1]}}}\n",
+        "both arms the same number",
+    ),
+    "authority": ("release: {authority: none.pem}\n", "there is no file none.pem"),
+    "address": ("serving: {http: nowhere}\n", '"nowhere" is not HOST:PORT'),
+    "port": ('serving: {grpc: "127.0.0.1:99999"}\n', "is not HOST:PORT"),
+    "one port": ('serving: {grpc: "127.0.0.1:8080"}\n', "is the address of serving.http"),
+    "cache": ('serving: {shared_cache: "http://x"}\n', "is no cache"),
+    "log of nothing": ("serving: {log: {keep: 0d}}\n", "serving.log.keep may not be 0"),
+    "no body": ("serving: {body_limit: 0B}\n", "serving.body_limit may not be 0"),
 }
 LEAK = 'leak = col("fraud") * 2 + 1\n'
 FOREST = '  trainers: ["sklearn:RandomForestClassifier"]\n'
@@ -80,6 +109,12 @@ OF_THE_DATA = {
     "cost of text": ("  cost: {false_negative: country, false_positive: 1}\n", "cost column country holds String"),
     "clusters": ("evaluation: {clusters: crad}\n", 'evaluation.clusters names "crad"'),
     "long test": ("evaluation: {test: 4500d}\n", "the train rows would be 0"),
+    "long test that leaves too few for folds": ("evaluation: {test: 385h}\n", "too few for folds"),
+    "allowed feature": ("  allow: [amont]\n", 'training.allow names "amont"'),
+    "short half-life": ("  half_life: 1ms\n", "a half-life of 1ms leaves"),
+    "constant output": ("serving: {fallback: {constant: {predicton: 0}}}\n", '"predicton" is no output'),
+    "constant answer": ("serving: {fallback: {constant: {prediction: maybe}}}\n", "maybe is no prediction"),
+    "constant probability": ("serving: {fallback: {constant: {prediction: 0, probability: 7}}}\n", "7 is no prob"),
     "late begin": ('  since: "2031-01-01"\n', "no row of rows is of 2031-01-01 or later"),
     "release key of the label": ("release: {key: fraud}\n", 'release.key names "fraud"'),
     "release key": ("release: {key: crad}\n", 'release.key names "crad"'),
@@ -152,6 +187,14 @@ def test_a_fault_of_the_file_is_refused_before_data_are_read(with_fault, fault, 
     folder = with_fault(fault)
     with load(folder) as project, without_data(folder), pytest.raises(ProjectFileError) as caught:
         flow(project, principal=ME)
+    check_problem(caught.value, message)
+
+
+@pytest.mark.parametrize(("fault", "message"), OF_A_PLAN.values(), ids=OF_A_PLAN)
+def test_a_setting_that_nothing_would_go_by_is_refused_by_plan(with_fault, fault, message):
+    folder = with_fault(fault)
+    with load(folder) as project, without_data(folder), pytest.raises(ProjectFileError) as caught:
+        plan(project, principal=ME)
     check_problem(caught.value, message)
 
 
@@ -235,8 +278,9 @@ def test_what_no_feature_reads_may_be_named(with_fault):
 
 def test_a_sound_project_is_planned(with_fault):
     sound = (
-        "  cost: {false_negative: amount, false_positive: 1}\n  threshold: {rate: 5%}\n"
-        "evaluation: {test: 5d, gate: {average_precision: {margin: 0.05}, cost: {margin: 1}}}\n"
+        "  cost: {false_negative: amount, false_positive: 1}\n  threshold: {rate: 5%}\n  half_life: 1d\n"
+        "serving: {fallback: {constant: {prediction: 0, probability: 0.0}}, grpc: '127.0.0.1:0', http: '127.0.0.1:0'}\n"
+        "evaluation: {test: 5d, gate: {average_precision: {margin: 0.05}, cost: {margin: 1}, roc_auc: {max: 0.99}}}\n"
         "release: {metrics: {latency: {margin: 50}, quality: {margin: 3.5}, errors: {margin: 90%}}}\n"
     )
     assert planned(with_fault(sound)).target == "fraud"
