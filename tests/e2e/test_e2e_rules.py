@@ -40,6 +40,8 @@ def test_declared_rules_hold_for_requests_and_a_change_of_them_makes_another_ser
             )  # fmt: skip
             status, answer = post(server.url, path, order(3) | {"kind": "tent"})
             assert (status, answer["warnings"][0].split()[0]) == (200, "kind")
+            status, answer = post(server.url, path, {name: order(4)[name] for name in order(4) if name != "amount"})
+            assert (status, answer["warnings"]) == (200, ["amount is missing, which it was in no row of training"])
     logged = wait_for(
         lambda: next((one for one in run(folder, "predictions", "list") if one["invalid"] == "amount:min"), None)
     )

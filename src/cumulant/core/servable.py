@@ -104,6 +104,8 @@ class Servable(msgspec.Struct, frozen=True, kw_only=True):
     rules: dict[str, FieldRule] = {}
     #: features whose categories hold all but few of the training rows: another one is worth a warning
     closed: tuple[str, ...] = ()
+    #: request fields that no row of the training source lacked, of many: a missing one is worth a warning
+    complete: tuple[str, ...] = ()
     #: of the salt that personal values are hashed with (`masking.fingerprint`); empty: any will do
     salt_fingerprint: str = ""
     calibration: Calibration = Calibration()

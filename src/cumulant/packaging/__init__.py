@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cumulant.packaging.builder import build
-    from cumulant.packaging.closed import closed_features
+    from cumulant.packaging.closed import closed_features, complete_fields
     from cumulant.packaging.encoder import Encoder
     from cumulant.packaging.engine import DTYPES, Engine
     from cumulant.packaging.events import ServableBuilt
@@ -32,6 +32,7 @@ _HOMES = {
     "check_next": "state",
     "check_state": "state",
     "closed_features": "closed",
+    "complete_fields": "closed",
     "initial_state": "state",
     "labels": "scorer",
     "load_description": "folder",
@@ -55,6 +56,7 @@ __all__ = [
     "check_next",
     "check_state",
     "closed_features",
+    "complete_fields",
     "initial_state",
     "labels",
     "load_description",

@@ -40,6 +40,7 @@ def build(
     unread: Mapping[str, Unread] | None = None,
     rules: Mapping[str, FieldRule] | None = None,
     closed: Sequence[str] = (),
+    complete: Sequence[str] = (),
     salt_fingerprint: str = "",
     reasons: Reasons | None = None,
     tolerance: float = 1e-6,
@@ -48,7 +49,7 @@ def build(
 
     `sample` holds feature rows for the parity check (`parity.measure`); `example` is a request row;
     `lineage` says what made the model, by hashes and names; `whole`, `unread`, `rules`, `closed`,
-    `salt_fingerprint` and `reasons` are as in `Servable`. Equal inputs give equal bytes.
+    `complete`, `salt_fingerprint` and `reasons` are as in `Servable`. Equal inputs give equal bytes.
 
     Raises:
         DefinitionError: the model has no exact ONNX form, or reads a feature that the plan lacks.
@@ -68,6 +69,7 @@ def build(
         unread=dict(unread or {}),
         rules=dict(rules or {}),
         closed=tuple(closed),
+        complete=tuple(complete),
         salt_fingerprint=salt_fingerprint,
         calibration=model.calibration,
         threshold=model.threshold,

@@ -1,8 +1,8 @@
-"""Category features of which a value outside the model's categories is news."""
+"""What no training row had, so that it is news in a request: values outside of categories, and missing fields."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cumulant.core.servable import Input
@@ -32,3 +32,12 @@ def _is_closed(column: pl.Series, categories: Sequence[str]) -> bool:
     present = column.drop_nulls().cast(pl.String)
     outside = int((~present.is_in(list(categories))).sum())
     return outside + _UNSEEN_ROWS <= _MOST * len(present)
+
+
+def complete_fields(names: Iterable[str], nulls: Mapping[str, int], rows: int) -> tuple[str, ...]:
+    """Those of the fields that no row lacks, of so many rows that at most 1% of later ones lack it; `nulls`: field to
+    the rows of the source that lack it.
+    """
+    if rows * _MOST < _UNSEEN_ROWS:
+        return ()
+    return tuple(name for name in names if nulls.get(name) == 0)

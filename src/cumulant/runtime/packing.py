@@ -76,6 +76,7 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
                 unread=unread,
                 rules=rules,
                 closed=packaging.closed_features(rows.train.features, model.inputs),
+                complete=_complete(work),
                 salt_fingerprint=salt,
                 reasons=reasons_of(explained, model, rows.train.features),
             )
@@ -125,6 +126,13 @@ def _unread(work: Work) -> dict[str, Unread]:
         else:
             found[name] = "target" if name in target else "unused"
     return found
+
+
+def _complete(work: Work) -> tuple[str, ...]:
+    """The request fields that no row of the source lacks, which the training rows are of."""
+    profile = work.snapshot.profile
+    nulls = {column.name: column.nulls for column in profile.columns}
+    return packaging.complete_fields((field.name for field in work.task.plan.request), nulls, profile.rows)
 
 
 def _is_number(context: Context, work: Work) -> bool:

@@ -74,7 +74,7 @@ class RowModel:
         self.version = self.servable.version or UNREGISTERED
         self.schema = RequestSchema(self.servable.plan, self.servable.unread)
         self.rules: RequestRules | None = None
-        if self.servable.rules or self.servable.closed:
+        if self.servable.rules or self.servable.closed or self.servable.complete:
             self.rules = RequestRules(self.servable, self.schema.fields, refuse=refuse_invalid)
         #: fields without which a request is refused, in the order of the schema
         needed = {*self.schema.required, *(() if self.rules is None else self.rules.required)}
@@ -137,7 +137,8 @@ class RowModel:
         vectors = self.features.vectors(checked)
         feeds = self.scorer.feeds(self.scorer.encoder.matrix(vectors.columns))
         work = Work(feeds, len(rows), vectors.age, rows, checked, warnings=(*self._warnings(rows), *late(vectors.late)))
-        if self.rules is not None and (found := {**broken, **self.rules.unseen(vectors.columns, broken)}):
+        found = {} if self.rules is None else self.rules.unusual(checked, vectors.columns, broken)
+        if self.rules is not None and found:
             work.warnings += self.rules.warnings(found, len(rows))
             work.invalid = invalid_rows(found, len(rows))
         return work

@@ -23,6 +23,7 @@ _NAMED = 5
 #: characters of a text that is matched with a pattern: the time of a match grows faster than the text
 _MOST_TEXT = 128
 _UNSEEN = "unseen"
+_MISSING = "missing"
 #: types of tensors that hold most numbers with decimals less exactly than a bound is declared
 _NARROW: tuple[Datatype, ...] = ("FP16", "FP32")
 Row = Mapping[str, Any]
@@ -35,8 +36,8 @@ Fault = tuple[str, str]
 class RequestRules:
     """Checks rows that have the plan's types. `counts`: rows by the rule that they broke, as `amt:min`.
 
-    With `refuse` a broken rule of the contract refuses the request. A category that the model has not seen breaks no
-    rule of a contract, and only warns.
+    With `refuse` a broken rule of the contract refuses the request. A category that the model has not seen, or a
+    missing value of a field that was never missing in training, breaks no rule of a contract, and only warns.
     """
 
     def __init__(self, servable: Servable, fields: Mapping[str, Field], *, refuse: bool) -> None:
@@ -56,6 +57,9 @@ class RequestRules:
             one.feature: frozenset({None, *one.categories}) for one in servable.inputs if one.feature in servable.closed
         }
 
+        required = {name for name, rule in servable.rules.items() if rule.required}
+        self._complete = tuple(name for name in servable.complete if name in fields and name not in required)
+
     @property
     def required(self) -> frozenset[str]:
         """Fields without which a request is refused."""
@@ -68,6 +72,8 @@ class RequestRules:
             HttpError: 422 where that refuses the request; names the first row, its field and the rule.
         """
         faults: dict[Fault, list[int]] = {}
+        if not self._tests:
+            return faults
         narrow = datatypes or {}
         tests = [(name, self._narrow.get((name, narrow.get(name, "")), test)) for name, test in self._tests]
         for number, row in enumerate(rows):
@@ -80,7 +86,29 @@ class RequestRules:
                 raise self._refusal(faults, rows)
         return faults
 
-    def unseen(
+    def unusual(
+        self,
+        rows: Sequence[Row],
+        columns: Mapping[str, Sequence[Any]],
+        broken: Mapping[Fault, list[int]],
+    ) -> dict[Fault, list[int]]:
+        """The broken rules, and what only warns: missing values and categories that no training row had."""
+        missing = self._missing(rows) if self._complete else {}
+        unseen = self._unseen(columns, broken) if self._known else {}
+        return {**broken, **missing, **unseen} if missing or unseen else dict(broken)
+
+    def _missing(self, rows: Sequence[Row]) -> dict[Fault, list[int]]:
+        """Fields that are missing here and in no row of training, with their rows."""
+        faults: dict[Fault, list[int]] = {}
+        for number, row in enumerate(rows):
+            if None in row.values():
+                for name in self._complete:
+                    if row[name] is None:
+                        faults.setdefault((name, _MISSING), []).append(number)
+        self._count(faults)
+        return faults
+
+    def _unseen(
         self, columns: Mapping[str, Sequence[Any]], broken: Mapping[Fault, Sequence[int]]
     ) -> dict[Fault, list[int]]:
         """Categories that the model has not seen, with their rows; not where the field's set of values is broken."""
@@ -104,6 +132,8 @@ class RequestRules:
     def _sentence(self, name: str, rule: str) -> str:
         if rule == _UNSEEN:
             return f"{name} has a value that the model has not seen, which it takes for a missing one"
+        if rule == _MISSING:
+            return f"{name} is missing, which it was in no row of training"
         return f"{name} breaks the data contract: it must {_demand(self._rules[name], rule)}"
 
     def _refusal(self, faults: Mapping[Fault, Sequence[int]], rows: Sequence[Row]) -> HttpError:

@@ -16,6 +16,7 @@ from test_serving_app import INFER, PREDICT, tensors
 from test_serving_recording import serving
 
 from cumulant.core.servable import FieldRule
+from cumulant.packaging import complete_fields
 from cumulant.runtime import asking
 from cumulant.serving.app import Application
 from cumulant.serving.grpc import start
@@ -82,6 +83,25 @@ def test_a_number_format_is_on_the_card_and_asks_nothing_of_a_request(tmp_path):
     values = {**{name: "" if GOOD[name] is None else GOOD[name] for name in columns}, "distance": "1.234"}
     pl.DataFrame([values]).write_csv(tmp_path / "rows.csv")
     assert asking._rows(card, tmp_path / "rows.csv")["distance"].to_list() == [1234.0]
+
+
+def test_a_field_that_training_never_lacked_is_warned_of_where_it_is_missing(tmp_path):
+    rules = {"seats": FieldRule(required=True)}
+    folder = servable(tmp_path / "model", rules=rules, complete=("carrier", "seats", "distance"))
+    for refuse in (False, True):
+        app = Application(ModelSet([open_model(folder, refuse_invalid=refuse)]))
+        assert "warnings" not in call(app, "POST", PREDICT, GOOD | {"tail": None}).json()
+        for sent in (GOOD | {"carrier": None}, {name: GOOD[name] for name in GOOD if name != "carrier"}):
+            told = call(app, "POST", PREDICT, [GOOD, sent]).json()["warnings"]
+            assert told == ["row 2: carrier is missing, which it was in no row of training"]
+        assert counts(app) == {"carrier:missing": 2}
+        assert call(app, "POST", PREDICT, GOOD | {"seats": None}).status_code == (422 if refuse else 200)
+
+
+def test_a_field_is_complete_by_many_rows_without_a_null():
+    nulls = {"a": 0, "b": 1}
+    assert complete_fields(("a", "b", "c"), nulls, 300) == ("a",)
+    assert complete_fields(("a",), nulls, 299) == ()
 
 
 def counts(app):
