@@ -195,8 +195,10 @@ def import_predictions(
         if found.again:
             console.print(f"{file.name} was taken in before; nothing was added")
             return
-        refused = f", {found.refused:,} rows have no id, time or answer" if found.refused else ""
-        console.print(f"{found.rows:,} predictions came into the log{refused}")
+        lacking = found.refused - found.future
+        refused = f", {lacking:,} rows have no id, time or answer" if lacking else ""
+        future = f", {found.future:,} rows are of the future: check `time` of --map" if found.future else ""
+        console.print(f"{found.rows:,} predictions came into the log{refused}{future}")
 
     call.answer(found, text)
 

@@ -236,6 +236,15 @@ class PostReader:
         present = [told for told in keyed if not self._ahead(source, told.values)]
         return Post(source, present), Advanced(unkeyed=len(found) - len(keyed), future=len(keyed) - len(present))
 
+    def is_ahead(self, source: str, row: Mapping[str, object]) -> bool:
+        """Whether a row that could be taken is left out because of its date.
+
+        Raises:
+            RequestError: a value does not fit its field.
+        """
+        told = self._told(source, row) if source in self._readers else None
+        return told is not None and self._ahead(source, told.values)
+
     def _ahead(self, source: str, values: Inside) -> bool:
         if self._skew_us is None:
             return False

@@ -36,6 +36,14 @@ class Advancer:
         self._thread = threading.Thread(target=self._run, name="cumulant-advance", daemon=True)
         self._thread.start()
 
+    def is_ahead(self, source: str, row: Mapping[str, object]) -> bool:
+        """Whether a row is left out because of its date.
+
+        Raises:
+            RequestError: a value does not fit its field.
+        """
+        return self._reader.is_ahead(source, row)
+
     def post(self, source: str, rows: Sequence[Mapping[str, object]]) -> Future[Advanced]:
         """Let rows of a source in. The future is done once they are durable, or with the error that prevented it.
 

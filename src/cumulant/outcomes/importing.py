@@ -33,11 +33,14 @@ _Show = Callable[[str, object], object]
 
 
 class Imported(msgspec.Struct, frozen=True, kw_only=True):
-    """`rows` came into the log; `refused` have no id, no time or no answer. `again`: nothing was added."""
+    """`rows` came into the log; `refused` have no id, no time or no answer, or are of the future, as `future` of them.
+    `again`: nothing was added.
+    """
 
     content: str
     rows: int
     refused: int
+    future: int = 0
     again: bool = False
 
 
@@ -50,13 +53,15 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
 
 def import_predictions(
     folder: Path, predictions: Path, path: Path, names: Mapping[str, str], defaults: Defaults, *,
-    fields: Mapping[str, Field], salt: bytes, key: Collection[str] = (),
+    fields: Mapping[str, Field], salt: bytes, key: Collection[str] = (), until: datetime | None = None,
 ) -> Imported:  # fmt: skip
     """Write the file's rows into the prediction log; all of them, once, whatever is killed.
 
     `names` says which column is which part (`PARTS`); every other column is a part of the request, and so are the
     columns of `key`, by which labels find a prediction. Texts of a CSV file get the types of `fields`; values of those
-    that are personal become keyed hashes.
+    that are personal become keyed hashes. Rows that were answered after `until` are refused: no answer is of the
+    future, and its day would stay in the log for ever and be the newest of every evaluation. A file of which nothing
+    came in may be imported again, with other `names`.
 
     Raises:
         UsageError: a part that there is not, or no column for the answer.
@@ -70,10 +75,12 @@ def import_predictions(
         if note.exists():
             known = msgspec.json.decode(note.read_bytes(), type=Imported)
             return msgspec.structs.replace(known, again=True)
-        told = _Writing(folder / _WRITING, content, names, defaults, _showing(fields, salt), key=key).write(path)
+        shown = _showing(fields, salt)
+        told = _Writing(folder / _WRITING, content, names, defaults, shown, key=key, until=until).write(path)
         with writing_to(predictions):
             _publish(folder / _WRITING, predictions)
-            write_bytes(note, msgspec.json.encode(told))
+            if told.rows:
+                write_bytes(note, msgspec.json.encode(told))
         return told
 
 
@@ -91,28 +98,30 @@ def _check(names: Mapping[str, str]) -> None:
 class _Writing:
     def __init__(
         self, draft: Path, content: str, names: Mapping[str, str], defaults: Defaults, shown: _Show, *,
-        key: Collection[str],
+        key: Collection[str], until: datetime | None,
     ) -> None:  # fmt: skip
         self._draft, self._content, self._names, self._defaults = draft, content, names, defaults
         self._shown, self._used = shown, set(names.values()) - set(key)
+        self._until = until
         self._parts: dict[date, log.Part] = {}
         self._number = 0
 
     def write(self, path: Path) -> Imported:
-        rows = refused = 0
+        rows = refused = future = 0
         with writing_to(self._draft):
             shutil.rmtree(self._draft, ignore_errors=True)
         for given in self._rows(path):
             read = self._read(given, rows + 1)
-            if read is None:
-                refused += 1
+            ahead = read is not None and self._until is not None and read[2] > self._until
+            if read is None or ahead:
+                refused, future = refused + 1, future + ahead
                 continue
             rows += 1
             with writing_to(self._draft):
                 self._part(read[2].date()).add(read, 300)
         with writing_to(self._draft):
             self._close()
-        return Imported(content=self._content, rows=rows, refused=refused)
+        return Imported(content=self._content, rows=rows, refused=refused, future=future)
 
     def _rows(self, path: Path) -> Iterator[object]:
         for place, batch in enumerate(files.batches(path)):

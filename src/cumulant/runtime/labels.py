@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from cumulant.core.events import Actor
 from cumulant.core.expr import Node, columns
 from cumulant.core.plan import Field
 from cumulant.core.servable import Servable
+from cumulant.core.units import duration
 from cumulant.data.spec import SourceSpec, is_delay
 from cumulant.outcomes import LabelSchema
 from cumulant.runtime.actions import check
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 #: the folder of the project's state
 FOLDER = "outcomes"
 _LOOK_SECONDS = 2.0
+#: of servers elsewhere whose predictions are imported, where none is declared
+_CLOCK_SKEW = timedelta(minutes=5)
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
@@ -276,7 +279,7 @@ def import_predictions(
     fields, key = _request(project)
     found = outcomes.import_predictions(
         folder_of(project), project.state / PREDICTIONS, path, names, defaults,
-        fields=fields, salt=project.salt(), key=key,
+        fields=fields, salt=project.salt(), key=key, until=datetime.now(UTC) + _skew(project),
     )  # fmt: skip
     if not found.again:
         fact = outcomes.PredictionsImported(
@@ -284,6 +287,12 @@ def import_predictions(
         )
         _tell(project, principal, [fact])
     return found
+
+
+def _skew(project: Project) -> timedelta:
+    """How far the clock of another server may be ahead of this one."""
+    declared = project.spec.serving.clock_skew
+    return _CLOCK_SKEW if declared is None else duration(declared)
 
 
 def _request(project: Project) -> tuple[dict[str, Field], tuple[str, ...]]:

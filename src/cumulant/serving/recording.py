@@ -20,6 +20,8 @@ Row = Mapping[str, object]
 #: of scored rows. durable: the answer waits until they are on the disk; background: it does not, and a kill may lose
 #: the last moments; off: they are not taken in
 Scored = Literal["durable", "background", "off"]
+#: rows that a warning names
+_NAMED = 5
 
 
 class Prepared(NamedTuple):
@@ -107,6 +109,23 @@ class Recorder:
             return None
         done = self._posted(advancer, model.servable.plan.entity, whole)
         return done if self._mode == "durable" else None
+
+    @property
+    def skewed(self) -> bool:
+        """Whether rows that are dated too far ahead are kept out of the stored state."""
+        return self._skew_us is not None and self._mode != "off"
+
+    def ahead(self, model: Model, rows: Sequence[Row]) -> tuple[str, ...]:
+        """A warning where rows are dated so far ahead that `scored` does not take them in."""
+        if not isinstance(model, RowModel) or not model.looks_back or (advancer := self._advancer_of(model)) is None:
+            return ()
+        entity = model.servable.plan.entity
+        found = [str(number) for number, row in enumerate(rows, 1) if advancer.is_ahead(entity, row)]
+        if not found:
+            return ()
+        named = ", ".join(found[:_NAMED]) + (", ..." if len(found) > _NAMED else "")
+        text = "dated further ahead than serving.clock_skew: answered, and not stored for later rows"
+        return (f"row{'s' * (len(found) > 1)} {named}: {text}",)
 
     def _advancer_of(self, model: RowModel) -> Advancer | None:
         """What takes in this model's rows, also those that it answers after it was taken away."""

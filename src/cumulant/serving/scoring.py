@@ -166,6 +166,8 @@ class Counted:
         try:
             scoring = read(model, request)
             rows = scoring.work.rows
+            if self.recorder is not None and self.recorder.skewed:
+                scoring.work.warnings += self.recorder.ahead(model, scoring.work.checked)
             if self.watch is not None:
                 self.watch.read(scoring.id)
             raw = model.runner.now(scoring.work.feeds, rows)

@@ -1,6 +1,7 @@
 """Predictions that were logged elsewhere: in the log once, and joined like any other."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from outcomes_support import NOW, SALT, opened, put, tell
@@ -47,6 +48,22 @@ def test_rows_come_into_the_log_once(tmp_path):
     assert json.loads(one.request) == {"card": mask("4000", SALT), "number": "7"}
     assert log.gaps(tmp_path / "log") == []
     assert not list((tmp_path / "outcomes").rglob("*.parquet"))
+
+
+def test_rows_that_were_answered_in_the_future_stay_out_of_the_log(tmp_path):
+    until = datetime(2026, 10, 1, 12, tzinfo=UTC)
+    found = bring(tmp_path, until=until)
+    assert (found.rows, found.refused, found.future) == (1, 3, 1)
+    assert log.find(tmp_path / "log", "x2") == []
+    assert [one.name for one in (tmp_path / "log").iterdir() if "2026-10-02" in one.name] == []
+
+
+def test_a_file_of_which_nothing_came_in_may_be_imported_with_other_names(tmp_path):
+    text = CSV.replace("number", "answered").replace(",7", ",2026-09-30").replace(",8", ",2026-09-30")
+    until = datetime(2026, 9, 30, 12, tzinfo=UTC)
+    assert bring(tmp_path, text, until=until).rows == 0
+    found = bring(tmp_path, text, NAMES | {"time": "answered"}, until=until)
+    assert (found.rows, found.again) == (3, False)
 
 
 def test_texts_of_a_csv_file_get_the_types_of_a_request(tmp_path):

@@ -125,6 +125,12 @@ def test_rows_beyond_the_declared_skew_are_counted_and_not_stored(place):
     last = flights(KNOWN).row(-1, named=True)
     with serving(*place, "--clock-skew", "5m") as (_, url):
         told = tell(url, [moved(last, 29_200), moved(last, 1)]).json()
+        ahead, now = ({name: moved(last, days)[name] for name in REQUEST} for days in (29_201, 2))
+        answer = httpx.post(url + PREDICT, json=[now, ahead], timeout=30)
+        assert "warnings" not in ask(url, now).json()
+    assert answer.status_code == 200
+    text = "dated further ahead than serving.clock_skew: answered, and not stored for later rows"
+    assert f"row 2: {text}" in answer.json()["warnings"]
     assert (told["accepted"], told["future"]) == (1, 1)
     assert told["warnings"] == ["1 rows are dated further ahead than serving.clock_skew and are not stored"]
 
