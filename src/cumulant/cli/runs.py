@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     from cumulant.runtime.records import RunRecord
 
+#: settings of a training that are the most there may be, and not what there was
+_MOST = {"trials": "most trials", "time": "most time"}
+_NOTHING: tuple[object, ...] = (None, "", [], {})
+
 app = application(
     "runs",
     "Runs of this project and their steps.",
@@ -81,7 +85,7 @@ def show(
                 ("started", record.started),
                 ("time", _spent(record)),
                 *([("error", error)] if error else []),
-                *[(key, value) for key, value in record.settings.items() if value not in (None, "", [], {})],
+                *[(_MOST.get(key, key), value) for key, value in record.settings.items() if value not in _NOTHING],
             ],
         )
         console.print(

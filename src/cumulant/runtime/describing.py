@@ -97,7 +97,7 @@ def _made_of(candidate: Candidate) -> str:
     as_of = f", as known on {wording.instant(work.as_of)}" if work.as_of else ""
     accepted = wording.moment(work.snapshot.accepted)
     return (
-        f"Target `{work.training.target}`. {summary.made_by} with {summary.features} features, best of "
+        f"Target `{work.training.target}`. {summary.made_by} with {summary.features} features, "
         f"{wording.plural(summary.trials, 'trial')}, learned from {candidate.fitted.rows:,} rows of "
         f"`{work.task.entity}` (snapshot of {accepted}{as_of})."
     )

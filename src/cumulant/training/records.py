@@ -98,6 +98,7 @@ class TrainingSummary(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     features: int
     folds: tuple[FoldSummary, ...]
+    #: sets of parameters of searched trainers that were tried; records of before count the other trainers too
     trials: int
     best_trial: int
     params: dict[str, Parameter]

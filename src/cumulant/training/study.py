@@ -364,7 +364,7 @@ class _Study:
             rows=len(self.rows),
             features=len(model.inputs),
             folds=self.folds.summaries,
-            trials=len(self.journal.records),
+            trials=sum(record.trainer in searched for record in records),
             best_trial=trials[0].number,
             params=model.params,
             members=len(getattr(payload.inner if isinstance(payload, Widened) else payload, "texts", (0,))),

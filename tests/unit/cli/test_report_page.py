@@ -330,6 +330,20 @@ def test_page_and_markdown_show_decisions_at_the_threshold_and_the_chosen_traine
     assert "- precision: 0.250 (of the alerts are right; 0.240 to 0.260)" in written
 
 
+def test_trials_are_sets_of_parameters_of_searched_trainers() -> None:
+    """As the project file and `runs show` count them: naive and linear have no parameters to search."""
+    trials = [
+        TrialReport(number=number, trainer=trainer, state=state)
+        for number, (trainer, state) in enumerate(
+            [("naive", "complete"), ("linear", "complete"), ("lightgbm", "complete"), ("lightgbm", "pruned")]
+        )
+    ]
+    assert decisions.trials_text(trials) == (
+        "2 trials of lightgbm, 1 of them stopped early; without a search: naive, linear"
+    )
+    assert decisions.trials_text(trials[:1]) == "no trials; without a search: naive"
+
+
 def test_a_blend_is_named_with_its_weights_and_its_gain_whether_it_was_chosen_or_not() -> None:
     blend = BlendReport(
         taken=True, weights={"lightgbm": 0.65, "linear": 0.35}, gain=Interval(0.0123, 0.0045, 0.021), best="lightgbm"
@@ -339,7 +353,7 @@ def test_a_blend_is_named_with_its_weights_and_its_gain_whether_it_was_chosen_or
         trials=(trial,), score_name="log_loss", score=0.3, trainer="blend", scores={"lightgbm": 0.31}, blend=blend
     )
     assert decisions.search_summary(training) == (
-        "1 trial, 1 with a score. A blend of lightgbm (0.65) and linear (0.35) was chosen: its mean log loss over the"
+        "1 trial of lightgbm. A blend of lightgbm (0.65) and linear (0.35) was chosen: its mean log loss over the"
         " folds is 0.300, by weights fitted on the other folds; it is better than lightgbm alone by 0.0123 (95%"
         " interval 0.0045 to 0.0210); the best of other trainers: lightgbm 0.310."
     )

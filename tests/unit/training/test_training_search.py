@@ -140,6 +140,7 @@ def test_two_trials_beside_each_other_are_each_done_once(table, rows_of, tmp_pat
     assert max(together) == 2
     assert sorted(record.number for record in found.trials) == list(range(10))
     assert told == list(found.trials)
+    assert found.summary.trials == 9, "naive is fitted as it is, and no trial"
     complete = [record for record in found.trials if record.state == "complete"]
     assert {record.state for record in found.trials} <= {"complete", "pruned"}
     assert all(len(record.scores) == 2 and record.score is not None for record in complete)

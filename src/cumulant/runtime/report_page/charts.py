@@ -179,7 +179,7 @@ def search(trials: Sequence[TrialReport], best: int | None, name: str, *, higher
         dots.append(frame.dot(trial.number, shown, 5.5 if trial.number == best else 4, f"dot {style}", note))
     inside = [(x, min(max(y, frame.y0), frame.y1)) for x, y in so_far]
     return svg(
-        f"Score of each of {len(scored)} trials; the best is trial {best}",
+        f"Score of each trial, and of each trainer without a search; the best is number {best}",
         frame.axes("trial", name, whole_x=True),
         frame.line(_stairs(inside), "sofar"),
         *dots,

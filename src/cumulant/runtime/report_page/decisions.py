@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
 from cumulant.runtime.report_page import wording
-from cumulant.runtime.report_page.content import BlendReport, ReportData, TrainingReport
+from cumulant.runtime.report_page.content import BlendReport, ReportData, TrainingReport, TrialReport
+from cumulant.training.spec import SEARCHED
 
 _SHARES = {"precision": "of the alerts are right", "recall": "of the positives are alerts"}
 _BASELINE = "naive"
@@ -33,10 +35,18 @@ def search_summary(training: TrainingReport) -> str:
     """How many trials there were, which trainer was chosen by which score, and the best score of each other one."""
     if not training.trials:
         return "No search: the trainer's own settings."
-    scored = sum(trial.score is not None for trial in training.trials)
-    pruned = sum(trial.state == "pruned" for trial in training.trials)
-    text = f"{wording.plural(len(training.trials), 'trial')}, {scored} with a score"
-    return text + (f", {pruned} stopped early." if pruned else ".") + _choice(training)
+    return f"{trials_text(training.trials).capitalize()}.{_choice(training)}"
+
+
+def trials_text(trials: Sequence[TrialReport]) -> str:
+    """How many sets of parameters were tried of each searched trainer, and which others were fitted as they are."""
+    counts = Counter(trial.trainer for trial in trials if trial.trainer in SEARCHED)
+    pruned = sum(trial.state == "pruned" for trial in trials)
+    parts = [f"{wording.plural(count, 'trial')} of {name}" for name, count in counts.items()] or ["no trials"]
+    parts += [f"{pruned} of them stopped early"] if pruned else []
+    others = list(dict.fromkeys(trial.trainer for trial in trials if trial.trainer not in SEARCHED))
+    text = ", ".join(parts)
+    return f"{text}; without a search: {', '.join(others)}" if others else text
 
 
 def _choice(training: TrainingReport) -> str:

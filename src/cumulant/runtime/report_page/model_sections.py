@@ -299,7 +299,7 @@ def _trials(found: TrainingReport) -> Markup | None:
     shown = table("The best trials", columns, rows[:5])
     if len(rows) <= 5:
         return shown
-    return join([shown, details(f"all {len(rows)} trials", table("All trials, best first", columns, rows))])
+    return join([shown, details("all of them", table("All trials, best first", columns, rows))])
 
 
 def _rank(trial: TrialReport, *, higher: bool) -> tuple[bool, float]:

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from cumulant.runtime.report_page import wording
 from cumulant.runtime.report_page.content import GateReport, Interval, ReportData, TrainingReport
+from cumulant.runtime.report_page.decisions import trials_text
 from cumulant.runtime.report_page.terminal import clean, pairs, table, warn
 from cumulant.runtime.report_page.wording import share as percent
 
@@ -137,7 +138,8 @@ def _search(training: TrainingReport) -> list[tuple[str, object]]:
             if best.score is not None
             else ""
         )
-        rows.append(("best trial", f"number {best.number} of {len(training.trials)} tried: {best.trainer}{score}"))
+        rows.append(("search", trials_text(training.trials)))
+        rows.append(("best trial", f"number {best.number}: {best.trainer}{score}"))
         if settings:
             rows.append(("", Text(clean(settings), style="dim")))
     if training.blend is not None and training.blend.taken:
