@@ -14,6 +14,7 @@ from cumulant.core.servable import FieldRule, Reasons, Servable, Unread
 from cumulant.packaging.engine_trees import add_catboost, add_xgboost
 from cumulant.packaging.folder import new_folder, seal
 from cumulant.packaging.graph import Graph
+from cumulant.packaging.graph_metadata import describe_graph
 from cumulant.packaging.linear import add_constant, add_linear
 from cumulant.packaging.model import Columns, TrainedModel
 from cumulant.packaging.parity import measure
@@ -43,13 +44,15 @@ def build(
     complete: Sequence[str] = (),
     salt_fingerprint: str = "",
     reasons: Reasons | None = None,
+    target: str = "",
     tolerance: float = 1e-6,
 ) -> Servable:
     """Write the servable of `model` to the folder `out`, whole or not at all; a servable there is replaced.
 
     `sample` holds feature rows for the parity check (`parity.measure`); `example` is a request row;
     `lineage` says what made the model, by hashes and names; `whole`, `unread`, `rules`, `closed`,
-    `complete`, `salt_fingerprint` and `reasons` are as in `Servable`. Equal inputs give equal bytes.
+    `complete`, `salt_fingerprint` and `reasons` are as in `Servable`; `target` is named in the
+    graph. Equal inputs give equal bytes.
 
     Raises:
         DefinitionError: the model has no exact ONNX form, or reads a feature that the plan lacks.
@@ -78,6 +81,7 @@ def build(
         example=dict(example),
     )
     graph = to_onnx(model)
+    describe_graph(graph, draft, target)
     with new_folder(out) as folder:
         (folder / draft.model).write_bytes(graph.SerializeToString(deterministic=True))
         sealed = seal(folder, draft)

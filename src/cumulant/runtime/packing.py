@@ -79,6 +79,7 @@ def package(context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, 
                 complete=_complete(work),
                 salt_fingerprint=salt,
                 reasons=reasons_of(explained, model, rows.train.features),
+                target=work.training.target,
             )
             ref = objects.put(f"servables/{_identity(servable, lineage)}", folder)
         assert servable.parity is not None

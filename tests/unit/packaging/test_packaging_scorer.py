@@ -279,3 +279,23 @@ def test_importing_the_room_loads_no_engine():
     code = "import sys, cumulant.packaging; print([n for n in ('numpy', 'onnxruntime', 'onnx', 'msgspec') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_graph_alone_tells_how_to_use_it(tmp_path):
+    """Its columns in order, classes, calibration, threshold and target, for a reader that has onnxruntime only."""
+    import onnxruntime
+
+    inputs = (Input("amount", "number"), Input("kind", "category", ("hat", "coat")))
+    model = Constant(values=(0.3,), inputs=inputs, threshold=0.4)
+    sample = {"amount": [1.0, None], "kind": ["hat", None]}
+    out = tmp_path / "m"
+    build(model, plan_for(inputs), name="m", sample=sample, out=out, lineage={}, example={}, target="returned")
+    session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
+    told = session.get_modelmeta().custom_metadata_map
+    assert (told["cumulant.model"], told["cumulant.task"], told["cumulant.target"]) == ("m", "binary", "returned")
+    assert json.loads(told["cumulant.columns"]) == ["amount", "kind"]
+    assert json.loads(told["cumulant.inputs"])[1]["categories"] == ["hat", "coat"]
+    assert json.loads(told["cumulant.classes"]) == list(load_servable(out).classes)
+    assert json.loads(told["cumulant.threshold"]) == 0.4
+    assert json.loads(told["cumulant.calibration"])["kind"] == "none"
+    assert session.get_inputs()[0].name == "input"
