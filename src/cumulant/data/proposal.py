@@ -12,6 +12,7 @@ import polars as pl
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.data import date_text, number_text, row_times
 from cumulant.data.casts import EPOCH, casts, natural
+from cumulant.data.personal_columns import named_personal, personal_columns, words_of
 from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
 from cumulant.data.user_frames import to_polars
 
@@ -23,12 +24,6 @@ _EPOCH = (EPOCH[0], 2_051_222_400)
 _QUARANTINE = 0.01
 _MOSTLY_NUMBERS = 0.9
 _KEY_WORDS = ("id", "key", "uuid", "code", "number", "no")
-#: in a column's name, these mean personal data; those of `_NAMES` do so only for text of many values
-_PERSONAL = frozenset(
-    {"email", "mail", "phone", "mobile", "ssn", "iban", "passport", "surname", "firstname", "lastname"}
-)
-_PERSONAL_TOO = frozenset({"street", "address", "birth", "dob", "birthday", "username"})
-_NAMES = frozenset({"name", "first", "last", "ip", "card", "cc"})
 #: whole numbers that may need more than 64 bits
 _LONG = r"^[+-]?\d{19,}$"
 _MARKS = ("?", "NA", "N/A", "n/a", "NULL", "null", "None", "-", "NaN", "nan")
@@ -98,7 +93,8 @@ class _Look:
         self._epochs(event)
         self._rows = self._read(missing, event)
         keys = key or self._key(event)
-        personal = self._personal()
+        personal, notes = personal_columns(self._raw, self._rows, self._target)
+        self._notes += notes
         if rules:
             self._ranges_and_sets({*keys, *personal, *([event.column] if event else [])})
         spec = SourceSpec(
@@ -221,9 +217,7 @@ class _Look:
         """The first time of a row: when it is decided or shipped is after the event."""
         full = not self._raw[candidates[0]].null_count()
         likely = [
-            name
-            for name in candidates
-            if (not self._raw[name].null_count()) == full and not set(_words(name)) & (_PERSONAL | _PERSONAL_TOO)
+            name for name in candidates if (not self._raw[name].null_count()) == full and not named_personal(name)
         ]
         return row_times.earliest(self._as_times(likely)) if likely else candidates[0]
 
@@ -241,7 +235,7 @@ class _Look:
             else:
                 continue
             if share > 0.9:
-                words = set(_words(name))
+                words = set(words_of(name))
                 named = min(
                     (index for index, word in enumerate(_TIME_WORDS) if word in words), default=len(_TIME_WORDS)
                 )
@@ -250,7 +244,7 @@ class _Look:
 
     def _is_epoch(self, name: str) -> bool:
         """Whether whole numbers under the name of a time are seconds or milliseconds since 1970, from 2000 to 2035."""
-        words = set(_words(name))
+        words = set(words_of(name))
         if not self._raw.schema[name].is_integer() or not words & {*_TIME_WORDS, *_EPOCH_WORDS}:
             return False
         low, high = self._raw[name].min(), self._raw[name].max()
@@ -311,7 +305,7 @@ class _Look:
         found = []
         for place, name in enumerate(self._rows.columns):
             values = self._rows[name]
-            identifier = bool(set(_words(name)) & set(_KEY_WORDS))
+            identifier = bool(set(words_of(name)) & set(_KEY_WORDS))
             if name == self._target or not isinstance(values.dtype, (pl.Int64, pl.String)):
                 continue
             if (identifier or place == 0) and values.null_count() == 0 and values.is_unique().all():
@@ -334,27 +328,12 @@ class _Look:
         times = {event.column, *self._times()}
         for name in self._rows.columns:
             values = self._rows[name]
-            entity = isinstance(values.dtype, pl.String) or bool(set(_words(name)) & set(_KEY_WORDS))
+            entity = isinstance(values.dtype, pl.String) or bool(set(words_of(name)) & set(_KEY_WORDS))
             if name == self._target or name in times or not entity or values.null_count():
                 continue
             if not self._rows.select(pl.struct(name, event.column).is_duplicated().any()).item():
                 return (name, event.column)
         return ()
-
-    def _personal(self) -> list[str]:
-        found = []
-        for name in self._rows.columns:
-            words = set(_words(name))
-            sure = words & (_PERSONAL | _PERSONAL_TOO)
-            likely = words & _NAMES and isinstance(self._rows.schema[name], pl.String)
-            if name != self._target and (sure or likely) and self._is_various(name):
-                found.append(name)
-        if found:
-            self._notes.append(f"personal by their names, and so shown as hashes only: {', '.join(found)}")
-        return found
-
-    def _is_various(self, name: str) -> bool:
-        return self._rows[name].n_unique() > _SET_LIMIT
 
     def _ranges_and_sets(self, without: Collection[str]) -> None:
         small = self._rows.height < _SURE
@@ -406,8 +385,3 @@ class _Look:
         if values.dtype.is_float() and 0 < high <= 1:
             rule["max"] = 1
         self._notes.append(f"{name} is never negative" + (" and at most 1" if "max" in rule else ""))
-
-
-def _words(name: str) -> list[str]:
-    """The words of a column's name: `TX_DATETIME`, `createdAt`, `card-number`."""
-    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)]

@@ -55,6 +55,46 @@ def test_every_part_of_a_proposal():
         assert any(subject in note for note in found.notes), subject
 
 
+PHONES = ["+49 171 1234567", "(212) 555-0123", "212-555-0123", "0171 1234567", "+491711234567", "030/1234567"]
+
+
+@pytest.mark.parametrize("phone", PHONES)
+def test_text_that_holds_phone_numbers_or_addresses_is_personal_whatever_its_name(phone):
+    rows = 400
+    frame = pl.DataFrame(
+        {
+            "amount": [n * 1.5 for n in range(rows)],
+            "contact": [phone[:-2] + f"{n % 90 + 10}" for n in range(rows)],
+            "remark": [f"call {phone} later, {n}" if n % 40 == 0 else f"order {n} is fine" for n in range(rows)],
+            "agent": [f"agent{n % 5}@shop.example.com" for n in range(rows)],
+            "paid": [n % 2 for n in range(rows)],
+        }
+    )
+    found = infer(frame, target="paid")
+    assert found.spec.personal == ["contact", "remark", "agent"]
+    text = "personal by its values, and so shown as hashes only: remark holds phone numbers in 10 of 400 values"
+    assert text in found.notes
+
+
+def test_codes_dates_and_amounts_are_no_contact_details():
+    rows = 400
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    frame = pl.DataFrame(
+        {
+            "order": [f"2026-{n:04}-{n % 7:03}" for n in range(rows)],
+            "at": [f"{start + timedelta(minutes=n):%Y-%m-%d %H:%M:%S+0200}" for n in range(rows)],
+            "day": [f"{start + timedelta(days=n):%d.%m.%Y}" for n in range(rows)],
+            "ip": [f"192.168.{n % 256}.{n % 199}" for n in range(rows)],
+            "price": [f"$1,{n:03}.50" for n in range(rows)],
+            "account": [f"{4_000_123_400_000_000 + n}" for n in range(rows)],
+            "sku": [f"AB-{n:03}-{n % 9}-00{n % 5}" for n in range(rows)],
+            "handle": [f"@user{n}" for n in range(rows)],
+            "paid": [n % 2 for n in range(rows)],
+        }
+    )
+    assert infer(frame, target="paid").spec.personal == ["ip"]  # by its name
+
+
 def test_the_proposal_takes_the_data_it_was_made_from(place):
     path = place.write("orders.csv", shop().write_csv())
     raw = read(path, "orders.csv", SourceSpec())
