@@ -90,8 +90,9 @@ def _nothing(training: TrainingSpec) -> Iterator[Fault]:
     """Values that are well written, and by which nothing would be trained or called positive."""
     if not training.trainers:
         yield ("training", "trainers"), f"training.trainers names none; write some of {', '.join(BUILT_IN)}"
-    for name in dict.fromkeys(one for one in training.trainers if training.trainers.count(one) > 1):
-        yield ("training", "trainers"), f"training.trainers names {name} twice; name it once"
+    for number, name in enumerate(training.trainers):
+        if name in training.trainers[:number]:
+            yield ("training", "trainers", number), f"training.trainers names {name} more than once; leave one out"
     if training.time is not None and not duration(training.time):
         yield ("training", "time"), "training.time may not be 0; write 60s, or null for no limit"
     if isinstance(training.threshold, Threshold):

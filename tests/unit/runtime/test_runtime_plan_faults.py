@@ -32,6 +32,7 @@ OF_THE_FILE = {
     "two thresholds": ("  threshold: {alerts: 100/day, rate: 2%}\n", "has both `alerts` and `rate`"),
     "no threshold": ("  threshold: {}\n", "has neither `alerts` nor `rate`"),
     "no trainer": ("  trainers: []\n", "training.trainers names none"),
+    "trainer twice": ("  trainers: [naive, linear, linear]\n", "names linear more than once"),
     "no time": ("  time: 0s\n", "training.time may not be 0"),
     "no alerts": ("  threshold: {alerts: 0/day}\n", "training.threshold.alerts may not be 0"),
     "rate of 0": ("  threshold: {rate: 0%}\n", "training.threshold.rate may not be 0"),
