@@ -46,7 +46,8 @@ _MOSTLY = 0.5
 EPOCH = (946_684_800, 4_102_444_800)
 TRUE, FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
 _ISO = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d{1,9})?)?)?\s*(Z|z|[+-]\d{2}:?\d{2})?$"
-
+#: the basic format of ISO 8601, to the second
+_ISO_BASIC, _EXTENDED = r"^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)", "${1}-${2}-${3}T${4}:${5}:${6}"
 _ISO_DAY = r"^\d{4}-\d{2}-\d{2}$"
 
 
@@ -277,7 +278,7 @@ def _time_of_text(name: str, zone: str | None, spec: SourceSpec) -> Cast:
     text = _plain(pl.col(name))
     if spec.missing:
         text = pl.when(~text.is_in(spec.missing)).then(text)
-    parts = text.str.extract_groups(_ISO)
+    parts = text.str.replace(_ISO_BASIC, _EXTENDED).str.extract_groups(_ISO)
     day, clock, seconds, offset = (parts.struct.field(str(index)) for index in (1, 2, 3, 4))
     clock = day + " " + clock.fill_null("00:00") + seconds.fill_null(":00")
     local = clock.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError
 from cumulant.core.plan import KnownAt
-from cumulant.data import scan, source_of
+from cumulant.data import infer, scan, source_of
 
 
 def moments(place, found, column="at"):
@@ -105,6 +105,18 @@ def test_iso_text_is_read_as_python_reads_it(place, times, minutes):
     found = place.ingest(path="", frame=frame, event_time={"column": "at", "zone": "UTC"})
     expected = [datetime.fromisoformat(text) for text in texts]
     assert moments(place, found) == [at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC) for at in expected]
+
+
+@pytest.mark.parametrize("offset", ["", "Z", "+0100", "-05:30"])
+def test_the_basic_iso_format_is_read_as_python_reads_it_and_found_as_the_event_time(place, offset):
+    texts = [f"201410{day:02}T0{day % 8}300{day % 7}{offset}" for day in range(1, 31)]
+    expected = [datetime.fromisoformat(text) for text in texts]
+    frame = pl.DataFrame({"sold": texts, "price": range(30)})
+    assert infer(frame, path="sales.csv").spec.time.column == "sold"
+    found = place.ingest(path="", frame=frame, event_time={"column": "sold", "zone": "UTC"})
+    assert moments(place, found, "sold") == [
+        at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC) for at in expected
+    ]
 
 
 FLIGHTS = (
