@@ -308,6 +308,8 @@ class _Look:
             identifier = bool(set(words_of(name)) & set(_KEY_WORDS))
             if name == self._target or not isinstance(values.dtype, (pl.Int64, pl.String)):
                 continue
+            if not name.strip():
+                continue  # the row numbers of a data frame: no request has them
             if (identifier or place == 0) and values.null_count() == 0 and values.is_unique().all():
                 found.append((not identifier, place, name))
         if found:

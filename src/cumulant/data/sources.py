@@ -280,6 +280,8 @@ def _read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str]
             hint="set encoding: utf-16, or convert the file to UTF-8",
             declare={"encoding": "utf-16"},
         )
+    if b"\n" not in content:  # lines that end with a carriage return alone, as some spreadsheets write them
+        content = content.replace(b"\r", b"\n")
     header = _first_record(content, separator)
     _refuse_other_separator(header, content, url, separator)
     repeated = sorted({name for name in header if header.count(name) > 1})

@@ -123,6 +123,12 @@ def test_a_place_and_a_time_as_key_and_no_time_at_all():
     assert any("too few" in note for note in found.notes)
 
 
+def test_row_numbers_without_a_name_are_no_key():
+    frame = pl.DataFrame({"": range(60), "code": [f"c{n}" for n in range(60)], "price": [n % 7 for n in range(60)]})
+    assert infer(frame).spec.keys == ("code",)
+    assert infer(frame.drop("code")).spec.keys == ()
+
+
 def test_nested_columns_are_noted_and_empty_frames_refused():
     found = infer(pl.DataFrame({"a": [[1, 2]], "b": [1]}))
     assert any(note.startswith("a holds lists") for note in found.notes)

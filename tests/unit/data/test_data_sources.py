@@ -187,6 +187,12 @@ def test_byte_order_marks_and_windows_line_ends(place):
     assert place.rows(place.ingest(key="id"), "id", "city") == [(1, "A"), (2, "B")]
 
 
+def test_lines_that_end_with_a_carriage_return_alone(place):
+    place.write("trips.csv", b"id,city\r" + b"".join(b"%d,C%d\r" % (n, n) for n in range(999)) + b"999,last")
+    found = place.rows(place.ingest(key="id"), "id", "city")
+    assert (len(found), found[1], found[-1]) == (1000, (1, "C1"), (999, "last"))
+
+
 def test_a_header_without_rows_beside_full_files(place):
     place.write("in/a.csv", "id,km\n")
     place.write("in/b.csv", "id,km\n1,2\n")
