@@ -1,12 +1,16 @@
 """`cumulant new --from`, `train`, untouched, judged on a quarter of the rows that neither of them saw.
 
-    python bench/projects/zero_edit.py TABLE.csv TARGET [--time COLUMN] [--by time|random] [--train-time 60s]
-        [--blend auto|off] [--autogluon PYTHON]
+    python bench/projects/zero_edit.py TABLE.csv TARGET [--time COLUMN] [--by time|random] [--split 0]
+        [--train-time 60s] [--clock wall|processor] [--edit "final_fit: all"] [--autogluon PYTHON [--answers FOLDER]]
 
-`--by time` holds out the last quarter. The held-out rows are answered by `predict`, from the registered model's
-servable. Beside it, on the same rows: LightGBM's defaults, texts as its own categories; with `--autogluon` (a Python
-that has autogluon.tabular, which is not installed here) AutoGluon with the preset medium_quality and the same time.
-Differences of log loss or RMSE are paired by row and above 0 where ours is better.
+`--by time` holds out the last quarter, else `--split` seeds the shuffle. The held-out rows are answered by `predict`,
+from the registered model's servable. Beside it, on the same rows: LightGBM's defaults, texts as its own categories;
+with `--autogluon` (a Python that has autogluon.tabular, which is not installed here) AutoGluon with the preset
+medium_quality and the same time; `--answers` keeps its answers, for a second run on the same rows. With `--clock
+processor` the time is that of the work done (`processor_clock.py`), so that a busy machine is fair to both. `cpu` are
+seconds of the processor, with start-up: of `new` and `train`, and of AutoGluon's fit and predict. `--edit` adds lines
+to `training:`, to measure a setting. Differences of log loss or RMSE are paired by row and above 0 where ours is
+better.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -29,18 +34,25 @@ from cumulant.core.units import duration
 from cumulant.statistics import Rows, difference, metric
 
 CUMULANT = Path(sys.executable).with_name("cumulant")
+CLOCK = Path(__file__).with_name("processor_clock.py")
 
 
-def command(*line: str) -> dict:
-    done = subprocess.run([CUMULANT, *line, "--json"], capture_output=True, text=True, check=False)
+def command(*line: str, before: tuple[str, ...] = ()) -> dict:
+    done = subprocess.run([*before, str(CUMULANT), *line, "--json"], capture_output=True, text=True, check=False)
     if done.returncode not in (0, 1):
         raise SystemExit(f"{' '.join(line)}\n{done.stderr or done.stdout}")
     return json.loads(done.stdout)
 
 
-def halves(table: pl.DataFrame, *, moment: str | None) -> tuple[pl.DataFrame, pl.DataFrame]:
+def processor_seconds() -> float:
+    """Of all child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def halves(table: pl.DataFrame, *, moment: str | None, split: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Three quarters to learn from, and the quarter that is held out."""
-    table = table.sample(fraction=1, shuffle=True, seed=7) if moment is None else table.sort(moment)
+    table = table.sample(fraction=1, shuffle=True, seed=7 + split) if moment is None else table.sort(moment)
     cut = table.height * 3 // 4
     return table[:cut], table[cut:]
 
@@ -49,21 +61,23 @@ def ours(folder: Path, train: pl.DataFrame, test: pl.DataFrame, chosen: argparse
     train.write_csv(folder / "train.csv")
     test.drop(chosen.target).write_csv(folder / "test.csv")
     extra = ["--time", chosen.time] if chosen.time else []
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), processor_seconds()
     command(
         "new", "p", "--from", str(folder / "train.csv"), "--target", chosen.target, *extra, "--project", str(folder)
     )
     made = time.perf_counter() - begun
     project = str(folder / "p")
-    if chosen.blend == "off":
-        file = folder / "p" / "cumulant.yaml"
-        file.write_text(file.read_text().replace("\ntraining:\n", "\ntraining:\n  blend: off\n", 1))
-    found = command("train", "--time", chosen.train_time, "--trials", "200", "--project", project)
-    seconds = time.perf_counter() - begun
+    edits = "".join(f"  {line}\n" for line in chosen.edit)
+    file = folder / "p" / "cumulant.yaml"
+    file.write_text(file.read_text().replace("\ntraining:\n", f"\ntraining:\n{edits}", 1))
+    clock = (sys.executable, str(CLOCK)) if chosen.clock == "processor" else ()
+    line = ("train", "--time", chosen.train_time, "--trials", "200", "--project", project)
+    found = command(*line, before=clock)
+    seconds, cpu = time.perf_counter() - begun, processor_seconds() - used
     out = folder / "answers.parquet"
     command("predict", "--input", str(folder / "test.csv"), "--output", str(out), "--project", project)
     answers = pl.read_parquet(out)
-    said = {"seconds": round(seconds, 1), "new_seconds": round(made, 1)}
+    said = {"seconds": round(seconds, 1), "new_seconds": round(made, 1), "cpu": round(cpu, 1)}
     said |= {key: found["training"].get(key) for key in ("trainer", "blend")}
     column = "probability" if "probability" in answers.columns else "prediction"
     return answers[column].to_numpy(), said
@@ -81,13 +95,28 @@ def defaults(train: pl.DataFrame, test: pl.DataFrame, target: str) -> np.ndarray
     return model.predict_proba(frame[train.height :])[:, 1] if binary else model.predict(frame[train.height :])
 
 
-def autogluon(folder: Path, chosen: argparse.Namespace) -> tuple[np.ndarray, float]:
+def autogluon(folder: Path, chosen: argparse.Namespace) -> tuple[np.ndarray, dict]:
     """Its answers, and the seconds that its process took."""
     seconds = str(duration(chosen.train_time).total_seconds())
-    line = [chosen.autogluon, str(Path(__file__).with_name("autogluon_peer.py")), str(folder), chosen.target, seconds]
-    begun = time.perf_counter()
+    name = f"{chosen.table.stem}-{chosen.by}-{chosen.split}-{chosen.train_time}-{chosen.clock}.json"
+    stored = None if chosen.answers is None else chosen.answers / name
+    if stored is not None and stored.exists():
+        past = json.loads(stored.read_text())
+        return np.array(past["answers"]), past["said"]
+    clock = [str(CLOCK)] if chosen.clock == "processor" else []
+    peer = str(Path(__file__).with_name("autogluon_peer.py"))
+    line = [chosen.autogluon, *clock, peer, str(folder), chosen.target, seconds]
+    begun, used = time.perf_counter(), processor_seconds()
     subprocess.run(line, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": ""})
-    return pl.read_csv(folder / "autogluon.csv")["answer"].to_numpy(), time.perf_counter() - begun
+    said = {
+        "autogluon_seconds": round(time.perf_counter() - begun, 1),
+        "autogluon_cpu": round(processor_seconds() - used, 1),
+    }
+    answers = pl.read_csv(folder / "autogluon.csv")["answer"].to_numpy()
+    if stored is not None:
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        stored.write_text(json.dumps({"answers": answers.tolist(), "said": said}))
+    return answers, said
 
 
 def gap(name: str, truth: np.ndarray, ours: np.ndarray, theirs: np.ndarray) -> list[float | None]:
@@ -110,11 +139,14 @@ def main() -> None:
     parser.add_argument("--time")
     parser.add_argument("--by", choices=["time", "random"], default="random")
     parser.add_argument("--train-time", default="60s")
-    parser.add_argument("--blend", choices=["auto", "off"], default="auto")
+    parser.add_argument("--clock", choices=["wall", "processor"], default="wall")
+    parser.add_argument("--split", type=int, default=0)
+    parser.add_argument("--edit", action="append", default=[], metavar="LINE")
     parser.add_argument("--autogluon", metavar="PYTHON")
+    parser.add_argument("--answers", type=Path, metavar="FOLDER")
     chosen = parser.parse_args()
     table = pl.read_csv(chosen.table, infer_schema_length=None).drop_nulls(chosen.target)
-    train, test = halves(table, moment=chosen.time if chosen.by == "time" else None)
+    train, test = halves(table, moment=chosen.time if chosen.by == "time" else None, split=chosen.split)
     folder = Path(tempfile.mkdtemp(prefix="cumulant-bench-"))
     try:
         answers, said = ours(folder, train, test, chosen)
@@ -123,7 +155,7 @@ def main() -> None:
         others = {"lightgbm defaults": defaults(train, test, chosen.target)}
         if chosen.autogluon:
             others["autogluon"], seconds = autogluon(folder, chosen)
-            said["autogluon_seconds"] = round(seconds, 1)
+            said |= seconds
         measured = {}
         for name in ("roc_auc", "log_loss") if binary else ("rmse", "mae"):
             both = (answers, *others.values())
@@ -134,9 +166,12 @@ def main() -> None:
             json.dumps(
                 {
                     "table": chosen.table.name,
-                    "by": chosen.by,
+                    "rows": table.height,
+                    "by": chosen.by if chosen.by == "time" else f"split {chosen.split}",
                     ", ".join(["ours", *others]): measured,
                     **said,
+                    "edit": chosen.edit,
+                    "time": f"{chosen.train_time} ({chosen.clock})",
                     "load": round(os.getloadavg()[0], 1),
                 }
             ),
