@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,24 +27,55 @@ def machine_memory() -> int:
     return min(found)
 
 
+class _Limit:
+    """The limit of this process, held from the first block that wants one to the end of the last, in any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks = 0
+        self._before = (0, 0)
+
+    def begin(self, most: int | None) -> None:
+        with self._lock:
+            self._blocks += 1
+            if self._blocks == 1:
+                self._before = before = resource.getrlimit(resource.RLIMIT_AS)
+                if before[0] == resource.RLIM_INFINITY:
+                    resource.setrlimit(resource.RLIMIT_AS, (_most_addresses(most), before[1]))
+
+    def end(self) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if not self._blocks:
+                resource.setrlimit(resource.RLIMIT_AS, self._before)
+
+
+#: a limit belongs to the process, and so does the count of those who hold it
+_LIMIT = _Limit()
+
+
 @contextmanager
 def bounded_memory(most: int | None = None) -> Iterator[None]:
     """Let this process hold `most` bytes, by default four fifths of the machine's memory, and at least 256 MiB more.
 
-    An allocation beyond it fails. Only Linux keeps such a limit. A limit that the process has already stays as it is,
-    so that threads that bound themselves at once cannot leave one behind.
+    An allocation beyond it fails. Only Linux keeps such a limit. Where several threads or nested blocks bound the
+    process, the first one's limit holds until the last one ends. A limit that the process has already stays as it is.
     """
-    before = resource.getrlimit(resource.RLIMIT_AS) if sys.platform == "linux" else None
-    if before is None or before[0] != resource.RLIM_INFINITY:
+    if sys.platform != "linux":
         yield
         return
-    reserved, resident = _addresses()
-    left = max(_LEAST, (int(_SHARE * machine_memory()) if most is None else most) - resident)
-    resource.setrlimit(resource.RLIMIT_AS, (reserved + left, before[1]))
+    _LIMIT.begin(most)
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_AS, before)
+        _LIMIT.end()
+
+
+def _most_addresses(most: int | None) -> int:
+    """Bytes of addresses with which the process can hold `most` bytes."""
+    reserved, resident = _addresses()
+    wanted = int(_SHARE * machine_memory()) if most is None else most
+    return reserved + max(_LEAST, wanted - resident)
 
 
 def _addresses() -> tuple[int, int]:

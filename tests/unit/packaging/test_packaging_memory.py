@@ -95,6 +95,40 @@ assert limit() == before
     assert done.stdout == "refused\n"
 
 
+def test_a_bound_holds_until_the_last_of_several_threads_leaves_it():
+    code = """
+import resource, threading
+from cumulant.core.memory import bounded_memory
+limit = lambda: resource.getrlimit(resource.RLIMIT_AS)[0]
+before = limit()
+inside, leave = threading.Barrier(3), [threading.Event(), threading.Event()]
+def hold(number):
+    with bounded_memory(1 << 30):
+        inside.wait()
+        leave[number].wait()
+threads = [threading.Thread(target=hold, args=(number,), daemon=True) for number in range(2)]
+for one in threads: one.start()
+inside.wait()
+held = limit()
+assert held != before
+for one, event in zip(threads, leave):
+    assert limit() == held
+    event.set()
+    one.join()
+assert limit() == before
+with bounded_memory(1 << 30):
+    try:
+        with bounded_memory(1 << 30):
+            raise ValueError
+    except ValueError:
+        assert limit() != before
+assert limit() == before
+print("restored")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "restored\n", done.stderr
+
+
 def test_a_bound_that_is_not_reached_changes_nothing():
     with bounded_memory():
         assert len(bytearray(MIB)) == MIB
