@@ -16,6 +16,9 @@ os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
     os.environ.setdefault("PYTHONPYCACHEPREFIX", str(Path(tempfile.gettempdir()) / "cumulant-e2e-compiled"))
 
+# What a server keeps for its user is no part of the home of whoever runs the tests.
+os.environ["XDG_CACHE_HOME"] = str(Path(tempfile.gettempdir()) / "cumulant-e2e-cache")
+
 # On a busy machine an example may take any time, and so may making one.
 settings.register_profile("tests", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cumulant.core.errors import IntegrityError, RequestError, missing_part
+from cumulant.core.errors import DefinitionError, IntegrityError, RequestError, missing_part
 from cumulant.core.memory import bounded_memory
 from cumulant.core.servable import Datatype, TensorSpec
 from cumulant.packaging.bounded import run_bounded
-from cumulant.packaging.engine_words import plain
+from cumulant.packaging.engine_words import lacks_memory, plain
 
 Array = NDArray[Any]
 
@@ -49,6 +49,7 @@ class Engine:
         self.inputs = tuple(_spec(node, path) for node in self._session.get_inputs())
         self.outputs = tuple(_spec(node, path) for node in self._session.get_outputs())
         self._names = [spec.name for spec in self.outputs]
+        self._untried = untried
         self._run = partial(run_bounded, self._session) if untried else self._session.run
         self._refused = run_errors()
 
@@ -57,11 +58,14 @@ class Engine:
 
         Raises:
             RequestError: the graph cannot take these values, such as a size that does not fit another.
-            DefinitionError: a run of an untried graph took too long.
+            DefinitionError: a run of an untried graph took too long, or too much memory.
         """
         try:
             found: list[Array] = self._run(outputs or self._names, feeds)
         except self._refused as error:
+            if self._untried and lacks_memory(error):
+                hint = "save a smaller model, or use a machine with more memory"
+                raise DefinitionError(f"a run of the graph has too little memory: {plain(error)}", hint=hint) from None
             raise RequestError(f"the model cannot take these inputs: {plain(error)}") from None
         return found
 

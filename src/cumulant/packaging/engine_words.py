@@ -13,7 +13,13 @@ _PLACE = re.compile(
     r"(?:[^()]*::[^()]*\([^()]*\)(?: const)?(?: \[with [^\]]*\])? |\w+ )(?:.*? was false\. ?)?"
 )
 _MEMORY = re.compile(r"Failed to allocate memory for requested buffer of size (\d+)")
+_NO_MEMORY = re.compile(_MEMORY.pattern + r"|bad_alloc|bad allocation|bad_array_new_length")
 _FILE = re.compile(r"(?:Load model from )?(?:/[^\s:]+)+\.onnx failed:?\s*")
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether a run failed since memory ended, rather than for the values that it was given."""
+    return _NO_MEMORY.search(str(error)) is not None
 
 
 def plain(error: Exception) -> str:

@@ -25,11 +25,11 @@ class Scorer:
         NotFoundError, IntegrityError: as `load_servable`; also where the graph cannot be loaded.
     """
 
-    def __init__(self, folder: Path | str, *, verify: bool = True) -> None:
+    def __init__(self, folder: Path | str, *, verify: bool = True, untried: bool = False) -> None:
         folder = Path(folder)
         self.servable: Servable = load_servable(folder, verify=verify)
         self.encoder = Encoder(self.servable.inputs)
-        self.engine = Engine(folder / self.servable.model)
+        self.engine = Engine(folder / self.servable.model, untried=untried)
         self._input = self.engine.inputs[0].name
         self._outputs = [self.engine.outputs[0].name]
 

@@ -177,6 +177,7 @@ def _serve(options: argparse.Namespace) -> None:
 
 def _settings(options: argparse.Namespace) -> Settings:
     from cumulant.core.units import duration, size
+    from cumulant.serving.passed import trials_folder
     from cumulant.serving.scheduling import Caching, Scheduling
     from cumulant.serving.settings import Settings
     from cumulant.serving.sockets import split_address
@@ -210,6 +211,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         log=options.log,
         log_keep=options.log_keep,
         log_write=options.log_write,
+        passed=trials_folder(os.environ),
         labels=options.labels,
         labels_size=size(options.labels_size),
         invalid=options.invalid,

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from msgspec import to_builtins
 
-from cumulant.core.errors import RequestError, UsageError
+from cumulant.core.errors import IntegrityError, RequestError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.servable import GraphServable, TensorSpec
 from cumulant.packaging import DTYPES, Engine, check_state, initial_state
+from cumulant.packaging.described import check_described
 from cumulant.packaging.engine import Array
 from cumulant.serving.nested import nested_input
 from cumulant.serving.noise import noise
@@ -39,7 +40,7 @@ class GraphModel:
     """One graph. Plain JSON rows are objects of its inputs; where its one input is a matrix, of its columns.
 
     Raises:
-        IntegrityError: as `packaging.Engine`.
+        IntegrityError: as `packaging.Engine`; also where the graph has other tensors than are described.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class GraphModel:
         *,
         scheduling: Scheduling | None = None,
         sequences: Shelf | None = None,
+        untried: bool = False,
     ) -> None:
         self.servable = servable
         #: some of the graph's tensors are kept between the requests of a sequence, rather than sent
@@ -69,7 +71,8 @@ class GraphModel:
         #: outputs that are answered unless others are asked for
         self._shown = [name for name in self.outputs if name not in {state.output for state in servable.state}]
         self._columns = {name: place for place, name in enumerate(servable.columns)}
-        engine = Engine(folder / servable.model)
+        engine = Engine(folder / servable.model, untried=untried)
+        check_described(servable, engine)
         self.fallback: Fallback | None = None
         self.rules: RequestRules | None = None
         self.reasons: Reasoning | None = None
@@ -106,6 +109,33 @@ class GraphModel:
             raise RequestError("the inputs are too large to make some up")
         kept = initial_state(self.servable.state, rows)
         return kept | {spec.name: _made_up(spec, rows) for spec in self._specs.values()}
+
+    def try_run(self) -> None:
+        example = self._exemplary()
+        feeds = self._made_up(1) if example is None else example
+        try:
+            raw = self.runner.try_run(feeds)
+        except RequestError as error:
+            if example is None:  # made-up values may be none that the graph takes: an index, a text
+                return
+            message = f"{self.name} cannot answer its own example: {error.message}"
+            raise IntegrityError(message, subject=self.name, hint="package it again") from None
+        self.answers(Work(feeds, 1), raw)
+
+    def _exemplary(self) -> Feeds | None:
+        """The row that the servable gives as its example; None where there is none of which the shape is known."""
+        example, feeds = self.servable.example, dict(initial_state(self.servable.state, 1))
+        for spec in self._specs.values():
+            inner = [1, *spec.shape[1:]] if spec.shape else []
+            if spec.name not in example or spec.shape[:1] not in ((), (-1,), (1,)) or inner.count(-1) > 1:
+                return None
+            values = np.array(example[spec.name], DTYPES[spec.datatype])
+            try:
+                feeds[spec.name] = values.reshape(inner)
+            except ValueError:
+                message = f'{self.name}: the example of "{spec.name[:100]}" has another shape'
+                raise IntegrityError(message, subject=self.name, hint="package it again") from None
+        return feeds
 
     def from_tensors(self, inputs: Sequence[Input]) -> Work:
         feeds: dict[str, Array] = {}

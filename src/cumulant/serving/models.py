@@ -61,6 +61,15 @@ class Model(Protocol):
         """What the engine gave, as one answer a row."""
         ...
 
+    def try_run(self) -> None:
+        """Answer made-up rows, or the servable's example.
+
+        Raises:
+            IntegrityError: it cannot answer them.
+            DefinitionError: as `packaging.Engine` with an untried graph.
+        """
+        ...
+
     def card(self) -> dict[str, object]:
         """What a caller needs to know: request fields, an example row."""
         ...
@@ -76,8 +85,9 @@ def open_model(
     scheduling: Scheduling | None = None,
     sequences: Shelf | None = None,
     refuse_invalid: bool = False,
+    untried: bool = False,
 ) -> Model:
-    """Load and warm the servable in `folder`; `refuse_invalid` as in `RowModel`.
+    """Load and warm the servable in `folder`; `refuse_invalid` as in `RowModel`, `untried` as in `packaging.Engine`.
 
     Raises:
         NotFoundError, IntegrityError: as `packaging.load_description`.
@@ -87,8 +97,10 @@ def open_model(
     folder = Path(folder)
     described = load_description(folder)
     if isinstance(described, GraphServable):
-        return GraphModel(folder, described, scheduling=scheduling, sequences=sequences)
-    return RowModel(folder, store=store, table=table, scheduling=scheduling, refuse_invalid=refuse_invalid)
+        return GraphModel(folder, described, scheduling=scheduling, sequences=sequences, untried=untried)
+    return RowModel(
+        folder, store=store, table=table, scheduling=scheduling, refuse_invalid=refuse_invalid, untried=untried
+    )
 
 
 class ModelSet:

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 class Opening:
-    """Opens models until it is closed.
+    """Opens models until it is closed; `untried` ones as `packaging.Engine` does.
 
     Raises:
         UsageError, MissingPartError: as `open_store`.
     """
 
-    def __init__(self, settings: Settings, sharer: Sharer | None = None) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, sharer: Sharer | None = None, *, untried: bool = False) -> None:
+        self._settings, self._untried = settings, untried
         self._sharer = sharer
         self._store: OnlineStore | None = open_store(settings.online) if settings.online else None
         self._shelf = _shelf(settings)
@@ -72,6 +72,7 @@ class Opening:
             scheduling=settings.scheduling,
             sequences=self._shelf,
             refuse_invalid=settings.invalid == "refuse",
+            untried=self._untried,
         )
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import IntegrityError, RequestError, UsageError
 from cumulant.core.servable import Answer, FieldRule, Servable
 from cumulant.core.units import from_micros
 from cumulant.features import OnlineFeatures
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: late rows that a warning names
 _NAMED = 5
+#: made-up rows of a trial
+_TRIED = 3
 #: what a servable that was never registered is called
 UNREGISTERED = "1"
 
@@ -67,8 +69,9 @@ class RowModel:
         table: str | None = None,
         scheduling: Scheduling | None = None,
         refuse_invalid: bool = False,
+        untried: bool = False,
     ) -> None:
-        self.scorer = Scorer(folder)
+        self.scorer = Scorer(folder, untried=untried)
         self.servable: Servable = self.scorer.servable
         self.name = self.servable.name
         self.version = self.servable.version or UNREGISTERED
@@ -121,6 +124,18 @@ class RowModel:
     def _made_up(self, rows: int) -> Feeds:
         """Rows of noise of the model's width: they take as long as any, and neighbours would show in them."""
         return self.scorer.feeds(noise((rows, len(self.scorer.features)), rows).astype(np.float32))
+
+    def try_run(self) -> None:
+        feeds = self._made_up(_TRIED)
+        try:
+            answers = self.answers(Work(feeds, _TRIED), self.runner.try_run(feeds))
+        except (RequestError, ValueError, IndexError) as error:  # the last two: of answers that fit no class or row
+            why = error.message if isinstance(error, RequestError) else str(error)
+            message = f"{self.name} cannot answer the rows that it describes: {why[:200]}"
+            raise IntegrityError(message, subject=self.name, hint="package it again") from None
+        if len(answers) != _TRIED:
+            message = f"{self.name} gives {len(answers)} answers for {_TRIED} rows"
+            raise IntegrityError(message, subject=self.name, hint="package it again")
 
     def from_tensors(self, inputs: Sequence[Input]) -> Work:
         rows = to_rows(inputs, self.schema.fields, self.schema.unread)

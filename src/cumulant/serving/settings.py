@@ -61,6 +61,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_socket: str | None = None
     #: where the content that is served is kept; set by whoever starts the workers
     kept: str | None = None
+    #: folder of what passed its trial earlier; None: a model is tried at each start
+    passed: str | None = None
     #: folder of posted labels; None: none are taken
     labels: str | None = None
     #: of those that wait to be taken in

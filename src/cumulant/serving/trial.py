@@ -20,6 +20,7 @@ import msgspec
 from cumulant.core.errors import (
     CumulantError,
     DataError,
+    DefinitionError,
     EngineUnavailableError,
     IntegrityError,
     NotFoundError,
@@ -28,6 +29,7 @@ from cumulant.core.errors import (
 from cumulant.core.memory import bounded_memory
 from cumulant.serving.channel import error_of, told_of
 from cumulant.serving.opening import Opening
+from cumulant.serving.passed import Passed
 from cumulant.serving.pins import Pin, check, keep, pin, refuse_twins
 from cumulant.serving.repository import Repository
 from cumulant.serving.settings import Settings
@@ -86,14 +88,12 @@ class Trial:
         """What a server starts with; a servable that is broken, or ends its process, is named on standard error and
         left out.
 
-        A single one is not tried: without it there is nothing to serve, and whoever started the server hears of it.
-
         Raises:
             CumulantError: one cannot be loaded for a reason that is not its folder's, or none is left.
         """
         folders = self._repository.folders()
         if len(folders) == 1:
-            return [self._keep(pin(folders[0]))]
+            return [self._keep(self._only(folders[0]))]
         found: list[Pin] = []
         while folders:
             pins, fault = self._tried(folders)
@@ -106,6 +106,17 @@ class Trial:
             folders = rest
         refuse_twins(found)
         return [self._keep(one) for one in found]
+
+    def _only(self, folder: Path) -> Pin:
+        """What a start does each time has to cost little: a single servable is tried once for its content."""
+        passed, pinned = Passed(self._settings.passed), pin(folder)
+        if pinned in passed:
+            return pinned
+        pins, fault = self._tried([folder])
+        if fault is not None:
+            raise fault
+        passed.add(pins[0])
+        return pins[0]
 
     def _leave_out(self, folder: Path, fault: CumulantError) -> None:
         self.left_out[str(folder)] = fault.message
@@ -211,13 +222,22 @@ def main() -> int:
 
 
 def _open_all(orders: _Orders) -> None:
-    opening = Opening(orders.settings)
+    opening = Opening(orders.settings, untried=True)
     for folder in map(Path, orders.folders):
         signal.alarm(orders.seconds)
         pinned = pin(folder)
-        opening(folder).close()
+        _try(opening, folder)
         check(pinned)
         _say(_Line(pin=pinned))
+
+
+def _try(opening: Opening, folder: Path) -> None:
+    try:
+        model = opening(folder)
+        model.try_run()
+    except DefinitionError as error:  # a run took too long or too much memory: that is the folder's fault alone
+        raise IntegrityError(f"{folder}: {error.message}", subject=str(folder), hint=error.hint) from None
+    model.close()
 
 
 def _say(line: _Line) -> None:

@@ -119,6 +119,14 @@ class Runner:
             self.cost.learn(rows, took)
         self.pays = self.exact and seconds[8] / 8 < 0.8 * seconds[1]
 
+    def try_run(self, feeds: Feeds) -> list[Array]:
+        """What the engine gives, without its turn in the line: for a model that answers nobody yet.
+
+        Raises:
+            CumulantError: as `packaging.Engine.run`.
+        """
+        return self._engine.run(feeds, self._outputs)
+
     def _least(self, feeds: Mapping[int, Feeds]) -> dict[int, float]:
         """Seconds of a run of each size, which take turns."""
         least = dict.fromkeys(feeds, float("inf"))
