@@ -24,7 +24,7 @@ def check_described(servable: GraphServable, engine: Engine) -> None:
         for name, spec in described.items():
             if name not in found:
                 raise _wrong(servable, f'the {kind} "{name[:100]}" is described, and the graph has none of that name')
-            if not _fits(spec, found[name]):
+            if not _fits(spec, found[name], declared=kind == "input"):
                 words = f"is described as {_words(spec)}, and the graph has {_words(found[name])}"
                 raise _wrong(servable, f'the {kind} "{name[:100]}" {words}')
 
@@ -36,11 +36,15 @@ def _by_name(specs: Sequence[TensorSpec], servable: GraphServable) -> Mapping[st
     return found
 
 
-def _fits(described: TensorSpec, found: TensorSpec) -> bool:
-    """A description may fix a size that the graph leaves free."""
-    if described.datatype != found.datatype or len(described.shape) != len(found.shape):
+def _fits(described: TensorSpec, found: TensorSpec, *, declared: bool) -> bool:
+    """The shapes of outputs are inferred by the engine, by each release of it more of them: they are not compared."""
+    if described.datatype != found.datatype or min(described.shape, default=0) < -1:
         return False
-    return all(said >= -1 and size in (-1, said) for said, size in zip(described.shape, found.shape, strict=True))
+    if not declared:
+        return True
+    return len(described.shape) == len(found.shape) and all(
+        -1 in sizes or len(set(sizes)) == 1 for sizes in zip(described.shape, found.shape, strict=True)
+    )
 
 
 def _words(spec: TensorSpec) -> str:

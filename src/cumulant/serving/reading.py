@@ -17,6 +17,7 @@ from cumulant.serving.budget import Budget
 from cumulant.serving.http import Request
 from cumulant.serving.inference import HEADER_LENGTH
 from cumulant.serving.json_size import decoded_bytes, decoded_csv_bytes, too_much
+from cumulant.serving.memory import give_back
 from cumulant.serving.models import Model
 from cumulant.serving.scoring import Scoring
 from cumulant.serving.work import MOST_ROWS, check_count
@@ -31,6 +32,8 @@ LARGE = 256 * 1024
 _MOST = 64 * 1024 * 1024
 #: bytes of memory that values may take for each byte of them that came over gRPC or as raw texts
 _TYPED = 16
+#: seconds without a large body after which free memory is given back
+_IDLE = 0.5
 _CROWDED = "try again, or send raw tensors"
 _DIGITS = 12
 #: of one document, each of which takes some 60 bytes; one of more is decoded as a whole
@@ -111,6 +114,8 @@ class Reader:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cumulant-read")
         self._waiting = 0
         self._most, self._decoded = most, Budget(most)
+        #: when the last large body came, and whether a look at that is due
+        self._came, self._looking = 0.0, False
 
     @asynccontextmanager
     async def __call__(
@@ -126,11 +131,12 @@ class Reader:
 
         `decoded` says how many bytes of memory the request takes; without it they are those of typed values.
         """
+        loop = asyncio.get_running_loop()
+        self._look_later(loop)
         if self._waiting and self._waiting + size > _MOST:
             yield _given(OverloadedError("too many large requests wait to be read", hint=_CROWDED))
             return
         self._waiting += (waiting := size)
-        loop = asyncio.get_running_loop()
         try:
             memory = _TYPED * size
             if decoded is not None:
@@ -145,6 +151,20 @@ class Reader:
                 yield given
         finally:
             self._waiting -= waiting
+
+    def _look_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._came = loop.time()
+        if not self._looking:
+            self._looking = True
+            loop.call_later(_IDLE, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Give back what large bodies left behind, once no others come that would use it."""
+        if self._waiting or self._decoded.used or loop.time() < self._came + _IDLE:
+            loop.call_later(_IDLE, self._look, loop)
+            return
+        self._looking = False
+        self._thread.submit(give_back)
 
 
 def _given(outcome: Scoring[R] | CumulantError) -> Callable[[Model, Any], Scoring[R]]:

@@ -8,7 +8,9 @@ import gzip
 import json
 import subprocess
 import sys
+import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -59,6 +61,25 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def app(folder):
     return Application(ModelSet([open_model(folder)]))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_bodies_that_are_refused_at_once_leave_no_memory_behind(folder):
+    bomb = gzip.compress(b"[" + EMPTY[:-1] + b"]")
+    with running(folder) as ready, httpx.Client(base_url=ready["url"], timeout=60) as client:
+
+        def post(_):
+            return client.post(PREDICT, content=bomb, headers={"content-encoding": "gzip"}).status_code
+
+        for _ in range(100):
+            assert client.post(PREDICT, json=ROW).status_code == 200
+        before = memory(ready["pid"], "VmRSS")
+        with ThreadPoolExecutor(16) as pool:
+            assert set(pool.map(post, range(64))) <= {413, 429}
+        end = time.monotonic() + 60
+        while memory(ready["pid"], "VmRSS") > 1.1 * before:  # given back once no more large bodies come
+            assert time.monotonic() < end
+            time.sleep(0.1)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
