@@ -23,6 +23,7 @@ from cumulant.training.replay import combined, trials_of
 from cumulant.training.searched import searched_metric
 from cumulant.training.spec import TrainingSpec
 from cumulant.training.study import made_folds
+from cumulant.training.target_means import with_means
 
 
 def check_final_fit(spec: TrainingSpec, *, timed: bool) -> None:
@@ -46,7 +47,7 @@ def fit_all(
     progress: Progress = silent,
 ) -> FittedModel:
     """The configuration of `model` fitted on `rows`: parameters, rounds, seeds and weights are those of the search that
-    left `summary` and `trials`; calibration and threshold are those of `model`, found out of fold.
+    left `summary` and `trials`; calibration, threshold and the texts with means of the target are those of `model`.
 
     root: where a user's trainer files are. There is no clock: it takes about as long as the fit of `model`.
 
@@ -64,7 +65,8 @@ def fit_all(
         )
         for one in parts
     ]
-    folds, matrix, _ = made_folds(rows, spec, searched_metric(spec, rows))
+    tested = with_means(model.card.inputs)
+    folds, matrix, _ = made_folds(rows, spec, searched_metric(spec, rows), means_of=tested)
     boosters = {one.trainer: [_more(booster, summary, rows) for booster in one.boosters] for one in parts}
     finisher = Finisher(rows, matrix, folds, spec=spec, budget=Budget.of(None), fits={})
     with one_thread_a_product(), quiet():

@@ -89,14 +89,16 @@ def search(
 
 
 def made_folds(
-    rows: TrainingSet, spec: TrainingSpec, followed: Metric
+    rows: TrainingSet, spec: TrainingSpec, followed: Metric, *, means_of: frozenset[str] | None = None
 ) -> tuple[CrossValidation, Matrix, tuple[str, ...]]:
     """The folds that every trial is judged on, all rows encoded, and what is said about the folds.
+
+    means_of: the texts that get means of the target; None: the rows decide.
 
     Raises:
         DataError: too few rows for folds.
     """
-    inputs, means = inputs_of(rows, spec)
+    inputs, means = inputs_of(rows, spec, means=means_of)
     matrix = encode(rows.features, inputs)
     threads = spec.threads or min(os.cpu_count() or 1, _MOST_THREADS)
     problem = Problem(

@@ -139,14 +139,26 @@ def cut(one: Input) -> Input:
     return msgspec.structs.replace(one, categories=one.categories[:MOST_CATEGORIES])
 
 
-def inputs_of(rows: TrainingSet, spec: TrainingSpec) -> tuple[tuple[Input, ...], TargetMeans]:
-    """How each feature enters the servable, and what is made of it for the model."""
+def inputs_of(
+    rows: TrainingSet, spec: TrainingSpec, *, means: frozenset[str] | None = None
+) -> tuple[tuple[Input, ...], TargetMeans]:
+    """How each feature enters the servable, and what is made of it for the model.
+
+    means: the texts that get means, as `with_means` gives them of a model; None: those where they gain on these rows.
+    """
     most = MOST_VALUES if _few_classes(rows) and spec.target_means == "auto" else MOST_CATEGORIES
     inputs = tuple(
-        one if len(one.categories) <= ABOVE or _gains(rows, one) else cut(one)
+        one
+        if len(one.categories) <= ABOVE or (_gains(rows, one) if means is None else one.feature in means)
+        else cut(one)
         for one in derive_inputs(rows.features, most=most)
     )
     return inputs, TargetMeans(inputs, rows.task, rows.classes)
+
+
+def with_means(inputs: Sequence[Input]) -> frozenset[str]:
+    """The features that get means, by the inputs of a model."""
+    return frozenset(one.feature for one in inputs if len(one.categories) > ABOVE)
 
 
 def means_notes(rows: TrainingSet, inputs: Sequence[Input], spec: TrainingSpec) -> list[str]:

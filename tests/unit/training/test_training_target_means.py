@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field
 from cumulant.core.servable import Input
 from cumulant.packaging import Scorer, build
-from cumulant.training import EvaluationSpec, FittedModel, TrainingSet, TrainingSpec, search, split
+from cumulant.training import EvaluationSpec, FittedModel, TrainingSet, TrainingSpec, fit_all, search, split
 from cumulant.training.encoding import MOST_CATEGORIES
 from cumulant.training.fixed import fit_once
 from cumulant.training.splits import group_parts
-from cumulant.training.target_means import ABOVE, TargetMeans, inputs_of
+from cumulant.training.target_means import ABOVE, TargetMeans, inputs_of, with_means
 from cumulant.training.trainers import Sample
 
 VALUES = ABOVE + 20
@@ -278,3 +278,28 @@ def test_no_means_are_made_where_the_effects_of_values_drift():
     )
     assert has_means(rows)
     assert not has_means(replace(rows, at=at))
+
+
+@pytest.mark.parametrize("tested_has_means", [True, False])
+def test_the_final_fit_keeps_which_texts_the_tested_model_has_means_of(tested_has_means):
+    """The newest fifth of the rows has other effects than the rows before, so that all rows would decide otherwise."""
+    rng, towns_of, count = np.random.default_rng(3), 600, 5000
+    town, at = rng.integers(0, towns_of, count), np.arange(count)
+    newest = at >= count * 4 // 5
+    effect = (2.0 if tested_has_means else 0.0) * rng.normal(size=towns_of)[town]
+    effect = np.where(newest, rng.normal(size=towns_of)[town] * (8.0 if not tested_has_means else 0) - effect, effect)
+    rows = TrainingSet(
+        features=pl.DataFrame({"x": rng.normal(size=count), "town": [f"t{one}" for one in town]}),
+        target=effect + rng.normal(size=count),
+        task="regression",
+        rows=at,
+        at=at,
+        known=at,
+    )
+    spec = TrainingSpec(target="y", trainers=["linear"], folds=2, ensemble=1, blend="off", final_fit="all")
+    training = split(rows, EvaluationSpec(test="20%")).train
+    assert (has_means(training), has_means(rows)) == (tested_has_means, not tested_has_means)
+    searched = search(training, spec)
+    served = fit_all(searched.best, rows, spec, searched.summary, searched.trials)
+    assert (served.kind, with_means(served.card.inputs)) == (searched.best.kind, with_means(searched.best.card.inputs))
+    assert (searched.best.kind == "widened") == tested_has_means
