@@ -230,6 +230,18 @@ def test_a_file_decides_many_cases_and_names_the_rows_that_do_not(review, queue,
     assert review("decide", cases[3]).code == 2
 
 
+def test_a_running_number_in_a_file_decides_no_case(review, queue, tmp_path):
+    waiting = review("fill").document["waiting"]
+    ids = [one["id"] for one in review("list").document]
+    short = [next(one[:n] for n in range(1, 12) if sum(other.startswith(one[:n]) for other in ids) == 1) for one in ids]
+    rows = [*(one for one in short if len(one) < 6), ids[0][:5], *range(1, 21)]
+    file = tmp_path / "decisions.csv"
+    file.write_text("case,label\n" + "\n".join(f"{one},1" for one in rows) + "\n")
+    told = review("decide", "--from", str(file)).document
+    assert (told["decided"], told["labelled"], len(review("list").document)) == (0, 0, waiting)
+    assert told["problems"]["row 1"].endswith("write the id as `cumulant review list --json` gives it")
+
+
 def test_the_decisions_of_a_file_stand_while_labels_are_ingested_elsewhere(review, queue, tmp_path, monkeypatch):
     review("fill")
     case = review("list").document[0]["id"]

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from cumulant.project import Project
 
 
+#: digits of an id at least: a running number of another table is short, and begins the id of some case
+_LEAST_DIGITS = 6
+
+
 class DecidedFile(msgspec.Struct, frozen=True, kw_only=True):
     """`problems`: rows that decided nothing, and why, by case. `labelled` cases became labels; 0 where
     labels are being ingested elsewhere.
@@ -28,7 +32,9 @@ class DecidedFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decide_file(project: Project, path: Path, *, principal: Principal, clock: Clock | None = None) -> DecidedFile:
-    """Decide the cases of a file with the columns `case`, `label` and, if wanted, `note`; a case by enough of its id.
+    """Decide the cases of a file with the columns `case`, `label` and, if wanted, `note`.
+
+    A case is named by its id, or by the first digits of it, at least 6.
 
     A row that cannot be used stops no other. Read again, the file changes nothing: its cases are answered.
 
@@ -55,7 +61,12 @@ def decide_file(project: Project, path: Path, *, principal: Principal, clock: Cl
 
 
 def _decision(row: object, name: str) -> tuple[str, object, str]:
-    """Case, label and note. Raises UsageError where the row has no case or no label."""
+    """Case, label and note. Raises UsageError where the row has no case or no label, or too little of the id."""
     if not isinstance(row, dict) or not row.get("case") or row.get("label") in (None, ""):
         raise UsageError("has no case or no label", subject=name, hint="the columns are case, label and note")
-    return str(row["case"]), row["label"], str(row.get("note") or "")
+    case = str(row["case"])
+    if len(case) < _LEAST_DIGITS:
+        raise UsageError(
+            f'"{case}" is no id of a case', subject=name, hint="write the id as `cumulant review list --json` gives it"
+        )
+    return case, row["label"], str(row.get("note") or "")
