@@ -37,7 +37,6 @@ OF_THE_FILE = {
     "no alerts": ("  threshold: {alerts: 0/day}\n", "training.threshold.alerts may not be 0"),
     "rate of 0": ("  threshold: {rate: 0%}\n", "training.threshold.rate may not be 0"),
     "threshold above 1": ("  threshold: 1.5\n", "is no probability"),
-    "trainer twice": ("  trainers: [linear, linear]\n", "names linear more than once"),
     "limit above the most": ("evaluation: {gate: {roc_auc: {min: 1.2}}}\n", "1.2 is above 1"),
     "limit below the least": ("evaluation: {gate: {brier: {max: -1}}}\n", "-1 is below 0"),
     "limit that lets none pass": ("evaluation: {gate: {roc_auc: {max: 0.5}}}\n", "lets no model pass"),

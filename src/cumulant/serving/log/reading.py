@@ -193,7 +193,7 @@ def _request_times(path: Path, *, model: str, earliest: int) -> Integers:
         np.array([one == model for one in chunk.dictionary.to_pylist()], dtype=bool)[np.from_dlpack(chunk.indices)]
         for chunk in table["model"].chunks
     ]
-    return times[wanted & np.concatenate(of_model)]
+    return np.asarray(times[wanted & np.concatenate(of_model)])
 
 
 def recent(
