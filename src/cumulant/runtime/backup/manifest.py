@@ -81,7 +81,7 @@ def checked_path(name: str, archive: str) -> str:
 
 
 def is_plain(path: str) -> bool:
-    """Whether a path is one that a file can have, and leads below the folder that it is relative to, on every system."""
+    """Whether a file can have the path, and it leads below the folder that it is relative to, on every system."""
     if any("\ud800" <= letter <= "\udfff" or letter in "\0\\" for letter in path):
         return False
     return not _DRIVE.match(path) and all(
