@@ -40,7 +40,8 @@ _UNTIL = datetime(2014, 1, 1, tzinfo=UTC)
 SPEED = 24_000.0
 #: folder of the gateway in the project's state
 GATEWAY = "gateway"
-_LONGEST, _LOOK = 240.0, 0.2
+#: seconds of a release: the stages' `at_most` together, and as much again for a machine that is busy
+_LONGEST, _LOOK = 600.0, 0.2
 #: releases of one sound version: `release.alpha` of the demo lets 15% of them come back
 _ATTEMPTS = 3
 _SLOW, _FAILING = 0.25, 0.02
