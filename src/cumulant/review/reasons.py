@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
 from cumulant import features, outcomes, statistics
@@ -15,6 +15,9 @@ from cumulant.core.errors import DefinitionError
 from cumulant.core.expr import Node
 from cumulant.core.servable import Task
 from cumulant.review.choosing import Floats
+
+if TYPE_CHECKING:
+    import polars as pl
 
 #: how useful a row of a watched slice is: less than what the models disagree on or cannot tell
 _WATCHED = 0.25
@@ -129,6 +132,8 @@ def disagree(frame: pl.DataFrame, others: pl.DataFrame) -> Floats:
 
     Another decision counts a half and more; the difference of the scores adds to it, for probabilities.
     """
+    import polars as pl
+
     beside = others.unique(["id", "row"], keep="last", maintain_order=True)
     both = frame.select("id", "row", "outputs", "score").join(
         beside.select("id", "row", pl.col("outputs").alias("other"), pl.col("score").alias("other_score")),
@@ -143,6 +148,8 @@ def watched(asked: Sequence[Mapping[str, object]], conditions: Sequence[Node]) -
     Raises:
         DefinitionError: a condition names a field that no request has.
     """
+    import polars as pl
+
     found = np.zeros(len(asked), dtype=bool)
     if conditions and len(asked):
         names = dict.fromkeys(name for row in asked for name in row)
@@ -170,6 +177,8 @@ def conditions(texts: Sequence[str]) -> list[Node]:
 
 
 def _holds(condition: Node, frame: pl.DataFrame) -> NDArray[np.bool_]:
+    import polars as pl
+
     try:
         values = features.evaluate(condition, frame)
     except DefinitionError as error:

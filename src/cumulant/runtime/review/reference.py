@@ -16,17 +16,13 @@ from cumulant.core.errors import CumulantError, DataError, MissingPartError
 from cumulant.core.ids import digest
 from cumulant.core.servable import Servable
 from cumulant.core.version import __version__
-from cumulant.monitoring.performance import Predictions, learn_loss, row_losses, tells_rows_apart
 from cumulant.review import Reference
 from cumulant.runtime.candidate import ModelRecord, find_record
-from cumulant.runtime.final_fit import held_out_scores
-from cumulant.runtime.fitting import rows_of
-from cumulant.runtime.lineage import work_again
 from cumulant.runtime.models import servable_folder
-from cumulant.runtime.rows import since
 
 if TYPE_CHECKING:
     import polars as pl
+    import pyarrow as pa
 
     from cumulant.core.plan import Field
     from cumulant.ports.registry import ModelVersion
@@ -94,6 +90,8 @@ def key_of(record: ModelRecord) -> str:
 
 
 def _made(context: Context, version: ModelVersion, record: ModelRecord, described: Servable) -> Path:
+    from cumulant.runtime.lineage import work_again
+
     objects = context.project.objects()
     key = key_of(record)
 
@@ -114,6 +112,9 @@ def _made(context: Context, version: ModelVersion, record: ModelRecord, describe
 
 def _write(context: Context, version: ModelVersion, record: ModelRecord, work: Work, folder: Path) -> None:
     import polars as pl
+
+    from cumulant.runtime.final_fit import held_out_scores
+    from cumulant.runtime.fitting import rows_of
 
     split = rows_of(context, work)
     test = split.test.at_most(_CALIBRATION)
@@ -154,6 +155,8 @@ def _rows(context: Context, work: Work, described: Servable, rows: TrainingSet) 
     """What was asked in these rows, in the fields that may be shown."""
     import polars as pl
 
+    from cumulant.runtime.rows import since
+
     raw = data.scan(work.snapshot, context.project.tables(), as_of=work.as_of)
     if (late_enough := since(work.training, work.snapshot)) is not None:
         raw = raw.filter(late_enough)
@@ -166,30 +169,52 @@ def _fields(described: Servable) -> list[Field]:
 
 
 def _read(folder: Path, described: Servable) -> Reference:
-    import polars as pl
-
+    """Without Polars, which a look at a case does not need."""
     told = msgspec.json.decode((folder / "reference.json").read_bytes(), type=_Told)
-    calibration, known = (pl.read_parquet(folder / f"{name}.parquet") for name in ("calibration", "known"))
-    numbers = {name: known[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in told.numbers}
-    categories = {name: known[name].to_list() for name in told.categories}
+    calibration, known = (_table(folder / f"{name}.parquet") for name in ("calibration", "known"))
+    columns: dict[str, list[Any]] = known.to_pydict()
+    numbers = {
+        name: np.array([np.nan if one is None else one for one in columns[name]], dtype=np.float64)
+        for name in told.numbers
+    }
+    categories = {name: columns[name] for name in told.categories}
     scale = statistics.Scale.of(numbers, categories)
     points = scale.coordinates(numbers, categories)
     several = described.task != "regression"
+    if _LABEL not in columns:
+        columns = {_LABEL if name == _LABEL + "." else name: values for name, values in columns.items()}
     return Reference(
         task=described.task,
         classes=told.classes,
-        calibration=calibration.drop("target").to_numpy() if several else None,
-        target=calibration["target"].cast(pl.Int64).to_numpy() if several else None,
+        calibration=_floats_of(calibration.drop_columns(["target"])) if several else None,
+        target=_floats(calibration["target"]).astype(np.int64) if several else None,
         scale=scale,
         known=statistics.Known(points) if points.shape[0] and points.shape[1] else None,
-        rows=known.rename({_LABEL + ".": _LABEL}).to_dicts() if _LABEL not in told.numbers + told.categories
-        else known.to_dicts(),
-    )  # fmt: skip
+        rows=[dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
+    )
+
+
+def _table(path: Path) -> pa.Table:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as found:
+        return found.read()
+
+
+def _floats_of(table: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.stack([_floats(column) for column in table.columns], axis=1)
+
+
+def _floats(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """A column without nulls."""
+    return np.concatenate([np.empty(0), *(np.from_dlpack(chunk) for chunk in column.chunks)])
 
 
 def _with_spread(reference: Reference, folder: Path) -> tuple[Reference, tuple[str, ...]]:
     """With how far off an answer is likely to be, learned on the test rows; a note where that cannot be told."""
     import polars as pl
+
+    from cumulant.monitoring.performance import Predictions, learn_loss, row_losses, tells_rows_apart
 
     tested, scale = pl.read_parquet(folder / "tested.parquet"), reference.scale
     if scale is None:
