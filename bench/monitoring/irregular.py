@@ -79,7 +79,7 @@ def seasonal(seed, before, *, rows=30, shift=0.0, weekend=1.0, shock=0.0, days=3
     day = np.repeat(np.arange(before + days), rows)
     free, level = day % 7 >= 5, shock * generator.normal(size=before + days)[day] + shift * (day >= before)
     x = generator.normal(size=len(day)) + weekend * free + level
-    place = np.where(generator.random(len(day)) < np.where(free, 0.6, 0.3), "home", "work")
+    place = np.where(generator.random(len(day)) < 0.3 + 0.3 * weekend * free, "home", "work")
     score = sigmoid(generator.normal(size=len(day)) - x)
     return run(*split(pl.DataFrame({"at": at(day), "x": x, "place": place, "score": score}), day, before))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -42,6 +42,8 @@ _PROBABILITIES = "probabilities"
 _NONE, _AUDITED = Window(start=_START, end=_START), "log_loss"
 #: the fewest classes that are several, and the share of rows that may lack the probability of one
 _LEAST, _LACKING = 3, 0.02
+#: rows of the reference, of a window, and of the newest windows together at most: more cost time, and make little surer
+_MOST_LEARNED, _MOST_OF_WINDOW, _MOST = 10_000, 2_000, 5_000
 
 
 class ClassWindow(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,8 +56,8 @@ class ClassWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TableEstimates(msgspec.Struct, frozen=True, kw_only=True):
-    """`figures`: of the newest windows together, of `rows` rows; `reference`: what it showed. `refused`: why there are
-    none. `audit`: of the log loss of windows whose labels are there.
+    """`figures`: of the newest `windows` together, from `rows` of their rows; `reference`: what it showed. `refused`:
+    why there are none. `audit`: of the log loss of windows whose labels are there.
     """
 
     windows: tuple[ClassWindow, ...] = ()
@@ -84,19 +86,19 @@ class _Classes:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows that may be estimated, and of each of `blocks` the share of rows that do not tell all probabilities."""
+    """Rows that may be estimated, and of each window how many of how many rows do not tell all probabilities."""
 
     predictions: Predictions
-    lacking: Mapping[int, float]
+    lacking: Mapping[int, tuple[int, int]]
 
 
 def table_estimates(
     now: Windows, before: TableWindows, truth: str | None, label: str | None, blocks: Sequence[Block]
 ) -> TableEstimates | None:
-    """Metrics without labels of each window, and of the newest together; None where no answer tells of three classes.
+    """Metrics without labels of the newest windows, each and together; None where no answer tells of three classes.
 
     Args:
-        now: the rows; of a log only the newest windows are read.
+        now: the rows, of which those of the newest windows are read.
         before: the reference.
         truth: its column of labels.
         label: that of `now`, by which estimates are audited.
@@ -106,8 +108,8 @@ def table_estimates(
     ours = _classes(before.table.rows.collect_schema())
     if ours is None or not named:
         return None
-    first = max(len(blocks) - SPAN, 0) if now.is_log else 0
-    frame, codes = now.rows([*named, *([] if label is None else [label])], first, len(blocks) - 1)
+    wanted = [*named, *([] if label is None else [label])]
+    frame, codes = now.rows(wanted, max(len(blocks) - SPAN, 0), len(blocks) - 1)
     theirs = _classes(frame.schema)
     if theirs is None or {*theirs.names} != {*ours.names}:
         return TableEstimates(refused=f"the rows lack the reference's probabilities of {', '.join(ours.names)}")
@@ -152,7 +154,7 @@ def _reference(before: TableWindows, classes: _Classes, truth: str) -> Predictio
     cut, score, place = before.cut, classes.of(frame, classes.names), _places(frame, truth, classes.names)
     codes = np.zeros(len(score), dtype=np.int64) if cut.codes is None else cut.codes
     held = np.isfinite(place) & (codes < len(cut.blocks))
-    found = _rows(score[held], place[held], codes[held]).predictions
+    found = _thinned(_rows(score[held], place[held], codes[held]).predictions, _MOST_LEARNED)
     timed = len(cut.blocks) > 1 and cut.blocks[0].timed
     return found if timed else replace(found, cluster=None)
 
@@ -162,18 +164,27 @@ def _rows(score: Floats, place: Floats, codes: Codes) -> _Rows:
     score = rounded(score)
     whole = are_probabilities(score)
     total = np.bincount(codes, minlength=1)
-    lacking = np.bincount(codes[~whole], minlength=len(total)) / np.maximum(total, 1)
+    lacking = zip(np.bincount(codes[~whole], minlength=len(total)).tolist(), total.tolist(), strict=True)
     days = np.datetime64(0, "us") + codes[whole] * np.timedelta64(86_400_000_000, "us")
     made = Predictions(time=days, score=score[whole], truth=place[whole], cluster=codes[whole])
-    return _Rows(made, dict(enumerate(lacking.tolist())))
+    return _Rows(made, dict(enumerate(lacking)))
+
+
+def _thinned(part: Predictions, most: int) -> Predictions:
+    """At most that many rows, evenly."""
+    if len(part) <= most:
+        return part
+    return part.where(np.linspace(0, len(part) - 1, most).astype(np.int64))
 
 
 def _told(rows: _Rows, estimators: ClassEstimators, blocks: Sequence[Block]) -> TableEstimates:
-    parts = {(window.start - _START) // _DAY: part for window, part in windows(rows.predictions, _DAY)}
-    each = {code: _estimated(estimators, part, rows.lacking[code]) for code, part in parts.items()}
+    parts = {
+        (window.start - _START) // _DAY: _thinned(part, _MOST_OF_WINDOW)
+        for window, part in windows(rows.predictions, _DAY)
+    }
+    each = {code: _estimated(estimators, part, [rows.lacking[code]]) for code, part in parts.items()}
     checked = _audit([(each[code].figures, part) for code, part in parts.items()], estimators)
-    newest = _newest(rows, len(blocks))
-    last = _estimated(estimators, newest.predictions, max(newest.lacking.values(), default=1.0))
+    last = _estimated(estimators, _thinned(rows.predictions, _MOST), rows.lacking.values())
     refused = distrust(several=True, last=None, audit=checked) or last.refused
     return TableEstimates(
         windows=tuple(
@@ -185,18 +196,12 @@ def _told(rows: _Rows, estimators: ClassEstimators, blocks: Sequence[Block]) -> 
     )  # fmt: skip
 
 
-def _newest(rows: _Rows, count: int) -> _Rows:
-    time = rows.predictions.time
-    held = time >= np.datetime64(0, "us") + (count - SPAN) * np.timedelta64(86_400_000_000, "us")
-    lacking = {code: share for code, share in rows.lacking.items() if code >= count - SPAN}
-    return _Rows(rows.predictions.where(held), lacking)
-
-
-def _estimated(estimators: ClassEstimators, part: Predictions, lacking: float) -> EstimatedWindow:
+def _estimated(estimators: ClassEstimators, part: Predictions, lacking: Iterable[tuple[int, int]]) -> EstimatedWindow:
     """All rows as one window; none where many of them do not tell their probabilities."""
-    if lacking > _LACKING or not len(part):
-        refused = f"{lacking:.1%} of the rows do not tell the probability of each class; {_LACKING:.0%} may"
-        return EstimatedWindow(window=_NONE, rows=len(part), figures={}, refused=refused)
+    without, total = (sum(counts) for counts in zip(*lacking, strict=True))
+    if without > _LACKING * total or not len(part):
+        share = f"{without / max(total, 1):.1%} of the rows do not tell the probability of each class"
+        return EstimatedWindow(window=_NONE, rows=len(part), figures={}, refused=f"{share}; {_LACKING:.0%} may")
     return estimated_classes(estimators, part, every=_ALL)[0]
 
 
