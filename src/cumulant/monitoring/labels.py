@@ -39,7 +39,7 @@ class Labels(NamedTuple):
 
     weight: [rows] how many rows each label stands for; None where the file does not say. unmatched: labels of no row.
     contradicted: [rows] of which several things are said at once, which have no label. waiting: labels that only become
-        known later. refused: windows in which too few rows have a label to compare them, or where `selected`, those of
+    known later. refused: windows in which too few rows have a label to compare them, or where `selected`, those of
     which the rows without one surely have other answers.
     """
 

@@ -5,6 +5,7 @@ import polars as pl
 import pytest
 
 from cumulant.runtime.watching.judged import enough
+from cumulant.runtime.watching.late import selection_notes
 
 
 @pytest.mark.parametrize("several", [False, True])
@@ -23,5 +24,8 @@ def test_a_window_waits_for_labels_of_a_class_that_are_late(several):
     negatives_only = truth == 0
     assert negatives_only.mean() > 0.8
     assert not enough(window(negatives_only))
+    [note] = selection_notes([window(negatives_only), window(np.ones(400, dtype=bool))])
+    assert note.split(".")[0].endswith(": 1")
+    assert selection_notes([window(np.ones(400, dtype=bool)), window(np.zeros(400, dtype=bool))]) == []
     assert enough(window(generator.random(400) < 0.9))
     assert enough(window(np.ones(400, dtype=bool)))

@@ -7,14 +7,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 import polars as pl
 
 from cumulant.monitoring.performance import EstimatedFigure, Harm, Window
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
-from cumulant.monitoring.performance.selection import chance_of_selection
 from cumulant.monitoring.policy import Action
-from cumulant.runtime.watching.late import Late
+from cumulant.runtime.watching.late import Late, is_selected
 from cumulant.runtime.watching.standing import Passed
 from cumulant.statistics.performance import Audit, audit
 
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
 SPAN = 7
 
 
-#: the chance at which labels of rows that were labelled alike are taken as a selection: such a window waits
-_CHANCE = 0.05
 #: labels without which a window is not judged
 _LEAST = 10
 
@@ -117,16 +113,7 @@ def enough(part: pl.DataFrame) -> bool:
     if known.height < _LEAST:
         return False
     chosen = bool((known["weight"].fill_null(1.0) > 1).any())
-    return chosen or (known.height >= LEAST_SHARE * part.height and not _selected(part))
-
-
-def _selected(part: pl.DataFrame) -> bool:
-    labelled, score = part["value"].is_not_null().to_numpy(), part["score"].to_numpy()
-    if labelled.all():
-        return False
-    columns = score.T if score.ndim > 1 else score[None]
-    window = np.zeros(len(score), dtype=np.int64)
-    return min(chance_of_selection(one, labelled, window) for one in columns) * len(columns) < _CHANCE
+    return chosen or (known.height >= LEAST_SHARE * part.height and not is_selected(part))
 
 
 def passed_of(window: Window, part: pl.DataFrame, said: EstimatedFigure | None) -> Passed:

@@ -1,4 +1,4 @@
-"""What arrived after its window was judged: counted and told, and judged no more.
+"""What arrived after its window was judged: counted and told, and judged no more. And labels that are late for some.
 
 Each window is one bet of a sequential test, made on what was known before it. To bet on it again once its outcome is
 known would be to choose among outcomes, and would void how often a sound model may be called worse.
@@ -6,18 +6,23 @@ known would be to choose among outcomes, and would void how often a sound model 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
+import numpy as np
 import polars as pl
 
 from cumulant.core.units import micros, to_micros
+from cumulant.monitoring.performance.selection import chance_of_selection
 from cumulant.monitoring.tables import MOMENT
 
 if TYPE_CHECKING:
     from cumulant.runtime.watching.standing import Passed
+
+#: the chance at which labels of rows that were labelled alike are taken as a selection: such a window waits
+_CHANCE = 0.05
 
 
 class Late(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,3 +65,20 @@ def late(rows: pl.DataFrame, judged: Sequence[Passed], window: timedelta, *, sin
 def counted_from(judged: Sequence[Passed], most: int, read: datetime) -> datetime:
     """From when on late rows can be told: what was `read`, and of `most` windows that are kept the oldest."""
     return max(read, judged[0].start) if len(judged) >= most else read
+
+
+def is_selected(part: pl.DataFrame) -> bool:
+    """Whether rows of a window with a label surely have other scores than those without, as of a class that is late."""
+    labelled, score = part["value"].is_not_null().to_numpy(), part["score"].to_numpy()
+    if labelled.all() or not labelled.any():
+        return False
+    columns = score.T if score.ndim > 1 else score[None]
+    window = np.zeros(len(score), dtype=np.int64)
+    return min(chance_of_selection(one, labelled, window) for one in columns) * len(columns) < _CHANCE
+
+
+def selection_notes(parts: Iterable[pl.DataFrame]) -> list[str]:
+    """What to say of windows whose labels are due, and came to some answers only."""
+    count = sum(is_selected(part) for part in parts)
+    said = f"windows that are not judged, as rows without a label have other scores than those with one: {count}"
+    return [f"{said}. A class may be labelled late, or never: give `label_delay`"] if count else []

@@ -40,7 +40,7 @@ from cumulant.runtime.models import servable_folder
 from cumulant.runtime.validate import snapshots_of
 from cumulant.runtime.watching.estimates import Estimates, Said, estimates_of
 from cumulant.runtime.watching.judged import SPAN, Judged, audit_of, distrust, enough, passed_of, with_estimate
-from cumulant.runtime.watching.late import Late, counted_from, late
+from cumulant.runtime.watching.late import Late, counted_from, late, selection_notes
 from cumulant.runtime.watching.outcome_shift import BEFORE, RECENT, outcome_shift
 from cumulant.runtime.watching.reference import Served, served_reference
 from cumulant.runtime.watching.refits import Refits, refits_of
@@ -176,6 +176,8 @@ class _Look:
         refits = None
         fresh = self._due(closed)
         due, later = closed[:fresh], closed[fresh:]
+        ripe = [part for window, part in closed if is_ripe(window, now=self.at, label_delay=self._delay)]
+        notes += selection_notes(ripe)
         if watch is not None and watch.terms.refit:
             due = self._named(due)
             refits = self._refits(standing, due)
