@@ -140,6 +140,15 @@ def test_a_spread_widens_and_may_not_shrink():
         expected_intervals(calibrator, maps, part, part >= 0.5, spread=0.5)
 
 
+def test_figures_that_are_known_already_change_no_interval():
+    score, truth = rows_of(KNOWN["reference"])
+    calibrator = Calibrator.fit(truth, score)
+    maps, part = calibrator.drawn(20), score[::50]
+    known = expected(calibrator(part), part, part >= 0.5)
+    found = expected_intervals(calibrator, maps, part, part >= 0.5, middle=known)
+    assert found == expected_intervals(calibrator, maps, part, part >= 0.5)
+
+
 def test_a_figure_that_is_not_defined_is_not_a_number():
     probability = score = np.full(200, 0.2)
     calibrator = Calibrator(np.array([0.2, 0.3]), np.array([0.2, 0.3]), np.array([100.0, 100.0]))

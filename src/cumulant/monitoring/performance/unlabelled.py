@@ -214,7 +214,7 @@ def _figures(
     calibrator: Calibrator, maps: tuple[Calibrator, ...], part: Predictions, spread: float, seed: int
 ) -> dict[str, tuple[float, float, float]]:
     values = expected(calibrator(part.score), part.score, part.said_yes)
-    ends = expected_intervals(calibrator, maps, part.score, part.said_yes, spread=spread, seed=seed)
+    ends = expected_intervals(calibrator, maps, part.score, part.said_yes, middle=values, spread=spread, seed=seed)
     return {name: (ends[name][0], values[name], ends[name][1]) for name in FIGURES}
 
 

@@ -9,7 +9,7 @@ numbers are blind. `assumptions` has the checks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, cast
 
 import numpy as np
@@ -70,6 +70,7 @@ def expected_intervals(
     score: Floats,
     decision: Flags,
     *,
+    middle: Mapping[str, float] | None = None,
     level: float = LEVEL,
     spread: float = 1.0,
     seed: int = 0,
@@ -78,7 +79,8 @@ def expected_intervals(
 
     Two things are uncertain and both are drawn: which map from scores to probabilities other reference rows would have
     given (`maps`, from `calibrator.drawn`), and which rows turn out positive. Rows are taken as independent given their
-    scores; `spread` widens the interval where the reference showed that they are not.
+    scores; `spread` widens the interval where the reference showed that they are not. `middle`: `expected` of these
+    rows, where it is known already.
 
     Raises:
         ValueError: `spread` is below 1.
@@ -90,7 +92,7 @@ def expected_intervals(
     probability = np.stack([one(judged) for one in maps])
     positive = generator.binomial(rows.astype(np.int64), np.clip(probability, 0, 1)).astype(np.float64)
     found = _figures(positive, rows, judged, groups)
-    middle = expected(calibrator(score), score, decision)
+    middle = expected(calibrator(score), score, decision) if middle is None else middle
     ends = {}
     for name in FIGURES:
         values = found[name][np.isfinite(found[name])]
