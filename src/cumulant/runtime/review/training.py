@@ -126,7 +126,7 @@ def refs_of(
     moments = {int(ref.split(_SEP)[1]) for ref in wanted.to_list()}
     times = at.cast(pl.Datetime("us")).cast(pl.Int64)
     near = times.is_in(list(moments)).fill_null(value=False)
-    rows = raw.filter(near)
+    rows = raw.select(field.name for field in fields).filter(near)
     columns = [_as_logged(rows[field.name], field, salt) for field in fields]
     texts = list(name(columns, fields, times.filter(near).to_list()))
     return _placed(pl.Series("ref", texts, dtype=pl.String), near)
