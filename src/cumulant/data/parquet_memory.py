@@ -16,6 +16,7 @@ from typing import IO, Any, NamedTuple
 from cumulant.core.errors import DataError
 from cumulant.core.memory import machine_memory
 from cumulant.core.units import size
+from cumulant.data.parquet_footer import Chunk, chunks, damaged, encrypted, refuse_encrypted, utf8
 from cumulant.data.parquet_pages import Page, pages, prefix_bytes
 
 #: bytes that a value takes in a column; of a text, the reference to its characters
@@ -33,7 +34,7 @@ class _Contents(NamedTuple):
     group: int
     column: int
     name: str
-    chunk: Any
+    chunk: Chunk
     text: bool
     values: int
     fixed: int
@@ -52,15 +53,17 @@ def refuse_large(path: Path, url: str, limit: str | None) -> None:
     """Refuse a file that takes more than `limit` (such as `8GiB`; None: half of the machine's memory) when it is read.
 
     Raises:
-        DataError: it takes more; the file is not decoded.
+        DataError: it takes more (the file is not decoded), is damaged, is encrypted, or has a column name that is
+            not UTF-8.
         pyarrow.ArrowException, OSError: it is no Parquet file.
     """
     import pyarrow.parquet as pq
 
     most = size(limit) if limit is not None else int(_SHARE * machine_memory())
-    with pq.ParquetFile(path, buffer_size=_BUFFER) as file, path.open("rb") as stream:
+    refuse_encrypted(path, url)
+    with utf8(url), pq.ParquetFile(path, buffer_size=_BUFFER) as file, path.open("rb") as stream:
         values, encoded, doubtful = 0, Counter[int](), []
-        for one in _contents(file, stream):
+        for one in _contents(file, stream, url):
             values += one.fixed + (one.stored if one.text else 0)
             encoded[one.group] += 0 if one.text else one.stored
             needed = values + max(encoded.values())
@@ -83,12 +86,12 @@ def fitting_rows(path: Path, url: str, file: Any, columns: Collection[str] | Non
     """How many rows of the widest row group take about `MOST_BYTES`, and eight times as much whatever they repeat.
 
     Raises:
-        DataError: a page or an average row takes more than half of the machine's memory.
+        DataError: a page or an average row takes more than half of the machine's memory; or as `refuse_large`.
         OSError: the file cannot be read. Of what is damaged, all that stands before it is counted.
     """
     encoded, decoded, texts = (defaultdict[int, float](float) for _ in range(3))
     with path.open("rb") as stream:
-        for one in _contents(file, stream, columns, strict=False):
+        for one in _contents(file, stream, url, columns, strict=False):
             if one.largest > machine_memory() * _SHARE:
                 raise _too_wide(url)
             # A row has at least one value in each column: the footer may give more rows than there are.
@@ -109,19 +112,20 @@ def _too_wide(url: str) -> DataError:
 
 
 def _contents(
-    file: Any, stream: IO[bytes], columns: Collection[str] | None = None, *, strict: bool = True
+    file: Any, stream: IO[bytes], url: str, columns: Collection[str] | None = None, *, strict: bool = True
 ) -> Iterator[_Contents]:
-    for group in range(file.metadata.num_row_groups):
-        described = file.metadata.row_group(group)
-        for column in range(described.num_columns):
-            chunk = described.column(column)
-            path = file.schema.column(column).path
-            if columns is None or any(f"{path}.".startswith(f"{name}.") for name in columns):
-                described_pages = _pages(stream, chunk, strict=strict)
-                yield _content(file, described_pages, group, column, chunk)
+    paths = [file.schema.column(number).path for number in range(file.metadata.num_columns)]
+    for chunk in chunks(stream, url):
+        if chunk.column >= len(paths):
+            raise damaged(url)
+        path = paths[chunk.column]
+        if columns is None or any(f"{path}.".startswith(f"{name}.") for name in columns):
+            if chunk.encrypted:
+                raise encrypted(f"{url}: the column {path} is encrypted", url)
+            yield _content(file, _pages(stream, chunk, strict=strict), chunk)
 
 
-def _pages(stream: IO[bytes], chunk: Any, *, strict: bool) -> Iterator[Page]:
+def _pages(stream: IO[bytes], chunk: Chunk, *, strict: bool) -> Iterator[Page]:
     import pyarrow as pa
 
     try:
@@ -131,8 +135,8 @@ def _pages(stream: IO[bytes], chunk: Any, *, strict: bool) -> Iterator[Page]:
             raise
 
 
-def _content(file: Any, found: Iterator[Page], group: int, column: int, chunk: Any) -> _Contents:
-    described = file.schema.column(column)
+def _content(file: Any, found: Iterator[Page], chunk: Chunk) -> _Contents:
+    described = file.schema.column(chunk.column)
     width = described.length if described.physical_type == "FIXED_LEN_BYTE_ARRAY" else _WIDTHS[described.physical_type]
     values = stored = largest = dictionary = references = 0
     prefixed = []
@@ -145,7 +149,7 @@ def _content(file: Any, found: Iterator[Page], group: int, column: int, chunk: A
     fixed = max(values, chunk.num_values) * (width + _OFFSET * described.max_repetition_level)
     text = described.physical_type == "BYTE_ARRAY"
     sizes = (fixed, stored, largest, dictionary, references, prefixed)
-    return _Contents(group, column, described.path, chunk, text, values, *sizes)
+    return _Contents(chunk.group, chunk.column, described.path, chunk, text, values, *sizes)
 
 
 def _repeated(path: Path, file: Any, stream: IO[bytes], one: _Contents, most: int) -> int:

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
+from cumulant.data.parquet_footer import Chunk
+from cumulant.data.thrift import Compact
+
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
 _DICTIONARY_ENCODINGS, _DELTA_BYTE_ARRAY, _BIT_PACKED = (2, 8), 7, 4
 _MOST_BLOCK, _MOST_LENGTH = 1 << 16, 1 << 31
-_HEADER, _MOST_HEADER, _DEPTH = 4096, 16 << 20, 64
-_TRUE, _FALSE, _BYTE, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = 1, 2, 3, 7, 8, 9, 10, 11, 12
+_HEADER, _MOST_HEADER = 4096, 16 << 20
 
 
 class Page(NamedTuple):
@@ -34,7 +36,7 @@ class Page(NamedTuple):
     bit_packed: tuple[bool, bool]
 
 
-def pages(stream: IO[bytes], chunk: Any) -> Iterator[Page]:
+def pages(stream: IO[bytes], chunk: Chunk) -> Iterator[Page]:
     """The pages of a column chunk, dictionary included.
 
     Raises:
@@ -44,7 +46,7 @@ def pages(stream: IO[bytes], chunk: Any) -> Iterator[Page]:
     import pyarrow as pa
 
     start, values = chunk.data_page_offset, 0
-    dictionary = (chunk.dictionary_page_offset or 0) if chunk.has_dictionary_page else 0
+    dictionary = chunk.dictionary_page_offset or 0
     if 0 < dictionary < start or not start:  # a chunk without values may have no data page
         start = dictionary
     end = start + chunk.total_compressed_size
@@ -85,7 +87,7 @@ def prefix_bytes(stream: IO[bytes], page: Page, codec: str, described: Any) -> t
         if page.levels is None:
             for most in most_levels:
                 at += 4 + int.from_bytes(content[at : at + 4], "little") if most else 0
-        return _deltas(_Compact(content, at)) if at < len(content) else (0, 0)  # (0, 0): every value is missing
+        return _deltas(Compact(content, at)) if at < len(content) else (0, 0)  # (0, 0): every value is missing
     except (ValueError, IndexError, OverflowError) as error:
         raise pa.ArrowInvalid(f"the page at byte {page.start} is damaged") from error
 
@@ -95,7 +97,7 @@ def _page(stream: IO[bytes], start: int) -> Page:
     while True:
         stream.seek(start)
         data = stream.read(length)
-        reader = _Compact(data, 0)
+        reader = Compact(data, 0)
         try:
             header = reader.struct()
             break
@@ -125,74 +127,7 @@ def _page(stream: IO[bytes], start: int) -> Page:
     )
 
 
-class _Compact:
-    """Reads numbers and structs of Thrift's compact protocol. IndexError: the bytes end too early."""
-
-    def __init__(self, data: bytes, at: int) -> None:
-        self.data, self.at = data, at
-
-    def byte(self) -> int:
-        self.at += 1
-        return self.data[self.at - 1]
-
-    def unsigned(self) -> int:
-        value = 0
-        for shift in range(0, 70, 7):
-            byte = self.byte()
-            value |= (byte & 127) << shift
-            if byte < 128:
-                return value
-        raise ValueError("a number of more than ten bytes")
-
-    def signed(self) -> int:
-        value = self.unsigned()
-        return (value >> 1) ^ -(value & 1)
-
-    def skip(self, count: int) -> None:
-        self.at += count
-        if self.at > len(self.data):
-            raise IndexError
-
-    def struct(self, depth: int = 0) -> dict[int, Any]:
-        if depth > _DEPTH:
-            raise ValueError("structs within structs")
-        fields: dict[int, Any] = {}
-        number = 0
-        while (head := self.byte()) & 15:
-            number = number + (head >> 4) if head >> 4 else self.signed()
-            fields[number] = self._value(head & 15, depth)
-        return fields
-
-    def _value(self, kind: int, depth: int) -> Any:
-        if kind in (_TRUE, _FALSE):
-            return kind == _TRUE
-        if _BYTE < kind < _DOUBLE:
-            return self.signed()
-        if kind == _STRUCT:
-            return self.struct(depth + 1)
-        if kind in (_LIST, _SET, _MAP):
-            return self._elements(kind, depth + 1)
-        if kind not in (_BYTE, _DOUBLE, _BINARY):
-            raise ValueError(f"a field of type {kind}")
-        self.skip({_BYTE: 1, _DOUBLE: 8}.get(kind) or self.unsigned())
-        return None
-
-    def _elements(self, kind: int, depth: int) -> None:
-        """Skip a list, a set or a map; no field that is used has one."""
-        head = self.byte() if kind != _MAP else 0
-        count = head >> 4 if kind != _MAP and head >> 4 < 15 else self.unsigned()
-        kinds = [head & 15] if kind != _MAP else list(divmod(self.byte() if count else 0, 16))
-        if depth > _DEPTH:
-            raise ValueError("lists within lists")
-        for _ in range(count):
-            for one in kinds:
-                if one in (_TRUE, _FALSE):
-                    self.byte()
-                else:
-                    self._value(one, depth)
-
-
-def _deltas(reader: _Compact) -> tuple[int, int]:
+def _deltas(reader: Compact) -> tuple[int, int]:
     """The sum and the largest of numbers in DELTA_BINARY_PACKED."""
     import numpy as np
 

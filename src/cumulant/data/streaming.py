@@ -11,6 +11,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError, missing_part
 from cumulant.data.blocks import blocks
+from cumulant.data.parquet_footer import refuse_encrypted, utf8
 from cumulant.data.parquet_memory import MOST_BYTES, fitting_rows
 from cumulant.data.sources import DialectError, file_kind, readable, text_table, whole_parquet
 from cumulant.data.spec import SourceSpec
@@ -110,9 +111,11 @@ class _Parquet:
         except ModuleNotFoundError as error:
             raise missing_part(error.name or "pyarrow", "serve") from None
         self._path, self._url = path, url
-        with whole_parquet(f"{url} is not a whole Parquet file: damaged or cut off", url):
+        with utf8(url), whole_parquet(f"{url} is not a whole Parquet file: damaged or cut off", url):
+            refuse_encrypted(path, url)
             self._file = pq.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER, page_checksum_verification=True)
-        if not self._file.schema_arrow.names:
+            names = self._file.schema_arrow.names
+        if not names:
             raise DataError(f"{url} has no columns", subject=url, hint="write it again, or remove it")
 
     def empty(self) -> pl.DataFrame:

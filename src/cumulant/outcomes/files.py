@@ -15,6 +15,7 @@ from typing import IO, cast
 import msgspec
 
 from cumulant.core.errors import DataError
+from cumulant.data.parquet_footer import refuse_encrypted, utf8
 from cumulant.data.parquet_memory import fitting_rows, no_memory
 
 ROWS = 20_000
@@ -71,7 +72,8 @@ def _gathered(rows: Iterator[object]) -> Iterator[list[object]]:
 def _parquet(path: Path) -> Iterator[list[object]]:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path, buffer_size=_BUFFER) as found:
+    refuse_encrypted(path, str(path))
+    with utf8(str(path)), pq.ParquetFile(path, buffer_size=_BUFFER) as found:
         rows = min(ROWS, fitting_rows(path, str(path), found, None))
         for batch in found.iter_batches(rows):
             yield cast("list[object]", batch.to_pylist())
