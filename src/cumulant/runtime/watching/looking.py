@@ -176,8 +176,9 @@ class _Look:
         refits = None
         fresh = self._due(closed)
         due, later = closed[:fresh], closed[fresh:]
-        ripe = [part for window, part in closed if is_ripe(window, now=self.at, label_delay=self._delay)]
-        notes += selection_notes(ripe)
+        notes += selection_notes(
+            [part for window, part in closed if is_ripe(window, now=self.at, label_delay=self._delay)]
+        )
         if watch is not None and watch.terms.refit:
             due = self._named(due)
             refits = self._refits(standing, due)
