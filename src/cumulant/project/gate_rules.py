@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.core.units import share
 from cumulant.project.spec import ProjectSpec
-from cumulant.statistics import Metric, metric
-from cumulant.statistics.metric_names import TASKS, tasks_of
+from cumulant.statistics.metric_names import HIGHER, TASKS, bounds_of, tasks_of
 from cumulant.training.spec import GateRule
 
 #: where a rule is broken, and how; the path is that of the key
@@ -40,12 +39,12 @@ def gate_faults(spec: ProjectSpec) -> Iterator[Fault]:
             example = "{cost: {false_negative: 5, false_positive: 1}}"
             yield path, f"evaluation.gate has a rule for cost, but no cost is declared; write training: {example}"
         if tasks and limits < 2:
-            yield from _values(metric(name), rule)
+            yield from _values(name, rule)
 
 
-def _values(measured: Metric, rule: GateRule) -> Iterator[Fault]:
+def _values(name: str, rule: GateRule) -> Iterator[Fault]:
     """Limits and margins against the values that the metric can have."""
-    name, least, most = measured.name, measured.least, measured.most
+    least, most = bounds_of(name)
     path = ("evaluation", "gate", name)
     if rule.min is not None and rule.min > most:
         yield (*path, "min"), f"evaluation.gate.{name}.min: {rule.min:g} is above {most:g}, the most that it can be"
@@ -54,7 +53,7 @@ def _values(measured: Metric, rule: GateRule) -> Iterator[Fault]:
         if rule.max < least:
             text = f"{rule.max:g} is below {least:g}, the least that it can be"
             yield (*path, "max"), f"evaluation.gate.{name}.max: {text}"
-        elif measured.larger_is_better and rule.max <= floor:
+        elif name in HIGHER and rule.max <= floor:
             text = f"{rule.max:g} lets no model pass that is better than naive; raise it, or write min"
             yield (*path, "max"), f"evaluation.gate.{name}.max: {text}"
     if rule.margin is not None and rule.margin >= most - least:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Literal
 
@@ -30,6 +31,10 @@ TASKS: dict[str, tuple[Task, ...]] = {
     "r2": _NUMBER,
     "pinball": _NUMBER,
 }
+#: those of which more is better; of the others less
+HIGHER = frozenset({"average_precision", "roc_auc", "accuracy", "precision", "recall", "f1", "macro_f1", "r2"})
+#: those between 0 and 1; `r2` is at most 1, `cost` may be anything, and the others are at least 0
+_SHARES = HIGHER - {"r2"} | {"calibration_error"}
 #: those that a search can improve: they need no threshold
 SEARCHABLE = ("average_precision", "roc_auc", "log_loss", "brier", "macro_f1", "mae", "rmse", "r2", "pinball")
 
@@ -37,6 +42,12 @@ SEARCHABLE = ("average_precision", "roc_auc", "log_loss", "brier", "macro_f1", "
 def tasks_of(name: str) -> tuple[Task, ...]:
     """The tasks that a metric measures; none where there is no metric of that name."""
     return TASKS.get(name, _NUMBER if quantile_of(name) is not None else ())
+
+
+def bounds_of(name: str) -> tuple[float, float]:
+    """The least and the largest value that a metric can have."""
+    least = -math.inf if name in ("r2", "cost") or not tasks_of(name) else 0.0
+    return least, 1.0 if name in _SHARES or name == "r2" else math.inf
 
 
 def quantile_of(name: str) -> float | None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
 
 from cumulant.statistics import sums
-from cumulant.statistics.metric_names import TASKS, Task, quantile_of, tasks_of
+from cumulant.statistics.metric_names import HIGHER, TASKS, Task, bounds_of, quantile_of, tasks_of
 from cumulant.statistics.ranking import Ranking
 from cumulant.statistics.rows import Floats, Rows
 
@@ -30,15 +28,20 @@ class Metric:
     name: str
     text: str
     tasks: tuple[Task, ...]
-    better: Literal["higher", "lower"]
     prepare: Callable[[Rows], Weighted]
     shifted: bool = False
-    least: float = -math.inf
-    most: float = math.inf
 
     @property
     def larger_is_better(self) -> bool:
-        return self.better == "higher"
+        return self.name in HIGHER
+
+    @property
+    def least(self) -> float:
+        return bounds_of(self.name)[0]
+
+    @property
+    def most(self) -> float:
+        return bounds_of(self.name)[1]
 
     def value(self, rows: Rows) -> float:
         """The metric of all rows; NaN where it is not defined."""
@@ -54,42 +57,33 @@ _ALL = (
         "average_precision",
         "average precision",
         TASKS["average_precision"],
-        "higher",
         lambda rows: Ranking(rows).average_precision,
-        least=0,
-        most=1,
     ),
     Metric(
         "roc_auc",
         "area under the ROC curve",
         TASKS["roc_auc"],
-        "higher",
         lambda rows: Ranking(rows).roc_auc,
-        least=0,
-        most=1,
     ),
-    Metric("log_loss", "log loss", TASKS["log_loss"], "lower", sums.log_loss, least=0),
-    Metric("brier", "Brier score", TASKS["brier"], "lower", sums.brier, least=0),
+    Metric("log_loss", "log loss", TASKS["log_loss"], sums.log_loss),
+    Metric("brier", "Brier score", TASKS["brier"], sums.brier),
     Metric(
         "calibration_error",
         "expected calibration error",
         TASKS["calibration_error"],
-        "lower",
         sums.calibration_error,
         shifted=True,
-        least=0,
-        most=1,
     ),
-    Metric("accuracy", "accuracy", TASKS["accuracy"], "higher", sums.accuracy, least=0, most=1),
-    Metric("precision", "precision at the threshold", TASKS["precision"], "higher", sums.precision, least=0, most=1),
-    Metric("recall", "recall at the threshold", TASKS["recall"], "higher", sums.recall, least=0, most=1),
-    Metric("f1", "F1 at the threshold", TASKS["f1"], "higher", sums.f1, least=0, most=1),
-    Metric("cost", "mean cost of a decision", TASKS["cost"], "lower", sums.cost),
-    Metric("macro_f1", "F1, mean over classes", TASKS["macro_f1"], "higher", sums.macro_f1, least=0, most=1),
-    Metric("mae", "mean absolute error", TASKS["mae"], "lower", sums.mae, least=0),
-    Metric("rmse", "root mean squared error", TASKS["rmse"], "lower", sums.rmse, least=0),
-    Metric("r2", "share of variance explained", TASKS["r2"], "higher", sums.r2, most=1),
-    Metric("pinball", "pinball loss at the median", TASKS["pinball"], "lower", sums.pinball, least=0),
+    Metric("accuracy", "accuracy", TASKS["accuracy"], sums.accuracy),
+    Metric("precision", "precision at the threshold", TASKS["precision"], sums.precision),
+    Metric("recall", "recall at the threshold", TASKS["recall"], sums.recall),
+    Metric("f1", "F1 at the threshold", TASKS["f1"], sums.f1),
+    Metric("cost", "mean cost of a decision", TASKS["cost"], sums.cost),
+    Metric("macro_f1", "F1, mean over classes", TASKS["macro_f1"], sums.macro_f1),
+    Metric("mae", "mean absolute error", TASKS["mae"], sums.mae),
+    Metric("rmse", "root mean squared error", TASKS["rmse"], sums.rmse),
+    Metric("r2", "share of variance explained", TASKS["r2"], sums.r2),
+    Metric("pinball", "pinball loss at the median", TASKS["pinball"], sums.pinball),
 )
 METRICS: dict[str, Metric] = {found.name: found for found in _ALL}
 
@@ -104,7 +98,7 @@ def metric(name: str) -> Metric:
     if quantile is None or name in METRICS:
         return METRICS[name]
     text = f"pinball loss at quantile {quantile:.2f}"
-    return Metric(name, text, tasks_of(name), "lower", partial(sums.pinball, quantile=quantile), least=0)
+    return Metric(name, text, tasks_of(name), partial(sums.pinball, quantile=quantile))
 
 
 def metrics_for(task: Task, *, costs: bool = False) -> tuple[Metric, ...]:
