@@ -24,6 +24,7 @@ _HEAD = 1_000
 _ANSWERS = ("prediction", "probability", "score", "y_pred", "y_pred_proba", "y_hat", "predicted_probability")
 #: what a log knows of each row beside request and answer, and how the answer's fields begin
 TOLD, MOMENT, ANSWER = ("id", "row", "model", "version"), "moment", "answer."
+_MOMENT = pl.coalesce("event_time", "time").alias(MOMENT)
 #: what the server says beside the model's answer
 _SERVER = ("state_age", "warnings", "degraded", "reasons")
 
@@ -40,6 +41,8 @@ class Table:
     is_log: bool = False
     #: rows of a log that are of other versions, and not among `rows`
     others: int = 0
+    #: of a log that is read for one version: the moments of the rows of all versions of its model
+    traffic: pl.Series | None = None
 
     def timed(self, name: str | None) -> Table:
         """This table with the times in column `name`; as it is where none is named.
@@ -145,21 +148,25 @@ def open_log(folder: Path, *, since: date | None, until: date | None, of: tuple[
     """
     columns = ["id", "row", "time", "event_time", "model", "version", "shadow", "request", "outputs"]
     name, parts, others = f"the log {folder}", [], 0
+    moments = []
     for batch in log.batches(folder, columns, since=since, until=until):
         frame = pl.from_arrow(batch)
         assert isinstance(frame, pl.DataFrame)
         # A request without rows was logged by earlier versions as one row with an empty answer.
         empty = (pl.col("request") == "{}") & (pl.col("outputs") == "{}")
         answered = frame.filter(~pl.col("shadow") & ~empty)
-        own = answered if of is None else answered.filter((pl.col("model") == of[0]) & (pl.col("version") == of[1]))
+        model = answered if of is None else answered.filter(pl.col("model") == of[0])
+        own = model if of is None else model.filter(pl.col("version") == of[1])
         others += answered.height - own.height
+        moments.append(model.select(_MOMENT).to_series())
         if own.height:
             with readable(name):
                 parts.append(_flat(own))
     with readable(name):
         rows = pl.concat(parts, how="diagonal_relaxed") if parts else pl.DataFrame()
     answers = tuple(name for name in rows.columns if name.startswith(ANSWER))
-    return Table(name, rows.lazy(), tuple(rows.columns), MOMENT, answers, is_log=True, others=others)
+    traffic = None if of is None or not moments else pl.concat(moments)
+    return Table(name, rows.lazy(), tuple(rows.columns), MOMENT, answers, is_log=True, others=others, traffic=traffic)
 
 
 def _some_rows(folder: Path, since: date | None, until: date | None, of: tuple[str, str] | None) -> Table:
@@ -178,7 +185,7 @@ def _some_rows(folder: Path, since: date | None, until: date | None, of: tuple[s
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     """What is known of each row, then the request's fields, then the answer's as `answer.FIELD`."""
-    told = frame.select(*TOLD, pl.coalesce("event_time", "time").alias(MOMENT))
+    told = frame.select(*TOLD, _MOMENT)
     asked, said = _objects(frame["request"]), _objects(frame["outputs"]).drop(_SERVER, strict=False)
     asked = asked.rename(asked_name)
     return pl.concat([told, asked, said.rename(lambda name: ANSWER + name)], how="horizontal")

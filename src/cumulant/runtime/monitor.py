@@ -18,7 +18,6 @@ from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.monitoring import alerts, drift
 from cumulant.monitoring.drift.timing import mixed_zones, oddities
-from cumulant.monitoring.drift.volume import row_counts
 from cumulant.monitoring.drift.words import day, sentence
 from cumulant.monitoring.events import DriftAlarm, DriftLooked
 from cumulant.monitoring.spec import DriftSpec, PerformanceSpec
@@ -41,6 +40,7 @@ from cumulant.runtime.watching.sides import (
 )
 from cumulant.runtime.watching.table_estimates import TableEstimates, table_estimates
 from cumulant.runtime.watching.table_loss import TableLoss, table_loss
+from cumulant.runtime.watching.traffic import row_findings
 from cumulant.runtime.watching.windows import TableWindows
 
 if TYPE_CHECKING:
@@ -192,11 +192,7 @@ def monitor(
         found, findings=(*carriers, *found.findings[_EXPLAINED:]), skipped=(*found.skipped, *unlike)
     )
     weighed = {*spec.weights}
-    # A served version's reference is a sample of its training: its number of rows says nothing of the log's.
-    counted = row_counts(
-        () if served is not None else reference.blocks, () if asked.windows else found.windows, length, spec,
-        looks=found.looks,
-    )  # fmt: skip
+    counted = row_findings(now, reference, found, asked, spec, served=served is not None)
     told = Monitored(
         predictions=now.name,
         reference=before.name,

@@ -130,3 +130,71 @@ def test_a_clock_that_was_wrong_is_no_gap_of_decades():
     found = row_counts((), [old, *rows, late], DAY, DriftSpec(), looks=30)
     assert (found.findings, found.judged) == ((), True)
     assert row_counts((), [Block(0, 100), Block(100, 3)], DAY, DriftSpec(), looks=2).note is None
+
+
+def looked(rows, until=None):
+    return row_counts((), blocks(rows), DAY, DriftSpec(), looks=30, until=until and to_micros(START + until * DAY))
+
+
+def test_days_without_rows_until_the_moment_of_the_look_are_a_gap():
+    rows = counts(11, 60)
+    assert looked(rows, 60.9).findings == ()  # the day of the look may still bring rows
+    for days in (1, 12, 45):
+        [one] = looked(rows, 60 + days).findings
+        assert (one.what, one.windows, one.active, day(one.since)) == ("gap", min(days, 30), True, "2026-03-06")
+
+
+def test_the_newest_day_is_judged_once_it_is_over():
+    rows = counts(12, 60)
+    rows[-1] //= 3
+    assert looked(rows, 59.9).findings == looked(rows).findings == ()
+    assert [(one.what, one.active) for one in looked(rows, 60).findings] == [("few", True)]
+
+
+def test_after_a_long_break_the_newer_part_is_judged_and_the_break_is_said():
+    rows = counts(13, 150)
+    rows[60:92] = 0
+    rows[59] *= 3
+    assert looked(rows).findings == ()
+    assert looked(rows).note == "no row is between 2026-03-05 and 2026-04-07: numbers of rows are judged after that"
+    rows[140] //= 3
+    assert [one.what for one in looked(rows).findings] == ["few"]
+    for days in (1, 5):  # too few to judge: what lies before the break is over
+        found = looked(rows[: 92 + days])
+        assert not any(one.active for one in found.findings)
+        assert found.note.startswith("no row is between 2026-03-05 and 2026-04-07")
+
+
+def test_a_peak_that_recurs_alarms_twice_and_then_only_beyond_what_was_seen():
+    rows = counts(14, 300, mean=1000)
+    rows[29::30] *= 2
+    rows[290] *= 5
+    [one] = looked(rows).findings
+    assert (one.what, one.alarmed, one.now) == ("many", (29, 59, 290), rows[290])
+
+
+def test_a_loss_that_recurs_alarms_each_time():
+    rows = counts(15, 200, mean=1000)
+    rows[49::30] //= 3
+    assert looked(rows).findings[0].alarmed == (49, 79, 109, 139, 169)
+
+
+@pytest.mark.parametrize("change", [0.4, 1.8])
+def test_a_change_that_lasts_four_weeks_becomes_the_usual_level(change):
+    rows = counts(16, 160, mean=1000)
+    rows[60:] = rows[60:] * change
+    for days in (3, 27):
+        [one] = looked(rows[: 60 + days], 60 + days).findings
+        assert one.active
+        assert one.windows >= days - 2
+    [one] = looked(rows, 160).findings
+    assert not one.active
+    assert 26 <= one.windows <= 30
+    rows[-1] //= 3
+    assert [one.what for one in looked(rows, 160).findings if one.active] == ["few"]
+
+
+def test_no_rows_never_become_the_usual_level():
+    rows = counts(17, 60, mean=1000)
+    [one] = looked(rows, 90).findings
+    assert (one.what, one.windows, one.active) == ("gap", 30, True)

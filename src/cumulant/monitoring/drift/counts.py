@@ -7,6 +7,7 @@ the logarithm (for lognormal ones), and both must show the change.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +20,10 @@ LEAST_SEASONS, _MOST_SEASONS = 2, 4
 LEAST_ERRORS = 10
 #: a forecast is the median of up to four windows, and adds about a quarter of the variance of one of them
 _OF_FORECAST = 1.25
+#: a peak that was seen this many times recurs, and is compared with
+_RECURRING = 2
+#: the share of the judged windows that must alarm alike for a lasting change
+_LASTING = 0.75
 #: forecasts of fewer rows are not judged
 _LEAST_ROWS = 20
 
@@ -35,8 +40,12 @@ class Deviation:
     @property
     def effect(self) -> float:
         """The share of the expected rows that is missing, or of the rows that is beyond the expected ones."""
-        low, high = sorted((self.expected, float(self.rows)))
-        return 1 - low / high
+        return _effect(self.expected, self.rows)
+
+
+def _effect(expected: float, rows: int) -> float:
+    low, high = sorted((expected, float(rows)))
+    return 1 - low / high
 
 
 @dataclass
@@ -45,12 +54,15 @@ class Counts:
 
     partial: places whose windows may be cut off: nothing is forecast from them, and few rows there are no change.
     errors: relative errors of the forecasts so far, by cube root and logarithm, and the rows that were forecast.
+    peaks: of each peak that is over, how many times the forecast its highest window had; peak: of the present one.
     """
 
     rows: Codes
     season: int
     partial: frozenset[int]
     errors: list[tuple[float, float, float]] = field(default_factory=list)
+    peaks: list[float] = field(default_factory=list)
+    peak: float = 0.0
 
     def deviations(self, first: int, *, least: float, level: float) -> tuple[list[Deviation], list[int]]:
         """Places from `first` on that deviate by `least` or more at `level` (two-sided), and all that were judged."""
@@ -60,16 +72,54 @@ class Counts:
             expected = self._forecast(place, usable)
             if expected is None or expected < _LEAST_ROWS:
                 continue
-            error = self._error(place, expected)
             if place >= first and len(self.errors) >= LEAST_ERRORS:
                 judged.append(place)
-                one = Deviation(place, expected, int(self.rows[place]), self._p(error))
-                if one.p <= level / 2 and one.effect >= least and (one.rows > expected or place not in self.partial):
+                one = self._deviation(place, expected, least, level)
+                self._follow_peak(one)
+                if one is not None:
                     usable[place] = False
                     found.append(one)
+                    self._accept_level(found, judged, usable)
+                    continue
             if usable[place]:
-                self.errors.append(error)
+                self.errors.append(self._error(place, expected))
         return found, judged
+
+    def _deviation(self, place: int, expected: float, least: float, level: float) -> Deviation | None:
+        """More rows than expected are compared with what recurred: the second highest earlier peak."""
+        rows = int(self.rows[place])
+        recurring = sorted(self.peaks)[-_RECURRING] if len(self.peaks) >= _RECURRING else 1.0
+        usual = expected * (recurring if rows > expected else 1.0)
+        if expected < rows <= usual or (rows <= expected and place in self.partial):
+            return None
+        p = self._p(self._error(place, usual))
+        return Deviation(place, expected, rows, p) if p <= level / 2 and _effect(usual, rows) >= least else None
+
+    def _follow_peak(self, one: Deviation | None) -> None:
+        """A peak that is over is one, however many windows it lasted."""
+        if one is not None and one.rows > one.expected:
+            self.peak = max(self.peak, one.rows / one.expected)
+        elif self.peak:
+            self.peaks.append(self.peak)
+            self.peak = 0.0
+
+    def _accept_level(
+        self, found: Sequence[Deviation], judged: Sequence[int], usable: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    ) -> None:
+        """A change that lasted for as many windows as a forecast is made of is the usual level from then on, unless
+        there were no rows. Where nearly all judged windows deviate, the earlier ones may be of another table.
+        """
+        last, length = found[-1], max(_MOST_SEASONS * self.season, LEAST_ERRORS)
+        fewer, first = last.rows < last.expected, last.place - length + 1
+        alike = [
+            one for one in found[-length:] if one.place >= first and one.rows and (one.rows < one.expected) == fewer
+        ]
+        among = [place for place in judged[-length:] if place >= first]
+        mixed = len(judged) - len(found) > 1
+        if last.rows and mixed and alike[0].place == first and len(alike) >= _LASTING * len(among):
+            usable[: last.place + 1] = False
+            usable[first : last.place + 1] = True
+            self.peak = 0.0
 
     def _forecast(self, place: int, usable: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> float | None:
         """The median of the same weekday's newest windows; None where they are too few."""

@@ -14,6 +14,7 @@ from cumulant.core.units import micros, share, show_duration
 from cumulant.monitoring.drift.counts import LEAST_ERRORS, LEAST_SEASONS, Counts, Deviation
 from cumulant.monitoring.drift.findings import Finding, What
 from cumulant.monitoring.drift.profiles import Block
+from cumulant.monitoring.drift.words import day
 from cumulant.monitoring.spec import DriftSpec
 
 _WEEK = timedelta(days=7)
@@ -21,6 +22,8 @@ _WEEK = timedelta(days=7)
 _NEAR = 7
 #: windows, or days where these are longer, without a row beyond which a clock was wrong, or a log began anew
 _JUMP = 30
+#: rows beyond a break that a wrong clock may have left
+_FEW_ROWS = 10
 _DAY = micros(timedelta(days=1))
 #: as many windows that all differ alike from the first on: the reference is a table of another size
 _ALL = 7
@@ -28,11 +31,13 @@ _ALL = 7
 
 @dataclass(frozen=True)
 class _Windows:
-    """Where the first window begins, how long each is, which was judged last, and the place of each that has rows."""
+    """Where the first window begins, how long each is, from which on what deviates is active (None: rows follow
+    that were not judged), and the place of each that has rows.
+    """
 
     origin: int
     step: int
-    newest: int
+    newest: int | None
     index: Mapping[int, int]
 
 
@@ -45,8 +50,9 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def row_counts(
-    reference: Sequence[Block], blocks: Sequence[Block], length: timedelta, spec: DriftSpec, *, looks: int
-) -> Volume:
+    reference: Sequence[Block], blocks: Sequence[Block], length: timedelta, spec: DriftSpec, *, looks: int,
+    until: int | None = None, shown: Sequence[Block] | None = None,
+) -> Volume:  # fmt: skip
     """Compare the number of rows of each window with the same weekday's windows before.
 
     Over `looks` looks, those of a month, chance alarms at most at the rate `false_alarms`, beside that of the columns.
@@ -58,30 +64,54 @@ def row_counts(
         length: of a window.
         spec: of the comparison; `volume` is the least change that matters.
         looks: among which the rate of false alarms is shared out.
+        until: the moment in microseconds up to which rows are known: a window that ended before it is whole, and one
+            without rows a gap. None: nothing is known after the last row.
+        shown: the windows whose places findings give (`alarmed`); None: `blocks`.
     """
     if not blocks or not blocks[0].timed:
         return Volume()
-    index = {block.start: place for place, block in enumerate(blocks)}
-    blocks, level, least = _unbroken(blocks, micros(length)), share(spec.false_alarms) / looks, share(spec.volume)
-    before, note = _before(reference, blocks, micros(length)), None
+    index = {block.start: place for place, block in enumerate(blocks if shown is None else shown)}
+    blocks = [block for block in blocks if until is None or block.start < until] or blocks
+    whole, level, least = blocks, share(spec.false_alarms) / looks, share(spec.volume)
+    blocks = _unbroken(whole, micros(length))
+    before, note = _before(reference, blocks, micros(length)), _break(whole, blocks)
     shared = len(before) > 0 and reference[-1].start >= blocks[0].start
-    found, judged = _deviations(before, blocks, length, level, least, shared=shared)
+    found, judged = _deviations(before, blocks, length, level, least, shared=shared, until=until)
     if before and len(judged) >= _ALL and _all_alike(found, judged):
         note = "all windows have another number of rows than those of the reference: they are compared with each other"
         before = ()
-        found, judged = _deviations(before, blocks, length, level, least, shared=False)
+        found, judged = _deviations(before, blocks, length, level, least, shared=False, until=until)
     if not judged:
-        return Volume(note=note or _too_few(len(before) + len(blocks), length))
-    told = _findings(found, _Windows((*before, *blocks)[0].start, micros(length), judged[-1], index), (least, level))
+        few = _too_few(len(before) + len(blocks), length)
+        return Volume(note=few if note is None else f"{note}; {few}")
+    newest = judged[-1] - 1 if _rows(whole, blocks[-1].start) < _FEW_ROWS else None
+    told = _findings(found, _Windows((*before, *blocks)[0].start, micros(length), newest, index), (least, level))
     return Volume(findings=told, judged=True, note=note)
 
 
 def _unbroken(blocks: Sequence[Block], step: int) -> Sequence[Block]:
-    """The part with the most rows between windows that lie far apart."""
+    """The newest part between windows that lie far apart; rows of a wrong clock, which are few or of one window, are
+    no part. Where there is no other, the part with the most rows.
+    """
     starts = np.array([block.start for block in blocks])
     ends = [0, *(np.flatnonzero(np.diff(starts) > _JUMP * max(step, _DAY)) + 1).tolist(), len(blocks)]
     parts = [blocks[first:last] for first, last in pairwise(ends)]
-    return max(parts, key=lambda part: sum(block.rows for block in part))
+    held = [part for part in parts if len(part) > 1 and _rows(part) >= _FEW_ROWS]
+    return held[-1] if held else max(parts, key=_rows)
+
+
+def _rows(blocks: Sequence[Block], after: int | None = None) -> int:
+    return sum(block.rows for block in blocks if after is None or block.start > after)
+
+
+def _break(whole: Sequence[Block], part: Sequence[Block]) -> str | None:
+    """Where the part that is judged begins or ends at a break."""
+    earlier = [block for block in whole if block.start < part[0].start]
+    later = [block for block in whole if block.start > part[-1].start]
+    for last, first, side in ((earlier, part, "after"), (part, later, "before")):
+        if min(_rows(last), _rows(first)) >= _FEW_ROWS:
+            return f"no row is between {day(last[-1])} and {day(first[0])}: numbers of rows are judged {side} that"
+    return None
 
 
 def _before(reference: Sequence[Block], blocks: Sequence[Block], step: int) -> tuple[Block, ...]:
@@ -94,18 +124,22 @@ def _before(reference: Sequence[Block], blocks: Sequence[Block], step: int) -> t
 
 
 def _deviations(
-    before: Sequence[Block], blocks: Sequence[Block], length: timedelta, level: float, least: float, *, shared: bool
-) -> tuple[list[Deviation], list[int]]:
+    before: Sequence[Block], blocks: Sequence[Block], length: timedelta, level: float, least: float, *, shared: bool,
+    until: int | None,
+) -> tuple[list[Deviation], list[int]]:  # fmt: skip
     """The first and last windows of either table may be cut off, but for a first one that follows the reference's last.
+    A last one that ended before `until` is whole, and so are those after it, which have no rows.
 
     shared: the reference ends within the first window of the rows.
     """
     step = micros(length)
     every = (*before, *blocks)
     places = [(block.start - every[0].start) // step for block in every]
-    rows = np.zeros(places[-1] + 1, dtype=np.int64)
+    ended = 0 if until is None else (until - every[0].start) // step
+    most = places[-1] + 1 + _JUMP * max(step, _DAY) // step
+    rows = np.zeros(max(places[-1] + 1, min(ended, most)), dtype=np.int64)
     rows[places] = [block.rows for block in every]
-    partial = {0, len(rows) - 1}
+    partial = {0} if ended >= len(rows) else {0, len(rows) - 1}
     if before:  # what lies between the tables was not looked at
         partial |= {*range(places[len(before) - 1], places[len(before)] + shared)}
     counts = Counts(rows, _season(length), frozenset(partial))
@@ -146,6 +180,7 @@ def _finding(what: What, own: Sequence[Deviation], windows: _Windows, needed: tu
         feature="rows", role="feature", kind="volume", what=what, effect=last.effect, low=None, high=None,
         least=needed[0], p=last.p, needed=needed[1] / 2, before=last.expected, now=float(last.rows),
         since=Block(starts[0], own[0].rows, timed=True), until=Block(starts[-1], last.rows, timed=True),
-        windows=len(own), active=last.place >= windows.newest - 1, span=1, weight=1.0, design=1.0,
+        windows=len(own), span=1, weight=1.0, design=1.0,
+        active=windows.newest is not None and last.place >= windows.newest,
         alarmed=tuple(windows.index[start] for start in starts if start in windows.index),
     )  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
@@ -25,10 +26,11 @@ from cumulant.core.errors import DataError
 from cumulant.core.ids import digest
 from cumulant.core.units import micros, to_micros
 from cumulant.monitoring import drift
-from cumulant.monitoring.drift import Profile
+from cumulant.monitoring.drift import Block, Profile
 from cumulant.monitoring.drift.blocks import MOST
 from cumulant.monitoring.tables import ANSWER, MOMENT, Table, open_log, open_table, readable
 from cumulant.runtime.watching.result_cache import ResultCache, remove_oldest
+from cumulant.runtime.watching.traffic import Traffic, traffic_of
 from cumulant.runtime.watching.windows import TableWindows, as_flags, every_role, flags
 from cumulant.serving import log
 
@@ -38,13 +40,18 @@ if TYPE_CHECKING:
 
 #: days of rows in memory at most: a week, and the days that it ends in
 _HELD = 9
+_EPOCH, _DAY = date(1970, 1, 1), timedelta(days=1)
 _NO_CELLS = drift.Cells(kind="category")
 
 
 class _Day(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of one day. `of`: what it was made from. The cells are those of the reference, and not repeated."""
+    """Counts of one day. `of`: what it was made from. The cells are those of the reference, and not repeated.
+
+    `traffic`: the windows of the rows of all versions of the model; none where the log is not read for one version.
+    """
 
     of: str
+    traffic: tuple[Block, ...]
     columns: tuple[str, ...] = ()
     others: int = 0
     profile: Profile | None = None
@@ -120,13 +127,14 @@ class LogWindows:
 
     def _cut_off(self, day: date, one: _Day, flagged: frozenset[str]) -> _Day:
         """The day without what is not of before `self.before`."""
-        if self.before is None or one.profile is None:
+        blocks = one.traffic if one.profile is None else (*one.profile.blocks, *one.traffic)
+        if self.before is None or not blocks:
             return one
         end, length = to_micros(self.before), micros(self.length)
-        if all(block.start + length <= end for block in one.profile.blocks):
+        if all(block.start + length <= end for block in blocks):
             return one
-        if all(block.start >= end for block in one.profile.blocks):
-            return _Day(of=one.of, others=one.others)
+        if all(block.start >= end for block in blocks):
+            return _Day(of=one.of, traffic=(), others=one.others)
         return self._counted(day, one.of, flagged, before=self.before)
 
     def _day(self, day: date, of: str, flagged: frozenset[str]) -> _Day:
@@ -142,13 +150,14 @@ class LogWindows:
         table = open_log(self.folder, since=day, until=day, of=self.of)
         if table.columns and before is not None:
             table = replace(table, rows=table.rows.filter(pl.col(MOMENT) < before))
+        traffic = traffic_of(table, self.length, before)
         if not table.columns or not table.count():
-            return _Day(of=of, others=table.others)
+            return _Day(of=of, traffic=traffic, others=table.others)
         lacking = [column.name for column in self._before.columns if column.name not in table.columns]
         full = table.rows.with_columns(pl.lit(None).alias(name) for name in lacking)
         cut = drift.by_time(table.series(MOMENT), self.length)
         profile = drift.profile(as_flags(replace(table, rows=full), flagged).rows, {}, cut=cut, like=self._before)
-        return _Day(of=of, columns=table.columns, others=table.others, profile=profile)
+        return _Day(of=of, traffic=traffic, columns=table.columns, others=table.others, profile=profile)
 
     @cached_property
     def _merged(self) -> Profile:
@@ -171,6 +180,18 @@ class LogWindows:
     @property
     def others(self) -> int:
         return sum(one.others for one in self._days.values())
+
+    def traffic(self) -> Traffic | None:
+        if self.of is None:
+            return None
+        counts, length = Counter[int](), micros(self.length)
+        lags = [0]
+        for day, one in self._days.items():
+            counts.update({block.start: block.rows for block in one.traffic})
+            if one.traffic:
+                end = (day - _EPOCH).days * micros(_DAY) + micros(_DAY)
+                lags.append(end - one.traffic[-1].start - length)
+        return Traffic(tuple(Block(*pair, timed=True) for pair in sorted(counts.items())), max(lags[:-1], default=0))
 
     def against(self, reference: TableWindows, roles: Mapping[str, Role]) -> tuple[Profile, Profile]:
         assert reference is self.reference

@@ -100,7 +100,7 @@ def _windows(table: Table, size: int | None, length: timedelta, served: Served |
     if not table.count():
         raise DataError(f"{table.name} has no rows", subject=table.name, hint="look at the file, --since and --until")
     tested = () if served is None else (*table.answers, *(name for name in [served.truth] if name in table.columns))
-    return TableWindows(table, _cut(table, size, length), tested)
+    return TableWindows(table, _cut(table, size, length), tested, length if size is None else None)
 
 
 def _named_alike(before: Table, columns: frozenset[str]) -> Table:

@@ -11,8 +11,10 @@ import polars as pl
 
 from cumulant.monitoring import drift
 from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, Table, readable
+from cumulant.runtime.watching.traffic import Traffic, traffic_of
 
 if TYPE_CHECKING:
+    from datetime import timedelta
     from pathlib import Path
 
     from cumulant.monitoring.drift import Cut, Profile, Role
@@ -35,6 +37,10 @@ class Windows(Protocol):
     @property
     def others(self) -> int: ...
 
+    def traffic(self) -> Traffic | None:
+        """The rows of all versions of the model by window, where a log is read for one version."""
+        ...
+
     def against(self, reference: TableWindows, roles: Mapping[str, Role]) -> tuple[Profile, Profile]:
         """The counts of the reference and of these rows in the same cells."""
         ...
@@ -46,11 +52,14 @@ class Windows(Protocol):
 
 @dataclass(frozen=True)
 class TableWindows:
-    """A table that is read as a whole. `tested`: columns that only rows with a value of the first of them have."""
+    """A table that is read as a whole. `tested`: columns that only rows with a value of the first of them have;
+    `length`: of a window, where windows are of time.
+    """
 
     table: Table
     cut: Cut
     tested: tuple[str, ...] = ()
+    length: timedelta | None = None
 
     @property
     def name(self) -> str:
@@ -75,6 +84,10 @@ class TableWindows:
     @property
     def others(self) -> int:
         return self.table.others
+
+    def traffic(self) -> Traffic | None:
+        blocks = () if self.length is None else traffic_of(self.table, self.length)
+        return Traffic(blocks) if blocks else None
 
     def profile(self, roles: Mapping[str, Role], like: Profile | None = None) -> Profile:
         """The counts of the columns in `roles`, in the cells of `like`."""

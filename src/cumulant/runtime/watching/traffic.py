@@ -1,0 +1,53 @@
+"""The rows of all versions of a model by window: how many there are depends on callers, not on who answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from cumulant.core import units
+from cumulant.monitoring import drift
+from cumulant.monitoring.drift.volume import Volume, row_counts
+
+if TYPE_CHECKING:
+    from cumulant.monitoring.drift import Block, Findings, Profile
+    from cumulant.monitoring.spec import DriftSpec
+    from cumulant.monitoring.tables import Table
+    from cumulant.runtime.monitor import Asked
+    from cumulant.runtime.watching.windows import Windows
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """`lag`: by how much, in microseconds, rows of a log's days ended before these days; None: not known."""
+
+    blocks: tuple[Block, ...]
+    lag: int | None = None
+
+
+def traffic_of(table: Table, length: timedelta, before: datetime | None = None) -> tuple[Block, ...]:
+    """The windows of a log that is read for one version, with the rows of all versions of its model; else none."""
+    moments = table.traffic
+    if moments is None:
+        return ()
+    if before is not None:
+        moments = moments.filter(moments < before)
+    return drift.by_time(moments, length).blocks if len(moments) else ()
+
+
+def row_findings(
+    now: Windows, reference: Profile, found: Findings, asked: Asked, spec: DriftSpec, *, served: bool
+) -> Volume:
+    """What is unusual about numbers of rows: of a served version those of all versions of its model, up to the moment
+    of the look. Its reference is a sample of its training, whose number of rows says nothing of the log's.
+    """
+    length, traffic = units.duration(spec.window), now.traffic() if served else None
+    if asked.windows:
+        return Volume()
+    if traffic is None:
+        return row_counts(() if served else reference.blocks, found.windows, length, spec, looks=found.looks)
+    until = None
+    if traffic.lag is not None and asked.until is None:
+        until = units.to_micros(asked.before or datetime.now(UTC)) - traffic.lag
+    return row_counts((), traffic.blocks, length, spec, looks=found.looks, until=until, shown=found.windows)
