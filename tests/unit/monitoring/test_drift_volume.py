@@ -171,6 +171,8 @@ def test_a_peak_that_recurs_alarms_twice_and_then_only_beyond_what_was_seen():
     rows[290] *= 5
     [one] = looked(rows).findings
     assert (one.what, one.alarmed, one.now) == ("many", (29, 59, 290), rows[290])
+    rows[295] //= 2  # what recurs does not make forecasts unsure
+    assert [one.alarmed for one in looked(rows).findings] == [(29, 59, 290), (295,)]
 
 
 def test_a_loss_that_recurs_alarms_each_time():

@@ -66,7 +66,7 @@ class Counts:
 
     def deviations(self, first: int, *, least: float, level: float) -> tuple[list[Deviation], list[int]]:
         """Places from `first` on that deviate by `least` or more at `level` (two-sided), and all that were judged."""
-        found, judged, usable = [], [], np.ones(len(self.rows), dtype=np.bool_)
+        found, judged, deviating, usable = [], list[int](), list[Deviation](), np.ones(len(self.rows), dtype=np.bool_)
         usable[list(self.partial)] = False
         for place in range(len(self.rows)):
             expected = self._forecast(place, usable)
@@ -78,22 +78,28 @@ class Counts:
                 self._follow_peak(one)
                 if one is not None:
                     usable[place] = False
-                    found.append(one)
-                    self._accept_level(found, judged, usable)
+                    deviating.append(one)
+                    if not self._recurs(one, least, level):
+                        found.append(one)
+                    self._accept_level(deviating, judged, usable)
                     continue
             if usable[place]:
                 self.errors.append(self._error(place, expected))
         return found, judged
 
     def _deviation(self, place: int, expected: float, least: float, level: float) -> Deviation | None:
-        """More rows than expected are compared with what recurred: the second highest earlier peak."""
         rows = int(self.rows[place])
-        recurring = sorted(self.peaks)[-_RECURRING] if len(self.peaks) >= _RECURRING else 1.0
-        usual = expected * (recurring if rows > expected else 1.0)
-        if expected < rows <= usual or (rows <= expected and place in self.partial):
-            return None
-        p = self._p(self._error(place, usual))
-        return Deviation(place, expected, rows, p) if p <= level / 2 and _effect(usual, rows) >= least else None
+        one = Deviation(place, expected, rows, self._p(self._error(place, expected)))
+        whole = rows > expected or place not in self.partial
+        return one if whole and one.p <= level / 2 and one.effect >= least else None
+
+    def _recurs(self, one: Deviation, least: float, level: float) -> bool:
+        """Whether it is no more than the second highest of the peaks that are over."""
+        if one.rows < one.expected or len(self.peaks) < _RECURRING:
+            return False
+        usual = one.expected * sorted(self.peaks)[-_RECURRING]
+        beyond = one.rows > usual and _effect(usual, one.rows) >= least
+        return not beyond or self._p(self._error(one.place, usual)) > level / 2
 
     def _follow_peak(self, one: Deviation | None) -> None:
         """A peak that is over is one, however many windows it lasted."""
@@ -104,18 +110,18 @@ class Counts:
             self.peak = 0.0
 
     def _accept_level(
-        self, found: Sequence[Deviation], judged: Sequence[int], usable: np.ndarray[tuple[int], np.dtype[np.bool_]]
+        self, deviating: Sequence[Deviation], judged: Sequence[int], usable: np.ndarray[tuple[int], np.dtype[np.bool_]]
     ) -> None:
         """A change that lasted for as many windows as a forecast is made of is the usual level from then on, unless
         there were no rows. Where nearly all judged windows deviate, the earlier ones may be of another table.
         """
-        last, length = found[-1], max(_MOST_SEASONS * self.season, LEAST_ERRORS)
+        last, length = deviating[-1], max(_MOST_SEASONS * self.season, LEAST_ERRORS)
         fewer, first = last.rows < last.expected, last.place - length + 1
         alike = [
-            one for one in found[-length:] if one.place >= first and one.rows and (one.rows < one.expected) == fewer
+            one for one in deviating[-length:] if one.place >= first and one.rows and (one.rows < one.expected) == fewer
         ]
         among = [place for place in judged[-length:] if place >= first]
-        mixed = len(judged) - len(found) > 1
+        mixed = len(judged) - len(deviating) > 1
         if last.rows and mixed and alike[0].place == first and len(alike) >= _LASTING * len(among):
             usable[: last.place + 1] = False
             usable[first : last.place + 1] = True
