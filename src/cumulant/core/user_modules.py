@@ -1,9 +1,21 @@
-"""A file of the project as a module."""
+"""Files of the project as modules: always run from their text, and kept apart from those of other projects."""
 
 from __future__ import annotations
 
+import os
 import sys
-from importlib.machinery import SourceFileLoader
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.abc import PathEntryFinder
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    EXTENSION_SUFFIXES,
+    SOURCE_SUFFIXES,
+    ExtensionFileLoader,
+    FileFinder,
+    SourceFileLoader,
+    SourcelessFileLoader,
+)
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -34,3 +46,82 @@ def import_file(name: str, file: Path) -> ModuleType:
             sys.modules[name] = before
         raise
     return module
+
+
+@contextmanager
+def project_imports(root: Path, modules: dict[str, ModuleType]) -> Iterator[None]:
+    """Import what is below `root` from its text, and only for the time of the context.
+
+    `modules` are those that code of the project imported before; those that it imports now are added. Modules that
+    the process imported from the same files are set aside: the files may have been edited since.
+    """
+    roots, root = {str(root), str(root.resolve())}, root.resolve()
+    hook = _hook(root)
+    aside = {name: module for name, module in list(sys.modules.items()) if _is_top(name, module, roots)}
+    for name in aside:
+        sys.modules.pop(name, None)  # another thread may have set it aside
+    before = set(sys.modules)
+    sys.modules.update(modules)
+    sys.path_hooks.insert(0, hook)
+    _forget_finders(root)
+    try:
+        yield
+    finally:
+        sys.path_hooks.remove(hook)
+        _forget_finders(root)
+        for name, module in list(sys.modules.items()):
+            if name not in before and _is_below(_location(module), root):
+                modules[name] = module
+                sys.modules.pop(name, None)
+        sys.modules.update(aside)
+
+
+def _hook(root: Path) -> Callable[[str], PathEntryFinder]:
+    """Finds modules in the folders below `root` as Python does, but never reads compiled files of a text."""
+    loaders = (
+        (ExtensionFileLoader, EXTENSION_SUFFIXES),
+        (_FromText, SOURCE_SUFFIXES),
+        (SourcelessFileLoader, BYTECODE_SUFFIXES),
+    )
+    finder = FileFinder.path_hook(*loaders)
+
+    def find(folder: str) -> PathEntryFinder:
+        if not _is_below(folder, root):
+            raise ImportError(folder)
+        return finder(folder)
+
+    return find
+
+
+def _forget_finders(root: Path) -> None:
+    for folder in list(sys.path_importer_cache):
+        if _is_below(folder, root):
+            sys.path_importer_cache.pop(folder, None)
+
+
+def _is_below(place: str | None, root: Path) -> bool:
+    """Whether a file or folder is of the project, and of no environment that is inside it."""
+    if not place:
+        return False
+    path = Path(place).resolve()
+    if not path.is_relative_to(root) or "site-packages" in path.parts:
+        return False
+    prefix = Path(sys.prefix).resolve()
+    return not (prefix.is_relative_to(root) and prefix != root and path.is_relative_to(prefix))
+
+
+def _is_top(name: str, module: ModuleType, roots: set[str]) -> bool:
+    """Whether the module is what `import name` finds with the root, in one of its spellings, first on the path."""
+    place, inner = _location(module), name.replace(".", os.sep)
+    bases = [f"{root}{os.sep}{inner}" for root in roots]
+    return place is not None and any(place in (f"{base}.py", f"{base}{os.sep}__init__.py", base) for base in bases)
+
+
+def _location(module: ModuleType) -> str | None:
+    """The module's file, or the first folder of a package without one."""
+    names = getattr(module, "__dict__", {})  # reading an attribute may import more
+    file = names.get("__file__")
+    if isinstance(file, str):
+        return file
+    folders = names.get("__path__")
+    return next((str(folder) for folder in folders), None) if folders is not None else None

@@ -91,23 +91,28 @@ def _without_docstrings(node: ast.stmt) -> ast.stmt:
 def _project_modules(nodes: list[ast.stmt], root: Path, file: Path) -> list[Path]:
     """Files of the project that the statements import, and those that these import."""
     found: dict[Path, None] = {}
-    waiting: list[ast.stmt] = list(nodes)
+    waiting: list[tuple[ast.stmt, Path]] = [(node, file) for node in nodes]
     while waiting:
-        for part in ast.walk(waiting.pop()):
-            for path in _imported_files(part, root):
+        statement, importer = waiting.pop()
+        for part in ast.walk(statement):
+            for path in _imported_files(part, root, importer):
                 if path not in found and path != file:
                     found[path] = None
-                    waiting.extend(_parsed(path).body)
+                    waiting.extend((node, path) for node in _parsed(path).body)
     return sorted(found)
 
 
-def _imported_files(node: ast.AST, root: Path) -> list[Path]:
+def _imported_files(node: ast.AST, root: Path, importer: Path) -> list[Path]:
+    """Files that an import in the file `importer` runs, those of the packages on the way included."""
     if isinstance(node, ast.Import):
-        names = [item.name for item in node.names]
-    elif isinstance(node, ast.ImportFrom) and node.module:
-        names = [node.module, *(f"{node.module}.{item.name}" for item in node.names)]
+        paths = [root.joinpath(*item.name.split(".")) for item in node.names]
+    elif isinstance(node, ast.ImportFrom):
+        base = importer.parents[min(node.level, len(importer.parents)) - 1] if node.level else root
+        module = base.joinpath(*(node.module or "").split("."))
+        paths = [module, *(module / item.name for item in node.names)]
     else:
         return []
-    paths = [root.joinpath(*name.split(".")) for name in names]
-    candidates = [path.with_suffix(".py") for path in paths] + [path / "__init__.py" for path in paths]
+    packages = {one for path in paths for one in (path, *path.parents) if one != root and one.is_relative_to(root)}
+    candidates = [path.with_suffix(".py") for path in paths if path.is_relative_to(root) and path != root]
+    candidates += [package / "__init__.py" for package in sorted(packages)]
     return [path for path in candidates if path.is_file()]

@@ -9,15 +9,16 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import polars as pl
 
 from cumulant.core.errors import DefinitionError, UserCodeError, did_you_mean
 from cumulant.core.ids import digest, short
-from cumulant.core.user_modules import import_file
+from cumulant.core.user_modules import import_file, project_imports
 from cumulant.data.code import code_digest, defined_names
 from cumulant.data.user_frames import to_polars
 
@@ -36,6 +37,8 @@ class Prepare:
     function: Callable[[Any], Any]
     wants: Wants
     digest: str
+    #: what of the project the function's file imported, for imports while it runs
+    modules: dict[str, ModuleType] = field(compare=False, repr=False)
     #: leave the exception's own text out of errors: it may quote personal values
     quiet: bool = False
 
@@ -46,7 +49,7 @@ class Prepare:
             UserCodeError: the function raised; names its file and line.
             DefinitionError: it returned no table.
         """
-        with _placed_in(self.root), _user_code(self):
+        with _placed_in(self.root, self.modules), _user_code(self):
             answer = self.function(self._handed(raw))
             if isinstance(answer, pl.LazyFrame):
                 answer = answer.collect()
@@ -84,8 +87,8 @@ def load(reference: str, root: Path, *, quiet: bool = False) -> Prepare:
         UserCodeError: importing the file raised.
     """
     file, name = _file_of(reference, root), reference.rpartition(":")[2]
-    draft = Prepare(reference, file, root, _nothing, "lazy", code_digest(file, name, root), quiet)
-    with _placed_in(root), _user_code(draft):
+    draft = Prepare(reference, file, root, _nothing, "lazy", code_digest(file, name, root), {}, quiet)
+    with _placed_in(root, draft.modules), _user_code(draft):
         module = _imported(file)
     function = getattr(module, name, None)
     if not callable(function):
@@ -95,7 +98,7 @@ def load(reference: str, root: Path, *, quiet: bool = False) -> Prepare:
             subject=reference,
             hint=near or "define it at the top level of the file",
         )
-    return Prepare(reference, file, root, function, _wanted(function, file), draft.digest, quiet)
+    return Prepare(reference, file, root, function, _wanted(function, file), draft.digest, draft.modules, quiet)
 
 
 def _nothing(frame: object) -> object:
@@ -126,14 +129,15 @@ def _wanted(function: Callable[[Any], Any], file: Path) -> Wants:
 
 
 @contextlib.contextmanager
-def _placed_in(root: Path) -> Iterator[None]:
-    """Run with the project as working directory and first on the module path."""
+def _placed_in(root: Path, modules: dict[str, ModuleType]) -> Iterator[None]:
+    """Run with the project as working directory and first on the module path, and with its `modules`."""
     with _PLACE:
         before, here = list(sys.path), Path.cwd()
         sys.path.insert(0, str(root))
         os.chdir(root)
         try:
-            yield
+            with project_imports(root, modules):
+                yield
         finally:
             os.chdir(here)
             sys.path[:] = before

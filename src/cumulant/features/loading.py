@@ -14,6 +14,7 @@ from cumulant.core.errors import CumulantError, DefinitionError, NotFoundError, 
 from cumulant.core.expr import Call, Column, Feature, Node
 from cumulant.core.plan import Lookup, Window
 from cumulant.core.user_code import next_step, python_message
+from cumulant.core.user_modules import project_imports
 from cumulant.features.define import Columns, SourceRef, Windowed
 from cumulant.features.expressions import Application, Description, Expr, Reference
 from cumulant.features.place import Place, misuse
@@ -109,25 +110,17 @@ def _run(path: Path) -> ModuleType:
     module = ModuleType(path.stem)
     module.__file__ = str(path)
     folder = str(path.resolve().parent)
-    before = set(sys.modules)
     sys.path.insert(0, folder)
     try:
-        exec(code, vars(module))  # noqa: S102  (the user's own file is what this room runs)
+        with project_imports(Path(folder), {}):  # the next project may have others of the same name
+            exec(code, vars(module))  # noqa: S102  (the user's own file is what this room runs)
     except CumulantError:
         raise
     except (Exception, SystemExit) as error:  # a user's file may raise anything
         raise _raised(error, path) from error
     finally:
         sys.path.remove(folder)
-        _forget(set(sys.modules) - before, folder)
     return module
-
-
-def _forget(imported: set[str], folder: str) -> None:
-    """Neighbours of the file are not kept: the next project may have others of the same name."""
-    for name in imported:
-        if str(getattr(sys.modules[name], "__file__", None) or "").startswith(folder):
-            del sys.modules[name]
 
 
 def _compiled(text: bytes, path: Path) -> CodeType:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -213,3 +216,72 @@ def test_the_digest_is_told_without_running_anything(tmp_path):
     assert prepare_digest(None, tmp_path) is None
     with pytest.raises(DefinitionError, match="no file"):
         prepare_digest("nowhere.py:prepare", tmp_path)
+
+
+@pytest.mark.parametrize("line", ["from .deep import FACTOR", "from . import deep", "from pkg.deep import FACTOR"])
+def test_relative_imports_and_packages_on_the_way_count(tmp_path, line):
+    (tmp_path / "pkg").mkdir()
+    (tmp_path / "features.py").write_text("from pkg.mod import K\ndef prepare(raw):\n    return raw * K\n")
+    files = {"__init__.py": "", "mod.py": f"{line}\nK = 1\n", "deep.py": "FACTOR = 1\n"}
+    for name, text in files.items():
+        (tmp_path / "pkg" / name).write_text(text)
+    digests = {code_digest(tmp_path / "features.py", "prepare", tmp_path)}
+    for name, text in files.items():
+        (tmp_path / "pkg" / name).write_text(f"{text}OTHER = 2\n")
+        digests.add(code_digest(tmp_path / "features.py", "prepare", tmp_path))
+    assert len(digests) == 4
+
+
+def test_relative_imports_of_the_package_above_count(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "features.py").write_text("import a.b.mod\ndef prepare(raw):\n    return a.b.mod.K\n")
+    (tmp_path / "a" / "b" / "mod.py").write_text("from ..deep import K\n")
+    (tmp_path / "a" / "deep.py").write_text("K = 1\n")
+    first = code_digest(tmp_path / "features.py", "prepare", tmp_path)
+    (tmp_path / "a" / "deep.py").write_text("K = 2\n")
+    assert code_digest(tmp_path / "features.py", "prepare", tmp_path) != first
+
+
+HELPED = {
+    "neighbour": ("helper.py", "from helper import FACTOR\ndef prepare(raw: pl.LazyFrame):\n"),
+    "package": ("pkg/deep.py", "from pkg.mod import FACTOR\ndef prepare(raw: pl.LazyFrame):\n"),
+    "while it runs": ("helper.py", "def prepare(raw: pl.LazyFrame):\n    from helper import FACTOR\n"),
+}
+
+
+@pytest.mark.parametrize(("helper", "head"), HELPED.values(), ids=HELPED)
+def test_an_edit_of_a_helper_counts_at_once(place, monkeypatch, helper, head):
+    """Of the same size and within the same second, in one process and with what an earlier one compiled."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    place.write("pkg/__init__.py", "")
+    place.write("pkg/mod.py", "from .deep import FACTOR\n")
+    body = f"{head}    return raw.with_columns(x=pl.col('km') * FACTOR)\n"
+    for value in (1, 7):
+        file = place.write(helper, f"FACTOR = {value}\n")
+        os.utime(file, (1_700_000_000, 1_700_000_000))
+        assert place.rows(prepared(place, body), "x")[1] == (37 * value,)
+    assert not {"helper", "pkg", "pkg.mod", "pkg.deep"} & sys.modules.keys()
+    assert not list(file.parent.rglob("*.pyc"))
+
+
+def test_a_helper_that_the_process_imported_before_is_left_as_it_was(place, monkeypatch):
+    file = place.write("helper.py", "FACTOR = 1\n")
+    monkeypatch.syspath_prepend(str(file.parent))
+    monkeypatch.setitem(sys.modules, "helper", None)  # restored after the test
+    del sys.modules["helper"]
+    helper = importlib.import_module("helper")
+    place.write("helper.py", "FACTOR = 7\n")
+    body = f"{HELPED['neighbour'][1]}    return raw.with_columns(x=pl.col('km') * FACTOR)\n"
+    assert place.rows(prepared(place, body), "x")[1] == (37 * 7,)
+    assert sys.modules["helper"] is helper
+    assert helper.FACTOR == 1
+
+
+def test_a_module_stays_one_module_from_loading_to_running(place):
+    place.write("helper.py", "class Mark:\n    pass\n")
+    body = (
+        "from helper import Mark\nMARK = Mark()\n"
+        "def prepare(raw: pl.LazyFrame):\n    from helper import Mark\n"
+        "    return raw.with_columns(x=pl.lit(isinstance(MARK, Mark)))\n"
+    )
+    assert place.rows(prepared(place, body), "x")[0] == (True,)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -218,6 +220,18 @@ def test_a_file_may_hold_functions_and_import_its_neighbours(tmp_path: Path) -> 
     path.write_text("from shared_parts_of_test import day\n")
     assert names(load(path)) == ["day"]
     assert not (tmp_path / "__pycache__" / "features.cpython-311.pyc").exists()
+
+
+def test_an_edit_of_a_neighbour_counts_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same size and within the same second."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    path = write(tmp_path, "from nearby import LIMIT\nfrom cumulant.features import col\nbig = col('x') > LIMIT\n")
+    for value in (1, 7):
+        (tmp_path / "nearby.py").write_text(f"LIMIT = {value}\n")
+        os.utime(tmp_path / "nearby.py", (1_700_000_000, 1_700_000_000))
+        [definition] = load(path).features
+        assert isinstance(definition.expr, Call)
+        assert definition.expr.args[1] == Literal(value)
 
 
 @pytest.mark.parametrize(
