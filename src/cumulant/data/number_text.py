@@ -12,6 +12,7 @@ _EITHER = f"{_SPACE}'’"
 #: ISO 4217 codes that are read as a currency sign
 _CODES = "EUR|USD|GBP|CHF|JPY|CNY|INR|BRL|CAD|AUD|SEK|NOK|DKK|PLN|CZK|HUF|TRY|ZAR|MXN|KRW|RUB|SGD|HKD|NZD"
 _CURRENCY = rf"(?:\p{{Sc}}|{_CODES})"
+_MIN_WIDTH = 3
 _MARKS: dict[NumberFormat, tuple[str, str]] = {"1,234.5": (",", "."), "1.234,5": (".", ",")}
 
 
@@ -50,8 +51,10 @@ def detect(text: pl.Series) -> NumberFormat | None:
     """The format in which every value is written; None where there is none, or no single one.
 
     `text` holds no missing value and no blanks around values. Values of several units (some with a percent sign, or
-    with other currencies) are no column of numbers.
+    with other currencies) are no column of numbers, nor are identifiers that begin or end with a currency code.
     """
+    if _identifiers(text):
+        return None
     forms = [form for form in _MARKS if text.str.contains(pattern(form)).all()]
     if not forms or not _one_unit(text) or not text.str.contains(rf"[.,%]|{_CURRENCY}").any():
         return None
@@ -59,6 +62,24 @@ def detect(text: pl.Series) -> NumberFormat | None:
         return forms[0]
     # Both fit where no value has two kinds of marks or two groups: `1,459` may be 1459 or 1.459 in any number of rows.
     return None if text.str.contains(r"[.,]").any() else "1,234.5"
+
+
+def _identifiers(text: pl.Series) -> bool:
+    """Whether values with a currency code may be identifiers: CAD1001, SEK-1, TRY 01.
+
+    Amounts have a decimal or group mark, or a blank beside the code. With blanks alone, distinct values of one width
+    (three digits or more) are identifiers.
+    """
+    coded = text.filter(text.str.contains(_CODES))
+    if coded.is_empty():
+        return False
+    if coded.str.contains(r"^\D*0\d").any():
+        return True
+    if coded.str.contains(rf"\d[.,{_EITHER}]\d").any():
+        return False
+    widths = coded.str.count_matches(r"\d")
+    blank = coded.str.contains(rf"[{_SPACE}]").any()
+    return not blank or bool(widths.n_unique() == 1 and widths[0] >= _MIN_WIDTH and coded.n_unique() == len(coded))
 
 
 def _one_unit(text: pl.Series) -> bool:

@@ -173,8 +173,9 @@ class _Look:
         if not number_text.is_formatted(text):
             return False
         self._notes.append(
-            f"{name} stays text, though it looks like formatted numbers: their format is unclear or their units "
-            f"differ; if it is a number: rules: {{{name}: {{type: float, number_format: '1,234.5'}}}}, or '1.234,5'"
+            f"{name} stays text, though it looks like formatted numbers: their format is unclear, their units differ, "
+            f"or they may be identifiers; if it is a number: rules: {{{name}: {{type: float, number_format: "
+            "'1,234.5'}}, or '1.234,5'"
         )
         return True
 

@@ -63,6 +63,36 @@ def test_a_format_is_found_only_where_every_value_has_it(values, form):
     assert number_text.detect(pl.Series(values)) == form
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [f"CAD{number}" for number in range(1001, 1401)], [f"SEK-{number}" for number in range(1, 99)],
+        ["RUB12", "RUB7"], ["TRY 01", "TRY 2"], ["CAD1001", "CAD01002"], ["12EUR", "7EUR"],
+        ["CAD-1001", "CAD-1002"], ["USD 0012", "USD 15"], ["CAD 1001", "CAD 1002", "CAD 1003"],
+    ],
+)  # fmt: skip
+def test_identifiers_that_begin_with_a_currency_code_are_no_numbers(values):
+    assert number_text.detect(pl.Series(values)) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "form"),
+    [
+        (["USD12.5", "USD7"], EN), (["EUR1.200,50", "EUR12"], EU), (["USD 100", "USD 250", "USD 100"], EN),
+        (["12 EUR", "7 EUR"], EN), (["USD 1 200", "USD 900"], EN), (["USD 0.50", "USD 0"], EN), (["$5", "$7"], EN),
+    ],
+)  # fmt: skip
+def test_amounts_with_a_currency_code_are_numbers(values, form):
+    assert number_text.detect(pl.Series(values)) == form
+
+
+def test_the_key_of_a_table_may_begin_with_a_currency_code():
+    rows = pl.DataFrame({"part": [f"CAD{n}" for n in range(1001, 1401)], "bought": [n % 2 for n in range(400)]})
+    found = infer(rows, target="bought")
+    assert "part" not in found.spec.rules or found.spec.rules["part"].number_format is None
+    assert found.spec.key == "part"
+
+
 def test_a_proposal_says_what_it_reads_and_what_stays_text():
     rows = pl.DataFrame({"price": ["$1,200.00", "$950.00"], "share": ["12%", "7"], "y": [0, 1]})
     found = infer(rows)
