@@ -63,16 +63,17 @@ def project_imports(root: Path, modules: dict[str, ModuleType]) -> Iterator[None
     before = set(sys.modules)
     sys.modules.update(modules)
     sys.path_hooks.insert(0, hook)
-    _forget_finders(root)
+    _forget_finders(roots)
     try:
         yield
     finally:
         sys.path_hooks.remove(hook)
-        _forget_finders(root)
-        for name, module in list(sys.modules.items()):
-            if name not in before and _is_below(_location(module), root):
-                modules[name] = module
-                sys.modules.pop(name, None)
+        _forget_finders(roots)
+        added = {name: module for name, module in list(sys.modules.items()) if name not in before}
+        own = {name: module for name, module in added.items() if _is_of_project(name, module, root)}
+        for name in own:
+            sys.modules.pop(name, None)
+        modules.update(own)
         sys.modules.update(aside)
 
 
@@ -93,9 +94,9 @@ def _hook(root: Path) -> Callable[[str], PathEntryFinder]:
     return find
 
 
-def _forget_finders(root: Path) -> None:
+def _forget_finders(roots: set[str]) -> None:
     for folder in list(sys.path_importer_cache):
-        if _is_below(folder, root):
+        if folder.startswith(tuple(roots)):
             sys.path_importer_cache.pop(folder, None)
 
 
@@ -108,6 +109,11 @@ def _is_below(place: str | None, root: Path) -> bool:
         return False
     prefix = Path(sys.prefix).resolve()
     return not (prefix.is_relative_to(root) and prefix != root and path.is_relative_to(prefix))
+
+
+def _is_of_project(name: str, module: ModuleType, root: Path) -> bool:
+    """Whether a module is below `root`, this package's own in a working copy of it apart."""
+    return name.partition(".")[0] != __package__.partition(".")[0] and _is_below(_location(module), root)
 
 
 def _is_top(name: str, module: ModuleType, roots: set[str]) -> bool:

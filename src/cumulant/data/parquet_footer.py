@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+import polars as pl
+
 from cumulant.core.errors import DataError
 from cumulant.data.thrift import Compact
 
@@ -54,8 +56,8 @@ def chunks(stream: IO[bytes], url: str) -> Iterator[Chunk]:
 
 def damaged(url: str) -> DataError:
     """The error for a file that is not whole."""
-    said = f"{url} is not a whole Parquet file: damaged or cut off"
-    return DataError(said, subject=url, hint="copy or write it again")
+    problem = f"{url} is not a whole Parquet file: damaged or cut off"
+    return DataError(problem, subject=url, hint="copy or write it again")
 
 
 def encrypted(message: str, url: str) -> DataError:
@@ -65,17 +67,14 @@ def encrypted(message: str, url: str) -> DataError:
 
 @contextmanager
 def utf8(url: str) -> Iterator[None]:
-    """What pyarrow raises for names and texts in another encoding, as a DataError."""
+    """What engines raise for names and texts in another encoding, as a DataError: none can be set for Parquet."""
     try:
         yield
-    except UnicodeDecodeError as error:
-        raise not_utf8(url) from error
-
-
-def not_utf8(url: str) -> DataError:
-    """The error for a name or a text that is no UTF-8, which Parquet demands."""
-    said = f"{url} has a column name or a text that is not UTF-8"
-    return DataError(said, subject=url, hint="write it again with names and texts in UTF-8")
+    except (UnicodeDecodeError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        if not isinstance(error, UnicodeDecodeError) and "utf-8" not in str(error).lower():
+            raise
+        problem = f"{url} has a column name or a text that is not UTF-8"
+        raise DataError(problem, subject=url, hint="write it again with names and texts in UTF-8") from error
 
 
 def _tail(stream: IO[bytes]) -> bytes:

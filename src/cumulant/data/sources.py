@@ -21,7 +21,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.data.blocks import opened, record_count
-from cumulant.data.parquet_footer import not_utf8
+from cumulant.data.parquet_footer import utf8
 from cumulant.data.parquet_memory import no_memory, refuse_large
 from cumulant.data.records import POSITION as ROW
 from cumulant.data.records import open_quote, short_records
@@ -152,7 +152,8 @@ def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str]
         if kind == "parquet":
             with whole_parquet(f"{url} is not a whole Parquet file: damaged or cut off", url):
                 refuse_large(path, url, spec.memory)
-            frame = _read_parquet(path, url)
+            with utf8(url):
+                frame = pl.read_parquet(path, glob=False)
         elif kind == "csv":
             frame, short = _read_csv(_content(path, url), url, spec, texts)
         elif kind == "jsonl":
@@ -166,15 +167,6 @@ def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str]
     if not frame.width:
         raise DataError(f"{url} has no columns", subject=url, hint="write it again, or remove it")
     return Table(frame, short)
-
-
-def _read_parquet(path: Path, url: str) -> pl.DataFrame:
-    try:
-        return pl.read_parquet(path, glob=False)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
-        if "utf-8" in str(error).lower():  # no encoding can be set for Parquet
-            raise not_utf8(url) from error
-        raise
 
 
 def read_any(path: Path, url: str, spec: SourceSpec) -> tuple[Table, SourceSpec]:

@@ -33,12 +33,12 @@ def test_a_file_that_fails_leaves_no_module(tmp_path: Path) -> None:
 def test_each_project_has_its_own_helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for value in ("1", "77"):
         root = tmp_path / value
-        (root / "cumulant_test_space").mkdir(parents=True)
+        (root / "cumulant_test_space" / "deeper").mkdir(parents=True)
         (root / "cumulant_test_helper.py").write_text(f"VALUE = {value}\n")
-        (root / "cumulant_test_space" / "inner.py").write_text(f"VALUE = {value}\n")
+        (root / "cumulant_test_space" / "deeper" / "inner.py").write_text(f"VALUE = {value}\n")
         with monkeypatch.context() as patch, project_imports(root, {}):
             patch.syspath_prepend(str(root))
-            for name in ("cumulant_test_helper", "cumulant_test_space.inner"):
+            for name in ("cumulant_test_helper", "cumulant_test_space.deeper.inner"):
                 assert int(value) == importlib.import_module(name).VALUE
     assert not [name for name in sys.modules if name.startswith(("cumulant_test_helper", "cumulant_test_space"))]
 
