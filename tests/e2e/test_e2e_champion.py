@@ -1,5 +1,6 @@
 """What a new model is measured against: the champion, on the same rows, from features as the champion knows them."""
 
+import re
 import subprocess
 import sys
 
@@ -84,28 +85,37 @@ def test_a_champion_whose_column_is_gone_cannot_be_compared_with(first):
     assert any("could not be compared with" in note and "express" in note for note in found.notes), found.notes
 
 
+def later(text: str, day: int) -> str:
+    """The project file with other training rows, which make another model."""
+    return re.sub(r"since: 2024-01-\d+", f"since: 2024-01-{day:02}", text)
+
+
 def test_where_releases_deliver_a_training_that_passes_is_the_candidate_alone(first):
     folder, _ = first
     path = folder / "cumulant.yaml"
     path.write_text(path.read_text().replace("{margin: 0.01}", "{margin: 10}"))
     with opened(folder) as project:
         found = train(project, principal=project.principal(), trials=1)
+        assert (found.same_as, found.model.aliases) == ("returns/1", ("candidate",)), "the champion made again"
+    path.write_text(later(path.read_text(), 9))
+    with opened(folder) as project:
+        found = train(project, principal=project.principal(), trials=1)
         assert found.model.aliases == ("candidate", "champion")
         assert found.next == ()
-    released = f"{path.read_text()}release: {{}}\n"
+    released = f"{later(path.read_text(), 10)}release: {{}}\n"
     path.write_text(released)
     words = [sys.executable, "-m", "cumulant.cli", "train", "--time", "1h", "--project", str(folder)]
     said = subprocess.run(words, capture_output=True, text=True, env=environment(), check=True).stdout
-    assert "models:/returns/3  candidate\n" in said
-    start = f"cumulant release start --project {folder}; the alias champion moves when a release promotes version 3"
+    assert "models:/returns/4  candidate\n" in said
+    start = f"cumulant release start --project {folder}; the alias champion moves when a release promotes version 4"
     assert f"next: cumulant up --project {folder}, then {start}\n" in said
     path.write_text(released.replace("release: {}\n", ""))
     with opened(folder) as project:
-        change_book(project.state, project.name, lambda book: msgspec.structs.replace(book, champion="2"))
+        change_book(project.state, project.name, lambda book: msgspec.structs.replace(book, champion="3"))
         found = train(project, principal=project.principal(), trials=3)
         assert found.verdict.passed
         assert (found.model.aliases, found.next) == (("candidate",), ("release start",))
-        assert project.registry().resolve("returns@champion").version == "2"
+        assert project.registry().resolve("returns@champion").version == "3"
         project.registry().alias("returns", "champion", None)
         found = train(project, principal=project.principal(), trials=4)
         assert found.model.aliases == ("candidate", "champion")

@@ -78,6 +78,8 @@ class Candidate:
     lineage: dict[str, str]
     #: the champion when this work began, which the gate compared with
     reference: ModelVersion | None = None
+    #: it is the reference again, made by other settings or of other rows
+    same: bool = False
 
     @property
     def word(self) -> RunVerdict:

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 def register(context: Context, candidate: Candidate, *, promote: bool) -> tuple[ModelVersion, bool]:
     """Log and register the candidate, and set its aliases as the verdict says; whether it was found done.
 
-    With `promote`, a candidate that passed becomes the champion, unless the project delivers through releases and has
-    a champion, or asks for an approval first.
+    With `promote`, a candidate that passed becomes the champion, unless it is the champion made again, or the project
+    delivers through releases and has a champion, or asks for an approval first.
     """
     verdict = candidate.judgement.verdict
     key = digest([candidate.package.servable.key, candidate.work.identity, verdict.passed])
@@ -68,7 +68,7 @@ def _may_lead(context: Context, candidate: Candidate, version: ModelVersion) -> 
     present = champion_version(context)
     if present in (None, version.version):
         return True
-    if by_releases(context.project):
+    if by_releases(context.project) or candidate.same:
         return False
     measured = candidate.judgement.champion_uri is not None and candidate.reference is not None
     return measured and candidate.reference is not None and present == candidate.reference.version

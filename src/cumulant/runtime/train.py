@@ -23,6 +23,7 @@ from cumulant.project.training_rules import check_training
 from cumulant.runtime.candidate import Candidate
 from cumulant.runtime.context import Context, open_run
 from cumulant.runtime.delivery import by_releases, served
+from cumulant.runtime.equal_models import same_as_champion
 from cumulant.runtime.explained import check_codes
 from cumulant.runtime.features import FeatureSet, feature_set
 from cumulant.runtime.final_fit import final_fit
@@ -68,6 +69,8 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
     quick: bool
     as_of: datetime | None
     promoted: bool
+    #: the champion that was made again, as NAME/VERSION: it stays
+    same_as: str | None
     #: commands that bring the version to callers, in order; none where it is the champion, or was refused
     next: tuple[str, ...]
     notes: tuple[str, ...]
@@ -170,6 +173,7 @@ def _candidate(context: Context, work: Work, table: FeatureSet) -> Candidate:
         package=built,
         lineage=lineage,
         reference=champion,
+        same=same_as_champion(context.project, built, champion),
     )
 
 
@@ -191,15 +195,41 @@ def _result(context: Context, made: Candidate, version: ModelVersion, reused: tu
         "target": made.work.training.target,
         "as_of": made.work.as_of,
         "promoted": CHAMPION in version.aliases,
+        "same_as": _same_as(made, version),
         "next": _next(context.project, made, version),
-        "notes": (*fitted.notes, *judgement.notes, *unchecked_notes(context.project, made.work.task.plan)),
+        "notes": (
+            *fitted.notes,
+            *judgement.notes,
+            *unchecked_notes(context.project, made.work.task.plan),
+            *_place_notes(made, version),
+        ),
         "reused": reused,
     }
 
 
+def _same_as(made: Candidate, version: ModelVersion) -> str | None:
+    before = made.reference
+    if before is None or not made.same or before.version == version.version or CHAMPION in version.aliases:
+        return None
+    return f"{before.name}/{before.version}"
+
+
+def _place_notes(made: Candidate, version: ModelVersion) -> tuple[str, ...]:
+    """What a training did to the champion that there was."""
+    before = made.reference
+    if before is None or before.version == version.version:
+        return ()
+    if _same_as(made, version) is not None:
+        return (f"version {version.version} is the same model as the champion, version {before.version}, which stays",)
+    if CHAMPION not in version.aliases:
+        return ()
+    back = f"`cumulant models alias {before.name}/{before.version} champion` brings it back"
+    return (f"version {version.version} is the champion now, in place of version {before.version}; {back}",)
+
+
 def _next(project: Project, made: Candidate, version: ModelVersion) -> tuple[str, ...]:
     ready = made.judgement.verdict.passed and CANDIDATE in version.aliases and CHAMPION not in version.aliases
-    if not ready or not by_releases(project):
+    if not ready or made.same or not by_releases(project):
         return ()
     return ("release start",) if served(project) else ("up", "release start")
 

@@ -107,3 +107,29 @@ def test_of_many_models_without_information_one_in_twenty_passes_at_most():
     assert sum(tails) <= 0.05
     assert tails == sorted(tails, reverse=True)
     assert level_of(0.5) == 0.95
+
+
+def test_the_champion_made_again_stays_and_a_change_of_what_callers_get_replaces_it(tmp_path):
+    """Another setting alone gives the same model; a rule of its requests is another servable of the same model."""
+    folder = make(tmp_path / "p", visits(1500))
+    file = folder / "cumulant.yaml"
+    project = PROJECT.replace(
+        "[lightgbm]\n  parameters: {lightgbm: {num_leaves: 60,",
+        "[linear, lightgbm]\n  parameters: {lightgbm: {num_leaves: 6,",
+    )
+    file.write_text(project)
+    with load(folder) as loaded:
+        first = train(loaded, principal=loaded.principal())
+    assert first.promoted
+    file.write_text(project.replace("  ensemble: 1", "  ensemble: 1\n  leak_auc: 0.97"))
+    with load(folder) as loaded:
+        again = train(loaded, principal=loaded.principal())
+        assert again.verdict.passed
+        assert (again.model.version, again.promoted, again.same_as) == ("2", False, "kept/1")
+        assert loaded.registry().resolve("kept@champion").version == "1"
+    assert "version 2 is the same model as the champion, version 1, which stays" in again.notes
+    file.write_text(project.replace("key: visit}", "key: visit, rules: {x: {min: -100}}}"))
+    with load(folder) as loaded:
+        other = train(loaded, principal=loaded.principal())
+    assert (other.model.version, other.promoted, other.same_as) == ("3", True, None)
+    assert any("in place of version 1; `cumulant models alias kept/1 champion`" in note for note in other.notes)

@@ -77,6 +77,9 @@ def _trained(
     if not made.verdict.passed:
         said = f"the gate refused {name}: {made.verdict.text}"
         return _moved(project, wanted, version, principal, stage="refused", candidate=name, said=said)
+    if made.same_as is not None:
+        said = f"{name} is the same model as the champion, {made.same_as}: it would lose as much"
+        return _moved(project, wanted, version, principal, stage="refused", candidate=name, said=said)
     if made.promoted:
         return _moved(project, wanted, version, principal, stage="released", candidate=name, said=f"{name} is champion")
     return _moved(project, wanted, version, principal, stage="trained", candidate=name, said=f"{name} passed the gate")
@@ -86,9 +89,9 @@ def _made(
     project: Project, wanted: Wanted, principal: Principal, *, as_of: datetime | None, time: str | None,
     progress: Progress,
 ) -> TrainResult:  # fmt: skip
-    """The training; if the gate refuses its model, and it is known since when the champion loses, once more with the
-    rows since then alone: what holds now may contradict what held before, and the declared test may lie after all rows
-    of the change, so that none of them would be learned from.
+    """The training; if the gate refuses its model, or it is the champion again, and it is known since when the champion
+    loses, once more with the rows since then alone: what holds now may contradict what held before, and the declared
+    test may lie after all rows of the change, so that none of them would be learned from.
     """
 
     def trained(change: datetime | None) -> TrainResult:
@@ -98,7 +101,7 @@ def _made(
         )  # fmt: skip
 
     made = trained(None)
-    if made.verdict.passed or wanted.since is None:
+    if (made.verdict.passed and made.same_as is None) or wanted.since is None:
         return made
     try:
         return trained(wanted.since)
