@@ -97,6 +97,36 @@ def echo_body(request):
     return Response(200, request.body)
 
 
+def test_bodies_that_wait_behind_others_of_their_connection_are_bounded_together():
+    limits = Limits(body=1000, bodies=2500)
+
+    async def act():
+        async with server(lambda request: slow(request, 0.5), limits=limits) as (site, address):
+            pairs = [await asyncio.open_connection(*address) for _ in range(4)]
+            for _, writer in pairs:
+                writer.write(post(b"a") + post(b"x" * 900))
+                await asyncio.sleep(0.05)
+            held, answered = [site.held], []
+            for reader, writer in pairs:
+                found = b""
+                while len(statuses(found)) < 2 and (data := await asyncio.wait_for(reader.read(65536), 60)):
+                    found += data
+                answered.append(statuses(found))
+                writer.close()
+            held.append(site.held)
+            _, lost = await asyncio.open_connection(*address)
+            lost.write(post(b"a") + post(b"x" * 900))
+            await asyncio.sleep(0.05)
+            held.append(site.held)
+            for connection in site.connections:
+                connection.abort()
+            await asyncio.sleep(0.05)
+            lost.close()
+            return [*held, site.held], answered
+
+    assert run(act) == ([1800, 0, 900, 0], [[200, 200], [200, 200], [200], [200]])
+
+
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from typing import TYPE_CHECKING, cast
 
 import httptools
 
 from cumulant.serving.http.kernel import unsent
 from cumulant.serving.http.messages import Headers, Request, Response, error_response, head
+from cumulant.serving.http.queued import Queued
 from cumulant.serving.http.refusals import Reason
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _SLACK = 256 * 1024
 _HEADERS = "the headers are too many or too long"
 _HOSTS = "a request must have exactly one header Host"
 _BUSY = "the server has more to do than it can do in time; try again, or start more workers"
+_CROWDED = "too many large requests come at once; try again"
 _AGAIN = ((b"retry-after", b"1"),)
 
 
@@ -39,7 +40,7 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport
         self._client = ""
-        self._waiting: deque[tuple[Request, bool]] = deque()
+        self._waiting = Queued(site)
         self._task: asyncio.Task[Response] | None = None
         self._writable, self._ending, self._answered = True, False, False
         #: of `site.turns`: a request of this connection waits for its turn
@@ -105,7 +106,7 @@ class Connection(asyncio.Protocol):
         self._held = self._size
         if self._site.held > self._limits.bodies:
             self._let_go()
-            self._refuse("crowded", 429, "too many large requests come at once; try again")
+            self._refuse("crowded", 429, _CROWDED)
 
     def _let_go(self) -> None:
         self._site.held -= self._held
@@ -216,8 +217,8 @@ class Connection(asyncio.Protocol):
             self._let_go()
         request = self._request(body, now)
         if self._task is not None or self._waiting or not self._writable:
-            self._waiting.append((request, keep))
-            if self._crowded():
+            self._wait(request, keep=keep)
+            if self._waiting.crowded:
                 self._transport.pause_reading()
         elif self._site.urgent(self._target):
             self._answer(request, keep=keep)
@@ -225,17 +226,20 @@ class Connection(asyncio.Protocol):
             self._answer(request, keep=keep)
             self._site.turns.answered()
         else:
-            self._waiting.append((request, keep))
-            self._join()
+            self._wait(request, keep=keep)
+            if self._waiting:
+                self._join()
+
+    def _wait(self, request: Request, *, keep: bool) -> None:
+        if self._waiting.fits(request.body):
+            self._waiting.add(request, keep=keep)
+        else:
+            self._refuse("crowded", 429, _CROWDED)
+            self._drop_or_queue(keep)
 
     def _request(self, body: bytes, received: float) -> Request:
         method = self._parser.get_method().decode("ascii")
         return Request(method, self._target, self._headers, body, client=self._client, received=received)
-
-    def _crowded(self) -> bool:
-        """Whether so much waits for the request before that no more is read."""
-        waiting, limits = self._waiting, self._limits
-        return len(waiting) > limits.waiting or sum(len(one.body) for one, _ in waiting) > limits.body
 
     # --- refusals
 
@@ -313,7 +317,7 @@ class Connection(asyncio.Protocol):
         """Answer the request that waits in line; one behind it on this connection waits in line again."""
         self._in_line = False
         if self._ready():
-            request, keep = self._waiting.popleft()
+            request, keep = self._waiting.pop()
             self._answer(request, keep=keep and not self._site.draining)
         if self._ready():
             self._join()
@@ -324,9 +328,9 @@ class Connection(asyncio.Protocol):
 
     def _next(self) -> None:
         while not self._in_line and self._ready():
-            request, keep = self._waiting.popleft()
+            request, keep = self._waiting.pop()
             self._answer(request, keep=keep)
-        if self._writable and not self._crowded():
+        if self._writable and not self._waiting.crowded:
             self._transport.resume_reading()
         if self._ending and self._task is None and not self._waiting:
             self._end()

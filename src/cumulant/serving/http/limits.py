@@ -24,7 +24,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     idle: float = 75.0
     #: requests of one connection that wait for the one before
     waiting: int = 32
-    #: bodies that are still coming, of all connections together
+    #: bodies that are still coming or wait for their turn, of all connections together
     bodies: int = _BODIES
     #: for which requests are answered before the sockets are read again
     turn: float = 0.005

@@ -39,7 +39,7 @@ class Site:
         self.urgent = urgent
         self.turns = Turns(limits.turn, limits.queue) if turns is None else turns
         self.connections: set[Connection] = set()
-        #: bytes of bodies that are not whole yet
+        #: bytes of bodies that are not whole yet, or wait behind others
         self.held = 0
         self.draining = False
         self._empty = asyncio.Event()
