@@ -324,7 +324,7 @@ def served(cases: Iterator[Case]) -> Iterator[Case]:
 
 
 #: a made-up row is refused, and so is every row of a caller
-_REFUSES_ROWS = ("run: Gather out of range", "run: Reshape that does not fit", "run: convolution of 2^40")
+_REFUSES_ROWS = ("run: Gather out of range", "run: Reshape that does not fit", "run: convolution of 2^40", "run: Tile")
 
 
 def _tensors(raw: bytes) -> dict[str, object]:

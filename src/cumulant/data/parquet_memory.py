@@ -24,6 +24,8 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE
 _OFFSET = 8
 _SHARE = 0.5
 _BUFFER = 1 << 20
+#: bytes of memory that a byte of the footer may become: three bytes describe a column chunk
+_FOOTER, _TAIL = 300, 8
 #: one piece of columns takes at most about so many bytes, and so many with every text as long as the longest
 MOST_BYTES, _MOST_DECODED = 32 << 20, 256 << 20
 
@@ -61,6 +63,7 @@ def refuse_large(path: Path, url: str, limit: str | None) -> None:
 
     most = size(limit) if limit is not None else int(_SHARE * machine_memory())
     refuse_encrypted(path, url)
+    _check(_footer_bytes(path) * _FOOTER, most, url)
     with utf8(url), pq.ParquetFile(path, buffer_size=_BUFFER) as file, path.open("rb") as stream:
         values, encoded, doubtful = 0, Counter[int](), []
         for one in _contents(file, stream, url):
@@ -74,6 +77,16 @@ def refuse_large(path: Path, url: str, limit: str | None) -> None:
         for one in doubtful:
             needed += _repeated(path, file, stream, one, most - needed)
             _check(needed, most, url)
+
+
+def _footer_bytes(path: Path) -> int:
+    """What the last bytes of a whole file say; 0 for another one, which the engine refuses."""
+    length = path.stat().st_size
+    with path.open("rb") as stream:
+        stream.seek(max(0, length - _TAIL))
+        tail = stream.read()
+    found = int.from_bytes(tail[:4], "little")
+    return found if tail.endswith(b"PAR1") and found < length else 0
 
 
 def no_memory(url: str) -> DataError:

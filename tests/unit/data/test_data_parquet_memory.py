@@ -105,8 +105,30 @@ def varint(number):
     return bytes([*found, number])
 
 
+def many_chunks(path):
+    """A footer of a million column chunks, three bytes each, without any data."""
+    count = 1000
+    many = b"\xfc" + varint(count)  # a list of structs
+    root, leaf = b"\x48\x01r\x15" + varint(2 * count) + b"\0", b"\x15\x02\x25\0\x18\x01c\0"
+    group = b"\x19" + many + b"\x26\0\0" * count + b"\x16\0\x16\0\0"
+    schema = b"\x19\xfc" + varint(count + 1) + root + leaf * count
+    footer = b"\x15\x02" + schema + b"\x16\0" + b"\x19" + many + group * count + b"\0"
+    path.write_bytes(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+    return path
+
+
 LIES = [lied_about_long_text, lied_about_prefixes, lied_about_plain_texts]
-BOMBS = [equal_numbers, long_text, prefixes, lists, lists_of_texts, missing_values, prefixes_in_lists, *LIES]
+BOMBS = [
+    equal_numbers,
+    long_text,
+    prefixes,
+    lists,
+    lists_of_texts,
+    missing_values,
+    prefixes_in_lists,
+    many_chunks,
+    *LIES,
+]
 
 
 def peak_of(code, *arguments):
