@@ -98,10 +98,26 @@ def test_other_changes_of_a_row(journal, tmp_path, statement, row, problem):
     assert problems(journal) == [(f"state row {row} a", problem)]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "value = CAST(value AS TEXT)",
+        # The text before the last " +" of the value moves into the time before it.
+        """updated = updated || ' +{"note":"1', value = CAST('2"}' AS BLOB)""",
+    ],
+)
+def test_a_row_whose_columns_hold_other_types_is_named(journal, tmp_path, change):
+    with journal.transaction(actor=ADA) as tx:
+        tx.put("lease", "a", {"note": "1 +2"})
+        tx.emit(Happened())
+    tamper(tmp_path, f"UPDATE state SET {change} WHERE kind = 'lease'")
+    assert problems(journal) == [("state row lease a", "has another content than version 1 in event 3")]
+
+
 def test_a_row_edited_with_its_record_set_right(journal, tmp_path):
     with closing(sqlite3.connect(tmp_path / "journal.db")) as connection, connection:
         updated = connection.execute("SELECT updated FROM state WHERE kind = 'release'").fetchone()[0]
-        connection.execute("UPDATE state SET value = '{}' WHERE kind = 'release'")
+        connection.execute("UPDATE state SET value = CAST('{}' AS BLOB) WHERE kind = 'release'")
         connection.execute(
             "UPDATE row_writes SET hash = ? WHERE kind = 'release'", (row_hashes.hash_of(1, updated, b"{}"),)
         )

@@ -31,9 +31,12 @@ _RECORD = (
 
 
 def hash_of(version: int, updated: int, value: object) -> str:
-    """The hash of all that a row holds; `value` is bytes, None where it is deleted, anything where it was edited."""
-    head = f"{version} {updated} {'-' if value is None else '+'}"
-    content = value if isinstance(value, bytes) else b"" if value is None else str(value).encode()
+    """The hash of all that a row holds; `value` is bytes, None where it is deleted.
+
+    A row that was edited may hold values of any type: those of another type have another hash, whatever their text.
+    """
+    head = f"{version!r} {updated!r} {'-' if value is None else '+'}"
+    content = value if isinstance(value, bytes) else b"" if value is None else f" {value!r}".encode()
     return hashlib.sha256(head.encode() + content).hexdigest()
 
 
