@@ -129,11 +129,10 @@ class GraphModel:
             inner = [1, *spec.shape[1:]] if spec.shape else []
             if spec.name not in example or spec.shape[:1] not in ((), (-1,), (1,)) or inner.count(-1) > 1:
                 return None
-            values = np.array(example[spec.name], DTYPES[spec.datatype])
             try:
-                feeds[spec.name] = values.reshape(inner)
-            except ValueError:
-                message = f'{self.name}: the example of "{spec.name[:100]}" has another shape'
+                feeds[spec.name] = np.array(example[spec.name], DTYPES[spec.datatype]).reshape(inner)
+            except (ValueError, TypeError, OverflowError):
+                message = f'{self.name}: the example of "{spec.name[:100]}" has another shape or type'
                 raise IntegrityError(message, subject=self.name, hint="package it again") from None
         return feeds
 

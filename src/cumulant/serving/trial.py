@@ -237,6 +237,9 @@ def _try(opening: Opening, folder: Path) -> None:
         model.try_run()
     except DefinitionError as error:  # a run took too long or too much memory: that is the folder's fault alone
         raise IntegrityError(f"{folder}: {error.message}", subject=str(folder), hint=error.hint) from None
+    except MemoryError:
+        hint = "use a smaller model, or a machine with more memory"
+        raise IntegrityError(f"{folder} has too little memory to run", subject=str(folder), hint=hint) from None
     model.close()
 
 
