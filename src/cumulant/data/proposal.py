@@ -90,7 +90,7 @@ class _Look:
         missing = self._missing()
         self._types(missing)
         event = self._event_time(time)
-        self._epochs(event)
+        self._further_times(event, missing, key)
         self._rows = self._read(missing, event)
         keys = key or self._key(event)
         personal, notes = personal_columns(self._raw, self._rows, self._target)
@@ -257,12 +257,28 @@ class _Look:
         high = self._raw[name].max()
         return "milliseconds" if isinstance(high, int | float) and high > EPOCH[1] else "seconds"
 
-    def _epochs(self, event: EventTime | None) -> None:
-        """Further columns of such numbers are times too: as numbers they are a position in time."""
+    def _further_times(self, event: EventTime | None, missing: list[str], key: tuple[str, ...]) -> None:
+        """Further columns of times are read as such: as numbers they are a position in time, and as text values that no
+        later row has.
+        """
         for name in self._raw.columns:
-            if name != self._target and (event is None or name != event.column) and self._is_epoch(name):
+            if name == self._target or (event is not None and name == event.column):
+                continue
+            if self._is_epoch(name):
                 self._rules.setdefault(name, {})["type"] = "time"
                 self._notes.append(f"{name} holds {self._unit(name)} since 1970 (UTC) and is read as times")
+            elif name not in key and (text := self._iso(name, missing)) is not None:
+                kind = "time" if date_text.has_clock(text) else "date"
+                self._rules.setdefault(name, {})["type"] = kind
+                self._notes.append(f"{name} is text that is read as {kind}s")
+
+    def _iso(self, name: str, missing: list[str]) -> pl.Series | None:
+        """The values of a text column that are neither blank nor missing, where all are ISO 8601."""
+        if not isinstance(self._raw.schema[name], pl.String) or name in self._rules:
+            return None
+        text = self._raw[name].str.strip_chars()
+        text = text.filter(text.is_not_null() & (text != "") & ~text.is_in(missing))
+        return text if text.len() and not self._as_time(text.to_frame()).null_count() else None
 
     def _parsed_share(self, name: str) -> float:
         sample = self._raw.select(name).filter(pl.col(name).is_not_null()).head(1000)

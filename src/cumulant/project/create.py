@@ -16,6 +16,7 @@ from cumulant.project import plain_columns
 from cumulant.project.calendar_parts import CalendarPart
 from cumulant.project.document import parse_document
 from cumulant.project.drivers import Drivers, scheme_of
+from cumulant.project.elapsed import Elapsed
 from cumulant.project.inspection import Inspection, inspect_table
 from cumulant.project.layers import FILE, folder_name
 from cumulant.project.sources import RoutedFiles
@@ -143,7 +144,7 @@ def _read(file: str, drivers: Drivers | None) -> tuple[pl.DataFrame, SourceSpec,
 
 def _write(folder: Path, found: Inspection, target: str, *, name: str) -> None:
     (folder / FILE).write_text(project_text(found.spec, target, name=name), encoding="utf-8")
-    (folder / "features.py").write_text(features_text(found.features, found.calendar), encoding="utf-8")
+    (folder / "features.py").write_text(features_text(found.features, found.calendar, found.elapsed), encoding="utf-8")
     if found.nested:
         text = plain_columns.prepare_text([_quoted(name) for name in found.nested])
         (folder / plain_columns.FILE).write_text(text, encoding="utf-8")
@@ -193,17 +194,20 @@ def _expression(column: str) -> str:
     return column if column == column.strip() else f"col({_quoted(column)})"
 
 
-def features_text(columns: Sequence[str], calendar: Sequence[CalendarPart] = ()) -> str:
-    """The features file: columns of the row, by name; those with a leading underscore under a name without it; and
-    parts of the event time.
+def features_text(
+    columns: Sequence[str], calendar: Sequence[CalendarPart] = (), elapsed: Sequence[Elapsed] = ()
+) -> str:
+    """The features file: columns of the row, by name; those with a leading underscore under a name without it; parts of
+    the event time, and days from other times to it.
     """
     plain = [column for column in columns if not column.startswith("_")]
-    taken = [*plain, *(one.feature for one in calendar)]
+    derived = [*(one.feature for one in calendar), *(one.feature for one in elapsed)]
+    taken = [*plain, *derived]
     renamed = _public_names([column for column in columns if column.startswith("_")], taken=taken)
     lines = [
         '"""What the model may use. Public names below are features."""',
         "",
-        f"from cumulant.features import {'col, ' if renamed or calendar else ''}source",
+        f"from cumulant.features import {'col, ' if renamed or derived else ''}source",
         "",
         f'{_SOURCE} = source("{_SOURCE}")',
         "",
@@ -219,6 +223,12 @@ def features_text(columns: Sequence[str], calendar: Sequence[CalendarPart] = ())
             "# times have no offset, also declare it in cumulant.yaml: event_time: {column: NAME, zone: Europe/Paris}.",
         ]
         lines += [f"{one.feature} = col({_quoted(one.column)}).dt.{one.part}()" for one in calendar]
+    if elapsed:
+        lines += ["", "# Days from other times of the row to the event time."]
+        lines += [
+            f"{one.feature} = col({_quoted(one.column)}).dt.seconds_since(col({_quoted(one.since)})) / 86_400"
+            for one in elapsed
+        ]
     return "\n".join([*lines, ""])
 
 

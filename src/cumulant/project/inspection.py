@@ -11,6 +11,7 @@ import msgspec
 from cumulant.core.errors import DataError, DefinitionError, UsageError, did_you_mean
 from cumulant.core.expr import Column, Node, columns
 from cumulant.project.calendar_parts import CalendarPart, calendar_parts
+from cumulant.project.elapsed import Elapsed, elapsed_days
 from cumulant.project.leaks import gives_away
 from cumulant.project.plain_columns import as_plain, nested
 
@@ -30,6 +31,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _QUARANTINE = 0.01
 _READABLE = 0.9
 _LISTED = 8
+_A_TIME = "a time; derive numbers from it in features.py"
 #: as many as training takes
 _MOST_CLASSES = 100
 
@@ -38,7 +40,7 @@ class Inspection(msgspec.Struct, frozen=True):
     """The proposed source, the columns that become features, and every assumption as one sentence.
 
     nested: columns that the source's `prepare` leaves out, since they hold no plain values.
-    calendar: features that are parts of the event time.
+    calendar: features that are parts of the event time. elapsed: features that are days from another time to it.
     """
 
     spec: SourceSpec
@@ -46,6 +48,7 @@ class Inspection(msgspec.Struct, frozen=True):
     notes: tuple[str, ...]
     nested: tuple[str, ...] = ()
     calendar: tuple[CalendarPart, ...] = ()
+    elapsed: tuple[Elapsed, ...] = ()
 
 
 def inspect_table(
@@ -97,7 +100,9 @@ def inspect_table(
     calendar, calendar_notes = calendar_parts(
         rows, moment, zoneless=spec.time is not None and spec.time.zone is not None
     )
-    if not features and not calendar:
+    elapsed = elapsed_days(rows, moment, [name for name, reason in left_out.items() if reason == _A_TIME], label)
+    left_out = {name: reason for name, reason in left_out.items() if name not in {one.since for one in elapsed}}
+    if not (features or calendar or elapsed):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:_LISTED])
         raise UsageError(
             "no column is left that a model could use",
@@ -105,7 +110,10 @@ def inspect_table(
             hint=f"left out were {reasons}" if reasons else "the table has no column beside the target",
         )
     notes += [*_grouped(left_out), *_identifiers(rows, features, timed=spec.time is not None)]
-    return Inspection(spec, features, (*notes, *calendar_notes), tuple(nested(raw.schema)), calendar)
+    notes += [
+        f"days from {one.since} to {one.column} are the feature {one.feature}: no row has it later" for one in elapsed
+    ]
+    return Inspection(spec, features, (*notes, *calendar_notes), tuple(nested(raw.schema)), calendar, elapsed)
 
 
 def _named(raw: pl.DataFrame, target: str, time: str | None, key: Sequence[str]) -> Node:
@@ -291,7 +299,7 @@ def _form(values: pl.Series) -> str | None:
     import polars as pl
 
     if isinstance(values.dtype, (pl.Datetime, pl.Date)):
-        return "a time; derive numbers from it in features.py"
+        return _A_TIME
     if isinstance(values.dtype, pl.Binary):
         return "bytes"
     if values.len() < _FEW_ROWS:

@@ -1,0 +1,63 @@
+"""Which further times of a row a first project takes for features: days from them to the event time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.project.leaks import gives_away
+
+if TYPE_CHECKING:
+    import polars as pl
+
+#: rows that hold both times, at least: in fewer, that none is later says little
+_FEW_ROWS = 50
+
+
+class Elapsed(msgspec.Struct, frozen=True):
+    """A feature: the days from `since` to `column`, the event time."""
+
+    feature: str
+    column: str
+    since: str
+
+
+def elapsed_days(
+    rows: pl.DataFrame, column: str | None, others: Sequence[str], label: pl.Series
+) -> tuple[Elapsed, ...]:
+    """Those of `others` that hold times, none of them after the event time `column` of its row: a later one, such as a
+    delivery, may not be known when the row is predicted. No feature tells the target `label` alone, as the day of a
+    cancellation does that only cancelled rows have.
+    """
+    if column is None:
+        return ()
+    taken, result = list(rows.columns), list[Elapsed]()
+    for name in others:
+        if name != column and _is_earlier(rows, name, column, label):
+            feature = _named(name, taken)
+            taken.append(feature)
+            result.append(Elapsed(feature, column, name))
+    return tuple(result)
+
+
+def _is_earlier(rows: pl.DataFrame, name: str, column: str, label: pl.Series) -> bool:
+    import polars as pl
+
+    if not all(isinstance(rows.schema[one], (pl.Datetime, pl.Date)) for one in (name, column)):
+        return False
+    apart = rows.select(pl.col(column).cast(pl.Datetime("us")) - pl.col(name).cast(pl.Datetime("us"))).to_series()
+    known = apart.drop_nulls()
+    if known.len() < _FEW_ROWS or known.n_unique() < 2 or (known < timedelta()).any():
+        return False
+    return not gives_away(apart.dt.total_microseconds(), label)
+
+
+def _named(name: str, taken: Sequence[str]) -> str:
+    stem = name.strip("_") if name.isascii() and name.strip("_").isidentifier() else "other_time"
+    feature = f"days_since_{stem}"
+    while feature in taken:
+        feature += "_2"
+    return feature
