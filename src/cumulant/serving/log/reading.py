@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, date, datetime
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -193,7 +193,8 @@ def _request_times(path: Path, *, model: str, earliest: int) -> Integers:
         np.array([one == model for one in chunk.dictionary.to_pylist()], dtype=bool)[np.from_dlpack(chunk.indices)]
         for chunk in table["model"].chunks
     ]
-    return np.asarray(times[wanted & np.concatenate(of_model)])
+    found: Integers = times[wanted & np.concatenate(of_model)]
+    return found
 
 
 def recent(
@@ -250,6 +251,8 @@ def gaps(folder: Path) -> list[Gap]:
     Raises:
         StorageError: the folder or a file cannot be read.
     """
+    # Rows of a worker that has ended are there before its end is: an end that is known before they are read is certain.
+    ended = {life.worker: life.last for life in place.lives(folder)}
     seen: dict[str, list[Integers]] = {}
     for day in _days(folder):
         for numbers_of in _whole(folder, day, _numbers):
@@ -261,7 +264,7 @@ def gaps(folder: Path) -> list[Gap]:
         numbers = np.unique(np.concatenate(seen.get(worker, [np.empty(0, dtype=np.int64)])))
         life = lives.get(worker)
         before = life.forgotten if life is not None else int(numbers[0]) - 1
-        found += _holes(worker, numbers, before, life.last if life is not None else None)
+        found += _holes(worker, numbers, before, ended.get(worker))
     return found
 
 
@@ -270,7 +273,9 @@ def _records(table: pa.Table, places: Iterable[int]) -> list[Prediction]:
     for name in _TIMES:
         times = pa.chunked_array([chunk.view(pa.int64()) for chunk in table[name].chunks], pa.int64())
         table = table.set_column(table.schema.get_field_index(name), name, times)
-    rows = [row for place_ in places for row in table.slice(place_, 1).to_pylist()]
+    # Rows of one request follow each other, and are made objects together.
+    runs = [list(run) for _, run in groupby(enumerate(places), lambda pair: pair[1] - pair[0])]
+    rows = [row for run in runs for row in table.slice(run[0][1], len(run)).to_pylist()]
     return [Prediction(**{**row, **{name: row[name] or "" for name in _LATER}}) for row in rows]
 
 
@@ -294,7 +299,8 @@ def _numbers(path: Path) -> dict[str, Integers]:
         workers, places = batch["worker"].dictionary.to_pylist(), np.from_dlpack(batch["worker"].indices)
         numbers = np.from_dlpack(batch["sequence"])
         for place_, worker in enumerate(workers):
-            seen.setdefault(str(worker), []).append(numbers[places == place_])
+            if len(found := numbers[places == place_]):
+                seen.setdefault(str(worker), []).append(found)
     return {worker: np.unique(np.concatenate(numbers)) for worker, numbers in seen.items()}
 
 
