@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import DefinitionError, did_you_mean
-from cumulant.training.tasks import label
 
 if TYPE_CHECKING:
     from cumulant.core.servable import Task
@@ -30,10 +29,16 @@ def check_constant(constant: Mapping[str, Value] | None, task: Task, classes: Se
     if "prediction" not in constant:
         raise _refused("the prediction is missing", _hint(task, classes))
     if not _fits(constant["prediction"], task, classes):
-        raise _refused(f"{label(constant['prediction'])} is no prediction of the model", _hint(task, classes))
+        raise _refused(f"{_text(constant['prediction'])} is no prediction of the model", _hint(task, classes))
     probability = constant.get("probability", 0.0)
     if isinstance(probability, (bool, str)) or not 0 <= probability <= 1:
-        raise _refused(f"{label(probability)} is no probability", "write a number from 0 to 1")
+        raise _refused(f"{_text(probability)} is no probability", "write a number from 0 to 1")
+
+
+def _text(value: Value) -> str:
+    from cumulant.training.tasks import label
+
+    return label(value)
 
 
 def _fits(value: Value, task: Task, classes: Sequence[str]) -> bool:
@@ -41,7 +46,7 @@ def _fits(value: Value, task: Task, classes: Sequence[str]) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if task == "binary" and tuple(classes) == _TRUTH:
         return isinstance(value, bool)
-    return label(value) in classes
+    return _text(value) in classes
 
 
 def _hint(task: Task, classes: Sequence[str]) -> str:

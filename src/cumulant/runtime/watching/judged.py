@@ -12,7 +12,7 @@ import polars as pl
 from cumulant.monitoring.performance import EstimatedFigure, Harm, Window
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.policy import Action
-from cumulant.runtime.watching.late import Late, is_selected
+from cumulant.runtime.watching.late import Late
 from cumulant.runtime.watching.standing import Passed
 from cumulant.statistics.performance import Audit, audit
 
@@ -106,14 +106,13 @@ def distrust(several: bool, last: Harm | None, audit: Audit | None) -> str | Non
 def enough(part: pl.DataFrame) -> bool:
     """Whether labels speak for all rows of a window: nearly all have one, or they were drawn with known chances.
 
-    Labels that come sooner to some answers than to others, as where those of one class are late, do not.
     Of a few rows the best constant answer loses next to nothing, so that any model would seem to lack skill.
     """
     known = part.filter(pl.col("value").is_not_null())
     if known.height < _LEAST:
         return False
     chosen = bool((known["weight"].fill_null(1.0) > 1).any())
-    return chosen or (known.height >= LEAST_SHARE * part.height and not is_selected(part))
+    return chosen or known.height >= LEAST_SHARE * part.height
 
 
 def passed_of(window: Window, part: pl.DataFrame, said: EstimatedFigure | None) -> Passed:

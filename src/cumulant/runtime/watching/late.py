@@ -6,7 +6,7 @@ known would be to choose among outcomes, and would void how often a sound model 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,8 @@ from cumulant.monitoring.tables import MOMENT
 if TYPE_CHECKING:
     from cumulant.runtime.watching.standing import Passed
 
-#: the chance at which labels of rows that were labelled alike are taken as a selection: such a window waits
-_CHANCE = 0.05
+#: the chance at which labels of rows that were labelled alike are taken as a selection
+_CHANCE = 0.01
 
 
 class Late(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,18 +67,17 @@ def counted_from(judged: Sequence[Passed], most: int, read: datetime) -> datetim
     return max(read, judged[0].start) if len(judged) >= most else read
 
 
-def is_selected(part: pl.DataFrame) -> bool:
-    """Whether rows of a window with a label surely have other scores than those without, as of a class that is late."""
-    labelled, score = part["value"].is_not_null().to_numpy(), part["score"].to_numpy()
-    if labelled.all() or not labelled.any():
-        return False
-    columns = score.T if score.ndim > 1 else score[None]
-    window = np.zeros(len(score), dtype=np.int64)
-    return min(chance_of_selection(one, labelled, window) for one in columns) * len(columns) < _CHANCE
-
-
-def selection_notes(parts: Iterable[pl.DataFrame]) -> list[str]:
-    """What to say of windows whose labels are due, and came to some answers only."""
-    count = sum(is_selected(part) for part in parts)
-    said = f"windows that are not judged, as rows without a label have other scores than those with one: {count}"
-    return [f"{said}. A class may be labelled late, or never: give `label_delay`"] if count else []
+def selection_notes(parts: Sequence[pl.DataFrame]) -> list[str]:
+    """What to say of windows whose labels are due, where rows without a label surely have other scores than those with
+    one: as where those of one class are late, or rows of some kind are never labelled.
+    """
+    if not parts:
+        return []
+    labelled, score = (pl.concat([part[name] for part in parts]) for name in ("value", "score"))
+    known, scores = labelled.is_not_null().to_numpy(), score.to_numpy()
+    window = np.repeat(np.arange(len(parts)), [part.height for part in parts])
+    columns = scores.T if scores.ndim > 1 else scores[None]
+    if min(chance_of_selection(one, known, window) for one in columns) * len(columns) >= _CHANCE:
+        return []
+    said = "rows without a label have other scores than those with one, so that losses are those of a selection"
+    return [f"{said}: where labels of one class are late, give a longer monitoring.performance.label_delay"]
