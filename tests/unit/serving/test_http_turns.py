@@ -80,7 +80,7 @@ class Loop:
     def handle(self, request):
         if request.body in self.slow:
             return self.later(request)
-        self.clock.now += self.takes
+        self.clock.now += self.takes * max(1.0, len(request.body) / 1500)
         self.answered.append((request.body or request.target, self.clock.now))
         return Response(200, request.body)
 
@@ -124,6 +124,19 @@ async def test_a_turn_is_answered_at_once_and_the_rest_waits_for_the_sockets_to_
 
 
 @on_loop
+async def test_large_bodies_count_by_their_size():
+    loop = Loop()
+    large = b"x" * 15_000
+    statuses = [loop.send(large)[1] for _ in range(4)]
+    # The first takes ten seconds, and one more in line is more than may wait.
+    assert [wire.statuses for wire in statuses] == [[200], [], [429], [429]]
+    await rest()
+    assert [wire.statuses for wire in statuses] == [[200], [200], [429], [429]]
+    # They say nothing of a small one.
+    assert [loop.send(b"small")[1].statuses for _ in range(2)] == [[200], [200]]
+
+
+@on_loop
 async def test_what_would_wait_too_long_is_refused_before_its_body_comes():
     loop = Loop()
     for number in range(2 + 4):
@@ -134,7 +147,8 @@ async def test_what_would_wait_too_long_is_refused_before_its_body_comes():
     assert refused.statuses == [429]
     assert b"retry-after: 1\r\n" in refused.written
     assert b"has more to do than it can do in time" in refused.written
-    assert (loop.site.refusals.counts["busy"], loop.site.held, last.statuses) == (1, 0, [])
+    waiting = len(b"2345last")
+    assert (loop.site.refusals.counts["busy"], loop.site.held, last.statuses) == (1, waiting, [])
     await rest()
     # The body is thrown away, and the connection goes on.
     connection.data_received(b"x" * 100_000 + post(b"again"))

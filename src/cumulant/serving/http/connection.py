@@ -224,7 +224,7 @@ class Connection(asyncio.Protocol):
             self._answer(request, keep=keep)
         elif self._site.turns.at_once():
             self._answer(request, keep=keep)
-            self._site.turns.answered()
+            self._site.turns.answered(len(body))
         else:
             self._wait(request, keep=keep)
             if self._waiting:
@@ -311,7 +311,7 @@ class Connection(asyncio.Protocol):
 
     def _join(self) -> None:
         self._in_line = True
-        self._site.turns.join(self)
+        self._site.turns.join(self, self._waiting.next_body)
 
     def take_turn(self) -> None:
         """Answer the request that waits in line; one behind it on this connection waits in line again."""

@@ -34,6 +34,11 @@ class Queued:
         limits = self._site.limits
         return len(self) > limits.waiting or sum(len(one.body) for one, _ in self._requests) > limits.body
 
+    @property
+    def next_body(self) -> int:
+        """Bytes of the body of the one that waited longest."""
+        return len(self._requests[0][0].body)
+
     def add(self, request: Request, *, keep: bool) -> None:
         self._site.held += len(request.body)
         self._requests.append((request, keep))

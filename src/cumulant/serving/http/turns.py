@@ -20,6 +20,8 @@ _FORGET = 1.0
 #: of what a turn, or a request that is answered at once, shows, how much the estimate of a request's seconds moves; and
 #: how many times the estimate it may count: a loop that lost its core for a while says nothing of the requests
 _LEARN, _OUTLIER = 0.1, 3.0
+#: bytes of a body that take as long as the rest of a request
+_BODY = 1500
 #: a line that has not been empty for so many seconds is no burst, but more than can be done; and the part of `queue`
 #: that it may hold: a queue that never empties answers no more requests, it makes each of them wait
 _STANDING, _SHORTER = 0.1, 0.5
@@ -39,7 +41,7 @@ class Turns:
     Args:
         turn: how long requests are answered before the sockets are read again.
         queue: the longest that a request may have to wait in line.
-        each: what a request takes, until requests have shown it, and at most after a time without any.
+        each: what a request with a small body takes, until requests have shown it, and at most after a time without any.
         clock: the time.
         busy: the processor's time of this thread, by which requests are measured: beside other work on the same cores
             they take longer, and refusing them would make no room.
@@ -56,7 +58,9 @@ class Turns:
     ) -> None:
         self._turn, self._queue, self._each, self._clock, self._busy = turn, queue, each, clock, busy
         self._unknown = each
-        self._line: deque[Waiting] = deque()
+        self._line: deque[tuple[Waiting, float]] = deque()
+        #: how many requests with a small body take as long as those in line
+        self._load = 0.0
         self._began = self._ended = float("-inf")
         #: when the first request joined the empty line
         self._filled = float("-inf")
@@ -74,7 +78,7 @@ class Turns:
         """Whether a request that came now would wait too long."""
         if not self._line:
             return False
-        wait = len(self._line) * self._each
+        wait = self._load * self._each
         if wait <= self._queue * _SHORTER:
             return False
         return wait > self._queue or self._clock() - self._filled > _STANDING
@@ -90,29 +94,32 @@ class Turns:
             self._began = now
         return now - self._began < self._turn
 
-    def answered(self) -> None:
-        """A request was answered at once."""
+    def answered(self, body: int) -> None:
+        """A request with a body of so many bytes was answered at once."""
         self._ended = self._clock()
-        self._learn(self._busy() - self._asked)
+        self._learn((self._busy() - self._asked) / _load(body))
 
-    def join(self, connection: Waiting) -> None:
-        """Wait in line. Whoever is first has its turn when the sockets have been read."""
+    def join(self, connection: Waiting, body: int) -> None:
+        """Wait in line with a body of so many bytes. Whoever is first has its turn when the sockets have been read."""
         if not self._line:
             self._filled = self._clock()
             asyncio.get_running_loop().call_soon(self._next)
-        self._line.append(connection)
+        self._line.append((connection, _load(body)))
+        self._load += _load(body)
 
     def _next(self) -> None:
         began = now = self._clock()
-        count, since = 0, self._busy() if self._turned is None else self._turned
+        done, since = 0.0, self._busy() if self._turned is None else self._turned
         try:
             while self._line and now - began < self._turn:
-                count += 1
-                self._line.popleft().take_turn()
+                connection, load = self._line.popleft()
+                self._load = self._load - load if self._line else 0.0
+                done += load
+                connection.take_turn()
                 now = self._clock()
         finally:
             busy = self._busy()
-            self._learn((busy - since) / max(count, 1))
+            self._learn((busy - since) / max(done, 1.0))
             self._turned = busy if self._line else None
             self._began = self._ended = now
             if self._line:
@@ -120,3 +127,7 @@ class Turns:
 
     def _learn(self, seconds: float) -> None:
         self._each += _LEARN * (min(seconds, _OUTLIER * self._each) - self._each)
+
+
+def _load(body: int) -> float:
+    return max(1.0, body / _BODY)
