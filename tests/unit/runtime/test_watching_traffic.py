@@ -53,7 +53,7 @@ def look(tmp_path):
 
 def fill(folder, days, shares, **how):
     """Days of about 100 requests, of which the two versions answer these shares."""
-    rng = np.random.default_rng(int(days[0]))
+    rng = np.random.default_rng(7)
     for day in days:
         rows = int(rng.poisson(100))
         for version, share in zip("12", shares, strict=True):
@@ -90,3 +90,11 @@ def test_rows_that_are_logged_days_after_their_time_are_no_gap(look, tmp_path):
     fill(tmp_path / "log", range(30), (1, 0), lag=2 * DAY)
     assert look("1", 30.9).volume == ()
     assert [(one.what, one.windows, one.active) for one in look("1", 31.01).volume] == [("gap", 1, True)]
+
+
+def test_a_day_of_old_rows_only_delays_the_newest_window(look, tmp_path):
+    fill(tmp_path / "log", (day for day in range(31) if day != 28), (1, 0))
+    write(tmp_path / "log", 28, 20, "2", lag=15 * DAY)
+    fill(tmp_path / "log", [31, 32], (0.3, 0))
+    found = [(one.what, one.windows, one.active) for one in look("1", 33.01).volume]
+    assert found == [("gap", 1, False), ("few", 1, True)]

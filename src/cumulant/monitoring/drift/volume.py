@@ -71,7 +71,6 @@ def row_counts(
     if not blocks or not blocks[0].timed:
         return Volume()
     index = {block.start: place for place, block in enumerate(blocks if shown is None else shown)}
-    blocks = [block for block in blocks if until is None or block.start < until] or blocks
     whole, level, least = blocks, share(spec.false_alarms) / looks, share(spec.volume)
     blocks = _unbroken(whole, micros(length))
     before, note = _before(reference, blocks, micros(length)), _break(whole, blocks)

@@ -47,7 +47,7 @@ def row_findings(
         return Volume()
     if traffic is None:
         return row_counts(() if served else reference.blocks, found.windows, length, spec, looks=found.looks)
-    until = None
-    if traffic.lag is not None and asked.until is None:
-        until = units.to_micros(asked.before or datetime.now(UTC)) - traffic.lag
-    return row_counts((), traffic.blocks, length, spec, looks=found.looks, until=until, shown=found.windows)
+    moment = units.to_micros(asked.before or datetime.now(UTC))
+    past = [block for block in traffic.blocks if block.start < moment]
+    until = None if traffic.lag is None or asked.until is not None else moment - traffic.lag
+    return row_counts((), past, length, spec, looks=found.looks, until=until, shown=found.windows)
