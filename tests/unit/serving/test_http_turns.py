@@ -142,7 +142,6 @@ async def test_what_would_wait_too_long_is_refused_before_its_body_comes():
     for number in range(2 + 4):
         loop.send(b"%d" % number)
     _, last = loop.send(b"last")
-    held = loop.site.held
     connection, refused = loop.connect()
     connection.data_received(head(100_000))
     assert refused.statuses == [429]

@@ -41,7 +41,7 @@ class Turns:
     Args:
         turn: how long requests are answered before the sockets are read again.
         queue: the longest that a request may have to wait in line.
-        each: what a request with a small body takes, until requests have shown it, and at most after a time without any.
+        each: what a request with a small body takes, until requests have shown it; at most, after a time without any.
         clock: the time.
         busy: the processor's time of this thread, by which requests are measured: beside other work on the same cores
             they take longer, and refusing them would make no room.
