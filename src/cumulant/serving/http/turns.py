@@ -23,8 +23,9 @@ _LEARN, _OUTLIER = 0.1, 3.0
 #: bytes of a body that take as long as the rest of a request
 _BODY = 1500
 #: a line that has not been empty for so many seconds is no burst, but more than can be done; and the part of `queue`
-#: that it may hold: a queue that never empties answers no more requests, it makes each of them wait
-_STANDING, _SHORTER = 0.1, 0.5
+#: that it may hold: a queue that never empties answers no more requests, it makes each of them wait. A line of so few
+#: requests may be that of as many clients who wait for their answers: refusing one makes no room for the others
+_STANDING, _SHORTER, _FEW = 0.1, 0.5, 32
 
 
 class Waiting(Protocol):
@@ -79,9 +80,10 @@ class Turns:
         if not self._line:
             return False
         wait = self._load * self._each
-        if wait <= self._queue * _SHORTER:
-            return False
-        return wait > self._queue or self._clock() - self._filled > _STANDING
+        if wait > self._queue:
+            return True
+        long = len(self._line) > _FEW and wait > self._queue * _SHORTER
+        return long and self._clock() - self._filled > _STANDING
 
     def at_once(self) -> bool:
         """Whether a request that is whole is answered now; otherwise it has to `join`. Call `answered` after it."""
