@@ -37,11 +37,11 @@ class _Limit:
 
     def begin(self, most: int | None) -> None:
         with self._lock:
-            self._blocks += 1
-            if self._blocks == 1:
+            if not self._blocks:
                 self._before = before = resource.getrlimit(resource.RLIMIT_AS)
                 if before[0] == resource.RLIM_INFINITY:
                     resource.setrlimit(resource.RLIMIT_AS, (_most_addresses(most), before[1]))
+            self._blocks += 1
 
     def end(self) -> None:
         with self._lock:

@@ -60,7 +60,7 @@ def project_imports(root: Path, modules: dict[str, ModuleType]) -> Iterator[None
     aside = {name: module for name, module in list(sys.modules.items()) if _is_top(name, module, roots)}
     for name in aside:
         sys.modules.pop(name, None)  # another thread may have set it aside
-    before = set(sys.modules)
+    before = dict(sys.modules)
     sys.modules.update(modules)
     sys.path_hooks.insert(0, hook)
     _forget_finders(roots)
@@ -69,11 +69,12 @@ def project_imports(root: Path, modules: dict[str, ModuleType]) -> Iterator[None
     finally:
         sys.path_hooks.remove(hook)
         _forget_finders(roots)
-        added = {name: module for name, module in list(sys.modules.items()) if name not in before}
+        added = {name: module for name, module in list(sys.modules.items()) if before.get(name) is not module}
         own = {name: module for name, module in added.items() if _is_of_project(name, module, root)}
         for name in own:
             sys.modules.pop(name, None)
         modules.update(own)
+        sys.modules.update({name: module for name, module in before.items() if name in own})
         sys.modules.update(aside)
 
 

@@ -24,8 +24,8 @@ _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE
 _OFFSET = 8
 _SHARE = 0.5
 _BUFFER = 1 << 20
-#: bytes of memory that a byte of the footer may become: three bytes describe a column chunk
-_FOOTER, _TAIL = 300, 8
+#: bytes of memory that a byte of the footer becomes at most, where each chunk is described whole: that takes 25 bytes
+_FOOTER, _TAIL = 30, 8
 #: one piece of columns takes at most about so many bytes, and so many with every text as long as the longest
 MOST_BYTES, _MOST_DECODED = 32 << 20, 256 << 20
 
@@ -64,6 +64,9 @@ def refuse_large(path: Path, url: str, limit: str | None) -> None:
     most = size(limit) if limit is not None else int(_SHARE * machine_memory())
     refuse_encrypted(path, url)
     _check(_footer_bytes(path) * _FOOTER, most, url)
+    with path.open("rb") as stream:  # before the engine, which takes 700 bytes for a chunk that three bytes name
+        for _ in chunks(stream, url):
+            pass
     with utf8(url), pq.ParquetFile(path, buffer_size=_BUFFER) as file, path.open("rb") as stream:
         values, encoded, doubtful = 0, Counter[int](), []
         for one in _contents(file, stream, url):

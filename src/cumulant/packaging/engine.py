@@ -64,7 +64,7 @@ class Engine:
             found: list[Array] = self._run(outputs or self._names, feeds)
         except self._refused as error:
             if self._untried and lacks_memory(error):
-                hint = "save a smaller model, or use a machine with more memory"
+                hint = "save a smaller model, use more memory, or give rows that it takes: `package --sample FILE`"
                 raise DefinitionError(f"a run of the graph has too little memory: {plain(error)}", hint=hint) from None
             raise RequestError(f"the model cannot take these inputs: {plain(error)}") from None
         return found

@@ -179,6 +179,7 @@ def _again(
             out=folder,
             lineage=before.lineage,
             example=before.example,
+            target=record.training.target,
         )
         return folder, work
     finally:

@@ -81,7 +81,8 @@ class GraphModel:
             if self.stateful
             else Runner(engine, list(self.outputs), exact=self._may_batch(), scheduling=scheduling)
         )
-        self.runner.measure(self._made_up)
+        if not untried:
+            self.runner.measure(self._made_up)
 
     def _sequenced(self, engine: Engine, scheduling: Scheduling | None, shelf: Shelf | None) -> SequenceRunner:
         if shelf is None:
@@ -112,8 +113,8 @@ class GraphModel:
 
     def try_run(self) -> None:
         example = self._exemplary()
-        feeds = self._made_up(1) if example is None else example
         try:
+            feeds = self._made_up(1) if example is None else example
             raw = self.runner.try_run(feeds)
         except RequestError as error:
             if example is None:  # made-up values may be none that the graph takes: an index, a text

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
+import platform
 import stat
 import sys
 from collections.abc import Mapping
@@ -71,4 +73,5 @@ def _key(pinned: Pin) -> str:
     engine = importlib.util.find_spec("onnxruntime")
     origin = "" if engine is None or engine.origin is None else engine.origin
     changed = Path(origin).stat().st_mtime_ns if origin else 0
-    return digest([pinned.digest, __version__, origin, changed, machine_memory()])
+    versions = [importlib.metadata.version(name) for name in ("onnxruntime", "numpy")] if origin else []
+    return digest([pinned.digest, __version__, versions, platform.machine(), origin, changed, machine_memory()])

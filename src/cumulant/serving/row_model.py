@@ -97,7 +97,8 @@ class RowModel:
         self.fallback: Fallback | None = None
         self.stateful = False
         self.runner = Runner(engine, [engine.outputs[0].name], exact=True, scheduling=scheduling)
-        self.runner.measure(self._made_up)
+        if not untried:
+            self.runner.measure(self._made_up)
 
     def _metadata(self) -> Mapping[str, dict[str, Any]]:
         required = set(self.required)

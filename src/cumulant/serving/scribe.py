@@ -24,7 +24,8 @@ _SHORT_LIFE = 5.0
 #: of a process that no request waits for: a third of the weight of a worker that shares its core, which is still enough
 #: for more records than such a worker answers
 _NICE = 5
-_PATIENCE = 10.0
+#: seconds to write what is held, beside other work: what a kill takes is counted by nobody
+_PATIENCE = 60.0
 
 
 @contextmanager

@@ -281,7 +281,7 @@ def _spawn(orders: Orders) -> subprocess.Popen[bytes]:
     The orders hold the token: they go where an argument would be shown to every user of the machine.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "cumulant.serving.child"],
+        [sys.executable, "-P", "-m", "cumulant.serving.child"],
         pass_fds=[orders.channel, *orders.listeners],
         start_new_session=True,
         stdin=subprocess.PIPE,

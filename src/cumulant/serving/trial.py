@@ -168,7 +168,7 @@ class Trial:
         return code, said
 
     def _started(self) -> subprocess.Popen[bytes]:
-        line = [sys.executable, "-m", "cumulant.serving.trial"]
+        line = [sys.executable, "-P", "-m", "cumulant.serving.trial"]
         with self._lock:
             if self._stopped:
                 raise _ending()

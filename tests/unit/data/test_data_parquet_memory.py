@@ -126,9 +126,15 @@ BOMBS = [
     lists_of_texts,
     missing_values,
     prefixes_in_lists,
-    many_chunks,
     *LIES,
 ]
+
+
+def test_chunks_that_nothing_describes_are_damage(tmp_path):
+    """The engine takes 700 bytes for each of them."""
+    path = many_chunks(tmp_path / "chunks.parquet")
+    with pytest.raises(DataError, match="damaged or cut off"):
+        refuse_large(path, path.name, None)
 
 
 def peak_of(code, *arguments):

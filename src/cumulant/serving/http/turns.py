@@ -20,8 +20,9 @@ _FORGET = 1.0
 #: of what a turn, or a request that is answered at once, shows, how much the estimate of a request's seconds moves; and
 #: how many times the estimate it may count: a loop that lost its core for a while says nothing of the requests
 _LEARN, _OUTLIER = 0.1, 3.0
-#: bytes of a body that take as long as the rest of a request
-_BODY = 1500
+#: bytes of a body that take as long as the rest of a request; larger ones than the second are read on another thread
+#: (`reading.LARGE`), or are tensors that are taken as they lie, and then count as so many requests
+_BODY, _LARGE, _OF_LARGE = 1500, 256 * 1024, 3.0
 #: a line that has not been empty for so many seconds is no burst, but more than can be done; and the part of `queue`
 #: that it may hold: a queue that never empties answers no more requests, it makes each of them wait. A line of so few
 #: requests may be that of as many clients who wait for their answers: refusing one makes no room for the others
@@ -132,4 +133,4 @@ class Turns:
 
 
 def _load(body: int) -> float:
-    return max(1.0, body / _BODY)
+    return max(1.0, body / _BODY) if body <= _LARGE else _OF_LARGE

@@ -25,7 +25,7 @@ def command(
     `key_file` or `key_env` name the secret of the keyed hashes, `key_stdin` says that it comes on standard input;
     without one personal values are all `#hidden`. With `parent`, the process ends when that is no longer its parent.
     """
-    line = [sys.executable, "-m", "cumulant.serving.log", "--socket", str(socket), "--dir", str(folder)]
+    line = [sys.executable, "-P", "-m", "cumulant.serving.log", "--socket", str(socket), "--dir", str(folder)]
     line += ["--keep", keep, "--visible", visible, "--nice", str(nice)]
     given = {"--key-file": key_file, "--key-env": key_env, "--personal": personal, "--region": region or None}
     for option, value in {**given, "--parent": parent}.items():
