@@ -15,7 +15,7 @@ from cumulant.core.errors import DataError, UsageError
 from cumulant.core.units import to_micros
 from cumulant.monitoring.drift.blocks import moments
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
-from cumulant.monitoring.performance.selection import chance_of_selection
+from cumulant.monitoring.performance.selection import LACKING, is_selected
 from cumulant.monitoring.tables import Table, open_table, readable
 from cumulant.outcomes.matching import resolved
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 #: part of a window's rows that may have contradictory labels
 _DISPUTED = 0.02
-#: the chance at which labels of rows that were drawn alike are taken as a selection
-_SELECTED = 0.01
+#: part of the newest windows that lack labels where those of one class are late
+_LATE = 0.5
 #: answers of a text that are looked at one by one
 _ANSWERS = 5
 _KNOWN, _WEIGHT = "known_time", "weight"
@@ -59,7 +59,8 @@ class Labels(NamedTuple):
         may depend on what was predicted. Rows that were drawn alike, which equal weights above 1 say, are a sample.
         Nor of windows in which more than _DISPUTED of the rows are contradicted: mostly those of one class may be.
         Where rows without a label surely have other answers than those with one, as where labels of one class come
-        late, none from the first window on that lacks some: one that lacks none may be complete for want of that class.
+        late, nor of windows that lack more than LACKING of them, nor of any from where on half of the windows do: one
+        that lacks none may be complete for want of that class.
         """
         label = self.table.series(self.name)
         held = label.is_not_null().to_numpy()
@@ -75,10 +76,10 @@ class Labels(NamedTuple):
         if self.contradicted is not None:
             disputed = np.bincount(codes[self.contradicted.to_numpy()], minlength=blocks)
             enough &= disputed <= _DISPUTED * rows
-        partly = enough & (known < rows) & (np.arange(blocks) < len(cut.blocks))
-        selected = not drawn and bool(partly.any()) and self._selected(held, codes, partly)
+        lacks = (known < (1 - LACKING) * rows) & (np.arange(blocks) < len(cut.blocks))
+        selected = not drawn and bool((enough & lacks).any()) and self._selected(held, codes, enough & lacks)
         if selected:
-            enough &= np.arange(blocks) < partly.argmax()
+            enough &= ~lacks & (np.arange(blocks) < _from(lacks[: len(cut.blocks)]))
         told = label.set(pl.Series(~enough[codes]), None) if not enough.all() else label
         with_rest = self.table.rows.with_columns(told.alias(self.name))
         refused = int((~enough & (known > 0))[: len(cut.blocks)].sum())
@@ -87,9 +88,8 @@ class Labels(NamedTuple):
     def _selected(self, held: Flags, codes: Codes, partly: Flags) -> bool:
         """Whether rows of the windows `partly` with a label surely have other answers than those without."""
         within = partly[codes]
-        answers = [one for name in self.table.answers for one in _numbered(self.table.series(name))]
-        chances = [chance_of_selection(one[within], held[within], codes[within]) for one in answers]
-        return bool(chances) and min(chances) * len(chances) < _SELECTED
+        answers = [one[within] for name in self.table.answers for one in _numbered(self.table.series(name))]
+        return is_selected(answers, held[within], codes[within])
 
     def called(self, name: str) -> Labels:
         """The same with another name of the label, where no other column has it."""
@@ -98,6 +98,13 @@ class Labels(NamedTuple):
         names = tuple(name if one == self.name else one for one in self.table.columns)
         rows = self.table.rows.rename({self.name: name})
         return self._replace(table=replace(self.table, rows=rows, columns=names), name=name)
+
+
+def _from(lacks: Flags) -> int:
+    """The first of these windows that lacks labels and from which on at least half of them do; else their number."""
+    share = np.cumsum(lacks[::-1])[::-1] / np.arange(len(lacks), 0, -1)
+    late = np.flatnonzero(lacks & (share >= _LATE))
+    return int(late[0]) if len(late) else len(lacks)
 
 
 def _numbered(values: pl.Series) -> list[Floats]:

@@ -8,8 +8,8 @@ import pytest
 
 from cumulant.core.errors import DataError
 from cumulant.monitoring.drift import Block, Cut
-from cumulant.monitoring.labels import labelled
-from cumulant.monitoring.tables import _objects, open_table
+from cumulant.monitoring.labels import Labels, labelled
+from cumulant.monitoring.tables import Table, _objects, open_table
 
 
 def joined(folder, rows, labels, **more):
@@ -89,3 +89,51 @@ def test_contradictory_labels_of_one_class_are_no_moved_share(tmp_path):
 def test_requests_that_are_no_objects_have_no_fields():
     texts = pl.Series(['{"a": 1}', "[1, 2]", "3", None, ' {"a": 2}'])
     assert _objects(texts)["a"].to_list() == [1, None, None, None, 2]
+
+
+def compared_days(generator, score, missing, days):
+    """The labels of `days` windows of equal size after the comparison, of rows with `score` of which some are missing."""
+    rows = pl.DataFrame({"score": score, "y": (generator.random(len(score)) < score).astype(float)})
+    size = len(score) // days
+    cut = Cut(tuple(Block(first, size) for first in range(0, len(score), size)), np.arange(len(score)) // size)
+    rows = rows.with_columns(y=pl.when(pl.Series(missing)).then(None).otherwise(pl.col("y")))
+    return Labels(Table("rows", rows.lazy(), ("score", "y"), None, ("score",)), "y", len(score), ()).compared(cut)
+
+
+def test_few_missing_labels_refuse_no_window():
+    generator = np.random.default_rng(0)
+    score = generator.beta(2, 5, 60_000)
+    missing = generator.random(60_000) < 0.01 * score / score.mean()
+    labels = compared_days(generator, score, missing, 30)
+    assert (labels.selected, labels.refused) == (False, 0)
+
+
+def test_one_old_window_with_a_selection_refuses_that_window_only():
+    generator = np.random.default_rng(0)
+    score, day = generator.beta(2, 5, 30_000), np.arange(30_000) // 500
+    missing = (day == 3) & (score > 0.5) | (generator.random(30_000) < 0.001)
+    labels = compared_days(generator, score, missing, 60)
+    assert (labels.selected, labels.refused) == (True, 1)
+
+
+def test_lost_hours_and_unlabelled_accounts_are_no_selection():
+    hours, accounts = 0, 0
+    for seed in range(10):
+        generator = np.random.default_rng(seed)
+        hour, day = np.tile(np.arange(24).repeat(40), 20), np.arange(19_200) // 960
+        score = np.clip(0.3 + 0.1 * np.sin(hour / 12 * np.pi) + generator.normal(0, 0.1, 19_200), 0.01, 0.99)
+        hours += compared_days(generator, score, hour == generator.integers(0, 24, 20)[day], 20).selected
+        account, level = generator.integers(0, 1000, 19_200), generator.beta(2, 5, 1000)
+        score = np.clip(level[account] + generator.normal(0, 0.02, 19_200), 0.01, 0.99)
+        accounts += compared_days(generator, score, (generator.random(1000) < 0.05)[account], 20).selected
+    assert (hours, accounts) == (0, 0)
+
+
+@pytest.mark.parametrize("days", [10, 30])
+def test_one_class_that_is_late_in_some_windows_is_a_selection(days):
+    for seed in range(5):
+        generator = np.random.default_rng(seed)
+        score, day = generator.beta(2, 5, 500 * days), np.arange(500 * days) // 500
+        missing = (day >= 7) & (generator.random(500 * days) < 0.4 * score)
+        labels = compared_days(generator, score, missing, days)
+        assert (labels.selected, labels.refused) == (True, days - 7)

@@ -25,3 +25,16 @@ def test_labels_of_a_class_that_are_late_are_told(several):
     assert "label_delay" in note
     assert selection_notes([window(every), window(none), window(generator.random(400) < 0.9)]) == []
     assert selection_notes([]) == []
+
+
+def test_accounts_without_labels_that_hardly_move_the_scores_are_no_note():
+    for seed in range(5):
+        generator = np.random.default_rng(seed)
+        level, missing = generator.beta(2, 5, 1000), generator.random(1000) < 0.05
+        parts = []
+        for _ in range(20):
+            account = generator.integers(0, 1000, 500)
+            score = np.clip(level[account] + generator.normal(0, 0.02, 500), 0.01, 0.99)
+            value = pl.Series("value", (generator.random(500) < score).astype(float))
+            parts.append(pl.DataFrame([pl.Series("score", score), value.set(pl.Series(missing[account]), None)]))
+        assert selection_notes(parts) == []

@@ -15,14 +15,11 @@ import numpy as np
 import polars as pl
 
 from cumulant.core.units import micros, to_micros
-from cumulant.monitoring.performance.selection import chance_of_selection
+from cumulant.monitoring.performance.selection import LACKING, is_selected
 from cumulant.monitoring.tables import MOMENT
 
 if TYPE_CHECKING:
     from cumulant.runtime.watching.standing import Passed
-
-#: the chance at which labels of rows that were labelled alike are taken as a selection
-_CHANCE = 0.01
 
 
 class Late(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,13 +68,14 @@ def selection_notes(parts: Sequence[pl.DataFrame]) -> list[str]:
     """What to say of windows whose labels are due, where rows without a label surely have other scores than those with
     one: as where those of one class are late, or rows of some kind are never labelled.
     """
+    parts = [part for part in parts if part["value"].count() < (1 - LACKING) * part.height]
     if not parts:
         return []
     labelled, score = (pl.concat([part[name] for part in parts]) for name in ("value", "score"))
     known, scores = labelled.is_not_null().to_numpy(), score.to_numpy()
     window = np.repeat(np.arange(len(parts)), [part.height for part in parts])
     columns = scores.T if scores.ndim > 1 else scores[None]
-    if min(chance_of_selection(one, known, window) for one in columns) * len(columns) >= _CHANCE:
+    if not is_selected(list(columns), known, window):
         return []
-    said = "rows without a label have other scores than those with one, so that losses are those of a selection"
-    return [f"{said}: where labels of one class are late, give a longer monitoring.performance.label_delay"]
+    note = "rows without a label have other scores than those with one, so that losses are those of a selection"
+    return [f"{note}: where labels of one class are late, set a longer monitoring.performance.label_delay"]

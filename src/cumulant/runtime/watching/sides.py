@@ -69,7 +69,8 @@ def faults_of(said: Labels) -> dict[str, int]:
     )
     selected = (
         "windows are not compared by their labels: rows without one have other answers than those with one, as where "
-        "labels of one class come late; look again when these have come"
+        "labels of one class come late: run again when these have come, or, where these rows are never labelled, leave "
+        "them out of the predictions"
     )
     told = {
         "labels are of no row": said.unmatched,
