@@ -92,9 +92,11 @@ def test_rows_that_are_logged_days_after_their_time_are_no_gap(look, tmp_path):
     assert [(one.what, one.windows, one.active) for one in look("1", 31.01).volume] == [("gap", 1, True)]
 
 
-def test_a_day_of_old_rows_only_delays_the_newest_window(look, tmp_path):
+def test_a_day_of_old_rows_only_hides_no_gap_and_no_loss(look, tmp_path):
     fill(tmp_path / "log", (day for day in range(31) if day != 28), (1, 0))
     write(tmp_path / "log", 28, 20, "2", lag=15 * DAY)
+    found = [(one.what, one.windows, one.active) for one in look("1", 33.01).volume]
+    assert found == [("gap", 3, True)]
     fill(tmp_path / "log", [31, 32], (0.3, 0))
     found = [(one.what, one.windows, one.active) for one in look("1", 33.01).volume]
-    assert found == [("gap", 1, False), ("few", 1, True)]
+    assert found == [("gap", 1, False), ("few", 2, True)]

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 #: days of rows in memory at most: a week, and the days that it ends in
 _HELD = 9
 _EPOCH, _DAY = date(1970, 1, 1), timedelta(days=1)
+#: the quantile of the lags of the days that a look waits for
+_USUAL = 0.9
 _NO_CELLS = drift.Cells(kind="category")
 
 
@@ -185,13 +187,14 @@ class LogWindows:
         if self.of is None:
             return None
         counts, length = Counter[int](), micros(self.length)
-        lags = [0]
+        lags = []
         for day, one in self._days.items():
             counts.update({block.start: block.rows for block in one.traffic})
             if one.traffic:
                 end = (day - _EPOCH).days * micros(_DAY) + micros(_DAY)
                 lags.append(end - one.traffic[-1].start - length)
-        return Traffic(tuple(Block(*pair, timed=True) for pair in sorted(counts.items())), max(lags[:-1], default=0))
+        windows = tuple(Block(*pair, timed=True) for pair in sorted(counts.items()))
+        return Traffic(windows, _usual_lag(lags[:-1]))
 
     def against(self, reference: TableWindows, roles: Mapping[str, Role]) -> tuple[Profile, Profile]:
         assert reference is self.reference
@@ -226,6 +229,11 @@ class LogWindows:
                 del self._held[next(iter(self._held))]
             self._held[day] = open_table(self.folder, since=day, until=day, of=self.of)
         return self._held[day]
+
+
+def _usual_lag(lags: Sequence[int]) -> int:
+    """The lag that a tenth of the days exceed at most: one day of an outage or of old rows sets none."""
+    return max(sorted(lags)[int(_USUAL * len(lags))], 0) if lags else 0
 
 
 _AT = "\0at"

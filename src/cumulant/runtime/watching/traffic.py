@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Traffic:
-    """`lag`: by how much, in microseconds, rows of a log's days ended before these days; None: not known."""
+    """`lag`: by how much, in microseconds, rows of a log's days usually end before these days; None: not known."""
 
     blocks: tuple[Block, ...]
     lag: int | None = None
