@@ -196,6 +196,37 @@ def test_a_change_that_lasts_four_weeks_becomes_the_usual_level(change):
     assert [one.what for one in looked(rows, 160).findings if one.active] == ["few"]
 
 
+@pytest.mark.parametrize("left", [0.1, 0.01])
+def test_a_large_loss_is_active_while_it_lasts_and_its_end_is_no_finding(left):
+    rows = counts(18, 200, mean=1000)
+    rows[120:160] = rows[120:160] * left
+    for days in (121, 140, 158):
+        [one] = looked(rows[:days], days).findings
+        assert (one.what, one.active) == ("few", True)
+    for days in (162, 180, 200):
+        [one] = looked(rows[:days], days).findings
+        assert (one.what, one.windows, one.active) == ("few", 40, False)
+
+
+@pytest.mark.parametrize("left", [0.3, 0.5])
+def test_the_return_from_a_usual_lower_level_is_no_finding(left):
+    rows = counts(19, 220, mean=1000)
+    rows[120:160] = rows[120:160] * left
+    for days in (158, 161, 166, 180, 220):
+        [one] = looked(rows[:days], days).findings
+        assert (one.what, one.active) == ("few", False)
+    rows[210:] = rows[210:] * left  # the level before the loss is the usual one again
+    assert [one.what for one in looked(rows, 220).findings if one.active] == ["few"]
+    rows[210:] = rows[210:] * 2 / left
+    assert [one.what for one in looked(rows, 220).findings if one.active] == ["many"]
+
+
+def test_rows_that_are_more_again_than_few_that_are_not_judged_end_the_finding():
+    rows = np.full(150, 26)
+    rows[60:100] = 8
+    assert [one.active for one in looked(rows[:110], 110).findings] == [False]
+
+
 def test_no_rows_never_become_the_usual_level():
     rows = counts(17, 60, mean=1000)
     [one] = looked(rows, 90).findings

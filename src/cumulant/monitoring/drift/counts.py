@@ -22,10 +22,12 @@ LEAST_ERRORS = 10
 _OF_FORECAST = 1.25
 #: a peak that was seen this many times recurs, and is compared with
 _RECURRING = 2
-#: the share of the judged windows that must alarm alike for a lasting change
+#: the share of the judged windows that must deviate in the same direction for a lasting change
 _LASTING = 0.75
 #: forecasts of fewer rows are not judged
 _LEAST_ROWS = 20
+#: a greater loss never becomes the usual level
+_MOST_LOSS = 0.8
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Counts:
 
     partial: places whose windows may be cut off: nothing is forecast from them, and few rows there are no change.
     errors: relative errors of the forecasts so far, by cube root and logarithm, and the rows that were forecast.
+    higher: the windows that forecasts were made of, for each time that fewer rows became the usual level.
     peaks: of each peak that is over, how many times the forecast its highest window had; peak: of the present one.
     """
 
@@ -61,6 +64,7 @@ class Counts:
     season: int
     partial: frozenset[int]
     errors: list[tuple[float, float, float]] = field(default_factory=list)
+    higher: list[np.ndarray[tuple[int], np.dtype[np.bool_]]] = field(default_factory=list)
     peaks: list[float] = field(default_factory=list)
     peak: float = 0.0
 
@@ -70,8 +74,12 @@ class Counts:
         usable[list(self.partial)] = False
         for place in range(len(self.rows)):
             expected = self._forecast(place, usable)
-            if expected is None or expected < _LEAST_ROWS:
+            if expected is None or max(expected, self.rows[place]) < _LEAST_ROWS:
                 continue
+            if expected < _LEAST_ROWS:
+                judged += [place] if place >= first and len(self.errors) >= LEAST_ERRORS else []
+                continue
+            expected = self._returned(place, expected, least)
             if place >= first and len(self.errors) >= LEAST_ERRORS:
                 judged.append(place)
                 one = self._deviation(place, expected, least, level)
@@ -86,6 +94,14 @@ class Counts:
             if usable[place]:
                 self.errors.append(self._error(place, expected))
         return found, judged
+
+    def _returned(self, place: int, expected: float, least: float) -> float:
+        """The forecast; where there are more rows, that of a former level which the window is within `least` of."""
+        rows = int(self.rows[place])
+        if rows <= expected or _effect(expected, rows) < least:
+            return expected
+        former = [self._forecast(place, windows) for windows in self.higher]
+        return next((one for one in former if one is not None and _effect(one, rows) < least), expected)
 
     def _deviation(self, place: int, expected: float, least: float, level: float) -> Deviation | None:
         rows = int(self.rows[place])
@@ -113,7 +129,7 @@ class Counts:
         self, deviating: Sequence[Deviation], judged: Sequence[int], usable: np.ndarray[tuple[int], np.dtype[np.bool_]]
     ) -> None:
         """A change that lasted for as many windows as a forecast is made of is the usual level from then on, unless
-        there were no rows. Where nearly all judged windows deviate, the earlier ones may be of another table.
+        nearly all rows are lost. Where nearly all judged windows deviate, the earlier ones may be of another table.
         """
         last, length = deviating[-1], max(_MOST_SEASONS * self.season, LEAST_ERRORS)
         fewer, first = last.rows < last.expected, last.place - length + 1
@@ -122,7 +138,11 @@ class Counts:
         ]
         among = [place for place in judged[-length:] if place >= first]
         mixed = len(judged) - len(deviating) > 1
+        if fewer and alike and np.median([one.effect for one in alike]) > _MOST_LOSS:
+            return
         if last.rows and mixed and alike[0].place == first and len(alike) >= _LASTING * len(among):
+            if fewer:
+                self.higher.append(usable & (np.arange(len(usable)) < first))
             usable[: last.place + 1] = False
             usable[first : last.place + 1] = True
             self.peak = 0.0
