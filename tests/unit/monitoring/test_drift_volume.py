@@ -156,7 +156,7 @@ def test_after_a_long_break_the_newer_part_is_judged_and_the_break_is_said():
     rows[60:92] = 0
     rows[59] *= 3
     assert looked(rows).findings == ()
-    assert looked(rows).note == "no row is between 2026-03-05 and 2026-04-07: numbers of rows are judged after that"
+    assert looked(rows).note == "no row is between 2026-03-05 and 2026-04-07: numbers of rows are evaluated after that"
     rows[140] //= 3
     assert [one.what for one in looked(rows).findings] == ["few"]
     for days in (1, 5):  # too few to judge: what lies before the break is over

@@ -108,11 +108,11 @@ class Watch:
         before = _beside(self.reference.missing, self._before)
         after = _beside(self.current.missing[windows], now)
         first, then = (float(one[:, 0].sum() / max(one.sum(), 1.0)) for one in (before, after))
-        told = Tested(what="missing", effect=then - first, least=self.least.missing, before=first, now=then)
-        if told.effect < told.least or after.sum() < FEWEST:
-            return told
+        tested = Tested(what="missing", effect=then - first, least=self.least.missing, before=first, now=then)
+        if tested.effect < tested.least or after.sum() < FEWEST:
+            return tested
         evidence = drift.two_samples(before, after)
-        return _proven(told, _of_few(before[:, 0], after[:, 0], before, after, evidence), evidence.design)
+        return _proven(tested, _p_of_few(before[:, 0], after[:, 0], before, after, evidence), evidence.design)
 
     def _share(
         self, what: What, before: float, after: float, now: Floats, *, beside: float = 0.0, design: float = 1.0
@@ -123,12 +123,12 @@ class Watch:
         """
         rows, all_now = float(self._before.sum()), float(now.sum()) + beside
         first, then = before / max(rows, 1.0), after / max(all_now, 1.0)
-        told = Tested(what=what, effect=then - first, least=self.least.faults, before=first, now=then)
-        if told.effect < told.least or all_now < FEWEST:
-            return told
+        tested = Tested(what=what, effect=then - first, least=self.least.faults, before=first, now=then)
+        if tested.effect < tested.least or all_now < FEWEST:
+            return tested
         left, right, _ = self._inner(now)
         design = max(design, drift.two_samples(left, right).design)
-        return _proven(told, drift.increase(before, rows, after, all_now, design=design), design)
+        return _proven(tested, drift.increase(before, rows, after, all_now, design=design), design)
 
     def _impossible(self, now: Floats) -> Tested:
         far = [0, -1]
@@ -151,7 +151,7 @@ class Watch:
         if tested.effect < tested.least or after.sum() < FEWEST:
             return tested
         evidence = drift.two_samples(before, after, leverage=leverage)
-        return _proven(tested, _of_few(before[:, 1], after[:, 1], before, after, evidence), evidence.design)
+        return _proven(tested, _p_of_few(before[:, 1], after[:, 1], before, after, evidence), evidence.design)
 
     def _most_cautious(self, compare: Callable[[Floats, float], Tested], before: Floats) -> Tested:
         """The test against the mean of `before` [blocks, cells], as sure as that against its end is at most."""
@@ -248,14 +248,14 @@ class Watch:
         return f"above {low:.6g}" if high == math.inf else f"{low:.6g} to {high:.6g}"
 
 
-def _of_few(told: Floats, now: Floats, before: Floats, after: Floats, evidence: drift.Evidence) -> float:
-    """The chance of counts `told` and `now` of `before` and `after`, where few may be expected: the exact one at least.
+def _p_of_few(then: Floats, now: Floats, before: Floats, after: Floats, evidence: drift.Evidence) -> float:
+    """The chance of counts `then` and `now` of `before` and `after`, where few may be expected: the exact one at least.
 
     The approximation of the test with blocks holds from about five expected rows on.
     """
     if evidence.p > _SUSPECT:
         return evidence.p
-    counts = (float(one.sum()) for one in (told, before, now, after))
+    counts = (float(one.sum()) for one in (then, before, now, after))
     return max(evidence.p, drift.increase(*counts, design=evidence.design))
 
 
@@ -269,7 +269,13 @@ def _effect(apart: float, left: Floats, right: Floats, design: float) -> float:
     return math.sqrt(drift.excess(apart, cells=kinds, rows=n * m / (n + m) / design))
 
 
-def _proven(told: Tested, p: float, design: float) -> Tested:
+def _proven(tested: Tested, p: float, design: float) -> Tested:
     return Tested(
-        what=told.what, effect=told.effect, least=told.least, p=p, before=told.before, now=told.now, design=design
+        what=tested.what,
+        effect=tested.effect,
+        least=tested.least,
+        p=p,
+        before=tested.before,
+        now=tested.now,
+        design=design,
     )

@@ -84,8 +84,8 @@ def row_counts(
         few = _too_few(len(before) + len(blocks), length)
         return Volume(note=few if note is None else f"{note}; {few}")
     newest = judged[-1] - 1 if _rows(whole, blocks[-1].start) < _FEW_ROWS else None
-    told = _findings(found, _Windows((*before, *blocks)[0].start, micros(length), newest, index), (least, level))
-    return Volume(findings=told, judged=True, note=note)
+    findings = _findings(found, _Windows((*before, *blocks)[0].start, micros(length), newest, index), (least, level))
+    return Volume(findings=findings, judged=True, note=note)
 
 
 def _unbroken(blocks: Sequence[Block], step: int) -> Sequence[Block]:
@@ -104,12 +104,12 @@ def _rows(blocks: Sequence[Block], after: int | None = None) -> int:
 
 
 def _break(whole: Sequence[Block], part: Sequence[Block]) -> str | None:
-    """Where the part that is judged begins or ends at a break."""
+    """Where the part that is evaluated begins or ends at a break."""
     earlier = [block for block in whole if block.start < part[0].start]
     later = [block for block in whole if block.start > part[-1].start]
     for last, first, side in ((earlier, part, "after"), (part, later, "before")):
         if min(_rows(last), _rows(first)) >= _FEW_ROWS:
-            return f"no row is between {day(last[-1])} and {day(first[0])}: numbers of rows are judged {side} that"
+            return f"no row is between {day(last[-1])} and {day(first[0])}: numbers of rows are evaluated {side} that"
     return None
 
 
@@ -157,7 +157,7 @@ def _all_alike(found: Sequence[Deviation], judged: Sequence[int]) -> bool:
 
 def _too_few(windows: int, length: timedelta) -> str:
     return (
-        f"numbers of rows are not judged: {windows:,} windows of {show_duration(length)} are too few to say what is "
+        f"numbers of rows are not evaluated: {windows:,} windows of {show_duration(length)} are too few to say what is "
         f"usual, and about {LEAST_SEASONS * _season(length) + LEAST_ERRORS + 2:,} are needed"
     )
 

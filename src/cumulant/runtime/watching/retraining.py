@@ -113,7 +113,7 @@ def _released(
     project: Project, wanted: Wanted, version: int, principal: Principal, *, progress: Progress
 ) -> tuple[Wanted, int]:
     if not by_releases(project):
-        said = f"{wanted.candidate} is the candidate: `cumulant models alias {wanted.candidate} champion` brings it out"
+        said = f"{wanted.candidate} is the candidate: `cumulant models alias {wanted.candidate} champion` promotes it"
         return _moved(project, wanted, version, principal, stage="offered", said=said)
     if not served(project):
         return _noted(project, wanted, version, "nothing is served here yet: `cumulant up`, and the release begins")

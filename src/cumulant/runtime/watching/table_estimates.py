@@ -105,23 +105,29 @@ def table_estimates(
         blocks: the windows of `now`.
     """
     named = [name for name in now.columns if name.removeprefix(ANSWER).split(".")[0] == _PROBABILITIES]
-    ours = _classes(before.table.rows.collect_schema())
-    if ours is None or not named:
+    reference_classes = _classes(before.table.rows.collect_schema())
+    if reference_classes is None or not named:
         return None
     wanted = [*named, *([] if label is None else [label])]
     frame, codes = now.rows(wanted, max(len(blocks) - SPAN, 0), len(blocks) - 1)
-    theirs = _classes(frame.schema)
-    if theirs is None or {*theirs.names} != {*ours.names}:
-        return TableEstimates(refused=f"the rows lack the reference's probabilities of {', '.join(ours.names)}")
-    reference = None if truth is None else _reference(before, ours, truth)
+    row_classes = _classes(frame.schema)
+    if row_classes is None or {*row_classes.names} != {*reference_classes.names}:
+        return TableEstimates(
+            refused=f"the rows lack the reference's probabilities of {', '.join(reference_classes.names)}"
+        )
+    reference = None if truth is None else _reference(before, reference_classes, truth)
     if reference is None or not reference.labelled.any():
         return TableEstimates(refused="no row of the reference has a label of its classes; --label names their column")
-    estimators = learn_estimators(reference, names=ours.names, every=_DAY)
+    estimators = learn_estimators(reference, names=reference_classes.names, every=_DAY)
     if estimators.refused is not None:
         return TableEstimates(refused=estimators.refused)
-    score = theirs.of(frame, ours.names)
-    rows = _rows(score, _places(frame, label, ours.names), np.zeros(len(score), np.int64) if codes is None else codes)
-    return _told(rows, estimators, blocks)
+    score = row_classes.of(frame, reference_classes.names)
+    rows = _rows(
+        score,
+        _places(frame, label, reference_classes.names),
+        np.zeros(len(score), np.int64) if codes is None else codes,
+    )
+    return _result(rows, estimators, blocks)
 
 
 def _classes(schema: Mapping[str, pl.DataType]) -> _Classes | None:
@@ -177,7 +183,7 @@ def _thinned(part: Predictions, most: int) -> Predictions:
     return part.where(np.linspace(0, len(part) - 1, most).astype(np.int64))
 
 
-def _told(rows: _Rows, estimators: ClassEstimators, blocks: Sequence[Block]) -> TableEstimates:
+def _result(rows: _Rows, estimators: ClassEstimators, blocks: Sequence[Block]) -> TableEstimates:
     parts = {
         (window.start - _START) // _DAY: _thinned(part, _MOST_OF_WINDOW)
         for window, part in windows(rows.predictions, _DAY)

@@ -15,7 +15,7 @@ RULE = "retraining"
 
 
 def of_training(model: str, wanted: Wanted | None, champion: str | None = None) -> Iterator[alerts.Finding]:
-    """A training that came to nothing, until the next one is asked for; or a version that waits for somebody, until
+    """A training that came to nothing, until the next one is asked for; or a version that waits for approval, until
     another one than `champion` is served (None: it is still that of the training).
     """
     if wanted is None:
@@ -24,11 +24,11 @@ def of_training(model: str, wanted: Wanted | None, champion: str | None = None) 
         yield alerts.Finding(
             model=model, rule=RULE, subject="training", kind="quality", since=wanted.asked,
             moved=f"the training asked for ({wanted.sentence}) came to nothing: {wanted.said}",
-            next="read `cumulant runs list`; train by hand once the cause is mended",
+            next="read `cumulant runs list`; train by hand once the cause is fixed",
         )  # fmt: skip
     if wanted.stage == "offered" and champion in (None, wanted.champion):
         yield alerts.Finding(
             model=model, rule=RULE, subject="training", kind="quality", since=wanted.asked,
-            moved=f"a version was trained ({wanted.sentence}) and waits for somebody: {wanted.said}",
+            moved=f"a version was trained ({wanted.sentence}) and waits for approval: {wanted.said}",
             next="compare it with `cumulant models compare`, then move the alias or leave it",
         )  # fmt: skip
