@@ -137,3 +137,11 @@ def test_one_class_that_is_late_in_some_windows_is_a_selection(days):
         missing = (day >= 7) & (generator.random(500 * days) < 0.4 * score)
         labels = compared_days(generator, score, missing, days)
         assert (labels.selected, labels.refused) == (True, days - 7)
+
+
+def test_one_class_that_is_late_in_the_newest_windows_is_a_selection_beside_labels_missing_at_random():
+    for seed in range(5):
+        generator = np.random.default_rng(seed)
+        score, day = generator.beta(2, 5, 15_000), np.arange(15_000) // 500
+        missing = (day >= 27) & (generator.random(15_000) < 0.4 * score) | (generator.random(15_000) < 0.05)
+        assert compared_days(generator, score, missing, 30).selected

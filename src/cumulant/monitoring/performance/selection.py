@@ -18,6 +18,8 @@ LACKING = 0.02
 _CHANCE, _LEAST_EFFECT = 0.01, 0.01
 #: partly labelled windows from which on the variance between them is estimated
 _WINDOWS = 8
+#: the newest windows, one of so many, are tested apart as well: labels of one class may be late in these only
+_NEWEST = 4
 
 
 class Selection(NamedTuple):
@@ -46,7 +48,8 @@ def is_selected(answers: Sequence[Floats], labelled: Flags, window: Codes) -> bo
 def selection(answer: Floats, labelled: Flags, window: Codes) -> Selection:
     """Two-sided, by ranks within each window (van Elteren 1960), with ties; chance 1 where each has only one kind of
     rows. From _WINDOWS windows on their variance is at least that between them: labels are often missing in groups of
-    rows, as those of an hour, and rows of a group are alike.
+    rows, as those of an hour, and rows of a group are alike. Then the newest are tested apart as well, against the
+    variance between the others; of both tests the smaller chance counts twice.
 
     Args:
         answer: [n] what was predicted; rows without a number are left out.
@@ -55,27 +58,32 @@ def selection(answer: Floats, labelled: Flags, window: Codes) -> Selection:
     """
     known = np.isfinite(answer)
     answer, labelled, window = answer[known], labelled[known], window[known]
-    gaps, variance, among = list[float](), 0.0, 0
-    for place in np.unique(window):
-        own = window == place
-        gap, spread = _ranked(answer[own], labelled[own])
-        if spread > 0:
-            gaps.append(gap)
-            variance, among = variance + spread, among + int(labelled[own].sum())
-    if not gaps:
+    rows = [window == place for place in np.unique(window)]
+    each = np.array([(*_ranked(answer[own], labelled[own]), labelled[own].sum()) for own in rows]).reshape(-1, 3)
+    each = each[each[:, 1] > 0]
+    if len(each) < _WINDOWS:
+        return _fixed(each)
+    newest = len(each) - len(each) // _NEWEST
+    whole, late = _between(each, each), _between(each[newest:], each[:newest])
+    least = min(whole, late, key=lambda one: one.chance)
+    return least._replace(chance=min(2 * least.chance, 1.0))
+
+
+def _fixed(each: Floats) -> Selection:
+    """Of windows with [gap, its variance, labelled rows], where labels come row by row."""
+    if not len(each):
         return Selection(1.0, 0.0)
-    total = float(sum(gaps))
-    return Selection(_chance(np.array(gaps), total, variance), 2 * total / among)
+    gap, variance, labelled = each.sum(axis=0).tolist()
+    return Selection(math.erfc(abs(gap) / math.sqrt(2 * variance)), 2 * gap / labelled)
 
 
-def _chance(gaps: Floats, total: float, variance: float) -> float:
+def _between(each: Floats, others: Floats) -> Selection:
+    """The same, with at least the variance between the gaps of `others` (Student's t)."""
     from scipy.special import stdtr  # scipy.stats takes a second to import
 
-    windows = len(gaps)
-    if windows < _WINDOWS:
-        return math.erfc(abs(total) / math.sqrt(2 * variance))
-    variance = max(variance, windows * float(gaps.var(ddof=1)))
-    return float(2 * stdtr(windows - 1, -abs(total) / math.sqrt(variance)))
+    gap, variance, labelled = each.sum(axis=0).tolist()
+    variance = max(variance, len(each) * float(others[:, 0].var(ddof=1)))
+    return Selection(float(2 * stdtr(len(others) - 1, -abs(gap) / math.sqrt(variance))), 2 * gap / labelled)
 
 
 def _ranked(answer: Floats, labelled: Flags) -> tuple[float, float]:
