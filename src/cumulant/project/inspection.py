@@ -12,7 +12,7 @@ from cumulant.core.errors import DataError, DefinitionError, UsageError, did_you
 from cumulant.core.expr import Column, Node, columns
 from cumulant.project.calendar_parts import CalendarPart, calendar_parts
 from cumulant.project.elapsed import Elapsed, elapsed_days
-from cumulant.project.leaks import gives_away
+from cumulant.project.leaks import gives_away, missing_predicts
 from cumulant.project.plain_columns import as_plain, nested
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _QUARANTINE = 0.01
 _READABLE = 0.9
 _LISTED = 8
 _A_TIME = "a time; derive numbers from it in features.py"
+_TELLING = "missing values predict the target"
 #: as many as training takes
 _MOST_CLASSES = 100
 
@@ -101,7 +102,11 @@ def inspect_table(
         rows, moment, zoneless=spec.time is not None and spec.time.zone is not None
     )
     elapsed = elapsed_days(rows, moment, [name for name, reason in left_out.items() if reason == _A_TIME], label)
-    left_out = {name: reason for name, reason in left_out.items() if name not in {one.since for one in elapsed}}
+    left_out = {
+        name: _TELLING if reason == _A_TIME and missing_predicts(rows[name], label) else reason
+        for name, reason in left_out.items()
+        if name not in {one.since for one in elapsed}
+    }
     if not (features or calendar or elapsed):
         reasons = "; ".join(f"{name}: {reason}" for name, reason in list(left_out.items())[:_LISTED])
         raise UsageError(
@@ -111,7 +116,9 @@ def inspect_table(
         )
     notes += [*_grouped(left_out), *_identifiers(rows, features, timed=spec.time is not None)]
     notes += [
-        f"days from {one.since} to {one.column} are the feature {one.feature}: no row has it later" for one in elapsed
+        f"days from {one.since} to {one.column} are the feature {one.feature}: in none of {rows.height:,} rows is "
+        f"{one.since} later than {one.column}"
+        for one in elapsed
     ]
     return Inspection(spec, features, (*notes, *calendar_notes), tuple(nested(raw.schema)), calendar, elapsed)
 

@@ -16,6 +16,8 @@ _CLASSES = 50
 _FEW_ROWS, _FEW_OF_A_CLASS = 50, 10
 #: text with fewer rows a value than this could name its rows
 _ROWS_PER_VALUE = 5
+#: of whether a value is missing, as a prediction of a class or of a larger number: ROC AUC, in either direction
+_MOST_AUC = 0.75
 
 
 def gives_away(values: pl.Series, target: pl.Series) -> bool:
@@ -41,6 +43,26 @@ def gives_away(values: pl.Series, target: pl.Series) -> bool:
     if values.dtype.is_numeric() or values.dtype == pl.Boolean:
         return _is_pure(both) and _cuts(both) <= classes
     return _names_classes(both)
+
+
+def missing_predicts(values: pl.Series, target: pl.Series) -> bool:
+    """Whether a missing value alone separates a class from the others, or large numbers from small ones, strongly."""
+    import polars as pl
+
+    both = pl.DataFrame({"missing": values.is_null(), "target": target}).drop_nulls("target")
+    if both["target"].n_unique() > _CLASSES and both["target"].dtype.is_numeric():
+        # A group's mean rank beyond the middle, as a share of the other group's rows, is its AUC beyond 0.5.
+        ranks = both.select(pl.col("target").rank().filter("missing").mean()).item()
+        others = both.height - int(both["missing"].sum())
+        return ranks is not None and bool(abs(ranks - (both.height + 1) / 2) > (_MOST_AUC - 0.5) * others > 0)
+    for (_,), rows in both.group_by("target"):
+        rest = both.height - rows.height
+        if min(rows.height, rest) >= _FEW_OF_A_CLASS:
+            own = rows["missing"].mean()
+            other = (both["missing"].sum() - rows["missing"].sum()) / rest
+            if abs(own - other) > 2 * (_MOST_AUC - 0.5):
+                return True
+    return False
 
 
 def _is_pure(both: pl.DataFrame) -> bool:

@@ -21,7 +21,7 @@ def table() -> pl.DataFrame:
     return pl.DataFrame(
         {
             "at": at,
-            "signup": [one.date() - timedelta(days=number * 37 % 200) for number, one in enumerate(at)],
+            "signup": [one.date() - timedelta(days=1 + number * 37 % 200) for number, one in enumerate(at)],
             "visit": [one - timedelta(minutes=number * 41 % 5000) for number, one in enumerate(at)],
             "shipped": [one + timedelta(hours=number * 7 % 90) for number, one in enumerate(at)],
             "size": [number % 5 for number in range(ROWS)],
@@ -93,3 +93,35 @@ def test_a_mark_that_is_not_declared_as_missing_keeps_a_column_text(tmp_path):
     made = create_from(tmp_path / "orders.csv", "y", name="m", directory=tmp_path, time="at")
     assert "signup" in names_of(made.path)
     assert load(made.path).spec.data["rows"].missing == []
+
+
+def test_a_date_of_the_same_day_may_be_later_than_the_event():
+    rows = table().with_columns(
+        pl.when(pl.int_range(pl.len()) == 7).then(pl.col("at").dt.date()).otherwise("signup").alias("signup")
+    )
+    assert elapsed_days(rows, "at", ["signup"], rows["y"]) == ()
+    as_midnight = rows.with_columns(pl.col("signup").cast(pl.Datetime("us")))
+    assert elapsed_days(as_midnight, "at", ["signup"], rows["y"]) == ()
+    days = rows.with_columns(pl.col("at").dt.date())
+    assert elapsed_days(days, "at", ["signup"], rows["y"]) == ()
+    before = table().with_columns(pl.col("at").dt.date())
+    assert [one.since for one in elapsed_days(before, "at", ["signup"], before["y"])] == ["signup"]
+
+
+@pytest.mark.parametrize(("of_true", "of_false", "taken"), [(8, 0, False), (0, 8, False), (8, 7, True), (2, 2, True)])
+def test_a_time_whose_missing_values_predict_the_target_is_no_feature(of_true, of_false, taken, tmp_path):
+    """In 80% of the rows of one class and 0% to 70% of the other: a refund, for example, is known after the event."""
+    number = pl.int_range(pl.len()) * 7 % 10
+    known = pl.when("y").then(number < of_true).otherwise(number < of_false)
+    rows = table().with_columns(pl.when(known).then("visit").alias("visit"))
+    assert bool(elapsed_days(rows, "at", ["visit"], rows["y"])) == taken
+    rows.drop("signup", "shipped").write_parquet(tmp_path / "orders.parquet")
+    made = create_from(tmp_path / "orders.parquet", "y", name="m", directory=tmp_path, time="at")
+    assert any("visit (missing values predict the target)" in note for note in made.assumptions) != taken
+
+
+def test_a_time_whose_missing_values_predict_a_number_is_no_feature():
+    amount = pl.Series([float(number * 31 % 300) for number in range(ROWS)])
+    rows = table().with_columns(pl.when(amount > 120).then("visit").alias("visit"))
+    assert elapsed_days(rows, "at", ["visit"], amount) == ()
+    assert elapsed_days(table(), "at", ["visit"], amount) != ()
