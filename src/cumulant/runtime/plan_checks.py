@@ -155,6 +155,7 @@ def check_rows(context: Context, task: Task, snapshot: Snapshot) -> None:
         lambda: msgspec.to_builtins(_checked(project, task, snapshot, reviewed)),
     )
     found = msgspec.convert(done.result, RowFacts)
+    check_constant(project.spec.serving.fallback.constant, found.task, found.classes)
     # What packages and the project's functions take may change while rows and settings stay.
     if any(":" in name or spec.parameters.get(name) for name in spec.trainers):
         training.check_trainers(spec, found.task, found.classes, root=Path(project.root))
@@ -171,7 +172,6 @@ def _checked(project: Project, task: Task, snapshot: Snapshot, reviewed: TableRe
     searched_metric(spec, rows)
     training.check_gate(evaluation.gate, task=rows.task, costs=rows.false_negative is not None)
     check_when(project.spec.serving.reasons, rows.task)
-    check_constant(project.spec.serving.fallback.constant, rows.task, rows.classes)
     training.check_final_fit(spec, timed=rows.at is not None)
     if isinstance(spec.threshold, training.Threshold) and spec.threshold.alerts is not None and rows.task == "binary":
         check_timed(spec.threshold.alerts, timed=rows.at is not None)

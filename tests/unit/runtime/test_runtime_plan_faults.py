@@ -286,6 +286,14 @@ def test_a_sound_project_is_planned(with_fault):
     assert planned(with_fault(sound)).target == "fraud"
 
 
+def test_a_constant_answer_is_refused_also_where_the_rows_were_checked_without_it(with_fault):
+    folder = with_fault("")
+    assert planned(folder).target == "fraud"
+    with_fault("serving: {fallback: {constant: {prediction: maybe}}}\n")
+    with pytest.raises(DefinitionError, match="maybe is no prediction"):
+        planned(folder)
+
+
 @pytest.mark.parametrize("flow", [plan, train])
 def test_a_feature_of_the_target_alone_is_refused(with_fault, flow):
     folder = with_fault("")
