@@ -50,17 +50,16 @@ def missing_predicts(values: pl.Series, target: pl.Series) -> bool:
     import polars as pl
 
     both = pl.DataFrame({"missing": values.is_null(), "target": target}).drop_nulls("target")
+    missing = int(both["missing"].sum())
     if both["target"].n_unique() > _CLASSES and both["target"].dtype.is_numeric():
         # A group's mean rank beyond the middle, as a share of the other group's rows, is its AUC beyond 0.5.
-        ranks = both.select(pl.col("target").rank().filter("missing").mean()).item()
-        others = both.height - int(both["missing"].sum())
-        return ranks is not None and bool(abs(ranks - (both.height + 1) / 2) > (_MOST_AUC - 0.5) * others > 0)
+        beyond = both["target"].rank().filter(both["missing"]) - (both.height + 1) / 2
+        return 0 < missing < both.height and abs(float(beyond.sum()) / missing) > (_MOST_AUC - 0.5) * (both.height - missing)
     for (_,), rows in both.group_by("target"):
-        rest = both.height - rows.height
+        rest, own = both.height - rows.height, int(rows["missing"].sum())
         if min(rows.height, rest) >= _FEW_OF_A_CLASS:
-            own = rows["missing"].mean()
-            other = (both["missing"].sum() - rows["missing"].sum()) / rest
-            if abs(own - other) > 2 * (_MOST_AUC - 0.5):
+            apart = own / rows.height - (missing - own) / rest
+            if abs(apart) > 2 * (_MOST_AUC - 0.5):
                 return True
     return False
 
