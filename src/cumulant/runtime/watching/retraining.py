@@ -22,7 +22,7 @@ from cumulant.runtime.delivery import by_releases, served
 from cumulant.runtime.release import store
 from cumulant.runtime.release.starting import start_release
 from cumulant.runtime.train import TrainResult, train
-from cumulant.runtime.watching.standing import TRAINING, Wanted, read_wanted, write
+from cumulant.runtime.watching.standing import TRAINING, Stage, Wanted, read_wanted, write
 from cumulant.runtime.watching.telling import RULE, of_training
 
 if TYPE_CHECKING:
@@ -78,8 +78,11 @@ def _trained(
         said = f"the gate refused {name}: {made.verdict.text}"
         return _moved(project, wanted, version, principal, stage="refused", candidate=name, said=said)
     if made.same_as is not None:
-        said = f"{name} is the same model as the champion, {made.same_as}: it would lose as much"
-        return _moved(project, wanted, version, principal, stage="refused", candidate=name, said=said)
+        harmful = wanted.trigger == "harm"
+        why = "it would lose as much" if harmful else "nothing new was learned"
+        said = f"{name} is the same model as the champion, {made.same_as}: {why}"
+        stage: Stage = "refused" if harmful else "released"
+        return _moved(project, wanted, version, principal, stage=stage, candidate=name, said=said)
     if made.promoted:
         return _moved(project, wanted, version, principal, stage="released", candidate=name, said=f"{name} is champion")
     return _moved(project, wanted, version, principal, stage="trained", candidate=name, said=f"{name} passed the gate")

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 #: journal rows, by model: the watch, and the training that it asked for
 WATCH, TRAINING = "watch", "watch_training"
 
-#: released: by a release or as the champion. offered: it is the candidate, and the alias is for somebody to move
+#: released: by a release, as the champion, or equal to it where no harm asked. offered: it is the candidate, and the
+#: alias is for somebody to move
 Stage = Literal["wanted", "trained", "released", "offered", "refused", "failed"]
 
 
