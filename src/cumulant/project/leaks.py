@@ -54,7 +54,9 @@ def missing_predicts(values: pl.Series, target: pl.Series) -> bool:
     if both["target"].n_unique() > _CLASSES and both["target"].dtype.is_numeric():
         # A group's mean rank beyond the middle, as a share of the other group's rows, is its AUC beyond 0.5.
         beyond = both["target"].rank().filter(both["missing"]) - (both.height + 1) / 2
-        return 0 < missing < both.height and abs(float(beyond.sum()) / missing) > (_MOST_AUC - 0.5) * (both.height - missing)
+        return 0 < missing < both.height and abs(float(beyond.sum()) / missing) > (_MOST_AUC - 0.5) * (
+            both.height - missing
+        )
     for (_,), rows in both.group_by("target"):
         rest, own = both.height - rows.height, int(rows["missing"].sum())
         if min(rows.height, rest) >= _FEW_OF_A_CLASS:

@@ -9,6 +9,7 @@ import msgspec
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, show_duration
+from cumulant.project.gate_rules import split_notes
 from cumulant.project.release_rules import check_release
 from cumulant.project.serving_rules import check_serving
 from cumulant.project.training_rules import check_training
@@ -96,7 +97,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         predict_at=moment_text(task.predict_at),
         training=settings["training"],
         evaluation=settings["evaluation"],
-        notes=unchecked_notes(project, task.plan),
+        notes=(*split_notes(project.spec), *unchecked_notes(project, task.plan)),
     )
 
 

@@ -19,6 +19,7 @@ from cumulant.core.servable import Parity
 from cumulant.core.units import moment
 from cumulant.monitoring.policy import learned_from
 from cumulant.ports.registry import ModelVersion
+from cumulant.project.gate_rules import split_notes
 from cumulant.project.training_rules import check_training
 from cumulant.runtime.candidate import Candidate
 from cumulant.runtime.context import Context, open_run
@@ -200,6 +201,7 @@ def _result(context: Context, made: Candidate, version: ModelVersion, reused: tu
         "notes": (
             *fitted.notes,
             *judgement.notes,
+            *split_notes(context.project.spec),
             *unchecked_notes(context.project, made.work.task.plan),
             *_place_notes(made, version),
         ),

@@ -41,8 +41,8 @@ OF_THE_FILE = {
     "limit below the least": ("evaluation: {gate: {brier: {max: -1}}}\n", "-1 is below 0"),
     "limit that lets none pass": ("evaluation: {gate: {roc_auc: {max: 0.5}}}\n", "lets no model pass"),
     "margin of the whole range": ("evaluation: {gate: {roc_auc: {margin: 5}}}\n", "lets every model pass"),
-    "test of nearly all": ("evaluation: {test: 99%}\n", "fewer rows to learn from"),
-    "test of most": ("evaluation: {test: 0.6}\n", "fewer rows to learn from"),
+    "limit that lets all pass": ("evaluation: {gate: {accuracy: {min: 0}}}\n", "lets every model pass"),
+    "limit on the wrong side": ("evaluation: {gate: {log_loss: {min: 0.5}}}\n", "write max"),
     "test of nothing": ("evaluation: {test: 0%}\n", "leaves nothing"),
     "parameters": ("  parameters: {lightgmb: {num_leaves: 15}}\n", 'did you mean "lightgbm"?'),
 }
@@ -284,6 +284,12 @@ def test_a_sound_project_is_planned(with_fault):
         "release: {metrics: {latency: {margin: 50}, quality: {margin: 3.5}, errors: {margin: 90%}}}\n"
     )
     assert planned(with_fault(sound)).target == "fraud"
+
+
+def test_a_test_of_most_rows_is_a_note_where_rows_have_times(with_fault):
+    assert planned(with_fault("")).notes == ()
+    (note,) = planned(with_fault("evaluation: {test: 55%}\n")).notes
+    assert "evaluation.test: a test of 55% leaves fewer rows to learn from than to evaluate on" in note
 
 
 def test_a_constant_answer_is_refused_also_where_the_rows_were_checked_without_it(with_fault):
