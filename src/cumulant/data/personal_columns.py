@@ -17,16 +17,25 @@ _VARIOUS = 20
 
 #: values that are looked at, spread over the column, and characters of each
 _VALUES, _CHARACTERS = 10_000, 2_000
-_MAIL = r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}\b"
-#: international; with the area code in brackets; 3, 3 and 4 digits; an area code that begins with 0
-_PHONES = (
-    r"(?:^|[^\w+])\+\d(?:[ ().-]{0,2}\d){8,14}\b",
-    r"(?:^|\W)\(0?\d{2,4}\) ?\d(?:[ -]?\d){5,8}\b",
-    r"(?:^|[^\w.-])\d{3}[-. ]\d{3}[-. ]\d{4}(?:$|[^\w.-])",
+_MAIL = r"[\w.%+-]+@[\w-]+(?:\.[\w-]+)*\.[^\W\d_]{2,}\b"
+_INTERNATIONAL = r"(?:^|[^\w+])\+\d(?:[ ().-]{0,2}\d){8,14}\b"
+#: with the area code in brackets; an area code that begins with 0; pairs of digits
+_NATIONAL = (
+    r"(?:^|\W)\((?:0\d{1,4}|\d{3})\) ?\d(?:[ -]?\d){5,8}\b",
+    r"(?:^|\W)\(\d{2}\) ?\d(?:[ -]?\d){7,8}\b",
     r"(?:^|[^\w.-])0\d{2,4}[ /-]\d(?:[ -]?\d){5,8}(?:$|[^\w.-])",
+    r"(?:^|[^\w.-])0\d(?:(?: \d\d){4}|(?:\.\d\d){4}|(?:-\d\d){4})(?:$|[^\w.-])",
 )
-#: the least share of values, and the fewest: codes may look like a phone number, and nothing looks like an address
-_KINDS = (("e-mail addresses", _MAIL, 0.001, 1), ("phone numbers", "|".join(_PHONES), 0.01, 2))
+#: 3, 3 and 4 digits, as in North America, where neither an area nor an exchange begins with 0 or 1
+_THREE_PARTS = r"(?:^|[^\w.-])\d{3}[-. ]\d{3}[-. ]\d{4}(?:$|[^\w.-])"
+_AMERICAN = r"(?:^|[^\w.-])[2-9]\d\d[-. ][2-9]\d\d[-. ]\d{4}(?:$|[^\w.-])"
+#: of the values of three parts, so that they are phone numbers and no codes
+_LEAST_AMERICAN = 0.95
+#: of cards and parcels
+_GROUPS_OF_FOUR = r"\b\d{4}(?: \d{4}){2,}\b"
+#: values from which on a column is personal. A share alone is too many addresses in a large table; of phone numbers it
+#: is needed, because some codes look like one
+_LEAST_SHARE, _LEAST_MAILS, _LEAST_PHONES = 0.01, 3, 2
 
 
 def personal_columns(raw: pl.DataFrame, rows: pl.DataFrame, target: str | None) -> tuple[list[str], list[str]]:
@@ -37,9 +46,14 @@ def personal_columns(raw: pl.DataFrame, rows: pl.DataFrame, target: str | None) 
     for name, dtype in rows.schema.items():
         if name == target or name in named or dtype.is_temporal() or not isinstance(raw.schema[name], pl.String):
             continue
-        if (text := _contact_details(raw[name])) is not None:
+        if (details := _contact_details(raw[name])) is None:
+            continue
+        text, enough = details
+        if enough:
             found.append(name)
             notes.append(f"personal by its values, and so shown as hashes only: {name} holds {text}")
+        else:
+            notes.append(f"{name} holds {text}, too few to hide it; add it to `personal` to show hashes only")
     return named + found, notes
 
 
@@ -58,13 +72,27 @@ def words_of(name: str) -> list[str]:
     return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+", name)]
 
 
-def _contact_details(text: pl.Series) -> str | None:
-    """What a column of text holds, and in how many of the values that were looked at; None: neither."""
+def _contact_details(text: pl.Series) -> tuple[str, bool] | None:
+    """What a column of text holds, in how many of the values in the sample, and whether that makes it personal; None:
+    nothing.
+    """
     known = text.drop_nulls()
-    looked = known.gather_every(-(-known.len() // _VALUES)) if known.len() > _VALUES else known
-    looked = looked.str.slice(0, _CHARACTERS)
-    for kind, pattern, share, fewest in _KINDS:
-        found = int(looked.str.contains(pattern).sum())
-        if found >= max(fewest, share * looked.len()):
-            return f"{kind} in {found:,} of {looked.len():,} values"
-    return None
+    sample = known.gather_every(-(-known.len() // _VALUES)) if known.len() > _VALUES else known
+    sample = sample.str.slice(0, _CHARACTERS)
+    mails, least = int(sample.str.contains(_MAIL).sum()), _LEAST_SHARE * sample.len()
+    if mails and mails >= min(_LEAST_MAILS, least):
+        return f"e-mail addresses in {mails:,} of {sample.len():,} values", True
+    phones = _phones(sample)
+    if phones >= max(_LEAST_PHONES, least):
+        return f"phone numbers in {phones:,} of {sample.len():,} values", True
+    return (f"e-mail addresses in {mails:,} of {sample.len():,} values", False) if mails else None
+
+
+def _phones(sample: pl.Series) -> int:
+    """How many values hold a phone number."""
+    plain = sample.str.replace_all(_GROUPS_OF_FOUR, "")
+    matches = sample.str.contains(_INTERNATIONAL) | plain.str.contains("|".join(_NATIONAL))
+    american, parts = plain.str.contains(_AMERICAN), plain.str.contains(_THREE_PARTS)
+    if int(american.sum()) >= _LEAST_AMERICAN * int(parts.sum()):
+        matches |= american
+    return int(matches.sum())

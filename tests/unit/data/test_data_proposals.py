@@ -55,7 +55,15 @@ def test_every_part_of_a_proposal():
         assert any(subject in note for note in found.notes), subject
 
 
-PHONES = ["+49 171 1234567", "(212) 555-0123", "212-555-0123", "0171 1234567", "+491711234567", "030/1234567"]
+PHONES = [
+    "+49 171 1234567",
+    "(212) 555-0123",
+    "212-555-0123",
+    "0171 1234567",
+    "+491711234567",
+    "030/1234567",
+    "06 12 34 56 78",
+]
 
 
 @pytest.mark.parametrize("phone", PHONES)
@@ -74,6 +82,34 @@ def test_text_that_holds_phone_numbers_or_addresses_is_personal_whatever_its_nam
     assert found.spec.personal == ["contact", "remark", "agent"]
     text = "personal by its values, and so shown as hashes only: remark holds phone numbers in 10 of 400 values"
     assert text in found.notes
+
+
+@pytest.mark.parametrize(
+    ("values", "personal"),
+    [
+        (["write to a@b.com"] * 2 + ["shoes"] * 298, False),
+        (["write to a@b.com"] * 3 + ["shoes"] * 397, True),
+        (["write to a@b.com"] + ["shoes", None] * 40, True),
+        (["jürgen@müller.de"] * 5 + ["none"] * 195, True),
+        ([f"用户{n}@例子.中国" for n in range(200)], True),
+        ([f"{n % 900 + 100}-{n * 7 % 900 + 100}-{n * 13 % 9000 + 1000}" for n in range(200)], False),
+        ([f"{n % 800 + 200}-{n * 7 % 800 + 200}-{n * 13 % 9000 + 1000}" for n in range(200)], True),
+        ([f"0{n % 900 + 100} {n * 7 % 9000 + 1000} {n * 13 % 9000 + 1000}" for n in range(200)], False),
+        ([f"{n % 28 + 1:02}-{n % 12 + 1:02}-{n % 9 + 2015} 10 30" for n in range(200)], False),
+        (["+49 1711 2345 6789"] * 200, True),
+        ([f"({n % 90 + 10}) {n * 7919 % 900000 + 100000}" for n in range(200)], False),
+    ],
+)
+def test_which_texts_are_contact_details(values, personal):
+    frame = pl.DataFrame({"text": values, "paid": [n % 2 for n in range(len(values))]})
+    assert (infer(frame, target="paid").spec.personal == ["text"]) == personal
+
+
+def test_one_address_is_a_note_and_hides_no_feature():
+    frame = pl.DataFrame({"text": ["write to a@b.com", *["shoes"] * 199], "paid": [n % 2 for n in range(200)]})
+    found = infer(frame, target="paid")
+    assert found.spec.personal == []
+    assert any("text holds e-mail addresses in 1 of 200 values" in note for note in found.notes)
 
 
 def test_codes_dates_and_amounts_are_no_contact_details():
