@@ -25,13 +25,13 @@ def same_as_champion(project: Project, package: Package, champion: ModelVersion 
     if champion is None:
         return False
     try:
-        theirs = packaging.load_description(servable_folder(project, champion), verify=False)
-        ours = packaging.load_description(project.objects().path(package.servable.key), verify=False)
+        served = packaging.load_description(servable_folder(project, champion), verify=False)
+        trained = packaging.load_description(project.objects().path(package.servable.key), verify=False)
     except (NotFoundError, IntegrityError):
         return False
-    if not isinstance(theirs, Servable) or not isinstance(ours, Servable):
+    if not isinstance(served, Servable) or not isinstance(trained, Servable):
         return False
-    return _answering(theirs) == _answering(ours)
+    return _answering(served) == _answering(trained)
 
 
 def _answering(servable: Servable) -> Servable:

@@ -225,7 +225,7 @@ def _place_notes(made: Candidate, version: ModelVersion) -> tuple[str, ...]:
         return (f"version {version.version} is the same model as the champion, version {before.version}, which stays",)
     if CHAMPION not in version.aliases:
         return ()
-    back = f"`cumulant models alias {before.name}/{before.version} champion` brings it back"
+    back = f"`cumulant models alias {before.name}/{before.version} champion` restores it"
     return (f"version {version.version} is the champion now, in place of version {before.version}; {back}",)
 
 

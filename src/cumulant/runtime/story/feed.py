@@ -1,4 +1,4 @@
-"""The demo's weather: a feed that delivers a day without values, and is mended."""
+"""The demo's weather: a feed that delivers a day without values, and is fixed."""
 
 from __future__ import annotations
 

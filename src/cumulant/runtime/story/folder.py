@@ -49,7 +49,7 @@ release:                                # stages of seconds: the demo's callers 
   keep_warm: 1m
   evaluation: null                      # what labelled rows of the past would refuse is to be found on the way
   warm_up: 1s                           # default 60s
-  alpha: 15%                            # so many sound releases may come back, for the sake of minutes; default 5%
+  alpha: 15%                            # so many sound releases may be rolled back, to take minutes; default 5%
   stages:
     # Flights of one day depend on each other: a share of more days says more than all of a few. Here a day is 3.6 s.
     shadow: {mirror: 30%, at_least: 20s, at_most: 120s, samples: 500}

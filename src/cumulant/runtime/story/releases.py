@@ -42,7 +42,7 @@ SPEED = 24_000.0
 GATEWAY = "gateway"
 #: seconds of a release: the stages' `at_most` together, and as much again for a machine that is busy
 _LONGEST, _LOOK = 600.0, 0.2
-#: releases of one sound version: `release.alpha` of the demo lets 15% of them come back
+#: releases of one sound version: `release.alpha` of the demo rolls back up to 15% of them
 _ATTEMPTS = 3
 _SLOW, _FAILING = 0.25, 0.02
 
@@ -81,7 +81,7 @@ def releases(project: Project, made: Made, progress: Progress) -> tuple[tuple[To
 
     Raises:
         EngineUnavailableError: something does not start.
-        StepFailedError: a release does not come to its end, or a sound version comes back each time.
+        StepFailedError: a release does not come to its end, or a sound version is rolled back each time.
     """
     return _over_callers(project, SINCE, progress, lambda releasing: tuple(releasing.all(made)))
 
@@ -150,7 +150,7 @@ class Releasing:
         yield from self._until_promoted(name, uri, self._told(name, release.candidate.version, release, begun))
 
     def _until_promoted(self, name: str, uri: str, first: Told) -> Iterator[Told]:
-        """The first release of a sound version, and those after it as long as it comes back by chance."""
+        """The first release of a sound version, and those after it as long as it is rolled back by chance."""
         told = first
         yield told
         for _ in range(1, _ATTEMPTS):

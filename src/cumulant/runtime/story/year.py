@@ -24,7 +24,7 @@ from cumulant.runtime.watching.standing import Wanted
 if TYPE_CHECKING:
     from cumulant.project import Project
 
-#: the feed is mended after a day, and the watch looks each day; harm of one summer month may take some to be shown
+#: the feed is fixed after a day, and the watch evaluates each day; harm of one summer month may take some to be shown
 _DAY, _LOOKS = timedelta(days=1), 7
 _AUTUMN, _LAST = datetime(2013, 9, 1, tzinfo=UTC), datetime(2013, 12, 24, tzinfo=UTC)
 #: of the flights after summer, one in so many is scored
@@ -80,9 +80,9 @@ class _Year:
         self._look(FEED)
 
     def _retrained(self, served: str, since: datetime) -> tuple[tuple[Told, ...], datetime]:
-        """The feed is mended; harm that is still there is a reason to train, and the new version releases itself."""
+        """The feed is fixed; harm that persists is a reason to train, and the new version is released automatically."""
         feed.mend(self._project.root / "data")
-        at = self._until_asked(served, since)
+        at = self._day_of_request(served, since)
         # Servers that begin now know of the weather that has come since.
         with up(self._project, served, self._progress):
             wanted = self._trained_by(at)
@@ -91,8 +91,8 @@ class _Year:
                 raise StepFailedError(f"the model of summer was not trained again and released: {said}")
             return retrained(self._project, wanted.candidate, wanted.release, at, self._progress)
 
-    def _until_asked(self, served: str, since: datetime) -> datetime:
-        """The day of the look that asked for a training."""
+    def _day_of_request(self, served: str, since: datetime) -> datetime:
+        """The day of the evaluation that requested a training."""
         for at in (FEED + number * _DAY for number in range(1, _LOOKS + 1)):
             score(self._project, served, since, at, self._progress)
             since, seen = max(since, at), self._look(at)
