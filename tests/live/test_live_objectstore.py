@@ -46,9 +46,9 @@ def free_ports(count):
     """Ports that are free, and 10000 above too: SeaweedFS takes those for gRPC. All below those that the system gives
     to connections, which others may be given before the server starts.
     """
-    found = []
+    chosen, found = random.SystemRandom(), []  # `random` itself is seeded alike in test processes that run at once
     while len(found) < count:
-        port = random.randrange(11_000, 22_000)
+        port = chosen.randrange(11_000, 22_000)
         with socket.socket() as low, socket.socket() as high, contextlib.suppress(OSError):
             low.bind(("127.0.0.1", port))
             high.bind(("127.0.0.1", port + 10_000))
