@@ -66,6 +66,7 @@ def weed(folder):
     command = [binary("weed"), "-logtostderr", "server", "-s3", f"-s3.config={folder / 's3.json'}", f"-dir={folder}"]
     command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-volume.max=20", "-master.volumeSizeLimitMB=64"]
     command += [f"-master.port={master}", f"-volume.port={volume}", f"-filer.port={filer}", f"-s3.port={s3}"]
+    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # else of the same ports in each test process
     return command, f"http://127.0.0.1:{s3}"
 
 
