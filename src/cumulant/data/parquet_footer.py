@@ -83,12 +83,18 @@ def _tail(stream: IO[bytes]) -> bytes:
     return stream.read(_TAIL)
 
 
-def _footer(stream: IO[bytes]) -> bytes:
+def footer_bytes(stream: IO[bytes]) -> int:
+    """The length of the footer; 0 where the file does not end with one."""
     tail = _tail(stream)
-    length, end = int.from_bytes(tail[:4], "little"), stream.tell() - _TAIL
-    if tail[4:] != _MAGIC or length > end:
+    length = int.from_bytes(tail[:4], "little")
+    return length if tail[4:] == _MAGIC and length <= stream.tell() - _TAIL else 0
+
+
+def _footer(stream: IO[bytes]) -> bytes:
+    length = footer_bytes(stream)
+    if not length:
         raise ValueError("no footer")
-    stream.seek(end - length)
+    stream.seek(-length - _TAIL, os.SEEK_END)
     return stream.read(length)
 
 

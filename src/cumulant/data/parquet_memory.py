@@ -9,14 +9,14 @@ differ much in length are counted by their mean.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from cumulant.core.errors import DataError
 from cumulant.core.memory import machine_memory
 from cumulant.core.units import size
-from cumulant.data.parquet_footer import Chunk, chunks, damaged, encrypted, refuse_encrypted, utf8
+from cumulant.data.parquet_footer import Chunk, chunks, damaged, encrypted, footer_bytes, refuse_encrypted, utf8
 from cumulant.data.parquet_pages import Page, pages, prefix_bytes
 
 #: bytes that a value takes in a column; of a text, the reference to its characters
@@ -25,7 +25,7 @@ _OFFSET = 8
 _SHARE = 0.5
 _BUFFER = 1 << 20
 #: bytes of memory that a byte of the footer becomes at most, where each chunk is described whole: that takes 25 bytes
-_FOOTER, _TAIL = 30, 8
+_FOOTER = 30
 #: one piece of columns takes at most about so many bytes, and so many with every text as long as the longest
 MOST_BYTES, _MOST_DECODED = 32 << 20, 256 << 20
 
@@ -63,13 +63,12 @@ def refuse_large(path: Path, url: str, limit: str | None) -> None:
 
     most = size(limit) if limit is not None else int(_SHARE * machine_memory())
     refuse_encrypted(path, url)
-    _check(_footer_bytes(path) * _FOOTER, most, url)
-    with path.open("rb") as stream:  # before the engine, which takes 700 bytes for a chunk that three bytes name
-        for _ in chunks(stream, url):
-            pass
+    with path.open("rb") as stream:
+        _check(footer_bytes(stream) * _FOOTER, most, url)
+        described = list(chunks(stream, url))  # before the engine, which takes 700 bytes for a chunk of three bytes
     with utf8(url), pq.ParquetFile(path, buffer_size=_BUFFER) as file, path.open("rb") as stream:
         values, encoded, doubtful = 0, Counter[int](), []
-        for one in _contents(file, stream, url):
+        for one in _contents(file, stream, url, described):
             values += one.fixed + (one.stored if one.text else 0)
             encoded[one.group] += 0 if one.text else one.stored
             needed = values + max(encoded.values())
@@ -80,16 +79,6 @@ def refuse_large(path: Path, url: str, limit: str | None) -> None:
         for one in doubtful:
             needed += _repeated(path, file, stream, one, most - needed)
             _check(needed, most, url)
-
-
-def _footer_bytes(path: Path) -> int:
-    """What the last bytes of a whole file say; 0 for another one, which the engine refuses."""
-    length = path.stat().st_size
-    with path.open("rb") as stream:
-        stream.seek(max(0, length - _TAIL))
-        tail = stream.read()
-    found = int.from_bytes(tail[:4], "little")
-    return found if tail.endswith(b"PAR1") and found < length else 0
 
 
 def no_memory(url: str) -> DataError:
@@ -107,7 +96,7 @@ def fitting_rows(path: Path, url: str, file: Any, columns: Collection[str] | Non
     """
     encoded, decoded, texts = (defaultdict[int, float](float) for _ in range(3))
     with path.open("rb") as stream:
-        for one in _contents(file, stream, url, columns, strict=False):
+        for one in _contents(file, stream, url, chunks(stream, url), columns, strict=False):
             if one.largest > machine_memory() * _SHARE:
                 raise _too_wide(url)
             # A row has at least one value in each column: the footer may give more rows than there are.
@@ -128,10 +117,16 @@ def _too_wide(url: str) -> DataError:
 
 
 def _contents(
-    file: Any, stream: IO[bytes], url: str, columns: Collection[str] | None = None, *, strict: bool = True
+    file: Any,
+    stream: IO[bytes],
+    url: str,
+    described: Iterable[Chunk],
+    columns: Collection[str] | None = None,
+    *,
+    strict: bool = True,
 ) -> Iterator[_Contents]:
     paths = [file.schema.column(number).path for number in range(file.metadata.num_columns)]
-    for chunk in chunks(stream, url):
+    for chunk in described:
         if chunk.column >= len(paths):
             raise damaged(url)
         path = paths[chunk.column]

@@ -107,8 +107,9 @@ class Turns:
         if not self._line:
             self._filled = self._clock()
             asyncio.get_running_loop().call_soon(self._next)
-        self._line.append((connection, _load(body)))
-        self._load += _load(body)
+        load = _load(body)
+        self._line.append((connection, load))
+        self._load += load
 
     def _next(self) -> None:
         began = now = self._clock()
