@@ -8,12 +8,11 @@ Tables go through `cumulant.runtime.monitor.monitor` with the default settings, 
 
 from __future__ import annotations
 
-import argparse
 from datetime import timedelta
 
 import numpy as np
 import polars as pl
-from worlds import DAY, START, WORLDS, reported, run, sigmoid, table, world
+from worlds import DAY, START, WORLDS, main, run, sigmoid, table, world
 
 OTHERS = set(WORLDS)
 
@@ -216,11 +215,4 @@ def clocks_of_2_percent_a_year_ahead(seed):
 
 
 if __name__ == "__main__":
-    asked = argparse.ArgumentParser()
-    own = [name for name in WORLDS if name not in OTHERS]
-    asked.add_argument("worlds", nargs="*", help=f"of {', '.join(own)}; default: all")
-    asked.add_argument("--runs", type=int, default=40)
-    asked.add_argument("--first", type=int, default=0)
-    told = asked.parse_args()
-    for wanted in told.worlds or own:
-        reported(wanted, told.runs, told.first)
+    main([name for name in WORLDS if name not in OTHERS])

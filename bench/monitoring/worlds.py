@@ -462,11 +462,16 @@ def reported(name, runs, first):
     )
 
 
+def main(names):
+    """Run the worlds that are asked for on the command line, by default those of `names`."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("worlds", nargs="*", help=f"of {', '.join(names)}; default: all")
+    parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--first", type=int, default=0)
+    options = parser.parse_args()
+    for name in options.worlds or names:
+        reported(name, options.runs, options.first)
+
+
 if __name__ == "__main__":
-    asked = argparse.ArgumentParser()
-    asked.add_argument("worlds", nargs="*", help=f"of {', '.join(WORLDS)}; default: all")
-    asked.add_argument("--runs", type=int, default=40)
-    asked.add_argument("--first", type=int, default=0)
-    told = asked.parse_args()
-    for wanted in told.worlds or WORLDS:
-        reported(wanted, told.runs, told.first)
+    main(list(WORLDS))
