@@ -334,7 +334,9 @@ class TestPast:
 
 
 class TestPulses:
-    def test_they_are_those_of_a_slow_count(self):
+    @pytest.mark.parametrize("keys", [40, 1])
+    @pytest.mark.parametrize("seconds", [10.0, 2.5])
+    def test_they_are_those_of_a_slow_count(self, keys, seconds):
         rng = np.random.default_rng(3)
         pulses, kept = Pulses(CeilingSpec(requests=10)), []
         for look in range(6):
@@ -344,21 +346,21 @@ class TestPulses:
                 failed=rng.random(count) < 0.3,
                 timed_out=np.zeros(count, dtype=np.bool_),
                 micros=np.ones(count),
-                key=rng.integers(0, 40, count).astype(np.uint64),
+                key=rng.integers(0, keys, count).astype(np.uint64),
             )
-            arrived = Arrived(requests, rng.random(count) * 10)
-            found = dict(pulses.of(arrived, 10.0))
+            arrived = Arrived(requests, rng.random(count) * seconds)
+            found = dict(pulses.of(arrived, seconds))
             kept += list(
                 zip(
-                    (arrived.seconds + 10 * look).tolist(),
+                    (arrived.seconds + seconds * look).tolist(),
                     requests.candidate.tolist(),
                     requests.failed.tolist(),
                     requests.key.tolist(),
                     strict=True,
                 )
             )
-            for second in range(1, 11):
-                slow, failures = slow_pulse(kept, 10 * look + second)
+            for second in range(1, int(seconds) + 1):
+                slow, failures = slow_pulse(kept, seconds * look + second)
                 assert (second in found) == (failures > 2)
                 assert second not in found or found[second] == slow
 
