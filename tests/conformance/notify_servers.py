@@ -169,6 +169,8 @@ class _Talk:
         elif box.how == "trickle":
             while not box.ending.wait(0.05):
                 self.one.sendall(b"220-")
+        elif box.how == "endless line":
+            self.one.sendall(b"220-" + b"x" * 10_000)
         elif box.how != "hang up":
             self.say("220 here")
             while line := self.lines.readline():

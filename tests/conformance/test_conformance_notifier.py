@@ -242,6 +242,11 @@ class TestMail(NotifierConformance):
         MailWorld(box).notifier().send(msgspec.structs.replace(SAMPLE, text="other"), seconds=10)
         assert len(box.mails) == 1
 
+    def test_a_line_without_an_end_is_no_refusal(self, box):
+        box.how = "endless line"
+        with pytest.raises(EngineUnavailableError, match="does not answer: Line too long"):
+            MailWorld(box).notifier().send(SAMPLE, seconds=10)
+
     def test_a_wrong_password_is_refused_and_not_told(self, box):
         url = f"smtp://ada@127.0.0.1:{box.port}?from=c@example.com&to=b@x.org&tls=none&password=MAIL"
         secrets = MemorySecrets({"MAIL": "not the one"})

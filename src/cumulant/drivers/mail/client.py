@@ -47,6 +47,8 @@ class Mail:
         except smtplib.SMTPRecipientsRefused as error:
             raise _answered(max(code for code, _ in error.recipients.values()), "every address is refused") from None
         except smtplib.SMTPResponseException as error:
+            if isinstance(error.smtp_error, str):  # smtplib's own words, for a line without an end; a reply is bytes
+                raise EngineUnavailableError(f"the mail server does not answer: {error.smtp_error}") from None
             of_it = isinstance(error, smtplib.SMTPDataError) or error.smtp_code == _TOO_LARGE
             raise _answered(error.smtp_code, _plain(error.smtp_error, password), of_the_message=of_it) from None
         except smtplib.SMTPNotSupportedError as error:
