@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cumulant.data.breach import SourceBreachError
     from cumulant.data.contract import in_force
+    from cumulant.data.csv_text import Table
     from cumulant.data.events import facts_of
     from cumulant.data.given import as_fields, not_prepared, reading
-    from cumulant.data.ingestion import ingest
+    from cumulant.data.ingestion import READING, ingest
     from cumulant.data.judge import told, warnings_of
+    from cumulant.data.listing import find, shown
     from cumulant.data.masking import mask, mask_frame
     from cumulant.data.odcs import Contract, from_odcs, to_odcs
     from cumulant.data.prepare import prepare_digest
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
         scan,
         source_of,
     )
-    from cumulant.data.sources import Table, find, read, read_any, refuse_short, said_of_short, shown
+    from cumulant.data.sources import describe_malformed, read, read_any, refuse_malformed
     from cumulant.data.spec import EventTime, RuleSpec, SchemaPolicy, SourceSpec, TableRule, declared
     from cumulant.data.streaming import Piece, Stream
     from cumulant.data.usage import declared_uses, referred_uses
@@ -42,11 +44,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "breach": ("SourceBreachError",),
     "contract": ("in_force",),
+    "csv_text": ("Table",),
     "events": ("facts_of",),
     "proposal": ("Proposal", "infer"),
     "given": ("as_fields", "not_prepared", "reading"),
-    "ingestion": ("ingest",),
+    "ingestion": ("READING", "ingest"),
     "judge": ("told", "warnings_of"),
+    "listing": ("find", "shown"),
     "masking": ("mask", "mask_frame"),
     "odcs": ("Contract", "from_odcs", "to_odcs"),
     "profile": ("ColumnProfile", "Profile"),
@@ -55,7 +59,7 @@ _HOMES = {
     "row_rules": ("request_rules", "unchecked_rules"),
     "shift": ("moved", "shifts"),
     "snapshot": ("CheckResult", "SchemaChange", "Shift", "Snapshot", "SourceFile", "scan", "source_of"),
-    "sources": ("Table", "find", "read", "read_any", "refuse_short", "said_of_short", "shown"),
+    "sources": ("describe_malformed", "read", "read_any", "refuse_malformed"),
     "user_frames": ("to_polars",),
     "spec": ("EventTime", "RuleSpec", "SchemaPolicy", "SourceSpec", "TableRule", "declared"),
     "streaming": ("Piece", "Stream"),
@@ -65,6 +69,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "READING",
     "CheckResult",
     "ColumnProfile",
     "Contract",
@@ -86,6 +91,7 @@ __all__ = [
     "as_fields",
     "declared",
     "declared_uses",
+    "describe_malformed",
     "expired",
     "facts_of",
     "find",
@@ -105,10 +111,9 @@ __all__ = [
     "read_any",
     "reading",
     "referred_uses",
-    "refuse_short",
+    "refuse_malformed",
     "removable",
     "request_rules",
-    "said_of_short",
     "scan",
     "shifts",
     "shown",

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import DType, Field
 from cumulant.data import date_text, number_text
+from cumulant.data.identifier_text import merging
 from cumulant.data.spec import RuleSpec, SourceSpec, is_delay
 
 UTC_MICROS = pl.Datetime("us", "UTC")
@@ -45,18 +46,21 @@ _MOSTLY = 0.5
 #: 2000 and 2100 in seconds since 1970 UTC: a number between them, or a thousand times as large, can be meant as a time
 EPOCH = (946_684_800, 4_102_444_800)
 TRUE, FALSE = ("true", "t", "yes", "y", "1"), ("false", "f", "no", "n", "0")
-_ISO = r"^(\d{4}-\d{2}-\d{2})(?:[T ](\d{2}:\d{2})(:\d{2}(?:\.\d{1,9})?)?)?\s*(Z|z|[+-]\d{2}:?\d{2})?$"
+#: what no zone's offset has been beyond
+_OFFSET = r"Z|z|[+-](?:0[0-9]|1[0-5]):?[0-5][0-9]"
+_ISO = rf"^(\d{{4}}-\d{{2}}-\d{{2}})(?:[T ](\d{{2}}:\d{{2}})(:\d{{2}}(?:\.\d{{1,9}})?)?)?\s*({_OFFSET})?$"
 #: the basic format of ISO 8601, to the second
 _ISO_BASIC, _EXTENDED = r"^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)", "${1}-${2}-${3}T${4}:${5}:${6}"
-_ISO_DAY = r"^\d{4}-\d{2}-\d{2}$"
+#: NaN in a text of numbers is a missing value
+_NOT_A_NUMBER = r"(?i)^[+-]?nan$"
 
 
 @dataclass(frozen=True)
 class Cast:
     """How one column is read. `expr` gives its values, null where one cannot be read.
 
-    On the raw column, `present` marks values that must not be lost by reading (None: none can be), and
-    `zoneless` marks times without a zone.
+    On the raw column, `present` marks values that must not be lost by reading (None: none can be), `zoneless` marks
+    times without a zone, and `merging` texts with leading zeros that are read as the number of another text.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Cast:
     zone: str | None = None
     present: pl.Expr | None = None
     zoneless: pl.Expr | None = None
+    merging: pl.Expr | None = None
 
 
 def conform(frame: pl.LazyFrame, fields: Sequence[Field]) -> pl.LazyFrame:
@@ -165,10 +170,14 @@ def _cast(name: str, dtype: pl.DataType, declared: DType | None, spec: SourceSpe
         expr = pl.coalesce(date_text.read(_plain(value), written).dt.date(), _as(value, dtype, target))
     else:
         expr = value.fill_nan(None) if dtype.is_float() and target == "float" else _as(value, dtype, target)
-    if isinstance(dtype, pl.String) and target in ("int", "float", "bool", "date"):
+    number = target in ("int", "float")
+    if isinstance(dtype, pl.String) and (number or target in ("bool", "date")):
         present = present & (value.str.strip_chars() != "")
+    if _is_text(dtype) and number:  # as in a column that an engine has read as numbers
+        present = present & ~_plain(value).str.contains(_NOT_A_NUMBER)
     fails = _may_fail(dtype, target)
-    return Cast(name, target, expr.alias(name), empty, present=present if fails else None)
+    merged = merging(_plain(value), expr) if isinstance(dtype, pl.String) and number else None
+    return Cast(name, target, expr.alias(name), empty, present=present if fails else None, merging=merged)
 
 
 def natural(dtype: pl.DataType) -> DType | None:
@@ -198,8 +207,8 @@ def _as(value: pl.Expr, dtype: pl.DataType, target: DType) -> pl.Expr:
     if target == "bool":
         return _truth(value, dtype)
     if target == "date" and text:
-        day = _plain(value).str.slice(0, 10)
-        return pl.when(day.str.contains(_ISO_DAY)).then(day.str.to_date("%Y-%m-%d", strict=False))
+        local, _ = _iso_parts(_plain(value))
+        return local.dt.date()
     if target in ("date", "bytes") and natural(dtype) not in (target, "time", "str"):
         return pl.when(value.is_null()).then(None).cast(POLARS[target])
     return value.cast(POLARS[target], strict=False)
@@ -278,10 +287,7 @@ def _time_of_text(name: str, zone: str | None, spec: SourceSpec) -> Cast:
     text = _plain(pl.col(name))
     if spec.missing:
         text = pl.when(~text.is_in(spec.missing)).then(text)
-    parts = text.str.replace(_ISO_BASIC, _EXTENDED).str.extract_groups(_ISO)
-    day, clock, seconds, offset = (parts.struct.field(str(index)) for index in (1, 2, 3, 4))
-    clock = day + " " + clock.fill_null("00:00") + seconds.fill_null(":00")
-    local = clock.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
+    local, offset = _iso_parts(text)
     digits = offset.str.replace_all("[:Zz]", "").str.pad_end(5, "0")
     minutes = digits.str.slice(1, 2).cast(pl.Int64, strict=False) * 60 + digits.str.slice(3, 2).cast(
         pl.Int64, strict=False
@@ -301,6 +307,14 @@ def _time_of_text(name: str, zone: str | None, spec: SourceSpec) -> Cast:
         present=present,
         zoneless=zoneless,
     )
+
+
+def _iso_parts(text: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """The local time of ISO 8601 text (a day alone is its begin), and its offset as text; null where it is none."""
+    parts = text.str.replace(_ISO_BASIC, _EXTENDED).str.extract_groups(_ISO)
+    day, clock, seconds, offset = (parts.struct.field(str(index)) for index in (1, 2, 3, 4))
+    clock = day + " " + clock.fill_null("00:00") + seconds.fill_null(":00")
+    return clock.str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False), offset
 
 
 def refuse_zoneless(cast: Cast, source: str) -> None:

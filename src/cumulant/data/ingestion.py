@@ -18,8 +18,11 @@ from cumulant.core.refs import TableRef
 from cumulant.core.units import duration, micros, share
 from cumulant.data.breach import SourceBreachError
 from cumulant.data.contract import contract_of, merged
+from cumulant.data.csv_text import Table
+from cumulant.data.file_checks import padding_warnings
 from cumulant.data.judge import breaches, hint_for, row_checks, table_checks
 from cumulant.data.late import refuse_late
+from cumulant.data.listing import find, shown
 from cumulant.data.parts import PartFacts, Workshop
 from cumulant.data.prepare import load
 from cumulant.data.profile import merge
@@ -27,13 +30,14 @@ from cumulant.data.rules import RuleCompiler
 from cumulant.data.schema import changes, fields_of, text_columns
 from cumulant.data.shift import Shifts, shifts
 from cumulant.data.snapshot import CheckResult, SchemaChange, Shift, Snapshot, SourceFile
-from cumulant.data.sources import Table, find, frame_digest, read_table, shown
+from cumulant.data.sources import frame_digest, read_table
 from cumulant.data.spec import SourceSpec, is_delay
 from cumulant.data.user_frames import to_polars
 from cumulant.ports.files import Files
 from cumulant.ports.tables import TableStore
 
-FORMAT = 1
+#: how files are read; another number reads them all again
+READING = 2
 FILE = "__file"
 #: attributes of a declaration that do not change which rows a snapshot holds
 _NOT_IDENTITY = ("path", "quarantine", "table", "on_schema_change", "keep", "contract")
@@ -113,7 +117,7 @@ def _declaration(spec: SourceSpec, prepare: str | None) -> str:
     declared = spec.plain()
     for attribute in _NOT_IDENTITY:
         declared.pop(attribute)
-    return digest([FORMAT, declared, spec.table.where, prepare])
+    return digest([READING, declared, spec.table.where, prepare])
 
 
 def _handed(frame: object, name: str) -> _Input:
@@ -154,8 +158,8 @@ def _parts(inputs: Sequence[_Input], shop: Workshop, declaration: str, progress:
 
 
 def _made(shop: Workshop, name: str, item: _Input, texts: Collection[str]) -> PartFacts:
-    rows, short = item.rows(texts)
-    return shop.make(name, rows, url=item.url, guessed=item.guessed, short=short)
+    table = item.rows(texts)
+    return shop.make(name, table.rows, url=item.url, guessed=item.guessed, malformed=table.malformed)
 
 
 def _read_again_as_text(
@@ -210,7 +214,7 @@ class _Bill:
         named = {rule.references.partition(".")[0] for rule in self.spec.rules.values() if rule.references}
         references = {source: self.others[source].id for source in named}
         types = [(field.name, field.dtype) for field in self.fields]
-        return digest([FORMAT, self.name, [item.sha256 for item in self.inputs], self.declaration, references, types])
+        return digest([READING, self.name, [item.sha256 for item in self.inputs], self.declaration, references, types])
 
     @property
     def fresh(self) -> list[tuple[str, PartFacts]]:
@@ -249,6 +253,7 @@ def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measur
         changes=bill.previous.changes if same and bill.previous else changed,
         shifts=bill.previous.shifts if same and bill.previous else moved,
         unchecked=bill.unchecked,
+        warnings=tuple(padding_warnings([item.url for item in bill.inputs], bill.parts)),
         profile=profile,
         bytes=sum(part.rows.bytes for part in bill.kept),
         csv_bytes=sum(part.csv_bytes for part in bill.kept),

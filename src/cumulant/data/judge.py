@@ -131,10 +131,14 @@ def _change(change: SchemaChange) -> str:
 
 def warnings_of(snapshot: Snapshot) -> tuple[str, ...]:
     """What a person should know of an accepted snapshot: columns lost that nothing uses, or that the policy let go,
-    and what its contract asks that nothing checks.
+    what of its files may not be as meant, and what its contract asks that nothing checks.
     """
     lost = [told(change) for change in snapshot.changes if change.kind not in ("added", "widened")]
-    return (*lost, *(f"the contract asks more than is checked: {note}" for note in snapshot.unchecked))
+    return (
+        *lost,
+        *snapshot.warnings,
+        *(f"the contract asks more than is checked: {note}" for note in snapshot.unchecked),
+    )
 
 
 def hint_for(snapshot: Snapshot, example: Callable[[CheckResult], object] = lambda _: None) -> str:

@@ -16,6 +16,7 @@ from cumulant.core.errors import DefinitionError
 from cumulant.core.plan import DType, Field
 from cumulant.core.refs import TableRef
 from cumulant.data.casts import Cast, casts, numbers_meant, refuse_zoneless
+from cumulant.data.identifier_text import padded_width
 from cumulant.data.prepare import Prepare
 from cumulant.data.profile import Profile, profile
 from cumulant.data.rowwise import SAMPLE, check_row_wise
@@ -32,19 +33,22 @@ from cumulant.data.spec import SourceSpec, is_delay
 from cumulant.ports.tables import TableStore
 
 RULE, POSITION = "__rule", "__row"
-#: the rule that a CSV row with too few fields breaks
-SHORT = "row:fields"
+#: the rule that a CSV row with another number of fields than the header breaks
+MALFORMED = "row:fields"
 _CSV_SAMPLE = 5000
 
 
 class PartField(msgspec.Struct, frozen=True, kw_only=True):
-    """A column of a part. `empty`: it holds only nulls, so its type says nothing. `guessed`: from text."""
+    """A column of a part. `empty`: it holds only nulls, so its type says nothing. `guessed`: from text. `padded`: the
+    digits of its longest number with leading zeros, where it is read as numbers.
+    """
 
     name: str
     dtype: DType
     zone: str | None = None
     empty: bool = False
     guessed: bool = False
+    padded: int | None = None
 
 
 class PartCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,11 +100,12 @@ class Workshop:
         return facts if whole else None
 
     def make(
-        self, digest: str, raw: pl.DataFrame, *, url: str, guessed: bool, short: pl.DataFrame | None = None
+        self, digest: str, raw: pl.DataFrame, *, url: str, guessed: bool, malformed: pl.DataFrame | None = None
     ) -> PartFacts:
         """Prepare, read, check and store the rows of one file. `guessed`: its types were inferred from text.
 
-        `short` are rows with too few fields, as `Table` has them: they are refused, and not shown to `prepare`.
+        `malformed` are rows with too few or too many fields, as `Table` has them: they are refused, and not shown to
+        `prepare`.
 
         Raises:
             DataError: the file lacks a declared column, or its values have no place in a table.
@@ -113,21 +118,21 @@ class Workshop:
         rows = self._prepared(raw)
         check_columns(self.spec, rows.columns, source=self.source, url=url)
         sorted_out = _sort_out(rows, self)
-        fields = _fields(sorted_out, self.spec, guessed=guessed)
-        refused = [sorted_out.refused, *([] if short is None else [_short(short)])]
+        fields = _fields(sorted_out, rows, self.spec, guessed=guessed)
+        refused = [sorted_out.refused, *([] if malformed is None else [_malformed(malformed)])]
         written = self.tables.write(self.key(digest, "rows"), sorted_out.passed)
         facts = PartFacts(
             digest=digest,
-            rows_in=raw.height + (0 if short is None else short.height),
+            rows_in=raw.height + (0 if malformed is None else malformed.height),
             rows_dropped=raw.height - rows.height,
             rows=written,
             refused=tuple(
                 self.tables.write(self.key(digest, place), frame)
-                for place, frame in zip(("refused", "short"), refused, strict=False)
+                for place, frame in zip(("refused", "malformed"), refused, strict=False)
                 if frame.height
             ),
             fields=fields,
-            checks=(*sorted_out.checks, *([] if short is None else [_short_check(short)])),
+            checks=(*sorted_out.checks, *([] if malformed is None else [_malformed_check(malformed)])),
             profile=profile(sorted_out.passed, plain_fields(fields, self.spec)),
             csv_bytes=csv_size(sorted_out.passed),
         )
@@ -162,14 +167,14 @@ class Workshop:
         return facts
 
 
-def _short(short: pl.DataFrame) -> pl.DataFrame:
-    """Rows with too few fields as refused rows: nobody can say which of their values belongs to which column."""
-    return short.select(pl.lit(SHORT).alias(RULE), POSITION, pl.exclude(POSITION))
+def _malformed(rows: pl.DataFrame) -> pl.DataFrame:
+    """Malformed rows as refused rows: nobody can say which of their values belongs to which column."""
+    return rows.select(pl.lit(MALFORMED).alias(RULE), POSITION, pl.exclude(POSITION))
 
 
-def _short_check(short: pl.DataFrame) -> PartCheck:
-    text = f"each row has the {short.width - 1} fields of the header"
-    return PartCheck(rule=SHORT, column=None, text=text, failed=short.height)
+def _malformed_check(rows: pl.DataFrame) -> PartCheck:
+    text = f"each row has the {rows.width - 2} fields of the header"
+    return PartCheck(rule=MALFORMED, column=None, text=text, failed=rows.height)
 
 
 @dataclass(frozen=True)
@@ -299,7 +304,7 @@ def _refused(
     )
 
 
-def _fields(found: _SortedOut, spec: SourceSpec, *, guessed: bool) -> tuple[PartField, ...]:
+def _fields(found: _SortedOut, rows: pl.DataFrame, spec: SourceSpec, *, guessed: bool) -> tuple[PartField, ...]:
     declared = {name for name, rule in spec.rules.items() if rule.type is not None}
     declared |= {spec.time.column} if spec.time else set()
     declared |= {when for when in spec.known_time if not is_delay(when)}
@@ -311,6 +316,7 @@ def _fields(found: _SortedOut, spec: SourceSpec, *, guessed: bool) -> tuple[Part
             zone=cast.zone,
             empty=cast.name not in declared and (cast.empty or found.passed[cast.name].null_count() == height),
             guessed=guessed and cast.name not in declared,
+            padded=None if cast.merging is None else padded_width(rows[cast.name].str.strip_chars()),
         )
         for cast in found.casts
     )

@@ -10,25 +10,18 @@ import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
-from cumulant.data import date_text, number_text, row_times
+from cumulant.data import date_text, row_times
 from cumulant.data.casts import EPOCH, casts, natural
 from cumulant.data.personal_columns import named_personal, personal_columns, words_of
 from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
+from cumulant.data.text_types import WARNING, TextTypes
 from cumulant.data.user_frames import to_polars
 
 _TIME_WORDS = ("event", "timestamp", "datetime", "time", "date", "created", "occurred", "at", "ts")
 _EPOCH_WORDS = ("epoch", "unix", "unixtime")
 #: 2000 and 2035 in seconds since 1970 UTC, between which whole numbers under the name of a time are taken for one
 _EPOCH = (EPOCH[0], 2_051_222_400)
-#: what may go to quarantine before a run stops, so that wrong values in a column of numbers may
-_QUARANTINE = 0.01
-_MOSTLY_NUMBERS = 0.9
 _KEY_WORDS = ("id", "key", "uuid", "code", "number", "no")
-#: whole numbers that may need more than 64 bits
-_LONG = r"^[+-]?\d{19,}$"
-_MARKS = ("?", "NA", "N/A", "n/a", "NULL", "null", "None", "-", "NaN", "nan")
-#: begins a note that nobody should overlook
-WARNING = "warning: "
 _SET_LIMIT = 20
 _SURE = 100
 #: a column is taken for one that starts at 0 where its smallest value is at most this share of its largest
@@ -53,11 +46,13 @@ def infer(
     time: str | None = None,
     key: Sequence[str] = (),
     target: str | None = None,
+    quoted: Collection[str] = (),
     rules: bool = True,
 ) -> Proposal:
     """A proposed declaration for `frame` (what `read` gives, or a user's own).
 
-    `time`, `key` and `target` are what the user already said; the target column gets no rules. With `rules`
+    `time`, `key` and `target` are what the user already said; the target column gets no rules. `quoted` are columns
+    whose quotes say that their digits are text, as `Table` has them. With `rules`
     off only what is needed to read the data is proposed (missing marks, types, key, time, personal columns).
 
     Raises:
@@ -73,22 +68,23 @@ def infer(
                 subject=name,
                 hint=did_you_mean(name, rows.columns) or f"columns: {', '.join(rows.columns[:20])}",
             )
-    return _Look(rows, path, target).propose(time, tuple(key), rules=rules)
+    return _Look(rows, path, target, quoted).propose(time, tuple(key), rules=rules)
 
 
 class _Look:
     """One look at a frame; notes are gathered on the way."""
 
-    def __init__(self, rows: pl.DataFrame, path: str, target: str | None) -> None:
-        self._raw, self._path, self._target = rows, path, target
+    def __init__(self, rows: pl.DataFrame, path: str, target: str | None, quoted: Collection[str]) -> None:
+        self._raw, self._path, self._target, self._quoted = rows, path, target, quoted
         self._notes: list[str] = []
         self._rules: dict[str, dict[str, Any]] = {}
-        self._wrong = 0
         self._later: tuple[str, ...] = ()
 
     def propose(self, time: str | None, key: tuple[str, ...], *, rules: bool) -> Proposal:
-        missing = self._missing()
-        self._types(missing)
+        types = TextTypes(self._raw, self._quoted)
+        missing = types.missing()
+        types.propose(missing)
+        self._rules, self._notes = types.rules, types.notes
         event = self._event_time(time)
         self._further_times(event, missing, key)
         self._rows = self._read(missing, event)
@@ -106,90 +102,6 @@ class _Look:
             personal=personal,
         )
         return Proposal(spec=spec, notes=tuple(self._notes), later=self._later)
-
-    def _texts(self) -> list[str]:
-        return [name for name, dtype in self._raw.schema.items() if isinstance(dtype, pl.String)]
-
-    def _missing(self) -> list[str]:
-        """Texts that stand for a missing value; only files can declare them."""
-        found: dict[str, list[str]] = {}
-        for name in self._texts():
-            text = self._raw[name].str.strip_chars()
-            for mark in _MARKS:
-                if (text == mark).any() and text.n_unique() > 2:
-                    found.setdefault(mark, []).append(name)
-        for mark, names in found.items():
-            self._notes.append(f'"{mark}" is read as missing (seen in {", ".join(names[:5])})')
-        return list(found)
-
-    def _types(self, missing: list[str]) -> None:
-        """Text columns that hold numbers but for missing marks and blanks."""
-        for name in self._texts():
-            text = self._raw[name].str.strip_chars()
-            text = text.filter(text.is_not_null() & (text != "") & ~text.is_in(missing))
-            if not text.len():
-                continue
-            if text.cast(pl.Float64, strict=False).null_count():
-                if not self._formatted(name, text) and not self._nearly_numbers(name, missing):
-                    self._dates(name, text)
-                continue
-            whole = text.cast(pl.Int64, strict=False).null_count() == 0
-            if whole and text.str.contains(r"^[+-]?0\d").any():
-                continue  # codes such as 007
-            if not whole and text.str.contains(_LONG).any():
-                self._notes.append(f"{name} stays text: its whole numbers need more than 64 bits")
-                continue
-            self._rules.setdefault(name, {})["type"] = "int" if whole else "float"
-            self._notes.append(f"{name} is read as a number: every value but blanks and missing marks is one")
-
-    def _nearly_numbers(self, name: str, missing: list[str]) -> bool:
-        """Say where a few values keep a column of numbers from being one; few enough go to quarantine."""
-        text = self._raw[name].str.strip_chars()
-        held = text.is_not_null() & (text != "") & ~text.is_in(missing)
-        plain = text.cast(pl.Float64, strict=False).is_not_null()
-        written = held & number_text.formatted(text).fill_null(False)  # noqa: FBT003
-        form = number_text.detect(text.filter(written)) if (written & ~plain).any() else None
-        wrong = (held & ~(plain if form is None else written)).arg_true()
-        if wrong.len() > (1 - _MOSTLY_NUMBERS) * int(held.sum()):
-            return False
-        count, first = f"{wrong.len():,} of {text.len():,} values", wrong[0] + 1
-        said = f"{WARNING}{name} holds numbers, but {count} are none (the first in row {first:,})"
-        if self._wrong + wrong.len() > _QUARANTINE * text.len():
-            self._notes.append(f"{said}; it stays text: mend them, or declare what they mean under `missing`")
-            return True
-        self._wrong += wrong.len()
-        self._rules.setdefault(name, {}).update(
-            {"type": "float"} if form is None else {"type": "float", "number_format": form}
-        )
-        self._notes.append(f"{said}; it is read as a number, and rows without one there go to quarantine")
-        return True
-
-    def _formatted(self, name: str, text: pl.Series) -> bool:
-        """Whether all of a text column are formatted numbers; declared where the format is clear."""
-        if (form := number_text.detect(text)) is not None:
-            self._rules.setdefault(name, {}).update(type="float", number_format=form)
-            self._notes.append(f"{name} is text that is read as numbers, written {form}; requests carry plain numbers")
-            return True
-        if not number_text.is_formatted(text):
-            return False
-        self._notes.append(
-            f"{name} stays text, though it looks like formatted numbers: their format is unclear, their units differ, "
-            f"or they may be identifiers; if it is a number: rules: {{{name}: {{type: float, number_format: "
-            "'1,234.5'}}, or '1.234,5'"
-        )
-        return True
-
-    def _dates(self, name: str, text: pl.Series) -> None:
-        """Dates that are not ISO 8601; declared where the order of day and month is clear."""
-        if (form := date_text.detect(text)) is not None:
-            kind = "time" if date_text.has_clock(text) else "date"
-            self._rules.setdefault(name, {}).update(type=kind, date_format=form)
-            self._notes.append(f"{name} is text that is read as {kind}s, written {form}; requests carry ISO 8601")
-        elif date_text.is_date(text):
-            self._notes.append(
-                f"{name} stays text, though it looks like dates: which part is the day and which the month is unclear; "
-                f"if it is one: rules: {{{name}: {{type: date, date_format: 31/12/2024}}}}, or 12/31/2024"
-            )
 
     def _event_time(self, named: str | None) -> EventTime | None:
         candidates = self._times()

@@ -1,4 +1,5 @@
-"""The records of CSV text, counted apart from the engine, which fills a record with too few fields with nulls.
+"""The records of CSV text, counted apart from the engine, which fills a record with too few fields with nulls and
+refuses a text for one with too many.
 
 A record ends at a line end outside quotes. A blank line is no record of a table of several columns.
 """
@@ -16,20 +17,21 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: the position of a short record among the records of its file
-POSITION = "__row"
+#: the position of a malformed record among the records of its file (from 0), and the line in which it begins (from 1)
+POSITION, LINE = "__row", "__line"
 _QUOTE, _LINE_END, _RETURN = ord('"'), ord("\n"), ord("\r")
 
 
 @dataclass(frozen=True)
-class ShortRecords:
-    """What is left of the text without its short records and blank lines, and the short records as text.
+class MalformedRecords:
+    """What is left of the text without blank lines and records of another number of fields, and these as text.
 
-    `short` has `__row` (Int64, among the records of the file) and the header's columns, null where there is no field.
+    `rows` has `__row` and `__line` (Int64) and the header's columns: null where there is no field, without the fields
+    beyond the header's.
     """
 
     content: bytes
-    short: pl.DataFrame
+    rows: pl.DataFrame
 
 
 def open_quote(content: bytes, separator: str) -> int | None:
@@ -50,8 +52,8 @@ def open_quote(content: bytes, separator: str) -> int | None:
     return None
 
 
-def short_records(content: bytes, separator: str, names: list[str], *, records: int) -> ShortRecords | None:
-    """The records with fewer fields than `names`, taken out of the text; None where there is none.
+def malformed_records(content: bytes, separator: str, names: list[str], *, records: int) -> MalformedRecords | None:
+    """The records with fewer or more fields than `names`, taken out of the text; None where there is none.
 
     None too where the engine counted other than `records` records: then its lines are split otherwise.
     """
@@ -68,14 +70,16 @@ def short_records(content: bytes, separator: str, names: list[str], *, records: 
     first = int(np.argmin(blank))  # the header; blank lines before it are skipped
     if starts.size - first - 1 != records:
         return None
-    wrong = (fields < len(names)) | blank
+    wrong = (fields != len(names)) | blank
     wrong[: first + 1] = False
     if not wrong.any():
         return None
-    short = np.flatnonzero(wrong & ~blank)
-    position = np.cumsum(~blank)[short] - 2  # without the header, from 0
-    lines = [_line(content, starts, index) for index in short.tolist()]
-    return ShortRecords(_lines(content, starts, np.flatnonzero(~wrong)), _texts(lines, separator, names, position))
+    malformed = np.flatnonzero(wrong & ~blank)
+    position = np.cumsum(~blank)[malformed] - 2  # without the header, from 0
+    begin = np.searchsorted(np.flatnonzero(data == _LINE_END), starts[malformed]) + 1
+    lines = [_line(content, starts, index) for index in malformed.tolist()]
+    rows = _texts(lines, separator, names, position, begin)
+    return MalformedRecords(_lines(content, starts, np.flatnonzero(~wrong)), rows)
 
 
 def _bounds(data: NDArray[np.uint8], quotes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -117,11 +121,13 @@ def _lines(content: bytes, starts: NDArray[np.int64], chosen: NDArray[np.int64])
     return b"".join(content[int(bounds[run[0]]) : int(bounds[run[-1] + 1])] for run in runs)
 
 
-def _texts(lines: list[bytes], separator: str, names: list[str], position: NDArray[np.int64]) -> pl.DataFrame:
+def _texts(
+    lines: list[bytes], separator: str, names: list[str], position: NDArray[np.int64], begin: NDArray[np.int64]
+) -> pl.DataFrame:
     rows = []
-    for line, place in zip(lines, position.tolist(), strict=True):
+    for line, place, first in zip(lines, position.tolist(), begin.tolist(), strict=True):
         text = io.StringIO(line.decode("utf-8", errors="replace"), newline="")
         fields = [field or None for field in next(csv.reader(text, delimiter=separator), [])][: len(names)]
-        rows.append([place, *fields, *[None] * (len(names) - len(fields))])
-    schema = {POSITION: pl.Int64(), **dict.fromkeys(names, pl.String())}
+        rows.append([place, first, *fields, *[None] * (len(names) - len(fields))])
+    schema = {POSITION: pl.Int64(), LINE: pl.Int64(), **dict.fromkeys(names, pl.String())}
     return pl.DataFrame(rows, schema=schema, orient="row")

@@ -17,7 +17,7 @@ from cumulant.core.units import moment, share
 from cumulant.data.casts import POLARS, Cast
 from cumulant.data.spec import Bound, Member, RuleSpec, SourceSpec
 
-_PRESENT, _ZONELESS = "__present:", "__zoneless:"
+_PRESENT, _ZONELESS, _MERGING = "__present:", "__zoneless:", "__merging:"
 RuleCompiler = Callable[[str], pl.Expr]
 
 
@@ -41,11 +41,7 @@ def compile_rules(
         DefinitionError: a pattern or condition that cannot be understood.
     """
     types = {cast.name: cast.dtype for cast in casts}
-    checks = [
-        RowCheck(f"{column}:nulls", column, f"{column} is not null", pl.col(column).is_null())
-        for column in _needed(spec)
-        if column in types
-    ]
+    checks = [_presence(column, types[column]) for column in _needed(spec) if column in types]
     for column, rule in spec.rules.items():
         if column in types:
             checks += _column_checks(column, rule, types[column], source=source, personal=column in spec.personal)
@@ -55,6 +51,7 @@ def compile_rules(
 def reading_marks(casts: list[Cast]) -> list[pl.Expr]:
     """What must be known of the raw columns to tell which values were lost by reading them."""
     marks = [cast.present.alias(f"{_PRESENT}{cast.name}") for cast in casts if cast.present is not None]
+    marks += [cast.merging.alias(f"{_MERGING}{cast.name}") for cast in casts if cast.merging is not None]
     return marks + [cast.zoneless.alias(f"{_ZONELESS}{cast.name}") for cast in casts if cast.zoneless is not None]
 
 
@@ -69,12 +66,27 @@ def reading_checks(casts: list[Cast]) -> list[RowCheck]:
         if cast.present is not None:
             lost = pl.col(f"{_PRESENT}{name}") & pl.col(name).is_null()
             checks.append(RowCheck(f"{name}:type", name, f"{name} is of type {cast.dtype}", lost))
+        if cast.merging is not None:
+            text = f"no two texts of {name} are one number but for leading zeros (`type: str` keeps them apart)"
+            checks.append(RowCheck(f"{name}:zeros", name, text, pl.col(f"{_MERGING}{name}")))
     return checks
 
 
 def is_row_rule(nulls: str | float | None) -> bool:
     """Whether a limit on nulls refuses single rows (a limit of none) and not the source."""
     return nulls is not None and share(nulls) == 0
+
+
+def _presence(column: str, dtype: DType) -> RowCheck:
+    """A value that is known: text of blanks and infinite numbers are none."""
+    value = pl.col(column)
+    if dtype == "str":
+        blank = value.is_null() | (value.str.strip_chars() == "")
+        return RowCheck(f"{column}:nulls", column, f"{column} is not null or blank", blank)
+    if dtype == "float":
+        unknown = value.is_null() | value.is_infinite()
+        return RowCheck(f"{column}:nulls", column, f"{column} is not null or infinite", unknown)
+    return RowCheck(f"{column}:nulls", column, f"{column} is not null", value.is_null())
 
 
 def _needed(spec: SourceSpec) -> list[str]:

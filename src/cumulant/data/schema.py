@@ -68,11 +68,7 @@ def _never_null(spec: SourceSpec) -> set[str]:
 def text_columns(part: PartFacts, fields: Sequence[Field]) -> tuple[str, ...]:
     """Columns of a part that were guessed to be numbers and are text in the source: to be read again as text."""
     texts = {field.name for field in fields if field.dtype == "str"}
-    return tuple(
-        field.name
-        for field in part.fields
-        if field.guessed and not field.empty and field.dtype != "str" and field.name in texts
-    )
+    return tuple(field.name for field in part.fields if field.guessed and field.dtype != "str" and field.name in texts)
 
 
 def changes(

@@ -104,6 +104,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     shifts: tuple[Shift, ...] = ()
     #: what the source's contract file asks that nothing checks
     unchecked: tuple[str, ...] = ()
+    #: what of its files may not be as meant, though it is accepted
+    warnings: tuple[str, ...] = ()
     profile: Profile
     #: stored bytes of the parts, and what the same rows would take as CSV (measured on a sample)
     bytes: int

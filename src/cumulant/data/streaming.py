@@ -11,9 +11,11 @@ import polars as pl
 
 from cumulant.core.errors import DataError, missing_part
 from cumulant.data.blocks import blocks
+from cumulant.data.csv_text import DialectError
+from cumulant.data.listing import file_kind
 from cumulant.data.parquet_footer import refuse_encrypted, utf8
 from cumulant.data.parquet_memory import MOST_BYTES, fitting_rows
-from cumulant.data.sources import DialectError, file_kind, readable, text_table, whole_parquet
+from cumulant.data.sources import readable, text_table, whole_parquet
 from cumulant.data.spec import SourceSpec
 
 _BUFFER = 1 << 20

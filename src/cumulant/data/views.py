@@ -19,13 +19,13 @@ def personal_columns(snapshot: Snapshot) -> frozenset[str]:
 
 def quarantined(snapshot: Snapshot, tables: TableStore, salt: bytes, *, limit: int | None = None) -> pl.DataFrame:
     """The refused rows, at most `limit`: `__rule` that refused each, `__file` and `__row` (its position among the
-    prepared rows of that file; for a rule across files, among its accepted rows; for a row with too few fields, among
-    all rows of the file), then the columns as they came. Where a source has personal columns, all values of a row with
-    too few fields are hashed.
+    prepared rows of that file; for a rule across files, among its accepted rows; for a row with too few or too many
+    fields, among all rows of the file, and `__line` is the line in which it begins), then the columns as they came.
+    Where a source has personal columns, all values of such a row are hashed.
     """
     import polars as pl
 
-    from cumulant.data.parts import RULE, SHORT
+    from cumulant.data.parts import MALFORMED, RULE
 
     if snapshot.quarantine is None:
         names = [field.name for field in snapshot.fields]
@@ -35,7 +35,7 @@ def quarantined(snapshot: Snapshot, tables: TableStore, salt: bytes, *, limit: i
     rows = tables.scan(snapshot.quarantine)
     found = (rows if limit is None else rows.head(limit)).collect()
     personal = personal_columns(snapshot)
-    broken = found[RULE] == SHORT
+    broken = found[RULE] == MALFORMED
     if not personal or not broken.any():
         return mask_frame(found, personal, salt)
     # a value of such a row may stand under any column

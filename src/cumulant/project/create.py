@@ -24,9 +24,7 @@ from cumulant.project.staging import new_folder, target_folder
 from cumulant.project.templates import Created, write_schema
 
 if TYPE_CHECKING:
-    import polars as pl
-
-    from cumulant.data import RuleSpec, SourceSpec
+    from cumulant.data import RuleSpec, SourceSpec, Table
 
 __all__ = ["Created", "create_from", "create_from_frame"]
 
@@ -61,8 +59,9 @@ def create_from(
     parent = Path(directory).absolute()
     root = target_folder(name, parent)
     path = _reference(str(file), root)
-    raw, known, notes = _read(str(file), drivers)
-    found = inspect_table(raw, path=path, target=target, time=time, key=_columns(key), known=known)
+    table, known, notes = _read(str(file), drivers)
+    raw = table.rows
+    found = inspect_table(raw, path=path, target=target, time=time, key=_columns(key), known=known, quoted=table.quoted)
     with new_folder(name, parent) as content:
         _write(content, found, target, name=folder_name(root))
     return Created(root, (f"{raw.height:,} rows and {raw.width} columns were looked at", *notes, *found.notes))
@@ -121,9 +120,9 @@ def _reference(file: str, root: Path) -> str:
     return Path(os.path.relpath(Path.cwd() / path, root)).as_posix()
 
 
-def _read(file: str, drivers: Drivers | None) -> tuple[pl.DataFrame, SourceSpec, list[str]]:
+def _read(file: str, drivers: Drivers | None) -> tuple[Table, SourceSpec, list[str]]:
     """The first files' rows, what had to be declared to read them, and notes on that."""
-    from cumulant.data import SourceSpec, find, read_any, said_of_short
+    from cumulant.data import SourceSpec, describe_malformed, find, read_any
 
     known = drivers or Drivers.installed()
     here = Path.cwd()
@@ -137,9 +136,9 @@ def _read(file: str, drivers: Drivers | None) -> tuple[pl.DataFrame, SourceSpec,
         notes.append(f"fields are separated by {yaml_text(spec.separator)}")
     if spec.encoding != "utf-8":
         notes.append(f"the text is not UTF-8 and is read as {spec.encoding}")
-    if table.short is not None:
-        notes.append(f"warning: {said_of_short(table)} and will go to quarantine")
-    return table.rows, spec, notes
+    if table.malformed is not None:
+        notes.append(f"warning: {describe_malformed(table)} and will go to quarantine")
+    return table, spec, notes
 
 
 def _write(folder: Path, found: Inspection, target: str, *, name: str) -> None:

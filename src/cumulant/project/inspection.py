@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -53,12 +53,19 @@ class Inspection(msgspec.Struct, frozen=True):
 
 
 def inspect_table(
-    raw: pl.DataFrame, *, path: str, target: str, time: str | None, key: Sequence[str], known: SourceSpec | None = None
+    raw: pl.DataFrame,
+    *,
+    path: str,
+    target: str,
+    time: str | None,
+    key: Sequence[str],
+    known: SourceSpec | None = None,
+    quoted: Collection[str] = (),
 ) -> Inspection:
     """Look at a table as it was read, and decide.
 
     `target` is a column, or an expression over columns, which then are no features. `known` is what had to be
-    found out to read the table (a separator, an encoding).
+    found out to read the table (a separator, an encoding), `quoted` are columns of text whose digits are in quotes.
 
     Raises:
         DataError: no such column, no rows, a target with one value or none, a time that cannot be read.
@@ -68,7 +75,7 @@ def inspect_table(
 
     node = _named(raw, target, time, key)
     column = node.name if isinstance(node, Column) else None
-    proposal = infer(raw, path=path, time=time, key=key, target=column, rules=False)
+    proposal = infer(raw, path=path, time=time, key=key, target=column, quoted=quoted, rules=False)
     spec = proposal.spec
     if known is not None:
         spec = msgspec.structs.replace(spec, separator=known.separator, encoding=known.encoding)

@@ -40,7 +40,7 @@ def read_table(file: Path | str, *, like: SourceSpec | None = None) -> pl.DataFr
     Raises:
         DataError: nothing is there, or a file cannot be read.
     """
-    return _read(file, like or data.SourceSpec(), refuse=data.refuse_short)[0]
+    return _read(file, like or data.SourceSpec(), refuse=data.refuse_malformed)[0]
 
 
 def _read(
@@ -69,13 +69,15 @@ def propose(
     """
     progress(f"looking at {file}")
     broken: list[str] = []
+    quoted: set[str] = set()
 
     def note(table: data.Table, url: str) -> None:
-        if table.short is not None:
-            broken.append(f"warning: {url}: {data.said_of_short(table)}, which go to quarantine")
+        quoted.update(table.quoted)
+        if table.malformed is not None:
+            broken.append(f"warning: {url}: {data.describe_malformed(table)}, which go to quarantine")
 
     frame, read = _read(file, data.SourceSpec(), refuse=note)
-    found = data.infer(frame, path=str(file))
+    found = data.infer(frame, path=str(file), quoted=quoted)
     spec = msgspec.structs.replace(found.spec, path=str(file), separator=read.separator, encoding=read.encoding)
     contract = None
     if out is not None:

@@ -70,6 +70,7 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot]) -> tu
     spec = data.in_force(project.spec.data[name], source=name, root=project.root)
     files = data.find(spec, source=name, root=project.root, files=project.files())
     inputs = {
+        "reading": data.READING,
         # Not in full: a rule's set of allowed values may be personal.
         "declaration": digest(spec.plain()),
         "prepare": data.prepare_digest(spec.prepare, project.root),

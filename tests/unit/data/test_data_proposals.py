@@ -49,7 +49,7 @@ def test_every_part_of_a_proposal():
         "share": {"min": 0, "max": 1},
         "city": {"in": ["A", "B", "C"]},
         "plate": {"pattern": "^[A-Z]{2}[0-9]{3}$"},
-        "zip": {"pattern": "^[0-9]{5}$"},
+        "zip": {"type": "str", "pattern": "^[0-9]{5}$"},
     }
     for subject in ("createdAt", "order_id", "email", '"?"', "debt", "amount", "city", "plate"):
         assert any(subject in note for note in found.notes), subject
@@ -144,7 +144,7 @@ def test_what_the_user_said_goes_first():
     found = infer(frame, time="shipped", key=["email", "createdAt"], rules=False)
     assert found.spec.keys == ("email", "createdAt")
     assert found.spec.time == EventTime(column="shipped", zone="UTC")
-    assert set(found.spec.rules) == {"debt", "age"}
+    assert set(found.spec.rules) == {"debt", "age", "zip"}
     with pytest.raises(DataError, match='no column "shiped"') as caught:
         infer(frame, time="shiped")
     assert "shipped" in caught.value.hint

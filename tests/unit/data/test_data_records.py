@@ -10,21 +10,23 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError
 from cumulant.data import SourceSpec, quarantined, read
-from cumulant.data.records import open_quote, short_records
+from cumulant.data.records import malformed_records, open_quote
 
 SALT = b"salt"
 
 
 def taken(text: str, names: str = "abc", records: int | None = None):
     content = text.encode()
-    rows = pl.read_csv(io.BytesIO(content), infer_schema_length=None).height if records is None else records
-    return short_records(content, ",", list(names), records=rows)
+    read = pl.read_csv(io.BytesIO(content), infer_schema_length=None, truncate_ragged_lines=True)
+    rows = read.height if records is None else records
+    return malformed_records(content, ",", list(names), records=rows)
 
 
-def test_short_records_are_taken_out_and_kept_as_text():
-    found = taken('a,b,c\n1,2,3\n4,5\n"x, ""y""\nz"\n6,7,8\n\n9,,\n')
+def test_malformed_records_are_taken_out_and_kept_as_text():
+    text = 'a,b,c\n1,2,3\n4,5\n"x, ""y""\nz"\n6,7,8\n\n9,,\n1,2,3,4\n'
+    found = taken(text)
     assert found.content == b"a,b,c\n1,2,3\n6,7,8\n9,,\n"
-    assert found.short.rows() == [(1, "4", "5", None), (2, 'x, "y"\nz', None, None)]
+    assert found.rows.rows() == [(1, 3, "4", "5", None), (2, 4, 'x, "y"\nz', None, None), (5, 9, "1", "2", "3")]
 
 
 @pytest.mark.parametrize("text", ["a,b,c\n1,2,\n,,\n", 'a,b,c\r\n1,2,"x,\n"\r\n', "\n\na,b,c\n1,2,3", "a,b,c\n1,2,3\n"])
@@ -39,15 +41,15 @@ def test_lines_that_the_engine_splits_otherwise_are_left_alone():
 CELL = st.text(st.sampled_from('xé,"\n 1'), max_size=4)
 
 
-@given(st.lists(st.lists(CELL, min_size=1, max_size=3), min_size=1, max_size=8))
+@given(st.lists(st.lists(CELL, min_size=1, max_size=4), min_size=1, max_size=8))
 def test_records_are_those_of_another_reader(rows):
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerows([["a", "b", "c"], *rows])
     content = stream.getvalue().encode()
-    found = short_records(content, ",", ["a", "b", "c"], records=len(rows))
-    short = [(place, *row, *[""] * (3 - len(row))) for place, row in enumerate(rows) if len(row) < 3]
-    assert (found.short.fill_null("").rows() if found else []) == short
+    found = malformed_records(content, ",", ["a", "b", "c"], records=len(rows))
+    malformed = [(place, *row[:3], *[""] * (3 - len(row))) for place, row in enumerate(rows) if len(row) != 3]
+    assert (found.rows.drop("__line").fill_null("").rows() if found else []) == malformed
     left = list(csv.reader(io.StringIO((found.content if found else content).decode(), newline="")))
     assert left == [["a", "b", "c"], *(row for row in rows if len(row) == 3)]
     assert open_quote(content, ",") is None
@@ -67,19 +69,20 @@ def test_a_quoted_field_that_does_not_end(text, line):
     assert open_quote(text.encode(), ",") == line
 
 
-def test_short_rows_are_refused_rows(place):
+def test_malformed_rows_are_refused_rows_with_their_lines(place):
     place.write(
-        "trips.csv", "id,km,city\n1,2.5,a\n# a remark\n2,1.5,b\n3,0.5\n" + "".join(f"{n},1,c\n" for n in range(4, 400))
+        "trips.csv",
+        "id,km,city\n1,2.5,a\n# a remark\n2,1.5,b\n3,0.5\n4,2,a, b\n" + "".join(f"{n},1,c\n" for n in range(5, 400)),
     )
     found = place.ingest(key="id", rules={"km": {"min": 1}})
-    assert (found.rows_in, found.rows_passed, found.rows_quarantined) == (400, 398, 2)
+    assert (found.rows_in, found.rows_passed, found.rows_quarantined) == (400, 397, 3)
     assert [field.dtype for field in found.fields] == ["int", "float", "str"], "they do not change the types"
-    assert place.quarantine(found).select("__rule", "__row", "id", "km").rows() == [
-        ("row:fields", 1, "# a remark", None), ("row:fields", 3, "3", "0.5"),
+    assert place.quarantine(found).select("__rule", "__row", "__line", "id", "km").rows() == [
+        ("row:fields", 1, 3, "# a remark", None), ("row:fields", 3, 5, "3", "0.5"), ("row:fields", 4, 6, "4", "2"),
     ]  # fmt: skip
     (check,) = [check for check in found.checks if check.rule == "row:fields"]
-    assert (check.failed, check.text) == (2, "each row has the 3 fields of the header")
-    assert place.ingest(key="id", rules={"km": {"min": 1}}, previous=found).rows_quarantined == 2
+    assert (check.failed, check.text) == (3, "each row has the 3 fields of the header")
+    assert place.ingest(key="id", rules={"km": {"min": 1}}, previous=found).rows_quarantined == 3
 
 
 def test_rows_refused_by_other_rules_stand_beside_them(place):
@@ -96,7 +99,7 @@ def test_rows_refused_by_other_rules_stand_beside_them(place):
     assert shown[1]["km"].startswith("#")
 
 
-def test_a_plain_reading_refuses_short_rows(place):
-    path = place.write("trips.csv", "id,km\n1,2\n2\n3\n4,5\n")
-    with pytest.raises(DataError, match=r"2 rows have fewer fields than the header \(the first is row 2\)"):
+def test_a_plain_reading_refuses_malformed_rows(place):
+    path = place.write("trips.csv", "id,km\n1,2\n2\n3,4,5\n4,5\n")
+    with pytest.raises(DataError, match=r"2 rows have fewer or more fields than the header \(the first is line 3\)"):
         read(path, "trips.csv", SourceSpec())

@@ -105,7 +105,7 @@ def holed_parquet(place) -> bytes:
         ("a.parquet", b"", "is empty"),
         ("a.jsonl", b"", "is empty"),
         ("a.csv", b"id,km\n1,2\n3", "cut off"),
-        ("a.csv", b"id,km\n1,2\n3,4,5\n", "more fields than its header"),
+        ("a.csv", b"id,km\n1,2,3\n3,4,5\n", "none of its 2 rows has all the 2 fields"),
         ("a.csv", b"id,city\n1,caf\xe9\n", "not UTF-8"),
         ("a.csv", b'id,city\n1,"abc\n2,b\n', "quoted field"),
         ("a.csv", b"id,id\n1,2\n", "two columns named id"),

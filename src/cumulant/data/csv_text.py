@@ -1,0 +1,201 @@
+"""CSV text as a table: what is wrong with it is a DataError, and no value loses signs that tell it from another."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+import polars as pl
+
+from cumulant.core.errors import DataError
+from cumulant.data.blocks import record_count
+from cumulant.data.identifier_text import padded_columns, quoted_columns
+from cumulant.data.records import MalformedRecords, malformed_records, open_quote
+from cumulant.data.spec import SourceSpec
+
+_TAIL = 1 << 16
+#: byte order marks of UTF-16, which no other text begins with
+_WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_SEPARATORS = (";", "\t", "|", ",")
+#: fields that a table of text may have whatever its length, and for each byte: a whole row has one for each separator
+_CELLS, _CELLS_PER_BYTE = 20_000_000, 2
+
+
+class DialectError(DataError):
+    """A CSV file that is written otherwise than declared; `declare` are the attributes of a SourceSpec that fit."""
+
+    def __init__(self, message: str, *, subject: str, hint: str, declare: Mapping[str, str]) -> None:
+        super().__init__(message, subject=subject, hint=hint)
+        self.declare = dict(declare)
+
+
+class Table(NamedTuple):
+    """The rows of a file.
+
+    `malformed` are CSV rows with another number of fields than the header, as text, with `__row` and `__line`.
+    `quoted` are CSV columns of numbers that stay text because their values are quoted where other columns' are not.
+    """
+
+    rows: pl.DataFrame
+    malformed: pl.DataFrame | None = None
+    quoted: frozenset[str] = frozenset()
+
+
+def read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str], *, separator: str) -> Table:
+    """The rows of a CSV text; columns in `texts`, and those declared to be text, are not taken for numbers.
+
+    Raises:
+        DialectError: another separator or encoding than declared.
+        DataError: a quoted field does not end, the last line is cut off, or no row has the header's fields.
+    """
+    content = _utf8(content, url, spec)
+    header = _first_record(content, separator)
+    _refuse_other_separator(header, content, url, separator)
+    repeated = sorted({name for name in header if header.count(name) > 1})
+    if repeated:
+        raise DataError(
+            f"{url} has two columns named {', '.join(repeated)}", subject=url, hint="give each column its own name"
+        )
+    _refuse_open_quote(content, url, separator)
+    _refuse_missing_fields(content, url, len(header))
+    _refuse_cut_line(content, url, separator, len(header))
+    # In a number format of its own `1.234` may be 1234, which an engine would read as 1.234.
+    declared = {name for name, rule in spec.rules.items() if rule.type == "str"} | spec.number_formats.keys()
+    engine = _Engine(header, separator, spec.missing)
+    kept = {*declared, *texts}
+    content, frame, malformed = _rectangular(content, url, engine, kept)
+    quoted = quoted_columns(content, frame.columns, separator)
+    digits = padded_columns(content, frame, separator, lambda names: engine.read(content, names).select(names))
+    digits |= {name for name in quoted if frame.schema[name] != pl.String()}
+    if digits:
+        frame = engine.read(content, kept | digits)
+    return Table(frame, malformed, quoted)
+
+
+class _Engine(NamedTuple):
+    """How the engine reads a CSV text of this header."""
+
+    header: Sequence[str]
+    separator: str
+    missing: Sequence[str]
+
+    def read(self, content: bytes, texts: Collection[str], *, ragged: bool = False) -> pl.DataFrame:
+        """The rows with the columns `texts` as text; with `ragged`, fields beyond the header's are left out."""
+        # The engine leaves doubled quotes in a header as they are; what it calls a column is set right afterwards.
+        names = {name: name.replace('"', '""') for name in self.header}
+        frame = pl.read_csv(
+            io.BytesIO(content),
+            separator=self.separator,
+            infer_schema_length=None,
+            null_values=list(self.missing) or None,
+            schema_overrides={names[name]: pl.String() for name in self.header if name in texts} or None,
+            truncate_ragged_lines=ragged,
+        )
+        return frame.rename({raw: name for name, raw in names.items() if raw != name}, strict=False)
+
+
+def _utf8(content: bytes, url: str, spec: SourceSpec) -> bytes:
+    if spec.encoding.lower().replace("-", "") != "utf8":
+        content = content.decode(spec.encoding).encode()
+    elif content.startswith(_WIDE_MARKS):
+        raise DialectError(
+            f"{url} is not UTF-8 text but UTF-16",
+            subject=url,
+            hint="set encoding: utf-16, or convert the file to UTF-8",
+            declare={"encoding": "utf-16"},
+        )
+    if b"\n" not in content:  # lines that end with a carriage return alone, as some spreadsheets write them
+        content = content.replace(b"\r", b"\n")
+    return content
+
+
+def _rectangular(
+    content: bytes, url: str, engine: _Engine, texts: Collection[str]
+) -> tuple[bytes, pl.DataFrame, pl.DataFrame | None]:
+    """The text without rows of another number of fields, its table, and those rows."""
+    separator = engine.separator
+    found: MalformedRecords | None = None
+    try:
+        frame = engine.read(content, texts)
+    except pl.exceptions.ComputeError as error:
+        if "more fields" not in str(error):
+            raise
+        frame = engine.read(content, texts, ragged=True)
+        found = malformed_records(content, separator, frame.columns, records=frame.height)
+        if found is None:
+            raise
+    else:
+        # A row with too few fields lacks the last one: there is none where that is never null.
+        if frame.width > 1 and frame[:, -1].null_count():
+            found = malformed_records(content, separator, frame.columns, records=frame.height)
+    if found is None:
+        return content, frame, None
+    frame = engine.read(found.content, texts)
+    malformed = found.rows if found.rows.height else None
+    if malformed is not None and not frame.height:
+        raise DataError(
+            f"{url}: none of its {malformed.height:,} rows has all the {frame.width} fields of the header, and no more",
+            subject=url,
+            hint="look at its separator and header, and write it again",
+        )
+    return found.content, frame, malformed
+
+
+def _refuse_open_quote(content: bytes, url: str, separator: str) -> None:
+    line = open_quote(content, separator)
+    if line is not None:
+        raise DataError(
+            f"{url} has a quoted field that does not end, in the row that begins in line {line:,}",
+            subject=url,
+            hint="copy the file again, for it may be cut off there; or close the quotes",
+        )
+
+
+def _refuse_missing_fields(content: bytes, url: str, width: int) -> None:
+    """Rows that lack most of the header's fields take more memory than their text by any factor."""
+    limit = _CELLS + _CELLS_PER_BYTE * len(content)
+    if content.count(b"\n") * width <= limit or (count := record_count(content)) * width <= limit:
+        return
+    raise DataError(
+        f"{url}: the header has {width:,} fields, which most of its {count:,} rows lack",
+        subject=url,
+        hint="look at its separator and header, and write it again",
+    )
+
+
+def _first_record(content: bytes, separator: str) -> list[str]:
+    text = io.StringIO(content[:_TAIL].decode("utf-8-sig", errors="replace"), newline="")
+    return next(csv.reader(text, delimiter=separator), [])
+
+
+def _refuse_other_separator(header: Sequence[str], content: bytes, url: str, separator: str) -> None:
+    """A header that is one field, but several with another sign, which its first row has as often."""
+    lines = content[:_TAIL].splitlines()[:2]
+    if len(header) != 1 or len(lines) < 2:
+        return
+    for sign in _SEPARATORS:
+        if sign != separator and lines[0].count(sign.encode()) == lines[1].count(sign.encode()) > 0:
+            written = json.dumps(sign)
+            raise DialectError(
+                f'{url}: its fields are separated by {written}, not by "{separator}"',
+                subject=url,
+                hint=f"set separator: {written} in the source's declaration",
+                declare={"separator": sign},
+            )
+
+
+def _refuse_cut_line(content: bytes, url: str, separator: str, width: int) -> None:
+    """A last line without its end and with too few fields was cut off; an engine would fill it with nulls."""
+    if content.endswith((b"\n", b"\r")):
+        return
+    last = content[-_TAIL:].rsplit(b"\n", 1)[-1].decode("utf-8", errors="replace")
+    fields = next(csv.reader(io.StringIO(last, newline=""), delimiter=separator), [])
+    if last.count('"') % 2 == 0 and 0 < len(fields) < width:
+        raise DataError(
+            f"{url} is cut off: its last line has {len(fields)} of {width} fields",
+            subject=url,
+            hint="copy or write it again",
+        )

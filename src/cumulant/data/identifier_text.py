@@ -1,0 +1,73 @@
+"""Digits that may be identifiers: text with leading zeros, and values in quotes where other fields have none.
+
+As numbers `00123`, `0123` and `123` are one value, so such text is not taken for numbers by itself. Where a number is
+declared, a row whose text is another one's number is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import polars as pl
+
+#: a number with a leading zero; 0 and 0.5 have none
+PADDED = r"^[+-]?0[0-9]"
+_HEAD = 1 << 16
+
+
+def padded_columns(
+    content: bytes, frame: pl.DataFrame, separator: str, texts_of: Callable[[Sequence[str]], pl.DataFrame]
+) -> set[str]:
+    """The columns of numbers of a CSV text with a leading zero. `texts_of` reads columns of it as text."""
+    numbers = [name for name, dtype in frame.schema.items() if dtype.is_numeric()]
+    begin = re.compile(rb'[\n\r"' + re.escape(separator.encode()) + rb"][+-]?0[0-9]")
+    if not numbers or not begin.search(content):
+        return set()
+    found = texts_of(numbers).select(pl.col(pl.String).str.contains(PADDED).any())
+    return {name for name in found.columns if found.item(0, name)}
+
+
+def quoted_columns(content: bytes, names: Sequence[str], separator: str) -> frozenset[str]:
+    """The columns whose digits are all in quotes, in a CSV text that has digits without quotes in other columns.
+
+    The first 64 KiB are looked at. Of a text with quotes around all values nothing is known: empty.
+    """
+    if b'"' not in content:
+        return frozenset()
+    records = _raw_records(content[:_HEAD].decode("utf-8-sig", errors="replace"), separator)
+    records = records[1 : None if len(content) <= _HEAD else -1]
+    columns = zip(*(record for record in records if len(record) == len(names)), strict=True)
+    digits = {
+        name: {field.startswith('"') for field in fields if any(sign.isdigit() for sign in field)}
+        for name, fields in zip(names, columns, strict=False)
+    }
+    if not any(False in quoted for quoted in digits.values()):
+        return frozenset()
+    return frozenset(name for name, quoted in digits.items() if quoted == {True})
+
+
+def _raw_records(text: str, separator: str) -> list[list[str]]:
+    """The records with the quotes of their fields; blank lines are none."""
+    sign = re.escape(separator)
+    field = re.compile(rf'("(?:[^"]|"")*"|[^{sign}\r\n]*)[^{sign}\r\n]*({sign}|\r?\n|\Z)')
+    records: list[list[str]] = []
+    record: list[str] = []
+    for match in field.finditer(text):
+        record.append(match[1])
+        if match[2] != separator:
+            if record != [""]:
+                records.append(record)
+            record = []
+    return records
+
+
+def merging(text: pl.Expr, number: pl.Expr) -> pl.Expr:
+    """Marks texts with a leading zero that are read as the number of another text of the column."""
+    return (text.str.contains(PADDED) & (text.n_unique().over(number) > 1)).fill_null(value=False)
+
+
+def padded_width(text: pl.Series) -> int | None:
+    """The digits of the longest text with leading zeros; None where there is none."""
+    width = text.filter(text.str.contains(PADDED)).str.count_matches("[0-9]").max()
+    return width if isinstance(width, int) else None

@@ -1,0 +1,119 @@
+"""Values that differ as text stay different: leading zeros, quotes."""
+
+from __future__ import annotations
+
+import pytest
+
+from cumulant.data import RuleSpec, SourceSpec, infer, read
+from cumulant.data.sources import read_table
+
+KEYS = "code,n\n00123,1\n0123,2\n123,3\n0,4\n"
+
+
+def test_leading_zeros_keep_keys_apart(place):
+    place.write("trips.csv", KEYS)
+    found = place.ingest(key="code")
+    assert found.rows_quarantined == 0
+    assert place.rows(found, "code") == [("00123",), ("0123",), ("123",), ("0",)]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (["0", "5"], [0, 5]),
+        (["0.5", "-0.25"], [0.5, -0.25]),
+        (["-0", "7"], [0, 7]),
+        (["-05", "7"], ["-05", "7"]),
+        (["00", "0"], ["00", "0"]),
+        (["01.5", "1.5"], ["01.5", "1.5"]),
+        (["10", "100"], [10, 100]),
+    ],
+)
+def test_which_numbers_have_leading_zeros(place, values, expected):
+    path = place.write("trips.csv", "a,x,b\n" + "".join(f"1,{value},2020-01-02\n" for value in values))
+    assert read(path, "trips.csv", SourceSpec())["x"].to_list() == expected
+
+
+def test_a_file_of_plain_digits_is_text_where_another_has_leading_zeros(place):
+    place.write("trips/a.csv", "zip,n\n75001,1\n")
+    place.write("trips/b.csv", "zip,n\n01001,1\n")
+    found = place.ingest(path="trips")
+    assert place.rows(found, "zip") == [("75001",), ("01001",)]
+
+
+def test_declared_integers_that_would_merge_are_refused(place):
+    place.write("trips.csv", KEYS)
+    found = place.ingest(rules={"code": {"type": "int"}}, quarantine=1)
+    assert place.rows(found, "code") == [(123,), (0,)]
+    assert place.quarantine(found).select("__rule", "__row", "code").rows() == [
+        ("code:zeros", 0, "00123"), ("code:zeros", 1, "0123"),
+    ]  # fmt: skip
+    refused = place.refused(rules={"code": {"type": "int"}})
+    assert any("code:zeros (2)" in breach for breach in refused.breaches)
+
+
+def test_limits_do_not_merge_keys_either(place):
+    place.write("trips.csv", KEYS)
+    found = place.ingest(rules={"code": {"min": 0}}, quarantine=1)
+    assert place.quarantine(found)["code"].to_list() == ["00123", "0123"]
+
+
+def test_declared_integers_of_one_width_are_read(place):
+    place.write("trips.csv", "month,n\n01,1\n02,2\n11,3\n01,4\n")
+    found = place.ingest(rules={"month": {"type": "int"}})
+    assert place.rows(found, "month") == [(1,), (2,), (11,), (1,)]
+    assert found.warnings == ()
+
+
+def test_files_that_write_declared_integers_with_other_zeros_are_named(place):
+    place.write("trips/a.csv", "id,n\n00123,1\n00124,1\n")
+    place.write("trips/b.csv", "id,n\n123,1\n")
+    place.write("trips/c.csv", "id,n\n20000,1\n")
+    found = place.ingest(path="trips", rules={"id": {"type": "int"}})
+    (warning,) = found.warnings
+    assert "id" in warning
+    assert "trips/a.csv" in warning
+    assert "trips/b.csv" in warning
+    assert "trips/c.csv" not in warning
+    assert "type: str" in warning
+
+
+def test_quoted_digits_are_text_where_numbers_are_not_quoted(place):
+    place.write("trips.csv", '"zip","n","name"\n"75001",1,"a"\n"10115",2.5,"b"\n')
+    found = place.ingest()
+    assert place.rows(found) == [("75001", 1.0, "a"), ("10115", 2.5, "b")]
+
+
+def test_quotes_around_all_values_say_nothing(place):
+    place.write("trips.csv", '"zip","n"\n"75001","1"\n"10115","2"\n')
+    assert place.rows(place.ingest()) == [(75001, 1), (10115, 2)]
+
+
+def test_quotes_around_some_values_of_a_column_say_nothing(place):
+    place.write("trips.csv", 'zip,n\n"75001",1\n10115,2\n')
+    assert place.rows(place.ingest()) == [(75001, 1), (10115, 2)]
+
+
+def test_a_declared_number_in_quotes_is_one(place):
+    place.write("trips.csv", 'zip,n\n"75001",1\n"10115",2\n')
+    found = place.ingest(rules={"zip": {"type": "int"}})
+    assert place.rows(found, "zip") == [(75001,), (10115,)]
+
+
+def test_the_proposal_declares_text_and_says_why(place):
+    rows = "".join(f'00{n},"{n}",{n},x\n' for n in range(100, 150))
+    path = place.write("trips.csv", "zip,account,n,name\n" + rows)
+    table = read_table(path, "trips.csv", SourceSpec())
+    found = infer(table.rows, quoted=table.quoted)
+    assert found.spec.rules["zip"] == RuleSpec(type="str")
+    assert found.spec.rules["account"].type == "str"
+    assert "n" not in found.spec.rules or found.spec.rules["n"].type is None
+    assert any(note.startswith("zip stays text") and "leading zero" in note for note in found.notes)
+    assert any(note.startswith("account stays text") and "quotes" in note for note in found.notes)
+
+
+def test_quoted_digits_with_a_missing_mark_are_not_proposed_as_numbers(place):
+    rows = "".join(f'"{n}",{n}\n' for n in range(100, 150))
+    path = place.write("trips.csv", f"account,n\n{rows}NA,1\n")
+    table = read_table(path, "trips.csv", SourceSpec())
+    assert infer(table.rows, quoted=table.quoted).spec.rules["account"].type == "str"
