@@ -118,7 +118,7 @@ READABLE = {
     "a column that tells the target": (table(changed(2, lambda n, _: orders()[n][3])).encode(), "late", "kind (alone tells the target"),
     "one that tells it otherwise": (table(changed(2, lambda n, _: "NY"[orders()[n][3]])).encode(), "late", "kind (alone tells"),
     "one that is the target twice": (table(changed(3, lambda n, _: 2 * orders()[n][1] + 1)).encode(), "late", "amount (alone tells"),
-    "a row with too few fields": (table().replace("\n", "\nid9,1\n", 2).encode(), "late", "fewer fields than the header"),
+    "a row with too few fields": (table().replace("\n", "\nid9,1\n", 2).encode(), "late", "fewer or more fields than the header"),
     "blank lines": (table().replace("\n", "\n\n", 9).encode() + b"\n\n", "late", "300 rows and 4 columns were looked at"),
     "a nearly unique id": (table([*orders(), orders()[0]]).encode(), "late", "id (nearly identifies the row: 1 of 301 rows repeat a value; --key id"),
     "several wrong numbers": (table(changed(1, lambda n, v: "lots" if n < 7 else v)).encode(), "late", "amount holds numbers, but 7 of 300 values are none (the first in row 1); it stays text"),

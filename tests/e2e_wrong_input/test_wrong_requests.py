@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
     [
         ("new.csv", b"", "is empty (0 bytes)"),
         ("new.csv", b"amount,kind\n3,x\n4", "is cut off"),
-        ("new.csv", b"amount,kind\n3,x\n4\n5,y\n", "1 row has fewer fields than the header (row 2)"),
+        ("new.csv", b"amount,kind\n3,x\n4\n5,y\n", "1 row has fewer or more fields than the header (line 3)"),
         ("new.csv", b'amount,kind\n3,x\n4,"', "a quoted field that does not end"),
         ("new.csv", b"amuont,kind\n3,x\n", 'did you mean "amuont"?'),
         ("new.csv", b"weight,colour\n3,x\n", "the rows lack amount, kind"),

@@ -79,8 +79,11 @@ class Project:
         with following("plan") as progress:
             return views.plan(plan(self.loaded, principal=self.loaded.principal(), progress=progress))
 
-    def validate(self, *sources: str) -> Shown[Any]:
+    def validate(self, *sources: str, force: bool = False) -> Shown[Any]:
         """Read, check and store what is new of the named sources (default: all).
+
+        With `force` the content of every file is compared, where else one of the same size and time counts as
+        unchanged.
 
         Raises:
             ContractBreachError: too many rows were refused; `quarantine(source)` shows them.
@@ -88,7 +91,9 @@ class Project:
         from cumulant.runtime.validate import validate
 
         with following("validate") as progress:
-            found = validate(self.loaded, principal=self.loaded.principal(), sources=sources, progress=progress)
+            found = validate(
+                self.loaded, principal=self.loaded.principal(), sources=sources, force=force, progress=progress
+            )
         return views.validation(found)
 
     def quarantine(self, source: str, *, limit: int | None = None) -> pl.DataFrame:

@@ -31,7 +31,13 @@ Name = Annotated[
 
 
 @command(app, action="data.validate", examples=["cumulant data validate", "cumulant data validate flights --json"])
-def validate(call: Invocation, sources: Names = None) -> None:
+def validate(
+    call: Invocation,
+    sources: Names = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compare the content of each file, not its size and times.")
+    ] = False,
+) -> None:
     """Read what is new, check every rule, and store an immutable snapshot.
 
     Rows that break a rule go to quarantine; above the share that the source allows nothing is stored, and the exit
@@ -40,7 +46,7 @@ def validate(call: Invocation, sources: Names = None) -> None:
     from cumulant.runtime.validate import validate as flow
 
     with call.project() as project, call.progress("data") as progress:
-        found = flow(project, principal=project.principal(), sources=sources or (), progress=progress)
+        found = flow(project, principal=project.principal(), sources=sources or (), force=force, progress=progress)
 
     def text(console: Console) -> None:
         for name, snapshot in found.snapshots.items():

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from cumulant.data.contract import in_force
     from cumulant.data.csv_text import Table
     from cumulant.data.events import facts_of
+    from cumulant.data.file_checks import skipped_warnings
     from cumulant.data.given import as_fields, not_prepared, reading
     from cumulant.data.ingestion import READING, ingest
     from cumulant.data.judge import told, warnings_of
-    from cumulant.data.listing import find, shown
+    from cumulant.data.listing import find, list_files, shown
     from cumulant.data.masking import mask, mask_frame
     from cumulant.data.odcs import Contract, from_odcs, to_odcs
+    from cumulant.data.partitions import partition_of, with_partition
     from cumulant.data.prepare import prepare_digest
     from cumulant.data.profile import ColumnProfile, Profile
     from cumulant.data.proposal import Proposal, infer
@@ -46,14 +48,16 @@ _HOMES = {
     "contract": ("in_force",),
     "csv_text": ("Table",),
     "events": ("facts_of",),
+    "file_checks": ("skipped_warnings",),
     "proposal": ("Proposal", "infer"),
     "given": ("as_fields", "not_prepared", "reading"),
     "ingestion": ("READING", "ingest"),
     "judge": ("told", "warnings_of"),
-    "listing": ("find", "shown"),
+    "listing": ("find", "list_files", "shown"),
     "masking": ("mask", "mask_frame"),
     "odcs": ("Contract", "from_odcs", "to_odcs"),
     "profile": ("ColumnProfile", "Profile"),
+    "partitions": ("partition_of", "with_partition"),
     "prepare": ("prepare_digest",),
     "retention": ("expired", "removable"),
     "row_rules": ("request_rules", "unchecked_rules"),
@@ -99,10 +103,12 @@ __all__ = [
     "in_force",
     "infer",
     "ingest",
+    "list_files",
     "mask",
     "mask_frame",
     "moved",
     "not_prepared",
+    "partition_of",
     "personal_columns",
     "prepare_digest",
     "preview",
@@ -117,12 +123,14 @@ __all__ = [
     "scan",
     "shifts",
     "shown",
+    "skipped_warnings",
     "source_of",
     "to_odcs",
     "to_polars",
     "told",
     "unchecked_rules",
     "warnings_of",
+    "with_partition",
 ]
 
 

@@ -37,11 +37,13 @@ class Table(NamedTuple):
 
     `malformed` are CSV rows with another number of fields than the header, as text, with `__row` and `__line`.
     `quoted` are CSV columns of numbers that stay text because their values are quoted where other columns' are not.
+    `partitions` are columns that the names of the file's folders hold.
     """
 
     rows: pl.DataFrame
     malformed: pl.DataFrame | None = None
     quoted: frozenset[str] = frozenset()
+    partitions: frozenset[str] = frozenset()
 
 
 def read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str], *, separator: str) -> Table:

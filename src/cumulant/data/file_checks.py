@@ -1,18 +1,98 @@
-"""What the files of a source show together: the same numbers written in several ways."""
+"""What the files of a source show together: files that are skipped or gone, one number written in several ways."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Protocol
 
+from cumulant.core.units import share
+from cumulant.data.judge import MISSING_FILES
+from cumulant.data.listing import Listing, listed, names_of, pattern_of, shown
 from cumulant.data.parts import PartFacts
+from cumulant.data.snapshot import CheckResult, Snapshot, SourceFile
+from cumulant.data.spec import SourceSpec
 
-_NAMED = 3
+
+def skipped_warnings(listing: Listing, root: Path) -> list[str]:
+    """A warning that names the files in no known format; none where there is none."""
+    if not listing.skipped:
+        return []
+    count = len(listing.skipped)
+    files = (
+        "1 file is not read, for its name tells"
+        if count == 1
+        else f"{count:,} files are not read, for their names tell"
+    )
+    return [f"{files} no known format: {names_of(listing.skipped, root)}"]
 
 
-def listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+@dataclass(frozen=True)
+class GoneFiles:
+    """Files of the last accepted snapshot that are gone; new files do not make up for `lost` of its `before` rows."""
+
+    files: tuple[SourceFile, ...]
+    lost: int
+    before: int
+
+    @property
+    def text(self) -> str:
+        count, rows = len(self.files), sum(file.rows for file in self.files)
+        files = (
+            "1 file of the last snapshot is gone" if count == 1 else f"{count:,} files of the last snapshot are gone"
+        )
+        return f"{files} ({rows:,} rows): {listed([file.url for file in self.files])}"
+
+    def check(self, spec: SourceSpec) -> CheckResult:
+        """The rule on the share of rows that may be lost so."""
+        limit, lost = share(spec.missing_files), self.lost / self.before if self.before else 0.0
+        return CheckResult(
+            rule=MISSING_FILES,
+            column=None,
+            kind="table",
+            failed=self.lost,
+            share=lost,
+            text=f"at most {limit:.4g} of the rows are lost with files ({self.lost:,} of {self.before:,}); {self.text}",
+            passed=lost <= limit,
+        )
+
+
+class _File(Protocol):
+    @property
+    def url(self) -> str: ...
+    @property
+    def content(self) -> str: ...
+
+
+def gone_files(
+    previous: Snapshot, files: Sequence[_File], parts: Sequence[PartFacts], spec: SourceSpec, root: Path
+) -> GoneFiles | None:
+    """The files of `previous` that are gone, though the source's path still covers them; None where there is none.
+
+    A file that was moved is not gone. Rows of new files make up for those that are gone, as where a folder holds the
+    last thirty days.
+    """
+    urls, contents = {file.url for file in files}, {file.content for file in files}
+    pattern = shown(pattern_of(spec, source=previous.source, root=root), root)
+    gone = [
+        file
+        for file in previous.files
+        if file.url not in urls and file.content not in contents and _covers(pattern, file.url)
+    ]
+    if not gone:
+        return None
+    old = {file.url for file in previous.files} | {file.content for file in previous.files}
+    new = sum(
+        part.rows_in for file, part in zip(files, parts, strict=True) if file.url not in old and file.content not in old
+    )
+    lost = max(0, sum(file.rows for file in gone) - new)
+    return GoneFiles(tuple(gone), lost, previous.rows_in)
+
+
+def _covers(pattern: str, url: str) -> bool:
+    return url == pattern or url.startswith(f"{pattern.rstrip('/')}/") or fnmatchcase(url, pattern)
 
 
 def padding_warnings(urls: Sequence[str], parts: Sequence[PartFacts]) -> list[str]:

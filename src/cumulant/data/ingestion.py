@@ -17,30 +17,32 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.refs import TableRef
 from cumulant.core.units import duration, micros, share
 from cumulant.data.breach import SourceBreachError
+from cumulant.data.casts import UTC_MICROS, conform
 from cumulant.data.contract import contract_of, merged
 from cumulant.data.csv_text import Table
-from cumulant.data.file_checks import padding_warnings
+from cumulant.data.file_checks import GoneFiles, gone_files, padding_warnings, skipped_warnings
 from cumulant.data.judge import breaches, hint_for, row_checks, table_checks
 from cumulant.data.late import refuse_late
-from cumulant.data.listing import find, shown
+from cumulant.data.listing import list_files, shown
+from cumulant.data.partitions import Partition, partition_of, with_partition
 from cumulant.data.parts import PartFacts, Workshop
 from cumulant.data.prepare import load
-from cumulant.data.profile import merge
+from cumulant.data.profile import Profile, merge
 from cumulant.data.rules import RuleCompiler
 from cumulant.data.schema import changes, fields_of, text_columns
 from cumulant.data.shift import Shifts, shifts
-from cumulant.data.snapshot import CheckResult, SchemaChange, Shift, Snapshot, SourceFile
+from cumulant.data.snapshot import CheckResult, SchemaChange, Shift, Snapshot, SourceFile, content_digest
 from cumulant.data.sources import frame_digest, read_table
 from cumulant.data.spec import SourceSpec, is_delay
 from cumulant.data.user_frames import to_polars
-from cumulant.ports.files import Files
+from cumulant.ports.files import FileInfo, Files
 from cumulant.ports.tables import TableStore
 
 #: how files are read; another number reads them all again
 READING = 2
 FILE = "__file"
 #: attributes of a declaration that do not change which rows a snapshot holds
-_NOT_IDENTITY = ("path", "quarantine", "table", "on_schema_change", "keep", "contract")
+_NOT_IDENTITY = ("path", "quarantine", "table", "on_schema_change", "keep", "contract", "missing_files")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,11 @@ class _Input:
     stamp: str
     guessed: bool
     rows: Callable[[Collection[str]], Table]
+    partition: Partition = ()
+
+    @property
+    def content(self) -> str:
+        return content_digest(self.sha256, self.partition)
 
 
 def ingest(
@@ -70,8 +77,10 @@ def ingest(
     rule_compiler: RuleCompiler | None = None,
     measure: Shifts = shifts,
     progress: Progress = silent,
+    force: bool = False,
 ) -> Snapshot:
-    """The snapshot of source `name` as it is now. Only new or changed files are read.
+    """The snapshot of source `name` as it is now. Only new or changed files are read; with `force` the content of each
+    decides what is changed, not its size and time.
 
     `previous` is the last accepted snapshot; `others` are the snapshots that `references` may name; `frame`
     stands in for the files; `used` names the columns whose loss matters, a mapping also what uses each
@@ -92,7 +101,12 @@ def ingest(
     prepare = load(spec.prepare, root, quiet=bool(spec.personal)) if spec.prepare else None
     shop = Workshop(name, spec, tables, prepare, rule_compiler)
     declaration = _declaration(spec, prepare.digest if prepare else None)
-    inputs = [_handed(frame, name)] if frame is not None else _found(name, spec, root, files, previous)
+    listing = None if frame is not None else list_files(spec, source=name, root=root, files=files)
+    inputs = (
+        [_handed(frame, name)]
+        if listing is None
+        else _inputs(spec, listing.files, root, files, None if force else previous)
+    )
     parts = _parts(inputs, shop, declaration, progress)
     if not any(part.rows_in for part in parts):
         raise DataError(f"source {name} has no rows", subject=name, hint="look at its files and path")
@@ -103,7 +117,11 @@ def ingest(
     progress(f"{name}: checking across files", 0.95)
     kept = refuse_late(parts, fields, shop, others or {})
     unchecked = () if contract is None else contract.notes
-    bill = _Bill(name, spec, declaration, inputs, parts, kept, fields, previous, others or {}, now, unchecked)
+    warnings = [] if listing is None else skipped_warnings(listing, root)
+    gone = None if listing is None or previous is None else gone_files(previous, inputs, parts, spec, root)
+    bill = _Bill(
+        name, spec, declaration, inputs, parts, kept, fields, previous, others or {}, now, unchecked, warnings, gone
+    )
     snapshot = _assembled(bill, shop, used, measure)
     progress(f"{name}: {snapshot.rows_passed:,} of {snapshot.rows_in:,} rows passed", 1.0)
     if snapshot.breaches:
@@ -116,7 +134,7 @@ def _declaration(spec: SourceSpec, prepare: str | None) -> str:
     """Digest of everything declared that decides which rows pass, and how they are read."""
     declared = spec.plain()
     for attribute in _NOT_IDENTITY:
-        declared.pop(attribute)
+        declared.pop(attribute, None)
     return digest([READING, declared, spec.table.where, prepare])
 
 
@@ -128,27 +146,32 @@ def _handed(frame: object, name: str) -> _Input:
     return _Input("frame", sha256, int(rows.estimated_size()), sha256, guessed=False, rows=lambda _: Table(rows))
 
 
-def _found(name: str, spec: SourceSpec, root: Path, files: Files, previous: Snapshot | None) -> list[_Input]:
+def _inputs(
+    spec: SourceSpec, found: Sequence[FileInfo], root: Path, files: Files, previous: Snapshot | None
+) -> list[_Input]:
     """The source's files. One whose stamp is as last time is not opened."""
     known = {(file.url, file.stamp): file for file in previous.files} if previous else {}
     inputs = []
-    for info in find(spec, source=name, root=root, files=files):
-        url = shown(info.url, root)
+    for info in found:
+        url, partition = shown(info.url, root), partition_of(info.url, spec, root=root)
         seen = known.get((url, info.stamp))
         sha256 = seen.sha256 if seen is not None else file_digest(files.fetch(info))
         guessed = not url.lower().endswith((".parquet", ".pq")) and spec.format != "parquet"
 
-        def rows(texts: Collection[str], info: object = info, url: str = url) -> Table:
-            return read_table(files.fetch(info), url, spec, texts=texts)  # type: ignore[arg-type]
+        def rows(
+            texts: Collection[str], info: FileInfo = info, url: str = url, partition: Partition = partition
+        ) -> Table:
+            table = read_table(files.fetch(info), url, spec, texts=texts)
+            return with_partition(table, partition, spec, texts=texts, url=url)
 
-        inputs.append(_Input(url, sha256, info.bytes, info.stamp, guessed, rows))
+        inputs.append(_Input(url, sha256, info.bytes, info.stamp, guessed, rows, partition))
     return inputs
 
 
 def _parts(inputs: Sequence[_Input], shop: Workshop, declaration: str, progress: Progress) -> list[PartFacts]:
     parts = []
     for index, item in enumerate(inputs):
-        name = digest([item.sha256, declaration])
+        name = digest([item.content, declaration])
         facts = shop.stored(name)
         if facts is None:
             progress(f"{shop.source}: reading {item.url}", 0.9 * index / len(inputs))
@@ -158,8 +181,7 @@ def _parts(inputs: Sequence[_Input], shop: Workshop, declaration: str, progress:
 
 
 def _made(shop: Workshop, name: str, item: _Input, texts: Collection[str]) -> PartFacts:
-    table = item.rows(texts)
-    return shop.make(name, table.rows, url=item.url, guessed=item.guessed, malformed=table.malformed)
+    return shop.make(name, item.rows(texts), url=item.url, guessed=item.guessed)
 
 
 def _read_again_as_text(
@@ -208,21 +230,23 @@ class _Bill:
     others: Mapping[str, Snapshot]
     now: datetime
     unchecked: tuple[str, ...]
+    warnings: Sequence[str]
+    gone: GoneFiles | None
 
     @property
     def identity(self) -> str:
         named = {rule.references.partition(".")[0] for rule in self.spec.rules.values() if rule.references}
         references = {source: self.others[source].id for source in named}
         types = [(field.name, field.dtype) for field in self.fields]
-        return digest([READING, self.name, [item.sha256 for item in self.inputs], self.declaration, references, types])
+        return digest([READING, self.name, [item.content for item in self.inputs], self.declaration, references, types])
 
     @property
     def fresh(self) -> list[tuple[str, PartFacts]]:
         """New or changed files, with their parts."""
         known = self.previous is not None and self.previous.declaration == self.declaration
-        before = {file.sha256 for file in self.previous.files} if known and self.previous else set()
+        before = {file.content for file in self.previous.files} if known and self.previous else set()
         pairs = zip(self.inputs, self.parts, strict=True)
-        return [(item.url, part) for item, part in pairs if item.sha256 not in before]
+        return [(item.url, part) for item, part in pairs if item.content not in before]
 
 
 def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measure: Shifts) -> Snapshot:
@@ -230,7 +254,10 @@ def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measur
     refused, dropped = sum(part.rows_refused for part in bill.kept), sum(part.rows_dropped for part in bill.kept)
     rows_in = sum(part.rows_in for part in bill.kept)
     identity = bill.identity
-    checks = row_checks(bill.kept) + table_checks(bill.spec, profile, bill.now)
+    checks = row_checks(bill.kept) + table_checks(
+        bill.spec, profile, bill.now, newest=_newest_event(bill, shop, profile)
+    )
+    checks += () if bill.gone is None else (bill.gone.check(bill.spec),)
     changed, moved = _against_previous(bill, used, measure)
     stopped = breaches(bill.spec, checks, changed, checked=rows_in - dropped, refused=refused)
     same = bill.previous is not None and bill.previous.id == identity and not stopped
@@ -253,7 +280,7 @@ def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measur
         changes=bill.previous.changes if same and bill.previous else changed,
         shifts=bill.previous.shifts if same and bill.previous else moved,
         unchecked=bill.unchecked,
-        warnings=tuple(padding_warnings([item.url for item in bill.inputs], bill.parts)),
+        warnings=_warnings(bill),
         profile=profile,
         bytes=sum(part.rows.bytes for part in bill.kept),
         csv_bytes=sum(part.csv_bytes for part in bill.kept),
@@ -261,6 +288,28 @@ def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measur
         processed=tuple(url for url, _ in bill.fresh),
         breaches=stopped,
     )
+
+
+def _newest_event(bill: _Bill, shop: Workshop, profile: Profile) -> float | None:
+    """The newest event up to now, in microseconds since 1970, where `fresh` is declared.
+
+    Rows after now are left out: a wrong year would make a source fresh that gets no rows any more.
+    """
+    event = bill.spec.time
+    if event is None or bill.spec.table.fresh is None or event.column not in profile:
+        return None
+    newest, now = profile[event.column].max, pl.lit(bill.now, UTC_MICROS)
+    if newest is None or newest <= bill.now.timestamp() * 1_000_000:
+        return newest
+    fields = [field for field in bill.fields if field.name == event.column]
+    times = pl.concat([conform(shop.tables.scan(part.rows), fields) for part in bill.kept])
+    past = times.filter(pl.col(event.column) <= now).max().cast(pl.Int64).collect().item()
+    return None if past is None else float(past)
+
+
+def _warnings(bill: _Bill) -> tuple[str, ...]:
+    gone = [] if bill.gone is None else [bill.gone.text]
+    return (*bill.warnings, *gone, *padding_warnings([item.url for item in bill.inputs], bill.parts))
 
 
 def _against_previous(
@@ -286,6 +335,7 @@ def _files(bill: _Bill) -> tuple[SourceFile, ...]:
             rows=made.rows_in,
             stamp=item.stamp,
             parts=tuple(dict.fromkeys((made.digest, kept.digest))),
+            partition=item.partition,
         )
         for item, made, kept in zip(bill.inputs, bill.parts, bill.kept, strict=True)
     )

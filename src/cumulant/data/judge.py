@@ -14,6 +14,8 @@ from cumulant.data.spec import SourceSpec
 if TYPE_CHECKING:
     from cumulant.data.parts import PartFacts
 
+#: the rule on rows that are lost with files that are gone
+MISSING_FILES = "table:missing_files"
 #: of an example's value
 _SHOWN = 40
 
@@ -37,8 +39,13 @@ def row_checks(parts: Sequence[PartFacts]) -> tuple[CheckResult, ...]:
     return tuple(found.values())
 
 
-def table_checks(spec: SourceSpec, profile: Profile, now: datetime) -> tuple[CheckResult, ...]:
-    """Rules on the accepted rows as a whole: shares of nulls, row counts, freshness."""
+def table_checks(
+    spec: SourceSpec, profile: Profile, now: datetime, *, newest: float | None = None
+) -> tuple[CheckResult, ...]:
+    """Rules on the accepted rows as a whole: shares of nulls, row counts, freshness.
+
+    `newest` is the last event that is not after `now`, in microseconds since 1970; None where there is none.
+    """
     from cumulant.data.rules import is_row_rule
 
     found = []
@@ -47,7 +54,7 @@ def table_checks(spec: SourceSpec, profile: Profile, now: datetime) -> tuple[Che
             found.append(_null_share(column, share(rule.nulls), profile))
     found += _row_count(spec, profile.rows)
     if spec.table.fresh is not None and spec.time is not None:
-        found.append(_freshness(spec.time.column, duration(spec.table.fresh), profile, now))
+        found.append(_freshness(spec.time.column, duration(spec.table.fresh), newest, now))
     return tuple(found)
 
 
@@ -76,13 +83,12 @@ def _row_count(spec: SourceSpec, rows: int) -> list[CheckResult]:
     return found
 
 
-def _freshness(column: str, limit: timedelta, profile: Profile, now: datetime) -> CheckResult:
-    newest = profile[column].max if column in profile else None
+def _freshness(column: str, limit: timedelta, newest: float | None, now: datetime) -> CheckResult:
     if newest is None:
-        return _whole("table:fresh", "there is an event time", passed=False, failed=profile.rows)
+        return _whole("table:fresh", f"a {column} is in the past, so that its age is known", passed=False, failed=0)
     age = now - from_micros(int(newest))
     shown = show_duration(timedelta(seconds=round(age.total_seconds())))
-    text = f"the newest {column} is at most {show_duration(limit)} old (it is {shown} old)"
+    text = f"the newest {column} up to now is at most {show_duration(limit)} old (it is {shown} old)"
     return _whole("table:fresh", text, passed=age <= limit, failed=0)
 
 
@@ -145,6 +151,8 @@ def hint_for(snapshot: Snapshot, example: Callable[[CheckResult], object] = lamb
     """What to do about the first breach; `example` gives a value that a check refused, None where none may be shown."""
     if any(change.refused for change in snapshot.changes):
         return "mend the source, or accept it: on_schema_change: accept (or one kind, such as {removed: accept})"
+    if any(check.rule == MISSING_FILES and not check.passed for check in snapshot.checks):
+        return "put the files back, or accept that they are gone: missing_files: 100% (or a share between)"
     if (check := _mostly_of_another_type(snapshot)) is not None:
         value = example(check)
         such = "" if value is None else f', such as "{str(value)[:_SHOWN]}"'

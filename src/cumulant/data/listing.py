@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.data.spec import SourceSpec
@@ -15,27 +17,65 @@ SUFFIXES = {
     ".jsonl": "jsonl", ".jsonl.gz": "jsonl", ".ndjson": "jsonl", ".ndjson.gz": "jsonl",
     ".json": "jsonl", ".json.gz": "jsonl",
 }  # fmt: skip
+_NAMED = 3
+
+
+class Listing(NamedTuple):
+    """The files of a source that are read, sorted by URL, and those in no known format (hidden ones left out)."""
+
+    files: list[FileInfo]
+    skipped: list[FileInfo]
 
 
 def find(spec: SourceSpec, *, source: str, root: Path, files: Files) -> list[FileInfo]:
-    """The files of a source, sorted by URL. Of a folder, those in a known format.
+    """The files of a source that are read. Raises DataError as `list_files`."""
+    return list_files(spec, source=source, root=root, files=files).files
+
+
+def list_files(spec: SourceSpec, *, source: str, root: Path, files: Files) -> Listing:
+    """The files of a source. Of a folder or glob, those in a known format are read.
 
     Raises:
-        DataError: nothing is there.
+        DataError: nothing is there, or nothing that can be read.
     """
-    if not spec.path:
-        raise DataError(f"source {source} declares no path", subject=source, hint="add path: a file, folder or glob")
-    pattern = spec.path if "://" in spec.path or Path(spec.path).is_absolute() else str(root / spec.path)
+    pattern = pattern_of(spec, source=source, root=root)
     found = sorted(files.list(pattern), key=lambda file: file.url)
+    skipped: list[FileInfo] = []
     if len(found) > 1 and spec.format == "auto":
-        found = [file for file in found if suffix(file.url) in SUFFIXES and not _hidden(file.url)]
+        visible = [file for file in found if not _hidden(file.url)]
+        skipped = [file for file in visible if suffix(file.url) not in SUFFIXES]
+        found = [file for file in visible if suffix(file.url) in SUFFIXES]
+    if skipped and not found:
+        raise DataError(
+            f"source {source}: {spec.path} holds no file in a known format, but {names_of(skipped, root)}",
+            subject=source,
+            hint="write them as Parquet, CSV or JSON lines, or set format: parquet, csv or jsonl if they are",
+        )
     if not found:
         raise DataError(
             f"source {source}: no file matches {spec.path}",
             subject=source,
             hint=_neighbour(Path(pattern)) or f"relative paths start at {root.name}/",
         )
-    return found
+    return Listing(found, skipped)
+
+
+def pattern_of(spec: SourceSpec, *, source: str, root: Path) -> str:
+    """The source's path as the port `files` takes it. Raises DataError where none is declared."""
+    if not spec.path:
+        raise DataError(f"source {source} declares no path", subject=source, hint="add path: a file, folder or glob")
+    return spec.path if "://" in spec.path else str(root / Path(spec.path).expanduser())
+
+
+def names_of(found: Sequence[FileInfo], root: Path) -> str:
+    """The first names of files, and how many more there are."""
+    return listed([shown(file.url, root) for file in found])
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _neighbour(path: Path) -> str | None:

@@ -6,7 +6,7 @@ facts are written last: where they stand, the part is whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -16,6 +16,7 @@ from cumulant.core.errors import DefinitionError
 from cumulant.core.plan import DType, Field
 from cumulant.core.refs import TableRef
 from cumulant.data.casts import Cast, casts, numbers_meant, refuse_zoneless
+from cumulant.data.csv_text import Table
 from cumulant.data.identifier_text import padded_width
 from cumulant.data.prepare import Prepare
 from cumulant.data.profile import Profile, profile
@@ -99,13 +100,10 @@ class Workshop:
         whole = all(self.tables.find(ref.key) is not None for ref in (facts.rows, *facts.refused))
         return facts if whole else None
 
-    def make(
-        self, digest: str, raw: pl.DataFrame, *, url: str, guessed: bool, malformed: pl.DataFrame | None = None
-    ) -> PartFacts:
+    def make(self, digest: str, table: Table, *, url: str, guessed: bool) -> PartFacts:
         """Prepare, read, check and store the rows of one file. `guessed`: its types were inferred from text.
 
-        `malformed` are rows with too few or too many fields, as `Table` has them: they are refused, and not shown to
-        `prepare`.
+        Malformed rows are refused, and not shown to `prepare`.
 
         Raises:
             DataError: the file lacks a declared column, or its values have no place in a table.
@@ -113,12 +111,14 @@ class Workshop:
             UserCodeError: `prepare` raised.
             StorageError: the parts cannot be written.
         """
+        raw, malformed = table.rows, table.malformed
         if not raw.height:
             return self._empty(digest, raw)
         rows = self._prepared(raw)
         check_columns(self.spec, rows.columns, source=self.source, url=url)
         sorted_out = _sort_out(rows, self)
-        fields = _fields(sorted_out, rows, self.spec, guessed=guessed)
+        guesses = {*rows.columns} if guessed else table.partitions
+        fields = _fields(sorted_out, rows, self.spec, guesses)
         refused = [sorted_out.refused, *([] if malformed is None else [_malformed(malformed)])]
         written = self.tables.write(self.key(digest, "rows"), sorted_out.passed)
         facts = PartFacts(
@@ -304,7 +304,7 @@ def _refused(
     )
 
 
-def _fields(found: _SortedOut, rows: pl.DataFrame, spec: SourceSpec, *, guessed: bool) -> tuple[PartField, ...]:
+def _fields(found: _SortedOut, rows: pl.DataFrame, spec: SourceSpec, guesses: Collection[str]) -> tuple[PartField, ...]:
     declared = {name for name, rule in spec.rules.items() if rule.type is not None}
     declared |= {spec.time.column} if spec.time else set()
     declared |= {when for when in spec.known_time if not is_delay(when)}
@@ -315,7 +315,7 @@ def _fields(found: _SortedOut, rows: pl.DataFrame, spec: SourceSpec, *, guessed:
             dtype=cast.dtype,
             zone=cast.zone,
             empty=cast.name not in declared and (cast.empty or found.passed[cast.name].null_count() == height),
-            guessed=guessed and cast.name not in declared,
+            guessed=cast.name in guesses and cast.name not in declared,
             padded=None if cast.merging is None else padded_width(rows[cast.name].str.strip_chars()),
         )
         for cast in found.casts

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from cumulant.core.ids import digest
 from cumulant.core.plan import Field, KnownAt, Source
 from cumulant.core.refs import TableRef
 from cumulant.data.profile import Profile
@@ -23,7 +24,8 @@ ChangeKind = Literal["added", "removed", "widened", "narrowed", "renamed"]
 class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file of the source. `stamp` tells whether it must be read again.
 
-    `parts` name what was made of it: as read, and (where rows fell to rules across files) as accepted.
+    `parts` name what was made of it: as read, and (where rows fell to rules across files) as accepted. `partition` are
+    the columns and values that the names of its folders hold.
     """
 
     url: str
@@ -32,6 +34,16 @@ class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
     stamp: str
     parts: tuple[str, ...]
+    partition: tuple[tuple[str, str | None], ...] = ()
+
+    @property
+    def content(self) -> str:
+        """The digest of all that its rows are made of."""
+        return content_digest(self.sha256, self.partition)
+
+
+def content_digest(sha256: str, partition: tuple[tuple[str, str | None], ...]) -> str:
+    return digest([sha256, partition]) if partition else sha256
 
 
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from cumulant.core.errors import DataError
 from cumulant.core.plan import DType
 
 Answer = Literal["accept", "refuse"]
+_MISSING_FILES = "1%"
 Format = Literal["auto", "parquet", "csv", "jsonl"]
 Member = bool | int | float | str
 NumberFormat = Literal["1,234.5", "1.234,5"]
@@ -135,6 +136,13 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     quarantine: Annotated[
         str | float, Meta(description="The largest share of rows that may be refused; above it the run stops.")
     ] = "1%"
+    missing_files: Annotated[
+        str | float,
+        Meta(
+            description="The largest share of rows that may be lost with files that are gone since the last accepted "
+            "snapshot and that new files do not make up for; above it the run stops. `100%` accepts every loss."
+        ),
+    ] = _MISSING_FILES
     personal: Annotated[list[str], Meta(description="Columns with personal data: shown only as keyed hashes.")] = []
     on_schema_change: Annotated[
         SchemaPolicy | Answer, Meta(description="What to do when columns differ from the last accepted snapshot.")
@@ -157,6 +165,8 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         """
         values: dict[str, Any] = msgspec.to_builtins(self)
         del values["memory"]  # it changes nothing of what is read
+        if self.missing_files == _MISSING_FILES:
+            del values["missing_files"]
         for rule in values["rules"].values():
             for key in ("number_format", "date_format"):
                 if rule[key] is None:

@@ -122,16 +122,28 @@ def _reference(file: str, root: Path) -> str:
 
 def _read(file: str, drivers: Drivers | None) -> tuple[Table, SourceSpec, list[str]]:
     """The first files' rows, what had to be declared to read them, and notes on that."""
-    from cumulant.data import SourceSpec, describe_malformed, find, read_any
+    from cumulant.data import (
+        SourceSpec,
+        describe_malformed,
+        list_files,
+        partition_of,
+        read_any,
+        skipped_warnings,
+        with_partition,
+    )
 
     known = drivers or Drivers.installed()
     here = Path.cwd()
     files = RoutedFiles(here, lambda url: known.client(url, "files"))
     spec = SourceSpec(path=str(Path(file).expanduser()) if "://" not in file else file)
-    found = find(spec, source=Path(file).name or file, root=here, files=files)
+    listing = list_files(spec, source=Path(file).name or file, root=here, files=files)
+    found = listing.files
     first = found[-1]
+    partition = partition_of(first.url, spec, root=here)
     table, spec = read_any(files.fetch(first), first.url, spec)
+    table = with_partition(table, partition, spec, texts=(), url=first.url)
     notes = [f"of {len(found)} files, the last one was looked at: {first.url}"] if len(found) > 1 else []
+    notes += [f"warning: {warning}" for warning in skipped_warnings(listing, here)]
     if spec.separator != ",":
         notes.append(f"fields are separated by {yaml_text(spec.separator)}")
     if spec.encoding != "utf-8":

@@ -52,7 +52,9 @@ def _read(
     spec, files = msgspec.structs.replace(like, path=_spec(file).path), _files()
     frames = []
     for one in data.find(spec, source=Path(file).name, root=Path.cwd(), files=files):
+        partition = data.partition_of(one.url, spec, root=Path.cwd())
         table, spec = data.read_any(files.fetch(one), one.url, spec)
+        table = data.with_partition(table, partition, spec, texts=(), url=one.url)
         refuse(table, one.url)
         frames.append(table.rows)
     return frames[0] if len(frames) == 1 else pl.concat(frames, how="diagonal_relaxed"), spec

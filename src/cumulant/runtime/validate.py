@@ -17,6 +17,7 @@ from cumulant.runtime.usage import used_columns
 if TYPE_CHECKING:
     from cumulant.data import Snapshot, SourceSpec
     from cumulant.ports.access import Principal
+    from cumulant.ports.files import FileInfo
     from cumulant.ports.journal import Transaction
     from cumulant.project import Project
 
@@ -33,20 +34,29 @@ class Validation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def validate(
-    project: Project, *, principal: Principal, sources: Iterable[str] = (), progress: Progress = silent
+    project: Project,
+    *,
+    principal: Principal,
+    sources: Iterable[str] = (),
+    force: bool = False,
+    progress: Progress = silent,
 ) -> Validation:
     """Read, check and store what is new of the named sources (default: all).
+
+    With `force` the content of every file is compared, where else one of the same size and time counts as unchanged.
 
     Raises:
         ContractBreachError: a source has more refused rows than it allows; what was refused can be looked at.
         DataError: a source cannot be read.
     """
     with open_run(project, "validate", action="data.validate", principal=principal, progress=progress) as context:
-        snapshots, reused = snapshots_of(context, sources)
+        snapshots, reused = snapshots_of(context, sources, force=force)
         return Validation(run=context.run, snapshots=snapshots, reused=reused)
 
 
-def snapshots_of(context: Context, names: Iterable[str] = ()) -> tuple[dict[str, Snapshot], tuple[str, ...]]:
+def snapshots_of(
+    context: Context, names: Iterable[str] = (), *, force: bool = False
+) -> tuple[dict[str, Snapshot], tuple[str, ...]]:
     """The snapshots of the sources (default: all), and the names of those that were up to date."""
     declared = context.project.spec.data
     if not declared:
@@ -59,23 +69,27 @@ def snapshots_of(context: Context, names: Iterable[str] = ()) -> tuple[dict[str,
     for name in in_order(declared):
         if names and name not in set(names) and not needed_by(declared, name, set(names)):
             continue
-        found[name], fresh = _snapshot(context, name, found)
+        found[name], fresh = _snapshot(context, name, found, force=force)
         if not fresh:
             reused.append(name)
     return found, tuple(reused)
 
 
-def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot]) -> tuple[Snapshot, bool]:
+def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, force: bool) -> tuple[Snapshot, bool]:
     project = context.project
     spec = data.in_force(project.spec.data[name], source=name, root=project.root)
-    files = data.find(spec, source=name, root=project.root, files=project.files())
+    listing = data.list_files(spec, source=name, root=project.root, files=project.files())
     inputs = {
         "reading": data.READING,
         # Not in full: a rule's set of allowed values may be personal.
         "declaration": digest(spec.plain()),
         "prepare": data.prepare_digest(spec.prepare, project.root),
-        "files": [[data.shown(file.url, project.root), file.bytes, file.stamp] for file in files],
+        "files": [[data.shown(file.url, project.root), file.bytes, file.stamp] for file in listing.files],
+        "skipped": [data.shown(file.url, project.root) for file in listing.skipped],
+        # Files as they were once are no news, but the loss of what came after is.
+        "gone": _gone(project, name, listing.files),
         "others": {other: others[other].id for other in sorted(references(spec) - {name})},
+        "forced": context.run if force else None,
         # A rule on freshness has another answer every hour.
         "hour": f"{context.now():%Y-%m-%dT%H}" if spec.table.fresh else None,
     }
@@ -83,7 +97,7 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot]) -> tu
     made: list[Snapshot] = []
 
     def ingest() -> dict[str, object]:
-        made.append(_ingest(context, name, others))
+        made.append(_ingest(context, name, others, force=force))
         return {"snapshot": made[-1].id}
 
     outcome = context.step(
@@ -99,7 +113,12 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot]) -> tu
     return snapshot, not outcome.reused
 
 
-def _ingest(context: Context, name: str, others: Mapping[str, Snapshot]) -> Snapshot:
+def _gone(project: Project, name: str, files: Iterable[FileInfo]) -> list[str]:
+    previous, present = newest(project, name), {data.shown(file.url, project.root) for file in files}
+    return [] if previous is None else [file.url for file in previous.files if file.url not in present]
+
+
+def _ingest(context: Context, name: str, others: Mapping[str, Snapshot], *, force: bool) -> Snapshot:
     project = context.project
     previous = newest(project, name)
     project.keep_salt()  # what is stored now may be looked at later on a read-only disk
@@ -116,6 +135,7 @@ def _ingest(context: Context, name: str, others: Mapping[str, Snapshot]) -> Snap
             now=context.now(),
             used=None if used is None else used.get(name, {}),
             progress=context.progress,
+            force=force,
         )
     except data.SourceBreachError as breach:
         with context.transaction() as transaction:

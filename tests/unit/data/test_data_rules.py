@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, DefinitionError, UsageError
-from cumulant.data import SourceBreachError, SourceSpec
+from cumulant.data import SourceBreachError, SourceSpec, Table
 from cumulant.data.parts import Workshop
 from cumulant.drivers.local.tables import FileTables
 
@@ -268,7 +268,7 @@ def test_rules_agree_with_a_row_by_row_reading(tmp_path_factory, rows):
     )
     schema = {"id": pl.Int64, "n": pl.Int64, "t": pl.String}
     facts = Workshop("s", spec, tables).make(
-        "p", pl.DataFrame(rows, schema=schema, orient="row"), url="f", guessed=False
+        "p", Table(pl.DataFrame(rows, schema=schema, orient="row")), url="f", guessed=False
     )
     passed, refused = by_hand(rows)
     assert tables.scan(facts.rows).collect().rows() == passed

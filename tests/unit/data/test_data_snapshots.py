@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -236,3 +237,35 @@ def test_progress_tells_the_files(place):
     place.ingest(path="in", progress=lambda text, share=None: told.append((text, share)))
     assert told[0] == ("trips: reading in/0.parquet", 0.0)
     assert told[-1] == ("trips: 500 of 500 rows passed", 1.0)
+
+
+def test_force_compares_contents_where_size_and_times_say_nothing(place, monkeypatch):
+    place.write("trips.csv", "id,km\n1,2\n")
+    listed = place.files.list
+    monkeypatch.setattr(
+        place.files, "list", lambda pattern: [msgspec.structs.replace(one, stamp="same") for one in listed(pattern)]
+    )
+    found = place.ingest()
+    place.write("trips.csv", "id,km\n1,3\n")
+    assert place.rows(place.ingest(previous=found)) == [(1, 2)]
+    assert place.rows(place.ingest(previous=found, force=True)) == [(1, 3)]
+
+
+def test_a_file_edited_in_place_with_its_size_and_time_is_read_again(place):
+    path = place.write("trips.csv", "id,km\n1,2\n")
+    before, found = path.stat(), place.ingest()
+    place.write("trips.csv", "id,km\n1,3\n")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert place.rows(place.ingest(previous=found)) == [(1, 3)]
+
+
+@pytest.mark.parametrize(("newest", "fresh"), [("2024-01-09T23:00:00Z", True), ("2024-01-07T00:00:00Z", False)])
+def test_a_wrong_year_does_not_make_a_source_fresh(place, newest, fresh):
+    place.write("trips.csv", f"id,at\n1,{newest}\n2,2024-01-05T00:00:00Z\n3,2999-01-01T00:00:00Z\n")
+    declared = {"event_time": "at", "table": {"fresh": "2d"}}
+    if fresh:
+        assert place.ingest(**declared).breaches == ()
+    else:
+        assert "the newest at up to now is at most" in place.refused(**declared).breaches[0]
+    place.write("trips.csv", "id,at\n3,2999-01-01T00:00:00Z\n")
+    assert "is in the past" in place.refused(**declared).breaches[0]

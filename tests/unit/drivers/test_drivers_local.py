@@ -231,6 +231,18 @@ def test_the_stamp_tells_a_file_that_was_replaced_by_one_of_the_same_size_and_ti
     assert first.stamp != second.stamp
 
 
+def test_the_stamp_tells_a_file_that_was_edited_in_place_with_the_same_size_and_time(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("one")
+    before = path.stat()
+    (first,) = LocalFiles("file://").list(str(path))
+    path.write_text("two")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_ino == before.st_ino
+    (second,) = LocalFiles("file://").list(str(path))
+    assert first.stamp != second.stamp
+
+
 # Online --------------------------------------------------------------------------------------------------------
 
 SWAP = """

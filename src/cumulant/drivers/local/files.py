@@ -71,5 +71,6 @@ def _describe(path: Path) -> FileInfo:
             subject=str(path),
             hint="check the path and its permissions; a link may point nowhere",
         ) from error
-    # The inode tells a file that was replaced by another of the same size and time.
-    return FileInfo(str(path), found.st_size, f"{found.st_mtime_ns}-{found.st_size}-{found.st_ino}")
+    # The inode tells a file that was replaced by another of the same size and time. One that was edited in place, and
+    # its time set back, is told by the time of its last change of any kind, which no program can set.
+    return FileInfo(str(path), found.st_size, f"{found.st_mtime_ns}-{found.st_size}-{found.st_ino}-{found.st_ctime_ns}")

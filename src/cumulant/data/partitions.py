@@ -1,0 +1,89 @@
+"""Columns that the names of folders hold, as Hive writes them: `dt=2024-01-01/part.parquet`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+from urllib.parse import unquote
+
+import polars as pl
+
+from cumulant.core.errors import DataError
+from cumulant.data.csv_text import Table
+from cumulant.data.identifier_text import PADDED
+from cumulant.data.listing import pattern_of
+from cumulant.data.spec import SourceSpec, is_delay
+
+Partition = tuple[tuple[str, str | None], ...]
+_NULL = ("__HIVE_DEFAULT_PARTITION__", "")
+_WILD = re.compile(r"[*?\[]")
+_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_NUMBER = re.compile(r"-?[0-9]*\.[0-9]+|-?[0-9]+\.[0-9]*")
+
+
+def partition_of(url: str, spec: SourceSpec, *, root: Path) -> Partition:
+    """Column and value of each folder `name=value` between the source's path, or its first wildcard, and the file.
+
+    A folder that the path itself names is none: what it holds was chosen by it.
+    """
+    pattern = pattern_of(spec, source=url, root=root).removeprefix("file://").rstrip("/")
+    wild = _WILD.search(pattern)
+    base = pattern if wild is None else pattern[: wild.start()].rpartition("/")[0]
+    place = url.removeprefix("file://")
+    if not place.startswith(f"{base}/"):
+        return ()
+    pairs = (folder.partition("=") for folder in place.removeprefix(f"{base}/").split("/")[:-1])
+    values = {unquote(name): unquote(value) for name, sign, value in pairs if name and sign}
+    return tuple((name, None if value in _NULL else value) for name, value in values.items())
+
+
+def with_partition(table: Table, partition: Partition, spec: SourceSpec, *, texts: Collection[str], url: str) -> Table:
+    """`table` with the partition's columns. Types are as in CSV: text where declared, in `texts`, or no number.
+
+    Raises:
+        DataError: a column of the file has the same name and another value.
+    """
+    if not partition:
+        return table
+    kept = _declared(spec) | {*texts}
+    columns = {name: _column(value, as_text=name in kept) for name, value in partition}
+    for name, value in partition:
+        if name in table.rows.columns:
+            _refuse_conflict(table.rows[name], value, url)
+            del columns[name]
+    rows = table.rows.with_columns(value.alias(name) for name, value in columns.items())
+    return table._replace(rows=rows, partitions=frozenset(columns))
+
+
+def _declared(spec: SourceSpec) -> set[str]:
+    """Columns whose declaration says how their text is read."""
+    times = {when for when in spec.known_time if not is_delay(when)} | ({spec.time.column} if spec.time else set())
+    return times | {name for name, rule in spec.rules.items() if rule.type or rule.number_format or rule.date_format}
+
+
+def _column(value: str | None, *, as_text: bool) -> pl.Expr:
+    if value is None or as_text or re.match(PADDED, value):
+        return pl.lit(value, pl.String)
+    if _WHOLE.fullmatch(value):
+        return pl.lit(int(value), pl.Int64)
+    if _NUMBER.fullmatch(value):
+        return pl.lit(float(value), pl.Float64)
+    if value in ("true", "false"):
+        return pl.lit(value == "true", pl.Boolean)
+    return pl.lit(value, pl.String)
+
+
+def _refuse_conflict(column: pl.Series, value: str | None, url: str) -> None:
+    """Writers may repeat the folder's value in the file; another value contradicts it."""
+    expected = pl.Series([value], dtype=pl.String)
+    try:
+        same = column.eq_missing(expected.cast(column.dtype, strict=False)[0]).all()
+    except pl.exceptions.PolarsError:
+        same = False
+    if not (same or column.cast(pl.String, strict=False).eq_missing(value).all()):
+        raise DataError(
+            f'{url}: column "{column.name}" has other values than the name of its folder, {column.name}={value}',
+            subject=column.name,
+            hint="write the file without the column, rename the folder, or name the folder itself in `path`",
+        )

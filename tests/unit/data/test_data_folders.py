@@ -1,0 +1,153 @@
+"""Folders of files: columns in the names of folders, files that are skipped, files that are gone."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from cumulant.core.errors import DataError
+from cumulant.data import warnings_of
+
+
+def part(*values: int) -> pl.DataFrame:
+    return pl.DataFrame({"n": list(values)})
+
+
+def days(place, folder="trips"):
+    for day in (1, 2, 3):
+        place.write(f"{folder}/dt=2024-01-0{day}/region=0{day}/part.parquet", part(day, day))
+
+
+def test_folders_of_partitions_are_columns(place):
+    days(place)
+    found = place.ingest(path="trips", event_time={"column": "dt", "zone": "UTC"})
+    assert [(field.name, field.dtype) for field in found.fields] == [("n", "int"), ("dt", "time"), ("region", "str")]
+    rows = place.rows(found, "n", "dt", "region")
+    assert [(n, f"{at:%Y-%m-%d}", region) for n, at, region in rows] == [
+        (day, f"2024-01-0{day}", f"0{day}") for day in (1, 1, 2, 2, 3, 3)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (["2023", "2024"], [2023, 2024]),
+        (["1.5", "2"], [1.5, 2.0]),
+        (["09", "10"], ["09", "10"]),
+        (["7", "x y%2Fz%3D1"], ["7", "x y/z=1"]),
+        (["true", "false"], [True, False]),
+        (["1", "__HIVE_DEFAULT_PARTITION__"], [1, None]),
+    ],
+)
+def test_types_of_partitions_are_those_of_csv(place, folders, expected):
+    for number, folder in enumerate(folders):
+        place.write(f"trips/x={folder}/{number}.parquet", part(number))
+    found = place.ingest(path="trips")
+    assert dict(place.rows(found, "n", "x")) == dict(enumerate(expected))
+
+
+def test_a_glob_and_csv_have_partitions_too_but_not_in_the_declared_folder(place):
+    place.write("a=1/b=2/x.csv", "n\n1\n")
+    place.write("a=1/b=3/x.csv", "n\n2\n")
+    found = place.ingest(path="a=1/b=*/x.csv")
+    assert {field.name for field in found.fields} == {"n", "b"}
+    assert sorted(place.rows(found, "n", "b")) == [(1, 2), (2, 3)]
+    assert [field.name for field in place.ingest(path="a=1/b=2/x.csv").fields] == ["n"]
+
+
+def test_equal_files_of_two_partitions_stay_apart(place):
+    place.write("trips/x=1/a.parquet", part(5))
+    place.write("trips/x=2/a.parquet", part(5))
+    found = place.ingest(path="trips")
+    assert sorted(place.rows(found, "n", "x")) == [(5, 1), (5, 2)]
+    (place.root / "trips/x=2").rename(place.root / "trips/x=3")
+    moved = place.ingest(path="trips", previous=found, missing_files=1)
+    assert moved.id != found.id
+    assert sorted(place.rows(moved, "n", "x")) == [(5, 1), (5, 3)]
+
+
+def test_a_partition_that_contradicts_its_file_is_named(place):
+    path = "trips/x=1/a.parquet"
+    place.write(path, pl.DataFrame({"n": [1, 2], "x": [1, 1]}))
+    assert place.rows(place.ingest(path="trips"), "n", "x") == [(1, 1), (2, 1)]
+    place.write(path, pl.DataFrame({"n": [1, 2], "x": [1, 2]}))
+    with pytest.raises(DataError, match=r'trips/x=1/a.parquet: column "x" has other values .* x=1'):
+        place.ingest(path="trips")
+
+
+def test_files_that_are_skipped_are_named(place):
+    for name in ("a.csv", "b.orc", "c.csv.zst", "d.xlsx", "e.csv.bz2", "_SUCCESS", ".c.crc", "_log/x.orc"):
+        place.write(f"trips/{name}", "n\n1\n")
+    found = place.ingest(path="trips")
+    (warning,) = warnings_of(found)
+    assert warning.startswith("4 files are not read, ")
+    assert warning.endswith("trips/b.orc, trips/c.csv.zst, trips/d.xlsx and 1 more")
+    assert place.ingest(path="trips/a.csv").warnings == ()
+
+
+def test_a_folder_without_a_readable_file_is_refused_with_their_names(place):
+    for name in ("b.orc", "d.xlsx"):
+        place.write(f"trips/{name}", "n\n1\n")
+    with pytest.raises(DataError, match=r"no file in a known format, but trips/b\.orc, trips/d\.xlsx") as caught:
+        place.ingest(path="trips")
+    assert "Parquet" in caught.value.hint
+
+
+def daily(place, *numbers, rows=10):
+    for number in numbers:
+        place.write(f"trips/{number:03}.csv", "n\n" + "".join(f"{number * 1000 + row}\n" for row in range(rows)))
+
+
+def remove(place, *numbers):
+    for number in numbers:
+        (place.root / f"trips/{number:03}.csv").unlink()
+
+
+def test_lost_files_are_named_and_stop_the_run(place):
+    daily(place, *range(40))
+    found = place.ingest(path="trips")
+    remove(place, *range(1, 40))
+    refused = place.refused(path="trips", previous=found)
+    (breach,) = refused.breaches
+    assert "390 of 400" in breach
+    assert "39 files" in breach
+    assert "trips/001.csv" in breach
+    accepted = place.ingest(path="trips", previous=found, missing_files="100%")
+    assert any("39 files of the last snapshot are gone (390 rows)" in warning for warning in warnings_of(accepted))
+    assert place.ingest(path="trips", previous=accepted).warnings == ()
+
+
+def test_one_file_of_forty_is_a_loss(place):
+    daily(place, *range(40))
+    found = place.ingest(path="trips")
+    remove(place, 7)
+    assert "10 of 400" in place.refused(path="trips", previous=found).breaches[0]
+
+
+def test_a_folder_that_rotates_goes_on_and_says_so(place):
+    daily(place, *range(30))
+    found = place.ingest(path="trips")
+    for day in (30, 31, 32):
+        remove(place, day - 30)
+        daily(place, day)
+        found = place.ingest(path="trips", previous=found)
+        assert found.warnings == (f"1 file of the last snapshot is gone (10 rows): trips/{day - 30:03}.csv",)
+
+
+def test_files_that_were_moved_or_merged_are_no_loss(place):
+    daily(place, 1, 2, 3)
+    found = place.ingest(path="trips")
+    (place.root / "trips/001.csv").rename(place.root / "trips/004.csv")
+    moved = place.ingest(path="trips", previous=found)
+    assert moved.warnings == ()
+    remove(place, 2, 3)
+    place.write("trips/all.csv", "n\n" + "".join(f"{row}\n" for row in range(20)))
+    assert place.ingest(path="trips", previous=moved).breaches == ()
+
+
+def test_another_path_is_a_decision_and_no_loss(place):
+    daily(place, *range(10))
+    found = place.ingest(path="trips")
+    assert place.ingest(path="trips/00[0-4].csv", previous=found).warnings == ()
+    place.write("small/a.csv", "n\n1\n")
+    assert place.ingest(path="small", previous=found).warnings == ()
