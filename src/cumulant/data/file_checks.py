@@ -92,7 +92,9 @@ def gone_files(
 
 
 def _covers(pattern: str, url: str) -> bool:
-    return url == pattern or url.startswith(f"{pattern.rstrip('/')}/") or fnmatchcase(url, pattern)
+    if url == pattern or url.startswith(f"{pattern.rstrip('/')}/"):
+        return True
+    return any(fnmatchcase(url, glob) for glob in (pattern, pattern.replace("**/", "")))  # `**` may be no folder
 
 
 def padding_warnings(urls: Sequence[str], parts: Sequence[PartFacts]) -> list[str]:

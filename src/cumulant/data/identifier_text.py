@@ -64,7 +64,9 @@ def _raw_records(text: str, separator: str) -> list[list[str]]:
 
 def merging(text: pl.Expr, number: pl.Expr) -> pl.Expr:
     """Marks texts with a leading zero that are read as the number of another text of the column."""
-    return (text.str.contains(PADDED) & (text.n_unique().over(number) > 1)).fill_null(value=False)
+    return (text.str.contains(PADDED) & number.is_not_null() & (text.n_unique().over(number) > 1)).fill_null(
+        value=False
+    )
 
 
 def padded_width(text: pl.Series) -> int | None:

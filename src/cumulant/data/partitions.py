@@ -78,10 +78,11 @@ def _refuse_conflict(column: pl.Series, value: str | None, url: str) -> None:
     """Writers may repeat the folder's value in the file; another value contradicts it."""
     expected = pl.Series([value], dtype=pl.String)
     try:
-        same = column.eq_missing(expected.cast(column.dtype, strict=False)[0]).all()
-    except pl.exceptions.PolarsError:
+        as_text = column.cast(pl.String, strict=False).eq_missing(value).all()
+        same = as_text or column.eq_missing(expected.cast(column.dtype, strict=False)[0]).all()
+    except pl.exceptions.PolarsError:  # no such cast
         same = False
-    if not (same or column.cast(pl.String, strict=False).eq_missing(value).all()):
+    if not same:
         raise DataError(
             f'{url}: column "{column.name}" has other values than the name of its folder, {column.name}={value}',
             subject=column.name,

@@ -7,7 +7,7 @@ facts are written last: where they stand, the part is whole.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import polars as pl
@@ -187,7 +187,7 @@ class _SortedOut:
 
 def _sort_out(rows: pl.DataFrame, shop: Workshop) -> _SortedOut:
     """Split rows into passed ones, under their final types, and refused ones with `__rule` and `__row`."""
-    plan = casts(rows.schema, numbers_meant(rows, shop.spec), shop.source)
+    plan = [_without_idle(cast, rows) for cast in casts(rows.schema, numbers_meant(rows, shop.spec), shop.source)]
     reading = reading_checks(plan)
     checks = compile_rules(shop.spec, plan, source=shop.source, rule_compiler=shop.rule_compiler)
     names = [cast.name for cast in plan]
@@ -213,6 +213,13 @@ def _sort_out(rows: pl.DataFrame, shop: Workshop) -> _SortedOut:
     passed = typed.filter(rule.is_null()) if rule.null_count() != rule.len() else typed
     refused = _refused(rows, typed, rule, marked, reading)
     return _SortedOut(plan, passed, refused, tuple(found))
+
+
+def _without_idle(cast: Cast, rows: pl.DataFrame) -> Cast:
+    """Without the costly look for numbers that merge, where no text has leading zeros."""
+    if cast.merging is None or padded_width(rows[cast.name].str.strip_chars()) is not None:
+        return cast
+    return replace(cast, merging=None)
 
 
 def _computed(frame: pl.LazyFrame, shop: Workshop) -> pl.DataFrame:

@@ -20,7 +20,9 @@ _BEGUN = "demo-begun"
 
 #: what the demo's project says otherwise than the template
 _CHANGES = {
-    "path: data/weather.parquet": "path: data/weather-*.parquet",
+    "path: data/weather.parquet": """\
+path: data/weather-*.parquet
+    missing_files: 100%                 # a demo that is run again begins before the last of them""",
     "    event_time: time_hour\nfeatures:": """\
     event_time: time_hour
     rules:
