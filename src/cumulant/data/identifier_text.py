@@ -8,24 +8,61 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 #: a number with a leading zero; 0 and 0.5 have none
 PADDED = r"^[+-]?0[0-9]"
 _HEAD = 1 << 16
+_ZERO = ord("0")
+_SIGNS, _BOUNDS = (ord("+"), ord("-")), (ord("\n"), ord("\r"), ord('"'))
 
 
 def padded_columns(
     content: bytes, frame: pl.DataFrame, separator: str, texts_of: Callable[[Sequence[str]], pl.DataFrame]
 ) -> set[str]:
-    """The columns of numbers of a CSV text with a leading zero. `texts_of` reads columns of it as text."""
+    """The columns of numbers of a CSV text with a leading zero. `texts_of` reads columns of it as text.
+
+    Where each record of `content` has as many fields as `frame` has columns, only columns that may have one are read.
+    """
     numbers = [name for name, dtype in frame.schema.items() if dtype.is_numeric()]
-    begin = re.compile(rb'[\n\r"' + re.escape(separator.encode()) + rb"][+-]?0[0-9]")
-    if not numbers or not begin.search(content):
+    if not numbers or not separator.isascii():
         return set()
-    found = texts_of(numbers).select(pl.col(pl.String).str.contains(PADDED).any())
+    begins = _padded_fields(content, separator)
+    possible = _columns_at(begins, content, frame, separator) if begins.size else set()
+    numbers = [name for name in numbers if name in possible]
+    found = texts_of(numbers).select(pl.col(pl.String).str.contains(PADDED).any()) if numbers else pl.DataFrame()
     return {name for name in found.columns if found.item(0, name)}
+
+
+def _padded_fields(content: bytes, separator: str) -> NDArray[np.int64]:
+    """Where fields begin that have a leading zero, and perhaps a sign."""
+    data = np.frombuffer(content, np.uint8)
+    if data.size < 3:
+        return np.empty(0, np.int64)
+    begins = np.flatnonzero((data[1:-1] == _ZERO) & (data[2:] - np.uint8(_ZERO) < 10)) + 1
+    begins = begins - np.isin(data[begins - 1], _SIGNS)
+    before = data[np.maximum(begins - 1, 0)]
+    return begins[np.isin(before, [ord(separator), *_BOUNDS]) & (begins > 0)]
+
+
+def _columns_at(begins: NDArray[np.int64], content: bytes, frame: pl.DataFrame, separator: str) -> set[str]:
+    """The columns whose fields begin there, or hold what looks like a begin in quotes."""
+    data, between = np.frombuffer(content, np.uint8), frame.width - 1
+    separators, quotes = (np.flatnonzero(data == ord(sign)) for sign in (separator, '"'))
+    if quotes.size:
+        separators = separators[np.searchsorted(quotes, separators) % 2 == 0]
+    if not between or separators.size != (frame.height + 1) * between:  # records of other numbers of fields
+        return set(frame.columns)
+    place = np.searchsorted(separators, begins) % between
+    before = begins - 1 - (data[begins - 1] == _BOUNDS[-1])
+    last = (place == 0) & (data[np.maximum(before, 0)] == ord(separator))
+    return {frame.columns[index] for index in np.unique(np.where(last, between, place)).tolist()}
 
 
 def quoted_columns(content: bytes, names: Sequence[str], separator: str) -> frozenset[str]:

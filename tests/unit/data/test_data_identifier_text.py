@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
+import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cumulant.data import RuleSpec, SourceSpec, infer, read
+from cumulant.data.csv_text import read_csv
+from cumulant.data.identifier_text import PADDED
 from cumulant.data.sources import read_table
 
 KEYS = "code,n\n00123,1\n0123,2\n123,3\n0,4\n"
@@ -32,6 +39,26 @@ def test_leading_zeros_keep_keys_apart(place):
 def test_which_numbers_have_leading_zeros(place, values, expected):
     path = place.write("trips.csv", "a,x,b\n" + "".join(f"1,{value},2020-01-02\n" for value in values))
     assert read(path, "trips.csv", SourceSpec())["x"].to_list() == expected
+
+
+@given(
+    st.lists(
+        st.tuples(*[st.sampled_from(["", "0", "7", "07", "-07", "+7", "0.5", "00.5", "1-02"])] * 3),
+        min_size=1, max_size=6,
+    ),
+    st.sampled_from(["\n", "\r\n"]), st.booleans(), st.sampled_from([",", ";"]),
+)  # fmt: skip
+def test_columns_with_leading_zeros_are_those_of_a_plain_search(rows, end, quoted, separator):
+    lines = [["a", "b", "c"], *rows]
+    written = [[f'"{field}"' if quoted and field else field for field in line] for line in lines]
+    content = "".join(separator.join(line) + end for line in written).encode()
+    table = read_csv(content, "t.csv", SourceSpec(separator=separator), (), separator=separator)
+    for index, name in enumerate("abc"):
+        fields = [row[index] for row in rows]
+        if any(re.match(PADDED, field) for field in fields):
+            assert table.rows[name].dtype == pl.String
+        elif all(field in ("0", "7") for field in fields):
+            assert table.rows[name].dtype == pl.Int64
 
 
 def test_a_file_of_plain_digits_is_text_where_another_has_leading_zeros(place):
