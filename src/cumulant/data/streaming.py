@@ -11,10 +11,11 @@ import polars as pl
 
 from cumulant.core.errors import DataError, missing_part
 from cumulant.data.blocks import blocks
-from cumulant.data.csv_text import DialectError
+from cumulant.data.csv_text import DialectError, Table
 from cumulant.data.listing import file_kind
 from cumulant.data.parquet_footer import refuse_encrypted, utf8
 from cumulant.data.parquet_memory import MOST_BYTES, fitting_rows
+from cumulant.data.partitions import Partition, with_partition
 from cumulant.data.sources import readable, text_table, whole_parquet
 from cumulant.data.spec import SourceSpec
 
@@ -32,6 +33,8 @@ class Piece(NamedTuple):
 class Stream:
     """One file. Of Parquet, pieces are of `rows` rows (fewer where rows are wide); of text, of about as many.
 
+    `partition` are columns that the names of the file's folders hold, which each piece then has.
+
     Where the pieces end depends on the file and `rows` alone. CSV and JSON lines are read as `read` reads them, types
     being found out for each piece.
 
@@ -39,7 +42,7 @@ class Stream:
         DataError: the file is empty, damaged or in no known format.
     """
 
-    def __init__(self, path: Path, url: str, spec: SourceSpec, *, rows: int) -> None:
+    def __init__(self, path: Path, url: str, spec: SourceSpec, *, rows: int, partition: Partition = ()) -> None:
         self._path, self._url, self._spec, self._rows = path, url, spec, rows
         kind = file_kind(url, spec)
         if kind is None:
@@ -50,7 +53,10 @@ class Stream:
                 raise DataError(f"{url} is empty (0 bytes)", subject=url, hint="write it again, or remove it")
         self._parquet = _Parquet(path, url) if kind == "parquet" else None
         self._csv = kind == "csv"
-        self.head = self._parquet.empty() if self._parquet else self._first_rows()
+        self._partition = partition
+        head = self._parquet.empty() if self._parquet else self._first_rows()
+        self._own = frozenset(head.columns)
+        self.head = self._placed(head)
 
     def pieces(self, columns: Sequence[str] | None = None, *, done: Sequence[int] = ()) -> Iterator[Piece]:
         """The pieces after those that are `done` (given as their numbers of rows), with `columns` alone where it can.
@@ -59,8 +65,16 @@ class Stream:
             DataError: the file is damaged; names the row group of a Parquet file.
         """
         if self._parquet is None:
-            return self._texts(done)
-        return self._parquet.pieces(self._rows, columns, skip=sum(done))
+            pieces = self._texts(done)
+        else:
+            own = None if columns is None else [name for name in columns if name in self._own]
+            pieces = self._parquet.pieces(self._rows, own, skip=sum(done))
+        return (piece._replace(rows=self._placed(piece.rows)) for piece in pieces)
+
+    def _placed(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """The rows with the columns of the file's folders."""
+        table = with_partition(Table(rows), self._partition, self._spec, texts=(), url=self._url)
+        return table.rows
 
     def _first_rows(self) -> pl.DataFrame:
         """The rows of the first block, after which the separator and encoding are known."""

@@ -89,3 +89,14 @@ def test_no_format_and_no_bytes_are_refused(tmp_path):
         (tmp_path / name).write_bytes(b"")
         with pytest.raises(DataError, match=said):
             Stream(tmp_path / name, name, SourceSpec(), rows=5)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.csv"])
+def test_pieces_have_the_columns_of_the_folders(tmp_path, name):
+    path = tmp_path / name
+    frame = pl.DataFrame({"n": range(25), "m": range(25)})
+    frame.write_parquet(path) if name.endswith("parquet") else frame.write_csv(path)
+    stream = Stream(path, name, SourceSpec(), rows=10, partition=(("year", "2024"), ("zip", "01001")))
+    assert stream.head.columns == ["n", "m", "year", "zip"]
+    pieces = [piece.rows for piece in stream.pieces(["n", "year", "zip"])]
+    assert pl.concat(pieces).select("n", "year", "zip").rows() == [(n, 2024, "01001") for n in range(25)]

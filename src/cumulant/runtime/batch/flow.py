@@ -62,6 +62,8 @@ class _Input(NamedTuple):
     #: share of all bytes before this file, and of this file
     before: float
     share: float
+    #: columns that the names of its folders hold
+    partition: tuple[tuple[str, str | None], ...] = ()
 
 
 class _Place(NamedTuple):
@@ -122,7 +124,8 @@ def _inputs(model: Model, request: BatchRequest) -> list[_Input]:
     _refuse_inside(request, found)
     total, before, inputs = sum(info.bytes for info in found) or 1, 0, []
     for info in found:
-        inputs.append(_Input(info, place.fetch(info), before / total, info.bytes / total))
+        partition = data.partition_of(info.url, spec, root=Path.cwd())
+        inputs.append(_Input(info, place.fetch(info), before / total, info.bytes / total, partition))
         before += info.bytes
     return inputs
 
@@ -182,7 +185,7 @@ def _measured(model: Model, sample: Prepared, threads: int) -> tuple[int, int]:
 
 
 def _stream(model: Model, one: _Input, rows: int) -> Stream:
-    return data.Stream(one.path, one.info.url, model.reading, rows=rows)
+    return data.Stream(one.path, one.info.url, model.reading, rows=rows, partition=one.partition)
 
 
 class _Job(NamedTuple):
