@@ -161,6 +161,9 @@ def hint_for(snapshot: Snapshot, example: Callable[[CheckResult], object] = lamb
             f"`date_format` under `rules: {{{check.column}: ...}}`, or the values in `prepare`; "
             f"`cumulant data quarantine {snapshot.source}` shows the rows"
         )
+    merging = (check.column for check in snapshot.checks if check.failed and check.rule == f"{check.column}:zeros")
+    if (column := next(merging, None)) is not None:
+        return f"values of {column} that differ in leading zeros are one number: set rules: {{{column}: {{type: str}}}}"
     if snapshot.rows_quarantined:
         return f"look at the rows: cumulant data quarantine {snapshot.source}; mend them, or raise `quarantine`"
     return "mend the source, or change its rule in the project file"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -168,7 +169,7 @@ def _where(rows: Sequence[int], count: int) -> str:
 def _demand(rule: FieldRule, broken: str) -> str:
     match broken:
         case "nulls":
-            return "not be null"
+            return "not be null, blank or infinite"
         case "min":
             return f"be at least {rule.min}"
         case "max":
@@ -189,7 +190,7 @@ def _test(rule: FieldRule, dtype: DType) -> Test:
     nulls = "nulls" if rule.required else ""
 
     def test(value: Any) -> str:
-        if value is None:
+        if value is None or (nulls and _is_unknown(value)):
             return nulls
         if low is not None and value < low:
             return "min"
@@ -202,6 +203,11 @@ def _test(rule: FieldRule, dtype: DType) -> Test:
         return ""
 
     return test
+
+
+def _is_unknown(value: Any) -> bool:
+    """Text of blanks, or an infinite number, as the check of the data has them."""
+    return not value.strip() if isinstance(value, str) else isinstance(value, float) and math.isinf(value)
 
 
 def _widened(rule: FieldRule, datatype: Datatype) -> FieldRule:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cumulant.data import RuleSpec, SourceSpec, infer, read
+from cumulant.data import RuleSpec, SourceBreachError, SourceSpec, infer, read
 from cumulant.data.csv_text import read_csv
 from cumulant.data.identifier_text import PADDED
 from cumulant.data.sources import read_table
@@ -75,8 +75,9 @@ def test_declared_integers_that_would_merge_are_refused(place):
     assert place.quarantine(found).select("__rule", "__row", "code").rows() == [
         ("code:zeros", 0, "00123"), ("code:zeros", 1, "0123"),
     ]  # fmt: skip
-    refused = place.refused(rules={"code": {"type": "int"}})
-    assert any("code:zeros (2)" in breach for breach in refused.breaches)
+    with pytest.raises(SourceBreachError, match=r"code:zeros \(2\)") as refused:
+        place.ingest(rules={"code": {"type": "int"}})
+    assert "type: str" in refused.value.hint
 
 
 def test_limits_do_not_merge_keys_either(place):

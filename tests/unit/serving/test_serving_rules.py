@@ -71,6 +71,15 @@ def refusing(folder):
     return Application(ModelSet([open_model(folder, refuse_invalid=True)]))
 
 
+@pytest.mark.parametrize("value", [None, "", "  "])
+def test_blank_text_is_no_value_of_a_field_that_may_not_be_null(tmp_path, value):
+    model = servable(tmp_path / "model", rules={"tail": FieldRule(required=True)})
+    app = Application(ModelSet([open_model(model, refuse_invalid=True)]))
+    refused = call(app, "POST", PREDICT, GOOD | {"tail": value})
+    assert refused.status_code == 422
+    assert "tail" in refused.text
+
+
 def test_a_number_format_is_on_the_card_and_asks_nothing_of_a_request(tmp_path):
     rules = {"distance": FieldRule(number_format="1.234,5")}
     model = open_model(servable(tmp_path / "model", rules=rules), refuse_invalid=True)
