@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from cumulant.core.errors import DataError
+from cumulant.core.errors import DataError, missing_part
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +17,8 @@ _SAMPLE = 1 << 16
 _NEWLINE, _QUOTE = 10, 34
 #: a record longer than this is no record: a quoted field does not end
 _LONGEST = 64 << 20
+#: what compressed files begin with
+_GZIP, _BZIP2, _ZSTD = b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd"
 _WIDE_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -29,7 +32,7 @@ class Block(NamedTuple):
 def blocks(path: Path, *, rows: int, most: int, csv: bool) -> Iterator[Block]:
     """The file in blocks of about `rows` records and at most about `most` bytes; where they end is always the same.
 
-    A file in UTF-16 is one block. Gzip is unpacked on the way.
+    A file in UTF-16 is one block. Compressed text is unpacked on the way.
 
     Raises:
         DataError: a record is longer than 64 MiB.
@@ -56,10 +59,24 @@ def record_count(text: bytes) -> int:
 
 
 def opened(raw: IO[bytes]) -> IO[bytes]:
-    """The stream itself, or what it holds in gzip."""
-    packed = raw.read(2) == b"\x1f\x8b"
+    """The stream itself, or what it holds in gzip, bzip2 or Zstandard.
+
+    Raises:
+        MissingPartError: it is Zstandard, and PyArrow is not installed.
+    """
+    begin = raw.read(len(_ZSTD))
     raw.seek(0)
-    return gzip.GzipFile(fileobj=raw) if packed else raw  # type: ignore[return-value]
+    if begin.startswith(_GZIP):
+        return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
+    if begin.startswith(_BZIP2):
+        return bz2.BZ2File(raw)  # type: ignore[return-value]
+    if begin != _ZSTD:
+        return raw
+    try:
+        import pyarrow as pa
+    except ModuleNotFoundError as error:
+        raise missing_part(error.name or "pyarrow", "serve") from None
+    return pa.CompressedInputStream(pa.PythonFile(raw, "r"), "zstd")  # type: ignore[no-any-return]
 
 
 def _header(begin: bytes) -> tuple[bytes, bytes]:

@@ -11,12 +11,13 @@ from cumulant.core.errors import DataError, did_you_mean
 from cumulant.data.spec import SourceSpec
 from cumulant.ports.files import FileInfo, Files
 
+_TEXTS = {".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+_COMPRESSIONS = (".gz", ".zst", ".bz2")
 SUFFIXES = {
-    ".parquet": "parquet", ".pq": "parquet",
-    ".csv": "csv", ".csv.gz": "csv", ".tsv": "csv", ".tsv.gz": "csv", ".txt": "csv", ".txt.gz": "csv",
-    ".jsonl": "jsonl", ".jsonl.gz": "jsonl", ".ndjson": "jsonl", ".ndjson.gz": "jsonl",
-    ".json": "jsonl", ".json.gz": "jsonl",
-}  # fmt: skip
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    **{f"{text}{packed}": kind for text, kind in _TEXTS.items() for packed in ("", *_COMPRESSIONS)},
+}
 _NAMED = 3
 
 
@@ -95,7 +96,7 @@ def shown(url: str, root: Path) -> str:
 def suffix(url: str) -> str:
     name = url.rsplit("/", 1)[-1].lower()
     suffixes = re.findall(r"\.[a-z0-9]+", name)
-    if suffixes and suffixes[-1] == ".gz" and len(suffixes) > 1:
+    if len(suffixes) > 1 and suffixes[-1] in _COMPRESSIONS:
         return "".join(suffixes[-2:])
     return suffixes[-1] if suffixes else ""
 

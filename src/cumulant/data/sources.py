@@ -25,7 +25,8 @@ from cumulant.data.parquet_memory import no_memory, refuse_large
 from cumulant.data.records import LINE
 from cumulant.data.spec import SourceSpec
 
-#: a text in gzip may be this many times as long as its file; below `_SMALL` bytes any number of times
+_COMPRESSIONS = {"zst": "Zstandard", "bz2": "bzip2"}
+#: a compressed text may be this many times as long as its file; below `_SMALL` bytes any number of times
 _EXPANSION, _SMALL = 200, 256 << 20
 _BLOCK = 4 << 20
 
@@ -122,7 +123,7 @@ def readable(url: str) -> Iterator[None]:
     try:
         yield
     except (EOFError, gzip.BadGzipFile) as error:
-        raise DataError(f"{url} is damaged or cut off (gzip)", subject=url, hint="copy or write it again") from error
+        raise _broken_compression(url) from error
     except csv.Error as error:
         raise DataError(f"{url} is not CSV", subject=url, hint="write it again, or set its `format`") from error
     except (UnicodeError, LookupError) as error:
@@ -130,10 +131,17 @@ def readable(url: str) -> Iterator[None]:
             f"{url} is not text in the declared encoding", subject=url, hint="set encoding: latin-1 (or its own)"
         ) from error
     except OSError as error:
+        if error.errno is None:  # of what unpacks, not of the system
+            raise _broken_compression(url) from error
         reason = error.strerror or "it cannot be read"
         raise DataError(f"{url}: {reason}", subject=url, hint="check the path and its permissions") from error
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         raise _damage(url, str(error)) from error
+
+
+def _broken_compression(url: str) -> DataError:
+    kind = _COMPRESSIONS.get(suffix(url).rpartition(".")[2], "gzip")
+    return DataError(f"{url} is damaged or cut off ({kind})", subject=url, hint="copy or write it again")
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +19,13 @@ from cumulant.data import SourceSpec, read, scan, shown, sources
 TABLE = pl.DataFrame({"id": [1, 2, 3], "city": ["A", "B", None], "km": [1.5, None, 3.0]})
 
 
+MANY = b"id,km\n" + b"".join(b"%d,%d\n" % (n, n * n) for n in range(5000))
+
+
+def zstd(text: bytes) -> bytes:
+    return pa.compress(text, codec="zstd", asbytes=True)
+
+
 def content(kind: str) -> bytes:
     text = TABLE.write_csv().encode()
     return {
@@ -25,11 +33,14 @@ def content(kind: str) -> bytes:
         "csv.gz": gzip.compress(text),
         "tsv": text.replace(b",", b"\t"),
         "jsonl": TABLE.write_ndjson().encode(),
+        "csv.bz2": bz2.compress(text[:20]) + bz2.compress(text[20:]),
+        "csv.zst": zstd(text[:20]) + zstd(text[20:]),
+        "json.zst": zstd(TABLE.write_ndjson().encode()),
         "ndjson.gz": gzip.compress(TABLE.write_ndjson().encode()),
     }[kind]
 
 
-@pytest.mark.parametrize("kind", ["csv", "csv.gz", "tsv", "jsonl", "ndjson.gz"])
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "csv.bz2", "csv.zst", "tsv", "jsonl", "json.zst", "ndjson.gz"])
 def test_every_text_format_gives_the_same_rows(place, kind):
     place.write(f"trips.{kind}", content(kind))
     found = place.ingest(path=f"trips.{kind}", key="id")
@@ -83,7 +94,7 @@ def test_what_is_no_table_is_refused(place, frame):
 
 
 def broken_gzip() -> bytes:
-    whole = gzip.compress(b"id,km\n" + b"".join(b"%d,%d\n" % (n, n * n) for n in range(5000)))
+    whole = gzip.compress(MANY)
     return whole[: len(whole) // 2]
 
 
@@ -114,6 +125,10 @@ def holed_parquet(place) -> bytes:
         ("a.csv", bytes(range(256)) * 8, "a.csv"),
         ("a.csv.gz", broken_gzip(), "cut off"),
         ("a.csv.gz", b"\x1f\x8b not gzip", "damaged"),
+        ("a.csv.bz2", bz2.compress(MANY)[:-9], r"cut off \(bzip2\)"),
+        ("a.csv.bz2", b"BZh9 not bzip2", r"damaged or cut off \(bzip2\)"),
+        ("a.csv.zst", zstd(MANY)[:-9], r"cut off \(Zstandard\)"),
+        ("a.csv.zst", b"\x28\xb5\x2f\xfd not Zstandard", r"damaged or cut off \(Zstandard\)"),
         ("a.parquet", half_parquet, "not a whole Parquet file"),
         ("a.parquet", holed_parquet, "not a whole Parquet file"),
         ("a.parquet", b"id,km\n1,2\n", "not a whole Parquet file"),
