@@ -69,7 +69,7 @@ def opened(raw: IO[bytes]) -> IO[bytes]:
     if begin.startswith(_GZIP):
         return gzip.GzipFile(fileobj=raw)  # type: ignore[return-value]
     if begin.startswith(_BZIP2):
-        return bz2.BZ2File(raw)  # type: ignore[return-value]
+        return bz2.BZ2File(raw)
     if begin != _ZSTD:
         return raw
     try:

@@ -69,7 +69,7 @@ def read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str],
     engine = _Engine(header, separator, spec.missing)
     kept = {*declared, *texts}
     content, frame, malformed = _rectangular(content, url, engine, kept)
-    quoted = quoted_columns(content, frame.columns, separator)
+    quoted = quoted_columns(content, frame, separator)
     digits = padded_columns(content, frame, separator, lambda names: engine.read(content, names).select(names))
     digits |= {name for name in quoted if frame.schema[name] != pl.String()}
     if digits:

@@ -65,8 +65,8 @@ def _columns_at(begins: NDArray[np.int64], content: bytes, frame: pl.DataFrame, 
     return {frame.columns[index] for index in np.unique(np.where(last, between, place)).tolist()}
 
 
-def quoted_columns(content: bytes, names: Sequence[str], separator: str) -> frozenset[str]:
-    """The columns whose digits are all in quotes, in a CSV text that has digits without quotes in other columns.
+def quoted_columns(content: bytes, frame: pl.DataFrame, separator: str) -> frozenset[str]:
+    """The columns whose digits are all in quotes, in a CSV text with numbers without quotes in other columns.
 
     The first 64 KiB are looked at. Of a text with quotes around all values nothing is known: empty.
     """
@@ -74,12 +74,12 @@ def quoted_columns(content: bytes, names: Sequence[str], separator: str) -> froz
         return frozenset()
     records = _raw_records(content[:_HEAD].decode("utf-8-sig", errors="replace"), separator)
     records = records[1 : None if len(content) <= _HEAD else -1]
-    columns = zip(*(record for record in records if len(record) == len(names)), strict=True)
+    columns = zip(*(record for record in records if len(record) == frame.width), strict=True)
     digits = {
         name: {field.startswith('"') for field in fields if any(sign.isdigit() for sign in field)}
-        for name, fields in zip(names, columns, strict=False)
+        for name, fields in zip(frame.columns, columns, strict=False)
     }
-    if not any(False in quoted for quoted in digits.values()):
+    if not any(False in quoted and frame.schema[name].is_numeric() for name, quoted in digits.items()):
         return frozenset()
     return frozenset(name for name, quoted in digits.items() if quoted == {True})
 

@@ -114,7 +114,7 @@ def ask(server: Server, model: str, file: Path, *, progress: Progress = silent) 
         EngineUnavailableError: the server does not answer.
     """
     card = _card(server, model)
-    rows = _rows(card, file)
+    rows = _rows(card, file, progress)
     others = "" if card.reasons is None else "?reasons=0"
     path = f"/v1/models/{urllib.parse.quote(card.name, safe='')}/predict{others}"
     if card.task is not None:
@@ -143,7 +143,7 @@ def _card(server: Server, model: str) -> _Card:
     return next(one for one in reversed(served) if one.name == wanted)
 
 
-def _rows(card: _Card, file: Path) -> pl.DataFrame:
+def _rows(card: _Card, file: Path, progress: Progress = silent) -> pl.DataFrame:
     """What the model reads of the file."""
     from cumulant.runtime.batch.work import refuse_lacking
 
@@ -157,7 +157,7 @@ def _rows(card: _Card, file: Path) -> pl.DataFrame:
         one.name: data.RuleSpec(number_format=one.number_format, date_format=one.date_format) for one in card.request
     }
     declared = data.SourceSpec(rules=rules)
-    rows = read_table(file, like=data.reading(declared, fields, str(file)))
+    rows = read_table(file, like=data.reading(declared, fields, str(file)), progress=progress)
     if fields:
         return data.as_fields(rows, fields, rules=rules)
     refuse_lacking(list(kinds), rows.columns, hint=f"the model reads {', '.join(list(kinds)[:12])}")

@@ -50,7 +50,7 @@ def predict(
         version = project.registry().resolve(uri)
         scorer = packaging.Scorer(servable_folder(project, version))
         plan = scorer.servable.plan
-        frame, others = _given(project, scorer.servable, rows)
+        frame, others = _given(project, scorer.servable, rows, progress)
         absent = [field.name for field in plan.request if field.name not in frame.columns]
         if absent:
             said = data.not_prepared(_declared(project, scorer.servable).prepare)
@@ -69,12 +69,14 @@ def predict(
         return frame_of(scorer.answers({name: computed[name].to_list() for name in scorer.features}))
 
 
-def _given(project: Project, servable: Servable, rows: pl.DataFrame | Path) -> tuple[pl.DataFrame, list[str]]:
+def _given(
+    project: Project, servable: Servable, rows: pl.DataFrame | Path, progress: Progress
+) -> tuple[pl.DataFrame, list[str]]:
     """The request fields of the rows, read as the source reads its own files, and the names of other columns."""
     plan = servable.plan
     declared = _declared(project, servable)
     if isinstance(rows, Path):
-        rows = read_table(rows, like=data.reading(declared, plan.request, str(rows)))
+        rows = read_table(rows, like=data.reading(declared, plan.request, str(rows)), progress=progress)
     moment = plan.predict_at.column if plan.predict_at else None
     found = data.as_fields(
         rows,

@@ -32,7 +32,7 @@ class Proposed(msgspec.Struct, frozen=True, kw_only=True):
     contract: str | None = None
 
 
-def read_table(file: Path | str, *, like: SourceSpec | None = None) -> pl.DataFrame:
+def read_table(file: Path | str, *, like: SourceSpec | None = None, progress: Progress = silent) -> pl.DataFrame:
     """The rows of a file, folder or glob, one file after another; separators and encodings are found out.
 
     `like` says how such files are read otherwise: missing marks, types.
@@ -40,18 +40,21 @@ def read_table(file: Path | str, *, like: SourceSpec | None = None) -> pl.DataFr
     Raises:
         DataError: nothing is there, or a file cannot be read.
     """
-    return _read(file, like or data.SourceSpec(), refuse=data.refuse_malformed)[0]
+    return _read(file, like or data.SourceSpec(), refuse=data.refuse_malformed, warn=progress)[0]
 
 
 def _read(
-    file: Path | str, like: SourceSpec, *, refuse: Callable[[data.Table, str], None]
+    file: Path | str, like: SourceSpec, *, refuse: Callable[[data.Table, str], None], warn: Callable[[str], None]
 ) -> tuple[pl.DataFrame, SourceSpec]:
-    """The rows, and how they are read; `refuse` is shown each file that is read, and its name."""
+    """The rows, and how they are read; `refuse` gets each file that is read and its name, `warn` what is skipped."""
     import polars as pl
 
     spec, files = msgspec.structs.replace(like, path=_spec(file).path), _files()
     frames = []
-    for one in data.find(spec, source=Path(file).name, root=Path.cwd(), files=files):
+    listing = data.list_files(spec, source=Path(file).name, root=Path.cwd(), files=files)
+    for warning in data.skipped_warnings(listing, Path.cwd()):
+        warn(f"warning: {warning}")
+    for one in listing.files:
         partition = data.partition_of(one.url, spec, root=Path.cwd())
         table, spec = data.read_any(files.fetch(one), one.url, spec)
         table = data.with_partition(table, partition, spec, texts=(), url=one.url)
@@ -78,7 +81,7 @@ def propose(
         if table.malformed is not None:
             broken.append(f"warning: {url}: {data.describe_malformed(table)}, which go to quarantine")
 
-    frame, read = _read(file, data.SourceSpec(), refuse=note)
+    frame, read = _read(file, data.SourceSpec(), refuse=note, warn=broken.append)
     found = data.infer(frame, path=str(file), quoted=quoted)
     spec = msgspec.structs.replace(found.spec, path=str(file), separator=read.separator, encoding=read.encoding)
     contract = None

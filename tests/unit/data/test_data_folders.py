@@ -7,6 +7,7 @@ import pytest
 
 from cumulant.core.errors import DataError
 from cumulant.data import warnings_of
+from cumulant.runtime.tables import propose, read_table
 
 
 def part(*values: int) -> pl.DataFrame:
@@ -91,6 +92,19 @@ def test_a_folder_without_a_readable_file_is_refused_with_their_names(place):
     with pytest.raises(DataError, match=r"no file in a known format, but trips/b\.orc, trips/d\.xlsx") as caught:
         place.ingest(path="trips")
     assert "Parquet" in caught.value.hint
+
+
+def test_files_of_rows_to_predict_that_are_skipped_are_named(tmp_path, monkeypatch):
+    for name in ("a=1/x.csv", "a=2/x.csv", "b.orc"):
+        (tmp_path / "rows" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "rows" / name).write_text("n\n1\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    said: list[str] = []
+    found = read_table("rows", progress=lambda text, share=None: said.append(text))
+    assert found.select("n", "a").rows() == [(1, 1), (1, 2)]
+    assert ["b.orc" in text for text in said] == [True]
+    proposed = propose("rows")
+    assert any("b.orc" in note for note in proposed.notes)
 
 
 def daily(place, *numbers, rows=10):

@@ -117,6 +117,11 @@ def test_quotes_around_all_values_say_nothing(place):
     assert place.rows(place.ingest()) == [(75001, 1), (10115, 2)]
 
 
+def test_texts_without_quotes_say_nothing_of_numbers_in_quotes(place):
+    place.write("trips.csv", 'room,zip\nroom 5,"75001"\nroom 7,"10115"\n')
+    assert place.rows(place.ingest()) == [("room 5", 75001), ("room 7", 10115)]
+
+
 def test_quotes_around_some_values_of_a_column_say_nothing(place):
     place.write("trips.csv", 'zip,n\n"75001",1\n10115,2\n')
     assert place.rows(place.ingest()) == [(75001, 1), (10115, 2)]

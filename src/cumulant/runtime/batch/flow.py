@@ -84,7 +84,7 @@ def predict_file(model: Model, request: BatchRequest, *, progress: Progress = si
         LeaseHeldError: another process writes the same output.
     """
     begun = time.perf_counter()
-    inputs = _inputs(model, request)
+    inputs = _inputs(model, request, progress)
     threads = request.threads or cores()
     with ExitStack() as stack:
         parts = stack.enter_context(Parts(request.output))
@@ -117,10 +117,13 @@ def predict_file(model: Model, request: BatchRequest, *, progress: Progress = si
     )
 
 
-def _inputs(model: Model, request: BatchRequest) -> list[_Input]:
+def _inputs(model: Model, request: BatchRequest, progress: Progress) -> list[_Input]:
     spec = msgspec.structs.replace(model.reading, path=request.input)
     place = files()
-    found = data.find(spec, source=Path(request.input).name, root=Path.cwd(), files=place)
+    listing = data.list_files(spec, source=Path(request.input).name, root=Path.cwd(), files=place)
+    for warning in data.skipped_warnings(listing, Path.cwd()):
+        progress(f"warning: {warning}")
+    found = listing.files
     _refuse_inside(request, found)
     total, before, inputs = sum(info.bytes for info in found) or 1, 0, []
     for info in found:
