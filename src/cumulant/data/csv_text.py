@@ -67,13 +67,13 @@ def read_csv(content: bytes, url: str, spec: SourceSpec, texts: Collection[str],
     # In a number format of its own `1.234` may be 1234, which an engine would read as 1.234.
     declared = {name for name, rule in spec.rules.items() if rule.type == "str"} | spec.number_formats.keys()
     engine = _Engine(header, separator, spec.missing)
-    kept = {*declared, *texts}
-    content, frame, malformed = _rectangular(content, url, engine, kept)
+    as_text = {*declared, *texts}
+    content, frame, malformed = _rectangular(content, url, engine, as_text)
     quoted = quoted_columns(content, frame, separator)
     digits = padded_columns(content, frame, separator, lambda names: engine.read(content, names).select(names))
     digits |= {name for name in quoted if frame.schema[name] != pl.String()}
     if digits:
-        frame = engine.read(content, kept | digits)
+        frame = engine.read(content, as_text | digits)
     return Table(frame, malformed, quoted)
 
 
@@ -119,31 +119,31 @@ def _rectangular(
 ) -> tuple[bytes, pl.DataFrame, pl.DataFrame | None]:
     """The text without rows of another number of fields, its table, and those rows."""
     separator = engine.separator
-    found: MalformedRecords | None = None
+    records: MalformedRecords | None = None
     try:
         frame = engine.read(content, texts)
     except pl.exceptions.ComputeError as error:
         if "more fields" not in str(error):
             raise
         frame = engine.read(content, texts, ragged=True)
-        found = malformed_records(content, separator, frame.columns, records=frame.height)
-        if found is None:
+        records = malformed_records(content, separator, frame.columns, records=frame.height)
+        if records is None:
             raise
     else:
         # A row with too few fields lacks the last one: there is none where that is never null.
         if frame.width > 1 and frame[:, -1].null_count():
-            found = malformed_records(content, separator, frame.columns, records=frame.height)
-    if found is None:
+            records = malformed_records(content, separator, frame.columns, records=frame.height)
+    if records is None:
         return content, frame, None
-    frame = engine.read(found.content, texts)
-    malformed = found.rows if found.rows.height else None
+    frame = engine.read(records.content, texts)
+    malformed = records.rows if records.rows.height else None
     if malformed is not None and not frame.height:
         raise DataError(
             f"{url}: none of its {malformed.height:,} rows has all the {frame.width} fields of the header, and no more",
             subject=url,
             hint="look at its separator and header, and write it again",
         )
-    return found.content, frame, malformed
+    return records.content, frame, malformed
 
 
 def _refuse_open_quote(content: bytes, url: str, separator: str) -> None:

@@ -100,7 +100,7 @@ def _covers(pattern: str, url: str) -> bool:
 def padding_warnings(urls: Sequence[str], parts: Sequence[PartFacts]) -> list[str]:
     """Columns of numbers that some files write with leading zeros, and others without or with another width."""
     columns = {field.name for part in parts for field in part.fields if field.padded is not None}
-    found = []
+    warnings = []
     for column in sorted(columns):
         widths = [_width(part, column) for part in parts]
         widest = max(width for width in widths if width is not None)
@@ -111,11 +111,11 @@ def padding_warnings(urls: Sequence[str], parts: Sequence[PartFacts]) -> list[st
             if width != widest and _is_shorter(part, column, widest)
         ]
         if others:
-            found.append(
+            warnings.append(
                 f"{column} is written with leading zeros to {widest} digits in {listed(padded)} and not so in "
                 f"{listed(others)}; both are read as one number, as declared: set type: str where they differ"
             )
-    return found
+    return warnings
 
 
 def _width(part: PartFacts, column: str) -> int | None:

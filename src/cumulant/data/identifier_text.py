@@ -36,8 +36,8 @@ def padded_columns(
     begins = _padded_fields(content, separator)
     possible = _columns_at(begins, content, frame, separator) if begins.size else set()
     numbers = [name for name in numbers if name in possible]
-    found = texts_of(numbers).select(pl.col(pl.String).str.contains(PADDED).any()) if numbers else pl.DataFrame()
-    return {name for name in found.columns if found.item(0, name)}
+    padded = texts_of(numbers).select(pl.col(pl.String).str.contains(PADDED).any()) if numbers else pl.DataFrame()
+    return {name for name in padded.columns if padded.item(0, name)}
 
 
 def _padded_fields(content: bytes, separator: str) -> NDArray[np.int64]:

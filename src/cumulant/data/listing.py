@@ -40,25 +40,25 @@ def list_files(spec: SourceSpec, *, source: str, root: Path, files: Files) -> Li
         DataError: nothing is there, or nothing that can be read.
     """
     pattern = pattern_of(spec, source=source, root=root)
-    found = sorted(files.list(pattern), key=lambda file: file.url)
+    matches = sorted(files.list(pattern), key=lambda file: file.url)
     skipped: list[FileInfo] = []
-    if len(found) > 1 and spec.format == "auto":
-        visible = [file for file in found if not _hidden(file.url)]
+    if len(matches) > 1 and spec.format == "auto":
+        visible = [file for file in matches if not _hidden(file.url)]
         skipped = [file for file in visible if suffix(file.url) not in SUFFIXES]
-        found = [file for file in visible if suffix(file.url) in SUFFIXES]
-    if skipped and not found:
+        matches = [file for file in visible if suffix(file.url) in SUFFIXES]
+    if skipped and not matches:
         raise DataError(
             f"source {source}: {spec.path} holds no file in a known format, but {names_of(skipped, root)}",
             subject=source,
             hint="write them as Parquet, CSV or JSON lines, or set format: parquet, csv or jsonl if they are",
         )
-    if not found:
+    if not matches:
         raise DataError(
             f"source {source}: no file matches {spec.path}",
             subject=source,
             hint=_neighbour(Path(pattern)) or f"relative paths start at {root.name}/",
         )
-    return Listing(found, skipped)
+    return Listing(matches, skipped)
 
 
 def pattern_of(spec: SourceSpec, *, source: str, root: Path) -> str:
@@ -68,9 +68,9 @@ def pattern_of(spec: SourceSpec, *, source: str, root: Path) -> str:
     return spec.path if "://" in spec.path else str(root / Path(spec.path).expanduser())
 
 
-def names_of(found: Sequence[FileInfo], root: Path) -> str:
+def names_of(files: Sequence[FileInfo], root: Path) -> str:
     """The first names of files, and how many more there are."""
-    return listed([shown(file.url, root) for file in found])
+    return listed([shown(file.url, root) for file in files])
 
 
 def listed(names: Sequence[str]) -> str:

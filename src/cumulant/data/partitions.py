@@ -46,8 +46,8 @@ def with_partition(table: Table, partition: Partition, spec: SourceSpec, *, text
     """
     if not partition:
         return table
-    kept = _declared(spec) | {*texts}
-    columns = {name: _column(value, as_text=name in kept) for name, value in partition}
+    as_text = _declared(spec) | {*texts}
+    columns = {name: _column(value, as_text=name in as_text) for name, value in partition}
     for name, value in partition:
         if name in table.rows.columns:
             _refuse_conflict(table.rows[name], value, url)

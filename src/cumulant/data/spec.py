@@ -52,7 +52,10 @@ class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ] = None
     nulls: Annotated[
         str | float | None,
-        Meta(description="The largest share of nulls (`5%` or `0.05`), over the source; `0` refuses each such row."),
+        Meta(
+            description="The largest share of nulls (`5%` or `0.05`), over the source; `0` refuses each such row, and "
+            "each whose text is blank or whose number is infinite."
+        ),
     ] = None
     min: Annotated[Bound | None, Meta(description="The smallest allowed number or time.")] = None
     max: Annotated[Bound | None, Meta(description="The largest allowed number or time.")] = None
@@ -76,7 +79,9 @@ class TableRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
     min_rows: Annotated[Annotated[int, Meta(ge=0)] | None, Meta(description="The fewest accepted rows.")] = None
     max_rows: Annotated[Annotated[int, Meta(ge=0)] | None, Meta(description="The most accepted rows.")] = None
-    fresh: Annotated[str | None, Meta(description="How old the newest event may be, such as `2d`.")] = None
+    fresh: Annotated[
+        str | None, Meta(description="How old the newest event may be, such as `2d`; rows after now do not count.")
+    ] = None
     where: Annotated[
         list[str],
         Meta(
@@ -101,7 +106,11 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """One source: where its rows are, what identifies them, when they are known and what is asked of them."""
 
     path: Annotated[
-        str, Meta(description="A file, folder, glob, or URL (`s3://`, `gs://`, `az://`); relative to the project.")
+        str,
+        Meta(
+            description="A file, folder, glob, or URL (`s3://`, `gs://`, `az://`); relative to the project. Folders "
+            "below it that are named `column=value` are columns."
+        ),
     ] = ""
     format: Annotated[Format, Meta(description="The file format; `auto` goes by the file's name.")] = "auto"
     separator: Annotated[str, Meta(description="The separator of CSV fields.", min_length=1, max_length=1)] = ","
