@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import polars as pl
@@ -12,7 +13,7 @@ import pyarrow as pa
 
 from cumulant.core.clock import Clock
 from cumulant.core.plan import Field
-from cumulant.outcomes import place, store
+from cumulant.outcomes import place, scanning, store
 from cumulant.outcomes.labelled_log import LabelledLog
 from cumulant.outcomes.losses import Loss
 from cumulant.outcomes.matching import usable
@@ -20,8 +21,11 @@ from cumulant.outcomes.numbered import Numbered
 from cumulant.outcomes.pairing import Pairing
 from cumulant.outcomes.pairs import GRADED, PAIRS, Graded, Pair, graded, to_graded, to_pairs
 from cumulant.outcomes.progress import Progress, read_progress, write_progress
-from cumulant.outcomes.scored import COLUMNS, HEAD, IDENTITY, TOLD, asked, named, unpacked
+from cumulant.outcomes.scored import COLUMNS, IDENTITY, TOLD, asked, named, unpacked
 from cumulant.serving import log
+
+if TYPE_CHECKING:
+    from cumulant.serving.log.place import File
 
 _TIME = pa.timestamp("us", "UTC")
 _LABEL = [*IDENTITY, "label", "value", "label_known_time", "weight"]
@@ -123,7 +127,11 @@ class Outcomes(LabelledLog):
 
     def _looked_at(self, progress: Progress) -> bool:
         """Whether the log has nothing new, as at most looks."""
-        return all(progress.seen(file.day, file.life, file.first, file.last) for file, _ in log.stored(self.log))
+        return all(self._seen(progress, file) for file, _ in log.stored(self.log))
+
+    @staticmethod
+    def _seen(progress: Progress, file: File) -> bool:
+        return progress.seen(file.day, file.life, file.first, file.last)
 
     def _look(self, progress: Progress, facts: pl.DataFrame, fresh: pl.DataFrame, pairing: Pairing) -> int:
         """Go through new files of the log, and through old ones for predictions that new labels name.
@@ -133,12 +141,17 @@ class Outcomes(LabelledLog):
         labelled = 0
         meant = asked(*named(fresh)) if fresh.height else None
         for _ in range(place.LISTINGS):
+            listed = [(*one, self._seen(progress, one[0])) for one in log.stored(self.log)]
+            old = [file.path for file, _, seen in listed if seen]
+            try:
+                named_in = set() if meant is None else scanning.files_with(self.log, old, meant)
+            except FileNotFoundError:
+                continue
             gone = False
-            for file, read in log.stored(self.log):
-                new = not progress.seen(file.day, file.life, file.first, file.last)
-                if not new and meant is None:
+            for file, read, seen in listed:
+                if seen and file.path not in named_in:
                     continue
-                rows, found = self._look_into(read, facts, None if new else meant, pairing if new else None)
+                rows, found = self._look_into(read, facts, meant if seen else None, None if seen else pairing)
                 labelled += found
                 gone |= not rows and not file.path.exists()
                 if rows:
@@ -150,12 +163,8 @@ class Outcomes(LabelledLog):
     def _look_into(
         self, read: log.Rows, facts: pl.DataFrame, meant: pl.Expr | None, pairing: Pairing | None
     ) -> tuple[int, int]:
-        """How many rows a file has, or that it has some; and how many of them got a label. `meant`: only those."""
+        """How many rows a file has, and how many of them got a label. `meant`: only those."""
         rows = labelled = 0
-        if meant is not None:
-            heads = [unpacked(batch).filter(meant).height for batch in read(HEAD)]
-            if not any(heads):
-                return len(heads), 0
         for batch in read(COLUMNS):
             rows += batch.num_rows
             answered = unpacked(batch)

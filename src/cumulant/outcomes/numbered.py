@@ -42,6 +42,8 @@ class Numbered:
         Raises:
             StorageError: they cannot be written; none of them is there.
         """
+        if not frame.height:
+            return 0
         fresh = self._unknown(frame.unique(self._identity, keep="first", maintain_order=True))
         if not fresh.height:
             return 0
@@ -97,7 +99,7 @@ class Numbered:
         return table.select(self._schema.names)
 
     def _empty(self) -> pl.DataFrame:
-        return _frame(self._schema.empty_table())
+        return _frame(pa.Table.from_batches([], self._schema))
 
     def _parts(self) -> list[_Part]:
         names = [(path, match) for path in self._folder.glob("*.parquet") if (match := _FILE.fullmatch(path.name))]

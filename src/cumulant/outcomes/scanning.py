@@ -16,6 +16,8 @@ from cumulant.serving import log
 
 #: bytes of the log's files that are read at once; a day is read whole
 _AT_ONCE = 16 << 20
+#: the column that names the file of a row
+_FILE = "file"
 Query = Callable[[pl.LazyFrame], pl.LazyFrame]
 #: of the files of a call
 _Scan = Callable[[list[Path]], pl.LazyFrame]
@@ -56,9 +58,44 @@ def predictions(
             yield rows
 
 
-def _logged(files: list[Path]) -> pl.LazyFrame:
-    """Rows of the log, whose files of another version may have fewer columns or more."""
-    return pl.scan_parquet(files, glob=False, schema=TYPES, missing_columns="insert", extra_columns="ignore")
+def files_with(folder: Path, files: Sequence[Path], wanted: pl.Expr) -> set[Path]:
+    """Those of these files of the prediction log in `folder` that have a row for which `wanted` holds.
+
+    Raises:
+        FileNotFoundError: a file is not there any more.
+        StorageError: a file cannot be read.
+    """
+    found: set[Path] = set()
+    for some in _by_size(files):
+        try:
+            rows = _logged(some, _FILE).filter(wanted).select(pl.col(_FILE).unique()).collect()
+        except FileNotFoundError:
+            raise
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise _damaged(folder, some, _logged, error) from error
+        found.update(map(Path, rows[_FILE].to_list()))
+    return found
+
+
+def _by_size(files: Sequence[Path]) -> Iterator[list[Path]]:
+    """Files that are read at once. Raises FileNotFoundError."""
+    some: list[Path] = []
+    size = 0
+    for path in files:
+        some.append(path)
+        size += path.stat().st_size
+        if size >= _AT_ONCE:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
+
+
+def _logged(files: list[Path], name: str | None = None) -> pl.LazyFrame:
+    """Rows of the log, whose files of another version may have fewer columns or more; with their file as `name`."""
+    return pl.scan_parquet(
+        files, glob=False, schema=TYPES, missing_columns="insert", extra_columns="ignore", include_file_paths=name
+    )
 
 
 def _groups(folder: Path, since: date | None, until: date | None) -> Iterator[list[date]]:

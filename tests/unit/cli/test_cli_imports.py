@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from cumulant.cli.app import COMMANDS, load
+from cumulant import project as projects
+from cumulant.cli.app import COMMANDS, load, run
+from cumulant.runtime.review.verbs import list_cases
 
 #: imported by no command that reads
 ENGINES = {"mlflow", "pandas", "sklearn", "lightgbm", "matplotlib", "optuna", "onnxruntime", "sqlalchemy"}
@@ -67,13 +70,62 @@ for words in json.loads(sys.argv[1]):
 
 @pytest.fixture(scope="module")
 def imports(trained: Path) -> dict[str, tuple[int, set[str]]]:
+    return imported(list(READS), trained)
+
+
+def imported(lines: list[str], project: Path) -> dict[str, tuple[int, set[str]]]:
     """Command line -> its exit code and what it imported, each in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(list(READS))],
-        cwd=trained, capture_output=True, text=True, check=True, timeout=400,
+        [sys.executable, "-c", PROGRAM, json.dumps(lines)],
+        cwd=project, capture_output=True, text=True, check=True, timeout=400,
     )  # fmt: skip
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    return {words: (code, set(modules)) for words, code, modules in lines}
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    return {words: (code, set(modules)) for words, code, modules in found}
+
+
+#: command lines over a log, labels and waiting cases, where CASE is one of them, by what they must not import
+LOGGED = {
+    **dict.fromkeys(("labels list", "labels show r3", "labels report"), ENGINES | {"pyarrow", "numpy", "scipy"}),
+    **dict.fromkeys(
+        ("predictions list", "predictions show r3", "predictions gaps", "review list", "review show CASE"),
+        TABLES - {"pyarrow"} | {"pyarrow.compute"},
+    ),
+    # decides, makes a label of it and joins it with the log
+    "review decide CASE 1": ENGINES | {"scipy"},
+}
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, set[str]]]:
+    """As `imports`, on a project with predictions, labels and cases that wait for a reviewer."""
+    folder, at = tmp_path_factory.mktemp("logged"), datetime.now(UTC) - timedelta(hours=1)
+    rows = [f"r{number},{at.isoformat()},{number % 2},0.{number:02d},{number}" for number in range(20)]
+    (folder / "old.csv").write_text("\n".join(["id,at,said,p,pages", *rows, ""]))
+    (folder / "visits.csv").write_text("pages,bought\n" + "".join(f"{row % 30},{row % 2}\n" for row in range(200)))
+    (folder / "labels.csv").write_text("id,label\n" + "".join(f"r{row},{row % 2}\n" for row in range(10)))
+    project = folder / "shop"
+    mapped = ["--map", "id=id,time=at,prediction=said,score=p"]
+    assert (
+        run(["new", "shop", "--from", str(folder / "visits.csv"), "--target", "bought", "--project", str(folder)]) == 0
+    )
+    with (project / "cumulant.yaml").open("a") as stream:
+        stream.write("monitoring: {review: {budget: 6/day, sample: 100%, second: 0%}}\n")
+    for words in (
+        ["labels", "import-predictions", str(folder / "old.csv"), *mapped],
+        ["labels", "ingest", str(folder / "labels.csv")],
+        ["review", "fill"],
+    ):
+        assert run([*words, "--project", str(project)]) == 0
+    with projects.load(project) as opened:
+        case = list_cases(opened, principal=opened.principal())[0].id
+    found = imported([line.replace("CASE", case) for line in LOGGED], project)
+    return {words.replace(case, "CASE"): told for words, told in found.items()}
+
+
+@pytest.mark.parametrize("words", LOGGED)
+def test_a_command_over_a_log_imports_no_engine(words: str, logged: dict[str, tuple[int, set[str]]]) -> None:
+    code, modules = logged[words]
+    assert (code, sorted(modules & LOGGED[words])) == (0, [])
 
 
 def test_every_command_is_known_as_one_that_reads_or_not() -> None:

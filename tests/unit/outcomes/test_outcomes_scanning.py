@@ -71,3 +71,20 @@ def test_the_folder_is_named_where_each_file_can_be_read(tmp_path, monkeypatch):
     with pytest.raises(StorageError) as failed:
         opened(tmp_path).of("a")
     assert failed.value.subject == str(tmp_path / "log")
+
+
+@pytest.mark.parametrize("folder", ["plain", "a b [c] * ? #%20 ü"])
+def test_the_files_that_labels_name_are_found_at_once(tmp_path, folder):
+    (tmp_path / folder).mkdir()
+    older, newer = two_files(tmp_path / folder)
+    both, log_folder = [older, newer], tmp_path / folder / "log"
+    assert scanning.files_with(log_folder, both, pl.col("id") == "b") == {newer}
+    assert scanning.files_with(log_folder, both, pl.col("id") == "nobody") == set()
+    assert scanning.files_with(log_folder, [], pl.col("id") == "a") == set()
+    older.write_bytes(older.read_bytes()[:100])
+    with pytest.raises(StorageError) as error:
+        scanning.files_with(log_folder, both, pl.col("id") == "b")
+    assert error.value.subject == str(older)
+    older.unlink()
+    with pytest.raises(FileNotFoundError):
+        scanning.files_with(log_folder, both, pl.col("id") == "b")
