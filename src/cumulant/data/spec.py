@@ -1,7 +1,5 @@
 """The `data` section of the project file: one `SourceSpec` a source."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 import msgspec

@@ -1,7 +1,5 @@
 """The section `monitoring` of the project file: how a served model is watched."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import msgspec

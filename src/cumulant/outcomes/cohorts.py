@@ -66,20 +66,19 @@ def report(
     """
     said = outcomes.said()
     good = said.filter(pl.col("problem") == "")
-    due = good.filter(pl.col("known_time") <= now)
+    due = usable(good, now)
     counted: list[pl.DataFrame] = []
     used: list[pl.Series] = []
-    for joined, refs in outcomes.counted(usable(said, now)):
+    for joined, refs in outcomes.counted(due):
         used.append(refs)
         counted.append(_counted(joined, by, since, until))
     cohorts = _cohorts(counted)
-    named = pl.concat(used).unique() if used else pl.Series([], dtype=pl.String)
     problems = said.filter(pl.col("problem") != "").group_by("problem").len().sort("problem")
     return Report(
         rows=said.height,
-        duplicates=good.height - good.unique(["ref", "model", "known_time", "label"]).height,
+        duplicates=_duplicates(good),
         waiting=good.height - due.height,
-        unmatched=due.filter(~pl.col("ref").is_in(named.implode()))["ref"].n_unique(),
+        unmatched=due["ref"].n_unique() - _distinct(used),
         problems=dict(problems.iter_rows()),
         predictions=sum(one.predictions for one in cohorts),
         labelled=sum(one.labelled for one in cohorts),
@@ -88,6 +87,16 @@ def report(
         early=sum(one.early for one in cohorts),
         cohorts=cohorts,
     )
+
+
+def _duplicates(good: pl.DataFrame) -> int:
+    again = good.select("ref", "model", "known_time", "label").filter(pl.col("ref").is_duplicated())
+    return again.height - again.unique().height
+
+
+def _distinct(used: list[pl.Series]) -> int:
+    """How many references there are in all parts, each of which names one once."""
+    return pl.concat(used).n_unique() if len(used) > 1 else sum(map(len, used))
 
 
 def _counted(joined: pl.DataFrame, by: Period, since: date | None, until: date | None) -> pl.DataFrame:

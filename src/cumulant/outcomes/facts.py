@@ -65,7 +65,9 @@ def _newest(
     said: pl.LazyFrame, *, now: datetime, state: str | None, request: str | None, limit: int | None, named: Named | None
 ) -> pl.LazyFrame:
     """The rows to show. What tells which are the newest is read first, the rest of these rows only."""
-    rows = said if request is None else said.filter(pl.col("id") == request)
+    if request is not None:  # what has a reference in common has the id in common
+        said = said.filter(pl.col("id") == request).collect().lazy()
+    rows = said
     wanted = pl.lit(value=True) if state is None else pl.col("state") == state
     if limit is not None:
         order = rows.select(_ORDER) if state is None else _stated(rows.select(_STATED), said, now, named)

@@ -12,8 +12,10 @@ import polars as pl
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.plan import Field
 from cumulant.outcomes import scanning
+from cumulant.outcomes.facts import Named
+from cumulant.outcomes.labels import BY_KEY
 from cumulant.outcomes.matching import READ, by_key, matched, resolved, usable
-from cumulant.outcomes.scored import ANSWERED, COLUMNS, asked, frame, named, unpacked
+from cumulant.outcomes.scored import ANSWERED, COLUMNS, TYPES, asked, frame, named, unpacked
 from cumulant.serving import log
 
 #: the join's columns
@@ -21,8 +23,10 @@ JOINED = [
     *("id", "row", "time", "event_time", "model", "version", "arm", "served_arm", "shadow", "outputs", "score"),
     *("label", "value", "label_known_time", "provenance", "weight", "worker", "sequence"),
 ]
+#: by which a label names a prediction, apart from its key
+_HEAD = ["id", "row", "model"]
 #: what a report counts
-_COUNTED = ["id", "row", "time", "event_time", "model", "version", "arm", "shadow"]
+_COUNTED = [*_HEAD, "time", "version", "arm", "shadow"]
 #: requests are the most of a log, and only keys are read from them
 _WITHOUT_REQUEST = [name for name in COLUMNS if name != "request"]
 
@@ -72,12 +76,18 @@ class LabelledLog:
             pairs = matched(rows, usable_ever)
             yield _with_labels(rows, usable(pairs, as_of)), pairs["known_time"]
 
-    def of(self, request: str) -> pl.DataFrame:
-        """The rows of one request, joined. Raises StorageError."""
-        known = self.facts(self._clock.now())
-        rows = scanning.predictions(self.log, lambda rows: rows.select(COLUMNS).filter(pl.col("id") == request))
-        found = [self._join(part, known)[0] for part in rows]
-        return pl.concat(found).sort("time", "row", "shadow") if found else pl.DataFrame()
+    def of(self, request: str) -> tuple[pl.DataFrame, Named]:
+        """The rows of one request, joined, and what labels that name it by its id are for (as `named`).
+
+        Raises:
+            StorageError: a file cannot be read.
+        """
+        parts = scanning.predictions(self.log, lambda rows: rows.select(COLUMNS).filter(pl.col("id") == request))
+        rows = pl.concat([pl.DataFrame(schema={name: TYPES[name] for name in COLUMNS}), *parts])
+        heads = frame(rows.select(_HEAD), ())
+        meant = pl.col("ref").is_in(heads["id_ref"].implode()) | pl.col("ref").str.starts_with(BY_KEY)
+        found, _ = self._join(rows, usable(self.said(wanted=meant), self._clock.now()))
+        return found.sort("time", "row", "shadow"), lambda facts: matched(heads, facts)[["ref", "model"]].unique()
 
     def named(self, facts: pl.DataFrame) -> pl.DataFrame:
         """Of the references and models (`ref`, `model`) in `facts`, those that a prediction of the log has.
@@ -88,7 +98,7 @@ class LabelledLog:
         wanted = facts.select("ref", "model").unique()
         key = self._key if by_key(wanted) else ()
         meant = asked(*named(wanted))
-        columns = COLUMNS if key else _COUNTED
+        columns = COLUMNS if key else [*_HEAD, "event_time"]
         found = scanning.predictions(self.log, lambda rows: rows.select(columns).filter(meant))
         pairs = (matched(frame(rows, key), wanted)[["ref", "model"]] for rows in (found if wanted.height else ()))
         return pl.concat([wanted.clear(), *pairs]).unique()
@@ -110,9 +120,10 @@ class LabelledLog:
         """What is known by `now`; about 500 bytes a label in memory at most."""
         return usable(self.said(), now)
 
-    def said(self, batches: Sequence[str] | None = None) -> pl.DataFrame:
-        """Everything that was said, also what cannot be used; or what these batches say."""
-        found = scanning.facts(self.folder, lambda rows: rows.select(list(READ)), batches)
+    def said(self, batches: Sequence[str] | None = None, *, wanted: pl.Expr | None = None) -> pl.DataFrame:
+        """Everything that was said, also what cannot be used; or what these batches say, or what is `wanted` of it."""
+        chosen = pl.lit(value=True) if wanted is None else wanted
+        found = scanning.facts(self.folder, lambda rows: rows.filter(chosen).select(list(READ)), batches)
         return pl.DataFrame(schema=READ) if found is None else found
 
     def _batches(

@@ -55,6 +55,21 @@ def resolved(pairs: pl.DataFrame, by: list[str]) -> pl.DataFrame:
 
     `state` is `labelled`, `corrected` (something else was known before) or `contradicted` (then the label is null).
     """
+    several = pairs.select(by).is_duplicated()
+    # Most predictions have one label: what several say together is worked out for the others alone.
+    once = pairs.filter(~several).select(
+        *by,
+        "label",
+        "value",
+        "weight",
+        pl.col("known_time").alias("label_known_time"),
+        pl.lit("labelled").alias("state"),
+    )
+    return pl.concat([once, _together(pairs.filter(several), by)]) if several.any() else once
+
+
+def _together(pairs: pl.DataFrame, by: list[str]) -> pl.DataFrame:
+    """As `resolved`, of predictions of which several things were said."""
     said = pairs.group_by([*by, "known_time", "label"]).agg(pl.col("value").first(), pl.col("weight").max())
     newest = said.filter(pl.col("known_time") == pl.col("known_time").max().over(by))
     answer = newest.group_by(by).agg(

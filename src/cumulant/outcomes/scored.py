@@ -59,8 +59,7 @@ def frame(rows: pl.DataFrame, key: Sequence[Field]) -> pl.DataFrame:
         scores = losses.scores(found["outputs"].to_list())
         found = found.with_columns(pl.Series("score", scores, dtype=pl.Float64))
     return found.with_columns(
-        pl.concat_str(pl.lit(BY_ID), "row", pl.lit(SEPARATOR), "id").alias("id_ref"),
-        pl.Series("key_ref", _key_refs(found, key), dtype=pl.String),
+        pl.concat_str(pl.lit(BY_ID), "row", pl.lit(SEPARATOR), "id").alias("id_ref"), _key_refs(found, key)
     ).with_row_index("place")
 
 
@@ -83,8 +82,7 @@ def logged_keys(predictions: Path, key: Sequence[Field], *, since: datetime, unt
         StorageError: the log cannot be read.
     """
     for rows in _answered(predictions, [*IDENTITY, "event_time", "request"], since, until):
-        refs = pl.Series("key_ref", _key_refs(rows, key), dtype=pl.String)
-        yield rows.select(IDENTITY).with_columns(refs)
+        yield rows.select(IDENTITY).with_columns(_key_refs(rows, key))
 
 
 def _answered(predictions: Path, columns: list[str], since: datetime, until: datetime) -> Iterator[pl.DataFrame]:
@@ -111,12 +109,14 @@ def asked(ids: pl.Series, times: pl.Series) -> pl.Expr:
     return wanted | pl.col("event_time").cast(pl.Int64).is_in(times.implode()) if len(times) else wanted
 
 
-def _key_refs(found: pl.DataFrame, key: Sequence[Field]) -> list[str | None]:
+def _key_refs(found: pl.DataFrame, key: Sequence[Field]) -> pl.Expr | pl.Series:
+    """The column `key_ref` of these rows; nulls without a key."""
     if not key:
-        return [None] * found.height
+        return pl.lit(None, pl.String).alias("key_ref")
     requests = [_object(text) for text in found["request"].to_list()]
     columns = [[request.get(field.name) for request in requests] for field in key]
-    return key_refs(columns, key, found["event_time"].cast(pl.Int64).to_list())
+    refs = key_refs(columns, key, found["event_time"].cast(pl.Int64).to_list())
+    return pl.Series("key_ref", refs, dtype=pl.String)
 
 
 def _object(text: str) -> dict[str, object]:

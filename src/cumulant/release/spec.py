@@ -1,7 +1,5 @@
 """The section `release` of the project file: how a candidate takes over from the champion."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import msgspec

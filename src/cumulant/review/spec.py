@@ -1,7 +1,5 @@
 """The part `monitoring: review` of the project file: which predictions people look at, and how."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import msgspec

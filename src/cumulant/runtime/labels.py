@@ -254,9 +254,9 @@ def show_labels(
         StorageError: a file cannot be read.
     """
     check(project.access(), principal, "labels.show", project.name)
-    log = _labelled_log(project)
-    rows = [_labelled(row) for row in log.of(request).to_dicts()]
-    said = outcomes.shown(folder_of(project), datetime.now(UTC), request=request, limit=None, named=log.named)
+    found, named = _labelled_log(project).of(request)
+    rows = [_labelled(row) for row in found.to_dicts()]
+    said = outcomes.shown(folder_of(project), datetime.now(UTC), request=request, limit=None, named=named)
     if not rows and not said:
         raise NotFoundError(
             f'no prediction and no label has the id "{request}"', subject=request,

@@ -1,7 +1,5 @@
 """The section `serving` of the project file."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import msgspec

@@ -1,7 +1,5 @@
 """The `training` and `evaluation` sections of the project file."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import msgspec

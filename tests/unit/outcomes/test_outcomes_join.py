@@ -283,7 +283,7 @@ def test_a_log_of_many_days_is_read_in_parts(tmp_path, monkeypatch):
     tell(tmp_path / "outcomes", *rows, {"id": "x", "label": True, "known_time": LATER})
     found = report(opened(tmp_path), NOW)
     assert (found.predictions, found.labelled, found.unmatched) == (3, 2, 1)
-    assert opened(tmp_path).of("r2")["label"].to_list() == ["true"]
+    assert opened(tmp_path).of("r2")[0]["label"].to_list() == ["true"]
 
 
 @pytest.mark.parametrize("by", ["id", "key"])

@@ -30,7 +30,7 @@ def test_files_of_an_older_version_are_read_beside_newer_ones(tmp_path, older):
     pq.write_table(pq.read_table(path).drop_columns(["caller_id", "invalid"]), path)
     tell(tmp_path / "outcomes", *({"id": one, "label": True, "known_time": KNOWN} for one in ("a", "b", "nobody")))
     outcomes = opened(tmp_path)
-    assert [outcomes.of(one)["label"].to_list() for one in "ab"] == [["true"], ["true"]]
+    assert [outcomes.of(one)[0]["label"].to_list() for one in "ab"] == [["true"], ["true"]]
     counts = report(outcomes, NOW)
     assert (counts.predictions, counts.labelled, counts.unmatched) == (2, 2, 1)
     states = {one.id: one.state for one in shown(tmp_path / "outcomes", NOW, named=outcomes.named)}

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from cumulant import datasets
 from cumulant.core.errors import ProjectFileError
-from cumulant.project import ProjectSpec, json_schema, load, reference_markdown
+from cumulant.project import EnvironmentSpec, ProjectSpec, json_schema, load, reference_markdown
 from cumulant.project.document import read_document
 from cumulant.project.reference import description_of
 from cumulant.project.schema import schema_text, structs_below
@@ -167,3 +167,14 @@ def test_the_reference_has_every_key_with_its_default():
 def test_the_whole_resolved_project_is_json(tmp_path):
     made = load(write(tmp_path, {"version": 1, "training": {"target": "y"}}))
     assert msgspec.json.decode(msgspec.json.encode(made.resolved()))
+
+
+def test_annotations_of_the_project_file_are_evaluated_once():
+    """msgspec evaluates postponed ones when it describes a Struct and again when it converts to it."""
+    structs = [
+        one.cls for spec in (ProjectSpec, EnvironmentSpec) for one in structs_below(inspect.type_info(spec)).values()
+    ]
+    assert len(structs) > 30
+    assert {
+        one.__name__ for one in structs for told in vars(one)["__annotations__"].values() if isinstance(told, str)
+    } == set()

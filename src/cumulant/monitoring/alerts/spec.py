@@ -1,7 +1,5 @@
 """The section `monitoring.alerts` of the project file: what people are told of, how soon and how often."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import msgspec
