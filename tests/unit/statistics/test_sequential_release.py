@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import logsumexp
 
 from cumulant.statistics.sequential import (
     Evidence,
@@ -21,9 +22,20 @@ from cumulant.statistics.sequential import (
     split,
     stages,
 )
+from cumulant.statistics.sequential.power import _until
 
 ALPHAS = split({"errors": 2, "latency": 1, "quality": 1})
 STRONG = math.log(1000)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=1, max_size=40), st.floats(0.01, 5), st.floats(-6, 0), st.floats(0.001, 0.5))
+@settings(max_examples=100, deadline=None)
+def test_capitals_are_enough_at_the_step_that_is_found_and_not_before(others, fastest, unit, alpha):
+    grows = np.array([*others, fastest]) * 10**unit
+    needed = math.log(len(grows) / alpha)
+    steps = _until(grows, needed)
+    assert logsumexp(steps * grows) == pytest.approx(needed, rel=1e-12)
+    assert logsumexp(0.999 * steps * grows) < needed
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=6), st.floats(0.001, 0.5))
