@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cumulant import packaging
 from cumulant.core.errors import IntegrityError, NotFoundError
-from cumulant.core.servable import Servable
+from cumulant.core.servable import GraphServable, Servable
 from cumulant.runtime.models import servable_folder
 
 if TYPE_CHECKING:
@@ -20,19 +22,26 @@ if TYPE_CHECKING:
 def same_as_champion(project: Project, package: Package, champion: ModelVersion | None) -> bool:
     """Whether callers would get the same answers and warnings from both, to the last bit.
 
-    Lineage, example and parity tell how a servable was made. A champion that is not there any more is another one.
+    A champion that is not there any more is another one.
     """
     if champion is None:
         return False
+    return _same(lambda: servable_folder(project, champion), lambda: project.objects().path(package.servable.key))
+
+
+def same_versions(project: Project, one: ModelVersion, other: ModelVersion) -> bool:
+    """As `same_as_champion`, of two registered versions."""
+    return _same(lambda: servable_folder(project, one), lambda: servable_folder(project, other))
+
+
+def _same(one: Callable[[], Path], other: Callable[[], Path]) -> bool:
     try:
-        served = packaging.load_description(servable_folder(project, champion), verify=False)
-        trained = packaging.load_description(project.objects().path(package.servable.key), verify=False)
+        first, second = (packaging.load_description(folder(), verify=False) for folder in (one, other))
     except (NotFoundError, IntegrityError):
         return False
-    if not isinstance(served, Servable) or not isinstance(trained, Servable):
-        return False
-    return _answering(served) == _answering(trained)
+    return _answering(first) == _answering(second)
 
 
-def _answering(servable: Servable) -> Servable:
+def _answering(servable: Servable | GraphServable) -> Servable | GraphServable:
+    """Without what tells how a servable was made: its lineage, example and parity."""
     return msgspec.structs.replace(servable, version="", lineage={}, example={}, parity=None)

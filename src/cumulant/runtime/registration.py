@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 def register(context: Context, candidate: Candidate, *, promote: bool) -> tuple[ModelVersion, bool]:
     """Log and register the candidate, and set its aliases as the verdict says; whether it was found done.
 
-    With `promote`, a candidate that passed becomes the champion, unless it is the champion made again, or the project
-    delivers through releases and has a champion, or asks for an approval first.
+    The champion made again gets no alias. With `promote`, a candidate that passed becomes the champion, unless the
+    project delivers through releases and has a champion, or asks for an approval first.
     """
     verdict = candidate.judgement.verdict
     key = digest([candidate.package.servable.key, candidate.work.identity, verdict.passed])
@@ -42,7 +42,8 @@ def register(context: Context, candidate: Candidate, *, promote: bool) -> tuple[
 
     def log() -> dict[str, object]:
         version = _log(context, candidate, key)
-        _point(context, version, CANDIDATE)
+        if not candidate.same:  # a release would compare the champion with itself
+            _point(context, version, CANDIDATE)
         if promote and verdict.passed and _may_lead(context, candidate, version):
             _point(context, version, CHAMPION)
         return {"name": version.name, "version": version.version}

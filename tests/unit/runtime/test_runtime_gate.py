@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import polars as pl
 import pytest
 
+from cumulant.core.errors import RefusedError
 from cumulant.project import load
 from cumulant.runtime.candidate import find_record
 from cumulant.runtime.evaluate import evaluate
+from cumulant.runtime.release.planning import plan_release
+from cumulant.runtime.release.starting import start_release
+from cumulant.runtime.stack.book import change_book
 from cumulant.runtime.train import train
 from cumulant.runtime.window_uses import level_of
 from cumulant.training.row_hash import places, row_hashes
@@ -126,7 +131,17 @@ def test_the_champion_made_again_stays_and_a_change_of_what_callers_get_replaces
         again = train(loaded, principal=loaded.principal())
         assert again.verdict.passed
         assert (again.model.version, again.promoted, again.same_as) == ("2", False, "kept/1")
-        assert loaded.registry().resolve("kept@champion").version == "1"
+        registry = loaded.registry()
+        assert [registry.resolve(f"kept@{alias}").version for alias in ("champion", "candidate")] == ["1", "1"]
+        # Served as the champion, it is not released against itself: neither by its number nor as its copy.
+        change_book(loaded.state, "kept", lambda book: msgspec.structs.replace(book, champion="1"))
+        for uri, says in (("", "version 1 of kept is the champion"), ("kept/2", "version 2 of kept is the same model")):
+            with pytest.raises(RefusedError, match=says) as caught:
+                start_release(loaded, uri, principal=loaded.principal())
+            assert "cumulant train" in caught.value.hint
+        planned = plan_release(loaded, principal=loaded.principal(), requests="20/s")
+        assert "version 1 of kept is the champion" in planned.warnings[-1]
+        (loaded.state / "stack" / "book.json").unlink()
     assert "version 2 is the same model as the champion, version 1, which stays" in again.notes
     file.write_text(project.replace("key: visit}", "key: visit, rules: {x: {min: -100}}}"))
     with load(folder) as loaded:

@@ -18,10 +18,9 @@ from cumulant.release.admission import UNDECLARED_PART, with_margins
 from cumulant.release.metrics import Metric, harm_alphas, metrics
 from cumulant.release.steps import Step, steps
 from cumulant.runtime.actions import check, verb
-from cumulant.runtime.release.keys import too_few
 from cumulant.runtime.release.label_delay import label_delay
 from cumulant.runtime.release.measured_traffic import MeasuredTraffic, measured_traffic, rate_of
-from cumulant.runtime.release.planning_texts import advice, instead, late_labels, undecided
+from cumulant.runtime.release.planning_texts import advice, instead, late_labels, undecided, warnings
 from cumulant.runtime.serve import PREDICTIONS
 from cumulant.runtime.watching.result_cache import ResultCache
 from cumulant.statistics import sequential
@@ -139,9 +138,7 @@ def plan_release(
     found = _stored_plan(
         project, traffic, errors=errors, label_delay=label_delay(project), source=source, progress=progress
     )
-    at_most = sum(one.at_most for one in found.stages)
-    warnings = [too_few(project, project.name, project.spec.release), traffic.warning(found.seconds, at_most)]
-    return msgspec.structs.replace(found, warnings=[text for text in warnings if text])
+    return msgspec.structs.replace(found, warnings=warnings(project, traffic, found))
 
 
 def _stored_plan(

@@ -7,13 +7,28 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from cumulant.release.steps import holdback_of
+from cumulant.runtime.release.distinct import same_candidate
+from cumulant.runtime.release.keys import too_few
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from cumulant.project import Project
     from cumulant.release.metrics import Metric
     from cumulant.release.spec import ReleaseSpec
-    from cumulant.runtime.release.planning import Power, StagePlan
+    from cumulant.runtime.release.measured_traffic import MeasuredTraffic
+    from cumulant.runtime.release.planning import Plan, Power, StagePlan
+
+
+def warnings(project: Project, traffic: MeasuredTraffic, plan: Plan) -> list[str]:
+    """What may go wrong whatever the evidence shows."""
+    at_most = sum(one.at_most for one in plan.stages)
+    texts = (
+        too_few(project, project.name, project.spec.release),
+        traffic.warning(plan.seconds, at_most),
+        same_candidate(project),
+    )
+    return [text for text in texts if text]
 
 
 def late_labels(delay: timedelta | None, found: list[StagePlan]) -> str | None:

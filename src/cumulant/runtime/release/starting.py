@@ -36,6 +36,7 @@ from cumulant.runtime.records import RUN
 from cumulant.runtime.release import blocks, store
 from cumulant.runtime.release.admission import admitted
 from cumulant.runtime.release.asking import becomes_ready, distrusted
+from cumulant.runtime.release.distinct import check_distinct
 from cumulant.runtime.release.effects import hand_over, warm
 from cumulant.runtime.release.keys import too_few
 from cumulant.runtime.release.new_release import new_release
@@ -87,9 +88,9 @@ def start_release(
 
     Raises:
         NotFoundError: no such version, or there is no champion.
-        RefusedError: `risk: high` without an approval; or on labelled rows of the past the candidate is worse, or
-            differs more than was declared.
-        UsageError: the candidate is the champion, or the section `release` cannot be followed.
+        RefusedError: the candidate is the champion; or `risk: high` without an approval; or on labelled rows of the
+            past the candidate is worse, or differs more than was declared.
+        UsageError: the section `release` cannot be followed.
         EngineUnavailableError: a server does not answer in time.
         LeaseHeldError: the version is on its way already, somebody else changed the release meanwhile, or the last one
             is not wound up yet.
@@ -110,12 +111,12 @@ def start_release(
     else:
         version = candidate_version(project, uri)
         _check_not_on_its_way(found, version.version)
+        champion = _champion(project)
+        check_distinct(project, champion, version)
         waits = _waiting(project, version, spec, principal, approval=approval)
         if waits is not None:
             return Begun(waits_for=waits)
-        spec, evaluation = admitted(
-            project, _champion(project), version, spec, who=principal, notes=notes, progress=progress
-        )
+        spec, evaluation = admitted(project, champion, version, spec, who=principal, notes=notes, progress=progress)
         arms = _arms(project, version, principal, progress, (clock or SystemClock()).now())
         author = author_of(project, version)
     try:
@@ -224,12 +225,6 @@ def _arms(
 ) -> tuple[Arm, Arm]:
     claim(project, progress)
     champion = _champion(project)
-    if version.version == champion:
-        raise UsageError(
-            f"version {champion} of {project.name} is the champion already",
-            subject=version.uri,
-            hint=f"name another version: `cumulant models list --name {project.name}`",
-        )
     progress("prepare the candidate's server")
     adopt(project, f"{version.name}/{version.version}", principal=principal, progress=progress)
     until = at + duration(project.spec.release.keep_warm)
