@@ -150,9 +150,11 @@ def _to_file(
 
 
 def _show(console: Console, found: Summary) -> None:
+    from cumulant.runtime.report_page.terminal import warn
     from cumulant.runtime.report_page.wording import duration
 
     console.print(f"{found.rows:,} answers, written to {found.file}")
+    warn(console, found.warnings)
     speed = f"{found.rows_per_second:,.0f} rows/s on {found.threads} threads" if found.rows > found.reused_rows else ""
     reused = f"{found.reused_rows:,} rows were done before" if found.reused_rows else ""
     told = ", ".join(part for part in (duration(found.seconds), speed, reused) if part)
@@ -166,7 +168,10 @@ def _server(url: str, token_file: Path | None) -> Server:
     return Server(url, read_token(token_file, os.environ, least=1))
 
 
-def _answers(call: Invocation, source: str, model: str, server: Server | None, as_of: str | None) -> pl.DataFrame:
+def _answers(
+    call: Invocation, source: str, model: str, *, server: Server | None, as_of: str | None, warnings: list[str]
+) -> pl.DataFrame:
+    """The answers; `warnings` gets what a person should know of rows that are answered here."""
     from cumulant.core.units import moment
     from cumulant.runtime.asking import ask
     from cumulant.runtime.predict import predict as flow
@@ -186,6 +191,7 @@ def _answers(call: Invocation, source: str, model: str, server: Server | None, a
             url=None if server is None else server.url,
             token=None if server is None else server.token,
             as_of=None if as_of is None else moment(as_of),
+            warnings=warnings,
             progress=progress,
         )
 
@@ -193,7 +199,8 @@ def _answers(call: Invocation, source: str, model: str, server: Server | None, a
 def _in_memory(
     call: Invocation, source: str, model: str, *, server: Server | None, as_of: str | None, out: Path | None, rows: int
 ) -> None:
-    answers = _answers(call, source, model, server, as_of)
+    warnings: list[str] = []
+    answers = _answers(call, source, model, server=server, as_of=as_of, warnings=warnings)
     if out is not None:
         from cumulant.cli.frames import write_frame
 
@@ -201,11 +208,14 @@ def _in_memory(
 
     def text(console: Console) -> None:
         from cumulant.cli.frames import show_frame
+        from cumulant.runtime.report_page.terminal import warn
 
         console.print(f"{answers.height:,} answers" + (f", written to {out}" if out else ""))
+        warn(console, warnings)
         if out is None:
             show_frame(console, answers.head(rows))
             if answers.height > rows:
                 console.print(f"{answers.height - rows:,} more: add --out FILE", style="dim")
 
-    call.answer({"rows": answers.height} | ({"file": str(out)} if out else {"answers": answers.to_dicts()}), text)
+    shown = {"file": str(out)} if out else {"answers": answers.to_dicts()}
+    call.answer({"rows": answers.height, **shown, "warnings": warnings}, text)

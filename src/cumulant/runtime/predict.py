@@ -11,6 +11,7 @@ from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
 from cumulant.runtime.asking import Server, answers, frame_of
+from cumulant.runtime.batch.checks import ColumnChecks
 from cumulant.runtime.context import open_run
 from cumulant.runtime.features import scans, used_sources
 from cumulant.runtime.models import servable_folder
@@ -33,6 +34,7 @@ def predict(
     url: str | None = None,
     token: str | None = None,
     as_of: datetime | None = None,
+    warnings: list[str] | None = None,
     progress: Progress = silent,
 ) -> pl.DataFrame:
     """One answer a row, in order: `prediction`, `probability` and, for classes, `probabilities`.
@@ -40,9 +42,11 @@ def predict(
     `rows`, a frame or a file, have the raw fields of the request schema; other columns are left alone. Without
     `url`, windows and lookups see the project's newest snapshots (as of `as_of`), each row at its own moment of
     prediction; with it, the server's stored state. `token` is what that server wants of its callers.
+    `warnings` gets a sentence for each check that rows fail which are answered here.
 
     Raises:
-        RequestError: a required field is missing, a value is not of its type, or the server refuses a row.
+        RequestError: a required field is missing, a value is not of its type, or the server or `serving.invalid`
+            refuses a row.
         DataError: the file cannot be read.
         EngineUnavailableError: the server does not answer.
     """
@@ -65,6 +69,10 @@ def predict(
         used = used_sources(plan, snapshots)
         progress("features")
         computed = features.compute(plan, scans(project, snapshots, used, as_of=as_of), rows=frame)
+        checks = ColumnChecks(scorer.servable, refuse=project.spec.serving.invalid == "refuse")
+        faults = checks.faults(frame, computed)
+        if warnings is not None:
+            warnings += checks.warnings(faults, frame.height)
         progress("answers", 0.8)
         return frame_of(scorer.answers({name: computed[name].to_list() for name in scorer.features}))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
@@ -23,8 +23,8 @@ from cumulant.serving.schema import short
 _NAMED = 5
 #: characters of a text that is matched with a pattern: the time of a match grows faster than the text
 _MOST_TEXT = 128
-_UNSEEN = "unseen"
-_MISSING = "missing"
+UNSEEN = "unseen"
+MISSING = "missing"
 #: types of tensors that hold most numbers with decimals less exactly than a bound is declared
 _NARROW: tuple[Datatype, ...] = ("FP16", "FP32")
 Row = Mapping[str, Any]
@@ -45,12 +45,13 @@ class RequestRules:
         self.refuse = refuse
         self.counts: Counter[str] = Counter()
         self._fields, self._rules = fields, servable.rules
-        self._tests = [
-            (name, _test(rule, fields[name].dtype)) for name, rule in servable.rules.items() if name in fields
-        ]
+        #: field to the test of one value
+        self.tests: Mapping[str, Test] = {
+            name: _test(rule, fields[name].dtype) for name, rule in servable.rules.items() if name in fields
+        }
         self._narrow: dict[tuple[str, str], Test] = {
             (name, datatype): _test(_widened(servable.rules[name], datatype), fields[name].dtype)
-            for name, _ in self._tests
+            for name in self.tests
             if fields[name].dtype in ("int", "float")
             for datatype in _NARROW
         }
@@ -59,7 +60,8 @@ class RequestRules:
         }
 
         required = {name for name, rule in servable.rules.items() if rule.required}
-        self._complete = tuple(name for name in servable.complete if name in fields and name not in required)
+        #: fields without which a row is unusual
+        self.complete = tuple(name for name in servable.complete if name in fields and name not in required)
 
     @property
     def required(self) -> frozenset[str]:
@@ -73,10 +75,10 @@ class RequestRules:
             HttpError: 422 where that refuses the request; names the first row, its field and the rule.
         """
         faults: dict[Fault, list[int]] = {}
-        if not self._tests:
+        if not self.tests:
             return faults
         narrow = datatypes or {}
-        tests = [(name, self._narrow.get((name, narrow.get(name, "")), test)) for name, test in self._tests]
+        tests = [(name, self._narrow.get((name, narrow.get(name, "")), test)) for name, test in self.tests.items()]
         for number, row in enumerate(rows):
             for name, test in tests:
                 if rule := test(row[name]):
@@ -94,7 +96,7 @@ class RequestRules:
         broken: Mapping[Fault, list[int]],
     ) -> dict[Fault, list[int]]:
         """The broken rules, and what only warns: missing values and categories that no training row had."""
-        missing = self._missing(rows) if self._complete else {}
+        missing = self._missing(rows) if self.complete else {}
         unseen = self._unseen(columns, broken) if self._known else {}
         return {**broken, **missing, **unseen} if missing or unseen else dict(broken)
 
@@ -103,9 +105,9 @@ class RequestRules:
         faults: dict[Fault, list[int]] = {}
         for number, row in enumerate(rows):
             if None in row.values():
-                for name in self._complete:
+                for name in self.complete:
                     if row[name] is None:
-                        faults.setdefault((name, _MISSING), []).append(number)
+                        faults.setdefault((name, MISSING), []).append(number)
         self._count(faults)
         return faults
 
@@ -117,34 +119,43 @@ class RequestRules:
         for name, known in self._known.items():
             outside = frozenset(broken.get((name, "in"), ()))
             for number, value in enumerate(columns[name]):
-                if value not in known and category_of(value) not in known and number not in outside:
-                    faults.setdefault((name, _UNSEEN), []).append(number)
+                if not _is_known(value, known) and number not in outside:
+                    faults.setdefault((name, UNSEEN), []).append(number)
         self._count(faults)
         return faults
 
+    def unseen_values(self, feature: str, values: Iterable[Any]) -> list[Any]:
+        """Those of the values that the model has not seen as categories of the feature."""
+        known = self._known.get(feature)
+        return [] if known is None else [value for value in values if not _is_known(value, known)]
+
     def warnings(self, faults: Mapping[Fault, Sequence[int]], count: int) -> tuple[str, ...]:
         """One sentence a rule, for a request of `count` rows; no value is repeated."""
-        return tuple(f"{_where(rows, count)}{self._sentence(*fault)}" for fault, rows in faults.items())
+        return tuple(f"{_where(rows, count)}{self.sentence(*fault)}" for fault, rows in faults.items())
 
     def _count(self, faults: Mapping[Fault, Sequence[int]]) -> None:
         for (name, rule), rows in faults.items():
             self.counts[f"{name}:{rule}"] += len(rows)
 
-    def _sentence(self, name: str, rule: str) -> str:
-        if rule == _UNSEEN:
+    def sentence(self, name: str, rule: str) -> str:
+        """What a warning says of the rule, without its rows."""
+        if rule == UNSEEN:
             return f"{name} has a value that the model has not seen, which it takes for a missing one"
-        if rule == _MISSING:
+        if rule == MISSING:
             return f"{name} is missing, which it was in no row of training"
         return f"{name} breaks the data contract: it must {_demand(self._rules[name], rule)}"
 
     def _refusal(self, faults: Mapping[Fault, Sequence[int]], rows: Sequence[Row]) -> HttpError:
         (name, rule), numbers = min(faults.items(), key=lambda one: one[1][0])
         where = f"row {numbers[0] + 1}: " if len(rows) > 1 else ""
-        value = None if self._fields[name].personal else rows[numbers[0]][name]
-        got = f", got {short(value)}" if short(value) else ""
-        message = f'{where}field "{name}" must {_demand(self._rules[name], rule)}{got} (rule {name}:{rule})'
+        message = f"{where}{self.demand(name, rule, rows[numbers[0]][name])}"
         hint = "correct the value, or leave the row out" if len(rows) > 1 else "correct the value and send it again"
         return HttpError(422, message, hint=hint)
+
+    def demand(self, name: str, rule: str, value: object) -> str:
+        """What a refusal says of a value that breaks the rule; one of a personal field is not repeated."""
+        got = "" if self._fields[name].personal else short(value)
+        return f'field "{name}" must {_demand(self._rules[name], rule)}{got and f", got {got}"} (rule {name}:{rule})'
 
 
 def invalid_rows(faults: Mapping[Fault, Sequence[int]], count: int) -> list[str]:
@@ -156,6 +167,10 @@ def invalid_rows(faults: Mapping[Fault, Sequence[int]], count: int) -> list[str]
         for number in numbers:
             rows[number].append(f"{name}:{rule}")
     return [",".join(one) for one in rows]
+
+
+def _is_known(value: Any, known: frozenset[str | None]) -> bool:
+    return value in known or category_of(value) in known
 
 
 def _where(rows: Sequence[int], count: int) -> str:

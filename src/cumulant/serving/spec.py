@@ -103,7 +103,7 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     invalid: Annotated[
         Literal["warn", "refuse"],
         msgspec.Meta(
-            description="Requests with values that break the rules of the training source (`min`, `max`, `in`, `pattern`, `nulls: 0`). `warn`: answered, with a warning in the answer, a count in `/metrics` and the rule in the prediction log; `refuse`: 422."  # noqa: E501 - one sentence of the reference
+            description="Requests with values that break the rules of the training source (`min`, `max`, `in`, `pattern`, `nulls: 0`). `warn`: answered, with a warning in the answer, a count in `/metrics` and the rule in the prediction log; `refuse`: 422. Also for files that `cumulant predict` scores here."  # noqa: E501 - one sentence of the reference
         ),
     ] = "warn"
     fallback: Annotated[

@@ -92,10 +92,10 @@ def cut(monkeypatch, after):
     """Let the writing of the part after so many fail, as on a full disk."""
     write = Parts.write
 
-    def failing(self, file, number, frame):
+    def failing(self, file, number, *frame):
         if number == after:
             monkeypatch.setattr(pq, "write_table", full)
-        write(self, file, number, frame)
+        write(self, file, number, *frame)
 
     def full(*_args, **_settings):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from cumulant.data import Piece, Stream
     from cumulant.ports.files import FileInfo
+    from cumulant.serving.rules import Fault
 
 #: rows that are looked at before the size of parts is chosen
 _SAMPLE = 4096
@@ -54,6 +55,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     reused_rows: int
     threads: int
     part_rows: int
+    #: what a person should know of values and missing fields that training did not have, one sentence a check
+    warnings: tuple[str, ...] = ()
 
 
 class _Input(NamedTuple):
@@ -101,6 +104,7 @@ def predict_file(model: Model, request: BatchRequest, *, progress: Progress = si
         if not parts.paths():
             parts.write(0, 0, _of_nothing(model, inputs[0], lanes))
         count = len(parts.paths())
+        warnings = model.work.warnings(parts.faults(), reused + fresh)
         progress("joining the parts into one file")
         parts.finish(writer(request.output))
     seconds = time.perf_counter() - begun
@@ -114,6 +118,7 @@ def predict_file(model: Model, request: BatchRequest, *, progress: Progress = si
         reused_rows=reused,
         threads=threads,
         part_rows=manifest.part_rows,
+        warnings=warnings,
     )
 
 
@@ -206,8 +211,8 @@ class _Job(NamedTuple):
             ahead(self._prepared(read)) as ready,
             ahead(self._answered(ready, lanes)) as answers,
         ):
-            for place, frame in answers:
-                parts.write(place.file, place.number, frame)
+            for place, frame, faults in answers:
+                parts.write(place.file, place.number, frame, faults)
                 yield frame.height, place.share
 
     def _pieces(self) -> Iterator[tuple[_Place, Piece]]:
@@ -223,8 +228,8 @@ class _Job(NamedTuple):
 
     def _answered(
         self, pieces: Iterator[tuple[_Place, Prepared]], lanes: Lanes
-    ) -> Iterator[tuple[_Place, pl.DataFrame]]:
-        return ((place, answer(self.model.work, piece, lanes)) for place, piece in pieces)
+    ) -> Iterator[tuple[_Place, pl.DataFrame, Mapping[Fault, int]]]:
+        return ((place, answer(self.model.work, piece, lanes), piece.faults) for place, piece in pieces)
 
 
 def _of_nothing(model: Model, one: _Input, lanes: Lanes) -> pl.DataFrame:

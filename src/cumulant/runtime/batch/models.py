@@ -116,7 +116,9 @@ def registered(
             yield _graph(folder, described, keep, reasons)
         else:
             declared = project.spec.data.get(described.plan.entity) or data.SourceSpec()
-            yield _rows(folder, declared, keep, _history(context, described.plan, as_of), reasons)
+            refuse = project.spec.serving.invalid == "refuse"
+            history = _history(context, described.plan, as_of)
+            yield _rows(folder, declared, keep, history, reasons, refuse_invalid=refuse)
 
 
 class _History(NamedTuple):
@@ -147,7 +149,13 @@ def _columns(scan: pl.LazyFrame, plan: FeaturePlan, name: str) -> pl.DataFrame:
 
 
 def _rows(
-    folder: Path, declared: SourceSpec, keep: Sequence[str], history: _History, reasons: int | None = None
+    folder: Path,
+    declared: SourceSpec,
+    keep: Sequence[str],
+    history: _History,
+    reasons: int | None = None,
+    *,
+    refuse_invalid: bool = False,
 ) -> Model:
     scorer = packaging.Scorer(folder)
     explained = _explained(scorer, reasons)
@@ -158,13 +166,14 @@ def _rows(
         "as_of": history.as_of and history.as_of.isoformat(),
         "declared": msgspec.to_builtins(declared),
         **({} if explained is None else {"reasons": explained.each}),
+        **({"invalid": "refuse"} if refuse_invalid else {}),
     }
 
     def compute(rows: pl.DataFrame) -> pl.DataFrame:
         return features.compute(plan, history.frames, rows=rows)
 
     return Model(
-        work=RowWork(scorer, declared, compute, keep, explained),
+        work=RowWork(scorer, declared, compute, keep, explained, refuse_invalid=refuse_invalid),
         identity=identity,
         reading=data.reading(declared, plan.request, ""),
         engine=scorer.engine,

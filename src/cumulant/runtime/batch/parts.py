@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -18,11 +20,16 @@ from cumulant.ports.files import FileInfo
 if TYPE_CHECKING:
     import polars as pl
 
+    from cumulant.serving.rules import Fault
+
 if sys.platform != "win32":
     import fcntl
 
 MANIFEST, LOCK, DRAFT = "manifest.json", "lock", "draft"
 _PART = "part-*.parquet"
+#: key of a part's metadata: rows that failed checks
+_FAULTS = b"cumulant.faults"
+NO_FAULTS: Mapping[Fault, int] = MappingProxyType({})
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,14 +127,31 @@ class Parts:
                 break
         return found
 
-    def write(self, file: int, number: int, rows: pl.DataFrame) -> None:
-        """Raises StorageError: the disk is full or cannot be written; the parts so far stay."""
+    def write(self, file: int, number: int, rows: pl.DataFrame, faults: Mapping[Fault, int] = NO_FAULTS) -> None:
+        """Write one part, with the rows of it that failed checks.
+
+        Raises:
+            StorageError: the disk is full or cannot be written; the parts so far stay.
+        """
         import polars as pl
         import pyarrow.parquet as pq
 
         table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+        if faults:
+            table = table.replace_schema_metadata({_FAULTS: msgspec.json.encode(list(faults.items()))})
         with writing(self.folder):
             self._put(_name(file, number), lambda stream: pq.write_table(table, stream, compression="zstd"))
+
+    def faults(self) -> Counter[Fault]:
+        """Rows by the check that they fail, of all parts, also of those that an earlier process wrote."""
+        import pyarrow.parquet as pq
+
+        found: Counter[Fault] = Counter()
+        for path in self.paths():
+            written = (pq.read_schema(path).metadata or {}).get(_FAULTS)
+            if written is not None:
+                found.update(dict(msgspec.json.decode(written, type=list[tuple[tuple[str, str], int]])))
+        return found
 
     def paths(self) -> list[Path]:
         """All parts, in the order of the rows."""

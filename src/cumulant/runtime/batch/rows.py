@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from cumulant import data
 from cumulant.runtime.batch.answers import decided, told
+from cumulant.runtime.batch.checks import ColumnChecks
 from cumulant.runtime.batch.work import Prepared, refuse_lacking
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cumulant.packaging import Scorer
     from cumulant.packaging.model import Floats, Values
     from cumulant.serving.reasons import Reasoning
+    from cumulant.serving.rules import Fault
 
 Compute = Callable[["pl.DataFrame"], "pl.DataFrame"]
 
@@ -37,7 +39,10 @@ class _Scored(NamedTuple):
 
 
 class RowWork:
-    """A servable with a feature plan. `compute` gives the features of rows that have the request fields."""
+    """A servable with a feature plan. `compute` gives the features of rows that have the request fields.
+
+    With `refuse_invalid`, rows that break the data contract refuse the file, else they are counted.
+    """
 
     def __init__(
         self,
@@ -46,8 +51,11 @@ class RowWork:
         compute: Compute,
         keep: Sequence[str],
         explained: Explained | None = None,
+        *,
+        refuse_invalid: bool = False,
     ) -> None:
         self._explained = explained
+        self._checks = ColumnChecks(scorer.servable, refuse=refuse_invalid)
         self._scorer, self._declared, self._compute, self._keep = scorer, declared, compute, keep
         plan = scorer.servable.plan
         self._plan = plan
@@ -93,10 +101,15 @@ class RowWork:
         )
 
     def prepare(self, piece: Piece) -> Prepared:
-        computed = self._compute(self._fields(piece.rows, piece.first))
+        fields = self._fields(piece.rows, piece.first)
+        computed = self._compute(fields)
+        faults = self._checks.faults(fields, computed, first=piece.first)
         columns = {name: _values(computed[name]) for name in self._scorer.features}
         matrix = self._scorer.encoder.matrix(columns)
-        return Prepared(piece.rows.select(self.kept), {"matrix": matrix}, piece.rows.height)
+        return Prepared(piece.rows.select(self.kept), {"matrix": matrix}, piece.rows.height, faults)
+
+    def warnings(self, faults: Mapping[Fault, int], rows: int) -> tuple[str, ...]:
+        return self._checks.warnings(faults, rows)
 
     def score(self, prepared: Prepared, rows: slice) -> _Scored:
         matrix = prepared.feeds["matrix"][rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cumulant.data import Piece
     from cumulant.packaging import Engine
     from cumulant.packaging.engine import Array
+    from cumulant.serving.rules import Fault
 
 _WORDS = {"b": "true or false", "i": "whole numbers", "u": "whole numbers from 0 on", "f": "numbers", "O": "texts"}
 
@@ -58,6 +59,9 @@ class GraphWork:
         else:
             feeds = {spec.name: _tensor(rows[spec.name], spec, piece.first) for spec in specs}
         return Prepared(rows.select(self.kept), feeds, rows.height)
+
+    def warnings(self, faults: Mapping[Fault, int], rows: int) -> tuple[str, ...]:  # noqa: ARG002 - as Work
+        return ()
 
     def _matrix(self, rows: pl.DataFrame, spec: TensorSpec, first: int) -> Array:
         found = np.empty((rows.height, len(self._wanted)), dtype=DTYPES[spec.datatype])

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from cumulant.core.errors import RequestError, did_you_mean
+from cumulant.runtime.batch.parts import NO_FAULTS
 
 if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.data import Piece
     from cumulant.runtime.batch.lanes import Lanes
+    from cumulant.serving.rules import Fault
 
 
 class Prepared(NamedTuple):
@@ -20,6 +22,8 @@ class Prepared(NamedTuple):
     kept: pl.DataFrame
     feeds: dict[str, Any]
     rows: int
+    #: rows by the check that they fail, of a model that checks rows
+    faults: Mapping[Fault, int] = NO_FAULTS
 
 
 class Work(Protocol):
@@ -37,6 +41,10 @@ class Work(Protocol):
 
     def prepare(self, piece: Piece) -> Prepared:
         """Raises RequestError for a value that the model cannot take; names the column and row."""
+        ...
+
+    def warnings(self, faults: Mapping[Fault, int], rows: int) -> tuple[str, ...]:
+        """What a person should know of rows that failed checks, out of so many rows."""
         ...
 
     def score(self, prepared: Prepared, rows: slice) -> Any:
