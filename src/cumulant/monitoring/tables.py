@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import date
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 from pathlib import Path
 
 import polars as pl
@@ -43,6 +44,11 @@ class Table:
     others: int = 0
     #: of a log that is read for one version: the moments of the rows of all versions of its model
     traffic: pl.Series | None = None
+    #: of each day of a log on which rows were answered, those that are dated after that by more than clocks may differ;
+    #: they are not among `rows`
+    misdated: Mapping[date, int] = field(default_factory=dict)
+    #: rows of a log whose time is still to come, and not among `rows`
+    coming: int = 0
 
     def timed(self, name: str | None) -> Table:
         """This table with the times in column `name`; as it is where none is named.
@@ -92,18 +98,23 @@ class Table:
 
 
 def open_table(
-    path: Path, *, since: date | None = None, until: date | None = None, of: tuple[str, str] | None = None
+    path: Path,
+    *,
+    since: date | None = None,
+    until: date | None = None,
+    of: tuple[str, str] | None = None,
+    skew: timedelta | None = None,
 ) -> Table:
     """A file, a folder or glob of Parquet files, or a prediction log, of which `since` and `until` are days.
 
-    `of`: of a log, only the answers of this model and version.
+    `of`: of a log, only the answers of this model and version. `skew`: as in `open_log`.
 
     Raises:
         DataError: nothing is there, the format is unknown, or it cannot be read.
         StorageError: a file of the log is damaged.
     """
     if path.is_dir() and any(path.glob("date=*")):
-        return _some_rows(path, since, until, of)
+        return _some_rows(path, since, until, of, skew)
     with readable(str(path)):
         lazy = _scan(path)
         schema = lazy.collect_schema()
@@ -137,10 +148,18 @@ def _scan(path: Path) -> pl.LazyFrame:
     )  # fmt: skip
 
 
-def open_log(folder: Path, *, since: date | None, until: date | None, of: tuple[str, str] | None = None) -> Table:
+def open_log(
+    folder: Path,
+    *,
+    since: date | None,
+    until: date | None,
+    of: tuple[str, str] | None = None,
+    skew: timedelta | None = None,
+) -> Table:
     """The answered rows of a log, with a column a field of the request and of the answer, less the mirrored copies.
 
-    Without rows it has no columns.
+    Rows that are dated later than `skew` after they were answered are left out; None: none are. Without rows it has no
+    columns.
 
     Raises:
         DataError: rows cannot be read.
@@ -148,15 +167,20 @@ def open_log(folder: Path, *, since: date | None, until: date | None, of: tuple[
     """
     columns = ["id", "row", "time", "event_time", "model", "version", "shadow", "request", "outputs"]
     name, parts, others = f"the log {folder}", [], 0
-    moments = []
+    moments, misdated = [], Counter[date]()
     for batch in log.batches(folder, columns, since=since, until=until):
         frame = pl.from_arrow(batch)
         assert isinstance(frame, pl.DataFrame)
         # A request without rows was logged by earlier versions as one row with an empty answer.
         empty = (pl.col("request") == "{}") & (pl.col("outputs") == "{}")
         answered = frame.filter(~pl.col("shadow") & ~empty)
+        if skew is not None:
+            ahead = (pl.col("event_time") - pl.col("time") > skew).fill_null(value=False)
+            by_day = answered.group_by(pl.col("time").dt.date()).agg((ahead & _of(of)).sum().alias("rows"))
+            misdated.update(dict(by_day.iter_rows()))
+            answered = answered.filter(~ahead)
         model = answered if of is None else answered.filter(pl.col("model") == of[0])
-        own = model if of is None else model.filter(pl.col("version") == of[1])
+        own = answered.filter(_of(of))
         others += answered.height - own.height
         moments.append(model.select(_MOMENT).to_series())
         if own.height:
@@ -166,11 +190,28 @@ def open_log(folder: Path, *, since: date | None, until: date | None, of: tuple[
         rows = pl.concat(parts, how="diagonal_relaxed") if parts else pl.DataFrame()
     answers = tuple(name for name in rows.columns if name.startswith(ANSWER))
     traffic = None if of is None or not moments else pl.concat(moments)
-    return Table(name, rows.lazy(), tuple(rows.columns), MOMENT, answers, is_log=True, others=others, traffic=traffic)
+    return Table(
+        name,
+        rows.lazy(),
+        tuple(rows.columns),
+        MOMENT,
+        answers,
+        is_log=True,
+        others=others,
+        traffic=traffic,
+        misdated=misdated,
+    )
 
 
-def _some_rows(folder: Path, since: date | None, until: date | None, of: tuple[str, str] | None) -> Table:
-    found = open_log(folder, since=since, until=until, of=of)
+def _of(of: tuple[str, str] | None) -> pl.Expr:
+    """The rows of a model and version; None: all."""
+    return pl.lit(True) if of is None else (pl.col("model") == of[0]) & (pl.col("version") == of[1])  # noqa: FBT003
+
+
+def _some_rows(
+    folder: Path, since: date | None, until: date | None, of: tuple[str, str] | None, skew: timedelta | None
+) -> Table:
+    found = open_log(folder, since=since, until=until, of=of, skew=skew)
     if found.columns:
         return found
     if of is None or not found.others:

@@ -24,6 +24,7 @@ from cumulant.monitoring.spec import DriftSpec, PerformanceSpec
 from cumulant.runtime.actions import check
 from cumulant.runtime.alerts.flow import observe
 from cumulant.runtime.watching.carriers import Sides, carried, jointly
+from cumulant.runtime.watching.misdated import misdated_rows
 from cumulant.runtime.watching.page import Look, check_page, write_page
 from cumulant.runtime.watching.reference import served_reference
 from cumulant.runtime.watching.sides import (
@@ -71,7 +72,9 @@ class Asked:
 
     `label`: the column of labels; `targets`: columns that only become known later; `key`: by which labels find a row.
     `hashed`: columns that a log holds as keyed hashes; against a file with their values they are not watched.
-    `before`: rows of the log of that moment and later are not looked at. `out`: a page that shows what was found.
+    `before`: rows of the log of that moment and later are not looked at. `skew`: by how much rows of a log may be dated
+    after they were answered; None: by any time. `now`: the moment of the look; None: the present. `out`: a page that
+    shows what was found.
     `estimate`: whether accuracy and losses of several classes are estimated from their probabilities.
     """
 
@@ -88,6 +91,8 @@ class Asked:
     since: date | None = None
     until: date | None = None
     before: datetime | None = None
+    skew: timedelta | None = None
+    now: datetime | None = None
     joint: bool = False
     estimate: bool = False
     hashed: tuple[str, ...] = ()
@@ -104,8 +109,8 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
 
     `unknown`: columns that the settings name and neither side has. `unread`: columns that no feature of the served
     version reads. `odd`: what is strange about times and numbers of rows. `others`: rows of the log that other
-    versions answered, which are left out. `label_faults`: labels that are not used, by why. `volume`: alarms of
-    numbers of rows.
+    versions answered, which are left out. `coming`: rows of the log whose time is to come, which are left out.
+    `label_faults`: labels that are not used, by why. `volume`: alarms of numbers of rows and of their times.
     """
 
     predictions: str
@@ -122,6 +127,7 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
     unknown: tuple[str, ...]
     unread: tuple[str, ...] = ()
     others: int = 0
+    coming: int = 0
     drift: Findings
     odd: tuple[str, ...] = ()
     joint: Joint | None = None
@@ -210,9 +216,10 @@ def monitor(
         if served is None
         else tuple(name for name in served.unread if name in shared and name not in weighed),
         others=now.others,
+        coming=now.coming,
         odd=_odd(now, found, length, counted),
         drift=found,
-        volume=counted.findings,
+        volume=(*counted.findings, *misdated_rows(now, sum(block.rows for block in found.windows))),
         joint=jointly(sides, found.newest) if asked.joint else None,
         loss=table_loss(now, before, label, answers, performance or PerformanceSpec())
         if label is not None and isinstance(now, TableWindows)
@@ -250,6 +257,8 @@ def notes(found: Monitored) -> tuple[str, ...]:
         f"{told.left_out:,} rows have no readable time and were left out": told.left_out > 0,
         **{f"{count:,} {what}": True for what, count in found.label_faults.items()},
         f"{found.others:,} rows that other versions answered were left out": found.others > 0,
+        f"{found.coming:,} rows are dated after this look and count when their time has come: a clock may be wrong":
+            found.coming > 0,
     }  # fmt: skip
     return (
         *(text for text, holds in facts.items() if holds),
@@ -291,7 +300,11 @@ def monitor_project(
     check(project.access(), principal, "monitor.run", project.name)
     personal = {name for source in project.spec.data.values() for name in source.personal}
     served = served_reference(project, principal=principal, progress=progress) if asked.reference is None else None
-    asked = replace(asked, predictions=folder, hashed=tuple(sorted(personal)), targets=target_columns(project))
+    declared = project.spec.serving.clock_skew
+    asked = replace(
+        asked, predictions=folder, hashed=tuple(sorted(personal)), targets=target_columns(project),
+        skew=None if declared is None else units.duration(declared),
+    )  # fmt: skip
     found = monitor(
         asked, spec, served=served, keep=project.state / "monitoring" / "profiles",
         performance=project.spec.monitoring.performance,

@@ -10,9 +10,10 @@ from cumulant.monitoring.drift.profiles import Block, Role, Skipped
 
 #: `concept` needs labels: no distribution of inputs shows it. `volume`: the number of rows changed
 Kind = Literal["data_fault", "covariate", "prior", "concept", "volume"]
-#: what is compared of a column; `few`, `many` and `gap` are of the number of rows
+#: what is compared of a column; `few`, `many` and `gap` are of the number of rows, `future` of their times
 What = Literal[
-    "absent", "missing", "unreadable", "unseen", "impossible", "constant", "shift", "tails", "few", "many", "gap"
+    "absent", "missing", "unreadable", "unseen", "impossible", "constant", "shift", "tails", "few", "many", "gap",
+    "future",
 ]  # fmt: skip
 
 

@@ -18,6 +18,8 @@ def sentence(one: Finding, *, examples: bool = True) -> str:
         return "; ".join(moved)
     if one.what in ("few", "many", "gap"):
         return f"{one.now or 0:,.0f} rows, where the same weekdays before let expect {one.before or 0:,.0f}"
+    if one.what == "future":
+        return f"{one.now or 0:,.0f} rows are dated after they were answered by more than serving.clock_skew: left out"
     nouns = {
         "missing": "missing",
         "unreadable": "unreadable or of another type",

@@ -13,7 +13,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.core.ids import digest
-from cumulant.core.units import micros, to_micros
+from cumulant.core.units import from_micros, micros, to_micros
 from cumulant.monitoring import drift
 from cumulant.monitoring.drift import Block, Profile
 from cumulant.monitoring.drift.blocks import MOST
@@ -50,12 +50,15 @@ class _Day(msgspec.Struct, frozen=True, kw_only=True):
     """Counts of one day. `of`: what it was made from. The cells are those of the reference, and not repeated.
 
     `traffic`: the windows of the rows of all versions of the model; none where the log is not read for one version.
+    `misdated`, `coming`: rows that are left out, as in `Windows`.
     """
 
     of: str
     traffic: tuple[Block, ...]
     columns: tuple[str, ...] = ()
     others: int = 0
+    misdated: int = 0
+    coming: int = 0
     profile: Profile | None = None
 
 
@@ -70,7 +73,8 @@ def _head(content: bytes) -> bytes:
 @dataclass(frozen=True)
 class LogWindows:
     """A log whose days are counted one at a time, and kept, against one reference. `of`: a model and version. `before`:
-    rows of that moment and later are left out; a day that has some is counted again, and that is not kept.
+    rows of that moment and later are left out; a day that has some is counted again, and that is not kept. So are those
+    of windows that begin after `now`. `skew`: as in `open_log`.
     """
 
     folder: Path
@@ -81,6 +85,8 @@ class LogWindows:
     until: date | None = None
     of: tuple[str, str] | None = None
     before: datetime | None = None
+    skew: timedelta | None = None
+    now: datetime | None = None
     time: str | None = MOMENT
     is_log: bool = True
     #: days that were read anew, oldest first
@@ -121,45 +127,70 @@ class LogWindows:
         if not any(one.profile is not None for one in found.values()):
             # Says what there is instead.
             open_table(self.folder, since=self.since, until=self.until, of=self.of)
-            raise DataError(
-                f"no prediction {_by(self.of)}in {self.name} is of before {self.before:%Y-%m-%d %H:%M}",
-                subject=str(self.folder), hint="give a later moment: a look is at the version that serves now",
-            )  # fmt: skip
+            raise self._no_rows(sum(one.misdated for one in found.values()))
         return found
 
+    def _no_rows(self, misdated: int) -> DataError:
+        if misdated:
+            return DataError(
+                f"all {misdated:,} predictions {_by(self.of)}in {self.name} are dated after they were answered by more"
+                " than serving.clock_skew",
+                subject=str(self.folder), hint="correct the clock of the callers, or raise serving.clock_skew",
+            )  # fmt: skip
+        return DataError(
+            f"no prediction {_by(self.of)}in {self.name} is of before {self._end:%Y-%m-%d %H:%M}",
+            subject=str(self.folder), hint="give a later moment: a look is at the version that serves now",
+        )  # fmt: skip
+
+    @cached_property
+    def _end(self) -> datetime:
+        """Rows of this moment and later are left out."""
+        if self.before is not None:
+            return self.before
+        length = micros(self.length)
+        return from_micros((to_micros(self.now or datetime.now(UTC)) // length + 1) * length)
+
     def _cut_off(self, day: date, one: _Day, flagged: frozenset[str]) -> _Day:
-        """The day without what is not of before `self.before`."""
+        """The day without what is not of before the end."""
         blocks = one.traffic if one.profile is None else (*one.profile.blocks, *one.traffic)
-        if self.before is None or not blocks:
+        if not blocks:
             return one
-        end, length = to_micros(self.before), micros(self.length)
+        end, length = to_micros(self._end), micros(self.length)
         if all(block.start + length <= end for block in blocks):
             return one
         if all(block.start >= end for block in blocks):
-            return _Day(of=one.of, traffic=(), others=one.others)
-        return self._counted(day, one.of, flagged, before=self.before)
+            return _Day(of=one.of, traffic=(), others=one.others, misdated=one.misdated, coming=_rows(one))
+        return self._counted(day, one.of, flagged, before=self._end)
 
     def _day(self, day: date, of: str, flagged: frozenset[str]) -> _Day:
         held = self.kept.read(str(day), _Day)
         if held is not None and held.of == of:
             return _with_cells(held, self._before)
         self.fresh.append(day)
-        made = self._counted(day, of, flagged)
+        try:
+            made = self._counted(day, of, flagged)
+        except DataError:  # more windows than a look may have: those that are past may be fewer
+            return self._counted(day, of, flagged, before=self._end)
         self.kept.write(str(day), _without_cells(made))
         return made
 
     def _counted(self, day: date, of: str, flagged: frozenset[str], before: datetime | None = None) -> _Day:
-        table = open_log(self.folder, since=day, until=day, of=self.of)
+        table = open_log(self.folder, since=day, until=day, of=self.of, skew=self.skew)
+        misdated, coming = sum(table.misdated.values()), 0
         if table.columns and before is not None:
-            table = replace(table, rows=table.rows.filter(pl.col(MOMENT) < before))
+            past = replace(table, rows=table.rows.filter(pl.col(MOMENT) < before))
+            table, coming = past, table.count() - past.count()
         traffic = traffic_of(table, self.length, before)
         if not table.columns or not table.count():
-            return _Day(of=of, traffic=traffic, others=table.others)
+            return _Day(of=of, traffic=traffic, others=table.others, misdated=misdated, coming=coming)
         lacking = [column.name for column in self._before.columns if column.name not in table.columns]
         full = table.rows.with_columns(pl.lit(None).alias(name) for name in lacking)
         cut = drift.by_time(table.series(MOMENT), self.length)
         profile = drift.profile(as_flags(replace(table, rows=full), flagged).rows, {}, cut=cut, like=self._before)
-        return _Day(of=of, traffic=traffic, columns=table.columns, others=table.others, profile=profile)
+        return _Day(
+            of=of, traffic=traffic, columns=table.columns, others=table.others, misdated=misdated, coming=coming,
+            profile=profile,
+        )  # fmt: skip
 
     @cached_property
     def _merged(self) -> Profile:
@@ -183,6 +214,15 @@ class LogWindows:
     def others(self) -> int:
         return sum(one.others for one in self._days.values())
 
+    @property
+    def misdated(self) -> Mapping[date, int]:
+        return {day: one.misdated for day, one in self._days.items()}
+
+    @property
+    def coming(self) -> int:
+        """Rows that are not counted yet: those of a look at the past are none."""
+        return 0 if self.before is not None else sum(one.coming for one in self._days.values())
+
     def traffic(self) -> Traffic | None:
         if self.of is None:
             return None
@@ -203,7 +243,7 @@ class LogWindows:
     def rows(self, names: Sequence[str], first: int, last: int) -> tuple[pl.DataFrame, Codes | None]:
         starts = np.array([block.start for block in self._merged.blocks], dtype=np.int64)
         low, high = int(starts[first]), int(starts[last]) + micros(self.length)
-        high = high if self.before is None else min(high, to_micros(self.before))
+        high = min(high, to_micros(self._end))
         parts = list(self._parts(names, low, high))
         if not parts:
             return pl.DataFrame(schema=dict.fromkeys(names, pl.Null)), np.zeros(0, dtype=np.int64)
@@ -227,8 +267,12 @@ class LogWindows:
         if day not in self._held:
             if len(self._held) >= _HELD:
                 del self._held[next(iter(self._held))]
-            self._held[day] = open_table(self.folder, since=day, until=day, of=self.of)
+            self._held[day] = open_table(self.folder, since=day, until=day, of=self.of, skew=self.skew)
         return self._held[day]
+
+
+def _rows(day: _Day) -> int:
+    return 0 if day.profile is None else day.profile.rows
 
 
 def _usual_lag(lags: Sequence[int]) -> int:

@@ -90,7 +90,7 @@ def page(look: Look, spec: DriftSpec, *, now: datetime) -> str:
         lines = (
             element("li", f"{one.windows} windows, the newest {day(one.until)}: {sentence(one)}") for one in look.volume
         )
-        parts.append(section("volume", "Numbers of rows", "", element("ul", *lines)))
+        parts.append(section("volume", "Numbers and times of rows", "", element("ul", *lines)))
     if look.estimates is not None:
         parts.append(_estimates(look.estimates))
     parts.append(_how(look, spec))
@@ -107,7 +107,9 @@ def _headline(look: Look) -> str:
     found = look.found
     names = list(dict.fromkeys(one.feature for one in found.active))
     if not found.findings:
-        return "The number of rows changed" if look.volume else "Nothing is alarming"
+        counted = any(one.kind == "volume" for one in look.volume)
+        other = "Rows are dated after they were answered" if look.volume else "Nothing is alarming"
+        return "The number of rows changed" if counted else other
     if not names:
         over = all(found.is_over(one) for one in found.findings)
         return "What moved is over" if over else "What moved may go on: it is no longer surely not chance"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import polars as pl
 
 from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.ids import digest
@@ -15,14 +17,12 @@ from cumulant.monitoring import drift
 from cumulant.monitoring.labels import Labels, labelled
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.spec import DriftSpec
-from cumulant.monitoring.tables import ANSWER, TOLD, Table, open_table
+from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, Table, open_table
 from cumulant.runtime.watching.days import LogWindows, content_of, spoken
 from cumulant.runtime.watching.result_cache import ResultCache
 from cumulant.runtime.watching.windows import TableWindows, as_flags, flags, served_table
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from cumulant.monitoring.drift import Cut, Profile, Role
     from cumulant.runtime.monitor import Asked
     from cumulant.runtime.watching.reference import Served
@@ -40,11 +40,15 @@ def open_sides(
     if keep is not None and asked.labels is None and asked.windows is None and asked.time is None:
         before, key = _before(asked, served, spoken(asked.predictions))
         reference = _windows(before, None, length, served)
-        kept = ResultCache(keep, digest([key, of, length.total_seconds(), __version__]))
+        skew = None if asked.skew is None else asked.skew.total_seconds()
+        kept = ResultCache(keep, digest([key, of, length.total_seconds(), skew, __version__]))
         since, until = asked.since, asked.until
-        now = LogWindows(asked.predictions, reference, kept, length, since, until, of, asked.before)
+        now = LogWindows(
+            asked.predictions, reference, kept, length, since, until, of, asked.before, asked.skew, asked.now
+        )
         return now, reference, None
-    table = open_table(asked.predictions, since=asked.since, until=asked.until, of=of).timed(asked.time)
+    table = open_table(asked.predictions, since=asked.since, until=asked.until, of=of, skew=asked.skew)
+    table = _past(table, asked.now).timed(asked.time)
     before, _ = _before(asked, served, frozenset(table.columns))
     said = None
     if asked.labels is not None:
@@ -59,6 +63,15 @@ def open_sides(
         rows = replace(rows, table=said.table)
     rows = rows if served is None else replace(rows, table=as_flags(rows.table, flags(before)))
     return rows, _windows(before, size, length, served), said
+
+
+def _past(table: Table, now: datetime | None) -> Table:
+    """A log without the rows whose time is to come."""
+    if not table.is_log:
+        return table
+    held = table.rows.filter(pl.col(MOMENT).is_null() | (pl.col(MOMENT) <= (now or datetime.now(UTC))))
+    past = replace(table, rows=held)
+    return replace(past, coming=table.count() - past.count())
 
 
 def faults_of(said: Labels) -> dict[str, int]:

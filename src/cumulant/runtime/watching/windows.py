@@ -14,7 +14,7 @@ from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, Table, readable
 from cumulant.runtime.watching.traffic import Traffic, traffic_of
 
 if TYPE_CHECKING:
-    from datetime import timedelta
+    from datetime import date, timedelta
     from pathlib import Path
 
     from cumulant.monitoring.drift import Cut, Profile, Role
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 
 class Windows(Protocol):
-    """The rows that are looked at. `others`: rows of a log that are of other versions, and not among them."""
+    """The rows that are looked at. Not among them are, of a log: `others`, rows of other versions; `misdated`, rows of
+    each day that are dated after they were answered; `coming`, rows whose time is to come.
+    """
 
     @property
     def name(self) -> str: ...
@@ -36,6 +38,10 @@ class Windows(Protocol):
     def is_log(self) -> bool: ...
     @property
     def others(self) -> int: ...
+    @property
+    def misdated(self) -> Mapping[date, int]: ...
+    @property
+    def coming(self) -> int: ...
 
     def traffic(self) -> Traffic | None:
         """The rows of all versions of the model by window, where a log is read for one version."""
@@ -84,6 +90,14 @@ class TableWindows:
     @property
     def others(self) -> int:
         return self.table.others
+
+    @property
+    def misdated(self) -> Mapping[date, int]:
+        return self.table.misdated
+
+    @property
+    def coming(self) -> int:
+        return self.table.coming
 
     def traffic(self) -> Traffic | None:
         blocks = () if self.length is None else traffic_of(self.table, self.length)
