@@ -22,7 +22,11 @@ def client(socket, **more):
     return LogClient(socket, worker="w", personal={"m": []}, **more)
 
 
-def wait_for(condition, seconds=20.0):
+#: seconds in which anything happens on a machine with any other work: reached only by what never happens
+LONG = 120.0
+
+
+def wait_for(condition, seconds=LONG):
     until = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < until, "it did not happen"
@@ -47,7 +51,7 @@ def listens(path):
 def end(process):
     if process.poll() is None:
         process.terminate()
-    return process.wait(timeout=60)
+    return process.wait(timeout=LONG)
 
 
 @contextmanager
@@ -85,30 +89,40 @@ def put(socket, entries, **more):
         one = client(socket, **more)
         for each in entries:
             one.put(each)
-        await one.close()
+        await one.close(LONG)
         return one
 
     return asyncio.run(work())
 
 
-def worker(socket, count, *, pause=0.0, flushes=True):
-    """A worker process: puts `count` entries, says so, and stays. Without `flushes` the last ones stay in it."""
-    line = [sys.executable, __file__, str(socket), str(count), str(pause), str(int(flushes))]
+async def handed_over(one, count):
+    """Wait until the client has handed so many entries to the log process."""
+    while one.written < count:  # noqa: ASYNC110 - a client tells nobody
+        await asyncio.sleep(0.01)
+
+
+def worker(socket, count, *, pause=0.0, flushes=True, tells=False):
+    """A worker process: puts `count` entries, says so, and stays. Without `flushes` the last ones stay in it; one that
+    `tells` says at each entry how many it has handed over.
+    """
+    line = [sys.executable, __file__, str(socket), str(count), str(pause), str(int(flushes)), str(int(tells))]
     return subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-async def _work(socket, count, pause, flushes):
+async def _work(socket, count, pause, flushes, tells):
     one = client(socket, interval=0.02 if flushes else 3600)
     for number in range(count):
         one.put(entry(f"r{number:06d}"))
         if pause or number % 256 == 0:
             await asyncio.sleep(pause)
+        if tells:
+            print(one.written, flush=True)
     print("done", flush=True)
     loop = asyncio.get_running_loop()
     await loop.run_in_executor(None, sys.stdin.readline)
-    await one.close()
+    await one.close(LONG)
     print(one.written, one.lost, flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(_work(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == "1"))
+    asyncio.run(_work(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4] == "1", sys.argv[5] == "1"))

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 from journal_support import DAY, NOON, journaled, journals, parts_of
-from log_support import ANSWERS, end, entry, ids, running, start, wait_for
+from log_support import ANSWERS, LONG, end, entry, ids, running, start, wait_for
 
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.serving.log import ConfirmedClient, Entry, gaps, place, scan
@@ -28,7 +28,7 @@ def where(tmp_path):
 
 
 def client(socket, **more):
-    return ConfirmedClient(socket, worker="w", personal={"m": []}, **more)
+    return ConfirmedClient(socket, worker="w", personal={"m": []}, **{"patience": LONG, **more})
 
 
 async def confirmed(waiting):
@@ -50,7 +50,7 @@ def test_what_was_confirmed_is_read_after_kills_of_the_log_process(where, form):
         return entry(f"r{number:05d}", rows=b"", **given)
 
     async def work():
-        process, one, waiting = start(*where, visible="300ms"), client(where[0], patience=60), {}
+        process, one, waiting = start(*where, visible="300ms"), client(where[0], patience=LONG), {}
         for number in range(3):
             for _ in range(150):
                 name = len(waiting)
@@ -62,7 +62,7 @@ def test_what_was_confirmed_is_read_after_kills_of_the_log_process(where, form):
                 await asyncio.sleep(0.1)
             process = start(*where, visible="300ms")
         found = await confirmed(waiting)
-        await one.close()
+        await one.close(LONG)
         assert end(process) == 0
         return one, found
 
@@ -94,7 +94,7 @@ def test_confirmed_rows_are_recovered_by_the_next_process_of_the_folder(where):
 
 def test_personal_values_do_not_reach_the_journal(where):
     async def work(process):
-        one = ConfirmedClient(where[0], worker="w")
+        one = ConfirmedClient(where[0], worker="w", patience=LONG)
         await one.put(entry("a", rows=b'[{"email":"ada@example.com"}]'))
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -139,7 +139,7 @@ def test_a_full_disk_refuses_and_loses_nothing_that_was_confirmed(where, tmp_pat
         for letter in "bcd":
             (small / letter).unlink()
         await ask("e")
-        await one.close()
+        await one.close(LONG)
         return names, errors
 
     try:
@@ -173,7 +173,7 @@ def test_without_a_log_process_requests_are_refused_in_time_and_nothing_is_kept(
             await found[-1]
         with running(*where) as process:
             assert len(await confirmed(dict(enumerate(found)))) == 10 - one.refused
-            await one.close()
+            await one.close(LONG)
             assert end(process) == 0
 
     asyncio.run(work())
@@ -186,7 +186,7 @@ def test_an_entry_that_is_not_what_it_says_is_refused_alone(where):
         wrong.tensors = [("x", "FP32", [1, 2], b"???")]
         waiting = {"a": one.put(entry("a")), "b": one.put(wrong), "c": one.put(entry("c"))}
         found = await confirmed(waiting)
-        await one.close()
+        await one.close(LONG)
         return found
 
     with running(*where) as process:
@@ -198,7 +198,7 @@ def test_an_entry_that_is_not_what_it_says_is_refused_alone(where):
 def numbers_told(path, *frames):
     """What the log process tells a worker that sends these frames; empty where it hangs up."""
     with sockets.socket(sockets.AF_UNIX) as one:
-        one.settimeout(20)
+        one.settimeout(LONG)
         one.connect(str(path))
         one.sendall(b"".join(frames))
         try:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from log_support import client, entry, lost, running
+from log_support import LONG, client, entry, handed_over, lost, running
 
 from cumulant.core.plan import Field
 from cumulant.serving.log import Like, gaps, scan
@@ -157,9 +157,9 @@ def test_patterns_are_known_to_a_log_process_that_comes_later(tmp_path):
             one.put(Like(number, name, NOW, 90, np.ones(1).tobytes(), np.zeros(1).tobytes()))
             await asyncio.sleep(0.1)
         with running(path, folder) as process:
-            await asyncio.sleep(0.6)
+            await handed_over(one, 2)
             one.put(Like(0, "x", NOW, 90, np.ones(1).tobytes(), np.zeros(1).tobytes()))
-            await one.close()
+            await one.close(LONG)
             process.terminate()
             await asyncio.to_thread(process.wait)
         return one
@@ -193,7 +193,7 @@ def test_many_wide_patterns_do_not_keep_a_worker_from_another_log_process(tmp_pa
             numbers.append(one.pattern(wide))
         one.put(Like(0, "x", NOW, 90, np.ones(len(columns)).tobytes(), np.zeros(1).tobytes()))
         with running(path, folder) as process:
-            await one.close(10.0)
+            await one.close(LONG)
             process.terminate()
             await asyncio.to_thread(process.wait)
         return one, numbers

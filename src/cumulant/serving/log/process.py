@@ -343,7 +343,8 @@ def run(settings: Settings) -> None:
             hint="check the path and its permissions",
         ) from error
     log = Log(settings)
-    with listening(settings.socket) as listener, _signals(log) as wake:
+    # The signals first: whoever finds the socket may end the process at once, and what was sent by then is written.
+    with _signals(log) as wake, listening(settings.socket) as listener:
         log.run(listener, wake)
 
 
