@@ -1,11 +1,14 @@
 """The object store driver keeps the rules of its ports, over obstore's memory and local stores."""
 
+import os
+
 import pytest
 from obstore.store import LocalStore, MemoryStore
 
 from cumulant.drivers.objectstore.bucket import Bucket
 from cumulant.drivers.objectstore.files import BucketFiles
 from cumulant.drivers.objectstore.objects import BucketObjects
+from cumulant.drivers.objectstore.publishing import Publisher
 from cumulant.drivers.objectstore.tables import BucketTables
 from cumulant.testing.conformance import FilesConformance, ObjectsConformance, TablesConformance
 
@@ -53,6 +56,20 @@ class TestBucketObjects(ObjectsConformance):
     @pytest.fixture
     def objects(self, bucket, tmp_path):
         return BucketObjects("s3://bucket/", bucket=bucket, cache=tmp_path / "cache")
+
+    def test_what_a_killed_writer_left_in_the_cache_is_removed_and_a_living_ones_stays(self, bucket, tmp_path):
+        writer, other = (Publisher(bucket, suffix=".object", cache=tmp_path / "cache") for _ in range(2))
+        with writer.staging() as folder:
+            killed, young = folder.with_name(".writing-killed"), folder.with_name(".writing-young")
+            for path in (killed, young):
+                (path / "content").mkdir(parents=True)
+            for path in (killed, folder):
+                os.utime(path, (0, 0))
+            with other.staging():
+                left = set(folder.parent.iterdir())
+                assert left >= {folder, young}
+                assert killed not in left
+        assert not folder.exists()
 
 
 class TestBucketFiles(FilesConformance):

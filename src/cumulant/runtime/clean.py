@@ -18,7 +18,14 @@ from cumulant.runtime.actions import check
 from cumulant.runtime.candidate import MODEL, ModelRecord
 from cumulant.runtime.cleaning import CLEAN
 from cumulant.runtime.context import open_run
-from cumulant.runtime.leftovers import Removed, size_of, unneeded_copies, unneeded_references, unneeded_states
+from cumulant.runtime.leftovers import (
+    Removed,
+    abandoned_drafts,
+    size_of,
+    unneeded_copies,
+    unneeded_references,
+    unneeded_states,
+)
 from cumulant.runtime.records import STEP, read_step, runs
 from cumulant.runtime.validate import NEWEST, REFUSED, SNAPSHOT
 
@@ -46,7 +53,7 @@ def clean(
     three newest feature tables, every servable and model of a registered version; of the stored state and the copies
     that servers read, what belongs to versions with an alias and each model's newest, what a server of this
     machine uses, and what served here before and may come back; what drift and the review queue compare with, of the
-    same versions. What is removed and needed again is made again.
+    same versions. Drafts that a killed process left go after a day. What is removed and needed again is made again.
 
     Runs that begin while things are removed wait for the end of it.
 
@@ -84,6 +91,7 @@ def _unneeded(project: Project) -> list[Removed]:
         *unneeded_states(project),
         *unneeded_copies(project),
         *unneeded_references(project),
+        *abandoned_drafts(project.state),
     ]
 
 
@@ -107,6 +115,8 @@ def _remove(project: Project, item: Removed) -> None:
             project.online().drop(item.key)
         case "folder":
             shutil.rmtree(project.state / item.key, ignore_errors=True)
+        case "file":
+            (project.state / item.key).unlink(missing_ok=True)
 
 
 def _records(project: Project) -> list[ModelRecord]:

@@ -1,7 +1,11 @@
-"""Online tables, local copies of servables, and what looks compare with, that no version in use or server needs."""
+"""What no version in use or server needs: online tables, local copies of servables, what looks compare with, drafts."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -24,11 +28,16 @@ if TYPE_CHECKING:
     from cumulant.project import Project
 
 
+#: a file in the making, before it is renamed to NAME: `.NAME.PROCESS`
+_DRAFT = re.compile(r"\..+\.\d+")
+_DRAFT_SECONDS = 86_400.0
+
+
 class Removed(msgspec.Struct, frozen=True, kw_only=True):
-    """One stored thing that nothing needs. `state`: a table of the online store."""
+    """One stored thing that nothing needs. `state`: a table of the online store; `file`: a draft."""
 
     key: str
-    kind: Literal["table", "object", "folder", "state"]
+    kind: Literal["table", "object", "folder", "state", "file"]
     bytes: int
 
 
@@ -87,6 +96,18 @@ def unneeded_references(project: Project) -> Iterator[Removed]:
             if key not in needed:
                 ref = objects.find(key)
                 yield Removed(key=key, kind="object", bytes=ref.bytes if ref else 0)
+
+
+def abandoned_drafts(state: Path) -> Iterator[Removed]:
+    """Files that a killed process was about to rename into place: no process writes one for a day."""
+    oldest = time.time() - _DRAFT_SECONDS
+    for folder, _, names in os.walk(state):
+        for name in filter(_DRAFT.fullmatch, names):
+            path = Path(folder, name)
+            with contextlib.suppress(FileNotFoundError):  # it was renamed meanwhile
+                found = path.stat()
+                if found.st_mtime < oldest:
+                    yield Removed(key=path.relative_to(state).as_posix(), kind="file", bytes=found.st_size)
 
 
 def size_of(path: Path) -> int:

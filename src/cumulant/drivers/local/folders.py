@@ -6,8 +6,6 @@ import contextlib
 import errno
 import os
 import shutil
-import sys
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +13,9 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from cumulant.core.errors import StorageError, UsageError
-
-if sys.platform != "win32":
-    import fcntl
+from cumulant.core.temporary_folders import in_use, remove_abandoned
 
 _ASIDE = ".writing"
-# Seconds. A folder is made a moment before it is locked; without locks, age alone tells an abandoned one.
-_TIME_TO_LOCK = 60.0
-_ABANDONED_AFTER = 86_400.0
 _SAFE = " =+,@()!~"
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -106,7 +99,7 @@ class Shelf:
         try:
             self._sweep()
             aside.mkdir(parents=True)
-            with _held(aside):
+            with in_use(aside):
                 yield aside
         except OSError as error:
             raise storage_error(error, f"{self._holds} {key} cannot be stored", self.root) from error
@@ -119,9 +112,7 @@ class Shelf:
             entries = list(os.scandir(self.root / _ASIDE))
         except FileNotFoundError:
             return
-        for entry in entries:
-            if _is_abandoned(Path(entry.path)):
-                shutil.rmtree(entry.path, ignore_errors=True)
+        remove_abandoned(Path(entry.path) for entry in entries)
 
 
 def sync_tree(folder: Path) -> None:
@@ -155,39 +146,6 @@ def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    if sys.platform == "win32":
-        yield
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _is_abandoned(folder: Path) -> bool:
-    try:
-        age = time.time() - folder.stat().st_mtime
-        if sys.platform == "win32":
-            return age > _ABANDONED_AFTER
-        if age < _TIME_TO_LOCK:
-            return False
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    else:
-        return True
     finally:
         os.close(handle)
 

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -18,9 +18,11 @@ import msgspec
 
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.ids import digest
+from cumulant.core.temporary_folders import in_use, remove_abandoned
 from cumulant.drivers.objectstore.bucket import Bucket
 
 _RECORD = "_published.json"
+_STAGING = ".writing-"
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,16 +55,17 @@ class Publisher:
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A folder to fill and then `publish`; it is gone afterwards."""
-        try:
-            self._cache.mkdir(parents=True, exist_ok=True)
-            folder = tempfile.mkdtemp(prefix=".writing-", dir=self._cache)
-        except OSError as error:
-            raise _no_cache(self._cache, error) from error
-        try:
-            yield Path(folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        """A folder to fill and then `publish`; it is gone afterwards. What killed processes left is removed."""
+        with ExitStack() as stack:
+            try:
+                self._cache.mkdir(parents=True, exist_ok=True)
+                remove_abandoned(self._cache.glob(f"{_STAGING}*"))
+                folder = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self._cache))
+                stack.callback(shutil.rmtree, folder, ignore_errors=True)
+                stack.enter_context(in_use(folder))
+            except OSError as error:
+                raise _no_cache(self._cache, error) from error
+            yield folder
 
     def publish(self, key: str, folder: Path, about: dict[str, object]) -> Published:
         """Upload the folder and make it visible; gives what stands under `key` afterwards."""

@@ -1,0 +1,59 @@
+"""Temporary folders of caches and stores: a living process locks its own, so that others can be removed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
+
+# Seconds. A folder is made a moment before it is locked; without locks, age alone tells an abandoned one.
+_TIME_TO_LOCK = 60.0
+_ABANDONED_AFTER = 86_400.0
+
+
+@contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Keep the folder from being removed as abandoned until the block ends. Raises OSError."""
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_abandoned(folders: Iterable[Path]) -> None:
+    """Remove those of the folders that no process has in use, such as a killed one's."""
+    for folder in folders:
+        if _is_abandoned(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_abandoned(folder: Path) -> bool:
+    try:
+        age = time.time() - folder.stat().st_mtime
+        if sys.platform == "win32":
+            return age > _ABANDONED_AFTER
+        if age < _TIME_TO_LOCK:
+            return False
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(handle)
