@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from cumulant.outcomes.ingest import Taken, ingest_file, ingest_inbox, waiting
     from cumulant.outcomes.joining import Advanced, Outcomes
     from cumulant.outcomes.labelled_log import LabelledLog
-    from cumulant.outcomes.labels import LabelSchema, asked_names, asked_ref, key_ref, number
+    from cumulant.outcomes.labels import LabelSchema, number
     from cumulant.outcomes.losses import LOSSES, Loss, class_probabilities, decision, read_outputs
     from cumulant.outcomes.pairs import Graded, Pair
     from cumulant.outcomes.place import INBOX, Ingested
-    from cumulant.outcomes.prediction_refs import key_refs
+    from cumulant.outcomes.prediction_refs import asked_names, asked_ref, key_ref, key_refs
     from cumulant.outcomes.scored import logged
     from cumulant.outcomes.store import locked, write_bytes, writing_to
 
@@ -51,9 +51,9 @@ _HOMES = {
     "ingest_file": "ingest",
     "ingest_inbox": "ingest",
     "kind_of": "files",
-    "asked_names": "labels",
-    "asked_ref": "labels",
-    "key_ref": "labels",
+    "asked_names": "prediction_refs",
+    "asked_ref": "prediction_refs",
+    "key_ref": "prediction_refs",
     "key_refs": "prediction_refs",
     "locked": "store",
     "logged": "scored",

@@ -12,26 +12,19 @@ import msgspec
 
 from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.expr import Column, Node, columns
-from cumulant.core.masking import HIDDEN, mask
+from cumulant.core.masking import mask
 from cumulant.core.plan import Field
 from cumulant.core.servable import Task
 from cumulant.core.units import EPOCH, from_micros, micros
 from cumulant.data.spec import DateFormat, NumberFormat
 from cumulant.outcomes.formatted import Unreadable, numbers
+from cumulant.outcomes.prediction_refs import id_ref, key_ref
 from cumulant.serving.log import as_held
 
 _ENCODE = msgspec.json.Encoder(enc_hook=str).encode
-#: between the parts of a reference
-SEPARATOR = "\x1f"
-#: how a reference begins that names a prediction by its key and moment
-BY_KEY = f"k{SEPARATOR}"
-#: the same, by its id
-BY_ID = f"i{SEPARATOR}"
 #: of a text that is kept of a row that cannot be used
 _KEPT = 200
 _ROLES = ("id", "row", "label", "known_time", "model", "weight", "time")
-#: values that a frame of the source holds as they are, by the type of their column
-HELD: Mapping[str, type] = {"str": str, "int": int, "float": float, "bool": bool}
 _ALIASES = {"id": ("id", "request_id", "prediction_id")}
 #: before and after these moments Arrow and Python do not agree on what a time is
 _EARLIEST, _LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC)
@@ -73,52 +66,6 @@ class Said(NamedTuple):
     key: str | None
     event_time: datetime | None
     problem: str
-
-
-def id_ref(request: str, row: int) -> str:
-    """What a label and a prediction have in common where it is named by its id."""
-    return f"{BY_ID}{row}{SEPARATOR}{request}"
-
-
-def key_ref(key: str, event_time: datetime) -> str:
-    """As `id_ref`, for a prediction that is named by its key and moment."""
-    return f"{BY_KEY}{micros(event_time - EPOCH)}{SEPARATOR}{key}"
-
-
-def asked_ref(row: Mapping[str, object], fields: Sequence[Field], event_time: datetime, salt: bytes) -> str | None:
-    """As `key_ref`, by all `fields` that were asked, for requests that do not hold the key; one may have no value.
-
-    None where a value is hidden without a hash. It names the fields, in the order of their names, and tells no value:
-    they stand in it as a keyed hash.
-    """
-    ordered = sorted(fields, key=lambda field: field.name)
-    if (texts := _texts(row, ordered)) is None:
-        return None
-    named = _ENCODE([field.name for field in ordered]).decode()
-    return f"r{SEPARATOR}{micros(event_time - EPOCH)}{SEPARATOR}{named}{SEPARATOR}{mask(_ENCODE(texts).decode(), salt)}"
-
-
-def _texts(row: Mapping[str, object], fields: Sequence[Field]) -> list[str | None] | None:
-    """The values of a logged request, None where there is none; None in all where a value could be anyone's, as it is
-    hidden without a hash, or where there are no fields.
-    """
-    values = [row.get(field.name) for field in fields]
-    if not fields or HIDDEN in values:
-        return None
-    return [None if value is None else held_text(value, field) for value, field in zip(values, fields, strict=True)]
-
-
-def held_text(value: object, field: Field) -> str:
-    """The text of a value as a frame of the source holds it; personal ones are texts already."""
-    if field.personal or type(value) is HELD.get(field.dtype):  # as almost all are
-        return str(value)
-    return str(as_held(value, field))
-
-
-def asked_names(ref: str) -> tuple[str, ...] | None:
-    """The fields that a reference of `asked_ref` names; None for one by a key."""
-    parts = ref.split(SEPARATOR)
-    return tuple(msgspec.json.decode(parts[2])) if parts[0] == "r" else None
 
 
 class Reader:

@@ -12,8 +12,7 @@ import polars as pl
 
 from cumulant.core.plan import Field
 from cumulant.outcomes import losses
-from cumulant.outcomes.labels import BY_ID, SEPARATOR
-from cumulant.outcomes.prediction_refs import key_refs
+from cumulant.outcomes.prediction_refs import BY_ID, SEPARATOR, key_refs
 from cumulant.serving import log
 
 if TYPE_CHECKING:

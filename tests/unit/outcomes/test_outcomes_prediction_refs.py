@@ -10,8 +10,7 @@ from outcomes_support import KEY
 from cumulant.core.plan import Field
 from cumulant.core.units import from_micros
 from cumulant.outcomes import losses
-from cumulant.outcomes.labels import held_text, key_ref
-from cumulant.outcomes.prediction_refs import key_refs
+from cumulant.outcomes.prediction_refs import held_text, key_ref, key_refs
 
 FIELDS = tuple(
     Field(name=name, dtype=dtype, personal=name == "card")
