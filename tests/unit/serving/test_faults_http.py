@@ -127,6 +127,44 @@ def test_bodies_that_wait_behind_others_of_their_connection_are_bounded_together
     assert run(act) == ([1800, 0, 900, 0], [[200, 200], [200, 200], [200], [200]])
 
 
+@pytest.mark.parametrize("header", ["X-Long: " + "y" * 1000 + "\r\n", "".join(f"x{n}:y\r\n" for n in range(10))])
+def test_heads_of_requests_that_wait_behind_others_are_bounded_together(header):
+    """Also where all are short: a header takes more than its text."""
+
+    async def act():
+        async def held(request):
+            await answer.wait()
+            return Response(200, b"")
+
+        answer = asyncio.Event()
+        async with server(held, limits=Limits(heads=30_000)) as (site, address):
+            pairs = [await asyncio.open_connection(*address) for _ in range(8)]
+            for _, writer in pairs:
+                writer.write(post(b"", extra=header) * 6)
+                await writer.drain()
+            while not site.refusals.counts["crowded"]:  # noqa: ASYNC110 - a site tells nobody
+                await asyncio.sleep(0.01)
+            most = site.heads
+            answer.set()
+            found = await asyncio.wait_for(asyncio.gather(*(all_of(reader) for reader, _ in pairs)), 60)
+            for _, writer in pairs:
+                writer.close()
+            return most, [len(one) for one in found], site
+
+    most, answers, site = run(act)
+    assert 20_000 < most <= 30_000
+    assert (min(answers), max(answers)) == (1, 6)
+    assert site.heads == 0
+
+
+async def all_of(reader):
+    """The statuses of six answers, or of all up to the end of the connection."""
+    found = b""
+    while len(statuses(found)) < 6 and (data := await reader.read(65536)):
+        found += data
+    return statuses(found)
+
+
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 

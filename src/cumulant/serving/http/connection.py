@@ -25,6 +25,8 @@ SWEEP = 1.0
 _OFFER = frozenset({b"connection", b"upgrade", b"http2-settings", b"expect"})
 #: one read of the socket, which may bring the end of one request and the head of the next
 _SLACK = 256 * 1024
+#: bytes that a header takes beside its text
+_PER_HEADER = 160
 _HEADERS = "the headers are too many or too long"
 _HOSTS = "a request must have exactly one header Host"
 _BUSY = "the server has more to do than it can do in time; try again, or start more workers"
@@ -231,8 +233,9 @@ class Connection(asyncio.Protocol):
                 self._join()
 
     def _wait(self, request: Request, *, keep: bool) -> None:
-        if self._waiting.fits(request.body):
-            self._waiting.add(request, keep=keep)
+        taken = len(self._target) + self._header_bytes + _PER_HEADER * self._header_count
+        if self._waiting.fits(request.body, taken):
+            self._waiting.add(request, taken, keep=keep)
         else:
             self._refuse("crowded", 429, _CROWDED)
             self._drop_or_queue(keep)

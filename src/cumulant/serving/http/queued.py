@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cumulant.serving.http.messages import Request
 
@@ -11,42 +11,54 @@ if TYPE_CHECKING:
     from cumulant.serving.http.site import Site
 
 
-class Queued:
-    """Requests and whether their connection is kept after them, in their order.
+class Waiting(NamedTuple):
+    """`keep`: whether the connection is kept after the request; `head`: the bytes that its target and headers take."""
 
-    The site counts their bodies too: a client decides how long they wait, as it need not read what is answered before.
+    request: Request
+    keep: bool
+    head: int
+
+
+class Queued:
+    """Requests in their order.
+
+    The site counts their heads and bodies: a client decides how long they wait, as it need not read what is answered
+    before.
     """
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        self._requests: deque[tuple[Request, bool]] = deque()
+        self._requests: deque[Waiting] = deque()
 
     def __len__(self) -> int:
         return len(self._requests)
 
-    def fits(self, body: bytes) -> bool:
-        """Whether the site can hold one more body."""
-        return not body or self._site.held + len(body) <= self._site.limits.bodies
+    def fits(self, body: bytes, head: int) -> bool:
+        """Whether the site can hold one more request."""
+        site, limits = self._site, self._site.limits
+        return (not body or site.held + len(body) <= limits.bodies) and site.heads + head <= limits.heads
 
     @property
     def crowded(self) -> bool:
         """Whether so much waits that no more is read."""
         limits = self._site.limits
-        return len(self) > limits.waiting or sum(len(one.body) for one, _ in self._requests) > limits.body
+        return len(self) > limits.waiting or sum(len(one.request.body) for one in self._requests) > limits.body
 
     @property
     def next_body(self) -> int:
         """Bytes of the body of the one that waited longest."""
-        return len(self._requests[0][0].body)
+        return len(self._requests[0].request.body)
 
-    def add(self, request: Request, *, keep: bool) -> None:
+    def add(self, request: Request, head: int, *, keep: bool) -> None:
         self._site.held += len(request.body)
-        self._requests.append((request, keep))
+        self._site.heads += head
+        self._requests.append(Waiting(request, keep, head))
 
     def pop(self) -> tuple[Request, bool]:
         """The one that waited longest."""
-        request, keep = self._requests.popleft()
+        request, keep, head = self._requests.popleft()
         self._site.held -= len(request.body)
+        self._site.heads -= head
         return request, keep
 
     def clear(self) -> None:

@@ -8,8 +8,9 @@ from typing import Literal, get_args
 
 import msgspec
 
-#: malformed: no HTTP, or a proxy's verb. host: not exactly one header Host. crowded: too many bodies at once. slow: it
-#: did not come whole in time. unread: the client does not read its answers. busy: too many requests wait
+#: malformed: no HTTP, or a proxy's verb. host: not exactly one header Host. crowded: too many bodies, or heads of
+#: requests that wait. slow: it did not come whole in time. unread: the client does not read its answers. busy: too many
+#: requests wait
 Reason = Literal["malformed", "host", "target", "headers", "body", "crowded", "slow", "unread", "busy"]
 REASONS: tuple[Reason, ...] = get_args(Reason)
 _PAUSE = 1.0

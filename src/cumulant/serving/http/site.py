@@ -41,6 +41,8 @@ class Site:
         self.connections: set[Connection] = set()
         #: bytes of bodies that are not whole yet, or wait behind others
         self.held = 0
+        #: bytes that the heads of requests take which wait
+        self.heads = 0
         self.draining = False
         self._empty = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
