@@ -40,8 +40,8 @@ def validate(
 ) -> None:
     """Read what is new, check every rule, and store an immutable snapshot.
 
-    Rows that break a rule go to quarantine; above the share that the source allows nothing is stored, and the exit
-    code is 1.
+    Rows that break a rule go to quarantine; above the share that the source allows, of all rows or of the new ones,
+    nothing is stored, and the exit code is 1.
     """
     from cumulant.runtime.validate import validate as flow
 
@@ -241,6 +241,7 @@ def document(snapshot: Snapshot) -> dict[str, object]:
         "csv_bytes": snapshot.csv_bytes,
         "accepted": snapshot.accepted,
         "checks": snapshot.checks,
+        "batch_checks": snapshot.batch_checks,
         "changes": snapshot.changes,
         "shifts": snapshot.shifts,
         "warnings": data.warnings_of(snapshot),
@@ -270,7 +271,7 @@ def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False)
     if failed:
         rows = [(check.column or "–", check.text, check.failed, percent(check.share)) for check in failed]
         console.print(table(["column", "rule", "refused", "share"], rows))
-    elif snapshot.checks:
+    elif snapshot.checks and not snapshot.batch_checks:
         console.print(f"all {len(snapshot.checks)} rules hold", style="dim")
     for change in snapshot.changes:
         if change.kind in ("added", "widened"):

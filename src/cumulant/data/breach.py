@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from cumulant.core.errors import ContractBreachError
 
 if TYPE_CHECKING:
@@ -18,4 +20,5 @@ class SourceBreachError(ContractBreachError):
         self.snapshot = snapshot
 
     def as_dict(self) -> dict[str, object]:
-        return super().as_dict() | {"breaches": list(self.snapshot.breaches)}
+        checks = [msgspec.to_builtins(check) for check in self.snapshot.batch_checks]
+        return super().as_dict() | {"breaches": list(self.snapshot.breaches), "batch_checks": checks}

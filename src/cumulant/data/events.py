@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from cumulant.core.events import Fact
+from cumulant.data.judge import warned_rules
 from cumulant.data.snapshot import Snapshot
 
 
@@ -23,6 +24,8 @@ class SnapshotAccepted(Fact, frozen=True, kw_only=True):
     csv_bytes: int
     files: int
     processed: int
+    #: rules that are broken and only warn
+    warnings: tuple[str, ...] = ()
 
 
 class SnapshotRefused(Fact, frozen=True, kw_only=True):
@@ -108,4 +111,5 @@ def _verdict(snapshot: Snapshot) -> Fact:
         csv_bytes=snapshot.csv_bytes,
         files=len(snapshot.files),
         processed=len(snapshot.processed),
+        warnings=warned_rules(snapshot),
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Protocol
 
 from cumulant.core.units import share
+from cumulant.data.inputs import Input
 from cumulant.data.judge import MISSING_FILES
 from cumulant.data.listing import Listing, listed, names_of, pattern_of, shown
 from cumulant.data.parts import PartFacts
@@ -59,36 +60,29 @@ class GoneFiles:
         )
 
 
-class _File(Protocol):
-    @property
-    def url(self) -> str: ...
-    @property
-    def content(self) -> str: ...
-
-
 def gone_files(
-    previous: Snapshot, files: Sequence[_File], parts: Sequence[PartFacts], spec: SourceSpec, root: Path
+    previous: Snapshot, files: Sequence[Input], parts: Sequence[PartFacts], spec: SourceSpec, root: Path
 ) -> GoneFiles | None:
     """The files of `previous` that are gone, though the source's path still covers them; None where there is none.
 
     A file that was moved is not gone. Rows of new files make up for those that are gone, as where a folder holds the
     last thirty days.
     """
-    urls, contents = {file.url for file in files}, {file.content for file in files}
+    before, present = {file.url for file in previous.files}, {file.url for file in files}
     pattern = shown(pattern_of(spec, source=previous.source, root=root), root)
-    gone = [
-        file
-        for file in previous.files
-        if file.url not in urls and file.content not in contents and _covers(pattern, file.url)
-    ]
-    if not gone:
-        return None
-    old = {file.url for file in previous.files} | {file.content for file in previous.files}
-    new = sum(
-        part.rows_in for file, part in zip(files, parts, strict=True) if file.url not in old and file.content not in old
-    )
-    lost = max(0, sum(file.rows for file in gone) - new)
-    return GoneFiles(tuple(gone), lost, previous.rows_in)
+    new = [(file.content, part.rows_in) for file, part in zip(files, parts, strict=True) if file.url not in before]
+    places, rows = Counter(content for content, _ in new), sum(count for _, count in new)
+    gone = []
+    for file in previous.files:
+        if file.url in present or not _covers(pattern, file.url):
+            continue
+        if places[file.content]:  # it was moved there
+            places[file.content] -= 1
+            rows -= file.rows
+        else:
+            gone.append(file)
+    lost = max(0, sum(file.rows for file in gone) - rows)
+    return GoneFiles(tuple(gone), lost, previous.rows_in) if gone else None
 
 
 def _covers(pattern: str, url: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,55 +11,42 @@ import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
-from cumulant.core.ids import digest, file_digest
+from cumulant.core.ids import digest
 from cumulant.core.plan import Field, KnownAt
 from cumulant.core.progress import Progress, silent
-from cumulant.core.refs import TableRef
 from cumulant.core.units import duration, micros, share
+from cumulant.data.batch_checks import broken_shares
+from cumulant.data.batch_freshness import stale
+from cumulant.data.batch_rows import Sizes, broken_rows, with_sizes
+from cumulant.data.batches import NewFile, deliveries, gathered, is_grown
 from cumulant.data.breach import SourceBreachError
 from cumulant.data.casts import UTC_MICROS, conform
 from cumulant.data.contract import contract_of, merged
-from cumulant.data.csv_text import Table
+from cumulant.data.distribution import broken_distributions
 from cumulant.data.file_checks import GoneFiles, gone_files, padding_warnings, skipped_warnings
-from cumulant.data.judge import breaches, hint_for, row_checks, table_checks
+from cumulant.data.inputs import Input, of_files, of_frame
+from cumulant.data.judge import first_of, hint_for, row_checks, table_checks, verdicts
 from cumulant.data.late import refuse_late
-from cumulant.data.listing import list_files, shown
-from cumulant.data.partitions import Partition, partition_of, with_partition
+from cumulant.data.listing import list_files
 from cumulant.data.parts import PartFacts, Workshop
 from cumulant.data.prepare import load
 from cumulant.data.profile import Profile, merge
+from cumulant.data.quarantine import example_of, quarantined
 from cumulant.data.rules import RuleCompiler
 from cumulant.data.schema import changes, fields_of, text_columns
+from cumulant.data.severity import failing
 from cumulant.data.shift import Shifts, shifts
-from cumulant.data.snapshot import CheckResult, SchemaChange, Shift, Snapshot, SourceFile, content_digest
-from cumulant.data.sources import frame_digest, read_table
-from cumulant.data.spec import SourceSpec, is_delay
-from cumulant.data.user_frames import to_polars
-from cumulant.ports.files import FileInfo, Files
+from cumulant.data.snapshot import SchemaChange, Shift, Snapshot, SourceFile
+from cumulant.data.spec import VERDICT_KEYS, SourceSpec, is_delay
+from cumulant.ports.files import Files
 from cumulant.ports.tables import TableStore
 
 #: how files are read; another number reads them all again
 READING = 2
-FILE = "__file"
 #: attributes of a declaration that do not change which rows a snapshot holds
-_NOT_IDENTITY = ("path", "quarantine", "table", "on_schema_change", "keep", "contract", "missing_files")
-
-
-@dataclass(frozen=True)
-class _Input:
-    """One file (or the frame handed over): its name, content hash, and how to get its rows."""
-
-    url: str
-    sha256: str
-    bytes: int
-    stamp: str
-    guessed: bool
-    rows: Callable[[Collection[str]], Table]
-    partition: Partition = ()
-
-    @property
-    def content(self) -> str:
-        return content_digest(self.sha256, self.partition)
+_NOT_IDENTITY = (
+    "path", "quarantine", "severity", "batch", "table", "on_schema_change", "keep", "contract", "missing_files",
+)  # fmt: skip
 
 
 def ingest(
@@ -102,11 +89,8 @@ def ingest(
     shop = Workshop(name, spec, tables, prepare, rule_compiler)
     declaration = _declaration(spec, prepare.digest if prepare else None)
     listing = None if frame is not None else list_files(spec, source=name, root=root, files=files)
-    inputs = (
-        [_handed(frame, name)]
-        if listing is None
-        else _inputs(spec, listing.files, root, files, None if force else previous)
-    )
+    known = None if force else previous
+    inputs = [of_frame(frame, name)] if listing is None else of_files(listing.files, spec, root, files, known)
     parts = _parts(inputs, shop, declaration, progress)
     if not any(part.rows_in for part in parts):
         raise DataError(f"source {name} has no rows", subject=name, hint="look at its files and path")
@@ -125,8 +109,9 @@ def ingest(
     snapshot = _assembled(bill, shop, used, measure)
     progress(f"{name}: {snapshot.rows_passed:,} of {snapshot.rows_in:,} rows passed", 1.0)
     if snapshot.breaches:
-        hint = hint_for(snapshot, lambda check: _example(check, snapshot, shop))
-        raise SourceBreachError(f"source {name}: {'; '.join(snapshot.breaches)}", snapshot=snapshot, hint=hint)
+        hint = hint_for(snapshot, lambda check: example_of(check, snapshot, shop))
+        said = "; ".join(first_of(snapshot.breaches))
+        raise SourceBreachError(f"source {name}: {said}", snapshot=snapshot, hint=hint)
     return snapshot
 
 
@@ -135,40 +120,15 @@ def _declaration(spec: SourceSpec, prepare: str | None) -> str:
     declared = spec.plain()
     for attribute in _NOT_IDENTITY:
         declared.pop(attribute, None)
+    for column, rule in spec.rules.items():
+        for key in VERDICT_KEYS:
+            declared["rules"][column].pop(key, None)
+        if rule.gives_verdicts_only:
+            del declared["rules"][column]
     return digest([READING, declared, spec.table.where, prepare])
 
 
-def _handed(frame: object, name: str) -> _Input:
-    rows = to_polars(frame, source=name)
-    if not rows.width:
-        raise DataError(f"source {name}: the frame has no columns", subject=name, hint="give a frame with rows")
-    sha256 = frame_digest(rows)
-    return _Input("frame", sha256, int(rows.estimated_size()), sha256, guessed=False, rows=lambda _: Table(rows))
-
-
-def _inputs(
-    spec: SourceSpec, found: Sequence[FileInfo], root: Path, files: Files, previous: Snapshot | None
-) -> list[_Input]:
-    """The source's files. One whose stamp is as last time is not opened."""
-    known = {(file.url, file.stamp): file for file in previous.files} if previous else {}
-    inputs = []
-    for info in found:
-        url, partition = shown(info.url, root), partition_of(info.url, spec, root=root)
-        seen = known.get((url, info.stamp))
-        sha256 = seen.sha256 if seen is not None else file_digest(files.fetch(info))
-        guessed = not url.lower().endswith((".parquet", ".pq")) and spec.format != "parquet"
-
-        def rows(
-            texts: Collection[str], info: FileInfo = info, url: str = url, partition: Partition = partition
-        ) -> Table:
-            table = read_table(files.fetch(info), url, spec, texts=texts)
-            return with_partition(table, partition, spec, texts=texts, url=url)
-
-        inputs.append(_Input(url, sha256, info.bytes, info.stamp, guessed, rows, partition))
-    return inputs
-
-
-def _parts(inputs: Sequence[_Input], shop: Workshop, declaration: str, progress: Progress) -> list[PartFacts]:
+def _parts(inputs: Sequence[Input], shop: Workshop, declaration: str, progress: Progress) -> list[PartFacts]:
     parts = []
     for index, item in enumerate(inputs):
         name = digest([item.content, declaration])
@@ -180,12 +140,12 @@ def _parts(inputs: Sequence[_Input], shop: Workshop, declaration: str, progress:
     return parts
 
 
-def _made(shop: Workshop, name: str, item: _Input, texts: Collection[str]) -> PartFacts:
+def _made(shop: Workshop, name: str, item: Input, texts: Collection[str]) -> PartFacts:
     return shop.make(name, item.rows(texts), url=item.url, guessed=item.guessed)
 
 
 def _read_again_as_text(
-    parts: Sequence[PartFacts], inputs: Sequence[_Input], fields: Sequence[Field], shop: Workshop, progress: Progress
+    parts: Sequence[PartFacts], inputs: Sequence[Input], fields: Sequence[Field], shop: Workshop, progress: Progress
 ) -> list[PartFacts]:
     """Parts in which digits were taken for numbers, though the column holds text elsewhere, keep their text."""
     found = []
@@ -201,7 +161,13 @@ def _read_again_as_text(
 
 
 def _refuse_unknown(spec: SourceSpec, fields: Sequence[Field], name: str) -> None:
-    """Raise where a rule, known time or personal mark names a column that no file has."""
+    """Raise where a rule, known time, period or personal mark names a column that no file has, or no column."""
+    if spec.batch.period is not None and spec.time is None:
+        raise DataError(
+            f"source {name}: `batch.period` needs the time of each row",
+            subject=name,
+            hint="declare event_time, or leave `period` out: new rows are then evaluated by file",
+        )
     columns = [field.name for field in fields]
     named = [("rules", column) for column in spec.rules]
     named += [("known_time", column) for column in spec.known_columns]
@@ -222,7 +188,7 @@ class _Bill:
     name: str
     spec: SourceSpec
     declaration: str
-    inputs: Sequence[_Input]
+    inputs: Sequence[Input]
     parts: Sequence[PartFacts]
     kept: Sequence[PartFacts]
     fields: tuple[Field, ...]
@@ -243,10 +209,34 @@ class _Bill:
     @property
     def fresh(self) -> list[tuple[str, PartFacts]]:
         """New or changed files, with their parts."""
-        known = self.previous is not None and self.previous.declaration == self.declaration
-        before = {file.content for file in self.previous.files} if known and self.previous else set()
-        pairs = zip(self.inputs, self.parts, strict=True)
-        return [(item.url, part) for item, part in pairs if item.content not in before]
+        return [(item.url, part) for item, part, _ in self._fresh()]
+
+    def new_files(self, shop: Workshop) -> list[NewFile]:
+        """New or changed files, each with the part that was accepted of it before."""
+        before = {file.url: file for file in self._known}
+        result = []
+        for item, read, kept in self._fresh():
+            file = before.get(item.url)
+            stored = [] if file is None else [part for name in file.parts if (part := shop.stored(name)) is not None]
+            grown = bool(stored) and is_grown(read, stored[0], self.fields, shop)
+            result.append(NewFile(item.url, read, kept, stored[-1] if stored else None, grown))
+        return result
+
+    @property
+    def earlier_batches(self) -> Sizes:
+        """The batches that were accepted before, under this declaration."""
+        return self.previous.batches if self.previous is not None and self._known else {}
+
+    @property
+    def _known(self) -> tuple[SourceFile, ...]:
+        """The files of the last accepted snapshot, where they were read under this declaration."""
+        same = self.previous is not None and self.previous.declaration == self.declaration
+        return self.previous.files if same and self.previous else ()
+
+    def _fresh(self) -> list[tuple[Input, PartFacts, PartFacts]]:
+        before = {file.content for file in self._known}
+        found = zip(self.inputs, self.parts, self.kept, strict=True)
+        return [(item, read, kept) for item, read, kept in found if item.content not in before]
 
 
 def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measure: Shifts) -> Snapshot:
@@ -254,12 +244,24 @@ def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measur
     refused, dropped = sum(part.rows_refused for part in bill.kept), sum(part.rows_dropped for part in bill.kept)
     rows_in = sum(part.rows_in for part in bill.kept)
     identity = bill.identity
-    checks = row_checks(bill.kept) + table_checks(
+    quarantine, by_rule = quarantined(bill.inputs, bill.kept, shop, identity)
+    checks = row_checks(bill.kept, bill.spec) + table_checks(
         bill.spec, profile, bill.now, newest=_newest_event(bill, shop, profile)
     )
     checks += () if bill.gone is None else (bill.gone.check(bill.spec),)
     changed, moved = _against_previous(bill, used, measure)
-    stopped = breaches(bill.spec, checks, changed, checked=rows_in - dropped, refused=refused)
+    columns = {check.rule: check.column for check in checks}
+    new = bill.new_files(shop)
+    delivered = deliveries(new, shop)
+    batches = gathered(new, delivered, shop, checked=rows_in - dropped)
+    before = bill.previous.batches if bill.previous is not None else {}
+    broken = broken_shares(batches, bill.spec, columns, before)
+    broken += broken_rows(delivered, bill.spec, bill.earlier_batches)
+    broken += stale(new, shop, bill.now) if bill.previous is not None else ()
+    broken += broken_distributions(new, batches, bill.fields, shop, bill.previous)
+    failed = failing(by_rule, columns, bill.spec)
+    verdict = verdicts(bill.spec, checks, changed, broken, checked=rows_in - dropped, refused=refused, failing=failed)
+    stopped = tuple(text for severity, text in verdict if severity == "fail")
     same = bill.previous is not None and bill.previous.id == identity and not stopped
     return Snapshot(
         id=identity,
@@ -275,8 +277,10 @@ def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measur
         rows_passed=profile.rows,
         rows_quarantined=refused,
         rows_dropped=dropped,
-        quarantine=_quarantine(bill, shop, identity),
+        quarantine=quarantine,
         checks=checks,
+        batches=with_sizes(bill.earlier_batches, delivered),
+        batch_checks=bill.previous.batch_checks if same and bill.previous else broken,
         changes=bill.previous.changes if same and bill.previous else changed,
         shifts=bill.previous.shifts if same and bill.previous else moved,
         unchecked=bill.unchecked,
@@ -286,6 +290,7 @@ def _assembled(bill: _Bill, shop: Workshop, used: Collection[str] | None, measur
         csv_bytes=sum(part.csv_bytes for part in bill.kept),
         accepted=bill.previous.accepted if same and bill.previous else bill.now,
         processed=tuple(url for url, _ in bill.fresh),
+        warned=tuple(text for severity, text in verdict if severity == "warn"),
         breaches=stopped,
     )
 
@@ -351,40 +356,3 @@ def known_at(spec: SourceSpec) -> dict[str, KnownAt]:
             found[column] = KnownAt(column=when)
             found.setdefault(when, KnownAt(column=when))
     return found
-
-
-def _quarantine(bill: _Bill, shop: Workshop, identity: str) -> TableRef | None:
-    """All refused rows as one table: `__rule`, `__file`, `__row`, then the columns as they came."""
-    frames = [
-        shop.tables.scan(ref).collect().with_columns(pl.lit(item.url).alias(FILE))
-        for item, part in zip(bill.inputs, bill.kept, strict=True)
-        for ref in part.refused
-    ]
-    if not frames:
-        return None
-    rows = pl.concat(_alike(frames), how="diagonal_relaxed")
-    rows = rows.select("__rule", FILE, "__row", pl.exclude("__rule", FILE, "__row"))
-    return shop.tables.write(shop.key("quarantine", identity), rows)
-
-
-def _example(check: CheckResult, snapshot: Snapshot, shop: Workshop) -> object:
-    """A value that the check refused; None for a personal column."""
-    if check.column is None or check.column in shop.spec.personal or snapshot.quarantine is None:
-        return None
-    refused = shop.tables.scan(snapshot.quarantine).filter(pl.col("__rule") == check.rule)
-    values = refused.select(pl.col(check.column).drop_nulls().head(1)).collect().to_series()
-    return values[0] if values.len() else None
-
-
-def _alike(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
-    """Frames whose columns can stand below each other: where types differ, and not all are numbers, as text."""
-    types: dict[str, set[pl.DataType]] = {}
-    for frame in frames:
-        for name, dtype in frame.schema.items():
-            types.setdefault(name, set()).add(dtype)
-    mixed = [
-        name
-        for name, found in types.items()
-        if len(found) > 1 and not all(dtype.is_numeric() for dtype in found) and pl.Binary() not in found
-    ]
-    return [frame.with_columns(pl.col(name).cast(pl.String) for name in mixed if name in frame) for frame in frames]

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.units import duration, from_micros, share, show_duration
 from cumulant.data.profile import Profile
-from cumulant.data.snapshot import CheckResult, SchemaChange, Snapshot
-from cumulant.data.spec import SourceSpec
+from cumulant.data.severity import severity_of
+from cumulant.data.snapshot import BatchCheck, CheckResult, SchemaChange, Snapshot
+from cumulant.data.spec import Severity, SourceSpec
 
 if TYPE_CHECKING:
     from cumulant.data.parts import PartFacts
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
 MISSING_FILES = "table:missing_files"
 #: of an example's value
 _SHOWN = 40
+#: of many breaches, those that are named
+_SAID = 10
 
 
-def row_checks(parts: Sequence[PartFacts]) -> tuple[CheckResult, ...]:
+def row_checks(parts: Sequence[PartFacts], spec: SourceSpec) -> tuple[CheckResult, ...]:
     """Every row rule with its failures over all parts. None of them decides by itself: the share does."""
     found: dict[str, CheckResult] = {}
     checked = sum(part.rows_in - part.rows_dropped for part in parts)
@@ -35,6 +38,7 @@ def row_checks(parts: Sequence[PartFacts]) -> tuple[CheckResult, ...]:
                 share=failed / checked if checked else 0.0,
                 text=check.text,
                 passed=failed == 0,
+                severity=severity_of(spec, check.rule, check.column),
             )
     return tuple(found.values())
 
@@ -51,14 +55,14 @@ def table_checks(
     found = []
     for column, rule in spec.rules.items():
         if rule.nulls is not None and not is_row_rule(rule.nulls) and column in profile:
-            found.append(_null_share(column, share(rule.nulls), profile))
+            found.append(_null_share(column, spec, share(rule.nulls), profile))
     found += _row_count(spec, profile.rows)
     if spec.table.fresh is not None and spec.time is not None:
-        found.append(_freshness(spec.time.column, duration(spec.table.fresh), newest, now))
+        found.append(_freshness(spec.time.column, spec, duration(spec.table.fresh), newest, now))
     return tuple(found)
 
 
-def _null_share(column: str, limit: float, profile: Profile) -> CheckResult:
+def _null_share(column: str, spec: SourceSpec, limit: float, profile: Profile) -> CheckResult:
     nulls = profile[column].null_share
     return CheckResult(
         rule=f"{column}:nulls",
@@ -68,6 +72,7 @@ def _null_share(column: str, limit: float, profile: Profile) -> CheckResult:
         share=nulls,
         text=f"at most {limit:.4g} of {column} is null ({nulls:.4g} is)",
         passed=nulls <= limit,
+        severity=severity_of(spec, f"{column}:nulls", column),
     )
 
 
@@ -76,41 +81,64 @@ def _row_count(spec: SourceSpec, rows: int) -> list[CheckResult]:
     found = []
     if low is not None:
         text = f"at least {low:,} rows ({rows:,} are)"
-        found.append(_whole("table:min_rows", text, passed=rows >= low, failed=max(low - rows, 0)))
+        found.append(_whole("table:min_rows", spec, text, passed=rows >= low, failed=max(low - rows, 0)))
     if high is not None:
         text = f"at most {high:,} rows ({rows:,} are)"
-        found.append(_whole("table:max_rows", text, passed=rows <= high, failed=max(rows - high, 0)))
+        found.append(_whole("table:max_rows", spec, text, passed=rows <= high, failed=max(rows - high, 0)))
     return found
 
 
-def _freshness(column: str, limit: timedelta, newest: float | None, now: datetime) -> CheckResult:
+def _freshness(column: str, spec: SourceSpec, limit: timedelta, newest: float | None, now: datetime) -> CheckResult:
     if newest is None:
-        return _whole("table:fresh", f"a {column} is in the past, so that its age is known", passed=False, failed=0)
+        text = f"a {column} is in the past, so that its age is known"
+        return _whole("table:fresh", spec, text, passed=False, failed=0)
     age = now - from_micros(int(newest))
     shown = show_duration(timedelta(seconds=round(age.total_seconds())))
     text = f"the newest {column} up to now is at most {show_duration(limit)} old (it is {shown} old)"
-    return _whole("table:fresh", text, passed=age <= limit, failed=0)
+    return _whole("table:fresh", spec, text, passed=age <= limit, failed=0)
 
 
-def _whole(rule: str, text: str, *, passed: bool, failed: int) -> CheckResult:
-    return CheckResult(rule=rule, column=None, kind="table", failed=failed, share=0.0, text=text, passed=passed)
+def _whole(rule: str, spec: SourceSpec, text: str, *, passed: bool, failed: int) -> CheckResult:
+    return CheckResult(
+        rule=rule,
+        column=None,
+        kind="table",
+        failed=failed,
+        share=0.0,
+        text=text,
+        passed=passed,
+        severity=severity_of(spec, rule, None),
+    )
 
 
-def breaches(
-    spec: SourceSpec, checks: Sequence[CheckResult], changes: Sequence[SchemaChange], *, checked: int, refused: int
-) -> tuple[str, ...]:
-    """Why a snapshot is not accepted, most telling first; empty where it is."""
-    found = []
+def verdicts(
+    spec: SourceSpec,
+    checks: Sequence[CheckResult],
+    changes: Sequence[SchemaChange],
+    batches: Sequence[BatchCheck],
+    *,
+    checked: int,
+    refused: int,
+    failing: int,
+) -> tuple[tuple[Severity, str], ...]:
+    """What is broken and with which severity, most telling first: `fail` is why a snapshot is not accepted.
+
+    `failing`: how many of the refused rows count towards the limit.
+    """
+    found: list[tuple[Severity, str]] = []
     limit = share(spec.quarantine)
     if checked and refused / checked > limit:
         worst = sorted((check for check in checks if check.kind == "row" and check.failed), key=_most_failed)
         most = ", ".join(f"{check.rule} ({check.failed:,})" for check in worst[:3])
-        found.append(
+        text = (
             f"{refused:,} of {checked:,} rows are refused ({refused / checked:.2%}), more than the {limit:.4g} that "
             f"`quarantine` allows; by {most}"
         )
-    found += [f"not so: {check.text}" for check in checks if check.kind == "table" and not check.passed]
-    found += [told(change) for change in changes if change.refused]
+        found.append(("fail" if failing / checked > limit else "warn", text))
+    broken = (check for check in checks if check.kind == "table" and not check.passed)
+    found += [(check.severity, f"not so: {check.text}") for check in broken]
+    found += [("fail", told(change)) for change in changes if change.refused]
+    found += [(check.severity, check.text) for check in batches if check.severity == "fail"]
     return tuple(found)
 
 
@@ -137,14 +165,24 @@ def _change(change: SchemaChange) -> str:
 
 def warnings_of(snapshot: Snapshot) -> tuple[str, ...]:
     """What a person should know of an accepted snapshot: columns lost that nothing uses, or that the policy let go,
-    what of its files may not be as meant, and what its contract asks that nothing checks.
+    what of its files may not be as meant, rules with severity `warn` that are broken, and what its contract asks that
+    nothing checks.
     """
     lost = [told(change) for change in snapshot.changes if change.kind not in ("added", "widened")]
-    return (
-        *lost,
-        *snapshot.warnings,
-        *(f"the contract asks more than is checked: {note}" for note in snapshot.unchecked),
-    )
+    unchecked = (f"the contract asks more than is checked: {note}" for note in snapshot.unchecked)
+    return (*lost, *snapshot.warnings, *warned_rules(snapshot), *unchecked)
+
+
+def warned_rules(snapshot: Snapshot) -> tuple[str, ...]:
+    """Rules with severity `warn` that the source or its new rows break."""
+    of_batches = [check.text for check in snapshot.batch_checks if check.severity == "warn"]
+    return (*snapshot.warned, *first_of(of_batches))
+
+
+def first_of(texts: Sequence[str]) -> tuple[str, ...]:
+    """The first few of many, and how many more there are: a history of many files may break a rule in each."""
+    rest = len(texts) - _SAID
+    return (*texts[:_SAID], *([f"and {rest:,} more"] if rest > 0 else []))
 
 
 def hint_for(snapshot: Snapshot, example: Callable[[CheckResult], object] = lambda _: None) -> str:
@@ -161,12 +199,28 @@ def hint_for(snapshot: Snapshot, example: Callable[[CheckResult], object] = lamb
             f"`date_format` under `rules: {{{check.column}: ...}}`, or the values in `prepare`; "
             f"`cumulant data quarantine {snapshot.source}` shows the rows"
         )
+    return _hint_for_rows(snapshot)
+
+
+def _hint_for_rows(snapshot: Snapshot) -> str:
     merging = (check.column for check in snapshot.checks if check.failed and check.rule == f"{check.column}:zeros")
     if (column := next(merging, None)) is not None:
         return f"values of {column} that differ in leading zeros are one number: set rules: {{{column}: {{type: str}}}}"
+    if len(snapshot.breaches) == sum(check.severity == "fail" for check in snapshot.batch_checks):
+        return _hint_for_batch(snapshot)
     if snapshot.rows_quarantined:
         return f"look at the rows: cumulant data quarantine {snapshot.source}; mend them, or raise `quarantine`"
     return "mend the source, or change its rule in the project file"
+
+
+def _hint_for_batch(snapshot: Snapshot) -> str:
+    """What to do where only new rows break rules."""
+    refused = any(check.rule == "quarantine" for check in snapshot.batch_checks)
+    look = f"look at the rows: cumulant data quarantine {snapshot.source}; " if refused else ""
+    return (
+        f"{look}fix the new rows and validate again; if they are right as they are, accept them with a warning by "
+        "`batch: {severity: warn}`, validate, and remove it: rows that were accepted are not evaluated again"
+    )
 
 
 def _mostly_of_another_type(snapshot: Snapshot) -> CheckResult | None:

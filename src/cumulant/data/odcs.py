@@ -16,7 +16,7 @@ from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import DType, Field
 from cumulant.core.units import share
 from cumulant.data.snapshot import Snapshot
-from cumulant.data.spec import EventTime, RuleSpec, SourceSpec, TableRule
+from cumulant.data.spec import EventTime, RuleSpec, Severity, SourceSpec, TableRule
 
 API_VERSION = "v3.1.0"
 _LOGICAL: dict[DType, str] = {
@@ -31,6 +31,7 @@ _LOGICAL: dict[DType, str] = {
 _TYPES: dict[str, DType] = {
     "boolean": "bool", "integer": "int", "number": "float", "string": "str", "timestamp": "time", "date": "date",
 }  # fmt: skip
+_SEVERITY = "cumulant.severity"
 _PERSONAL = ("personal", "pii", "restricted-personal")
 
 
@@ -94,6 +95,7 @@ def _property(field: Field, spec: SourceSpec) -> dict[str, Any]:
         "logicalTypeOptions": {name: value for name, value in options.items() if value is not None} or None,
         "quality": _property_quality(rule) or None,
         "relationships": [{"type": "foreignKey", "to": rule.references}] if rule.references else None,
+        "customProperties": [{"property": _SEVERITY, "value": rule.severity}] if rule.severity else None,
     }
     return {name: value for name, value in found.items() if value is not None}
 
@@ -242,6 +244,7 @@ class _Reader:
             "in_": item.get("enum"),
             "unique": bool(item.get("unique")),
             "references": _reference(item),
+            "severity": _severity(item),
             "description": item.get("description") or "",
         }
         for quality in item.get("quality") or []:
@@ -316,6 +319,15 @@ def _dtype(item: Mapping[str, Any]) -> DType | None:
     if logical == "date" and "time" in str(physical or "").lower():
         return "time"
     return _TYPES.get(logical)
+
+
+def _severity(item: Mapping[str, Any]) -> Severity | None:
+    """Of a property's rules: its own, or `warn` where each of its quality rules is less than an error."""
+    for custom in item.get("customProperties") or []:
+        if isinstance(custom, Mapping) and custom.get("property") == _SEVERITY:
+            return "warn" if custom.get("value") == "warn" else "fail"
+    words = [quality.get("severity") for quality in item.get("quality") or []]
+    return "warn" if words and all(word in ("info", "warning") for word in words) else None
 
 
 def _length_pattern(options: Mapping[str, Any]) -> str | None:

@@ -11,6 +11,7 @@ from cumulant.core.ids import digest
 from cumulant.core.plan import Field, KnownAt, Source
 from cumulant.core.refs import TableRef
 from cumulant.data.profile import Profile
+from cumulant.data.spec import Severity
 
 if TYPE_CHECKING:
     import polars as pl
@@ -49,7 +50,8 @@ def content_digest(sha256: str, partition: tuple[tuple[str, str | None], ...]) -
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """One rule against all rows. A row that fails several rules counts in each; it is stored once.
 
-    `kind` is `row` (failing rows go to quarantine), or `table` (the source as a whole passes or not).
+    `kind` is `row` (failing rows go to quarantine), or `table` (the source as a whole passes or not). `severity` says
+    whether breaking it refuses the snapshot.
     """
 
     rule: str
@@ -59,6 +61,30 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     share: float
     text: str
     passed: bool
+    severity: Severity = "fail"
+
+
+class BatchCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """A rule that a batch of new rows breaks: `failed` of its `rows`, where the share `limit` is allowed. For a rule on
+    the number of rows `limit` is a number of rows, and `failed` 0.
+    """
+
+    batch: str
+    rule: str
+    column: str | None
+    severity: Severity
+    failed: int
+    rows: int
+    limit: float | None
+    text: str
+
+
+class BatchSize(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch that was accepted: its checked rows, those refused, and nulls among the others by column."""
+
+    rows: int
+    refused: int
+    nulls: dict[str, int] = {}
 
 
 class SchemaChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +138,10 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     rows_dropped: int
     quarantine: TableRef | None
     checks: tuple[CheckResult, ...]
+    #: what the rows that were read for the first time break, by file and period
+    batch_checks: tuple[BatchCheck, ...] = ()
+    #: the latest batches, oldest first: new files (`file`), and rows added to a file (`added`)
+    batches: dict[str, tuple[BatchSize, ...]] = {}
     changes: tuple[SchemaChange, ...] = ()
     shifts: tuple[Shift, ...] = ()
     #: what the source's contract file asks that nothing checks
@@ -125,6 +155,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     accepted: datetime
     #: files processed this time; all others reused their part
     processed: tuple[str, ...] = ()
+    #: rules with severity `warn` that the source as a whole breaks
+    warned: tuple[str, ...] = ()
     #: why it was not accepted; empty for an accepted snapshot
     breaches: tuple[str, ...] = ()
 

@@ -10,11 +10,15 @@ from cumulant.core.plan import DType
 
 Answer = Literal["accept", "refuse"]
 _MISSING_FILES = "1%"
+Severity = Literal["warn", "fail"]
+Period = Literal["hour", "day", "week", "month"]
 Format = Literal["auto", "parquet", "csv", "jsonl"]
 Member = bool | int | float | str
 NumberFormat = Literal["1,234.5", "1.234,5"]
 DateFormat = Literal["31/12/2024", "12/31/2024", "2024/12/31"]
 Bound = int | float | str
+#: keys of a column's rules that decide whether a snapshot is accepted, and not which rows it holds
+VERDICT_KEYS = ("mean", "quantiles", "shares", "drift", "severity")
 
 
 class EventTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -24,6 +28,20 @@ class EventTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     zone: Annotated[
         str | None, Meta(description="The IANA zone in which times without an offset are read, such as `UTC`.")
     ] = None
+
+
+class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a figure of a batch may be."""
+
+    min: Annotated[float | None, Meta(description="The least.")] = None
+    max: Annotated[float | None, Meta(description="The greatest.")] = None
+
+
+class ShareRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a share of a batch's rows may be."""
+
+    min: Annotated[str | float | None, Meta(description="The least share, such as `30%`.")] = None
+    max: Annotated[str | float | None, Meta(description="The greatest share, such as `60%`.")] = None
 
 
 class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -51,8 +69,8 @@ class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     nulls: Annotated[
         str | float | None,
         Meta(
-            description="The largest share of nulls (`5%` or `0.05`), over the source; `0` refuses each such row, and "
-            "each whose text is blank or whose number is infinite."
+            description="The largest share of nulls (`5%` or `0.05`), over the source and over each new batch; `0` "
+            "refuses each such row, and each whose text is blank or whose number is infinite."
         ),
     ] = None
     min: Annotated[Bound | None, Meta(description="The smallest allowed number or time.")] = None
@@ -69,7 +87,45 @@ class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         str | None,
         Meta(description="`source.column` that must hold each value; other values are refused."),
     ] = None
+    mean: Annotated[
+        Range | None, Meta(description="The mean of each new batch; broken where its confidence interval is outside.")
+    ] = None
+    quantiles: Annotated[
+        dict[str, Range],
+        Meta(
+            description="Quantiles of each new batch, such as `{50%: {min: 10, max: 20}}`; by an exact binomial test."
+        ),
+    ] = {}
+    shares: Annotated[
+        dict[str, ShareRange],
+        Meta(
+            description="The share of a value among the values of each new batch, such as `{card: {min: 30%}}`; by an "
+            "exact binomial test."
+        ),
+    ] = {}
+    drift: Annotated[
+        Annotated[float, Meta(ge=0, le=1)] | None,
+        Meta(
+            description="The greatest distance (Jensen-Shannon, 0 to 1; nulls count as a value) of each new batch from "
+            "the rows accepted before; 0.1 is a small change, 0.3 a large one. Broken where its interval is above."
+        ),
+    ] = None
+    severity: Annotated[
+        Severity | None,
+        Meta(
+            description="What breaking the column's rules does: `fail` refuses the snapshot, `warn` accepts it with a "
+            "warning. Rows that break a rule go to quarantine either way; with `warn` they do not count towards its "
+            "limit. Default: `severity` of the source."
+        ),
+    ] = None
     description: Annotated[str, Meta(description="What the column means, for people.")] = ""
+
+    @property
+    def gives_verdicts_only(self) -> bool:
+        """Whether it says nothing of single rows."""
+        default = RuleSpec()
+        values = {key: getattr(default, key) for key in VERDICT_KEYS}
+        return self != default and msgspec.structs.replace(self, **values) == default
 
 
 class TableRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -98,6 +154,47 @@ class SchemaPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     removed: Annotated[Answer, Meta(description="A used column is gone.")] = "refuse"
     narrowed: Annotated[Answer, Meta(description="A type that does not hold every old value.")] = "refuse"
     renamed: Annotated[Answer, Meta(description="A used column is gone and a like one is new.")] = "refuse"
+
+
+class Severities(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a broken rule of the source does: `fail` refuses the snapshot, `warn` accepts it with a warning."""
+
+    quarantine: Annotated[Severity, Meta(description="More rows refused than `quarantine` allows.")] = "fail"
+    columns: Annotated[Severity, Meta(description="Rules of columns that set no `severity` of their own.")] = "fail"
+    where: Annotated[Severity, Meta(description="Rows refused by `table.where`.")] = "fail"
+    min_rows: Annotated[Severity, Meta(description="Fewer accepted rows than `table.min_rows`.")] = "fail"
+    max_rows: Annotated[Severity, Meta(description="More accepted rows than `table.max_rows`.")] = "fail"
+    fresh: Annotated[Severity, Meta(description="No event as new as `table.fresh` asks.")] = "fail"
+
+
+class BatchPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the rows that a run reads for the first time are evaluated, beside the source as a whole."""
+
+    period: Annotated[
+        Period | None,
+        Meta(
+            description="Evaluate the new rows by this period of `event_time` too, in its zone (default UTC). Without "
+            "it they are evaluated by file: each new file, the rows added to a file, and all of them together."
+        ),
+    ] = None
+    min_rows: Annotated[
+        Annotated[int, Meta(ge=0)] | str | None,
+        Meta(
+            description="The fewest rows of a new file, or of the rows added to one: a number, or a share (`50%`) of "
+            "the median of the last 30 such batches, once there are 3. A share is broken only beyond chance (Poisson)."
+        ),
+    ] = None
+    max_rows: Annotated[
+        Annotated[int, Meta(ge=0)] | str | None,
+        Meta(description="The most rows of a new file, or of the rows added to one: a number, or a share (`200%`)."),
+    ] = None
+    severity: Annotated[
+        Severity,
+        Meta(
+            description="What a rule does that only a new batch breaks: `fail` refuses the snapshot, `warn` accepts it "
+            "with a warning."
+        ),
+    ] = "fail"
 
 
 class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -141,7 +238,11 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         Meta(description="An Open Data Contract Standard file; its rules are added, `rules` here go before them."),
     ] = None
     quarantine: Annotated[
-        str | float, Meta(description="The largest share of rows that may be refused; above it the run stops.")
+        str | float,
+        Meta(
+            description="The largest share of rows that may be refused, of the source and of each new batch; above it "
+            "the run stops. A batch breaks it where chance does not explain the excess (exact binomial test)."
+        ),
     ] = "1%"
     missing_files: Annotated[
         str | float,
@@ -150,6 +251,13 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             "snapshot and that new files do not make up for; above it the run stops. `100%` accepts every loss."
         ),
     ] = _MISSING_FILES
+    severity: Annotated[
+        Severities | Severity,
+        Meta(description="What a broken rule does: one word for all, or by rule. A column may set its own."),
+    ] = Severities()
+    batch: Annotated[BatchPolicy, Meta(description="How new rows are evaluated, beside the source as a whole.")] = (
+        BatchPolicy()
+    )
     personal: Annotated[list[str], Meta(description="Columns with personal data: shown only as keyed hashes.")] = []
     on_schema_change: Annotated[
         SchemaPolicy | Answer, Meta(description="What to do when columns differ from the last accepted snapshot.")
@@ -174,9 +282,13 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         del values["memory"]  # it changes nothing of what is read
         if self.missing_files == _MISSING_FILES:
             del values["missing_files"]
+        if self.batch == BatchPolicy():
+            del values["batch"]
+        if self.severities == Severities():
+            del values["severity"]
         for rule in values["rules"].values():
-            for key in ("number_format", "date_format"):
-                if rule[key] is None:
+            for key in ("number_format", "date_format", *VERDICT_KEYS):
+                if not rule[key] and rule[key] != 0:
                     del rule[key]
         return values
 
@@ -204,6 +316,13 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         if isinstance(answer, SchemaPolicy):
             return answer
         return SchemaPolicy(added=answer, widened=answer, removed=answer, narrowed=answer, renamed=answer)
+
+    @property
+    def severities(self) -> Severities:
+        word = self.severity
+        if isinstance(word, Severities):
+            return word
+        return Severities(quarantine=word, columns=word, where=word, min_rows=word, max_rows=word, fresh=word)
 
     @property
     def known_columns(self) -> dict[str, str]:

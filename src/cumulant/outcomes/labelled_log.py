@@ -13,8 +13,8 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.plan import Field
 from cumulant.outcomes import scanning
 from cumulant.outcomes.facts import Named
-from cumulant.outcomes.labels import BY_KEY
 from cumulant.outcomes.matching import READ, by_key, matched, resolved, usable
+from cumulant.outcomes.prediction_refs import BY_KEY
 from cumulant.outcomes.scored import ANSWERED, COLUMNS, TYPES, asked, frame, named, unpacked
 from cumulant.serving import log
 

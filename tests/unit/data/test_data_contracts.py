@@ -36,6 +36,7 @@ schema:
             arguments: {validValues: [pounds, kg]}
             mustBeLessThan: 5
             unit: rows
+            severity: warning
       - name: status
         logicalType: string
         quality: [{rule: validValues, validValues: [open, 'NO', on], mustBe: 0}]
@@ -64,6 +65,7 @@ def test_a_contract_of_the_standard_is_read():
     assert (rules["order_id"]["nulls"], rules["email"]["nulls"]) == (0, 0.05)
     assert (rules["amount"]["type"], rules["amount"]["min"], rules["amount"]["max"]) == ("float", 0, 1000)
     assert rules["unit"]["in"] == ["pounds", "kg"]
+    assert {name: rule["severity"] for name, rule in rules.items() if rule["severity"]} == {"unit": "warn"}
     assert rules["status"]["in"] == ["open", "NO", "on"], "YAML 1.2: NO and on are text"
     assert (rules["iban"]["unique"], rules["iban"]["pattern"]) == (True, "^[A-Z]{2}")
     assert [field.dtype for field in found.fields][-2:] == ["time", "date"]
@@ -81,7 +83,7 @@ DECLARED = {
     "rules": {
         "km": {"type": "float", "min": 0, "max": 100, "nulls": "50%"},
         "city": {"type": "str", "in": ["A", "B"], "pattern": "^[AB]$", "description": "where"},
-        "label": {"type": "int", "unique": True},
+        "label": {"type": "int", "unique": True, "severity": "warn"},
     },
     "table": {"min_rows": 1, "max_rows": 10, "fresh": "36h", "where": ["km >= label"]},
     "personal": ["city"],
@@ -100,6 +102,7 @@ def test_a_declaration_goes_out_and_comes_back(place):
         assert (read.type, read.min, read.max, read.in_, read.pattern, read.unique, read.description) == (
             rule.type, rule.min, rule.max, rule.in_, rule.pattern, rule.unique, rule.description,
         )  # fmt: skip
+        assert read.severity == rule.severity
     assert back.rules["km"].nulls == 0.5
     assert (back.keys, back.time, back.known_time, back.personal) == (
         ("id", "at"), spec(**DECLARED).time, {"7d": ["label"]}, ["city"],

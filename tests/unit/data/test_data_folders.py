@@ -131,6 +131,18 @@ def test_lost_files_are_named_and_stop_the_run(place):
     assert place.ingest(path="trips", previous=accepted).warnings == ()
 
 
+def test_a_file_that_equals_another_one_is_lost_too(place):
+    for number in range(20):
+        place.write(f"trips/{number:03}.csv", "n\n1\n2\n")
+    found = place.ingest(path="trips")
+    place.write("trips/020.csv", "n\n1\n2\n")
+    remove(place, 0)
+    moved = place.ingest(path="trips", previous=found)
+    assert moved.warnings == ()
+    remove(place, *range(1, 20))
+    assert "38 of 40" in place.refused(path="trips", previous=moved).breaches[0]
+
+
 def test_one_file_of_forty_is_a_loss(place):
     daily(place, *range(40))
     found = place.ingest(path="trips")

@@ -1,0 +1,123 @@
+"""The verdict on new batches: which declared shares they break beyond what chance explains.
+
+The source as a whole is evaluated by its share. A batch may have three rows, so it breaks a limit only where an exact
+binomial test at that limit excludes chance. All evaluations of a run share a level (Bonferroni). Bad rows may come in
+bursts: where the shares of earlier batches vary more than those of independent rows, there are as many fewer rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cumulant.core.units import share
+from cumulant.data.batch_rows import Sizes
+from cumulant.data.batches import Batch
+from cumulant.data.rules import is_row_rule
+from cumulant.data.severity import failing, severity_of
+from cumulant.data.snapshot import BatchCheck
+from cumulant.data.spec import Severity, SourceSpec
+from cumulant.statistics.exact import binomial_at_least, overdispersion
+
+#: the chance that a run refuses any of its batches, though each limit is kept by whatever makes the rows
+LEVEL = 0.001
+_WORST = 3
+#: batches from which their variation is learned, and the most that it may weaken the test: a batch that broke whole,
+#: and was accepted with a warning, would else let all later ones pass
+_FEWEST, _MOST = 3, 10.0
+
+
+@dataclass(frozen=True)
+class _Share:
+    """`count` of `rows` against a limit: `what` is counted, `key` sets the limit."""
+
+    batch: Batch
+    rule: str
+    column: str | None
+    severity: Severity
+    count: int
+    rows: int
+    limit: float
+    what: str
+    key: str
+
+
+def broken_shares(
+    batches: Sequence[Batch], spec: SourceSpec, columns: Mapping[str, str | None], earlier: Sizes
+) -> tuple[BatchCheck, ...]:
+    """The shares of refused rows, and of nulls, that a batch has too many of.
+
+    `columns`: the column of each rule; `earlier`: the batches that were accepted before.
+    """
+    shares = [item for batch in batches for item in (*_refused(batch, spec, columns), *_nulls(batch, spec))]
+    level = LEVEL / max(len(shares), 1)
+    design = {item.rule: _design(item, earlier) for item in shares}
+    broken = [
+        item
+        for item in shares
+        if binomial_at_least(item.count / design[item.rule], item.rows / design[item.rule], item.limit) < level
+    ]
+    fails = {(item.batch.name, item.rule) for item in broken if item.severity == "fail"}
+    return tuple(
+        _check(item) for item in broken if item.severity == "fail" or (item.batch.name, item.rule) not in fails
+    )
+
+
+def _design(item: _Share, earlier: Sizes) -> float:
+    """How much more than independent rows the share varied between earlier batches, of any kind."""
+    designs = [1.0]
+    for sizes in earlier.values():
+        if len(sizes) >= _FEWEST:
+            if item.column is None:
+                designs.append(overdispersion([size.refused for size in sizes], [size.rows for size in sizes]))
+            else:
+                nulls = [size.nulls.get(item.column, 0) for size in sizes]
+                designs.append(overdispersion(nulls, [size.rows - size.refused for size in sizes]))
+    return min(max(designs), _MOST)
+
+
+def _refused(batch: Batch, spec: SourceSpec, columns: Mapping[str, str | None]) -> list[_Share]:
+    """All refused rows; where some of them only warn, those that do not as well."""
+    counts, limit = batch.counts, share(spec.quarantine)
+    worst = sorted(counts.refused.items(), key=lambda pair: (-pair[1], pair[0]))[:_WORST]
+    key = f"`quarantine` allows; by {', '.join(f'{rule} ({rows:,})' for rule, rows in worst)}"
+    total, failed = counts.refused.total(), failing(counts.refused, columns, spec)
+    counted: list[tuple[Severity, int]] = [("fail", failed)] if failed else []
+    if total > failed:
+        counted.append(("warn", total))
+    return [
+        _Share(
+            batch, "quarantine", None, of_batch(spec, severity), rows, counts.checked, limit, "rows are refused", key
+        )
+        for severity, rows in counted
+    ]
+
+
+def _nulls(batch: Batch, spec: SourceSpec) -> list[_Share]:
+    result = []
+    for column, rule in spec.rules.items():
+        if rule.nulls is not None and not is_row_rule(rule.nulls):
+            named, key, what = f"{column}:nulls", "its `nulls` allows", f"values of {column} are null"
+            severity = of_batch(spec, severity_of(spec, named, column))
+            nulls, limit = batch.counts.nulls[column], share(rule.nulls)
+            result.append(_Share(batch, named, column, severity, nulls, batch.counts.passed, limit, what, key))
+    return result
+
+
+def of_batch(spec: SourceSpec, severity: Severity) -> Severity:
+    """A rule that only warns of the source does so of a batch too."""
+    return "warn" if spec.batch.severity == "warn" else severity
+
+
+def _check(item: _Share) -> BatchCheck:
+    return BatchCheck(
+        batch=item.batch.name,
+        rule=item.rule,
+        column=item.column,
+        severity=item.severity,
+        failed=item.count,
+        rows=item.rows,
+        limit=item.limit,
+        text=f"{item.batch.name}: {item.count:,} of {item.rows:,} {item.what} ({item.count / item.rows:.2%}), more "
+        f"than the {item.limit:.4g} that {item.key}",
+    )

@@ -1,0 +1,189 @@
+"""Batches: the rows that a run reads for the first time, by file and by period, and what became of them.
+
+A new or changed file is a batch. Of a file whose earlier rows are still its first ones only the added rows are new.
+Several new files together are a batch as well: each may be too small to be sure of.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import polars as pl
+
+from cumulant.core.plan import Field
+from cumulant.data.casts import casts, conform
+from cumulant.data.parts import RULE, PartFacts, Workshop
+from cumulant.data.schema import WIDER
+from cumulant.data.spec import Period, SourceSpec
+
+Kind = Literal["file", "added", "files", "period"]
+#: how a period is written, which tells it from all others
+_FORMS = {"hour": "%Y-%m-%dT%H", "day": "%Y-%m-%d", "week": "%G-W%V", "month": "%Y-%m"}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Accepted rows, refused ones by the rule that refused each, and nulls among the accepted by column."""
+
+    passed: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    nulls: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def checked(self) -> int:
+        return self.passed + self.refused.total()
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(self.passed + other.passed, self.refused + other.refused, self.nulls + other.nulls)
+
+    def __sub__(self, other: Counts) -> Counts:
+        """What is more than in `other`; at least none of each."""
+        return Counts(max(self.passed - other.passed, 0), self.refused - other.refused, self.nulls - other.nulls)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """New rows that are evaluated together; `name` as messages show it."""
+
+    name: str
+    kind: Kind
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class NewFile:
+    """A new or changed file: its part as read and as accepted, and the last accepted part of the same name.
+
+    `grown`: the rows of that part are the first ones of this, so that only what follows is new.
+    """
+
+    url: str
+    read: PartFacts
+    accepted: PartFacts
+    earlier: PartFacts | None = None
+    grown: bool = False
+
+
+def deliveries(new: Sequence[NewFile], shop: Workshop) -> tuple[Batch, ...]:
+    """The new rows of each new or changed file."""
+    columns = _limited(shop)
+    counted = [(file, _rows_of(file, columns, shop)) for file in new]
+    return tuple(
+        Batch(f"the rows added to {file.url}", "added", counts) if file.grown else Batch(file.url, "file", counts)
+        for file, counts in counted
+    )
+
+
+def gathered(new: Sequence[NewFile], delivered: Sequence[Batch], shop: Workshop, *, checked: int) -> tuple[Batch, ...]:
+    """The batches whose shares are evaluated: deliveries, all of them together, and periods.
+
+    `checked` rows of the source are evaluated as a whole, and that is not done twice.
+    """
+    result = [batch for batch in delivered if batch.counts.checked]
+    if len(result) > 1:
+        total = sum((batch.counts for batch in result), Counts())
+        result.append(Batch(f"the {len(result):,} new files together", "files", total))
+    result = [batch for batch in result if batch.counts.checked < checked]
+    if shop.spec.batch.period is not None and shop.spec.time is not None:
+        result += _periods(new, _limited(shop), shop)
+    return tuple(result)
+
+
+def _limited(shop: Workshop) -> list[str]:
+    """Columns whose nulls are limited."""
+    return [column for column, rule in shop.spec.rules.items() if rule.nulls is not None]
+
+
+def new_rows(file: NewFile, shop: Workshop) -> pl.LazyFrame:
+    """The accepted rows of a file that are new."""
+    rows = shop.tables.scan(file.accepted.rows)
+    return rows.slice(file.earlier.rows.rows) if file.grown and file.earlier is not None else rows
+
+
+def period_of(spec: SourceSpec, *, default: Period) -> pl.Expr | None:
+    """The name of the period of a row's event time, in the zone of the source; None where it has no event time."""
+    if spec.time is None:
+        return None
+    form = _FORMS[spec.batch.period or default]
+    return pl.col(spec.time.column).dt.convert_time_zone(spec.time.zone or "UTC").dt.strftime(form)
+
+
+def is_grown(read: PartFacts, earlier: PartFacts, fields: Sequence[Field], shop: Workshop) -> bool:
+    """Whether the accepted rows of `earlier` are the first of `read`, column by column."""
+    rows = earlier.rows.rows
+    if not rows or read.rows.rows < rows or read.rows_in <= earlier.rows_in or not _as_wide(read, earlier):
+        return False
+    return all(
+        conform(shop.tables.scan(read.rows), [column]).head(rows).collect()
+        .equals(conform(shop.tables.scan(earlier.rows), [column]).collect())
+        for column in fields
+    )  # fmt: skip
+
+
+def _as_wide(read: PartFacts, earlier: PartFacts) -> bool:
+    """Whether the types of `read` hold the values of `earlier`."""
+    types = {column.name: column.dtype for column in read.fields if not column.empty}
+    before = [
+        (column.dtype, types[column.name]) for column in earlier.fields if column.name in types and not column.empty
+    ]
+    return all(old == new or (old, new) in WIDER for old, new in before)
+
+
+def _rows_of(file: NewFile, columns: Iterable[str], shop: Workshop) -> Counts:
+    counts = _of_part(file.accepted, columns, shop)
+    if file.grown and file.earlier is not None:
+        counts -= _of_part(file.earlier, columns, shop)
+    return counts
+
+
+def _of_part(part: PartFacts, columns: Iterable[str], shop: Workshop) -> Counts:
+    rows, refused = part.rows.rows, Counter[str]()
+    for ref in part.refused:
+        rules = shop.tables.scan(ref).group_by(RULE).len().collect()
+        refused.update(dict(rules.iter_rows()))
+    nulls = {column: part.profile[column].nulls if column in part.profile else rows for column in columns}
+    return Counts(rows, refused, Counter(nulls))
+
+
+def _periods(new: Sequence[NewFile], columns: Sequence[str], shop: Workshop) -> list[Batch]:
+    """New rows by period, of all files together; what has no readable time is in no period."""
+    result: dict[str, Counts] = {}
+    for file in new:
+        before = _by_period(file.earlier, columns, shop) if file.earlier is not None else {}
+        for period, counts in _by_period(file.accepted, columns, shop).items():
+            earlier = before.get(period, Counts())
+            if counts != earlier:  # else nothing of this period is new
+                fresh = counts - earlier if file.grown else counts
+                result[period] = result.get(period, Counts()) + fresh
+    return [Batch(f"{shop.spec.batch.period} {name}", "period", result[name]) for name in sorted(result)]
+
+
+def _by_period(part: PartFacts, columns: Sequence[str], shop: Workshop) -> Mapping[str, Counts]:
+    """Of each period what `_of_part` counts of all rows."""
+    assert shop.spec.time is not None
+    column, period = shop.spec.time.column, period_of(shop.spec, default="day")
+    assert period is not None
+    label = period.alias("__period")
+    result: dict[str, Counts] = {}
+    rows = shop.tables.scan(part.rows)
+    schema = rows.collect_schema()
+    if part.rows.rows and column in schema:
+        nulls = [(pl.col(name).null_count() if name in schema else pl.len()).alias(f"nulls:{name}") for name in columns]
+        for row in rows.group_by(label).agg(pl.len().alias("rows"), *nulls).collect().iter_rows(named=True):
+            if row["__period"] is not None:
+                null_counts = Counter({name: int(row[f"nulls:{name}"]) for name in columns})
+                result[row["__period"]] = Counts(int(row["rows"]), nulls=null_counts)
+    for ref in part.refused:
+        refused = shop.tables.scan(ref).collect()
+        if column not in refused.columns:
+            continue
+        # A refused row may hold its time as it came.
+        read = casts({column: refused.schema[column]}, shop.spec, shop.source)[0].expr
+        counted = refused.select(read, RULE).group_by(label, RULE).len()
+        for period, rule, count in counted.iter_rows():
+            if period is not None:
+                result[period] = result.get(period, Counts()) + Counts(refused=Counter({rule: count}))
+    return result

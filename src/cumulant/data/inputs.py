@@ -1,0 +1,66 @@
+"""What a source is made of: its files, or a frame that was handed over, each with its content's hash and its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cumulant.core.errors import DataError
+from cumulant.core.ids import file_digest
+from cumulant.data.csv_text import Table
+from cumulant.data.listing import shown
+from cumulant.data.partitions import Partition, partition_of, with_partition
+from cumulant.data.snapshot import Snapshot, content_digest
+from cumulant.data.sources import frame_digest, read_table
+from cumulant.data.spec import SourceSpec
+from cumulant.data.user_frames import to_polars
+from cumulant.ports.files import FileInfo, Files
+
+
+@dataclass(frozen=True)
+class Input:
+    """One file (or the frame handed over): its name, content hash, and how to get its rows."""
+
+    url: str
+    sha256: str
+    bytes: int
+    stamp: str
+    guessed: bool
+    rows: Callable[[Collection[str]], Table]
+    partition: Partition = ()
+
+    @property
+    def content(self) -> str:
+        return content_digest(self.sha256, self.partition)
+
+
+def of_frame(frame: object, name: str) -> Input:
+    """A frame as the one input of source `name`. Raises DataError where it has no columns."""
+    rows = to_polars(frame, source=name)
+    if not rows.width:
+        raise DataError(f"source {name}: the frame has no columns", subject=name, hint="give a frame with rows")
+    sha256 = frame_digest(rows)
+    return Input("frame", sha256, int(rows.estimated_size()), sha256, guessed=False, rows=lambda _: Table(rows))
+
+
+def of_files(
+    listed: Sequence[FileInfo], spec: SourceSpec, root: Path, files: Files, previous: Snapshot | None
+) -> list[Input]:
+    """The source's files. One whose stamp is as last time is not opened."""
+    known = {(file.url, file.stamp): file for file in previous.files} if previous else {}
+    inputs = []
+    for info in listed:
+        url, partition = shown(info.url, root), partition_of(info.url, spec, root=root)
+        seen = known.get((url, info.stamp))
+        sha256 = seen.sha256 if seen is not None else file_digest(files.fetch(info))
+        guessed = not url.lower().endswith((".parquet", ".pq")) and spec.format != "parquet"
+
+        def rows(
+            texts: Collection[str], info: FileInfo = info, url: str = url, partition: Partition = partition
+        ) -> Table:
+            table = read_table(files.fetch(info), url, spec, texts=texts)
+            return with_partition(table, partition, spec, texts=texts, url=url)
+
+        inputs.append(Input(url, sha256, info.bytes, info.stamp, guessed, rows, partition))
+    return inputs

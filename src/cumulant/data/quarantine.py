@@ -1,0 +1,54 @@
+"""The rows of a source that rules refused, as one table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import polars as pl
+
+from cumulant.core.refs import TableRef
+from cumulant.data.inputs import Input
+from cumulant.data.parts import PartFacts, Workshop
+from cumulant.data.snapshot import CheckResult, Snapshot
+
+FILE = "__file"
+
+
+def quarantined(
+    inputs: Sequence[Input], parts: Sequence[PartFacts], shop: Workshop, identity: str
+) -> tuple[TableRef | None, Counter[str]]:
+    """All refused rows as one table: `__rule`, `__file`, `__row`, then the columns as they came; and rows by rule."""
+    frames = [
+        shop.tables.scan(ref).collect().with_columns(pl.lit(item.url).alias(FILE))
+        for item, part in zip(inputs, parts, strict=True)
+        for ref in part.refused
+    ]
+    if not frames:
+        return None, Counter()
+    rows = pl.concat(_alike(frames), how="diagonal_relaxed")
+    rows = rows.select("__rule", FILE, "__row", pl.exclude("__rule", FILE, "__row"))
+    return shop.tables.write(shop.key("quarantine", identity), rows), Counter(rows["__rule"].to_list())
+
+
+def example_of(check: CheckResult, snapshot: Snapshot, shop: Workshop) -> object:
+    """A value that the check refused; None for a personal column."""
+    if check.column is None or check.column in shop.spec.personal or snapshot.quarantine is None:
+        return None
+    refused = shop.tables.scan(snapshot.quarantine).filter(pl.col("__rule") == check.rule)
+    values = refused.select(pl.col(check.column).drop_nulls().head(1)).collect().to_series()
+    return values[0] if values.len() else None
+
+
+def _alike(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
+    """Frames whose columns can stand below each other: where types differ, and not all are numbers, as text."""
+    types: dict[str, set[pl.DataType]] = {}
+    for frame in frames:
+        for name, dtype in frame.schema.items():
+            types.setdefault(name, set()).add(dtype)
+    mixed = [
+        name
+        for name, found in types.items()
+        if len(found) > 1 and not all(dtype.is_numeric() for dtype in found) and pl.Binary() not in found
+    ]
+    return [frame.with_columns(pl.col(name).cast(pl.String) for name in mixed if name in frame) for frame in frames]

@@ -1,0 +1,46 @@
+"""What a broken rule does: refuse the snapshot, or warn. Rows that break a rule go to quarantine either way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cumulant.data.spec import Severity, SourceSpec
+
+_WHERE = "where:"
+
+
+def severity_of(spec: SourceSpec, rule: str, column: str | None) -> Severity:
+    """The severity of a rule as checks name it: `amount:min`, `table:fresh`, `where:a < b`.
+
+    A column's own severity goes before that of the source.
+    """
+    declared = spec.severities
+    if column is not None:
+        return _own(spec, column) or declared.columns
+    if rule.startswith(_WHERE):
+        return declared.where
+    by_name: Mapping[str, Severity] = {
+        "table:min_rows": declared.min_rows,
+        "table:max_rows": declared.max_rows,
+        "table:fresh": declared.fresh,
+    }
+    return by_name.get(rule, "fail")
+
+
+def failing(refused: Mapping[str, int], columns: Mapping[str, str | None], spec: SourceSpec) -> int:
+    """How many refused rows, by the rule that refused each, may refuse the snapshot by exceeding the limit.
+
+    `columns`: the column of each rule.
+    """
+    return sum(rows for rule, rows in refused.items() if _may_fail(rule, columns.get(rule), spec))
+
+
+def _may_fail(rule: str, column: str | None, spec: SourceSpec) -> bool:
+    own = None if column is None else _own(spec, column)
+    if own is not None:
+        return own == "fail"
+    return spec.severities.quarantine == "fail" and severity_of(spec, rule, column) == "fail"
+
+
+def _own(spec: SourceSpec, column: str) -> Severity | None:
+    return spec.rules[column].severity if column in spec.rules else None
