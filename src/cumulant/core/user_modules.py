@@ -70,7 +70,8 @@ def project_imports(root: Path, modules: dict[str, ModuleType]) -> Iterator[None
         sys.path_hooks.remove(hook)
         _forget_finders(roots)
         added = {name: module for name, module in list(sys.modules.items()) if before.get(name) is not module}
-        own = {name: module for name, module in added.items() if _is_of_project(name, module, root)}
+        folders: dict[str, bool] = {}
+        own = {name: module for name, module in added.items() if _is_of_project(name, module, root, folders)}
         for name in own:
             sys.modules.pop(name, None)
         modules.update(own)
@@ -112,9 +113,20 @@ def _is_below(place: str | None, root: Path) -> bool:
     return not (prefix.is_relative_to(root) and prefix != root and path.is_relative_to(prefix))
 
 
-def _is_of_project(name: str, module: ModuleType, root: Path) -> bool:
-    """Whether a module is below `root`, this package's own in a working copy of it apart."""
-    return name.partition(".")[0] != __package__.partition(".")[0] and _is_below(_location(module), root)
+def _is_of_project(name: str, module: ModuleType, root: Path, folders: dict[str, bool]) -> bool:
+    """Whether a module is below `root`, this package's own in a working copy of it apart.
+
+    `folders`: those that are known to be below it or not. An engine is hundreds of files in a few folders.
+    """
+    place = _location(module)
+    if place is None or name.partition(".")[0] == __package__.partition(".")[0]:
+        return False
+    if not place.endswith(".py") or os.path.islink(place):  # noqa: PTH114 - a Path takes as long as the rest
+        return _is_below(place, root)
+    folder = os.path.dirname(place)  # noqa: PTH120
+    if folder not in folders:
+        folders[folder] = _is_below(folder, root)
+    return folders[folder]
 
 
 def _is_top(name: str, module: ModuleType, roots: set[str]) -> bool:
