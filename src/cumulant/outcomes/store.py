@@ -181,7 +181,7 @@ class Batch:
 
     def add(self, columns: dict[str, list[Any]]) -> None:
         """Raises StorageError."""
-        import polars as pl  # of Python values pyarrow makes arrays with pandas imported only, which takes 0.2 CPU s
+        import polars as pl  # pyarrow imports pandas to take Python values, which takes 0.2 CPU s
 
         types = pl.DataFrame(pa.Table.from_batches([], FACTS)).schema
         frame = pl.DataFrame({name: columns[name] for name in FACTS.names}, schema=types)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 from cumulant import packaging, training
 from cumulant.core.units import from_micros
@@ -66,4 +65,6 @@ def held_out_scores(project: Project, version: ModelVersion, record: ModelRecord
         model = training.FittedModel.from_folder(project.objects().path(record.fitted.model.key))
         return model.predict_frame(test.features)
     scorer = packaging.Scorer(servable_folder(project, version))
+    import numpy as np  # what is only read of a version needs none of it
+
     return np.asarray(scorer.score({name: test.features[name].to_list() for name in scorer.features}))

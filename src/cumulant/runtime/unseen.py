@@ -5,13 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cumulant.core.units import moment, to_micros
 from cumulant.runtime.candidate import LEARNED_TO, find_record
 from cumulant.runtime.split_rule import identified, unlearned
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from cumulant.ports.registry import ModelVersion

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cumulant.training.comparisons import Rival, RuleVerdict
+    from cumulant.training.comparisons import Rival
     from cumulant.training.dataset import TrainingSet, training_set
     from cumulant.training.evaluation import evaluate, scored
     from cumulant.training.events import GateDecided, ModelEvaluated, SearchFinished, TrialFinished
@@ -15,14 +15,23 @@ if TYPE_CHECKING:
     from cumulant.training.model import FittedModel
     from cumulant.training.payloads import LinearWeights
     from cumulant.training.plots import save_plots
-    from cumulant.training.records import BLEND, Evaluation, FittedBooster, SliceResult, TrainingSummary, TrialRecord
+    from cumulant.training.records import (
+        BLEND,
+        Evaluation,
+        FittedBooster,
+        RuleVerdict,
+        SliceResult,
+        TrainingSummary,
+        TrialRecord,
+        Verdict,
+    )
     from cumulant.training.replay import refit
     from cumulant.training.spec import Cost, EvaluationSpec, GateRule, Parameter, Threshold, TrainingSpec, quick
     from cumulant.training.splits import Fold, Split, folds, split
     from cumulant.training.study import SearchResult, search
     from cumulant.training.threshold import advice
     from cumulant.training.trainer_checks import check_trainers
-    from cumulant.training.verdicts import Verdict, check_gate, gate
+    from cumulant.training.verdicts import check_gate, gate
     from cumulant.training.weighting import aged, weighted
 
 _HOMES = {
@@ -39,7 +48,7 @@ _HOMES = {
     "ModelEvaluated": "events",
     "Parameter": "spec",
     "Rival": "comparisons",
-    "RuleVerdict": "comparisons",
+    "RuleVerdict": "records",
     "SearchFinished": "events",
     "SearchResult": "study",
     "SliceResult": "records",
@@ -50,7 +59,7 @@ _HOMES = {
     "TrainingSummary": "records",
     "TrialFinished": "events",
     "TrialRecord": "records",
-    "Verdict": "verdicts",
+    "Verdict": "records",
     "aged": "weighting",
     "evaluate": "evaluation",
     "fit_once": "fixed",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import msgspec
 import numpy as np
@@ -12,10 +11,8 @@ from numpy.typing import NDArray
 
 from cumulant.statistics import Estimate, Metric, Rows, Word, above_chance, difference, estimate, verdict
 from cumulant.statistics.records import LEVEL
+from cumulant.training.records import Against, RuleVerdict
 from cumulant.training.spec import GateRule
-
-#: champion_before: an earlier champion, which small losses of its successors may not add up against
-Against = Literal["champion", "champion_before", "naive", "limit"]
 
 _NAMES: dict[Against, str] = {
     "champion": "champion",
@@ -23,21 +20,6 @@ _NAMES: dict[Against, str] = {
     "naive": "naive",
     "limit": "limit",
 }
-
-
-class RuleVerdict(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule's verdict. `difference` is oriented: above 0 the candidate is better than reference or limit."""
-
-    metric: str
-    rule: str
-    against: Against
-    word: Word
-    passed: bool
-    candidate: Estimate
-    reference: Estimate | None = None
-    limit: float | None = None
-    difference: Estimate
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What a search leaves behind, as values for JSON."""
+"""What a search, an evaluation and the gate leave behind, as values for JSON."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from typing import Literal
 
 import msgspec
 
+from cumulant.core.errors import GateRefusedError
 from cumulant.core.servable import Calibration, Task
-from cumulant.statistics.records import Estimate
+from cumulant.statistics.records import LEVEL, Estimate
+from cumulant.statistics.words import Word
 from cumulant.training.spec import SEARCHED, Parameter
 
 #: the name of a blend where that of a trainer stands
 BLEND = "blend"
 
 State = Literal["complete", "pruned", "cut"]
+#: champion_before: an earlier champion, which small losses of its successors may not add up against
+Against = Literal["champion", "champion_before", "naive", "limit"]
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,3 +185,40 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     def values(self) -> dict[str, float]:
         """The metrics that are defined, as plain numbers."""
         return {name: found.value for name, found in self.metrics.items() if found.value is not None}
+
+
+class RuleVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule's verdict. `difference` is oriented: above 0 the candidate is better than reference or limit."""
+
+    metric: str
+    rule: str
+    against: Against
+    word: Word
+    passed: bool
+    candidate: Estimate
+    reference: Estimate | None = None
+    limit: float | None = None
+    difference: Estimate
+    text: str
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """The gate's answer: `passed` where every rule passed. `word` tells the metric searched, against the champion
+    where there is one, else against naive. `level`: of the intervals of differences.
+    """
+
+    passed: bool
+    word: Word
+    rules: tuple[RuleVerdict, ...]
+    text: str
+    level: float = LEVEL
+
+    def raise_for_refusal(self, model: str) -> None:
+        """Raises GateRefusedError unless passed."""
+        if not self.passed:
+            reasons = "; ".join(rule.text for rule in self.rules if not rule.passed)
+            raise GateRefusedError(
+                f"the gate refused {model}: {reasons}",
+                subject=model,
+                hint="more data, other features or a longer search; or change evaluation.gate",
+            )

@@ -5,41 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import msgspec
-
-from cumulant.core.errors import GateRefusedError, UsageError, did_you_mean
+from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.core.servable import Task
-from cumulant.statistics import Metric, Rows, Word, metric, metrics_for
+from cumulant.statistics import Metric, Rows, metric, metrics_for
 from cumulant.statistics.records import LEVEL
-from cumulant.training.comparisons import Against, Comparisons, Rival, RuleVerdict
+from cumulant.training.comparisons import Comparisons, Rival
+from cumulant.training.records import Against, RuleVerdict, Verdict
 from cumulant.training.spec import GateRule
 
 #: without a rule a candidate may be worse than the champion by this part of the champion's value
 DEFAULT_MARGIN = 0.01
 #: without a rule for a declared cost: decisions are coarser than scores, so their cost varies more
 COST_MARGIN = 0.1
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """The gate's answer: `passed` where every rule passed. `word` tells the metric searched, against the champion
-    where there is one, else against naive. `level`: of the intervals of differences.
-    """
-
-    passed: bool
-    word: Word
-    rules: tuple[RuleVerdict, ...]
-    text: str
-    level: float = LEVEL
-
-    def raise_for_refusal(self, model: str) -> None:
-        """Raises GateRefusedError unless passed."""
-        if not self.passed:
-            reasons = "; ".join(rule.text for rule in self.rules if not rule.passed)
-            raise GateRefusedError(
-                f"the gate refused {model}: {reasons}",
-                subject=model,
-                hint="more data, other features or a longer search; or change evaluation.gate",
-            )
 
 
 def gate(

@@ -338,7 +338,7 @@ def _of_day(folder: Path, day: date, read: Callable[[list[Path]], Result]) -> Re
 def _read(path: Path, columns: list[str] | None = None, *, repeated: list[str] | None = None) -> pa.Table:
     """Some columns of a file, else all of today's; those `repeated` as each value once and its places."""
     try:
-        # Of a few columns of many small files, buffers and threads of each would take as long as the reading.
+        # For a few columns of many small files, read-ahead buffers and threads cost as much as the reading.
         with pq.ParquetFile(path, read_dictionary=repeated, pre_buffer=columns is None) as found:
             table = found.read(columns=columns or SCHEMA.names, use_threads=columns is None)
             return with_all_columns(table) if columns is None else table
