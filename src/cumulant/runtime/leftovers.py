@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from cumulant.project import Project
 
 
-#: a file in the making, before it is renamed to NAME: `.NAME.PROCESS`
-_DRAFT = re.compile(r"\..+\.\d+")
+#: a file in the making, before it is renamed to NAME: `.NAME.PROCESS`, of the gateway `.NAME.PROCESS-MOMENT`
+_DRAFT = re.compile(r"\..+\.\d+(-\d+)?")
+#: folders of the state whose content has names of its makers, and whose stores remove their own drafts
+_OF_STORES = frozenset({"mlartifacts", "mlruns", "objects", "tables", FETCHED, SERVING})
 _DRAFT_SECONDS = 86_400.0
 
 
@@ -101,7 +103,9 @@ def unneeded_references(project: Project) -> Iterator[Removed]:
 def abandoned_drafts(state: Path) -> Iterator[Removed]:
     """Files that a killed process was about to rename into place: no process writes one for a day."""
     oldest = time.time() - _DRAFT_SECONDS
-    for folder, _, names in os.walk(state):
+    for folder, inner, names in os.walk(state):
+        if Path(folder) == state:
+            inner[:] = (name for name in inner if name not in _OF_STORES)
         for name in filter(_DRAFT.fullmatch, names):
             path = Path(folder, name)
             with contextlib.suppress(FileNotFoundError):  # it was renamed meanwhile

@@ -18,6 +18,7 @@ DRAFTS = (
     "monitoring/rows/def/.reference.12",
     "stack/.book.json.345",
     "outcomes/joined/.00001-00020.parquet.99",
+    "gateway/.routes.345-1234567",
 )
 #: what others own, under names that are somewhat alike
 KEPT = (
@@ -27,6 +28,7 @@ KEPT = (
     "outcomes/.lock",
     "stack/server-3.1",
     "search/.hidden",
+    "mlartifacts/1/models/.weights.1",
 )
 
 
