@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 def overdispersion(counts: Sequence[int], rows: Sequence[int]) -> float:
     """By how much the shares of several samples vary more than those of independent rows: Pearson's statistic over its
-    degrees of freedom, at least 1 (McCullagh and Nelder 1989, 4.5). 1 where nothing can be learned.
+    degrees of freedom, at least 1 (McCullagh and Nelder 1989, 4.5). 1 where nothing can be learned. Samples without
+    rows do not count.
     """
+    samples = [(count, n) for count, n in zip(counts, rows, strict=True) if n]
     share = sum(counts) / max(sum(rows), 1)
-    if len(counts) < 2 or not 0 < share < 1:
+    if len(samples) < 2 or not 0 < share < 1:
         return 1.0
-    pearson = sum((k - n * share) ** 2 / (n * share * (1 - share)) for k, n in zip(counts, rows, strict=True) if n)
-    return max(pearson / (len(counts) - 1), 1.0)
+    pearson = sum((count - n * share) ** 2 / (n * share * (1 - share)) for count, n in samples)
+    return max(pearson / (len(samples) - 1), 1.0)
 
 
 def binomial_at_least(count: float, rows: float, share: float) -> float:

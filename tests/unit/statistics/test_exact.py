@@ -39,6 +39,11 @@ def test_shares_of_bursts_vary_more():
     assert overdispersion(bursts.tolist(), rows.tolist()) == pytest.approx(10.0, rel=0.2)
 
 
+def test_samples_without_rows_say_nothing_of_the_others():
+    counts, rows = [0, 20, 0, 20], [500] * 4
+    assert overdispersion([*counts, *[0] * 20], [*rows, *[0] * 20]) == overdispersion(counts, rows) > 10
+
+
 @pytest.mark.parametrize(
     ("counts", "rows"), [([], []), ([3], [10]), ([0, 0], [10, 10]), ([10, 9], [10, 9]), ([1, 0], [4, 0])]
 )
